@@ -1,0 +1,183 @@
+"""Frozen, typed settings: the same object drives the Python call, the command line and the Prefect form.
+
+Settings travel with what they produced: `to_attrs` gives plain JSON for the attributes of a store, `from_attrs` reads
+it back, and an unknown key is an error that lists the valid ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vaearr.errors import UsageError, did_you_mean
+from vaearr.names import DEFAULT_RUN, is_valid_name
+
+
+class Config(BaseModel):
+    """Base of all settings: frozen, no unknown keys, JSON both ways."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def to_attrs(self) -> dict[str, Any]:
+        """Plain JSON-ready dict, as stored in attributes."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_attrs(cls, attrs: dict[str, Any]) -> Self:
+        """Settings from such a dict. Raises UsageError that names each wrong key or value in words."""
+        try:
+            return cls.model_validate(attrs)
+        except ValidationError as error:
+            raise UsageError(_in_words(cls, error)) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with the given values; `None` means "leave as it is". Validated like new settings."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return self.from_attrs({**self.to_attrs(), **given})
+
+
+def _in_words(cls: type[BaseModel], error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or cls.__name__
+        if item["type"] == "extra_forbidden":
+            parts.append(f"{cls.__name__} has no setting {key!r}.{did_you_mean(key, sorted(cls.model_fields))}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            parts.append(f"{cls.__name__}.{key}: {message} (got {item['input']!r}).")
+    return " ".join(parts)
+
+
+Interval = tuple[float, float]
+
+
+class IngestConfig(Config):
+    """How a source becomes a store."""
+
+    images: str = Field("images", description="dataset in the HDF5 file that holds the patterns")
+    coords: str = Field("coords", description="dataset in the HDF5 file that holds [x, y] of each pattern")
+    step: float | None = Field(None, gt=0, description="distance of neighbouring scan points in `units`")
+    units: str = Field("um", description="unit of the step; coordinates are step numbers where no step is known")
+    maps: dict[str, Path] = Field(default_factory=dict, description="name -> CSV with x, y and one value column")
+    elements: Path | None = Field(None, description="CSV with x, y and one column per element")
+    element_units: str = Field("wt%", description="unit of the element columns")
+    phases: Path | None = Field(None, description="CSV with x, y and a phase number, -1 = not indexed")
+    phase_names: dict[int, str] = Field(default_factory=dict, description="phase number -> name")
+    nonfinite: Literal["error", "mask"] = Field(
+        "error", description="patterns with NaN or infinite values: refuse the file, or leave these scan points out"
+    )
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for name in self.maps:
+            if not is_valid_name(name):
+                raise ValueError(f"map name {name!r} must be letters, digits and _ and start with a letter")
+        return self
+
+
+class RoiConfig(Config):
+    """Region of interest: half-open boxes in coordinate units and a condition on maps, all of which must hold."""
+
+    x: Interval | None = Field(None, description="x0 <= x < x1, coordinate units")
+    y: Interval | None = Field(None, description="y0 <= y < y1, coordinate units")
+    z: Interval | None = Field(None, description="z0 <= z < z1, coordinate units")
+    where: str | None = Field(None, description="condition on maps, such as 'BC > 45 and elements[\"Fe\"] > 20'")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name in ("x", "y", "z"):
+            box = getattr(self, name)
+            if box is not None and not box[0] < box[1]:
+                raise ValueError(f"the box {name}={box} is empty: give start < stop")
+        return self
+
+
+class SplitConfig(Config):
+    """Which scan points validate: whole spatial blocks by default, so that neighbours do not leak."""
+
+    method: Literal["blocks", "random"] = "blocks"
+    fraction: float = Field(0.1, ge=0, lt=1, description="share of the scan points kept for validation")
+    block: int = Field(8, ge=1, description="side of a block in scan points")
+
+
+class PreprocessConfig(Config):
+    """What the network sees of a pattern; applied on the device, from the stored dtype, and recorded with the model."""
+
+    static_background: Literal["none", "subtract", "divide"] = Field(
+        "divide", description="mean pattern over the training points"
+    )
+    dynamic_background: float = Field(
+        0.0,
+        ge=0,
+        description="standard deviation of the Gaussian low-pass removed from each pattern, as a share of "
+        "the pattern's smaller side; 0 = off",
+    )
+    normalise: Literal["none", "zscore", "robust", "minmax"] = Field("zscore", description="per pattern")
+
+
+class ModelConfig(Config):
+    """Which network; `options` are the keyword arguments of the registered model."""
+
+    name: str = "conv"
+    latent_dim: int = Field(32, ge=1, le=4096)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ObjectiveConfig(Config):
+    """The loss, in nats per sample: loss = reconstruction_nll + beta * kl."""
+
+    likelihood: Literal["optimal_sigma", "gaussian"] = Field(
+        "optimal_sigma", description="optimal_sigma: Gaussian with one analytic variance; gaussian: variance 1"
+    )
+    beta: float = Field(1.0, ge=0, description="weight of the KL divergence")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of all steps over which beta rises linearly from 0")
+    free_bits: float = Field(0.0, ge=0, description="nats per latent dimension that the KL term does not punish")
+    target: Literal["self", "neighbour"] = Field(
+        "neighbour", description="pattern to predict: the input's own, or a neighbouring scan point's"
+    )
+
+
+class TrainConfig(Config):
+    """Everything that decides a training."""
+
+    model: ModelConfig = ModelConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    split: SplitConfig = SplitConfig()
+    epochs: int = Field(40, ge=1)
+    batch_size: int = Field(128, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    patience: int = Field(20, ge=1, description="epochs without a better validation loss before training stops")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
+    memory: float = Field(2.0, gt=0, description="GiB that patterns may take in memory; more is streamed")
+    seed: int = 0
+
+
+class EncodeConfig(Config):
+    """How latents are written."""
+
+    run: str = DEFAULT_RUN
+    batch_size: int = Field(1024, ge=1)
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+
+
+class AssociateConfig(Config):
+    """Which metrics against which targets."""
+
+    run: str = DEFAULT_RUN
+    targets: tuple[str, ...] = Field((), description="variables; empty = BC, every element, phase, as far as present")
+    metrics: tuple[str, ...] = Field(("pearson", "spearman"), description="registered metrics, or 'all'")
+
+
+class ReportConfig(Config):
+    """What the report page shows."""
+
+    run: str = DEFAULT_RUN
+    out: Path | None = Field(None, description="folder of the report; default: <store>.reports/<run>")
+    max_maps: int = Field(64, ge=1, description="most latent maps that the page holds")

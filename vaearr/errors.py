@@ -1,0 +1,72 @@
+"""Errors as instructions: what was found, what was expected, what to do. Exit codes follow sysexits.h."""
+
+from __future__ import annotations
+
+
+class VaearrError(Exception):
+    """Base of every error a user can cause; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(VaearrError, ValueError):
+    """An argument or a setting that cannot be meant (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(VaearrError, ValueError):
+    """An input file or array that does not hold what it should (exit code 65)."""
+
+    exit_code = 65
+
+
+class SchemaError(DataError):
+    """A Dataset that is not laid out as vaearr expects (exit code 65)."""
+
+
+class RoiError(DataError):
+    """A region of interest without enough scan points (exit code 65)."""
+
+
+class TrainingError(DataError):
+    """Training that cannot start or continue, such as a loss that is not finite (exit code 65)."""
+
+
+class NoInputError(VaearrError, FileNotFoundError):
+    """A file, store, run or variable that is not there (exit code 66)."""
+
+    exit_code = 66
+
+
+class MissingExtraError(VaearrError, ImportError):
+    """A feature whose optional packages are not installed (exit code 69)."""
+
+    exit_code = 69
+
+
+class ExistsError(VaearrError, FileExistsError):
+    """Something is there already and would be replaced (exit code 73)."""
+
+    exit_code = 73
+
+
+class WriteError(VaearrError, OSError):
+    """The store cannot be written: disk full, read-only, no permission (exit code 74)."""
+
+    exit_code = 74
+
+
+class LockedError(VaearrError, OSError):
+    """Another process writes to the store (exit code 75)."""
+
+    exit_code = 75
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A hint for a misspelt name: the closest known one, then all of them."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{hint} Known: {', '.join(known) if known else 'none'}."

@@ -1,0 +1,67 @@
+"""Every dimension, variable and attribute name, spelt once, with its long_name and units."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# dimensions
+Z, Y, X = "z", "y", "x"
+DZ, DY, DX = "dz", "dy", "dx"
+CHANNEL, SAMPLE, ELEMENT, LATENT, EPOCH = "channel", "sample", "element", "latent", "epoch"
+SCAN_DIMS = (Z, Y, X)
+
+# what a source brings
+PATTERNS, PRESENT, BC, ELEMENTS, PHASE = "patterns", "present", "BC", "elements", "phase"
+
+# what the program adds
+ROI, SPLIT = "roi", "split"
+LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstruction_error"
+RUNS, HISTORY, HEALTH, MODEL = "runs", "history", "health", "model"
+
+# attributes
+NAVIGATION_DIMS, SIGNAL_DIMS = "navigation_dims", "signal_dims"
+SCHEMA_VERSION, STORE_ID, PROVENANCE = "vaearr_schema", "store_id", "provenance"
+SCHEMA = 1
+
+DEFAULT_RUN = "vae"
+
+# values of the integer variable `split`
+OUTSIDE, TRAIN, VALIDATION = 0, 1, 2
+PHASE_UNKNOWN = -1  # scan point present, phase not indexed
+PHASE_MISSING = -2  # no entry for this scan point
+
+ATTRS: dict[str, dict[str, Any]] = {
+    Z: {"long_name": "z"},
+    Y: {"long_name": "y"},
+    X: {"long_name": "x"},
+    DY: {"long_name": "detector row", "units": "px"},
+    DX: {"long_name": "detector column", "units": "px"},
+    PATTERNS: {"long_name": "diffraction pattern", "units": "counts"},
+    PRESENT: {"long_name": "scan point was measured"},
+    BC: {"long_name": "band contrast", "units": "1"},
+    ELEMENTS: {"long_name": "element content"},
+    PHASE: {"long_name": "phase"},
+    ROI: {"long_name": "region of interest", "flag_values": [0, 1], "flag_meanings": "outside analysed"},
+    SPLIT: {
+        "long_name": "training split",
+        "flag_values": [OUTSIDE, TRAIN, VALIDATION],
+        "flag_meanings": "outside train validation",
+    },
+    LATENT: {"long_name": "latent dimension"},
+    LATENTS: {"long_name": "latent (posterior mean)", "units": "1"},
+    LATENTS_STD: {"long_name": "latent posterior standard deviation", "units": "1"},
+    RECONSTRUCTION_ERROR: {"long_name": "mean squared reconstruction error per detector pixel", "units": "1"},
+}
+
+_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,62}$")
+
+
+def is_valid_name(name: str) -> bool:
+    """Whether `name` may become a variable, run or group name (letters, digits, underscore; starts with a letter)."""
+    return bool(_NAME.match(name))
+
+
+def run_name(variable: str, run: str) -> str:
+    """Name of a run's variable or dimension: `latents` for the default run, `latents_b` for run `b`."""
+    return variable if run == DEFAULT_RUN else f"{variable}_{run}"

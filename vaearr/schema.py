@@ -1,0 +1,123 @@
+"""What a vaearr Dataset looks like. Looks at names, dimensions, dtypes and attributes, never at values.
+
+`patterns` is the one variable every Dataset has. Its attributes `navigation_dims` (dims that index samples, for a scan
+`y, x`) and `signal_dims` (dims of one sample, for a scan `dy, dx`) say what its axes mean; nothing is guessed from
+shapes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.errors import SchemaError, did_you_mean
+
+
+def navigation_dims(ds: xr.Dataset) -> tuple[str, ...]:
+    """Dims that index samples: `("y", "x")` for a scan, `("sample",)` for a collection."""
+    return _declared(ds, n.NAVIGATION_DIMS)
+
+
+def signal_dims(ds: xr.Dataset) -> tuple[str, ...]:
+    """Dims of one sample: `("dy", "dx")` for a scan, with `channel` in front where there are several."""
+    return _declared(ds, n.SIGNAL_DIMS)
+
+
+def navigation_shape(ds: xr.Dataset) -> tuple[int, ...]:
+    """Sizes of the navigation dims."""
+    return tuple(ds.sizes[dim] for dim in navigation_dims(ds))
+
+
+def input_shape(ds: xr.Dataset) -> tuple[int, ...]:
+    """Shape of one sample as a network sees it: channels first, `(1, H, W)` for a scan with plain patterns."""
+    dims = signal_dims(ds)
+    sizes = tuple(ds.sizes[dim] for dim in dims)
+    return sizes if dims[0] == n.CHANNEL else (1, *sizes)
+
+
+def is_scan(ds: xr.Dataset) -> bool:
+    """Whether samples lie on a grid of scan points (rather than in a collection)."""
+    return n.SAMPLE not in navigation_dims(ds)
+
+
+def _declared(ds: xr.Dataset, key: str) -> tuple[str, ...]:
+    if n.PATTERNS not in ds:
+        raise SchemaError(
+            f"the Dataset has no variable {n.PATTERNS!r}.{did_you_mean(n.PATTERNS, [str(v) for v in ds.data_vars])}"
+        )
+    dims = ds[n.PATTERNS].attrs.get(key)
+    if not dims:
+        raise SchemaError(
+            f"'patterns' lacks the attribute {key!r}; set it, for a scan to "
+            f"{['y', 'x'] if key == n.NAVIGATION_DIMS else ['dy', 'dx']}."
+        )
+    return tuple(dims)
+
+
+def validate(ds: xr.Dataset) -> None:
+    """Raise SchemaError, with what to do, unless `ds` is laid out as this module says."""
+    nav, sig = navigation_dims(ds), signal_dims(ds)
+    patterns = ds[n.PATTERNS]
+    if tuple(patterns.dims) != (*nav, *sig):
+        order = ", ".join(map(repr, (*nav, *sig)))
+        raise SchemaError(f"'patterns' has dims {tuple(patterns.dims)}, expected ({order}); use ds.transpose({order}).")
+    if patterns.dtype.kind not in "uif":
+        raise SchemaError(f"'patterns' has dtype {patterns.dtype}; expected an integer or float type.")
+    if 0 in patterns.shape:
+        raise SchemaError(f"'patterns' is empty: its shape is {patterns.shape}.")
+    for dim in nav:
+        if dim not in ds.coords:
+            raise SchemaError(f"dimension {dim!r} has no coordinate; add ds.assign_coords({dim}=…).")
+        index = ds.indexes[dim]
+        if not index.is_unique:
+            raise SchemaError(f"coordinate {dim!r} holds the value {index[index.duplicated()][0]} twice.")
+    for name, variable in ds.data_vars.items():
+        if not n.is_valid_name(str(name)):
+            raise SchemaError(f"variable name {name!r} is not usable; use letters, digits and _, a letter first.")
+        _validate_map(str(name), variable, nav)
+
+
+def _validate_map(name: str, variable: xr.DataArray, nav: tuple[str, ...]) -> None:
+    if name in (n.PRESENT, n.ROI) or name.startswith(f"{n.ROI}_"):
+        if variable.dtype != np.dtype(bool) or set(variable.dims) != set(nav):
+            raise SchemaError(f"{name!r} must be boolean over {nav}; it is {variable.dtype} over {variable.dims}.")
+    elif name == n.ELEMENTS and n.ELEMENT not in variable.dims:
+        raise SchemaError(f"'elements' has dims {variable.dims}; expected ('element', {', '.join(map(repr, nav))}).")
+
+
+def maps(ds: xr.Dataset) -> list[str]:
+    """Names of the variables that lie over exactly the navigation dims: BC, phase, roi and the like."""
+    nav = set(navigation_dims(ds))
+    return [str(name) for name, variable in ds.data_vars.items() if set(variable.dims) == nav]
+
+
+def runs(ds: xr.Dataset) -> list[str]:
+    """Names of the runs whose latents the Dataset holds, the default run first."""
+    found: list[str] = []
+    for name in map(str, ds.data_vars):
+        if name == n.LATENTS:
+            found.insert(0, n.DEFAULT_RUN)
+        elif name.startswith(f"{n.LATENTS}_") and not name.startswith(n.LATENTS_STD):
+            found.append(name.removeprefix(f"{n.LATENTS}_"))
+    return found
+
+
+def describe(ds: xr.Dataset) -> dict[str, Any]:
+    """Facts about a Dataset from its metadata: grid, pattern shape, dtype, maps, elements, runs, bytes."""
+    nav = navigation_dims(ds)
+    return {
+        "kind": "scan" if is_scan(ds) else "collection",
+        "grid": {dim: ds.sizes[dim] for dim in nav},
+        "extent": {dim: (float(ds[dim][0]), float(ds[dim][-1]), str(ds[dim].attrs.get("units", ""))) for dim in nav}
+        if is_scan(ds)
+        else {},
+        "pattern": {dim: ds.sizes[dim] for dim in signal_dims(ds)},
+        "dtype": str(ds[n.PATTERNS].dtype),
+        "nbytes": int(ds[n.PATTERNS].nbytes),
+        "maps": maps(ds),
+        "elements": [str(e) for e in ds[n.ELEMENT].values] if n.ELEMENT in ds.coords else [],
+        "runs": runs(ds),
+    }

@@ -1,0 +1,65 @@
+"""Scans and image collections as labelled arrays, a VAE learned on them, the latents written back beside the data.
+
+Data flows one way: sources -> store -> batches -> models and training -> latents -> store -> analyses -> plots.
+Everything below is loaded when it is first used, so that `import vaearr` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaearr.association import associate
+    from vaearr.batches import batches
+    from vaearr.grid import roi, to_grid, to_samples
+    from vaearr.ingest import ingest
+    from vaearr.latents import encode, load_model, reconstruct
+    from vaearr.report import report
+    from vaearr.sources import open_source
+    from vaearr.store import open_store
+    from vaearr.training import train
+
+_HOME = {
+    "associate": "vaearr.association",
+    "batches": "vaearr.batches",
+    "encode": "vaearr.latents",
+    "ingest": "vaearr.ingest",
+    "load_model": "vaearr.latents",
+    "open_source": "vaearr.sources",
+    "open_store": "vaearr.store",
+    "reconstruct": "vaearr.latents",
+    "report": "vaearr.report",
+    "roi": "vaearr.grid",
+    "to_grid": "vaearr.grid",
+    "to_samples": "vaearr.grid",
+    "train": "vaearr.training",
+}
+
+__version__ = _version("vaearr")
+__all__ = [
+    "associate",
+    "batches",
+    "encode",
+    "ingest",
+    "load_model",
+    "open_source",
+    "open_store",
+    "reconstruct",
+    "report",
+    "roi",
+    "to_grid",
+    "to_samples",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'vaearr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

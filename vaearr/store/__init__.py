@@ -1,0 +1,56 @@
+"""The only door to zarr: layout, reading, and writing by publish-and-rename under one lock.
+
+A published variable is complete or it is not there. Everything unfinished lies in a hidden sibling of the store.
+"""
+
+from vaearr.store.layout import Region
+from vaearr.store.read import (
+    check_store,
+    has_table,
+    open_store,
+    open_table,
+    run_folder,
+    run_manifest,
+    run_names,
+    store_blocks,
+)
+from vaearr.store.write import (
+    Staging,
+    VariableSpec,
+    add_variables,
+    check_run_name,
+    commit,
+    create_store,
+    pending,
+    publish_run,
+    staged_run,
+    staged_variables,
+    write_block,
+    write_dataset,
+    write_table,
+)
+
+__all__ = [
+    "Region",
+    "Staging",
+    "VariableSpec",
+    "add_variables",
+    "check_run_name",
+    "check_store",
+    "commit",
+    "create_store",
+    "has_table",
+    "open_store",
+    "open_table",
+    "pending",
+    "publish_run",
+    "run_folder",
+    "run_manifest",
+    "run_names",
+    "staged_run",
+    "staged_variables",
+    "store_blocks",
+    "write_block",
+    "write_dataset",
+    "write_table",
+]

@@ -1,0 +1,154 @@
+"""How a result becomes visible: staged in a hidden sibling, synced, renamed in, then listed.
+
+The listing is zarr's consolidated metadata in the root `zarr.json`. It is replaced in one atomic step, after every
+rename, so plain `xr.open_zarr` sees all variables of a commit or none. A journal of the renames is written first: after
+a kill in their midst the next writer completes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from vaearr.errors import ExistsError, WriteError
+from vaearr.store.lock import locked
+
+METADATA = "zarr.json"
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV}
+
+
+def staging_root(store: Path) -> Path:
+    """Hidden sibling of the store, on the same file system, where unfinished work lies."""
+    return store.parent / f".{store.name}.staging"
+
+
+@contextmanager
+def writing(store: Path) -> Iterator[None]:
+    """Turn "disk full", "read-only" and the like into one WriteError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE or isinstance(error, WriteError):
+            raise
+        here = next(p for p in (store, *store.resolve().parents) if p.exists())
+        free = shutil.disk_usage(here).free / 2**30
+        raise WriteError(
+            f"cannot write {store}: {os.strerror(error.errno)} ({free:.2f} GiB free); nothing was published. "
+            "Make room or mend the permissions and run the same command again."
+        ) from error
+
+
+@contextmanager
+def writer(store: Path) -> Iterator[None]:
+    """Be the one writer of the store: lock it, complete what a killed writer had begun to publish."""
+    with writing(store), locked(store):
+        if _journal(store).exists():
+            _roll_forward(store)
+        yield
+
+
+def _journal(store: Path) -> Path:
+    return staging_root(store) / "publishing.json"
+
+
+def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -> None:
+    """Move finished folders into the store under the given keys, durably, then list them. Needs the lock (`writer`).
+
+    staged: key inside the store (`latents`, `runs/vae`) -> finished folder below `staging_root`. Raises ExistsError
+    before any move when a key is taken and `replace` is False. A replaced folder is moved aside first: a reader finds
+    the old, nothing, or the new, never a mixture.
+    """
+    for key in staged:
+        if (store / key).exists() and not replace:
+            raise ExistsError(f"{store} already holds {key!r}; nothing was changed.")
+    for folder in staged.values():
+        sync_tree(folder)
+    _sync(staging_root(store))
+    moves = {key: str(folder.relative_to(staging_root(store))) for key, folder in staged.items()}
+    replace_file(_journal(store), json.dumps(moves, indent=2).encode())
+    _roll_forward(store)
+
+
+def _roll_forward(store: Path) -> None:
+    """Do the renames of the journal that are not done yet, list the result, forget the journal."""
+    trash = staging_root(store) / f"replaced-{uuid.uuid4().hex[:8]}"
+    for key, relative in json.loads(_journal(store).read_bytes()).items():
+        folder, final = staging_root(store) / relative, store / key
+        if not folder.exists():
+            continue
+        if final.exists():
+            trash.mkdir(exist_ok=True)
+            final.rename(trash / key.replace("/", "-"))
+        folder.rename(final)
+        _sync(final.parent)
+    refresh_listing(store)
+    _journal(store).unlink()
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def refresh_listing(store: Path) -> None:
+    """Rewrite the root metadata with the list of everything below, in one atomic step."""
+    listing = json.dumps(_consolidated(store), indent=2).encode()
+    replace_file(store / METADATA, listing)
+
+
+def _consolidated(store: Path) -> dict[str, object]:
+    """Root metadata with zarr's own consolidated form, made on a copy of the metadata in memory."""
+    memory = MemoryStore()
+    prototype = default_buffer_prototype()
+    for file in store.rglob(METADATA):
+        data = file.read_bytes()
+        if file.parent == store:
+            root = json.loads(data)
+            root.pop("consolidated_metadata", None)
+            data = json.dumps(root).encode()
+        sync(memory.set(file.relative_to(store).as_posix(), prototype.buffer.from_bytes(data)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(memory)
+    buffer = sync(memory.get(METADATA, prototype=prototype))
+    assert buffer is not None
+    result: dict[str, object] = json.loads(buffer.to_bytes())
+    return result
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file aside, sync it, rename it in: a reader finds the old or the new one, whole."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(part, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """fsync every file, then every directory from the leaves up."""
+    for root, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            _sync(Path(root) / name)
+        _sync(Path(root))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,52 @@
+"""One writer at a time. The lock is the kernel's (flock): a process that dies does not keep it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vaearr.errors import LockedError
+
+
+def lock_path(store: Path) -> Path:
+    """The lock file, a hidden sibling of the store."""
+    return store.parent / f".{store.name}.lock"
+
+
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """Hold the store's write lock. Raises LockedError that names the holder, at once, when another process writes."""
+    path = lock_path(store)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(f"{store} is being written by {_holder(handle)}; wait for it to end.") from None
+        who = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]]),
+        }
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(who).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    try:
+        who = json.loads(os.pread(handle, 4096, 0))
+        return f"process {who['pid']} on {who['host']} since {who['since']} ({who['command']})"
+    except (ValueError, KeyError):
+        return "another process"

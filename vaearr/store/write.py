@@ -1,0 +1,365 @@
+"""Put things into a store: the store itself, then variables, runs and tables. All of it through `commit.publish`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.errors import ExistsError, SchemaError, UsageError
+from vaearr.store import layout
+from vaearr.store.commit import publish, refresh_listing, staging_root, sync_tree, writer
+from vaearr.store.read import block_shape, check_store, open_store, run_folder
+
+Transform = Callable[[np.ndarray, layout.Region], np.ndarray]
+Progress = Callable[[int, int], None]
+
+
+def create_store(
+    ds: xr.Dataset,
+    path: str | Path,
+    *,
+    transform: Transform | None = None,
+    finalise: Callable[[xr.Dataset], xr.Dataset] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a valid Dataset as a new store, streaming `patterns` shard by shard, and publish it in one rename.
+
+    transform(block, region) sees every block before it is written and returns what to write; finalise(ds) is called
+    after the last block and returns the Dataset whose other variables and attributes are written. Raises ExistsError
+    when something is at `path`, SchemaError for a Dataset that is not valid; nothing is left behind in either case.
+    """
+    store = Path(path).expanduser()
+    if store.exists():
+        raise ExistsError(f"{store} already exists; give another path, or remove it first if you mean to replace it.")
+    schema.validate(ds)
+    with writer(store):
+        staged = staging_root(store) / f"new-{uuid.uuid4().hex[:8]}"
+        staged.mkdir(parents=True)
+        try:
+            group = zarr.create_group(staged, zarr_format=3, overwrite=True)
+            _stream_patterns(ds, group, transform, progress)
+            final = finalise(ds) if finalise else ds
+            group[n.PATTERNS].attrs.update(_plain(final[n.PATTERNS].attrs))
+            _write_small(final.drop_vars(n.PATTERNS), staged)
+            group.create_group(n.RUNS)
+            group.attrs.update(
+                _plain(final.attrs)
+                | {n.SCHEMA_VERSION: n.SCHEMA, n.STORE_ID: uuid.uuid4().hex, "Conventions": "CF-1.11"}
+            )
+            refresh_listing(staged)
+            sync_tree(staged)
+            if store.exists():
+                raise ExistsError(f"{store} appeared while it was being written; nothing was changed.")
+            staged.rename(store)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+            _remove_if_empty(staging_root(store))
+    return store
+
+
+def _stream_patterns(ds: xr.Dataset, group: zarr.Group, transform: Transform | None, progress: Progress | None) -> None:
+    patterns = ds[n.PATTERNS]
+    nav, sig = schema.navigation_dims(ds), schema.signal_dims(ds)
+    sizes = {dim: ds.sizes[dim] for dim in nav}
+    chunks, shards = layout.pattern_layout(
+        tuple(sizes.values()), tuple(ds.sizes[d] for d in sig), patterns.dtype.itemsize
+    )
+    array = group.create_array(
+        n.PATTERNS,
+        shape=patterns.shape,
+        dtype=patterns.dtype,
+        chunks=chunks,
+        shards=shards,
+        compressors=layout.pattern_codecs(),
+        fill_value=layout.fill_value(patterns.dtype),
+        dimension_names=[*nav, *sig],
+        attributes=_plain(patterns.attrs),
+    )
+    block = dict(zip(nav, shards, strict=False))
+    regions = list(layout.blocks(sizes, block))
+
+    def read(region: layout.Region) -> np.ndarray:
+        return np.asarray(patterns.isel(region).values)
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, regions[0])
+        for i, region in enumerate(regions):
+            data = ahead.result()
+            if i + 1 < len(regions):
+                ahead = reader.submit(read, regions[i + 1])
+            if transform:
+                data = transform(data, region)
+            array[tuple(region.values())] = data
+            if progress:
+                progress(i + 1, len(regions))
+
+
+def _write_small(ds: xr.Dataset, folder: Path) -> None:
+    """Maps and coordinates, by xarray, with checksummed codecs; into a folder nobody reads yet."""
+    clean = ds.drop_encoding()
+    clean.attrs = {}
+    for name in [name for name, v in clean.variables.items() if v.dtype.kind == "U"]:
+        clean[name] = clean[name].astype(object)  # text of variable length: the form that zarr v3 specifies
+    for variable in clean.variables.values():
+        variable.attrs = _plain(variable.attrs)
+    encoding = {
+        str(name): {"compressors": layout.map_codecs()} | ({"_FillValue": np.nan} if v.dtype.kind == "f" else {})
+        for name, v in clean.variables.items()
+        if v.dtype.kind in "iufb"
+    }
+    clean.to_zarr(folder, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariableSpec:
+    """A variable to come: its dims (navigation dims first), dtype and attributes."""
+
+    dims: tuple[str, ...]
+    dtype: str = "float32"
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staging:
+    """Variables that are being written, block by block, where no reader sees them."""
+
+    store: Path
+    folder: Path
+    arrays: Mapping[str, zarr.Array]
+    regions: tuple[layout.Region, ...]
+    coords: tuple[str, ...]
+
+
+@contextmanager
+def staged_variables(
+    path: str | Path, specs: Mapping[str, VariableSpec], *, coords: xr.Dataset, request: Mapping[str, Any]
+) -> Iterator[Staging]:
+    """Stage new variables of the store; write every pending block, then `commit`. Interrupted work is found again.
+
+    coords: coordinates of dims that the store does not have yet. request: everything that decides the values; only
+    staged work of the same request is continued. Raises ExistsError when a variable is there already.
+    """
+    store = check_store(path)
+    with writer(store):
+        have = open_store(store, chunks=None)
+        check_new(store, have, [*specs, *map(str, coords.variables)])
+        key = hashlib.sha256(json.dumps(_plain(request), sort_keys=True).encode()).hexdigest()[:16]
+        folder = staging_root(store) / f"variables-{'-'.join(sorted(specs))[:60]}"
+        if not (folder / f"{key}.request").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _start_staging(folder, specs, coords, have, block_shape(store))
+            (folder / f"{key}.request").write_text(json.dumps(_plain(request), indent=2))
+        group = zarr.open_group(folder, mode="r+", zarr_format=3)
+        block = block_shape(store)
+        regions = layout.blocks({dim: have.sizes[dim] for dim in block}, block)
+        yield Staging(
+            store=store,
+            folder=folder,
+            arrays={name: _array(group, name) for name in specs},
+            regions=tuple(regions),
+            coords=tuple(map(str, coords.variables)),
+        )
+
+
+def _start_staging(
+    folder: Path, specs: Mapping[str, VariableSpec], coords: xr.Dataset, have: xr.Dataset, block: Mapping[str, int]
+) -> None:
+    folder.mkdir(parents=True)
+    group = zarr.create_group(folder, zarr_format=3, overwrite=True)
+    if coords.variables:
+        _write_small(coords, folder)
+    sizes = {**have.sizes, **coords.sizes}
+    for name, spec in specs.items():
+        dtype = np.dtype(spec.dtype)
+        group.create_array(
+            name,
+            shape=tuple(sizes[d] for d in spec.dims),
+            chunks=tuple(min(block.get(d, sizes[d]), sizes[d]) for d in spec.dims),
+            dtype=dtype,
+            compressors=layout.map_codecs(),
+            fill_value=layout.fill_value(dtype),
+            dimension_names=spec.dims,
+            attributes=_plain(spec.attrs) | ({"_FillValue": _nan_attr(dtype)} if dtype.kind == "f" else {}),
+        )
+
+
+def _nan_attr(dtype: np.dtype) -> str:
+    """NaN as xarray writes it into the attributes of a zarr v3 array."""
+    import base64
+
+    return base64.b64encode(np.array(np.nan, "<f8").tobytes()).decode()
+
+
+def pending(staging: Staging) -> list[layout.Region]:
+    """Blocks that are not written yet; a block counts as written when every variable's chunk is there."""
+    return [
+        region for region in staging.regions if not all(_chunk(a, region).exists() for a in staging.arrays.values())
+    ]
+
+
+def write_block(staging: Staging, region: layout.Region, values: Mapping[str, np.ndarray]) -> None:
+    """Write one block of every staged variable."""
+    for name, array in staging.arrays.items():
+        array[tuple(region.values())] = values[name]
+
+
+def commit(staging: Staging) -> None:
+    """Check that every block is there, then publish all variables of the staging at once."""
+    left = pending(staging)
+    if left:
+        raise RuntimeError(f"{len(left)} of {len(staging.regions)} blocks are not written; the staging stays.")
+    publish(staging.store, {name: staging.folder / name for name in (*staging.coords, *staging.arrays)})
+    shutil.rmtree(staging.folder, ignore_errors=True)
+    _remove_if_empty(staging_root(staging.store))
+
+
+def _chunk(array: zarr.Array, region: layout.Region) -> Path:
+    index = [s.start // size for s, size in zip(region.values(), array.chunks, strict=False)]
+    index += [0] * (array.ndim - len(index))
+    return Path(str(array.store_path).removeprefix("file://")) / "c" / "/".join(map(str, index))
+
+
+def add_variables(path: str | Path, ds: xr.Dataset) -> None:
+    """Add small in-memory variables (maps, masks) to the store. Raises ExistsError or SchemaError before any write.
+
+    Coordinates that the store has must be equal to the store's; they are not written again.
+    """
+    store = check_store(path)
+    with writer(store):
+        new = _fit(store, ds)
+        with _folder(store, "maps") as folder:
+            zarr.create_group(folder, zarr_format=3, overwrite=True)
+            _write_small(new, folder)
+            publish(store, {str(name): folder / str(name) for name in new.variables})
+
+
+def _fit(store: Path, ds: xr.Dataset) -> xr.Dataset:
+    """`ds` without the coordinates that the store has, after a check that they agree."""
+    have = open_store(store, chunks=None)
+    for dim, size in ds.sizes.items():
+        if dim in have.sizes and have.sizes[dim] != size:
+            raise SchemaError(f"dimension {dim!r} has {size} entries, in {store} it has {have.sizes[dim]}.")
+    for name in ds.coords:
+        if name in have.coords and not np.array_equal(have[name].values, ds[name].values):
+            raise SchemaError(
+                f"coordinate {name!r} differs from the one in {store}; align the data to the store first."
+            )
+    new = ds.drop_vars([name for name in ds.coords if name in have.variables])
+    check_new(store, have, list(map(str, new.variables)))
+    return new
+
+
+def check_new(store: Path, have: xr.Dataset, wanted: list[str]) -> None:
+    """Raise unless every name is usable and free."""
+    for name in wanted:
+        if not n.is_valid_name(name):
+            raise UsageError(f"{name!r} cannot be a variable name; use letters, digits and _, a letter first.")
+    taken = [name for name in wanted if name in have.variables]
+    if taken:
+        raise ExistsError(f"{store} already holds {', '.join(taken)}; choose another run name.")
+
+
+def write_table(path: str | Path, run: str, name: str, ds: xr.Dataset, *, replace: bool = False) -> None:
+    """Store a table of a run under `/runs/<run>/<name>`; one that is there is replaced only if `replace`."""
+    store = check_store(path)
+    run_folder(store, run)
+    with writer(store), _folder(store, f"{run}-{name}") as folder:
+        write_dataset(ds, folder / name)
+        publish(store, {f"{n.RUNS}/{run}/{name}": folder / name}, replace=replace)
+
+
+def write_dataset(ds: xr.Dataset, folder: Path) -> None:
+    """A Dataset as a zarr group of its own, in a folder nobody reads yet."""
+    group = zarr.create_group(folder, zarr_format=3, attributes=_plain(ds.attrs))
+    if ds.variables:
+        _write_small(ds, folder)
+        group.attrs.update(_plain(ds.attrs))
+
+
+@contextmanager
+def staged_run(path: str | Path, run: str) -> Iterator[Path]:
+    """A folder for a new run, locked; what it holds at the end is published as `/runs/<run>` by `publish_run`."""
+    store = check_store(path)
+    check_run_name(run)
+    if (store / n.RUNS / run).exists():
+        raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
+    with writer(store):
+        folder = staging_root(store) / f"run-{run}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+
+
+def publish_run(path: str | Path, run: str, folder: Path, manifest: Mapping[str, Any], variables: xr.Dataset) -> None:
+    """Publish a run's folder and its maps (`roi`, `split`) together. Call it inside `staged_run`."""
+    store = check_store(path)
+    new = _fit(store, variables)
+    maps = folder.with_name(f"{folder.name}-maps")
+    shutil.rmtree(maps, ignore_errors=True)
+    zarr.create_group(maps, zarr_format=3, overwrite=True)
+    _write_small(new, maps)
+    zarr.create_group(folder, zarr_format=3, attributes=_plain(manifest))
+    publish(store, {str(v): maps / str(v) for v in new.variables} | {f"{n.RUNS}/{run}": folder})
+    shutil.rmtree(maps, ignore_errors=True)
+    _remove_if_empty(staging_root(store))
+
+
+def check_run_name(run: str) -> None:
+    """Raise UsageError for a name that cannot name a run."""
+    if not n.is_valid_name(run) or run.startswith("std"):
+        raise UsageError(f"{run!r} cannot name a run; use letters, digits and _, a letter first, and not 'std…'.")
+
+
+@contextmanager
+def _folder(store: Path, name: str) -> Iterator[Path]:
+    folder = staging_root(store) / f"{name}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _remove_if_empty(staging_root(store))
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array.with_config({"write_empty_chunks": True})  # an all-NaN chunk must exist to count as written
+
+
+def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes as plain JSON: numpy scalars and arrays, tuples and paths become numbers, lists and text."""
+
+    def simple(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, np.ndarray):
+            return [simple(v) for v in value.tolist()]
+        if isinstance(value, Mapping):
+            return {str(k): simple(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [simple(v) for v in value]
+        if isinstance(value, Path):
+            return str(value)
+        return value
+
+    return {str(key): simple(value) for key, value in attrs.items()}

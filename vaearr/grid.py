@@ -1,0 +1,276 @@
+"""Scan grid <-> list of samples, regions of interest, splits.
+
+One convention everywhere: boxes are half-open and in coordinate units; samples are the points of the ROI in row-major
+order; outside the ROI floats are NaN.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.config import Interval, RoiConfig, SplitConfig
+from vaearr.errors import RoiError, SchemaError, UsageError, did_you_mean
+
+MIN_ROI = 2
+
+_COMPARE: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+
+
+def roi(
+    ds: xr.Dataset,
+    *,
+    x: Interval | None = None,
+    y: Interval | None = None,
+    z: Interval | None = None,
+    where: str | None = None,
+    config: RoiConfig | None = None,
+) -> xr.DataArray:
+    """Boolean map over the navigation dims, True where a scan point is analysed.
+
+    x, y, z: half-open boxes `start <= coordinate < stop`, in coordinate units. where: condition on maps, such as
+    `"BC > 45"` or `"BC > 45 and elements['Fe'] < 20"`; a comparison with NaN never holds. All conditions must hold,
+    and scan points that were not measured (`present`) never belong to the ROI.
+
+    Raises RoiError, with the number of points that each condition kept, when fewer than two points are left; UsageError
+    for a condition that cannot be read.
+    """
+    settings = (config or RoiConfig()).replace(x=x, y=y, z=z, where=where)
+    nav = schema.navigation_dims(ds)
+    template = xr.DataArray(
+        np.ones(schema.navigation_shape(ds), bool), dims=nav, coords={d: ds[d] for d in nav}, name=n.ROI
+    )
+    kept: dict[str, xr.DataArray] = {}
+    if n.PRESENT in ds:
+        kept["measured"] = ds[n.PRESENT].load()
+    for dim in n.SCAN_DIMS:
+        box = getattr(settings, dim)
+        if box is None:
+            continue
+        if dim not in nav:
+            raise UsageError(f"a box along {dim!r} was given, but the data has the dimensions {', '.join(nav)}.")
+        kept[f"{box[0]:g} <= {dim} < {box[1]:g}"] = (ds[dim] >= box[0]) & (ds[dim] < box[1])
+    if settings.where:
+        kept[settings.where] = condition(ds, settings.where)
+    mask = template
+    for part in kept.values():
+        mask = mask & part
+    mask = mask.transpose(*nav).astype(bool)
+    counts = {name: int((template & part).sum()) for name, part in kept.items()}
+    n_kept = int(mask.sum())
+    if n_kept < MIN_ROI:
+        raise RoiError(_why_empty(ds, n_kept, mask.size, counts, settings))
+    attrs = {**n.ATTRS[n.ROI], "config": settings.to_attrs(), "kept": counts, "n": n_kept}
+    keep = {d: ds[d] for d in nav}
+    return xr.DataArray(mask.values, dims=nav, coords=keep, name=n.ROI, attrs=attrs)
+
+
+def _why_empty(ds: xr.Dataset, n_kept: int, total: int, counts: dict[str, int], settings: RoiConfig) -> str:
+    found = "; ".join(f"{name}: {count}" for name, count in counts.items()) or "no condition"
+    ranges = ", ".join(
+        f"{dim} spans {float(ds[dim].min()):g} to {float(ds[dim].max()):g} {ds[dim].attrs.get('units', '')}".rstrip()
+        for dim in schema.navigation_dims(ds)
+        if getattr(settings, dim, None) is not None
+    )
+    left = "is empty" if n_kept == 0 else "has only one scan point"
+    hint = f" ({ranges})" if ranges else ""
+    return f"the ROI {left}; of {total} scan points each condition kept: {found}{hint}. Widen the conditions."
+
+
+def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
+    """Evaluate a condition on maps, `"BC > 45 and (phase == 0 or elements['Fe'] > 20)"`; NaN never fulfils it.
+
+    Only names of maps, numbers, comparisons, `and or not & | ~` and brackets are read; nothing is executed. Raises
+    UsageError that says what was not understood.
+    """
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        raise UsageError(f'cannot read the condition {text!r}; write it like "BC > 45 and phase == 0".') from None
+    result = _evaluate(ds, tree, text)
+    if not isinstance(result, xr.DataArray) or result.dtype != bool:
+        raise UsageError(f'the condition {text!r} does not compare anything; write it like "BC > 45".')
+    return result.load()
+
+
+def _evaluate(ds: xr.Dataset, node: ast.AST, text: str) -> Any:
+    if isinstance(node, ast.BoolOp | ast.BinOp):
+        parts = [
+            _evaluate(ds, v, text) for v in (node.values if isinstance(node, ast.BoolOp) else (node.left, node.right))
+        ]
+        if isinstance(node.op, ast.And | ast.BitAnd):
+            return _all(parts, operator.and_, text)
+        if isinstance(node.op, ast.Or | ast.BitOr):
+            return _all(parts, operator.or_, text)
+    if isinstance(node, ast.UnaryOp):
+        value = _evaluate(ds, node.operand, text)
+        if isinstance(node.op, ast.Not | ast.Invert):
+            return ~_all([value], operator.and_, text)
+        if isinstance(node.op, ast.USub) and isinstance(value, int | float):
+            return -value
+    if isinstance(node, ast.Compare):
+        return _comparison(ds, node, text)
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return node.value
+    if isinstance(node, ast.Name):
+        return _map(ds, node.id)
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and isinstance(node.slice, ast.Constant):
+        return _map(ds, node.value.id, node.slice.value)
+    raise UsageError(
+        f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or a comparison; "
+        "with & and | put each comparison in brackets."
+    )
+
+
+def _all(parts: list[Any], combine: Callable[[Any, Any], Any], text: str) -> xr.DataArray:
+    for part in parts:
+        if not isinstance(part, xr.DataArray) or part.dtype != bool:
+            raise UsageError(f"the condition {text!r} combines something that is not a comparison or a true/false map.")
+    result = parts[0]
+    for part in parts[1:]:
+        result = combine(result, part)
+    return result
+
+
+def _comparison(ds: xr.Dataset, node: ast.Compare, text: str) -> Any:
+    sides = [_evaluate(ds, side, text) for side in (node.left, *node.comparators)]
+    result: Any = True
+    for left, op, right in zip(sides, node.ops, sides[1:], strict=False):
+        if type(op) not in _COMPARE:
+            raise UsageError(f"the condition {text!r} uses a comparison other than < <= > >= == !=.")
+        holds = _COMPARE[type(op)](left, right)
+        for side in (left, right):
+            if isinstance(side, xr.DataArray) and side.dtype.kind == "f":
+                holds = holds & side.notnull()
+        result = holds & result
+    return result
+
+
+def _map(ds: xr.Dataset, name: str, entry: object = None) -> xr.DataArray:
+    nav = set(schema.navigation_dims(ds))
+    known = [str(v) for v in ds.data_vars if v != n.PATTERNS and nav <= set(ds[v].dims)]
+    if name not in known and name not in nav:
+        raise UsageError(f"there is no map {name!r}.{did_you_mean(name, known)}")
+    array = ds[name]
+    extra = [str(dim) for dim in array.dims if dim not in nav]
+    if not extra:
+        return array
+    if len(extra) > 1 or entry is None:
+        raise UsageError(f"{name!r} has the further dimension {', '.join(extra)}; pick one entry, like {name}['…'].")
+    entries = [v.item() if isinstance(v, np.generic) else v for v in ds[extra[0]].values]
+    if entry not in entries:
+        raise UsageError(f"{name!r} has no entry {entry!r}.{did_you_mean(str(entry), list(map(str, entries)))}")
+    return array.isel({extra[0]: entries.index(entry)}, drop=True)
+
+
+def split(roi: xr.DataArray, config: SplitConfig, *, seed: int) -> xr.DataArray:
+    """Which scan points train and which validate: int8 map with `names.OUTSIDE`, `TRAIN`, `VALIDATION`.
+
+    `blocks` keeps whole square blocks of scan points for validation, because neighbours show nearly the same; the side
+    is halved until there are enough blocks to choose from. `random` draws single points. Deterministic by seed.
+    """
+    inside = roi.values
+    if inside.sum() < MIN_ROI:
+        raise RoiError(f"the ROI has {int(inside.sum())} scan points; at least {MIN_ROI} are needed.")
+    rng = np.random.default_rng(seed)
+    side = config.block if config.method == "blocks" else 1
+    wanted = config.fraction * inside.sum()
+    while True:
+        block = _block_of(inside.shape, side)[inside]
+        ids, sizes = np.unique(block, return_counts=True)
+        if side == 1 or len(ids) >= max(4, 2 / max(config.fraction, 1e-9)):
+            break
+        side //= 2
+    order = rng.permutation(len(ids))
+    n_chosen = 0
+    if config.fraction > 0:
+        filled = np.cumsum(sizes[order])
+        n_chosen = min(max(1, int(np.searchsorted(filled, wanted) + 1)), len(ids) - 1)
+    values = np.full(inside.shape, n.OUTSIDE, np.int8)
+    values[inside] = np.where(np.isin(block, ids[order[:n_chosen]]), n.VALIDATION, n.TRAIN)
+    attrs = {**n.ATTRS[n.SPLIT], "config": config.to_attrs(), "seed": seed, "block_used": side}
+    coords = {dim: roi[dim] for dim in roi.dims}
+    return xr.DataArray(values, dims=roi.dims, coords=coords, name=n.SPLIT, attrs=attrs)
+
+
+def _block_of(shape: tuple[int, ...], side: int) -> np.ndarray:
+    """Number of the block that each grid point lies in."""
+    axes = [np.arange(size) // side for size in shape]
+    counts = [axis[-1] + 1 for axis in axes]
+    return np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), counts)
+
+
+def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
+    """The ROI's points of an array over the navigation dims, as `(sample, …)` in row-major order; stays lazy.
+
+    `to_grid` is the inverse. The navigation coordinates come along as coordinates of `sample`.
+    """
+    _check_grid(data, roi)
+    points = np.nonzero(roi.values)
+    index = {dim: xr.DataArray(i, dims=n.SAMPLE) for dim, i in zip(roi.dims, points, strict=True)}
+    if set(roi.dims) == {n.SAMPLE}:
+        return data.isel({n.SAMPLE: points[0]})
+    return data.isel(index).transpose(n.SAMPLE, ...)
+
+
+def to_grid(samples: xr.DataArray | np.ndarray, roi: xr.DataArray, *, fill: float = np.nan) -> xr.DataArray:
+    """Put `(sample, …)` back onto the navigation grid: `(navigation…, …)`, `fill` outside the ROI. In memory.
+
+    samples: first dim `sample`, as many as the ROI has points, in the order of `to_samples`. Integer samples need an
+    integer `fill`. Raises SchemaError when the number of samples or the fill does not fit.
+    """
+    values = np.asarray(samples)
+    if values.shape[0] != int(roi.sum()):
+        raise SchemaError(
+            f"{values.shape[0]} samples for a ROI of {int(roi.sum())} points; pass the ROI they came from."
+        )
+    if values.dtype.kind in "iub" and not float(fill).is_integer():
+        raise SchemaError(f"samples are {values.dtype}, which has no NaN; pass an integer fill= or convert to float.")
+    grid = np.full((*roi.shape, *values.shape[1:]), fill, values.dtype)
+    grid[roi.values] = values
+    if not isinstance(samples, xr.DataArray):
+        rest = [f"dim_{i}" for i in range(1, values.ndim)]
+        return xr.DataArray(grid, dims=(*roi.dims, *rest), coords={d: roi[d] for d in roi.dims})
+    rest = [str(dim) for dim in samples.dims[1:]]
+    coords = {d: roi[d] for d in roi.dims} | {d: samples[d] for d in rest if d in samples.coords}
+    return xr.DataArray(grid, dims=(*roi.dims, *rest), coords=coords, name=samples.name, attrs=samples.attrs)
+
+
+def _check_grid(data: xr.DataArray, roi: xr.DataArray) -> None:
+    for dim in roi.dims:
+        if dim not in data.dims:
+            raise SchemaError(f"the array has dims {data.dims} and lacks {dim!r} of the ROI.")
+        if data.sizes[dim] != roi.sizes[dim] or not np.array_equal(data[dim].values, roi[dim].values):
+            raise SchemaError(
+                f"the array and the ROI differ in the coordinate {dim!r}; make the ROI from the same store."
+            )
+
+
+def neighbours(inside: np.ndarray) -> np.ndarray:
+    """Numbers of the nearest grid neighbours of each sample: `(n_samples, 2 * ndim)`, -1 where there is none.
+
+    inside: boolean grid; samples are numbered in its row-major order.
+    """
+    number = np.full(tuple(size + 2 for size in inside.shape), -1, np.int64)
+    core = tuple(slice(1, -1) for _ in inside.shape)
+    number[core][inside] = np.arange(int(inside.sum()))
+    columns = []
+    for axis in range(inside.ndim):
+        for step in (-1, 1):
+            shifted = np.roll(number, -step, axis)[core]
+            columns.append(shifted[inside])
+    return np.stack(columns, 1)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from vaearr.ingest import ingest
     from vaearr.latents import encode, load_model, reconstruct
     from vaearr.report import report
+    from vaearr.runs import train
     from vaearr.sources import open_source
     from vaearr.store import open_store
-    from vaearr.training import train
 
 _HOME = {
     "associate": "vaearr.association",
@@ -34,7 +34,7 @@ _HOME = {
     "roi": "vaearr.grid",
     "to_grid": "vaearr.grid",
     "to_samples": "vaearr.grid",
-    "train": "vaearr.training",
+    "train": "vaearr.runs",
 }
 
 __version__ = _version("vaearr")

@@ -148,7 +148,7 @@ class Staging:
 def staged_variables(
     path: str | Path, specs: Mapping[str, VariableSpec], *, coords: xr.Dataset, request: Mapping[str, Any]
 ) -> Iterator[Staging]:
-    """Stage new variables of the store; write every pending block, then `commit`. Interrupted work is found again.
+    """Stage new variables: write every pending block, then `publish_staged`. Interrupted work is found again.
 
     coords: coordinates of dims that the store does not have yet. request: everything that decides the values; only
     staged work of the same request is continued. Raises ExistsError when a variable is there already.
@@ -217,7 +217,7 @@ def write_block(staging: Staging, region: layout.Region, values: Mapping[str, np
         array[tuple(region.values())] = values[name]
 
 
-def commit(staging: Staging) -> None:
+def publish_staged(staging: Staging) -> None:
     """Check that every block is there, then publish all variables of the staging at once."""
     left = pending(staging)
     if left:

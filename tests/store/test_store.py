@@ -1,0 +1,316 @@
+"""The store's promises: round trip, layout, publishing, refusals, resuming."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaearr import store as vs
+from vaearr.errors import DataError, ExistsError, LockedError, NoInputError, SchemaError, UsageError
+from vaearr.store import commit, layout
+from vaearr.store.lock import locked
+from vaearr.testing import random_patterns_dataset
+
+
+def tree_hash(folder: Path) -> str:
+    """One hash over names and contents of all files."""
+    seal = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            seal.update(str(file.relative_to(folder)).encode() + file.read_bytes())
+    return seal.hexdigest()
+
+
+@given(
+    ny=st.integers(1, 40),
+    nx=st.integers(1, 37),
+    dtype=st.sampled_from(["uint8", "uint16", "int16", "float32", "float64"]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=15, deadline=None)
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, ny: int, nx: int, dtype: str, seed: int) -> None:
+    ds = random_patterns_dataset({"y": ny, "x": nx}, dtype=dtype, seed=seed)
+    path = vs.create_store(ds, tmp_path_factory.mktemp("s") / "a.zarr")
+    back = xr.open_zarr(path).load()
+    assert back.patterns.dtype == np.dtype(dtype)
+    xr.testing.assert_equal(back, ds)
+    assert back.patterns.attrs["signal_dims"] == ["dy", "dx"]
+    assert back.x.attrs == ds.x.attrs
+
+
+def test_other_layouts_round_trip(tmp_path: Path) -> None:
+    shapes = [
+        ({"z": 2, "y": 3, "x": 4}, None),
+        ({"sample": 70}, None),
+        ({"y": 3, "x": 4}, {"channel": 3, "dy": 5, "dx": 6}),
+    ]
+    for i, (navigation, signal) in enumerate(shapes):
+        ds = random_patterns_dataset(navigation, signal)
+        xr.testing.assert_equal(xr.open_zarr(vs.create_store(ds, tmp_path / f"{i}.zarr")).load(), ds)
+
+
+def test_layout_is_sharded_and_checksummed(scan_store: Path) -> None:
+    array = zarr.open_group(scan_store, mode="r")["patterns"]
+    assert isinstance(array, zarr.Array)
+    assert array.shards == (32, 32, 8, 9)
+    text = (scan_store / "patterns" / "zarr.json").read_text()
+    assert "crc32c" in text
+    assert layout.pattern_layout((400, 330), (400, 500), 1) == ((1, 1, 400, 500), (4, 4, 400, 500))
+    assert layout.pattern_layout((48, 64), (60, 60), 1) == ((8, 8, 60, 60), (32, 32, 60, 60))
+
+
+def test_flipped_bits_are_errors(tmp_path: Path) -> None:
+    path = vs.create_store(random_patterns_dataset({"y": 9, "x": 9}, {"dy": 20, "dx": 20}), tmp_path / "a.zarr")
+    shard = next(f for f in (path / "patterns" / "c").rglob("*") if f.is_file())
+    good = shard.read_bytes()
+    want = xr.open_zarr(path).patterns.values
+    silent = 0
+    for position in np.random.default_rng(0).integers(0, len(good), 60):
+        bad = bytearray(good)
+        bad[position] ^= 1
+        shard.write_bytes(bytes(bad))
+        try:
+            silent += not np.array_equal(xr.open_zarr(path).patterns.values, want)
+        except Exception:  # zarr raises many kinds here; any of them is what we want
+            continue
+    assert silent == 0
+
+
+def test_plain_open_zarr_warns_of_nothing_and_shows_all(scan_store: Path) -> None:
+    ds = xr.open_zarr(scan_store)  # warnings are errors in this suite
+    assert {"patterns", "BC", "elements", "phase", "present"} <= set(ds.data_vars)
+    assert list(ds.elements.sel(element="Fe").dims) == ["y", "x"]
+
+
+def test_existing_path_is_refused_and_untouched(scan: xr.Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    with pytest.raises(ExistsError, match="already exists"):
+        vs.create_store(scan, folder)
+    assert (folder / "mine.txt").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["photos"]
+
+
+def test_failure_while_streaming_leaves_nothing(scan: xr.Dataset, tmp_path: Path) -> None:
+    def transform(block: np.ndarray, region: vs.Region) -> np.ndarray:
+        raise DataError("bad block")
+
+    with pytest.raises(DataError, match="bad block"):
+        vs.create_store(scan, tmp_path / "a.zarr", transform=transform)
+    assert [p.name for p in tmp_path.iterdir()] == [".a.zarr.lock"]
+
+
+def test_transform_and_finalise_decide_what_is_written(scan: xr.Dataset, tmp_path: Path) -> None:
+    path = vs.create_store(
+        scan,
+        tmp_path / "a.zarr",
+        transform=lambda block, region: block // 2,
+        finalise=lambda ds: ds.assign(BC=ds.BC * 2).assign_attrs(source="me"),
+    )
+    back = xr.open_zarr(path)
+    np.testing.assert_array_equal(back.patterns.values, scan.patterns.values // 2)
+    np.testing.assert_array_equal(back.BC.values, scan.BC.values * 2)
+    assert back.attrs["source"] == "me"
+
+
+@pytest.mark.parametrize("what", ["missing", "file", "folder", "zarr", "future"])
+def test_what_is_not_a_store_is_refused(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    error, message = DataError, "not a zarr v3 store"
+    if what == "missing":
+        error, message = NoInputError, "there is no store"
+    elif what == "file":
+        path.write_text("text")
+    elif what == "folder":
+        path.mkdir()
+    else:
+        group = zarr.create_group(path, zarr_format=3)
+        message = "not one of vaearr's"
+        if what == "future":
+            group.attrs["vaearr_schema"] = 99
+            message = "update vaearr"
+    with pytest.raises(error, match=message):
+        vs.open_store(path)
+
+
+def test_add_variables(scan_store: Path, scan: xr.Dataset) -> None:
+    before = tree_hash(scan_store / "patterns")
+    vs.add_variables(scan_store, (scan[["BC"]] * 2).rename(BC="double"))
+    back = xr.open_zarr(scan_store)
+    np.testing.assert_array_equal(back.double.values, scan.BC.values * 2)
+    assert back.attrs["vaearr_schema"] == 1
+    assert tree_hash(scan_store / "patterns") == before
+
+
+def test_add_variables_refusals_leave_the_store_as_it_was(scan_store: Path, scan: xr.Dataset) -> None:
+    before = tree_hash(scan_store)
+    with pytest.raises(ExistsError, match="already holds BC"):
+        vs.add_variables(scan_store, scan[["BC"]])
+    with pytest.raises(SchemaError, match="coordinate 'y' differs"):
+        vs.add_variables(scan_store, scan[["BC"]].rename(BC="b").assign_coords(y=scan.y + 0.1))
+    with pytest.raises(SchemaError, match="dimension 'y' has 4 entries"):
+        vs.add_variables(scan_store, scan[["BC"]].rename(BC="b").isel(y=slice(4)))
+    with pytest.raises(UsageError, match=r"'\.\./b' cannot be a variable name"):
+        vs.add_variables(scan_store, scan[["BC"]].rename(BC="../b"))
+    assert tree_hash(scan_store) == before
+
+
+def _stage(path: Path, request: dict[str, object], *, stop_after: int | None = None) -> int:
+    """Write blocks numbered by their place; returns how many were pending."""
+    specs = {"latents": vs.VariableSpec(dims=("y", "x", "latent")), "error": vs.VariableSpec(dims=("y", "x"))}
+    coords = xr.Dataset(coords={"latent": np.arange(2)})
+    with vs.staged_variables(path, specs, coords=coords, request=request) as staging:
+        left = vs.pending(staging)
+        for i, region in enumerate(left):
+            if i == stop_after:
+                return len(left)
+            shape = tuple(s.stop - s.start for s in region.values())
+            value = np.nan if region["y"].start == 0 else float(region["x"].start)
+            vs.write_block(staging, region, {"latents": np.full((*shape, 2), value), "error": np.full(shape, value)})
+        vs.publish_staged(staging)
+    return len(left)
+
+
+@pytest.fixture
+def wide_store(tmp_path: Path) -> Path:
+    return vs.create_store(random_patterns_dataset({"y": 70, "x": 40}, {"dy": 4, "dx": 4}), tmp_path / "wide.zarr")
+
+
+def test_staged_variables_resume_and_appear_together(wide_store: Path) -> None:
+    assert _stage(wide_store, {"a": 1}, stop_after=4) == 6
+    assert "latents" not in xr.open_zarr(wide_store)
+    assert _stage(wide_store, {"a": 1}) == 2
+    ds = xr.open_zarr(wide_store)
+    assert np.isnan(ds.latents.values[:32]).all()
+    assert (ds.latents.values[32:, 32:] == 32).all()
+    assert (ds.error.values[32:, :32] == 0).all()
+    assert not commit.staging_root(wide_store).exists()
+    with pytest.raises(ExistsError, match="already holds"):
+        _stage(wide_store, {"a": 1})
+
+
+def test_another_request_starts_anew(wide_store: Path) -> None:
+    _stage(wide_store, {"a": 1}, stop_after=4)
+    assert _stage(wide_store, {"a": 2}) == 6
+
+
+def test_incomplete_staging_is_not_published(wide_store: Path) -> None:
+    specs = {"latents": vs.VariableSpec(dims=("y", "x"))}
+    with (
+        pytest.raises(RuntimeError, match="6 of 6 blocks"),
+        vs.staged_variables(wide_store, specs, coords=xr.Dataset(), request={}) as staging,
+    ):
+        vs.publish_staged(staging)
+    assert "latents" not in xr.open_zarr(wide_store)
+
+
+KILL = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+import test_store
+n = [0]
+rename = Path.rename
+def counted(self, target):
+    n[0] += 1
+    if n[0] == {at}:
+        os._exit(9)
+    return rename(self, target)
+Path.rename = counted
+replace = Path.replace
+def counted_replace(self, target):
+    if str(target).endswith(".zarr/zarr.json"):
+        n[0] += 1
+        if n[0] == {at}:
+            os._exit(9)
+    return replace(self, target)
+Path.replace = counted_replace
+test_store._stage(Path({path!r}), {{"a": 1}})
+"""
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_killed_while_publishing(wide_store: Path, at: int) -> None:
+    script = KILL.format(here=str(Path(__file__).parent), at=at, path=str(wide_store))
+    code = subprocess.run([sys.executable, "-c", script], check=False).returncode
+    assert code == 9
+    shown = set(xr.open_zarr(wide_store).data_vars)
+    assert not {"latents", "error"} & shown  # none of them before all of them
+    vs.add_variables(wide_store, xr.Dataset({"later": (("y", "x"), np.zeros((70, 40)))}))  # the next writer completes
+    ds = xr.open_zarr(wide_store)
+    assert {"latents", "error", "later"} <= set(ds.data_vars)
+    assert (ds.latents.values[32:, 32:] == 32).all()
+
+
+def test_second_writer_is_told_who_writes(scan_store: Path, scan: xr.Dataset) -> None:
+    code = (
+        "import sys; from pathlib import Path; from vaearr.store.lock import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(scan_store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(LockedError, match=f"process {holder.pid} on"):
+            vs.add_variables(scan_store, scan[["BC"]].rename(BC="b"))
+        assert "BC" in vs.open_store(scan_store)  # readers never wait
+        holder.kill()
+    with locked(scan_store):  # a dead holder does not keep the lock
+        pass
+
+
+def test_runs_and_tables(scan_store: Path, scan: xr.Dataset) -> None:
+    with vs.staged_run(scan_store, "vae") as folder:
+        vs.write_dataset(xr.Dataset({"loss": ("epoch", [2.0, 1.0])}, attrs={"a": [1, 2]}), folder / "history")
+        assert vs.run_names(scan_store) == []
+        vs.publish_run(scan_store, "vae", folder, {"state": "trained"}, xr.Dataset({"roi": scan.present}))
+    assert vs.run_manifest(scan_store, "vae")["state"] == "trained"
+    assert vs.open_table(scan_store, "vae", "history").attrs["a"] == [1, 2]
+    vs.write_table(scan_store, "vae", "ranking", xr.Dataset({"r": ("latent", [0.5])}))
+    with pytest.raises(ExistsError, match="already holds 'runs/vae/ranking'"):
+        vs.write_table(scan_store, "vae", "ranking", xr.Dataset({"r": ("latent", [0.6])}))
+    vs.write_table(scan_store, "vae", "ranking", xr.Dataset({"r": ("latent", [0.6])}), replace=True)
+    assert float(vs.open_table(scan_store, "vae", "ranking").r[0]) == 0.6
+    with pytest.raises(ExistsError, match="already has a run 'vae'"), vs.staged_run(scan_store, "vae"):
+        pass
+    with pytest.raises(NoInputError, match=r"no run 'vea'\. Did you mean 'vae'"):
+        vs.run_manifest(scan_store, "vea")
+    with pytest.raises(NoInputError, match="no table 'health'"):
+        vs.open_table(scan_store, "vae", "health")
+    assert "runs" in xr.open_datatree(scan_store, engine="zarr").children
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "9a", "a b", "std", "é", "a" * 70])
+def test_run_names_that_cannot_be(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot name a run"):
+        vs.check_run_name(name)
+
+
+def test_listing_is_zarrs_own(scan_store: Path) -> None:
+    listing = json.loads((scan_store / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
+    for key in listing:
+        assert (scan_store / key / "zarr.json").exists()
+
+
+def test_disk_full_is_one_line(scan_store: Path, scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(commit, "sync_tree", full)
+    before = tree_hash(scan_store)
+    with pytest.raises(commit.WriteError, match=r"No space left on device \(.* GiB free\); nothing was published"):
+        vs.add_variables(scan_store, scan[["BC"]].rename(BC="b"))
+    assert tree_hash(scan_store) == before

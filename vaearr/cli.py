@@ -1,0 +1,273 @@
+"""Command line: thin commands over the functions; one-line errors, progress bars, exit codes of `vaearr.errors`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from vaearr.errors import UsageError, VaearrError
+from vaearr.names import DEFAULT_RUN
+
+app = typer.Typer(
+    name="vaearr",
+    help="Scans and image collections as labelled arrays, a VAE learned on them, the latents written back beside them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Store = Annotated[Path, typer.Argument(help="zarr store, as made by 'vaearr ingest'")]
+RunName = Annotated[str, typer.Option("--run", help="name of the run; 'vae' writes `latents`, 'b' writes `latents_b`")]
+Settings = Annotated[Path | None, typer.Option("--config", help="JSON file with settings")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="one setting, such as objective.target=self")]
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help="file to read, for example scan.h5")],
+    store: Annotated[Path, typer.Argument(help="store to make, for example stores/scan.zarr")],
+    bc: Annotated[Path | None, typer.Option("--bc", help="CSV with x, y, band contrast")] = None,
+    maps: Annotated[list[str] | None, typer.Option("--map", help="further map as NAME=CSV; repeatable")] = None,
+    elements: Annotated[Path | None, typer.Option(help="CSV with x, y and a column per element")] = None,
+    phases: Annotated[Path | None, typer.Option(help="CSV with x, y and a phase number")] = None,
+    phase: Annotated[
+        list[str] | None, typer.Option("--phase", help="name of a phase as NUMBER=NAME; repeatable")
+    ] = None,
+    step: Annotated[float | None, typer.Option(help="distance of neighbouring scan points")] = None,
+    units: Annotated[str | None, typer.Option(help="unit of --step")] = None,
+    config: Settings = None,
+    sets: Sets = None,
+) -> None:
+    """Turn a scan file and its side maps into a store."""
+    from vaearr.config import IngestConfig
+    from vaearr.ingest import ingest as run_ingest
+
+    given: dict[str, Any] = _key_values(maps, "--map")
+    if bc:
+        given["BC"] = bc
+    base = _settings(IngestConfig, config, sets)
+    settings = base.replace(
+        maps={**base.maps, **given} or None,
+        elements=elements,
+        phases=phases,
+        phase_names=_key_values(phase, "--phase") or None,
+        step=step,
+        units=units,
+    )
+    with _bar("reading") as progress:
+        run_ingest(source, store, config=settings, say=_say, progress=progress)
+    _say(f"{store} is ready; look at it with 'vaearr info {store}'")
+
+
+@app.command()
+def info(store: Store, as_json: Annotated[bool, typer.Option("--json", help="facts for programs")] = False) -> None:
+    """Tell in words what is in a store."""
+    from vaearr.info import in_words, store_facts
+
+    facts = store_facts(store)
+    typer.echo(json.dumps(facts, indent=2, default=str) if as_json else in_words(facts))
+
+
+@app.command()
+def train(
+    store: Store,
+    run: RunName = DEFAULT_RUN,
+    x: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
+    y: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
+    z: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
+    where: Annotated[str | None, typer.Option(help='ROI condition on maps, such as "BC > 45"')] = None,
+    model: Annotated[str | None, typer.Option(help="registered model")] = None,
+    latent_dim: Annotated[int | None, typer.Option(help="latent dimensions")] = None,
+    epochs: Annotated[int | None, typer.Option(help="most epochs")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="patterns per step")] = None,
+    beta: Annotated[float | None, typer.Option(help="weight of the KL divergence")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="highest learning rate")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed of split, weights and order")] = None,
+    config: Settings = None,
+    sets: Sets = None,
+) -> None:
+    """Train a VAE on a store's patterns."""
+    from vaearr.config import RoiConfig, TrainConfig
+    from vaearr.runs import settings_for
+    from vaearr.runs import train as run_train
+
+    boxes = {"x": _box(x, "--x"), "y": _box(y, "--y"), "z": _box(z, "--z"), "where": where}
+    roi = RoiConfig.from_attrs(boxes) if any(v is not None for v in boxes.values()) else None
+    settings = settings_for(
+        _settings(TrainConfig, config, sets),
+        model=model,
+        latent_dim=latent_dim,
+        beta=beta,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        device=device,
+        seed=seed,
+    )
+    with _bar("training") as progress:
+
+        def on_epoch(epoch: int, row: dict[str, float]) -> None:
+            text = f"loss {row['loss']:.1f}" + (f", validation {row['val_loss']:.1f}" if "val_loss" in row else "")
+            progress(epoch + 1, settings.epochs, f"training, {text} nats per sample")
+
+        result = run_train(store, run=run, roi=roi, config=settings, say=_say, on_epoch=on_epoch)
+    health = result.health.attrs
+    _say(
+        f"run {run!r}: best epoch {result.manifest['best_epoch'] + 1} of {result.manifest['epochs_run']}, "
+        f"{health['n_active']} of {settings.model.latent_dim} latent dimensions active, "
+        f"{health['explained_variance']:.1%} of the variance explained; next: 'vaearr encode {store} --run {run}'"
+    )
+
+
+@app.command()
+def encode(store: Store, run: RunName = DEFAULT_RUN, config: Settings = None, sets: Sets = None) -> None:
+    """Write a run's latents into the store."""
+    from vaearr.config import EncodeConfig
+    from vaearr.latents import encode as run_encode
+
+    settings = _settings(EncodeConfig, config, sets).replace(run=run)
+    with _bar("encoding") as progress:
+        run_encode(store, config=settings, say=_say, on_block=progress)
+    _say(f"latents of run {run!r} are in {store}; open it with xarray.open_zarr({str(store)!r})")
+
+
+@app.command()
+def associate(
+    store: Store,
+    run: RunName = DEFAULT_RUN,
+    target: Annotated[list[str] | None, typer.Option(help="variable to compare with; repeatable; default: all")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="registered metric; repeatable")] = None,
+    top: Annotated[int, typer.Option(help="dimensions to list per target")] = 3,
+    config: Settings = None,
+    sets: Sets = None,
+) -> None:
+    """Compare latent dimensions with band contrast, elements and phases."""
+    from vaearr.association import associate_store, top_lines
+    from vaearr.config import AssociateConfig
+
+    settings = _settings(AssociateConfig, config, sets).replace(run=run, targets=target or None, metrics=metric or None)
+    table = associate_store(store, settings)
+    for line in top_lines(table, top=top):
+        typer.echo(line)
+
+
+@app.command()
+def report(
+    store: Store,
+    run: RunName = DEFAULT_RUN,
+    out: Annotated[Path | None, typer.Option(help="folder of the report; default: beside the store")] = None,
+    config: Settings = None,
+    sets: Sets = None,
+) -> None:
+    """Write one self-contained HTML page about a run, and PNGs of its main views."""
+    from vaearr.config import ReportConfig
+    from vaearr.report import report as run_report
+
+    settings = _settings(ReportConfig, config, sets).replace(run=run, out=out)
+    page = run_report(store, config=settings)
+    _say(f"the report is {page}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="where to put files, store and report")] = Path("stores/demo"),
+) -> None:
+    """Make a small EBSD scan from crystal geometry and take it all the way to a report."""
+    from vaearr.demo import run_demo
+
+    with _bar("demo") as progress:
+        closing = run_demo(folder, say=_say, progress=progress)
+    for line in closing:
+        typer.echo(line)
+
+
+def _settings(cls: Any, file: Path | None, sets: list[str] | None) -> Any:
+    """Settings from a JSON file and single `key.sub=value` changes."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = json.loads(file.read_text())
+        except FileNotFoundError:
+            raise UsageError(f"there is no settings file {file}.") from None
+        except ValueError as error:
+            raise UsageError(f"{file} is not JSON: {error}.") from None
+    for key, text in _key_values(sets, "--set").items():
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        *path, last = key.split(".")
+        inner = values
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return cls.from_attrs(values)
+
+
+def _key_values(items: list[str] | None, option: str) -> dict[str, str]:
+    pairs = [item.partition("=") for item in items or []]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise UsageError(f"{option} {name!r} is not NAME=VALUE.")
+    return {name: value for name, _, value in pairs}
+
+
+def _box(text: str | None, option: str) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        start, stop = map(float, text.split(":"))
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is not START:STOP, such as 20:90.") from None
+    return start, stop
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[..., None]]:
+    """A progress bar on a terminal; `progress(done, total, text)` moves it. Silent where nobody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=None)
+
+        def progress(done: int, total: int, text: str = what) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield progress
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Entry point: an error that a user can mend is one line on stderr; `--debug` shows where it came from."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except VaearrError as error:
+        if debug:
+            raise
+        typer.echo(f"vaearr: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(error.exit_code) from None

@@ -1,0 +1,100 @@
+"""What is in a store, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.store import has_table, open_store, open_table, run_manifest, run_names
+
+
+def store_facts(store: str | Path) -> dict[str, Any]:
+    """Facts about a store as plain JSON: grid, patterns, maps, ROI, runs with their training and latents, bytes."""
+    path = Path(store)
+    ds = open_store(path, chunks=None)
+    facts = schema.describe(ds)
+    stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    present = int(ds[n.PRESENT].sum()) if n.PRESENT in ds else None
+    facts |= {"store": str(path), "stored_bytes": stored, "n_present": present, "source": ds.attrs.get("source")}
+    facts["variables"] = {
+        str(name): {
+            "dims": [str(d) for d in variable.dims],
+            "dtype": str(variable.dtype),
+            "units": str(variable.attrs.get("units", "")),
+            "long_name": str(variable.attrs.get("long_name", "")),
+        }
+        for name, variable in ds.data_vars.items()
+    }
+    facts["trained"] = {run: _run_facts(path, ds, run) for run in run_names(path)}
+    return facts
+
+
+def _run_facts(path: Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
+    manifest = run_manifest(path, run)
+    health = open_table(path, run, n.HEALTH)
+    return {
+        "model": manifest["config"]["model"],
+        "n_roi": manifest.get("n_roi"),
+        "roi": manifest.get("roi"),
+        "n_train": manifest.get("n_train"),
+        "n_validation": manifest.get("n_validation"),
+        "epochs": manifest.get("epochs_run"),
+        "time": manifest.get("time"),
+        "n_active": health.attrs["n_active"],
+        "explained_variance": health.attrs["explained_variance"],
+        "warnings": list(health.attrs["warnings"]),
+        "encoded": n.run_name(n.LATENTS, run) in ds,
+        "tables": [t for t in (n.HISTORY, n.HEALTH, "association") if has_table(path, run, t)],
+    }
+
+
+def in_words(facts: dict[str, Any]) -> str:
+    """The facts as lines of text."""
+    grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
+    pattern = " x ".join(str(size) for size in facts["pattern"].values())
+    lines = [f"{facts['store']}: {facts['kind']} of {grid}, patterns of {pattern} {facts['dtype']}"]
+    for dim, (first, last, units) in facts["extent"].items():
+        lines.append(f"  {dim} from {first:g} to {last:g} {units}".rstrip())
+    lines.append(f"  {_size(facts['nbytes'])} of patterns, {_size(facts['stored_bytes'])} on disk in all")
+    total = 1
+    for size in facts["grid"].values():
+        total *= size
+    if facts["n_present"] not in (None, total):
+        lines.append(f"  {facts['n_present']} of {total} scan points were measured")
+    lines.append("variables")
+    width = max(map(len, facts["variables"]))
+    for name, v in facts["variables"].items():
+        unit = f" [{v['units']}]" if v["units"] not in ("", "1") else ""
+        lines.append(f"  {name:{width}}  {v['dtype']:8} ({', '.join(v['dims'])})  {v['long_name']}{unit}")
+    if facts["elements"]:
+        lines.append(f"  elements: {', '.join(facts['elements'])}")
+    lines.append("runs" if facts["trained"] else f"no run yet: 'vaearr train {facts['store']}'")
+    for run, r in facts["trained"].items():
+        state = "encoded" if r["encoded"] else f"not encoded yet: 'vaearr encode {facts['store']} --run {run}'"
+        model = r["model"]
+        lines += [
+            f"  {run}: {model['name']}, {model['latent_dim']} latent dimensions, trained {r['time']}; {state}",
+            f"    ROI of {r['n_roi']} scan points ({_roi(r['roi'])}), {r['n_train']} trained, "
+            f"{r['n_validation']} validated, {r['epochs']} epochs",
+            f"    {r['n_active']} active dimensions, {r['explained_variance']:.1%} of the variance explained",
+        ]
+        lines += [f"    warning: {text}" for text in r["warnings"]]
+    return "\n".join(lines)
+
+
+def _roi(config: dict[str, Any] | None) -> str:
+    given = {key: value for key, value in (config or {}).items() if value is not None}
+    parts = [f"{key} from {v[0]:g} to below {v[1]:g}" for key, v in given.items() if key != "where"]
+    return ", ".join([*parts, *([given["where"]] if "where" in given else [])]) or "every measured point"
+
+
+def _size(nbytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} TB"

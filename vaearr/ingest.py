@@ -1,0 +1,252 @@
+"""From source files to a store: join the side maps, check every value on its way, record where it came from.
+
+Everything cheap is checked before the store is touched; what fails later leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.config import IngestConfig
+from vaearr.errors import DataError, ExistsError, UsageError, WriteError
+from vaearr.sources import find_source, open_source
+from vaearr.sources.tables import element_array, map_array, phase_array
+from vaearr.store import Region, create_store, open_store
+
+Say = Callable[[str], None]
+
+RESERVED = {n.PATTERNS, n.PRESENT, n.ELEMENTS, n.PHASE, n.ROI, n.SPLIT, n.RUNS, n.HISTORY}
+LIBRARIES = ("vaearr", "numpy", "xarray", "zarr", "h5py", "pandas")
+
+
+def ingest(
+    source: str | Path,
+    store: str | Path,
+    *,
+    maps: Mapping[str, str | Path] | None = None,
+    elements: str | Path | None = None,
+    phases: str | Path | None = None,
+    step: float | None = None,
+    units: str | None = None,
+    config: IngestConfig | None = None,
+    say: Say | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Write a source and its side maps as a new store; returns the store's Dataset.
+
+    Arguments that are given replace those of `config`. say: called with one line for each thing worth knowing, such as
+    scan points without a value. Raises ExistsError where something is at `store`, DataError or NoInputError for inputs
+    that do not hold what they should, WriteError where they do not fit on the disk; nothing is left behind then.
+    """
+    say = say or (lambda line: None)
+    config = (config or IngestConfig()).replace(
+        maps=dict(maps) if maps else None, elements=elements, phases=phases, step=step, units=units
+    )
+    file, target = Path(source).expanduser(), Path(store).expanduser()
+    if target.exists() or target.is_symlink():
+        raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
+    folder = _existing_parent(target)
+    with open_source(file, config, scratch=folder) as lazy:
+        before = _fingerprint(file)
+        ds = preflight(lazy, config, folder, say)
+        checks = _Checks(ds, config.nonfinite)
+
+        def finalise(ds: xr.Dataset) -> xr.Dataset:
+            if _fingerprint(file) != before:
+                raise DataError(f"{file} changed while it was read; ingest it again when nothing writes to it.")
+            return _described(ds, file, config, checks)
+
+        with _progress_bar(progress) as update:
+            create_store(ds, target, transform=checks.transform, finalise=finalise, progress=update)
+    for line in checks.findings():
+        say(line)
+    return open_store(target)
+
+
+def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> xr.Dataset:
+    """`ds` with its side maps joined and everything checked that does not need the patterns' values."""
+    for name in config.maps:
+        if name in RESERVED or name in ds.variables or name.startswith((n.LATENTS, n.RECONSTRUCTION_ERROR)):
+            raise UsageError(f"{name!r} cannot name a map, the name has a meaning of its own; choose another one.")
+    need, free = int(ds[n.PATTERNS].nbytes * 1.1), shutil.disk_usage(folder).free
+    if need > free:
+        raise WriteError(
+            f"{folder}: the patterns need up to {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free some space or "
+            f"choose another disk."
+        )
+    n_absent = int((~ds[n.PRESENT]).sum()) if n.PRESENT in ds else 0
+    if n_absent:
+        say(f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks them.")
+    new: dict[str, xr.DataArray] = {name: map_array(path, name, ds) for name, path in config.maps.items()}
+    if config.elements is not None:
+        new[n.ELEMENTS] = element_array(config.elements, ds, config.element_units)
+    if config.phases is not None:
+        new[n.PHASE] = phase_array(config.phases, ds, config.phase_names)
+    for name, variable in new.items():
+        for line in _coverage(name, variable):
+            say(line)
+    joined = ds.assign(new)
+    schema.validate(joined)
+    return joined
+
+
+def _coverage(name: str, variable: xr.DataArray) -> Iterator[str]:
+    attrs = variable.attrs
+    if attrs["n_missing"]:
+        yield f"{name}: {attrs['n_missing']} scan points have no line in {attrs['source']}."
+    if attrs["n_outside"]:
+        yield f"{name}: {attrs['n_outside']} lines of {attrs['source']} lie outside the scan and are left out."
+    if attrs["n_dropped"]:
+        yield f"{name}: {attrs['n_dropped']} columns of {attrs['source']} without a name are left out."
+
+
+@dataclass
+class _Checks:
+    """Looks at every block on its way into the store: non-finite and constant patterns, extremes, a running hash."""
+
+    ds: xr.Dataset
+    nonfinite: str
+    low: float | int | None = None
+    high: float | int | None = None
+    n_constant: int = 0
+    n_varying: int = 0
+    n_masked: int = 0
+    hash: Any = field(default_factory=hashlib.sha256)
+
+    def __post_init__(self) -> None:
+        nav = schema.navigation_dims(self.ds)
+        sizes = tuple(self.ds.sizes[dim] for dim in nav)
+        self.present = (
+            self.ds[n.PRESENT].transpose(*nav).values.copy() if n.PRESENT in self.ds else np.ones(sizes, dtype=bool)
+        )
+
+    def transform(self, block: np.ndarray, region: Region) -> np.ndarray:
+        where = tuple(region.values())
+        present = self.present[where]
+        flat = np.ascontiguousarray(block).reshape(*present.shape, -1)
+        with np.errstate(invalid="ignore"):
+            low, high = flat.min(-1), flat.max(-1)
+        if block.dtype.kind == "f":
+            bad = present & ~(np.isfinite(low) & np.isfinite(high))
+            if bad.any():
+                self._refuse(bad, region)
+                block = np.where(bad.reshape(bad.shape + (1,) * (block.ndim - bad.ndim)), np.nan, block)
+                self.n_masked += int(bad.sum())
+                present = self.present[where] = present & ~bad
+        if present.any():
+            lowest, highest = low[present].min().item(), high[present].max().item()
+            self.low = lowest if self.low is None else min(self.low, lowest)
+            self.high = highest if self.high is None else max(self.high, highest)
+            n_constant = int((low == high)[present].sum())
+            self.n_constant += n_constant
+            self.n_varying += int(present.sum()) - n_constant
+        self.hash.update(np.ascontiguousarray(block).data)
+        return block
+
+    def _refuse(self, bad: np.ndarray, region: Region) -> None:
+        if self.nonfinite == "mask":
+            return
+        first = np.argwhere(bad)[0]
+        place = ", ".join(
+            f"{dim} = {self.ds[dim].values[part.start + int(i)]}"
+            for (dim, part), i in zip(region.items(), first, strict=True)
+        )
+        count = int(bad.sum())
+        raise DataError(
+            f"the pattern at {place} has NaN or infinite values ({count} such pattern{'s' * (count > 1)} in this "
+            f"block); correct the file, or leave them out with nonfinite='mask'."
+        )
+
+    def refuse_useless(self) -> None:
+        """Raise DataError where no pattern holds anything to learn from."""
+        if self.n_constant + self.n_varying == 0:
+            raise DataError("no scan point has a pattern with finite values only; check the source file.")
+        if self.n_varying == 0:
+            raise DataError(
+                f"all {self.n_constant} patterns are constant (every detector pixel has the same value); check the "
+                f"source file."
+            )
+
+    def findings(self) -> Iterator[str]:
+        if self.n_masked:
+            yield f"{self.n_masked} patterns with NaN or infinite values are left out; {n.PRESENT!r} marks them."
+        if self.n_constant:
+            yield f"{self.n_constant} patterns are constant (every detector pixel has the same value)."
+
+
+def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: _Checks) -> xr.Dataset:
+    """The Dataset with what the stream has found, and where all of it came from."""
+    checks.refuse_useless()
+    nav = schema.navigation_dims(ds)
+    patterns = ds[n.PATTERNS].assign_attrs(
+        value_min=checks.low,
+        value_max=checks.high,
+        n_constant=checks.n_constant,
+        n_masked=checks.n_masked,
+        sha256=checks.hash.hexdigest(),
+    )
+    size, changed = _fingerprint(file)
+    origin = {
+        "source": {
+            "file": file.name,
+            "format": find_source(file),
+            "bytes": size,
+            "mtime": datetime.fromtimestamp(changed / 1e9, UTC).isoformat(),
+        },
+        "ingest": config.to_attrs(),
+        "versions": {name: _version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    present = xr.DataArray(checks.present, dims=nav, attrs=n.ATTRS[n.PRESENT])
+    return ds.assign({n.PATTERNS: patterns, n.PRESENT: present}).assign_attrs({n.PROVENANCE: origin})
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _fingerprint(file: Path) -> tuple[int, int]:
+    state = file.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def _existing_parent(target: Path) -> Path:
+    """The nearest folder above `target` that exists, on the disk that will hold the store."""
+    folder = target.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise WriteError(f"{folder} is not a folder, so {target} cannot be created in it; choose another path.")
+    if not os.access(folder, os.W_OK):
+        raise WriteError(f"{folder} cannot be written to; choose another path or change its permissions.")
+    return folder
+
+
+@contextmanager
+def _progress_bar(is_wanted: bool) -> Iterator[Callable[[int, int], None] | None]:
+    if not is_wanted:
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task("writing patterns", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

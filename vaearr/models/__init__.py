@@ -1,0 +1,47 @@
+"""Networks behind one small interface, one registry.
+
+A model is an `nn.Module` made from `input_shape` (channels first), `latent_dim` and its own options, with
+`encode(x) -> (mean, logvar)`, each `(B, latent_dim)`; `decode(z) -> (B, *input_shape)`, without an encode before; and
+`forward(x) -> (reconstruction, mean, logvar)`. Adding a model is one file and one line in `MODELS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from vaearr.config import ModelConfig
+from vaearr.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# name -> module:class; the module is imported when the model is built
+MODELS: dict[str, str] = {
+    "conv": "vaearr.models.conv:ConvVAE",
+}
+
+
+def model_class(name: str) -> type[nn.Module]:
+    """The class of a registered model. Raises UsageError for an unknown name."""
+    if name not in MODELS:
+        raise UsageError(f"there is no model {name!r}.{did_you_mean(name, sorted(MODELS))}")
+    module, _, attribute = MODELS[name].partition(":")
+    found: type[nn.Module] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
+    """A fresh network for samples of `input_shape` (channels first). Raises UsageError for an unknown option."""
+    cls = model_class(config.name)
+    known = [p for p in inspect.signature(cls).parameters if p not in ("input_shape", "latent_dim")]
+    for option in config.options:
+        if option not in known:
+            raise UsageError(f"model {config.name!r} has no option {option!r}.{did_you_mean(option, known)}")
+    try:
+        return cls(input_shape=tuple(input_shape), latent_dim=config.latent_dim, **config.options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"model {config.name!r} cannot be built for samples of shape {input_shape}: {error}"
+        ) from error

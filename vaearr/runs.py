@@ -1,0 +1,207 @@
+"""From a store to a trained run in it: ROI, split, training, health, artefact, all published together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from vaearr import grid, schema
+from vaearr import names as n
+from vaearr.config import RoiConfig, TrainConfig
+from vaearr.errors import RoiError, SchemaError, UsageError
+from vaearr.store import check_run_name, open_store, publish_run, staged_run, write_dataset
+
+MIN_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training: where it is, how it went, whether its latents are alive."""
+
+    store: Path
+    name: str
+    history: xr.Dataset
+    health: xr.Dataset
+    manifest: Mapping[str, Any]
+
+
+def train(
+    store: str | Path,
+    *,
+    run: str = n.DEFAULT_RUN,
+    roi: xr.DataArray | RoiConfig | None = None,
+    config: TrainConfig | None = None,
+    model: str | None = None,
+    latent_dim: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    beta: float | None = None,
+    learning_rate: float | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    say: Callable[[str], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> Run:
+    """Train a VAE on the scan points of the ROI and publish it as `/runs/<run>` with its `roi` and `split` maps.
+
+    roi: a map from `va.roi`, or conditions; None takes the ROI of the default run if the store has one, else every
+    measured point. Other keywords replace single settings of `config`. Nothing is visible in the store before all is
+    finished. Raises ExistsError for a run name that is taken, RoiError and UsageError for settings that do not fit.
+    """
+    settings = settings_for(
+        config,
+        model=model,
+        latent_dim=latent_dim,
+        epochs=epochs,
+        batch_size=batch_size,
+        beta=beta,
+        learning_rate=learning_rate,
+        device=device,
+        seed=seed,
+    )
+    check_run_name(run)
+    tell = say or (lambda text: None)
+    ds = open_store(store, chunks=None)
+    mask = resolve_roi(ds, roi)
+    if int(mask.sum()) < MIN_SAMPLES:
+        raise RoiError(f"the ROI has {int(mask.sum())} scan points; training needs at least {MIN_SAMPLES}. Widen it.")
+    parts = grid.split(mask, settings.split, seed=settings.seed)
+    with staged_run(store, run) as folder:
+        history, health, about = _train_into(ds, parts, settings, folder / n.MODEL, tell, on_step, on_epoch)
+        manifest = {**about, "run": run, "state": "trained", "roi": mask.attrs.get("config"), "n_roi": int(mask.sum())}
+        write_dataset(history, folder / n.HISTORY)
+        write_dataset(health, folder / n.HEALTH)
+        maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): parts})
+        publish_run(store, run, folder, manifest, maps)
+    for warning in health.attrs["warnings"]:
+        tell(f"warning: {warning}")
+    return Run(Path(store), run, history, health, manifest)
+
+
+def settings_for(
+    config: TrainConfig | None,
+    *,
+    model: str | None = None,
+    latent_dim: int | None = None,
+    beta: float | None = None,
+    **flat: Any,
+) -> TrainConfig:
+    """The training settings with single ones replaced; None leaves a setting as it is."""
+    base = config or TrainConfig()
+    return base.replace(
+        model=base.model.replace(name=model, latent_dim=latent_dim).to_attrs(),
+        objective=base.objective.replace(beta=beta).to_attrs(),
+        **flat,
+    )
+
+
+def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.DataArray:
+    """The boolean ROI map that is meant: given, by conditions, the store's own, or all measured points."""
+    if isinstance(roi, RoiConfig):
+        return grid.roi(ds, config=roi)
+    if roi is None:
+        return ds[n.ROI].load() if n.ROI in ds else grid.roi(ds)
+    dims = schema.navigation_dims(ds)
+    if set(roi.dims) != set(dims) or roi.dtype != bool:
+        raise SchemaError(f"the ROI is {roi.dtype} over {roi.dims}; expected boolean over {dims}, as va.roi makes it.")
+    for dim in dims:
+        if roi.sizes[dim] != ds.sizes[dim] or not (roi[dim].values == ds[dim].values).all():
+            raise SchemaError(f"the ROI's coordinate {dim!r} is not the store's; make the ROI from this store.")
+    mask = roi.transpose(*dims).load()
+    return mask & ds[n.PRESENT].load() if n.PRESENT in ds else mask
+
+
+def _train_into(
+    ds: xr.Dataset,
+    parts: xr.DataArray,
+    settings: TrainConfig,
+    folder: Path,
+    tell: Callable[[str], None],
+    on_step: Callable[[int, int], None] | None,
+    on_epoch: Callable[[int, dict[str, float]], None] | None,
+) -> tuple[xr.Dataset, xr.Dataset, dict[str, Any]]:
+    from vaearr.artifacts import TrainedModel, save_model
+    from vaearr.batches import batches
+    from vaearr.device import pick_device, pick_precision
+    from vaearr.quality import latent_health
+    from vaearr.training import fit, seeded
+
+    device = pick_device(settings.device)
+    common = {"batch_size": settings.batch_size, "memory": settings.memory, "device": device}
+    train = batches(ds, split=parts, part=n.TRAIN, seed=settings.seed, **common)
+    has_validation = bool((parts == n.VALIDATION).any())
+    validation = batches(ds, split=parts, part=n.VALIDATION, shuffle=False, **common) if has_validation else None
+    with seeded(settings.seed, device):
+        model = TrainedModel(
+            model=settings.model,
+            preprocess=settings.preprocess,
+            input_shape=schema.input_shape(ds),
+            dtype=str(ds[n.PATTERNS].dtype),
+        ).to(device)
+    folder.mkdir(parents=True)
+    model.preprocess.fit(train)
+    n_weights = sum(p.numel() for p in model.network.parameters())
+    n_validation = validation.n_samples if validation else 0
+    precision = str(pick_precision(settings.precision, device)).removeprefix("torch.")
+    tell(
+        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples} scan points, "
+        f"{n_validation} for validation, {'in memory' if train.is_resident else 'streamed'}, on {device} in {precision}"
+    )
+    result = fit(model, train, validation, settings, folder, on_step=on_step, on_epoch=on_epoch)
+    health = latent_health(model, validation or train)
+    about = {
+        "config": settings.to_attrs(),
+        "data": data_fingerprint(ds),
+        "n_train": train.n_samples,
+        "n_validation": n_validation,
+        "n_weights": n_weights,
+        "best_epoch": result.best_epoch,
+        "epochs_run": int(result.history.sizes[n.EPOCH]),
+        "stopped_early": result.stopped_early,
+        "versions": versions(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    described = save_model(model, folder, about)
+    return result.history, health, {**about, "weights_sha256": described["weights_sha256"]}
+
+
+def data_fingerprint(ds: xr.Dataset) -> dict[str, Any]:
+    """What identifies the patterns a model saw: the store, the checksum of the patterns, their shape and dtype."""
+    patterns = ds[n.PATTERNS]
+    return {
+        "store_id": ds.attrs.get(n.STORE_ID),
+        "sha256": patterns.attrs.get("sha256"),
+        "dims": list(map(str, patterns.dims)),
+        "shape": list(patterns.shape),
+        "dtype": str(patterns.dtype),
+    }
+
+
+def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: Any) -> None:
+    """Raise UsageError, naming both sides, unless the model was trained on samples of this shape."""
+    if tuple(model.input_shape) != schema.input_shape(ds):
+        raise UsageError(
+            f"run {manifest.get('run')!r} was trained on samples of shape {tuple(model.input_shape)}, the store has "
+            f"{schema.input_shape(ds)}; train a run on this store."
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    packages = ("vaearr", "torch", "numpy", "xarray", "zarr")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """Short stable hash of JSON-ready parameters."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

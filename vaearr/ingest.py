@@ -25,6 +25,7 @@ from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, ExistsError, UsageError, WriteError
 from vaearr.sources import find_source, open_source
+from vaearr.sources.hdf5 import check_file
 from vaearr.sources.tables import element_array, map_array, phase_array
 from vaearr.store import Region, create_store, open_store
 
@@ -57,12 +58,13 @@ def ingest(
     config = (config or IngestConfig()).replace(
         maps=dict(maps) if maps else None, elements=elements, phases=phases, step=step, units=units
     )
-    file, target = Path(source).expanduser(), Path(store).expanduser()
+    target = Path(store).expanduser()
     if target.exists() or target.is_symlink():
         raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
     folder = _existing_parent(target)
+    file = check_file(source)
+    before = _fingerprint(file)
     with open_source(file, config, scratch=folder) as lazy:
-        before = _fingerprint(file)
         ds = preflight(lazy, config, folder, say)
         checks = _Checks(ds, config.nonfinite)
 

@@ -32,11 +32,17 @@ def check_store(path: str | Path) -> Path:
 
 
 def open_store(path: str | Path, *, chunks: Literal["shards"] | None = "shards") -> xr.Dataset:
-    """The store's root group as a lazy Dataset; `chunks="shards"` for dask blocks of whole shards, None for no dask."""
-    store = check_store(path)
+    """The store's root group as a lazy Dataset; `chunks="shards"` for dask blocks of what was written whole, None for
+    no dask."""
+    ds = xr.open_zarr(check_store(path), chunks=None, zarr_format=3)
     if chunks is None:
-        return xr.open_zarr(store, chunks=None, zarr_format=3)
-    return xr.open_zarr(store, chunks=block_shape(store), zarr_format=3)
+        return ds
+    return ds.assign({name: variable.chunk(_written_whole(variable)) for name, variable in ds.data_vars.items()})
+
+
+def _written_whole(variable: xr.DataArray) -> dict[Any, int]:
+    sides = variable.encoding.get("shards") or variable.encoding.get("chunks") or variable.shape
+    return {dim: min(side, size) for dim, side, size in zip(variable.dims, sides, variable.shape, strict=True)}
 
 
 def _patterns(store: Path) -> zarr.Array:

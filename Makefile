@@ -1,0 +1,32 @@
+# Two commands on a fresh machine: `make demo` and `make test`. What they run is defined in pyproject.toml.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/vaearr demo $(DEMO)
+
+test: setup lint
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s
+
+clean:
+	rm -rf $(VENV) stores/demo stores/demo.*

@@ -1,0 +1,30 @@
+"""The whole line: file -> store -> run -> latents -> association -> report."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.associate import associate_flow
+from flows.encode import encode_flow
+from flows.ingest import ingest_flow
+from flows.report import report_flow
+from flows.train_vae import train_flow
+from vaearr.config import AssociateConfig, EncodeConfig, IngestConfig, ReportConfig, RoiConfig, TrainConfig
+from vaearr.names import DEFAULT_RUN
+
+
+@flow(name="analyse-scan")
+def analyse_scan(
+    source: Path,
+    store: Path,
+    run: str = DEFAULT_RUN,
+    ingest: IngestConfig = IngestConfig(),  # noqa: B008  (frozen)
+    roi: RoiConfig | None = None,
+    train: TrainConfig = TrainConfig(),  # noqa: B008  (frozen)
+) -> str:
+    """Ingest a scan, train, encode, associate and report; returns the path of the report page."""
+    ingest_flow(source, store, ingest)
+    train_flow(store, run, roi, train)
+    encode_flow(store, EncodeConfig(run=run))
+    associate_flow(store, AssociateConfig(run=run))
+    return report_flow(store, ReportConfig(run=run))

@@ -1,0 +1,126 @@
+"""The structure holds: imports go one way, heavy libraries have one home and wait until they are used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vaearr
+
+ROOT = Path(vaearr.__file__).parent
+
+# A module may import modules of its own layer and of layers above it in this list.
+LAYERS = [
+    {"names", "errors"},
+    {"config", "schema"},
+    {"grid"},
+    {"sources"},
+    {"store"},
+    {"ingest", "info"},
+    {"preprocess", "device", "objectives", "models"},
+    {"batches", "artifacts"},
+    {"quality", "training"},
+    {"runs"},
+    {"latents"},
+    {"association"},
+    {"plots"},
+    {"report"},
+    {"testing"},
+    {"demo"},
+    {"cli"},
+]
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+TESTING = {"testing"}  # for tests, the demo and users; no other module may use it
+
+HOMES = {
+    "zarr": {"store"},
+    "h5py": {"sources", "testing"},
+    "pandas": {"sources", "association", "plots", "report", "testing"},
+    "hvplot": {"plots"},
+    "holoviews": {"plots", "report"},
+    "bokeh": {"plots", "report"},
+    "matplotlib": {"plots", "report"},
+    "prefect": set(),
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "safetensors": {"artifacts"},
+    "pydantic": {"config"},
+}
+
+
+def _modules() -> list[tuple[str, Path]]:
+    return [(path.relative_to(ROOT).parts[0].removesuffix(".py"), path) for path in sorted(ROOT.rglob("*.py"))]
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "vaearr":
+                found |= {f"vaearr.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {name for name, _ in _modules()} - {"__init__"} == set(LEVEL)
+
+
+@pytest.mark.parametrize(("name", "path"), _modules(), ids=lambda v: str(v)[-40:])
+def test_imports_go_one_way(name: str, path: Path) -> None:
+    if name == "__init__":
+        return
+    for module in _imports(path):
+        parts = module.split(".")
+        if parts[0] == "flows":
+            pytest.fail(f"{path} imports flows")
+        if parts[0] == "vaearr" and len(parts) > 1:
+            assert LEVEL[parts[1]] <= LEVEL[name], f"{path.name} ({name}) imports {module}"
+            if parts[1] in TESTING:
+                assert name in TESTING | {"demo"}, f"{path.name} uses vaearr.testing"
+
+
+@pytest.mark.parametrize(("name", "path"), _modules(), ids=lambda v: str(v)[-40:])
+def test_one_library_one_home(name: str, path: Path) -> None:
+    for module in _imports(path):
+        library = module.split(".")[0]
+        if library in HOMES:
+            assert name in HOMES[library], f"{library} is imported in {path}, its home is {HOMES[library]}"
+
+
+@pytest.mark.parametrize("module", ["vaearr", "vaearr.cli"])
+def test_import_is_light(module: str) -> None:
+    heavy = ("torch", "holoviews", "hvplot", "prefect", "matplotlib", "xarray", "zarr", "sklearn")
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_public_functions_load() -> None:
+    for name in vaearr.__all__:
+        assert callable(getattr(vaearr, name))
+    assert set(vaearr.__all__) <= set(dir(vaearr))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        vaearr.trian  # noqa: B018
+
+
+def test_nothing_is_unpickled() -> None:
+    for _, path in _modules():
+        text = path.read_text()
+        assert "pickle" not in {m.split(".")[0] for m in _imports(path)}, path
+        assert "torch.load" not in text, path
+
+
+def test_modules_and_functions_stay_short() -> None:
+    for _, path in _modules():
+        tree = ast.parse(path.read_text())
+        assert len(path.read_text().splitlines()) <= 420, path
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno <= 75, f"{path}: {node.name}"

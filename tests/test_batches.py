@@ -1,0 +1,133 @@
+"""The plan of reads and the reader: every sample once, deterministic, streamed equals resident."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaearr import grid
+from vaearr import names as n
+from vaearr.batches import batches, plan_batches, plan_buffers
+from vaearr.config import SplitConfig
+from vaearr.errors import RoiError, UsageError
+from vaearr.store import create_store, open_store
+from vaearr.testing import random_patterns_dataset
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 120), st.booleans())
+def test_buffers_hold_every_region_once_within_the_capacity(counts: list[int], capacity: int, shuffle: bool) -> None:
+    groups = plan_buffers(counts, capacity, np.random.default_rng(0) if shuffle else None)
+    assert sorted(i for group in groups for i in group) == list(range(len(counts)))
+    for group in groups:
+        assert sum(counts[i] for i in group) <= capacity or len(group) == 1
+
+
+@given(st.integers(0, 300), st.integers(1, 64), st.booleans())
+def test_batches_hold_every_sample_once(n_samples: int, batch_size: int, shuffle: bool) -> None:
+    parts = plan_batches(n_samples, batch_size, np.random.default_rng(0) if shuffle else None)
+    assert sorted(np.concatenate([*parts, []]).tolist()) == list(range(n_samples))
+    sizes = [len(part) for part in parts]
+    assert all(size <= batch_size for size in sizes)
+    assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+def _numbered(ny: int = 40, nx: int = 37) -> xr.Dataset:
+    """A scan whose pattern at (y, x) spells the scan point's number in its first two pixels."""
+    ds = random_patterns_dataset({"y": ny, "x": nx}, {"dy": 3, "dx": 4}, dtype="uint16")
+    number = np.arange(ny * nx).reshape(ny, nx)
+    values = ds.patterns.values.copy()
+    values[..., 0, 0] = number
+    return ds.assign(patterns=ds.patterns.copy(data=values))
+
+
+def _numbers(batch: torch.Tensor) -> list[int]:
+    return batch[:, 0, 0, 0].to(torch.int64).tolist()
+
+
+@pytest.fixture
+def numbered_store(tmp_path: Path) -> Path:
+    return create_store(_numbered(), tmp_path / "n.zarr")
+
+
+TINY = 600 * 3 * 4 * 2 / 2**30  # GiB for 600 of the 1480 samples
+
+
+@pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
+def test_each_sample_of_the_roi_once_per_epoch(numbered_store: Path, memory: float) -> None:
+    ds = open_store(numbered_store, chunks=None)
+    roi = grid.roi(ds, x=(2, 18), y=(1, 18))
+    loader = batches(ds, batch_size=50, roi=roi, memory=memory)
+    assert loader.is_resident == (memory == 2.0)
+    want = sorted(np.flatnonzero(roi.values.ravel()).tolist())
+    first, second = ([number for batch in loader for number in _numbers(batch)] for _ in range(2))
+    assert sorted(first) == want
+    assert sorted(second) == want
+    assert first != second
+
+
+@pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
+def test_deterministic_by_seed_and_epoch(numbered_store: Path, memory: float) -> None:
+    ds = open_store(numbered_store, chunks=None)
+    runs = [batches(ds, batch_size=64, memory=memory, seed=seed) for seed in (1, 1, 2)]
+    orders = [[_numbers(batch) for batch in loader] for loader in runs]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_dtype_shape_and_values_are_the_stores(numbered_store: Path) -> None:
+    ds = open_store(numbered_store, chunks=None)
+    batch = next(iter(batches(ds, batch_size=7)))
+    assert batch.dtype == torch.uint16
+    assert batch.shape[1:] == (1, 3, 4)
+    flat = ds.patterns.values.reshape(-1, 3, 4)
+    np.testing.assert_array_equal(batch.numpy()[:, 0], flat[_numbers(batch)])
+
+
+@pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
+def test_neighbours_are_one_step_away_and_inside(numbered_store: Path, memory: float) -> None:
+    ds = open_store(numbered_store, chunks=None)
+    roi = grid.roi(ds)
+    split = grid.split(roi, SplitConfig(fraction=0.2), seed=0)
+    train = (split.values == n.TRAIN).ravel()
+    directions = set()
+    for x, other in batches(ds, batch_size=64, split=split, memory=memory).pairs():
+        for a, b in zip(_numbers(x), _numbers(other), strict=True):
+            step = (b // 37 - a // 37, b % 37 - a % 37)
+            assert abs(step[0]) + abs(step[1]) <= 1
+            assert train[a]
+            assert train[b]
+            directions.add(step)
+    assert {(0, 1), (1, 0), (0, -1), (-1, 0)} <= directions
+
+
+def test_validation_order_is_fixed(numbered_store: Path) -> None:
+    loader = batches(open_store(numbered_store, chunks=None), shuffle=False)
+    assert [_numbers(b) for b in loader] == [_numbers(b) for b in loader]
+
+
+def test_dask_and_plain_datasets_give_the_same(numbered_store: Path) -> None:
+    sums = [
+        sorted(number for batch in batches(open_store(numbered_store, chunks=chunks)) for number in _numbers(batch))
+        for chunks in ("shards", None)
+    ]
+    assert sums[0] == sums[1] == list(range(1480))
+
+
+def test_channels_and_volumes() -> None:
+    colour = random_patterns_dataset({"y": 3, "x": 4}, {"channel": 3, "dy": 5, "dx": 6})
+    assert next(iter(batches(colour))).shape == (12, 3, 5, 6)
+    deep = random_patterns_dataset({"z": 2, "y": 3, "x": 4})
+    assert next(iter(batches(deep))).shape == (24, 1, 8, 9)
+
+
+def test_refusals(scan: xr.Dataset) -> None:
+    nothing = scan.present & False
+    with pytest.raises(RoiError, match="no sample is left"):
+        batches(scan, roi=nothing)
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        batches(scan, batch_size=0)

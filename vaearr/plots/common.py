@@ -1,0 +1,182 @@
+"""What all views share: the optional libraries, labels, colour limits, cell edges, the outline of a region."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.association import categories, is_categorical
+from vaearr.errors import MissingExtraError, SchemaError, UsageError
+
+NAN_COLOR = "#d4d4d4"
+SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
+# Okabe & Ito's colours, which people with any colour vision tell apart, without their black
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+PERCENT = (1.0, 99.0)
+_UNITS = {"um": "µm", "micron": "µm", "microns": "µm", "deg": "°", "degree": "°", "1": "", "": ""}
+
+
+def holoviews() -> ModuleType:
+    """HoloViews with the bokeh backend and the hvplot accessor. Raises MissingExtraError where they are not there."""
+    hv = _optional("holoviews")
+    _optional("hvplot.xarray")
+    if "bokeh" not in hv.Store.renderers:
+        hv.extension("bokeh", logo=False)
+    return hv
+
+
+def matplotlib() -> ModuleType:
+    """matplotlib, without pyplot and its state. Raises MissingExtraError where it is not there."""
+    return _optional("matplotlib")
+
+
+def _optional(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise MissingExtraError(
+            f'views need {package} ({error}); install them with: pip install "vaearr[views]"'
+        ) from None
+
+
+def text(value: object) -> str:
+    """A label that is shown as it is: no control characters, no TeX (which bokeh would fetch a library for)."""
+    plain = re.sub(r"[\x00-\x1f\x7f]+", " ", str(value))
+    return plain.replace("$$", "$\u200b$").replace("\\(", "\\\u200b(").replace("\\[", "\\\u200b[")
+
+
+def title(value: object) -> str:
+    """`text` for a HoloViews title, which is a format string."""
+    return text(value).replace("{", "{{").replace("}", "}}")
+
+
+def unit(attrs: dict[Any, Any]) -> str:
+    """The unit as people write it: "µm" for "um", "" for "1"."""
+    given = str(attrs.get("units", ""))
+    return text(_UNITS.get(given, given))
+
+
+def label(da: xr.DataArray, fallback: str | None = None) -> str:
+    """Long name and unit of an array or coordinate, "x (µm)"."""
+    name = text(da.attrs.get("long_name") or fallback or da.name or "value")
+    units = unit(da.attrs)
+    return f"{name} ({units})" if units else name
+
+
+def value_text(value: object, attrs: dict[Any, Any]) -> str:
+    """A coordinate value with its unit, "12.5 µm"."""
+    number = f"{float(value):.6g}" if isinstance(value, int | float | np.number) else text(value)
+    return f"{number} {unit(attrs)}".strip()
+
+
+def map_dims(da: xr.DataArray) -> tuple[str, str]:
+    """The dims of a map, rows first. Raises UsageError unless there are two."""
+    dims = [str(dim) for dim in da.dims]
+    if len(dims) != 2:
+        raise UsageError(
+            f"a map has two dimensions, {da.name!r} has {dims}; select one of the others, such as .isel(z=0)."
+        )
+    if dims == [n.X, n.Y]:
+        return n.Y, n.X
+    return dims[0], dims[1]
+
+
+def as_map(da: xr.DataArray) -> xr.DataArray:
+    """A map in memory as float32 `(rows, columns)` with ascending numeric coordinates; missing ones are counted out."""
+    rows, columns = map_dims(da)
+    da = da.transpose(rows, columns)
+    for dim in (rows, columns):
+        if dim not in da.coords or da[dim].dtype.kind not in "iuf":
+            attrs = {"long_name": f"{dim} (index)"}
+            da = da.assign_coords({dim: xr.DataArray(np.arange(da.sizes[dim], dtype="f8"), dims=dim, attrs=attrs)})
+    if 0 in da.shape:
+        raise SchemaError(f"{da.name!r} holds no scan point: its shape is {da.shape}.")
+    return da.astype("f4").reset_coords(drop=True).sortby([rows, columns]).load()
+
+
+def as_codes(da: xr.DataArray) -> tuple[xr.DataArray, list[str]]:
+    """A categorical map as positions 0, 1, … in the list of its categories (NaN = missing), and their names."""
+    known = categories(da)
+    positions = xr.full_like(da, np.nan, dtype="f4")
+    for position, code in enumerate(known):
+        positions = positions.where(da != code, position)
+    return positions, [text(name) for name in known.values()] or ["none"]
+
+
+def palette(count: int) -> list[str]:
+    """`count` colours that can be told apart."""
+    if count <= len(COLORS):
+        return list(COLORS[:count])
+    colors = matplotlib() and importlib.import_module("matplotlib.colors")
+    steps = importlib.import_module("matplotlib").colormaps["turbo"](np.linspace(0.05, 0.95, count))
+    return [str(colors.to_hex(color)) for color in steps]
+
+
+def robust_limits(
+    values: np.ndarray, percent: tuple[float, float] = PERCENT, symmetric: bool = False
+) -> tuple[float, float]:
+    """Colour limits: the given percentiles of the finite values; equal distances from 0 if `symmetric`."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    if not finite.size:
+        return (-1.0, 1.0) if symmetric else (0.0, 1.0)
+    low, high = (float(v) for v in np.percentile(finite, percent))
+    if symmetric:
+        high = max(abs(low), abs(high)) or 1.0
+        return -high, high
+    if low == high:  # most of the map is one value: show the rest all the same
+        low, high = float(finite.min()), float(finite.max())
+    if low == high:
+        margin = abs(low) * 0.5 or 0.5
+        low, high = low - margin, high + margin
+    return low, high
+
+
+def edges(coord: np.ndarray) -> np.ndarray:
+    """Borders of the cells around ascending or descending coordinates, half-way between neighbours."""
+    values = np.asarray(coord, dtype="f8")
+    if values.size == 1:
+        return np.array([values[0] - 0.5, values[0] + 0.5])
+    middle = (values[1:] + values[:-1]) / 2
+    return np.concatenate([[2 * values[0] - middle[0]], middle, [2 * values[-1] - middle[-1]]])
+
+
+def is_regular(coord: np.ndarray) -> bool:
+    """Whether coordinates are evenly spaced, to a thousandth of a step."""
+    steps = np.diff(np.asarray(coord, dtype="f8"))
+    return bool(steps.size == 0 or np.allclose(steps, steps.mean(), rtol=1e-3, atol=0))
+
+
+def roi_outline(roi: xr.DataArray) -> np.ndarray:
+    """Border of a region along the edges of its scan points: segments `(n, 4)` of x0, y0, x1, y1, runs merged."""
+    rows, columns = map_dims(roi)
+    coords = as_map(roi)
+    mask = coords.values > 0
+    y, x = edges(coords[rows].values), edges(coords[columns].values)
+    padded = np.pad(mask, 1)
+    across = (padded[1:-1, 1:] != padded[1:-1, :-1]).T  # (column edge, row): borders that run along y
+    along = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (row edge, column): borders that run along x
+    edge, start, stop = _runs(across)
+    upright = np.stack([x[edge], y[start], x[edge], y[stop]], axis=1)
+    edge, start, stop = _runs(along)
+    level = np.stack([x[start], y[edge], x[stop], y[edge]], axis=1)
+    return np.concatenate([upright, level])
+
+
+def _runs(border: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs of True in each row: row, first index, index after the last."""
+    change = np.diff(np.pad(border, ((0, 0), (1, 1))).astype("i1"), axis=1)
+    row, start = np.nonzero(change == 1)
+    stop = np.nonzero(change == -1)[1]
+    return row, start, stop
+
+
+def is_category(da: xr.DataArray) -> bool:
+    """Whether a map is drawn with one colour per code."""
+    return is_categorical(da)

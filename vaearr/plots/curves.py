@@ -1,0 +1,191 @@
+"""Views of a training and of tables: loss curves, latent health, reconstructions, associations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.association import METRICS, ranking
+from vaearr.errors import NoInputError, UsageError
+from vaearr.plots.common import (
+    COLORS,
+    DIVERGING,
+    NAN_COLOR,
+    SEQUENTIAL,
+    holoviews,
+    robust_limits,
+    text,
+    title,
+    value_text,
+)
+
+# what a panel of the loss curves shows: heading, and variable -> legend
+LOSS_PANELS: dict[str, dict[str, str]] = {
+    "loss": {"loss": "training", "val_loss": "validation"},
+    "reconstruction NLL": {"reconstruction_nll": "training", "val_reconstruction_nll": "validation"},
+    "KL divergence": {"kl": "training", "val_kl": "validation"},
+}
+NATS = "nats per sample"
+
+
+def loss_panels(history: xr.Dataset) -> dict[str, dict[str, xr.DataArray]]:
+    """The curves of each panel that a history has, those without any finite value left out."""
+    found: dict[str, dict[str, xr.DataArray]] = {}
+    for heading, variables in LOSS_PANELS.items():
+        curves = {
+            legend: history[name].load()
+            for name, legend in variables.items()
+            if name in history and bool(np.isfinite(history[name]).any())
+        }
+        if curves:
+            found[heading] = curves
+    if not found:
+        raise NoInputError("the history holds no losses; has the run been trained?")
+    return found
+
+
+def loss_curves(history: xr.Dataset, **kwargs: Any) -> Any:
+    """Loss, reconstruction NLL and KL over epochs, training and validation, in nats per sample.
+
+    `**kwargs` are options of `holoviews.Curve`.
+    """
+    hv = holoviews()
+    panels = []
+    for heading, curves in loss_panels(history).items():
+        lines = []
+        for position, (legend, values) in enumerate(curves.items()):
+            data = (values[n.EPOCH].values, values.values.astype("f8"))
+            style = {"color": COLORS[position], "backend": "bokeh"}
+            line = hv.Curve(data, n.EPOCH, "value", label=legend)
+            lines.append(line.opts(**{"line_width": 2, "tools": ["hover"]} | style | kwargs))
+            if values.size < 3:
+                lines.append(hv.Scatter(data, n.EPOCH, "value", label=legend).opts(size=7, **style))
+        panel = hv.Overlay(lines).opts(
+            title=title(heading), xlabel="epoch", ylabel=NATS, frame_width=280, frame_height=220,
+            legend_position="top_right", show_grid=True, backend="bokeh",
+        )  # fmt: skip
+        panels.append(panel)
+    return hv.Layout(panels).cols(3).opts(shared_axes=False)
+
+
+def health_bars(health: xr.Dataset, **kwargs: Any) -> Any:
+    """KL divergence of each latent, active latents in blue and unused ones in grey.
+
+    `**kwargs` are options of `holoviews.Bars`.
+    """
+    hv = holoviews()
+    active = health["is_active"].values.astype(bool)
+    rows = [
+        (int(latent), float(kl), "active" if on else "unused")
+        for latent, kl, on in zip(health[n.LATENT].values, health["kl"].values, active, strict=True)
+    ]
+    bars = hv.Bars(rows, [n.LATENT], ["kl", "state"])
+    options = {
+        "color": hv.dim("state").categorize({"active": COLORS[0], "unused": "#9a9a9a"}),
+        "title": title(f"KL divergence of each latent: {int(active.sum())} of {active.size} active"),
+        "xlabel": "latent", "ylabel": "KL (nats per sample)", "frame_width": 860, "frame_height": 200,
+        "tools": ["hover"], "line_color": None, "backend": "bokeh", "xrotation": 90 if active.size > 24 else 0,
+    }  # fmt: skip
+    return bars.opts(**options | kwargs)
+
+
+def sample_title(samples: xr.Dataset, position: int) -> str:
+    """Where a sample comes from: its coordinates, or its number."""
+    one = samples.isel({n.SAMPLE: position})
+    found = [
+        f"{dim} = {value_text(one[dim].item(), samples[dim].attrs)}" for dim in (n.X, n.Y, n.Z) if dim in one.coords
+    ]
+    return ", ".join(found) or f"sample {one[n.SAMPLE].item() if n.SAMPLE in one.coords else position}"
+
+
+def reconstruction_parts(samples: xr.Dataset, position: int) -> tuple[list[tuple[str, np.ndarray]], float, float]:
+    """Original, reconstruction and residual of a sample, the common colour limits, and the residual's limit."""
+    one = samples.isel({n.SAMPLE: position})
+    pair = [np.asarray(one[name].values, dtype="f4") for name in ("input", "reconstruction")]
+    pair = [item.reshape(-1, *item.shape[-2:])[0] for item in pair]  # first channel or slice
+    if pair[0].shape != pair[1].shape:
+        raise UsageError(f"original {pair[0].shape} and reconstruction {pair[1].shape} differ in size.")
+    residual = pair[1] - pair[0]
+    low, high = robust_limits(np.stack(pair))
+    return [("original", pair[0]), ("reconstruction", pair[1]), ("residual", residual)], low, high
+
+
+def reconstructions(samples: xr.Dataset, **kwargs: Any) -> Any:
+    """Patterns as the network sees them, their reconstructions and the residuals (reconstruction - original).
+
+    `samples` holds `input` and `reconstruction` over `sample, dy, dx`. The two share one colour scale (1-99 % of both);
+    the residual has a scale of the same width centred at 0. `**kwargs` are options of `holoviews.Image`.
+    """
+    hv = holoviews()
+    panels = []
+    for position in range(samples.sizes[n.SAMPLE]):
+        parts, low, high = reconstruction_parts(samples, position)
+        for name, image in parts:
+            half = (high - low) / 2
+            residual = name == "residual"
+            limits = (-half, half) if residual else (low, high)
+            heading = sample_title(samples, position) if name == "original" else name
+            options = {
+                "cmap": DIVERGING if residual else "gray", "clim": limits, "frame_width": 150, "frame_height": 150,
+                "xaxis": None, "yaxis": None, "title": title(heading), "backend": "bokeh", "fontsize": {"title": 9},
+            }  # fmt: skip
+            rows, columns = image.shape
+            panels.append(hv.Image(image, [n.DX, n.DY], bounds=(0, 0, columns, rows)).opts(**options | kwargs))
+    return hv.Layout(panels).cols(3).opts(shared_axes=False)
+
+
+def heat_values(table: xr.DataArray, metric: str | None) -> tuple[str, xr.DataArray, tuple[float, float], str]:
+    """Metric, values `(target, latent)`, colour limits and colour map of an association heat map."""
+    known = [str(name) for name in table["metric"].values]
+    metric = metric or known[0]
+    if metric not in known:
+        raise NoInputError(f"the table has no metric {metric!r}; it has {', '.join(known)}.")
+    values = table.sel(metric=metric)
+    if "target" not in values.dims:
+        values = values.expand_dims("target")
+    values = values.transpose("target", n.LATENT)
+    signed = bool(values["signed"]) if "signed" in values.coords else METRICS[metric].signed
+    limits = robust_limits(values.values, (0, 100), symmetric=signed)
+    return metric, values, limits, DIVERGING if signed else SEQUENTIAL
+
+
+def association_heatmap(table: xr.DataArray, metric: str | None = None, **kwargs: Any) -> Any:
+    """Association of every latent with every target; signed metrics centred at 0 on a diverging scale.
+
+    `**kwargs` are options of `holoviews.HeatMap`.
+    """
+    hv = holoviews()
+    metric, values, limits, cmap = heat_values(table, metric)
+    targets = [text(name) for name in values["target"].values]
+    cells = [
+        (str(latent), targets[i], float(values.values[i, j]))
+        for i in range(len(targets))
+        for j, latent in enumerate(values[n.LATENT].values)
+    ]
+    options = {
+        "cmap": cmap, "clim": limits, "colorbar": True, "clabel": metric, "xlabel": "latent", "ylabel": "",
+        "frame_width": 780, "frame_height": max(60, 24 * len(targets)), "tools": ["hover"], "invert_yaxis": True,
+        "title": title(f"{metric} of latent and side map"), "clipping_colors": {"NaN": NAN_COLOR}, "backend": "bokeh",
+        "xrotation": 90 if values.sizes[n.LATENT] > 24 else 0,
+    }  # fmt: skip
+    return hv.HeatMap(cells, ["latent", "target"], metric).opts(**options | kwargs)
+
+
+def ranking_table(table: xr.DataArray, metric: str, target: str | None = None, top: int = 10, **kwargs: Any) -> Any:
+    """The latents that go most strongly with a target, as a table. `**kwargs` are options of `holoviews.Table`."""
+    hv = holoviews()
+    ranked = ranking(table, metric, target, top)
+    rows = list(
+        zip(
+            ranked["position"].values.tolist(),
+            ranked[n.LATENT].values.tolist(),
+            [round(v, 4) for v in ranked["value"].values.tolist()],
+            ["tied" if tied else "" for tied in ranked["is_tied"].values],
+            strict=True,
+        )
+    )
+    made = hv.Table(rows, ["position", "latent"], [metric, "note"])
+    return made.opts(**{"title": title(f"{metric} with {target}"), "backend": "bokeh", "width": 420} | kwargs)

@@ -1,0 +1,157 @@
+"""Open an HDF5 file and its datasets safely: every refusal is one line that says what is there and what to do.
+
+Data in other files (external links, external storage, virtual datasets) is never read, and sizes that a header claims
+are held against the size of the file before anything is read.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from vaearr.errors import DataError, NoInputError, did_you_mean
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MAX_RATIO = 1000
+RATIO_FROM_BYTES = 2**30
+MAX_LINKS = 16
+MAX_LISTED = 20
+
+
+def has_hdf5_signature(path: Path) -> bool:
+    """Whether the file starts as HDF5 files do (at byte 0, or behind a user block of 512, 1024, … bytes)."""
+    size, offset = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while offset + len(SIGNATURE) <= size:
+            file.seek(offset)
+            if file.read(len(SIGNATURE)) == SIGNATURE:
+                return True
+            offset = 512 if offset == 0 else offset * 2
+    return False
+
+
+def check_file(path: str | Path) -> Path:
+    """The path of a readable, ordinary, non-empty file. Raises NoInputError or DataError."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        hint = "it is a zarr store, so open it with open_store" if (file / "zarr.json").exists() else "give a file"
+        raise DataError(f"{file} is a folder; {hint}.")
+    if not file.exists():
+        raise NoInputError(f"{file} does not exist; check the path.")
+    if not file.is_file():
+        raise DataError(f"{file} is not an ordinary file; copy the data into one.")
+    if file.stat().st_size == 0:
+        raise DataError(f"{file} is empty (0 bytes); fetch it again from where it was written.")
+    return file
+
+
+def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
+    """Open for reading. Raises DataError or NoInputError in words where HDF5 itself refuses."""
+    file = check_file(path)
+    try:
+        return h5py.File(file, mode)
+    except PermissionError as error:
+        raise NoInputError(f"{file} may not be read ({error.strerror or error}); change its permissions.") from error
+    except OSError as error:
+        raise DataError(_why_not(file, str(error))) from error
+
+
+def _why_not(file: Path, message: str) -> str:
+    sizes = re.search(r"eof = (\d+).*stored_eof = (\d+)", message)
+    if sizes:
+        return (
+            f"{file} is a truncated HDF5 file: it has {sizes[1]} of {sizes[2]} bytes; fetch it again from where it was "
+            f"written."
+        )
+    if "h5clear" in message or "open for write" in message:
+        return (
+            f"{file} is marked as open for writing: close the program that writes it, or, if that program died, clear "
+            f"the mark with 'h5clear -s {file.name}'."
+        )
+    if "lock file" in message:
+        return f"{file} is locked by a program that writes it; close that program first."
+    if "signature not found" in message:
+        return f"{file} is not an HDF5 file; expected HDF5 with the patterns and their coordinates."
+    return f"{file} cannot be opened as HDF5 ({message}); it is damaged, so fetch it again from where it was written."
+
+
+def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
+    """The dataset `name`, its own data all inside this file. `setting` names the argument that chooses another one."""
+    _check_links(file, name)
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(
+            f"{file.filename} has no dataset {name!r}; choose one with {setting}=…"
+            f"{did_you_mean(name, dataset_names(file))}"
+        )
+    where = f"{file.filename}: dataset {name!r}"
+    if found.is_virtual:
+        raise DataError(f"{where} is virtual, its values lie in other files; copy them into one file (h5repack).")
+    if found.external:
+        raise DataError(f"{where} keeps its values in another file ({found.external[0][0]}); copy them into one file.")
+    if found.shape is None:
+        raise DataError(f"{where} is a null dataset without values; expected an array.")
+    _check_filters(found, where)
+    check_size(found, where)
+    return found
+
+
+def _check_links(file: h5py.File, name: str) -> None:
+    todo, group_path, n_links = [part for part in name.split("/") if part], "/", 0
+    while todo:
+        part = todo.pop(0)
+        parent = file[group_path]
+        link = parent.get(part, getlink=True) if isinstance(parent, h5py.Group) and part in parent.keys() else None  # noqa: SIM118
+        if isinstance(link, h5py.ExternalLink):
+            raise DataError(
+                f"{file.filename}: {name!r} is a link to another file ({link.filename}); copy the data into one file."
+            )
+        if isinstance(link, h5py.SoftLink):
+            n_links += 1
+            if n_links > MAX_LINKS:
+                raise DataError(f"{file.filename}: {name!r} is a link that leads back to itself; repair the file.")
+            todo = [p for p in link.path.split("/") if p] + todo
+            group_path = "/" if link.path.startswith("/") else group_path
+        elif link is None:
+            return
+        else:
+            group_path = f"{group_path.rstrip('/')}/{part}"
+
+
+def dataset_names(file: h5py.File) -> list[str]:
+    """Names of the datasets in the file, without following links; the first ones where there are many."""
+    found: list[str] = []
+
+    def note(name: str, item: object) -> bool | None:
+        if isinstance(item, h5py.Dataset):
+            found.append(name)
+        return True if len(found) >= MAX_LISTED else None
+
+    file.visititems(note)
+    return found
+
+
+def _check_filters(dataset: h5py.Dataset, where: str) -> None:
+    settings = dataset.id.get_create_plist()
+    for i in range(settings.get_nfilters()):
+        code, _, _, name = settings.get_filter(i)
+        if not h5py.h5z.filter_avail(code):
+            raise DataError(
+                f"{where} is compressed with filter {code} ({name.decode(errors='replace') or 'unnamed'}), which this "
+                f"HDF5 lacks; rewrite it with 'h5repack -f GZIP=4', or import hdf5plugin first."
+            )
+
+
+def check_size(dataset: h5py.Dataset, where: str) -> None:
+    """Raise DataError where the declared size cannot be true for a file of this size."""
+    declared = int(dataset.dtype.itemsize) * int(np.prod([int(size) for size in dataset.shape], dtype=object))
+    on_disk = Path(dataset.file.filename).stat().st_size
+    is_plain = dataset.chunks is None and dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
+    if (is_plain and declared > on_disk) or (declared > RATIO_FROM_BYTES and declared > MAX_RATIO * on_disk):
+        raise DataError(
+            f"{where} declares {declared} bytes (shape {dataset.shape}), but the file has {on_disk}; it is damaged or "
+            f"was never filled, so fetch it again from where it was written."
+        )

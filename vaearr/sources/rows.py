@@ -1,0 +1,161 @@
+"""Rows of a pattern stack, read in any order: few large reads, bounded memory, no loop over scan points.
+
+Rows come either from an HDF5 dataset (chunked, perhaps compressed), read in slabs of whole chunks, or from a byte
+mapping of a file: a contiguous HDF5 dataset, or the scratch copy of a dataset whose rows lie far from grid order.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeAlias
+
+import h5py
+import numpy as np
+
+from vaearr.errors import DataError, WriteError
+
+SLAB_BYTES = 32 * 2**20
+GAP_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True, eq=False)
+class MappedRows:
+    """Rows of `dtype` and `shape` at `offset` of a mapped file, seen as bytes (row, byte)."""
+
+    mapping: mmap.mmap
+    bytes: np.ndarray
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    def forget(self) -> None:
+        """Give the pages back to the system's cache, so that the process does not grow with the file."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)
+
+
+Rows: TypeAlias = h5py.Dataset | MappedRows
+
+
+def map_rows(file: int, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> MappedRows:
+    """Map rows of an open file (descriptor) for reading."""
+    row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
+    mapping = mmap.mmap(file, offset + shape[0] * row_bytes, access=mmap.ACCESS_READ)
+    flat = np.frombuffer(mapping, np.uint8, shape[0] * row_bytes, offset)
+    return MappedRows(mapping, flat.reshape(shape[0], row_bytes), dtype, shape)
+
+
+def map_contiguous(dataset: h5py.Dataset) -> MappedRows | None:
+    """The dataset's bytes where it lies plainly in its file; None where only HDF5 can read it."""
+    offset = dataset.id.get_offset()
+    if dataset.chunks is not None or offset is None or dataset.file.driver != "sec2" or dataset.size == 0:
+        return None
+    if not dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype)):
+        return None
+    with open(dataset.file.filename, "rb") as file:
+        if offset + dataset.nbytes > os.fstat(file.fileno()).st_size:
+            return None
+        rows = map_rows(file.fileno(), offset, dataset.dtype, dataset.shape)
+    probe = np.array([0, dataset.shape[0] - 1])
+    is_same = all(rows.bytes[row].tobytes() == dataset[row].tobytes() for row in probe)
+    return rows if is_same else None
+
+
+def gather(rows: Rows, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, window: tuple[slice, ...]) -> None:
+    """Read `rows[wanted][:, *window]` into `out[where]`; `window` holds one bounded slice for each axis of a row."""
+    if wanted.size == 0:
+        return
+    if isinstance(rows, MappedRows):
+        _gather_mapped(rows, wanted, out, where, window)
+    else:
+        _gather_slabs(rows, wanted, out, where, window)
+
+
+def _gather_mapped(
+    rows: MappedRows, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, window: tuple[slice, ...]
+) -> None:
+    row_shape = rows.shape[1:]
+    is_plain = out.shape[1:] == row_shape and rows.dtype == out.dtype and out.flags.c_contiguous
+    target = out.view(np.uint8).reshape(len(out), -1) if is_plain else out
+    n_rows = max(1, SLAB_BYTES // rows.bytes.shape[1])
+    for start in range(0, wanted.size, n_rows):
+        some, there = wanted[start : start + n_rows], where[start : start + n_rows]
+        if is_plain and _is_run(there):
+            np.take(rows.bytes, some, axis=0, out=target[there[0] : there[-1] + 1], mode="clip")
+        elif is_plain:
+            target[there] = rows.bytes[some]
+        else:
+            target[there] = rows.bytes[some].view(rows.dtype).reshape(-1, *row_shape)[(slice(None), *window)]
+        rows.forget()
+
+
+def _gather_slabs(
+    dataset: h5py.Dataset, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, window: tuple[slice, ...]
+) -> None:
+    order = np.argsort(wanted, kind="stable")
+    wanted, where = wanted[order], where[order]
+    for first, last in _slabs(wanted, rows_per_chunk(dataset), row_bytes(dataset)):
+        start, stop = int(wanted[first]), int(wanted[last - 1]) + 1
+        some, there = wanted[first:last] - start, where[first:last]
+        try:
+            if some.size == stop - start and _is_run(there):
+                dataset.read_direct(out, (slice(start, stop), *window), slice(int(there[0]), int(there[-1]) + 1))
+            else:
+                out[there] = dataset[(slice(start, stop), *window)][some]
+        except OSError as error:
+            raise DataError(
+                f"{dataset.file.filename}: rows {start} to {stop - 1} of {dataset.name!r} cannot be read ({error}); "
+                f"the file is damaged, so fetch it again from where it was written."
+            ) from error
+
+
+def _slabs(wanted: np.ndarray, chunk: int, n_bytes: int) -> Iterator[tuple[int, int]]:
+    """Cut sorted row numbers into pieces `[first, last)` that are read in one go: near each other, whole chunks."""
+    gap = max(chunk, GAP_BYTES // n_bytes)
+    n_rows = chunk * max(1, SLAB_BYTES // (n_bytes * chunk))
+    slab = wanted // n_rows
+    cuts = np.flatnonzero((np.diff(wanted) > gap) | (np.diff(slab) > 0)) + 1
+    edges = [0, *cuts.tolist(), wanted.size]
+    yield from pairwise(edges)
+
+
+def _is_run(numbers: np.ndarray) -> bool:
+    return bool(np.all(np.diff(numbers) == 1))
+
+
+def rows_per_chunk(dataset: h5py.Dataset) -> int:
+    """Rows that must be read together: those of one HDF5 chunk."""
+    return int(dataset.chunks[0]) if dataset.chunks else 1
+
+
+def row_bytes(dataset: h5py.Dataset) -> int:
+    """Bytes of one row."""
+    return int(dataset.dtype.itemsize * np.prod(dataset.shape[1:]))
+
+
+def copy_to_scratch(dataset: h5py.Dataset, folder: Path) -> MappedRows:
+    """Copy all rows in file order into an unnamed file in `folder`, which vanishes with the process, and map it."""
+    need, free = dataset.nbytes, shutil.disk_usage(folder).free
+    if need * 1.05 > free:
+        raise WriteError(
+            f"{folder}: the rows of {Path(dataset.file.filename).name} lie far from grid order and need a scratch copy "
+            f"of {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; free some space or choose another folder."
+        )
+    chunk = rows_per_chunk(dataset)
+    step = chunk * max(1, SLAB_BYTES // (row_bytes(dataset) * chunk))
+    buffer = np.empty((min(step, dataset.shape[0]), *dataset.shape[1:]), dataset.dtype)
+    window = tuple(slice(0, size) for size in dataset.shape[1:])
+    with tempfile.TemporaryFile(dir=folder, prefix=".vaearr-scratch-") as file:
+        for start in range(0, dataset.shape[0], step):
+            n_rows = min(step, dataset.shape[0] - start)
+            part = buffer[:n_rows]
+            gather(dataset, np.arange(start, start + n_rows), part, np.arange(n_rows), window)
+            file.write(part.data)
+        file.flush()
+        return map_rows(file.fileno(), 0, dataset.dtype, dataset.shape)

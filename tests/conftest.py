@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: more threads only wait for each other
 
 import pytest
 import xarray as xr
 
+from vaearr import grid
+from vaearr.config import ModelConfig, TrainConfig
+from vaearr.latents import encode
+from vaearr.runs import train
 from vaearr.store import create_store
 from vaearr.testing import random_patterns_dataset
 
@@ -21,3 +29,30 @@ def scan() -> xr.Dataset:
 def scan_store(scan: xr.Dataset, tmp_path: Path) -> Path:
     """The scan as a store."""
     return create_store(scan, tmp_path / "scan.zarr")
+
+
+SMALL_NETWORK = {"width": 8, "max_width": 16, "hidden": 32, "squeeze": 4}
+TINY_TRAINING = TrainConfig(
+    model=ModelConfig(latent_dim=3, options=SMALL_NETWORK),
+    epochs=2,
+    batch_size=16,
+    precision="float32",
+    device="cpu",
+    seed=1,
+)
+
+
+@pytest.fixture(scope="session")
+def trained_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a run `vae`, trained on half of a scan and encoded; copy it, never change it."""
+    ds = random_patterns_dataset({"y": 40, "x": 35}, {"dy": 9, "dx": 11}, missing=5)
+    path = create_store(ds, tmp_path_factory.mktemp("trained") / "scan.zarr")
+    train(path, roi=grid.roi(ds, x=(1.0, 12.0)), config=TINY_TRAINING)
+    encode(path)
+    return path
+
+
+@pytest.fixture
+def trained_store(trained_template: Path, tmp_path: Path) -> Path:
+    """A fresh copy of `trained_template`."""
+    return Path(shutil.copytree(trained_template, tmp_path / "scan.zarr"))

@@ -131,16 +131,27 @@ def _train_into(
     on_epoch: Callable[[int, dict[str, float]], None] | None,
 ) -> tuple[xr.Dataset, xr.Dataset, dict[str, Any]]:
     from vaearr.artifacts import TrainedModel, save_model
-    from vaearr.batches import batches
+    from vaearr.batches import PatternBatches, batches
     from vaearr.device import pick_device, pick_precision
     from vaearr.quality import latent_health
     from vaearr.training import fit, seeded
 
     device = pick_device(settings.device)
-    common = {"batch_size": settings.batch_size, "memory": settings.memory, "device": device}
-    train = batches(ds, split=parts, part=n.TRAIN, seed=settings.seed, **common)
-    has_validation = bool((parts == n.VALIDATION).any())
-    validation = batches(ds, split=parts, part=n.VALIDATION, shuffle=False, **common) if has_validation else None
+
+    def part(value: int) -> PatternBatches:
+        return batches(
+            ds,
+            split=parts,
+            part=value,
+            batch_size=settings.batch_size,
+            shuffle=value == n.TRAIN,
+            seed=settings.seed,
+            memory=settings.memory,
+            device=device,
+        )
+
+    train = part(n.TRAIN)
+    validation = part(n.VALIDATION) if bool((parts == n.VALIDATION).any()) else None
     with seeded(settings.seed, device):
         model = TrainedModel(
             model=settings.model,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +27,8 @@ from vaearr.objectives import beta_at, gaussian_nll, kl_divergence, kl_penalty, 
 from vaearr.store.commit import replace_file
 
 BEST, LAST = "best.safetensors", "last.safetensors"
+
+RATE_RISE, RATE_END = 0.1, 0.01
 
 History = dict[str, float]
 OnEpoch = Callable[[int, History], None]
@@ -75,16 +79,14 @@ def fit(
         model.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
     )
     steps = max(1, len(train) * config.epochs)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=config.learning_rate, total_steps=steps + config.epochs, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rate_at(done, steps))
     rows: list[History] = []
     best, best_epoch, step = np.inf, -1, 0
     with seeded(config.seed, device):
         for epoch in range(config.epochs):
             began = time.perf_counter()
             model.train()
-            totals = torch.zeros(3, device=device, dtype=torch.float64)
+            totals = torch.zeros(3, device=device)
             for x, target in _pairs(train, config.objective):
                 beta = beta_at(step, steps, config.objective.beta, config.objective.warmup)
                 with autocast(device, precision):
@@ -103,7 +105,8 @@ def fit(
             row = _row(totals.tolist(), train.n_samples)
             if validation is not None:
                 row |= evaluate(model, validation, config.objective)
-            row |= {"beta": beta, "learning_rate": schedule.get_last_lr()[0], "seconds": time.perf_counter() - began}
+            rate = float(schedule.get_last_lr()[0])
+            row |= {"beta": beta, "learning_rate": rate, "seconds": time.perf_counter() - began}
             rows.append(row)
             _check_finite(row, epoch, folder, best_epoch)
             save_weights(model, folder / LAST)
@@ -133,11 +136,20 @@ def loss_terms(
     return nll, kl.sum(1).mean(), kl_penalty(kl, config.free_bits)
 
 
+def rate_at(step: int, n_steps: int) -> float:
+    """Share of the highest learning rate at a step: linear rise over the first tenth, then a cosine down to 1 %."""
+    rise = max(1, round(RATE_RISE * n_steps))
+    if step < rise:
+        return (step + 1) / rise
+    done = min(1.0, (step - rise) / max(1, n_steps - rise))
+    return RATE_END + (1 - RATE_END) * 0.5 * (1 + math.cos(math.pi * done))
+
+
 @torch.inference_mode()
 def evaluate(model: TrainedModel, batches: PatternBatches, config: ObjectiveConfig) -> History:
     """Validation terms, posterior mean decoded, beta as configured; weights and random state stay as they are."""
     model.eval()
-    totals = torch.zeros(3, dtype=torch.float64, device=model.device)
+    totals = torch.zeros(3, device=model.device)
     for x, target in _pairs(batches, config):
         nll, kl, penalty = loss_terms(model, x, target, config)
         totals += torch.stack([nll + config.beta * penalty, nll, kl]) * len(x)
@@ -176,8 +188,6 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _write_history(rows: list[History], folder: Path) -> None:
-    import io
-
     text = io.StringIO()
     writer = csv.DictWriter(text, ["epoch", *rows[0]])
     writer.writeheader()

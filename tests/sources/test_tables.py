@@ -38,9 +38,9 @@ def grid() -> xr.Dataset:
     )
 
 
-def csv(tmp_path: Path, text: str | bytes) -> Path:
+def csv(tmp_path: Path, text: object) -> Path:
     path = tmp_path / "map.csv"
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    path.write_bytes(text if isinstance(text, bytes) else str(text).encode())
     return path
 
 
@@ -156,6 +156,8 @@ BAD = {
     "infinite": ("x,y,BC\n0,1,1\n0,2,inf\n", "line 3, column 'BC': inf is infinite or too large"),
     "too large": ("x,y,BC\n0,1,1e300\n", "line 2, column 'BC': 1e.300 is infinite or too large"),
     "coordinate too large": ("x,y,BC\n1e17,1,1\n", "line 2, column 'x': 1e.17; expected a whole step number"),
+    "open quote": ('x,y,BC\n0,1,2\n0,2,"3\n', "has quotes that do not close"),
+    "quote over lines": ('x,y,BC\n0,1,"2\n"0,2,3\n0,3,4\n', "map.csv"),
     "booleans": ("x,y,BC\n0,1,True\n", "line 2, column 'BC': 'True' is not a number"),
 }
 

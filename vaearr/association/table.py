@@ -129,6 +129,24 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
     )
 
 
+def top_lines(table: xr.DataArray, top: int = 3) -> list[str]:
+    """One line per target and metric that names the strongest latents, for a terminal."""
+    labels = [str(name) for name in np.atleast_1d(table[TARGET].values)]
+    width = max(map(len, labels))
+    lines = []
+    for label, n_points in zip(labels, np.atleast_1d(table["n"].values), strict=True):
+        for metric in map(str, table[METRIC].values):
+            best = ranking(table, metric, label if TARGET in table.dims else None, top)
+            parts = [
+                f"latent {latent} ({value:+.2f}{', tied' if tied else ''})"
+                for latent, value, tied in zip(
+                    best[n.LATENT].values, best["value"].values, best["is_tied"].values, strict=True
+                )
+            ]
+            lines.append(f"{label:{width}}  {metric}: {', '.join(parts) or 'no value'}  (n = {n_points})")
+    return lines
+
+
 def _column(table: xr.DataArray, metric: str, target: str | None) -> xr.DataArray:
     known = [str(name) for name in table[METRIC].values]
     if metric not in known:

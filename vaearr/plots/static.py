@@ -106,20 +106,25 @@ def draw_map(
     axes.set_facecolor(NAN_COLOR)
     axes.set(xlim=(x[0], x[-1]), ylim=(y[-1], y[0]), title=label(da))
     ratio = (x[-1] - x[0]) / (y[-1] - y[0])
-    axes.set_aspect("equal" if 1 not in values.shape and 1 / 8 <= ratio <= 8 else "auto")
+    thin = 1 in values.shape or not 1 / 8 <= ratio <= 8
+    axes.set_aspect("auto" if thin else "equal")
     if ticks:
         axes.set(xlabel=label(values[columns], columns), ylabel=label(values[rows], rows))
+        for axis, dim in ((axes.xaxis, columns), (axes.yaxis, rows)):
+            if values.sizes[dim] == 1:
+                axis.set_ticks([float(values[dim][0])])
     else:
         axes.set(xticks=[], yticks=[])
     if roi is not None:
         _draw_outline(axes, roi)
     if colorbar:
-        bar = axes.figure.colorbar(mesh, ax=axes, shrink=0.85, pad=0.02, extend="neither" if codes else "both")
+        bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02, extend="neither" if codes or thin else "both")
         if codes is not None:
             bar.set_ticks(list(range(len(codes[1]))), labels=codes[1])
             bar.ax.tick_params(length=0)
-        elif units := unit(da.attrs):
-            bar.set_label(units)
+        else:
+            bar.set_label(unit(da.attrs))
+            bar.ax.locator_params(axis="y", nbins=2 if thin else 6)
     return mesh
 
 
@@ -127,7 +132,7 @@ def _draw_outline(axes: Any, roi: xr.DataArray) -> None:
     from matplotlib.collections import LineCollection
 
     segments = roi_outline(roi).reshape(-1, 2, 2)
-    for color, width in (("white", 1.6), ("black", 0.7)):
+    for color, width in (("white", 1.2), ("black", 0.6)):
         axes.add_collection(LineCollection(segments, colors=color, linewidths=width, capstyle="projecting"))
 
 
@@ -163,7 +168,7 @@ def _ratio(da: xr.DataArray) -> float:
     values = as_map(da)
     rows, columns = map_dims(values)
     y, x = edges(values[rows].values), edges(values[columns].values)
-    return float(np.clip((y[-1] - y[0]) / (x[-1] - x[0]), 0.15, 3.0))
+    return float(np.clip((y[-1] - y[0]) / (x[-1] - x[0]), 0.3, 3.0))
 
 
 def latent_sheet(
@@ -224,7 +229,7 @@ def latent_target(
             cmap="cividis",
             linewidths=0,
         )
-        figure.colorbar(shown, ax=right, label="scan points", pad=0.02)
+        figure.colorbar(shown, ax=right, label="scan points", pad=0.02, format="%g")
         right.set(xlabel=f"latent {latent}", ylabel=text(points.attrs["label"]))
         right.set_title(f"r with {text(target)} = {points.attrs['r']:.2f}, n = {points.sizes['point']:,}")
     return figure

@@ -49,16 +49,21 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     _check_field_counts(file, lines, numbers, separator, len(names))
     text = "\n".join(lines[i] for i in numbers[1:])
     columns = [name or f"\0{i}" for i, name in enumerate(names)]
-    frame = pd.read_csv(
-        io.StringIO(text),
-        sep=separator,
-        header=None,
-        names=columns,
-        index_col=False,
-        skipinitialspace=True,
-        na_values=sorted(NO_VALUE),
-        low_memory=False,
-    )
+    try:
+        frame = pd.read_csv(
+            io.StringIO(text),
+            sep=separator,
+            header=None,
+            names=columns,
+            index_col=False,
+            skipinitialspace=True,
+            na_values=sorted(NO_VALUE),
+            low_memory=False,
+        )
+    except pd.errors.ParserError as error:
+        raise DataError(f"{file} has quotes that do not close ({error}); correct the file.") from error
+    if len(frame) != len(numbers) - 1:
+        raise DataError(f"{file} has {len(numbers) - 1} lines but {len(frame)} rows; look for unbalanced quotes.")
     frame.index = pd.Index(np.array(numbers[1:]) + 1, name="line")
     return frame
 

@@ -7,12 +7,14 @@ are held against the size of the file before anything is read.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from vaearr.errors import DataError, NoInputError, did_you_mean
+from vaearr.errors import DataError, NoInputError, VaearrError, did_you_mean
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_RATIO = 1000
@@ -78,10 +80,22 @@ def _why_not(file: Path, message: str) -> str:
     return f"{file} cannot be opened as HDF5 ({message}); it is damaged, so fetch it again from where it was written."
 
 
+@contextmanager
+def damage_in_words(path: Path) -> Iterator[None]:
+    """What HDF5 raises for damaged structures, and numpy for what they claim, as one DataError."""
+    try:
+        yield
+    except VaearrError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} cannot be read ({reason}); it is damaged, so fetch it again.") from error
+
+
 def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
     """The dataset `name`, its own data all inside this file. `setting` names the argument that chooses another one."""
-    _check_links(file, name)
-    found = file.get(name)
+    path = _hard_path(file, name)
+    found = None if path is None else file.get(path)
     if not isinstance(found, h5py.Dataset):
         raise DataError(
             f"{file.filename} has no dataset {name!r}; choose one with {setting}=…"
@@ -99,12 +113,18 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
     return found
 
 
-def _check_links(file: h5py.File, name: str) -> None:
-    todo, group_path, n_links = [part for part in name.split("/") if part], "/", 0
+def _hard_path(file: h5py.File, name: str) -> str | None:
+    """The path of `name` without soft links, None where nothing is there. Raises DataError where it leaves the file."""
+    todo, path, n_links = _parts(name), "", 0
     while todo:
         part = todo.pop(0)
-        parent = file[group_path]
-        link = parent.get(part, getlink=True) if isinstance(parent, h5py.Group) and part in parent.keys() else None  # noqa: SIM118
+        parent = file[path or "/"]
+        if not isinstance(parent, h5py.Group) or part not in set(parent):
+            return None
+        try:
+            link = parent.get(part, getlink=True)
+        except TypeError:
+            raise DataError(f"{file.filename}: {name!r} is a link of an unknown kind; copy the data itself.") from None
         if isinstance(link, h5py.ExternalLink):
             raise DataError(
                 f"{file.filename}: {name!r} is a link to another file ({link.filename}); copy the data into one file."
@@ -113,12 +133,15 @@ def _check_links(file: h5py.File, name: str) -> None:
             n_links += 1
             if n_links > MAX_LINKS:
                 raise DataError(f"{file.filename}: {name!r} is a link that leads back to itself; repair the file.")
-            todo = [p for p in link.path.split("/") if p] + todo
-            group_path = "/" if link.path.startswith("/") else group_path
-        elif link is None:
-            return
+            todo = _parts(link.path) + todo
+            path = "" if link.path.startswith("/") else path
         else:
-            group_path = f"{group_path.rstrip('/')}/{part}"
+            path = f"{path}/{part}"
+    return path or None
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
 
 
 def dataset_names(file: h5py.File) -> list[str]:

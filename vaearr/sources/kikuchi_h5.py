@@ -26,7 +26,7 @@ from xarray.core import indexing
 from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources.hdf5 import check_file, find_dataset, has_hdf5_signature, open_hdf5
+from vaearr.sources.hdf5 import check_file, damage_in_words, find_dataset, has_hdf5_signature, open_hdf5
 from vaearr.sources.rows import MappedRows, Rows, copy_to_scratch, gather, map_contiguous, rows_per_chunk
 from vaearr.sources.scan_grid import ScanGrid, read_amplification, scan_grid, step_numbers
 
@@ -46,7 +46,7 @@ def sniff(path: Path) -> int:
                 issubclass(file.get(name, getclass=True), h5py.Dataset) for name in ("images", "coords")
             )
             return 2 if is_ours else 1
-    except (DataError, OSError, RuntimeError):
+    except (DataError, OSError, RuntimeError, KeyError, TypeError):  # damaged; opening it says how
         return 1
 
 
@@ -59,7 +59,7 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
     """
     config = config or IngestConfig()
     file = check_file(path)
-    with open_hdf5(file) as opened:
+    with open_hdf5(file) as opened, damage_in_words(file):
         images = _images(opened, config.images)
         coords = find_dataset(opened, config.coords, "coords")
         where = f"{file}: {config.coords!r}"
@@ -70,7 +70,7 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
                 f"{file}: {config.images!r} holds {images.shape[0]} patterns, {config.coords!r} {coords.shape[0]} "
                 f"rows; expected one row [x, y] for each pattern."
             )
-        grid = scan_grid(step_numbers(_read_all(coords, where), where), where)
+        grid = scan_grid(step_numbers(coords[()], where), where)
         step, units = _step(opened, images, coords, config)
         row_shape, dtype = images.shape[1:], images.dtype
     manager = CachingFileManager(open_hdf5, str(file.resolve()), mode="r")
@@ -91,13 +91,6 @@ def _images(file: h5py.File, name: str) -> h5py.Dataset:
     if 0 in images.shape:
         raise DataError(f"{where} is empty: its shape is {images.shape}; expected at least one pattern.")
     return images
-
-
-def _read_all(dataset: h5py.Dataset, where: str) -> np.ndarray:
-    try:
-        return np.asarray(dataset[()])
-    except OSError as error:
-        raise DataError(f"{where} cannot be read ({error}); the file is damaged, so fetch it again.") from error
 
 
 def _step(

@@ -83,7 +83,7 @@ def _gather_mapped(
     row_shape = rows.shape[1:]
     is_plain = out.shape[1:] == row_shape and rows.dtype == out.dtype and out.flags.c_contiguous
     target = out.view(np.uint8).reshape(len(out), -1) if is_plain else out
-    n_rows = max(1, SLAB_BYTES // rows.bytes.shape[1])
+    n_rows = max(1, SLAB_BYTES // max(GAP_BYTES, rows.bytes.shape[1]))  # a touched row maps its neighbourhood
     for start in range(0, wanted.size, n_rows):
         some, there = wanted[start : start + n_rows], where[start : start + n_rows]
         if is_plain and _is_run(there):
@@ -108,7 +108,7 @@ def _gather_slabs(
                 dataset.read_direct(out, (slice(start, stop), *window), slice(int(there[0]), int(there[-1]) + 1))
             else:
                 out[there] = dataset[(slice(start, stop), *window)][some]
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise DataError(
                 f"{dataset.file.filename}: rows {start} to {stop - 1} of {dataset.name!r} cannot be read ({error}); "
                 f"the file is damaged, so fetch it again from where it was written."

@@ -1,0 +1,85 @@
+"""The whole line on a small scan made from crystal geometry: files on disk -> store -> latents -> report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from vaearr import names as n
+from vaearr.config import AssociateConfig, IngestConfig, TrainConfig
+from vaearr.errors import ExistsError
+
+MARK = ".vaearr-demo"
+STEP = 0.25
+
+# Smaller than a real scan, so the demo takes fewer epochs than a training by default.
+TRAINING = TrainConfig(epochs=30)
+
+
+def run_demo(
+    folder: str | Path,
+    *,
+    config: TrainConfig = TRAINING,
+    nx: int = 48,
+    ny: int = 36,
+    say: Callable[[str], None],
+    progress: Callable[..., None] | None = None,
+) -> list[str]:
+    """Make a scan, write it as HDF5 and CSV files, and take it through every step; returns the closing lines.
+
+    folder: everything goes there; a folder of an earlier demo is made anew, any other is refused with ExistsError.
+    """
+    from vaearr.association import associate_store, top_lines
+    from vaearr.ingest import ingest
+    from vaearr.latents import encode
+    from vaearr.report import report
+    from vaearr.runs import train
+    from vaearr.testing import synthetic_scan, write_scan_files
+
+    target = _fresh(Path(folder))
+    say(f"1/6 a scan of {nx} x {ny} points from crystal geometry: {target / 'files'}")
+    scan = synthetic_scan(nx=nx, ny=ny, step=STEP)
+    files = write_scan_files(scan, target / "files")
+    store = target / "scan.zarr"
+    say(f"2/6 ingest: {store}")
+    names = dict(zip(scan[n.PHASE].attrs["flag_values"], scan[n.PHASE].attrs["flag_meanings"].split(), strict=True))
+    settings = IngestConfig(
+        maps={n.BC: files[n.BC]},
+        elements=files[n.ELEMENTS],
+        phases=files[n.PHASE],
+        phase_names={int(code): name for code, name in names.items() if code >= 0},
+        step=STEP,
+    )
+    ingest(files[n.PATTERNS], store, config=settings, say=say)
+    say("3/6 train")
+
+    def on_epoch(epoch: int, row: dict[str, float]) -> None:
+        if progress:
+            progress(epoch + 1, config.epochs, "training")
+
+    train(store, config=config, say=say, on_epoch=on_epoch)
+    say("4/6 encode")
+    encode(store, say=say)
+    say("5/6 associate")
+    for line in top_lines(associate_store(store, AssociateConfig()), top=1):
+        say(f"    {line}")
+    say("6/6 report")
+    page = report(store)
+    return [
+        f"store:  {store}",
+        f"report: {page}",
+        "",
+        "import xarray as xr",
+        f'ds = xr.open_zarr("{store}"); print(ds)',
+    ]
+
+
+def _fresh(folder: Path) -> Path:
+    if folder.exists():
+        if not (folder / MARK).exists() and any(folder.iterdir()):
+            raise ExistsError(f"{folder} is there and was not made by the demo; give another folder.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
+    return folder

@@ -1,0 +1,183 @@
+"""Convolutional VAE for patterns of any size and number of channels, with a vector latent.
+
+The encoder cuts the pattern into patches (as in Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021), halves the
+grid until it is at most 8 x 8, and reads the latent off that grid through a few channels, so that the number of
+parameters hardly depends on the pattern's size. The decoder is its mirror: sub-pixel convolutions (Shi et al.,
+"Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN", 2016).
+Objective and reparametrisation: Kingma & Welling, "Auto-Encoding Variational Bayes", 2014.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU, "elu": nn.ELU}
+HEADS: dict[str, Callable[[], nn.Module]] = {"identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+UPSAMPLINGS = ("shuffle", "nearest", "bilinear", "transpose")
+NORMS = ("group", "batch", "none")
+GRID = 8  # the grid is halved until its longer side is at most this
+LOGVAR_RANGE = (-10.0, 10.0)
+
+
+class ConvVAE(nn.Module):
+    """VAE with diagonal Gaussian posterior N(mean, exp(logvar)) and prior N(0, 1) over a vector latent.
+
+    Shapes: patterns `(B, C, H, W)` with H, W >= 8, latents `(B, latent_dim)`.
+
+    Parameters
+    ----------
+    input_shape: `(C, H, W)`.
+    latent_dim: number of latent dimensions.
+    width, max_width: channels of the first stage; they double with each halving of the grid, up to `max_width`.
+    depth: residual blocks of the encoder on the coarsest grid.
+    hidden: units of the fully connected layer on both sides of the latent.
+    patch: side of a patch in detector pixels; by default 4, or 2 for patterns with a side below 32.
+    squeeze: channels of the coarsest grid that the fully connected layer reads.
+    activation: silu, gelu, relu or elu. norm: group, batch or none. dropout: share of the encoder's grid zeroed.
+    upsampling: shuffle (sub-pixel), nearest, bilinear or transpose. head: identity, tanh or sigmoid.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        latent_dim: int = 32,
+        *,
+        width: int = 32,
+        max_width: int = 128,
+        depth: int = 1,
+        hidden: int = 256,
+        patch: int | None = None,
+        squeeze: int = 32,
+        activation: str = "silu",
+        norm: str = "none",
+        dropout: float = 0.0,
+        upsampling: str = "shuffle",
+        head: str = "identity",
+    ) -> None:
+        super().__init__()
+        _check(input_shape, activation, norm, upsampling, head)
+        channels, height, w = input_shape
+        self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
+        self.patch = patch or (4 if min(height, w) >= 32 else 2)
+        grids = _grids(height, w, self.patch)
+        widths = [min(width * 2**i, max_width) for i in range(len(grids))]
+        self.grids, self.squeeze = grids, squeeze
+        n_coarse = squeeze * math.prod(grids[-1])
+
+        stages: list[nn.Module] = [nn.Conv2d(channels, widths[0], 2 * self.patch, self.patch, padding=self.patch // 2)]
+        for before, after in pairwise(widths):
+            stages += [*_pre(before, norm, activation), nn.Conv2d(before, after, 3, stride=2, padding=1)]
+        stages += [Residual(widths[-1], norm, activation) for _ in range(depth)]
+        stages += [*_pre(widths[-1], norm, activation), nn.Conv2d(widths[-1], squeeze, 1)]
+        self.encoder = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(dropout)
+        self.to_hidden = nn.Sequential(nn.Linear(n_coarse, hidden), ACTIVATIONS[activation]())
+        self.to_posterior = nn.Linear(hidden, 2 * latent_dim)
+
+        down = widths[::-1]
+        act = ACTIVATIONS[activation]
+        self.from_latent = nn.Sequential(nn.Linear(latent_dim, hidden), act(), nn.Linear(hidden, n_coarse), act())
+        self.from_coarse = nn.Conv2d(squeeze, down[0], 3, padding=1)
+        self.up = nn.ModuleList(
+            nn.Sequential(*_pre(a, norm, activation), *_upsample(a, b, upsampling)) for a, b in pairwise(down)
+        )
+        self.to_pattern = nn.Sequential(
+            *_pre(down[-1], norm, activation),
+            nn.Conv2d(down[-1], channels * self.patch**2, 3, padding=1),
+            nn.PixelShuffle(self.patch),
+        )
+        self.head = HEADS[head]()
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Posterior mean and log-variance of patterns: `(B, C, H, W) -> 2 x (B, latent_dim)`, float32."""
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % self.patch, 0, -height % self.patch))
+        grid = self.encoder(x.contiguous(memory_format=torch.channels_last))
+        hidden = self.to_hidden(self.dropout(grid.flatten(1)))
+        mean, logvar = self.to_posterior(hidden).float().chunk(2, dim=1)
+        return mean, logvar.clamp(*LOGVAR_RANGE)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Patterns expected for latents: `(B, latent_dim) -> (B, C, H, W)`, deterministic."""
+        grid = self.from_latent(z).unflatten(1, (self.squeeze, *self.grids[-1]))
+        grid = self.from_coarse(grid.contiguous(memory_format=torch.channels_last))
+        for up, (height, width) in zip(self.up, self.grids[-2::-1], strict=True):
+            grid = up(grid)[..., :height, :width]
+        decoded: torch.Tensor = self.head(self.to_pattern(grid))
+        return decoded[..., : self.input_shape[1], : self.input_shape[2]].contiguous()
+
+    def sample_posterior(self, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+        """One draw z = mean + exp(logvar / 2) * noise, differentiable in both."""
+        return mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Reconstruction, mean, logvar; decodes a draw while training and the posterior mean otherwise."""
+        mean, logvar = self.encode(x)
+        z = self.sample_posterior(mean, logvar) if self.training else mean
+        return self.decode(z), mean, logvar
+
+
+class Residual(nn.Module):
+    """x + pointwise(activation(3 x 3(norm(x)))), `(B, C, h, w)` in and out."""
+
+    def __init__(self, width: int, norm: str, activation: str) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            _norm(width, norm),
+            nn.Conv2d(width, width, 3, padding=1),
+            ACTIVATIONS[activation](),
+            nn.Conv2d(width, width, 1),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Same shape out as in."""
+        out: torch.Tensor = x + self.block(x)
+        return out
+
+
+def _grids(height: int, width: int, patch: int) -> list[tuple[int, int]]:
+    """Grid sizes from patches to the coarsest, each half of the one before, rounded up."""
+    grids = [(-(-height // patch), -(-width // patch))]
+    while max(grids[-1]) > GRID:
+        grids.append((-(-grids[-1][0] // 2), -(-grids[-1][1] // 2)))
+    return grids
+
+
+def _norm(width: int, norm: str) -> nn.Module:
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(8, width), width)
+    return nn.BatchNorm2d(width) if norm == "batch" else nn.Identity()
+
+
+def _pre(width: int, norm: str, activation: str) -> tuple[nn.Module, nn.Module]:
+    return _norm(width, norm), ACTIVATIONS[activation]()
+
+
+def _upsample(width: int, out: int, upsampling: str) -> list[nn.Module]:
+    """Layers that double the grid and go from `width` to `out` channels."""
+    if upsampling == "shuffle":
+        return [nn.Conv2d(width, 4 * out, 1), nn.PixelShuffle(2)]
+    if upsampling == "transpose":
+        return [nn.ConvTranspose2d(width, out, 2, stride=2)]
+    return [nn.Upsample(scale_factor=2, mode=upsampling), nn.Conv2d(width, out, 3, padding=1)]
+
+
+def _check(input_shape: tuple[int, ...], activation: str, norm: str, upsampling: str, head: str) -> None:
+    if len(input_shape) != 3 or min(input_shape[1:]) < 8 or input_shape[0] < 1:
+        raise ValueError(
+            f"input_shape is {tuple(input_shape)}; it must be (channels, height, width), sides at least 8."
+        )
+    for what, value, known in (
+        ("activation", activation, tuple(ACTIVATIONS)),
+        ("norm", norm, NORMS),
+        ("upsampling", upsampling, UPSAMPLINGS),
+        ("head", head, tuple(HEADS)),
+    ):
+        if value not in known:
+            raise ValueError(f"{what} is {value!r}; use one of {', '.join(known)}.")

@@ -1,0 +1,175 @@
+"""What the network sees of a pattern: pure functions on batches `(B, C, H, W)` of any dtype, giving float32.
+
+Order: static background, dynamic background, normalisation. They run on the device, after the transfer, so that the
+patterns travel and wait in their stored dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from vaearr.config import PreprocessConfig
+from vaearr.errors import SchemaError
+from vaearr.names import NAVIGATION_DIMS, SIGNAL_DIMS
+
+StaticMode = Literal["none", "subtract", "divide"]
+NormaliseMode = Literal["none", "zscore", "robust", "minmax"]
+
+
+def remove_static(x: torch.Tensor, background: torch.Tensor, mode: StaticMode = "divide") -> torch.Tensor:
+    """Patterns without the static background `(C, H, W)`, the mean pattern of the training points.
+
+    `divide` suits a detector whose gain and illumination multiply the signal; detector pixels where the background is
+    below 1e-3 of its maximum become 1 (no signal there). `subtract` and `none` do as they say.
+    """
+    x = x.float()
+    if mode == "none":
+        return x
+    background = background.to(x)
+    if mode == "subtract":
+        return x - background
+    if mode == "divide":
+        floor = background.abs().max() * 1e-3
+        lit = background > floor
+        return torch.where(lit, x / torch.where(lit, background, 1.0), 1.0)
+    raise ValueError(f"no static background mode {mode!r}; use none, subtract or divide.")
+
+
+def dynamic_background(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """The slow part of each pattern: Gaussian low-pass of standard deviation `sigma` x the smaller side.
+
+    At the edges the Gaussian is cut and renormalised, so that no pixel from outside enters. Two small matrix products
+    (rows, columns); exact, for any size. Subtract the result from the patterns to remove it.
+    """
+    x = x.float()
+    height, width = x.shape[-2:]
+    std = sigma * min(height, width)
+    if std <= 0:
+        raise ValueError(f"sigma is {sigma}; it is a share of the pattern's smaller side and must be positive.")
+    return _smoothing(height, std, x) @ x @ _smoothing(width, std, x).T
+
+
+def normalise(x: torch.Tensor, mode: NormaliseMode = "zscore", eps: float = 1e-4) -> torch.Tensor:
+    """Each pattern on a common scale over its pixels and channels, `(B, C, H, W)`; a constant pattern becomes zeros.
+
+    `zscore`: mean 0, standard deviation 1. `robust`: median 0, interquartile range 1.349 (as for a Gaussian), cut at
+    +-8. `minmax`: 0 to 1. A pattern counts as constant when its spread is at most `eps` times the size of its centre
+    (otherwise rounding noise would be blown up).
+    """
+    x = x.float()
+    if mode == "none":
+        return x
+    flat = x.flatten(1)
+    if mode == "zscore":
+        centre, spread, low, high = flat.mean(1, keepdim=True), flat.std(1, correction=0, keepdim=True), None, None
+    elif mode == "robust":
+        quartiles = _quantiles(flat, (0.25, 0.5, 0.75))
+        centre, spread, low, high = quartiles[1], (quartiles[2] - quartiles[0]) / 1.349, -8.0, 8.0
+    elif mode == "minmax":
+        centre = flat.amin(1, keepdim=True)
+        spread, low, high = flat.amax(1, keepdim=True) - centre, None, None
+    else:
+        raise ValueError(f"no normalisation {mode!r}; use none, zscore, robust or minmax.")
+    varies = spread > eps * centre.abs()
+    scaled = torch.where(varies, (flat - centre) / torch.where(varies, spread, 1.0), 0.0)
+    return (scaled if low is None else scaled.clamp(low, high)).view_as(x)
+
+
+def is_constant(x: torch.Tensor) -> torch.Tensor:
+    """Which patterns hold one value only, as stored: `(B, C, ...) -> (B,)`. Backgrounds would print a shape on them."""
+    flat = x.flatten(1)
+    return flat.amax(1) == flat.amin(1)
+
+
+def _quantiles(flat: torch.Tensor, shares: tuple[float, ...]) -> list[torch.Tensor]:
+    """Order statistics of each row by one sort, `(B, D) -> (B, 1)` each; nearest rank."""
+    ordered = flat.sort(1).values
+    last = flat.shape[1] - 1
+    return [ordered[:, round(share * last), None] for share in shares]
+
+
+def _smoothing(size: int, std: float, like: torch.Tensor) -> torch.Tensor:
+    """Rows of normalised Gaussian weights, `(size, size)`: a smoothing along one axis as a matrix."""
+    position = torch.arange(size, dtype=torch.float64)
+    weights = torch.exp(-0.5 * ((position[:, None] - position) / std) ** 2)
+    return (weights / weights.sum(1, keepdim=True)).to(like)
+
+
+def apply(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
+    """All steps of the configuration on patterns `(B, C, ...)` of any dtype; float32, never in reduced precision."""
+    with torch.autocast(x.device.type, enabled=False):
+        seen = remove_static(x, background, config.static_background)
+        if config.dynamic_background > 0:
+            seen = seen - dynamic_background(seen, config.dynamic_background)
+        seen = normalise(seen, config.normalise)
+        return torch.where(is_constant(x).view(-1, *[1] * (x.ndim - 1)), 0.0, seen)
+
+
+class Preprocess(nn.Module):
+    """`apply` with its static background, as the first part of a trained model: saved and moved with the weights."""
+
+    background: torch.Tensor
+
+    def __init__(self, config: PreprocessConfig, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("background", torch.ones(input_shape))
+
+    def fit(self, batches: Iterable[torch.Tensor]) -> None:
+        """Take the mean pattern of the batches `(B, C, ...)` as the static background."""
+        total, count = torch.zeros(self.background.shape, dtype=torch.float64), 0
+        for batch in batches:
+            total += batch.float().sum(0).cpu()
+            count += len(batch)
+        self.background.copy_((total / max(count, 1)).to(self.background))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Patterns as they are stored -> as the network sees them, `(B, C, ...)`."""
+        return apply(x, self.background, self.config)
+
+
+def preprocess(
+    patterns: xr.DataArray,
+    config: PreprocessConfig | None = None,
+    *,
+    background: np.ndarray | xr.DataArray | None = None,
+) -> xr.DataArray:
+    """The same steps on a DataArray of patterns, float32; lazy where the patterns are.
+
+    background: static background over the signal dims; by default the mean over all patterns, which is computed.
+    Raises SchemaError for an array that does not say which dims are signal.
+    """
+    settings = config or PreprocessConfig()
+    if SIGNAL_DIMS not in patterns.attrs:
+        raise SchemaError(f"the array lacks the attribute {SIGNAL_DIMS!r}; pass the `patterns` of a store or source.")
+    signal = tuple(patterns.attrs[SIGNAL_DIMS])
+    if background is None:
+        lead = [dim for dim in patterns.dims if dim not in signal]
+        background = patterns.mean(lead, dtype="float64").transpose(*signal).values
+    still = torch.from_numpy(np.array(background, np.float32))
+
+    def kernel(block: np.ndarray) -> np.ndarray:
+        shape = still.shape if still.ndim > 2 else (1, *still.shape)
+        flat = torch.from_numpy(np.ascontiguousarray(block)).reshape(-1, *shape)
+        return apply(flat, still.reshape(shape), settings).numpy().reshape(block.shape)
+
+    whole = patterns.chunk(dict.fromkeys(signal, -1)) if patterns.chunks else patterns
+    seen: Any = xr.apply_ufunc(
+        kernel,
+        whole,
+        input_core_dims=[signal],
+        output_core_dims=[signal],
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        keep_attrs=False,
+    )
+    kept = {key: patterns.attrs[key] for key in (NAVIGATION_DIMS, SIGNAL_DIMS) if key in patterns.attrs}
+    attrs = kept | {"long_name": "preprocessed pattern", "units": "1", "preprocess": settings.to_attrs()}
+    result: xr.DataArray = seen.transpose(*patterns.dims).rename("preprocessed").assign_attrs(attrs)
+    return result

@@ -1,0 +1,140 @@
+"""What a report is made of, read once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.association import associate, current_table, run_latents, targets_of
+from vaearr.config import ReportConfig
+from vaearr.errors import VaearrError
+from vaearr.plots.common import holoviews, unit
+from vaearr.plots.scatter import is_plain_scan
+
+
+class LeftOut(Exception):
+    """Why a part of the report cannot be made."""
+
+
+@dataclass
+class Facts:
+    """What a report is made of, read once; maps are in memory."""
+
+    store: Path
+    name: str
+    run: str
+    ds: xr.Dataset  # one plane of the scan: patterns lazy, maps and latents loaded
+    plane: str  # which plane, in words; "" if the scan is one
+    roi: xr.DataArray | None
+    latents: xr.DataArray
+    table: xr.DataArray | None
+    no_table: str
+    history: xr.Dataset | None
+    health: xr.Dataset | None
+    manifest: dict[str, Any]
+    description: dict[str, Any]
+    n_roi: int
+    n_grid: int
+    versions: dict[str, str]
+    created: str
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about the latent space that the training left."""
+        return [] if self.health is None else [str(w) for w in self.health.attrs.get("warnings", [])]
+
+    @property
+    def latent_dim(self) -> str:
+        """The run's latent dimension."""
+        return n.run_name(n.LATENT, self.run)
+
+    def need_plane(self) -> None:
+        """Raise LeftOut unless there are maps to draw."""
+        if not is_plain_scan(self.ds):
+            raise LeftOut("the samples are a collection, not scan points on a grid, so there is no map to draw.")
+
+
+def gather(store: str | Path, settings: ReportConfig) -> Facts:
+    """Read what the report needs. Raises NoInputError for a run that is not there or not encoded."""
+    from vaearr.store import has_table, open_store, open_table, run_manifest
+
+    holoviews()  # before any work: say what is not installed
+    manifest = run_manifest(store, settings.run)
+    ds = open_store(store)
+    latents = run_latents(ds, settings.run)
+    roi_name, latent_dim = n.run_name(n.ROI, settings.run), n.run_name(n.LATENT, settings.run)
+    roi = ds[roi_name].load() if roi_name in ds else None
+    table, no_table = _table(store, ds, settings.run, latents, roi)
+    tables = {
+        name: open_table(store, settings.run, name) if has_table(store, settings.run, name) else None
+        for name in (n.HISTORY, n.HEALTH)
+    }
+    plane, words = _plane(ds)
+    keep = [n.PATTERNS, latents.name, roi_name, n.BC, n.ELEMENTS, n.PHASE]
+    shown = plane[[name for name in keep if name in plane]]
+    shown = shown.assign({name: shown[name].load() for name in shown.data_vars if name != n.PATTERNS})
+    return Facts(
+        store=Path(store), name=_source(ds, Path(store)), run=settings.run, ds=shown, plane=words,
+        roi=shown.get(roi_name), latents=shown[latents.name], table=table,
+        no_table=no_table, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest,
+        description=schema.describe(ds),
+        n_roi=int((np.isfinite(latents).any(latent_dim) if roi is None else roi).sum()),
+        n_grid=int(np.prod(schema.navigation_shape(ds))), versions=_versions(),
+        created=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    )  # fmt: skip
+
+
+def _table(
+    store: str | Path, ds: xr.Dataset, run: str, latents: xr.DataArray, roi: xr.DataArray | None
+) -> tuple[xr.DataArray | None, str]:
+    """The stored table if it is up to date, else one made now; or why there is none."""
+    table = current_table(store, ds, run)
+    if table is None:
+        try:
+            table = associate(latents, targets_of(ds), roi=roi)
+        except VaearrError as reason:
+            return None, str(reason)
+    return (table if "target" in table.dims else table.expand_dims("target", -1)), ""
+
+
+def _plane(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
+    """The middle plane of a volume."""
+    dims = schema.navigation_dims(ds)
+    if not schema.is_scan(ds) or len(dims) < 3:
+        return ds, ""
+    middle = {dim: ds.sizes[dim] // 2 for dim in dims[:-2]}
+    plane = ds.isel(middle)
+    plane[n.PATTERNS].attrs[n.NAVIGATION_DIMS] = list(dims[-2:])
+    words = ", ".join(f"{dim} = {float(ds[dim][i]):g} {unit(ds[dim].attrs)}".strip() for dim, i in middle.items())
+    return plane.drop_vars(list(middle)), words
+
+
+def _source(ds: xr.Dataset, store: Path) -> str:
+    given = ds.attrs.get(n.PROVENANCE)
+    source = given.get("source") if isinstance(given, dict) else None
+    file = source.get("file") if isinstance(source, dict) else None
+    return Path(str(file)).name if file else store.name
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("vaearr", "xarray", "zarr", "numpy", "scipy", "torch", "holoviews", "hvplot", "bokeh", "matplotlib"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def labels_and_n(table: xr.DataArray) -> tuple[list[str], list[int]]:
+    """Targets of a table and their numbers of points."""
+    return [str(t) for t in np.atleast_1d(table["target"].values)], [int(k) for k in np.atleast_1d(table["n"].values)]

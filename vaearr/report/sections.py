@@ -1,0 +1,295 @@
+"""The parts of a report: what was found, in words, figures and captions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.association import ranking
+from vaearr.plots import association_heatmap, health_bars, loss_curves, map_scatter, static
+from vaearr.plots.common import holoviews, unit
+from vaearr.plots.explorer import explorer
+from vaearr.plots.maps import latent_map, side_map_list
+from vaearr.plots.page import Section
+from vaearr.report.facts import Facts, LeftOut, labels_and_n
+
+HEADINGS = {
+    "overview": "Overview of the scan",
+    "maps": "Latent maps beside side maps",
+    "linked": "Strongest latents, map and scatter linked",
+    "association": "Association of latents and side maps",
+    "training": "Training",
+    "health": "Health of the latent space",
+    "reconstructions": "Reconstructions",
+}
+MOST_PAIRS, PAIR_POINTS, ALL_PAIR_POINTS = 6, 20_000, 60_000
+SHEET_MAPS = 64
+
+
+def _extent(facts: Facts) -> str:
+    spans = [
+        f"{dim} from {low:g} to {high:g} {unit({'units': units})}".strip()
+        for dim, (low, high, units) in facts.description["extent"].items()
+    ]
+    return f" ({', '.join(spans)})" if spans else ""
+
+
+def introduction(facts: Facts) -> Section:
+    """The head of the page in words."""
+    section = Section("top", "")
+    d, manifest = facts.description, facts.manifest
+    grid = " × ".join(f"{size} ({dim})" for dim, size in d["grid"].items())
+    pattern = " × ".join(str(size) for size in d["pattern"].values())
+    section.say(
+        f"Data: {facts.name}, {grid} scan points{_extent(facts)}, each a pattern of {pattern} pixels ({d['dtype']})."
+        if d["kind"] == "scan"
+        else f"Data: {facts.name}, {grid} samples of {pattern} values ({d['dtype']})."
+    )
+    config = manifest.get("config") or {}
+    model = config.get("model") or {}
+    section.say(
+        f"Region of interest: {facts.n_roi:,} of {facts.n_grid:,} points ({facts.n_roi / facts.n_grid:.1%})"
+        f"{_roi_words(manifest.get('roi'))}. Points outside are grey in the latent maps."
+    )
+    size = facts.latents.sizes[facts.latent_dim]
+    epochs = f", {manifest['epochs_run']} epochs" if "epochs_run" in manifest else ""
+    section.say(
+        f"Run “{facts.run}”: model {model.get('name', 'unknown')} with {size} latent dimensions{epochs}, trained "
+        f"{manifest.get('time', 'at an unknown time')}. Latents are posterior means, without unit."
+    )
+    section.say(f"Report of {facts.created}, vaearr {facts.versions.get('vaearr', '')}, store {facts.store.name}.")
+    if facts.plane:
+        section.say(f"Maps show the plane {facts.plane}; associations are over the whole volume.")
+    for warning in facts.warnings:
+        section.say(f"Warning: {warning}", "note")
+    if facts.health is not None and not facts.warnings:
+        active = int(facts.health["is_active"].sum())
+        section.say(f"No sign of posterior collapse: {active} of {size} latent dimensions are in use.", "note good")
+    return section
+
+
+def _roi_words(config: Any) -> str:
+    given = {key: v for key, v in config.items() if v is not None} if isinstance(config, dict) else {}
+    boxes = [f"{v[0]:g} ≤ {key} < {v[1]:g}" for key, v in given.items() if key in n.SCAN_DIMS]
+    words = boxes + ([f"where {given['where']}"] if "where" in given else [])
+    return f": {', '.join(words)}" if words else ""
+
+
+def overview(facts: Facts, figures: dict[str, Any]) -> Section:
+    """Band contrast, elements, phase."""
+    facts.need_plane()
+    section = Section("overview", HEADINGS["overview"])
+    figures["side_maps"] = static.side_sheet(facts.ds, roi=facts.roi)
+    section.picture(figures["side_maps"], "band contrast, element and phase maps")
+    section.caption(
+        "Side maps in scan coordinates, with units in the headings. Colours run from the 1 % to the 99 % percentile of "
+        "each map; grey = not measured or not indexed. The line is the border of the region of interest."
+    )
+    return section
+
+
+def latents_by_strength(facts: Facts) -> list[int]:
+    """Latents, those with the strongest association (else the largest KL) first."""
+    names = facts.ds[facts.latent_dim].values.tolist() if facts.latent_dim in facts.ds.coords else None
+    known = names if names is not None else list(range(facts.latents.sizes[facts.latent_dim]))
+    if facts.table is not None:
+        strength = np.abs(facts.table.isel(metric=0)).fillna(-1).max("target").values
+    elif facts.health is not None:
+        strength = facts.health["kl"].values
+    else:
+        return list(known)
+    return [known[i] for i in np.argsort(-strength, kind="stable")]
+
+
+def explorer_section(facts: Facts, max_maps: int, figures: dict[str, Any]) -> Section:
+    """All latent maps (or the most telling), selectable, beside the side maps."""
+    facts.need_plane()
+    section = Section("maps", HEADINGS["maps"])
+    order = latents_by_strength(facts)
+    chosen = sorted(order[:max_maps])
+    section.figure(explorer(side_map_list(facts.ds), [latent_map(facts.ds, facts.run, k) for k in chosen], facts.roi))
+    section.caption(
+        "Left: side map, right: latent (posterior mean, no unit), each chosen above the map. Zoom and cross-hair are "
+        "linked. Colours run from the 1 % to the 99 % percentile of the map; values here are rounded to 1/254 of that "
+        "range and cut at its ends, the store holds them in full. Grey = outside the region of interest or missing."
+    )
+    if len(chosen) < len(order):
+        section.say(
+            f"The page holds the {len(chosen)} of {len(order)} latents with the strongest association "
+            "(setting max_maps); all of them are in the store.", "note",
+        )  # fmt: skip
+    figures["latent_maps"] = static.latent_sheet(facts.ds, facts.run, chosen[:SHEET_MAPS])
+    return section
+
+
+def linked(facts: Facts, figures: dict[str, Any]) -> Section:
+    """For each target its strongest latent, map and scatter linked."""
+    facts.need_plane()
+    if facts.table is None:
+        raise LeftOut(facts.no_table)
+    section = Section("linked", HEADINGS["linked"])
+    pairs = strongest_pairs(facts.table)
+    if not pairs:
+        raise LeftOut("no latent has an association with any target (all are constant or missing).")
+    section.say(
+        "Draw a box or a lasso (toolbar) in a scatter or on a map: the same scan points light up in orange on the "
+        "other side. A double click ends the selection."
+    )
+    most = min(PAIR_POINTS, ALL_PAIR_POINTS // len(pairs))
+    for target, latent in pairs:
+        section.blocks.append("<h3></h3>")
+        section.figure(_render(map_scatter(facts.ds, facts.run, latent, target, roi=facts.roi, most_points=most)))
+        figures[f"latent_{latent}_against_{_slug(target)}"] = static.latent_target(
+            facts.ds, facts.run, latent, target, roi=facts.roi
+        )
+    metric = str(facts.table["metric"].values[0])
+    section.caption(
+        f"For each target the latent with the largest |{metric}|, as a map (no unit) and against the target. r is "
+        f"Pearson's, over all n points of the region; a scatter shows at most {most:,} of them, drawn at random "
+        "(seed 0). For a phase the scatter is against band contrast, points of that phase in orange."
+    )
+    return section
+
+
+def strongest_pairs(table: xr.DataArray, most: int = MOST_PAIRS) -> list[tuple[str, int]]:
+    """(target, latent) of the strongest association of each target: BC first, one phase only, at most `most`."""
+    metric = str(table["metric"].values[0])
+    found = []
+    for target in labels_and_n(table)[0]:
+        best = ranking(table, metric, target, top=1)
+        if best.sizes["rank"]:
+            found.append((target, int(best[n.LATENT][0]), abs(float(best["value"][0]))))
+    found.sort(key=lambda item: (item[0] != n.BC, -item[2]))
+    pairs, phase_seen = [], False
+    for target, latent, _ in found:
+        if target.startswith(f"{n.PHASE}: "):
+            if phase_seen:  # of two phases one is the mirror image of the other
+                continue
+            phase_seen = True
+        pairs.append((target, latent))
+    return pairs[:most]
+
+
+def association(facts: Facts, figures: dict[str, Any]) -> Section:
+    """Heat map and ranking table."""
+    if facts.table is None:
+        raise LeftOut(facts.no_table)
+    section = Section("association", HEADINGS["association"])
+    table = facts.table
+    for metric in map(str, table["metric"].values):
+        section.figure(_render(association_heatmap(table, metric)))
+        figures[f"association_{metric}"] = static.association_sheet(table, metric)
+    labels, counts = labels_and_n(table)
+    about = table.attrs.get("metrics", {})
+    section.caption(
+        "Rows are side maps, columns latents; values have no unit, grey = no value. "
+        + " ".join(f"{name}: {item['formula']} ({item['reference']})." for name, item in about.items())
+        + " No value is a proof of a cause: neighbouring scan points are not independent."
+    )
+    rows = []
+    for target, count in zip(labels, counts, strict=True):
+        row: list[object] = [target, count]
+        for metric in map(str, table["metric"].values):
+            best = ranking(table, metric, target, top=3)
+            row.append(", ".join(
+                f"{latent} ({value:+.2f}{', tied' if tied else ''})"
+                for latent, value, tied in zip(best[n.LATENT].values, best["value"].values, best["is_tied"].values,
+                                               strict=True)
+            ) or "no value")  # fmt: skip
+        rows.append(row)
+    section.table(["target", "n", *(f"strongest latents, {m}" for m in map(str, table["metric"].values))], rows)
+    section.caption("The three strongest latents of each target, by absolute value; n = finite scan points.")
+    return section
+
+
+def training(facts: Facts, figures: dict[str, Any]) -> Section:
+    """Loss curves."""
+    if facts.history is None:
+        raise LeftOut("the run has no training history.")
+    section = Section("training", HEADINGS["training"])
+    section.figure(_render(loss_curves(facts.history)))
+    figures["loss_curves"] = static.loss_sheet(facts.history)
+    best = facts.manifest.get("best_epoch")
+    note = f" The weights are those of epoch {best} of the axis." if best is not None else ""
+    section.caption(
+        "Loss = reconstruction NLL + beta × KL, in nats per sample, lower is better; NLL is summed over the pixels of "
+        f"a pattern, KL over the latents. Validation points were never trained on.{note}"
+    )
+    return section
+
+
+def health(facts: Facts, figures: dict[str, Any]) -> Section:
+    """KL of each latent, as bars and table."""
+    if facts.health is None:
+        raise LeftOut("the run has no table of latent health.")
+    section = Section("health", HEADINGS["health"])
+    found = facts.health
+    section.figure(_render(health_bars(found)))
+    figures["latent_health"] = static.health_sheet(found)
+    explained = found.attrs.get("explained_variance")
+    share = f" The reconstruction explains {float(explained):.1%} of the patterns' variance." if explained else ""
+    section.caption(
+        "Kullback-Leibler divergence of each latent from the prior, in nats per sample. A latent near 0 "
+        f"carries nothing about the pattern (grey).{share}"
+    )
+    rows = [
+        [int(k), float(kl), float(variance), "in use" if on else "unused"]
+        for k, kl, variance, on in zip(
+            found[n.LATENT].values, found["kl"].values, found["mean_variance"].values, found["is_active"].values,
+            strict=True,
+        )
+    ]  # fmt: skip
+    section.table(["latent", "KL (nats)", "variance of the posterior mean", "state"], rows)
+    return section
+
+
+def reconstructions(
+    facts: Facts, samples: xr.Dataset | Callable[[], xr.Dataset] | None, figures: dict[str, Any]
+) -> Section:
+    """Patterns, reconstructions, residuals."""
+    if samples is None:
+        try:
+            from vaearr.latents import reconstruct
+        except ImportError as reason:
+            raise LeftOut(f"the model cannot be run here ({reason}).") from None
+        samples = reconstruct(facts.store, run=facts.run)
+    elif callable(samples):
+        samples = samples()
+    section = Section("reconstructions", HEADINGS["reconstructions"])
+    figures["reconstructions"] = static.reconstruction_sheet(samples)
+    section.picture(figures["reconstructions"], "patterns, their reconstructions and residuals", dpi=170)
+    section.caption(
+        "Scan points by coordinate. Top: pattern as the network sees it (after preprocessing); middle: decoded "
+        "posterior mean, same grey scale (1–99 % of both); bottom: reconstruction − original, blue negative, red "
+        "positive, a scale of the same width centred at 0."
+    )
+    return section
+
+
+def provenance(facts: Facts) -> Section:
+    """Settings and origins, folded."""
+    section = Section("provenance", "Parameters and provenance")
+    section.folded("Training parameters", _pretty(facts.manifest.get("config")))
+    section.folded("Run", _pretty({k: v for k, v in facts.manifest.items() if k != "config"}))
+    section.folded("Latents", _pretty(facts.latents.attrs))
+    section.folded("Dataset", _pretty(facts.ds.attrs))
+    section.folded("Versions of this report", _pretty(facts.versions))
+    return section
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, default=str, ensure_ascii=False)
+
+
+def _render(element: Any) -> Any:
+    hv = holoviews()
+    return hv.render(element, backend="bokeh")
+
+
+def _slug(label: str) -> str:
+    return "".join(c if c.isalnum() and c.isascii() else "_" for c in label).strip("_") or "target"

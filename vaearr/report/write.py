@@ -1,0 +1,185 @@
+"""A run as one self-contained HTML page, its main views as PNG, its numbers as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.association import ranking
+from vaearr.config import ReportConfig
+from vaearr.errors import DataError, ExistsError, NoInputError, WriteError
+from vaearr.plots.page import Section, page, png
+from vaearr.report import sections as parts
+from vaearr.report.facts import Facts, LeftOut, gather, labels_and_n
+
+GENERATOR = "vaearr report"
+PNG_DPI = 300
+Samples = xr.Dataset | Callable[[], xr.Dataset]
+
+
+def report(
+    store: str | Path,
+    *,
+    config: ReportConfig | None = None,
+    run: str | None = None,
+    out: str | Path | None = None,
+    samples: Samples | None = None,
+) -> Path:
+    """Write the report of a run: `index.html` (works offline), `png/` and `report.json`. Returns the page's path.
+
+    Parameters
+    ----------
+    config
+        Settings; `run` and `out` replace single ones.
+    out
+        Folder of the report, by default `<store without .zarr>.reports/<run>`. A report that lies there is replaced
+        in one rename; a folder with anything else in it is refused (ExistsError).
+    samples
+        Patterns and reconstructions to show (`input`, `reconstruction` over `sample, dy, dx`), or a function that
+        makes them; by default the run's own model reconstructs a few scan points.
+    """
+    settings = (config or ReportConfig()).replace(run=run, out=out)
+    facts = gather(store, settings)
+    folder = _place(Path(store), settings)
+    sections, figures, left_out = _sections(facts, settings, samples)
+    introduction = parts.introduction(facts)
+    provenance = parts.provenance(facts)
+    heading = f"Latents of run “{settings.run}” of {facts.name}"
+    record = _record(facts, settings, folder, figures, left_out)
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        shutil.rmtree(staged, ignore_errors=True)
+        (staged / "png").mkdir(parents=True)
+        for name, figure in figures.items():
+            (staged / "png" / f"{name}.png").write_bytes(png(figure, PNG_DPI))
+        (staged / "report.json").write_text(json.dumps(_plain(record), indent=2, ensure_ascii=False), encoding="utf-8")
+        text = page(heading, introduction, [*sections, provenance])
+        (staged / "index.html").write_text(text, encoding="utf-8", errors="replace")
+        _publish(staged, folder)
+    except OSError as error:
+        raise WriteError(f"the report cannot be written to {folder}: {error}.") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return folder / "index.html"
+
+
+def _place(store: Path, settings: ReportConfig) -> Path:
+    """Where the report goes. Raises ExistsError where something else lies."""
+    store = store.expanduser()
+    folder = settings.out or store.with_name(f"{store.name.removesuffix('.zarr')}.reports") / settings.run
+    folder = folder.expanduser()
+    if folder.is_dir() and (not any(folder.iterdir()) or _is_report(folder)):
+        return folder
+    if folder.exists() or folder.is_symlink():
+        raise ExistsError(f"{folder} is there and is not a report of vaearr; name another folder with out='…' (--out).")
+    return folder
+
+
+def _is_report(folder: Path) -> bool:
+    try:
+        found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("generator") == GENERATOR
+
+
+def _publish(staged: Path, folder: Path) -> None:
+    """Rename the finished report in; the one before goes after that."""
+    before = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        os.rename(folder, before)
+    os.rename(staged, folder)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _sections(
+    facts: Facts, settings: ReportConfig, samples: Samples | None
+) -> tuple[list[Section], dict[str, Any], dict[str, str]]:
+    """The parts of the page, the figures for `png/`, and why parts are left out."""
+    figures: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    sections: list[Section] = []
+    makers: list[tuple[str, Callable[[], Section]]] = [
+        ("overview", lambda: parts.overview(facts, figures)),
+        ("maps", lambda: parts.explorer_section(facts, settings.max_maps, figures)),
+        ("linked", lambda: parts.linked(facts, figures)),
+        ("association", lambda: parts.association(facts, figures)),
+        ("training", lambda: parts.training(facts, figures)),
+        ("health", lambda: parts.health(facts, figures)),
+        ("reconstructions", lambda: parts.reconstructions(facts, samples, figures)),
+    ]
+    for name, make in makers:
+        try:
+            sections.append(make())
+        except (NoInputError, DataError, LeftOut) as reason:
+            section = Section(name, parts.HEADINGS[name])
+            section.say(f"Left out: {reason}")
+            sections.append(section)
+            left_out[name] = str(reason)
+    return sections, figures, left_out
+
+
+def _record(
+    facts: Facts, settings: ReportConfig, folder: Path, figures: dict[str, Any], left_out: dict[str, str]
+) -> dict[str, Any]:
+    """Everything of the page that is a number or a name, for other programs."""
+    table = facts.table
+    return {
+        "generator": GENERATOR,
+        "format": 1,
+        "created": facts.created,
+        "run": settings.run,
+        "store": os.path.relpath(facts.store, folder),
+        "page": "index.html",
+        "png": {name: f"png/{name}.png" for name in figures},
+        "left_out": left_out,
+        "warnings": facts.warnings,
+        "report_parameters": {key: v for key, v in settings.to_attrs().items() if key != "out"},
+        "training_parameters": facts.manifest.get("config"),
+        "versions": facts.versions,
+        "grid": facts.description["grid"],
+        "extent": facts.description["extent"],
+        "pattern": facts.description["pattern"],
+        "roi": {"n_points": facts.n_roi, "n_grid": facts.n_grid, "config": facts.manifest.get("roi")},
+        "n": {} if table is None else {str(t): int(k) for t, k in zip(*labels_and_n(table), strict=True)},
+        "rankings": {} if table is None else _rankings(table),
+        "health": None if facts.health is None else facts.health.to_dict(),
+        "history": None if facts.history is None else facts.history.to_dict(),
+        "provenance": {
+            "dataset": facts.ds.attrs,
+            "run": facts.manifest,
+            "latents": facts.latents.attrs.get(n.PROVENANCE),
+        },
+    }
+
+
+def _rankings(table: xr.DataArray) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for metric in map(str, table["metric"].values):
+        found[metric] = {}
+        for target in labels_and_n(table)[0]:
+            ranked = ranking(table, metric, target if "target" in table.dims else None)
+            found[metric][target] = ranked.to_dataframe().to_dict("records")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """As JSON: NaN becomes null, arrays lists, anything unknown its text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -22,7 +22,7 @@ LAYERS = [
     {"store"},
     {"ingest", "info"},
     {"preprocess", "device", "objectives", "models"},
-    {"batches", "artifacts"},
+    {"batching", "artifacts"},
     {"quality", "training"},
     {"runs"},
     {"latents"},

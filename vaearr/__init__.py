@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaearr.association import associate
-    from vaearr.batches import batches
+    from vaearr.batching import batches
     from vaearr.grid import roi, to_grid, to_samples
     from vaearr.ingest import ingest
     from vaearr.latents import encode, load_model, reconstruct
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "associate": "vaearr.association",
-    "batches": "vaearr.batches",
+    "batches": "vaearr.batching",
     "encode": "vaearr.latents",
     "ingest": "vaearr.ingest",
     "load_model": "vaearr.latents",

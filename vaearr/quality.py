@@ -11,7 +11,7 @@ from vaearr import names as n
 
 if TYPE_CHECKING:
     from vaearr.artifacts import TrainedModel
-    from vaearr.batches import PatternBatches
+    from vaearr.batching import PatternBatches
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, section 5.1
 FEW = 0.5

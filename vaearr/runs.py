@@ -131,7 +131,7 @@ def _train_into(
     on_epoch: Callable[[int, dict[str, float]], None] | None,
 ) -> tuple[xr.Dataset, xr.Dataset, dict[str, Any]]:
     from vaearr.artifacts import TrainedModel, save_model
-    from vaearr.batches import PatternBatches, batches
+    from vaearr.batching import PatternBatches, batches
     from vaearr.device import pick_device, pick_precision
     from vaearr.quality import latent_health
     from vaearr.training import fit, seeded

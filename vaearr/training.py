@@ -19,7 +19,7 @@ from torch import nn
 
 from vaearr import names as n
 from vaearr.artifacts import TrainedModel, load_weights, save_weights
-from vaearr.batches import PatternBatches
+from vaearr.batching import PatternBatches
 from vaearr.config import ObjectiveConfig, TrainConfig
 from vaearr.device import autocast, pick_precision
 from vaearr.errors import TrainingError

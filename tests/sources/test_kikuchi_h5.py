@@ -351,8 +351,7 @@ def test_flipped_bytes_never_end_in_another_error(tmp_path: Path, libver: str) -
                 ds.patterns.values  # noqa: B018
             outcomes.append("read")
         except VaearrError as error:
-            assert "\n" not in str(error)
-            outcomes.append("refused")
+            outcomes.append("several lines" if "\n" in str(error) else "refused")
     assert set(outcomes) == {"read", "refused"}
 
 

@@ -100,11 +100,12 @@ def explorer(sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi
     """Side map and latent beside each other as a bokeh layout, each with a selector; zoom and cross-hair are linked."""
     holoviews()
     from bokeh.layouts import row
-    from bokeh.models import CrosshairTool, Span
+    from bokeh.models import CrosshairTool
+    from bokeh.models.annotations import Span
 
     panels = [_panel(maps, heading, roi) for maps, heading in ((sides, "side map"), (latents, "latent")) if len(maps)]
     figures = [figure for _, figure in panels]
-    spans = [Span(dimension=dim, line_dash="dotted", line_width=1) for dim in ("width", "height")]
+    spans = tuple(Span(dimension=dim, line_dash="dotted", line_width=1) for dim in ("width", "height"))
     for figure in figures:
         figure.x_range, figure.y_range = figures[0].x_range, figures[0].y_range
         figure.add_tools(CrosshairTool(overlay=spans))
@@ -113,7 +114,9 @@ def explorer(sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi
 
 def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None) -> tuple[Any, Any]:
     from bokeh.layouts import column
-    from bokeh.models import BasicTicker, ColorBar, ColumnDataSource, CustomJS, FixedTicker, LinearColorMapper, Select
+    from bokeh.models import BasicTicker, ColumnDataSource, CustomJS, FixedTicker, LinearColorMapper
+    from bokeh.models.annotations import ColorBar
+    from bokeh.models.widgets import Select
     from bokeh.palettes import Viridis256
 
     packed = [pack(da) for da in maps]

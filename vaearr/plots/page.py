@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vaearr.plots.static import journal_style
@@ -51,9 +52,7 @@ class Section:
 
     def say(self, sentence: str, style: str = "") -> None:
         """A paragraph of plain text."""
-        self.blocks.append(
-            f'<p class="{style}">{html.escape(sentence)}</p>' if style else f"<p>{html.escape(sentence)}</p>"
-        )
+        self.blocks.append(f'<p class="{style}">{_safe(sentence)}</p>' if style else f"<p>{_safe(sentence)}</p>")
 
     def caption(self, sentence: str) -> None:
         """What the figure before shows, and in which units."""
@@ -70,7 +69,7 @@ class Section:
         data = base64.b64encode(png(figure, dpi)).decode("ascii")
         width = round(figure.get_figwidth() * 150)
         self.blocks.append(
-            f'<div class="figure"><img src="data:image/png;base64,{data}" alt="{html.escape(alt, quote=True)}" '
+            f'<div class="figure"><img src="data:image/png;base64,{data}" alt="{_safe(alt)}" '
             f'style="width:{width}px"></div>'
         )
 
@@ -78,11 +77,9 @@ class Section:
         """A table; numbers to the right."""
         numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
         kinds = [' class="number"' if yes and rows else "" for yes in numeric]
-        top = "".join(f"<th{kind}>{html.escape(name)}</th>" for name, kind in zip(head, kinds, strict=True))
+        top = "".join(f"<th{kind}>{_safe(name)}</th>" for name, kind in zip(head, kinds, strict=True))
         body = "".join(
-            "<tr>"
-            + "".join(f"<td{k}>{html.escape(_number(v))}</td>" for v, k in zip(row, kinds, strict=True))
-            + "</tr>"
+            "<tr>" + "".join(f"<td{k}>{_safe(_number(v))}</td>" for v, k in zip(row, kinds, strict=True)) + "</tr>"
             for row in rows
         )
         self.blocks.append(
@@ -91,9 +88,12 @@ class Section:
 
     def folded(self, summary: str, content: str) -> None:
         """Preformatted text that opens on a click."""
-        self.blocks.append(
-            f"<details><summary>{html.escape(summary)}</summary><pre>{html.escape(content)}</pre></details>"
-        )
+        self.blocks.append(f"<details><summary>{_safe(summary)}</summary><pre>{_safe(content)}</pre></details>")
+
+
+def _safe(text: str) -> str:
+    """Text that HTML shows as it is."""
+    return html.escape(text.replace("\x00", ""), quote=True)
 
 
 def _number(value: object) -> str:
@@ -114,23 +114,31 @@ def png(figure: Any, dpi: int) -> bytes:
 def page(heading: str, introduction: Section, sections: Sequence[Section]) -> str:
     """The page as text. It loads nothing: style, BokehJS, data and pictures are within."""
     from bokeh.embed import components
-    from bokeh.resources import Resources
 
     everything = [introduction, *sections]
     models = {key: _tame(model) for section in everything for key, model in section.figures.items()}
     script, divs = components(models) if models else ("", {})
-    library = Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render_js() if models else ""
-    links = "".join(f'<a href="#{s.name}">{html.escape(s.heading)}</a>' for s in sections)
+    library = _library() if models else ""
+    links = "".join(f'<a href="#{s.name}">{_safe(s.heading)}</a>' for s in sections)
     parts = [
-        f"<header><h1>{html.escape(heading)}</h1>{_body(introduction, divs)}<nav>{links}</nav></header>",
-        *(f'<section id="{s.name}"><h2>{html.escape(s.heading)}</h2>{_body(s, divs)}</section>' for s in sections),
+        f"<header><h1>{_safe(heading)}</h1>{_body(introduction, divs)}<nav>{links}</nav></header>",
+        *(f'<section id="{s.name}"><h2>{_safe(s.heading)}</h2>{_body(s, divs)}</section>' for s in sections),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<link rel="icon" href="data:,">\n<title>{html.escape(heading)}</title>\n<style>{_STYLE}</style>\n{library}\n'
+        f'<link rel="icon" href="data:,">\n<title>{_safe(heading)}</title>\n<style>{_STYLE}</style>\n{library}\n'
         f"</head>\n<body>\n<main>\n{''.join(parts)}\n</main>\n{script}\n</body>\n</html>\n"
     )
+
+
+def _library() -> str:
+    """BokehJS itself. Not by `bokeh.resources`: panel, which hvplot brings, adds scripts from elsewhere there."""
+    from bokeh.settings import settings
+
+    folder = Path(settings.bokehjs_path()) / "js"
+    texts = [(folder / f"{name}.min.js").read_text(encoding="utf-8") for name in ("bokeh", "bokeh-widgets")]
+    return "\n".join("<script>\n" + text.replace("</script", "<\\/script") + "\n</script>" for text in texts)
 
 
 def _body(section: Section, divs: dict[str, str]) -> str:

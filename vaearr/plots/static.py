@@ -133,7 +133,7 @@ def _draw_outline(axes: Any, roi: xr.DataArray) -> None:
 
     segments = roi_outline(roi).reshape(-1, 2, 2)
     for color, width in (("white", 1.2), ("black", 0.6)):
-        axes.add_collection(LineCollection(segments, colors=color, linewidths=width, capstyle="projecting"))
+        axes.add_collection(LineCollection(list(segments), colors=color, linewidths=width, capstyle="projecting"))
 
 
 def scale_bar(axes: Any, length_axis: xr.DataArray) -> None:

@@ -85,7 +85,7 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
         roi=shown.get(roi_name), latents=shown[latents.name], table=table,
         no_table=no_table, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest,
         description=schema.describe(ds),
-        n_roi=int((np.isfinite(latents).any(latent_dim) if roi is None else roi).sum()),
+        n_roi=int((latents.notnull().any(latent_dim) if roi is None else roi).sum()),
         n_grid=int(np.prod(schema.navigation_shape(ds))), versions=_versions(),
         created=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     )  # fmt: skip

@@ -98,7 +98,7 @@ def latents_by_strength(facts: Facts) -> list[int]:
     names = facts.ds[facts.latent_dim].values.tolist() if facts.latent_dim in facts.ds.coords else None
     known = names if names is not None else list(range(facts.latents.sizes[facts.latent_dim]))
     if facts.table is not None:
-        strength = np.abs(facts.table.isel(metric=0)).fillna(-1).max("target").values
+        strength = abs(facts.table.isel(metric=0)).fillna(-1).max("target").values
     elif facts.health is not None:
         strength = facts.health["kl"].values
     else:
@@ -142,7 +142,6 @@ def linked(facts: Facts, figures: dict[str, Any]) -> Section:
     )
     most = min(PAIR_POINTS, ALL_PAIR_POINTS // len(pairs))
     for target, latent in pairs:
-        section.blocks.append("<h3></h3>")
         section.figure(_render(map_scatter(facts.ds, facts.run, latent, target, roi=facts.roi, most_points=most)))
         figures[f"latent_{latent}_against_{_slug(target)}"] = static.latent_target(
             facts.ds, facts.run, latent, target, roi=facts.roi

@@ -162,8 +162,8 @@ def _record(
     }
 
 
-def _rankings(table: xr.DataArray) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+def _rankings(table: xr.DataArray) -> dict[str, dict[str, list[dict[Any, Any]]]]:
+    found: dict[str, dict[str, list[dict[Any, Any]]]] = {}
     for metric in map(str, table["metric"].values):
         found[metric] = {}
         for target in labels_and_n(table)[0]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vaearr import grid
 from vaearr import names as n
-from vaearr.batches import batches, plan_batches, plan_buffers
+from vaearr.batching import batches, plan_batches, plan_buffers
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, UsageError
 from vaearr.store import create_store, open_store

@@ -10,10 +10,11 @@ import torch
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from vaearr import grid
 from vaearr import names as n
-from vaearr.batching import batches, plan_batches, plan_buffers
+from vaearr.batching import batches, most_similar, neighbour_positions, plan_batches, plan_buffers
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, UsageError
 from vaearr.store import create_store, open_store
@@ -88,21 +89,44 @@ def test_dtype_shape_and_values_are_the_stores(numbered_store: Path) -> None:
     np.testing.assert_array_equal(batch.numpy()[:, 0], flat[_numbers(batch)])
 
 
+@given(arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 7))).filter(lambda m: m.any()))
+def test_neighbours_are_one_step_away(mask: np.ndarray) -> None:
+    points = np.argwhere(mask)
+    near = neighbour_positions(points)
+    for i, row in enumerate(near):
+        found = {tuple(points[j]) for j in row if j >= 0}
+        want = {tuple(p) for p in points if 0 < np.abs(p - points[i]).max() <= 1}
+        assert found == want
+
+
+def test_most_similar_against_correlation() -> None:
+    rng = np.random.default_rng(0)
+    features, points = rng.normal(size=(30, 12)), np.argwhere(np.ones((5, 6), bool))
+    near = neighbour_positions(points)
+    got = most_similar(torch.from_numpy(features), torch.from_numpy(near), chunk=7).numpy()
+    r = np.corrcoef(features)
+    for i, row in enumerate(near):
+        candidates = row[row >= 0]
+        assert got[i] == candidates[r[i, candidates].argmax()]
+    alone = most_similar(torch.ones(1, 3), torch.full((1, 8), -1))
+    assert alone.tolist() == [0]
+
+
 @pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
-def test_neighbours_are_one_step_away_and_inside(numbered_store: Path, memory: float) -> None:
+def test_pairs_stay_inside_the_split_and_near(numbered_store: Path, memory: float) -> None:
     ds = open_store(numbered_store, chunks=None)
-    roi = grid.roi(ds)
-    split = grid.split(roi, SplitConfig(fraction=0.2), seed=0)
+    split = grid.split(grid.roi(ds), SplitConfig(fraction=0.2), seed=0)
     train = (split.values == n.TRAIN).ravel()
-    directions = set()
-    for x, other in batches(ds, batch_size=64, split=split, memory=memory).pairs():
+    n_pairs = n_self = 0
+    for x, other in batches(ds, batch_size=64, split=split, memory=memory).pairs(lambda x: x.float()):
         for a, b in zip(_numbers(x), _numbers(other), strict=True):
-            step = (b // 37 - a // 37, b % 37 - a % 37)
-            assert abs(step[0]) + abs(step[1]) <= 1
+            assert max(abs(b // 37 - a // 37), abs(b % 37 - a % 37)) <= 1
             assert train[a]
             assert train[b]
-            directions.add(step)
-    assert {(0, 1), (1, 0), (0, -1), (-1, 0)} <= directions
+            n_pairs += 1
+            n_self += a == b
+    assert n_pairs == train.sum()
+    assert n_self == 0
 
 
 def test_validation_order_is_fixed(numbered_store: Path) -> None:

@@ -66,10 +66,15 @@ def left(out: Path) -> list[str]:
 
 def test_everything_arrives(scan: Path, out: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    ds = ingest(scan, out / "a.zarr", step=0.5, units="um", say=said.append, progress=True, **side_files(tmp_path))
+    done: list[tuple[int, int]] = []
+    given = side_files(tmp_path)
+    ds = ingest(
+        scan, out / "a.zarr", step=0.5, units="um", say=said.append, progress=lambda i, n: done.append((i, n)), **given
+    )
     schema.validate(ds)
     assert left(out) == ["a.zarr"]
     assert said == []
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
     y, x = np.mgrid[:NY, :NX]
     np.testing.assert_array_equal(ds.patterns.values.reshape(-1, 1, 5, 7), patterns(raster()))
     np.testing.assert_array_equal(ds.BC, x + y)

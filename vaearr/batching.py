@@ -7,12 +7,14 @@ buffer and cut into batches, while the next buffer is read ahead. Each sample co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import xarray as xr
 from torch.utils.data import IterableDataset
 
@@ -22,6 +24,10 @@ from vaearr.errors import RoiError, UsageError
 from vaearr.store.layout import Region, blocks
 
 GIB = 2**30
+SIMILARITY_BATCH = 512
+POOLED_SIDE = 32
+
+View = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def plan_batches(n_samples: int, batch_size: int, rng: np.random.Generator | Non
 class PatternBatches(IterableDataset[torch.Tensor]):
     """Batches of patterns `(B, C, …)` from a Dataset; iterate as often as you like, each time is the next epoch.
 
-    `batches` makes one. `pairs` yields, with each batch, the pattern of one random grid neighbour per sample.
+    `batches` makes one. `pairs` yields, with each batch, the pattern of each sample's most similar grid neighbour.
     """
 
     def __init__(
@@ -90,36 +96,46 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         if not self.is_resident:
             self.capacity = max(1, self.capacity // 2)  # the buffer in use and the one that is read ahead
         self._resident: Buffer | None = None
+        self._partner: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Batches per epoch where everything is in memory; for streamed epochs within one per buffer."""
         return -(-self.n_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        for x, _ in self._epoch(with_neighbour=False):
+        for x, _ in self._epoch(None):
             yield x
 
-    def pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """An epoch of `(patterns, patterns of a random grid neighbour)`, both `(B, C, …)`.
+    def pairs(self, view: View) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """An epoch of `(patterns, patterns of the most similar grid neighbour)`, both `(B, C, …)`.
 
-        Neighbours are other chosen samples one step along a navigation dim that lie in memory at the same time; a
-        sample without one is paired with itself.
+        view: stored patterns `(B, C, …)` -> what similarity is judged by, for example the preprocessed patterns; it is
+        averaged down to at most 32 x 32 before. Candidates are the chosen samples one grid step away, diagonals too,
+        that lie in memory at the same time; a sample without one is paired with itself.
         """
-        return self._epoch(with_neighbour=True)
+        return self._epoch(view)
 
-    def _epoch(self, *, with_neighbour: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _epoch(self, view: View | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         self.epoch += self.shuffle
         for buffer in self.buffers(rng if self.shuffle else None):
             held = torch.from_numpy(buffer.patterns)
-            near = _neighbour_positions(buffer.points, self.inside.shape) if with_neighbour else None
-            for index in plan_batches(len(held), self.batch_size, rng if self.shuffle else None):
-                x = held[torch.from_numpy(index)].to(self.device, non_blocking=True)
-                if near is None:
-                    yield x, x
-                else:
-                    other = _choose(near[index], index, rng)
-                    yield x, held[torch.from_numpy(other)].to(self.device, non_blocking=True)
+            partner = self._partners(buffer, view) if view else None
+            for index in map(torch.from_numpy, plan_batches(len(held), self.batch_size, rng if self.shuffle else None)):
+                x = held[index].to(self.device, non_blocking=True)
+                other = x if partner is None else held[partner[index]].to(self.device, non_blocking=True)
+                yield x, other
+
+    @torch.inference_mode()
+    def _partners(self, buffer: Buffer, view: View) -> torch.Tensor:
+        """Position of each sample's most similar neighbour; kept as long as the buffer is."""
+        if self.is_resident and self._partner is not None:
+            return self._partner
+        held = torch.from_numpy(buffer.patterns)
+        seen = [pooled(view(part.to(self.device))).cpu() for part in held.split(SIMILARITY_BATCH)]
+        near = torch.from_numpy(neighbour_positions(buffer.points))
+        self._partner = most_similar(torch.cat(seen), near).clone()
+        return self._partner
 
     def buffers(self, rng: np.random.Generator | None) -> Iterator[Buffer]:
         """The buffers of one epoch; one single buffer, kept for later epochs, where everything fits."""
@@ -153,28 +169,42 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         return Buffer(patterns, points)
 
 
-def _neighbour_positions(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Positions in the buffer of each sample's grid neighbours: `(n, 2 * n_nav)`, -1 where there is none."""
-    low, high = points.min(0), points.max(0)
-    position = np.full(high - low + 3, -1, np.int64)  # a border of one keeps the look-ups inside
-    local = points - low + 1
+def neighbour_positions(points: np.ndarray) -> np.ndarray:
+    """Positions in the buffer of the samples one grid step away, diagonals too: `(n, 3**n_nav - 1)`, -1 where none is.
+
+    points: grid points of the samples, `(n, n_nav)`.
+    """
+    local = points - points.min(0) + 1
+    position = np.full(local.max(0) + 2, -1, np.int64)  # a border of one keeps the look-ups inside
     position[tuple(local.T)] = np.arange(len(points))
-    columns = []
-    for axis in range(points.shape[1]):
-        for step in (-1, 1):
-            moved = local.copy()
-            moved[:, axis] += step
-            columns.append(position[tuple(moved.T)])
-    return np.stack(columns, 1)
+    steps = [step for step in itertools.product((-1, 0, 1), repeat=points.shape[1]) if any(step)]
+    return np.stack([position[tuple((local + step).T)] for step in steps], 1)
 
 
-def _choose(near: np.ndarray, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One random valid entry per row of `near`; `own` where a row has none."""
-    key = rng.random(near.shape)
-    key[near < 0] = -1
-    best = key.argmax(1)
-    chosen = near[np.arange(len(near)), best]
-    return np.where(chosen < 0, own, chosen)
+def pooled(x: torch.Tensor) -> torch.Tensor:
+    """Patterns averaged down to at most 32 along each signal dim, flat: `(B, C, …) -> (B, f)`."""
+    sizes = [min(size, POOLED_SIDE) for size in x.shape[2:]]
+    pool = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(sizes)]
+    averaged: torch.Tensor = pool(x, sizes)  # type: ignore[arg-type]  # stubs know one number only
+    return averaged.flatten(1)
+
+
+def most_similar(features: torch.Tensor, near: torch.Tensor, *, chunk: int = 4096) -> torch.Tensor:
+    """For each sample the neighbour whose features correlate best with its own: `(n, f), (n, k) -> (n,)`.
+
+    near: positions of the candidates, -1 for none; a sample without any gets itself.
+    """
+    unit = features - features.mean(1, keepdim=True)
+    unit = unit / unit.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    best = torch.arange(len(unit), device=unit.device)
+    for start in range(0, len(unit), chunk):
+        rows = slice(start, start + chunk)
+        alike = torch.stack([(unit[rows] * unit[column.clamp_min(0)]).sum(1) for column in near[rows].T], 1)
+        alike = alike.masked_fill(near[rows] < 0, -2.0)
+        value, index = alike.max(1)
+        found = near[rows].gather(1, index[:, None])[:, 0]
+        best[rows] = torch.where(value > -2.0, found, best[rows])
+    return best
 
 
 def batches(

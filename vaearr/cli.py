@@ -238,7 +238,7 @@ def _say(text: str) -> None:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[..., None]]:
-    """A progress bar on a terminal; `progress(done, total, text)` moves it. Silent where nobody watches."""
+    """A progress bar on a terminal, ten lines elsewhere; `progress(done, total, text)` moves it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -251,6 +251,8 @@ def _bar(what: str) -> Iterator[Callable[..., None]]:
 
         def progress(done: int, total: int, text: str = what) -> None:
             bar.update(task, completed=done, total=total, description=text)
+            if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
+                _say(f"{text}: {done} of {total}")
 
         yield progress
 

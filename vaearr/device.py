@@ -26,16 +26,16 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16; `auto` takes bfloat16 where the hardware multiplies it fast (CUDA, Intel AMX)."""
+    """float32 or bfloat16; `auto` takes bfloat16 where it is fast (CUDA; CPUs with AMX or AVX512-BF16)."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-    fast = {"cuda": torch.cuda.is_bf16_supported, "cpu": _has_amx}.get(device.type, lambda: False)
+    fast = {"cuda": torch.cuda.is_bf16_supported, "cpu": _cpu_has_bfloat16}.get(device.type, lambda: False)
     return torch.bfloat16 if fast() else torch.float32
 
 
-def _has_amx() -> bool:
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe and probe())
+def _cpu_has_bfloat16() -> bool:
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(probe is not None and probe() for probe in probes)
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:

@@ -258,19 +258,3 @@ def _check_grid(data: xr.DataArray, roi: xr.DataArray) -> None:
             raise SchemaError(
                 f"the array and the ROI differ in the coordinate {dim!r}; make the ROI from the same store."
             )
-
-
-def neighbours(inside: np.ndarray) -> np.ndarray:
-    """Numbers of the nearest grid neighbours of each sample: `(n_samples, 2 * ndim)`, -1 where there is none.
-
-    inside: boolean grid; samples are numbered in its row-major order.
-    """
-    number = np.full(tuple(size + 2 for size in inside.shape), -1, np.int64)
-    core = tuple(slice(1, -1) for _ in inside.shape)
-    number[core][inside] = np.arange(int(inside.sum()))
-    columns = []
-    for axis in range(inside.ndim):
-        for step in (-1, 1):
-            shifted = np.roll(number, -step, axis)[core]
-            columns.append(shifted[inside])
-    return np.stack(columns, 1)

@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -46,13 +45,14 @@ def ingest(
     units: str | None = None,
     config: IngestConfig | None = None,
     say: Say | None = None,
-    progress: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Write a source and its side maps as a new store; returns the store's Dataset.
 
     Arguments that are given replace those of `config`. say: called with one line for each thing worth knowing, such as
-    scan points without a value. Raises ExistsError where something is at `store`, DataError or NoInputError for inputs
-    that do not hold what they should, WriteError where they do not fit on the disk; nothing is left behind then.
+    scan points without a value. progress: called with (blocks written, blocks in all). Raises ExistsError where
+    something is at `store`, DataError or NoInputError for inputs that do not hold what they should, WriteError where
+    they do not fit on the disk; nothing is left behind then.
     """
     say = say or (lambda line: None)
     config = (config or IngestConfig()).replace(
@@ -73,8 +73,7 @@ def ingest(
                 raise DataError(f"{file} changed while it was read; ingest it again when nothing writes to it.")
             return _described(ds, file, config, checks)
 
-        with _progress_bar(progress) as update:
-            create_store(ds, target, transform=checks.transform, finalise=finalise, progress=update)
+        create_store(ds, target, transform=checks.transform, finalise=finalise, progress=progress)
     for line in checks.findings():
         say(line)
     return open_store(target)
@@ -240,15 +239,3 @@ def _existing_parent(target: Path) -> Path:
     if not os.access(folder, os.W_OK):
         raise WriteError(f"{folder} cannot be written to; choose another path or change its permissions.")
     return folder
-
-
-@contextmanager
-def _progress_bar(is_wanted: bool) -> Iterator[Callable[[int, int], None] | None]:
-    if not is_wanted:
-        yield None
-        return
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bar:
-        task = bar.add_task("writing patterns", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -87,7 +87,7 @@ def fit(
             began = time.perf_counter()
             model.train()
             totals = torch.zeros(3, device=device)
-            for x, target in _pairs(train, config.objective):
+            for x, target in _pairs(model, train, config.objective):
                 beta = beta_at(step, steps, config.objective.beta, config.objective.warmup)
                 with autocast(device, precision):
                     terms = loss_terms(model, x, target, config.objective)
@@ -150,14 +150,17 @@ def evaluate(model: TrainedModel, batches: PatternBatches, config: ObjectiveConf
     """Validation terms, posterior mean decoded, beta as configured; weights and random state stay as they are."""
     model.eval()
     totals = torch.zeros(3, device=model.device)
-    for x, target in _pairs(batches, config):
+    for x, target in _pairs(model, batches, config):
         nll, kl, penalty = loss_terms(model, x, target, config)
         totals += torch.stack([nll + config.beta * penalty, nll, kl]) * len(x)
     return {f"val_{key}": value for key, value in _row(totals.tolist(), batches.n_samples).items()}
 
 
-def _pairs(batches: PatternBatches, config: ObjectiveConfig) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-    return batches.pairs() if config.target == "neighbour" else ((x, x) for x in batches)
+def _pairs(
+    model: TrainedModel, batches: PatternBatches, config: ObjectiveConfig
+) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    """Input and target patterns of an epoch."""
+    return batches.pairs(model.preprocess) if config.target == "neighbour" else ((x, x) for x in batches)
 
 
 def _row(totals: list[float], n_samples: int) -> History:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -19,7 +20,7 @@ from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, VaearrError
 from vaearr.sources import SOURCES, find_source, open_source
 from vaearr.sources.kikuchi_h5 import KikuchiArray, KikuchiH5Backend
-from vaearr.sources.rows import MappedRows
+from vaearr.sources.rows import FileRows
 from vaearr.sources.scan_grid import read_amplification, scan_grid
 
 GZIP = {"chunks": (4, 1, 5, 7), "compression": "gzip"}
@@ -175,6 +176,12 @@ def test_gaps_leave_a_regular_axis(tmp_path: Path) -> None:
     assert (ds.patterns.sel(x=6) == 0).all()
 
 
+def test_spacing_is_the_common_divisor() -> None:
+    grid = scan_grid(np.array([[0, 7], [4, 7], [10, 7], [10, 9]]), "coords")
+    np.testing.assert_array_equal(grid.x, [0, 2, 4, 6, 8, 10])
+    np.testing.assert_array_equal(grid.rows, [[0, -1, 1, -1, -1, 2], [-1, -1, -1, -1, -1, 3]])
+
+
 def test_irregular_axis_keeps_what_is_there(tmp_path: Path) -> None:
     coords = raster(3, 4)
     coords[:, 0] = np.array([0, 1, 50, 1001])[coords[:, 0]]
@@ -218,8 +225,8 @@ def test_shuffled_rows_are_read_through_a_scratch_copy(tmp_path: Path) -> None:
     block = {"y": slice(0, 8), "x": slice(0, 20)}
     for ds in (a, b, c):
         ds.patterns.isel(block).load()
-    assert isinstance(array_of(b)._rows, MappedRows)
-    assert not isinstance(array_of(c)._rows, MappedRows)
+    assert isinstance(array_of(b)._rows, FileRows)
+    assert not isinstance(array_of(c)._rows, FileRows)
     assert list(folder.iterdir()) == []
     xr.testing.assert_identical(a.load(), b.load())
     xr.testing.assert_identical(a.load(), c.load())
@@ -229,7 +236,7 @@ def test_rows_in_grid_order_need_no_scratch_copy(tmp_path: Path) -> None:
     plain, _ = shuffled(tmp_path, chunks=(16, 1, 5, 7), compression="gzip")
     ds = open_source(plain, scratch=tmp_path)
     ds.patterns.isel(y=slice(0, 8)).load()
-    assert not isinstance(array_of(ds)._rows, MappedRows)
+    assert not isinstance(array_of(ds)._rows, FileRows)
 
 
 def test_read_amplification_counts_chunk_touches() -> None:
@@ -273,6 +280,14 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
         raw.write(b"\xff" * chunk.size)
     with pytest.raises(DataError, match=r"rows \d+ to \d+ of '/images' cannot be read .* damaged"):
         open_source(path).patterns.load()
+
+
+def test_file_that_shrinks_is_refused(scan: Path) -> None:
+    with open_source(scan) as ds:
+        ds.patterns[0, 0].values  # noqa: B018
+        os.truncate(scan, 900)
+        with pytest.raises(DataError, match="became shorter while it was read"):
+            ds.patterns.load()
 
 
 # the xarray engine

@@ -215,7 +215,7 @@ def test_any_order_lands_at_its_place(data: st.DataObject) -> None:
 
 
 def test_partial_and_outside(tmp_path: Path, grid: xr.Dataset) -> None:
-    path = csv(tmp_path, "x,y,BC\n0,1,10\n4,2,20\n3,1,99\n-1,1,99\n4,3,99\n")
+    path = csv(tmp_path, "x,y,BC\n3,1,99\n-1,1,99\n0,1,10\n4,3,99\n4,2,20\n")
     bc = map_array(path, "BC", grid)
     np.testing.assert_array_equal(bc, [[10, np.nan, np.nan], [np.nan, np.nan, 20]])
     assert bc.dtype == np.float32

@@ -1,6 +1,6 @@
 """Maps with a selector that works in a saved page: side map and latent beside each other, zoom and cross-hair linked.
 
-The maps travel once, in 8 bits between their colour limits (255 = NaN), differences along the row, deflated; the
+The maps travel once, in 7 bits between their colour limits (255 = NaN), differences along the row, deflated; the
 browser unpacks the one that is chosen. The store keeps the full precision.
 """
 
@@ -31,7 +31,7 @@ from vaearr.plots.common import (
     text,
 )
 
-LEVELS, MISSING = 254, 255
+LEVELS, MISSING = 126, 255  # steps between the colour limits: finer than colours can be told apart
 FRAME = 430
 
 _UNPACK = """
@@ -42,7 +42,7 @@ _UNPACK = """
   const q = new Uint8Array(await new Response(stream).arrayBuffer());
   for (let i = 1; i < q.length; i++) q[i] = (q[i] + q[i - 1]) & 255;
   const values = by_cell ? source.data.value : source.data.value[0];
-  const step = (m.high - m.low) / 254;
+  const step = (m.high - m.low) / levels;
   for (let i = 0; i < q.length; i++) values[i] = q[i] === 255 ? NaN : m.low + q[i] * step;
   mapper.palette = m.names.length ? m.palette : scale;
   mapper.low = m.color_low;
@@ -81,7 +81,7 @@ class PackedMap:
 
 
 def pack(da: xr.DataArray) -> PackedMap:
-    """A map in 8 bits between its 1 % and 99 % percentiles; maps of codes without loss."""
+    """A map in 7 bits between its 1 % and 99 % percentiles; maps of codes without loss."""
     if is_category(da):
         positions, names = as_codes(da)
         values, low, high = as_map(positions).values, 0.0, float(LEVELS)
@@ -96,7 +96,11 @@ def pack(da: xr.DataArray) -> PackedMap:
     return PackedMap(label(da), data, low, high, tuple(names))
 
 
-def explorer(sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi: xr.DataArray | None = None) -> Any:
+def explorer(
+    sides: Sequence[xr.DataArray],
+    latents: Sequence[xr.DataArray],
+    roi: xr.DataArray | None = None,
+) -> Any:
     """Side map and latent beside each other as a bokeh layout, each with a selector; zoom and cross-hair are linked."""
     holoviews()
     from bokeh.layouts import row
@@ -105,10 +109,10 @@ def explorer(sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi
 
     panels = [_panel(maps, heading, roi) for maps, heading in ((sides, "side map"), (latents, "latent")) if len(maps)]
     figures = [figure for _, figure in panels]
-    spans = tuple(Span(dimension=dim, line_dash="dotted", line_width=1) for dim in ("width", "height"))
+    across, up = (Span(dimension=dim, line_dash="dotted", line_width=1) for dim in ("width", "height"))
     for figure in figures:
         figure.x_range, figure.y_range = figures[0].x_range, figures[0].y_range
-        figure.add_tools(CrosshairTool(overlay=spans))
+        figure.add_tools(CrosshairTool(overlay=(across, up)))
     return row(*(panel for panel, _ in panels), spacing=20)
 
 
@@ -141,13 +145,15 @@ def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None)
         major_label_overrides=dict(enumerate(names)),
     )  # fmt: skip
     figure.add_layout(bar, "right")
+    options: list[str | tuple[Any, str]] = [(str(i), item.title) for i, item in enumerate(packed)]
     select = Select(
         title=f"Choose a {heading}", value="0", width=240,
-        options=[(str(i), item.title) for i, item in enumerate(packed)],
+        options=options,
     )  # fmt: skip
     arguments = {
         "maps": [item.arguments() for item in packed], "select": select, "source": source, "mapper": mapper,
-        "bar": bar, "fixed": fixed, "free": free, "figure": figure, "by_cell": by_cell, "scale": list(Viridis256),
+        "bar": bar, "fixed": fixed, "free": free, "figure": figure, "by_cell": by_cell,
+        "levels": LEVELS, "scale": list(Viridis256),
     }  # fmt: skip
     select.js_on_change("value", CustomJS(args=arguments, code=_UNPACK))
     return column(select, figure), figure

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,9 @@ def page(heading: str, introduction: Section, sections: Sequence[Section]) -> st
     from bokeh.embed import components
 
     everything = [introduction, *sections]
-    models = {key: _tame(model) for section in everything for key, model in section.figures.items()}
-    script, divs = components(models) if models else ("", {})
+    models = {key: _plain_toolbar(model) for section in everything for key, model in section.figures.items()}
+    with _frames_without_size():
+        script, divs = components(models) if models else ("", {})
     library = _library() if models else ""
     links = "".join(f'<a href="#{s.name}">{_safe(s.heading)}</a>' for s in sections)
     parts = [
@@ -148,13 +150,24 @@ def _body(section: Section, divs: dict[str, str]) -> str:
     return body
 
 
-def _tame(model: Any) -> Any:
-    """Without the logo, and without a sizing mode that the figure does not fulfil (bokeh would complain)."""
-    from bokeh.models import Plot, Toolbar
+def _plain_toolbar(model: Any) -> Any:
+    """Without the logo, which is a link to elsewhere."""
+    from bokeh.models import Toolbar
 
-    for plot in model.select({"type": Plot}):
-        if plot.sizing_mode == "fixed" and (plot.width is None or plot.height is None):
-            plot.sizing_mode = None
     for toolbar in model.select({"type": Toolbar}):
         toolbar.logo = None
     return model
+
+
+@contextmanager
+def _frames_without_size() -> Iterator[None]:
+    """HoloViews sizes frames, not figures; bokeh draws them well, but tells of it figure by figure."""
+    from bokeh.core.validation import is_silenced, silence
+    from bokeh.core.validation.warnings import FIXED_SIZING_MODE
+
+    before = is_silenced(FIXED_SIZING_MODE)
+    silence(FIXED_SIZING_MODE, True)
+    try:
+        yield
+    finally:
+        silence(FIXED_SIZING_MODE, before)

@@ -13,7 +13,7 @@ from vaearr import names as n
 from vaearr.association import ranking
 from vaearr.plots import association_heatmap, health_bars, loss_curves, map_scatter, static
 from vaearr.plots.common import holoviews, unit
-from vaearr.plots.explorer import explorer
+from vaearr.plots.explorer import explorer, pack
 from vaearr.plots.maps import latent_map, side_map_list
 from vaearr.plots.page import Section
 from vaearr.report.facts import Facts, LeftOut, labels_and_n
@@ -28,6 +28,8 @@ HEADINGS = {
     "reconstructions": "Reconstructions",
 }
 MOST_PAIRS, PAIR_POINTS, ALL_PAIR_POINTS = 6, 20_000, 60_000
+PAIR_PIXELS = 240_000  # of all maps beside a scatter together: larger scans show fewer pairs
+PACKED_MAPS = 5_000_000  # characters of latent maps in the page, which keeps it at about 10 MB
 SHEET_MAPS = 64
 
 
@@ -85,7 +87,7 @@ def overview(facts: Facts, figures: dict[str, Any]) -> Section:
     facts.need_plane()
     section = Section("overview", HEADINGS["overview"])
     figures["side_maps"] = static.side_sheet(facts.ds, roi=facts.roi)
-    section.picture(figures["side_maps"], "band contrast, element and phase maps")
+    section.picture(figures["side_maps"], "band contrast, element and phase maps", dpi=110)
     section.caption(
         "Side maps in scan coordinates, with units in the headings. Colours run from the 1 % to the 99 % percentile of "
         "each map; grey = not measured or not indexed. The line is the border of the region of interest."
@@ -111,20 +113,31 @@ def explorer_section(facts: Facts, max_maps: int, figures: dict[str, Any]) -> Se
     facts.need_plane()
     section = Section("maps", HEADINGS["maps"])
     order = latents_by_strength(facts)
-    chosen = sorted(order[:max_maps])
+    chosen = sorted(fitting(facts, order[:max_maps]))
     section.figure(explorer(side_map_list(facts.ds), [latent_map(facts.ds, facts.run, k) for k in chosen], facts.roi))
     section.caption(
         "Left: side map, right: latent (posterior mean, no unit), each chosen above the map. Zoom and cross-hair are "
-        "linked. Colours run from the 1 % to the 99 % percentile of the map; values here are rounded to 1/254 of that "
+        "linked. Colours run from the 1 % to the 99 % percentile of the map; values here are rounded to 1/126 of that "
         "range and cut at its ends, the store holds them in full. Grey = outside the region of interest or missing."
     )
     if len(chosen) < len(order):
         section.say(
             f"The page holds the {len(chosen)} of {len(order)} latents with the strongest association "
-            "(setting max_maps); all of them are in the store.", "note",
+            f"(setting max_maps = {max_maps}, and a page of about 10 MB at most); the store holds all of them.", "note",
         )  # fmt: skip
     figures["latent_maps"] = static.latent_sheet(facts.ds, facts.run, chosen[:SHEET_MAPS])
     return section
+
+
+def fitting(facts: Facts, order: list[int]) -> list[int]:
+    """The first latents of an order whose maps together are not too much for a page; at least one."""
+    total, chosen = 0, list[int]()
+    for latent in order:
+        total += len(pack(latent_map(facts.ds, facts.run, latent)).data)
+        if chosen and total > PACKED_MAPS:
+            break
+        chosen.append(latent)
+    return chosen
 
 
 def linked(facts: Facts, figures: dict[str, Any]) -> Section:
@@ -133,7 +146,8 @@ def linked(facts: Facts, figures: dict[str, Any]) -> Section:
     if facts.table is None:
         raise LeftOut(facts.no_table)
     section = Section("linked", HEADINGS["linked"])
-    pairs = strongest_pairs(facts.table)
+    most_pairs = int(np.clip(PAIR_PIXELS // max(facts.n_grid, 1), 2, MOST_PAIRS))
+    pairs = strongest_pairs(facts.table, most_pairs)
     if not pairs:
         raise LeftOut("no latent has an association with any target (all are constant or missing).")
     section.say(
@@ -147,15 +161,16 @@ def linked(facts: Facts, figures: dict[str, Any]) -> Section:
             facts.ds, facts.run, latent, target, roi=facts.roi
         )
     metric = str(facts.table["metric"].values[0])
+    which = "each target" if len(pairs) < most_pairs else f"{len(pairs)} targets (band contrast, then the strongest)"
     section.caption(
-        f"For each target the latent with the largest |{metric}|, as a map (no unit) and against the target. r is "
+        f"For {which} the latent with the largest |{metric}|, as a map (no unit) and against the target. r is "
         f"Pearson's, over all n points of the region; a scatter shows at most {most:,} of them, drawn at random "
         "(seed 0). For a phase the scatter is against band contrast, points of that phase in orange."
     )
     return section
 
 
-def strongest_pairs(table: xr.DataArray, most: int = MOST_PAIRS) -> list[tuple[str, int]]:
+def strongest_pairs(table: xr.DataArray, most: int) -> list[tuple[str, int]]:
     """(target, latent) of the strongest association of each target: BC first, one phase only, at most `most`."""
     metric = str(table["metric"].values[0])
     found = []
@@ -214,7 +229,7 @@ def training(facts: Facts, figures: dict[str, Any]) -> Section:
     section.figure(_render(loss_curves(facts.history)))
     figures["loss_curves"] = static.loss_sheet(facts.history)
     best = facts.manifest.get("best_epoch")
-    note = f" The weights are those of epoch {best} of the axis." if best is not None else ""
+    note = f" The weights are those of epoch {best} on this axis." if best is not None else ""
     section.caption(
         "Loss = reconstruction NLL + beta × KL, in nats per sample, lower is better; NLL is summed over the pixels of "
         f"a pattern, KL over the latents. Validation points were never trained on.{note}"

@@ -27,7 +27,7 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
 from vaearr.sources.hdf5 import check_file, damage_in_words, find_dataset, has_hdf5_signature, open_hdf5
-from vaearr.sources.rows import MappedRows, Rows, copy_to_scratch, gather, map_contiguous, rows_per_chunk
+from vaearr.sources.rows import FileRows, Rows, contiguous_rows, copy_to_scratch, gather, rows_per_chunk
 from vaearr.sources.scan_grid import ScanGrid, read_amplification, scan_grid, step_numbers
 
 ENGINE = "kikuchi-h5"
@@ -212,14 +212,14 @@ class KikuchiArray(BackendArray):
     def _source(self, block: tuple[int, ...]) -> Rows:
         """Where to read rows from: the file's bytes, a scratch copy, or HDF5. Decided at the first read."""
         with self._lock:
-            if isinstance(self._rows, MappedRows):
+            if isinstance(self._rows, FileRows):
                 return self._rows
             dataset = self._manager.acquire()[self._images]
             if self._rows is None:
-                self._rows = map_contiguous(dataset) or self._scratch_copy(dataset, (block[0], block[1])) or dataset
-            return self._rows if isinstance(self._rows, MappedRows) else dataset
+                self._rows = contiguous_rows(dataset) or self._scratch_copy(dataset, (block[0], block[1])) or dataset
+            return self._rows if isinstance(self._rows, FileRows) else dataset
 
-    def _scratch_copy(self, dataset: h5py.Dataset, block: tuple[int, int]) -> MappedRows | None:
+    def _scratch_copy(self, dataset: h5py.Dataset, block: tuple[int, int]) -> FileRows | None:
         if self._scratch is None:
             return None
         if read_amplification(self._table, rows_per_chunk(dataset), block) <= MAX_AMPLIFICATION:

@@ -1,15 +1,16 @@
 """Rows of a pattern stack, read in any order: few large reads, bounded memory, no loop over scan points.
 
-Rows come either from an HDF5 dataset (chunked, perhaps compressed), read in slabs of whole chunks, or from a byte
-mapping of a file: a contiguous HDF5 dataset, or the scratch copy of a dataset whose rows lie far from grid order.
+Rows come either from an HDF5 dataset (chunked, perhaps compressed), read in slabs of whole chunks, or straight from the
+bytes of a file: a contiguous HDF5 dataset, or the scratch copy of a dataset whose rows lie far from grid order.
 """
 
 from __future__ import annotations
 
-import mmap
+import math
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,33 +27,28 @@ GAP_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True, eq=False)
-class MappedRows:
-    """Rows of `dtype` and `shape` at `offset` of a mapped file, seen as bytes (row, byte)."""
+class FileRows:
+    """Rows of `dtype` and `shape` that lie one after the other in an open file (descriptor), from `offset` on."""
 
-    mapping: mmap.mmap
-    bytes: np.ndarray
+    file: int
+    offset: int
     dtype: np.dtype
     shape: tuple[int, ...]
 
-    def forget(self) -> None:
-        """Give the pages back to the system's cache, so that the process does not grow with the file."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self.mapping.madvise(mmap.MADV_DONTNEED)
+
+Rows: TypeAlias = h5py.Dataset | FileRows
 
 
-Rows: TypeAlias = h5py.Dataset | MappedRows
+def file_rows(file: int, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> FileRows:
+    """Rows in an open file, through a descriptor of their own that is closed with them."""
+    own = os.dup(file)
+    rows = FileRows(own, offset, dtype, shape)
+    weakref.finalize(rows, os.close, own)
+    return rows
 
 
-def map_rows(file: int, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> MappedRows:
-    """Map rows of an open file (descriptor) for reading."""
-    row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
-    mapping = mmap.mmap(file, offset + shape[0] * row_bytes, access=mmap.ACCESS_READ)
-    flat = np.frombuffer(mapping, np.uint8, shape[0] * row_bytes, offset)
-    return MappedRows(mapping, flat.reshape(shape[0], row_bytes), dtype, shape)
-
-
-def map_contiguous(dataset: h5py.Dataset) -> MappedRows | None:
-    """The dataset's bytes where it lies plainly in its file; None where only HDF5 can read it."""
+def contiguous_rows(dataset: h5py.Dataset) -> FileRows | None:
+    """The dataset's rows where it lies plainly in its file; None where only HDF5 can read it."""
     offset = dataset.id.get_offset()
     if dataset.chunks is not None or offset is None or dataset.file.driver != "sec2" or dataset.size == 0:
         return None
@@ -61,38 +57,55 @@ def map_contiguous(dataset: h5py.Dataset) -> MappedRows | None:
     with open(dataset.file.filename, "rb") as file:
         if offset + dataset.nbytes > os.fstat(file.fileno()).st_size:
             return None
-        rows = map_rows(file.fileno(), offset, dataset.dtype, dataset.shape)
-    probe = np.array([0, dataset.shape[0] - 1])
-    is_same = all(rows.bytes[row].tobytes() == dataset[row].tobytes() for row in probe)
-    return rows if is_same else None
+        rows = file_rows(file.fileno(), offset, dataset.dtype, dataset.shape)
+    ends = np.array([0, dataset.shape[0] - 1])
+    probe = np.empty((2, *dataset.shape[1:]), dataset.dtype)
+    gather(rows, ends, probe, np.arange(2), _whole(rows.shape))
+    return rows if probe.tobytes() == dataset[0].tobytes() + dataset[-1].tobytes() else None
+
+
+def _whole(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(0, size) for size in shape[1:])
 
 
 def gather(rows: Rows, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, window: tuple[slice, ...]) -> None:
     """Read `rows[wanted][:, *window]` into `out[where]`; `window` holds one bounded slice for each axis of a row."""
     if wanted.size == 0:
         return
-    if isinstance(rows, MappedRows):
-        _gather_mapped(rows, wanted, out, where, window)
+    if isinstance(rows, FileRows):
+        _gather_file(rows, wanted, out, where, window)
     else:
         _gather_slabs(rows, wanted, out, where, window)
 
 
-def _gather_mapped(
-    rows: MappedRows, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, window: tuple[slice, ...]
+def _gather_file(
+    rows: FileRows, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, window: tuple[slice, ...]
 ) -> None:
     row_shape = rows.shape[1:]
-    is_plain = out.shape[1:] == row_shape and rows.dtype == out.dtype and out.flags.c_contiguous
-    target = out.view(np.uint8).reshape(len(out), -1) if is_plain else out
-    n_rows = max(1, SLAB_BYTES // max(GAP_BYTES, rows.bytes.shape[1]))  # a touched row maps its neighbourhood
+    if out.shape[1:] == row_shape and rows.dtype == out.dtype and out.flags.c_contiguous:
+        _read_runs(rows, wanted, out.view(np.uint8).reshape(len(out), -1), where)
+        return
+    n_rows = max(1, SLAB_BYTES // (rows.dtype.itemsize * math.prod(row_shape)))
     for start in range(0, wanted.size, n_rows):
         some, there = wanted[start : start + n_rows], where[start : start + n_rows]
-        if is_plain and _is_run(there):
-            np.take(rows.bytes, some, axis=0, out=target[there[0] : there[-1] + 1], mode="clip")
-        elif is_plain:
-            target[there] = rows.bytes[some]
-        else:
-            target[there] = rows.bytes[some].view(rows.dtype).reshape(-1, *row_shape)[(slice(None), *window)]
-        rows.forget()
+        part = np.empty((some.size, *row_shape), rows.dtype)
+        _read_runs(rows, some, part.view(np.uint8).reshape(some.size, -1), np.arange(some.size))
+        out[there] = part[(slice(None), *window)]
+
+
+def _read_runs(rows: FileRows, wanted: np.ndarray, out: np.ndarray, where: np.ndarray) -> None:
+    """Read rows as bytes, each run of neighbours (in the file and in `out`) by one call."""
+    n_bytes, buffer = out.shape[1], out.data.cast("B")
+    cuts = np.flatnonzero((np.diff(wanted) != 1) | (np.diff(where) != 1)) + 1
+    firsts, lasts = np.concatenate([[0], cuts]), np.concatenate([cuts, [wanted.size]])
+    sources = (rows.offset + wanted[firsts] * n_bytes).tolist()
+    starts, stops = (where[firsts] * n_bytes).tolist(), ((where[lasts - 1] + 1) * n_bytes).tolist()
+    for source, start, stop in zip(sources, starts, stops, strict=True):
+        while start < stop:
+            n_read = os.preadv(rows.file, [buffer[start:stop]], source)
+            if n_read == 0:
+                raise DataError(f"the file ends before byte {source}: it became shorter while it was read.")
+            start, source = start + n_read, source + n_read
 
 
 def _gather_slabs(
@@ -139,8 +152,8 @@ def row_bytes(dataset: h5py.Dataset) -> int:
     return int(dataset.dtype.itemsize * np.prod(dataset.shape[1:]))
 
 
-def copy_to_scratch(dataset: h5py.Dataset, folder: Path) -> MappedRows:
-    """Copy all rows in file order into an unnamed file in `folder`, which vanishes with the process, and map it."""
+def copy_to_scratch(dataset: h5py.Dataset, folder: Path) -> FileRows:
+    """Copy all rows in file order into an unnamed file in `folder`, which vanishes with the process."""
     need, free = dataset.nbytes, shutil.disk_usage(folder).free
     if need * 1.05 > free:
         raise WriteError(
@@ -150,7 +163,7 @@ def copy_to_scratch(dataset: h5py.Dataset, folder: Path) -> MappedRows:
     chunk = rows_per_chunk(dataset)
     step = chunk * max(1, SLAB_BYTES // (row_bytes(dataset) * chunk))
     buffer = np.empty((min(step, dataset.shape[0]), *dataset.shape[1:]), dataset.dtype)
-    window = tuple(slice(0, size) for size in dataset.shape[1:])
+    window = _whole(dataset.shape)
     with tempfile.TemporaryFile(dir=folder, prefix=".vaearr-scratch-") as file:
         for start in range(0, dataset.shape[0], step):
             n_rows = min(step, dataset.shape[0] - start)
@@ -158,4 +171,4 @@ def copy_to_scratch(dataset: h5py.Dataset, folder: Path) -> MappedRows:
             gather(dataset, np.arange(start, start + n_rows), part, np.arange(n_rows), window)
             file.write(part.data)
         file.flush()
-        return map_rows(file.fileno(), 0, dataset.dtype, dataset.shape)
+        return file_rows(file.fileno(), 0, dataset.dtype, dataset.shape)

@@ -1,0 +1,139 @@
+"""Association tables: targets, laziness, region, rankings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+
+from vaearr.association import associate, ranking, targets_of, top_lines
+from vaearr.errors import NoInputError, RoiError, SchemaError
+
+
+@pytest.fixture
+def ds() -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    bc = rng.integers(0, 255, (9, 7)).astype("u1")
+    latents = rng.normal(size=(9, 7, 4)).astype("f4")
+    latents[..., 2] = -bc.astype("f4")
+    latents[:2] = np.nan
+    phase = rng.integers(0, 2, (9, 7)).astype("i2")
+    phase[5, 3], phase[8, 6] = -1, -2
+    attrs = {"navigation_dims": ["y", "x"], "signal_dims": ["dy", "dx"]}
+    return xr.Dataset(
+        {
+            "patterns": (("y", "x", "dy", "dx"), np.zeros((9, 7, 2, 2), "u1"), attrs),
+            "BC": (("y", "x"), bc),
+            "elements": (("element", "y", "x"), rng.random((2, 9, 7)), {"units": "wt%"}),
+            "phase": (
+                ("y", "x"),
+                phase,
+                {"flag_values": [-2, -1, 0, 1], "flag_meanings": "no_entry not_indexed ni_fcc fe_bcc"},
+            ),
+            "latents": (("y", "x", "latent"), latents),
+        },
+        coords={"y": np.arange(9) * 0.5, "x": np.arange(7) * 0.5, "element": ["Fe", "Ni"], "latent": np.arange(4)},
+    )
+
+
+def test_default_targets_are_labelled(ds: xr.Dataset) -> None:
+    targets = targets_of(ds)
+    assert targets["target"].values.tolist() == ["BC", "Fe", "Ni", "phase: ni_fcc", "phase: fe_bcc"]
+    indicator = targets.sel(target="phase: fe_bcc")
+    assert np.isnan(indicator[5, 3])
+    assert np.isnan(indicator[8, 6])
+    assert set(np.unique(indicator.values[np.isfinite(indicator)])) == {0.0, 1.0}
+
+
+def test_targets_by_variable_or_label(ds: xr.Dataset) -> None:
+    assert targets_of(ds, ["Ni", "phase: ni_fcc"])["target"].values.tolist() == ["Ni", "phase: ni_fcc"]
+    assert targets_of(ds, ["elements"])["target"].values.tolist() == ["Fe", "Ni"]
+    with pytest.raises(NoInputError, match="Did you mean 'Ni'"):
+        targets_of(ds, ["Nii"])
+    with pytest.raises(NoInputError, match="no band contrast"):
+        targets_of(ds[["patterns", "latents"]])
+
+
+def test_table_is_labelled_and_counts_points(ds: xr.Dataset) -> None:
+    table = associate(ds["latents"], targets_of(ds))
+    assert table.dims == ("metric", "latent", "target")
+    assert table["n"].sel(target="BC") == 49
+    assert table["n"].sel(target="phase: ni_fcc") == 47
+    assert table.sel(metric="pearson", latent=2, target="BC") == pytest.approx(-1)
+    assert table.attrs["metrics"]["spearman"]["signed"] is True
+
+
+def test_one_plain_map_needs_no_target_dimension(ds: xr.Dataset) -> None:
+    table = associate(ds["latents"], ds["BC"], metrics=["spearman"])
+    assert table.dims == ("metric", "latent")
+    assert int(table["n"]) == 49
+
+
+@pytest.mark.parametrize("target", ["elements", "phase"])
+def test_many_targets_in_one_variable(ds: xr.Dataset, target: str) -> None:
+    assert associate(ds["latents"], ds[target]).sizes["target"] == 2
+
+
+def test_a_dataset_of_targets(ds: xr.Dataset) -> None:
+    labels = associate(ds["latents"], ds[["phase", "BC"]])["target"].values.tolist()
+    assert labels == ["phase: ni_fcc", "phase: fe_bcc", "BC"]
+
+
+def test_dask_gives_the_same_and_computes_once(ds: xr.Dataset) -> None:
+    calls = []
+
+    def count(dsk: Any, keys: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return dask.get(dsk, keys, **kwargs)
+
+    with dask.config.set(scheduler=count):
+        lazy = associate(ds["latents"].chunk({"y": 4}), targets_of(ds.chunk({"y": 4})))
+    assert len(calls) == 1
+    xr.testing.assert_identical(lazy, associate(ds["latents"], targets_of(ds)))
+
+
+def test_roi_and_transposed_latents(ds: xr.Dataset) -> None:
+    roi = (ds["x"] < 1.5) & (ds["y"] >= 0)
+    small = associate(ds["latents"].transpose("latent", "x", "y"), ds["BC"], roi=roi)
+    xr.testing.assert_allclose(small, associate(ds["latents"][:, :3], ds["BC"][:, :3]))
+    assert int(small["n"]) == 21
+    with pytest.raises(RoiError, match="no scan point"):
+        associate(ds["latents"], ds["BC"], roi=xr.zeros_like(roi))
+
+
+def test_other_grid_is_refused(ds: xr.Dataset) -> None:
+    with pytest.raises(SchemaError, match="same grid"):
+        associate(ds["latents"], ds["BC"].assign_coords(y=ds["y"] + 1))
+    with pytest.raises(SchemaError, match="latent"):
+        associate(ds["BC"], ds["BC"])
+
+
+def test_latents_of_another_run_keep_their_numbers(ds: xr.Dataset) -> None:
+    other = ds["latents"].rename({"latent": "latent_b"}).isel(latent_b=[3, 1])
+    assert associate(other, ds["BC"])["latent"].values.tolist() == [3, 1]
+
+
+def test_ranking_sorts_by_strength_and_marks_ties() -> None:
+    values = [[0.1, -0.9, np.nan, 0.5, -0.5, 0.2]]
+    table = xr.DataArray(
+        values,
+        dims=("metric", "latent"),
+        coords={"metric": ["pearson"], "latent": np.arange(6), "target": "BC", "n": 9},
+    )
+    ranked = ranking(table, "pearson", top=2)
+    assert ranked["latent"].values.tolist() == [1, 3]
+    assert ranked["is_tied"].values.tolist() == [False, True]  # with latent 4, beyond the cut
+    every = ranking(table, "pearson")
+    assert every["position"].values.tolist() == [1, 2, 2, 4, 5]
+    assert every["value"].values.tolist() == [-0.9, 0.5, -0.5, 0.2, 0.1]
+    assert "latent 3 (+0.50, tied)" in top_lines(table)[0]
+
+
+def test_ranking_of_nothing_is_empty(ds: xr.Dataset) -> None:
+    table = associate(ds["latents"], ds["BC"] * 0)
+    assert ranking(table, "pearson").sizes["rank"] == 0
+    with pytest.raises(NoInputError, match="spearman"):
+        ranking(table, "sperman")

@@ -11,7 +11,7 @@ from vaearr.config import IngestConfig
 @task(name="ingest")
 def ingest_task(source: Path, store: Path, config: IngestConfig) -> None:
     """Read the source and its side maps into a new store."""
-    from vaearr.ingest import ingest
+    from vaearr.ingestion import ingest
 
     ingest(source, store, config=config, say=get_run_logger().info)
 

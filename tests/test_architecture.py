@@ -20,7 +20,7 @@ LAYERS = [
     {"grid"},
     {"sources"},
     {"store"},
-    {"ingest", "info"},
+    {"ingestion", "info"},
     {"preprocess", "device", "objectives", "models"},
     {"batching", "artifacts"},
     {"quality", "training"},

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vaearr.association import associate
     from vaearr.batching import batches
     from vaearr.grid import roi, to_grid, to_samples
-    from vaearr.ingest import ingest
+    from vaearr.ingestion import ingest
     from vaearr.latents import encode, load_model, reconstruct
     from vaearr.report import report
     from vaearr.runs import train
@@ -25,7 +25,7 @@ _HOME = {
     "associate": "vaearr.association",
     "batches": "vaearr.batching",
     "encode": "vaearr.latents",
-    "ingest": "vaearr.ingest",
+    "ingest": "vaearr.ingestion",
     "load_model": "vaearr.latents",
     "open_source": "vaearr.sources",
     "open_store": "vaearr.store",

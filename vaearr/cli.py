@@ -49,7 +49,7 @@ def ingest(
 ) -> None:
     """Turn a scan file and its side maps into a store."""
     from vaearr.config import IngestConfig
-    from vaearr.ingest import ingest as run_ingest
+    from vaearr.ingestion import ingest as run_ingest
 
     given: dict[str, Any] = _key_values(maps, "--map")
     if bc:

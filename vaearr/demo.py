@@ -31,7 +31,7 @@ def run_demo(
     folder: everything goes there; a folder of an earlier demo is made anew, any other is refused with ExistsError.
     """
     from vaearr.association import associate_store, top_lines
-    from vaearr.ingest import ingest
+    from vaearr.ingestion import ingest
     from vaearr.latents import encode
     from vaearr.report import report
     from vaearr.runs import train

@@ -32,7 +32,7 @@ from vaearr.plots.common import (
 )
 
 LEVELS, MISSING = 126, 255  # steps between the colour limits: finer than colours can be told apart
-FRAME = 430
+FRAME = 400
 
 _UNPACK = """
 (async () => {
@@ -137,14 +137,14 @@ def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None)
         x0, y0, x1, y1 = roi_outline(roi).T
         for color, width in (("white", 3), ("black", 1.2)):
             figure.segment(x0, y0, x1, y1, line_color=color, line_width=width)
-    free = BasicTicker()
-    fixed = {str(k): FixedTicker(ticks=list(range(k))) for k in {len(item.names) for item in packed} if k}
-    names = packed[0].names
-    bar = ColorBar(
-        color_mapper=mapper, ticker=fixed[str(len(names))] if names else free, width=12,
-        major_label_overrides=dict(enumerate(names)),
-    )  # fmt: skip
-    figure.add_layout(bar, "right")
+    bars = {}
+    for names in dict.fromkeys(item.names for item in packed):  # one colour bar for amounts, one for each set of names
+        ticks: Any = FixedTicker(ticks=list(range(len(names)))) if names else BasicTicker()
+        bars["|".join(names)] = bar = ColorBar(
+            color_mapper=mapper, ticker=ticks, width=12, major_label_overrides=dict(enumerate(names)),
+            visible=names == packed[0].names,
+        )  # fmt: skip
+        figure.add_layout(bar, "right")
     options: list[str | tuple[Any, str]] = [(str(i), item.title) for i, item in enumerate(packed)]
     select = Select(
         title=f"Choose a {heading}", value="0", width=240,
@@ -152,7 +152,7 @@ def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None)
     )  # fmt: skip
     arguments = {
         "maps": [item.arguments() for item in packed], "select": select, "source": source, "mapper": mapper,
-        "bar": bar, "fixed": fixed, "free": free, "figure": figure, "by_cell": by_cell,
+        "bars": list(bars.items()), "figure": figure, "by_cell": by_cell,
         "levels": LEVELS, "scale": list(Viridis256),
     }  # fmt: skip
     select.js_on_change("value", CustomJS(args=arguments, code=_UNPACK))
@@ -168,12 +168,12 @@ def _figure(grid: xr.DataArray, heading: str) -> Any:
     ratio = (y[-1] - y[0]) / (x[-1] - x[0])
     shown = figure(
         title=heading, tools="pan,wheel_zoom,box_zoom,reset,save", frame_width=FRAME,
-        frame_height=int(np.clip(FRAME * ratio, 60, 560)), x_range=Range1d(x[0], x[-1]), y_range=Range1d(y[-1], y[0]),
+        frame_height=int(np.clip(FRAME * ratio, 60, 520)), x_range=Range1d(x[0], x[-1]), y_range=Range1d(y[-1], y[0]),
         x_axis_label=text(label(grid[columns], columns)), y_axis_label=text(label(grid[rows], rows)),
         match_aspect=True,
     )  # fmt: skip
-    if ratio > 560 / FRAME:  # a tall map: equal scales by a narrower frame
-        shown.frame_width = max(60, int(560 / ratio))
+    if ratio > 520 / FRAME:  # a tall map: equal scales by a narrower frame
+        shown.frame_width = max(60, int(520 / ratio))
     shown.grid.visible = False
     shown.toolbar.logo = None
     return shown

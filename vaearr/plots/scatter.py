@@ -63,13 +63,14 @@ def map_scatter(
         alpha=0, selection_alpha=0.9, nonselection_alpha=0, color=SELECTED, selection_color=SELECTED, size=4,
         shared_datasource=True, tools=["box_select", "lasso_select"], backend="bokeh",
     )  # fmt: skip
-    heading = f"Pearson r = {table.attrs['r']:.2f}, n = {table.sizes['point']:,}{part}"
+    about = f"{table.attrs['heading']}: " if "group" in table else ""
+    heading = f"{about}Pearson r = {table.attrs['r']:.2f}, n = {table.sizes['point']:,}{part}"
     points = hv.Points(source, [across, up], vdims).opts(
         alpha=0.6 if "group" in shown else 0.35, nonselection_alpha=0.06, selection_alpha=0.9, color=color, size=3,
         line_color=None,
         shared_datasource=True, tools=["box_select", "lasso_select"], backend="bokeh", frame_width=340,
         frame_height=340, xlabel=across, ylabel=text(table.attrs["label"]),
-        title=title(f"{across} against {table.attrs['heading']}") + "\n" + title(heading), fontsize={"title": "10pt"},
+        title=title(heading), fontsize={"title": "10pt"},
     )  # fmt: skip
     if "group" in shown:
         points = points.opts(cmap=[COLORS[0], COLORS[1]], clim=(0, 1), backend="bokeh")
@@ -108,7 +109,7 @@ def scatter_points(
     variables |= {"x": ("point", maps["latent"][columns].values[col]), "y": ("point", maps["latent"][rows].values[row])}
     attrs = {"r": float(r.squeeze()), "up": name, "label": _axis(ds, name), "heading": heading}
     if group is not None:
-        attrs["heading"] = f"{name}, orange: {heading}"
+        attrs["heading"] = f"{heading} (orange)"
     return xr.Dataset(variables, attrs=attrs)
 
 

@@ -16,7 +16,7 @@ import xarray as xr
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, VaearrError, WriteError
-from vaearr.ingest import ingest
+from vaearr.ingestion import ingest
 
 NY, NX = 37, 41  # more than one block each way, the last ones ragged
 
@@ -208,7 +208,7 @@ def test_damage_found_on_the_way_leaves_nothing(tmp_path: Path, out: Path) -> No
 
 
 def test_source_that_changes_is_refused(scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vaearr.ingest import _Checks
+    from vaearr.ingestion import _Checks
 
     transform = _Checks.transform
 
@@ -289,7 +289,7 @@ def test_source_as_target(scan: Path) -> None:
 
 
 def test_full_disk(scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaearr.ingest.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("vaearr.ingestion.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     refused(out, WriteError, "the patterns need up to .* GB are free", scan, out / "a.zarr")
 
 

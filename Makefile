@@ -26,7 +26,7 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s
+	$(BIN)/pytest tests/benchmarks -m benchmarks -s
 
 clean:
 	rm -rf $(VENV) stores/demo stores/demo.*

@@ -47,8 +47,7 @@ _UNPACK = """
   mapper.palette = m.names.length ? m.palette : scale;
   mapper.low = m.color_low;
   mapper.high = m.color_high;
-  bar.major_label_overrides = new Map(m.names.map((name, i) => [i, name]));
-  bar.ticker = m.names.length ? fixed[String(m.names.length)] : free;
+  bars.forEach((bar, i) => { bar.visible = bar_names[i] === m.names.join("|"); });
   figure.title.text = m.title;
   source.change.emit();
 })();
@@ -152,7 +151,7 @@ def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None)
     )  # fmt: skip
     arguments = {
         "maps": [item.arguments() for item in packed], "select": select, "source": source, "mapper": mapper,
-        "bars": list(bars.items()), "figure": figure, "by_cell": by_cell,
+        "bars": list(bars.values()), "bar_names": list(bars), "figure": figure, "by_cell": by_cell,
         "levels": LEVELS, "scale": list(Viridis256),
     }  # fmt: skip
     select.js_on_change("value", CustomJS(args=arguments, code=_UNPACK))

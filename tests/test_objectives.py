@@ -11,6 +11,7 @@ from vaearr.objectives import (
     active_units,
     beta_at,
     beta_schedule,
+    corrupt,
     gaussian_nll,
     kl_divergence,
     kl_penalty,
@@ -87,3 +88,10 @@ def test_beta_rises_linearly_and_stays():
 def test_active_units_are_those_whose_mean_varies():
     mean = torch.randn(500, 3) * torch.tensor([1.0, 0.2, 0.01])
     assert active_units(mean).tolist() == [True, True, False]
+
+
+def test_corruption_has_the_stated_size_and_zero_leaves_the_patterns():
+    x = torch.zeros(20, 1, 40, 40)
+    assert float(corrupt(x, 0.7).std()) == pytest.approx(0.7, rel=0.05)
+    assert corrupt(x, 0.0) is x
+    assert float(x.abs().max()) == 0

@@ -67,6 +67,16 @@ def beta_at(step: int, n_steps: int, beta: float, warmup: float) -> float:
     return beta_schedule(step, round(warmup * n_steps), beta)
 
 
+def corrupt(x: torch.Tensor, noise: float) -> torch.Tensor:
+    """Input of the encoder while training: patterns plus white Gaussian noise of standard deviation `noise`.
+
+    In units of preprocessed patterns, so that 1 with `zscore` doubles a pattern's variance; the target stays as it is,
+    and so does the input outside of training. Keeps the encoder from learning the noise of few patterns by heart. Im et
+    al., "Denoising Criterion for Variational Auto-Encoding Framework", AAAI 2017.
+    """
+    return x + noise * torch.randn_like(x) if noise > 0 else x
+
+
 def active_units(mean: torch.Tensor, *, threshold: float = 0.01) -> torch.Tensor:
     """Which latent dimensions are in use: variance of the posterior mean over samples > threshold, `(N, L) -> (L,)`.
 

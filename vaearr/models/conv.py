@@ -37,7 +37,7 @@ class ConvVAE(nn.Module):
     width, max_width: channels of the first stage; they double with each halving of the grid, up to `max_width`.
     depth: residual blocks of the encoder on the coarsest grid.
     hidden: units of the fully connected layer on both sides of the latent.
-    patch: side of a patch in detector pixels; by default 4, or 2 for patterns with a side below 32.
+    patch: side of a patch in detector pixels; by default 4, but 2 for patterns with a side below 32 and 8 from 128 on.
     squeeze: channels of the coarsest grid that the fully connected layer reads.
     activation: silu, gelu, relu or elu. norm: group, batch or none. dropout: share of the encoder's grid zeroed.
     upsampling: shuffle (sub-pixel), nearest, bilinear or transpose. head: identity, tanh or sigmoid.
@@ -64,7 +64,7 @@ class ConvVAE(nn.Module):
         _check(input_shape, activation, norm, upsampling, head)
         channels, height, w = input_shape
         self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
-        self.patch = patch or (4 if min(height, w) >= 32 else 2)
+        self.patch = patch or _patch(min(height, w))
         grids = _grids(height, w, self.patch)
         widths = [min(width * 2**i, max_width) for i in range(len(grids))]
         self.grids, self.squeeze = grids, squeeze
@@ -139,6 +139,13 @@ class Residual(nn.Module):
         """Same shape out as in."""
         out: torch.Tensor = x + self.block(x)
         return out
+
+
+def _patch(side: int) -> int:
+    """Default patch for patterns whose smaller side is `side`."""
+    if side < 32:
+        return 2
+    return 4 if side < 128 else 8
 
 
 def _grids(height: int, width: int, patch: int) -> list[tuple[int, int]]:

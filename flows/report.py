@@ -11,7 +11,7 @@ from vaearr.config import ReportConfig
 @task(name="report")
 def report_task(store: Path, config: ReportConfig) -> str:
     """Write the page and the PNGs."""
-    from vaearr.report import report
+    from vaearr.reporting import report
 
     return str(report(store, config=config))
 

@@ -15,7 +15,7 @@ ROOT = Path(vaearr.__file__).parent
 
 # A module may import modules of its own layer and of layers above it in this list.
 LAYERS = [
-    {"names", "errors"},
+    {"names", "errors", "provenance"},
     {"config", "schema"},
     {"grid"},
     {"sources"},
@@ -28,7 +28,7 @@ LAYERS = [
     {"latents"},
     {"association"},
     {"plots"},
-    {"report"},
+    {"reporting"},
     {"testing"},
     {"demo"},
     {"cli"},
@@ -39,11 +39,11 @@ TESTING = {"testing"}  # for tests, the demo and users; no other module may use 
 HOMES = {
     "zarr": {"store"},
     "h5py": {"sources", "testing"},
-    "pandas": {"sources", "association", "plots", "report", "testing"},
+    "pandas": {"sources", "association", "plots", "reporting", "testing"},
     "hvplot": {"plots"},
-    "holoviews": {"plots", "report"},
-    "bokeh": {"plots", "report"},
-    "matplotlib": {"plots", "report"},
+    "holoviews": {"plots", "reporting"},
+    "bokeh": {"plots", "reporting"},
+    "matplotlib": {"plots", "reporting"},
     "prefect": set(),
     "typer": {"cli"},
     "rich": {"cli"},

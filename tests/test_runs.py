@@ -32,7 +32,7 @@ def test_a_run_is_published_whole(trained_store: Path) -> None:
     assert manifest["data"]["shape"] == list(ds.patterns.shape)
     assert manifest["n_roi"] == int(ds.roi.sum()) == manifest["n_train"] + manifest["n_validation"]
     history = open_table(trained_store, "vae", n.HISTORY)
-    assert list(history.epoch.values) == [0, 1]
+    assert list(history.epoch.values) == [1, 2]
     assert {"loss", "reconstruction_nll", "kl", "val_loss", "beta", "learning_rate", "seconds"} <= set(history)
     np.testing.assert_allclose(history.val_loss, history.val_reconstruction_nll + history.val_kl, rtol=1e-6)
     health = open_table(trained_store, "vae", n.HEALTH)

@@ -91,8 +91,8 @@ def test_early_stopping_keeps_the_best(parts: tuple[PatternBatches, PatternBatch
     model = _model()
     result = fit(model, *parts, _config(epochs=60, patience=2, learning_rate=0.02), tmp_path)
     assert result.stopped_early
-    assert result.history.sizes["epoch"] == result.best_epoch + 1 + 2
-    best = float(result.history.val_loss[result.best_epoch])
+    assert result.history.sizes["epoch"] == result.best_epoch + 2
+    best = float(result.history.val_loss.sel(epoch=result.best_epoch))
     assert best == float(result.history.val_loss.min())
     assert evaluate(model, parts[1], ObjectiveConfig())["val_loss"] == pytest.approx(best, rel=1e-4)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vaearr.grid import roi, to_grid, to_samples
     from vaearr.ingestion import ingest
     from vaearr.latents import encode, load_model, reconstruct
-    from vaearr.report import report
+    from vaearr.reporting import report
     from vaearr.runs import train
     from vaearr.sources import open_source
     from vaearr.store import open_store
@@ -30,7 +30,7 @@ _HOME = {
     "open_source": "vaearr.sources",
     "open_store": "vaearr.store",
     "reconstruct": "vaearr.latents",
-    "report": "vaearr.report",
+    "report": "vaearr.reporting",
     "roi": "vaearr.grid",
     "to_grid": "vaearr.grid",
     "to_samples": "vaearr.grid",

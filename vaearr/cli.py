@@ -123,7 +123,7 @@ def train(
         result = run_train(store, run=run, roi=roi, config=settings, say=_say, on_epoch=on_epoch)
     health = result.health.attrs
     _say(
-        f"run {run!r}: best epoch {result.manifest['best_epoch'] + 1} of {result.manifest['epochs_run']}, "
+        f"run {run!r}: best epoch {result.manifest['best_epoch']} of {result.manifest['epochs_run']}, "
         f"{health['n_active']} of {settings.model.latent_dim} latent dimensions active, "
         f"{health['explained_variance']:.1%} of the variance explained; next: 'vaearr encode {store} --run {run}'"
     )
@@ -171,7 +171,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about a run, and PNGs of its main views."""
     from vaearr.config import ReportConfig
-    from vaearr.report import report as run_report
+    from vaearr.reporting import report as run_report
 
     settings = _settings(ReportConfig, config, sets).replace(run=run, out=out)
     page = run_report(store, config=settings)

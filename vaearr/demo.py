@@ -33,7 +33,7 @@ def run_demo(
     from vaearr.association import associate_store, top_lines
     from vaearr.ingestion import ingest
     from vaearr.latents import encode
-    from vaearr.report import report
+    from vaearr.reporting import report
     from vaearr.runs import train
     from vaearr.testing import synthetic_scan, write_scan_files
 

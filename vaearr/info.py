@@ -19,7 +19,12 @@ def store_facts(store: str | Path) -> dict[str, Any]:
     facts = schema.describe(ds)
     stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     present = int(ds[n.PRESENT].sum()) if n.PRESENT in ds else None
-    facts |= {"store": str(path), "stored_bytes": stored, "n_present": present, "source": ds.attrs.get("source")}
+    facts |= {
+        "store": str(path),
+        "stored_bytes": stored,
+        "n_present": present,
+        "source": ds.attrs.get(n.PROVENANCE, {}).get("source", {}).get("file"),
+    }
     facts["variables"] = {
         str(name): {
             "dims": [str(d) for d in variable.dims],
@@ -57,6 +62,8 @@ def in_words(facts: dict[str, Any]) -> str:
     grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
     pattern = " x ".join(str(size) for size in facts["pattern"].values())
     lines = [f"{facts['store']}: {facts['kind']} of {grid}, patterns of {pattern} {facts['dtype']}"]
+    if facts["source"]:
+        lines.append(f"  from {facts['source']}")
     for dim, (first, last, units) in facts["extent"].items():
         lines.append(f"  {dim} from {first:g} to {last:g} {units}".rstrip())
     lines.append(f"  {_size(facts['nbytes'])} of patterns, {_size(facts['stored_bytes'])} on disk in all")

@@ -8,11 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, ExistsError, UsageError, WriteError
+from vaearr.provenance import now, versions
 from vaearr.sources import find_source, open_source
 from vaearr.sources.hdf5 import check_file
 from vaearr.sources.tables import element_array, map_array, phase_array
@@ -31,7 +30,6 @@ from vaearr.store import Region, create_store, open_store
 Say = Callable[[str], None]
 
 RESERVED = {n.PATTERNS, n.PRESENT, n.ELEMENTS, n.PHASE, n.ROI, n.SPLIT, n.RUNS, n.HISTORY}
-LIBRARIES = ("vaearr", "numpy", "xarray", "zarr", "h5py", "pandas")
 
 
 def ingest(
@@ -209,19 +207,19 @@ def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: _Checks
             "bytes": size,
             "mtime": datetime.fromtimestamp(changed / 1e9, UTC).isoformat(),
         },
-        "ingest": config.to_attrs(),
-        "versions": {name: _version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ingest": _without_folders(config),
+        "versions": versions("h5py", "pandas"),
+        "created": now(),
     }
     present = xr.DataArray(checks.present, dims=nav, attrs=n.ATTRS[n.PRESENT])
     return ds.assign({n.PATTERNS: patterns, n.PRESENT: present}).assign_attrs({n.PROVENANCE: origin})
 
 
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "unknown"
+def _without_folders(config: IngestConfig) -> dict[str, Any]:
+    """The settings with the names of the files only: where they lay says nothing to those who get the store."""
+    plain = config.to_attrs()
+    plain["maps"] = {name: Path(path).name for name, path in config.maps.items()}
+    return plain | {key: Path(plain[key]).name for key in ("elements", "phases") if plain[key]}
 
 
 def _fingerprint(file: Path) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from vaearr.artifacts import TrainedModel, load_folder
 from vaearr.config import EncodeConfig
 from vaearr.device import autocast, pick_device, pick_precision
 from vaearr.errors import NoInputError, UsageError
-from vaearr.runs import check_fits, data_fingerprint, versions
+from vaearr.provenance import now, versions
+from vaearr.runs import check_fits, data_fingerprint
 from vaearr.store import (
     Region,
     VariableSpec,
@@ -66,7 +66,7 @@ def encode(
     roi = ds[n.run_name(n.ROI, run)].load()
     provenance = {"run": run, "parents": [n.PATTERNS, str(roi.name)], "weights_sha256": manifest["weights_sha256"]}
     request = {**provenance, "config": settings.to_attrs(), "data": data_fingerprint(ds)}
-    stamp = {n.PROVENANCE: {**request, "versions": versions(), "time": _now()}}
+    stamp = {n.PROVENANCE: {**request, "versions": versions(), "time": now()}}
     latent = n.run_name(n.LATENT, run)
     index = np.arange(model.model_config.latent_dim)
     coords = xr.Dataset(coords={latent: (latent, index, n.ATTRS[n.LATENT])})
@@ -162,7 +162,3 @@ def reconstruct(store: str | Path, *, run: str = n.DEFAULT_RUN, n_samples: int =
         coords=coords if n.SAMPLE not in parts.dims else {n.SAMPLE: stored[n.SAMPLE]},
         attrs={"run": run, "weights_sha256": manifest["weights_sha256"], "seed": seed},
     )
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

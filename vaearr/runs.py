@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +13,7 @@ from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.config import RoiConfig, TrainConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
+from vaearr.provenance import now, versions
 from vaearr.store import check_run_name, open_store, publish_run, staged_run, write_dataset
 
 MIN_SAMPLES = 16
@@ -176,11 +172,11 @@ def _train_into(
         "n_train": train.n_samples,
         "n_validation": n_validation,
         "n_weights": n_weights,
-        "best_epoch": result.best_epoch,
+        "best_epoch": result.best_epoch,  # counted from 1, as in the history
         "epochs_run": int(result.history.sizes[n.EPOCH]),
         "stopped_early": result.stopped_early,
         "versions": versions(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": now(),
     }
     described = save_model(model, folder, about)
     return result.history, health, {**about, "weights_sha256": described["weights_sha256"]}
@@ -205,14 +201,3 @@ def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: Any) -> None:
             f"run {manifest.get('run')!r} was trained on samples of shape {tuple(model.input_shape)}, the store has "
             f"{schema.input_shape(ds)}; train a run on this store."
         )
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    packages = ("vaearr", "torch", "numpy", "xarray", "zarr")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-def digest(value: Mapping[str, Any]) -> str:
-    """Short stable hash of JSON-ready parameters."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

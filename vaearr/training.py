@@ -49,7 +49,7 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training leaves: the history over epochs, the best epoch (from 0), and why it ended."""
+    """What a training leaves: the history over epochs, the best epoch (both counted from 1), and why it ended."""
 
     history: xr.Dataset
     best_epoch: int
@@ -120,7 +120,7 @@ def fit(
             if epoch - best_epoch >= config.patience:
                 break
     load_weights(model, folder / BEST)
-    return Fit(_history(rows), best_epoch, stopped_early=len(rows) < config.epochs)
+    return Fit(_history(rows), best_epoch + 1, stopped_early=len(rows) < config.epochs)
 
 
 def loss_terms(
@@ -192,9 +192,9 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 def _write_history(rows: list[History], folder: Path) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["epoch", *rows[0]])
+    writer = csv.DictWriter(text, ["epoch", *rows[0]], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({"epoch": i, **row} for i, row in enumerate(rows))
+    writer.writerows({"epoch": i, **row} for i, row in enumerate(rows, 1))
     replace_file(folder / "history.csv", text.getvalue().encode())
     replace_file(folder / "history.json", json.dumps(rows).encode())
 
@@ -204,4 +204,4 @@ def _history(rows: list[History]) -> xr.Dataset:
         key: (n.EPOCH, [row[key] for row in rows], {"long_name": UNITS[key][0], "units": UNITS[key][1]})
         for key in rows[0]
     }
-    return xr.Dataset(variables, coords={n.EPOCH: np.arange(len(rows))})
+    return xr.Dataset(variables, coords={n.EPOCH: np.arange(1, len(rows) + 1)})

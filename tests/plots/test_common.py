@@ -89,7 +89,7 @@ def test_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_import_loads_no_plotting_library() -> None:
     code = (
-        "import sys, vaearr.plots, vaearr.plots.static, vaearr.report; "
+        "import sys, vaearr.plots, vaearr.plots.static, vaearr.reporting; "
         "sys.exit(bool({'holoviews', 'bokeh', 'hvplot', 'matplotlib', 'panel'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ from vaearr.store import add_variables, create_store, publish_run, staged_run, w
 
 pytest.importorskip("hvplot")
 
-from vaearr.report import report
+from vaearr.reporting import report
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> {0} $$x$$ \\(y\\) 'q' \"z\""
 

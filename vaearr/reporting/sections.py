@@ -16,7 +16,7 @@ from vaearr.plots.common import holoviews, unit
 from vaearr.plots.explorer import explorer, pack
 from vaearr.plots.maps import latent_map, side_map_list
 from vaearr.plots.page import Section
-from vaearr.report.facts import Facts, LeftOut, labels_and_n
+from vaearr.reporting.facts import Facts, LeftOut, labels_and_n
 
 HEADINGS = {
     "overview": "Overview of the scan",
@@ -229,7 +229,7 @@ def training(facts: Facts, figures: dict[str, Any]) -> Section:
     section.figure(_render(loss_curves(facts.history)))
     figures["loss_curves"] = static.loss_sheet(facts.history)
     best = facts.manifest.get("best_epoch")
-    note = f" The weights are those of epoch {best} on this axis." if best is not None else ""
+    note = f" The weights are those of epoch {best}." if best is not None else ""
     section.caption(
         "Loss = reconstruction NLL + beta × KL, in nats per sample, lower is better; NLL is summed over the pixels of "
         f"a pattern, KL over the latents. Validation points were never trained on.{note}"

@@ -16,10 +16,10 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.association import ranking
 from vaearr.config import ReportConfig
-from vaearr.errors import DataError, ExistsError, NoInputError, WriteError
+from vaearr.errors import DataError, ExistsError, NoInputError, VaearrError, WriteError
 from vaearr.plots.page import Section, page, png
-from vaearr.report import sections as parts
-from vaearr.report.facts import Facts, LeftOut, gather, labels_and_n
+from vaearr.reporting import sections as parts
+from vaearr.reporting.facts import Facts, LeftOut, gather, labels_and_n
 
 GENERATOR = "vaearr report"
 PNG_DPI = 300
@@ -65,6 +65,8 @@ def report(
         text = page(heading, introduction, [*sections, provenance])
         (staged / "index.html").write_text(text, encoding="utf-8", errors="replace")
         _publish(staged, folder)
+    except VaearrError:
+        raise
     except OSError as error:
         raise WriteError(f"the report cannot be written to {folder}: {error}.") from error
     finally:

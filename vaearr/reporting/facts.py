@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from vaearr.config import ReportConfig
 from vaearr.errors import VaearrError
 from vaearr.plots.common import holoviews, unit
 from vaearr.plots.scatter import is_plain_scan
+from vaearr.provenance import now, versions
 
 
 class LeftOut(Exception):
@@ -86,8 +86,8 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
         no_table=no_table, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest,
         description=schema.describe(ds),
         n_roi=int((latents.notnull().any(latent_dim) if roi is None else roi).sum()),
-        n_grid=int(np.prod(schema.navigation_shape(ds))), versions=_versions(),
-        created=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        n_grid=int(np.prod(schema.navigation_shape(ds))), versions=versions(*VIEWS),
+        created=now(),
     )  # fmt: skip
 
 
@@ -121,18 +121,6 @@ def _source(ds: xr.Dataset, store: Path) -> str:
     source = given.get("source") if isinstance(given, dict) else None
     file = source.get("file") if isinstance(source, dict) else None
     return Path(str(file)).name if file else store.name
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("vaearr", "xarray", "zarr", "numpy", "scipy", "torch", "holoviews", "hvplot", "bokeh", "matplotlib"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def labels_and_n(table: xr.DataArray) -> tuple[list[str], list[int]]:

@@ -17,13 +17,14 @@ def store_facts(store: str | Path) -> dict[str, Any]:
     path = Path(store)
     ds = open_store(path, chunks=None)
     facts = schema.describe(ds)
+    source = ds.attrs.get(n.PROVENANCE, {}).get("source", {}).get("file")
     stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     present = int(ds[n.PRESENT].sum()) if n.PRESENT in ds else None
     facts |= {
         "store": str(path),
         "stored_bytes": stored,
         "n_present": present,
-        "source": ds.attrs.get(n.PROVENANCE, {}).get("source", {}).get("file"),
+        "source": source,
     }
     facts["variables"] = {
         str(name): {

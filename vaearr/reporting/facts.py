@@ -23,6 +23,9 @@ class LeftOut(Exception):
     """Why a part of the report cannot be made."""
 
 
+VIEWS = ("scipy", "holoviews", "hvplot", "bokeh", "matplotlib")
+
+
 @dataclass
 class Facts:
     """What a report is made of, read once; maps are in memory."""

@@ -8,7 +8,6 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as torch_kl
 
 from vaearr.objectives import (
-    active_units,
     beta_at,
     beta_schedule,
     corrupt,
@@ -83,11 +82,6 @@ def test_beta_rises_linearly_and_stays():
     assert beta_schedule(0, 0, 3.0) == 3.0
     assert beta_at(49, 1000, 1.0, 0.1) == pytest.approx(0.5)
     assert beta_at(999, 1000, 0.0, 0.1) == 0.0
-
-
-def test_active_units_are_those_whose_mean_varies():
-    mean = torch.randn(500, 3) * torch.tensor([1.0, 0.2, 0.01])
-    assert active_units(mean).tolist() == [True, True, False]
 
 
 def test_corruption_has_the_stated_size_and_zero_leaves_the_patterns():

@@ -112,10 +112,10 @@ def test_history_is_on_disk_after_every_epoch(parts: tuple[PatternBatches, Patte
 
 def test_learning_rate_rises_and_falls_over_the_run() -> None:
     rates = [rate_at(step, 100) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[10] == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] == pytest.approx(0.01)
+    assert rates[0] == pytest.approx(1 / 15)
+    assert max(rates) == rates[15] == 1.0
+    assert rates[15:] == sorted(rates[15:], reverse=True)
+    assert rates[-1] == pytest.approx(0.001)
     assert rate_at(0, 1) == 1.0
 
 

@@ -134,6 +134,11 @@ class ObjectiveConfig(Config):
     beta: float = Field(1.0, ge=0, description="weight of the KL divergence")
     warmup: float = Field(0.2, ge=0, le=1, description="share of all steps over which beta rises linearly from 0")
     free_bits: float = Field(0.0, ge=0, description="nats per latent dimension that the KL term does not punish")
+    input_noise: float = Field(
+        1.0,
+        ge=0,
+        description="standard deviation of noise added to the network's input in training, preprocessed units",
+    )
     target: Literal["self", "neighbour"] = Field(
         "neighbour", description="pattern to predict: the input's own, or its most similar grid neighbour's"
     )
@@ -146,12 +151,12 @@ class TrainConfig(Config):
     preprocess: PreprocessConfig = PreprocessConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     split: SplitConfig = SplitConfig()
-    epochs: int = Field(60, ge=1)
+    epochs: int = Field(40, ge=1)
     batch_size: int = Field(128, ge=2)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    patience: int = Field(30, ge=1, description="epochs without a better validation loss before training stops")
+    patience: int = Field(15, ge=1, description="epochs without a better validation loss before training stops")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
     memory: float = Field(2.0, gt=0, description="GiB that patterns may take in memory; more is streamed")

@@ -13,14 +13,11 @@ from vaearr.errors import ExistsError
 MARK = ".vaearr-demo"
 STEP = 0.25
 
-# Smaller than a real scan, so the demo takes fewer epochs than a training by default.
-TRAINING = TrainConfig(epochs=30)
-
 
 def run_demo(
     folder: str | Path,
     *,
-    config: TrainConfig = TRAINING,
+    config: TrainConfig | None = None,
     nx: int = 48,
     ny: int = 36,
     say: Callable[[str], None],
@@ -37,6 +34,7 @@ def run_demo(
     from vaearr.runs import train
     from vaearr.testing import synthetic_scan, write_scan_files
 
+    config = config or TrainConfig()
     target = _fresh(Path(folder))
     say(f"1/6 a scan of {nx} x {ny} points from crystal geometry: {target / 'files'}")
     scan = synthetic_scan(nx=nx, ny=ny, step=STEP)

@@ -75,11 +75,3 @@ def corrupt(x: torch.Tensor, noise: float) -> torch.Tensor:
     al., "Denoising Criterion for Variational Auto-Encoding Framework", AAAI 2017.
     """
     return x + noise * torch.randn_like(x) if noise > 0 else x
-
-
-def active_units(mean: torch.Tensor, *, threshold: float = 0.01) -> torch.Tensor:
-    """Which latent dimensions are in use: variance of the posterior mean over samples > threshold, `(N, L) -> (L,)`.
-
-    Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", 2016, section 5.2.
-    """
-    return mean.var(0) > threshold

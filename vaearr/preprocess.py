@@ -104,6 +104,7 @@ def _smoothing(size: int, std: float, like: torch.Tensor) -> torch.Tensor:
 def apply(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
     """All steps of the configuration on patterns `(B, C, ...)` of any dtype; float32, never in reduced precision."""
     with torch.autocast(x.device.type, enabled=False):
+        x = x.float()  # torch has no arithmetic for some stored dtypes
         seen = remove_static(x, background, config.static_background)
         if config.dynamic_background > 0:
             seen = seen - dynamic_background(seen, config.dynamic_background)

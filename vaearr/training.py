@@ -23,12 +23,13 @@ from vaearr.batching import PatternBatches
 from vaearr.config import ObjectiveConfig, TrainConfig
 from vaearr.device import autocast, pick_precision
 from vaearr.errors import TrainingError
-from vaearr.objectives import beta_at, gaussian_nll, kl_divergence, kl_penalty, optimal_sigma_nll
+from vaearr.objectives import beta_at, corrupt, gaussian_nll, kl_divergence, kl_penalty, optimal_sigma_nll
 from vaearr.store.commit import replace_file
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 
-RATE_RISE, RATE_END = 0.1, 0.01
+BETAS = (0.9, 0.99)
+RATE_RISE, RATE_END = 0.15, 0.001
 
 History = dict[str, float]
 OnEpoch = Callable[[int, History], None]
@@ -68,15 +69,19 @@ def fit(
 ) -> Fit:
     """Train in place; leaves the best weights in the model and `best`, `last` and history.csv in `folder`.
 
-    The best epoch is the one with the lowest validation loss at full beta (without validation, the last); epochs of the
-    warm-up do not count. Each epoch is written to history.csv when it ends. Raises TrainingError as soon as an epoch's
-    loss is not finite; the weights of the best epoch so far are then still in `folder`.
+    The best epoch is the one with the lowest validation loss, beta as configured (without validation, the last). Each
+    epoch is written to history.csv when it ends. Raises TrainingError as soon as an epoch's loss is not finite; the
+    weights of the best epoch so far are then still in `folder`.
     """
     device = model.device
     precision = pick_precision(config.precision, device)
     model.network.to(memory_format=_memory_format(model))
     optimizer = torch.optim.AdamW(
-        model.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        model.network.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=BETAS,
+        fused=True,
     )
     steps = max(1, len(train) * config.epochs)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rate_at(done, steps))
@@ -129,7 +134,7 @@ def loss_terms(
     """Batch means in nats per sample: reconstruction_nll, kl, and the kl as the loss punishes it (free bits)."""
     seen = model.preprocess(x)
     wanted = seen if target is x else model.preprocess(target)
-    recon, mean, logvar = model.network(seen)
+    recon, mean, logvar = model.network(corrupt(seen, config.input_noise) if model.training else seen)
     likelihood = optimal_sigma_nll if config.likelihood == "optimal_sigma" else gaussian_nll
     kl = kl_divergence(mean.float(), logvar.float())
     nll = likelihood(wanted, recon.float()).mean()
@@ -137,7 +142,7 @@ def loss_terms(
 
 
 def rate_at(step: int, n_steps: int) -> float:
-    """Share of the highest learning rate at a step: linear rise over the first tenth, then a cosine down to 1 %."""
+    """Share of the highest learning rate at a step: a linear rise, then a cosine down to almost 0."""
     rise = max(1, round(RATE_RISE * n_steps))
     if step < rise:
         return (step + 1) / rise

@@ -125,8 +125,9 @@ def train(
     _say(
         f"run {run!r}: best epoch {result.manifest['best_epoch']} of {result.manifest['epochs_run']}, "
         f"{health['n_active']} of {settings.model.latent_dim} latent dimensions active, "
-        f"{health['explained_variance']:.1%} of the patterns' variance, noise included, explained; next: 'vaearr encode {store} --run {run}'"
+        f"{health['explained_variance']:.1%} of the patterns' variance, noise included, explained"
     )
+    _say(f"next: 'vaearr encode {store} --run {run}'")
 
 
 @app.command()

@@ -88,7 +88,8 @@ def in_words(facts: dict[str, Any]) -> str:
             f"  {run}: {model['name']}, {model['latent_dim']} latent dimensions, trained {r['time']}; {state}",
             f"    ROI of {r['n_roi']} scan points ({_roi(r['roi'])}), {r['n_train']} trained, "
             f"{r['n_validation']} validated, {r['epochs']} epochs",
-            f"    {r['n_active']} active dimensions, {r['explained_variance']:.1%} of the patterns' variance, noise included, explained",
+            f"    {r['n_active']} active dimensions, {r['explained_variance']:.1%} of the patterns' variance, noise "
+            "included, explained",
         ]
         lines += [f"    warning: {text}" for text in r["warnings"]]
     return "\n".join(lines)

@@ -65,10 +65,16 @@ def loss_curves(history: xr.Dataset, **kwargs: Any) -> Any:
                 lines.append(hv.Scatter(data, n.EPOCH, "value", label=legend).opts(size=7, **style))
         panel = hv.Overlay(lines).opts(
             title=title(heading), xlabel="epoch", ylabel=NATS, frame_width=280, frame_height=220,
-            legend_position="top_right", show_grid=True, backend="bokeh",
+            legend_position=_free_corner(curves), show_grid=True, backend="bokeh",
         )  # fmt: skip
         panels.append(panel)
     return hv.Layout(panels).cols(3).opts(shared_axes=False)
+
+
+def _free_corner(curves: dict[str, xr.DataArray]) -> str:
+    """Where a legend hides no curve: right, above curves that fall and below curves that rise."""
+    rises = sum(float(values[-1] - values[0]) for values in curves.values()) > 0
+    return "bottom_right" if rises else "top_right"
 
 
 def health_bars(health: xr.Dataset, **kwargs: Any) -> Any:

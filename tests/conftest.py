@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: more threads only wait for each other
 
 import pytest
+import torch
 import xarray as xr
 
 from vaearr import grid
@@ -17,6 +18,12 @@ from vaearr.latents import encode
 from vaearr.runs import train
 from vaearr.store import create_store
 from vaearr.testing import random_patterns_dataset
+
+
+@pytest.fixture(autouse=True)
+def _random_numbers() -> None:
+    """Tests that draw with torch's own generator draw the same each time."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

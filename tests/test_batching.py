@@ -16,7 +16,7 @@ from vaearr import grid
 from vaearr import names as n
 from vaearr.batching import batches, most_similar, neighbour_positions, plan_batches, plan_buffers
 from vaearr.config import SplitConfig
-from vaearr.errors import RoiError, UsageError
+from vaearr.errors import RoiError, SchemaError, UsageError
 from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset
 
@@ -155,3 +155,20 @@ def test_refusals(scan: xr.Dataset) -> None:
         batches(scan, roi=nothing)
     with pytest.raises(UsageError, match="batch_size is 0"):
         batches(scan, batch_size=0)
+
+
+def test_maps_of_another_grid_are_refused(scan: xr.Dataset) -> None:
+    with pytest.raises(SchemaError, match="coordinate 'x' is not the store's"):
+        batches(scan, roi=scan.present.assign_coords(x=scan.x + 1))
+    with pytest.raises(SchemaError, match="coordinate 'y' is not the store's"):
+        batches(scan, roi=scan.present.isel(y=[0]))
+    with pytest.raises(SchemaError, match="float32"):
+        batches(scan, roi=scan.BC)
+
+
+def test_loader_processes_are_refused(scan: xr.Dataset) -> None:
+    loader = torch.utils.data.DataLoader(batches(scan), batch_size=None, num_workers=2)
+    with pytest.raises(UsageError, match="num_workers=0"):
+        next(iter(loader))
+    plain = torch.utils.data.DataLoader(batches(scan, batch_size=16), batch_size=None)
+    assert sum(len(batch) for batch in plain) == int(scan.present.sum())

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import xarray as xr
 
+from vaearr import cli
 from vaearr.testing import synthetic_scan, write_scan_files
 
 from .store.test_store import tree_hash
@@ -91,6 +94,10 @@ def test_associate_prints_the_first_ranks(store: Path) -> None:
         (["ingest", "{files}/scan.h5", "out.zarr", "--bc", "{files}/elements.csv"], 65, "elements.csv"),
         (["ingest", "{files}/scan.h5", "out.zarr", "--map", "BC"], 2, "not NAME=VALUE"),
         (["ingest", "{files}/scan.h5", "out.zarr", "--set", "imagse=a"], 2, "Did you mean 'images'"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--map", "a=1.csv", "--map", "a=2.csv"], 2, "a is given twice"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--map", "BC=1.csv", "--bc", "2.csv"], 2, "the same map"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--phase", "0=a", "--phase", "0=b"], 2, "0 is given twice"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--set", "step=1", "--set", "step=2"], 2, "step is given twice"),
         (["info", "out.zarr"], 66, "there is no store"),
         (["info", "{files}"], 65, "not a zarr v3 store"),
         (["train", "{store}"], 73, "already has a run 'vae'"),
@@ -100,6 +107,19 @@ def test_associate_prints_the_first_ranks(store: Path) -> None:
         (["train", "{store}", "--run", "b", "--x", "3:1"], 2, "give start < stop"),
         (["train", "{store}", "--run", "b", "--set", "epochs=none"], 2, "TrainConfig.epochs"),
         (["train", "{store}", "--run", "b", "--config", "none.json"], 2, "no settings file"),
+        (["train", "{store}", "--run", "b", "--config", "."], 2, "cannot be read as a settings file: Is a directory"),
+        (["train", "{store}", "--run", "b", "--config", "list.json"], 2, "holds a JSON list; settings are an object"),
+        (
+            ["train", "{store}", "--run", "b", "--set", "model=conv", "--set", "model.latent_dim=3"],
+            2,
+            "'model' is set to 'conv' already",
+        ),
+        (["encode", "{store}", "--config", "b.json"], 66, "no run 'b'"),
+        (["associate", "{store}", "--config", "b.json"], 66, "no run 'b'"),
+        (["report", "{store}", "--config", "b.json"], 66, "no run 'b'"),
+        (["encode", "{store}", "--config", "b.json", "--run", "c"], 66, "no run 'c'"),
+        (["associate", "{store}", "--config", "b.json", "--run", "c"], 66, "no run 'c'"),
+        (["report", "{store}", "--config", "b.json", "--run", "c"], 66, "no run 'c'"),
         (["encode", "{store}", "--run", "b"], 66, "no run 'b'"),
         (["associate", "{store}", "--run", "b"], 66, "no run 'b'"),
         (["associate", "{store}", "--metric", "persaon"], 2, "pearson"),
@@ -114,6 +134,8 @@ def test_errors_are_one_line_with_a_code(
 ) -> None:
     before, folder = tree_hash(store), files["patterns"].parent
     listing = sorted(folder.iterdir())
+    (tmp_path / "b.json").write_text('{"run": "b"}')
+    (tmp_path / "list.json").write_text("[1, 2]")
     done = vaearr(*[a.format(files=folder, store=store) for a in args], cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
@@ -131,8 +153,57 @@ def test_debug_shows_where_it_came_from(tmp_path: Path) -> None:
     assert "NoInputError" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_a_training_cleanly(store: Path, number: int, code: int) -> None:
+@pytest.fixture
+def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """`main` with an app that raises the given error; gives the exit code."""
+    handlers = {number: signal.getsignal(number) for number in cli.STOPS}
+
+    def run(error: BaseException, *options: str) -> int:
+        def app() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", app)
+        monkeypatch.setattr(sys, "argv", ["vaearr", *options])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.csv"), 66, "cannot read/write a.csv: No such file"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.csv"), 74, "cannot read/write a.csv: Permission denied"),
+        (OSError("truncated\nfile"), 74, "cannot read/write: truncated file"),
+        (KeyError("x"), 70, "internal error: KeyError: 'x'; run again with --debug and report it"),
+    ],
+    ids=["not there", "not allowed", "without a path", "our mistake"],
+)
+def test_unforeseen_errors_are_one_line(
+    run_main: Callable[..., int], capsys: pytest.CaptureFixture[str], error: Exception, code: int, line: str
+) -> None:
+    assert run_main(error) == code
+    assert capsys.readouterr().err == f"vaearr: {line}\n"
+    assert run_main(error, "--debug") == code
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert shown.endswith(f"vaearr: {line}\n")
+
+
+def test_help_says_whose_roi_a_second_run_gets() -> None:
+    text = " ".join(vaearr("train", "--help").stdout.split())
+    assert "that of the run 'vae' if there is one, else every measured point" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signals_end_a_training_cleanly(store: Path, number: int, code: int, word: str) -> None:
     before = tree_hash(store)
     command = [str(Path(sys.executable).with_name("vaearr")), "train", str(store), "--run", "s"]
     with subprocess.Popen([*command, *TINY[:-1], "100000"], stderr=subprocess.PIPE, text=True) as process:
@@ -144,6 +215,9 @@ def test_signals_end_a_training_cleanly(store: Path, number: int, code: int) -> 
         rest = process.stderr.read()
     assert process.returncode == code
     assert "Traceback" not in rest
+    said = f"vaearr: {word}; nothing unfinished was published, run the same command again"
+    assert rest.splitlines()[-1] == said
+    assert rest.count("vaearr:") == 1
     assert tree_hash(store) == before
 
 

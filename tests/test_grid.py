@@ -43,8 +43,9 @@ def test_missing_points_never_belong_to_the_roi(scan: xr.Dataset) -> None:
         ("BC > 20 and BC <= 200", lambda d: (d.BC > 20) & (d.BC <= 200)),
         ("20 < BC < 200", lambda d: (d.BC > 20) & (d.BC < 200)),
         ("(BC > 100) & (x < 2) | (y == 0)", lambda d: (d.BC > 100) & (d.x < 2) | (d.y == 0)),
-        ("not BC > 100", lambda d: ~(d.BC > 100)),
-        ("elements['Fe'] > 10 or BC != -5", lambda d: (d.elements.sel(element="Fe") > 10) | d.BC.notnull()),
+        ("not BC > 100", lambda d: d.BC <= 100),
+        ("elements['Fe'] > 10 or BC != -5", lambda d: d.BC.notnull()),
+        (" BC > 100 ", lambda d: d.BC > 100),
     ],
 )
 def test_condition(scan: xr.Dataset, text: str, expected: object) -> None:
@@ -57,6 +58,52 @@ def test_nan_never_fulfils_a_comparison(scan: xr.Dataset) -> None:
     assert holes.any()
     kept = grid.condition(scan, "BC != 7")
     np.testing.assert_array_equal(kept.values, ~holes & (scan.BC.values != 7))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not BC > 45",
+        "~(BC > 45)",
+        "not (BC > 45 and BC > 45)",
+        "not (not BC > 45)",
+        "BC != 45",
+        "not BC == 45",
+        "BC > 45 or x >= 0",
+        "(x >= 0) | ~(BC <= 45)",
+        "x >= 0 and not (BC > 45 or BC < 20)",
+        "0 <= x != BC",
+    ],
+)
+@pytest.mark.parametrize("chunks", [None, {"y": 4}], ids=["plain", "dask"])
+def test_point_without_a_value_is_never_kept(scan: xr.Dataset, text: str, chunks: dict[str, int] | None) -> None:
+    holes = np.isnan(scan.BC.values)
+    kept = grid.condition(scan if chunks is None else scan.chunk(chunks), text)
+    assert kept.dtype == bool
+    assert not kept.transpose("y", "x").values[holes].any()
+    assert kept.values.any()
+
+
+def test_every_map_of_a_condition_counts(scan: xr.Dataset) -> None:
+    elements = scan.elements.fillna(1)
+    elements.loc[{"element": "Fe", "x": 1.0}] = np.nan
+    kept = grid.condition(scan.assign(elements=elements, BC=scan.BC.fillna(50)), "BC > -1 or elements['Fe'] > 0")
+    assert not kept.sel(x=1.0).any()
+    assert kept.drop_sel(x=1.0).all()
+
+
+@pytest.mark.parametrize("where", ["", "  ", "\n"])
+def test_blank_condition_is_not_no_condition(scan: xr.Dataset, where: str) -> None:
+    with pytest.raises(UsageError, match=r"RoiConfig.*is blank"):
+        grid.roi(scan, where=where)
+    with pytest.raises(UsageError, match="cannot read the condition"):
+        grid.condition(scan, where)
+
+
+@pytest.mark.parametrize("box", [(0.0, np.inf), (-np.inf, 3.0), (np.nan, 3.0)])
+def test_box_has_finite_sides(scan: xr.Dataset, box: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match=r"RoiConfig\.x\.[01]: Input should be a finite number"):
+        grid.roi(scan, x=box)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +169,95 @@ def test_to_grid_refuses_what_does_not_fit(scan: xr.Dataset) -> None:
     with pytest.raises(SchemaError, match="no NaN"):
         grid.to_grid(np.zeros(74, int), roi)
     assert grid.to_grid(np.zeros(74, int), roi, fill=-1).min() == -1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill", "message"),
+    [
+        ("uint8", -1, "uint8, which holds 0 to 255 and not fill=-1; pass a fill= in that range"),
+        ("uint8", 256, "not fill=256"),
+        ("int8", -129.0, "holds -128 to 127"),
+        ("uint8", np.inf, "no inf"),
+        ("bool", -1, "bool, which holds 0 to 1"),
+        ("bool", 2, "bool, which holds 0 to 1"),
+    ],
+)
+def test_to_grid_refuses_a_fill_that_the_dtype_cannot_hold(
+    scan: xr.Dataset, dtype: str, fill: float, message: str
+) -> None:
+    with pytest.raises(SchemaError, match=message):
+        grid.to_grid(np.zeros(74, dtype), grid.roi(scan), fill=fill)
+
+
+def test_to_grid_fills_with_the_limits_of_a_dtype(scan: xr.Dataset) -> None:
+    roi = grid.roi(scan)
+    for dtype, fill in [("uint8", 255), ("int8", -128), ("uint64", 2**64 - 1), ("bool", True)]:
+        maps = grid.to_grid(np.zeros(74, dtype), roi, fill=fill)
+        assert maps.dtype == dtype
+        assert (maps.values[~roi.values] == fill).all()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_to_grid_keeps_the_coordinates_of_the_roi(scan: xr.Dataset, plain: bool) -> None:
+    roi = grid.roi(scan).assign_coords(x_index=scan.x_index, y_index=scan.y_index, run="vae")
+    samples = grid.to_samples(scan.patterns, roi)
+    maps = grid.to_grid(samples.values if plain else samples, roi, fill=0)
+    assert {"y", "x", "y_index", "x_index"} <= set(maps.coords)
+    assert "run" not in maps.coords
+    xr.testing.assert_identical(maps.x_index, roi.x_index.drop_vars("run"))
+
+
+def _moved(mask: xr.DataArray) -> xr.DataArray:
+    return mask.assign_coords(x=mask.x + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: m.astype(float),
+            r"the ROI is float64 over \('y', 'x'\); expected boolean over \('y', 'x'\), as va.roi",
+        ),
+        (lambda m: m.isel(x=0), r"the ROI is bool over \('y',\); expected boolean over"),
+        (lambda m: m.expand_dims(z=2), r"the ROI is bool over \('z', 'y', 'x'\)"),
+        (_moved, "the ROI's coordinate 'x' is not the store's; make the ROI from this store"),
+        (lambda m: m[::-1], "coordinate 'y' is not the store's"),
+        (lambda m: m[:, 1:], "coordinate 'x' is not the store's"),
+        (lambda m: m.drop_vars("y"), "coordinate 'y' is not the store's"),
+        (lambda m: m.values, "the ROI is a ndarray without dimensions; expected boolean over"),
+    ],
+    ids=["dtype", "fewer dims", "more dims", "moved", "reversed", "part", "no coordinate", "no labels"],
+)
+def test_check_map_names_the_difference(scan: xr.Dataset, change: object, message: str) -> None:
+    with pytest.raises(SchemaError, match=message):
+        grid.check_map(scan, change(grid.roi(scan)))  # type: ignore[operator]
+
+
+def test_check_map_gives_the_map_in_memory_and_in_order(scan: xr.Dataset) -> None:
+    mask = grid.roi(scan)
+    checked = grid.check_map(scan, mask.T.chunk({"x": 2}))
+    assert isinstance(checked.variable._data, np.ndarray)
+    xr.testing.assert_identical(checked, mask)
+
+
+def test_check_map_of_a_split(scan: xr.Dataset) -> None:
+    parts = grid.split(grid.roi(scan), SplitConfig(), seed=0)
+    xr.testing.assert_identical(grid.check_map(scan, parts.T, boolean=False), parts)
+    with pytest.raises(SchemaError, match="the split's coordinate 'x' is not the store's; make the split from"):
+        grid.check_map(scan, _moved(parts), boolean=False)
+    with pytest.raises(SchemaError, match=r"the split is int8 over \('y',\); expected a map over \('y', 'x'\)"):
+        grid.check_map(scan, parts[:, 0], boolean=False)
+
+
+def test_map_that_is_not_boolean_is_no_roi(scan: xr.Dataset) -> None:
+    parts = grid.split(grid.roi(scan), SplitConfig(), seed=0)
+    for use in (
+        lambda: grid.to_samples(scan.BC, parts),
+        lambda: grid.to_grid(np.zeros(int(parts.sum())), parts),
+        lambda: grid.split(parts, SplitConfig(), seed=0),
+    ):
+        with pytest.raises(SchemaError, match=r"the ROI is int8 over .* expected boolean"):
+            use()
 
 
 def test_to_samples_refuses_another_grid(scan: xr.Dataset) -> None:

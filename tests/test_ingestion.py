@@ -254,9 +254,21 @@ def test_missing_inputs(scan: Path, out: Path, tmp_path: Path) -> None:
     refused(out, NoInputError, "none.csv does not exist", scan, out / "a.zarr", phases=tmp_path / "none.csv")
 
 
-@pytest.mark.parametrize("name", ["patterns", "present", "phase", "elements", "roi", "x", "y_index", "dy", "latents"])
+OF_A_SOURCE = ["patterns", "present", "phase", "elements", "x", "y", "z", "y_index", "dz", "dy", "dx", "element"]
+OF_A_RUN = ["roi", "roi_b", "split", "split_b", "latent", "latent_b", "latents", "latents_std", "latents_b"]
+OF_A_RUN += ["latents_std_b", "reconstruction_error", "reconstruction_error_b", "runs", "history", "sample"]
+
+
+@pytest.mark.parametrize("name", OF_A_SOURCE + OF_A_RUN)
 def test_map_names_with_a_meaning(scan: Path, out: Path, tmp_path: Path, name: str) -> None:
     refused(out, UsageError, "cannot name a map", scan, out / "a.zarr", maps={name: side_files(tmp_path)["elements"]})
+
+
+def test_map_names_that_only_look_like_a_run_s(scan: Path, out: Path, tmp_path: Path) -> None:
+    path = side_files(tmp_path)["maps"]["BC"]
+    said: list[str] = []
+    ds = ingest(scan, out / "a.zarr", maps={"roiness": path, "splits": path, "latency": path}, say=said.append)
+    assert {"roiness", "splits", "latency"} <= set(ds.data_vars)
 
 
 def test_map_names_that_are_no_names(scan: Path, out: Path) -> None:
@@ -300,6 +312,21 @@ def test_parent_that_is_a_file(scan: Path, out: Path) -> None:
 
 def test_new_folders_are_made(scan: Path, out: Path) -> None:
     assert ingest(scan, out / "deep" / "er" / "a.zarr").sizes["x"] == NX
+
+
+def test_what_a_late_failure_leaves(scan: Path, out: Path, tmp_path: Path) -> None:
+    images = patterns(raster(), "f4")
+    images[-1] = np.nan
+    with pytest.raises(DataError, match="NaN or infinite"):
+        ingest(write(tmp_path / "bad.h5", images, raster()), out / "deep" / "er" / "a.zarr")
+    there = sorted(p.relative_to(out).as_posix() for p in out.rglob("*"))
+    assert there == ["deep", "deep/er", "deep/er/.a.zarr.lock"]
+    assert ingest(scan, out / "deep" / "er" / "a.zarr").sizes["x"] == NX
+
+
+def test_what_an_early_failure_leaves(scan: Path, out: Path, tmp_path: Path) -> None:
+    refused(out, NoInputError, "does not exist", scan, out / "deep" / "a.zarr", phases=tmp_path / "none.csv")
+    refused(out, UsageError, "finite number", scan, out / "deep" / "a.zarr", step=float("inf"))
 
 
 def test_no_thread_is_left(scan: Path, out: Path) -> None:

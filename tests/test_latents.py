@@ -19,6 +19,8 @@ from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.store import create_store, run_folder
 from vaearr.testing import assert_valid, random_patterns_dataset
 
+from .conftest import TINY_TRAINING
+
 
 def test_latents_are_the_models_and_nan_outside_exactly(trained_store: Path) -> None:
     ds = xr.open_zarr(trained_store).load()
@@ -78,7 +80,7 @@ def test_decode_needs_no_encode_and_takes_what_encode_gives(trained_store: Path)
     ds = xr.open_zarr(trained_store)
     labelled = model.decode(ds.latents.isel(y=slice(3)).fillna(0))
     assert labelled.dims == ("y", "x", "dy", "dx")
-    with pytest.raises(DataError, match="latents have 7 dimensions last, the model 3"):
+    with pytest.raises(DataError, match=r"latents have shape \(2, 7\); the model's have 3 dimensions last"):
         model.decode(np.zeros((2, 7)))
 
 
@@ -149,3 +151,57 @@ def test_a_run_of_other_data_is_refused(trained_store: Path, tmp_path: Path) -> 
 def test_unknown_run(trained_store: Path) -> None:
     with pytest.raises(NoInputError, match="has no run 'nope'"):
         va.encode(trained_store, config=EncodeConfig(run="nope"))
+
+
+def test_run_of_the_settings_and_of_the_call(trained_store: Path) -> None:
+    va.train(trained_store, run="b", config=TINY_TRAINING)
+    va.encode(trained_store, run="b", config=EncodeConfig(batch_size=8))
+    assert "latents_b" in xr.open_zarr(trained_store)
+
+
+def test_patterns_without_values_have_no_latents(trained_store: Path) -> None:
+    model = va.load_model(trained_store)
+    patterns = xr.open_zarr(trained_store).patterns.values[:2, :2].astype("f4")
+    patterns[0, 1, 3, 3] = np.nan
+    patterns[1, 1] = np.inf
+    latents = model.encode(patterns)
+    np.testing.assert_array_equal(np.isnan(latents).all(-1), [[False, True], [False, True]])
+    assert model.encode(patterns[:0]).shape == (0, 2, 3)
+    swapped = patterns[0, 0].astype(">f4")
+    np.testing.assert_allclose(model.encode(swapped), latents[0, 0], atol=1e-5)
+
+
+def test_names_decide_not_positions(trained_store: Path) -> None:
+    ds, model = xr.open_zarr(trained_store), va.load_model(trained_store)
+    block = ds.patterns.isel(y=slice(0, 9), x=slice(0, 11))
+    straight, turned = model.encode(block), model.encode(block.transpose("dx", "x", "dy", "y"))
+    np.testing.assert_allclose(turned.transpose(*straight.dims).values, straight.values, atol=1e-6)
+    np.testing.assert_array_equal(model.decode(straight.transpose("latent", ...)).values, model.decode(straight).values)
+    with pytest.raises(DataError, match="lacks dy"):
+        model.encode(block.rename(dy="row"))
+    with pytest.raises(DataError, match="exactly one latent dim"):
+        model.decode(straight.rename(latent="feature"))
+
+
+def test_channels_keep_their_names(tmp_path: Path) -> None:
+    ds = random_patterns_dataset({"y": 5, "x": 6}, {"channel": 2, "dy": 8, "dx": 9})
+    path = create_store(ds, tmp_path / "c.zarr")
+    va.train(path, config=TINY_TRAINING)
+    model = va.load_model(path)
+    latents = model.encode(ds.patterns)
+    assert latents.dims == ("y", "x", "latent")
+    assert model.decode(latents).dims == ("y", "x", "channel", "dy", "dx")
+
+
+def test_a_lost_shard_is_not_encoded_as_zeros(trained_store: Path) -> None:
+    va.train(trained_store, run="b", config=TINY_TRAINING)
+    next(f for f in (trained_store / "patterns" / "c").rglob("*") if f.is_file()).unlink()
+    for work in (lambda: va.encode(trained_store, run="b"), lambda: va.train(trained_store, run="c")):
+        with pytest.raises(DataError, match="is missing; restore it"):
+            work()
+
+
+def test_missing_weights(trained_store: Path) -> None:
+    (run_folder(trained_store, "vae") / n.MODEL / "weights.safetensors").unlink()
+    with pytest.raises(NoInputError, match=r"weights\.safetensors is missing"):
+        va.load_model(trained_store)

@@ -98,7 +98,7 @@ def test_robust_ignores_hot_pixels():
     x[1, 0, 3, 3] = 1e4
     out = normalise(x, "robust")
     assert float(out.abs().max()) <= 8
-    torch.testing.assert_close(out[1, 0, 10:], out[0, 0, 10:], atol=0.02, rtol=0)
+    torch.testing.assert_close(out[1, 0, 10:], out[0, 0, 10:], atol=0.05, rtol=0)
 
 
 def test_minmax_is_zero_to_one():

@@ -162,3 +162,32 @@ def test_latents_follow_a_known_factor(tmp_path: Path) -> None:
     assert 1 - residual.var() / factor.var() > 0.9
     assert run.health.attrs["explained_variance"] > 0.5
     assert run.health.attrs["n_active"] >= 1
+
+
+def test_a_roi_given_as_a_map(trained_store: Path) -> None:
+    ds = open_store(trained_store)
+    va.train(trained_store, run="b", roi=ds.BC > 100, config=TINY_TRAINING)
+    assert run_manifest(trained_store, "b")["roi"] == "given as a map"
+    stored = xr.open_zarr(trained_store).roi_b
+    np.testing.assert_array_equal(stored.values, ((ds.BC > 100) & ds.present).values)
+    assert stored.attrs["flag_meanings"] == "outside analysed"
+    assert "source" not in stored.attrs
+
+
+def test_taking_over_the_roi_is_said(trained_store: Path) -> None:
+    said: list[str] = []
+    va.train(trained_store, run="b", config=TINY_TRAINING, say=said.append)
+    assert said[0].startswith("the ROI is that of run 'vae'")
+
+
+def test_few_validation_points_do_not_look_like_a_collapse(trained_store: Path) -> None:
+    run = va.train(trained_store, run="b", config=TINY_TRAINING.replace(split={"method": "random", "fraction": 0.001}))
+    assert run.manifest["n_validation"] < 5
+    assert run.health.attrs["n_samples"] == run.manifest["n_train"]
+
+
+def test_runs_of_other_sizes_stand_in_one_tree(trained_store: Path) -> None:
+    va.train(trained_store, run="b", config=TINY_TRAINING, latent_dim=5)
+    va.encode(trained_store, run="b")
+    tree = xr.open_datatree(trained_store, engine="zarr")
+    assert tree["runs/b/health"].to_dataset(inherit=False).sizes == {"latent_b": 5}

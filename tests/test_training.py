@@ -31,8 +31,11 @@ def parts() -> tuple[PatternBatches, PatternBatches]:
 
 
 def _model(shape: tuple[int, ...] = (1, 9, 11)) -> TrainedModel:
+    dims = ("dy", "dx") if shape[0] == 1 else ("channel", "dy", "dx")
     with seeded(0, CPU):
-        return TrainedModel(model=MODEL, preprocess=PreprocessConfig(), input_shape=shape, dtype="uint8")
+        return TrainedModel(
+            model=MODEL, preprocess=PreprocessConfig(), input_shape=shape, signal_dims=dims, dtype="uint8"
+        )
 
 
 def _config(**changes: object) -> TrainConfig:

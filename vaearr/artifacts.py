@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,17 @@ class TrainedModel(nn.Module):
     """
 
     def __init__(
-        self, *, model: ModelConfig, preprocess: PreprocessConfig, input_shape: tuple[int, ...], dtype: str
+        self,
+        *,
+        model: ModelConfig,
+        preprocess: PreprocessConfig,
+        input_shape: tuple[int, ...],
+        signal_dims: tuple[str, ...],
+        dtype: str,
     ) -> None:
         super().__init__()
         self.model_config, self.preprocess_config = model, preprocess
-        self.input_shape, self.dtype = tuple(input_shape), dtype
+        self.input_shape, self.signal_dims, self.dtype = tuple(input_shape), tuple(signal_dims), dtype
         self.preprocess = Preprocess(preprocess, self.input_shape)
         self.network = build_model(model, self.input_shape)
 
@@ -48,41 +54,63 @@ class TrainedModel(nn.Module):
     def encode(self, patterns: xr.DataArray | np.ndarray, *, batch_size: int = 1024) -> xr.DataArray | np.ndarray:
         """Posterior mean of patterns as they were stored, `(…, [C,] H, W) -> (…, latent)`; deterministic.
 
-        A DataArray keeps its leading dims and coordinates. Raises DataError when the patterns have another shape than
-        the model was trained on.
+        A DataArray is read by the names of its dims and keeps its navigation coordinates. Patterns with NaN or infinite
+        values give NaN. Raises DataError when the patterns have other dims or another shape than the model knows.
         """
+        if isinstance(patterns, xr.DataArray):
+            return self._encode_labelled(patterns, batch_size)
         signal = self._signal(np.shape(patterns))
         lead = np.shape(patterns)[: len(np.shape(patterns)) - len(signal)]
-        flat = np.asarray(patterns).reshape(-1, *self.input_shape)
-        parts = [
-            self.encode_batch(torch.from_numpy(flat[part]))[0].cpu().numpy() for part in _slices(len(flat), batch_size)
-        ]
-        values = np.concatenate(parts).reshape(*lead, self.model_config.latent_dim)
-        if not isinstance(patterns, xr.DataArray):
-            return values
-        dims = patterns.dims[: len(lead)]
-        coords = {d: patterns[d] for d in dims if d in patterns.coords} | {n.LATENT: np.arange(values.shape[-1])}
-        return xr.DataArray(values, dims=(*dims, n.LATENT), coords=coords, name=n.LATENTS, attrs=n.ATTRS[n.LATENTS])
+        flat = np.ascontiguousarray(patterns).reshape(-1, *self.input_shape)
+        flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
+        values = np.empty((len(flat), self.model_config.latent_dim), np.float32)
+        for start in range(0, len(flat), batch_size):
+            part = slice(start, start + batch_size)
+            values[part] = self.encode_batch(torch.from_numpy(flat[part]))[0].cpu().numpy()
+        if flat.dtype.kind == "f":
+            values[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
+        return values.reshape(*lead, self.model_config.latent_dim)
+
+    def _encode_labelled(self, patterns: xr.DataArray, batch_size: int) -> xr.DataArray:
+        lacking = [dim for dim in self.signal_dims if dim not in patterns.dims]
+        if lacking:
+            raise DataError(
+                f"the array has dims {patterns.dims} and lacks {', '.join(lacking)}; the model knows samples over "
+                f"{self.signal_dims}."
+            )
+        lead = [str(dim) for dim in patterns.dims if dim not in self.signal_dims]
+        values = self.encode(patterns.transpose(*lead, *self.signal_dims).values, batch_size=batch_size)
+        coords = {d: patterns[d] for d in lead if d in patterns.coords} | {n.LATENT: np.arange(values.shape[-1])}
+        return xr.DataArray(values, dims=(*lead, n.LATENT), coords=coords, name=n.LATENTS, attrs=n.ATTRS[n.LATENTS])
 
     def decode(self, latents: xr.DataArray | np.ndarray, *, batch_size: int = 1024) -> xr.DataArray | np.ndarray:
-        """Patterns that the decoder expects for latents `(…, latent)`: `(…, [C,] H, W)`, in preprocessed units."""
-        if np.shape(latents)[-1] != self.model_config.latent_dim:
-            raise DataError(
-                f"latents have {np.shape(latents)[-1]} dimensions last, the model {self.model_config.latent_dim}."
-            )
-        lead = np.shape(latents)[:-1]
-        flat = np.asarray(latents, np.float32).reshape(-1, self.model_config.latent_dim)
-        parts = [
-            self.decode_batch(torch.from_numpy(flat[part])).cpu().numpy() for part in _slices(len(flat), batch_size)
-        ]
-        signal = self.input_shape[1:] if self.input_shape[0] == 1 else self.input_shape
-        values = np.concatenate(parts).reshape(*lead, *signal)
-        if not isinstance(latents, xr.DataArray):
-            return values
-        dims = latents.dims[:-1]
-        names = (n.CHANNEL, n.DZ, n.DY, n.DX)[-len(signal) :] if len(signal) > 2 else (n.DY, n.DX)
-        coords = {d: latents[d] for d in dims if d in latents.coords}
-        return xr.DataArray(values, dims=(*dims, *names), coords=coords, name="decoded")
+        """Patterns that the decoder expects for latents `(…, latent)`: `(…, [C,] H, W)`, in preprocessed units.
+
+        A DataArray is read by the name of its latent dim. NaN latents give NaN patterns. Raises DataError when the
+        number of latents is not the model's.
+        """
+        if isinstance(latents, xr.DataArray):
+            return self._decode_labelled(latents, batch_size)
+        size = self.model_config.latent_dim
+        if np.ndim(latents) == 0 or np.shape(latents)[-1] != size:
+            raise DataError(f"latents have shape {np.shape(latents)}; the model's have {size} dimensions last.")
+        flat = np.asarray(latents, np.float32).reshape(-1, size)
+        values = np.empty((len(flat), *self.input_shape), np.float32)
+        for start in range(0, len(flat), batch_size):
+            part = slice(start, start + batch_size)
+            values[part] = self.decode_batch(torch.from_numpy(flat[part])).cpu().numpy()
+        signal = self.input_shape[-len(self.signal_dims) :]
+        return values.reshape(*np.shape(latents)[:-1], *signal)
+
+    def _decode_labelled(self, latents: xr.DataArray, batch_size: int) -> xr.DataArray:
+        found = [str(dim) for dim in latents.dims if str(dim).startswith(n.LATENT)]
+        if len(found) != 1:
+            raise DataError(f"the array has dims {latents.dims}; expected exactly one latent dim, such as 'latent'.")
+        lead = [str(dim) for dim in latents.dims if dim != found[0]]
+        values = self.decode(latents.transpose(*lead, found[0]).values, batch_size=batch_size)
+        coords = {d: latents[d] for d in lead if d in latents.coords}
+        attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
+        return xr.DataArray(values, dims=(*lead, *self.signal_dims), coords=coords, name="decoded", attrs=attrs)
 
     @torch.inference_mode()
     def encode_batch(self, patterns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,11 +135,6 @@ class TrainedModel(nn.Module):
         raise DataError(f"patterns have shape {shape}; the model was trained on samples of shape {self.input_shape}.")
 
 
-def _slices(total: int, size: int) -> Iterator[slice]:
-    for start in range(0, max(total, 1), size):
-        yield slice(start, min(start + size, total))
-
-
 def save_weights(model: nn.Module, path: Path) -> str:
     """Write the weights as safetensors, aside and then renamed in; returns their sha256."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
@@ -128,6 +151,7 @@ def save_model(model: TrainedModel, folder: Path, about: Mapping[str, Any]) -> d
         "model": model.model_config.to_attrs(),
         "preprocess": model.preprocess_config.to_attrs(),
         "input_shape": list(model.input_shape),
+        "signal_dims": list(model.signal_dims),
         "input_dtype": model.dtype,
         "weights_sha256": sha256,
         **about,
@@ -138,7 +162,10 @@ def save_model(model: TrainedModel, folder: Path, about: Mapping[str, Any]) -> d
 
 def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> None:
     """Load safetensors into a model: checksum, names, shapes and finiteness are checked before anything changes."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise NoInputError(f"{path} is missing; restore it from a copy or train again.") from None
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise DataError(f"{path} is damaged: its checksum is not the one in {CONFIG}; restore it or train again.")
     state = load(data)
@@ -167,6 +194,7 @@ def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedM
         model=ModelConfig.from_attrs(about["model"]),
         preprocess=PreprocessConfig.from_attrs(about["preprocess"]),
         input_shape=tuple(about["input_shape"]),
+        signal_dims=tuple(about["signal_dims"]),
         dtype=about["input_dtype"],
     )
     load_weights(model, folder / WEIGHTS, sha256=about["weights_sha256"])

@@ -16,12 +16,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import xarray as xr
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import RoiError, UsageError
+from vaearr.grid import check_map
 from vaearr.store.layout import Region, blocks
+from vaearr.store.read import read_block
 
 GIB = 2**30
 SIMILARITY_BATCH = 512
@@ -85,9 +87,9 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         self.input_shape = schema.input_shape(ds)
         self.batch_size, self.shuffle, self.seed, self.device = batch_size, shuffle, seed, torch.device(device)
         self.epoch = 0
-        dims = schema.navigation_dims(ds)
+        dims = self.dims = schema.navigation_dims(ds)
         counts = [int(inside[tuple(r[d] for d in dims)].sum()) for r in regions]
-        self.regions = [tuple(r[d] for d in dims) for r, count in zip(regions, counts, strict=True) if count]
+        self.regions = [r for r, count in zip(regions, counts, strict=True) if count]
         self.counts = [count for count in counts if count]
         self.n_samples = sum(self.counts)
         sample_bytes = int(np.prod(self.input_shape)) * self.patterns.dtype.itemsize
@@ -116,6 +118,8 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         return self._epoch(view)
 
     def _epoch(self, view: View | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        if get_worker_info() is not None:
+            raise UsageError("these batches read ahead by themselves; use them as they are or with num_workers=0.")
         rng = np.random.default_rng([self.seed, self.epoch])
         self.epoch += self.shuffle
         for buffer in self.buffers(rng if self.shuffle else None):
@@ -155,16 +159,16 @@ class PatternBatches(IterableDataset[torch.Tensor]):
 
     def _read(self, regions: Sequence[int]) -> Buffer:
         total = sum(self.counts[i] for i in regions)
-        patterns = np.empty((total, *self.input_shape), self.patterns.dtype)
+        patterns = np.empty((total, *self.input_shape), self.patterns.dtype.newbyteorder("="))
         points = np.empty((total, self.inside.ndim), np.int64)
         start = 0
         for i in regions:
             region = self.regions[i]
-            chosen = self.inside[region]
+            parts = tuple(region[dim] for dim in self.dims)
+            chosen = self.inside[parts]
             stop = start + self.counts[i]
-            block = self.patterns[region].values
-            patterns[start:stop] = block[chosen].reshape(-1, *self.input_shape)
-            points[start:stop] = np.argwhere(chosen) + [s.start for s in region]
+            patterns[start:stop] = read_block(self.patterns, region)[chosen].reshape(-1, *self.input_shape)
+            points[start:stop] = np.argwhere(chosen) + [part.start for part in parts]
             start = stop
         return Buffer(patterns, points)
 
@@ -233,9 +237,9 @@ def batches(
     if n.PRESENT in ds:
         inside &= ds[n.PRESENT].transpose(*dims).values
     if roi is not None:
-        inside &= roi.transpose(*dims).values
+        inside &= check_map(ds, roi).values
     if split is not None:
-        inside &= split.transpose(*dims).values == part
+        inside &= check_map(ds, split, boolean=False).values == part
     if not inside.any():
         raise RoiError("no sample is left by the ROI and the split; widen the ROI.")
     return PatternBatches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vaearr.errors import UsageError, VaearrError
-from vaearr.names import DEFAULT_RUN
+from vaearr.errors import INTERNAL_ERROR, NoInputError, UsageError, VaearrError, WriteError
+from vaearr.names import BC, DEFAULT_RUN
 
 app = typer.Typer(
     name="vaearr",
@@ -27,6 +28,9 @@ app = typer.Typer(
 
 Store = Annotated[Path, typer.Argument(help="zarr store, as made by 'vaearr ingest'")]
 RunName = Annotated[str, typer.Option("--run", help="name of the run; 'vae' writes `latents`, 'b' writes `latents_b`")]
+ChosenRun = Annotated[
+    str | None, typer.Option("--run", help=f"name of the run; default: the one in --config, else {DEFAULT_RUN!r}")
+]
 Settings = Annotated[Path | None, typer.Option("--config", help="JSON file with settings")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="one setting, such as objective.target=self")]
 
@@ -53,7 +57,9 @@ def ingest(
 
     given: dict[str, Any] = _key_values(maps, "--map")
     if bc:
-        given["BC"] = bc
+        if BC in given:
+            raise UsageError(f"--bc and --map {BC} are the same map; give one of them.")
+        given[BC] = bc
     base = _settings(IngestConfig, config, sets)
     settings = base.replace(
         maps={**base.maps, **given} or None,
@@ -96,7 +102,10 @@ def train(
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
-    """Train a VAE on a store's patterns."""
+    """Train a VAE on a store's patterns.
+
+    The ROI, without --x, --y, --z and --where: that of the run 'vae' if there is one, else every measured point.
+    """
     from vaearr.config import RoiConfig, TrainConfig
     from vaearr.runs import settings_for
     from vaearr.runs import train as run_train
@@ -131,7 +140,7 @@ def train(
 
 
 @app.command()
-def encode(store: Store, run: RunName = DEFAULT_RUN, config: Settings = None, sets: Sets = None) -> None:
+def encode(store: Store, run: ChosenRun = None, config: Settings = None, sets: Sets = None) -> None:
     """Write a run's latents into the store."""
     from vaearr.config import EncodeConfig
     from vaearr.latents import encode as run_encode
@@ -139,13 +148,13 @@ def encode(store: Store, run: RunName = DEFAULT_RUN, config: Settings = None, se
     settings = _settings(EncodeConfig, config, sets).replace(run=run)
     with _bar("encoding") as progress:
         run_encode(store, config=settings, say=_say, on_block=progress)
-    _say(f"latents of run {run!r} are in {store}; open it with xarray.open_zarr({str(store)!r})")
+    _say(f"latents of run {settings.run!r} are in {store}; open it with xarray.open_zarr({str(store)!r})")
 
 
 @app.command()
 def associate(
     store: Store,
-    run: RunName = DEFAULT_RUN,
+    run: ChosenRun = None,
     target: Annotated[list[str] | None, typer.Option(help="variable to compare with; repeatable; default: all")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="registered metric; repeatable")] = None,
     top: Annotated[int, typer.Option(help="dimensions to list per target")] = 3,
@@ -165,7 +174,7 @@ def associate(
 @app.command()
 def report(
     store: Store,
-    run: RunName = DEFAULT_RUN,
+    run: ChosenRun = None,
     out: Annotated[Path | None, typer.Option(help="folder of the report; default: beside the store")] = None,
     config: Settings = None,
     sets: Sets = None,
@@ -194,14 +203,7 @@ def demo(
 
 def _settings(cls: Any, file: Path | None, sets: list[str] | None) -> Any:
     """Settings from a JSON file and single `key.sub=value` changes."""
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = json.loads(file.read_text())
-        except FileNotFoundError:
-            raise UsageError(f"there is no settings file {file}.") from None
-        except ValueError as error:
-            raise UsageError(f"{file} is not JSON: {error}.") from None
+    values = {} if file is None else _json_object(file)
     for key, text in _key_values(sets, "--set").items():
         try:
             value = json.loads(text)
@@ -209,18 +211,42 @@ def _settings(cls: Any, file: Path | None, sets: list[str] | None) -> Any:
             value = text
         *path, last = key.split(".")
         inner = values
-        for part in path:
+        for i, part in enumerate(path, 1):
             inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                group = ".".join(path[:i])
+                raise UsageError(
+                    f"--set {key}: {group!r} is set to {inner!r} already, so nothing can be set inside it."
+                )
         inner[last] = value
     return cls.from_attrs(values)
 
 
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"there is no settings file {file}.") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read as a settings file: {error.strerror or error}.") from None
+    except ValueError as error:
+        raise UsageError(f"{file} is not JSON: {error}.") from None
+    if not isinstance(values, dict):
+        kind = type(values).__name__
+        raise UsageError(f'{file} holds a JSON {kind}; settings are an object, such as {{"epochs": 20}}.')
+    return values
+
+
 def _key_values(items: list[str] | None, option: str) -> dict[str, str]:
-    pairs = [item.partition("=") for item in items or []]
-    for name, equals, value in pairs:
+    given: dict[str, str] = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
         if not (name and equals and value):
             raise UsageError(f"{option} {name!r} is not NAME=VALUE.")
-    return {name: value for name, _, value in pairs}
+        if name in given:
+            raise UsageError(f"{option} {name} is given twice, as {given[name]!r} and {value!r}; give it once.")
+        given[name] = value
+    return given
 
 
 def _box(text: str | None, option: str) -> tuple[float, float] | None:
@@ -258,19 +284,48 @@ def _bar(what: str) -> Iterator[Callable[..., None]]:
         yield progress
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class _Stopped(SystemExit):
+    """A signal asked the command to end. Not KeyboardInterrupt: typer would end that without a word."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.word = STOPS[signal.Signals(number)]
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped(number)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """An error as one line, and its exit code."""
+    if isinstance(error, VaearrError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f" {error.filename}"
+        code = NoInputError.exit_code if isinstance(error, FileNotFoundError) else WriteError.exit_code
+        return f"cannot read/write{where}: {error.strerror or error}", code
+    name = type(error).__name__
+    return f"internal error: {name}: {error}; run again with --debug and report it", INTERNAL_ERROR
 
 
 def main() -> None:
-    """Entry point: an error that a user can mend is one line on stderr; `--debug` shows where it came from."""
+    """Entry point: whatever goes wrong is one line on stderr; `--debug` shows where it came from."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like stay in force
+            signal.signal(number, _stop)
     try:
         app()
-    except VaearrError as error:
+    except _Stopped as stop:
+        _say(f"vaearr: {stop.word}; nothing unfinished was published, run the same command again")
+        raise SystemExit(stop.code) from None
+    except Exception as error:
         if debug:
-            raise
-        typer.echo(f"vaearr: {' '.join(str(error).split())}", err=True)
-        raise SystemExit(error.exit_code) from None
+            traceback.print_exc()
+        text, code = _explain(error)
+        _say(f"vaearr: {' '.join(text.split())}")
+        raise SystemExit(code) from None

@@ -16,9 +16,9 @@ from vaearr.names import DEFAULT_RUN, is_valid_name
 
 
 class Config(BaseModel):
-    """Base of all settings: frozen, no unknown keys, JSON both ways."""
+    """Base of all settings: frozen, no unknown keys, finite numbers only, JSON both ways (which knows no NaN)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def to_attrs(self) -> dict[str, Any]:
         """Plain JSON-ready dict, as stored in attributes."""
@@ -84,6 +84,12 @@ class RoiConfig(Config):
     y: Interval | None = Field(None, description="y0 <= y < y1, coordinate units")
     z: Interval | None = Field(None, description="z0 <= z < z1, coordinate units")
     where: str | None = Field(None, description="condition on maps, such as 'BC > 45 and elements[\"Fe\"] > 20'")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.where is not None and not self.where.strip():
+            raise ValueError("the condition `where` is blank: write one like 'BC > 45', or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

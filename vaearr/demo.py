@@ -8,9 +8,11 @@ from pathlib import Path
 
 from vaearr import names as n
 from vaearr.config import AssociateConfig, IngestConfig, TrainConfig
-from vaearr.errors import ExistsError
+from vaearr.errors import ExistsError, WriteError
 
 MARK = ".vaearr-demo"
+FILES, STORE = "files", "scan.zarr"
+OWN = (FILES, STORE, "scan.reports", f".{STORE}.lock", f".{STORE}.staging")  # what a demo leaves in its folder
 STEP = 0.25
 
 
@@ -25,7 +27,8 @@ def run_demo(
 ) -> list[str]:
     """Make a scan, write it as HDF5 and CSV files, and take it through every step; returns the closing lines.
 
-    folder: everything goes there; a folder of an earlier demo is made anew, any other is refused with ExistsError.
+    folder: everything goes there. What an earlier demo left in it is made anew; a folder that holds anything else is
+    refused with ExistsError, and nothing is removed from it.
     """
     from vaearr.association import associate_store, top_lines
     from vaearr.ingestion import ingest
@@ -36,10 +39,10 @@ def run_demo(
 
     config = config or TrainConfig()
     target = _fresh(Path(folder))
-    say(f"1/6 a scan of {nx} x {ny} points from crystal geometry: {target / 'files'}")
+    say(f"1/6 a scan of {nx} x {ny} points from crystal geometry: {target / FILES}")
     scan = synthetic_scan(nx=nx, ny=ny, step=STEP)
-    files = write_scan_files(scan, target / "files")
-    store = target / "scan.zarr"
+    files = write_scan_files(scan, target / FILES)
+    store = target / STORE
     say(f"2/6 ingest: {store}")
     names = dict(zip(scan[n.PHASE].attrs["flag_values"], scan[n.PHASE].attrs["flag_meanings"].split(), strict=True))
     settings = IngestConfig(
@@ -74,10 +77,29 @@ def run_demo(
 
 
 def _fresh(folder: Path) -> Path:
-    if folder.exists():
-        if not (folder / MARK).exists() and any(folder.iterdir()):
+    """The folder, empty but for the demo's mark."""
+    folder = folder.expanduser()
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ExistsError(f"{folder} is a {'link' if folder.is_symlink() else 'file'}, not a folder; give a folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        inside = sorted(path.name for path in folder.iterdir() if path.name != MARK)
+        if inside and not (folder / MARK).exists():
             raise ExistsError(f"{folder} is there and was not made by the demo; give another folder.")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    (folder / MARK).touch()
+        if foreign := [name for name in inside if name not in OWN]:
+            raise ExistsError(f"{folder} holds {', '.join(foreign)}, not the demo's; move it or give another folder.")
+        (folder / MARK).touch()
+        for name in inside:
+            _remove(folder / name)
+    except ExistsError:
+        raise
+    except OSError as error:
+        raise WriteError(f"the demo cannot be made in {folder}: {error.strerror or error}.") from error
     return folder
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+INTERNAL_ERROR = 70  # exit code of a mistake in the program itself
+
 
 class VaearrError(Exception):
     """Base of every error a user can cause; `exit_code` is what the command line returns."""

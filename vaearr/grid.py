@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,9 @@ def roi(
     """Boolean map over the navigation dims, True where a scan point is analysed.
 
     x, y, z: half-open boxes `start <= coordinate < stop`, in coordinate units. where: condition on maps, such as
-    `"BC > 45"` or `"BC > 45 and elements['Fe'] < 20"`; a comparison with NaN never holds. All conditions must hold,
-    and scan points that were not measured (`present`) never belong to the ROI.
+    `"BC > 45"` or `"BC > 45 and elements['Fe'] < 20"`; it leaves out every point where a map that it names is NaN,
+    see `condition`. All conditions must hold, and scan points that were not measured (`present`) never belong to the
+    ROI.
 
     Raises RoiError, with the number of points that each condition kept, when fewer than two points are left; UsageError
     for a condition that cannot be read.
@@ -64,7 +65,7 @@ def roi(
         if dim not in nav:
             raise UsageError(f"a box along {dim!r} was given, but the data has the dimensions {', '.join(nav)}.")
         kept[f"{box[0]:g} <= {dim} < {box[1]:g}"] = (ds[dim] >= box[0]) & (ds[dim] < box[1])
-    if settings.where:
+    if settings.where is not None:
         kept[settings.where] = condition(ds, settings.where)
     mask = template
     for part in kept.values():
@@ -92,44 +93,54 @@ def _why_empty(ds: xr.Dataset, n_kept: int, total: int, counts: dict[str, int], 
 
 
 def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
-    """Evaluate a condition on maps, `"BC > 45 and (phase == 0 or elements['Fe'] > 20)"`; NaN never fulfils it.
+    """Evaluate a condition on maps, such as `"BC > 45 and (phase == 0 or elements['Fe'] > 20)"`, to a boolean map.
+
+    A point where any map that the condition names is NaN is never kept, whatever stands around it: neither by
+    `not BC > 45` or `BC != 45`, nor by the other side of an `or`. Integer maps have no NaN: `phase` marks points
+    without a phase by numbers below 0, which compare like any number.
 
     Only names of maps, numbers, comparisons, `and or not & | ~` and brackets are read; nothing is executed. Raises
     UsageError that says what was not understood.
     """
     try:
-        tree = ast.parse(text, mode="eval").body
+        tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
         raise UsageError(f'cannot read the condition {text!r}; write it like "BC > 45 and phase == 0".') from None
-    result = _evaluate(ds, tree, text)
+    used: dict[str, xr.DataArray] = {}
+    result = _evaluate(ds, tree, text, used)
     if not isinstance(result, xr.DataArray) or result.dtype != bool:
         raise UsageError(f'the condition {text!r} does not compare anything; write it like "BC > 45".')
+    for array in used.values():
+        if array.dtype.kind == "f":
+            result = result & array.notnull()
     return result.load()
 
 
-def _evaluate(ds: xr.Dataset, node: ast.AST, text: str) -> Any:
+def _evaluate(ds: xr.Dataset, node: ast.AST, text: str, used: dict[str, xr.DataArray]) -> Any:
+    """The value of a part of the condition; the maps that it names are added to `used`."""
     if isinstance(node, ast.BoolOp | ast.BinOp):
         parts = [
-            _evaluate(ds, v, text) for v in (node.values if isinstance(node, ast.BoolOp) else (node.left, node.right))
+            _evaluate(ds, v, text, used)
+            for v in (node.values if isinstance(node, ast.BoolOp) else (node.left, node.right))
         ]
         if isinstance(node.op, ast.And | ast.BitAnd):
             return _all(parts, operator.and_, text)
         if isinstance(node.op, ast.Or | ast.BitOr):
             return _all(parts, operator.or_, text)
     if isinstance(node, ast.UnaryOp):
-        value = _evaluate(ds, node.operand, text)
+        value = _evaluate(ds, node.operand, text, used)
         if isinstance(node.op, ast.Not | ast.Invert):
             return ~_all([value], operator.and_, text)
         if isinstance(node.op, ast.USub) and isinstance(value, int | float):
             return -value
     if isinstance(node, ast.Compare):
-        return _comparison(ds, node, text)
+        return _comparison(ds, node, text, used)
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return node.value
     if isinstance(node, ast.Name):
-        return _map(ds, node.id)
+        return used.setdefault(ast.unparse(node), _map(ds, node.id))
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and isinstance(node.slice, ast.Constant):
-        return _map(ds, node.value.id, node.slice.value)
+        return used.setdefault(ast.unparse(node), _map(ds, node.value.id, node.slice.value))
     raise UsageError(
         f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or a comparison; "
         "with & and | put each comparison in brackets."
@@ -146,17 +157,13 @@ def _all(parts: list[Any], combine: Callable[[Any, Any], Any], text: str) -> xr.
     return result
 
 
-def _comparison(ds: xr.Dataset, node: ast.Compare, text: str) -> Any:
-    sides = [_evaluate(ds, side, text) for side in (node.left, *node.comparators)]
+def _comparison(ds: xr.Dataset, node: ast.Compare, text: str, used: dict[str, xr.DataArray]) -> Any:
+    sides = [_evaluate(ds, side, text, used) for side in (node.left, *node.comparators)]
     result: Any = True
     for left, op, right in zip(sides, node.ops, sides[1:], strict=False):
         if type(op) not in _COMPARE:
             raise UsageError(f"the condition {text!r} uses a comparison other than < <= > >= == !=.")
-        holds = _COMPARE[type(op)](left, right)
-        for side in (left, right):
-            if isinstance(side, xr.DataArray) and side.dtype.kind == "f":
-                holds = holds & side.notnull()
-        result = holds & result
+        result = _COMPARE[type(op)](left, right) & result
     return result
 
 
@@ -183,6 +190,7 @@ def split(roi: xr.DataArray, config: SplitConfig, *, seed: int) -> xr.DataArray:
     `blocks` keeps whole square blocks of scan points for validation, because neighbours show nearly the same; the side
     is halved until there are enough blocks to choose from. `random` draws single points. Deterministic by seed.
     """
+    _check_layout(roi, roi.dims, boolean=True)
     inside = roi.values
     if inside.sum() < MIN_ROI:
         raise RoiError(f"the ROI has {int(inside.sum())} scan points; at least {MIN_ROI} are needed.")
@@ -230,31 +238,77 @@ def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
 def to_grid(samples: xr.DataArray | np.ndarray, roi: xr.DataArray, *, fill: float = np.nan) -> xr.DataArray:
     """Put `(sample, …)` back onto the navigation grid: `(navigation…, …)`, `fill` outside the ROI. In memory.
 
-    samples: first dim `sample`, as many as the ROI has points, in the order of `to_samples`. Integer samples need an
-    integer `fill`. Raises SchemaError when the number of samples or the fill does not fit.
+    samples: first dim `sample`, as many as the ROI has points, in the order of `to_samples`. Integer samples need a
+    `fill` that their dtype can hold. All coordinates along the ROI's dims come along. Raises SchemaError when the
+    number of samples or the fill does not fit.
     """
+    _check_layout(roi, roi.dims, boolean=True)
     values = np.asarray(samples)
     if values.shape[0] != int(roi.sum()):
         raise SchemaError(
             f"{values.shape[0]} samples for a ROI of {int(roi.sum())} points; pass the ROI they came from."
         )
-    if values.dtype.kind in "iub" and not float(fill).is_integer():
-        raise SchemaError(f"samples are {values.dtype}, which has no NaN; pass an integer fill= or convert to float.")
+    _check_fill(values.dtype, fill)
     grid = np.full((*roi.shape, *values.shape[1:]), fill, values.dtype)
     grid[roi.values] = values
+    own = {name: coord for name, coord in roi.coords.items() if coord.dims}
     if not isinstance(samples, xr.DataArray):
         rest = [f"dim_{i}" for i in range(1, values.ndim)]
-        return xr.DataArray(grid, dims=(*roi.dims, *rest), coords={d: roi[d] for d in roi.dims})
+        return xr.DataArray(grid, dims=(*roi.dims, *rest), coords=own)
     rest = [str(dim) for dim in samples.dims[1:]]
-    coords = {d: roi[d] for d in roi.dims} | {d: samples[d] for d in rest if d in samples.coords}
+    coords = own | {d: samples[d] for d in rest if d in samples.coords}
     return xr.DataArray(grid, dims=(*roi.dims, *rest), coords=coords, name=samples.name, attrs=samples.attrs)
 
 
+def _check_fill(dtype: np.dtype, fill: float) -> None:
+    if dtype.kind not in "iub":
+        return
+    if not float(fill).is_integer():
+        what = "NaN" if np.isnan(fill) else fill
+        raise SchemaError(f"samples are {dtype}, which has no {what}; pass an integer fill= or convert to float.")
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not low <= fill <= high:
+        raise SchemaError(
+            f"samples are {dtype}, which holds {low} to {high} and not fill={fill}; pass a fill= in that range or "
+            f"convert to a wider type."
+        )
+
+
+def check_map(ds: xr.Dataset, mask: xr.DataArray, *, boolean: bool = True) -> xr.DataArray:
+    """A ROI (`boolean`) or split map in memory, its dims in the order of the navigation dims of `ds`.
+
+    Raises SchemaError, naming the difference, unless it lies over exactly the navigation dims of `ds`, with the same
+    coordinate values, and holds true/false where `boolean`.
+    """
+    nav = schema.navigation_dims(ds)
+    _check_layout(mask, nav, boolean=boolean)
+    _check_coordinates(ds, mask, _noun(mask, boolean))
+    return mask.transpose(*nav).load()
+
+
 def _check_grid(data: xr.DataArray, roi: xr.DataArray) -> None:
+    """The same for an array that may have further dims, and is no Dataset."""
     for dim in roi.dims:
         if dim not in data.dims:
             raise SchemaError(f"the array has dims {data.dims} and lacks {dim!r} of the ROI.")
-        if data.sizes[dim] != roi.sizes[dim] or not np.array_equal(data[dim].values, roi[dim].values):
-            raise SchemaError(
-                f"the array and the ROI differ in the coordinate {dim!r}; make the ROI from the same store."
-            )
+    _check_layout(roi, roi.dims, boolean=True)
+    _check_coordinates(data, roi, "ROI")
+
+
+def _check_layout(mask: xr.DataArray, nav: tuple[Hashable, ...], *, boolean: bool) -> None:
+    what = _noun(mask, boolean)
+    expected = f"expected boolean over {nav}, as va.roi makes it." if boolean else f"expected a map over {nav}."
+    if not isinstance(mask, xr.DataArray):
+        raise SchemaError(f"the {what} is a {type(mask).__name__} without dimensions; {expected}")
+    if (boolean and mask.dtype != bool) or len(mask.dims) != len(nav) or set(mask.dims) != set(nav):
+        raise SchemaError(f"the {what} is {mask.dtype} over {mask.dims}; {expected}")
+
+
+def _check_coordinates(data: xr.Dataset | xr.DataArray, mask: xr.DataArray, what: str) -> None:
+    for dim in mask.dims:
+        if data.sizes[dim] != mask.sizes[dim] or not np.array_equal(data[dim].values, mask[dim].values):
+            raise SchemaError(f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this store.")
+
+
+def _noun(mask: object, boolean: bool) -> str:
+    return "ROI" if boolean else str(getattr(mask, "name", None) or "map")

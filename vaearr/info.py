@@ -9,12 +9,16 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.store import has_table, open_store, open_table, run_manifest, run_names
+from vaearr.errors import VaearrError
+from vaearr.store import check_store, has_table, open_store, open_table, run_manifest, run_names
 
 
 def store_facts(store: str | Path) -> dict[str, Any]:
-    """Facts about a store as plain JSON: grid, patterns, maps, ROI, runs with their training and latents, bytes."""
-    path = Path(store)
+    """Facts about a store as plain JSON: grid, patterns, maps, ROI, runs with their training and latents, bytes.
+
+    A run that cannot be read has the one fact `damaged`, which says why.
+    """
+    path = check_store(store)
     ds = open_store(path, chunks=None)
     facts = schema.describe(ds)
     source = ds.attrs.get(n.PROVENANCE, {}).get("source", {}).get("file")
@@ -40,6 +44,15 @@ def store_facts(store: str | Path) -> dict[str, Any]:
 
 
 def _run_facts(path: Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
+    try:
+        return _whole_run(path, ds, run)
+    except KeyError as error:
+        return {"damaged": f"it lacks {error}"}
+    except (VaearrError, ValueError, TypeError, OSError) as error:
+        return {"damaged": " ".join(str(error).split()).removeprefix(f"run {run!r} is damaged: ")}
+
+
+def _whole_run(path: Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
     manifest = run_manifest(path, run)
     health = open_table(path, run, n.HEALTH)
     return {
@@ -82,22 +95,31 @@ def in_words(facts: dict[str, Any]) -> str:
         lines.append(f"  elements: {', '.join(facts['elements'])}")
     lines.append("runs" if facts["trained"] else f"no run yet: 'vaearr train {facts['store']}'")
     for run, r in facts["trained"].items():
-        state = "encoded" if r["encoded"] else f"not encoded yet: 'vaearr encode {facts['store']} --run {run}'"
-        model = r["model"]
-        lines += [
-            f"  {run}: {model['name']}, {model['latent_dim']} latent dimensions, trained {r['time']}; {state}",
-            f"    ROI of {r['n_roi']} scan points ({_roi(r['roi'])}), {r['n_train']} trained, "
-            f"{r['n_validation']} validated, {r['epochs']} epochs",
-            f"    {r['n_active']} active dimensions, {r['explained_variance']:.1%} of the patterns' variance, noise "
-            "included, explained",
-        ]
-        lines += [f"    warning: {text}" for text in r["warnings"]]
+        lines += _run_lines(facts["store"], run, r)
     return "\n".join(lines)
 
 
-def _roi(config: dict[str, Any] | None) -> str:
-    given = {key: value for key, value in (config or {}).items() if value is not None}
-    parts = [f"{key} from {v[0]:g} to below {v[1]:g}" for key, v in given.items() if key != "where"]
+def _run_lines(store: str, run: str, r: dict[str, Any]) -> list[str]:
+    if "damaged" in r:
+        return [f"  {run}: damaged: {r['damaged']}"]
+    state = "encoded" if r["encoded"] else f"not encoded yet: 'vaearr encode {store} --run {run}'"
+    model = r["model"]
+    return [
+        f"  {run}: {model['name']}, {model['latent_dim']} latent dimensions, trained {r['time']}; {state}",
+        f"    ROI of {r['n_roi']} scan points ({roi_words(r['roi'])}), {r['n_train']} trained, "
+        f"{r['n_validation']} validated, {r['epochs']} epochs",
+        f"    {r['n_active']} active dimensions, {r['explained_variance']:.1%} of the patterns' variance, noise "
+        "included, explained",
+        *(f"    warning: {text}" for text in r["warnings"]),
+    ]
+
+
+def roi_words(roi: dict[str, Any] | str | None) -> str:
+    """A manifest's `roi` in words: its conditions, text as it is, None for all measured points."""
+    if isinstance(roi, str):
+        return roi
+    given = {key: value for key, value in (roi or {}).items() if value is not None}
+    parts = [f"{key} from {v[0]:g} to below {v[1]:g}" for key, v in given.items() if key in n.SCAN_DIMS]
     return ", ".join([*parts, *([given["where"]] if "where" in given else [])]) or "every measured point"
 
 

@@ -1,6 +1,6 @@
 """From source files to a store: join the side maps, check every value on its way, record where it came from.
 
-Everything cheap is checked before the store is touched; what fails later leaves nothing behind.
+Everything cheap is checked before anything is written; what fails later leaves no store behind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from vaearr.store import Region, create_store, open_store
 
 Say = Callable[[str], None]
 
-RESERVED = {n.PATTERNS, n.PRESENT, n.ELEMENTS, n.PHASE, n.ROI, n.SPLIT, n.RUNS, n.HISTORY}
+RESERVED = {n.PATTERNS, n.PRESENT, n.ELEMENTS, n.PHASE, n.RUNS, n.HISTORY, n.HEALTH, n.MODEL}
+RESERVED |= {*n.SCAN_DIMS, n.DZ, n.DY, n.DX, n.CHANNEL, n.SAMPLE, n.ELEMENT, n.EPOCH, *n.OF_A_RUN}
+OF_LATER_RUNS = (f"{n.ROI}_", f"{n.SPLIT}_", f"{n.LATENT}_", n.LATENTS, n.RECONSTRUCTION_ERROR)  # see names.run_name
 
 
 def ingest(
@@ -50,7 +52,8 @@ def ingest(
     Arguments that are given replace those of `config`. say: called with one line for each thing worth knowing, such as
     scan points without a value. progress: called with (blocks written, blocks in all). Raises ExistsError where
     something is at `store`, DataError or NoInputError for inputs that do not hold what they should, WriteError where
-    they do not fit on the disk; nothing is left behind then.
+    they do not fit on the disk. No store is left behind then: what is refused before the patterns are read leaves
+    nothing, what fails later only the folders that were made for the store and its hidden lock file.
     """
     say = say or (lambda line: None)
     config = (config or IngestConfig()).replace(
@@ -80,7 +83,7 @@ def ingest(
 def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> xr.Dataset:
     """`ds` with its side maps joined and everything checked that does not need the patterns' values."""
     for name in config.maps:
-        if name in RESERVED or name in ds.variables or name.startswith((n.LATENTS, n.RECONSTRUCTION_ERROR)):
+        if name in RESERVED or name in ds.variables or name.startswith(OF_LATER_RUNS):
             raise UsageError(f"{name!r} cannot name a map, the name has a meaning of its own; choose another one.")
     need, free = int(ds[n.PATTERNS].nbytes * 1.1), shutil.disk_usage(folder).free
     if need > free:

@@ -21,9 +21,13 @@ from vaearr.runs import check_fits, data_fingerprint
 from vaearr.store import (
     Region,
     VariableSpec,
+    check_patterns,
+    check_store,
     open_store,
     pending,
     publish_staged,
+    read_block,
+    recover,
     run_folder,
     run_manifest,
     staged_variables,
@@ -41,7 +45,7 @@ def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cp
 def encode(
     store: str | Path,
     *,
-    run: str = n.DEFAULT_RUN,
+    run: str | None = None,
     config: EncodeConfig | None = None,
     say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
@@ -50,11 +54,14 @@ def encode(
 
     Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a shard: after
     an interruption the same call goes on where it stopped, and nothing is visible before all is written. A run that is
-    encoded already is left as it is. Returns the opened store.
+    encoded already is left as it is. run: replaces the one of `config`. Returns the opened store. Raises NoInputError
+    for a run that is not there, DataError for a damaged store or model, UsageError for a model of other data.
     """
-    settings = (config or EncodeConfig()).replace(run=run if config is None else None)
+    settings = (config or EncodeConfig()).replace(run=run)
     run = settings.run
     tell = say or (lambda text: None)
+    recover(check_store(store))
+    check_patterns(store)
     manifest = run_manifest(store, run)
     ds = open_store(store, chunks=None)
     wanted = [n.run_name(v, run) for v in (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)]
@@ -106,7 +113,7 @@ def encode_region(
     }
     if not inside.any():
         return values
-    stored = ds[n.PATTERNS].isel(region).values[inside].reshape(-1, *model.input_shape)
+    stored = read_block(ds[n.PATTERNS], region)[inside].reshape(-1, *model.input_shape)
     parts = []
     precision = pick_precision(config.precision, model.device)
     for start in range(0, len(stored), config.batch_size):

@@ -17,6 +17,7 @@ PATTERNS, PRESENT, BC, ELEMENTS, PHASE = "patterns", "present", "BC", "elements"
 # what the program adds
 ROI, SPLIT = "roi", "split"
 LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstruction_error"
+OF_A_RUN = (ROI, SPLIT, LATENT, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR)
 RUNS, HISTORY, HEALTH, MODEL = "runs", "history", "health", "model"
 
 # attributes
@@ -54,12 +55,12 @@ ATTRS: dict[str, dict[str, Any]] = {
     RECONSTRUCTION_ERROR: {"long_name": "mean squared reconstruction error per detector pixel", "units": "1"},
 }
 
-_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,62}$")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
 def is_valid_name(name: str) -> bool:
     """Whether `name` may become a variable, run or group name (letters, digits, underscore; starts with a letter)."""
-    return bool(_NAME.match(name))
+    return bool(_NAME.fullmatch(name))
 
 
 def run_name(variable: str, run: str) -> str:

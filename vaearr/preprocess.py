@@ -76,7 +76,7 @@ def normalise(x: torch.Tensor, mode: NormaliseMode = "zscore", eps: float = 1e-4
         spread, low, high = flat.amax(1, keepdim=True) - centre, None, None
     else:
         raise ValueError(f"no normalisation {mode!r}; use none, zscore, robust or minmax.")
-    varies = spread > eps * centre.abs()
+    varies = ~(spread <= eps * centre.abs())  # NaN stays NaN
     scaled = torch.where(varies, (flat - centre) / torch.where(varies, spread, 1.0), 0.0)
     return (scaled if low is None else scaled.clamp(low, high)).view_as(x)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, section 5.1
 FEW = 0.5
+MIN_SAMPLES = 64  # fewer tell nothing about variances
 
 
 def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:

@@ -12,11 +12,21 @@ import xarray as xr
 from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.config import RoiConfig, TrainConfig
-from vaearr.errors import RoiError, SchemaError, UsageError
+from vaearr.errors import RoiError, UsageError
 from vaearr.provenance import now, versions
-from vaearr.store import check_run_name, open_store, publish_run, staged_run, write_dataset
+from vaearr.store import (
+    check_patterns,
+    check_run_name,
+    check_store,
+    open_store,
+    publish_run,
+    recover,
+    staged_run,
+    write_dataset,
+)
 
 MIN_SAMPLES = 16
+GIVEN = "given as a map"
 
 
 @dataclass(frozen=True)
@@ -67,21 +77,32 @@ def train(
     )
     check_run_name(run)
     tell = say or (lambda text: None)
-    ds = open_store(store, chunks=None)
+    path = check_store(store)
+    recover(path)
+    check_patterns(path)
+    ds = open_store(path, chunks=None)
     mask = resolve_roi(ds, roi)
+    if roi is None and n.ROI in ds:
+        tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} scan points")
     if int(mask.sum()) < MIN_SAMPLES:
         raise RoiError(f"the ROI has {int(mask.sum())} scan points; training needs at least {MIN_SAMPLES}. Widen it.")
     parts = grid.split(mask, settings.split, seed=settings.seed)
-    with staged_run(store, run) as folder:
+    with staged_run(path, run) as folder:
         history, health, about = _train_into(ds, parts, settings, folder / n.MODEL, tell, on_step, on_epoch)
-        manifest = {**about, "run": run, "state": "trained", "roi": mask.attrs.get("config"), "n_roi": int(mask.sum())}
-        write_dataset(history, folder / n.HISTORY)
-        write_dataset(health, folder / n.HEALTH)
+        manifest = {
+            **about,
+            "run": run,
+            "state": "trained",
+            "roi": mask.attrs.get("config", GIVEN),
+            "n_roi": int(mask.sum()),
+        }
+        write_dataset(history, folder / n.HISTORY, run=run)
+        write_dataset(health, folder / n.HEALTH, run=run)
         maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): parts})
-        publish_run(store, run, folder, manifest, maps)
+        publish_run(path, run, folder, manifest, maps)
     for warning in health.attrs["warnings"]:
         tell(f"warning: {warning}")
-    return Run(Path(store), run, history, health, manifest)
+    return Run(path, run, history, health, manifest)
 
 
 def settings_for(
@@ -107,14 +128,12 @@ def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.Data
         return grid.roi(ds, config=roi)
     if roi is None:
         return ds[n.ROI].load() if n.ROI in ds else grid.roi(ds)
-    dims = schema.navigation_dims(ds)
-    if set(roi.dims) != set(dims) or roi.dtype != bool:
-        raise SchemaError(f"the ROI is {roi.dtype} over {roi.dims}; expected boolean over {dims}, as va.roi makes it.")
-    for dim in dims:
-        if roi.sizes[dim] != ds.sizes[dim] or not (roi[dim].values == ds[dim].values).all():
-            raise SchemaError(f"the ROI's coordinate {dim!r} is not the store's; make the ROI from this store.")
-    mask = roi.transpose(*dims).load()
-    return mask & ds[n.PRESENT].load() if n.PRESENT in ds else mask
+    mask = grid.check_map(ds, roi)
+    if n.PRESENT in ds:
+        mask = mask & ds[n.PRESENT].load()
+    config = roi.attrs.get("config")
+    known = {"config": config} if isinstance(config, dict) else {}
+    return mask.rename(n.ROI).drop_attrs().assign_attrs({**n.ATTRS[n.ROI], **known, "n": int(mask.sum())})
 
 
 def _train_into(
@@ -129,6 +148,7 @@ def _train_into(
     from vaearr.artifacts import TrainedModel, save_model
     from vaearr.batching import PatternBatches, batches
     from vaearr.device import pick_device, pick_precision
+    from vaearr.quality import MIN_SAMPLES as HEALTH_SAMPLES
     from vaearr.quality import latent_health
     from vaearr.training import fit, seeded
 
@@ -153,6 +173,7 @@ def _train_into(
             model=settings.model,
             preprocess=settings.preprocess,
             input_shape=schema.input_shape(ds),
+            signal_dims=schema.signal_dims(ds),
             dtype=str(ds[n.PATTERNS].dtype),
         ).to(device)
     folder.mkdir(parents=True)
@@ -165,7 +186,8 @@ def _train_into(
         f"{n_validation} for validation, {'in memory' if train.is_resident else 'streamed'}, on {device} in {precision}"
     )
     result = fit(model, train, validation, settings, folder, on_step=on_step, on_epoch=on_epoch)
-    health = latent_health(model, validation or train)
+    judged = validation if n_validation >= HEALTH_SAMPLES else train
+    health = latent_health(model, judged or train)
     about = {
         "config": settings.to_attrs(),
         "data": data_fingerprint(ds),

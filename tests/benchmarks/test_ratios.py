@@ -149,9 +149,13 @@ def test_training_against_the_bare_step(store: Path) -> None:
         return float(result.manifest["n_train"] / result.history.seconds[0])
 
     rates = [ours() for _ in range(ROUNDS)]
-    model = TrainedModel(model=config.model, preprocess=config.preprocess, input_shape=(1, 60, 60), dtype="uint8").to(
-        device
-    )
+    model = TrainedModel(
+        model=config.model,
+        preprocess=config.preprocess,
+        input_shape=(1, 60, 60),
+        signal_dims=("dy", "dx"),
+        dtype="uint8",
+    ).to(device)
     model.train()
     optimizer = torch.optim.AdamW(model.network.parameters(), lr=1e-4)
     bare = []

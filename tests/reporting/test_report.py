@@ -18,6 +18,9 @@ from vaearr.store import add_variables, create_store, publish_run, staged_run, w
 pytest.importorskip("hvplot")
 
 from vaearr.reporting import report
+from vaearr.runs import train
+
+from ..conftest import TINY_TRAINING
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> {0} $$x$$ \\(y\\) 'q' \"z\""
 
@@ -194,6 +197,25 @@ def test_parts_that_cannot_be_made_are_left_out_with_a_reason(tmp_path: Path) ->
     text = _read(index).text
     assert "No sign of posterior collapse: 2 of 3" in text
     assert index == tmp_path / "bare.reports" / "vae" / "index.html"
+
+
+def test_the_store_may_be_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path / "scan.zarr", _dataset(), [])
+    monkeypatch.chdir(store)
+    assert report(".", samples=_samples()) == tmp_path / "scan.reports" / "vae" / "index.html"
+    record = json.loads((tmp_path / "scan.reports" / "vae" / "report.json").read_text(encoding="utf-8"))
+    assert record["store"] == "../../scan.zarr"
+
+
+def test_the_roi_is_in_words(index: Path) -> None:
+    assert "60 of 80 points (75.0%): x from 0 to below 3, " in _read(index).text
+
+
+def test_a_run_that_is_not_encoded_says_the_command(trained_store: Path) -> None:
+    train(trained_store, run="b", config=TINY_TRAINING)
+    with pytest.raises(NoInputError, match=f"run 'b' is not encoded yet: 'vaearr encode {trained_store} --run b'"):
+        report(trained_store, run="b")
+    assert not trained_store.with_name("scan.reports").exists()
 
 
 def test_unknown_run_and_run_without_latents(store: Path, tmp_path: Path) -> None:

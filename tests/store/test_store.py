@@ -274,7 +274,9 @@ def test_second_writer_is_told_who_writes(scan_store: Path, scan: xr.Dataset) ->
 
 def test_runs_and_tables(scan_store: Path, scan: xr.Dataset) -> None:
     with vs.staged_run(scan_store, "vae") as folder:
-        vs.write_dataset(xr.Dataset({"loss": ("epoch", [2.0, 1.0])}, attrs={"a": [1, 2]}), folder / "history")
+        vs.write_dataset(
+            xr.Dataset({"loss": ("epoch", [2.0, 1.0])}, attrs={"a": [1, 2]}), folder / "history", run="vae"
+        )
         assert vs.run_names(scan_store) == []
         vs.publish_run(scan_store, "vae", folder, {"state": "trained"}, xr.Dataset({"roi": scan.present}))
     assert vs.run_manifest(scan_store, "vae")["state"] == "trained"
@@ -314,3 +316,65 @@ def test_disk_full_is_one_line(scan_store: Path, scan: xr.Dataset, monkeypatch: 
     with pytest.raises(commit.WriteError, match=r"No space left on device \(.* GiB free\); nothing was published"):
         vs.add_variables(scan_store, scan[["BC"]].rename(BC="b"))
     assert tree_hash(scan_store) == before
+
+
+def test_one_lock_however_the_path_is_spelt(scan_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(scan_store)
+    monkeypatch.chdir(scan_store)
+    assert vs.check_store(link) == vs.check_store(".") == scan_store.resolve()
+
+
+def test_missing_shard_is_named(scan_store: Path) -> None:
+    vs.check_patterns(scan_store)
+    (scan_store / "patterns" / "c" / "0" / "0" / "0" / "0").unlink()
+    with pytest.raises(DataError, match=r"is damaged: patterns/c/0/0/0/0 is missing"):
+        vs.check_patterns(scan_store)
+
+
+def test_damaged_shard_is_named(scan_store: Path) -> None:
+    shard = scan_store / "patterns" / "c" / "0" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[40] ^= 1
+    shard.write_bytes(bytes(data))
+    ds = vs.open_store(scan_store, chunks=None)
+    with pytest.raises(DataError, match="'patterns' cannot be read at y 0 to 10, x 0 to 6"):
+        vs.read_block(ds.patterns, {"y": slice(0, 11), "x": slice(0, 7)})
+
+
+def test_shards_of_zeros_are_written(tmp_path: Path) -> None:
+    ds = random_patterns_dataset()
+    path = vs.create_store(ds.assign(patterns=ds.patterns * 0), tmp_path / "zeros.zarr")
+    vs.check_patterns(path)
+
+
+def test_tables_of_runs_with_other_sizes_stand_in_one_tree(scan_store: Path, scan: xr.Dataset) -> None:
+    for run, size in (("vae", 2), ("b", 3)):
+        table = xr.Dataset({"kl": ("latent", np.arange(size) * 1.0)}, coords={"latent": np.arange(size)})
+        with vs.staged_run(scan_store, run) as folder:
+            vs.write_dataset(table, folder / "health", run=run)
+            coords = {f"latent{'' if run == 'vae' else '_b'}": np.arange(size)}
+            vs.publish_run(scan_store, run, folder, {}, xr.Dataset(coords=coords))
+        xr.testing.assert_equal(vs.open_table(scan_store, run, "health"), table)
+    assert set(xr.open_datatree(scan_store, engine="zarr")["runs"].children) == {"vae", "b"}
+
+
+def test_taken_names_are_found_before_the_work(scan_store: Path, scan: xr.Dataset) -> None:
+    vs.add_variables(scan_store, scan[["BC"]].rename(BC="split_c"))
+    with pytest.raises(ExistsError, match="already holds split_c"), vs.staged_run(scan_store, "c"):
+        pytest.fail("the run must not begin")
+
+
+def test_leftovers_of_killed_writers_are_cleaned(scan: xr.Dataset, tmp_path: Path) -> None:
+    left = tmp_path / ".a.zarr.staging" / "new-12345678"
+    left.mkdir(parents=True)
+    vs.create_store(scan, tmp_path / "a.zarr")
+    assert not left.exists()
+
+
+def test_damaged_manifest(scan_store: Path, scan: xr.Dataset) -> None:
+    with vs.staged_run(scan_store, "vae") as folder:
+        vs.publish_run(scan_store, "vae", folder, {}, xr.Dataset({"roi": scan.present}))
+    (scan_store / "runs" / "vae" / "zarr.json").write_text("{")
+    with pytest.raises(DataError, match="run 'vae' is damaged"):
+        vs.run_manifest(scan_store, "vae")

@@ -61,7 +61,7 @@ def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
     variable = n.run_name(n.LATENTS, run)
     if variable not in ds:
         hint = did_you_mean(run, schema.runs(ds))
-        raise NoInputError(f"there are no latents of a run {run!r}; encode it first.{hint}")
+        raise NoInputError(f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}")
     return ds[variable]
 
 

@@ -41,7 +41,7 @@ def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
             raise UsageError(f"model {config.name!r} has no option {option!r}.{did_you_mean(option, known)}")
     try:
         return cls(input_shape=tuple(input_shape), latent_dim=config.latent_dim, **config.options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise UsageError(
             f"model {config.name!r} cannot be built for samples of shape {input_shape}: {error}"
         ) from error

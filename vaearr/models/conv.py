@@ -62,6 +62,10 @@ class ConvVAE(nn.Module):
     ) -> None:
         super().__init__()
         _check(input_shape, activation, norm, upsampling, head)
+        sizes = {"latent_dim": latent_dim, "width": width, "max_width": max_width, "hidden": hidden, "squeeze": squeeze}
+        for what, size in {**sizes, "patch": patch or 1, "depth": depth + 1}.items():
+            if size < 1:
+                raise ValueError(f"{what} is too small; it must be a positive number.")
         channels, height, w = input_shape
         self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
         self.patch = patch or _patch(min(height, w))

@@ -13,7 +13,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.association import associate, current_table, run_latents, targets_of
 from vaearr.config import ReportConfig
-from vaearr.errors import VaearrError
+from vaearr.errors import NoInputError, VaearrError
 from vaearr.plots.common import holoviews, unit
 from vaearr.plots.scatter import is_plain_scan
 from vaearr.provenance import now, versions
@@ -66,11 +66,14 @@ class Facts:
 
 def gather(store: str | Path, settings: ReportConfig) -> Facts:
     """Read what the report needs. Raises NoInputError for a run that is not there or not encoded."""
-    from vaearr.store import has_table, open_store, open_table, run_manifest
+    from vaearr.store import check_store, has_table, open_store, open_table, run_manifest
 
     holoviews()  # before any work: say what is not installed
     manifest = run_manifest(store, settings.run)
     ds = open_store(store)
+    if n.run_name(n.LATENTS, settings.run) not in ds:
+        option = "" if settings.run == n.DEFAULT_RUN else f" --run {settings.run}"
+        raise NoInputError(f"run {settings.run!r} is not encoded yet: 'vaearr encode {store}{option}'.")
     latents = run_latents(ds, settings.run)
     roi_name, latent_dim = n.run_name(n.ROI, settings.run), n.run_name(n.LATENT, settings.run)
     roi = ds[roi_name].load() if roi_name in ds else None
@@ -83,8 +86,9 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
     keep = [n.PATTERNS, latents.name, roi_name, n.BC, n.ELEMENTS, n.PHASE]
     shown = plane[[name for name in keep if name in plane]]
     shown = shown.assign({name: shown[name].load() for name in shown.data_vars if name != n.PATTERNS})
+    path = check_store(store)
     return Facts(
-        store=Path(store), name=_source(ds, Path(store)), run=settings.run, ds=shown, plane=words,
+        store=path, name=_source(ds, path), run=settings.run, ds=shown, plane=words,
         roi=shown.get(roi_name), latents=shown[latents.name], table=table,
         no_table=no_table, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest,
         description=schema.describe(ds),

@@ -11,6 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.association import ranking
+from vaearr.info import roi_words
 from vaearr.plots import association_heatmap, health_bars, loss_curves, map_scatter, static
 from vaearr.plots.common import holoviews, unit
 from vaearr.plots.explorer import explorer, pack
@@ -56,7 +57,7 @@ def introduction(facts: Facts) -> Section:
     model = config.get("model") or {}
     section.say(
         f"Region of interest: {facts.n_roi:,} of {facts.n_grid:,} points ({facts.n_roi / facts.n_grid:.1%})"
-        f"{_roi_words(manifest.get('roi'))}. Points outside are grey in the latent maps."
+        f": {roi_words(manifest.get('roi'))}. Points outside are grey in the latent maps."
     )
     size = facts.latents.sizes[facts.latent_dim]
     epochs = f", {manifest['epochs_run']} epochs" if "epochs_run" in manifest else ""
@@ -73,13 +74,6 @@ def introduction(facts: Facts) -> Section:
         active = int(facts.health["is_active"].sum())
         section.say(f"No sign of posterior collapse: {active} of {size} latent dimensions are in use.", "note good")
     return section
-
-
-def _roi_words(config: Any) -> str:
-    given = {key: v for key, v in config.items() if v is not None} if isinstance(config, dict) else {}
-    boxes = [f"{v[0]:g} ≤ {key} < {v[1]:g}" for key, v in given.items() if key in n.SCAN_DIMS]
-    words = boxes + ([f"where {given['where']}"] if "where" in given else [])
-    return f": {', '.join(words)}" if words else ""
 
 
 def overview(facts: Facts, figures: dict[str, Any]) -> Section:

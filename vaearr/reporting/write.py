@@ -49,7 +49,7 @@ def report(
     """
     settings = (config or ReportConfig()).replace(run=run, out=out)
     facts = gather(store, settings)
-    folder = _place(Path(store), settings)
+    folder = _place(facts.store, settings)
     sections, figures, left_out = _sections(facts, settings, samples)
     introduction = parts.introduction(facts)
     provenance = parts.provenance(facts)
@@ -76,14 +76,13 @@ def report(
 
 def _place(store: Path, settings: ReportConfig) -> Path:
     """Where the report goes. Raises ExistsError where something else lies."""
-    store = store.expanduser()
     folder = settings.out or store.with_name(f"{store.name.removesuffix('.zarr')}.reports") / settings.run
     folder = folder.expanduser()
     if folder.is_dir() and (not any(folder.iterdir()) or _is_report(folder)):
-        return folder
+        return folder.resolve()
     if folder.exists() or folder.is_symlink():
         raise ExistsError(f"{folder} is there and is not a report of vaearr; name another folder with out='…' (--out).")
-    return folder
+    return folder.resolve()
 
 
 def _is_report(folder: Path) -> bool:

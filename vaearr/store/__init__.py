@@ -3,12 +3,15 @@
 A published variable is complete or it is not there. Everything unfinished lies in a hidden sibling of the store.
 """
 
+from vaearr.store.commit import recover
 from vaearr.store.layout import Region
 from vaearr.store.read import (
+    check_patterns,
     check_store,
     has_table,
     open_store,
     open_table,
+    read_block,
     run_folder,
     run_manifest,
     run_names,
@@ -35,6 +38,7 @@ __all__ = [
     "Staging",
     "VariableSpec",
     "add_variables",
+    "check_patterns",
     "check_run_name",
     "check_store",
     "create_store",
@@ -44,6 +48,8 @@ __all__ = [
     "pending",
     "publish_run",
     "publish_staged",
+    "read_block",
+    "recover",
     "run_folder",
     "run_manifest",
     "run_names",

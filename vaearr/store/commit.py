@@ -56,7 +56,16 @@ def writer(store: Path) -> Iterator[None]:
     with writing(store), locked(store):
         if _journal(store).exists():
             _roll_forward(store)
+        for left in staging_root(store).glob("replaced-*"):
+            shutil.rmtree(left, ignore_errors=True)
         yield
+
+
+def recover(store: Path) -> None:
+    """Complete what a killed writer had begun to publish, if anything."""
+    if _journal(store).exists():
+        with writer(store):
+            pass
 
 
 def _journal(store: Path) -> Path:
@@ -84,7 +93,8 @@ def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -
 def _roll_forward(store: Path) -> None:
     """Do the renames of the journal that are not done yet, list the result, forget the journal."""
     trash = staging_root(store) / f"replaced-{uuid.uuid4().hex[:8]}"
-    for key, relative in json.loads(_journal(store).read_bytes()).items():
+    moves = json.loads(_journal(store).read_bytes())
+    for key, relative in moves.items():
         folder, final = staging_root(store) / relative, store / key
         if not folder.exists():
             continue
@@ -95,7 +105,15 @@ def _roll_forward(store: Path) -> None:
         _sync(final.parent)
     refresh_listing(store)
     _journal(store).unlink()
-    shutil.rmtree(trash, ignore_errors=True)
+    for folder in {trash, *(staging_root(store) / Path(relative).parts[0] for relative in moves.values())}:
+        shutil.rmtree(folder, ignore_errors=True)
+    remove_if_empty(staging_root(store))
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def refresh_listing(store: Path) -> None:

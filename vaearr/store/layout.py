@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
@@ -16,6 +16,7 @@ MAX_CHUNK_SIDE, MAX_SHARD_SIDE = 8, 32
 MAX_CHUNK_LENGTH, MAX_SHARD_LENGTH = 64, 1024  # one navigation dim: a collection
 
 Region = dict[str, slice]
+Dim = TypeVar("Dim", str, int)
 
 
 def pattern_layout(nav: tuple[int, ...], signal: tuple[int, ...], itemsize: int) -> tuple[tuple[int, ...], ...]:
@@ -38,16 +39,11 @@ def _side(n_dims: int, sample: int, budget: int, limit: int, start: int) -> int:
     return side
 
 
-def blocks(sizes: Mapping[str, int], block: Mapping[str, int]) -> Iterator[Region]:
+def blocks(sizes: Mapping[Dim, int], block: Mapping[Dim, int]) -> Iterator[dict[Dim, slice]]:
     """Regions `{dim: slice}` that tile `sizes` in row-major order; the last one of a dim may be shorter."""
     starts = [range(0, sizes[dim], block[dim]) for dim in sizes]
     for corner in itertools.product(*starts):
         yield {dim: slice(i, min(i + block[dim], sizes[dim])) for dim, i in zip(sizes, corner, strict=True)}
-
-
-def n_blocks(sizes: Mapping[str, int], block: Mapping[str, int]) -> int:
-    """How many regions `blocks` yields."""
-    return math.prod(-(-sizes[dim] // block[dim]) for dim in sizes)
 
 
 def pattern_codecs() -> tuple[Any, ...]:

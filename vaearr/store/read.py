@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import xarray as xr
 import zarr
 from zarr.errors import GroupNotFoundError
@@ -15,8 +16,8 @@ from vaearr.store.layout import Region, blocks
 
 
 def check_store(path: str | Path) -> Path:
-    """The path of an existing vaearr store. Raises NoInputError or DataError that says what is there instead."""
-    store = Path(path).expanduser()
+    """The real path of an existing vaearr store. Raises NoInputError or DataError that says what is there instead."""
+    store = Path(path).expanduser().resolve()
     if not store.exists():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
@@ -85,7 +86,11 @@ def run_folder(path: str | Path, run: str) -> Path:
 
 def run_manifest(path: str | Path, run: str) -> dict[str, Any]:
     """What produced a run: config, data fingerprint, model hash, versions, time."""
-    return dict(zarr.open_group(run_folder(path, run), mode="r", zarr_format=3).attrs)
+    folder = run_folder(path, run)
+    try:
+        return dict(zarr.open_group(folder, mode="r", zarr_format=3).attrs)
+    except (ValueError, KeyError, GroupNotFoundError) as error:
+        raise DataError(f"run {run!r} is damaged: {folder / 'zarr.json'} cannot be read ({error}).") from None
 
 
 def has_table(path: str | Path, run: str, name: str) -> bool:
@@ -98,4 +103,29 @@ def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
     folder = run_folder(path, run)
     if not (folder / name / "zarr.json").exists():
         raise NoInputError(f"run {run!r} of {path} has no table {name!r} yet.")
-    return xr.open_zarr(folder / name, consolidated=False, chunks=None, zarr_format=3).load()
+    table = xr.open_zarr(folder / name, consolidated=False, chunks=None, zarr_format=3).load()
+    return table.rename({n.run_name(n.LATENT, run): n.LATENT}) if n.run_name(n.LATENT, run) in table.dims else table
+
+
+def check_patterns(path: str | Path) -> None:
+    """Raise DataError, with its name, when a shard of `patterns` is missing: zarr would read zeros there."""
+    store = check_store(path)
+    array = _patterns(store)
+    sides = array.shards or array.chunks
+    for region in blocks(dict(enumerate(array.shape)), dict(enumerate(sides))):
+        place = "/".join(str(part.start // side) for part, side in zip(region.values(), sides, strict=True))
+        if not (store / n.PATTERNS / "c" / place).exists():
+            raise DataError(
+                f"{store} is damaged: {n.PATTERNS}/c/{place} is missing; restore it from a copy or ingest again."
+            )
+
+
+def read_block(variable: xr.DataArray, region: Region) -> np.ndarray:
+    """Values of one region of a stored variable. Raises DataError that names the place when a chunk is damaged."""
+    try:
+        return np.asarray(variable.isel(region).values)
+    except (ValueError, RuntimeError, OSError) as error:
+        place = ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
+        raise DataError(
+            f"{variable.name!r} cannot be read at {place}: {error}; restore the store from a copy or ingest again."
+        ) from error

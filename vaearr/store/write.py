@@ -21,7 +21,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import layout
-from vaearr.store.commit import publish, refresh_listing, staging_root, sync_tree, writer
+from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_tree, writer
 from vaearr.store.read import block_shape, check_store, open_store, run_folder
 
 Transform = Callable[[np.ndarray, layout.Region], np.ndarray]
@@ -42,11 +42,13 @@ def create_store(
     after the last block and returns the Dataset whose other variables and attributes are written. Raises ExistsError
     when something is at `path`, SchemaError for a Dataset that is not valid; nothing is left behind in either case.
     """
-    store = Path(path).expanduser()
+    store = Path(path).expanduser().resolve()
     if store.exists():
         raise ExistsError(f"{store} already exists; give another path, or remove it first if you mean to replace it.")
     schema.validate(ds)
     with writer(store):
+        for left in staging_root(store).glob("new-*"):  # of a killed ingest; the lock is ours
+            shutil.rmtree(left)
         staged = staging_root(store) / f"new-{uuid.uuid4().hex[:8]}"
         staged.mkdir(parents=True)
         try:
@@ -67,7 +69,7 @@ def create_store(
             staged.rename(store)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-            _remove_if_empty(staging_root(store))
+            remove_if_empty(staging_root(store))
     return store
 
 
@@ -88,6 +90,7 @@ def _stream_patterns(ds: xr.Dataset, group: zarr.Group, transform: Transform | N
         fill_value=layout.fill_value(patterns.dtype),
         dimension_names=[*nav, *sig],
         attributes=_plain(patterns.attrs),
+        config={"write_empty_chunks": True},  # so that a shard that is not there is known to be lost
     )
     block = dict(zip(nav, shards, strict=False))
     regions = list(layout.blocks(sizes, block))
@@ -156,7 +159,7 @@ def staged_variables(
     store = check_store(path)
     with writer(store):
         have = open_store(store, chunks=None)
-        check_new(store, have, [*specs, *map(str, coords.variables)])
+        check_new(have, store, [*specs, *map(str, coords.variables)])
         key = hashlib.sha256(json.dumps(_plain(request), sort_keys=True).encode()).hexdigest()[:16]
         folder = staging_root(store) / f"variables-{'-'.join(sorted(specs))[:60]}"
         if not (folder / f"{key}.request").exists():
@@ -223,8 +226,6 @@ def publish_staged(staging: Staging) -> None:
     if left:
         raise RuntimeError(f"{len(left)} of {len(staging.regions)} blocks are not written; the staging stays.")
     publish(staging.store, {name: staging.folder / name for name in (*staging.coords, *staging.arrays)})
-    shutil.rmtree(staging.folder, ignore_errors=True)
-    _remove_if_empty(staging_root(staging.store))
 
 
 def _chunk(array: zarr.Array, region: layout.Region) -> Path:
@@ -259,11 +260,11 @@ def _fit(store: Path, ds: xr.Dataset) -> xr.Dataset:
                 f"coordinate {name!r} differs from the one in {store}; align the data to the store first."
             )
     new = ds.drop_vars([name for name in ds.coords if name in have.variables])
-    check_new(store, have, list(map(str, new.variables)))
+    check_new(have, store, list(map(str, new.variables)))
     return new
 
 
-def check_new(store: Path, have: xr.Dataset, wanted: list[str]) -> None:
+def check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
     """Raise unless every name is usable and free."""
     for name in wanted:
         if not n.is_valid_name(name):
@@ -278,26 +279,34 @@ def write_table(path: str | Path, run: str, name: str, ds: xr.Dataset, *, replac
     store = check_store(path)
     run_folder(store, run)
     with writer(store), _folder(store, f"{run}-{name}") as folder:
-        write_dataset(ds, folder / name)
+        write_dataset(ds, folder / name, run=run)
         publish(store, {f"{n.RUNS}/{run}/{name}": folder / name}, replace=replace)
 
 
-def write_dataset(ds: xr.Dataset, folder: Path) -> None:
-    """A Dataset as a zarr group of its own, in a folder nobody reads yet."""
-    group = zarr.create_group(folder, zarr_format=3, attributes=_plain(ds.attrs))
-    if ds.variables:
-        _write_small(ds, folder)
-        group.attrs.update(_plain(ds.attrs))
+def write_dataset(ds: xr.Dataset, folder: Path, *, run: str) -> None:
+    """A table of a run as a zarr group of its own, in a folder nobody reads yet.
+
+    Its dim `latent` is stored under the run's own name, so that runs of different size stand in one tree.
+    """
+    own = ds.rename({n.LATENT: n.run_name(n.LATENT, run)}) if n.LATENT in ds.dims and run != n.DEFAULT_RUN else ds
+    group = zarr.create_group(folder, zarr_format=3)
+    if own.variables:
+        _write_small(own, folder)
+    group.attrs.update(_plain(own.attrs))
 
 
 @contextmanager
 def staged_run(path: str | Path, run: str) -> Iterator[Path]:
-    """A folder for a new run, locked; what it holds at the end is published as `/runs/<run>` by `publish_run`."""
+    """A folder for a new run, locked; what it holds at the end is published as `/runs/<run>` by `publish_run`.
+
+    Raises ExistsError at once when the run, or a variable that it or its encoding will write, is there already.
+    """
     store = check_store(path)
     check_run_name(run)
-    if (store / n.RUNS / run).exists():
-        raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
     with writer(store):
+        if (store / n.RUNS / run).exists():
+            raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
+        check_new(open_store(store, chunks=None), store, [n.run_name(name, run) for name in n.OF_A_RUN])
         folder = staging_root(store) / f"run-{run}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -314,8 +323,6 @@ def publish_run(path: str | Path, run: str, folder: Path, manifest: Mapping[str,
     _write_small(new, maps)
     zarr.create_group(folder, zarr_format=3, attributes=_plain(manifest))
     publish(store, {str(v): maps / str(v) for v in new.variables} | {f"{n.RUNS}/{run}": folder})
-    shutil.rmtree(maps, ignore_errors=True)
-    _remove_if_empty(staging_root(store))
 
 
 def check_run_name(run: str) -> None:
@@ -332,12 +339,7 @@ def _folder(store: Path, name: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _remove_if_empty(staging_root(store))
-
-
-def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+        remove_if_empty(staging_root(store))
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:

@@ -1,0 +1,84 @@
+"""Settings: what cannot be meant is refused in words, and what is meant survives the way through the attributes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from vaearr import config as c
+from vaearr.errors import UsageError
+
+ALL = [value for value in vars(c).values() if isinstance(value, type) and issubclass(value, c.Config)]
+FLOATS = [
+    (c.IngestConfig, "step"),
+    (c.SplitConfig, "fraction"),
+    (c.PreprocessConfig, "dynamic_background"),
+    (c.ObjectiveConfig, "beta"),
+    (c.ObjectiveConfig, "warmup"),
+    (c.ObjectiveConfig, "free_bits"),
+    (c.ObjectiveConfig, "input_noise"),
+    (c.TrainConfig, "learning_rate"),
+    (c.TrainConfig, "weight_decay"),
+    (c.TrainConfig, "clip"),
+    (c.TrainConfig, "memory"),
+]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, "inf", "nan"], ids=str)
+@pytest.mark.parametrize(("cls", "key"), FLOATS, ids=[f"{cls.__name__}.{key}" for cls, key in FLOATS])
+def test_numbers_are_finite(cls: type[c.Config], key: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"{cls.__name__}\.{key}: .*\(got .*(inf|nan)"):
+        cls.from_attrs({key: value})
+
+
+def test_list_of_float_settings_is_complete() -> None:
+    found = {
+        (cls, key)
+        for cls in ALL
+        for key, field in cls.model_fields.items()
+        if re.search(r"\bfloat\b", str(field.annotation))
+    }
+    assert found - {(c.RoiConfig, dim) for dim in "xyz"} == set(FLOATS)
+
+
+@pytest.mark.parametrize("dim", ["x", "y", "z"])
+@pytest.mark.parametrize("box", [(0, math.inf), (-math.inf, 1), (math.nan, 1), (0, math.nan)], ids=str)
+def test_boxes_are_finite(dim: str, box: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match=rf"RoiConfig\.{dim}\.[01]: Input should be a finite number"):
+        c.RoiConfig.from_attrs({dim: box})
+
+
+@pytest.mark.parametrize("box", [(1, 1), (2, 1)], ids=str)
+def test_boxes_are_not_empty(box: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match="is empty: give start < stop"):
+        c.RoiConfig.from_attrs({"x": box})
+
+
+@pytest.mark.parametrize("where", ["", " ", "\t\n"], ids=repr)
+def test_blank_condition_is_refused(where: str) -> None:
+    with pytest.raises(UsageError, match="`where` is blank: write one like 'BC > 45', or leave it out"):
+        c.RoiConfig().replace(where=where)
+    with pytest.raises(ValidationError, match="is blank"):
+        c.RoiConfig(where=where)
+
+
+@pytest.mark.parametrize("name", ["a b", "1a", "", "a\n", "a" * 64])
+def test_map_names(name: str) -> None:
+    with pytest.raises(UsageError, match="must be letters, digits and _"):
+        c.IngestConfig.from_attrs({"maps": {name: "bc.csv"}})
+
+
+def test_unknown_setting_is_named() -> None:
+    with pytest.raises(UsageError, match=r"RoiConfig has no setting 'were'\. Did you mean 'where'"):
+        c.RoiConfig.from_attrs({"were": "BC > 3"})
+
+
+@pytest.mark.parametrize("cls", [cls for cls in ALL if cls is not c.Config], ids=lambda cls: cls.__name__)
+def test_settings_survive_json(cls: type[c.Config]) -> None:
+    settings = cls()
+    assert cls.from_attrs(json.loads(json.dumps(settings.to_attrs(), allow_nan=False))) == settings

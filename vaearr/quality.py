@@ -38,7 +38,7 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
         squares += float(x.square().sum())
         sums += float(x.sum())
         parts = (kl_divergence(mean, logvar), mean, mean.square(), logvar.exp())
-        total += np.stack([part.double().sum(0).cpu().numpy() for part in parts])
+        total += np.stack([part.cpu().double().sum(0).numpy() for part in parts])
         n_samples += len(mean)
         n_values += x.numel()
     kl, first, second, variance = total / n_samples

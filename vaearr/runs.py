@@ -82,12 +82,12 @@ def train(
     check_patterns(path)
     ds = open_store(path, chunks=None)
     mask = resolve_roi(ds, roi)
-    if roi is None and n.ROI in ds:
-        tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} scan points")
     if int(mask.sum()) < MIN_SAMPLES:
         raise RoiError(f"the ROI has {int(mask.sum())} scan points; training needs at least {MIN_SAMPLES}. Widen it.")
     parts = grid.split(mask, settings.split, seed=settings.seed)
     with staged_run(path, run) as folder:
+        if roi is None and n.ROI in ds:
+            tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} scan points")
         history, health, about = _train_into(ds, parts, settings, folder / n.MODEL, tell, on_step, on_epoch)
         manifest = {
             **about,

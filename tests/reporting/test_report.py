@@ -62,8 +62,8 @@ def make_store(path: Path, ds: xr.Dataset, warnings: list[str]) -> Path:
     ).assign(is_active=("latent", [True, True, False]))
     manifest = {"config": {"model": {"name": HOSTILE}}, "roi": {"x": [0, 3], "where": HOSTILE}, "epochs_run": 3}
     with staged_run(path, "vae") as folder:
-        write_dataset(history, folder / "history")
-        write_dataset(health, folder / "health")
+        write_dataset(history, folder / "history", run="vae")
+        write_dataset(health, folder / "health", run="vae")
         publish_run(path, "vae", folder, manifest, roi.to_dataset())
     latents = np.random.default_rng(1).normal(size=(8, 10, 3)).astype("f4")
     latents[:2] = np.nan

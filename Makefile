@@ -29,4 +29,4 @@ bench: setup
 	$(BIN)/pytest tests/benchmarks -m benchmarks -s
 
 clean:
-	rm -rf $(VENV) stores/demo stores/demo.*
+	rm -rf $(VENV)

@@ -284,19 +284,7 @@ def _bar(what: str) -> Iterator[Callable[..., None]]:
         yield progress
 
 
-STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-
-
-class _Stopped(SystemExit):
-    """A signal asked the command to end. Not KeyboardInterrupt: typer would end that without a word."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.word = STOPS[signal.Signals(number)]
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise _Stopped(number)
+STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -315,15 +303,23 @@ def main() -> None:
     """Entry point: whatever goes wrong is one line on stderr; `--debug` shows where it came from."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    stops: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stops.append(number)
+        raise SystemExit(128 + number)  # not KeyboardInterrupt: typer would end that without a word
+
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like stay in force
-            signal.signal(number, _stop)
+            signal.signal(number, stop)
     try:
         app()
-    except _Stopped as stop:
-        _say(f"vaearr: {stop.word}; nothing unfinished was published, run the same command again")
-        raise SystemExit(stop.code) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if stops:  # whatever a library made of the SystemExit on its way here
+            _say(f"vaearr: {STOPS[stops[0]]}; nothing unfinished was published, run the same command again")
+            raise SystemExit(128 + stops[0]) from None
+        if isinstance(error, SystemExit):
+            raise
         if debug:
             traceback.print_exc()
         text, code = _explain(error)

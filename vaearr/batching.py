@@ -167,7 +167,9 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             parts = tuple(region[dim] for dim in self.dims)
             chosen = self.inside[parts]
             stop = start + self.counts[i]
-            patterns[start:stop] = read_block(self.patterns, region)[chosen].reshape(-1, *self.input_shape)
+            block = read_block(self.patterns, region)
+            picked = block if chosen.all() else block[chosen]  # a mask copies
+            patterns[start:stop] = picked.reshape(-1, *self.input_shape)
             points[start:stop] = np.argwhere(chosen) + [part.start for part in parts]
             start = stop
         return Buffer(patterns, points)

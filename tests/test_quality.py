@@ -41,7 +41,7 @@ def test_health_equals_the_formulae(trained_store: Path) -> None:
     ],
 )
 def test_warnings_say_it_in_words(n_active: int, explained: float, words: str | None) -> None:
-    found = health_warnings(n_active, 32, 10.0, explained)
+    found = health_warnings(n_active, 32, explained)
     assert (words is None and not found) or words in found[0]  # type: ignore[operator]
 
 

@@ -167,12 +167,19 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             parts = tuple(region[dim] for dim in self.dims)
             chosen = self.inside[parts]
             stop = start + self.counts[i]
-            block = read_block(self.patterns, region)
-            picked = block if chosen.all() else block[chosen]  # a mask copies
-            patterns[start:stop] = picked.reshape(-1, *self.input_shape)
+            patterns[start:stop] = read_samples(self.patterns, region, chosen, self.input_shape)
             points[start:stop] = np.argwhere(chosen) + [part.start for part in parts]
             start = stop
         return Buffer(patterns, points)
+
+
+def read_samples(
+    patterns: xr.DataArray, region: Region, chosen: np.ndarray, input_shape: tuple[int, ...]
+) -> np.ndarray:
+    """The chosen samples of one region, row-major, channels first: `(n, C, …)` in source dtype."""
+    block = read_block(patterns, region)
+    picked = block if chosen.all() else block[chosen]  # a mask copies
+    return picked.reshape(-1, *input_shape)
 
 
 def neighbour_positions(points: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.artifacts import TrainedModel, load_folder
+from vaearr.batching import read_samples
 from vaearr.config import EncodeConfig
 from vaearr.device import autocast, pick_device, pick_precision
 from vaearr.errors import NoInputError, UsageError
@@ -26,7 +27,6 @@ from vaearr.store import (
     open_store,
     pending,
     publish_staged,
-    read_block,
     recover,
     run_folder,
     run_manifest,
@@ -60,15 +60,16 @@ def encode(
     settings = (config or EncodeConfig()).replace(run=run)
     run = settings.run
     tell = say or (lambda text: None)
-    recover(check_store(store))
-    check_patterns(store)
-    manifest = run_manifest(store, run)
-    ds = open_store(store, chunks=None)
+    path = check_store(store)
+    recover(path)
+    check_patterns(path)
+    manifest = run_manifest(path, run)
+    ds = open_store(path, chunks=None)
     wanted = [n.run_name(v, run) for v in (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)]
     if all(name in ds for name in wanted):
         tell(f"run {run!r} is encoded already: {', '.join(wanted)} are in {store}")
-        return open_store(store)
-    model = load_model(store, run, device=settings.device)
+        return open_store(path)
+    model = load_model(path, run, device=settings.device)
     check_fits(ds, manifest, model)
     roi = ds[n.run_name(n.ROI, run)].load()
     provenance = {"run": run, "parents": [n.PATTERNS, str(roi.name)], "weights_sha256": manifest["weights_sha256"]}
@@ -77,7 +78,7 @@ def encode(
     latent = n.run_name(n.LATENT, run)
     index = np.arange(model.model_config.latent_dim)
     coords = xr.Dataset(coords={latent: (latent, index, n.ATTRS[n.LATENT])})
-    with staged_variables(store, _specs(ds, run, stamp), coords=coords, request=request) as staging:
+    with staged_variables(path, _specs(ds, run, stamp), coords=coords, request=request) as staging:
         left = pending(staging)
         if len(left) < len(staging.regions):
             tell(f"going on with an interrupted encode: {len(staging.regions) - len(left)} blocks are done")
@@ -87,7 +88,7 @@ def encode(
             if on_block:
                 on_block(done, len(staging.regions))
         publish_staged(staging)
-    return open_store(store)
+    return open_store(path)
 
 
 def _specs(ds: xr.Dataset, run: str, stamp: dict[str, Any]) -> dict[str, VariableSpec]:
@@ -113,7 +114,7 @@ def encode_region(
     }
     if not inside.any():
         return values
-    stored = read_block(ds[n.PATTERNS], region)[inside].reshape(-1, *model.input_shape)
+    stored = read_samples(ds[n.PATTERNS], region, inside, model.input_shape)
     parts = []
     precision = pick_precision(config.precision, model.device)
     for start in range(0, len(stored), config.batch_size):

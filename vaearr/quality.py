@@ -58,12 +58,12 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
             "kl_total": float(kl.sum()),
             "explained_variance": float(explained),
             "n_samples": n_samples,
-            "warnings": health_warnings(int(active.sum()), latent, float(kl.sum()), float(explained)),
+            "warnings": health_warnings(int(active.sum()), latent, float(explained)),
         },
     )
 
 
-def health_warnings(n_active: int, latent_dim: int, kl_total: float, explained: float) -> list[str]:
+def health_warnings(n_active: int, latent_dim: int, explained: float) -> list[str]:
     """What a user should know about the latent space, in plain words; empty when all is well."""
     warnings = []
     if n_active == 0:

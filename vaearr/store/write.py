@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shutil
@@ -23,6 +24,9 @@ from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import layout
 from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_tree, writer
 from vaearr.store.read import block_shape, check_store, open_store, run_folder
+
+# NaN as xarray writes it into the attributes of a zarr v3 array
+NAN_ATTRIBUTE = base64.b64encode(np.array(np.nan, "<f8").tobytes()).decode()
 
 Transform = Callable[[np.ndarray, layout.Region], np.ndarray]
 Progress = Callable[[int, int], None]
@@ -196,15 +200,8 @@ def _start_staging(
             compressors=layout.map_codecs(),
             fill_value=layout.fill_value(dtype),
             dimension_names=spec.dims,
-            attributes=_plain(spec.attrs) | ({"_FillValue": _nan_attr(dtype)} if dtype.kind == "f" else {}),
+            attributes=_plain(spec.attrs) | ({"_FillValue": NAN_ATTRIBUTE} if dtype.kind == "f" else {}),
         )
-
-
-def _nan_attr(dtype: np.dtype) -> str:
-    """NaN as xarray writes it into the attributes of a zarr v3 array."""
-    import base64
-
-    return base64.b64encode(np.array(np.nan, "<f8").tobytes()).decode()
 
 
 def pending(staging: Staging) -> list[layout.Region]:

@@ -1,6 +1,7 @@
 """Trained run -> latents in the store."""
 
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, get_run_logger, task
 
@@ -8,21 +9,25 @@ import flows  # noqa: F401  (telemetry off)
 from vaearr.config import EncodeConfig
 
 
-@task(name="encode", retries=2, retry_delay_seconds=5, retry_condition_fn=lambda task, run, state: _is_io(state))
+def is_io_trouble(task: Any, run: Any, state: Any) -> bool:
+    """Only trouble with reading or writing is worth another attempt; what vaearr itself refuses stays refused."""
+    from vaearr.errors import VaearrError
+
+    try:
+        state.result()
+    except OSError as error:
+        return not isinstance(error, VaearrError)
+    except Exception:
+        return False
+    return False
+
+
+@task(name="encode", retries=2, retry_delay_seconds=5, retry_condition_fn=is_io_trouble)
 def encode_task(store: Path, config: EncodeConfig) -> None:
     """Write the latents; a retry goes on where the last attempt stopped."""
     from vaearr.latents import encode
 
     encode(store, config=config, say=get_run_logger().info)
-
-
-def _is_io(state: object) -> bool:
-    """Only trouble with reading or writing is worth another attempt."""
-    from vaearr.errors import VaearrError
-
-    error = getattr(state, "data", None)
-    error = getattr(error, "exception", error)
-    return isinstance(error, OSError) and not isinstance(error, VaearrError)
 
 
 @flow(name="encode")

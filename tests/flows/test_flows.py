@@ -14,13 +14,13 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows.analyse_scan import analyse_scan
 from flows.associate import associate_flow
-from flows.encode import encode_flow
+from flows.encode import encode_flow, encode_task
 from flows.ingest import ingest_flow
 from flows.report import report_flow
 from flows.train_vae import train_flow
 from tests.conftest import TINY_TRAINING
 from vaearr.config import AssociateConfig, EncodeConfig, IngestConfig, RoiConfig
-from vaearr.errors import RoiError
+from vaearr.errors import NoInputError, RoiError
 from vaearr.testing import assert_valid, synthetic_scan, write_scan_files
 
 pytestmark = [
@@ -84,3 +84,28 @@ def test_parameters_make_a_form() -> None:
     schema = train_flow.parameters.model_dump()
     assert set(schema["properties"]) == {"store", "run", "roi", "config"}
     assert "TrainConfig" in schema["definitions"]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [(OSError(5, "Input/output error"), 2), (NoInputError("there is no run"), 1), (ValueError("a bug"), 1)],
+    ids=["trouble of the disk", "refusal", "bug"],
+)
+def test_only_trouble_of_the_disk_is_tried_again(
+    error: Exception, attempts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def fails_once(store: Path, **kwargs: object) -> None:
+        calls.append(store)
+        if len(calls) == 1:
+            raise error
+
+    monkeypatch.setattr("vaearr.latents.encode", fails_once)
+    monkeypatch.setattr("flows.encode.encode_task", encode_task.with_options(retry_delay_seconds=0))
+    if attempts == 1:
+        with pytest.raises(type(error)):
+            encode_flow(tmp_path / "scan.zarr", EncodeConfig())
+    else:
+        encode_flow(tmp_path / "scan.zarr", EncodeConfig())
+    assert len(calls) == attempts

@@ -26,6 +26,11 @@ FLOATS = [
     (c.TrainConfig, "weight_decay"),
     (c.TrainConfig, "clip"),
     (c.TrainConfig, "memory"),
+    (c.ObjectiveConfig, "capacity"),
+    (c.ObjectiveConfig, "label_weight"),
+    (c.AugmentConfig, "rotate"),
+    (c.AugmentConfig, "noise"),
+    *((c.TrainConfig, key) for key in ("rise", "rate_end", "ema", "min_delta", "device_memory", "checkpoint_minutes")),
 ]
 
 

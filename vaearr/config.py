@@ -134,12 +134,19 @@ class ModelConfig(Config):
 class ObjectiveConfig(Config):
     """The loss, in nats per sample: loss = reconstruction_nll + beta * kl."""
 
-    likelihood: Literal["optimal_sigma", "gaussian"] = Field(
-        "optimal_sigma", description="optimal_sigma: Gaussian with one analytic variance; gaussian: variance 1"
+    likelihood: Literal["optimal_sigma", "gaussian", "laplace", "bernoulli"] = Field(
+        "optimal_sigma",
+        description="optimal_sigma: Gaussian with one analytic variance; gaussian: variance 1; laplace: scale 1, the "
+        "absolute error; bernoulli: patterns between 0 and 1",
     )
     beta: float = Field(1.0, ge=0, description="weight of the KL divergence")
-    warmup: float = Field(0.2, ge=0, le=1, description="share of all steps over which beta rises linearly from 0")
+    warmup: float = Field(
+        0.2, ge=0, le=1, description="share of all steps over which beta (with `capacity`: the capacity) rises from 0"
+    )
     free_bits: float = Field(0.0, ge=0, description="nats per latent dimension that the KL term does not punish")
+    capacity: float | None = Field(
+        None, ge=0, description="nats per sample that the KL divergence is held at, instead of being kept small"
+    )
     input_noise: float = Field(
         1.0,
         ge=0,
@@ -148,6 +155,26 @@ class ObjectiveConfig(Config):
     target: Literal["self", "neighbour"] = Field(
         "neighbour", description="pattern to predict: the input's own, or its most similar grid neighbour's"
     )
+    label: str | None = Field(
+        None, description="map of class numbers, such as phase, that a linear head learns to tell from the latents"
+    )
+    label_weight: float = Field(1.0, ge=0, description="weight of that head's cross entropy, in nats per sample")
+
+    @model_validator(mode="after")
+    def _one_rule_for_the_kl(self) -> Self:
+        if self.capacity is not None and self.free_bits > 0:
+            raise ValueError("capacity and free_bits both say how many nats are free: set one of them")
+        return self
+
+
+class AugmentConfig(Config):
+    """Random changes of the training patterns, on the device, never of the validation patterns."""
+
+    flip_x: bool = Field(False, description="mirror left and right, every second pattern")
+    flip_y: bool = Field(False, description="mirror top and bottom, every second pattern")
+    rotate: float = Field(0.0, ge=0, le=180, description="largest rotation to either side, degrees")
+    noise: float = Field(0.0, ge=0, description="standard deviation of noise on the input, on top of input_noise")
+    circle: bool = Field(False, description="noise inside the detector circle only (the largest that fits)")
 
 
 class TrainConfig(Config):
@@ -157,15 +184,40 @@ class TrainConfig(Config):
     preprocess: PreprocessConfig = PreprocessConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     split: SplitConfig = SplitConfig()
+    augment: AugmentConfig = AugmentConfig()
+    balance: str | None = Field(
+        None, description="map of class numbers that batches are balanced by; rare classes then come more than once"
+    )
+    init: str | None = Field(None, description="run of the same store whose weights training starts from (fine-tuning)")
     epochs: int = Field(40, ge=1)
-    batch_size: int = Field(128, ge=2)
-    learning_rate: float = Field(2e-3, gt=0)
+    batch_size: int = Field(128, ge=2, description="patterns per step and process")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged before each update")
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0, description="the highest; the schedule starts and ends lower")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate, after its rise")
+    schedule_per: Literal["step", "epoch"] = Field("step", description="when the learning rate changes")
+    restarts: int = Field(0, ge=0, description="how often the cosine starts again at the highest rate")
+    rise: float = Field(0.15, ge=0, le=1, description="share of the training over which the learning rate rises")
+    rate_end: float = Field(1e-3, ge=0, le=1, description="lowest learning rate, as a share of the highest")
     weight_decay: float = Field(1e-2, ge=0)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay per update of averaged weights, used instead; 0 = off")
     patience: int = Field(15, ge=1, description="epochs without a better validation loss before training stops")
+    min_delta: float = Field(0.0, ge=0, description="nats per sample by which a validation loss must be better")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = Field(
+        "off", description="torch.compile mode of the step; reduce-overhead uses CUDA graphs"
+    )
+    deterministic: bool = Field(False, description="refuse operations whose result differs from run to run")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
     memory: float = Field(2.0, gt=0, description="GiB that patterns may take in memory; more is streamed")
+    device_memory: float = Field(8.0, ge=0, description="GiB that patterns may take on the GPU, if there is room")
+    checkpoint_minutes: float = Field(1.0, gt=0, description="most work that a kill can cost")
+    checkpoint_every: int = Field(0, ge=0, description="keep a checkpoint of every N-th epoch; 0 = the last one only")
+    sheets_every: int = Field(0, ge=0, description="keep decoded samples of every N-th epoch; 0 = none")
+    log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (), description="experiment loggers beside the stored history"
+    )
     seed: int = 0
 
 

@@ -22,10 +22,12 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
     """Per latent dimension: `kl` (nats, mean over samples), `mean_variance` (variance of the posterior mean over the
     data), `std` (root mean square of the posterior standard deviation), `is_active` (mean_variance > 0.01).
 
+    The KL of a deterministic network is 0 by definition and no sign of collapse.
+
     Attributes: `n_active`, `kl_total` (nats per sample), `explained_variance` (1 - residual / total sum of squares of
     the preprocessed patterns, posterior mean decoded), `n_samples`, `warnings` (a list of sentences).
     """
-    from vaearr.objectives import kl_divergence
+    from vaearr.objectives import posterior_kl
 
     latent = model.model_config.latent_dim
     total = np.zeros((4, latent))
@@ -37,7 +39,7 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
         residual += float((x - model.decode_batch(mean)).square().sum())
         squares += float(x.square().sum())
         sums += float(x.sum())
-        parts = (kl_divergence(mean, logvar), mean, mean.square(), logvar.exp())
+        parts = (posterior_kl(model.network, mean, logvar), mean, mean.square(), logvar.exp())
         total += np.stack([part.cpu().double().sum(0).numpy() for part in parts])
         n_samples += len(mean)
         n_values += x.numel()
@@ -58,15 +60,23 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
             "kl_total": float(kl.sum()),
             "explained_variance": float(explained),
             "n_samples": n_samples,
-            "warnings": health_warnings(int(active.sum()), latent, float(explained)),
+            "warnings": health_warnings(
+                int(active.sum()), latent, float(explained), is_deterministic=bool(model.network.is_deterministic)
+            ),
         },
     )
 
 
-def health_warnings(n_active: int, latent_dim: int, explained: float) -> list[str]:
+def health_warnings(n_active: int, latent_dim: int, explained: float, *, is_deterministic: bool = False) -> list[str]:
     """What a user should know about the latent space, in plain words; empty when all is well."""
     warnings = []
-    if n_active == 0:
+    if is_deterministic:
+        if n_active < FEW * latent_dim:
+            warnings.append(
+                f"Only {n_active} of {latent_dim} latent dimensions vary over the patterns (variance > "
+                f"{ACTIVE_VARIANCE}): train longer, or fewer dimensions would do."
+            )
+    elif n_active == 0:
         warnings.append(
             f"Posterior collapse: none of the {latent_dim} latent dimensions carries information about the patterns, "
             "so latent maps show noise only. Lower beta, lengthen the warm-up or train longer."

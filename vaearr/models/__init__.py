@@ -2,13 +2,16 @@
 
 A model is an `nn.Module` made from `input_shape` (channels first), `latent_dim` and its own options, with
 `encode(x) -> (mean, logvar)`, each `(B, latent_dim)`; `decode(z) -> (B, *input_shape)`, without an encode before; and
-`forward(x) -> (reconstruction, mean, logvar)`. Adding a model is one file and one line in `MODELS`.
+`forward(x, logits=False) -> (reconstruction, mean, logvar)`, where `logits` leaves out the head of the decoder. Its
+`is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition. Adding a model is one
+file and one line in `MODELS`.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vaearr.config import ModelConfig
@@ -17,25 +20,27 @@ from vaearr.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
-# name -> module:class; the module is imported when the model is built
+# name -> module:what makes the network; the module is imported when the model is built
 MODELS: dict[str, str] = {
     "conv": "vaearr.models.conv:ConvVAE",
+    "conv_ae": "vaearr.models.conv:conv_ae",
 }
+NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that are not the user's to give
 
 
-def model_class(name: str) -> type[nn.Module]:
-    """The class of a registered model. Raises UsageError for an unknown name."""
+def model_class(name: str) -> Callable[..., nn.Module]:
+    """What makes the network of a registered model. Raises UsageError for an unknown name."""
     if name not in MODELS:
         raise UsageError(f"there is no model {name!r}.{did_you_mean(name, sorted(MODELS))}")
     module, _, attribute = MODELS[name].partition(":")
-    found: type[nn.Module] = getattr(importlib.import_module(module), attribute)
+    found: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
     return found
 
 
 def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
     """A fresh network for samples of `input_shape` (channels first). Raises UsageError for an unknown option."""
     cls = model_class(config.name)
-    known = [p for p in inspect.signature(cls).parameters if p not in ("input_shape", "latent_dim")]
+    known = [p for p in inspect.signature(cls).parameters if p not in NO_OPTIONS]
     for option in config.options:
         if option not in known:
             raise UsageError(f"model {config.name!r} has no option {option!r}.{did_you_mean(option, known)}")
@@ -45,3 +50,15 @@ def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
         raise UsageError(
             f"model {config.name!r} cannot be built for samples of shape {input_shape}: {error}"
         ) from error
+
+
+def for_likelihood(config: ModelConfig, likelihood: str) -> ModelConfig:
+    """The model as a likelihood needs it: bernoulli puts a sigmoid on the decoder, so that `decode` gives probabilities
+    wherever the model is loaded. Raises UsageError for a model with another head.
+    """
+    if likelihood != "bernoulli":
+        return config
+    head = config.options.get("head", "sigmoid")
+    if head != "sigmoid":
+        raise UsageError(f"the bernoulli likelihood needs a decoder of probabilities, head='sigmoid', not {head!r}.")
+    return config.replace(options={**config.options, "head": head})

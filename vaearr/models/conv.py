@@ -4,23 +4,28 @@ The encoder cuts the pattern into patches (as in Dosovitskiy et al., "An Image i
 grid until it is at most 8 x 8, and reads the latent off that grid through a few channels, so that the number of
 parameters hardly depends on the pattern's size. The decoder is its mirror: sub-pixel convolutions (Shi et al.,
 "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN", 2016).
-Objective and reparametrisation: Kingma & Welling, "Auto-Encoding Variational Bayes", 2014.
+Objective and reparametrisation: Kingma & Welling, "Auto-Encoding Variational Bayes", 2014. `conv_ae` is the same
+network without a posterior.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vaearr.models.attention import CBAM
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU, "elu": nn.ELU}
 HEADS: dict[str, Callable[[], nn.Module]] = {"identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 UPSAMPLINGS = ("shuffle", "nearest", "bilinear", "transpose")
 NORMS = ("group", "batch", "none")
+ATTENTIONS = ("none", "cbam")
 GRID = 8  # the grid is halved until its longer side is at most this
 LOGVAR_RANGE = (-10.0, 10.0)
 
@@ -41,6 +46,9 @@ class ConvVAE(nn.Module):
     squeeze: channels of the coarsest grid that the fully connected layer reads.
     activation: silu, gelu, relu or elu. norm: group, batch or none. dropout: share of the encoder's grid zeroed.
     upsampling: shuffle (sub-pixel), nearest, bilinear or transpose. head: identity, tanh or sigmoid.
+    attention: none or cbam, after each of the encoder's stages and in its residual blocks.
+    is_deterministic: an autoencoder, without a posterior: its logvar is -inf, its standard deviation 0. Set by the
+    registry (`conv_ae`).
     """
 
     def __init__(
@@ -59,15 +67,17 @@ class ConvVAE(nn.Module):
         dropout: float = 0.0,
         upsampling: str = "shuffle",
         head: str = "identity",
+        attention: str = "none",
+        is_deterministic: bool = False,
     ) -> None:
         super().__init__()
-        _check(input_shape, activation, norm, upsampling, head)
+        _check(input_shape, activation=activation, norm=norm, upsampling=upsampling, head=head, attention=attention)
         sizes = {"latent_dim": latent_dim, "width": width, "max_width": max_width, "hidden": hidden, "squeeze": squeeze}
         for what, size in {**sizes, "patch": patch or 1, "depth": depth + 1}.items():
             if size < 1:
                 raise ValueError(f"{what} is too small; it must be a positive number.")
         channels, height, w = input_shape
-        self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
+        self.input_shape, self.latent_dim, self.is_deterministic = tuple(input_shape), latent_dim, is_deterministic
         self.patch = patch or _patch(min(height, w))
         grids = _grids(height, w, self.patch)
         widths = [min(width * 2**i, max_width) for i in range(len(grids))]
@@ -75,14 +85,16 @@ class ConvVAE(nn.Module):
         n_coarse = squeeze * math.prod(grids[-1])
 
         stages: list[nn.Module] = [nn.Conv2d(channels, widths[0], 2 * self.patch, self.patch, padding=self.patch // 2)]
+        stages += _attend(widths[0], attention, activation)
         for before, after in pairwise(widths):
             stages += [*_pre(before, norm, activation), nn.Conv2d(before, after, 3, stride=2, padding=1)]
-        stages += [Residual(widths[-1], norm, activation) for _ in range(depth)]
+            stages += _attend(after, attention, activation)
+        stages += [Residual(widths[-1], norm, activation, attention) for _ in range(depth)]
         stages += [*_pre(widths[-1], norm, activation), nn.Conv2d(widths[-1], squeeze, 1)]
         self.encoder = nn.Sequential(*stages)
         self.dropout = nn.Dropout(dropout)
         self.to_hidden = nn.Sequential(nn.Linear(n_coarse, hidden), ACTIVATIONS[activation]())
-        self.to_posterior = nn.Linear(hidden, 2 * latent_dim)
+        self.to_posterior = nn.Linear(hidden, latent_dim if is_deterministic else 2 * latent_dim)
 
         down = widths[::-1]
         act = ACTIVATIONS[activation]
@@ -99,44 +111,61 @@ class ConvVAE(nn.Module):
         self.head = HEADS[head]()
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Posterior mean and log-variance of patterns: `(B, C, H, W) -> 2 x (B, latent_dim)`, float32."""
+        """Posterior mean and log-variance of patterns: `(B, C, H, W) -> 2 x (B, latent_dim)`, float32.
+
+        The log-variance of a deterministic network is -inf.
+        """
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.patch, 0, -height % self.patch))
         grid = self.encoder(x.contiguous(memory_format=torch.channels_last))
         hidden = self.to_hidden(self.dropout(grid.flatten(1)))
-        mean, logvar = self.to_posterior(hidden).float().chunk(2, dim=1)
+        posterior = self.to_posterior(hidden).float()
+        if self.is_deterministic:
+            return posterior, torch.full_like(posterior, -torch.inf)
+        mean, logvar = posterior.chunk(2, dim=1)
         return mean, logvar.clamp(*LOGVAR_RANGE)
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Patterns expected for latents: `(B, latent_dim) -> (B, C, H, W)`, deterministic."""
+    def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
+        """Patterns expected for latents: `(B, latent_dim) -> (B, C, H, W)`, deterministic.
+
+        logits: without the head, as a Bernoulli likelihood takes them; with a sigmoid head, decode is their sigmoid.
+        """
         grid = self.from_latent(z).unflatten(1, (self.squeeze, *self.grids[-1]))
         grid = self.from_coarse(grid.contiguous(memory_format=torch.channels_last))
         for up, (height, width) in zip(self.up, self.grids[-2::-1], strict=True):
             grid = up(grid)[..., :height, :width]
-        decoded: torch.Tensor = self.head(self.to_pattern(grid))
+        decoded: torch.Tensor = self.to_pattern(grid)
+        if not logits:
+            decoded = self.head(decoded)
         return decoded[..., : self.input_shape[1], : self.input_shape[2]].contiguous()
 
     def sample_posterior(self, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-        """One draw z = mean + exp(logvar / 2) * noise, differentiable in both."""
+        """One draw z = mean + exp(logvar / 2) * noise, differentiable in both; the mean if there is no posterior."""
+        if self.is_deterministic:
+            return mean
         return mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor, *, logits: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Reconstruction, mean, logvar; decodes a draw while training and the posterior mean otherwise."""
         mean, logvar = self.encode(x)
         z = self.sample_posterior(mean, logvar) if self.training else mean
-        return self.decode(z), mean, logvar
+        return self.decode(z, logits=logits), mean, logvar
+
+
+conv_ae = partial(ConvVAE, is_deterministic=True)
 
 
 class Residual(nn.Module):
-    """x + pointwise(activation(3 x 3(norm(x)))), `(B, C, h, w)` in and out."""
+    """x + attention(pointwise(activation(3 x 3(norm(x))))), `(B, C, h, w)` in and out."""
 
-    def __init__(self, width: int, norm: str, activation: str) -> None:
+    def __init__(self, width: int, norm: str, activation: str, attention: str = "none") -> None:
         super().__init__()
         self.block = nn.Sequential(
             _norm(width, norm),
             nn.Conv2d(width, width, 3, padding=1),
             ACTIVATIONS[activation](),
             nn.Conv2d(width, width, 1),
+            *_attend(width, attention, activation),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -170,6 +199,10 @@ def _pre(width: int, norm: str, activation: str) -> tuple[nn.Module, nn.Module]:
     return _norm(width, norm), ACTIVATIONS[activation]()
 
 
+def _attend(width: int, attention: str, activation: str) -> list[nn.Module]:
+    return [CBAM(width, ACTIVATIONS[activation])] if attention == "cbam" else []
+
+
 def _upsample(width: int, out: int, upsampling: str) -> list[nn.Module]:
     """Layers that double the grid and go from `width` to `out` channels."""
     if upsampling == "shuffle":
@@ -179,16 +212,18 @@ def _upsample(width: int, out: int, upsampling: str) -> list[nn.Module]:
     return [nn.Upsample(scale_factor=2, mode=upsampling), nn.Conv2d(width, out, 3, padding=1)]
 
 
-def _check(input_shape: tuple[int, ...], activation: str, norm: str, upsampling: str, head: str) -> None:
+def _check(input_shape: tuple[int, ...], **options: str) -> None:
     if len(input_shape) != 3 or min(input_shape[1:]) < 8 or input_shape[0] < 1:
         raise ValueError(
             f"input_shape is {tuple(input_shape)}; it must be (channels, height, width), sides at least 8."
         )
-    for what, value, known in (
-        ("activation", activation, tuple(ACTIVATIONS)),
-        ("norm", norm, NORMS),
-        ("upsampling", upsampling, UPSAMPLINGS),
-        ("head", head, tuple(HEADS)),
-    ):
-        if value not in known:
-            raise ValueError(f"{what} is {value!r}; use one of {', '.join(known)}.")
+    table = {
+        "activation": ACTIVATIONS,
+        "norm": NORMS,
+        "upsampling": UPSAMPLINGS,
+        "head": HEADS,
+        "attention": ATTENTIONS,
+    }
+    for what, value in options.items():
+        if value not in table[what]:
+            raise ValueError(f"{what} is {value!r}; use one of {', '.join(table[what])}.")

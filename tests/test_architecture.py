@@ -21,7 +21,7 @@ LAYERS = [
     {"sources"},
     {"store"},
     {"ingestion", "info"},
-    {"preprocess", "device", "objectives", "models"},
+    {"preprocess", "device", "objectives", "models", "augmentation", "legacy"},
     {"batching", "artifacts"},
     {"quality", "training"},
     {"runs"},
@@ -32,6 +32,7 @@ LAYERS = [
     {"testing"},
     {"demo"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 TESTING = {"testing"}  # for tests, the demo and users; no other module may use it

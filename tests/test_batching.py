@@ -14,7 +14,9 @@ from hypothesis.extra.numpy import arrays
 
 from vaearr import grid
 from vaearr import names as n
-from vaearr.batching import batches, most_similar, neighbour_positions, plan_batches, plan_buffers
+from vaearr.batching import PatternBatches, batches, most_similar, neighbour_positions, tiers
+from vaearr.batching import plan as plans
+from vaearr.batching.reader import sample_weights
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
 from vaearr.store import create_store, open_store
@@ -22,20 +24,67 @@ from vaearr.testing import random_patterns_dataset
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 120), st.booleans())
-def test_buffers_hold_every_region_once_within_the_capacity(counts: list[int], capacity: int, shuffle: bool) -> None:
-    groups = plan_buffers(counts, capacity, np.random.default_rng(0) if shuffle else None)
+def test_buffers_hold_every_piece_once_within_the_capacity(counts: list[int], capacity: int, shuffle: bool) -> None:
+    groups = plans.plan_buffers(counts, capacity, np.random.default_rng(0) if shuffle else None)
     assert sorted(i for group in groups for i in group) == list(range(len(counts)))
     for group in groups:
         assert sum(counts[i] for i in group) <= capacity or len(group) == 1
 
 
-@given(st.integers(0, 300), st.integers(1, 64), st.booleans())
-def test_batches_hold_every_sample_once(n_samples: int, batch_size: int, shuffle: bool) -> None:
-    parts = plan_batches(n_samples, batch_size, np.random.default_rng(0) if shuffle else None)
-    assert sorted(np.concatenate([*parts, []]).tolist()) == list(range(n_samples))
-    sizes = [len(part) for part in parts]
-    assert all(size <= batch_size for size in sizes)
-    assert not sizes or max(sizes) - min(sizes) <= 1
+@given(st.integers(1, 300), st.integers(1, 64))
+def test_batches_hold_every_sample_once(n_samples: int, batch_size: int) -> None:
+    bounds = plans.batch_bounds(n_samples, -(-n_samples // batch_size))
+    sizes = np.diff(bounds)
+    assert (bounds[0], bounds[-1]) == (0, n_samples)
+    assert sizes.max() <= batch_size
+    assert sizes.max() - sizes.min() <= 1
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 7))
+def test_shares_of_ranks_are_equal_and_all(counts: list[int], world_size: int) -> None:
+    regions = [{"y": slice(i, i + 1)} for i in range(len(counts))]
+    seen, sizes = [], []
+    for rank in range(world_size):
+        pieces = plans.plan_pieces(regions, counts, *plans.share_of(sum(counts), rank, world_size))
+        mine = [(p.region["y"].start, i) for p in pieces for i in range(p.start, p.stop)]
+        seen += mine
+        sizes.append(len(mine))
+    assert seen == [(region, i) for region, count in enumerate(counts) for i in range(count)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(1, 2000))
+def test_units_tile_the_grid_inside_shards(shape: tuple[int, int], limit: int) -> None:
+    regions = plans.unit_regions(dict(zip("yx", shape, strict=True)), (32, 32), (8, 8), limit)
+    covered = np.zeros(shape, int)
+    for region in regions:
+        covered[tuple(region.values())] += 1
+        sides = [part.stop - part.start for part in region.values()]
+        assert sides[0] * sides[1] <= limit
+        for part in region.values():
+            assert part.start // 32 == (part.stop - 1) // 32
+            assert part.start % 8 == 0 or limit < 64
+    assert (covered == 1).all()
+
+
+@given(st.lists(st.floats(0.01, 9), min_size=1, max_size=9), st.integers(1, 500))
+def test_draws_follow_the_weights(weights: list[float], n_samples: int) -> None:
+    draws = plans.plan_draws(weights, n_samples)
+    assert sum(draws) == n_samples
+    wanted = np.array(weights) / sum(weights) * n_samples
+    assert np.abs(np.array(draws) - wanted).max() <= 1.01
+
+
+@given(
+    arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))).filter(lambda m: m.any()),
+    st.integers(1, 20),
+    st.integers(0, 9),
+)
+def test_dealing_gives_each_sample_once(mask: np.ndarray, batch_size: int, seed: int) -> None:
+    points = np.argwhere(mask)
+    sizes = np.diff(plans.batch_bounds(len(points), -(-len(points) // batch_size)))
+    order = plans.deal(points, sizes, np.random.default_rng(seed))
+    assert sorted(order.tolist()) == list(range(len(points)))
 
 
 def _numbered(ny: int = 40, nx: int = 37) -> xr.Dataset:
@@ -89,6 +138,150 @@ def test_dtype_shape_and_values_are_the_stores(numbered_store: Path) -> None:
     np.testing.assert_array_equal(batch.numpy()[:, 0], flat[_numbers(batch)])
 
 
+@pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
+@pytest.mark.parametrize("batch_size", [7, 100, 2000])
+def test_length_is_exact_and_batches_are_full(numbered_store: Path, memory: float, batch_size: int) -> None:
+    loader = batches(open_store(numbered_store, chunks=None), batch_size=batch_size, memory=memory)
+    for number in range(2):
+        sizes = [len(batch.patterns) for batch in loader.epoch(number)]
+        assert len(sizes) == len(loader) == -(-1480 // batch_size)
+        assert max(sizes) - min(sizes) <= 1
+        assert max(sizes) <= batch_size
+
+
+@pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_ranks_divide_an_epoch(numbered_store: Path, memory: float, world_size: int) -> None:
+    ds = open_store(numbered_store, chunks=None)
+    roi = grid.roi(ds, x=(0.5, 17))
+    ranks = [
+        batches(ds, batch_size=33, roi=roi, memory=memory, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    seen = [[number for batch in one.epoch(1) for number in _numbers(batch.patterns)] for one in ranks]
+    assert sorted(number for mine in seen for number in mine) == np.flatnonzero(roi.values.ravel()).tolist()
+    assert [len(mine) for mine in seen] == [one.n_samples for one in ranks]
+    assert len({len(one) for one in ranks}) == 1
+    assert {len(list(one.epoch(1))) for one in ranks} == {len(ranks[0])}
+    assert {one.n_samples_total for one in ranks} == {int(roi.sum())}
+    assert max(map(len, seen)) - min(map(len, seen)) <= 1
+
+
+@pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
+def test_any_epoch_from_any_batch(numbered_store: Path, memory: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = batches(open_store(numbered_store, chunks=None), batch_size=64, memory=memory)
+    whole = [_numbers(batch.patterns) for batch in loader.epoch(5)]
+    n_read: list[int] = []
+    read = PatternBatches._read
+    monkeypatch.setattr(PatternBatches, "_read", lambda self, i, out: (n_read.append(i), read(self, i, out)))
+    for start in (0, 1, len(loader) - 2, len(loader) - 1, len(loader)):
+        n_read.clear()
+        again = batches(open_store(numbered_store, chunks=None), batch_size=64, memory=memory)
+        assert [_numbers(batch.patterns) for batch in again.epoch(5, start=start)] == whole[start:]
+        if memory == TINY and start > 5:  # beyond the first buffer
+            assert len(n_read) < len(again.pieces)
+    assert whole != [_numbers(batch.patterns) for batch in loader.epoch(6)]
+
+
+@pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
+def test_iteration_goes_on_where_it_stopped(numbered_store: Path, memory: float) -> None:
+    ds = open_store(numbered_store, chunks=None)
+    straight, first, second = (batches(ds, batch_size=64, memory=memory) for _ in range(3))
+    whole = [[_numbers(batch) for batch in straight] for _ in range(3)]
+    for _ in range(2):
+        running = [_numbers(batch) for batch, _ in zip(first, range(5), strict=False)]
+    assert running == whole[1][:5]  # a broken loop is over: the next one is the next epoch
+    state = first.state_dict()
+    assert state == {"epoch": 1, "batch": 6}  # zip took one more
+    second.load_state_dict(state)
+    assert [_numbers(batch) for batch in second] == whole[1][6:]
+    assert [_numbers(batch) for batch in second] == whole[2]
+    second.load_state_dict({"epoch": 1, "batch": len(second)})
+    assert [_numbers(batch) for batch in second] == whole[2]
+
+
+@pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
+def test_labels_come_with_their_patterns(numbered_store: Path, memory: float) -> None:
+    ds = open_store(numbered_store, chunks=None)
+    labels = (np.arange(40 * 37).reshape(40, 37) % 5 - 1).astype(np.int8)
+    for batch in batches(ds, memory=memory, labels=labels, batch_size=40).epoch(0):
+        assert batch.labels is not None
+        assert batch.labels.dtype == torch.int64
+        assert batch.labels.tolist() == [number % 5 - 1 for number in _numbers(batch.patterns)]
+        assert batch.target is batch.patterns
+    assert next(iter(batches(ds).epoch(0))).labels is None
+
+
+@pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
+def test_balanced_draws(numbered_store: Path, memory: float) -> None:
+    ds = open_store(numbered_store, chunks=None)
+    classes = np.zeros((40, 37), int)
+    classes[:, :4], classes[:10, 20:] = 1, -1
+    loader = batches(ds, memory=memory, labels=classes, balance=classes, batch_size=64)
+    drawn = torch.cat([batch.labels for number in range(4) for batch in loader.epoch(number)])
+    assert len(drawn) == 4 * 1480
+    missing, common, rare = torch.bincount(drawn + 1).tolist()
+    assert rare / common == pytest.approx(1.0, abs=0.1)
+    assert missing / (4 * 170) == pytest.approx(1.0, abs=0.15)
+    inside = np.ones((40, 37), bool)
+    assert sample_weights(classes, inside).sum() == pytest.approx(1480)
+
+
+@pytest.mark.parametrize("batch_size", [32, 64, 256])
+def test_grid_neighbours_rarely_meet_when_streamed(batch_size: int, tmp_path: Path) -> None:
+    """The ratio of performance.md, with an allowance of a quarter of the store."""
+    side = 64 if batch_size < 256 else 128
+    labels = np.arange(side * side).reshape(side, side)
+    ds = random_patterns_dataset({"y": side, "x": side}, {"dy": 2, "dx": 2})
+    ds = open_store(create_store(ds, tmp_path / "s.zarr"), chunks=None)
+    loader = batches(ds, batch_size=batch_size, memory=side * side * 4 / 4 / 2**30, labels=labels)
+    assert loader.tier == "streamed"
+    ratios = [meeting_ratio(loader, number, step) for step in (1, 2) for number in range(3)]
+    assert max(ratios[:3]) <= 1.5
+    assert max(ratios[3:]) <= 2.0
+    resident = batches(ds, batch_size=batch_size, labels=labels)
+    assert meeting_ratio(resident, 0, 1) == pytest.approx(1.0, abs=0.3)
+
+
+def meeting_ratio(loader: PatternBatches, number: int, step: int) -> float:
+    """P(two scan points `step` apart along one axis in one batch) / P(any two in one batch); labels: flat numbers."""
+    found = np.full(loader.inside.size, -1)
+    for i, batch in enumerate(loader.epoch(number)):
+        assert batch.labels is not None
+        found[batch.labels.numpy()] = i
+    sizes = np.bincount(found[found >= 0])
+    chance = (sizes * (sizes - 1)).sum() / (sizes.sum() * (sizes.sum() - 1))
+    where = found.reshape(loader.inside.shape)
+    pairs = [(where[step:], where[:-step]), (where[:, step:], where[:, :-step])]
+    same = np.concatenate([(a == b)[(a >= 0) & (b >= 0)] for a, b in pairs])
+    return float(same.mean() / chance)
+
+
+def test_buffers_stay_within_the_allowance(tmp_path: Path) -> None:
+    """Also where a shard, or even a chunk, is larger than a buffer."""
+    ds = open_store(create_store(_numbered(), tmp_path / "n.zarr"), chunks=None)
+    for n_allowed in (600, 200, 40, 3):
+        loader = batches(ds, batch_size=50, memory=n_allowed * 24 / 2**30)
+        assert sorted(number for batch in loader for number in _numbers(batch)) == list(range(1480))
+        held = [memory.nbytes for memory in loader._spare]
+        assert len(held) == 2
+        assert sum(held) <= n_allowed * 24
+
+
+def test_tiers_are_picked_by_size_and_told(numbered_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiers, "_free", lambda device: 10 * 2**30)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert tiers.pick_tier(2**30, 2.0, 8.0, cpu) == "memory"
+    assert tiers.pick_tier(2**30, 2.0, 8.0, cuda) == "device"
+    assert tiers.pick_tier(9 * 2**30, 16.0, 8.0, cuda) == "memory"
+    assert tiers.pick_tier(9 * 2**30, 2.0, 80.0, cuda) == "streamed"
+    ds = open_store(numbered_store, chunks=None)
+    assert batches(ds).describe() == "in memory (34.7 KiB of 2 GiB), decoded by zarrs"
+    streamed = batches(ds, memory=TINY)
+    assert streamed.describe() == "streamed (34.7 KiB through two buffers of 7.03 KiB), decoded by zarrs"
+    assert not streamed.is_resident
+
+
 @given(arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 7))).filter(lambda m: m.any()))
 def test_neighbours_are_one_step_away(mask: np.ndarray) -> None:
     points = np.argwhere(mask)
@@ -118,7 +311,8 @@ def test_pairs_stay_inside_the_split_and_near(numbered_store: Path, memory: floa
     split = grid.split(grid.roi(ds), SplitConfig(fraction=0.2), seed=0)
     train = (split.values == n.TRAIN).ravel()
     n_pairs = n_self = 0
-    for x, other in batches(ds, batch_size=64, split=split, memory=memory).pairs(lambda x: x.float()):
+    loader = batches(ds, batch_size=64, split=split, memory=memory)
+    for x, other, _ in loader.epoch(0, view=lambda x: x.float()):
         for a, b in zip(_numbers(x), _numbers(other), strict=True):
             assert max(abs(b // 37 - a // 37), abs(b % 37 - a % 37)) <= 1
             assert train[a]
@@ -155,6 +349,16 @@ def test_refusals(scan: xr.Dataset) -> None:
         batches(scan, roi=nothing)
     with pytest.raises(UsageError, match="batch_size is 0"):
         batches(scan, batch_size=0)
+    with pytest.raises(UsageError, match="rank is 2 of world_size 2"):
+        batches(scan, rank=2, world_size=2)
+    with pytest.raises(UsageError, match="74 samples cannot be shared by 100 processes"):
+        batches(scan, world_size=100)
+    with pytest.raises(UsageError, match="batch_size must be at least 2"):
+        batches(scan, batch_size=1, world_size=4)
+    with pytest.raises(UsageError, match="balance draws samples at random"):
+        batches(scan, shuffle=False, balance=np.zeros((11, 7), int))
+    with pytest.raises(UsageError, match=r"labels is float64 of shape \(3,\); expected integers of shape \(11, 7\)"):
+        batches(scan, labels=np.zeros(3))
 
 
 def test_maps_of_another_grid_are_refused(scan: xr.Dataset) -> None:

@@ -67,7 +67,9 @@ def test_killed_encode_is_not_a_result_and_resumes_bit_for_bit(trained_store: Pa
     assert "latents" not in xr.open_zarr(trained_store)
     said: list[str] = []
     got = va.encode(trained_store, say=said.append)
-    assert said == ["going on with an interrupted encode: 2 blocks are done"]
+    assert said[0] == "going on with an interrupted encode: 2 blocks are done"
+    assert said[1].startswith("encoding ")
+    assert said[1].endswith("decoded by zarrs")
     for name in want.data_vars:
         np.testing.assert_array_equal(got[name].values, want[name].values)
 
@@ -199,6 +201,13 @@ def test_a_lost_shard_is_not_encoded_as_zeros(trained_store: Path) -> None:
     for work in (lambda: va.encode(trained_store, run="b"), lambda: va.train(trained_store, run="c")):
         with pytest.raises(DataError, match="is missing; restore it"):
             work()
+
+
+def test_reconstruct_names_a_damaged_shard(trained_store: Path) -> None:
+    for shard in [f for f in (trained_store / "patterns" / "c").rglob("*") if f.is_file()]:
+        shard.write_bytes(shard.read_bytes()[:-7])
+    with pytest.raises(DataError, match=r"'patterns' cannot be read at y \d+ to \d+, x \d+ to \d+: .*; restore"):
+        va.reconstruct(trained_store)
 
 
 def test_missing_weights(trained_store: Path) -> None:

@@ -47,7 +47,13 @@ def test_artefact_is_self_describing(trained_store: Path) -> None:
     assert about["input_dtype"] == "uint8"
     assert set(about["versions"]) >= {"vaearr", "torch", "python"}
     assert (folder / "history.csv").read_text().count("\n") == 3
-    assert {p.name for p in folder.iterdir()} >= {"weights.safetensors", "best.safetensors", "last.safetensors"}
+    assert {p.name for p in folder.iterdir()} == {
+        "config.json",
+        "weights.safetensors",
+        "last.safetensors",
+        "history.csv",
+        "history.json",
+    }
 
 
 def test_second_run_does_not_touch_the_first(trained_store: Path) -> None:

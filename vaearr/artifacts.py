@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import nn
 
@@ -23,12 +25,14 @@ from vaearr.store.commit import replace_file
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+HEADER = "vaearr"
 
 
 class TrainedModel(nn.Module):
     """Preprocessing and network together: from patterns as they were stored to latents, and back.
 
-    `forward`, `encode_batch` and `decode_batch` work on torch batches `(B, C, …)`; `encode` and `decode` on arrays.
+    `encode_batch` and `decode_batch` work on torch batches `(B, C, …)`; `encode` and `decode` on arrays. `label` and
+    `classes`: the map that a linear head on the posterior mean learned to tell, and its class numbers.
     """
 
     def __init__(
@@ -39,12 +43,16 @@ class TrainedModel(nn.Module):
         input_shape: tuple[int, ...],
         signal_dims: tuple[str, ...],
         dtype: str,
+        label: str | None = None,
+        classes: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
+        self.label, self.classes = label, tuple(classes)
         self.model_config, self.preprocess_config = model, preprocess
         self.input_shape, self.signal_dims, self.dtype = tuple(input_shape), tuple(signal_dims), dtype
         self.preprocess = Preprocess(preprocess, self.input_shape)
         self.network = build_model(model, self.input_shape)
+        self.classifier = nn.Linear(model.latent_dim, len(self.classes)) if self.classes else None
 
     @property
     def device(self) -> torch.device:
@@ -126,6 +134,18 @@ class TrainedModel(nn.Module):
         decoded: torch.Tensor = self.network.decode(z.to(self.device))
         return decoded.float()
 
+    @torch.inference_mode()
+    def classify(self, latents: np.ndarray) -> np.ndarray:
+        """Class number that the head gives each latent vector, `(…, latent) -> (…)`; -1 for NaN.
+
+        Raises DataError for a model that was trained without labels.
+        """
+        if self.classifier is None:
+            raise DataError("the model has no classification head; train with objective.label set to a map of classes.")
+        values = torch.from_numpy(np.array(latents, np.float32)).to(self.device)
+        chosen = self.classifier(values).argmax(-1).cpu().numpy()
+        return np.where(np.isnan(latents).any(-1), -1, np.array(self.classes)[chosen])
+
     def _signal(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         plain = self.input_shape[1:]
         if self.input_shape[0] == 1 and shape[-len(plain) :] == plain and shape[-len(plain) - 1 : -len(plain)] != (1,):
@@ -135,12 +155,45 @@ class TrainedModel(nn.Module):
         raise DataError(f"patterns have shape {shape}; the model was trained on samples of shape {self.input_shape}.")
 
 
-def save_weights(model: nn.Module, path: Path) -> str:
-    """Write the weights as safetensors, aside and then renamed in; returns their sha256."""
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    data = save(state)
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None) -> str:
+    """Write tensors as safetensors, with JSON in the header, aside and then renamed in; returns the sha256."""
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    data = save(plain, metadata={HEADER: json.dumps(header)} if header else None)
     replace_file(path, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and header of such a file. Raises NoInputError or DataError for one that is missing or not whole."""
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, _header(file)  # noqa: SIM118  # not a dict
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of such a file alone."""
+    with _opened(path) as file:
+        return _header(file)
+
+
+def _header(file: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+    return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise NoInputError(f"there is no file {path}; give the path of one.") from None
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is not a whole safetensors file ({error}); use another one.") from None
+
+
+def save_weights(model: nn.Module, path: Path) -> str:
+    """Write the weights of a model; returns their sha256."""
+    return write_tensors(path, model.state_dict())
 
 
 def save_model(model: TrainedModel, folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,6 +206,8 @@ def save_model(model: TrainedModel, folder: Path, about: Mapping[str, Any]) -> d
         "input_shape": list(model.input_shape),
         "signal_dims": list(model.signal_dims),
         "input_dtype": model.dtype,
+        "label": model.label,
+        "classes": list(model.classes),
         "weights_sha256": sha256,
         **about,
     }
@@ -169,13 +224,18 @@ def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise DataError(f"{path} is damaged: its checksum is not the one in {CONFIG}; restore it or train again.")
     state = load(data)
-    for key, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise DataError(f"{path} holds values that are not finite in {key!r}; train again.")
+    check_tensors(state, path)
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise DataError(f"{path} does not fit its {CONFIG}: {' '.join(str(error).split())}") from None
+
+
+def check_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise DataError unless all values are finite."""
+    for key, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise DataError(f"{path} holds values that are not finite in {key!r}; train again.")
 
 
 def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedModel:
@@ -196,6 +256,8 @@ def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedM
         input_shape=tuple(about["input_shape"]),
         signal_dims=tuple(about["signal_dims"]),
         dtype=about["input_dtype"],
+        label=about.get("label"),
+        classes=tuple(about.get("classes", ())),
     )
     load_weights(model, folder / WEIGHTS, sha256=about["weights_sha256"])
     return model.to(device).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -99,10 +100,13 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="highest learning rate")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of split, weights and order")] = None,
+    init: Annotated[str | None, typer.Option(help="run (or model folder) whose weights to start from")] = None,
+    resume: Annotated[Path | None, typer.Option(help="checkpoint file to go on from")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="throw an interrupted training of this run away")] = False,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
-    """Train a VAE on a store's patterns.
+    """Train a VAE on a store's patterns; after an interruption, go on where it was.
 
     The ROI, without --x, --y, --z and --where: that of the run 'vae' if there is one, else every measured point.
     """
@@ -122,6 +126,7 @@ def train(
         learning_rate=learning_rate,
         device=device,
         seed=seed,
+        init=init,
     )
     with _bar("training") as progress:
 
@@ -129,7 +134,9 @@ def train(
             text = f"loss {row['loss']:.1f}" + (f", validation {row['val_loss']:.1f}" if "val_loss" in row else "")
             progress(epoch + 1, settings.epochs, f"training, {text} nats per sample")
 
-        result = run_train(store, run=run, roi=roi, config=settings, say=_say, on_epoch=on_epoch)
+        result = run_train(
+            store, run=run, roi=roi, config=settings, resume=resume, restart=restart, say=_say, on_epoch=on_epoch
+        )
     health = result.health.attrs
     _say(
         f"run {run!r}: best epoch {result.manifest['best_epoch']} of {result.manifest['epochs_run']}, "
@@ -259,8 +266,13 @@ def _box(text: str | None, option: str) -> tuple[float, float] | None:
     return start, stop
 
 
-def _say(text: str) -> None:
+def _tell(text: str) -> None:
     typer.echo(text, err=True)
+
+
+def _say(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the first speaks
+        _tell(text)
 
 
 @contextmanager
@@ -316,12 +328,12 @@ def main() -> None:
         app()
     except (Exception, SystemExit) as error:
         if stops:  # whatever a library made of the SystemExit on its way here
-            _say(f"vaearr: {STOPS[stops[0]]}; nothing unfinished was published, run the same command again")
+            _tell(f"vaearr: {STOPS[stops[0]]}; nothing unfinished was published, run the same command again")
             raise SystemExit(128 + stops[0]) from None
         if isinstance(error, SystemExit):
             raise
         if debug:
             traceback.print_exc()
         text, code = _explain(error)
-        _say(f"vaearr: {' '.join(text.split())}")
+        _tell(f"vaearr: {' '.join(text.split())}")
         raise SystemExit(code) from None

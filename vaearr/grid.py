@@ -222,6 +222,28 @@ def _block_of(shape: tuple[int, ...], side: int) -> np.ndarray:
     return np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), counts)
 
 
+def class_map(ds: xr.Dataset, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A map of class numbers as positions in the sorted class numbers: int64 over the navigation grid, and the numbers.
+
+    Negative numbers and NaN mean "no class" and become -1. Raises SchemaError unless `name` is a map over the
+    navigation dims with whole numbers and at least two classes.
+    """
+    variable = _map(ds, name)
+    dims = schema.navigation_dims(ds)
+    if set(variable.dims) != set(dims):
+        raise SchemaError(f"{name!r} lies over {variable.dims}; a map of classes lies over {dims}.")
+    values = variable.transpose(*dims).values
+    known = np.isfinite(values) & (values >= 0)
+    if not np.array_equal(values[known], np.round(values[known])):
+        raise SchemaError(f"{name!r} holds fractions; a map of classes holds whole numbers, -1 for no class.")
+    classes = np.unique(values[known]).astype(np.int64)
+    if len(classes) < 2:
+        raise SchemaError(f"{name!r} holds {len(classes)} class(es); at least two are needed to tell them apart.")
+    positions = np.full(values.shape, -1, np.int64)
+    positions[known] = np.searchsorted(classes, values[known].astype(np.int64))
+    return positions, tuple(map(int, classes))
+
+
 def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
     """The ROI's points of an array over the navigation dims, as `(sample, …)` in row-major order; stays lazy.
 

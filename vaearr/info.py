@@ -10,19 +10,23 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import VaearrError
-from vaearr.store import check_store, has_table, open_store, open_table, run_manifest, run_names
+from vaearr.store import as_url, check_store, has_table, open_store, open_table, run_manifest, run_names
 
 
 def store_facts(store: str | Path) -> dict[str, Any]:
     """Facts about a store as plain JSON: grid, patterns, maps, ROI, runs with their training and latents, bytes.
 
+    store: a folder or a URL; the bytes on disk are None for a URL.
+
     A run that cannot be read has the one fact `damaged`, which says why.
     """
-    path = check_store(store)
+    path = as_url(store) or check_store(store)
     ds = open_store(path, chunks=None)
     facts = schema.describe(ds)
     source = ds.attrs.get(n.PROVENANCE, {}).get("source", {}).get("file")
-    stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    stored = None
+    if isinstance(path, Path):
+        stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     present = int(ds[n.PRESENT].sum()) if n.PRESENT in ds else None
     facts |= {
         "store": str(path),
@@ -43,7 +47,7 @@ def store_facts(store: str | Path) -> dict[str, Any]:
     return facts
 
 
-def _run_facts(path: Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
+def _run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
     try:
         return _whole_run(path, ds, run)
     except KeyError as error:
@@ -52,7 +56,7 @@ def _run_facts(path: Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
         return {"damaged": " ".join(str(error).split()).removeprefix(f"run {run!r} is damaged: ")}
 
 
-def _whole_run(path: Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
+def _whole_run(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
     manifest = run_manifest(path, run)
     health = open_table(path, run, n.HEALTH)
     return {
@@ -80,7 +84,8 @@ def in_words(facts: dict[str, Any]) -> str:
         lines.append(f"  from {facts['source']}")
     for dim, (first, last, units) in facts["extent"].items():
         lines.append(f"  {dim} from {first:g} to {last:g} {units}".rstrip())
-    lines.append(f"  {_size(facts['nbytes'])} of patterns, {_size(facts['stored_bytes'])} on disk in all")
+    on_disk = "" if facts["stored_bytes"] is None else f", {_size(facts['stored_bytes'])} on disk in all"
+    lines.append(f"  {_size(facts['nbytes'])} of patterns{on_disk}")
     total = 1
     for size in facts["grid"].values():
         total *= size

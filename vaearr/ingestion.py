@@ -25,7 +25,7 @@ from vaearr.provenance import now, versions
 from vaearr.sources import find_source, open_source
 from vaearr.sources.hdf5 import check_file
 from vaearr.sources.tables import element_array, map_array, phase_array
-from vaearr.store import Region, create_store, open_store
+from vaearr.store import Region, create_store, local_path, open_store
 
 Say = Callable[[str], None]
 
@@ -59,7 +59,7 @@ def ingest(
     config = (config or IngestConfig()).replace(
         maps=dict(maps) if maps else None, elements=elements, phases=phases, step=step, units=units
     )
-    target = Path(store).expanduser()
+    target = local_path(store).expanduser()
     if target.exists() or target.is_symlink():
         raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
     folder = _existing_parent(target)

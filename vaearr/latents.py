@@ -1,8 +1,13 @@
-"""Model and store -> labelled latent maps, streamed shard by shard, and back to patterns."""
+"""Model and store -> labelled latent maps, streamed shard by shard, and back to patterns.
+
+While one shard is on the device, the next is read and the one before is written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,8 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.artifacts import TrainedModel, load_folder
-from vaearr.batching import read_samples
+from vaearr.batching.reader import read_samples
+from vaearr.batching.tiers import host_tensor, in_words
 from vaearr.config import EncodeConfig
 from vaearr.device import autocast, pick_device, pick_precision
 from vaearr.errors import NoInputError, UsageError
@@ -21,12 +27,16 @@ from vaearr.provenance import now, versions
 from vaearr.runs import check_fits, data_fingerprint
 from vaearr.store import (
     Region,
+    Staging,
     VariableSpec,
     check_patterns,
     check_store,
+    decoder,
     open_store,
     pending,
     publish_staged,
+    read_ahead,
+    read_block,
     recover,
     run_folder,
     run_manifest,
@@ -34,7 +44,16 @@ from vaearr.store import (
     write_block,
 )
 
-Values = dict[str, np.ndarray]
+
+@dataclass
+class Block:
+    """One shard on its way: its chosen points, their patterns `(n, C, …)`, then what was made of them, by name."""
+
+    region: Region
+    inside: np.ndarray
+    stored: torch.Tensor
+    made: dict[str, torch.Tensor]
+    copied: torch.cuda.Event | None = None
 
 
 def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> TrainedModel:
@@ -82,11 +101,12 @@ def encode(
         left = pending(staging)
         if len(left) < len(staging.regions):
             tell(f"going on with an interrupted encode: {len(staging.regions) - len(left)} blocks are done")
-        for done, region in enumerate(left, len(staging.regions) - len(left) + 1):
-            values = encode_region(model, ds, roi, region, settings)
-            write_block(staging, region, {n.run_name(name, run): v for name, v in values.items()})
+        tell(_how(ds, roi, left))
+        for done, _ in enumerate(
+            _encode_blocks(model, ds, roi, left, settings, staging), len(staging.regions) - len(left)
+        ):
             if on_block:
-                on_block(done, len(staging.regions))
+                on_block(done + 1, len(staging.regions))
         publish_staged(staging)
     return open_store(path)
 
@@ -101,33 +121,80 @@ def _specs(ds: xr.Dataset, run: str, stamp: dict[str, Any]) -> dict[str, Variabl
     }
 
 
-def encode_region(
-    model: TrainedModel, ds: xr.Dataset, roi: xr.DataArray, region: Region, config: EncodeConfig
-) -> Values:
-    """Latents, their standard deviation and the reconstruction error of one block of the grid, NaN outside the ROI."""
+def _how(ds: xr.Dataset, roi: xr.DataArray, regions: Sequence[Region]) -> str:
+    inside = [int(roi.isel(region).sum()) for region in regions]
+    sample = ds[n.PATTERNS].nbytes // roi.size
+    place = in_words("streamed", sum(inside) * sample, 0.0, max(inside, default=0) * sample)
+    return f"encoding {sum(inside)} scan points, {place}, decoded by {decoder(ds[n.PATTERNS])}"
+
+
+def _encode_blocks(
+    model: TrainedModel,
+    ds: xr.Dataset,
+    roi: xr.DataArray,
+    regions: Sequence[Region],
+    config: EncodeConfig,
+    staging: Staging,
+) -> Iterator[Region]:
+    """Read, encode and write the blocks, each in a thread of its own; yields a region when it is written."""
+    with ThreadPoolExecutor(1) as writer:
+        behind: Future[Region] | None = None
+        for block in read_ahead(lambda region: _read(model, ds, roi, region), regions):
+            _encode_block(model, block, config)
+            if behind:
+                yield behind.result()
+            behind = writer.submit(_write, staging, block, config.run)
+        if behind:
+            yield behind.result()
+
+
+def _read(model: TrainedModel, ds: xr.Dataset, roi: xr.DataArray, region: Region) -> Block:
     inside = roi.isel(region).values
-    latent = model.model_config.latent_dim
-    values = {
-        n.LATENTS: np.full((*inside.shape, latent), np.nan, np.float32),
-        n.LATENTS_STD: np.full((*inside.shape, latent), np.nan, np.float32),
-        n.RECONSTRUCTION_ERROR: np.full(inside.shape, np.nan, np.float32),
-    }
-    if not inside.any():
-        return values
-    stored = read_samples(ds[n.PATTERNS], region, inside, model.input_shape)
-    parts = []
+    dtype = ds[n.PATTERNS].dtype.newbyteorder("=")
+    shape = (int(inside.sum()), *model.input_shape)
+    stored = host_tensor(shape, torch.from_numpy(np.empty(0, dtype)).dtype, model.device)
+    if len(stored):
+        read_samples(ds[n.PATTERNS], region, inside, stored.numpy())
+    return Block(region, inside, stored, {})
+
+
+def _encode_block(model: TrainedModel, block: Block, config: EncodeConfig) -> None:
+    """Latents, their standard deviation and the reconstruction error of a block, on their way back to the host."""
     precision = pick_precision(config.precision, model.device)
-    for start in range(0, len(stored), config.batch_size):
+    parts = []
+    for stored in block.stored.split(config.batch_size) if len(block.stored) else ():
         with autocast(model.device, precision):
-            parts.append(_encode_batch(model, torch.from_numpy(stored[start : start + config.batch_size])))
-    for name, columns in zip(values, zip(*parts, strict=True), strict=True):
-        values[name][inside] = torch.cat(columns).cpu().numpy()
-    return values
+            parts.append(_encode_batch(model, stored))
+    for name, columns in zip(
+        (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR), zip(*parts, strict=True), strict=False
+    ):
+        values = torch.cat(columns)
+        if model.device.type == "cuda":
+            values = host_tensor(tuple(values.shape), values.dtype, model.device).copy_(values, non_blocking=True)
+        block.made[name] = values
+    if model.device.type == "cuda":
+        block.copied = torch.cuda.Event()
+        block.copied.record()
+
+
+def _write(staging: Staging, block: Block, run: str) -> Region:
+    """Write a block, NaN outside the ROI."""
+    if block.copied is not None:
+        block.copied.synchronize()
+    values = {}
+    for name in (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR):
+        array = staging.arrays[n.run_name(name, run)]
+        full = np.full((*block.inside.shape, *array.shape[block.inside.ndim :]), np.nan, np.float32)
+        if name in block.made:
+            full[block.inside] = block.made[name].cpu().numpy()
+        values[n.run_name(name, run)] = full
+    write_block(staging, block.region, values)
+    return block.region
 
 
 @torch.inference_mode()
 def _encode_batch(model: TrainedModel, stored: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    seen = model.preprocess(stored.to(model.device))
+    seen = model.preprocess(stored.to(model.device, non_blocking=True))
     mean, logvar = model.network.encode(seen)
     error = (seen - model.network.decode(mean).float()).square().flatten(1).mean(1)
     return mean.float(), (0.5 * logvar.float()).exp(), error
@@ -153,9 +220,10 @@ def reconstruct(store: str | Path, *, run: str = n.DEFAULT_RUN, n_samples: int =
         raise UsageError(f"n_samples is {n_samples}; it must be at least 1.")
     chosen = np.random.default_rng(seed).permutation(len(candidates))[:n_samples]
     points = candidates[np.sort(chosen)]
-    index = {dim: xr.DataArray(points[:, i], dims=n.SAMPLE) for i, dim in enumerate(parts.dims)}
-    stored = ds[n.PATTERNS].isel(index).transpose(n.SAMPLE, ...).load()
-    raw = torch.from_numpy(stored.values.reshape(-1, *model.input_shape))
+    places = [{str(dim): slice(i, i + 1) for dim, i in zip(parts.dims, map(int, p), strict=True)} for p in points]
+    stored = np.concatenate([read_block(ds[n.PATTERNS], place) for place in places])
+    raw = torch.from_numpy(stored.reshape(-1, *model.input_shape))
+    shape = (len(points), *stored.shape[parts.ndim :])
     mean, _ = model.encode_batch(raw)
     with torch.inference_mode():
         seen = model.preprocess(raw)
@@ -164,9 +232,9 @@ def reconstruct(store: str | Path, *, run: str = n.DEFAULT_RUN, n_samples: int =
     dims = (n.SAMPLE, *schema.signal_dims(ds))
     return xr.Dataset(
         {
-            "input": (dims, seen.numpy().reshape(stored.shape), {"long_name": "pattern as the network sees it"}),
-            "reconstruction": (dims, decoded.numpy().reshape(stored.shape), {"long_name": "decoded posterior mean"}),
+            "input": (dims, seen.numpy().reshape(shape), {"long_name": "pattern as the network sees it"}),
+            "reconstruction": (dims, decoded.numpy().reshape(shape), {"long_name": "decoded posterior mean"}),
         },
-        coords=coords if n.SAMPLE not in parts.dims else {n.SAMPLE: stored[n.SAMPLE]},
+        coords=coords if n.SAMPLE not in parts.dims else {n.SAMPLE: ds[n.SAMPLE].isel({n.SAMPLE: points[:, 0]})},
         attrs={"run": run, "weights_sha256": manifest["weights_sha256"], "seed": seed},
     )

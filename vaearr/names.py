@@ -18,7 +18,7 @@ PATTERNS, PRESENT, BC, ELEMENTS, PHASE = "patterns", "present", "BC", "elements"
 ROI, SPLIT = "roi", "split"
 LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstruction_error"
 OF_A_RUN = (ROI, SPLIT, LATENT, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR)
-RUNS, HISTORY, HEALTH, MODEL = "runs", "history", "health", "model"
+RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
 
 # attributes
 NAVIGATION_DIMS, SIGNAL_DIMS = "navigation_dims", "signal_dims"

@@ -6,7 +6,7 @@ patterns travel and wait in their stored dtype.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -122,13 +122,22 @@ class Preprocess(nn.Module):
         self.config = config
         self.register_buffer("background", torch.ones(input_shape))
 
-    def fit(self, batches: Iterable[torch.Tensor]) -> None:
-        """Take the mean pattern of the batches `(B, C, ...)` as the static background."""
+    def fit(
+        self, batches: Iterable[torch.Tensor], total_of: Callable[[torch.Tensor], torch.Tensor] = lambda part: part
+    ) -> None:
+        """Take the mean pattern of the batches `(B, C, ...)` as the static background.
+
+        total_of: sums a tensor over the processes among which the batches are divided.
+        """
         total, count = torch.zeros(self.background.shape, dtype=torch.float64), 0
         for batch in batches:
             total += batch.float().sum(0).cpu()
             count += len(batch)
-        self.background.copy_((total / max(count, 1)).to(self.background))
+        parts = torch.cat([total.flatten(), torch.tensor([float(count)], dtype=torch.float64)])
+        if self.background.is_cuda:  # where sums over processes are made on the GPU
+            parts = parts.to(self.background.device)
+        sums = total_of(parts).cpu()
+        self.background.copy_((sums[:-1] / sums[-1].clamp_min(1)).view(total.shape).to(self.background))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Patterns as they are stored -> as the network sees them, `(B, C, ...)`."""

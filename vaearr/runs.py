@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -13,7 +14,6 @@ from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.config import RoiConfig, TrainConfig
 from vaearr.errors import RoiError, UsageError
-from vaearr.provenance import now, versions
 from vaearr.store import (
     check_patterns,
     check_run_name,
@@ -21,9 +21,13 @@ from vaearr.store import (
     open_store,
     publish_run,
     recover,
+    run_folder,
     staged_run,
     write_dataset,
 )
+
+if TYPE_CHECKING:
+    from vaearr.training import Trained
 
 MIN_SAMPLES = 16
 GIVEN = "given as a map"
@@ -54,6 +58,8 @@ def train(
     learning_rate: float | None = None,
     device: str | None = None,
     seed: int | None = None,
+    resume: str | Path | None = None,
+    restart: bool = False,
     say: Callable[[str], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
@@ -62,7 +68,10 @@ def train(
 
     roi: a map from `va.roi`, or conditions; None takes the ROI of the default run if the store has one, else every
     measured point. Other keywords replace single settings of `config`. Nothing is visible in the store before all is
-    finished. Raises ExistsError for a run name that is taken, RoiError and UsageError for settings that do not fit.
+    finished. After an interruption the same call goes on where it was, exactly; `restart` throws that away instead.
+    resume: a checkpoint file (of `checkpoint_every`) to go on from. Several processes: start them with torchrun; each
+    makes this call. Raises ExistsError for a run name that is taken, RoiError and UsageError for settings that do not
+    fit, or that differ from those of the interrupted training.
     """
     settings = settings_for(
         config,
@@ -76,7 +85,6 @@ def train(
         seed=seed,
     )
     check_run_name(run)
-    tell = say or (lambda text: None)
     path = check_store(store)
     recover(path)
     check_patterns(path)
@@ -85,24 +93,54 @@ def train(
     if int(mask.sum()) < MIN_SAMPLES:
         raise RoiError(f"the ROI has {int(mask.sum())} scan points; training needs at least {MIN_SAMPLES}. Widen it.")
     parts = grid.split(mask, settings.split, seed=settings.seed)
-    with staged_run(path, run) as folder:
+    from vaearr.training import Job, fingerprint, joined, train_model
+
+    with joined(settings.device) as (team, torch_device), ExitStack() as stack:
+        tell = say if say and team.is_first else (lambda text: None)
+        folder = stack.enter_context(staged_run(path, run, keep=n.MODEL)) if team.is_first else path
         if roi is None and n.ROI in ds:
             tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} scan points")
-        history, health, about = _train_into(ds, parts, settings, folder / n.MODEL, tell, on_step, on_epoch)
-        manifest = {
-            **about,
-            "run": run,
-            "state": "trained",
-            "roi": mask.attrs.get("config", GIVEN),
-            "n_roi": int(mask.sum()),
-        }
-        write_dataset(history, folder / n.HISTORY, run=run)
-        write_dataset(health, folder / n.HEALTH, run=run)
-        maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): parts})
-        publish_run(path, run, folder, manifest, maps)
-    for warning in health.attrs["warnings"]:
+        data = {"patterns": data_fingerprint(ds), "roi": fingerprint(mask.values), "split": fingerprint(parts.values)}
+        job = Job(ds, parts, settings, folder / n.MODEL, torch_device, team, data, tell)
+        trained = train_model(
+            job,
+            init=_model_folder(path, settings.init) if settings.init else None,
+            resume=Path(resume).expanduser().resolve() if resume else None,
+            restart=restart,
+            logs=(path.with_name(f"{path.name}.logs"), run),
+            on_step=on_step,
+            on_epoch=on_epoch if team.is_first else None,
+        )
+        about = {"run": run, "state": "trained", "roi": mask.attrs.get("config", GIVEN), "n_roi": int(mask.sum())}
+        manifest = trained.about | about
+        if team.is_first:
+            _publish(path, run, folder, trained, manifest, mask, parts)
+    for warning in trained.health.attrs["warnings"]:
         tell(f"warning: {warning}")
-    return Run(path, run, history, health, manifest)
+    return Run(path, run, trained.history, trained.health, manifest)
+
+
+def _publish(
+    store: Path,
+    run: str,
+    folder: Path,
+    trained: Trained,
+    manifest: Mapping[str, Any],
+    roi: xr.DataArray,
+    parts: xr.DataArray,
+) -> None:
+    for name, table in ((n.HISTORY, trained.history), (n.HEALTH, trained.health), (n.SHEETS, trained.sheets)):
+        if table is not None:
+            write_dataset(table, folder / name, run=run)
+    maps = xr.Dataset({n.run_name(n.ROI, run): roi, n.run_name(n.SPLIT, run): parts})
+    publish_run(store, run, folder, manifest, maps)
+
+
+def _model_folder(store: Path, init: str) -> Path:
+    """The model folder that `init` names: of a run of this store, or given as a path."""
+    if n.is_valid_name(init):
+        return run_folder(store, init) / n.MODEL
+    return Path(init).expanduser().resolve()
 
 
 def settings_for(
@@ -134,74 +172,6 @@ def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.Data
     config = roi.attrs.get("config")
     known = {"config": config} if isinstance(config, dict) else {}
     return mask.rename(n.ROI).drop_attrs().assign_attrs({**n.ATTRS[n.ROI], **known, "n": int(mask.sum())})
-
-
-def _train_into(
-    ds: xr.Dataset,
-    parts: xr.DataArray,
-    settings: TrainConfig,
-    folder: Path,
-    tell: Callable[[str], None],
-    on_step: Callable[[int, int], None] | None,
-    on_epoch: Callable[[int, dict[str, float]], None] | None,
-) -> tuple[xr.Dataset, xr.Dataset, dict[str, Any]]:
-    from vaearr.artifacts import TrainedModel, save_model
-    from vaearr.batching import PatternBatches, batches
-    from vaearr.device import pick_device, pick_precision
-    from vaearr.quality import MIN_SAMPLES as HEALTH_SAMPLES
-    from vaearr.quality import latent_health
-    from vaearr.training import fit, seeded
-
-    device = pick_device(settings.device)
-
-    def part(value: int) -> PatternBatches:
-        return batches(
-            ds,
-            split=parts,
-            part=value,
-            batch_size=settings.batch_size,
-            shuffle=value == n.TRAIN,
-            seed=settings.seed,
-            memory=settings.memory,
-            device=device,
-        )
-
-    train = part(n.TRAIN)
-    validation = part(n.VALIDATION) if bool((parts == n.VALIDATION).any()) else None
-    with seeded(settings.seed, device):
-        model = TrainedModel(
-            model=settings.model,
-            preprocess=settings.preprocess,
-            input_shape=schema.input_shape(ds),
-            signal_dims=schema.signal_dims(ds),
-            dtype=str(ds[n.PATTERNS].dtype),
-        ).to(device)
-    folder.mkdir(parents=True)
-    model.preprocess.fit(train)
-    n_weights = sum(p.numel() for p in model.network.parameters())
-    n_validation = validation.n_samples if validation else 0
-    precision = str(pick_precision(settings.precision, device)).removeprefix("torch.")
-    tell(
-        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples} scan points, "
-        f"{n_validation} for validation, {'in memory' if train.is_resident else 'streamed'}, on {device} in {precision}"
-    )
-    result = fit(model, train, validation, settings, folder, on_step=on_step, on_epoch=on_epoch)
-    judged = validation if n_validation >= HEALTH_SAMPLES else train
-    health = latent_health(model, judged or train)
-    about = {
-        "config": settings.to_attrs(),
-        "data": data_fingerprint(ds),
-        "n_train": train.n_samples,
-        "n_validation": n_validation,
-        "n_weights": n_weights,
-        "best_epoch": result.best_epoch,  # counted from 1, as in the history
-        "epochs_run": int(result.history.sizes[n.EPOCH]),
-        "stopped_early": result.stopped_early,
-        "versions": versions(),
-        "time": now(),
-    }
-    described = save_model(model, folder, about)
-    return result.history, health, {**about, "weights_sha256": described["weights_sha256"]}
 
 
 def data_fingerprint(ds: xr.Dataset) -> dict[str, Any]:

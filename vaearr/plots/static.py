@@ -288,6 +288,28 @@ def reconstruction_sheet(samples: xr.Dataset) -> Any:
     return figure
 
 
+def progress_sheet(sheets: xr.Dataset, *, most: int = 8) -> Any:
+    """Samples decoded as training went on: inputs on top, below them reconstructions and prior draws by epoch.
+
+    At most `most` epochs, spread over the training; one grey scale per row.
+    """
+    picked = np.unique(np.linspace(0, sheets.sizes[n.EPOCH] - 1, most).round().astype(int))
+    shown = sheets.isel({n.EPOCH: picked})
+    rows = [("input", shown["input"])]
+    for name in ("reconstruction", "prior"):
+        rows += [(f"{name}\nepoch {int(part[n.EPOCH])}", part) for part in shown[name]]
+    with journal_style():
+        figure = _figure(WIDTH, WIDTH / 8 * len(rows))
+        axes = figure.subplots(len(rows), sheets.sizes[n.SAMPLE], squeeze=False)
+        for line, (name, row) in zip(axes, rows, strict=True):
+            low, high = np.quantile(row.values, (0.005, 0.995))
+            for ax, sample in zip(line, row.values, strict=True):
+                ax.imshow(sample.reshape(-1, *sample.shape[-2:])[0], cmap="gray", vmin=low, vmax=high)
+                ax.set(xticks=[], yticks=[])
+            line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
+    return figure
+
+
 def association_sheet(table: xr.DataArray, metric: str | None = None) -> Any:
     """Heat map of latents and targets, signed metrics centred at 0."""
     metric, values, limits, cmap = heat_values(table, metric)

@@ -41,6 +41,7 @@ class Facts:
     no_table: str
     history: xr.Dataset | None
     health: xr.Dataset | None
+    sheets: xr.Dataset | None
     manifest: dict[str, Any]
     description: dict[str, Any]
     n_roi: int
@@ -80,7 +81,7 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
     table, no_table = _table(store, ds, settings.run, latents, roi)
     tables = {
         name: open_table(store, settings.run, name) if has_table(store, settings.run, name) else None
-        for name in (n.HISTORY, n.HEALTH)
+        for name in (n.HISTORY, n.HEALTH, n.SHEETS)
     }
     plane, words = _plane(ds)
     keep = [n.PATTERNS, latents.name, roi_name, n.BC, n.ELEMENTS, n.PHASE]
@@ -90,7 +91,8 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
     return Facts(
         store=path, name=_source(ds, path), run=settings.run, ds=shown, plane=words,
         roi=shown.get(roi_name), latents=shown[latents.name], table=table,
-        no_table=no_table, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest,
+        no_table=no_table, history=tables[n.HISTORY], health=tables[n.HEALTH],
+        sheets=tables[n.SHEETS], manifest=manifest,
         description=schema.describe(ds),
         n_roi=int((latents.notnull().any(latent_dim) if roi is None else roi).sum()),
         n_grid=int(np.prod(schema.navigation_shape(ds))), versions=versions(*VIEWS),

@@ -228,6 +228,13 @@ def training(facts: Facts, figures: dict[str, Any]) -> Section:
         "Loss = reconstruction NLL + beta × KL, in nats per sample, lower is better; NLL is summed over the pixels of "
         f"a pattern, KL over the latents. Validation points were never trained on.{note}"
     )
+    if facts.sheets is not None:
+        figures["progress"] = static.progress_sheet(facts.sheets)
+        section.picture(figures["progress"], "samples decoded as training went on", dpi=170)
+        section.caption(
+            "The same validation patterns and the same draws from the prior, decoded after the epochs named on the "
+            "left; preprocessed units, one grey scale per row."
+        )
     return section
 
 

@@ -84,7 +84,7 @@ def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -
             raise ExistsError(f"{store} already holds {key!r}; nothing was changed.")
     for folder in staged.values():
         sync_tree(folder)
-    _sync(staging_root(store))
+    sync_path(staging_root(store))
     moves = {key: str(folder.relative_to(staging_root(store))) for key, folder in staged.items()}
     replace_file(_journal(store), json.dumps(moves, indent=2).encode())
     _roll_forward(store)
@@ -102,7 +102,7 @@ def _roll_forward(store: Path) -> None:
             trash.mkdir(exist_ok=True)
             final.rename(trash / key.replace("/", "-"))
         folder.rename(final)
-        _sync(final.parent)
+        sync_path(final.parent)
     refresh_listing(store)
     _journal(store).unlink()
     for folder in {trash, *(staging_root(store) / Path(relative).parts[0] for relative in moves.values())}:
@@ -142,29 +142,35 @@ def _consolidated(store: Path) -> dict[str, object]:
     return result
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file aside, sync it, rename it in: a reader finds the old or the new one, whole."""
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file aside, sync it, rename it in: a reader finds the old or the new one, whole.
+
+    durable: False leaves the sync out, for a file that may be lost when the power fails.
+    """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with open(part, "wb") as handle:
             handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    _sync(path.parent)
+    if durable:
+        sync_path(path.parent)
 
 
 def sync_tree(folder: Path) -> None:
     """fsync every file, then every directory from the leaves up."""
     for root, _, files in os.walk(folder, topdown=False):
         for name in files:
-            _sync(Path(root) / name)
-        _sync(Path(root))
+            sync_path(Path(root) / name)
+        sync_path(Path(root))
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """fsync a file or a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

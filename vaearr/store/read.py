@@ -2,40 +2,90 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import xarray as xr
 import zarr
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.core import indexing
+from zarr.core.buffer import default_buffer_prototype
 from zarr.errors import GroupNotFoundError
 
 from vaearr import names as n
-from vaearr.errors import DataError, NoInputError, did_you_mean
+from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
 from vaearr.store.layout import Region, blocks
+from vaearr.store.pipeline import decoder_of, for_reading
+from vaearr.store.urls import as_url, local_path, reach
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+NOT_A_STORE = (GroupNotFoundError, NotADirectoryError, ValueError, KeyError)
 
 
 def check_store(path: str | Path) -> Path:
-    """The real path of an existing vaearr store. Raises NoInputError or DataError that says what is there instead."""
-    store = Path(path).expanduser().resolve()
+    """The real path of an existing vaearr store on this machine.
+
+    Raises NoInputError or DataError that says what is there instead, UsageError for a URL.
+    """
+    store = local_path(path).expanduser().resolve()
     if not store.exists():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
-        attrs = zarr.open_group(store, mode="r", zarr_format=3).attrs
-    except (GroupNotFoundError, NotADirectoryError, ValueError, KeyError) as error:
+        _check_version(store, zarr.open_group(store, mode="r", zarr_format=3).attrs)
+    except NOT_A_STORE as error:
+        if isinstance(error, VaearrError):
+            raise
         raise DataError(f"{store} is not a zarr v3 store ({type(error).__name__}); give the path of one.") from None
+    return store
+
+
+def _check_version(store: str | Path, attrs: Mapping[str, Any]) -> None:
     version = attrs.get(n.SCHEMA_VERSION)
     if not isinstance(version, int):
         raise DataError(f"{store} is a zarr store, but not one of vaearr's; make one with 'vaearr ingest'.")
     if version > n.SCHEMA:
         raise DataError(f"{store} has schema version {version}, this vaearr knows {n.SCHEMA}; update vaearr.")
-    return store
 
 
-def open_store(path: str | Path, *, chunks: Literal["shards"] | None = "shards") -> xr.Dataset:
+def open_group(path: str | Path, storage_options: Mapping[str, Any] | None = None) -> zarr.Group:
+    """The root group of a vaearr store on this machine or at a URL, for reading."""
+    url = as_url(path)
+    if url is None:
+        return zarr.open_group(check_store(path), mode="r", zarr_format=3)
+    with reach(url):
+        try:
+            group = zarr.open_group(url, mode="r", zarr_format=3, storage_options=dict(storage_options or {}) or None)
+        except NOT_A_STORE as error:
+            if "rotocol" in str(error):  # fsspec: "Protocol not known"
+                raise UsageError(f"{url} cannot be read: {' '.join(str(error).split())}; check the URL.") from None
+            raise NoInputError(f"there is no zarr v3 store at {url} ({type(error).__name__}); check the URL.") from None
+    _check_version(url, group.attrs)
+    return group
+
+
+def open_store(
+    path: str | Path,
+    *,
+    chunks: Literal["shards"] | None = "shards",
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
     """The store's root group as a lazy Dataset; `chunks="shards"` for dask blocks of what was written whole, None for
-    no dask."""
-    ds = xr.open_zarr(check_store(path), chunks=None, zarr_format=3)
+    no dask.
+
+    path: a folder, or any URL that fsspec knows (`s3://…`, `https://…`), with its `storage_options`. Patterns are
+    decoded by the fastest codecs there are for the place, see `decoder`.
+    """
+    group = open_group(path, storage_options)
+    ds = xr.open_zarr(group.store, chunks=None, zarr_format=3)
+    if n.PATTERNS in ds:
+        ds = ds.assign({n.PATTERNS: _read_fast(ds[n.PATTERNS], group[n.PATTERNS])})
     if chunks is None:
         return ds
     return ds.assign({name: variable.chunk(_written_whole(variable)) for name, variable in ds.data_vars.items()})
@@ -44,6 +94,42 @@ def open_store(path: str | Path, *, chunks: Literal["shards"] | None = "shards")
 def _written_whole(variable: xr.DataArray) -> dict[Any, int]:
     sides = variable.encoding.get("shards") or variable.encoding.get("chunks") or variable.shape
     return {dim: min(side, size) for dim, side, size in zip(variable.dims, sides, variable.shape, strict=True)}
+
+
+def _read_fast(variable: xr.DataArray, array: zarr.Array | zarr.Group) -> xr.DataArray:
+    """The same variable, read through the fastest pipeline; as it is where xarray decodes the stored values."""
+    if not isinstance(array, zarr.Array) or array.dtype != variable.dtype or "_FillValue" in variable.encoding:
+        return variable
+    lazy = indexing.LazilyIndexedArray(ZarrArrayWrapper(for_reading(array)))
+    return variable.copy(data=indexing.MemoryCachedArray(lazy))
+
+
+def _stored(variable: xr.DataArray) -> tuple[zarr.Array, tuple[Any, ...]] | None:
+    """The stored array behind a lazy variable and the part of it; None where the variable is anything else."""
+    data: Any = variable.variable._data
+    while not isinstance(data, indexing.LazilyIndexedArray):
+        if not isinstance(data, indexing.MemoryCachedArray | indexing.CopyOnWriteArray):
+            return None
+        data = data.array
+    if not isinstance(data.array, ZarrArrayWrapper):
+        return None
+    return data.array.get_array(), data.key.tuple
+
+
+def without_dask(variable: xr.DataArray) -> xr.DataArray:
+    """The same lazy variable where dask does nothing but cut it into chunks; else as it is."""
+    if not variable.chunks:
+        return variable
+    source = f"original-{variable.data.name}"
+    layers = getattr(variable.data.dask, "layers", {})
+    lazy = getattr(layers[source][source], "array", None) if len(layers) == 2 and source in layers else None
+    return variable.copy(data=lazy) if getattr(lazy, "shape", None) == variable.shape else variable
+
+
+def decoder(variable: xr.DataArray) -> str | None:
+    """Which codecs read a variable: `zarrs`, or `zarr-python` with the reason in brackets; None for other arrays."""
+    stored = _stored(variable)
+    return decoder_of(stored[0]) if stored else None
 
 
 def _patterns(store: Path) -> zarr.Array:
@@ -70,6 +156,9 @@ def store_blocks(path: str | Path) -> list[Region]:
 
 def run_names(path: str | Path) -> list[str]:
     """Names of the trained runs in a store."""
+    if as_url(path):
+        runs = open_group(path).get(n.RUNS)
+        return sorted(runs.group_keys()) if isinstance(runs, zarr.Group) else []
     folder = check_store(path) / n.RUNS
     return sorted(child.name for child in folder.iterdir() if (child / "zarr.json").exists()) if folder.exists() else []
 
@@ -77,33 +166,50 @@ def run_names(path: str | Path) -> list[str]:
 def run_folder(path: str | Path, run: str) -> Path:
     """Folder of a run. Raises NoInputError that lists the runs there are."""
     store = check_store(path)
+    _check_run(path, run)
+    return store / n.RUNS / run
+
+
+def _check_run(path: str | Path, run: str) -> str | Path:
+    store = as_url(path) or check_store(path)
     known = run_names(store)
     if run not in known:
         hint = did_you_mean(run, known) if known else f" It has none yet: 'vaearr train {store}'."
         raise NoInputError(f"{store} has no run {run!r}.{hint}")
-    return store / n.RUNS / run
+    return store
 
 
 def run_manifest(path: str | Path, run: str) -> dict[str, Any]:
     """What produced a run: config, data fingerprint, model hash, versions, time."""
-    folder = run_folder(path, run)
+    store = _check_run(path, run)
     try:
-        return dict(zarr.open_group(folder, mode="r", zarr_format=3).attrs)
+        if isinstance(store, Path):
+            return dict(zarr.open_group(store / n.RUNS / run, mode="r", zarr_format=3).attrs)
+        return dict(open_group(store)[f"{n.RUNS}/{run}"].attrs)
     except (ValueError, KeyError, GroupNotFoundError) as error:
-        raise DataError(f"run {run!r} is damaged: {folder / 'zarr.json'} cannot be read ({error}).") from None
+        where = f"{store}/{n.RUNS}/{run}/zarr.json"
+        raise DataError(f"run {run!r} is damaged: {where} cannot be read ({error}).") from None
 
 
 def has_table(path: str | Path, run: str, name: str) -> bool:
     """Whether a run holds the table (`history`, `health`, `association`…)."""
-    return (run_folder(path, run) / name / "zarr.json").exists()
+    store = _check_run(path, run)
+    if isinstance(store, Path):
+        return (store / n.RUNS / run / name / "zarr.json").exists()
+    return f"{n.RUNS}/{run}/{name}" in open_group(store)
 
 
 def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
     """A table of a run, in memory. Raises NoInputError when it has not been made yet."""
-    folder = run_folder(path, run)
-    if not (folder / name / "zarr.json").exists():
+    if not has_table(path, run, name):
         raise NoInputError(f"run {run!r} of {path} has no table {name!r} yet.")
-    table = xr.open_zarr(folder / name, consolidated=False, chunks=None, zarr_format=3).load()
+    if as_url(path):  # by the root's listing: not every server lists folders
+        group = open_group(path)[f"{n.RUNS}/{run}/{name}"]
+        assert isinstance(group, zarr.Group)
+        table = xr.open_dataset(xr.backends.ZarrStore(group, mode="r"), chunks=None).load()
+    else:
+        folder = run_folder(path, run) / name
+        table = xr.open_zarr(folder, consolidated=False, chunks=None, zarr_format=3).load()
     return table.rename({n.run_name(n.LATENT, run): n.LATENT}) if n.run_name(n.LATENT, run) in table.dims else table
 
 
@@ -122,10 +228,44 @@ def check_patterns(path: str | Path) -> None:
 
 def read_block(variable: xr.DataArray, region: Region) -> np.ndarray:
     """Values of one region of a stored variable. Raises DataError that names the place when a chunk is damaged."""
-    try:
+    with reading(variable.name, region):
         return np.asarray(variable.isel(region).values)
+
+
+def read_into(variable: xr.DataArray, region: Region, out: np.ndarray) -> None:
+    """`read_block` into an array of the region's shape, which is contiguous; decoded in place where that can be."""
+    part = variable.isel(region)
+    stored = _stored(part)
+    with reading(variable.name, region):
+        if stored is None or stored[0].dtype != out.dtype or not all(isinstance(k, slice) for k in stored[1]):
+            out[...] = part.values
+            return
+        array, key = stored
+        array.get_basic_selection(key, out=default_buffer_prototype().nd_buffer.from_numpy_array(out))
+
+
+def read_ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[Value]:
+    """`map(read, items)`, where one thread reads the next item while the caller works on the one before."""
+    ahead: deque[Future[Value]] = deque()
+    with ThreadPoolExecutor(1) as reader:
+        for item in items:
+            ahead.append(reader.submit(read, item))
+            if len(ahead) == 2:
+                yield ahead.popleft().result()
+        if ahead:
+            yield ahead.popleft().result()
+
+
+@contextmanager
+def reading(name: object, region: Region) -> Iterator[None]:
+    """What a damaged chunk raises, as one DataError that names the place."""
+    try:
+        yield
+    except VaearrError:
+        raise
     except (ValueError, RuntimeError, OSError) as error:
         place = ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
         raise DataError(
-            f"{variable.name!r} cannot be read at {place}: {error}; restore the store from a copy or ingest again."
+            f"{name!r} cannot be read at {place}: {' '.join(str(error).split())}; restore the store from a copy or "
+            "ingest again."
         ) from error

@@ -8,7 +8,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,9 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import layout
-from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_tree, writer
-from vaearr.store.read import block_shape, check_store, open_store, run_folder
+from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_path, sync_tree, writer
+from vaearr.store.read import block_shape, check_store, open_store, read_ahead, run_folder
+from vaearr.store.urls import local_path
 
 # NaN as xarray writes it into the attributes of a zarr v3 array
 NAN_ATTRIBUTE = base64.b64encode(np.array(np.nan, "<f8").tobytes()).decode()
@@ -46,7 +47,7 @@ def create_store(
     after the last block and returns the Dataset whose other variables and attributes are written. Raises ExistsError
     when something is at `path`, SchemaError for a Dataset that is not valid; nothing is left behind in either case.
     """
-    store = Path(path).expanduser().resolve()
+    store = local_path(path).expanduser().resolve()
     if store.exists():
         raise ExistsError(f"{store} already exists; give another path, or remove it first if you mean to replace it.")
     schema.validate(ds)
@@ -99,20 +100,29 @@ def _stream_patterns(ds: xr.Dataset, group: zarr.Group, transform: Transform | N
     block = dict(zip(nav, shards, strict=False))
     regions = list(layout.blocks(sizes, block))
 
-    def read(region: layout.Region) -> np.ndarray:
-        return np.asarray(patterns.isel(region).values)
+    def write(region: layout.Region, data: np.ndarray) -> None:
+        array[tuple(region.values())] = data
+        syncing.append(syncer.submit(sync_path, _chunk(array, region, shards)))
 
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read, regions[0])
-        for i, region in enumerate(regions):
-            data = ahead.result()
-            if i + 1 < len(regions):
-                ahead = reader.submit(read, regions[i + 1])
-            if transform:
-                data = transform(data, region)
-            array[tuple(region.values())] = data
-            if progress:
-                progress(i + 1, len(regions))
+    read = read_ahead(lambda region: np.asarray(patterns.isel(region).values), regions)
+    with ThreadPoolExecutor(1) as syncer, ThreadPoolExecutor(1) as behind:  # the disk works while the next is encoded
+        syncing: list[Future[None]] = []
+        writing: Future[None] | None = None
+        for i, (region, data) in enumerate(zip(regions, read, strict=True)):
+            checked = transform(data, region) if transform else data
+            if writing:
+                _written(writing, i, len(regions), progress)
+            writing = behind.submit(write, region, checked)
+        if writing:
+            _written(writing, len(regions), len(regions), progress)
+        for done in syncing:
+            done.result()
+
+
+def _written(writing: Future[None], count: int, total: int, progress: Progress | None) -> None:
+    writing.result()
+    if progress:
+        progress(count, total)
 
 
 def _write_small(ds: xr.Dataset, folder: Path) -> None:
@@ -225,8 +235,8 @@ def publish_staged(staging: Staging) -> None:
     publish(staging.store, {name: staging.folder / name for name in (*staging.coords, *staging.arrays)})
 
 
-def _chunk(array: zarr.Array, region: layout.Region) -> Path:
-    index = [s.start // size for s, size in zip(region.values(), array.chunks, strict=False)]
+def _chunk(array: zarr.Array, region: layout.Region, sides: tuple[int, ...] | None = None) -> Path:
+    index = [s.start // size for s, size in zip(region.values(), sides or array.chunks, strict=False)]
     index += [0] * (array.ndim - len(index))
     return Path(str(array.store_path).removeprefix("file://")) / "c" / "/".join(map(str, index))
 
@@ -293,10 +303,11 @@ def write_dataset(ds: xr.Dataset, folder: Path, *, run: str) -> None:
 
 
 @contextmanager
-def staged_run(path: str | Path, run: str) -> Iterator[Path]:
+def staged_run(path: str | Path, run: str, *, keep: str | None = None) -> Iterator[Path]:
     """A folder for a new run, locked; what it holds at the end is published as `/runs/<run>` by `publish_run`.
 
-    Raises ExistsError at once when the run, or a variable that it or its encoding will write, is there already.
+    Of what an interrupted training left in it, the subfolder `keep` is still there. Raises ExistsError at once when the
+    run, or a variable that it or its encoding will write, is there already.
     """
     store = check_store(path)
     check_run_name(run)
@@ -305,9 +316,16 @@ def staged_run(path: str | Path, run: str) -> Iterator[Path]:
             raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
         check_new(open_store(store, chunks=None), store, [n.run_name(name, run) for name in n.OF_A_RUN])
         folder = staging_root(store) / f"run-{run}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        yield folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.iterdir():
+            if left.name != keep:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield folder
+        finally:
+            if folder.exists() and not any(file.is_file() for file in folder.rglob("*")):
+                shutil.rmtree(folder)
+                remove_if_empty(staging_root(store))
 
 
 def publish_run(path: str | Path, run: str, folder: Path, manifest: Mapping[str, Any], variables: xr.Dataset) -> None:

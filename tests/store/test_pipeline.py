@@ -1,0 +1,167 @@
+"""Reading by the fast codecs: the same values, checksums checked everywhere, never forked, no setting left behind."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from vaearr import store as vs
+from vaearr.errors import DataError
+from vaearr.store import pipeline
+from vaearr.testing import random_patterns_dataset
+
+BOXES = [(0, 40, 0, 35), (3, 35, 2, 35), (31, 33, 7, 9), (39, 40, 34, 35), (0, 32, 0, 32), (0, 16, 8, 24)]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four shards, three of them at the border of the scan."""
+    ds = random_patterns_dataset({"y": 40, "x": 35}, dtype="uint16")
+    return vs.create_store(ds, tmp_path_factory.mktemp("s") / "s.zarr")
+
+
+def _without_zarrs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zarrs", None)
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["zarrs", "zarr-python"])
+def test_values_are_zarrs_own(path: Path, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not fast:
+        _without_zarrs(monkeypatch)
+    want = zarr.open_group(path, mode="r")["patterns"][:]
+    patterns = vs.open_store(path, chunks=None).patterns
+    assert vs.decoder(patterns) == ("zarrs" if fast else "zarr-python (zarrs is not installed)")
+    for y0, y1, x0, x1 in BOXES:
+        region = {"y": slice(y0, y1), "x": slice(x0, x1)}
+        out = np.zeros((y1 - y0, x1 - x0, 8, 9), np.uint16)
+        vs.read_into(patterns, region, out)
+        np.testing.assert_array_equal(out, want[y0:y1, x0:x1])
+        np.testing.assert_array_equal(vs.read_block(patterns, region), out)
+    np.testing.assert_array_equal(patterns.isel(y=[1, 5, 30], x=slice(2, 34, 3)), want[[1, 5, 30], 2:34:3])
+    points = {"y": xr.DataArray([3, 39], dims="p"), "x": xr.DataArray([34, 0], dims="p")}
+    np.testing.assert_array_equal(patterns.isel(points), want[[3, 39], [34, 0]])
+    np.testing.assert_array_equal(patterns.isel(y=7, dx=3), want[7, :, :, 3])
+    assert vs.decoder(patterns.isel(y=slice(3, 9))) == vs.decoder(patterns)
+
+
+def test_parts_are_read_into_place(path: Path) -> None:
+    part = vs.open_store(path, chunks=None).patterns.isel(y=slice(5, 40))
+    out = np.zeros((3, 4, 8, 9), np.uint16)
+    vs.read_into(part, {"y": slice(1, 4), "x": slice(7, 11)}, out)
+    np.testing.assert_array_equal(out, part.values[1:4, 7:11])
+    vs.read_into(part.load(), {"y": slice(1, 4), "x": slice(7, 11)}, out[:] * 0 + out)
+
+
+def test_dask_that_only_cuts_is_seen_through(path: Path) -> None:
+    ds = vs.open_store(path)
+    assert vs.decoder(vs.without_dask(ds.patterns)) == "zarrs"
+    np.testing.assert_array_equal(vs.without_dask(ds.patterns), ds.patterns)
+    for changed in (ds.patterns * 2, ds.patterns.isel(y=slice(3, 9)), ds.patterns.rename("q") + 0):
+        assert vs.without_dask(changed).chunks
+    assert vs.decoder(ds.patterns) is None
+
+
+def _problem(patterns: xr.DataArray, region: vs.Region, want: np.ndarray) -> str | None:
+    """What reading says; values that differ are not accepted."""
+    try:
+        np.testing.assert_array_equal(vs.read_block(patterns, region), want)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["zarrs", "zarr-python"])
+def test_no_flipped_bit_is_silent(tmp_path: Path, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not fast:
+        _without_zarrs(monkeypatch)
+    store = vs.create_store(random_patterns_dataset({"y": 40, "x": 19}), tmp_path / "s.zarr")
+    rng = np.random.default_rng(0)
+    regions = [{"y": slice(0, 40), "x": slice(0, 19)}, {"y": slice(1, 39), "x": slice(3, 18)}]
+    wants = [vs.read_block(vs.open_store(store, chunks=None).patterns, region) for region in regions]
+    n_found = 0
+    for shard in [file for file in (store / "patterns" / "c").rglob("*") if file.is_file()]:
+        good = shard.read_bytes()
+        for place in rng.integers(0, len(good), 30):
+            bad = bytearray(good)
+            bad[place] ^= 1 << int(rng.integers(8))
+            shard.write_bytes(bytes(bad))
+            for region, want in zip(regions, wants, strict=True):
+                patterns = vs.open_store(store, chunks=None).patterns
+                problem = _problem(patterns, region, want)
+                assert problem is None or problem.startswith(f"'patterns' cannot be read at y {region['y'].start} to")
+                n_found += problem is not None
+        shard.write_bytes(good)
+    assert n_found > 100  # of 120; a chunk beyond the border is not read
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["zarrs", "zarr-python"])
+def test_a_lost_shard_is_an_error(tmp_path: Path, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not fast:
+        _without_zarrs(monkeypatch)
+    store = vs.create_store(random_patterns_dataset({"y": 40, "x": 19}), tmp_path / "s.zarr")
+    (store / "patterns" / "c" / "1" / "0" / "0" / "0").unlink()
+    patterns = vs.open_store(store, chunks=None).patterns
+    assert vs.read_block(patterns, {"y": slice(0, 32), "x": slice(0, 19)}).shape == (32, 19, 8, 9)
+    with pytest.raises(DataError, match=r"s\.zarr is damaged: patterns/c/1/0/0/0 is missing; restore it"):
+        vs.read_block(patterns, {"y": slice(30, 33), "x": slice(0, 19)})
+
+
+FORKED = """
+import os, signal, sys
+from vaearr.store import decoder, open_store
+patterns = open_store(sys.argv[1], chunks=None).patterns
+assert decoder(patterns) == "zarrs"
+total = int(patterns.isel(y=slice(0, 32), x=slice(0, 32)).values.sum())
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    again = open_store(sys.argv[1], chunks=None).patterns
+    for one in (patterns, again):
+        assert decoder(one) == "zarr-python (zarrs does not work in a forked process)"
+        assert int(one.isel(y=slice(0, 32), x=slice(0, 32)).values.sum()) == total
+    os._exit(0)
+os._exit(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_forked_process_reads_without_zarrs(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED, str(path)], check=False, timeout=120, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_users_configuration_stays(path: Path) -> None:
+    before = pickle.dumps(zarr.config.config)
+    vs.read_block(vs.open_store(path, chunks=None).patterns, {"y": slice(0, 40), "x": slice(0, 35)})
+    assert pickle.dumps(zarr.config.config) == before
+    own = zarr.open_group(path, mode="r")["patterns"]
+    assert isinstance(own, zarr.Array)
+    assert type(own.async_array.codec_pipeline).__name__ == "BatchedCodecPipeline"
+    with zarr.config.set({"codec_pipeline.validate_checksums": False}):
+        assert vs.decoder(vs.open_store(path, chunks=None).patterns) == "zarrs"
+
+
+def test_variables_travel_to_other_processes(path: Path) -> None:
+    patterns = vs.open_store(path, chunks=None).patterns
+    twin = pickle.loads(pickle.dumps(patterns))
+    assert vs.decoder(twin) == "zarrs"
+    np.testing.assert_array_equal(twin, patterns)
+
+
+def test_other_layouts_are_read(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "g.zarr")
+    values = np.arange(30 * 20, dtype="f4").reshape(30, 20)
+    plain = group.create_array("plain", data=values, chunks=(8, 8))
+    at_start = group.create_array(
+        "at_start", data=values, chunks=(4, 4), shards={"shape": (8, 8), "index_location": "start"}
+    )
+    for array in (plain, at_start):
+        read = pipeline.for_reading(zarr.open_array(array.store_path, mode="r"))
+        np.testing.assert_array_equal(read[:], values)
+        np.testing.assert_array_equal(read[3:29, 5:7], values[3:29, 5:7])

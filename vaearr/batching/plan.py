@@ -1,0 +1,211 @@
+"""The plan of an epoch, without reading anything: who reads what, in which order, cut where into batches.
+
+The samples of an epoch form one stream: buffer after buffer, each in an order of its own. Batches are cut from the
+stream at places that do not depend on the buffers, so their number and sizes are the same wherever the patterns are
+kept, and a batch may begin in one buffer and end in the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vaearr.store.layout import Region, blocks
+
+MAX_GROUPS, FEW_GROUPS = 16, 3
+SLACK = 1.15
+NEAR, FURTHER, CHANCE = 1.0, 0.3, 0.2  # cost of a neighbour one or two steps away in the same group; below both: dice
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Samples that are read together: of the chosen points of a region, row-major, those from `start` to `stop`."""
+
+    region: Region
+    start: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        return self.stop - self.start
+
+
+def unit_sides(shard: Sequence[int], chunk: Sequence[int], limit: int) -> tuple[int, ...]:
+    """Sides of what is read at once: the shard, halved along its longest side until it has at most `limit` points.
+
+    Whole chunks as long as these are small enough.
+    """
+    sides = list(shard)
+    while math.prod(sides) > limit and max(sides) > 1:
+        longer = [i for i, side in enumerate(sides) if side > chunk[i]]
+        i = max(longer or range(len(sides)), key=lambda i: sides[i])
+        step = chunk[i] if longer else 1
+        sides[i] = max(step, sides[i] // 2 // step * step)
+    return tuple(sides)
+
+
+def unit_regions(sizes: dict[str, int], shard: Sequence[int], chunk: Sequence[int], limit: int = 2**62) -> list[Region]:
+    """Regions of at most `limit` points that tile the grid, none across the border of two shards."""
+    sides = dict(zip(sizes, unit_sides(shard, chunk, limit), strict=True))
+    return [
+        {dim: slice(region[dim].start + s.start, region[dim].start + s.stop) for dim, s in part.items()}
+        for region in blocks(sizes, dict(zip(sizes, shard, strict=True)))
+        for part in blocks({dim: s.stop - s.start for dim, s in region.items()}, sides)
+    ]
+
+
+def around_chosen(region: Region, inside: np.ndarray) -> Region | None:
+    """The smallest part of a region that holds all its chosen points, None where it has none."""
+    chosen = np.argwhere(inside[tuple(region.values())])
+    if not len(chosen):
+        return None
+    low, high = chosen.min(0), chosen.max(0) + 1
+    return {
+        dim: slice(part.start + int(a), part.start + int(b))
+        for (dim, part), a, b in zip(region.items(), low, high, strict=True)
+    }
+
+
+def share_of(n_samples: int, rank: int, world_size: int) -> tuple[int, int]:
+    """First and last + 1 of the samples of a rank; shares are equal to within one."""
+    return n_samples * rank // world_size, n_samples * (rank + 1) // world_size
+
+
+def plan_pieces(regions: Sequence[Region], counts: Sequence[int], low: int, high: int) -> list[Piece]:
+    """The pieces that hold samples `low` to `high`, counted through all regions; a border may cut a region."""
+    pieces, first = [], 0
+    for region, count in zip(regions, counts, strict=True):
+        start, stop = max(low - first, 0), min(high - first, count)
+        if start < stop:
+            pieces.append(Piece(region, start, stop))
+        first += count
+    return pieces
+
+
+def plan_buffers(counts: Sequence[int], capacity: int, rng: np.random.Generator | None) -> list[list[int]]:
+    """Which pieces are held together, in which order: every piece once, at most `capacity` samples at a time.
+
+    counts: samples per piece; a piece that alone exceeds the capacity gets a buffer of its own. rng: None keeps the
+    order of the pieces. Buffers are filled about equally.
+    """
+    order = np.arange(len(counts)) if rng is None else rng.permutation(len(counts))
+    groups = _filled(order, counts, capacity)
+    even = -(-sum(counts) // len(groups)) + max(counts) // 2
+    if even < capacity:
+        evenly = _filled(order, counts, even)
+        groups = evenly if len(evenly) == len(groups) else groups
+    return groups
+
+
+def _filled(order: np.ndarray, counts: Sequence[int], capacity: int) -> list[list[int]]:
+    groups: list[list[int]] = []
+    filled = capacity + 1
+    for piece in map(int, order):
+        if filled + counts[piece] > capacity:
+            groups.append([])
+            filled = 0
+        groups[-1].append(piece)
+        filled += counts[piece]
+    return groups
+
+
+def batch_bounds(n_samples: int, n_batches: int) -> np.ndarray:
+    """Where each batch begins in the stream, and its end: `n_batches + 1` places, sizes equal to within one."""
+    return np.arange(n_batches + 1) * n_samples // n_batches
+
+
+def plan_draws(weights: Sequence[float], n_samples: int) -> list[int]:
+    """How many of `n_samples` draws fall to each buffer, in proportion to its weight; their sum is exact."""
+    ends = np.cumsum([0.0, *weights])
+    return np.diff(np.round(ends / ends[-1] * n_samples).astype(int)).tolist()
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Buffers of an epoch and its batches, both as places in the stream of samples."""
+
+    groups: list[list[int]]
+    ends: np.ndarray  # buffer g holds the stream from ends[g] to ends[g + 1]
+    bounds: np.ndarray  # batch k is the stream from bounds[k] to bounds[k + 1]
+
+    def first_buffer(self, batch: int) -> int:
+        """The buffer in which a batch begins."""
+        return int(np.searchsorted(self.ends, self.bounds[batch], side="right")) - 1
+
+    def sizes(self, buffer: int) -> np.ndarray:
+        """Sizes of the batches, or parts of batches, that a buffer is cut into."""
+        low, high = self.ends[buffer], self.ends[buffer + 1]
+        return np.diff(np.unique(np.clip(self.bounds, low, high)))
+
+
+def deal(points: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order of samples in which grid neighbours rarely fall into one batch: `(n, n_nav) -> (n,)` positions.
+
+    A buffer is a part of the scan, so neighbours would meet in a batch far more often than in a shuffle of everything.
+    Samples are dealt to groups of batches, every third point along each dim at a time: to a group that no neighbour
+    within two steps has, where there is one, else to the one with the fewest; the dice decide among equals.
+    sizes: of the batches that the order is cut into.
+    """
+    n_groups = min(len(sizes), MAX_GROUPS)
+    if n_groups < 2:
+        return rng.permutation(len(points))
+    if n_groups <= FEW_GROUPS:  # a chequerboard or stripes; more is not to be had
+        return np.lexsort((rng.random(len(points)), points.sum(1) % n_groups))
+    room = np.bincount(np.arange(len(sizes)) * n_groups // len(sizes), weights=sizes).astype(int)
+    steps = grid_steps(points.shape[1], 2)
+    steps = steps[np.abs(steps).sum(1) <= 2]
+    cost = np.where(np.abs(steps).sum(1) == 1, NEAR, FURTHER).astype(np.float32)
+    near = positions_around(points, steps)
+    kind = np.ravel_multi_index(tuple((points % 3).T), (3,) * points.shape[1])
+    members = [found for i in range(3 ** points.shape[1]) if len(found := np.flatnonzero(kind == i))]
+    group = np.full(len(points) + 1, n_groups)  # n_groups: not dealt yet; the last stands for a neighbour outside
+    sweeps = 1 if n_groups == MAX_GROUPS else 2  # few groups leave little choice: mend what came first
+    for i in [i for _ in range(sweeps) for i in rng.permutation(len(members))]:
+        mine = members[i]
+        group[mine] = n_groups
+        places = np.arange(len(mine))[:, None] * (n_groups + 1) + group[near[mine]]
+        score = np.bincount(places.ravel(), np.tile(cost, len(mine)), len(mine) * (n_groups + 1))
+        score = score.reshape(len(mine), -1)[:, :-1] + CHANCE * rng.random((len(mine), n_groups), np.float32)
+        left = room - np.bincount(group[:-1], minlength=n_groups + 1)[:-1]
+        share = len(mine) / left.sum()
+        seats = left if share == 1 else np.minimum(left, (SLACK * share * left).astype(int) + 1)
+        group[mine] = _seat(score, seats)
+    return np.lexsort((rng.random(len(points)), group[:-1]))
+
+
+def _seat(score: np.ndarray, seats: np.ndarray) -> np.ndarray:
+    """A group for each row, the cheapest that has a seat left: `(n, groups), (groups,) -> (n,)`."""
+    group = np.full(len(score), -1)
+    waiting = np.arange(len(score))
+    while len(waiting):
+        wish = score[waiting].argmin(1)
+        order = np.lexsort((score[waiting, wish], wish))  # by group, the most content first
+        place = np.arange(len(order)) - np.searchsorted(wish[order], wish[order])
+        seated = order[place < seats[wish[order]]]
+        group[waiting[seated]] = wish[seated]
+        seats = seats - np.bincount(wish[seated], minlength=len(seats))
+        score[:, seats == 0] = np.inf
+        waiting = np.delete(waiting, seated)
+    return group
+
+
+def grid_steps(n_dims: int, reach: int) -> np.ndarray:
+    """Steps of at most `reach` along each dim, without staying: `(k, n_dims)`."""
+    steps = itertools.product(range(-reach, reach + 1), repeat=n_dims)
+    return np.array([step for step in steps if any(step)])
+
+
+def positions_around(points: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Positions of the samples that lie these steps away: `(n, n_nav), (k, n_nav) -> (n, k)`, -1 where none is."""
+    reach = int(np.abs(steps).max())
+    local = points - points.min(0) + reach  # a border keeps the look-ups inside
+    shape = local.max(0) + reach + 1
+    strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
+    flat = local @ strides
+    position = np.full(math.prod(shape.tolist()), -1, np.int32)
+    position[flat] = np.arange(len(points))
+    return np.stack([position[flat + step @ strides] for step in steps], 1)

@@ -1,0 +1,186 @@
+"""All that a training is at a moment, in one file: written aside and renamed in, read without unpickling.
+
+Tensors (weights, optimizer, average, best weights) are safetensors; numbers and history are JSON in its header. The
+random state needs no place: the numbers of each step follow from (seed, rank, step), the order of the samples from
+(seed, epoch).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from vaearr.artifacts import check_tensors, read_header, read_tensors, write_tensors
+from vaearr.errors import DataError, UsageError
+from vaearr.training.schedule import Average
+
+CHECKPOINT = "checkpoint.safetensors"
+FORMAT = 1
+WRITING_SHARE = 0.02  # of the time at most goes into checkpoints
+
+History = dict[str, float]
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class State:
+    """What changes while a training runs."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    totals: torch.Tensor  # sums of the running epoch's terms over samples of this process
+    epoch: int = 0  # the running one, from 0
+    batch: int = 0  # batches of it that are done
+    step: int = 0  # batches done in all
+    update: int = 0  # optimizer updates done in all
+    seconds: float = 0.0  # spent in the running epoch before this process took over
+    rows: list[History] = field(default_factory=list)
+    best: float = math.inf
+    best_epoch: int = -1
+    best_weights: Tensors = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """Where the training is, in words."""
+        return f"epoch {self.epoch + 1}, batch {self.batch}" if self.batch else f"{self.epoch} epochs"
+
+
+NUMBERS = ("epoch", "batch", "step", "update", "seconds", "rows", "best", "best_epoch")
+
+
+def weights_of(module: nn.Module) -> Tensors:
+    """A copy of the weights, on the CPU."""
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in module.state_dict().items()}
+
+
+def save_state(state: State, path: Path, about: Mapping[str, Any], totals: torch.Tensor) -> None:
+    """Write a checkpoint; `about` says which training it belongs to, `totals` are the sums over all processes."""
+    tensors = {f"weights.{name}": value for name, value in weights_of(state.network).items()}
+    tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
+    if state.average:
+        tensors |= {f"average.{name}": value.cpu() for name, value in state.average.values.items()}
+    for index, values in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value.cpu() for name, value in values.items() if value is not None}
+    numbers = {name: getattr(state, name) for name in NUMBERS} | {"totals": totals.tolist()}
+    write_tensors(path, tensors, {"format": FORMAT, "about": dict(about), "state": numbers})
+
+
+def load_state(state: State, path: Path, about: Mapping[str, Any]) -> None:
+    """Make `state` what the checkpoint holds. Raises UsageError when it belongs to a training with other settings and
+    DataError for a file that is not whole."""
+    tensors, header = read_tensors(path)
+    if header.get("format") != FORMAT:
+        raise DataError(f"{path} is not a checkpoint of this vaearr (format {header.get('format')}).")
+    if differing := differences(header["about"], about):
+        raise UsageError(f"{path} belongs to a training with other settings: {differing}.")
+    groups: dict[str, Tensors] = {"weights": {}, "best": {}, "average": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        group, _, rest = name.partition(".")
+        groups[group][rest] = value
+    check_tensors(groups["weights"], path)
+    state.network.load_state_dict(groups["weights"], strict=True)
+    state.best_weights = groups["best"]
+    if state.average:
+        for name, value in state.average.values.items():
+            value.copy_(groups["average"][name])
+    _load_optimizer(state.optimizer, groups["optimizer"])
+    for name in NUMBERS:
+        setattr(state, name, header["state"][name])
+    state.totals = torch.tensor(header["state"]["totals"], dtype=state.totals.dtype, device=state.totals.device)
+
+
+def checkpoint_about(path: Path) -> dict[str, Any]:
+    """Which training a checkpoint belongs to."""
+    return dict(read_header(path).get("about", {}))
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Moments beside their parameters, in the parameters' memory format: fused kernels go through memory in order."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        parameter = parameters[int(index)]
+        like = value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+        optimizer.state[parameter][key] = like
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> str:
+    """Which settings differ, as "epochs 40 and 20, objective.beta 1.0 and 4.0"; empty when none does."""
+    found = []
+    for key in sorted({*one, *other}):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found.append(differences(a, b, f"{prefix}{key}."))
+        elif json.loads(json.dumps(a)) != json.loads(json.dumps(b)):
+            found.append(f"{prefix}{key} {a} and {b}")
+    return ", ".join(filter(None, found))
+
+
+def fingerprint(values: Any) -> str:
+    """Short hash of an array, for `about`."""
+    return hashlib.sha256(values.tobytes()).hexdigest()[:16]
+
+
+class Due:
+    """Whether it is time for a checkpoint: at most `minutes` of work are at risk, and writing stays a small share."""
+
+    def __init__(self, minutes: float) -> None:
+        self.pause = 60 * minutes
+        self.last = time.monotonic()
+
+    def __bool__(self) -> bool:
+        return time.monotonic() - self.last > self.pause
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Round a write: the next is due after the pause, or later if this one was slow."""
+        began = time.monotonic()
+        yield
+        self.last = time.monotonic()
+        self.pause = max(self.pause, (self.last - began) / WRITING_SHARE)
+
+
+class Stop:
+    """SIGINT and SIGTERM wait until the step is done; then `deliver` hands them to whoever handled them before."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number:  # asked twice: at once
+            self.deliver()
+        self.number = number
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def deliver(self) -> None:
+        """Act on the signal as would have been done without us; never returns."""
+        number = self.number or int(signal.SIGTERM)
+        self.__exit__()
+        signal.raise_signal(number)
+        raise SystemExit(128 + number)

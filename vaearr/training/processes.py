@@ -1,0 +1,81 @@
+"""Several processes or machines: started by torchrun, joined by torch.distributed. One process is the plain case.
+
+torchrun and DistributedDataParallel rather than another engine: they come with torch, and the loop stays one loop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from vaearr.device import pick_device
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this is; sums over all of them are made in place and the same everywhere."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def highest(self, values: torch.Tensor) -> torch.Tensor:
+        """Maximum over processes."""
+        if self.size > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return values
+
+    def from_first(self, value: T) -> T:
+        """The first process's object, for all."""
+        if self.size == 1:
+            return value
+        box: list[Any] = [value]
+        dist.broadcast_object_list(box, src=0)
+        first: T = box[0]
+        return first
+
+    def share(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """The module with gradients averaged over processes."""
+        if self.size == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[tuple[Processes, torch.device]]:
+    """This process among those that torchrun started (alone without torchrun), and the device that is its own.
+
+    `torchrun --nproc-per-node 4 -m vaearr -- train …` gives each process the GPU of its local rank, or the CPU.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = pick_device(device)
+    if size == 1:
+        yield Processes(), chosen
+        return
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size()), chosen
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,52 @@
+"""Decoded samples as training goes on: the same patterns and the same prior draws every time, kept as arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.artifacts import TrainedModel, read_tensors, write_tensors
+from vaearr.batching import PatternBatches
+
+N_SAMPLES = 8
+FOLDER = "sheets"
+
+
+@torch.inference_mode()
+def write_sheet(model: TrainedModel, batches: PatternBatches, folder: Path, epoch: int, *, seed: int) -> None:
+    """Write what the model makes of the first patterns of `batches` and of draws from the prior, after an epoch."""
+    model.eval()
+    stored = next(batches.epoch(0)).patterns[:N_SAMPLES]
+    draws = torch.randn(N_SAMPLES, model.model_config.latent_dim, generator=torch.Generator().manual_seed(seed))
+    sheet = {
+        "input": model.preprocess(stored),
+        "reconstruction": model.decode_batch(model.encode_batch(stored)[0]),
+        "prior": model.decode_batch(draws),
+    }
+    (folder / FOLDER).mkdir(exist_ok=True)
+    write_tensors(folder / FOLDER / f"epoch-{epoch:05d}.safetensors", sheet, {"epoch": epoch})
+
+
+def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> xr.Dataset | None:
+    """All sheets of a training: `input (sample, …)`, `reconstruction` and `prior (epoch, sample, …)`; None without."""
+    read = [read_tensors(file) for file in sorted((folder / FOLDER).glob("epoch-*.safetensors"))]
+    if not read:
+        return None
+    shape = read[0][0]["input"].shape[-len(signal_dims) :]
+    dims = (n.EPOCH, n.SAMPLE, *signal_dims)
+
+    def all_epochs(name: str) -> np.ndarray:
+        return np.stack([tensors[name].numpy().reshape(-1, *shape) for tensors, _ in read])
+
+    return xr.Dataset(
+        {
+            "input": (dims[1:], all_epochs("input")[0], {"long_name": "pattern as the network sees it"}),
+            "reconstruction": (dims, all_epochs("reconstruction"), {"long_name": "decoded posterior mean"}),
+            "prior": (dims, all_epochs("prior"), {"long_name": "decoded draw from the prior"}),
+        },
+        coords={n.EPOCH: [header["epoch"] for _, header in read]},
+    )

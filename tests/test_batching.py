@@ -14,8 +14,9 @@ from hypothesis.extra.numpy import arrays
 
 from vaearr import grid
 from vaearr import names as n
-from vaearr.batching import PatternBatches, batches, most_similar, neighbour_positions, tiers
+from vaearr.batching import PatternBatches, Walk, batches, tiers
 from vaearr.batching import plan as plans
+from vaearr.batching.partners import alike_neighbours, neighbour_positions, random_walk
 from vaearr.batching.reader import sample_weights
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
@@ -292,35 +293,58 @@ def test_neighbours_are_one_step_away(mask: np.ndarray) -> None:
         assert found == want
 
 
-def test_most_similar_against_correlation() -> None:
+def test_alike_neighbours_against_correlation() -> None:
     rng = np.random.default_rng(0)
-    features, points = rng.normal(size=(30, 12)), np.argwhere(np.ones((5, 6), bool))
+    features, points = rng.normal(size=(30, 3)), np.argwhere(np.ones((5, 6), bool))
     near = neighbour_positions(points)
-    got = most_similar(torch.from_numpy(features), torch.from_numpy(near), chunk=7).numpy()
+    paths = alike_neighbours(torch.from_numpy(features), torch.from_numpy(near), chunk=7)
     r = np.corrcoef(features)
     for i, row in enumerate(near):
         candidates = row[row >= 0]
-        assert got[i] == candidates[r[i, candidates].argmax()]
-    alone = most_similar(torch.ones(1, 3), torch.full((1, 8), -1))
-    assert alone.tolist() == [0]
+        likeness = r[i, candidates]
+        best = likeness.max()
+        want = candidates[(likeness >= 0.8 * best) & (likeness > 0)] if best > 0 else candidates[likeness.argmax()]
+        assert set(paths.neighbours[i, : paths.count[i]].tolist()) == set(np.atleast_1d(want).tolist())
 
 
+def test_a_walk_stays_where_patterns_are_alike() -> None:
+    """Two halves with opposite patterns, a lone point and one without contrast."""
+    points = np.array([*np.argwhere(np.ones((6, 6), bool)), [20, 20]])
+    left = points[:, 1] < 3
+    pattern = np.sin(np.arange(16.0))
+    features = np.where(left, 1.0, -1.0)[:, None] * pattern + 0.05 * np.random.default_rng(0).normal(size=(37, 16))
+    features[7] = 1.0
+    paths = alike_neighbours(torch.from_numpy(features), torch.from_numpy(neighbour_positions(points)))
+    rng = np.random.default_rng(0)
+    ends = np.stack([random_walk(paths, 5, rng).numpy() for _ in range(200)])
+    normal = [i for i in range(36) if i != 7]
+    assert (left[ends[:, normal]] == left[normal]).all()
+    assert (ends[:, 36] == 36).all()
+    reached = {int(end) for end in ends[:, 0]}
+    assert len(reached) > 8, "a walk of five steps sees most of its half"
+
+
+@pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
-def test_pairs_stay_inside_the_split_and_near(numbered_store: Path, memory: float) -> None:
+def test_partners_stay_inside_the_split_and_near(numbered_store: Path, memory: float, steps: int) -> None:
     ds = open_store(numbered_store, chunks=None)
     split = grid.split(grid.roi(ds), SplitConfig(fraction=0.2), seed=0)
     train = (split.values == n.TRAIN).ravel()
-    n_pairs = n_self = 0
     loader = batches(ds, batch_size=64, split=split, memory=memory)
-    for x, other, _ in loader.epoch(0, view=lambda x: x.float()):
-        for a, b in zip(_numbers(x), _numbers(other), strict=True):
-            assert max(abs(b // 37 - a // 37), abs(b % 37 - a % 37)) <= 1
-            assert train[a]
-            assert train[b]
-            n_pairs += 1
-            n_self += a == b
-    assert n_pairs == train.sum()
-    assert n_self == 0
+    epochs = []
+    for number in (0, 1, 0):
+        pairs = {}
+        for x, other, _ in loader.epoch(number, walk=Walk(torch.Tensor.float, steps)):
+            for a, b in zip(_numbers(x), _numbers(other), strict=True):
+                assert max(abs(b // 37 - a // 37), abs(b % 37 - a % 37)) <= steps
+                assert train[a]
+                assert train[b]
+                pairs[a] = b
+        assert len(pairs) == train.sum()
+        epochs.append(pairs)
+    assert epochs[0] == epochs[2] != epochs[1]
+    if steps == 1:
+        assert all(a != b for a, b in epochs[0].items())
 
 
 def test_validation_order_is_fixed(numbered_store: Path) -> None:

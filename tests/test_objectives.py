@@ -14,6 +14,7 @@ from vaearr.config import ObjectiveConfig
 from vaearr.errors import TrainingError
 from vaearr.objectives import (
     LIKELIHOODS,
+    amplitude_nll,
     bernoulli_nll,
     beta_at,
     beta_schedule,
@@ -27,6 +28,7 @@ from vaearr.objectives import (
     laplace_nll,
     optimal_sigma_nll,
     posterior_kl,
+    shape_nll,
 )
 
 
@@ -238,3 +240,30 @@ def test_nothing_waits_for_the_device():
         kl = kl_divergence(torch.empty(4, 3), torch.empty(4, 3))
         assert kl_penalty(kl, 0.1).shape == capacity_penalty(kl, torch.empty(())).shape == ()
         assert classification_nll(torch.empty(4, 3), torch.empty(4, dtype=torch.int64)).shape == ()
+
+
+def test_shape_nll_does_not_depend_on_the_reconstructions_size():
+    partner, recon = torch.randn(4, 1, 5, 6), torch.randn(4, 1, 5, 6)
+    recon = recon + 0.5 * partner  # a positive projection
+    one, other = shape_nll(partner, recon, gaussian_nll), shape_nll(partner, 7 * recon, gaussian_nll)
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+    best = min(float(gaussian_nll(partner, c * recon).sum()) for c in torch.linspace(0, 2, 401))
+    assert float(one.sum()) <= best + 0.1  # each sample has its own best size
+
+
+def test_amplitude_nll_moves_the_size_alone():
+    own, recon = torch.randn(4, 1, 5, 6), torch.randn(4, 1, 5, 6, requires_grad=True)
+    value = amplitude_nll(own, recon, gaussian_nll)
+    torch.testing.assert_close(value, gaussian_nll(own, recon), rtol=1e-5, atol=1e-5)
+    (gradient,) = torch.autograd.grad(value.sum(), recon)
+    along = (gradient * recon).flatten(1).sum(1) / recon.square().flatten(1).sum(1)
+    torch.testing.assert_close(gradient, along.view(-1, 1, 1, 1) * recon, rtol=1e-4, atol=1e-5)
+
+
+def test_shape_and_amplitude_of_a_constant_reconstruction_are_finite():
+    target = torch.randn(3, 1, 4, 4)
+    recon = torch.zeros(3, 1, 4, 4, requires_grad=True)
+    value = (shape_nll(target, recon, gaussian_nll) + amplitude_nll(target, recon, gaussian_nll)).sum()
+    (gradient,) = torch.autograd.grad(value, recon)
+    assert torch.isfinite(value)
+    assert torch.isfinite(gradient).all()

@@ -104,8 +104,8 @@ class SplitConfig(Config):
     """Which scan points validate: whole spatial blocks by default, so that neighbours do not leak."""
 
     method: Literal["blocks", "random"] = "blocks"
-    fraction: float = Field(0.1, ge=0, lt=1, description="share of the scan points kept for validation")
-    block: int = Field(8, ge=1, description="side of a block in scan points")
+    fraction: float = Field(0.05, ge=0, lt=1, description="share of the scan points kept for validation")
+    block: int = Field(4, ge=1, description="side of a block in scan points; below the size of a grain")
 
 
 class PreprocessConfig(Config):
@@ -153,8 +153,10 @@ class ObjectiveConfig(Config):
         description="standard deviation of noise added to the network's input in training, preprocessed units",
     )
     target: Literal["self", "neighbour"] = Field(
-        "neighbour", description="pattern to predict: the input's own, or its most similar grid neighbour's"
+        "neighbour",
+        description="pattern to predict: the input's own, or one that a walk through similar grid neighbours ends at",
     )
+    walk: int = Field(4, ge=1, description="steps of that walk; more even out changes inside a grain")
     label: str | None = Field(
         None, description="map of class numbers, such as phase, that a linear head learns to tell from the latents"
     )

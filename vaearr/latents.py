@@ -196,7 +196,8 @@ def _write(staging: Staging, block: Block, run: str) -> Region:
 def _encode_batch(model: TrainedModel, stored: torch.Tensor) -> tuple[torch.Tensor, ...]:
     seen = model.preprocess(stored.to(model.device, non_blocking=True))
     mean, logvar = model.network.encode(seen)
-    error = (seen - model.network.decode(mean).float()).square().flatten(1).mean(1)
+    off = (seen - model.network.decode(mean)).flatten(1)
+    error = torch.linalg.vector_norm(off, dim=1).square() / off.shape[1]
     return mean.float(), (0.5 * logvar.float()).exp(), error
 
 

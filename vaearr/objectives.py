@@ -17,6 +17,7 @@ from vaearr.errors import TrainingError, did_you_mean
 
 LOG_2 = math.log(2)
 LOG_2PI = math.log(2 * math.pi)
+MIN_AMPLITUDE = 0.1  # of a fitted shape, in preprocessed units
 ROUNDING = 1e-4  # by which a pattern may leave [0, 1] when it was scaled or rotated
 MISSING = -1  # label of a sample without one
 
@@ -109,6 +110,37 @@ LIKELIHOODS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "laplace": laplace_nll,
     "bernoulli": bernoulli_nll,
 }
+
+
+def shape_nll(
+    target: torch.Tensor, recon: torch.Tensor, nll: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """`nll` of a partner's pattern at the amplitude that fits it best: `2 x (B, C, …) -> (B,)`.
+
+    recon = size * shape with a shape of root mean square 1; what is judged is the shape, scaled to its projection on
+    the target (at least 0.1). Partners share the crystal, not the contrast: the size is left to `amplitude_nll`.
+    """
+    shape = recon / _size(recon)
+    fitted = _mean(target * shape).clamp_min(MIN_AMPLITUDE).detach()
+    return nll(target, fitted * shape)
+
+
+def amplitude_nll(
+    own: torch.Tensor, recon: torch.Tensor, nll: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """`nll` of the own pattern, with a gradient to the size of the reconstruction alone: `2 x (B, C, …) -> (B,)`."""
+    size = _size(recon)
+    return nll(own, size * (recon / size).detach())
+
+
+def _size(recon: torch.Tensor) -> torch.Tensor:
+    """Root mean square of each pattern."""
+    return _mean(recon.square()).add(1e-8).sqrt()
+
+
+def _mean(x: torch.Tensor) -> torch.Tensor:
+    """Mean over all but the batch, kept for broadcasting."""
+    return x.mean(tuple(range(1, x.ndim)), keepdim=True)
 
 
 def takes_logits(likelihood: str) -> bool:

@@ -1,11 +1,17 @@
-"""Speed as ratios inside one run, both sides printed: `make bench`; VAEARR_BENCH_POINTS=131670 for a full scan.
+"""The data path as ratios inside one run, both sides printed: `make bench`; VAEARR_BENCH_POINTS=131670 for a full scan.
 
-Nothing here can fail on speed: machines differ and are shared. Read the table.
+Both sides of a ratio take turns and the best round of each counts, so that a busy machine does little harm. Nothing
+here can fail on speed: machines differ and are shared. Read the table.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,32 +24,36 @@ import xarray as xr
 import zarr
 
 import vaearr as va
-from vaearr.artifacts import TrainedModel
 from vaearr.batching import batches
 from vaearr.config import EncodeConfig, TrainConfig
-from vaearr.device import autocast, pick_device, pick_precision
-from vaearr.latents import encode_region
+from vaearr.device import pick_device
 from vaearr.runs import train
-from vaearr.store import layout, open_store, store_blocks
+from vaearr.store import create_store, layout, open_store, store_blocks
+from vaearr.store.commit import refresh_listing, sync_tree
 from vaearr.testing import random_patterns_dataset, write_scan_files
-from vaearr.training import loss_terms
+
+from ..test_batching import meeting_ratio
 
 pytestmark = pytest.mark.benchmarks
 
-SIDE = int(int(os.environ.get("VAEARR_BENCH_POINTS", "4096")) ** 0.5)
-ROUNDS = 3
+SIDE = int(int(os.environ.get("VAEARR_BENCH_POINTS", "36864")) ** 0.5)
+HEIGHT, WIDTH = map(int, os.environ.get("VAEARR_BENCH_SIGNAL", "60x60").split("x"))
+ROUNDS = int(os.environ.get("VAEARR_BENCH_ROUNDS", "5"))
+POINTS, NBYTES = SIDE * SIDE, SIDE * SIDE * HEIGHT * WIDTH
+QUARTER = NBYTES / 4 / 2**30
 RESULTS: list[str] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
 def table() -> Iterator[None]:
     yield
-    print("\n" + "\n".join(RESULTS))
+    size = f"{POINTS} patterns of {HEIGHT}x{WIDTH} uint8 ({NBYTES / 1e6:.0f} MB), device {pick_device('auto')}"
+    print(f"\n{size}\n" + "\n".join(RESULTS))
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    ds = random_patterns_dataset({"y": SIDE, "x": SIDE}, {"dy": 60, "dx": 60})
+    ds = random_patterns_dataset({"y": SIDE, "x": SIDE}, {"dy": HEIGHT, "dx": WIDTH})
     return write_scan_files(ds, tmp_path_factory.mktemp("bench"))
 
 
@@ -54,34 +64,40 @@ def store(files: dict[str, Path]) -> Path:
     return path
 
 
-def compare(what: str, ours: Callable[[], int], other: Callable[[], int], against: str, target: float) -> None:
-    """Run both sides in turn; print patterns per second of the best round of each and their ratio."""
-    rates: dict[str, float] = {"ours": 0.0, "other": 0.0}
+def compare(what: str, ours: Callable[[], int], others: dict[str, tuple[Callable[[], int], str]]) -> None:
+    """Run all sides in turn; print patterns per second of the best round of each, and ours against each other one.
+
+    others: description -> (work, target of the ratio). Work returns the number of patterns.
+    """
+    sides = {what: ours} | {name: work for name, (work, _) in others.items()}
+    rates = dict.fromkeys(sides, 0.0)
     for _ in range(ROUNDS):
-        for name, work in (("ours", ours), ("other", other)):
+        for name, work in sides.items():
+            gc.collect()
             began = time.perf_counter()
             count = work()
             rates[name] = max(rates[name], count / (time.perf_counter() - began))
-    RESULTS.append(
-        f"{what:28} {rates['ours']:10.0f} patterns/s   {against:34} {rates['other']:10.0f} patterns/s   "
-        f"ratio {rates['ours'] / rates['other']:6.2f}   (target {target:g})"
-    )
+    for name, (_, target) in others.items():
+        RESULTS.append(
+            f"{what:32} {rates[what]:9.0f}/s   {name:46} {rates[name]:9.0f}/s   ratio {rates[what] / rates[name]:6.2f}"
+            f"   {target}"
+        )
     assert min(rates.values()) > 0
 
 
 def test_ingest_against_plain_copy(files: dict[str, Path], tmp_path: Path) -> None:
-    n_points = SIDE * SIDE
-
     def ours() -> int:
-        va.ingest(files["patterns"], tmp_path / f"{time.perf_counter_ns()}.zarr")
-        return n_points
+        shutil.rmtree(tmp_path / "ours.zarr", ignore_errors=True)
+        va.ingest(files["patterns"], tmp_path / "ours.zarr")
+        return POINTS
 
-    def copy() -> int:
-        chunks, shards = layout.pattern_layout((SIDE, SIDE), (60, 60), 1)
-        group = zarr.create_group(tmp_path / f"{time.perf_counter_ns()}.zarr", zarr_format=3)
-        array = group.create_array(
+    def copy(*, durable: bool) -> int:
+        path = tmp_path / "copy.zarr"
+        shutil.rmtree(path, ignore_errors=True)
+        chunks, shards = layout.pattern_layout((SIDE, SIDE), (HEIGHT, WIDTH), 1)
+        array = zarr.create_group(path, zarr_format=3).create_array(
             "p",
-            shape=(SIDE, SIDE, 60, 60),
+            shape=(SIDE, SIDE, HEIGHT, WIDTH),
             dtype="u1",
             chunks=chunks,
             shards=shards,
@@ -90,106 +106,132 @@ def test_ingest_against_plain_copy(files: dict[str, Path], tmp_path: Path) -> No
         with h5py.File(files["patterns"]) as source:
             for y in range(0, SIDE, shards[0]):
                 rows = source["images"][y * SIDE : (y + shards[0]) * SIDE, 0]
-                array[y : y + shards[0]] = rows.reshape(-1, SIDE, 60, 60)
-        return n_points
+                array[y : y + shards[0]] = rows.reshape(-1, SIDE, HEIGHT, WIDTH)
+        if durable:
+            sync_tree(path)
+        return POINTS
 
-    compare("ingest", ours, copy, "h5py read + zarr write, same codecs", 0.7)
+    others = {
+        "h5py read + zarr write, fsync": (lambda: copy(durable=True), "(target 0.7)"),
+        "h5py read + zarr write, no fsync": (lambda: copy(durable=False), "(ours syncs, checks and hashes)"),
+    }
+    compare("ingest", ours, others)
 
 
-@pytest.mark.parametrize("memory", [2.0, SIDE * SIDE * 3600 / 4 / 2**30], ids=["resident", "streamed"])
-def test_batches_against_block_reads(store: Path, memory: float) -> None:
-    ds = open_store(store, chunks=None)
+def test_batches_against_block_reads_and_single_reads(store: Path, files: dict[str, Path]) -> None:
+    ds, default = open_store(store, chunks=None), xr.open_zarr(store, chunks=None)
     regions = store_blocks(store)
+    streamed, resident = batches(ds, memory=QUARTER), batches(ds, memory=2 * NBYTES / 2**30)
+    RESULTS.append(f"streamed: {streamed.describe()}; resident: {resident.describe()}")
 
-    def ours() -> int:
-        return sum(len(batch) for batch in batches(ds, batch_size=256, memory=memory))
+    def epoch(of: Callable[[], object]) -> Callable[[], int]:
+        return lambda: sum(len(batch) for batch in of())  # type: ignore[attr-defined]
 
-    def plain() -> int:
+    def blocks(of: xr.Dataset) -> int:
         for region in regions:
-            _ = ds.patterns.isel(region).values
-        return SIDE * SIDE
+            _ = of.patterns.isel(region).values
+        return POINTS
 
+    fast = lambda: blocks(ds)  # noqa: E731
+    plain = lambda: blocks(default)  # noqa: E731
+    single = lambda: _single_reads(files["patterns"])  # noqa: E731
+    one = "one HDF5 read and min-max per sample"
+    others = {
+        "plain reads of whole shards, same codecs": (fast, "(target 0.7)"),
+        "plain reads of whole shards, zarr's default": (plain, ""),
+        one: (single, "(target 20)"),
+    }
+    compare("batches, streamed, any epoch", epoch(lambda: streamed), others)
+    first = epoch(lambda: batches(ds, memory=2 * NBYTES / 2**30))
+    others = {"plain reads of whole shards, same codecs": (fast, "(pays for fresh memory, once)")}
+    compare("batches, in RAM, first epoch", first, others)
+    others = {"plain reads of whole shards, same codecs": (fast, ""), one: (single, "(target 20)")}
+    compare("batches, in RAM, later epochs", epoch(lambda: resident), others)
+    dask = batches(open_store(store), memory=QUARTER)
     compare(
-        f"batches, {'streamed' if memory < 1 else 'first epoch in RAM'}",
-        ours,
-        plain,
-        "plain reads of whole shards",
-        0.7,
+        "batches, streamed, from dask", epoch(lambda: dask), {"plain reads of whole shards, same codecs": (fast, "")}
     )
 
 
-def test_batches_against_one_read_per_sample(store: Path, files: dict[str, Path]) -> None:
+def _single_reads(file: Path) -> int:
+    n_single = min(POINTS, 2000)
+    order = np.random.default_rng(0).permutation(POINTS)[:n_single]
+    with h5py.File(file) as source:
+        images = source["images"]
+        for i in order:
+            pattern = images[i].astype("f4")
+            torch.from_numpy((pattern - pattern.min()) / (pattern.max() - pattern.min()))
+    return n_single
+
+
+@pytest.mark.skipif(importlib.util.find_spec("xbatcher") is None, reason="NOT COMPARED: xbatcher is not installed")
+def test_batches_against_xbatcher(store: Path) -> None:
+    import xbatcher
+
     ds = open_store(store, chunks=None)
-    n_single = min(SIDE * SIDE, 2000)
+    streamed = batches(ds, memory=QUARTER)
 
-    def ours() -> int:
-        return sum(len(batch) for batch in batches(ds, batch_size=256))
+    def theirs() -> int:
+        blocks = xbatcher.BatchGenerator(ds[["patterns"]], {"y": 16, "x": 16, "dy": HEIGHT, "dx": WIDTH})
+        return sum(torch.from_numpy(block.patterns.values).shape[:2].numel() for block in blocks)
 
-    def single() -> int:
-        order = np.random.default_rng(0).permutation(SIDE * SIDE)[:n_single]
-        with h5py.File(files["patterns"]) as source:
-            images = source["images"]
-            for i in order:
-                pattern = images[i].astype("f4")
-                torch.from_numpy((pattern - pattern.min()) / (pattern.max() - pattern.min()))
-        return n_single
-
-    compare("batches", ours, single, "one HDF5 read and min-max per sample", 20)
+    ours = lambda: sum(len(batch) for batch in streamed)  # noqa: E731
+    compare("batches, streamed, any epoch", ours, {"xbatcher, unshuffled 16x16 blocks": (theirs, "")})
 
 
-def test_training_against_the_bare_step(store: Path) -> None:
-    ds = open_store(store, chunks=None)
-    config = TrainConfig(epochs=1)
+def test_encoding_against_the_bare_forward_pass(tmp_path: Path) -> None:
     device = pick_device("auto")
-    held = torch.from_numpy(ds.patterns.values.reshape(-1, 1, 60, 60)).to(device)
-    runs = iter(range(1000))
-
-    def ours() -> float:
-        result = train(store, run=f"r{next(runs)}", config=config.replace(split={"fraction": 0.0}))
-        return float(result.manifest["n_train"] / result.history.seconds[0])
-
-    rates = [ours() for _ in range(ROUNDS)]
-    model = TrainedModel(
-        model=config.model,
-        preprocess=config.preprocess,
-        input_shape=(1, 60, 60),
-        signal_dims=("dy", "dx"),
-        dtype="uint8",
-    ).to(device)
-    model.train()
-    optimizer = torch.optim.AdamW(model.network.parameters(), lr=1e-4)
-    bare = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        for x in held.split(config.batch_size):
-            with autocast(device, pick_precision("auto", device)):
-                nll, _, penalty = loss_terms(model, x, x.clone(), config.objective)
-            optimizer.zero_grad(set_to_none=True)
-            (nll + penalty).backward()
-            optimizer.step()
-        bare.append(len(held) / (time.perf_counter() - began))
-    RESULTS.append(
-        f"{'training':28} {max(rates):10.0f} patterns/s   {'bare step on a tensor in memory':34} {max(bare):10.0f} "
-        f"patterns/s   ratio {max(rates) / max(bare):6.2f}   (target 0.95)"
-    )
-
-
-def test_encoding_against_the_bare_forward_pass(store: Path) -> None:
-    run = "encoded"
-    train(store, run=run, config=TrainConfig(epochs=1))
-    ds = open_store(store, chunks=None)
-    model = va.load_model(store, run)
-    held = torch.from_numpy(ds.patterns.values.reshape(-1, 1, 60, 60))
-    roi = xr.DataArray(np.ones((SIDE, SIDE), bool), dims=("y", "x"))
+    side = SIDE if device.type == "cuda" else min(SIDE, 128)
+    ds = random_patterns_dataset({"y": side, "x": side}, {"dy": HEIGHT, "dx": WIDTH})
+    store = create_store(ds, tmp_path / "scan.zarr")
+    config = EncodeConfig()
+    train(store, config=TrainConfig(epochs=1))
+    model = va.load_model(store, device="auto")
+    held = torch.from_numpy(ds.patterns.values.reshape(-1, 1, HEIGHT, WIDTH))
 
     def ours() -> int:
-        for region in store_blocks(store):
-            encode_region(model, ds, roi, region, EncodeConfig(run=run))
-        return SIDE * SIDE
+        for name in ("latents", "latents_std", "reconstruction_error", "latent"):
+            shutil.rmtree(store / name, ignore_errors=True)
+        refresh_listing(store)
+        va.encode(store, config=config)
+        return side * side
 
     def bare() -> int:
-        for x in held.split(1024):
+        for x in held.split(config.batch_size):
             model.decode_batch(model.encode_batch(x)[0])
-        return SIDE * SIDE
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return side * side
 
-    compare("encoding, reading included", ours, bare, "bare encode + decode in memory", 0.9)
+    compare("va.encode, reading and writing", ours, {"bare encode + decode in memory": (bare, "(target 0.9)")})
+
+
+MEMORY = """
+import sys
+from vaearr.batching import batches
+from vaearr.store import open_store
+def now(key):
+    return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith(key))
+loader = batches(open_store(sys.argv[1], chunks=None), memory=float(sys.argv[2]))
+print("before", now("VmRSS:"), end="")
+for epoch in range(3):
+    n = sum(len(batch) for batch in loader)
+    print(f"; epoch {epoch + 1}:", now("VmRSS:"), "peak", now("VmHWM:"), end="")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="NOT MEASURED: this system has no /proc")
+def test_memory_over_three_streamed_epochs(store: Path) -> None:
+    told = subprocess.run([sys.executable, "-c", MEMORY, str(store), str(QUARTER)], capture_output=True, check=True)
+    allowed = QUARTER * 1024
+    RESULTS.append(f"RSS in MiB, allowance {allowed:.0f} MiB, store {4 * allowed:.0f} MiB: {told.stdout.decode()}")
+
+
+def test_quality_of_the_shuffle(store: Path) -> None:
+    labels = np.arange(POINTS).reshape(SIDE, SIDE)
+    ds = open_store(store, chunks=None)
+    for name, memory in (("streamed, a quarter of the store", QUARTER), ("in RAM", 8 * QUARTER)):
+        loader = batches(ds, memory=memory, labels=labels)
+        ratios = [meeting_ratio(loader, 0, step) for step in (1, 2, 4, 16)]
+        told = ", ".join(f"{step}: {r:.2f}" for step, r in zip((1, 2, 4, 16), ratios, strict=True))
+        RESULTS.append(f"two scan points in one batch / chance, {name}, by steps apart: {told}   (target 1: <= 1.5)")

@@ -9,7 +9,7 @@ import torch
 from vaearr.artifacts import TrainedModel
 from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.errors import UsageError
-from vaearr.models import MODELS, build_model, for_likelihood
+from vaearr.models import MODELS, build_model, for_training
 from vaearr.objectives import LIKELIHOODS, posterior_kl, takes_logits
 from vaearr.quality import health_warnings, latent_health
 
@@ -20,7 +20,7 @@ ATTENTIONS = ("none", "cbam")
 
 def small(name="conv", likelihood="gaussian", **options):
     config = ModelConfig(name=name, latent_dim=4, options={**SMALL, **options})
-    return build_model(for_likelihood(config, likelihood), SHAPE)
+    return build_model(for_training(config, likelihood=likelihood, normalise="zscore"), SHAPE)
 
 
 @pytest.mark.parametrize(("name", "attention", "likelihood"), list(product(MODELS, ATTENTIONS, LIKELIHOODS)))
@@ -106,11 +106,51 @@ def test_bernoulli_decodes_probabilities_and_trains_on_their_logits():
 def test_only_bernoulli_asks_for_a_head():
     config = ModelConfig(options=SMALL)
     for likelihood in LIKELIHOODS:
-        changed = for_likelihood(config, likelihood)
+        changed = for_training(config, likelihood=likelihood, normalise="zscore")
         assert changed.options.get("head") == ("sigmoid" if takes_logits(likelihood) else None)
-    assert for_likelihood(changed, likelihood) == changed
+    assert for_training(changed, likelihood=likelihood, normalise="zscore") == changed
     with pytest.raises(UsageError, match=r"sigmoid.*not 'tanh'"):
-        for_likelihood(config.replace(options={"head": "tanh"}), "bernoulli")
+        for_training(config.replace(options={"head": "tanh"}), likelihood="bernoulli", normalise="minmax")
+
+
+@pytest.mark.parametrize(
+    ("latent_dim", "options", "normalise", "likelihood", "expected"),
+    [
+        (4, {}, "zscore", "optimal_sigma", True),
+        (4, {}, "robust", "laplace", True),
+        (4, {}, "minmax", "gaussian", False),
+        (4, {}, "none", "gaussian", False),
+        (1, {}, "zscore", "gaussian", False),
+        (4, {}, "zscore", "bernoulli", False),
+        (4, {"head": "tanh"}, "zscore", "gaussian", False),
+        (4, {"contrast": False}, "zscore", "gaussian", False),
+    ],
+)
+def test_contrast_is_on_where_patterns_have_standard_deviation_1(latent_dim, options, normalise, likelihood, expected):
+    config = ModelConfig(latent_dim=latent_dim, options=options)
+    assert for_training(config, likelihood=likelihood, normalise=normalise).options["contrast"] is expected
+
+
+@pytest.mark.parametrize(("latent_dim", "head"), [(1, "identity"), (4, "tanh")])
+def test_contrast_is_refused_where_it_cannot_be(latent_dim, head):
+    with pytest.raises(UsageError, match="contrast needs at least 2 latent dimensions and head='identity'"):
+        build_model(ModelConfig(latent_dim=latent_dim, options={"contrast": True, "head": head}), SHAPE)
+
+
+@torch.no_grad()
+def test_the_contrast_latent_sets_the_size_and_nothing_else():
+    network = small(contrast=True).eval()
+    z = torch.randn(6, 4)
+    louder = z.clone()
+    louder[:, 0] += 2
+    one, other = network.decode(z), network.decode(louder)
+    size, larger = (x.square().flatten(1).mean(1).sqrt() for x in (one, other))
+    assert (larger > size).all()
+    torch.testing.assert_close(one / size.view(-1, 1, 1, 1), other / larger.view(-1, 1, 1, 1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(size, torch.nn.functional.softplus(0.6 + 0.3 * z[:, 0], beta=3.0), rtol=0.1, atol=0.02)
+    quieter = z.clone()
+    quieter[:, 1:] = torch.randn(6, 3)  # another shape, the same size
+    torch.testing.assert_close(network.decode(quieter).square().flatten(1).mean(1).sqrt(), size, rtol=0.1, atol=0.02)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -148,7 +148,8 @@ def test_bernoulli_refuses_patterns_beyond_0_and_1(trained_store: Path) -> None:
 
 def test_a_deterministic_autoencoder_has_no_kl_and_no_spread(trained_store: Path) -> None:
     model = {"name": "conv_ae", "latent_dim": 3, "options": SMALL_NETWORK}
-    run = va.train(trained_store, run="ae", config=TINY_TRAINING.replace(model=model, objective={"free_bits": 2.0}))
+    objective = {"free_bits": 2.0, "target": "self"}
+    run = va.train(trained_store, run="ae", config=TINY_TRAINING.replace(model=model, objective=objective))
     assert float(run.history.kl.max()) == 0
     np.testing.assert_allclose(run.history.loss, run.history.reconstruction_nll, rtol=1e-6)
     va.encode(trained_store, run="ae")

@@ -65,7 +65,7 @@ def test_every_weight_changes(parts: tuple[PatternBatches, PatternBatches], tmp_
 def _terms(model: TrainedModel, x: torch.Tensor, objective: ObjectiveConfig) -> dict[str, float]:
     step = Step(model, objective, AugmentConfig(), torch.float32).eval()
     with torch.inference_mode():
-        terms = step(x, None, None, torch.tensor(objective.beta))
+        terms = step(x, None, None, torch.tensor([objective.beta, 1.0]))
     return dict(zip(TERMS, terms.tolist(), strict=True))
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.batching.partners import View, most_similar, neighbour_positions, pooled
+from vaearr.batching.partners import Walk
 from vaearr.batching.reader import Batch, PatternBatches, Settings, read_samples
 from vaearr.errors import RoiError, UsageError
 from vaearr.grid import check_map
@@ -22,11 +22,8 @@ from vaearr.grid import check_map
 __all__ = [
     "Batch",
     "PatternBatches",
-    "View",
+    "Walk",
     "batches",
-    "most_similar",
-    "neighbour_positions",
-    "pooled",
     "read_samples",
 ]
 

@@ -7,6 +7,7 @@ kept, and a batch may begin in one buffer and end in the next.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -17,8 +18,7 @@ import numpy as np
 from vaearr.store.layout import Region, blocks
 
 MAX_GROUPS, FEW_GROUPS = 16, 3
-SLACK = 1.15
-NEAR, FURTHER, CHANCE = 1.0, 0.3, 0.2  # cost of a neighbour one or two steps away in the same group; below both: dice
+SLACK = 1.4
 
 
 @dataclass(frozen=True)
@@ -146,51 +146,74 @@ def deal(points: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.
     """A random order of samples in which grid neighbours rarely fall into one batch: `(n, n_nav) -> (n,)` positions.
 
     A buffer is a part of the scan, so neighbours would meet in a batch far more often than in a shuffle of everything.
-    Samples are dealt to groups of batches, every third point along each dim at a time: to a group that no neighbour
-    within two steps has, where there is one, else to the one with the fewest; the dice decide among equals.
+    Samples are dealt to groups of batches, every third point along each dim at a time: to a random group that no
+    neighbour within two steps has, where there is one with a seat left, else that none within one step has.
     sizes: of the batches that the order is cut into.
     """
     n_groups = min(len(sizes), MAX_GROUPS)
     if n_groups < 2:
         return rng.permutation(len(points))
     if n_groups <= FEW_GROUPS:  # a chequerboard or stripes; more is not to be had
-        return np.lexsort((rng.random(len(points)), points.sum(1) % n_groups))
+        return _shuffled_by(points.sum(1) % n_groups, rng)
     room = np.bincount(np.arange(len(sizes)) * n_groups // len(sizes), weights=sizes).astype(int)
     steps = grid_steps(points.shape[1], 2)
-    steps = steps[np.abs(steps).sum(1) <= 2]
-    cost = np.where(np.abs(steps).sum(1) == 1, NEAR, FURTHER).astype(np.float32)
-    near = positions_around(points, steps)
+    steps = steps[np.argsort(np.abs(steps).sum(1), kind="stable")][: 2 * points.shape[1] * (points.shape[1] + 1)]
+    n_nearest = 2 * points.shape[1]
+    near = positions_around(points, steps).T
     kind = np.ravel_multi_index(tuple((points % 3).T), (3,) * points.shape[1])
     members = [found for i in range(3 ** points.shape[1]) if len(found := np.flatnonzero(kind == i))]
-    group = np.full(len(points) + 1, n_groups)  # n_groups: not dealt yet; the last stands for a neighbour outside
+    group = np.full(len(points), -1, np.int8)
+    mark = np.zeros(len(points) + 1, np.uint32)  # the bit of each sample's group; the last for neighbours outside
     sweeps = 1 if n_groups == MAX_GROUPS else 2  # few groups leave little choice: mend what came first
     for i in [i for _ in range(sweeps) for i in rng.permutation(len(members))]:
         mine = members[i]
-        group[mine] = n_groups
-        places = np.arange(len(mine))[:, None] * (n_groups + 1) + group[near[mine]]
-        score = np.bincount(places.ravel(), np.tile(cost, len(mine)), len(mine) * (n_groups + 1))
-        score = score.reshape(len(mine), -1)[:, :-1] + CHANCE * rng.random((len(mine), n_groups), np.float32)
-        left = room - np.bincount(group[:-1], minlength=n_groups + 1)[:-1]
+        group[mine] = -1
+        left = room - np.bincount(group[group >= 0], minlength=n_groups)
         share = len(mine) / left.sum()
         seats = left if share == 1 else np.minimum(left, (SLACK * share * left).astype(int) + 1)
-        group[mine] = _seat(score, seats)
-    return np.lexsort((rng.random(len(points)), group[:-1]))
+        marks = mark[near[:, mine]]
+        taken = np.bitwise_or.reduce(marks), np.bitwise_or.reduce(marks[:n_nearest])
+        group[mine] = _seat(taken, seats, rng)
+        mark[mine] = np.uint32(1) << group[mine].astype(np.uint32)
+    return _shuffled_by(group, rng)
 
 
-def _seat(score: np.ndarray, seats: np.ndarray) -> np.ndarray:
-    """A group for each row, the cheapest that has a seat left: `(n, groups), (groups,) -> (n,)`."""
-    group = np.full(len(score), -1)
-    waiting = np.arange(len(score))
+def _seat(taken: tuple[np.ndarray, np.ndarray], seats: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A group with a seat for each sample: none of those taken near by, else none taken next door, else any.
+
+    taken: bits of the groups that neighbours have, for each sample: within two steps, within one. seats: per group.
+    """
+    n_groups, every = len(seats), np.uint32((1 << len(seats)) - 1)
+    group = np.full(len(taken[0]), -1, np.int8)
+    waiting = rng.permutation(len(group))
     while len(waiting):
-        wish = score[waiting].argmin(1)
-        order = np.lexsort((score[waiting, wish], wish))  # by group, the most content first
-        place = np.arange(len(order)) - np.searchsorted(wish[order], wish[order])
-        seated = order[place < seats[wish[order]]]
+        open_groups = np.bitwise_or.reduce(np.uint32(1) << np.flatnonzero(seats).astype(np.uint32))
+        free = open_groups & ~taken[0][waiting]
+        free = np.where(free == 0, open_groups & ~taken[1][waiting], free)
+        free = np.where(free == 0, open_groups, free)
+        turn = rng.integers(n_groups, size=len(waiting), dtype=np.uint32)  # the first free one from here on
+        turned = ((free >> turn) | (free << (n_groups - turn))) & every
+        wish = (_lowest_bits(n_groups)[turned] + turn.astype(np.int8)) % n_groups
+        order = np.argsort(wish, kind="stable")
+        ordered = wish[order]
+        seated = order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < seats[ordered]]
         group[waiting[seated]] = wish[seated]
-        seats = seats - np.bincount(wish[seated], minlength=len(seats))
-        score[:, seats == 0] = np.inf
+        seats = seats - np.bincount(wish[seated], minlength=n_groups)
         waiting = np.delete(waiting, seated)
     return group
+
+
+@functools.cache
+def _lowest_bits(n_bits: int) -> np.ndarray:
+    """Place of the lowest bit that is set, for each number of so many bits."""
+    numbers = np.arange(1 << n_bits)
+    return np.log2(np.maximum(numbers & -numbers, 1)).astype(np.int8)
+
+
+def _shuffled_by(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Positions ordered by group, shuffled within."""
+    order = rng.permutation(len(group))
+    return order[np.argsort(group[order].astype(np.int8), kind="stable")]
 
 
 def grid_steps(n_dims: int, reach: int) -> np.ndarray:

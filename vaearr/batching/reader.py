@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +16,11 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import plan as plans
 from vaearr.batching import tiers
-from vaearr.batching.partners import View, partners
+from vaearr.batching.partners import Paths, Walk, find_paths, random_walk
 from vaearr.errors import UsageError
 from vaearr.store import Region, decoder, read_ahead, read_block, read_into, without_dask
 
-ORDER, BUFFER = 0, 1  # what a random generator of an epoch is for
+ORDER, BUFFER, WALK = 0, 1, 2  # what a random generator of an epoch is for
 
 
 class Batch(NamedTuple):
@@ -37,9 +37,10 @@ class Batch(NamedTuple):
 
 @dataclass
 class Held:
-    """Samples held together: patterns `(n, C, …)`, their grid points `(n, n_nav)`, the order in which they go."""
+    """Samples held together: patterns `(n, C, …)`, labels `(n,)`, grid points `(n, n_nav)`, the order they go in."""
 
     patterns: torch.Tensor
+    labels: torch.Tensor | None
     points: np.ndarray
     order: torch.Tensor
     memory: torch.Tensor | None = None  # the buffer behind `patterns`, to be used again
@@ -92,7 +93,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             raise UsageError("the ranks' shares differ by one sample, so batch_size must be at least 2.")
         self.weights = None if balance is None else sample_weights(balance, inside)
         self._resident: Held | None = None
-        self._partner: tuple[View, torch.Tensor] | None = None
+        self._paths: tuple[Walk, Paths] | None = None
         self._spare: list[torch.Tensor] = []
         self._next, self._now = (0, 0), (0, 0)
 
@@ -150,18 +151,11 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         number, start = state["epoch"], state["batch"]
         self._next = self._now = (number, start) if start < len(self) else (number + 1, 0)
 
-    def pairs(self, view: View) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The next epoch as `(patterns, patterns of the partner)`."""
-        number, self._next = self._next[0], (self._next[0] + 1, 0)
-        for batch in self.epoch(number, view=view):
-            yield batch.patterns, batch.target
-
-    def epoch(self, number: int, *, start: int = 0, view: View | None = None) -> Iterator[Batch]:
+    def epoch(self, number: int, *, start: int = 0, walk: Walk | None = None) -> Iterator[Batch]:
         """An epoch from batch `start` on; a pure function of the seed, the number, the rank and the settings.
 
-        Buffers that lie wholly before `start` are not read. view: stored patterns `(B, C, …)` -> what likeness is
-        judged by, for example the preprocessed patterns; then `target` is the pattern of each sample's partner, see
-        `partners`, among the chosen samples that are in memory at the same time.
+        Buffers that lie wholly before `start` are not read. walk: how to find each sample's partner, among the chosen
+        samples that are in memory at the same time; `target` is then the partner's pattern. Another one every epoch.
         """
         if get_worker_info() is not None:
             raise UsageError("these batches read ahead by themselves; use them as they are or with num_workers=0.")
@@ -172,10 +166,10 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         first = plan.first_buffer(start)
         for i, held in enumerate(self._buffers(plan, number, first), first):
             low, high = plan.ends[i], plan.ends[i + 1]
-            partner = self._partners(held, view) if view else None
+            partner = self._partners(held, walk, number, i) if walk else None
             while batch < len(self) and plan.bounds[batch] < high:
                 begin, end = plan.bounds[batch], plan.bounds[batch + 1]
-                open_batch = open_batch or _OpenBatch(self, held, int(end - begin), paired=view is not None)
+                open_batch = open_batch or _OpenBatch(self, held, int(end - begin), paired=walk is not None)
                 open_batch.add(held, held.order[max(begin, low) - low : min(end, high) - low], partner)
                 if end > high:
                     break
@@ -216,20 +210,22 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             order = plans.deal(points, plan.sizes(i), rng)
         return torch.from_numpy(order)
 
-    def _partners(self, held: Held, view: View) -> torch.Tensor:
-        """Each sample's partner; where all samples stay, it stays too, as long as the view is the same."""
+    def _partners(self, held: Held, walk: Walk, number: int, i: int) -> torch.Tensor:
+        """Each sample's partner in this epoch; where all samples stay, the paths between them stay too."""
         if not self.is_resident:
-            return partners(held.patterns, held.points, view, self.device)
-        if self._partner is None or self._partner[0] is not view:
-            self._partner = view, partners(held.patterns, held.points, view, self.device)
-        return self._partner[1]
+            paths = find_paths(held.patterns, held.points, walk.view, self.device)
+        else:
+            if self._paths is None or self._paths[0].view is not walk.view:
+                self._paths = walk, find_paths(held.patterns, held.points, walk.view, self.device)
+            paths = self._paths[1]
+        return random_walk(paths, walk.steps, self._generator(number, WALK, i))
 
     def _buffers(self, plan: plans.EpochPlan, number: int, first: int) -> Iterator[Held]:
         """The buffers of an epoch from `first` on, each read while the one before is handed out."""
         if self.is_resident:
             held = self._resident = self._resident or self._read_all()
             order = self._order(plan, number, 0, held.points).to(held.patterns.device)
-            yield Held(held.patterns, held.points, order)
+            yield replace(held, order=order)
             return
         numbers = range(first, len(plan.groups))
         for held in read_ahead(lambda i: self._read_buffer(plan, number, i), numbers):
@@ -249,7 +245,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             for piece in plan.groups[i]:
                 self._read(piece, patterns[start : start + self.counts[piece]])
                 start += self.counts[piece]
-        return Held(memory[:start], points, order.result(), memory)
+        return Held(memory[:start], self._labels_at(points), points, order.result(), memory)
 
     def _read_all(self) -> Held:
         """All samples of this rank, on the device by way of one piece at a time."""
@@ -264,13 +260,17 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             if on_device:
                 place.copy_(aside[:count])
             start += count
-        return Held(patterns, points, torch.empty(0))
+        labels = self._labels_at(points)
+        return Held(patterns, labels if labels is None else labels.to(patterns.device), points, torch.empty(0))
 
     def _empty(self, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
         if torch.device(device).type == "cpu":
             return torch.from_numpy(np.empty((count, *self.input_shape), self.dtype))  # numpy asks for huge pages
         dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
         return torch.empty((count, *self.input_shape), dtype=dtype, device=device)
+
+    def _labels_at(self, points: np.ndarray) -> torch.Tensor | None:
+        return None if self.labels is None else torch.from_numpy(self.labels[tuple(points.T)])
 
     def _read(self, i: int, out: np.ndarray) -> None:
         piece = self.pieces[i]
@@ -289,25 +289,24 @@ class _OpenBatch:
 
     def __init__(self, of: PatternBatches, held: Held, size: int, *, paired: bool) -> None:
         self.of, self.filled = of, 0
-        on_device = held.patterns.device.type != "cpu"
-        shape = (size, *of.input_shape)
-        self.parts = [
-            torch.empty(shape, dtype=held.patterns.dtype, device=held.patterns.device)
-            if on_device
-            else tiers.host_tensor(shape, held.patterns.dtype, of.device)
-            for _ in range(1 + paired)
-        ]
-        self.labels = None if of.labels is None else tiers.host_tensor((size,), torch.int64, of.device)
+
+        def empty(like: torch.Tensor) -> torch.Tensor:
+            shape = (size, *like.shape[1:])
+            if like.device.type == "cpu":
+                return tiers.host_tensor(shape, like.dtype, of.device)
+            return torch.empty(shape, dtype=like.dtype, device=like.device)
+
+        self.parts = [empty(held.patterns) for _ in range(1 + paired)]
+        self.labels = None if held.labels is None else empty(held.labels)
 
     def add(self, held: Held, index: torch.Tensor, partner: torch.Tensor | None) -> None:
         """Further samples: positions in a buffer."""
         place = slice(self.filled, self.filled + len(index))
-        for part, rows in zip(self.parts, (index, None if partner is None else partner[index]), strict=False):
-            assert rows is not None
-            tiers.pick_rows(held.patterns, rows, part[place])
-        if self.labels is not None and self.of.labels is not None:
-            points = held.points[index.cpu().numpy()]
-            self.labels[place] = torch.from_numpy(self.of.labels[tuple(points.T)])
+        tiers.pick_rows(held.patterns, index, self.parts[0][place])
+        if partner is not None:
+            tiers.pick_rows(held.patterns, partner[index], self.parts[1][place])
+        if self.labels is not None and held.labels is not None:
+            tiers.pick_rows(held.labels, index, self.labels[place])
         self.filled = place.stop
 
     def close(self) -> Batch:

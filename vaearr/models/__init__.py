@@ -52,13 +52,19 @@ def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
         ) from error
 
 
-def for_likelihood(config: ModelConfig, likelihood: str) -> ModelConfig:
-    """The model as a likelihood needs it: bernoulli puts a sigmoid on the decoder, so that `decode` gives probabilities
-    wherever the model is loaded. Raises UsageError for a model with another head.
+def for_training(config: ModelConfig, *, likelihood: str, normalise: str) -> ModelConfig:
+    """The model as likelihood and preprocessing need it, with the options that follow from them.
+
+    bernoulli: a sigmoid on the decoder, so that `decode` gives probabilities wherever the model is loaded. contrast,
+    for a network that knows it: on where patterns have standard deviation 1, unless the user says otherwise. Raises
+    UsageError for a model with another head.
     """
-    if likelihood != "bernoulli":
-        return config
-    head = config.options.get("head", "sigmoid")
-    if head != "sigmoid":
-        raise UsageError(f"the bernoulli likelihood needs a decoder of probabilities, head='sigmoid', not {head!r}.")
-    return config.replace(options={**config.options, "head": head})
+    options = dict(config.options)
+    if likelihood == "bernoulli" and options.setdefault("head", "sigmoid") != "sigmoid":
+        raise UsageError(
+            f"the bernoulli likelihood needs a decoder of probabilities, head='sigmoid', not {options['head']!r}."
+        )
+    if "contrast" in inspect.signature(model_class(config.name)).parameters:
+        is_scaled = normalise in ("zscore", "robust") and options.get("head", "identity") == "identity"
+        options.setdefault("contrast", is_scaled and config.latent_dim > 1)
+    return config.replace(options=options)

@@ -47,6 +47,7 @@ class ConvVAE(nn.Module):
     activation: silu, gelu, relu or elu. norm: group, batch or none. dropout: share of the encoder's grid zeroed.
     upsampling: shuffle (sub-pixel), nearest, bilinear or transpose. head: identity, tanh or sigmoid.
     attention: none or cbam, after each of the encoder's stages and in its residual blocks.
+    contrast: latent 0 alone sets the size of the decoded pattern (`with_amplitude`), the others its shape.
     is_deterministic: an autoencoder, without a posterior: its logvar is -inf, its standard deviation 0. Set by the
     registry (`conv_ae`).
     """
@@ -68,9 +69,12 @@ class ConvVAE(nn.Module):
         upsampling: str = "shuffle",
         head: str = "identity",
         attention: str = "none",
+        contrast: bool = False,
         is_deterministic: bool = False,
     ) -> None:
         super().__init__()
+        if contrast and (latent_dim < 2 or head != "identity"):
+            raise ValueError("contrast needs at least 2 latent dimensions and head='identity'.")
         _check(input_shape, activation=activation, norm=norm, upsampling=upsampling, head=head, attention=attention)
         sizes = {"latent_dim": latent_dim, "width": width, "max_width": max_width, "hidden": hidden, "squeeze": squeeze}
         for what, size in {**sizes, "patch": patch or 1, "depth": depth + 1}.items():
@@ -98,7 +102,9 @@ class ConvVAE(nn.Module):
 
         down = widths[::-1]
         act = ACTIVATIONS[activation]
-        self.from_latent = nn.Sequential(nn.Linear(latent_dim, hidden), act(), nn.Linear(hidden, n_coarse), act())
+        self.contrast = contrast
+        n_shape = latent_dim - 1 if contrast else latent_dim
+        self.from_latent = nn.Sequential(nn.Linear(n_shape, hidden), act(), nn.Linear(hidden, n_coarse), act())
         self.from_coarse = nn.Conv2d(squeeze, down[0], 3, padding=1)
         self.up = nn.ModuleList(
             nn.Sequential(*_pre(a, norm, activation), *_upsample(a, b, upsampling)) for a, b in pairwise(down)
@@ -130,14 +136,15 @@ class ConvVAE(nn.Module):
 
         logits: without the head, as a Bernoulli likelihood takes them; with a sigmoid head, decode is their sigmoid.
         """
-        grid = self.from_latent(z).unflatten(1, (self.squeeze, *self.grids[-1]))
+        grid = self.from_latent(z[:, 1:] if self.contrast else z).unflatten(1, (self.squeeze, *self.grids[-1]))
         grid = self.from_coarse(grid.contiguous(memory_format=torch.channels_last))
         for up, (height, width) in zip(self.up, self.grids[-2::-1], strict=True):
             grid = up(grid)[..., :height, :width]
         decoded: torch.Tensor = self.to_pattern(grid)
         if not logits:
             decoded = self.head(decoded)
-        return decoded[..., : self.input_shape[1], : self.input_shape[2]].contiguous()
+        decoded = decoded[..., : self.input_shape[1], : self.input_shape[2]].contiguous()
+        return with_amplitude(decoded, z[:, 0]) if self.contrast else decoded
 
     def sample_posterior(self, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
         """One draw z = mean + exp(logvar / 2) * noise, differentiable in both; the mean if there is no posterior."""
@@ -150,6 +157,18 @@ class ConvVAE(nn.Module):
         mean, logvar = self.encode(x)
         z = self.sample_posterior(mean, logvar) if self.training else mean
         return self.decode(z, logits=logits), mean, logvar
+
+
+def with_amplitude(shape: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Patterns scaled to the root mean square softplus(0.6 + 0.3 z): `(B, C, H, W), (B,) -> (B, C, H, W)`, float32.
+
+    For preprocessed patterns of standard deviation 1, of which the bands are a part: a z that follows the prior spans
+    sizes from about 0.1 to 1.5. The constants are fixed; a learned slope settles in less of that range.
+    """
+    shape = shape.float()
+    rms = shape.square().flatten(1).mean(1).add(1e-4).sqrt()
+    size = F.softplus(0.6 + 0.3 * z.float(), beta=3.0)
+    return shape * (size / rms).view(-1, *[1] * (shape.ndim - 1))
 
 
 conv_ae = partial(ConvVAE, is_deterministic=True)

@@ -234,14 +234,20 @@ def read_block(variable: xr.DataArray, region: Region) -> np.ndarray:
 
 def read_into(variable: xr.DataArray, region: Region, out: np.ndarray) -> None:
     """`read_block` into an array of the region's shape, which is contiguous; decoded in place where that can be."""
-    part = variable.isel(region)
-    stored = _stored(part)
+    stored = _stored(variable)
     with reading(variable.name, region):
-        if stored is None or stored[0].dtype != out.dtype or not all(isinstance(k, slice) for k in stored[1]):
-            out[...] = part.values
+        if stored is None or stored[0].dtype != out.dtype or not _is_contiguous(stored[1]):
+            out[...] = variable.isel(region).values
             return
-        array, key = stored
+        array, base = stored
+        parts = [region.get(str(dim), slice(0, size)) for dim, size in variable.sizes.items()]
+        offsets = [side.indices(size)[0] for side, size in zip(base, array.shape, strict=True)]
+        key = tuple(slice(part.start + first, part.stop + first) for part, first in zip(parts, offsets, strict=True))
         array.get_basic_selection(key, out=default_buffer_prototype().nd_buffer.from_numpy_array(out))
+
+
+def _is_contiguous(key: tuple[Any, ...]) -> bool:
+    return all(isinstance(side, slice) and side.step in (None, 1) for side in key)
 
 
 def read_ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[Value]:

@@ -19,7 +19,7 @@ from vaearr.batching import PatternBatches, batches
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import NoInputError, UsageError
-from vaearr.models import for_likelihood
+from vaearr.models import for_training
 from vaearr.provenance import now, versions
 from vaearr.quality import MIN_SAMPLES, latent_health
 from vaearr.training.checkpoint import CHECKPOINT, checkpoint_about, differences
@@ -165,7 +165,11 @@ def _tidy(job: Job) -> Iterator[None]:
 def _make_model(job: Job, classes: tuple[int, ...], init: Path | None) -> TrainedModel:
     with seeded(job.settings.seed, job.device):
         model = TrainedModel(
-            model=for_likelihood(job.settings.model, job.settings.objective.likelihood),
+            model=for_training(
+                job.settings.model,
+                likelihood=job.settings.objective.likelihood,
+                normalise=job.settings.preprocess.normalise,
+            ),
             preprocess=job.settings.preprocess,
             input_shape=schema.input_shape(job.ds),
             signal_dims=schema.signal_dims(job.ds),

@@ -20,7 +20,7 @@ from torch import nn
 
 from vaearr import names as n
 from vaearr.artifacts import TrainedModel, save_weights
-from vaearr.batching import Batch, PatternBatches
+from vaearr.batching import Batch, PatternBatches, Walk
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import TrainingError
@@ -31,7 +31,7 @@ from vaearr.training.loggers import Logger
 from vaearr.training.processes import Processes
 from vaearr.training.schedule import Average, make_optimizer, rate_at
 from vaearr.training.sheets import write_sheet
-from vaearr.training.step import TERMS, Step, pressures, seed_step, seeded
+from vaearr.training.step import TERMS, Step, final_weights, seed_step, seeded, splits_amplitude, weights_over
 
 AGREE_EVERY = 16  # updates after which several processes ask each other whether to stop or to save
 
@@ -39,13 +39,18 @@ OnEpoch = Callable[[int, History], None]
 OnStep = Callable[[int, int], None]
 
 UNITS = {
-    "loss": ("loss = reconstruction_nll + beta * kl (+ label_weight * label_nll)", "nats per sample"),
+    "loss": ("loss = reconstruction_nll (+ amplitude_nll) + beta * kl (+ label_weight * label_nll)", "nats per sample"),
     "reconstruction_nll": ("negative log likelihood of the pattern", "nats per sample"),
+    "amplitude_nll": (
+        "negative log likelihood of the own pattern at the decoded size; learned from after the warm-up",
+        "nats per sample",
+    ),
     "kl": ("KL divergence, posterior against prior", "nats per sample"),
     "label_nll": ("cross entropy of the labels, mean over all samples", "nats per sample"),
     "label_accuracy": ("share of the labelled samples that the head names right", "1"),
     "val_loss": ("loss on the validation points, at the final beta", "nats per sample"),
     "val_reconstruction_nll": ("negative log likelihood on the validation points", "nats per sample"),
+    "val_amplitude_nll": ("amplitude_nll on the validation points", "nats per sample"),
     "val_kl": ("KL divergence on the validation points", "nats per sample"),
     "val_label_nll": ("cross entropy of the labels of validation points", "nats per sample"),
     "val_label_accuracy": ("share of the labelled validation points that the head names right", "1"),
@@ -77,12 +82,12 @@ class _Plan:
     about: Mapping[str, Any]
     processes: Processes
     say: Callable[[str], None]
-    pressure: torch.Tensor  # at each update
+    weights: torch.Tensor  # of the loss's terms at each update
 
     @property
     def per_epoch(self) -> int:
         """Updates per epoch."""
-        return len(self.pressure) // self.config.epochs
+        return len(self.weights) // self.config.epochs
 
 
 def fit(
@@ -120,7 +125,7 @@ def fit(
         about or {},
         processes or Processes(),
         say or (lambda text: None),
-        pressures(config.objective, math.ceil(len(train) / config.accumulate) * config.epochs, model.device),
+        weights_over(config.objective, math.ceil(len(train) / config.accumulate) * config.epochs, model.device),
     )
     model.network.to(memory_format=torch.channels_last if len(model.input_shape) == 3 else torch.contiguous_format)
     check_targets(model.preprocess(next(train.epoch(0)).patterns), config.objective.likelihood)
@@ -184,7 +189,7 @@ def _updates(plan: _Plan, step: nn.Module, state: State, on_step: OnStep | None)
             seed_step(config.seed, plan.processes.rank, state.step)
             no_sync = getattr(step, "no_sync", None)  # of several processes; gradients meet at the last batch
             with no_sync() if no_sync and i < len(group) else nullcontext():
-                terms = step(batch.patterns, _target(batch), batch.labels, plan.pressure[state.update])
+                terms = step(batch.patterns, _target(batch), batch.labels, plan.weights[state.update])
                 (terms[0] / len(group)).backward()
             state.totals += terms.detach() * len(batch.patterns)
             state.step += 1
@@ -200,13 +205,17 @@ def _updates(plan: _Plan, step: nn.Module, state: State, on_step: OnStep | None)
 
 
 def _rate(plan: _Plan, update: int) -> float:
-    share = rate_at(update, len(plan.pressure), plan.config, per_epoch=plan.per_epoch)
+    share = rate_at(update, len(plan.weights), plan.config, per_epoch=plan.per_epoch)
     return plan.config.learning_rate * share
 
 
 def _epoch(batches: PatternBatches, plan: _Plan, number: int, start: int = 0) -> Iterator[Batch]:
-    view = plan.model.preprocess if plan.config.objective.target == "neighbour" else None
-    return batches.epoch(number, start=start, view=view)
+    return batches.epoch(number, start=start, walk=_walk(plan.model, plan.config))
+
+
+def _walk(model: TrainedModel, config: TrainConfig) -> Walk | None:
+    objective = config.objective
+    return Walk(model.preprocess, objective.walk) if objective.target == "neighbour" else None
 
 
 def _target(batch: Batch) -> torch.Tensor | None:
@@ -237,14 +246,14 @@ def _pause(plan: _Plan, state: State, stop: Stop, due: Due, seconds: float) -> N
 def _finish_epoch(plan: _Plan, state: State, began: float) -> History:
     """Close the books of an epoch: history, validation, best weights, checkpoints."""
     config, team = plan.config, plan.processes
-    row = _row(team.total(state.totals), plan.train.n_samples_total, config)
+    row = _row(team.total(state.totals), plan.train.n_samples_total, plan.model, config)
     if state.average:
         state.average.swap()
     if plan.validation is not None:
         row |= evaluate(plan.model, plan.validation, config, processes=team)
     last = state.update - 1
     kind = "beta" if config.objective.capacity is None else "capacity"
-    row |= {kind: float(plan.pressure[last]), "learning_rate": _rate(plan, last)}
+    row |= {kind: float(plan.weights[last, 0]), "learning_rate": _rate(plan, last)}
     row["seconds"] = time.perf_counter() - began
     _check_finite(row, state, plan.folder)
     score = row.get("val_loss", -float(state.epoch))
@@ -271,19 +280,19 @@ def evaluate(
     """Validation terms, posterior mean decoded, at the final beta; weights and random state stay as they are."""
     model.eval()
     step = Step(model, config.objective, config.augment, pick_precision(config.precision, model.device)).eval()
-    final = config.objective.beta if config.objective.capacity is None else config.objective.capacity
-    pressure = torch.tensor(float(final), device=model.device)
-    view = model.preprocess if config.objective.target == "neighbour" else None
+    weights = final_weights(config.objective, model.device)
     totals = torch.zeros(len(TERMS), device=model.device)
-    for batch in batches.epoch(0, view=view):
-        totals += step(batch.patterns, _target(batch), batch.labels, pressure) * len(batch.patterns)
+    for batch in batches.epoch(0, walk=_walk(model, config)):
+        totals += step(batch.patterns, _target(batch), batch.labels, weights) * len(batch.patterns)
     totals = (processes or Processes()).total(totals)
-    return {f"val_{key}": value for key, value in _row(totals, batches.n_samples_total, config).items()}
+    return {f"val_{key}": value for key, value in _row(totals, batches.n_samples_total, model, config).items()}
 
 
-def _row(totals: torch.Tensor, n_samples: int, config: TrainConfig) -> History:
+def _row(totals: torch.Tensor, n_samples: int, model: TrainedModel, config: TrainConfig) -> History:
     """Means over an epoch, from sums over its samples."""
     means = {name: value / n_samples for name, value in zip(TERMS, totals.tolist(), strict=True)}
+    if not splits_amplitude(model, config.objective):
+        del means["amplitude_nll"]
     right, known = means.pop("label_right"), means.pop("label_known")
     if config.objective.label is None:
         del means["label_nll"]

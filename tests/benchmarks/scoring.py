@@ -1,0 +1,115 @@
+"""The measures of `test_quality.py`, the same for every method: features `(point, dim)`, patterns `(point, …)`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
+
+SEEDS = (0, 1, 2)
+ACTIVE_VARIANCE = 0.01  # as in vaearr.quality
+BLOCK = 8  # side of a spatial block in scan points
+
+
+def grain_score(features: Floats, grains: Integers, interior: NDArray[np.bool_]) -> tuple[float, float]:
+    """Adjusted Rand index of k-means (true k, n_init 5, mean of 3 seeds) over all points and over grain interiors."""
+    k = len(np.unique(grains))
+    labels = [KMeans(k, n_init=5, random_state=seed).fit_predict(features) for seed in SEEDS]
+    everywhere = np.mean([adjusted_rand_score(grains, found) for found in labels])
+    inside = np.mean([adjusted_rand_score(grains[interior], found[interior]) for found in labels])
+    return float(everywhere), float(inside)
+
+
+def phase_score(features: Floats, phase: Integers, groups: Integers) -> float:
+    """Accuracy of 5 nearest neighbours, five folds that never part a group; chance is the largest phase's share."""
+    folds = GroupKFold(5)
+    found = cross_val_predict(KNeighborsClassifier(5), features, phase, groups=groups, cv=folds)
+    return float(np.mean(found == phase))
+
+
+def blocks(shape: tuple[int, int]) -> Integers:
+    """Number of the spatial block of each point of a scan, `(y * x,)`."""
+    y, x = np.indices(shape) // BLOCK
+    return (y * (shape[1] // BLOCK + 1) + x).ravel()
+
+
+def best_correlation(features: Floats, values: Floats) -> float:
+    """Largest |Pearson r| of a single dimension with `values`; a constant dimension has none."""
+    spread = features.std(axis=0)
+    varies = features[:, spread > 1e-12 * max(float(np.abs(features).max()), 1e-300)].astype(np.float64)
+    if varies.shape[1] == 0:
+        return 0.0
+    return float(np.abs(np.corrcoef(varies.T, values)[-1, :-1]).max())
+
+
+def zscored(patterns: Floats) -> NDArray[np.float32]:
+    """Each pattern `(point, …)` with mean 0 and standard deviation 1 over its pixels; a constant one becomes zeros."""
+    flat = patterns.reshape(len(patterns), -1).astype(np.float32)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    spread = flat.std(axis=1, keepdims=True)
+    return np.where(spread > 1e-6, flat / np.maximum(spread, 1e-6), 0.0).astype(np.float32)
+
+
+def psnr(reconstruction: Floats, reference: Floats) -> float:
+    """Mean over patterns of 10 log10(range^2 / MSE) in dB, up is better; both z-scored, the range the reference's.
+
+    Z-scored on both sides it judges the shape only: a reconstruction that is too faint does not pay for it, and the MSE
+    is 2 (1 - r), with r their correlation. About 15 dB, for Kikuchi patterns, is a reconstruction that knows nothing.
+    """
+    found, true = zscored(reconstruction), zscored(reference)
+    error = np.square(found - true, dtype=np.float32).mean(axis=1)
+    return float(np.mean(10 * np.log10(np.ptp(true, axis=1) ** 2 / np.maximum(error, 1e-12))))
+
+
+def n_active(features: Floats) -> int:
+    """Dimensions whose posterior mean varies over the data by more than 0.01."""
+    return int((features.var(axis=0) > ACTIVE_VARIANCE).sum())
+
+
+def kl_nats(mean: Floats, std: Floats) -> float:
+    """KL(N(mean, std^2) || N(0, 1)), summed over dimensions, averaged over points, in nats."""
+    variance = np.square(std.astype(np.float64))
+    return float(0.5 * (np.square(mean) + variance - 1 - np.log(variance)).sum(axis=1).mean())
+
+
+def misorientation(one: Floats, others: Floats) -> Floats:
+    """Angles in degrees between a quaternion `(4,)` and others `(n, 4)` of the same grain: no symmetry is applied."""
+    return np.rad2deg(2 * np.arccos(np.clip(np.abs(others @ one), 0, 1)))
+
+
+def grain_means(
+    seen: Floats,
+    grains: Integers,
+    clean: NDArray[np.bool_],
+    orientation: Floats | None = None,
+    *,
+    within: float = 0.5,
+    least: int = 8,
+) -> tuple[Integers, NDArray[np.float32]]:
+    """Stand-in for noise-free patterns where the truth has none: the mean of the other clean points of the same grain.
+
+    For each clean point the mean of all other clean points of its grain whose orientation differs by less than `within`
+    degrees (a detector pixel covers about 2); the point itself is left out, so that nobody gains by repeating its
+    noise. Points with fewer than `least` such companions are left out. Returns the points and their references. Noise
+    that is left in the mean keeps even a perfect reconstruction below infinity: compare methods, not scans.
+    """
+    points: list[int] = []
+    references: list[NDArray[Any]] = []
+    for grain in np.unique(grains[clean]):
+        members = np.flatnonzero(clean & (grains == grain))
+        for point in members:
+            others = members[members != point]
+            if orientation is not None:
+                others = others[misorientation(orientation[point], orientation[others]) < within]
+            if len(others) >= least:
+                points.append(int(point))
+                references.append(seen[others].mean(axis=0))
+    return np.array(points, int), np.array(references, np.float32).reshape(len(points), *seen.shape[1:])

@@ -1,7 +1,8 @@
 """Training and encoding speed against the bare step, the first seed's loop, the tiers, the devices: `make bench`.
 
 Both sides of a ratio take turns inside one run, epoch by epoch, so that a busy machine slows both. Nothing here can
-fail on speed. VAEARR_BENCH_SIGNAL=400x500, VAEARR_BENCH_POINTS and VAEARR_BENCH_EPOCHS set the size; a GPU is used where there is one.
+fail on speed. VAEARR_BENCH_SIGNAL=400x500, VAEARR_BENCH_POINTS and VAEARR_BENCH_EPOCHS set the size; a GPU is used
+where there is one.
 """
 
 from __future__ import annotations

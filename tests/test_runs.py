@@ -34,7 +34,8 @@ def test_a_run_is_published_whole(trained_store: Path) -> None:
     history = open_table(trained_store, "vae", n.HISTORY)
     assert list(history.epoch.values) == [1, 2]
     assert {"loss", "reconstruction_nll", "kl", "val_loss", "beta", "learning_rate", "seconds"} <= set(history)
-    np.testing.assert_allclose(history.val_loss, history.val_reconstruction_nll + history.val_kl, rtol=1e-6)
+    parts = history.val_reconstruction_nll + history.val_amplitude_nll + history.val_kl
+    np.testing.assert_allclose(history.val_loss, parts, rtol=1e-6)
     health = open_table(trained_store, "vae", n.HEALTH)
     assert health.kl.dims == ("latent",)
     assert health.attrs["n_active"] == int(health.is_active.sum())
@@ -197,3 +198,15 @@ def test_runs_of_other_sizes_stand_in_one_tree(trained_store: Path) -> None:
     va.encode(trained_store, run="b")
     tree = xr.open_datatree(trained_store, engine="zarr")
     assert tree["runs/b/health"].to_dataset(inherit=False).sizes == {"latent_b": 5}
+
+
+def test_a_collection_is_its_own_target(tmp_path: Path) -> None:
+    ds = random_patterns_dataset({"sample": 60}, {"dy": 9, "dx": 11})
+    path = create_store(ds, tmp_path / "collection.zarr")
+    config = TINY_TRAINING.replace(objective={"target": "auto"}, split={"method": "random"})
+    run = va.train(path, config=config)
+    assert run.manifest["config"]["objective"]["target"] == "self"
+    assert "amplitude_nll" not in run.history
+    with pytest.raises(UsageError, match="collection without a grid; set it to 'self'"):
+        va.train(path, run="b", config=TINY_TRAINING)
+    assert run_names(path) == ["vae"]

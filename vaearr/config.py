@@ -152,9 +152,10 @@ class ObjectiveConfig(Config):
         ge=0,
         description="standard deviation of noise added to the network's input in training, preprocessed units",
     )
-    target: Literal["self", "neighbour"] = Field(
-        "neighbour",
-        description="pattern to predict: the input's own, or one that a walk through similar grid neighbours ends at",
+    target: Literal["auto", "self", "neighbour"] = Field(
+        "auto",
+        description="pattern to predict: the input's own, or one that a walk through similar grid neighbours ends at; "
+        "auto: neighbour for a scan, self for a collection",
     )
     walk: int = Field(4, ge=1, description="steps of that walk; more even out changes inside a grain")
     label: str | None = Field(

@@ -89,6 +89,7 @@ def train(
     recover(path)
     check_patterns(path)
     ds = open_store(path, chunks=None)
+    settings = settled(settings, ds)
     mask = resolve_roi(ds, roi)
     if int(mask.sum()) < MIN_SAMPLES:
         raise RoiError(f"the ROI has {int(mask.sum())} scan points; training needs at least {MIN_SAMPLES}. Widen it.")
@@ -141,6 +142,19 @@ def _model_folder(store: Path, init: str) -> Path:
     if n.is_valid_name(init):
         return run_folder(store, init) / n.MODEL
     return Path(init).expanduser().resolve()
+
+
+def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
+    """The settings with `auto` decided for a Dataset. Raises UsageError for neighbours where there is no grid."""
+    target = settings.objective.target
+    if target == "neighbour" and not schema.is_scan(ds):
+        raise UsageError(
+            "objective.target is 'neighbour', but the samples are a collection without a grid; set it to 'self'."
+        )
+    if target != "auto":
+        return settings
+    chosen = settings.objective.replace(target="neighbour" if schema.is_scan(ds) else "self")
+    return settings.replace(objective=chosen.to_attrs())
 
 
 def settings_for(

@@ -113,7 +113,7 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
 def test_training_against_the_bare_step(store: Path, mode: str) -> None:
     """Whole epochs of `va.train` (data, loop, history; no validation part) and bare epochs in turn, and the whole call
     (reading, background, neighbours, health, publishing) against the bare epochs."""
-    config = TrainConfig(epochs=EPOCHS, split={"fraction": 0.0}, compile=mode)
+    config = TrainConfig(epochs=EPOCHS, split={"fraction": 0.0}, objective={"target": "neighbour"}, compile=mode)
     epoch = bare_epoch(store, config)
     epoch()
     bare: list[float] = []

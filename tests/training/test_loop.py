@@ -50,7 +50,8 @@ def _model(
 
 
 def _config(**changes: object) -> TrainConfig:
-    base = TrainConfig(model=MODEL, epochs=3, batch_size=16, precision="float32", device="cpu")
+    objective = ObjectiveConfig(target="neighbour")
+    base = TrainConfig(model=MODEL, objective=objective, epochs=3, batch_size=16, precision="float32", device="cpu")
     return base.replace(**changes)
 
 
@@ -83,7 +84,7 @@ def test_evaluation_changes_nothing(parts: tuple[PatternBatches, PatternBatches]
 
 
 def test_beta_weighs_the_kl(parts: tuple[PatternBatches, PatternBatches]) -> None:
-    row = evaluate(_model(), parts[1], _config(objective={"beta": 4.0}))
+    row = evaluate(_model(), parts[1], _config(objective={"target": "neighbour", "beta": 4.0}))
     assert row["val_loss"] == pytest.approx(row["val_reconstruction_nll"] + 4 * row["val_kl"], rel=1e-5)
 
 
@@ -94,7 +95,7 @@ def test_free_bits_spare_small_kl(parts: tuple[PatternBatches, PatternBatches]) 
 
 
 def test_capacity_holds_the_kl(parts: tuple[PatternBatches, PatternBatches]) -> None:
-    row = evaluate(_model(), parts[1], _config(objective={"capacity": 7.0, "beta": 10.0}))
+    row = evaluate(_model(), parts[1], _config(objective={"target": "neighbour", "capacity": 7.0, "beta": 10.0}))
     want = row["val_reconstruction_nll"] + 10 * abs(row["val_kl"] - 7)
     assert row["val_loss"] == pytest.approx(want, rel=1e-5)
 
@@ -148,12 +149,12 @@ def test_channels(shape: tuple[int, int, int], tmp_path: Path) -> None:
         {"accumulate": 3},
         {"ema": 0.9},
         {"objective": {"likelihood": "laplace", "target": "self"}},
-        {"objective": {"capacity": 5.0}},
+        {"objective": {"target": "neighbour", "capacity": 5.0}},
         {"augment": {"flip_x": True, "flip_y": True, "rotate": 10.0, "noise": 0.5, "circle": True}},
         {"model": {**MODEL.to_attrs(), "name": "conv_ae"}},
         {
             "model": {**MODEL.to_attrs(), "options": {**SMALL_NETWORK, "head": "sigmoid"}},
-            "objective": {"likelihood": "bernoulli"},
+            "objective": {"target": "neighbour", "likelihood": "bernoulli"},
             "preprocess": {"normalise": "minmax"},
         },
         {"model": {**MODEL.to_attrs(), "options": {**SMALL_NETWORK, "attention": "cbam", "norm": "batch"}}},

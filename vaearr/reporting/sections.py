@@ -224,9 +224,16 @@ def training(facts: Facts, figures: dict[str, Any]) -> Section:
     figures["loss_curves"] = static.loss_sheet(facts.history)
     best = facts.manifest.get("best_epoch")
     note = f" The weights are those of epoch {best}." if best is not None else ""
+    amplitude = (
+        " The amplitude NLL is that of the point's own pattern at the decoded strength; the reconstruction NLL is "
+        "that of its partner's."
+        if "amplitude_nll" in facts.history
+        else ""
+    )
     section.caption(
-        "Loss = reconstruction NLL + beta × KL, in nats per sample, lower is better; NLL is summed over the pixels of "
-        f"a pattern, KL over the latents. Validation points were never trained on.{note}"
+        f"Loss = reconstruction NLL {'+ amplitude NLL ' if amplitude else ''}+ beta × KL, in nats per sample, lower is "
+        f"better; NLL is summed over the pixels of a pattern, KL over the latents.{amplitude} Validation points were "
+        f"never trained on.{note}"
     )
     if facts.sheets is not None:
         figures["progress"] = static.progress_sheet(facts.sheets)

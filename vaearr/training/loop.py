@@ -23,7 +23,7 @@ from vaearr.artifacts import TrainedModel, save_weights
 from vaearr.batching import Batch, PatternBatches, Walk
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
-from vaearr.errors import TrainingError
+from vaearr.errors import TrainingError, UsageError
 from vaearr.objectives import check_targets
 from vaearr.store.commit import replace_file
 from vaearr.training.checkpoint import CHECKPOINT, Due, History, State, Stop, load_state, save_state, weights_of
@@ -215,6 +215,8 @@ def _epoch(batches: PatternBatches, plan: _Plan, number: int, start: int = 0) ->
 
 def _walk(model: TrainedModel, config: TrainConfig) -> Walk | None:
     objective = config.objective
+    if objective.target == "auto":
+        raise UsageError("objective.target is 'auto'; `vaearr.runs.settled` decides it for a Dataset.")
     return Walk(model.preprocess, objective.walk) if objective.target == "neighbour" else None
 
 

@@ -16,7 +16,6 @@ from vaearr.objectives import (
     LIKELIHOODS,
     amplitude_nll,
     bernoulli_nll,
-    beta_at,
     beta_schedule,
     capacity_penalty,
     check_targets,
@@ -94,8 +93,6 @@ def test_perfect_reconstruction_stays_finite():
 def test_beta_rises_linearly_and_stays():
     assert [beta_schedule(step, 4, 2.0) for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
     assert beta_schedule(0, 0, 3.0) == 3.0
-    assert beta_at(49, 1000, 1.0, 0.1) == pytest.approx(0.5)
-    assert beta_at(999, 1000, 0.0, 0.1) == 0.0
 
 
 def test_corruption_has_the_stated_size_and_zero_leaves_the_patterns():

@@ -221,7 +221,7 @@ class TrainConfig(Config):
     log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         (), description="experiment loggers beside the stored history"
     )
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class EncodeConfig(Config):

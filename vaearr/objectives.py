@@ -179,11 +179,6 @@ def beta_schedule(step: int, n_warmup: int, beta: float) -> float:
     return beta * min(1.0, (step + 1) / n_warmup) if n_warmup > 0 else beta
 
 
-def beta_at(step: int, n_steps: int, beta: float, warmup: float) -> float:
-    """`beta_schedule` with the warm-up given as a share of all steps."""
-    return beta_schedule(step, round(warmup * n_steps), beta)
-
-
 def corrupt(x: torch.Tensor, noise: float) -> torch.Tensor:
     """Input of the encoder while training: patterns plus white Gaussian noise of standard deviation `noise`.
 

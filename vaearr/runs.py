@@ -86,25 +86,24 @@ def train(
     )
     check_run_name(run)
     path = check_store(store)
-    recover(path)
-    check_patterns(path)
-    ds = open_store(path, chunks=None)
-    settings = settled(settings, ds)
-    mask = resolve_roi(ds, roi)
-    if int(mask.sum()) < MIN_SAMPLES:
-        raise RoiError(f"the ROI has {int(mask.sum())} scan points; training needs at least {MIN_SAMPLES}. Widen it.")
-    parts = grid.split(mask, settings.split, seed=settings.seed)
     from vaearr.training import Job, fingerprint, joined, train_model
 
     with joined(settings.device) as (team, torch_device), ExitStack() as stack:
         tell = say if say and team.is_first else (lambda text: None)
-        folder = stack.enter_context(staged_run(path, run, keep=n.MODEL)) if team.is_first else path
+        team.first_does(lambda: recover(path))
+        check_patterns(path)
+        ds = open_store(path, chunks=None)
+        settings = settled(settings, ds)
+        mask = resolve_roi(ds, roi)
+        parts = _parts(mask, settings)
+        folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL)))
         if roi is None and n.ROI in ds:
             tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} scan points")
         data = {"patterns": data_fingerprint(ds), "roi": fingerprint(mask.values), "split": fingerprint(parts.values)}
-        job = Job(ds, parts, settings, folder / n.MODEL, torch_device, team, data, tell)
+        for name in filter(None, (settings.objective.label, settings.balance)):
+            data[name] = fingerprint(grid.class_map(ds, name)[0])
         trained = train_model(
-            job,
+            Job(ds, parts, settings, folder / n.MODEL, torch_device, team, data, tell),
             init=_model_folder(path, settings.init) if settings.init else None,
             resume=Path(resume).expanduser().resolve() if resume else None,
             restart=restart,
@@ -121,6 +120,12 @@ def train(
     return Run(path, run, trained.history, trained.health, manifest)
 
 
+def _parts(roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:
+    if int(roi.sum()) < MIN_SAMPLES:
+        raise RoiError(f"the ROI has {int(roi.sum())} scan points; training needs at least {MIN_SAMPLES}. Widen it.")
+    return grid.split(roi, settings.split, seed=settings.seed)
+
+
 def _publish(
     store: Path,
     run: str,
@@ -130,11 +135,14 @@ def _publish(
     roi: xr.DataArray,
     parts: xr.DataArray,
 ) -> None:
+    from vaearr.training import CHECKPOINT
+
     for name, table in ((n.HISTORY, trained.history), (n.HEALTH, trained.health), (n.SHEETS, trained.sheets)):
         if table is not None:
             write_dataset(table, folder / name, run=run)
     maps = xr.Dataset({n.run_name(n.ROI, run): roi, n.run_name(n.SPLIT, run): parts})
     publish_run(store, run, folder, manifest, maps)
+    (store / n.RUNS / run / n.MODEL / CHECKPOINT).unlink()  # its work is done
 
 
 def _model_folder(store: Path, init: str) -> Path:

@@ -16,10 +16,10 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.artifacts import read_tensors, write_tensors
 from vaearr.config import TrainConfig
-from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.errors import DataError, NoInputError, TrainingError, UsageError
 from vaearr.store import create_store, open_table, run_folder, run_names
 from vaearr.testing import random_patterns_dataset
-from vaearr.training.checkpoint import CHECKPOINT, Due, differences
+from vaearr.training.checkpoint import CHECKPOINT, Due, State, differences, save_state
 
 from ..conftest import TINY_TRAINING
 
@@ -97,7 +97,7 @@ def test_other_settings_are_refused_and_restart_throws_away(store: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         va.train(store, config=CONFIG, on_step=interrupt)
     before = (_staged(store) / CHECKPOINT).read_bytes()
-    with pytest.raises(UsageError, match=r"settings\.learning_rate 0\.002 and 0\.5.*--restart"):
+    with pytest.raises(UsageError, match=r"(?s)other settings.*settings\.learning_rate 0\.002 and 0\.5.*--restart"):
         va.train(store, config=CONFIG, learning_rate=0.5)
     assert (_staged(store) / CHECKPOINT).read_bytes() == before
     va.train(store, config=CONFIG.replace(checkpoint_minutes=7.0), epochs=1, restart=True)
@@ -185,6 +185,10 @@ def test_slow_writes_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not due
     now[0] += 2
     assert due
+    with due.writing():
+        now[0] += 0.1  # fast again
+    now[0] += 61
+    assert due
 
 
 def test_differences_are_named() -> None:
@@ -198,3 +202,99 @@ def test_callers_handlers_come_back(store: Path) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     va.train(store, config=CONFIG.replace(epochs=1))
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def _interrupted(store: Path, config: TrainConfig = CONFIG, at: int = 20) -> None:
+    def interrupt(epoch: int, step: int) -> None:
+        if step == at:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        va.train(store, run="cut", config=config, on_step=interrupt)
+
+
+@pytest.mark.parametrize("broken", ["vaearr.training.job.latent_health", "vaearr.runs.publish_run"])
+def test_what_fails_after_the_last_epoch_is_done_again_and_the_training_is_not(
+    store: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    va.train(store, run="whole", config=CONFIG)
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, full)
+        with pytest.raises(OSError, match="No space left"):
+            va.train(store, run="cut", config=CONFIG)
+    assert run_names(store) == ["whole"]
+    steps: list[int] = []
+    va.train(store, run="cut", config=CONFIG, on_step=lambda epoch, step: steps.append(step))
+    assert steps == []
+    _assert_same_training(store, "whole", "cut")
+    assert not (run_folder(store, "cut") / n.MODEL / CHECKPOINT).exists()
+
+
+def test_a_wrong_resume_leaves_an_interrupted_training_alone(store: Path, tmp_path: Path) -> None:
+    va.train(store, run="other", config=CONFIG.replace(checkpoint_every=1))
+    kept = run_folder(store, "other") / n.MODEL / "checkpoint-0001.safetensors"
+    _interrupted(store)
+    before = (_staged(store, "cut") / CHECKPOINT).read_bytes()
+    text = tmp_path / "notes.txt"
+    text.write_text("no checkpoint")
+    for wrong, config in (
+        (text, CONFIG),
+        (tmp_path, CONFIG),
+        (kept, CONFIG.replace(learning_rate=0.1)),
+        (kept, CONFIG),
+    ):
+        with pytest.raises((UsageError, DataError, NoInputError)):
+            va.train(store, run="cut", config=config, resume=wrong)
+        assert (_staged(store, "cut") / CHECKPOINT).read_bytes() == before
+    va.train(store, run="cut", config=CONFIG, resume=kept, restart=True)
+    _assert_same_training(store, "other", "cut")
+
+
+def test_kept_checkpoints_are_gone_on_from_after_a_kill(store: Path) -> None:
+    config = CONFIG.replace(checkpoint_every=1)
+
+    def fail(epoch: int, step: int) -> None:
+        if epoch == 2:
+            raise RuntimeError("power cut")
+
+    va.train(store, run="whole", config=config)
+    with pytest.raises(RuntimeError, match="power cut"):
+        va.train(store, run="cut", config=config, on_step=fail)
+    (_staged(store, "cut") / ".checkpoint.safetensors.deadbeef").write_bytes(b"half of it")
+    said: list[str] = []
+    va.train(store, run="cut", config=config, say=said.append)
+    assert "going on from checkpoint-0002.safetensors" in said
+    _assert_same_training(store, "whole", "cut")
+    assert not list((run_folder(store, "cut") / n.MODEL).glob(".*"))
+
+
+def test_a_damaged_checkpoint_says_how_to_go_on(store: Path) -> None:
+    _interrupted(store)
+    (_staged(store, "cut") / CHECKPOINT).write_bytes(b"half of it")
+    with pytest.raises(DataError, match="--restart"):
+        va.train(store, run="cut", config=CONFIG)
+    va.train(store, run="cut", config=CONFIG, restart=True)
+
+
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(store: Path, tmp_path: Path) -> None:
+    layer = torch.nn.Linear(2, 2)
+    state = State(layer, torch.optim.SGD(layer.parameters()), None, torch.zeros(1))
+    save_state(state, tmp_path / CHECKPOINT, {}, state.totals)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with torch.no_grad():
+        layer.weight[0, 0] = torch.nan
+    with pytest.raises(TrainingError, match="no checkpoint was written"):
+        save_state(state, tmp_path / CHECKPOINT, {}, state.totals)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_checkpoint_of_other_labels_or_another_tier_is_refused(store: Path) -> None:
+    _interrupted(store)
+    with pytest.raises(UsageError, match=r"settings\.memory"):
+        va.train(store, run="cut", config=CONFIG.replace(memory=STREAMED))
+    about = dict(read_tensors(_staged(store, "cut") / CHECKPOINT)[1]["about"])
+    assert about["streamed"] is False
+    assert differences(about, {**about, "streamed": True}) == "streamed False and True"

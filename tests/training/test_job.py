@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import xarray as xr
 import vaearr as va
 from vaearr import names as n
 from vaearr.artifacts import read_tensors
-from vaearr.errors import DataError, NoInputError, SchemaError, TrainingError, UsageError
+from vaearr.errors import DataError, MissingExtraError, NoInputError, SchemaError, TrainingError, UsageError
 from vaearr.store import create_store, open_store, open_table, run_folder, run_names
 from vaearr.testing import random_patterns_dataset
 
@@ -154,3 +156,58 @@ def test_a_deterministic_autoencoder_has_no_kl_and_no_spread(trained_store: Path
     np.testing.assert_allclose(run.history.loss, run.history.reconstruction_nll, rtol=1e-6)
     va.encode(trained_store, run="ae")
     assert float(open_store(trained_store).latents_std_ae.max()) == 0
+
+
+def test_fine_tuning_refuses_another_network_and_names_another_preprocessing(trained_store: Path) -> None:
+    options = {**SMALL_NETWORK, "activation": "relu"}
+    with pytest.raises(UsageError, match=r"options\.activation"):
+        va.train(
+            trained_store,
+            run="b",
+            config=TINY_TRAINING.replace(init="vae", model={"latent_dim": 3, "options": options}),
+        )
+    said: list[str] = []
+    config = TINY_TRAINING.replace(init="vae", preprocess={"static_background": "none"})
+    va.train(trained_store, run="b", config=config, say=said.append)
+    assert any("another preprocessing: static_background divide and none" in text for text in said)
+
+
+@pytest.mark.parametrize("batch_size", [4, 128])
+def test_sheets_of_few_samples(tmp_path: Path, batch_size: int) -> None:
+    path = create_store(random_patterns_dataset({"y": 8, "x": 8}, {"dy": 9, "dx": 11}), tmp_path / "s.zarr")
+    va.train(path, config=TINY_TRAINING.replace(sheets_every=1, batch_size=batch_size))
+    sheets = open_table(path, "vae", n.SHEETS)
+    assert sheets.sizes["sample"] == min(batch_size, int((open_store(path).split == n.VALIDATION).sum()), 8)
+
+
+def test_without_validation_the_last_epoch_is_the_best(tmp_path: Path) -> None:
+    path = create_store(random_patterns_dataset({"y": 8, "x": 8}, {"dy": 9, "dx": 11}), tmp_path / "s.zarr")
+    run = va.train(path, config=TINY_TRAINING.replace(split={"fraction": 0.0}, min_delta=100.0, patience=1, epochs=4))
+    assert (run.manifest["best_epoch"], run.manifest["stopped_early"]) == (4, False)
+
+
+def test_balanced_batches_leave_the_static_background_alone(tmp_path: Path) -> None:
+    ds = random_patterns_dataset({"y": 12, "x": 12}, {"dy": 9, "dx": 11})
+    rare = np.zeros((12, 12), "i2")
+    rare[0, :6] = 1
+    ds = ds.assign(rare=(("y", "x"), rare))
+    path = create_store(ds, tmp_path / "s.zarr")
+    va.train(path, config=TINY_TRAINING.replace(balance="rare", split={"fraction": 0.0}))
+    want = ds.patterns.values.astype("f8").mean((0, 1))
+    np.testing.assert_allclose(va.load_model(path).preprocess.background[0], want, rtol=1e-5)
+
+
+def test_a_missing_logger_is_told_before_anything_is_thrown_away(
+    trained_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(epoch: int, step: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        va.train(trained_store, run="b", config=TINY_TRAINING, on_step=interrupt)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(MissingExtraError):
+        va.train(trained_store, run="b", config=TINY_TRAINING.replace(log=["mlflow"]), restart=True)
+    said: list[str] = []
+    va.train(trained_store, run="b", config=TINY_TRAINING, say=said.append)
+    assert "going on from checkpoint.safetensors" in said

@@ -18,10 +18,11 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.artifacts import read_tensors
 from vaearr.config import TrainConfig
+from vaearr.errors import UsageError
 from vaearr.store import create_store, open_table, run_folder, run_manifest, run_names
 from vaearr.testing import random_patterns_dataset
 from vaearr.training.checkpoint import CHECKPOINT
-from vaearr.training.processes import Processes
+from vaearr.training.processes import Processes, joined
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
 
@@ -109,6 +110,22 @@ def test_one_process_needs_no_group() -> None:
     assert team.is_first
     assert torch.equal(team.total(values), values)
     assert torch.equal(team.highest(values), values)
-    assert team.from_first("x") == "x"
+    assert team.first_does(lambda: "x") == "x"
     layer = torch.nn.Linear(1, 1)
     assert team.share(layer, torch.device("cpu")) is layer
+
+
+def test_an_error_in_two_processes_is_told_once(trained_store: Path) -> None:
+    result = subprocess.run(
+        _torchrun(trained_store, "vae", TINY_TRAINING), capture_output=True, text=True, env=ENVIRONMENT, timeout=300
+    )
+    assert result.returncode != 0
+    assert result.stderr.count("already has a run 'vae'") == 1
+    assert "internal error" not in result.stderr
+
+
+def test_processes_cannot_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("vaearr.training.processes.pick_device", lambda name: torch.device("cuda:0"))
+    with pytest.raises(UsageError, match="2 processes cannot share cuda:0"), joined("cuda:0"):
+        pass

@@ -73,6 +73,8 @@ class ConvVAE(nn.Module):
         is_deterministic: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(contrast, bool):
+            raise ValueError(f"contrast is {contrast!r}; use true or false.")
         if contrast and (latent_dim < 2 or head != "identity"):
             raise ValueError("contrast needs at least 2 latent dimensions and head='identity'.")
         _check(input_shape, activation=activation, norm=norm, upsampling=upsampling, head=head, attention=attention)

@@ -24,10 +24,10 @@ import torch
 from torch import nn
 
 from vaearr.artifacts import check_tensors, read_header, read_tensors, write_tensors
-from vaearr.errors import DataError, UsageError
+from vaearr.errors import DataError, TrainingError, UsageError
 from vaearr.training.schedule import Average
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, KEPT = "checkpoint.safetensors", "checkpoint-*.safetensors"
 FORMAT = 1
 WRITING_SHARE = 0.02  # of the time at most goes into checkpoints
 
@@ -68,8 +68,17 @@ def weights_of(module: nn.Module) -> Tensors:
 
 
 def save_state(state: State, path: Path, about: Mapping[str, Any], totals: torch.Tensor) -> None:
-    """Write a checkpoint; `about` says which training it belongs to, `totals` are the sums over all processes."""
-    tensors = {f"weights.{name}": value for name, value in weights_of(state.network).items()}
+    """Write a checkpoint; `about` says which training it belongs to, `totals` are the sums over all processes.
+
+    Raises TrainingError for weights that are not finite: the checkpoint that is there stays.
+    """
+    weights = weights_of(state.network)
+    if not all(bool(torch.isfinite(value).all()) for value in [totals, *weights.values()] if value.is_floating_point()):
+        raise TrainingError(
+            f"weights or loss are not finite after {state.place}, so no checkpoint was written. Lower "
+            "learning_rate or use precision='float32'."
+        )
+    tensors = {f"weights.{name}": value for name, value in weights.items()}
     tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
     if state.average:
         tensors |= {f"average.{name}": value.cpu() for name, value in state.average.values.items()}
@@ -83,10 +92,7 @@ def load_state(state: State, path: Path, about: Mapping[str, Any]) -> None:
     """Make `state` what the checkpoint holds. Raises UsageError when it belongs to a training with other settings and
     DataError for a file that is not whole."""
     tensors, header = read_tensors(path)
-    if header.get("format") != FORMAT:
-        raise DataError(f"{path} is not a checkpoint of this vaearr (format {header.get('format')}).")
-    if differing := differences(header["about"], about):
-        raise UsageError(f"{path} belongs to a training with other settings: {differing}.")
+    _check(path, header, about)
     groups: dict[str, Tensors] = {"weights": {}, "best": {}, "average": {}, "optimizer": {}}
     for name, value in tensors.items():
         group, _, rest = name.partition(".")
@@ -103,9 +109,22 @@ def load_state(state: State, path: Path, about: Mapping[str, Any]) -> None:
     state.totals = torch.tensor(header["state"]["totals"], dtype=state.totals.dtype, device=state.totals.device)
 
 
-def checkpoint_about(path: Path) -> dict[str, Any]:
-    """Which training a checkpoint belongs to."""
-    return dict(read_header(path).get("about", {}))
+def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:
+    """Raise UsageError or DataError unless the file is a checkpoint of this training. Looks at the header only."""
+    _check(path, read_header(path), about)
+
+
+def _check(path: Path, header: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    if header.get("format") != FORMAT:
+        raise DataError(f"{path} is not a checkpoint of this vaearr (format {header.get('format')}).")
+    if differing := differences(header["about"], about):
+        raise UsageError(f"{path} belongs to a training with other settings: {differing}; give the same settings.")
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint in a folder that was written last."""
+    found = [path for name in (CHECKPOINT, KEPT) for path in folder.glob(name)]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
@@ -136,10 +155,10 @@ def fingerprint(values: Any) -> str:
 
 
 class Due:
-    """Whether it is time for a checkpoint: at most `minutes` of work are at risk, and writing stays a small share."""
+    """Whether it is time for a checkpoint: `minutes` after the last, later where writes are slow (2 % of the time)."""
 
     def __init__(self, minutes: float) -> None:
-        self.pause = 60 * minutes
+        self.shortest = self.pause = 60 * minutes
         self.last = time.monotonic()
 
     def __bool__(self) -> bool:
@@ -151,7 +170,7 @@ class Due:
         began = time.monotonic()
         yield
         self.last = time.monotonic()
-        self.pause = max(self.pause, (self.last - began) / WRITING_SHARE)
+        self.pause = max(self.shortest, (self.last - began) / WRITING_SHARE)
 
 
 class Stop:

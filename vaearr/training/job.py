@@ -18,12 +18,12 @@ from vaearr.artifacts import TrainedModel, load_folder, save_model
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
-from vaearr.errors import NoInputError, UsageError
+from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models import for_training
 from vaearr.provenance import now, versions
 from vaearr.quality import MIN_SAMPLES, latent_health
-from vaearr.training.checkpoint import CHECKPOINT, checkpoint_about, differences
-from vaearr.training.loggers import open_loggers
+from vaearr.training.checkpoint import check_checkpoint, differences, newest_checkpoint
+from vaearr.training.loggers import check_loggers, open_loggers
 from vaearr.training.loop import OnEpoch, OnStep, fit
 from vaearr.training.processes import Processes
 from vaearr.training.sheets import read_sheets
@@ -62,9 +62,10 @@ class Job:
         compared = {key: value for key, value in self.settings.to_attrs().items() if key not in NOT_COMPARED}
         return {"settings": compared, "data": dict(self.data), "processes": self.processes.size}
 
-    def part(self, value: int, processes: Processes, labels: Any = None) -> PatternBatches:
-        """Batches of one part of the split."""
+    def part(self, value: int, processes: Processes, labels: Any = None, *, balanced: bool = False) -> PatternBatches:
+        """Batches of one part of the split, with its share of the memory that patterns may take."""
         settings, training = self.settings, value == n.TRAIN
+        share = float((self.parts == value).sum() / (self.parts != n.OUTSIDE).sum())
         return batches(
             self.ds,
             split=self.parts,
@@ -72,13 +73,13 @@ class Job:
             batch_size=settings.batch_size,
             shuffle=training,
             seed=settings.seed,
-            memory=settings.memory,
-            device_memory=settings.device_memory,
+            memory=settings.memory * share,
+            device_memory=settings.device_memory * share,
             device=self.device,
             rank=processes.rank,
             world_size=processes.size,
             labels=labels,
-            balance=grid.class_map(self.ds, settings.balance)[0] if training and settings.balance else None,
+            balance=grid.class_map(self.ds, settings.balance)[0] if balanced and settings.balance else None,
         )
 
 
@@ -98,15 +99,18 @@ def train_model(
     interruption left in the folder, and `restart` throws that away. logs: folder and name for experiment loggers.
     """
     settings, team, device = job.settings, job.processes, job.device
+    check_loggers(settings.log)
     labels, classes = grid.class_map(job.ds, settings.objective.label) if settings.objective.label else (None, ())
-    train = job.part(n.TRAIN, team, labels)
+    train = job.part(n.TRAIN, team, labels, balanced=True)
     n_validation = int((job.parts == n.VALIDATION).sum())
     validation = job.part(n.VALIDATION, team, labels) if n_validation >= team.size else None
-    model = _make_model(job, classes, init)
-    begin = team.from_first(_where_to_begin(job, resume, restart) if team.is_first else None)
+    about = job.about | {"streamed": not train.is_resident}
+    begin = team.first_does(lambda: _where_to_begin(job, about, resume, restart))
+    model = _make_model(job, classes, init if begin is None else None)
     if team.is_first:
         job.folder.mkdir(parents=True, exist_ok=True)
-    model.preprocess.fit(train, team.total)
+    if begin is None and settings.preprocess.static_background != "none":
+        model.preprocess.fit(job.part(n.TRAIN, team) if settings.balance else train, team.total)
     n_weights = sum(p.numel() for p in model.network.parameters())
     precision = str(pick_precision(settings.precision, device)).removeprefix("torch.")
     job.say(
@@ -124,7 +128,7 @@ def train_model(
             validation,
             settings,
             job.folder,
-            about=job.about,
+            about=about,
             resume=begin,
             processes=team,
             loggers=loggers,
@@ -132,7 +136,7 @@ def train_model(
             on_step=on_step,
             on_epoch=on_epoch,
         )
-    about: dict[str, Any] = {
+    described: dict[str, Any] = {
         "config": settings.to_attrs(),
         "data": dict(job.data["patterns"]),
         "n_train": train.n_samples_total,
@@ -145,10 +149,13 @@ def train_model(
         "versions": versions(),
         "time": now(),
     }
-    health = latent_health(model, job.part(n.VALIDATION if n_validation >= MIN_SAMPLES else n.TRAIN, Processes()))
+    judged = validation if n_validation >= MIN_SAMPLES else train
+    if judged is None or team.size > 1 or settings.balance:
+        judged = job.part(n.VALIDATION if n_validation >= MIN_SAMPLES else n.TRAIN, Processes())
+    health = latent_health(model, judged)
     if team.is_first:
-        about["weights_sha256"] = save_model(model, job.folder, about)["weights_sha256"]
-    return Trained(result.history, health, read_sheets(job.folder, schema.signal_dims(job.ds)), about)
+        described["weights_sha256"] = save_model(model, job.folder, described)["weights_sha256"]
+    return Trained(result.history, health, read_sheets(job.folder, schema.signal_dims(job.ds)), described)
 
 
 @contextmanager
@@ -157,7 +164,7 @@ def _tidy(job: Job) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if job.processes.is_first and not (job.folder / CHECKPOINT).exists():
+        if job.processes.is_first and newest_checkpoint(job.folder) is None:
             shutil.rmtree(job.folder, ignore_errors=True)
         raise
 
@@ -178,40 +185,58 @@ def _make_model(job: Job, classes: tuple[int, ...], init: Path | None) -> Traine
             classes=classes,
         ).to(job.device)
     if init is not None:
-        _start_from(model, init)
+        _start_from(model, init, job.say)
     return model
 
 
-def _start_from(model: TrainedModel, folder: Path) -> None:
+def _start_from(model: TrainedModel, folder: Path, say: Callable[[str], None]) -> None:
     """Give a fresh model the weights of a trained one; its backgrounds are its own data's."""
     other = load_folder(folder)
-    try:
-        model.network.load_state_dict(other.network.state_dict(), strict=True)
-    except RuntimeError:
-        found = differences(other.model_config.to_attrs(), model.model_config.to_attrs())
+    one, two = (m.model_config.replace(options={**m.model_config.options, "dropout": 0}) for m in (other, model))
+    found = differences(one.to_attrs(), two.to_attrs())
+    if found or other.input_shape != model.input_shape:
         raise UsageError(
-            f"the weights in {folder} do not fit: input {other.input_shape} and {model.input_shape}"
+            f"the weights in {folder} do not fit: samples {other.input_shape} and {model.input_shape}"
             f"{', ' + found if found else ''}; use the same model settings."
-        ) from None
-    if model.classifier is not None and other.classifier is not None and other.classes == model.classes:
-        model.classifier.load_state_dict(other.classifier.state_dict())
+        )
+    if found := differences(other.preprocess_config.to_attrs(), model.preprocess_config.to_attrs()):
+        say(f"the weights to start from were trained with another preprocessing: {found}")
+    model.network.load_state_dict(other.network.state_dict(), strict=True)
+    if model.classifier is not None and other.classifier is not None:
+        if (other.label, other.classes) == (model.label, model.classes):
+            model.classifier.load_state_dict(other.classifier.state_dict())
+        else:
+            say(f"the classification head starts anew: the weights to start from know {other.label} {other.classes}")
 
 
-def _where_to_begin(job: Job, resume: Path | None, restart: bool) -> Path | None:
-    """The checkpoint to go on from, if any; a folder without one is emptied."""
-    left = job.folder / CHECKPOINT
-    if resume is not None:
-        if not resume.exists():
-            raise NoInputError(f"there is no checkpoint {resume}.")
-        if not resume.is_relative_to(job.folder):
-            shutil.rmtree(job.folder, ignore_errors=True)
-        return resume
-    if left.exists() and not restart:
-        if differing := differences(checkpoint_about(left), job.about):
+def _where_to_begin(job: Job, about: Mapping[str, Any], resume: Path | None, restart: bool) -> Path | None:
+    """The checkpoint to go on from, if any. Nothing is removed before it is known to fit."""
+    left = newest_checkpoint(job.folder)
+    begin = resume or (None if restart else left)
+    if resume is not None and not resume.is_file():
+        raise NoInputError(f"there is no checkpoint {resume}.")
+    if resume is None and begin is not None:
+        try:
+            check_checkpoint(begin, about)
+        except DataError as error:
+            raise type(error)(
+                f"an interrupted training of this run is in the way: {error} Or throw it away with restart=True "
+                "(--restart), or give another run name."
+            ) from None
+        except UsageError as error:
             raise UsageError(
-                f"an interrupted training of this run was made with other settings: {differing}. Give the same "
-                "settings to go on with it, restart=True (--restart) to throw it away, or another run name."
+                f"an interrupted training of this run was made with other settings: {error} Or throw it away with "
+                "restart=True (--restart), or give another run name."
+            ) from None
+    elif begin is not None:
+        check_checkpoint(begin, about)
+        if left is not None and not restart and not begin.is_relative_to(job.folder):
+            raise UsageError(
+                f"an interrupted training of this run is at {left}; go on with it (without --resume), throw it away "
+                "(--restart), or give another run name."
             )
-        return left
-    shutil.rmtree(job.folder, ignore_errors=True)
-    return None
+    if begin is None or not begin.is_relative_to(job.folder):
+        shutil.rmtree(job.folder, ignore_errors=True)
+    for part in job.folder.glob(".*"):  # of a write that was killed
+        part.unlink()
+    return begin

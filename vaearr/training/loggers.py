@@ -85,19 +85,21 @@ LOGGERS: dict[str, tuple[Callable[[Path, str, Mapping[str, Any]], Logger], str]]
 }
 
 
-@contextmanager
-def open_loggers(
-    names: tuple[str, ...], place: tuple[Path, str] | None, settings: Mapping[str, Any]
-) -> Iterator[list[Logger]]:
-    """The named loggers, closed at the end. place: the folder for what they write, and the run's name there.
-
-    Raises MissingExtraError, with the command that installs it, for one whose package is missing.
-    """
+def check_loggers(names: tuple[str, ...]) -> None:
+    """Raise MissingExtraError, with the command that installs it, for a logger whose package is missing."""
     for name in names:
         try:
             importlib.import_module(LOGGERS[name][1])
         except ImportError:
             raise MissingExtraError(f"logging to {name} needs its package: pip install {name}.") from None
+
+
+@contextmanager
+def open_loggers(
+    names: tuple[str, ...], place: tuple[Path, str] | None, settings: Mapping[str, Any]
+) -> Iterator[list[Logger]]:
+    """The named loggers, closed at the end. place: the folder for what they write, and the run's name there."""
+    check_loggers(names)
     opened: list[Logger] = []
     try:
         for name in names:

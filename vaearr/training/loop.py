@@ -26,7 +26,7 @@ from vaearr.device import pick_precision
 from vaearr.errors import TrainingError, UsageError
 from vaearr.objectives import check_targets
 from vaearr.store.commit import replace_file
-from vaearr.training.checkpoint import CHECKPOINT, Due, History, State, Stop, load_state, save_state, weights_of
+from vaearr.training.checkpoint import CHECKPOINT, KEPT, Due, History, State, Stop, load_state, save_state, weights_of
 from vaearr.training.loggers import Logger
 from vaearr.training.processes import Processes
 from vaearr.training.schedule import Average, make_optimizer, rate_at
@@ -107,10 +107,10 @@ def fit(
 ) -> Fit:
     """Train in place; the model ends with the weights of the best epoch (the averaged ones if `config.ema`).
 
-    The best epoch is the one with the lowest validation loss at the final beta (without validation, the last). `folder`
-    gets history.csv and .json after every epoch and a checkpoint every `config.checkpoint_minutes`, at SIGINT and
-    SIGTERM (which then take their course), and under its own name every `config.checkpoint_every` epochs; at the end
-    the weights of the last epoch.
+    The best epoch is the one with the lowest validation loss at the final beta, lower by `config.min_delta` than the
+    best before it (without validation, the last). `folder` gets history.csv and .json after every epoch, a checkpoint
+    every `config.checkpoint_minutes`, at SIGINT and SIGTERM (which then take their course) and at the end, one under
+    its own name every `config.checkpoint_every` epochs, and at the end the weights of the last epoch as trained.
 
     resume: a checkpoint to go on from, exactly: on the same machine the result is bit for bit that of a training that
     was never interrupted. about: what a checkpoint must agree with. processes: of `joined`; each trains on its own
@@ -128,7 +128,6 @@ def fit(
         weights_over(config.objective, math.ceil(len(train) / config.accumulate) * config.epochs, model.device),
     )
     model.network.to(memory_format=torch.channels_last if len(model.input_shape) == 3 else torch.contiguous_format)
-    check_targets(model.preprocess(next(train.epoch(0)).patterns), config.objective.likelihood)
     step, state = _make_step(plan), _make_state(plan)
     if resume:
         load_state(state, resume, plan.about)
@@ -140,6 +139,7 @@ def fit(
         stack.enter_context(seeded(config.seed, model.device))
         stack.enter_context(_deterministic(config.deterministic))
         stack.enter_context(_memory_advice(config))
+        check_targets(model.preprocess(next(train.epoch(0)).patterns), config.objective.likelihood)
         while state.epoch < config.epochs and state.epoch - 1 - state.best_epoch < config.patience:
             began = time.perf_counter() - state.seconds
             for _ in _updates(plan, step, state, on_step):
@@ -152,7 +152,7 @@ def fit(
             _pause(plan, state, stop, due, 0.0)
     if plan.processes.is_first:
         save_weights(model, folder / "last.safetensors")
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        save_state(state, folder / CHECKPOINT, plan.about, state.totals)  # what follows may fail and be done again
     model.load_state_dict(state.best_weights)
     return Fit(_history(state.rows), state.best_epoch + 1, stopped_early=state.epoch < config.epochs)
 
@@ -258,8 +258,8 @@ def _finish_epoch(plan: _Plan, state: State, began: float) -> History:
     row |= {kind: float(plan.weights[last, 0]), "learning_rate": _rate(plan, last)}
     row["seconds"] = time.perf_counter() - began
     _check_finite(row, state, plan.folder)
-    score = row.get("val_loss", -float(state.epoch))
-    if score < state.best - config.min_delta:
+    score = row.get("val_loss", math.inf)
+    if plan.validation is None or score < state.best - config.min_delta:
         state.best, state.best_epoch, state.best_weights = score, state.epoch, weights_of(plan.model)
     if team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
         write_sheet(plan.model, plan.validation or plan.train, plan.folder, state.epoch + 1, seed=config.seed)
@@ -271,7 +271,7 @@ def _finish_epoch(plan: _Plan, state: State, began: float) -> History:
     if team.is_first:
         _write_history(state.rows, plan.folder)
         if config.checkpoint_every and state.epoch % config.checkpoint_every == 0:
-            save_state(state, plan.folder / f"checkpoint-{state.epoch:04d}.safetensors", plan.about, state.totals)
+            save_state(state, plan.folder / KEPT.replace("*", f"{state.epoch:04d}"), plan.about, state.totals)
     return row
 
 
@@ -306,10 +306,12 @@ def _check_finite(row: History, state: State, folder: Path) -> None:
     if all(math.isfinite(value) for name, value in row.items() if not name.endswith("accuracy")):
         return
     (folder / CHECKPOINT).unlink(missing_ok=True)  # going on from there would end here again
+    earlier = sorted(folder.glob(KEPT))
     kept = f"the best epoch was {state.best_epoch + 1}" if state.best_epoch >= 0 else "it was the first epoch"
     raise TrainingError(
         f"the loss is not finite in epoch {state.epoch + 1} (loss {row['loss']:g}; {kept}). Lower learning_rate, use "
         "precision='float32' or check the patterns for extreme values."
+        + (f" The last checkpoint before is {earlier[-1]}." if earlier else "")
     )
 
 
@@ -341,7 +343,8 @@ def _write_history(rows: list[History], folder: Path) -> None:
     writer.writeheader()
     writer.writerows({"epoch": i, **row} for i, row in enumerate(rows, 1))
     replace_file(folder / "history.csv", text.getvalue().encode(), durable=False)
-    replace_file(folder / "history.json", json.dumps(rows).encode(), durable=False)
+    plain = [{key: value if math.isfinite(value) else None for key, value in row.items()} for row in rows]
+    replace_file(folder / "history.json", json.dumps(plain).encode(), durable=False)
 
 
 def _history(rows: list[History]) -> xr.Dataset:

@@ -6,7 +6,7 @@ torchrun and DistributedDataParallel rather than another engine: they come with 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from vaearr.device import pick_device
+from vaearr.errors import UsageError
 
 T = TypeVar("T")
 
@@ -44,14 +45,22 @@ class Processes:
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
 
-    def from_first(self, value: T) -> T:
-        """The first process's object, for all."""
+    def first_does(self, work: Callable[[], T]) -> T:
+        """What the first process's work returns, for all; where it fails, the others end without a word."""
         if self.size == 1:
-            return value
-        box: list[Any] = [value]
+            return work()
+        box: list[Any] = [None, 0]
+        if self.is_first:
+            try:
+                box = [work(), 0]
+            except BaseException as error:
+                dist.broadcast_object_list([None, getattr(error, "exit_code", 1)], src=0)
+                raise
         dist.broadcast_object_list(box, src=0)
-        first: T = box[0]
-        return first
+        if box[1]:
+            raise SystemExit(box[1])
+        result: T = box[0]
+        return result
 
     def share(self, module: nn.Module, device: torch.device) -> nn.Module:
         """The module with gradients averaged over processes."""
@@ -71,6 +80,8 @@ def joined(device: str = "auto") -> Iterator[tuple[Processes, torch.device]]:
     if size == 1:
         yield Processes(), chosen
         return
+    if chosen.index is not None:
+        raise UsageError(f"{size} processes cannot share {chosen}; leave device at auto or {chosen.type}.")
     if chosen.type == "cuda" and chosen.index is None:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)

@@ -21,7 +21,7 @@ def write_sheet(model: TrainedModel, batches: PatternBatches, folder: Path, epoc
     """Write what the model makes of the first patterns of `batches` and of draws from the prior, after an epoch."""
     model.eval()
     stored = next(batches.epoch(0)).patterns[:N_SAMPLES]
-    draws = torch.randn(N_SAMPLES, model.model_config.latent_dim, generator=torch.Generator().manual_seed(seed))
+    draws = torch.randn(len(stored), model.model_config.latent_dim, generator=torch.Generator().manual_seed(seed))
     sheet = {
         "input": model.preprocess(stored),
         "reconstruction": model.decode_batch(model.encode_batch(stored)[0]),

@@ -74,7 +74,7 @@ class Step(nn.Module):
         else:
             nll, amplitude = likelihood(wanted, recon).mean(), zero
         kl = posterior_kl(model.network, mean.float(), logvar.float())
-        total_kl = kl.sum(1).mean()
+        total_kl = kl.flatten(1).sum(1).mean()
         # the value of the amplitude term always counts, its gradient when its time has come
         loss = nll + amplitude.detach() + weights[1] * (amplitude - amplitude.detach())
         if not getattr(model.network, "is_deterministic", False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from hypothesis.extra.numpy import arrays
 
 from vaearr import grid
 from vaearr import names as n
-from vaearr.batching import PatternBatches, Walk, batches, tiers
+from vaearr.batching import PatternBatches, Walk, batches, partners, tiers
 from vaearr.batching import plan as plans
-from vaearr.batching.partners import alike_neighbours, neighbour_positions, random_walk
+from vaearr.batching.partners import alike_neighbours, find_paths, neighbour_positions, random_walk
 from vaearr.batching.reader import sample_weights
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
@@ -193,11 +194,11 @@ def test_iteration_goes_on_where_it_stopped(numbered_store: Path, memory: float)
         running = [_numbers(batch) for batch, _ in zip(first, range(5), strict=False)]
     assert running == whole[1][:5]  # a broken loop is over: the next one is the next epoch
     state = first.state_dict()
-    assert state == {"epoch": 1, "batch": 6}  # zip took one more
+    assert state == {"epoch": 1, "batch": 6, "n_batches": 24}  # zip took one more
     second.load_state_dict(state)
     assert [_numbers(batch) for batch in second] == whole[1][6:]
     assert [_numbers(batch) for batch in second] == whole[2]
-    second.load_state_dict({"epoch": 1, "batch": len(second)})
+    second.load_state_dict({"epoch": 1, "batch": len(second), "n_batches": len(second)})
     assert [_numbers(batch) for batch in second] == whole[2]
 
 
@@ -297,7 +298,7 @@ def test_alike_neighbours_against_correlation() -> None:
     rng = np.random.default_rng(0)
     features, points = rng.normal(size=(30, 3)), np.argwhere(np.ones((5, 6), bool))
     near = neighbour_positions(points)
-    paths = alike_neighbours(torch.from_numpy(features), torch.from_numpy(near), chunk=7)
+    paths = alike_neighbours(torch.from_numpy(features), torch.from_numpy(near))
     r = np.corrcoef(features)
     for i, row in enumerate(near):
         candidates = row[row >= 0]
@@ -400,3 +401,67 @@ def test_loader_processes_are_refused(scan: xr.Dataset) -> None:
         next(iter(loader))
     plain = torch.utils.data.DataLoader(batches(scan, batch_size=16), batch_size=None)
     assert sum(len(batch) for batch in plain) == int(scan.present.sum())
+
+
+def test_a_state_of_other_batches_is_refused(numbered_store: Path) -> None:
+    ds = open_store(numbered_store, chunks=None)
+    state = batches(ds, batch_size=64).state_dict()
+    with pytest.raises(UsageError, match="epochs of 24 batches"):
+        batches(ds, batch_size=32).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"batch_size": 2.5},
+        {"memory": 0.0},
+        {"memory": -1.0},
+        {"memory": float("nan")},
+        {"device_memory": -1.0},
+        {"seed": -1},
+        {"device": "nope"},
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_refused(scan: xr.Dataset, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        batches(scan, **wrong)
+
+
+def test_balance_needs_one_process(scan: xr.Dataset) -> None:
+    with pytest.raises(UsageError, match="in one process"):
+        batches(scan, balance=np.zeros((11, 7), int), world_size=2)
+
+
+def test_labels_may_be_a_map_with_its_dims_in_any_order(numbered_store: Path) -> None:
+    ds = open_store(numbered_store, chunks=None)
+    values = np.arange(ds.sizes["y"] * ds.sizes["x"]).reshape(ds.sizes["y"], ds.sizes["x"])
+    labels = xr.DataArray(values, dims=("y", "x"), coords={"y": ds.y, "x": ds.x}).transpose("x", "y")
+    for x, _, found in batches(ds, labels=labels).epoch(0):
+        assert found is not None
+        assert found.tolist() == list(_numbers(x))
+
+
+@pytest.mark.parametrize("part", [5, 64, 4096])
+def test_paths_do_not_depend_on_how_samples_are_taken_together(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    rng = np.random.default_rng(0)
+    held = torch.from_numpy(rng.integers(0, 255, (140, 1, 8, 8), dtype=np.uint8))
+    points = np.array([*np.argwhere(rng.random((12, 14)) < 0.8)])[:139]
+    points = np.array([*points, [40, 40]])[: len(held)]
+    held = held[: len(points)]
+    whole = find_paths(held, points, torch.Tensor.float, torch.device("cpu"))
+    monkeypatch.setattr(partners, "PART", part)
+    cut = find_paths(held, points, torch.Tensor.float, torch.device("cpu"))
+    assert torch.equal(whole.count, cut.count)
+    for a, b, count in zip(whole.neighbours, cut.neighbours, whole.count, strict=True):
+        assert torch.equal(a[:count], b[:count])
+    assert cut.neighbours[-1, 0] == len(points) - 1
+
+
+def test_big_endian_patterns_become_native(tmp_path: Path) -> None:
+    ds = random_patterns_dataset({"y": 6, "x": 6}, {"dy": 9, "dx": 11})
+    values = ds.patterns.values.astype(">u2") * 100
+    big = ds.assign(patterns=ds.patterns.copy(data=values))
+    held = torch.cat(list(batches(big, shuffle=False)))
+    np.testing.assert_array_equal(held.numpy(), values.reshape(-1, 1, 9, 11).astype("u2"))

@@ -172,6 +172,7 @@ def _encode_block(model: TrainedModel, block: Block, config: EncodeConfig) -> No
         if model.device.type == "cuda":
             values = host_tensor(tuple(values.shape), values.dtype, model.device).copy_(values, non_blocking=True)
         block.made[name] = values
+    block.stored = torch.empty(0)  # no longer needed while the block waits to be written
     if model.device.type == "cuda":
         block.copied = torch.cuda.Event()
         block.copied.record()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import zarr
 from vaearr import store as vs
 from vaearr.errors import DataError
 from vaearr.store import pipeline
+from vaearr.store.commit import refresh_listing
 from vaearr.testing import random_patterns_dataset
 
 BOXES = [(0, 40, 0, 35), (3, 35, 2, 35), (31, 33, 7, 9), (39, 40, 34, 35), (0, 32, 0, 32), (0, 16, 8, 24)]
@@ -165,3 +168,32 @@ def test_other_layouts_are_read(tmp_path: Path) -> None:
         read = pipeline.for_reading(zarr.open_array(array.store_path, mode="r"))
         np.testing.assert_array_equal(read[:], values)
         np.testing.assert_array_equal(read[3:29, 5:7], values[3:29, 5:7])
+
+
+@pytest.mark.parametrize("attrs", [{"scale_factor": 0.5}, {"add_offset": 3.0}, {"missing_value": 1.0}], ids=str)
+def test_values_that_xarray_decodes_are_left_to_it(tmp_path: Path, attrs: dict[str, float]) -> None:
+    path = vs.create_store(random_patterns_dataset({"y": 6, "x": 6}, dtype="f4"), tmp_path / "s.zarr")
+    array = zarr.open_array(path / "patterns", mode="r+")
+    array.attrs.update(attrs)
+    refresh_listing(path)
+    np.testing.assert_array_equal(vs.open_store(path).patterns.values, xr.open_zarr(path).patterns.values)
+
+
+def test_a_lost_shard_of_floats_that_xarray_wrote_is_an_error(tmp_path: Path) -> None:
+    ds = random_patterns_dataset({"y": 6, "x": 6}, dtype="f4")
+    path = vs.create_store(ds, tmp_path / "s.zarr")
+    array = zarr.open_array(path / "patterns", mode="r+")
+    array.attrs["_FillValue"] = base64.b64encode(np.array(np.nan, "<f8").tobytes()).decode()
+    refresh_listing(path)
+    assert vs.decoder(vs.open_store(path, chunks=None).patterns) == "zarrs"
+    shutil.rmtree(path / "patterns" / "c")
+    with pytest.raises(DataError, match="is missing"):
+        _ = vs.open_store(path, chunks=None).patterns.values
+
+
+def test_a_shard_that_is_cut_off_says_so(tmp_path: Path) -> None:
+    path = vs.create_store(random_patterns_dataset({"y": 20, "x": 20}), tmp_path / "s.zarr")
+    shard = next(file for file in (path / "patterns" / "c").rglob("*") if file.is_file())
+    shard.write_bytes(b"abc")
+    with pytest.raises(DataError, match="is cut off"):
+        vs.read_block(vs.open_store(path, chunks=None).patterns, {"y": slice(0, 3), "x": slice(0, 3)})

@@ -151,3 +151,13 @@ def test_a_missing_package_is_named(scheme: str, package: str) -> None:
         pytest.skip(f"{package} is installed")
     with pytest.raises(MissingExtraError, match=rf"{scheme}:// needs a package that is not installed .*{package}"):
         vs.open_store(f"{scheme}://somewhere/a.zarr")
+
+
+@pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("403 Forbidden")], ids=lambda e: type(e).__name__)
+def test_a_url_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("vaearr.store.read.zarr.open_group", fail)
+    with pytest.raises(NoInputError, match=f"memory://x.zarr cannot be reached .{type(error).__name__}: {error}"):
+        vs.open_store("memory://x.zarr")

@@ -8,6 +8,8 @@ exactly once per epoch either way.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import xarray as xr
@@ -16,6 +18,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.partners import Walk
 from vaearr.batching.reader import Batch, PatternBatches, Settings, read_samples
+from vaearr.device import pick_device
 from vaearr.errors import RoiError, UsageError
 from vaearr.grid import check_map
 
@@ -42,8 +45,8 @@ def batches(
     device: torch.device | str = "cpu",
     rank: int = 0,
     world_size: int = 1,
-    labels: np.ndarray | None = None,
-    balance: np.ndarray | None = None,
+    labels: np.ndarray | xr.DataArray | None = None,
+    balance: np.ndarray | xr.DataArray | None = None,
 ) -> PatternBatches:
     """Torch batches `(B, C, …)` of `ds.patterns` in source dtype, shuffled, each sample once per epoch.
 
@@ -57,10 +60,9 @@ def batches(
     """
     schema.validate(ds)
     dims = schema.navigation_dims(ds)
-    if batch_size < 1:
-        raise UsageError(f"batch_size is {batch_size}; it must be at least 1.")
-    if balance is not None and not shuffle:
-        raise UsageError("balance draws samples at random, so it needs shuffle=True.")
+    _check(batch_size=batch_size, memory=memory, device_memory=device_memory, seed=seed)
+    if balance is not None and (not shuffle or world_size > 1):
+        raise UsageError("balance draws samples at random from the whole scan: shuffle=True, in one process.")
     inside = np.ones(schema.navigation_shape(ds), bool)
     if n.PRESENT in ds:
         inside &= ds[n.PRESENT].transpose(*dims).values
@@ -76,7 +78,7 @@ def batches(
         seed=seed,
         memory=memory,
         device_memory=device_memory,
-        device=torch.device(device),
+        device=pick_device(str(device)),
         rank=rank,
         world_size=world_size,
     )
@@ -84,14 +86,25 @@ def batches(
         ds,
         inside,
         settings,
-        labels=_class_map("labels", labels, inside.shape),
-        balance=_class_map("balance", balance, inside.shape),
+        labels=_class_map("labels", labels, ds),
+        balance=_class_map("balance", balance, ds),
     )
 
 
-def _class_map(what: str, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+def _check(*, batch_size: int, memory: float, device_memory: float, seed: int) -> None:
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}; it must be a whole number, at least 1.")
+    if not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed is {seed}; it must be a whole number, at least 0.")
+    if not (math.isfinite(memory) and memory > 0 and device_memory >= 0):
+        raise UsageError(f"memory is {memory} and device_memory {device_memory} GiB; they must be positive.")
+
+
+def _class_map(what: str, values: np.ndarray | xr.DataArray | None, ds: xr.Dataset) -> np.ndarray | None:
     if values is None:
         return None
-    if values.shape != shape or values.dtype.kind not in "iu":
-        raise UsageError(f"{what} is {values.dtype} of shape {values.shape}; expected integers of shape {shape}.")
-    return values.astype(np.int64)
+    shape = schema.navigation_shape(ds)
+    plain = check_map(ds, values, boolean=False).values if isinstance(values, xr.DataArray) else values
+    if plain.shape != shape or plain.dtype.kind not in "iu":
+        raise UsageError(f"{what} is {plain.dtype} of shape {plain.shape}; expected integers of shape {shape}.")
+    return plain.astype(np.int64)

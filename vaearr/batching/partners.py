@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from vaearr.batching.plan import grid_steps, positions_around
 
-SIMILARITY_BATCH = 512
+VIEWED = 2**19  # pattern values that are viewed at once
+PART = 1024  # samples whose likeness is looked at together
 POOLED_SIDE = 32
 ALIKE = 0.8  # of the best neighbour's correlation
 
@@ -41,11 +42,24 @@ class Paths:
 
 @torch.inference_mode()
 def find_paths(held: torch.Tensor, points: np.ndarray, view: View, device: torch.device) -> Paths:
-    """Paths among the samples held: stored patterns `(n, C, …)` and their grid points `(n, n_nav)`."""
-    seen = [pooled(view(part.to(device))).to(held.device) for part in held.split(SIMILARITY_BATCH)]
-    near = torch.from_numpy(neighbour_positions(points)).to(held.device)
-    paths = alike_neighbours(torch.cat(seen), near)
-    return Paths(paths.neighbours.clone(), paths.count.clone())  # out of inference mode
+    """Paths among the samples held: stored patterns `(n, C, …)` and their grid points `(n, n_nav)`.
+
+    A part of the samples at a time, with the neighbours of that part: samples of one shard lie next to each other.
+    """
+    near = torch.from_numpy(neighbour_positions(points))
+    paths = Paths(torch.empty_like(near), torch.empty_like(near[:, 0]))
+    size = max(1, VIEWED // held[:1].numel())
+    for start in range(0, len(near), PART):
+        rows = slice(start, start + PART)
+        around = near[rows][near[rows] >= 0]
+        needed = torch.unique(torch.cat([torch.arange(len(near))[rows], around]))
+        seen = [pooled(view(held[some.to(held.device)].to(device))) for some in needed.split(size)]
+        local = torch.where(near[rows] < 0, -1, torch.searchsorted(needed, near[rows]))
+        own = torch.searchsorted(needed, torch.arange(len(near))[rows])
+        found = alike_neighbours(torch.cat(seen), local.to(device), own=own.to(device))
+        paths.neighbours[rows] = needed[found.neighbours.clamp_min(0).cpu()]
+        paths.count[rows] = found.count.cpu()
+    return Paths(paths.neighbours.clone().to(held.device), paths.count.clone().to(held.device))  # no inference tensors
 
 
 def neighbour_positions(points: np.ndarray) -> np.ndarray:
@@ -64,26 +78,26 @@ def pooled(x: torch.Tensor) -> torch.Tensor:
     return averaged.flatten(1)
 
 
-def alike_neighbours(features: torch.Tensor, near: torch.Tensor, *, alike: float = ALIKE, chunk: int = 4096) -> Paths:
-    """The neighbours about as similar to a sample as its best one: features `(n, f)`, near `(n, k)`.
+def alike_neighbours(
+    features: torch.Tensor, near: torch.Tensor, *, own: torch.Tensor | None = None, alike: float = ALIKE
+) -> Paths:
+    """The neighbours about as similar to a sample as its best one: features `(m, f)`, near `(n, k)` positions in them.
 
-    near: positions of the candidates, -1 for none. Chosen are those whose correlation is positive and at least `alike`
-    times the best; where no correlation is positive the best one, and the sample itself where there is no candidate.
+    near: -1 for no candidate. own: positions of the n samples themselves, by default 0 to n - 1. Chosen are the
+    candidates whose correlation is at least `alike` times the best, which is positive; where none is positive the best
+    one, and the sample itself where there is no candidate.
     """
-    unit = features - features.mean(1, keepdim=True)
-    unit = unit / unit.norm(dim=1, keepdim=True).clamp_min(1e-12)
     near = near.long()
-    neighbours, count = near.clone(), torch.ones_like(near[:, 0])
-    for start in range(0, len(unit), chunk):
-        rows = slice(start, start + chunk)
-        seen = torch.stack([(unit[rows] * unit[column.clamp_min(0)]).sum(1) for column in near[rows].T], 1)
-        seen = seen.masked_fill(near[rows] < 0, -2.0)
-        best = seen.amax(1, keepdim=True)
-        good = torch.where(best > 0, (seen >= alike * best) & (seen > 0), seen == best)
-        order = (~good).byte().argsort(dim=1, stable=True)
-        neighbours[rows], count[rows] = near[rows].gather(1, order), good.sum(1)
+    own = torch.arange(len(near), device=near.device) if own is None else own
+    unit = features - features.mean(1, keepdim=True)
+    unit /= unit.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    seen = torch.stack([(unit[own] * unit[column.clamp_min(0)]).sum(1) for column in near.T], 1)
+    seen = seen.masked_fill(near < 0, -2.0)
+    best = seen.amax(1, keepdim=True)
+    good = torch.where(best > 0, seen >= alike * best, seen == best)
+    neighbours, count = near.gather(1, (~good).byte().argsort(dim=1, stable=True)), good.sum(1)
     alone = (near < 0).all(1)
-    neighbours[alone, 0], count[alone] = torch.arange(len(near), device=near.device)[alone], 1
+    neighbours[alone, 0], count[alone] = own[alone], 1
     return Paths(neighbours, count)
 
 

@@ -83,7 +83,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         self.n_samples_total = int(inside.sum())
         sample_bytes = int(np.prod(self.input_shape)) * self.dtype.itemsize
         self.capacity = max(1, int(settings.memory * tiers.GIB / sample_bytes / 2))
-        self.pieces, most = self._share(ds)
+        self.pieces, most = self._share()
         self.counts = [piece.count for piece in self.pieces]
         self.n_samples = sum(self.counts)
         self.nbytes = most * sample_bytes
@@ -97,7 +97,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         self._spare: list[torch.Tensor] = []
         self._next, self._now = (0, 0), (0, 0)
 
-    def _share(self, ds: xr.Dataset) -> tuple[list[plans.Piece], int]:
+    def _share(self) -> tuple[list[plans.Piece], int]:
         """The pieces of this rank, cut by the allowance alone so that all ranks cut alike; the size of a share."""
         rank, world_size = self.settings.rank, self.settings.world_size
         if not 0 <= rank < world_size:
@@ -144,10 +144,14 @@ class PatternBatches(IterableDataset[torch.Tensor]):
 
     def state_dict(self) -> dict[str, int]:
         """The epoch that runs and the batches of it that were handed out."""
-        return dict(zip(("epoch", "batch"), self._now, strict=True))
+        return {"epoch": self._now[0], "batch": self._now[1], "n_batches": len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on where this state was taken."""
+        """The next iteration goes on where this state was taken. Raises UsageError for one of other batches."""
+        if state["n_batches"] != len(self):
+            raise UsageError(
+                f"the state is of epochs of {state['n_batches']} batches, not {len(self)}; use the same settings."
+            )
         number, start = state["epoch"], state["batch"]
         self._next = self._now = (number, start) if start < len(self) else (number + 1, 0)
 
@@ -252,7 +256,9 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         points = np.concatenate([self._points(i) for i in range(len(self.pieces))])
         on_device = self.tier == "device"
         patterns = self._empty(self.n_samples, self.device if on_device else torch.device("cpu"))
-        aside = tiers.host_tensor((max(self.counts), *self.input_shape), patterns.dtype, self.device)
+        aside = self._empty(0)
+        if on_device:
+            aside = tiers.host_tensor((max(self.counts), *self.input_shape), patterns.dtype, self.device)
         start = 0
         for i, count in enumerate(self.counts):
             place = patterns[start : start + count]

@@ -148,6 +148,8 @@ def check_chunks(shard: Path, sharding: ShardingCodec, shape: tuple[int, ...], b
     grid = tuple(size // side for size, side in zip(shape, sharding.chunk_shape, strict=True))
     length = 16 * math.prod(grid) + 4
     with shard.open("rb") as file:
+        if shard.stat().st_size < length:
+            raise ValueError(f"{shard} is cut off")
         file.seek(-length, os.SEEK_END)
         index = np.frombuffer(_checked(file.read(length), shard), "<u8").reshape(*grid, 2)
         sides = zip(box, sharding.chunk_shape, strict=True)
@@ -183,7 +185,10 @@ class _Present:
 def lost(shard: Any) -> DataError:
     """The error for a shard that is not there: every one is written, zarr would read zeros."""
     path = shard.store.root if isinstance(shard.store, LocalStore) else shard.store
-    return DataError(f"{path} is damaged: {shard.path} is missing; restore it from a copy or ingest again.")
+    return DataError(
+        f"{path} is damaged: {shard.path} is missing; restore it from a copy or ingest again (a copy made by other "
+        "programs may leave out shards that hold zeros only)."
+    )
 
 
 def for_reading(array: zarr.Array) -> zarr.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -83,7 +83,9 @@ def open_store(
     decoded by the fastest codecs there are for the place, see `decoder`.
     """
     group = open_group(path, storage_options)
-    ds = xr.open_zarr(group.store, chunks=None, zarr_format=3)
+    url = as_url(path)
+    with reach(url) if url else nullcontext():
+        ds = xr.open_zarr(group.store, chunks=None, zarr_format=3)
     if n.PATTERNS in ds:
         ds = ds.assign({n.PATTERNS: _read_fast(ds[n.PATTERNS], group[n.PATTERNS])})
     if chunks is None:
@@ -98,7 +100,10 @@ def _written_whole(variable: xr.DataArray) -> dict[Any, int]:
 
 def _read_fast(variable: xr.DataArray, array: zarr.Array | zarr.Group) -> xr.DataArray:
     """The same variable, read through the fastest pipeline; as it is where xarray decodes the stored values."""
-    if not isinstance(array, zarr.Array) or array.dtype != variable.dtype or "_FillValue" in variable.encoding:
+    fill = variable.encoding.get("_FillValue")
+    is_changed = {"scale_factor", "add_offset", "missing_value"} & set(variable.encoding)
+    is_masked = fill is not None and not (variable.dtype.kind == "f" and np.isnan(fill))  # NaN for NaN is no change
+    if not isinstance(array, zarr.Array) or array.dtype != variable.dtype or is_changed or is_masked:
         return variable
     lazy = indexing.LazilyIndexedArray(ZarrArrayWrapper(for_reading(array)))
     return variable.copy(data=indexing.MemoryCachedArray(lazy))
@@ -269,9 +274,9 @@ def reading(name: object, region: Region) -> Iterator[None]:
         yield
     except VaearrError:
         raise
-    except (ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # codecs and protocols have errors of their own
         place = ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
         raise DataError(
-            f"{name!r} cannot be read at {place}: {' '.join(str(error).split())}; restore the store from a copy or "
-            "ingest again."
+            f"{name!r} cannot be read at {place}: {' '.join(str(error).split())}; restore the store from a copy, "
+            "ingest again, or check the connection where it is a URL."
         ) from error

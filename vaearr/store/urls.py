@@ -43,5 +43,6 @@ def reach(url: str) -> Iterator[None]:
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise MissingExtraError(f"{scheme}:// needs a package that is not installed ({reason}).") from error
-    except OSError as error:
-        raise NoInputError(f"{url} cannot be reached ({type(error).__name__}: {error}); check the URL.") from error
+    except Exception as error:  # each protocol has errors of its own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise NoInputError(f"{url} cannot be reached ({reason}); check the URL and your access to it.") from error

@@ -100,6 +100,8 @@ def train_model(
     """
     settings, team, device = job.settings, job.processes, job.device
     check_loggers(settings.log)
+    if settings.balance and team.size > 1:
+        raise UsageError("balance needs one process: it draws from the whole scan; leave it out or start one process.")
     labels, classes = grid.class_map(job.ds, settings.objective.label) if settings.objective.label else (None, ())
     train = job.part(n.TRAIN, team, labels, balanced=True)
     n_validation = int((job.parts == n.VALIDATION).sum())

@@ -104,7 +104,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             raise UsageError(f"rank is {rank} of world_size {world_size}; expected 0 to {world_size - 1}.")
         if self.n_samples_total < world_size:
             raise UsageError(f"{self.n_samples_total} samples cannot be shared by {world_size} processes; use fewer.")
-        limit = max(1, self.capacity // tiers.PIECES_PER_BUFFER)
+        limit = max(1, self.capacity // tiers.pieces_per_buffer(self.capacity))
         regions = regions_of(self.patterns, self.inside.ndim, limit)
         found = (plans.around_chosen(region, self.inside) for region in regions)
         regions = [region for region in found if region]

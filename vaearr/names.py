@@ -17,6 +17,7 @@ PATTERNS, PRESENT, BC, ELEMENTS, PHASE = "patterns", "present", "BC", "elements"
 # what the program adds
 ROI, SPLIT = "roi", "split"
 LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstruction_error"
+CLUSTERS, PCA, NMF, COMPONENT = "clusters", "pca", "nmf", "component"
 OF_A_RUN = (ROI, SPLIT, LATENT, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR)
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
 
@@ -31,6 +32,10 @@ DEFAULT_RUN = "vae"
 OUTSIDE, TRAIN, VALIDATION = 0, 1, 2
 PHASE_UNKNOWN = -1  # scan point present, phase not indexed
 PHASE_MISSING = -2  # no entry for this scan point
+
+# values of a cluster map below its cluster numbers 0, 1, …
+NOISE = -1  # in the ROI, in no cluster
+NOT_CLUSTERED = -2  # outside the ROI, or a feature is missing
 
 ATTRS: dict[str, dict[str, Any]] = {
     Z: {"long_name": "z"},
@@ -52,6 +57,7 @@ ATTRS: dict[str, dict[str, Any]] = {
     LATENT: {"long_name": "latent dimension"},
     LATENTS: {"long_name": "latent (posterior mean)", "units": "1"},
     LATENTS_STD: {"long_name": "latent posterior standard deviation", "units": "1"},
+    CLUSTERS: {"long_name": "cluster"},
     RECONSTRUCTION_ERROR: {"long_name": "mean squared reconstruction error per detector pixel", "units": "1"},
 }
 

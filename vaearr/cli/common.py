@@ -1,0 +1,120 @@
+"""What the commands share: the app, their options, settings from files and single values, progress, plain words."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vaearr.errors import UsageError
+from vaearr.names import DEFAULT_RUN
+
+app = typer.Typer(
+    name="vaearr",
+    help="Scans and image collections as labelled arrays, a VAE learned on them, the latents written back beside them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Store = Annotated[Path, typer.Argument(help="zarr store, as made by 'vaearr ingest'")]
+RunName = Annotated[str, typer.Option("--run", help="name of the run; 'vae' writes `latents`, 'b' writes `latents_b`")]
+ChosenRun = Annotated[
+    str | None, typer.Option("--run", help=f"name of the run; default: the one in --config, else {DEFAULT_RUN!r}")
+]
+Settings = Annotated[Path | None, typer.Option("--config", help="JSON file with settings")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="one setting, such as objective.target=self")]
+
+
+def settings_from(cls: Any, file: Path | None, sets: list[str] | None) -> Any:
+    """Settings from a JSON file and single `key.sub=value` changes."""
+    values = {} if file is None else _json_object(file)
+    for key, text in key_values(sets, "--set").items():
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        *path, last = key.split(".")
+        inner = values
+        for i, part in enumerate(path, 1):
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                group = ".".join(path[:i])
+                raise UsageError(
+                    f"--set {key}: {group!r} is set to {inner!r} already, so nothing can be set inside it."
+                )
+        inner[last] = value
+    return cls.from_attrs(values)
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"there is no settings file {file}.") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read as a settings file: {error.strerror or error}.") from None
+    except ValueError as error:
+        raise UsageError(f"{file} is not JSON: {error}.") from None
+    if not isinstance(values, dict):
+        kind = type(values).__name__
+        raise UsageError(f'{file} holds a JSON {kind}; settings are an object, such as {{"epochs": 20}}.')
+    return values
+
+
+def key_values(items: list[str] | None, option: str) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"{option} {name!r} is not NAME=VALUE.")
+        if name in given:
+            raise UsageError(f"{option} {name} is given twice, as {given[name]!r} and {value!r}; give it once.")
+        given[name] = value
+    return given
+
+
+def box(text: str | None, option: str) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        start, stop = map(float, text.split(":"))
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is not START:STOP, such as 20:90.") from None
+    return start, stop
+
+
+def tell(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def say(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the first speaks
+        tell(text)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[..., None]]:
+    """A progress bar on a terminal, ten lines elsewhere; `progress(done, total, text)` moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=None)
+
+        def progress(done: int, total: int, text: str = what) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+            if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
+                say(f"{text}: {done} of {total}")
+
+        yield progress

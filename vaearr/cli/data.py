@@ -1,0 +1,74 @@
+"""Commands that bring data in and tell what is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vaearr.cli.common import Sets, Settings, Store, app, bar, key_values, say, settings_from
+from vaearr.errors import UsageError
+from vaearr.names import BC
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help="file to read, for example scan.h5")],
+    store: Annotated[Path, typer.Argument(help="store to make, for example stores/scan.zarr")],
+    bc: Annotated[Path | None, typer.Option("--bc", help="CSV with x, y, band contrast")] = None,
+    maps: Annotated[list[str] | None, typer.Option("--map", help="further map as NAME=CSV; repeatable")] = None,
+    elements: Annotated[Path | None, typer.Option(help="CSV with x, y and a column per element")] = None,
+    phases: Annotated[Path | None, typer.Option(help="CSV with x, y and a phase number")] = None,
+    phase: Annotated[
+        list[str] | None, typer.Option("--phase", help="name of a phase as NUMBER=NAME; repeatable")
+    ] = None,
+    step: Annotated[float | None, typer.Option(help="distance of neighbouring scan points")] = None,
+    units: Annotated[str | None, typer.Option(help="unit of --step")] = None,
+    config: Settings = None,
+    sets: Sets = None,
+) -> None:
+    """Turn a scan file and its side maps into a store."""
+    from vaearr.config import IngestConfig
+    from vaearr.ingestion import ingest as run_ingest
+
+    given: dict[str, Any] = key_values(maps, "--map")
+    if bc:
+        if BC in given:
+            raise UsageError(f"--bc and --map {BC} are the same map; give one of them.")
+        given[BC] = bc
+    base = settings_from(IngestConfig, config, sets)
+    settings = base.replace(
+        maps={**base.maps, **given} or None,
+        elements=elements,
+        phases=phases,
+        phase_names=key_values(phase, "--phase") or None,
+        step=step,
+        units=units,
+    )
+    with bar("reading") as progress:
+        run_ingest(source, store, config=settings, say=say, progress=progress)
+    say(f"{store} is ready; look at it with 'vaearr info {store}'")
+
+
+@app.command()
+def info(store: Store, as_json: Annotated[bool, typer.Option("--json", help="facts for programs")] = False) -> None:
+    """Tell in words what is in a store."""
+    from vaearr.info import in_words, store_facts
+
+    facts = store_facts(store)
+    typer.echo(json.dumps(facts, indent=2, default=str) if as_json else in_words(facts))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="where to put files, store and report")] = Path("stores/demo"),
+) -> None:
+    """Make a small EBSD scan from crystal geometry and take it all the way to a report."""
+    from vaearr.demo import run_demo
+
+    with bar("demo") as progress:
+        closing = run_demo(folder, say=say, progress=progress)
+    for line in closing:
+        typer.echo(line)

@@ -1,0 +1,85 @@
+"""Commands that train a model and write its latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vaearr.cli.common import ChosenRun, RunName, Sets, Settings, Store, app, bar, box, say, settings_from
+from vaearr.names import DEFAULT_RUN
+
+
+@app.command()
+def train(
+    store: Store,
+    run: RunName = DEFAULT_RUN,
+    x: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
+    y: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
+    z: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
+    where: Annotated[str | None, typer.Option(help='ROI condition on maps, such as "BC > 45"')] = None,
+    model: Annotated[str | None, typer.Option(help="registered model")] = None,
+    latent_dim: Annotated[int | None, typer.Option(help="latent dimensions")] = None,
+    epochs: Annotated[int | None, typer.Option(help="most epochs")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="patterns per step")] = None,
+    beta: Annotated[float | None, typer.Option(help="weight of the KL divergence")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="highest learning rate")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed of split, weights and order")] = None,
+    init: Annotated[str | None, typer.Option(help="run (or model folder) whose weights to start from")] = None,
+    resume: Annotated[Path | None, typer.Option(help="checkpoint file to go on from")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="throw an interrupted training of this run away")] = False,
+    config: Settings = None,
+    sets: Sets = None,
+) -> None:
+    """Train a VAE on a store's patterns; after an interruption, go on where it was.
+
+    The ROI, without --x, --y, --z and --where: that of the run 'vae' if there is one, else every measured point.
+    """
+    from vaearr.config import RoiConfig, TrainConfig
+    from vaearr.runs import settings_for
+    from vaearr.runs import train as run_train
+
+    boxes = {"x": box(x, "--x"), "y": box(y, "--y"), "z": box(z, "--z"), "where": where}
+    roi = RoiConfig.from_attrs(boxes) if any(v is not None for v in boxes.values()) else None
+    settings = settings_for(
+        settings_from(TrainConfig, config, sets),
+        model=model,
+        latent_dim=latent_dim,
+        beta=beta,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        device=device,
+        seed=seed,
+        init=init,
+    )
+    with bar("training") as progress:
+
+        def on_epoch(epoch: int, row: dict[str, float]) -> None:
+            text = f"loss {row['loss']:.1f}" + (f", validation {row['val_loss']:.1f}" if "val_loss" in row else "")
+            progress(epoch + 1, settings.epochs, f"training, {text} nats per sample")
+
+        result = run_train(
+            store, run=run, roi=roi, config=settings, resume=resume, restart=restart, say=say, on_epoch=on_epoch
+        )
+    health = result.health.attrs
+    say(
+        f"run {run!r}: best epoch {result.manifest['best_epoch']} of {result.manifest['epochs_run']}, "
+        f"{health['n_active']} of {settings.model.latent_dim} latent dimensions active, "
+        f"{health['explained_variance']:.1%} of the patterns' variance, noise included, explained"
+    )
+    say(f"next: 'vaearr encode {store} --run {run}'")
+
+
+@app.command()
+def encode(store: Store, run: ChosenRun = None, config: Settings = None, sets: Sets = None) -> None:
+    """Write a run's latents into the store."""
+    from vaearr.config import EncodeConfig
+    from vaearr.latents import encode as run_encode
+
+    settings = settings_from(EncodeConfig, config, sets).replace(run=run)
+    with bar("encoding") as progress:
+        run_encode(store, config=settings, say=say, on_block=progress)
+    say(f"latents of run {settings.run!r} are in {store}; open it with xarray.open_zarr({str(store)!r})")

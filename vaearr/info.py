@@ -58,6 +58,9 @@ def _run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
 
 def _whole_run(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
     manifest = run_manifest(path, run)
+    if manifest.get("kind") == n.ATTACHED:
+        known = {key: manifest.get(key) for key in ("n_roi", "latent_dim", "time")}
+        return known | {"attached": True, "tables": _tables(path, run)}
     health = open_table(path, run, n.HEALTH)
     return {
         "model": manifest["config"]["model"],
@@ -71,8 +74,12 @@ def _whole_run(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
         "explained_variance": health.attrs["explained_variance"],
         "warnings": list(health.attrs["warnings"]),
         "encoded": n.run_name(n.LATENTS, run) in ds,
-        "tables": [t for t in (n.HISTORY, n.HEALTH, "association") if has_table(path, run, t)],
+        "tables": _tables(path, run),
     }
+
+
+def _tables(path: str | Path, run: str) -> list[str]:
+    return [t for t in (n.HISTORY, n.HEALTH, "association") if has_table(path, run, t)]
 
 
 def in_words(facts: dict[str, Any]) -> str:
@@ -107,6 +114,8 @@ def in_words(facts: dict[str, Any]) -> str:
 def _run_lines(store: str, run: str, r: dict[str, Any]) -> list[str]:
     if "damaged" in r:
         return [f"  {run}: damaged: {r['damaged']}"]
+    if r.get("attached"):
+        return [f"  {run}: {r['latent_dim']} latent dimensions of {r['n_roi']} scan points, attached {r['time']}"]
     state = "encoded" if r["encoded"] else f"not encoded yet: 'vaearr encode {store} --run {run}'"
     model = r["model"]
     return [

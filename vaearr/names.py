@@ -27,6 +27,7 @@ SCHEMA_VERSION, STORE_ID, PROVENANCE = "vaearr_schema", "store_id", "provenance"
 SCHEMA = 1
 
 DEFAULT_RUN = "vae"
+ATTACHED = "attached"  # kind of a run whose latents were computed elsewhere
 
 # values of the integer variable `split`
 OUTSIDE, TRAIN, VALIDATION = 0, 1, 2

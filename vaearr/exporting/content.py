@@ -1,0 +1,135 @@
+"""What an export is made of: a run's latents, its region, the step numbers of its points; lazy until written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.attaching import step_numbers_of
+from vaearr.errors import NoInputError, RoiError, UsageError, did_you_mean
+from vaearr.exporting.settings import ExportConfig
+
+BLOCK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """A run to export; latents `(navigation…, latent)` are read block by block."""
+
+    ds: xr.Dataset
+    roi: xr.DataArray
+    latents: xr.DataArray
+    config: ExportConfig
+    say: Callable[[str], None]
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+        return self.config.run
+
+    @property
+    def latent_dim(self) -> str:
+        """The run's latent dimension."""
+        return str(self.latents.dims[-1])
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Navigation dims."""
+        return schema.navigation_dims(self.ds)
+
+    def latent_labels(self) -> list[int]:
+        """Labels of all latents of the run."""
+        if self.latent_dim in self.latents.coords:
+            return [int(label) for label in self.latents[self.latent_dim].values]
+        return list(range(self.latents.sizes[self.latent_dim]))
+
+    def chosen(self) -> list[int]:
+        """Labels of the latents that the settings choose. Raises NoInputError for one that is not there."""
+        known = self.latent_labels()
+        for label in self.config.latents:
+            if label not in known:
+                raise NoInputError(f"run {self.run!r} has no latent {label}; it has {known[0]} to {known[-1]}.")
+        return list(self.config.latents) or known
+
+    def latent(self, label: int) -> xr.DataArray:
+        """One latent as a map, in memory."""
+        known = self.latent_labels()
+        if label not in known:
+            raise NoInputError(f"run {self.run!r} has no latent {label}; it has {known[0]} to {known[-1]}.")
+        one = self.latents.isel({self.latent_dim: known.index(label)}, drop=True).load()
+        return one.rename(f"latent {label}").assign_attrs(long_name=f"latent {label}")
+
+    def variable(self, name: str) -> xr.DataArray:
+        """A variable or coordinate over the navigation dims and at most one more, which comes last."""
+        known = [str(v) for v in self.ds.variables if v not in (n.PATTERNS, *self.dims) and self._fits(str(v))]
+        if name not in known:
+            raise NoInputError(f"the store has no map {name!r}.{did_you_mean(name, known)}")
+        return self.ds[name].transpose(*self.dims, ...)
+
+    def _fits(self, name: str) -> bool:
+        own = self.ds[name].dims
+        return set(self.dims) <= set(own) and len(own) <= len(self.dims) + 1
+
+    def blocks(self, bytes_per_point: int) -> Iterator[dict[str, slice]]:
+        """Regions of whole rows along the first navigation dim, in order, each of bounded size."""
+        first, *rest = self.dims
+        row = int(np.prod([self.ds.sizes[dim] for dim in rest])) * max(bytes_per_point, 1)
+        stored = (self.latents.encoding.get("chunks") or (1,))[0]
+        step = max(1, BLOCK_BYTES // row // stored) * stored
+        for start in range(0, self.ds.sizes[first], step):
+            yield {first: slice(start, min(start + step, self.ds.sizes[first]))}
+
+    def steps(self, region: dict[str, slice] | None = None) -> dict[str, np.ndarray]:
+        """Whole step numbers of the points, row-major, x first: `{"x": …, "y": …}`; of a collection the positions."""
+        part = self.roi.isel(region or {})
+        axes = {dim: self._axis(dim)[(region or {}).get(dim, slice(None))] for dim in self.dims}
+        grids = np.meshgrid(*axes.values(), indexing="ij")
+        named = {dim: grid.reshape(-1) for dim, grid in zip(self.dims, grids, strict=True)}
+        assert part.size == next(iter(named.values())).size
+        return dict(reversed(named.items()))
+
+    def _axis(self, dim: str) -> np.ndarray:
+        return np.arange(self.ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(self.ds, dim)
+
+    def need_plane(self) -> None:
+        """Raise UsageError unless the samples are the points of a two-dimensional scan."""
+        if len(self.dims) != 2:
+            raise UsageError(
+                f"format {self.config.format!r} holds scans over x and y; this store lies over {', '.join(self.dims)}. "
+                "Use csv or npy."
+            )
+
+    def about(self) -> dict[str, Any]:
+        """Where the numbers come from, for JSON."""
+        return {
+            "run": self.run,
+            "latents": str(self.latents.name),
+            "store_id": self.ds.attrs.get(n.STORE_ID),
+            "provenance": self.latents.attrs.get(n.PROVENANCE),
+        }
+
+
+def gather(store: str | Path, config: ExportConfig, say: Callable[[str], None]) -> Content:
+    """Open what the export is made of. Raises NoInputError for a run that has no latents, naming those that have,
+    RoiError for an empty region."""
+    from vaearr.store import open_store
+
+    ds = open_store(store, chunks=None)
+    name, roi_name = n.run_name(n.LATENTS, config.run), n.run_name(n.ROI, config.run)
+    if name not in ds:
+        hint = did_you_mean(config.run, schema.runs(ds))
+        raise NoInputError(f"run {config.run!r} has no latents in {store}: 'vaearr encode' writes them.{hint}")
+    nav = schema.navigation_dims(ds)
+    latents = ds[name].transpose(*nav, ...)
+    roi = ds[roi_name] if roi_name in ds else latents.notnull().any(str(latents.dims[-1]))
+    mask = roi.transpose(*nav).astype(bool).load()
+    if not mask.any():
+        raise RoiError(f"the region of run {config.run!r} holds no scan point, so there is nothing to export.")
+    return Content(ds, mask, latents, config, say)

@@ -1,0 +1,66 @@
+"""The registry of formats, and `export`: read once, write aside, rename in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaearr.errors import UsageError, did_you_mean
+from vaearr.exporting.content import Content, gather
+from vaearr.exporting.files import staged
+from vaearr.exporting.settings import ExportConfig
+
+Write = Callable[[Content, Path], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A registered format: the function that writes its files into a folder, and what they are."""
+
+    name: str
+    write: Write
+    holds: str
+
+
+FORMATS: dict[str, Format] = {}
+
+
+def fmt(name: str, *, holds: str) -> Callable[[Write], Write]:
+    """Register the decorated function as the writer of a format."""
+
+    def register(write: Write) -> Write:
+        FORMATS[name] = Format(name=name, write=write, holds=holds)
+        return write
+
+    return register
+
+
+def export(
+    store: str | Path,
+    out: str | Path,
+    format: str | None = None,
+    *,
+    config: ExportConfig | None = None,
+    say: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Path:
+    """Write a run of a store as plain files into the folder `out`; returns it.
+
+    format: a name from FORMATS (`seed0` by default); settings replace single ones of `config`, see ExportConfig. Files
+    are written aside and renamed in. Nothing is overwritten: a file that is there with the same content stays, one with
+    other content is an ExistsError before anything is changed, so that two modes or runs never mix.
+    say: is told which parts cannot be made, and why. Raises NoInputError for runs and variables that are not there,
+    UsageError for settings that cannot be meant, MissingExtraError where an optional package is lacking.
+    """
+    wanted = (config or ExportConfig()).replace(format=format, **settings)
+    if wanted.format not in FORMATS:
+        raise UsageError(f"no format is named {wanted.format!r}.{did_you_mean(wanted.format, list(FORMATS))}")
+    if wanted.dpi < 1:
+        raise UsageError(f"dpi is {wanted.dpi}; expected a number of dots per inch, such as 300.")
+    folder = Path(out).expanduser().absolute()
+    content = gather(store, wanted, say or (lambda text: None))
+    with staged(folder) as aside:
+        FORMATS[wanted.format].write(content, aside)
+    return folder

@@ -1,0 +1,66 @@
+"""Maps and sheets as PNG and PDF at journal resolution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.exporting.content import Content
+from vaearr.exporting.formats import fmt
+from vaearr.exporting.tables import column_names, file_name
+
+COLUMN = 3.4  # inches: one column of a journal
+
+
+@fmt("png", holds="the sheet of latent maps, or the maps named, as PNG at 300 dpi")
+def png(content: Content, folder: Path) -> None:
+    """`latents.png`, or one file for each map of the variables asked for."""
+    _pictures(content, folder, "png")
+
+
+@fmt("pdf", holds="the sheet of latent maps, or the maps named, as PDF")
+def pdf(content: Content, folder: Path) -> None:
+    """`latents.pdf`, or one file for each map of the variables asked for."""
+    _pictures(content, folder, "pdf")
+
+
+def _pictures(content: Content, folder: Path, ending: str) -> None:
+    content.need_plane()
+    from vaearr.plots.paper import save_figure
+
+    if not content.config.variables:
+        from vaearr.plots.static import latent_sheet
+
+        sheet = latent_sheet(content.ds, content.run, content.chosen())
+        save_figure(sheet, folder / f"{content.latents.name}.{ending}", dpi=content.config.dpi)
+    for name in content.config.variables:
+        for column, one in zip(column_names(content, name), maps_of(content, name), strict=True):
+            outline = None if name.startswith((n.ROI, n.LATENTS)) else content.roi
+            path = folder / f"{file_name(column)}.{ending}"
+            save_figure(map_figure(one, roi=outline), path, dpi=content.config.dpi)
+
+
+def maps_of(content: Content, name: str) -> list[xr.DataArray]:
+    """A variable as maps: itself, or one for each entry of its further dim, named after it."""
+    variable = content.variable(name).load()
+    extra = [str(dim) for dim in variable.dims if dim not in content.dims]
+    if not extra:
+        return [variable.astype("i1") if variable.dtype == bool else variable]
+    parts = [variable.isel({extra[0]: i}, drop=True) for i in range(variable.sizes[extra[0]])]
+    return [
+        part.rename(column).assign_attrs(long_name=column)
+        for part, column in zip(parts, column_names(content, name), strict=True)
+    ]
+
+
+def map_figure(da: xr.DataArray, *, roi: xr.DataArray | None = None) -> Any:
+    """One map with axes and colour bar, a column wide."""
+    from vaearr.plots.paper import draw_map, height_ratio, journal, new_figure
+
+    with journal():
+        figure = new_figure(COLUMN, min(max(0.72 * COLUMN * height_ratio(da) + 0.7, 1.5), 8.0))
+        draw_map(figure.subplots(), da, roi=roi)
+    return figure

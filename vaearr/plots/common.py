@@ -76,6 +76,11 @@ def value_text(value: object, attrs: dict[Any, Any]) -> str:
     return f"{number} {unit(attrs)}".strip()
 
 
+def number(value: float) -> str:
+    """Two digits after the point and a minus sign as printers set it."""
+    return f"{value:.2f}".replace("-", "−")
+
+
 def map_dims(da: xr.DataArray) -> tuple[str, str]:
     """The dims of a map, rows first. Raises UsageError unless there are two."""
     dims = [str(dim) for dim in da.dims]
@@ -117,6 +122,11 @@ def palette(count: int) -> list[str]:
     colors = matplotlib() and importlib.import_module("matplotlib.colors")
     steps = importlib.import_module("matplotlib").colormaps["turbo"](np.linspace(0.05, 0.95, count))
     return [str(colors.to_hex(color)) for color in steps]
+
+
+def paintable(values: np.ndarray, colors: Any, missing: str) -> tuple[np.ndarray, Any]:
+    """Values and colours for HoloViews, which finds no range where none is finite: then all in the missing colour."""
+    return (values, colors) if np.isfinite(values).any() else (np.zeros_like(values), [missing, missing])
 
 
 def robust_limits(

@@ -1,4 +1,4 @@
-"""Views of a training and of tables: loss curves, latent health, reconstructions, associations."""
+"""Views of a training: loss curves, latent health, reconstructions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.association import METRICS, ranking
 from vaearr.errors import NoInputError, UsageError
 from vaearr.plots.common import (
     COLORS,
     DIVERGING,
-    NAN_COLOR,
-    SEQUENTIAL,
     holoviews,
     robust_limits,
-    text,
     title,
     value_text,
 )
@@ -141,57 +137,3 @@ def reconstructions(samples: xr.Dataset, **kwargs: Any) -> Any:
             rows, columns = image.shape
             panels.append(hv.Image(image, [n.DX, n.DY], bounds=(0, 0, columns, rows)).opts(**options | kwargs))
     return hv.Layout(panels).cols(3).opts(shared_axes=False)
-
-
-def heat_values(table: xr.DataArray, metric: str | None) -> tuple[str, xr.DataArray, tuple[float, float], str]:
-    """Metric, values `(target, latent)`, colour limits and colour map of an association heat map."""
-    known = [str(name) for name in table["metric"].values]
-    metric = metric or known[0]
-    if metric not in known:
-        raise NoInputError(f"the table has no metric {metric!r}; it has {', '.join(known)}.")
-    values = table.sel(metric=metric)
-    if "target" not in values.dims:
-        values = values.expand_dims("target")
-    values = values.transpose("target", n.LATENT)
-    signed = bool(values["signed"]) if "signed" in values.coords else METRICS[metric].signed
-    limits = robust_limits(values.values, (0, 100), symmetric=signed)
-    return metric, values, limits, DIVERGING if signed else SEQUENTIAL
-
-
-def association_heatmap(table: xr.DataArray, metric: str | None = None, **kwargs: Any) -> Any:
-    """Association of every latent with every target; signed metrics centred at 0 on a diverging scale.
-
-    `**kwargs` are options of `holoviews.HeatMap`.
-    """
-    hv = holoviews()
-    metric, values, limits, cmap = heat_values(table, metric)
-    targets = [text(name) for name in values["target"].values]
-    cells = [
-        (str(latent), targets[i], float(values.values[i, j]))
-        for i in range(len(targets))
-        for j, latent in enumerate(values[n.LATENT].values)
-    ]
-    options = {
-        "cmap": cmap, "clim": limits, "colorbar": True, "clabel": metric, "xlabel": "latent", "ylabel": "",
-        "frame_width": 780, "frame_height": max(60, 24 * len(targets)), "tools": ["hover"], "invert_yaxis": True,
-        "title": title(f"{metric} of latent and side map"), "clipping_colors": {"NaN": NAN_COLOR}, "backend": "bokeh",
-        "xrotation": 90 if values.sizes[n.LATENT] > 24 else 0,
-    }  # fmt: skip
-    return hv.HeatMap(cells, ["latent", "target"], metric).opts(**options | kwargs)
-
-
-def ranking_table(table: xr.DataArray, metric: str, target: str | None = None, top: int = 10, **kwargs: Any) -> Any:
-    """The latents that go most strongly with a target, as a table. `**kwargs` are options of `holoviews.Table`."""
-    hv = holoviews()
-    ranked = ranking(table, metric, target, top)
-    rows = list(
-        zip(
-            ranked["position"].values.tolist(),
-            ranked[n.LATENT].values.tolist(),
-            [round(v, 4) for v in ranked["value"].values.tolist()],
-            ["tied" if tied else "" for tied in ranked["is_tied"].values],
-            strict=True,
-        )
-    )
-    made = hv.Table(rows, ["position", "latent"], [metric, "note"])
-    return made.opts(**{"title": title(f"{metric} with {target}"), "backend": "bokeh", "width": 420} | kwargs)

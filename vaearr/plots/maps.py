@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.errors import NoInputError, did_you_mean
+from vaearr.errors import NoInputError, SchemaError, did_you_mean
 from vaearr.plots.common import (
     DIVERGING,
     NAN_COLOR,
@@ -65,7 +66,7 @@ def map_plot(
     rows, columns = map_dims(values)
     options: dict[str, Any] = {"x": columns, "y": rows, "flip_yaxis": True, "title": title(label(da)), "colorbar": True}
     options |= {"xlabel": label(values[columns], columns), "ylabel": label(values[rows], rows)}
-    options |= _frame(values, rows, columns)
+    options |= frame_size(values)
     if codes is None:
         options |= _amount_colors(da, values, percent, symmetric)
     else:
@@ -117,8 +118,9 @@ def _span(coord: xr.DataArray) -> tuple[float, float]:
     return float(borders[0]), float(borders[-1])
 
 
-def _frame(values: xr.DataArray, rows: str, columns: str) -> dict[str, Any]:
-    """Size on the screen: equal scales, unless the map is a mere line."""
+def frame_size(values: xr.DataArray) -> dict[str, Any]:
+    """Size on the screen of a map as `as_map` returns it: equal scales, unless it is a mere line."""
+    rows, columns = map_dims(values)
     (y0, y1), (x0, x1) = _span(values[rows]), _span(values[columns])
     ratio = (x1 - x0) / (y1 - y0)
     if 1 in values.shape or not 1 / 8 <= ratio <= 8:
@@ -225,3 +227,122 @@ def side_map_list(ds: xr.Dataset) -> list[xr.DataArray]:
             one = elements.isel({n.ELEMENT: i}, drop=True).rename(text(element))
             found.append(one.assign_attrs(long_name=text(element)))
     return found + ([ds[n.PHASE]] if n.PHASE in ds else [])
+
+
+def same_grid(*maps: xr.DataArray) -> None:
+    """Raise SchemaError unless the maps lie over the same scan points."""
+    try:
+        xr.align(*(da.transpose(*maps[0].dims) for da in maps), join="exact", copy=False)
+    except ValueError as error:
+        found = ", ".join(f"{da.name!r} over {dict(da.sizes)}" for da in maps)
+        raise SchemaError(f"the maps do not lie on the same grid ({found}): {error} Select the same points.") from None
+
+
+def extra_dim(da: xr.DataArray) -> str:
+    """The one dimension of a stack of maps that is no map axis. Raises SchemaError unless there is one."""
+    further = [str(dim) for dim in da.dims if dim not in n.SCAN_DIMS]
+    if len(further) != 1 or da.ndim != 3:
+        raise SchemaError(f"{da.name!r} has dims {da.dims}; expected two map axes and one further dimension.")
+    return further[0]
+
+
+def score_maps(scores: xr.DataArray, *, roi: xr.DataArray | None = None, dynamic: bool = True, **kwargs: Any) -> Any:
+    """One map of a variable over one further dim (PCA or NMF scores, elements), with a selector over its entries.
+
+    `dynamic=False` holds all maps, for a page without Python behind it. `**kwargs` go to `map_plot`. Raises SchemaError
+    unless there is one further dim.
+    """
+    hv = holoviews()
+    dim = extra_dim(scores)
+    known = scores[dim].values.tolist() if dim in scores.coords else list(range(scores.sizes[dim]))
+
+    def one(entry: Any) -> Any:
+        here = scores.isel({dim: known.index(entry)}, drop=True)
+        return map_plot(here, roi=roi, **{"title": title(f"{label(scores)}, {entry}")} | kwargs)
+
+    kdims = [hv.Dimension(dim, values=known)]
+    if dynamic:
+        return hv.DynamicMap(one, kdims=kdims).opts(framewise=True)
+    return hv.HoloMap({entry: one(entry) for entry in known}, kdims=kdims).opts(framewise=True)
+
+
+RGB_COLORS = ("#ff0000", "#00ff00", "#0000ff")
+
+
+def rgb_parts(rgb: xr.DataArray) -> tuple[xr.DataArray, np.ndarray]:
+    """A map of the same grid and the values `(row, column, 3)`. Raises SchemaError for another shape or range."""
+    if rgb.ndim != 3 or n.CHANNEL not in rgb.dims or rgb.sizes[n.CHANNEL] != 3:
+        raise SchemaError(f"{rgb.name!r} has dims {dict(rgb.sizes)}; expected two map axes and 3 of {n.CHANNEL!r}.")
+    planes = [as_map(rgb.isel({n.CHANNEL: i}, drop=True)) for i in range(3)]
+    values = np.stack([plane.values for plane in planes], axis=-1)
+    finite = values[np.isfinite(values)]
+    if finite.size and (finite.min() < -1e-6 or finite.max() > 1 + 1e-6):
+        raise SchemaError(f"{rgb.name!r} runs from {finite.min():g} to {finite.max():g}; expected 0 to 1.")
+    return planes[0], np.clip(values, 0, 1)
+
+
+def rgb_legend(rgb: xr.DataArray, elements: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """Name and colour of what each channel shows.
+
+    `elements` (else the attribute `elements`, else the labels of the channels): one element is grey, of two the blue
+    channel is their mean.
+    """
+    given = elements if elements is not None else rgb.attrs.get("elements")
+    if given is None and n.CHANNEL in rgb.coords:
+        given = rgb[n.CHANNEL].values.tolist()
+    names = [text(name) for name in ([given] if isinstance(given, str) else given or ("red", "green", "blue"))]
+    names = names[:1] if len(set(names)) == 1 else names
+    if not 1 <= len(names) <= 3:
+        raise SchemaError(f"there are {len(names)} names ({', '.join(names)}) for the channels; expected one to three.")
+    if len(names) == 1:
+        return [(names[0], "#808080")]
+    return list(zip([*names, "mean of both"][:3], RGB_COLORS, strict=True))
+
+
+def rgb_map(
+    rgb: xr.DataArray,
+    elements: Sequence[str] | None = None,
+    *,
+    roi: xr.DataArray | None = None,
+    nan_color: str = NAN_COLOR,
+    **kwargs: Any,
+) -> Any:
+    """Elements as red, green and blue, with a legend: `(y, x, channel)` between 0 and 1, NaN in `nan_color`.
+
+    `elements` names the channels as in `rgb_legend`; `**kwargs` are options of `holoviews.RGB`
+    (`holoviews.Rectangles` where coordinates are not evenly spaced). Raises SchemaError for another shape or values
+    outside 0 to 1.
+    """
+    hv = holoviews()
+    grid, values = rgb_parts(rgb)
+    rows, columns = map_dims(grid)
+    names = rgb_legend(rgb, elements)
+    missing = ~np.isfinite(values).all(axis=-1)
+    paint = np.where(missing[..., None], _parts_of(nan_color), np.nan_to_num(values))
+    x, y = grid[columns].values, grid[rows].values
+    if all(is_regular(c) and c.size > 1 for c in (x, y)):
+        body = hv.RGB((x, y, *np.moveaxis(paint, -1, 0)), [columns, rows])
+    else:
+        left, top = (e.ravel() for e in np.meshgrid(edges(x)[:-1], edges(y)[:-1]))
+        right, bottom = (e.ravel() for e in np.meshgrid(edges(x)[1:], edges(y)[1:]))
+        whole = np.rint(paint.reshape(-1, 3) * 255).astype(int)
+        colors = np.array([f"#{r:02x}{g:02x}{b:02x}" for r, g, b in whole])
+        cells = hv.Rectangles((left, top, right, bottom, colors), [columns, rows, f"{columns}1", f"{rows}1"], "paint")
+        body = cells.opts(color="paint", line_color="paint", padding=0, backend="bokeh")
+    body = body.opts(**{
+        "invert_yaxis": True, "title": title(label(rgb, "elements")), "xlabel": label(grid[columns], columns),
+        "ylabel": label(grid[rows], rows), "backend": "bokeh", **frame_size(grid), **kwargs,
+    })  # fmt: skip
+    keys = [
+        hv.Points(([np.nan], [np.nan]), [columns, rows], label=name).opts(
+            color=color, size=10, marker="square", line_color=None, legend_position="right", backend="bokeh"
+        )
+        for name, color in [*names, *([("missing", nan_color)] if missing.any() else [])]
+    ]
+    return hv.Overlay([body, *keys] if roi is None else [body, *roi_overlay(roi), *keys])
+
+
+def _parts_of(color: str) -> tuple[float, float, float]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(color)

@@ -11,8 +11,12 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaearr.association import associate
+    from vaearr.association import associate, associate_store, significance
+    from vaearr.attaching import attach
     from vaearr.batching import batches
+    from vaearr.clustering import cluster, cluster_store
+    from vaearr.embedding import embed_store
+    from vaearr.exporting import export
     from vaearr.grid import roi, to_grid, to_samples
     from vaearr.ingestion import ingest
     from vaearr.latents import encode, load_model, reconstruct
@@ -23,8 +27,14 @@ if TYPE_CHECKING:
 
 _HOME = {
     "associate": "vaearr.association",
+    "associate_store": "vaearr.association",
+    "attach": "vaearr.attaching",
     "batches": "vaearr.batching",
+    "cluster": "vaearr.clustering",
+    "cluster_store": "vaearr.clustering",
+    "embed_store": "vaearr.embedding",
     "encode": "vaearr.latents",
+    "export": "vaearr.exporting",
     "ingest": "vaearr.ingestion",
     "load_model": "vaearr.latents",
     "open_source": "vaearr.sources",
@@ -32,6 +42,7 @@ _HOME = {
     "reconstruct": "vaearr.latents",
     "report": "vaearr.reporting",
     "roi": "vaearr.grid",
+    "significance": "vaearr.association",
     "to_grid": "vaearr.grid",
     "to_samples": "vaearr.grid",
     "train": "vaearr.runs",
@@ -40,8 +51,14 @@ _HOME = {
 __version__ = _version("vaearr")
 __all__ = [
     "associate",
+    "associate_store",
+    "attach",
     "batches",
+    "cluster",
+    "cluster_store",
+    "embed_store",
     "encode",
+    "export",
     "ingest",
     "load_model",
     "open_source",
@@ -49,6 +66,7 @@ __all__ = [
     "reconstruct",
     "report",
     "roi",
+    "significance",
     "to_grid",
     "to_samples",
     "train",

@@ -65,6 +65,16 @@ class IngestConfig(Config):
     element_units: str = Field("wt%", description="unit of the element columns")
     phases: Path | None = Field(None, description="CSV with x, y and a phase number, -1 = not indexed")
     phase_names: dict[int, str] = Field(default_factory=dict, description="phase number -> name")
+    orientations: Path | None = Field(None, description=".ang or .ctf map of the scan: orientations, phases, quality")
+    scan: str | None = Field(None, description="scan in a vendor file that holds several; default: the first")
+    nav_shape: tuple[int, int] | None = Field(
+        None, description="(rows, columns) of the scan, for a vendor file that stores patterns but no scan shape"
+    )
+    filenames: str | None = Field(
+        None,
+        description="how names of image files tell the scan point: a template such as 'x{x}_y{y}' or '{y}_{x}', or a "
+        "regular expression with the groups x and y",
+    )
     nonfinite: Literal["error", "mask"] = Field(
         "error", description="patterns with NaN or infinite values: refuse the file, or leave these scan points out"
     )
@@ -74,6 +84,8 @@ class IngestConfig(Config):
         for name in self.maps:
             if not is_valid_name(name):
                 raise ValueError(f"map name {name!r} must be letters, digits and _ and start with a letter")
+        if self.nav_shape is not None and min(self.nav_shape) < 1:
+            raise ValueError(f"nav_shape {self.nav_shape} must be two positive numbers, (rows, columns)")
         return self
 
 
@@ -237,12 +249,14 @@ class SignificanceConfig(Config):
     """How likely an association as strong comes about by chance in maps whose neighbours are alike."""
 
     method: Literal["spectrum", "blocks"] = Field(
-        "spectrum", description="surrogate maps: random phases with the map's own power spectrum, or permuted blocks"
+        "spectrum", description="surrogate maps: random fields with the map's own autocovariance, or shuffled blocks"
     )
     n_surrogates: int = Field(199, ge=19, description="surrogate maps per target; the least p-value is 1 / (n + 1)")
     block: int | None = Field(None, ge=1, description="side of a block in scan points; default: from the correlation")
-    correction: Literal["fdr", "holm", "none"] = Field(
-        "fdr", description="over latents and metrics, per target: Benjamini-Yekutieli, Holm, or none"
+    correction: Literal["max", "fdr", "holm", "none"] = Field(
+        "max",
+        description="over latents and metrics, per target: largest of all in each surrogate map (Westfall-Young), "
+        "Benjamini-Yekutieli or Holm, which need many surrogates, or none",
     )
     seed: int = Field(0, ge=0)
 

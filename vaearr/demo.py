@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vaearr import names as n
-from vaearr.config import AssociateConfig, IngestConfig, TrainConfig
+from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, IngestConfig, TrainConfig
 from vaearr.errors import ExistsError, WriteError
 
 MARK = ".vaearr-demo"
@@ -31,6 +31,8 @@ def run_demo(
     refused with ExistsError, and nothing is removed from it.
     """
     from vaearr.association import associate_store, top_lines
+    from vaearr.clustering import cluster_lines, cluster_store
+    from vaearr.embedding import embed_store
     from vaearr.ingestion import ingest
     from vaearr.latents import encode
     from vaearr.reporting import report
@@ -39,11 +41,11 @@ def run_demo(
 
     config = config or TrainConfig()
     target = _fresh(Path(folder))
-    say(f"1/6 a scan of {nx} x {ny} points from crystal geometry: {target / FILES}")
+    say(f"1/8 a scan of {nx} x {ny} points from crystal geometry: {target / FILES}")
     scan = synthetic_scan(nx=nx, ny=ny, step=STEP)
     files = write_scan_files(scan, target / FILES)
     store = target / STORE
-    say(f"2/6 ingest: {store}")
+    say(f"2/8 ingest: {store}")
     names = dict(zip(scan[n.PHASE].attrs["flag_values"], scan[n.PHASE].attrs["flag_meanings"].split(), strict=True))
     settings = IngestConfig(
         maps={n.BC: files[n.BC]},
@@ -53,19 +55,25 @@ def run_demo(
         step=STEP,
     )
     ingest(files[n.PATTERNS], store, config=settings, say=say)
-    say("3/6 train")
+    say("3/8 train")
 
     def on_epoch(epoch: int, row: dict[str, float]) -> None:
         if progress:
             progress(epoch + 1, config.epochs, "training")
 
     train(store, config=config, say=say, on_epoch=on_epoch)
-    say("4/6 encode")
+    say("4/8 encode")
     encode(store, say=say)
-    say("5/6 associate")
+    say("5/8 embed: principal components, to compare with")
+    embed_store(store, EmbedConfig(), say=say)
+    say("6/8 associate")
     for line in top_lines(associate_store(store, AssociateConfig()), top=1):
         say(f"    {line}")
-    say("6/6 report")
+    say("7/8 cluster: grains, without their number being told")
+    grains = cluster_store(store, ClusterConfig(method="hdbscan", name="grains"))
+    for line in cluster_lines(grains, "grains"):
+        say(f"    {line}")
+    say("8/8 report")
     page = report(store)
     return [
         f"store:  {store}",

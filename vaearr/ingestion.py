@@ -22,8 +22,9 @@ from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, ExistsError, UsageError, WriteError
 from vaearr.provenance import now, versions
-from vaearr.sources import find_source, open_source
-from vaearr.sources.hdf5 import check_file
+from vaearr.sources import SOURCES, check_source, find_source, open_source
+from vaearr.sources.orientation_maps import side_maps
+from vaearr.sources.point_images import image_files
 from vaearr.sources.tables import element_array, map_array, phase_array
 from vaearr.store import Region, create_store, local_path, open_store
 
@@ -41,6 +42,7 @@ def ingest(
     maps: Mapping[str, str | Path] | None = None,
     elements: str | Path | None = None,
     phases: str | Path | None = None,
+    orientations: str | Path | None = None,
     step: float | None = None,
     units: str | None = None,
     config: IngestConfig | None = None,
@@ -49,21 +51,27 @@ def ingest(
 ) -> xr.Dataset:
     """Write a source and its side maps as a new store; returns the store's Dataset.
 
-    Arguments that are given replace those of `config`. say: called with one line for each thing worth knowing, such as
-    scan points without a value. progress: called with (blocks written, blocks in all). Raises ExistsError where
-    something is at `store`, DataError or NoInputError for inputs that do not hold what they should, WriteError where
-    they do not fit on the disk. No store is left behind then: what is refused before the patterns are read leaves
-    nothing, what fails later only the folders that were made for the store and its hidden lock file.
+    Arguments that are given replace those of `config`. A map in several files is taken from its own CSV first, then
+    from `orientations` (.ang, .ctf), then from the source itself. say: called with one line for each thing worth
+    knowing, such as scan points without a value. progress: called with (blocks written, blocks in all). Raises
+    ExistsError where something is at `store`, DataError or NoInputError for inputs that do not hold what they should,
+    WriteError where they do not fit on the disk. No store is left behind then: what is refused before the patterns are
+    read leaves nothing, what fails later only the folders that were made for the store and its hidden lock file.
     """
     say = say or (lambda line: None)
     config = (config or IngestConfig()).replace(
-        maps=dict(maps) if maps else None, elements=elements, phases=phases, step=step, units=units
+        maps=dict(maps) if maps else None,
+        elements=elements,
+        phases=phases,
+        orientations=orientations,
+        step=step,
+        units=units,
     )
     target = local_path(store).expanduser()
     if target.exists() or target.is_symlink():
         raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
     folder = _existing_parent(target)
-    file = check_file(source)
+    file = check_source(source)
     before = _fingerprint(file)
     with open_source(file, config, scratch=folder) as lazy:
         ds = preflight(lazy, config, folder, say)
@@ -82,8 +90,9 @@ def ingest(
 
 def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> xr.Dataset:
     """`ds` with its side maps joined and everything checked that does not need the patterns' values."""
+    brought = {str(name) for name in ds.data_vars} - RESERVED
     for name in config.maps:
-        if name in RESERVED or name in ds.variables or name.startswith(OF_LATER_RUNS):
+        if name in RESERVED or (name in ds.variables and name not in brought) or name.startswith(OF_LATER_RUNS):
             raise UsageError(f"{name!r} cannot name a map, the name has a meaning of its own; choose another one.")
     need, free = int(ds[n.PATTERNS].nbytes * 1.1), shutil.disk_usage(folder).free
     if need > free:
@@ -94,6 +103,12 @@ def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> x
     n_absent = int((~ds[n.PRESENT]).sum()) if n.PRESENT in ds else 0
     if n_absent:
         say(f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks them.")
+    for line in ds.attrs.get("notes", ()):
+        say(line)
+    beside = side_maps(config.orientations, ds) if config.orientations is not None else {}
+    n_lacking = next((variable.attrs["n_missing"] for variable in beside.values()), 0)
+    if n_lacking:
+        say(f"{Path(config.orientations or '').name}: {n_lacking} scan points have no entry.")
     new: dict[str, xr.DataArray] = {name: map_array(path, name, ds) for name, path in config.maps.items()}
     if config.elements is not None:
         new[n.ELEMENTS] = element_array(config.elements, ds, config.element_units)
@@ -102,9 +117,19 @@ def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> x
     for name, variable in new.items():
         for line in _coverage(name, variable):
             say(line)
-    joined = ds.assign(new)
+    for name in sorted((new.keys() & (beside.keys() | ds.keys())) | (beside.keys() & ds.keys())):
+        say(f"{name}: taken from {(beside | new)[name].attrs['source']}; it is also in another of the files.")
+    new = beside | new
+    joined = _without(ds, [name for name in new if name in ds]).assign(new)
     schema.validate(joined)
     return joined
+
+
+def _without(ds: xr.Dataset, names: list[str]) -> xr.Dataset:
+    """The Dataset without these variables, and without the dims that only they had."""
+    left = ds.drop_vars(names)
+    used = {dim for variable in left.data_vars.values() for dim in variable.dims}
+    return left.drop_vars([name for name, coord in left.coords.items() if not set(coord.dims) <= used])
 
 
 def _coverage(name: str, variable: xr.DataArray) -> Iterator[str]:
@@ -203,15 +228,16 @@ def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: _Checks
         sha256=checks.hash.hexdigest(),
     )
     size, changed = _fingerprint(file)
+    kind = find_source(file)
     origin = {
         "source": {
             "file": file.name,
-            "format": find_source(file),
+            "format": kind,
             "bytes": size,
             "mtime": datetime.fromtimestamp(changed / 1e9, UTC).isoformat(),
         },
         "ingest": _without_folders(config),
-        "versions": versions("h5py", "pandas"),
+        "versions": versions("h5py", "pandas", *SOURCES[kind].packages),
         "created": now(),
     }
     present = xr.DataArray(checks.present, dims=nav, attrs=n.ATTRS[n.PRESENT])
@@ -222,12 +248,13 @@ def _without_folders(config: IngestConfig) -> dict[str, Any]:
     """The settings with the names of the files only: where they lay says nothing to those who get the store."""
     plain = config.to_attrs()
     plain["maps"] = {name: Path(path).name for name, path in config.maps.items()}
-    return plain | {key: Path(plain[key]).name for key in ("elements", "phases") if plain[key]}
+    return plain | {key: Path(plain[key]).name for key in ("elements", "phases", "orientations") if plain[key]}
 
 
-def _fingerprint(file: Path) -> tuple[int, int]:
-    state = file.stat()
-    return state.st_size, state.st_mtime_ns
+def _fingerprint(source: Path) -> tuple[int, int]:
+    """Bytes and time of the last change, of a folder: of all its images together."""
+    states = [file.stat() for file in (image_files(source) if source.is_dir() else [source])]
+    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
 
 
 def _existing_parent(target: Path) -> Path:

@@ -105,6 +105,21 @@ def runs(ds: xr.Dataset) -> list[str]:
     return found
 
 
+def decompositions(ds: xr.Dataset) -> list[str]:
+    """Names of the linear decompositions in a Dataset: `pca` over the navigation dims and `pca_component`, `nmf` …"""
+    nav = set(navigation_dims(ds))
+    return [str(name) for name, v in ds.data_vars.items() if set(v.dims) == nav | {f"{name}_{n.COMPONENT}"}]
+
+
+def cluster_maps(ds: xr.Dataset) -> list[str]:
+    """Names of the maps of clusters in a Dataset: whole numbers that say by which method they were found."""
+    return [
+        name
+        for name in maps(ds)
+        if ds[name].dtype.kind == "i" and "method" in ds[name].attrs and "flag_values" in ds[name].attrs
+    ]
+
+
 def describe(ds: xr.Dataset) -> dict[str, Any]:
     """Facts about a Dataset from its metadata: grid, pattern shape, dtype, maps, elements, runs, bytes."""
     nav = navigation_dims(ds)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vaearr.association import associate_store, current_table
+from vaearr.association import associate_store, current_table, partition_lines, partitions_store, top_lines
 from vaearr.association import stored as module
-from vaearr.config import AssociateConfig
+from vaearr.config import AssociateConfig, SignificanceConfig
 from vaearr.errors import NoInputError
 from vaearr.store import add_variables, open_store, open_table, publish_run, staged_run
 
@@ -47,10 +47,51 @@ def test_writes_once_and_replaces_for_other_parameters(store: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(module, "associate", never)
         again = associate_store(store, config)
-    np.testing.assert_array_equal(again.values, first.values)
-    fewer = associate_store(store, AssociateConfig(targets=("BC",), metrics=("pearson",)))
-    assert fewer.sizes["metric"] == 1
-    assert open_table(store, "vae", "association").sizes["metric"] == 1
+        fewer = associate_store(store, AssociateConfig(targets=("BC",), metrics=("pearson",)))
+    xr.testing.assert_equal(again, first)
+    np.testing.assert_array_equal(fewer["association"], first["association"].sel(metric=["pearson"]))
+    assert open_table(store, "vae", "association").sizes["metric"] == 2  # asking for less destroys nothing
+    other = associate_store(store, AssociateConfig(targets=("BC",), metrics=("kendall",)))
+    assert open_table(store, "vae", "association")["metric"].values.tolist() == ["kendall"]
+    assert other.sizes["metric"] == 1
+
+
+def test_p_values_and_other_variables_have_their_place(store: Path) -> None:
+    rng = np.random.default_rng(2)
+    ds = open_store(store)
+    scores = ds["latents"].isel(latent=slice(2)).rename(latent="pca_component").rename("pca") + 0.1 * rng.normal()
+    add_variables(store, scores.drop_attrs().to_dataset())
+    config = AssociateConfig(targets=("BC",), metrics=("pearson",), significance=SignificanceConfig(n_surrogates=19))
+    tested = associate_store(store, config)
+    assert {"association", "p_value", "p_adjusted", "n_effective"} <= set(tested.data_vars)
+    assert "p = " in top_lines(tested)[0]
+    of_pca = associate_store(store, AssociateConfig(targets=("BC",), variable="pca"))
+    assert of_pca["association"].sizes["latent"] == 2
+    assert current_table(store, open_store(store), "vae", variable="pca") is not None
+    xr.testing.assert_equal(associate_store(store, config), tested)  # still there
+    plain = associate_store(store, AssociateConfig(targets=("BC",), metrics=("pearson",)))
+    assert "p_value" not in plain
+    assert "p_value" in open_table(store, "vae", "association")
+    with pytest.raises(NoInputError, match="no variable 'pcaa'.*embed.*'pca'"):
+        associate_store(store, AssociateConfig(variable="pcaa"))
+
+
+def test_partitions_are_kept_and_found_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = open_store(store)
+    halves = xr.where(ds["latents"].isel(latent=1, drop=True) > 0, 1, 0).astype("i4").rename("halves")
+    attrs = {"flag_values": [0, 1], "flag_meanings": "low high"}
+    add_variables(store, halves.assign_attrs(attrs).to_dataset())
+    found = partitions_store(store, AssociateConfig(), "halves")
+    assert found.attrs["k_reference"] == 2
+    assert "groups of halves (k = 2)" in partition_lines(found)[0]
+
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(module, "latent_partitions", never)
+    xr.testing.assert_equal(partitions_store(store, AssociateConfig(), "halves"), found)
+    with pytest.raises(NoInputError, match="no reference 'halfs'.*'halves'"):
+        partitions_store(store, AssociateConfig(), "halfs")
 
 
 def test_table_of_other_latents_is_not_current(store: Path) -> None:

@@ -8,9 +8,13 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vaearr.association import associate, ranking, targets_of, top_lines
 from vaearr.errors import NoInputError, RoiError, SchemaError
+
+from .reference import partial_pearson
 
 
 @pytest.fixture
@@ -82,17 +86,34 @@ def test_a_dataset_of_targets(ds: xr.Dataset) -> None:
     assert labels == ["phase: ni_fcc", "phase: fe_bcc", "BC"]
 
 
-def test_dask_gives_the_same_and_computes_once(ds: xr.Dataset) -> None:
-    calls = []
+def test_dask_gives_the_same_and_reads_once_under_the_scheduler_in_use(ds: xr.Dataset) -> None:
+    calls, reads = [], []
 
     def count(dsk: Any, keys: Any, **kwargs: Any) -> Any:
         calls.append(1)
         return dask.get(dsk, keys, **kwargs)
 
+    def read(block: np.ndarray) -> np.ndarray:
+        reads.append(block.shape)
+        return block
+
+    chunked = ds.chunk({"y": 3})
+    watched = chunked["latents"].copy(data=chunked["latents"].data.map_blocks(read, meta=chunked["latents"].data._meta))
     with dask.config.set(scheduler=count):
-        lazy = associate(ds["latents"].chunk({"y": 4}), targets_of(ds.chunk({"y": 4})))
-    assert len(calls) == 1
+        lazy = associate(watched, targets_of(chunked))
+    assert len(calls) == 2  # one to read, one for the metrics
+    assert len(reads) == 3
     xr.testing.assert_identical(lazy, associate(ds["latents"], targets_of(ds)))
+
+
+@settings(max_examples=10, deadline=None)
+@given(y=st.integers(1, 12), x=st.integers(1, 10), of_targets=st.integers(1, 12))
+def test_chunks_do_not_matter(y: int, x: int, of_targets: int) -> None:
+    rng = np.random.default_rng(5)
+    latents = xr.DataArray(rng.normal(size=(12, 10, 3)), dims=("y", "x", "latent"), name="latents")
+    maps = xr.DataArray(rng.integers(0, 9, (12, 10)).astype("u1"), dims=("y", "x"), name="BC")
+    lazy = associate(latents.chunk({"y": y, "x": x, "latent": 2}), maps.chunk({"y": of_targets}))
+    xr.testing.assert_identical(lazy, associate(latents, maps))
 
 
 def test_roi_and_transposed_latents(ds: xr.Dataset) -> None:
@@ -107,13 +128,49 @@ def test_roi_and_transposed_latents(ds: xr.Dataset) -> None:
 def test_other_grid_is_refused(ds: xr.Dataset) -> None:
     with pytest.raises(SchemaError, match="same grid"):
         associate(ds["latents"], ds["BC"].assign_coords(y=ds["y"] + 1))
-    with pytest.raises(SchemaError, match="latent"):
+    with pytest.raises(SchemaError, match="one further dimension"):
         associate(ds["BC"], ds["BC"])
+    with pytest.raises(SchemaError, match="one further dimension"):
+        associate(ds["patterns"], ds["BC"])
+    with pytest.raises(SchemaError, match="navigation dims"):
+        associate(ds["latents"].isel(y=0, x=0), ds["BC"])
 
 
 def test_latents_of_another_run_keep_their_numbers(ds: xr.Dataset) -> None:
     other = ds["latents"].rename({"latent": "latent_b"}).isel(latent_b=[3, 1])
     assert associate(other, ds["BC"])["latent"].values.tolist() == [3, 1]
+
+
+def test_scores_stand_in_for_latents(ds: xr.Dataset) -> None:
+    scores = ds["latents"].rename({"latent": "pca_component"}).assign_coords(pca_component=[0, 1, 2, 3]).rename("pca")
+    table = associate(scores, ds["BC"])
+    assert table.dims == ("metric", "latent")
+    assert table.attrs["latents"] == "pca"
+    np.testing.assert_array_equal(table, associate(ds["latents"], ds["BC"]))
+
+
+def test_trends_follow_the_coordinates(ds: xr.Dataset) -> None:
+    warped = ds.assign_coords(x=ds["x"] ** 3)
+    ours = associate(warped["latents"], warped["BC"], metrics=["pearson", "partial_pearson"])
+    theirs = associate(ds["latents"], ds["BC"], metrics=["pearson", "partial_pearson"])
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    assert not np.allclose(ours[1], theirs[1])
+    y, x = np.meshgrid(ds["y"], ds["x"], indexing="ij")
+    keep = np.isfinite(ds["latents"].values[..., 0])
+    expected = partial_pearson(
+        ds["latents"].values[..., 1][keep].astype("f8"), ds["BC"].values[keep], np.stack([y[keep], x[keep]], axis=1), 1
+    )
+    assert float(theirs[1, 1]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_samples_lie_where_their_coordinates_say(ds: xr.Dataset) -> None:
+    flat = ds[["latents", "BC"]].stack(sample=("y", "x")).reset_index("sample").transpose("sample", "latent")
+    stacked = associate(flat["latents"], flat["BC"], metrics=["partial_pearson", "kendall"])
+    np.testing.assert_array_equal(stacked, associate(ds["latents"], ds["BC"], metrics=["partial_pearson", "kendall"]))
+    by_index = associate(flat["latents"].drop_vars(["y", "x"]), flat["BC"].drop_vars(["y", "x"]), ["partial_pearson"])
+    assert np.isfinite(by_index.values[0, 0])
+    with pytest.raises(SchemaError, match="not finite"):
+        associate(flat["latents"].assign_coords(y=flat["y"] * np.nan), flat["BC"].drop_vars("y"))
 
 
 def test_ranking_sorts_by_strength_and_marks_ties() -> None:

@@ -14,12 +14,14 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows.analyse_scan import analyse_scan
 from flows.associate import associate_flow
+from flows.cluster import cluster_flow
+from flows.embed import embed_flow
 from flows.encode import encode_flow, encode_task
 from flows.ingest import ingest_flow
 from flows.report import report_flow
 from flows.train_vae import train_flow
 from tests.conftest import TINY_TRAINING
-from vaearr.config import AssociateConfig, EncodeConfig, IngestConfig, RoiConfig
+from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, EncodeConfig, IngestConfig, RoiConfig
 from vaearr.errors import NoInputError, RoiError
 from vaearr.testing import assert_valid, synthetic_scan, write_scan_files
 
@@ -49,8 +51,9 @@ def _ingest(files: dict[str, Path]) -> IngestConfig:
 
 
 def test_names_are_the_deployments_names() -> None:
-    flows = [ingest_flow, train_flow, encode_flow, associate_flow, report_flow, analyse_scan]
-    assert [f.name for f in flows] == ["ingest", "train-vae", "encode", "associate", "report", "analyse-scan"]
+    flows = [ingest_flow, train_flow, encode_flow, embed_flow, associate_flow, cluster_flow, report_flow, analyse_scan]
+    names = ["ingest", "train-vae", "encode", "embed", "associate", "cluster", "report", "analyse-scan"]
+    assert [f.name for f in flows] == names
 
 
 def test_flow_by_flow(files: dict[str, Path], tmp_path: Path) -> None:
@@ -59,17 +62,22 @@ def test_flow_by_flow(files: dict[str, Path], tmp_path: Path) -> None:
     health = train_flow(store, "vae", RoiConfig(x=(0.0, 3.0)), TINY_TRAINING)
     assert set(health) == {"n_active", "explained_variance", "warnings"}
     encode_flow(store, EncodeConfig())
+    assert embed_flow(store, EmbedConfig(n_components=3)) == str(store)
     lines = associate_flow(store, AssociateConfig())
     assert any("BC" in line for line in lines)
+    sizes = cluster_flow(store, ClusterConfig(method="kmeans", k=3, features=("latents", "BC")))
+    assert sum(sizes.values()) == int(xr.open_zarr(store)["roi"].sum())
     assert Path(report_flow(store)).exists()
     assert_valid(xr.open_zarr(store))
 
 
 def test_the_whole_line(files: dict[str, Path], tmp_path: Path) -> None:
     store = tmp_path / "scan.zarr"
-    page = analyse_scan(files["patterns"], store, ingest=_ingest(files), train=TINY_TRAINING)
+    page = analyse_scan(
+        files["patterns"], store, ingest=_ingest(files), train=TINY_TRAINING, embed=EmbedConfig(n_components=4)
+    )
     assert Path(page).exists()
-    assert {"latents", "roi", "split"} <= set(xr.open_zarr(store).data_vars)
+    assert {"latents", "roi", "split", "pca", "clusters"} <= set(xr.open_zarr(store).data_vars)
 
 
 def test_errors_reach_the_caller(files: dict[str, Path], tmp_path: Path) -> None:

@@ -1,21 +1,36 @@
-"""How latents go with side maps: dependence metrics, tables, rankings."""
+"""How latents go with side maps: dependence metrics, tables, rankings, significance, partitions."""
 
+from vaearr.association.classes import associate_classes
 from vaearr.association.metrics import METRICS, Metric, metric
-from vaearr.association.stored import associate_store, current_table, run_latents
-from vaearr.association.table import associate, ranking, top_lines
-from vaearr.association.targets import categories, is_categorical, targets_of
+from vaearr.association.p_values import P_ADJUSTED, P_VALUE, significance
+from vaearr.association.partitions import latent_partitions
+from vaearr.association.stored import associate_store, current_table, latents_of, partitions_store, run_latents
+from vaearr.association.table import associate, ranking
+from vaearr.association.targets import categories, element_rgb, element_sum, is_categorical, targets_of
+from vaearr.association.words import partition_lines, short, top_lines
 
 __all__ = [
     "METRICS",
+    "P_ADJUSTED",
+    "P_VALUE",
     "Metric",
     "associate",
+    "associate_classes",
     "associate_store",
     "categories",
     "current_table",
+    "element_rgb",
+    "element_sum",
     "is_categorical",
+    "latent_partitions",
+    "latents_of",
     "metric",
+    "partition_lines",
+    "partitions_store",
     "ranking",
     "run_latents",
+    "short",
+    "significance",
     "targets_of",
     "top_lines",
 ]

@@ -12,48 +12,96 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.association.metrics import choose
-from vaearr.association.table import ASSOCIATION, associate
-from vaearr.association.targets import targets_of
+from vaearr.association.p_values import significance
+from vaearr.association.partitions import latent_partitions
+from vaearr.association.table import ASSOCIATION, METRIC, associate
+from vaearr.association.targets import TARGET, targets_of
 from vaearr.config import AssociateConfig
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 
 PARAMETERS = "parameters"
 
 
-def associate_store(store: str | Path, config: AssociateConfig | None = None) -> xr.DataArray:
-    """Associate the latents of a run with side maps, over the run's ROI, and keep the table in `/runs/<run>`.
+def associate_store(store: str | Path, config: AssociateConfig | None = None) -> xr.Dataset:
+    """Associate a run's latents with side maps, over the run's ROI, and keep the table in `/runs/<run>`.
 
-    A table made before with the same parameters from the same latents and maps is returned as it is; any other is
-    replaced, since it can always be made again. Raises NoInputError for a run that is not there or has no latents.
+    Returns `association (metric, latent, target)`, with `config.significance` also `p_value`, `p_adjusted` and
+    `n_effective`. Of another variable (`config.variable`, such as `pca`) the table is kept as `association_pca`.
+    A stored table that holds what is asked, made from the same latents and maps, is returned; any other is replaced,
+    since it can always be made again. Raises NoInputError for a run that is not there or has no latents.
     """
-    from vaearr.store import open_store, run_folder, write_table
+    from vaearr.store import has_table, open_store, run_folder, write_table
 
     config = config or AssociateConfig()
     run_folder(store, config.run)  # a run that is not there is told first, with the names of those that are
     ds = open_store(store)
-    latents, targets = run_latents(ds, config.run), targets_of(ds, config.targets)
-    parameters = _parameters(ds, config.run, config.targets, config.metrics, targets)
-    existing = _stored(store, config.run)
-    if existing is not None and existing.attrs.get(PARAMETERS) == parameters:
-        return existing
-    table = associate(latents, targets, config.metrics, roi=ds.get(n.run_name(n.ROI, config.run)))
+    latents, targets = latents_of(ds, config.run, config.variable), targets_of(ds, config.targets)
+    parameters = _parameters(ds, config, targets)
+    found = current_table(store, ds, config.run, variable=config.variable)
+    if found is not None and found.attrs[PARAMETERS] == parameters:
+        return found
+    if found is not None and config.significance is None and (part := _part_of(found, parameters)) is not None:
+        return part
+    roi = ds.get(n.run_name(n.ROI, config.run))
+    if config.significance is None:
+        table = associate(latents, targets, config.metrics, roi=roi).to_dataset()
+    else:
+        table = significance(latents, targets, config.metrics, roi=roi, config=config.significance)
     table.attrs[PARAMETERS] = parameters
-    write_table(store, config.run, ASSOCIATION, table.to_dataset(), replace=existing is not None)
+    name = table_name(config.variable)
+    write_table(store, config.run, name, table, replace=has_table(store, config.run, name))
     return table
 
 
-def current_table(store: str | Path, ds: xr.Dataset, run: str) -> xr.DataArray | None:
+def partitions_store(store: str | Path, config: AssociateConfig, reference: str) -> xr.Dataset:
+    """Clusters of each latent against those of a reference, see `latent_partitions`; kept in `/runs/<run>`.
+
+    reference: scores (`pca`, `nmf`), `elements`, a plain map or a map of classes in the store. A table made before
+    from the same data is returned. Raises NoInputError for a run, latents or reference that are not there.
+    """
+    from vaearr.store import has_table, open_store, open_table, run_folder, write_table
+
+    run_folder(store, config.run)
+    ds = open_store(store)
+    latents = latents_of(ds, config.run, config.variable)
+    nav = set(schema.navigation_dims(ds))
+    known = [str(k) for k, v in ds.data_vars.items() if nav <= set(v.dims) and k != n.PATTERNS]
+    if reference not in known:
+        raise NoInputError(f"there is no reference {reference!r}.{did_you_mean(reference, known)}")
+    used = [str(latents.name), n.run_name(n.ROI, config.run), reference]
+    parents = {name: ds[name].attrs.get(n.PROVENANCE) for name in used if name in ds}
+    parameters = json.loads(json.dumps({"reference": reference, "parents": parents}, default=str))
+    name = "_".join(["partitions", reference, *([config.variable] if config.variable else [])])
+    if has_table(store, config.run, name):
+        found = open_table(store, config.run, name)
+        if found.attrs.get(PARAMETERS) == parameters:
+            return found
+    roi = ds.get(n.run_name(n.ROI, config.run))
+    found = latent_partitions(latents, ds[reference], roi)
+    found = found.assign_attrs({"reference_name": reference, PARAMETERS: parameters})
+    write_table(store, config.run, name, found, replace=has_table(store, config.run, name))
+    return found
+
+
+def current_table(store: str | Path, ds: xr.Dataset, run: str, *, variable: str | None = None) -> xr.Dataset | None:
     """The run's stored table, if there is one and it was made from the latents and maps of `ds`; else None."""
-    table = _stored(store, run)
-    if table is None:
+    from vaearr.store import has_table, open_table
+
+    name = table_name(variable)
+    if not has_table(store, run, name):
         return None
-    parameters = table.attrs.get(PARAMETERS, {})
+    table = open_table(store, run, name)
     try:
-        asked, metrics = parameters["asked"], parameters["metrics"]
-        now = _parameters(ds, run, asked, metrics, targets_of(ds, asked))
-    except (KeyError, NoInputError, UsageError):
+        config = AssociateConfig.from_attrs(table.attrs[PARAMETERS]["config"])
+        now = _parameters(ds, config, targets_of(ds, config.targets))
+    except (KeyError, TypeError, NoInputError, UsageError):
         return None
-    return table if now == parameters else None
+    return table if now == table.attrs[PARAMETERS] else None
+
+
+def table_name(variable: str | None) -> str:
+    """Name of the table in `/runs/<run>`."""
+    return ASSOCIATION if variable is None else f"{ASSOCIATION}_{variable}"
 
 
 def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
@@ -65,22 +113,37 @@ def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
     return ds[variable]
 
 
-def _stored(store: str | Path, run: str) -> xr.DataArray | None:
-    from vaearr.store import has_table, open_table
+def latents_of(ds: xr.Dataset, run: str, variable: str | None = None) -> xr.DataArray:
+    """A run's latents, or another variable with one dim beside the navigation dims, such as PCA scores; lazy."""
+    if variable is None:
+        return run_latents(ds, run)
+    dims = schema.navigation_dims(ds)
+    known = [str(k) for k, v in ds.data_vars.items() if set(dims) < set(v.dims) and len(v.dims) == len(dims) + 1]
+    if variable not in known:
+        raise NoInputError(
+            f"the store has no variable {variable!r} with one value per component at each scan point; 'vaearr embed "
+            f"STORE' writes pca and nmf.{did_you_mean(variable, known)}"
+        )
+    return ds[variable]
 
-    return open_table(store, run, ASSOCIATION)[ASSOCIATION] if has_table(store, run, ASSOCIATION) else None
+
+def _part_of(table: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset | None:
+    """What is asked, out of a current table that holds more; None where it does not."""
+    metrics, targets = parameters["metrics"], parameters["targets"]
+    if set(metrics) <= set(table[METRIC].values) and set(targets) <= set(table[TARGET].values):
+        part = table[[ASSOCIATION]].sel({METRIC: metrics, TARGET: targets})
+        return part.assign_attrs(table.attrs | {PARAMETERS: parameters})
+    return None
 
 
-def _parameters(
-    ds: xr.Dataset, run: str, asked: Sequence[str], metrics: Sequence[str], targets: xr.DataArray
-) -> dict[str, Any]:
-    """What decides the table, as JSON: run, targets, metrics, and where latents and maps come from."""
-    used = [n.run_name(n.LATENTS, run), n.run_name(n.ROI, run), n.BC, n.ELEMENTS, n.PHASE, *asked]
+def _parameters(ds: xr.Dataset, config: AssociateConfig, targets: xr.DataArray) -> dict[str, Any]:
+    """What decides the table, as JSON: the settings, their targets and metrics, where latents and maps come from."""
+    variable = config.variable or n.run_name(n.LATENTS, config.run)
+    used: Sequence[str] = [variable, n.run_name(n.ROI, config.run), n.BC, n.ELEMENTS, n.PHASE, *config.targets]
     settings = {
-        "run": run,
-        "asked": list(asked),
-        "targets": [str(label) for label in targets["target"].values],
-        "metrics": [item.name for item in choose(metrics)],
+        "config": config.to_attrs(),
+        "targets": [str(label) for label in targets[TARGET].values],
+        "metrics": [item.name for item in choose(config.metrics)],
         "parents": {name: ds[name].attrs.get(n.PROVENANCE) for name in dict.fromkeys(used) if name in ds},
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))

@@ -13,6 +13,7 @@ from vaearr.association.targets import TARGET, columns, is_single, stack
 from vaearr.errors import NoInputError, RoiError, SchemaError, did_you_mean
 
 METRIC, RANK, ASSOCIATION = "metric", "rank", "association"
+NAVIGATION = (*n.SCAN_DIMS, n.SAMPLE)
 
 
 def associate(
@@ -26,28 +27,34 @@ def associate(
     Parameters
     ----------
     latents
-        Latents over the navigation dims and `latent` (of a run b: `latent_b`); NaN where there is none. Lazy latents
-        and targets are computed together, once.
+        Latents, or scores such as `pca` and `nmf`, over the navigation dims and one further dim; NaN where there is
+        none. Lazy latents and targets are read together, once.
     target
         A map over the navigation dims; `elements` or a stack with one further dim (one target per entry); a map of
         codes such as `phase` (a 0/1 indicator per code, codes below 0 are missing); or a Dataset of these.
     metrics
-        Names from METRICS, or "all".
+        Names from METRICS, or "all" for the seven usual ones.
     roi
         Boolean map, True = used. Points where latent or target is not finite are left out in any case, pair by pair.
 
     Returns
     -------
     xr.DataArray
-        Coordinate `n` counts the finite points of each target, `signed` tells which metrics have a direction. NaN
-        where latent or target is constant or fewer than three points are left.
+        Dim `latent` stands for the latents' own further dim, whatever its name, with its coordinate; attribute
+        `latents` names the variable. Coordinate `n` counts the finite points of each target, `signed` tells which
+        metrics have a direction. NaN where latent or target is constant or too few points are left. Metrics run under
+        the dask scheduler in use; the numbers depend neither on it nor on chunks. Spatial trends are polynomials of the
+        coordinates of the navigation dims, of the index where there are none.
+
+    Raises SchemaError if the latents lack a navigation dim or have not one further dim, if targets are not over the
+    same points; RoiError if the region is empty; UsageError for an unknown metric.
     """
-    latent_dim, dims = _latent_dim(latents)
+    latent_dim, dims = latent_dims(latents)
     parts = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
     stacked = stack([column for part in parts for column in columns(part, dims)], dims)
     chosen = choose(metrics)
-    values, points = _gather(latents, stacked, roi, latent_dim, dims)
-    numbers, count = apply(chosen, values, points)
+    values, points, where = gather(latents, stacked, roi, latent_dim, dims)
+    numbers, count = apply(chosen, values, points, where)
     table = xr.DataArray(
         numbers,
         dims=(METRIC, n.LATENT, TARGET),
@@ -62,6 +69,7 @@ def associate(
         attrs={
             "long_name": "association of latent and target",
             "units": "1",
+            "latents": str(latents.name) if latents.name is not None else n.LATENTS,
             "metrics": {item.name: item.describe() for item in chosen},
             "roi": "all finite points" if roi is None else "points of the given region of interest",
         },
@@ -70,18 +78,25 @@ def associate(
     return table.isel({TARGET: 0}) if is_single(target, dims) else table
 
 
-def _latent_dim(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
+def latent_dims(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
+    """The one dim that is no navigation dim, and the navigation dims. Raises SchemaError if that is not so."""
     dims = [str(dim) for dim in latents.dims]
-    found = [dim for dim in dims if dim == n.LATENT or dim.startswith(f"{n.LATENT}_")]
-    if len(found) != 1:
-        raise SchemaError(f"latents have dims {dims}; expected the navigation dims and one dimension {n.LATENT!r}.")
-    return found[0], tuple(dim for dim in dims if dim != found[0])
+    further = [dim for dim in dims if dim not in NAVIGATION]
+    if len(further) != 1 or len(dims) < 2:
+        raise SchemaError(
+            f"latents have dims {dims}; expected navigation dims (of {', '.join(NAVIGATION)}) and one further "
+            f"dimension such as {n.LATENT!r}."
+        )
+    return further[0], tuple(dim for dim in dims if dim != further[0])
 
 
-def _gather(
+def gather(
     latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | None, latent_dim: str, dims: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Latents `(n, L)` and targets `(n, T)` at the points of the ROI, read from disk in one pass."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Latents `(n, L)`, targets `(n, T)` and positions `(n, d)` at the points of the ROI, read from disk in one pass.
+
+    Raises SchemaError for different grids, RoiError for an empty region.
+    """
     import dask
 
     mask = xr.ones_like(targets.isel({TARGET: 0}, drop=True), dtype=bool) if roi is None else roi.astype(bool)
@@ -97,7 +112,24 @@ def _gather(
     keep = np.asarray(keep).ravel()
     if not keep.any():
         raise RoiError("the region of interest holds no scan point; widen it.")
-    return values.reshape(-1, values.shape[-1])[keep], points.reshape(-1, points.shape[-1])[keep]
+    where = _positions(latents, dims)[keep]
+    return values.reshape(-1, values.shape[-1])[keep], points.reshape(-1, points.shape[-1])[keep], where
+
+
+def _positions(latents: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
+    """Coordinates `(points, d)` of all points; of samples those of the scan, if they carry some."""
+    axes = []
+    for i, dim in enumerate(dims):
+        of_samples = [name for name in n.SCAN_DIMS if name in latents.coords and latents[name].dims == (n.SAMPLE,)]
+        names = of_samples if dim == n.SAMPLE and of_samples else [dim]
+        for name in names:
+            is_number = name in latents.coords and latents[name].dtype.kind in "iuf"
+            along = latents[name].values.astype("f8") if is_number else np.arange(float(latents.sizes[dim]))
+            if not np.isfinite(along).all():
+                raise SchemaError(f"coordinate {name!r} is not finite everywhere; a position is needed for each point.")
+            axes.append(along.reshape([-1 if j == i else 1 for j in range(len(dims))]))
+    shape = tuple(latents.sizes[dim] for dim in dims)
+    return np.stack([np.broadcast_to(axis, shape).ravel() for axis in axes], axis=1)
 
 
 def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: int = 10) -> xr.Dataset:

@@ -1,17 +1,24 @@
-"""What latents are compared with: side maps as columns with a label each."""
+"""What latents are compared with: side maps as columns with a label each, and maps made of several elements."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ast
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.errors import NoInputError, SchemaError, did_you_mean
+from vaearr.errors import NoInputError, SchemaError, UsageError, did_you_mean
 
 TARGET = "target"
+RGB, MOST_CHANNELS = "rgb", 3
+CHANNELS = ("red", "green", "blue")
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear red, green, blue: ITU-R BT.709
+Quantiles = tuple[float, float]
 
 
 def is_categorical(variable: xr.DataArray) -> bool:
@@ -77,12 +84,23 @@ def _float_type(dtype: np.dtype) -> str:
     return "f4" if small or np.dtype(dtype) in (np.dtype("f2"), np.dtype("f4")) else "f8"
 
 
-def targets_of(ds: xr.Dataset, names: Sequence[str] = ()) -> xr.DataArray:
+def targets_of(
+    ds: xr.Dataset,
+    names: Sequence[str] = (),
+    *,
+    roi: xr.DataArray | None = None,
+    quantiles: Quantiles = (0.0, 1.0),
+) -> xr.DataArray:
     """Targets of a Dataset as `(target, *navigation_dims)`, with labels such as "BC", "Fe", "phase: ni_fcc".
 
     Without `names`: BC, every element and every phase, as far as present. A name is a variable ("BC", "elements",
-    "phase", any map) or one label ("Fe", "phase: ni_fcc"). Raises NoInputError for an unknown name or where there is
-    nothing to compare with.
+    "phase", "clusters", "pca", any map), one label ("Fe", "phase: ni_fcc", "pca: 0"), a weighted sum of elements
+    ("Fe + 0.5*Ni", see `element_sum`), or the luminance of an RGB map of one to three elements ("rgb(Fe, Ni, Cr)", see
+    `element_rgb`: 0.2126 red + 0.7152 green + 0.0722 blue). Elements whose symbol is no plain word are quoted
+    ("'Fe Ka' + Ni"). For sums and luminance, elements are scaled between `quantiles` of their values in `roi`.
+
+    Only elements, numbers, + - * / and rgb(...) are read; nothing is executed. Raises NoInputError for an unknown name
+    or where there is nothing to compare with; UsageError for a combination that cannot be read.
     """
     dims = schema.navigation_dims(ds)
     known = {str(name): var for name, var in ds.data_vars.items() if _is_target(str(name), var, dims)}
@@ -102,9 +120,150 @@ def targets_of(ds: xr.Dataset, names: Sequence[str] = ()) -> xr.DataArray:
             chosen.update(columns(known[name], dims))
         elif name in labels:
             chosen[name] = labels[name]
+        elif (tree := _combination(name)) is not None:
+            chosen[name] = _combined(ds, tree, name, roi, quantiles)
         else:
             raise NoInputError(f"no target is named {name!r}.{did_you_mean(name, sorted({*known, *labels}))}")
     return stack(list(chosen.items()), dims)
+
+
+def element_sum(
+    ds: xr.Dataset,
+    weights: Mapping[str, float],
+    *,
+    roi: xr.DataArray | None = None,
+    quantiles: Quantiles = (0.0, 1.0),
+) -> xr.DataArray:
+    """Weighted sum of element maps over the navigation dims, so that abundant elements do not drown the others.
+
+    Each element is scaled to 0 … 1 between two quantiles of its values in `roi` (0 and 1: least and greatest), and
+    clipped there; one without spread counts 0. Weights are divided by the sum of their absolute values: the sum of
+    positive weights lies in 0 … 1. NaN where any element is. Raises NoInputError for an unknown element, UsageError
+    for no weight, weights that are all 0 or not finite, or quantiles out of order.
+    """
+    total = sum(abs(float(weight)) for weight in weights.values())
+    if not (0 < total < np.inf):
+        raise UsageError(f"the weights {dict(weights)} must be finite numbers, and one of them not 0.")
+    shares = {str(name): float(weight) / total for name, weight in weights.items()}
+    parts = [share * _scaled(ds, name, roi, quantiles) for name, share in shares.items()]
+    mixed = reduce(operator.add, parts)
+    words = " + ".join(f"{share:.3g} {name}" for name, share in shares.items()).replace("+ -", "- ")
+    attrs = {"long_name": words, "units": "1", "weights": shares, "quantiles": list(quantiles)}
+    return mixed.rename("element_sum").assign_attrs(attrs)
+
+
+def element_rgb(
+    ds: xr.Dataset,
+    elements: Sequence[str],
+    quantiles: Quantiles = (0.0, 1.0),
+    *,
+    roi: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Colour map of one to three elements, `(*navigation dims, channel)` in 0 … 1, NaN where any of them is.
+
+    Red, green and blue are the elements in this order, each scaled between two quantiles of its values in `roi` and
+    clipped there. One element gives grey; of two, blue is their mean. attrs: `elements` of the channels. Raises
+    NoInputError for an unknown element, UsageError for none, more than three, or quantiles out of order.
+    """
+    if isinstance(elements, str) or not 1 <= len(elements) <= MOST_CHANNELS:
+        raise UsageError(f"an RGB map takes one to three elements, in a list; got {elements!r}.")
+    parts = [_scaled(ds, str(name), roi, quantiles) for name in elements]
+    shown = [str(name) for name in elements]
+    if len(parts) == 1:
+        parts, shown = parts * MOST_CHANNELS, shown * MOST_CHANNELS
+    elif len(parts) == 2:
+        parts, shown = [*parts, (parts[0] + parts[1]) / 2], [*shown, f"mean of {shown[0]} and {shown[1]}"]
+    dims = schema.navigation_dims(ds)
+    channels = xr.concat(parts, dim=n.CHANNEL, combine_attrs="drop", coords="minimal", compat="override")
+    channels = channels.assign_coords({n.CHANNEL: list(CHANNELS)}).transpose(*dims, n.CHANNEL)
+    complete = channels.notnull().all(n.CHANNEL)
+    attrs = {"long_name": "elements as colours", "units": "1", "elements": shown, "quantiles": list(quantiles)}
+    return channels.where(complete).rename(RGB).assign_attrs(attrs)
+
+
+def _scaled(ds: xr.Dataset, name: str, roi: xr.DataArray | None, quantiles: Quantiles) -> xr.DataArray:
+    """One element as float64 in 0 … 1 between two quantiles of its values in the ROI; lazy where it is."""
+    low, high = quantiles
+    if not 0 <= low < high <= 1:
+        raise UsageError(f"the quantiles {quantiles} must be two numbers, 0 <= first < second <= 1.")
+    entries = [str(item) for item in ds[n.ELEMENT].values] if n.ELEMENTS in ds and n.ELEMENT in ds.coords else []
+    if name not in entries:
+        raise NoInputError(f"no element is named {name!r}.{did_you_mean(name, entries)}")
+    part = ds[n.ELEMENTS].isel({n.ELEMENT: entries.index(name)}, drop=True).astype("f8").drop_attrs()
+    part = part.where(np.isfinite(part))
+    used = part if roi is None else part.where(roi)
+    if quantiles == (0.0, 1.0):
+        least, most = used.min(), used.max()
+    else:
+        whole = used if used.chunks is None else used.chunk(dict.fromkeys(used.dims, -1))
+        least, most = (whole.quantile(q).drop_vars("quantile") for q in quantiles)
+    spread = most - least
+    return ((part - least) / spread.where(spread > 0, 1.0)).clip(0, 1).where(part.notnull())
+
+
+def _combination(text: str) -> ast.expr | None:
+    """The parsed text if it combines elements by operators or a call, else None: it is then meant as a name."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        return None
+    return tree if isinstance(tree, ast.BinOp | ast.UnaryOp | ast.Call) else None
+
+
+def _combined(
+    ds: xr.Dataset, tree: ast.expr, text: str, roi: xr.DataArray | None, quantiles: Quantiles
+) -> xr.DataArray:
+    """The map that a combination of elements describes."""
+    if not isinstance(tree, ast.Call):
+        return element_sum(ds, _weights(tree, text), roi=roi, quantiles=quantiles)
+    if not (isinstance(tree.func, ast.Name) and tree.func.id == RGB) or tree.keywords:
+        raise UsageError(f"the target {text!r} calls something other than rgb(...), such as 'rgb(Fe, Ni, Cr)'.")
+    names = [_element(item) for item in tree.args]
+    if None in names:
+        raise UsageError(f"the target {text!r} takes one to three elements, such as 'rgb(Fe, Ni, Cr)'.")
+    channels = element_rgb(ds, [str(name) for name in names], quantiles, roi=roi)
+    return channels.dot(xr.DataArray(list(LUMINANCE), dims=n.CHANNEL), dim=n.CHANNEL)
+
+
+def _element(node: ast.expr) -> str | None:
+    """The element that a part names, as a word or quoted."""
+    if isinstance(node, ast.Name):
+        return node.id
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _number(node: ast.expr) -> float | None:
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        inner = _number(node.operand)
+        return None if inner is None else -inner
+    value = node.value if isinstance(node, ast.Constant) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _weights(node: ast.expr, text: str, factor: float = 1.0) -> dict[str, float]:
+    """Weight of each element in a sum such as 2*Fe - Ni/3; brackets may be multiplied by numbers."""
+    if (name := _element(node)) is not None:
+        return {name: factor}
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        return _weights(node.operand, text, -factor if isinstance(node.op, ast.USub) else factor)
+    if isinstance(node, ast.BinOp):
+        if isinstance(node.op, ast.Add | ast.Sub):
+            sign = -1.0 if isinstance(node.op, ast.Sub) else 1.0
+            total = _weights(node.left, text, factor)
+            for name, weight in _weights(node.right, text, sign * factor).items():
+                total[name] = total.get(name, 0.0) + weight
+            return total
+        left, right = _number(node.left), _number(node.right)
+        if isinstance(node.op, ast.Mult) and left is not None:
+            return _weights(node.right, text, factor * left)
+        if isinstance(node.op, ast.Mult) and right is not None:
+            return _weights(node.left, text, factor * right)
+        if isinstance(node.op, ast.Div) and right:
+            return _weights(node.left, text, factor / right)
+    raise UsageError(
+        f"the target {text!r} holds {ast.unparse(node)!r}, which is no element times a number; write a sum like "
+        f"'Fe + 0.5*Ni' or 'rgb(Fe, Ni, Cr)'."
+    )
 
 
 def _is_target(name: str, variable: xr.DataArray, dims: tuple[str, ...]) -> bool:

@@ -13,7 +13,9 @@ from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
 __all__ = ["analyse", "app", "data", "learn", "main"]
 
-ORDER = ("demo", "ingest", "info", "train", "encode", "associate", "report")  # of the commands in --help
+ORDER = (  # of the commands in --help
+    *("demo", "ingest", "attach", "info", "train", "encode", "embed", "associate", "cluster", "report", "export"),
+)
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.callback and command.callback.__name__)))
 
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}

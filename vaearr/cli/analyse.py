@@ -7,28 +7,104 @@ from typing import Annotated
 
 import typer
 
-from vaearr.cli.common import ChosenRun, Sets, Settings, Store, app, say, settings_from
+from vaearr.cli.common import ChosenRun, Sets, Settings, Store, app, bar, number_pairs, say, settings_from
 
 
 @app.command()
 def associate(
     store: Store,
     run: ChosenRun = None,
-    target: Annotated[list[str] | None, typer.Option(help="variable to compare with; repeatable; default: all")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="registered metric; repeatable")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help='map, element, sum such as "Fe + 0.5*Ni", or "rgb(Fe, Ni)"; repeatable; default: all'),
+    ] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="registered metric, or all; repeatable")] = None,
+    variable: Annotated[str | None, typer.Option(help="pca, nmf … instead of the run's latents")] = None,
+    significance: Annotated[bool, typer.Option("--significance", help="p-values from surrogate maps")] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="also: clusters of each dimension against those of this map or these scores")
+    ] = None,
     top: Annotated[int, typer.Option(help="dimensions to list per target")] = 3,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
     """Compare latent dimensions with band contrast, elements and phases."""
-    from vaearr.association import associate_store, top_lines
-    from vaearr.config import AssociateConfig
+    from vaearr.association import associate_store, partition_lines, partitions_store, top_lines
+    from vaearr.config import AssociateConfig, SignificanceConfig
 
-    settings = settings_from(AssociateConfig, config, sets).replace(
-        run=run, targets=target or None, metrics=metric or None
+    base = settings_from(AssociateConfig, config, sets)
+    settings = base.replace(
+        run=run,
+        targets=target or None,
+        metrics=metric or None,
+        variable=variable,
+        significance=(base.significance or SignificanceConfig()).to_attrs() if significance else None,
     )
-    table = associate_store(store, settings)
-    for line in top_lines(table, top=top):
+    for line in top_lines(associate_store(store, settings), top=top):
+        typer.echo(line)
+    if reference:
+        for line in partition_lines(partitions_store(store, settings, reference), top=top):
+            typer.echo(line)
+
+
+@app.command()
+def cluster(
+    store: Store,
+    run: ChosenRun = None,
+    method: Annotated[str | None, typer.Option(help="gmm, kmeans, dbscan or hdbscan")] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="variable to cluster by, such as latents, BC, pca; repeatable")
+    ] = None,
+    latent: Annotated[list[int] | None, typer.Option(help="latent dimension to use; repeatable; default: all")] = None,
+    k: Annotated[int | None, typer.Option(help="number of clusters; default: the best of a range")] = None,
+    name: Annotated[str | None, typer.Option(help="variable to write; default: clusters")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed of starts and sub-samples")] = None,
+    config: Settings = None,
+    sets: Sets = None,
+) -> None:
+    """Group scan points by latents and maps, and write the cluster map."""
+    from vaearr.clustering import cluster_lines, cluster_store
+    from vaearr.config import ClusterConfig
+
+    settings = settings_from(ClusterConfig, config, sets).replace(
+        run=run, method=method, features=feature or None, latents=latent or None, k=k, name=name, seed=seed
+    )
+    for line in cluster_lines(cluster_store(store, settings), settings.name):
+        typer.echo(line)
+    say(f"labels are in {store} as {settings.name!r}")
+
+
+@app.command()
+def embed(
+    store: Store,
+    run: ChosenRun = None,
+    method: Annotated[str | None, typer.Option(help="pca or nmf")] = None,
+    components: Annotated[int | None, typer.Option(help="number of components")] = None,
+    name: Annotated[str | None, typer.Option(help="variable to write; default: the method's name")] = None,
+    endmember: Annotated[
+        list[str] | None, typer.Option(help="NMF: X:Y of a reference point, coordinate units; repeatable")
+    ] = None,
+    clusters: Annotated[str | None, typer.Option(help="NMF: map whose class means are the endmembers")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps")] = None,
+    config: Settings = None,
+    sets: Sets = None,
+) -> None:
+    """Decompose the patterns (PCA, NMF with fixed endmembers), beside the latents."""
+    from vaearr.config import EmbedConfig
+    from vaearr.embedding import embed_lines, embed_store
+
+    settings = settings_from(EmbedConfig, config, sets).replace(
+        run=run,
+        method=method,
+        n_components=components,
+        name=name,
+        endmembers=number_pairs(endmember, "--endmember") or None,
+        clusters=clusters,
+        device=device,
+    )
+    with bar("embedding") as progress:
+        ds = embed_store(store, settings, say=say, on_block=progress)
+    for line in embed_lines(ds, settings.name or settings.method):
         typer.echo(line)
 
 
@@ -47,3 +123,27 @@ def report(
     settings = settings_from(ReportConfig, config, sets).replace(run=run, out=out)
     page = run_report(store, config=settings)
     say(f"the report is {page}")
+
+
+@app.command()
+def export(
+    store: Store,
+    out: Annotated[Path, typer.Argument(help="folder to write into")],
+    format: Annotated[str | None, typer.Option(help="csv, parquet, npy, png, pdf, or seed0")] = None,
+    run: ChosenRun = None,
+    variable: Annotated[
+        list[str] | None, typer.Option(help="tables: further column; pictures: map to draw; repeatable")
+    ] = None,
+    latent: Annotated[list[int] | None, typer.Option(help="latent dimension; repeatable; default: all")] = None,
+    config: Settings = None,
+    sets: Sets = None,
+) -> None:
+    """Write latents, tables, pictures or the first seed's files into a folder."""
+    from vaearr.exporting import ExportConfig
+    from vaearr.exporting import export as run_export
+
+    settings = settings_from(ExportConfig, config, sets).replace(
+        format=format, run=run, variables=variable or None, latents=latent or None
+    )
+    folder = run_export(store, out, config=settings, say=say)
+    say(f"files are in {folder}")

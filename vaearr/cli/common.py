@@ -86,8 +86,13 @@ def box(text: str | None, option: str) -> tuple[float, float] | None:
     try:
         start, stop = map(float, text.split(":"))
     except ValueError:
-        raise UsageError(f"{option} {text!r} is not START:STOP, such as 20:90.") from None
+        raise UsageError(f"{option} {text!r} is not two numbers with a colon between, such as 20:90.") from None
     return start, stop
+
+
+def number_pairs(items: list[str] | None, option: str) -> list[tuple[float, float]]:
+    """`X:Y` texts as numbers."""
+    return [pair for item in items or [] if (pair := box(item, option))]
 
 
 def tell(text: str) -> None:

@@ -15,7 +15,7 @@ from vaearr.names import BC
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="file to read, for example scan.h5")],
+    source: Annotated[Path, typer.Argument(help="file or image folder to read, for example scan.h5")],
     store: Annotated[Path, typer.Argument(help="store to make, for example stores/scan.zarr")],
     bc: Annotated[Path | None, typer.Option("--bc", help="CSV with x, y, band contrast")] = None,
     maps: Annotated[list[str] | None, typer.Option("--map", help="further map as NAME=CSV; repeatable")] = None,
@@ -24,12 +24,19 @@ def ingest(
     phase: Annotated[
         list[str] | None, typer.Option("--phase", help="name of a phase as NUMBER=NAME; repeatable")
     ] = None,
+    orientations: Annotated[Path | None, typer.Option(help=".ang or .ctf map: orientations, phases, quality")] = None,
+    nav_shape: Annotated[
+        str | None, typer.Option(help="ROWSxCOLUMNS, for a vendor file that stores no scan shape")
+    ] = None,
+    filenames: Annotated[
+        str | None, typer.Option(help="how names in a folder of images tell the scan point, such as x{x}_y{y}")
+    ] = None,
     step: Annotated[float | None, typer.Option(help="distance of neighbouring scan points")] = None,
     units: Annotated[str | None, typer.Option(help="unit of --step")] = None,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
-    """Turn a scan file and its side maps into a store."""
+    """Turn a scan file (HDF5, vendor formats) or an image folder, with side maps, into a store."""
     from vaearr.config import IngestConfig
     from vaearr.ingestion import ingest as run_ingest
 
@@ -44,6 +51,9 @@ def ingest(
         elements=elements,
         phases=phases,
         phase_names=key_values(phase, "--phase") or None,
+        orientations=orientations,
+        nav_shape=_shape(nav_shape),
+        filenames=filenames,
         step=step,
         units=units,
     )
@@ -72,3 +82,35 @@ def demo(
         closing = run_demo(folder, say=say, progress=progress)
     for line in closing:
         typer.echo(line)
+
+
+@app.command()
+def attach(
+    store: Store,
+    file: Annotated[Path, typer.Argument(help=".npy, .npz or CSV with values computed elsewhere")],
+    run: Annotated[str | None, typer.Option("--run", help="latents: name of the run they become")] = None,
+    kind: Annotated[str, typer.Option(help="latents, map, classes, elements or scores")] = "latents",
+    name: Annotated[str | None, typer.Option(help="the rest: name of the variable they become")] = None,
+    coords: Annotated[Path | None, typer.Option(help="CSV or .npy with x, y of each row")] = None,
+    roi: Annotated[str | None, typer.Option(help="run whose points the rows are, in row-major order")] = None,
+    prefix: Annotated[str | None, typer.Option(help="CSV: columns that begin with this")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="CSV: column to take; repeatable")] = None,
+    units: Annotated[str | None, typer.Option(help="unit of the values")] = None,
+) -> None:
+    """Add latents or maps computed elsewhere, to be analysed like the store's own."""
+    from vaearr.attaching import attach as run_attach
+
+    run_attach(
+        store, file, kind=kind, run=run, name=name, coords=coords, roi=roi, prefix=prefix, columns=column or (),
+        units=units, say=say,
+    )  # fmt: skip
+
+
+def _shape(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        rows, columns = map(int, text.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"--nav-shape {text!r} is not ROWSxCOLUMNS, such as 60x80.") from None
+    return rows, columns

@@ -52,6 +52,12 @@ def text(value: object) -> str:
     return plain.replace("$$", "$\u200b$").replace("\\(", "\\\u200b(").replace("\\[", "\\\u200b[")
 
 
+def brief(value: object, most: int = 24) -> str:
+    """`text`, cut in its middle where it is too long for a legend."""
+    whole = text(value)
+    return whole if len(whole) <= most else f"{whole[: most // 2]}…{whole[-(most - most // 2 - 1) :]}"
+
+
 def title(value: object) -> str:
     """`text` for a HoloViews title, which is a format string."""
     return text(value).replace("{", "{{").replace("}", "}}")
@@ -112,7 +118,7 @@ def as_codes(da: xr.DataArray) -> tuple[xr.DataArray, list[str]]:
     positions = xr.full_like(da, np.nan, dtype="f4")
     for position, code in enumerate(known):
         positions = positions.where(da != code, position)
-    return positions, [text(name) for name in known.values()] or ["none"]
+    return positions, [brief(name) for name in known.values()] or ["none"]
 
 
 def palette(count: int) -> list[str]:

@@ -24,6 +24,7 @@ from vaearr.plots.common import (
     SEQUENTIAL,
     as_codes,
     as_map,
+    brief,
     edges,
     is_category,
     label,
@@ -167,7 +168,7 @@ MOST_NAMES = 24  # that a colour bar or a legend can hold
 
 def _names_on_bar(bar: Any, names: list[str]) -> None:
     step = math.ceil(len(names) / MOST_NAMES)
-    bar.set_ticks(list(range(0, len(names), step)), labels=names[::step])
+    bar.set_ticks(list(range(0, len(names), step)), labels=[brief(name, 16) for name in names[::step]])
     bar.ax.tick_params(length=0)
 
 

@@ -11,7 +11,8 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.association import associate, current_table, run_latents, targets_of
+from vaearr.association import P_ADJUSTED, associate, current_table, run_latents, targets_of
+from vaearr.clustering import cluster_scores, cluster_summary
 from vaearr.config import ReportConfig
 from vaearr.errors import NoInputError, VaearrError
 from vaearr.plots.common import holoviews, unit
@@ -27,6 +28,14 @@ VIEWS = ("scipy", "holoviews", "hvplot", "bokeh", "matplotlib")
 
 
 @dataclass
+class Clustering:
+    """A cluster map of the store in numbers, over the whole scan."""
+
+    summary: xr.Dataset | None  # None: noise only
+    scores: xr.Dataset | None  # agreement with the phases, where these are known
+
+
+@dataclass
 class Facts:
     """What a report is made of, read once; maps are in memory."""
 
@@ -38,7 +47,10 @@ class Facts:
     roi: xr.DataArray | None
     latents: xr.DataArray
     table: xr.DataArray | None
+    p_adjusted: xr.DataArray | None  # over the same dims as the table, where p-values were asked for
     no_table: str
+    rivals: dict[str, xr.DataArray]  # decomposition -> its association by the table's first metric
+    clusters: dict[str, Clustering]
     history: xr.Dataset | None
     health: xr.Dataset | None
     sheets: xr.Dataset | None
@@ -78,20 +90,25 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
     latents = run_latents(ds, settings.run)
     roi_name, latent_dim = n.run_name(n.ROI, settings.run), n.run_name(n.LATENT, settings.run)
     roi = ds[roi_name].load() if roi_name in ds else None
-    table, no_table = _table(store, ds, settings.run, latents, roi)
+    table, p_adjusted, no_table = _table(store, ds, settings.run, latents, roi)
+    others = schema.decompositions(ds)
+    found_clusters = [name for name in schema.cluster_maps(ds) if _is_of(ds[name], settings.run)]
     tables = {
         name: open_table(store, settings.run, name) if has_table(store, settings.run, name) else None
         for name in (n.HISTORY, n.HEALTH, n.SHEETS)
     }
     plane, words = _plane(ds)
-    keep = [n.PATTERNS, latents.name, roi_name, n.BC, n.ELEMENTS, n.PHASE]
+    keep = [n.PATTERNS, latents.name, roi_name, n.BC, n.ELEMENTS, n.PHASE, *found_clusters]
+    keep += [f"{name}_{part}" for name in others for part in ("components", "explained_variance_ratio")]
     shown = plane[[name for name in keep if name in plane]]
     shown = shown.assign({name: shown[name].load() for name in shown.data_vars if name != n.PATTERNS})
     path = check_store(store)
     return Facts(
         store=path, name=_source(ds, path), run=settings.run, ds=shown, plane=words,
         roi=shown.get(roi_name), latents=shown[latents.name], table=table,
-        no_table=no_table, history=tables[n.HISTORY], health=tables[n.HEALTH],
+        p_adjusted=p_adjusted, no_table=no_table, rivals=_rivals(ds, others, table, roi),
+        clusters={name: _clustering(ds, name) for name in found_clusters},
+        history=tables[n.HISTORY], health=tables[n.HEALTH],
         sheets=tables[n.SHEETS], manifest=manifest,
         description=schema.describe(ds),
         n_roi=int((latents.notnull().any(latent_dim) if roi is None else roi).sum()),
@@ -102,15 +119,45 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
 
 def _table(
     store: str | Path, ds: xr.Dataset, run: str, latents: xr.DataArray, roi: xr.DataArray | None
-) -> tuple[xr.DataArray | None, str]:
-    """The stored table if it is up to date, else one made now; or why there is none."""
-    table = current_table(store, ds, run)
+) -> tuple[xr.DataArray | None, xr.DataArray | None, str]:
+    """The stored table, with its p-values, if it is up to date, else one made now; or why there is none."""
+    stored = current_table(store, ds, run)
+    if stored is not None:
+        return _with_targets(stored["association"]), _with_targets(stored.get(P_ADJUSTED)), ""
+    try:
+        return _with_targets(associate(latents, targets_of(ds), ("pearson", "spearman"), roi=roi)), None, ""
+    except VaearrError as reason:
+        return None, None, str(reason)
+
+
+def _with_targets(table: Any) -> Any:
+    return table if table is None or "target" in table.dims else table.expand_dims("target", -1)
+
+
+def _is_of(labels: xr.DataArray, run: str) -> bool:
+    made = labels.attrs.get(n.PROVENANCE)
+    return isinstance(made, dict) and made.get("run") == run
+
+
+def _rivals(
+    ds: xr.Dataset, names: list[str], table: xr.DataArray | None, roi: xr.DataArray | None
+) -> dict[str, xr.DataArray]:
+    """Decompositions on the same footing: same targets, same points, the table's first metric."""
     if table is None:
-        try:
-            table = associate(latents, targets_of(ds), roi=roi)
-        except VaearrError as reason:
-            return None, str(reason)
-    return (table if "target" in table.dims else table.expand_dims("target", -1)), ""
+        return {}
+    targets, metric = targets_of(ds, [str(t) for t in table["target"].values]), str(table["metric"].values[0])
+    return {name: associate(ds[name], targets, metric, roi=roi) for name in names}
+
+
+def _clustering(ds: xr.Dataset, name: str) -> Clustering:
+    labels = ds[name].load()
+    known = {k: ds[k].load() for k in (n.BC, n.ELEMENTS) if k in ds}
+    summary = scores = None
+    if (labels >= 0).any():
+        summary = cluster_summary(labels, xr.Dataset(known)) if known else None
+        if n.PHASE in ds and ((labels >= 0) & (ds[n.PHASE] >= 0)).any():
+            scores = cluster_scores(labels, ds[n.PHASE].load())
+    return Clustering(summary, scores)
 
 
 def _plane(ds: xr.Dataset) -> tuple[xr.Dataset, str]:

@@ -12,7 +12,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.association import ranking
 from vaearr.info import roi_words
-from vaearr.plots import association_heatmap, health_bars, loss_curves, map_scatter, static
+from vaearr.plots import health_bars, loss_curves, map_scatter, static
 from vaearr.plots.common import holoviews, unit
 from vaearr.plots.explorer import explorer, pack
 from vaearr.plots.maps import latent_map, side_map_list
@@ -24,6 +24,8 @@ HEADINGS = {
     "maps": "Latent maps beside side maps",
     "linked": "Strongest latents, map and scatter linked",
     "association": "Association of latents and side maps",
+    "decomposition": "Linear decompositions beside the latents",
+    "clusters": "Clusters",
     "training": "Training",
     "health": "Health of the latent space",
     "reconstructions": "Reconstructions",
@@ -61,10 +63,16 @@ def introduction(facts: Facts) -> Section:
     )
     size = facts.latents.sizes[facts.latent_dim]
     epochs = f", {manifest['epochs_run']} epochs" if "epochs_run" in manifest else ""
-    section.say(
-        f"Run “{facts.run}”: model {model.get('name', 'unknown')} with {size} latent dimensions{epochs}, trained "
-        f"{manifest.get('time', 'at an unknown time')}. Latents are posterior means, without unit."
-    )
+    if manifest.get("kind") == n.ATTACHED:
+        section.say(
+            f"Run “{facts.run}”: {size} latent dimensions computed elsewhere, attached {manifest['time']} from "
+            f"{manifest['config'][n.ATTACHED]['values']['file']}."
+        )
+    else:
+        section.say(
+            f"Run “{facts.run}”: model {model.get('name', 'unknown')} with {size} latent dimensions{epochs}, trained "
+            f"{manifest.get('time', 'at an unknown time')}. Latents are posterior means, without unit."
+        )
     section.say(f"Report of {facts.created}, vaearr {facts.versions.get('vaearr', '')}, store {facts.store.name}.")
     if facts.plane:
         section.say(f"Maps show the plane {facts.plane}; associations are over the whole volume.")
@@ -150,8 +158,8 @@ def linked(facts: Facts, figures: dict[str, Any]) -> Section:
     )
     most = min(PAIR_POINTS, ALL_PAIR_POINTS // len(pairs))
     for target, latent in pairs:
-        section.figure(_render(map_scatter(facts.ds, facts.run, latent, target, roi=facts.roi, most_points=most)))
-        figures[f"latent_{latent}_against_{_slug(target)}"] = static.latent_target(
+        section.figure(render(map_scatter(facts.ds, facts.run, latent, target, roi=facts.roi, most_points=most)))
+        figures[f"latent_{latent}_against_{slug(target)}"] = static.latent_target(
             facts.ds, facts.run, latent, target, roi=facts.roi
         )
     metric = str(facts.table["metric"].values[0])
@@ -183,44 +191,12 @@ def strongest_pairs(table: xr.DataArray, most: int) -> list[tuple[str, int]]:
     return pairs[:most]
 
 
-def association(facts: Facts, figures: dict[str, Any]) -> Section:
-    """Heat map and ranking table."""
-    if facts.table is None:
-        raise LeftOut(facts.no_table)
-    section = Section("association", HEADINGS["association"])
-    table = facts.table
-    for metric in map(str, table["metric"].values):
-        section.figure(_render(association_heatmap(table, metric)))
-        figures[f"association_{metric}"] = static.association_sheet(table, metric)
-    labels, counts = labels_and_n(table)
-    about = table.attrs.get("metrics", {})
-    section.caption(
-        "Rows are side maps, columns latents; values have no unit, grey = no value. "
-        + " ".join(f"{name}: {item['formula']} ({item['reference']})." for name, item in about.items())
-        + " No value is a proof of a cause: neighbouring scan points are not independent."
-    )
-    rows = []
-    for target, count in zip(labels, counts, strict=True):
-        row: list[object] = [target, count]
-        for metric in map(str, table["metric"].values):
-            best = ranking(table, metric, target, top=3)
-            row.append(", ".join(
-                f"{latent} ({value:+.2f}{', tied' if tied else ''})"
-                for latent, value, tied in zip(best[n.LATENT].values, best["value"].values, best["is_tied"].values,
-                                               strict=True)
-            ) or "no value")  # fmt: skip
-        rows.append(row)
-    section.table(["target", "n", *(f"strongest latents, {m}" for m in map(str, table["metric"].values))], rows)
-    section.caption("The three strongest latents of each target, by absolute value; n = finite scan points.")
-    return section
-
-
 def training(facts: Facts, figures: dict[str, Any]) -> Section:
     """Loss curves."""
     if facts.history is None:
         raise LeftOut("the run has no training history.")
     section = Section("training", HEADINGS["training"])
-    section.figure(_render(loss_curves(facts.history)))
+    section.figure(render(loss_curves(facts.history)))
     figures["loss_curves"] = static.loss_sheet(facts.history)
     best = facts.manifest.get("best_epoch")
     note = f" The weights are those of epoch {best}." if best is not None else ""
@@ -251,7 +227,7 @@ def health(facts: Facts, figures: dict[str, Any]) -> Section:
         raise LeftOut("the run has no table of latent health.")
     section = Section("health", HEADINGS["health"])
     found = facts.health
-    section.figure(_render(health_bars(found)))
+    section.figure(render(health_bars(found)))
     figures["latent_health"] = static.health_sheet(found)
     explained = found.attrs.get("explained_variance")
     share = f" The reconstruction explains {float(explained):.1%} of the patterns' variance." if explained else ""
@@ -308,10 +284,10 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, default=str, ensure_ascii=False)
 
 
-def _render(element: Any) -> Any:
+def render(element: Any) -> Any:
     hv = holoviews()
     return hv.render(element, backend="bokeh")
 
 
-def _slug(label: str) -> str:
+def slug(label: str) -> str:
     return "".join(c if c.isalnum() and c.isascii() else "_" for c in label).strip("_") or "target"

@@ -18,6 +18,7 @@ from vaearr.association import ranking
 from vaearr.config import ReportConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, VaearrError, WriteError
 from vaearr.plots.page import Section, page, png
+from vaearr.reporting import analyses
 from vaearr.reporting import sections as parts
 from vaearr.reporting.facts import Facts, LeftOut, gather, labels_and_n
 
@@ -113,7 +114,9 @@ def _sections(
         ("overview", lambda: parts.overview(facts, figures)),
         ("maps", lambda: parts.explorer_section(facts, settings.max_maps, figures)),
         ("linked", lambda: parts.linked(facts, figures)),
-        ("association", lambda: parts.association(facts, figures)),
+        ("association", lambda: analyses.association(facts, figures)),
+        ("decomposition", lambda: analyses.decomposition(facts, figures)),
+        ("clusters", lambda: analyses.clusters(facts, figures)),
         ("training", lambda: parts.training(facts, figures)),
         ("health", lambda: parts.health(facts, figures)),
         ("reconstructions", lambda: parts.reconstructions(facts, samples, figures)),
@@ -153,6 +156,16 @@ def _record(
         "roi": {"n_points": facts.n_roi, "n_grid": facts.n_grid, "config": facts.manifest.get("roi")},
         "n": {} if table is None else {str(t): int(k) for t, k in zip(*labels_and_n(table), strict=True)},
         "rankings": {} if table is None else _rankings(table),
+        "p_adjusted": None if facts.p_adjusted is None else facts.p_adjusted.to_dict(),
+        "decompositions": {name: rival.to_dict() for name, rival in facts.rivals.items()},
+        "clusters": {
+            name: {
+                "attributes": facts.ds[name].attrs,
+                "summary": None if found.summary is None else found.summary.to_dict(),
+                "agreement_with_phase": None if found.scores is None else found.scores.to_dict(),
+            }
+            for name, found in facts.clusters.items()
+        },
         "health": None if facts.health is None else facts.health.to_dict(),
         "history": None if facts.history is None else facts.history.to_dict(),
         "provenance": {

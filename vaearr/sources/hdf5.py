@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -111,6 +112,37 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
     _check_filters(found, where)
     check_size(found, where)
     return found
+
+
+def find_optional(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """Like `find_dataset`, but None where there is no dataset of that name."""
+    path = _hard_path(file, name)
+    found = None if path is None else file.get(path)
+    return find_dataset(file, name, "images") if isinstance(found, h5py.Dataset) and found.shape is not None else None
+
+
+def listed_groups(file: h5py.File, name: str, of: type[Any] = h5py.Group) -> list[str]:
+    """Names of the groups (or datasets) in a group, in the file's order; none where it is not there."""
+    path = "/" if name == "/" else _hard_path(file, name)
+    group = None if path is None else file.get(path)
+    if not isinstance(group, h5py.Group):
+        return []
+    own = [key for key in group if isinstance(group.get(key, getlink=True), h5py.HardLink)]
+    return [key for key in own if isinstance(group.get(key), of)]
+
+
+def refuse_outside_links(file: h5py.File) -> None:
+    """Raise DataError where any link of the file leads into another file."""
+    found: list[str] = []
+
+    def note(name: str, link: object) -> bool | None:
+        if isinstance(link, h5py.ExternalLink):
+            found.append(f"{name!r} ({link.filename})")
+        return True if found else None
+
+    file.visititems_links(note)
+    if found:
+        raise DataError(f"{file.filename}: {found[0]} is a link to another file; copy the data into one file.")
 
 
 def _hard_path(file: h5py.File, name: str) -> str | None:

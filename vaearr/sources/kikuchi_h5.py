@@ -27,7 +27,7 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
 from vaearr.sources.hdf5 import check_file, damage_in_words, find_dataset, has_hdf5_signature, open_hdf5
-from vaearr.sources.rows import FileRows, Rows, contiguous_rows, copy_to_scratch, gather, rows_per_chunk
+from vaearr.sources.rows import FileRows, RowManager, Rows, contiguous_rows, copy_to_scratch, gather, rows_per_chunk
 from vaearr.sources.scan_grid import ScanGrid, read_amplification, scan_grid, step_numbers
 
 ENGINE = "kikuchi-h5"
@@ -75,7 +75,7 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
         row_shape, dtype = images.shape[1:], images.dtype
     manager = CachingFileManager(open_hdf5, str(file.resolve()), mode="r")
     array = KikuchiArray(manager, config.images, grid, row_shape, dtype, scratch)
-    ds = _dataset(array, grid, step, units)
+    ds = scan_dataset(array, grid, (step, step), units)
     ds.encoding["source"] = str(file)
     ds.set_close(array.close)
     return ds
@@ -129,7 +129,10 @@ def _text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _dataset(array: KikuchiArray, grid: ScanGrid, step: float | None, units: str) -> xr.Dataset:
+def scan_dataset(
+    array: KikuchiArray, grid: ScanGrid, step: tuple[float | None, float | None], units: str
+) -> xr.Dataset:
+    """The patterns with their coordinates and `present`; step: that of y and of x, None: coordinates are numbers."""
     signal = (n.DY, n.DX) if array.ndim == 4 else (n.CHANNEL, n.DY, n.DX)
     dims = (n.Y, n.X, *signal)
     attrs = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: [n.Y, n.X], n.SIGNAL_DIMS: list(signal)}
@@ -143,8 +146,8 @@ def _dataset(array: KikuchiArray, grid: ScanGrid, step: float | None, units: str
         {"preferred_chunks": preferred | dict(zip(signal, array.shape[2:], strict=True))},
     )
     coords: dict[str, Any] = {}
-    for dim, numbers in ((n.Y, grid.y), (n.X, grid.x)):
-        values = numbers if step is None else numbers * step
+    for dim, numbers, distance in ((n.Y, grid.y, step[0]), (n.X, grid.x, step[1])):
+        values = numbers if distance is None else numbers * distance
         coords[dim] = (dim, values, {**n.ATTRS[dim], "units": units})
         coords[f"{dim}_index"] = (dim, numbers, {"long_name": f"{dim} step number"})
     for dim, size in zip(signal, array.shape[2:], strict=True):
@@ -158,7 +161,7 @@ class KikuchiArray(BackendArray):
 
     def __init__(
         self,
-        manager: CachingFileManager,
+        manager: RowManager,
         images: str,
         grid: ScanGrid,
         row_shape: tuple[int, ...],
@@ -212,9 +215,12 @@ class KikuchiArray(BackendArray):
     def _source(self, block: tuple[int, ...]) -> Rows:
         """Where to read rows from: the file's bytes, a scratch copy, or HDF5. Decided at the first read."""
         with self._lock:
-            if isinstance(self._rows, FileRows):
+            if self._rows is not None and not isinstance(self._rows, h5py.Dataset):
                 return self._rows
             dataset = self._manager.acquire()[self._images]
+            if not isinstance(dataset, h5py.Dataset):
+                self._rows = dataset
+                return dataset
             if self._rows is None:
                 self._rows = contiguous_rows(dataset) or self._scratch_copy(dataset, (block[0], block[1])) or dataset
             return self._rows if isinstance(self._rows, FileRows) else dataset

@@ -1,7 +1,8 @@
 """Rows of a pattern stack, read in any order: few large reads, bounded memory, no loop over scan points.
 
-Rows come either from an HDF5 dataset (chunked, perhaps compressed), read in slabs of whole chunks, or straight from the
-bytes of a file: a contiguous HDF5 dataset, or the scratch copy of a dataset whose rows lie far from grid order.
+Rows come from an HDF5 dataset (chunked, perhaps compressed), read in slabs of whole chunks, or straight from the bytes
+of a file: a contiguous HDF5 dataset, a raw binary file, or the scratch copy of a dataset whose rows lie far from grid
+order. A source with a form of its own, such as one file per row, brings an object with the method `gather`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import h5py
 import numpy as np
@@ -36,7 +37,41 @@ class FileRows:
     shape: tuple[int, ...]
 
 
-Rows: TypeAlias = h5py.Dataset | FileRows
+class OtherRows(Protocol):
+    """Rows that read themselves."""
+
+    def gather(self, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, window: tuple[slice, ...]) -> None:
+        """Read `self[wanted][:, *window]` into `out[where]`."""
+
+
+Rows: TypeAlias = h5py.Dataset | FileRows | OtherRows
+
+
+class RowManager(Protocol):
+    """Opens a file when it is needed; what `acquire` gives maps a name to rows."""
+
+    def acquire(self) -> Any:
+        """The open file."""
+
+    def close(self) -> None:
+        """Close it; it opens again at the next `acquire`."""
+
+
+class RawFile:
+    """A binary file of rows that lie one after the other from `offset` on; a mapping of one entry, for a manager."""
+
+    def __init__(self, path: str, offset: int, dtype: str, shape: tuple[int, ...]) -> None:
+        with open(path, "rb") as file:
+            self._rows: FileRows | None = file_rows(file.fileno(), offset, np.dtype(dtype), shape)
+
+    def __getitem__(self, name: str) -> FileRows:
+        if self._rows is None:
+            raise ValueError("the file is closed")
+        return self._rows
+
+    def close(self) -> None:
+        """Let go of the file; it is closed when nothing reads from it any more."""
+        self._rows = None
 
 
 def file_rows(file: int, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> FileRows:
@@ -74,8 +109,10 @@ def gather(rows: Rows, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, w
         return
     if isinstance(rows, FileRows):
         _gather_file(rows, wanted, out, where, window)
-    else:
+    elif isinstance(rows, h5py.Dataset):
         _gather_slabs(rows, wanted, out, where, window)
+    else:
+        rows.gather(wanted, out, where, window)
 
 
 def _gather_file(

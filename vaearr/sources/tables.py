@@ -18,6 +18,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import DataError, did_you_mean
 from vaearr.sources.csv_files import numbers_of, plain_name, read_csv, whole_numbers_of
+from vaearr.sources.ebsd_maps import phase_flags
 
 # Each tuple: names that mean the same, as `plain_name` gives them; the first that a file holds is taken.
 COORDINATES: dict[str, tuple[str, ...]] = {
@@ -204,16 +205,7 @@ def phase_array(path: str | Path, ds: xr.Dataset, names: Mapping[int, str]) -> x
     frame = read_phases(path)
     placed = _place(frame, path, ds, fill=n.PHASE_MISSING)
     numbers = placed.values[n.PHASE]
-    flags = {n.PHASE_MISSING: "no_entry", n.PHASE_UNKNOWN: "not_indexed"}
-    flags |= {int(i): f"phase_{i}" for i in np.unique(numbers) if i >= 0}
-    flags |= {i: "_".join(name.split()) for i, name in names.items()}
-    flags = dict(sorted(flags.items()))
-    attrs = {
-        **n.ATTRS[n.PHASE],
-        "flag_values": list(flags),
-        "flag_meanings": " ".join(flags.values()),
-        **_origin(path, frame, placed),
-    }
+    attrs = {**phase_flags(numbers, names), **_origin(path, frame, placed)}
     return _variable(ds, (n.Y, n.X), numbers, attrs)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -167,14 +168,15 @@ def staged_variables(
 ) -> Iterator[Staging]:
     """Stage new variables: write every pending block, then `publish_staged`. Interrupted work is found again.
 
-    coords: coordinates of dims that the store does not have yet. request: everything that decides the values; only
-    staged work of the same request is continued. Raises ExistsError when a variable is there already.
+    coords: coordinates of dims that the store does not have yet, and variables that are known whole. request:
+    everything that decides the values; only staged work of the same request is continued. Raises ExistsError when a
+    variable is there already.
     """
     store = check_store(path)
     with writer(store):
         have = open_store(store, chunks=None)
         check_new(have, store, [*specs, *map(str, coords.variables)])
-        key = hashlib.sha256(json.dumps(_plain(request), sort_keys=True).encode()).hexdigest()[:16]
+        key = _key(request)
         folder = staging_root(store) / f"variables-{'-'.join(sorted(specs))[:60]}"
         if not (folder / f"{key}.request").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -190,6 +192,22 @@ def staged_variables(
             regions=tuple(regions),
             coords=tuple(map(str, coords.variables)),
         )
+
+
+def begun(path: str | Path, request: Mapping[str, Any]) -> xr.Dataset | None:
+    """What interrupted work of the same request staged whole (`coords` of `staged_variables`), in memory; else None."""
+    store = check_store(path)
+    for found in staging_root(store).glob(f"variables-*/{_key(request)}.request"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")  # the request
+            staged = xr.open_zarr(found.parent, consolidated=False, chunks=None, zarr_format=3)
+        over_grid = [name for name, v in staged.variables.items() if set(block_shape(store)) & set(map(str, v.dims))]
+        return staged.drop_vars(over_grid).load()
+    return None
+
+
+def _key(request: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_plain(request), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _start_staging(

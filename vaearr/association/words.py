@@ -1,0 +1,62 @@
+"""Tables as lines of text for a terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.association.p_values import P_ADJUSTED
+from vaearr.association.partitions import ARI, NMI, TIED
+from vaearr.association.table import ASSOCIATION, METRIC, ranking
+from vaearr.association.targets import TARGET
+
+NOT_SIGNIFICANT = 0.05
+
+
+def top_lines(table: xr.DataArray | xr.Dataset, top: int = 3) -> list[str]:
+    """One line per target and metric that names the strongest latents, with adjusted p-values where there are some."""
+    values = table[ASSOCIATION] if isinstance(table, xr.Dataset) else table
+    p = table[P_ADJUSTED] if isinstance(table, xr.Dataset) and P_ADJUSTED in table else None
+    labels = [str(name) for name in np.atleast_1d(values[TARGET].values)]
+    width = max(map(len, labels))
+    lines = []
+    for label, n_points in zip(labels, np.atleast_1d(values["n"].values), strict=True):
+        for metric in map(str, values[METRIC].values):
+            best = ranking(values, metric, label if TARGET in values.dims else None, top)
+            column = None if p is None else p.sel({METRIC: metric})
+            if column is not None and TARGET in column.dims:
+                column = column.sel({TARGET: label})
+            parts = [
+                f"latent {latent} ({short(value)}{', tied' if tied else ''}{_p_words(column, latent)})"
+                for latent, value, tied in zip(
+                    best[n.LATENT].values, best["value"].values, best["is_tied"].values, strict=True
+                )
+            ]
+            lines.append(f"{label:{width}}  {metric}: {', '.join(parts) or 'no value'}  (n = {n_points})")
+    return lines
+
+
+def _p_words(column: xr.DataArray | None, latent: int) -> str:
+    if column is None:
+        return ""
+    p = float(column.sel({n.LATENT: latent}))
+    return f", p = {p:.2g}" if p < NOT_SIGNIFICANT else f", p = {p:.2g}: not significant"
+
+
+def partition_lines(found: xr.Dataset, top: int = 3) -> list[str]:
+    """The latents whose clusters agree best with the reference's, and the warnings."""
+    order = np.argsort(-found[ARI].fillna(-np.inf).values, kind="stable")
+    order = order[np.isfinite(found[ARI].values[order])][:top]
+    parts = [
+        f"latent {found[n.LATENT].values[i]} (ARI {float(found[ARI][i]):.2f}, NMI {float(found[NMI][i]):.2f}, "
+        f"k = {int(found['k'][i])}{', tied' if found[TIED].values[i] else ''})"
+        for i in order
+    ]
+    head = f"groups of {found.attrs['reference_name']} (k = {found.attrs['k_reference']})"
+    return [f"{head}: {', '.join(parts) or 'no value'}", *(f"warning: {text}" for text in found.attrs["warnings"])]
+
+
+def short(value: float) -> str:
+    """A value with its sign, two digits at least."""
+    return f"{value:+.2f}" if abs(value) >= 0.1 else f"{value:+.2g}"

@@ -1,0 +1,127 @@
+"""Clusters of a run in a store: read, compute, write beside the data. The edge of this package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.clustering.features import entries, navigation_of, select_features
+from vaearr.clustering.labels import cluster
+from vaearr.clustering.scores import CLUSTER, cluster_scores
+from vaearr.clustering.summary import cluster_summary
+from vaearr.config import ClusterConfig
+from vaearr.errors import ExistsError, RoiError
+from vaearr.provenance import now, versions
+
+
+def cluster_store(store: str | Path, config: ClusterConfig | None = None) -> xr.Dataset:
+    """Cluster the scan points of a store by the named features, over the run's ROI, and write the label map into it.
+
+    The map is the variable `config.name`, with provenance. If the run is in the store, its tables
+    `clusters_<name>` (summary) and, where there is a map of phases, `clusters_<name>_scores` (agreement with the
+    phases) are kept in `/runs/<run>`. Clusters made before with the same settings from the same data are returned as
+    they are. Without the run (possible where no feature is of one), all measured points are used.
+
+    Returns the label map with its summary. Raises ExistsError when `config.name` holds anything else, NoInputError for
+    a run or feature that is not there, and what `cluster` raises.
+    """
+    from vaearr.store import add_variables, check_run_name, check_store, open_store, recover, run_folder, run_names
+
+    config = config or ClusterConfig()
+    path = check_store(store)
+    recover(path)
+    check_run_name(config.run)
+    has_run = config.run in run_names(path)
+    if not has_run and (config.run != n.DEFAULT_RUN or n.LATENTS in config.features):
+        run_folder(path, config.run)  # raises, with the names of the runs there are
+    ds = open_store(path)
+    features = select_features(ds, config)
+    roi = ds.get(n.run_name(n.ROI, config.run)) if has_run else ds.get(n.PRESENT)
+    request = _request(features, roi, config)
+    existing = ds.get(config.name)
+    if existing is not None:
+        _check_same(existing, request, config, path)
+        labels = existing.load()
+    else:
+        labels = cluster(features, roi=roi, config=config).rename(config.name)
+        stamp = {**request, "versions": versions("scikit-learn", "hdbscan"), "time": now()}
+        labels = labels.assign_attrs({n.PROVENANCE: stamp}).reset_coords(drop=True)
+        add_variables(path, labels.to_dataset())
+    summary = _tables(path, ds, features, labels, config, has_run=has_run)
+    return summary.assign({config.name: labels})
+
+
+def _request(features: xr.Dataset, roi: xr.DataArray | None, config: ClusterConfig) -> dict[str, Any]:
+    """What decides the labels, as JSON: settings, and where features and ROI come from."""
+    parents = {str(name): variable.attrs.get(n.PROVENANCE) for name, variable in features.data_vars.items()}
+    if roi is not None:
+        parents[str(roi.name)] = roi.attrs.get(n.PROVENANCE) or roi.attrs.get("config")
+    request: dict[str, Any] = {"run": config.run, "parents": parents, "config": config.to_attrs()}
+    plain: dict[str, Any] = json.loads(json.dumps(request, default=str))
+    return plain
+
+
+def _check_same(existing: xr.DataArray, request: dict[str, Any], config: ClusterConfig, path: Path) -> None:
+    have = existing.attrs.get(n.PROVENANCE)
+    if isinstance(have, dict) and {key: have.get(key) for key in request} == request:
+        return
+    made = (
+        "clusters with other settings or of other data" if isinstance(have, dict) and "config" in have else "a variable"
+    )
+    raise ExistsError(f"{path} already holds {made} under {config.name!r}; choose another name with name='…' (--name).")
+
+
+def _tables(
+    path: Path, ds: xr.Dataset, features: xr.Dataset, labels: xr.DataArray, config: ClusterConfig, *, has_run: bool
+) -> xr.Dataset:
+    """The summary of the clusters; it and the scores are written, where they are not there yet."""
+    from vaearr.store import has_table, open_table, write_table
+
+    name = f"{n.CLUSTERS}_{config.name}"
+    time = labels.attrs[n.PROVENANCE]["time"]
+    if has_run and has_table(path, config.run, name):
+        summary = open_table(path, config.run, name)
+        if summary.attrs.get("time") == time:
+            return summary
+    if not (labels >= 0).any():
+        return xr.Dataset({"count": (CLUSTER, [])}, {CLUSTER: (CLUSTER, [])}, {"time": time}).astype(int)  # noise only
+    maps = features.assign({item: ds[item] for item in (n.BC, n.ELEMENTS, n.PHASE) if item in ds})
+    nav = navigation_of(labels)
+    inner = {label for item in maps.data_vars for label in entries(str(item), maps[item], nav)}
+    summary = cluster_summary(labels, maps.drop_vars([item for item in maps.data_vars if item in inner]))
+    summary = summary.assign_attrs(time=time)
+    if has_run:
+        if n.PHASE in ds:
+            _write_scores(path, ds, labels, config, time)
+        write_table(path, config.run, name, summary, replace=True)
+    return summary
+
+
+def cluster_lines(found: xr.Dataset, name: str = n.CLUSTERS) -> list[str]:
+    """What `cluster_store` returned in a few lines for a terminal: method, sizes, noise, stability, warnings."""
+    attrs = found[name].attrs
+    by = ", ".join(attrs["features"][:4]) + (f" … ({len(attrs['features'])})" if len(attrs["features"]) > 4 else "")
+    lines = [f"{attrs['k']} clusters of {attrs['n']} scan points by {attrs['method']} of {by}"]
+    stability = attrs["stability"] or [None] * found.sizes[CLUSTER]
+    for number, count, value in zip(found[CLUSTER].values, found["count"].values, stability, strict=True):
+        known = f", {attrs['stability_is']} {value:.2f}" if value is not None else ""
+        lines.append(f"cluster {int(number)}: {int(count)} points ({int(count) / attrs['n']:.1%}){known}")
+    if attrs["n_noise"]:
+        lines.append(f"noise: {attrs['n_noise']} points ({attrs['n_noise'] / attrs['n']:.1%})")
+    if attrs["approximation"]:
+        lines.append(f"approximation: {attrs['approximation']}")
+    return lines + [f"warning: {text}" for text in attrs["warnings"]]
+
+
+def _write_scores(path: Path, ds: xr.Dataset, labels: xr.DataArray, config: ClusterConfig, time: str) -> None:
+    from vaearr.store import write_table
+
+    try:
+        scores = cluster_scores(labels, ds[n.PHASE].load())
+    except RoiError:
+        return  # no phase is known where the clusters are
+    write_table(path, config.run, f"{n.CLUSTERS}_{config.name}_scores", scores.assign_attrs(time=time), replace=True)

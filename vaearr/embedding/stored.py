@@ -1,0 +1,146 @@
+"""Decompositions in a store: planned, found, written shard by shard, published at once. The edge of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.config import EmbedConfig
+from vaearr.embedding.methods import METHODS, Scores, fitted_stream
+from vaearr.embedding.stream import Block, PatternStream
+from vaearr.embedding.work import Work, plan_work
+from vaearr.errors import ExistsError, UsageError
+from vaearr.provenance import now, versions
+from vaearr.store import (
+    Region,
+    Staging,
+    check_patterns,
+    check_store,
+    open_store,
+    pending,
+    publish_staged,
+    recover,
+    staged_variables,
+    write_block,
+)
+from vaearr.store.write import begun
+
+PASSING = ("versions", "time")  # entries of a provenance that decide nothing
+
+
+def embed_store(
+    store: str | Path,
+    config: EmbedConfig | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+    on_block: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """Decompose the patterns of a store's region of interest and write the scores beside its latents.
+
+    PCA writes `pca (y, x, pca_component)`, `pca_components`, `pca_mean`, `pca_background` and three variables of
+    explained variance; NMF `nmf (y, x, nmf_component)`, `nmf_residual (y, x)`, `nmf_components`, `nmf_mean`,
+    `nmf_background` and, with elements, `nmf_elements`; for another `name`, these names begin with it. Scores are NaN
+    outside the region: that of the run if it is there, else all measured points.
+
+    What components are found on is bounded by `max_points`; all other work goes shard by shard. After an interruption
+    the same call goes on where it stopped, and nothing is visible before all is written. A decomposition that was made
+    already is returned as it is. say, on_block: told in words, and as (blocks done, blocks in all).
+
+    Returns the opened store. Raises ExistsError where the name is taken by anything else, NoInputError for a run that
+    is not there, UsageError for settings that do not fit the data, RoiError for a region that is too small, DataError
+    for patterns that cannot be decomposed or a damaged store.
+    """
+    settings = config or EmbedConfig()
+    tell = say or (lambda text: None)
+    path = check_store(store)
+    recover(path)
+    check_patterns(path)
+    ds = open_store(path, chunks=None)
+    work = plan_work(path, ds, settings)
+    if _is_made(ds, work, path):
+        tell(f"{work.name!r} is in {store} already, made with the same settings")
+        return open_store(path)
+    method = METHODS[settings.method]
+    own = {"name": work.name, **work.request}
+    fitted = begun(path, own)
+    if fitted is None:
+        tell(f"{settings.method} of {work.request['n']} scan points: looking for components")
+        fitted = method.fit(work)
+    stamp = {n.PROVENANCE: {**work.request, "versions": versions("scipy"), "time": now()}}
+    maps = method.maps(work, fitted)
+    specs = {name: replace(spec, attrs={**spec.attrs, **stamp}) for name, spec in maps.items()}
+    with staged_variables(path, specs, coords=fitted, request=own) as staging:
+        left = pending(staging)
+        done = len(staging.regions) - len(left)
+        if done:
+            tell(f"going on with an interrupted decomposition: {done} blocks are done")
+        stream = fitted_stream(work, fitted)
+        for count, _ in enumerate(_write(stream, method.scores(work, fitted), staging, left), done + 1):
+            if on_block:
+                on_block(count, len(staging.regions))
+        staging.arrays[work.name].attrs.update(method.summary(work, fitted, staging.arrays))
+        publish_staged(staging)
+    return open_store(path)
+
+
+def _is_made(ds: xr.Dataset, work: Work, store: Path) -> bool:
+    """Whether the same decomposition is there. Raises ExistsError or UsageError for a name that cannot be used."""
+    from vaearr.ingestion import OF_LATER_RUNS, RESERVED
+
+    name = work.name
+    if name in RESERVED or name.startswith(OF_LATER_RUNS):
+        raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
+    taken = [str(v) for v in ds.variables if v == name or str(v).startswith(tuple(_companions(name)))]
+    if not taken:
+        return False
+    stamp = ds[name].attrs.get(n.PROVENANCE) if name in ds else None
+    if isinstance(stamp, Mapping) and {k: v for k, v in stamp.items() if k not in PASSING} == work.request:
+        return True
+    raise ExistsError(
+        f"{store} already holds {', '.join(taken)}, made with other settings or from other data; choose another name "
+        "with name='…' (--name)."
+    )
+
+
+def _companions(name: str) -> list[str]:
+    return [
+        f"{name}_{part}" for part in (n.COMPONENT, "mean", "background", "residual", "explained_variance", n.ELEMENTS)
+    ]
+
+
+def _write(stream: PatternStream, scores: Scores, staging: Staging, regions: Sequence[Region]) -> Iterator[Region]:
+    """Score and write the blocks; the next is read and the one before written meanwhile. Yields what is written."""
+    with ThreadPoolExecutor(1) as writer:
+        behind: Future[Region] | None = None
+        for block in stream.blocks(regions):
+            values = _maps_of(stream, scores, staging, block)
+            if behind:
+                yield behind.result()
+            behind = writer.submit(_written, staging, block.region, values)
+        if behind:
+            yield behind.result()
+
+
+def _maps_of(stream: PatternStream, scores: Scores, staging: Staging, block: Block) -> dict[str, np.ndarray]:
+    """Values of a block of every staged variable, NaN outside the region of interest."""
+    full: dict[str, Any] = {
+        name: np.full((*block.inside.shape, *array.shape[block.inside.ndim :]), np.nan, np.float32)
+        for name, array in staging.arrays.items()
+    }
+    corner = [part.start for part in block.region.values()]
+    for points, rows in stream.rows_of(block):
+        for name, values in scores(points, rows).items():
+            full[name][tuple((points - corner).T)] = values
+    return full
+
+
+def _written(staging: Staging, region: Region, values: dict[str, np.ndarray]) -> Region:
+    write_block(staging, region, values)
+    return region

@@ -1,0 +1,217 @@
+"""A folder with one grey image for each scan point, whose name tells where: lazy, in any order, with points missing.
+
+Names are matched without their suffix by `IngestConfig.filenames`: a template such as `x{x}_y{y}` or `scan_{y}_{x}`
+(`*` stands for anything), or a regular expression with the groups `x` and `y`. Without it, names that label both
+numbers (`x12_y7`, `Y7-X12`) are read by their labels, and names that end in two numbers (`scan_7_12`) as y, then x.
+A name that does not match, or a scan point that two files claim, is refused: no file is left out or put at (0, 0).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr.config import IngestConfig
+from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.sources.kikuchi_h5 import KikuchiArray, scan_dataset
+from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_grid
+
+ENGINE = "point-images"
+SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg"})
+LABELLED = re.compile(
+    r"(?i)(?:^|[^a-z])(?:x[ =_]?(?P<x>-?\d+)[^0-9a-z]*y[ =_]?(?P<y>-?\d+)|"
+    r"y[ =_]?(?P<y2>-?\d+)[^0-9a-z]*x[ =_]?(?P<x2>-?\d+))(?![0-9])"
+)
+UNLABELLED = re.compile(r"(?:^|[^0-9])(?P<y>\d+)[_,; -]+(?P<x>\d+)$")
+NUMBER = r"-?\d+"
+THREADS = 8
+SHOWN = 3
+
+
+def sniff(path: Path) -> int:
+    """2: a folder with image files; 0: anything else."""
+    return 2 if path.is_dir() and next(_image_names(path), None) is not None else 0
+
+
+def _image_names(folder: Path) -> Any:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_hidden = entry.name.startswith(".")
+            if not is_hidden and os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
+                yield entry.name
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files directly in the folder, sorted by name. Raises DataError where there are none."""
+    try:
+        names = sorted(_image_names(folder))
+    except OSError as error:
+        raise NoInputError(f"{folder} cannot be listed ({error.strerror or error}); check its permissions.") from error
+    if not names:
+        raise DataError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); give the folder that does.")
+    return [folder / name for name in names]
+
+
+def open_point_images(
+    path: str | Path, config: IngestConfig | None = None, *, scratch: Path | None = None
+) -> xr.Dataset:
+    """Lazy Dataset of patterns (y, x, dy, dx) with `present`; 8 and 16 bit grey values are kept as they are.
+
+    Raises DataError for names that do not match or repeat a scan point, and for a first image that is not grey;
+    UsageError for `filenames` that cannot be meant. An image that is damaged or of another size is a DataError when it
+    is read.
+    """
+    config = config or IngestConfig()
+    folder = Path(path).expanduser()
+    files = image_files(folder)
+    steps, note = _steps(folder, [file.stem for file in files], config.filenames)
+    _refuse_repeats(folder, files, steps)
+    grid = scan_grid(steps, str(folder))
+    first = read_grey(files[0])
+    rows = ImageRows(tuple(map(str, files)), first.shape, first.dtype)
+    array = KikuchiArray(ImageFolder(rows), "images", grid, first.shape, first.dtype, None)
+    units = config.units if config.step is not None else "step"
+    ds = scan_dataset(array, grid, (config.step, config.step), units)
+    if note:
+        ds.attrs["notes"] = [note]
+    ds.encoding["source"] = str(folder)
+    ds.set_close(array.close)
+    return ds
+
+
+def _steps(folder: Path, stems: list[str], wanted: str | None) -> tuple[np.ndarray, str]:
+    """[x, y] of each name, and what to say about how they were read."""
+    note = ""
+    if wanted is not None:
+        pattern, how = _pattern(wanted), f"filenames={wanted!r}"
+    else:
+        n_labelled = sum(LABELLED.search(stem) is not None for stem in stems)
+        n_plain = sum(UNLABELLED.search(stem) is not None for stem in stems)
+        pattern = LABELLED if n_labelled >= n_plain else UNLABELLED
+        how = "x and y numbers (such as x12_y7)" if pattern is LABELLED else "y_x numbers at the end (such as 7_12)"
+        if pattern is UNLABELLED:
+            note = "file names are read as y_x; if they mean x_y, give filenames='*{x}_{y}'."
+    matches = [pattern.search(stem) for stem in stems]
+    unmatched = [stem for stem, match in zip(stems, matches, strict=True) if match is None]
+    if unmatched:
+        raise DataError(
+            f"{folder}: {len(unmatched)} of {len(stems)} image names do not tell their scan point by {how}: "
+            f"{_some(unmatched)}; move other images away, or give a template: filenames='x{{x}}_y{{y}}'."
+        )
+    named = [match.groupdict() for match in matches if match is not None]
+    steps = [[int(group["x"] or group["x2"]), int(group["y"] or group["y2"])] for group in named]
+    largest = max(max(map(abs, pair)) for pair in steps)
+    if largest > LARGEST_STEP_NUMBER:
+        raise DataError(f"{folder}: a name holds the number {largest}, too large for a step number; check {how}.")
+    return np.array(steps, dtype=np.int64), note
+
+
+def _pattern(wanted: str) -> re.Pattern[str]:
+    """A template or a regular expression, compiled. Raises UsageError unless it tells both x and y."""
+    if "(?P<" in wanted:
+        text = wanted
+    else:
+        parts = re.split(r"(\{x\}|\{y\}|\*)", wanted)
+        meaning = {"{x}": f"(?P<x>{NUMBER})", "{y}": f"(?P<y>{NUMBER})", "*": ".*?"}
+        text = "^" + "".join(meaning.get(part, re.escape(part)) for part in parts) + "$"
+    try:
+        compiled = re.compile(text)
+    except re.error as error:
+        raise UsageError(
+            f"filenames={wanted!r} cannot be read ({error}); write a template with {{x}} and {{y}} once each, or a "
+            f"regular expression with the groups (?P<x>…) and (?P<y>…)."
+        ) from None
+    if not {"x", "y"} <= set(compiled.groupindex):
+        raise UsageError(
+            f"filenames={wanted!r} does not tell both coordinates; write a template such as 'x{{x}}_y{{y}}', or a "
+            f"regular expression with the groups (?P<x>…) and (?P<y>…)."
+        )
+    return compiled
+
+
+def _refuse_repeats(folder: Path, files: list[Path], steps: np.ndarray) -> None:
+    _, first, inverse, counts = np.unique(steps, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    if (counts > 1).any():
+        point = int(np.flatnonzero(counts > 1)[0])
+        same = [files[i].name for i in np.flatnonzero(inverse.reshape(-1) == point)]
+        x, y = steps[first[point]]
+        raise DataError(
+            f"{folder}: {_some(same)} are all the scan point x = {x}, y = {y} ({int((counts > 1).sum())} scan points "
+            f"have more than one image); keep one image for each."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def read_grey(file: str | Path) -> np.ndarray:
+    """The grey values (dy, dx) of an image. Raises DataError in one line where that is not what it holds."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            mode, n_frames = image.mode, getattr(image, "n_frames", 1)
+            if n_frames == 1 and (mode in ("L", "F") or mode.startswith("I")):
+                values = np.asarray(image)
+                is_16_bit = mode == "I" and image.format == "PNG"  # how some versions of Pillow give 16 bits
+                return values.astype(np.uint16 if is_16_bit else values.dtype.newbyteorder("="), copy=False)
+    except FileNotFoundError as error:
+        raise NoInputError(f"{file} is gone; restore it, or open the folder again.") from error
+    except Exception as error:  # decoders raise what they like for damaged files
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(f"{file} cannot be read as an image ({reason}); it is damaged, so fetch it again.") from error
+    found = f"{n_frames} images" if n_frames > 1 else f"an image of mode {mode!r}"
+    raise DataError(f"{file} holds {found}; expected one grey image of 8 or 16 bits, so convert it.")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRows:
+    """Rows of a pattern stack that are image files of one shape and dtype."""
+
+    files: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def gather(self, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, window: tuple[slice, ...]) -> None:
+        """Read `self[wanted][:, *window]` into `out[where]`, several files at a time."""
+
+        def read(pair: tuple[int, int]) -> None:
+            row, place = pair
+            values = read_grey(self.files[row])
+            if values.shape != self.shape or values.dtype != self.dtype:
+                raise DataError(
+                    f"{self.files[row]} is {values.shape[0]} x {values.shape[1]} px of {values.dtype}, the first image "
+                    f"is {self.shape[0]} x {self.shape[1]} px of {self.dtype}; all images of a scan must agree."
+                )
+            out[place] = values[window]
+
+        pairs = list(zip(wanted.tolist(), where.tolist(), strict=True))
+        if len(pairs) < 2 * THREADS:
+            for pair in pairs:
+                read(pair)
+            return
+        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(read, pairs, chunksize=16):
+                pass
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolder:
+    """Gives out the rows; there is no file to keep open."""
+
+    rows: ImageRows
+
+    def acquire(self) -> dict[str, ImageRows]:
+        """The rows under the one name that they have."""
+        return {"images": self.rows}
+
+    def close(self) -> None:
+        """Nothing is open."""

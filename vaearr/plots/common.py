@@ -66,7 +66,7 @@ def title(value: object) -> str:
 def unit(attrs: dict[Any, Any]) -> str:
     """The unit as people write it: "µm" for "um", "" for "1"."""
     given = str(attrs.get("units", ""))
-    return text(_UNITS.get(given, given))
+    return brief(_UNITS.get(given, given))
 
 
 def label(da: xr.DataArray, fallback: str | None = None) -> str:

@@ -144,7 +144,7 @@ def draw_map(
         x, y, np.ma.masked_invalid(values.values), cmap=colors, vmin=limits[0], vmax=limits[1], rasterized=True
     )
     axes.set_facecolor(NAN_COLOR)
-    axes.set_title(label(da))
+    axes.set_title(brief(label(da), 48))
     thin = frame_map(axes, values, ticks=ticks)
     if roi is not None:
         draw_segments(axes, roi_outline(roi))

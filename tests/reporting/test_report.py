@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vaearr.config import ReportConfig
+from vaearr.clustering import cluster_store
+from vaearr.config import ClusterConfig, ReportConfig
 from vaearr.errors import ExistsError, NoInputError
-from vaearr.store import add_variables, create_store, publish_run, staged_run, write_dataset
+from vaearr.store import add_variables, create_store, open_store, publish_run, staged_run, write_dataset
 
 pytest.importorskip("hvplot")
 
@@ -72,6 +73,18 @@ def make_store(path: Path, ds: xr.Dataset, warnings: list[str]) -> Path:
     return path
 
 
+def analysed(path: Path) -> Path:
+    """The store with a decomposition and clusters."""
+    rng = np.random.default_rng(2)
+    grid = {"y": open_store(path)["y"], "x": open_store(path)["x"], "pca_component": np.arange(2)}
+    scores = xr.DataArray(rng.normal(size=(8, 10, 2)).astype("f4"), grid, ("y", "x", "pca_component"), name="pca")
+    images = xr.DataArray(rng.normal(size=(2, 6, 6)).astype("f4"), dims=("pca_component", "dy", "dx"))
+    ratio = xr.DataArray([0.6, 0.1], dims="pca_component")
+    add_variables(path, xr.Dataset({"pca": scores, "pca_components": images, "pca_explained_variance_ratio": ratio}))
+    cluster_store(path, ClusterConfig(method="kmeans", k=3))
+    return path
+
+
 def _samples() -> xr.Dataset:
     images = np.random.default_rng(0).normal(size=(2, 2, 6, 6)).astype("f4")
     return xr.Dataset({k: (("sample", "dy", "dx"), images[i]) for i, k in enumerate(("input", "reconstruction"))})
@@ -80,7 +93,7 @@ def _samples() -> xr.Dataset:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose names try to break out of the page."""
-    return make_store(tmp_path_factory.mktemp("report") / "scan.zarr", _dataset(), [f"collapse {HOSTILE}"])
+    return analysed(make_store(tmp_path_factory.mktemp("report") / "scan.zarr", _dataset(), [f"collapse {HOSTILE}"]))
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +160,7 @@ def test_page_says_what_it_shows(index: Path) -> None:
     text = _read(index).text
     for words in ("60 of 80 points", "Warning: collapse", "8 (y) × 10 (x)", "nats per sample", "3 latent dimensions"):
         assert words in text
+    assert "clusters: 3 clusters of 60 scan points by kmeans" in text
     assert text.count("Left out") == 0
 
 
@@ -163,6 +177,10 @@ def test_json_is_complete_and_relative(index: Path, store: Path) -> None:
     assert {"vaearr", "xarray", "zarr", "bokeh"} <= set(record["versions"])
     assert record["warnings"] == [f"collapse {HOSTILE}"]
     assert record["left_out"] == {}
+    assert set(record["decompositions"]) == {"pca"}
+    assert len(record["clusters"]["clusters"]["summary"]["coords"]["cluster"]["data"]) == 3
+    assert 0 <= record["clusters"]["clusters"]["agreement_with_phase"]["data_vars"]["nmi"]["data"] <= 1
+    assert {"pca_components", "pca_variance", "clusters_sheet", "clusters_against_phase"} <= set(record["png"])
     assert str(store.parent) not in json.dumps(record)
     assert json.dumps(record, allow_nan=False)
 
@@ -192,7 +210,9 @@ def test_parts_that_cannot_be_made_are_left_out_with_a_reason(tmp_path: Path) ->
 
     index = report(store, samples=broken)
     record = json.loads((index.parent / "report.json").read_text(encoding="utf-8"))
-    assert set(record["left_out"]) == {"overview", "linked", "association", "reconstructions"}
+    assert set(record["left_out"]) == {
+        "overview", "linked", "association", "decomposition", "clusters", "reconstructions"
+    }  # fmt: skip
     assert "no model folder" in record["left_out"]["reconstructions"]
     text = _read(index).text
     assert "No sign of posterior collapse: 2 of 3" in text

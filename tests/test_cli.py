@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -44,7 +46,9 @@ def store(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> P
         ["ingest", files["patterns"], path, *maps, "--phase", "0=austenite", "--step", "0.25"],
         ["train", path, "--x", "0:3", "--where", "BC > 20", *TINY],
         ["encode", path],
-        ["associate", path],
+        ["embed", path, "--components", "3"],
+        ["associate", path, "--metric", "all", "--significance", "--set", "significance.n_surrogates=19"],
+        ["cluster", path, "--method", "kmeans", "--k", "3", "--feature", "latents", "--feature", "BC"],
         ["report", path, "--out", path.parent / "report"],
     ]
     for command in commands:
@@ -57,6 +61,7 @@ def store(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> P
 def test_the_store_holds_everything(store: Path) -> None:
     ds = xr.open_zarr(store)
     wanted = {"patterns", "BC", "elements", "phase", "roi", "split", "latents", "latents_std", "reconstruction_error"}
+    wanted |= {"pca", "pca_components", "clusters"}
     assert wanted <= set(ds.data_vars)
     assert ds.x.attrs["units"] == "um"
     assert float(ds.x[1] - ds.x[0]) == pytest.approx(0.25)
@@ -82,6 +87,28 @@ def test_associate_prints_the_first_ranks(store: Path) -> None:
     text = vaearr("associate", store).stdout
     assert "BC" in text
     assert "pearson" in text
+    text = vaearr("associate", store, "--variable", "pca", "--target", "Fe", "--reference", "clusters").stdout
+    assert text.startswith("Fe  pearson: latent")
+    assert "groups of clusters (k = 3)" in text
+
+
+def test_ways_out_and_in(store: Path, tmp_path: Path) -> None:
+    own = tmp_path / "scan.zarr"
+    shutil.copytree(store, own)
+    for command in (
+        ["export", own, tmp_path / "csv", "--format", "csv", "--variable", "BC"],
+        ["export", own, tmp_path / "npy", "--format", "npy"],
+        ["attach", own, tmp_path / "csv" / "latents.csv", "--run", "again", "--prefix", "latent_"],
+        ["attach", own, tmp_path / "npy" / "latents_full.npy", "--run", "third"],
+        ["contrast", own, "--row", "1", "--where", "BC > 60", "--keep", tmp_path / "kept.csv"],
+        ["train", own, "--run", "kept", "--points", tmp_path / "kept.csv", *TINY],
+    ):
+        done = vaearr(*command)
+        assert done.returncode == 0, (command, done.stderr)
+    ds = xr.open_zarr(own)
+    for name in ("latents_again", "latents_third"):
+        np.testing.assert_allclose(ds[name].values, ds["latents"].values, rtol=1e-6)
+    assert int(ds["roi_kept"].sum()) == int((ds["BC"] > 60).where(ds["present"], False).sum())
 
 
 @pytest.mark.parametrize(
@@ -123,6 +150,21 @@ def test_associate_prints_the_first_ranks(store: Path) -> None:
         (["encode", "{store}", "--run", "b"], 66, "no run 'b'"),
         (["associate", "{store}", "--run", "b"], 66, "no run 'b'"),
         (["associate", "{store}", "--metric", "persaon"], 2, "pearson"),
+        (["associate", "{store}", "--target", "Fee"], 66, "Did you mean 'Fe'"),
+        (["associate", "{store}", "--variable", "pcaa"], 66, "Did you mean 'pca'"),
+        (["associate", "{store}", "--reference", "phas"], 66, "Did you mean 'phase'"),
+        (["cluster", "{store}", "--method", "kmean", "--name", "c"], 2, "Did you mean 'kmeans'"),
+        (["cluster", "{store}", "--feature", "BCC", "--name", "c"], 66, "Did you mean 'BC'"),
+        (["cluster", "{store}", "--k", "4"], 73, "choose another name"),
+        (["embed", "{store}", "--components", "4"], 73, "choose another name"),
+        (["embed", "{store}", "--method", "nmf", "--endmember", "3"], 2, "not X:Y"),
+        (["attach", "{store}", "none.npy", "--run", "b"], 66, "none.npy"),
+        (["attach", "{store}", "{files}/elements.csv"], 2, "run="),
+        (["export", "{store}", "out.zarr", "--format", "xls"], 2, "no format is named 'xls'"),
+        (["contrast", "{store}", "--map", "BCC"], 66, "Did you mean 'BC'"),
+        (["contrast", "{store}", "--keep", "kept.csv"], 2, "give one of them"),
+        (["train", "{store}", "--run", "b", "--x", "1:2", "--points", "kept.csv"], 2, "leave out --x"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--nav-shape", "3"], 2, "not ROWSxCOLUMNS"),
         (["report", "{store}", "--run", "b"], 66, "no run 'b'"),
         (["report", "{store}", "--out", "{files}"], 73, ""),
         (["flarn"], 2, "flarn"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vaearr import names as n
-from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, IngestConfig, TrainConfig
+from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, IngestConfig, SignificanceConfig, TrainConfig
 from vaearr.errors import ExistsError, WriteError
 
 MARK = ".vaearr-demo"
@@ -66,8 +66,9 @@ def run_demo(
     encode(store, say=say)
     say("5/8 embed: principal components, to compare with")
     embed_store(store, EmbedConfig(), say=say)
-    say("6/8 associate")
-    for line in top_lines(associate_store(store, AssociateConfig()), top=1):
+    say("6/8 associate, tested against random maps that are as smooth")
+    tested = AssociateConfig(significance=SignificanceConfig())
+    for line in top_lines(associate_store(store, tested), top=1):
         say(f"    {line}")
     say("7/8 cluster: grains, without their number being told")
     grains = cluster_store(store, ClusterConfig(method="hdbscan", name="grains"))

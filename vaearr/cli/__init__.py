@@ -14,7 +14,8 @@ from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 __all__ = ["analyse", "app", "data", "learn", "main"]
 
 ORDER = (  # of the commands in --help
-    *("demo", "ingest", "attach", "info", "train", "encode", "embed", "associate", "cluster", "report", "export"),
+    *("demo", "ingest", "attach", "info", "contrast", "train", "encode", "embed"),
+    *("associate", "cluster", "report", "export"),
 )
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.callback and command.callback.__name__)))
 

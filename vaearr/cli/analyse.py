@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from vaearr.cli.common import ChosenRun, Sets, Settings, Store, app, bar, number_pairs, say, settings_from
+from vaearr.errors import UsageError
+from vaearr.names import BC
 
 
 @app.command()
@@ -106,6 +108,51 @@ def embed(
         ds = embed_store(store, settings, say=say, on_block=progress)
     for line in embed_lines(ds, settings.name or settings.method):
         typer.echo(line)
+
+
+@app.command()
+def contrast(
+    store: Store,
+    variable: Annotated[str, typer.Option("--map", help="map to look at")] = BC,
+    out: Annotated[Path | None, typer.Option(help="PNG or PDF with map, histogram and profiles")] = None,
+    width: Annotated[float, typer.Option(help="width of a bin of the histogram")] = 10.0,
+    row: Annotated[list[float] | None, typer.Option(help="profile along the row at this y; repeatable")] = None,
+    column: Annotated[list[float] | None, typer.Option(help="profile along the column at this x; repeatable")] = None,
+    top: Annotated[float | None, typer.Option(help="percent of the points with the largest values")] = None,
+    where: Annotated[str | None, typer.Option(help='points by a condition, such as "BC >= 45"')] = None,
+    keep: Annotated[Path | None, typer.Option(help="CSV to write the points of --top or --where to")] = None,
+) -> None:
+    """Histogram, profiles and kept points of band contrast or any other map."""
+    from vaearr.errors import NoInputError, did_you_mean
+    from vaearr.grid import roi as roi_of
+    from vaearr.plots import save_figure
+    from vaearr.plots.static import contrast_sheet
+    from vaearr.schema import maps
+    from vaearr.side_maps import histogram, profile, top_percent, write_kept_coordinates
+    from vaearr.store import open_store
+
+    if keep and (top is None) == (where is None):
+        raise UsageError("--keep writes the points of --top or of --where; give one of them.")
+    ds = open_store(store, chunks=None)
+    if variable not in maps(ds):
+        raise NoInputError(f"{store} has no map {variable!r}.{did_you_mean(variable, maps(ds))}")
+    da = ds[variable].load()
+    counts = histogram(da, width)
+    profiles = [profile(da, y=y) for y in row or ()] + [profile(da, x=x) for x in column or ()]
+    typer.echo(f"{variable}: {counts.attrs['n']} points, {counts.attrs['n_missing']} missing")
+    for left, count in zip(counts["bin"].values, counts["count"].values, strict=True):
+        typer.echo(f"  {left:g} to below {left + width:g}: {count}")
+    mask = None
+    if top is not None:
+        mask = top_percent(da, top)
+        typer.echo(f"the strongest {top:g} %: {mask.attrs['n_kept']} points from {mask.attrs['threshold']:g} on")
+    elif where is not None:
+        mask = roi_of(ds, where=where)
+        typer.echo(f"{where}: {mask.attrs['n']} points")
+    if keep and mask is not None:
+        say(f"their coordinates are in {write_kept_coordinates(ds, mask, keep)}")
+    if out:
+        say(f"the figure is {save_figure(contrast_sheet(da, counts, profiles, roi=mask), out)}")
 
 
 @app.command()

@@ -80,19 +80,19 @@ def key_values(items: list[str] | None, option: str) -> dict[str, str]:
     return given
 
 
-def box(text: str | None, option: str) -> tuple[float, float] | None:
+def box(text: str | None, option: str, form: str = "START:STOP") -> tuple[float, float] | None:
     if text is None:
         return None
     try:
         start, stop = map(float, text.split(":"))
     except ValueError:
-        raise UsageError(f"{option} {text!r} is not two numbers with a colon between, such as 20:90.") from None
+        raise UsageError(f"{option} {text!r} is not {form}, such as 20:90.") from None
     return start, stop
 
 
 def number_pairs(items: list[str] | None, option: str) -> list[tuple[float, float]]:
     """`X:Y` texts as numbers."""
-    return [pair for item in items or [] if (pair := box(item, option))]
+    return [pair for item in items or [] if (pair := box(item, option, "X:Y"))]
 
 
 def tell(text: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vaearr.cli.common import ChosenRun, RunName, Sets, Settings, Store, app, bar, box, say, settings_from
+from vaearr.errors import UsageError
 from vaearr.names import DEFAULT_RUN
 
 
@@ -19,6 +20,9 @@ def train(
     y: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
     z: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
     where: Annotated[str | None, typer.Option(help='ROI condition on maps, such as "BC > 45"')] = None,
+    points: Annotated[
+        Path | None, typer.Option(help="ROI as a CSV with x, y of the points, as written by 'vaearr contrast --keep'")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="registered model")] = None,
     latent_dim: Annotated[int | None, typer.Option(help="latent dimensions")] = None,
     epochs: Annotated[int | None, typer.Option(help="most epochs")] = None,
@@ -35,14 +39,21 @@ def train(
 ) -> None:
     """Train a VAE on a store's patterns; after an interruption, go on where it was.
 
-    The ROI, without --x, --y, --z and --where: that of the run 'vae' if there is one, else every measured point.
+    The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there is one, else every
+    measured point.
     """
     from vaearr.config import RoiConfig, TrainConfig
     from vaearr.runs import settings_for
     from vaearr.runs import train as run_train
+    from vaearr.side_maps import read_kept_coordinates
+    from vaearr.store import open_store
 
     boxes = {"x": box(x, "--x"), "y": box(y, "--y"), "z": box(z, "--z"), "where": where}
-    roi = RoiConfig.from_attrs(boxes) if any(v is not None for v in boxes.values()) else None
+    roi: Any = RoiConfig.from_attrs(boxes) if any(v is not None for v in boxes.values()) else None
+    if points:
+        if roi is not None:
+            raise UsageError("--points lists the points of the ROI; leave out --x, --y, --z and --where.")
+        roi = read_kept_coordinates(open_store(store, chunks=None), points)
     settings = settings_for(
         settings_from(TrainConfig, config, sets),
         model=model,

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr.errors import SchemaError
+from vaearr.outlines import edges
 from vaearr.plots.clusters import (
     WITHIN,
     Classes,
@@ -19,7 +20,7 @@ from vaearr.plots.clusters import (
     shaded,
 )
 from vaearr.plots.colors import NOISE_COLOR, rgb_of
-from vaearr.plots.common import NAN_COLOR, edges, label, map_dims, number, text
+from vaearr.plots.common import NAN_COLOR, label, map_dims, number, text
 from vaearr.plots.maps import same_grid
 from vaearr.plots.paper import SMALL, WIDTH, draw_segments, frame_map, height_ratio, journal, new_figure
 
@@ -146,7 +147,7 @@ def comparison_sheet(
             if count <= 12:
                 _legend(axes, _handles(classes), 3, loc="upper center", bbox_to_anchor=(0.5, -0.18), borderaxespad=0)
         if scores:
-            figure.suptitle(", ".join(f"{name} = {number(value)}" for name, value in scores.items()))
+            figure.suptitle(", ".join(f"{name} = {value:.3f}" for name, value in scores.items()))
     return figure
 
 

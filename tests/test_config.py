@@ -50,7 +50,7 @@ def test_list_of_float_settings_is_complete() -> None:
         for key, field in cls.model_fields.items()
         if re.search(r"\bfloat\b", str(field.annotation))
     }
-    pairs = {(c.RoiConfig, dim) for dim in "xyz"} | {(c.EmbedConfig, "endmembers")}
+    pairs = {(c.RoiConfig, dim) for dim in "xyz"} | {(c.EmbedConfig, "endmembers"), (c.IngestConfig, "crop")}
     assert found - pairs == set(FLOATS)
 
 
@@ -65,6 +65,26 @@ def test_boxes_are_finite(dim: str, box: tuple[float, float]) -> None:
 def test_boxes_are_not_empty(box: tuple[float, float]) -> None:
     with pytest.raises(UsageError, match="is empty: give start < stop"):
         c.RoiConfig.from_attrs({"x": box})
+
+
+@pytest.mark.parametrize(
+    ("crop", "words"),
+    [
+        ({"dy": (0, math.inf)}, r"IngestConfig\.crop\.dy\.1: Input should be a finite number"),
+        ({"dx": (math.nan, None)}, r"IngestConfig\.crop\.dx\.0: Input should be a finite number"),
+        ({"dx": (5, 5)}, r"the window dx=\(5, 5\) is empty: give start < stop"),
+        ({"x": (0, 5)}, r"IngestConfig\.crop\.x.*'dy' or 'dx'"),
+        ({"dy": (1, 2, 3)}, r"IngestConfig\.crop\.dy"),
+    ],
+)
+def test_windows_of_the_detector(crop: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        c.IngestConfig.from_attrs({"crop": crop})
+
+
+def test_windows_of_the_detector_survive_json() -> None:
+    settings = c.IngestConfig(crop={"dy": (None, 55), "dx": (2.5, None)}, bin=2)
+    assert c.IngestConfig.from_attrs(json.loads(json.dumps(settings.to_attrs(), allow_nan=False))) == settings
 
 
 @pytest.mark.parametrize("where", ["", " ", "\t\n"], ids=repr)

@@ -17,6 +17,8 @@ from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, VaearrError, WriteError
 from vaearr.ingestion import ingest
+from vaearr.sources.kikuchi_h5 import KikuchiArray
+from vaearr.store import layout
 
 NY, NX = 37, 41  # more than one block each way, the last ones ragged
 
@@ -334,3 +336,69 @@ def test_no_thread_is_left(scan: Path, out: Path) -> None:
     ds = ingest(scan, out / "a.zarr")
     assert isinstance(ds, xr.Dataset)
     assert threading.active_count() <= before + 2  # zarr's own loop
+
+
+# less of the detector
+
+
+def test_cropped_and_binned(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coords = np.random.default_rng(0).permutation(raster())[:-9]
+    read: list[int] = []
+    reading = KikuchiArray._read
+
+    def counted(self: KikuchiArray, key: Any) -> np.ndarray:
+        block = reading(self, key)
+        read.append(block.nbytes)
+        return block
+
+    monkeypatch.setattr(KikuchiArray, "_read", counted)
+    monkeypatch.setattr(layout, "SHARD_BYTES", 8 * 8 * 24)
+    config = IngestConfig(crop={"dy": (1, None), "dx": (0.5, 6.5)}, bin=2)
+    source = write(tmp_path / "a.h5", patterns(coords), coords)
+    ds = ingest(source, out / "a.zarr", config=config)
+    window = patterns(raster())[:, 0, 1:, 1:].reshape(NY, NX, 2, 2, 3, 2)
+    binned = window.mean((3, 5)).astype("f4")
+    present = ds.present.values
+    assert ds.patterns.dtype == np.float32
+    assert (~present).sum() == 9
+    np.testing.assert_array_equal(ds.patterns.values[present], binned[present])
+    assert np.isnan(ds.patterns.values[~present]).all()
+    np.testing.assert_array_equal(ds.dy, [1.5, 3.5])
+    np.testing.assert_array_equal(ds.dx, [1.5, 3.5, 5.5])
+    steps = ds.patterns.attrs["steps"]
+    assert [step["step"] for step in steps] == ["crop", "bin"]
+    assert steps[0]["dx"] == [0.5, 6.5]
+    recorded = IngestConfig.from_attrs(ds.attrs["provenance"]["ingest"])
+    assert (recorded.crop, recorded.bin) == (config.crop, 2)
+    assert ds.patterns.attrs["value_max"] == binned[present].max()
+    assert ds.patterns.attrs["sha256"]
+    assert max(read) <= layout.SHARD_BYTES  # memory does not grow with the scan
+    assert sum(read) == NY * NX * 24  # each block once
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f8"])
+def test_cropped_only_keeps_the_dtype(tmp_path: Path, out: Path, dtype: str) -> None:
+    source = write(tmp_path / "a.h5", patterns(raster(), dtype), raster())
+    ds = ingest(source, out / "a.zarr", config=IngestConfig(crop={"dx": (None, 3)}))
+    assert ds.patterns.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(ds.patterns.values.reshape(-1, 5, 3), patterns(raster(), dtype)[:, 0, :, :3])
+    np.testing.assert_array_equal(ds.dx, [0, 1, 2])
+
+
+def test_binned_with_channels(tmp_path: Path, out: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (NY * NX, 3, 4, 6), dtype="u1")
+    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", config=IngestConfig(bin=2))
+    binned = images.reshape(NY, NX, 3, 2, 2, 3, 2).mean((4, 6)).astype("f4")
+    np.testing.assert_array_equal(ds.patterns, binned)
+    assert ds.patterns.dims == ("y", "x", "channel", "dy", "dx")
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"crop": {"dy": (10, 20)}}, r"the window dy=\(10.0, 20.0\) holds no detector pixel; dy runs from 0 to 4"),
+        ({"bin": 2}, "'dy' has 5 pixels, which is not a multiple of 2; crop to 4 first"),
+    ],
+)
+def test_windows_and_blocks_that_do_not_fit(scan: Path, out: Path, settings: dict[str, Any], match: str) -> None:
+    refused(out, UsageError, match, scan, out / "a.zarr", config=IngestConfig(**settings))

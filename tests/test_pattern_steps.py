@@ -44,6 +44,8 @@ def test_lazy_and_equal_chunked_or_not(step) -> None:
     assert lazy.dims == plain.dims == ("y", "x", "dy", "dx")
     assert lazy.attrs["navigation_dims"] == ["y", "x"]
     assert lazy.attrs["signal_dims"] == ["dy", "dx"]
+    for dim in ("y", "x"):
+        assert lazy[dim].attrs == plain[dim].attrs == patterns()[dim].attrs
     xr.testing.assert_allclose(lazy.compute(), plain, rtol=1e-6)
 
 

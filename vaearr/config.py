@@ -75,6 +75,12 @@ class IngestConfig(Config):
         description="how names of image files tell the scan point: a template such as 'x{x}_y{y}' or '{y}_{x}', or a "
         "regular expression with the groups x and y",
     )
+    crop: dict[Literal["dy", "dx"], tuple[float | None, float | None]] = Field(
+        default_factory=dict, description="start <= detector pixel < stop that is kept along dy and dx; none = no limit"
+    )
+    bin: int = Field(
+        1, ge=1, description="side of the blocks of detector pixels that become one, their mean in float32; after crop"
+    )
     nonfinite: Literal["error", "mask"] = Field(
         "error", description="patterns with NaN or infinite values: refuse the file, or leave these scan points out"
     )
@@ -86,6 +92,9 @@ class IngestConfig(Config):
                 raise ValueError(f"map name {name!r} must be letters, digits and _ and start with a letter")
         if self.nav_shape is not None and min(self.nav_shape) < 1:
             raise ValueError(f"nav_shape {self.nav_shape} must be two positive numbers, (rows, columns)")
+        for dim, (start, stop) in self.crop.items():
+            if start is not None and stop is not None and not start < stop:
+                raise ValueError(f"the window {dim}=({start:g}, {stop:g}) is empty: give start < stop")
         return self
 
 
@@ -293,6 +302,9 @@ class ClusterConfig(Config):
     criterion: Literal["bic", "aic", "silhouette"] = Field("bic", description="how k is chosen")
     covariance: Literal["full", "tied", "diag", "spherical"] = Field("full", description="of the mixture's components")
     eps: float | None = Field(None, gt=0, description="DBSCAN's radius, in scaled units; default: k-distance curve")
+    eps_rule: Literal["quantile", "elbow"] = Field(
+        "quantile", description="DBSCAN's radius from the k-distance curve: its 0.98 quantile, or its elbow"
+    )
     min_samples: int | None = Field(None, ge=1, description="DBSCAN, HDBSCAN: neighbours of a core point")
     min_cluster_size: int = Field(20, ge=2, description="HDBSCAN: smallest cluster")
     max_points: int = Field(

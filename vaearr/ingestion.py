@@ -20,6 +20,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
+from vaearr.detector import reduced
 from vaearr.errors import DataError, ExistsError, UsageError, WriteError
 from vaearr.provenance import now, versions
 from vaearr.sources import SOURCES, check_source, find_source, open_source
@@ -74,7 +75,7 @@ def ingest(
     file = check_source(source)
     before = _fingerprint(file)
     with open_source(file, config, scratch=folder) as lazy:
-        ds = preflight(lazy, config, folder, say)
+        ds = preflight(reduced(lazy, config), config, folder, say)
         checks = _Checks(ds, config.nonfinite)
 
         def finalise(ds: xr.Dataset) -> xr.Dataset:

@@ -115,11 +115,12 @@ def bin_patterns(
         dask_gufunc_kwargs={
             "output_sizes": {dim: patterns.sizes[dim] // side for dim, side in zip(signal, sides, strict=True)}
         },
-        keep_attrs=False,
+        keep_attrs="override",
     )
     attrs = _attrs(patterns, {"step": "bin", "size": sizes, "how": how, "dtype": str(wanted)})
     coords = _binned_coords(patterns, dict(zip(signal, sides, strict=True)))
-    return result.transpose(*patterns.dims).assign_coords(coords).rename(patterns.name).assign_attrs(attrs)
+    ordered = result.drop_attrs(deep=False).transpose(*patterns.dims)
+    return ordered.assign_coords(coords).rename(patterns.name).assign_attrs(attrs)
 
 
 def _binned(block: np.ndarray, sides: Sequence[int], how: str, dtype: np.dtype) -> np.ndarray:

@@ -177,9 +177,9 @@ def preprocess(
         output_core_dims=[signal],
         dask="parallelized",
         output_dtypes=[np.float32],
-        keep_attrs=False,
+        keep_attrs="override",
     )
     kept = {key: patterns.attrs[key] for key in (NAVIGATION_DIMS, SIGNAL_DIMS) if key in patterns.attrs}
     attrs = kept | {"long_name": "preprocessed pattern", "units": "1", "preprocess": settings.to_attrs()}
-    result: xr.DataArray = seen.transpose(*patterns.dims).rename("preprocessed").assign_attrs(attrs)
-    return result
+    result: xr.DataArray = seen.drop_attrs(deep=False).transpose(*patterns.dims).rename("preprocessed")
+    return result.assign_attrs(attrs)

@@ -50,4 +50,6 @@ def test_agrees_with_an_independent_program_where_matrices_do_not_fit() -> None:
     x = rng.normal(size=20_000)
     y = np.sin(2 * x) + rng.standard_t(2, size=20_000)
     theirs = dcor.distance_correlation(x, y, method="mergesort")
-    assert distance_correlation(columns_of(x[:, None]), columns_of(y[:, None])).item() == pytest.approx(theirs, rel=1e-9)
+    assert distance_correlation(columns_of(x[:, None]), columns_of(y[:, None])).item() == pytest.approx(
+        theirs, rel=1e-9
+    )

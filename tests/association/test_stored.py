@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vaearr.association import associate_store, current_table, partition_lines, partitions_store, top_lines
+from vaearr.association import (
+    associate,
+    associate_store,
+    current_table,
+    partition_lines,
+    partitions_store,
+    targets_of,
+    top_lines,
+)
 from vaearr.association import stored as module
 from vaearr.config import AssociateConfig, SignificanceConfig
 from vaearr.errors import NoInputError
@@ -72,7 +80,7 @@ def test_p_values_and_other_variables_have_their_place(store: Path) -> None:
     plain = associate_store(store, AssociateConfig(targets=("BC",), metrics=("pearson",)))
     assert "p_value" not in plain
     assert "p_value" in open_table(store, "vae", "association")
-    with pytest.raises(NoInputError, match="no variable 'pcaa'.*embed.*'pca'"):
+    with pytest.raises(NoInputError, match=r"no variable 'pcaa'.*embed.*'pca'"):
         associate_store(store, AssociateConfig(variable="pcaa"))
 
 
@@ -90,7 +98,7 @@ def test_partitions_are_kept_and_found_again(store: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(module, "latent_partitions", never)
     xr.testing.assert_equal(partitions_store(store, AssociateConfig(), "halves"), found)
-    with pytest.raises(NoInputError, match="no reference 'halfs'.*'halves'"):
+    with pytest.raises(NoInputError, match=r"no reference 'halfs'.*'halves'"):
         partitions_store(store, AssociateConfig(), "halfs")
 
 
@@ -106,3 +114,24 @@ def test_table_of_other_latents_is_not_current(store: Path) -> None:
 def test_unknown_run_is_told_with_the_known_ones(store: Path) -> None:
     with pytest.raises(NoInputError, match="'vae'"):
         associate_store(store, AssociateConfig(run="vaee"))
+
+
+def test_sums_of_elements_are_scaled_over_the_region(store: Path) -> None:
+    ds = open_store(store).load()
+    iron = ds["elements"].sel(element="Fe", drop=True)
+    roi = (iron < iron.median()).drop_attrs().rename("roi_b")
+    with staged_run(store, "b") as folder:
+        publish_run(store, "b", folder, {"config": {}}, roi.to_dataset())
+    add_variables(store, ds["latents"].rename(latent="latent_b").rename("latents_b").to_dataset())
+    ds = open_store(store)
+    found = associate_store(store, AssociateConfig(run="b", targets=("Fe + Ni",), metrics=("pearson",)))
+    inside, everywhere = (
+        associate(ds["latents_b"], targets_of(ds, ["Fe + Ni"], roi=scaled), "pearson", roi=ds["roi_b"]).squeeze()
+        for scaled in (ds["roi_b"], None)
+    )
+    np.testing.assert_allclose(found["association"].squeeze(), inside)
+    assert not np.allclose(inside, everywhere)
+    assert "elements" in found.attrs["parameters"]["parents"]
+    changed = ds.assign(elements=ds["elements"].assign_attrs(provenance={"time": "two"}))
+    assert current_table(store, ds, "b") is not None
+    assert current_table(store, changed, "b") is None

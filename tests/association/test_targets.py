@@ -154,3 +154,15 @@ def test_refusals_of_the_functions(ds: xr.Dataset) -> None:
         element_sum(ds, {})
     with pytest.raises(NoInputError, match="Known: none"):
         element_sum(ds.drop_vars("elements").drop_dims("element", errors="ignore"), {"Fe": 1})
+
+
+def test_coordinates_keep_their_units(ds: xr.Dataset) -> None:
+    assert ds["x"].attrs["units"] == "um"
+    for found in (
+        element_sum(ds, {"Fe": 1, "Ni": 2}),
+        element_rgb(ds, ["Fe", "Ni"]),
+        targets_of(ds, ["BC", "Fe + Ni"]),
+    ):
+        assert found["x"].attrs == ds["x"].attrs
+        assert found["y"].attrs == ds["y"].attrs
+    assert "units" not in targets_of(ds, ["BC", "Fe"]).attrs

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import adjusted_rand_score
 
-from vaearr.clustering import density
+from vaearr.clustering import METHODS, density
 from vaearr.clustering.density import dbscan, eps_from_curve, hdbscan, k_distance
 from vaearr.clustering.points import subsample
+from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, UsageError
 
 
@@ -141,3 +142,11 @@ def test_too_few_points_are_refused() -> None:
         hdbscan(np.zeros((15, 2)))
     with pytest.raises(UsageError, match="Did you mean 'elbow'"):
         eps_from_curve(np.ones(3), "elbows")  # type: ignore[arg-type]
+
+
+def test_rule_for_eps_reaches_the_kernel() -> None:
+    values, _ = _moons()
+    found = [METHODS["dbscan"].kernel(values, ClusterConfig(eps_rule=rule))[1] for rule in ("quantile", "elbow")]
+    assert [info["eps"] for info in found] == [found[0]["eps_quantile"], found[0]["eps_elbow"]]
+    assert found[0]["eps"] != found[1]["eps"]
+    assert "eps_rule" in METHODS["dbscan"].uses

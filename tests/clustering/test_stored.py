@@ -127,3 +127,19 @@ def test_run_that_is_not_encoded(store: Path) -> None:
         cluster_store(store, ClusterConfig(features=("pca",)))
     with pytest.raises(NoInputError, match="no run 'vaee'"):
         cluster_store(store, ClusterConfig(run="vaee"))
+
+
+@pytest.mark.parametrize(
+    ("k", "rest"), [(10, ""), (11, "and 1 smaller cluster, 1 points"), (13, "3 smaller clusters, 6")]
+)
+def test_many_clusters_are_told_in_few_lines(k: int, rest: str) -> None:
+    counts = np.arange(k, 0, -1)
+    attrs = {"k": k, "n": 200, "method": "dbscan", "features": ["BC"], "n_noise": 0, "approximation": ""}
+    attrs |= {"stability": [0.5] * k, "stability_is": "mean silhouette width", "warnings": ["w"]}
+    found = xr.Dataset({"count": ("cluster", counts), "clusters": ("x", [0], attrs)}, {"cluster": np.arange(k)})
+    lines = cluster_lines(found)
+    assert lines[1] == f"cluster 0: {k} points ({k / 200:.1%}), mean silhouette width 0.50"
+    assert lines[10].startswith(f"cluster 9: {k - 9} points")
+    assert len(lines) == 12 + bool(rest)
+    assert rest in lines[11]
+    assert lines[-1] == "warning: w"

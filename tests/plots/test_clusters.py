@@ -159,7 +159,7 @@ def test_paper_has_the_same_colours(ds: xr.Dataset, labels: xr.DataArray) -> Non
 def test_comparison_and_confusion(ds: xr.Dataset, labels: xr.DataArray) -> None:
     assert _render(plots.comparison_view(labels, ds["phase"])) is not None
     sheet = static.comparison_sheet(labels, ds["phase"], scores={"ARI": -0.5})
-    assert sheet.get_suptitle() == "ARI = −0.50"
+    assert sheet.get_suptitle() == "ARI = -0.500"
     counts = np.array([[3, 0], [0, 5], [0, 0]])
     table = xr.DataArray(counts, {"cluster": [0, 1, 2], "phase": ["a", "b"]}, ("cluster", "phase"))
     figure = static.confusion_sheet(table)

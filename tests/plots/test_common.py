@@ -1,4 +1,4 @@
-"""Colour limits, labels, cell edges, the outline of a region."""
+"""Colour limits, labels, the outline of a region."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ def test_limits_are_robust_and_never_empty() -> None:
     assert common.robust_limits(np.array([-3.0, 1.0]), (0, 100), symmetric=True) == (-3.0, 3.0)
 
 
-def test_edges_and_regularity() -> None:
-    np.testing.assert_allclose(common.edges(np.array([0.0, 1.0, 3.0])), [-0.5, 0.5, 2.0, 4.0])
-    np.testing.assert_allclose(common.edges(np.array([2.0, 1.0])), [2.5, 1.5, 0.5])
-    np.testing.assert_allclose(common.edges(np.array([4.0])), [3.5, 4.5])
+def test_regularity() -> None:
     assert common.is_regular(np.arange(5) * 0.1)
     assert not common.is_regular(np.array([0.0, 1.0, 3.0]))
 

@@ -11,7 +11,7 @@ from vaearr import names as n
 from vaearr.association.metrics import MIN_POINTS
 from vaearr.association.table import ASSOCIATION, METRIC, gather, latent_dims
 from vaearr.association.targets import TARGET, categories, stack
-from vaearr.errors import SchemaError
+from vaearr.errors import SchemaError, UsageError
 
 ETA_SQUARED, MUTUAL = "eta_squared", "adjusted_mutual_information"
 BINS = 16  # of a latent, equally full
@@ -44,8 +44,11 @@ def associate_classes(
         Coordinates `n (latent)`, points with latent and class, and `n_classes (latent)` among them. NaN where the
         latent is constant, there is one class only, or fewer than three points are left.
 
-    Raises SchemaError for fractions, other dims or another grid, RoiError for an empty region.
+    Raises SchemaError for fractions, other dims or another grid, RoiError for an empty region, UsageError for fewer
+    than two bins.
     """
+    if bins < 2:
+        raise UsageError(f"bins is {bins}; two or more tell a latent's values apart.")
     latent_dim, dims = latent_dims(latents)
     if set(classes.dims) != set(dims):
         raise SchemaError(f"the classes have dims {classes.dims}; a map of classes lies over {dims}.")

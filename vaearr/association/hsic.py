@@ -9,6 +9,8 @@ import numpy as np
 from vaearr.association.columns import Columns
 from vaearr.association.gaussian import CHUNK, Kernel, kernels, outside_products, row_sums, vector_sum
 
+ROUNDING = 1e-13  # of a kernel's values; what is left of smaller differences after centring is noise
+
 
 class Sums(NamedTuple):
     """Sums over kernel matrices K and L, each `(L, T)`; NaN where a column is constant."""
@@ -26,7 +28,10 @@ def hsic(latents: Columns, targets: Columns) -> np.ndarray:
 
 
 def hsic_normalised(latents: Columns, targets: Columns) -> np.ndarray:
-    """HSIC over the geometric mean of both columns' HSIC with themselves, `(L, T)`, 0 to 1."""
+    """HSIC over the geometric mean of both columns' HSIC with themselves, `(L, T)`, 0 to 1.
+
+    NaN where all distances of a column are so much smaller than the kernel's least width, 1e-6, that its kernel is 1.
+    """
     own = np.outer(latents.made(self_traces), targets.made(self_traces))
     return np.minimum(sums(latents, targets).centred / np.sqrt(own), 1.0)
 
@@ -44,12 +49,12 @@ def hsic_unbiased(latents: Columns, targets: Columns) -> np.ndarray:
 
 
 def self_traces(columns: Columns) -> np.ndarray:
-    """tr(KHKH) of each column, `(k,)`."""
+    """tr(KHKH) of each column, `(k,)`; NaN where its kernel is 1 throughout, to rounding."""
     found = np.full(columns.k, np.nan)
     for i, kernel in enumerate(columns.made(kernels)):
         if kernel is not None:
             found[i] = _sums(columns, columns, [(i, kernel)], [(i, kernel)]).centred[i, i]
-    return found
+    return np.where(found > (ROUNDING * columns.n) ** 2, found, np.nan)
 
 
 def sums(latents: Columns, targets: Columns) -> Sums:

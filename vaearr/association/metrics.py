@@ -288,6 +288,7 @@ def _unit_columns(values: np.ndarray) -> np.ndarray:
     """Columns centred and of length 1; NaN for constant ones."""
     constant = np.ptp(values, axis=0) == 0
     centred = values - values.mean(axis=0)
+    centred -= centred.mean(axis=0)  # what rounding left of a large offset
     centred /= np.maximum(np.abs(centred).max(axis=0), np.finfo(float).tiny)  # no under- or overflow in the squares
     norm = np.sqrt(np.einsum("nl,nl->l", centred, centred))
     norm[constant | (norm == 0)] = np.nan

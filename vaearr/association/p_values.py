@@ -47,8 +47,8 @@ def significance(
     """Associations with p-values that hold for maps: `association`, `p_value`, `p_adjusted`, `n_effective`, `p_naive`.
 
     Null hypothesis: the target is a random map, as smooth and as distributed as it is, drawn without regard to the
-    latents. `p_value` = (1 + number of surrogate maps with |value| >= |observed|) / (1 + n_surrogates) (Davison &
-    Hinkley, Bootstrap Methods and their Application (1997), ch. 4). The surrogates of a target serve all latents and
+    latents. `p_value` = (1 + number of surrogate maps with a value >= the observed) / (1 + n_surrogates) (Davison &
+    Hinkley, Bootstrap Methods and their Application (1997), ch. 4), of signed metrics the |values|. The surrogates of a target serve all latents and
     metrics; `association.surrogates` says how they are made and where they fail.
 
     Parameters
@@ -87,11 +87,12 @@ def significance(
             continue
         seed = np.random.SeedSequence([settings.seed, zlib.crc32(label.encode())])  # whatever other targets there are
         null = _null(maps, t, inside, chosen, observed.shape[:2], settings, seed)
-        p = _p_values(observed[..., t], null)
+        strength = _strength(observed[..., t], chosen)
+        p = _p_values(strength, null)
         found[P_VALUE][..., t] = p
         by_max = settings.correction == "max"
         found[P_ADJUSTED][..., t] = (
-            np.maximum(p, _of_the_largest(observed[..., t], null)) if by_max else adjust(p, settings.correction)
+            np.maximum(p, _of_the_largest(strength, null)) if by_max else adjust(p, settings.correction)
         )
         _linear(maps, t, chosen, observed[..., t], found)
     return _dataset(table, found, settings)
@@ -182,7 +183,7 @@ def _null(
     settings: SignificanceConfig,
     seed: np.random.SeedSequence,
 ) -> np.ndarray:
-    """|value| of each surrogate of one target, (surrogate, metric, latent); infinite where it has none."""
+    """Strength of each surrogate of one target, (surrogate, metric, latent); infinite where it has none."""
     quick = [i for i, item in enumerate(chosen) if item.name in MATRIX_PRODUCTS]
     slow = [i for i, item in enumerate(chosen) if item.name not in MATRIX_PRODUCTS]
     latents, positions = maps.latents[inside], maps.positions[inside]
@@ -196,14 +197,20 @@ def _null(
                 values[i, members] = chosen[i].kernel(own, drawn)
         if slow:
             values[slow] = apply([chosen[i] for i in slow], latents, batch, positions)[0]
-        null[done : done + batch.shape[1]] = np.moveaxis(np.abs(values), -1, 0)
+        null[done : done + batch.shape[1]] = np.moveaxis(_strength(values, chosen), -1, 0)
         done += batch.shape[1]
     return np.where(np.isfinite(null), null, np.inf)
 
 
+def _strength(values: np.ndarray, chosen: Sequence[Metric]) -> np.ndarray:
+    """What is compared: |value| of signed metrics, the value of others, (metric, ...)."""
+    signed = np.array([item.signed for item in chosen]).reshape(-1, *[1] * (values.ndim - 1))
+    return np.where(signed, np.abs(values), values)
+
+
 def _p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     """Share of the maps, the observed one among them, that are at least as strong: (metric, latent)."""
-    hits = (null >= np.abs(observed) * (1 - TIE)).sum(axis=0)
+    hits = (null >= observed - TIE * np.abs(observed)).sum(axis=0)
     return np.where(np.isfinite(observed), (1 + hits) / (1 + len(null)), np.nan)
 
 
@@ -212,12 +219,15 @@ def _of_the_largest(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
 
     The chance of any false discovery, with dependent tests and few surrogates (Westfall & Young, Resampling-Based
     Multiple Testing (1993), single-step maxT). Values are first brought to one scale, by their mean and deviation over
-    all maps, the observed one among them.
+    all maps, the observed one among them. One that is the same in all maps counts for nothing.
     """
     known = np.isfinite(observed)
-    every = np.concatenate([null[:, known], np.abs(observed[known])[None]])
+    every = np.concatenate([null[:, known], observed[known][None]])
     finite = np.where(np.isfinite(every), every, np.nan)
-    scaled = (every - np.nanmean(finite, axis=0)) / np.maximum(np.nanstd(finite, axis=0), np.finfo(float).tiny)
+    deviation = np.nanstd(finite, axis=0)
+    still = deviation <= TIE * np.nanmax(np.abs(finite), axis=0)
+    scaled = (every - np.nanmean(finite, axis=0)) / np.where(still, 1.0, deviation)
+    scaled[:, still] = np.where(np.isfinite(every[:, still]), 0.0, np.inf)
     largest = scaled[:-1].max(axis=1)
     hits = (largest[:, None] >= scaled[-1] - TIE * np.abs(scaled[-1])).sum(axis=0)
     p = np.full(observed.shape, np.nan)

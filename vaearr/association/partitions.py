@@ -9,11 +9,20 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.association.table import gather, latent_dims
-from vaearr.association.targets import columns, is_categorical, stack
+from vaearr.association.targets import columns, stack
+from vaearr.categories import is_categorical
 from vaearr.errors import SchemaError, UsageError
 
 ARI, NMI, TIED = "ari", "nmi", "is_tied"
 LEAST_POINTS = 10  # for each cluster of the range
+WORDS = {
+    ARI: {"long_name": "adjusted Rand index", "units": "1"},
+    NMI: {"long_name": "normalised mutual information", "units": "1"},
+    "k": {"long_name": "clusters of the latent", "units": "1"},
+    "k_at_bound": {"long_name": "k is at the end of the range that was tried"},
+    TIED: {"long_name": "another latent has the same adjusted Rand index"},
+    "n": {"long_name": "finite scan points", "units": "1"},
+}
 
 
 def latent_partitions(
@@ -55,8 +64,6 @@ def latent_partitions(
     Raises UsageError for an unusable range, SchemaError for other grids or too few points, RoiError for an empty
     region.
     """
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-
     if not 1 <= k_range[0] <= k_range[1]:
         raise UsageError(f"k_range {k_range} must be two numbers, 1 <= first <= last.")
     latent_dim, dims = latent_dims(latents)
@@ -64,28 +71,9 @@ def latent_partitions(
     values, points, _ = gather(latents, _features(reference, dims), roi, latent_dim, dims)
     settings = {"k_range": k_range, "criterion": criterion, "seed": seed, "max_points": max_points}
     labels, k_reference, at_bound = _reference(points, given, settings)
-    size = values.shape[1]
-    ari, nmi = np.full(size, np.nan), np.full(size, np.nan)
-    k, bound, count = np.ones(size, int), np.zeros(size, bool), np.zeros(size, int)
-    for i, column in enumerate(values.T.astype("f8")):
-        keep = np.isfinite(column) & (labels >= 0)
-        count[i] = keep.sum()
-        if count[i] < LEAST_POINTS * k_range[1] or np.ptp(column[keep]) == 0:
-            continue
-        own, k[i], bound[i] = _clusters(column[keep, None], settings)
-        ari[i] = adjusted_rand_score(labels[keep], own)
-        nmi[i] = normalized_mutual_info_score(labels[keep], own)
-    ds = xr.Dataset(
-        {
-            ARI: (n.LATENT, ari, {"long_name": "adjusted Rand index", "units": "1"}),
-            NMI: (n.LATENT, nmi, {"long_name": "normalised mutual information", "units": "1"}),
-            "k": (n.LATENT, k, {"long_name": "clusters of the latent", "units": "1"}),
-            "k_at_bound": (n.LATENT, bound, {"long_name": "k is at the end of the range that was tried"}),
-            TIED: (n.LATENT, _tied(ari), {"long_name": "another latent has the same adjusted Rand index"}),
-            "n": (n.LATENT, count, {"long_name": "finite scan points", "units": "1"}),
-        },
-        coords={n.LATENT: latents[latent_dim].values if latent_dim in latents.coords else np.arange(size)},
-    )
+    numbers = _each(values, labels, settings)
+    names = latents[latent_dim].values if latent_dim in latents.coords else np.arange(values.shape[1])
+    ds = xr.Dataset({name: (n.LATENT, numbers[name], WORDS[name]) for name in WORDS}, coords={n.LATENT: names})
     ds[n.LATENT].attrs.update(n.ATTRS[n.LATENT])
     warnings = _warnings(ds, k_range, k_reference if at_bound else None)
     return ds.assign_attrs(
@@ -98,6 +86,24 @@ def latent_partitions(
         warnings=warnings,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
     )
+
+
+def _each(values: np.ndarray, labels: np.ndarray, settings: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What `latent_partitions` tells of each latent (n, L), against reference labels (n,): arrays (L,)."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    size, least = values.shape[1], LEAST_POINTS * settings["k_range"][1]
+    ari, nmi = np.full(size, np.nan), np.full(size, np.nan)
+    k, bound, count = np.ones(size, int), np.zeros(size, bool), np.zeros(size, int)
+    for i, column in enumerate(values.T.astype("f8")):
+        keep = np.isfinite(column) & (labels >= 0)
+        count[i] = keep.sum()
+        if count[i] < least or np.ptp(column[keep]) == 0:
+            continue
+        own, k[i], bound[i] = _clusters(column[keep, None], settings)
+        ari[i] = adjusted_rand_score(labels[keep], own)
+        nmi[i] = normalized_mutual_info_score(labels[keep], own)
+    return {ARI: ari, NMI: nmi, "k": k, "k_at_bound": bound, TIED: _tied(ari), "n": count}
 
 
 def _features(reference: xr.DataArray | xr.Dataset, dims: tuple[str, ...]) -> xr.DataArray:

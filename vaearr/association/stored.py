@@ -35,14 +35,15 @@ def associate_store(store: str | Path, config: AssociateConfig | None = None) ->
     config = config or AssociateConfig()
     run_folder(store, config.run)  # a run that is not there is told first, with the names of those that are
     ds = open_store(store)
-    latents, targets = latents_of(ds, config.run, config.variable), targets_of(ds, config.targets)
+    latents = latents_of(ds, config.run, config.variable)
+    roi = ds.get(n.run_name(n.ROI, config.run))
+    targets = targets_of(ds, config.targets, roi=roi)
     parameters = _parameters(ds, config, targets)
     found = current_table(store, ds, config.run, variable=config.variable)
     if found is not None and found.attrs[PARAMETERS] == parameters:
         return found
     if found is not None and config.significance is None and (part := _part_of(found, parameters)) is not None:
         return part
-    roi = ds.get(n.run_name(n.ROI, config.run))
     if config.significance is None:
         table = associate(latents, targets, config.metrics, roi=roi).to_dataset()
     else:
@@ -93,7 +94,8 @@ def current_table(store: str | Path, ds: xr.Dataset, run: str, *, variable: str 
     table = open_table(store, run, name)
     try:
         config = AssociateConfig.from_attrs(table.attrs[PARAMETERS]["config"])
-        now = _parameters(ds, config, targets_of(ds, config.targets))
+        roi = ds.get(n.run_name(n.ROI, config.run))
+        now = _parameters(ds, config, targets_of(ds, config.targets, roi=roi))
     except (KeyError, TypeError, NoInputError, UsageError):
         return None
     return table if now == table.attrs[PARAMETERS] else None

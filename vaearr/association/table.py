@@ -10,7 +10,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.association.metrics import METRICS, apply, choose
 from vaearr.association.targets import TARGET, columns, is_single, stack
-from vaearr.errors import NoInputError, RoiError, SchemaError, did_you_mean
+from vaearr.errors import NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 
 METRIC, RANK, ASSOCIATION = "metric", "rank", "association"
 NAVIGATION = (*n.SCAN_DIMS, n.SAMPLE)
@@ -87,6 +87,8 @@ def latent_dims(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
             f"latents have dims {dims}; expected navigation dims (of {', '.join(NAVIGATION)}) and one further "
             f"dimension such as {n.LATENT!r}."
         )
+    if 0 in latents.shape:
+        raise SchemaError(f"the latents are empty: their sizes are {dict(latents.sizes)}.")
     return further[0], tuple(dim for dim in dims if dim != further[0])
 
 
@@ -99,7 +101,13 @@ def gather(
     """
     import dask
 
-    mask = xr.ones_like(targets.isel({TARGET: 0}, drop=True), dtype=bool) if roi is None else roi.astype(bool)
+    if roi is None:
+        mask = xr.ones_like(targets.isel({TARGET: 0}, drop=True), dtype=bool)
+    elif isinstance(roi, xr.DataArray) and roi.dtype == bool and set(roi.dims) == set(dims):
+        mask = roi
+    else:
+        found = f"{roi.dtype} over {roi.dims}" if isinstance(roi, xr.DataArray) else type(roi).__name__
+        raise SchemaError(f"the region of interest is {found}; expected a boolean map over {dims}.")
     try:
         latents, targets, mask = xr.align(latents, targets, mask, join="exact", copy=False)
     except ValueError as error:
@@ -136,8 +144,11 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
     """The `top` latents that go most strongly with a target, over dimension `rank`; `.to_dataframe()` for a table.
 
     Sorted by |value| for signed metrics. `position` is the place in the competition (1, 2, 2, 4 …) and `is_tied` marks
-    values that another latent shares, also one beyond the cut. Latents without a value (NaN) are left out.
+    values that another latent shares, also one beyond the cut. Latents without a value (NaN) are left out. Raises
+    NoInputError for a metric or target that the table does not hold, UsageError for a `top` below 0.
     """
+    if top < 0:
+        raise UsageError(f"top is {top}; it must be 0 or more.")
     column = _column(table, metric, target)
     signed = bool(column["signed"]) if "signed" in column.coords else METRICS[metric].signed
     values = np.asarray(column.values, dtype="f8")
@@ -159,24 +170,6 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
         coords={RANK: np.arange(1, min(top, order.size) + 1)},
         attrs={"metric": metric, "target": target or "", "sorted_by": "absolute value" if signed else "value"},
     )
-
-
-def top_lines(table: xr.DataArray, top: int = 3) -> list[str]:
-    """One line per target and metric that names the strongest latents, for a terminal."""
-    labels = [str(name) for name in np.atleast_1d(table[TARGET].values)]
-    width = max(map(len, labels))
-    lines = []
-    for label, n_points in zip(labels, np.atleast_1d(table["n"].values), strict=True):
-        for metric in map(str, table[METRIC].values):
-            best = ranking(table, metric, label if TARGET in table.dims else None, top)
-            parts = [
-                f"latent {latent} ({value:+.2f}{', tied' if tied else ''})"
-                for latent, value, tied in zip(
-                    best[n.LATENT].values, best["value"].values, best["is_tied"].values, strict=True
-                )
-            ]
-            lines.append(f"{label:{width}}  {metric}: {', '.join(parts) or 'no value'}  (n = {n_points})")
-    return lines
 
 
 def _column(table: xr.DataArray, metric: str, target: str | None) -> xr.DataArray:

@@ -12,6 +12,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.categories import categories, is_categorical
 from vaearr.errors import NoInputError, SchemaError, UsageError, did_you_mean
 
 TARGET = "target"
@@ -19,27 +20,6 @@ RGB, MOST_CHANNELS = "rgb", 3
 CHANNELS = ("red", "green", "blue")
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear red, green, blue: ITU-R BT.709
 Quantiles = tuple[float, float]
-
-
-def is_categorical(variable: xr.DataArray) -> bool:
-    """Whether the integers of a map are codes (phase, clusters), not amounts: named `phase`, or with `flag_values`."""
-    return variable.dtype.kind in "iu" and (variable.name == n.PHASE or "flag_values" in variable.attrs)
-
-
-def categories(variable: xr.DataArray) -> dict[int, str]:
-    """Code -> name of a categorical map, codes below 0 (missing) left out.
-
-    Read from `flag_values` and `flag_meanings` (CF); without them the codes found in the values, named by their number.
-    """
-    values = variable.attrs.get("flag_values")
-    if values is None:
-        found = [int(code) for code in np.unique(np.asarray(variable.values)) if code >= 0]
-        return {code: str(code) for code in found}
-    codes = [int(code) for code in np.atleast_1d(values)]
-    meanings = variable.attrs.get("flag_meanings", "")
-    words = meanings.split() if isinstance(meanings, str) else [str(word) for word in meanings]
-    labels = words if len(words) == len(codes) else [str(code) for code in codes]
-    return {code: label for code, label in zip(codes, labels, strict=True) if code >= 0}
 
 
 def columns(target: xr.DataArray, dims: Sequence[str]) -> Iterator[tuple[str, xr.DataArray]]:
@@ -73,7 +53,8 @@ def stack(maps: Sequence[tuple[str, xr.DataArray]], dims: Sequence[str]) -> xr.D
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise SchemaError(f"several targets are called {', '.join(map(repr, twice))}; rename one of them.")
     plain = [
-        item.transpose(*dims).astype(_float_type(item.dtype)).drop_attrs().reset_coords(drop=True) for _, item in maps
+        item.transpose(*dims).astype(_float_type(item.dtype)).drop_attrs(deep=False).reset_coords(drop=True)
+        for _, item in maps
     ]
     stacked = xr.concat(plain, dim=TARGET, join="exact", combine_attrs="drop", coords="minimal", compat="override")
     return stacked.assign_coords({TARGET: labels}).rename("targets").assign_attrs(long_name="association targets")
@@ -189,7 +170,7 @@ def _scaled(ds: xr.Dataset, name: str, roi: xr.DataArray | None, quantiles: Quan
     entries = [str(item) for item in ds[n.ELEMENT].values] if n.ELEMENTS in ds and n.ELEMENT in ds.coords else []
     if name not in entries:
         raise NoInputError(f"no element is named {name!r}.{did_you_mean(name, entries)}")
-    part = ds[n.ELEMENTS].isel({n.ELEMENT: entries.index(name)}, drop=True).astype("f8").drop_attrs()
+    part = ds[n.ELEMENTS].isel({n.ELEMENT: entries.index(name)}, drop=True).astype("f8").drop_attrs(deep=False)
     part = part.where(np.isfinite(part))
     used = part if roi is None else part.where(roi)
     if quantiles == (0.0, 1.0):

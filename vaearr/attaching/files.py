@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 KNOWN_PREFIXES = ("latent_", "PCA_", "cNMF_")
 IN_MEMORY = "an array in memory"
+_DAMAGED = (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 _NOT_A_UNIT = {"", "1", "px", "pixel", "pixels", "step", "steps"}
 _STEP_NAMES = ("index", "indice", "idx", "step", "pixel", "px")
 
@@ -111,13 +114,15 @@ def _load(file: Path, array: str | None) -> tuple[np.ndarray, str | None]:
             name = array or known[0]
             if name not in known:
                 raise NoInputError(f"{file} holds no array {name!r}.{did_you_mean(name, known)}")
-            return bundle[name], name
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError, SyntaxError) as error:
-        if isinstance(error, UsageError | NoInputError):
-            raise
-        raise DataError(
-            f"{file} cannot be read as plain numbers ({' '.join(str(error).split())}); save it again with numpy.save."
-        ) from None
+            values = bundle[name]
+    except (UsageError, NoInputError):
+        raise
+    except (ValueError, EOFError, OSError, KeyError, SyntaxError, OverflowError, MemoryError, *_DAMAGED) as error:
+        reason = "it holds objects, or is damaged" if "pickle" in str(error) else " ".join(str(error).split())
+        raise DataError(f"{file} cannot be read as plain numbers ({reason}); save it again with numpy.save.") from None
+    if not isinstance(values, np.ndarray):
+        raise DataError(f"{file}: {name!r} is no array; save it again with numpy.savez.")
+    return values, name
 
 
 def _plain(values: np.ndarray, origin: dict[str, Any]) -> Values:

@@ -84,7 +84,7 @@ def classes(
     grid = placement.on_grid(np.rint(numbers).astype("i4"), n.NOT_CLUSTERED)
     found = [int(code) for code in np.unique(grid) if code >= 0]
     words = {n.NOT_CLUSTERED: "no_value", n.NOISE: "no_class"} | {code: f"class_{code}" for code in found}
-    words |= {int(code): "_".join(str(word).split()) for code, word in classes.items()}
+    words |= {int(code): "_".join(str(word).split()) for code, word in classes.items() if str(word).strip()}
     words = dict(sorted(words.items()))
     attrs = {"long_name": _label(values, name), "flag_values": list(words), "flag_meanings": " ".join(words.values())}
     small = grid.max(initial=0) <= np.iinfo("i2").max

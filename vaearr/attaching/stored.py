@@ -20,6 +20,7 @@ from vaearr.provenance import now, versions
 from vaearr.store import add_variables, check_run_name, check_store, open_store, publish_run, recover, staged_run
 
 _TAKEN = (n.PATTERNS, n.PRESENT, n.RUNS, *n.OF_A_RUN)
+_OF_OTHER_THINGS = {n.HISTORY, n.HEALTH, n.MODEL, n.EPOCH, n.ELEMENT, n.CHANNEL, n.SAMPLE, n.DZ, n.DY, n.DX, *n.SCAN_DIMS}
 
 
 def attach(
@@ -96,6 +97,7 @@ def _target(kind: str, run: str | None, name: str | None) -> str:
     if not chosen or run is not None:
         raise UsageError(f"{kind} are attached as a variable: give name='…' (and no run).")
     reserved = [word for word in _TAKEN if chosen == word or chosen.startswith(f"{word}_")]
+    reserved += [chosen] if chosen in _OF_OTHER_THINGS else []
     if reserved or (chosen == n.ELEMENTS and kind != n.ELEMENTS):
         belongs = reserved[0] if reserved else n.ELEMENTS
         raise UsageError(f"{chosen!r} cannot name {kind}: {belongs!r} has a meaning of its own; choose another name.")
@@ -150,7 +152,7 @@ def _placed(
     if points is None:
         placement = place_in_order(ds, len(values), region, what=what)
     else:
-        if len(points.values) != len(values):
+        if points.values.ndim and len(points.values) != len(values):
             raise DataError(f"{what} has {len(values)} rows, {points.origin['file']} has {len(points.values)} points.")
         way = points.read_as if read_as == "auto" else read_as
         placement = place_points(ds, points.values, read_as=way, what=f"the points of {points.origin['file']}")

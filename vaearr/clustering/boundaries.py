@@ -11,6 +11,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.clustering.scores import whole_numbers
 from vaearr.errors import SchemaError, UsageError
+from vaearr.outlines import edges, label_borders
 
 
 def boundaries(labels: xr.DataArray, connectivity: Literal[4, 8] = 4) -> xr.DataArray:
@@ -53,30 +54,12 @@ def boundary_segments(labels: xr.DataArray) -> np.ndarray:
         )
     rows, columns = (n.Y, n.X) if dims == [n.X, n.Y] else dims
     labels = labels.transpose(rows, columns)
-    codes = whole_numbers(labels)
-    y, x = _edges(labels, rows), _edges(labels, columns)
-    upright = (codes[:, 1:] != codes[:, :-1]) & (codes[:, 1:] >= 0) & (codes[:, :-1] >= 0)
-    level = (codes[1:] != codes[:-1]) & (codes[1:] >= 0) & (codes[:-1] >= 0)
-    edge, start, stop = _runs(upright.T)
-    lines = [np.stack([x[edge + 1], y[start], x[edge + 1], y[stop]], axis=1)]
-    edge, start, stop = _runs(level)
-    lines.append(np.stack([x[start], y[edge + 1], x[stop], y[edge + 1]], axis=1))
-    return np.concatenate(lines)
+    x, y = edges(_places(labels, columns)), edges(_places(labels, rows))
+    return label_borders(whole_numbers(labels), x, y)
 
 
-def _edges(labels: xr.DataArray, dim: str) -> np.ndarray:
-    """Borders of the cells along a dim, half-way between its coordinates (or indices, where it has none)."""
-    values = np.arange(labels.sizes[dim], dtype="f8")
+def _places(labels: xr.DataArray, dim: str) -> np.ndarray:
+    """Coordinates along a dim, or indices where it has no numbers."""
     if dim in labels.coords and labels[dim].dtype.kind in "iuf":
-        values = labels[dim].values.astype("f8")
-    if values.size < 2:
-        return np.array([v for value in values for v in (value - 0.5, value + 0.5)])
-    middle = (values[1:] + values[:-1]) / 2
-    return np.concatenate([[2 * values[0] - middle[0]], middle, [2 * values[-1] - middle[-1]]])
-
-
-def _runs(border: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs of True in each row: row, first index, index after the last."""
-    change = np.diff(np.pad(border, ((0, 0), (1, 1))).astype("i1"), axis=1)
-    row, start = np.nonzero(change == 1)
-    return row, start, np.nonzero(change == -1)[1]
+        return np.asarray(labels[dim].values)
+    return np.arange(labels.sizes[dim])

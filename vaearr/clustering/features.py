@@ -11,6 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.categories import categories, is_categorical
 from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 from vaearr.quality import ACTIVE_VARIANCE
@@ -202,24 +203,6 @@ def _mask(like: xr.DataArray, roi: xr.DataArray | None, nav: Sequence[str]) -> x
     return xr.DataArray(np.ones(corner.shape, bool), coords, nav)
 
 
-def is_coded(name: str, variable: xr.DataArray) -> bool:
-    """Whether the integers of a map are codes (phase, clusters), not amounts."""
-    return variable.dtype.kind in "iu" and (name == n.PHASE or "flag_values" in variable.attrs)
-
-
-def code_names(name: str, variable: xr.DataArray) -> dict[int, str]:
-    """Code -> name of a map in memory, codes below 0 left out: from `flag_values` and `flag_meanings`, else found."""
-    values = variable.attrs.get("flag_values")
-    if values is None:
-        found = np.unique(variable.values)
-        return {int(code): str(int(code)) for code in found if np.isfinite(code) and code >= 0}
-    codes = [int(code) for code in np.atleast_1d(values)]
-    meanings = variable.attrs.get("flag_meanings", "")
-    words = meanings.split() if isinstance(meanings, str) else list(map(str, meanings))
-    words = words if len(words) == len(codes) else list(map(str, codes))
-    return {code: word for code, word in zip(codes, words, strict=True) if code >= 0}
-
-
 def columns_of(variables: dict[str, xr.DataArray], nav: Sequence[str]) -> list[Column]:
     """Variables as maps with a label each, read in one pass. Raises SchemaError where two have the same label."""
     import dask
@@ -245,8 +228,8 @@ def _columns(name: str, variable: xr.DataArray, nav: Sequence[str]) -> Iterable[
         is_latent = _latent_dim(variable, nav) is not None
         for i, label in enumerate(entries(name, variable, nav)):
             yield Column(label=label, values=values[..., i].astype("f8"), units=units, is_latent=is_latent)
-    elif is_coded(name, variable):
-        for code, word in code_names(name, variable).items():
+    elif is_categorical(variable):
+        for code, word in categories(variable).items():
             one = np.where(values >= 0, values == code, np.nan)
             yield Column(label=f"{name}: {word}", values=one, units="1", is_latent=False)
     else:

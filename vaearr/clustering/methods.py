@@ -84,12 +84,17 @@ def kmeans(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
     )
 
 
-@method(uses=("eps", "min_samples"), reference="Ester, Kriegel, Sander & Xu, KDD-96, 226 (1996)")
+@method(uses=("eps", "eps_rule", "min_samples"), reference="Ester, Kriegel, Sander & Xu, KDD-96, 226 (1996)")
 def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
     """DBSCAN, eps from the k-distance curve."""
     neighbours = config.min_samples or density.NEIGHBOURS
     return density.dbscan(
-        values, eps=config.eps, min_samples=neighbours, seed=config.seed, max_points=config.max_points
+        values,
+        eps=config.eps,
+        rule=config.eps_rule,
+        min_samples=neighbours,
+        seed=config.seed,
+        max_points=config.max_points,
     )
 
 

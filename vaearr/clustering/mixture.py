@@ -94,11 +94,7 @@ def gmm(
         posterior = model.predict_proba(values)
     labels, old = by_size(posterior.argmax(axis=1), values)
     sureness = mean_by_cluster(posterior.max(axis=1), labels, len(old))
-    warnings = bound_warnings(best, numbers, k) if at_bound else []
-    if len(old) < best:
-        warnings.append(f"{best - len(old)} of {best} components hold no point: they are no cluster.")
-    if not model.converged_:
-        warnings.append(f"the mixture of {best} components had not converged after {LONG} steps.")
+    warnings = (bound_warnings(best, numbers, k) if at_bound else []) + _doubts(model, len(old))
     return labels, {
         "k": best,
         "k_at_bound": at_bound,
@@ -113,6 +109,15 @@ def gmm(
         "approximation": approximation(len(part), len(values), "the fit was then continued on all points"),
         "warnings": warnings,
     }
+
+
+def _doubts(model: GaussianMixture, n_clusters: int) -> list[str]:
+    size, found = model.n_components, []
+    if n_clusters < size:
+        found.append(f"{size - n_clusters} of {size} components hold no point: they are no cluster.")
+    if not model.converged_:
+        found.append(f"the mixture of {size} components had not converged after {LONG} steps.")
+    return found
 
 
 def kmeans(
@@ -179,7 +184,7 @@ def _check(value: str, known: Sequence[str], what: str) -> None:
 
 def _side_by_side(fit: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:
     """One fit per number, in threads; each works alone, so the results do not depend on how many there are."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     def alone(number: int) -> Any:
         with threadpool_limits(1, user_api="openmp"):  # OpenMP's number of threads is set thread by thread

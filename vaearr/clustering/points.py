@@ -21,7 +21,7 @@ def reproducible() -> Iterator[None]:
     What did not converge is told in the result's own warnings. Both are put back at the end.
     """
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.clustering.features import code_names
+from vaearr.categories import categories
 from vaearr.errors import RoiError, SchemaError
 
 CLUSTER, REFERENCE = "cluster", "reference"
@@ -62,7 +62,7 @@ def cluster_scores(labels: xr.DataArray, reference: xr.DataArray, *, count_noise
             f"no scan point has both a cluster and a reference: {int(counted.sum())} have a cluster, "
             f"{int((theirs >= 0).sum())} a reference."
         )
-    rows, columns = _rows(labels, ours, counted & is_noise), code_names(str(reference.name), reference)
+    rows, columns = _rows(labels, ours, counted & is_noise), categories(reference)
     columns |= {int(code): str(int(code)) for code in np.unique(theirs[both]) if int(code) not in columns}
     table = np.zeros((len(rows), len(columns)), np.int64)
     np.add.at(table, (_place(ours[both], list(rows)), _place(theirs[both], list(columns))), 1)
@@ -135,7 +135,7 @@ def whole_numbers(labels: xr.DataArray) -> np.ndarray:
 def _rows(labels: xr.DataArray, ours: np.ndarray, noise: np.ndarray) -> dict[int, str]:
     """Cluster -> name, noise first where it counts; empty clusters of `flag_values` keep their row."""
     rows = {n.NOISE: "noise"} if noise.any() else {}
-    rows |= code_names(str(labels.name), labels)
+    rows |= categories(labels)
     return rows | {int(code): str(int(code)) for code in np.unique(ours[ours >= 0]) if int(code) not in rows}
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from vaearr import names as n
@@ -16,6 +17,8 @@ from vaearr.clustering.summary import cluster_summary
 from vaearr.config import ClusterConfig
 from vaearr.errors import ExistsError, RoiError
 from vaearr.provenance import now, versions
+
+MOST_LINES = 10  # clusters that are told one by one
 
 
 def cluster_store(store: str | Path, config: ClusterConfig | None = None) -> xr.Dataset:
@@ -102,14 +105,18 @@ def _tables(
 
 
 def cluster_lines(found: xr.Dataset, name: str = n.CLUSTERS) -> list[str]:
-    """What `cluster_store` returned in a few lines for a terminal: method, sizes, noise, stability, warnings."""
+    """What `cluster_store` returned in a few lines for a terminal: method, the ten largest, noise, warnings."""
     attrs = found[name].attrs
     by = ", ".join(attrs["features"][:4]) + (f" … ({len(attrs['features'])})" if len(attrs["features"]) > 4 else "")
     lines = [f"{attrs['k']} clusters of {attrs['n']} scan points by {attrs['method']} of {by}"]
     stability = attrs["stability"] or [None] * found.sizes[CLUSTER]
-    for number, count, value in zip(found[CLUSTER].values, found["count"].values, stability, strict=True):
-        known = f", {attrs['stability_is']} {value:.2f}" if value is not None else ""
-        lines.append(f"cluster {int(number)}: {int(count)} points ({int(count) / attrs['n']:.1%}){known}")
+    counts = found["count"].values.astype(int)
+    largest = np.argsort(-counts, kind="stable")
+    for i in largest[:MOST_LINES]:
+        known = f", {attrs['stability_is']} {stability[i]:.2f}" if stability[i] is not None else ""
+        lines.append(f"cluster {int(found[CLUSTER][i])}: {counts[i]} points ({counts[i] / attrs['n']:.1%}){known}")
+    if rest := len(largest[MOST_LINES:]):
+        lines.append(f"and {rest} smaller cluster{'s' * (rest > 1)}, {counts[largest[MOST_LINES:]].sum()} points")
     if attrs["n_noise"]:
         lines.append(f"noise: {attrs['n_noise']} points ({attrs['n_noise'] / attrs['n']:.1%})")
     if attrs["approximation"]:

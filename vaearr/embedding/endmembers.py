@@ -11,6 +11,7 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
+from vaearr.categories import meanings
 from vaearr.embedding.pca import fit_pca
 from vaearr.embedding.stream import PatternStream
 from vaearr.errors import DataError, UsageError
@@ -75,7 +76,7 @@ def _nearest(ds: xr.Dataset, dim: str, value: float) -> int:
 def of_classes(ds: xr.Dataset, inside: np.ndarray, name: str) -> Members:
     """The points of each class of a map inside the region. Raises UsageError where fewer than two classes occur."""
     positions, classes = grid.class_map(ds, name)
-    words = _meanings(ds[name])
+    words = meanings(ds[name])
     found = [i for i in range(len(classes)) if (inside & (positions == i)).any()]
     if len(found) < 2:
         raise UsageError(f"{name!r} has {len(found)} class(es) in the region of interest; at least two are needed.")
@@ -85,12 +86,6 @@ def of_classes(ds: xr.Dataset, inside: np.ndarray, name: str) -> Members:
         for i, members in zip(found, chosen, strict=True)
     ]
     return Members(chosen, described)
-
-
-def _meanings(variable: xr.DataArray) -> dict[int, str]:
-    codes = [int(code) for code in np.atleast_1d(variable.attrs.get("flag_values", []))]
-    words = str(variable.attrs.get("flag_meanings", "")).split()
-    return dict(zip(codes, words, strict=True)) if len(codes) == len(words) else {}
 
 
 def reference_windows(ds: xr.Dataset, stream: PatternStream, sample: np.ndarray, k: int, seed: int) -> Members:

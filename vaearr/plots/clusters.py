@@ -11,13 +11,14 @@ import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.association import associate, categories, is_categorical
+from vaearr.association import associate
+from vaearr.categories import categories, meanings
 from vaearr.errors import RoiError, UsageError
+from vaearr.outlines import edges
 from vaearr.plots.colors import LEVELS, NOISE_COLOR, class_colors, hex_of, ramp
 from vaearr.plots.common import (
     NAN_COLOR,
     as_map,
-    edges,
     holoviews,
     is_regular,
     label,
@@ -65,7 +66,7 @@ def classes_of(labels: xr.DataArray, colors: Colors | None = None) -> Classes:
     """
     if labels.dtype.kind not in "iu":
         raise UsageError(f"{labels.name!r} holds {labels.dtype} values; a map of classes holds whole numbers.")
-    known = categories(labels if is_categorical(labels) else labels.rename(n.PHASE))
+    known = categories(labels)
     grid = as_map(labels)
     codes = grid.values.astype("i8")
     positions = np.full(grid.shape, np.nan, dtype="f4")
@@ -79,12 +80,9 @@ def classes_of(labels: xr.DataArray, colors: Colors | None = None) -> Classes:
 
 
 def _names_noise(labels: xr.DataArray) -> bool:
-    values = [int(code) for code in np.atleast_1d(labels.attrs.get("flag_values", []))]
-    meanings = labels.attrs.get("flag_meanings", "")
-    words = meanings.split() if isinstance(meanings, str) else [str(word) for word in meanings]
-    if n.NOISE in values and len(words) == len(values):
-        return words[values.index(n.NOISE)] == "noise"
-    return not words and labels.name != n.PHASE
+    if labels.attrs.get("flag_meanings"):
+        return meanings(labels).get(n.NOISE) == "noise"
+    return labels.name != n.PHASE
 
 
 def _plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What all views share: the optional libraries, labels, colour limits, cell edges, the outline of a region."""
+"""What all views share: the optional libraries, labels, colour limits, the outline of a region."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.association import categories, is_categorical
+from vaearr.categories import categories, is_categorical
 from vaearr.errors import MissingExtraError, SchemaError, UsageError
+from vaearr.outlines import edges, region_outline
 
 NAN_COLOR = "#d4d4d4"
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
@@ -154,15 +155,6 @@ def robust_limits(
     return low, high
 
 
-def edges(coord: np.ndarray) -> np.ndarray:
-    """Borders of the cells around ascending or descending coordinates, half-way between neighbours."""
-    values = np.asarray(coord, dtype="f8")
-    if values.size == 1:
-        return np.array([values[0] - 0.5, values[0] + 0.5])
-    middle = (values[1:] + values[:-1]) / 2
-    return np.concatenate([[2 * values[0] - middle[0]], middle, [2 * values[-1] - middle[-1]]])
-
-
 def is_regular(coord: np.ndarray) -> bool:
     """Whether coordinates are evenly spaced, to a thousandth of a step."""
     steps = np.diff(np.asarray(coord, dtype="f8"))
@@ -172,25 +164,8 @@ def is_regular(coord: np.ndarray) -> bool:
 def roi_outline(roi: xr.DataArray) -> np.ndarray:
     """Border of a region along the edges of its scan points: segments `(n, 4)` of x0, y0, x1, y1, runs merged."""
     rows, columns = map_dims(roi)
-    coords = as_map(roi)
-    mask = coords.values > 0
-    y, x = edges(coords[rows].values), edges(coords[columns].values)
-    padded = np.pad(mask, 1)
-    across = (padded[1:-1, 1:] != padded[1:-1, :-1]).T  # (column edge, row): borders that run along y
-    along = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (row edge, column): borders that run along x
-    edge, start, stop = _runs(across)
-    upright = np.stack([x[edge], y[start], x[edge], y[stop]], axis=1)
-    edge, start, stop = _runs(along)
-    level = np.stack([x[start], y[edge], x[stop], y[edge]], axis=1)
-    return np.concatenate([upright, level])
-
-
-def _runs(border: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs of True in each row: row, first index, index after the last."""
-    change = np.diff(np.pad(border, ((0, 0), (1, 1))).astype("i1"), axis=1)
-    row, start = np.nonzero(change == 1)
-    stop = np.nonzero(change == -1)[1]
-    return row, start, stop
+    grid = as_map(roi)
+    return region_outline(grid.values > 0, edges(grid[columns].values), edges(grid[rows].values))
 
 
 def is_category(da: xr.DataArray) -> bool:

@@ -10,7 +10,8 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import SchemaError
-from vaearr.plots.common import COLORS, as_map, edges, holoviews, label, map_dims, title, unit
+from vaearr.outlines import edges
+from vaearr.plots.common import COLORS, as_map, holoviews, label, map_dims, title, unit
 from vaearr.plots.maps import map_plot
 from vaearr.plots.paper import WIDTH, draw_map, height_ratio, journal, new_figure
 

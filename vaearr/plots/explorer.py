@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from vaearr.outlines import edges
 from vaearr.plots.common import (
     NAN_COLOR,
     as_codes,
     as_map,
-    edges,
     holoviews,
     is_category,
     is_regular,

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from vaearr.errors import NoInputError, did_you_mean
-from vaearr.plots.common import NAN_COLOR, as_map, edges, label, map_dims, roi_outline, text
+from vaearr.outlines import edges
+from vaearr.plots.common import NAN_COLOR, as_map, label, map_dims, roi_outline, text
 from vaearr.plots.maps import extra_dim, rgb_legend, rgb_parts
 from vaearr.plots.overlays import KAM_CAP, as_segments, draw_kam, draw_outliers, draw_windows
 from vaearr.plots.paper import (

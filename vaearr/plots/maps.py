@@ -11,6 +11,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, SchemaError, did_you_mean
+from vaearr.outlines import edges
 from vaearr.plots.common import (
     DIVERGING,
     NAN_COLOR,
@@ -18,7 +19,6 @@ from vaearr.plots.common import (
     SEQUENTIAL,
     as_codes,
     as_map,
-    edges,
     holoviews,
     is_category,
     is_regular,

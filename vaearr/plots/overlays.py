@@ -14,7 +14,8 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
-from vaearr.plots.common import as_map, edges, holoviews, is_regular, label, map_dims, paintable, robust_limits, text
+from vaearr.outlines import edges
+from vaearr.plots.common import as_map, holoviews, is_regular, label, map_dims, paintable, robust_limits, text
 
 KAM_COLOR = "#000000"
 KAM_CAP = 95.0  # percentile at which the overlay is opaque: single bad points would fade all others

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr.errors import ExistsError, NoInputError, UsageError
+from vaearr.outlines import edges
 from vaearr.plots.common import (
     COLORS,
     NAN_COLOR,
@@ -25,7 +26,6 @@ from vaearr.plots.common import (
     as_codes,
     as_map,
     brief,
-    edges,
     is_category,
     label,
     map_dims,

@@ -87,7 +87,7 @@ def scatter_points(
     """
     one = latent_map(ds, run, latent)
     rows, columns = map_dims(one)
-    wanted = targets_of(ds, [target])
+    wanted = targets_of(ds, [target], roi=roi)
     column = wanted.isel(target=0, drop=True)
     heading, group = str(wanted["target"].values[0]), None
     shown, name = column, heading

@@ -125,7 +125,7 @@ def _table(
     if stored is not None:
         return _with_targets(stored["association"]), _with_targets(stored.get(P_ADJUSTED)), ""
     try:
-        return _with_targets(associate(latents, targets_of(ds), ("pearson", "spearman"), roi=roi)), None, ""
+        return _with_targets(associate(latents, targets_of(ds, roi=roi), ("pearson", "spearman"), roi=roi)), None, ""
     except VaearrError as reason:
         return None, None, str(reason)
 
@@ -145,7 +145,7 @@ def _rivals(
     """Decompositions on the same footing: same targets, same points, the table's first metric."""
     if table is None:
         return {}
-    targets, metric = targets_of(ds, [str(t) for t in table["target"].values]), str(table["metric"].values[0])
+    targets, metric = targets_of(ds, [str(t) for t in table["target"].values], roi=roi), str(table["metric"].values[0])
     return {name: associate(ds[name], targets, metric, roi=roi) for name in names}
 
 

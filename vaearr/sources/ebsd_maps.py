@@ -108,9 +108,16 @@ def phase_flags(numbers: np.ndarray, names: Mapping[int, str]) -> dict[str, Any]
 
 
 def phase_map(numbers: np.ndarray, names: Mapping[int, str], laue: Mapping[int, str]) -> xr.DataArray:
-    """Phase numbers (y, x) as an int16 variable with names and Laue groups; -1 = not indexed, -2 = no entry."""
-    attrs = phase_flags(numbers, names)
+    """Phase numbers (y, x) as an int16 variable with names and Laue groups; -1 = not indexed, -2 = no entry.
+
+    Raises ValueError for what is no whole number or does not fit.
+    """
+    wrong = (numbers != np.rint(numbers)) | (np.abs(numbers) > np.iinfo("i2").max)
+    if wrong.any():
+        raise ValueError(f"a phase number is {numbers[wrong][0]:g}; expected whole numbers up to {np.iinfo('i2').max}")
+    numbers = numbers.astype("i2")
+    attrs = phase_flags(numbers, {i: name for i, name in names.items() if i <= np.iinfo("i2").max})
     known = {str(i): symbol for i, symbol in laue.items() if symbol}
     if known:
         attrs[LAUE_GROUPS] = known
-    return xr.DataArray(numbers.astype("i2"), dims=(n.Y, n.X), attrs=attrs)
+    return xr.DataArray(numbers, dims=(n.Y, n.X), attrs=attrs)

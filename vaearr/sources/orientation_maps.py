@@ -1,8 +1,9 @@
 """Orientation maps as text, `.ang` (EDAX, and EMsoft, ASTAR, orix in its form) and `.ctf` (Oxford, Bruker, MTEX).
 
 They hold no patterns. `open_orientation_map` gives the map as it is; `side_maps` puts it beside a scan of the same
-size. Points go to the grid by the rank of their coordinates: values closer than half a step are one column or row, and
+size. Points go to the grid by the rank of their coordinates: values closer than 0.45 steps are one column or row, and
 each gap between neighbouring columns is rounded to whole steps by itself, so that rounded coordinates do not add up.
+Text is read as UTF-8, and as Latin-1 where it is none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
 from vaearr.sources import ebsd_maps as m
-from vaearr.sources.hdf5 import check_file
+from vaearr.sources.hdf5 import check_file, damage_in_words
 
 ENGINE = "orientation-map"
 EULER_COLUMNS = ("phi1", "phi", "phi2")
@@ -40,6 +41,14 @@ COLUMN_NAMES = {
     "prias_bottom_strip": "prias_bottom", "prias_center_square": "prias_centre", "prias_top_strip": "prias_top",
 }  # fmt: skip
 MAX_CELLS_PER_POINT = 16
+SAME_COLUMN = 0.45  # of a step; a hexagonal grid has columns half a step apart
+LARGEST = float(np.finfo("f4").max)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Names that a column cannot have, since they mean something else in a store, or begin the names of what a run writes.
+TAKEN = {n.PATTERNS, n.PRESENT, n.ELEMENTS, n.RUNS, n.HISTORY, n.HEALTH, n.MODEL, m.EULER, m.QUATERNION, m.ANGLE}
+TAKEN |= {m.QUATERNION_COMPONENT, *n.SCAN_DIMS, *(f"{dim}_index" for dim in n.SCAN_DIMS), n.DZ, n.DY, n.DX, n.CHANNEL}
+TAKEN |= {n.SAMPLE, n.ELEMENT, n.EPOCH, *n.OF_A_RUN}
+TAKEN_PREFIXES = tuple(f"{name}_" for name in n.OF_A_RUN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +71,7 @@ def sniff(path: Path) -> int:
 def _kind(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            head = file.read(2**14).decode("latin-1")
+            head = file.read(2**14).removeprefix(BYTE_ORDER_MARK).decode("latin-1")
     except OSError:
         return ""
     if head.startswith("Channel Text File"):
@@ -87,21 +96,23 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
     `phase` with names and Laue groups from the header, `euler` and `quaternion` (see `ebsd_maps`), and what else the
     file has, such as `iq_hough`, `ci`, `fit`, `BC`, `band_slope`, `mad`. Points without a line are NaN (phase: -2);
     attribute `n_missing` counts them. Raises DataError for another format, a hexagonal grid, points that occur twice,
-    and lines that are not numbers.
+    lines that are not numbers, and columns named like something else in a store.
     """
     file = check_file(path)
     kind = _kind(file)
     if not kind:
         raise DataError(f"{file} is neither an .ang nor a .ctf file; export the map in one of these formats.")
-    text = file.read_bytes().decode("latin-1")
-    parsed = _parse_ang(file, text.splitlines()) if kind == "ang" else _parse_ctf(file, text.splitlines())
+    parsed = _parse_ang(file, _lines(file)) if kind == "ang" else _parse_ctf(file, _lines(file))
+    _refuse_taken(file, list(parsed.columns))
     ix, x = _ranks(parsed.columns["x"], parsed.step[1])
     iy, y = _ranks(parsed.columns["y"], parsed.step[0])
     _check_grid(file, parsed, ix, iy)
     covered = np.zeros((y.size, x.size), dtype=bool)
     covered[iy, ix] = True
+    with damage_in_words(file):
+        variables = _variables(parsed, ix, iy, covered)
     ds = xr.Dataset(
-        _variables(parsed, ix, iy, covered),
+        variables,
         coords={
             n.Y: (n.Y, y, {**n.ATTRS[n.Y], "units": parsed.units}),
             n.X: (n.X, x, {**n.ATTRS[n.X], "units": parsed.units}),
@@ -112,6 +123,24 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
         ds.attrs["notes"] = parsed.notes
     ds.encoding["source"] = str(file)
     return ds
+
+
+def _lines(file: Path) -> list[str]:
+    raw = file.read_bytes().removeprefix(BYTE_ORDER_MARK)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # str.splitlines() also cuts at other characters
+
+
+def _refuse_taken(file: Path, names: list[str]) -> None:
+    own = (*EULER_COLUMNS, "x", "y", n.PHASE)
+    taken = [name for name in names if name not in own and (name in TAKEN or name.startswith(TAKEN_PREFIXES))]
+    if taken:
+        raise DataError(
+            f"{file} has a column {taken[0]!r}, a name with a meaning of its own; rename the column in the header."
+        )
 
 
 def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -144,16 +173,16 @@ def _ranks(values: np.ndarray, step: float | None) -> tuple[np.ndarray, np.ndarr
     gaps = np.diff(found)
     if gaps.size == 0:
         return np.zeros(values.size, dtype=np.int64), found
-    real = gaps > (step / 2 if step is not None else 0.1 * gaps.max())
+    real = gaps > (SAME_COLUMN * step if step is not None else 0.1 * gaps.max())
     group = np.concatenate([[0], np.cumsum(real)])
     centres = np.bincount(group, weights=found) / np.bincount(group)
     if centres.size == 1:
         return np.zeros(values.size, dtype=np.int64), centres
     unit = float(np.median(np.diff(centres)))
-    numbers = np.concatenate([[0], np.cumsum(np.maximum(np.rint(np.diff(centres) / unit), 1))]).astype(np.int64)
-    size = int(numbers[-1]) + 1
-    axis = np.interp(np.arange(size), numbers, centres) if size <= MAX_CELLS_PER_POINT * values.size else centres
-    return (numbers if axis.size == size else np.arange(centres.size))[group[inverse]], axis
+    numbers = np.concatenate([[0], np.cumsum(np.maximum(np.rint(np.diff(centres) / unit), 1))])
+    if numbers[-1] >= MAX_CELLS_PER_POINT * values.size:
+        return np.arange(centres.size)[group[inverse]], centres
+    return numbers.astype(np.int64)[group[inverse]], np.interp(np.arange(int(numbers[-1]) + 1), numbers, centres)
 
 
 def _check_grid(file: Path, parsed: _Text, ix: np.ndarray, iy: np.ndarray) -> None:
@@ -182,7 +211,7 @@ def _check_grid(file: Path, parsed: _Text, ix: np.ndarray, iy: np.ndarray) -> No
 
 def _variables(parsed: _Text, ix: np.ndarray, iy: np.ndarray, covered: np.ndarray) -> dict[str, xr.DataArray]:
     def on_grid(values: np.ndarray, fill: float = np.nan) -> np.ndarray:
-        grid = np.full((*covered.shape, *values.shape[1:]), fill)
+        grid = np.full((*covered.shape, *values.shape[1:]), fill, dtype="f8")
         grid[iy, ix] = values
         return grid
 
@@ -207,7 +236,7 @@ def _numbers(file: Path, lines: list[str], first: int) -> np.ndarray:
         values = np.loadtxt(body, dtype="f8", ndmin=2, comments=None)
     except ValueError:
         values = None
-    if values is None or not np.isfinite(values).all():
+    if values is None or not (np.abs(values) <= LARGEST).all():
         n_fields = len(body[0].split())
         for i, line in enumerate(lines[first:], start=first + 1):
             fields = line.split()
@@ -222,7 +251,7 @@ def _numbers(file: Path, lines: list[str], first: int) -> np.ndarray:
 
 def _is_finite(text: str) -> bool:
     try:
-        return bool(np.isfinite(float(text)))
+        return bool(abs(float(text)) <= LARGEST)
     except ValueError:
         return False
 

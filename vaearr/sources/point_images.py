@@ -2,7 +2,8 @@
 
 Names are matched without their suffix by `IngestConfig.filenames`: a template such as `x{x}_y{y}` or `scan_{y}_{x}`
 (`*` stands for anything), or a regular expression with the groups `x` and `y`. Without it, names that label both
-numbers (`x12_y7`, `Y7-X12`) are read by their labels, and names that end in two numbers (`scan_7_12`) as y, then x.
+numbers (`x12_y7`, `Y7-X12`) are read by their labels, and names that end in two numbers (`scan_7_12`) as y, then x;
+a dash between those is no sign, so that names with signs or decimals in them need a template or an expression.
 A name that does not match, or a scan point that two files claim, is refused: no file is left out or put at (0, 0).
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +29,9 @@ ENGINE = "point-images"
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg"})
 LABELLED = re.compile(
     r"(?i)(?:^|[^a-z])(?:x[ =_]?(?P<x>-?\d+)[^0-9a-z]*y[ =_]?(?P<y>-?\d+)|"
-    r"y[ =_]?(?P<y2>-?\d+)[^0-9a-z]*x[ =_]?(?P<x2>-?\d+))(?![0-9])"
+    r"y[ =_]?(?P<y2>-?\d+)[^0-9a-z]*x[ =_]?(?P<x2>-?\d+))(?![0-9]|\.[0-9])"
 )
-UNLABELLED = re.compile(r"(?:^|[^0-9])(?P<y>\d+)[_,; -]+(?P<x>\d+)$")
+UNLABELLED = re.compile(r"(?<![0-9])(?<![0-9]\.)(?<!^-)(?<![_,; -]-)(?P<y>\d+)(?:[_,; ]+|-| +- +)(?P<x>\d+)$")
 NUMBER = r"-?\d+"
 THREADS = 8
 SHOWN = 3
@@ -44,19 +46,31 @@ def _image_names(folder: Path) -> Any:
     with os.scandir(folder) as entries:
         for entry in entries:
             is_hidden = entry.name.startswith(".")
-            if not is_hidden and os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
+            if not is_hidden and os.path.splitext(entry.name)[1].lower() in SUFFIXES and _is_file(entry):
                 yield entry.name
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link to one that is gone, which `image_files` refuses."""
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+
+
 def image_files(folder: Path) -> list[Path]:
-    """The image files directly in the folder, sorted by name. Raises DataError where there are none."""
+    """The image files directly in the folder, sorted by name.
+
+    Raises DataError where there are none, NoInputError for a link that leads nowhere.
+    """
     try:
         names = sorted(_image_names(folder))
     except OSError as error:
         raise NoInputError(f"{folder} cannot be listed ({error.strerror or error}); check its permissions.") from error
     if not names:
         raise DataError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); give the folder that does.")
-    return [folder / name for name in names]
+    files = [folder / name for name in names]
+    gone = [file for file in files if file.is_symlink() and not file.exists()]
+    if gone:
+        raise NoInputError(f"{gone[0]} is a link to a file that is not there; restore the file, or remove the link.")
+    return files
 
 
 def open_point_images(
@@ -74,7 +88,9 @@ def open_point_images(
     steps, note = _steps(folder, [file.stem for file in files], config.filenames)
     _refuse_repeats(folder, files, steps)
     grid = scan_grid(steps, str(folder))
-    first = read_grey(files[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what Pillow only warns of: more pixels than a detector has, damaged headers
+        first = read_grey(files[0])
     rows = ImageRows(tuple(map(str, files)), first.shape, first.dtype)
     array = KikuchiArray(ImageFolder(rows), "images", grid, first.shape, first.dtype, None)
     units = config.units if config.step is not None else "step"
@@ -106,7 +122,11 @@ def _steps(folder: Path, stems: list[str], wanted: str | None) -> tuple[np.ndarr
             f"{_some(unmatched)}; move other images away, or give a template: filenames='x{{x}}_y{{y}}'."
         )
     named = [match.groupdict() for match in matches if match is not None]
-    steps = [[int(group["x"] or group["x2"]), int(group["y"] or group["y2"])] for group in named]
+    found = [(group["x"] or group.get("x2"), group["y"] or group.get("y2")) for group in named]
+    for stem, pair in zip(stems, found, strict=True):
+        if not all(text and re.fullmatch(NUMBER, text) for text in pair):
+            raise DataError(f"{folder}: {how} takes {pair} for x and y of {stem!r}; expected whole step numbers.")
+    steps = [[int(str(x)), int(str(y))] for x, y in found]
     largest = max(max(map(abs, pair)) for pair in steps)
     if largest > LARGEST_STEP_NUMBER:
         raise DataError(f"{folder}: a name holds the number {largest}, too large for a step number; check {how}.")
@@ -152,17 +172,27 @@ def _some(names: list[str]) -> str:
     return ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def read_grey(file: str | Path) -> np.ndarray:
-    """The grey values (dy, dx) of an image. Raises DataError in one line where that is not what it holds."""
+def read_grey(file: str | Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """The grey values (dy, dx) of an image. Raises DataError in one line where that is not what it holds.
+
+    shape: what it must be; an image that says that it has another one is not decoded.
+    """
     from PIL import Image
 
     try:
         with Image.open(file) as image:
-            mode, n_frames = image.mode, getattr(image, "n_frames", 1)
+            mode, n_frames, size = image.mode, getattr(image, "n_frames", 1), image.size[::-1]
+            if shape is not None and size != shape:
+                raise DataError(
+                    f"{file} is {size[0]} x {size[1]} px, the first image is {shape[0]} x {shape[1]} px; all images of "
+                    f"a scan must agree."
+                )
             if n_frames == 1 and (mode in ("L", "F") or mode.startswith("I")):
                 values = np.asarray(image)
                 is_16_bit = mode == "I" and image.format == "PNG"  # how some versions of Pillow give 16 bits
                 return values.astype(np.uint16 if is_16_bit else values.dtype.newbyteorder("="), copy=False)
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise NoInputError(f"{file} is gone; restore it, or open the folder again.") from error
     except Exception as error:  # decoders raise what they like for damaged files
@@ -185,11 +215,11 @@ class ImageRows:
 
         def read(pair: tuple[int, int]) -> None:
             row, place = pair
-            values = read_grey(self.files[row])
-            if values.shape != self.shape or values.dtype != self.dtype:
+            values = read_grey(self.files[row], self.shape)
+            if values.dtype != self.dtype:
                 raise DataError(
-                    f"{self.files[row]} is {values.shape[0]} x {values.shape[1]} px of {values.dtype}, the first image "
-                    f"is {self.shape[0]} x {self.shape[1]} px of {self.dtype}; all images of a scan must agree."
+                    f"{self.files[row]} holds {values.dtype}, the first image {self.dtype}; all images of a scan must "
+                    f"agree."
                 )
             out[place] = values[window]
 

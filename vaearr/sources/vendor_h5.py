@@ -241,7 +241,7 @@ def _phases(file: h5py.File, scan: str, layout: Layout, grid: ScanGrid, ci: np.n
     if column is None or column.ndim != 2:
         return None
     known = layout.phases(file, scan)
-    numbers = np.where(np.isfinite(column), column, n.PHASE_UNKNOWN).astype("i4")
+    numbers = np.where(np.isfinite(column), column, n.PHASE_UNKNOWN)
     if layout.unindexed is not None:
         numbers[numbers == layout.unindexed] = n.PHASE_UNKNOWN
     elif len(known) == 1 and set(np.unique(numbers)) <= {n.PHASE_UNKNOWN, 0}:

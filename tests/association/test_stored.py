@@ -91,7 +91,10 @@ def test_partitions_are_kept_and_found_again(store: Path, monkeypatch: pytest.Mo
     add_variables(store, halves.assign_attrs(attrs).to_dataset())
     found = partitions_store(store, AssociateConfig(), "halves")
     assert found.attrs["k_reference"] == 2
-    assert "groups of halves (k = 2)" in partition_lines(found)[0]
+    lines = partition_lines(found)
+    assert "groups of halves (k = 2)" in lines[0]
+    assert lines[1].startswith("halves  eta_squared: latent 1 (0.")
+    assert lines[2].startswith("halves  adjusted_mutual_information: latent 1 (0.9")
 
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("computed again")

@@ -11,11 +11,13 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.association.classes import associate_classes
 from vaearr.association.metrics import choose
 from vaearr.association.p_values import significance
 from vaearr.association.partitions import latent_partitions
 from vaearr.association.table import ASSOCIATION, METRIC, associate
 from vaearr.association.targets import TARGET, targets_of
+from vaearr.categories import is_categorical
 from vaearr.config import AssociateConfig
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 
@@ -57,8 +59,9 @@ def associate_store(store: str | Path, config: AssociateConfig | None = None) ->
 def partitions_store(store: str | Path, config: AssociateConfig, reference: str) -> xr.Dataset:
     """Clusters of each latent against those of a reference, see `latent_partitions`; kept in `/runs/<run>`.
 
-    reference: scores (`pca`, `nmf`), `elements`, a plain map or a map of classes in the store. A table made before
-    from the same data is returned. Raises NoInputError for a run, latents or reference that are not there.
+    reference: scores (`pca`, `nmf`), `elements`, a plain map or a map of classes in the store; for classes also
+    `eta_squared` and `adjusted_mutual_information` of each latent, see `associate_classes`. A table made before from
+    the same data is returned. Raises NoInputError for a run, latents or reference that are not there.
     """
     from vaearr.store import has_table, open_store, open_table, run_folder, write_table
 
@@ -79,6 +82,9 @@ def partitions_store(store: str | Path, config: AssociateConfig, reference: str)
             return found
     roi = ds.get(n.run_name(n.ROI, config.run))
     found = latent_partitions(latents, ds[reference], roi)
+    if is_categorical(ds[reference]):
+        whole = associate_classes(latents, ds[reference], roi)
+        found = found.assign({str(m): whole.sel({METRIC: m}).variable for m in whole[METRIC].values})
     found = found.assign_attrs({"reference_name": reference, PARAMETERS: parameters})
     write_table(store, config.run, name, found, replace=has_table(store, config.run, name))
     return found

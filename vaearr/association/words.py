@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
+from vaearr.association.classes import ETA_SQUARED, MUTUAL
 from vaearr.association.p_values import P_ADJUSTED
 from vaearr.association.partitions import ARI, NMI, TIED
 from vaearr.association.table import ASSOCIATION, METRIC, ranking
@@ -53,8 +54,18 @@ def partition_lines(found: xr.Dataset, top: int = 3) -> list[str]:
         f"k = {int(found['k'][i])}{', tied' if found[TIED].values[i] else ''})"
         for i in order
     ]
+    classes = []
+    for name in (ETA_SQUARED, MUTUAL):
+        if name in found:
+            best = np.argsort(-found[name].fillna(-np.inf).values, kind="stable")[:top]
+            words = [f"latent {found[n.LATENT].values[i]} ({float(found[name][i]):.2f})" for i in best]
+            classes.append(f"{found.attrs['reference_name']}  {name}: {', '.join(words)}")
     head = f"groups of {found.attrs['reference_name']} (k = {found.attrs['k_reference']})"
-    return [f"{head}: {', '.join(parts) or 'no value'}", *(f"warning: {text}" for text in found.attrs["warnings"])]
+    return [
+        f"{head}: {', '.join(parts) or 'no value'}",
+        *classes,
+        *(f"warning: {text}" for text in found.attrs["warnings"]),
+    ]
 
 
 def short(value: float) -> str:

@@ -58,6 +58,12 @@ def association(facts: Facts, figures: dict[str, Any]) -> Section:
     ]
     section.table(["target", "n", *(f"strongest latents, {m}" for m in metrics)], rows)
     section.caption("The strongest latents of each target, by absolute value; n = finite scan points.")
+    if facts.classes:
+        section.table(["phases as a whole", *facts.classes], _whole(facts.classes))
+        section.caption(
+            "The strongest dimension and its number. eta_squared: share of its variance that the phase explains; "
+            "adjusted_mutual_information: with the dimension in equally full bins, 0 by chance."
+        )
     return section
 
 
@@ -72,6 +78,19 @@ def _strongest(facts: Facts, metric: str, target: str, top: int) -> str:
             notes.append(f"p = {found:.2g}")
         words.append(f"{latent} ({', '.join([short(value), *notes])})")
     return ", ".join(words) or "no value"
+
+
+def _whole(classes: dict[str, xr.DataArray]) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for metric in map(str, next(iter(classes.values()))["metric"].values):
+        row: list[object] = [metric]
+        for values in classes.values():
+            one = values.sel(metric=metric).fillna(-np.inf)
+            best = int(one.argmax(n.LATENT))
+            known = np.isfinite(float(one[best]))
+            row.append(f"{float(one[best]):.2f} ({int(one[n.LATENT][best])})" if known else "no value")
+        rows.append(row)
+    return rows
 
 
 def decomposition(facts: Facts, figures: dict[str, Any]) -> Section:

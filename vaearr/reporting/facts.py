@@ -11,7 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.association import P_ADJUSTED, associate, current_table, run_latents, targets_of
+from vaearr.association import P_ADJUSTED, associate, associate_classes, current_table, run_latents, targets_of
 from vaearr.clustering import cluster_scores, cluster_summary
 from vaearr.config import ReportConfig
 from vaearr.errors import NoInputError, VaearrError
@@ -50,6 +50,7 @@ class Facts:
     p_adjusted: xr.DataArray | None  # over the same dims as the table, where p-values were asked for
     no_table: str
     rivals: dict[str, xr.DataArray]  # decomposition -> its association by the table's first metric
+    classes: dict[str, xr.DataArray]  # latents and decompositions -> how they tell the phases apart, as a whole
     clusters: dict[str, Clustering]
     history: xr.Dataset | None
     health: xr.Dataset | None
@@ -107,6 +108,7 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
         store=path, name=_source(ds, path), run=settings.run, ds=shown, plane=words,
         roi=shown.get(roi_name), latents=shown[latents.name], table=table,
         p_adjusted=p_adjusted, no_table=no_table, rivals=_rivals(ds, others, table, roi),
+        classes=_classes(ds, latents, others, roi),
         clusters={name: _clustering(ds, name) for name in found_clusters},
         history=tables[n.HISTORY], health=tables[n.HEALTH],
         sheets=tables[n.SHEETS], manifest=manifest,
@@ -147,6 +149,18 @@ def _rivals(
         return {}
     targets, metric = targets_of(ds, [str(t) for t in table["target"].values], roi=roi), str(table["metric"].values[0])
     return {name: associate(ds[name], targets, metric, roi=roi) for name in names}
+
+
+def _classes(
+    ds: xr.Dataset, latents: xr.DataArray, others: list[str], roi: xr.DataArray | None
+) -> dict[str, xr.DataArray]:
+    if n.PHASE not in ds:
+        return {}
+    phase = ds[n.PHASE].load()
+    return {
+        name: associate_classes(scores, phase, roi)
+        for name, scores in {"latents": latents, **{k: ds[k] for k in others}}.items()
+    }
 
 
 def _clustering(ds: xr.Dataset, name: str) -> Clustering:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +398,50 @@ def test_placing_inverts_the_coordinates(ny: int, nx: int, step: float, first: i
         assert placement.n_missing == placement.n_outside == 0
     in_order = place_in_order(ds, nx * ny)
     np.testing.assert_array_equal(in_order.on_grid(values, np.nan).ravel(), values)
+
+
+def _header(text: str, data: bytes = bytes(80)) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999999,), }\n",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }\n",
+        "{'descr': '<f8', 'shape': (3,\n",
+    ],
+)
+def test_headers_that_lie(store: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.npy").write_bytes(_header(text))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as bundle:
+        bundle.write(tmp_path / "a.npy", "a.npy")
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(DataError, match="cannot be read as plain numbers") as caught:
+            attach(store, tmp_path / name, run="a")
+        assert "\n" not in str(caught.value)
+
+
+def test_bundles_without_an_array(store: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as bundle:
+        bundle.writestr("a.txt", "hello")
+    with pytest.raises(DataError, match=r"'a\.txt' is no array"):
+        attach(store, tmp_path / "a.npz", run="a")
+
+
+def test_points_that_are_one_number(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"have shape \(\); expected \(N, 2\)"):
+        attach(store, np.zeros(3), run="a", coords=_save(tmp_path, "p.npy", np.float64(1)))
+
+
+@pytest.mark.parametrize("name", ["z", "x", "sample", "channel", "history", "model", "dz"])
+def test_names_of_dims_and_parts_of_runs_are_no_maps(store: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="a meaning of its own"):
+        attach(store, np.zeros(30), kind="map", name=name)
+
+
+def test_a_class_without_a_word_keeps_its_number(store: Path) -> None:
+    attach(store, np.arange(30) % 2, kind="classes", name="c", classes={0: "a b", 1: " "})
+    attrs = open_store(store)["c"].attrs
+    assert attrs["flag_meanings"].split() == ["no_value", "no_class", "a_b", "class_1"]
+    assert len(attrs["flag_values"]) == 4

@@ -204,6 +204,10 @@ def test_refusals() -> None:
         o.misorientation(ds.drop_vars("phase"))
     with pytest.raises(SchemaError, match="has 3 components, expected 4"):
         o.misorientation(ds.isel(quaternion_component=slice(3)))
+    with pytest.raises(SchemaError, match=r"'quaternion' has dims \('z', 'y', 'x', 'quaternion_component'\), expected"):
+        o.misorientation(ds.expand_dims("z"))
+    with pytest.raises(SchemaError, match=r"the phases lie on \(2, 2\) points, the orientations on \(2, 3\)"):
+        o.misorientation(ds, phase=ds.phase[:, :2])
     with pytest.raises(SchemaError, match=r"'phase' has dims \('y',\)"):
         o.misorientation(ds, phase=ds.phase[:, 0])
     with pytest.raises(UsageError, match=r"Laue group of phase 0 is not known; give symmetries=\{0: 'm-3m', …\}"):

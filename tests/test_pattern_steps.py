@@ -233,3 +233,23 @@ def test_refusals(call, error, message: str) -> None:
 def test_a_collection_has_no_neighbours() -> None:
     with pytest.raises(UsageError, match="has no neighbours"):
         neighbour_average(random_patterns_dataset({"sample": 4}).patterns, 3)
+
+
+def test_sums_that_no_integer_type_holds_are_floats() -> None:
+    found = bin_patterns(patterns().astype("u8") + np.uint64(2**63), 2, how="sum")
+    assert found.dtype == np.float64
+    assert float(found.min()) >= 4 * 2.0**63
+
+
+def test_whole_numbers_of_numpy_and_others() -> None:
+    xr.testing.assert_identical(bin_patterns(patterns(), np.int64(2)), bin_patterns(patterns(), 2))
+    xr.testing.assert_identical(neighbour_average(patterns(), np.int64(3)), neighbour_average(patterns(), 3))
+    for size in (True, 2.0, "2"):
+        with pytest.raises(UsageError, match="is no whole number"):
+            bin_patterns(patterns(), size)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="cannot be binned into bool"):
+        bin_patterns(patterns(), 2, dtype=bool)
+
+
+def test_a_window_larger_than_the_scan() -> None:
+    xr.testing.assert_allclose(neighbour_average(patterns({"y": 2, "x": 2}), 101), neighbour_average(patterns(), 101))

@@ -233,3 +233,9 @@ def test_training_takes_an_imported_mask(tmp_path: Path) -> None:
     file = write_kept_coordinates(ds, mask, tmp_path / "kept.csv")
     va.train(store, roi=read_kept_coordinates(ds, file), config=TINY_TRAINING.replace(epochs=1))
     np.testing.assert_array_equal(va.open_store(store)["roi"].values, mask.values)
+
+
+@pytest.mark.parametrize(("scale", "width"), [(1.0, 1e-320), (1e300, 1e-300)])
+def test_histogram_refuses_more_bins_than_a_number_holds(scale: float, width: float) -> None:
+    with pytest.raises(UsageError, match="expected at most 1000000, so choose a larger width"):
+        histogram(_map(np.array([[-1.0, 2.0]]) * scale), width)

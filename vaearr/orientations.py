@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError, did_you_mean
-from vaearr.sources.ebsd_maps import EULER, LAUE_GROUPS, QUATERNION, QUATERNION_COMPONENT, euler_to_quaternion
+from vaearr.sources.ebsd_maps import ANGLE, EULER, LAUE_GROUPS, QUATERNION, QUATERNION_COMPONENT, euler_to_quaternion
 
 MAX_PAIRS = 200_000  # pairs of points whose products are held at a time
 _X, _Y, _Z, _D = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 1.0)
@@ -240,10 +240,12 @@ def _orientations(
     data: xr.Dataset, phase: xr.DataArray | None, symmetries: Mapping[int, str] | str | None
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Quaternions (y, x, 4), phase numbers (y, x) with -1 where there is no orientation, and each phase's group."""
-    if QUATERNION in data:
-        quaternion = data[QUATERNION].transpose(n.Y, n.X, QUATERNION_COMPONENT).values
-    elif EULER in data:
-        quaternion = euler_to_quaternion(data[EULER].transpose(n.Y, n.X, ...).values)
+    stored, last = (QUATERNION, QUATERNION_COMPONENT) if QUATERNION in data else (EULER, ANGLE)
+    if stored in data and set(data[stored].dims) != {n.Y, n.X, last}:
+        raise SchemaError(f"{stored!r} has dims {data[stored].dims}, expected ('{n.Y}', '{n.X}', '{last}').")
+    if stored in data:
+        values = data[stored].transpose(n.Y, n.X, last).values
+        quaternion = values if stored == QUATERNION else euler_to_quaternion(values)
     else:
         known = [str(name) for name in data.data_vars]
         raise SchemaError(
@@ -253,6 +255,8 @@ def _orientations(
     if quaternion.shape[-1] != 4:
         raise SchemaError(f"{QUATERNION!r} has {quaternion.shape[-1]} components, expected 4 (scalar first).")
     numbers = _phase_numbers(data, phase, optional=isinstance(symmetries, str))
+    if numbers.shape != quaternion.shape[:2]:
+        raise SchemaError(f"the phases lie on {numbers.shape} points, the orientations on {quaternion.shape[:2]}.")
     numbers = np.where(np.isfinite(quaternion).all(axis=-1), numbers, n.PHASE_UNKNOWN)
     return quaternion, numbers, _groups(data, phase, symmetries, numbers)
 

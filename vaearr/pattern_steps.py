@@ -82,13 +82,13 @@ def bin_patterns(
     """Detector pixels joined in blocks of `size`, one number for all detector dims or one per dim; channels stay apart.
 
     dtype of the result: by default float32 for the mean, and for the sum the smallest unsigned (or signed) integer type
-    that holds the largest sum there can be, float64 for patterns of floats. A mean in an integer type is rounded to the
-    nearest, half to even. A coordinate becomes the mean of its block. Raises UsageError where a side is not a multiple
-    of the block (crop first) or the type cannot hold the sums.
+    that holds the largest sum there can be, float64 for patterns of floats and where no integer type does. A mean in an
+    integer type is rounded to the nearest, half to even. A coordinate becomes the mean of its block. Raises UsageError
+    where a side is not a multiple of the block (crop first) or the type cannot hold the sums.
     """
     _, signal = _dims(patterns)
     detector = [dim for dim in signal if dim != CHANNEL]
-    sizes = dict.fromkeys(detector, size) if isinstance(size, int) else {str(d): int(s) for d, s in size.items()}
+    sizes = _per_dim(size, detector)
     _known(sizes, detector)
     for dim, side in sizes.items():
         length = patterns.sizes[dim]
@@ -130,7 +130,8 @@ def _binned(block: np.ndarray, sides: Sequence[int], how: str, dtype: np.dtype) 
     for length, side in zip(block.shape[len(lead) :], sides, strict=True):
         shape += [length // side, side]
         axes.append(len(shape) - 1)
-    inner = np.float64 if block.dtype.kind == "f" else np.int64 if block.dtype.kind == "i" else np.uint64
+    is_float = block.dtype.kind == "f" or (block.dtype.itemsize == 8 and np.dtype(dtype).kind == "f")
+    inner = np.float64 if is_float else np.int64 if block.dtype.kind == "i" else np.uint64
     total = block.reshape(shape).sum(tuple(axes), dtype=inner)
     if how == "sum":
         return total.astype(dtype)
@@ -149,8 +150,11 @@ def _binned_dtype(stored: np.dtype, count: int, how: str, dtype: DTypeLike | Non
     factor = count if how == "sum" else 1
     low, high = int(np.iinfo(stored).min) * factor, int(np.iinfo(stored).max) * factor
     if dtype is None:
-        return np.min_scalar_type(low if low else high)  # of signed integers, the lowest is the farthest from zero
+        wanted = np.min_scalar_type(low if low else high)  # of signed integers, the lowest is the farthest from zero
+        return np.dtype(np.float64) if wanted.kind == "O" else wanted
     wanted = np.dtype(dtype)
+    if wanted.kind not in "iuf":
+        raise UsageError(f"patterns cannot be binned into {wanted}; use an integer or float type.")
     if wanted.kind in "iu" and not (np.iinfo(wanted).min <= low and high <= np.iinfo(wanted).max):
         raise UsageError(f"{wanted} cannot hold {how}s of {stored} from {low} to {high}; use a wider type.")
     return wanted
@@ -193,7 +197,7 @@ def neighbour_average(
     """
     nav, signal = _dims(patterns)
     grid = [dim for dim in nav if dim in (Y, X)] or list(nav)
-    sides = dict.fromkeys(grid, window) if isinstance(window, int) else {str(d): int(s) for d, s in window.items()}
+    sides = _per_dim(window, grid)
     _known(sides, nav)
     for dim, side in sides.items():
         if side < 1 or side % 2 == 0:
@@ -243,7 +247,7 @@ def _averaged_lazily(data: Any, inside: np.ndarray, profiles: Sequence[np.ndarra
 
     n_nav = inside.ndim
     mask = inside.reshape(*inside.shape, *[1] * (data.ndim - n_nav))
-    depth = {axis: len(profile) // 2 for axis, profile in enumerate(profiles)}
+    depth = {axis: min(len(profile) // 2, data.shape[axis] - 1) for axis, profile in enumerate(profiles)}
     return da.map_overlap(
         _averaged,
         data,
@@ -282,6 +286,15 @@ def _correlated(values: np.ndarray, profile: np.ndarray, axis: int) -> np.ndarra
             into = (slice(None),) * axis + (slice(low, high),)
             out[into] += weight * values[(slice(None),) * axis + (slice(low + shift, high + shift),)]
     return out
+
+
+def _per_dim(given: int | Mapping[str, int], dims: Sequence[str]) -> dict[str, int]:
+    """One number for each dim. Raises UsageError for what is no whole number."""
+    numbers = dict(given) if isinstance(given, Mapping) else dict.fromkeys(dims, given)
+    for dim, number in numbers.items():
+        if not isinstance(number, int | np.integer) or isinstance(number, bool):
+            raise UsageError(f"{dim}={number!r} is no whole number; give one, or one for each dimension.")
+    return {str(dim): int(number) for dim, number in numbers.items()}
 
 
 def _dims(patterns: xr.DataArray) -> tuple[list[str], list[str]]:

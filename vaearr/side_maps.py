@@ -40,11 +40,13 @@ def histogram(da: xr.DataArray, width: float = 10.0, roi: xr.DataArray | None = 
     finite = values[np.isfinite(values)].astype("f8")
     if not finite.size:
         raise RoiError(f"{_name(da)} has no finite value among {values.size} points; widen the region of interest.")
-    number = np.floor(finite / width + EDGE)
-    first, last = number.min(), number.max()
-    if last - first >= MAX_BINS:
+    with np.errstate(over="ignore", invalid="ignore"):
+        number = np.floor(finite / width + EDGE)
+        first, last = number.min(), number.max()
+        count = last - first + 1
+    if not count <= MAX_BINS:
         raise UsageError(
-            f"values from {finite.min():g} to {finite.max():g} make {last - first + 1:.0f} bins of width {width:g}; "
+            f"values from {finite.min():g} to {finite.max():g} make {count:.0f} bins of width {width:g}; "
             f"expected at most {MAX_BINS}, so choose a larger width."
         )
     counts = np.bincount((number - first).astype(np.int64))

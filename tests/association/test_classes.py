@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_mutual_info_score
 
 from vaearr.association.classes import associate_classes, equal_bins, eta_squared
-from vaearr.errors import RoiError, SchemaError
+from vaearr.errors import RoiError, SchemaError, UsageError
 
 SHAPE = (20, 15)
 
@@ -106,3 +106,5 @@ def test_refusals() -> None:
         associate_classes(latents, phase.isel(x=slice(3)))
     with pytest.raises(RoiError, match="no scan point"):
         associate_classes(latents, phase, xr.zeros_like(phase, dtype=bool))
+    with pytest.raises(UsageError, match="bins is 1"):
+        associate_classes(latents, phase, bins=1)

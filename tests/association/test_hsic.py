@@ -43,3 +43,11 @@ def test_blocks_of_points_add_up() -> None:
     once = sums(whole, other)
     # tr(KHLH) of every point taken twice is four times as large, but for the median without zero distances
     assert sums(repeated, twice).centred.item() == pytest.approx(4 * once.centred.item(), rel=1e-6)
+
+
+def test_columns_far_narrower_than_any_kernel_have_no_normalised_value() -> None:
+    values = np.random.default_rng(2).normal(size=(40, 2))
+    assert np.isfinite(hsic_normalised(columns_of(values * 1e-7), columns_of(values))).all()
+    for unit in (1e-200, 1e-310):
+        found = hsic_normalised(columns_of(values * unit), columns_of(values))
+        assert np.isnan(found).all()

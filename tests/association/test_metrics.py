@@ -206,3 +206,14 @@ def test_a_new_metric_is_one_function() -> None:
         assert values.item() == 7
     finally:
         METRICS.pop("largest", None)
+
+
+@pytest.mark.parametrize("n", [5, 40, 300])
+def test_a_large_offset_costs_no_digits_of_pearson(n: int) -> None:
+    rng = np.random.default_rng(n)
+    a = rng.normal(size=n)
+    x, y = a * 1e-3 + 1e9, (a + rng.normal(size=n)) * 1e-2 - 1e8
+    exact = [v.astype(np.longdouble) - v.astype(np.longdouble).mean() for v in (x, y)]
+    wanted = (exact[0] @ exact[1]) / np.sqrt((exact[0] @ exact[0]) * (exact[1] @ exact[1]))
+    found = apply(choose("pearson"), x[:, None], y[:, None])[0]
+    assert found.item() == pytest.approx(float(wanted), abs=1e-12)

@@ -178,3 +178,31 @@ def test_refusals(maps: xr.Dataset) -> None:
         significance(maps["latents"], maps["map"].isel(y=slice(4)))
     with pytest.raises(RoiError, match="no scan point"):
         significance(maps["latents"], maps["map"], roi=xr.zeros_like(maps["map"], dtype=bool))
+
+
+def test_a_value_that_no_permutation_changes_does_not_hide_the_others() -> None:
+    rng = np.random.default_rng(0)
+    target = np.zeros(42)
+    target[5] = 1
+    balanced = np.repeat([0.1, 0.7], 21)  # |r| with one point among 42 is the same wherever that point lies
+    near = np.exp(-0.5 * (np.arange(42) - 5.0) ** 2)
+    values = np.column_stack([balanced, near, rng.normal(size=42)])
+    latents = xr.DataArray(values, dims=("sample", "latent"))
+    for pick in ([0, 1, 2], [1, 2]):
+        table = significance(latents.isel(latent=pick), xr.DataArray(target, dims="sample"), ["pearson"])
+        p = table["p_adjusted"].values[0]
+        assert p[pick.index(1)] < 0.1
+    table = significance(latents, xr.DataArray(target, dims="sample"), ["pearson"])
+    assert table["p_adjusted"][0, 0] == 1
+
+
+def test_metrics_without_a_sign_are_tested_by_their_value_alone() -> None:
+    rng = np.random.default_rng(0)
+    latents = xr.DataArray(rng.normal(size=(30, 20)), dims=("sample", "latent"))
+    target = xr.DataArray(rng.normal(size=30), dims="sample")
+    config = SignificanceConfig(n_surrogates=99, correction="none")
+    table = significance(latents, target, ["hsic_unbiased"], config=config)
+    value, p = table["association"].values[0], table["p_value"].values[0]
+    assert (value < 0).any()
+    assert (p[value < 0] > 0.2).all()
+    assert np.corrcoef(scipy.stats.rankdata(value), p)[0, 1] < -0.9

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaearr.association import associate, ranking, targets_of, top_lines
-from vaearr.errors import NoInputError, RoiError, SchemaError
+from vaearr.errors import NoInputError, RoiError, SchemaError, UsageError
 
 from .reference import partial_pearson
 
@@ -134,6 +134,15 @@ def test_other_grid_is_refused(ds: xr.Dataset) -> None:
         associate(ds["patterns"], ds["BC"])
     with pytest.raises(SchemaError, match="navigation dims"):
         associate(ds["latents"].isel(y=0, x=0), ds["BC"])
+    with pytest.raises(SchemaError, match="the latents are empty"):
+        associate(ds["latents"].isel(latent=[]), ds["BC"])
+
+
+def test_region_must_be_a_boolean_map(ds: xr.Dataset) -> None:
+    roi = xr.ones_like(ds["BC"], dtype=bool)
+    for wrong in (roi.isel(x=0), roi.expand_dims(z=2), roi.astype(float), roi.values):
+        with pytest.raises(SchemaError, match="expected a boolean map over"):
+            associate(ds["latents"], ds["BC"], roi=wrong)
 
 
 def test_latents_of_another_run_keep_their_numbers(ds: xr.Dataset) -> None:
@@ -194,3 +203,5 @@ def test_ranking_of_nothing_is_empty(ds: xr.Dataset) -> None:
     assert ranking(table, "pearson").sizes["rank"] == 0
     with pytest.raises(NoInputError, match="spearman"):
         ranking(table, "sperman")
+    with pytest.raises(UsageError, match="top is -1"):
+        ranking(table, "pearson", top=-1)

@@ -263,3 +263,16 @@ def test_one_point_is_too_few(tmp_path: Path) -> None:
     data = random_patterns_dataset({"y": 2, "x": 2}, missing=3)
     with pytest.raises(RoiError):
         embed_store(create_store(data, tmp_path / "scan.zarr"), EmbedConfig(n_components=1, **CPU))
+
+
+def test_a_run_computed_elsewhere_has_a_region_and_no_network(tmp_path: Path) -> None:
+    from vaearr.attaching import attach
+
+    store = create_store(random_patterns_dataset({"y": 8, "x": 8}), tmp_path / "scan.zarr")
+    values = np.random.default_rng(0).normal(size=(8, 8, 2))
+    values[:3] = np.nan
+    attach(store, values, run="b")
+    ds = embed_store(store, EmbedConfig(run="b", n_components=3, **CPU))
+    np.testing.assert_array_equal(np.isfinite(ds.pca.values).all(-1), ds.roi_b.values)
+    assert ds.pca.attrs["preprocess"] == PreprocessConfig().to_attrs()
+    assert ds.pca.attrs["provenance"]["run"] == "b"

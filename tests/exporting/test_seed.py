@@ -16,7 +16,7 @@ from vaearr.attaching import attach
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.exporting import export
 from vaearr.exporting.seed import METRICS
-from vaearr.store import create_store
+from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset
 
 NAMES = ["pearson", "spearman", "kendall", "mi", "dcorr", "hsic", "pp_spatial"]
@@ -187,3 +187,17 @@ def test_a_volume_is_refused(tmp_path: Path) -> None:
     attach(store, np.zeros(24), run="a")
     with pytest.raises(UsageError, match="Use csv or npy"):
         export(store, tmp_path / "out", run="a")
+
+
+def test_names_of_elements_never_lead_elsewhere(store: Path, tmp_path: Path) -> None:
+    ds = open_store(store)
+    names = ["../../Fe/Ni", *map(str, ds["element"].values[1:])]
+    renamed = ds.load().assign_coords(element=names).drop_encoding()
+    other = create_store(renamed[["patterns", "present", "BC", "elements"]], tmp_path / "other.zarr")
+    attach(other, ds["latents_b"].values, run="b")
+    folder = export(
+        other, tmp_path / "a" / "out", run="b", dpi=DPI, latents=(0,), synth_mode="rgb", rgb_elements=(names[0],)
+    )
+    written = [path.name for path in folder.glob("report_elements*")]
+    assert written == ["report_elements_multi_metric__rgb-.._.._Fe_Ni.json"]
+    assert _json(folder / written[0])["synth_tag"] == f"rgb-{names[0]}"

@@ -307,3 +307,46 @@ def test_real_maps_against_orix(capsys: pytest.CaptureFixture[str]) -> None:
         reference = xmap.rotations.data.reshape(*ds.phase.shape, 4)
         same = np.abs((ds.quaternion.values * reference).sum(axis=-1))
         np.testing.assert_allclose(same[ds.phase.values >= 0], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8", "Å-α"), ("utf-8-sig", "Å-α"), ("latin-1", "Å-é")])
+def test_names_in_any_encoding(encoding: str, name: str, tmp_path: Path) -> None:
+    for write in (write_ang, write_ctf):
+        file = write(tmp_path / f"{write.__name__}.txt")
+        text = file.read_text().replace("Nickel", name).replace("Iron", name)
+        assert name in text
+        file.write_bytes(text.encode(encoding))
+        assert name in open_orientation_map(file)["phase"].attrs["flag_meanings"]
+
+
+def test_hexagonal_points_below_a_square_header(tmp_path: Path) -> None:
+    lines = [ang_line(i, j, (j + 0.5 * (i % 2)) * STEP, i * STEP) for i in range(NY) for j in range(NX)]
+    refused(write_ang(tmp_path / "h.ang", lines), "on a hexagonal grid; only square grids")
+
+
+@pytest.mark.parametrize("number", ["70000", "1.6", "1e30"])
+def test_phase_numbers_that_are_none(number: str, tmp_path: Path) -> None:
+    lines = [ctf_line(*point) for point in points()]
+    lines[1] = "\t".join([number, *lines[1].split("\t")[1:]])
+    refused(write_ctf(tmp_path / "a.ctf", lines), "a phase number is .*; expected whole numbers up to 32767")
+
+
+def test_numbers_too_large_for_a_store(tmp_path: Path) -> None:
+    for column in range(3, 8):
+        lines = [ctf_line(*point) for point in points()]
+        fields = lines[1].split("\t")
+        lines[1] = "\t".join([*fields[:column], "1e300", *fields[column + 1 :]])
+        refused(write_ctf(tmp_path / "a.ctf", lines), "expected 11 finite numbers")
+
+
+def test_a_point_far_away_is_refused_or_apart(tmp_path: Path) -> None:
+    lines = [ctf_line(*point) for point in points()]
+    fields = lines[1].split("\t")
+    lines[1] = "\t".join([fields[0], "1e30", *fields[2:]])
+    ds = open_orientation_map(write_ctf(tmp_path / "a.ctf", lines))
+    assert ds.sizes["x"] == NX + 1
+
+
+@pytest.mark.parametrize("name", ["patterns", "dx", "x_index", "runs", "latents_b", "quaternion", "angle"])
+def test_columns_with_a_meaning_of_their_own(name: str, tmp_path: Path) -> None:
+    refused(write_ctf(tmp_path / "a.ctf", header=CTF_HEADER.replace("MAD", name)), f"has a column {name!r}, a name")

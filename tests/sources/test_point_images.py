@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,9 +105,9 @@ def test_reading_is_lazy_and_only_what_is_asked(tmp_path: Path, monkeypatch: pyt
     ds = open_source(write(tmp_path / "images", lambda i, j: f"x{j}y{i}.png"))
     read: list[str] = []
 
-    def spy(file: str | Path) -> np.ndarray:
+    def spy(file: str | Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
         read.append(Path(file).name)
-        return read_grey(file)
+        return read_grey(file, shape)
 
     monkeypatch.setattr("vaearr.sources.point_images.read_grey", spy)
     np.testing.assert_array_equal(ds.patterns[1, 1:3, 2:4, ::2], GRID[1, 1:3, 2:4, ::2])
@@ -165,9 +167,9 @@ def test_templates_that_cannot_be_meant(tmp_path: Path) -> None:
 def test_images_that_differ(tmp_path: Path) -> None:
     folder = write(tmp_path / "images", lambda i, j: f"x{j}_y{i}.png")
     Image.fromarray(pattern(0, 0)[:4]).save(folder / "x1_y1.png")
-    refused(folder, r"x1_y1.png is 4 x 6 px of uint8, the first image is 5 x 6 px of uint8; all images of a scan must")
+    refused(folder, r"x1_y1.png is 4 x 6 px, the first image is 5 x 6 px; all images of a scan must agree")
     Image.fromarray(pattern(0, 0, "u2")).save(folder / "x1_y1.png")
-    refused(folder, "x1_y1.png is 5 x 6 px of uint16, the first image")
+    refused(folder, "x1_y1.png holds uint16, the first image uint8; all images")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg"])
@@ -204,3 +206,46 @@ def test_folders_without_images(tmp_path: Path) -> None:
     refused(tmp_path / "empty", "is a folder; give a file")
     (tmp_path / "empty" / "x99999999999999999_y0.png").write_bytes(b"")
     refused(tmp_path / "empty", "too large for a step number")
+
+
+@pytest.mark.parametrize(
+    "name", ["scan_{y}_-{x}", "scan_-{y}_{x}", "-{y}_{x}", "{y}.5_{x}", "x{x}_y{y}.5", "s {y} _-{x}"]
+)
+def test_signs_and_decimals_are_not_dropped(name: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "images", lambda i, j: name.format(x=j, y=i) + ".png")
+    refused(folder, "12 of 12 image names do not tell their scan point")
+
+
+@pytest.mark.parametrize("name", ["scan-{y}-{x}", "s {y} {x}", "a.{y}, {x}", "{y} - {x}", "v2.1_{y}_{x}"])
+def test_usual_separators(name: str, tmp_path: Path) -> None:
+    ds = open_source(write(tmp_path / "images", lambda i, j: name.format(x=j, y=i) + ".png"))
+    np.testing.assert_array_equal(ds.patterns, GRID)
+
+
+def test_expressions_that_take_no_numbers(tmp_path: Path) -> None:
+    folder = write(tmp_path / "images", lambda i, j: f"x{j}_y{i}.png")
+    refused(folder, r"takes \('x0', 'y0'\) for x and y of 'x0_y0'; expected whole", filenames=r"(?P<x>\w+)_(?P<y>\w+)")
+    refused(folder, r"takes \(None, '0'\) for x and y", filenames=r"(?P<x>q)?_y(?P<y>\d+)")
+
+
+def test_a_link_that_leads_nowhere_is_no_missing_point(tmp_path: Path) -> None:
+    folder = write(tmp_path / "images", lambda i, j: f"x{j}_y{i}.png")
+    (folder / "x1_y1.png").unlink()
+    (folder / "x1_y1.png").symlink_to(tmp_path / "gone.png")
+    refused(folder, "x1_y1.png is a link to a file that is not there", NoInputError)
+
+
+def test_absurd_sizes_are_not_decoded(tmp_path: Path) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    def declared(side: int) -> bytes:
+        head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+        body = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(bytes(99))), chunk(b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+    folder = write(tmp_path / "images", lambda i, j: f"x{j}_y{i}.png")
+    (folder / "x1_y1.png").write_bytes(declared(9000))
+    refused(folder, "x1_y1.png is 9000 x 9000 px, the first image is 5 x 6 px")
+    (folder / "x0_y0.png").write_bytes(declared(10000))  # Pillow only warns of this many
+    refused(folder, "x0_y0.png cannot be read as an image .*exceeds limit")

@@ -23,6 +23,7 @@ from vaearr import schema
 from vaearr.errors import DataError, MissingExtraError, UsageError, VaearrError
 from vaearr.ingestion import ingest
 from vaearr.sources import SOURCES, find_source, open_source
+from vaearr.sources.vendor_binary import UP_GRID, UP_HEADER
 
 kikuchipy = pytest.importorskip("kikuchipy", reason="the extra [ebsd] is not installed: vendor files are not tested")
 
@@ -280,6 +281,39 @@ def test_up_headers(tmp_path: Path) -> None:
     refused(tmp_path / "c.up2", "ends in its header|truncated")
     path.write_bytes(b"PK\x03\x04 this is another format")
     refused(path, "in no format that vaearr reads")
+
+
+def test_steps_that_are_no_length_are_left_out(tmp_path: Path) -> None:
+    path = files.up(tmp_path / "a.up2", 3, "<u2")
+    head = bytearray(path.read_bytes())
+    struct.pack_into("<2d", head, UP_HEADER.size + UP_GRID.size - 16, np.inf, np.nan)
+    path.write_bytes(bytes(head))
+    ds = open_source(path)
+    assert ds.x.attrs["units"] == "step"
+    assert np.isfinite(ds.x).all()
+
+
+def test_what_the_lock_of_h5py_hides_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where HDF5 fails in a callback, h5py raises a SystemError with the reason as its cause."""
+    path = files.oxford(tmp_path / "a.h5oina")
+
+    def broken(file: h5py.File) -> None:
+        raise SystemError("returned a result with an exception set") from RuntimeError("bad heap")
+
+    monkeypatch.setattr("vaearr.sources.vendor.refuse_outside_links", broken)
+    refused(path, r"cannot be read \(bad heap\); it is damaged")
+
+
+@pytest.mark.parametrize("number", [1.5, 70000])
+def test_phase_numbers_that_are_none(number: float, tmp_path: Path) -> None:
+    path = files.edax_h5(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        data = file["Scan 1/EBSD/Data"]
+        values = data["Phase"][()].astype("f8")
+        values[1] = number
+        del data["Phase"]
+        data["Phase"] = values
+    refused(path, "a phase number is .*; expected whole numbers up to 32767")
 
 
 def test_nordif_settings(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from vaearr.provenance import now, versions
 from vaearr.store import add_variables, check_run_name, check_store, open_store, publish_run, recover, staged_run
 
 _TAKEN = (n.PATTERNS, n.PRESENT, n.RUNS, *n.OF_A_RUN)
-_OF_OTHER_THINGS = {n.HISTORY, n.HEALTH, n.MODEL, n.EPOCH, n.ELEMENT, n.CHANNEL, n.SAMPLE, n.DZ, n.DY, n.DX, *n.SCAN_DIMS}
+_OF_OTHER_THINGS = {n.HISTORY, n.HEALTH, n.MODEL, n.EPOCH, n.ELEMENT, n.CHANNEL, n.SAMPLE, n.DZ, n.DY, n.DX}
+_OF_OTHER_THINGS |= {*n.SCAN_DIMS}
 
 
 def attach(
@@ -71,9 +72,10 @@ def attach(
     variable = KINDS[kind](ds, table, placement, target, classes or {})
     variable.attrs |= {} if units is None else {"units": units}
     variable.attrs[n.PROVENANCE] = _provenance(kind, table, points, placement, roi)
+    result = _write(path, kind, target, variable).assign_attrs(placement.counts())
     if say:
         say(_in_words(variable, placement))
-    return _write(path, kind, target, variable).assign_attrs(placement.counts())
+    return result
 
 
 def _write(store: Path, kind: str, target: str, variable: xr.DataArray) -> xr.Dataset:

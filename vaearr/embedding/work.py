@@ -87,8 +87,9 @@ class Work:
 def plan_work(path: Path, ds: xr.Dataset, settings: EmbedConfig) -> Work:
     """Everything that decides a decomposition. Raises NoInputError for a run other than the default that is not there.
 
-    PCA sees patterns as the run's network does; NMF, which needs amounts, sees them divided by the static background
-    (the region's mean pattern) and nothing else.
+    PCA sees patterns as the run's network does, with the default preprocessing where there is none (no run, or one
+    whose latents were computed elsewhere); NMF, which needs amounts, sees them divided by the static background (the
+    region's mean pattern) and nothing else.
     """
     device = pick_device(settings.device)
     with_run = settings.run in run_names(path) or settings.run != n.DEFAULT_RUN
@@ -98,7 +99,7 @@ def plan_work(path: Path, ds: xr.Dataset, settings: EmbedConfig) -> Work:
         manifest = run_manifest(path, settings.run)
         roi_name = n.run_name(n.ROI, settings.run)
         request["run"] = settings.run
-        if settings.method == "pca":
+        if settings.method == "pca" and manifest.get("kind") != n.ATTACHED:
             model = load_model(path, settings.run)
             check_fits(ds, manifest, model)
             preprocess, background = model.preprocess_config, model.preprocess.background.detach().clone()

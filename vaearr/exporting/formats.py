@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaearr.errors import UsageError, did_you_mean
+from vaearr.errors import ExistsError, UsageError, did_you_mean
 from vaearr.exporting.content import Content, gather
 from vaearr.exporting.files import staged
 from vaearr.exporting.settings import ExportConfig
@@ -25,6 +25,7 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {}
+LARGEST_DPI = 2400
 
 
 def fmt(name: str, *, holds: str) -> Callable[[Write], Write]:
@@ -52,15 +53,24 @@ def export(
     are written aside and renamed in. Nothing is overwritten: a file that is there with the same content stays, one with
     other content is an ExistsError before anything is changed, so that two modes or runs never mix.
     say: is told which parts cannot be made, and why. Raises NoInputError for runs and variables that are not there,
-    UsageError for settings that cannot be meant, MissingExtraError where an optional package is lacking.
+    UsageError for settings that cannot be meant, ExistsError for a folder in a store, MissingExtraError where an
+    optional package is lacking.
     """
     wanted = (config or ExportConfig()).replace(format=format, **settings)
     if wanted.format not in FORMATS:
         raise UsageError(f"no format is named {wanted.format!r}.{did_you_mean(wanted.format, list(FORMATS))}")
-    if wanted.dpi < 1:
-        raise UsageError(f"dpi is {wanted.dpi}; expected a number of dots per inch, such as 300.")
+    if not 1 <= wanted.dpi <= LARGEST_DPI:
+        raise UsageError(f"dpi is {wanted.dpi}; expected dots per inch from 1 to {LARGEST_DPI}, such as 300.")
     folder = Path(out).expanduser().absolute()
+    _refuse_stores(folder)
     content = gather(store, wanted, say or (lambda text: None))
     with staged(folder) as aside:
         FORMATS[wanted.format].write(content, aside)
     return folder
+
+
+def _refuse_stores(folder: Path) -> None:
+    real = folder.resolve()
+    store = next((parent for parent in (real, *real.parents) if (parent / "zarr.json").exists()), None)
+    if store is not None:
+        raise ExistsError(f"{store} is a zarr store; export into a folder outside it.")

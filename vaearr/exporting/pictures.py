@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 
 from vaearr import names as n
+from vaearr.errors import UsageError
 from vaearr.exporting.content import Content
 from vaearr.exporting.formats import fmt
 from vaearr.exporting.tables import column_names, file_name
@@ -40,6 +41,8 @@ def _pictures(content: Content, folder: Path, ending: str) -> None:
         for column, one in zip(column_names(content, name), maps_of(content, name), strict=True):
             outline = None if name.startswith((n.ROI, n.LATENTS)) else content.roi
             path = folder / f"{file_name(column)}.{ending}"
+            if path.exists():
+                raise UsageError(f"two pictures would be called {path.name!r}; name one variable less.")
             save_figure(map_figure(one, roi=outline), path, dpi=content.config.dpi)
 
 

@@ -21,6 +21,7 @@ from vaearr.exporting.files import write_json
 from vaearr.exporting.formats import fmt
 from vaearr.exporting.pictures import map_figure
 from vaearr.exporting.seed_clusters import write_clusters, write_partitions
+from vaearr.exporting.tables import file_name
 from vaearr.provenance import versions
 
 # our metrics -> the seed's names, in the seed's order
@@ -114,7 +115,7 @@ def _elements(content: Content, folder: Path) -> None:
         if tag.startswith("sum")
         else "then 0.2126 red + 0.7152 green + 0.0722 blue"
     )
-    write_json(folder / f"report_elements_multi_metric__{tag}.json", head)
+    write_json(folder / f"report_elements_multi_metric__{file_name(tag)}.json", head)
 
 
 def _composite(content: Content) -> tuple[xr.DataArray, dict[str, Any], str]:

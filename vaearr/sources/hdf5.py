@@ -88,8 +88,9 @@ def damage_in_words(path: Path) -> Iterator[None]:
         yield
     except VaearrError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError, SystemError) as error:
+        told = error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error  # h5py's lock hides it
+        reason = " ".join(str(told).split())[:200]
         raise DataError(f"{path} cannot be read ({reason}); it is damaged, so fetch it again.") from error
 
 

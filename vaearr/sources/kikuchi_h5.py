@@ -46,7 +46,7 @@ def sniff(path: Path) -> int:
                 issubclass(file.get(name, getclass=True), h5py.Dataset) for name in ("images", "coords")
             )
             return 2 if is_ours else 1
-    except (DataError, OSError, RuntimeError, KeyError, TypeError):  # damaged; opening it says how
+    except (DataError, OSError, RuntimeError, KeyError, ValueError, TypeError, SystemError):  # opening it says how
         return 1
 
 

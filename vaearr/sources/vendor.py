@@ -63,7 +63,7 @@ def format_of(path: Path) -> str:
             if h5.EMSOFT_PATTERNS in file:
                 return "emsoft-ebsd"
             return h5.MANUFACTURERS.get(h5.manufacturer(file), "")
-    except (DataError, OSError, RuntimeError, KeyError, ValueError, TypeError):  # damaged; opening it says how
+    except (DataError, OSError, RuntimeError, KeyError, ValueError, TypeError, SystemError):  # opening it says how
         return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def up_layout(path: Path) -> RawLayout:
                 f"{path}: the scan points lie on a hexagonal grid ({nx} x {ny}); only square grids can be read, so "
                 f"convert the scan to a square grid in OIM Analysis first."
             )
-        nav, step = (ny, nx), (dy if dy > 0 else None, dx if dx > 0 else None)
+        nav, step = (ny, nx), (dy if 0 < dy < math.inf else None, dx if 0 < dx < math.inf else None)
     if n_patterns == 0 or (rest and (nav is None or nav[0] * nav[1] > n_patterns)):
         expected = f"{nav[0]} x {nav[1]} patterns" if nav else "whole patterns"
         raise DataError(

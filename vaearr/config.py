@@ -46,7 +46,10 @@ def _in_words(cls: type[BaseModel], error: ValidationError) -> str:
             parts.append(f"{cls.__name__} has no setting {key!r}.{did_you_mean(key, sorted(cls.model_fields))}")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            parts.append(f"{cls.__name__}.{key}: {message} (got {item['input']!r}).")
+            if item["loc"]:
+                parts.append(f"{cls.__name__}.{key}: {message} (got {item['input']!r}).")
+            else:  # of several settings together
+                parts.append(f"{cls.__name__}: {message}.")
     return " ".join(parts)
 
 

@@ -31,10 +31,6 @@ from vaearr.store import Region, create_store, local_path, open_store
 
 Say = Callable[[str], None]
 
-RESERVED = {n.PATTERNS, n.PRESENT, n.ELEMENTS, n.PHASE, n.RUNS, n.HISTORY, n.HEALTH, n.MODEL}
-RESERVED |= {*n.SCAN_DIMS, n.DZ, n.DY, n.DX, n.CHANNEL, n.SAMPLE, n.ELEMENT, n.EPOCH, *n.OF_A_RUN}
-OF_LATER_RUNS = (f"{n.ROI}_", f"{n.SPLIT}_", f"{n.LATENT}_", n.LATENTS, n.RECONSTRUCTION_ERROR)  # see names.run_name
-
 
 def ingest(
     source: str | Path,
@@ -91,9 +87,9 @@ def ingest(
 
 def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> xr.Dataset:
     """`ds` with its side maps joined and everything checked that does not need the patterns' values."""
-    brought = {str(name) for name in ds.data_vars} - RESERVED
+    brought = {str(name) for name in ds.data_vars} - n.RESERVED
     for name in config.maps:
-        if name in RESERVED or (name in ds.variables and name not in brought) or name.startswith(OF_LATER_RUNS):
+        if name in n.RESERVED or (name in ds.variables and name not in brought) or name.startswith(n.OF_LATER_RUNS):
             raise UsageError(f"{name!r} cannot name a map, the name has a meaning of its own; choose another one.")
     need, free = int(ds[n.PATTERNS].nbytes * 1.1), shutil.disk_usage(folder).free
     if need > free:
@@ -107,6 +103,8 @@ def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> x
     for line in ds.attrs.get("notes", ()):
         say(line)
     beside = side_maps(config.orientations, ds) if config.orientations is not None else {}
+    if taken := sorted((beside.keys() & n.RESERVED) - {n.PHASE, n.ELEMENTS}):
+        raise DataError(f"{config.orientations} has a column {taken[0]!r}, a name with a meaning of its own.")
     n_lacking = next((variable.attrs["n_missing"] for variable in beside.values()), 0)
     if n_lacking:
         say(f"{Path(config.orientations or '').name}: {n_lacking} scan points have no entry.")

@@ -21,6 +21,11 @@ CLUSTERS, PCA, NMF, COMPONENT = "clusters", "pca", "nmf", "component"
 OF_A_RUN = (ROI, SPLIT, LATENT, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR)
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
 
+# names that maps and analyses may not take
+RESERVED = {PATTERNS, PRESENT, ELEMENTS, PHASE, RUNS, HISTORY, HEALTH, MODEL}
+RESERVED |= {*SCAN_DIMS, DZ, DY, DX, CHANNEL, SAMPLE, ELEMENT, EPOCH, *OF_A_RUN}
+OF_LATER_RUNS = (f"{ROI}_", f"{SPLIT}_", f"{LATENT}_", LATENTS, RECONSTRUCTION_ERROR)  # see run_name
+
 # attributes
 NAVIGATION_DIMS, SIGNAL_DIMS = "navigation_dims", "signal_dims"
 SCHEMA_VERSION, STORE_ID, PROVENANCE = "vaearr_schema", "store_id", "provenance"

@@ -89,3 +89,13 @@ def test_refusals(maps: xr.Dataset) -> None:
         latent_partitions(maps["latents"].isel(y=slice(2)), maps["pca"].isel(y=slice(2)))
     with pytest.raises(SchemaError, match="map of classes lies over"):
         latent_partitions(maps["latents"], maps["phase"].expand_dims(run=2))
+
+
+def test_few_different_values_are_no_trouble(maps: xr.Dataset) -> None:
+    latents = maps["latents"].copy(data=np.round(maps["latents"].values))
+    latents[..., 0] = maps["latents"][..., 0] > 0
+    found = latent_partitions(latents, maps["latents"])
+    assert found["k"][0] == 2
+    assert np.isfinite(found["ari"][0])
+    with pytest.raises(SchemaError, match="the same at every point"):
+        latent_partitions(latents, xr.ones_like(latents[..., 0], dtype=float))

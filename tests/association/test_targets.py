@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaearr import names as n
-from vaearr.association.targets import element_rgb, element_sum, targets_of
-from vaearr.errors import NoInputError, UsageError
+from vaearr.association.targets import columns, element_rgb, element_sum, stack, targets_of
+from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.testing import count_computes, random_patterns_dataset
 
 
@@ -166,3 +166,13 @@ def test_coordinates_keep_their_units(ds: xr.Dataset) -> None:
         assert found["x"].attrs == ds["x"].attrs
         assert found["y"].attrs == ds["y"].attrs
     assert "units" not in targets_of(ds, ["BC", "Fe"]).attrs
+
+
+def test_what_holds_no_numbers_is_refused(ds: xr.Dataset) -> None:
+    words = xr.full_like(ds["BC"], "a", dtype=object).rename("words")
+    with pytest.raises(SchemaError, match="'words' is object; expected numbers"):
+        list(columns(words, ("y", "x")))
+    with pytest.raises(NoInputError, match="nothing to compare with"):
+        stack([], ("y", "x"))
+    with pytest.raises(NoInputError, match="no target is named"):
+        targets_of(ds, ["-" * 5000 + "Fe"])

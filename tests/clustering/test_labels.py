@@ -152,10 +152,10 @@ def test_without_scaling_the_unit_counts(blobs: Blobs) -> None:
 
 def test_whole_dataset_takes_the_named_features() -> None:
     ds = random_patterns_dataset({"y": 12, "x": 10}, roi=True, runs=["vae", "b"], missing=4)
-    config = ClusterConfig(run="b", features=("latents", "Fe", "BC", "latents: 1"), method="kmeans", k=2)
+    config = ClusterConfig(run="b", features=("latents: 2", "Fe", "BC", "latents: 1"), method="kmeans", k=2)
     labels = cluster(ds, config=config)
-    assert labels.attrs["features"] == ["latents_b: 0", "latents_b: 1", "latents_b: 2", "Fe", "BC", "latents: 1"]
-    outside = ds["latents_b"].isnull().any("latent_b") | ds["latents"].isnull().any("latent") | ds["BC"].isnull()
+    assert labels.attrs["features"] == ["latents_b: 2", "Fe", "BC", "latents_b: 1"]
+    outside = ds["latents_b"].isnull().any("latent_b") | ds["BC"].isnull()
     np.testing.assert_array_equal(labels == -2, outside)
     with pytest.raises(NoInputError, match="vaearr encode STORE --run c"):
         cluster(ds, run="c")

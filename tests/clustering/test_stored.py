@@ -12,7 +12,7 @@ from tests.clustering.conftest import blob_maps
 from vaearr.clustering import cluster_lines, cluster_store
 from vaearr.clustering import stored as module
 from vaearr.config import ClusterConfig
-from vaearr.errors import ExistsError, NoInputError
+from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.store import add_variables, create_store, open_store, open_table, publish_run, staged_run
 from vaearr.testing import assert_valid, random_patterns_dataset
 
@@ -143,3 +143,26 @@ def test_many_clusters_are_told_in_few_lines(k: int, rest: str) -> None:
     assert len(lines) == 12 + bool(rest)
     assert rest in lines[11]
     assert lines[-1] == "warning: w"
+
+
+@pytest.mark.parametrize("name", ["present", "roi", "latents_b", "roi_b", "split", "x", "count", "cluster"])
+def test_names_with_a_meaning_are_refused_before_anything_is_done(store: Path, name: str) -> None:
+    before = sorted(map(str, open_store(store).variables))
+    with pytest.raises(UsageError, match="has a meaning of its own"):
+        cluster_store(store, KMEANS.replace(name=name))
+    assert sorted(map(str, open_store(store).variables)) == before
+
+
+def test_settings_that_the_method_ignores_are_refused(store: Path) -> None:
+    with pytest.raises(UsageError, match="'dbscan' does not use 'k'"):
+        cluster_store(store, ClusterConfig(method="dbscan", k=3))
+
+
+def test_one_latent_is_that_of_the_run(store: Path) -> None:
+    ds = open_store(store)
+    other = (-ds["latents"]).rename("latents_b").rename(latent="latent_b")
+    roi = ds["roi"].rename("roi_b").drop_attrs()
+    with staged_run(store, "b") as folder:
+        publish_run(store, "b", folder, {"config": {}}, xr.Dataset({"latents_b": other.drop_attrs(), "roi_b": roi}))
+    found = cluster_store(store, KMEANS.replace(run="b", features=("latents: 1",), name="one"))
+    assert list(found["one"].attrs["scaling"]) == ["latents_b: 1"]

@@ -5,7 +5,14 @@ from vaearr.association.columns import Columns
 from vaearr.association.metrics import METRICS, Metric, metric
 from vaearr.association.p_values import P_ADJUSTED, P_VALUE, significance
 from vaearr.association.partitions import latent_partitions
-from vaearr.association.stored import associate_store, current_table, latents_of, partitions_store, run_latents
+from vaearr.association.stored import (
+    associate_store,
+    check_reference,
+    current_table,
+    latents_of,
+    partitions_store,
+    run_latents,
+)
 from vaearr.association.table import associate, ranking
 from vaearr.association.targets import element_rgb, element_sum, targets_of
 from vaearr.association.words import partition_lines, short, top_lines
@@ -21,6 +28,7 @@ __all__ = [
     "associate_classes",
     "associate_store",
     "categories",
+    "check_reference",
     "current_table",
     "element_rgb",
     "element_sum",

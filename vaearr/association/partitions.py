@@ -38,8 +38,8 @@ def latent_partitions(
     """Adjusted Rand index and normalised mutual information of each latent's clusters with those of a reference.
 
     Every latent alone, and all features of the reference together, are standardised and clustered by a Gaussian
-    mixture whose number of components is chosen from `k_range`, see `clustering.mixture.gmm`. A latent without spread
-    at all forms one group, which agrees with nothing: NaN.
+    mixture whose number of components is chosen from `k_range`, see `clustering.mixture.gmm`; of fewer different
+    values, from as many as there are. A latent with fewer than the range begins with has no groups: NaN.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def _each(values: np.ndarray, labels: np.ndarray, settings: dict[str, Any]) -> d
     for i, column in enumerate(values.T.astype("f8")):
         keep = np.isfinite(column) & (labels >= 0)
         count[i] = keep.sum()
-        if count[i] < least or np.ptp(column[keep]) == 0:
+        if count[i] < least or len(np.unique(column[keep])) < max(2, settings["k_range"][0]):
             continue
         own, k[i], bound[i] = _clusters(column[keep, None], settings)
         ari[i] = adjusted_rand_score(labels[keep], own)
@@ -129,6 +129,8 @@ def _reference(points: np.ndarray, given: bool, settings: dict[str, Any]) -> tup
     if given:
         found, labels[keep] = np.unique(points[keep, 0], return_inverse=True)
         return labels, len(found), False
+    if len(np.unique(points[keep], axis=0)) < 2:
+        raise SchemaError("the reference is the same at every point of the region; it has no groups to compare with.")
     labels[keep], k, at_bound = _clusters(points[keep], settings)
     return labels, k, at_bound
 
@@ -140,7 +142,9 @@ def _clusters(values: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray,
     centred = values.astype("f8") - values.mean(axis=0, dtype="f8")
     centred /= np.maximum(np.abs(centred).max(axis=0), np.finfo(float).tiny)  # tiny spreads do not underflow
     deviation = centred.std(axis=0)
-    labels, info = gmm(centred / np.where(deviation > 0, deviation, 1.0), **settings)
+    scaled = centred / np.where(deviation > 0, deviation, 1.0)
+    most = min(settings["k_range"][1], len(np.unique(scaled, axis=0)))  # of few values there are few groups
+    labels, info = gmm(scaled, **settings | {"k_range": (min(settings["k_range"][0], most), most)})
     return labels, int(info["k"]), bool(info["k_at_bound"])
 
 

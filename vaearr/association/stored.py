@@ -68,10 +68,7 @@ def partitions_store(store: str | Path, config: AssociateConfig, reference: str)
     run_folder(store, config.run)
     ds = open_store(store)
     latents = latents_of(ds, config.run, config.variable)
-    nav = set(schema.navigation_dims(ds))
-    known = [str(k) for k, v in ds.data_vars.items() if nav <= set(v.dims) and k != n.PATTERNS]
-    if reference not in known:
-        raise NoInputError(f"there is no reference {reference!r}.{did_you_mean(reference, known)}")
+    check_reference(ds, reference)
     used = [str(latents.name), n.run_name(n.ROI, config.run), reference]
     parents = {name: ds[name].attrs.get(n.PROVENANCE) for name in used if name in ds}
     parameters = json.loads(json.dumps({"reference": reference, "parents": parents}, default=str))
@@ -88,6 +85,14 @@ def partitions_store(store: str | Path, config: AssociateConfig, reference: str)
     found = found.assign_attrs({"reference_name": reference, PARAMETERS: parameters})
     write_table(store, config.run, name, found, replace=has_table(store, config.run, name))
     return found
+
+
+def check_reference(ds: xr.Dataset, reference: str) -> None:
+    """Raise NoInputError unless the Dataset holds such scores, elements or map."""
+    nav = set(schema.navigation_dims(ds))
+    known = [str(k) for k, v in ds.data_vars.items() if nav <= set(v.dims) and k != n.PATTERNS]
+    if reference not in known:
+        raise NoInputError(f"there is no reference {reference!r}.{did_you_mean(reference, known)}")
 
 
 def current_table(store: str | Path, ds: xr.Dataset, run: str, *, variable: str | None = None) -> xr.Dataset | None:

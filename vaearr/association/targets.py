@@ -17,6 +17,7 @@ from vaearr.errors import NoInputError, SchemaError, UsageError, did_you_mean
 
 TARGET = "target"
 RGB, MOST_CHANNELS = "rgb", 3
+MOST_CHARACTERS = 400  # of a combination; deep nesting would end the parser
 CHANNELS = ("red", "green", "blue")
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear red, green, blue: ITU-R BT.709
 Quantiles = tuple[float, float]
@@ -25,6 +26,8 @@ Quantiles = tuple[float, float]
 def columns(target: xr.DataArray, dims: Sequence[str]) -> Iterator[tuple[str, xr.DataArray]]:
     """A target as maps over exactly `dims`, each with its label; categories become 0/1 indicators, missing ones NaN."""
     name = str(target.name) if target.name is not None else TARGET
+    if target.dtype.kind not in "biuf":
+        raise SchemaError(f"target {name!r} is {target.dtype}; expected numbers.")
     extra = [str(dim) for dim in target.dims if dim not in dims]
     if missing := [dim for dim in dims if dim not in target.dims]:
         raise SchemaError(f"target {name!r} has dims {target.dims} and lacks {missing}; the latents lie over {dims}.")
@@ -50,6 +53,8 @@ def is_single(target: xr.DataArray | xr.Dataset, dims: Sequence[str]) -> bool:
 def stack(maps: Sequence[tuple[str, xr.DataArray]], dims: Sequence[str]) -> xr.DataArray:
     """Labelled maps as one float DataArray `(target, *dims)`, lazy where they are."""
     labels = [label for label, _ in maps]
+    if not labels:
+        raise NoInputError("there is nothing to compare with: the targets hold no entry and no known class.")
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise SchemaError(f"several targets are called {', '.join(map(repr, twice))}; rename one of them.")
     plain = [
@@ -184,9 +189,11 @@ def _scaled(ds: xr.Dataset, name: str, roi: xr.DataArray | None, quantiles: Quan
 
 def _combination(text: str) -> ast.expr | None:
     """The parsed text if it combines elements by operators or a call, else None: it is then meant as a name."""
+    if len(text) > MOST_CHARACTERS:
+        return None
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError):  # ValueError: a null character
         return None
     return tree if isinstance(tree, ast.BinOp | ast.UnaryOp | ast.Call) else None
 

@@ -31,8 +31,9 @@ def associate(
     sets: Sets = None,
 ) -> None:
     """Compare latent dimensions with band contrast, elements and phases."""
-    from vaearr.association import associate_store, partition_lines, partitions_store, top_lines
+    from vaearr.association import associate_store, check_reference, partition_lines, partitions_store, top_lines
     from vaearr.config import AssociateConfig, SignificanceConfig
+    from vaearr.store import open_store
 
     base = settings_from(AssociateConfig, config, sets)
     settings = base.replace(
@@ -42,6 +43,8 @@ def associate(
         variable=variable,
         significance=(base.significance or SignificanceConfig()).to_attrs() if significance else None,
     )
+    if reference:
+        check_reference(open_store(store, chunks=None), reference)
     for line in top_lines(associate_store(store, settings), top=top):
         typer.echo(line)
     if reference:

@@ -80,13 +80,14 @@ def select_features(ds: xr.Dataset, config: ClusterConfig) -> xr.Dataset:
     parts = {label: (name, i) for name, var in usable.items() for i, label in enumerate(entries(name, var, nav))}
     chosen: dict[str, xr.DataArray] = {}
     for name in dict.fromkeys(config.features):
-        own = n.run_name(n.LATENTS, config.run) if name == n.LATENTS else name
+        of_run = name == n.LATENTS or name.startswith(f"{n.LATENTS}: ")
+        own = name.replace(n.LATENTS, n.run_name(n.LATENTS, config.run), 1) if of_run else name
         if own in usable:
             chosen[own] = usable[own]
-        elif name in parts:
-            variable, i = parts[name]
+        elif own in parts:
+            variable, i = parts[own]
             extra = _extra(usable[variable], nav)[0]
-            chosen[name] = usable[variable].isel({extra: i}, drop=True)
+            chosen[own] = usable[variable].isel({extra: i}, drop=True)
         elif name == n.LATENTS:
             hint = did_you_mean(config.run, schema.runs(ds))
             raise NoInputError(

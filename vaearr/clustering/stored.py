@@ -12,13 +12,16 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.clustering.features import entries, navigation_of, select_features
 from vaearr.clustering.labels import cluster
+from vaearr.clustering.methods import check_settings, choose
 from vaearr.clustering.scores import CLUSTER, cluster_scores
 from vaearr.clustering.summary import cluster_summary
 from vaearr.config import ClusterConfig
-from vaearr.errors import ExistsError, RoiError
+from vaearr.errors import ExistsError, RoiError, UsageError
 from vaearr.provenance import now, versions
 
 MOST_LINES = 10  # clusters that are told one by one
+
+OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", "stability"}
 
 
 def cluster_store(store: str | Path, config: ClusterConfig | None = None) -> xr.Dataset:
@@ -38,6 +41,10 @@ def cluster_store(store: str | Path, config: ClusterConfig | None = None) -> xr.
     path = check_store(store)
     recover(path)
     check_run_name(config.run)
+    if config.name in n.RESERVED or config.name in OF_A_SUMMARY or config.name.startswith(n.OF_LATER_RUNS):
+        raise UsageError(f"{config.name!r} has a meaning of its own; choose another name with name='…' (--name).")
+    usual = ClusterConfig().to_attrs()
+    check_settings(choose(config.method), {k: v for k, v in config.to_attrs().items() if v != usual[k]})
     has_run = config.run in run_names(path)
     if not has_run and (config.run != n.DEFAULT_RUN or n.LATENTS in config.features):
         run_folder(path, config.run)  # raises, with the names of the runs there are

@@ -92,10 +92,8 @@ def embed_store(
 
 def _is_made(ds: xr.Dataset, work: Work, store: Path) -> bool:
     """Whether the same decomposition is there. Raises ExistsError or UsageError for a name that cannot be used."""
-    from vaearr.ingestion import OF_LATER_RUNS, RESERVED
-
     name = work.name
-    if name in RESERVED or name.startswith(OF_LATER_RUNS):
+    if name in n.RESERVED or name.startswith(n.OF_LATER_RUNS):
         raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
     taken = [str(v) for v in ds.variables if v == name or str(v).startswith(tuple(_companions(name)))]
     if not taken:

@@ -206,3 +206,20 @@ def test_metrics_without_a_sign_are_tested_by_their_value_alone() -> None:
     assert (value < 0).any()
     assert (p[value < 0] > 0.2).all()
     assert np.corrcoef(scipy.stats.rankdata(value), p)[0, 1] < -0.9
+
+
+def test_intervals_hold_the_true_correlation_about_as_often_as_they_say() -> None:
+    inside, width = [], []
+    for seed in range(40):
+        fields = gaussian_maps(np.random.default_rng(seed), 3, 2, shape=(32, 32))
+        both = 0.6 * fields[2] + 0.8 * fields[:2]  # the two share 0.36 of their variance
+        latents = xr.DataArray(both[:1].transpose(1, 2, 0), dims=("y", "x", "latent"))
+        target = xr.DataArray(both[1], dims=("y", "x"))
+        table = significance(latents, target, ["pearson", "kendall"], config=FEW)
+        low, high = (float(table[name].sel(metric="pearson", latent=0)) for name in ("low", "high"))
+        assert low < float(table["association"].sel(metric="pearson", latent=0)) < high
+        assert np.isnan(table["low"].sel(metric="kendall")).all()
+        inside.append(low <= 0.36 <= high)
+        width.append(high - low)
+    assert np.mean(inside) > 0.8
+    assert np.mean(width) > 2.5 * 2 * 1.96 / np.sqrt(32 * 32)  # far wider than for independent points

@@ -29,6 +29,8 @@ from vaearr.config import SignificanceConfig
 from vaearr.errors import UsageError, did_you_mean
 
 P_VALUE, P_ADJUSTED, P_NAIVE, N_EFFECTIVE = "p_value", "p_adjusted", "p_naive", "n_effective"
+LOW, HIGH = "low", "high"  # ends of the confidence interval
+HALF_WIDTH = {"pearson": 1.96, "spearman": 1.96 * 1.06**0.5}  # of arctanh(r), for one effective point above three
 CORRECTIONS = ("fdr", "holm", "none")  # of p-values alone; "max" needs the surrogates
 MATRIX_PRODUCTS = ("pearson", "spearman", "partial_pearson", "partial_pearson_2", "partial_pearson_3")
 SURROGATE_MEMORY = 2**26  # bytes of surrogate maps held at once
@@ -44,7 +46,7 @@ def significance(
     roi: xr.DataArray | None = None,
     config: SignificanceConfig | None = None,
 ) -> xr.Dataset:
-    """Associations with p-values that hold for maps: `association`, `p_value`, `p_adjusted`, `n_effective`, `p_naive`.
+    """Associations with p-values that hold for maps: `association`, `p_value`, `p_adjusted` and more.
 
     Null hypothesis: the target is a random map, as smooth and as distributed as it is, drawn without regard to the
     latents. `p_value` = (1 + number of surrogate maps with a value >= the observed) / (1 + n_surrogates) (Davison &
@@ -68,7 +70,8 @@ def significance(
         metrics, target by target, see SignificanceConfig. `n_effective`, for pearson and spearman: the number of
         independent points that would let r vary as much under the null, from the fitted autocovariances of values and
         of ranks, see
-        `surrogates.effective_points`; NaN for other metrics. `p_naive`, for the same: Student's t test as if points
+        `surrogates.effective_points`; NaN for other metrics. `low` and `high`, for the same two: ends of a 95 %
+        confidence interval with that number of points. `p_naive`, for the same: Student's t test as if points
         were independent, for comparison only. attrs: `config`, and `warnings`, a list of sentences.
 
     Raises what `associate` raises.
@@ -81,7 +84,7 @@ def significance(
     maps = _maps(latents, target, roi)
     chosen = choose(metrics)
     observed = table.values.reshape(len(chosen), maps.latents.shape[1], len(maps.labels))
-    found = {name: np.full(observed.shape, np.nan) for name in (P_VALUE, P_ADJUSTED, N_EFFECTIVE, P_NAIVE)}
+    found = {name: np.full(observed.shape, np.nan) for name in (P_VALUE, P_ADJUSTED, N_EFFECTIVE, LOW, HIGH, P_NAIVE)}
     for t, label in enumerate(maps.labels):
         inside = np.isfinite(maps.targets[:, t]) & np.isfinite(maps.latents).any(axis=1)
         if not np.isfinite(observed[..., t]).any():
@@ -294,6 +297,20 @@ def _linear(maps: _Maps, t: int, chosen: Sequence[Metric], observed: np.ndarray,
                 own, mine = columns_of(average_ranks(own)), columns_of(average_ranks(mine))
             effective = _effective(maps, points, own.values, mine.values, item.name)
             found[N_EFFECTIVE][i, members, t] = np.where(np.isfinite(r), effective, np.nan)
+            ends = _interval(r, effective, HALF_WIDTH[item.name])
+            found[LOW][i, members, t], found[HIGH][i, members, t] = ends
+
+
+def _interval(r: np.ndarray, effective: np.ndarray, half_width: float) -> tuple[np.ndarray, np.ndarray]:
+    """95 % confidence interval of correlations; NaN where three effective points or fewer are left.
+
+    On the scale of arctanh(r), with the effective number in the place of n (Fisher, Metron 1, 3 (1921); for ranks
+    Fieller, Hartley & Pearson, Biometrika 44, 470 (1957)).
+    """
+    width = half_width / np.sqrt(np.where(effective > 3, effective - 3, np.nan))
+    with np.errstate(divide="ignore"):
+        centre = np.arctanh(r)
+    return np.tanh(centre - width), np.tanh(centre + width)
 
 
 def _effective(maps: _Maps, points: np.ndarray, latents: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
@@ -317,6 +334,8 @@ def _dataset(table: xr.DataArray, found: dict[str, np.ndarray], settings: Signif
         P_VALUE: "p-value from surrogate maps",
         P_ADJUSTED: f"p-value corrected over latents and metrics ({settings.correction})",
         N_EFFECTIVE: "effective number of independent points",
+        LOW: "lower end of the 95 % confidence interval",
+        HIGH: "upper end of the 95 % confidence interval",
         P_NAIVE: "p-value as if points were independent, for comparison only",
     }
     ds = table.to_dataset(name=ASSOCIATION)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.association.classes import ETA_SQUARED, MUTUAL
-from vaearr.association.p_values import P_ADJUSTED
+from vaearr.association.p_values import HIGH, LOW, P_ADJUSTED
 from vaearr.association.partitions import ARI, NMI, TIED
 from vaearr.association.table import ASSOCIATION, METRIC, ranking
 from vaearr.association.targets import TARGET
@@ -16,20 +16,17 @@ NOT_SIGNIFICANT = 0.05
 
 
 def top_lines(table: xr.DataArray | xr.Dataset, top: int = 3) -> list[str]:
-    """One line per target and metric that names the strongest latents, with adjusted p-values where there are some."""
+    """One line per target and metric that names the strongest latents; tested ones with interval and adjusted p."""
     values = table[ASSOCIATION] if isinstance(table, xr.Dataset) else table
-    p = table[P_ADJUSTED] if isinstance(table, xr.Dataset) and P_ADJUSTED in table else None
     labels = [str(name) for name in np.atleast_1d(values[TARGET].values)]
     width = max(map(len, labels))
     lines = []
     for label, n_points in zip(labels, np.atleast_1d(values["n"].values), strict=True):
         for metric in map(str, values[METRIC].values):
             best = ranking(values, metric, label if TARGET in values.dims else None, top)
-            column = None if p is None else p.sel({METRIC: metric})
-            if column is not None and TARGET in column.dims:
-                column = column.sel({TARGET: label})
+            where = {METRIC: metric} | ({TARGET: label} if TARGET in values.dims else {})
             parts = [
-                f"latent {latent} ({short(value)}{', tied' if tied else ''}{_p_words(column, latent)})"
+                f"latent {latent} ({', '.join([short(value), *notes_on(table, where | {n.LATENT: latent}, tied)])})"
                 for latent, value, tied in zip(
                     best[n.LATENT].values, best["value"].values, best["is_tied"].values, strict=True
                 )
@@ -38,11 +35,16 @@ def top_lines(table: xr.DataArray | xr.Dataset, top: int = 3) -> list[str]:
     return lines
 
 
-def _p_words(column: xr.DataArray | None, latent: int) -> str:
-    if column is None:
-        return ""
-    p = float(column.sel({n.LATENT: latent}))
-    return f", p = {p:.2g}" if p < NOT_SIGNIFICANT else f", p = {p:.2g}: not significant"
+def notes_on(table: xr.DataArray | xr.Dataset, where: dict[str, object], tied: bool) -> list[str]:
+    """What is to be said of one value: a tie, its 95 % interval, its adjusted p-value."""
+    notes = ["tied"] if tied else []
+    if isinstance(table, xr.Dataset) and P_ADJUSTED in table:
+        one = table.sel(where)
+        if LOW in one and np.isfinite(float(one[LOW])):
+            notes.append(f"95 %: {short(float(one[LOW]))} to {short(float(one[HIGH]))}")
+        p = float(one[P_ADJUSTED])
+        notes.append(f"p = {p:.2g}" if p < NOT_SIGNIFICANT else f"p = {p:.2g}: not significant")
+    return notes
 
 
 def partition_lines(found: xr.Dataset, top: int = 3) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.association import ranking, short
+from vaearr.association import P_ADJUSTED, notes_on, ranking, short
 from vaearr.clustering import boundary_segments
 from vaearr.plots import association_heatmap, cluster_view, metric_heatmap
 from vaearr.plots.association_sheets import association_sheet, metric_sheet
@@ -28,7 +28,7 @@ def association(facts: Facts, figures: dict[str, Any]) -> Section:
     if facts.table is None:
         raise LeftOut(facts.no_table)
     section = Section("association", HEADINGS["association"])
-    table, p = facts.table, facts.p_adjusted
+    table, p = facts.table, None if facts.tested is None else facts.tested[P_ADJUSTED]
     metrics = [str(name) for name in table["metric"].values]
     labels, counts = labels_and_n(table)
     for metric in metrics[:MOST_METRICS]:
@@ -72,10 +72,8 @@ def _strongest(facts: Facts, metric: str, target: str, top: int) -> str:
     best = ranking(facts.table, metric, target, top=top)
     words = []
     for latent, value, tied in zip(best[n.LATENT].values, best["value"].values, best["is_tied"].values, strict=True):
-        notes = ["tied"] if tied else []
-        if facts.p_adjusted is not None:
-            found = float(facts.p_adjusted.sel({"metric": metric, "target": target, n.LATENT: latent}))
-            notes.append(f"p = {found:.2g}")
+        where = {"metric": metric, "target": target, n.LATENT: latent}
+        notes = notes_on(facts.table if facts.tested is None else facts.tested, where, tied)
         words.append(f"{latent} ({', '.join([short(value), *notes])})")
     return ", ".join(words) or "no value"
 

@@ -47,7 +47,7 @@ class Facts:
     roi: xr.DataArray | None
     latents: xr.DataArray
     table: xr.DataArray | None
-    p_adjusted: xr.DataArray | None  # over the same dims as the table, where p-values were asked for
+    tested: xr.Dataset | None  # p-values and intervals over the same dims as the table, where they were asked for
     no_table: str
     rivals: dict[str, xr.DataArray]  # decomposition -> its association by the table's first metric
     classes: dict[str, xr.DataArray]  # latents and decompositions -> how they tell the phases apart, as a whole
@@ -91,7 +91,7 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
     latents = run_latents(ds, settings.run)
     roi_name, latent_dim = n.run_name(n.ROI, settings.run), n.run_name(n.LATENT, settings.run)
     roi = ds[roi_name].load() if roi_name in ds else None
-    table, p_adjusted, no_table = _table(store, ds, settings.run, latents, roi)
+    table, tested, no_table = _table(store, ds, settings.run, latents, roi)
     others = schema.decompositions(ds)
     found_clusters = [name for name in schema.cluster_maps(ds) if _is_of(ds[name], settings.run)]
     tables = {
@@ -107,7 +107,7 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
     return Facts(
         store=path, name=_source(ds, path), run=settings.run, ds=shown, plane=words,
         roi=shown.get(roi_name), latents=shown[latents.name], table=table,
-        p_adjusted=p_adjusted, no_table=no_table, rivals=_rivals(ds, others, table, roi),
+        tested=tested, no_table=no_table, rivals=_rivals(ds, others, table, roi),
         classes=_classes(ds, latents, others, roi),
         clusters={name: _clustering(ds, name) for name in found_clusters},
         history=tables[n.HISTORY], health=tables[n.HEALTH],
@@ -121,11 +121,12 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
 
 def _table(
     store: str | Path, ds: xr.Dataset, run: str, latents: xr.DataArray, roi: xr.DataArray | None
-) -> tuple[xr.DataArray | None, xr.DataArray | None, str]:
+) -> tuple[xr.DataArray | None, xr.Dataset | None, str]:
     """The stored table, with its p-values, if it is up to date, else one made now; or why there is none."""
     stored = current_table(store, ds, run)
     if stored is not None:
-        return _with_targets(stored["association"]), _with_targets(stored.get(P_ADJUSTED)), ""
+        whole = _with_targets(stored)
+        return whole["association"], whole if P_ADJUSTED in whole else None, ""
     try:
         return _with_targets(associate(latents, targets_of(ds, roi=roi), ("pearson", "spearman"), roi=roi)), None, ""
     except VaearrError as reason:

@@ -156,7 +156,7 @@ def _record(
         "roi": {"n_points": facts.n_roi, "n_grid": facts.n_grid, "config": facts.manifest.get("roi")},
         "n": {} if table is None else {str(t): int(k) for t, k in zip(*labels_and_n(table), strict=True)},
         "rankings": {} if table is None else _rankings(table),
-        "p_adjusted": None if facts.p_adjusted is None else facts.p_adjusted.to_dict(),
+        "tested": None if facts.tested is None else facts.tested.to_dict(),
         "phases": {name: values.to_dict() for name, values in facts.classes.items()},
         "decompositions": {name: rival.to_dict() for name, rival in facts.rivals.items()},
         "clusters": {

@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/vaearr demo $(DEMO)
 
 test: setup lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check

@@ -1,10 +1,12 @@
-"""What a result depends on besides its data and settings: versions and time."""
+"""What a result depends on besides its data and settings: versions and time; records of it as strict JSON."""
 
 from __future__ import annotations
 
+import math
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 PACKAGES = ("vaearr", "torch", "numpy", "xarray", "zarr")
 
@@ -17,3 +19,16 @@ def versions(*further: str) -> dict[str, str]:
 def now() -> str:
     """The time in UTC, to the second, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def as_json(value: Any) -> Any:
+    """As strict JSON: NaN and infinity become null, arrays lists, anything unknown its text."""
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [as_json(item) for item in value]
+    if not isinstance(value, str) and hasattr(value, "tolist"):  # arrays and their numbers
+        return as_json(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

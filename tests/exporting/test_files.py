@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from vaearr.errors import ExistsError, WriteError
-from vaearr.exporting.files import plain, staged, write_json
+from vaearr.exporting.files import staged, write_json
+from vaearr.provenance import as_json
 
 
 def _write(folder: Path, **files: str) -> None:
@@ -73,6 +74,6 @@ def test_json_is_strict_and_written_once(tmp_path: Path) -> None:
         raise AssertionError(word)
 
     read = json.loads((tmp_path / "r.json").read_text(), parse_constant=refuse)
-    assert read == {"a": None, "b": None, "c": [0, 1], "3": [1.5, None, True], "d": "x"} == plain(record)
+    assert read == {"a": None, "b": None, "c": [0, 1], "3": [1.5, None, True], "d": "x"} == as_json(record)
     with pytest.raises(ExistsError, match=r"both called r\.json"):
         write_json(tmp_path / "r.json", record)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import json
-import math
 import os
 import shutil
 import uuid
@@ -13,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vaearr.errors import ExistsError, VaearrError, WriteError
+from vaearr.provenance import as_json
 
 MOST_NAMED = 5
 
@@ -72,18 +70,5 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     """Strict JSON: NaN and infinity become null. Raises ExistsError where this export has written the file already."""
     if path.exists():
         raise ExistsError(f"two parts of this export are both called {path.name}; choose one of them.")
-    text = json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(as_json(record), indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def plain(value: Any) -> Any:
-    """As strict JSON: NaN and infinity become null, arrays lists, anything unknown its text."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from vaearr import names as n
@@ -18,6 +16,7 @@ from vaearr.association import ranking
 from vaearr.config import ReportConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, VaearrError, WriteError
 from vaearr.plots.page import Section, page, png
+from vaearr.provenance import as_json
 from vaearr.reporting import analyses
 from vaearr.reporting import sections as parts
 from vaearr.reporting.facts import Facts, LeftOut, gather, labels_and_n
@@ -62,7 +61,7 @@ def report(
         (staged / "png").mkdir(parents=True)
         for name, figure in figures.items():
             (staged / "png" / f"{name}.png").write_bytes(png(figure, PNG_DPI))
-        (staged / "report.json").write_text(json.dumps(_plain(record), indent=2, ensure_ascii=False), encoding="utf-8")
+        (staged / "report.json").write_text(json.dumps(as_json(record), indent=2, ensure_ascii=False), encoding="utf-8")
         text = page(heading, introduction, [*sections, provenance])
         (staged / "index.html").write_text(text, encoding="utf-8", errors="replace")
         _publish(staged, folder)
@@ -185,16 +184,3 @@ def _rankings(table: xr.DataArray) -> dict[str, dict[str, list[dict[Any, Any]]]]
             ranked = ranking(table, metric, target if "target" in table.dims else None)
             found[metric][target] = ranked.to_dataframe().to_dict("records")
     return found
-
-
-def _plain(value: Any) -> Any:
-    """As JSON: NaN becomes null, arrays lists, anything unknown its text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

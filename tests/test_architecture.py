@@ -26,7 +26,7 @@ LAYERS = [
     {"quality", "training"},
     {"runs"},
     {"latents"},
-    {"clustering", "embedding", "orientations", "side_maps", "attaching"},
+    {"clustering", "embedding", "orientations", "side_maps", "attaching", "inference"},
     {"association"},
     {"plots"},
     {"reporting", "exporting"},

@@ -51,6 +51,7 @@ def test_list_of_float_settings_is_complete() -> None:
         if re.search(r"\bfloat\b", str(field.annotation))
     }
     pairs = {(c.RoiConfig, dim) for dim in "xyz"} | {(c.EmbedConfig, "endmembers"), (c.IngestConfig, "crop")}
+    pairs |= {(c.IngestConfig, "spacing")}
     assert found - pairs == set(FLOATS)
 
 

@@ -294,3 +294,56 @@ def test_collections_have_a_roi_too() -> None:
     roi = grid.roi(ds)
     assert roi.dims == ("sample",)
     assert grid.to_samples(ds.patterns, roi).sizes["sample"] == 9
+
+
+def _by(*values: object) -> xr.DataArray:
+    return xr.DataArray(np.array(values), dims="sample", coords={"sample": np.arange(len(values))})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    member=st.lists(st.integers(0, 6), min_size=2, max_size=60).filter(lambda m: len(set(m)) > 1),
+    fraction=st.sampled_from([0.0, 0.05, 0.3, 0.9]),
+    seed=st.integers(0, 50),
+)
+def test_no_group_crosses_the_split(member: list[int], fraction: float, seed: int) -> None:
+    by = _by(*(f"p{i}" for i in member))
+    config = SplitConfig(method="groups", fraction=fraction)
+    parts = grid.split(xr.ones_like(by, bool), config, seed=seed, by=by)
+    held, trained = (set(by.values[parts.values == part]) for part in (n.VALIDATION, n.TRAIN))
+    assert not held & trained
+    assert trained
+    assert bool(held) == (fraction > 0)
+    xr.testing.assert_identical(parts, grid.split(xr.ones_like(by, bool), config, seed=seed, by=by))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    member=st.lists(st.integers(-1, 3), min_size=2, max_size=60),
+    fraction=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
+    seed=st.integers(0, 50),
+)
+def test_each_class_gives_its_share(member: list[int], fraction: float, seed: int) -> None:
+    by = _by(*member)
+    config = SplitConfig(method="stratified", fraction=fraction)
+    parts = grid.split(xr.ones_like(by, bool), config, seed=seed, by=by)
+    for code in set(member):
+        own = parts.values[by.values == code]
+        held = int((own == n.VALIDATION).sum())
+        assert held < len(own)
+        assert abs(held - fraction * len(own)) <= 1
+        assert bool(held) == (fraction > 0 and len(own) > 1)
+
+
+def test_split_by_groups_needs_groups() -> None:
+    inside = _map(np.ones(4, bool), ("sample",))
+    config = SplitConfig(method="groups")
+    with pytest.raises(SchemaError, match="'groups' needs a value of `by` for each point; got nothing"):
+        grid.split(inside, config, seed=0)
+    with pytest.raises(SchemaError, match=r"got shape \(3,\)"):
+        grid.split(inside, config, seed=0, by=_by(1, 2, 3))
+    for missing in (_by("a", "", "b", "b"), _by(1.0, np.nan, 2.0, 2.0), _by(0, -1, 1, 1)):
+        with pytest.raises(RoiError, match="1 points of the ROI have no group; leave them out"):
+            grid.split(inside, config, seed=0, by=missing)
+    with pytest.raises(RoiError, match="all points of the ROI are in one group"):
+        grid.split(inside, config, seed=0, by=_by("a", "a", "a", "a"))

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from vaearr.config import PreprocessConfig
-from vaearr.preprocess import apply, dynamic_background, is_constant, normalise, remove_static
+from vaearr.preprocess import (
+    apply,
+    dynamic_background,
+    is_constant,
+    needs_input,
+    normalise,
+    remove_static,
+    undo,
+    undo_without_input,
+)
 
 
 def patterns(*shape, seed=0):
@@ -117,3 +126,39 @@ def test_brightness_and_gain_do_not_matter():
 def test_unknown_modes_name_the_known_ones(call):
     with pytest.raises(ValueError, match="use none"):
         call(torch.zeros(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize("static", ["none", "subtract", "divide"])
+@pytest.mark.parametrize("dynamic", [0.0, 0.2])
+@pytest.mark.parametrize("mode", ["none", "zscore", "robust", "minmax"])
+@pytest.mark.parametrize("shape", [(5, 1, 9, 11), (5, 3, 16, 12)], ids=str)
+def test_undo_is_the_inverse(static, dynamic, mode, shape):
+    config = PreprocessConfig(static_background=static, dynamic_background=dynamic, normalise=mode)
+    x = patterns(*shape)
+    x[1] = 42  # of one value
+    background = 60 + 100 * torch.rand(shape[1:], generator=torch.Generator().manual_seed(1))
+    seen = apply(x, background, config)
+    torch.testing.assert_close(undo(seen, x, background, config), x.float(), rtol=1e-4, atol=2e-2)
+    if not needs_input(config):
+        x = x[2:]
+        torch.testing.assert_close(undo_without_input(seen[2:], background, config), x.float(), rtol=1e-4, atol=1e-2)
+    else:
+        with pytest.raises(ValueError, match="without an input it cannot be undone"):
+            undo_without_input(seen, background, config)
+
+
+def test_undo_gives_back_the_scale_and_not_the_shape():
+    config = PreprocessConfig(static_background="none", normalise="zscore")
+    x = patterns(3, 1, 9, 11).float()
+    flat = undo(torch.zeros_like(x), x, torch.ones(1, 9, 11), config)
+    torch.testing.assert_close(flat, x.mean((1, 2, 3), keepdim=True).expand_as(x))
+
+
+def test_undo_knows_nothing_of_dark_pixels_but_the_background():
+    config = PreprocessConfig(static_background="divide", normalise="zscore")
+    background = torch.full((1, 9, 11), 100.0)
+    background[0, 0, 0] = 0.01
+    x = patterns(3, 1, 9, 11)
+    back = undo(apply(x, background, config), x, background, config)
+    assert bool((back[:, 0, 0, 0] == 0.01).all())
+    torch.testing.assert_close(back[:, 0, 1:], x[:, 0, 1:].float(), rtol=1e-4, atol=1e-2)

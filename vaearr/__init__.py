@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vaearr.embedding import embed_store
     from vaearr.exporting import export
     from vaearr.grid import roi, to_grid, to_samples
+    from vaearr.inference import interpolate, latent_statistics, reconstruct_store, sample_prior
     from vaearr.ingestion import ingest
     from vaearr.latents import encode, load_model, reconstruct
     from vaearr.reporting import report
@@ -36,12 +37,16 @@ _HOME = {
     "encode": "vaearr.latents",
     "export": "vaearr.exporting",
     "ingest": "vaearr.ingestion",
+    "interpolate": "vaearr.inference",
+    "latent_statistics": "vaearr.inference",
     "load_model": "vaearr.latents",
     "open_source": "vaearr.sources",
     "open_store": "vaearr.store",
     "reconstruct": "vaearr.latents",
+    "reconstruct_store": "vaearr.inference",
     "report": "vaearr.reporting",
     "roi": "vaearr.grid",
+    "sample_prior": "vaearr.inference",
     "significance": "vaearr.association",
     "to_grid": "vaearr.grid",
     "to_samples": "vaearr.grid",
@@ -60,12 +65,16 @@ __all__ = [
     "encode",
     "export",
     "ingest",
+    "interpolate",
+    "latent_statistics",
     "load_model",
     "open_source",
     "open_store",
     "reconstruct",
+    "reconstruct_store",
     "report",
     "roi",
+    "sample_prior",
     "significance",
     "to_grid",
     "to_samples",

@@ -87,6 +87,29 @@ class IngestConfig(Config):
     nonfinite: Literal["error", "mask"] = Field(
         "error", description="patterns with NaN or infinite values: refuse the file, or leave these scan points out"
     )
+    format: str | None = Field(
+        None, description="name of the source format, such as images, where the path alone would be taken for another"
+    )
+    size: tuple[int, ...] | None = Field(
+        None, description="collections: (rows, columns) of every image, or (z, y, x) of every volume, in pixels"
+    )
+    fit: Literal["pad", "crop", "squash"] = Field(
+        "pad",
+        description="how another size becomes `size`. Images: scaled to fit inside and padded with 0, scaled to cover "
+        "and cut, or stretched. Volumes: padded, cut and padded, or resampled",
+    )
+    channels: Literal["auto", "grey", "colour"] = Field(
+        "auto", description="images: as they are (all alike), all converted to grey, or all to red, green and blue"
+    )
+    masks: str = Field("*_mask*", description="names of mask files, * first for the image's own name; '' = no masks")
+    manifest: Path | None = Field(None, description="CSV with path, label and further columns for a folder's files")
+    label_column: str = Field("label", description="column of the manifest that holds the label")
+    classes: tuple[str, ...] = Field((), description="labels of the samples to take; empty = all")
+    exclude: tuple[str, ...] = Field((), description="patterns of paths to leave out, such as '*/old/*'")
+    spacing: tuple[float, float, float] | None = Field(
+        None, description="volumes: distance of voxels (z, y, x) in mm to resample to, before `size`"
+    )
+    skip_bad: bool = Field(False, description="collections: leave out files that cannot be read, and list them")
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -95,6 +118,12 @@ class IngestConfig(Config):
                 raise ValueError(f"map name {name!r} must be letters, digits and _ and start with a letter")
         if self.nav_shape is not None and min(self.nav_shape) < 1:
             raise ValueError(f"nav_shape {self.nav_shape} must be two positive numbers, (rows, columns)")
+        if self.size is not None and (len(self.size) not in (2, 3) or min(self.size) < 1):
+            raise ValueError(f"size {self.size} must be two or three positive numbers")
+        if self.spacing is not None and min(self.spacing) <= 0:
+            raise ValueError(f"spacing {self.spacing} must be three positive numbers, (z, y, x) in mm")
+        if self.masks and not self.masks.startswith("*"):
+            raise ValueError(f"masks={self.masks!r} must begin with *, which stands for the image's own name")
         for dim, (start, stop) in self.crop.items():
             if start is not None and stop is not None and not start < stop:
                 raise ValueError(f"the window {dim}=({start:g}, {stop:g}) is empty: give start < stop")
@@ -127,9 +156,16 @@ class RoiConfig(Config):
 class SplitConfig(Config):
     """Which scan points validate: whole spatial blocks by default, so that neighbours do not leak."""
 
-    method: Literal["blocks", "random"] = "blocks"
+    method: Literal["blocks", "random", "groups", "stratified"] = Field(
+        "blocks",
+        description="blocks of scan points, single ones, whole groups with one value of `by` (such as a subject), or "
+        "the same share of each class of `by`",
+    )
     fraction: float = Field(0.05, ge=0, lt=1, description="share of the scan points kept for validation")
     block: int = Field(4, ge=1, description="side of a block in scan points; below the size of a grain")
+    by: str | None = Field(
+        None, description="map or coordinate of the groups or classes; default: subject (groups), label (stratified)"
+    )
 
 
 class PreprocessConfig(Config):

@@ -184,35 +184,87 @@ def _map(ds: xr.Dataset, name: str, entry: object = None) -> xr.DataArray:
     return array.isel({extra[0]: entries.index(entry)}, drop=True)
 
 
-def split(roi: xr.DataArray, config: SplitConfig, *, seed: int) -> xr.DataArray:
+def split(
+    roi: xr.DataArray, config: SplitConfig, *, seed: int, by: xr.DataArray | np.ndarray | None = None
+) -> xr.DataArray:
     """Which scan points train and which validate: int8 map with `names.OUTSIDE`, `TRAIN`, `VALIDATION`.
 
     `blocks` keeps whole square blocks of scan points for validation, because neighbours show nearly the same; the side
-    is halved until there are enough blocks to choose from. `random` draws single points. Deterministic by seed.
+    is halved until there are enough blocks to choose from. `random` draws single points. `groups` keeps whole groups,
+    the points with one value of `by`; `stratified` draws the same share of each class of `by`, at least one where
+    there are two, those without a class among each other. by: over the dims of the ROI. Deterministic by seed. Raises
+    RoiError for a ROI or a number of groups below 2, or a point without a group; SchemaError without `by`.
     """
     _check_layout(roi, roi.dims, boolean=True)
     inside = roi.values
     if inside.sum() < MIN_ROI:
         raise RoiError(f"the ROI has {int(inside.sum())} scan points; at least {MIN_ROI} are needed.")
     rng = np.random.default_rng(seed)
-    side = config.block if config.method == "blocks" else 1
-    wanted = config.fraction * inside.sum()
-    while True:
-        block = _block_of(inside.shape, side)[inside]
-        ids, sizes = np.unique(block, return_counts=True)
-        if side == 1 or len(ids) >= max(4, 2 / max(config.fraction, 1e-9)):
-            break
-        side //= 2
-    order = rng.permutation(len(ids))
-    n_chosen = 0
-    if config.fraction > 0:
-        filled = np.cumsum(sizes[order])
-        n_chosen = min(max(1, int(np.searchsorted(filled, wanted) + 1)), len(ids) - 1)
+    side = 1
+    if config.method in ("groups", "stratified"):
+        member = _members(by, inside, config)
+    else:
+        side, member = _blocks_within(inside, config)
+    if config.method == "stratified":
+        chosen = _share_of_each(member, config.fraction, rng)
+    else:
+        chosen = _some_groups(member, config.fraction, rng)
     values = np.full(inside.shape, n.OUTSIDE, np.int8)
-    values[inside] = np.where(np.isin(block, ids[order[:n_chosen]]), n.VALIDATION, n.TRAIN)
+    values[inside] = np.where(chosen, n.VALIDATION, n.TRAIN)
     attrs = {**n.ATTRS[n.SPLIT], "config": config.to_attrs(), "seed": seed, "block_used": side}
     coords = {dim: roi[dim] for dim in roi.dims}
     return xr.DataArray(values, dims=roi.dims, coords=coords, name=n.SPLIT, attrs=attrs)
+
+
+def _blocks_within(inside: np.ndarray, config: SplitConfig) -> tuple[int, np.ndarray]:
+    """Side of the blocks, and the block of each point of the ROI."""
+    side = config.block if config.method == "blocks" else 1
+    while True:
+        block = _block_of(inside.shape, side)[inside]
+        if side == 1 or len(np.unique(block)) >= max(4, 2 / max(config.fraction, 1e-9)):
+            return side, block
+        side //= 2
+
+
+def _some_groups(member: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Whole groups drawn until they hold the share, at least one and never all; which points they hold."""
+    ids, sizes = np.unique(member, return_counts=True)
+    order = rng.permutation(len(ids))
+    n_chosen = 0
+    if fraction > 0:
+        filled = np.cumsum(sizes[order])
+        n_chosen = min(max(1, int(np.searchsorted(filled, fraction * len(member)) + 1)), len(ids) - 1)
+    return np.isin(member, ids[order[:n_chosen]])
+
+
+def _share_of_each(member: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    chosen = np.zeros(len(member), bool)
+    for value in np.unique(member):
+        points = rng.permutation(np.flatnonzero(member == value))
+        wanted = min(max(1, round(fraction * len(points))), len(points) - 1) if fraction > 0 else 0
+        chosen[points[:wanted]] = True
+    return chosen
+
+
+def _members(by: xr.DataArray | np.ndarray | None, inside: np.ndarray, config: SplitConfig) -> np.ndarray:
+    """Number of the group or class of each point of the ROI."""
+    if by is None or np.shape(by) != inside.shape:
+        found = "nothing" if by is None else f"shape {np.shape(by)}"
+        raise SchemaError(f"split method {config.method!r} needs a value of `by` for each point; got {found}.")
+    values = np.asarray(by)[inside]
+    if values.dtype.kind == "f":
+        missing = np.isnan(values)
+    elif values.dtype.kind in "iu":
+        missing = values < 0
+    else:
+        values = np.array([str(value) for value in values.tolist()])
+        missing = values == ""
+    if config.method == "groups":
+        if missing.any():
+            raise RoiError(f"{int(missing.sum())} points of the ROI have no group; leave them out of the ROI.")
+        if len(np.unique(values)) < 2:
+            raise RoiError("all points of the ROI are in one group; at least two are needed to split by groups.")
+    return np.asarray(np.unique(values, return_inverse=True)[1]).reshape(-1)
 
 
 def _block_of(shape: tuple[int, ...], side: int) -> np.ndarray:

@@ -23,9 +23,9 @@ from vaearr.config import IngestConfig
 from vaearr.detector import reduced
 from vaearr.errors import DataError, ExistsError, UsageError, WriteError
 from vaearr.provenance import now, versions
-from vaearr.sources import SOURCES, check_source, find_source, open_source
+from vaearr.sources import SOURCES, check_source, find_source, open_source, source_files
+from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
-from vaearr.sources.point_images import image_files
 from vaearr.sources.tables import element_array, map_array, phase_array
 from vaearr.store import Region, create_store, local_path, open_store
 
@@ -69,19 +69,26 @@ def ingest(
         raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
     folder = _existing_parent(target)
     file = check_source(source)
-    before = _fingerprint(file)
+    before = _fingerprint(file, config)
     with open_source(file, config, scratch=folder) as lazy:
+        if not schema.is_scan(lazy):
+            _refuse_scan_settings(config)
         ds = preflight(reduced(lazy, config), config, folder, say)
         checks = _Checks(ds, config.nonfinite)
 
         def finalise(ds: xr.Dataset) -> xr.Dataset:
-            if _fingerprint(file) != before:
+            if _fingerprint(file, config) != before:
                 raise DataError(f"{file} changed while it was read; ingest it again when nothing writes to it.")
             return _described(ds, file, config, checks)
 
         create_store(ds, target, transform=checks.transform, finalise=finalise, progress=progress)
     for line in checks.findings():
         say(line)
+    left_out = ds.attrs.get(SKIPPED, ())
+    if left_out:
+        say(f"left out, {len(left_out)} in all:")
+    for line in left_out:
+        say(f"  {line}")
     return open_store(target)
 
 
@@ -122,6 +129,16 @@ def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> x
     joined = _without(ds, [name for name in new if name in ds]).assign(new)
     schema.validate(joined)
     return joined
+
+
+def _refuse_scan_settings(config: IngestConfig) -> None:
+    """Raise UsageError for what a collection has no place for."""
+    given = [key for key in ("maps", "elements", "phases", "orientations", "step", "crop") if getattr(config, key)]
+    if given or config.bin != 1:
+        raise UsageError(
+            f"{(given or ['bin'])[0]} is for scans, and the source is a collection without scan points; leave it out "
+            f"(a manifest brings columns of numbers for each sample, size another size)."
+        )
 
 
 def _without(ds: xr.Dataset, names: list[str]) -> xr.Dataset:
@@ -226,8 +243,8 @@ def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: _Checks
         n_masked=checks.n_masked,
         sha256=checks.hash.hexdigest(),
     )
-    size, changed = _fingerprint(file)
-    kind = find_source(file)
+    size, changed = _fingerprint(file, config)
+    kind = find_source(file, config)
     origin = {
         "source": {
             "file": file.name,
@@ -247,13 +264,15 @@ def _without_folders(config: IngestConfig) -> dict[str, Any]:
     """The settings with the names of the files only: where they lay says nothing to those who get the store."""
     plain = config.to_attrs()
     plain["maps"] = {name: Path(path).name for name, path in config.maps.items()}
-    return plain | {key: Path(plain[key]).name for key in ("elements", "phases", "orientations") if plain[key]}
+    return plain | {
+        key: Path(plain[key]).name for key in ("elements", "phases", "orientations", "manifest") if plain[key]
+    }
 
 
-def _fingerprint(source: Path) -> tuple[int, int]:
-    """Bytes and time of the last change, of a folder: of all its images together."""
-    states = [file.stat() for file in (image_files(source) if source.is_dir() else [source])]
-    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+def _fingerprint(source: Path, config: IngestConfig) -> tuple[int, int]:
+    """Bytes and time of the last change, of several files: of all together."""
+    states = [file.stat() for file in source_files(source, config)]
+    return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
 
 
 def _existing_parent(target: Path) -> Path:

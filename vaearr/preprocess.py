@@ -20,6 +20,8 @@ from vaearr.names import NAVIGATION_DIMS, SIGNAL_DIMS
 
 StaticMode = Literal["none", "subtract", "divide"]
 NormaliseMode = Literal["none", "zscore", "robust", "minmax"]
+CUT = 8.0  # of robust normalisation
+DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
 
 
 def remove_static(x: torch.Tensor, background: torch.Tensor, mode: StaticMode = "divide") -> torch.Tensor:
@@ -35,10 +37,13 @@ def remove_static(x: torch.Tensor, background: torch.Tensor, mode: StaticMode = 
     if mode == "subtract":
         return x - background
     if mode == "divide":
-        floor = background.abs().max() * 1e-3
-        lit = background > floor
+        lit = _lit(background)
         return torch.where(lit, x / torch.where(lit, background, 1.0), 1.0)
     raise ValueError(f"no static background mode {mode!r}; use none, subtract or divide.")
+
+
+def _lit(background: torch.Tensor) -> torch.Tensor:
+    return background > background.abs().max() * DARK
 
 
 def dynamic_background(x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -66,19 +71,24 @@ def normalise(x: torch.Tensor, mode: NormaliseMode = "zscore", eps: float = 1e-4
     if mode == "none":
         return x
     flat = x.flatten(1)
+    centre, spread = _scale(flat, mode, eps)
+    scaled = torch.where(spread == 0, 0.0, (flat - centre) / torch.where(spread == 0, 1.0, spread))
+    return (scaled.clamp(-CUT, CUT) if mode == "robust" else scaled).view_as(x)
+
+
+def _scale(flat: torch.Tensor, mode: NormaliseMode, eps: float = 1e-4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centre and spread of each row `(B, D) -> 2 x (B, 1)`; the spread of a constant row is 0."""
     if mode == "zscore":
-        centre, spread, low, high = flat.mean(1, keepdim=True), flat.std(1, correction=0, keepdim=True), None, None
+        centre, spread = flat.mean(1, keepdim=True), flat.std(1, correction=0, keepdim=True)
     elif mode == "robust":
         quartiles = _quantiles(flat, (0.25, 0.5, 0.75))
-        centre, spread, low, high = quartiles[1], (quartiles[2] - quartiles[0]) / 1.349, -8.0, 8.0
+        centre, spread = quartiles[1], (quartiles[2] - quartiles[0]) / 1.349
     elif mode == "minmax":
         centre = flat.amin(1, keepdim=True)
-        spread, low, high = flat.amax(1, keepdim=True) - centre, None, None
+        spread = flat.amax(1, keepdim=True) - centre
     else:
         raise ValueError(f"no normalisation {mode!r}; use none, zscore, robust or minmax.")
-    varies = ~(spread <= eps * centre.abs())  # NaN stays NaN
-    scaled = torch.where(varies, (flat - centre) / torch.where(varies, spread, 1.0), 0.0)
-    return (scaled if low is None else scaled.clamp(low, high)).view_as(x)
+    return centre, torch.where(spread <= eps * centre.abs(), 0.0, spread)  # NaN stays NaN
 
 
 def is_constant(x: torch.Tensor) -> torch.Tensor:
@@ -110,6 +120,44 @@ def apply(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -
             seen = seen - dynamic_background(seen, config.dynamic_background)
         seen = normalise(seen, config.normalise)
         return torch.where(is_constant(x).view(-1, *[1] * (x.ndim - 1)), 0.0, seen)
+
+
+def undo(decoded: torch.Tensor, x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
+    """Decoded patterns in the units in which `x` is stored: the inverse of `apply`, `2 x (B, C, …) -> (B, C, …)`.
+
+    What `apply` took from each pattern is given back from `x`: its centre and spread, and its dynamic background.
+    These pass by the network, and only the patterns' own shape comes from it. What is lost beyond that: robust cuts at
+    +-8; detector pixels without signal become the background; a pattern of one value becomes that value.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x, decoded = x.float(), decoded.float()
+        seen = remove_static(x, background, config.static_background)
+        slow = dynamic_background(seen, config.dynamic_background) if config.dynamic_background > 0 else None
+        if config.normalise != "none":
+            centre, spread = _scale((seen if slow is None else seen - slow).flatten(1), config.normalise)
+            decoded = (decoded.flatten(1) * spread + centre).view_as(x)
+        if slow is not None:
+            decoded = decoded + slow
+        return torch.where(is_constant(x).view(-1, *[1] * (x.ndim - 1)), x, _with_static(decoded, background, config))
+
+
+def undo_without_input(decoded: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
+    """Decoded patterns of no input, such as draws from the prior, in stored units where `needs_input` is false."""
+    if needs_input(config):
+        raise ValueError("the preprocessing takes numbers from each pattern; without an input it cannot be undone.")
+    return _with_static(decoded.float(), background, config)
+
+
+def needs_input(config: PreprocessConfig) -> bool:
+    """Whether the way back to stored units needs the input pattern, because each was scaled or smoothed by itself."""
+    return config.normalise != "none" or config.dynamic_background > 0
+
+
+def _with_static(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
+    background = background.to(x)
+    if config.static_background == "divide":
+        return torch.where(_lit(background), x * background, background)
+    return x + background if config.static_background == "subtract" else x
 
 
 class Preprocess(nn.Module):

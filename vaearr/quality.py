@@ -1,21 +1,34 @@
-"""Is the latent space alive? KL per dimension, active units, explained variance, and what they mean in words."""
+"""Is the latent space alive, and are reconstructions good? Numbers per dimension and per sample, and words for them.
+
+Image metrics take batches `(B, C, …)` of input and reconstruction of one size, in one unit, and give float64 `(B,)`.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from numpy.typing import DTypeLike
 
 from vaearr import names as n
+from vaearr.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from vaearr.artifacts import TrainedModel
     from vaearr.batching import PatternBatches
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, section 5.1
 FEW = 0.5
 MIN_SAMPLES = 64  # fewer tell nothing about variances
+
+# Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
+# Transactions on Image Processing 13 (2004), section III.B and C: Gaussian window 11 wide, constants K1 and K2
+SSIM_SIDE, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03
 
 
 def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
@@ -92,3 +105,106 @@ def health_warnings(n_active: int, latent_dim: int, explained: float, *, is_dete
             "preprocessing."
         )
     return warnings
+
+
+def mse(target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of each sample, `2 x (B, C, …) -> (B,)`, in squared units of the input."""
+    target, recon = _alike(target, recon)
+    return (target - recon).square().flatten(1).mean(1)
+
+
+def mae(target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error of each sample, `2 x (B, C, …) -> (B,)`, in units of the input."""
+    target, recon = _alike(target, recon)
+    return (target - recon).abs().flatten(1).mean(1)
+
+
+def psnr(target: torch.Tensor, recon: torch.Tensor, data_range: float | torch.Tensor) -> torch.Tensor:
+    """Peak signal-to-noise ratio 10 log10(data_range^2 / MSE) of each sample in dB, `2 x (B, C, …) -> (B,)`.
+
+    Larger is better; infinite for equal samples. data_range: largest possible value - smallest, a number or one per
+    sample `(B,)`; NaN where a sample's is 0. Raises UsageError for batches of different shape or no positive number.
+    """
+    error = mse(target, recon)
+    span = _span(data_range, error)
+    return 10 * (span.square() / error).log10()
+
+
+def ssim(target: torch.Tensor, recon: torch.Tensor, data_range: float | torch.Tensor) -> torch.Tensor:
+    """Mean structural similarity of each image or volume, over its channels too: `2 x (B, C, …) -> (B,)`, at most 1.
+
+    Population variances under a Gaussian window (11 wide, standard deviation 1.5) in each spatial dimension; windows
+    that would reach over the border are left out. Wang et al. 2004, eq. 13; for data_range and errors see `psnr`.
+    Raises UsageError for a side below 11.
+    """
+    target, recon = _alike(target, recon)
+    if not can_ssim(target.shape[1:]):
+        raise UsageError(
+            f"samples of shape {tuple(target.shape[1:])} are too small for SSIM: it takes sides of {SSIM_SIDE} or more."
+        )
+    span = _span(data_range, target[:, 0].flatten(1)[:, 0]).view(-1, *[1] * (target.ndim - 1))
+    c1, c2 = (SSIM_K1 * span).square(), (SSIM_K2 * span).square()
+    m1, m2 = _windowed(target), _windowed(recon)
+    v1, v2 = _windowed(target.square()) - m1.square(), _windowed(recon.square()) - m2.square()
+    covariance = _windowed(target * recon) - m1 * m2
+    similar = (2 * m1 * m2 + c1) * (2 * covariance + c2) / ((m1.square() + m2.square() + c1) * (v1 + v2 + c2))
+    return similar.flatten(1).mean(1)
+
+
+def can_ssim(shape: Sequence[int]) -> bool:
+    """Whether samples `(C, …)` are large enough for the window of `ssim`."""
+    return len(shape) > 1 and min(shape[1:]) >= SSIM_SIDE
+
+
+def image_metrics(
+    target: torch.Tensor, recon: torch.Tensor, data_range: float | torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """`mse`, `mae`, `psnr` and, where samples are large enough, `ssim` of each sample, `2 x (B, C, …) -> (B,)` each."""
+    found = {"mse": mse(target, recon), "mae": mae(target, recon), "psnr": psnr(target, recon, data_range)}
+    return found | ({"ssim": ssim(target, recon, data_range)} if can_ssim(target.shape[1:]) else {})
+
+
+def compression_ratio(
+    shape: Sequence[int], dtype: DTypeLike, latent_shape: Sequence[int], latent_dtype: DTypeLike = np.float32
+) -> float:
+    """Bytes of a sample as it is stored over bytes of its latents: 3600 for 60 x 60 uint8 over 128 for 32 float32."""
+    stored, latent = (math.prod(s) * np.dtype(t).itemsize for s, t in ((shape, dtype), (latent_shape, latent_dtype)))
+    if not latent:
+        raise UsageError(f"latents of shape {tuple(latent_shape)} hold nothing; there is no ratio.")
+    return stored / latent
+
+
+def _alike(target: torch.Tensor, recon: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both as float64, on the CPU where the device has none. Raises UsageError where their shapes differ."""
+    if target.shape != recon.shape or target.ndim < 2:
+        raise UsageError(
+            f"input {tuple(target.shape)} and reconstruction {tuple(recon.shape)} are not batches of one size; "
+            "nothing is resized here."
+        )
+    first, second = (x.cpu() if x.device.type == "mps" else x for x in (target, recon))
+    return first.double(), second.double()
+
+
+def _span(data_range: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The data range as float64, one for each sample `(B,)`; NaN where a sample has none."""
+    if isinstance(data_range, float | int):
+        if not (math.isfinite(data_range) and data_range > 0):
+            raise UsageError(f"data_range is {data_range}; it must be a positive number.")
+        return like.new_full(like.shape, float(data_range))
+    span = data_range.to(like)
+    if span.shape != like.shape:
+        raise UsageError(f"data_range has shape {tuple(span.shape)}; expected a number, or one for each sample.")
+    return span.where(span > 0, math.nan)
+
+
+def _windowed(x: torch.Tensor) -> torch.Tensor:
+    """Means under the Gaussian window, `(B, C, n, …) -> (B, C, n - 10, …)`: one pass along each spatial dim."""
+    half = SSIM_SIDE // 2
+    weights = [math.exp(-0.5 * (i / SSIM_SIGMA) ** 2) for i in range(-half, half + 1)]
+    for dim in range(2, x.ndim):
+        size = x.shape[dim] - SSIM_SIDE + 1
+        total = x.narrow(dim, 0, size) * (weights[0] / sum(weights))
+        for i in range(1, SSIM_SIDE):
+            total += x.narrow(dim, i, size) * (weights[i] / sum(weights))
+        x = total
+    return x

@@ -12,8 +12,8 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.config import RoiConfig, TrainConfig
-from vaearr.errors import RoiError, UsageError
+from vaearr.config import RoiConfig, SplitConfig, TrainConfig
+from vaearr.errors import RoiError, UsageError, did_you_mean
 from vaearr.store import (
     check_patterns,
     check_run_name,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MIN_SAMPLES = 16
 GIVEN = "given as a map"
+SPLIT_BY = {"groups": "subject", "stratified": "label"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def train(
         ds = open_store(path, chunks=None)
         settings = settled(settings, ds)
         mask = resolve_roi(ds, roi)
-        parts = _parts(mask, settings)
+        parts = _parts(ds, mask, settings)
         folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL)))
         if roi is None and n.ROI in ds:
             tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} scan points")
@@ -120,10 +121,21 @@ def train(
     return Run(path, run, trained.history, trained.health, manifest)
 
 
-def _parts(roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:
+def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:
     if int(roi.sum()) < MIN_SAMPLES:
         raise RoiError(f"the ROI has {int(roi.sum())} scan points; training needs at least {MIN_SAMPLES}. Widen it.")
-    return grid.split(roi, settings.split, seed=settings.seed)
+    return grid.split(roi, settings.split, seed=settings.seed, by=_split_by(ds, roi, settings.split))
+
+
+def _split_by(ds: xr.Dataset, roi: xr.DataArray, config: SplitConfig) -> xr.DataArray | None:
+    """The map or coordinate that groups or classes are taken from. Raises UsageError where there is none."""
+    if config.method not in SPLIT_BY:
+        return None
+    name = config.by or SPLIT_BY[config.method]
+    over = [str(v) for v in ds.variables if set(ds[v].dims) == set(roi.dims) and v not in roi.dims]
+    if name not in over:
+        raise UsageError(f"split.by: there is no map or coordinate {name!r} over {roi.dims}.{did_you_mean(name, over)}")
+    return ds[name].transpose(*roi.dims).load()
 
 
 def _publish(

@@ -33,10 +33,20 @@ def ingest(
     ] = None,
     step: Annotated[float | None, typer.Option(help="distance of neighbouring scan points")] = None,
     units: Annotated[str | None, typer.Option(help="unit of --step")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="source format, such as images, where the path tells another")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="size of images (ROWSxCOLUMNS) or volumes (ZxYxX)")] = None,
+    fit: Annotated[str | None, typer.Option(help="how they get it: pad, crop or squash")] = None,
+    channels: Annotated[str | None, typer.Option(help="images: auto, grey or colour")] = None,
+    masks: Annotated[str | None, typer.Option(help="names of mask files, such as '*_mask*'")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="CSV with path, label, subject, … of a folder's files")] = None,
+    spacing: Annotated[str | None, typer.Option(help="distance of voxels ZxYxX in mm to resample volumes to")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out files that cannot be read")] = False,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
-    """Turn a scan file (HDF5, vendor formats) or an image folder, with side maps, into a store."""
+    """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a store."""
     from vaearr.config import IngestConfig
     from vaearr.ingestion import ingest as run_ingest
 
@@ -56,6 +66,14 @@ def ingest(
         filenames=filenames,
         step=step,
         units=units,
+        format=form,
+        size=_numbers(size, "--size", int),
+        fit=fit,
+        channels=channels,
+        masks=masks,
+        manifest=manifest,
+        spacing=_numbers(spacing, "--spacing", float),
+        skip_bad=skip_bad or None,
     )
     with bar("reading") as progress:
         run_ingest(source, store, config=settings, say=say, progress=progress)
@@ -114,3 +132,12 @@ def _shape(text: str | None) -> tuple[int, int] | None:
     except ValueError:
         raise UsageError(f"--nav-shape {text!r} is not ROWSxCOLUMNS, such as 60x80.") from None
     return rows, columns
+
+
+def _numbers(text: str | None, option: str, kind: type) -> tuple[Any, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is not numbers with x between them, such as 64x64.") from None

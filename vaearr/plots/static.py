@@ -20,6 +20,7 @@ from vaearr.plots.common import COLORS, text
 from vaearr.plots.components import component_sheet, variance_sheet
 from vaearr.plots.contrast import contrast_sheet
 from vaearr.plots.curves import NATS, loss_panels, reconstruction_parts, sample_title
+from vaearr.plots.decoded import interpolation_strip, reconstruction_strip, sample_sheet, statistics_sheet
 from vaearr.plots.density import density_sheet, draw_density
 from vaearr.plots.map_sheets import map_grid, map_sheet, rgb_sheet, score_sheet
 from vaearr.plots.maps import latent_map, latent_names, side_map_list
@@ -37,6 +38,7 @@ __all__ = [
     "density_sheet",
     "draw_map",
     "health_sheet",
+    "interpolation_strip",
     "journal",
     "latent_sheet",
     "latent_target",
@@ -46,11 +48,14 @@ __all__ = [
     "progress_sheet",
     "ranking_sheet",
     "reconstruction_sheet",
+    "reconstruction_strip",
     "rgb_sheet",
+    "sample_sheet",
     "save_figure",
     "scale_bar",
     "score_sheet",
     "side_sheet",
+    "statistics_sheet",
     "variance_sheet",
 ]
 

@@ -1,0 +1,104 @@
+"""The commands reconstruct, sample, interpolate, stats: what they print and write, and errors in one line."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vaearr.cli import app
+from vaearr.errors import NoInputError, UsageError, VaearrError
+from vaearr.store import open_store, open_table
+
+from ..store.test_store import tree_hash
+
+pytest.importorskip("matplotlib")
+
+
+def _ok(*args: object) -> str:
+    done = CliRunner().invoke(app, list(map(str, args)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_reconstruct(trained_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    text = _ok("reconstruct", trained_store, "--variable", "--where", "BC > 20", "--data-range", "200", "--out", out)
+    assert "data range 200" in text
+    assert "all: psnr" in text
+    assert "warning: SSIM needs" in text
+    assert [path.name for path in out.iterdir()] == ["reconstruction.png"]
+    ds = open_store(trained_store, chunks=None)
+    inside = np.isfinite(open_table(trained_store, "vae", "reconstruction")["mse"])
+    np.testing.assert_array_equal(inside, ds["present"] & (ds["BC"] > 20))
+    assert "reconstruction" in ds
+    assert "warning" in _ok("reconstruct", trained_store, "--name", "own", "--set", "examples=0", "--part", "train")
+
+
+def test_sample(collection: Path, tmp_path: Path) -> None:
+    text = _ok("sample", collection, "--n", 3, "--seed", 5, "--out", tmp_path / "out")
+    assert text == _ok("sample", collection, "--n", 3, "--seed", 5)
+    assert len(text.splitlines()) == 3
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["sample_000.png", "sample_001.png", "sample_002.png", "samples.png", "z.csv"]
+    rows = list(csv.reader((tmp_path / "out" / "z.csv").read_text().splitlines()))
+    assert rows[0] == ["latent_0", "latent_1", "latent_2"]
+    assert f"{float(rows[1][0]):.4g}" == text.split()[1]
+    assert len(_ok("sample", collection, "--run", "ae", "--source", "fitted").splitlines()) == 16
+
+
+def test_interpolate(trained_store: Path, collection: Path, tmp_path: Path) -> None:
+    text = _ok("interpolate", trained_store, "--from", "2:4", "--to", "9:15", "--steps", 4, "--out", tmp_path / "a")
+    assert text.startswith("lerp, 4 steps, distance of the ends")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["interpolation.gif", "interpolation.png", "z.csv"]
+    assert _ok("interpolate", collection, "--from", "2", "--to", "30", "--method", "slerp").startswith("slerp, 9")
+
+
+def test_stats(trained_store: Path, tmp_path: Path) -> None:
+    text = _ok("stats", trained_store, "--out", tmp_path / "out")
+    assert "of 3 latents active" in text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["latent_statistics.png"]
+    assert open_table(trained_store, "vae", "latent_statistics").sizes == {"latent": 3}
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "message"),
+    [
+        (["reconstruct", "{store}", "--run", "b"], NoInputError, "no run 'b'"),
+        (["reconstruct", "{store}", "--part", "tset"], UsageError, "part"),
+        (["reconstruct", "{store}", "--data-range", "big"], UsageError, "data_range"),
+        (["reconstruct", "{store}", "--x", "3"], UsageError, "not START:STOP"),
+        (["reconstruct", "{store}", "--set", "exampels=2"], UsageError, "Did you mean 'examples'"),
+        (["sample", "{store}", "--source", "pior"], UsageError, "Did you mean 'prior'"),
+        (["sample", "{store}", "--n", "0"], UsageError, "at least 1"),
+        (["interpolate", "{store}", "--from", "a:b", "--to", "1:2"], UsageError, "--from 'a:b' is not X:Y"),
+        (["interpolate", "{store}", "--from", "1:2", "--to", "1"], UsageError, "a value for each of y, x"),
+        (["interpolate", "{store}", "--from", "1:2", "--to", "1:3", "--method", "spline"], UsageError, "spline"),
+        (["stats", "{store}", "--run", "b"], NoInputError, "no run 'b'"),
+    ],
+    ids=lambda v: " ".join(v)[:50] if isinstance(v, list) else "",
+)
+def test_refusals(
+    trained_template: Path, tmp_path: Path, args: list[str], error: type[VaearrError], message: str
+) -> None:
+    before = tree_hash(trained_template)
+    given = [arg.format(store=trained_template) for arg in args]
+    done = CliRunner().invoke(app, [*given, "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, error), done.output
+    assert message in str(done.exception)
+    assert tree_hash(trained_template) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_are_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vaearr", "stats", str(tmp_path / "none.zarr")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == NoInputError.exit_code
+    assert done.stderr.startswith("vaearr: there is no store")
+    assert done.stderr.count("\n") == 1

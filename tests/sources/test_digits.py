@@ -1,0 +1,187 @@
+"""IDX and NPZ: all images and labels arrive, what does not fit is refused, and a collection is trained on."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vaearr.categories import categories
+from vaearr.config import IngestConfig, ModelConfig, SplitConfig, TrainConfig
+from vaearr.errors import DataError, RoiError, UsageError
+from vaearr.ingestion import ingest
+from vaearr.latents import encode
+from vaearr.runs import train
+from vaearr.sources import find_source, open_source
+
+CODES = {"u1": 8, "i1": 9, ">i2": 11, ">i4": 12, ">f4": 13, ">f8": 14}
+RNG = np.random.default_rng(1)
+DIGITS = RNG.integers(0, 256, (40, 9, 8), dtype=np.uint8)
+LABELS = (np.arange(40) % 3 * 4).astype(np.uint8)
+
+
+def idx(values: np.ndarray) -> bytes:
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return bytes([0, 0, CODES[values.dtype.newbyteorder(">").str.lstrip("|")], values.ndim]) + sizes + values.tobytes()
+
+
+def write_idx(folder: Path, *, packed: bool = False) -> Path:
+    images, labels = folder / "train-images-idx3-ubyte", folder / "train-labels-idx1-ubyte"
+    for path, values in ((images, DIGITS), (labels, LABELS)):
+        if packed:
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(idx(values)))
+        else:
+            path.write_bytes(idx(values))
+    return images.with_name(f"{images.name}.gz") if packed else images
+
+
+def refused(path: Path, match: str, error: type[Exception] = DataError, **given: Any) -> None:
+    with pytest.raises(error, match=match) as caught:
+        open_source(path, **given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_idx(packed: bool, tmp_path: Path) -> None:
+    path = write_idx(tmp_path, packed=packed)
+    assert find_source(path) == "idx"
+    ds = open_source(path)
+    assert ds.patterns.dims == ("sample", "y", "x")
+    np.testing.assert_array_equal(ds.patterns, DIGITS)
+    np.testing.assert_array_equal(ds.patterns[3:9:2, 1:, 2], DIGITS[3:9:2, 1:, 2])
+    assert categories(ds.label) == {0: "0", 1: "4", 2: "8"}
+    np.testing.assert_array_equal(ds.label, LABELS // 4)
+    stored = ingest(path, tmp_path / "a.zarr")
+    np.testing.assert_array_equal(stored.patterns, DIGITS)
+    used = [file for file in tmp_path.iterdir() if file.is_file() and "idx" in file.name]
+    assert stored.attrs["provenance"]["source"]["bytes"] == sum(file.stat().st_size for file in used)
+
+
+@settings(max_examples=20, deadline=None)
+@given(dtype=st.sampled_from(sorted(CODES)), shape=st.tuples(*[st.integers(1, 6)] * 3))
+def test_idx_of_any_type(tmp_path_factory: pytest.TempPathFactory, dtype: str, shape: tuple[int, int, int]) -> None:
+    path = tmp_path_factory.mktemp("idx") / "images"
+    values = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    path.write_bytes(idx(values))
+    ds = open_source(path)
+    np.testing.assert_array_equal(ds.patterns, values)
+    assert ds.patterns.dtype == np.dtype(dtype).newbyteorder("=")
+    assert "label" not in ds
+
+
+def test_idx_refusals(tmp_path: Path) -> None:
+    path = write_idx(tmp_path)
+    whole = path.read_bytes()
+    labels = tmp_path / "train-labels-idx1-ubyte"
+    refused(labels, "holds labels; give the file with the images")
+    path.write_bytes(whole[:-9])
+    refused(path, r"declares an array \(40, 9, 8\) of uint8, 2880 bytes, but holds 2871 bytes; fetch it again")
+    path.write_bytes(whole + b"\0")
+    refused(path, "but holds more bytes")
+    path.write_bytes(whole)
+    labels.write_bytes(idx(LABELS[:30]))
+    refused(path, r"labels are uint8 of shape \(30,\); expected one whole number or word for each of 40 images")
+    packed = write_idx(tmp_path, packed=True)
+    packed.write_bytes(packed.read_bytes()[:-200])
+    refused(packed, "is cut off or damaged")
+
+
+NPZ: dict[str, dict[str, np.ndarray]] = {
+    "plain": {"x": DIGITS, "y": LABELS},
+    "channels_last": {"images": DIGITS[..., None], "labels": LABELS[:, None]},
+    "channels_first": {"x": DIGITS[:, None], "y": LABELS},
+    "parts": {"x_test": DIGITS[30:], "y_test": LABELS[30:], "x_train": DIGITS[:30], "y_train": LABELS[:30]},
+    "parts_named_first": {"train_images": DIGITS[:30], "train_labels": LABELS[:30], "test_images": DIGITS[30:]},
+    "fortran": {"x": np.asfortranarray(DIGITS), "y": LABELS.astype(str)},
+}
+
+
+@pytest.mark.parametrize("name", NPZ)
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "compressed"])
+def test_npz(name: str, save: Any, tmp_path: Path) -> None:
+    path = tmp_path / "digits.npz"
+    save(path, **NPZ[name])
+    assert find_source(path) == "npz"
+    ds = open_source(path)
+    np.testing.assert_array_equal(ds.patterns, DIGITS)
+    known = LABELS // 4 if name != "parts_named_first" else np.where(np.arange(40) < 30, LABELS.astype(int) // 4, -1)
+    np.testing.assert_array_equal(ds.label, known)
+    if "parts" in name:
+        assert ds.part.values.tolist() == ["train"] * 30 + ["test"] * 10
+
+
+def test_npz_colour(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.stack([DIGITS, DIGITS // 2, DIGITS // 3], -1))
+    ds = open_source(tmp_path / "a.npz")
+    assert ds.patterns.dims == ("sample", "channel", "y", "x")
+    np.testing.assert_array_equal(ds.patterns[:, 1], DIGITS // 2)
+
+
+def test_npz_refusals(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    for arrays, match in (
+        ({"weights": LABELS}, "holds weights; expected images x"),
+        ({"x": np.array([{}, []], dtype=object)}, "holds Python objects, which are never read"),
+        ({"x": LABELS}, r"'x' is uint8 of shape \(40,\); expected numbers \(N, y, x\)"),
+        ({"x": DIGITS, "y": LABELS[:-1]}, r"labels are uint8 of shape \(39,\)"),
+        ({"x": DIGITS, "y": LABELS / 2}, "labels are float64"),
+        ({"x_train": DIGITS, "x_test": DIGITS[:, :5]}, "images of 'test' are uint8 .*all must agree"),
+        ({"x": np.zeros((2, 9, 8, 7))}, "has no axis of at most 4 channels"),
+    ):
+        np.savez(path, **arrays)
+        refused(path, match)
+    np.savez(path, x=DIGITS)
+    path.write_bytes(path.read_bytes()[:-30])
+    refused(path, "is cut off or damaged")
+
+
+# all the way
+
+
+def settings_for(split: SplitConfig) -> TrainConfig:
+    options = {"width": 4, "max_width": 8, "hidden": 16, "squeeze": 2}
+    return TrainConfig(
+        model=ModelConfig(latent_dim=2, options=options), split=split, epochs=1, batch_size=16, device="cpu", seed=3
+    )
+
+
+def test_digits_to_latents(tmp_path: Path) -> None:
+    store = tmp_path / "digits.zarr"
+    ingest(write_idx(tmp_path, packed=True), store)
+    config = settings_for(SplitConfig(method="stratified", fraction=0.25))
+    train(store, config=config.replace(objective={"label": "label"}))
+    ds = encode(store)
+    assert ds.latents.dims == ("sample", "latent")
+    assert bool(np.isfinite(ds.latents).all())
+    for code in range(3):
+        own = ds.split.values[ds.label.values == code]
+        assert (own == 2).sum() == round(0.25 * len(own))
+
+
+def test_images_to_latents_without_a_subject_crossing(tmp_path: Path) -> None:
+    lines = ["path,label,subject"]
+    for i, image in enumerate(DIGITS[:24]):
+        Image.fromarray(image).save(tmp_path / f"i{i}.png")
+        lines.append(f"i{i}.png,{'ab'[i % 2]},p{i // 3}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    store = tmp_path / "images.zarr"
+    ingest(tmp_path / "list.csv", store, config=IngestConfig(size=(10, 10)))
+    config = settings_for(SplitConfig(method="groups", fraction=0.2))
+    with pytest.raises(UsageError, match=r"split.by: there is no map or coordinate 'subjct'.*'subject'"):
+        train(store, config=config.replace(split={"method": "groups", "by": "subjct"}))
+    train(store, config=config)
+    ds = encode(store)
+    validated = set(ds.subject.values[ds.split.values == 2])
+    assert 1 <= len(validated) < 8
+    assert not validated & set(ds.subject.values[ds.split.values == 1])
+    assert bool(np.isfinite(ds.latents).all())
+    (tmp_path / "one.csv").write_text("\n".join([*lines[:1], *(f"{line.rsplit(',', 1)[0]},p" for line in lines[1:])]))
+    ingest(tmp_path / "one.csv", tmp_path / "one.zarr", config=IngestConfig(size=(10, 10)))
+    with pytest.raises(RoiError, match="all points of the ROI are in one group"):
+        train(tmp_path / "one.zarr", config=config)

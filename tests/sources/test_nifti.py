@@ -1,0 +1,191 @@
+"""NIfTI: every value at its place in millimetres, whatever the file's axes, the cut, the padding or the resampling."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaearr import schema
+from vaearr.config import IngestConfig
+from vaearr.errors import DataError, UsageError
+from vaearr.ingestion import ingest
+from vaearr.sources import find_source, open_source
+
+SHAPE = (7, 8, 9)  # x, y, z
+AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -6], [0, 0, 3, -7], [0, 0, 0, 1]])
+RNG = np.random.default_rng(2)
+VALUES = RNG.integers(0, 900, SHAPE).astype(np.int16)
+
+
+def write(path: Path, values: np.ndarray = VALUES, affine: np.ndarray = AFFINE, codes: str = "RAS") -> Path:
+    """The volume, given in RAS, as a file with these axis codes."""
+    image = nib.Nifti1Image(values, affine)
+    wanted = nib.orientations.axcodes2ornt(codes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), wanted)), path)
+    return path
+
+
+def refused(path: Path, match: str, error: type[Exception] = DataError, **given: Any) -> None:
+    with pytest.raises(error, match=match) as caught:
+        open_source(path, **given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SAL", "PIR"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_one_volume(codes: str, suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a{suffix}", codes=codes)
+    assert find_source(path) == "nifti"
+    ds = open_source(path)
+    schema.validate(ds)
+    assert ds.patterns.dims == ("sample", "z", "y", "x")
+    assert ds.patterns.dtype == np.int16
+    np.testing.assert_array_equal(ds.patterns[0], VALUES.T)
+    np.testing.assert_allclose(ds.affine[0], AFFINE)
+    assert ds.orientation.values.tolist() == [codes]
+    np.testing.assert_allclose(ds.x, -5 + 2 * np.arange(7))
+    np.testing.assert_allclose(ds.z, -7 + 3 * np.arange(9))
+    assert ds.z.attrs["units"] == "mm"
+    np.testing.assert_array_equal(ds.patterns[0, 2:5, ::2, 3], VALUES.T[2:5, ::2, 3])
+
+
+def test_scaled_and_float_values(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE)
+    image.header.set_data_dtype(np.uint8)
+    image.header.set_slope_inter(0.5, 3)
+    image = nib.Nifti1Image(VALUES / 900 * 100, AFFINE, image.header)
+    (tmp_path / "set").mkdir()
+    nib.save(image, tmp_path / "set" / "a.nii.gz")
+    write(tmp_path / "set" / "b.nii", VALUES)
+    ds = open_source(tmp_path / "set")
+    assert ds.patterns.dtype == np.float32
+    np.testing.assert_allclose(ds.patterns[0], nib.load(tmp_path / "set" / "a.nii.gz").get_fdata().T, rtol=1e-6)
+    np.testing.assert_array_equal(ds.patterns[1], VALUES.T)
+
+
+def test_cohort(tmp_path: Path) -> None:
+    for i in range(4):
+        write(tmp_path / "data" / f"s{i}.nii.gz", VALUES + i)
+    table = tmp_path / "cohort.csv"
+    lines = [f"data/s{i}.nii.gz,{'mf'[i % 2]},{i // 2},{60 + i}" for i in (3, 1, 0, 2)]
+    table.write_text("path,label,subject,age\n" + "\n".join(lines))
+    assert find_source(table) == "nifti"
+    ds = ingest(table, tmp_path / "a.zarr")
+    np.testing.assert_array_equal(ds.patterns, np.stack([VALUES.T + i for i in (3, 1, 0, 2)]))
+    assert ds.subject.values.tolist() == ["1", "0", "0", "1"]
+    assert ds.age.values.tolist() == [63, 61, 60, 62]
+    assert ds.label.attrs["flag_meanings"] == "unknown f m"
+    np.testing.assert_allclose(ds.affine, np.broadcast_to(AFFINE, (4, 4, 4)))
+    assert ds.attrs["provenance"]["versions"]["nibabel"]
+
+
+def centre(ds: xr.Dataset, i: int = 0) -> np.ndarray:
+    """Centre of mass of a volume, mm, by its affine."""
+    values = ds.patterns[i].values.astype(float)
+    z, y, x = np.indices(values.shape)
+    weighted = [float((axis * values).sum() / values.sum()) for axis in (x, y, z)]
+    return np.asarray(ds.affine[i].values @ [*weighted, 1.0])[:3]
+
+
+@settings(max_examples=25, deadline=None)
+@given(size=st.tuples(*[st.integers(7, 14)] * 3), fit=st.sampled_from(["pad", "crop"]))
+def test_cut_and_padded_voxels_stay_in_place(
+    tmp_path_factory: pytest.TempPathFactory, size: tuple[int, int, int], fit: str
+) -> None:
+    values = np.zeros(SHAPE, np.int16)
+    values[3, 4, 4] = 5  # in the middle: no cut loses it
+    path = write(tmp_path_factory.mktemp("n") / "a.nii", values)
+    if fit == "pad" and any(a > b for a, b in zip(SHAPE[::-1], size, strict=True)):
+        refused(path, r"voxels \(z, y, x\), more than size .*; use fit='crop' or 'squash'", size=size)
+        return
+    ds = open_source(path, size=size, fit=fit)
+    assert ds.patterns.shape == (1, *size)
+    assert ds.patterns.dtype == np.int16
+    assert int(ds.patterns.sum()) == 5
+    np.testing.assert_allclose(centre(ds), (AFFINE @ [3, 4, 4, 1])[:3], atol=1e-9)
+
+
+@pytest.mark.parametrize("given", [{"spacing": (1.5, 1.0, 1.0)}, {"size": (18, 16, 21), "fit": "squash"}])
+def test_resampling_finer_keeps_a_ramp(given: dict[str, Any], tmp_path: Path) -> None:
+    x, y, z = np.indices(SHAPE)
+    mm = np.moveaxis(np.stack([x, y, z, np.ones(SHAPE)]), 0, -1) @ AFFINE.T
+    weights = np.array([1.0, -2.0, 3.0])
+    ds = open_source(write(tmp_path / "a.nii", (mm[..., :3] @ weights).astype(np.float32)), **given)
+    zz, yy, xx = np.indices(ds.patterns.shape[1:])
+    places = np.moveaxis(np.stack([xx, yy, zz, np.ones(zz.shape)]), 0, -1) @ ds.affine[0].values.T
+    inside = (slice(2, -2),) * 3
+    np.testing.assert_allclose(ds.patterns[0].values[inside], (places[..., :3] @ weights)[inside], atol=1e-3)
+    assert ds.patterns.dtype == np.float32
+
+
+def test_resampling_coarser_keeps_mass_and_place(tmp_path: Path) -> None:
+    x, y, z = np.indices((40, 36, 30))
+    blob = np.exp(-((x - 18.3) ** 2 + (y - 16.1) ** 2 + (z - 15.2) ** 2) / 2 / 4**2).astype(np.float32)
+    path = write(tmp_path / "a.nii.gz", blob, np.diag([2.0, 2, 2, 1]), "LPS")
+    ds = open_source(path, spacing=(5, 4, 4), size=(12, 20, 20), fit="crop")
+    np.testing.assert_allclose(centre(ds), [36.6, 32.2, 30.4], atol=0.05)
+    assert float(ds.patterns.sum()) * 5 * 4 * 4 == pytest.approx(blob.sum() * 8, rel=0.01)
+
+
+def test_several_shapes_and_spacings(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "a.nii")
+    write(tmp_path / "set" / "b.nii", VALUES[1:], AFFINE + np.diag([0.5, 0, 0, 0]))
+    refused(tmp_path / "set", r"have 2 shapes \(z, y, x\), such as \(9, 8, 6\) and \(9, 8, 7\); give one with size=")
+    ds = open_source(tmp_path / "set", size=(9, 8, 8))
+    assert ds.x.attrs["units"] == "px"
+    same = open_source(tmp_path / "set", size=(9, 8, 8), fit="crop", spacing=(3, 2, 2))
+    assert same.x.attrs == {"long_name": "x distance from the first voxel", "units": "mm"}
+    np.testing.assert_allclose(same.x, 2 * np.arange(8))
+
+
+def test_bad_volumes_are_named_together(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for name in ("good", "cut", "many", "short", "lying"):
+        write(folder / f"{name}.nii.gz")
+    whole = (folder / "cut.nii.gz").read_bytes()
+    (folder / "cut.nii.gz").write_bytes(whole[:-300])
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 6), np.int16), AFFINE), folder / "many.nii.gz")
+    (folder / "short.nii.gz").write_bytes(b"\x1f\x8b")
+    (folder / "text.nii").write_text("no volume")
+    header = bytearray(gzip.decompress(whole))
+    header[42:48] = np.array([30000] * 3, "<i2").tobytes()
+    (folder / "lying.nii.gz").write_bytes(gzip.compress(header))
+    header = bytearray(gzip.decompress(whole))
+    header[42:44] = np.array([-3], "<i2").tobytes()
+    (folder / "negative.nii").write_bytes(header)
+    header = bytearray(gzip.decompress(whole))
+    header[280:296] = bytes(16)  # one row of the affine
+    (folder / "flat.nii").write_bytes(header)
+    with pytest.raises(DataError) as caught:
+        ingest(folder, tmp_path / "a.zarr")
+    message = str(caught.value)
+    for part in (
+        "7 of 8 files cannot be used",
+        "cut.nii.gz: is cut off or damaged",
+        "many.nii.gz: holds 6 volumes (its shape is (4, 4, 4, 6)); expected one volume",
+        "short.nii.gz: is cut off or damaged",
+        "negative.nii: holds int16 of shape (-3, 8, 9)",
+        "flat.nii: has an affine that maps no volume to millimetres",
+        "text.nii: cannot be read as NIfTI",
+        "lying.nii.gz: declares 54000000000352 bytes, more than its",
+    ):
+        assert part in message
+    assert not (tmp_path / "a.zarr").exists()
+    ds = ingest(folder, tmp_path / "a.zarr", config=IngestConfig(skip_bad=True))
+    assert ds.path.values.tolist() == ["good.nii.gz"]
+    refused(folder, "must be three numbers", UsageError, size=(4, 4))
+    refused(folder, "must be three positive numbers", UsageError, spacing=(1, 1, 0))
+
+
+def test_a_volume_with_a_trailing_axis_of_one(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(VALUES[..., None], AFFINE), tmp_path / "a.nii")
+    np.testing.assert_array_equal(open_source(tmp_path / "a.nii").patterns[0], VALUES.T)

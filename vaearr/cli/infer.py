@@ -1,0 +1,200 @@
+"""Commands that show what a trained model makes of data and of latents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaearr.cli.common import ChosenRun, RunName, Sets, Settings, Store, app, bar, box, say, settings_from
+from vaearr.errors import UsageError
+from vaearr.names import DEFAULT_RUN
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Out = Annotated[Path | None, typer.Option(help="folder to write pictures and tables into")]
+FILE_MOST = 1000  # single pictures of draws
+
+
+@contextmanager
+def _folder(out: Path | None) -> Iterator[Path | None]:
+    """Where files go until all are there; told at the end."""
+    from vaearr.exporting.files import staged
+
+    if out is None:
+        yield None
+        return
+    with staged(out) as folder:
+        yield folder
+    say(f"files are in {out}")
+
+
+@app.command()
+def reconstruct(
+    store: Store,
+    run: ChosenRun = None,
+    part: Annotated[str | None, typer.Option(help="all, train or validation points of the region")] = None,
+    x: Annotated[str | None, typer.Option(help="box START:STOP in coordinate units, half-open")] = None,
+    y: Annotated[str | None, typer.Option(help="box START:STOP in coordinate units, half-open")] = None,
+    z: Annotated[str | None, typer.Option(help="box START:STOP in coordinate units, half-open")] = None,
+    where: Annotated[str | None, typer.Option(help='condition on maps, such as "BC > 45"')] = None,
+    units: Annotated[str | None, typer.Option(help="stored (default) or preprocessed")] = None,
+    data_range: Annotated[str | None, typer.Option(help="of PSNR and SSIM: a number, dtype or sample")] = None,
+    variable: Annotated[bool, typer.Option("--variable", help="also write the reconstructions into the store")] = False,
+    name: Annotated[str | None, typer.Option(help="table and variable to write; default: reconstruction")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps")] = None,
+    out: Out = None,
+    config: Settings = None,
+    sets: Sets = None,
+) -> None:
+    """Reconstruct a store's samples and judge them: PSNR, SSIM, MSE, MAE, compression.
+
+    Where none of --x, --y, --z, --where is given: the region of the run. --out writes reconstruction.png.
+    """
+    from vaearr.inference import ReconstructConfig, reconstruct_store
+    from vaearr.inference.summary import reconstruction_lines
+
+    boxes = {"x": box(x, "--x"), "y": box(y, "--y"), "z": box(z, "--z"), "where": where}
+    settings = settings_from(ReconstructConfig, config, sets).replace(
+        run=run,
+        part=part,
+        roi=boxes if any(v is not None for v in boxes.values()) else None,
+        units=units,
+        data_range=_number(data_range),
+        out="variable" if variable else None,
+        name=name,
+        device=device,
+    )
+    with _folder(out) as folder:
+        with bar("reconstructing") as progress:
+            found = reconstruct_store(store, config=settings, say=say, on_block=progress)
+        if folder:
+            from vaearr.plots import save_figure
+            from vaearr.plots.decoded import reconstruction_strip
+
+            save_figure(reconstruction_strip(found), folder / "reconstruction.png")
+    for line in reconstruction_lines(found):
+        typer.echo(line)
+
+
+def _number(text: str | None) -> Any:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+@app.command()
+def sample(
+    store: Store,
+    run: RunName = DEFAULT_RUN,
+    count: Annotated[int, typer.Option("--n", help="number of draws")] = 16,
+    seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
+    source: Annotated[str, typer.Option(help="prior, or fitted: the Gaussian of the run's own latents")] = "prior",
+    out: Out = None,
+) -> None:
+    """Draw latents, decode them, and print the vectors.
+
+    --out writes samples.png, one picture for each draw, and z.csv.
+    """
+    from vaearr.inference import sample_prior
+
+    with _folder(out) as folder:
+        found = sample_prior(store, run, count, seed, source=source)  # type: ignore[arg-type]  # checked there
+        if folder:
+            _write_draws(found, folder)
+    for warning in found.attrs["warnings"]:
+        say(f"warning: {warning}")
+    for number, z in zip(found["sample"].values, found["z"].values, strict=True):
+        typer.echo(f"{number}: {' '.join(f'{value:.4g}' for value in z)}")
+
+
+def _write_draws(found: xr.Dataset, folder: Path) -> None:
+    from vaearr.plots import save_figure
+    from vaearr.plots.decoded import sample_sheet, save_pictures
+
+    save_figure(sample_sheet(found), folder / "samples.png")
+    save_pictures(found["decoded"].isel(sample=slice(FILE_MOST)), folder, "sample")
+    _write_csv(found["z"], folder / "z.csv")
+
+
+def _write_csv(z: xr.DataArray, path: Path) -> None:
+    """Latent vectors as a table, a row for each."""
+    names = [f"latent_{i}" for i in z["latent"].values]
+    rows = [",".join(repr(float(value)) for value in row) for row in z.values]
+    path.write_text("\n".join([",".join(names), *rows]) + "\n", encoding="utf-8")
+
+
+@app.command()
+def interpolate(
+    store: Store,
+    a: Annotated[
+        str, typer.Option("--from", help="X:Y[:Z] of a scan point in coordinate units, or number of a sample")
+    ],
+    b: Annotated[str, typer.Option("--to", help="where to go, given like --from")],
+    run: RunName = DEFAULT_RUN,
+    steps: Annotated[int, typer.Option(help="pictures on the way, both ends included")] = 9,
+    method: Annotated[str, typer.Option(help="lerp or slerp")] = "lerp",
+    out: Out = None,
+) -> None:
+    """Decode the way between the latents of two samples.
+
+    --out writes interpolation.png, interpolation.gif and z.csv.
+    """
+    from vaearr.inference import interpolate as run_interpolate
+
+    with _folder(out) as folder:
+        found = run_interpolate(store, run, _point(a, "--from"), _point(b, "--to"), steps, method)
+        if folder:
+            from vaearr.plots import save_figure
+            from vaearr.plots.decoded import animation_frames, interpolation_strip, save_animation
+
+            save_figure(interpolation_strip(found), folder / "interpolation.png")
+            save_animation(animation_frames(found), folder / "interpolation.gif")
+            _write_csv(found["z"], folder / "z.csv")
+    typer.echo(f"{method}, {steps} steps, distance of the ends {found.attrs['distance']:.4g}")
+
+
+def _point(text: str, option: str) -> Any:
+    """`X:Y`, `X:Y:Z` or the number of a sample."""
+    try:
+        values = [float(part) for part in text.split(":")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        return int(values[0]) if values[0].is_integer() else values[0]
+    if len(values) not in (2, 3):
+        raise UsageError(f"{option} {text!r} is not X:Y, X:Y:Z or the number of a sample.")
+    return dict(zip("xyz", values, strict=False))
+
+
+@app.command()
+def stats(store: Store, run: RunName = DEFAULT_RUN, out: Out = None) -> None:
+    """Statistics of a run's latents: mean, spread, KL, active units, aggregate posterior beside the prior.
+
+    They are kept in the store as the run's table latent_statistics; --out writes latent_statistics.png.
+    """
+    from vaearr.inference import latent_statistics
+
+    with _folder(out) as folder:
+        found = latent_statistics(store, run, write=True)
+        if folder:
+            from vaearr.plots import save_figure
+            from vaearr.plots.decoded import statistics_sheet
+
+            save_figure(statistics_sheet(found), folder / "latent_statistics.png")
+    attrs = found.attrs
+    typer.echo(
+        f"run {run!r}: {attrs['n']} points, {attrs['n_active']} of {found.sizes['latent']} latents active, KL "
+        f"{attrs['kl_total']:.4g} nats per sample, largest correlation {attrs['largest_correlation']:.2f}"
+    )
+    columns = ("mean", "std", "min", "max", "logvar_mean", "logvar_std", "kl", "aggregate_std", "aggregate_kl")
+    typer.echo("latent " + " ".join(f"{name:>13}" for name in columns))
+    for i, latent in enumerate(found["latent"].values):
+        typer.echo(f"{latent:>6} " + " ".join(f"{float(found[name][i]):>13.4g}" for name in columns))
+    for warning in attrs["warnings"]:
+        say(f"warning: {warning}")

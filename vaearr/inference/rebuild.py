@@ -1,0 +1,360 @@
+"""A whole store through a model and back: every sample reconstructed, judged, and on request written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from vaearr import grid, schema
+from vaearr import names as n
+from vaearr.batching.reader import read_samples
+from vaearr.config import RoiConfig
+from vaearr.errors import ExistsError, NoInputError, UsageError
+from vaearr.inference.decoding import Opened, open_run, scale_attrs
+from vaearr.inference.settings import ReconstructConfig
+from vaearr.inference.summary import PARTS, summarise
+from vaearr.preprocess import undo
+from vaearr.provenance import now, versions
+from vaearr.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
+from vaearr.store import (
+    Region,
+    Staging,
+    VariableSpec,
+    check_patterns,
+    has_table,
+    open_table,
+    pending,
+    publish_staged,
+    read_ahead,
+    recover,
+    staged_variables,
+    store_blocks,
+    write_block,
+    write_table,
+)
+from vaearr.training import fingerprint
+
+EXAMPLE = "example"
+TABLES = {n.SHEETS, n.LATENT_STATISTICS}
+TABLE_NAMES = ("association", "partitions", f"{n.CLUSTERS}_")  # how tables of other analyses of a run begin
+GIVEN_BACK = {
+    "zscore": "mean and standard deviation",
+    "robust": "median and interquartile range",
+    "minmax": "smallest and largest value",
+}
+LONG_NAMES = {
+    "mse": "mean squared error",
+    "mae": "mean absolute error",
+    "psnr": "peak signal-to-noise ratio",
+    "ssim": "structural similarity",
+}
+
+
+@dataclass
+class Made:
+    """What becomes of the samples: their numbers on the grid, and the pictures that are kept."""
+
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    pictures: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+
+def reconstruct_store(
+    store: str | Path,
+    run: str | None = None,
+    *,
+    out: str | None = None,
+    roi: xr.DataArray | RoiConfig | None = None,
+    config: ReconstructConfig | None = None,
+    say: Callable[[str], None] | None = None,
+    on_block: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """Reconstruct the samples of a store (posterior mean, decoded), shard by shard, and judge each against its input.
+
+    Units are those of the stored patterns: what the preprocessing took from a pattern (its mean and scale, its dynamic
+    background) is given back to it, so only the patterns' shape passes the network; with `units="preprocessed"` input
+    and reconstruction are compared as the network sees them. Both always have one size and one scale.
+
+    Returns, and keeps as table `config.name` of `/runs/<run>`: `mse`, `mae`, `psnr` (dB) and, where every side of a
+    sample is 11 or more, `ssim` over the navigation dims, NaN where nothing was reconstructed; `summary (part, metric,
+    statistic)` with `count (part, metric)`, for all points and for those of the run's split; `input` and
+    `reconstruction (example, …)` of some samples. Attributes: settings, units, `data_range`, `compression_ratio`.
+    out="variable" also writes the reconstructions as float32 variable (`reconstruction`; of a run b
+    `reconstruction_b`); nothing is visible before all is written.
+
+    roi: map or conditions instead of the run's region. The same call again returns what was made. Raises ExistsError
+    where the name holds anything else, NoInputError for a run or part that is not there, RoiError for an empty region,
+    UsageError for settings that do not fit, DataError for a damaged store or model.
+    """
+    settings = (config or ReconstructConfig()).replace(
+        run=run, out=out, roi=roi.to_attrs() if isinstance(roi, RoiConfig) else None
+    )
+    opened = open_run(store, settings.run, device=settings.device)
+    recover(opened.path)
+    check_patterns(opened.path)
+    _check(opened, settings)
+    chosen = _points(opened, settings, roi if isinstance(roi, xr.DataArray) else None)
+    request = _request(opened, settings, chosen)
+    known = _known(opened, settings, request)
+    variable = n.run_name(settings.name, settings.run)
+    if known is not None and (settings.out is None or variable in opened.ds):
+        (say or (lambda text: None))(f"{settings.name!r} of run {settings.run!r} is in {store} already")
+        return known
+    with ExitStack() as stack:
+        staging = None
+        if settings.out == "variable" and variable not in opened.ds:  # after an interruption the table alone is missing
+            specs = {variable: _spec(opened, request)}
+            staging = stack.enter_context(
+                staged_variables(opened.path, specs, coords=xr.Dataset(), request={"name": variable, **request})
+            )
+        made = _stream(opened, settings, chosen, staging, on_block)
+        if staging is not None:
+            publish_staged(staging)
+    table = _table(opened, settings, chosen, made).assign_attrs({n.PROVENANCE: _stamp(request)})
+    write_table(opened.path, settings.run, settings.name, table, replace=True)
+    return table
+
+
+def _check(opened: Opened, settings: ReconstructConfig) -> None:
+    taken = (n.RESERVED | TABLES) - {n.RECONSTRUCTION}
+    if settings.name in taken or settings.name.startswith((*n.OF_LATER_RUNS, *TABLE_NAMES)):
+        raise UsageError(f"{settings.name!r} has a meaning of its own; choose another name with name='…' (--name).")
+    if not n.is_valid_name(settings.name):
+        raise UsageError(f"{settings.name!r} cannot be a name; use letters, digits and _, a letter first.")
+    if settings.batch_size < 1 or settings.examples < 0:
+        raise UsageError("batch_size must be at least 1 and examples at least 0.")
+    wanted, whole = settings.data_range, opened.ds[n.PATTERNS].dtype.kind in "iu"
+    if wanted == "dtype" and not (whole and settings.units == "stored"):
+        raise UsageError(
+            "data_range 'dtype' is for whole numbers in stored units; give a number, or 'sample' for the range of each "
+            "input."
+        )
+    if isinstance(wanted, float) and wanted <= 0:
+        raise UsageError(f"data_range is {wanted:g}; it must be a positive number.")
+
+
+def _points(opened: Opened, settings: ReconstructConfig, roi: xr.DataArray | None) -> xr.DataArray:
+    """The samples that are meant, as a boolean map."""
+    ds, run = opened.ds, opened.run
+    if roi is not None:
+        chosen = grid.check_map(ds, roi)
+        if n.PRESENT in ds:
+            chosen = chosen & ds[n.PRESENT].load()
+    elif settings.roi is not None:
+        chosen = grid.roi(ds, config=settings.roi)
+    else:
+        chosen = ds[n.run_name(n.ROI, run)].load()
+    if settings.part != "all":
+        chosen = chosen & (ds[n.run_name(n.SPLIT, run)].load() == PARTS[settings.part])
+    chosen = chosen.transpose(*schema.navigation_dims(ds))
+    if not chosen.any():
+        raise NoInputError(
+            f"no sample is left to reconstruct: the {settings.part} part of run {run!r} holds none in this region."
+        )
+    return chosen
+
+
+def _request(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray) -> dict[str, Any]:
+    """What decides the numbers."""
+    decisive = {k: v for k, v in settings.to_attrs().items() if k not in ("out", "device", "batch_size")}
+    request = {
+        **opened.attrs,
+        "config": decisive,
+        "points": fingerprint(chosen.values),
+        "data": opened.manifest["data"],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(request))
+    return plain
+
+
+def _stamp(request: dict[str, Any]) -> dict[str, Any]:
+    return {**request, "versions": versions(), "time": now()}
+
+
+def _known(opened: Opened, settings: ReconstructConfig, request: dict[str, Any]) -> xr.Dataset | None:
+    """The table that the same request has made. Raises ExistsError where the name holds anything else."""
+    name, variable = settings.name, n.run_name(settings.name, settings.run)
+    found = None
+    if has_table(opened.path, opened.run, name):
+        found = open_table(opened.path, opened.run, name)
+        if not _is_same(found.attrs.get(n.PROVENANCE), request):
+            raise ExistsError(
+                f"run {opened.run!r} of {opened.path} already holds {name!r}, made with other settings or of other "
+                "points; choose another name with name='…' (--name)."
+            )
+    is_taken = variable in opened.ds.variables and settings.out == "variable"
+    if is_taken and not _is_same(opened.ds[variable].attrs.get(n.PROVENANCE), request):
+        raise ExistsError(
+            f"{opened.path} already holds another {variable!r}; choose another name with name='…' (--name)."
+        )
+    return found
+
+
+def _is_same(stamp: Any, request: dict[str, Any]) -> bool:
+    return isinstance(stamp, dict) and {key: stamp.get(key) for key in request} == request
+
+
+def _spec(opened: Opened, request: dict[str, Any]) -> VariableSpec:
+    ds = opened.ds
+    attrs = {
+        "long_name": "decoded posterior mean",
+        **scale_attrs(opened, stored=request["config"]["units"] == "stored"),
+        n.PROVENANCE: _stamp(request),
+    }
+    return VariableSpec(dims=(*schema.navigation_dims(ds), *schema.signal_dims(ds)), attrs=attrs)
+
+
+def _stream(
+    opened: Opened,
+    settings: ReconstructConfig,
+    chosen: xr.DataArray,
+    staging: Staging | None,
+    on_block: Callable[[int, int], None] | None,
+) -> Made:
+    """All samples, block by block; a block that an interrupted call has written is judged again but not written."""
+    made, wanted = Made(), _example_points(opened, settings, chosen)
+    regions = store_blocks(opened.path)
+    unwritten = pending(staging) if staging is not None else []
+    for i, (region, inside, stored) in enumerate(_blocks(opened, chosen, regions), 1):
+        corner = [part.start for part in region.values()]
+        points = np.argwhere(inside) + corner
+        decoded = []
+        for start in range(0, len(stored), settings.batch_size):
+            part = slice(start, start + settings.batch_size)
+            target, recon, numbers = _judged(opened, settings, stored[part])
+            where = tuple(points[part].T)
+            for name, values in numbers.items():
+                made.maps.setdefault(name, np.full(chosen.shape, np.nan, np.float32))[where] = values.cpu().numpy()
+            for k, point in enumerate(map(tuple, points[part].tolist())):
+                if point in wanted:
+                    made.pictures[point] = (target[k].cpu().numpy(), recon[k].cpu().numpy())
+            if staging is not None:
+                decoded.append(recon.cpu().numpy())
+        if staging is not None and region in unwritten:
+            _write(staging, region, inside, decoded)
+        if on_block:
+            on_block(i, len(regions))
+    return made
+
+
+def _blocks(
+    opened: Opened, chosen: xr.DataArray, regions: list[Region]
+) -> Iterator[tuple[Region, np.ndarray, torch.Tensor]]:
+    """Region, its chosen points, and their patterns `(k, C, …)` as stored; the next is read meanwhile."""
+    patterns = opened.ds[n.PATTERNS]
+    dtype = patterns.dtype.newbyteorder("=")
+
+    def read(region: Region) -> tuple[Region, np.ndarray, torch.Tensor]:
+        inside = chosen.isel(region).values
+        stored = np.empty((int(inside.sum()), *opened.model.input_shape), dtype)
+        if len(stored):
+            read_samples(patterns, region, inside, stored)
+        return region, inside, torch.from_numpy(stored)
+
+    return read_ahead(read, regions)
+
+
+@torch.inference_mode()
+def _judged(
+    opened: Opened, settings: ReconstructConfig, stored: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    """Input and reconstruction in the chosen units, and the numbers of each sample."""
+    model = opened.model
+    raw = stored.to(model.device)
+    recon = model.decode_batch(model.encode_batch(raw)[0])
+    if settings.units == "stored":
+        target = raw.float()
+        recon = undo(recon, raw, model.preprocess.background, model.preprocess_config)
+    else:
+        target = model.preprocess(raw)
+    return target, recon, image_metrics(target, recon, _data_range(opened, settings, target))
+
+
+def _data_range(opened: Opened, settings: ReconstructConfig, target: torch.Tensor) -> float | torch.Tensor:
+    kind = range_kind(opened, settings)
+    if kind == "sample":
+        flat = target.flatten(1)
+        return flat.amax(1) - flat.amin(1)
+    if kind == "dtype":
+        limits = np.iinfo(opened.ds[n.PATTERNS].dtype)
+        return float(limits.max) - float(limits.min)
+    return float(kind)
+
+
+def range_kind(opened: Opened, settings: ReconstructConfig) -> float | str:
+    """What the data range is: a number, `dtype` or `sample`."""
+    if settings.data_range is not None:
+        return settings.data_range
+    return "dtype" if settings.units == "stored" and opened.ds[n.PATTERNS].dtype.kind in "iu" else "sample"
+
+
+def _write(staging: Staging, region: Region, inside: np.ndarray, decoded: list[np.ndarray]) -> None:
+    (name, array), *_ = staging.arrays.items()
+    full = np.full((*inside.shape, *array.shape[inside.ndim :]), np.nan, np.float32)
+    if decoded:
+        full[inside] = np.concatenate(decoded).reshape(-1, *array.shape[inside.ndim :])
+    write_block(staging, region, {name: full})
+
+
+def _example_points(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray) -> list[tuple[int, ...]]:
+    """Points whose pictures are kept, row-major: a seeded choice, of the validation part where there is one."""
+    held_out = chosen.values & (opened.ds[n.run_name(n.SPLIT, opened.run)].load().values == n.VALIDATION)
+    points = np.argwhere(held_out if held_out.any() else chosen.values)
+    picked = np.random.default_rng(settings.seed).permutation(len(points))[: settings.examples]
+    return [tuple(point) for point in points[np.sort(picked)].tolist()]
+
+
+def _table(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray, made: Made) -> xr.Dataset:
+    ds, nav = opened.ds, schema.navigation_dims(opened.ds)
+    scale = scale_attrs(opened, stored=settings.units == "stored")
+    unit = scale["units"]
+    units = {"mse": f"{unit}^2" if unit != "1" else "1", "mae": unit, "psnr": "dB", "ssim": "1"}
+    maps = {
+        name: (nav, values, {"long_name": LONG_NAMES[name], "units": units[name]}) for name, values in made.maps.items()
+    }
+    table = xr.Dataset(maps, coords={dim: ds[dim] for dim in nav})
+    table = table.merge(summarise(table, ds[n.run_name(n.SPLIT, opened.run)].load().transpose(*nav).values))
+    points = sorted(made.pictures)
+    if points:
+        dims = (EXAMPLE, *schema.signal_dims(ds))
+        shape = (len(points), *(ds.sizes[d] for d in dims[1:]))
+        for k, (name, text) in enumerate((("input", "pattern"), ("reconstruction", "decoded posterior mean"))):
+            values = np.stack([made.pictures[point][k] for point in points]).reshape(shape)
+            table[name] = (dims, values, {"long_name": text, n.SIGNAL_DIMS: list(dims[1:]), **scale})
+        for i, dim in enumerate(nav):
+            table.coords[f"{EXAMPLE}_{dim}"] = (EXAMPLE, ds[dim].values[[p[i] for p in points]], ds[dim].attrs)
+        for name in made.maps:
+            picked = made.maps[name][tuple(np.array(points).T)]
+            table[f"{EXAMPLE}_{name}"] = (EXAMPLE, picked, table[name].attrs)
+    kind = range_kind(opened, settings)
+    limits = _data_range(opened, settings, torch.zeros(1, 1)) if kind != "sample" else None
+    latent = (opened.model.model_config.latent_dim,)
+    warnings = []
+    if not can_ssim(opened.model.input_shape):
+        warnings.append(f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out.")
+    return table.assign_attrs(
+        **opened.attrs,
+        n=int(chosen.sum()),
+        **scale,
+        data_range_is=str(kind) if isinstance(kind, str) else "given",
+        data_range=limits if isinstance(limits, float) else None,
+        given_back=_given_back(opened, settings),
+        compression_ratio=compression_ratio(opened.model.input_shape, ds[n.PATTERNS].dtype, latent),
+        warnings=warnings,
+    )
+
+
+def _given_back(opened: Opened, settings: ReconstructConfig) -> list[str]:
+    """What a reconstruction in stored units has from its input and not from the network."""
+    config = opened.model.preprocess_config
+    if settings.units != "stored":
+        return []
+    scale = [GIVEN_BACK[config.normalise]] if config.normalise in GIVEN_BACK else []
+    return scale + ["dynamic background"] * (config.dynamic_background > 0)

@@ -17,6 +17,7 @@ PATTERNS, PRESENT, BC, ELEMENTS, PHASE = "patterns", "present", "BC", "elements"
 # what the program adds
 ROI, SPLIT = "roi", "split"
 LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstruction_error"
+QUATERNION = "quaternion"  # orientations, over dim quaternion_component
 CLUSTERS, PCA, NMF, COMPONENT = "clusters", "pca", "nmf", "component"
 OF_A_RUN = (ROI, SPLIT, LATENT, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR)
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"

@@ -108,7 +108,8 @@ def runs(ds: xr.Dataset) -> list[str]:
 def decompositions(ds: xr.Dataset) -> list[str]:
     """Names of the linear decompositions in a Dataset: `pca` over the navigation dims and `pca_component`, `nmf` …"""
     nav = set(navigation_dims(ds))
-    return [str(name) for name, v in ds.data_vars.items() if set(v.dims) == nav | {f"{name}_{n.COMPONENT}"}]
+    found = [str(name) for name, v in ds.data_vars.items() if set(v.dims) == nav | {f"{name}_{n.COMPONENT}"}]
+    return [name for name in found if name != n.QUATERNION]
 
 
 def cluster_maps(ds: xr.Dataset) -> list[str]:

@@ -37,7 +37,11 @@ def _dataset() -> xr.Dataset:
             "phase": (
                 ("y", "x"),
                 rng.integers(0, 2, (8, 10)).astype("i2"),
-                {"flag_values": [-1, 0, 1], "flag_meanings": "none ni</script> fe_bcc"},
+                {
+                    "flag_values": [-1, 0, 1],
+                    "flag_meanings": "none ni</script> fe_bcc",
+                    "laue_groups": {"0": "m-3m", "1": "m-3m"},
+                },
             ),
         },
         coords={
@@ -80,6 +84,11 @@ def analysed(path: Path) -> Path:
     scores = xr.DataArray(rng.normal(size=(8, 10, 2)).astype("f4"), grid, ("y", "x", "pca_component"), name="pca")
     images = xr.DataArray(rng.normal(size=(2, 6, 6)).astype("f4"), dims=("pca_component", "dy", "dx"))
     ratio = xr.DataArray([0.6, 0.1], dims="pca_component")
+    turns = rng.normal(size=(8, 10, 4))
+    turns = xr.DataArray(
+        (turns / np.linalg.norm(turns, axis=-1, keepdims=True)).astype("f4"), dims=("y", "x", "quaternion_component")
+    )
+    add_variables(path, turns.rename("quaternion").to_dataset())
     add_variables(path, xr.Dataset({"pca": scores, "pca_components": images, "pca_explained_variance_ratio": ratio}))
     cluster_store(path, ClusterConfig(method="kmeans", k=3))
     return path
@@ -180,6 +189,7 @@ def test_json_is_complete_and_relative(index: Path, store: Path) -> None:
     assert set(record["decompositions"]) == {"pca"}
     assert len(record["clusters"]["clusters"]["summary"]["coords"]["cluster"]["data"]) == 3
     assert 0 <= record["clusters"]["clusters"]["agreement_with_phase"]["data_vars"]["nmi"]["data"] <= 1
+    assert {"elements_rgb", "kernel_average_misorientation", "largest_misorientation"} <= set(record["png"])
     assert {"pca_components", "pca_variance", "clusters_sheet", "clusters_against_phase"} <= set(record["png"])
     assert str(store.parent) not in json.dumps(record)
     assert json.dumps(record, allow_nan=False)

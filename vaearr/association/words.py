@@ -43,7 +43,7 @@ def notes_on(table: xr.DataArray | xr.Dataset, where: dict[str, object], tied: b
         if LOW in one and np.isfinite(float(one[LOW])):
             notes.append(f"95 %: {short(float(one[LOW]))} to {short(float(one[HIGH]))}")
         p = float(one[P_ADJUSTED])
-        notes.append(f"p = {p:.2g}" if p < NOT_SIGNIFICANT else f"p = {p:.2g}: not significant")
+        notes.append(f"p = {p:.2g}" if p < NOT_SIGNIFICANT else f"p = {p:.2g} n.s.")
     return notes
 
 

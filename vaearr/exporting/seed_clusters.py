@@ -162,17 +162,11 @@ def _write_one(content: Content, folder: Path, labels: xr.DataArray, target: xr.
     save_figure(cluster_sheet(shown, latent, target), folder / figure, dpi=content.config.dpi)
 
 
-def _colors(labels: xr.DataArray) -> dict[str, str]:
-    """Cluster number -> colour of the figure."""
+def _colors(labels: xr.DataArray) -> list[str]:
+    """Colours of the figure, one for each cluster by its number."""
     from vaearr.plots.clusters import classes_of
 
-    classes = classes_of(labels)
-    found = {str(code): color for code, color in zip(classes.codes, classes.colors, strict=True)}
-    if not classes.has_noise:
-        return found
-    from vaearr.plots.colors import NOISE_COLOR
-
-    return {str(n.NOISE): NOISE_COLOR} | found
+    return list(classes_of(labels).colors)
 
 
 def _facts(content: Content, labels: xr.DataArray, dim: int) -> dict[str, Any]:

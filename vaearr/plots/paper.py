@@ -153,7 +153,6 @@ def draw_map(
         if codes is not None:
             _names_on_bar(bar, codes[1])
         else:
-            bar.set_label(unit(da.attrs))
             bar.ax.locator_params(axis="y", nbins=2 if thin else 6)
     return mesh
 

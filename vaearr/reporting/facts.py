@@ -99,7 +99,7 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
         for name in (n.HISTORY, n.HEALTH, n.SHEETS)
     }
     plane, words = _plane(ds)
-    keep = [n.PATTERNS, latents.name, roi_name, n.BC, n.ELEMENTS, n.PHASE, *found_clusters]
+    keep = [n.PATTERNS, latents.name, roi_name, n.BC, n.ELEMENTS, n.PHASE, n.QUATERNION, *found_clusters]
     keep += [f"{name}_{part}" for name in others for part in ("components", "explained_variance_ratio")]
     shown = plane[[name for name in keep if name in plane]]
     shown = shown.assign({name: shown[name].load() for name in shown.data_vars if name != n.PATTERNS})

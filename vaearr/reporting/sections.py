@@ -10,11 +10,14 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.association import ranking
+from vaearr.association import element_rgb, ranking
+from vaearr.errors import VaearrError
 from vaearr.info import roi_words
+from vaearr.orientations import kernel_average_misorientation, max_misorientation
 from vaearr.plots import health_bars, loss_curves, map_scatter, static
 from vaearr.plots.common import holoviews, unit
 from vaearr.plots.explorer import explorer, pack
+from vaearr.plots.map_sheets import map_sheet, rgb_sheet
 from vaearr.plots.maps import latent_map, side_map_list
 from vaearr.plots.page import Section
 from vaearr.reporting.facts import Facts, LeftOut, labels_and_n
@@ -94,7 +97,40 @@ def overview(facts: Facts, figures: dict[str, Any]) -> Section:
         "Side maps in scan coordinates, with units in the headings. Colours run from the 1 % to the 99 % percentile of "
         "each map; grey = not measured or not indexed. The line is the border of the region of interest."
     )
+    if n.ELEMENTS in facts.ds and facts.ds.sizes[n.ELEMENT] > 1:
+        _element_colours(facts, section, figures)
+    if n.QUATERNION in facts.ds:
+        _misorientation(facts, section, figures)
     return section
+
+
+def _element_colours(facts: Facts, section: Section, figures: dict[str, Any]) -> None:
+    """The up to three elements that vary most, as red, green and blue."""
+    elements = facts.ds[n.ELEMENTS]
+    spread = elements.std([dim for dim in elements.dims if dim != n.ELEMENT]).fillna(0)
+    chosen = [str(elements[n.ELEMENT].values[i]) for i in np.argsort(-spread.values, kind="stable")[:3]]
+    rgb = element_rgb(facts.ds, chosen, (0.01, 0.99), roi=facts.roi)
+    figures["elements_rgb"] = rgb_sheet(rgb, chosen, roi=facts.roi)
+    section.picture(figures["elements_rgb"], f"{', '.join(chosen)} as colours", dpi=110)
+    section.caption(
+        f"{', '.join(chosen)}, which vary most, as colours; each from its 1 % to its 99 % percentile in the region."
+    )
+
+
+def _misorientation(facts: Facts, section: Section, figures: dict[str, Any]) -> None:
+    """Kernel average misorientation and the largest misorientation with a neighbour."""
+    try:
+        kam, largest = kernel_average_misorientation(facts.ds), max_misorientation(facts.ds)
+    except VaearrError as reason:
+        section.say(f"No map of misorientation: {reason}", "note")
+        return
+    for name, da in (("kernel_average_misorientation", kam), ("largest_misorientation", largest)):
+        figures[name] = map_sheet(da.rename(name), roi=facts.roi)
+        section.picture(figures[name], name.replace("_", " "), dpi=110)
+    section.caption(
+        "From the orientations: mean misorientation with the neighbours of the same grain (up to 5 degrees), and the "
+        "largest with any neighbour of the same phase; degrees, grey = not indexed."
+    )
 
 
 def latents_by_strength(facts: Facts) -> list[int]:

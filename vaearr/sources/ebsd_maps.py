@@ -15,7 +15,7 @@ import xarray as xr
 
 from vaearr import names as n
 
-EULER, ANGLE, QUATERNION = "euler", "angle", "quaternion"
+EULER, ANGLE, QUATERNION = "euler", "angle", n.QUATERNION
 QUATERNION_COMPONENT = f"{QUATERNION}_component"
 BAND_SLOPE, BANDS, MAD, INDEXING_ERROR = "band_slope", "bands", "mad", "indexing_error"
 IQ_HOUGH, IQ_FFT, CI, FIT, SEM_SIGNAL = "iq_hough", "iq_fft", "ci", "fit", "sem_signal"

@@ -52,6 +52,7 @@ HOMES = {
     "safetensors": {"artifacts"},
     "pydantic": {"config"},
     "kikuchipy": {"sources"},
+    "nibabel": {"sources"},
     "orix": {"sources", "orientations"},
     "sklearn": {"clustering", "association", "embedding"},
     "hdbscan": {"clustering"},

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from vaearr import grid
-from vaearr.config import ModelConfig, ObjectiveConfig, TrainConfig
+from vaearr.config import ModelConfig, ObjectiveConfig, PreprocessConfig, TrainConfig
 from vaearr.latents import encode
 from vaearr.runs import train
 from vaearr.store import create_store
@@ -49,7 +49,8 @@ def scan_store(scan: xr.Dataset, tmp_path: Path) -> Path:
 SMALL_NETWORK = {"width": 8, "max_width": 16, "hidden": 32, "squeeze": 4}
 TINY_TRAINING = TrainConfig(
     model=ModelConfig(latent_dim=3, options=SMALL_NETWORK),
-    objective=ObjectiveConfig(target="neighbour"),
+    preprocess=PreprocessConfig(static_background="divide", normalise="zscore"),
+    objective=ObjectiveConfig(target="neighbour", input_noise=1.0),
     epochs=2,
     batch_size=16,
     precision="float32",

@@ -14,12 +14,14 @@ from vaearr.augmentation import (
     add_noise,
     apply_augmentation,
     inscribed_circle,
+    move,
     plan_augmentation,
     rotate,
 )
 from vaearr.config import AugmentConfig
+from vaearr.errors import UsageError
 
-EVERYTHING = AugmentConfig(flip_x=True, flip_y=True, rotate=30, noise=0.5, circle=True)
+EVERYTHING = AugmentConfig(flip_x=True, flip_y=True, rotate=30, shift=0.1, scale=0.2, noise=0.5, circle=True)
 SHAPES = [(1, 12, 12), (2, 9, 14), (1, 15, 8)]
 
 
@@ -90,6 +92,67 @@ def test_volumes_turn_in_the_plane_of_their_last_axes():
         torch.testing.assert_close(turned[:, :, z], rotate(x[:, :, z], angle))
 
 
+@pytest.mark.parametrize("fill", ["mean", "edge"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_shift_by_whole_pixels_is_exact(shape, fill):
+    x = torch.randn(2, *shape, dtype=torch.float64)
+    shift = torch.tensor([[2 / shape[1], -3 / shape[2]], [0, 0]], dtype=torch.float64)
+    moved = move(x, shift=shift, fill=fill)
+    torch.testing.assert_close(moved[0, :, 2:, :-3], x[0, :, :-2, 3:])
+    torch.testing.assert_close(moved[1], x[1])
+    came_in = x[0].mean((-2, -1)) if fill == "mean" else x[0, :, 0, -1]
+    torch.testing.assert_close(moved[0, :, 0, -1], came_in)
+
+
+@pytest.mark.parametrize(("fill", "mode"), [("mean", "grid-constant"), ("edge", "nearest")])
+@pytest.mark.parametrize("shape", [(40, 40), (24, 60)], ids=str)
+@pytest.mark.parametrize("factor", [0.8, 1.3])
+def test_turned_scaled_and_shifted_equals_scipy(shape, factor, fill, mode):
+    """In this order: the content grows about the centre and turns, then it moves."""
+    x, angle, shift = smooth(1, 1, *shape), math.radians(25), (0.1, -0.05)
+    given = {"angle": [angle], "scale": [factor], "shift": [shift]}
+    moved = move(x, **{key: torch.tensor(value, dtype=torch.float64) for key, value in given.items()}, fill=fill)
+    cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
+    back = np.array([[cos, sin], [-sin, cos]])  # rows, columns: counter-clockwise with the first row on top
+    centre = (np.array(shape) - 1) / 2
+    image = x[0, 0].numpy()
+    expected = ndimage.affine_transform(
+        image,
+        back,
+        centre - back @ (centre + np.array(shift) * shape),
+        order=1,
+        mode=mode,
+        cval=float(image.mean()),
+    )
+    np.testing.assert_allclose(moved[0, 0].numpy(), expected, atol=1e-9)
+
+
+def test_each_sample_has_its_own_size_and_nothing_given_leaves_it():
+    x = smooth(2, 1, 30, 30)
+    grown = move(x, scale=torch.tensor([1.0, 1.5], dtype=torch.float64))
+    torch.testing.assert_close(grown[0], x[0])
+    assert float((grown[1] - x[1]).abs().max()) > 0.1
+    torch.testing.assert_close(move(x), x)
+
+
+def test_the_edge_fill_keeps_an_even_background():
+    x = torch.zeros(4, 1, 28, 28)
+    x[:, :, 10:18, 10:18] = 1
+    plan = plan_augmentation(4, AugmentConfig(rotate=40, shift=0.1, scale=0.2, fill="edge"))
+    moved = apply_augmentation(x, plan)
+    corners = moved[..., [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert float(corners.abs().max()) == 0
+    assert 0 <= float(moved.min()) <= float(moved.max()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("shift", -0.1), ("shift", 1.0), ("scale", -0.5), ("scale", 2.0), ("fill", "mirror")]
+)
+def test_settings_that_make_no_sense_are_refused(setting, value):
+    with pytest.raises(UsageError, match=f"AugmentConfig.{setting}"):
+        AugmentConfig.from_attrs({setting: value})
+
+
 def test_input_and_target_move_alike():
     """A target that is a pixelwise function of the input stays that function of it."""
     x = torch.randn(16, 1, 20, 24)
@@ -108,6 +171,8 @@ def test_one_seed_one_plan_and_samples_differ():
     first, same, other = plans
     assert torch.equal(first.angle, same.angle)
     assert torch.equal(first.flip_x, same.flip_x)
+    assert torch.equal(first.shift, same.shift)
+    assert torch.equal(first.scale, same.scale)
     assert torch.equal(first.flip_y, same.flip_y)
     assert not torch.equal(first.angle, other.angle)
     assert len(first.angle.unique()) > 32
@@ -120,6 +185,10 @@ def test_plans_are_uniform():
     assert float(plan.angle.abs().max()) <= limit
     assert float(plan.angle.std()) == pytest.approx(limit / math.sqrt(3), rel=0.02)
     assert float(plan.angle.mean()) == pytest.approx(0, abs=0.02 * limit)
+    assert plan.shift.shape == (20_000, 2)
+    for draws, largest in ((plan.scale.log(), math.log(1.2)), (plan.shift, 0.1)):
+        assert float(draws.abs().max()) <= largest * (1 + 1e-6)
+        assert float(draws.std()) == pytest.approx(largest / math.sqrt(3), rel=0.02)
     for flips in (plan.flip_x, plan.flip_y):
         assert statistics.fmean(flips.tolist()) == pytest.approx(0.5, abs=0.02)
 
@@ -134,11 +203,13 @@ def test_off_gives_the_patterns_themselves_and_draws_nothing():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("config", [{"flip_x": True}, {"flip_y": True}, {"rotate": 5}], ids=str)
+@pytest.mark.parametrize(
+    "config", [{"flip_x": True}, {"flip_y": True}, {"rotate": 5}, {"shift": 0.1}, {"scale": 0.1}], ids=str
+)
 def test_only_what_is_on_is_drawn(config):
     (name,) = config
     plan = plan_augmentation(5, AugmentConfig(**config), "cpu")
-    drawn = {key for key, value in vars(plan).items() if value is not None}
+    drawn = {key for key, value in vars(plan).items() if isinstance(value, torch.Tensor)}
     assert drawn == {"angle" if name == "rotate" else name}
 
 

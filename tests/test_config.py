@@ -29,7 +29,13 @@ FLOATS = [
     (c.ObjectiveConfig, "capacity"),
     (c.ObjectiveConfig, "label_weight"),
     (c.AugmentConfig, "rotate"),
+    (c.AugmentConfig, "shift"),
+    (c.AugmentConfig, "scale"),
     (c.AugmentConfig, "noise"),
+    (c.PerceptualConfig, "weight"),
+    (c.PerceptualConfig, "slices"),
+    *((c.AdversarialConfig, key) for key in ("weight", "start", "rise", "learning_rate")),
+    (c.EncodeConfig, "overlap"),
     (c.ClusterConfig, "eps"),
     (c.EmbedConfig, "elements"),
     *((c.TrainConfig, key) for key in ("rise", "rate_end", "ema", "min_delta", "device_memory", "checkpoint_minutes")),
@@ -51,7 +57,7 @@ def test_list_of_float_settings_is_complete() -> None:
         if re.search(r"\bfloat\b", str(field.annotation))
     }
     pairs = {(c.RoiConfig, dim) for dim in "xyz"} | {(c.EmbedConfig, "endmembers"), (c.IngestConfig, "crop")}
-    pairs |= {(c.IngestConfig, "spacing")}
+    pairs |= {(c.IngestConfig, "spacing"), (c.PreprocessConfig, "range")}
     assert found - pairs == set(FLOATS)
 
 

@@ -1,5 +1,7 @@
 """Preprocessing functions: known backgrounds go, constant patterns become zeros, nothing becomes NaN."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,9 +13,11 @@ from vaearr.preprocess import (
     needs_input,
     normalise,
     remove_static,
+    settled,
     undo,
     undo_without_input,
 )
+from vaearr.testing import random_patterns_dataset
 
 
 def patterns(*shape, seed=0):
@@ -63,7 +67,7 @@ def test_sigma_must_be_positive():
         dynamic_background(torch.zeros(1, 1, 8, 8), 0.0)
 
 
-@pytest.mark.parametrize("mode", ["zscore", "robust", "minmax"])
+@pytest.mark.parametrize("mode", ["zscore", "robust", "minmax", "quantile"])
 @pytest.mark.parametrize("value", [0, 7, 255, 1e30], ids=str)
 def test_constant_pattern_becomes_zeros(mode, value):
     x = torch.full((2, 1, 13, 17), float(value))
@@ -80,7 +84,9 @@ def test_constant_pattern_becomes_zeros_after_the_whole_chain(mode, sigma):
     x = patterns(3, 1, 31, 29)
     x[1] = 93
     assert is_constant(x).tolist() == [False, True, False]
-    out = apply(x, x.float().mean(0), PreprocessConfig(dynamic_background=sigma, normalise=mode))
+    out = apply(
+        x, x.float().mean(0), PreprocessConfig(static_background="divide", dynamic_background=sigma, normalise=mode)
+    )
     assert out.dtype == torch.float32
     assert bool((out[1] == 0).all())
     assert bool((out[[0, 2]].flatten(1).std(1) > 0.1).all())
@@ -162,3 +168,12 @@ def test_undo_knows_nothing_of_dark_pixels_but_the_background():
     back = undo(apply(x, background, config), x, background, config)
     assert bool((back[:, 0, 0, 0] == 0.01).all())
     torch.testing.assert_close(back[:, 0, 1:], x[:, 0, 1:].float(), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"dynamic_background": 0.1}, {"static_background": "divide"}], ids=["slow", "static"]
+)
+def test_a_background_to_take_off_decides_what_auto_means(asked: dict[str, Any]) -> None:
+    patterns = random_patterns_dataset({"sample": 4}, {"y": 12, "x": 13}).patterns
+    assert settled(PreprocessConfig(), patterns).normalise == "symmetric"
+    assert settled(PreprocessConfig(**asked), patterns).normalise == "quantile"

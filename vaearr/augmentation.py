@@ -8,12 +8,16 @@ preprocessed patterns: a static background belongs to the detector and must be o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
 from vaearr.config import AugmentConfig
+
+Fill = Literal["mean", "edge"]
 
 
 @dataclass(frozen=True)
@@ -21,55 +25,104 @@ class Augmentation:
     """Geometry of each sample of a batch; `None` is one that is off.
 
     flip_x, flip_y: `(B,)` bool, mirrored left-right, top-bottom. angle: `(B,)` radians, counter-clockwise as seen with
-    the first row on top; turned after the flips.
+    the first row on top; turned after the flips. scale: `(B,)`, the factor by which the content grows about the centre.
+    shift: `(B, 2)`, by which it then moves down and to the right, as shares of height and width.
+    fill: what comes in from outside, as `move` says.
     """
 
     flip_x: torch.Tensor | None = None
     flip_y: torch.Tensor | None = None
     angle: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
+    shift: torch.Tensor | None = None
+    fill: Fill = "mean"
 
 
 def plan_augmentation(batch: int, config: AugmentConfig, device: torch.device | str = "cpu") -> Augmentation:
-    """Draw the geometry of `batch` samples on `device`: flips with probability 1/2, angles uniform in +-`rotate`.
+    """Draw the geometry of `batch` samples on `device`.
 
-    What is off draws nothing, so the state of the generator stays as it is.
+    Flips with probability 1/2, angles uniform in +-`rotate`, shifts along each axis uniform in +-`shift`, the logarithm
+    of the scale uniform in +-log(1 + `scale`). What is off draws nothing, so the state of the generator stays as it is.
     """
 
-    def draw() -> torch.Tensor:
-        return torch.rand(batch, device=device)
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.rand(batch, *shape, device=device)
 
     return Augmentation(
         flip_x=draw() < 0.5 if config.flip_x else None,
         flip_y=draw() < 0.5 if config.flip_y else None,
         angle=(2 * draw() - 1) * math.radians(config.rotate) if config.rotate > 0 else None,
+        scale=((2 * draw() - 1) * math.log1p(config.scale)).exp() if config.scale > 0 else None,
+        shift=(2 * draw(2) - 1) * config.shift if config.shift > 0 else None,
+        fill=config.fill,
     )
 
 
 def apply_augmentation(x: torch.Tensor, plan: Augmentation) -> torch.Tensor:
-    """Patterns `(B, C, …, H, W)` flipped and turned by the plan, the last two axes moving; `x` itself if all is off."""
+    """Patterns `(B, C, …, H, W)` moved by the plan, along the last two axes; `x` itself if all is off."""
     for axis, flip in ((-1, plan.flip_x), (-2, plan.flip_y)):
         if flip is not None:
             x = torch.where(flip.view(-1, *[1] * (x.ndim - 1)), x.flip(axis), x)
-    return x if plan.angle is None else rotate(x, plan.angle)
+    if plan.angle is None and plan.scale is None and plan.shift is None:
+        return x
+    return move(x, angle=plan.angle, scale=plan.scale, shift=plan.shift, fill=plan.fill)
 
 
-def rotate(x: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """Each sample of `(B, C, …, H, W)` turned about its centre by its angle `(B,)` in radians, bilinear.
+def rotate(x: torch.Tensor, angle: torch.Tensor, fill: Fill = "mean") -> torch.Tensor:
+    """Each sample of `(B, C, …, H, W)` turned about its centre by its angle `(B,)` in radians: `move` with no more."""
+    return move(x, angle=angle, fill=fill)
 
-    What comes in from outside is the sample's mean over its pixels, per channel: a mirror image would show bands that
-    are not there, and 0 is a value like another where patterns are not centred.
+
+def move(
+    x: torch.Tensor,
+    *,
+    angle: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
+    shift: torch.Tensor | None = None,
+    fill: Fill = "mean",
+) -> torch.Tensor:
+    """Each sample of `(B, C, …, H, W)` turned and scaled about its centre, then shifted; one bilinear interpolation.
+
+    angle: `(B,)` radians, counter-clockwise. scale: `(B,)`, above 1 enlarges. shift: `(B, 2)`, down and right, as
+    shares of height and width. fill: what comes in from outside. `mean` is the sample's mean over its pixels, per
+    channel: a mirror image would show bands that are not there, and 0 is a value like another where patterns are not
+    centred. `edge` is the nearest pixel of the edge, for pictures on an even background.
     """
     images = x.flatten(1, -3)
-    height, width = images.shape[-2:]
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    # where an output pixel comes from, in coordinates that run from -1 to 1 along each axis
-    rows = (cos, -sin * (height / width), zero), (sin * (width / height), cos, zero)
-    theta = torch.stack([torch.stack(row, 1) for row in rows], 1).to(images.dtype)
-    mean = images.mean((-2, -1), keepdim=True)
+    theta = _to_input(images, angle, scale, shift)
     with torch.autocast(x.device.type, enabled=False):  # positions in bfloat16 would be pixels off
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-        turned = F.grid_sample(images - mean, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return (turned + mean).reshape(x.shape)
+        if fill == "edge":
+            return F.grid_sample(images, grid, padding_mode="border", align_corners=False).reshape(x.shape)
+        mean = images.mean((-2, -1), keepdim=True)
+        moved = F.grid_sample(images - mean, grid, padding_mode="zeros", align_corners=False)
+    return (moved + mean).reshape(x.shape)
+
+
+def _to_input(
+    images: torch.Tensor, angle: torch.Tensor | None, scale: torch.Tensor | None, shift: torch.Tensor | None
+) -> torch.Tensor:
+    """Where an output pixel comes from, `(B, 2, 3)`: an affine map of coordinates from -1 to 1 along x and y."""
+    height, width = images.shape[-2:]
+    none = images.new_zeros(len(images))
+    angle = none if angle is None else angle
+    shrink = 1.0 if scale is None else 1 / scale
+    cos, sin = angle.cos() * shrink, angle.sin() * shrink
+    turn = torch.stack([cos, -sin * (height / width), sin * (width / height), cos], 1).view(-1, 2, 2)
+    back = torch.zeros_like(turn[..., :1]) if shift is None else -2 * turn @ shift.flip(1)[..., None].to(turn)
+    return torch.cat([turn, back], 2).to(images.dtype)
+
+
+def crop_window(sides: Sequence[int], crop: Sequence[int]) -> tuple[slice, ...]:
+    """A window of `crop` pixels somewhere in a sample of these sides, to index `(B, C, …)` with; every place alike.
+
+    Drawn by torch's CPU generator, one number per side. A side that is no longer than the window is taken whole.
+    """
+    window = [slice(None), slice(None)]
+    for side, size in zip(sides, crop, strict=True):
+        start = int(torch.randint(max(0, side - size) + 1, ()))
+        window.append(slice(start, start + min(size, side)))
+    return tuple(window)
 
 
 def add_noise(x: torch.Tensor, std: float, circle: bool = False) -> torch.Tensor:

@@ -10,6 +10,7 @@ Z, Y, X = "z", "y", "x"
 DZ, DY, DX = "dz", "dy", "dx"
 CHANNEL, SAMPLE, ELEMENT, LATENT, EPOCH = "channel", "sample", "element", "latent", "epoch"
 SCAN_DIMS = (Z, Y, X)
+POSITIONS = ("lz", "ly", "lx")  # of a spatial latent, along z, y, x
 
 # what a source brings
 PATTERNS, PRESENT, BC, ELEMENTS, PHASE = "patterns", "present", "BC", "elements", "phase"
@@ -19,14 +20,15 @@ ROI, SPLIT = "roi", "split"
 LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstruction_error"
 QUATERNION = "quaternion"  # orientations, over dim quaternion_component
 CLUSTERS, PCA, NMF, COMPONENT = "clusters", "pca", "nmf", "component"
-OF_A_RUN = (ROI, SPLIT, LATENT, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR)
+OF_A_RUN = (ROI, SPLIT, LATENT, *POSITIONS, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR)
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
 RECONSTRUCTION, LATENT_STATISTICS = "reconstruction", "latent_statistics"
 
 # names that maps and analyses may not take
 RESERVED = {PATTERNS, PRESENT, ELEMENTS, PHASE, RUNS, HISTORY, HEALTH, MODEL, RECONSTRUCTION}
 RESERVED |= {*SCAN_DIMS, DZ, DY, DX, CHANNEL, SAMPLE, ELEMENT, EPOCH, *OF_A_RUN}
-OF_LATER_RUNS = (f"{ROI}_", f"{SPLIT}_", f"{LATENT}_", LATENTS, RECONSTRUCTION_ERROR)  # see run_name
+_BEGIN = tuple(f"{name}_" for name in (ROI, SPLIT, LATENT, *POSITIONS))
+OF_LATER_RUNS = (*_BEGIN, LATENTS, RECONSTRUCTION_ERROR)  # how names of a run's variables begin, see run_name
 
 # attributes
 NAVIGATION_DIMS, SIGNAL_DIMS = "navigation_dims", "signal_dims"
@@ -52,7 +54,7 @@ ATTRS: dict[str, dict[str, Any]] = {
     DY: {"long_name": "detector row", "units": "px"},
     DX: {"long_name": "detector column", "units": "px"},
     PATTERNS: {"long_name": "diffraction pattern", "units": "counts"},
-    PRESENT: {"long_name": "scan point was measured"},
+    PRESENT: {"long_name": "was measured"},
     BC: {"long_name": "band contrast", "units": "1"},
     ELEMENTS: {"long_name": "element content"},
     PHASE: {"long_name": "phase"},
@@ -66,7 +68,7 @@ ATTRS: dict[str, dict[str, Any]] = {
     LATENTS: {"long_name": "latent (posterior mean)", "units": "1"},
     LATENTS_STD: {"long_name": "latent posterior standard deviation", "units": "1"},
     CLUSTERS: {"long_name": "cluster"},
-    RECONSTRUCTION_ERROR: {"long_name": "mean squared reconstruction error per detector pixel", "units": "1"},
+    RECONSTRUCTION_ERROR: {"long_name": "mean squared reconstruction error per pixel", "units": "1"},
 }
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")

@@ -14,13 +14,15 @@ import torch
 import xarray as xr
 from torch import nn
 
+from vaearr import names as n
 from vaearr.config import PreprocessConfig
-from vaearr.errors import SchemaError
-from vaearr.names import NAVIGATION_DIMS, SIGNAL_DIMS
+from vaearr.errors import SchemaError, UsageError
 
-StaticMode = Literal["none", "subtract", "divide"]
-NormaliseMode = Literal["none", "zscore", "robust", "minmax"]
+StaticMode = Literal["auto", "none", "subtract", "divide"]
+NormaliseMode = Literal["auto", "none", "zscore", "robust", "minmax", "quantile", "unit", "symmetric"]
+FIXED = ("unit", "symmetric")  # the same for all patterns
 CUT = 8.0  # of robust normalisation
+HIGH = 0.995  # quantile that becomes 1; a few bright voxels do not decide
 DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
 
 
@@ -39,7 +41,7 @@ def remove_static(x: torch.Tensor, background: torch.Tensor, mode: StaticMode = 
     if mode == "divide":
         lit = _lit(background)
         return torch.where(lit, x / torch.where(lit, background, 1.0), 1.0)
-    raise ValueError(f"no static background mode {mode!r}; use none, subtract or divide.")
+    raise ValueError(f"no static background mode {mode!r} here; use none, subtract or divide.")
 
 
 def _lit(background: torch.Tensor) -> torch.Tensor:
@@ -64,8 +66,8 @@ def normalise(x: torch.Tensor, mode: NormaliseMode = "zscore", eps: float = 1e-4
     """Each pattern on a common scale over its pixels and channels, `(B, C, H, W)`; a constant pattern becomes zeros.
 
     `zscore`: mean 0, standard deviation 1. `robust`: median 0, interquartile range 1.349 (as for a Gaussian), cut at
-    +-8. `minmax`: 0 to 1. A pattern counts as constant when its spread is at most `eps` times the size of its centre
-    (otherwise rounding noise would be blown up).
+    +-8. `minmax`: 0 to 1. `quantile`: the least value 0, the 99.5 % quantile 1. A pattern counts as constant when its
+    spread is at most `eps` times the size of its centre (otherwise rounding noise would be blown up).
     """
     x = x.float()
     if mode == "none":
@@ -86,8 +88,11 @@ def _scale(flat: torch.Tensor, mode: NormaliseMode, eps: float = 1e-4) -> tuple[
     elif mode == "minmax":
         centre = flat.amin(1, keepdim=True)
         spread = flat.amax(1, keepdim=True) - centre
+    elif mode == "quantile":
+        centre, high = _quantiles(flat, (0.0, HIGH))
+        spread = high - centre
     else:
-        raise ValueError(f"no normalisation {mode!r}; use none, zscore, robust or minmax.")
+        raise ValueError(f"no normalisation per pattern {mode!r}; use none, zscore, robust, minmax or quantile.")
     return centre, torch.where(spread <= eps * centre.abs(), 0.0, spread)  # NaN stays NaN
 
 
@@ -115,6 +120,9 @@ def apply(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -
     """All steps of the configuration on patterns `(B, C, ...)` of any dtype; float32, never in reduced precision."""
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()  # torch has no arithmetic for some stored dtypes
+        if config.normalise in FIXED:
+            low, size, start = _fixed(config)
+            return (x - low) / size + start
         seen = remove_static(x, background, config.static_background)
         if config.dynamic_background > 0:
             seen = seen - dynamic_background(seen, config.dynamic_background)
@@ -131,6 +139,8 @@ def undo(decoded: torch.Tensor, x: torch.Tensor, background: torch.Tensor, confi
     """
     with torch.autocast(x.device.type, enabled=False):
         x, decoded = x.float(), decoded.float()
+        if config.normalise in FIXED:
+            return undo_without_input(decoded, background, config)
         seen = remove_static(x, background, config.static_background)
         slow = dynamic_background(seen, config.dynamic_background) if config.dynamic_background > 0 else None
         if config.normalise != "none":
@@ -145,12 +155,52 @@ def undo_without_input(decoded: torch.Tensor, background: torch.Tensor, config: 
     """Decoded patterns of no input, such as draws from the prior, in stored units where `needs_input` is false."""
     if needs_input(config):
         raise ValueError("the preprocessing takes numbers from each pattern; without an input it cannot be undone.")
+    if config.normalise in FIXED:
+        low, size, start = _fixed(config)
+        return (decoded.float() - start) * size + low
     return _with_static(decoded.float(), background, config)
 
 
 def needs_input(config: PreprocessConfig) -> bool:
     """Whether the way back to stored units needs the input pattern, because each was scaled or smoothed by itself."""
-    return config.normalise != "none" or config.dynamic_background > 0
+    return config.normalise not in ("none", *FIXED) or config.dynamic_background > 0
+
+
+def _fixed(config: PreprocessConfig) -> tuple[float, float, float]:
+    """Of a fixed range: what becomes the lower end, stored units per preprocessed unit, the lower end."""
+    if config.range is None:
+        raise ValueError(f"normalise {config.normalise!r} needs a range; `preprocess.settled` takes it from the data.")
+    low, high = config.range
+    return (low, (high - low) / 2, -1.0) if config.normalise == "symmetric" else (low, high - low, 0.0)
+
+
+def settled(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfig:
+    """The steps with `auto` and the range decided for stored patterns. Raises UsageError where no range is known."""
+    is_scan = n.SAMPLE not in patterns.attrs.get(n.NAVIGATION_DIMS, patterns.dims)
+    is_byte = patterns.dtype in (np.uint8, np.int8)
+    static, normal, fixed = config.static_background, config.normalise, config.range
+    if normal == "auto":
+        has_background = static in ("auto", "none") and not config.dynamic_background
+        is_fixed = fixed or (is_byte and has_background and not is_scan)
+        normal = "symmetric" if is_fixed else "zscore" if is_scan else "quantile"
+    if static == "auto":
+        static = "divide" if is_scan and normal not in FIXED else "none"
+    if normal in FIXED and fixed is None:
+        fixed = _range_of(patterns)
+    chosen = {"static_background": static, "normalise": normal, "range": fixed}
+    return PreprocessConfig.from_attrs({**config.to_attrs(), **chosen})
+
+
+def _range_of(patterns: xr.DataArray) -> tuple[float, float]:
+    if patterns.dtype in (np.uint8, np.int8):
+        limits = np.iinfo(patterns.dtype)
+        return float(limits.min), float(limits.max)
+    low, high = patterns.attrs.get("value_min"), patterns.attrs.get("value_max")
+    if low is None or high is None or not low < high:
+        raise UsageError(
+            "the patterns do not tell their least and largest value; set preprocess.range=[LOW, HIGH], in stored units."
+        )
+    return float(low), float(high)
 
 
 def _with_static(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
@@ -203,10 +253,10 @@ def preprocess(
     background: static background over the signal dims; by default the mean over all patterns, which is computed.
     Raises SchemaError for an array that does not say which dims are signal.
     """
-    settings = config or PreprocessConfig()
-    if SIGNAL_DIMS not in patterns.attrs:
-        raise SchemaError(f"the array lacks the attribute {SIGNAL_DIMS!r}; pass the `patterns` of a store or source.")
-    signal = tuple(patterns.attrs[SIGNAL_DIMS])
+    if n.SIGNAL_DIMS not in patterns.attrs:
+        raise SchemaError(f"the array lacks the attribute {n.SIGNAL_DIMS!r}; pass the `patterns` of a store or source.")
+    settings = settled(config or PreprocessConfig(), patterns)
+    signal = tuple(patterns.attrs[n.SIGNAL_DIMS])
     if background is None:
         lead = [dim for dim in patterns.dims if dim not in signal]
         background = patterns.mean(lead, dtype="float64").transpose(*signal).values
@@ -227,7 +277,7 @@ def preprocess(
         output_dtypes=[np.float32],
         keep_attrs="override",
     )
-    kept = {key: patterns.attrs[key] for key in (NAVIGATION_DIMS, SIGNAL_DIMS) if key in patterns.attrs}
+    kept = {key: patterns.attrs[key] for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS) if key in patterns.attrs}
     attrs = kept | {"long_name": "preprocessed pattern", "units": "1", "preprocess": settings.to_attrs()}
     result: xr.DataArray = seen.drop_attrs(deep=False).transpose(*patterns.dims).rename("preprocessed")
     return result.assign_attrs(attrs)

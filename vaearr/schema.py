@@ -43,6 +43,26 @@ def is_scan(ds: xr.Dataset) -> bool:
     return n.SAMPLE not in navigation_dims(ds)
 
 
+def samples_word(ds: xr.Dataset) -> str:
+    """What the samples are called in plain words: scan points, volumes or images."""
+    if is_scan(ds):
+        return "scan points"
+    return "volumes" if n.Z in signal_dims(ds) else "images"
+
+
+def vectors(latents: xr.DataArray) -> xr.DataArray:
+    """Latents with one value per dimension: spatial ones as the mean over their positions, lazy; others as they are.
+
+    The attribute `pooled_over` names the dims that are gone. Positions that are missing (NaN) do not count.
+    """
+    positions = [str(dim) for dim in latents.dims if str(dim).partition("_")[0] in n.POSITIONS]
+    if not positions:
+        return latents
+    pooled = latents.mean(positions, skipna=True, keep_attrs=True)
+    text = f"{latents.attrs.get('long_name', 'latent')}, mean over positions"
+    return pooled.assign_attrs(long_name=text, pooled_over=positions)
+
+
 def _declared(ds: xr.Dataset, key: str) -> tuple[str, ...]:
     if n.PATTERNS not in ds:
         raise SchemaError(

@@ -23,6 +23,9 @@ from vaearr.testing import assert_valid, random_patterns_dataset, synthetic_scan
 CPU = {"device": "cpu"}
 
 
+SCAN_STEPS = PreprocessConfig(static_background="divide", normalise="zscore")  # what auto means for a scan
+
+
 def rows(ds: xr.Dataset, config: PreprocessConfig, background: np.ndarray, roi: np.ndarray) -> np.ndarray:
     seen = preprocess(ds.patterns.load(), config, background=background).values
     return seen[roi].reshape(int(roi.sum()), -1).astype(float)
@@ -51,7 +54,7 @@ def test_pca_of_all_points_without_a_run(scan_store: Path) -> None:
     np.testing.assert_array_equal(np.isnan(ds.pca.values).all(-1), ~roi)
     background = ds.patterns.values[roi].mean(0, dtype=float)
     np.testing.assert_allclose(ds.pca_background.values, background, rtol=1e-5)
-    seen = rows(ds, PreprocessConfig(), background, roi)
+    seen = rows(ds, SCAN_STEPS, background, roi)
     wanted = PCA(5, svd_solver="full").fit(seen)
     signs = np.sign((wanted.components_ * ds.pca_components.values.reshape(5, -1)).sum(1))
     np.testing.assert_allclose(ds.pca.values[roi], wanted.transform(seen) * signs, atol=1e-4)
@@ -149,7 +152,9 @@ def test_nmf_amounts_are_those_of_scipy(synthetic: Path) -> None:
     assert_valid(ds)
     assert ds.nmf.dims == ("y", "x", "nmf_component")
     everywhere = np.ones(ds.nmf.shape[:2], bool)
-    seen = rows(ds, PreprocessConfig(normalise="none"), ds.nmf_background.values, everywhere)
+    seen = rows(
+        ds, PreprocessConfig(static_background="divide", normalise="none"), ds.nmf_background.values, everywhere
+    )
     ends = ds.nmf_components.values.reshape(4, -1).astype(float)
     wanted = np.stack([one_by_one(ends.T, row)[0] for row in seen])
     np.testing.assert_allclose(ds.nmf.values.reshape(-1, 4), wanted, atol=1e-5)
@@ -184,7 +189,12 @@ def test_nmf_from_places_and_from_classes(synthetic: Path) -> None:
 def test_nmf_with_elements_weighs_both(synthetic: Path) -> None:
     config = EmbedConfig(method="nmf", n_components=3, elements=2.0, **CPU)
     ds = embed_store(synthetic, config)
-    seen = rows(ds, PreprocessConfig(normalise="none"), ds.nmf_background.values, np.ones(ds.nmf.shape[:2], bool))
+    seen = rows(
+        ds,
+        PreprocessConfig(static_background="divide", normalise="none"),
+        ds.nmf_background.values,
+        np.ones(ds.nmf.shape[:2], bool),
+    )
     content = ds.elements.transpose("y", "x", "element").values.reshape(len(seen), -1).astype(float)
     ends, of_ends = ds.nmf_components.values.reshape(3, -1).astype(float), ds.nmf_elements.values
     scale = np.sqrt(((seen - seen.mean(0)) ** 2).mean() * seen.shape[1])
@@ -274,5 +284,5 @@ def test_a_run_computed_elsewhere_has_a_region_and_no_network(tmp_path: Path) ->
     attach(store, values, run="b")
     ds = embed_store(store, EmbedConfig(run="b", n_components=3, **CPU))
     np.testing.assert_array_equal(np.isfinite(ds.pca.values).all(-1), ds.roi_b.values)
-    assert ds.pca.attrs["preprocess"] == PreprocessConfig().to_attrs()
+    assert ds.pca.attrs["preprocess"] == SCAN_STEPS.to_attrs()
     assert ds.pca.attrs["provenance"]["run"] == "b"

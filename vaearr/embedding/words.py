@@ -18,8 +18,8 @@ def embed_lines(ds: xr.Dataset, name: str = n.PCA) -> list[str]:
     else:
         r2 = scores.attrs.get("r2")
         share = f"mean squared error {scores.attrs['mse']:.4g}" + ("" if r2 is None else f", R^2 {r2:.3f}")
-    points = scores.attrs["n_fitted"]
+    points = f"{scores.attrs['n_fitted']} {'samples' if n.SAMPLE in scores.dims else 'scan points'}"
     return [
-        f"{name}: {count} components of {points} scan points, {share}",
+        f"{name}: {count} components of {points}, {share}",
         f"next: 'vaearr associate STORE --variable {name}', or cluster by it with --feature {name}",
     ]

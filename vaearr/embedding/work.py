@@ -19,7 +19,7 @@ from vaearr.device import pick_device
 from vaearr.embedding.stream import PatternStream
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.latents import load_model
-from vaearr.preprocess import Preprocess
+from vaearr.preprocess import Preprocess, settled
 from vaearr.runs import check_fits, data_fingerprint
 from vaearr.store import run_manifest, run_names
 from vaearr.training import fingerprint
@@ -94,7 +94,7 @@ def plan_work(path: Path, ds: xr.Dataset, settings: EmbedConfig) -> Work:
     device = pick_device(settings.device)
     with_run = settings.run in run_names(path) or settings.run != n.DEFAULT_RUN
     request: dict[str, Any] = {"run": None, "weights_sha256": None}
-    preprocess, background, roi_name = PreprocessConfig(), None, None
+    preprocess, background, roi_name = settled(PreprocessConfig(), ds[n.PATTERNS]), None, None
     if with_run:
         manifest = run_manifest(path, settings.run)
         roi_name = n.run_name(n.ROI, settings.run)

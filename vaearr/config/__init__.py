@@ -1,0 +1,42 @@
+"""Frozen, typed settings: the same object drives the Python call, the command line and the Prefect form.
+
+Settings travel with what they produced: `to_attrs` gives plain JSON for the attributes of a store, `from_attrs` reads
+it back, and an unknown key is an error that lists the valid ones.
+"""
+
+from __future__ import annotations
+
+from vaearr.config.analyses import AssociateConfig, ClusterConfig, EmbedConfig, ReportConfig, SignificanceConfig
+from vaearr.config.base import Config
+from vaearr.config.data import IngestConfig, Interval, RoiConfig, SplitConfig
+from vaearr.config.learning import (
+    AdversarialConfig,
+    AugmentConfig,
+    EncodeConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PerceptualConfig,
+    PreprocessConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "AdversarialConfig",
+    "AssociateConfig",
+    "AugmentConfig",
+    "ClusterConfig",
+    "Config",
+    "EmbedConfig",
+    "EncodeConfig",
+    "IngestConfig",
+    "Interval",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "PerceptualConfig",
+    "PreprocessConfig",
+    "ReportConfig",
+    "RoiConfig",
+    "SignificanceConfig",
+    "SplitConfig",
+    "TrainConfig",
+]

@@ -1,0 +1,47 @@
+"""What all settings are made of."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vaearr.errors import UsageError, did_you_mean
+
+
+class Config(BaseModel):
+    """Base of all settings: frozen, no unknown keys, finite numbers only, JSON both ways (which knows no NaN)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    def to_attrs(self) -> dict[str, Any]:
+        """Plain JSON-ready dict, as stored in attributes."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_attrs(cls, attrs: dict[str, Any]) -> Self:
+        """Settings from such a dict. Raises UsageError that names each wrong key or value in words."""
+        try:
+            return cls.model_validate(attrs)
+        except ValidationError as error:
+            raise UsageError(_in_words(cls, error)) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with the given values; `None` means "leave as it is". Validated like new settings."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return self.from_attrs({**self.to_attrs(), **given})
+
+
+def _in_words(cls: type[BaseModel], error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or cls.__name__
+        if item["type"] == "extra_forbidden":
+            parts.append(f"{cls.__name__} has no setting {key!r}.{did_you_mean(key, sorted(cls.model_fields))}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            if item["loc"]:
+                parts.append(f"{cls.__name__}.{key}: {message} (got {item['input']!r}).")
+            else:  # of several settings together
+                parts.append(f"{cls.__name__}: {message}.")
+    return " ".join(parts)

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from vaearr.config import ModelConfig
+from vaearr.errors import UsageError
+from vaearr.models import build_model
 from vaearr.models.conv import LOGVAR_RANGE, ConvVAE
 
 SHAPES = [(1, 60, 60), (1, 59, 61), (1, 8, 8), (1, 9, 31), (3, 28, 28), (5, 33, 17), (1, 47, 53)]
@@ -29,6 +32,24 @@ def test_large_patterns_do_not_explode_the_parameters():
     assert model.decode(torch.zeros(1, 32)).shape == (1, 1, 400, 500)
 
 
+@pytest.mark.parametrize(
+    ("side", "options", "sides"),
+    [
+        (60, {}, [15, 8]),
+        (64, {"patch": 2, "coarsest": 4}, [32, 16, 8, 4]),
+        (128, {"patch": 2, "coarsest": 4}, [64, 32, 16, 8, 4]),
+        (9, {"patch": 2, "coarsest": 1}, [5, 3, 2, 1]),
+    ],
+    ids=["default", "64", "128", "to one"],
+)
+def test_the_grid_is_halved_down_to_the_coarsest(side, options, sides):
+    model = ConvVAE((1, side, side), 4, **SMALL, **options)
+    assert model.grids == [(s, s) for s in sides]
+    strided = [m for m in model.encoder if isinstance(m, torch.nn.Conv2d) and m.stride != (1, 1)]
+    assert len(strided) == len(sides)
+    assert model(torch.randn(2, 1, side, side))[0].shape == (2, 1, side, side)
+
+
 @pytest.mark.parametrize("shape", SHAPES[:4], ids=shape_id)
 def test_decode_needs_no_encode_and_is_deterministic(shape):
     model = ConvVAE(shape, 4, **SMALL).eval()
@@ -45,6 +66,8 @@ OPTIONS = [
     {"depth": 0},
     {"depth": 3, "patch": 2},
     {"dropout": 0.5},
+    {"coarsest": 4},
+    {"coarsest": 1},
 ]
 
 
@@ -116,9 +139,15 @@ def test_bfloat16_autocast_stays_close_to_float32():
         ({"input_shape": (1, 60, 60), "upsampling": "cubic"}, "upsampling"),
         ({"input_shape": (1, 60, 60), "norm": "layer"}, "norm"),
         ({"input_shape": (1, 60, 60), "head": "relu6"}, "head"),
+        ({"input_shape": (1, 60, 60), "coarsest": 0}, "coarsest"),
     ],
-    ids=["small", "no-channel", "activation", "upsampling", "norm", "head"],
+    ids=["small", "no-channel", "activation", "upsampling", "norm", "head", "coarsest"],
 )
 def test_wrong_options_say_what_is_right(arguments, word):
     with pytest.raises(ValueError, match=word):
         ConvVAE(**arguments)
+
+
+def test_volumes_are_refused_with_what_takes_them() -> None:
+    with pytest.raises(UsageError, match="for volumes choose the model 'autoencoder-kl' or the preset 'maisi'"):
+        build_model(ModelConfig(), (1, 20, 20, 20))

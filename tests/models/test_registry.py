@@ -16,6 +16,7 @@ from vaearr.quality import health_warnings, latent_health
 SMALL = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}
 SHAPE = (1, 24, 27)
 ATTENTIONS = ("none", "cbam")
+VECTOR = ("conv", "conv_ae")  # with a vector latent
 
 
 def small(name="conv", likelihood="gaussian", **options):
@@ -23,7 +24,7 @@ def small(name="conv", likelihood="gaussian", **options):
     return build_model(for_training(config, likelihood=likelihood, normalise="zscore"), SHAPE)
 
 
-@pytest.mark.parametrize(("name", "attention", "likelihood"), list(product(MODELS, ATTENTIONS, LIKELIHOODS)))
+@pytest.mark.parametrize(("name", "attention", "likelihood"), list(product(VECTOR, ATTENTIONS, LIKELIHOODS)))
 def test_every_parameter_gets_a_gradient_and_changes(name, attention, likelihood):
     network = small(name, likelihood, attention=attention)
     before = {key: p.detach().clone() for key, p in network.named_parameters()}
@@ -41,7 +42,7 @@ def test_every_parameter_gets_a_gradient_and_changes(name, attention, likelihood
     assert bool((rows > 0).all()), "an output of the encoder that nothing depends on"
 
 
-@pytest.mark.parametrize(("name", "attention"), list(product(MODELS, ATTENTIONS)))
+@pytest.mark.parametrize(("name", "attention"), list(product(VECTOR, ATTENTIONS)))
 def test_loss_falls_in_a_few_steps(name, attention):
     network = small(name, attention=attention)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
@@ -57,7 +58,7 @@ def test_loss_falls_in_a_few_steps(name, attention):
     assert losses[-1] < losses[0] - 1
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", VECTOR)
 def test_weights_load_into_a_fresh_model(name):
     network, fresh = (small(name, attention="cbam").eval() for _ in range(2))
     fresh.load_state_dict(network.state_dict(), strict=True)
@@ -153,7 +154,7 @@ def test_the_contrast_latent_sets_the_size_and_nothing_else():
     torch.testing.assert_close(network.decode(quieter).square().flatten(1).mean(1).sqrt(), size, rtol=0.1, atol=0.02)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", VECTOR)
 def test_options_are_known_by_name(name):
     with pytest.raises(UsageError, match=r"Did you mean 'attention'.*Known: width"):
         build_model(ModelConfig(name=name, options={"atention": "cbam"}), SHAPE)
@@ -161,7 +162,7 @@ def test_options_are_known_by_name(name):
         build_model(ModelConfig(name=name, options={"attention": "se"}), SHAPE)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", VECTOR)
 def test_the_registry_alone_makes_a_model_deterministic(name):
     with pytest.raises(UsageError, match="has no option 'is_deterministic'"):
         build_model(ModelConfig(name=name, options={"is_deterministic": True}), SHAPE)
@@ -193,7 +194,7 @@ def test_the_autoencoder_is_the_same_network_without_a_posterior():
 def trained(name):
     return TrainedModel(
         model=ModelConfig(name=name, latent_dim=4, options=SMALL),
-        preprocess=PreprocessConfig(static_background="none"),
+        preprocess=PreprocessConfig(static_background="none", normalise="zscore"),
         input_shape=SHAPE,
         signal_dims=("dy", "dx"),
         dtype="uint8",
@@ -223,3 +224,23 @@ def test_an_autoencoder_that_uses_few_dimensions_is_told_so_without_the_prior():
     (warning,) = health_warnings(0, 32, 0.4, is_deterministic=True)
     assert "collapse" not in warning
     assert health_warnings(32, 32, 0.4, is_deterministic=True) == []
+
+
+SMALL_OF = {"conv": SMALL, "conv_ae": SMALL, "autoencoder-kl": {"channels": [8, 16], "groups": 4}}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_tells_the_shape_of_its_latents(name):
+    if name == "autoencoder-kl":
+        pytest.importorskip("monai")
+    network = build_model(ModelConfig(name=name, latent_dim=4, options=SMALL_OF[name]), SHAPE).eval()
+    x = torch.randn(3, *SHAPE)
+    mean, logvar = network.encode(x)
+    assert mean.shape == logvar.shape == (3, *network.latent_shape)
+    assert network.latent_shape[0] == network.latent_dim == 4
+    assert network.decode(mean).shape == network.decode(mean, logits=True).shape == x.shape
+    assert network.input_shape == SHAPE
+    assert [t.dtype for t in network(x)] == [torch.float32] * 3
+    if len(network.latent_shape) > 1:
+        assert len(network.stride) == len(network.pad_before) == len(network.latent_shape) - 1

@@ -1,10 +1,13 @@
 """Networks behind one small interface, one registry.
 
 A model is an `nn.Module` made from `input_shape` (channels first), `latent_dim` and its own options, with
-`encode(x) -> (mean, logvar)`, each `(B, latent_dim)`; `decode(z) -> (B, *input_shape)`, without an encode before; and
-`forward(x, logits=False) -> (reconstruction, mean, logvar)`, where `logits` leaves out the head of the decoder. Its
-`is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition. Adding a model is one
-file and one line in `MODELS`.
+`encode(x) -> (mean, logvar)`, each `(B, *latent_shape)`; `decode(z) -> (B, *input_shape)`, without an encode before;
+and `forward(x, logits=False) -> (reconstruction, mean, logvar)`, where `logits` leaves out the head of the decoder.
+Its `latent_shape` is `(latent_dim,)` for a vector and `(latent_dim, [lz,] ly, lx)` for spatial latents. Spatial ones
+have `stride`, input pixels per latent position, and `pad_before`, pixels that were added in front of the sample, one
+number per spatial dim: latent position i begins at pixel `i * stride - pad_before`. Its `is_deterministic` says that
+it has no posterior: logvar is -inf then and the KL 0 by definition. Adding a model is one file and one line in
+`MODELS`.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 MODELS: dict[str, str] = {
     "conv": "vaearr.models.conv:ConvVAE",
     "conv_ae": "vaearr.models.conv:conv_ae",
+    "autoencoder-kl": "vaearr.models.autoencoder_kl:AutoencoderKL",
 }
 NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that are not the user's to give
 

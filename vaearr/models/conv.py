@@ -1,7 +1,7 @@
 """Convolutional VAE for patterns of any size and number of channels, with a vector latent.
 
 The encoder cuts the pattern into patches (as in Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021), halves the
-grid until it is at most 8 x 8, and reads the latent off that grid through a few channels, so that the number of
+grid until it is small (at most 8 x 8), and reads the latent off that grid through a few channels, so that the number of
 parameters hardly depends on the pattern's size. The decoder is its mirror: sub-pixel convolutions (Shi et al.,
 "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN", 2016).
 Objective and reparametrisation: Kingma & Welling, "Auto-Encoding Variational Bayes", 2014. `conv_ae` is the same
@@ -26,7 +26,6 @@ HEADS: dict[str, Callable[[], nn.Module]] = {"identity": nn.Identity, "tanh": nn
 UPSAMPLINGS = ("shuffle", "nearest", "bilinear", "transpose")
 NORMS = ("group", "batch", "none")
 ATTENTIONS = ("none", "cbam")
-GRID = 8  # the grid is halved until its longer side is at most this
 LOGVAR_RANGE = (-10.0, 10.0)
 
 
@@ -44,6 +43,7 @@ class ConvVAE(nn.Module):
     hidden: units of the fully connected layer on both sides of the latent.
     patch: side of a patch in detector pixels; by default 4, but 2 for patterns with a side below 32 and 8 from 128 on.
     squeeze: channels of the coarsest grid that the fully connected layer reads.
+    coarsest: the grid is halved until its longer side is at most this many patches.
     activation: silu, gelu, relu or elu. norm: group, batch or none. dropout: share of the encoder's grid zeroed.
     upsampling: shuffle (sub-pixel), nearest, bilinear or transpose. head: identity, tanh or sigmoid.
     attention: none or cbam, after each of the encoder's stages and in its residual blocks.
@@ -63,6 +63,7 @@ class ConvVAE(nn.Module):
         hidden: int = 256,
         patch: int | None = None,
         squeeze: int = 32,
+        coarsest: int = 8,
         activation: str = "silu",
         norm: str = "none",
         dropout: float = 0.0,
@@ -79,13 +80,14 @@ class ConvVAE(nn.Module):
             raise ValueError("contrast needs at least 2 latent dimensions and head='identity'.")
         _check(input_shape, activation=activation, norm=norm, upsampling=upsampling, head=head, attention=attention)
         sizes = {"latent_dim": latent_dim, "width": width, "max_width": max_width, "hidden": hidden, "squeeze": squeeze}
-        for what, size in {**sizes, "patch": patch or 1, "depth": depth + 1}.items():
+        for what, size in {**sizes, "coarsest": coarsest, "patch": patch or 1, "depth": depth + 1}.items():
             if size < 1:
                 raise ValueError(f"{what} is too small; it must be a positive number.")
         channels, height, w = input_shape
         self.input_shape, self.latent_dim, self.is_deterministic = tuple(input_shape), latent_dim, is_deterministic
+        self.latent_shape = (latent_dim,)
         self.patch = patch or _patch(min(height, w))
-        grids = _grids(height, w, self.patch)
+        grids = _grids(height, w, self.patch, coarsest)
         widths = [min(width * 2**i, max_width) for i in range(len(grids))]
         self.grids, self.squeeze = grids, squeeze
         n_coarse = squeeze * math.prod(grids[-1])
@@ -202,10 +204,10 @@ def _patch(side: int) -> int:
     return 4 if side < 128 else 8
 
 
-def _grids(height: int, width: int, patch: int) -> list[tuple[int, int]]:
+def _grids(height: int, width: int, patch: int, coarsest: int) -> list[tuple[int, int]]:
     """Grid sizes from patches to the coarsest, each half of the one before, rounded up."""
     grids = [(-(-height // patch), -(-width // patch))]
-    while max(grids[-1]) > GRID:
+    while max(grids[-1]) > coarsest:
         grids.append((-(-grids[-1][0] // 2), -(-grids[-1][1] // 2)))
     return grids
 
@@ -234,6 +236,8 @@ def _upsample(width: int, out: int, upsampling: str) -> list[nn.Module]:
 
 
 def _check(input_shape: tuple[int, ...], **options: str) -> None:
+    if len(input_shape) == 4:
+        raise ValueError("it takes images; for volumes choose the model 'autoencoder-kl' or the preset 'maisi'.")
     if len(input_shape) != 3 or min(input_shape[1:]) < 8 or input_shape[0] < 1:
         raise ValueError(
             f"input_shape is {tuple(input_shape)}; it must be (channels, height, width), sides at least 8."

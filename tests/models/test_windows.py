@@ -1,0 +1,160 @@
+"""Windows: they cover everything, their weights sum to one, and networks that see no borders give the whole back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from vaearr.errors import UsageError
+from vaearr.models.windows import decode_windows, encode_windows, plan_windows, window_weights
+
+
+class Blocks(nn.Module):
+    """A latent position is a block of `step` pixels, rearranged: exact both ways, blind for its neighbours."""
+
+    def __init__(self, spatial: tuple[int, ...], step: int = 2) -> None:
+        super().__init__()
+        self.step, d = step, len(spatial)
+        self.input_shape, self.stride = (1, *spatial), (step,) * d
+        self.pad_before = tuple(-size % step // 2 for size in spatial)
+        self.latent_shape = (step**d, *(-(-size // step) for size in spatial))
+
+    def resized(self, spatial: tuple[int, ...]) -> Blocks:
+        return Blocks(spatial, self.step)
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        for dim, (size, before, n) in enumerate(
+            zip(self.input_shape[1:], self.pad_before, self.latent_shape[1:], strict=True), start=2
+        ):
+            x = x.index_select(dim, (torch.arange(n * self.step) - before).clamp(0, size - 1))
+        for dim in range(2, x.ndim):
+            x = x.unflatten(dim, (-1, self.step)).movedim(dim + 1, 1).flatten(1, 2)
+        return x, -x
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        for dim in range(z.ndim - 1, 1, -1):
+            z = z.unflatten(1, (self.step, -1)).movedim(1, dim + 1).flatten(dim, dim + 1)
+        for dim, (before, size) in enumerate(zip(self.pad_before, self.input_shape[1:], strict=True), start=2):
+            z = z.narrow(dim, before, size)
+        return z
+
+
+class Convolution(nn.Module):
+    """Three 3 x 3 convolutions: a result sees 3 pixels to each side."""
+
+    def __init__(self, spatial: tuple[int, ...], layers: nn.Module | None = None) -> None:
+        super().__init__()
+        self.layers = layers or nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)))
+        self.input_shape = self.latent_shape = (1, *spatial)
+        self.stride, self.pad_before = (1, 1), (0, 0)
+
+    def resized(self, spatial: tuple[int, ...]) -> Convolution:
+        return Convolution(spatial, self.layers)
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.layers(x), self.layers(-x)
+
+    decode = nn.Module.__call__
+
+    def forward(self, z: torch.Tensor) -> Any:
+        return self.layers(z)
+
+
+@settings(max_examples=150, deadline=None)
+@given(size=st.integers(1, 40), window=st.integers(1, 20), overlap=st.floats(0, 0.9))
+def test_windows_cover_and_weights_sum_to_one(size: int, window: int, overlap: float) -> None:
+    starts = plan_windows(size, window, overlap)
+    side = min(size, window)
+    assert starts[0] == 0
+    assert starts[-1] + side == size
+    steps = np.diff(starts)
+    assert (steps > 0).all()
+    assert (steps <= max(1, window * (1 - overlap) + 1e-6)).all()
+    total = np.zeros(size)
+    for start, row in zip(starts, window_weights(size, window, starts, overlap), strict=True):
+        assert (row > 0).all()
+        total[start : start + side] += row
+    np.testing.assert_allclose(total, 1, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    spatial=st.one_of(st.tuples(*[st.integers(1, 13)] * 2), st.tuples(*[st.integers(1, 7)] * 3)),
+    sides=st.tuples(*[st.integers(1, 3)] * 3),
+    step=st.sampled_from([1, 2]),
+    overlap=st.sampled_from([0.0, 0.25, 0.5, 0.8]),
+)
+def test_a_network_of_blocks_is_given_back(
+    spatial: tuple[int, ...], sides: tuple[int, ...], step: int, overlap: float
+) -> None:
+    network = Blocks(spatial, step)
+    window = [side * step for side in sides[: len(spatial)]]
+    x = torch.randn(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    mean, logvar = encode_windows(network, x, window, overlap)
+    torch.testing.assert_close(mean, network.encode(x)[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(logvar, -mean, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(decode_windows(network, mean, window, overlap), x, atol=1e-6, rtol=1e-5)
+
+
+def test_convolutions_equal_the_whole_away_from_borders() -> None:
+    """Where one window alone gives the result, and its border is further than the convolutions see."""
+    network = Convolution((40, 30))
+    x = torch.randn(1, 1, 40, 30)
+    with torch.no_grad():
+        whole = network.encode(x)[0]
+    mean, _ = encode_windows(network, x, (16, 30), 0.25)
+    assert plan_windows(40, 16, 0.25) == [0, 12, 24]
+    for rows in (slice(0, 12), slice(19, 21), slice(31, 40)):
+        torch.testing.assert_close(mean[:, :, rows], whole[:, :, rows], atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(mean[:, :, 12:16], whole[:, :, 12:16], atol=1e-6)
+    torch.testing.assert_close(decode_windows(network, x, (64, 64), 0.5), whole)
+    constant = decode_windows(network, torch.zeros(1, 1, 40, 30), (16, 16), 0.5)
+    assert constant.shape == (1, 1, 40, 30)
+
+
+def test_refusals() -> None:
+    network, x = Blocks((9, 8)), torch.zeros(1, 1, 9, 8)
+    for window, overlap, match in (
+        ((4, 3), 0.2, r"multiples of the network's stride \(2, 2\)"),
+        ((4, 0), 0.2, "positive multiples"),
+        ((4,), 0.2, "has 1 sides, samples have 2"),
+        ((4, 4), 1.0, "from 0 to below 1"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            encode_windows(network, x, window, overlap)
+    with pytest.raises(UsageError, match=r"have shape \(1, 9, 9\), the network takes \(1, 9, 8\)"):
+        encode_windows(network, torch.zeros(1, 1, 9, 9), (4, 4))
+    with pytest.raises(UsageError, match=r"latents have shape \(4, 4, 4\), the network's \(4, 5, 4\)"):
+        decode_windows(network, torch.zeros(1, 4, 4, 4), (4, 4))
+    network.latent_shape = (4,)
+    with pytest.raises(UsageError, match="need a network with spatial latents"):
+        encode_windows(network, x, (4, 4))
+
+
+@pytest.mark.parametrize("spatial", [(13, 10), (9, 8, 7)], ids=["2-D", "3-D"])
+def test_the_kl_autoencoder_by_windows(spatial: tuple[int, ...]) -> None:
+    """One window that covers all is the whole; smaller ones run the same weights, padded and cropped alike."""
+    pytest.importorskip("monai")
+    from vaearr.models.autoencoder_kl import AutoencoderKL
+
+    network = AutoencoderKL((1, *spatial), 2, channels=(4, 8), groups=2).eval()
+    x = torch.randn(2, 1, *spatial)
+    with torch.inference_mode():
+        mean, logvar = network.encode(x)
+        decoded = network.decode(mean)
+    for found, wanted in zip(encode_windows(network, x, (16,) * len(spatial), 0.5), (mean, logvar), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(decode_windows(network, mean, (16,) * len(spatial)), decoded, atol=1e-5, rtol=1e-5)
+    few, _ = encode_windows(network, x, (4,) * len(spatial), 0.5)
+    assert few.shape == mean.shape
+    assert decode_windows(network, few, (4,) * len(spatial), 0.5).shape == x.shape
+    tile = network.resized((4,) * len(spatial))
+    assert tile.encoder is network.encoder
+    assert network.input_shape == (1, *spatial)
+    assert tile.input_shape == (1, *(4,) * len(spatial))

@@ -1,0 +1,115 @@
+"""What the layers of a network put out, one after the other as they are run; nothing is kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from vaearr.errors import UsageError, did_you_mean
+
+LEAF, BLOCK = "leaf", "block"
+LEVELS = (LEAF, BLOCK)
+LAYER = "layer"
+INPUT, ENCODER, LATENT, DECODER, OUTPUT = "input", "encoder", "latent", "decoder", "output"  # parts of a network
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+# what gives on, while evaluating, the very values that it is given, if in another order
+PASSES_ON = (
+    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
+    *(nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
+)
+REARRANGES = "einops."  # layers of this package do the same
+WHOLE = (nn.MultiheadAttention,)  # runs its parts without calling them
+PARAMETRIZATIONS = "parametrizations"  # torch's own child of a layer whose weights are computed, as in spectral norm
+
+OnOutput = Callable[[str, nn.Module, torch.Tensor], None]
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module has no modules inside, is not a container, and changes the values that it is given."""
+    if isinstance(module, (*CONTAINERS, *PASSES_ON)) or type(module).__module__.startswith(REARRANGES):
+        return False
+    return isinstance(module, WHOLE) or not _children(module)
+
+
+def is_block(module: nn.Module) -> bool:
+    """Whether a module is a block, such as a residual or attention block: made of others, but not a row of blocks.
+
+    A plain container is none, and neither is a module with a container of two or more modules that are made of others:
+    that is a stage, such as a whole encoder.
+    """
+    if type(module) in CONTAINERS or isinstance(module, WHOLE) or not _children(module):
+        return False
+    inside = [inner for inner in module.modules() if type(inner) in CONTAINERS and inner is not module]
+    return not any(sum(_is_composite(child) for child in container.children()) > 1 for container in inside)
+
+
+def _children(module: nn.Module) -> list[nn.Module]:
+    return [child for name, child in module.named_children() if name != PARAMETRIZATIONS]
+
+
+def _is_composite(module: nn.Module) -> bool:
+    return type(module) not in CONTAINERS and bool(_children(module))
+
+
+class _Running(threading.local):
+    """The number of blocks that a thread is in at the moment."""
+
+    n_blocks = 0
+
+
+@contextmanager
+def watching(network: nn.Module, level: str, on_output: OnOutput) -> Iterator[None]:
+    """Call `on_output(name, module, output)` for each layer as it is run, with the output's own memory.
+
+    level: "leaf", every module without modules inside that changes values (`is_leaf`); "block", every outermost block
+    (`is_block`) and the leaves that lie in none. A layer that is run twice is met twice. Of several outputs the first
+    is taken, and what is no tensor is left out. Several threads may run the network at once; each calls for itself. The
+    hooks are gone afterwards, whatever happened. Raises UsageError for another level.
+    """
+    if level not in LEVELS:
+        raise UsageError(f"there is no level {level!r}.{did_you_mean(level, list(LEVELS))}")
+    running = _Running()
+
+    def enter(module: nn.Module, _: Any) -> None:
+        running.n_blocks += 1
+
+    def leave(name: str, block: bool) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            running.n_blocks -= block
+            first = output[0] if isinstance(output, tuple | list) and output else output
+            if not running.n_blocks and isinstance(first, torch.Tensor):
+                on_output(name, module, first)
+
+        return hook
+
+    handles = []
+    try:
+        for name, module in network.named_modules():
+            if not name or PARAMETRIZATIONS in name.split("."):
+                continue
+            block = level == BLOCK and is_block(module)
+            if block:
+                handles.append(module.register_forward_pre_hook(enter))
+            if block or is_leaf(module):
+                handles.append(module.register_forward_hook(leave(name, block)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode; each module's own mode comes back."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

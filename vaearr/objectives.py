@@ -23,7 +23,7 @@ MISSING = -1  # label of a sample without one
 
 
 def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) of each latent dimension, in nats: `(B, L) -> (B, L)`, never negative.
+    """KL(N(mean, exp(logvar)) || N(0, 1)) of each latent dimension, in nats: `(B, L, …)` in and out, never negative.
 
     Kingma & Welling, "Auto-Encoding Variational Bayes", 2014, appendix B.
     """
@@ -31,7 +31,7 @@ def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
 
 
 def posterior_kl(network: nn.Module, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-    """`kl_divergence` of what a network encodes, in nats: `(B, L) -> (B, L)`; 0 by definition for a deterministic one.
+    """`kl_divergence` of what a network encodes, in nats, `(B, L, …)`; 0 by definition for a deterministic one.
 
     A deterministic network is one whose `is_deterministic` is true; it has no posterior (its logvar is -inf).
     """
@@ -39,22 +39,22 @@ def posterior_kl(network: nn.Module, mean: torch.Tensor, logvar: torch.Tensor) -
 
 
 def kl_penalty(kl: torch.Tensor, free_bits: float = 0.0) -> torch.Tensor:
-    """The KL term as the loss punishes it: batch mean of each dimension, at least `free_bits`, summed: `(B, L) -> ()`.
+    """The KL term in the loss: batch mean of each dimension, at least `free_bits`, summed: `(B, L, …) -> ()`.
 
-    With `free_bits = 0` this is the plain KL. Kingma et al., "Improved Variational Inference with Inverse
-    Autoregressive Flow", 2016, appendix C.8.
+    Each position of a spatial latent counts as a dimension of its own. With `free_bits = 0` this is the plain KL.
+    Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016, appendix C.8.
     """
     per_dimension = kl.mean(0)
     return (per_dimension.clamp_min(free_bits) if free_bits > 0 else per_dimension).sum()
 
 
 def capacity_penalty(kl: torch.Tensor, capacity: torch.Tensor | float) -> torch.Tensor:
-    """|KL - capacity| in nats, of the KL summed over dimensions and averaged over samples: `(B, L) -> ()`.
+    """|KL - capacity| in nats, of the KL summed over dimensions and averaged over samples: `(B, L, …) -> ()`.
 
     Holds the KL at `capacity` nats per sample instead of making it small; with capacity 0 it is the plain KL. Burgess
     et al., "Understanding disentangling in beta-VAE", arXiv:1804.03599, eq. 8, where the weight is called gamma.
     """
-    return (kl.sum(1).mean() - capacity).abs()
+    return (kl.flatten(1).sum(1).mean() - capacity).abs()
 
 
 def gaussian_nll(target: torch.Tensor, recon: torch.Tensor, logvar: torch.Tensor | float = 0.0) -> torch.Tensor:

@@ -99,13 +99,14 @@ def train(
         parts = _parts(ds, mask, settings)
         folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL)))
         if roi is None and n.ROI in ds:
-            tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} scan points")
+            tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
         data = {"patterns": data_fingerprint(ds), "roi": fingerprint(mask.values), "split": fingerprint(parts.values)}
         for name in filter(None, (settings.objective.label, settings.balance)):
             data[name] = fingerprint(grid.class_map(ds, name)[0])
         trained = train_model(
             Job(ds, parts, settings, folder / n.MODEL, torch_device, team, data, tell),
             init=_model_folder(path, settings.init) if settings.init else None,
+            perceptual_from=_perceptual_from(path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,
             restart=restart,
             logs=(path.with_name(f"{path.name}.logs"), run),
@@ -123,7 +124,9 @@ def train(
 
 def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:
     if int(roi.sum()) < MIN_SAMPLES:
-        raise RoiError(f"the ROI has {int(roi.sum())} scan points; training needs at least {MIN_SAMPLES}. Widen it.")
+        raise RoiError(
+            f"the ROI has {int(roi.sum())} {schema.samples_word(ds)}; training needs at least {MIN_SAMPLES}. Widen it."
+        )
     return grid.split(roi, settings.split, seed=settings.seed, by=_split_by(ds, roi, settings.split))
 
 
@@ -158,22 +161,44 @@ def _publish(
 
 
 def _model_folder(store: Path, init: str) -> Path:
-    """The model folder that `init` names: of a run of this store, or given as a path."""
+    """What `init` names: the model folder of a run of this store, or a path to such a folder or to a checkpoint."""
     if n.is_valid_name(init):
         return run_folder(store, init) / n.MODEL
     return Path(init).expanduser().resolve()
 
 
+def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
+    """The model folder whose encoder a perceptual term looks with."""
+    wanted = settings.objective.perceptual
+    if wanted is None:
+        return None
+    if wanted.kind != "encoder":
+        if wanted.run is not None:
+            raise UsageError(f"objective.perceptual.run is for kind 'encoder', not for {wanted.kind!r}; leave it out.")
+        return None
+    if wanted.run is None:
+        raise UsageError(
+            "objective.perceptual.kind 'encoder' needs a trained run: set objective.perceptual.run to its name or to a "
+            "model folder."
+        )
+    return _model_folder(store, wanted.run)
+
+
 def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
     """The settings with `auto` decided for a Dataset. Raises UsageError for neighbours where there is no grid."""
-    target = settings.objective.target
-    if target == "neighbour" and not schema.is_scan(ds):
+    from vaearr.preprocess import settled as settled_preprocess
+
+    target, is_scan = settings.objective.target, schema.is_scan(ds)
+    if settings.objective.input_noise is None:
+        settings = settings.replace(objective=settings.objective.replace(input_noise=float(is_scan)).to_attrs())
+    settings = settings.replace(preprocess=settled_preprocess(settings.preprocess, ds[n.PATTERNS]).to_attrs())
+    if target == "neighbour" and not is_scan:
         raise UsageError(
             "objective.target is 'neighbour', but the samples are a collection without a grid; set it to 'self'."
         )
     if target != "auto":
         return settings
-    chosen = settings.objective.replace(target="neighbour" if schema.is_scan(ds) else "self")
+    chosen = settings.objective.replace(target="neighbour" if is_scan else "self")
     return settings.replace(objective=chosen.to_attrs())
 
 

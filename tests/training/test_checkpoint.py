@@ -55,6 +55,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "average": {"ema": 0.95},
     "sgd-accumulated": {"optimizer": "sgd", "learning_rate": 1e-4, "accumulate": 3},
     "batch-norm": {"model": TINY_TRAINING.model.replace(options={"norm": "batch", "dropout": 0.2}).to_attrs()},
+    "adversarial": {
+        "objective": {
+            **TINY_TRAINING.objective.to_attrs(),
+            "adversarial": {
+                "discriminator": "conv",
+                "options": {"channels": 8, "layers": 2},
+                "kind": "wgan-gp",
+                "start": 0.3,
+            },
+        }
+    },
     "augmented": {"augment": {"flip_x": True, "rotate": 9.0, "noise": 0.3}},
 }
 
@@ -298,3 +309,30 @@ def test_a_checkpoint_of_other_labels_or_another_tier_is_refused(store: Path) ->
     about = dict(read_tensors(_staged(store, "cut") / CHECKPOINT)[1]["about"])
     assert about["streamed"] is False
     assert differences(about, {**about, "streamed": True}) == "streamed False and True"
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(store: Path) -> None:
+    class Cut(Exception):
+        pass
+
+    def on_step(epoch: int, step: int) -> None:
+        if step == 9:
+            raise Cut
+
+    va.train(store, run="whole", config=CONFIG)
+    with pytest.raises(Cut):
+        va.train(store, run="cut", config=CONFIG.replace(checkpoint_minutes=1e-9), on_step=on_step)
+    path = _staged(store, "cut") / CHECKPOINT
+    tensors, header = read_tensors(path)
+    settings, totals = header["about"]["settings"], header["state"]["totals"]
+    for group, unknown in (
+        ("augment", ("fill", "scale", "shift", "crop")),
+        ("objective", ("perceptual", "adversarial")),
+    ):
+        for name in unknown:
+            del settings[group][name]
+    del settings["preprocess"]["range"]
+    header["state"]["totals"] = totals[:4] + totals[7:]
+    write_tensors(path, tensors, header)
+    va.train(store, run="cut", config=CONFIG)
+    _assert_same_training(store, "whole", "cut")

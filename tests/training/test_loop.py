@@ -42,16 +42,19 @@ def _model(
     with seeded(0, CPU):
         return TrainedModel(
             model=model,
-            preprocess=preprocess or PreprocessConfig(),
+            preprocess=preprocess or PreprocessConfig(static_background="divide", normalise="zscore"),
             input_shape=shape,
             signal_dims=dims,
             dtype="uint8",
         )
 
 
-def _config(**changes: object) -> TrainConfig:
-    objective = ObjectiveConfig(target="neighbour")
+def _config(**changes: Any) -> TrainConfig:
+    objective = ObjectiveConfig(target="neighbour", input_noise=1.0)
     base = TrainConfig(model=MODEL, objective=objective, epochs=3, batch_size=16, precision="float32", device="cpu")
+    if isinstance(given := changes.get("objective"), dict):
+        changes["objective"] = {"input_noise": 1.0, **given}
+    changes["preprocess"] = {"static_background": "divide", "normalise": "zscore", **changes.get("preprocess", {})}
     return base.replace(**changes)
 
 
@@ -66,7 +69,7 @@ def test_every_weight_changes(parts: tuple[PatternBatches, PatternBatches], tmp_
 def _terms(model: TrainedModel, x: torch.Tensor, objective: ObjectiveConfig) -> dict[str, float]:
     step = Step(model, objective, AugmentConfig(), torch.float32).eval()
     with torch.inference_mode():
-        terms = step(x, None, None, torch.tensor([objective.beta, 1.0]))
+        terms, _, _ = step(x, None, None, torch.tensor([objective.beta, 1.0, 0.0]))
     return dict(zip(TERMS, terms.tolist(), strict=True))
 
 
@@ -219,7 +222,7 @@ def test_no_value_leaves_the_device_within_an_epoch(
 def test_running_out_of_gpu_memory_names_a_batch_size(
     parts: tuple[PatternBatches, PatternBatches], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Step, *args: object) -> torch.Tensor:
+    def full(self: Step, *args: object, **kwargs: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
 
     monkeypatch.setattr(Step, "forward", full)

@@ -32,9 +32,9 @@ Settings = Annotated[Path | None, typer.Option("--config", help="JSON file with 
 Sets = Annotated[list[str] | None, typer.Option("--set", help="one setting, such as objective.target=self")]
 
 
-def settings_from(cls: Any, file: Path | None, sets: list[str] | None) -> Any:
-    """Settings from a JSON file and single `key.sub=value` changes."""
-    values = {} if file is None else _json_object(file)
+def settings_from(cls: Any, file: Path | None, sets: list[str] | None, base: dict[str, Any] | None = None) -> Any:
+    """Settings from a base, a JSON file over it, and single `key.sub=value` changes over both."""
+    values = _over(base or {}, {} if file is None else _json_object(file))
     for key, text in key_values(sets, "--set").items():
         try:
             value = json.loads(text)
@@ -43,7 +43,9 @@ def settings_from(cls: Any, file: Path | None, sets: list[str] | None) -> Any:
         *path, last = key.split(".")
         inner = values
         for i, part in enumerate(path, 1):
-            inner = inner.setdefault(part, {})
+            if inner.get(part) is None:
+                inner[part] = {}
+            inner = inner[part]
             if not isinstance(inner, dict):
                 group = ".".join(path[:i])
                 raise UsageError(
@@ -51,6 +53,15 @@ def settings_from(cls: Any, file: Path | None, sets: list[str] | None) -> Any:
                 )
         inner[last] = value
     return cls.from_attrs(values)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings with those of another replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = _over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _json_object(file: Path) -> dict[str, Any]:
@@ -88,6 +99,16 @@ def box(text: str | None, option: str, form: str = "START:STOP") -> tuple[float,
     except ValueError:
         raise UsageError(f"{option} {text!r} is not {form}, such as 20:90.") from None
     return start, stop
+
+
+def sides(text: str | None, option: str, kind: type) -> tuple[Any, ...] | None:
+    """`AxB` or `AxBxC` as numbers."""
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is not numbers with x between them, such as 64x64.") from None
 
 
 def number_pairs(items: list[str] | None, option: str) -> list[tuple[float, float]]:

@@ -10,6 +10,7 @@ import typer
 from vaearr.cli.common import ChosenRun, RunName, Sets, Settings, Store, app, bar, box, say, settings_from
 from vaearr.errors import UsageError
 from vaearr.names import DEFAULT_RUN
+from vaearr.presets import PRESETS, check_preset, preset_settings
 
 
 @app.command()
@@ -23,6 +24,9 @@ def train(
     points: Annotated[
         Path | None, typer.Option(help="ROI as a CSV with x, y of the points, as written by 'vaearr contrast --keep'")
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help=f"settings that go together, which all others replace: {', '.join(PRESETS)}")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="registered model")] = None,
     latent_dim: Annotated[int | None, typer.Option(help="latent dimensions")] = None,
     epochs: Annotated[int | None, typer.Option(help="most epochs")] = None,
@@ -31,7 +35,9 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="highest learning rate")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of split, weights and order")] = None,
-    init: Annotated[str | None, typer.Option(help="run (or model folder) whose weights to start from")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="run, model folder or checkpoint file whose weights to start from")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="checkpoint file to go on from")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="throw an interrupted training of this run away")] = False,
     config: Settings = None,
@@ -48,6 +54,7 @@ def train(
     from vaearr.side_maps import read_kept_coordinates
     from vaearr.store import open_store
 
+    base = _preset(store, preset) if preset else None
     boxes = {"x": box(x, "--x"), "y": box(y, "--y"), "z": box(z, "--z"), "where": where}
     roi: Any = RoiConfig.from_attrs(boxes) if any(v is not None for v in boxes.values()) else None
     if points:
@@ -55,7 +62,7 @@ def train(
             raise UsageError("--points lists the points of the ROI; leave out --x, --y, --z and --where.")
         roi = read_kept_coordinates(open_store(store, chunks=None), points)
     settings = settings_for(
-        settings_from(TrainConfig, config, sets),
+        settings_from(TrainConfig, config, sets, base),
         model=model,
         latent_dim=latent_dim,
         beta=beta,
@@ -82,6 +89,15 @@ def train(
         f"{health['explained_variance']:.1%} of the patterns' variance, noise included, explained"
     )
     say(f"next: 'vaearr encode {store} --run {run}'")
+
+
+def _preset(store: Path, name: str) -> dict[str, Any]:
+    from vaearr.schema import input_shape
+    from vaearr.store import open_store
+
+    settings = preset_settings(name)
+    check_preset(name, len(input_shape(open_store(store, chunks=None))) - 1)
+    return settings
 
 
 @app.command()

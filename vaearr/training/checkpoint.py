@@ -24,14 +24,17 @@ import torch
 from torch import nn
 
 from vaearr.artifacts import check_tensors, read_header, read_tensors, write_tensors
+from vaearr.config import TrainConfig
 from vaearr.errors import DataError, TrainingError, UsageError
+from vaearr.training.critic import Critic
+from vaearr.training.history import History
 from vaearr.training.schedule import Average
 
 CHECKPOINT, KEPT = "checkpoint.safetensors", "checkpoint-*.safetensors"
 FORMAT = 1
+N_FIRST_TERMS = 4  # after these stand the terms that checkpoints of earlier versions lack
 WRITING_SHARE = 0.02  # of the time at most goes into checkpoints
 
-History = dict[str, float]
 Tensors = dict[str, torch.Tensor]
 
 
@@ -43,6 +46,7 @@ class State:
     optimizer: torch.optim.Optimizer
     average: Average | None
     totals: torch.Tensor  # sums of the running epoch's terms over samples of this process
+    critic: Critic | None = None
     epoch: int = 0  # the running one, from 0
     batch: int = 0  # batches of it that are done
     step: int = 0  # batches done in all
@@ -59,6 +63,7 @@ class State:
         return f"epoch {self.epoch + 1}, batch {self.batch}" if self.batch else f"{self.epoch} epochs"
 
 
+GROUPS = ("weights", "best", "average", "optimizer", "critic", "critic_optimizer")
 NUMBERS = ("epoch", "batch", "step", "update", "seconds", "rows", "best", "best_epoch")
 
 
@@ -84,6 +89,8 @@ def save_state(state: State, path: Path, about: Mapping[str, Any], totals: torch
         tensors |= {f"average.{name}": value.cpu() for name, value in state.average.values.items()}
     for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value.cpu() for name, value in values.items() if value is not None}
+    if state.critic:
+        tensors |= state.critic.tensors()
     numbers = {name: getattr(state, name) for name in NUMBERS} | {"totals": totals.tolist()}
     write_tensors(path, tensors, {"format": FORMAT, "about": dict(about), "state": numbers})
 
@@ -93,7 +100,7 @@ def load_state(state: State, path: Path, about: Mapping[str, Any]) -> None:
     DataError for a file that is not whole."""
     tensors, header = read_tensors(path)
     _check(path, header, about)
-    groups: dict[str, Tensors] = {"weights": {}, "best": {}, "average": {}, "optimizer": {}}
+    groups: dict[str, Tensors] = {name: {} for name in GROUPS}
     for name, value in tensors.items():
         group, _, rest = name.partition(".")
         groups[group][rest] = value
@@ -104,9 +111,16 @@ def load_state(state: State, path: Path, about: Mapping[str, Any]) -> None:
         for name, value in state.average.values.items():
             value.copy_(groups["average"][name])
     _load_optimizer(state.optimizer, groups["optimizer"])
+    if state.critic:
+        check_tensors(groups["critic"], path)
+        state.critic.load(groups["critic"])
+        _load_optimizer(state.critic.optimizer, groups["critic_optimizer"])
     for name in NUMBERS:
         setattr(state, name, header["state"][name])
-    state.totals = torch.tensor(header["state"]["totals"], dtype=state.totals.dtype, device=state.totals.device)
+    totals = header["state"]["totals"]
+    unknown = [0.0] * (len(state.totals) - len(totals))
+    totals = totals[:N_FIRST_TERMS] + unknown + totals[N_FIRST_TERMS:]
+    state.totals = torch.tensor(totals, dtype=state.totals.dtype, device=state.totals.device)
 
 
 def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:
@@ -117,8 +131,19 @@ def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:
 def _check(path: Path, header: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     if header.get("format") != FORMAT:
         raise DataError(f"{path} is not a checkpoint of this vaearr (format {header.get('format')}).")
-    if differing := differences(header["about"], about):
+    if differing := differences(_filled(header["about"], about, {"settings": TrainConfig().to_attrs()}), about):
         raise UsageError(f"{path} belongs to a training with other settings: {differing}; give the same settings.")
+
+
+def _filled(saved: Mapping[str, Any], wanted: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a checkpoint says, with the defaults of settings that are wanted and that its version did not have."""
+    found = dict(saved)
+    for key, default in defaults.items():
+        if key in wanted and key not in saved:
+            found[key] = default
+        elif all(isinstance(values, Mapping) for values in (default, saved.get(key), wanted.get(key))):
+            found[key] = _filled(saved[key], wanted[key], default)
+    return found
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

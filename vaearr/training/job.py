@@ -19,10 +19,12 @@ from vaearr.batching import PatternBatches, batches
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.foreign import load_foreign
 from vaearr.models import for_training
 from vaearr.provenance import now, versions
 from vaearr.quality import MIN_SAMPLES, latent_health
 from vaearr.training.checkpoint import check_checkpoint, differences, newest_checkpoint
+from vaearr.training.judges import make_perceptual
 from vaearr.training.loggers import check_loggers, open_loggers
 from vaearr.training.loop import OnEpoch, OnStep, fit
 from vaearr.training.processes import Processes
@@ -87,6 +89,7 @@ def train_model(
     job: Job,
     *,
     init: Path | None = None,
+    perceptual_from: Path | None = None,
     resume: Path | None = None,
     restart: bool = False,
     logs: tuple[Path, str] | None = None,
@@ -95,10 +98,11 @@ def train_model(
 ) -> Trained:
     """Train into `job.folder` (config.json, weights, history) and judge the latents.
 
-    init: model folder whose weights to start from. resume: checkpoint to go on from; None looks for what an
+    init: model folder, or checkpoint file made elsewhere, whose weights to start from. perceptual_from: model folder
+    whose encoder the perceptual term looks with. resume: checkpoint to go on from; None looks for what an
     interruption left in the folder, and `restart` throws that away. logs: folder and name for experiment loggers.
     """
-    settings, team, device = job.settings, job.processes, job.device
+    settings, team = job.settings, job.processes
     check_loggers(settings.log)
     if settings.balance and team.size > 1:
         raise UsageError("balance needs one process: it draws from the whole scan; leave it out or start one process.")
@@ -113,13 +117,9 @@ def train_model(
         job.folder.mkdir(parents=True, exist_ok=True)
     if begin is None and settings.preprocess.static_background != "none":
         model.preprocess.fit(job.part(n.TRAIN, team) if settings.balance else train, team.total)
+    perceptual = make_perceptual(model, settings.objective.perceptual, perceptual_from, job.say)
     n_weights = sum(p.numel() for p in model.network.parameters())
-    precision = str(pick_precision(settings.precision, device)).removeprefix("torch.")
-    job.say(
-        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples_total} scan points, "
-        f"{n_validation} for validation, {train.describe()}, on {device} in {precision}"
-        + (f", {team.size} processes" if team.size > 1 else "")
-    )
+    job.say(_announcement(job, train, n_weights, n_validation))
     if begin:
         job.say(f"going on from {begin.name}")
     names = settings.log if team.is_first else ()
@@ -131,6 +131,7 @@ def train_model(
             settings,
             job.folder,
             about=about,
+            perceptual=perceptual,
             resume=begin,
             processes=team,
             loggers=loggers,
@@ -158,6 +159,16 @@ def train_model(
     if team.is_first:
         described["weights_sha256"] = save_model(model, job.folder, described)["weights_sha256"]
     return Trained(result.history, health, read_sheets(job.folder, schema.signal_dims(job.ds)), described)
+
+
+def _announcement(job: Job, train: PatternBatches, n_weights: int, n_validation: int) -> str:
+    settings, device, size = job.settings, job.device, job.processes.size
+    precision = str(pick_precision(settings.precision, device)).removeprefix("torch.")
+    samples = schema.samples_word(job.ds)
+    return (
+        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples_total} {samples}, "
+        f"{n_validation} for validation, {train.describe()}, on {device} in {precision}"
+    ) + (f", {size} processes" if size > 1 else "")
 
 
 @contextmanager
@@ -193,6 +204,9 @@ def _make_model(job: Job, classes: tuple[int, ...], init: Path | None) -> Traine
 
 def _start_from(model: TrainedModel, folder: Path, say: Callable[[str], None]) -> None:
     """Give a fresh model the weights of a trained one; its backgrounds are its own data's."""
+    if folder.is_file():
+        say(load_foreign(model.network, folder).in_words())
+        return
     other = load_folder(folder)
     one, two = (m.model_config.replace(options={**m.model_config.options, "dropout": 0}) for m in (other, model))
     found = differences(one.to_attrs(), two.to_attrs())

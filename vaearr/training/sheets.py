@@ -20,15 +20,26 @@ FOLDER = "sheets"
 def write_sheet(model: TrainedModel, batches: PatternBatches, folder: Path, epoch: int, *, seed: int) -> None:
     """Write what the model makes of the first patterns of `batches` and of draws from the prior, after an epoch."""
     model.eval()
-    stored = next(batches.epoch(0)).patterns[:N_SAMPLES]
-    draws = torch.randn(len(stored), model.model_config.latent_dim, generator=torch.Generator().manual_seed(seed))
+    stored = _first(batches)
+    draws = torch.randn(len(stored), *model.latent_shape, generator=torch.Generator().manual_seed(seed))
+    at_once = model.fitting(len(stored))
     sheet = {
         "input": model.preprocess(stored),
-        "reconstruction": model.decode_batch(model.encode_batch(stored)[0]),
-        "prior": model.decode_batch(draws),
+        "reconstruction": torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in stored.split(at_once)]),
+        "prior": torch.cat([model.decode_batch(some) for some in draws.split(at_once)]),
     }
     (folder / FOLDER).mkdir(exist_ok=True)
     write_tensors(folder / FOLDER / f"epoch-{epoch:05d}.safetensors", sheet, {"epoch": epoch})
+
+
+def _first(batches: PatternBatches) -> torch.Tensor:
+    """The first patterns, from as many batches as it takes."""
+    parts: list[torch.Tensor] = []
+    for batch in batches.epoch(0):
+        parts.append(batch.patterns)
+        if sum(map(len, parts)) >= N_SAMPLES:
+            break
+    return torch.cat(parts)[:N_SAMPLES]
 
 
 def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> xr.Dataset | None:

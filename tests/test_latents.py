@@ -82,7 +82,7 @@ def test_decode_needs_no_encode_and_takes_what_encode_gives(trained_store: Path)
     ds = xr.open_zarr(trained_store)
     labelled = model.decode(ds.latents.isel(y=slice(3)).fillna(0))
     assert labelled.dims == ("y", "x", "dy", "dx")
-    with pytest.raises(DataError, match=r"latents have shape \(2, 7\); the model's have 3 dimensions last"):
+    with pytest.raises(DataError, match=r"latents have shape \(2, 7\); the model.s have \(3,\) last"):
         model.decode(np.zeros((2, 7)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from vaearr.store.commit import replace_file
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 HEADER = "vaearr"
+VALUES_AT_ONCE = 2**20  # pixels of samples that a network with feature maps of their size takes at once
 
 
 class TrainedModel(nn.Module):
@@ -55,12 +57,23 @@ class TrainedModel(nn.Module):
         self.classifier = nn.Linear(model.latent_dim, len(self.classes)) if self.classes else None
 
     @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """`(latent,)` of a vector latent, `(latent, [lz,] ly, lx)` of a spatial one."""
+        return tuple(self.network.latent_shape)
+
+    def fitting(self, batch_size: int) -> int:
+        """The batch size, made smaller for a spatial latent, whose feature maps are as large as its samples."""
+        if len(self.latent_shape) == 1:
+            return batch_size
+        return max(1, min(batch_size, VALUES_AT_ONCE // math.prod(self.input_shape)))
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.network.parameters()).device
 
     def encode(self, patterns: xr.DataArray | np.ndarray, *, batch_size: int = 1024) -> xr.DataArray | np.ndarray:
-        """Posterior mean of patterns as they were stored, `(…, [C,] H, W) -> (…, latent)`; deterministic.
+        """Posterior mean of patterns as they were stored, `(…, [C,] H, W) -> (…, *latent_shape)`; deterministic.
 
         A DataArray is read by the names of its dims and keeps its navigation coordinates. Patterns with NaN or infinite
         values give NaN. Raises DataError when the patterns have other dims or another shape than the model knows.
@@ -71,13 +84,14 @@ class TrainedModel(nn.Module):
         lead = np.shape(patterns)[: len(np.shape(patterns)) - len(signal)]
         flat = np.ascontiguousarray(patterns).reshape(-1, *self.input_shape)
         flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-        values = np.empty((len(flat), self.model_config.latent_dim), np.float32)
+        values = np.empty((len(flat), *self.latent_shape), np.float32)
+        batch_size = self.fitting(batch_size)
         for start in range(0, len(flat), batch_size):
             part = slice(start, start + batch_size)
             values[part] = self.encode_batch(torch.from_numpy(flat[part]))[0].cpu().numpy()
         if flat.dtype.kind == "f":
             values[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
-        return values.reshape(*lead, self.model_config.latent_dim)
+        return values.reshape(*lead, *self.latent_shape)
 
     def _encode_labelled(self, patterns: xr.DataArray, batch_size: int) -> xr.DataArray:
         lacking = [dim for dim in self.signal_dims if dim not in patterns.dims]
@@ -88,41 +102,46 @@ class TrainedModel(nn.Module):
             )
         lead = [str(dim) for dim in patterns.dims if dim not in self.signal_dims]
         values = self.encode(patterns.transpose(*lead, *self.signal_dims).values, batch_size=batch_size)
-        coords = {d: patterns[d] for d in lead if d in patterns.coords} | {n.LATENT: np.arange(values.shape[-1])}
-        return xr.DataArray(values, dims=(*lead, n.LATENT), coords=coords, name=n.LATENTS, attrs=n.ATTRS[n.LATENTS])
+        dims = (n.LATENT, *n.POSITIONS[len(n.POSITIONS) - len(self.latent_shape) + 1 :])
+        coords = {d: patterns[d] for d in lead if d in patterns.coords} | {n.LATENT: np.arange(self.latent_shape[0])}
+        return xr.DataArray(values, dims=(*lead, *dims), coords=coords, name=n.LATENTS, attrs=n.ATTRS[n.LATENTS])
 
     def decode(self, latents: xr.DataArray | np.ndarray, *, batch_size: int = 1024) -> xr.DataArray | np.ndarray:
-        """Patterns that the decoder expects for latents `(…, latent)`: `(…, [C,] H, W)`, in preprocessed units.
+        """Patterns that the decoder expects for latents `(…, *latent_shape)`: `(…, [C,] H, W)`, in preprocessed units.
 
-        A DataArray is read by the name of its latent dim. NaN latents give NaN patterns. Raises DataError when the
-        number of latents is not the model's.
+        A DataArray is read by the names of its latent dims. NaN latents give NaN patterns. Raises DataError when the
+        latents are not of the model's shape.
         """
         if isinstance(latents, xr.DataArray):
             return self._decode_labelled(latents, batch_size)
-        size = self.model_config.latent_dim
-        if np.ndim(latents) == 0 or np.shape(latents)[-1] != size:
-            raise DataError(f"latents have shape {np.shape(latents)}; the model's have {size} dimensions last.")
-        flat = np.asarray(latents, np.float32).reshape(-1, size)
+        shape = self.latent_shape
+        if np.shape(latents)[-len(shape) :] != shape:
+            raise DataError(f"latents have shape {np.shape(latents)}; the model's have {shape} last.")
+        flat = np.asarray(latents, np.float32).reshape(-1, *shape)
         values = np.empty((len(flat), *self.input_shape), np.float32)
+        batch_size = self.fitting(batch_size)
         for start in range(0, len(flat), batch_size):
             part = slice(start, start + batch_size)
             values[part] = self.decode_batch(torch.from_numpy(flat[part])).cpu().numpy()
         signal = self.input_shape[-len(self.signal_dims) :]
-        return values.reshape(*np.shape(latents)[:-1], *signal)
+        return values.reshape(*np.shape(latents)[: -len(shape)], *signal)
 
     def _decode_labelled(self, latents: xr.DataArray, batch_size: int) -> xr.DataArray:
         found = [str(dim) for dim in latents.dims if str(dim).startswith(n.LATENT)]
         if len(found) != 1:
             raise DataError(f"the array has dims {latents.dims}; expected exactly one latent dim, such as 'latent'.")
-        lead = [str(dim) for dim in latents.dims if dim != found[0]]
-        values = self.decode(latents.transpose(*lead, found[0]).values, batch_size=batch_size)
+        own = (found[0], *sorted(_positions(latents), key=_position_order))
+        if len(own) != len(self.latent_shape):
+            raise DataError(f"the array has latent dims {own}; the model's latents have shape {self.latent_shape}.")
+        lead = [str(dim) for dim in latents.dims if dim not in own]
+        values = self.decode(latents.transpose(*lead, *own).values, batch_size=batch_size)
         coords = {d: latents[d] for d in lead if d in latents.coords}
         attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
         return xr.DataArray(values, dims=(*lead, *self.signal_dims), coords=coords, name="decoded", attrs=attrs)
 
     @torch.inference_mode()
     def encode_batch(self, patterns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Posterior mean and log-variance `(B, latent)` of stored patterns `(B, C, …)`; nothing is learned."""
+        """Posterior mean and log-variance `(B, *latent_shape)` of stored patterns `(B, C, …)`; nothing is learned."""
         self.eval()
         mean, logvar = self.network.encode(self.preprocess(patterns.to(self.device)))
         return mean.float(), logvar.float()
@@ -136,15 +155,18 @@ class TrainedModel(nn.Module):
 
     @torch.inference_mode()
     def classify(self, latents: np.ndarray) -> np.ndarray:
-        """Class number that the head gives each latent vector, `(…, latent) -> (…)`; -1 for NaN.
+        """Class number that the head gives each latent, `(…, *latent_shape) -> (…)`; -1 for NaN.
 
-        Raises DataError for a model that was trained without labels.
+        The head sees the mean over the positions of a spatial latent. Raises DataError for a model that was trained
+        without labels.
         """
         if self.classifier is None:
             raise DataError("the model has no classification head; train with objective.label set to a map of classes.")
-        values = torch.from_numpy(np.array(latents, np.float32)).to(self.device)
+        lead = np.shape(latents)[: np.ndim(latents) - len(self.latent_shape)]
+        values = pooled(torch.from_numpy(np.array(latents, np.float32)).reshape(-1, *self.latent_shape)).to(self.device)
         chosen = self.classifier(values).argmax(-1).cpu().numpy()
-        return np.where(np.isnan(latents).any(-1), -1, np.array(self.classes)[chosen])
+        found = np.where(np.isnan(values.cpu().numpy()).any(-1), -1, np.array(self.classes)[chosen])
+        return np.asarray(found.reshape(lead))
 
     def _signal(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         plain = self.input_shape[1:]
@@ -153,6 +175,20 @@ class TrainedModel(nn.Module):
         if shape[-len(self.input_shape) :] == self.input_shape:
             return self.input_shape
         raise DataError(f"patterns have shape {shape}; the model was trained on samples of shape {self.input_shape}.")
+
+
+def pooled(latents: torch.Tensor) -> torch.Tensor:
+    """Mean over the positions of spatial latents, `(B, L, …) -> (B, L)`; vector latents as they are."""
+    return latents.flatten(2).mean(2) if latents.ndim > 2 else latents
+
+
+def _positions(latents: xr.DataArray) -> list[str]:
+    """Dims along which a spatial latent lies: `ly`, or `ly_b` of a run b."""
+    return [str(dim) for dim in latents.dims if str(dim).partition("_")[0] in n.POSITIONS]
+
+
+def _position_order(dim: str) -> int:
+    return n.POSITIONS.index(dim.partition("_")[0])
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None) -> str:

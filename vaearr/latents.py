@@ -23,6 +23,8 @@ from vaearr.batching.tiers import host_tensor, in_words
 from vaearr.config import EncodeConfig
 from vaearr.device import autocast, pick_device, pick_precision
 from vaearr.errors import NoInputError, UsageError
+from vaearr.latent_scale import LatentMask, add_channel_attrs, latent_coords, latent_mask
+from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.provenance import now, versions
 from vaearr.runs import check_fits, data_fingerprint
 from vaearr.store import (
@@ -43,6 +45,8 @@ from vaearr.store import (
     staged_variables,
     write_block,
 )
+
+DECIDING = ("mask", "window")  # settings that say what latents hold
 
 
 @dataclass
@@ -71,6 +75,10 @@ def encode(
 ) -> xr.Dataset:
     """Write `latents`, `latents_std` and `reconstruction_error` of a run into its store; NaN outside the run's ROI.
 
+    Vector latents lie over the navigation dims and `latent`, spatial ones over `latent[, lz], ly, lx` with coordinates
+    in the units of the samples; with `config.mask` they are NaN where no pixel of the mask lies. Latents of a
+    collection, and all spatial ones, say what a diffusion stage needs: see `vaearr.latent_scale.channel_attrs`.
+
     Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a shard: after
     an interruption the same call goes on where it stopped, and nothing is visible before all is written. A run that is
     encoded already is left as it is. run: replaces the one of `config`. Returns the opened store. Raises NoInputError
@@ -86,7 +94,7 @@ def encode(
     ds = open_store(path, chunks=None)
     wanted = [n.run_name(v, run) for v in (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)]
     if all(name in ds for name in wanted):
-        tell(f"run {run!r} is encoded already: {', '.join(wanted)} are in {store}")
+        tell(f"run {run!r} is encoded already: {', '.join(wanted)} are in {store}{_otherwise(ds[wanted[0]], settings)}")
         return open_store(path)
     model = load_model(path, run, device=settings.device)
     check_fits(ds, manifest, model)
@@ -94,26 +102,35 @@ def encode(
     provenance = {"run": run, "parents": [n.PATTERNS, str(roi.name)], "weights_sha256": manifest["weights_sha256"]}
     request = {**provenance, "config": settings.to_attrs(), "data": data_fingerprint(ds)}
     stamp = {n.PROVENANCE: {**request, "versions": versions(), "time": now()}}
-    latent = n.run_name(n.LATENT, run)
-    index = np.arange(model.model_config.latent_dim)
-    coords = xr.Dataset(coords={latent: (latent, index, n.ATTRS[n.LATENT])})
-    with staged_variables(path, _specs(ds, run, stamp), coords=coords, request=request) as staging:
+    mask = latent_mask(ds, model, settings.mask)
+    coords = latent_coords(ds, model, run)
+    with staged_variables(path, _specs(ds, coords, run, stamp), coords=coords, request=request) as staging:
         left = pending(staging)
         if len(left) < len(staging.regions):
             tell(f"going on with an interrupted encode: {len(staging.regions) - len(left)} blocks are done")
         tell(_how(ds, roi, left))
         for done, _ in enumerate(
-            _encode_blocks(model, ds, roi, left, settings, staging), len(staging.regions) - len(left)
+            _encode_blocks(model, ds, roi, mask, left, settings, staging), len(staging.regions) - len(left)
         ):
             if on_block:
                 on_block(done + 1, len(staging.regions))
+        if len(model.latent_shape) > 1 or not schema.is_scan(ds):
+            add_channel_attrs(staging, n.run_name(n.LATENTS, run), ds[n.run_name(n.SPLIT, run)].load())
         publish_staged(staging)
     return open_store(path)
 
 
-def _specs(ds: xr.Dataset, run: str, stamp: dict[str, Any]) -> dict[str, VariableSpec]:
+def _otherwise(latents: xr.DataArray, settings: EncodeConfig) -> str:
+    """Which of the settings stored latents were not made with, in words; empty where none."""
+    made = latents.attrs.get(n.PROVENANCE, {}).get("config", {})
+    asked = settings.to_attrs()
+    found = [f"{key} {made.get(key)} and not {asked[key]}" for key in DECIDING if made.get(key) != asked[key]]
+    return f", made with {', '.join(found)}" if found else ""
+
+
+def _specs(ds: xr.Dataset, coords: xr.Dataset, run: str, stamp: dict[str, Any]) -> dict[str, VariableSpec]:
     nav = schema.navigation_dims(ds)
-    dims = {n.LATENTS: (*nav, n.run_name(n.LATENT, run)), n.RECONSTRUCTION_ERROR: nav}
+    dims = {n.LATENTS: (*nav, *map(str, coords.sizes)), n.RECONSTRUCTION_ERROR: nav}
     dims[n.LATENTS_STD] = dims[n.LATENTS]
     return {
         n.run_name(name, run): VariableSpec(dims=dims[name], attrs=n.ATTRS[name] | stamp)
@@ -125,13 +142,14 @@ def _how(ds: xr.Dataset, roi: xr.DataArray, regions: Sequence[Region]) -> str:
     inside = [int(roi.isel(region).sum()) for region in regions]
     sample = ds[n.PATTERNS].nbytes // roi.size
     place = in_words("streamed", sum(inside) * sample, 0.0, max(inside, default=0) * sample)
-    return f"encoding {sum(inside)} scan points, {place}, decoded by {decoder(ds[n.PATTERNS])}"
+    return f"encoding {sum(inside)} {schema.samples_word(ds)}, {place}, decoded by {decoder(ds[n.PATTERNS])}"
 
 
 def _encode_blocks(
     model: TrainedModel,
     ds: xr.Dataset,
     roi: xr.DataArray,
+    mask: LatentMask | None,
     regions: Sequence[Region],
     config: EncodeConfig,
     staging: Staging,
@@ -143,7 +161,7 @@ def _encode_blocks(
             _encode_block(model, block, config)
             if behind:
                 yield behind.result()
-            behind = writer.submit(_write, staging, block, config.run)
+            behind = writer.submit(_write, staging, block, config.run, mask)
         if behind:
             yield behind.result()
 
@@ -162,9 +180,9 @@ def _encode_block(model: TrainedModel, block: Block, config: EncodeConfig) -> No
     """Latents, their standard deviation and the reconstruction error of a block, on their way back to the host."""
     precision = pick_precision(config.precision, model.device)
     parts = []
-    for stored in block.stored.split(config.batch_size) if len(block.stored) else ():
+    for stored in block.stored.split(model.fitting(config.batch_size)) if len(block.stored) else ():
         with autocast(model.device, precision):
-            parts.append(_encode_batch(model, stored))
+            parts.append(_encode_batch(model, stored, config))
     for name, columns in zip(
         (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR), zip(*parts, strict=True), strict=False
     ):
@@ -178,8 +196,8 @@ def _encode_block(model: TrainedModel, block: Block, config: EncodeConfig) -> No
         block.copied.record()
 
 
-def _write(staging: Staging, block: Block, run: str) -> Region:
-    """Write a block, NaN outside the ROI."""
+def _write(staging: Staging, block: Block, run: str, mask: LatentMask | None) -> Region:
+    """Write a block, NaN outside the ROI and where the mask has no pixel."""
     if block.copied is not None:
         block.copied.synchronize()
     values = {}
@@ -188,16 +206,23 @@ def _write(staging: Staging, block: Block, run: str) -> Region:
         full = np.full((*block.inside.shape, *array.shape[block.inside.ndim :]), np.nan, np.float32)
         if name in block.made:
             full[block.inside] = block.made[name].cpu().numpy()
+        if mask is not None and name != n.RECONSTRUCTION_ERROR:
+            full = mask(full, block.region)
         values[n.run_name(name, run)] = full
     write_block(staging, block.region, values)
     return block.region
 
 
 @torch.inference_mode()
-def _encode_batch(model: TrainedModel, stored: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _encode_batch(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> tuple[torch.Tensor, ...]:
     seen = model.preprocess(stored.to(model.device, non_blocking=True))
-    mean, logvar = model.network.encode(seen)
-    off = (seen - model.network.decode(mean)).flatten(1)
+    if config.window is None:
+        mean, logvar = model.network.encode(seen)
+        decoded = model.network.decode(mean)
+    else:
+        mean, logvar = encode_windows(model.network, seen, config.window, config.overlap)
+        decoded = decode_windows(model.network, mean, config.window, config.overlap)
+    off = (seen - decoded).flatten(1)
     error = torch.linalg.vector_norm(off, dim=1).square() / off.shape[1]
     return mean.float(), (0.5 * logvar.float()).exp(), error
 
@@ -226,10 +251,9 @@ def reconstruct(store: str | Path, *, run: str = n.DEFAULT_RUN, n_samples: int =
     stored = np.concatenate([read_block(ds[n.PATTERNS], place) for place in places])
     raw = torch.from_numpy(stored.reshape(-1, *model.input_shape))
     shape = (len(points), *stored.shape[parts.ndim :])
-    mean, _ = model.encode_batch(raw)
     with torch.inference_mode():
         seen = model.preprocess(raw)
-    decoded = model.decode_batch(mean)
+    decoded = torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in raw.split(model.fitting(len(raw)))])
     coords = {dim: (n.SAMPLE, ds[dim].values[points[:, i]], ds[dim].attrs) for i, dim in enumerate(parts.dims)}
     dims = (n.SAMPLE, *schema.signal_dims(ds))
     return xr.Dataset(

@@ -35,18 +35,19 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
     """Per latent dimension: `kl` (nats, mean over samples), `mean_variance` (variance of the posterior mean over the
     data), `std` (root mean square of the posterior standard deviation), `is_active` (mean_variance > 0.01).
 
-    The KL of a deterministic network is 0 by definition and no sign of collapse.
+    Of a spatial latent, a dimension is a channel: its KL is summed over the positions, its variances are means over
+    them. The KL of a deterministic network is 0 by definition and no sign of collapse.
 
     Attributes: `n_active`, `kl_total` (nats per sample), `explained_variance` (1 - residual / total sum of squares of
     the preprocessed patterns, posterior mean decoded), `n_samples`, `warnings` (a list of sentences).
     """
     from vaearr.objectives import posterior_kl
 
-    latent = model.model_config.latent_dim
-    total = np.zeros((4, latent))
+    latent = model.latent_shape[0]
+    total = np.zeros((4, *model.latent_shape))
     residual = squares = sums = 0.0
     n_samples = n_values = 0
-    for stored in batches:
+    for stored in (part for batch in batches for part in batch.split(model.fitting(len(batch)))):
         mean, logvar = model.encode_batch(stored)
         x = model.preprocess(stored.to(model.device))
         residual += float((x - model.decode_batch(mean)).square().sum())
@@ -56,8 +57,9 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
         total += np.stack([part.cpu().double().sum(0).numpy() for part in parts])
         n_samples += len(mean)
         n_values += x.numel()
-    kl, first, second, variance = total / n_samples
-    spread = np.maximum(second - first**2, 0)
+    each_kl, first, second, each_variance = (total / n_samples).reshape(4, latent, -1)
+    kl, variance = each_kl.sum(1), each_variance.mean(1)
+    spread = np.maximum(second - first**2, 0).mean(1)
     active = spread > ACTIVE_VARIANCE
     explained = 1 - residual / max(squares - sums**2 / n_values, 1e-30)
     return xr.Dataset(

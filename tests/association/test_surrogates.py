@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vaearr.association.surrogates import (
@@ -152,6 +152,7 @@ def test_blocks_keep_their_inside_and_the_side_follows_the_length() -> None:
     assert np.median(lengths) == pytest.approx(3 * np.sqrt(2 * np.log(10)), rel=0.35)
 
 
+@example(shape=[5], share=0.5, seed=21, spacing=1.0)  # points of one value
 @settings(max_examples=25, deadline=None)
 @given(
     shape=st.lists(st.integers(1, 9), min_size=1, max_size=3),

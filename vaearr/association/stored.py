@@ -118,12 +118,13 @@ def table_name(variable: str | None) -> str:
 
 
 def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
-    """Latents of a run, lazy. Raises NoInputError, naming the runs that have some, if it has none."""
+    """Latents of a run, lazy; of spatial ones the means over their positions. Raises NoInputError, naming the runs that
+    have some, if it has none."""
     variable = n.run_name(n.LATENTS, run)
     if variable not in ds:
         hint = did_you_mean(run, schema.runs(ds))
         raise NoInputError(f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}")
-    return ds[variable]
+    return schema.vectors(ds[variable])
 
 
 def latents_of(ds: xr.Dataset, run: str, variable: str | None = None) -> xr.DataArray:

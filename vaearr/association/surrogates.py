@@ -259,7 +259,7 @@ def _through_ties(values: np.ndarray, gamma: np.ndarray, variance: float) -> np.
     density = np.exp(-0.5 * edges**2) / np.sqrt(2 * np.pi)
     levels = -np.diff(density) / (count / len(values))
     share = float(np.sum(count * levels**2) / len(values))
-    if share > 0.99 or not gamma.size:  # hardly any ties
+    if share > 0.99 or share == 0 or not gamma.size:  # hardly any ties, or one value only
         return gamma
     inner = np.where(np.isfinite(edges), edges, 0.0)
     previous, current = np.zeros_like(density), density  # normalised He_{k-1} times the density

@@ -79,7 +79,8 @@ def targets_of(
 ) -> xr.DataArray:
     """Targets of a Dataset as `(target, *navigation_dims)`, with labels such as "BC", "Fe", "phase: ni_fcc".
 
-    Without `names`: BC, every element and every phase, as far as present. A name is a variable ("BC", "elements",
+    Without `names`: BC, every element and every phase, as far as present; of a collection without these, every class
+    and number that came with the samples. A name is a variable ("BC", "elements",
     "phase", "clusters", "pca", any map), one label ("Fe", "phase: ni_fcc", "pca: 0"), a weighted sum of elements
     ("Fe + 0.5*Ni", see `element_sum`), or the luminance of an RGB map of one to three elements ("rgb(Fe, Ni, Cr)", see
     `element_rgb`: 0.2126 red + 0.7152 green + 0.0722 blue). Elements whose symbol is no plain word are quoted
@@ -92,6 +93,9 @@ def targets_of(
     known = {str(name): var for name, var in ds.data_vars.items() if _is_target(str(name), var, dims)}
     if not names:
         names = [name for name in (n.BC, n.ELEMENTS, n.PHASE) if name in known]
+        if not names and not schema.is_scan(ds):
+            brought = {name: var for name, var in known.items() if n.PROVENANCE not in var.attrs}
+            names = [name for name, var in brought.items() if var.dtype.kind in "iuf"]
         if not names:
             raise NoInputError(
                 f"the Dataset holds no band contrast, elements or phases to compare latents with; name a map."

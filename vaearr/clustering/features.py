@@ -60,10 +60,11 @@ def navigation_of(data: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
 
 
 def variables_of(data: xr.Dataset | xr.DataArray) -> dict[str, xr.DataArray]:
-    """The variables of features by name; a DataArray without one is called "feature"."""
+    """The variables of features by name, spatial latents as means over their positions; a DataArray without a name is
+    called "feature"."""
     if isinstance(data, xr.Dataset):
-        return {str(name): variable for name, variable in data.data_vars.items()}
-    return {str(data.name) if data.name is not None else "feature": data}
+        return {str(name): schema.vectors(variable) for name, variable in data.data_vars.items()}
+    return {str(data.name) if data.name is not None else "feature": schema.vectors(data)}
 
 
 def select_features(ds: xr.Dataset, config: ClusterConfig) -> xr.Dataset:

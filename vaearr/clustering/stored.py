@@ -115,7 +115,8 @@ def cluster_lines(found: xr.Dataset, name: str = n.CLUSTERS) -> list[str]:
     """What `cluster_store` returned in a few lines for a terminal: method, the ten largest, noise, warnings."""
     attrs = found[name].attrs
     by = ", ".join(attrs["features"][:4]) + (f" … ({len(attrs['features'])})" if len(attrs["features"]) > 4 else "")
-    lines = [f"{attrs['k']} clusters of {attrs['n']} scan points by {attrs['method']} of {by}"]
+    points = "samples" if n.SAMPLE in found[name].dims else "scan points"
+    lines = [f"{attrs['k']} clusters of {attrs['n']} {points} by {attrs['method']} of {by}"]
     stability = attrs["stability"] or [None] * found.sizes[CLUSTER]
     counts = found["count"].values.astype(int)
     largest = np.argsort(-counts, kind="stable")

@@ -127,7 +127,7 @@ def gather(store: str | Path, config: ExportConfig, say: Callable[[str], None]) 
         hint = did_you_mean(config.run, schema.runs(ds))
         raise NoInputError(f"run {config.run!r} has no latents in {store}: 'vaearr encode' writes them.{hint}")
     nav = schema.navigation_dims(ds)
-    latents = ds[name].transpose(*nav, ...)
+    latents = schema.vectors(ds[name]).transpose(*nav, ...)
     roi = ds[roi_name] if roi_name in ds else latents.notnull().any(str(latents.dims[-1]))
     mask = roi.transpose(*nav).astype(bool).load()
     if not mask.any():

@@ -1,0 +1,65 @@
+"""A layer-wise comparison kept as a table of its run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.errors import ExistsError, UsageError
+from vaearr.provenance import as_json, now, versions
+from vaearr.store import check_store, has_table, open_table, recover, run_manifest, write_table
+
+NAME = "layers"
+TAKEN = n.RESERVED | {n.SHEETS, n.LATENT_STATISTICS}
+BEGINNINGS = (*n.OF_LATER_RUNS, "association", "partitions", f"{n.CLUSTERS}_")  # of tables of other analyses
+
+
+def check_table_name(name: str) -> None:
+    """Raise UsageError for a name that a comparison cannot be kept under."""
+    if name in TAKEN or name.startswith(BEGINNINGS):
+        raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
+    if not n.is_valid_name(name):
+        raise UsageError(f"{name!r} cannot be a name; use letters, digits and _, a letter first.")
+
+
+def _is_alike(one: xr.Dataset, two: xr.Dataset) -> bool:
+    """Whether two comparisons came out the same, as files of the same name may have changed."""
+    names = ("l2", "rms_a", "rms_b")
+    return all(
+        one[name].shape == two[name].shape and np.allclose(one[name], two[name], rtol=1e-3, atol=1e-6) for name in names
+    )
+
+
+def keep_layers(
+    store: str | Path, run: str, found: xr.Dataset, *, name: str = NAME, about: dict[str, Any] | None = None
+) -> xr.Dataset:
+    """Keep a comparison as table `name` of `/runs/<run>`; returns it with its provenance.
+
+    about: which samples were compared. The same comparison again is left as it is. Raises ExistsError where the name
+    holds another table, NoInputError for a run that is not there, UsageError for a name that has another meaning.
+    """
+    check_table_name(name)
+    path = check_store(store)
+    recover(path)
+    weights = run_manifest(path, run).get("weights_sha256")
+    settings = {key: found.attrs[key] for key in ("part", "level", "top", "n")}
+    request = json.loads(
+        json.dumps(as_json({"run": run, "weights_sha256": weights, "config": settings, "samples": about or {}}))
+    )
+    if has_table(path, run, name):
+        known = open_table(path, run, name)
+        stamp = known.attrs.get(n.PROVENANCE, {})
+        if {key: stamp.get(key) for key in request} == request and _is_alike(known, found):
+            return known
+        raise ExistsError(
+            f"run {run!r} of {path} already holds {name!r}, made of other samples or with other settings; choose "
+            "another name with name='…' (--name)."
+        )
+    stamped = found.assign_attrs({n.PROVENANCE: {**request, "versions": versions("scipy"), "time": now()}})
+    write_table(path, run, name, stamped)
+    return stamped

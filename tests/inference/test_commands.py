@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from vaearr.cli import app
@@ -32,7 +33,7 @@ def test_reconstruct(trained_store: Path, tmp_path: Path) -> None:
     assert "data range 200" in text
     assert "all: psnr" in text
     assert "warning: SSIM needs" in text
-    assert [path.name for path in out.iterdir()] == ["reconstruction.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.csv", "reconstruction.png"]
     ds = open_store(trained_store, chunks=None)
     inside = np.isfinite(open_table(trained_store, "vae", "reconstruction")["mse"])
     np.testing.assert_array_equal(inside, ds["present"] & (ds["BC"] > 20))
@@ -75,6 +76,13 @@ def test_stats(trained_store: Path, tmp_path: Path) -> None:
         (["reconstruct", "{store}", "--data-range", "big"], UsageError, "data_range"),
         (["reconstruct", "{store}", "--x", "3"], UsageError, "not START:STOP"),
         (["reconstruct", "{store}", "--set", "exampels=2"], UsageError, "Did you mean 'examples'"),
+        (["reconstruct", "{store}", "--file", "none.png"], NoInputError, "none.png does not exist"),
+        (["reconstruct", "{store}", "--file", "none.png", "--part", "train"], UsageError, "a store's own samples"),
+        (["reconstruct", "{store}", "--files", "--dtype", "uint8"], UsageError, "use float32, or source"),
+        (["reconstruct", "{store}", "--dtype", "source"], UsageError, "--dtype is of written files"),
+        (["reconstruct", "{store}", "--window", "8"], UsageError, "need a network with spatial latents"),
+        (["reconstruct", "{store}", "--window", "8by8"], UsageError, "--window '8by8' is not numbers with x"),
+        (["interpolate", "{store}", "--from", "1:2"], UsageError, "give either --to or --to-file"),
         (["sample", "{store}", "--source", "pior"], UsageError, "Did you mean 'prior'"),
         (["sample", "{store}", "--n", "0"], UsageError, "at least 1"),
         (["interpolate", "{store}", "--from", "a:b", "--to", "1:2"], UsageError, "--from 'a:b' is not X:Y"),
@@ -102,3 +110,30 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert done.returncode == NoInputError.exit_code
     assert done.stderr.startswith("vaearr: there is no store")
     assert done.stderr.count("\n") == 1
+
+
+def test_files(collection: Path, tmp_path: Path) -> None:
+    ds = open_store(collection, chunks=None)
+    for i in (4, 9):
+        Image.fromarray(np.moveaxis(ds["patterns"][i].values, 0, -1)).save(tmp_path / f"one {i}.png")
+    out = tmp_path / "out"
+    text = _ok(
+        "reconstruct", collection, "--file", tmp_path / "one 4.png", "--file", tmp_path / "one 9.png", "--out", out
+    )
+    rows = text.splitlines()
+    assert rows[0].split() == ["file", "mse", "mae", "psnr", "ssim"]
+    assert rows[1].startswith(str(tmp_path / "one 4.png"))
+    assert rows[3].startswith("2 samples of run 'vae' in stored units; data range 255.0")
+    assert sorted(path.name for path in out.iterdir()) == ["files", "metrics.csv", "reconstruction.png"]
+    assert sorted(path.name for path in (out / "files").iterdir()) == ["one 4.png", "one 9.png"]
+    table = list(csv.reader((out / "metrics.csv").read_text().splitlines()))
+    assert table[0] == ["file", "mse", "mae", "psnr", "ssim"]
+    assert f"{float(table[2][1]):.4g}" == rows[2].split()[-4]
+    _ok("reconstruct", collection, "--files", "--part", "validation", "--out", tmp_path / "all")
+    n_validation = int((ds["split"] == 2).sum())
+    assert len(list((tmp_path / "all" / "files").iterdir())) == n_validation
+    assert len((tmp_path / "all" / "metrics.csv").read_text().splitlines()) == 1 + n_validation
+    ends = ("--from-file", tmp_path / "one 4.png", "--to", "30", "--steps", 3)
+    assert _ok("interpolate", collection, *ends) == _ok(
+        "interpolate", collection, "--from", 4, "--to", 30, "--steps", 3
+    )

@@ -20,11 +20,12 @@ def test_draws_are_seeded_and_the_first_of_more(trained_store: Path) -> None:
     before = tree_hash(trained_store)
     found = va.sample_prior(trained_store, n_samples=6, seed=3)
     assert found["decoded"].dims == ("sample", "dy", "dx")
-    assert found["z"].shape == (6, 3)
+    assert found["latents"].shape == (6, 3)
     xr.testing.assert_identical(found, va.sample_prior(trained_store, n_samples=6, seed=3))
-    np.testing.assert_array_equal(found["z"][:2], va.sample_prior(trained_store, n_samples=2, seed=3)["z"])
-    assert not np.array_equal(found["z"], va.sample_prior(trained_store, n_samples=6, seed=4)["z"])
-    np.testing.assert_allclose(found["decoded"], va.load_model(trained_store).decode(found["z"].values), atol=1e-5)
+    np.testing.assert_array_equal(found["latents"][:2], va.sample_prior(trained_store, n_samples=2, seed=3)["latents"])
+    assert not np.array_equal(found["latents"], va.sample_prior(trained_store, n_samples=6, seed=4)["latents"])
+    decoded = va.load_model(trained_store).decode(found["latents"].values)
+    np.testing.assert_allclose(found["decoded"], decoded, atol=1e-5)
     assert (
         found["decoded"].attrs["scale"] == "preprocessed"
     )  # z-scored patterns: there is no input to ask for its scale
@@ -32,9 +33,9 @@ def test_draws_are_seeded_and_the_first_of_more(trained_store: Path) -> None:
 
 
 def test_draws_follow_what_they_are_drawn_from(trained_store: Path) -> None:
-    z = va.sample_prior(trained_store, n_samples=4000)["z"].values
+    z = va.sample_prior(trained_store, n_samples=4000)["latents"].values
     np.testing.assert_allclose(np.cov(z.T), np.eye(3), atol=0.1)
-    fitted = va.sample_prior(trained_store, n_samples=4000, source="fitted")["z"].values
+    fitted = va.sample_prior(trained_store, n_samples=4000, source="fitted")["latents"].values
     ds = open_store(trained_store, chunks=None)
     inside = ds["roi"].values
     means, std = ds["latents"].values[inside], ds["latents_std"].values[inside]
@@ -48,7 +49,7 @@ def test_stored_units_where_the_preprocessing_treats_all_alike(collection: Path)
     assert found["decoded"].dims == ("sample", "channel", "y", "x")
     assert found["decoded"].attrs["scale"] == "stored"
     model = va.load_model(collection)
-    want = model.decode(found["z"].values) + model.preprocess.background.numpy()
+    want = model.decode(found["latents"].values) + model.preprocess.background.numpy()
     np.testing.assert_allclose(found["decoded"], want, rtol=1e-5)
 
 
@@ -66,7 +67,7 @@ def test_a_path_leads_from_one_reconstruction_to_the_other(trained_store: Path, 
     assert found["decoded"].sizes == {"step": 5, "dy": 9, "dx": 11}
     ds = open_store(trained_store, chunks=None)
     ends = [ds["latents"].sel(x=2, y=4), ds["latents"].sel(x=9, y=15)]
-    np.testing.assert_allclose(found["z"].values[[0, -1]], np.stack(ends), atol=1e-4)
+    np.testing.assert_allclose(found["latents"].values[[0, -1]], np.stack(ends), atol=1e-4)
     assert found["y_of_end"].values.tolist() == [4.0, 15.0]
     assert found["t"].values.tolist() == [0, 0.25, 0.5, 0.75, 1]
     np.testing.assert_allclose(found["input"].mean(("dy", "dx")), 0, atol=1e-4)  # as the network sees it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -185,6 +186,7 @@ def test_manifest(tmp_path: Path) -> None:
     refused(table, r"no sample has the label 'grade 2'.*grade 0", UsageError, classes=["grade 2"])
     for text, match in {
         "path,label\na.png,1\na.png,2\n": "names 'a.png' more than once",
+        "path,label\nbenign/b.png,1\n./benign/b.png,2\n": "names './benign/b.png' more than once",
         "path,label\n,1\n": "line 2: the path is empty",
         "path,sample\nbenign/b.png,1\n": "column 'sample' cannot be kept under this name; rename it",
         "path,latents_x\nbenign/b.png,1\n": "begins like the variables of a run; rename it",
@@ -234,6 +236,31 @@ def test_bad_files_are_named_together(tmp_path: Path) -> None:
     assert said[0] == "left out, 7 in all:"
     assert len(said) == 8
     assert len(ds.attrs["skipped"]) == 7
+
+
+def test_values_names_and_sizes_that_cannot_be_kept(tmp_path: Path) -> None:
+    values = np.ones((9, 11), np.float32)
+    for i in range(3):
+        Image.fromarray(values * i).save(tmp_path / f"{i}.tif")
+    values[2, 3] = np.nan
+    Image.fromarray(values).save(tmp_path / "nan.tif")
+    strange = os.fsdecode(b"bad\xff.tif")
+    try:
+        (tmp_path / strange).write_bytes((tmp_path / "1.tif").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    refused(
+        tmp_path, r"2 of 5 files .*: bad\\udcff.tif: its name is not UTF-8; rename it; nan.tif: has NaN or infinite"
+    )
+    ds = open_source(tmp_path, skip_bad=True)
+    assert ds.path.values.tolist() == ["0.tif", "1.tif", "2.tif"]
+    (tmp_path / strange).unlink()
+    assert open_source(tmp_path, nonfinite="mask").sizes["sample"] == 4
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing to see")
+    refused(tmp_path, r"is a folder; give a file, or a folder that holds images or volumes \(.png, .*.nii.gz\)")
 
 
 def test_colour_of_16_bits_is_refused(tmp_path: Path) -> None:

@@ -189,3 +189,14 @@ def test_bad_volumes_are_named_together(tmp_path: Path) -> None:
 def test_a_volume_with_a_trailing_axis_of_one(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(VALUES[..., None], AFFINE), tmp_path / "a.nii")
     np.testing.assert_array_equal(open_source(tmp_path / "a.nii").patterns[0], VALUES.T)
+
+
+def test_values_that_are_no_numbers(tmp_path: Path) -> None:
+    values = VALUES.astype(np.float32)
+    write(tmp_path / "a.nii.gz", values)
+    values = values.copy()
+    values[0, 1, 2] = np.inf
+    write(tmp_path / "b.nii.gz", values)
+    refused(tmp_path, "1 of 2 files cannot be used: b.nii.gz: has NaN or infinite values; correct it")
+    assert open_source(tmp_path, skip_bad=True).path.values.tolist() == ["a.nii.gz"]
+    assert open_source(tmp_path, nonfinite="mask").sizes["sample"] == 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaearr.cli.common import ChosenRun, RunName, Sets, Settings, Store, app, bar, box, say, settings_from
+from vaearr.cli.common import ChosenRun, RunName, Sets, Settings, Store, app, bar, box, say, settings_from, sides
 from vaearr.errors import UsageError
 from vaearr.names import DEFAULT_RUN
 
@@ -23,7 +23,7 @@ FILE_MOST = 1000  # single pictures of draws
 @contextmanager
 def _folder(out: Path | None) -> Iterator[Path | None]:
     """Where files go until all are there; told at the end."""
-    from vaearr.exporting.files import staged
+    from vaearr.store.folders import staged
 
     if out is None:
         yield None
@@ -37,6 +37,7 @@ def _folder(out: Path | None) -> Iterator[Path | None]:
 def reconstruct(
     store: Store,
     run: ChosenRun = None,
+    file: Annotated[list[Path] | None, typer.Option(help="single file instead of the store's samples; repeat")] = None,
     part: Annotated[str | None, typer.Option(help="all, train or validation points of the region")] = None,
     x: Annotated[str | None, typer.Option(help="box START:STOP in coordinate units, half-open")] = None,
     y: Annotated[str | None, typer.Option(help="box START:STOP in coordinate units, half-open")] = None,
@@ -47,17 +48,28 @@ def reconstruct(
     variable: Annotated[bool, typer.Option("--variable", help="also write the reconstructions into the store")] = False,
     name: Annotated[str | None, typer.Option(help="table and variable to write; default: reconstruction")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps")] = None,
+    window: Annotated[str | None, typer.Option(help="AxB[xC] pixels: window by window, for large samples")] = None,
+    overlap: Annotated[float | None, typer.Option(help="of windows, share of their length; default 0.25")] = None,
+    lpips_weights: Annotated[Path | None, typer.Option(help="weights of a feature network, to measure LPIPS")] = None,
+    lpips_linear: Annotated[Path | None, typer.Option(help="weights of LPIPS on that network")] = None,
     out: Out = None,
+    files: Annotated[bool, typer.Option("--files", help="also write each reconstruction as a file into --out")] = False,
+    dtype: Annotated[str | None, typer.Option(help="of NIfTI and .npy: float32 (default) or source")] = None,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
-    """Reconstruct a store's samples and judge them: PSNR, SSIM, MSE, MAE, compression.
+    """Reconstruct a store's samples, or single files, and judge them: PSNR, SSIM, MSE, MAE, compression.
 
-    Where none of --x, --y, --z, --where is given: the region of the run. --out writes reconstruction.png.
+    Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, of volumes
+    slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its affine, or .npy.
     """
-    from vaearr.inference import ReconstructConfig, reconstruct_store
-    from vaearr.inference.summary import reconstruction_lines
+    from vaearr.inference import ReconstructConfig, reconstruct_files, reconstruct_store
+    from vaearr.inference.summary import file_lines, metrics_csv, reconstruction_lines
 
+    if files and out is None:
+        raise UsageError("--files needs a folder, so give one with --out.")
+    if dtype is not None and not (out is not None and (files or file)):
+        raise UsageError("--dtype is of written files; give --out FOLDER, with --files or --file, or leave it out.")
     boxes = {"x": box(x, "--x"), "y": box(y, "--y"), "z": box(z, "--z"), "where": where}
     settings = settings_from(ReconstructConfig, config, sets).replace(
         run=run,
@@ -68,17 +80,37 @@ def reconstruct(
         out="variable" if variable else None,
         name=name,
         device=device,
+        window=sides(window, "--window", int),
+        overlap=overlap,
+        lpips_weights=lpips_weights,
+        lpips_linear=lpips_linear,
     )
+    kept: Any = dtype or "float32"  # checked there
     with _folder(out) as folder:
+        inner = folder / "files" if folder and (files or file) else None
         with bar("reconstructing") as progress:
-            found = reconstruct_store(store, config=settings, say=say, on_block=progress)
+            if file:
+                found = reconstruct_files(store, file, out=inner, dtype=kept, config=settings, on_file=progress)
+            else:
+                found = reconstruct_store(store, config=settings, files=inner, dtype=kept, say=say, on_block=progress)
         if folder:
-            from vaearr.plots import save_figure
-            from vaearr.plots.decoded import reconstruction_strip
-
-            save_figure(reconstruction_strip(found), folder / "reconstruction.png")
-    for line in reconstruction_lines(found):
+            (folder / "metrics.csv").write_text(metrics_csv(found), encoding="utf-8")
+            _write_figures(found, folder)
+    for line in (*(file_lines(found) if file else ()), *reconstruction_lines(found)):
         typer.echo(line)
+
+
+def _write_figures(found: xr.Dataset, folder: Path) -> None:
+    from vaearr.plots import save_figure
+    from vaearr.plots.decoded import reconstruction_strip
+    from vaearr.plots.volumes import is_volume, volume_page, volume_sheet
+
+    if not found.sizes.get("example"):
+        return
+    save_figure(reconstruction_strip(found), folder / "reconstruction.png")
+    if is_volume(found["input"]):
+        save_figure(volume_sheet(found), folder / "slices.png")
+        (folder / "slices.html").write_text(volume_page(found), encoding="utf-8")
 
 
 def _number(text: str | None) -> Any:
@@ -99,7 +131,7 @@ def sample(
 ) -> None:
     """Draw latents, decode them, and print the vectors.
 
-    --out writes samples.png, one picture for each draw, and z.csv.
+    --out writes samples.png, one picture for each draw, and z.csv (z.npy of spatial latents).
     """
     from vaearr.inference import sample_prior
 
@@ -109,8 +141,12 @@ def sample(
             _write_draws(found, folder)
     for warning in found.attrs["warnings"]:
         say(f"warning: {warning}")
-    for number, z in zip(found["sample"].values, found["z"].values, strict=True):
-        typer.echo(f"{number}: {' '.join(f'{value:.4g}' for value in z)}")
+    for number, z in zip(found["sample"].values, found["latents"].values, strict=True):
+        if z.ndim == 1:
+            typer.echo(f"{number}: {' '.join(f'{value:.4g}' for value in z)}")
+        else:  # of spatial latents the size of each channel
+            sizes = " ".join(f"{value:.4g}" for value in z.reshape(len(z), -1).std(1))
+            typer.echo(f"{number}: {' x '.join(map(str, z.shape))}, standard deviation of each channel {sizes}")
 
 
 def _write_draws(found: xr.Dataset, folder: Path) -> None:
@@ -119,11 +155,17 @@ def _write_draws(found: xr.Dataset, folder: Path) -> None:
 
     save_figure(sample_sheet(found), folder / "samples.png")
     save_pictures(found["decoded"].isel(sample=slice(FILE_MOST)), folder, "sample")
-    _write_csv(found["z"], folder / "z.csv")
+    _write_latents(found["latents"], folder)
 
 
-def _write_csv(z: xr.DataArray, path: Path) -> None:
-    """Latent vectors as a table, a row for each."""
+def _write_latents(z: xr.DataArray, folder: Path) -> None:
+    """Latent vectors as the table z.csv, a row for each; spatial latents as the array z.npy."""
+    if z.ndim > 2:
+        import numpy as np
+
+        np.save(folder / "z.npy", z.values, allow_pickle=False)
+        return
+    path = folder / "z.csv"
     names = [f"latent_{i}" for i in z["latent"].values]
     rows = [",".join(repr(float(value)) for value in row) for row in z.values]
     path.write_text("\n".join([",".join(names), *rows]) + "\n", encoding="utf-8")
@@ -133,30 +175,40 @@ def _write_csv(z: xr.DataArray, path: Path) -> None:
 def interpolate(
     store: Store,
     a: Annotated[
-        str, typer.Option("--from", help="X:Y[:Z] of a scan point in coordinate units, or number of a sample")
-    ],
-    b: Annotated[str, typer.Option("--to", help="where to go, given like --from")],
+        str | None, typer.Option("--from", help="X:Y[:Z] of a scan point in coordinate units, or number of a sample")
+    ] = None,
+    b: Annotated[str | None, typer.Option("--to", help="where to go, given like --from")] = None,
+    a_file: Annotated[Path | None, typer.Option("--from-file", help="a file as the sample to begin with")] = None,
+    b_file: Annotated[Path | None, typer.Option("--to-file", help="a file as the sample to end with")] = None,
     run: RunName = DEFAULT_RUN,
     steps: Annotated[int, typer.Option(help="pictures on the way, both ends included")] = 9,
     method: Annotated[str, typer.Option(help="lerp or slerp")] = "lerp",
     out: Out = None,
 ) -> None:
-    """Decode the way between the latents of two samples.
+    """Decode the way between the latents of two samples, each of the store or a file of its own.
 
-    --out writes interpolation.png, interpolation.gif and z.csv.
+    --out writes interpolation.png, interpolation.gif and z.csv (z.npy of spatial latents).
     """
     from vaearr.inference import interpolate as run_interpolate
 
     with _folder(out) as folder:
-        found = run_interpolate(store, run, _point(a, "--from"), _point(b, "--to"), steps, method)
+        ends = _end(a, a_file, "--from"), _end(b, b_file, "--to")
+        found = run_interpolate(store, run, *ends, steps, method)
         if folder:
             from vaearr.plots import save_figure
             from vaearr.plots.decoded import animation_frames, interpolation_strip, save_animation
 
             save_figure(interpolation_strip(found), folder / "interpolation.png")
             save_animation(animation_frames(found), folder / "interpolation.gif")
-            _write_csv(found["z"], folder / "z.csv")
+            _write_latents(found["latents"], folder)
     typer.echo(f"{method}, {steps} steps, distance of the ends {found.attrs['distance']:.4g}")
+
+
+def _end(text: str | None, file: Path | None, option: str) -> Any:
+    """Where an interpolation begins or ends."""
+    if (text is None) == (file is None):
+        raise UsageError(f"give either {option} or {option}-file.")
+    return file if text is None else _point(text, option)
 
 
 def _point(text: str, option: str) -> Any:
@@ -189,7 +241,7 @@ def stats(store: Store, run: RunName = DEFAULT_RUN, out: Out = None) -> None:
             save_figure(statistics_sheet(found), folder / "latent_statistics.png")
     attrs = found.attrs
     typer.echo(
-        f"run {run!r}: {attrs['n']} points, {attrs['n_active']} of {found.sizes['latent']} latents active, KL "
+        f"run {run!r}: {attrs['n']} samples, {attrs['n_active']} of {found.sizes['latent']} latents active, KL "
         f"{attrs['kl_total']:.4g} nats per sample, largest correlation {attrs['largest_correlation']:.2f}"
     )
     columns = ("mean", "std", "min", "max", "logvar_mean", "logvar_std", "kl", "aggregate_std", "aggregate_kl")

@@ -1,69 +1,16 @@
-"""Files that appear whole or not at all, and never in place of others."""
+"""Tables and records of an export; the folders they are staged in are `vaearr.store.folders`."""
 
 from __future__ import annotations
 
-import filecmp
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vaearr.errors import ExistsError, VaearrError, WriteError
+from vaearr.errors import ExistsError
 from vaearr.provenance import as_json
+from vaearr.store.folders import staged
 
-MOST_NAMED = 5
-
-
-@contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder`, whose files are renamed into it at the end.
-
-    A new folder appears in one rename, with all files in it. In one that is there, files of the same content are left
-    as they are. Raises ExistsError, with nothing changed, where one of another content is there.
-    """
-    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise ExistsError(f"{folder} is a file; give a folder for the export.")
-        aside.mkdir(parents=True)
-        yield aside
-        _publish(aside, folder)
-    except VaearrError:
-        raise
-    except OSError as error:
-        raise WriteError(f"the export cannot be written to {folder}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _publish(aside: Path, folder: Path) -> None:
-    if not folder.exists():
-        os.rename(aside, folder)
-        return
-    files = sorted(path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
-    clashes = [file for file in files if _clashes(aside / file, folder, file)]
-    if clashes:
-        listed = ", ".join(str(file) for file in clashes[:MOST_NAMED])
-        more = f" and {len(clashes) - MOST_NAMED} more" if len(clashes) > MOST_NAMED else ""
-        raise ExistsError(
-            f"{folder} holds {listed}{more} with other content; nothing was changed. Export into another folder."
-        )
-    for file in files:
-        final = folder / file
-        if not final.exists():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(aside / file, final)
-
-
-def _clashes(new: Path, folder: Path, file: Path) -> bool:
-    final = folder / file
-    if any(parent.exists() and not parent.is_dir() for parent in final.parents if parent != folder):
-        return True
-    return final.exists() and not (final.is_file() and filecmp.cmp(new, final, shallow=False))
+__all__ = ["staged", "write_json"]
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

@@ -49,14 +49,14 @@ def open_run(store: str | Path, run: str, *, device: str = "cpu") -> Opened:
 
 
 def decoded_array(opened: Opened, z: np.ndarray, dim: str) -> xr.DataArray:
-    """Latents `(k, latent)` decoded: `(dim, [channel,] dy, dx)`.
+    """Latents `(k, *latent_shape)` decoded: `(dim, [channel,] dy, dx)`.
 
     In stored units where the preprocessing treats all patterns alike (no normalisation, no dynamic background), else in
     preprocessed ones, because there is no input whose scale could be given back; the attribute `scale` says which.
     """
     model, signal = opened.model, schema.signal_dims(opened.ds)
     config, parts = model.preprocess_config, []
-    for some in torch.from_numpy(np.asarray(z, np.float32)).split(BATCH):
+    for some in torch.from_numpy(np.asarray(z, np.float32)).split(model.fitting(BATCH)):
         decoded = model.decode_batch(some)
         if not needs_input(config):
             decoded = undo_without_input(decoded, model.preprocess.background, config)
@@ -69,6 +69,11 @@ def decoded_array(opened: Opened, z: np.ndarray, dim: str) -> xr.DataArray:
         name="decoded",
         attrs={"long_name": "decoded pattern", n.SIGNAL_DIMS: list(signal), **scale_attrs(opened)},
     )
+
+
+def latent_dims(z: np.ndarray) -> tuple[str, ...]:
+    """Names of the dims of latents `(k, *latent_shape)` but for the first."""
+    return (n.LATENT, *n.POSITIONS[len(n.POSITIONS) - z.ndim + 2 :])
 
 
 def scale_attrs(opened: Opened, *, stored: bool | None = None) -> dict[str, str]:

@@ -13,15 +13,16 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.inference.decoding import decoded_array, open_run, scale_attrs, seen_batch
+from vaearr.inference.decoding import BATCH, Opened, decoded_array, latent_dims, open_run, scale_attrs, seen_batch
+from vaearr.inference.draws import draw_latents, draw_warnings
 from vaearr.inference.paths import METHODS
-from vaearr.inference.statistics import latent_statistics, latent_sums
+from vaearr.sources.single import read_single
 from vaearr.store import read_block
 
 Source = Literal["prior", "fitted"]
 STEP = "step"
 
-Point = Mapping[str, Any] | int
+Point = Mapping[str, Any] | int | Path
 
 
 def sample_prior(
@@ -32,41 +33,25 @@ def sample_prior(
     *,
     source: Source = "prior",
 ) -> xr.Dataset:
-    """Draws of latents, decoded: `z (sample, latent)` and `decoded (sample, [channel,] dy, dx)`.
+    """Draws of latents, decoded: `latents (sample, latent[, lz, ly, lx])` and `decoded (sample, [channel,] dy, dx)`.
 
     source: prior = N(0, 1); fitted = the Gaussian with mean and covariances of the aggregate posterior of an encoded
-    run. The same seed gives the same draws, and fewer samples are the first of more. The attribute `scale` of `decoded`
-    says in which units it is, see `decoded_array`; `warnings` of an encoded run, why its prior is not its data. Raises
-    UsageError for an autoencoder's prior, which does not exist, NoInputError for a run that is not there.
+    run. The positions of a spatial latent are drawn one by one, so that what they decode to has no large structure:
+    that is the work of a diffusion stage. The same seed gives the same draws, and fewer samples are the first of more.
+    The attribute `scale` of `decoded` says in which units it is, see `decoded_array`; `warnings` of an encoded run, why
+    its prior is not its data. Raises UsageError for an autoencoder's prior, which does not exist, NoInputError for a
+    run that is not there.
     """
-    if n_samples < 1:
-        raise UsageError(f"n_samples is {n_samples}; it must be at least 1.")
-    if source not in ("prior", "fitted"):
-        raise UsageError(f"there is no source {source!r}.{did_you_mean(source, ['fitted', 'prior'])}")
     opened = open_run(store, run)
-    size = opened.model.model_config.latent_dim
-    draws = np.random.default_rng(seed).standard_normal((n_samples, size))
-    warnings: list[str] = []
-    if source == "fitted":
-        sums = latent_sums(opened.path, run)
-        values, vectors = np.linalg.eigh(sums.covariance + np.diag(sums.variance / sums.count))
-        draws = sums.mean + (draws * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    elif opened.model.network.is_deterministic:
-        raise UsageError(
-            f"run {run!r} is an autoencoder, which has no prior; draw from the fitted distribution of its latents with "
-            "source='fitted' (--source fitted)."
-        )
-    elif n.run_name(n.LATENTS, run) in opened.ds:
-        warnings = latent_statistics(opened.path, run).attrs["warnings"]
-    z = draws.astype(np.float32)
+    z = np.concatenate([batch.numpy() for batch in draw_latents(opened, n_samples, seed, source, BATCH)])
     name = "draw from the prior" if source == "prior" else "draw from the fitted distribution"
     return xr.Dataset(
         {
-            "z": ((n.SAMPLE, n.LATENT), z, {"long_name": name, "units": "1"}),
+            "latents": ((n.SAMPLE, *latent_dims(z)), z, {"long_name": name, "units": "1"}),
             "decoded": decoded_array(opened, z, n.SAMPLE).assign_attrs(long_name=f"decoded {name}"),
         },
-        coords={n.SAMPLE: np.arange(n_samples), n.LATENT: np.arange(size)},
-        attrs={**opened.attrs, "source": source, "seed": seed, "warnings": warnings},
+        coords={n.SAMPLE: np.arange(n_samples), n.LATENT: np.arange(z.shape[1])},
+        attrs={**opened.attrs, "source": source, "seed": seed, "warnings": draw_warnings(opened, source)},
     )
 
 
@@ -81,9 +66,10 @@ def interpolate(
     """The way between the posterior means of two scan points or samples, decoded at `steps` points, ends included.
 
     a, b: coordinates such as `{"x": 2.0, "y": 0.5}`, the nearest scan point within half a step; for a collection the
-    value of its coordinate `sample`. method: lerp or slerp. Variables `z (step, latent)`, `decoded (step, …)` and
-    `input (end, …)`, the two patterns in the units of `decoded` (its attribute `scale`); coordinate `t` from 0 to 1.
-    Raises UsageError for a method or point that is not there, and as `slerp` does.
+    value of its coordinate `sample`; or a Path, of a file that becomes a sample as the store's own did
+    (`vaearr.sources.single`). method: lerp or slerp. Variables `latents (step, latent[, lz, ly, lx])`,
+    `decoded (step, …)` and `input (end, …)`, the two patterns in the units of `decoded` (its attribute `scale`);
+    coordinate `t` from 0 to 1. Raises UsageError for a method or point that is not there, and as `slerp` does.
     """
     if method not in METHODS:
         raise UsageError(f"there is no interpolation {method!r}.{did_you_mean(method, sorted(METHODS))}")
@@ -92,34 +78,49 @@ def interpolate(
     if a is None or b is None:
         raise UsageError('an interpolation needs two points, a={"x": …, "y": …} and b={…}.')
     opened = open_run(store, run)
-    places = [find_point(opened.ds, point) for point in (a, b)]
-    stored = [
-        read_block(opened.ds[n.PATTERNS], {d: slice(i, i + 1) for d, i in place.items()}).reshape(
-            1, *opened.model.input_shape
-        )
-        for place in places
-    ]
+    stored = [_stored(opened, point).reshape(1, *opened.model.input_shape) for point in (a, b)]
     raw = torch.from_numpy(np.concatenate(stored).astype(stored[0].dtype.newbyteorder("="), copy=False))
     ends = opened.model.encode_batch(raw)[0].cpu().numpy()
     if not np.isfinite(ends).all():
         raise NoInputError("one of the two patterns holds values that are not finite; choose other points.")
     t = np.linspace(0, 1, steps)
-    z = METHODS[method](ends[0], ends[1], t).astype(np.float32)
+    z = METHODS[method](ends[0].ravel(), ends[1].ravel(), t).astype(np.float32).reshape(steps, *ends.shape[1:])
     signal = schema.signal_dims(opened.ds)
     seen = seen_batch(opened, raw).numpy().reshape(2, *(opened.ds.sizes[d] for d in signal))
-    where = {
-        f"{dim}_of_end": ("end", [opened.ds[dim].values[place[dim]] for place in places], opened.ds[dim].attrs)
-        for dim in places[0]
-    }
+    where = _ends(opened.ds, (a, b))
     return xr.Dataset(
         {
-            "z": ((STEP, n.LATENT), z, {"long_name": "latent on the way", "units": "1"}),
+            "latents": ((STEP, *latent_dims(z)), z, {"long_name": "latent on the way", "units": "1"}),
             "decoded": decoded_array(opened, z, STEP),
             "input": (("end", *signal), seen, {"long_name": "pattern at the end", **scale_attrs(opened)}),
         },
         coords={STEP: np.arange(steps), "t": (STEP, t), n.LATENT: np.arange(z.shape[1]), "end": ["a", "b"], **where},
-        attrs={**opened.attrs, "method": method, "distance": float(np.linalg.norm(ends[1] - ends[0]))},
+        attrs={**opened.attrs, "method": method, "distance": float(np.linalg.norm((ends[1] - ends[0]).ravel()))},
     )
+
+
+def _stored(opened: Opened, point: Point) -> np.ndarray:
+    """The sample at a point, or of a file."""
+    if isinstance(point, Path):
+        return read_single(opened.ds, point).values
+    place = find_point(opened.ds, point)
+    return read_block(opened.ds[n.PATTERNS], {d: slice(i, i + 1) for d, i in place.items()})
+
+
+def _ends(ds: xr.Dataset, points: tuple[Point, Point]) -> dict[str, Any]:
+    """Coordinates that say what the two ends are."""
+    if not any(isinstance(point, Path) for point in points):
+        places = [find_point(ds, point) for point in points]
+        return {
+            f"{dim}_of_end": ("end", [ds[dim].values[place[dim]] for place in places], ds[dim].attrs)
+            for dim in places[0]
+        }
+    words = []
+    for point in points:
+        place = {} if isinstance(point, Path) else find_point(ds, point)
+        told = ", ".join(f"{dim} {ds[dim].values[i]}" for dim, i in place.items())
+        words.append(point.name if isinstance(point, Path) else told)
+    return {"file_of_end": ("end", words)}
 
 
 def find_point(ds: xr.Dataset, point: Point) -> dict[str, int]:

@@ -19,11 +19,13 @@ from vaearr.batching.reader import read_samples
 from vaearr.config import RoiConfig
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.inference.decoding import Opened, open_run, scale_attrs
+from vaearr.inference.judging import LONG_NAMES, check_settings, judge_of, judging_attrs, picture_attrs, units_of
 from vaearr.inference.settings import ReconstructConfig
 from vaearr.inference.summary import PARTS, summarise
-from vaearr.preprocess import undo
+from vaearr.inference.written import SampleWriter, sample_writer
 from vaearr.provenance import now, versions
-from vaearr.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
+from vaearr.quality import compression_ratio
+from vaearr.sources.outputs import Kept
 from vaearr.store import (
     Region,
     Staging,
@@ -43,19 +45,8 @@ from vaearr.store import (
 from vaearr.training import fingerprint
 
 EXAMPLE = "example"
-TABLES = {n.SHEETS, n.LATENT_STATISTICS}
+TABLES = {n.SHEETS, n.LATENT_STATISTICS, "layers"}
 TABLE_NAMES = ("association", "partitions", f"{n.CLUSTERS}_")  # how tables of other analyses of a run begin
-GIVEN_BACK = {
-    "zscore": "mean and standard deviation",
-    "robust": "median and interquartile range",
-    "minmax": "smallest and largest value",
-}
-LONG_NAMES = {
-    "mse": "mean squared error",
-    "mae": "mean absolute error",
-    "psnr": "peak signal-to-noise ratio",
-    "ssim": "structural similarity",
-}
 
 
 @dataclass
@@ -73,6 +64,8 @@ def reconstruct_store(
     out: str | None = None,
     roi: xr.DataArray | RoiConfig | None = None,
     config: ReconstructConfig | None = None,
+    files: str | Path | None = None,
+    dtype: Kept = "float32",
     say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
@@ -89,6 +82,7 @@ def reconstruct_store(
     out="variable" also writes the reconstructions as float32 variable (`reconstruction`; of a run b
     `reconstruction_b`); nothing is visible before all is written.
 
+    files: folder for a file of each reconstruction, see `vaearr.inference.written`; dtype: see `reconstruct_files`.
     roi: map or conditions instead of the run's region. The same call again returns what was made. Raises ExistsError
     where the name holds anything else, NoInputError for a run or part that is not there, RoiError for an empty region,
     UsageError for settings that do not fit, DataError for a damaged store or model.
@@ -104,7 +98,7 @@ def reconstruct_store(
     request = _request(opened, settings, chosen)
     known = _known(opened, settings, request)
     variable = n.run_name(settings.name, settings.run)
-    if known is not None and (settings.out is None or variable in opened.ds):
+    if known is not None and files is None and (settings.out is None or variable in opened.ds):
         (say or (lambda text: None))(f"{settings.name!r} of run {settings.run!r} is in {store} already")
         return known
     with ExitStack() as stack:
@@ -114,9 +108,13 @@ def reconstruct_store(
             staging = stack.enter_context(
                 staged_variables(opened.path, specs, coords=xr.Dataset(), request={"name": variable, **request})
             )
-        made = _stream(opened, settings, chosen, staging, on_block)
+        writing = sample_writer(opened.ds, chosen, Path(files), settings.units, dtype) if files is not None else None
+        write = stack.enter_context(writing) if writing is not None else None
+        made = _stream(opened, settings, chosen, staging, write, on_block)
         if staging is not None:
             publish_staged(staging)
+    if known is not None:
+        return known
     table = _table(opened, settings, chosen, made).assign_attrs({n.PROVENANCE: _stamp(request)})
     write_table(opened.path, settings.run, settings.name, table, replace=True)
     return table
@@ -128,16 +126,7 @@ def _check(opened: Opened, settings: ReconstructConfig) -> None:
         raise UsageError(f"{settings.name!r} has a meaning of its own; choose another name with name='…' (--name).")
     if not n.is_valid_name(settings.name):
         raise UsageError(f"{settings.name!r} cannot be a name; use letters, digits and _, a letter first.")
-    if settings.batch_size < 1 or settings.examples < 0:
-        raise UsageError("batch_size must be at least 1 and examples at least 0.")
-    wanted, whole = settings.data_range, opened.ds[n.PATTERNS].dtype.kind in "iu"
-    if wanted == "dtype" and not (whole and settings.units == "stored"):
-        raise UsageError(
-            "data_range 'dtype' is for whole numbers in stored units; give a number, or 'sample' for the range of each "
-            "input."
-        )
-    if isinstance(wanted, float) and wanted <= 0:
-        raise UsageError(f"data_range is {wanted:g}; it must be a positive number.")
+    check_settings(opened, settings)
 
 
 def _points(opened: Opened, settings: ReconstructConfig, roi: xr.DataArray | None) -> xr.DataArray:
@@ -164,6 +153,8 @@ def _points(opened: Opened, settings: ReconstructConfig, roi: xr.DataArray | Non
 def _request(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray) -> dict[str, Any]:
     """What decides the numbers."""
     decisive = {k: v for k, v in settings.to_attrs().items() if k not in ("out", "device", "batch_size")}
+    for key in ("lpips_weights", "lpips_linear"):  # where the files lay says nothing
+        decisive[key] = None if decisive[key] is None else Path(decisive[key]).name
     request = {
         **opened.attrs,
         "config": decisive,
@@ -216,19 +207,21 @@ def _stream(
     settings: ReconstructConfig,
     chosen: xr.DataArray,
     staging: Staging | None,
+    write: SampleWriter | None,
     on_block: Callable[[int, int], None] | None,
 ) -> Made:
     """All samples, block by block; a block that an interrupted call has written is judged again but not written."""
-    made, wanted = Made(), _example_points(opened, settings, chosen)
+    made, wanted, judge = Made(), _example_points(opened, settings, chosen), judge_of(opened, settings)
+    batch_size = opened.model.fitting(settings.batch_size)
     regions = store_blocks(opened.path)
     unwritten = pending(staging) if staging is not None else []
     for i, (region, inside, stored) in enumerate(_blocks(opened, chosen, regions), 1):
         corner = [part.start for part in region.values()]
         points = np.argwhere(inside) + corner
         decoded = []
-        for start in range(0, len(stored), settings.batch_size):
-            part = slice(start, start + settings.batch_size)
-            target, recon, numbers = _judged(opened, settings, stored[part])
+        for start in range(0, len(stored), batch_size):
+            part = slice(start, start + batch_size)
+            target, recon, numbers = judge(stored[part])
             where = tuple(points[part].T)
             for name, values in numbers.items():
                 made.maps.setdefault(name, np.full(chosen.shape, np.nan, np.float32))[where] = values.cpu().numpy()
@@ -237,6 +230,8 @@ def _stream(
                     made.pictures[point] = (target[k].cpu().numpy(), recon[k].cpu().numpy())
             if staging is not None:
                 decoded.append(recon.cpu().numpy())
+            if write is not None:
+                write(points[part], recon.cpu().numpy())
         if staging is not None and region in unwritten:
             _write(staging, region, inside, decoded)
         if on_block:
@@ -261,40 +256,6 @@ def _blocks(
     return read_ahead(read, regions)
 
 
-@torch.inference_mode()
-def _judged(
-    opened: Opened, settings: ReconstructConfig, stored: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """Input and reconstruction in the chosen units, and the numbers of each sample."""
-    model = opened.model
-    raw = stored.to(model.device)
-    recon = model.decode_batch(model.encode_batch(raw)[0])
-    if settings.units == "stored":
-        target = raw.float()
-        recon = undo(recon, raw, model.preprocess.background, model.preprocess_config)
-    else:
-        target = model.preprocess(raw)
-    return target, recon, image_metrics(target, recon, _data_range(opened, settings, target))
-
-
-def _data_range(opened: Opened, settings: ReconstructConfig, target: torch.Tensor) -> float | torch.Tensor:
-    kind = range_kind(opened, settings)
-    if kind == "sample":
-        flat = target.flatten(1)
-        return flat.amax(1) - flat.amin(1)
-    if kind == "dtype":
-        limits = np.iinfo(opened.ds[n.PATTERNS].dtype)
-        return float(limits.max) - float(limits.min)
-    return float(kind)
-
-
-def range_kind(opened: Opened, settings: ReconstructConfig) -> float | str:
-    """What the data range is: a number, `dtype` or `sample`."""
-    if settings.data_range is not None:
-        return settings.data_range
-    return "dtype" if settings.units == "stored" and opened.ds[n.PATTERNS].dtype.kind in "iu" else "sample"
-
-
 def _write(staging: Staging, region: Region, inside: np.ndarray, decoded: list[np.ndarray]) -> None:
     (name, array), *_ = staging.arrays.items()
     full = np.full((*inside.shape, *array.shape[inside.ndim :]), np.nan, np.float32)
@@ -314,47 +275,30 @@ def _example_points(opened: Opened, settings: ReconstructConfig, chosen: xr.Data
 def _table(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray, made: Made) -> xr.Dataset:
     ds, nav = opened.ds, schema.navigation_dims(opened.ds)
     scale = scale_attrs(opened, stored=settings.units == "stored")
-    unit = scale["units"]
-    units = {"mse": f"{unit}^2" if unit != "1" else "1", "mae": unit, "psnr": "dB", "ssim": "1"}
     maps = {
-        name: (nav, values, {"long_name": LONG_NAMES[name], "units": units[name]}) for name, values in made.maps.items()
+        name: (nav, values, {"long_name": LONG_NAMES[name], "units": units_of(name, scale["units"])})
+        for name, values in made.maps.items()
     }
     table = xr.Dataset(maps, coords={dim: ds[dim] for dim in nav})
     table = table.merge(summarise(table, ds[n.run_name(n.SPLIT, opened.run)].load().transpose(*nav).values))
     points = sorted(made.pictures)
     if points:
         dims = (EXAMPLE, *schema.signal_dims(ds))
+        about = picture_attrs(opened) | scale
+        table = table.assign_coords({dim: ds[dim] for dim in dims[1:] if dim in ds.coords})
         shape = (len(points), *(ds.sizes[d] for d in dims[1:]))
         for k, (name, text) in enumerate((("input", "pattern"), ("reconstruction", "decoded posterior mean"))):
             values = np.stack([made.pictures[point][k] for point in points]).reshape(shape)
-            table[name] = (dims, values, {"long_name": text, n.SIGNAL_DIMS: list(dims[1:]), **scale})
+            table[name] = (dims, values, {"long_name": text, **about})
         for i, dim in enumerate(nav):
             table.coords[f"{EXAMPLE}_{dim}"] = (EXAMPLE, ds[dim].values[[p[i] for p in points]], ds[dim].attrs)
         for name in made.maps:
             picked = made.maps[name][tuple(np.array(points).T)]
             table[f"{EXAMPLE}_{name}"] = (EXAMPLE, picked, table[name].attrs)
-    kind = range_kind(opened, settings)
-    limits = _data_range(opened, settings, torch.zeros(1, 1)) if kind != "sample" else None
-    latent = (opened.model.model_config.latent_dim,)
-    warnings = []
-    if not can_ssim(opened.model.input_shape):
-        warnings.append(f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out.")
     return table.assign_attrs(
         **opened.attrs,
         n=int(chosen.sum()),
         **scale,
-        data_range_is=str(kind) if isinstance(kind, str) else "given",
-        data_range=limits if isinstance(limits, float) else None,
-        given_back=_given_back(opened, settings),
-        compression_ratio=compression_ratio(opened.model.input_shape, ds[n.PATTERNS].dtype, latent),
-        warnings=warnings,
+        compression_ratio=compression_ratio(opened.model.input_shape, ds[n.PATTERNS].dtype, opened.model.latent_shape),
+        **judging_attrs(opened, settings),
     )
-
-
-def _given_back(opened: Opened, settings: ReconstructConfig) -> list[str]:
-    """What a reconstruction in stored units has from its input and not from the network."""
-    config = opened.model.preprocess_config
-    if settings.units != "stored":
-        return []
-    scale = [GIVEN_BACK[config.normalise]] if config.normalise in GIVEN_BACK else []
-    return scale + ["dynamic background"] * (config.dynamic_background > 0)

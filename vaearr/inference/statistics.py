@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Sums:
     variance: Any = 0.0
     logvar: Any = 0.0
     logvar_squared: Any = 0.0
+    n_samples: int = 0  # with any known row; each position of a spatial latent is a row
 
     def add(self, mean: np.ndarray, std: np.ndarray) -> None:
         """Further posteriors, `(k, L)` each."""
@@ -67,12 +69,16 @@ def latent_sums(path: Path, run: str) -> Sums:
     if lacking := [name for name in names if name not in ds]:
         hint = "" if manifest.get("kind") == n.ATTACHED else f"; write it with 'vaearr encode {path} --run {run}'"
         raise NoInputError(f"{path} does not hold {', '.join(lacking)} of run {run!r}{hint}.")
-    order = (*schema.navigation_dims(ds), n.run_name(n.LATENT, run))
+    latent, nav = n.run_name(n.LATENT, run), schema.navigation_dims(ds)
+    positions = [str(dim) for dim in ds[names[0]].dims if dim not in (*nav, latent)]
+    order = (*nav, *positions, latent)
     variables = [ds[name].transpose(*order) for name in names]
+    each = math.prod(ds.sizes[dim] for dim in positions)
     sums = Sums()
     for mean, std in read_ahead(lambda region: [read_block(v, region) for v in variables], store_blocks(path)):
         rows = mean.reshape(-1, mean.shape[-1]).astype("f8")
         known = np.isfinite(rows).all(1)
+        sums.n_samples += int(known.reshape(-1, each).any(1).sum())
         if known.any():
             sums.add(rows[known], std.reshape(rows.shape)[known].astype("f8"))
     if not sums.count:
@@ -88,6 +94,9 @@ def latent_statistics(store: str | Path, run: str = n.DEFAULT_RUN, *, write: boo
     mixture of all posteriors from which a decoder has learned; `aggregate_kl`, KL(N(aggregate) || N(0, 1)) in nats:
     Hoffman & Johnson, "ELBO surgery", 2016, with the mixture taken as the Gaussian of its moments. For an autoencoder
     without posterior `kl` is 0 by definition and the log-variance NaN.
+
+    Of a spatial latent, a dimension is a channel and its values are those of all positions, taken as independent; `kl`,
+    `aggregate_kl` are sums over those of a sample (`n_positions` on average; fewer where a mask left some out).
 
     Attributes: `n`, `n_active`, `kl_total`, `aggregate_kl_total` (of the Gaussian with all covariances),
     `largest_correlation` of the means of two dimensions, `warnings`. write: keep it as table `latent_statistics` of the
@@ -106,7 +115,7 @@ def latent_statistics(store: str | Path, run: str = n.DEFAULT_RUN, *, write: boo
 def _table(sums: Sums) -> xr.Dataset:
     covariance, posterior = sums.covariance, sums.variance / sums.count
     spread = np.maximum(np.diag(covariance), 0)
-    deterministic = bool((posterior == 0).all())
+    deterministic, each = bool((posterior == 0).all()), sums.count / (sums.n_samples or sums.count)
     total = spread + posterior
     logvar = np.full_like(spread, np.nan) if deterministic else sums.logvar / sums.count
     logvar_std = logvar
@@ -127,11 +136,11 @@ def _table(sums: Sums) -> xr.Dataset:
         "max": (sums.high, "largest posterior mean", "1"),
         "logvar_mean": (logvar, "mean of the posterior log-variance", "1"),
         "logvar_std": (logvar_std, "standard deviation of the posterior log-variance", "1"),
-        "kl": (kl, "KL divergence", "nats"),
+        "kl": (each * kl, "KL divergence", "nats"),
         "is_active": (active, f"active unit (variance > {ACTIVE_VARIANCE})", ""),
         "aggregate_mean": (sums.mean, "mean of the aggregate posterior", "1"),
         "aggregate_std": (np.sqrt(total), "standard deviation of the aggregate posterior", "1"),
-        "aggregate_kl": (marginal, "KL divergence of the aggregate posterior", "nats"),
+        "aggregate_kl": (each * marginal, "KL divergence of the aggregate posterior", "nats"),
     }
     return xr.Dataset(
         {
@@ -140,11 +149,12 @@ def _table(sums: Sums) -> xr.Dataset:
         },
         coords={n.LATENT: np.arange(len(spread))},
         attrs={
-            "n": sums.count,
+            "n": sums.n_samples,
+            "n_positions": each,
             "n_active": int(active.sum()),
             "is_deterministic": deterministic,
-            "kl_total": float(kl.sum()),
-            "aggregate_kl_total": float(joint) if np.isfinite(joint) else None,
+            "kl_total": float(each * kl.sum()),
+            "aggregate_kl_total": float(each * joint) if np.isfinite(joint) else None,
             "largest_correlation": _largest_correlation(covariance, active),
         },
     )

@@ -48,7 +48,7 @@ def reconstruction_lines(found: xr.Dataset) -> list[str]:
     attrs = found.attrs
     span = {"sample": "of each input", "dtype": f"{attrs['data_range']}, of the stored type"}
     lines = [
-        f"{attrs['n']} samples of run {attrs['run']!r} in {attrs['scale']} units; data range "
+        f"{attrs['n']} sample{'s' * (attrs['n'] != 1)} of run {attrs['run']!r} in {attrs['scale']} units; data range "
         f"{span.get(attrs['data_range_is'], attrs['data_range'])}; compression {attrs['compression_ratio']:.4g} : 1"
     ]
     if attrs["given_back"]:
@@ -65,3 +65,32 @@ def reconstruction_lines(found: xr.Dataset) -> list[str]:
                     f"(n = {int(row['count'])})"
                 )
     return lines + [f"warning: {text}" for text in attrs["warnings"]]
+
+
+def file_lines(found: xr.Dataset) -> list[str]:
+    """What `reconstruct_files` returned, a line for each file under a line of names."""
+    metrics = [str(name) for name in found[METRIC].values]
+    names = [str(name) for name in found["file"].values]
+    width = max(map(len, (*names, "file")))
+    lines = [f"{'file':{width}} " + " ".join(f"{name:>10}" for name in metrics)]
+    for i, name in enumerate(names):
+        lines.append(f"{name:{width}} " + " ".join(f"{float(found[metric][i]):>10.4g}" for metric in metrics))
+    return lines
+
+
+def metrics_csv(found: xr.Dataset) -> str:
+    """The numbers of all files or samples as a CSV table; samples where nothing was reconstructed are left out."""
+    import csv
+    import io
+
+    metrics = [str(name) for name in found[METRIC].values]
+    dims = found[metrics[0]].dims
+    about = [str(dim) for dim in dims]
+    values = np.stack([found[metric].values for metric in metrics], axis=-1)
+    buffer = io.StringIO()
+    rows = csv.writer(buffer, lineterminator="\n")
+    rows.writerow([*about, *metrics])
+    for place in np.argwhere(~np.isnan(found[metrics[0]].values)).tolist():
+        where = [found[dim].values[i] for dim, i in zip(about, place, strict=True)]
+        rows.writerow([*where, *(float(value) for value in values[tuple(place)])])
+    return buffer.getvalue()

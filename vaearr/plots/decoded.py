@@ -12,7 +12,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import ExistsError, NoInputError, SchemaError, UsageError
-from vaearr.plots.common import COLORS, DIVERGING, robust_limits, text, unit, value_text
+from vaearr.plots.common import COLORS, DIVERGING, brief, robust_limits, text, unit, value_text
 from vaearr.plots.paper import SMALL, WIDTH, journal, new_figure, panels
 
 UNUSED = "#9a9a9a"
@@ -23,7 +23,8 @@ FRAME_SIDE = 240  # pixels: smaller pictures are enlarged in an animation
 def pictures(da: xr.DataArray) -> np.ndarray:
     """Stacked samples `(k, [channel,] [dz,] H, W)` as pictures `(k, H, W)`, or `(k, H, W, 3)` of three channels.
 
-    Of another number of channels the first is shown, of a volume its middle slice. Raises SchemaError for other dims.
+    Of another number of channels the first is shown, of a volume its middle slice: axial and with the front on top of
+    one over z, y, x. Raises SchemaError for other dims.
     """
     values = np.asarray(da.values, dtype="f4")
     has_channel = n.CHANNEL in da.dims
@@ -31,12 +32,15 @@ def pictures(da: xr.DataArray) -> np.ndarray:
         raise SchemaError(f"{da.name!r} has dims {da.dims}; expected (sample, [channel,] rows, columns) or a volume.")
     if values.ndim - has_channel == 4:
         values = values.take(values.shape[1 + has_channel] // 2, axis=1 + has_channel)
+        if da.dims[-2:] == (n.Y, n.X):  # y rises to the front
+            values = values[..., ::-1, :]
     if not has_channel:
         return values
     return np.moveaxis(values, 1, -1) if values.shape[1] == 3 else values[:, 0]
 
 
-def _show(axes: Any, image: np.ndarray, limits: tuple[float, float], *, diverging: bool = False) -> Any:
+def show_picture(axes: Any, image: np.ndarray, limits: tuple[float, float], *, diverging: bool = False) -> Any:
+    """A picture of `pictures` on axes without ticks, between two limits."""
     axes.set(xticks=[], yticks=[])
     if image.ndim == 3:
         low, high = limits
@@ -67,25 +71,30 @@ def reconstruction_strip(found: xr.Dataset, *, most: int = 8) -> Any:
     with journal():
         side = WIDTH / 8.6
         height = side * pair[0].shape[1] / pair[0].shape[2]
-        figure = new_figure(max(side * count + 0.6, 2.8), 3 * height + 0.9)
+        figure = new_figure(max(side * count + 0.6, 2.8), 3 * height + (1.1 if count < 4 else 0.9))
         axes = figure.subplots(3, count, squeeze=False)
         for line, (name, images) in zip(axes, rows, strict=True):
             limits = (-half, half) if name == "residual" else (low, high)
             for ax, image in zip(line, images, strict=True):
                 if name == "residual" and image.ndim == 3:
                     image = image.mean(-1)
-                mesh = _show(ax, image, limits, diverging=name == "residual")
+                mesh = show_picture(ax, image, limits, diverging=name == "residual")
             line[0].set_ylabel(name, fontsize=8)
-            if pair[0].ndim == 3 or name == "residual":
-                figure.colorbar(mesh, ax=list(line), fraction=0.03, pad=0.01).ax.tick_params(labelsize=SMALL)
+            scale = figure.colorbar(mesh, ax=list(line), fraction=0.03, pad=0.01)
+            scale.ax.tick_params(labelsize=SMALL)
+            scale.ax.set_visible(pair[0].ndim == 3 or name == "residual")  # hidden: the columns stay in line
         for i in range(count):
             axes[0, i].set_title(_where(shown.isel(example=i)), fontsize=SMALL, pad=2)
             axes[2, i].set_xlabel(_numbers(shown.isel(example=i)), fontsize=SMALL, labelpad=2)
-        figure.suptitle(f"reconstructions ({_scale_words(shown['input'])})")
+        slices = "middle axial slices, " if n.Z in shown["input"].dims else ""
+        gap = "\n" if count < 4 else " "
+        figure.suptitle(f"reconstructions{gap}({slices}{_scale_words(shown['input'])})")
     return figure
 
 
 def _where(one: xr.Dataset) -> str:
+    if "example_file" in one.coords:
+        return brief(one["example_file"].item(), 17)
     found = [
         f"{name.removeprefix('example_')} = {value_text(one[name].item(), one[name].attrs)}"
         for name in map(str, one.coords)
@@ -113,16 +122,19 @@ def sample_sheet(found: xr.Dataset, *, most: int = 64, columns: int = 8) -> Any:
     with journal():
         side = WIDTH / 8.6
         height = side * images.shape[1] / images.shape[2] + 0.16
-        figure = new_figure(max(side * columns + 0.6, 2.8), math.ceil(len(images) / columns) * height + 0.3)
+        figure = new_figure(
+            max(side * columns + 0.6, 2.8), math.ceil(len(images) / columns) * height + (0.5 if columns < 4 else 0.3)
+        )
         axes = panels(figure, len(images), columns)
         for i, (ax, image) in enumerate(zip(axes, images, strict=True)):
-            mesh = _show(ax, image, limits)
+            mesh = show_picture(ax, image, limits)
             ax.set_title(text(found[n.SAMPLE].values[i]), fontsize=SMALL, pad=2)
         if images.ndim == 3:
             figure.colorbar(mesh, ax=axes, fraction=0.02, pad=0.01).ax.tick_params(labelsize=SMALL)
         cut = f", {len(images)} of {found.sizes[n.SAMPLE]}" if len(images) < found.sizes[n.SAMPLE] else ""
         source = "the prior" if found.attrs.get("source") == "prior" else "the fitted distribution"
-        figure.suptitle(f"draws from {source}{cut} ({_scale_words(found['decoded'])})")
+        gap = "\n" if columns < 4 else " "
+        figure.suptitle(f"draws from {source}{cut}{gap}({_scale_words(found['decoded'])})")
     return figure
 
 
@@ -141,7 +153,7 @@ def interpolation_strip(found: xr.Dataset, *, most: int = 12) -> Any:
         side = max(WIDTH / len(images), 0.62)
         figure = new_figure(side * len(images) + 0.1, side * steps.shape[1] / steps.shape[2] + 0.7)
         for ax, image, heading in zip(figure.subplots(1, len(images)), images, titles, strict=True):
-            _show(ax, image, limits)
+            show_picture(ax, image, limits)
             ax.set_title(heading, fontsize=SMALL, pad=2)
         figure.axes[0].set_xlabel(_end(found, 0), fontsize=SMALL)
         figure.axes[-1].set_xlabel(_end(found, 1), fontsize=SMALL)
@@ -151,6 +163,8 @@ def interpolation_strip(found: xr.Dataset, *, most: int = 12) -> Any:
 
 def _end(found: xr.Dataset, position: int) -> str:
     one = found.isel(end=position)
+    if "file_of_end" in one.coords:
+        return brief(one["file_of_end"].item(), 15)
     parts = [str(name) for name in one.coords if str(name).endswith("_of_end")]
     return "\n".join(
         text(f"{name.removesuffix('_of_end')} = {value_text(one[name].item(), one[name].attrs)}")

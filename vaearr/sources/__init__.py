@@ -111,8 +111,12 @@ COLLECTION_SETTINGS = ("size", "manifest", "classes", "exclude", "spacing")  # g
 def check_source(path: str | Path) -> Path:
     """The path of a readable file, or of a folder of images or volumes. Raises NoInputError or DataError."""
     folder = Path(path).expanduser()
-    is_folder = folder.is_dir() and any(source.sniff(folder) for source in SOURCES.values() if source.is_folder)
-    return folder if is_folder else check_file(path)
+    if not folder.is_dir() or (folder / "zarr.json").exists():
+        return check_file(path)
+    if not any(source.sniff(folder) for source in SOURCES.values() if source.is_folder):
+        suffixes = ", ".join((*image_folders.SUFFIXES, *nifti.SUFFIXES))
+        raise DataError(f"{folder} is a folder; give a file, or a folder that holds images or volumes ({suffixes}).")
+    return folder
 
 
 def find_source(path: str | Path, config: IngestConfig | None = None) -> str:

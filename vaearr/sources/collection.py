@@ -121,8 +121,10 @@ def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> list[E
     paths = [_text(value) for value in frame[PATH]]
     if "" in paths:
         raise DataError(f"{manifest} line {frame.index[paths.index('')]}: the path is empty; give one file a line.")
-    if twice := [path for path, count in Counter(paths).items() if count > 1]:
-        raise DataError(f"{manifest} names {twice[0]!r} more than once; one line for each sample.")
+    files = [os.path.abspath(folder / path) for path in paths]  # one file under two names is one file
+    count = Counter(files)
+    if twice := [path for path, file in zip(paths, files, strict=True) if count[file] > 1]:
+        raise DataError(f"{manifest} names {twice[-1]!r} more than once; one line for each sample.")
     labels = [_text(value) or None for value in frame[wanted]] if wanted in columns else [None] * len(paths)
     others = [name for name in columns if name not in (PATH, wanted)]
     rows = frame[others].to_dict("records")
@@ -148,6 +150,8 @@ def examined(
     """
 
     def tried(entry: Entry) -> Seen | str:
+        if not _is_unicode(entry.name):
+            return "its name is not UTF-8; rename it"
         if not entry.file.is_file():
             return "there is no such file"
         try:
@@ -157,10 +161,23 @@ def examined(
 
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         seen = list(pool.map(tried, found))
-    bad = [f"{entry.name}: {what}" for entry, what in zip(found, seen, strict=True) if isinstance(what, str)]
+    bad = [f"{printable(entry.name)}: {what}" for entry, what in zip(found, seen, strict=True) if isinstance(what, str)]
     good = [(entry, what) for entry, what in zip(found, seen, strict=True) if not isinstance(what, str)]
     refuse_bad(bad, len(found), config, n_left=len(good))
     return [entry for entry, _ in good], [what for _, what in good], bad
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name: str) -> str:
+    """A name as it is, or with escapes where it holds what no line of text can."""
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def refuse_bad(bad: Sequence[str], total: int, config: IngestConfig, *, n_left: int) -> None:

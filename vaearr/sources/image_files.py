@@ -23,7 +23,7 @@ def read_image(file: Path, channels: Channels = "auto") -> np.ndarray:
     for a file that is damaged, declares too many pixels, holds several images, has transparent pixels, CMYK or another
     colour model, or 16-bit colour (which decoders cut down to 8).
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(file) as image:
@@ -37,6 +37,11 @@ def read_image(file: Path, channels: Channels = "auto") -> np.ndarray:
         raise
     except FileNotFoundError as error:
         raise NoInputError(f"{file} is gone; restore it, or open the source again.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{file} declares too many px; at most {MOST_PIXELS / 1e6:.0f} million are read.") from error
+    except UnidentifiedImageError as error:
+        why = "no image" if file.stat().st_size else "empty, 0 bytes"
+        raise DataError(f"{file} cannot be read as an image ({why}); it is damaged, so fetch it again.") from error
     except Exception as error:  # decoders raise what they like for damaged files
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(f"{file} cannot be read as an image ({reason}); it is damaged, so fetch it again.") from error
@@ -97,14 +102,7 @@ def refit(values: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
     if (height, width) == size:
         return values
     rows, columns = size
-    window, target = (0.0, 0.0, float(width), float(height)), size
-    if fit == "pad":
-        scale = min(rows / height, columns / width)
-        target = (max(1, min(rows, round(height * scale))), max(1, min(columns, round(width * scale))))
-    elif fit == "crop":
-        scale = max(rows / height, columns / width)
-        left, top = max(0.0, (width - columns / scale) / 2), max(0.0, (height - rows / scale) / 2)
-        window = (left, top, min(float(width), width - left), min(float(height), height - top))
+    window, target = placement((height, width), size, fit)
     scaled = _scaled(values.reshape(-1, height, width), target, window)
     if values.dtype.kind in "iu":
         limits = np.iinfo(values.dtype)
@@ -113,6 +111,23 @@ def refit(values: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
     top, left = (rows - target[0]) // 2, (columns - target[1]) // 2
     out[:, top : top + target[0], left : left + target[1]] = scaled
     return out.reshape(*values.shape[:-2], *size)
+
+
+def placement(
+    shape: tuple[int, int], size: tuple[int, int], fit: Fit
+) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+    """How `refit` moves an image: the window (left, top, right, bottom) of it that is taken, and the (rows, columns)
+    that this becomes, in the middle of `size`."""
+    (height, width), (rows, columns) = shape, size
+    whole = (0.0, 0.0, float(width), float(height))
+    if fit == "pad":
+        scale = min(rows / height, columns / width)
+        return whole, (max(1, min(rows, round(height * scale))), max(1, min(columns, round(width * scale))))
+    if fit == "crop":
+        scale = max(rows / height, columns / width)
+        left, top = max(0.0, (width - columns / scale) / 2), max(0.0, (height - rows / scale) / 2)
+        return (left, top, min(float(width), width - left), min(float(height), height - top)), size
+    return whole, size
 
 
 def _scaled(planes: np.ndarray, target: tuple[int, int], window: tuple[float, float, float, float]) -> np.ndarray:

@@ -37,6 +37,7 @@ from vaearr.sources.collection import (
     files_below,
     is_manifest,
     manifest_files,
+    printable,
     refuse_bad,
 )
 from vaearr.sources.image_files import read_image, read_mask, refit, refit_mask
@@ -104,7 +105,7 @@ def open_image_folder(
         kept, looks, bad = examined(
             [image.entry for image in found], lambda entry: _look(by_entry[entry.name], config), config
         )
-    bad = [*bad, *(f"{entry.name}: a mask without its image" for entry in alone)]
+    bad = [*bad, *(f"{printable(entry.name)}: a mask without its image" for entry in alone)]
     refuse_bad(bad, len(found) + len(alone), config, n_left=len(kept))
     size, n_channels, dtype = _agreed(folder, kept, looks, config)
     images = [by_entry[entry.name] for entry in kept]
@@ -169,6 +170,8 @@ def _with_masks(found: list[Entry], config: IngestConfig) -> tuple[list[Image], 
 
 def _look(image: Image, config: IngestConfig) -> Look:
     values = read_image(image.entry.file, config.channels)
+    if values.dtype.kind == "f" and config.nonfinite == "error" and not np.isfinite(values).all():
+        raise DataError(f"{image.entry.file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
     shape = (int(values.shape[-2]), int(values.shape[-1]))
     for file in image.masks:
         if (found := read_mask(file).shape) != shape:

@@ -30,7 +30,6 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, MissingExtraError, UsageError
 from vaearr.sources.collection import (
-    Entry,
     SampleArray,
     check_exists,
     collection,
@@ -110,9 +109,11 @@ def open_nifti(path: str | Path, config: IngestConfig | None = None, *, scratch:
     source = check_exists(Path(path).expanduser())
     if config.size is not None and len(config.size) != 3:
         raise UsageError(f"size {config.size} of volumes must be three numbers, (z, y, x).")
-    _nibabel()
-    kept, volumes, bad = examined(entries(source, config, SUFFIXES), lambda entry: _look(entry, config), config)
-    grids = [_grid(volume, config) for volume in volumes]
+    nibabel_package()
+    kept, volumes, bad = examined(
+        entries(source, config, SUFFIXES), lambda entry: _looked_at(entry.file, config), config
+    )
+    grids = [target_grid(volume, config) for volume in volumes]
     shapes = sorted({grid.shape for grid in grids})
     if len(shapes) > 1:
         raise DataError(
@@ -124,7 +125,7 @@ def open_nifti(path: str | Path, config: IngestConfig | None = None, *, scratch:
     dtype = plain.pop() if keeps else np.dtype("f4")
 
     def read(i: int) -> np.ndarray:
-        return _at(_values(kept[i].file), grids[i]).astype(dtype, copy=False)
+        return on_grid(volume_values(kept[i].file), grids[i]).astype(dtype, copy=False)
 
     attrs: dict[str, Any] = {"long_name": "volume", "units": "1", ORIENTATION: "RAS+"}
     if any(grid.shape != volume.shape for grid, volume in zip(grids, volumes, strict=True)):
@@ -140,7 +141,8 @@ def open_nifti(path: str | Path, config: IngestConfig | None = None, *, scratch:
     return _in_millimetres(ds, affines)
 
 
-def _nibabel() -> Any:
+def nibabel_package() -> Any:
+    """nibabel. Raises MissingExtraError where it is not there."""
     try:
         import nibabel
     except ImportError as error:
@@ -150,9 +152,17 @@ def _nibabel() -> Any:
     return nibabel
 
 
-def _look(entry: Entry, config: IngestConfig) -> Volume:
+def _looked_at(file: Path, config: IngestConfig) -> Volume:
+    """The header of a volume that can become a sample. Raises DataError, for NaN and infinite values too."""
+    volume = volume_header(file, config)
+    if volume.dtype.kind == "f" and config.nonfinite == "error" and not np.isfinite(volume_values(file)).all():
+        raise DataError(f"{file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
+    return volume
+
+
+def volume_header(file: Path, config: IngestConfig) -> Volume:
     """The header of a volume, once all of its bytes are known to be there. Raises DataError."""
-    file, nib = entry.file, _nibabel()
+    nib = nibabel_package()
     image = _opened(file)
     shape = image.shape
     while len(shape) > 3 and shape[-1] == 1:
@@ -186,7 +196,7 @@ def _look(entry: Entry, config: IngestConfig) -> Volume:
 
 
 def _opened(file: Path) -> Any:
-    nib = _nibabel()
+    nib = nibabel_package()
     try:
         image = nib.load(file)
     except Exception as error:  # readers raise what they like for damaged files
@@ -210,9 +220,9 @@ def _is_plain(image: Any) -> bool:
     return bool(proxy.slope == 1 and proxy.inter == 0 and image.get_data_dtype().kind in "ui")
 
 
-def _values(file: Path) -> np.ndarray:
+def volume_values(file: Path) -> np.ndarray:
     """The values of a volume (z, y, x) in RAS+: as stored where the header has no scale, else float32."""
-    nib, image = _nibabel(), _opened(file)
+    nib, image = nibabel_package(), _opened(file)
     proxy = image.dataobj
     is_plain = _is_plain(image)
     try:
@@ -246,7 +256,8 @@ def _resampled(volume: Volume, config: IngestConfig) -> Grid:
     return Grid(tuple(map(int, new)), scale, (old - 1) / 2 - scale * (new - 1) / 2)
 
 
-def _grid(volume: Volume, config: IngestConfig) -> Grid:
+def target_grid(volume: Volume, config: IngestConfig) -> Grid:
+    """Where a volume is read at, as spacing, size and fit say."""
     grid = _resampled(volume, config)
     if config.size is None or config.size == grid.shape:
         return grid
@@ -257,7 +268,7 @@ def _grid(volume: Volume, config: IngestConfig) -> Grid:
     return Grid(config.size, grid.scale * scale, grid.scale * start + grid.offset)
 
 
-def _at(values: np.ndarray, grid: Grid) -> np.ndarray:
+def on_grid(values: np.ndarray, grid: Grid) -> np.ndarray:
     """A volume on its new grid, 0 outside the old one."""
     if not grid.is_resampled:
         return values if grid.shape == values.shape else _moved(values, grid)

@@ -16,18 +16,19 @@ ROOT = Path(vaearr.__file__).parent
 # A module may import modules of its own layer and of layers above it in this list.
 LAYERS = [
     {"names", "errors", "provenance"},
-    {"config", "schema"},
+    {"config", "schema", "presets"},
     {"grid", "categories", "outlines", "pattern_steps"},
     {"sources"},
     {"store"},
-    {"ingestion", "detector", "info"},
-    {"preprocess", "device", "objectives", "models", "augmentation", "legacy"},
+    {"ingestion", "detector", "info", "data_report"},
+    {"preprocess", "device", "objectives", "models", "augmentation", "legacy", "adversarial"},
     {"batching", "artifacts"},
+    {"foreign", "perceptual"},
     {"quality", "training"},
     {"runs"},
-    {"latents"},
+    {"latents", "latent_scale", "second_stage", "importing", "model_card"},
     {"clustering", "embedding", "orientations", "side_maps", "attaching", "inference"},
-    {"association"},
+    {"association", "layers"},
     {"plots"},
     {"reporting", "exporting"},
     {"testing"},
@@ -53,6 +54,7 @@ HOMES = {
     "pydantic": {"config"},
     "kikuchipy": {"sources"},
     "nibabel": {"sources"},
+    "monai": {"models"},
     "orix": {"sources", "orientations"},
     "sklearn": {"clustering", "association", "embedding"},
     "hdbscan": {"clustering"},
@@ -124,7 +126,8 @@ def test_nothing_is_unpickled() -> None:
     for _, path in _modules():
         text = path.read_text()
         assert "pickle" not in {m.split(".")[0] for m in _imports(path)}, path
-        assert "torch.load" not in text, path
+        for call in text.split("torch.load(")[1:]:  # of checkpoints made elsewhere
+            assert "weights_only=True" in call.split("\n")[0], path
 
 
 def test_modules_and_functions_stay_short() -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from vaearr import grid
+from vaearr.cli import app
+from vaearr.errors import NoInputError, UsageError
 from vaearr.info import in_words, roi_words, store_facts
 from vaearr.runs import train
-from vaearr.store import open_store
+from vaearr.store import create_store, open_store
+from vaearr.testing import random_patterns_dataset
 
 from .conftest import TINY_TRAINING
 
@@ -64,3 +68,59 @@ def test_info_tells_how_the_roi_was_given(trained_store: Path) -> None:
     text = in_words(store_facts(trained_store))
     assert "(x from 1 to below 12)" in text
     assert "(given as a map)" in text
+
+
+@pytest.mark.parametrize(
+    ("signal", "word"), [({"y": 8, "x": 9}, "images"), ({"z": 4, "y": 8, "x": 9}, "volumes")], ids=["images", "volumes"]
+)
+def test_collections_are_called_what_they_are(signal: dict[str, int], word: str, tmp_path: Path) -> None:
+    store = create_store(random_patterns_dataset({"sample": 5}, signal, missing=1), tmp_path / "a.zarr")
+    lines = in_words(store_facts(store)).splitlines()
+    sides = " x ".join(map(str, signal.values()))
+    assert lines[0].endswith(f"collection of 5 {word}, {sides} uint8")
+    assert f"  4 of 5 {word} can be used" in lines
+    assert roi_words(None, word) == f"all {word}"
+    assert not [line for line in lines[:5] if "scan point" in line]
+
+
+def _info(*args: object) -> Any:
+    return CliRunner().invoke(app, ["info", *map(str, args)])
+
+
+def test_the_command_tells_of_a_network(trained_store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "network.png"
+    done = _info(trained_store, "--model", "--out", picture)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("ConvVAE: ")
+    assert picture.read_bytes()[1:4] == b"PNG"
+    record = json.loads(_info(trained_store, "--model", "--json").stdout)
+    assert record["latent_shape"] == [3]
+    assert record["layers"][0]["layer"] == "input"
+
+
+def test_the_command_draws_samples(scan_store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "samples.png"
+    done = _info(scan_store, "--sheet", picture)
+    assert done.exit_code == 0, done.output
+    assert "scan of" in done.stdout
+    assert picture.read_bytes()[1:4] == b"PNG"
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "why"),
+    [
+        (["--out", "a.png"], UsageError, "add --model"),
+        (["--model", "--sheet", "a.png"], UsageError, "leave out --model"),
+        (["--model"], NoInputError, "run 'vae'"),
+        (["--sheet", "a.gif"], UsageError, "ends in '.gif'"),
+    ],
+    ids=["out alone", "both", "no run", "no picture"],
+)
+def test_the_command_refuses(args: list[str], error: type[Exception], why: str, scan_store: Path) -> None:
+    if "a.gif" in args:
+        pytest.importorskip("matplotlib")
+    done = _info(scan_store, *args)
+    assert isinstance(done.exception, error)
+    assert why in str(done.exception)

@@ -18,11 +18,25 @@ if TYPE_CHECKING:
     from vaearr.embedding import embed_store
     from vaearr.exporting import export
     from vaearr.grid import roi, to_grid, to_samples
-    from vaearr.inference import interpolate, latent_statistics, reconstruct_store, sample_prior
+    from vaearr.importing import import_model
+    from vaearr.inference import (
+        blinded_set,
+        interpolate,
+        latent_statistics,
+        nearest_training,
+        reconstruct_files,
+        reconstruct_store,
+        sample_fidelity,
+        sample_prior,
+        score_blinded,
+    )
     from vaearr.ingestion import ingest
     from vaearr.latents import encode, load_model, reconstruct
+    from vaearr.layers import compare_layers, compare_pairs
+    from vaearr.presets import preset
     from vaearr.reporting import report
     from vaearr.runs import train
+    from vaearr.second_stage import latent_batches
     from vaearr.sources import open_source
     from vaearr.store import open_store
 
@@ -31,22 +45,32 @@ _HOME = {
     "associate_store": "vaearr.association",
     "attach": "vaearr.attaching",
     "batches": "vaearr.batching",
+    "blinded_set": "vaearr.inference",
     "cluster": "vaearr.clustering",
     "cluster_store": "vaearr.clustering",
+    "compare_layers": "vaearr.layers",
+    "compare_pairs": "vaearr.layers",
     "embed_store": "vaearr.embedding",
     "encode": "vaearr.latents",
     "export": "vaearr.exporting",
+    "import_model": "vaearr.importing",
     "ingest": "vaearr.ingestion",
     "interpolate": "vaearr.inference",
+    "latent_batches": "vaearr.second_stage",
     "latent_statistics": "vaearr.inference",
     "load_model": "vaearr.latents",
+    "nearest_training": "vaearr.inference",
     "open_source": "vaearr.sources",
     "open_store": "vaearr.store",
+    "preset": "vaearr.presets",
     "reconstruct": "vaearr.latents",
+    "reconstruct_files": "vaearr.inference",
     "reconstruct_store": "vaearr.inference",
     "report": "vaearr.reporting",
     "roi": "vaearr.grid",
+    "sample_fidelity": "vaearr.inference",
     "sample_prior": "vaearr.inference",
+    "score_blinded": "vaearr.inference",
     "significance": "vaearr.association",
     "to_grid": "vaearr.grid",
     "to_samples": "vaearr.grid",
@@ -59,22 +83,32 @@ __all__ = [
     "associate_store",
     "attach",
     "batches",
+    "blinded_set",
     "cluster",
     "cluster_store",
+    "compare_layers",
+    "compare_pairs",
     "embed_store",
     "encode",
     "export",
+    "import_model",
     "ingest",
     "interpolate",
+    "latent_batches",
     "latent_statistics",
     "load_model",
+    "nearest_training",
     "open_source",
     "open_store",
+    "preset",
     "reconstruct",
+    "reconstruct_files",
     "reconstruct_store",
     "report",
     "roi",
+    "sample_fidelity",
     "sample_prior",
+    "score_blinded",
     "significance",
     "to_grid",
     "to_samples",

@@ -9,12 +9,13 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.data_report import data_facts, data_lines
 from vaearr.errors import VaearrError
 from vaearr.store import as_url, check_store, has_table, open_store, open_table, run_manifest, run_names
 
 
 def store_facts(store: str | Path) -> dict[str, Any]:
-    """Facts about a store as plain JSON: grid, patterns, maps, ROI, runs with their training and latents, bytes.
+    """Facts about a store as plain JSON: grid, patterns, classes, maps, ROI, runs with training and latents, bytes.
 
     store: a folder or a URL; the bytes on disk are None for a URL.
 
@@ -33,6 +34,8 @@ def store_facts(store: str | Path) -> dict[str, Any]:
         "stored_bytes": stored,
         "n_present": present,
         "source": source,
+        "samples": schema.samples_word(ds),
+        "data": data_facts(ds),
     }
     facts["variables"] = {
         str(name): {
@@ -84,20 +87,27 @@ def _tables(path: str | Path, run: str) -> list[str]:
 
 def in_words(facts: dict[str, Any]) -> str:
     """The facts as lines of text."""
-    grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
     pattern = " x ".join(str(size) for size in facts["pattern"].values())
-    lines = [f"{facts['store']}: {facts['kind']} of {grid}, patterns of {pattern} {facts['dtype']}"]
+    one = facts["samples"]
+    many = "patterns" if facts["kind"] == "scan" else one
+    if facts["kind"] == "scan":
+        grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
+        lines = [f"{facts['store']}: scan of {grid}, patterns of {pattern} {facts['dtype']}"]
+    else:
+        lines = [f"{facts['store']}: collection of {facts['grid'][n.SAMPLE]} {one}, {pattern} {facts['dtype']}"]
     if facts["source"]:
         lines.append(f"  from {facts['source']}")
     for dim, (first, last, units) in facts["extent"].items():
         lines.append(f"  {dim} from {first:g} to {last:g} {units}".rstrip())
     on_disk = "" if facts["stored_bytes"] is None else f", {_size(facts['stored_bytes'])} on disk in all"
-    lines.append(f"  {_size(facts['nbytes'])} of patterns{on_disk}")
+    lines.append(f"  {_size(facts['nbytes'])} of {many}{on_disk}")
     total = 1
     for size in facts["grid"].values():
         total *= size
     if facts["n_present"] not in (None, total):
-        lines.append(f"  {facts['n_present']} of {total} scan points were measured")
+        state = "were measured" if facts["kind"] == "scan" else "can be used"
+        lines.append(f"  {facts['n_present']} of {total} {one} {state}")
+    lines += data_lines(facts["data"], many)
     lines.append("variables")
     width = max(map(len, facts["variables"]))
     for name, v in facts["variables"].items():
@@ -107,34 +117,36 @@ def in_words(facts: dict[str, Any]) -> str:
         lines.append(f"  elements: {', '.join(facts['elements'])}")
     lines.append("runs" if facts["trained"] else f"no run yet: 'vaearr train {facts['store']}'")
     for run, r in facts["trained"].items():
-        lines += _run_lines(facts["store"], run, r)
+        lines += _run_lines(facts["store"], run, r, one, many)
     return "\n".join(lines)
 
 
-def _run_lines(store: str, run: str, r: dict[str, Any]) -> list[str]:
+def _run_lines(store: str, run: str, r: dict[str, Any], one: str, many: str) -> list[str]:
     if "damaged" in r:
         return [f"  {run}: damaged: {r['damaged']}"]
     if r.get("attached"):
-        return [f"  {run}: {r['latent_dim']} latent dimensions of {r['n_roi']} scan points, attached {r['time']}"]
+        return [f"  {run}: {r['latent_dim']} latent dimensions of {r['n_roi']} {one}, attached {r['time']}"]
     state = "encoded" if r["encoded"] else f"not encoded yet: 'vaearr encode {store} --run {run}'"
     model = r["model"]
     return [
         f"  {run}: {model['name']}, {model['latent_dim']} latent dimensions, trained {r['time']}; {state}",
-        f"    ROI of {r['n_roi']} scan points ({roi_words(r['roi'])}), {r['n_train']} trained, "
+        f"    ROI of {r['n_roi']} {one} ({roi_words(r['roi'], one)}), {r['n_train']} trained, "
         f"{r['n_validation']} validated, {r['epochs']} epochs",
-        f"    {r['n_active']} active dimensions, {r['explained_variance']:.1%} of the patterns' variance, noise "
+        f"    {r['n_active']} active dimensions, {r['explained_variance']:.1%} of the {many}' variance, noise "
         "included, explained",
         *(f"    warning: {text}" for text in r["warnings"]),
     ]
 
 
-def roi_words(roi: dict[str, Any] | str | None) -> str:
-    """A manifest's `roi` in words: its conditions, text as it is, None for all measured points."""
+def roi_words(roi: dict[str, Any] | str | None, one: str = "scan points") -> str:
+    """A manifest's `roi` in words: its conditions, text as it is, None for all measured points, or all samples."""
     if isinstance(roi, str):
         return roi
     given = {key: value for key, value in (roi or {}).items() if value is not None}
     parts = [f"{key} from {v[0]:g} to below {v[1]:g}" for key, v in given.items() if key in n.SCAN_DIMS]
-    return ", ".join([*parts, *([given["where"]] if "where" in given else [])]) or "every measured point"
+    return ", ".join([*parts, *([given["where"]] if "where" in given else [])]) or (
+        "every measured point" if one == "scan points" else f"all {one}"
+    )
 
 
 def _size(nbytes: float) -> str:

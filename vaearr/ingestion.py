@@ -229,7 +229,10 @@ class _Checks:
         if self.n_masked:
             yield f"{self.n_masked} patterns with NaN or infinite values are left out; {n.PRESENT!r} marks them."
         if self.n_constant:
-            yield f"{self.n_constant} patterns are constant (every detector pixel has the same value)."
+            what = "patterns" if schema.is_scan(self.ds) else schema.samples_word(self.ds)
+            pixel = "detector pixel" if schema.is_scan(self.ds) else "value"
+            same = "is the same" if pixel == "value" else "has the same value"
+            yield f"{self.n_constant} {what} are constant (every {pixel} {same})."
 
 
 def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: _Checks) -> xr.Dataset:

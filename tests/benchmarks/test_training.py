@@ -24,7 +24,7 @@ from vaearr.artifacts import TrainedModel
 from vaearr.config import AugmentConfig, TrainConfig
 from vaearr.device import autocast, pick_device, pick_precision
 from vaearr.models import MODELS, for_training
-from vaearr.runs import train
+from vaearr.runs import settled, train
 from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset, synthetic_scan, write_scan_files
 from vaearr.training import Step, make_optimizer
@@ -91,7 +91,7 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
     if config.compile != "off":
         step.compile(mode=config.compile, dynamic=False)
     optimizer = make_optimizer(model.parameters(), config)
-    weights = torch.tensor([1.0, 1.0], device=device)
+    weights = torch.tensor([1.0, 1.0, 0.0], device=device)
     other = held.roll(1, 0) if config.objective.target == "neighbour" else None
 
     def epoch() -> float:
@@ -100,7 +100,7 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
         for i in range(0, len(held), config.batch_size):
             part = slice(i, i + config.batch_size)
             optimizer.zero_grad(set_to_none=True)
-            step(held[part], None if other is None else other[part], None, weights)[0].backward()
+            step(held[part], None if other is None else other[part], None, weights)[0][0].backward()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
         wait()
@@ -113,7 +113,10 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
 def test_training_against_the_bare_step(store: Path, mode: str) -> None:
     """Whole epochs of `va.train` (data, loop, history; no validation part) and bare epochs in turn, and the whole call
     (reading, background, neighbours, health, publishing) against the bare epochs."""
-    config = TrainConfig(epochs=EPOCHS, split={"fraction": 0.0}, objective={"target": "neighbour"}, compile=mode)
+    config = settled(
+        TrainConfig(epochs=EPOCHS, split={"fraction": 0.0}, objective={"target": "neighbour"}, compile=mode),
+        open_store(store, chunks=None),
+    )
     epoch = bare_epoch(store, config)
     epoch()
     bare: list[float] = []

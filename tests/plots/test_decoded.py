@@ -13,6 +13,7 @@ from PIL import Image
 
 from vaearr.errors import ExistsError, NoInputError, SchemaError, UsageError
 from vaearr.plots import static
+from vaearr.plots.curves import reconstruction_parts
 from vaearr.plots.decoded import animation_frames, pictures, save_animation, save_pictures
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -21,6 +22,8 @@ SHAPES: dict[str, dict[str, int]] = {
     "two channels": {"channel": 2, "dy": 8, "dx": 10},
     "volume": {"dz": 5, "dy": 8, "dx": 10},
 }
+
+PAIR = ((0, "input"), (1, "reconstruction"))
 
 
 def _array(lead: str, count: int, signal: dict[str, int], seed: int = 0) -> xr.DataArray:
@@ -132,3 +135,36 @@ def test_statistics_sheet(deterministic: bool) -> None:
     _png(figure)
     assert figure.axes[0].get_title() == "3 of 5 latents active"
     assert any(t.get_text() == "no posterior" for t in figure.axes[3].texts) == deterministic
+
+
+def test_one_colour_example_is_in_line() -> None:
+    found = xr.Dataset({name: _array("example", 1, {"channel": 3, "y": 12, "x": 16}, seed=k) for k, name in PAIR})
+    figure = static.reconstruction_strip(found)
+    figure.draw_without_rendering()
+    lefts = [ax.get_position().x0 for ax in figure.axes if ax.get_ylabel() in ("input", "reconstruction", "residual")]
+    assert np.ptp(lefts) < 1e-6
+
+
+def test_progress_of_volumes_shows_the_middle() -> None:
+    values = np.zeros((1, 2, 5, 4, 6), np.float32)
+    values[:, :, 2] = 1
+    dims = ("epoch", "sample", "z", "y", "x")
+    sheets = xr.Dataset({"input": (dims[1:], values[0]), "reconstruction": (dims, values), "prior": (dims, values)})
+    figure = static.progress_sheet(sheets.assign_coords(epoch=[1]))
+    assert all((ax.images[0].get_array() == 1).all() for ax in figure.axes)
+
+
+@pytest.mark.parametrize(
+    "signal", [{"channel": 3, "y": 12, "x": 16}, {"z": 5, "y": 12, "x": 16}], ids=["rgb", "volume"]
+)
+def test_parts_of_colour_and_volumes(signal: dict[str, int]) -> None:
+    found = xr.Dataset({name: _array("sample", 2, signal, seed=k) for k, name in PAIR})
+    parts, _, _ = reconstruction_parts(found, 1)
+    for name, image in parts[:2]:
+        da = found["input" if name == "original" else name]
+        np.testing.assert_array_equal(image, pictures(da)[1])
+    assert parts[2][1].shape == (12, 16)
+    rows, columns = 12, 16
+    figure = static.reconstruction_sheet(found)
+    width, height = figure.get_size_inches()
+    assert height < 3 * (width / 2) * rows / columns + 0.6

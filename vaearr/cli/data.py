@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vaearr.cli.common import Sets, Settings, Store, app, bar, key_values, say, settings_from
+from vaearr.cli.common import RunName, Sets, Settings, Store, app, bar, key_values, say, settings_from, sides
 from vaearr.errors import UsageError
-from vaearr.names import BC
+from vaearr.names import BC, DEFAULT_RUN
 
 
 @app.command()
@@ -67,12 +67,12 @@ def ingest(
         step=step,
         units=units,
         format=form,
-        size=_numbers(size, "--size", int),
+        size=sides(size, "--size", int),
         fit=fit,
         channels=channels,
         masks=masks,
         manifest=manifest,
-        spacing=_numbers(spacing, "--spacing", float),
+        spacing=sides(spacing, "--spacing", float),
         skip_bad=skip_bad or None,
     )
     with bar("reading") as progress:
@@ -81,12 +81,46 @@ def ingest(
 
 
 @app.command()
-def info(store: Store, as_json: Annotated[bool, typer.Option("--json", help="facts for programs")] = False) -> None:
-    """Tell in words what is in a store."""
+def info(
+    store: Store,
+    model: Annotated[bool, typer.Option("--model", help="the layers of a run's network instead")] = False,
+    run: RunName = DEFAULT_RUN,
+    out: Annotated[Path | None, typer.Option(help="--model: PNG or PDF to draw the network into")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="PNG or PDF to draw some samples of each class into")] = None,
+    seed: Annotated[int, typer.Option(help="--sheet: seed of the choice")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="facts for programs")] = False,
+) -> None:
+    """Tell in words what is in a store, or what a run's network is made of."""
+    if out is not None and not model:
+        raise UsageError("--out draws the network; add --model, or draw samples with --sheet.")
+    if sheet is not None and model:
+        raise UsageError("--sheet draws samples; leave out --model, or draw the network with --out.")
+    if model:
+        _tell_model(store, run, out, as_json=as_json)
+        return
     from vaearr.info import in_words, store_facts
 
     facts = store_facts(store)
+    if sheet is not None:
+        from vaearr.plots.paper import save_figure
+        from vaearr.plots.samples import data_sheet
+        from vaearr.store import open_store
+
+        say(f"samples are in {save_figure(data_sheet(open_store(store, chunks=None), seed=seed), sheet)}")
     typer.echo(json.dumps(facts, indent=2, default=str) if as_json else in_words(facts))
+
+
+def _tell_model(store: Path, run: str, out: Path | None, *, as_json: bool) -> None:
+    from vaearr.latents import load_model
+    from vaearr.model_card import as_record, card_lines, model_card
+
+    card = model_card(load_model(store, run))
+    if out is not None:
+        from vaearr.plots.model_card import model_figure
+        from vaearr.plots.paper import save_figure
+
+        say(f"the network is drawn in {save_figure(model_figure(card), out)}")
+    typer.echo(json.dumps(as_record(card), indent=2) if as_json else "\n".join(card_lines(card)))
 
 
 @app.command()
@@ -132,12 +166,3 @@ def _shape(text: str | None) -> tuple[int, int] | None:
     except ValueError:
         raise UsageError(f"--nav-shape {text!r} is not ROWSxCOLUMNS, such as 60x80.") from None
     return rows, columns
-
-
-def _numbers(text: str | None, option: str, kind: type) -> tuple[Any, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(kind(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise UsageError(f"{option} {text!r} is not numbers with x between them, such as 64x64.") from None

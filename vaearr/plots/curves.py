@@ -17,6 +17,7 @@ from vaearr.plots.common import (
     title,
     value_text,
 )
+from vaearr.plots.decoded import pictures
 
 # what a panel of the loss curves shows: heading, and variable -> legend
 LOSS_PANELS: dict[str, dict[str, str]] = {
@@ -25,6 +26,7 @@ LOSS_PANELS: dict[str, dict[str, str]] = {
     "KL divergence": {"kl": "training", "val_kl": "validation"},
 }
 NATS = "nats per sample"
+PANEL = 150  # pixels: width of a picture on a page
 
 
 def loss_panels(history: xr.Dataset) -> dict[str, dict[str, xr.DataArray]]:
@@ -104,13 +106,16 @@ def sample_title(samples: xr.Dataset, position: int) -> str:
 
 
 def reconstruction_parts(samples: xr.Dataset, position: int) -> tuple[list[tuple[str, np.ndarray]], float, float]:
-    """Original, reconstruction and residual of a sample, the common colour limits, and the residual's limit."""
-    one = samples.isel({n.SAMPLE: position})
-    pair = [np.asarray(one[name].values, dtype="f4") for name in ("input", "reconstruction")]
-    pair = [item.reshape(-1, *item.shape[-2:])[0] for item in pair]  # first channel or slice
+    """Original, reconstruction and residual of a sample, `(H, W)` or of colour `(H, W, 3)`, and their common limits.
+
+    Of a volume the middle slice; the residual of colour is the mean over channels.
+    """
+    one = samples.isel({n.SAMPLE: slice(position, position + 1)})
+    pair = [pictures(one[name])[0] for name in ("input", "reconstruction")]
     if pair[0].shape != pair[1].shape:
         raise UsageError(f"original {pair[0].shape} and reconstruction {pair[1].shape} differ in size.")
     residual = pair[1] - pair[0]
+    residual = residual.mean(-1) if residual.ndim == 3 else residual
     low, high = robust_limits(np.stack(pair))
     return [("original", pair[0]), ("reconstruction", pair[1]), ("residual", residual)], low, high
 
@@ -130,10 +135,16 @@ def reconstructions(samples: xr.Dataset, **kwargs: Any) -> Any:
             residual = name == "residual"
             limits = (-half, half) if residual else (low, high)
             heading = sample_title(samples, position) if name == "original" else name
+            rows, columns = image.shape[:2]
             options = {
-                "cmap": DIVERGING if residual else "gray", "clim": limits, "frame_width": 150, "frame_height": 150,
-                "xaxis": None, "yaxis": None, "title": title(heading), "backend": "bokeh", "fontsize": {"title": 9},
+                "frame_width": PANEL, "frame_height": max(1, round(PANEL * rows / columns)), "xaxis": None,
+                "yaxis": None, "title": title(heading), "backend": "bokeh", "fontsize": {"title": 9},
             }  # fmt: skip
-            rows, columns = image.shape
-            panels.append(hv.Image(image, [n.DX, n.DY], bounds=(0, 0, columns, rows)).opts(**options | kwargs))
+            bounds = (0, 0, columns, rows)
+            if image.ndim == 3:
+                view = hv.RGB(np.clip((image - low) / (high - low), 0, 1), [n.DX, n.DY], bounds=bounds)
+            else:
+                view = hv.Image(image, [n.DX, n.DY], bounds=bounds)
+                options |= {"cmap": DIVERGING if residual else "gray", "clim": limits}
+            panels.append(view.opts(**options | kwargs))
     return hv.Layout(panels).cols(3).opts(shared_axes=False)

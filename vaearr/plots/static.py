@@ -20,7 +20,14 @@ from vaearr.plots.common import COLORS, text
 from vaearr.plots.components import component_sheet, variance_sheet
 from vaearr.plots.contrast import contrast_sheet
 from vaearr.plots.curves import NATS, loss_panels, reconstruction_parts, sample_title
-from vaearr.plots.decoded import interpolation_strip, reconstruction_strip, sample_sheet, statistics_sheet
+from vaearr.plots.decoded import (
+    interpolation_strip,
+    pictures,
+    reconstruction_strip,
+    sample_sheet,
+    show_picture,
+    statistics_sheet,
+)
 from vaearr.plots.density import density_sheet, draw_density
 from vaearr.plots.map_sheets import map_grid, map_sheet, rgb_sheet, score_sheet
 from vaearr.plots.maps import latent_map, latent_names, side_map_list
@@ -140,6 +147,7 @@ def health_sheet(health: xr.Dataset) -> Any:
             xlabel="latent", ylabel="KL (nats per sample)", title=f"{int(active.sum())} of {active.size} latents active"
         )
         ax.set_xlim(-0.7, active.size - 0.3)
+        ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
@@ -149,7 +157,9 @@ def reconstruction_sheet(samples: xr.Dataset) -> Any:
     if not count:
         raise NoInputError("there are no samples to reconstruct.")
     with journal():
-        figure = new_figure(max(WIDTH * count / 8, 2.6), 3.2)
+        width = max(WIDTH * count / 8, 2.6)
+        rows, columns = reconstruction_parts(samples, 0)[0][0][1].shape[:2]
+        figure = new_figure(width, 3 * (width / count - 0.05) * rows / columns + 0.5)
         axes = figure.subplots(3, count, squeeze=False)
         for position in range(count):
             parts, low, high = reconstruction_parts(samples, position)
@@ -157,8 +167,7 @@ def reconstruction_sheet(samples: xr.Dataset) -> Any:
                 half = (high - low) / 2
                 residual = name == "residual"
                 limits = (-half, half) if residual else (low, high)
-                ax.imshow(image, cmap="RdBu_r" if residual else "gray", vmin=limits[0], vmax=limits[1])
-                ax.set(xticks=[], yticks=[])
+                show_picture(ax, image, limits, diverging=residual)
                 if position == 0:
                     ax.set_ylabel(name)
             axes[0, position].set_title(sample_title(samples, position).replace(", ", "\n"), fontsize=7)
@@ -176,12 +185,13 @@ def progress_sheet(sheets: xr.Dataset, *, most: int = 8) -> Any:
     for name in ("reconstruction", "prior"):
         rows += [(f"{name}\nepoch {int(part[n.EPOCH])}", part) for part in shown[name]]
     with journal():
-        figure = new_figure(WIDTH, WIDTH / 8 * len(rows))
+        height, width = pictures(sheets["input"]).shape[1:3]
+        figure = new_figure(WIDTH, WIDTH / 8 * len(rows) * height / width)
         axes = figure.subplots(len(rows), sheets.sizes[n.SAMPLE], squeeze=False)
         for line, (name, row) in zip(axes, rows, strict=True):
-            low, high = np.quantile(row.values, (0.005, 0.995))
-            for ax, sample in zip(line, row.values, strict=True):
-                ax.imshow(sample.reshape(-1, *sample.shape[-2:])[0], cmap="gray", vmin=low, vmax=high)
-                ax.set(xticks=[], yticks=[])
+            images = pictures(row)
+            low, high = np.quantile(images, (0.005, 0.995))
+            for ax, image in zip(line, images, strict=True):
+                show_picture(ax, image, (low, high))
             line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     return figure

@@ -24,6 +24,10 @@ class LeftOut(Exception):
     """Why a part of the report cannot be made."""
 
 
+class NoMaps(LeftOut):
+    """A part that a collection never has, which its page does not name."""
+
+
 VIEWS = ("scipy", "holoviews", "hvplot", "bokeh", "matplotlib")
 
 
@@ -75,7 +79,7 @@ class Facts:
     def need_plane(self) -> None:
         """Raise LeftOut unless there are maps to draw."""
         if not is_plain_scan(self.ds):
-            raise LeftOut("the samples are a collection, not scan points on a grid, so there is no map to draw.")
+            raise NoMaps("the samples are a collection, not scan points on a grid, so there is no map to draw.")
 
 
 def gather(store: str | Path, settings: ReportConfig) -> Facts:
@@ -89,6 +93,7 @@ def gather(store: str | Path, settings: ReportConfig) -> Facts:
         option = "" if settings.run == n.DEFAULT_RUN else f" --run {settings.run}"
         raise NoInputError(f"run {settings.run!r} is not encoded yet: 'vaearr encode {store}{option}'.")
     latents = run_latents(ds, settings.run)
+    ds = ds.assign({str(latents.name): latents})
     roi_name, latent_dim = n.run_name(n.ROI, settings.run), n.run_name(n.LATENT, settings.run)
     roi = ds[roi_name].load() if roi_name in ds else None
     table, tested, no_table = _table(store, ds, settings.run, latents, roi)

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
+from vaearr import schema
 from vaearr.association import element_rgb, ranking
 from vaearr.errors import VaearrError
 from vaearr.info import roi_words
@@ -21,6 +22,7 @@ from vaearr.plots.map_sheets import map_sheet, rgb_sheet
 from vaearr.plots.maps import latent_map, side_map_list
 from vaearr.plots.page import Section
 from vaearr.reporting.facts import Facts, LeftOut, labels_and_n
+from vaearr.store import run_folder
 
 HEADINGS = {
     "overview": "Overview of the scan",
@@ -29,6 +31,7 @@ HEADINGS = {
     "association": "Association of latents and side maps",
     "decomposition": "Linear decompositions beside the latents",
     "clusters": "Clusters",
+    "model": "Model",
     "training": "Training",
     "health": "Health of the latent space",
     "reconstructions": "Reconstructions",
@@ -60,9 +63,11 @@ def introduction(facts: Facts) -> Section:
     )
     config = manifest.get("config") or {}
     model = config.get("model") or {}
+    is_scan, one = schema.is_scan(facts.ds), schema.samples_word(facts.ds)
     section.say(
-        f"Region of interest: {facts.n_roi:,} of {facts.n_grid:,} points ({facts.n_roi / facts.n_grid:.1%})"
-        f": {roi_words(manifest.get('roi'))}. Points outside are grey in the latent maps."
+        f"Region of interest: {facts.n_roi:,} of {facts.n_grid:,} {'points' if is_scan else one} "
+        f"({facts.n_roi / facts.n_grid:.1%}): {roi_words(manifest.get('roi'), one)}."
+        f"{' Points outside are grey in the latent maps.' if is_scan else ''}"
     )
     size = facts.latents.sizes[facts.latent_dim]
     epochs = f", {manifest['epochs_run']} epochs" if "epochs_run" in manifest else ""
@@ -225,6 +230,32 @@ def strongest_pairs(table: xr.DataArray, most: int) -> list[tuple[str, int]]:
             phase_seen = True
         pairs.append((target, latent))
     return pairs[:most]
+
+
+def has_model(facts: Facts) -> bool:
+    """Whether the run has a network; attached latents, for example, have none."""
+    return (run_folder(facts.store, facts.run) / n.MODEL).is_dir()
+
+
+def model(facts: Facts, figures: dict[str, Any]) -> Section:
+    """The network as a picture, and its layers."""
+    try:
+        from vaearr.latents import load_model
+        from vaearr.model_card import card_lines, model_card
+    except ImportError as reason:
+        raise LeftOut(f"the model cannot be run here ({reason}).") from None
+    from vaearr.plots.model_card import model_figure
+
+    card = model_card(load_model(facts.store, facts.run))
+    section = Section("model", HEADINGS["model"])
+    figures["model"] = model_figure(card)
+    section.picture(figures["model"], "the network from input to output", dpi=170)
+    section.caption(
+        "A box is what is run at one resolution: its height shows the rows of the feature maps, to scale, its width "
+        "the logarithm of the most channels there. The lists name the blocks and layers of each box."
+    )
+    section.folded("All layers, in order of execution", "\n".join(card_lines(card)))
+    return section
 
 
 def training(facts: Facts, figures: dict[str, Any]) -> Section:

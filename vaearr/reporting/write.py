@@ -19,7 +19,7 @@ from vaearr.plots.page import Section, page, png
 from vaearr.provenance import as_json
 from vaearr.reporting import analyses
 from vaearr.reporting import sections as parts
-from vaearr.reporting.facts import Facts, LeftOut, gather, labels_and_n
+from vaearr.reporting.facts import Facts, LeftOut, NoMaps, gather, labels_and_n
 
 GENERATOR = "vaearr report"
 PNG_DPI = 300
@@ -116,6 +116,7 @@ def _sections(
         ("association", lambda: analyses.association(facts, figures)),
         ("decomposition", lambda: analyses.decomposition(facts, figures)),
         ("clusters", lambda: analyses.clusters(facts, figures)),
+        *([("model", lambda: parts.model(facts, figures))] if parts.has_model(facts) else []),
         ("training", lambda: parts.training(facts, figures)),
         ("health", lambda: parts.health(facts, figures)),
         ("reconstructions", lambda: parts.reconstructions(facts, samples, figures)),
@@ -124,10 +125,11 @@ def _sections(
         try:
             sections.append(make())
         except (NoInputError, DataError, LeftOut) as reason:
-            section = Section(name, parts.HEADINGS[name])
-            section.say(f"Left out: {reason}")
-            sections.append(section)
             left_out[name] = str(reason)
+            if not isinstance(reason, NoMaps):
+                section = Section(name, parts.HEADINGS[name])
+                section.say(f"Left out: {reason}")
+                sections.append(section)
     return sections, figures, left_out
 
 

@@ -208,10 +208,10 @@ def _end(text: str | None, file: Path | None, option: str) -> Any:
     """Where an interpolation begins or ends."""
     if (text is None) == (file is None):
         raise UsageError(f"give either {option} or {option}-file.")
-    return file if text is None else _point(text, option)
+    return file if text is None else point_of(text, option)
 
 
-def _point(text: str, option: str) -> Any:
+def point_of(text: str, option: str) -> Any:
     """`X:Y`, `X:Y:Z` or the number of a sample."""
     try:
         values = [float(part) for part in text.split(":")]

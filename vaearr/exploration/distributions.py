@@ -1,0 +1,155 @@
+"""How the samples spread along single latent dimensions, and over pairs of them."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.errors import UsageError
+from vaearr.exploration.points import POINT, all_vectors, class_coords, classes_of, dimensions, open_encoded
+
+BIN, EDGE, CLASS, PAIR = "bin", "edge", "class", "pair"
+MOST_DIMS = 6  # of a pair plot, unless asked for
+SHOWN = 2000  # samples that come with a pair plot
+
+
+def histograms(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    by: str | None = None,
+    *,
+    dims: int | list[int] | None = None,
+    bins: int = 50,
+) -> xr.Dataset:
+    """Histogram of each latent dimension, by class where `by` names a map: `counts ([class,] latent, bin)`.
+
+    `edges (latent, edge)`: `bins` equal bins from the least to the largest value; of a constant dimension half a unit
+    to either side. With `by`, samples without a class are counted in `unclassified (latent, bin)`. Of a spatial latent
+    a sample's value is the mean over its positions. Raises NoInputError for a run not encoded or a map that is not
+    there, UsageError for a dimension or number of bins that cannot be.
+    """
+    encoded = open_encoded(store, run)
+    chosen = dimensions(dims, encoded.shape[0])
+    _check_bins(bins)
+    numbers, values = all_vectors(encoded)
+    values = values[:, chosen]
+    edges, place = _binned(values, bins)
+    coords: dict[str, Any] = {n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT]))}
+    words = {"long_name": "samples", "units": "1"}
+    if by is None:
+        data: dict[str, Any] = {"counts": ((n.LATENT, BIN), _counts(place, bins), words)}
+    else:
+        classes = classes_of(encoded.ds, by)
+        codes = classes.codes[numbers]
+        parts = [_counts(place[codes == code], bins) for code in range(len(classes.names))]
+        counts = np.stack(parts) if parts else np.zeros((0, len(chosen), bins), int)
+        data = {
+            "counts": ((CLASS, n.LATENT, BIN), counts, words),
+            "unclassified": ((n.LATENT, BIN), _counts(place[codes < 0], bins), words),
+        }
+        coords[CLASS] = (CLASS, np.asarray(classes.names, dtype=str), {"long_name": by})
+    data["edges"] = ((n.LATENT, EDGE), edges, {"long_name": "edges of the bins", "units": "1"})
+    return xr.Dataset(data, coords=coords, attrs={**encoded.attrs, "n": len(values), "by": by})
+
+
+def pairs(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    dims: list[int] | tuple[int, ...] | None = None,
+    *,
+    bins: int = 40,
+    by: str | None = None,
+    max_points: int = SHOWN,
+    seed: int = 0,
+) -> xr.Dataset:
+    """What a pair plot shows: densities of every two dimensions, histograms of each, correlations, some samples.
+
+    dims: two dimensions or more; None for the six of largest variance. `density (pair, bin_y, bin_x)`, samples per unit
+    area as a share of all, so that it integrates to 1; coordinates `x_dim`, `y_dim` of each pair; `counts (latent,
+    bin)` and `edges (latent, edge)`, shared by the densities; `correlation (latent, other)`, Pearson, NaN of a
+    constant dimension; `sample (point, latent)`, at most `max_points` by the seed, with their coordinates and, with
+    `by`, their `class`. Raises UsageError for fewer than two dimensions, and as `histograms`.
+    """
+    encoded = open_encoded(store, run)
+    _check_bins(bins)
+    if max_points < 1:
+        raise UsageError(f"max_points is {max_points}; it must be at least 1.")
+    numbers, values = all_vectors(encoded)
+    if dims is None:
+        most = np.argsort(-values.var(0), kind="stable")[:MOST_DIMS]
+        dims = sorted(map(int, most))
+    chosen = dimensions(list(dims), encoded.shape[0])
+    if len(chosen) < 2:
+        raise UsageError(f"pairs need two dimensions or more, {len(chosen)} is there: {chosen}.")
+    values = values[:, chosen]
+    edges, place = _binned(values, bins)
+    both = list(combinations(range(len(chosen)), 2))
+    width = np.diff(edges, axis=1)[:, 0]
+    density = np.stack(
+        [
+            np.bincount(place[:, j] * bins + place[:, i], minlength=bins * bins).reshape(bins, bins)
+            / (len(values) * width[i] * width[j])
+            for i, j in both
+        ]
+    )
+    picked = np.arange(len(numbers))
+    if len(numbers) > max_points:
+        picked = np.sort(np.random.default_rng(seed).choice(len(numbers), max_points, replace=False))
+    coords = encoded.coords(numbers[picked])
+    if by is not None:
+        coords |= class_coords(classes_of(encoded.ds, by), numbers[picked])
+    return xr.Dataset(
+        {
+            "density": (
+                (PAIR, "bin_y", "bin_x"),
+                density,
+                {"long_name": "share of samples per area", "units": "1"},
+            ),
+            "counts": ((n.LATENT, BIN), _counts(place, bins), {"long_name": "samples", "units": "1"}),
+            "edges": ((n.LATENT, EDGE), edges, {"long_name": "edges of the bins", "units": "1"}),
+            "correlation": ((n.LATENT, "other"), _correlation(values), {"long_name": "correlation", "units": "1"}),
+            "sample": ((POINT, n.LATENT), values[picked], {"long_name": "latents of some samples", "units": "1"}),
+        },
+        coords={
+            n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT])),
+            "other": chosen,
+            "x_dim": (PAIR, [chosen[i] for i, _ in both]),
+            "y_dim": (PAIR, [chosen[j] for _, j in both]),
+            **coords,
+        },
+        attrs={**encoded.attrs, "n": len(values), "by": by, "seed": seed},
+    )
+
+
+def _check_bins(bins: int) -> None:
+    if bins < 1:
+        raise UsageError(f"bins is {bins}; it must be at least 1.")
+
+
+def _binned(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Edges `(L, bins + 1)` of equal bins over each column, and the bin of each value `(k, L)`."""
+    low, high = values.min(0), values.max(0)
+    flat = ~(high > low)
+    low, high = np.where(flat, low - 0.5, low), np.where(flat, high + 0.5, high)
+    edges = np.linspace(low, high, bins + 1, axis=1)
+    place = np.stack([np.searchsorted(e, v, side="right") - 1 for e, v in zip(edges, values.T, strict=True)], axis=1)
+    return edges, np.clip(place, 0, bins - 1)
+
+
+def _counts(place: np.ndarray, bins: int) -> np.ndarray:
+    """Values in each bin, `(k, L) -> (L, bins)`."""
+    return np.stack([np.bincount(column, minlength=bins) for column in place.T])
+
+
+def _correlation(values: np.ndarray) -> np.ndarray:
+    off = values - values.mean(0)
+    covariance = off.T @ off
+    scale = np.sqrt(np.diag(covariance))
+    product = np.outer(scale, scale)
+    found = np.divide(covariance, product, out=np.full_like(covariance, np.nan), where=product > 0)
+    return np.clip(found, -1, 1)

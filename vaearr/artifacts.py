@@ -59,7 +59,7 @@ class TrainedModel(nn.Module):
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """`(latent,)` of a vector latent, `(latent, [lz,] ly, lx)` of a spatial one."""
-        return tuple(self.network.latent_shape)
+        return tuple(getattr(self.network, "latent_shape", (self.model_config.latent_dim,)))
 
     def fitting(self, batch_size: int) -> int:
         """The batch size, made smaller for a spatial latent, whose feature maps are as large as its samples."""

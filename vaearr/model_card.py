@@ -64,10 +64,6 @@ def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
     return _table(network, leaves, _around(leaves, blocks)).assign_attrs(_counts(network, leaves, heads))
 
 
-def _latent_shape(network: Any) -> tuple[int, ...]:
-    return tuple(getattr(network, "latent_shape", None) or (network.latent_dim,))
-
-
 def _without_values(network: nn.Module) -> Any:
     """A copy in evaluation mode whose parameters and buffers have shapes and types, but no memory."""
     known: dict[int, Any] = {}
@@ -92,9 +88,9 @@ def _runs(network: Any, level: str) -> list[Run]:
         with torch.inference_mode(), watching(network, level, on_output):
             end(INPUT, tuple(network.input_shape))
             network.encode(torch.zeros(1, *network.input_shape, device="meta"))
-            end(LATENT, _latent_shape(network))
+            end(LATENT, tuple(network.latent_shape))
             part = DECODER
-            decoded = network.decode(torch.zeros(1, *_latent_shape(network), device="meta"))
+            decoded = network.decode(torch.zeros(1, *network.latent_shape, device="meta"))
             end(OUTPUT, _of_one(decoded))
     except (NotImplementedError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
@@ -165,9 +161,9 @@ def _counts(network: Any, leaves: list[Run], heads: list[nn.Parameter]) -> dict[
         "n_layers": sum(run[0] in (ENCODER, DECODER) for run in leaves),
         "weights_MB": sum(tensors.values()) / 1e6,
         "input_shape": list(network.input_shape),
-        "latent_shape": list(_latent_shape(network)),
+        "latent_shape": list(network.latent_shape),
         "stride": [] if stride is None else list(stride),
-        "compression": math.prod(network.input_shape) / math.prod(_latent_shape(network)),
+        "compression": math.prod(network.input_shape) / math.prod(network.latent_shape),
         "network": type(network).__name__,
     }
 

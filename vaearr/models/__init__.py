@@ -49,11 +49,14 @@ def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
         if option not in known:
             raise UsageError(f"model {config.name!r} has no option {option!r}.{did_you_mean(option, known)}")
     try:
-        return cls(input_shape=tuple(input_shape), latent_dim=config.latent_dim, **config.options)
+        network: Any = cls(input_shape=tuple(input_shape), latent_dim=config.latent_dim, **config.options)
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise UsageError(
             f"model {config.name!r} cannot be built for samples of shape {input_shape}: {error}"
         ) from error
+    if not hasattr(network, "latent_shape"):
+        network.latent_shape = (config.latent_dim,)
+    return network
 
 
 def for_training(config: ModelConfig, *, likelihood: str, normalise: str) -> ModelConfig:

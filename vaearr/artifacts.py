@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from vaearr import names as n
+from vaearr import schema
 from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.errors import DataError, NoInputError
 from vaearr.models import build_model
@@ -102,7 +103,7 @@ class TrainedModel(nn.Module):
             )
         lead = [str(dim) for dim in patterns.dims if dim not in self.signal_dims]
         values = self.encode(patterns.transpose(*lead, *self.signal_dims).values, batch_size=batch_size)
-        dims = (n.LATENT, *n.POSITIONS[len(n.POSITIONS) - len(self.latent_shape) + 1 :])
+        dims = n.latent_dims(len(self.latent_shape))
         coords = {d: patterns[d] for d in lead if d in patterns.coords} | {n.LATENT: np.arange(self.latent_shape[0])}
         return xr.DataArray(values, dims=(*lead, *dims), coords=coords, name=n.LATENTS, attrs=n.ATTRS[n.LATENTS])
 
@@ -130,7 +131,7 @@ class TrainedModel(nn.Module):
         found = [str(dim) for dim in latents.dims if str(dim).startswith(n.LATENT)]
         if len(found) != 1:
             raise DataError(f"the array has dims {latents.dims}; expected exactly one latent dim, such as 'latent'.")
-        own = (found[0], *sorted(_positions(latents), key=_position_order))
+        own = (found[0], *schema.position_dims(latents))
         if len(own) != len(self.latent_shape):
             raise DataError(f"the array has latent dims {own}; the model's latents have shape {self.latent_shape}.")
         lead = [str(dim) for dim in latents.dims if dim not in own]
@@ -180,15 +181,6 @@ class TrainedModel(nn.Module):
 def pooled(latents: torch.Tensor) -> torch.Tensor:
     """Mean over the positions of spatial latents, `(B, L, …) -> (B, L)`; vector latents as they are."""
     return latents.flatten(2).mean(2) if latents.ndim > 2 else latents
-
-
-def _positions(latents: xr.DataArray) -> list[str]:
-    """Dims along which a spatial latent lies: `ly`, or `ly_b` of a run b."""
-    return [str(dim) for dim in latents.dims if str(dim).partition("_")[0] in n.POSITIONS]
-
-
-def _position_order(dim: str) -> int:
-    return n.POSITIONS.index(dim.partition("_")[0])
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None) -> str:

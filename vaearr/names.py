@@ -79,6 +79,11 @@ def is_valid_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
+def latent_dims(count: int) -> tuple[str, ...]:
+    """Dims of one sample's latents by their number: `("latent",)`, or `("latent", …, "ly", "lx")` of spatial ones."""
+    return (LATENT, *POSITIONS[len(POSITIONS) - count + 1 :])
+
+
 def run_name(variable: str, run: str) -> str:
     """Name of a run's variable or dimension: `latents` for the default run, `latents_b` for run `b`."""
     return variable if run == DEFAULT_RUN else f"{variable}_{run}"

@@ -50,12 +50,18 @@ def samples_word(ds: xr.Dataset) -> str:
     return "volumes" if n.Z in signal_dims(ds) else "images"
 
 
+def position_dims(latents: xr.DataArray) -> list[str]:
+    """Dims along which a spatial latent lies, in the order lz, ly, lx: `ly`, or `ly_b` of a run b; none of a vector."""
+    known = {str(dim).partition("_")[0]: str(dim) for dim in latents.dims}
+    return [known[name] for name in n.POSITIONS if name in known]
+
+
 def vectors(latents: xr.DataArray) -> xr.DataArray:
     """Latents with one value per dimension: spatial ones as the mean over their positions, lazy; others as they are.
 
     The attribute `pooled_over` names the dims that are gone. Positions that are missing (NaN) do not count.
     """
-    positions = [str(dim) for dim in latents.dims if str(dim).partition("_")[0] in n.POSITIONS]
+    positions = position_dims(latents)
     if not positions:
         return latents
     pooled = latents.mean(positions, skipna=True, keep_attrs=True)

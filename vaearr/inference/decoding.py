@@ -71,11 +71,6 @@ def decoded_array(opened: Opened, z: np.ndarray, dim: str) -> xr.DataArray:
     )
 
 
-def latent_dims(z: np.ndarray) -> tuple[str, ...]:
-    """Names of the dims of latents `(k, *latent_shape)` but for the first."""
-    return (n.LATENT, *n.POSITIONS[len(n.POSITIONS) - z.ndim + 2 :])
-
-
 def scale_attrs(opened: Opened, *, stored: bool | None = None) -> dict[str, str]:
     """Units of pictures: those of the stored patterns, or 1 for preprocessed ones."""
     is_stored = not needs_input(opened.model.preprocess_config) if stored is None else stored

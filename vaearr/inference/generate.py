@@ -13,7 +13,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.inference.decoding import BATCH, Opened, decoded_array, latent_dims, open_run, scale_attrs, seen_batch
+from vaearr.inference.decoding import BATCH, Opened, decoded_array, open_run, scale_attrs, seen_batch
 from vaearr.inference.draws import draw_latents, draw_warnings
 from vaearr.inference.paths import METHODS
 from vaearr.sources.single import read_single
@@ -47,7 +47,7 @@ def sample_prior(
     name = "draw from the prior" if source == "prior" else "draw from the fitted distribution"
     return xr.Dataset(
         {
-            "latents": ((n.SAMPLE, *latent_dims(z)), z, {"long_name": name, "units": "1"}),
+            "latents": ((n.SAMPLE, *n.latent_dims(z.ndim - 1)), z, {"long_name": name, "units": "1"}),
             "decoded": decoded_array(opened, z, n.SAMPLE).assign_attrs(long_name=f"decoded {name}"),
         },
         coords={n.SAMPLE: np.arange(n_samples), n.LATENT: np.arange(z.shape[1])},
@@ -90,7 +90,7 @@ def interpolate(
     where = _ends(opened.ds, (a, b))
     return xr.Dataset(
         {
-            "latents": ((STEP, *latent_dims(z)), z, {"long_name": "latent on the way", "units": "1"}),
+            "latents": ((STEP, *n.latent_dims(z.ndim - 1)), z, {"long_name": "latent on the way", "units": "1"}),
             "decoded": decoded_array(opened, z, STEP),
             "input": (("end", *signal), seen, {"long_name": "pattern at the end", **scale_attrs(opened)}),
         },

@@ -3,11 +3,11 @@
 A model is an `nn.Module` made from `input_shape` (channels first), `latent_dim` and its own options, with
 `encode(x) -> (mean, logvar)`, each `(B, *latent_shape)`; `decode(z) -> (B, *input_shape)`, without an encode before;
 and `forward(x, logits=False) -> (reconstruction, mean, logvar)`, where `logits` leaves out the head of the decoder.
-Its `latent_shape` is `(latent_dim,)` for a vector and `(latent_dim, [lz,] ly, lx)` for spatial latents. Spatial ones
-have `stride`, input pixels per latent position, and `pad_before`, pixels that were added in front of the sample, one
-number per spatial dim: latent position i begins at pixel `i * stride - pad_before`. Its `is_deterministic` says that
-it has no posterior: logvar is -inf then and the KL 0 by definition. Adding a model is one file and one line in
-`MODELS`.
+Its `latent_shape` is `(latent_dim,)` for a vector, also where it has none, and `(latent_dim, [lz,] ly, lx)` for spatial
+latents. Spatial ones have `stride`, input pixels per latent position, and `pad_before`, pixels that were added in front
+of the sample, one number per spatial dim: latent position i begins at pixel `i * stride - pad_before`. Its
+`is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition. Adding a model is one
+file and one line in `MODELS`.
 """
 
 from __future__ import annotations
@@ -49,11 +49,14 @@ def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
         if option not in known:
             raise UsageError(f"model {config.name!r} has no option {option!r}.{did_you_mean(option, known)}")
     try:
-        return cls(input_shape=tuple(input_shape), latent_dim=config.latent_dim, **config.options)
+        network: Any = cls(input_shape=tuple(input_shape), latent_dim=config.latent_dim, **config.options)
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise UsageError(
             f"model {config.name!r} cannot be built for samples of shape {input_shape}: {error}"
         ) from error
+    if not hasattr(network, "latent_shape"):
+        network.latent_shape = (config.latent_dim,)
+    return network
 
 
 def for_training(config: ModelConfig, *, likelihood: str, normalise: str) -> ModelConfig:

@@ -72,6 +72,13 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
                 yield Path(root, name)
 
 
+def source_files(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list[Path]:
+    """All files that a collection is made from: those of its samples, and its manifest."""
+    found = [entry.file for entry in entries(path, config, suffixes)]
+    table = [file for file in (config.manifest, path) if file is not None and file.is_file()]
+    return [file for file in {*found, *table} if file.is_file()]
+
+
 def entries(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list[Entry]:
     """The samples of a file, a folder or a manifest, sorted by name (a manifest: in its order), as the settings choose.
 

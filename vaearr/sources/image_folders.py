@@ -39,6 +39,7 @@ from vaearr.sources.collection import (
     manifest_files,
     printable,
     refuse_bad,
+    source_files,
 )
 from vaearr.sources.image_files import read_image, read_mask, refit, refit_mask
 
@@ -65,9 +66,7 @@ def sniff(path: Path) -> int:
 
 def files(path: Path, config: IngestConfig) -> list[Path]:
     """All files that the Dataset is made from."""
-    found = [entry.file for entry in entries(path, config, SUFFIXES)]
-    table = [file for file in (config.manifest, path) if file is not None and file.is_file()]
-    return [file for file in {*found, *table} if file.is_file()]
+    return source_files(path, config, SUFFIXES)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from vaearr.sources.collection import (
     files_below,
     is_manifest,
     manifest_files,
+    source_files,
 )
 
 ENGINE = "nifti"
@@ -59,9 +60,7 @@ def sniff(path: Path) -> int:
 
 def files(path: Path, config: IngestConfig) -> list[Path]:
     """All files that the Dataset is made from."""
-    found = [entry.file for entry in entries(path, config, SUFFIXES)]
-    table = [file for file in (config.manifest, path) if file is not None and file.is_file()]
-    return [file for file in {*found, *table} if file.is_file()]
+    return source_files(path, config, SUFFIXES)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.embedding.pca import Pca, fit_pca
 from vaearr.exploration.points import open_encoded, some_rows
-from vaearr.inference.decoding import latent_dims
 
 COMPONENT = "component"
 MAX_POINTS = 100_000
@@ -57,7 +56,7 @@ def latent_pca(
     shape = encoded.shape[:1] if pooled else encoded.shape
     components = found.components.reshape(-1, *shape)
     scale = np.sqrt(np.maximum(found.variance, 0)).reshape(-1, *(1,) * len(shape))
-    inner = latent_dims(components)
+    inner = n.latent_dims(components.ndim - 1)
     share: dict[str, Any] = {"units": "1", "comment": "of the total variance of the latents"}
     return xr.Dataset(
         {

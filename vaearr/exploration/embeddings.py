@@ -14,7 +14,6 @@ from vaearr import names as n
 from vaearr.errors import MissingExtraError, NoInputError, UsageError, did_you_mean
 from vaearr.exploration.components import rows_pca
 from vaearr.exploration.points import POINT, class_coords, classes_if_any, open_encoded, some_rows
-from vaearr.inference.decoding import latent_dims
 
 AXIS = "axis"
 MAX_POINTS = 5000
@@ -64,8 +63,16 @@ def embedding(
     if method == n.PCA:
         components = about.pop("components").reshape(-1, *shape)
         extra = {
-            "components": ((AXIS, *latent_dims(components)), components, {"long_name": "principal component"}),
-            "mean": (latent_dims(components), about.pop("mean").reshape(shape), {"long_name": "mean latent"}),
+            "components": (
+                (AXIS, *n.latent_dims(components.ndim - 1)),
+                components,
+                {"long_name": "principal component"},
+            ),
+            "mean": (
+                n.latent_dims(components.ndim - 1),
+                about.pop("mean").reshape(shape),
+                {"long_name": "mean latent"},
+            ),
         }
     coords = encoded.coords(numbers)
     classes = classes_if_any(encoded.ds, by)

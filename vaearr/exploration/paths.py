@@ -22,7 +22,7 @@ from vaearr.exploration.points import (
     dimensions,
     open_encoded,
 )
-from vaearr.inference.decoding import latent_dims, open_run
+from vaearr.inference.decoding import open_run
 
 PLANE, STEP = "plane", "step"
 
@@ -78,7 +78,7 @@ def path(
     words = {"units": "1"}
     return xr.Dataset(
         {
-            "latents": ((STEP, *latent_dims(z)), z, {"long_name": "latents of the points", **words}),
+            "latents": ((STEP, *n.latent_dims(z.ndim - 1)), z, {"long_name": "latents of the points", **words}),
             "decoded": decoded_grid(opened, z, (STEP,), (len(z),)),
             "requested": ((STEP, AXIS), asked, {"long_name": "point asked for", **words}),
             "position": ((STEP, AXIS), position, {"long_name": "position of the latents", **words}),

@@ -11,7 +11,7 @@ from vaearr import names as n
 from vaearr.errors import NoInputError
 from vaearr.exploration.bases import class_means, decoded_grid, filled
 from vaearr.exploration.points import classes_of, open_encoded
-from vaearr.inference.decoding import latent_dims, open_run
+from vaearr.inference.decoding import open_run
 
 CLASS = "class"
 
@@ -38,7 +38,7 @@ def prototypes(store: str | Path, run: str = n.DEFAULT_RUN, by: str | None = Non
     rows = whole.reshape(len(kept), -1)
     distance = np.sqrt(np.maximum(((rows[:, None] - rows[None]) ** 2).sum(-1), 0))
     names = [classes.names[i] for i in kept]
-    dims = (CLASS, *latent_dims(mean))
+    dims = (CLASS, *n.latent_dims(mean.ndim - 1))
     return xr.Dataset(
         {
             "latents": (dims, mean.astype("f4"), {"long_name": f"mean latent of the {classes.by}", "units": "1"}),

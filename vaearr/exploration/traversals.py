@@ -11,7 +11,7 @@ from vaearr import names as n
 from vaearr.errors import UsageError
 from vaearr.exploration.bases import STD, Base, Start, decoded_grid, start, values_along
 from vaearr.exploration.points import dimensions, open_encoded
-from vaearr.inference.decoding import latent_dims, open_run
+from vaearr.inference.decoding import open_run
 
 LATENT_DIM, STEP = "latent_dim", "step"
 ROW, COLUMN = "row", "column"
@@ -47,7 +47,7 @@ def traverse(
     values = values_along(begin, chosen, span, steps, unit)
     z = np.concatenate([begin.moved([dim], values[i][:, None]) for i, dim in enumerate(chosen)])
     sizes = (len(chosen), steps)
-    inner = latent_dims(z)
+    inner = n.latent_dims(z.ndim - 1)
     base_z = begin.latents[None].astype("f4")
     return xr.Dataset(
         {
@@ -103,7 +103,11 @@ def manifold(
     return xr.Dataset(
         {
             "decoded": decoded_grid(opened, z, (ROW, COLUMN), sizes),
-            "latents": ((ROW, COLUMN, *latent_dims(z)), z.reshape(*sizes, *z.shape[1:]), _words("latents of the grid")),
+            "latents": (
+                (ROW, COLUMN, *n.latent_dims(z.ndim - 1)),
+                z.reshape(*sizes, *z.shape[1:]),
+                _words("latents of the grid"),
+            ),
         },
         coords={
             ROW: (ROW, up, {**_words(f"latent {chosen[1]}"), "latent_dim": chosen[1]}),

@@ -1,37 +1,68 @@
 """Trained run -> latents in the store."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow
 
-import flows  # noqa: F401  (telemetry off)
+from flows.running import progress, refuse_other, step, tell
+from flows.showing import picture, store_key
 from vaearr.config import EncodeConfig
+from vaearr.names import LATENTS, OF_A_RUN, ROI, SPLIT, run_name
+
+MOST_MAPS = 32  # thumbnails of latents
 
 
-def is_io_trouble(task: Any, run: Any, state: Any) -> bool:
-    """Only trouble with reading or writing is worth another attempt; what vaearr itself refuses stays refused."""
-    from vaearr.errors import VaearrError
-
-    try:
-        state.result()
-    except OSError as error:
-        return not isinstance(error, VaearrError)
-    except Exception:
-        return False
-    return False
-
-
-@task(name="encode", retries=2, retry_delay_seconds=5, retry_condition_fn=is_io_trouble)
-def encode_task(store: Path, config: EncodeConfig) -> None:
-    """Write the latents; a retry goes on where the last attempt stopped."""
+@step("encode")
+def encode_step(store: Path, config: EncodeConfig, overwrite: bool = False) -> None:
+    """Write the latents; a repeated call goes on where the last one stopped."""
+    from vaearr.completeness import encoded
     from vaearr.latents import encode
+    from vaearr.store.remove import remove
 
-    encode(store, config=config, say=get_run_logger().info)
+    found = encoded(store, config)
+    if found.state == "same":
+        tell(f"run {config.run!r} of {store} is encoded already, by the same weights with the same settings")
+        return
+    if found.state == "other":
+        if not overwrite:
+            what = f"{run_name(LATENTS, config.run)} of {store}"
+            raise refuse_other(what, found.differences, "train another run")
+        names = [run_name(name, config.run) for name in OF_A_RUN if name not in (ROI, SPLIT)]
+        tell(f"replaced, as asked: {', '.join(remove(store, variables=names))}")
+    with progress("blocks encoded", store_key("encode-progress", store, config.run)) as show:
+        encode(store, config=config, say=tell, on_block=show)
+    picture(store_key("encode-latents", store, config.run), lambda: thumbnails(store, config.run), "maps of latents")
+
+
+def thumbnails(store: Path, run: str) -> Any:
+    """The first latent maps of a scan on one sheet. Raises NoInputError for a collection, which has no maps."""
+    from vaearr import schema
+    from vaearr.errors import NoInputError
+    from vaearr.plots.static import latent_sheet
+    from vaearr.store import open_store
+
+    ds = open_store(store)
+    latents = ds[run_name(LATENTS, run)]
+    if not schema.is_scan(ds) or latents.ndim != 3:
+        raise NoInputError("only latents over the rows and columns of a scan have maps to show.")
+    return latent_sheet(ds, run, list(range(min(latents.shape[-1], MOST_MAPS))))
 
 
 @flow(name="encode")
-def encode_flow(store: Path, config: EncodeConfig = EncodeConfig()) -> str:  # noqa: B008  (frozen)
-    """Write a run's latents into the store; returns the store's path."""
-    encode_task(store, config)
+def encode_flow(
+    store: Path,
+    config: EncodeConfig = EncodeConfig(),  # noqa: B008  (frozen)
+    overwrite: bool = False,
+) -> str:
+    """Write a run's latents into the store; returns the store's path.
+
+    Args:
+        store: zarr store with a trained run
+        config: which run, and how
+        overwrite: replace latents that were made with other settings
+    """
+    encode_step(store, config, overwrite)
     return str(store)

@@ -1,22 +1,74 @@
 """Store -> trained run."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow
 
-import flows  # noqa: F401  (telemetry off)
+from flows.running import is_recorded, progress, refuse_other, step, tell
+from flows.showing import picture, store_key, table, text
 from vaearr.config import RoiConfig, TrainConfig
-from vaearr.names import DEFAULT_RUN
+from vaearr.names import DEFAULT_RUN, HEALTH, LATENT
 
 
-@task(name="train-vae")
-def train_task(store: Path, run: str, roi: RoiConfig | None, config: TrainConfig) -> dict[str, Any]:
-    """Train a VAE and publish it as a run of the store."""
+@step("train-vae")
+def train_step(
+    store: Path, run: str, roi: RoiConfig | None, config: TrainConfig, overwrite: bool = False, restart: bool = False
+) -> dict[str, Any]:
+    """Train a VAE and publish it as a run of the store; one that was trained so already is left as it is."""
+    from vaearr.completeness import trained
+    from vaearr.store import open_table
+    from vaearr.store.remove import remove
+
+    found = trained(store, run, roi, config)
+    if found.state == "same":
+        tell(f"run {run!r} of {store} is trained already, with the same settings on the same points")
+    elif found.state == "other" and not overwrite:
+        raise refuse_other(f"run {run!r} of {store}", found.differences, "choose another run name")
+    else:
+        if found.state == "other":
+            tell(f"replaced, as asked: {', '.join(remove(store, runs=[run]))}")
+        _train(store, run, roi, config, restart)
+    health = open_table(store, run, HEALTH).attrs
+    return {key: health[key] for key in ("n_active", "explained_variance", "warnings")}
+
+
+def _train(store: Path, run: str, roi: RoiConfig | None, config: TrainConfig, restart: bool) -> None:
     from vaearr.runs import train
 
-    health = train(store, run=run, roi=roi, config=config, say=get_run_logger().info).health.attrs
-    return {key: health[key] for key in ("n_active", "explained_variance", "warnings")}
+    with progress("training", store_key("train-progress", store, run)) as show:
+
+        def on_epoch(epoch: int, row: dict[str, float]) -> None:
+            held_out = f", validation {row['val_loss']:.1f}" if "val_loss" in row else ""
+            words = f"loss {row['loss']:.1f}{held_out} nats per sample"
+            if is_recorded():  # a log keeps what a bar shows only
+                tell(f"epoch {epoch + 1} of at most {config.epochs}: {words}")
+            show(epoch + 1, config.epochs, words)
+
+        result = train(store, run=run, roi=roi, config=config, restart=restart, say=tell, on_epoch=on_epoch)
+        count = result.manifest["epochs_run"]
+        show(count, count, f"trained, best epoch {result.manifest['best_epoch']}; epochs")
+    _show(store, run, result)
+
+
+def _show(store: Path, run: str, result: Any) -> None:
+    from vaearr.plots.static import health_sheet, loss_sheet
+
+    health, manifest = result.health, result.manifest
+    words = [
+        f"**{store.name}, run {run}**: {health.attrs['n_active']} of {health.sizes[LATENT]} latent dimensions active, "
+        f"{health.attrs['explained_variance']:.1%} of the patterns' variance, noise included, explained; best epoch "
+        f"{manifest['best_epoch']} of {manifest['epochs_run']}, {manifest['n_train']} points trained, "
+        f"{manifest['n_validation']} validated.",
+        *(f"- {warning}" for warning in health.attrs["warnings"]),
+    ]
+    text(store_key("train-vae", store, run), "\n\n".join(words), f"run {run} of {store.name}")
+    rows = health.to_dataframe().reset_index().to_dict("records")
+    table(store_key("train-vae-health", store, run), rows, "health of each latent dimension (KL in nats)")
+    picture(store_key("train-vae-loss", store, run), lambda: loss_sheet(result.history), "loss curves")
+    picture(store_key("train-vae-active", store, run), lambda: health_sheet(health), "KL of each latent dimension")
 
 
 @flow(name="train-vae")
@@ -25,6 +77,17 @@ def train_flow(
     run: str = DEFAULT_RUN,
     roi: RoiConfig | None = None,
     config: TrainConfig = TrainConfig(),  # noqa: B008  (frozen)
+    overwrite: bool = False,
+    restart: bool = False,
 ) -> dict[str, Any]:
-    """Train a VAE on a store's patterns; returns the health of its latents."""
-    return train_task(store, run, roi, config)
+    """Train a VAE on a store's patterns; returns the health of its latents. After an interruption it goes on.
+
+    Args:
+        store: zarr store, as made by ingest
+        run: name of the run; 'vae' writes latents, 'b' writes latents_b
+        roi: points to train on; none = those of the run 'vae', else all that were measured
+        config: everything that decides the training
+        overwrite: replace a run of this name that was trained otherwise, with its latents and tables
+        restart: throw an interrupted training of this run away
+    """
+    return train_step(store, run, roi, config, overwrite, restart)

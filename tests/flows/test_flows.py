@@ -1,119 +1,174 @@
-"""The flows against a temporary Prefect server on loopback."""
+"""The flows as a Prefect server records them: runs, artifacts, retries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xarray as xr
 
 pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
 
-from prefect.testing.utilities import prefect_test_harness
+from prefect import flow
 
 from flows.analyse_scan import analyse_scan
-from flows.associate import associate_flow
-from flows.cluster import cluster_flow
-from flows.embed import embed_flow
-from flows.encode import encode_flow, encode_task
+from flows.encode import encode_flow
 from flows.ingest import ingest_flow
-from flows.report import report_flow
+from flows.registry import FLOWS, load_flow
+from flows.running import RETRIES, is_passing, step
+from flows.showing import MOST_BYTES, key_of
 from flows.train_vae import train_flow
 from tests.conftest import TINY_TRAINING
-from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, EncodeConfig, IngestConfig, RoiConfig
-from vaearr.errors import NoInputError, RoiError
-from vaearr.testing import assert_valid, synthetic_scan, write_scan_files
+from tests.flows.real import Server
+from vaearr.config import (
+    AssociateConfig,
+    ClusterConfig,
+    EmbedConfig,
+    EncodeConfig,
+    IngestConfig,
+    RoiConfig,
+    SignificanceConfig,
+)
+from vaearr.errors import DataError, NoInputError, RoiError
+from vaearr.testing import assert_valid
 
+QUICK = AssociateConfig(significance=SignificanceConfig(n_surrogates=19))
 pytestmark = [
     pytest.mark.flows,
-    # the temporary server's own libraries
+    # of the libraries that Prefect talks to its server with
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    scan = synthetic_scan(nx=14, ny=11, pattern_shape=(16, 16), n_grains=5)
-    return write_scan_files(scan, tmp_path_factory.mktemp("files"))
-
-
-def _ingest(files: dict[str, Path]) -> IngestConfig:
-    return IngestConfig(maps={"BC": files["BC"]}, elements=files["elements"], phases=files["phase"], step=0.25)
-
-
-def test_names_are_the_deployments_names() -> None:
-    flows = [ingest_flow, train_flow, encode_flow, embed_flow, associate_flow, cluster_flow, report_flow, analyse_scan]
-    names = ["ingest", "train-vae", "encode", "embed", "associate", "cluster", "report", "analyse-scan"]
-    assert [f.name for f in flows] == names
-
-
-def test_flow_by_flow(files: dict[str, Path], tmp_path: Path) -> None:
-    store = tmp_path / "scan.zarr"
-    assert ingest_flow(files["patterns"], store, _ingest(files)) == str(store)
-    health = train_flow(store, "vae", RoiConfig(x=(0.0, 3.0)), TINY_TRAINING)
-    assert set(health) == {"n_active", "explained_variance", "warnings"}
-    encode_flow(store, EncodeConfig())
-    assert embed_flow(store, EmbedConfig(n_components=3)) == str(store)
-    lines = associate_flow(store, AssociateConfig())
-    assert any("BC" in line for line in lines)
-    sizes = cluster_flow(store, ClusterConfig(method="kmeans", k=3, features=("latents", "BC")))
-    assert sum(sizes.values()) == int(xr.open_zarr(store)["roi"].sum())
-    assert Path(report_flow(store)).exists()
-    assert_valid(xr.open_zarr(store))
-
-
-def test_the_whole_line(files: dict[str, Path], tmp_path: Path) -> None:
-    store = tmp_path / "scan.zarr"
+def test_the_whole_line_with_its_artifacts(
+    recorded: Server, scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path
+) -> None:
+    store = tmp_path / "line.zarr"
     page = analyse_scan(
-        files["patterns"], store, ingest=_ingest(files), train=TINY_TRAINING, embed=EmbedConfig(n_components=4)
-    )
+        scan_files["patterns"], store, ingest=reading, roi=RoiConfig(x=(0.0, 3.0)), train=TINY_TRAINING,
+        embed=EmbedConfig(n_components=4), cluster=ClusterConfig(method="kmeans", k=3, features=("latents", "BC")),
+        associate=QUICK,
+    )  # fmt: skip
     assert Path(page).exists()
-    assert {"latents", "roi", "split", "pca", "clusters"} <= set(xr.open_zarr(store).data_vars)
+    ds = xr.open_zarr(store)
+    assert_valid(ds)
+    assert {"latents", "roi", "split", "pca", "clusters"} <= set(ds.data_vars)
+    tasks = recorded.ask(
+        "/task_runs/filter", {"flow_runs": {"name": {"any_": [recorded.runs("analyse-scan")[0]["name"]]}}}
+    )
+    assert {run["state_type"] for run in tasks} == {"COMPLETED"}
+    assert len(tasks) == 7
+    shown = recorded.artifacts()
+    _check_artifacts(shown)
+    assert page in shown["report-line-vae"]["data"]
 
 
-def test_errors_reach_the_caller(files: dict[str, Path], tmp_path: Path) -> None:
+def _check_artifacts(shown: dict[str, dict[str, Any]]) -> None:
+    kinds = {key: item["type"] for key, item in shown.items() if "line" in key}
+    assert {key for key, kind in kinds.items() if kind == "progress"} >= {
+        "ingest-progress-line", "train-progress-line-vae", "encode-progress-line-vae"
+    }  # fmt: skip
+    assert all(shown[key]["data"] == 100.0 for key, kind in kinds.items() if kind == "progress")
+    assert {key for key, kind in kinds.items() if kind == "table"} >= {
+        "train-vae-health-line-vae", "associate-line-vae", "cluster-line-clusters"
+    }  # fmt: skip
+    pictures = [item["data"] for key, item in shown.items() if str(item["data"]).startswith("![") and "line" in key]
+    assert len(pictures) == 6
+    assert all(len(data) < 1.1 * MOST_BYTES and "](data:image/png;base64," in data for data in pictures)
+    assert '"p_adjusted"' in str(shown["associate-line-vae"]["data"])
+
+
+def test_what_is_complete_is_not_made_again(
+    recorded: Server, trained_store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = {file: file.stat().st_mtime_ns for file in trained_store.rglob("*")}
+    encode_flow(trained_store)
+    assert {file: file.stat().st_mtime_ns for file in trained_store.rglob("*")} == before
+    assert "is encoded already, by the same weights" in caplog.text
+
+
+def test_errors_reach_the_caller(
+    recorded: Server, scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path
+) -> None:
     store = tmp_path / "scan.zarr"
-    ingest_flow(files["patterns"], store, _ingest(files))
+    ingest_flow(scan_files["patterns"], store, reading)
     with pytest.raises(RoiError, match="the ROI is empty"):
         train_flow(store, "vae", RoiConfig(where="BC > 900"), TINY_TRAINING)
     assert "roi" not in xr.open_zarr(store)
+    assert recorded.runs("train-vae")[0]["state_type"] == "FAILED"
 
 
-def test_parameters_make_a_form() -> None:
-    schema = train_flow.parameters.model_dump()
-    assert set(schema["properties"]) == {"store", "run", "roi", "config"}
-    assert "TrainConfig" in schema["definitions"]
+def _damaged(cause: Exception) -> Exception:
+    error = DataError("'patterns' cannot be read")
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
-    ("error", "attempts"),
-    [(OSError(5, "Input/output error"), 2), (NoInputError("there is no run"), 1), (ValueError("a bug"), 1)],
-    ids=["trouble of the disk", "refusal", "bug"],
+    ("error", "again"),
+    [
+        (OSError(5, "Input/output error"), True),
+        (_damaged(OSError(11, "Resource temporarily unavailable")), True),
+        (OSError(28, "No space left on device"), False),
+        (_damaged(ValueError("checksum")), False),
+        (NoInputError("there is no run"), False),
+        (ValueError("a bug"), False),
+    ],
+    ids=["disk", "disk in words", "full", "damage", "refusal", "bug"],
 )
-def test_only_trouble_of_the_disk_is_tried_again(
-    error: Exception, attempts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    def fails_once(store: Path, **kwargs: object) -> None:
-        calls.append(store)
-        if len(calls) == 1:
+def test_what_passes_is_tried_again(error: Exception, again: bool) -> None:
+    class State:
+        def result(self) -> None:
             raise error
 
-    monkeypatch.setattr("vaearr.latents.encode", fails_once)
-    monkeypatch.setattr("flows.encode.encode_task", encode_task.with_options(retry_delay_seconds=0))
-    if attempts == 1:
-        with pytest.raises(type(error)):
-            encode_flow(tmp_path / "scan.zarr", EncodeConfig())
-    else:
-        encode_flow(tmp_path / "scan.zarr", EncodeConfig())
-    assert len(calls) == attempts
+    assert is_passing(None, None, State()) is again
+
+
+def test_three_times_at_most(recorded: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.running.RETRY_DELAYS", 0)
+    calls: list[int] = []
+
+    @step("reads")
+    def reads(good_at: int) -> int:
+        calls.append(len(calls))
+        if len(calls) < good_at:
+            raise OSError(5, "Input/output error")
+        return len(calls)
+
+    @flow
+    def reading_flow(good_at: int) -> int:
+        return reads(good_at)
+
+    assert reading_flow(3) == 3
+    calls.clear()
+    with pytest.raises(OSError, match="Input/output"):
+        reading_flow(99)
+    assert len(calls) == 1 + RETRIES
+
+
+def test_a_server_that_goes_costs_pictures_only(
+    recorded: Server, trained_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("the server is gone")
+
+    for name in ("create_progress_artifact", "create_markdown_artifact", "create_table_artifact"):
+        monkeypatch.setattr(f"flows.showing.{name}", gone)
+    encode_flow(trained_store, EncodeConfig(window=None, precision="bfloat16"), overwrite=True)
+    assert "latents" in xr.open_zarr(trained_store)
+
+
+def test_parameters_make_forms() -> None:
+    for name in FLOWS:
+        schema = load_flow(name).parameters.model_dump()
+        assert all(item.get("description") for item in schema["properties"].values()), name
+    train = load_flow("train-vae").parameters.model_dump()["definitions"]
+    assert train["TrainConfig"]["properties"]["epochs"]["minimum"] == 1
+    assert train["ObjectiveConfig"]["properties"]["likelihood"]["enum"][0] == "optimal_sigma"
+
+
+def test_keys_are_what_prefect_takes() -> None:
+    assert key_of("train-vae", "My scan_1 (µm)", "B") == "train-vae-my-scan-1-m-b"

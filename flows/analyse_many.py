@@ -1,0 +1,182 @@
+"""Many scans, each through the whole line, on the processes of this machine or on a Dask cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
+from pydantic import Field
+
+from flows.analyse_scan import TESTED, analyse_scan
+from flows.running import is_recorded, plainly, progress, tell
+from flows.showing import key_of, table
+from vaearr.config import AssociateConfig, ClusterConfig, Config, EmbedConfig, IngestConfig, RoiConfig, TrainConfig
+from vaearr.errors import MissingExtraError, UsageError, VaearrError
+from vaearr.names import DEFAULT_RUN
+
+
+class Scan(Config):
+    """One scan: where it is, where its store goes, how it is read."""
+
+    source: Path = Field(description="file or folder with the patterns")
+    store: Path = Field(description="path of its zarr store")
+    ingest: IngestConfig = IngestConfig()
+    roi: RoiConfig | None = Field(None, description="points to look at; none = all that were measured")
+
+
+Result = dict[str, str]  # of one scan: store, state, and its report or its error
+
+
+@task(name="analyse-one", cache_policy=NO_CACHE, persist_result=False)
+def analyse_one(scan: Scan, settings: dict[str, Any]) -> Result:
+    """One scan through the whole line; what goes wrong is returned, so that it is told and the others go on."""
+    return _analysed(scan, settings)
+
+
+def _analysed(scan: Scan, settings: dict[str, Any]) -> Result:
+    about = {"source": str(scan.source), "store": str(scan.store)}
+    try:
+        page = analyse_scan.fn(scan.source, scan.store, ingest=scan.ingest, roi=scan.roi, **settings)
+    except Exception as error:  # of one scan: of whatever kind it is, the others go on
+        tell(f"{scan.store}: {type(error).__name__}: {error}")
+        return {**about, "state": "failed", "report": "", "error": f"{type(error).__name__}: {error}"}
+    return {**about, "state": "complete", "report": page, "error": ""}
+
+
+def _plain_analysed(scan: dict[str, Any], settings: dict[str, Any]) -> tuple[Result, list[str]]:
+    """In another process, where nothing is recorded: the result, and the news."""
+    news: list[str] = []
+    with plainly(news.append):
+        return _analysed(Scan.from_attrs(scan), settings), news
+
+
+@flow(name="analyse-many")
+def analyse_many(
+    scans: list[Scan],
+    run: str = DEFAULT_RUN,
+    train: TrainConfig = TrainConfig(),  # noqa: B008  (frozen)
+    embed: EmbedConfig = EmbedConfig(),  # noqa: B008  (frozen)
+    cluster: ClusterConfig = ClusterConfig(),  # noqa: B008  (frozen)
+    associate: AssociateConfig = TESTED,
+    overwrite: bool = False,
+    processes: int = 1,
+    dask: str | None = None,
+) -> list[dict[str, str]]:
+    """Take many scans through the whole line, side by side; returns a row for each: state, report, error.
+
+    A scan that fails does not stop the others; the flow fails at its end and names those that did. The same call again
+    goes on with what is not complete.
+
+    Args:
+        scans: source, store and reading of each
+        run: name of the run in all stores
+        train: everything that decides the trainings
+        embed: the decomposition beside the latents
+        cluster: how points are grouped
+        associate: which metrics against which maps
+        overwrite: replace results that are there but were made otherwise
+        processes: scans at a time, each in a process of this machine; 1 = one after the other
+        dask: address of a Dask scheduler, such as tcp://host:8786, whose workers take the scans instead
+    """
+    _check(scans, processes)
+    settings = {"run": run, "train": train, "embed": embed, "cluster": cluster, "associate": associate}
+    settings |= {"overwrite": overwrite}
+    results: dict[int, Result] = {}
+    with progress("scans", key_of("analyse-many-progress")) as show:
+        for number, found in _each(scans, settings, processes, dask):
+            results[number] = found
+            show(len(results), len(scans))
+    rows = [results[number] for number in range(len(scans))]
+    table(key_of("analyse-many"), rows, "scans")
+    failed = [row["store"] for row in rows if row["state"] == "failed"]
+    for row in rows:
+        tell(f"{row['store']}: {row['state']}{': ' + row['error'] if row['error'] else ''}")
+    if failed:
+        raise VaearrError(f"{len(failed)} of {len(rows)} scans failed: {', '.join(failed)}")
+    return rows
+
+
+def _check(scans: Sequence[Scan], processes: int) -> None:
+    stores = [scan.store.expanduser().resolve() for scan in scans]
+    twice = sorted({str(store) for store in stores if stores.count(store) > 1})
+    if not scans:
+        raise UsageError("scans is empty; give a source and a store for each scan.")
+    if twice:
+        raise UsageError(f"{twice[0]} is named for more than one scan; give each a store of its own.")
+    if processes < 1:
+        raise UsageError(f"processes is {processes}; it must be 1 or more.")
+
+
+def _each(scans: Sequence[Scan], settings: dict[str, Any], processes: int, dask: str | None) -> Any:
+    """(number, result) of each scan, as they come."""
+    if is_recorded() and (dask or processes > 1):
+        with _runner(processes, dask) as runner:
+            made = [runner.submit(analyse_one, {"scan": scan, "settings": settings}) for scan in scans]
+            for number, future in enumerate(made):
+                yield number, _result_of(future, scans[number])
+    elif dask or processes > 1:
+        yield from _plainly(scans, settings, processes, dask)
+    else:
+        one = analyse_one if is_recorded() else _analysed
+        for number, scan in enumerate(scans):
+            yield number, one(scan, settings)
+
+
+def _runner(processes: int, dask: str | None) -> TaskRunner[Any]:
+    if dask is None:
+        return ProcessPoolTaskRunner(max_workers=processes)
+    try:
+        from prefect_dask import DaskTaskRunner
+    except ImportError:
+        raise MissingExtraError("a Dask scheduler needs prefect-dask: pip install 'vaearr[dask]'.") from None
+    return DaskTaskRunner(address=dask)
+
+
+def _result_of(future: Any, scan: Scan) -> Result:
+    """What came of a scan; a process or worker that died with it is a failure of this scan."""
+    try:
+        found: Result = future.result()
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        return {"source": str(scan.source), "store": str(scan.store), "state": "failed", "report": "", "error": said}
+    return found
+
+
+def _plainly(scans: Sequence[Scan], settings: dict[str, Any], processes: int, dask: str | None) -> Any:
+    with _pool(processes, dask) as submit:
+        made = {submit(_plain_analysed, scan.to_attrs(), settings): i for i, scan in enumerate(scans)}
+        for future in as_completed(made):
+            number = made[future]
+            try:
+                found, news = future.result()
+            except Exception:
+                found, news = _result_of(future, scans[number]), []
+            for line in news:
+                tell(f"{scans[number].store.name}: {line}")
+            yield number, found
+
+
+@contextmanager
+def _pool(processes: int, dask: str | None) -> Any:
+    """`submit(function, …) -> Future`, on fresh processes of this machine or on a Dask cluster."""
+    pool: Executor
+    if dask is None:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield pool.submit
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise MissingExtraError("a Dask scheduler needs distributed: pip install 'vaearr[dask]'.") from None
+    with Client(dask) as client:
+        pool = client.get_executor(pure=False)
+        submit: Callable[..., Future[Any]] = partial(pool.submit)
+        yield submit

@@ -1,0 +1,233 @@
+"""`vaearr run` and `vaearr serve`: flows by name, on a Prefect server where one is configured, else right here."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+import time
+import types
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.sorting import LogSort
+from prefect.deployments.runner import EntrypointType
+from prefect.exceptions import ObjectNotFound
+from prefect.runner import Runner
+from prefect.settings import get_current_settings
+from pydantic import TypeAdapter, ValidationError
+
+from flows.registry import FLOWS, flow_name, load_flow
+from flows.running import plainly
+from vaearr.config import Config
+from vaearr.errors import NoInputError, UsageError, VaearrError, did_you_mean
+
+HOW = (
+    "start one with 'PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --host 127.0.0.1' and name it with "
+    "'export PREFECT_API_URL=http://127.0.0.1:4200/api'"
+)
+POLL, LAST_LINES = 1.0, 2.5  # s
+PAGE = 200  # log lines at a time
+TRACEBACK = "\nTraceback "  # is for the server's pages
+Say = Callable[[str], None]
+
+
+def run(
+    name: str,
+    parameters: dict[str, Any],
+    *,
+    watch: bool = False,
+    here: bool = False,
+    say: Say,
+    bar: Callable[[str], Any] | None = None,
+) -> None:
+    """Run a flow by name: as its deployment on the configured Prefect server, else in this process.
+
+    Without a configured server, or with `here`, the flow's functions are called one after the other and no server is
+    started. With a server that does not know the deployment, the flow runs in this process and the server records it.
+    watch: follow a deployment's run to its end. Raises UsageError for unknown names or parameters, NoInputError for a
+    configured server that cannot be reached, VaearrError for a watched run that did not complete.
+    """
+    flow = load_flow(name)
+    url = None if here else api_url()
+    if url is None:
+        checked = validated(flow, parameters)
+        say(f"{flow.name}: running here, without a Prefect server")
+        with plainly(say, bar):
+            flow.fn(**checked)
+        return
+    with reached(url) as client:
+        try:
+            deployment = client.read_deployment_by_name(f"{flow.name}/{flow.name}")
+        except ObjectNotFound:
+            deployment = None
+        if deployment is not None:
+            merged = _over(dict(deployment.parameters), parameters)
+            validated(flow, merged)
+            _submit(client, deployment, _whole_paths(flow, merged), watch, say)
+            return
+    checked = validated(flow, parameters)
+    say(f"{flow.name}: {url} has no deployment of it ('vaearr serve' makes one); running here, recorded there")
+    flow(**checked)
+
+
+def api_url() -> str | None:
+    """The configured Prefect server: PREFECT_API_URL, or the one of Prefect's profile."""
+    url = get_current_settings().api.url
+    return str(url) if url else None
+
+
+@contextmanager
+def reached(url: str) -> Iterator[SyncPrefectClient]:
+    """A client of the server. Raises NoInputError, saying how one is started, where it does not answer."""
+    client: SyncPrefectClient = get_client(sync_client=True)
+    error = client.api_healthcheck()  # before it is entered, which asks the server for its version
+    if error is not None:
+        raise NoInputError(
+            f"the Prefect server at {url} cannot be reached ({type(error).__name__}); {HOW}, or run without one: "
+            "'vaearr run --here'."
+        )
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+def validated(flow: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a flow as the types it takes. Raises UsageError that names each wrong one."""
+    known = inspect.signature(flow.fn, eval_str=True).parameters
+    for name in parameters:
+        if name not in known:
+            raise UsageError(f"the flow {flow.name!r} has no parameter {name!r}.{did_you_mean(name, list(known))}")
+    lacking = [name for name, p in known.items() if p.default is p.empty and name not in parameters]
+    if lacking:
+        raise UsageError(f"the flow {flow.name!r} needs {', '.join(lacking)}: -p {lacking[0]}=VALUE.")
+    return {name: _typed(known[name].annotation, name, value) for name, value in parameters.items()}
+
+
+def _typed(annotation: Any, name: str, value: Any) -> Any:
+    settings = [part for part in _parts(annotation) if isinstance(part, type) and issubclass(part, Config)]
+    if settings and isinstance(value, dict):
+        return settings[0].from_attrs(value)
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        said = "; ".join(
+            f"{'.'.join(map(str, (name, *item['loc'])))}: {item['msg']} (got {item['input']!r})"
+            for item in error.errors()
+        )
+        raise UsageError(f"{said}.") from None
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _whole_paths(flow: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Paths that are parameters of their own, seen from where the command was given: the server runs elsewhere."""
+    known = inspect.signature(flow.fn, eval_str=True).parameters
+    return {
+        name: str(Path(value).expanduser().absolute()) if Path in _parts(known[name].annotation) else value
+        for name, value in parameters.items()
+    }
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The deployment's own parameters with those given over them, setting by setting."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = _over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _submit(client: SyncPrefectClient, deployment: Any, parameters: dict[str, Any], watch: bool, say: Say) -> None:
+    made = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+    page = get_current_settings().ui_url
+    where = f", {page}/runs/flow-run/{made.id}" if page else ""
+    say(f"{deployment.name}: submitted to {api_url()} as flow run {made.name!r}{where}")
+    if deployment.paused or str(deployment.status or "").upper().endswith("NOT_READY"):
+        say("nothing serves this deployment at the moment: start 'vaearr serve' or a worker")
+    if watch:
+        _watch(client, made.id, made.name, say)
+
+
+def _watch(client: SyncPrefectClient, run_id: UUID, name: str, say: Say) -> None:
+    """Tell the log lines and states of a flow run until it has ended. Raises VaearrError unless it completed."""
+    only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
+    told, last, is_over = 0, "", False
+    try:
+        while True:
+            state = client.read_flow_run(run_id).state
+            while lines := client.read_logs(only, limit=PAGE, offset=told, sort=LogSort.TIMESTAMP_ASC):
+                for line in lines:
+                    say(f"{line.timestamp:%H:%M:%S}  {line.message.partition(TRACEBACK)[0]}")
+                told += len(lines)
+            if state is not None and state.name != last:
+                last = str(state.name)
+                say(f"flow run {name!r}: {last}")
+            if is_over:
+                break
+            is_over = state is not None and state.is_final()  # its last lines are on their way
+            time.sleep(LAST_LINES if is_over else POLL)
+    except (KeyboardInterrupt, SystemExit):
+        say(f"no longer watching; flow run {name!r} goes on")
+        raise
+    if state is None or not state.is_completed():
+        raise VaearrError(f"flow run {name!r} ended as {last}: {(state and state.message) or 'no message'}")
+
+
+def serve(names: list[str] | None = None, *, limit: int = 1, say: Say) -> None:
+    """Register the deployments of all flows (or of those named) and run what is asked of them, until stopped.
+
+    Each flow run is a process of its own, at most `limit` at a time. SIGTERM and Ctrl-C end it: runs under way are
+    cancelled, the deployments paused. Raises NoInputError where no server is configured or it cannot be reached.
+    """
+    url = api_url()
+    if url is None:
+        raise NoInputError(f"no Prefect server is configured; {HOW}.")
+    if limit < 1:
+        raise UsageError(f"limit is {limit}; it must be 1 or more.")
+    chosen = [flow_name(name) for name in names or FLOWS]
+    with reached(url):
+        pass
+    deployments = [
+        load_flow(name).to_deployment(
+            name, entrypoint_type=EntrypointType.MODULE_PATH, tags=["vaearr"], description=_description(name)
+        )
+        for name in dict.fromkeys(chosen)
+    ]
+    runner = _Runner(limit=limit, pause_on_shutdown=True)
+    for deployment in deployments:
+        runner.add_deployment(deployment)
+    say(f"serving {', '.join(dict.fromkeys(chosen))} for {url}; Ctrl-C ends it")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what asyncio ends its loop by
+    try:
+        asyncio.run(runner.start())
+    except KeyboardInterrupt:
+        say("no longer serving; runs under way were cancelled, the same call goes on with them")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Runner(Runner):
+    """Prefect's, which ends on SIGTERM as it does on Ctrl-C, and takes the flow runs under way with it."""
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self.cancel_all()
+        await super().__aexit__(*exc_info)
+
+
+def _description(name: str) -> str:
+    return (inspect.getdoc(load_flow(name).fn) or "").partition("\n\nArgs:")[0]

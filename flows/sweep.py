@@ -1,0 +1,187 @@
+"""Many trainings of one store, compared: latent sizes, betas, regions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from prefect import flow
+from pydantic import Field, model_validator
+
+from flows.encode import encode_step
+from flows.running import progress, step, tell
+from flows.showing import picture, store_key, table, text
+from flows.train_vae import train_step
+from vaearr.config import AssociateConfig, Config, EncodeConfig, RoiConfig, TrainConfig
+from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
+from vaearr.names import is_valid_name
+
+WHOLE = "all"  # name of the region where none is given
+PASSED_OVER = (RoiError, TrainingError, NoInputError, UsageError)  # of one combination; the others go on
+
+
+class SweepConfig(Config):
+    """Which trainings: every combination of a region, a latent size and a beta."""
+
+    latent_dims: tuple[int, ...] = Field((4, 8, 16, 32), min_length=1, description="numbers of latent dimensions")
+    betas: tuple[float, ...] = Field((1.0,), min_length=1, description="weights of the KL divergence")
+    rois: dict[str, RoiConfig] = Field(
+        default_factory=dict, description="name -> conditions; empty = that of the run 'vae', else all measured points"
+    )
+    name: str = Field("sweep", description="what the names of all runs begin with")
+    psnr: bool = Field(True, description="also reconstruct the validation points and measure PSNR (and SSIM)")
+    associate: bool = Field(True, description="also associate the latents with band contrast, elements and phases")
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        for name in (self.name, *self.rois):
+            if not is_valid_name(name):
+                raise ValueError(f"{name!r} must be letters, digits and _ and start with a letter")
+        if min(self.latent_dims) < 1 or min(self.betas) < 0:
+            raise ValueError("latent_dims must be 1 or more, betas 0 or more")
+        return self
+
+    def combinations(self) -> list[tuple[str, str, int, float]]:
+        """(name of the run, region, latent size, beta) of each training; the same settings give the same names."""
+        regions = tuple(self.rois) or (WHOLE,)
+        return [
+            (run_name_of(self.name, region if self.rois else "", size, beta), region, size, beta)
+            for region, beta, size in itertools.product(regions, dict.fromkeys(self.betas), sorted({*self.latent_dims}))
+        ]
+
+
+def run_name_of(name: str, region: str, latent_dim: int, beta: float) -> str:
+    """Such as `sweep_l16_b0p5`, with a region `sweep_grain_l16_b0p5`."""
+    number = repr(beta).removesuffix(".0").replace(".", "p").replace("e-", "em").replace("e+", "e")
+    return "_".join(filter(None, (name, region, f"l{latent_dim}", f"b{number}")))
+
+
+@step("score")
+def score_step(store: Path, run: str, config: SweepConfig) -> dict[str, Any]:
+    """The numbers of one run, from what is in the store."""
+    from vaearr.association import associate_store
+    from vaearr.inference import ReconstructConfig, reconstruct_store
+    from vaearr.selection import score_run, strongest
+
+    row = score_run(store, run)
+    if config.psnr:
+        made = reconstruct_store(store, config=ReconstructConfig(run=run, part="validation"), say=tell)
+        means = made["summary"].sel(part="validation", statistic="mean")
+        row |= {str(m): float(means.sel(metric=m)) for m in made["metric"].values if str(m) in ("psnr", "ssim")}
+    if config.associate:
+        try:
+            row["strongest"] = strongest(associate_store(store, AssociateConfig(run=run)))
+        except NoInputError:
+            row["strongest"] = ""  # no maps to compare with
+    return row
+
+
+@step("compare")
+def compare_step(store: Path, config: SweepConfig, rows: list[dict[str, Any]], failed: dict[str, str]) -> str:
+    """Write the table beside the store, as CSV and JSON, and say what is recommended for each region."""
+    from vaearr.provenance import as_json
+    from vaearr.selection import recommend
+    from vaearr.store import check_store
+    from vaearr.store.commit import replace_file, writing
+
+    regions = list(dict.fromkeys(row["region"] for row in rows))
+    chosen = {region: recommend([row for row in rows if row["region"] == region]) for region in regions}
+    for row in rows:
+        row["recommended"] = row["run"] == chosen[row["region"]]["run"]
+    path = check_store(store)
+    folder = path.with_name(f"{path.name.removesuffix('.zarr')}.sweeps")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(as_json(row) for row in rows)
+    record = {"store": path.name, "config": config.to_attrs(), "runs": rows, "failed": failed, "rule": RULE,
+              "recommended": {region: row["latent_dim"] for region, row in chosen.items()}}  # fmt: skip
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        replace_file(folder / f"{config.name}.csv", lines.getvalue().encode())
+        replace_file(folder / f"{config.name}.json", json.dumps(as_json(record), indent=2).encode())
+    words = [
+        f"{region}: {row['latent_dim']} latent dimensions are recommended (run {row['run']!r}, {row['n_active']} "
+        f"active, held-out ELBO {row['elbo']:.1f} nats per sample)"
+        for region, row in chosen.items()
+    ]
+    for line in (*words, f"table: {folder / f'{config.name}.csv'}"):
+        tell(line)
+    key = store_key("sweep", path, config.name)
+    table(key, rows, f"sweep {config.name!r} of {path.name}; {RULE}")
+    text(f"{key}-words", "\n\n".join([*words, *(f"failed: {k}: {v}" for k, v in failed.items())]), "recommended")
+    picture(f"{key}-elbo", lambda: elbo_figure(rows), "held-out ELBO over latent dimensions")
+    return str(folder / f"{config.name}.csv")
+
+
+RULE = (
+    "recommended: the fewest latent dimensions whose held-out ELBO is within one standard error of the best; the "
+    "standard error is that of means over validation blocks"
+)
+
+
+def elbo_figure(rows: list[dict[str, Any]]) -> Any:
+    """Held-out ELBO with its standard error, a line for each region and beta."""
+    from vaearr.plots.paper import WIDTH, journal, new_figure
+
+    with journal():
+        figure = new_figure(WIDTH / 2, 2.4)
+        axes = figure.subplots()
+        for region, beta in dict.fromkeys((row["region"], row["beta"]) for row in rows):
+            line = [row for row in rows if (row["region"], row["beta"]) == (region, beta)]
+            errors = [row["elbo_se"] or 0.0 for row in line]
+            sizes, values = [row["latent_dim"] for row in line], [row["elbo"] for row in line]
+            axes.errorbar(sizes, values, errors, marker="o", markersize=3, capsize=2, label=f"{region}, beta {beta:g}")
+        axes.set(xlabel="latent dimensions", ylabel="held-out ELBO (nats per sample)")
+        axes.legend(frameon=False)
+    return figure
+
+
+@flow(name="sweep")
+def sweep_flow(
+    store: Path,
+    sweep: SweepConfig = SweepConfig(),  # noqa: B008  (frozen)
+    train: TrainConfig = TrainConfig(),  # noqa: B008  (frozen)
+    overwrite: bool = False,
+) -> str:
+    """Train a run for each combination of region, latent size and beta, compare them; returns the table's path.
+
+    Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance, PSNR, its
+    strongest associations. Recommended are the fewest latent dimensions whose held-out ELBO is within one standard
+    error of the best, for each region. Runs that are complete are not trained again. A combination that cannot be
+    trained (such as a region that is too small) is told and the others go on; the flow then fails at its end.
+
+    Args:
+        store: zarr store, as made by ingest
+        sweep: which combinations
+        train: everything else that decides the trainings
+        overwrite: replace runs of these names that were trained otherwise
+    """
+    combinations = sweep.combinations()
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    with progress("runs", store_key("sweep-progress", store, sweep.name)) as show:
+        for done, (run, region, size, beta) in enumerate(combinations, 1):
+            settings = train.replace(
+                model=train.model.replace(latent_dim=size).to_attrs(),
+                objective=train.objective.replace(beta=beta).to_attrs(),
+            )
+            try:
+                train_step(store, run, sweep.rois.get(region), settings, overwrite)
+                encode_step(store, EncodeConfig(run=run), overwrite)
+                rows.append({"region": region, **score_step(store, run, sweep)})
+            except PASSED_OVER as error:
+                failed[run] = str(error)
+                tell(f"run {run!r} failed: {error}")
+            show(done, len(combinations))
+    if not rows:
+        raise TrainingError(f"none of {len(combinations)} runs could be made: {next(iter(failed.values()))}")
+    made = compare_step(store, sweep, rows, failed)
+    if failed:
+        raise VaearrError(f"{len(failed)} of {len(combinations)} runs failed: {', '.join(failed)}; see {made}")
+    return made

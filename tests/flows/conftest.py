@@ -1,0 +1,60 @@
+"""Files of a small scan, a store with a trained run, and one Prefect server for all tests that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
+
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+from tests.flows import real
+from vaearr.config import IngestConfig
+from vaearr.testing import synthetic_scan, write_scan_files
+
+
+@pytest.fixture(scope="session")
+def scan_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A scan as HDF5 and CSV files."""
+    scan = synthetic_scan(nx=14, ny=11, pattern_shape=(16, 16), n_grains=5)
+    return write_scan_files(scan, tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture(scope="session")
+def reading(scan_files: dict[str, Path]) -> IngestConfig:
+    """How these files are read."""
+    return IngestConfig(
+        maps={"BC": scan_files["BC"]}, elements=scan_files["elements"], phases=scan_files["phase"], step=0.25
+    )
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
+    """A real server on loopback, of a home of its own."""
+    with real.server(tmp_path_factory.mktemp("prefect")) as found:
+        yield found
+
+
+@pytest.fixture
+def recorded(prefect_server: real.Server) -> Iterator[real.Server]:
+    """Flows that are called in this process are recorded by that server."""
+    home = Path(prefect_server.env["PREFECT_HOME"])
+    known = {PREFECT_API_URL: prefect_server.url, PREFECT_HOME: home, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(known):  # log lines that are on their way would outlive the server
+        yield prefect_server
+
+
+@pytest.fixture
+def unrecorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No server is configured, and none may be started: whoever asks for a client fails."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a Prefect client was asked for")
+
+    monkeypatch.setattr("prefect.client.orchestration.PrefectClient.__init__", refuse)
+    monkeypatch.setattr("prefect.client.orchestration.SyncPrefectClient.__init__", refuse)
+    with temporary_settings({PREFECT_HOME: tmp_path / "home"}, restore_defaults={PREFECT_API_URL}):
+        yield

@@ -1,0 +1,164 @@
+"""`vaearr serve` and `vaearr run` against a real server: deployments run to their end, killed in the midst, stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xarray as xr
+
+pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
+
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from flows.serving import run, serve
+from tests.conftest import TINY_TRAINING
+from tests.flows import real
+from tests.flows.real import Server, children, served, until
+from vaearr.errors import NoInputError, UsageError
+from vaearr.names import CHECKPOINT
+from vaearr.runs import train
+from vaearr.store import run_manifest, run_names
+from vaearr.testing import assert_valid
+
+# long enough to be killed in its midst, with a checkpoint after every few steps
+LONG = TINY_TRAINING.replace(epochs=10, patience=10, checkpoint_minutes=1e-4)
+pytestmark = [
+    pytest.mark.flows,
+    # of the libraries that Prefect talks to its server with
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def serving(prefect_server: Server, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`vaearr serve` in the background; stopped by SIGTERM, which it must follow cleanly."""
+    with served(prefect_server, folder, "train-vae", "encode") as process:
+        yield process
+        assert not children(process.pid), "a flow run is left over"
+        process.terminate()
+        assert process.wait(60) == 0
+        log = (folder / "serve.log").read_text()
+        assert log.splitlines()[-1].startswith("no longer serving")
+        assert "RuntimeWarning" not in log
+    found = prefect_server.ask("/deployments/filter", {"deployments": {"name": {"any_": ["encode"]}}})
+    assert found[0]["paused"]
+
+
+@pytest.fixture(scope="module")
+def store(trained_template: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(trained_template, folder / "scan.zarr"))
+
+
+def _parameters(**values: Any) -> list[str]:
+    import json
+
+    return [word for name, value in values.items() for word in ("-p", f"{name}={json.dumps(value)}")]
+
+
+def test_a_deployment_runs_to_its_end(
+    serving: subprocess.Popen[bytes], prefect_server: Server, store: Path, folder: Path
+) -> None:
+    given = _parameters(store=store.name, run="b", config=TINY_TRAINING.to_attrs())  # seen from where it is served
+    made = prefect_server.command("prefect", "deployment", "run", "train-vae/train-vae", *given, "--watch", cwd=folder)
+    assert made.returncode == 0, made.stdout + made.stderr
+    made = prefect_server.command(
+        "vaearr", "run", "encode", "-p", f"store={store.name}", "-p", "config.run=b", "--watch", cwd=folder
+    )
+    assert made.returncode == 0, made.stderr
+    assert "submitted to" in made.stderr
+    assert "Completed" in made.stderr
+    ds = xr.open_zarr(store)
+    assert_valid(ds)
+    assert bool(ds["latents_b"].notnull().any())
+    shown = prefect_server.artifacts()
+    assert shown["train-progress-scan-b"]["data"] == 100.0
+    assert "](data:image/png;base64," in shown["train-vae-loss-scan-b"]["data"]
+    assert "](data:image/png;base64," in shown["encode-latents-scan-b"]["data"]
+    run = prefect_server.runs("encode")[0]
+    assert run["parameters"]["store"] == str(store)  # made whole, as the command was given in that folder
+
+
+def test_a_refusal_is_told_and_fails(
+    serving: subprocess.Popen[bytes], prefect_server: Server, store: Path, folder: Path
+) -> None:
+    given = _parameters(store=str(store), config={**TINY_TRAINING.to_attrs(), "seed": 77})
+    made = prefect_server.command("vaearr", "run", "train-vae", *given, "--watch", cwd=folder)
+    assert made.returncode == 1
+    assert "found and asked:" in made.stderr
+    assert "Traceback" not in made.stderr
+
+
+def test_a_wrong_value_makes_no_run(serving: subprocess.Popen[bytes], prefect_server: Server, recorded: Server) -> None:
+    count = len(prefect_server.runs("train-vae"))
+    with pytest.raises(UsageError, match="greater than or equal to 1"):
+        run("train-vae", {"store": "a.zarr", "config": {"epochs": 0}}, say=lambda text: None)
+    assert len(prefect_server.runs("train-vae")) == count
+
+
+def test_a_killed_training_goes_on(
+    serving: subprocess.Popen[bytes], prefect_server: Server, trained_template: Path, folder: Path, tmp_path: Path
+) -> None:
+    killed = Path(shutil.copytree(trained_template, folder / "killed.zarr"))
+    given = _parameters(store=str(killed), run="long", config=LONG.to_attrs())
+    assert prefect_server.command("vaearr", "run", "train-vae", *given, cwd=folder).returncode == 0
+    checkpoint = folder / ".killed.zarr.staging" / "run-long" / "model" / CHECKPOINT
+    until(checkpoint.exists, "a checkpoint")
+    victims = children(serving.pid)
+    assert victims
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: prefect_server.runs("train-vae")[0]["state_type"] == "CRASHED", "the run counts as crashed")
+    assert run_names(killed) == ["vae"]
+    assert_valid(xr.open_zarr(killed))
+    made = prefect_server.command("vaearr", "run", "train-vae", *given, "--watch", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    assert "going on from" in made.stderr
+    undisturbed = Path(shutil.copytree(trained_template, tmp_path / "whole.zarr"))
+    train(undisturbed, run="long", config=LONG)
+    sums = [run_manifest(path, "long")["weights_sha256"] for path in (killed, undisturbed)]
+    assert sums[0] == sums[1]
+
+
+def test_without_a_deployment_it_runs_here_and_is_recorded(
+    serving: subprocess.Popen[bytes], prefect_server: Server, store: Path, folder: Path
+) -> None:
+    made = prefect_server.command("vaearr", "run", "associate", "-p", f"store={store}", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    assert "running here, recorded there" in made.stderr
+    assert prefect_server.runs("associate")[0]["state_type"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("call", "url", "said"),
+    [
+        (serve, None, "prefect server start --host 127.0.0.1' and name it with"),
+        (serve, "dead", "cannot be reached"),
+        (partial(serve, limit=0), "dead", "limit is 0"),
+        (partial(serve, ["nothing"]), "dead", "there is no flow 'nothing'"),
+        (partial(run, "encode", {"store": "a"}), "dead", "or run without one: 'vaearr run --here'"),
+    ],
+    ids=["none", "dead", "limit", "name", "run"],
+)
+def test_what_cannot_be_is_one_line(call: Callable[..., None], url: str | None, said: str, tmp_path: Path) -> None:
+    address = {PREFECT_API_URL: f"http://127.0.0.1:{real.free_port()}/api"} if url else {}
+    cleared = None if url else {PREFECT_API_URL}
+    settings = temporary_settings({**address, PREFECT_HOME: tmp_path}, restore_defaults=cleared)
+    with settings, pytest.raises((UsageError, NoInputError)) as raised:
+        call(say=lambda text: None)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)

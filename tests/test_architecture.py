@@ -20,7 +20,7 @@ LAYERS = [
     {"grid", "categories", "outlines", "pattern_steps"},
     {"sources"},
     {"store"},
-    {"ingestion", "detector", "info", "data_report"},
+    {"ingestion", "detector", "info", "data_report", "verifying"},
     {"preprocess", "device", "objectives", "models", "augmentation", "legacy", "adversarial"},
     {"batching", "artifacts"},
     {"foreign", "perceptual"},
@@ -29,8 +29,10 @@ LAYERS = [
     {"latents", "latent_scale", "second_stage", "importing", "model_card"},
     {"clustering", "embedding", "orientations", "side_maps", "attaching", "inference"},
     {"association", "exploration", "layers"},
+    {"selection"},
     {"plots"},
     {"reporting", "exporting"},
+    {"completeness"},
     {"app"},
     {"testing"},
     {"demo"},
@@ -101,6 +103,10 @@ def test_imports_go_one_way(name: str, path: Path) -> None:
             assert LEVEL[parts[1]] <= LEVEL[name], f"{path.name} ({name}) imports {module}"
             if parts[1] in TESTING:
                 assert name in TESTING | {"demo"}, f"{path.name} uses vaearr.testing"
+
+
+def test_flows_are_called_by_name_in_one_place() -> None:
+    assert [path.name for _, path in _modules() if '"flows' in path.read_text()] == ["run.py"]
 
 
 @pytest.mark.parametrize(("name", "path"), _modules(), ids=lambda v: str(v)[-40:])

@@ -26,8 +26,8 @@ from vaearr.preprocess import Preprocess
 from vaearr.store.commit import replace_file
 
 FORMAT = 1
-CONFIG, WEIGHTS = "config.json", "weights.safetensors"
-HEADER = "vaearr"
+CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
+HEADER, CHECKSUM = "vaearr", "sha256"  # entries of a file's metadata
 VALUES_AT_ONCE = 2**20  # pixels of samples that a network with feature maps of their size takes at once
 
 
@@ -186,7 +186,8 @@ def pooled(latents: torch.Tensor) -> torch.Tensor:
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None) -> str:
     """Write tensors as safetensors, with JSON in the header, aside and then renamed in; returns the sha256."""
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    data = save(plain, metadata={HEADER: json.dumps(header)} if header else None)
+    text = json.dumps(header) if header else ""
+    data = save(plain, metadata={HEADER: text, CHECKSUM: _checksum(plain, text)} if header else None)
     replace_file(path, data)
     return hashlib.sha256(data).hexdigest()
 
@@ -194,18 +195,35 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mappi
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors and header of such a file. Raises NoInputError or DataError for one that is missing or not whole."""
     with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, _header(file)  # noqa: SIM118  # not a dict
+        tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        header = _header(file, path)
+    if CHECKSUM in about and about[CHECKSUM] != _checksum(tensors, about.get(HEADER, "")):
+        raise DataError(f"{path} is damaged: its checksum is not the one that was written; use another one.")
+    return tensors, header
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], header: str) -> str:
+    """sha256 over names, types, shapes and bytes of the tensors and over the header."""
+    seal = hashlib.sha256(header.encode())
+    for key in sorted(tensors):
+        value = tensors[key]
+        seal.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        seal.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return seal.hexdigest()
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of such a file alone."""
     with _opened(path) as file:
-        return _header(file)
+        return _header(file, path)
 
 
-def _header(file: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-    return found
+def _header(file: Any, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+    except ValueError as error:
+        raise DataError(f"{path} has a header that is not JSON ({error}); use another one.") from None
+    return found if isinstance(found, dict) else {}
 
 
 @contextmanager
@@ -276,9 +294,22 @@ def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedM
         ) from None
     except ValueError as error:
         raise DataError(f"{folder / CONFIG} is not readable JSON ({error}); restore it or train again.") from None
+    if not isinstance(about, dict):
+        raise DataError(f"{folder / CONFIG} holds a JSON {type(about).__name__}; restore it or train again.")
     if about.get("format") != FORMAT:
         raise DataError(f"{folder} has model format {about.get('format')}, this vaearr knows {FORMAT}.")
-    model = TrainedModel(
+    try:
+        model = _described(about)
+        sha256 = str(about["weights_sha256"])
+    except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{folder / CONFIG} describes no model ({reason}); restore it or train again.") from None
+    load_weights(model, folder / WEIGHTS, sha256=sha256)
+    return model.to(device).eval()
+
+
+def _described(about: Mapping[str, Any]) -> TrainedModel:
+    return TrainedModel(
         model=ModelConfig.from_attrs(about["model"]),
         preprocess=PreprocessConfig.from_attrs(about["preprocess"]),
         input_shape=tuple(about["input_shape"]),
@@ -287,5 +318,3 @@ def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedM
         label=about.get("label"),
         classes=tuple(about.get("classes", ())),
     )
-    load_weights(model, folder / WEIGHTS, sha256=about["weights_sha256"])
-    return model.to(device).eval()

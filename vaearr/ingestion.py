@@ -69,7 +69,7 @@ def ingest(
         raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
     folder = _existing_parent(target)
     file = check_source(source)
-    before = _fingerprint(file, config)
+    before = source_state(file, config)
     with open_source(file, config, scratch=folder) as lazy:
         if not schema.is_scan(lazy):
             _refuse_scan_settings(config)
@@ -77,7 +77,7 @@ def ingest(
         checks = _Checks(ds, config.nonfinite)
 
         def finalise(ds: xr.Dataset) -> xr.Dataset:
-            if _fingerprint(file, config) != before:
+            if source_state(file, config) != before:
                 raise DataError(f"{file} changed while it was read; ingest it again when nothing writes to it.")
             return _described(ds, file, config, checks)
 
@@ -246,7 +246,7 @@ def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: _Checks
         n_masked=checks.n_masked,
         sha256=checks.hash.hexdigest(),
     )
-    size, changed = _fingerprint(file, config)
+    size, changed = source_state(file, config)
     kind = find_source(file, config)
     origin = {
         "source": {
@@ -255,7 +255,7 @@ def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: _Checks
             "bytes": size,
             "mtime": datetime.fromtimestamp(changed / 1e9, UTC).isoformat(),
         },
-        "ingest": _without_folders(config),
+        "ingest": without_folders(config),
         "versions": versions("h5py", "pandas", *SOURCES[kind].packages),
         "created": now(),
     }
@@ -263,7 +263,7 @@ def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: _Checks
     return ds.assign({n.PATTERNS: patterns, n.PRESENT: present}).assign_attrs({n.PROVENANCE: origin})
 
 
-def _without_folders(config: IngestConfig) -> dict[str, Any]:
+def without_folders(config: IngestConfig) -> dict[str, Any]:
     """The settings with the names of the files only: where they lay says nothing to those who get the store."""
     plain = config.to_attrs()
     plain["maps"] = {name: Path(path).name for name, path in config.maps.items()}
@@ -272,7 +272,7 @@ def _without_folders(config: IngestConfig) -> dict[str, Any]:
     }
 
 
-def _fingerprint(source: Path, config: IngestConfig) -> tuple[int, int]:
+def source_state(source: Path, config: IngestConfig) -> tuple[int, int]:
     """Bytes and time of the last change, of several files: of all together."""
     states = [file.stat() for file in source_files(source, config)]
     return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)

@@ -24,6 +24,9 @@ OF_A_RUN = (ROI, SPLIT, LATENT, *POSITIONS, LATENTS, LATENTS_STD, RECONSTRUCTION
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
 RECONSTRUCTION, LATENT_STATISTICS = "reconstruction", "latent_statistics"
 
+# files of a trained model, below /runs/<run>/model
+MODEL_CONFIG, MODEL_WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
+
 # names that maps and analyses may not take
 RESERVED = {PATTERNS, PRESENT, ELEMENTS, PHASE, RUNS, HISTORY, HEALTH, MODEL, RECONSTRUCTION}
 RESERVED |= {*SCAN_DIMS, DZ, DY, DX, CHANNEL, SAMPLE, ELEMENT, EPOCH, *OF_A_RUN}

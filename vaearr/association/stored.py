@@ -32,9 +32,10 @@ def associate_store(store: str | Path, config: AssociateConfig | None = None) ->
     A stored table that holds what is asked, made from the same latents and maps, is returned; any other is replaced,
     since it can always be made again. Raises NoInputError for a run that is not there or has no latents.
     """
-    from vaearr.store import has_table, open_store, run_folder, write_table
+    from vaearr.store import check_store, has_table, open_store, recover, run_folder, write_table
 
     config = config or AssociateConfig()
+    recover(check_store(store))
     run_folder(store, config.run)  # a run that is not there is told first, with the names of those that are
     ds = open_store(store)
     latents = latents_of(ds, config.run, config.variable)

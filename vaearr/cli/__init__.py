@@ -7,16 +7,30 @@ import sys
 import traceback
 from types import FrameType
 
-from vaearr.cli import analyse, data, explore, foreign, infer, judge, layers, learn, page
+from vaearr.cli import analyse, data, explore, foreign, infer, judge, layers, learn, page, run, verify
 from vaearr.cli.common import app, tell
 from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
-__all__ = ["analyse", "app", "data", "explore", "foreign", "infer", "judge", "layers", "learn", "main", "page"]
+__all__ = [
+    "analyse",
+    "app",
+    "data",
+    "explore",
+    "foreign",
+    "infer",
+    "judge",
+    "layers",
+    "learn",
+    "main",
+    "page",
+    "run",
+    "verify",
+]
 
 ORDER = (  # of the commands in --help
-    *("demo", "ingest", "attach", "info", "contrast", "train", "import_model", "encode", "embed"),
+    *("demo", "ingest", "attach", "info", "verify", "contrast", "train", "import_model", "encode", "embed"),
     *("associate", "cluster", "reconstruct", "sample", "interpolate", "stats", "prototypes", "traverse", "manifold"),
-    *("judge", "layers", "explore", "report", "export"),
+    *("judge", "layers", "explore", "report", "export", "run", "serve"),
 )
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.callback and command.callback.__name__)))
 

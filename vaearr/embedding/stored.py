@@ -95,7 +95,7 @@ def _is_made(ds: xr.Dataset, work: Work, store: Path) -> bool:
     name = work.name
     if name in n.RESERVED or name.startswith(n.OF_LATER_RUNS):
         raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
-    taken = [str(v) for v in ds.variables if v == name or str(v).startswith(tuple(_companions(name)))]
+    taken = [str(v) for v in ds.variables if v == name or str(v).startswith(tuple(companions(name)))]
     if not taken:
         return False
     stamp = ds[name].attrs.get(n.PROVENANCE) if name in ds else None
@@ -107,7 +107,8 @@ def _is_made(ds: xr.Dataset, work: Work, store: Path) -> bool:
     )
 
 
-def _companions(name: str) -> list[str]:
+def companions(name: str) -> list[str]:
+    """How the names of the variables beside the scores begin."""
     return [
         f"{name}_{part}" for part in (n.COMPONENT, "mean", "background", "residual", "explained_variance", n.ELEMENTS)
     ]

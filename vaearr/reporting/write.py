@@ -49,7 +49,7 @@ def report(
     """
     settings = (config or ReportConfig()).replace(run=run, out=out)
     facts = gather(store, settings)
-    folder = _place(facts.store, settings)
+    folder = report_folder(facts.store, settings)
     sections, figures, left_out = _sections(facts, settings, samples)
     introduction = parts.introduction(facts)
     provenance = parts.provenance(facts)
@@ -74,7 +74,7 @@ def report(
     return folder / "index.html"
 
 
-def _place(store: Path, settings: ReportConfig) -> Path:
+def report_folder(store: Path, settings: ReportConfig) -> Path:
     """Where the report goes. Raises ExistsError where something else lies."""
     folder = settings.out or store.with_name(f"{store.name.removesuffix('.zarr')}.reports") / settings.run
     folder = folder.expanduser()

@@ -9,6 +9,7 @@ the Dataset, so that memory stays flat.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
 import re
@@ -163,6 +164,10 @@ def open_npz(path: str | Path, config: IngestConfig | None = None, *, scratch: P
                 told = _npy(file, archive, labels, scratch) if labels else None
                 stacks.append(Stack(values, _checked_labels(file, told, values), part))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError, RuntimeError) as error:
+        raise DataError(f"{file} is cut off or damaged ({error}); fetch it again.") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the start of the file, which damaged directories name
+            raise
         raise DataError(f"{file} is cut off or damaged ({error}); fetch it again.") from error
     return _dataset(file, stacks, config)
 

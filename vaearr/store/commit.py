@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from zarr.storage import MemoryStore
 
 from vaearr.errors import ExistsError, WriteError
 from vaearr.store.lock import locked
+from vaearr.store.seals import METADATA, nodes, seal
 
-METADATA = "zarr.json"
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV}
+_CANNOT_WRITE |= {errno.EIO}
 
 
 def staging_root(store: Path) -> Path:
@@ -44,8 +45,9 @@ def writing(store: Path) -> Iterator[None]:
             raise
         here = next(p for p in (store, *store.resolve().parents) if p.exists())
         free = shutil.disk_usage(here).free / 2**30
+        at = f" at {error.filename}" if isinstance(error.filename, str) else ""
         raise WriteError(
-            f"cannot write {store}: {os.strerror(error.errno)} ({free:.2f} GiB free); nothing was published. "
+            f"cannot write {store}: {os.strerror(error.errno)}{at} ({free:.2f} GiB free); nothing was published. "
             "Make room or mend the permissions and run the same command again."
         ) from error
 
@@ -83,6 +85,7 @@ def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -
         if (store / key).exists() and not replace:
             raise ExistsError(f"{store} already holds {key!r}; nothing was changed.")
     for folder in staged.values():
+        seal(folder)
         sync_tree(folder)
     sync_path(staging_root(store))
     moves = {key: str(folder.relative_to(staging_root(store))) for key, folder in staged.items()}
@@ -94,6 +97,10 @@ def _roll_forward(store: Path) -> None:
     """Do the renames of the journal that are not done yet, list the result, forget the journal."""
     trash = staging_root(store) / f"replaced-{uuid.uuid4().hex[:8]}"
     moves = json.loads(_journal(store).read_bytes())
+    there = [key for key, relative in moves.items() if (staging_root(store) / relative).exists()]
+    replaced = [key for key in there if (store / key).exists()]
+    if replaced:
+        unlist(store, replaced)  # so that nobody reads the new chunks by the old metadata
     for key, relative in moves.items():
         folder, final = staging_root(store) / relative, store / key
         if not folder.exists():
@@ -122,17 +129,25 @@ def refresh_listing(store: Path) -> None:
     replace_file(store / METADATA, listing)
 
 
+def unlist(store: Path, keys: Sequence[str]) -> None:
+    """Take keys, and all below them, out of the listing, in one atomic step."""
+    root = json.loads((store / METADATA).read_bytes())
+    listed = (root.get("consolidated_metadata") or {}).get("metadata", {})
+    below = tuple(f"{key}/" for key in keys)
+    for name in [name for name in listed if name in keys or name.startswith(below)]:
+        del listed[name]
+    replace_file(store / METADATA, json.dumps(root, indent=2).encode())
+
+
 def _consolidated(store: Path) -> dict[str, object]:
     """Root metadata with zarr's own consolidated form, made on a copy of the metadata in memory."""
     memory = MemoryStore()
     prototype = default_buffer_prototype()
-    for file in store.rglob(METADATA):
-        data = file.read_bytes()
-        if file.parent == store:
-            root = json.loads(data)
-            root.pop("consolidated_metadata", None)
-            data = json.dumps(root).encode()
-        sync(memory.set(file.relative_to(store).as_posix(), prototype.buffer.from_bytes(data)))
+    root = json.loads((store / METADATA).read_bytes())
+    root.pop("consolidated_metadata", None)
+    below = {f"{key}/{METADATA}": (folder / METADATA).read_bytes() for key, folder, _ in nodes(store)}
+    for key, data in {METADATA: json.dumps(root).encode(), **below}.items():
+        sync(memory.set(key, prototype.buffer.from_bytes(data)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         zarr.consolidate_metadata(memory)

@@ -40,7 +40,7 @@ class ReadPipeline(CodecPipeline):
     def __init__(self, metadata: ArrayMetadata, store: Store, plain: CodecPipeline) -> None:
         self.metadata, self.store, self.plain = metadata, store, plain
         self.fast, self.reason = _zarrs(metadata, store, plain)
-        self.sharding = _checkable(metadata)
+        self.sharding = checkable(metadata)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"metadata": self.metadata, "store": self.store, "plain": self.plain}
@@ -133,7 +133,7 @@ def _is_whole(box: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
     return box == tuple(slice(0, size) for size in shape)
 
 
-def _checkable(metadata: Any) -> ShardingCodec | None:
+def checkable(metadata: Any) -> ShardingCodec | None:
     """How shards are made up, where `check_chunks` can read them: index at the end, a checksum on each chunk."""
     sharding = metadata.codecs[0] if len(metadata.codecs) == 1 else None
     if not isinstance(sharding, ShardingCodec) or sharding.index_location.value != "end":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +27,7 @@ from vaearr.store.urls import as_url, local_path, reach
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
+MOST_TRIES = 100
 NOT_A_STORE = (GroupNotFoundError, NotADirectoryError, ValueError, KeyError)
 
 
@@ -39,10 +41,15 @@ def check_store(path: str | Path) -> Path:
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
         _check_version(store, zarr.open_group(store, mode="r", zarr_format=3).attrs)
-    except NOT_A_STORE as error:
-        if isinstance(error, VaearrError):
-            raise
-        raise DataError(f"{store} is not a zarr v3 store ({type(error).__name__}); give the path of one.") from None
+    except VaearrError:
+        raise
+    except PermissionError as error:
+        raise NoInputError(f"{store} may not be read ({error.strerror}); change its permissions.") from None
+    except Exception as error:  # zarr raises many kinds for damaged metadata
+        raise DataError(
+            f"{store} is not a zarr v3 store ({type(error).__name__}); give the path of one. If it was one, 'vaearr "
+            f"verify {store}' says what is damaged."
+        ) from None
     return store
 
 
@@ -84,13 +91,27 @@ def open_store(
     """
     group = open_group(path, storage_options)
     url = as_url(path)
-    with reach(url) if url else nullcontext():
+    with reach(url) if url else _opening(path):
         ds = xr.open_zarr(group.store, chunks=None, zarr_format=3)
     if n.PATTERNS in ds:
         ds = ds.assign({n.PATTERNS: _read_fast(ds[n.PATTERNS], group[n.PATTERNS])})
     if chunks is None:
         return ds
     return ds.assign({name: variable.chunk(_written_whole(variable)) for name, variable in ds.data_vars.items()})
+
+
+@contextmanager
+def _opening(path: str | Path) -> Iterator[None]:
+    """What damaged metadata or coordinates raise, as one DataError."""
+    try:
+        yield
+    except VaearrError:
+        raise
+    except Exception as error:  # codecs have errors of their own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(
+            f"{path} cannot be opened ({reason[:200]}); 'vaearr verify {path}' says what is damaged and what to do."
+        ) from error
 
 
 def _written_whole(variable: xr.DataArray) -> dict[Any, int]:
@@ -160,9 +181,10 @@ def store_blocks(path: str | Path) -> list[Region]:
 
 
 def run_names(path: str | Path) -> list[str]:
-    """Names of the trained runs in a store."""
-    if as_url(path):
-        runs = open_group(path).get(n.RUNS)
+    """Names of the trained runs in a store: those that are listed, so that one whose publication was killed is none."""
+    group = open_group(path)
+    if as_url(path) or group.metadata.consolidated_metadata is not None:
+        runs = group.get(n.RUNS)
         return sorted(runs.group_keys()) if isinstance(runs, zarr.Group) else []
     folder = check_store(path) / n.RUNS
     return sorted(child.name for child in folder.iterdir() if (child / "zarr.json").exists()) if folder.exists() else []
@@ -213,9 +235,23 @@ def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
         assert isinstance(group, zarr.Group)
         table = xr.open_dataset(xr.backends.ZarrStore(group, mode="r"), chunks=None).load()
     else:
-        folder = run_folder(path, run) / name
-        table = xr.open_zarr(folder, consolidated=False, chunks=None, zarr_format=3).load()
+        table = _whole_table(run_folder(path, run) / name)
     return table.rename({n.run_name(n.LATENT, run): n.LATENT}) if n.run_name(n.LATENT, run) in table.dims else table
+
+
+def _whole_table(folder: Path) -> xr.Dataset:
+    """A table as it was published, though another may take its place meanwhile: chunks of one that went read as NaN."""
+    for _ in range(MOST_TRIES):
+        try:
+            before = (folder / "zarr.json").stat()
+            table = xr.open_zarr(folder, consolidated=False, chunks=None, zarr_format=3).load()
+            after = (folder / "zarr.json").stat()
+        except FileNotFoundError:  # between the old and the new
+            time.sleep(0.01)
+            continue
+        if (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns):
+            return table
+    raise NoInputError(f"{folder} is being replaced; try again in a moment.")
 
 
 def check_patterns(path: str | Path) -> None:
@@ -225,7 +261,10 @@ def check_patterns(path: str | Path) -> None:
     sides = array.shards or array.chunks
     for region in blocks(dict(enumerate(array.shape)), dict(enumerate(sides))):
         place = "/".join(str(part.start // side) for part, side in zip(region.values(), sides, strict=True))
-        if not (store / n.PATTERNS / "c" / place).exists():
+        shard = store / n.PATTERNS / "c" / place
+        if shard.is_symlink():
+            raise DataError(f"{shard} is a symbolic link, which may lead anywhere; put the file itself there.")
+        if not shard.exists():
             raise DataError(
                 f"{store} is damaged: {n.PATTERNS}/c/{place} is missing; restore it from a copy or ingest again."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import shutil
@@ -23,12 +22,11 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import layout
+from vaearr.store.attributes import NAN_ATTRIBUTE, plain
 from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_path, sync_tree, writer
 from vaearr.store.read import block_shape, check_store, open_store, read_ahead, run_folder
+from vaearr.store.seals import ROOT_SEAL, attributes_seal, seal, sha256_of
 from vaearr.store.urls import local_path
-
-# NaN as xarray writes it into the attributes of a zarr v3 array
-NAN_ATTRIBUTE = base64.b64encode(np.array(np.nan, "<f8").tobytes()).decode()
 
 Transform = Callable[[np.ndarray, layout.Region], np.ndarray]
 Progress = Callable[[int, int], None]
@@ -59,27 +57,31 @@ def create_store(
         staged.mkdir(parents=True)
         try:
             group = zarr.create_group(staged, zarr_format=3, overwrite=True)
-            _stream_patterns(ds, group, transform, progress)
+            sums = _stream_patterns(ds, group, transform, progress)
             final = finalise(ds) if finalise else ds
-            group[n.PATTERNS].attrs.update(_plain(final[n.PATTERNS].attrs))
+            group[n.PATTERNS].attrs.update(plain(final[n.PATTERNS].attrs))
             _write_small(final.drop_vars(n.PATTERNS), staged)
             group.create_group(n.RUNS)
-            group.attrs.update(
-                _plain(final.attrs)
-                | {n.SCHEMA_VERSION: n.SCHEMA, n.STORE_ID: uuid.uuid4().hex, "Conventions": "CF-1.11"}
-            )
+            attrs = plain(final.attrs)
+            attrs |= {n.SCHEMA_VERSION: n.SCHEMA, n.STORE_ID: uuid.uuid4().hex, "Conventions": "CF-1.11"}
+            group.attrs.update(attrs | {ROOT_SEAL: attributes_seal(attrs)})
             refresh_listing(staged)
+            seal(staged, sums)
             sync_tree(staged)
             if store.exists():
                 raise ExistsError(f"{store} appeared while it was being written; nothing was changed.")
             staged.rename(store)
+            sync_path(store.parent)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
             remove_if_empty(staging_root(store))
     return store
 
 
-def _stream_patterns(ds: xr.Dataset, group: zarr.Group, transform: Transform | None, progress: Progress | None) -> None:
+def _stream_patterns(
+    ds: xr.Dataset, group: zarr.Group, transform: Transform | None, progress: Progress | None
+) -> dict[Path, str]:
+    """Write the patterns; returns the checksum of each shard's file, taken while it was in memory anyway."""
     patterns = ds[n.PATTERNS]
     nav, sig = schema.navigation_dims(ds), schema.signal_dims(ds)
     sizes = {dim: ds.sizes[dim] for dim in nav}
@@ -95,7 +97,7 @@ def _stream_patterns(ds: xr.Dataset, group: zarr.Group, transform: Transform | N
         compressors=layout.pattern_codecs(),
         fill_value=layout.fill_value(patterns.dtype),
         dimension_names=[*nav, *sig],
-        attributes=_plain(patterns.attrs),
+        attributes=plain(patterns.attrs),
         config={"write_empty_chunks": True},  # so that a shard that is not there is known to be lost
     )
     block = dict(zip(nav, shards, strict=False))
@@ -103,11 +105,11 @@ def _stream_patterns(ds: xr.Dataset, group: zarr.Group, transform: Transform | N
 
     def write(region: layout.Region, data: np.ndarray) -> None:
         array[tuple(region.values())] = data
-        syncing.append(syncer.submit(sync_path, _chunk(array, region, shards)))
+        syncing.append(syncer.submit(_synced, _chunk(array, region, shards)))
 
     read = read_ahead(lambda region: np.asarray(patterns.isel(region).values), regions)
     with ThreadPoolExecutor(1) as syncer, ThreadPoolExecutor(1) as behind:  # the disk works while the next is encoded
-        syncing: list[Future[None]] = []
+        syncing: list[Future[tuple[Path, str]]] = []
         writing: Future[None] | None = None
         for i, (region, data) in enumerate(zip(regions, read, strict=True)):
             checked = transform(data, region) if transform else data
@@ -116,8 +118,12 @@ def _stream_patterns(ds: xr.Dataset, group: zarr.Group, transform: Transform | N
             writing = behind.submit(write, region, checked)
         if writing:
             _written(writing, len(regions), len(regions), progress)
-        for done in syncing:
-            done.result()
+        return dict(done.result() for done in syncing)
+
+
+def _synced(shard: Path) -> tuple[Path, str]:
+    sync_path(shard)
+    return shard, sha256_of(shard)
 
 
 def _written(writing: Future[None], count: int, total: int, progress: Progress | None) -> None:
@@ -133,13 +139,12 @@ def _write_small(ds: xr.Dataset, folder: Path) -> None:
     for name in [name for name, v in clean.variables.items() if v.dtype.kind == "U"]:
         clean[name] = clean[name].astype(object)  # text of variable length: the form that zarr v3 specifies
     for variable in clean.variables.values():
-        variable.attrs = _plain(variable.attrs)
+        variable.attrs = plain(variable.attrs)
     encoding = {
         str(name): {"compressors": layout.map_codecs()} | ({"_FillValue": np.nan} if v.dtype.kind == "f" else {})
         for name, v in clean.variables.items()
-        if v.dtype.kind in "iufb"
     }
-    clean.to_zarr(folder, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
+    clean.to_zarr(folder, mode="a", zarr_format=3, consolidated=False, encoding=encoding, write_empty_chunks=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,17 +186,29 @@ def staged_variables(
         if not (folder / f"{key}.request").exists():
             shutil.rmtree(folder, ignore_errors=True)
             _start_staging(folder, specs, coords, have, block_shape(store))
-            (folder / f"{key}.request").write_text(json.dumps(_plain(request), indent=2))
+            (folder / f"{key}.request").write_text(json.dumps(plain(request), indent=2))
         group = zarr.open_group(folder, mode="r+", zarr_format=3)
         block = block_shape(store)
-        regions = layout.blocks({dim: have.sizes[dim] for dim in block}, block)
-        yield Staging(
+        staging = Staging(
             store=store,
             folder=folder,
             arrays={name: _array(group, name) for name in specs},
-            regions=tuple(regions),
+            regions=tuple(layout.blocks({dim: have.sizes[dim] for dim in block}, block)),
             coords=tuple(map(str, coords.variables)),
         )
+        _drop_broken(staging)
+        yield staging
+
+
+def _drop_broken(staging: Staging) -> None:
+    """Remove staged chunks that cannot be read, as a power failure leaves them: they count as not written."""
+    for region in staging.regions:
+        for array in staging.arrays.values():
+            if (chunk := _chunk(array, region)).exists():
+                try:
+                    array[tuple(region.values())]
+                except Exception:  # codecs have errors of their own
+                    chunk.unlink()
 
 
 def begun(path: str | Path, request: Mapping[str, Any]) -> xr.Dataset | None:
@@ -207,7 +224,7 @@ def begun(path: str | Path, request: Mapping[str, Any]) -> xr.Dataset | None:
 
 
 def _key(request: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(_plain(request), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(plain(request), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _start_staging(
@@ -228,7 +245,7 @@ def _start_staging(
             compressors=layout.map_codecs(),
             fill_value=layout.fill_value(dtype),
             dimension_names=spec.dims,
-            attributes=_plain(spec.attrs) | ({"_FillValue": NAN_ATTRIBUTE} if dtype.kind == "f" else {}),
+            attributes=plain(spec.attrs) | ({"_FillValue": NAN_ATTRIBUTE} if dtype.kind == "f" else {}),
         )
 
 
@@ -317,7 +334,7 @@ def write_dataset(ds: xr.Dataset, folder: Path, *, run: str) -> None:
     group = zarr.create_group(folder, zarr_format=3)
     if own.variables:
         _write_small(own, folder)
-    group.attrs.update(_plain(own.attrs))
+    group.attrs.update(plain(own.attrs))
 
 
 @contextmanager
@@ -354,7 +371,7 @@ def publish_run(path: str | Path, run: str, folder: Path, manifest: Mapping[str,
     shutil.rmtree(maps, ignore_errors=True)
     zarr.create_group(maps, zarr_format=3, overwrite=True)
     _write_small(new, maps)
-    zarr.create_group(folder, zarr_format=3, attributes=_plain(manifest))
+    zarr.create_group(folder, zarr_format=3, attributes=plain(manifest))
     publish(store, {str(v): maps / str(v) for v in new.variables} | {f"{n.RUNS}/{run}": folder})
 
 
@@ -379,22 +396,3 @@ def _array(group: zarr.Group, name: str) -> zarr.Array:
     array = group[name]
     assert isinstance(array, zarr.Array)
     return array.with_config({"write_empty_chunks": True})  # an all-NaN chunk must exist to count as written
-
-
-def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes as plain JSON: numpy scalars and arrays, tuples and paths become numbers, lists and text."""
-
-    def simple(value: Any) -> Any:
-        if isinstance(value, np.generic):
-            return value.item()
-        if isinstance(value, np.ndarray):
-            return [simple(v) for v in value.tolist()]
-        if isinstance(value, Mapping):
-            return {str(k): simple(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [simple(v) for v in value]
-        if isinstance(value, Path):
-            return str(value)
-        return value
-
-    return {str(key): simple(value) for key, value in attrs.items()}

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vaearr import names as n
 from vaearr.artifacts import check_tensors, read_header, read_tensors, write_tensors
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, TrainingError, UsageError
@@ -30,7 +31,7 @@ from vaearr.training.critic import Critic
 from vaearr.training.history import History
 from vaearr.training.schedule import Average
 
-CHECKPOINT, KEPT = "checkpoint.safetensors", "checkpoint-*.safetensors"
+CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
 FORMAT = 1
 N_FIRST_TERMS = 4  # after these stand the terms that checkpoints of earlier versions lack
 WRITING_SHARE = 0.02  # of the time at most goes into checkpoints

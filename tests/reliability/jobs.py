@@ -1,0 +1,142 @@
+"""What commands do to a folder, as functions of it: run in a process of their own, killed, run again, compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+import vaearr as va
+from vaearr import names as n
+from vaearr.config import (
+    AssociateConfig,
+    ClusterConfig,
+    EmbedConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PreprocessConfig,
+    ReportConfig,
+    TrainConfig,
+)
+from vaearr.store import recover, run_names
+from vaearr.testing import random_patterns_dataset, write_scan_files
+
+STORE = "scan.zarr"
+MAPS = {"BC": "bandcontrast.csv"}
+TRAINING = TrainConfig(
+    model=ModelConfig(latent_dim=2, options={"width": 4, "max_width": 8, "hidden": 8, "squeeze": 4}),
+    preprocess=PreprocessConfig(static_background="divide", normalise="zscore"),
+    objective=ObjectiveConfig(target="self", input_noise=0.0),
+    epochs=2,
+    batch_size=256,
+    precision="float32",
+    device="cpu",
+    seed=1,
+    checkpoint_minutes=1e-6,
+)
+VOLATILE = {"time", "created", n.STORE_ID, "seconds", "vaearr_attributes_sha256", "mtime"}  # differ from run to run
+
+
+def files(folder: Path) -> None:
+    """The files of a small scan, some points of it missing."""
+    scan = random_patterns_dataset({"y": 40, "x": 35}, {"dy": 8, "dx": 9}, missing=3)
+    write_scan_files(scan, folder)
+    rng = np.random.default_rng(0)
+    np.save(folder / "other.npy", rng.normal(size=(40 * 35, 2)).astype(np.float32))
+
+
+def ingest(folder: Path) -> None:
+    if not (folder / STORE).exists():
+        maps = {name: folder / file for name, file in MAPS.items()}
+        va.ingest(folder / "scan.h5", folder / STORE, maps=maps, elements=folder / "elements.csv", step=0.5, units="um")
+
+
+def train(folder: Path) -> None:
+    recover(folder / STORE)
+    if n.DEFAULT_RUN not in run_names(folder / STORE):
+        va.train(folder / STORE, config=TRAINING)
+
+
+def encode(folder: Path) -> None:
+    va.encode(folder / STORE)
+
+
+def associate(folder: Path) -> None:
+    va.associate_store(folder / STORE, AssociateConfig(metrics=("pearson", "spearman")))
+
+
+def associate_again(folder: Path) -> None:
+    """Replaces the table of `associate`."""
+    va.associate_store(folder / STORE, AssociateConfig(metrics=("pearson", "distance_correlation"), targets=("BC",)))
+
+
+def cluster(folder: Path) -> None:
+    va.cluster_store(folder / STORE, ClusterConfig(method="kmeans", k=3))
+
+
+def embed(folder: Path) -> None:
+    va.embed_store(folder / STORE, EmbedConfig(method="pca", n_components=3, device="cpu"))
+
+
+def attach(folder: Path) -> None:
+    recover(folder / STORE)
+    if "other" not in run_names(folder / STORE):
+        va.attach(folder / STORE, folder / "other.npy", run="other")
+
+
+def report(folder: Path) -> None:
+    va.report(folder / STORE, config=ReportConfig(out=folder / "scan.reports" / "vae"))
+
+
+def train_other(folder: Path) -> None:
+    """A second run beside the first."""
+    recover(folder / STORE)
+    if "b" not in run_names(folder / STORE):
+        va.train(folder / STORE, run="b", config=TRAINING.replace(seed=2))
+
+
+JOBS: dict[str, Callable[[Path], None]] = {
+    job.__name__: job
+    for job in (files, ingest, train, encode, associate, associate_again, cluster, embed, attach, report, train_other)
+}
+BEFORE = {  # what has to be done before a job
+    "ingest": ("files",),
+    "train": ("files", "ingest"),
+    "encode": ("files", "ingest", "train"),
+    **dict.fromkeys(("associate", "cluster", "embed", "attach", "report"), ("files", "ingest", "train", "encode")),
+    "associate_again": ("files", "ingest", "train", "encode", "associate"),
+    "train_other": ("files", "ingest", "train", "encode"),
+}
+
+
+def arrays(store: Path) -> dict[str, zarr.Array]:
+    """Every listed array of a store by its path."""
+    group = zarr.open_group(store, mode="r", zarr_format=3)
+    return {name: item for name, item in group.members(max_depth=None) if isinstance(item, zarr.Array)}
+
+
+def contents(store: Path) -> dict[str, Any]:
+    """All that a store says: values and attributes of every listed array and group, and the weights, without times."""
+    found: dict[str, Any] = {}
+    group = zarr.open_group(store, mode="r", zarr_format=3)
+    for name, item in group.members(max_depth=None):
+        found[f"{name}@"] = json.dumps(_steady(dict(item.attrs)), sort_keys=True)
+        if isinstance(item, zarr.Array) and name.rsplit("/", 1)[-1] != "seconds":
+            found[name] = (item.shape, str(item.dtype), np.asarray(item[...]).tobytes() if item.dtype.kind in "iufb"
+                           else [str(v) for v in np.ravel(item[...])])  # fmt: skip
+    found["@"] = json.dumps(_steady(dict(group.attrs)), sort_keys=True)
+    for file in store.glob("runs/*/model/weights.safetensors"):
+        found[str(file.relative_to(store))] = file.read_bytes()
+    return found
+
+
+def _steady(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _steady(item) for key, item in value.items() if key not in VOLATILE}
+    if isinstance(value, list):
+        return [_steady(item) for item in value]
+    return value

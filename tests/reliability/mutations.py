@@ -1,0 +1,290 @@
+"""Damaged files, read in a process of their own: for each, what came of it, one line of JSON at a time.
+
+A damaged file is a whole one with bits flipped, bytes replaced, a part cut off the end, left out, or copied elsewhere.
+What comes of it: `error` (one of ours, in one line), `same` (the values of the whole file), `silent` (other values
+and no error), `raw` (an error that is not ours), `memory`. A crash and a hang are seen from outside.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shutil
+import signal
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel
+import numpy as np
+import xarray as xr
+from PIL import Image
+
+from tests.reliability.jobs import contents
+from tests.sources.test_orientation_maps import write_ang, write_ctf
+from vaearr.artifacts import load_folder, read_tensors, write_tensors
+from vaearr.cli.common import settings_from
+from vaearr.config import TrainConfig
+from vaearr.errors import VaearrError
+from vaearr.ingestion import ingest
+from vaearr.sources import open_orientation_map, open_source
+from vaearr.sources.tables import element_array, map_array, phase_array
+from vaearr.testing import random_patterns_dataset, write_scan_files
+from vaearr.verifying import verify_store
+
+SECONDS = 60  # that one file may take, on a machine with other work too
+NAVIGATION = {"y": 6, "x": 7}
+RNG_VALUES = np.random.default_rng(3)
+
+
+def digest(ds: xr.Dataset) -> str:
+    """Checksum over names, shapes, types and values of all variables."""
+    seal = hashlib.sha256()
+    for name in sorted(map(str, ds.variables)):
+        values = np.asarray(ds[name].values)
+        plain = values.tobytes() if values.dtype.kind in "iufb" else repr(values.tolist()).encode()
+        seal.update(f"{name} {values.shape} {values.dtype}".encode() + plain)
+    return seal.hexdigest()
+
+
+def _scan() -> xr.Dataset:
+    return random_patterns_dataset(NAVIGATION, {"dy": 8, "dx": 9})
+
+
+def _source(path: Path) -> str:
+    with open_source(path) as ds:
+        return digest(ds)
+
+
+def _ingested(path: Path) -> str:
+    """Like `_source`, by way of a store; a refusal must leave nothing of it."""
+    store = path.parent / "out.zarr"
+    shutil.rmtree(store, ignore_errors=True)
+    try:
+        ds = ingest(path.parent if path.suffix in (".png", ".tif") else path, store)
+        return digest(ds.drop_vars("present"))
+    except Exception:
+        left = {item.name for item in path.parent.iterdir()} - {path.name, ".out.zarr.lock", "labels-idx1-ubyte"}
+        assert not left, f"{left} are left behind"
+        raise
+    finally:
+        shutil.rmtree(store, ignore_errors=True)
+
+
+def _h5(path: Path, **how: Any) -> None:
+    scan = _scan()
+    images = scan.patterns.values.reshape(-1, 1, 8, 9)
+    coords = np.stack(np.meshgrid(np.arange(6), np.arange(7), indexing="ij")[::-1], -1).reshape(-1, 2)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=images, **how)
+        file.create_dataset("coords", data=coords.astype("i4"), **how)
+
+
+def _table(variable: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        shutil.copy(write_scan_files(_scan(), path.parent / "files")[variable], path)
+        shutil.rmtree(path.parent / "files")
+
+    return make
+
+
+def _side(read: Callable[[Path], xr.DataArray]) -> Callable[[Path], str]:
+    return lambda path: digest(read(path).to_dataset(name="read"))
+
+
+def _volume(path: Path) -> None:
+    values = RNG_VALUES.integers(0, 900, (6, 7, 8)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 2, 3, 1])), path)
+
+
+def _picture(path: Path, **how: Any) -> None:
+    Image.fromarray(RNG_VALUES.integers(0, 60000, (24, 20)).astype(np.uint16)).save(path, **how)
+
+
+def _folder(path: Path) -> str:
+    return _source(path.parent)
+
+
+def _idx(path: Path) -> None:
+    values = RNG_VALUES.integers(0, 256, (12, 6, 5), dtype=np.uint8)
+    data = b"\0\0\x08\x03" + b"".join(int(side).to_bytes(4, "big") for side in values.shape) + values.tobytes()
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def _npz(path: Path) -> None:
+    np.savez_compressed(path, x=RNG_VALUES.integers(0, 256, (12, 6, 5), dtype=np.uint8), y=np.arange(12) % 3)
+
+
+def _settings(path: Path) -> None:
+    path.write_text(json.dumps(TrainConfig().to_attrs(), indent=1))
+
+
+def _settings_read(path: Path) -> str:
+    return repr(settings_from(TrainConfig, path, None).to_attrs())
+
+
+def _checkpoint(path: Path) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    tensors = {"weights.a": torch.randn(40, 7), "weights.b": torch.randn(3), "optimizer.0.step": torch.tensor(3.0)}
+    write_tensors(path, tensors, {"format": 1, "about": {"settings": {"epochs": 3}}, "state": {"epoch": 2}})
+
+
+def _checkpoint_read(path: Path) -> str:
+    tensors, header = read_tensors(path)
+    plain = {key: value.numpy().tolist() for key, value in tensors.items()}
+    return repr((sorted(plain.items()), header))
+
+
+def _model_read(path: Path) -> str:
+    model = load_folder(path.parent)
+    return hashlib.sha256(model.encode(np.ones((2, 8, 9), np.uint8)).tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file: how a whole one is made, how it is read, whether damage must not pass in silence."""
+
+    name: str
+    make: Callable[[Path], None] | None
+    read: Callable[[Path], str]
+    is_sealed: bool = False
+    is_source: bool = False
+
+
+FORMATS: dict[str, Format] = {
+    "hdf5": Format("scan.h5", _h5, _source, is_source=True),
+    "hdf5 fletcher32": Format(
+        "scan.h5", lambda p: _h5(p, chunks=True, fletcher32=True, compression="gzip"), _source, is_source=True
+    ),
+    "csv of a map": Format("bc.csv", _table("BC"), _side(lambda p: map_array(p, "BC", _scan()))),
+    "csv of elements": Format("e.csv", _table("elements"), _side(lambda p: element_array(p, _scan(), "1"))),
+    "csv of phases": Format("p.csv", _table("phase"), _side(lambda p: phase_array(p, _scan(), {}))),
+    "nii": Format("a.nii", _volume, _source, is_source=True),
+    "nii.gz": Format("a.nii.gz", _volume, _source, is_sealed=True, is_source=True),
+    "png": Format("a.png", _picture, _folder, is_sealed=True, is_source=True),
+    "tiff": Format("a.tif", _picture, _folder, is_source=True),
+    "idx": Format("images-idx3-ubyte", _idx, _source, is_source=True),
+    "idx.gz": Format("images-idx3-ubyte.gz", _idx, _source, is_sealed=True, is_source=True),
+    "npz": Format("digits.npz", _npz, _source, is_source=True),
+    "ang": Format("a.ang", lambda p: write_ang(p) and None, lambda p: digest(open_orientation_map(p))),
+    "ctf": Format("a.ctf", lambda p: write_ctf(p) and None, lambda p: digest(open_orientation_map(p))),
+    "settings": Format("train.json", _settings, _settings_read),
+    "checkpoint": Format("checkpoint.safetensors", _checkpoint, _checkpoint_read, is_sealed=True),
+    "weights": Format("weights.safetensors", None, _model_read, is_sealed=True),
+    "model config": Format("config.json", None, _model_read),
+}
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """The bytes with one kind of damage, drawn at random."""
+    raw, size = bytearray(data), len(data)
+    at = int(rng.integers(size))
+    match int(rng.integers(6)):
+        case 0:
+            raw[at] ^= 1 << int(rng.integers(8))
+        case 1:
+            raw[at] = int(rng.integers(256))
+        case 2:
+            return bytes(raw[:at])
+        case 3:  # a part is left out
+            del raw[at : at + int(rng.integers(1, 40))]
+        case 4:  # a part stands where another was
+            start = int(rng.integers(size))
+            part = raw[start : start + int(rng.integers(1, 200))]
+            raw[at : at + len(part)] = part
+        case _:  # several
+            for place in rng.integers(size, size=int(rng.integers(2, 20))):
+                raw[int(place)] = int(rng.integers(256))
+    return bytes(raw)
+
+
+def outcome(read: Callable[[], str], whole: str) -> tuple[str, str]:
+    """What came of it, and the error's words."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as at work
+            return ("same" if read() == whole else "silent"), ""
+    except VaearrError as error:
+        return ("error" if "\n" not in str(error) else "raw"), str(error)[:300]
+    except MemoryError as error:
+        return "memory", repr(error)
+    except Exception as error:
+        return "raw", f"{type(error).__name__}: {error}"[:300]
+
+
+def fuzz(folder: Path, *, format: str, seed: int, first: int, count: int) -> None:
+    """Read `count` damaged files from the `first` on; a line of `results` for each, written before the next."""
+    kind = FORMATS[format]
+    place = folder / "in"
+    place.mkdir(exist_ok=True)
+    path = place / kind.name
+    if kind.make is not None:
+        kind.make(path)
+    good = path.read_bytes()
+    whole = {False: kind.read(path), True: _ingested(path) if kind.is_source else ""}
+    with (folder / "results").open("a") as results:
+        for i in range(first, first + count):
+            signal.alarm(SECONDS)
+            path.write_bytes(damaged(good, np.random.default_rng([seed, i])))
+            by_store = kind.is_source and i % 4 == 0
+            found, words = outcome(lambda by=by_store: _ingested(path) if by else kind.read(path), whole[by_store])
+            if found in ("error", "same") and path.read_bytes() == good:
+                found = "same"
+            results.write(json.dumps([i, found, words]) + "\n")
+            results.flush()
+    signal.alarm(0)
+
+
+def fuzz_store(folder: Path, *, seed: int, first: int, count: int, which: str) -> None:
+    """The same for the files of a store: `verify_store` must tell, and chunks must not be read as other values."""
+    whole = folder / "scan.zarr"
+    is_chunk = which == "chunks"
+    names = [
+        p for p in sorted(whole.rglob("*")) if p.is_file() and ("/c/" in str(p) or p.parent.name == "c") == is_chunk
+    ]
+    names = [p for p in names if is_chunk or p.name == "zarr.json"]
+    before, store = contents(whole), folder / "broken.zarr"
+    shutil.rmtree(store, ignore_errors=True)
+    shutil.copytree(whole, store)
+    with (folder / "results").open("a") as results:
+        for i in range(first, first + count):
+            signal.alarm(SECONDS)
+            rng = np.random.default_rng([seed, i])
+            good = names[int(rng.integers(len(names)))]
+            path = store / good.relative_to(whole)
+            data = good.read_bytes()
+            path.write_bytes(damaged(data, rng))
+            if path.read_bytes() == data:
+                found, words = "same", ""
+            else:
+                found, words = _told(store, before, is_chunk)
+            path.write_bytes(data)
+            results.write(json.dumps([i, found, f"{path.relative_to(store)}: {words}"]) + "\n")
+            results.flush()
+    signal.alarm(0)
+
+
+def _told(store: Path, before: dict[str, Any], is_chunk: bool) -> tuple[str, str]:
+    try:
+        found = verify_store(store).findings
+    except Exception as error:
+        return "raw", f"{type(error).__name__}: {error}"[:300]
+    if not found:
+        return "silent", "verify finds nothing"
+    if is_chunk:
+        try:
+            now = contents(store)
+        except Exception:  # any error is what we want: zarr has many kinds
+            return "error", str(found[0])
+        if now != before:
+            return "silent", "the chunk is read as other values"
+    return "error", str(found[0])
+
+
+JOBS: dict[str, Callable[..., Any]] = {"fuzz": fuzz, "fuzz_store": fuzz_store}

@@ -1,0 +1,115 @@
+"""Names that become folders, files and variables: none leads out of its folder, whatever it is."""
+
+from __future__ import annotations
+
+import shutil
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+import vaearr as va
+from tests.reliability.conftest import Stage
+from tests.reliability.jobs import STORE, TRAINING
+from tests.reliability.test_kills import hashes
+from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, EncodeConfig, ReportConfig
+from vaearr.errors import VaearrError
+from vaearr.inference.written import inside_name
+from vaearr.names import is_valid_name
+from vaearr.runs import train
+from vaearr.store import add_variables, check_run_name, write_table
+from vaearr.store.remove import remove
+
+HOSTILE = (
+    *("..", ".", "", "/", "a/b", "../a", "a\\b", "a\0b", "a\nb", "\u202eab", "zarr.json", ".hidden", "~", "-rf", "a b"),
+    *("c" * 300, "é", unicodedata.normalize("NFD", "é"), "con.", "$HOME", "a;b", "%2e%2e", "\ud7ff", "٣a"),
+)
+
+
+def _map(folder: Path, name: str) -> object:
+    return va.ingest(folder / "scan.h5", folder / "new.zarr", maps={name: folder / "bandcontrast.csv"})
+
+
+ENTRANCES: dict[str, Callable[[Path, str], object]] = {
+    "run to train": lambda folder, name: train(folder / STORE, run=name, config=TRAINING),
+    "run to attach": lambda folder, name: va.attach(folder / STORE, folder / "other.npy", run=name),
+    "run to encode": lambda folder, name: va.encode(folder / STORE, config=EncodeConfig(run=name)),
+    "run to associate": lambda folder, name: va.associate_store(folder / STORE, AssociateConfig(run=name)),
+    "run to report": lambda folder, name: va.report(folder / STORE, config=ReportConfig(run=name)),
+    "map to attach": lambda folder, name: va.attach(folder / STORE, folder / "one.npy", kind="map", name=name),
+    "map of an ingest": _map,
+    "clusters": lambda folder, name: va.cluster_store(
+        folder / STORE, ClusterConfig.from_attrs({"method": "kmeans", "name": name})
+    ),
+    "components": lambda folder, name: va.embed_store(
+        folder / STORE, EmbedConfig.from_attrs({"n_components": 2, "name": name})
+    ),
+    "variable": lambda folder, name: add_variables(
+        folder / STORE, xr.Dataset({name: (("y", "x"), np.zeros((40, 35)))})
+    ),
+    "run of a table": lambda folder, name: write_table(folder / STORE, name, "t", xr.Dataset()),
+}
+
+
+@pytest.fixture(scope="module")
+def place(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, and the checksums of all in it."""
+    folder = Path(shutil.copytree(stage(("files", "ingest", "train", "encode")), tmp_path_factory.mktemp("n") / "in"))
+    np.save(folder / "one.npy", np.arange(40 * 35, dtype=np.float32))
+    return folder
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_hostile_names_are_refused(entrance: str, place: Path) -> None:
+    before = {path: seal for path, seal in hashes(place.parent).items() if not path.endswith(".lock")}
+    for name in HOSTILE:
+        with pytest.raises((VaearrError, ValueError)) as caught:
+            ENTRANCES[entrance](place, name)
+        assert isinstance(caught.value, VaearrError), f"{name!r}: {caught.value!r}"
+        after = {path: seal for path, seal in hashes(place.parent).items() if not path.endswith(".lock")}
+        assert after == before, f"{name!r} changed something"
+
+
+@given(st.text(min_size=0, max_size=80))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example("..")
+@example("a/../../b")
+def test_any_text_is_refused_or_stays_inside(place: Path, name: str) -> None:
+    try:
+        check_run_name(name)
+    except VaearrError:
+        assert not is_valid_name(name) or name.startswith("std")
+    else:
+        root = (place / STORE / "runs").resolve()
+        assert (root / name).resolve().parent == root
+        assert unicodedata.normalize("NFC", name) == unicodedata.normalize("NFD", name)
+        assert len(name.encode()) < 100
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=150, deadline=None)
+@example("../../etc/passwd")
+@example("/etc/passwd.png")
+@example("..\\..\\a")
+def test_files_of_samples_stay_inside(name: str) -> None:
+    assume("\0" not in name)
+    root = Path("/somewhere/out").resolve()
+    assert (root / inside_name(name)).resolve().is_relative_to(root)
+
+
+def test_removing_stays_inside(place: Path) -> None:
+    outside = place / "keep" / "zarr.json"
+    outside.parent.mkdir()
+    outside.write_text('{"attributes": {"provenance": {}}}')
+    for name in ("../keep", "../../in/keep", "latents/../../keep", "", "."):
+        with pytest.raises(VaearrError):
+            remove(place / STORE, variables=[name])
+    with pytest.raises(VaearrError):
+        remove(place / STORE, runs=["../../keep"])
+    assert outside.exists()
+    shutil.rmtree(outside.parent)

@@ -1,0 +1,327 @@
+"""`vaearr verify`: a healthy store from a damaged one, what is damaged, what to do; and the little repairs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import vaearr as va
+from tests.reliability.conftest import Stage
+from tests.reliability.jobs import STORE, contents
+from tests.reliability.test_kills import hashes
+from vaearr.errors import DataError, LockedError, NoInputError, UsageError
+from vaearr.store import add_variables
+from vaearr.store.commit import staging_root
+from vaearr.store.leftovers import clean, leftovers, removable
+from vaearr.store.lock import locked
+from vaearr.store.relist import relist
+from vaearr.store.seals import ROOT_SEAL, SEAL
+from vaearr.verifying import in_words, seal_store, take_out, verify_store
+
+WHOLE = ("files", "ingest", "train", "encode", "associate")
+
+
+@pytest.fixture
+def store(stage: Stage, tmp_path: Path) -> Path:
+    """A store with a run, its latents and a table; to be damaged."""
+    return Path(shutil.copytree(stage(WHOLE) / STORE, tmp_path / STORE))
+
+
+def flip(file: Path) -> None:
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    file.write_bytes(raw)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def swap(file: Path) -> None:
+    """Another whole chunk of the same array in its place."""
+    other = Path(str(file).replace("/c/0/0", "/c/1/0", 1))
+    file.write_bytes(other.read_bytes())
+
+
+def link(file: Path) -> None:
+    file.rename(file.with_name("elsewhere"))
+    file.symlink_to(file.with_name("elsewhere"))
+
+
+DAMAGE = (flip, truncate, empty, remove, swap, link)
+FILES = {  # a file of each kind, and the variable it belongs to
+    "patterns/c/0/0/0/0": "patterns",
+    "latents/c/0/0/0": "latents",
+    "BC/c/0/0": "BC",
+    "x/c/0": "x",
+    "element/c/0": "element",
+    "roi/c/0/0": "roi",
+    "latents/zarr.json": "latents",
+    "runs/vae/zarr.json": "runs/vae",
+    "runs/vae/association/association/c/0/0/0": "runs/vae/association/association",
+    "runs/vae/model/weights.safetensors": "runs/vae/model",
+    "runs/vae/model/config.json": "runs/vae/model",
+}
+CAN_BE_SWAPPED = ("patterns/c/0/0/0/0", "latents/c/0/0/0")
+
+
+def test_a_healthy_store_has_no_findings(store: Path) -> None:
+    before = hashes(store)
+    found = verify_store(store)
+    assert found.findings == []
+    assert found.notes == []
+    assert found.leftovers == []
+    assert found.n_files > 50
+    assert found.n_bytes == sum(f.stat().st_size for f in store.rglob("*") if f.is_file() and f.name != SEAL) - sum(
+        f.stat().st_size for f in (store / "zarr.json", *_groups(store))
+    )
+    assert hashes(store) == before
+    assert [*in_words(found)][-1].startswith(f"{store} is whole (")
+
+
+def _groups(store: Path) -> list[Path]:
+    group = zarr.open_group(store, mode="r")
+    return [store / name / "zarr.json" for name, item in group.members(max_depth=None) if isinstance(item, zarr.Group)]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_damage_is_found_and_named(file: str, store: Path) -> None:
+    good = (store / file).read_bytes()
+    for damage in DAMAGE:
+        if damage is swap and file not in CAN_BE_SWAPPED:
+            continue
+        if damage is link and file.startswith("runs/vae/zarr"):
+            continue  # a group's own metadata: read through the link, and the same
+        damage(store / file)
+        found = verify_store(store)
+        assert not found.is_healthy, damage.__name__
+        assert FILES[file] in {item.variable for item in found.findings}, (damage.__name__, found.findings)
+        assert file in {item.place for item in found.findings}, (damage.__name__, found.findings)
+        assert all(item.do for item in found.findings)
+        assert all("\n" not in line for line in in_words(found))
+        (store / file).unlink(missing_ok=True)
+        (store / file).with_name("elsewhere").unlink(missing_ok=True)
+        (store / file).write_bytes(good)
+    assert verify_store(store).is_healthy
+
+
+def test_what_is_listed_and_what_is_there(store: Path) -> None:
+    shutil.move(store / "BC", store.parent / "BC")
+    assert ("BC", "it is listed and not there") in {(f.variable, f.found) for f in verify_store(store).findings}
+    shutil.move(store.parent / "BC", store / "BC")
+    shutil.copytree(store / "BC", store / "other")
+    assert ("other", "it is there and not listed") in {(f.variable, f.found) for f in verify_store(store).findings}
+    shutil.rmtree(store / "other")
+    root = json.loads((store / "zarr.json").read_bytes())
+    root["attributes"]["provenance"]["source"]["bytes"] += 1
+    (store / "zarr.json").write_text(json.dumps(root))
+    assert [f.found for f in verify_store(store).findings] == [
+        "the attributes of the store are not those that were written"
+    ]
+    (store / "zarr.json").write_text("{")
+    assert "not a zarr v3 store" in verify_store(store).findings[0].found
+
+
+def test_runs_and_where_things_come_from(store: Path) -> None:
+    listing = json.loads((store / "zarr.json").read_bytes())
+    for place, attribute, what in (
+        ("runs/vae", "weights_sha256", "the weights are not those of the manifest"),
+        ("latents", "provenance", "the latents were not made by the weights of run 'vae'"),
+        ("patterns", "sha256", "run 'vae' was trained on patterns with another checksum"),
+    ):
+        changed = json.loads(json.dumps(listing))
+        own = json.loads((store / place / "zarr.json").read_bytes())
+        good = (store / place / "zarr.json").read_bytes()
+        new = {"weights_sha256": "0" * 64} if attribute == "provenance" else "0" * 64
+        own["attributes"][attribute] = new
+        changed["consolidated_metadata"]["metadata"][place]["attributes"][attribute] = new
+        (store / place / "zarr.json").write_text(json.dumps(own))
+        (store / "zarr.json").write_text(json.dumps(changed))
+        assert what in {item.found for item in verify_store(store).findings}
+        (store / place / "zarr.json").write_bytes(good)
+        (store / "zarr.json").write_text(json.dumps(listing))
+
+
+def without_checksums(store: Path) -> None:
+    """As stores of earlier versions are."""
+    for file in store.rglob(SEAL):
+        file.unlink()
+    root = json.loads((store / "zarr.json").read_bytes())
+    del root["attributes"][ROOT_SEAL]
+    (store / "zarr.json").write_text(json.dumps(root))
+
+
+def test_a_store_without_checksums(store: Path) -> None:
+    without_checksums(store)
+    found = verify_store(store)
+    assert found.is_healthy
+    assert found.unsealed
+    assert "one chunk in the place of another would not be found" in found.notes[0]
+    for file, damage in (
+        ("latents/c/0/0/0", flip),
+        ("latents/c/0/0/0", truncate),
+        ("patterns/c/0/0/0/0", flip),
+        ("patterns/c/0/0/0/0", remove),
+        ("patterns/c/0/0/0/0", swap),
+        ("runs/vae/model/weights.safetensors", flip),
+        ("runs/vae/model/config.json", flip),
+    ):
+        good = (store / file).read_bytes()
+        damage(store / file)
+        assert not verify_store(store).is_healthy, (file, damage.__name__)
+        with pytest.raises(DataError, match=r"is damaged .* so no checksums were added"):
+            seal_store(store)
+        (store / file).write_bytes(good)
+    latents = store / "latents/c/0/0/0"
+    good = latents.read_bytes()
+    swap(latents)
+    assert verify_store(store).is_healthy  # which the note says
+    latents.write_bytes(good)
+    assert set(seal_store(store)) == set(found.unsealed)
+    assert verify_store(store).unsealed == []
+    swap(latents)
+    assert [item.place for item in verify_store(store).findings] == ["latents/c/0/0/0"]
+
+
+def test_variables_of_other_programs_are_decoded(store: Path) -> None:
+    mine = xr.Dataset({"mine": (("y", "x"), np.full((40, 35), np.nan))}, attrs=xr.open_zarr(store).attrs)
+    mine.to_zarr(store, mode="a", consolidated=False)
+    relist(store)
+    found = verify_store(store)
+    assert found.is_healthy
+    assert found.unsealed == ["mine"]
+
+
+def test_take_out_and_make_again(store: Path) -> None:
+    want = contents(store)
+    flip(store / "latents/c/0/0/0")
+    advice = verify_store(store).findings[0].do
+    assert f"'vaearr verify {store} --remove latents' takes it out, then 'vaearr encode {store} --run vae'" in advice
+    assert set(take_out(store, "latents")) == {"latent", "latents", "latents_std", "reconstruction_error"}
+    assert "latents" not in xr.open_zarr(store)
+    va.encode(store)
+    assert contents(store) == want
+    assert verify_store(store).is_healthy
+    shutil.rmtree(store / "latents")  # listed, and gone: plain zarr would read NaN
+    take_out(store, "latents")
+    va.encode(store)
+    assert contents(store) == want
+    assert take_out(store, "runs/vae/association") == ["runs/vae/association"]
+    assert verify_store(store).is_healthy
+    with pytest.raises(UsageError, match="came with the source"):
+        take_out(store, "BC")
+    with pytest.raises(NoInputError, match="has no 'nothing'"):
+        take_out(store, "nothing")
+
+
+@pytest.fixture
+def littered(store: Path) -> tuple[Path, dict[str, Path]]:
+    """A store with all kinds of leftovers, two days old."""
+    staging = staging_root(store)
+    kinds = {
+        "new": staging / "new-0123abcd" / "zarr.json",
+        "table": staging / "vae-association-0123abcd" / "zarr.json",
+        "variables": staging / "variables-latents" / "zarr.json",
+        "run": staging / "run-b" / "model" / "checkpoint.safetensors",
+        "stranger": staging / "notes.txt",
+        "part": store / ".zarr.json.0123abcd",
+        "chunk": store / "latents" / "c" / "0" / f"0.{'0' * 32}.partial",
+        "report": store.parent / "scan.reports" / ".vae.77.part" / "index.html",
+        "photo": store / "photo.png",
+    }
+    for path in kinds.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+        old = time.time() - 2 * 24 * 3600
+        for place in (path, *path.parents[:2]):
+            os.utime(place, (old, old))
+    return store, kinds
+
+
+def test_leftovers_are_named_and_only_ours_go(littered: tuple[Path, dict[str, Path]]) -> None:
+    store, kinds = littered
+    found = verify_store(store)
+    assert found.is_healthy
+    assert {left.path.name for left in found.leftovers} == {
+        *("new-0123abcd", "vae-association-0123abcd", "variables-latents", "run-b", "notes.txt", ".zarr.json.0123abcd"),
+        *(f"0.{'0' * 32}.partial", ".vae.77.part"),
+    }
+    before = hashes(store.parent)
+    rubbish = {kinds[name] for name in ("new", "table", "part", "chunk", "report")}
+    assert all(any(path.is_relative_to(left.path) for left in removable(store)) for path in rubbish)
+    assert len(removable(store)) == len(rubbish)
+    assert hashes(store.parent) == before  # a list is all it is
+    with locked(store), pytest.raises(LockedError):
+        clean(store)
+    clean(store)
+    assert {name for name, path in kinds.items() if path.exists()} == {"variables", "run", "stranger", "photo"}
+    clean(store, unfinished=True)
+    assert {name for name, path in kinds.items() if path.exists()} == {"stranger", "photo"}
+    assert leftovers(store)[0].what == "nothing that vaearr wrote"
+
+
+def test_young_leftovers_stay(store: Path) -> None:
+    (staging_root(store) / "new-0123abcd").mkdir(parents=True)
+    assert clean(store) == []
+
+
+def test_what_cannot_be_verified(tmp_path: Path) -> None:
+    with pytest.raises(NoInputError, match="there is no store"):
+        verify_store(tmp_path / "nowhere.zarr")
+    with pytest.raises(UsageError, match="is a URL"):
+        verify_store("s3://bucket/scan.zarr")
+
+
+def _command(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vaearr", "verify", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_command(store: Path) -> None:
+    whole = _command(store)
+    assert (whole.returncode, whole.stdout.count("\n")) == (0, 1)
+    flip(store / "BC/c/0/0")
+    broken = _command(store, "--json")
+    assert broken.returncode == 65
+    record = json.loads(broken.stdout)
+    assert not record["healthy"]
+    assert record["findings"][0]["place"] == "BC/c/0/0"
+    assert record["findings"][0]["do"] == "restore it from a copy or ingest again"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--seal", "--clean"), "one at a time"), (("--yes",), "are for --clean")],
+)
+def test_what_does_not_go_together(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    found = _command(tmp_path, *arguments)
+    assert found.returncode == 2
+    assert message in found.stderr
+
+
+def test_added_variables_are_sealed(store: Path) -> None:
+    add_variables(store, xr.Dataset({"flat": (("y", "x"), np.zeros((40, 35)))}))
+    assert (store / "flat" / SEAL).exists()
+    assert (store / "flat" / "c" / "0" / "0").exists()
+    remove(store / "flat" / "c" / "0" / "0")
+    assert [item.place for item in verify_store(store).findings] == ["flat/c/0/0"]

@@ -80,7 +80,7 @@ def test_pair_densities_integrate_to_one(scan_path: Path, z: np.ndarray) -> None
     np.testing.assert_allclose(found["density"][0], want, rtol=1e-6)
     assert (int(found["x_dim"][0]), int(found["y_dim"][0])) == (2, 0)
     np.testing.assert_allclose(found["correlation"], np.corrcoef(z[:, [2, 0]].T), atol=1e-9)
-    assert found["sample"].shape == (20, 2)
+    assert found["vectors"].shape == (20, 2)
     assert "class" in found.coords
     assert explore.pairs(scan_path).sizes["pair"] == 3
     with pytest.raises(UsageError, match="two dimensions or more"):

@@ -7,15 +7,29 @@ import sys
 import traceback
 from types import FrameType
 
-from vaearr.cli import analyse, data, explore, foreign, infer, judge, layers, learn, page
+from vaearr.cli import analyse, data, explore, explore_spread, foreign, infer, judge, layers, learn, page
 from vaearr.cli.common import app, tell
 from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
-__all__ = ["analyse", "app", "data", "explore", "foreign", "infer", "judge", "layers", "learn", "main", "page"]
+__all__ = [
+    "analyse",
+    "app",
+    "data",
+    "explore",
+    "explore_spread",
+    "foreign",
+    "infer",
+    "judge",
+    "layers",
+    "learn",
+    "main",
+    "page",
+]
 
 ORDER = (  # of the commands in --help
     *("demo", "ingest", "attach", "info", "contrast", "train", "import_model", "encode", "embed"),
     *("associate", "cluster", "reconstruct", "sample", "interpolate", "stats", "prototypes", "traverse", "manifold"),
+    *("path", "scatter", "pairs", "histograms", "activations", "describe", "components", "health", "unusual"),
     *("judge", "layers", "explore", "report", "export"),
 )
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.callback and command.callback.__name__)))

@@ -17,7 +17,7 @@ from vaearr.exploration.points import (
     class_coords,
     classes_if_any,
     dimensions,
-    only_classes,
+    kept_classes,
     open_encoded,
 )
 
@@ -50,11 +50,7 @@ def activations(
         raise UsageError(f"max_points is {max_points}; it must be at least 1.")
     encoded = open_encoded(store, run)
     chosen = dimensions(dims, encoded.shape[0])
-    found = classes_if_any(encoded.ds, by)
-    if classes is not None:
-        if found is None:
-            raise NoInputError("the store has none of label, phase, clusters; name a map whose classes to choose from.")
-        found = only_classes(found, classes)
+    found = classes_if_any(encoded.ds, by) if classes is None else kept_classes(encoded.ds, by, classes)
     numbers, values = all_vectors(encoded)
     values = values[:, chosen]
     words = {"units": "1"}

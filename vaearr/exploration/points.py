@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def some_rows(
     if not np.isfinite(values).all():
         raise DataError(
             f"the latents of run {encoded.run!r} are missing at some positions, where a mask left them out; use the "
-            "mean of each dimension over the positions with pooled=True."
+            "mean of each dimension with pooled=True (--pooled), for a path space='plane' (--space plane)."
         )
     return chosen, values, len(known)
 
@@ -199,6 +199,24 @@ def classes_if_any(ds: xr.Dataset, by: str | None) -> Classes | None:
 def _choices(ds: xr.Dataset) -> str:
     known = class_names(ds)
     return f" There are: {', '.join(known)}." if known else " Cluster the samples first: 'vaearr cluster STORE'."
+
+
+def only_classes(classes: Classes, wanted: Sequence[str]) -> Classes:
+    """Some of the classes, in their order; samples of the others have none. Raises UsageError for one not there."""
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise UsageError(f"the classes {list(wanted)} must be one or more different names.")
+    for name in wanted:
+        if name not in classes.names:
+            raise UsageError(f"{classes.by!r} has no class {name!r}.{did_you_mean(name, classes.names)}")
+    kept = [code for code, name in enumerate(classes.names) if name in wanted]
+    new = np.full(len(classes.names) + 1, -1)  # the last for -1
+    new[kept] = np.arange(len(kept))
+    return Classes(classes.by, new[classes.codes], [classes.names[code] for code in kept])
+
+
+def kept_classes(ds: xr.Dataset, by: str | None, wanted: Sequence[str]) -> Classes:
+    """`classes_of`, of which only some are wanted."""
+    return only_classes(classes_of(ds, by), wanted)
 
 
 def class_coords(classes: Classes, numbers: np.ndarray) -> dict[str, Any]:

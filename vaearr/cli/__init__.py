@@ -26,14 +26,6 @@ __all__ = [
     "page",
 ]
 
-ORDER = (  # of the commands in --help
-    *("demo", "ingest", "attach", "info", "contrast", "train", "import_model", "encode", "embed"),
-    *("associate", "cluster", "reconstruct", "sample", "interpolate", "stats", "prototypes", "traverse", "manifold"),
-    *("path", "scatter", "pairs", "histograms", "activations", "describe", "components", "health", "unusual"),
-    *("judge", "layers", "explore", "report", "export"),
-)
-app.registered_commands.sort(key=lambda command: ORDER.index(str(command.callback and command.callback.__name__)))
-
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 

@@ -110,7 +110,8 @@ def test_black_and_white_counts_what_differs() -> None:
     found = xr.Dataset({"input": pair, "reconstruction": other})
     axes = binary_strip(found, 5).axes
     assert [ax.get_xlabel() for ax in axes[-2:]] == ["0.0% differ", "25.0% differ"]
-    with pytest.raises(UsageError, match="between 0 and 10"):
-        binary_strip(found, 11)
+    assert [ax.get_xlabel() for ax in binary_strip(found, 11).axes[-2:]] == ["0.0% differ"] * 2
+    with pytest.raises(UsageError, match="threshold is nan"):
+        binary_strip(found, float("nan"))
     with pytest.raises(NoInputError, match="no example"):
         binary_strip(xr.Dataset(), 5)

@@ -113,14 +113,7 @@ def pairs(
     bins = bins or _bins_for(len(values))
     edges, place = _binned(values, bins)
     both = list(combinations(range(len(chosen)), 2))
-    width, off = np.diff(edges, axis=1)[:, 0], values - values.mean(0)
-    density = np.stack(
-        [
-            np.bincount(place[:, j] * bins + place[:, i], minlength=bins * bins).reshape(bins, bins)
-            / (len(values) * width[i] * width[j])
-            for i, j in both
-        ]
-    )
+    density, off = _densities(edges, place, both), values - values.mean(0)
     picked = np.arange(len(numbers))
     if len(numbers) > max_points:
         picked = np.sort(np.random.default_rng(seed).choice(len(numbers), max_points, replace=False))
@@ -157,6 +150,19 @@ def pairs(
             **coords,
         },
         attrs={**encoded.attrs, "n": len(values), "by": by, "seed": seed},
+    )
+
+
+def _densities(edges: np.ndarray, place: np.ndarray, both: list[tuple[int, int]]) -> np.ndarray:
+    """Share of the samples per area `(pair, bin_y, bin_x)`, by the bins `(k, L)` of each sample."""
+    count, bins = len(place), edges.shape[1] - 1
+    width = np.diff(edges, axis=1)[:, 0]
+    return np.stack(
+        [
+            np.bincount(place[:, j] * bins + place[:, i], minlength=bins * bins).reshape(bins, bins)
+            / (count * width[i] * width[j])
+            for i, j in both
+        ]
     )
 
 

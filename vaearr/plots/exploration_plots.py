@@ -178,7 +178,7 @@ def latent_health_view(found: xr.Dataset) -> Any:
     hv = holoviews()
     dims, active = found["latent"].values, found["is_active"].values.astype(bool)
     edges = np.append(dims - 0.4, dims[-1] + 0.6) if len(dims) else np.zeros(0)
-    size = {"frame_width": 380, "frame_height": 260, **BOKEH}
+    size = {"frame_width": 350, "frame_height": 260, **BOKEH}
     heights = found["kl"].values if np.isfinite(found["kl"].values).any() else found["aggregate_std"].values ** 2
     what = "KL (nats per sample)" if np.isfinite(found["kl"].values).any() else "variance"
     kl = hv.Histogram((edges, heights), kdims="latent", vdims=text(what)).opts(
@@ -208,6 +208,9 @@ def latent_health_view(found: xr.Dataset) -> Any:
             ("kolmogorov", "Kolmogorov-Smirnov", COLORS[1]),
         )
     ]
-    last = hv.Overlay(distances).opts(title="distance from the prior", legend_position="right", **size)
+    far = max(float(found["wasserstein"].max()), float(found["kolmogorov"].max()), 0.05)
+    last = hv.Overlay(distances).opts(
+        title="distance from the prior", legend_position="top_right", ylim=(0, 1.4 * far), **size
+    )
     heading = title(health_words(found)[0])
     return hv.Layout([kl, correlation, mesh, last]).cols(2).opts(shared_axes=False, title=heading, **BOKEH)

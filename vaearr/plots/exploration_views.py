@@ -119,7 +119,7 @@ def heat_view(values: np.ndarray, names: list[str], what: str, **options: Any) -
     own = {
         "cmap": DIVERGING, "clim": (-reach, reach), "colorbar": True, "tools": ["hover"], "xlabel": "latent dimension",
         "clabel": "", "ylabel": "", "yticks": [(i, text(name)) for i, name in enumerate(names)], "invert_yaxis": True,
-        "frame_width": max(260, min(900, 18 * size)), "frame_height": int(np.clip(18 * rows, 60, 700)),
+        "frame_width": max(260, min(900, 18 * size)), "frame_height": int(np.clip(18 * rows, 120, 700)),
         "title": title(what),
     }  # fmt: skip
     image = hv.Image(
@@ -153,6 +153,11 @@ def scatter_view(
     return hv.NdOverlay(groups, kdims=text(by)).opts(legend_position="right", title=title(by), **BOKEH)
 
 
+def _on_top(plot: Any, _: Any) -> None:
+    """Above the samples, whatever the order in which an overlay of overlays is drawn."""
+    plot.handles["glyph_renderer"].level = "annotation"
+
+
 def path_view(found: xr.Dataset) -> Any:
     """The samples in a plane with the numbered points of `path`, above what they decode to."""
     hv = holoviews()
@@ -167,9 +172,11 @@ def path_view(found: xr.Dataset) -> Any:
     else:
         lines = [position]
     marks = [
-        hv.Path(lines, dims).opts(color=MARK, line_width=1.5, **BOKEH),
-        hv.Points(position, dims).opts(color="white", line_color=MARK, size=17, **BOKEH),
-        hv.Labels((*position.T, names), dims, "text").opts(text_color=MARK, text_font_size="9pt", **BOKEH),
+        hv.Path(lines, dims).opts(color=MARK, line_width=1.5, hooks=[_on_top], **BOKEH),
+        hv.Points(position, dims).opts(color="white", line_color=MARK, size=17, hooks=[_on_top], **BOKEH),
+        hv.Labels((*position.T, names), dims, "text").opts(
+            text_color=MARK, text_font_size="9pt", hooks=[_on_top], **BOKEH
+        ),
     ]
     images = pictures(found["decoded"])
     below = strip(images, names, robust_limits(images, LIMITS), f"decoded ({units_of(found['decoded'])})")

@@ -26,7 +26,7 @@ from vaearr.presets import preset_settings
 from vaearr.testing import synthetic_volumes, write_volume_files
 
 FOLDER = Path(__file__).parent
-DPI, COLORS = 150, 96
+DPI, RIM = 150, 8
 MOST_BYTES = 150_000
 
 
@@ -81,17 +81,28 @@ def _tell(epoch: int, row: dict[str, float]) -> None:
     print(f"epoch {epoch + 1}: validation loss {row['val_loss']:.6g}", flush=True)
 
 
+def trimmed(image: Image.Image) -> Image.Image:
+    """A picture without the white around it, but for a few pixels."""
+    rows, columns = np.nonzero((np.asarray(image) < 250).any(-1))
+    left, top = max(columns.min() - RIM, 0), max(rows.min() - RIM, 0)
+    right, bottom = min(columns.max() + RIM + 1, image.width), min(rows.max() + RIM + 1, image.height)
+    return image.crop((left, top, right, bottom))
+
+
 def save(figure: Any, path: Path) -> int:
-    """Write a figure as PNG with few colours, which maps and grey pictures do not need more of; returns its bytes."""
+    """Write a figure as PNG without its empty rim, in 256 colours where it is too large; returns its bytes."""
     with tempfile.TemporaryDirectory() as scratch:
-        whole = Image.open(save_figure(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB")
-    few = whole.quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    written = io.BytesIO()
-    few.save(written, "PNG", optimize=True)
-    if written.tell() > MOST_BYTES:
-        raise SystemExit(f"{path.name} has {written.tell()} bytes, more than {MOST_BYTES}")
-    path.write_bytes(written.getvalue())
-    return written.tell()
+        whole = trimmed(Image.open(save_figure(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB"))
+    red, green, blue = np.moveaxis(np.asarray(whole), -1, 0)
+    tries = [whole.convert("L") if (red == green).all() and (red == blue).all() else whole]
+    tries.append(whole.quantize(256, kmeans=4, dither=Image.Dither.NONE))
+    for image in tries:
+        written = io.BytesIO()
+        image.save(written, "PNG", optimize=True)
+        if written.tell() <= MOST_BYTES:
+            path.write_bytes(written.getvalue())
+            return written.tell()
+    raise SystemExit(f"{path.name} has {written.tell()} bytes, more than {MOST_BYTES}")
 
 
 def main(names: list[str]) -> None:

@@ -6,4 +6,4 @@ from tests.notebooks.running import check, run
 
 
 def test_it_runs(tmp_path, monkeypatch):
-    check(run("03_latent_space", tmp_path, monkeypatch), views=1, pictures=1)
+    check(run("03_latent_space", tmp_path, monkeypatch), views=3, pictures=8)

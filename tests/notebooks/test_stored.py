@@ -8,8 +8,10 @@ import sys
 
 import nbformat
 import pytest
+import typer
 
 from tests.notebooks.running import FOLDER
+from vaearr.cli import app
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 METADATA = {
@@ -53,6 +55,18 @@ def test_prose_between_code_and_what_next_at_the_end(path):
     others = {other.stem for other in NOTEBOOKS}
     for name in re.findall(r"`(\d\d_\w+)\.ipynb`", "\n".join(cell.source for cell in cells)):
         assert name in others
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_commands_that_the_prose_names_exist(path):
+    known = typer.main.get_command(app).commands
+    prose = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+    named = re.findall(r"^vaearr (\w[\w-]*)(.*)$", prose, re.MULTILINE) + re.findall(r"`vaearr (\w[\w-]*)(.*?)`", prose)
+    assert named
+    for command, rest in named:
+        assert command in known, command
+        options = {option for parameter in known[command].params for option in parameter.opts}
+        assert set(re.findall(r"--[\w-]+", rest)) <= options, f"vaearr {command}{rest}"
 
 
 def test_the_guard_lets_nothing_out():

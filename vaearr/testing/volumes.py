@@ -90,12 +90,12 @@ def synthetic_volumes(
 
 
 def brain(
-    grid: list[NDArray[np.float64]],
+    grid: list[NDArray[np.floating[Any]]],
     factors: dict[str, float],
-    folds: tuple[NDArray[np.float64], NDArray[np.float64]],
+    folds: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]],
     *,
     border: float,
-) -> NDArray[np.float64]:
+) -> NDArray[np.floating[Any]]:
     """One brain without noise (z, y, x), 0 to about 1, at the positions z, y, x (mm) of the grid.
 
     factors: as `RANGES` names them. folds: wave vectors (k, 3) and phases (k,) of the border of the white matter, over
@@ -104,7 +104,7 @@ def brain(
     z, y, x = np.meshgrid(*grid, indexing="ij")
     place = np.stack([x - factors["true_shear"] * z, y, z]) / factors["true_size"]
 
-    def part(axes: Any, centre: Any = (0, 0, 0), scale: float = 1.0, depth: float = 0.0) -> NDArray[np.float64]:
+    def part(axes: Any, centre: Any = (0, 0, 0), scale: float = 1.0, depth: float = 0.0) -> NDArray[np.floating[Any]]:
         """Share of each voxel inside an ellipsoid."""
         radii = np.array(axes, float).reshape(3, 1, 1, 1) * scale
         off = (place - np.array(centre, float).reshape(3, 1, 1, 1)) / radii
@@ -119,7 +119,7 @@ def brain(
 
     image = np.zeros(x.shape)
 
-    def paint(inside: NDArray[np.float64], value: float) -> None:
+    def paint(inside: NDArray[np.floating[Any]], value: float) -> None:
         nonlocal image
         image = image + inside * (value - image)
 
@@ -140,7 +140,7 @@ def brain(
 
 
 def _dataset(
-    patterns: NDArray[np.int16], grid: list[NDArray[np.float64]], factors: dict[str, list[float]]
+    patterns: NDArray[np.int16], grid: list[NDArray[np.floating[Any]]], factors: dict[str, list[float]]
 ) -> xr.Dataset:
     count = len(patterns)
     dims = (n.Z, n.Y, n.X)
@@ -160,8 +160,8 @@ def _dataset(
         *_, words, whose = RANGES[name]
         data[name] = (n.SAMPLE, np.array(values, np.float32), {"long_name": words, "units": "1", "varies_by": whose})
     coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(count), {"long_name": "sample"})}
-    for dim, values in zip(dims, grid, strict=True):
-        coords[dim] = (dim, values, {**n.ATTRS[dim], "units": "mm"})
+    for dim, places in zip(dims, grid, strict=True):
+        coords[dim] = (dim, places, {**n.ATTRS[dim], "units": "mm"})
     names = [f"s{i // len(LABELS):03d}" for i in range(count)]
     coords["subject"] = (n.SAMPLE, names, {"long_name": "subject"})
     return xr.Dataset(data, coords, {"title": "synthetic volumes"})

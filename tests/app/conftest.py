@@ -24,9 +24,9 @@ HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 @pytest.fixture(scope="session")
 def volumes_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 volumes of 8 x 10 x 12 with spatial latents."""
+    """20 volumes of 8 x 10 x 12 with spatial latents."""
     pytest.importorskip("monai")
-    ds = random_patterns_dataset({"sample": 12}, {"z": 8, "y": 10, "x": 12})
+    ds = random_patterns_dataset({"sample": 20}, {"z": 8, "y": 10, "x": 12})
     path = create_store(ds, tmp_path_factory.mktemp("volumes") / "volumes.zarr")
     options = {"channels": (4, 4), "res_blocks": 1, "groups": 2}
     config = TINY_TRAINING.replace(

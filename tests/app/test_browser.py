@@ -12,6 +12,8 @@ import xarray as xr
 
 from tests.app import pages as p
 from tests.app.browser import CHROMIUM, Page, browser
+from vaearr.app import decoding
+from vaearr.app.state import as_pictures, open_state
 from vaearr.association.stored import associate_store
 from vaearr.store import open_store
 
@@ -100,6 +102,28 @@ def test_a_slider_changes_what_is_decoded(page: Page, ds: xr.Dataset) -> None:
     page.until(f"+deep((e) => {p.slider(1)})[0].value !== {float(ds['latents'][13, 9, 1])}")
     p.press(page, "Back to the sample")
     page.until(f"Math.abs({p.canvas('from the sliders')}.shown.values[0] - {before.ravel()[0]}) < 1e-4")
+
+
+def test_a_fast_drag_never_queues(page: Page, ds: xr.Dataset, store: Path) -> None:
+    click_map(page, ds, 20, 12)
+    click_map(page, ds, 13, 9)
+    answered = "[...Bokeh.documents[0]._all_models.values()].find((m) => m.class_name === 'Sliders').data.answered"
+    before = page.run(answered)
+    last = page.run(
+        f"""(() => {{ const input = deep((e) => {p.slider(0)})[0];
+        for (let i = 0; i <= 100; i++) {{
+          input.value = +input.min + (input.max - input.min) * i / 100;
+          input.dispatchEvent(new Event("input"));
+        }}
+        return +input.value; }})()"""
+    )
+    page.until(f"{answered} === {before + 2}")  # the first, and what had come of it when that was answered
+    vector = ds["latents"].values[13, 9].astype(float)
+    vector[0] = last
+    state = open_state(store)
+    expected = as_pictures(decoding.decode(state, vector[None]))[0]
+    np.testing.assert_allclose(p.picture(page, "from the sliders"), expected, atol=1e-4)
+    assert page.run(answered) == before + 2
 
 
 def test_a_brush_on_the_map_is_seen_in_the_plane(page: Page, ds: xr.Dataset) -> None:

@@ -101,7 +101,7 @@ def test_slices_without_a_network(page: Page, layered_path: Path) -> None:
         assert page.run("deep((e) => e.tagName === 'BUTTON').map((e) => e.textContent).includes('Traversal')") is False
         type_into(page, "z (position)", 2)
         image = ds["latents_own"].values[2, ..., 0]
-        page.until("deep((e) => e.tagName === 'B').some((e) => e.textContent.startsWith('z = '))")
+        page.until("deep((e) => e.tagName === 'B').some((e) => e.textContent.startsWith('z = 1 µm'))")
         np.testing.assert_array_equal(p.source(page, "map", 0)["image"][0], image.ravel())
         page.click(*p.place(page, "map", float(ds["x"][4]), float(ds["y"][7])))
         page.until(f"{p.value('x (position)')} === 4 && {p.value('y (position)')} === 7")

@@ -64,3 +64,8 @@ def test_words_of_a_collection(collection_template: Path) -> None:
     assert words.startswith("sample = 3, label = ")
     assert ", path = " in words
     assert sm.brief_place(state, 3) == "3"
+
+
+def test_mean_of_what_is_known() -> None:
+    values = np.array([[1, np.nan, np.nan], [3, 5, np.nan]])
+    np.testing.assert_array_equal(sm._known_mean(values), [2, 5, np.nan])

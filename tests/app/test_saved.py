@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from vaearr.app import saved
 from vaearr.app.raster import block_mean
 from vaearr.app.saved import save_page
 from vaearr.app.saved_figures import as_script
 from vaearr.app.saved_points import FINE, as_bytes, layers, map_plan, packed_map, stepped
 from vaearr.app.state import open_state
 from vaearr.attaching import attach
-from vaearr.cli.save_page import save
+from vaearr.cli.page import explore
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset
@@ -81,11 +82,11 @@ def test_command_replaces_only_when_told(
     trained_template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "page.html"
-    save(trained_template, "vae", out)
+    explore(trained_template, save=out)
     assert re.search(r"page\.html \(\d\.\d MB\)", "".join(capsys.readouterr()))
     with pytest.raises(ExistsError):
-        save(trained_template, "vae", out)
-    save(trained_template, "vae", out, overwrite=True)
+        explore(trained_template, save=out)
+    explore(trained_template, save=out, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
@@ -130,6 +131,15 @@ def test_size_is_bounded_and_said(tmp_path: Path) -> None:
     count = len(found["thumbnails"]["which"])
     assert 100 < count < 600
     assert f"600 of 700 images with latents are shown, drawn by the seed. {count} of them carry" in found["plane_note"]
+
+
+def test_page_that_cannot_be_small_enough(
+    trained_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved, "LEAST_MEGABYTES", 1)
+    with pytest.raises(UsageError, match=r"1\.\d MB without any picture, more than max_megabytes=1"):
+        save_page(trained_template, out=tmp_path / "page.html", max_megabytes=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_maps_are_reduced_to_a_budget(three_dimensional: Path) -> None:

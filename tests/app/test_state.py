@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +91,16 @@ def test_ports_that_cannot_be(trained_template: Path) -> None:
             explore(trained_template, port=taken.getsockname()[1], show=False)
     with pytest.raises(UsageError, match="cannot listen"):
         explore(trained_template, host="192.0.2.1", show=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_a_signal_closes_the_page(trained_template: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "vaearr", "explore", str(trained_template), "--no-show"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stderr is not None
+        lines = [server.stderr.readline(), server.stderr.readline()]
+        assert "http://127.0.0.1:" in lines[1], lines
+        server.send_signal(number)
+        assert server.stderr.read().strip() == "closed"
+        assert server.wait(20) == 0

@@ -30,6 +30,8 @@ def test_pca_of_the_latents(scan_path: Path, z: np.ndarray) -> None:
     assert float(found["explained_variance_cumulative"][-1]) == pytest.approx(1)
     with pytest.raises(UsageError, match="at most 3"):
         explore.latent_pca(scan_path, n_components=4)
+    with pytest.raises(UsageError, match="at least 1"):
+        explore.latent_pca(scan_path, n_components=0)
 
 
 def test_pca_of_spatial_latents(spatial_path: Path) -> None:

@@ -88,3 +88,9 @@ def test_refusals(scan_path: Path, scan_store: Path) -> None:
         open_encoded(scan_store, "vae")
     with pytest.raises(UsageError, match="max_points is 1"):
         some_rows(open_encoded(scan_path, "vae"), 1, 0)
+
+
+@pytest.mark.parametrize("view", ["activations", "health", "pairs", "embedding", "latent_pca"])
+def test_a_seed_below_0_is_refused(scan_path: Path, view: str) -> None:
+    with pytest.raises(UsageError, match="seed is -1"):
+        getattr(va.explore, view)(scan_path, seed=-1)

@@ -11,6 +11,7 @@ import panel as pn
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.app import fields
 from vaearr.app import state as s
 from vaearr.app.maps import Map
 from vaearr.app.scatter import Scatter
@@ -38,10 +39,10 @@ class AssociationTab:
             )
             return
         self.metric, self.target = (
-            pn.widgets.Select(label=label, options=options_of(self.table[dim].values), width=190)
+            fields.Select(label=label, options=options_of(self.table[dim].values), width=190)
             for label, dim in (("Measure", "metric"), ("Side map", "target"))
         )
-        self.ranks = pn.widgets.Select(label="Latent dimensions, strongest first", size=12, width=200)
+        self.ranks = fields.Select(label="Latent dimensions, strongest first", size=12, width=200)
         self.words = pn.pane.HTML("", width=500)
         self.pair: list[Any] = []
         state = page.state
@@ -55,7 +56,7 @@ class AssociationTab:
         self.ranks.param.watch(page.safe(lambda event: self.show(event.new)), "value")
         self.layout = pn.Row(
             pn.Column(self.metric, self.target, self.ranks, width=220),
-            pn.Column(self.words, pn.Row(*(pn.pane.Bokeh(view.figure) for view in views))),
+            pn.Column(self.words, pn.Row(*(page.pane(view.figure) for view in views))),
         )
         self.list()
 

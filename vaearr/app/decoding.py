@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,11 +17,37 @@ from vaearr.app.samples import PICTURE, stored_values
 from vaearr.app.state import State, base_of
 from vaearr.errors import DataError
 
+TRIES = 3
+
 
 def warm(state: State) -> None:
-    """Load the network and decode once: the first time is slow."""
-    origin = state.origin
-    decode(state, origin.centre[None])
+    """Load the network, decode once, which is slow, and find out whether one thread is faster than all.
+
+    It is for small networks, the more so where the processors are busy: threads wait for each other.
+    """
+    vector = state.origin.centre[None]
+    decode(state, vector)
+    taken = {}
+    for count in (0, 1):
+        state.threads, times = count, []
+        for _ in range(TRIES):
+            began = perf_counter()
+            decode(state, vector)
+            times.append(perf_counter() - began)
+        taken[count] = sorted(times)[TRIES // 2]
+    state.threads = min(taken, key=lambda count: taken[count])
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def begin(state: State, vector: np.ndarray, base: np.ndarray | None = None) -> Any:
@@ -63,7 +92,8 @@ def decode_latents(state: State, z: np.ndarray) -> xr.DataArray:
     """Latents `(k, *latent_shape)` decoded: `(picture, [channel,] …)`."""
     from vaearr.inference.decoding import decoded_array
 
-    return decoded_array(state.opened, z, PICTURE)
+    with _threads(state.threads):
+        return decoded_array(state.opened, z, PICTURE)
 
 
 def seen(state: State, indices: list[int]) -> xr.DataArray:

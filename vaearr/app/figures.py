@@ -12,11 +12,13 @@ from bokeh.palettes import Greys256, Viridis256
 from bokeh.plotting import figure
 
 from vaearr.app.raster import sheet
+from vaearr.app.template import DARK, LIGHT
 from vaearr.plots.common import NAN_COLOR, as_codes, brief, is_category, palette, robust_limits
 
 MARK = "#e5007e"  # of the chosen sample and region
 CLEAR = "rgba(0,0,0,0)"
 MOST_NAMES = 12  # of classes beside the colour bar
+MOST_LETTERS = 7  # of a class beside the colour bar
 GREY_LIMITS = (0.5, 99.5)  # percentiles
 GAP = 2  # pixels between the pictures of a sheet
 
@@ -26,7 +28,26 @@ def new_figure(**options: Any) -> Any:
     found: Any = figure(min_border=2, **options)
     found.toolbar.logo = None
     found.grid.visible = False
-    found.title.text_font_size = "13px"
+    return found
+
+
+def dressed(found: Any, *, is_dark: bool) -> Any:
+    """A figure in the colours of the page."""
+    colors = DARK if is_dark else LIGHT
+    ink, paper, line = (colors[name] for name in ("ink", "paper", "line"))
+    found.update(background_fill_color=paper, border_fill_color=paper)
+    found.title.update(text_color=ink, text_font_size="13px")
+    if found.outline_line_color is not None:
+        found.outline_line_color = line
+    bars = [part for part in found.right if isinstance(part, ColorBar)]
+    for bar in bars:
+        bar.update(major_label_text_color=ink, background_fill_color=paper, major_label_text_font_size="11px")
+    for axis in found.axis:
+        axis.update(
+            axis_label_text_color=ink, major_label_text_color=ink, axis_line_color=line, major_tick_line_color=line,
+            minor_tick_line_color=line, axis_label_text_font_size="12px", major_label_text_font_size="11px",
+            axis_label_standoff=3,
+        )  # fmt: skip
     return found
 
 
@@ -101,26 +122,25 @@ class Colors:
 
     def __init__(self, over: Any, missing: str = NAN_COLOR) -> None:
         self.mapper = LinearColorMapper(palette=Viridis256, low=0, high=1, nan_color=missing)
-        self.bar = ColorBar(
-            color_mapper=self.mapper, width=10, background_fill_alpha=0, padding=4, major_label_text_font_size="11px",
-        )  # fmt: skip
-        self.numbers = self.bar.ticker
-        over.add_layout(self.bar, "right")
+        self.numbers, self.names = (ColorBar(color_mapper=self.mapper, width=10, padding=4) for _ in range(2))
+        self.names.visible = False
+        for bar in (self.numbers, self.names):
+            over.add_layout(bar, "right")
 
     def fit(self, da: xr.DataArray) -> np.ndarray:
         """Fit to a layer; its values, of classes their numbers 0, 1, …, NaN for none."""
-        if not is_category(da):
+        is_class = is_category(da)
+        self.numbers.visible, self.names.visible = not is_class, is_class
+        if not is_class:
             values = np.asarray(da.values, np.float32)
             low, high = robust_limits(values)
             self.mapper.update(palette=list(Viridis256), low=low, high=high)
-            self.bar.update(ticker=self.numbers, major_label_overrides={})
             return values
         codes, names = as_codes(da)
         self.mapper.update(palette=palette(len(names)), low=-0.5, high=len(names) - 0.5)
         some = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_NAMES)).round().astype(int)).tolist()
-        self.bar.update(
-            ticker=FixedTicker(ticks=some), major_label_overrides={i: brief(names[i], 10) for i in some}
-        )  # fmt: skip
+        words = {i: brief(names[i], MOST_LETTERS) for i in some}
+        self.names.update(ticker=FixedTicker(ticks=some), major_label_overrides=words)
         return np.asarray(codes.values, np.float32)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bokeh.events import RangesUpdate, SelectionGeometry, Tap
+from bokeh.events import DoubleTap, RangesUpdate, SelectionGeometry, Tap
 from bokeh.models import BoxSelectTool, ColumnDataSource, LassoSelectTool, Range1d
 
 from vaearr.app.figures import MARK, Colors, new_figure
@@ -37,13 +37,10 @@ class Map:
             y_range=Range1d(start=self.y0 + rows.size * self.dy, end=self.y0),
             x_axis_label=_words(columns), y_axis_label=_words(rows), name=name,
         )  # fmt: skip
-        self.figure.axis.axis_label_standoff = 2
         self.source, self.shade = (ColumnDataSource({key: [] for key in _KEYS}) for _ in range(2))
         self.colors = Colors(self.figure)
         self.figure.image("image", "x", "y", "dw", "dh", source=self.source, color_mapper=self.colors.mapper)
         self.figure.image_rgba("image", "x", "y", "dw", "dh", source=self.shade)
-        self.outline = ColumnDataSource({"x": [], "y": []})
-        self.figure.line("x", "y", source=self.outline, line_color=MARK, line_width=2)
         self.mark = ColumnDataSource({"x": [], "y": []})
         look: dict[str, Any] = {"size": 15, "marker": "circle_cross", "fill_alpha": 0}
         self.figure.scatter("x", "y", source=self.mark, line_color="white", line_width=4, **look)
@@ -55,10 +52,11 @@ class Map:
 
     def _choose_with(self, chosen: Chosen) -> None:
         self.chosen = chosen
-        box = BoxSelectTool(persistent=False)
-        self.figure.add_tools(box, LassoSelectTool(persistent=False))
+        box = BoxSelectTool(renderers=[], persistent=False)
+        self.figure.add_tools(box, LassoSelectTool(renderers=[], persistent=False))
         self.figure.toolbar.active_drag = box
-        self.figure.on_event(Tap, lambda event: self._box(event.x, event.x, event.y, event.y))
+        for tap in (Tap, DoubleTap):  # the second of two quick clicks, at another place too, is a double one
+            self.figure.on_event(tap, lambda event: self._box(event.x, event.x, event.y, event.y))
         self.figure.on_event(SelectionGeometry, self._drawn)
 
     def show(self, da: xr.DataArray) -> None:
@@ -104,12 +102,10 @@ class Map:
         )
         self.mark.data = {"x": x, "y": y}
 
-    def select(self, inside: np.ndarray | None, outline: np.ndarray | None = None) -> None:
-        """Shade the points of a mask `(rows, columns)`; or draw the outline `(k, 2)` of a region that was drawn."""
+    def select(self, inside: np.ndarray | None) -> None:
+        """Shade the points of a mask `(rows, columns)`, or none."""
         changed = inside is not None or self.selected is not None
         self.selected = None if inside is None else inside.astype(np.float32)
-        corners = np.zeros((0, 2)) if outline is None else np.concatenate([outline, outline[:1]])
-        self.outline.data = {"x": corners[:, 0], "y": corners[:, 1]}
         if changed:
             self.redraw()
 

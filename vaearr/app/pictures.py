@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import param
@@ -21,6 +21,7 @@ figure { margin: 0; min-width: 0; }
 figcaption { height: 18px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; font-weight: 600; }
 .frame { aspect-ratio: 1; display: grid; place-items: center; background: var(--bar); }
 canvas { max-width: 100%; max-height: 100%; image-rendering: pixelated; display: block; }
+canvas[hidden] { display: none; }
 """
 
 SCRIPT = """
@@ -72,7 +73,7 @@ HEADINGS = {
 
 
 class Pictures(JSComponent):
-    """Pictures by name. `show` and `clear` change them."""
+    """Pictures by name. `put` and `clear` change them."""
 
     headings = param.Dict(doc="name -> heading of those that are there")
     stored = param.Dict(default={})
@@ -81,9 +82,9 @@ class Pictures(JSComponent):
     live = param.Dict(default={})
 
     _esm = SCRIPT
-    _stylesheets: Any = [STYLE]  # noqa: RUF012  # panel looks for it on the class
+    _stylesheets: ClassVar[Any] = [STYLE]
 
-    def show(self, name: str, image: np.ndarray, limits: tuple[float, float] | None = None) -> None:
+    def put(self, name: str, image: np.ndarray, limits: tuple[float, float] | None = None) -> None:
         """Show `(H, W)` or `(H, W, 3)` between two limits, by default its 0.5 % and 99.5 % percentile."""
         low, high = limits or robust_limits(image, GREY_LIMITS)
         factor = -(-max(image.shape[:2]) // MOST_SIDE)

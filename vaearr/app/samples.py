@@ -22,13 +22,17 @@ SOME = 12  # samples of a region that are shown one by one
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample, or the mean of a region (`index` -1): `latents (latent)`, `base` as decoded, the stored pattern."""
+    """One sample, or the mean of a region (`index` -1): `latents (latent)`, `base` as decoded, the stored pattern.
+
+    members: the samples that the picture is the mean of.
+    """
 
     index: int
     words: str
     latents: np.ndarray
     base: np.ndarray
     stored: xr.DataArray | None
+    members: list[int]
 
 
 def flat_index(state: State, place: tuple[int, ...]) -> int:
@@ -47,7 +51,9 @@ def place_of(state: State, index: int) -> tuple[int, ...]:
 
 def sample_at(state: State, index: int) -> Sample:
     """The sample of a number: its words, latents and stored picture (None where none was measured)."""
-    return Sample(index, where(state, index), state.latents[index], base_of(state, index), stored(state, index))
+    found = stored(state, index)
+    members = [] if found is None else [index]
+    return Sample(index, where(state, index), state.latents[index], base_of(state, index), found, members)
 
 
 def region(state: State, indices: np.ndarray) -> Sample:
@@ -59,13 +65,21 @@ def region(state: State, indices: np.ndarray) -> Sample:
     if not len(known):
         raise UsageError("none of the chosen samples has latents; choose others.")
     some = known[thinned(np.ones(len(known), bool), most=REGION_MOST)]
-    found = [one for i in some if (one := stored(state, int(i))) is not None]
+    members = [int(i) for i in some_of(state, known, most=REGION_MOST)]
+    found = [one for i in members if (one := stored(state, i)) is not None]
     mean = xr.concat(found, PICTURE).astype("f4").mean(PICTURE, keepdims=True) if found else None
-    base = np.mean([base_of(state, int(i)) for i in some], 0)
+    base = _known_mean(np.stack([base_of(state, int(i)) for i in some]))
     words = f"mean of {len(known):,} {schema.samples_word(state.ds)}"
     if len(known) > len(some):
         words += f" (picture: of {len(some)})"
-    return Sample(-1, words, state.latents[known].mean(0), base, mean)
+    return Sample(-1, words, state.latents[known].mean(0), base, mean, members)
+
+
+def _known_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is finite, NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(0)
+    return np.where(count > 0, np.where(known, values, 0).sum(0) / np.maximum(count, 1), np.nan)
 
 
 def with_latents(state: State, indices: np.ndarray) -> np.ndarray:

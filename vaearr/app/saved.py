@@ -27,7 +27,12 @@ MOST_POINTS = 8000
 MEGABYTES = 15.0
 LEAST_MEGABYTES = 3.0
 LIMITS = "Colours of amounts end at their 1 % and 99 % percentiles."
-SHARES = {"sliders": 0.4, "maps": 0.25, "points": 0.15}  # of what is left beside the library; pictures get the rest
+SHARES = {
+    "sliders": 0.4,
+    "maps": 0.25,
+    "points": 0.15,
+    "classes": 0.1,
+}  # of what is left beside the library; pictures get the rest
 
 
 def save_page(
@@ -65,7 +70,7 @@ def save_page(
     data["decoding"] = data["classes"] = None
     if found is not None:
         made = decoding.sliders(found, steps=steps, seed=seed, budget=int(SHARES["sliders"] * budget))
-        data |= {"decoding": made, "classes": decoding.class_pictures(found, by)}
+        data |= {"decoding": made, "classes": decoding.class_pictures(found, by, int(SHARES["classes"] * budget))}
     data |= {
         "ranking": decoding.ranking(state),
         "no_network": text(f"No sliders: {NO_MODEL}."),
@@ -90,7 +95,13 @@ def save_page(
         "seed": seed,
     }
     facts = _facts(state, target.name, given | {"steps": steps}, size)
-    return _written(target, page(summary(state), facts, packed, places, scripts))
+    html = page(summary(state), facts, packed, places, scripts).encode("utf-8")
+    if len(html) > whole:
+        raise UsageError(
+            f"the page takes {len(html) / 1e6:.1f} MB without any picture, more than max_megabytes={max_megabytes:g}; "
+            "allow more, or fewer max_points."
+        )
+    return _written(target, html)
 
 
 def _checked(target: Path, max_points: int, max_megabytes: float, steps: int, overwrite: bool) -> Path:
@@ -193,10 +204,10 @@ def _facts(state: State, name: str, given: dict[str, Any], size: float) -> list[
     ]
 
 
-def _written(target: Path, html: str) -> Path:
+def _written(target: Path, html: bytes) -> Path:
     part = target.with_name(f".{target.name}.part")
     try:
-        part.write_text(html, encoding="utf-8")
+        part.write_bytes(html)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

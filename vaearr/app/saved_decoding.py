@@ -23,9 +23,8 @@ CHECKS, COMPARED = 4, 20_000  # settings of the sliders whose pictures are compa
 EXAMPLES, OF_VOLUMES = 48, 6  # samples whose decoded pictures set the grey scale
 SLOW = 100_000_000  # multiplications from which pictures are decoded beside the page, not in it
 REACH = 3.0  # standard deviations to either side that frames cover
-FRAME = 128  # pixels of a frame along its longer side
+FRAME, LEAST_SIDE = 128, 16  # pixels of a frame along its longer side, and where halving them ends
 MOST_CLASSES, TILE = 60, 96  # classes, and pixels of their pictures along the longer side
-MOST_NUMBERS = 200_000  # of spatial latents of all classes, to be carried whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +112,8 @@ def _frames(found: Decoding, steps: int, budget: int) -> dict[str, Any]:
     state, begin = found.state, found.begin
     values = values_along(begin, found.dims, (-REACH, REACH), steps, STD)
     moved = (begin.moved([dim], row[:, None]) for dim, row in zip(found.dims, values, strict=True))
-    images, side = np.concatenate([_pictures(state, z) for z in moved]), FRAME
-    packed = ""
-    while side >= 16:
-        shown = np.stack([as_bytes(image, found.limits) for image in reduced(images, side)])
-        packed = packed_pictures(shown)
-        if len(packed) <= budget:
-            break
-        side //= 2
+    images = np.concatenate([_pictures(state, z) for z in moved])
+    shown, packed, side = _fitting(found, images, FRAME, budget)
     base = as_bytes(reduced(_pictures(state, begin.latents[None].astype("f4")), side)[0], found.limits)
     return {
         "frames": packed, "steps": steps, "values": values.tolist(), "reach": REACH,
@@ -129,8 +122,21 @@ def _frames(found: Decoding, steps: int, budget: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def class_pictures(found: Decoding, by: str | None) -> dict[str, Any] | None:
-    """Prototypes of the classes: names, sizes, latents and decoded pictures; None where no classes are known."""
+def _fitting(found: Decoding, images: np.ndarray, side: int, budget: int) -> tuple[np.ndarray, str, int]:
+    """Decoded pictures in 8 bits, packed, and their side: halved until they fit in a budget of bytes."""
+    while True:
+        shown = np.stack([as_bytes(image, found.limits) for image in reduced(images, side)])
+        packed = packed_pictures(shown)
+        if len(packed) <= budget or side <= LEAST_SIDE:
+            return shown, packed, side
+        side //= 2
+
+
+def class_pictures(found: Decoding, by: str | None, budget: int) -> dict[str, Any] | None:
+    """Prototypes of the classes: names, sizes, latents and decoded pictures in about `budget` bytes.
+
+    None where no classes are known.
+    """
     state = found.state
     if classes_if_any(state.ds, by) is None:
         return None
@@ -144,15 +150,14 @@ def class_pictures(found: Decoding, by: str | None) -> dict[str, Any] | None:
     if len(order) > MOST_CLASSES:
         order = np.sort(np.argsort(-made["n"].values, kind="stable")[:MOST_CLASSES])
     part = made.isel({"class": order})
-    images = reduced(s.as_pictures(part["decoded"].reset_coords(drop=True)), TILE)
-    shown = np.stack([as_bytes(image, found.limits) for image in images])
+    shown, packed = _fitting(found, s.as_pictures(part["decoded"].reset_coords(drop=True)), TILE, budget)[:2]
     latents = filled(open_encoded(state.path, state.run), part["latents"].values)
     vectors = latents.reshape(*latents.shape[:2], -1).mean(2)
     return {
         "by": text(made.attrs["by"]), "names": [text(v) for v in part["class"].values], "n": part["n"].values.tolist(),
-        "latents": vectors.tolist(), "pictures": packed_pictures(shown), "shape": list((*shown.shape[1:], 1)[:3]),
+        "latents": vectors.tolist(), "pictures": packed, "shape": list((*shown.shape[1:], 1)[:3]),
         "left_out": made.sizes["class"] - len(order),
-        "whole": deflated(latents.astype("<f4")) if vectors.size < latents.size <= MOST_NUMBERS else None,
+        "whole": deflated(latents.astype("<f4")) if vectors.size < latents.size <= budget / 5.5 else None,
     }  # fmt: skip
 
 

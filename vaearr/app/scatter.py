@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bokeh.events import RangesUpdate, SelectionGeometry, Tap
+from bokeh.events import DoubleTap, RangesUpdate, SelectionGeometry, Tap
 from bokeh.models import BoxSelectTool, ColumnDataSource, LassoSelectTool, Range1d
 
 from vaearr.app.figures import CLEAR, MARK, Colors, new_figure
@@ -30,7 +30,6 @@ class Scatter:
             toolbar_location="above" if chosen else None, x_range=Range1d(start=0, end=1),
             y_range=Range1d(start=0, end=1), name=name,
         )  # fmt: skip
-        self.figure.axis.axis_label_standoff = 2
         self.colors = Colors(self.figure, CLEAR)
         self.source = ColumnDataSource({"x": [], "y": [], "value": []})
         self.image = ColumnDataSource({key: [] for key in ("image", "x", "y", "dw", "dh")})
@@ -42,10 +41,11 @@ class Scatter:
             "x", "y", source=self.mark, size=11, fill_color=MARK, fill_alpha=0, line_color=MARK, line_width=2
         )
         if chosen is not None:
-            box = BoxSelectTool(persistent=False)
-            self.figure.add_tools(box, LassoSelectTool(persistent=False))
+            box = BoxSelectTool(renderers=[], persistent=False)
+            self.figure.add_tools(box, LassoSelectTool(renderers=[], persistent=False))
             self.figure.toolbar.active_drag = box
-            self.figure.on_event(Tap, self._tapped)
+            for tap in (Tap, DoubleTap):  # the second of two quick clicks, at another place too, is a double one
+                self.figure.on_event(tap, self._tapped)
             self.figure.on_event(SelectionGeometry, self._drawn)
             self.figure.on_event(RangesUpdate, lambda event: self.draw((event.x0, event.x1, event.y0, event.y1)))
 
@@ -77,7 +77,7 @@ class Scatter:
         x, y = self.points.T
         inside = np.flatnonzero((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1))
         if len(inside) <= MOST_POINTS:
-            self.image.data = {key: [] for key in self.image.data}
+            self.image.data = {str(key): [] for key in self.image.data}
             self.source.data = {"x": x[inside], "y": y[inside], "value": self.values[inside]}
             return
         shape = (self.size[1] // CELL, self.size[0] // CELL)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import html
 import ipaddress
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +39,32 @@ def explore(
     """
     state = open_state(store, run)
     server = serve(state, port=port, host=host)
-    if not is_loopback(host):
-        say(f"warning: everybody who reaches {host} can read {state.path} through this page; there is no password")
-    say(f"{summary(state)}\nis at {address(server, host)} (Ctrl-C ends it)")
-    if show:
-        import webbrowser
+    with _stopped_by_signals(server.io_loop):
+        if not is_loopback(host):
+            say(f"warning: everybody who reaches {host} can read {state.path} through this page; there is no password")
+        say(f"{summary(state)}\nis at {address(server, host)} (Ctrl-C ends it)")
+        if show:
+            import webbrowser
 
-        server.io_loop.add_callback(webbrowser.open, address(server, host))
-    server.io_loop.start()
+            server.io_loop.add_callback(webbrowser.open, address(server, host))
+        server.io_loop.start()
+    say("closed")
+
+
+@contextmanager
+def _stopped_by_signals(loop: Any) -> Iterator[None]:
+    """SIGINT and SIGTERM stop a loop; afterwards they do what they did before. Other threads get no signals."""
+
+    def stop(number: int, frame: Any) -> None:
+        loop.add_callback_from_signal(loop.stop)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def serve(state: State, *, port: int = 0, host: str = LOOPBACK) -> Any:
@@ -61,7 +82,7 @@ def serve(state: State, *, port: int = 0, host: str = LOOPBACK) -> Any:
             return pn.pane.HTML(f'<p role="alert">{html.escape(text(error))}</p>')
 
     for _ in range(1 if port else TRIES):
-        at = port or _free_port(host)
+        at = _free_port(host, port)
         try:
             return pn.serve(
                 made, port=at, address=host, websocket_origin=origins(host, at), show=False, start=False,
@@ -79,8 +100,8 @@ def page(state: State) -> Any:
     from vaearr.app.views import Explorer
 
     is_dark = pn.state.cookies.get(COOKIE) == DARK_NAME
-    parts = Explorer(state).parts()
-    template = pn.Template(PAGE, theme=pn.theme.DarkTheme if is_dark else pn.theme.DefaultTheme)
+    parts = Explorer(state, is_dark=is_dark).parts()
+    template = pn.Template(PAGE, design=pn.theme.Native, theme=pn.theme.DarkTheme if is_dark else pn.theme.DefaultTheme)
     for name, value in {
         "summary": summary(state), "origin": origin_words(state), "shades": shades(is_dark),
         "scheme": DARK_NAME if is_dark else LIGHT_NAME, "other": LIGHT_NAME if is_dark else DARK_NAME,
@@ -93,15 +114,16 @@ def page(state: State) -> Any:
     return template
 
 
-def _free_port(host: str) -> int:
-    """A port that nobody listens at. Raises UsageError for a host that is not an address of this machine."""
+def _free_port(host: str, port: int) -> int:
+    """The port, or where it is 0 any, that nobody listens at. Raises UsageError where there is none."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.bind((host, 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
             return int(probe.getsockname()[1])
     except OSError as error:
-        raise UsageError(f"cannot listen at {host} ({error.strerror or error}); choose another.") from None
+        raise UsageError(f"cannot listen at {host}:{port} ({error.strerror or error}); choose another.") from None
 
 
 def origins(host: str, port: int) -> list[str]:

@@ -5,7 +5,7 @@ A move is sent when the one before has been answered, with the values as they st
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import param
@@ -42,11 +42,11 @@ export function render({ model }) {
   const all = document.createElement("div");
   all.className = "all";
   const low = model.low.slice(), high = model.high.slice();
-  let waiting = false, waits = false, count = 0;
+  let waiting = false, waits = false;
   const send = () => {
     if (waiting) { waits = true; return; }
-    waiting = true; waits = false; count += 1;
-    model.moved = [count, model.epoch, ...rows.map((row) => row.value)];
+    waiting = true; waits = false;
+    model.send_msg({ epoch: model.epoch, moved: rows.map((row) => row.value) });
   };
   const place = (i, value) => `${100 * Math.min(1, Math.max(0, (value - low[i]) / (high[i] - low[i])))}%`;
   const words = (value) => value.toFixed(2).replace("-", "\\u2212");
@@ -55,7 +55,7 @@ export function render({ model }) {
     const name = document.createElement("button");
     name.textContent = i; name.title = `show latent ${i} in the map`; name.setAttribute("aria-label", name.title);
     name.tabIndex = -1;
-    name.onclick = () => { model.wanted = [i, performance.now()]; };
+    name.onclick = () => { model.send_msg({ wanted: i }); };
     const lane = document.createElement("div"); lane.className = "lane";
     const band = document.createElement("div"); band.className = "band"; band.title = "mean \\u00b1 1 std of the store";
     const at = document.createElement("div"); at.className = "at";
@@ -95,7 +95,11 @@ export function render({ model }) {
 
 
 class Sliders(JSComponent):
-    """Sliders of all dimensions. `moved` holds their values after a move; `answered` is raised once it is shown."""
+    """Sliders of all dimensions.
+
+    They send messages (`on_msg`): `{"epoch", "moved"}`, the values after a move, for `take`, whereupon `answered` is to
+    be raised; and `{"wanted"}`, a dimension to show in the map.
+    """
 
     low = param.List()
     high = param.List()
@@ -104,24 +108,24 @@ class Sliders(JSComponent):
     sample = param.List(doc="values of the chosen sample, empty for none")
     shown = param.Integer(-1, doc="dimension that the map shows, -1 for none")
     epoch = param.Integer(0, doc="how often the page has set the values")
-    moved = param.List(doc="number of a move, `epoch` as it was then, values that the visitor set")
-    wanted = param.List(doc="dimension that the visitor wants to see in the map, with a time")
     answered = param.Integer(0)
     fixed = param.Boolean(False)
 
     _esm = SCRIPT
-    _stylesheets: Any = [STYLE]  # noqa: RUF012  # panel looks for it on the class
+    _stylesheets: ClassVar[Any] = [STYLE]
 
-    @property
-    def vector(self) -> np.ndarray:
-        """What the sliders show, float64."""
-        return np.array(self.moved[2:] if self.is_moved else self.values, np.float64)
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self.vector = np.array(self.values, np.float64)  # what the sliders show
 
-    @property
-    def is_moved(self) -> bool:
-        """Whether the visitor has moved them since the page set them."""
-        return len(self.moved) > 2 and self.moved[1] == self.epoch
+    def take(self, message: dict[str, Any]) -> bool:
+        """Take the values of a move; False for one made before the page set the values anew, which is void."""
+        is_current = bool(message["epoch"] == self.epoch)
+        if is_current:
+            self.vector = np.array(message["moved"], np.float64)
+        return is_current
 
     def to(self, vector: np.ndarray) -> None:
         """Set all sliders; a move that is under way is void."""
+        self.vector = np.array(vector, np.float64)
         self.param.update(values=[float(v) for v in vector], epoch=self.epoch + 1)

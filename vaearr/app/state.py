@@ -48,6 +48,7 @@ class State:
     version: tuple[int, ...] = ()
     _opened: Any = None
     _origin: Any = None
+    threads: int = 0  # with which torch decodes fastest; 0 for as many as it takes by itself
     _is_warm: bool = False
     _error: str = ""
     _thread: threading.Thread | None = None
@@ -105,7 +106,7 @@ class State:
     def load_aside(self) -> None:
         """Load the network in a thread, so that the page comes up first; `is_ready` and `problem` tell when."""
         if self._thread is None and self.has_model:
-            self._thread = threading.Thread(target=self._load, daemon=True)
+            self._thread = threading.Thread(target=self._load)  # no daemon: cut off inside torch it would abort
             self._thread.start()
 
     def _load(self) -> None:
@@ -186,7 +187,7 @@ def layers(state: State) -> dict[str, str]:
             continue
         words = text(ds[name].attrs.get("long_name", name))
         found[words if words not in found and words != name else text(name)] = f"map:{name}"
-    elements = ds[n.ELEMENT].values if n.ELEMENTS in ds and n.ELEMENT in ds.coords else []
+    elements: Any = ds[n.ELEMENT].values if n.ELEMENTS in ds and n.ELEMENT in ds.coords else []
     return found | {f"element {text(name)}": f"element:{name}" for name in elements}
 
 
@@ -235,6 +236,8 @@ def planes(state: State) -> dict[str, np.ndarray]:
 
 def base_of(state: State, index: int) -> np.ndarray:
     """The latents of a sample as the decoder takes them, `latent_shape`."""
+    if not is_spatial(state):
+        return state.latents[index]
     place = np.unravel_index(index, state.nav_shape)
     at = {dim: int(i) for dim, i in zip(schema.navigation_dims(state.ds), place, strict=True)}
     found = state.ds[n.run_name(n.LATENTS, state.run)].isel(at)

@@ -13,11 +13,11 @@ import panel as pn
 import xarray as xr
 
 from vaearr import schema
-from vaearr.app import decoding, samples
+from vaearr.app import decoding, fields, samples
 from vaearr.app.figures import GREY_LIMITS, Picture
 from vaearr.app.sliders import Sliders
 from vaearr.app.state import State, as_pictures, is_turned
-from vaearr.plots.common import NAN_COLOR, robust_limits
+from vaearr.plots.common import NAN_COLOR, number, robust_limits
 
 WIDE, HIGH = 830, 345  # pixels that a view may take
 COLUMNS = 6
@@ -35,6 +35,7 @@ class Page(Protocol):
     depth: float
     sliders: Sliders
 
+    def pane(self, figure: Any) -> Any: ...
     def safe(self, call: Callable[..., None]) -> Callable[..., None]: ...
     def tell(self, words: str) -> None: ...
     def choose(self, indices: np.ndarray) -> None: ...
@@ -50,9 +51,9 @@ class SlidersTab:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        back = pn.widgets.Button(label="Back to the sample", width=150)
+        back = fields.Button(label="Back to the sample", width=150)
         back.on_click(page.safe(lambda _: page.choose(page.chosen)))
-        mean = pn.widgets.Button(label="Mean of all samples", width=150)
+        mean = fields.Button(label="Mean of all samples", width=150)
         mean.on_click(page.safe(lambda _: page.go_to(page.state.mean, None)))
         words = pn.pane.HTML(
             "knob: what is decoded; line: the chosen sample; band: mean ± 1 std over the store; a number shows its map",
@@ -80,7 +81,7 @@ class SamplesTab:
         self.sheets = [Picture("", *size, name=f"samples {i}", axes=True) for i in range(2)]
         for sheet in self.sheets:
             sheet.figure.title.visible = False
-        self.layout = pn.Column(self.words, *(pn.pane.Bokeh(sheet.figure, margin=0) for sheet in self.sheets))
+        self.layout = pn.Column(self.words, *(page.pane(sheet.figure) for sheet in self.sheets))
 
     def fresh(self) -> None:
         """Draw the sheet of what is chosen."""
@@ -145,7 +146,7 @@ class ChannelsTab:
         self.sheet = Picture("", *size, name="channels", axes=True, colors=list(RdBu11), missing=NAN_COLOR)
         self.sheet.figure.title.visible = False
         self.sheet.figure.yaxis.visible = self.shape[0] > 1
-        self.layout = pn.Column(self.words, pn.pane.Bokeh(self.sheet.figure, margin=0))
+        self.layout = pn.Column(self.words, page.pane(self.sheet.figure))
 
     def fresh(self) -> None:
         """Draw the channels of what is chosen."""
@@ -182,11 +183,15 @@ class TraversalTab:
         self.page = page
         state = page.state
         dims, widest = list(range(state.dims)), widest_of(state)
-        self.rows = pn.widgets.MultiChoice(
-            label=f"Dimensions (at most {MOST_ROWS})", options=dims, value=widest[:3], max_items=MOST_ROWS, width=420
+        self.rows = fields.MultiChoice(
+            label=f"Dimensions (at most {MOST_ROWS})",
+            options=dims,
+            value=widest[:3],
+            max_items=MOST_ROWS,
+            width=420,
         )
-        self.reach: Any = pn.widgets.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
-        draw = pn.widgets.Button(label="Draw about the sliders", color="primary", width=170, align="end")
+        self.reach: Any = fields.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
+        draw = fields.Button(label="Draw about the sliders", width=170, align="end")
         draw.on_click(page.safe(lambda _: self.draw()))
         height, width = picture_shape(state)
         side = min(720 / STEPS / width, 60 / height * 1.0)
@@ -194,7 +199,7 @@ class TraversalTab:
         self.sheet = Picture("", self.tile[0] * STEPS, self.tile[1] * 3, name="traversal", axes=True)
         self.sheet.figure.xaxis.axis_label = "offset in standard deviations of the aggregate posterior"
         self.sheet.figure.yaxis.axis_label = "latent dimension"
-        self.layout = pn.Column(pn.Row(self.rows, self.reach, draw), pn.pane.Bokeh(self.sheet.figure, margin=0))
+        self.layout = pn.Column(pn.Row(self.rows, self.reach, draw), page.pane(self.sheet.figure))
 
     def fresh(self) -> None:
         """Draw when opened and when something else is chosen."""
@@ -225,18 +230,16 @@ class ManifoldTab:
         self.page = page
         state = page.state
         dims, widest = list(range(state.dims)), widest_of(state)
-        self.across = pn.widgets.Select(label="Across", options=dims, value=widest[0], width=90)
-        self.up = pn.widgets.Select(label="Up", options=dims, value=widest[min(1, len(widest) - 1)], width=90)
-        self.reach: Any = pn.widgets.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
-        draw = pn.widgets.Button(label="Draw about the sliders", color="primary", width=170)
+        self.across = fields.Select(label="Across", options=dims, value=widest[0], width=90)
+        self.up = fields.Select(label="Up", options=dims, value=widest[min(1, len(widest) - 1)], width=90)
+        self.reach: Any = fields.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
+        draw = fields.Button(label="Draw about the sliders", width=170)
         draw.on_click(page.safe(lambda _: self.draw()))
         height, width = picture_shape(state)
         side = min(560 / STEPS / width, HIGH / STEPS / height)
         self.sheet = Picture("", int(side * width * STEPS), int(side * height * STEPS), name="manifold", axes=True)
         self.sheet.figure.title.visible = False
-        self.layout = pn.Row(
-            pn.pane.Bokeh(self.sheet.figure, margin=0), pn.Column(pn.Row(self.across, self.up), self.reach, draw)
-        )
+        self.layout = pn.Row(page.pane(self.sheet.figure), pn.Column(pn.Row(self.across, self.up), self.reach, draw))
 
     def fresh(self) -> None:
         """Draw when opened and when something else is chosen."""
@@ -250,9 +253,13 @@ class ManifoldTab:
         )
         images = as_pictures(found.decoded, page.depth)
         images = images.reshape(STEPS, STEPS, *images.shape[1:])[::-1]
-        names = ([f"{v:.2f}".replace("-", "−") for v in values] for values in (found.across, found.up[::-1]))
-        self.sheet.show_sheet(images, *names)
+        self.sheet.show_sheet(images, numbers(found.across), numbers(found.up[::-1]))
         self.sheet.figure.xaxis.axis_label, self.sheet.figure.yaxis.axis_label = f"latent {across}", f"latent {up}"
+
+
+def numbers(values: np.ndarray) -> list[str]:
+    """Values as ticks."""
+    return [number(float(v)) for v in values]
 
 
 def base_of(page: Page) -> np.ndarray | None:

@@ -74,6 +74,14 @@ PAGE = """
 """
 
 
+PANEL = {
+    "background-color": "paper", "background-text-color": "ink", "surface-color": "bar", "surface-text-color": "ink",
+    "primary-color": "accent", "primary-text-color": "paper",
+}  # fmt: skip
+
+
 def shades(is_dark: bool) -> str:
-    """Colours of the page as CSS variables."""
-    return " ".join(f"--{name}: {color};" for name, color in (DARK if is_dark else LIGHT).items())
+    """Colours of the page as CSS variables, those of panel's widgets too."""
+    own = [f"--glyphs: {'invert(1)' if is_dark else 'none'};"]
+    own += [f"--{name}: {color};" for name, color in (DARK if is_dark else LIGHT).items()]
+    return " ".join(own + [f"--design-{name}: var(--{own_name});" for name, own_name in PANEL.items()])

@@ -14,10 +14,10 @@ import xarray as xr
 from panel.io import hold
 
 from vaearr import schema
-from vaearr.app import decoding, samples
+from vaearr.app import decoding, fields, samples
 from vaearr.app import state as s
 from vaearr.app.association_tab import AssociationTab
-from vaearr.app.figures import GREY_LIMITS
+from vaearr.app.figures import GREY_LIMITS, dressed
 from vaearr.app.maps import Map
 from vaearr.app.pictures import HEADINGS, Pictures
 from vaearr.app.scatter import Scatter
@@ -41,14 +41,14 @@ logger = logging.getLogger(__name__)
 class Explorer:
     """What one visitor sees and has chosen; `parts()` is what the page is made of."""
 
-    def __init__(self, state: State) -> None:
-        self.state = state
+    def __init__(self, state: State, *, is_dark: bool = False) -> None:
+        self.state, self.is_dark = state, is_dark
         self.depth = 0.5
         self.sample: Any = None
         self.base: np.ndarray | None = None  # spatial latents that the sliders move
         self.limits: tuple[float, float] | None = None
-        self.live_values: xr.DataArray | None = None
         self.quiet = self.typed = False
+        self.slice_drawn = 0  # of a scan with slices, the one in the map
         self.tabs: dict[str, Any] = {}
         self.message = pn.pane.HTML("", height=20, margin=(0, 10))
         self.words = pn.pane.HTML("", height=20, margin=(0, 10))
@@ -85,6 +85,10 @@ class Explorer:
 
         return guarded
 
+    def pane(self, figure: Any) -> Any:
+        """A figure in the colours of the page, as panel takes it."""
+        return pn.pane.Bokeh(dressed(figure, is_dark=self.is_dark), margin=0)
+
     def tell(self, words: str) -> None:
         """Say something above the pictures; "" for nothing."""
         self.message.object = f'<span role="status" id="said">{html.escape(text(words))}</span>'
@@ -95,15 +99,15 @@ class Explorer:
         state = self.state
         names = s.layers(state)
         first = next((name for name in s.CLASSES if name in names.values() and not state.is_scan), "latent:0")
-        self.layer = pn.widgets.Select(label="Show", options=names, value=first, width=165)
+        self.layer = fields.Select(label="Show", options=names, value=first, width=165)
         self.layer.param.watch(self.safe(lambda _: self.show_layer()), "value")
         self.layer.param.watch(self.safe(lambda _: self.show_plane(keep=True)), "value")
         self.planes = s.planes(state)
         first = next((name for name in self.planes if name != s.LATENTS and not state.is_scan), s.LATENTS)
         size = self.planes[first].shape[1]
-        self.plane = pn.widgets.Select(label="Plane of", options=list(self.planes), value=first, width=110)
+        self.plane = fields.Select(label="Plane of", options=list(self.planes), value=first, width=110)
         self.across, self.up = (
-            pn.widgets.Select(label=label, options=list(range(size)), value=min(i, size - 1), width=75)
+            fields.Select(label=label, options=list(range(size)), value=min(i, size - 1), width=75)
             for i, label in enumerate(("Across", "Up"))
         )
         self.plane.param.watch(self.safe(lambda _: self._new_plane()), "value")
@@ -111,7 +115,7 @@ class Explorer:
             widget.param.watch(self.safe(lambda _: self.show_plane()), "value")
         dims = schema.navigation_dims(state.ds)
         self.places: list[Any] = [
-            pn.widgets.IntInput(
+            fields.IntInput(
                 label=f"{dim} (position)",
                 start=0,
                 end=size - 1,
@@ -159,6 +163,7 @@ class Explorer:
         name = str(self.layer.value)
         self.sliders.shown = int(name.partition(":")[2]) if name.startswith("latent:") else -1
         if self.map is not None:
+            self.slice_drawn = self._slice()
             self.map.show(self.slice_of(s.layer(self.state, name)))
 
     def show_dimension(self, dim: int) -> None:
@@ -207,7 +212,6 @@ class Explorer:
 
     def _mark(self, indices: np.ndarray) -> None:
         state, one = self.state, len(indices) == 1
-        before = self._slice()
         if one:
             self.quiet = True
             for widget, i in zip(self.places, samples.place_of(state, int(indices[0])), strict=True):
@@ -216,7 +220,7 @@ class Explorer:
         self.scatter.point(indices)
         if self.map is None:
             return
-        if self._slice() != before:
+        if self._slice() != self.slice_drawn:
             self.show_layer()
         inside = None
         if not one:
@@ -235,7 +239,7 @@ class Explorer:
         volume = s.is_volume(self.state)
         across = schema.signal_dims(self.state.ds)[-3] if volume else ""
         last = self.state.ds.sizes[across] - 1 if volume else 1
-        self.slice = pn.widgets.IntSlider(label=f"Slice {across}", start=0, end=last, value=last // 2, width=260)
+        self.slice = fields.IntSlider(label=f"Slice {across}", start=0, end=last, value=last // 2, width=260)
         self.slice.visible = volume
         self.depth = self.slice.value / last
         self.slice.param.watch(self.safe(lambda event: self._deeper(event.new / last)), "value")
@@ -253,7 +257,7 @@ class Explorer:
             self.pictures.clear(name)
         else:
             self.shown[name] = da
-            self.pictures.show(name, s.as_pictures(da, self.depth)[0], None if name == "stored" else self.limits)
+            self.pictures.put(name, s.as_pictures(da, self.depth)[0], None if name == "stored" else self.limits)
 
     def _sliders(self) -> None:
         state = self.state
@@ -262,12 +266,14 @@ class Explorer:
             band=[(state.mean - state.spread).tolist(), (state.mean + state.spread).tolist()],
             sizing_mode="stretch_width", max_width=872,
         )  # fmt: skip
-        self.sliders.param.watch(self._moved, "moved")
-        self.sliders.param.watch(self.safe(lambda event: self.show_dimension(int(event.new[0]))), "wanted")
+        self.sliders.on_msg(self._message)
 
-    def _moved(self, _: Any) -> None:
+    def _message(self, event: Any) -> None:
+        if "wanted" in event.data:
+            self.safe(self.show_dimension)(int(event.data["wanted"]))
+            return
         try:
-            if self.sliders.is_moved:
+            if self.sliders.take(event.data):
                 self.safe(self.decode)()
         finally:
             self.sliders.answered += 1
@@ -294,8 +300,8 @@ class Explorer:
             rebuilt = decoding.decode(self.state, sample.latents[None], base=sample.base)
             self.limits = robust_limits(rebuilt.values, GREY_LIMITS)
         self._show("rebuilt", rebuilt)
-        is_there = sample.index >= 0 and sample.stored is not None
-        self._show("seen", decoding.seen(self.state, [sample.index]) if is_there else None)
+        seen = decoding.seen(self.state, sample.members) if sample.members else None
+        self._show("seen", None if seen is None else seen.mean(samples.PICTURE, keepdims=True))
 
     def _wait(self) -> None:
         """Pictures that need the network come once it is loaded."""
@@ -322,7 +328,7 @@ class Explorer:
             for name, tab in TABS.items()
             if (state.has_model or not tab.needs_model) and (name != "Channels" or s.is_spatial(state))
         ]
-        self.bar = pn.widgets.RadioButtonGroup(options=names, value=names[0])
+        self.bar = fields.RadioButtonGroup(options=names, value=names[0])
         self.below = pn.Column(min_height=400, sizing_mode="stretch_width")
         self.bar.param.watch(self.safe(lambda event: self.open(event.new)), "value")
         self.open(names[0])
@@ -346,7 +352,7 @@ class Explorer:
         found = {
             "choosers": pn.Row(self.layer, *self.places, margin=0),
             "plane": pn.Column(
-                pn.Row(self.plane, self.across, self.up, margin=0), pn.pane.Bokeh(self.scatter.figure, margin=0)
+                pn.Row(self.plane, self.across, self.up, margin=0), self.pane(self.scatter.figure)
             ),
             "pictures": pn.Column(
                 pn.Row(self.words, self.message, sizing_mode="stretch_width"), self.pictures, self.slice,
@@ -355,5 +361,5 @@ class Explorer:
             "tabs": pn.Column(self.bar, self.below, sizing_mode="stretch_width"),
         }  # fmt: skip
         if self.map is not None:
-            found["map"] = pn.pane.Bokeh(self.map.figure, margin=0)
+            found["map"] = self.pane(self.map.figure)
         return found

@@ -20,6 +20,7 @@ from vaearr.exploration.points import (
     dimensions,
     kept_classes,
     open_encoded,
+    some,
 )
 from vaearr.exploration.posteriors import correlations
 
@@ -114,9 +115,7 @@ def pairs(
     edges, place = _binned(values, bins)
     both = list(combinations(range(len(chosen)), 2))
     density, off = _densities(edges, place, both), values - values.mean(0)
-    picked = np.arange(len(numbers))
-    if len(numbers) > max_points:
-        picked = np.sort(np.random.default_rng(seed).choice(len(numbers), max_points, replace=False))
+    picked = some(len(numbers), max_points, seed)
     coords = encoded.coords(numbers[picked])
     by_class: dict[str, Any] = {}
     if by is not None:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.exploration.points import Encoded, open_encoded
+from vaearr.exploration.points import Encoded, generator, open_encoded
 from vaearr.exploration.posteriors import correlations, has_posterior, posteriors, sums_of
 from vaearr.inference.statistics import Sums, latent_statistics
 from vaearr.quality import ACTIVE_VARIANCE
@@ -45,7 +45,7 @@ def health(
     The aggregate posterior is drawn from: as often from each posterior until there are 20 000 draws, at most
     `max_draws`. Each position of a spatial latent counts on its own. Of an autoencoder, and of latents attached without
     standard deviations, the means are the draws and `kl` is 0 or NaN. Raises NoInputError for a run not encoded,
-    UsageError for bins or max_draws that cannot be.
+    UsageError for bins, max_draws or a seed that cannot be.
     """
     if bins < 2 or max_draws < 2:
         raise UsageError(f"bins is {bins} and max_draws {max_draws}; both must be at least 2.")
@@ -109,7 +109,7 @@ def _moments(encoded: Encoded, sums: Sums, attrs: dict[str, Any]) -> dict[str, t
 
 def aggregate_draws(encoded: Encoded, sums: Sums, most: int, seed: int) -> np.ndarray:
     """Draws `(k, L)` of the aggregate posterior: one or several of each posterior, of a part if they are many."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     times = max(1, math.ceil(min(LEAST_DRAWS, most) / sums.count)) if np.any(sums.variance > 0) else 1
     share = min(1.0, most / (sums.count * times))
     parts = []

@@ -102,6 +102,19 @@ def all_vectors(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
     return numbers[order], np.concatenate([part[1] for part in parts])[order]
 
 
+def generator(seed: int) -> np.random.Generator:
+    """Random numbers by a seed. Raises UsageError for one below 0."""
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; it must be a whole number, at least 0.")
+    return np.random.default_rng(seed)
+
+
+def some(count: int, most: int, seed: int) -> np.ndarray:
+    """Numbers, ascending, of at most `most` of `count` samples: all, or a choice by the seed."""
+    rng = generator(seed)
+    return np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
+
+
 def some_rows(
     encoded: Encoded, max_points: int, seed: int, *, pool: bool = False
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -115,9 +128,7 @@ def some_rows(
     known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.blocks())])
     if len(known) < 2:
         raise NoInputError(f"run {encoded.run!r} of {encoded.path} has {len(known)} known samples; this needs two.")
-    chosen = np.sort(known)
-    if len(known) > max_points:
-        chosen = np.sort(np.random.default_rng(seed).choice(chosen, max_points, replace=False))
+    chosen = np.sort(known)[some(len(known), max_points, seed)]
     width = encoded.shape[0] if pool else int(np.prod(encoded.shape))
     values = np.empty((len(chosen), width), np.float64)
     for numbers, rows in encoded.blocks():

@@ -11,6 +11,7 @@ import xarray as xr
 from vaearr.errors import NoInputError
 from vaearr.plots.common import COLORS, DIVERGING, SEQUENTIAL, brief, number, robust_limits, text, value_text
 from vaearr.plots.decoded import LIMITS, UNUSED, pictures, show_picture
+from vaearr.plots.exploration import units_of
 from vaearr.plots.exploration_scatter import MARK, integer_ticks
 from vaearr.plots.paper import SMALL, WIDTH, draw_map, height_ratio, journal, new_figure, panels
 
@@ -54,8 +55,8 @@ def health_words(found: xr.Dataset) -> list[str]:
         lines[0] += f", KL of the aggregate posterior from the prior {attrs['aggregate_kl_total']:.3g} nats"
     low, gaussian = attrs["total_correlation_bound"], attrs["total_correlation"]
     if gaussian is not None:
-        bound = "" if low is None else f", of any with these ranks at least {low:.2g}"
-        lines.append(f"total correlation of a Gaussian {gaussian:.2g} nats{bound}")
+        bound = "" if low is None else f"; by ranks at least {low:.2g} nats"
+        lines.append(f"total correlation if Gaussian {gaussian:.2g} nats{bound}")
     return lines
 
 
@@ -116,6 +117,8 @@ def unusual_sheet(found: xr.Dataset, maps: xr.Dataset) -> Any:
     lines = math.ceil(count / columns)
     side = (WIDTH - 0.7) / 8
     words = [sample_words(found.isel(point=i)) for i in range(count)]
+    if np.unique(maps["degrees"].values[maps["degrees"].values > 0]).size > 1:  # then p decides, not the distance
+        words = [f"p = {float(p):.2g}\n{word}" for p, word in zip(found["p_value"].values, words, strict=True)]
     under_each = 0.2 + 0.13 * max(word.count("\n") + 1 for word in words)
     top = 0.45 + lines * (side * images.shape[1] / images.shape[2] + under_each)
     below = min(3.0, 0.5 + 3.0 * height_ratio(maps["distance"])) if is_map else 2.2
@@ -128,7 +131,7 @@ def unusual_sheet(found: xr.Dataset, maps: xr.Dataset) -> Any:
             ax.set_xlabel(words[i], fontsize=SMALL, labelpad=2)
         if images.ndim == 3:
             above.colorbar(mesh, ax=above.axes, fraction=0.02, pad=0.01).ax.tick_params(labelsize=SMALL)
-        above.suptitle("samples farthest from the aggregate posterior (stored units)")
+        above.suptitle(f"samples farthest from the aggregate posterior ({units_of(found['input'])})")
         axes = under.subplots(1, 1 + is_map, squeeze=False)[0]
         if is_map:
             draw_map(axes[0], maps["distance"].assign_attrs(long_name="Mahalanobis distance"))
@@ -172,8 +175,9 @@ def _distances(ax: Any, maps: xr.Dataset, found: xr.Dataset) -> None:
     degrees = maps["degrees"].values[maps["degrees"].values > 0]
     bins = int(np.clip(np.sqrt(values.size), 10, 80))
     ax.hist(values, bins=bins, color=COLORS[0], density=True)
-    grid = np.linspace(0, max(values.max(), chi.ppf(0.999, degrees.max())), 300)
     sizes, counts = np.unique(degrees, return_counts=True)
+    low, high = chi.ppf((0.001, 0.999), (sizes[0], sizes[-1]))
+    grid = np.linspace(min(values.min(), low), max(values.max(), high), 500)
     if len(sizes) <= 50:
         line = sum(c * chi.pdf(grid, d) for d, c in zip(sizes, counts, strict=True)) / counts.sum()
         ax.plot(grid, line, color=COLORS[5], lw=1.0, label="draws, if Gaussian")

@@ -13,8 +13,9 @@ import xarray as xr
 from vaearr.plots.common import COLORS, SEQUENTIAL, brief, holoviews, robust_limits, text, title
 from vaearr.plots.components import variance_curve
 from vaearr.plots.decoded import LIMITS, pictures
+from vaearr.plots.exploration import units_of
 from vaearr.plots.exploration_health import correlation_words, density_top, health_words, sample_words
-from vaearr.plots.exploration_scatter import colors_of, embedding_words, point_classes
+from vaearr.plots.exploration_scatter import colors_of, embedding_words, legend_names, point_classes
 from vaearr.plots.exploration_spread import DENSITY, levels_of, smoothed
 from vaearr.plots.exploration_views import BOKEH, FRAME, heat_view, scatter_view, strip
 from vaearr.plots.maps import map_plot
@@ -57,7 +58,7 @@ def pair_view(found: xr.Dataset) -> Any:
     grid: dict[tuple[int, int], Any] = {}
     for dim, counts in zip(dims, found["counts"].values, strict=True):
         grid[dim, dim] = hv.Histogram((edges[dim], counts), kdims=f"latent {dim}", vdims="samples").opts(
-            fill_color=COLORS[0], line_color=None, **BOKEH
+            fill_color=COLORS[0], line_color=None, yaxis=None, **BOKEH
         )
     for x, y, density in zip(found["x_dim"].values, found["y_dim"].values, found["density"].values, strict=True):
         for one, other, values in ((int(x), int(y), density), (int(y), int(x), density.T)):
@@ -97,12 +98,13 @@ def histogram_view(found: xr.Dataset) -> Any:
             continue
         counts = found["counts"].values[:, i]
         kept = [k for k, every in enumerate(found["counts"].values) if every.any()]
+        labels = legend_names([found["class"].values[k] for k in kept])
         middles = (edges[1:] + edges[:-1]) / 2
         curves = {
-            brief(found["class"].values[k], 18): hv.Curve(
-                (middles, counts[k] / max(counts[k].sum(), 1)), name, "share of the class"
-            ).opts(color=color, interpolation="steps-mid", line_width=1.5, **BOKEH)
-            for k, color in zip(kept, colors_of(len(kept)), strict=True)
+            label: hv.Curve((middles, counts[k] / max(counts[k].sum(), 1)), name, "share of the class").opts(
+                color=color, interpolation="steps-mid", line_width=1.5, **BOKEH
+            )
+            for k, label, color in zip(kept, labels, colors_of(len(kept)), strict=True)
         }
         overlay = hv.NdOverlay(curves, kdims=text(found.attrs["by"]))
         frames[int(dim)] = overlay.opts(legend_position="right", **options)
@@ -155,7 +157,7 @@ def unusual_view(found: xr.Dataset, maps: xr.Dataset) -> Any:
     hv = holoviews()
     images = pictures(found["input"])
     names = [f"{i + 1}: {float(d):.3g}" for i, d in enumerate(found["distance"].values)]
-    heading = "farthest from the aggregate posterior: distance (stored units)"
+    heading = f"farthest from the aggregate posterior: distance ({units_of(found['input'])})"
     parts = [strip(images, names, robust_limits(images, LIMITS), heading)]
     values = maps["distance"].values[np.isfinite(maps["distance"].values)]
     counts, edges = np.histogram(values, bins=int(np.clip(np.sqrt(values.size), 10, 80)))
@@ -177,7 +179,7 @@ def latent_health_view(found: xr.Dataset) -> Any:
     """The result of `health`: KL, correlation, the aggregate posterior beside the prior, distances from it."""
     hv = holoviews()
     dims, active = found["latent"].values, found["is_active"].values.astype(bool)
-    edges = np.append(dims - 0.4, dims[-1] + 0.6) if len(dims) else np.zeros(0)
+    edges = np.append(dims, len(dims)) - 0.5
     size = {"frame_width": 350, "frame_height": 260, **BOKEH}
     heights = found["kl"].values if np.isfinite(found["kl"].values).any() else found["aggregate_std"].values ** 2
     what = "KL (nats per sample)" if np.isfinite(found["kl"].values).any() else "variance"
@@ -190,13 +192,14 @@ def latent_health_view(found: xr.Dataset) -> Any:
         found["correlation"].values, names, correlation_words(found), clim=(-1, 1), frame_width=260, frame_height=260
     )
     steps = found["edges"].values
-    columns = np.column_stack([found["prior"].values, *found["density"].values])
-    across = np.concatenate([[-2.5, -1.5], dims + 0.5])
+    prior = found["prior"].values
+    columns = np.column_stack([prior, np.full_like(prior, np.nan), *found["density"].values])
+    across = np.concatenate([[-2.5, -1.5], edges])
     correlated = found.attrs["total_correlation"]
     about = "" if correlated is None else f", total correlation {correlated:.2g} nats"
     ticks = [(-2, "prior"), *((d, name) for d, name in zip(dims.tolist(), names, strict=True) if name)]
     mesh = hv.QuadMesh((across, steps, columns), ["latent", "value"], "share per unit").opts(
-        cmap=SEQUENTIAL, colorbar=True, line_color=None, xticks=ticks,
+        cmap=SEQUENTIAL, colorbar=True, line_color=None, xticks=ticks, clipping_colors={"NaN": "white"},
         clim=(0, density_top(found)), title=f"aggregate posterior (share per unit){about}", tools=["hover"], **size,
     )  # fmt: skip
     distances = [

@@ -27,7 +27,13 @@ def point_classes(found: xr.Dataset, coord: str = "class") -> tuple[np.ndarray, 
     there = [int(code) for code in np.unique(codes) if code >= 0]
     place = np.full(max([0, *map(int, attrs["flag_values"])]) + 2, -1)
     place[there] = range(len(there))
-    return place[codes], [brief(names[code], 18) for code in there], str(attrs["long_name"])
+    return place[codes], legend_names([names[code] for code in there]), str(attrs["long_name"])
+
+
+def legend_names(names: list[str]) -> list[str]:
+    """Names of classes cut to fit a legend, whole where two would become one."""
+    cut = [brief(name, 18) for name in names]
+    return cut if len(set(cut)) == len(cut) else [text(name) for name in names]
 
 
 def colors_of(count: int) -> list[str]:

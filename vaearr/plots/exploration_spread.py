@@ -14,6 +14,7 @@ from vaearr.plots.exploration_scatter import (
     class_colors_of_points,
     colors_of,
     integer_ticks,
+    legend_names,
     point_classes,
     scatter_size,
 )
@@ -67,7 +68,8 @@ def pair_sheet(found: xr.Dataset) -> Any:
             i, j = place[int(x)], place[int(y)]
             _density(axes[j, i], edges[i], edges[j], found["density"].values[k], found.attrs["n"])
             r = float(found["correlation"].values[i, j])
-            axes[j, i].set_title(f"r = {number(r)}", fontsize=SMALL, pad=2)
+            if classes:
+                axes[j, i].set_title(f"r = {number(r)}", fontsize=SMALL, pad=2)
             _upper(axes[i, j], found["vectors"].values[:, [j, i]], (edges[j], edges[i]), classes, r)
         for i, row in enumerate(axes):
             for j, ax in enumerate(row):
@@ -103,13 +105,12 @@ def _diagonal(ax: Any, found: xr.Dataset, i: int, classes: tuple[np.ndarray, lis
     if classes is None or "class_counts" not in found:
         ax.stairs(found["counts"].values[i], edges, fill=True, color=COLORS[0])
     else:
-        shown = {
-            brief(name, 18): counts
-            for name, counts in zip(found["class"].values, found["class_counts"].values[:, i], strict=True)
-        }
-        colors = dict(zip(classes[1], colors_of(len(classes[1])), strict=True))
-        for name, counts in shown.items():
-            ax.stairs(counts, edges, color=colors.get(name, UNUSED), lw=0.8)
+        attrs = found["class_of_point"].attrs
+        names = dict(zip(attrs["flag_values"], attrs["flag_meanings"], strict=True))
+        drawn = [names[code] for code in np.unique(found["class_of_point"].values) if code >= 0]
+        colors = dict(zip(drawn, colors_of(len(drawn)), strict=True))
+        for name, counts in zip(found["class"].values, found["class_counts"].values[:, i], strict=True):
+            ax.stairs(counts, edges, color=colors.get(str(name), UNUSED), lw=0.8)
     ax.set(xlim=(edges[0], edges[-1]), yticks=[])
 
 
@@ -169,7 +170,7 @@ def histogram_sheet(found: xr.Dataset) -> Any:
             else:
                 ax.locator_params(axis="y", nbins=3)
         if by_class:
-            names = [brief(found["class"].values[k], 18) for k in kept]
+            names = legend_names([found["class"].values[k] for k in kept])
             _legend(figure, names, str(found.attrs["by"]))
         what = "share of each class" if by_class else "samples"
         figure.suptitle(f"latents (posterior mean), {what} per bin, {found.attrs['n']:,} samples")

@@ -133,7 +133,7 @@ def test_page(store: Path, tmp_path: Path) -> None:
                 before = _memory(server.pid)
                 moves = page.run(MOVE)
                 ROWS.append(
-                    f"page: listening after {listening:.2f} s, drawn {loads[0]:.2f} s after that, then {loads[-1]:.2f} s, "
+                    f"page: listening after {listening:.2f} s, drawn {loads[0]:.2f} s later, again {loads[-1]:.2f} s, "
                     f"with the decoded picture {decoded:.2f} s; slider to picture {np.median(moves):.0f} ms "
                     f"({max(moves):.0f} ms at most of {MOVES}); server {before:.0f} MiB, then {_memory(server.pid):.0f}"
                 )

@@ -82,11 +82,13 @@ def test_command_replaces_only_when_told(
     trained_template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "page.html"
-    explore(trained_template, save=out)
-    assert re.search(r"page\.html \(\d\.\d MB\)", "".join(capsys.readouterr()))
+    out.write_text("mine")
     with pytest.raises(ExistsError):
         explore(trained_template, save=out)
+    assert out.read_text() == "mine"
     explore(trained_template, save=out, overwrite=True)
+    assert re.search(r"page\.html \(\d\.\d MB\)", "".join(capsys.readouterr()))
+    assert carried(out)["layers"]
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
@@ -186,14 +188,17 @@ def test_texts_cannot_leave_their_script() -> None:
 
 
 def test_labels_of_any_kind(tmp_path: Path, trained_template: Path) -> None:
-    """Texts as classes; constant and unknown maps are left out; codes beyond what colours tell are amounts."""
+    """Texts as classes; constant and unknown maps are left out; codes beyond what colours tell are amounts;
+    paths stay behind."""
     path = Path(shutil.copytree(trained_template, tmp_path / "scan.zarr"))
     state = open_state(path)
     nav = ("y", "x")
     shape = state.nav_shape
     names = np.array(["a", "b"], dtype=object)[np.arange(40 * 35) % 2].reshape(shape)
     many = xr.DataArray(np.arange(40 * 35).reshape(shape) % 300, dims=nav, attrs={"flag_values": list(range(300))})
-    state.ds = state.ds.assign_coords(kind=(nav, names)).assign(
+    files = np.array([f"/home/someone/{i % 3}.png" for i in range(40 * 35)], dtype=object).reshape(shape)
+    own = np.array([f"file {i}" for i in range(40 * 35)], dtype=object).reshape(shape)
+    state.ds = state.ds.assign_coords(kind=(nav, names), path=(nav, files), subject=(nav, own)).assign(
         grain=many, same=xr.zeros_like(many), empty=xr.full_like(many, np.nan, dtype="f4")
     )
     found = {layer.name: layer for layer in layers(state)}
@@ -201,4 +206,4 @@ def test_labels_of_any_kind(tmp_path: Path, trained_template: Path) -> None:
     np.testing.assert_array_equal(found["kind"].values, np.arange(40 * 35) % 2)
     assert found["grain"].names == ()
     assert found["grain"].values.max() == 299
-    assert not {"same", "empty"} & set(found)
+    assert not {"same", "empty", "path", "subject"} & set(found)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from tests.app.browser import CHROMIUM, Page, browser
 from tests.app.test_saved import three_dimensional
@@ -20,8 +19,7 @@ from vaearr.app.saved_points import as_bytes
 from vaearr.app.state import open_state
 from vaearr.association import associate_store
 from vaearr.inference.decoding import decoded_array
-from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
+from vaearr.store import open_store
 
 from ..exploration.conftest import spatial_path
 
@@ -72,17 +70,6 @@ def is_clean(page: Page, path: Path) -> None:
     assert not [u for u in page.requests if u != path.as_uri() and not u.startswith(("data:", "blob:"))]
 
 
-def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """A real drag of the mouse."""
-    about = {"button": "left", "buttons": 1, "clickCount": 1}
-    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=start[0], y=start[1])
-    page.call("Input.dispatchMouseEvent", type="mousePressed", x=start[0], y=start[1], **about)
-    for part in (0.2, 0.6, 1.0):
-        x, y = (a + part * (b - a) for a, b in zip(start, end, strict=True))
-        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, **about)
-    page.call("Input.dispatchMouseEvent", type="mouseReleased", x=end[0], y=end[1], **about)
-
-
 def place(page: Page, name: str, x: float, y: float) -> tuple[float, float]:
     found = page.run(PLACE % (name, float(x), float(y)))
     return float(found[0]), float(found[1])
@@ -107,7 +94,7 @@ def pull(page: Page, slider: int, part: float) -> None:
     )
     y, inner = box["y"] + box["height"] / 2, box["width"] - 16
     start = (box["x"] + 8 + inner * (now - low) / (high - low), y)
-    drag(page, start, (box["x"] + 8 + inner * part, y))
+    page.drag(start, (box["x"] + 8 + inner * part, y))
 
 
 def settings(page: Page) -> np.ndarray:
@@ -151,14 +138,14 @@ def test_brush_on_points_and_on_map(page: Page, scan: tuple[Path, Path], tmp_pat
     across, up = page.run("JSON.parse(document.getElementById('data').textContent).axes")
     x, y = latents[known, across], latents[known, up]
     (x0, x1), (y0, y1) = np.quantile(x, (0.55, 0.9)), np.quantile(y, (0.2, 0.8))
-    drag(page, place(page, "plane", x0, y0), place(page, "plane", x1, y1))
+    page.drag(place(page, "plane", x0, y0), place(page, "plane", x1, y1))
     expected = np.flatnonzero((x > x0) & (x < x1) & (y > y0) & (y < y1))
     found = np.array(page.run(SELECTED))
     pixel = 3 * np.ptp(x) / 300
     sure = np.flatnonzero((x > x0 + pixel) & (x < x1 - pixel) & (y > y0 + pixel) & (y < y1 - pixel))
     assert abs(len(found) - len(expected)) <= max(4, 0.05 * len(expected))
     assert set(sure) <= set(found)
-    assert page.run("document.getElementById('count').textContent") == f"{len(found)} of {len(known)} points selected"
+    assert page.run("document.getElementById('count').textContent") == f"{len(found)} of {len(known):,} points selected"
     row, column = np.unravel_index(known[found[0]], ds["BC"].shape)
     page.picture(tmp_path / "brushed.png")
     at = place(page, "map", float(ds["x"][column]), float(ds["y"][row]))
@@ -170,7 +157,7 @@ def test_brush_on_points_and_on_map(page: Page, scan: tuple[Path, Path], tmp_pat
     left, right, top, bottom = 4, 11, 20, 30
     corner = [float(ds["x"][left]) - step / 2, float(ds["y"][top]) - step / 2]
     other = [float(ds["x"][right]) + step / 2, float(ds["y"][bottom]) + step / 2]
-    drag(page, place(page, "map", *corner), place(page, "map", *other))
+    page.drag(place(page, "map", *corner), place(page, "map", *other))
     inside = np.zeros(ds["BC"].shape, bool)
     inside[top : bottom + 1, left : right + 1] = True
     wanted = known[np.isin(known, np.flatnonzero(inside.ravel()))]
@@ -239,33 +226,33 @@ def test_both_themes_fit_a_laptop(page: Page, scan: tuple[Path, Path]) -> None:
     is_clean(page, saved)
 
 
-def test_hostile_texts_are_shown_as_texts(page: Page, tmp_path: Path) -> None:
-    evil = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
-    ds = random_patterns_dataset({"sample": 30}, {"y": 8, "x": 9}, runs=("vae",))
-    names = np.array([evil, "$$x$$"], dtype=object)[np.arange(30) % 2]
-    label = xr.DataArray(np.arange(30, dtype="i4") % 2, dims="sample", attrs={
-        "flag_values": [0, 1], "flag_meanings": [evil, "$$x$$"], "long_name": evil, "units": evil,
-    })  # fmt: skip
-    ds = ds.drop_vars(["label", *(v for v in ds.data_vars if str(v) != "patterns")], errors="ignore")
-    path = create_store(ds.assign(label=label).assign_coords(path=("sample", names)), tmp_path / "images.zarr")
-    from vaearr.attaching import attach
-
-    attach(path, np.random.default_rng(0).normal(size=(30, 2)).astype("f4"), run="given")
-    saved = save_page(path, "given", tmp_path / "page.html")
+def test_hostile_texts_are_shown_as_texts(page: Page, hostile_path: Path, tmp_path: Path) -> None:
+    saved = save_page(hostile_path, "own", tmp_path / "page.html")
     opened(page, saved)
-    assert page.run("window.hacked") is None
-    assert "</script>" in page.run("document.getElementById('legend').textContent") or "…" in page.run(
-        "document.getElementById('legend').textContent"
-    )
-    page.run("(() => { const s = document.getElementById('layer'); s.selectedIndex = 2; "
-             "s.dispatchEvent(new Event('change')); })()")  # fmt: skip
-    page.run(
-        "(() => { const s = document.getElementById('sample'); s.value = 4; s.dispatchEvent(new Event('change')); })()"
-    )
-    assert page.run("window.hacked") is None
+    titles = page.run("[...document.getElementById('layer').options].map((o) => o.textContent)")
+    for layer in range(len(titles)):
+        _show(page, layer)
+        page.until(f"document.getElementById('stored-words').textContent.includes({json.dumps(titles[layer])})")
+    assert any("<img src=x" in title for title in titles)
+    _show(page, titles.index("kind"))
+    page.run("document.querySelectorAll('#legend button')[1].click()")
+    page.until("document.getElementById('count').dataset.selected === '15'")
+    assert "<script>alert(3)" in page.run("document.querySelector('h1').textContent")
     assert "no network" in page.run("document.getElementById('decoder-note').textContent")
     assert page.run("document.getElementById('sliders').hidden")
+    assert page.run("document.getElementById('range').hidden")
+    assert page.run("document.querySelectorAll('img, iframe, object').length") == 0
     is_clean(page, saved)
+    page.run("document.body.append(Object.assign(document.createElement('script'), { textContent: 'window.own = 1' }))")
+    assert page.run("window.own") is None  # no script runs but the page's
+    assert "Content Security Policy" in page.errors[-1]
+
+
+def _show(page: Page, layer: int) -> None:
+    page.run(
+        f"(() => {{ const s = document.getElementById('layer'); s.value = '{layer}';"
+        " s.dispatchEvent(new Event('change')); })()"
+    )
 
 
 def test_frames_where_the_decoder_cannot_travel(
@@ -325,7 +312,7 @@ def test_layers_of_a_three_dimensional_scan(page: Page, three_dimensional: Path,
     page.click(*place(page, "map", float(ds["x"][2]), float(ds["y"][5])))
     page.until(f"document.getElementById('sample').value === '{4 * 72 + 5 * 8 + 2}'")
     step = float(ds["x"][1] - ds["x"][0])
-    drag(page, place(page, "map", -step / 2, -step / 2), place(page, "map", 3.5 * step, 1.5 * step))
+    page.drag(place(page, "map", -step / 2, -step / 2), place(page, "map", 3.5 * step, 1.5 * step))
     present = ds["latents_given"].notnull().all("latent_given").values[4, :2, :4]
     assert len(page.run(SELECTED)) == present.sum()
     is_clean(page, saved)

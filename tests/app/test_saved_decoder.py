@@ -93,6 +93,7 @@ OPERATIONS = {
     "softmax": lambda z: z.softmax(-1) @ z.transpose(-1, -2).sigmoid(),
     "strides": lambda z: torch.nn.functional.conv2d(z, KERNEL, stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
     "transposed": lambda z: torch.nn.functional.conv_transpose2d(z, KERNEL.transpose(0, 1), stride=2, padding=1),
+    "growing by a factor": lambda z: torch.nn.functional.interpolate(z, scale_factor=1.3, mode="bilinear"),
     "odd growing": lambda z: torch.nn.functional.interpolate(z, size=(9, 5), mode="bilinear", align_corners=True),
 }
 KERNEL = torch.linspace(-1, 1, 2 * 3 * 3 * 2).reshape(2, 3, 3, 2)
@@ -111,6 +112,8 @@ def test_what_cannot_be_written_down_is_named() -> None:
         "'cumsum.default'": (lambda z: z.cumsum(1), (1, 4)),
         "does not depend on the latents": (lambda z: torch.ones(3), (1, 4)),
         "no whole number": (nn.Upsample(size=(7, 7)), (1, 1, 5, 5)),
+        "by a factor": (nn.Upsample(scale_factor=2.3), (1, 1, 3, 3)),  # to 6 x 6, but not as by 2
+        "'cat.default'": (lambda z: torch.cat([z, 2 * z], 1), (1, 4)),
     }
     for words, (network, shape) in cases.items():
         with pytest.raises(Unportable) as caught:
@@ -125,4 +128,7 @@ def test_large_constants_travel_in_half_precision() -> None:
     assert found.work == 64 * 64
     with torch.no_grad():
         weights.weight[0, 0] = 1e6  # beyond half precision
+    assert {str(c.dtype) for c in program(weights, (1, 64)).constants} == {"float32"}
+    with torch.no_grad():
+        weights.weight.uniform_(-1e-6, 1e-6)  # of which half precision keeps four bits
     assert {str(c.dtype) for c in program(weights, (1, 64)).constants} == {"float32"}

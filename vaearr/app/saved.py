@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bokeh.palettes import Viridis256
 
 from vaearr import schema
 from vaearr.app import saved_decoding as decoding
@@ -74,7 +75,7 @@ def save_page(
     data |= {
         "ranking": decoding.ranking(state),
         "no_network": text(f"No sliders: {NO_MODEL}."),
-        "no_ranking": text(f"No table of these latents is stored; 'vaearr associate {state.path.name}' makes one."),
+        "no_ranking": text(f"No table of these latents is stored; {_command(state, 'associate')!r} makes one."),
     }
     if by is not None:
         names = [item["name"] for item in data["layers"]]
@@ -84,8 +85,8 @@ def save_page(
     data["plane_note"] = _plane_note(state, data, len(numbers))
     data["first"] = _first(state, numbers, data["thumbnails"]["which"])
     embed, places = embedded(figures(plan))
-    scripts, packed = f'{embed}\n<script id="machine">{MACHINE}</script>\n<script>{script()}</script>', as_script(data)
-    size = (len(library()) + len(scripts) + len(packed.encode())) / 1e6
+    scripts, packed = {"figures": embed, "machine": MACHINE, "view": script()}, as_script(data)
+    size = (len(library()) + sum(map(len, scripts.values())) + len(packed.encode())) / 1e6
     given = {
         "dims": dims,
         "base": base,
@@ -136,8 +137,6 @@ def _samples(state: State, max_points: int, budget: int, seed: int) -> tuple[np.
     widest = np.argsort(-state.spread, kind="stable")
     names = [layer.name for layer in layers]
     usual = next((names.index(name) for name in USUAL_CLASSES if name in names), int(widest[0]))
-    from bokeh.palettes import Viridis256
-
     data = {
         "dims": state.dims, "std": state.spread.tolist(), "numbers": numbers.tolist(), "layers": packed, "map": plan,
         "scores": points.scores(state, numbers), "words": points.packed_words(points.point_words(state, numbers)),
@@ -186,13 +185,18 @@ def _plane_note(state: State, data: dict[str, Any], count: int) -> str:
     return " ".join(words)
 
 
+def _command(state: State, name: str, *more: str) -> str:
+    run = [] if state.run == DEFAULT_RUN else ["--run", state.run]
+    return shlex.join(["vaearr", name, state.path.name, *run, *more])
+
+
 def _facts(state: State, name: str, given: dict[str, Any], size: float) -> list[str]:
     sha = state.manifest.get("weights_sha256")
     weights = f"weights {text(sha)}" if sha else "latents computed elsewhere"
     version = versions()
     usual = {key: p.default for key, p in inspect.signature(save_page).parameters.items()}
     other = {key: value for key, value in given.items() if repr(value) != repr(usual[key])}
-    again = shlex.join(["vaearr", "explore", state.path.name, "--run", state.run, "--save", name])
+    again = _command(state, "explore", "--save", name)
     if other:
         options = "".join(f", {key}={value!r}" for key, value in other.items())
         again = f"vaearr.app.saved.save_page({state.path.name!r}, {state.run!r}, {name!r}{options})"

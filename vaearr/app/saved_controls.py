@@ -10,7 +10,7 @@ const fixed = (v) => {
   return size < 100 && size >= 0.1 ? v.toFixed(2).replace("-", "\u2212") : digits(Number(v.toFixed(3)));
 };
 const near = (v) => (Math.abs(v) < 1e-3 * (D.limits[1] - D.limits[0]) ? "0" : digits(v));
-const scale = D ? `grey from ${near(D.limits[0])} to ${near(D.limits[1])} ${D.units}` : "";
+const scale = D ? `black is ${near(D.limits[0])}, white ${near(D.limits[1])} ${D.units}` : "";
 let decode = () => {}, waiting = 0;
 const decodeSoon = () => {
   if (!waiting) waiting = requestAnimationFrame(() => { waiting = 0; decode(); });

@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from vaearr.inference.decoding import Opened
 from vaearr.preprocess import needs_input, undo_without_input
 
 SMALL = 1024  # constants of fewer values keep single precision, larger ones travel in half
-LARGEST_HALF = 60_000.0
+HALVES = (1e-3, 60_000.0)  # between which their largest value must lie for that: half precision ends at 6e-8 and 65504
 
 
 class Unportable(Exception):
@@ -74,7 +73,7 @@ class Program:
         if isinstance(value, Value):
             return value.ref
         values = value.detach().float().contiguous().numpy().ravel()
-        fits = values.size >= SMALL and np.abs(values).max() < LARGEST_HALF
+        fits = values.size >= SMALL and HALVES[0] < np.abs(values).max() < HALVES[1]
         self.constants.append(values.astype(np.float16) if fits else values.astype(np.float32))
         return f"c{len(self.constants) - 1}"
 
@@ -122,17 +121,16 @@ def translated(traced: torch.fx.GraphModule, shape: tuple[int, ...]) -> Program:
                 raise Unportable("the decoded picture does not depend on the latents")
             program.result, program.shape = found.ref, found.shape
         else:
-            env[node] = _step(program, node.target, args, kwargs)
+            depends = any(isinstance(env[before], Value) for before in node.all_input_nodes)
+            env[node] = _step(program, node.target, args, kwargs) if depends else node.target(*args, **kwargs)
     return program
 
 
 def _step(program: Program, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if target is operator.getitem:
-        if isinstance(args[0], Value) and args[1]:
+        if args[1]:
             raise Unportable("a second result of an operation is used")
-        return args[0] if isinstance(args[0], Value) else args[0][args[1]]
-    if not any(isinstance(a, Value) for a in (*args, *kwargs.values())):
-        return target(*args, **kwargs)
+        return args[0]
     name = str(target).removeprefix("aten.")
     if name not in RULES:
         raise Unportable(f"the operation {name!r}")
@@ -305,7 +303,8 @@ def _shuffle(program: Program, out: torch.Tensor, args: tuple[Any, ...], kwargs:
 
 def _nearest(program: Program, out: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
     before, after = args[0].shape[2:], out.shape[2:]
-    if any(b % a for a, b in zip(before, after, strict=True)):
+    factors = (*args, None, None)[2:4]  # without them the ratio of the sizes
+    if any(b % a or f not in (None, b / a) for a, b, f in zip(before, after, factors, strict=True)):
         raise Unportable("growing by a factor that is no whole number")
     lead = args[0].shape[:2]
     apart = [s for a in before for s in (a, 1)]
@@ -318,13 +317,14 @@ def _bilinear(program: Program, out: torch.Tensor, args: tuple[Any, ...], kwargs
     """As products with the matrices that grow a row and a column."""
     x, (height, width), align = args[0], out.shape[2:], bool(args[2])
     lead = math.prod(x.shape[:2])
+    by_height, by_width = (*args, None, None)[3:5]  # factors; without them the ratio of the sizes
 
-    def grows(size: int, to: int) -> torch.Tensor:
-        return F.interpolate(torch.eye(size)[None], size=to, mode="linear", align_corners=align)[0]
+    def grows(size: int, to: int, factor: float | None) -> torch.Tensor:
+        return torch.ops.aten.upsample_linear1d(torch.eye(size)[None], [to], align, factor)[0]
 
-    wide = _product(program, Value(x.ref, (lead * x.shape[2], x.shape[3])), grows(x.shape[3], width))
+    wide = _product(program, Value(x.ref, (lead * x.shape[2], x.shape[3])), grows(x.shape[3], width, by_width))
     turned = _as(program, Value(wide.ref, (lead, x.shape[2], width)), lambda t: t.transpose(1, 2))
-    tall = _product(program, Value(turned.ref, (lead * width, x.shape[2])), grows(x.shape[2], height))
+    tall = _product(program, Value(turned.ref, (lead * width, x.shape[2])), grows(x.shape[2], height, by_height))
     back = _as(program, Value(tall.ref, (lead, width, height)), lambda t: t.transpose(1, 2))
     return Value(back.ref, tuple(out.shape))
 

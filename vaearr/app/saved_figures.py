@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bokeh.embed import components
+from bokeh.events import MouseLeave, MouseMove, Tap
+from bokeh.models import BoxSelectTool, ColumnDataSource, CustomJS, LassoSelectTool, LinearColorMapper, Range1d
+from bokeh.models.annotations import ColorBar
+from bokeh.palettes import Viridis256
+from bokeh.plotting import figure as new
+from bokeh.settings import settings
 
+from vaearr.app.figures import MARK
 from vaearr.app.saved_style import STYLE, body
 from vaearr.plots.common import NAN_COLOR
 
-MARK = "#e5007e"  # of what is chosen
 SIDE = 316  # pixels of a frame
-POLICY = (  # nothing is fetched, whatever a library may want
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
-    "font-src data:; worker-src blob:"
+POLICY = (  # nothing is fetched, whatever a library may want, and no other script than the page's own runs
+    "default-src 'none'; script-src {} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "font-src data:; worker-src blob:; base-uri 'none'; form-action 'none'"
 )
 PLACE = (
     "document.dispatchEvent(new CustomEvent('place', {detail: "
@@ -29,9 +38,6 @@ def figures(plan: dict[str, Any] | None) -> dict[str, Any]:
 
     Points of map and plane are one source, so that what is chosen in one is chosen in both.
     """
-    from bokeh.models import ColumnDataSource, LinearColorMapper
-    from bokeh.palettes import Viridis256
-
     columns = ("x", "y", "mx", "my", "value")
     points = ColumnDataSource({name: np.zeros(0, "f4") for name in columns}, name="points")
     mapper = LinearColorMapper(palette=list(Viridis256), low=0, high=1, nan_color=NAN_COLOR, name="colors")
@@ -43,8 +49,6 @@ def figures(plan: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _map(plan: dict[str, Any], points: Any, mapper: Any, mark: Any) -> Any:
-    from bokeh.models import ColumnDataSource
-
     width, height = plan["columns"] * plan["dx"], plan["rows"] * plan["dy"]
     scale = min(SIDE / width, SIDE / height)
     figure = _selectable(
@@ -81,9 +85,6 @@ def _plane(points: Any, mapper: Any, mark: Any, *, has_bar: bool) -> Any:
 
 
 def _histogram() -> Any:
-    from bokeh.models import ColumnDataSource, Range1d
-    from bokeh.plotting import figure as new
-
     shown: Any = new(
         name="histogram", frame_width=SIDE, frame_height=150, tools="", toolbar_location=None,
         border_fill_color=None, background_fill_color=None, x_range=Range1d(start=0, end=1),
@@ -98,10 +99,6 @@ def _histogram() -> Any:
 def _selectable(
     name: str, x: tuple[float, float], y: tuple[float, float], width: int, height: int, *, has_bar: bool = True
 ) -> Any:
-    from bokeh.events import MouseLeave, MouseMove, Tap
-    from bokeh.models import BoxSelectTool, CustomJS, LassoSelectTool, Range1d
-    from bokeh.plotting import figure as new
-
     shown: Any = new(
         name=name, frame_width=width, frame_height=height, x_range=Range1d(start=x[0], end=x[1]),
         y_range=Range1d(start=y[0], end=y[1]), title=" ", border_fill_color=None, background_fill_color=None,
@@ -119,8 +116,6 @@ def _selectable(
 
 
 def _chosen_by(figure: Any, renderer: Any) -> None:
-    from bokeh.models import BoxSelectTool, LassoSelectTool
-
     for tool in figure.select({"type": BoxSelectTool}):
         tool.renderers = [renderer]
     for tool in figure.select({"type": LassoSelectTool}):
@@ -128,25 +123,19 @@ def _chosen_by(figure: Any, renderer: Any) -> None:
 
 
 def _barred(figure: Any, mapper: Any) -> Any:
-    from bokeh.models.annotations import ColorBar
-
     figure.add_layout(ColorBar(color_mapper=mapper, width=10, padding=4, background_fill_alpha=0, name="bar"), "right")
     return figure
 
 
 def library() -> str:
     """BokehJS itself, without parts that this page does not use."""
-    from bokeh.settings import settings
-
     path = Path(settings.bokehjs_path()) / "js" / "bokeh.min.js"
-    return "<script>\n" + path.read_text(encoding="utf-8").replace("</script", "<\\/script") + "\n</script>"
+    return path.read_text(encoding="utf-8").replace("</script", "<\\/script")
 
 
 def embedded(models: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """Script and places of models in a page."""
-    from bokeh.embed import components
-
-    script, places = components(models)
+    script, places = components(models, wrap_script=False)
     return script, dict(places)
 
 
@@ -163,18 +152,25 @@ def safe(text: str) -> str:
     return html.escape(text.replace("\x00", ""), quote=True)
 
 
-def page(heading: str, facts: list[str], data: str, places: dict[str, str], scripts: str) -> str:
-    """The page as text; it loads nothing."""
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}'"
+
+
+def page(heading: str, facts: list[str], data: str, places: dict[str, str], scripts: dict[str, str]) -> str:
+    """The page as text; it loads nothing. scripts: after the library, by the ids of their elements."""
+    own = library()
+    policy = POLICY.format(" ".join(map(_hash, (own, *scripts.values()))))
+    elements = "\n".join(f'<script id="{name}">{script}</script>' for name, script in scripts.items())
     lines = "".join(f"<p>{safe(fact)}</p>" for fact in facts[1:])
     panels = body("scan" if "map" in places else "collection")
     for name, place in places.items():
         panels = panels.replace(f"\x00{name}\x00", place)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
-        f"<title>{safe(heading)}</title>\n<style>{STYLE}</style>\n{library()}\n</head>\n<body>\n"
+        f"<title>{safe(heading)}</title>\n<style>{STYLE}</style>\n<script>{own}</script>\n</head>\n<body>\n"
         f'<header><h1>{safe(heading)}</h1><button id="theme" type="button">dark</button><span class="note">'
         f"{safe(facts[0])}</span><details><summary>about this page</summary>{lines}</details></header>\n{panels}\n"
-        f'<script type="application/json" id="data">{data}</script>\n{scripts}\n</body>\n</html>\n'
+        f'<script type="application/json" id="data">{data}</script>\n{elements}\n</body>\n</html>\n'
     )

@@ -25,6 +25,7 @@ from vaearr.app.state import State
 from vaearr.plots.common import as_codes, is_category, is_regular, label, palette, robust_limits, text, value_text
 from vaearr.store import read_block
 
+PATH = "path"  # of files, in the store
 FINE, COARSE = 65534, 254  # steps of a point's and of a cell's values
 MOST_CLASSES = 200
 LEAST_CELLS = 2500  # of a layer of a 3-D map, before layers are left out
@@ -67,42 +68,36 @@ class Layer:
 
 
 def layers(state: State) -> list[Layer]:
-    """The latents, then maps, elements and coordinates that hold more than one value."""
-    ds, nav = state.ds, schema.navigation_dims(state.ds)
+    """The latents, then maps, elements and coordinates that hold more than one value.
+
+    Paths of files stay behind, as do texts that name every sample by itself.
+    """
     found = [Layer(f"latent {i}", f"latent:{i}", state.latents[:, i]) for i in range(state.dims)]
-    chosen = [ds[name] for name in schema.maps(ds)]
-    if n.ELEMENTS in ds:
-        names = [str(v) for v in ds[n.ELEMENT].values] if n.ELEMENT in ds.coords else []
-        parts = (ds[n.ELEMENTS].isel({n.ELEMENT: i}) for i in range(ds.sizes[n.ELEMENT]))
-        chosen += [
-            part.drop_vars(n.ELEMENT, errors="ignore").assign_attrs(long_name=names[i] if names else f"element {i}")
-            for i, part in enumerate(parts)
-        ]
-    chosen += [ds[c] for c in ds.coords if ds[c].dims == nav and c not in ds.dims]
-    for da in chosen:
-        layer = _side(da.transpose(*nav))
-        if layer is not None:
-            known = {other.title for other in found}
-            title = f"{layer.title}, {text(da.name)}" if layer.title in known else layer.title
-            found.append(replace(layer, title=title))
+    for key in s.layers(state).values():
+        kind, _, name = key.partition(":")
+        if kind == "latent" or name == PATH:
+            continue
+        layer = _side(s.layer(state, key), name)
+        if layer is None or (kind == "map" and state.ds[name].dtype.kind in "OUT" and _is_own(layer)):
+            continue
+        known = {other.title for other in found}
+        found.append(replace(layer, title=f"{layer.title}, {text(name)}") if layer.title in known else layer)
     return found
 
 
-def _side(da: xr.DataArray) -> Layer | None:
-    title, name = label(da), str(da.name)
-    values = np.asarray(da.values)
-    if values.dtype.kind not in "iufb":
-        names, codes = np.unique(np.array([str(v) for v in values.ravel()]), return_inverse=True)
-        if not 1 < len(names) <= MOST_CLASSES:
-            return None  # names of files, not classes
-        return Layer(title, name, codes.astype("f4"), tuple(text(v) for v in names))
+def _side(da: xr.DataArray, name: str) -> Layer | None:
+    title = label(da)
     if is_category(da):
         positions, classes = as_codes(da)
         if len(classes) <= MOST_CLASSES:
             return Layer(title, name, np.asarray(positions.values, "f4").ravel(), tuple(classes))
-    flat = values.astype("f4").ravel()
+    flat = np.asarray(da.values, "f4").ravel()
     known = flat[np.isfinite(flat)]
     return Layer(title, name, flat) if known.size and known.min() < known.max() else None
+
+
+def _is_own(layer: Layer) -> bool:
+    return len(layer.names) == layer.values.size
 
 
 def chosen_points(state: State, most: int, seed: int) -> np.ndarray:
@@ -201,8 +196,8 @@ def point_words(state: State, numbers: np.ndarray) -> list[str]:
         coord = state.ds[dim]
         every = [f"{dim} = {value_text(v, coord.attrs)}" for v in coord.values]
         parts.append([every[i] for i in place])
-    if not schema.is_scan(state.ds) and "path" in state.ds.variables:
-        paths = state.ds["path"].values
+    if not schema.is_scan(state.ds) and PATH in state.ds.variables:
+        paths = state.ds[PATH].values
         known = {str(v) for v in state.ds[schema.navigation_dims(state.ds)[0]].values}
         files = [text(PurePath(str(path)).name) for path in paths]
         parts.append([files[i] if files[i] not in known else "" for i in places[0]])

@@ -119,11 +119,14 @@ const showLayer = async (i) => {
   colors.setv({ palette: l.names.length ? l.palette : P.scale, low: l.colors[0], high: l.colors[1] });
   for (const f of [map, plane]) if (f) for (const bar of f.right) bar.visible = !l.names.length;
   $("legend").replaceChildren(...l.names.map((name, k) => {
-    const item = element("span", name), dot = document.createElement("i");
+    const item = element("button", name, { type: "button", title: "select this class" });
+    const dot = document.createElement("i");
     dot.style.background = l.palette[k];
     item.prepend(dot);
+    item.addEventListener("click", () => between(k, k));
     return item;
   }));
+  $("range").hidden = l.names.length > 0;
   $("from").value = $("upto").value = "";
   drawPoints(false);
   counted();
@@ -133,7 +136,8 @@ const showLayer = async (i) => {
 // ---- what is selected, in words and as histogram
 const counted = () => {
   const l = P.layers[state.layer], values = V[state.layer], some = state.selected;
-  $("count").textContent = some.length ? `${some.length} of ${n} points selected` : `no point of ${n} selected`;
+  const [part, whole] = [some.length, n].map((k) => k.toLocaleString("en"));
+  $("count").textContent = `${some.length ? part : "no point"} of ${whole} ${some.length ? "points " : ""}selected`;
   $("count").dataset.selected = String(some.length);
   const classes = l.names.length, low = classes ? -0.5 : l.low, high = classes ? classes - 0.5 : l.high;
   const size = classes || 40, step = (high - low) / size;
@@ -160,10 +164,13 @@ points.selected.properties.indices.change.connect(() => {
   state.selected = Array.from(points.selected.indices);
   counted();
 });
+const between = (low, high) => {
+  const values = V[state.layer];
+  points.selected.indices = Array.from(values.keys()).filter((i) => values[i] >= low && values[i] <= high);
+};
 $("choose").addEventListener("click", () => {
   const number = (id, other) => ($(id).value === "" ? other : Number($(id).value));
-  const low = number("from", -Infinity), high = number("upto", Infinity), values = V[state.layer];
-  points.selected.indices = Array.from(values.keys()).filter((i) => values[i] >= low && values[i] <= high);
+  between(number("from", -Infinity), number("upto", Infinity));
 });
 $("clear").addEventListener("click", () => { points.selected.indices = []; });
 
@@ -192,7 +199,6 @@ const nearest = (i) => {  // in the latents, each on the scale of its standard d
 };
 let shown = -1;
 const show = async (i) => {
-  if (shown === i) return;
   shown = i;
   const l = P.layers[state.layer], value = V[state.layer][i];
   const about = l.names.length ? (Number.isFinite(value) ? l.names[value] : "none") : digits(value);
@@ -229,9 +235,9 @@ let moved = null;
 document.addEventListener("place", ({ detail }) => {
   if (detail.kind === "tap") { const i = closest(detail, 1e6); if (i >= 0) choose(i); return; }
   if (!moved) requestAnimationFrame(() => {
-    const i = moved.kind === "mouseleave" ? -1 : closest(moved, 12);
+    const under = moved.kind === "mouseleave" ? -1 : closest(moved, 12), i = under >= 0 ? under : state.chosen;
     moved = null;
-    show(i >= 0 ? i : state.chosen);
+    if (i !== shown) show(i);
   });
   moved = detail;
 });
@@ -271,8 +277,8 @@ if (M) {
   }
 }
 $("selection-note").textContent = `Drag a box or a lasso over the points${M ? " or the map" : ""}, or select by ` +
-  "value here; click a point to see its picture. Grey: all points; colour: the selected ones; both as a share of " +
-  "their own number.";
+  "value here, a class by its name above; click a point to see its picture. Grey: all points; colour: the selected " +
+  "ones; both as a share of their own number.";
 $("plane-note").textContent = P.plane_note;
 drawPoints(true);
 await showLayer(P.layer);

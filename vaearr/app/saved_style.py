@@ -46,6 +46,7 @@ canvas { background: #8883; image-rendering: pixelated; display: block; }
 input[type="range"] { accent-color: var(--mark); }
 output { text-align: right; font-variant-numeric: tabular-nums; }
 #legend { display: flex; flex-wrap: wrap; gap: 2px 9px; font-size: .82rem; max-height: 40px; overflow-y: auto; }
+#legend button { border: 0; background: none; padding: 0; }
 #legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 3px; }
 .scroll { max-height: 250px; overflow-y: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .86rem; font-variant-numeric: tabular-nums; }
@@ -85,8 +86,8 @@ PANELS = {
 <p class="note" id="decoder-note"></p></section>""",
     "selection": """<section aria-label="selection"><h2>Selected points against all</h2>
 \x00histogram\x00
-<div class="row"><label>from <input id="from" type="number" step="any"></label>
-<label>to <input id="upto" type="number" step="any"></label><button id="choose" type="button">select</button>
+<div class="row"><span class="row" id="range"><label>from <input id="from" type="number" step="any"></label>
+<label>to <input id="upto" type="number" step="any"></label><button id="choose" type="button">select</button></span>
 <button id="clear" type="button">clear</button></div>
 <p class="note" id="selection-note"></p></section>""",
     "ranking": """<section aria-label="association"><h2>Association of latents with side maps</h2>

@@ -178,9 +178,7 @@ def test_unusual_samples_on_a_map_and_in_the_histogram(kind: str) -> None:
     grid = rng.chisquare(3, (9, 8)) ** 0.5
     grid[0, 0] = np.nan
     coords = {"y": np.arange(9) * 0.5, "x": np.arange(8) * 0.5}
-    maps = xr.Dataset(
-        {"distance": (("y", "x"), grid), "degrees": (("y", "x"), np.where(np.isnan(grid), 0, 3))}, coords=coords
-    )
+    maps = xr.Dataset({"distance": (("y", "x"), grid), "p_value": (("y", "x"), grid)}, coords, {"degrees": 3})
     place = xr.Dataset(coords={"y": ("point", [1.0, 4.0, 4.0]), "x": ("point", [0.5, 3.0, 3.0])})
     signal = SIGNALS["grey"] if kind == "volume" else SIGNALS[kind]
     if kind == "colour":
@@ -191,8 +189,10 @@ def test_unusual_samples_on_a_map_and_in_the_histogram(kind: str) -> None:
     below = figure.subfigs[1].axes
     assert [t.get_text() for t in below[0].texts] == ["1", "2"]  # the third would lie on the second
     assert figure.subfigs[0].axes[0].get_xlabel() == "label a\nx = 0.5\ny = 1"
-    line = xr.Dataset({"distance": ("sample", grid.ravel()), "degrees": ("sample", np.full(72, 3))})
-    assert len(unusual_sheet(found, line).subfigs[1].axes) == 1
+    assert below[1].get_legend() is not None
+    line = xr.Dataset({"distance": ("sample", grid.ravel())})  # of spatial latents: no distribution to compare with
+    (alone,) = unusual_sheet(found, line).subfigs[1].axes
+    assert alone.get_legend() is None
 
 
 def test_the_table() -> None:

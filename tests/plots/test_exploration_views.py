@@ -131,3 +131,18 @@ def test_a_table_is_one_of_the_page(tmp_path: Path) -> None:
     text = save_view(view, tmp_path / "t.html").read_text()
     assert "<th" in text
     assert "-0.5</td>" in text
+
+
+def test_classes_of_one_beginning_keep_their_curves() -> None:
+    found = _histograms(True)
+    long = ["carcinoma of the upper left lobe", "carcinoma of the right left lobe", "none"]
+    named = found.assign_coords({"class": ("class", long[: found.sizes["class"]], found["class"].attrs)})
+    shown = [len(frame) for frame in plots.histogram_view(named).data.values()]
+    assert shown == [len(frame) for frame in plots.histogram_view(found).data.values()]
+
+
+def test_bars_and_columns_of_health_stand_on_their_dimension() -> None:
+    parts = list(plots.latent_health_view(_health(1.5, [0, 1])))
+    np.testing.assert_allclose(parts[0].edges, [-0.5, 0.5, 1.5, 2.5])
+    columns = parts[2]
+    np.testing.assert_allclose(columns.interface.coords(columns, 0, edges=True), [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5])

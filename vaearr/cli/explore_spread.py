@@ -289,7 +289,7 @@ def unusual(
     by: By = None,
     out: OutWithTable = None,
 ) -> None:
-    """The samples farthest from the aggregate posterior, by Mahalanobis distance; a scan's sheet has the map."""
+    """The samples farthest from the others in latent space, by Mahalanobis distance; a scan's sheet has the map."""
     check_out(out, BOTH)
     if count < 1:
         raise UsageError(f"--n is {count}; it must be at least 1.")
@@ -310,4 +310,5 @@ def unusual(
     for i in range(found.sizes["point"]):
         one = found.isel(point=i)
         words = exploration_health.sample_words(one).replace("\n", ", ")
-        typer.echo(f"{i + 1}: {words}, distance {float(one['distance']):.4g}, p {float(one['p_value']):.3g}")
+        p_value = f", p {float(one['p_value']):.3g}" if "p_value" in one else ""
+        typer.echo(f"{i + 1}: {words}, distance {float(one['distance']):.4g}{p_value}")

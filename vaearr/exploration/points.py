@@ -49,13 +49,14 @@ class Encoded:
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Shard by shard: numbers of the known samples in row-major order of the grid `(k,)`, latents `(k, *shape)`.
 
-        A sample is known where any of its latents is finite; positions that a mask left out stay NaN.
+        A sample is known where all its latents, of a spatial one at any position, are finite; positions that a mask
+        left out stay NaN.
         """
         numbers = np.arange(int(np.prod(self.grid))).reshape(self.grid)
         regions = store_blocks(self.path)
         for region, block in zip(regions, read_ahead(lambda r: read_block(self.variable, r), regions), strict=True):
             rows = block.reshape(-1, *self.shape)
-            known = np.isfinite(rows).reshape(len(rows), -1).any(1)
+            known = np.isfinite(rows).all(1).reshape(len(rows), -1).any(1)
             if known.any():
                 number = numbers[tuple(region[d] for d in schema.navigation_dims(self.ds))].ravel()
                 yield number[known], rows[known]

@@ -88,7 +88,7 @@ def manifold_sheet(found: xr.Dataset) -> Any:
     mosaic = np.concatenate([np.concatenate(list(line), axis=1) for line in images[::-1]], axis=0)
     across, up = found["column"].values, found["row"].values
     with journal():
-        beside = 1.3 if mosaic.ndim == 2 else 0.7
+        beside = 1.55 if mosaic.ndim == 2 else 0.95
         figure = new_figure(WIDTH * 0.8 + beside, min(WIDTH * 0.8 * tall * rows / (wide * columns), 2 * WIDTH) + 0.75)
         axes = figure.subplots()
         shown = np.clip((mosaic - low) / (high - low), 0, 1) if mosaic.ndim == 3 else mosaic

@@ -104,8 +104,8 @@ def _aggregate(figure: Any, ax: Any, found: xr.Dataset) -> None:
 def unusual_sheet(found: xr.Dataset, maps: xr.Dataset) -> Any:
     """The most unusual samples of `unusual`, numbered, and where they lie: on the map of a scan, in the histogram.
 
-    maps: the result of `out_of_distribution`. The line in the histogram is of draws, were the aggregate
-    posterior Gaussian; means lie closer.
+    maps: the result of `out_of_distribution`. The line in the histogram, of vector latents, is that of a
+    Gaussian.
     """
     count = found.sizes["point"]
     if not count:
@@ -117,8 +117,6 @@ def unusual_sheet(found: xr.Dataset, maps: xr.Dataset) -> Any:
     lines = math.ceil(count / columns)
     side = (WIDTH - 0.7) / 8
     words = [sample_words(found.isel(point=i)) for i in range(count)]
-    if np.unique(maps["degrees"].values[maps["degrees"].values > 0]).size > 1:  # then p decides, not the distance
-        words = [f"p = {float(p):.2g}\n{word}" for p, word in zip(found["p_value"].values, words, strict=True)]
     under_each = 0.2 + 0.13 * max(word.count("\n") + 1 for word in words)
     top = 0.45 + lines * (side * images.shape[1] / images.shape[2] + under_each)
     below = min(3.0, 0.5 + 3.0 * height_ratio(maps["distance"])) if is_map else 2.2
@@ -131,7 +129,7 @@ def unusual_sheet(found: xr.Dataset, maps: xr.Dataset) -> Any:
             ax.set_xlabel(words[i], fontsize=SMALL, labelpad=2)
         if images.ndim == 3:
             above.colorbar(mesh, ax=above.axes, fraction=0.02, pad=0.01).ax.tick_params(labelsize=SMALL)
-        above.suptitle(f"samples farthest from the aggregate posterior ({units_of(found['input'])})")
+        above.suptitle(f"samples farthest from the others in latent space ({units_of(found['input'])})")
         axes = under.subplots(1, 1 + is_map, squeeze=False)[0]
         if is_map:
             draw_map(axes[0], maps["distance"].assign_attrs(long_name="Mahalanobis distance"))
@@ -172,15 +170,13 @@ def _distances(ax: Any, maps: xr.Dataset, found: xr.Dataset) -> None:
     from scipy.stats import chi
 
     values = maps["distance"].values[np.isfinite(maps["distance"].values)]
-    degrees = maps["degrees"].values[maps["degrees"].values > 0]
     bins = int(np.clip(np.sqrt(values.size), 10, 80))
     ax.hist(values, bins=bins, color=COLORS[0], density=True)
-    sizes, counts = np.unique(degrees, return_counts=True)
-    low, high = chi.ppf((0.001, 0.999), (sizes[0], sizes[-1]))
-    grid = np.linspace(min(values.min(), low), max(values.max(), high), 500)
-    if len(sizes) <= 50:
-        line = sum(c * chi.pdf(grid, d) for d, c in zip(sizes, counts, strict=True)) / counts.sum()
-        ax.plot(grid, line, color=COLORS[5], lw=1.0, label="draws, if Gaussian")
+    if "p_value" in maps:
+        degrees = maps.attrs["degrees"]
+        low, high = chi.ppf((0.001, 0.999), degrees)
+        grid = np.linspace(min(values.min(), low), max(values.max(), high), 500)
+        ax.plot(grid, chi.pdf(grid, degrees), color=COLORS[5], lw=1.0, label="if Gaussian")
         ax.legend(fontsize=SMALL)
     ax.plot(found["distance"].values, np.zeros(found.sizes["point"]), ls="", marker="|", ms=9, color=DARK)
     ax.set(xlabel="Mahalanobis distance", ylabel="share of samples per unit", title=f"{values.size:,} samples")

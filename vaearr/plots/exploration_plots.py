@@ -17,7 +17,7 @@ from vaearr.plots.exploration import units_of
 from vaearr.plots.exploration_health import correlation_words, density_top, health_words, sample_words
 from vaearr.plots.exploration_scatter import colors_of, embedding_words, legend_names, point_classes
 from vaearr.plots.exploration_spread import DENSITY, levels_of, smoothed
-from vaearr.plots.exploration_views import BOKEH, FRAME, heat_view, scatter_view, strip
+from vaearr.plots.exploration_views import BOKEH, FRAME, heat_view, on_its_own, scatter_view, strip
 from vaearr.plots.maps import map_plot
 
 PANEL = 130  # pixels of one panel of a pair plot
@@ -58,12 +58,18 @@ def pair_view(found: xr.Dataset) -> Any:
     grid: dict[tuple[int, int], Any] = {}
     for dim, counts in zip(dims, found["counts"].values, strict=True):
         grid[dim, dim] = hv.Histogram((edges[dim], counts), kdims=f"latent {dim}", vdims="samples").opts(
-            fill_color=COLORS[0], line_color=None, yaxis=None, **BOKEH
+            fill_color=COLORS[0], line_color=None, ylabel=f"latent {dim}", hooks=[_without_scale], **BOKEH
         )
     for x, y, density in zip(found["x_dim"].values, found["y_dim"].values, found["density"].values, strict=True):
         for one, other, values in ((int(x), int(y), density), (int(y), int(x), density.T)):
             grid[one, other] = _density(hv, edges[one], edges[other], values, found.attrs["n"], (one, other))
     return hv.GridMatrix(grid, kdims=["across", "up"]).opts(plot_size=PANEL, **BOKEH)
+
+
+def _without_scale(plot: Any, _: Any) -> None:
+    """The counts of a histogram are no scale for the densities beside it; white numbers keep its width."""
+    for axis in plot.state.yaxis:
+        axis.update(major_label_text_color="white", major_tick_line_alpha=0, minor_tick_line_alpha=0)
 
 
 def _density(hv: Any, x: np.ndarray, y: np.ndarray, density: np.ndarray, count: int, dims: tuple[int, int]) -> Any:
@@ -157,7 +163,7 @@ def unusual_view(found: xr.Dataset, maps: xr.Dataset) -> Any:
     hv = holoviews()
     images = pictures(found["input"])
     names = [f"{i + 1}: {float(d):.3g}" for i, d in enumerate(found["distance"].values)]
-    heading = f"farthest from the aggregate posterior: distance ({units_of(found['input'])})"
+    heading = f"farthest from the others: distance ({units_of(found['input'])})"
     parts = [strip(images, names, robust_limits(images, LIMITS), heading)]
     values = maps["distance"].values[np.isfinite(maps["distance"].values)]
     counts, edges = np.histogram(values, bins=int(np.clip(np.sqrt(values.size), 10, 80)))
@@ -189,8 +195,9 @@ def latent_health_view(found: xr.Dataset) -> Any:
     )  # fmt: skip
     names = [str(d) if i % max(1, len(dims) // 12) == 0 else "" for i, d in enumerate(dims)]
     correlation = heat_view(
-        found["correlation"].values, names, correlation_words(found), clim=(-1, 1), frame_width=260, frame_height=260
-    )
+        found["correlation"].values, names, correlation_words(found), clim=(-1, 1), frame_width=260, frame_height=260,
+        hooks=[on_its_own],
+    )  # fmt: skip
     steps = found["edges"].values
     prior = found["prior"].values
     columns = np.column_stack([prior, np.full_like(prior, np.nan), *found["density"].values])

@@ -53,8 +53,8 @@ def tiled(images: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray, np.
     return sheet, x, y
 
 
-def _on_its_own(plot: Any, _: Any) -> None:
-    """No wider left border to match the plots below, which would push the last pictures out of view."""
+def on_its_own(plot: Any, _: Any) -> None:
+    """Borders of its own width, not matched to the plots around it, which would push what stands last out of view."""
     plot.state.frame_align = False
 
 
@@ -65,7 +65,7 @@ def strip(images: np.ndarray, names: list[str], limits: tuple[float, float], hea
     high = round(width * sheet.shape[0] / sheet.shape[1])
     own = {
         "xticks": list(zip(x.tolist(), map(text, names), strict=True)), "yaxis": None, "title": title(heading),
-        "frame_width": width, "frame_height": high, "hooks": [_on_its_own], "fontsize": {"xticks": 8, "title": 10},
+        "frame_width": width, "frame_height": high, "hooks": [on_its_own], "fontsize": {"xticks": 8, "title": 10},
     }  # fmt: skip
     return picture(sheet, limits, **own | options)
 

@@ -148,6 +148,10 @@ def path(
     asked, begin = number_pairs(point, "--point"), base_of(base)
     if not asked:
         raise UsageError("a path needs points; give one or more, such as --point=-1:0 --point=1:2.")
+    if space != "plane" and (dim or base != "mean"):
+        raise UsageError(f"--dim and --base are of --space plane; leave them out, or {space!r}.")
+    if out is not None and out.suffix.lower() == ".gif" and len(asked) == 1:
+        raise UsageError("an animation needs two points or more; give another --point, or another ending.")
     from vaearr.exploration import path as find
     from vaearr.plots import decoded, exploration_scatter, exploration_views
 

@@ -36,7 +36,7 @@ By = Annotated[str | None, typer.Option(help="map with the classes; default: lab
 Classes = Annotated[list[str] | None, typer.Option("--class", help="only samples of this class of --by; repeat")]
 Ends = Annotated[str, typer.Option(help="LOW:HIGH to either side of the base, write --span=-3:3")]
 Unit = Annotated[str, typer.Option(help="of --span: std of the aggregate posterior, or absolute")]
-Seed = Annotated[int, typer.Option(help="seed of whatever is drawn")]
+Seed = Annotated[int, typer.Option(min=0, help="seed of whatever is drawn")]
 Bins = Annotated[int | None, typer.Option(help="of each dimension; default: by the number of samples, at most 50")]
 Pooled = Annotated[
     bool, typer.Option("--pooled", help="spatial latents: one mean for each dimension, as where a mask left some out")

@@ -132,7 +132,7 @@ def sample(
     store: Store,
     run: RunName = DEFAULT_RUN,
     count: Annotated[int, typer.Option("--n", help="number of draws")] = 16,
-    seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the draws")] = 0,
     source: Annotated[str, typer.Option(help="prior, or fitted: the Gaussian of the run's own latents")] = "prior",
     out: Out = None,
 ) -> None:

@@ -26,7 +26,7 @@ def explore(
     by: Annotated[
         str | None, typer.Option(help="with --save: map with the classes; default: label, phase or clusters")
     ] = None,
-    seed: Annotated[int, typer.Option(help="with --save: seed of the points that are drawn")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="with --save: seed of the points that are drawn")] = 0,
     overwrite: Annotated[bool, typer.Option(help="with --save: replace the file")] = False,
 ) -> None:
     """Explore a run in the browser: click a map, move the latents, see what is decoded. The store stays as it is."""

@@ -82,17 +82,29 @@ class Page:
     def click(self, x: float, y: float) -> None:
         """Click at a place of the window."""
         about = {"x": x, "y": y, "button": "left", "clickCount": 1}
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        self.hover(x, y)
         self.call("Input.dispatchMouseEvent", type="mousePressed", **about)
         self.call("Input.dispatchMouseEvent", type="mouseReleased", **about)
+
+    def hover(self, x: float, y: float) -> None:
+        """Move the pointer to a place of the window."""
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def wheel(self, x: float, y: float, by: float) -> None:
+        """Turn the wheel over a place of the window; up, which is negative, zooms in."""
+        self.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=by)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 5) -> None:
         """Press the left button at one place of the window, move in steps, release at the other."""
         (x0, y0), (x1, y1) = start, end
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x0, y=y0)
+        self.trace([(x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)])
+
+    def trace(self, places: list[tuple[float, float]]) -> None:
+        """Press the left button at the first of some places of the window, move over them, release at the last."""
+        (x0, y0), (x1, y1) = places[0], places[-1]
+        self.hover(x0, y0)
         self.call("Input.dispatchMouseEvent", type="mousePressed", x=x0, y=y0, button="left", clickCount=1)
-        for i in range(1, steps + 1):
-            x, y = x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps
+        for x, y in places[1:]:
             self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1)
         self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x1, y=y1, button="left", clickCount=1)
 

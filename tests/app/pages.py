@@ -123,6 +123,12 @@ def press(page: Page, words: str) -> None:
     page.click(*at(page, f'e.tagName === "BUTTON" && e.textContent.trim() === {json.dumps(words)}'))
 
 
+def tool(page: Page, figure: str, words: str) -> None:
+    """Click a figure's tool by its title."""
+    number = ["map", "plane"].index(figure)
+    page.click(*at(page, f'e.title === {json.dumps(words)} && e.className.includes("OnOffButton")', number))
+
+
 def slider(dim: int) -> str:
     """Test of the slider of a dimension."""
     return f'e.tagName === "INPUT" && e.getAttribute("aria-label") === "latent {dim}"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,47 @@ def test_a_brush_on_the_plane_is_seen_in_the_map(page: Page, ds: xr.Dataset) -> 
     assert shade.sum() > 20
 
 
+def test_an_outline_chooses_what_lies_in_it(page: Page, ds: xr.Dataset) -> None:
+    click_map(page, ds, 13, 9)
+    p.tool(page, "map", "Lasso Select")
+    corners = [(5, 10), (17, 10), (17, 16), (5, 10)]  # columns and rows: half of a rectangle
+    places = [p.place(page, "map", float(ds["x"][c]), float(ds["y"][r])) for c, r in corners]
+    steps = np.linspace(0, 1, 12)
+    path = [tuple(np.add(a, np.subtract(b, a) * t)) for a, b in pairwise(places) for t in steps]
+    try:
+        page.trace(path)
+        page.until("deep((e) => e.tagName === 'B').some((e) => e.textContent.startsWith('mean of'))")
+    finally:
+        p.tool(page, "map", "Box Select")
+    shade = p.source(page, "map", 1)["image"][0].reshape(ds.sizes["y"], ds.sizes["x"]) > 0
+    rows, columns = np.nonzero(shade)
+    assert rows.min() >= 10
+    assert rows.max() <= 16
+    assert columns.min() >= 5
+    assert columns.max() <= 17
+    assert shade[12, 15]
+    assert not shade[15, 7]
+    assert shade.sum() == pytest.approx(12 * 6 / 2, abs=10)  # the edge runs through the middles of points
+
+
+def test_the_pointer_shows_what_it_rests_at(page: Page, ds: xr.Dataset) -> None:
+    click_map(page, ds, 20, 12)
+    for column in range(5, 10):
+        page.hover(*p.place(page, "map", float(ds["x"][column]), float(ds["y"][13])))
+    words = "deep((e) => e.className === 'words')[0].textContent"
+    page.until(f"{words} === 'y = 6.5 µm, x = 4.5 µm'")
+    np.testing.assert_array_equal(p.picture(page, "pointer: stored"), ds["patterns"].values[13, 9])
+    decoded = p.picture(page, "pointer: decoded")
+    assert p.field(page, "x (position)") == 12  # nothing was chosen
+    latents = ds["latents"].values.reshape(-1, 3)
+    page.hover(*p.place(page, "plane", *np.nanmedian(latents[:, :2], axis=0)))
+    page.until(f"{words} && {words} !== 'y = 6.5 µm, x = 4.5 µm'")
+    page.hover(900, 20)
+    page.until(f"{words} === '' && !{p.canvas('pointer: stored')}.shown")
+    click_map(page, ds, 13, 9)
+    np.testing.assert_allclose(p.picture(page, "reconstruction"), decoded, atol=1e-4)
+
+
 def test_views_are_drawn(page: Page) -> None:
     p.press(page, "Traversal")
     assert len(p.names(page, "traversal")) == 9
@@ -233,13 +275,15 @@ def test_dark_is_kept_over_a_reload(page: Page, url: str) -> None:
         page.run("document.cookie = 'vaearr_theme=light; path=/'")
 
 
-def test_a_run_written_anew_is_shown_after_a_reload(page: Page, url: str, store: Path) -> None:
+def test_a_run_written_anew_is_shown_after_a_reload(page: Page, url: str, store: Path, ds: xr.Dataset) -> None:
     file = store / "runs/vae/zarr.json"
     given = file.read_text()
     changed = json.loads(given)
     changed["attributes"]["weights_sha256"] = "0" * 64
     file.write_text(json.dumps(changed))
     try:
+        click_map(page, ds, 21, 12)
+        page.until("deep((e) => e.id === 'said').some((e) => e.textContent.includes('load it again'))")
         p.opened(page, url, decodes=False)
         assert "weights 00000000" in page.run("document.querySelector('header').textContent")
     finally:

@@ -66,6 +66,22 @@ def test_a_run_without_a_network_is_refused(attached_path: Path) -> None:
         d.decode(state, np.zeros((1, 4)))
 
 
+@pytest.mark.parametrize("tunes", [False, True])
+def test_threads_are_set_only_where_the_process_is_ours(
+    state: State, monkeypatch: pytest.MonkeyPatch, tunes: bool
+) -> None:
+    import torch
+
+    before, given = torch.get_num_threads(), []
+    kept = torch.set_num_threads
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: (given.append(count), kept(count)))
+    state.tunes = tunes
+    d.warm(state)
+    assert bool(given) is tunes
+    assert torch.get_num_threads() == before
+    assert state.seconds > 0
+
+
 def test_the_network_is_loaded_aside(state: State) -> None:
     assert not state.is_ready
     state.load_aside()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,9 @@ import pytest
 
 from tests.app import pages as p
 from tests.app.browser import CHROMIUM, Page, browser
+from vaearr.app import scatter, views
+from vaearr.app.maps import Map
+from vaearr.app.raster import block_mean
 from vaearr.store import open_store
 
 pytestmark = [
@@ -61,6 +67,67 @@ def test_colour_images(page: Page, collection_template: Path) -> None:
         p.press(page, "Association")
         page.until("deep((e) => e.tagName === 'PRE').length")
         assert "vaearr associate" in page.run("deep((e) => e.tagName === 'PRE')[0].textContent")
+        clean(page, url)
+
+
+def closer(page: Page, at: tuple[float, float], is_enough: Callable[[], bool]) -> None:
+    """Turn the wheel at a place until it is enough."""
+    for _ in range(20):
+        page.wheel(*at, -200)
+        time.sleep(0.3)
+        if is_enough():
+            time.sleep(0.5)
+            return
+    raise AssertionError("the wheel never brought it near enough")
+
+
+def test_of_many_points_the_window_shows_more_the_closer_it_is(
+    page: Page, trained_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "Map", partial(Map, most=400))
+    monkeypatch.setattr(scatter, "MOST_POINTS", 300)
+    ds = open_store(trained_template, chunks=None)
+    latents = ds["latents"].values
+    with p.served(trained_template) as url:
+        p.opened(page, url)
+        np.testing.assert_array_equal(p.source(page, "map", 0)["image"][0], block_mean(latents[..., 0], 2).ravel())
+        cells = p.source(page, "plane", 0)["image"][0]
+        assert 300 < np.isfinite(cells).sum() < np.isfinite(latents[..., 0]).sum()
+        assert np.nanmin(latents[..., 0]) <= np.nanmin(cells) < np.nanmax(cells) <= np.nanmax(latents[..., 0])
+        assert p.source(page, "plane", 1)["x"].size == 0
+        for figure in ("map", "plane"):
+            p.tool(page, figure, "Wheel Zoom")
+        at = p.place(page, "map", float(ds["x"][17]), float(ds["y"][20]))
+        source = f"{p.FIGURE % json.dumps('map')}.renderers[0].data_source.data"
+        size = f"({source}.get?.('image') ?? {source}.image)[0].shape"
+        closer(page, at, lambda: p.source(page, "map", 0)["dw"][0] < 8)
+        part = p.source(page, "map", 0)
+        rows, columns = page.run(f"[...{size}]")
+        top, left = round(part["y"][0] / 0.5 + 0.5), round(part["x"][0] / 0.5 + 0.5)
+        expected = latents[top : top + rows, left : left + columns, 0]
+        np.testing.assert_array_equal(part["image"][0], expected.ravel())
+        assert expected.size < latents[..., 0].size / 2
+        flat = latents.reshape(-1, 3)
+        near = int(np.nanargmin(((flat[:, :2] - np.nanmedian(flat[:, :2], axis=0)) ** 2).sum(1)))
+        at = p.place(page, "plane", *flat[near, :2].astype(float))
+        closer(page, at, lambda: p.source(page, "plane", 1)["x"].size > 0)
+        figure = p.FIGURE % json.dumps("plane")
+        (x0, x1), (y0, y1) = (page.run(f"(({{start, end}}) => [start, end])({figure}.{i}_range)") for i in "xy")
+        inside = (flat[:, 0] >= x0) & (flat[:, 0] <= x1) & (flat[:, 1] >= y0) & (flat[:, 1] <= y1)
+        np.testing.assert_array_equal(p.source(page, "plane", 1)["x"], flat[inside, 0])
+        assert 0 < inside.sum() <= 300
+        clean(page, url)
+
+
+def test_a_network_that_is_gone_is_told(page: Page, trained_store: Path) -> None:
+    (trained_store / "runs/vae/model/weights.safetensors").unlink()
+    with p.served(trained_store) as url:
+        p.opened(page, url, decodes=False)
+        page.until("deep((e) => e.id === 'said').some((e) => e.textContent.includes('weights.safetensors is missing'))")
+        assert p.picture(page, "as stored") is not None
+        assert p.picture(page, "reconstruction") is None
+        p.press(page, "Manifold")
+        page.until("deep((e) => e.children.length === 0 && e.textContent.includes('is missing;')).length === 2")
         clean(page, url)
 
 

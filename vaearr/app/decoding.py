@@ -21,14 +21,15 @@ TRIES = 3
 
 
 def warm(state: State) -> None:
-    """Load the network, decode once, which is slow, and find out whether one thread is faster than all.
+    """Load the network, decode once, which is slow, and find out how long it takes from then on.
 
-    It is for small networks, the more so where the processors are busy: threads wait for each other.
+    Where the state may tune it, also whether one thread is faster than all. It is for small networks, the more so where
+    the processors are busy: threads wait for each other.
     """
     vector = state.origin.centre[None]
     decode(state, vector)
     taken = {}
-    for count in (0, 1):
+    for count in (0, 1) if state.tunes else (0,):
         state.threads, times = count, []
         for _ in range(TRIES):
             began = perf_counter()
@@ -36,14 +37,19 @@ def warm(state: State) -> None:
             times.append(perf_counter() - began)
         taken[count] = sorted(times)[TRIES // 2]
     state.threads = min(taken, key=lambda count: taken[count])
+    state.seconds = taken[state.threads]
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
+    """torch with so many threads; with 0 it is left alone."""
     import torch
 
+    if not count:
+        yield
+        return
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

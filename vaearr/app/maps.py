@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bokeh.events import DoubleTap, RangesUpdate, SelectionGeometry, Tap
-from bokeh.models import BoxSelectTool, ColumnDataSource, LassoSelectTool, Range1d
+from bokeh.events import RangesUpdate
+from bokeh.models import ColumnDataSource, Range1d
 
 from vaearr.app.figures import MARK, Colors, new_figure
+from vaearr.app.gestures import TOOLS, choose_with
 from vaearr.app.raster import MOST, in_polygon, raster
 from vaearr.plots.common import is_category, is_regular, label, text
 
@@ -32,7 +33,7 @@ class Map:
         scale = min(size[0] / width, size[1] / height)
         self.figure: Any = new_figure(
             frame_width=max(60, int(width * scale)), frame_height=max(60, int(height * scale)),
-            tools="pan,wheel_zoom,reset,save" if chosen else "", toolbar_location="above" if chosen else None,
+            tools=TOOLS if chosen else "", toolbar_location="above" if chosen else None,
             x_range=Range1d(start=self.x0, end=self.x0 + columns.size * self.dx),
             y_range=Range1d(start=self.y0 + rows.size * self.dy, end=self.y0),
             x_axis_label=_words(columns), y_axis_label=_words(rows), name=name,
@@ -46,18 +47,10 @@ class Map:
         self.figure.scatter("x", "y", source=self.mark, line_color="white", line_width=4, **look)
         self.figure.scatter("x", "y", source=self.mark, line_color=MARK, line_width=2, **look)
         if chosen is not None:
-            self._choose_with(chosen)
+            self.chosen = chosen
+            choose_with(self.figure, tapped=lambda x, y: self._box(x, x, y, y), boxed=self._box, outlined=self._polygon)
         if self.values.size > most:
             self.figure.on_event(RangesUpdate, lambda event: self.draw((event.y0, event.y1), (event.x0, event.x1)))
-
-    def _choose_with(self, chosen: Chosen) -> None:
-        self.chosen = chosen
-        box = BoxSelectTool(renderers=[], persistent=False)
-        self.figure.add_tools(box, LassoSelectTool(renderers=[], persistent=False))
-        self.figure.toolbar.active_drag = box
-        for tap in (Tap, DoubleTap):  # the second of two quick clicks, at another place too, is a double one
-            self.figure.on_event(tap, lambda event: self._box(event.x, event.x, event.y, event.y))
-        self.figure.on_event(SelectionGeometry, self._drawn)
 
     def show(self, da: xr.DataArray) -> None:
         """Show a layer `(rows, columns)`."""
@@ -109,14 +102,11 @@ class Map:
         if changed:
             self.redraw()
 
-    def _drawn(self, event: Any) -> None:
-        shape = event.geometry
-        if not event.final:
-            return
-        if shape.get("type") == "rect":
-            self._box(shape["x0"], shape["x1"], shape["y0"], shape["y1"])
-        elif shape.get("type") == "poly":
-            self._polygon(np.stack([np.asarray(shape["x"], float), np.asarray(shape["y"], float)], 1))
+    def at(self, x: float, y: float) -> int | None:
+        """Number in the grid of the scan point at a place, None beside the map."""
+        column, row = int(np.floor((x - self.x0) / self.dx)), int(np.floor((y - self.y0) / self.dy))
+        rows, columns = self.values.shape
+        return row * columns + column if 0 <= row < rows and 0 <= column < columns else None
 
     def _polygon(self, corners: np.ndarray) -> None:
         rows, columns = np.indices(self.values.shape)
@@ -127,7 +117,7 @@ class Map:
 
     def _box(self, x0: float, x1: float, y0: float, y1: float) -> None:
         (left, right), (top, bottom) = (
-            (max(0, int(np.floor(min(a, b)))), min(size - 1, int(np.floor(max(a, b)))))
+            (max(0, int(np.floor(a))), min(size - 1, int(np.floor(b))))
             for a, b, size in (
                 ((x0 - self.x0) / self.dx, (x1 - self.x0) / self.dx, self.values.shape[1]),
                 ((y0 - self.y0) / self.dy, (y1 - self.y0) / self.dy, self.values.shape[0]),

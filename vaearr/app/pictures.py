@@ -24,6 +24,26 @@ canvas { max-width: 100%; max-height: 100%; image-rendering: pixelated; display:
 canvas[hidden] { display: none; }
 """
 
+DRAW = """
+function draw(canvas, { height = 0, width = 0, low, high, values, channels }) {
+  canvas.hidden = !width;
+  if (!width) { canvas.shown = null; return; }
+  const given = new Float32Array(values), context = canvas.getContext("2d");
+  canvas.width = width; canvas.height = height;
+  canvas.style[width >= height ? "width" : "height"] = "100%";
+  canvas.style[width >= height ? "height" : "width"] = "auto";
+  const image = context.createImageData(width, height), scale = 255 / (high - low);
+  for (let i = 0; i < width * height; i++) {
+    for (let c = 0; c < 3; c++) {
+      image.data[4 * i + c] = scale * (given[channels === 3 ? 3 * i + c : i] - low);
+    }
+    image.data[4 * i + 3] = Number.isNaN(given[channels === 3 ? 3 * i : i]) ? 0 : 255;
+  }
+  context.putImageData(image, 0, 0);
+  canvas.shown = { values: given, height, width, channels, at: performance.now() };
+}
+"""
+
 SCRIPT = """
 export function render({ model }) {
   const all = document.createElement("div");
@@ -34,24 +54,6 @@ export function render({ model }) {
     frame.className = "frame"; caption.textContent = heading;
     canvas.setAttribute("role", "img"); canvas.setAttribute("aria-label", heading);
     frame.append(canvas); figure.append(caption, frame); all.append(figure);
-    const draw = () => {
-      const { height = 0, width = 0, low, high, values, channels } = model[name] ?? {};
-      canvas.hidden = !width;
-      if (!width) { canvas.shown = null; return; }
-      const given = new Float32Array(values), context = canvas.getContext("2d");
-      canvas.width = width; canvas.height = height;
-      canvas.style[width >= height ? "width" : "height"] = "100%";
-      canvas.style[width >= height ? "height" : "width"] = "auto";
-      const image = context.createImageData(width, height), scale = 255 / (high - low);
-      for (let i = 0; i < width * height; i++) {
-        for (let c = 0; c < 3; c++) {
-          image.data[4 * i + c] = scale * (given[channels === 3 ? 3 * i + c : i] - low);
-        }
-        image.data[4 * i + 3] = Number.isNaN(given[channels === 3 ? 3 * i : i]) ? 0 : 255;
-      }
-      context.putImageData(image, 0, 0);
-      canvas.shown = { values: given, height, width, channels, at: performance.now() };
-    };
     canvas.onmousemove = (event) => {
       const box = canvas.getBoundingClientRect(), { values, width, height, channels } = canvas.shown;
       const x = Math.min(width - 1, Math.floor((event.clientX - box.left) / box.width * width));
@@ -60,8 +62,9 @@ export function render({ model }) {
       caption.textContent = `(${y}, ${x}): ${Array.from(values.slice(at, at + channels), (v) => +v.toPrecision(4))}`;
     };
     canvas.onmouseleave = () => { caption.textContent = heading; };
-    draw();
-    model.on(name, draw);
+    const show = () => draw(canvas, model[name] ?? {});
+    show();
+    model.on(name, show);
   }
   return all;
 }
@@ -70,6 +73,15 @@ export function render({ model }) {
 HEADINGS = {
     "stored": "as stored", "seen": "as the network sees it", "rebuilt": "reconstruction", "live": "from the sliders",
 }  # fmt: skip
+
+
+def packed(image: np.ndarray, limits: tuple[float, float] | None = None, *, most: int = MOST_SIDE) -> dict[str, Any]:
+    """A picture as `draw` takes it."""
+    low, high = limits or robust_limits(image, GREY_LIMITS)
+    factor = -(-max(image.shape[:2]) // most)
+    image = np.ascontiguousarray(block_mean(image, factor) if factor > 1 else image, "<f4")
+    found = {"height": image.shape[0], "width": image.shape[1], "channels": 3 if image.ndim == 3 else 1}
+    return found | {"low": low, "high": high, "values": image.tobytes()}
 
 
 class Pictures(JSComponent):
@@ -81,16 +93,12 @@ class Pictures(JSComponent):
     rebuilt = param.Dict(default={})
     live = param.Dict(default={})
 
-    _esm = SCRIPT
+    _esm = DRAW + SCRIPT
     _stylesheets: ClassVar[Any] = [STYLE]
 
     def put(self, name: str, image: np.ndarray, limits: tuple[float, float] | None = None) -> None:
         """Show `(H, W)` or `(H, W, 3)` between two limits, by default its 0.5 % and 99.5 % percentile."""
-        low, high = limits or robust_limits(image, GREY_LIMITS)
-        factor = -(-max(image.shape[:2]) // MOST_SIDE)
-        image = np.ascontiguousarray(block_mean(image, factor) if factor > 1 else image, "<f4")
-        found = {"height": image.shape[0], "width": image.shape[1], "channels": 3 if image.ndim == 3 else 1}
-        setattr(self, name, found | {"low": low, "high": high, "values": image.tobytes()})
+        setattr(self, name, packed(image, limits))
 
     def clear(self, name: str) -> None:
         """Show nothing there."""

@@ -7,26 +7,28 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bokeh.events import DoubleTap, RangesUpdate, SelectionGeometry, Tap
-from bokeh.models import BoxSelectTool, ColumnDataSource, LassoSelectTool, Range1d
+from bokeh.events import RangesUpdate
+from bokeh.models import ColumnDataSource, Range1d
 
 from vaearr.app.figures import CLEAR, MARK, Colors, new_figure
+from vaearr.app.gestures import TOOLS, choose_with
 from vaearr.app.raster import cells, in_polygon, thinned
 from vaearr.plots.common import is_category, label, text
 
 MOST_POINTS = 4000  # in the window, beyond which cells are drawn
 MOST_MARKED = 1500
 CELL = 2  # pixels
+NEAR = 8  # pixels between the pointer and the point that it is at
 
 
 class Scatter:
     """Points `(samples, 2)`. A click chooses the nearest, a box or a drawn outline all inside."""
 
     def __init__(self, size: tuple[int, int], chosen: Callable[[np.ndarray], None] | None, *, name: str) -> None:
-        self.size, self.chosen, self.points = size, chosen, np.zeros((0, 2), np.float32)
+        self.size, self.points = size, np.zeros((0, 2), np.float32)
         self.values, self.is_code = np.zeros(0, np.float32), False
         self.figure: Any = new_figure(
-            frame_width=size[0], frame_height=size[1], tools="pan,wheel_zoom,reset,save" if chosen else "",
+            frame_width=size[0], frame_height=size[1], tools=TOOLS if chosen else "",
             toolbar_location="above" if chosen else None, x_range=Range1d(start=0, end=1),
             y_range=Range1d(start=0, end=1), name=name,
         )  # fmt: skip
@@ -41,12 +43,8 @@ class Scatter:
             "x", "y", source=self.mark, size=11, fill_color=MARK, fill_alpha=0, line_color=MARK, line_width=2
         )
         if chosen is not None:
-            box = BoxSelectTool(renderers=[], persistent=False)
-            self.figure.add_tools(box, LassoSelectTool(renderers=[], persistent=False))
-            self.figure.toolbar.active_drag = box
-            for tap in (Tap, DoubleTap):  # the second of two quick clicks, at another place too, is a double one
-                self.figure.on_event(tap, self._tapped)
-            self.figure.on_event(SelectionGeometry, self._drawn)
+            self.chosen = chosen
+            choose_with(self.figure, tapped=self._tapped, boxed=self._box, outlined=self._polygon)
             self.figure.on_event(RangesUpdate, lambda event: self.draw((event.x0, event.x1, event.y0, event.y1)))
 
     def show(self, points: np.ndarray, axes: tuple[str, str], colors: xr.DataArray) -> None:
@@ -92,24 +90,32 @@ class Scatter:
         self.marks.glyph.update(size=11 if one else 4, fill_alpha=0 if one else 0.8, line_width=2 if one else 0)
         self.mark.data = {"x": self.points[some, 0], "y": self.points[some, 1]}
 
-    def _tapped(self, event: Any) -> None:
-        x, y = self.figure.x_range, self.figure.y_range
-        away = (((self.points - (event.x, event.y)) / (x.end - x.start, y.end - y.start)) ** 2).sum(1)
-        if self.chosen is not None and np.isfinite(away).any():
-            self.chosen(np.array([np.nanargmin(away)]))
+    def at(self, x: float, y: float) -> int | None:
+        """The sample at a place, None where none is near."""
+        found = self._nearest(x, y)
+        return None if found is None or found[1] > NEAR else found[0]
 
-    def _drawn(self, event: Any) -> None:
-        shape = event.geometry
-        if not event.final or self.chosen is None:
-            return
-        if shape.get("type") == "rect":
-            (x0, x1), (y0, y1) = sorted((shape["x0"], shape["x1"])), sorted((shape["y0"], shape["y1"]))
-            x, y = self.points.T
-            inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
-        elif shape.get("type") == "poly":
-            corners = np.stack([np.asarray(shape["x"], float), np.asarray(shape["y"], float)], 1)
-            inside = in_polygon(self.points, corners)
-        else:
-            return
+    def _nearest(self, x: float, y: float) -> tuple[int, float] | None:
+        """The nearest sample and its distance in pixels, None where there is none."""
+        across, up = self.figure.x_range, self.figure.y_range
+        pixels = self.size[0] / (across.end - across.start), self.size[1] / (up.end - up.start)
+        away = np.hypot(*((self.points - (x, y)) * pixels).T)
+        if not np.isfinite(away).any():
+            return None
+        index = int(np.nanargmin(away))
+        return index, float(away[index])
+
+    def _tapped(self, x: float, y: float) -> None:
+        if (found := self._nearest(x, y)) is not None:
+            self.chosen(np.array([found[0]]))
+
+    def _box(self, x0: float, x1: float, y0: float, y1: float) -> None:
+        x, y = self.points.T
+        self._inside((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1))
+
+    def _polygon(self, corners: np.ndarray) -> None:
+        self._inside(in_polygon(self.points, corners))
+
+    def _inside(self, inside: np.ndarray) -> None:
         if inside.any():
             self.chosen(np.flatnonzero(inside))

@@ -38,6 +38,7 @@ def explore(
     not there, UsageError for a host or port that cannot be used, MissingExtraError without panel.
     """
     state = open_state(store, run)
+    state.tunes = True  # nothing else runs in this process meanwhile
     server = serve(state, port=port, host=host)
     with _stopped_by_signals(server.io_loop):
         if not is_loopback(host):

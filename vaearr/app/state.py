@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,9 @@ class State:
     version: tuple[int, ...] = ()
     _opened: Any = None
     _origin: Any = None
+    tunes: bool = False  # whether decoding may set torch's number of threads, which holds for the whole process
     threads: int = 0  # with which torch decodes fastest; 0 for as many as it takes by itself
+    seconds: float = 0.0  # that a decoding takes, once `is_ready`
     _is_warm: bool = False
     _error: str = ""
     _thread: threading.Thread | None = None
@@ -152,9 +154,16 @@ def version(path: Path, run: str) -> tuple[int, ...]:
     return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
 
 
+def is_current(state: State) -> bool:
+    """Whether neither the store nor the run has been written since it was opened."""
+    return version(state.path, state.run) == state.version
+
+
 def current(state: State) -> State:
     """The state, or one opened anew where the store or the run has been written since. Raises as `open_state`."""
-    return state if version(state.path, state.run) == state.version else open_state(state.path, state.run)
+    if is_current(state):
+        return state
+    return replace(open_state(state.path, state.run), tunes=state.tunes)
 
 
 def summary(state: State) -> str:

@@ -194,7 +194,7 @@ class TraversalTab:
         draw = fields.Button(label="Draw about the sliders", width=170, align="end")
         draw.on_click(page.safe(lambda _: self.draw()))
         height, width = picture_shape(state)
-        side = min(720 / STEPS / width, 60 / height * 1.0)
+        side = min(720 / STEPS / width, 60 / height)
         self.tile = int(side * width), int(side * height)
         self.sheet = Picture("", self.tile[0] * STEPS, self.tile[1] * 3, name="traversal", axes=True)
         self.sheet.figure.xaxis.axis_label = "offset in standard deviations of the aggregate posterior"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import logging
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from vaearr.app.association_tab import AssociationTab
 from vaearr.app.figures import GREY_LIMITS, dressed
 from vaearr.app.maps import Map
 from vaearr.app.pictures import HEADINGS, Pictures
+from vaearr.app.preview import Pointer
 from vaearr.app.scatter import Scatter
 from vaearr.app.sliders import Sliders
 from vaearr.app.state import State
@@ -29,7 +30,10 @@ from vaearr.plots.common import robust_limits, text
 
 TYPED = 20  # milliseconds: positions set within them are shown as one
 POLL = 150  # milliseconds between looks at whether the network is loaded
-MAP, PLANE, PLANE_ALONE = (325, 272), (325, 190), (325, 470)
+QUICK = 0.1  # seconds that a decoding may take to be made without being asked for
+CHANGED = "the store has been written since this page was loaded: load it again"
+LOADING = "The network is being loaded; what it decodes will be here in a moment."
+MAP, PLANE, PLANE_ALONE = (325, 272), (310, 190), (310, 470)
 TABS: dict[str, Any] = {
     "Sliders": SlidersTab, "Samples": SamplesTab, "Channels": ChannelsTab, "Traversal": TraversalTab,
     "Manifold": ManifoldTab, "Association": AssociationTab,
@@ -115,12 +119,7 @@ class Explorer:
             widget.param.watch(self.safe(lambda _: self.show_plane()), "value")
         dims = schema.navigation_dims(state.ds)
         self.places: list[Any] = [
-            fields.IntInput(
-                label=f"{dim} (position)",
-                start=0,
-                end=size - 1,
-                width=82 if len(dims) > 1 else 120,
-            )
+            fields.IntInput(label=f"{dim} (position)", start=0, end=size - 1, width=82 if len(dims) > 1 else 120)
             for dim, size in zip(dims, state.nav_shape, strict=True)
         ]
         for place in self.places:
@@ -130,6 +129,10 @@ class Explorer:
             rows, columns = (state.ds[dim] for dim in dims[-2:])
             self.map = Map(rows, columns, self.safe(self._from_map), MAP, name="map")
         self.scatter = Scatter(PLANE if self.map else PLANE_ALONE, self.safe(self.choose), name="plane")
+        self.pointer = Pointer(self._preview, self._later, self.safe)
+        self.pointer.over(self.scatter.figure, self.scatter.at)
+        if self.map is not None:
+            self.pointer.over(self.map.figure, self._at_map)
 
     def _typed(self) -> None:
         if self.quiet or self.typed:
@@ -149,7 +152,23 @@ class Explorer:
             document.add_timeout_callback(call, milliseconds)
 
     def _from_map(self, indices: np.ndarray) -> None:
-        self.choose(indices + self._slice() * int(np.prod(self.state.nav_shape[-2:])))
+        self.choose(indices + self._first_in_map())
+
+    def _first_in_map(self) -> int:
+        return self._slice() * int(np.prod(self.state.nav_shape[-2:]))
+
+    def _at_map(self, x: float, y: float) -> int | None:
+        found = None if self.map is None else self.map.at(x, y)
+        return None if found is None else found + self._first_in_map()
+
+    def _preview(self, index: int) -> tuple[str, list[np.ndarray]]:
+        """A sample for the frame at the pointer: as stored, and decoded where that is quick."""
+        state = self.state
+        sample = samples.sample_at(state, index)
+        shown = [] if sample.stored is None else [sample.stored]
+        if np.isfinite(sample.latents).all() and state.is_ready and state.seconds < QUICK:
+            shown.append(decoding.rebuilt(state, [index]))
+        return sample.words, [s.as_pictures(da, self.depth)[0] for da in shown]
 
     def _slice(self) -> int:
         return int(self.places[0].value) if len(self.places) == 3 else 0
@@ -199,7 +218,8 @@ class Explorer:
         self.sample, self.chosen = sample, indices
         self.words.object = f"<b>{html.escape(text(sample.words))}</b>"
         known = np.isfinite(sample.latents).all()
-        missing = [] if known else ["it lies outside the run's region of interest and has no latents"]
+        missing = [] if s.is_current(state) else [CHANGED]
+        missing += [] if known else ["it lies outside the run's region of interest and has no latents"]
         missing += ["no pattern was measured there"] if sample.stored is None else []
         self.tell("; ".join(missing))
         self._mark(indices)
@@ -318,6 +338,8 @@ class Explorer:
 
     def _ready(self) -> None:
         self.choose(self.chosen)
+        if self.bar.value not in self.tabs:  # it was opened too early
+            self.open(self.bar.value)
 
     # ---- the views below
 
@@ -334,9 +356,18 @@ class Explorer:
         self.open(names[0])
 
     def open(self, name: str) -> None:
-        """Open a view; it is built the first time."""
-        if TABS[name].needs_model and not self.state.is_ready:
-            self.below[:] = [pn.pane.HTML("The network is being loaded; choose this view again in a moment.")]
+        """Open a view; it is built the first time. One that takes long to draw is announced."""
+        state = self.state
+        if not TABS[name].needs_model or (state.is_ready and state.seconds < QUICK):
+            self._draw(name)
+        elif state.is_ready:
+            self.below[:] = [pn.pane.HTML("drawing …")]
+            self._later(self.safe(partial(self._draw, name)), TYPED)
+        else:
+            self.below[:] = [pn.pane.HTML(html.escape(text(state.problem or LOADING)))]
+
+    def _draw(self, name: str) -> None:
+        if name != self.bar.value:  # another has been opened since
             return
         if name not in self.tabs:
             self.tabs[name] = TABS[name](self)
@@ -352,7 +383,7 @@ class Explorer:
         found = {
             "choosers": pn.Row(self.layer, *self.places, margin=0),
             "plane": pn.Column(
-                pn.Row(self.plane, self.across, self.up, margin=0), self.pane(self.scatter.figure)
+                pn.Row(self.plane, self.across, self.up, margin=0), self.pane(self.scatter.figure), self.pointer.frame
             ),
             "pictures": pn.Column(
                 pn.Row(self.words, self.message, sizing_mode="stretch_width"), self.pictures, self.slice,

@@ -153,3 +153,9 @@ def outside(page: Page, url: str) -> list[str]:
     """Requests to anywhere else than the page's own server."""
     known = (url, url.replace("http", "ws"), "data:", "about:", "blob:")
     return [u for u in page.requests if not u.startswith(known)]
+
+
+def widest(latents: np.ndarray) -> list[int]:
+    """The two latent dimensions that a plane begins with, `(…, L)`."""
+    flat = latents.reshape(-1, latents.shape[-1])
+    return [int(i) for i in np.argsort(-flat[np.isfinite(flat).all(1)].std(0), kind="stable")[:2]]

@@ -55,10 +55,11 @@ def test_colour_images(page: Page, collection_template: Path) -> None:
         page.until("deep((e) => e.tagName === 'B').some((e) => e.textContent.startsWith('sample = 17'))")
         np.testing.assert_array_equal(p.picture(page, "as stored"), np.moveaxis(ds["patterns"].values[17], 0, -1))
         latents = ds["latents"].values
-        page.click(*p.place(page, "plane", *latents[23, :2].astype(float)))
+        shown = latents[:, p.widest(latents)].astype(float)
+        page.click(*p.place(page, "plane", *shown[23]))
         page.until(f"{p.value('sample (position)')} !== 17")
         found = int(p.field(page, "sample (position)"))
-        np.testing.assert_allclose(latents[found, :2], latents[23, :2], atol=0.1 * np.ptp(latents[:, 0]))
+        np.testing.assert_allclose(shown[found], shown[23], atol=0.1 * np.ptp(shown[:, 0]))
         p.press(page, "Samples")
         assert len(p.names(page, "samples 0")) == 6
         assert p.names(page, "samples 0")[0] == str(found)
@@ -107,9 +108,9 @@ def test_of_many_points_the_window_shows_more_the_closer_it_is(
         expected = latents[top : top + rows, left : left + columns, 0]
         np.testing.assert_array_equal(part["image"][0], expected.ravel())
         assert expected.size < latents[..., 0].size / 2
-        flat = latents.reshape(-1, 3)
-        near = int(np.nanargmin(((flat[:, :2] - np.nanmedian(flat[:, :2], axis=0)) ** 2).sum(1)))
-        at = p.place(page, "plane", *flat[near, :2].astype(float))
+        flat = latents[..., p.widest(latents)].reshape(-1, 2)
+        near = int(np.nanargmin(((flat - np.nanmedian(flat, axis=0)) ** 2).sum(1)))
+        at = p.place(page, "plane", *flat[near].astype(float))
         closer(page, at, lambda: p.source(page, "plane", 1)["x"].size > 0)
         figure = p.FIGURE % json.dumps("plane")
         (x0, x1), (y0, y1) = (page.run(f"(({{start, end}}) => [start, end])({figure}.{i}_range)") for i in "xy")

@@ -28,6 +28,7 @@ LATENTS = "latents"  # the plane of them
 CLASSES = ("map:label", f"map:{n.CLUSTERS}")  # layers that collections begin with
 MOST_CLASSES = 64  # of texts that are shown as colours
 MOST_WORDS = 60  # characters of a name in the heading
+QUICK = 0.1  # seconds that a decoding may take to be made without being asked for
 NO_MODEL = "this run's latents were computed elsewhere: it has no network, so nothing can be decoded"
 
 

@@ -16,12 +16,12 @@ from vaearr import schema
 from vaearr.app import decoding, fields, samples
 from vaearr.app.figures import GREY_LIMITS, Picture
 from vaearr.app.sliders import Sliders
-from vaearr.app.state import State, as_pictures, is_turned
+from vaearr.app.state import QUICK, State, as_pictures, is_turned
 from vaearr.plots.common import NAN_COLOR, number, robust_limits
 
 WIDE, HIGH = 830, 345  # pixels that a view may take
 COLUMNS = 6
-STEPS = 9
+STEPS, FEW_STEPS = 9, 5  # of a sheet; few where decoding is slow, since the page waits meanwhile
 MOST_ROWS = 5  # dimensions in a traversal sheet
 MOST_CHANNELS = 32
 
@@ -211,14 +211,15 @@ class TraversalTab:
         if not dims:
             page.tell("choose one dimension or more")
             return
+        steps = steps_of(page.state)
         found = decoding.traversal(
-            page.state, page.sliders.vector, dims, steps=STEPS, reach=self.reach.value, base=base_of(page)
+            page.state, page.sliders.vector, dims, steps=steps, reach=self.reach.value, base=base_of(page)
         )
         images = as_pictures(found.decoded, page.depth)
-        self.sheet.height = self.tile[1] * len(dims)
-        self.sheet.figure.frame_height = self.sheet.height
+        self.sheet.width, self.sheet.height = self.tile[0] * steps, self.tile[1] * len(dims)
+        self.sheet.figure.update(frame_width=self.sheet.width, frame_height=self.sheet.height)
         columns = [f"{v:+.3g}".replace("-", "−") if v else "0" for v in found.offsets]
-        self.sheet.show_sheet(images.reshape(len(dims), STEPS, *images.shape[1:]), columns, [str(d) for d in dims])
+        self.sheet.show_sheet(images.reshape(len(dims), steps, *images.shape[1:]), columns, [str(d) for d in dims])
 
 
 class ManifoldTab:
@@ -248,11 +249,12 @@ class ManifoldTab:
     def draw(self) -> None:
         """Draw the plane."""
         page, across, up = self.page, self.across.value, self.up.value
+        steps = steps_of(page.state)
         found = decoding.plane(
-            page.state, page.sliders.vector, across, up, steps=STEPS, reach=self.reach.value, base=base_of(page)
+            page.state, page.sliders.vector, across, up, steps=steps, reach=self.reach.value, base=base_of(page)
         )
         images = as_pictures(found.decoded, page.depth)
-        images = images.reshape(STEPS, STEPS, *images.shape[1:])[::-1]
+        images = images.reshape(steps, steps, *images.shape[1:])[::-1]
         self.sheet.show_sheet(images, numbers(found.across), numbers(found.up[::-1]))
         self.sheet.figure.xaxis.axis_label, self.sheet.figure.yaxis.axis_label = f"latent {across}", f"latent {up}"
 
@@ -266,6 +268,11 @@ def base_of(page: Page) -> np.ndarray | None:
     """The spatial latents that vectors are laid over: of the chosen sample where it has any."""
     sample = page.sample
     return None if sample is None or not np.isfinite(sample.latents).all() else sample.base
+
+
+def steps_of(state: State) -> int:
+    """Pictures along a side of a sheet."""
+    return STEPS if state.seconds < QUICK else FEW_STEPS
 
 
 def widest_of(state: State) -> list[int]:

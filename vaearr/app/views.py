@@ -24,13 +24,12 @@ from vaearr.app.preview import Pointer
 from vaearr.app.scatter import Scatter
 from vaearr.app.sliders import Sliders
 from vaearr.app.state import State
-from vaearr.app.tabs import ChannelsTab, ManifoldTab, SamplesTab, SlidersTab, TraversalTab
+from vaearr.app.tabs import ChannelsTab, ManifoldTab, SamplesTab, SlidersTab, TraversalTab, widest_of
 from vaearr.errors import VaearrError
 from vaearr.plots.common import robust_limits, text
 
 TYPED = 20  # milliseconds: positions set within them are shown as one
 POLL = 150  # milliseconds between looks at whether the network is loaded
-QUICK = 0.1  # seconds that a decoding may take to be made without being asked for
 CHANGED = "the store has been written since this page was loaded: load it again"
 LOADING = "The network is being loaded; what it decodes will be here in a moment."
 MAP, PLANE, PLANE_ALONE = (325, 272), (310, 190), (310, 470)
@@ -108,11 +107,10 @@ class Explorer:
         self.layer.param.watch(self.safe(lambda _: self.show_plane(keep=True)), "value")
         self.planes = s.planes(state)
         first = next((name for name in self.planes if name != s.LATENTS and not state.is_scan), s.LATENTS)
-        size = self.planes[first].shape[1]
         self.plane = fields.Select(label="Plane of", options=list(self.planes), value=first, width=110)
         self.across, self.up = (
-            fields.Select(label=label, options=list(range(size)), value=min(i, size - 1), width=75)
-            for i, label in enumerate(("Across", "Up"))
+            fields.Select(label=label, options=list(range(self.planes[first].shape[1])), value=axis, width=75)
+            for axis, label in zip(self._axes(first), ("Across", "Up"), strict=True)
         )
         self.plane.param.watch(self.safe(lambda _: self._new_plane()), "value")
         for widget in (self.across, self.up):
@@ -166,7 +164,7 @@ class Explorer:
         state = self.state
         sample = samples.sample_at(state, index)
         shown = [] if sample.stored is None else [sample.stored]
-        if np.isfinite(sample.latents).all() and state.is_ready and state.seconds < QUICK:
+        if np.isfinite(sample.latents).all() and state.is_ready and state.seconds < s.QUICK:
             shown.append(decoding.rebuilt(state, [index]))
         return sample.words, [s.as_pictures(da, self.depth)[0] for da in shown]
 
@@ -190,12 +188,17 @@ class Explorer:
         self.layer.value = f"latent:{dim}"
 
     def _new_plane(self) -> None:
-        size = self.planes[self.plane.value].shape[1]
+        dims = list(range(self.planes[self.plane.value].shape[1]))
         self.quiet = True
-        self.across.param.update(options=list(range(size)), value=0)
-        self.up.param.update(options=list(range(size)), value=min(1, size - 1))
+        for widget, axis in zip((self.across, self.up), self._axes(self.plane.value), strict=True):
+            widget.param.update(options=dims, value=axis)
         self.quiet = False
         self.show_plane()
+
+    def _axes(self, plane: str) -> tuple[int, int]:
+        """The axes that a plane begins with: the two widest latents, the first two components."""
+        order = widest_of(self.state) if plane == s.LATENTS else list(range(self.planes[plane].shape[1]))
+        return order[0], order[min(1, len(order) - 1)]
 
     def show_plane(self, *, keep: bool = False) -> None:
         """Draw the points of the chosen plane; keep: in the window that is seen."""
@@ -358,7 +361,7 @@ class Explorer:
     def open(self, name: str) -> None:
         """Open a view; it is built the first time. One that takes long to draw is announced."""
         state = self.state
-        if not TABS[name].needs_model or (state.is_ready and state.seconds < QUICK):
+        if not TABS[name].needs_model or (state.is_ready and state.seconds < s.QUICK):
             self._draw(name)
         elif state.is_ready:
             self.below[:] = [pn.pane.HTML("drawing …")]

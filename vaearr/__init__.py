@@ -11,6 +11,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vaearr import exploration as explore  # noqa: F401
     from vaearr.association import associate, associate_store, significance
     from vaearr.attaching import attach
     from vaearr.batching import batches
@@ -119,8 +120,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
+    if name == "explore":
+        return importlib.import_module("vaearr.exploration")
     raise AttributeError(f"module 'vaearr' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, "explore"])

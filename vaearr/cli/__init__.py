@@ -7,17 +7,24 @@ import sys
 import traceback
 from types import FrameType
 
-from vaearr.cli import analyse, data, foreign, infer, judge, layers, learn
+from vaearr.cli import analyse, data, explore, explore_spread, foreign, infer, judge, layers, learn, page
 from vaearr.cli.common import app, tell
 from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
-__all__ = ["analyse", "app", "data", "foreign", "infer", "judge", "layers", "learn", "main"]
-
-ORDER = (  # of the commands in --help
-    *("demo", "ingest", "attach", "info", "contrast", "train", "import_model", "encode", "embed"),
-    *("associate", "cluster", "reconstruct", "sample", "interpolate", "stats", "judge", "layers", "report", "export"),
-)
-app.registered_commands.sort(key=lambda command: ORDER.index(str(command.callback and command.callback.__name__)))
+__all__ = [
+    "analyse",
+    "app",
+    "data",
+    "explore",
+    "explore_spread",
+    "foreign",
+    "infer",
+    "judge",
+    "layers",
+    "learn",
+    "main",
+    "page",
+]
 
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 

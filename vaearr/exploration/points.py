@@ -1,0 +1,246 @@
+"""The encoded samples of a run: their latents, where they lie, and the classes they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.categories import is_categorical, meanings
+from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
+from vaearr.store import check_store, open_store, read_ahead, read_block, run_manifest, store_blocks
+
+POINT = "point"
+USUAL_CLASSES = ("label", n.PHASE, n.CLUSTERS)
+MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A store with one of its runs, which is encoded. variable: its latents, `(*navigation, latent[, lz, ly, lx])`."""
+
+    path: Path
+    ds: xr.Dataset
+    run: str
+    attrs: dict[str, Any]
+    variable: xr.DataArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample's latents, `(L[, lz, ly, lx])`."""
+        return self.variable.shape[self.grid_ndim :]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Sizes of the navigation dims."""
+        return schema.navigation_shape(self.ds)
+
+    @property
+    def grid_ndim(self) -> int:
+        """Number of navigation dims."""
+        return len(self.grid)
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Shard by shard: numbers of the known samples in row-major order of the grid `(k,)`, latents `(k, *shape)`.
+
+        A sample is known where all its latents, of a spatial one at any position, are finite; positions that a mask
+        left out stay NaN.
+        """
+        numbers = np.arange(int(np.prod(self.grid))).reshape(self.grid)
+        regions = store_blocks(self.path)
+        for region, block in zip(regions, read_ahead(lambda r: read_block(self.variable, r), regions), strict=True):
+            rows = block.reshape(-1, *self.shape)
+            known = np.isfinite(rows).all(1).reshape(len(rows), -1).any(1)
+            if known.any():
+                number = numbers[tuple(region[d] for d in schema.navigation_dims(self.ds))].ravel()
+                yield number[known], rows[known]
+
+    def coords(self, numbers: np.ndarray) -> dict[str, Any]:
+        """Coordinates over `point`: the samples' numbers in the grid, and their navigation coordinates."""
+        places = np.unravel_index(numbers, self.grid)
+        coords: dict[str, Any] = {"number": (POINT, numbers, {"long_name": "number of the sample, row-major"})}
+        for dim, place in zip(schema.navigation_dims(self.ds), places, strict=True):
+            coords[dim] = (POINT, self.ds[dim].values[place], dict(self.ds[dim].attrs))
+        return coords
+
+
+def open_encoded(store: str | Path, run: str) -> Encoded:
+    """Raises NoInputError for a run that is not there or not encoded."""
+    path = check_store(store)
+    manifest = run_manifest(path, run)
+    ds = open_store(path, chunks=None)
+    name, dim = n.run_name(n.LATENTS, run), n.run_name(n.LATENT, run)
+    if name not in ds:
+        raise NoInputError(f"run {run!r} has no latents yet; write them with 'vaearr encode {path} --run {run}'.")
+    nav = schema.navigation_dims(ds)
+    positions = [str(d) for d in ds[name].dims if d not in (*nav, dim)]
+    attrs = {"run": run, "weights_sha256": manifest.get("weights_sha256")}
+    return Encoded(path, ds, run, attrs, ds[name].transpose(*nav, dim, *positions))
+
+
+def pooled(rows: np.ndarray) -> np.ndarray:
+    """One value per dimension: `(k, L[, lz, ly, lx]) -> (k, L)` float64, means over the positions that are known."""
+    values = rows.reshape(*rows.shape[:2], -1).astype("f8")
+    known = np.isfinite(values)
+    count = known.sum(-1)
+    total = np.where(known, values, 0.0).sum(-1)
+    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def all_vectors(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers `(k,)` and pooled latents `(k, L)` of all known samples. Raises NoInputError where there are none."""
+    parts = [(numbers, pooled(rows)) for numbers, rows in encoded.blocks()]
+    if not parts:
+        raise NoInputError(f"run {encoded.run!r} of {encoded.path} has no point with known latents; encode it again.")
+    numbers = np.concatenate([part[0] for part in parts])
+    order = np.argsort(numbers)
+    return numbers[order], np.concatenate([part[1] for part in parts])[order]
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Random numbers by a seed. Raises UsageError for one below 0."""
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; it must be a whole number, at least 0.")
+    return np.random.default_rng(seed)
+
+
+def some(count: int, most: int, seed: int) -> np.ndarray:
+    """Numbers, ascending, of at most `most` of `count` samples: all, or a choice by the seed."""
+    rng = generator(seed)
+    return np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
+
+
+def some_rows(
+    encoded: Encoded, max_points: int, seed: int, *, pool: bool = False
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Numbers `(k,)`, latents `(k, values)` of at most `max_points` known samples by the seed, and how many are known.
+
+    pool: means over positions in place of all values of a spatial latent. Raises DataError where a mask left
+    positions out and `pool` is not set.
+    """
+    if max_points < 2:
+        raise UsageError(f"max_points is {max_points}; it must be at least 2.")
+    known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.blocks())])
+    if len(known) < 2:
+        raise NoInputError(f"run {encoded.run!r} of {encoded.path} has {len(known)} known samples; this needs two.")
+    chosen = np.sort(known)[some(len(known), max_points, seed)]
+    width = encoded.shape[0] if pool else int(np.prod(encoded.shape))
+    values = np.empty((len(chosen), width), np.float64)
+    for numbers, rows in encoded.blocks():
+        wanted = np.isin(numbers, chosen)
+        found = pooled(rows[wanted]) if pool else rows[wanted].reshape(-1, width)
+        values[np.searchsorted(chosen, numbers[wanted])] = found
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"the latents of run {encoded.run!r} are missing at some positions, where a mask left them out; use the "
+            "mean of each dimension with pooled=True (--pooled), for a path space='plane' (--space plane)."
+        )
+    return chosen, values, len(known)
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """A class for each sample. codes: `(samples,)`, -1 for none; names of the codes 0, 1, …."""
+
+    by: str
+    codes: np.ndarray
+    names: list[str]
+
+
+def class_names(ds: xr.Dataset) -> list[str]:
+    """Variables and coordinates of a Dataset that may name classes, the usual ones first."""
+    nav = schema.navigation_dims(ds)
+    found = [
+        str(name)
+        for name, v in ds.variables.items()
+        if set(v.dims) == set(nav) and name not in nav and (v.dtype.kind in "OUT" or is_categorical(ds[name]))
+    ]
+    return sorted(found, key=lambda name: (name not in USUAL_CLASSES, found.index(name)))
+
+
+def classes_of(ds: xr.Dataset, by: str | None) -> Classes:
+    """Classes of a Dataset's samples by one of its maps or coordinates: codes with names, texts, booleans, integers.
+
+    by: None for the first there is of label, phase, clusters. Codes below 0 and empty texts are no class. Raises
+    NoInputError for a name that is not there, UsageError for one that holds amounts or more than 1000 classes.
+    """
+    nav = schema.navigation_dims(ds)
+    if by is None:
+        by = next((name for name in USUAL_CLASSES if name in ds.variables), None)
+        if by is None:
+            raise NoInputError(f"the store has none of {', '.join(USUAL_CLASSES)}; name a map.{_choices(ds)}")
+    if by not in ds.variables:
+        raise NoInputError(f"there is no map or coordinate {by!r}.{did_you_mean(by, class_names(ds))}")
+    variable = ds[by]
+    if set(variable.dims) != set(nav) or variable.dtype.kind not in "biuOUT":
+        raise UsageError(
+            f"{by!r} ({variable.dtype} over {', '.join(map(str, variable.dims))}) does not hold one class for each "
+            f"sample.{_choices(ds)}"
+        )
+    values = variable.transpose(*nav).values.ravel()
+    if variable.dtype.kind in "iu":
+        flags = meanings(variable) if is_categorical(variable) else {}
+        codes = [code for code in (sorted(flags) or np.unique(values).tolist()) if code >= 0]
+        found = {code: flags.get(code, str(code)) for code in codes}
+    else:
+        values = np.asarray([str(value) for value in values], dtype=str)
+        found = {text: str(text) for text in np.unique(values) if text}
+    if len(found) > MOST_CLASSES:
+        raise UsageError(f"{by!r} has {len(found)} classes; at most {MOST_CLASSES} can be told apart.")
+    numbers = np.full(len(values), -1)
+    if found:
+        keys = np.asarray(list(found))
+        place = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
+        numbers = np.where(keys[place] == values, place, -1)
+    return Classes(by, numbers, list(found.values()))
+
+
+def classes_if_any(ds: xr.Dataset, by: str | None) -> Classes | None:
+    """`classes_of`; None where none is asked for and neither label, phase nor clusters is there."""
+    if by is None and not any(name in ds.variables for name in USUAL_CLASSES):
+        return None
+    return classes_of(ds, by)
+
+
+def _choices(ds: xr.Dataset) -> str:
+    known = class_names(ds)
+    return f" There are: {', '.join(known)}." if known else " Cluster the samples first: 'vaearr cluster STORE'."
+
+
+def only_classes(classes: Classes, wanted: Sequence[str]) -> Classes:
+    """Some of the classes, in their order; samples of the others have none. Raises UsageError for one not there."""
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise UsageError(f"the classes {list(wanted)} must be one or more different names.")
+    for name in wanted:
+        if name not in classes.names:
+            raise UsageError(f"{classes.by!r} has no class {name!r}.{did_you_mean(name, classes.names)}")
+    kept = [code for code, name in enumerate(classes.names) if name in wanted]
+    new = np.full(len(classes.names) + 1, -1)  # the last for -1
+    new[kept] = np.arange(len(kept))
+    return Classes(classes.by, new[classes.codes], [classes.names[code] for code in kept])
+
+
+def kept_classes(ds: xr.Dataset, by: str | None, wanted: Sequence[str]) -> Classes:
+    """`classes_of`, of which only some are wanted."""
+    return only_classes(classes_of(ds, by), wanted)
+
+
+def class_coords(classes: Classes, numbers: np.ndarray) -> dict[str, Any]:
+    """The class of each point, as a coordinate over `point`: codes with their names."""
+    attrs = {"long_name": classes.by, "flag_values": list(range(-1, len(classes.names)))}
+    return {"class": (POINT, classes.codes[numbers], attrs | {"flag_meanings": ["none", *classes.names]})}
+
+
+def dimensions(chosen: int | list[int] | tuple[int, ...] | None, size: int) -> list[int]:
+    """Latent dimensions as a list; None for all. Raises UsageError for one that is not there or given twice."""
+    dims = list(range(size)) if chosen is None else [chosen] if isinstance(chosen, int) else list(chosen)
+    wrong = [d for d in dims if isinstance(d, bool) or not isinstance(d, int | np.integer) or not 0 <= d < size]
+    if wrong or not dims or len(set(dims)) != len(dims):
+        raise UsageError(f"the dimensions {dims} must be different whole numbers from 0 to {size - 1}.")
+    return [int(d) for d in dims]

@@ -1,6 +1,6 @@
 """The pictures of the README, each from a run on data that anyone can make again.
 
-python notebooks/pictures/make.py [scan] [volumes] [digits]     (all of them by default; some minutes on two cores)
+python notebooks/pictures/make.py [scan] [page] [volumes] [digits]     (all by default; some minutes on two cores)
 """
 
 from __future__ import annotations
@@ -34,6 +34,24 @@ def scan(folder: Path) -> Any:
     """The latent maps of the demo's scan."""
     run_demo(folder / "demo", say=print)
     return latent_sheet(va.open_store(folder / "demo" / "scan.zarr"))
+
+
+def page(folder: Path) -> Any:
+    """The explorer over the demo's scan, in a browser without a window: a traversal of the three widest dimensions."""
+    sys.path.insert(0, str(FOLDER.parents[1]))  # for the driver of the browser
+    from tests.app import pages
+    from tests.app.browser import browser
+
+    run_demo(folder / "demo", say=print)
+    store, file = folder / "demo" / "scan.zarr", folder / "page.png"
+    latents = va.open_store(store)["latents"].values
+    with pages.served(store) as url, browser(folder / "profile", (1366, 768)) as shown:
+        pages.opened(shown, url)
+        shown.run(f"{pages.value('Show')} = 'latent:{pages.widest(latents)[0]}'")
+        pages.press(shown, "Traversal")
+        pages.names(shown, "traversal")
+        shown.picture(file)
+    return Image.open(file).convert("RGB")
 
 
 def volumes(folder: Path) -> Any:
@@ -72,6 +90,7 @@ def digits(folder: Path) -> Any:
 
 PICTURES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "scan": ("demo_latent_maps.png", scan),
+    "page": ("explorer.png", page),
     "volumes": ("volume_reconstruction.png", volumes),
     "digits": ("digits_manifold.png", digits),
 }
@@ -90,9 +109,12 @@ def trimmed(image: Image.Image) -> Image.Image:
 
 
 def save(figure: Any, path: Path) -> int:
-    """Write a figure as PNG without its empty rim, in 256 colours where it is too large; returns its bytes."""
-    with tempfile.TemporaryDirectory() as scratch:
-        whole = trimmed(Image.open(save_figure(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB"))
+    """Write a figure without its empty rim, or a picture, as PNG, in 256 colours if too large; returns its bytes."""
+    if isinstance(figure, Image.Image):
+        whole = figure
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            whole = trimmed(Image.open(save_figure(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB"))
     red, green, blue = np.moveaxis(np.asarray(whole), -1, 0)
     tries = [whole.convert("L") if (red == green).all() and (red == blue).all() else whole]
     tries.append(whole.quantize(256, kmeans=4, dither=Image.Dither.NONE))

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench pictures clean
 
 setup: $(VENV)/.ready
 
@@ -27,6 +27,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/pytest tests/benchmarks -m benchmarks -s
+
+pictures: setup
+	$(BIN)/python notebooks/pictures/make.py
 
 clean:
 	rm -rf $(VENV)

@@ -263,6 +263,16 @@ def test_signals_end_a_training_cleanly(store: Path, number: int, code: int, wor
     assert tree_hash(store) == before
 
 
+def test_every_command_stands_in_one_section_of_the_help() -> None:
+    from typer.main import get_command
+
+    from vaearr.cli import app
+    from vaearr.cli.common import SECTIONS
+
+    command = get_command(app)
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(command.commands)  # type: ignore[attr-defined]
+
+
 def test_help_is_quick_and_complete() -> None:
     began = time.perf_counter()
     text = vaearr("--help").stdout

@@ -21,6 +21,15 @@ FLAGS = (
     *("--remote-allow-origins=*", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 )
 
+# elements that pass a test, those in shadow trees too
+DEEP = """window.deep = (test, root = document, found = []) => {
+  for (const e of root.querySelectorAll("*")) {
+    if (test(e)) found.push(e);
+    if (e.shadowRoot) deep(test, e.shadowRoot, found);
+  }
+  return found;
+}"""
+
 
 class Page:
     """One tab."""
@@ -73,15 +82,39 @@ class Page:
     def click(self, x: float, y: float) -> None:
         """Click at a place of the window."""
         about = {"x": x, "y": y, "button": "left", "clickCount": 1}
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        self.hover(x, y)
         self.call("Input.dispatchMouseEvent", type="mousePressed", **about)
         self.call("Input.dispatchMouseEvent", type="mouseReleased", **about)
 
+    def hover(self, x: float, y: float) -> None:
+        """Move the pointer to a place of the window."""
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def wheel(self, x: float, y: float, by: float) -> None:
+        """Turn the wheel over a place of the window; up, which is negative, zooms in."""
+        self.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=by)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 5) -> None:
+        """Press the left button at one place of the window, move in steps, release at the other."""
+        (x0, y0), (x1, y1) = start, end
+        self.trace([(x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)])
+
+    def trace(self, places: list[tuple[float, float]]) -> None:
+        """Press the left button at the first of some places of the window, move over them, release at the last."""
+        (x0, y0), (x1, y1) = places[0], places[-1]
+        self.hover(x0, y0)
+        self.call("Input.dispatchMouseEvent", type="mousePressed", x=x0, y=y0, button="left", clickCount=1)
+        for x, y in places[1:]:
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1)
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x1, y=y1, button="left", clickCount=1)
+
     def key(self, name: str) -> None:
         """Press a key."""
-        codes = {"Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, "Enter": 13, "ArrowUp": 38, "ArrowDown": 40}
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=codes[name])
+        codes = {"Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, "Enter": 13, "ArrowUp": 38, "ArrowDown": 40, "End": 35}
+        more = {"text": "\r"} if name == "Enter" else {}
+        about = {"key": name, "code": name, "windowsVirtualKeyCode": codes[name]}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **about, **more)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def picture(self, path: Path) -> None:
         """Save what the window shows as PNG."""
@@ -103,6 +136,7 @@ def browser(profile: Path, size: tuple[int, int] = (1366, 768)) -> Iterator[Page
                 page = Page(socket)
                 for domain in ("Page", "Runtime", "Log", "Network"):
                     page.call(f"{domain}.enable")
+                page.call("Page.addScriptToEvaluateOnNewDocument", source=DEEP)
                 page.call(
                     "Emulation.setDeviceMetricsOverride",
                     width=size[0],

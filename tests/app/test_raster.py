@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaearr.app.raster import block_mean, raster, sheet, thinned
+from vaearr.app.raster import block_mean, cells, in_polygon, raster, sheet, thinned
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 200), st.data())
@@ -50,3 +50,26 @@ def test_sheet_places_every_picture() -> None:
     np.testing.assert_array_equal(found[4:8, 5:10], pictures[1, 1])
     large = np.zeros((1, 2, 300, 200, 3))
     assert sheet(large).shape == (60, 80, 3)
+
+
+def test_gaps_are_told_from_what_is_missing() -> None:
+    found = sheet(np.full((1, 2, 2, 3), np.nan), gap=1, fill=np.inf)
+    assert found.shape == (3, 8)
+    assert np.isnan(found[:2, :3]).all()
+    assert np.isinf(found[2]).all()
+
+
+def test_cells_hold_means_or_the_most_frequent() -> None:
+    points = np.array([[0.1, 0.1], [0.4, 0.4], [0.2, 0.3], [1.5, 1.5], [9, 9], [np.nan, 0]])
+    window, shape = (0.0, 2.0, 0.0, 2.0), (2, 2)
+    found = cells(points, np.array([1, 2, 6, 5, 7, 8.0]), window, shape)
+    np.testing.assert_allclose(found, [[3, np.nan], [np.nan, 5]])
+    found = cells(points, np.array([4, 0, 4, 1, 1, 1.0]), window, shape, mean=False)
+    np.testing.assert_allclose(found, [[4, np.nan], [np.nan, 1]])
+    assert np.isnan(cells(points[4:], np.ones(2), window, shape, mean=False)).all()
+
+
+def test_points_in_an_outline() -> None:
+    corners = np.array([[0, 0], [4, 0], [4, 4], [2, 1], [0, 4]], float)  # a notch from above
+    points = np.array([[1, 1], [2, 3], [3, 2], [5, 1], [np.nan, 1]])
+    assert in_polygon(points, corners).tolist() == [True, False, True, False, False]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 
+from vaearr.attaching import attach
 from vaearr.latents import encode
 from vaearr.runs import train
 from vaearr.store import create_store, open_store
@@ -46,3 +48,21 @@ def spatial_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(path, config=config)
     encode(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def attached_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 x 14 scan points with latents `own` from elsewhere, `attached_values()`; no network."""
+    path = create_store(random_patterns_dataset({"y": 12, "x": 14}), tmp_path_factory.mktemp("attached") / "scan.zarr")
+    attach(path, attached_values(), run="own")
+    return path
+
+
+def attached_values() -> np.ndarray:
+    """Latents `(168, 4)`: 0 and 1 correlate, 2 is shifted by 1, point 20 lies far off, points 3 and 40 are unknown."""
+    values = np.random.default_rng(5).normal(size=(168, 4))
+    values[:, 1] = 0.8 * values[:, 0] + 0.6 * values[:, 1]
+    values[:, 2] += 1
+    values[20] = 9
+    values[[3, 40]] = np.nan
+    return values.astype("f4")

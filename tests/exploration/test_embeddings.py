@@ -71,3 +71,14 @@ def test_refusals(scan_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         embedding(scan_path, max_points=3)
     with pytest.raises(UsageError, match="does not hold one class"):
         embedding(scan_path, method="pca", by="BC")
+
+
+def test_the_real_umap(scan_path: Path) -> None:
+    pytest.importorskip("umap", exc_type=ImportError)
+    found = embedding(scan_path, method="umap", max_points=40, seed=1)
+    assert found["position"].shape == (40, 2)
+    assert np.isfinite(found["position"]).all()
+    np.testing.assert_array_equal(
+        found["position"], embedding(scan_path, method="umap", max_points=40, seed=1)["position"]
+    )
+    assert len(np.unique(found["position"].values.round(3), axis=0)) == 40

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from scipy.stats import chi2
+from scipy.stats import chi2, kstest
 
 import vaearr as va
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
+from vaearr.store import create_store
+from vaearr.testing import random_patterns_dataset
 
 explore = va.explore
 
@@ -30,6 +32,8 @@ def test_pca_of_the_latents(scan_path: Path, z: np.ndarray) -> None:
     assert float(found["explained_variance_cumulative"][-1]) == pytest.approx(1)
     with pytest.raises(UsageError, match="at most 3"):
         explore.latent_pca(scan_path, n_components=4)
+    with pytest.raises(UsageError, match="at least 1"):
+        explore.latent_pca(scan_path, n_components=0)
 
 
 def test_pca_of_spatial_latents(spatial_path: Path) -> None:
@@ -80,14 +84,14 @@ def test_pair_densities_integrate_to_one(scan_path: Path, z: np.ndarray) -> None
     np.testing.assert_allclose(found["density"][0], want, rtol=1e-6)
     assert (int(found["x_dim"][0]), int(found["y_dim"][0])) == (2, 0)
     np.testing.assert_allclose(found["correlation"], np.corrcoef(z[:, [2, 0]].T), atol=1e-9)
-    assert found["sample"].shape == (20, 2)
+    assert found["vectors"].shape == (20, 2)
     assert "class" in found.coords
     assert explore.pairs(scan_path).sizes["pair"] == 3
     with pytest.raises(UsageError, match="two dimensions or more"):
         explore.pairs(scan_path, dims=[1])
 
 
-def test_distance_to_the_aggregate_posterior(
+def test_distance_to_all_posterior_means(
     scan_path: Path, scan_ds: xr.Dataset, z: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DataError, match="no latent dimension of run 'vae' varies"):
@@ -96,7 +100,7 @@ def test_distance_to_the_aggregate_posterior(
     found = explore.out_of_distribution(scan_path)
     active = found.attrs["active"]
     inside = np.isfinite(scan_ds["latents"].values).all(-1)
-    covariance = np.cov(z.T, bias=True) + np.diag((scan_ds["latents_std"].values[inside].astype("f8") ** 2).mean(0))
+    covariance = np.cov(z.T, bias=True)
     off = (z - z.mean(0))[:, active]
     squared = (off @ np.linalg.inv(covariance[np.ix_(active, active)]) * off).sum(1)
     np.testing.assert_allclose(found["distance"].values[inside] ** 2, squared, rtol=1e-6)
@@ -105,7 +109,22 @@ def test_distance_to_the_aggregate_posterior(
     assert np.isnan(found["p_value"].values[~inside]).all()
 
 
-def test_distance_of_spatial_latents_counts_positions(spatial_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distance_of_spatial_latents_is_a_mean_over_positions(
+    spatial_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vaearr.exploration.novelty.ACTIVE_VARIANCE", 0)
     found = explore.out_of_distribution(spatial_path)
-    assert (found["degrees"] == 12 * len(found.attrs["active"])).all()
+    assert set(found.data_vars) == {"distance"}
+    assert found.attrs["degrees"] == len(found.attrs["active"])
+    squares = found["distance"].values ** 2
+    assert np.nanmean(squares) == pytest.approx(found.attrs["degrees"], rel=1e-4)  # all positions are known here
+
+
+def test_p_values_of_gaussian_latents_are_uniform(tmp_path: Path) -> None:
+    path = create_store(random_patterns_dataset({"y": 40, "x": 50}, {"dy": 3, "dx": 3}), tmp_path / "scan.zarr")
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(40, 50, 4)) @ rng.normal(size=(4, 4))
+    np.save(tmp_path / "z.npy", z)
+    va.attach(path, tmp_path / "z.npy", run="own")
+    p_values = explore.out_of_distribution(path, "own")["p_value"].values.ravel()
+    assert kstest(p_values, "uniform").pvalue > 0.01

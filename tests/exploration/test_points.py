@@ -19,6 +19,7 @@ from vaearr.exploration.points import (
     pooled,
     some_rows,
 )
+from vaearr.store import create_store
 from vaearr.testing import random_patterns_dataset
 
 
@@ -88,3 +89,26 @@ def test_refusals(scan_path: Path, scan_store: Path) -> None:
         open_encoded(scan_store, "vae")
     with pytest.raises(UsageError, match="max_points is 1"):
         some_rows(open_encoded(scan_path, "vae"), 1, 0)
+
+
+@pytest.mark.parametrize("view", ["activations", "health", "pairs", "embedding", "latent_pca"])
+def test_a_seed_below_0_is_refused(scan_path: Path, view: str) -> None:
+    with pytest.raises(UsageError, match="seed is -1"):
+        getattr(va.explore, view)(scan_path, seed=-1)
+
+
+def test_a_sample_that_lacks_one_latent_is_not_known(tmp_path: Path) -> None:
+    path = create_store(random_patterns_dataset({"y": 4, "x": 5}), tmp_path / "scan.zarr")
+    values = np.random.default_rng(2).normal(size=(20, 3)).astype("f4")
+    values[7, 1] = np.nan
+    va.attach(path, values, run="own")
+    numbers, vectors = all_vectors(open_encoded(path, "own"))
+    np.testing.assert_array_equal(numbers, np.delete(np.arange(20), 7))
+    np.testing.assert_allclose(vectors, np.delete(values, 7, axis=0))
+    assert np.isfinite(va.explore.histograms(path, "own")["edges"]).all()
+
+
+@pytest.mark.parametrize("view", ["prototypes", "traverse", "manifold"])
+def test_attached_latents_do_not_decode(attached_path: Path, view: str) -> None:
+    with pytest.raises(NoInputError, match="no network to decode with"):
+        getattr(va.explore, view)(attached_path, "own")

@@ -29,11 +29,12 @@ def _ok(*args: object) -> str:
 
 def test_reconstruct(trained_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    text = _ok("reconstruct", trained_store, "--variable", "--where", "BC > 20", "--data-range", "200", "--out", out)
+    given = ["--variable", "--where", "BC > 20", "--data-range", "200", "--binarise", "100", "--out", out]
+    text = _ok("reconstruct", trained_store, *given)
     assert "data range 200" in text
     assert "all: psnr" in text
     assert "warning: SSIM needs" in text
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.csv", "reconstruction.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["binary.png", "metrics.csv", "reconstruction.png"]
     ds = open_store(trained_store, chunks=None)
     inside = np.isfinite(open_table(trained_store, "vae", "reconstruction")["mse"])
     np.testing.assert_array_equal(inside, ds["present"] & (ds["BC"] > 20))
@@ -46,7 +47,7 @@ def test_sample(collection: Path, tmp_path: Path) -> None:
     assert text == _ok("sample", collection, "--n", 3, "--seed", 5)
     assert len(text.splitlines()) == 3
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["sample_000.png", "sample_001.png", "sample_002.png", "samples.png", "z.csv"]
+    assert names == ["sample_000.png", "sample_001.png", "sample_002.png", "samples.png", "vectors.png", "z.csv"]
     rows = list(csv.reader((tmp_path / "out" / "z.csv").read_text().splitlines()))
     assert rows[0] == ["latent_0", "latent_1", "latent_2"]
     assert f"{float(rows[1][0]):.4g}" == text.split()[1]
@@ -57,7 +58,7 @@ def test_interpolate(trained_store: Path, collection: Path, tmp_path: Path) -> N
     text = _ok("interpolate", trained_store, "--from", "2:4", "--to", "9:15", "--steps", 4, "--out", tmp_path / "a")
     assert text.startswith("lerp, 4 steps, distance of the ends")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == ["interpolation.gif", "interpolation.png", "z.csv"]
+    assert names == ["interpolation.gif", "interpolation.png", "vectors.png", "z.csv"]
     assert _ok("interpolate", collection, "--from", "2", "--to", "30", "--method", "slerp").startswith("slerp, 9")
 
 
@@ -102,6 +103,11 @@ def test_refusals(
     assert message in str(done.exception)
     assert tree_hash(trained_template) == before
     assert not list(tmp_path.iterdir())
+
+
+def test_black_and_white_needs_a_folder(trained_template: Path) -> None:
+    done = CliRunner().invoke(app, ["reconstruct", str(trained_template), "--binarise", "3"])
+    assert "give its folder with --out" in str(done.exception)
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:

@@ -164,6 +164,20 @@ def test_packed_maps_come_back(ds: xr.Dataset) -> None:
     np.testing.assert_array_equal(np.isnan(pack(latent).values(latent.shape)), np.isnan(latent.values))
 
 
+def test_more_classes_than_levels_are_packed_as_numbers(ds: xr.Dataset) -> None:
+    codes = np.arange(300, dtype="i4").reshape(15, 20)
+    clusters = xr.DataArray(
+        codes,
+        dims=("y", "x"),
+        name="clusters",
+        attrs={"flag_values": codes.ravel().tolist(), "flag_meanings": " ".join(f"c{i}" for i in range(300))},
+    )
+    packed = pack(clusters)
+    assert packed.names == ()
+    middle = packed.values(codes.shape)[5:10]
+    np.testing.assert_allclose(middle, codes[5:10], atol=0.5 * (packed.high - packed.low) / 126 + 1e-3)
+
+
 @pytest.mark.parametrize("rows", [slice(None), [0, 1, 4, 9], [3]], ids=["regular", "irregular", "one row"])
 def test_explorer_has_two_selectors(ds: xr.Dataset, rows: Any) -> None:
     part = ds.isel(y=rows)

@@ -1,4 +1,4 @@
-"""Down-sampling to what a screen can show: block means of maps, evenly chosen points, sheets of pictures."""
+"""Down-sampling to what a screen can show: block means of maps, points in cells or thinned, sheets of pictures."""
 
 from __future__ import annotations
 
@@ -66,11 +66,56 @@ def thinned(inside: np.ndarray, *, most: int = MOST) -> np.ndarray:
     return found if len(found) <= most else found[np.linspace(0, len(found) - 1, most).round().astype(int)]
 
 
-def sheet(pictures: np.ndarray, *, tile: int = TILE) -> np.ndarray:
-    """Pictures `(rows, columns, H, W[, 3])` side by side `(rows * h, columns * w[, 3])`; large ones in block means."""
+def cells(
+    points: np.ndarray, values: np.ndarray, window: tuple[float, float, float, float], shape: tuple[int, int],
+    *, mean: bool = True,
+) -> np.ndarray:  # fmt: skip
+    """Points `(k, 2)` in the cells of a window x0, x1, y0, y1: mean values `(rows, columns)`, NaN without points.
+
+    Of codes (`mean=False`) the most frequent. The first row is at y0.
+    """
+    x0, x1, y0, y1 = window
+    rows, columns = shape
+    with np.errstate(invalid="ignore"):
+        column = np.floor((points[:, 0] - x0) / (x1 - x0) * columns)
+        row = np.floor((points[:, 1] - y0) / (y1 - y0) * rows)
+        inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & np.isfinite(values)
+    place = row[inside].astype(np.int64) * columns + column[inside].astype(np.int64)
+    found = np.full(rows * columns, np.nan, np.float32)
+    if mean:
+        count = np.bincount(place, minlength=rows * columns)
+        sums = np.bincount(place, values[inside], rows * columns)
+        found[count > 0] = (sums[count > 0] / count[count > 0]).astype(np.float32)
+    elif len(place):
+        many = int(np.max(values[inside])) + 1
+        both, count = np.unique(place * many + values[inside].astype(np.int64), return_counts=True)
+        order = np.argsort(count, kind="stable")  # of a cell's codes the most frequent is written last
+        found[both[order] // many] = (both[order] % many).astype(np.float32)
+    return found.reshape(shape)
+
+
+def in_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Which points `(k, 2)` lie in a polygon `(m, 2)`: a ray to the right crosses its sides an odd number of times."""
+    inside = np.zeros(len(points), bool)
+    x, y = points.T
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if y0 != y1:
+            crosses = (y0 > y) != (y1 > y)
+            inside ^= crosses & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
+    return inside
+
+
+def sheet(pictures: np.ndarray, *, tile: int = TILE, gap: int = 0, fill: float = np.nan) -> np.ndarray:
+    """Pictures `(rows, columns, H, W[, 3])` side by side `(rows * h, columns * w[, 3])`; large ones in block means.
+
+    gap: rows and columns of `fill` after each picture.
+    """
     rows, columns, height, width = pictures.shape[:4]
     factor = max(1, -(-max(height, width) // tile))
     if factor > 1:
         pictures = np.stack([np.stack([block_mean(one, factor) for one in row]) for row in pictures])
-        height, width = pictures.shape[2:4]
+    if gap:
+        around = [(0, 0), (0, 0), (0, gap), (0, gap), *[(0, 0)] * (pictures.ndim - 4)]
+        pictures = np.pad(np.asarray(pictures, np.float32), around, constant_values=fill)
+    height, width = pictures.shape[2:4]
     return np.moveaxis(pictures, 1, 2).reshape(rows * height, columns * width, *pictures.shape[4:])

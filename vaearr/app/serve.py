@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import html
 import ipaddress
-from collections.abc import Callable
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vaearr.app.state import State, open_state, summary
-from vaearr.errors import MissingExtraError, UsageError
+from vaearr.app.state import State, current, open_state, origin_words, summary
+from vaearr.errors import MissingExtraError, UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN
+from vaearr.plots.common import text
 
 LOOPBACK = "127.0.0.1"
-STYLE = ":root { --bokeh-base-font: system-ui, sans-serif; } #header { padding: 2px 10px; }"
+LIGHT_NAME, DARK_NAME = "light", "dark"
+TRIES = 5  # a port found free may be taken before it is ours
 
 
 def explore(
@@ -32,15 +38,34 @@ def explore(
     not there, UsageError for a host or port that cannot be used, MissingExtraError without panel.
     """
     state = open_state(store, run)
+    state.tunes = True  # nothing else runs in this process meanwhile
     server = serve(state, port=port, host=host)
-    if not is_loopback(host):
-        say(f"warning: everybody who reaches {host} can read {state.path} through this page; there is no password")
-    say(f"{summary(state)}\nis at {address(server, host)} (Ctrl-C ends it)")
-    if show:
-        import webbrowser
+    with _stopped_by_signals(server.io_loop):
+        if not is_loopback(host):
+            say(f"warning: everybody who reaches {host} can read {state.path} through this page; there is no password")
+        say(f"{summary(state)}\nis at {address(server, host)} (Ctrl-C ends it)")
+        if show:
+            import webbrowser
 
-        server.io_loop.add_callback(webbrowser.open, address(server, host))
-    server.io_loop.start()
+            server.io_loop.add_callback(webbrowser.open, address(server, host))
+        server.io_loop.start()
+    say("closed")
+
+
+@contextmanager
+def _stopped_by_signals(loop: Any) -> Iterator[None]:
+    """SIGINT and SIGTERM stop a loop; afterwards they do what they did before. Other threads get no signals."""
+
+    def stop(number: int, frame: Any) -> None:
+        loop.add_callback_from_signal(loop.stop)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def serve(state: State, *, port: int = 0, host: str = LOOPBACK) -> Any:
@@ -48,47 +73,64 @@ def serve(state: State, *, port: int = 0, host: str = LOOPBACK) -> Any:
     pn = _panel()
     if not 0 <= port < 65536:
         raise UsageError(f"port {port} is not one of 0 … 65535.")
-    try:
-        server = pn.serve(
-            lambda: page(state), port=port, address=host, show=False, start=False, title=f"vaearr: {state.path.name}",
-            verbose=False,
-        )  # fmt: skip
-    except OSError as error:
-        raise UsageError(f"cannot listen at {host}:{port} ({error.strerror or error}); choose another.") from None
-    _allow(server, host)
-    return server
+    held = [state]
+
+    def made() -> Any:
+        try:
+            held[0] = current(held[0])
+            return page(held[0])
+        except (VaearrError, OSError) as error:
+            return pn.pane.HTML(f'<p role="alert">{html.escape(text(error))}</p>')
+
+    for _ in range(1 if port else TRIES):
+        at = _free_port(host, port)
+        try:
+            return pn.serve(
+                made, port=at, address=host, websocket_origin=origins(host, at), show=False, start=False,
+                title=f"vaearr: {text(state.path.name)}", verbose=False,
+            )  # fmt: skip
+        except OSError as error:
+            problem = error.strerror or str(error)
+    raise UsageError(f"cannot listen at {host}:{port} ({problem}); choose another.")
 
 
 def page(state: State) -> Any:
-    """The page of one visitor, light or dark by `?theme=dark`."""
+    """The page of one visitor, light or dark as they chose last (a cookie of this address)."""
     pn = _panel()
+    from vaearr.app.template import COOKIE, PAGE, shades
     from vaearr.app.views import Explorer
 
-    given = pn.state.session_args.get("theme", [b"default"]) if pn.state.session_args else [b"default"]
-    is_dark = given[0] == b"dark"
-    template = _template(pn)(title="vaearr", theme="dark" if is_dark else "default")
-    template.config.raw_css = [STYLE]
-    link = (
-        '<a style="color: inherit" href="?theme=default">light</a>'
-        if is_dark
-        else '<a style="color: inherit" href="?theme=dark">dark</a>'
-    )
-    words = html.escape(summary(state))
-    template.header.append(
-        pn.pane.HTML(f'<span class="about">{words}</span> &nbsp; {link}', sizing_mode="stretch_width")
-    )
-    template.main.append(Explorer(state).page())
+    is_dark = pn.state.cookies.get(COOKIE) == DARK_NAME
+    parts = Explorer(state, is_dark=is_dark).parts()
+    template = pn.Template(PAGE, design=pn.theme.Native, theme=pn.theme.DarkTheme if is_dark else pn.theme.DefaultTheme)
+    for name, value in {
+        "summary": summary(state), "origin": origin_words(state), "shades": shades(is_dark),
+        "scheme": DARK_NAME if is_dark else LIGHT_NAME, "other": LIGHT_NAME if is_dark else DARK_NAME,
+        "cookie": COOKIE, "has_map": "map" in parts,
+    }.items():  # fmt: skip
+        template.add_variable(name, html.escape(value) if isinstance(value, str) else value)
+    for name, part in parts.items():
+        template.add_panel(name, part)
     pn.state.onload(state.load_aside)
     return template
 
 
-def _template(pn: Any) -> Any:
-    """Panel's plainest template, without the typeface that it fetches from another host."""
+def _free_port(host: str, port: int) -> int:
+    """The port, or where it is 0 any, that nobody listens at. Raises UsageError where there is none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise UsageError(f"cannot listen at {host}:{port} ({error.strerror or error}); choose another.") from None
 
-    class Page(pn.template.VanillaTemplate):
-        _resources: dict[str, Any] = {"css": {}}  # noqa: RUF012  # panel looks for it on the class
 
-    return Page
+def origins(host: str, port: int) -> list[str]:
+    """Only pages from the server's own address may talk to it: another site in the same browser may not."""
+    names = {host, *(("localhost", LOOPBACK) if is_loopback(host) else ())}
+    return [f"{f'[{name}]' if ':' in name else name}:{port}" for name in sorted(names)]
 
 
 def is_loopback(host: str) -> bool:
@@ -102,12 +144,6 @@ def is_loopback(host: str) -> bool:
 def address(server: Any, host: str) -> str:
     """Where the page is."""
     return f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"
-
-
-def _allow(server: Any, host: str) -> None:
-    """Only pages from the server's own address may talk to it: another site in the same browser may not."""
-    names = {host, *(("localhost", LOOPBACK) if is_loopback(host) else ())}
-    server._tornado._websocket_origins = {f"{name}:{server.port}" for name in names}
 
 
 def _panel() -> Any:

@@ -1,10 +1,10 @@
-"""What the page shows, as plain functions: a store and a run opened once, samples, decoded vectors. Reads only."""
+"""What the page shows, as plain functions: a store and a run opened once, its layers, planes, tables. Reads only."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,21 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.association.stored import current_table
+from vaearr.association.table import ASSOCIATION
+from vaearr.association.targets import TARGET, targets_of
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
-from vaearr.plots.common import value_text
+from vaearr.plots.common import brief, text
 from vaearr.plots.decoded import pictures
-from vaearr.store import check_store, open_store, read_block, run_folder, run_manifest
+from vaearr.store import check_store, open_store, run_folder, run_manifest
 
 SPREAD = (0.5, 99.5)  # percentiles between which sliders run, with a margin
 MARGIN = 0.25
-REGION_MOST = 64  # samples whose patterns are read for the mean of a region
+CONTENTS = "zarr.json"
+LATENTS = "latents"  # the plane of them
+CLASSES = ("map:label", f"map:{n.CLUSTERS}")  # layers that collections begin with
+MOST_CLASSES = 64  # of texts that are shown as colours
+MOST_WORDS = 60  # characters of a name in the heading
+QUICK = 0.1  # seconds that a decoding may take to be made without being asked for
 NO_MODEL = "this run's latents were computed elsewhere: it has no network, so nothing can be decoded"
 
 
@@ -39,7 +46,13 @@ class State:
     mean: np.ndarray
     spread: np.ndarray
     has_model: bool
+    version: tuple[int, ...] = ()
     _opened: Any = None
+    _origin: Any = None
+    tunes: bool = False  # whether decoding may set torch's number of threads, which holds for the whole process
+    threads: int = 0  # with which torch decodes fastest; 0 for as many as it takes by itself
+    seconds: float = 0.0  # that a decoding takes, once `is_ready`
+    _is_warm: bool = False
     _error: str = ""
     _thread: threading.Thread | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -61,8 +74,8 @@ class State:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the network is loaded."""
-        return self._opened is not None
+        """Whether the network is loaded and has decoded once."""
+        return self._is_warm
 
     @property
     def problem(self) -> str:
@@ -81,20 +94,36 @@ class State:
                 self._opened = open_run(self.path, self.run)
             return self._opened
 
+    @property
+    def origin(self) -> Any:
+        """Mean of all samples and spread of the aggregate posterior, what vectors are moved from. As `opened`."""
+        opened = self.opened
+        with self._lock:
+            if self._origin is None:
+                from vaearr.exploration.bases import start
+                from vaearr.exploration.points import open_encoded
+
+                self._origin = start(open_encoded(self.path, self.run), opened, "mean")
+            return self._origin
+
     def load_aside(self) -> None:
         """Load the network in a thread, so that the page comes up first; `is_ready` and `problem` tell when."""
         if self._thread is None and self.has_model:
-            self._thread = threading.Thread(target=self._load, daemon=True)
+            self._thread = threading.Thread(target=self._load)  # no daemon: cut off inside torch it would abort
             self._thread.start()
 
     def _load(self) -> None:
         try:
-            decode(self, self.mean[None])  # the first one is slow
+            from vaearr.app.decoding import warm
+
+            warm(self)
         except (VaearrError, OSError) as error:
             self._error = str(error)
         except Exception as error:
             self._error = f"the network cannot be loaded: {type(error).__name__}: {error}"
             raise
+        else:
+            self._is_warm = True
 
 
 def open_state(store: str | Path, run: str = n.DEFAULT_RUN) -> State:
@@ -116,8 +145,26 @@ def open_state(store: str | Path, run: str = n.DEFAULT_RUN) -> State:
     margin = np.maximum(MARGIN * (high - low), 1e-3)
     return State(
         path, run, ds, manifest, latents, low - margin, high + margin, known.mean(0), np.maximum(known.std(0), 1e-6),
-        has_model=(run_folder(path, run) / n.MODEL / "config.json").is_file(),
+        has_model=(run_folder(path, run) / n.MODEL / "config.json").is_file(), version=version(path, run),
     )  # fmt: skip
+
+
+def version(path: Path, run: str) -> tuple[int, ...]:
+    """When what the page shows was last written, in nanoseconds: the store's list of contents, the run, its latents."""
+    files = (path / CONTENTS, path / n.RUNS / run / CONTENTS, path / n.run_name(n.LATENTS, run) / CONTENTS)
+    return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
+
+
+def is_current(state: State) -> bool:
+    """Whether neither the store nor the run has been written since it was opened."""
+    return version(state.path, state.run) == state.version
+
+
+def current(state: State) -> State:
+    """The state, or one opened anew where the store or the run has been written since. Raises as `open_state`."""
+    if is_current(state):
+        return state
+    return replace(open_state(state.path, state.run), tunes=state.tunes)
 
 
 def summary(state: State) -> str:
@@ -125,24 +172,40 @@ def summary(state: State) -> str:
     size = " × ".join(map(str, state.nav_shape))
     picture = " × ".join(str(state.ds.sizes[dim]) for dim in schema.signal_dims(state.ds))
     return (
-        f"{state.path.name}, run {state.run!r}: {size} {schema.samples_word(state.ds)} of {picture}, "
-        f"{state.dims} latent dimensions"
+        f"{brief(state.path.name, MOST_WORDS)}, run {brief(state.run, MOST_WORDS)!r}: {size} "
+        f"{schema.samples_word(state.ds)} of {picture}, {state.dims} latent dimensions"
     )
+
+
+def origin_words(state: State) -> str:
+    """Which weights made the latents, and when: "weights 253e2bc9, 2026-11-21"."""
+    sha, time = state.manifest.get("weights_sha256"), str(state.manifest.get("time", ""))
+    parts = [f"weights {text(str(sha)[:8])}" if sha else "latents from elsewhere", text(time[:10])]
+    return ", ".join(part for part in parts if part)
 
 
 def layers(state: State) -> dict[str, str]:
     """What a map or the colour of points can show: its words and name, latents first."""
+    ds, nav = state.ds, set(schema.navigation_dims(state.ds))
     found = {f"latent {i}": f"latent:{i}" for i in range(state.dims)}
-    for name in schema.maps(state.ds):
-        words = str(state.ds[name].attrs.get("long_name", name))
-        found[words if words not in found and words != name else name] = f"map:{name}"
-    coords = [str(c) for c in state.ds.coords if state.ds[c].dims == schema.navigation_dims(state.ds)]
-    plain = [c for c in coords if c not in state.ds.dims and state.ds[c].dtype.kind in "iufb"]
-    return found | {c: f"map:{c}" for c in plain if f"map:{c}" not in found.values()}
+    names = [name for name in schema.maps(ds) if ds[name].dtype.kind in "iufbOUT"]
+    names += [
+        str(c) for c in ds.coords if set(ds[c].dims) == nav and c not in ds.dims and ds[c].dtype.kind in "iufbOUT"
+    ]
+    for name in names:
+        if ds[name].dtype.kind in "OUT" and _texts(state, name) is None:
+            continue
+        words = text(ds[name].attrs.get("long_name", name))
+        found[words if words not in found and words != name else text(name)] = f"map:{name}"
+    elements: Any = ds[n.ELEMENT].values if n.ELEMENTS in ds and n.ELEMENT in ds.coords else []
+    return found | {f"element {text(name)}": f"element:{name}" for name in elements}
 
 
 def layer(state: State, name: str) -> xr.DataArray:
-    """The values of a layer over the navigation dims, in memory. Raises UsageError for one that is not there."""
+    """The values of a layer over the navigation dims, in memory; texts as codes with names.
+
+    Raises UsageError for one that is not there.
+    """
     kind, _, rest = name.partition(":")
     nav = schema.navigation_dims(state.ds)
     if kind == "latent" and rest.isdigit() and int(rest) < state.dims:
@@ -151,13 +214,29 @@ def layer(state: State, name: str) -> xr.DataArray:
         return xr.DataArray(values, dims=nav, coords=coords, name=f"latent {rest}", attrs={"units": "1"})
     if name not in layers(state).values():
         raise UsageError(f"there is no layer {name!r}.{did_you_mean(name, list(layers(state).values()))}")
-    return state.ds[rest].transpose(*nav).load()
+    if kind == "element":
+        one = state.ds[n.ELEMENTS].sel({n.ELEMENT: rest}).transpose(*nav).load()
+        return one.rename(text(rest)).assign_attrs(long_name=text(rest))
+    found = state.ds[rest].transpose(*nav).load()
+    return found if found.dtype.kind not in "OUT" else _coded(found, *_texts(state, rest) or ([], np.zeros(0)))
+
+
+def _texts(state: State, name: str) -> tuple[list[str], np.ndarray] | None:
+    """Different texts of a map and their numbers, where there are few enough to colour by."""
+    values = np.asarray([str(v) for v in state.ds[name].transpose(*schema.navigation_dims(state.ds)).values.ravel()])
+    found, codes = np.unique(values, return_inverse=True)
+    return (found.tolist(), codes) if 1 < len(found) <= MOST_CLASSES else None
+
+
+def _coded(found: xr.DataArray, names: list[str], codes: np.ndarray) -> xr.DataArray:
+    attrs = found.attrs | {"flag_values": list(range(len(names))), "flag_meanings": names}
+    return found.copy(data=codes.reshape(found.shape).astype(np.int32)).assign_attrs(attrs)
 
 
 def planes(state: State) -> dict[str, np.ndarray]:
     """What points can be drawn over: the latents, and scores of two or more components, each `(samples, k)`."""
     nav = schema.navigation_dims(state.ds)
-    found = {"latents": state.latents}
+    found = {LATENTS: state.latents}
     for name in schema.decompositions(state.ds):
         scores = state.ds[name].transpose(*nav, ...)
         if scores.shape[-1] > 1:
@@ -165,63 +244,10 @@ def planes(state: State) -> dict[str, np.ndarray]:
     return found
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One sample, or the mean of a region (`index` -1): `latents (latent)`, `base` as decoded, a picture as stored."""
-
-    index: int
-    words: str
-    latents: np.ndarray
-    base: np.ndarray
-    stored: np.ndarray | None
-
-
-def flat_index(state: State, place: tuple[int, ...]) -> int:
-    """Number of the sample at a place of the grid. Raises UsageError outside."""
-    if len(place) != len(state.nav_shape) or any(
-        not 0 <= i < size for i, size in zip(place, state.nav_shape, strict=True)
-    ):
-        raise UsageError(f"{place} is not one of {state.nav_shape} {schema.samples_word(state.ds)}.")
-    return int(np.ravel_multi_index(place, state.nav_shape))
-
-
-def sample_at(state: State, index: int, *, depth: float = 0.5) -> Sample:
-    """The sample of a number: its words, latents and stored picture (None where none was measured)."""
-    place = tuple(map(int, np.unravel_index(index, state.nav_shape)))
-    return Sample(index, where(state, index), state.latents[index], base_of(state, index), _stored(state, place, depth))
-
-
-def region(state: State, indices: np.ndarray, *, depth: float = 0.5) -> Sample:
-    """The mean of several samples: latents of all of them, the mean picture of at most 64 evenly chosen ones."""
-    known = indices[np.isfinite(state.latents[indices]).all(1)]
-    if not len(known):
-        raise UsageError("none of the chosen samples has latents; choose others.")
-    some = known[np.linspace(0, len(known) - 1, min(len(known), REGION_MOST)).round().astype(int)]
-    places = [tuple(map(int, np.unravel_index(i, state.nav_shape))) for i in some]
-    stored = [picture for place in places if (picture := _stored(state, place, depth)) is not None]
-    vector = state.latents[known].mean(0)
-    base = np.mean([base_of(state, int(i)) for i in some], 0)
-    words = f"mean of {len(known)} {schema.samples_word(state.ds)}"
-    if len(known) > len(some):
-        words += f" (picture: of {len(some)})"
-    return Sample(-1, words, vector, base, np.mean(stored, 0) if stored else None)
-
-
-def where(state: State, index: int) -> str:
-    """A sample in words: its coordinates, and the class or file it is known by."""
-    place = np.unravel_index(index, state.nav_shape)
-    dims = schema.navigation_dims(state.ds)
-    parts = []
-    for dim, i in zip(dims, place, strict=True):
-        parts.append(f"{dim} = {value_text(state.ds[dim].values[i], state.ds[dim].attrs)}")
-    if not schema.is_scan(state.ds):
-        at = {dim: int(i) for dim, i in zip(dims, place, strict=True)}
-        parts += [f"{c} = {state.ds[c].isel(at).item()}" for c in ("label", "path") if c in state.ds.variables]
-    return ", ".join(parts)
-
-
 def base_of(state: State, index: int) -> np.ndarray:
     """The latents of a sample as the decoder takes them, `latent_shape`."""
+    if not is_spatial(state):
+        return state.latents[index]
     place = np.unravel_index(index, state.nav_shape)
     at = {dim: int(i) for dim, i in zip(schema.navigation_dims(state.ds), place, strict=True)}
     found = state.ds[n.run_name(n.LATENTS, state.run)].isel(at)
@@ -236,16 +262,6 @@ def _latent_order(found: xr.DataArray) -> list[str]:
     return sorted(map(str, found.dims), key=lambda dim: order.index(stems[dim]))
 
 
-def _stored(state: State, place: tuple[int, ...], depth: float) -> np.ndarray | None:
-    dims, signal = schema.navigation_dims(state.ds), schema.signal_dims(state.ds)
-    at = {dim: slice(i, i + 1) for dim, i in zip(dims, place, strict=True)}
-    if n.PRESENT in state.ds and not bool(state.ds[n.PRESENT].isel(dict(zip(dims, place, strict=True)))):
-        return None
-    shape = tuple(state.ds.sizes[dim] for dim in signal)
-    values = read_block(state.ds[n.PATTERNS], at).reshape(1, *shape)
-    return as_pictures(xr.DataArray(values, dims=("picture", *signal), name=n.PATTERNS), depth)[0]
-
-
 def as_pictures(da: xr.DataArray, depth: float = 0.5) -> np.ndarray:
     """Stacked samples as pictures `(k, H, W[, 3])`; of volumes the slice at a depth in 0 … 1."""
     across = next((dim for dim in (n.Z, n.DZ) if dim in da.dims), None)
@@ -255,29 +271,19 @@ def as_pictures(da: xr.DataArray, depth: float = 0.5) -> np.ndarray:
     return np.asarray(pictures(da), np.float32)
 
 
+def is_spatial(state: State) -> bool:
+    """Whether latents lie at positions."""
+    return bool(schema.position_dims(state.ds[n.run_name(n.LATENTS, state.run)]))
+
+
+def is_turned(state: State) -> bool:
+    """Whether slices of volumes are shown upside down: y rises to the front, see `pictures`."""
+    return is_volume(state) and schema.signal_dims(state.ds)[-2:] == (n.Y, n.X)
+
+
 def is_volume(state: State) -> bool:
     """Whether samples are volumes, shown slice by slice."""
     return bool({n.Z, n.DZ} & set(schema.signal_dims(state.ds)))
-
-
-def decode(state: State, vectors: np.ndarray, *, base: np.ndarray | None = None, depth: float = 0.5) -> np.ndarray:
-    """Latent vectors `(k, latent)` decoded in one go: pictures `(k, H, W[, 3])`.
-
-    A spatial latent keeps the shape of `base` (zero where there is none) and is moved to the vector's mean.
-    """
-    from vaearr.inference.decoding import decoded_array
-
-    opened = state.opened
-    vectors = np.asarray(vectors, np.float32)
-    shape = tuple(opened.model.latent_shape)
-    if vectors.ndim != 2 or vectors.shape[1] != shape[0]:
-        raise DataError(f"vectors have shape {vectors.shape}; expected (k, {shape[0]}).")
-    z = vectors
-    if len(shape) > 1:
-        start = np.zeros(shape, np.float32) if base is None or base.shape != shape else np.nan_to_num(base)
-        centre = start.reshape(shape[0], -1).mean(1)
-        z = start + (vectors - centre).reshape(*vectors.shape, *(1,) * (len(shape) - 1))
-    return as_pictures(decoded_array(opened, z, "picture"), depth)
 
 
 def scale_words(state: State) -> str:
@@ -288,67 +294,13 @@ def scale_words(state: State) -> str:
     return "preprocessed units" if found["scale"] != "stored" else f"stored units ({found['units']})"
 
 
-def seen(state: State, index: int, *, depth: float = 0.5) -> np.ndarray:
-    """A sample's picture in the units in which pictures are decoded, `(H, W[, 3])`."""
-    import torch
-
-    from vaearr.inference.decoding import seen_batch
-
-    dims, signal = schema.navigation_dims(state.ds), schema.signal_dims(state.ds)
-    place = np.unravel_index(index, state.nav_shape)
-    at = {dim: slice(int(i), int(i) + 1) for dim, i in zip(dims, place, strict=True)}
-    raw = read_block(state.ds[n.PATTERNS], at).reshape(1, *schema.input_shape(state.ds))
-    raw = np.ascontiguousarray(raw, raw.dtype.newbyteorder("="))
-    shape = tuple(state.ds.sizes[dim] for dim in signal)
-    values = seen_batch(state.opened, torch.from_numpy(raw)).numpy().reshape(1, *shape)
-    return as_pictures(xr.DataArray(values, dims=("picture", *signal)), depth)[0]
-
-
-def traversal(
-    state: State, vector: np.ndarray, dims: list[int], *, steps: int = 9, reach: float = 3.0,
-    base: np.ndarray | None = None, depth: float = 0.5,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Each dimension alone moved by up to `reach` standard deviations of the store's latents about a vector.
-
-    Returns the offsets `(steps,)` in standard deviations and pictures `(dims, steps, H, W[, 3])`.
-    """
-    offsets = np.linspace(-reach, reach, steps)
-    vectors = np.repeat(np.asarray(vector, np.float32)[None], len(dims) * steps, 0).reshape(len(dims), steps, -1)
-    for row, dim in enumerate(dims):
-        vectors[row, :, dim] += offsets * state.spread[dim]
-    found = decode(state, vectors.reshape(-1, state.dims), base=base, depth=depth)
-    return offsets, found.reshape(len(dims), steps, *found.shape[1:])
-
-
-def manifold(
-    state: State, vector: np.ndarray, across: int, up: int, *, steps: int = 9, base: np.ndarray | None = None,
-    depth: float = 0.5,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Two dimensions over the range of their sliders, the others as in a vector.
-
-    Returns the values across and up, both ascending, and pictures `(up, across, H, W[, 3])`.
-    """
-    if across == up:
-        raise UsageError(f"a plane needs two dimensions; both are {across}.")
-    xs, ys = (np.linspace(state.low[d], state.high[d], steps, dtype=np.float32) for d in (across, up))
-    vectors = np.repeat(np.asarray(vector, np.float32)[None], steps * steps, 0).reshape(steps, steps, -1)
-    vectors[..., across], vectors[..., up] = xs[None, :], ys[:, None]
-    found = decode(state, vectors.reshape(-1, state.dims), base=base, depth=depth)
-    return xs, ys, found.reshape(steps, steps, *found.shape[1:])
-
-
 def associations(state: State) -> xr.DataArray | None:
     """The stored table `(metric, latent, target)` of the run if it is of these latents and maps, else None."""
     table = current_table(state.path, state.ds, state.run)
-    if table is None:
-        return None
-    (name,) = [v for v in table.data_vars if str(v) == "association"]
-    return table[name].load()
+    return None if table is None else table[ASSOCIATION].load()
 
 
-def ranking(table: xr.DataArray, metric: str, target: str) -> list[tuple[int, float]]:
-    """Latent dimensions by the size of their association with a target, the strongest first; NaN last."""
-    across = next(str(dim) for dim in table.dims if str(dim).partition("_")[0] == n.LATENT)
-    values = table.sel(metric=metric, target=target).transpose(across).values
-    order = np.argsort(-np.nan_to_num(np.abs(values), nan=-1), kind="stable")
-    return [(int(i), float(values[i])) for i in order]
+def target(state: State, name: str) -> xr.DataArray:
+    """A target of the table as a map over the navigation dims."""
+    found = targets_of(state.ds, [name]).isel({TARGET: 0}).transpose(*schema.navigation_dims(state.ds))
+    return found.load().rename(text(name)).assign_attrs(long_name=text(name))

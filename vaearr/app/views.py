@@ -1,42 +1,65 @@
-"""The page of one visitor: a map or plane to choose from, the chosen sample, sliders, sheets, the ranking."""
+"""The page of one visitor: a map and a plane to choose from, what was chosen, and the views below it."""
 
 from __future__ import annotations
 
 import html
+import logging
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
 import panel as pn
+import xarray as xr
+from panel.io import hold
 
 from vaearr import schema
+from vaearr.app import decoding, fields, samples
 from vaearr.app import state as s
-from vaearr.app.figures import Map, Picture, Scatter
-from vaearr.app.raster import sheet
+from vaearr.app.association_tab import AssociationTab
+from vaearr.app.figures import GREY_LIMITS, dressed
+from vaearr.app.maps import Map
+from vaearr.app.pictures import HEADINGS, Pictures
+from vaearr.app.preview import Pointer
+from vaearr.app.scatter import Scatter
+from vaearr.app.sliders import Sliders
 from vaearr.app.state import State
+from vaearr.app.tabs import ChannelsTab, ManifoldTab, SamplesTab, SlidersTab, TraversalTab, widest_of
 from vaearr.errors import VaearrError
+from vaearr.plots.common import robust_limits, text
 
-DEBOUNCE = 25  # milliseconds: slider moves within them are decoded as one
-SIDE = 186  # pixels of a picture
-STEPS = 9
-TAB = ":host .bk-tab.bk-active { color: inherit; font-weight: bold; }"  # panel's is dark on dark
-MOST_ROWS = 8  # dimensions in a traversal sheet
+TYPED = 20  # milliseconds: positions set within them are shown as one
+POLL = 150  # milliseconds between looks at whether the network is loaded
+CHANGED = "the store has been written since this page was loaded: load it again"
+LOADING = "The network is being loaded; what it decodes will be here in a moment."
+MAP, PLANE, PLANE_ALONE = (325, 272), (310, 190), (310, 470)
+TABS: dict[str, Any] = {
+    "Sliders": SlidersTab, "Samples": SamplesTab, "Channels": ChannelsTab, "Traversal": TraversalTab,
+    "Manifold": ManifoldTab, "Association": AssociationTab,
+}  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 
 class Explorer:
-    """What one visitor sees and has chosen; `page()` is the layout."""
+    """What one visitor sees and has chosen; `parts()` is what the page is made of."""
 
-    def __init__(self, state: State) -> None:
-        self.state = state
-        self.depth, self.chosen = 0.5, np.array([self._first()])
+    def __init__(self, state: State, *, is_dark: bool = False) -> None:
+        self.state, self.is_dark = state, is_dark
+        self.depth = 0.5
         self.sample: Any = None
-        self.pending = self.quiet = False
-        self.message = pn.pane.HTML("", sizing_mode="stretch_width", height=24)
-        self._choosers()
+        self.base: np.ndarray | None = None  # spatial latents that the sliders move
+        self.limits: tuple[float, float] | None = None
+        self.quiet = self.typed = False
+        self.slice_drawn = 0  # of a scan with slices, the one in the map
+        self.tabs: dict[str, Any] = {}
+        self.message = pn.pane.HTML("", height=20, margin=(0, 10))
+        self.words = pn.pane.HTML("", height=20, margin=(0, 10))
+        self.chosen = np.array([self._first()])
         self._pictures()
         self._sliders()
-        self._sheets()
-        self._association()
+        self._choosers()
+        self._tabs()
         self.show_layer()
         self.show_plane()
         self.choose(self.chosen)
@@ -44,27 +67,57 @@ class Explorer:
 
     def _first(self) -> int:
         known = np.flatnonzero(np.isfinite(self.state.latents).all(1))
-        return int(known[len(known) // 2])
+        if self.state.is_scan:  # the one nearest to the middle of the map
+            places = np.stack(np.unravel_index(known, self.state.nav_shape), 1) - np.array(self.state.nav_shape) / 2
+            return int(known[np.argmin((places**2).sum(1))])
+        return int(known[0])
+
+    def safe(self, call: Callable[..., None]) -> Callable[..., None]:
+        """The call with its errors shown on the page; its changes reach the browser together."""
+
+        @wraps(call)
+        def guarded(*args: Any) -> None:
+            try:
+                with hold():
+                    call(*args)
+            except VaearrError as error:
+                self.tell(str(error))
+            except Exception as error:
+                self.tell(f"that failed: {type(error).__name__}: {error}")
+                logger.exception("a callback of the page failed")
+
+        return guarded
+
+    def pane(self, figure: Any) -> Any:
+        """A figure in the colours of the page, as panel takes it."""
+        return pn.pane.Bokeh(dressed(figure, is_dark=self.is_dark), margin=0)
+
+    def tell(self, words: str) -> None:
+        """Say something above the pictures; "" for nothing."""
+        self.message.object = f'<span role="status" id="said">{html.escape(text(words))}</span>'
 
     # ---- choosing
 
     def _choosers(self) -> None:
         state = self.state
         names = s.layers(state)
-        self.layer = pn.widgets.Select(name="Show", options=names, width=190)
-        self.layer.param.watch(lambda _: self.show_layer(), "value")
-        self.layer.param.watch(lambda _: self.show_plane(), "value")
+        first = next((name for name in s.CLASSES if name in names.values() and not state.is_scan), "latent:0")
+        self.layer = fields.Select(label="Show", options=names, value=first, width=165)
+        self.layer.param.watch(self.safe(lambda _: self.show_layer()), "value")
+        self.layer.param.watch(self.safe(lambda _: self.show_plane(keep=True)), "value")
         self.planes = s.planes(state)
-        self.plane = pn.widgets.Select(name="Plane of", options=list(self.planes), width=110)
-        self.across = pn.widgets.Select(name="Across", options=list(range(state.dims)), width=75)
-        self.up = pn.widgets.Select(name="Up", options=list(range(state.dims)), value=min(1, state.dims - 1), width=75)
-        self.plane.param.watch(lambda _: self._new_plane(), "value")
+        first = next((name for name in self.planes if name != s.LATENTS and not state.is_scan), s.LATENTS)
+        self.plane = fields.Select(label="Plane of", options=list(self.planes), value=first, width=110)
+        self.across, self.up = (
+            fields.Select(label=label, options=list(range(self.planes[first].shape[1])), value=axis, width=75)
+            for axis, label in zip(self._axes(first), ("Across", "Up"), strict=True)
+        )
+        self.plane.param.watch(self.safe(lambda _: self._new_plane()), "value")
         for widget in (self.across, self.up):
-            widget.param.watch(lambda _: self.show_plane(), "value")
-        self.scatter = Scatter(self.choose)
+            widget.param.watch(self.safe(lambda _: self.show_plane()), "value")
         dims = schema.navigation_dims(state.ds)
         self.places: list[Any] = [
-            pn.widgets.IntInput(name=f"{dim} (position)", start=0, end=size - 1, width=105)
+            fields.IntInput(label=f"{dim} (position)", start=0, end=size - 1, width=82 if len(dims) > 1 else 120)
             for dim, size in zip(dims, state.nav_shape, strict=True)
         ]
         for place in self.places:
@@ -72,312 +125,275 @@ class Explorer:
         self.map = None
         if state.is_scan:
             rows, columns = (state.ds[dim] for dim in dims[-2:])
-            self.map = Map(rows, columns, self._from_map)
+            self.map = Map(rows, columns, self.safe(self._from_map), MAP, name="map")
+        self.scatter = Scatter(PLANE if self.map else PLANE_ALONE, self.safe(self.choose), name="plane")
+        self.pointer = Pointer(self._preview, self._later, self.safe)
+        self.pointer.over(self.scatter.figure, self.scatter.at)
+        if self.map is not None:
+            self.pointer.over(self.map.figure, self._at_map)
 
     def _typed(self) -> None:
-        if not self.quiet:
-            if self.map is not None and len(self.places) == 3:
-                self.show_layer()
-            self.choose(np.array([s.flat_index(self.state, tuple(p.value for p in self.places))]))
+        if self.quiet or self.typed:
+            return
+        self.typed = True
+        self._later(self.safe(self._to_place), TYPED)
+
+    def _to_place(self) -> None:
+        self.typed = False
+        self.choose(np.array([samples.flat_index(self.state, tuple(p.value for p in self.places))]))
+
+    def _later(self, call: Callable[[], None], milliseconds: int) -> None:
+        document = pn.state.curdoc
+        if document is None or document.session_context is None:
+            call()
+        else:
+            document.add_timeout_callback(call, milliseconds)
 
     def _from_map(self, indices: np.ndarray) -> None:
-        if len(self.places) == 3:
-            indices = indices + self.places[0].value * int(np.prod(self.state.nav_shape[1:]))
-        self.choose(indices)
+        self.choose(indices + self._first_in_map())
+
+    def _first_in_map(self) -> int:
+        return self._slice() * int(np.prod(self.state.nav_shape[-2:]))
+
+    def _at_map(self, x: float, y: float) -> int | None:
+        found = None if self.map is None else self.map.at(x, y)
+        return None if found is None else found + self._first_in_map()
+
+    def _preview(self, index: int) -> tuple[str, list[np.ndarray]]:
+        """A sample for the frame at the pointer: as stored, and decoded where that is quick."""
+        state = self.state
+        sample = samples.sample_at(state, index)
+        shown = [] if sample.stored is None else [sample.stored]
+        if np.isfinite(sample.latents).all() and state.is_ready and state.seconds < s.QUICK:
+            shown.append(decoding.rebuilt(state, [index]))
+        return sample.words, [s.as_pictures(da, self.depth)[0] for da in shown]
+
+    def _slice(self) -> int:
+        return int(self.places[0].value) if len(self.places) == 3 else 0
+
+    def slice_of(self, da: xr.DataArray) -> xr.DataArray:
+        """The part of a layer that the map shows."""
+        return da if da.ndim == 2 else da[self._slice()]
 
     def show_layer(self) -> None:
         """Draw the map of the chosen layer."""
+        name = str(self.layer.value)
+        self.sliders.shown = int(name.partition(":")[2]) if name.startswith("latent:") else -1
         if self.map is not None:
-            da = s.layer(self.state, self.layer.value)
-            self.map.show(da if da.ndim == 2 else da.isel({da.dims[0]: self.places[0].value}))
+            self.slice_drawn = self._slice()
+            self.map.show(self.slice_of(s.layer(self.state, name)))
+
+    def show_dimension(self, dim: int) -> None:
+        """Show a latent in the map."""
+        self.layer.value = f"latent:{dim}"
 
     def _new_plane(self) -> None:
-        size = self.planes[self.plane.value].shape[1]
+        dims = list(range(self.planes[self.plane.value].shape[1]))
         self.quiet = True
-        self.across.param.update(options=list(range(size)), value=0)
-        self.up.param.update(options=list(range(size)), value=min(1, size - 1))
+        for widget, axis in zip((self.across, self.up), self._axes(self.plane.value), strict=True):
+            widget.param.update(options=dims, value=axis)
         self.quiet = False
         self.show_plane()
 
-    def show_plane(self) -> None:
-        """Draw the points of the chosen plane."""
+    def _axes(self, plane: str) -> tuple[int, int]:
+        """The axes that a plane begins with: the two widest latents, the first two components."""
+        order = widest_of(self.state) if plane == s.LATENTS else list(range(self.planes[plane].shape[1]))
+        return order[0], order[min(1, len(order) - 1)]
+
+    def show_plane(self, *, keep: bool = False) -> None:
+        """Draw the points of the chosen plane; keep: in the window that is seen."""
         if self.quiet:
             return
+        colors = s.layer(self.state, str(self.layer.value))
+        if keep:
+            self.scatter.recolor(colors)
+            return
         points = self.planes[self.plane.value][:, [self.across.value, self.up.value]]
-        word = "latent" if self.plane.value == "latents" else self.plane.value
-        axes = (f"{word} {self.across.value}", f"{word} {self.up.value}")
-        self.scatter.show(points, axes, s.layer(self.state, self.layer.value))
+        word = "latent" if self.plane.value == s.LATENTS else self.plane.value
+        self.scatter.show(points, (f"{word} {self.across.value}", f"{word} {self.up.value}"), colors)
         self.scatter.point(self.chosen)
 
     def choose(self, indices: np.ndarray) -> None:
         """Show one sample, or the mean of several; the sliders go to its latents."""
         state = self.state
-        try:
-            sample = (
-                s.sample_at(state, int(indices[0]), depth=self.depth)
-                if len(indices) == 1
-                else s.region(state, indices, depth=self.depth)
-            )
-        except VaearrError as error:
-            self.tell(str(error))
-            return
+        one = len(indices) == 1
+        sample = samples.sample_at(state, int(indices[0])) if one else samples.region(state, indices)
         self.sample, self.chosen = sample, indices
-        self.words.object = f"<b>{html.escape(sample.words)}</b>"
-        if sample.stored is None:
-            self.stored.clear()
-            self.tell("no pattern was measured there")
-        else:
-            self.stored.show(sample.stored)
-            self.tell("")
-        self.quiet = True
-        if len(indices) == 1:
-            place = tuple(map(int, np.unravel_index(indices[0], state.nav_shape)))
-            for widget, i in zip(self.places, place, strict=True):
-                widget.value = i
-        if self.map is not None:
-            places = np.array(np.unravel_index(indices, state.nav_shape)[-2:])
-            self.map.point(tuple(places.mean(1).round().astype(int)))
-        self.scatter.point(indices)
-        if np.isfinite(sample.latents).all():
-            self._to(sample.latents)
-        else:
-            self.tell("this sample has no latents: it lies outside the run's region of interest")
-        self.quiet = False
+        self.words.object = f"<b>{html.escape(text(sample.words))}</b>"
+        known = np.isfinite(sample.latents).all()
+        missing = [] if s.is_current(state) else [CHANGED]
+        missing += [] if known else ["it lies outside the run's region of interest and has no latents"]
+        missing += ["no pattern was measured there"] if sample.stored is None else []
+        self.tell("; ".join(missing))
+        self._mark(indices)
+        self.sliders.sample = [float(v) for v in sample.latents] if known else []
         self.rebuild()
+        if known:
+            self.go_to(sample.latents, sample.base)
+        for tab in self._open_tabs():
+            tab.fresh()
+
+    def _mark(self, indices: np.ndarray) -> None:
+        state, one = self.state, len(indices) == 1
+        if one:
+            self.quiet = True
+            for widget, i in zip(self.places, samples.place_of(state, int(indices[0])), strict=True):
+                widget.value = i
+            self.quiet = False
+        self.scatter.point(indices)
+        if self.map is None:
+            return
+        if self._slice() != self.slice_drawn:
+            self.show_layer()
+        inside = None
+        if not one:
+            flags = np.zeros(state.nav_shape, bool)
+            flags.ravel()[indices] = True
+            inside = flags if flags.ndim == 2 else flags[self._slice()]
+        self.map.select(inside)
+        self.map.point(samples.place_of(state, int(indices[0]))[-2:] if one else None)  # type: ignore[arg-type]
 
     # ---- pictures and sliders
 
     def _pictures(self) -> None:
-        self.words = pn.pane.HTML("", height=24, sizing_mode="stretch_width")
-        self.stored, self.seen, self.rebuilt, self.live = (
-            Picture(heading, SIDE, SIDE)
-            for heading in ("as stored", "as the network sees it", "reconstruction", "from the sliders")
-        )
-        for picture in (self.seen, self.rebuilt, self.live):
-            picture.clear()
-            picture.figure.visible = self.state.has_model
-        self.slice = pn.widgets.FloatSlider(name="Slice", start=0, end=1, step=0.02, value=0.5, width=220)
-        self.slice.visible = s.is_volume(self.state)
-        self.slice.param.watch(lambda event: self._deeper(event.new), "value")
+        names = list(HEADINGS) if self.state.has_model else ["stored"]
+        self.pictures = Pictures(headings={name: HEADINGS[name] for name in names}, sizing_mode="stretch_width")
+        self.shown: dict[str, xr.DataArray] = {}
+        volume = s.is_volume(self.state)
+        across = schema.signal_dims(self.state.ds)[-3] if volume else ""
+        last = self.state.ds.sizes[across] - 1 if volume else 1
+        self.slice = fields.IntSlider(label=f"Slice {across}", start=0, end=last, value=last // 2, width=260)
+        self.slice.visible = volume
+        self.depth = self.slice.value / last
+        self.slice.param.watch(self.safe(lambda event: self._deeper(event.new / last)), "value")
 
     def _deeper(self, depth: float) -> None:
         self.depth = depth
-        vector = self.vector
-        self.choose(self.chosen)
-        self._to(vector)
+        for name, da in self.shown.items():
+            self._show(name, da)
+        for tab in self._open_tabs():
+            tab.fresh()
+
+    def _show(self, name: str, da: xr.DataArray | None) -> None:
+        if da is None:
+            self.shown.pop(name, None)
+            self.pictures.clear(name)
+        else:
+            self.shown[name] = da
+            self.pictures.put(name, s.as_pictures(da, self.depth)[0], None if name == "stored" else self.limits)
 
     def _sliders(self) -> None:
         state = self.state
-        self.sliders = []
-        for i in range(state.dims):
-            low, high = float(state.low[i]), float(state.high[i])
-            slider = pn.widgets.FloatSlider(
-                name=f"latent {i}", start=low, end=high, step=(high - low) / 200, value=float(state.mean[i]),
-                width=185, format="0.00", margin=(4, 12),
-            )  # fmt: skip
-            slider.param.watch(lambda _: self._moved(), "value")
-            self.sliders.append(slider)
-        self.back = pn.widgets.Button(name="Back to the sample", width=150)
-        self.back.on_click(lambda _: self.choose(self.chosen))
-        self.middle = pn.widgets.Button(name="Mean of all samples", width=150)
-        self.middle.on_click(lambda _: self._to(state.mean))
+        self.sliders = Sliders(
+            low=state.low.tolist(), high=state.high.tolist(), values=state.mean.tolist(), fixed=not state.has_model,
+            band=[(state.mean - state.spread).tolist(), (state.mean + state.spread).tolist()],
+            sizing_mode="stretch_width", max_width=872,
+        )  # fmt: skip
+        self.sliders.on_msg(self._message)
 
-    @property
-    def vector(self) -> np.ndarray:
-        """Latents that the sliders show."""
-        return np.array([slider.value for slider in self.sliders], np.float32)
-
-    def _to(self, vector: np.ndarray) -> None:
-        for slider, value in zip(self.sliders, vector.astype(float), strict=True):
-            changes = {"value": value}
-            if not slider.start <= value <= slider.end:
-                changes |= {"start": min(slider.start, value), "end": max(slider.end, value)}
-            slider.param.update(**changes)
-
-    def _moved(self) -> None:
-        if self.pending or self.quiet:
+    def _message(self, event: Any) -> None:
+        if "wanted" in event.data:
+            self.safe(self.show_dimension)(int(event.data["wanted"]))
             return
-        document = pn.state.curdoc
-        if document is None or document.session_context is None:
-            self.decode()
-            return
-        self.pending = True
-        document.add_timeout_callback(self.decode, DEBOUNCE)
+        try:
+            if self.sliders.take(event.data):
+                self.safe(self.decode)()
+        finally:
+            self.sliders.answered += 1
+
+    def go_to(self, vector: np.ndarray, base: np.ndarray | None) -> None:
+        """Set the sliders, and decode what they show."""
+        self.base = base
+        self.sliders.to(vector)
+        self.decode()
 
     def decode(self) -> None:
         """Decode what the sliders show."""
-        self.pending = False
         if self.state.is_ready:
-            base = None if self.sample is None else self.sample.base
-            self.live.show(s.decode(self.state, self.vector[None], base=base, depth=self.depth)[0], self.limits)
+            self._show("live", decoding.decode(self.state, self.sliders.vector[None], base=self.base))
 
     def rebuild(self) -> None:
-        """Show the chosen sample as the network sees it and its reconstruction, on one scale."""
-        if not self.state.is_ready or self.sample is None:
-            return
+        """Show what was chosen as stored, as the network sees it, and its reconstruction on one scale."""
         sample = self.sample
-        self.limits = None
-        if np.isfinite(sample.latents).all():
-            rebuilt = s.decode(self.state, sample.latents[None], base=sample.base, depth=self.depth)[0]
-            low, high = np.percentile(rebuilt, (0.1, 99.9))
-            self.limits = (float(low), float(high) if high > low else float(low) + 1)
-            self.rebuilt.show(rebuilt, self.limits)
-        else:
-            self.rebuilt.clear()
-        if sample.index >= 0 and sample.stored is not None:
-            self.seen.show(s.seen(self.state, sample.index, depth=self.depth), self.limits)
-        else:
-            self.seen.clear()
-        self.decode()
-
-    limits: tuple[float, float] | None = None
-
-    # ---- sheets
-
-    def _sheets(self) -> None:
-        dims = list(range(self.state.dims))
-        widest = [int(i) for i in np.argsort(-self.state.spread)[:MOST_ROWS]]
-        self.rows = pn.widgets.MultiChoice(
-            name=f"Dimensions (at most {MOST_ROWS})", options=dims, value=widest[:3], max_items=MOST_ROWS, width=420
-        )
-        self.reach: Any = pn.widgets.FloatInput(name="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
-        self.traverse = pn.widgets.Button(name="Draw from the sliders", button_type="primary", width=160, align="end")
-        self.traverse.on_click(lambda _: self._guarded(self.show_traversal))
-        self.drawn: set[int] = set()
-        self.traversal = Picture("", 600, 215, axes=True)
-        self.plane_x = pn.widgets.Select(name="Across", options=dims, value=widest[0], width=90)
-        self.plane_y = pn.widgets.Select(name="Up", options=dims, value=widest[min(1, len(widest) - 1)], width=90)
-        self.unfold = pn.widgets.Button(name="Draw from the sliders", button_type="primary", width=160, align="end")
-        self.unfold.on_click(lambda _: self._guarded(self.show_manifold))
-        self.manifold = Picture("", 270, 270, axes=True)
-
-    def _opened(self, tab: int) -> None:
-        """A sheet is drawn when its tab is first seen."""
-        draw = {1: self.show_traversal, 2: self.show_manifold}.get(tab)
-        if draw is not None and tab not in self.drawn and self.state.is_ready:
-            self.drawn.add(tab)
-            self._guarded(draw)
-
-    def _guarded(self, draw: Callable[[], None]) -> None:
+        self._show("stored", sample.stored)
         if not self.state.is_ready:
-            self.tell(self.state.problem or "the network is still being loaded")
             return
-        try:
-            draw()
-        except VaearrError as error:
-            self.tell(str(error))
-
-    def show_traversal(self) -> None:
-        """Draw the traversal sheet: a row for each chosen dimension."""
-        dims = list(self.rows.value)
-        if not dims:
-            self.tell("choose one dimension or more")
-            return
-        offsets, found = s.traversal(
-            self.state, self.vector, dims, steps=STEPS, reach=self.reach.value, base=self.base(), depth=self.depth
-        )
-        image, shown = sheet(found), self.traversal
-        shown.show(image)
-        shown.figure.title.text = "one dimension of each row moved, the others as the sliders stand"
-        shown.figure.xaxis.axis_label = "offset in standard deviations of the store's latents"
-        shown.figure.yaxis.axis_label = "latent dimension"
-        _ticks(shown.figure.xaxis, image.shape[1], [f"{v:+.2g}" if v else "0" for v in offsets])
-        _ticks(shown.figure.yaxis, image.shape[0], [str(d) for d in dims])
-
-    def show_manifold(self) -> None:
-        """Draw the plane of two dimensions."""
-        across, up = self.plane_x.value, self.plane_y.value
-        xs, ys, found = s.manifold(self.state, self.vector, across, up, steps=STEPS, base=self.base(), depth=self.depth)
-        image, shown = sheet(found[::-1]), self.manifold
-        shown.show(image)
-        shown.figure.title.text = "two dimensions, the others as the sliders stand"
-        shown.figure.xaxis.axis_label, shown.figure.yaxis.axis_label = f"latent {across}", f"latent {up}"
-        _ticks(shown.figure.xaxis, image.shape[1], [f"{v:.2f}" for v in xs])
-        _ticks(shown.figure.yaxis, image.shape[0], [f"{v:.2f}" for v in ys[::-1]])
-
-    def base(self) -> np.ndarray | None:
-        """The spatial latents that vectors are laid over."""
-        return None if self.sample is None else self.sample.base
-
-    # ---- association
-
-    def _association(self) -> None:
-        self.table: Any = s.associations(self.state)
-        self.metric = pn.widgets.Select(name="Measure", width=180)
-        self.target = pn.widgets.Select(name="Side map", width=180)
-        self.ranks = pn.widgets.Select(name="Latent dimensions, strongest first", size=11, width=300)
-        if self.table is None:
-            return
-        for widget, dim in ((self.metric, "metric"), (self.target, "target")):
-            names = [str(v) for v in self.table[dim].values]
-            widget.param.update(options=names, value=names[0])
-        for widget in (self.metric, self.target):
-            widget.param.watch(lambda _: self.show_ranks(), "value")
-        self.show_ranks()
-        self.ranks.param.watch(lambda event: self._ranked(event.new), "value")
-
-    def show_ranks(self) -> None:
-        """List the dimensions by the chosen measure."""
-        found = s.ranking(self.table, self.metric.value, self.target.value)
-        self.ranks.options = {f"latent {i}: {value:+.3f}": i for i, value in found}
-
-    def _ranked(self, dim: int | None) -> None:
-        if dim is not None:
-            self.layer.value = f"latent:{dim}"
-
-    # ---- layout
-
-    def tell(self, words: str) -> None:
-        """Say something under the heading."""
-        self.message.object = f'<span role="status">{html.escape(words)}</span>'
+        self.limits, rebuilt = None, None
+        if np.isfinite(sample.latents).all():
+            rebuilt = decoding.decode(self.state, sample.latents[None], base=sample.base)
+            self.limits = robust_limits(rebuilt.values, GREY_LIMITS)
+        self._show("rebuilt", rebuilt)
+        seen = decoding.seen(self.state, sample.members) if sample.members else None
+        self._show("seen", None if seen is None else seen.mean(samples.PICTURE, keepdims=True))
 
     def _wait(self) -> None:
         """Pictures that need the network come once it is loaded."""
         state = self.state
         if state.is_ready:
-            self.rebuild()
-            return
-        self.tell(state.problem or "the network is being loaded …")
-        document = pn.state.curdoc
-        if not state.problem and document is not None and document.session_context is not None:
-            document.add_timeout_callback(self._ready, 200)
+            self.safe(self._ready)()
+        elif not state.has_model or state.problem:
+            self.tell(state.problem)
+        else:
+            self.tell("the network is being loaded …")
+            document = pn.state.curdoc
+            if document is not None and document.session_context is not None:
+                document.add_timeout_callback(self._wait, POLL)
 
     def _ready(self) -> None:
-        if self.state.is_ready:
-            self.tell("")
-        self._wait()
+        self.choose(self.chosen)
+        if self.bar.value not in self.tabs:  # it was opened too early
+            self.open(self.bar.value)
 
-    def page(self) -> Any:
-        """The layout, for a screen of 1366 × 768."""
-        points = pn.Column(pn.Row(self.plane, self.across, self.up), self.scatter.figure)
-        views = [("Plane", points)] if self.map is None else [("Map", pn.Column(self.map.figure)), ("Plane", points)]
-        left = pn.Column(pn.Row(self.layer, *self.places), pn.Tabs(*views, stylesheets=[TAB]), width=520)
-        pictures = pn.Row(*(picture.figure for picture in (self.stored, self.seen, self.rebuilt, self.live)))
-        sliders = pn.Column(
-            pn.Row(self.back, self.middle), pn.GridBox(*self.sliders, ncols=4), height=345, scroll=True, width=860
-        )
-        ranking: Any = pn.Row(self.ranks, pn.Column(self.target, self.metric))
-        if self.table is None:
-            ranking = pn.pane.Markdown(
-                f"There is no table of these latents yet; make it with\n\n    vaearr associate {self.state.path} "
-                f"--run {self.state.run}\n\nand load this page again."
-            )
-        tabs = pn.Tabs(
-            ("Sliders", sliders),
-            ("Traversal", pn.Column(pn.Row(self.rows, self.reach, self.traverse), self.traversal.figure)),
-            (
-                "Manifold",
-                pn.Row(self.manifold.figure, pn.Column(pn.Row(self.plane_x, self.plane_y), self.unfold)),
+    # ---- the views below
+
+    def _tabs(self) -> None:
+        state = self.state
+        names = [
+            name
+            for name, tab in TABS.items()
+            if (state.has_model or not tab.needs_model) and (name != "Channels" or s.is_spatial(state))
+        ]
+        self.bar = fields.RadioButtonGroup(options=names, value=names[0])
+        self.below = pn.Column(min_height=400, sizing_mode="stretch_width")
+        self.bar.param.watch(self.safe(lambda event: self.open(event.new)), "value")
+        self.open(names[0])
+
+    def open(self, name: str) -> None:
+        """Open a view; it is built the first time. One that takes long to draw is announced."""
+        state = self.state
+        if not TABS[name].needs_model or (state.is_ready and state.seconds < s.QUICK):
+            self._draw(name)
+        elif state.is_ready:
+            self.below[:] = [pn.pane.HTML("drawing …")]
+            self._later(self.safe(partial(self._draw, name)), TYPED)
+        else:
+            self.below[:] = [pn.pane.HTML(html.escape(text(state.problem or LOADING)))]
+
+    def _draw(self, name: str) -> None:
+        if name != self.bar.value:  # another has been opened since
+            return
+        if name not in self.tabs:
+            self.tabs[name] = TABS[name](self)
+        self.below[:] = [self.tabs[name].layout]
+        if self.sample is not None:
+            self.tabs[name].fresh()
+
+    def _open_tabs(self) -> list[Any]:
+        return [self.tabs[self.bar.value]] if self.bar.value in self.tabs else []
+
+    def parts(self) -> dict[str, Any]:
+        """What the page is made of, by the names of its template."""
+        found = {
+            "choosers": pn.Row(self.layer, *self.places, margin=0),
+            "plane": pn.Column(
+                pn.Row(self.plane, self.across, self.up, margin=0), self.pane(self.scatter.figure), self.pointer.frame
             ),
-            ("Association", ranking),
-            stylesheets=[TAB],
-        )
-        tabs.param.watch(lambda event: self._opened(event.new), "active")
-        return pn.Row(left, pn.Column(pn.Row(self.words, self.message), self.slice, pictures, tabs, width=870))
-
-
-def _ticks(axis: Any, size: int, words: list[str]) -> None:
-    """One tick in the middle of each picture of a sheet."""
-    middles = [(i + 0.5) * size / len(words) for i in range(len(words))]
-    axis.ticker = middles
-    axis.major_label_overrides = dict(zip(middles, words, strict=True))
+            "pictures": pn.Column(
+                pn.Row(self.words, self.message, sizing_mode="stretch_width"), self.pictures, self.slice,
+                sizing_mode="stretch_width",
+            ),
+            "tabs": pn.Column(self.bar, self.below, sizing_mode="stretch_width"),
+        }  # fmt: skip
+        if self.map is not None:
+            found["map"] = self.pane(self.map.figure)
+        return found

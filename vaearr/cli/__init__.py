@@ -7,7 +7,20 @@ import sys
 import traceback
 from types import FrameType
 
-from vaearr.cli import analyse, data, explore, foreign, infer, judge, layers, learn, page, run, verify
+from vaearr.cli import (
+    analyse,
+    data,
+    explore,
+    explore_spread,
+    foreign,
+    infer,
+    judge,
+    layers,
+    learn,
+    page,
+    run,
+    verify,
+)
 from vaearr.cli.common import app, tell
 from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
@@ -16,6 +29,7 @@ __all__ = [
     "app",
     "data",
     "explore",
+    "explore_spread",
     "foreign",
     "infer",
     "judge",
@@ -26,13 +40,6 @@ __all__ = [
     "run",
     "verify",
 ]
-
-ORDER = (  # of the commands in --help
-    *("demo", "ingest", "attach", "info", "verify", "contrast", "train", "import_model", "encode", "embed"),
-    *("associate", "cluster", "reconstruct", "sample", "interpolate", "stats", "prototypes", "traverse", "manifold"),
-    *("judge", "layers", "explore", "report", "export", "run", "serve"),
-)
-app.registered_commands.sort(key=lambda command: ORDER.index(str(command.callback and command.callback.__name__)))
 
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 

@@ -63,7 +63,7 @@ def cluster(
     latent: Annotated[list[int] | None, typer.Option(help="latent dimension to use; repeatable; default: all")] = None,
     k: Annotated[int | None, typer.Option(help="number of clusters; default: the best of a range")] = None,
     name: Annotated[str | None, typer.Option(help="variable to write; default: clusters")] = None,
-    seed: Annotated[int | None, typer.Option(help="seed of starts and sub-samples")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="seed of starts and sub-samples")] = None,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:

@@ -10,12 +10,39 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from vaearr.errors import UsageError
 from vaearr.names import DEFAULT_RUN
 
+SECTIONS = {  # of --help: every command stands in one
+    "Data in": ("demo", "ingest", "attach", "info", "verify", "contrast"),
+    "Learn": ("train", "import", "encode", "embed"),
+    "What the latents mean": ("associate", "cluster", "layers"),
+    "Look around in the latent space": (
+        *("explore", "prototypes", "traverse", "manifold", "path", "scatter", "pairs"),
+        *("histograms", "activations", "components", "interpolate", "sample"),
+    ),
+    "Judge": ("stats", "health", "describe", "unusual", "reconstruct", "judge"),
+    "Results out": ("report", "export"),
+    "Flows": ("run", "serve"),
+}
+
+
+class Sections(typer.core.TyperGroup):
+    """The commands in the sections of `SECTIONS`."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a list of commands for each section."""
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for heading, names in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
+
+
 app = typer.Typer(
     name="vaearr",
+    cls=Sections,
     help="Scans and image collections as labelled arrays, a VAE learned on them, the latents written back beside them.",
     no_args_is_help=True,
     add_completion=False,

@@ -87,7 +87,7 @@ def info(
     run: RunName = DEFAULT_RUN,
     out: Annotated[Path | None, typer.Option(help="--model: PNG or PDF to draw the network into")] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG or PDF to draw some samples of each class into")] = None,
-    seed: Annotated[int, typer.Option(help="--sheet: seed of the choice")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="--sheet: seed of the choice")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="facts for programs")] = False,
 ) -> None:
     """Tell in words what is in a store, or what a run's network is made of."""

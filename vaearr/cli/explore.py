@@ -1,79 +1,54 @@
-"""Commands that look around in a latent space."""
+"""Commands that look around in a latent space by decoding: prototypes, traversals, planes, paths."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from vaearr.cli.common import RunName, Store, app, box, say
-from vaearr.cli.infer import point_of
-from vaearr.errors import ExistsError, NoInputError, UsageError
+from vaearr.cli.common import RunName, Store, app, box, number_pairs, say
+from vaearr.cli.explore_out import (
+    SHEET,
+    By,
+    Dims,
+    Ends,
+    From,
+    Out,
+    OutWithFilm,
+    Perplexity,
+    Seed,
+    Unit,
+    base_of,
+    check_out,
+    row,
+    write,
+)
+from vaearr.errors import UsageError
 from vaearr.names import DEFAULT_RUN
 
-if TYPE_CHECKING:
-    import xarray as xr
-
-Out = Annotated[Path | None, typer.Option(help="file to write: .png or .pdf, the sheet; .npz, the arrays")]
-Dims = Annotated[list[int] | None, typer.Option("--dim", help="latent dimension; repeat")]
-From = Annotated[
-    str, typer.Option("--base", help="mean, prototype:NAME, X:Y[:Z] of a scan point, or the number of a sample")
-]
-By = Annotated[str | None, typer.Option(help="map with the classes; default: label, phase or clusters")]
-Ends = Annotated[str, typer.Option(help="LOW:HIGH to either side of the base, write --span=-3:3")]
-Unit = Annotated[str, typer.Option(help="of --span: std of the aggregate posterior, or absolute")]
-
-
-def _base(text: str) -> Any:
-    is_named = text == "mean" or text.startswith("prototype:") or (not text[:1].isdigit() and text[:1] not in "-.")
-    return text if is_named else point_of(text, "--base")
-
-
-def _check_out(out: Path | None) -> None:
-    if out is None:
-        return
-    if out.suffix.lower() not in (".png", ".pdf", ".npz"):
-        raise UsageError(f"--out {out.name!r} must end in .png, .pdf or .npz.")
-    if not out.absolute().parent.is_dir():
-        raise NoInputError(f"there is no folder {out.parent}; make it first.")
-    if out.exists():
-        raise ExistsError(f"{out} is there already; give another name.")
-
-
-def _write(found: xr.Dataset, out: Path | None, sheet: Callable[[xr.Dataset], Any]) -> None:
-    """The sheet, or all arrays and coordinates by their names; texts as such, nothing pickled."""
-    if out is None:
-        return
-    if out.suffix.lower() == ".npz":
-        import numpy as np
-
-        arrays: dict[str, Any] = {}
-        for name, variable in found.variables.items():
-            values = variable.values
-            arrays[str(name)] = values.astype(str) if values.dtype.kind in "OT" else values
-        np.savez_compressed(out, allow_pickle=False, **arrays)
-    else:
-        from vaearr.plots import save_figure
-
-        save_figure(sheet(found), out)
-    say(f"written: {out}")
+FILM = (*SHEET, ".gif")
 
 
 @app.command()
 def prototypes(store: Store, run: RunName = DEFAULT_RUN, by: By = None, out: Out = None) -> None:
     """Mean latents of each class and what they decode to."""
+    check_out(out)
     from vaearr.exploration import prototypes as find
     from vaearr.exploration.points import pooled
-    from vaearr.plots.exploration import prototype_sheet
+    from vaearr.plots import exploration, exploration_views
 
-    _check_out(out)
     found = find(store, run, by)
-    _write(found, out, prototype_sheet)
+    write(
+        found,
+        out,
+        lambda: exploration.prototype_sheet(found),
+        lambda: exploration_views.prototype_view(found),
+        heading="Prototypes",
+    )
     vectors = pooled(found["latents"].values)
     for name, count, means in zip(found["class"].values, found["n"].values, vectors, strict=True):
-        typer.echo(f"{name}: n {int(count)}, {' '.join(f'{value:.4g}' for value in means)}")
+        typer.echo(f"{name}: n {int(count)}, {row(means)}")
     if found.attrs["empty"]:
         say(f"without an encoded sample: {', '.join(found.attrs['empty'])}")
 
@@ -88,19 +63,32 @@ def traverse(
     span: Ends = "-3:3",
     unit: Unit = "std",
     steps: Annotated[int, typer.Option(help="pictures of each dimension")] = 9,
-    out: Out = None,
+    out: OutWithFilm = None,
 ) -> None:
     """Move one latent dimension after another and decode; all of them, or those of --dim."""
+    check_out(out, FILM)
+    ends, begin = box(span, "--span", "LOW:HIGH"), base_of(base)
     from vaearr.exploration import traverse as find
-    from vaearr.plots.exploration import traversal_sheet
+    from vaearr.plots import exploration, exploration_views
 
-    _check_out(out)
-    ends = box(span, "--span", "LOW:HIGH")
-    found = find(store, run, dim or None, _base(base), ends or (-3, 3), steps, unit=unit, by=by)
-    _write(found, out, traversal_sheet)
+    found = find(store, run, dim or None, begin, ends or (-3, 3), steps, unit=unit, by=by)
+    write(
+        found,
+        out,
+        lambda: exploration.traversal_sheet(found),
+        lambda: exploration_views.traversal_view(found),
+        heading="Traversals",
+        more={".gif": lambda path: _film(exploration.traversal_frames(found), path)},
+    )
     typer.echo(f"from {found.attrs['base']}")
     for i, values in zip(found["latent_dim"].values, found["value"].values, strict=True):
         typer.echo(f"latent {i}: {values[0]:.4g} to {values[-1]:.4g} in {steps} steps")
+
+
+def _film(frames: Any, path: Path) -> None:
+    from vaearr.plots.decoded import save_animation
+
+    save_animation(frames, path)
 
 
 @app.command()
@@ -116,14 +104,79 @@ def manifold(
     out: Out = None,
 ) -> None:
     """Decode a grid over two latent dimensions: the first --dim to the right, the second upwards (default 0 and 1)."""
+    check_out(out)
+    ends, begin = box(span, "--span", "LOW:HIGH"), base_of(base)
     from vaearr.exploration import manifold as find
-    from vaearr.plots.exploration import manifold_sheet
+    from vaearr.plots import exploration, exploration_views
 
-    _check_out(out)
-    ends = box(span, "--span", "LOW:HIGH")
     pair: Any = tuple(dim) if dim else (0, 1)
-    found = find(store, run, pair, ends or (-3, 3), steps, base=_base(base), unit=unit, by=by)
-    _write(found, out, manifold_sheet)
+    found = find(store, run, pair, ends or (-3, 3), steps, base=begin, unit=unit, by=by)
+    write(
+        found,
+        out,
+        lambda: exploration.manifold_sheet(found),
+        lambda: exploration_views.manifold_view(found),
+        heading="Plane of two latents",
+    )
     for axis in ("column", "row"):
         values = found[axis].values
         typer.echo(f"{axis}s: {found[axis].attrs['long_name']} from {values[0]:.4g} to {values[-1]:.4g}")
+
+
+@app.command()
+def path(
+    store: Store,
+    point: Annotated[
+        list[str] | None, typer.Option("--point", help="X:Y in the plane, write --point=-1:2; repeat")
+    ] = None,
+    run: RunName = DEFAULT_RUN,
+    space: Annotated[str, typer.Option(help="plane of two latents, pca, tsne or umap")] = "plane",
+    dim: Dims = None,
+    steps: Annotated[int | None, typer.Option(help="so many points along the line through --point")] = None,
+    base: From = "mean",
+    by: By = None,
+    seed: Seed = 0,
+    max_points: Annotated[int, typer.Option(help="samples in the scatter, and to embed, at most")] = 5000,
+    perplexity: Perplexity = 30.0,
+    out: OutWithFilm = None,
+) -> None:
+    """Decode points, or a line, in a plane: of two latents (--dim, default 0 and 1), of PCA, t-SNE or UMAP.
+
+    The others keep the values of --base; PCA is inverted exactly; for t-SNE and UMAP the nearest sample is decoded.
+    """
+    check_out(out, FILM)
+    asked, begin = number_pairs(point, "--point"), base_of(base)
+    if not asked:
+        raise UsageError("a path needs points; give one or more, such as --point=-1:0 --point=1:2.")
+    if space != "plane" and (dim or base != "mean"):
+        raise UsageError(f"--dim and --base are of --space plane; leave them out, or {space!r}.")
+    if out is not None and out.suffix.lower() == ".gif" and len(asked) == 1:
+        raise UsageError("an animation needs two points or more; give another --point, or another ending.")
+    from vaearr.exploration import path as find
+    from vaearr.plots import decoded, exploration_scatter, exploration_views
+
+    found = find(
+        store,
+        run,
+        asked,
+        space=space,
+        dims=tuple(dim) if dim else (0, 1),  # type: ignore[arg-type]  # checked there
+        steps=steps,
+        base=begin,
+        by=by,
+        seed=seed,
+        max_points=max_points,
+        perplexity=perplexity,
+    )
+    write(
+        found,
+        out,
+        lambda: exploration_scatter.path_sheet(found),
+        lambda: exploration_views.path_view(found),
+        heading="Path",
+        more={".gif": lambda target: _film(decoded.animation_frames(found), target)},
+    )
+    typer.echo(f"{', '.join(map(str, found['axis'].values))}; others: {found.attrs['base']}")
+    latents = found["latents"].values.reshape(found.sizes["step"], found.sizes["latent"], -1).mean(-1)
+    for i, (where, z) in enumerate(zip(found["position"].values, latents, strict=True)):
+        typer.echo(f"{i + 1} at {row(where)}: {row(z)}")

@@ -54,18 +54,22 @@ def reconstruct(
     lpips_linear: Annotated[Path | None, typer.Option(help="weights of LPIPS on that network")] = None,
     out: Out = None,
     files: Annotated[bool, typer.Option("--files", help="also write each reconstruction as a file into --out")] = False,
+    binarise: Annotated[float | None, typer.Option(help="value from which on binary.png in --out is white")] = None,
     dtype: Annotated[str | None, typer.Option(help="of NIfTI and .npy: float32 (default) or source")] = None,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
     """Reconstruct a store's samples, or single files, and judge them: PSNR, SSIM, MSE, MAE, compression.
 
-    Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, of volumes
-    slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its affine, or .npy.
+    Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, with --binarise
+    binary.png, of volumes slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
+    affine, or .npy.
     """
     from vaearr.inference import ReconstructConfig, reconstruct_files, reconstruct_store
     from vaearr.inference.summary import file_lines, metrics_csv, reconstruction_lines
 
+    if binarise is not None and out is None:
+        raise UsageError("--binarise is of a picture; give its folder with --out.")
     if files and out is None:
         raise UsageError("--files needs a folder, so give one with --out.")
     if dtype is not None and not (out is not None and (files or file)):
@@ -95,19 +99,22 @@ def reconstruct(
                 found = reconstruct_store(store, config=settings, files=inner, dtype=kept, say=say, on_block=progress)
         if folder:
             (folder / "metrics.csv").write_text(metrics_csv(found), encoding="utf-8")
-            _write_figures(found, folder)
+            _write_figures(found, folder, binarise)
     for line in (*(file_lines(found) if file else ()), *reconstruction_lines(found)):
         typer.echo(line)
 
 
-def _write_figures(found: xr.Dataset, folder: Path) -> None:
+def _write_figures(found: xr.Dataset, folder: Path, binarise: float | None) -> None:
     from vaearr.plots import save_figure
     from vaearr.plots.decoded import reconstruction_strip
+    from vaearr.plots.exploration_binary import binary_strip
     from vaearr.plots.volumes import is_volume, volume_page, volume_sheet
 
     if not found.sizes.get("example"):
         return
     save_figure(reconstruction_strip(found), folder / "reconstruction.png")
+    if binarise is not None:
+        save_figure(binary_strip(found, binarise), folder / "binary.png")
     if is_volume(found["input"]):
         save_figure(volume_sheet(found), folder / "slices.png")
         (folder / "slices.html").write_text(volume_page(found), encoding="utf-8")
@@ -125,13 +132,14 @@ def sample(
     store: Store,
     run: RunName = DEFAULT_RUN,
     count: Annotated[int, typer.Option("--n", help="number of draws")] = 16,
-    seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the draws")] = 0,
     source: Annotated[str, typer.Option(help="prior, or fitted: the Gaussian of the run's own latents")] = "prior",
     out: Out = None,
 ) -> None:
     """Draw latents, decode them, and print the vectors.
 
-    --out writes samples.png, one picture for each draw, and z.csv (z.npy of spatial latents).
+    --out writes samples.png, vectors.png with the latents beside the pictures, one picture for each draw, and z.csv
+    (z.npy of spatial latents).
     """
     from vaearr.inference import sample_prior
 
@@ -152,8 +160,10 @@ def sample(
 def _write_draws(found: xr.Dataset, folder: Path) -> None:
     from vaearr.plots import save_figure
     from vaearr.plots.decoded import sample_sheet, save_pictures
+    from vaearr.plots.exploration_scatter import vector_sheet
 
     save_figure(sample_sheet(found), folder / "samples.png")
+    save_figure(vector_sheet(found), folder / "vectors.png")
     save_pictures(found["decoded"].isel(sample=slice(FILE_MOST)), folder, "sample")
     _write_latents(found["latents"], folder)
 
@@ -187,7 +197,8 @@ def interpolate(
 ) -> None:
     """Decode the way between the latents of two samples, each of the store or a file of its own.
 
-    --out writes interpolation.png, interpolation.gif and z.csv (z.npy of spatial latents).
+    --out writes interpolation.png, vectors.png with the latents beside the pictures, interpolation.gif and z.csv (z.npy
+    of spatial latents).
     """
     from vaearr.inference import interpolate as run_interpolate
 
@@ -197,8 +208,10 @@ def interpolate(
         if folder:
             from vaearr.plots import save_figure
             from vaearr.plots.decoded import animation_frames, interpolation_strip, save_animation
+            from vaearr.plots.exploration_scatter import vector_sheet
 
             save_figure(interpolation_strip(found), folder / "interpolation.png")
+            save_figure(vector_sheet(found), folder / "vectors.png")
             save_animation(animation_frames(found), folder / "interpolation.gif")
             _write_latents(found["latents"], folder)
     typer.echo(f"{method}, {steps} steps, distance of the ends {found.attrs['distance']:.4g}")

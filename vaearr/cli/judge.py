@@ -27,7 +27,7 @@ def judge(
     features: Annotated[str, typer.Option(help="latents, encoder or image (with --weights)")] = "latents",
     weights: Annotated[Path | None, typer.Option(help="weights of an image network, for --features image")] = None,
     part: Annotated[str, typer.Option(help="data to compare with: validation, train or all")] = "validation",
-    seed: Annotated[int, typer.Option(help="seed of the draws and choices")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the draws and choices")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder for fidelity.csv and nearest.csv")] = None,
     blinded: Annotated[
         Path | None, typer.Option(help="write real and drawn files for a reader into this folder")

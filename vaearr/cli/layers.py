@@ -38,7 +38,7 @@ def layers(
     fill: Annotated[str, typer.Option(help="--masked: what pixels become, a number or mean")] = "0",
     outside: Annotated[bool, typer.Option("--outside", help="--masked: take away what it does not cover")] = False,
     most: Annotated[int | None, typer.Option("--pairs", help="--labels, --masked: most pairs")] = None,
-    seed: Annotated[int, typer.Option(help="--labels: seed of the choice")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="--labels: seed of the choice")] = 0,
     part: Annotated[str, typer.Option(help="both, encoder or decoder")] = "both",
     level: Annotated[str, typer.Option(help="leaf: every single layer; block: residual blocks and the like")] = "leaf",
     top: Annotated[int, typer.Option(help="layers that are listed and whose maps are kept")] = 10,

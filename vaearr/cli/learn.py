@@ -34,7 +34,7 @@ def train(
     beta: Annotated[float | None, typer.Option(help="weight of the KL divergence")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="highest learning rate")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps")] = None,
-    seed: Annotated[int | None, typer.Option(help="seed of split, weights and order")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="seed of split, weights and order")] = None,
     init: Annotated[
         str | None, typer.Option(help="run, model folder or checkpoint file whose weights to start from")
     ] = None,

@@ -4,10 +4,12 @@ For any store: scans, collections, volumes. All functions give labelled Datasets
 that draw take a seed. Reached as `vaearr.explore`.
 """
 
+from vaearr.exploration.activations import activations
 from vaearr.exploration.components import latent_pca
 from vaearr.exploration.distributions import histograms, pairs
 from vaearr.exploration.embeddings import embedding
-from vaearr.exploration.novelty import out_of_distribution
+from vaearr.exploration.health import health
+from vaearr.exploration.novelty import out_of_distribution, unusual
 from vaearr.exploration.paths import path
 from vaearr.exploration.prototypes import prototypes
 from vaearr.exploration.tables import activation_table, latent_table, save_table
@@ -15,7 +17,9 @@ from vaearr.exploration.traversals import manifold, traverse
 
 __all__ = [
     "activation_table",
+    "activations",
     "embedding",
+    "health",
     "histograms",
     "latent_pca",
     "latent_table",
@@ -26,4 +30,5 @@ __all__ = [
     "prototypes",
     "save_table",
     "traverse",
+    "unusual",
 ]

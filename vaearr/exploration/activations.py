@@ -17,8 +17,9 @@ from vaearr.exploration.points import (
     class_coords,
     classes_if_any,
     dimensions,
-    only_classes,
+    kept_classes,
     open_encoded,
+    some,
 )
 
 CLASS = "class"
@@ -44,17 +45,13 @@ def activations(
     `all_std (latent)` are over all encoded samples, so that values can be told in standard deviations.
 
     Raises NoInputError for a run not encoded, a map that is not there or classes without samples, UsageError for a
-    class or dimension that cannot be.
+    class, dimension or seed that cannot be.
     """
     if max_points < 1:
         raise UsageError(f"max_points is {max_points}; it must be at least 1.")
     encoded = open_encoded(store, run)
     chosen = dimensions(dims, encoded.shape[0])
-    found = classes_if_any(encoded.ds, by)
-    if classes is not None:
-        if found is None:
-            raise NoInputError("the store has none of label, phase, clusters; name a map whose classes to choose from.")
-        found = only_classes(found, classes)
+    found = classes_if_any(encoded.ds, by) if classes is None else kept_classes(encoded.ds, by, classes)
     numbers, values = all_vectors(encoded)
     values = values[:, chosen]
     words = {"units": "1"}
@@ -81,14 +78,11 @@ def activations(
             "n": (CLASS, [len(g) for g in groups], {"long_name": "samples", **words}),
         }
         coords[CLASS] = (CLASS, [found.names[code] for code in there], {"long_name": found.by})
-    count = len(numbers)
-    picked = np.arange(count)
-    if count > max_points:
-        picked = np.sort(np.random.default_rng(seed).choice(count, max_points, replace=False))
+    picked = some(len(numbers), max_points, seed)
     if found is not None:
         picked = picked[np.argsort(found.codes[numbers[picked]], kind="stable")]
         coords["class_of_point"] = class_coords(found, numbers[picked])[CLASS]
     data["activation"] = ((POINT, n.LATENT), values[picked], {"long_name": "latent (posterior mean)", **words})
     coords |= encoded.coords(numbers[picked])
-    attrs = {**encoded.attrs, "by": None if found is None else found.by, "n": count, "seed": seed}
+    attrs = {**encoded.attrs, "by": None if found is None else found.by, "n": len(numbers), "seed": seed}
     return xr.Dataset(data, coords=coords, attrs=attrs)

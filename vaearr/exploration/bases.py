@@ -101,8 +101,7 @@ def start(encoded: Encoded, opened: Opened, base: Base, by: str | None = None) -
     if isinstance(base, str):
         z, name = _named(encoded, base, by)
     elif isinstance(base, int | np.integer | Mapping | Path):
-        z, name = _of_sample(opened, base if isinstance(base, Mapping | Path) else int(base)), f"sample {base}"
-        name = base.name if isinstance(base, Path) else name
+        z, name = _of_sample(opened, base if isinstance(base, Mapping | Path) else int(base)), _sample_name(base)
     else:
         z, name = _of_vector(encoded, base), "given latents"
     return Start(z, std, name)
@@ -122,6 +121,14 @@ def _named(encoded: Encoded, base: str, by: str | None) -> tuple[np.ndarray, str
     if not count[0]:
         raise NoInputError(f"no encoded sample has {classes.by} {name!r}; choose another class.")
     return filled(encoded, mean)[0], f"mean of {classes.by} {name}"
+
+
+def _sample_name(base: Any) -> str:
+    if isinstance(base, Mapping):
+        return "sample at " + ", ".join(
+            f"{dim} {value:g}" if isinstance(value, int | float) else f"{dim} {value}" for dim, value in base.items()
+        )
+    return base.name if isinstance(base, Path) else f"sample {base}"
 
 
 def _of_sample(opened: Opened, point: int | Path | Mapping[str, Any]) -> np.ndarray:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.embedding.pca import Pca, fit_pca
+from vaearr.errors import UsageError
 from vaearr.exploration.points import open_encoded, some_rows
 
 COMPONENT = "component"
@@ -47,9 +48,11 @@ def latent_pca(
     root of their variance; `explained_variance`, `explained_variance_ratio` (of the total variance of the latents),
     `explained_variance_cumulative` `(component)`; `mean (latent[, …])`. n_components: None for all, at most 64. Spatial
     latents count with all their values, pooled: with one mean per dimension. Raises NoInputError for a run not
-    encoded, UsageError for more components than there are, DataError for latents that are all alike, or that a mask
-    left out at some positions unless `pooled`.
+    encoded, UsageError for none or more components than there are, DataError for latents that are all alike, or that a
+    mask left out at some positions unless `pooled`.
     """
+    if n_components is not None and n_components < 1:
+        raise UsageError(f"n_components is {n_components}; it must be at least 1.")
     encoded = open_encoded(store, run)
     numbers, values, total = some_rows(encoded, max_points, seed, pool=pooled)
     found = rows_pca(values, n_components, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,22 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import UsageError
-from vaearr.exploration.points import POINT, all_vectors, class_coords, classes_of, dimensions, open_encoded
+from vaearr.errors import NoInputError, UsageError
+from vaearr.exploration.points import (
+    POINT,
+    all_vectors,
+    class_coords,
+    classes_of,
+    dimensions,
+    kept_classes,
+    open_encoded,
+    some,
+)
+from vaearr.exploration.posteriors import correlations
 
 BIN, EDGE, CLASS, PAIR = "bin", "edge", "class", "pair"
 MOST_DIMS = 6  # of a pair plot, unless asked for
+LEAST_BINS, MOST_BINS = 5, 50
 SHOWN = 2000  # samples that come with a pair plot
 
 
@@ -23,38 +35,49 @@ def histograms(
     run: str = n.DEFAULT_RUN,
     by: str | None = None,
     *,
+    classes: Sequence[str] | None = None,
     dims: int | list[int] | None = None,
-    bins: int = 50,
+    bins: int | None = None,
 ) -> xr.Dataset:
     """Histogram of each latent dimension, by class where `by` names a map: `counts ([class,] latent, bin)`.
 
-    `edges (latent, edge)`: `bins` equal bins from the least to the largest value; of a constant dimension half a unit
-    to either side. With `by`, samples without a class are counted in `unclassified (latent, bin)`. Of a spatial latent
-    a sample's value is the mean over its positions. Raises NoInputError for a run not encoded or a map that is not
-    there, UsageError for a dimension or number of bins that cannot be.
+    `edges (latent, edge)`: `bins` equal bins (None: twice the root of the number of samples, 5 to 50) from the least to
+    the largest value; of a constant dimension half a unit to either side. With `by`, samples without a class are
+    counted in `unclassified (latent, bin)`. classes: only these of `by` (None: of label, phase or clusters); all other
+    samples are left out. Of a spatial latent a sample's value is the mean over its positions. Raises NoInputError for a
+    run not encoded, a map that is not there or classes without samples, UsageError for a class, dimension or number of
+    bins that cannot be.
     """
     encoded = open_encoded(store, run)
     chosen = dimensions(dims, encoded.shape[0])
     _check_bins(bins)
     numbers, values = all_vectors(encoded)
-    values = values[:, chosen]
+    values, found = values[:, chosen], None
+    if classes is not None:
+        found = kept_classes(encoded.ds, by, classes)
+        kept = found.codes[numbers] >= 0
+        if not kept.any():
+            raise NoInputError(f"no encoded sample has one of the classes {', '.join(classes)}; choose others.")
+        numbers, values = numbers[kept], values[kept]
+    elif by is not None:
+        found = classes_of(encoded.ds, by)
+    bins = bins or _bins_for(len(values))
     edges, place = _binned(values, bins)
     coords: dict[str, Any] = {n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT]))}
     words = {"long_name": "samples", "units": "1"}
-    if by is None:
+    if found is None:
         data: dict[str, Any] = {"counts": ((n.LATENT, BIN), _counts(place, bins), words)}
     else:
-        classes = classes_of(encoded.ds, by)
-        codes = classes.codes[numbers]
-        parts = [_counts(place[codes == code], bins) for code in range(len(classes.names))]
+        codes = found.codes[numbers]
+        parts = [_counts(place[codes == code], bins) for code in range(len(found.names))]
         counts = np.stack(parts) if parts else np.zeros((0, len(chosen), bins), int)
         data = {
             "counts": ((CLASS, n.LATENT, BIN), counts, words),
             "unclassified": ((n.LATENT, BIN), _counts(place[codes < 0], bins), words),
         }
-        coords[CLASS] = (CLASS, np.asarray(classes.names, dtype=str), {"long_name": by})
+        coords[CLASS] = (CLASS, np.asarray(found.names, dtype=str), {"long_name": found.by})
     data["edges"] = ((n.LATENT, EDGE), edges, {"long_name": "edges of the bins", "units": "1"})
-    return xr.Dataset(data, coords=coords, attrs={**encoded.attrs, "n": len(values), "by": by})
+    return xr.Dataset(data, coords=coords, attrs={**encoded.attrs, "n": len(values), "by": found and found.by})
 
 
 def pairs(
@@ -62,7 +85,7 @@ def pairs(
     run: str = n.DEFAULT_RUN,
     dims: list[int] | tuple[int, ...] | None = None,
     *,
-    bins: int = 40,
+    bins: int | None = None,
     by: str | None = None,
     max_points: int = SHOWN,
     seed: int = 0,
@@ -72,8 +95,9 @@ def pairs(
     dims: two dimensions or more; None for the six of largest variance. `density (pair, bin_y, bin_x)`, samples per unit
     area as a share of all, so that it integrates to 1; coordinates `x_dim`, `y_dim` of each pair; `counts (latent,
     bin)` and `edges (latent, edge)`, shared by the densities; `correlation (latent, other)`, Pearson, NaN of a
-    constant dimension; `sample (point, latent)`, at most `max_points` by the seed, with their coordinates and, with
-    `by`, their `class`. Raises UsageError for fewer than two dimensions, and as `histograms`.
+    constant dimension; `vectors (point, latent)`, of at most `max_points` samples by the seed, with their coordinates
+    and, with `by`, their `class_of_point`, beside `class_counts (class, latent, bin)` of all samples that have one.
+    Raises UsageError for fewer than two dimensions, and as `histograms`.
     """
     encoded = open_encoded(store, run)
     _check_bins(bins)
@@ -87,24 +111,26 @@ def pairs(
     if len(chosen) < 2:
         raise UsageError(f"pairs need two dimensions or more, {len(chosen)} is there: {chosen}.")
     values = values[:, chosen]
+    bins = bins or _bins_for(len(values))
     edges, place = _binned(values, bins)
     both = list(combinations(range(len(chosen)), 2))
-    width = np.diff(edges, axis=1)[:, 0]
-    density = np.stack(
-        [
-            np.bincount(place[:, j] * bins + place[:, i], minlength=bins * bins).reshape(bins, bins)
-            / (len(values) * width[i] * width[j])
-            for i, j in both
-        ]
-    )
-    picked = np.arange(len(numbers))
-    if len(numbers) > max_points:
-        picked = np.sort(np.random.default_rng(seed).choice(len(numbers), max_points, replace=False))
+    density, off = _densities(edges, place, both), values - values.mean(0)
+    picked = some(len(numbers), max_points, seed)
     coords = encoded.coords(numbers[picked])
+    by_class: dict[str, Any] = {}
     if by is not None:
-        coords |= class_coords(classes_of(encoded.ds, by), numbers[picked])
+        classes = classes_of(encoded.ds, by)
+        codes = classes.codes[numbers]
+        there = np.unique(codes[codes >= 0])
+        parts = [_counts(place[codes == code], bins) for code in there]
+        if parts:
+            words = {"long_name": "samples of each class", "units": "1"}
+            by_class["class_counts"] = ((CLASS, n.LATENT, BIN), np.stack(parts), words)
+            coords[CLASS] = (CLASS, [classes.names[code] for code in there], {"long_name": by})
+        coords["class_of_point"] = class_coords(classes, numbers[picked])["class"]
     return xr.Dataset(
         {
+            **by_class,
             "density": (
                 (PAIR, "bin_y", "bin_x"),
                 density,
@@ -112,8 +138,8 @@ def pairs(
             ),
             "counts": ((n.LATENT, BIN), _counts(place, bins), {"long_name": "samples", "units": "1"}),
             "edges": ((n.LATENT, EDGE), edges, {"long_name": "edges of the bins", "units": "1"}),
-            "correlation": ((n.LATENT, "other"), _correlation(values), {"long_name": "correlation", "units": "1"}),
-            "sample": ((POINT, n.LATENT), values[picked], {"long_name": "latents of some samples", "units": "1"}),
+            "correlation": ((n.LATENT, "other"), correlations(off.T @ off), {"long_name": "correlation", "units": "1"}),
+            "vectors": ((POINT, n.LATENT), values[picked], {"long_name": "latents of some samples", "units": "1"}),
         },
         coords={
             n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT])),
@@ -126,9 +152,27 @@ def pairs(
     )
 
 
-def _check_bins(bins: int) -> None:
-    if bins < 1:
+def _densities(edges: np.ndarray, place: np.ndarray, both: list[tuple[int, int]]) -> np.ndarray:
+    """Share of the samples per area `(pair, bin_y, bin_x)`, by the bins `(k, L)` of each sample."""
+    count, bins = len(place), edges.shape[1] - 1
+    width = np.diff(edges, axis=1)[:, 0]
+    return np.stack(
+        [
+            np.bincount(place[:, j] * bins + place[:, i], minlength=bins * bins).reshape(bins, bins)
+            / (count * width[i] * width[j])
+            for i, j in both
+        ]
+    )
+
+
+def _check_bins(bins: int | None) -> None:
+    if bins is not None and bins < 1:
         raise UsageError(f"bins is {bins}; it must be at least 1.")
+
+
+def _bins_for(count: int) -> int:
+    """Bins of a dimension for so many samples: twice the root, 5 to 50."""
+    return int(np.clip(round(2 * count**0.5), LEAST_BINS, MOST_BINS))
 
 
 def _binned(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,12 +188,3 @@ def _binned(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
 def _counts(place: np.ndarray, bins: int) -> np.ndarray:
     """Values in each bin, `(k, L) -> (L, bins)`."""
     return np.stack([np.bincount(column, minlength=bins) for column in place.T])
-
-
-def _correlation(values: np.ndarray) -> np.ndarray:
-    off = values - values.mean(0)
-    covariance = off.T @ off
-    scale = np.sqrt(np.diag(covariance))
-    product = np.outer(scale, scale)
-    found = np.divide(covariance, product, out=np.full_like(covariance, np.nan), where=product > 0)
-    return np.clip(found, -1, 1)

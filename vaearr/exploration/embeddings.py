@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import MissingExtraError, NoInputError, UsageError, did_you_mean
+from vaearr.exploration.amounts import amounts, check_amounts
 from vaearr.exploration.components import rows_pca
 from vaearr.exploration.points import POINT, class_coords, classes_if_any, open_encoded, some_rows
 
@@ -34,6 +36,7 @@ def embedding(
     neighbours: int = 15,
     by: str | None = None,
     pooled: bool = False,
+    color: Sequence[str] = (),
 ) -> xr.Dataset:
     """Positions of samples in a plane, `position (point, axis)`, by their posterior means.
 
@@ -42,7 +45,9 @@ def embedding(
     needs umap-learn. Samples of more than 50 values are first reduced to 50 principal components for the latter two.
     max_points: a seeded choice of so many samples where there are more. perplexity: of t-SNE, lowered to a third of the
     other points where they are few; neighbours: of UMAP, likewise; the attributes say what was used. by: a map whose
-    class becomes the coordinate `class` of each point; None for label, phase or clusters where one is there.
+    class becomes the coordinate `class` of each point; None for label, phase or clusters where one is there. color:
+    amounts that come with each point as `amount (color, point)`: `latent:0`, or any map of one number for each sample
+    by its name or label (`BC`, `Fe`, `phase: bcc`), as in `associate`.
 
     Other coordinates: the navigation coordinates of each point and its number in the grid, row-major. The same call
     gives the same positions. Raises UsageError for a method that is not there or settings that cannot be meant,
@@ -54,12 +59,13 @@ def embedding(
     if not perplexity > 0 or neighbours < 2:
         raise UsageError(f"perplexity {perplexity} must be positive, and neighbours {neighbours} 2 or more.")
     encoded = open_encoded(store, run)
+    check_amounts(encoded, color)
     numbers, values, total = some_rows(encoded, max_points, seed, pool=pooled)
     if len(values) < LEAST_POINTS:
         raise NoInputError(f"an embedding needs {LEAST_POINTS} samples or more; run {run!r} has {len(values)}.")
     position, about = METHODS[method](values, seed, perplexity, neighbours)
     shape = encoded.shape[:1] if pooled else encoded.shape
-    extra = {}
+    extra: dict[str, Any] = {}
     if method == n.PCA:
         components = about.pop("components").reshape(-1, *shape)
         extra = {
@@ -74,6 +80,8 @@ def embedding(
                 {"long_name": "mean latent"},
             ),
         }
+    if color:
+        extra["amount"] = amounts(encoded, color, numbers)
     coords = encoded.coords(numbers)
     classes = classes_if_any(encoded.ds, by)
     if classes is not None:
@@ -108,7 +116,9 @@ def _tsne(values: np.ndarray, seed: int, perplexity: float, neighbours: int) -> 
 
 def _umap(values: np.ndarray, seed: int, perplexity: float, neighbours: int) -> Found:
     try:
-        umap = importlib.import_module("umap")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportWarning)  # tells of TensorFlow, which only its other class needs
+            umap = importlib.import_module("umap")
     except ImportError:
         raise MissingExtraError(
             'UMAP needs umap-learn; install it with: pip install "vaearr[umap]", or use method="tsne".'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,63 +10,28 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr import schema
 from vaearr.errors import UsageError
-from vaearr.exploration.points import Encoded, open_encoded
-from vaearr.inference.statistics import Sums, latent_statistics, latent_sums
+from vaearr.exploration.points import Encoded, generator, open_encoded
+from vaearr.exploration.posteriors import correlations, has_posterior, posteriors, sums_of
+from vaearr.inference.statistics import Sums, latent_statistics
 from vaearr.quality import ACTIVE_VARIANCE
-from vaearr.store import read_ahead, read_block, store_blocks
 
 LEAST_DRAWS = 20_000  # of the aggregate posterior: a distance of two distributions is known to about 1 / root of this
-MAX_DRAWS = 200_000
+MAX_DRAWS = 50_000
 REACH = 4.0  # of the histograms, at least, in standard deviations of the prior
-
-
-def posteriors(encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Means and standard deviations of the known posteriors, shard by shard, `(k, L)` float64 each.
-
-    Each position of a spatial latent is a row. Latents that came without standard deviations have 0.
-    """
-    nav = schema.navigation_dims(encoded.ds)
-    latent = encoded.variable.dims[encoded.grid_ndim]
-    positions = [d for d in encoded.variable.dims[encoded.grid_ndim + 1 :]]
-    names = [n.run_name(name, encoded.run) for name in (n.LATENTS, n.LATENTS_STD)]
-    variables = [encoded.ds[name].transpose(*nav, *positions, latent) for name in names if name in encoded.ds]
-    for arrays in read_ahead(lambda region: [read_block(v, region) for v in variables], store_blocks(encoded.path)):
-        mean = arrays[0].reshape(-1, arrays[0].shape[-1]).astype("f8")
-        std = arrays[1].reshape(mean.shape).astype("f8") if len(arrays) > 1 else np.zeros_like(mean)
-        known = np.isfinite(mean).all(1)
-        if known.any():
-            yield mean[known], std[known]
-
-
-def has_posterior(encoded: Encoded) -> bool:
-    """Whether standard deviations were written beside the latents."""
-    return n.run_name(n.LATENTS_STD, encoded.run) in encoded.ds
-
-
-def sums_of(encoded: Encoded) -> Sums:
-    """Sums over the posteriors; latents without standard deviations are taken as points."""
-    if has_posterior(encoded):
-        return latent_sums(encoded.path, encoded.run)
-    sums = Sums()
-    for mean, std in posteriors(encoded):
-        sums.add(mean, std)
-    sums.n_samples = sum(len(numbers) for numbers, _ in encoded.blocks())
-    return sums
 
 
 def health(
     store: str | Path, run: str = n.DEFAULT_RUN, *, bins: int = 81, max_draws: int = MAX_DRAWS, seed: int = 0
 ) -> xr.Dataset:
-    """Disentanglement and health of a run's latents, from what `encode` wrote: the summary before one draws or explores.
+    """Disentanglement and health of a run's latents, from what `encode` wrote.
 
     Over `latent`: `kl` (nats), `is_active` (variance of the mean > 0.01), `aggregate_mean`, `aggregate_std`,
     `aggregate_kl` as in `latent_statistics`; `kolmogorov`, the largest difference between the distribution functions
     of the aggregate posterior and of N(0, 1) (0 to 1), and `wasserstein`, the mean distance between their quantiles
     (W1, in standard deviations of the prior), of one dimension each. `correlation (latent, other)`, Pearson, of the
-    posterior means, NaN of constant dimensions. `density (latent, bin)` of the aggregate posterior beside `prior (bin)`,
-    both per unit, over `edge`; what lies beyond the edges is not in it.
+    posterior means, NaN of constant dimensions. `density (latent, bin)` of the aggregate posterior beside `prior
+    (bin)`, both per unit, over `edge`; what lies beyond the edges is not in it.
 
     Attributes: `n_active`, `kl_total`, `largest_correlation` with `largest_pair`, the two active dimensions;
     `aggregate_kl_total`, KL of the Gaussian with all covariances from the prior; `total_correlation` (nats), its part
@@ -75,26 +39,27 @@ def health(
     Dev. 4, 66 (1960), of a Gaussian), so that aggregate_kl_total = sum(aggregate_kl) + total_correlation for vector
     latents; `total_correlation_bound` (nats), the same of the normal scores of the draws: no change of single
     dimensions alters total correlation, and of all distributions with Gaussian margins and correlations R the Gaussian
-    has the least, hence a lower bound (up to L (L - 1) / (4 draws) too large by chance). None where dimensions depend
-    linearly. `warnings`.
+    has the least, hence a lower bound; L (L - 1) / (4 draws), what chance makes of none, is taken off. None where
+    dimensions depend linearly. `warnings`.
 
     The aggregate posterior is drawn from: as often from each posterior until there are 20 000 draws, at most
     `max_draws`. Each position of a spatial latent counts on its own. Of an autoencoder, and of latents attached without
     standard deviations, the means are the draws and `kl` is 0 or NaN. Raises NoInputError for a run not encoded,
-    UsageError for bins or max_draws that cannot be.
+    UsageError for bins, max_draws or a seed that cannot be.
     """
     if bins < 2 or max_draws < 2:
         raise UsageError(f"bins is {bins} and max_draws {max_draws}; both must be at least 2.")
     encoded = open_encoded(store, run)
     sums = sums_of(encoded)
     spread, posterior = np.maximum(np.diag(sums.covariance), 0), sums.variance / sums.count
-    drawn = np.sort(draws := aggregate_draws(encoded, sums, max_draws, seed), axis=0)
+    draws = aggregate_draws(encoded, sums, max_draws, seed)
+    drawn = np.sort(draws, axis=0)
     edges, density = _density(drawn, bins)
-    correlation = scaled(sums.covariance)
+    correlation = correlations(sums.covariance)
     active = spread > ACTIVE_VARIANCE
     pair, largest = _largest(correlation, active)
     attrs: dict[str, Any] = {"n_draws": len(drawn), "seed": seed, "largest_correlation": largest, "largest_pair": pair}
-    attrs["total_correlation"] = gaussian_total_correlation(scaled(sums.covariance + np.diag(posterior)))
+    attrs["total_correlation"] = gaussian_total_correlation(correlations(sums.covariance + np.diag(posterior)))
     attrs["total_correlation_bound"] = _copula_bound(draws)
     columns = {
         **_moments(encoded, sums, attrs),
@@ -143,8 +108,8 @@ def _moments(encoded: Encoded, sums: Sums, attrs: dict[str, Any]) -> dict[str, t
 
 
 def aggregate_draws(encoded: Encoded, sums: Sums, most: int, seed: int) -> np.ndarray:
-    """Draws `(k, L)` of the aggregate posterior: one or several of each posterior, of a seeded part if they are many."""
-    rng = np.random.default_rng(seed)
+    """Draws `(k, L)` of the aggregate posterior: one or several of each posterior, of a part if they are many."""
+    rng = generator(seed)
     times = max(1, math.ceil(min(LEAST_DRAWS, most) / sums.count)) if np.any(sums.variance > 0) else 1
     share = min(1.0, most / (sums.count * times))
     parts = []
@@ -156,14 +121,6 @@ def aggregate_draws(encoded: Encoded, sums: Sums, most: int, seed: int) -> np.nd
             mean, std = np.repeat(mean, times, axis=0), np.repeat(std, times, axis=0)
         parts.append(mean + std * rng.standard_normal(mean.shape))
     return np.concatenate(parts)
-
-
-def scaled(covariance: np.ndarray) -> np.ndarray:
-    """Correlations of covariances, NaN of a dimension without variance."""
-    scale = np.sqrt(np.maximum(np.diag(covariance), 0))
-    product = np.outer(scale, scale)
-    found = np.divide(covariance, product, out=np.full_like(covariance, np.nan), where=product > 0)
-    return np.asarray(np.clip(found, -1, 1))
 
 
 def gaussian_total_correlation(correlation: np.ndarray) -> float | None:
@@ -182,7 +139,9 @@ def _copula_bound(draws: np.ndarray) -> float | None:
 
     scores = ndtri((rankdata(draws[:, np.ptp(draws, axis=0) > 0], axis=0) - 0.5) / len(draws))
     off = scores - scores.mean(0)
-    return gaussian_total_correlation(scaled(off.T @ off)) if len(draws) > scores.shape[1] else None
+    found = gaussian_total_correlation(correlations(off.T @ off))
+    chance = scores.shape[1] * (scores.shape[1] - 1) / (4 * len(draws))
+    return None if found is None else max(0.0, found - chance)
 
 
 def kolmogorov(drawn: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from vaearr.exploration.points import (
     classes_if_any,
     dimensions,
     open_encoded,
+    some,
 )
 from vaearr.inference.decoding import open_run
 
@@ -123,9 +124,8 @@ def _checked(points: Any) -> np.ndarray:
 def _plane_scatter(encoded: Encoded, dims: list[int], by: str | None, seed: int, max_points: int) -> xr.Dataset:
     """The samples in a plane of latents (of spatial ones the means over positions), a seeded choice of them."""
     numbers, vectors = all_vectors(encoded)
-    if len(numbers) > max_points:
-        picked = np.sort(np.random.default_rng(seed).choice(len(numbers), max_points, replace=False))
-        numbers, vectors = numbers[picked], vectors[picked]
+    picked = some(len(numbers), max_points, seed)
+    numbers, vectors = numbers[picked], vectors[picked]
     coords = encoded.coords(numbers)
     classes = classes_if_any(encoded.ds, by)
     if classes is not None:
@@ -167,17 +167,9 @@ def _stored(encoded: Encoded, wanted: np.ndarray) -> np.ndarray:
     """Latents of samples by their number, `(k, *shape)`."""
     z = np.full((len(wanted), *encoded.shape), np.nan, np.float32)
     for numbers, rows in encoded.blocks():
-        place = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1) if _ascending(numbers) else None
-        if place is None:
-            order = np.argsort(numbers)
-            numbers, rows = numbers[order], rows[order]
-            place = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
+        place = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
         here = numbers[place] == wanted
         z[here] = rows[place[here]]
     if not np.isfinite(z).all():
         raise DataError("latents are missing at some positions of the samples, where a mask left them out.")
     return z
-
-
-def _ascending(numbers: np.ndarray) -> bool:
-    return bool((np.diff(numbers) > 0).all())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,14 @@ class Encoded:
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Shard by shard: numbers of the known samples in row-major order of the grid `(k,)`, latents `(k, *shape)`.
 
-        A sample is known where any of its latents is finite; positions that a mask left out stay NaN.
+        A sample is known where all its latents, of a spatial one at any position, are finite; positions that a mask
+        left out stay NaN.
         """
         numbers = np.arange(int(np.prod(self.grid))).reshape(self.grid)
         regions = store_blocks(self.path)
         for region, block in zip(regions, read_ahead(lambda r: read_block(self.variable, r), regions), strict=True):
             rows = block.reshape(-1, *self.shape)
-            known = np.isfinite(rows).reshape(len(rows), -1).any(1)
+            known = np.isfinite(rows).all(1).reshape(len(rows), -1).any(1)
             if known.any():
                 number = numbers[tuple(region[d] for d in schema.navigation_dims(self.ds))].ravel()
                 yield number[known], rows[known]
@@ -102,6 +103,19 @@ def all_vectors(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
     return numbers[order], np.concatenate([part[1] for part in parts])[order]
 
 
+def generator(seed: int) -> np.random.Generator:
+    """Random numbers by a seed. Raises UsageError for one below 0."""
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; it must be a whole number, at least 0.")
+    return np.random.default_rng(seed)
+
+
+def some(count: int, most: int, seed: int) -> np.ndarray:
+    """Numbers, ascending, of at most `most` of `count` samples: all, or a choice by the seed."""
+    rng = generator(seed)
+    return np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
+
+
 def some_rows(
     encoded: Encoded, max_points: int, seed: int, *, pool: bool = False
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -115,9 +129,7 @@ def some_rows(
     known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.blocks())])
     if len(known) < 2:
         raise NoInputError(f"run {encoded.run!r} of {encoded.path} has {len(known)} known samples; this needs two.")
-    chosen = np.sort(known)
-    if len(known) > max_points:
-        chosen = np.sort(np.random.default_rng(seed).choice(chosen, max_points, replace=False))
+    chosen = np.sort(known)[some(len(known), max_points, seed)]
     width = encoded.shape[0] if pool else int(np.prod(encoded.shape))
     values = np.empty((len(chosen), width), np.float64)
     for numbers, rows in encoded.blocks():
@@ -127,7 +139,7 @@ def some_rows(
     if not np.isfinite(values).all():
         raise DataError(
             f"the latents of run {encoded.run!r} are missing at some positions, where a mask left them out; use the "
-            "mean of each dimension over the positions with pooled=True."
+            "mean of each dimension with pooled=True (--pooled), for a path space='plane' (--space plane)."
         )
     return chosen, values, len(known)
 
@@ -199,6 +211,24 @@ def classes_if_any(ds: xr.Dataset, by: str | None) -> Classes | None:
 def _choices(ds: xr.Dataset) -> str:
     known = class_names(ds)
     return f" There are: {', '.join(known)}." if known else " Cluster the samples first: 'vaearr cluster STORE'."
+
+
+def only_classes(classes: Classes, wanted: Sequence[str]) -> Classes:
+    """Some of the classes, in their order; samples of the others have none. Raises UsageError for one not there."""
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise UsageError(f"the classes {list(wanted)} must be one or more different names.")
+    for name in wanted:
+        if name not in classes.names:
+            raise UsageError(f"{classes.by!r} has no class {name!r}.{did_you_mean(name, classes.names)}")
+    kept = [code for code, name in enumerate(classes.names) if name in wanted]
+    new = np.full(len(classes.names) + 1, -1)  # the last for -1
+    new[kept] = np.arange(len(kept))
+    return Classes(classes.by, new[classes.codes], [classes.names[code] for code in kept])
+
+
+def kept_classes(ds: xr.Dataset, by: str | None, wanted: Sequence[str]) -> Classes:
+    """`classes_of`, of which only some are wanted."""
+    return only_classes(classes_of(ds, by), wanted)
 
 
 def class_coords(classes: Classes, numbers: np.ndarray) -> dict[str, Any]:

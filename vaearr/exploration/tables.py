@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.categories import meanings
 from vaearr.errors import ExistsError, MissingExtraError, NoInputError, UsageError, did_you_mean
-from vaearr.exploration.points import all_vectors, class_names, open_encoded
+from vaearr.exploration.points import all_vectors, class_names, dimensions, kept_classes, open_encoded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,17 +52,31 @@ def latent_table(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Dataset:
     )
 
 
-def activation_table(store: str | Path, run: str = n.DEFAULT_RUN, by: list[str] | None = None) -> pd.DataFrame:
+def activation_table(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    by: list[str] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    dims: int | list[int] | None = None,
+) -> pd.DataFrame:
     """One row for each encoded sample: its coordinates, its classes, then `latent_0`, `latent_1`, ….
 
     by: maps and coordinates to add as columns, None for all that hold classes; a class with a name becomes two columns,
-    the code and `<map>_name`, codes below 0 kept. Of a spatial latent the means over its positions. Raises
-    NoInputError for a run not encoded or a map that is not there, UsageError for a map of other dims.
+    the code and `<map>_name`, codes below 0 kept. classes: only samples of these classes of the first map of `by`
+    (None: of label, phase or clusters). dims: of the latents, None for all; of a spatial latent the means over its
+    positions. Raises NoInputError for a run not encoded or a map that is not there, UsageError for a class or dimension
+    that is not there or a map of other dims.
     """
     import pandas as pd
 
     encoded = open_encoded(store, run)
+    chosen = dimensions(dims, encoded.shape[0])
     numbers, values = all_vectors(encoded)
+    if classes is not None:
+        found = kept_classes(encoded.ds, by[0] if by else None, classes)
+        kept = found.codes[numbers] >= 0
+        numbers, values = numbers[kept], values[kept]
     columns: dict[str, np.ndarray] = {}
     for name, (_, coord, *_) in encoded.coords(numbers).items():
         columns[name] = coord
@@ -76,7 +91,7 @@ def activation_table(store: str | Path, run: str = n.DEFAULT_RUN, by: list[str] 
         columns[name] = column.astype(object) if column.dtype.kind in "UT" else column
         if words := meanings(variable):
             columns[f"{name}_name"] = np.asarray([words.get(int(code), "") for code in column], dtype=object)
-    columns |= {f"{n.LATENT}_{i}": values[:, i].astype(np.float32) for i in range(values.shape[1])}
+    columns |= {f"{n.LATENT}_{i}": values[:, i].astype(np.float32) for i in chosen}
     return pd.DataFrame(columns)
 
 

@@ -45,7 +45,7 @@ def traverse(
     chosen = dimensions(dims, encoded.shape[0])
     begin = start(encoded, opened, base, by)
     values = values_along(begin, chosen, span, steps, unit)
-    z = np.concatenate([begin.moved([dim], values[i][:, None]) for i, dim in enumerate(chosen)])
+    z = traversal_latents(begin, chosen, values)
     sizes = (len(chosen), steps)
     inner = n.latent_dims(z.ndim - 1)
     base_z = begin.latents[None].astype("f4")
@@ -94,11 +94,7 @@ def manifold(
     if len(chosen) != 2:
         raise UsageError(f"a plane is of two dimensions, {len(chosen)} were given: {chosen}.")
     begin = start(encoded, opened, base, by)
-    across, up = values_along(begin, chosen, span, steps, unit)
-    if not (np.ptp(across) > 0 and np.ptp(up) > 0):
-        raise UsageError(f"one of {chosen} does not vary over the data; choose others, or unit='absolute'.")
-    rows, columns = np.meshgrid(up, across, indexing="ij")
-    z = begin.moved(chosen, np.stack([columns.ravel(), rows.ravel()], 1))
+    across, up, z = plane_latents(begin, chosen, span, steps, unit)
     sizes = (steps, steps)
     return xr.Dataset(
         {
@@ -116,6 +112,26 @@ def manifold(
         },
         attrs={**opened.attrs, "base": begin.name, "unit": unit, "span": list(map(float, span)), "dims": chosen},
     )
+
+
+def traversal_latents(begin: Start, dims: list[int], values: np.ndarray) -> np.ndarray:
+    """Each dimension alone at its values `(len(dims), steps)`: latents `(len(dims) * steps, L[, lz, ly, lx])`."""
+    return np.concatenate([begin.moved([dim], values[i][:, None]) for i, dim in enumerate(dims)])
+
+
+def plane_latents(
+    begin: Start, dims: list[int], span: Span, steps: int, unit: str = STD
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values of two dimensions `(steps,)`, across and up, and latents of their grid `(steps * steps, L[, …])`.
+
+    Rows are of the second dimension, the first of them holds its least value. Raises UsageError for a dimension that
+    does not vary.
+    """
+    across, up = values_along(begin, dims, span, steps, unit)
+    if not (np.ptp(across) > 0 and np.ptp(up) > 0):
+        raise UsageError(f"one of {dims} does not vary over the data; choose others, or unit='absolute'.")
+    rows, columns = np.meshgrid(up, across, indexing="ij")
+    return across, up, begin.moved(dims, np.stack([columns.ravel(), rows.ravel()], 1))
 
 
 def _offsets(begin: Start, dims: list[int], values: np.ndarray) -> np.ndarray:

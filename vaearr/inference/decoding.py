@@ -13,6 +13,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.artifacts import TrainedModel
+from vaearr.errors import NoInputError
 from vaearr.latents import load_model
 from vaearr.preprocess import needs_input, undo_without_input
 from vaearr.runs import check_fits
@@ -42,6 +43,10 @@ def open_run(store: str | Path, run: str, *, device: str = "cpu") -> Opened:
     """Raises NoInputError for a run that is not there or has no model, UsageError for a model of other samples."""
     path = check_store(store)
     manifest = run_manifest(path, run)
+    if manifest.get("kind") == n.ATTACHED:
+        raise NoInputError(
+            f"the latents of run {run!r} were attached: it has no network to decode with; choose another."
+        )
     ds = open_store(path, chunks=None)
     model = load_model(path, run, device=device)
     check_fits(ds, manifest, model)

@@ -12,12 +12,31 @@ from vaearr.plots.components import component_images, variance_curve
 from vaearr.plots.contrast import histogram_plot, profile_plot
 from vaearr.plots.curves import health_bars, loss_curves, reconstructions
 from vaearr.plots.density import density_plot
+from vaearr.plots.exploration_pages import save_view
+from vaearr.plots.exploration_plots import (
+    activation_view,
+    embedding_view,
+    histogram_view,
+    latent_health_view,
+    latent_pca_view,
+    pair_view,
+    table_view,
+    unusual_view,
+)
+from vaearr.plots.exploration_views import (
+    manifold_view,
+    path_view,
+    prototype_view,
+    traversal_view,
+    vector_view,
+)
 from vaearr.plots.maps import latent_maps, map_plot, rgb_map, roi_overlay, score_maps, side_maps
 from vaearr.plots.overlays import boundary_overlay, kam_overlay, outlier_overlay, window_overlay
 from vaearr.plots.paper import journal, save_figure
 from vaearr.plots.scatter import map_scatter
 
 __all__ = [
+    "activation_view",
     "association_heatmap",
     "boundary_overlay",
     "cluster_map",
@@ -26,17 +45,25 @@ __all__ = [
     "component_images",
     "confusion_heatmap",
     "density_plot",
+    "embedding_view",
     "health_bars",
     "histogram_plot",
+    "histogram_view",
     "journal",
     "kam_overlay",
+    "latent_health_view",
     "latent_maps",
+    "latent_pca_view",
     "loss_curves",
+    "manifold_view",
     "map_plot",
     "map_scatter",
     "metric_heatmap",
     "outlier_overlay",
+    "pair_view",
+    "path_view",
     "profile_plot",
+    "prototype_view",
     "ranking_table",
     "reconstructions",
     "rgb_map",
@@ -44,8 +71,13 @@ __all__ = [
     "roi_outline",
     "roi_overlay",
     "save_figure",
+    "save_view",
     "score_maps",
     "side_maps",
+    "table_view",
+    "traversal_view",
+    "unusual_view",
     "variance_curve",
+    "vector_view",
     "window_overlay",
 ]

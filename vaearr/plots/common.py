@@ -24,11 +24,15 @@ _UNITS = {"um": "µm", "micron": "µm", "microns": "µm", "deg": "°", "degree":
 
 
 def holoviews() -> ModuleType:
-    """HoloViews with the bokeh backend and the hvplot accessor. Raises MissingExtraError where they are not there."""
+    """HoloViews with the bokeh backend and the hvplot accessor. Raises MissingExtraError where they are not there.
+
+    In a notebook, figures then need no network; a backend that has been loaded before is left as it is.
+    """
     hv = _optional("holoviews")
-    _optional("hvplot.xarray")
     if "bokeh" not in hv.Store.renderers:
-        hv.extension("bokeh", logo=False)
+        hv.extension("bokeh", logo=False, inline=True)
+    if not hasattr(xr.DataArray, "hvplot"):  # in a notebook, a second import would load its scripts again
+        _optional("hvplot.xarray")
     return hv
 
 

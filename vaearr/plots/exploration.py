@@ -10,15 +10,15 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import SchemaError
-from vaearr.plots.common import DIVERGING, brief, robust_limits, text
-from vaearr.plots.decoded import LIMITS, pictures, show_picture
+from vaearr.plots.common import DIVERGING, brief, number, robust_limits, text
+from vaearr.plots.decoded import FRAME_SIDE, LIMITS, pictures, show_picture
 from vaearr.plots.paper import SMALL, WIDTH, journal, new_figure, panels
 
 SIDE = 0.62  # inches: the least side of a picture in a row
-MOST_TICKS = 7
+MOST_TICKS = 8
 
 
-def _stacked(da: xr.DataArray, lead: tuple[str, ...]) -> np.ndarray:
+def stacked(da: xr.DataArray, lead: tuple[str, ...]) -> np.ndarray:
     """Pictures over `lead` dims, `(*lead, H, W[, 3])`. Raises SchemaError for other dims."""
     if tuple(map(str, da.dims[: len(lead)])) != lead:
         raise SchemaError(f"{da.name!r} has dims {da.dims}; expected {lead} and the dims of a sample.")
@@ -27,7 +27,8 @@ def _stacked(da: xr.DataArray, lead: tuple[str, ...]) -> np.ndarray:
     return images.reshape(*da.shape[: len(lead)], *images.shape[1:])
 
 
-def _units(da: xr.DataArray) -> str:
+def units_of(da: xr.DataArray) -> str:
+    """Units of decoded pictures in words, and what part of a volume they are."""
     words = str(da.attrs.get("units", "1")) if da.attrs.get("scale") == "stored" else "preprocessed units"
     return (
         f"{'middle slices, ' if n.Z in da.dims or n.DZ in da.dims else ''}{'stored units' if words == '1' else words}"
@@ -36,7 +37,7 @@ def _units(da: xr.DataArray) -> str:
 
 def traversal_sheet(found: xr.Dataset) -> Any:
     """The pictures of `traverse`, a row for each dimension with its values underneath, all on one colour scale."""
-    images = _stacked(found["decoded"], ("latent_dim", "step"))
+    images = stacked(found["decoded"], ("latent_dim", "step"))
     rows, steps = images.shape[:2]
     limits = robust_limits(images, LIMITS)
     side = max(WIDTH / (steps + 1.5), SIDE)
@@ -47,13 +48,33 @@ def traversal_sheet(found: xr.Dataset) -> Any:
         for i in range(rows):
             for j in range(steps):
                 mesh = show_picture(axes[i, j], images[i, j], limits)
-                axes[i, j].set_xlabel(f"{float(found['value'][i, j]):.2f}", fontsize=SMALL, labelpad=1)
+                axes[i, j].set_xlabel(number(float(found["value"][i, j])), fontsize=SMALL, labelpad=1)
             axes[i, 0].set_ylabel(f"latent {int(found['latent_dim'][i])}", fontsize=SMALL)
         if images.ndim == 4:
             figure.colorbar(mesh, ax=list(axes.ravel()), fraction=0.02, pad=0.01).ax.tick_params(labelsize=SMALL)
-        about = f"from {brief(found.attrs['base'], 40)} ({_units(found['decoded'])})"
+        about = f"from {brief(found.attrs['base'], 40)} ({units_of(found['decoded'])})"
         figure.suptitle(text(f"traversal {about}" if steps >= 5 else f"traversal\n{about}"))
     return figure
+
+
+def traversal_frames(found: xr.Dataset) -> list[np.ndarray]:
+    """The steps of `traverse` as frames of an animation, all dimensions moving at once side by side, in rows of 8.
+
+    uint8 `(H, W)` or `(H, W, 3)`, one scale for all.
+    """
+    images = stacked(found["decoded"], ("latent_dim", "step"))
+    low, high = robust_limits(images, LIMITS)
+    grey = (255 * np.clip((images - low) / (high - low), 0, 1)).round().astype(np.uint8)
+    columns = min(len(grey), 8)
+    spare = -len(grey) % columns
+    grey = np.concatenate([grey, np.full((spare, *grey.shape[1:]), 255, np.uint8)])
+    rows = grey.reshape(-1, columns, *grey.shape[1:])
+    factor = max(1, math.ceil(FRAME_SIDE / max(rows.shape[3], rows.shape[4] * columns)))
+    frames = []
+    for step in range(rows.shape[2]):
+        frame = np.concatenate([np.concatenate(list(line), axis=1) for line in rows[:, :, step]], axis=0)
+        frames.append(frame.repeat(factor, axis=0).repeat(factor, axis=1))
+    return frames
 
 
 def manifold_sheet(found: xr.Dataset) -> Any:
@@ -61,24 +82,35 @@ def manifold_sheet(found: xr.Dataset) -> Any:
 
     The value on an axis is that of the middle of its picture; the vertical dimension rises upwards.
     """
-    images = _stacked(found["decoded"], ("row", "column"))
+    images = stacked(found["decoded"], ("row", "column"))
     low, high = robust_limits(images, LIMITS)
     rows, columns, tall, wide = images.shape[:4]
     mosaic = np.concatenate([np.concatenate(list(line), axis=1) for line in images[::-1]], axis=0)
     across, up = found["column"].values, found["row"].values
     with journal():
-        figure = new_figure(WIDTH * 0.8 + 0.6, min(WIDTH * 0.8 * tall * rows / (wide * columns), 2 * WIDTH) + 0.6)
+        beside = 1.55 if mosaic.ndim == 2 else 0.95
+        figure = new_figure(WIDTH * 0.8 + beside, min(WIDTH * 0.8 * tall * rows / (wide * columns), 2 * WIDTH) + 0.75)
         axes = figure.subplots()
         shown = np.clip((mosaic - low) / (high - low), 0, 1) if mosaic.ndim == 3 else mosaic
         mesh = axes.imshow(shown, cmap="gray", vmin=low, vmax=high, extent=(0, columns * wide, 0, rows * tall))
         for axis, values, side in ((axes.xaxis, across, wide), (axes.yaxis, up, tall)):
-            kept = np.unique(np.linspace(0, len(values) - 1, min(len(values), MOST_TICKS)).round().astype(int))
-            axis.set_ticks((kept + 0.5) * side, [f"{values[i]:.2f}" for i in kept])
+            kept = np.arange(0, len(values), math.ceil(len(values) / MOST_TICKS))
+            axis.set_ticks((kept + 0.5) * side, [number(values[i]) for i in kept])
+        for count, side, line in ((columns, wide, axes.axvline), (rows, tall, axes.axhline)):
+            for i in range(1, count):
+                line(i * side, color="white", lw=0.4)
         axes.set(xlabel=text(found["column"].attrs["long_name"]), ylabel=text(found["row"].attrs["long_name"]))
         if mosaic.ndim == 2:
             figure.colorbar(mesh, ax=axes, fraction=0.04, pad=0.02).ax.tick_params(labelsize=SMALL)
-        axes.set_title(text(f"others: {brief(found.attrs['base'], 30)} ({_units(found['decoded'])})"))
+        axes.set_title(text(f"others: {brief(found.attrs['base'], 30)} ({units_of(found['decoded'])})"))
     return figure
+
+
+def class_heat(found: xr.Dataset) -> np.ndarray:
+    """Latents of prototypes as `(class, latent)`; of spatial ones the mean over the positions that are known."""
+    values = found["latents"].values.reshape(*found["latents"].shape[:2], -1)
+    known = np.isfinite(values)
+    return np.asarray(np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1))
 
 
 def prototype_sheet(found: xr.Dataset, *, columns: int = 8) -> Any:
@@ -86,14 +118,12 @@ def prototype_sheet(found: xr.Dataset, *, columns: int = 8) -> Any:
 
     Of spatial latents the heat map shows the mean over positions.
     """
-    images = _stacked(found["decoded"], ("class",))
+    images = stacked(found["decoded"], ("class",))
     limits = robust_limits(images, LIMITS)
     names = [brief(name, 18) for name in found["class"].values]
-    values = found["latents"].values.reshape(*found["latents"].shape[:2], -1)
-    known = np.isfinite(values)
-    heat = np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1)
-    columns = min(columns, len(images))
-    lines = math.ceil(len(images) / columns)
+    heat = class_heat(found)
+    lines = math.ceil(len(images) / min(columns, len(images)))
+    columns = math.ceil(len(images) / lines)
     side = WIDTH / 8.6
     top = lines * (side * images.shape[1] / images.shape[2] + 0.35) + 0.3
     bottom = 0.17 * len(names) + 0.9
@@ -107,7 +137,7 @@ def prototype_sheet(found: xr.Dataset, *, columns: int = 8) -> Any:
             ax.set_title(f"{name}\nn = {int(count)}", fontsize=SMALL, pad=2)
         if images.ndim == 3:
             above.colorbar(mesh, ax=list(axes), fraction=0.02, pad=0.01).ax.tick_params(labelsize=SMALL)
-        above.suptitle(text(f"mean of each {found.attrs['by']}\n({_units(found['decoded'])})"))
+        above.suptitle(text(f"means by {found.attrs['by']}\n({units_of(found['decoded'])})"))
         table = below.subplots()
         drawn = table.imshow(heat, cmap=DIVERGING, vmin=-reach, vmax=reach, aspect="auto")
         table.set_yticks(range(len(names)), names, fontsize=SMALL)

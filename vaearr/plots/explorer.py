@@ -80,14 +80,17 @@ class PackedMap:
 
 
 def pack(da: xr.DataArray) -> PackedMap:
-    """A map in 7 bits between its 1 % and 99 % percentiles; maps of codes without loss."""
-    if is_category(da):
-        positions, names = as_codes(da)
-        values, low, high = as_map(positions).values, 0.0, float(LEVELS)
+    """A map in 7 bits between its 1 % and 99 % percentiles; maps of up to 127 classes without loss.
+
+    More classes than that are numbers to the eye too, and shown as such.
+    """
+    positions, names = as_codes(da) if is_category(da) else (da, [])
+    values = as_map(positions).values
+    if names and len(names) <= LEVELS + 1:
+        low, high = 0.0, float(LEVELS)
     else:
         names = []
-        values = as_map(da).values
-        low, high = robust_limits(values)
+        low, high = robust_limits(np.asarray(values, np.float32))
     scaled = np.rint(np.clip((values - low) / (high - low), 0, 1) * LEVELS)
     codes = np.where(np.isfinite(values), scaled, MISSING).astype("u1").ravel()
     steps = np.diff(codes, prepend=np.uint8(0))  # wraps modulo 256, as the sum in the page does

@@ -29,13 +29,20 @@ from vaearr.plots.decoded import (
     statistics_sheet,
 )
 from vaearr.plots.density import density_sheet, draw_density
+from vaearr.plots.exploration import manifold_sheet, prototype_sheet, traversal_sheet
+from vaearr.plots.exploration_binary import binary_strip
+from vaearr.plots.exploration_health import latent_health_sheet, table_sheet, unusual_sheet
+from vaearr.plots.exploration_scatter import embedding_sheet, path_sheet, vector_sheet
+from vaearr.plots.exploration_spread import activation_sheet, histogram_sheet, latent_pca_sheet, pair_sheet
 from vaearr.plots.map_sheets import map_grid, map_sheet, rgb_sheet, score_sheet
 from vaearr.plots.maps import latent_map, latent_names, side_map_list
 from vaearr.plots.paper import WIDTH, draw_map, height_ratio, journal, new_figure, panels, save_figure, scale_bar
 from vaearr.plots.scatter import scatter_points
 
 __all__ = [
+    "activation_sheet",
     "association_sheet",
+    "binary_strip",
     "calibration_sheet",
     "cluster_sheet",
     "comparison_sheet",
@@ -44,15 +51,23 @@ __all__ = [
     "contrast_sheet",
     "density_sheet",
     "draw_map",
+    "embedding_sheet",
     "health_sheet",
+    "histogram_sheet",
     "interpolation_strip",
     "journal",
+    "latent_health_sheet",
+    "latent_pca_sheet",
     "latent_sheet",
     "latent_target",
     "loss_sheet",
+    "manifold_sheet",
     "map_sheet",
     "metric_sheet",
+    "pair_sheet",
+    "path_sheet",
     "progress_sheet",
+    "prototype_sheet",
     "ranking_sheet",
     "reconstruction_sheet",
     "reconstruction_strip",
@@ -63,7 +78,11 @@ __all__ = [
     "score_sheet",
     "side_sheet",
     "statistics_sheet",
+    "table_sheet",
+    "traversal_sheet",
+    "unusual_sheet",
     "variance_sheet",
+    "vector_sheet",
 ]
 
 journal_style = journal

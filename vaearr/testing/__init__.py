@@ -10,6 +10,7 @@ from vaearr.testing.checks import assert_valid, count_computes
 from vaearr.testing.files import write_scan_files
 from vaearr.testing.scan import image_quality, synthetic_scan
 from vaearr.testing.small import random_patterns_dataset
+from vaearr.testing.volumes import synthetic_volumes, write_volume_files
 
 __all__ = [
     "assert_valid",
@@ -17,5 +18,7 @@ __all__ = [
     "image_quality",
     "random_patterns_dataset",
     "synthetic_scan",
+    "synthetic_volumes",
     "write_scan_files",
+    "write_volume_files",
 ]

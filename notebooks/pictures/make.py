@@ -1,0 +1,141 @@
+"""The pictures of the README, each from a run on data that anyone can make again.
+
+python notebooks/pictures/make.py [scan] [page] [volumes] [digits]     (all by default; some minutes on two cores)
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import vaearr as va
+from vaearr.config import IngestConfig, TrainConfig
+from vaearr.demo import run_demo
+from vaearr.plots import save_figure
+from vaearr.plots.exploration import manifold_sheet
+from vaearr.plots.static import latent_sheet
+from vaearr.plots.volumes import volume_sheet
+from vaearr.presets import preset_settings
+from vaearr.testing import synthetic_volumes, write_volume_files
+
+FOLDER = Path(__file__).parent
+DPI, RIM = 150, 8
+MOST_BYTES = 150_000
+
+
+def scan(folder: Path) -> Any:
+    """The latent maps of the demo's scan."""
+    run_demo(folder / "demo", say=print)
+    return latent_sheet(va.open_store(folder / "demo" / "scan.zarr"))
+
+
+def page(folder: Path) -> Any:
+    """The explorer over the demo's scan, in a browser without a window: a traversal of the three widest dimensions."""
+    sys.path.insert(0, str(FOLDER.parents[1]))  # for the driver of the browser
+    from tests.app import pages
+    from tests.app.browser import browser
+
+    run_demo(folder / "demo", say=print)
+    store, file = folder / "demo" / "scan.zarr", folder / "page.png"
+    latents = va.open_store(store)["latents"].values
+    with pages.served(store) as url, browser(folder / "profile", (1366, 768)) as shown:
+        pages.opened(shown, url)
+        shown.run(f"{pages.value('Show')} = 'latent:{pages.widest(latents)[0]}'")
+        pages.press(shown, "Traversal")
+        pages.names(shown, "traversal")
+        shown.picture(file)
+    return Image.open(file).convert("RGB")
+
+
+def volumes(folder: Path) -> Any:
+    """A volume of a person that the network has not seen, its reconstruction and the difference."""
+    store = folder / "volumes.zarr"
+    va.ingest(write_volume_files(synthetic_volumes(24, (24, 32, 24), spacing=6.0), folder / "files"), store)
+    settings = preset_settings("maisi")
+    settings["model"]["options"] |= {"channels": [16, 32], "groups": 8}
+    settings["objective"] |= {"beta": 1e-3, "adversarial": None}
+    settings["split"] = {"method": "groups", "by": "subject", "fraction": 0.2}
+    settings |= {"epochs": 50, "learning_rate": 2e-3}
+    va.train(store, config=TrainConfig.from_attrs(settings), say=print, on_epoch=_tell)
+    va.encode(store)
+    found = va.reconstruct_store(store)
+    return volume_sheet(found)
+
+
+def digits(folder: Path) -> Any:
+    """The plane of a run with two latents, decoded; the digits are those that scikit-learn ships."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    for i, (image, label) in enumerate(zip(data.images, data.target, strict=True)):
+        file = folder / "digits" / str(label) / f"{i:04d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        grey = np.rint(image / 16 * 255).astype(np.uint8)
+        Image.fromarray(np.pad(grey, 1)).save(file)
+    store = folder / "digits.zarr"
+    va.ingest(folder / "digits", store, config=IngestConfig(size=(20, 20)))
+    va.train(store, latent_dim=2, epochs=60, say=print, on_epoch=_tell)
+    va.encode(store)
+    figure = manifold_sheet(va.explore.manifold(store, span=(-2, 2), steps=14))
+    figure.axes[0].set_title("a run with two latents: its plane, decoded")
+    return figure
+
+
+PICTURES: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "scan": ("demo_latent_maps.png", scan),
+    "page": ("explorer.png", page),
+    "volumes": ("volume_reconstruction.png", volumes),
+    "digits": ("digits_manifold.png", digits),
+}
+
+
+def _tell(epoch: int, row: dict[str, float]) -> None:
+    print(f"epoch {epoch + 1}: validation loss {row['val_loss']:.6g}", flush=True)
+
+
+def trimmed(image: Image.Image) -> Image.Image:
+    """A picture without the white around it, but for a few pixels."""
+    rows, columns = np.nonzero((np.asarray(image) < 250).any(-1))
+    left, top = max(columns.min() - RIM, 0), max(rows.min() - RIM, 0)
+    right, bottom = min(columns.max() + RIM + 1, image.width), min(rows.max() + RIM + 1, image.height)
+    return image.crop((left, top, right, bottom))
+
+
+def save(figure: Any, path: Path) -> int:
+    """Write a figure without its empty rim, or a picture, as PNG, in 256 colours if too large; returns its bytes."""
+    if isinstance(figure, Image.Image):
+        whole = figure
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            whole = trimmed(Image.open(save_figure(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB"))
+    red, green, blue = np.moveaxis(np.asarray(whole), -1, 0)
+    tries = [whole.convert("L") if (red == green).all() and (red == blue).all() else whole]
+    tries.append(whole.quantize(256, kmeans=4, dither=Image.Dither.NONE))
+    for image in tries:
+        written = io.BytesIO()
+        image.save(written, "PNG", optimize=True)
+        if written.tell() <= MOST_BYTES:
+            path.write_bytes(written.getvalue())
+            return written.tell()
+    raise SystemExit(f"{path.name} has {written.tell()} bytes, more than {MOST_BYTES}")
+
+
+def main(names: list[str]) -> None:
+    """Make the pictures of these names."""
+    if strangers := set(names) - set(PICTURES):
+        raise SystemExit(f"there is no picture {sorted(strangers)[0]!r}; known: {', '.join(PICTURES)}")
+    for name in names or PICTURES:
+        file, make = PICTURES[name]
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"{file}: {save(make(Path(folder)), FOLDER / file):,} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,161 @@
+"""The explorer on a large scan: how soon it is there, how soon it answers, what memory it takes: `make bench`.
+
+VAEARR_BENCH_EXPLORE=400x295 sets the scan points and VAEARR_BENCH_EXPLORE_LATENTS=64 the latent dimensions of the
+simulated scan; VAEARR_BENCH_EXPLORE_STORE names a store that is used as it is, or made there where none is. The network
+is trained for one epoch: what it says of the scan does not matter here, its size does. Nothing here can fail on speed.
+Read the table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vaearr as va
+from tests.app.browser import CHROMIUM, browser
+from vaearr.inference.decoding import decoded_array, open_run
+from vaearr.testing import synthetic_scan, write_scan_files
+
+pytestmark = [pytest.mark.benchmarks, pytest.mark.filterwarnings("default")]
+
+NX, NY = map(int, os.environ.get("VAEARR_BENCH_EXPLORE", "100x60").split("x"))
+LATENTS = int(os.environ.get("VAEARR_BENCH_EXPLORE_LATENTS", "64"))
+STORE = os.environ.get("VAEARR_BENCH_EXPLORE_STORE")
+MOVES = 20
+ROWS: list[str] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table() -> Iterator[None]:
+    yield
+    print("\n" + "\n".join(ROWS))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = Path(STORE) if STORE else tmp_path_factory.mktemp("explore") / "scan.zarr"
+    if not path.exists():
+        scan = synthetic_scan(nx=NX, ny=NY, n_grains=max(8, NX * NY // 80), n_twins=NX * NY // 3000)
+        files = write_scan_files(scan, path.parent / f"{path.stem}_files")
+        va.ingest(
+            files["patterns"], path, maps={"BC": files["BC"]}, elements=files["elements"], phases=files["phase"],
+            step=0.25,
+        )  # fmt: skip
+        va.train(path, latent_dim=LATENTS, epochs=1)
+        va.encode(path)
+    ds = va.open_store(path)
+    ROWS.append(f"{path.name}: {ds.sizes['y'] * ds.sizes['x']} scan points, {ds.sizes['latent']} latent dimensions")
+    return path
+
+
+def _median(work: Callable[[], object], count: int = MOVES) -> float:
+    """Seconds of one call, median; the first call is not counted."""
+    work()
+    found = []
+    for _ in range(count):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return float(np.median(found))
+
+
+def test_decoding(store: Path) -> None:
+    opened = open_run(store, "vae")
+    z = np.random.default_rng(0).normal(size=(225, *opened.model.latent_shape)).astype("f4")
+    one = _median(lambda: decoded_array(opened, z[:1], "picture"))
+    many = _median(lambda: decoded_array(opened, z, "picture"), 3)
+    ROWS.append(
+        f"decode one vector {1e3 * one:.1f} ms; 225 at once {1e3 * many:.0f} ms, {1e3 * many / 225:.2f} ms each"
+    )
+
+
+CALLS: dict[str, Callable[[Path], object]] = {
+    "prototypes by phase": lambda path: va.explore.prototypes(path, by="phase"),
+    "manifold 15 x 15": lambda path: va.explore.manifold(path),
+    "traverse all dimensions, 9 steps": lambda path: va.explore.traverse(path),
+    "out_of_distribution": va.explore.out_of_distribution,
+    "histograms": va.explore.histograms,
+    "pairs of six dimensions": va.explore.pairs,
+    "latent_pca": va.explore.latent_pca,
+    "latent_table": va.explore.latent_table,
+    "activation_table": va.explore.activation_table,
+    "embedding by PCA": lambda path: va.explore.embedding(path, method="pca"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_functions(store: Path, name: str) -> None:
+    began = time.perf_counter()
+    CALLS[name](store)
+    ROWS.append(f"{name:34} {time.perf_counter() - began:6.2f} s")
+
+
+def _memory(pid: int) -> float:
+    """Resident memory of a process in MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_page(store: Path, tmp_path: Path) -> None:
+    """From the command to the page, and from a slider to its picture, in a browser on this machine."""
+    command = [sys.executable, "-m", "vaearr", "explore", str(store), "--no-show"]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = None
+            for line in server.stdout:
+                if found := re.search(r"http://\S+", line):
+                    address = found[0]
+                    break
+            assert address, "the server ended"
+            threading.Thread(target=server.stdout.read, daemon=True).start()  # so that it never blocks
+            listening = time.perf_counter() - began
+            with browser(tmp_path / "profile") as page:
+                loads = []
+                for _ in range(3):
+                    loaded = time.perf_counter()
+                    page.go(address)
+                    page.until(DRAWN)
+                    loads.append(time.perf_counter() - loaded)
+                    page.until(DECODED)
+                    decoded = time.perf_counter() - loaded
+                before = _memory(server.pid)
+                moves = page.run(MOVE)
+                ROWS.append(
+                    f"page: listening after {listening:.2f} s, drawn {loads[0]:.2f} s later, again {loads[-1]:.2f} s, "
+                    f"with the decoded picture {decoded:.2f} s; slider to picture {np.median(moves):.0f} ms "
+                    f"({max(moves):.0f} ms at most of {MOVES}); server {before:.0f} MiB, then {_memory(server.pid):.0f}"
+                )
+                assert not page.errors
+        finally:
+            server.terminate()
+
+
+IDLE = "window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].roots().length && Bokeh.documents[0].is_idle"
+LIVE = """deep((e) => e.tagName === "CANVAS" && e.getAttribute("aria-label") === "from the sliders")[0]"""
+DRAWN = f"""!!({IDLE} && window.deep && deep((e) => e.tagName === "CANVAS" && e.shown).length)"""
+DECODED = f"!!{LIVE}?.shown"
+MOVE = f"""(async () => {{
+  const input = deep((e) => e.tagName === "INPUT" && e.getAttribute("aria-label") === "latent 1")[0];
+  const canvas = {LIVE}, found = [];
+  for (let i = 0; i < {MOVES}; i++) {{
+    const before = canvas.shown.at, began = performance.now();
+    input.value = +input.min + (input.max - input.min) * ((i % 7) + 1) / 9;
+    input.dispatchEvent(new Event("input"));
+    while (canvas.shown.at === before) await new Promise((done) => setTimeout(done, 0));
+    found.push(canvas.shown.at - began);
+    await new Promise((done) => setTimeout(done, 50));
+  }}
+  return found;
+}})()"""

@@ -1,0 +1,85 @@
+"""Notebooks as they are stored: no output, no traces of a machine, short prose, no network."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import typer
+
+from tests.notebooks.running import FOLDER
+from vaearr.cli import app
+
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def test_the_four_are_there_and_each_is_run():
+    names = [path.stem for path in NOTEBOOKS]
+    assert names == ["01_first_maps", "02_what_latents_mean", "03_latent_space", "04_volumes_and_layers"]
+    here = {path.stem.removeprefix("test_") for path in FOLDER.parent.glob("tests/notebooks/test_0*.py")}
+    assert here == set(names)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_clean(path):
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert notebook.metadata == METADATA
+    for number, cell in enumerate(notebook.cells):
+        assert cell.metadata == {}
+        assert cell.id == f"cell-{number:02d}"
+        if cell.cell_type == "code":
+            assert cell.execution_count is None
+            assert cell.outputs == []
+    text = "\n".join(cell.source for cell in notebook.cells)
+    assert not re.search(r"https?://|/home/|/root/|/Users/|/tmp/|!pip|%pip", text)
+    assert "tempfile.mkdtemp()" in text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_prose_between_code_and_what_next_at_the_end(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert cells[0].source.startswith("# ")
+    assert cells[-1].cell_type == "markdown"
+    assert "vaearr explore" in cells[-1].source
+    for cell in cells:
+        lines = cell.source.count("\n") + 1
+        assert lines <= 26, cell.source
+    others = {other.stem for other in NOTEBOOKS}
+    for name in re.findall(r"`(\d\d_\w+)\.ipynb`", "\n".join(cell.source for cell in cells)):
+        assert name in others
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_commands_that_the_prose_names_exist(path):
+    known = typer.main.get_command(app).commands
+    prose = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+    named = re.findall(r"^vaearr (\w[\w-]*)(.*)$", prose, re.MULTILINE) + re.findall(r"`vaearr (\w[\w-]*)(.*?)`", prose)
+    assert named
+    for command, rest in named:
+        assert command in known, command
+        options = {option for parameter in known[command].params for option in parameter.opts}
+        assert set(re.findall(r"--[\w-]+", rest)) <= options, f"vaearr {command}{rest}"
+
+
+def test_the_guard_lets_nothing_out():
+    code = (
+        "import runpy, socket; guard = runpy.run_path('tests/notebooks/kernel.py', run_name='guard')\n"
+        "socket.socket.connect, socket.getaddrinfo = guard['connect'], guard['getaddrinfo']\n"
+        "for host in ('192.0.2.1', 'example.org'):\n"
+        "    try:\n"
+        "        socket.create_connection((host, 80), timeout=1)\n"
+        "    except ConnectionRefusedError as error:\n"
+        "        assert 'notebooks need no network' in str(error)\n"
+        "    else:\n"
+        "        raise AssertionError(host)\n"
+        "server = socket.create_server(('127.0.0.1', 0)); socket.create_connection(server.getsockname()).close()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=FOLDER.parent, timeout=60)

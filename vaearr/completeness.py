@@ -23,7 +23,7 @@ from vaearr.provenance import versions
 from vaearr.reporting.write import GENERATOR, report_folder
 from vaearr.runs import data_fingerprint, resolve_roi, settled
 from vaearr.sources import check_source
-from vaearr.store import check_store, local_path, open_store, run_manifest, run_names
+from vaearr.store import check_store, local_path, open_store, recover, run_manifest, run_names
 
 OF_LATENTS = ("mask", "window", "overlap", "precision")  # settings of an encoding that say what latents hold
 
@@ -75,6 +75,7 @@ def trained(store: str | Path, run: str, roi: RoiConfig | xr.DataArray | None, c
     from vaearr.training.job import NOT_COMPARED
 
     path = check_store(store)
+    recover(path)  # a publication that a kill cut short counts as there
     if run not in run_names(path):
         return ABSENT
     manifest = run_manifest(path, run)

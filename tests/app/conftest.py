@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 
 from vaearr.attaching import attach
-from vaearr.latents import encode
-from vaearr.runs import train
 from vaearr.store import create_store
 from vaearr.testing import random_patterns_dataset
 
-from ..conftest import TINY_TRAINING
-from ..exploration.conftest import attached_path, spatial_path
-from ..inference.conftest import PLAIN, collection_template
+from ..exploration.conftest import attached_path, spatial_path, train_spatial
+from ..inference.conftest import collection_template
 
 __all__ = ["attached_path", "collection_template", "spatial_path"]
 
@@ -28,16 +25,7 @@ def volumes_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("monai")
     ds = random_patterns_dataset({"sample": 20}, {"z": 8, "y": 10, "x": 12})
     path = create_store(ds, tmp_path_factory.mktemp("volumes") / "volumes.zarr")
-    options = {"channels": (4, 4), "res_blocks": 1, "groups": 2}
-    config = TINY_TRAINING.replace(
-        model=TINY_TRAINING.model.replace(name="autoencoder-kl", latent_dim=2, options=options).to_attrs(),
-        objective=TINY_TRAINING.objective.replace(target="self").to_attrs(),
-        preprocess=PLAIN.to_attrs(),
-        epochs=1,
-    )
-    train(path, config=config)
-    encode(path)
-    return path
+    return train_spatial(path, {"channels": (4, 4), "res_blocks": 1, "groups": 2})
 
 
 @pytest.fixture(scope="session")

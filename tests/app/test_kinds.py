@@ -71,13 +71,17 @@ def test_colour_images(page: Page, collection_template: Path) -> None:
         clean(page, url)
 
 
-def closer(page: Page, at: tuple[float, float], is_enough: Callable[[], bool]) -> None:
-    """Turn the wheel at a place until it is enough."""
+def closer(page: Page, at: tuple[float, float], figure: str, is_enough: Callable[[], bool]) -> None:
+    """Turn the wheel over a figure until it is enough, each time once what the last turn shows has been drawn."""
+    drawn = f"{p.FIGURE % json.dumps(figure)}.renderers[0].data_source.data"
     for _ in range(20):
+        page.run(f"window.before = {drawn}; 0")
         page.wheel(*at, -200)
-        time.sleep(0.3)
+        end = time.monotonic() + 3  # a turn may show the same blocks
+        while page.run(f"{drawn} === window.before") and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.2)
         if is_enough():
-            time.sleep(0.5)
             return
     raise AssertionError("the wheel never brought it near enough")
 
@@ -101,7 +105,7 @@ def test_of_many_points_the_window_shows_more_the_closer_it_is(
         at = p.place(page, "map", float(ds["x"][17]), float(ds["y"][20]))
         source = f"{p.FIGURE % json.dumps('map')}.renderers[0].data_source.data"
         size = f"({source}.get?.('image') ?? {source}.image)[0].shape"
-        closer(page, at, lambda: p.source(page, "map", 0)["dw"][0] < 8)
+        closer(page, at, "map", lambda: p.source(page, "map", 0)["dw"][0] < 8)
         part = p.source(page, "map", 0)
         rows, columns = page.run(f"[...{size}]")
         top, left = round(part["y"][0] / 0.5 + 0.5), round(part["x"][0] / 0.5 + 0.5)
@@ -111,7 +115,7 @@ def test_of_many_points_the_window_shows_more_the_closer_it_is(
         flat = latents[..., p.widest(latents)].reshape(-1, 2)
         near = int(np.nanargmin(((flat - np.nanmedian(flat, axis=0)) ** 2).sum(1)))
         at = p.place(page, "plane", *flat[near].astype(float))
-        closer(page, at, lambda: p.source(page, "plane", 1)["x"].size > 0)
+        closer(page, at, "plane", lambda: p.source(page, "plane", 1)["x"].size > 0)
         figure = p.FIGURE % json.dumps("plane")
         (x0, x1), (y0, y1) = (page.run(f"(({{start, end}}) => [start, end])({figure}.{i}_range)") for i in "xy")
         inside = (flat[:, 0] >= x0) & (flat[:, 0] <= x1) & (flat[:, 1] >= y0) & (flat[:, 1] <= y1)

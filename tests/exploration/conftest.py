@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,13 +33,8 @@ def scan_ds(trained_template: Path) -> xr.Dataset:
     return open_store(trained_template, chunks=None).load()
 
 
-@pytest.fixture(scope="session")
-def spatial_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 grey images of 12 x 16 with latents of 2 x 3 x 4."""
-    pytest.importorskip("monai")
-    ds = random_patterns_dataset({"sample": 24}, {"y": 12, "x": 16})
-    path = create_store(ds, tmp_path_factory.mktemp("spatial") / "images.zarr")
-    options = {"channels": (8, 8, 8), "res_blocks": 1, "groups": 4}
+def train_spatial(path: Path, options: dict[str, Any]) -> Path:
+    """A store with a run of two channels of spatial latents, trained for one epoch and encoded."""
     config = TINY_TRAINING.replace(
         model=TINY_TRAINING.model.replace(name="autoencoder-kl", latent_dim=2, options=options).to_attrs(),
         objective=TINY_TRAINING.objective.replace(target="self").to_attrs(),
@@ -48,6 +44,15 @@ def spatial_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(path, config=config)
     encode(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def spatial_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 grey images of 12 x 16 with latents of 2 x 3 x 4."""
+    pytest.importorskip("monai")
+    ds = random_patterns_dataset({"sample": 24}, {"y": 12, "x": 16})
+    path = create_store(ds, tmp_path_factory.mktemp("spatial") / "images.zarr")
+    return train_spatial(path, {"channels": (8, 8, 8), "res_blocks": 1, "groups": 4})
 
 
 @pytest.fixture(scope="session")

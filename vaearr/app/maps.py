@@ -13,7 +13,8 @@ from bokeh.models import ColumnDataSource, Range1d
 from vaearr.app.figures import MARK, Colors, new_figure
 from vaearr.app.gestures import TOOLS, choose_with
 from vaearr.app.raster import MOST, in_polygon, raster
-from vaearr.plots.common import is_category, is_regular, label, text
+from vaearr.app.state import axis
+from vaearr.plots.common import is_category, label
 
 Chosen = Callable[[np.ndarray], None]
 SHADE = np.array([0xE5, 0x00, 0x7E, 0x90], np.uint8)  # of the chosen points
@@ -28,7 +29,7 @@ class Map:
     ) -> None:  # fmt: skip
         self.most, self.values, self.is_code = most, np.zeros((rows.size, columns.size), np.float32), False
         self.selected: np.ndarray | None = None
-        (self.y0, self.dy), (self.x0, self.dx) = _axis(rows), _axis(columns)
+        (self.y0, self.dy, up), (self.x0, self.dx, across) = axis(rows), axis(columns)
         height, width = rows.size * abs(self.dy), columns.size * abs(self.dx)
         scale = min(size[0] / width, size[1] / height)
         self.figure: Any = new_figure(
@@ -36,7 +37,7 @@ class Map:
             tools=TOOLS if chosen else "", toolbar_location="above" if chosen else None,
             x_range=Range1d(start=self.x0, end=self.x0 + columns.size * self.dx),
             y_range=Range1d(start=self.y0 + rows.size * self.dy, end=self.y0),
-            x_axis_label=_words(columns), y_axis_label=_words(rows), name=name,
+            x_axis_label=across, y_axis_label=up, name=name,
         )  # fmt: skip
         self.source, self.shade = (ColumnDataSource({key: [] for key in _KEYS}) for _ in range(2))
         self.colors = Colors(self.figure)
@@ -129,16 +130,3 @@ class Map:
 
 
 _KEYS = ("image", "x", "y", "dw", "dh")
-
-
-def _axis(coord: xr.DataArray) -> tuple[float, float]:
-    """Edge of the first cell and the step: of the coordinates where they are even and rise, else of positions."""
-    values = coord.values
-    if values.dtype.kind in "iuf" and len(values) > 1 and is_regular(values) and values[1] > values[0]:
-        step = float(values[-1] - values[0]) / (len(values) - 1)
-        return float(values[0]) - step / 2, step
-    return -0.5, 1.0
-
-
-def _words(coord: xr.DataArray) -> str:
-    return label(coord) if _axis(coord) != (-0.5, 1.0) else text(f"{coord.name} (position)")

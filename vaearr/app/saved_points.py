@@ -22,7 +22,8 @@ from vaearr import schema
 from vaearr.app import state as s
 from vaearr.app.raster import MOST, block_mean
 from vaearr.app.state import State
-from vaearr.plots.common import as_codes, is_category, is_regular, label, palette, robust_limits, text, value_text
+from vaearr.exploration.points import some
+from vaearr.plots.common import as_codes, is_category, label, palette, robust_limits, text, value_text
 from vaearr.store import read_block
 
 PATH = "path"  # of files, in the store
@@ -103,9 +104,7 @@ def _is_own(layer: Layer) -> bool:
 def chosen_points(state: State, most: int, seed: int) -> np.ndarray:
     """Numbers of at most `most` samples with latents, by the seed where there are more."""
     known = np.flatnonzero(np.isfinite(state.latents).all(1))
-    if len(known) > most:
-        known = np.sort(np.random.default_rng(seed).choice(known, most, replace=False))
-    return known
+    return known[some(len(known), most, seed)]
 
 
 def packed_layer(layer: Layer, numbers: np.ndarray) -> dict[str, Any]:
@@ -137,15 +136,6 @@ def scores(state: State, numbers: np.ndarray) -> list[dict[str, Any]]:
 # ---- maps
 
 
-def axis(coord: xr.DataArray) -> tuple[float, float, str]:
-    """Edge of the first cell, step and heading of an axis: positions where coordinates are not even and rising."""
-    values = coord.values
-    if values.dtype.kind in "iuf" and len(values) > 1 and is_regular(values) and values[1] > values[0]:
-        step = float(values[-1] - values[0]) / (len(values) - 1)
-        return float(values[0]) - step / 2, step, label(coord)
-    return -0.5, 1.0, text(f"{coord.name} (position)")
-
-
 def map_plan(state: State, count: int, budget: int) -> dict[str, Any]:
     """How `count` maps are carried in about `budget` bytes: cells per block, and which layers of a 3-D scan."""
     (*above, rows, columns) = state.nav_shape
@@ -160,8 +150,8 @@ def map_plan(state: State, count: int, budget: int) -> dict[str, Any]:
     while -(-rows // factor) * -(-columns // factor) > per_layer:
         factor += 1
     dims = schema.navigation_dims(state.ds)
-    y0, dy, up = axis(state.ds[dims[-2]])
-    x0, dx, across = axis(state.ds[dims[-1]])
+    y0, dy, up = s.axis(state.ds[dims[-2]])
+    x0, dx, across = s.axis(state.ds[dims[-1]])
     words = []
     if above:
         z = state.ds[dims[0]]

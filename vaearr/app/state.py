@@ -17,7 +17,7 @@ from vaearr.association.stored import current_table
 from vaearr.association.table import ASSOCIATION
 from vaearr.association.targets import TARGET, targets_of
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
-from vaearr.plots.common import brief, text
+from vaearr.plots.common import brief, is_regular, label, text
 from vaearr.plots.decoded import pictures
 from vaearr.store import check_store, open_store, run_folder, run_manifest
 
@@ -304,3 +304,12 @@ def target(state: State, name: str) -> xr.DataArray:
     """A target of the table as a map over the navigation dims."""
     found = targets_of(state.ds, [name]).isel({TARGET: 0}).transpose(*schema.navigation_dims(state.ds))
     return found.load().rename(text(name)).assign_attrs(long_name=text(name))
+
+
+def axis(coord: xr.DataArray) -> tuple[float, float, str]:
+    """Edge of the first cell, step and heading of an axis: positions where coordinates are not even and rising."""
+    values = coord.values
+    if values.dtype.kind in "iuf" and len(values) > 1 and is_regular(values) and values[1] > values[0]:
+        step = float(values[-1] - values[0]) / (len(values) - 1)
+        return float(values[0]) - step / 2, step, label(coord)
+    return -0.5, 1.0, text(f"{coord.name} (position)")

@@ -190,9 +190,7 @@ class TraversalTab:
             max_items=MOST_ROWS,
             width=420,
         )
-        self.reach: Any = fields.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
-        draw = fields.Button(label="Draw about the sliders", width=170, align="end")
-        draw.on_click(page.safe(lambda _: self.draw()))
+        self.reach, draw = drawing(page, self.draw, align="end")
         height, width = picture_shape(state)
         side = min(720 / STEPS / width, 60 / height)
         self.tile = int(side * width), int(side * height)
@@ -233,9 +231,7 @@ class ManifoldTab:
         dims, widest = list(range(state.dims)), widest_of(state)
         self.across = fields.Select(label="Across", options=dims, value=widest[0], width=90)
         self.up = fields.Select(label="Up", options=dims, value=widest[min(1, len(widest) - 1)], width=90)
-        self.reach: Any = fields.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
-        draw = fields.Button(label="Draw about the sliders", width=170)
-        draw.on_click(page.safe(lambda _: self.draw()))
+        self.reach, draw = drawing(page, self.draw)
         height, width = picture_shape(state)
         side = min(560 / STEPS / width, HIGH / STEPS / height)
         self.sheet = Picture("", int(side * width * STEPS), int(side * height * STEPS), name="manifold", axes=True)
@@ -257,6 +253,13 @@ class ManifoldTab:
         images = images.reshape(steps, steps, *images.shape[1:])[::-1]
         self.sheet.show_sheet(images, numbers(found.across), numbers(found.up[::-1]))
         self.sheet.figure.xaxis.axis_label, self.sheet.figure.yaxis.axis_label = f"latent {across}", f"latent {up}"
+
+
+def drawing(page: Page, draw: Callable[[], None], **place: Any) -> tuple[Any, Any]:
+    """How far a sheet reaches, and the button that draws it."""
+    button = fields.Button(label="Draw about the sliders", width=170, **place)
+    button.on_click(page.safe(lambda _: draw()))
+    return fields.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95), button
 
 
 def numbers(values: np.ndarray) -> list[str]:

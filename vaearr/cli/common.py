@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 import typer
 import typer.core
@@ -118,6 +118,10 @@ def key_values(items: list[str] | None, option: str) -> dict[str, str]:
     return given
 
 
+@overload
+def box(text: str, option: str, form: str = ...) -> tuple[float, float]: ...
+@overload
+def box(text: str | None, option: str, form: str = ...) -> tuple[float, float] | None: ...
 def box(text: str | None, option: str, form: str = "START:STOP") -> tuple[float, float] | None:
     if text is None:
         return None

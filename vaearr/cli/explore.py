@@ -71,7 +71,7 @@ def traverse(
     from vaearr.exploration import traverse as find
     from vaearr.plots import exploration, exploration_views
 
-    found = find(store, run, dim or None, begin, ends or (-3, 3), steps, unit=unit, by=by)
+    found = find(store, run, dim or None, begin, ends, steps, unit=unit, by=by)
     write(
         found,
         out,
@@ -110,7 +110,7 @@ def manifold(
     from vaearr.plots import exploration, exploration_views
 
     pair: Any = tuple(dim) if dim else (0, 1)
-    found = find(store, run, pair, ends or (-3, 3), steps, base=begin, unit=unit, by=by)
+    found = find(store, run, pair, ends, steps, base=begin, unit=unit, by=by)
     write(
         found,
         out,

@@ -11,7 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.exploration.points import Encoded, generator, open_encoded
+from vaearr.exploration.points import Encoded, check_seed, open_encoded
 from vaearr.exploration.posteriors import correlations, has_posterior, posteriors, sums_of
 from vaearr.inference.statistics import Sums, latent_statistics
 from vaearr.quality import ACTIVE_VARIANCE
@@ -109,7 +109,8 @@ def _moments(encoded: Encoded, sums: Sums, attrs: dict[str, Any]) -> dict[str, t
 
 def aggregate_draws(encoded: Encoded, sums: Sums, most: int, seed: int) -> np.ndarray:
     """Draws `(k, L)` of the aggregate posterior: one or several of each posterior, of a part if they are many."""
-    rng = generator(seed)
+    check_seed(seed)
+    rng = np.random.default_rng(seed)
     times = max(1, math.ceil(min(LEAST_DRAWS, most) / sums.count)) if np.any(sums.variance > 0) else 1
     share = min(1.0, most / (sums.count * times))
     parts = []

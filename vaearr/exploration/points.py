@@ -103,17 +103,18 @@ def all_vectors(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
     return numbers[order], np.concatenate([part[1] for part in parts])[order]
 
 
-def generator(seed: int) -> np.random.Generator:
-    """Random numbers by a seed. Raises UsageError for one below 0."""
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed below 0."""
     if seed < 0:
         raise UsageError(f"seed is {seed}; it must be a whole number, at least 0.")
-    return np.random.default_rng(seed)
 
 
 def some(count: int, most: int, seed: int) -> np.ndarray:
     """Numbers, ascending, of at most `most` of `count` samples: all, or a choice by the seed."""
-    rng = generator(seed)
-    return np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
+    from vaearr.clustering.points import subsample
+
+    check_seed(seed)
+    return subsample(count, most, seed)
 
 
 def some_rows(

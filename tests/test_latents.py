@@ -17,6 +17,7 @@ from vaearr import names as n
 from vaearr.config import EncodeConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.store import create_store, run_folder
+from vaearr.store.relist import relist
 from vaearr.testing import assert_valid, random_patterns_dataset
 
 from .conftest import TINY_TRAINING
@@ -146,6 +147,7 @@ def _flip(path: Path) -> None:
 def test_a_run_of_other_data_is_refused(trained_store: Path, tmp_path: Path) -> None:
     other = create_store(random_patterns_dataset({"y": 5, "x": 6}), tmp_path / "other.zarr")
     shutil.copytree(trained_store / "runs" / "vae", other / "runs" / "vae")
+    relist(other)
     with pytest.raises(UsageError, match=r"trained on samples of shape \(1, 9, 11\), the store has \(1, 8, 9\)"):
         va.encode(other)
 

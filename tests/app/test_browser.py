@@ -233,7 +233,7 @@ def test_keys_alone_reach_everything(page: Page) -> None:
     p.press(page, "Sliders")
     page.run("document.getElementById('theme').focus()")
     seen = []
-    for _ in range(60):
+    for _ in range(120):
         page.key("Tab")
         seen.append(page.run(focus))
         if seen[-1].startswith("DIV|walk|"):

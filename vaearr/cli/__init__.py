@@ -66,9 +66,8 @@ def main() -> None:
         stops.append(number)
         raise SystemExit(128 + number)  # not KeyboardInterrupt: typer would end that without a word
 
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like stay in force
-            signal.signal(number, stop)
+    caught = [number for number in STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None)]  # nohup stays
+    before = {number: signal.signal(number, stop) for number in caught}
     try:
         app()
     except (Exception, SystemExit) as error:
@@ -82,3 +81,6 @@ def main() -> None:
         text, code = _explain(error)
         tell(f"vaearr: {' '.join(text.split())}")
         raise SystemExit(code) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

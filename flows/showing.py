@@ -6,6 +6,7 @@ A server that cannot be reached costs a picture, never the run: the results are 
 from __future__ import annotations
 
 import base64
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,8 +62,8 @@ def progress_artifact(what: str, key: str) -> Iterator[Callable[..., None]]:
             return
         share = 100.0 * done / max(total, 1)
         words = f"{text}: {done} of {total}"
-        state["id"] = _shown(lambda: update_progress_artifact(state["id"], progress=share, description=words))
-        state["time"] = time.monotonic()
+        reached = _shown(lambda: update_progress_artifact(state["id"], progress=share, description=words) or True)
+        state["time"] = time.monotonic() if reached else math.inf  # then only at the end: each attempt takes a while
 
     yield show
 

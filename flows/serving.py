@@ -69,7 +69,7 @@ def run(
         deployment = _deployment(client, f"{flow.name}/{flow.name}")
         if deployment is not None:
             checked = validated(flow, _over(dict(deployment.parameters), parameters))
-            given = {key: _submittable(value) for key, value in checked.items()}
+            given = {key: submittable(value) for key, value in checked.items()}
             _submit(client, deployment, given, watch, say)
             return
     checked = validated(flow, parameters)
@@ -144,15 +144,15 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
-def _submittable(value: Any) -> Any:
+def submittable(value: Any) -> Any:
     """A value as JSON; paths as seen from where the command was given, since the flow runs elsewhere."""
     if isinstance(value, Path):
         return str(value.expanduser().absolute())
     if isinstance(value, Config):
-        return {name: _submittable(getattr(value, name)) for name in sorted(value.model_fields_set)}
+        return {name: submittable(getattr(value, name)) for name in sorted(value.model_fields_set)}
     if isinstance(value, dict):
-        return {key: _submittable(item) for key, item in value.items()}
-    return [_submittable(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: submittable(item) for key, item in value.items()}
+    return [submittable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _over(base: Any, changes: Any) -> Any:
@@ -179,8 +179,8 @@ def _watch(client: SyncPrefectClient, run_id: UUID, name: str, say: Say) -> None
     told, last, is_over = 0, "", False
     try:
         while True:
-            state = _answer(lambda: client.read_flow_run(run_id)).state
-            while lines := _answer(partial(client.read_logs, only, PAGE, told, LogSort.TIMESTAMP_ASC)):
+            state = answer_of(lambda: client.read_flow_run(run_id)).state
+            while lines := answer_of(partial(client.read_logs, only, PAGE, told, LogSort.TIMESTAMP_ASC)):
                 for line in lines:
                     say(f"{line.timestamp:%H:%M:%S}  {line.message.partition(TRACEBACK)[0]}")
                 told += len(lines)
@@ -198,7 +198,7 @@ def _watch(client: SyncPrefectClient, run_id: UUID, name: str, say: Say) -> None
         raise VaearrError(f"flow run {name!r} ended as {last}: {(state and state.message) or 'no message'}")
 
 
-def _answer(ask: Callable[[], T]) -> T:
+def answer_of(ask: Callable[[], T]) -> T:
     """What a server answers that may be away for a while, such as when it is started anew. Raises NoInputError."""
     end = time.monotonic() + AWAY
     while True:

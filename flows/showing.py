@@ -20,6 +20,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.running import is_recorded, tell
 from vaearr.errors import MissingExtraError, NoInputError
@@ -29,6 +30,7 @@ MOST_BYTES = 190_000  # of a picture: it lies in the server's database, as text
 DPI = (110, 80, 60, 40)
 SECONDS = 2.0  # between two updates of a progress artifact
 MOST_ROWS = 100
+RETRIES = 2  # of a picture on its way to the server, 2 + 4 s apart; results wait for it
 
 
 def key_of(*parts: str) -> str:
@@ -45,7 +47,8 @@ def _shown(show: Callable[[], Any]) -> Any:
     if not is_recorded():
         return None
     try:
-        return show()
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: RETRIES}):
+            return show()
     except Exception as error:  # of the connection, the server or its database: nothing the results depend on
         tell(f"not shown on the server's pages: {type(error).__name__}: {error}")
         return None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +166,6 @@ def _plainly(scans: Sequence[Scan], settings: dict[str, Any], processes: int, da
 @contextmanager
 def _pool(processes: int, dask: str | None) -> Any:
     """`submit(function, …) -> Future`, on fresh processes of this machine or on a Dask cluster."""
-    pool: Executor
     if dask is None:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
             yield pool.submit
@@ -177,6 +175,4 @@ def _pool(processes: int, dask: str | None) -> Any:
     except ImportError:
         raise MissingExtraError("a Dask scheduler needs distributed: pip install 'vaearr[dask]'.") from None
     with Client(dask) as client:
-        pool = client.get_executor(pure=False)
-        submit: Callable[..., Future[Any]] = partial(pool.submit)
-        yield submit
+        yield client.get_executor(pure=False).submit

@@ -8,10 +8,10 @@ from typing import Any
 from prefect import flow
 
 from flows.running import step, tell
-from flows.showing import picture, store_key, table
+from flows.showing import MOST_ROWS, picture, store_key, table
 from vaearr.config import AssociateConfig
 
-TOP = 10  # latents of each ranking
+TOP = 10  # latents of each ranking at most
 
 
 @step("associate")
@@ -34,11 +34,12 @@ def associate_step(store: Path, config: AssociateConfig) -> list[str]:
     return lines
 
 
-def rankings(found: Any, top: int = TOP) -> list[dict[str, Any]]:
-    """Rows: target, metric, rank, latent, value, adjusted p-value where there is one."""
+def rankings(found: Any) -> list[dict[str, Any]]:
+    """Rows: target, metric, rank, latent, value, adjusted p-value where there is one; of all rankings equally many."""
     from vaearr.association import ranking
 
     values = found["association"]
+    top = max(1, min(TOP, MOST_ROWS // (values.sizes["target"] * values.sizes["metric"])))
     rows = []
     for target in values["target"].values:
         for metric in map(str, values["metric"].values):

@@ -25,7 +25,11 @@ def report_step(store: Path, config: ReportConfig) -> str:
     else:
         page = report(store, config=config)
         tell(f"report: {page}")
-    words = f"[Report of run {config.run}]({page.as_uri()})\n\nA page on the disk of the machine that ran: `{page}`"
+    address = page.as_uri()
+    words = (
+        f"[{address}]({address})\n\nA page on the disk of the machine that ran, `{page}`. Browsers follow no link "
+        "from a server's page to a disk: copy the address into their address bar."
+    )
     text(store_key("report", store, config.run), words, f"report of run {config.run} of {store.name}")
     return str(page)
 

@@ -10,10 +10,12 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.sorting import LogSort
@@ -32,10 +34,11 @@ HOW = (
     "start one with 'PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --host 127.0.0.1' and name it with "
     "'export PREFECT_API_URL=http://127.0.0.1:4200/api'"
 )
-POLL, LAST_LINES = 1.0, 2.5  # s
+POLL, LAST_LINES, AWAY = 1.0, 2.5, 120.0  # s
 PAGE = 200  # log lines at a time
 TRACEBACK = "\nTraceback "  # is for the server's pages
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 def run(
@@ -63,18 +66,22 @@ def run(
             flow.fn(**checked)
         return
     with reached(url) as client:
-        try:
-            deployment = client.read_deployment_by_name(f"{flow.name}/{flow.name}")
-        except ObjectNotFound:
-            deployment = None
+        deployment = _deployment(client, f"{flow.name}/{flow.name}")
         if deployment is not None:
-            merged = _over(dict(deployment.parameters), parameters)
-            validated(flow, merged)
-            _submit(client, deployment, _whole_paths(flow, merged), watch, say)
+            checked = validated(flow, _over(dict(deployment.parameters), parameters))
+            given = {key: submittable(value) for key, value in checked.items()}
+            _submit(client, deployment, given, watch, say)
             return
     checked = validated(flow, parameters)
     say(f"{flow.name}: {url} has no deployment of it ('vaearr serve' makes one); running here, recorded there")
     flow(**checked)
+
+
+def _deployment(client: SyncPrefectClient, name: str) -> Any:
+    try:
+        return client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        return None
 
 
 def api_url() -> str | None:
@@ -106,7 +113,15 @@ def validated(flow: Any, parameters: dict[str, Any]) -> dict[str, Any]:
     lacking = [name for name, p in known.items() if p.default is p.empty and name not in parameters]
     if lacking:
         raise UsageError(f"the flow {flow.name!r} needs {', '.join(lacking)}: -p {lacking[0]}=VALUE.")
-    return {name: _typed(known[name].annotation, name, value) for name, value in parameters.items()}
+    return {
+        name: _typed(known[name].annotation, name, _over(_preset(known[name].default), value))
+        for name, value in parameters.items()
+    }
+
+
+def _preset(default: Any) -> dict[str, Any]:
+    """What a flow sets otherwise than its settings do by themselves, such as p-values in analyse-scan."""
+    return default.model_dump(mode="json", exclude_unset=True) if isinstance(default, Config) else {}
 
 
 def _typed(annotation: Any, name: str, value: Any) -> Any:
@@ -129,22 +144,22 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
-def _whole_paths(flow: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Paths that are parameters of their own, seen from where the command was given: the server runs elsewhere."""
-    known = inspect.signature(flow.fn, eval_str=True).parameters
-    return {
-        name: str(Path(value).expanduser().absolute()) if Path in _parts(known[name].annotation) else value
-        for name, value in parameters.items()
-    }
+def submittable(value: Any) -> Any:
+    """A value as JSON; paths as seen from where the command was given, since the flow runs elsewhere."""
+    if isinstance(value, Path):
+        return str(value.expanduser().absolute())
+    if isinstance(value, Config):
+        return {name: submittable(getattr(value, name)) for name in sorted(value.model_fields_set)}
+    if isinstance(value, dict):
+        return {key: submittable(item) for key, item in value.items()}
+    return [submittable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The deployment's own parameters with those given over them, setting by setting."""
-    merged = dict(base)
-    for key, value in changes.items():
-        below = merged.get(key)
-        merged[key] = _over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
+def _over(base: Any, changes: Any) -> Any:
+    """Parameters with others over them, setting by setting."""
+    if not (isinstance(base, dict) and isinstance(changes, dict)):
+        return changes
+    return {**base, **{key: _over(base.get(key), value) for key, value in changes.items()}}
 
 
 def _submit(client: SyncPrefectClient, deployment: Any, parameters: dict[str, Any], watch: bool, say: Say) -> None:
@@ -164,8 +179,8 @@ def _watch(client: SyncPrefectClient, run_id: UUID, name: str, say: Say) -> None
     told, last, is_over = 0, "", False
     try:
         while True:
-            state = client.read_flow_run(run_id).state
-            while lines := client.read_logs(only, limit=PAGE, offset=told, sort=LogSort.TIMESTAMP_ASC):
+            state = answer_of(lambda: client.read_flow_run(run_id)).state
+            while lines := answer_of(partial(client.read_logs, only, PAGE, told, LogSort.TIMESTAMP_ASC)):
                 for line in lines:
                     say(f"{line.timestamp:%H:%M:%S}  {line.message.partition(TRACEBACK)[0]}")
                 told += len(lines)
@@ -181,6 +196,21 @@ def _watch(client: SyncPrefectClient, run_id: UUID, name: str, say: Say) -> None
         raise
     if state is None or not state.is_completed():
         raise VaearrError(f"flow run {name!r} ended as {last}: {(state and state.message) or 'no message'}")
+
+
+def answer_of(ask: Callable[[], T]) -> T:
+    """What a server answers that may be away for a while, such as when it is started anew. Raises NoInputError."""
+    end = time.monotonic() + AWAY
+    while True:
+        try:
+            return ask()
+        except httpx.TransportError as error:
+            if time.monotonic() > end:
+                raise NoInputError(
+                    f"the Prefect server at {api_url()} has not answered for {AWAY:.0f} s ({type(error).__name__}). "
+                    "The flow run may go on without it; start the server again and look at its pages."
+                ) from None
+            time.sleep(POLL)
 
 
 def serve(names: list[str] | None = None, *, limit: int = 1, say: Say) -> None:

@@ -6,6 +6,7 @@ A server that cannot be reached costs a picture, never the run: the results are 
 from __future__ import annotations
 
 import base64
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.running import is_recorded, tell
 from vaearr.errors import MissingExtraError, NoInputError
@@ -28,6 +30,7 @@ MOST_BYTES = 190_000  # of a picture: it lies in the server's database, as text
 DPI = (110, 80, 60, 40)
 SECONDS = 2.0  # between two updates of a progress artifact
 MOST_ROWS = 100
+RETRIES = 2  # of a picture on its way to the server, 2 + 4 s apart; results wait for it
 
 
 def key_of(*parts: str) -> str:
@@ -44,7 +47,8 @@ def _shown(show: Callable[[], Any]) -> Any:
     if not is_recorded():
         return None
     try:
-        return show()
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: RETRIES}):
+            return show()
     except Exception as error:  # of the connection, the server or its database: nothing the results depend on
         tell(f"not shown on the server's pages: {type(error).__name__}: {error}")
         return None
@@ -61,8 +65,8 @@ def progress_artifact(what: str, key: str) -> Iterator[Callable[..., None]]:
             return
         share = 100.0 * done / max(total, 1)
         words = f"{text}: {done} of {total}"
-        state["id"] = _shown(lambda: update_progress_artifact(state["id"], progress=share, description=words))
-        state["time"] = time.monotonic()
+        reached = _shown(lambda: update_progress_artifact(state["id"], progress=share, description=words) or True)
+        state["time"] = time.monotonic() if reached else math.inf  # then only at the end: each attempt takes a while
 
     yield show
 

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
 
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from tests.flows import real
@@ -36,6 +37,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Se
     """A real server on loopback, of a home of its own."""
     with real.server(tmp_path_factory.mktemp("prefect")) as found:
         yield found
+        EventsWorker.drain_all(timeout=real.SECONDS)  # else the interpreter's end waits for a server that is gone
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,7 @@ def until(found: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
     """The value of `found()` once it is true."""
     end = time.monotonic() + seconds
     while not (value := found()):
-        assert time.monotonic() < end, f"never: {what}"
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(0.05)
     return value
 
@@ -66,29 +67,44 @@ class Server:
         )
 
     def command(self, *words: str, cwd: Path, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
-        """`python -m …` to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", *words], cwd=cwd, env=self.env, capture_output=True, text=True, timeout=seconds
-        )
+        """`python -m …` to its end; killed with all that it has started where that is too late."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:  # pipes outlive their process
+            with _started(words, cwd, self.env, out, err) as process:
+                try:
+                    process.wait(seconds)
+                except subprocess.TimeoutExpired:
+                    err.seek(0)
+                    raise AssertionError(f"{words} was not over after {seconds} s and said: {err.read()}") from None
+            out.seek(0), err.seek(0)
+            return subprocess.CompletedProcess(words, process.returncode, out.read(), err.read())
 
 
 @contextmanager
 def running(*words: str, cwd: Path, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m …` in the background, in a session of its own; ended, and killed if that does not help."""
-    with open(log, "wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *words], cwd=cwd, env=env, stdout=out, stderr=out, start_new_session=True
-        )
+    with open(log, "w") as out, _started(words, cwd, env, out, out) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(40)
+
+
+@contextmanager
+def _started(
+    words: tuple[str, ...], cwd: Path, env: dict[str, str], out: IO[str], err: IO[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m …` in a session of its own, of which nothing is left at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words], cwd=cwd, env=env, stdout=out, stderr=err, start_new_session=True
+    )
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(40)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+        process.wait(10)
 
 
 @contextmanager

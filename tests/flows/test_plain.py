@@ -12,10 +12,10 @@ import xarray as xr
 pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
 
 from flows.registry import FLOWS, flow_name, load_flow
-from flows.serving import run, validated
+from flows.serving import run, submittable, validated
 from tests.conftest import TINY_TRAINING
 from vaearr.cli.run import parameters_of
-from vaearr.config import IngestConfig, TrainConfig
+from vaearr.config import IngestConfig, SignificanceConfig, TrainConfig
 from vaearr.errors import ExistsError, RoiError, UsageError
 from vaearr.testing import assert_valid
 
@@ -137,6 +137,28 @@ def test_parameters_become_their_types() -> None:
     assert validated(load_flow("train-vae"), given) == {
         "store": Path("a.zarr"), "roi": None, "config": TrainConfig(epochs=3)
     }  # fmt: skip
+
+
+def test_a_single_setting_leaves_the_flows_own_presets() -> None:
+    given = {"source": "a.h5", "store": "a.zarr", "associate": {"metrics": ["pearson"]}}
+    found = validated(load_flow("analyse-scan"), given)["associate"]
+    assert (found.metrics, found.significance) == (("pearson",), SignificanceConfig())
+
+
+def test_paths_of_a_submitted_run_are_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    scan = {"source": "a.h5", "store": "s/a.zarr", "ingest": {"maps": {"BC": "bc.csv"}, "step": 0.5}}
+    checked = validated(load_flow("analyse-many"), {"scans": [scan], "processes": 2})
+    assert {name: submittable(value) for name, value in checked.items()} == {
+        "scans": [
+            {
+                "source": f"{tmp_path}/a.h5",
+                "store": f"{tmp_path}/s/a.zarr",
+                "ingest": {"maps": {"BC": f"{tmp_path}/bc.csv"}, "step": 0.5},
+            }
+        ],
+        "processes": 2,
+    }
 
 
 @pytest.mark.parametrize("name", ["train-vea", "train-vae/encode", ""])

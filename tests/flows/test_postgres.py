@@ -53,7 +53,8 @@ def database() -> Iterator[str]:
         call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "prefect")
         yield f"prefect@127.0.0.1:{port}/prefect"
     finally:
-        subprocess.run([str(TOOLS["pg_ctl"]), "-D", data, "-m", "immediate", "stop"], cwd=folder, user=owner)
+        stop = [str(TOOLS["pg_ctl"]), "-D", data, "-m", "immediate", "stop"]
+        subprocess.run(stop, cwd=folder, user=owner, timeout=real.SECONDS)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -71,7 +72,7 @@ def test_flow_runs_are_kept_in_postgres(database: str, trained_store: Path, tmp_
         assert server.runs("encode")[0]["state_type"] == "COMPLETED"
     count = subprocess.run(
         [str(TOOLS["psql"]), f"postgresql://{database}", "-Atc", "select count(*) from flow_run"],
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=True, timeout=real.SECONDS,
     ).stdout  # fmt: skip
     assert int(count) == 2
     assert not list((tmp_path / "home").glob("*.db"))

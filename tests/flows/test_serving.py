@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import xarray as xr
 
@@ -18,7 +19,7 @@ pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaea
 
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from flows.serving import run, serve
+from flows.serving import answer_of, run, serve
 from tests.conftest import TINY_TRAINING
 from tests.flows import real
 from tests.flows.real import Server, children, served, until
@@ -110,28 +111,51 @@ def test_a_wrong_value_makes_no_run(serving: subprocess.Popen[bytes], prefect_se
     assert len(prefect_server.runs("train-vae")) == count
 
 
-def test_a_killed_training_goes_on(
+def test_a_training_that_is_cancelled_and_killed_goes_on(
     serving: subprocess.Popen[bytes], prefect_server: Server, trained_template: Path, folder: Path, tmp_path: Path
 ) -> None:
-    killed = Path(shutil.copytree(trained_template, folder / "killed.zarr"))
-    given = _parameters(store=str(killed), run="long", config=LONG.to_attrs())
-    assert prefect_server.command("vaearr", "run", "train-vae", *given, cwd=folder).returncode == 0
-    checkpoint = folder / ".killed.zarr.staging" / "run-long" / "model" / CHECKPOINT
-    until(checkpoint.exists, "a checkpoint")
-    victims = children(serving.pid)
-    assert victims
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: prefect_server.runs("train-vae")[0]["state_type"] == "CRASHED", "the run counts as crashed")
-    assert run_names(killed) == ["vae"]
-    assert_valid(xr.open_zarr(killed))
+    ended = Path(shutil.copytree(trained_template, folder / "ended.zarr"))
+    given = _parameters(store=str(ended), run="long", config=LONG.to_attrs())
+    checkpoint = folder / ".ended.zarr.staging" / "run-long" / "model" / CHECKPOINT
+    for end, state in ((_cancel, "CANCELLED"), (_kill, "CRASHED")):
+        before = _changed(checkpoint)
+        assert prefect_server.command("vaearr", "run", "train-vae", *given, cwd=folder).returncode == 0
+        until(partial(_is_newer, checkpoint, before), "a checkpoint")
+        end(prefect_server, serving, folder)
+        until(partial(_is_in, state, prefect_server), f"the run is {state}")
+        assert run_names(ended) == ["vae"]
+        assert_valid(xr.open_zarr(ended))
     made = prefect_server.command("vaearr", "run", "train-vae", *given, "--watch", cwd=folder)
     assert made.returncode == 0, made.stderr
     assert "going on from" in made.stderr
     undisturbed = Path(shutil.copytree(trained_template, tmp_path / "whole.zarr"))
     train(undisturbed, run="long", config=LONG)
-    sums = [run_manifest(path, "long")["weights_sha256"] for path in (killed, undisturbed)]
+    sums = [run_manifest(path, "long")["weights_sha256"] for path in (ended, undisturbed)]
     assert sums[0] == sums[1]
+
+
+def _changed(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
+def _is_newer(file: Path, than: int) -> bool:
+    return _changed(file) > than
+
+
+def _is_in(state: str, server: Server) -> bool:
+    return bool(server.runs("train-vae")[0]["state_type"] == state)
+
+
+def _cancel(server: Server, serving: subprocess.Popen[bytes], folder: Path) -> None:
+    made = server.command("prefect", "flow-run", "cancel", server.runs("train-vae")[0]["id"], cwd=folder)
+    assert made.returncode == 0, made.stderr
+
+
+def _kill(server: Server, serving: subprocess.Popen[bytes], folder: Path) -> None:
+    victims = children(serving.pid)
+    assert victims
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_without_a_deployment_it_runs_here_and_is_recorded(
@@ -141,6 +165,25 @@ def test_without_a_deployment_it_runs_here_and_is_recorded(
     assert made.returncode == 0, made.stderr
     assert "running here, recorded there" in made.stderr
     assert prefect_server.runs("associate")[0]["state_type"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["gone", "back"])
+def test_a_server_may_be_away_for_a_while(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.serving.AWAY", seconds)
+    monkeypatch.setattr("flows.serving.POLL", 0.01)
+    calls: list[int] = []
+
+    def ask() -> int:
+        calls.append(len(calls))
+        if len(calls) < 3:
+            raise httpx.ConnectError("refused")
+        return len(calls)
+
+    if seconds:
+        assert answer_of(ask) == 3
+    else:
+        with pytest.raises(NoInputError, match=r"has not answered for 0 s \(ConnectError\)"):
+            answer_of(ask)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def test_artefact_is_self_describing(trained_store: Path) -> None:
     assert set(about["versions"]) >= {"vaearr", "torch", "python"}
     assert (folder / "history.csv").read_text().count("\n") == 3
     assert {p.name for p in folder.iterdir()} == {
+        "checksums.sha256",
         "config.json",
         "weights.safetensors",
         "last.safetensors",

@@ -111,9 +111,9 @@ def _roll_forward(store: Path) -> None:
         folder.rename(final)
         sync_path(final.parent)
     refresh_listing(store)
-    _journal(store).unlink()
     for folder in {trash, *(staging_root(store) / Path(relative).parts[0] for relative in moves.values())}:
         shutil.rmtree(folder, ignore_errors=True)
+    _journal(store).unlink()  # last: by it the next writer finds what a kill left of these folders
     remove_if_empty(staging_root(store))
 
 

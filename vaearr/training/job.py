@@ -175,15 +175,19 @@ def train_model(
         "lanes": job.n_lanes,
         "versions": versions(),
         "time": now(),
-    }
-    judged = validation if n_validation >= MIN_SAMPLES else train
-    if judged is None or job.n_lanes > 1 or settings.balance:
-        health = latent_health(model, job.part(n.VALIDATION if n_validation >= MIN_SAMPLES else n.TRAIN))
-    else:
-        health = latent_health(model, judged.whole)
+    } | ({"resumed_with": list(result.changed)} if result.changed else {})
+    health = latent_health(model, _judged(job, train, validation))
     if team.is_first:
         described["weights_sha256"] = save_model(model, job.folder, described)["weights_sha256"]
     return Trained(result.history, health, read_sheets(job.folder, schema.signal_dims(job.ds)), described)
+
+
+def _judged(job: Job, train: Lanes, validation: Lanes | None) -> PatternBatches:
+    """All samples that the latents are judged by, each once: those for validation, where they are enough."""
+    is_enough = validation is not None and validation.whole.n_samples_total >= MIN_SAMPLES
+    if job.n_lanes > 1 or job.settings.balance:
+        return job.part(n.VALIDATION if is_enough else n.TRAIN)
+    return validation.whole if validation is not None and is_enough else train.whole
 
 
 def _announcement(job: Job, lanes: Lanes, n_weights: int, n_validation: int) -> str:

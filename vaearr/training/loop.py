@@ -58,6 +58,7 @@ class Fit:
     history: xr.Dataset
     best_epoch: int
     stopped_early: bool
+    changed: tuple[str, ...] = ()  # where it went on with other threads or versions than before
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def fit(
     state = _make_state(plan)
     step = _make_step(plan, state.critic)
     if resume:
-        load_state(state, resume, plan.about)
+        if found := load_state(state, resume, plan.about):
+            plan.say(f"warning: it goes on with {found}; the last digits may differ from an undisturbed training's")
         if not team.is_first:
             state.totals.zero_()
     due = Due(config.checkpoint_minutes)
@@ -155,7 +157,8 @@ def fit(
         save_weights(model, folder / "last.safetensors")
         save_state(state, folder / CHECKPOINT, plan.about, state.totals)  # what follows may fail and be done again
     model.load_state_dict(state.best_weights)
-    return Fit(history_dataset(state.rows), state.best_epoch + 1, stopped_early=state.epoch < config.epochs)
+    is_early = state.epoch < config.epochs
+    return Fit(history_dataset(state.rows), state.best_epoch + 1, stopped_early=is_early, changed=tuple(state.changed))
 
 
 def _make_step(plan: _Plan, critic: Critic | None) -> nn.Module:

@@ -15,7 +15,7 @@ ROOT = Path(vaearr.__file__).parent
 
 # A module may import modules of its own layer and of layers above it in this list.
 LAYERS = [
-    {"names", "errors", "provenance"},
+    {"names", "errors", "provenance", "retries"},
     {"config", "schema", "presets"},
     {"grid", "categories", "outlines", "pattern_steps"},
     {"sources"},

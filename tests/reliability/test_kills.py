@@ -26,7 +26,7 @@ from vaearr.store import open_store, run_names
 from vaearr.verifying import verify_store
 
 ON_REQUEST = int(os.environ.get("VAEARR_KILLS", "0"))
-FEW = {"ingest": 2, "train": 2, "encode": 3, "associate_again": 2, "cluster": 1, "embed": 1, "attach": 1}
+FEW = {"ingest": 2, "train": 1, "encode": 2, "associate_again": 1, "cluster": 1, "embed": 1, "attach": 1}
 MANY = dict.fromkeys((*FEW, "associate", "train_other"), ON_REQUEST) | {"report": ON_REQUEST // 10}
 REPLACED = {"associate_again": "runs/vae/association"}
 COMMIT = ("publishing.json", f"/{STORE}/.zarr.json", f"fsync {STORE}", "rename")
@@ -77,8 +77,11 @@ def assert_intact(folder: Path, before: Path, finished: dict[str, Any], job: str
     assert found.is_healthy, [str(item) for item in found.findings]
 
 
-@pytest.mark.parametrize("job", [*(MANY if ON_REQUEST else FEW)])
+@pytest.mark.parametrize("job", MANY)
 def test_killed(job: str, workshop: Workshop, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    n = (MANY if ON_REQUEST else FEW).get(job, 0)
+    if not n:
+        pytest.skip(f"{job} is killed on request; set VAEARR_KILLS to a number of kills, 10 or more")
     before = stage(BEFORE[job])
     whole = tmp_path / "whole"
     shutil.copytree(before, whole)
@@ -87,7 +90,6 @@ def test_killed(job: str, workshop: Workshop, stage: Stage, tmp_path: Path, caps
     done: Counter[str] = Counter()
     done_before_kill = 0
     folder = tmp_path / "killed"
-    n = (MANY if ON_REQUEST else FEW)[job]
     for kind, order in _faults(job, undisturbed["changes"], undisturbed["seconds"], n):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(before, folder)

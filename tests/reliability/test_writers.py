@@ -21,7 +21,7 @@ from vaearr.errors import NoInputError
 from vaearr.store import open_table
 from vaearr.store.lock import locked
 
-SECONDS = float(os.environ.get("VAEARR_READERS", "4"))
+SECONDS = float(os.environ.get("VAEARR_READERS", "2"))
 
 HOLD = """
 import sys

@@ -14,11 +14,12 @@ import torch
 
 import vaearr as va
 from vaearr import names as n
-from vaearr.artifacts import read_tensors, write_tensors
+from vaearr.artifacts import read_header, read_tensors, write_tensors
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, NoInputError, TrainingError, UsageError
 from vaearr.store import create_store, open_table, run_folder, run_names
 from vaearr.testing import random_patterns_dataset
+from vaearr.training import checkpoint
 from vaearr.training.checkpoint import CHECKPOINT, Due, State, differences, save_state
 
 from ..conftest import TINY_TRAINING
@@ -140,6 +141,55 @@ def test_a_signal_saves_and_then_takes_its_course(store: Path) -> None:
     assert "Traceback" not in error
     subprocess.run(command, check=True, capture_output=True)
     _assert_same_training(store, "whole", "cut")
+
+
+def test_asked_twice_it_ends_at_once_and_goes_on_from_the_last_checkpoint(store: Path) -> None:
+    config = CONFIG.replace(checkpoint_minutes=1e-9)
+    ended: list[int] = []
+
+    def on_step(epoch: int, step: int) -> None:
+        ended.append(step)
+        if step == 20:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the second one was waited with")
+
+    va.train(store, run="whole", config=config)
+    with pytest.raises(KeyboardInterrupt):
+        va.train(store, run="cut", config=config, on_step=on_step)
+    assert ended[-1] == 20
+    assert read_header(_staged(store, "cut") / CHECKPOINT)["state"]["step"] < 20  # nothing was saved for the signal
+    assert run_names(store) == ["whole"]
+    va.train(store, run="cut", config=config)
+    _assert_same_training(store, "whole", "cut")
+
+
+def test_other_threads_or_versions_are_said_and_recorded(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cut(Exception):
+        pass
+
+    def on_step(epoch: int, step: int) -> None:
+        if step in (9, 25):
+            raise Cut
+
+    told: list[str] = []
+    config = CONFIG.replace(checkpoint_minutes=1e-9)
+    here = checkpoint.surroundings()
+    others = [{**here, "threads": here["threads"] + 3}, {**here, "torch": "1.0"}, here]
+    for other in others[:2]:
+        monkeypatch.setattr(checkpoint, "surroundings", lambda other=other: other)
+        with pytest.raises(Cut):
+            va.train(store, config=config, on_step=on_step, say=told.append)
+    monkeypatch.setattr(checkpoint, "surroundings", lambda: here)
+    run = va.train(store, config=config, say=told.append)
+    threads = f"threads {here['threads'] + 3} and {here['threads']}, torch {here['torch']} and 1.0"
+    wanted = [threads, f"torch 1.0 and {here['torch']}"]
+    assert [line for line in told if "warning: it goes on with" in line] == [
+        f"warning: it goes on with {found}; the last digits may differ from an undisturbed training's"
+        for found in wanted
+    ]
+    assert run.manifest["resumed_with"] == wanted
+    assert "resumed_with" not in va.train(store, run="b", config=CONFIG).manifest
 
 
 def test_kill_leaves_the_last_checkpoint_whole(store: Path) -> None:

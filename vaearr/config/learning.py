@@ -168,7 +168,13 @@ class TrainConfig(Config):
         "folder or checkpoint file",
     )
     epochs: int = Field(40, ge=1)
-    batch_size: int = Field(128, ge=1, description="patterns per step and process")
+    batch_size: int = Field(128, ge=1, description="patterns per step and lane; a process is a lane, see lanes")
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        description="parts of an update, divided among the processes: one process with 2 lanes learns what 2 processes "
+        "learn; None = one for each process",
+    )
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged before each update")
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0, description="the highest; the schedule starts and ends lower")

@@ -147,7 +147,9 @@ def _chosen(path: Path, name: str) -> str:
         raise UsageError(f"there is no format {name!r}.{did_you_mean(name, list(SOURCES))}")
     if not path.exists():
         raise NoInputError(f"{path} does not exist; check the path.")
-    if path.is_dir() and not SOURCES[name].is_folder:
+    if not path.is_dir():
+        check_file(path)
+    elif not SOURCES[name].is_folder:
         raise UsageError(f"{path} is a folder, which format={name!r} does not read; give a file.")
     return name
 

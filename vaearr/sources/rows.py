@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 
 from vaearr.errors import DataError, WriteError
+from vaearr.retries import patiently
 
 SLAB_BYTES = 32 * 2**20
 GAP_BYTES = 64 * 2**10
@@ -108,11 +109,11 @@ def gather(rows: Rows, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, w
     if wanted.size == 0:
         return
     if isinstance(rows, FileRows):
-        _gather_file(rows, wanted, out, where, window)
+        patiently(lambda: _gather_file(rows, wanted, out, where, window))
     elif isinstance(rows, h5py.Dataset):
-        _gather_slabs(rows, wanted, out, where, window)
+        patiently(lambda: _gather_slabs(rows, wanted, out, where, window))
     else:
-        rows.gather(wanted, out, where, window)
+        patiently(lambda: rows.gather(wanted, out, where, window))
 
 
 def _gather_file(

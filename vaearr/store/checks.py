@@ -163,6 +163,8 @@ def _looks(
 
     def one(name: str) -> tuple[str, int, str]:
         try:
+            if not (folder / name).is_file():  # to read a pipe is to wait for ever
+                return name, 0, "it is not an ordinary file"
             return name, (folder / name).stat().st_size, look(name)
         except OSError as error:
             return name, 0, f"it cannot be read ({error.strerror or error})"

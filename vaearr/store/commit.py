@@ -36,8 +36,11 @@ def staging_root(store: Path) -> Path:
 
 
 @contextmanager
-def writing(store: Path) -> Iterator[None]:
-    """Turn "disk full", "read-only" and the like into one WriteError that says what to do."""
+def writing(store: Path, need: int = 0) -> Iterator[None]:
+    """Turn "disk full", "read-only" and the like into one WriteError that says what to do.
+
+    need: bytes that all of the work takes at most, where that is known; said where the disk is full.
+    """
     try:
         yield
     except OSError as error:
@@ -46,9 +49,11 @@ def writing(store: Path) -> Iterator[None]:
         here = next(p for p in (store, *store.resolve().parents) if p.exists())
         free = shutil.disk_usage(here).free / 2**30
         at = f" at {error.filename}" if isinstance(error.filename, str) else ""
+        is_full = need and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        needed = f"; it takes up to {need / 2**30:.2g} GiB in all" if is_full else ""
         raise WriteError(
-            f"cannot write {store}: {os.strerror(error.errno)}{at} ({free:.2f} GiB free); nothing was published. "
-            "Make room or mend the permissions and run the same command again."
+            f"cannot write {store}: {os.strerror(error.errno)}{at} ({free:.2g} GiB free{needed}); nothing was "
+            "published. Make room or mend the permissions and run the same command again."
         ) from error
 
 
@@ -111,9 +116,9 @@ def _roll_forward(store: Path) -> None:
         folder.rename(final)
         sync_path(final.parent)
     refresh_listing(store)
-    _journal(store).unlink()
     for folder in {trash, *(staging_root(store) / Path(relative).parts[0] for relative in moves.values())}:
         shutil.rmtree(folder, ignore_errors=True)
+    _journal(store).unlink()  # last: by it the next writer finds what a kill left of these folders
     remove_if_empty(staging_root(store))
 
 

@@ -23,6 +23,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.storage import LocalStore
 
 from vaearr.errors import DataError
+from vaearr.retries import is_transient, pauses
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -58,8 +59,19 @@ class ReadPipeline(CodecPipeline):
     async def read(
         self, batch_info: Iterable[tuple[Any, Any, Any, Any, bool]], out: NDBuffer, drop_axes: tuple[int, ...] = ()
     ) -> None:
-        """Fill `out` from the parts of shards that are named."""
+        """Fill `out` from the parts of shards that are named; what the disk refuses for a moment is tried again."""
         batch = list(batch_info)
+        for pause in pauses():
+            try:
+                return await self._read(batch, out, drop_axes)
+            except Exception as error:  # codecs wrap the system's errors in their own
+                if pause is None or not is_transient(error):
+                    raise
+                await asyncio.sleep(pause)
+
+    async def _read(
+        self, batch: list[tuple[Any, Any, Any, Any, bool]], out: NDBuffer, drop_axes: tuple[int, ...]
+    ) -> None:
         if self.fast is None or _forked() or not all(self._takes(item) for item in batch):
             await self.plain.read([(_Present(getter), *rest) for getter, *rest in batch], out, drop_axes)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_
 from vaearr.store.layout import Region, blocks
 from vaearr.store.pipeline import decoder_of, for_reading
 from vaearr.store.urls import as_url, local_path, reach
+from vaearr.store.whole import WholeStore
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -92,7 +94,8 @@ def open_store(
     group = open_group(path, storage_options)
     url = as_url(path)
     with reach(url) if url else _opening(path):
-        ds = xr.open_zarr(group.store, chunks=None, zarr_format=3)
+        store = group.store if url else WholeStore(check_store(path), read_only=True)
+        ds = xr.open_zarr(store, chunks=None, zarr_format=3)
     if n.PATTERNS in ds:
         ds = ds.assign({n.PATTERNS: _read_fast(ds[n.PATTERNS], group[n.PATTERNS])})
     if chunks is None:
@@ -244,14 +247,28 @@ def _whole_table(folder: Path) -> xr.Dataset:
     for _ in range(MOST_TRIES):
         try:
             before = (folder / "zarr.json").stat()
-            table = xr.open_zarr(folder, consolidated=False, chunks=None, zarr_format=3).load()
-            after = (folder / "zarr.json").stat()
+            try:
+                whole = WholeStore(folder, read_only=True)
+                table = xr.open_zarr(whole, consolidated=False, chunks=None, zarr_format=3).load()
+            except DataError:
+                if not _is_other(folder, before):
+                    raise
+                continue
         except FileNotFoundError:  # between the old and the new
             time.sleep(0.01)
             continue
-        if (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns):
+        if not _is_other(folder, before):
             return table
     raise NoInputError(f"{folder} is being replaced; try again in a moment.")
+
+
+def _is_other(folder: Path, before: os.stat_result) -> bool:
+    """Whether another table stands there now, or none."""
+    try:
+        after = (folder / "zarr.json").stat()
+    except FileNotFoundError:
+        return True
+    return (before.st_ino, before.st_mtime_ns) != (after.st_ino, after.st_mtime_ns)
 
 
 def check_patterns(path: str | Path) -> None:
@@ -264,6 +281,8 @@ def check_patterns(path: str | Path) -> None:
         shard = store / n.PATTERNS / "c" / place
         if shard.is_symlink():
             raise DataError(f"{shard} is a symbolic link, which may lead anywhere; put the file itself there.")
+        if shard.exists() and not shard.is_file():
+            raise DataError(f"{shard} is not an ordinary file; restore it from a copy or ingest again.")
         if not shard.exists():
             raise DataError(
                 f"{store} is damaged: {n.PATTERNS}/c/{place} is missing; restore it from a copy or ingest again."

@@ -21,7 +21,7 @@ import zarr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
-from vaearr.store import layout
+from vaearr.store import commit, layout
 from vaearr.store.attributes import NAN_ATTRIBUTE, plain
 from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_path, sync_tree, writer
 from vaearr.store.read import block_shape, check_store, open_store, read_ahead, run_folder
@@ -50,7 +50,7 @@ def create_store(
     if store.exists():
         raise ExistsError(f"{store} already exists; give another path, or remove it first if you mean to replace it.")
     schema.validate(ds)
-    with writer(store):
+    with writer(store), commit.writing(store, ds.nbytes):
         for left in staging_root(store).glob("new-*"):  # of a killed ingest; the lock is ours
             shutil.rmtree(left)
         staged = staging_root(store) / f"new-{uuid.uuid4().hex[:8]}"
@@ -197,7 +197,8 @@ def staged_variables(
             coords=tuple(map(str, coords.variables)),
         )
         _drop_broken(staging)
-        yield staging
+        with commit.writing(store, sum(array.nbytes for array in staging.arrays.values())):
+            yield staging
 
 
 def _drop_broken(staging: Staging) -> None:

@@ -1,7 +1,7 @@
 """All that a training is at a moment, in one file: written aside and renamed in, read without unpickling.
 
 Tensors (weights, optimizer, average, best weights) are safetensors; numbers and history are JSON in its header. The
-random state needs no place: the numbers of each step follow from (seed, rank, step), the order of the samples from
+random state needs no place: the numbers of each step follow from (seed, lane, step), the order of the samples from
 (seed, epoch).
 """
 
@@ -27,6 +27,7 @@ from vaearr import names as n
 from vaearr.artifacts import check_tensors, read_header, read_tensors, write_tensors
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, TrainingError, UsageError
+from vaearr.provenance import versions
 from vaearr.training.critic import Critic
 from vaearr.training.history import History
 from vaearr.training.schedule import Average
@@ -57,6 +58,7 @@ class State:
     best: float = math.inf
     best_epoch: int = -1
     best_weights: Tensors = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)  # in what it went on with something else than before
 
     @property
     def place(self) -> str:
@@ -65,7 +67,12 @@ class State:
 
 
 GROUPS = ("weights", "best", "average", "optimizer", "critic", "critic_optimizer")
-NUMBERS = ("epoch", "batch", "step", "update", "seconds", "rows", "best", "best_epoch")
+NUMBERS = ("epoch", "batch", "step", "update", "seconds", "rows", "best", "best_epoch", "changed")
+
+
+def surroundings() -> dict[str, Any]:
+    """What beside settings and data decides the last digits: threads of the CPU, versions."""
+    return {"threads": torch.get_num_threads(), **versions()}
 
 
 def weights_of(module: nn.Module) -> Tensors:
@@ -93,12 +100,15 @@ def save_state(state: State, path: Path, about: Mapping[str, Any], totals: torch
     if state.critic:
         tensors |= state.critic.tensors()
     numbers = {name: getattr(state, name) for name in NUMBERS} | {"totals": totals.tolist()}
-    write_tensors(path, tensors, {"format": FORMAT, "about": dict(about), "state": numbers})
+    made = {"made_with": surroundings()}
+    write_tensors(path, tensors, {"format": FORMAT, "about": dict(about), "state": numbers} | made)
 
 
-def load_state(state: State, path: Path, about: Mapping[str, Any]) -> None:
-    """Make `state` what the checkpoint holds. Raises UsageError when it belongs to a training with other settings and
-    DataError for a file that is not whole."""
+def load_state(state: State, path: Path, about: Mapping[str, Any]) -> str:
+    """Make `state` what the checkpoint holds; returns, and notes in `changed`, threads and versions that are others.
+
+    Raises UsageError when it belongs to a training with other settings and DataError for a file that is not whole.
+    """
     tensors, header = read_tensors(path)
     _check(path, header, about)
     groups: dict[str, Tensors] = {name: {} for name in GROUPS}
@@ -117,11 +127,15 @@ def load_state(state: State, path: Path, about: Mapping[str, Any]) -> None:
         state.critic.load(groups["critic"])
         _load_optimizer(state.critic.optimizer, groups["critic_optimizer"])
     for name in NUMBERS:
-        setattr(state, name, header["state"][name])
+        setattr(state, name, header["state"].get(name, getattr(state, name)))  # earlier versions had fewer
     totals = header["state"]["totals"]
     unknown = [0.0] * (len(state.totals) - len(totals))
     totals = totals[:N_FIRST_TERMS] + unknown + totals[N_FIRST_TERMS:]
     state.totals = torch.tensor(totals, dtype=state.totals.dtype, device=state.totals.device)
+    made, here = header.get("made_with"), surroundings()
+    found = differences({key: made.get(key) for key in here}, here) if isinstance(made, Mapping) else ""
+    state.changed += [found] if found else []
+    return found
 
 
 def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from vaearr.objectives import check_targets
 from vaearr.training.checkpoint import CHECKPOINT, KEPT, Due, State, Stop, load_state, save_state, weights_of
 from vaearr.training.critic import Critic
 from vaearr.training.history import History, history_dataset, write_history
+from vaearr.training.lanes import Lanes, Running, in_lanes
 from vaearr.training.loggers import Logger
 from vaearr.training.processes import Processes
 from vaearr.training.schedule import Average, make_optimizer, rate_at
@@ -32,7 +33,9 @@ from vaearr.training.step import (
     TERMS,
     Step,
     adversarial_shares,
+    deterministic,
     final_weights,
+    memory_advice,
     seed_step,
     seeded,
     seen_shape,
@@ -55,6 +58,7 @@ class Fit:
     history: xr.Dataset
     best_epoch: int
     stopped_early: bool
+    changed: tuple[str, ...] = ()  # where it went on with other threads or versions than before
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class _Plan:
     """What does not change while a training runs."""
 
     model: TrainedModel
-    train: PatternBatches
-    validation: PatternBatches | None
+    train: Lanes
+    validation: Lanes | None
     config: TrainConfig
     folder: Path
     about: Mapping[str, Any]
@@ -81,8 +85,8 @@ class _Plan:
 
 def fit(
     model: TrainedModel,
-    train: PatternBatches,
-    validation: PatternBatches | None,
+    train: PatternBatches | Lanes,
+    validation: PatternBatches | Lanes | None,
     config: TrainConfig,
     folder: Path,
     *,
@@ -105,18 +109,19 @@ def fit(
 
     resume: a checkpoint to go on from, exactly: on the same machine the result is bit for bit that of a training that
     was never interrupted. perceptual: the module that `objective.perceptual` asks for. about: what a checkpoint must
-    agree with. processes: of `joined`; each trains on its own batches. Raises TrainingError as soon as an epoch's loss
+    agree with. processes: of `joined`; each trains on its own lanes. Raises TrainingError as soon as an epoch's loss
     is not finite, and when the GPU's memory does not suffice.
     """
+    team, train = processes or Processes(), in_lanes(train)
     n_updates = math.ceil(len(train) / config.accumulate) * config.epochs
     plan = _Plan(
         model,
         train,
-        validation,
+        in_lanes(validation) if validation else None,
         config,
         folder,
         about or {},
-        processes or Processes(),
+        team,
         say or (lambda text: None),
         weights_over(config.objective, n_updates, model.device),
         adversarial_shares(config.objective, n_updates),
@@ -127,16 +132,17 @@ def fit(
     state = _make_state(plan)
     step = _make_step(plan, state.critic)
     if resume:
-        load_state(state, resume, plan.about)
-        if not plan.processes.is_first:
+        if found := load_state(state, resume, plan.about):
+            plan.say(f"warning: it goes on with {found}; the last digits may differ from an undisturbed training's")
+        if not team.is_first:
             state.totals.zero_()
     due = Due(config.checkpoint_minutes)
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         stack.enter_context(seeded(config.seed, model.device))
-        stack.enter_context(_deterministic(config.deterministic))
-        stack.enter_context(_memory_advice(config))
-        check_targets(model.preprocess(next(train.epoch(0)).patterns), config.objective.likelihood)
+        stack.enter_context(deterministic(config.deterministic))
+        stack.enter_context(memory_advice(config))
+        check_targets(model.preprocess(next(train.whole.epoch(0)).patterns), config.objective.likelihood)
         while state.epoch < config.epochs and not _is_out_of_patience(plan, state):
             began = time.perf_counter() - state.seconds
             for _ in _updates(plan, step, state, on_step):
@@ -147,11 +153,12 @@ def fit(
             if on_epoch:
                 on_epoch(state.epoch - 1, row)
             _pause(plan, state, stop, due, 0.0)
-    if plan.processes.is_first:
+    if team.is_first:
         save_weights(model, folder / "last.safetensors")
         save_state(state, folder / CHECKPOINT, plan.about, state.totals)  # what follows may fail and be done again
     model.load_state_dict(state.best_weights)
-    return Fit(history_dataset(state.rows), state.best_epoch + 1, stopped_early=state.epoch < config.epochs)
+    is_early = state.epoch < config.epochs
+    return Fit(history_dataset(state.rows), state.best_epoch + 1, stopped_early=is_early, changed=tuple(state.changed))
 
 
 def _make_step(plan: _Plan, critic: Critic | None) -> nn.Module:
@@ -191,29 +198,34 @@ def _updates(plan: _Plan, step: nn.Module, state: State, on_step: OnStep | None)
     """The rest of the running epoch; yields after every update."""
     config, model = plan.config, plan.model
     step.train()  # with the model and the perceptual term, which validation has set to evaluation
-    batches = _epoch(plan.train, plan, state.epoch, start=state.batch)
-    while group := list(islice(batches, config.accumulate)):
+    epoch = plan.train.epoch(state.epoch, start=state.batch, walk=_walk(model, config))
+    running = Running(model.network, plan.processes, len(plan.train.batches) * plan.processes.size)
+    while rows := list(islice(epoch, config.accumulate)):
+        parts = [(i, *found) for i, row in enumerate(rows) for found in row]
         for values in state.optimizer.param_groups:
             values["lr"] = _rate(plan, state.update)
         state.optimizer.zero_grad(set_to_none=True)
         critic = state.critic if plan.shares[state.update] > 0 else None
-        for i, batch in enumerate(group, 1):
-            seed_step(config.seed, plan.processes.rank, state.step)
+        for left, (i, lane, batch) in zip(reversed(range(len(parts))), parts, strict=True):
+            seed_step(config.seed, lane, state.step + i)
             no_sync = getattr(step, "no_sync", None)  # of several processes; gradients meet at the last batch
-            with no_sync() if no_sync and i < len(group) else nullcontext():
+            with no_sync() if no_sync and left else nullcontext():
                 weights = plan.weights[state.update]
                 terms, wanted, recon = step(
                     batch.patterns, _target(batch), batch.labels, weights, is_judged=critic is not None
                 )
-                (terms[0] / len(group)).backward()
+                (terms[0] / len(parts)).backward()
             terms = terms.detach()
             if critic:
-                terms[CRITIC] += critic.learn(wanted, recon, len(group))
+                terms[CRITIC] += critic.learn(wanted, recon, len(parts))
             state.totals += terms * len(batch.patterns)
+            running.take()
+        for _ in rows:
             state.step += 1
             state.batch += 1
             if on_step:
                 on_step(state.epoch, state.step)
+        running.close()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         state.optimizer.step()
         if critic:
@@ -227,10 +239,6 @@ def _updates(plan: _Plan, step: nn.Module, state: State, on_step: OnStep | None)
 def _rate(plan: _Plan, update: int) -> float:
     share = rate_at(update, len(plan.weights), plan.config, per_epoch=plan.per_epoch)
     return plan.config.learning_rate * share
-
-
-def _epoch(batches: PatternBatches, plan: _Plan, number: int, start: int = 0) -> Iterator[Batch]:
-    return batches.epoch(number, start=start, walk=_walk(plan.model, plan.config))
 
 
 def _walk(model: TrainedModel, config: TrainConfig) -> Walk | None:
@@ -275,7 +283,7 @@ def _pause(plan: _Plan, state: State, stop: Stop, due: Due, seconds: float) -> N
 def _finish_epoch(plan: _Plan, state: State, began: float) -> History:
     """Close the books of an epoch: history, validation, best weights, checkpoints."""
     config, team = plan.config, plan.processes
-    row = _row(team.total(state.totals), plan.train.n_samples_total, plan.model, config)
+    row = _row(team.total(state.totals), plan.train.whole.n_samples_total, plan.model, config)
     if config.objective.adversarial:
         row |= _of_judged(row, plan, state.epoch)
     if state.average:
@@ -293,7 +301,7 @@ def _finish_epoch(plan: _Plan, state: State, began: float) -> History:
     if plan.validation is None or score < state.best - config.min_delta:
         state.best, state.best_epoch, state.best_weights = score, state.epoch, weights_of(plan.model)
     if team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
-        write_sheet(plan.model, plan.validation or plan.train, plan.folder, state.epoch + 1, seed=config.seed)
+        write_sheet(plan.model, (plan.validation or plan.train).whole, plan.folder, state.epoch + 1, seed=config.seed)
     if state.average:
         state.average.swap()
     state.rows.append(row)
@@ -309,7 +317,7 @@ def _finish_epoch(plan: _Plan, state: State, began: float) -> History:
 @torch.inference_mode()
 def evaluate(
     model: TrainedModel,
-    batches: PatternBatches,
+    batches: PatternBatches | Lanes,
     config: TrainConfig,
     *,
     processes: Processes | None = None,
@@ -321,13 +329,14 @@ def evaluate(
     step = Step(model, config.objective, config.augment, precision, perceptual=perceptual).eval()
     weights = final_weights(config.objective, model.device)
     totals = torch.zeros(len(TERMS), device=model.device)
-    for batch in batches.epoch(0, walk=_walk(model, config)):
+    lanes = in_lanes(batches)
+    for _, batch in chain.from_iterable(lanes.epoch(0, walk=_walk(model, config))):
         # samples from which windows are cut in training may be too large for a batch
         size = len(batch.patterns) if config.augment.crop is None else model.fitting(len(batch.patterns))
         for patterns, target, labels in _pieces(batch, size):
             totals += step(patterns, target, labels, weights)[0] * len(patterns)
     totals = (processes or Processes()).total(totals)
-    row = _row(totals, batches.n_samples_total, model, config)
+    row = _row(totals, lanes.whole.n_samples_total, model, config)
     return {f"val_{key}": value for key, value in row.items() if key not in ("adversarial", "critic")}
 
 
@@ -375,25 +384,3 @@ def _check_finite(row: History, state: State, folder: Path) -> None:
         "precision='float32' or check the patterns for extreme values."
         + (f" The last checkpoint before is {earlier[-1]}." if earlier else "")
     )
-
-
-@contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted or before)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def _memory_advice(config: TrainConfig) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        half = max(2, config.batch_size // 2)
-        raise TrainingError(
-            f"the GPU's memory does not suffice for batch_size {config.batch_size}: {str(error).split('. ')[0]}. Try "
-            f"batch_size={half} with accumulate={2 * config.accumulate}, which learns from as many patterns per update."
-        ) from None

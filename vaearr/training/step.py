@@ -13,9 +13,9 @@ from torch import nn
 from vaearr.adversarial import generator_loss, ramp
 from vaearr.artifacts import TrainedModel, pooled
 from vaearr.augmentation import add_noise, apply_augmentation, crop_window, plan_augmentation
-from vaearr.config import AugmentConfig, ObjectiveConfig
+from vaearr.config import AugmentConfig, ObjectiveConfig, TrainConfig
 from vaearr.device import autocast
-from vaearr.errors import UsageError
+from vaearr.errors import TrainingError, UsageError
 from vaearr.objectives import (
     LIKELIHOODS,
     amplitude_nll,
@@ -226,7 +226,32 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def seed_step(seed: int, rank: int, step: int) -> None:
-    """Make the random numbers of a step a function of (seed, rank, step), so that a resumed training draws the same."""
-    state = np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Refuse, if wanted, operations whose result differs from run to run."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def memory_advice(config: TrainConfig) -> Iterator[None]:
+    """Turn a full GPU into a TrainingError that says which settings need less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        half = max(2, config.batch_size // 2)
+        raise TrainingError(
+            f"the GPU's memory does not suffice for batch_size {config.batch_size}: {str(error).split('. ')[0]}. Try "
+            f"batch_size={half} with accumulate={2 * config.accumulate}, which learns from as many patterns per update."
+        ) from None
+
+
+def seed_step(seed: int, lane: int, step: int) -> None:
+    """Make the random numbers of a step a function of (seed, lane, step): a resumed training draws the same, and so do
+    other processes that have the lane."""
+    state = np.random.SeedSequence([seed, lane, step]).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0] >> np.uint64(1)))

@@ -21,7 +21,7 @@ LAYERS = [
     {"sources"},
     {"store"},
     {"workers"},
-    {"ingestion", "detector", "info", "data_report", "verifying"},
+    {"ingestion", "block_checks", "detector", "info", "data_report", "verifying"},
     {"preprocess", "device", "objectives", "models", "augmentation", "legacy", "adversarial"},
     {"batching", "artifacts"},
     {"foreign", "perceptual"},

@@ -46,7 +46,7 @@ from vaearr.store import (
     staged_variables,
     write_block,
 )
-from vaearr.workers import Where, ask, check_each, connected, each, kept, store_id
+from vaearr.workers import Where, ask, check_each, connected, each, kept, place_of, store_id
 from vaearr.workers import in_words as workers_in_words
 
 DECIDING = ("mask", "window")  # settings that say what latents hold
@@ -201,15 +201,11 @@ def _by_workers(
         what = (str(store), config.run, manifest["weights_sha256"])
 
         def by_workers(regions: Sequence[Region], roi: xr.DataArray) -> Iterator[Block]:
-            for region, made in each(client, encode_shard, regions, *what, config.to_attrs(), name=_place):
+            for region, made in each(client, encode_shard, regions, *what, config.to_attrs(), name=place_of):
                 tensors = {name: torch.from_numpy(np.array(values)) for name, values in made.items()}
                 yield Block(region, roi.isel(region).values, torch.empty(0), tensors)
 
         yield by_workers
-
-
-def _place(region: Region) -> str:
-    return "the block at " + ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
 
 
 def _number_format(device: str, precision: str) -> str:

@@ -15,10 +15,11 @@ import os
 import queue
 import re
 import sys
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -206,6 +207,11 @@ def store_id(store: str) -> Any:
     return open_group(store).attrs.get(n.STORE_ID)
 
 
+def place_of(region: Mapping[str, slice]) -> str:
+    """`the block at y 0 to 31, x 32 to 63`."""
+    return "the block at " + ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
+
+
 def n_threads(client: Client) -> int:
     """Tasks that run at a time; 0 where all workers are away."""
     return sum(client.nthreads().values())
@@ -222,7 +228,7 @@ def each(
 ) -> Iterator[tuple[Item, Any]]:
     """`(item, work(item, *args))` as they come, few under way at a time; what dies with its worker is done again.
 
-    What one raises is raised when those before it are done: it is the one that a loop would meet first. Raises
+    What one raises is raised when all that are under way are done, the first in order, as a loop would meet it. Raises
     WorkersError, with `name(item)`, for work that kills worker after worker, and when workers or scheduler are gone.
     """
     number, ended, away = iter(range(len(items))), queue.SimpleQueue[Any](), 0
@@ -247,38 +253,39 @@ def each(
                         "all Dask workers are gone; start some and run the same command again, it goes on."
                     ) from None
                 continue
-            if (i := under_way.pop(future, None)) is None:
-                continue  # it was given up
+            i = under_way.pop(future)
             try:
                 found = future.result()
             except Exception as error:
                 failed[i] = _in_words(error, name(items[i]))
-                _give_up(under_way, after=i)
             else:
                 yield items[i], found
         if failed:
             raise failed[min(failed)]
     finally:
+        _drain(client, under_way, ended)
+
+
+def _drain(client: Client, under_way: dict[Any, int], ended: queue.SimpleQueue[Any]) -> None:
+    """Wait a little for what cannot be called back, so that no worker writes any more, then forget it."""
+    until = time.monotonic() + PATIENCE
+    while under_way and client.status == "running" and (left := until - time.monotonic()) > 0:
+        with suppress(queue.Empty):
+            under_way.pop(ended.get(timeout=left), None)
+    if under_way and client.status == "running":
         client.cancel(list(under_way))
-
-
-def _give_up(under_way: dict[Any, int], after: int) -> None:
-    """Forget what comes after a failure; what comes before may fail, too."""
-    for future in [future for future, i in under_way.items() if i > after]:
-        future.cancel()
-        del under_way[future]
 
 
 def _in_words(error: Exception, what: str) -> Exception:
     """What went wrong with the workers, in one line; an error of the work itself as it is."""
-    from distributed import KilledWorker
+    from distributed import CommClosedError, KilledWorker
 
     if isinstance(error, KilledWorker):
         return WorkersError(
             f"{what} killed every worker that took it, probably for want of memory; give workers more "
             f"(--memory-limit) or make batch_size smaller, and run the same command again."
         )
-    if isinstance(error, CancelledError | TimeoutError):
+    if isinstance(error, CancelledError | CommClosedError | TimeoutError):
         return WorkersError(f"the Dask scheduler was lost at {what} ({error}); run the same command again.")
     return error
 
@@ -297,6 +304,18 @@ def _forget(client: Client) -> None:
     """Let workers close what they kept; those that are gone have."""
     if client.status == "running":
         client.run(_made.cache_clear, on_error="ignore")
+
+
+@contextmanager
+def computing_on(where: Where | None) -> Iterator[None]:
+    """Have dask compute on the workers at `where` in the block; None leaves the scheduler in use."""
+    if where is None:
+        yield
+        return
+    import dask
+
+    with connected(where) as client, dask.config.set(scheduler=client):
+        yield
 
 
 def in_use() -> Client | None:
@@ -343,6 +362,10 @@ def compute(build: Callable[[Share], Iterable[Any]]) -> Sequence[Any]:
         try:
             tasks = list(build(lambda value: client.scatter(value, broadcast=True, hash=False)))
             return tuple(client.gather(client.compute(tasks)))
-        except (CancelledError, TimeoutError, KilledWorker) as error:  # shared values went with their workers
-            if isinstance(error, KilledWorker) or not left:
+        except KilledWorker as error:
+            raise _in_words(error, "a part of the computation") from None
+        except (CancelledError, OSError) as error:  # shared values went with their workers
+            if not left:
                 raise _in_words(error, "a part of the computation") from None
+            with suppress(TimeoutError):
+                client.wait_for_workers(1, timeout=LOST)

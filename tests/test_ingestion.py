@@ -104,10 +104,13 @@ def test_provenance(scan: Path, out: Path, tmp_path: Path) -> None:
     assert again.patterns.attrs["sha256"] == attrs["sha256"]
 
 
-def test_sha256_is_of_the_values(tmp_path: Path, out: Path) -> None:
-    coords = raster(3, 4)  # one block
-    ds = ingest(write(tmp_path / "a.h5", patterns(coords), coords), out / "a.zarr")
-    assert ds.patterns.attrs["sha256"] == hashlib.sha256(patterns(coords).tobytes()).hexdigest()
+def test_sha256_is_of_the_checksums_of_the_shards(scan: Path, out: Path) -> None:
+    ds = ingest(scan, out / "a.zarr")
+    values = patterns(raster()).reshape(NY, NX, 5, 7)
+    shards = [values[y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)]
+    whole = b"".join(hashlib.sha256(shard.tobytes()).digest() for shard in shards)
+    assert ds.patterns.attrs["sha256"] == hashlib.sha256(whole).hexdigest()
+    assert ds.patterns.attrs["sha256_of"] == "shards"
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4", "f8"])
@@ -210,15 +213,15 @@ def test_damage_found_on_the_way_leaves_nothing(tmp_path: Path, out: Path) -> No
 
 
 def test_source_that_changes_is_refused(scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vaearr.ingestion import _Checks
+    from vaearr.block_checks import Checks
 
-    transform = _Checks.transform
+    transform = Checks.transform
 
     def touch(self: Any, block: np.ndarray, region: Any) -> np.ndarray:
         os.utime(scan, (1, 1))
         return transform(self, block, region)
 
-    monkeypatch.setattr(_Checks, "transform", touch)
+    monkeypatch.setattr(Checks, "transform", touch)
     with pytest.raises(DataError, match="changed while it was read"):
         ingest(scan, out / "a.zarr")
     assert left(out) == []

@@ -5,11 +5,11 @@ Everything cheap is checked before anything is written; what fails later leaves 
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.block_checks import Checks, Summary, look_at, present_of
 from vaearr.config import IngestConfig
 from vaearr.detector import reduced
 from vaearr.errors import DataError, ExistsError, UsageError, WriteError
@@ -27,7 +28,8 @@ from vaearr.sources import SOURCES, check_source, find_source, open_source, sour
 from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
 from vaearr.sources.tables import element_array, map_array, phase_array
-from vaearr.store import Region, create_store, local_path, open_store
+from vaearr.store import Elsewhere, Region, as_url, can_write, create_store, local_path, open_store, write_shard
+from vaearr.workers import Where, check_each, connected, each, in_words, kept, place_of
 
 Say = Callable[[str], None]
 
@@ -43,6 +45,7 @@ def ingest(
     step: float | None = None,
     units: str | None = None,
     config: IngestConfig | None = None,
+    dask: Where | None = None,
     say: Say | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
@@ -54,6 +57,10 @@ def ingest(
     ExistsError where something is at `store`, DataError or NoInputError for inputs that do not hold what they should,
     WriteError where they do not fit on the disk. No store is left behind then: what is refused before the patterns are
     read leaves nothing, what fails later only the folders that were made for the store and its hidden lock file.
+
+    dask: the workers that read, check and write the patterns shard by shard, see `vaearr.workers`; the store is the
+    same. They need the source and the store's folder under the same path; where the order of a file needs a scratch
+    copy, each makes one. Raises WorkersError where they cannot, or die of a shard each time.
     """
     say = say or (lambda line: None)
     config = (config or IngestConfig()).replace(
@@ -64,6 +71,10 @@ def ingest(
         step=step,
         units=units,
     )
+    if dask is not None and as_url(store) is not None:
+        raise UsageError(
+            f"Dask workers write into a folder that they share, and {as_url(store)} is a URL; leave dask out."
+        )
     target = local_path(store).expanduser()
     if target.exists() or target.is_symlink():
         raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
@@ -74,14 +85,17 @@ def ingest(
         if not schema.is_scan(lazy):
             _refuse_scan_settings(config)
         ds = preflight(reduced(lazy, config), config, folder, say)
-        checks = _Checks(ds, config.nonfinite)
+        checks = Checks(ds, config.nonfinite)
 
         def finalise(ds: xr.Dataset) -> xr.Dataset:
             if source_state(file, config) != before:
                 raise DataError(f"{file} changed while it was read; ingest it again when nothing writes to it.")
             return _described(ds, file, config, checks)
 
-        create_store(ds, target, transform=checks.transform, finalise=finalise, progress=progress)
+        with _by_workers(file, config, before, folder, checks, dask, say) as elsewhere:
+            create_store(
+                ds, target, transform=checks.transform, finalise=finalise, progress=progress, elsewhere=elsewhere
+            )
     for line in checks.findings():
         say(line)
     left_out = ds.attrs.get(SKIPPED, ())
@@ -90,6 +104,61 @@ def ingest(
     for line in left_out:
         say(f"  {line}")
     return open_store(target)
+
+
+@contextmanager
+def _by_workers(
+    file: Path,
+    config: IngestConfig,
+    state: tuple[int, int],
+    folder: Path,
+    checks: Checks,
+    dask: Where | None,
+    say: Say,
+) -> Iterator[Elsewhere | None]:
+    """What has Dask workers write the shards, all of which see the source; None without `dask`."""
+    if dask is None:
+        yield None
+        return
+    source, settings = str(file.absolute()), _with_absolute_paths(config).to_attrs()
+    with connected(dask) as client:
+        check_each(client, f"the source {file}", state[0], source_bytes, source, settings)
+        say(in_words(client))
+
+        def elsewhere(staged: Path, regions: Sequence[Region]) -> Generator[tuple[Path, str], None, None]:
+            check_each(client, f"the folder {staged}", True, can_write, str(staged))
+            what = (str(staged), source, settings, state, str(folder.absolute()))
+            for region, (shard, checksum, summary) in each(client, ingest_shard, regions, *what, name=place_of):
+                checks.add(region, summary)
+                yield shard, checksum
+
+        yield elsewhere
+
+
+def ingest_shard(
+    region: Region, staged: str, source: str, config: Mapping[str, Any], state: tuple[int, int], scratch: str
+) -> tuple[Path, str, Summary]:
+    """On a worker: read one shard from the source, look at it, write it; its file, checksum and summary."""
+    ds, present = kept(_opened, source, json.dumps(config), tuple(state), scratch)
+    block = ds[n.PATTERNS].isel(region).compute(scheduler="synchronous").values
+    block, summary = look_at(block, region, ds, present, IngestConfig.from_attrs(dict(config)).nonfinite)
+    return *write_shard(staged, region, block), summary
+
+
+def _opened(source: str, config: str, state: tuple[int, int], scratch: str) -> tuple[xr.Dataset, np.ndarray]:
+    settings = IngestConfig.from_attrs(json.loads(config))
+    ds = reduced(open_source(source, settings, scratch=scratch), settings)
+    return ds, present_of(ds)
+
+
+def source_bytes(source: str, config: Mapping[str, Any]) -> int:
+    """How many bytes a worker finds the source to have."""
+    return source_state(check_source(source), IngestConfig.from_attrs(dict(config)))[0]
+
+
+def _with_absolute_paths(config: IngestConfig) -> IngestConfig:
+    """The settings for a process with another working folder, as far as they concern the source."""
+    return config.replace(manifest=config.manifest and Path(config.manifest).expanduser().absolute())
 
 
 def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> xr.Dataset:
@@ -158,84 +227,7 @@ def _coverage(name: str, variable: xr.DataArray) -> Iterator[str]:
         yield f"{name}: {attrs['n_dropped']} columns of {attrs['source']} without a name are left out."
 
 
-@dataclass
-class _Checks:
-    """Looks at every block on its way into the store: non-finite and constant patterns, extremes, a running hash."""
-
-    ds: xr.Dataset
-    nonfinite: str
-    low: float | int | None = None
-    high: float | int | None = None
-    n_constant: int = 0
-    n_varying: int = 0
-    n_masked: int = 0
-    hash: Any = field(default_factory=hashlib.sha256)
-
-    def __post_init__(self) -> None:
-        nav = schema.navigation_dims(self.ds)
-        sizes = tuple(self.ds.sizes[dim] for dim in nav)
-        self.present = (
-            self.ds[n.PRESENT].transpose(*nav).values.copy() if n.PRESENT in self.ds else np.ones(sizes, dtype=bool)
-        )
-
-    def transform(self, block: np.ndarray, region: Region) -> np.ndarray:
-        where = tuple(region.values())
-        present = self.present[where]
-        flat = np.ascontiguousarray(block).reshape(*present.shape, -1)
-        with np.errstate(invalid="ignore"):
-            low, high = flat.min(-1), flat.max(-1)
-        if block.dtype.kind == "f":
-            bad = present & ~(np.isfinite(low) & np.isfinite(high))
-            if bad.any():
-                self._refuse(bad, region)
-                block = np.where(bad.reshape(bad.shape + (1,) * (block.ndim - bad.ndim)), np.nan, block)
-                self.n_masked += int(bad.sum())
-                present = self.present[where] = present & ~bad
-        if present.any():
-            lowest, highest = low[present].min().item(), high[present].max().item()
-            self.low = lowest if self.low is None else min(self.low, lowest)
-            self.high = highest if self.high is None else max(self.high, highest)
-            n_constant = int((low == high)[present].sum())
-            self.n_constant += n_constant
-            self.n_varying += int(present.sum()) - n_constant
-        self.hash.update(np.ascontiguousarray(block).data)
-        return block
-
-    def _refuse(self, bad: np.ndarray, region: Region) -> None:
-        if self.nonfinite == "mask":
-            return
-        first = np.argwhere(bad)[0]
-        place = ", ".join(
-            f"{dim} = {self.ds[dim].values[part.start + int(i)]}"
-            for (dim, part), i in zip(region.items(), first, strict=True)
-        )
-        count = int(bad.sum())
-        raise DataError(
-            f"the pattern at {place} has NaN or infinite values ({count} such pattern{'s' * (count > 1)} in this "
-            f"block); correct the file, or leave them out with nonfinite='mask'."
-        )
-
-    def refuse_useless(self) -> None:
-        """Raise DataError where no pattern holds anything to learn from."""
-        if self.n_constant + self.n_varying == 0:
-            raise DataError("no scan point has a pattern with finite values only; check the source file.")
-        if self.n_varying == 0:
-            raise DataError(
-                f"all {self.n_constant} patterns are constant (every detector pixel has the same value); check the "
-                f"source file."
-            )
-
-    def findings(self) -> Iterator[str]:
-        if self.n_masked:
-            yield f"{self.n_masked} patterns with NaN or infinite values are left out; {n.PRESENT!r} marks them."
-        if self.n_constant:
-            what = "patterns" if schema.is_scan(self.ds) else schema.samples_word(self.ds)
-            pixel = "detector pixel" if schema.is_scan(self.ds) else "value"
-            same = "is the same" if pixel == "value" else "has the same value"
-            yield f"{self.n_constant} {what} are constant (every {pixel} {same})."
-
-
-def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: _Checks) -> xr.Dataset:
+def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: Checks) -> xr.Dataset:
     """The Dataset with what the stream has found, and where all of it came from."""
     checks.refuse_useless()
     nav = schema.navigation_dims(ds)
@@ -244,7 +236,8 @@ def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: _Checks
         value_max=checks.high,
         n_constant=checks.n_constant,
         n_masked=checks.n_masked,
-        sha256=checks.hash.hexdigest(),
+        sha256=checks.sha256(),
+        **{n.SHA256_OF: n.SHARDS},
     )
     size, changed = source_state(file, config)
     kind = find_source(file, config)

@@ -5,8 +5,9 @@ While one shard is on the device, the next is read and the one before is written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from vaearr.batching.reader import read_samples
 from vaearr.batching.tiers import host_tensor, in_words
 from vaearr.config import EncodeConfig
 from vaearr.device import autocast, pick_device, pick_precision
-from vaearr.errors import NoInputError, UsageError
+from vaearr.errors import DataError, NoInputError, UsageError, WorkersError
 from vaearr.latent_scale import LatentMask, add_channel_attrs, latent_coords, latent_mask
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.provenance import now, versions
@@ -45,6 +46,8 @@ from vaearr.store import (
     staged_variables,
     write_block,
 )
+from vaearr.workers import Where, ask, check_each, connected, each, kept, place_of, store_id
+from vaearr.workers import in_words as workers_in_words
 
 DECIDING = ("mask", "window")  # settings that say what latents hold
 
@@ -70,6 +73,7 @@ def encode(
     *,
     run: str | None = None,
     config: EncodeConfig | None = None,
+    dask: Where | None = None,
     say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
@@ -83,6 +87,10 @@ def encode(
     an interruption the same call goes on where it stopped, and nothing is visible before all is written. A run that is
     encoded already is left as it is. run: replaces the one of `config`. Returns the opened store. Raises NoInputError
     for a run that is not there, DataError for a damaged store or model, UsageError for a model of other data.
+
+    dask: the workers that encode the shards, see `vaearr.workers`; they only read the store, and the numbers are those
+    of this process with as many threads. `config.device` is picked on each of them. Raises WorkersError where they
+    cannot be reached, do not see the store, or die of a shard each time; what is done by then is kept.
     """
     settings = (config or EncodeConfig()).replace(run=run)
     run = settings.run
@@ -96,7 +104,7 @@ def encode(
     if all(name in ds for name in wanted):
         tell(f"run {run!r} is encoded already: {', '.join(wanted)} are in {store}{_otherwise(ds[wanted[0]], settings)}")
         return open_store(path)
-    model = load_model(path, run, device=settings.device)
+    model = load_model(path, run, device="cpu" if dask is not None else settings.device)
     check_fits(ds, manifest, model)
     roi = ds[n.run_name(n.ROI, run)].load()
     provenance = {"run": run, "parents": [n.PATTERNS, str(roi.name)], "weights_sha256": manifest["weights_sha256"]}
@@ -104,14 +112,16 @@ def encode(
     stamp = {n.PROVENANCE: {**request, "versions": versions(), "time": now()}}
     mask = latent_mask(ds, model, settings.mask)
     coords = latent_coords(ds, model, run)
-    with staged_variables(path, _specs(ds, coords, run, stamp), coords=coords, request=request) as staging:
+    with (
+        _by_workers(path, ds, manifest, settings, dask, tell) as by_workers,
+        staged_variables(path, _specs(ds, coords, run, stamp), coords=coords, request=request) as staging,
+    ):
         left = pending(staging)
         if len(left) < len(staging.regions):
             tell(f"going on with an interrupted encode: {len(staging.regions) - len(left)} blocks are done")
         tell(_how(ds, roi, left))
-        for done, _ in enumerate(
-            _encode_blocks(model, ds, roi, mask, left, settings, staging), len(staging.regions) - len(left)
-        ):
+        blocks = by_workers(left, roi) if by_workers else _here(model, ds, roi, left, settings)
+        for done, _ in enumerate(_written(staging, blocks, run, mask), len(staging.regions) - len(left)):
             if on_block:
                 on_block(done + 1, len(staging.regions))
         if len(model.latent_shape) > 1 or not schema.is_scan(ds):
@@ -145,25 +155,82 @@ def _how(ds: xr.Dataset, roi: xr.DataArray, regions: Sequence[Region]) -> str:
     return f"encoding {sum(inside)} {schema.samples_word(ds)}, {place}, decoded by {decoder(ds[n.PATTERNS])}"
 
 
-def _encode_blocks(
-    model: TrainedModel,
-    ds: xr.Dataset,
-    roi: xr.DataArray,
-    mask: LatentMask | None,
-    regions: Sequence[Region],
-    config: EncodeConfig,
-    staging: Staging,
-) -> Iterator[Region]:
-    """Read, encode and write the blocks, each in a thread of its own; yields a region when it is written."""
+def _here(
+    model: TrainedModel, ds: xr.Dataset, roi: xr.DataArray, regions: Sequence[Region], config: EncodeConfig
+) -> Iterator[Block]:
+    """Read and encode the blocks in this process, the next one read in a thread of its own."""
+    for block in read_ahead(lambda region: _read(model, ds, roi, region), regions):
+        _encode_block(model, block, config)
+        yield block
+
+
+def _written(staging: Staging, blocks: Iterator[Block], run: str, mask: LatentMask | None) -> Iterator[Region]:
+    """Write the blocks as they come, in a thread of its own; yields a region when it is written."""
     with ThreadPoolExecutor(1) as writer:
         behind: Future[Region] | None = None
-        for block in read_ahead(lambda region: _read(model, ds, roi, region), regions):
-            _encode_block(model, block, config)
+        for block in blocks:
             if behind:
                 yield behind.result()
-            behind = writer.submit(_write, staging, block, config.run, mask)
+            behind = writer.submit(_write, staging, block, run, mask)
         if behind:
             yield behind.result()
+
+
+@contextmanager
+def _by_workers(
+    store: Path,
+    ds: xr.Dataset,
+    manifest: Mapping[str, Any],
+    config: EncodeConfig,
+    dask: Where | None,
+    tell: Callable[[str], None],
+) -> Iterator[Callable[[Sequence[Region], xr.DataArray], Iterator[Block]] | None]:
+    """What encodes blocks on Dask workers that all see this store; None without `dask`."""
+    if dask is None:
+        yield None
+        return
+    with connected(dask) as client:
+        check_each(client, f"the store {store}", ds.attrs[n.STORE_ID], store_id, str(store))
+        found = ask(client, _number_format, config.device, config.precision)
+        if len(set(found.values())) > 1:
+            formats = ", ".join(f"{worker}: {what}" for worker, what in found.items())
+            raise WorkersError(
+                f"workers would encode in different ways ({formats}); set precision=float32 or a device."
+            )
+        tell(workers_in_words(client))
+        what = (str(store), config.run, manifest["weights_sha256"])
+
+        def by_workers(regions: Sequence[Region], roi: xr.DataArray) -> Iterator[Block]:
+            for region, made in each(client, encode_shard, regions, *what, config.to_attrs(), name=place_of):
+                tensors = {name: torch.from_numpy(np.array(values)) for name, values in made.items()}
+                yield Block(region, roi.isel(region).values, torch.empty(0), tensors)
+
+        yield by_workers
+
+
+def _number_format(device: str, precision: str) -> str:
+    return str(pick_precision(precision, pick_device(device))).removeprefix("torch.")
+
+
+def encode_shard(
+    region: Region, store: str, run: str, weights_sha256: str, config: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """On a worker: latents, standard deviations and errors of one shard's points in the ROI, by name; none for none."""
+    settings = EncodeConfig.from_attrs(dict(config))
+    model, ds, roi = kept(_opened, store, run, weights_sha256, settings.device)
+    block = _read(model, ds, roi, region)
+    _encode_block(model, block, settings)
+    if block.copied is not None:
+        block.copied.synchronize()
+    return {name: values.cpu().numpy() for name, values in block.made.items()}
+
+
+def _opened(store: str, run: str, weights_sha256: str, device: str) -> tuple[TrainedModel, xr.Dataset, xr.DataArray]:
+    """Model, patterns and region of a run. Raises DataError where these are other weights than the caller's."""
+    if run_manifest(store, run)["weights_sha256"] != weights_sha256:
+        raise DataError(f"run {run!r} of {store} has other weights here than where the work was started.")
+    ds = open_store(store, chunks=None)
+    return load_model(store, run, device=device), ds, ds[n.run_name(n.ROI, run)].load()
 
 
 def _read(model: TrainedModel, ds: xr.Dataset, roi: xr.DataArray, region: Region) -> Block:

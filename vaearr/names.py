@@ -36,6 +36,7 @@ OF_LATER_RUNS = (*_BEGIN, LATENTS, RECONSTRUCTION_ERROR)  # how names of a run's
 # attributes
 NAVIGATION_DIMS, SIGNAL_DIMS = "navigation_dims", "signal_dims"
 SCHEMA_VERSION, STORE_ID, PROVENANCE = "vaearr_schema", "store_id", "provenance"
+SHA256_OF, SHARDS = "sha256_of", "shards"  # what the checksum `sha256` of patterns is of
 SCHEMA = 1
 
 DEFAULT_RUN = "vae"

@@ -15,11 +15,11 @@ import xarray as xr
 from numpy.typing import DTypeLike
 
 from vaearr.errors import SchemaError, UsageError, did_you_mean
-from vaearr.names import CHANNEL, DX, DY, NAVIGATION_DIMS, PROVENANCE, SAMPLE, SIGNAL_DIMS, X, Y
+from vaearr.names import CHANNEL, DX, DY, NAVIGATION_DIMS, PROVENANCE, SAMPLE, SHA256_OF, SIGNAL_DIMS, X, Y
 
 STEPS = "steps"
 CENTRE, CONVENTION = "projection_centre", "projection_centre_convention"
-OF_THE_VALUES = ("value_min", "value_max", "n_constant", "n_masked", "sha256", "preprocess", PROVENANCE)
+OF_THE_VALUES = ("value_min", "value_max", "n_constant", "n_masked", "sha256", SHA256_OF, "preprocess", PROVENANCE)
 
 Window = tuple[float | None, float | None]
 

@@ -20,6 +20,13 @@ class Columns:
     positions: Columns | None = None  # (n, d) coordinates of the points
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As it is at one moment, while other threads add to it."""
+        return {**vars(self), "_made": dict(self._made)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
     def made(self, make: Callable[Concatenate[Columns, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`make(self, ...)`, made at the first call and kept: orders, ranks and sums serve many partners."""
         key = (make, args, tuple(kwargs.items()))

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from vaearr.association.columns import Columns, columns_of
 from vaearr.errors import UsageError, did_you_mean
+from vaearr.workers import Share, compute
 
 Kernel = Callable[[Columns, Columns], np.ndarray]
 Prepare = Callable[[Columns], object]
@@ -308,8 +310,8 @@ def apply(
     Each latent-target pair uses the points where both are finite; fewer than MIN_POINTS give NaN. `n` counts, per
     target, the points where the target and at least one latent are finite. `positions` `(n, d)` are the coordinates of
     the points, for metrics that need them. Runs under the dask scheduler in use, threads by default, a few latents and
-    targets to a task; memory beyond the arguments is that of the tasks under way. Raises UsageError if positions are
-    needed and missing.
+    targets to a task; memory beyond the arguments is that of the tasks under way; workers of a cluster get the
+    arguments once. Raises UsageError if positions are needed and missing.
     """
     import dask
 
@@ -317,18 +319,25 @@ def apply(
         raise UsageError(f"{', '.join(needy)} need the positions of the points; pass positions, or leave them out.")
     finite_latents, finite_targets = np.isfinite(latents), np.isfinite(targets)
     values = np.full((len(metrics), latents.shape[1], targets.shape[1]), np.nan)
-    places, tasks = [], []
-    for pattern, members in _same_missing(finite_latents):  # nearly always one pattern
-        for keep, columns in _same_missing(finite_targets & pattern[:, None]):
-            if keep.sum() < MIN_POINTS:
-                continue
-            where = None if positions is None else columns_of(positions[keep])
-            for wanted in _blocks(columns, TARGETS_AT_ONCE):
-                prepared = dask.delayed(_prepared)(metrics, targets, keep, wanted, where)
-                for block in _blocks(members, LATENTS_AT_ONCE):
-                    tasks.append(dask.delayed(_task)(metrics, latents, keep, block, prepared))
-                    places.append(np.ix_(np.arange(len(metrics)), block, wanted))
-    for place, found in zip(places, dask.compute(*tasks), strict=True):
+    groups = [
+        (keep, list(_blocks(columns, TARGETS_AT_ONCE)), list(_blocks(members, LATENTS_AT_ONCE)))
+        for pattern, members in _same_missing(finite_latents)  # nearly always one pattern
+        for keep, columns in _same_missing(finite_targets & pattern[:, None])
+        if keep.sum() >= MIN_POINTS
+    ]
+
+    def tasks(share: Share) -> Iterator[Any]:
+        own, others = share(latents), share(targets)
+        for keep, targets_at_once, latents_at_once in groups:
+            points = share(keep)
+            where = None if positions is None else share(columns_of(positions[keep]))
+            for wanted in targets_at_once:
+                prepared = dask.delayed(_prepared)(metrics, others, points, wanted, where)
+                yield from (dask.delayed(_task)(metrics, own, points, block, prepared) for block in latents_at_once)
+
+    every = np.arange(len(metrics))
+    places = [np.ix_(every, block, wanted) for _, t, latent in groups for wanted in t for block in latent]
+    for place, found in zip(places, compute(tasks), strict=True):
         values[place] = found
     n = (finite_targets & finite_latents.any(axis=1)[:, None]).sum(axis=0)
     return values, n
@@ -351,6 +360,12 @@ def _task(
     """Values `(metric, latents of the block, targets)`."""
     columns = columns_of(latents[:, block][keep], targets.positions)
     return np.stack([item.kernel(columns, targets) for item in metrics])
+
+
+def latent_blocks(latents: np.ndarray) -> list[np.ndarray]:
+    """The columns of latents `(n, L)` that `apply` takes together; any of them, in this order, stay together in it."""
+    groups = _same_missing(np.isfinite(latents))
+    return [block for _, members in groups for block in _blocks(members, LATENTS_AT_ONCE)]
 
 
 def _blocks(members: np.ndarray, size: int) -> Iterator[np.ndarray]:

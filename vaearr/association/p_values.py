@@ -6,13 +6,14 @@ import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
 from vaearr.association.columns import Columns, columns_of
-from vaearr.association.metrics import MIN_POINTS, Metric, apply, choose
+from vaearr.association.metrics import MIN_POINTS, Metric, apply, choose, latent_blocks
 from vaearr.association.surrogates import (
     Neighbourhood,
     block_side,
@@ -27,12 +28,14 @@ from vaearr.association.table import ASSOCIATION, METRIC, associate, gather, lat
 from vaearr.association.targets import TARGET, columns, stack
 from vaearr.config import SignificanceConfig
 from vaearr.errors import UsageError, did_you_mean
+from vaearr.workers import Share, compute, in_use, n_threads
 
 P_VALUE, P_ADJUSTED, P_NAIVE, N_EFFECTIVE = "p_value", "p_adjusted", "p_naive", "n_effective"
 LOW, HIGH = "low", "high"  # ends of the confidence interval
 HALF_WIDTH = {"pearson": 1.96, "spearman": 1.96 * 1.06**0.5}  # of arctanh(r), for one effective point above three
 CORRECTIONS = ("fdr", "holm", "none")  # of p-values alone; "max" needs the surrogates
 MATRIX_PRODUCTS = ("pearson", "spearman", "partial_pearson", "partial_pearson_2", "partial_pearson_3")
+BLOCKS_OF_A_TASK = 4  # blocks of latents, at least, that are worth making the surrogates anew
 SURROGATE_MEMORY = 2**26  # bytes of surrogate maps held at once
 LEVEL = 0.05  # adjusted p-values that the warning about too few surrogates speaks of
 FEW_POINTS = 10  # effective points below which a p-value rests on a guess of the smoothness
@@ -69,9 +72,8 @@ def significance(
         Over (metric, latent[, target]), NaN where the association is. `p_adjusted` is corrected over latents and
         metrics, target by target, see SignificanceConfig. `n_effective`, for pearson and spearman: the number of
         independent points that would let r vary as much under the null, from the fitted autocovariances of values and
-        of ranks, see
-        `surrogates.effective_points`; NaN for other metrics. `low` and `high`, for the same two: ends of a 95 %
-        confidence interval with that number of points. `p_naive`, for the same: Student's t test as if points
+        of ranks, see `surrogates.effective_points`; NaN for other metrics. `low` and `high`, for the same two: ends of
+        a 95 % confidence interval with that number of points. `p_naive`, for the same: Student's t test as if points
         were independent, for comparison only. attrs: `config`, and `warnings`, a list of sentences.
 
     Raises what `associate` raises.
@@ -85,12 +87,8 @@ def significance(
     chosen = choose(metrics)
     observed = table.values.reshape(len(chosen), maps.latents.shape[1], len(maps.labels))
     found = {name: np.full(observed.shape, np.nan) for name in (P_VALUE, P_ADJUSTED, N_EFFECTIVE, LOW, HIGH, P_NAIVE)}
-    for t, label in enumerate(maps.labels):
-        inside = np.isfinite(maps.targets[:, t]) & np.isfinite(maps.latents).any(axis=1)
-        if not np.isfinite(observed[..., t]).any():
-            continue
-        seed = np.random.SeedSequence([settings.seed, zlib.crc32(label.encode())])  # whatever other targets there are
-        null = _null(maps, t, inside, chosen, observed.shape[:2], settings, seed)
+    wanted = [t for t in range(len(maps.labels)) if np.isfinite(observed[..., t]).any()]
+    for t, null in _nulls(maps, wanted, chosen, settings):
         strength = _strength(observed[..., t], chosen)
         p = _p_values(strength, null)
         found[P_VALUE][..., t] = p
@@ -142,6 +140,17 @@ class _Maps:
     _near: dict[bytes, Neighbourhood] = field(default_factory=dict, repr=False)
     _weights: dict[tuple[bytes, str], np.ndarray] = field(default_factory=dict, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was derived."""
+        return {**vars(self), "_near": {}, "_weights": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def inside(self, t: int) -> np.ndarray:
+        """Points (n,) where a target and at least one latent are finite."""
+        return np.asarray(np.isfinite(self.targets[:, t]) & np.isfinite(self.latents).any(axis=1))
+
     def near(self, inside: np.ndarray) -> Neighbourhood:
         """Neighbourhood of the points `inside` (n,), made once for each such set."""
         key = np.packbits(inside).tobytes()
@@ -178,19 +187,48 @@ def _step(latents: xr.DataArray, dim: str) -> float:
     return float(np.median(np.abs(np.diff(latents[dim].values.astype("f8"))))) or 1.0
 
 
+def _nulls(
+    maps: _Maps, wanted: Sequence[int], chosen: Sequence[Metric], settings: SignificanceConfig
+) -> Iterator[tuple[int, np.ndarray]]:
+    """`(target, its null)` of each target; on workers of a cluster side by side, also some latents beside others.
+
+    The surrogates of a target are then made anew for each part of its latents, the same ones by their seed.
+    """
+    import dask
+
+    every = np.arange(maps.latents.shape[1])
+    client = in_use()
+    if client is None:
+        yield from ((t, _null(maps, t, chosen, every, settings)) for t in wanted)
+        return
+    quick = [item for item in chosen if item.name in MATRIX_PRODUCTS]
+    slow = [item for item in chosen if item.name not in MATRIX_PRODUCTS]
+    parts = [(t, quick, every) for t in wanted if quick]
+    for t in wanted if slow else ():
+        blocks = latent_blocks(maps.latents[maps.inside(t)])
+        size = max(-(-len(blocks) * len(wanted) // (2 * max(1, n_threads(client)))), BLOCKS_OF_A_TASK)
+        parts += [(t, slow, np.concatenate(blocks[i : i + size])) for i in range(0, len(blocks), size)]
+
+    def tasks(share: Share) -> Iterator[Any]:
+        shared = share(maps)
+        return (dask.delayed(_null)(shared, t, metrics, latents, settings) for t, metrics, latents in parts)
+
+    nulls = {t: np.empty((settings.n_surrogates, len(chosen), len(every))) for t in wanted}
+    for (t, metrics, latents), found in zip(parts, compute(tasks), strict=True):
+        rows = np.flatnonzero([item in metrics for item in chosen])
+        nulls[t][np.ix_(np.arange(settings.n_surrogates), rows, latents)] = found
+    yield from nulls.items()
+
+
 def _null(
-    maps: _Maps,
-    t: int,
-    inside: np.ndarray,
-    chosen: Sequence[Metric],
-    shape: tuple[int, ...],
-    settings: SignificanceConfig,
-    seed: np.random.SeedSequence,
+    maps: _Maps, t: int, chosen: Sequence[Metric], columns: np.ndarray, settings: SignificanceConfig
 ) -> np.ndarray:
-    """Strength of each surrogate of one target, (surrogate, metric, latent); infinite where it has none."""
+    """Strength of each surrogate of a target, (surrogate, metric, latent of `columns`); infinite where it has none."""
+    inside, shape = maps.inside(t), (len(chosen), len(columns))
+    seed = np.random.SeedSequence([settings.seed, zlib.crc32(maps.labels[t].encode())])  # whatever others there are
     quick = [i for i, item in enumerate(chosen) if item.name in MATRIX_PRODUCTS]
     slow = [i for i, item in enumerate(chosen) if item.name not in MATRIX_PRODUCTS]
-    latents, positions = maps.latents[inside], maps.positions[inside]
+    latents, positions = maps.latents[inside][:, columns], maps.positions[inside]
     groups = _same_points(latents, positions) if quick else []
     null, done = np.empty((settings.n_surrogates, *shape)), 0
     for batch in _batches(_surrogates(maps, t, inside, settings, seed), int(inside.sum())):

@@ -20,18 +20,26 @@ from vaearr.association.targets import TARGET, targets_of
 from vaearr.categories import is_categorical
 from vaearr.config import AssociateConfig
 from vaearr.errors import NoInputError, UsageError, did_you_mean
+from vaearr.workers import Where, computing_on
 
 PARAMETERS = "parameters"
 
 
-def associate_store(store: str | Path, config: AssociateConfig | None = None) -> xr.Dataset:
+def associate_store(
+    store: str | Path, config: AssociateConfig | None = None, *, dask: Where | None = None
+) -> xr.Dataset:
     """Associate a run's latents with side maps, over the run's ROI, and keep the table in `/runs/<run>`.
 
     Returns `association (metric, latent, target)`, with `config.significance` also `p_value`, `p_adjusted` and
     `n_effective`. Of another variable (`config.variable`, such as `pca`) the table is kept as `association_pca`.
     A stored table that holds what is asked, made from the same latents and maps, is returned; any other is replaced,
     since it can always be made again. Raises NoInputError for a run that is not there or has no latents.
+
+    dask: the workers that compute, see `vaearr.workers`; they get the values from this process and need not see the
+    store. The numbers are the same. Raises WorkersError where they cannot be reached or die of it.
     """
+    from dask import compute as dask_compute
+
     from vaearr.store import check_store, has_table, open_store, recover, run_folder, write_table
 
     config = config or AssociateConfig()
@@ -47,14 +55,20 @@ def associate_store(store: str | Path, config: AssociateConfig | None = None) ->
         return found
     if found is not None and config.significance is None and (part := _part_of(found, parameters)) is not None:
         return part
-    if config.significance is None:
-        table = associate(latents, targets, config.metrics, roi=roi).to_dataset()
-    else:
-        table = significance(latents, targets, config.metrics, roi=roi, config=config.significance)
+    values = dask_compute(latents, targets, roi)  # read once, together
+    with computing_on(dask):
+        table = _associated(values, config)
     table.attrs[PARAMETERS] = parameters
     name = table_name(config.variable)
     write_table(store, config.run, name, table, replace=has_table(store, config.run, name))
     return table
+
+
+def _associated(values: tuple[xr.DataArray, xr.DataArray, xr.DataArray | None], config: AssociateConfig) -> xr.Dataset:
+    latents, targets, roi = values
+    if config.significance is None:
+        return associate(latents, targets, config.metrics, roi=roi).to_dataset()
+    return significance(latents, targets, config.metrics, roi=roi, config=config.significance)
 
 
 def partitions_store(store: str | Path, config: AssociateConfig, reference: str) -> xr.Dataset:

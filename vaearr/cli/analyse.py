@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vaearr.cli.common import ChosenRun, Sets, Settings, Store, app, bar, number_pairs, say, settings_from
+from vaearr.cli.common import ChosenRun, DaskWorkers, Sets, Settings, Store, app, bar, number_pairs, say, settings_from
 from vaearr.errors import UsageError
 from vaearr.names import BC
 
@@ -27,6 +27,7 @@ def associate(
         str | None, typer.Option(help="also: clusters of each dimension against those of this map or these scores")
     ] = None,
     top: Annotated[int, typer.Option(help="dimensions to list per target")] = 3,
+    dask: DaskWorkers = None,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
@@ -45,7 +46,7 @@ def associate(
     )
     if reference:
         check_reference(open_store(store, chunks=None), reference)
-    for line in top_lines(associate_store(store, settings), top=top):
+    for line in top_lines(associate_store(store, settings, dask=dask), top=top):
         typer.echo(line)
     if reference:
         for line in partition_lines(partitions_store(store, settings, reference), top=top):

@@ -58,6 +58,13 @@ ChosenRun = Annotated[
 Settings = Annotated[Path | None, typer.Option("--config", help="JSON file with settings")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="one setting, such as objective.target=self")]
 
+DaskWorkers = Annotated[
+    str | None,
+    typer.Option(
+        "--dask", metavar="WHERE", help="Dask workers: tcp://host:8786, a scheduler file, or local:4 on this machine"
+    ),
+]
+
 
 def settings_from(cls: Any, file: Path | None, sets: list[str] | None, base: dict[str, Any] | None = None) -> Any:
     """Settings from a base, a JSON file over it, and single `key.sub=value` changes over both."""

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from vaearr.cli.common import RunName, Sets, Settings, Store, app, bar, key_values, say, settings_from, sides
+from vaearr.cli.common import (
+    DaskWorkers,
+    RunName,
+    Sets,
+    Settings,
+    Store,
+    app,
+    bar,
+    key_values,
+    say,
+    settings_from,
+    sides,
+)
 from vaearr.errors import UsageError
 from vaearr.names import BC, DEFAULT_RUN
 
@@ -43,6 +55,7 @@ def ingest(
     manifest: Annotated[Path | None, typer.Option(help="CSV with path, label, subject, … of a folder's files")] = None,
     spacing: Annotated[str | None, typer.Option(help="distance of voxels ZxYxX in mm to resample volumes to")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out files that cannot be read")] = False,
+    dask: DaskWorkers = None,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
@@ -76,7 +89,7 @@ def ingest(
         skip_bad=skip_bad or None,
     )
     with bar("reading") as progress:
-        run_ingest(source, store, config=settings, say=say, progress=progress)
+        run_ingest(source, store, config=settings, dask=dask, say=say, progress=progress)
     say(f"{store} is ready; look at it with 'vaearr info {store}'")
 
 

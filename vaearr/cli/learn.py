@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from vaearr.cli.common import ChosenRun, RunName, Sets, Settings, Store, app, bar, box, say, settings_from
+from vaearr.cli.common import (
+    ChosenRun,
+    DaskWorkers,
+    RunName,
+    Sets,
+    Settings,
+    Store,
+    app,
+    bar,
+    box,
+    say,
+    settings_from,
+)
 from vaearr.errors import UsageError
 from vaearr.names import DEFAULT_RUN
 from vaearr.presets import PRESETS, check_preset, preset_settings
@@ -101,12 +113,14 @@ def _preset(store: Path, name: str) -> dict[str, Any]:
 
 
 @app.command()
-def encode(store: Store, run: ChosenRun = None, config: Settings = None, sets: Sets = None) -> None:
+def encode(
+    store: Store, run: ChosenRun = None, dask: DaskWorkers = None, config: Settings = None, sets: Sets = None
+) -> None:
     """Write a run's latents into the store."""
     from vaearr.config import EncodeConfig
     from vaearr.latents import encode as run_encode
 
     settings = settings_from(EncodeConfig, config, sets).replace(run=run)
     with bar("encoding") as progress:
-        run_encode(store, config=settings, say=say, on_block=progress)
+        run_encode(store, config=settings, dask=dask, say=say, on_block=progress)
     say(f"latents of run {settings.run!r} are in {store}; open it with xarray.open_zarr({str(store)!r})")

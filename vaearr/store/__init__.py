@@ -4,6 +4,7 @@ A published variable is complete or it is not there. Everything unfinished lies 
 """
 
 from vaearr.store.commit import recover
+from vaearr.store.elsewhere import Elsewhere
 from vaearr.store.layout import Region
 from vaearr.store.read import (
     check_patterns,
@@ -23,6 +24,7 @@ from vaearr.store.read import (
     store_blocks,
     without_dask,
 )
+from vaearr.store.shards import can_write, write_shard
 from vaearr.store.urls import as_url, local_path
 from vaearr.store.write import (
     Staging,
@@ -41,11 +43,13 @@ from vaearr.store.write import (
 )
 
 __all__ = [
+    "Elsewhere",
     "Region",
     "Staging",
     "VariableSpec",
     "add_variables",
     "as_url",
+    "can_write",
     "check_patterns",
     "check_run_name",
     "check_store",
@@ -73,5 +77,6 @@ __all__ = [
     "without_dask",
     "write_block",
     "write_dataset",
+    "write_shard",
     "write_table",
 ]

@@ -212,13 +212,24 @@ def _unreadable(array: zarr.Array, place: tuple[int, ...]) -> str:
 def check_values(store: Path, on_file: OnFile | None = None) -> Found | None:
     """The patterns' values against the checksum that the ingest took of them; shard after shard, all decoded."""
     array = zarr.open_array(store / n.PATTERNS, mode="r", zarr_format=3)
+    if array.attrs.get("sha256") in (None, values_sha256(array, on_file)):
+        return None
+    return Found(n.PATTERNS, n.PATTERNS, "the values are not those that were ingested, though each chunk is whole")
+
+
+def values_sha256(array: zarr.Array, on_file: OnFile | None = None) -> str:
+    """The checksum that the ingest took of the patterns' values.
+
+    With the attribute `sha256_of` = `shards`: of the binary checksums of the shards, in row-major order, each of its
+    values in C order, so that shards may be written side by side. Without it, as older stores have it: of the values
+    themselves, one shard after the other.
+    """
     sides = dict(enumerate(array.shards or array.chunks))
+    by_shard = array.attrs.get(n.SHA256_OF) == n.SHARDS
     values = hashlib.sha256()
     for region in blocks(dict(enumerate(array.shape)), sides):
         block = np.ascontiguousarray(array[tuple(region.values())])
-        values.update(block.data)
+        values.update(hashlib.sha256(block.data).digest() if by_shard else block.data)
         if on_file:
             on_file(block.nbytes)
-    if array.attrs.get("sha256") in (None, values.hexdigest()):
-        return None
-    return Found(n.PATTERNS, n.PATTERNS, "the values are not those that were ingested, though each chunk is whole")
+    return values.hexdigest()

@@ -24,6 +24,7 @@ from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import commit, layout
 from vaearr.store.attributes import NAN_ATTRIBUTE, plain
 from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_path, sync_tree, writer
+from vaearr.store.elsewhere import Elsewhere, from_elsewhere
 from vaearr.store.read import block_shape, check_store, open_store, read_ahead, run_folder
 from vaearr.store.seals import ROOT_SEAL, attributes_seal, seal, sha256_of
 from vaearr.store.urls import local_path
@@ -39,12 +40,14 @@ def create_store(
     transform: Transform | None = None,
     finalise: Callable[[xr.Dataset], xr.Dataset] | None = None,
     progress: Progress | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Path:
     """Write a valid Dataset as a new store, streaming `patterns` shard by shard, and publish it in one rename.
 
     transform(block, region) sees every block before it is written and returns what to write; finalise(ds) is called
-    after the last block and returns the Dataset whose other variables and attributes are written. Raises ExistsError
-    when something is at `path`, SchemaError for a Dataset that is not valid; nothing is left behind in either case.
+    after the last block and returns the Dataset whose other variables and attributes are written. elsewhere(folder,
+    regions) has other processes write the shards, see `store.elsewhere`. Raises ExistsError when something is at
+    `path`, SchemaError for a Dataset that is not valid; nothing is left behind in either case.
     """
     store = local_path(path).expanduser().resolve()
     if store.exists():
@@ -57,7 +60,7 @@ def create_store(
         staged.mkdir(parents=True)
         try:
             group = zarr.create_group(staged, zarr_format=3, overwrite=True)
-            sums = _stream_patterns(ds, group, transform, progress)
+            sums = _stream_patterns(ds, group, transform, progress, elsewhere)
             final = finalise(ds) if finalise else ds
             group[n.PATTERNS].attrs.update(plain(final[n.PATTERNS].attrs))
             _write_small(final.drop_vars(n.PATTERNS), staged)
@@ -79,7 +82,11 @@ def create_store(
 
 
 def _stream_patterns(
-    ds: xr.Dataset, group: zarr.Group, transform: Transform | None, progress: Progress | None
+    ds: xr.Dataset,
+    group: zarr.Group,
+    transform: Transform | None,
+    progress: Progress | None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[Path, str]:
     """Write the patterns; returns the checksum of each shard's file, taken while it was in memory anyway."""
     patterns = ds[n.PATTERNS]
@@ -102,6 +109,8 @@ def _stream_patterns(
     )
     block = dict(zip(nav, shards, strict=False))
     regions = list(layout.blocks(sizes, block))
+    if elsewhere:
+        return from_elsewhere(elsewhere, Path(str(group.store_path).removeprefix("file://")), regions, progress)
 
     def write(region: layout.Region, data: np.ndarray) -> None:
         array[tuple(region.values())] = data

@@ -11,7 +11,17 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.data_report import data_facts, data_lines
 from vaearr.errors import VaearrError
-from vaearr.store import as_url, check_store, has_table, open_store, open_table, run_manifest, run_names
+from vaearr.store import (
+    as_url,
+    check_store,
+    has_table,
+    open_store,
+    open_table,
+    read_only_url,
+    run_manifest,
+    run_names,
+    shown,
+)
 
 
 def store_facts(store: str | Path) -> dict[str, Any]:
@@ -21,16 +31,16 @@ def store_facts(store: str | Path) -> dict[str, Any]:
 
     A run that cannot be read has the one fact `damaged`, which says why.
     """
-    path = as_url(store) or check_store(store)
+    path = read_only_url(store) or check_store(store)
     ds = open_store(path, chunks=None)
     facts = schema.describe(ds)
     source = ds.attrs.get(n.PROVENANCE, {}).get("source", {}).get("file")
     stored = None
-    if isinstance(path, Path):
+    if isinstance(path, Path) and as_url(store) is None:
         stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     present = int(ds[n.PRESENT].sum()) if n.PRESENT in ds else None
     facts |= {
-        "store": str(path),
+        "store": shown(path) if isinstance(path, Path) else path,
         "stored_bytes": stored,
         "n_present": present,
         "source": source,

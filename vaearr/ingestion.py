@@ -21,13 +21,13 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.detector import reduced
-from vaearr.errors import DataError, ExistsError, UsageError, WriteError
+from vaearr.errors import DataError, UsageError, WriteError
 from vaearr.provenance import now, versions
 from vaearr.sources import SOURCES, check_source, find_source, open_source, source_files
 from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
 from vaearr.sources.tables import element_array, map_array, phase_array
-from vaearr.store import Region, create_store, local_path, open_store
+from vaearr.store import Region, copied_url, create_store, open_store, place_of, refuse_taken
 
 Say = Callable[[str], None]
 
@@ -53,7 +53,8 @@ def ingest(
     knowing, such as scan points without a value. progress: called with (blocks written, blocks in all). Raises
     ExistsError where something is at `store`, DataError or NoInputError for inputs that do not hold what they should,
     WriteError where they do not fit on the disk. No store is left behind then: what is refused before the patterns are
-    read leaves nothing, what fails later only the folders that were made for the store and its hidden lock file.
+    read leaves nothing, what fails later only the folders that were made for the store and its hidden lock file. At
+    `s3://…` shards are sent one by one, so that the disk need not hold them.
     """
     say = say or (lambda line: None)
     config = (config or IngestConfig()).replace(
@@ -64,16 +65,15 @@ def ingest(
         step=step,
         units=units,
     )
-    target = local_path(store).expanduser()
-    if target.exists() or target.is_symlink():
-        raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
-    folder = _existing_parent(target)
+    refuse_taken(store)
+    is_here = copied_url(store) is None
+    folder = _existing_parent(place_of(store))
     file = check_source(source)
     before = source_state(file, config)
     with open_source(file, config, scratch=folder) as lazy:
         if not schema.is_scan(lazy):
             _refuse_scan_settings(config)
-        ds = preflight(reduced(lazy, config), config, folder, say)
+        ds = preflight(reduced(lazy, config), config, folder if is_here else None, say)
         checks = _Checks(ds, config.nonfinite)
 
         def finalise(ds: xr.Dataset) -> xr.Dataset:
@@ -81,7 +81,7 @@ def ingest(
                 raise DataError(f"{file} changed while it was read; ingest it again when nothing writes to it.")
             return _described(ds, file, config, checks)
 
-        create_store(ds, target, transform=checks.transform, finalise=finalise, progress=progress)
+        create_store(ds, store, transform=checks.transform, finalise=finalise, progress=progress)
     for line in checks.findings():
         say(line)
     left_out = ds.attrs.get(SKIPPED, ())
@@ -89,17 +89,20 @@ def ingest(
         say(f"left out, {len(left_out)} in all:")
     for line in left_out:
         say(f"  {line}")
-    return open_store(target)
+    return open_store(store)
 
 
-def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> xr.Dataset:
-    """`ds` with its side maps joined and everything checked that does not need the patterns' values."""
+def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None, say: Say) -> xr.Dataset:
+    """`ds` with its side maps joined and everything checked that does not need the patterns' values.
+
+    folder: on the disk that the patterns must fit on; None where they go elsewhere.
+    """
     brought = {str(name) for name in ds.data_vars} - n.RESERVED
     for name in config.maps:
         if name in n.RESERVED or (name in ds.variables and name not in brought) or name.startswith(n.OF_LATER_RUNS):
             raise UsageError(f"{name!r} cannot name a map, the name has a meaning of its own; choose another one.")
-    need, free = int(ds[n.PATTERNS].nbytes * 1.1), shutil.disk_usage(folder).free
-    if need > free:
+    need = int(ds[n.PATTERNS].nbytes * 1.1)
+    if folder is not None and need > (free := shutil.disk_usage(folder).free):
         raise WriteError(
             f"{folder}: the patterns need up to {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free some space or "
             f"choose another disk."

@@ -55,7 +55,9 @@ def writing(store: Path) -> Iterator[None]:
 @contextmanager
 def writer(store: Path) -> Iterator[None]:
     """Be the one writer of the store: lock it, complete what a killed writer had begun to publish."""
-    with writing(store), locked(store):
+    from vaearr.store.copies import writing_elsewhere  # which stands on this module
+
+    with writing(store), locked(store), writing_elsewhere(store):
         if _journal(store).exists():
             _roll_forward(store)
         for left in staging_root(store).glob("replaced-*"):
@@ -72,6 +74,14 @@ def recover(store: Path) -> None:
 
 def _journal(store: Path) -> Path:
     return staging_root(store) / "publishing.json"
+
+
+def journalled(store: Path) -> list[str]:
+    """Keys of a publication that is not completed yet."""
+    try:
+        return list(json.loads(_journal(store).read_bytes()))
+    except FileNotFoundError:
+        return []
 
 
 def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -> None:
@@ -94,7 +104,20 @@ def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -
 
 
 def _roll_forward(store: Path) -> None:
-    """Do the renames of the journal that are not done yet, list the result, forget the journal."""
+    """Do the renames of the journal that are not done yet, list the result, send it on, forget the journal."""
+    from vaearr.store.copies import sending
+
+    with sending(store) as send:
+        _move(store)
+        send(journalled(store))
+        moves = json.loads(_journal(store).read_bytes())
+        _journal(store).unlink()
+    for folder in {staging_root(store) / Path(relative).parts[0] for relative in moves.values()}:
+        shutil.rmtree(folder, ignore_errors=True)
+    remove_if_empty(staging_root(store))
+
+
+def _move(store: Path) -> None:
     trash = staging_root(store) / f"replaced-{uuid.uuid4().hex[:8]}"
     moves = json.loads(_journal(store).read_bytes())
     there = [key for key, relative in moves.items() if (staging_root(store) / relative).exists()]
@@ -111,10 +134,7 @@ def _roll_forward(store: Path) -> None:
         folder.rename(final)
         sync_path(final.parent)
     refresh_listing(store)
-    _journal(store).unlink()
-    for folder in {trash, *(staging_root(store) / Path(relative).parts[0] for relative in moves.values())}:
-        shutil.rmtree(folder, ignore_errors=True)
-    remove_if_empty(staging_root(store))
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -88,7 +88,8 @@ def plain_folders(group: Path) -> list[Path]:
 
 def write_seal(array: Path, known: Mapping[Path, str]) -> None:
     """The checksums of what lies in an array's folder now."""
-    names = [name for name in files_of(array) if name != n.CHECKPOINT]  # which goes when the run is there
+    sent = [os.path.relpath(file, array) for file in known if file.is_relative_to(array)]  # may not be here any more
+    names = sorted({*files_of(array), *sent} - {n.CHECKPOINT})  # which goes when the run is there
     with ThreadPoolExecutor(AT_ONCE) as pool:
         sums = pool.map(lambda name: known.get(array / name) or sha256_of(array / name), names)
         text = "".join(f"{found}  {name}\n" for name, found in zip(names, sums, strict=True))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import layout
 from vaearr.store.attributes import NAN_ATTRIBUTE, plain
 from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_path, sync_tree, writer
-from vaearr.store.read import block_shape, check_store, open_store, read_ahead, run_folder
-from vaearr.store.seals import ROOT_SEAL, attributes_seal, seal, sha256_of
-from vaearr.store.urls import local_path
+from vaearr.store.creation import creating
+from vaearr.store.read import block_shape, check_store, open_store, place_of, read_ahead, refuse_taken, run_folder
+from vaearr.store.seals import AT_ONCE, ROOT_SEAL, attributes_seal, seal, sha256_of
+from vaearr.store.urls import copied_url
 
+MOST_WAITING = 2 * AT_ONCE  # shards that are on the disk and not sent yet
 Transform = Callable[[np.ndarray, layout.Region], np.ndarray]
 Progress = Callable[[int, int], None]
 
@@ -46,18 +49,19 @@ def create_store(
     after the last block and returns the Dataset whose other variables and attributes are written. Raises ExistsError
     when something is at `path`, SchemaError for a Dataset that is not valid; nothing is left behind in either case.
     """
-    store = local_path(path).expanduser().resolve()
-    if store.exists():
-        raise ExistsError(f"{store} already exists; give another path, or remove it first if you mean to replace it.")
+    refuse_taken(path)
     schema.validate(ds)
-    with writer(store):
+    url = copied_url(path)
+    store = place_of(path)
+    with creating(url) if url else writer(store) as elsewhere:
         for left in staging_root(store).glob("new-*"):  # of a killed ingest; the lock is ours
             shutil.rmtree(left)
         staged = staging_root(store) / f"new-{uuid.uuid4().hex[:8]}"
         staged.mkdir(parents=True)
         try:
             group = zarr.create_group(staged, zarr_format=3, overwrite=True)
-            sums = _stream_patterns(ds, group, transform, progress)
+            send = partial(elsewhere.send, staged=staged) if elsewhere else None
+            sums = _stream_patterns(ds, group, transform, progress, send)
             final = finalise(ds) if finalise else ds
             group[n.PATTERNS].attrs.update(plain(final[n.PATTERNS].attrs))
             _write_small(final.drop_vars(n.PATTERNS), staged)
@@ -70,6 +74,8 @@ def create_store(
             sync_tree(staged)
             if store.exists():
                 raise ExistsError(f"{store} appeared while it was being written; nothing was changed.")
+            if elsewhere:
+                elsewhere.finish(staged)
             staged.rename(store)
             sync_path(store.parent)
         finally:
@@ -79,9 +85,16 @@ def create_store(
 
 
 def _stream_patterns(
-    ds: xr.Dataset, group: zarr.Group, transform: Transform | None, progress: Progress | None
+    ds: xr.Dataset,
+    group: zarr.Group,
+    transform: Transform | None,
+    progress: Progress | None,
+    send: Callable[[Path], None] | None = None,
 ) -> dict[Path, str]:
-    """Write the patterns; returns the checksum of each shard's file, taken while it was in memory anyway."""
+    """Write the patterns; returns the checksum of each shard's file, taken while it was in memory anyway.
+
+    send: called with each shard once it is on the disk; few wait for it at a time.
+    """
     patterns = ds[n.PATTERNS]
     nav, sig = schema.navigation_dims(ds), schema.signal_dims(ds)
     sizes = {dim: ds.sizes[dim] for dim in nav}
@@ -105,10 +118,15 @@ def _stream_patterns(
 
     def write(region: layout.Region, data: np.ndarray) -> None:
         array[tuple(region.values())] = data
-        syncing.append(syncer.submit(_synced, _chunk(array, region, shards)))
+        syncing.append(syncer.submit(_synced, _chunk(array, region, shards), send))
+        if send and len(syncing) > MOST_WAITING:
+            syncing[-MOST_WAITING].result()
 
     read = read_ahead(lambda region: np.asarray(patterns.isel(region).values), regions)
-    with ThreadPoolExecutor(1) as syncer, ThreadPoolExecutor(1) as behind:  # the disk works while the next is encoded
+    with (
+        ThreadPoolExecutor(AT_ONCE if send else 1) as syncer,
+        ThreadPoolExecutor(1) as behind,
+    ):  # the disk works while the next is encoded
         syncing: list[Future[tuple[Path, str]]] = []
         writing: Future[None] | None = None
         for i, (region, data) in enumerate(zip(regions, read, strict=True)):
@@ -121,9 +139,12 @@ def _stream_patterns(
         return dict(done.result() for done in syncing)
 
 
-def _synced(shard: Path) -> tuple[Path, str]:
+def _synced(shard: Path, send: Callable[[Path], None] | None) -> tuple[Path, str]:
     sync_path(shard)
-    return shard, sha256_of(shard)
+    found = shard, sha256_of(shard)
+    if send:
+        send(shard)
+    return found
 
 
 def _written(writing: Future[None], count: int, total: int, progress: Progress | None) -> None:

@@ -25,6 +25,7 @@ from vaearr.store.read import (
     run_manifest,
     run_names,
     store_blocks,
+    stored_bytes,
     without_dask,
 )
 from vaearr.store.urls import as_url, copied_url, local_path, read_only_url
@@ -81,6 +82,7 @@ __all__ = [
     "staged_run",
     "staged_variables",
     "store_blocks",
+    "stored_bytes",
     "without_dask",
     "write_block",
     "write_dataset",

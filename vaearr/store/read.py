@@ -51,6 +51,13 @@ def here(path: str | Path, storage_options: Mapping[str, Any] | None = None) -> 
     return copies.pull(url, storage_options) if url else place_of(path)
 
 
+def stored_bytes(path: str | Path) -> int:
+    """Bytes of all files, or objects, of a store."""
+    if url := copied_url(path):
+        return sum(stamp.size for stamp in Objects(url).below())
+    return sum(file.stat().st_size for file in local_path(path).expanduser().rglob("*") if file.is_file())
+
+
 def refuse_taken(path: str | Path) -> None:
     """Raise ExistsError where a new store would stand in the place of something."""
     if url := copied_url(path):

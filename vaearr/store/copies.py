@@ -40,6 +40,7 @@ class Record:
     endpoint: str
     machine: str = field(default_factory=lambda: uuid.uuid4().hex)
     store_id: str | None = None
+    staged_for: str | None = None  # the store, by its id, that was written from here last
     root: str | None = None  # tag of the listing that the copy is up to; None while it is not
     objects: dict[str, tuple[str, int, int]] = field(default_factory=dict)
 
@@ -131,11 +132,8 @@ def pull(url: str, options: Any = None) -> Path:
     return copy
 
 
-def bring(copy: Path, objects: Objects, *, discard_other: bool = False) -> Record:
-    """Bring a copy up to date, inside `alone`; what was published here and not sent yet stays as it is.
-
-    discard_other: throw away staged work of another store that was at the URL before.
-    """
+def bring(copy: Path, objects: Objects) -> Record:
+    """Bring a copy up to date, inside `alone`; what was published here and not sent yet stays as it is."""
     for _ in range(MOST_TRIES):
         record = record_of(copy) or Record(objects.url, objects.endpoint)
         found = objects.fetch(METADATA)
@@ -148,8 +146,6 @@ def bring(copy: Path, objects: Objects, *, discard_other: bool = False) -> Recor
             return record
         root = _parsed(data, objects.url)
         store_id = root["attributes"].get(n.STORE_ID)
-        if record.store_id not in (None, store_id) and discard_other:
-            shutil.rmtree(staging_root(copy), ignore_errors=True)
         with _staging(copy) as staging:
             work = _Pull(copy, objects, record, staging, root)
             work.fetch()
@@ -308,12 +304,26 @@ def writing_elsewhere(store: Path) -> Iterator[None]:
     objects = objects_of(record)
     with leased(objects, record.machine) as lease:
         with alone(store):
-            bring(store, objects, discard_other=True)
+            _bring_for_writing(store, objects)
         _LEASES[store] = lease
         try:
             yield
         finally:
             del _LEASES[store]
+
+
+def _bring_for_writing(copy: Path, objects: Objects) -> None:
+    """Bring a copy up to date; staged work for another store that was at the URL before goes."""
+    record = bring(copy, objects)
+    if record.staged_for == record.store_id:
+        return
+    if record.staged_for is not None:
+        for left in (staging_root(copy), copy):
+            shutil.rmtree(left, ignore_errors=True)
+        record.root, record.objects = None, {}
+    record.staged_for = record.store_id
+    save(copy, record)
+    bring(copy, objects)
 
 
 @contextmanager

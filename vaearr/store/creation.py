@@ -50,7 +50,7 @@ class Creation:
                 f"{self.objects.url} appeared while it was being written; it was left as it is."
             ) from None
         self.is_ours = False  # but everybody's
-        self.record.store_id = json.loads(root)["attributes"][n.STORE_ID]
+        self.record.store_id = self.record.staged_for = json.loads(root)["attributes"][n.STORE_ID]
         save(self.copy, self.record)
         self.objects.delete([MARK])
 
@@ -66,7 +66,7 @@ def creating(url: str) -> Iterator[Creation]:
     before = record_of(copy)
     record = Record(objects.url, objects.endpoint)
     record.machine = before.machine if before else record.machine
-    with writing(copy), locked(copy), leased(objects, record.machine) as lease:
+    with writing(copy), locked(copy), _named(copy, record), leased(objects, record.machine) as lease:
         check_free(objects)
         for left in (copy, staging_root(copy)):  # of a store that was at the URL before
             shutil.rmtree(left, ignore_errors=True)
@@ -80,6 +80,14 @@ def creating(url: str) -> Iterator[Creation]:
             if creation.is_ours:
                 _undo(creation)
             raise
+
+
+@contextmanager
+def _named(copy: Path, record: Record) -> Iterator[None]:
+    """A copy with a name of its own, by which it knows a lease that it left behind."""
+    if record_of(copy) is None:
+        save(copy, record)
+    yield
 
 
 def check_free(objects: Objects) -> None:

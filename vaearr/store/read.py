@@ -253,8 +253,9 @@ def _check_run(path: str | Path, run: str) -> str | Path:
     store = read_only_url(path) or check_store(path)
     known = run_names(store)
     if run not in known:
-        hint = did_you_mean(run, known) if known else f" It has none yet: 'vaearr train {store}'."
-        raise NoInputError(f"{store} has no run {run!r}.{hint}")
+        named = copies.shown(store) if isinstance(store, Path) else store
+        hint = did_you_mean(run, known) if known else f" It has none yet: 'vaearr train {named}'."
+        raise NoInputError(f"{named} has no run {run!r}.{hint}")
     return store
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from vaearr import names as n
 from vaearr.errors import UsageError
 from vaearr.store.commit import METADATA, remove_if_empty, staging_root, sync_path, unlist, writer
-from vaearr.store.copies import sending
+from vaearr.store.copies import sending, shown
 from vaearr.store.read import check_store
 
 
@@ -32,7 +32,9 @@ def remove(path: str | Path, *, variables: Iterable[str] = (), runs: Iterable[st
     with writer(store):
         there = [key for key in keys if (store / key / METADATA).exists()]
         if kept := _kept(store, there):
-            raise UsageError(f"{store}: {', '.join(kept)} came with the source and cannot be removed; ingest anew.")
+            raise UsageError(
+                f"{shown(store)}: {', '.join(kept)} came with the source and cannot be removed; ingest anew."
+            )
         with sending(store) as send:
             if there:
                 _take_away(store, there)

@@ -25,6 +25,7 @@ from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import layout
 from vaearr.store.attributes import NAN_ATTRIBUTE, plain
 from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_path, sync_tree, writer
+from vaearr.store.copies import shown
 from vaearr.store.creation import creating
 from vaearr.store.read import block_shape, check_store, open_store, place_of, read_ahead, refuse_taken, run_folder
 from vaearr.store.seals import AT_ONCE, ROOT_SEAL, attributes_seal, seal, sha256_of
@@ -334,7 +335,7 @@ def check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
             raise UsageError(f"{name!r} cannot be a variable name; use letters, digits and _, a letter first.")
     taken = [name for name in wanted if name in have.variables]
     if taken:
-        raise ExistsError(f"{store} already holds {', '.join(taken)}; choose another run name.")
+        raise ExistsError(f"{shown(store)} already holds {', '.join(taken)}; choose another run name.")
 
 
 def write_table(path: str | Path, run: str, name: str, ds: xr.Dataset, *, replace: bool = False) -> None:
@@ -369,7 +370,7 @@ def staged_run(path: str | Path, run: str, *, keep: str | None = None) -> Iterat
     check_run_name(run)
     with writer(store):
         if (store / n.RUNS / run).exists():
-            raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
+            raise ExistsError(f"{shown(store)} already has a run {run!r}; choose another name with run='…' (--run).")
         check_new(open_store(store, chunks=None), store, [n.run_name(name, run) for name in n.OF_A_RUN])
         folder = staging_root(store) / f"run-{run}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from prefect import flow
 from flows.running import progress, refuse_other, step, tell
 from flows.showing import store_key, text
 from vaearr.config import IngestConfig
+from vaearr.errors import UsageError
 
 
 @step("ingest")
@@ -39,9 +40,11 @@ def _read(source: Path, store: Path, config: IngestConfig) -> None:
 
 def _replace(source: Path, store: Path, config: IngestConfig) -> None:
     """Make the new store beside the old one, which is removed, with all its runs, when the new one is complete."""
-    from vaearr.store import check_store
+    from vaearr.store import check_store, copied_url
     from vaearr.store.lock import locked
 
+    if url := copied_url(store):
+        raise UsageError(f"{url} cannot be replaced in one step; remove it first, or give another URL.")
     old = check_store(store)
     new, aside = (old.with_name(f"{old.name.removesuffix('.zarr')}-{uuid.uuid4().hex[:8]}.zarr") for _ in range(2))
     _read(source, new, config)

@@ -85,7 +85,7 @@ def compare_step(store: Path, config: SweepConfig, rows: list[dict[str, Any]], f
     """Write the table beside the store, as CSV and JSON, and say what is recommended for each region."""
     from vaearr.provenance import as_json
     from vaearr.selection import recommend
-    from vaearr.store import check_store
+    from vaearr.store import beside, check_store
     from vaearr.store.commit import replace_file, writing
 
     regions = list(dict.fromkeys(row["region"] for row in rows))
@@ -93,7 +93,7 @@ def compare_step(store: Path, config: SweepConfig, rows: list[dict[str, Any]], f
     for row in rows:
         row["recommended"] = row["run"] == chosen[row["region"]]["run"]
     path = check_store(store)
-    folder = path.with_name(f"{path.name.removesuffix('.zarr')}.sweeps")
+    folder = beside(path).with_name(f"{path.name.removesuffix('.zarr')}.sweeps")
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = io.StringIO()
     writer = csv.DictWriter(lines, columns, lineterminator="\n")

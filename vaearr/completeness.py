@@ -17,13 +17,13 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import EncodeConfig, IngestConfig, ReportConfig, RoiConfig, TrainConfig
-from vaearr.errors import UsageError
+from vaearr.errors import ExistsError, UsageError
 from vaearr.ingestion import source_state, without_folders
 from vaearr.provenance import versions
 from vaearr.reporting.write import GENERATOR, report_folder
 from vaearr.runs import data_fingerprint, resolve_roi, settled
 from vaearr.sources import check_source
-from vaearr.store import check_store, local_path, open_store, recover, run_manifest, run_names
+from vaearr.store import check_store, open_store, recover, refuse_taken, run_manifest, run_names
 
 OF_LATENTS = ("mask", "window", "overlap", "precision")  # settings of an encoding that say what latents hold
 
@@ -52,11 +52,14 @@ def ingested(source: str | Path, store: str | Path, config: IngestConfig) -> Fou
 
     Raises NoInputError for a source that is not there, DataError where something else than a store is at the path.
     """
-    target = local_path(store).expanduser()
-    if not (target.exists() or target.is_symlink()):
+    try:
+        refuse_taken(store)
+    except ExistsError:
+        pass
+    else:
         return ABSENT
     file = check_source(source)
-    origin = open_store(check_store(target), chunks=None).attrs.get(n.PROVENANCE)
+    origin = open_store(check_store(store), chunks=None).attrs.get(n.PROVENANCE)
     if not isinstance(origin, Mapping) or "ingest" not in origin:
         return Found("other", "the store does not say what it was made from")
     size, changed = source_state(file, config)

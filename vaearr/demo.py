@@ -11,14 +11,15 @@ from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, IngestCon
 from vaearr.errors import ExistsError, WriteError
 
 MARK = ".vaearr-demo"
-FILES, STORE = "files", "scan.zarr"
-OWN = (FILES, STORE, "scan.reports", f".{STORE}.lock", f".{STORE}.staging")  # what a demo leaves in its folder
+FILES, STORE, REPORTS = "files", "scan.zarr", "scan.reports"
+OWN = (FILES, STORE, REPORTS, f".{STORE}.lock", f".{STORE}.staging")  # what a demo leaves in its folder
 STEP = 0.25
 
 
 def run_demo(
     folder: str | Path,
     *,
+    store: str | Path | None = None,
     config: TrainConfig | None = None,
     nx: int = 48,
     ny: int = 36,
@@ -27,7 +28,7 @@ def run_demo(
 ) -> list[str]:
     """Make a scan, write it as HDF5 and CSV files, and take it through every step; returns the closing lines.
 
-    folder: everything goes there. What an earlier demo left in it is made anew; a folder that holds anything else is
+    folder: everything goes there, but the store if `store` names another place for it, such as `s3://…`. What an earlier demo left in it is made anew; a folder that holds anything else is
     refused with ExistsError, and nothing is removed from it.
     """
     from vaearr.association import associate_store, top_lines
@@ -37,6 +38,7 @@ def run_demo(
     from vaearr.latents import encode
     from vaearr.reporting import report
     from vaearr.runs import train
+    from vaearr.store import as_url
     from vaearr.testing import synthetic_scan, write_scan_files
 
     config = config or TrainConfig()
@@ -44,7 +46,7 @@ def run_demo(
     say(f"1/8 a scan of {nx} x {ny} points from crystal geometry: {target / FILES}")
     scan = synthetic_scan(nx=nx, ny=ny, step=STEP)
     files = write_scan_files(scan, target / FILES)
-    store = target / STORE
+    store = store or target / STORE
     say(f"2/8 ingest: {store}")
     names = dict(zip(scan[n.PHASE].attrs["flag_values"], scan[n.PHASE].attrs["flag_meanings"].split(), strict=True))
     settings = IngestConfig(
@@ -75,13 +77,14 @@ def run_demo(
     for line in cluster_lines(grains, "grains"):
         say(f"    {line}")
     say("8/8 report")
-    page = report(store)
+    page = report(store, out=target / REPORTS / n.DEFAULT_RUN)
+    opens = "va.open_store" if as_url(store) else "xr.open_zarr"
     return [
         f"store:  {store}",
         f"report: {page}",
         "",
-        "import xarray as xr",
-        f'ds = xr.open_zarr("{store}"); print(ds)',
+        "import vaearr as va" if as_url(store) else "import xarray as xr",
+        f'ds = {opens}("{store}"); print(ds)',
     ]
 
 

@@ -11,26 +11,36 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.data_report import data_facts, data_lines
 from vaearr.errors import VaearrError
-from vaearr.store import as_url, check_store, has_table, open_store, open_table, run_manifest, run_names
+from vaearr.store import (
+    check_store,
+    has_table,
+    open_store,
+    open_table,
+    read_only_url,
+    run_manifest,
+    run_names,
+    shown,
+    stored_bytes,
+)
 
 
 def store_facts(store: str | Path) -> dict[str, Any]:
     """Facts about a store as plain JSON: grid, patterns, classes, maps, ROI, runs with training and latents, bytes.
 
-    store: a folder or a URL; the bytes on disk are None for a URL.
+    store: a folder or a URL; the bytes are None for a URL that can only be read.
 
     A run that cannot be read has the one fact `damaged`, which says why.
     """
-    path = as_url(store) or check_store(store)
+    path = read_only_url(store) or check_store(store)
     ds = open_store(path, chunks=None)
     facts = schema.describe(ds)
     source = ds.attrs.get(n.PROVENANCE, {}).get("source", {}).get("file")
     stored = None
     if isinstance(path, Path):
-        stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        stored = stored_bytes(store)
     present = int(ds[n.PRESENT].sum()) if n.PRESENT in ds else None
     facts |= {
-        "store": str(path),
+        "store": shown(path) if isinstance(path, Path) else path,
         "stored_bytes": stored,
         "n_present": present,
         "source": source,

@@ -22,14 +22,24 @@ from vaearr import schema
 from vaearr.block_checks import Checks, Summary, look_at, present_of
 from vaearr.config import IngestConfig
 from vaearr.detector import reduced
-from vaearr.errors import DataError, ExistsError, UsageError, WriteError
+from vaearr.errors import DataError, UsageError, WriteError
 from vaearr.provenance import now, versions
 from vaearr.sources import SOURCES, check_source, find_source, open_source, source_files
 from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
 from vaearr.sources.tables import element_array, map_array, phase_array
-from vaearr.store import Elsewhere, Region, as_url, can_write, create_store, local_path, open_store, write_shard
-from vaearr.workers import Where, check_each, connected, each, in_words, kept, place_of
+from vaearr.store import (
+    Elsewhere,
+    Region,
+    can_write,
+    copied_url,
+    create_store,
+    open_store,
+    place_of,
+    refuse_taken,
+    write_shard,
+)
+from vaearr.workers import Where, block_name, check_each, connected, each, in_words, kept
 
 Say = Callable[[str], None]
 
@@ -56,7 +66,8 @@ def ingest(
     knowing, such as scan points without a value. progress: called with (blocks written, blocks in all). Raises
     ExistsError where something is at `store`, DataError or NoInputError for inputs that do not hold what they should,
     WriteError where they do not fit on the disk. No store is left behind then: what is refused before the patterns are
-    read leaves nothing, what fails later only the folders that were made for the store and its hidden lock file.
+    read leaves nothing, what fails later only the folders that were made for the store and its hidden lock file. At
+    `s3://…` shards are sent one by one, so that the disk need not hold them.
 
     dask: the workers that read, check and write the patterns shard by shard, see `vaearr.workers`; the store is the
     same. They need the source and the store's folder under the same path; where the order of a file needs a scratch
@@ -71,20 +82,17 @@ def ingest(
         step=step,
         units=units,
     )
-    if dask is not None and as_url(store) is not None:
-        raise UsageError(
-            f"Dask workers write into a folder that they share, and {as_url(store)} is a URL; leave dask out."
-        )
-    target = local_path(store).expanduser()
-    if target.exists() or target.is_symlink():
-        raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
-    folder = _existing_parent(target)
+    if dask is not None and (url := copied_url(store)):
+        raise UsageError(f"Dask workers write into a folder that they share, and {url} is a URL; leave dask out.")
+    refuse_taken(store)
+    is_here = copied_url(store) is None
+    folder = _existing_parent(place_of(store))
     file = check_source(source)
     before = source_state(file, config)
     with open_source(file, config, scratch=folder) as lazy:
         if not schema.is_scan(lazy):
             _refuse_scan_settings(config)
-        ds = preflight(reduced(lazy, config), config, folder, say)
+        ds = preflight(reduced(lazy, config), config, folder if is_here else None, say)
         checks = Checks(ds, config.nonfinite)
 
         def finalise(ds: xr.Dataset) -> xr.Dataset:
@@ -94,7 +102,7 @@ def ingest(
 
         with _by_workers(file, config, before, folder, checks, dask, say) as elsewhere:
             create_store(
-                ds, target, transform=checks.transform, finalise=finalise, progress=progress, elsewhere=elsewhere
+                ds, store, transform=checks.transform, finalise=finalise, progress=progress, elsewhere=elsewhere
             )
     for line in checks.findings():
         say(line)
@@ -103,7 +111,7 @@ def ingest(
         say(f"left out, {len(left_out)} in all:")
     for line in left_out:
         say(f"  {line}")
-    return open_store(target)
+    return open_store(store)
 
 
 @contextmanager
@@ -128,7 +136,7 @@ def _by_workers(
         def elsewhere(staged: Path, regions: Sequence[Region]) -> Generator[tuple[Path, str], None, None]:
             check_each(client, f"the folder {staged}", True, can_write, str(staged))
             what = (str(staged), source, settings, state, str(folder.absolute()))
-            for region, (shard, checksum, summary) in each(client, ingest_shard, regions, *what, name=place_of):
+            for region, (shard, checksum, summary) in each(client, ingest_shard, regions, *what, name=block_name):
                 checks.add(region, summary)
                 yield shard, checksum
 
@@ -161,14 +169,17 @@ def _with_absolute_paths(config: IngestConfig) -> IngestConfig:
     return config.replace(manifest=config.manifest and Path(config.manifest).expanduser().absolute())
 
 
-def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path, say: Say) -> xr.Dataset:
-    """`ds` with its side maps joined and everything checked that does not need the patterns' values."""
+def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None, say: Say) -> xr.Dataset:
+    """`ds` with its side maps joined and everything checked that does not need the patterns' values.
+
+    folder: on the disk that the patterns must fit on; None where they go elsewhere.
+    """
     brought = {str(name) for name in ds.data_vars} - n.RESERVED
     for name in config.maps:
         if name in n.RESERVED or (name in ds.variables and name not in brought) or name.startswith(n.OF_LATER_RUNS):
             raise UsageError(f"{name!r} cannot name a map, the name has a meaning of its own; choose another one.")
-    need, free = int(ds[n.PATTERNS].nbytes * 1.1), shutil.disk_usage(folder).free
-    if need > free:
+    need = int(ds[n.PATTERNS].nbytes * 1.1)
+    if folder is not None and need > (free := shutil.disk_usage(folder).free):
         raise WriteError(
             f"{folder}: the patterns need up to {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free some space or "
             f"choose another disk."

@@ -46,7 +46,7 @@ from vaearr.store import (
     staged_variables,
     write_block,
 )
-from vaearr.workers import Where, ask, check_each, connected, each, kept, place_of, store_id
+from vaearr.workers import Where, ask, block_name, check_each, connected, each, kept, store_id
 from vaearr.workers import in_words as workers_in_words
 
 DECIDING = ("mask", "window")  # settings that say what latents hold
@@ -201,7 +201,7 @@ def _by_workers(
         what = (str(store), config.run, manifest["weights_sha256"])
 
         def by_workers(regions: Sequence[Region], roi: xr.DataArray) -> Iterator[Block]:
-            for region, made in each(client, encode_shard, regions, *what, config.to_attrs(), name=place_of):
+            for region, made in each(client, encode_shard, regions, *what, config.to_attrs(), name=block_name):
                 tensors = {name: torch.from_numpy(np.array(values)) for name, values in made.items()}
                 yield Block(region, roi.isel(region).values, torch.empty(0), tensors)
 

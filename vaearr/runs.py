@@ -15,6 +15,7 @@ from vaearr import names as n
 from vaearr.config import RoiConfig, SplitConfig, TrainConfig
 from vaearr.errors import RoiError, UsageError, did_you_mean
 from vaearr.store import (
+    beside,
     check_patterns,
     check_run_name,
     check_store,
@@ -109,7 +110,7 @@ def train(
             perceptual_from=_perceptual_from(path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,
             restart=restart,
-            logs=(path.with_name(f"{path.name}.logs"), run),
+            logs=(beside(path).with_name(f"{path.name}.logs"), run),
             on_step=on_step,
             on_epoch=on_epoch if team.is_first else None,
         )

@@ -13,11 +13,13 @@ from typing import Any
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.errors import DataError, NoInputError, VaearrError
-from vaearr.store import check_store, local_path, open_store, run_manifest, run_names
+from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
+from vaearr.store import check_store, copied_url, here, open_store, run_manifest, run_names, shown
 from vaearr.store.checks import ArrayCheck, Found, OnFile, check_arrays, check_listing, check_values
 from vaearr.store.commit import staging_root, writer
+from vaearr.store.copies import record_of
 from vaearr.store.leftovers import Leftover, leftovers
+from vaearr.store.object_checks import check_objects
 from vaearr.store.relist import relist
 from vaearr.store.remove import remove
 from vaearr.store.seals import sha256_of, write_seal
@@ -61,7 +63,7 @@ class Verification:
     def record(self) -> dict[str, Any]:
         """The same as plain JSON."""
         return {
-            "store": str(self.store),
+            "store": shown(self.store),
             "healthy": self.is_healthy,
             "findings": [asdict(finding) for finding in self.findings],
             "notes": self.notes,
@@ -77,15 +79,18 @@ class Verification:
 
 
 def verify_store(path: str | Path, *, on_file: OnFile | None = None) -> Verification:
-    """Check a store on this machine: all files, the list of variables, the schema, the runs and where things came from.
+    """Check a store: all files, the list of variables, the schema, the runs and where things came from.
 
     Files are held against the checksums that were taken when they were published. Variables without (of an earlier
     version, or written by other programs) are decoded instead, which finds all but a chunk in the place of another; of
     patterns that is found too. Memory stays small: one chunk or shard per thread. on_file: told the bytes of each file.
 
-    Raises NoInputError where there is no folder, UsageError for a URL. All other damage is in `findings`.
+    Of a store at `s3://…` every object is read where it is, once.
+
+    Raises NoInputError where there is no store, UsageError for a URL that can only be read. All other damage is in
+    `findings`.
     """
-    store = local_path(path).expanduser().resolve()
+    store = here(path)
     if not store.is_dir():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     result = Verification(store)
@@ -126,7 +131,8 @@ def _check_files(result: Verification, attributes: Mapping[str, Any], on_file: O
             )
         else:
             found.append(item)
-    for check in check_arrays(store, on_file):
+    is_far = record_of(store) is not None
+    for check in check_objects(store, on_file or (lambda size: None)) if is_far else check_arrays(store, on_file):
         found += check.found
         _count(result, check)
     if n.PATTERNS in result.unsealed and not any(item.variable == n.PATTERNS for item in found):
@@ -217,7 +223,7 @@ def _attributes(store: Path) -> dict[str, dict[str, Any]]:
 
 def _advice(store: Path, variable: str, attributes: Mapping[str, Any]) -> str:
     """What to do about a damaged variable, by who can make it again."""
-    take_out = f"'vaearr verify {store} --remove {{}}' takes it out"
+    take_out = f"'vaearr verify {shown(store)} --remove {{}}' takes it out"
     parts = variable.split("/")
     if parts[0] == n.RUNS and len(parts) > 1:
         if len(parts) > 2 and parts[2] not in (n.MODEL, n.HISTORY, n.HEALTH):
@@ -227,7 +233,8 @@ def _advice(store: Path, variable: str, attributes: Mapping[str, Any]) -> str:
         )
     run = _run_of(variable, _runs(store))
     if run is not None:
-        return f"{take_out.format(n.run_name(n.LATENTS, run))}, then 'vaearr encode {store} --run {run}' makes it again"
+        again = f"'vaearr encode {shown(store)} --run {run}' makes it again"
+        return f"{take_out.format(n.run_name(n.LATENTS, run))}, then {again}"
     made = _made_with(variable, attributes)
     if made is not None:
         return f"{take_out.format(made)}, then the command that wrote it makes it again"
@@ -292,6 +299,8 @@ def seal_store(path: str | Path) -> list[str]:
     Raises DataError where the store is damaged, with the number of findings.
     """
     store = check_store(path)
+    if url := copied_url(path):
+        raise UsageError(f"{url}: checksums are added where a store is a folder; one at a URL has them from the start.")
     with writer(store):
         found = verify_store(store)
         if not found.is_healthy:
@@ -313,4 +322,4 @@ def in_words(result: Verification) -> Iterator[str]:
         yield f"left over: {left.path}, {left.what}, {hours:.1f} hours old"
     size = f"{result.n_files} files, {result.n_bytes / 1e6:.1f} MB of {result.n_variables} variables"
     state = "is whole" if result.is_healthy else f"is damaged, {len(result.findings)} findings"
-    yield f"{result.store} {state} ({size} looked at)"
+    yield f"{shown(result.store)} {state} ({size} looked at)"

@@ -207,7 +207,7 @@ def store_id(store: str) -> Any:
     return open_group(store).attrs.get(n.STORE_ID)
 
 
-def place_of(region: Mapping[str, slice]) -> str:
+def block_name(region: Mapping[str, slice]) -> str:
     """`the block at y 0 to 31, x 32 to 63`."""
     return "the block at " + ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
 

@@ -288,7 +288,7 @@ def test_what_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="there is no store"):
         verify_store(tmp_path / "nowhere.zarr")
     with pytest.raises(UsageError, match="is a URL"):
-        verify_store("s3://bucket/scan.zarr")
+        verify_store("gs://bucket/scan.zarr")
 
 
 def _command(*arguments: Any) -> subprocess.CompletedProcess[str]:

@@ -139,12 +139,15 @@ def _tell_model(store: Path, run: str, out: Path | None, *, as_json: bool) -> No
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="where to put files, store and report")] = Path("stores/demo"),
+    store: Annotated[
+        str | None, typer.Option(help="another place for the store, such as s3://bucket/scan.zarr")
+    ] = None,
 ) -> None:
     """Make a small EBSD scan from crystal geometry and take it all the way to a report."""
     from vaearr.demo import run_demo
 
     with bar("demo") as progress:
-        closing = run_demo(folder, say=say, progress=progress)
+        closing = run_demo(folder, store=store, say=say, progress=progress)
     for line in closing:
         typer.echo(line)
 

@@ -54,9 +54,10 @@ def verify(
 
 
 def _verify(store: Store, *, as_json: bool) -> None:
+    from vaearr.store import stored_bytes
     from vaearr.verifying import in_words, verify_store
 
-    total = max(sum(file.stat().st_size for file in store.rglob("*") if file.is_file()), 1)
+    total = max(stored_bytes(store), 1)
     done = 0
     with bar("verifying") as progress:
 

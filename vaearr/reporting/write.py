@@ -20,6 +20,7 @@ from vaearr.provenance import as_json
 from vaearr.reporting import analyses
 from vaearr.reporting import sections as parts
 from vaearr.reporting.facts import Facts, LeftOut, NoMaps, gather, labels_and_n
+from vaearr.store import beside, shown
 
 GENERATOR = "vaearr report"
 PNG_DPI = 300
@@ -75,8 +76,8 @@ def report(
 
 
 def report_folder(store: Path, settings: ReportConfig) -> Path:
-    """Where the report goes. Raises ExistsError where something else lies."""
-    folder = settings.out or store.with_name(f"{store.name.removesuffix('.zarr')}.reports") / settings.run
+    """Where the report goes: beside the store, of one at a URL in the current folder. Raises ExistsError."""
+    folder = settings.out or beside(store).with_name(f"{store.name.removesuffix('.zarr')}.reports") / settings.run
     folder = folder.expanduser()
     if folder.is_dir() and (not any(folder.iterdir()) or _is_report(folder)):
         return folder.resolve()
@@ -143,7 +144,7 @@ def _record(
         "format": 1,
         "created": facts.created,
         "run": settings.run,
-        "store": os.path.relpath(facts.store, folder),
+        "store": os.path.relpath(facts.store, folder) if shown(facts.store) == str(facts.store) else shown(facts.store),
         "page": "index.html",
         "png": {name: f"png/{name}.png" for name in figures},
         "left_out": left_out,

@@ -4,6 +4,7 @@ A published variable is complete or it is not there. Everything unfinished lies 
 """
 
 from vaearr.store.commit import recover
+from vaearr.store.copies import beside, shown
 from vaearr.store.elsewhere import Elsewhere
 from vaearr.store.layout import Region
 from vaearr.store.read import (
@@ -11,21 +12,25 @@ from vaearr.store.read import (
     check_store,
     decoder,
     has_table,
+    here,
     open_group,
     open_store,
     open_table,
+    place_of,
     read_ahead,
     read_block,
     read_into,
     reading,
+    refuse_taken,
     run_folder,
     run_manifest,
     run_names,
     store_blocks,
+    stored_bytes,
     without_dask,
 )
 from vaearr.store.shards import can_write, write_shard
-from vaearr.store.urls import as_url, local_path
+from vaearr.store.urls import as_url, copied_url, local_path, read_only_url
 from vaearr.store.write import (
     Staging,
     VariableSpec,
@@ -49,31 +54,39 @@ __all__ = [
     "VariableSpec",
     "add_variables",
     "as_url",
+    "beside",
     "can_write",
     "check_patterns",
     "check_run_name",
     "check_store",
+    "copied_url",
     "create_store",
     "decoder",
     "has_table",
+    "here",
     "local_path",
     "open_group",
     "open_store",
     "open_table",
     "pending",
+    "place_of",
     "publish_run",
     "publish_staged",
     "read_ahead",
     "read_block",
     "read_into",
+    "read_only_url",
     "reading",
     "recover",
+    "refuse_taken",
     "run_folder",
     "run_manifest",
     "run_names",
+    "shown",
     "staged_run",
     "staged_variables",
     "store_blocks",
+    "stored_bytes",
     "without_dask",
     "write_block",
     "write_dataset",

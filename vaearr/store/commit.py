@@ -60,7 +60,9 @@ def writing(store: Path, need: int = 0) -> Iterator[None]:
 @contextmanager
 def writer(store: Path) -> Iterator[None]:
     """Be the one writer of the store: lock it, complete what a killed writer had begun to publish."""
-    with writing(store), locked(store):
+    from vaearr.store.copies import writing_elsewhere  # which stands on this module
+
+    with writing(store), locked(store), writing_elsewhere(store):
         if _journal(store).exists():
             _roll_forward(store)
         for left in staging_root(store).glob("replaced-*"):
@@ -77,6 +79,14 @@ def recover(store: Path) -> None:
 
 def _journal(store: Path) -> Path:
     return staging_root(store) / "publishing.json"
+
+
+def journalled(store: Path) -> list[str]:
+    """Keys of a publication that is not completed yet."""
+    try:
+        return list(json.loads(_journal(store).read_bytes()))
+    except FileNotFoundError:
+        return []
 
 
 def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -> None:
@@ -99,9 +109,21 @@ def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -
 
 
 def _roll_forward(store: Path) -> None:
-    """Do the renames of the journal that are not done yet, list the result, forget the journal."""
+    """Do the renames of the journal that are not done yet, list the result, send it on, forget the journal."""
+    from vaearr.store.copies import sending
+
+    with sending(store) as send:
+        moves: dict[str, str] = json.loads(_journal(store).read_bytes())
+        _move(store, moves)
+        send(moves)
+        for folder in {staging_root(store) / Path(relative).parts[0] for relative in moves.values()}:
+            shutil.rmtree(folder, ignore_errors=True)
+        _journal(store).unlink()  # last: by it the next writer finds what a kill left of these folders
+    remove_if_empty(staging_root(store))
+
+
+def _move(store: Path, moves: Mapping[str, str]) -> None:
     trash = staging_root(store) / f"replaced-{uuid.uuid4().hex[:8]}"
-    moves = json.loads(_journal(store).read_bytes())
     there = [key for key, relative in moves.items() if (staging_root(store) / relative).exists()]
     replaced = [key for key in there if (store / key).exists()]
     if replaced:
@@ -116,10 +138,7 @@ def _roll_forward(store: Path) -> None:
         folder.rename(final)
         sync_path(final.parent)
     refresh_listing(store)
-    for folder in {trash, *(staging_root(store) / Path(relative).parts[0] for relative in moves.values())}:
-        shutil.rmtree(folder, ignore_errors=True)
-    _journal(store).unlink()  # last: by it the next writer finds what a kill left of these folders
-    remove_if_empty(staging_root(store))
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def remove_if_empty(folder: Path) -> None:

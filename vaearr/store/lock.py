@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,22 +31,33 @@ def locked(store: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LockedError(f"{store} is being written by {_holder(handle)}; wait for it to end.") from None
-        who = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]]),
-        }
         os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(who).encode(), 0)
+        os.pwrite(handle, json.dumps(writer_now()).encode(), 0)
         yield
     finally:
         os.close(handle)
 
 
+def writer_now() -> dict[str, object]:
+    """This process as a writer: who, where, since when, by which command."""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]]),
+    }
+
+
+def writer_in_words(who: Mapping[str, object]) -> str:
+    """A writer in words; another process, where it did not say who it is."""
+    if {"pid", "host", "since", "command"} <= who.keys():
+        return f"process {who['pid']} on {who['host']} since {who['since']} ({who['command']})"
+    return "another process"
+
+
 def _holder(handle: int) -> str:
     try:
         who = json.loads(os.pread(handle, 4096, 0))
-        return f"process {who['pid']} on {who['host']} since {who['since']} ({who['command']})"
-    except (ValueError, KeyError):
-        return "another process"
+    except ValueError:
+        who = None
+    return writer_in_words(who if isinstance(who, dict) else {})

@@ -19,6 +19,7 @@ import google_crc32c
 import numpy as np
 import zarr
 from zarr.abc.codec import Codec, CodecPipeline
+from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.storage import LocalStore
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from zarr.core.metadata import ArrayMetadata
 
 FAST, PLAIN = "zarrs", "zarr-python"
+NEAR = 2**18  # bytes between chunks of a shard elsewhere that are fetched rather than asked around
+END = 2**16  # bytes of chunks that are fetched together with the index
 _NOT_WRITTEN = 2**64 - 1
 _PROCESS = os.getpid()  # another number later means that this process was forked
 
@@ -73,7 +76,7 @@ class ReadPipeline(CodecPipeline):
         self, batch: list[tuple[Any, Any, Any, Any, bool]], out: NDBuffer, drop_axes: tuple[int, ...]
     ) -> None:
         if self.fast is None or _forked() or not all(self._takes(item) for item in batch):
-            await self.plain.read([(_Present(getter), *rest) for getter, *rest in batch], out, drop_axes)
+            await self.plain.read(await self._prepared(batch), out, drop_axes)
             return
         assert isinstance(self.store, LocalStore)
         for getter, *_ in batch:
@@ -84,6 +87,19 @@ class ReadPipeline(CodecPipeline):
             if self.sharding is not None and not _is_whole(box, spec.shape):
                 await asyncio.to_thread(check_chunks, self.store.root / getter.path, self.sharding, spec.shape, box)
         await self.fast.read(batch, out, drop_axes)
+
+    async def _prepared(self, batch: list[tuple[Any, Any, Any, Any, bool]]) -> list[tuple[Any, Any, Any, Any, bool]]:
+        """The same, from shards that must be there; of one elsewhere, the parts are fetched by few requests."""
+        if isinstance(self.store, LocalStore) or self.sharding is None:
+            return [(_Present(getter), *rest) for getter, *rest in batch]
+        sharding = self.sharding
+
+        async def one(getter: Any, spec: Any, chosen: Any, *rest: Any) -> Any:
+            if not _is_box(chosen, spec.shape) or _is_whole(box := _box(chosen, spec.shape), spec.shape):
+                return (_Present(getter), spec, chosen, *rest)  # zarr fetches it whole
+            return (await _Fetched.parts_of(_Present(getter), sharding, spec, box), spec, chosen, *rest)
+
+        return list(await asyncio.gather(*(one(*item) for item in batch)))
 
     def _takes(self, item: tuple[Any, Any, Any, Any, bool]) -> bool:
         """Whether `zarrs` can read this part of a shard, and its checksums be checked."""
@@ -171,7 +187,7 @@ def check_chunks(shard: Path, sharding: ShardingCodec, shape: tuple[int, ...], b
                 _checked(file.read(size), shard)
 
 
-def _checked(data: bytes, shard: Path) -> memoryview:
+def _checked(data: bytes, shard: Path | str) -> memoryview:
     """The bytes without their checksum, which must be theirs."""
     if google_crc32c.value(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise ValueError(f"the checksum of a chunk in {shard} is not that of its bytes")
@@ -192,6 +208,55 @@ class _Present:
         if found is None:
             raise lost(self.getter)
         return found
+
+
+class _Fetched:
+    """A shard elsewhere of which some parts are in memory: `(first byte, bytes)`, in order, and its index."""
+
+    def __init__(self, index: Buffer, parts: list[tuple[int, Buffer]]) -> None:
+        self.index, self.parts = index, parts
+
+    @classmethod
+    async def parts_of(
+        cls, getter: _Present, sharding: ShardingCodec, spec: Any, box: tuple[slice, ...]
+    ) -> _Fetched | _Present:
+        """Fetch the chunks of a box: the shard's end, which tells where they are, then those that are not in it.
+
+        Chunks that lie close together are fetched together, and nearly all of a shard as a whole. Where all chunks are
+        in the box, zarr does that itself.
+        """
+        grid = tuple(size // side for size, side in zip(spec.shape, sharding.chunk_shape, strict=True))
+        part = tuple(slice(s.start // c, -(-s.stop // c)) for s, c in zip(box, sharding.chunk_shape, strict=True))
+        length, prototype = 16 * math.prod(grid) + 4, spec.prototype
+        count = math.prod(side.stop - side.start for side in part)
+        if count == math.prod(grid):
+            return getter
+        if count * 4 > 3 * math.prod(grid):
+            end = await getter.get(prototype)
+        else:
+            end = await getter.get(prototype, SuffixByteRequest(length + END))
+        if len(end) < length:
+            raise ValueError(f"{getter.path} is cut off")
+        index = end[len(end) - length :]
+        table = np.frombuffer(_checked(index.to_bytes(), getter.path), "<u8").reshape(*grid, 2)
+        written = table[table[..., 0] != _NOT_WRITTEN].tolist()
+        begin = max((start + size for start, size in written), default=0) + length - len(end)
+        spans: list[list[int]] = []
+        for start, size in sorted(table[part].reshape(-1, 2).tolist()):
+            if start >= begin:  # at hand, or not written
+                continue
+            if spans and start <= spans[-1][1] + NEAR:
+                spans[-1][1] = start + size
+            else:
+                spans.append([start, start + size])
+        parts = await asyncio.gather(*(getter.get(prototype, RangeByteRequest(*span)) for span in spans))
+        return cls(index, [*((span[0], part) for span, part in zip(spans, parts, strict=True)), (begin, end)])
+
+    async def get(self, prototype: Any, byte_range: Any = None) -> Buffer:
+        if isinstance(byte_range, SuffixByteRequest):
+            return self.index
+        start, part = next(item for item in reversed(self.parts) if item[0] <= byte_range.start)
+        return part[byte_range.start - start : byte_range.end - start]
 
 
 def lost(shard: Any) -> DataError:

@@ -16,14 +16,19 @@ import xarray as xr
 import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core import indexing
+from zarr.core.array import AsyncArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.errors import GroupNotFoundError
+from zarr.storage import StorePath
 
 from vaearr import names as n
-from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.store import copies
+from vaearr.store.creation import check_free
 from vaearr.store.layout import Region, blocks
+from vaearr.store.objects import Objects
 from vaearr.store.pipeline import decoder_of, for_reading
-from vaearr.store.urls import as_url, local_path, reach
+from vaearr.store.urls import copied_url, local_path, reach, read_only_url
 from vaearr.store.whole import WholeStore
 
 Item = TypeVar("Item")
@@ -33,12 +38,47 @@ MOST_TRIES = 100
 NOT_A_STORE = (GroupNotFoundError, NotADirectoryError, ValueError, KeyError)
 
 
-def check_store(path: str | Path) -> Path:
-    """The real path of an existing vaearr store on this machine.
+def place_of(path: str | Path) -> Path:
+    """The folder on this machine where a store is, or where its working copy is; nothing need be there."""
+    url = copied_url(path)
+    if url is None:
+        return local_path(path).expanduser().resolve()
+    objects = Objects(url)
+    return copies.place(objects.url, objects.endpoint)
 
-    Raises NoInputError or DataError that says what is there instead, UsageError for a URL.
+
+def here(path: str | Path, storage_options: Mapping[str, Any] | None = None) -> Path:
+    """`place_of`, with the working copy brought up to date. Raises NoInputError where a URL has no store."""
+    url = copied_url(path)
+    return copies.pull(url, storage_options) if url else place_of(path)
+
+
+def stored_bytes(path: str | Path) -> int:
+    """Bytes of all files, or objects, of a store."""
+    if url := copied_url(path):
+        return sum(stamp.size for stamp in Objects(url).below())
+    return sum(file.stat().st_size for file in local_path(path).expanduser().rglob("*") if file.is_file())
+
+
+def refuse_taken(path: str | Path) -> None:
+    """Raise ExistsError where a new store would stand in the place of something."""
+    if url := copied_url(path):
+        check_free(Objects(url))
+        return
+    target = local_path(path).expanduser()
+    if target.exists() or target.is_symlink():
+        raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
+
+
+def check_store(path: str | Path) -> Path:
+    """The real path of an existing vaearr store on this machine; for `s3://…` its working copy, up to date.
+
+    Raises NoInputError or DataError that says what is there instead, UsageError for a URL that can only be read.
     """
-    store = local_path(path).expanduser().resolve()
+    return _checked(here(path))
+
+
+def _checked(store: Path) -> Path:
     if not store.exists():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
@@ -65,9 +105,9 @@ def _check_version(store: str | Path, attrs: Mapping[str, Any]) -> None:
 
 def open_group(path: str | Path, storage_options: Mapping[str, Any] | None = None) -> zarr.Group:
     """The root group of a vaearr store on this machine or at a URL, for reading."""
-    url = as_url(path)
+    url = read_only_url(path)
     if url is None:
-        return zarr.open_group(check_store(path), mode="r", zarr_format=3)
+        return zarr.open_group(_checked(here(path, storage_options)), mode="r", zarr_format=3)
     with reach(url):
         try:
             group = zarr.open_group(url, mode="r", zarr_format=3, storage_options=dict(storage_options or {}) or None)
@@ -88,16 +128,21 @@ def open_store(
     """The store's root group as a lazy Dataset; `chunks="shards"` for dask blocks of what was written whole, None for
     no dask.
 
-    path: a folder, or any URL that fsspec knows (`s3://…`, `https://…`), with its `storage_options`. Patterns are
-    decoded by the fastest codecs there are for the place, see `decoder`.
+    path: a folder, or a URL with its `storage_options`: `s3://…`, of which all but the patterns is read from a working
+    copy, or any that fsspec knows (`https://…`). Patterns are decoded by the fastest codecs there are for the place,
+    see `decoder`.
     """
+    url = read_only_url(path)
+    path = path if url else here(path, storage_options)
     group = open_group(path, storage_options)
-    url = as_url(path)
     with reach(url) if url else _opening(path):
-        store = group.store if url else WholeStore(check_store(path), read_only=True)
+        store = group.store if url else WholeStore(Path(path), read_only=True)
         ds = xr.open_zarr(store, chunks=None, zarr_format=3)
     if n.PATTERNS in ds:
-        ds = ds.assign({n.PATTERNS: _read_fast(ds[n.PATTERNS], group[n.PATTERNS])})
+        array = group[n.PATTERNS]
+        if url is None and (record := copies.record_of(Path(path))):
+            array = _far(array, Objects(record.url, storage_options) if storage_options else copies.objects_of(record))
+        ds = ds.assign({n.PATTERNS: _read_fast(ds[n.PATTERNS], array)})
     if chunks is None:
         return ds
     return ds.assign({name: variable.chunk(_written_whole(variable)) for name, variable in ds.data_vars.items()})
@@ -115,6 +160,13 @@ def _opening(path: str | Path) -> Iterator[None]:
         raise DataError(
             f"{path} cannot be opened ({reason[:200]}); 'vaearr verify {path}' says what is damaged and what to do."
         ) from error
+
+
+def _far(array: zarr.Array | zarr.Group, objects: Objects) -> zarr.Array:
+    """The patterns of a working copy, of which it has the metadata only, to be read where they are."""
+    assert isinstance(array, zarr.Array)
+    path = StorePath(objects.zarr_store(), f"{objects.name}/{n.PATTERNS}")
+    return zarr.Array(AsyncArray(metadata=array.metadata, store_path=path, config=array.async_array.config))
 
 
 def _written_whole(variable: xr.DataArray) -> dict[Any, int]:
@@ -186,7 +238,7 @@ def store_blocks(path: str | Path) -> list[Region]:
 def run_names(path: str | Path) -> list[str]:
     """Names of the trained runs in a store: those that are listed, so that one whose publication was killed is none."""
     group = open_group(path)
-    if as_url(path) or group.metadata.consolidated_metadata is not None:
+    if read_only_url(path) or group.metadata.consolidated_metadata is not None:
         runs = group.get(n.RUNS)
         return sorted(runs.group_keys()) if isinstance(runs, zarr.Group) else []
     folder = check_store(path) / n.RUNS
@@ -201,11 +253,12 @@ def run_folder(path: str | Path, run: str) -> Path:
 
 
 def _check_run(path: str | Path, run: str) -> str | Path:
-    store = as_url(path) or check_store(path)
+    store = read_only_url(path) or check_store(path)
     known = run_names(store)
     if run not in known:
-        hint = did_you_mean(run, known) if known else f" It has none yet: 'vaearr train {store}'."
-        raise NoInputError(f"{store} has no run {run!r}.{hint}")
+        named = copies.shown(store) if isinstance(store, Path) else store
+        hint = did_you_mean(run, known) if known else f" It has none yet: 'vaearr train {named}'."
+        raise NoInputError(f"{named} has no run {run!r}.{hint}")
     return store
 
 
@@ -233,7 +286,7 @@ def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
     """A table of a run, in memory. Raises NoInputError when it has not been made yet."""
     if not has_table(path, run, name):
         raise NoInputError(f"run {run!r} of {path} has no table {name!r} yet.")
-    if as_url(path):  # by the root's listing: not every server lists folders
+    if read_only_url(path):  # by the root's listing: not every server lists folders
         group = open_group(path)[f"{n.RUNS}/{run}/{name}"]
         assert isinstance(group, zarr.Group)
         table = xr.open_dataset(xr.backends.ZarrStore(group, mode="r"), chunks=None).load()
@@ -276,16 +329,18 @@ def check_patterns(path: str | Path) -> None:
     store = check_store(path)
     array = _patterns(store)
     sides = array.shards or array.chunks
+    sent = copies.patterns_there(store)
     for region in blocks(dict(enumerate(array.shape)), dict(enumerate(sides))):
         place = "/".join(str(part.start // side) for part, side in zip(region.values(), sides, strict=True))
         shard = store / n.PATTERNS / "c" / place
         if shard.is_symlink():
             raise DataError(f"{shard} is a symbolic link, which may lead anywhere; put the file itself there.")
-        if shard.exists() and not shard.is_file():
+        if sent is None and shard.exists() and not shard.is_file():
             raise DataError(f"{shard} is not an ordinary file; restore it from a copy or ingest again.")
-        if not shard.exists():
+        if not (shard.exists() if sent is None else f"{n.PATTERNS}/c/{place}" in sent):
             raise DataError(
-                f"{store} is damaged: {n.PATTERNS}/c/{place} is missing; restore it from a copy or ingest again."
+                f"{copies.shown(store)} is damaged: {n.PATTERNS}/c/{place} is missing; restore it from a copy or "
+                "ingest again."
             )
 
 

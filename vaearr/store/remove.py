@@ -11,6 +11,7 @@ from pathlib import Path
 from vaearr import names as n
 from vaearr.errors import UsageError
 from vaearr.store.commit import METADATA, remove_if_empty, staging_root, sync_path, unlist, writer
+from vaearr.store.copies import sending, shown
 from vaearr.store.read import check_store
 
 
@@ -31,18 +32,25 @@ def remove(path: str | Path, *, variables: Iterable[str] = (), runs: Iterable[st
     with writer(store):
         there = [key for key in keys if (store / key / METADATA).exists()]
         if kept := _kept(store, there):
-            raise UsageError(f"{store}: {', '.join(kept)} came with the source and cannot be removed; ingest anew.")
-        if not there:
-            return []
-        unlist(store, there)
-        trash = staging_root(store) / f"replaced-{uuid.uuid4().hex[:8]}"
-        trash.mkdir(parents=True)
-        for key in there:
-            (store / key).rename(trash / key.replace("/", "-"))
-            sync_path((store / key).parent)
-        shutil.rmtree(trash)
-        remove_if_empty(staging_root(store))
+            raise UsageError(
+                f"{shown(store)}: {', '.join(kept)} came with the source and cannot be removed; ingest anew."
+            )
+        with sending(store) as send:
+            if there:
+                _take_away(store, there)
+            send(keys)
     return there
+
+
+def _take_away(store: Path, there: list[str]) -> None:
+    unlist(store, there)
+    trash = staging_root(store) / f"replaced-{uuid.uuid4().hex[:8]}"
+    trash.mkdir(parents=True)
+    for key in there:
+        (store / key).rename(trash / key.replace("/", "-"))
+        sync_path((store / key).parent)
+    shutil.rmtree(trash)
+    remove_if_empty(staging_root(store))
 
 
 def _kept(store: Path, keys: list[str]) -> list[str]:

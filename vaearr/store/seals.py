@@ -88,7 +88,8 @@ def plain_folders(group: Path) -> list[Path]:
 
 def write_seal(array: Path, known: Mapping[Path, str]) -> None:
     """The checksums of what lies in an array's folder now."""
-    names = [name for name in files_of(array) if name != n.CHECKPOINT]  # which goes when the run is there
+    sent = [os.path.relpath(file, array) for file in known if file.is_relative_to(array)]  # may not be here any more
+    names = sorted({*files_of(array), *sent} - {n.CHECKPOINT})  # which goes when the run is there
     with ThreadPoolExecutor(AT_ONCE) as pool:
         sums = pool.map(lambda name: known.get(array / name) or sha256_of(array / name), names)
         text = "".join(f"{found}  {name}\n" for name, found in zip(names, sums, strict=True))
@@ -98,11 +99,15 @@ def write_seal(array: Path, known: Mapping[Path, str]) -> None:
 def read_seal(array: Path) -> dict[str, str] | None:
     """Checksum of each file of an array as it was published, None where none are kept. Raises ValueError."""
     try:
-        lines = (array / SEAL).read_text(encoding="utf-8").splitlines()
+        return parse_seal((array / SEAL).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+def parse_seal(text: str) -> dict[str, str]:
+    """Checksum of each file by its name, as `sha256sum` writes them. Raises ValueError."""
     found = {}
-    for line in lines:
+    for line in text.splitlines():
         digest, between, name = line[:64], line[64:66], line[66:]
         if between != "  " or not name or set(digest) - set("0123456789abcdef"):
             raise ValueError(f"{line[:80]!r} is not a checksum and a name")

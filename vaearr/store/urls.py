@@ -1,4 +1,4 @@
-"""Stores that are not on this machine: recognise their URLs, reach them in words, refuse to write to them."""
+"""Stores that are not on this machine: recognise their URLs, reach them in words, refuse to write where none can."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from vaearr.errors import MissingExtraError, NoInputError, UsageError, VaearrErr
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/]|$)|([A-Za-z][A-Za-z0-9+.-]+):///?")  # Path joins // to /
 _LOCAL = {"file", "local"}
+_WRITABLE = {"s3"}
 
 
 def as_url(path: str | Path) -> str | None:
@@ -18,6 +19,17 @@ def as_url(path: str | Path) -> str | None:
     found = _URL.match(str(path))
     scheme = (found[1] or found[2]).lower() if found else ""
     return f"{scheme}://{str(path)[len(scheme) + 1 :].lstrip('/')}" if found and scheme not in _LOCAL else None
+
+
+def copied_url(path: str | Path) -> str | None:
+    """The URL of a store that is read and written by way of a working copy on this machine, see `copies`; else None."""
+    url = as_url(path)
+    return url.rstrip("/") if url and url.split(":", 1)[0] in _WRITABLE else None
+
+
+def read_only_url(path: str | Path) -> str | None:
+    """The URL of a store elsewhere that can only be read, None for any other and for a path."""
+    return None if copied_url(path) else as_url(path)
 
 
 def local_path(path: str | Path) -> Path:

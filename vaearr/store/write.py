@@ -8,9 +8,9 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import commit, layout
 from vaearr.store.attributes import NAN_ATTRIBUTE, plain
 from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_path, sync_tree, writer
-from vaearr.store.elsewhere import Elsewhere, from_elsewhere
-from vaearr.store.read import block_shape, check_store, open_store, read_ahead, run_folder
-from vaearr.store.seals import ROOT_SEAL, attributes_seal, seal, sha256_of
-from vaearr.store.urls import local_path
-
-Transform = Callable[[np.ndarray, layout.Region], np.ndarray]
-Progress = Callable[[int, int], None]
+from vaearr.store.copies import shown
+from vaearr.store.creation import creating
+from vaearr.store.elsewhere import Elsewhere
+from vaearr.store.read import block_shape, check_store, open_store, place_of, refuse_taken, run_folder
+from vaearr.store.seals import ROOT_SEAL, attributes_seal, seal
+from vaearr.store.shards import Progress, Transform, chunk_file, stream_patterns
+from vaearr.store.urls import copied_url
 
 
 def create_store(
@@ -49,18 +49,19 @@ def create_store(
     regions) has other processes write the shards, see `store.elsewhere`. Raises ExistsError when something is at
     `path`, SchemaError for a Dataset that is not valid; nothing is left behind in either case.
     """
-    store = local_path(path).expanduser().resolve()
-    if store.exists():
-        raise ExistsError(f"{store} already exists; give another path, or remove it first if you mean to replace it.")
+    refuse_taken(path)
     schema.validate(ds)
-    with writer(store), commit.writing(store, ds.nbytes):
+    url = copied_url(path)
+    store = place_of(path)
+    with creating(url) if url else writer(store) as far, commit.writing(store, 0 if url else ds.nbytes):
         for left in staging_root(store).glob("new-*"):  # of a killed ingest; the lock is ours
             shutil.rmtree(left)
         staged = staging_root(store) / f"new-{uuid.uuid4().hex[:8]}"
         staged.mkdir(parents=True)
         try:
             group = zarr.create_group(staged, zarr_format=3, overwrite=True)
-            sums = _stream_patterns(ds, group, transform, progress, elsewhere)
+            send = partial(far.send, staged=staged) if far else None
+            sums = stream_patterns(ds, group, transform, progress, send, elsewhere)
             final = finalise(ds) if finalise else ds
             group[n.PATTERNS].attrs.update(plain(final[n.PATTERNS].attrs))
             _write_small(final.drop_vars(n.PATTERNS), staged)
@@ -73,72 +74,14 @@ def create_store(
             sync_tree(staged)
             if store.exists():
                 raise ExistsError(f"{store} appeared while it was being written; nothing was changed.")
+            if far:
+                far.finish(staged)
             staged.rename(store)
             sync_path(store.parent)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
             remove_if_empty(staging_root(store))
     return store
-
-
-def _stream_patterns(
-    ds: xr.Dataset,
-    group: zarr.Group,
-    transform: Transform | None,
-    progress: Progress | None,
-    elsewhere: Elsewhere | None = None,
-) -> dict[Path, str]:
-    """Write the patterns; returns the checksum of each shard's file, taken while it was in memory anyway."""
-    patterns = ds[n.PATTERNS]
-    nav, sig = schema.navigation_dims(ds), schema.signal_dims(ds)
-    sizes = {dim: ds.sizes[dim] for dim in nav}
-    chunks, shards = layout.pattern_layout(
-        tuple(sizes.values()), tuple(ds.sizes[d] for d in sig), patterns.dtype.itemsize
-    )
-    array = group.create_array(
-        n.PATTERNS,
-        shape=patterns.shape,
-        dtype=patterns.dtype,
-        chunks=chunks,
-        shards=shards,
-        compressors=layout.pattern_codecs(),
-        fill_value=layout.fill_value(patterns.dtype),
-        dimension_names=[*nav, *sig],
-        attributes=plain(patterns.attrs),
-        config={"write_empty_chunks": True},  # so that a shard that is not there is known to be lost
-    )
-    block = dict(zip(nav, shards, strict=False))
-    regions = list(layout.blocks(sizes, block))
-    if elsewhere:
-        return from_elsewhere(elsewhere, Path(str(group.store_path).removeprefix("file://")), regions, progress)
-
-    def write(region: layout.Region, data: np.ndarray) -> None:
-        array[tuple(region.values())] = data
-        syncing.append(syncer.submit(_synced, _chunk(array, region, shards)))
-
-    read = read_ahead(lambda region: np.asarray(patterns.isel(region).values), regions)
-    with ThreadPoolExecutor(1) as syncer, ThreadPoolExecutor(1) as behind:  # the disk works while the next is encoded
-        syncing: list[Future[tuple[Path, str]]] = []
-        writing: Future[None] | None = None
-        for i, (region, data) in enumerate(zip(regions, read, strict=True)):
-            checked = transform(data, region) if transform else data
-            if writing:
-                _written(writing, i, len(regions), progress)
-            writing = behind.submit(write, region, checked)
-        if writing:
-            _written(writing, len(regions), len(regions), progress)
-        return dict(done.result() for done in syncing)
-
-
-def _synced(shard: Path) -> tuple[Path, str]:
-    sync_path(shard)
-    return shard, sha256_of(shard)
-
-
-def _written(writing: Future[None], count: int, total: int, progress: Progress | None) -> None:
-    writing.result()
-    if progress:
-        progress(count, total)
 
 
 def _write_small(ds: xr.Dataset, folder: Path) -> None:
@@ -214,7 +157,7 @@ def _drop_broken(staging: Staging) -> None:
     """Remove staged chunks that cannot be read, as a power failure leaves them: they count as not written."""
     for region in staging.regions:
         for array in staging.arrays.values():
-            if (chunk := _chunk(array, region)).exists():
+            if (chunk := chunk_file(array, region)).exists():
                 try:
                     array[tuple(region.values())]
                 except Exception:  # codecs have errors of their own
@@ -262,7 +205,7 @@ def _start_staging(
 def pending(staging: Staging) -> list[layout.Region]:
     """Blocks that are not written yet; a block counts as written when every variable's chunk is there."""
     return [
-        region for region in staging.regions if not all(_chunk(a, region).exists() for a in staging.arrays.values())
+        region for region in staging.regions if not all(chunk_file(a, region).exists() for a in staging.arrays.values())
     ]
 
 
@@ -278,12 +221,6 @@ def publish_staged(staging: Staging) -> None:
     if left:
         raise RuntimeError(f"{len(left)} of {len(staging.regions)} blocks are not written; the staging stays.")
     publish(staging.store, {name: staging.folder / name for name in (*staging.coords, *staging.arrays)})
-
-
-def _chunk(array: zarr.Array, region: layout.Region, sides: tuple[int, ...] | None = None) -> Path:
-    index = [s.start // size for s, size in zip(region.values(), sides or array.chunks, strict=False)]
-    index += [0] * (array.ndim - len(index))
-    return Path(str(array.store_path).removeprefix("file://")) / "c" / "/".join(map(str, index))
 
 
 def add_variables(path: str | Path, ds: xr.Dataset) -> None:
@@ -323,7 +260,7 @@ def check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
             raise UsageError(f"{name!r} cannot be a variable name; use letters, digits and _, a letter first.")
     taken = [name for name in wanted if name in have.variables]
     if taken:
-        raise ExistsError(f"{store} already holds {', '.join(taken)}; choose another run name.")
+        raise ExistsError(f"{shown(store)} already holds {', '.join(taken)}; choose another run name.")
 
 
 def write_table(path: str | Path, run: str, name: str, ds: xr.Dataset, *, replace: bool = False) -> None:
@@ -358,7 +295,7 @@ def staged_run(path: str | Path, run: str, *, keep: str | None = None) -> Iterat
     check_run_name(run)
     with writer(store):
         if (store / n.RUNS / run).exists():
-            raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
+            raise ExistsError(f"{shown(store)} already has a run {run!r}; choose another name with run='…' (--run).")
         check_new(open_store(store, chunks=None), store, [n.run_name(name, run) for name in n.OF_A_RUN])
         folder = staging_root(store) / f"run-{run}"
         folder.mkdir(parents=True, exist_ok=True)

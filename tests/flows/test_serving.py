@@ -19,6 +19,7 @@ pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaea
 
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from flows.registry import load_flow
 from flows.serving import answer_of, run, serve
 from tests.conftest import TINY_TRAINING
 from tests.flows import real
@@ -165,6 +166,20 @@ def test_without_a_deployment_it_runs_here_and_is_recorded(
     assert made.returncode == 0, made.stderr
     assert "running here, recorded there" in made.stderr
     assert prefect_server.runs("associate")[0]["state_type"] == "COMPLETED"
+
+
+def test_a_server_that_goes_while_a_flow_runs_is_one_line(
+    prefect_server: Server, recorded: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = load_flow("report").with_options()  # no deployment of it is served here
+    monkeypatch.setattr(flow, "fn", _lose_server)
+    monkeypatch.setattr("flows.serving.load_flow", lambda name: flow)
+    with pytest.raises(NoInputError, match=r"went away while 'report' ran \(ConnectError\)"):
+        run("report", {"store": "a.zarr"}, say=lambda text: None)
+
+
+def _lose_server(store: Path) -> None:
+    raise httpx.ConnectError("refused")
 
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["gone", "back"])

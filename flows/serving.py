@@ -74,7 +74,13 @@ def run(
             return
     checked = validated(flow, parameters)
     say(f"{flow.name}: {url} has no deployment of it ('vaearr serve' makes one); running here, recorded there")
-    flow(**checked)
+    try:
+        flow(**checked)
+    except httpx.TransportError as error:
+        raise NoInputError(
+            f"the Prefect server at {url} went away while {flow.name!r} ran ({type(error).__name__}). What is complete "
+            "is in the store, and the same command goes on; 'vaearr run --here' does without a server."
+        ) from None
 
 
 def _deployment(client: SyncPrefectClient, name: str) -> Any:

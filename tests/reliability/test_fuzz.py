@@ -20,7 +20,7 @@ from tests.reliability.mutations import FORMATS, SECONDS
 from tests.reliability.test_kills import hashes
 from tests.reliability.workshop import Workshop
 
-COUNT = int(os.environ.get("VAEARR_FUZZ", "8"))
+COUNT = int(os.environ.get("VAEARR_FUZZ", "6"))
 MODULE = "tests.reliability.mutations"
 MEMORY = 2 * 2**30  # that a child may take
 OUTCOMES = ("error", "same", "silent", "raw", "memory", "crash", "hang")

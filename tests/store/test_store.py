@@ -254,6 +254,26 @@ def test_killed_while_publishing(wide_store: Path, at: int) -> None:
     assert (ds.latents.values[32:, 32:] == 32).all()
 
 
+def test_killed_while_tidying_up(wide_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is published, the staging folder is still there: the next command finds it, though nothing is left to do."""
+    remove = commit.shutil.rmtree
+
+    def killed(path: Path, **how: object) -> None:
+        if (wide_store / "latents").exists():
+            raise KeyboardInterrupt
+        remove(path, **how)
+
+    monkeypatch.setattr(commit.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        _stage(wide_store, {"a": 1})
+    monkeypatch.undo()
+    assert "latents" in xr.open_zarr(wide_store)
+    assert commit.staging_root(wide_store).exists()
+    vs.recover(wide_store)
+    assert not commit.staging_root(wide_store).exists()
+    assert (xr.open_zarr(wide_store).latents.values[32:, 32:] == 32).all()
+
+
 def test_second_writer_is_told_who_writes(scan_store: Path, scan: xr.Dataset) -> None:
     code = (
         "import sys; from pathlib import Path; from vaearr.store.lock import locked\n"

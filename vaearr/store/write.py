@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import uuid
 import warnings
@@ -133,24 +134,27 @@ def staged_variables(
     with writer(store):
         have = open_store(store, chunks=None)
         check_new(have, store, [*specs, *map(str, coords.variables)])
-        key = _key(request)
-        folder = staging_root(store) / f"variables-{'-'.join(sorted(specs))[:60]}"
-        if not (folder / f"{key}.request").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            _start_staging(folder, specs, coords, have, block_shape(store))
-            (folder / f"{key}.request").write_text(json.dumps(plain(request), indent=2))
-        group = zarr.open_group(folder, mode="r+", zarr_format=3)
-        block = block_shape(store)
-        staging = Staging(
-            store=store,
-            folder=folder,
-            arrays={name: _array(group, name) for name in specs},
-            regions=tuple(layout.blocks({dim: have.sizes[dim] for dim in block}, block)),
-            coords=tuple(map(str, coords.variables)),
-        )
-        _drop_broken(staging)
-        with commit.writing(store, sum(array.nbytes for array in staging.arrays.values())):
-            yield staging
+        sizes = {**have.sizes, **coords.sizes}
+        need = sum(math.prod(sizes[d] for d in spec.dims) * np.dtype(spec.dtype).itemsize for spec in specs.values())
+        with commit.writing(store, need):
+            yield _staged(store, specs, coords, have, request)
+
+
+def _staged(
+    store: Path, specs: Mapping[str, VariableSpec], coords: xr.Dataset, have: xr.Dataset, request: Mapping[str, Any]
+) -> Staging:
+    key, block = _key(request), block_shape(store)
+    folder = staging_root(store) / f"variables-{'-'.join(sorted(specs))[:60]}"
+    if not (folder / f"{key}.request").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _start_staging(folder, specs, coords, have, block)
+        (folder / f"{key}.request").write_text(json.dumps(plain(request), indent=2))
+    group = zarr.open_group(folder, mode="r+", zarr_format=3)
+    regions = tuple(layout.blocks({dim: have.sizes[dim] for dim in block}, block))
+    arrays, known = {name: _array(group, name) for name in specs}, tuple(map(str, coords.variables))
+    staging = Staging(store=store, folder=folder, arrays=arrays, regions=regions, coords=known)
+    _drop_broken(staging)
+    return staging
 
 
 def _drop_broken(staging: Staging) -> None:

@@ -93,15 +93,36 @@ def test_encode_is_that_of_one_process(client: Any, trained: Path, encoded: Path
     assert client.status == "running"  # it is the caller's
 
 
+def slowly() -> int:
+    """On a worker: take a moment for each block, so that there is a midst to be killed in; its process id."""
+    from vaearr import latents
+
+    whole = latents._read
+
+    def read(*args: Any) -> Any:
+        time.sleep(0.5)
+        return whole(*args)
+
+    read.whole = whole  # type: ignore[attr-defined]
+    latents._read = read
+    return os.getpid()
+
+
+def quickly() -> None:
+    """On a worker: no longer."""
+    from vaearr import latents
+
+    latents._read = getattr(latents._read, "whole", latents._read)
+
+
 def test_a_worker_killed_in_mid_encode_changes_no_bit(client: Any, trained: Path, encoded: Path) -> None:
     seen: dict[str, Any] = {}
+    address, pid = next(iter(client.run(slowly).items()))
 
     def kill_one(done: int, total: int) -> None:
         if "pid" in seen or done < 5:
             return
-        address, pid = next(iter(client.run(os.getpid).items()))
         os.kill(pid, signal.SIGSTOP)  # what it works on now it never ends
-        time.sleep(0.2)
         working_on = client.processing()[address]
         if not working_on:
             os.kill(pid, signal.SIGCONT)
@@ -113,8 +134,9 @@ def test_a_worker_killed_in_mid_encode_changes_no_bit(client: Any, trained: Path
     va.encode(trained, config=SLOW, dask=client, on_block=kill_one)
     assert seen["working_on"]  # killed in the midst of a block
     assert 5 <= seen["staged"] < seen["total"] == 20  # some blocks done, some not
-    assert not psutil.pid_exists(seen["pid"])
+    assert not psutil.pid_exists(pid)
     assert_same(trained, encoded)
+    client.run(quickly)
 
 
 CLIENT = """

@@ -57,7 +57,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 20 shards with a run, encoded in one process."""
     ds = random_patterns_dataset({"y": 130, "x": 110}, {"dy": 9, "dx": 11}, missing=5)
     path = create_store(ds, tmp_path_factory.mktemp("workers") / "scan.zarr")
-    va.train(path, roi=va.roi(ds, x=(1.0, 12.0), y=(0, 10)), config=TINY_TRAINING.replace(epochs=1))
+    va.train(path, roi=va.roi(ds, x=(1.0, 50.0), y=(0, 60)), config=TINY_TRAINING.replace(epochs=1, batch_size=512))
     roi = xr.open_zarr(path).roi
     assert 0 < int(roi.sum()) < roi.size
     va.encode(path, config=SLOW)
@@ -418,7 +418,7 @@ def test_workers_that_do_not_fit(client: Any, trained: Path, tmp_path: Path) -> 
         ):
             va.encode(trained, dask=client)
     with pytest.raises(
-        WorkersError, match=r"worker tcp://\S+ cannot see the store /a \(there is no store at /a; .*same"
+        WorkersError, match=r"worker tcp://\S+ cannot see the store /a .*\(there is no store at /a; .*same"
     ):
         workers.check_each(client, "the store /a", "id", workers.store_id, "/a")
     other = create_store(random_patterns_dataset(), tmp_path / "other.zarr")

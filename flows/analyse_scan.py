@@ -43,6 +43,7 @@ def analyse_scan(
     associate: AssociateConfig = TESTED,
     report: ReportConfig = ReportConfig(),  # noqa: B008  (frozen)
     overwrite: bool = False,
+    dask: str | None = None,
 ) -> str:
     """Ingest a scan, train, encode, decompose, cluster, associate with p-values, report; returns the report's path.
 
@@ -62,11 +63,12 @@ def analyse_scan(
         associate: which metrics against which maps; with p-values from surrogate maps
         report: what the page shows
         overwrite: replace results that are there but were made otherwise
+        dask: Dask workers for ingest, encode and associate: tcp://host:8786, a scheduler file, or local:4 here
     """
-    ingest_step(source, store, ingest, overwrite)
+    ingest_step(source, store, ingest, overwrite, dask)
     train_step(store, run, roi, train, overwrite)
-    encode_step(store, encode.replace(run=run), overwrite)
+    encode_step(store, encode.replace(run=run), overwrite, dask)
     embed_step(store, embed.replace(run=run), overwrite)
     cluster_step(store, cluster.replace(run=run), overwrite)
-    associate_step(store, associate.replace(run=run))
+    associate_step(store, associate.replace(run=run), dask)
     return report_step(store, report.replace(run=run))

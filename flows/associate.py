@@ -15,7 +15,7 @@ TOP = 10  # latents of each ranking at most
 
 
 @step("associate")
-def associate_step(store: Path, config: AssociateConfig) -> list[str]:
+def associate_step(store: Path, config: AssociateConfig, dask: str | None = None) -> list[str]:
     """Compare latents with maps, store the table, return its first ranks in words.
 
     A table that holds what is asked, made from the same latents and maps, is not made again; any other is, since it
@@ -24,7 +24,7 @@ def associate_step(store: Path, config: AssociateConfig) -> list[str]:
     from vaearr.association import associate_store, top_lines
     from vaearr.plots.static import association_sheet
 
-    found = associate_store(store, config)
+    found = associate_store(store, config, dask=dask)
     lines = top_lines(found)
     for line in lines:
         tell(line)
@@ -56,11 +56,16 @@ def rankings(found: Any) -> list[dict[str, Any]]:
 
 
 @flow(name="associate")
-def associate_flow(store: Path, config: AssociateConfig = AssociateConfig()) -> list[str]:  # noqa: B008  (frozen)
+def associate_flow(
+    store: Path,
+    config: AssociateConfig = AssociateConfig(),  # noqa: B008  (frozen)
+    dask: str | None = None,
+) -> list[str]:
     """Compare latent dimensions with band contrast, elements and phases; returns the strongest in words.
 
     Args:
         store: zarr store with an encoded run
         config: which metrics against which targets, with or without p-values
+        dask: Dask workers that compute: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    return associate_step(store, config)
+    return associate_step(store, config, dask)

@@ -16,7 +16,7 @@ MOST_MAPS = 32  # thumbnails of latents
 
 
 @step("encode")
-def encode_step(store: Path, config: EncodeConfig, overwrite: bool = False) -> None:
+def encode_step(store: Path, config: EncodeConfig, overwrite: bool = False, dask: str | None = None) -> None:
     """Write the latents; a repeated call goes on where the last one stopped."""
     from vaearr.completeness import encoded
     from vaearr.latents import encode
@@ -33,7 +33,7 @@ def encode_step(store: Path, config: EncodeConfig, overwrite: bool = False) -> N
         names = [run_name(name, config.run) for name in OF_A_RUN if name not in (ROI, SPLIT)]
         tell(f"replaced, as asked: {', '.join(remove(store, variables=names))}")
     with progress("blocks encoded", store_key("encode-progress", store, config.run)) as show:
-        encode(store, config=config, say=tell, on_block=show)
+        encode(store, config=config, dask=dask, say=tell, on_block=show)
     picture(store_key("encode-latents", store, config.run), lambda: thumbnails(store, config.run), "maps of latents")
 
 
@@ -56,6 +56,7 @@ def encode_flow(
     store: Path,
     config: EncodeConfig = EncodeConfig(),  # noqa: B008  (frozen)
     overwrite: bool = False,
+    dask: str | None = None,
 ) -> str:
     """Write a run's latents into the store; returns the store's path.
 
@@ -63,6 +64,7 @@ def encode_flow(
         store: zarr store with a trained run
         config: which run, and how
         overwrite: replace latents that were made with other settings
+        dask: Dask workers that encode: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    encode_step(store, config, overwrite)
+    encode_step(store, config, overwrite, dask)
     return str(store)

@@ -15,7 +15,9 @@ from vaearr.errors import UsageError
 
 
 @step("ingest")
-def ingest_step(source: Path, store: Path, config: IngestConfig, overwrite: bool = False) -> str:
+def ingest_step(
+    source: Path, store: Path, config: IngestConfig, overwrite: bool = False, dask: str | None = None
+) -> str:
     """Read the source and its side maps into a store; one that was made so already is left as it is."""
     from vaearr.completeness import ingested
     from vaearr.info import in_words, store_facts
@@ -26,19 +28,19 @@ def ingest_step(source: Path, store: Path, config: IngestConfig, overwrite: bool
         return str(store)
     if found.state == "other" and not overwrite:
         raise refuse_other(f"the store {store}", found.differences, "give another path")
-    (_replace if found.state == "other" else _read)(source, store, config)
+    (_replace if found.state == "other" else _read)(source, store, config, dask)
     text(store_key("ingest", store), f"```\n{in_words(store_facts(store))}\n```", f"what is in {store.name}")
     return str(store)
 
 
-def _read(source: Path, store: Path, config: IngestConfig) -> None:
+def _read(source: Path, store: Path, config: IngestConfig, dask: str | None) -> None:
     from vaearr.ingestion import ingest
 
     with progress("blocks written", store_key("ingest-progress", store)) as show:
-        ingest(source, store, config=config, say=tell, progress=show)
+        ingest(source, store, config=config, dask=dask, say=tell, progress=show)
 
 
-def _replace(source: Path, store: Path, config: IngestConfig) -> None:
+def _replace(source: Path, store: Path, config: IngestConfig, dask: str | None) -> None:
     """Make the new store beside the old one, which is removed, with all its runs, when the new one is complete."""
     from vaearr.store import check_store, copied_url
     from vaearr.store.lock import locked
@@ -47,7 +49,7 @@ def _replace(source: Path, store: Path, config: IngestConfig) -> None:
         raise UsageError(f"{url} cannot be replaced in one step; remove it first, or give another URL.")
     old = check_store(store)
     new, aside = (old.with_name(f"{old.name.removesuffix('.zarr')}-{uuid.uuid4().hex[:8]}.zarr") for _ in range(2))
-    _read(source, new, config)
+    _read(source, new, config, dask)
     with locked(old):
         old.rename(aside)
         new.rename(old)
@@ -63,6 +65,7 @@ def ingest_flow(
     store: Path,
     config: IngestConfig = IngestConfig(),  # noqa: B008  (frozen)
     overwrite: bool = False,
+    dask: str | None = None,
 ) -> str:
     """Turn a scan file or a folder of images, with side maps, into a store; returns the store's path.
 
@@ -71,5 +74,6 @@ def ingest_flow(
         store: path of the zarr store to make
         config: how the source is read
         overwrite: replace a store, with all its runs, that was made from another source or with other settings
+        dask: Dask workers that read and write: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    return ingest_step(source, store, config, overwrite)
+    return ingest_step(source, store, config, overwrite, dask)

@@ -278,7 +278,8 @@ def _drain(client: Client, under_way: dict[Any, int], ended: queue.SimpleQueue[A
 
 def _in_words(error: Exception, what: str) -> Exception:
     """What went wrong with the workers, in one line; an error of the work itself as it is."""
-    from distributed import CommClosedError, KilledWorker
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
 
     if isinstance(error, KilledWorker):
         return WorkersError(
@@ -312,9 +313,7 @@ def computing_on(where: Where | None) -> Iterator[None]:
     if where is None:
         yield
         return
-    import dask
-
-    with connected(where) as client, dask.config.set(scheduler=client):
+    with connected(where) as client, client.as_current():  # not as dask's setting, which new workers could not get
         yield
 
 

@@ -1,0 +1,97 @@
+"""Two Dask workers against one process with two threads, as ratios inside one run, and the cost of a task.
+
+VAEARR_BENCH_POINTS sets the points of the scan. Nothing here can fail on speed: machines differ and are shared.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import vaearr as va
+from vaearr import workers
+from vaearr.config import TrainConfig
+from vaearr.store import create_store, store_blocks
+from vaearr.testing import random_patterns_dataset
+
+from .test_ratios import POINTS, SIDE
+
+pytestmark = pytest.mark.benchmarks
+distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+
+RESULTS: list[str] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table() -> Iterator[None]:
+    yield
+    print(f"\n{POINTS} patterns of 60x60, 2 workers of one thread, {torch.get_num_threads()} threads without\n")
+    print("\n".join(RESULTS))
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    with workers.connected("local:2") as made:
+        yield made
+
+
+def _compare(what: str, work: Callable[[Any], object], client: Any, rounds: int = 2) -> None:
+    """The best round of each side; the first one, in which workers import what they need, is left out."""
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    work(client)
+    for _ in range(rounds):
+        for side in seconds:
+            began = time.perf_counter()
+            work(client if side else None)
+            seconds[side].append(time.perf_counter() - began)
+    without, with_dask = min(seconds[False]), min(seconds[True])
+    RESULTS.append(f"{what:44}{without:8.2f} s without, {with_dask:8.2f} s with Dask: {without / with_dask:5.2f} x")
+
+
+def test_encode(client: Any, tmp_path: Path) -> None:
+    ds = random_patterns_dataset({"y": SIDE, "x": SIDE}, {"dy": 60, "dx": 60})
+    path = create_store(ds, tmp_path / "scan.zarr")
+    va.train(path, roi=va.roi(ds, x=(0, 5), y=(0, 5)), config=TrainConfig(epochs=1, device="cpu"))
+
+    def work(dask: Any) -> None:
+        store = shutil.copytree(path, tmp_path / "work.zarr", copy_function=_link)
+        va.encode(store, dask=dask)
+        shutil.rmtree(store)
+
+    assert not {"latents"} & set(xr.open_zarr(path))
+    _compare(f"encode, {len(store_blocks(path))} blocks", work, client)
+
+
+def _link(one: str, two: str) -> None:
+    Path(two).hardlink_to(one)
+
+
+def test_association(client: Any) -> None:
+    rng = np.random.default_rng(0)
+    latents = xr.DataArray(rng.normal(size=(70, 70, 64)), dims=("y", "x", "latent"))
+    target = xr.DataArray(rng.integers(0, 255, (70, 70)).astype("f4"), dims=("y", "x"))
+
+    def work(dask: Any) -> None:
+        with workers.computing_on(dask):
+            va.associate(latents, target, "all")
+
+    _compare("association, 7 metrics of 4900 points x 64", work, client)
+
+
+def test_cost_of_a_task(client: Any) -> None:
+    began = time.perf_counter()
+    count = sum(1 for _ in workers.each(client, _nothing, range(500), name=str))
+    RESULTS.append(f"a task that does nothing: {1e3 * (time.perf_counter() - began) / count:.1f} ms")
+    assert count == 500
+
+
+def _nothing(item: int) -> int:
+    return item

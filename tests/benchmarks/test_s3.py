@@ -1,7 +1,8 @@
-"""Requests and bytes of stores on S3, counted at a server on loopback: the demo's steps, epochs of training: `make bench`.
+"""Requests and bytes of stores on S3, counted at a server on loopback, of the demo and of training: `make bench`.
 
 An epoch is training and validation together, from callback to callback; the first one of patterns that fit in memory
-reads them, the later ones read nothing. Streamed ones have an allowance (`memory`) of a quarter of the patterns.
+reads them, the later ones read nothing. Streamed ones have an allowance (`memory`) of half of the patterns, which are
+read in whole shards then, or of a tenth. Validation points lie all over the scan, so they are a reading of their own.
 VAEARR_BENCH_POINTS and VAEARR_BENCH_SIGNAL=400x500 set the size of the scan that is trained on twice. Nothing here can
 fail on speed; it fails where a streamed epoch reads much more than there is.
 """
@@ -25,8 +26,8 @@ from ..store.s3 import KEYS, Server, serving
 
 pytestmark = pytest.mark.benchmarks
 
-SIDE = int(int(os.environ.get("VAEARR_BENCH_POINTS", "16384")) ** 0.5)
-HEIGHT, WIDTH = map(int, os.environ.get("VAEARR_BENCH_SIGNAL", "60x60").split("x"))
+SIDE = int(int(os.environ.get("VAEARR_BENCH_POINTS", "65536")) ** 0.5)
+HEIGHT, WIDTH = map(int, os.environ.get("VAEARR_BENCH_SIGNAL", "24x24").split("x"))
 RESULTS: list[str] = []
 
 
@@ -86,7 +87,7 @@ def test_demo(server: Server, tmp_path: Path) -> None:
     assert {"latents", "grains"} <= set(store.open_store(url).variables)
 
 
-@pytest.mark.parametrize("share", [4.0, 0.25, 0.05], ids=["in memory", "streamed", "streamed with little"])
+@pytest.mark.parametrize("share", [4.0, 0.5, 0.1], ids=["in memory", "streamed", "streamed with little"])
 def test_epochs(server: Server, share: float) -> None:
     url = f"s3://{server.new_bucket()}/lab/scan.zarr"
     ds = random_patterns_dataset({"y": SIDE, "x": SIDE}, {"dy": HEIGHT, "dx": WIDTH})
@@ -107,6 +108,7 @@ def test_epochs(server: Server, share: float) -> None:
     va.train(url, config=config, on_epoch=on_epoch)
     counted(server, "   health and publication")
     if share > 1:
-        assert read[1] == (0, 0)
+        assert read[0][1] < 2 * stored
+        assert read[1][1] < 1000
     else:
-        assert read[1][1] < 2.5 * stored  # and that of training alone below 2
+        assert read[1][1] < (2.2 if share > 0.4 else 3) * stored

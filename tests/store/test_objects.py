@@ -97,10 +97,11 @@ def test_shards_are_read_by_few_requests(s3: Server, url: str, tmp_path: Path) -
     patterns = vs.open_store(url, chunks=None).patterns
     regions = [  # a whole shard, a corner, nearly a whole one, a part of one at the edge, a single point, strides
         ({"y": slice(0, 32), "x": slice(32, 64)}, 1),
-        ({"y": slice(0, 8), "x": slice(8, 24)}, 2),
+        ({"y": slice(0, 8), "x": slice(8, 24)}, 3),
         ({"y": slice(3, 32), "x": slice(0, 32)}, 1),
         ({"y": slice(96, 100), "x": slice(64, 70)}, 1),
         ({"y": slice(40, 41), "x": slice(33, 34)}, 2),
+        ({"y": slice(48, 49), "x": slice(40, 41)}, 1),  # of the same shard, whose index is known
     ]
     for region, most in regions:
         s3.forget()

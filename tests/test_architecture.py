@@ -45,6 +45,7 @@ TESTING = {"testing"}  # for tests, the demo and users; no other module may use 
 
 HOMES = {
     "zarr": {"store"},
+    "obstore": {"store"},
     "h5py": {"sources", "testing"},
     "pandas": {
         *("sources", "association", "attaching", "exploration", "exporting"),

@@ -28,8 +28,9 @@ def run_demo(
 ) -> list[str]:
     """Make a scan, write it as HDF5 and CSV files, and take it through every step; returns the closing lines.
 
-    folder: everything goes there, but the store if `store` names another place for it, such as `s3://…`. What an earlier demo left in it is made anew; a folder that holds anything else is
-    refused with ExistsError, and nothing is removed from it.
+    folder: everything goes there, but the store if `store` names another place for it, such as `s3://…`. What an
+    earlier demo left in the folder is made anew; a folder that holds anything else is refused with ExistsError, and
+    nothing is removed from it.
     """
     from vaearr.association import associate_store, top_lines
     from vaearr.clustering import cluster_lines, cluster_store

@@ -21,7 +21,7 @@ from vaearr import names as n
 from vaearr import store as vs
 from vaearr.association import associate_store
 from vaearr.errors import DataError, ExistsError, NoInputError, WriteError
-from vaearr.store import copies
+from vaearr.store import copies, sending
 from vaearr.store.commit import staging_root, writer
 from vaearr.store.copies import record_of
 from vaearr.store.creation import MARK
@@ -224,7 +224,7 @@ def test_results_kept_here_are_seen_here_and_merged_with_what_others_wrote(
 
 def test_a_store_changed_by_another_program_is_not_overwritten(made: str) -> None:
     objects, bc = Objects(made), vs.open_store(made).BC.load()
-    push = copies._push
+    push = sending._push
 
     def first(copy: Path, keys: list[str], *of: Any) -> None:
         found = objects.fetch("zarr.json")
@@ -233,7 +233,7 @@ def test_a_store_changed_by_another_program_is_not_overwritten(made: str) -> Non
         push(copy, keys, *of)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copies, "_push", first)
+        patch.setattr(sending, "_push", first)
         with pytest.raises(WriteError, match=r"was changed by another program meanwhile. What was published"):
             vs.add_variables(made, xr.Dataset({"mine": bc}))
     assert "mine" not in plain(made)

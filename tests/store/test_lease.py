@@ -13,6 +13,7 @@ import xarray as xr
 from vaearr import store as vs
 from vaearr.errors import LockedError, WriteError
 from vaearr.store import lease as leases
+from vaearr.store import sending
 from vaearr.store.commit import writer
 from vaearr.store.lease import Lease, leased
 from vaearr.store.objects import Objects
@@ -98,11 +99,9 @@ def test_a_lost_one_writes_no_more(s3: Server, url: str, scan: xr.Dataset, quick
     objects, extra = Objects(url), xr.Dataset({"extra": vs.open_store(url).BC.load()})
     copy = vs.check_store(url)
     before = {stamp.name: stamp.tag for stamp in objects.below()}
-    from vaearr.store import copies
-
     with writer(copy):
         objects.beside.put(LOCK, b'{"machine": "another"}')
-        until(lambda: copies._LEASES[copy].is_lost)
+        until(lambda: sending._LEASES[copy].is_lost)
         folder = vs.write.staging_root(copy) / "mine"
         vs.write._write_small(extra, folder)
         with pytest.raises(WriteError, match=r"the right to write s3://.* was lost .*kept in .*run the same command"):

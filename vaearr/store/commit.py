@@ -60,7 +60,7 @@ def writing(store: Path, need: int = 0) -> Iterator[None]:
 @contextmanager
 def writer(store: Path) -> Iterator[None]:
     """Be the one writer of the store: lock it, complete what a killed writer had begun to publish."""
-    from vaearr.store.copies import writing_elsewhere  # which stands on this module
+    from vaearr.store.sending import writing_elsewhere  # which stands on this module
 
     with writing(store), locked(store), writing_elsewhere(store):
         if _journal(store).exists():
@@ -110,7 +110,7 @@ def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -
 
 def _roll_forward(store: Path) -> None:
     """Do the renames of the journal that are not done yet, list the result, send it on, forget the journal."""
-    from vaearr.store.copies import sending
+    from vaearr.store.sending import sending
 
     with sending(store) as send:
         moves: dict[str, str] = json.loads(_journal(store).read_bytes())

@@ -1,8 +1,6 @@
 """The working copy of a store on object storage: all of it but the patterns, in a folder of this machine.
 
-`pull` brings what others changed; commands then work on the copy as on any store. `commit` sends what they publish:
-objects first, the root's listing last and only in place of the one that was known, so that every reader sees all of a
-commit or none.
+`pull` brings what others changed; commands then work on the copy as on any store; `sending` sends what they publish.
 """
 
 from __future__ import annotations
@@ -13,23 +11,21 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vaearr import names as n
-from vaearr.errors import DataError, LockedError, NoInputError, WriteError
+from vaearr.errors import DataError, NoInputError
 from vaearr.store.commit import journalled, refresh_listing, replace_file, staging_root, unlist
-from vaearr.store.lease import Lease, leased
-from vaearr.store.objects import ConflictError, Objects, Stamp, side_by_side
+from vaearr.store.objects import Objects, Stamp, side_by_side
 from vaearr.store.seals import METADATA, SEAL
 
 CACHE = "VAEARR_CACHE"
 MOST_TRIES = 10
 LISTING = "consolidated_metadata"
-_LEASES: dict[Path, Lease] = {}  # of the copies that this process writes
 
 
 @dataclass
@@ -46,10 +42,10 @@ class Record:
 
     def is_fresh(self, copy: Path, name: str, tag: str) -> bool:
         """Whether the copy's file is the object of this tag."""
-        return self.objects.get(name, ("",))[0] == tag and self.objects.get(name) == _kept(copy / name, tag)
+        return self.objects.get(name, ("",))[0] == tag and self.objects.get(name) == kept(copy / name, tag)
 
 
-def _kept(file: Path, tag: str) -> tuple[str, int, int] | None:
+def kept(file: Path, tag: str) -> tuple[str, int, int] | None:
     try:
         stat = file.stat()
     except OSError:
@@ -76,7 +72,7 @@ def record_of(store: Path) -> Record | None:
         return None
     except ValueError as error:
         raise DataError(f"{_record_file(store)} cannot be read ({error}); remove {store.parent}, a copy.") from None
-    return Record(**found | {"objects": {name: tuple(kept) for name, kept in found["objects"].items()}})
+    return Record(**found | {"objects": {name: tuple(last) for name, last in found["objects"].items()}})
 
 
 def save(copy: Path, record: Record) -> None:
@@ -144,7 +140,7 @@ def bring(copy: Path, objects: Objects) -> Record:
         data, stamp = found
         if record.root == stamp.tag and (copy / METADATA).exists():
             return record
-        root = _parsed(data, objects.url)
+        root = parsed(data, objects.url)
         store_id = root["attributes"].get(n.STORE_ID)
         with _staging(copy) as staging:
             work = _Pull(copy, objects, record, staging, root)
@@ -160,7 +156,7 @@ def bring(copy: Path, objects: Objects) -> Record:
     raise NoInputError(f"{objects.url} is being changed all the time; try again in a moment.")
 
 
-def _parsed(data: bytes, url: str) -> dict[str, Any]:
+def parsed(data: bytes, url: str) -> dict[str, Any]:
     try:
         root: dict[str, Any] = json.loads(data)
         assert isinstance(root["attributes"], dict)
@@ -244,9 +240,9 @@ class _Pull:
 
     def _download(self, stamp: Stamp, file: Path) -> None:
         tag, _ = self.objects.download(stamp.name, file)
-        kept = _kept(file, tag)
-        assert kept is not None
-        self.brought[stamp.name] = kept
+        found = kept(file, tag)
+        assert found is not None
+        self.brought[stamp.name] = found
 
     def _units_here(self) -> list[str]:
         """Variables and runs of the copy that came from there."""
@@ -270,8 +266,8 @@ class _Pull:
             (self.copy / stamp.name).parent.mkdir(parents=True, exist_ok=True)
             (self.staging / stamp.name).replace(self.copy / stamp.name)
         below = tuple(f"{unit}/" for unit in away)
-        kept = {k: v for k, v in self.record.objects.items() if not k.startswith(below) or (self.copy / k).exists()}
-        self.record.objects = kept | self.brought
+        stay = {k: v for k, v in self.record.objects.items() if not k.startswith(below) or (self.copy / k).exists()}
+        self.record.objects = stay | self.brought
         self.copy.mkdir(exist_ok=True)
         replace_file(self.copy / METADATA, root)
         if self.pending:
@@ -289,132 +285,3 @@ def _link(old: Path, new: Path) -> None:
         os.link(old, new)
     except OSError:  # a file system without hard links
         shutil.copy2(old, new)
-
-
-@contextmanager
-def writing_elsewhere(store: Path) -> Iterator[None]:
-    """For a working copy: be the one writer of its store over all machines, and have all that others wrote.
-
-    The copy's own lock must be held. Raises LockedError that names the holder. Does nothing for any other store.
-    """
-    record = record_of(store)
-    if record is None:
-        yield
-        return
-    objects = objects_of(record)
-    with leased(objects, record.machine) as lease:
-        with alone(store):
-            _bring_for_writing(store, objects)
-        _LEASES[store] = lease
-        try:
-            yield
-        finally:
-            del _LEASES[store]
-
-
-def _bring_for_writing(copy: Path, objects: Objects) -> None:
-    """Bring a copy up to date; staged work for another store that was at the URL before goes."""
-    record = bring(copy, objects)
-    if record.staged_for == record.store_id:
-        return
-    if record.staged_for is not None:
-        for left in (staging_root(copy), copy):
-            shutil.rmtree(left, ignore_errors=True)
-        record.root, record.objects = None, {}
-    record.staged_for = record.store_id
-    save(copy, record)
-    bring(copy, objects)
-
-
-@contextmanager
-def sending(store: Path) -> Iterator[Callable[[Iterable[str]], None]]:
-    """Alone with a working copy while it changes; what it gives sends the named keys. For other stores it does nothing.
-
-    Keys that are in the copy are uploaded, those that are not are removed there. Needs `writing_elsewhere`.
-    """
-    record = record_of(store)
-    if record is None:
-        yield lambda keys: None
-        return
-    objects = objects_of(record)
-    with alone(store), _kept_here(store, objects):
-        record = bring(store, objects)
-        assert record.root is not None
-        tag, record.root = record.root, None  # until all is sent the copy counts as behind
-        save(store, record)
-        yield lambda keys: _push(store, list(keys), objects, record, tag)
-
-
-@contextmanager
-def _kept_here(copy: Path, objects: Objects) -> Iterator[None]:
-    """What keeps results from being sent, with where they are and what to do."""
-    try:
-        yield
-    except ConflictError:
-        reason = f"{objects.url} was changed by another program meanwhile."
-    except (LockedError, WriteError, NoInputError) as error:
-        reason = str(error)
-    else:
-        return
-    raise WriteError(
-        f"{reason} What was published here is kept in {copy}, and the next command that writes to the store from this "
-        "machine sends it: run the same command again."
-    )
-
-
-def _push(copy: Path, keys: list[str], objects: Objects, record: Record, tag: str) -> None:
-    lease = _LEASES[copy]
-    lease.check()
-    found = objects.fetch(METADATA)
-    if found is None or found[1].tag != tag:
-        raise ConflictError(METADATA)
-    root = _parsed(found[0], objects.url)
-    below = tuple(f"{key}/" for key in keys)
-    if taken := [key for key in root[LISTING]["metadata"] if key in keys or key.startswith(below)]:
-        for key in taken:
-            del root[LISTING]["metadata"][key]
-        tag = objects.replace(METADATA, stamped(json.dumps(root, indent=2).encode()), tag)
-    try:
-        upload(
-            copy,
-            [f"{key}/{name}" for key in keys for name in files_of_folder(copy / key)],
-            objects,
-            record,
-            keys,
-            lease,
-        )
-    finally:
-        save(copy, record)
-    lease.check()
-    record.root = objects.replace(METADATA, stamped((copy / METADATA).read_bytes()), tag)
-    save(copy, record)
-
-
-def upload(folder: Path, names: list[str], objects: Objects, record: Record, keys: list[str], lease: Lease) -> None:
-    """Send files under their names, metadata of groups first; under `keys` nothing else is left there."""
-    names = [name for name in names if Path(name).name != n.CHECKPOINT]  # which goes when the run is there
-    there: dict[str, str] = {}
-    for stamps in side_by_side(lambda key: [*objects.below(f"{key}/")], keys):
-        there |= {stamp.name: stamp.tag for stamp in stamps}
-
-    def send(name: str) -> None:
-        if name in there and record.is_fresh(folder, name, there[name]):
-            return
-        lease.check()
-        kept = _kept(folder / name, objects.put(name, folder / name))
-        assert kept is not None
-        record.objects[name] = kept
-
-    first = {f"{key}/{METADATA}" for key in keys}
-    for name in sorted(first & set(names)):
-        send(name)
-    side_by_side(send, [name for name in names if name not in first])
-    lease.check()
-    objects.delete(sorted(there.keys() - set(names)))
-    for name in there.keys() - set(names):
-        record.objects.pop(name, None)
-
-
-def stamped(root: bytes) -> bytes:
-    """A listing whose bytes, and so its tag, are its own: blanks and tabs at the end, which no reader of JSON sees."""
-    return root.rstrip() + b"\n" + bytes(b" \t"[int(bit)] for bit in f"{uuid.uuid4().int:0128b}")

@@ -14,11 +14,12 @@ from pathlib import Path
 from vaearr import names as n
 from vaearr.errors import ExistsError, VaearrError
 from vaearr.store.commit import staging_root, writing
-from vaearr.store.copies import Record, files_of_folder, place, record_of, save, stamped, upload
+from vaearr.store.copies import Record, files_of_folder, place, record_of, save
 from vaearr.store.lease import Lease, leased
 from vaearr.store.lock import locked, writer_now
 from vaearr.store.objects import ConflictError, Objects
 from vaearr.store.seals import METADATA
+from vaearr.store.sending import stamped, upload
 
 MARK = ".unfinished-ingest"
 

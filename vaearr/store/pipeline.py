@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from zarr.core.metadata import ArrayMetadata
 
 FAST, PLAIN = "zarrs", "zarr-python"
-NEAR = 2**18  # bytes between chunks of a shard elsewhere that are fetched rather than asked around
+NEAR = 2**16  # bytes between chunks of a shard elsewhere that are fetched rather than asked around
 END = 2**16  # bytes of chunks that are fetched together with the index
+MOST_KNOWN = 2**14  # indices of shards elsewhere that are kept
 _NOT_WRITTEN = 2**64 - 1
 _PROCESS = os.getpid()  # another number later means that this process was forked
 
@@ -45,6 +46,7 @@ class ReadPipeline(CodecPipeline):
         self.metadata, self.store, self.plain = metadata, store, plain
         self.fast, self.reason = _zarrs(metadata, store, plain)
         self.sharding = checkable(metadata)
+        self.known: dict[str, Buffer] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"metadata": self.metadata, "store": self.store, "plain": self.plain}
@@ -97,7 +99,7 @@ class ReadPipeline(CodecPipeline):
         async def one(getter: Any, spec: Any, chosen: Any, *rest: Any) -> Any:
             if not _is_box(chosen, spec.shape) or _is_whole(box := _box(chosen, spec.shape), spec.shape):
                 return (_Present(getter), spec, chosen, *rest)  # zarr fetches it whole
-            return (await _Fetched.parts_of(_Present(getter), sharding, spec, box), spec, chosen, *rest)
+            return (await fetched(_Present(getter), sharding, spec, box, self.known), spec, chosen, *rest)
 
         return list(await asyncio.gather(*(one(*item) for item in batch)))
 
@@ -216,47 +218,55 @@ class _Fetched:
     def __init__(self, index: Buffer, parts: list[tuple[int, Buffer]]) -> None:
         self.index, self.parts = index, parts
 
-    @classmethod
-    async def parts_of(
-        cls, getter: _Present, sharding: ShardingCodec, spec: Any, box: tuple[slice, ...]
-    ) -> _Fetched | _Present:
-        """Fetch the chunks of a box: the shard's end, which tells where they are, then those that are not in it.
-
-        Chunks that lie close together are fetched together, and nearly all of a shard as a whole. Where all chunks are
-        in the box, zarr does that itself.
-        """
-        grid = tuple(size // side for size, side in zip(spec.shape, sharding.chunk_shape, strict=True))
-        part = tuple(slice(s.start // c, -(-s.stop // c)) for s, c in zip(box, sharding.chunk_shape, strict=True))
-        length, prototype = 16 * math.prod(grid) + 4, spec.prototype
-        count = math.prod(side.stop - side.start for side in part)
-        if count == math.prod(grid):
-            return getter
-        if count * 4 > 3 * math.prod(grid):
-            end = await getter.get(prototype)
-        else:
-            end = await getter.get(prototype, SuffixByteRequest(length + END))
-        if len(end) < length:
-            raise ValueError(f"{getter.path} is cut off")
-        index = end[len(end) - length :]
-        table = np.frombuffer(_checked(index.to_bytes(), getter.path), "<u8").reshape(*grid, 2)
-        written = table[table[..., 0] != _NOT_WRITTEN].tolist()
-        begin = max((start + size for start, size in written), default=0) + length - len(end)
-        spans: list[list[int]] = []
-        for start, size in sorted(table[part].reshape(-1, 2).tolist()):
-            if start >= begin:  # at hand, or not written
-                continue
-            if spans and start <= spans[-1][1] + NEAR:
-                spans[-1][1] = start + size
-            else:
-                spans.append([start, start + size])
-        parts = await asyncio.gather(*(getter.get(prototype, RangeByteRequest(*span)) for span in spans))
-        return cls(index, [*((span[0], part) for span, part in zip(spans, parts, strict=True)), (begin, end)])
-
     async def get(self, prototype: Any, byte_range: Any = None) -> Buffer:
         if isinstance(byte_range, SuffixByteRequest):
             return self.index
         start, part = next(item for item in reversed(self.parts) if item[0] <= byte_range.start)
         return part[byte_range.start - start : byte_range.end - start]
+
+
+async def fetched(
+    getter: _Present, sharding: ShardingCodec, spec: Any, box: tuple[slice, ...], known: dict[str, Buffer]
+) -> _Fetched | _Present:
+    """A shard elsewhere with the chunks of a box in memory: those that lie close together by one request.
+
+    known: indices of shards by their names, which are asked for once. Nearly all of a shard is fetched as a whole;
+    where all chunks are in the box, zarr does that itself.
+    """
+    grid = tuple(size // side for size, side in zip(spec.shape, sharding.chunk_shape, strict=True))
+    part = tuple(slice(s.start // c, -(-s.stop // c)) for s, c in zip(box, sharding.chunk_shape, strict=True))
+    length, prototype = 16 * math.prod(grid) + 4, spec.prototype
+    count = math.prod(side.stop - side.start for side in part)
+    if count == math.prod(grid):
+        return getter
+    index, end = known.get(getter.path), None
+    if count * 4 > 3 * math.prod(grid):
+        end = await getter.get(prototype)
+    elif index is None:
+        end = await getter.get(prototype, SuffixByteRequest(length + END))
+    if end is not None:
+        if len(end) < length:
+            raise ValueError(f"{getter.path} is cut off")
+        index = end[len(end) - length :]
+    assert index is not None
+    table = np.frombuffer(_checked(index.to_bytes(), getter.path), "<u8").reshape(*grid, 2)
+    known[getter.path] = index
+    while len(known) > MOST_KNOWN:
+        known.pop(next(iter(known)))
+    written = table[table[..., 0] != _NOT_WRITTEN].tolist()
+    size = max((start + size for start, size in written), default=0) + length
+    begin = size - (0 if end is None else len(end))
+    spans: list[list[int]] = []
+    for start, n_bytes in sorted(table[part].reshape(-1, 2).tolist()):
+        if start >= begin:  # at hand, or not written
+            continue
+        if spans and start <= spans[-1][1] + NEAR:
+            spans[-1][1] = start + n_bytes
+        else:
+            spans.append([start, start + n_bytes])
+    parts = await asyncio.gather(*(getter.get(prototype, RangeByteRequest(*span)) for span in spans))
+    at_hand = [] if end is None else [(begin, end)]
+    return _Fetched(index, [*((span[0], found) for span, found in zip(spans, parts, strict=True)), *at_hand])
 
 
 def lost(shard: Any) -> DataError:

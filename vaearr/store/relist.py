@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from vaearr.store.commit import refresh_listing, writer
-from vaearr.store.copies import sending
 from vaearr.store.read import check_store
+from vaearr.store.sending import sending
 
 
 def relist(path: str | Path) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from vaearr import names as n
 from vaearr.errors import UsageError
 from vaearr.store.commit import METADATA, remove_if_empty, staging_root, sync_path, unlist, writer
-from vaearr.store.copies import sending, shown
+from vaearr.store.copies import shown
 from vaearr.store.read import check_store
+from vaearr.store.sending import sending
 
 
 def remove(path: str | Path, *, variables: Iterable[str] = (), runs: Iterable[str] = ()) -> list[str]:

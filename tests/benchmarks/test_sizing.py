@@ -66,16 +66,16 @@ def test_times_and_bytes(tmp_path: Path) -> None:
     pattern = _bytes(store / "patterns") / count
     code = _bytes(*(store / name for name in ("latents", "latents_std", "reconstruction_error"))) / count
     RESULTS.append(
-        f"measured on {count} patterns of 60x60 uint8, streamed, 32 latents: ingest {count / ingesting:.0f}/s, training "
-        f"{count / epoch:.0f}/s, encode {count / encoding:.0f}/s; {pattern:.0f} bytes a pattern, {code:.0f} its latents"
+        f"measured on {count} patterns of 60x60 uint8, streamed, 32 latents: ingest {count / ingesting:.0f}/s, "
+        f"training {count / epoch:.0f}/s, encode {count / encoding:.0f}/s; {pattern:.0f} bytes a pattern, {code:.0f} its latents"
     )
     for n_points in SIZES:
         hours = [n_points / count * seconds / 3600 for seconds in (ingesting, epoch, encoding)]
         associated = associating * n_points * math.log2(n_points) / 3600
         RESULTS.append(
             f"{n_points:13,} patterns: {n_points * pattern / 1e9:9.1f} GB, ingest {hours[0]:8.3f} h, an epoch "
-            f"{hours[1]:8.3f} h, encode {hours[2]:8.3f} h, latents {n_points * code / 1e9:7.2f} GB, seven metrics of 32 "
-            f"latents {associated:8.3f} h"
+            f"{hours[1]:8.3f} h, encode {hours[2]:8.3f} h, latents {n_points * code / 1e9:7.2f} GB, seven metrics of "
+            f"32 latents {associated:8.3f} h"
         )
     assert count / encoding > 0
 

@@ -67,7 +67,8 @@ def test_times_and_bytes(tmp_path: Path) -> None:
     code = _bytes(*(store / name for name in ("latents", "latents_std", "reconstruction_error"))) / count
     RESULTS.append(
         f"measured on {count} patterns of 60x60 uint8, streamed, 32 latents: ingest {count / ingesting:.0f}/s, "
-        f"training {count / epoch:.0f}/s, encode {count / encoding:.0f}/s; {pattern:.0f} bytes a pattern, {code:.0f} its latents"
+        f"training {count / epoch:.0f}/s, encode {count / encoding:.0f}/s; {pattern:.0f} bytes a pattern, "
+        f"{code:.0f} its latents"
     )
     for n_points in SIZES:
         hours = [n_points / count * seconds / 3600 for seconds in (ingesting, epoch, encoding)]

@@ -360,3 +360,35 @@ def test_the_disk_stays_free_while_shards_are_sent(s3: Server, url: str, monkeyp
     vs.create_store(ds, url, progress=look)
     assert len(vs.store_blocks(url)) == 49
     assert most <= 6
+
+
+KILLED = """
+import os, signal, sys
+import xarray as xr
+from vaearr import store
+from vaearr.store.objects import Objects
+put, count = Objects._put, 0
+def dying(self, *of):
+    global count
+    count += 1
+    if count > int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return put(self, *of)
+bc = store.open_store(sys.argv[1]).BC.load()
+Objects._put = dying
+store.add_variables(sys.argv[1], xr.Dataset({"one": bc, "two": bc + 1}))
+"""
+
+
+@pytest.mark.parametrize("after", [1, 5])
+def test_a_killed_push_is_completed_at_once(made: str, after: int) -> None:
+    """The lease of the dead process does not keep its own machine waiting."""
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, made, str(after)], env=os.environ | {"PYTHONPATH": os.getcwd()}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not {"one", "two"} & set(plain(made).variables)
+    vs.recover(vs.check_store(made))
+    ds = plain(made)
+    np.testing.assert_array_equal(ds.two.values, ds.one.values + 1)
+    assert verify_store(made).is_healthy

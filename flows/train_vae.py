@@ -1,4 +1,4 @@
-"""Store -> trained run."""
+"""Store -> trained run and its latents."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from prefect import flow
 
+from flows.encode import encode_step
 from flows.running import is_recorded, progress, refuse_other, step, tell
 from flows.showing import picture, store_key, table, text
-from vaearr.config import RoiConfig, TrainConfig
+from vaearr.config import EncodeConfig, RoiConfig, TrainConfig
 from vaearr.names import DEFAULT_RUN, HEALTH, LATENT
 
 
@@ -79,8 +80,9 @@ def train_flow(
     config: TrainConfig = TrainConfig(),  # noqa: B008  (frozen)
     overwrite: bool = False,
     restart: bool = False,
+    encode: bool = True,
 ) -> dict[str, Any]:
-    """Train a VAE on a store's patterns; returns the health of its latents. After an interruption it goes on.
+    """Train a VAE on a store's patterns and write its latents; returns their health. After an interruption it goes on.
 
     Args:
         store: zarr store, as made by ingest
@@ -89,5 +91,12 @@ def train_flow(
         config: everything that decides the training
         overwrite: replace a run of this name that was trained otherwise, with its latents and tables
         restart: throw an interrupted training of this run away
+        encode: write the latents into the store too; those of the run that are there already stay
     """
-    return train_step(store, run, roi, config, overwrite, restart)
+    from vaearr.completeness import encoded
+
+    health = train_step(store, run, roi, config, overwrite, restart)
+    settings = EncodeConfig(run=run)
+    if encode and encoded(store, settings).state == "absent":
+        encode_step(store, settings)
+    return health

@@ -78,6 +78,7 @@ def test_a_deployment_runs_to_its_end(
     given = _parameters(store=store.name, run="b", config=TINY_TRAINING.to_attrs())  # seen from where it is served
     made = prefect_server.command("prefect", "deployment", "run", "train-vae/train-vae", *given, "--watch", cwd=folder)
     assert made.returncode == 0, made.stdout + made.stderr
+    assert "latents_b" in xr.open_zarr(store)
     made = prefect_server.command(
         "vaearr", "run", "encode", "-p", f"store={store.name}", "-p", "config.run=b", "--watch", cwd=folder
     )

@@ -43,6 +43,7 @@ from vaearr.store import (
     recover,
     run_folder,
     run_manifest,
+    shown,
     staged_variables,
     write_block,
 )
@@ -190,7 +191,8 @@ def _by_workers(
         yield None
         return
     with connected(dask) as client:
-        check_each(client, f"the store {store}", ds.attrs[n.STORE_ID], store_id, str(store))
+        place = shown(store)  # of a working copy the URL: workers elsewhere have copies of their own
+        check_each(client, f"the store {place}", ds.attrs[n.STORE_ID], store_id, place)
         found = ask(client, _number_format, config.device, config.precision)
         if len(set(found.values())) > 1:
             formats = ", ".join(f"{worker}: {what}" for worker, what in found.items())
@@ -198,7 +200,7 @@ def _by_workers(
                 f"workers would encode in different ways ({formats}); set precision=float32 or a device."
             )
         tell(workers_in_words(client))
-        what = (str(store), config.run, manifest["weights_sha256"])
+        what = (place, config.run, manifest["weights_sha256"])
 
         def by_workers(regions: Sequence[Region], roi: xr.DataArray) -> Iterator[Block]:
             for region, made in each(client, encode_shard, regions, *what, config.to_attrs(), name=block_name):

@@ -191,9 +191,11 @@ def check_each(client: Client, what: str, expected: Any, look: Callable[..., Any
         if found == expected:
             continue
         reason = found if isinstance(found, Exception) else f"it finds {found!r}, this process {expected!r}"
+        advice = "put it where all machines have it under the same path"
+        if "://" in what:
+            advice = "give all workers the network, keys and AWS_ENDPOINT_URL to reach it"
         raise WorkersError(
-            f"worker {worker} cannot see {what} as this process does ({' '.join(str(reason).split())}); put it where "
-            f"all machines have it under the same path."
+            f"worker {worker} cannot see {what} as this process does ({' '.join(str(reason).split())}); {advice}."
         )
 
 

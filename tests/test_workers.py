@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ import xarray as xr
 import vaearr as va
 from vaearr import ingestion, workers
 from vaearr.config import AssociateConfig, EncodeConfig, IngestConfig, SignificanceConfig
-from vaearr.errors import DataError, MissingExtraError, NoInputError, UsageError, WorkersError
+from vaearr.errors import DataError, MissingExtraError, NoInputError, UsageError, WorkersError, WriteError
 from vaearr.store import create_store
 from vaearr.testing import random_patterns_dataset
 from vaearr.verifying import verify_store
@@ -201,6 +202,24 @@ def test_a_block_that_kills_every_worker_is_named_and_the_rest_is_kept(
     va.encode(trained, config=SLOW, say=said.append)
     assert said[0].startswith("going on with an interrupted encode: ")
     assert_same(trained, encoded)
+
+
+def test_a_write_that_fails_leaves_no_work_behind(client: Any, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaearr import latents
+
+    whole = latents._write
+
+    def full(staging: Any, block: Any, *args: Any) -> Any:
+        if block.region["y"].start >= 64:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(staging, block, *args)
+
+    monkeypatch.setattr(latents, "_write", full)
+    with pytest.raises(WriteError, match="No space left") as raised:
+        va.encode(trained, config=SLOW, dask=client)
+    assert not client.futures  # though the error, with all that it saw, is still held
+    assert raised.value.exit_code == 74
+    assert "latents" not in xr.open_zarr(trained)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +24,7 @@ import xarray as xr
 import vaearr as va
 from vaearr import ingestion, workers
 from vaearr.config import AssociateConfig, EncodeConfig, IngestConfig, SignificanceConfig
-from vaearr.errors import DataError, MissingExtraError, NoInputError, UsageError, WorkersError
+from vaearr.errors import DataError, MissingExtraError, NoInputError, UsageError, WorkersError, WriteError
 from vaearr.store import create_store
 from vaearr.testing import random_patterns_dataset
 from vaearr.verifying import verify_store
@@ -200,6 +202,86 @@ def test_a_block_that_kills_every_worker_is_named_and_the_rest_is_kept(
     va.encode(trained, config=SLOW, say=said.append)
     assert said[0].startswith("going on with an interrupted encode: ")
     assert_same(trained, encoded)
+
+
+def test_a_write_that_fails_leaves_no_work_behind(client: Any, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaearr import latents
+
+    whole = latents._write
+
+    def full(staging: Any, block: Any, *args: Any) -> Any:
+        if block.region["y"].start >= 64:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(staging, block, *args)
+
+    monkeypatch.setattr(latents, "_write", full)
+    with pytest.raises(WriteError, match="No space left") as raised:
+        va.encode(trained, config=SLOW, dask=client)
+    assert not client.futures  # though the error, with all that it saw, is still held
+    assert raised.value.exit_code == 74
+    assert "latents" not in xr.open_zarr(trained)
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, str]]:
+    """The process of a scheduler with one worker, and its scheduler file; nobody waits long for it."""
+    monkeypatch.setattr(workers, "PATIENCE", 2)
+    file = tmp_path / "scheduler.json"
+    at = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
+    command = [sys.executable, "-m"]
+    with (tmp_path / "log").open("w") as log:
+        started = [subprocess.Popen([*command, "distributed.cli.dask_scheduler", *at, "--port", "0"], stderr=log)]
+        try:
+            until = time.monotonic() + 60
+            while not file.exists() and time.monotonic() < until:
+                time.sleep(0.1)
+            worker = ["distributed.cli.dask_worker", *at, "--nthreads", "1", "--no-nanny"]
+            started.append(subprocess.Popen([*command, *worker], stderr=log))
+            with distributed.Client(scheduler_file=str(file), set_as_default=False) as client:
+                client.wait_for_workers(1, timeout=60)
+            yield started[0], str(file)
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+
+
+def test_the_scheduler_lost_in_mid_encode_is_told_in_one_line(
+    scheduler: tuple[Any, str], trained: Path, encoded: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    process, where = scheduler
+
+    def lose(done: int, total: int) -> None:
+        if done == 5:
+            process.kill()
+
+    with pytest.raises(WorkersError, match=r"the Dask scheduler was lost at .*; run the same command again") as raised:
+        va.encode(trained, config=SLOW, dask=where, on_block=lose)
+    assert raised.value.exit_code == 69
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr().err == ""  # no log of tracebacks
+    assert "latents" not in xr.open_zarr(trained)
+    said: list[str] = []
+    va.encode(trained, config=SLOW, say=said.append)
+    assert re.match(r"going on with an interrupted encode: ([5-9]|1\d) blocks are done", said[0])
+    assert_same(trained, encoded)
+
+
+def test_the_scheduler_lost_in_mid_association_is_told_in_one_line(scheduler: tuple[Any, str], encoded: Path) -> None:
+    process, where = scheduler
+    ds = xr.open_zarr(encoded).load()
+    with workers.connected(where) as client, client.as_current():
+        scatter = client.scatter
+
+        def and_lose(*args: Any, **kwargs: Any) -> Any:
+            made = scatter(*args, **kwargs)
+            process.kill()
+            process.wait()
+            return made
+
+        client.scatter = and_lose
+        with pytest.raises(WorkersError, match=r"the Dask scheduler was lost at a part of the computation \("):
+            va.associate(ds.latents, ds[["BC"]], "pearson", ds.roi)
 
 
 def test_an_error_of_the_work_is_that_of_one_process(client: Any, trained: Path) -> None:

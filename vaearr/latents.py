@@ -5,9 +5,9 @@ While one shard is on the device, the next is read and the one before is written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from vaearr.store import (
     recover,
     run_folder,
     run_manifest,
+    shown,
     staged_variables,
     write_block,
 )
@@ -61,6 +62,9 @@ class Block:
     stored: torch.Tensor
     made: dict[str, torch.Tensor]
     copied: torch.cuda.Event | None = None
+
+
+Blocks = Generator[Block, None, None]
 
 
 def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> TrainedModel:
@@ -157,16 +161,16 @@ def _how(ds: xr.Dataset, roi: xr.DataArray, regions: Sequence[Region]) -> str:
 
 def _here(
     model: TrainedModel, ds: xr.Dataset, roi: xr.DataArray, regions: Sequence[Region], config: EncodeConfig
-) -> Iterator[Block]:
+) -> Blocks:
     """Read and encode the blocks in this process, the next one read in a thread of its own."""
     for block in read_ahead(lambda region: _read(model, ds, roi, region), regions):
         _encode_block(model, block, config)
         yield block
 
 
-def _written(staging: Staging, blocks: Iterator[Block], run: str, mask: LatentMask | None) -> Iterator[Region]:
+def _written(staging: Staging, blocks: Blocks, run: str, mask: LatentMask | None) -> Iterator[Region]:
     """Write the blocks as they come, in a thread of its own; yields a region when it is written."""
-    with ThreadPoolExecutor(1) as writer:
+    with closing(blocks), ThreadPoolExecutor(1) as writer:  # where a write fails, nobody works on
         behind: Future[Region] | None = None
         for block in blocks:
             if behind:
@@ -184,13 +188,14 @@ def _by_workers(
     config: EncodeConfig,
     dask: Where | None,
     tell: Callable[[str], None],
-) -> Iterator[Callable[[Sequence[Region], xr.DataArray], Iterator[Block]] | None]:
+) -> Iterator[Callable[[Sequence[Region], xr.DataArray], Blocks] | None]:
     """What encodes blocks on Dask workers that all see this store; None without `dask`."""
     if dask is None:
         yield None
         return
     with connected(dask) as client:
-        check_each(client, f"the store {store}", ds.attrs[n.STORE_ID], store_id, str(store))
+        place = shown(store)  # of a working copy the URL: workers elsewhere have copies of their own
+        check_each(client, f"the store {place}", ds.attrs[n.STORE_ID], store_id, place)
         found = ask(client, _number_format, config.device, config.precision)
         if len(set(found.values())) > 1:
             formats = ", ".join(f"{worker}: {what}" for worker, what in found.items())
@@ -198,9 +203,9 @@ def _by_workers(
                 f"workers would encode in different ways ({formats}); set precision=float32 or a device."
             )
         tell(workers_in_words(client))
-        what = (str(store), config.run, manifest["weights_sha256"])
+        what = (place, config.run, manifest["weights_sha256"])
 
-        def by_workers(regions: Sequence[Region], roi: xr.DataArray) -> Iterator[Block]:
+        def by_workers(regions: Sequence[Region], roi: xr.DataArray) -> Blocks:
             for region, made in each(client, encode_shard, regions, *what, config.to_attrs(), name=block_name):
                 tensors = {name: torch.from_numpy(np.array(values)) for name, values in made.items()}
                 yield Block(region, roi.isel(region).values, torch.empty(0), tensors)

@@ -11,6 +11,7 @@ import functools
 import itertools
 import json
 import logging
+import math
 import os
 import queue
 import re
@@ -37,6 +38,8 @@ Share = Callable[[Any], Any]
 LOOPBACK = "127.0.0.1"
 PATIENCE = 10  # s until a scheduler must answer and have workers
 LOST = 60  # s that all workers may be away in the midst of the work
+FRESH = 1  # s for which the number of threads is taken to be as it was
+GONE = "all Dask workers are gone; start some and run the same command again, it goes on."
 TRIES = 3  # for work on shared values, which go when all workers that hold them die
 WAITING = 2  # tasks that wait at each thread, so that it never does
 KEPT = 2  # opened stores, models and sources that a worker keeps
@@ -105,8 +108,14 @@ def _cluster(count: int) -> Iterator[Any]:
 def _client(place: Any) -> Iterator[Client]:
     from distributed import Client
 
-    with Client(place, timeout=PATIENCE, set_as_default=False) as client:
-        yield client
+    logger = logging.getLogger("distributed.client")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)  # a scheduler that goes is told in one line, not in a log of tracebacks
+    try:
+        with Client(place, timeout=PATIENCE, set_as_default=False) as client:
+            yield client
+    finally:
+        logger.setLevel(before)
 
 
 def _address(where: str) -> str:
@@ -173,7 +182,7 @@ def _check_versions(client: Client) -> None:
     for worker, found in ask(client, probe).items():
         if found != own:
             has = f"vaearr {found}" if isinstance(found, str) else "no vaearr"
-            raise WorkersError(f"{_named(worker)} has {has}, this process {own}; install the same one on every worker.")
+            raise WorkersError(f"worker {worker} has {has}, this process {own}; install the same one on every worker.")
 
 
 def check_each(client: Client, what: str, expected: Any, look: Callable[..., Any], *args: Any) -> None:
@@ -182,9 +191,11 @@ def check_each(client: Client, what: str, expected: Any, look: Callable[..., Any
         if found == expected:
             continue
         reason = found if isinstance(found, Exception) else f"it finds {found!r}, this process {expected!r}"
+        advice = "put it where all machines have it under the same path"
+        if "://" in what:
+            advice = "give all workers the network, keys and AWS_ENDPOINT_URL to reach it"
         raise WorkersError(
-            f"{_named(worker)} cannot see {what} as this process does ({' '.join(str(reason).split())}); put it where "
-            f"all machines have it under the same path."
+            f"worker {worker} cannot see {what} as this process does ({' '.join(str(reason).split())}); {advice}."
         )
 
 
@@ -194,10 +205,6 @@ def ask(client: Client, look: Callable[..., Any], *args: Any) -> dict[str, Any]:
     if not answers:
         raise WorkersError("the Dask scheduler has no workers; start some with 'dask worker ADDRESS --nthreads 1'.")
     return answers
-
-
-def _named(worker: str) -> str:
-    return f"worker {worker}"
 
 
 def store_id(store: str) -> Any:
@@ -217,6 +224,14 @@ def n_threads(client: Client) -> int:
     return sum(client.nthreads().values())
 
 
+def _threads(client: Client, what: str) -> int:
+    """`n_threads` in the midst of the work. Raises WorkersError where the scheduler is lost."""
+    try:
+        return n_threads(client)
+    except OSError as error:
+        raise _lost(what, error) from None
+
+
 def in_words(client: Client) -> str:
     """`on 4 Dask workers (4 threads)`."""
     workers, threads = len(client.nthreads()), n_threads(client)
@@ -232,12 +247,15 @@ def each(
     WorkersError, with `name(item)`, for work that kills worker after worker, and when workers or scheduler are gone.
     """
     number, ended, away = iter(range(len(items))), queue.SimpleQueue[Any](), 0
+    threads, asked = 0, -math.inf
     under_way: dict[Any, int] = {}
     failed: dict[int, Exception] = {}
     batch = f"{work.__name__}-{uuid.uuid4().hex[:8]}"
     try:
         while True:
-            room = 0 if failed else WAITING * n_threads(client) + 1 - len(under_way)
+            if not failed and time.monotonic() - asked > FRESH:
+                threads, asked = _threads(client, "the next block"), time.monotonic()
+            room = 0 if failed else WAITING * threads + 1 - len(under_way)
             for i in itertools.islice(number, max(room, 0)):
                 future = client.submit(work, items[i], *args, key=f"{batch}-{i}", pure=False)
                 under_way[future] = i
@@ -247,11 +265,9 @@ def each(
             try:
                 future = ended.get(timeout=PATIENCE)
             except queue.Empty:
-                away = 0 if n_threads(client) else away + PATIENCE
+                away = 0 if _threads(client, "the next block") else away + PATIENCE
                 if away >= LOST:
-                    raise WorkersError(
-                        "all Dask workers are gone; start some and run the same command again, it goes on."
-                    ) from None
+                    raise WorkersError(GONE) from None
                 continue
             i = under_way.pop(future)
             try:
@@ -287,8 +303,13 @@ def _in_words(error: Exception, what: str) -> Exception:
             f"(--memory-limit) or make batch_size smaller, and run the same command again."
         )
     if isinstance(error, CancelledError | CommClosedError | TimeoutError):
-        return WorkersError(f"the Dask scheduler was lost at {what} ({error}); run the same command again.")
+        return _lost(what, error)
     return error
+
+
+def _lost(what: str, error: Exception) -> WorkersError:
+    reason = " ".join(str(error).split())
+    return WorkersError(f"the Dask scheduler was lost at {what} ({reason}); run the same command again.")
 
 
 @functools.lru_cache(maxsize=KEPT)
@@ -355,16 +376,25 @@ def compute(build: Callable[[Share], Iterable[Any]]) -> Sequence[Any]:
         return tuple(dask.compute(*tasks, scheduler="synchronous" if is_worker() else None))
     from distributed import KilledWorker
 
-    left = TRIES
-    while True:
-        left -= 1
+    what = "a part of the computation"
+    for left in reversed(range(TRIES)):
         try:
             tasks = list(build(lambda value: client.scatter(value, broadcast=True, hash=False)))
             return tuple(client.gather(client.compute(tasks)))
         except KilledWorker as error:
-            raise _in_words(error, "a part of the computation") from None
+            raise _in_words(error, what) from None
         except (CancelledError, OSError) as error:  # shared values went with their workers
             if not left:
-                raise _in_words(error, "a part of the computation") from None
-            with suppress(TimeoutError):
-                client.wait_for_workers(1, timeout=LOST)
+                raise _lost(what, error) from None
+            _wait_for_workers(client, what)
+    raise AssertionError("the last try returns or raises")
+
+
+def _wait_for_workers(client: Client, what: str) -> None:
+    """Wait until a worker is there again. Raises WorkersError where none comes, or the scheduler is lost."""
+    try:
+        client.wait_for_workers(1, timeout=LOST)
+    except TimeoutError:
+        raise WorkersError(GONE) from None
+    except OSError as error:
+        raise _lost(what, error) from None

@@ -159,6 +159,10 @@ def test_paths_of_a_submitted_run_are_whole(monkeypatch: pytest.MonkeyPatch, tmp
         ],
         "processes": 2,
     }
+    given = {"store": "s3://bucket/lab/a.zarr", "config": {"run": "b"}}
+    checked = validated(load_flow("encode"), given)
+    assert {name: submittable(value) for name, value in checked.items()} == given
+    assert submittable(Path("file:///data/a.zarr")) == "/data/a.zarr"
 
 
 @pytest.mark.parametrize("name", ["train-vea", "train-vae/encode", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from vaearr.cli import app
 from vaearr.clustering import cluster_store
 from vaearr.completeness import encoded, ingested, trained
 from vaearr.config import ClusterConfig, EncodeConfig, IngestConfig, ReportConfig
-from vaearr.errors import DataError, ExistsError, MissingExtraError, NoInputError, UsageError
+from vaearr.errors import DataError, ExistsError, MissingExtraError, NoInputError, UsageError, WorkersError
 from vaearr.info import store_facts
 from vaearr.reporting.write import report_folder
 from vaearr.store.objects import ConflictError, Objects
@@ -45,6 +46,33 @@ def plain(url: str) -> xr.Dataset:
 
     store = S3Store.from_url(url, client_options={"allow_http": True})
     return xr.open_zarr(ObjectStore(store, read_only=True), chunks=None, zarr_format=3)
+
+
+def test_workers_of_other_machines_encode_with_copies_of_their_own(
+    s3: Server, url: str, scan_file: dict[str, Path], tmp_path: Path
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+    va.ingest(scan_file[n.PATTERNS], url)
+    va.train(url, config=ONE_EPOCH)
+    local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+    env = {"VAEARR_CACHE": str(tmp_path / "elsewhere")}
+
+    def use(endpoint: str) -> None:  # on a worker
+        os.environ["AWS_ENDPOINT_URL"] = endpoint
+
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, env=env, silence_logs=50, **local) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        client.run(use, "http://127.0.0.1:9")
+        with pytest.raises(WorkersError, match=rf"cannot see the store {url} .*give all workers the network, keys"):
+            va.encode(url, dask=client)
+        client.run(use, s3.endpoint)
+        va.encode(url, dask=client)
+    assert list((tmp_path / "elsewhere").glob("*/scan.zarr/runs/vae/model"))
+    got = va.open_store(url)[[n.LATENTS, n.LATENTS_STD]].load()
+    remove(url, variables=[n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR, n.LATENT])
+    xr.testing.assert_equal(got, va.encode(url)[[n.LATENTS, n.LATENTS_STD]].load())
 
 
 def test_the_whole_path_is_the_same_as_on_a_folder(

@@ -29,6 +29,7 @@ from flows.registry import FLOWS, flow_name, load_flow
 from flows.running import plainly
 from vaearr.config import Config
 from vaearr.errors import NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.store import as_url
 
 HOW = (
     "start one with 'PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --host 127.0.0.1' and name it with "
@@ -153,7 +154,7 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
 def submittable(value: Any) -> Any:
     """A value as JSON; paths as seen from where the command was given, since the flow runs elsewhere."""
     if isinstance(value, Path):
-        return str(value.expanduser().absolute())
+        return as_url(value) or str(value.expanduser().absolute())
     if isinstance(value, Config):
         return {name: submittable(getattr(value, name)) for name in sorted(value.model_fields_set)}
     if isinstance(value, dict):

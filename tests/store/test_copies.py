@@ -211,6 +211,9 @@ def test_results_kept_here_are_seen_here_and_merged_with_what_others_wrote(
         vs.add_variables(made, xr.Dataset({"mine": bc}))
     s3.forget()
     assert "mine" in vs.open_store(made)
+    found = verify_store(made)
+    assert found.is_healthy
+    assert found.notes == ["mine: it is not sent yet; the next command that writes from here does."]
     machine("second", tmp_path, monkeypatch)
     Objects(made).beside.delete([".scan.zarr.lock"])  # a minute later
     assert "mine" not in vs.open_store(made)

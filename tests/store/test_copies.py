@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -223,6 +224,35 @@ def test_results_kept_here_are_seen_here_and_merged_with_what_others_wrote(
     with pytest.raises(ExistsError, match="already holds mine"):  # completed, and so there
         vs.add_variables(made, xr.Dataset({"mine": bc}))
     assert {"mine", "theirs"} <= set(plain(made).variables)
+
+
+@pytest.mark.parametrize("after", [2, 4])
+def test_what_another_machine_made_meanwhile_is_not_replaced(
+    s3: Server, made: str, impatient: None, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two make the same variable: one is cut short by the network, the other takes over and publishes."""
+    bc = vs.open_store(made).BC.load()
+    s3.go_away(after)
+    with pytest.raises(WriteError, match="What was published here is kept in"):
+        vs.add_variables(made, xr.Dataset({"extra": bc, "more": bc}))
+    s3.forget()
+    machine("second", tmp_path, monkeypatch)
+    Objects(made).beside.delete([".scan.zarr.lock"])  # a minute later
+    vs.add_variables(made, xr.Dataset({"extra": bc + 1}))
+    before = published(made)
+    monkeypatch.setenv("VAEARR_CACHE", str(tmp_path / "cache"))
+    late = r"extra in s3://.* was written from another machine .*theirs stays, and yours was moved to (.*)\. Look at"
+    with pytest.raises(ExistsError, match=late) as refused:
+        vs.recover(vs.check_store(made))
+    assert same(before, published(made))
+    aside = re.search(late, str(refused.value))
+    assert aside is not None
+    assert sorted(path.name for path in Path(aside[1]).iterdir()) == ["extra", "more"]
+    np.testing.assert_array_equal(vs.open_store(made).extra.values, bc.values + 1)
+    assert "more" not in vs.open_store(made)
+    vs.add_variables(made, xr.Dataset({"more": bc}))
+    assert {"extra", "more"} <= set(plain(made).variables)
+    assert verify_store(made).is_healthy
 
 
 def test_a_store_changed_by_another_program_is_not_overwritten(made: str) -> None:

@@ -286,6 +286,11 @@ def test_a_spoilt_copy_is_found_and_mended(made: str, scan: xr.Dataset) -> None:
     chunk.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert verify_store(made).is_healthy  # the store is
     np.testing.assert_array_equal(vs.open_store(made).BC.values, scan.BC.values)
+    (copy / "BC/c/0/0").unlink()
+    with pytest.raises(DataError, match=rf"^{made} is damaged: BC/c/0/0 is missing; 'vaearr verify {made}' says"):
+        vs.open_store(made).BC.load()
+    assert verify_store(made).is_healthy
+    np.testing.assert_array_equal(vs.open_store(made).BC.values, scan.BC.values)
     shutil.rmtree(copy)
     np.testing.assert_array_equal(vs.open_store(made).BC.values, scan.BC.values)
     copies._record_file(copy).write_text("{")

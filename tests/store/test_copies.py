@@ -394,7 +394,7 @@ def test_the_disk_stays_free_while_shards_are_sent(s3: Server, url: str, monkeyp
         nonlocal most
         most = max(most, sum(1 for file in staging_root(copy).rglob("c/*/*/*/*")))
 
-    monkeypatch.setattr("vaearr.store.write.MOST_WAITING", 2)
+    monkeypatch.setattr("vaearr.store.shards.MOST_WAITING", 2)
     vs.create_store(ds, url, progress=look)
     assert len(vs.store_blocks(url)) == 49
     assert most <= 6

@@ -234,7 +234,7 @@ def test_what_needs_a_folder(s3: Server, url: str, scan: xr.Dataset) -> None:
     from flows.ingest import _replace
 
     with pytest.raises(UsageError, match="cannot be replaced in one step; remove it first, or give another URL"):
-        _replace(Path("scan.h5"), Path(url), IngestConfig())
+        _replace(Path("scan.h5"), Path(url), IngestConfig(), None)
     assert {stamp.name: stamp.tag for stamp in Objects(url).below()} == before
 
 

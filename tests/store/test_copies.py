@@ -400,6 +400,25 @@ def test_the_disk_stays_free_while_shards_are_sent(s3: Server, url: str, monkeyp
     assert most <= 6
 
 
+def test_a_reader_may_come_as_a_store_appears(
+    s3: Server, url: str, scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+    readers = [threading.Thread(target=lambda: found.append(vs.open_store(url).BC.load()))]
+    delete = Objects.delete
+
+    def slow(self: Objects, names: Any) -> None:
+        if MARK in (listed := list(names)) and not readers[0].ident:
+            readers[0].start()
+            readers[0].join(1.0)
+        delete(self, listed)
+
+    monkeypatch.setattr(Objects, "delete", slow)
+    vs.create_store(scan, url)
+    readers[0].join()
+    xr.testing.assert_equal(found[0], scan.BC)
+
+
 KILLED = """
 import os, signal, sys
 import xarray as xr

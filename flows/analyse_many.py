@@ -20,6 +20,7 @@ from flows.showing import key_of, table
 from vaearr.config import AssociateConfig, ClusterConfig, Config, EmbedConfig, IngestConfig, RoiConfig, TrainConfig
 from vaearr.errors import MissingExtraError, UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN
+from vaearr.store import as_url
 
 
 class Scan(Config):
@@ -104,8 +105,8 @@ def analyse_many(
 
 
 def _check(scans: Sequence[Scan], processes: int) -> None:
-    stores = [scan.store.expanduser().resolve() for scan in scans]
-    twice = sorted({str(store) for store in stores if stores.count(store) > 1})
+    stores = [as_url(scan.store) or str(scan.store.expanduser().resolve()) for scan in scans]
+    twice = sorted({store for store in stores if stores.count(store) > 1})
     if not scans:
         raise UsageError("scans is empty; give a source and a store for each scan.")
     if twice:

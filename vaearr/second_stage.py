@@ -17,7 +17,7 @@ from vaearr.batching import PatternBatches, batches
 from vaearr.categories import categories
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.grid import class_map
-from vaearr.store import check_store, open_store, run_manifest
+from vaearr.store import check_store, open_store, run_manifest, shown
 
 SCALE = "diffusion_scale"
 PARTS = {"train": n.TRAIN, "validation": n.VALIDATION}
@@ -94,7 +94,7 @@ def latent_batches(
     ds = open_store(path, chunks=None)
     name, nav = n.run_name(n.LATENTS, run), schema.navigation_dims(ds)
     if name not in ds:
-        raise NoInputError(f"run {run!r} has no latents: 'vaearr encode {path} --run {run}' writes them.")
+        raise NoInputError(f"run {run!r} has no latents: 'vaearr encode {shown(path)} --run {run}' writes them.")
     if part not in (*PARTS, "all"):
         raise UsageError(f"there is no part {part!r}.{did_you_mean(part, ['all', *PARTS])}")
     latents = ds[name]

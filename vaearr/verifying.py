@@ -125,7 +125,7 @@ def _check_files(result: Verification, attributes: Mapping[str, Any], on_file: O
     under_way = _under_way(store)
     found: list[Found] = []
     for item in listing:
-        if under_way and item.variable.startswith(under_way):
+        if _is_of(item.variable, under_way):
             result.notes.append(
                 f"{item.variable}: its publication was killed; the next command that writes completes it."
             )
@@ -133,6 +133,9 @@ def _check_files(result: Verification, attributes: Mapping[str, Any], on_file: O
             found.append(item)
     is_far = record_of(store) is not None
     for check in check_objects(store, on_file or (lambda size: None)) if is_far else check_arrays(store, on_file):
+        if is_far and _is_of(check.variable, under_way):
+            result.notes.append(f"{check.variable}: it is not sent yet; the next command that writes from here does.")
+            continue
         found += check.found
         _count(result, check)
     if n.PATTERNS in result.unsealed and not any(item.variable == n.PATTERNS for item in found):
@@ -162,6 +165,10 @@ def _under_way(store: Path) -> tuple[str, ...]:
         return tuple(json.loads((staging_root(store) / "publishing.json").read_bytes()))
     except (OSError, ValueError):
         return ()
+
+
+def _is_of(variable: str, keys: tuple[str, ...]) -> bool:
+    return any(variable == key or variable.startswith(f"{key}/") for key in keys)
 
 
 def _check_schema(result: Verification) -> None:
@@ -278,7 +285,7 @@ def take_out(path: str | Path, variable: str) -> list[str]:
     listed_only = not gone and (variable in attributes or parts[0] == n.RUNS)
     relist(store)
     if not gone and not listed_only:
-        raise NoInputError(f"{store} has no {variable!r}; 'vaearr info {store}' lists what it has.")
+        raise NoInputError(f"{shown(store)} has no {variable!r}; 'vaearr info {shown(store)}' lists what it has.")
     return gone or [variable]
 
 

@@ -148,14 +148,16 @@ def test_a_single_setting_leaves_the_flows_own_presets() -> None:
 def test_paths_of_a_submitted_run_are_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     scan = {"source": "a.h5", "store": "s/a.zarr", "ingest": {"maps": {"BC": "bc.csv"}, "step": 0.5}}
-    checked = validated(load_flow("analyse-many"), {"scans": [scan], "processes": 2})
+    far = {"source": "a.h5", "store": "s3://bucket/a.zarr"}
+    checked = validated(load_flow("analyse-many"), {"scans": [scan, far], "processes": 2})
     assert {name: submittable(value) for name, value in checked.items()} == {
         "scans": [
             {
                 "source": f"{tmp_path}/a.h5",
                 "store": f"{tmp_path}/s/a.zarr",
                 "ingest": {"maps": {"BC": f"{tmp_path}/bc.csv"}, "step": 0.5},
-            }
+            },
+            {"source": f"{tmp_path}/a.h5", "store": "s3://bucket/a.zarr"},
         ],
         "processes": 2,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -211,6 +212,9 @@ def test_results_kept_here_are_seen_here_and_merged_with_what_others_wrote(
         vs.add_variables(made, xr.Dataset({"mine": bc}))
     s3.forget()
     assert "mine" in vs.open_store(made)
+    found = verify_store(made)
+    assert found.is_healthy
+    assert found.notes == ["mine: it is not sent yet; the next command that writes from here does."]
     machine("second", tmp_path, monkeypatch)
     Objects(made).beside.delete([".scan.zarr.lock"])  # a minute later
     assert "mine" not in vs.open_store(made)
@@ -220,6 +224,35 @@ def test_results_kept_here_are_seen_here_and_merged_with_what_others_wrote(
     with pytest.raises(ExistsError, match="already holds mine"):  # completed, and so there
         vs.add_variables(made, xr.Dataset({"mine": bc}))
     assert {"mine", "theirs"} <= set(plain(made).variables)
+
+
+@pytest.mark.parametrize("after", [2, 4])
+def test_what_another_machine_made_meanwhile_is_not_replaced(
+    s3: Server, made: str, impatient: None, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two make the same variable: one is cut short by the network, the other takes over and publishes."""
+    bc = vs.open_store(made).BC.load()
+    s3.go_away(after)
+    with pytest.raises(WriteError, match="What was published here is kept in"):
+        vs.add_variables(made, xr.Dataset({"extra": bc, "more": bc}))
+    s3.forget()
+    machine("second", tmp_path, monkeypatch)
+    Objects(made).beside.delete([".scan.zarr.lock"])  # a minute later
+    vs.add_variables(made, xr.Dataset({"extra": bc + 1}))
+    before = published(made)
+    monkeypatch.setenv("VAEARR_CACHE", str(tmp_path / "cache"))
+    late = r"extra in s3://.* was written from another machine .*theirs stays, and yours was moved to (.*)\. Look at"
+    with pytest.raises(ExistsError, match=late) as refused:
+        vs.recover(vs.check_store(made))
+    assert same(before, published(made))
+    aside = re.search(late, str(refused.value))
+    assert aside is not None
+    assert sorted(path.name for path in Path(aside[1]).iterdir()) == ["extra", "more"]
+    np.testing.assert_array_equal(vs.open_store(made).extra.values, bc.values + 1)
+    assert "more" not in vs.open_store(made)
+    vs.add_variables(made, xr.Dataset({"more": bc}))
+    assert {"extra", "more"} <= set(plain(made).variables)
+    assert verify_store(made).is_healthy
 
 
 def test_a_store_changed_by_another_program_is_not_overwritten(made: str) -> None:
@@ -252,6 +285,11 @@ def test_a_spoilt_copy_is_found_and_mended(made: str, scan: xr.Dataset) -> None:
     good = chunk.read_bytes()
     chunk.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert verify_store(made).is_healthy  # the store is
+    np.testing.assert_array_equal(vs.open_store(made).BC.values, scan.BC.values)
+    (copy / "BC/c/0/0").unlink()
+    with pytest.raises(DataError, match=rf"^{made} is damaged: BC/c/0/0 is missing; 'vaearr verify {made}' says"):
+        vs.open_store(made).BC.load()
+    assert verify_store(made).is_healthy
     np.testing.assert_array_equal(vs.open_store(made).BC.values, scan.BC.values)
     shutil.rmtree(copy)
     np.testing.assert_array_equal(vs.open_store(made).BC.values, scan.BC.values)
@@ -356,10 +394,29 @@ def test_the_disk_stays_free_while_shards_are_sent(s3: Server, url: str, monkeyp
         nonlocal most
         most = max(most, sum(1 for file in staging_root(copy).rglob("c/*/*/*/*")))
 
-    monkeypatch.setattr("vaearr.store.write.MOST_WAITING", 2)
+    monkeypatch.setattr("vaearr.store.shards.MOST_WAITING", 2)
     vs.create_store(ds, url, progress=look)
     assert len(vs.store_blocks(url)) == 49
     assert most <= 6
+
+
+def test_a_reader_may_come_as_a_store_appears(
+    s3: Server, url: str, scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+    readers = [threading.Thread(target=lambda: found.append(vs.open_store(url).BC.load()))]
+    delete = Objects.delete
+
+    def slow(self: Objects, names: Any) -> None:
+        if MARK in (listed := list(names)) and not readers[0].ident:
+            readers[0].start()
+            readers[0].join(1.0)
+        delete(self, listed)
+
+    monkeypatch.setattr(Objects, "delete", slow)
+    vs.create_store(scan, url)
+    readers[0].join()
+    xr.testing.assert_equal(found[0], scan.BC)
 
 
 KILLED = """

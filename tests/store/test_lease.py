@@ -16,7 +16,7 @@ from vaearr.store import lease as leases
 from vaearr.store import sending
 from vaearr.store.commit import writer
 from vaearr.store.lease import Lease, leased
-from vaearr.store.objects import Objects
+from vaearr.store.objects import ConflictError, Objects
 
 from .s3 import Server
 
@@ -59,6 +59,20 @@ def test_it_is_renewed_while_it_is_held(objects: Objects, quick: None) -> None:
         until(lambda: (now := objects.beside.stamp(LOCK)) is not None and first is not None and now.tag != first.tag)
         lease.check()
     assert objects.beside.stamp(LOCK) is None
+
+
+def test_a_renewal_whose_answer_was_lost_is_no_loss(objects: Objects) -> None:
+    with leased(objects, "one") as lease:
+        objects.beside.replace(LOCK, lease._words(), lease.tag)
+        lease._renew()
+        lease._renew()
+        objects.beside.put(LOCK, b'{"token": "of another"}')
+        with pytest.raises(ConflictError):
+            lease._renew()
+        lease.is_lost = True
+    found = objects.beside.fetch(LOCK)
+    assert found is not None
+    assert found[0] == b'{"token": "of another"}'
 
 
 def test_one_that_was_not_renewed_is_taken_over(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from vaearr.reporting.write import report_folder
 from vaearr.store.objects import ConflictError, Objects
 from vaearr.store.remove import remove
 from vaearr.testing import random_patterns_dataset, write_scan_files
-from vaearr.verifying import seal_store, verify_store
+from vaearr.verifying import seal_store, take_out, verify_store
 
 from ..conftest import TINY_TRAINING
 from .s3 import Server
@@ -239,6 +239,20 @@ def test_commands_take_urls(s3: Server, url: str, scan: xr.Dataset) -> None:
         assert words in found.stdout
 
 
+def test_commands_name_the_url(s3: Server, url: str, scan_file: dict[str, Path]) -> None:
+    found = CliRunner().invoke(app, ["ingest", str(scan_file[n.PATTERNS]), url, "--step", "0.25"])
+    assert (found.exit_code, found.exception) == (0, None)
+    assert f"{url} is ready; look at it with 'vaearr info {url}'" in found.stderr
+    with pytest.raises(NoInputError, match=rf"^{url} has no 'nothing'; 'vaearr info {url}' lists what it has"):
+        take_out(url, "nothing")
+
+
+def test_trouble_of_this_disk_is_not_taken_for_the_networks(s3: Server, url: str, scan: xr.Dataset) -> None:
+    vs.create_store(scan, url)
+    with pytest.raises(NotADirectoryError):
+        Objects(url).download("zarr.json", vs.check_store(url) / "zarr.json/file")
+
+
 def test_what_needs_a_folder(s3: Server, url: str, scan: xr.Dataset) -> None:
     vs.create_store(scan, url)
     before = {stamp.name: stamp.tag for stamp in Objects(url).below()}
@@ -248,7 +262,7 @@ def test_what_needs_a_folder(s3: Server, url: str, scan: xr.Dataset) -> None:
     from flows.ingest import _replace
 
     with pytest.raises(UsageError, match="cannot be replaced in one step; remove it first, or give another URL"):
-        _replace(Path("scan.h5"), Path(url), IngestConfig())
+        _replace(Path("scan.h5"), Path(url), IngestConfig(), None)
     assert {stamp.name: stamp.tag for stamp in Objects(url).below()} == before
 
 

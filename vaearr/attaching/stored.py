@@ -17,7 +17,7 @@ from vaearr.attaching.kinds import KINDS
 from vaearr.attaching.placing import Placement, ReadAs, place_in_order, place_points, point_dims
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_you_mean
 from vaearr.provenance import now, versions
-from vaearr.store import add_variables, check_run_name, check_store, open_store, publish_run, recover, staged_run
+from vaearr.store import add_variables, check_run_name, check_store, open_store, publish_run, recover, shown, staged_run
 
 _TAKEN = (n.PATTERNS, n.PRESENT, n.RUNS, *n.OF_A_RUN)
 _OF_OTHER_THINGS = {n.HISTORY, n.HEALTH, n.MODEL, n.EPOCH, n.ELEMENT, n.CHANNEL, n.SAMPLE, n.DZ, n.DY, n.DX}
@@ -111,7 +111,7 @@ def _target(kind: str, run: str | None, name: str | None) -> str:
 def _refuse_taken(store: Path, ds: xr.Dataset, kind: str, target: str) -> None:
     variable = n.run_name(n.LATENTS, target) if kind == n.LATENTS else target
     if variable in ds.variables:
-        raise ExistsError(f"{store} already holds {variable!r}; attach under another name.")
+        raise ExistsError(f"{shown(store)} already holds {variable!r}; attach under another name.")
 
 
 def _region(ds: xr.Dataset, roi: str | xr.DataArray | None) -> xr.DataArray | None:

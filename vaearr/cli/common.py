@@ -50,7 +50,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Store = Annotated[Path, typer.Argument(help="zarr store, as made by 'vaearr ingest'")]
+# text, since a path takes a slash out of a URL
+Store = Annotated[str, typer.Argument(help="zarr store, as made by 'vaearr ingest'")]
+NewStore = Annotated[str, typer.Argument(help="store to make, for example stores/scan.zarr")]
 RunName = Annotated[str, typer.Option("--run", help="name of the run; 'vae' writes `latents`, 'b' writes `latents_b`")]
 ChosenRun = Annotated[
     str | None, typer.Option("--run", help=f"name of the run; default: the one in --config, else {DEFAULT_RUN!r}")

@@ -10,6 +10,7 @@ import typer
 
 from vaearr.cli.common import (
     DaskWorkers,
+    NewStore,
     RunName,
     Sets,
     Settings,
@@ -28,7 +29,7 @@ from vaearr.names import BC, DEFAULT_RUN
 @app.command()
 def ingest(
     source: Annotated[Path, typer.Argument(help="file or image folder to read, for example scan.h5")],
-    store: Annotated[Path, typer.Argument(help="store to make, for example stores/scan.zarr")],
+    store: NewStore,
     bc: Annotated[Path | None, typer.Option("--bc", help="CSV with x, y, band contrast")] = None,
     maps: Annotated[list[str] | None, typer.Option("--map", help="further map as NAME=CSV; repeatable")] = None,
     elements: Annotated[Path | None, typer.Option(help="CSV with x, y and a column per element")] = None,
@@ -123,7 +124,7 @@ def info(
     typer.echo(json.dumps(facts, indent=2, default=str) if as_json else in_words(facts))
 
 
-def _tell_model(store: Path, run: str, out: Path | None, *, as_json: bool) -> None:
+def _tell_model(store: str, run: str, out: Path | None, *, as_json: bool) -> None:
     from vaearr.latents import load_model
     from vaearr.model_card import as_record, card_lines, model_card
 

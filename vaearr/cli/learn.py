@@ -103,7 +103,7 @@ def train(
     say(f"next: 'vaearr encode {store} --run {run}'")
 
 
-def _preset(store: Path, name: str) -> dict[str, Any]:
+def _preset(store: str, name: str) -> dict[str, Any]:
     from vaearr.schema import input_shape
     from vaearr.store import open_store
 
@@ -119,8 +119,10 @@ def encode(
     """Write a run's latents into the store."""
     from vaearr.config import EncodeConfig
     from vaearr.latents import encode as run_encode
+    from vaearr.store import as_url
 
     settings = settings_from(EncodeConfig, config, sets).replace(run=run)
     with bar("encoding") as progress:
         run_encode(store, config=settings, dask=dask, say=say, on_block=progress)
-    say(f"latents of run {settings.run!r} are in {store}; open it with xarray.open_zarr({str(store)!r})")
+    opens = "vaearr.open_store" if as_url(store) else "xarray.open_zarr"
+    say(f"latents of run {settings.run!r} are in {store}; open it with {opens}({str(store)!r})")

@@ -76,13 +76,17 @@ def _request(features: xr.Dataset, roi: xr.DataArray | None, config: ClusterConf
 
 
 def _check_same(existing: xr.DataArray, request: dict[str, Any], config: ClusterConfig, path: Path) -> None:
+    from vaearr.store import shown
+
     have = existing.attrs.get(n.PROVENANCE)
     if isinstance(have, dict) and {key: have.get(key) for key in request} == request:
         return
     made = (
         "clusters with other settings or of other data" if isinstance(have, dict) and "config" in have else "a variable"
     )
-    raise ExistsError(f"{path} already holds {made} under {config.name!r}; choose another name with name='…' (--name).")
+    raise ExistsError(
+        f"{shown(path)} already holds {made} under {config.name!r}; choose another name with name='…' (--name)."
+    )
 
 
 def _tables(

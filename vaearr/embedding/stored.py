@@ -27,6 +27,7 @@ from vaearr.store import (
     pending,
     publish_staged,
     recover,
+    shown,
     staged_variables,
     write_block,
 )
@@ -102,8 +103,8 @@ def _is_made(ds: xr.Dataset, work: Work, store: Path) -> bool:
     if isinstance(stamp, Mapping) and {k: v for k, v in stamp.items() if k not in PASSING} == work.request:
         return True
     raise ExistsError(
-        f"{store} already holds {', '.join(taken)}, made with other settings or from other data; choose another name "
-        "with name='…' (--name)."
+        f"{shown(store)} already holds {', '.join(taken)}, made with other settings or from other data; choose another "
+        "name with name='…' (--name)."
     )
 
 

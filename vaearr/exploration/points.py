@@ -14,7 +14,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.categories import is_categorical, meanings
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
-from vaearr.store import check_store, open_store, read_ahead, read_block, run_manifest, store_blocks
+from vaearr.store import check_store, open_store, read_ahead, read_block, run_manifest, shown, store_blocks
 
 POINT = "point"
 USUAL_CLASSES = ("label", n.PHASE, n.CLUSTERS)
@@ -77,7 +77,8 @@ def open_encoded(store: str | Path, run: str) -> Encoded:
     ds = open_store(path, chunks=None)
     name, dim = n.run_name(n.LATENTS, run), n.run_name(n.LATENT, run)
     if name not in ds:
-        raise NoInputError(f"run {run!r} has no latents yet; write them with 'vaearr encode {path} --run {run}'.")
+        again = f"'vaearr encode {shown(path)} --run {run}'"
+        raise NoInputError(f"run {run!r} has no latents yet; write them with {again}.")
     nav = schema.navigation_dims(ds)
     positions = [str(d) for d in ds[name].dims if d not in (*nav, dim)]
     attrs = {"run": run, "weights_sha256": manifest.get("weights_sha256")}
@@ -97,7 +98,9 @@ def all_vectors(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
     """Numbers `(k,)` and pooled latents `(k, L)` of all known samples. Raises NoInputError where there are none."""
     parts = [(numbers, pooled(rows)) for numbers, rows in encoded.blocks()]
     if not parts:
-        raise NoInputError(f"run {encoded.run!r} of {encoded.path} has no point with known latents; encode it again.")
+        raise NoInputError(
+            f"run {encoded.run!r} of {shown(encoded.path)} has no point with known latents; encode it again."
+        )
     numbers = np.concatenate([part[0] for part in parts])
     order = np.argsort(numbers)
     return numbers[order], np.concatenate([part[1] for part in parts])[order]
@@ -129,7 +132,9 @@ def some_rows(
         raise UsageError(f"max_points is {max_points}; it must be at least 2.")
     known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.blocks())])
     if len(known) < 2:
-        raise NoInputError(f"run {encoded.run!r} of {encoded.path} has {len(known)} known samples; this needs two.")
+        raise NoInputError(
+            f"run {encoded.run!r} of {shown(encoded.path)} has {len(known)} known samples; this needs two."
+        )
     chosen = np.sort(known)[some(len(known), max_points, seed)]
     width = encoded.shape[0] if pool else int(np.prod(encoded.shape))
     values = np.empty((len(chosen), width), np.float64)

@@ -37,6 +37,7 @@ from vaearr.store import (
     publish_staged,
     read_ahead,
     recover,
+    shown,
     staged_variables,
     store_blocks,
     write_block,
@@ -177,13 +178,13 @@ def _known(opened: Opened, settings: ReconstructConfig, request: dict[str, Any])
         found = open_table(opened.path, opened.run, name)
         if not _is_same(found.attrs.get(n.PROVENANCE), request):
             raise ExistsError(
-                f"run {opened.run!r} of {opened.path} already holds {name!r}, made with other settings or of other "
-                "points; choose another name with name='…' (--name)."
+                f"run {opened.run!r} of {shown(opened.path)} already holds {name!r}, made with other settings or of "
+                "other points; choose another name with name='…' (--name)."
             )
     is_taken = variable in opened.ds.variables and settings.out == "variable"
     if is_taken and not _is_same(opened.ds[variable].attrs.get(n.PROVENANCE), request):
         raise ExistsError(
-            f"{opened.path} already holds another {variable!r}; choose another name with name='…' (--name)."
+            f"{shown(opened.path)} already holds another {variable!r}; choose another name with name='…' (--name)."
         )
     return found
 

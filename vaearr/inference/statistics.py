@@ -14,7 +14,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError
 from vaearr.quality import ACTIVE_VARIANCE
-from vaearr.store import check_store, open_store, read_ahead, read_block, run_manifest, store_blocks, write_table
+from vaearr.store import check_store, open_store, read_ahead, read_block, run_manifest, shown, store_blocks, write_table
 
 FAR_MEAN, FAR_STD = 0.5, (0.5, 1.5)  # of a dimension of the aggregate posterior, in units of the prior
 
@@ -67,8 +67,9 @@ def latent_sums(path: Path, run: str) -> Sums:
     ds = open_store(path, chunks=None)
     names = n.run_name(n.LATENTS, run), n.run_name(n.LATENTS_STD, run)
     if lacking := [name for name in names if name not in ds]:
-        hint = "" if manifest.get("kind") == n.ATTACHED else f"; write it with 'vaearr encode {path} --run {run}'"
-        raise NoInputError(f"{path} does not hold {', '.join(lacking)} of run {run!r}{hint}.")
+        named = shown(path)
+        hint = "" if manifest.get("kind") == n.ATTACHED else f"; write it with 'vaearr encode {named} --run {run}'"
+        raise NoInputError(f"{named} does not hold {', '.join(lacking)} of run {run!r}{hint}.")
     latent, nav = n.run_name(n.LATENT, run), schema.navigation_dims(ds)
     positions = [str(dim) for dim in ds[names[0]].dims if dim not in (*nav, latent)]
     order = (*nav, *positions, latent)
@@ -82,7 +83,7 @@ def latent_sums(path: Path, run: str) -> Sums:
         if known.any():
             sums.add(rows[known], std.reshape(rows.shape)[known].astype("f8"))
     if not sums.count:
-        raise NoInputError(f"run {run!r} of {path} has no point with known latents; encode it again.")
+        raise NoInputError(f"run {run!r} of {shown(path)} has no point with known latents; encode it again.")
     return sums
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import ExistsError, UsageError
 from vaearr.provenance import as_json, now, versions
-from vaearr.store import check_store, has_table, open_table, recover, run_manifest, write_table
+from vaearr.store import check_store, has_table, open_table, recover, run_manifest, shown, write_table
 
 NAME = "layers"
 TAKEN = n.RESERVED | {n.SHEETS, n.LATENT_STATISTICS}
@@ -57,8 +57,8 @@ def keep_layers(
         if {key: stamp.get(key) for key in request} == request and _is_alike(known, found):
             return known
         raise ExistsError(
-            f"run {run!r} of {path} already holds {name!r}, made of other samples or with other settings; choose "
-            "another name with name='…' (--name)."
+            f"run {run!r} of {shown(path)} already holds {name!r}, made of other samples or with other settings; "
+            "choose another name with name='…' (--name)."
         )
     stamped = found.assign_attrs({n.PROVENANCE: {**request, "versions": versions("scipy"), "time": now()}})
     write_table(path, run, name, stamped)

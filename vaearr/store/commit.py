@@ -110,16 +110,39 @@ def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -
 
 def _roll_forward(store: Path) -> None:
     """Do the renames of the journal that are not done yet, list the result, send it on, forget the journal."""
-    from vaearr.store.sending import sending
+    from vaearr.store.sending import OvertakenError, sending
 
     with sending(store) as send:
         moves: dict[str, str] = json.loads(_journal(store).read_bytes())
         _move(store, moves)
-        send(moves)
-        for folder in {staging_root(store) / Path(relative).parts[0] for relative in moves.values()}:
-            shutil.rmtree(folder, ignore_errors=True)
-        _journal(store).unlink()  # last: by it the next writer finds what a kill left of these folders
+        try:
+            send(moves, made_here=True)
+        except OvertakenError as error:
+            aside = _set_aside(store, moves)
+            _forget(store, moves)
+            raise ExistsError(
+                f"{error} from another machine before what was made here could be sent; theirs stays, and yours was "
+                f"moved to {aside}. Look at theirs, or choose another name."
+            ) from None
+        _forget(store, moves)
     remove_if_empty(staging_root(store))
+
+
+def _forget(store: Path, moves: Mapping[str, str]) -> None:
+    """Remove what is left of staged folders, and the journal."""
+    for folder in {staging_root(store) / Path(relative).parts[0] for relative in moves.values()}:
+        shutil.rmtree(folder, ignore_errors=True)
+    _journal(store).unlink()  # last: by it the next writer finds what a kill left of these folders
+
+
+def _set_aside(store: Path, moves: Mapping[str, str]) -> Path:
+    """Take published folders out of a working copy, which then has those that are there."""
+    aside = staging_root(store) / f"overtaken-{uuid.uuid4().hex[:8]}"
+    aside.mkdir()
+    for key in moves:
+        if (store / key).exists():  # not moved before a kill
+            (store / key).rename(aside / key.replace("/", "-"))
+    return aside
 
 
 def _move(store: Path, moves: Mapping[str, str]) -> None:

@@ -106,8 +106,10 @@ def check_free(objects: Objects) -> None:
 
 
 def _clear(objects: Objects) -> None:
-    """Remove what a killed ingest left, its mark last."""
-    objects.delete([stamp.name for stamp in objects.below() if stamp.name != MARK])
+    """Remove what an unfinished ingest left but its mark; the listing goes first, so that nobody reads the rest."""
+    left = [stamp.name for stamp in objects.below() if stamp.name != MARK]
+    objects.delete([name for name in left if name == METADATA])
+    objects.delete([name for name in left if name != METADATA])
 
 
 def _undo(creation: Creation) -> None:

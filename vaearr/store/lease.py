@@ -81,15 +81,25 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._over.wait(RENEW_SECONDS):
-            before = _clock()
             try:
-                self.tag = self.objects.replace(self.name, self._words(), self.tag)
-                self.renewed = before
+                self._renew()
             except ConflictError:
                 self.is_lost = True
                 return
             except VaearrError:  # no answer; `check` knows for how long
                 continue
+
+    def _renew(self) -> None:
+        """Raises ConflictError where another holds it, or nobody."""
+        before = _clock()
+        try:
+            self.tag = self.objects.replace(self.name, self._words(), self.tag)
+        except ConflictError:
+            found = self.objects.fetch(self.name)
+            if found is None or _read(found[0]).get("token") != self.token:
+                raise
+            self.tag = self.objects.replace(self.name, self._words(), found[1].tag)  # an answer was lost
+        self.renewed = before
 
     def release(self) -> None:
         """Be no holder any more; an object that may be another's stays."""

@@ -189,6 +189,8 @@ class Objects:
         except (VaearrError, ConflictError):
             raise
         except Exception as error:  # obstore's errors have no other base
+            if isinstance(error, OSError) and error.errno is not None:  # of this machine's disk
+                raise
             raise NoInputError(
                 f"{self.url} cannot be reached ({_words(error)}); check the URL, the AWS_* variables and the network."
             ) from error

@@ -82,15 +82,16 @@ def _checked(store: Path) -> Path:
     if not store.exists():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
-        _check_version(store, zarr.open_group(store, mode="r", zarr_format=3).attrs)
+        _check_version(copies.shown(store), zarr.open_group(store, mode="r", zarr_format=3).attrs)
     except VaearrError:
         raise
     except PermissionError as error:
         raise NoInputError(f"{store} may not be read ({error.strerror}); change its permissions.") from None
     except Exception as error:  # zarr raises many kinds for damaged metadata
+        named = copies.shown(store)
         raise DataError(
-            f"{store} is not a zarr v3 store ({type(error).__name__}); give the path of one. If it was one, 'vaearr "
-            f"verify {store}' says what is damaged."
+            f"{named} is not a zarr v3 store ({type(error).__name__}); give the path of one. If it was one, 'vaearr "
+            f"verify {named}' says what is damaged."
         ) from None
     return store
 
@@ -135,7 +136,7 @@ def open_store(
     url = read_only_url(path)
     path = path if url else here(path, storage_options)
     group = open_group(path, storage_options)
-    with reach(url) if url else _opening(path):
+    with reach(url) if url else _opening(Path(path)):
         store = group.store if url else WholeStore(Path(path), read_only=True)
         ds = xr.open_zarr(store, chunks=None, zarr_format=3)
     if n.PATTERNS in ds:
@@ -149,16 +150,16 @@ def open_store(
 
 
 @contextmanager
-def _opening(path: str | Path) -> Iterator[None]:
+def _opening(path: Path) -> Iterator[None]:
     """What damaged metadata or coordinates raise, as one DataError."""
     try:
         yield
     except VaearrError:
         raise
     except Exception as error:  # codecs have errors of their own
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason, named = " ".join(f"{type(error).__name__}: {error}".split()), copies.shown(path)
         raise DataError(
-            f"{path} cannot be opened ({reason[:200]}); 'vaearr verify {path}' says what is damaged and what to do."
+            f"{named} cannot be opened ({reason[:200]}); 'vaearr verify {named}' says what is damaged and what to do."
         ) from error
 
 

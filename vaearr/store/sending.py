@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,10 @@ from vaearr.store.objects import ConflictError, Objects, side_by_side
 from vaearr.store.seals import METADATA
 
 _LEASES: dict[Path, Lease] = {}  # of the copies that this process writes
+
+
+class OvertakenError(Exception):
+    """Another machine wrote under the same name what was not known when this was made: which, in words."""
 
 
 @contextmanager
@@ -71,14 +75,15 @@ def _bring_for_writing(copy: Path, objects: Objects) -> None:
 
 
 @contextmanager
-def sending(store: Path) -> Iterator[Callable[[Iterable[str]], None]]:
+def sending(store: Path) -> Iterator[Callable[..., None]]:
     """Alone with a working copy while it changes; what it gives sends the named keys. For other stores it does nothing.
 
-    Keys that are in the copy are uploaded, those that are not are removed there. Needs `writing_elsewhere`.
+    Keys that are in the copy are uploaded, those that are not are removed there. Needs `writing_elsewhere`. made_here:
+    refuse, by OvertakenError and with nothing changed there, to replace what was not known when they were made.
     """
     record = record_of(store)
     if record is None:
-        yield lambda keys: None
+        yield lambda keys, made_here=False: None
         return
     objects = objects_of(record)
     with alone(store), _kept_here(store, objects):
@@ -86,7 +91,7 @@ def sending(store: Path) -> Iterator[Callable[[Iterable[str]], None]]:
         assert record.root is not None
         tag, record.root = record.root, None  # until all is sent the copy counts as behind
         save(store, record)
-        yield lambda keys: _push(store, list(keys), objects, record, tag)
+        yield lambda keys, made_here=False: _push(store, list(keys), objects, record, tag, made_here)
 
 
 @contextmanager
@@ -106,7 +111,7 @@ def _kept_here(copy: Path, objects: Objects) -> Iterator[None]:
     )
 
 
-def _push(copy: Path, keys: list[str], objects: Objects, record: Record, tag: str) -> None:
+def _push(copy: Path, keys: list[str], objects: Objects, record: Record, tag: str, made_here: bool) -> None:
     lease = _LEASES[copy]
     lease.check()
     found = objects.fetch(METADATA)
@@ -114,9 +119,12 @@ def _push(copy: Path, keys: list[str], objects: Objects, record: Record, tag: st
         raise ConflictError(METADATA)
     root = parsed(found[0], objects.url)
     below = tuple(f"{key}/" for key in keys)
-    if taken := [key for key in root[LISTING]["metadata"] if key in keys or key.startswith(below)]:
+    listed = root[LISTING]["metadata"]
+    if made_here and (unknown := [key for key in keys if key in listed and not _is_known(key, objects, record)]):
+        raise OvertakenError(f"{', '.join(unknown)} in {objects.url} was written")
+    if taken := [key for key in listed if key in keys or key.startswith(below)]:
         for key in taken:
-            del root[LISTING]["metadata"][key]
+            del listed[key]
         tag = objects.replace(METADATA, stamped(json.dumps(root, indent=2).encode()), tag)
     try:
         upload(
@@ -132,6 +140,11 @@ def _push(copy: Path, keys: list[str], objects: Objects, record: Record, tag: st
     lease.check()
     record.root = objects.replace(METADATA, stamped((copy / METADATA).read_bytes()), tag)
     save(copy, record)
+
+
+def _is_known(key: str, objects: Objects, record: Record) -> bool:
+    """Whether all that is there under a key was brought here, or sent from here."""
+    return all(record.objects.get(stamp.name, ("",))[0] == stamp.tag for stamp in objects.below(f"{key}/"))
 
 
 def upload(folder: Path, names: list[str], objects: Objects, record: Record, keys: list[str], lease: Lease) -> None:

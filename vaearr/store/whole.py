@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zarr.storage import LocalStore
 
 from vaearr.errors import DataError
+from vaearr.store.copies import shown
 from vaearr.store.seals import METADATA, SEAL, read_seal
 
 if TYPE_CHECKING:
@@ -30,9 +31,8 @@ class WholeStore(LocalStore):
         if found is None and path.name != METADATA and self._was_published(path):
             found = await super().get(key, prototype, byte_range)  # another array may have taken its place meanwhile
             if found is None:
-                raise DataError(
-                    f"{self.root} is damaged: {key} is missing; 'vaearr verify {self.root}' says what to do."
-                )
+                named = shown(self.root)
+                raise DataError(f"{named} is damaged: {key} is missing; 'vaearr verify {named}' says what to do.")
         return found
 
     def _was_published(self, path: Path) -> bool:

@@ -9,7 +9,7 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import commit, layout
 from vaearr.store.attributes import NAN_ATTRIBUTE, plain
 from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_path, sync_tree, writer
-from vaearr.store.copies import shown
+from vaearr.store.copies import alone, shown
 from vaearr.store.creation import creating
 from vaearr.store.elsewhere import Elsewhere
 from vaearr.store.read import block_shape, check_store, open_store, place_of, refuse_taken, run_folder
@@ -75,9 +75,10 @@ def create_store(
             sync_tree(staged)
             if store.exists():
                 raise ExistsError(f"{store} appeared while it was being written; nothing was changed.")
-            if far:
-                far.finish(staged)
-            staged.rename(store)
+            with alone(store) if far else nullcontext():  # so that no reader here fetches it meanwhile
+                if far:
+                    far.finish(staged)
+                staged.rename(store)
             sync_path(store.parent)
         finally:
             shutil.rmtree(staged, ignore_errors=True)

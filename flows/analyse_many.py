@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,7 @@ from vaearr.config import AssociateConfig, ClusterConfig, Config, EmbedConfig, I
 from vaearr.errors import MissingExtraError, UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN
 from vaearr.store import as_url
+from vaearr.workers import connected
 
 
 class Scan(Config):
@@ -84,7 +85,7 @@ def analyse_many(
         associate: which metrics against which maps
         overwrite: replace results that are there but were made otherwise
         processes: scans at a time, each in a process of this machine; 1 = one after the other
-        dask: address of a Dask scheduler, such as tcp://host:8786, whose workers take the scans instead
+        dask: Dask workers that take the scans instead: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
     _check(scans, processes)
     settings = {"run": run, "train": train, "embed": embed, "cluster": cluster, "associate": associate}
@@ -130,14 +131,18 @@ def _each(scans: Sequence[Scan], settings: dict[str, Any], processes: int, dask:
             yield number, one(scan, settings)
 
 
-def _runner(processes: int, dask: str | None) -> TaskRunner[Any]:
+@contextmanager
+def _runner(processes: int, dask: str | None) -> Iterator[TaskRunner[Any]]:
     if dask is None:
-        return ProcessPoolTaskRunner(max_workers=processes)
+        with ProcessPoolTaskRunner(max_workers=processes) as runner:
+            yield runner
+        return
     try:
         from prefect_dask import DaskTaskRunner
     except ImportError:
         raise MissingExtraError("a Dask scheduler needs prefect-dask: pip install 'vaearr[dask]'.") from None
-    return DaskTaskRunner(address=dask)
+    with connected(dask) as client, DaskTaskRunner(address=client.scheduler.address) as runner:
+        yield runner
 
 
 def _result_of(future: Any, scan: Scan) -> Result:
@@ -166,14 +171,10 @@ def _plainly(scans: Sequence[Scan], settings: dict[str, Any], processes: int, da
 
 @contextmanager
 def _pool(processes: int, dask: str | None) -> Any:
-    """`submit(function, …) -> Future`, on fresh processes of this machine or on a Dask cluster."""
+    """`submit(function, …) -> Future`, on fresh processes of this machine or on Dask workers."""
     if dask is None:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
             yield pool.submit
         return
-    try:
-        from distributed import Client
-    except ImportError:
-        raise MissingExtraError("a Dask scheduler needs distributed: pip install 'vaearr[dask]'.") from None
-    with Client(dask) as client:
+    with connected(dask) as client:
         yield client.get_executor(pure=False).submit

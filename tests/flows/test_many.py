@@ -98,10 +98,13 @@ def _check(folder: Path) -> None:
 
 
 @ON_REQUEST
+@pytest.mark.parametrize("where", [{"processes": 2}, {"dask": "local:2"}], ids=["processes", "dask"])
 @pytest.mark.usefixtures("unrecorded")
-def test_processes_of_this_machine(scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path) -> None:
+def test_processes_of_this_machine(
+    where: dict[str, Any], scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path
+) -> None:
     with pytest.raises(VaearrError, match="1 of 3 scans failed"):
-        run("analyse-many", _given(scan_files, reading, tmp_path) | {"processes": 2}, say=lambda text: None)
+        run("analyse-many", _given(scan_files, reading, tmp_path) | where, say=lambda text: None)
     _check(tmp_path)
 
 

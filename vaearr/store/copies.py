@@ -106,7 +106,7 @@ def patterns_there(store: Path) -> set[str] | None:
 
 @contextmanager
 def alone(copy: Path) -> Iterator[None]:
-    """Nobody else on this machine changes the copy meanwhile; held for moments, unlike the writer's lock."""
+    """Nobody else on this machine changes the copy meanwhile; held while it is brought up to date or sent."""
     copy.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(copy.with_name(f".{copy.name}.pull"), os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -398,3 +399,37 @@ def test_damaged_manifest(scan_store: Path, scan: xr.Dataset) -> None:
     (scan_store / "runs" / "vae" / "zarr.json").write_text("{")
     with pytest.raises(DataError, match="run 'vae' is damaged"):
         vs.run_manifest(scan_store, "vae")
+
+
+def _table(count: int) -> xr.Dataset:
+    return xr.Dataset({"r": (("i", "j"), np.full((count, 40), float(count)))})
+
+
+def test_a_table_that_is_replaced_while_it_is_read_is_read_again(
+    trained_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vs.write_table(trained_store, "vae", "ranking", _table(5))
+    opened: list[xr.Dataset] = []
+    really = xr.open_zarr
+
+    def open_slowly(*args: Any, **kwargs: Any) -> xr.Dataset:
+        ds = really(*args, **kwargs)
+        if not opened:  # between its metadata and its chunks
+            vs.write_table(trained_store, "vae", "ranking", _table(3), replace=True)
+        opened.append(ds)
+        return ds
+
+    monkeypatch.setattr("vaearr.store.read.xr.open_zarr", open_slowly)
+    found = vs.open_table(trained_store, "vae", "ranking")
+    xr.testing.assert_equal(found, _table(3))
+    with pytest.raises(ValueError, match="reshape"):
+        opened[0].load()
+    assert len(opened) > 1
+
+
+def test_a_damaged_table_is_told(trained_store: Path) -> None:
+    vs.write_table(trained_store, "vae", "ranking", _table(5))
+    chunk = trained_store / "runs" / "vae" / "ranking" / "r" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    with pytest.raises(DataError, match=r"ranking cannot be read .*'vaearr verify STORE' says what to do"):
+        vs.open_table(trained_store, "vae", "ranking")

@@ -304,10 +304,14 @@ def _whole_table(folder: Path) -> xr.Dataset:
             try:
                 whole = WholeStore(folder, read_only=True)
                 table = xr.open_zarr(whole, consolidated=False, chunks=None, zarr_format=3).load()
-            except DataError:
-                if not _is_other(folder, before):
+            except Exception as error:  # codecs have errors of their own, for old metadata with new chunks too
+                if _is_other(folder, before):
+                    continue
+                if isinstance(error, VaearrError):
                     raise
-                continue
+                raise DataError(
+                    f"{folder} cannot be read ({' '.join(str(error).split())}); 'vaearr verify STORE' says what to do."
+                ) from error
         except FileNotFoundError:  # between the old and the new
             time.sleep(0.01)
             continue

@@ -16,13 +16,13 @@ from vaearr import schema
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
 from vaearr.store import check_store, copied_url, here, open_store, run_manifest, run_names, shown
 from vaearr.store.checks import ArrayCheck, Found, OnFile, check_arrays, check_listing, check_values
-from vaearr.store.commit import staging_root, writer
+from vaearr.store.commit import journalled, writer
 from vaearr.store.copies import record_of
 from vaearr.store.leftovers import Leftover, leftovers
 from vaearr.store.object_checks import check_objects
 from vaearr.store.relist import relist
 from vaearr.store.remove import remove
-from vaearr.store.seals import sha256_of, write_seal
+from vaearr.store.seals import LISTING, METADATA, sha256_of, write_seal
 
 ROOT = ""
 _MODEL = f"/{n.MODEL}"
@@ -162,7 +162,7 @@ def _count(result: Verification, check: ArrayCheck) -> None:
 def _under_way(store: Path) -> tuple[str, ...]:
     """Keys that a killed publication was about to add."""
     try:
-        return tuple(json.loads((staging_root(store) / "publishing.json").read_bytes()))
+        return tuple(journalled(store))
     except (OSError, ValueError):
         return ()
 
@@ -222,7 +222,7 @@ def _origin_damage(run: str, manifest: Mapping[str, Any], attributes: Mapping[st
 def _attributes(store: Path) -> dict[str, dict[str, Any]]:
     """Attributes of the variables in the root, as they are listed."""
     try:
-        listed = json.loads((store / "zarr.json").read_bytes())["consolidated_metadata"]["metadata"]
+        listed = json.loads((store / METADATA).read_bytes())[LISTING]["metadata"]
         return {key: dict(entry.get("attributes", {})) for key, entry in listed.items() if "/" not in key}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

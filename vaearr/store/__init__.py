@@ -5,7 +5,6 @@ A published variable is complete or it is not there. Everything unfinished lies 
 
 from vaearr.store.commit import recover
 from vaearr.store.copies import beside, shown
-from vaearr.store.elsewhere import Elsewhere
 from vaearr.store.layout import Region
 from vaearr.store.read import (
     check_patterns,
@@ -29,7 +28,7 @@ from vaearr.store.read import (
     stored_bytes,
     without_dask,
 )
-from vaearr.store.shards import can_write, write_shard
+from vaearr.store.shards import Elsewhere, can_write, write_shard
 from vaearr.store.urls import as_url, copied_url, local_path, read_only_url
 from vaearr.store.write import (
     Staging,

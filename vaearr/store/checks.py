@@ -22,6 +22,7 @@ from vaearr.store.layout import blocks
 from vaearr.store.pipeline import check_chunks, checkable
 from vaearr.store.seals import (
     AT_ONCE,
+    LISTING,
     PART,
     ROOT_SEAL,
     SEAL,
@@ -37,7 +38,6 @@ MOST_ABSENT = 10**6  # chunks that an array may declare beyond those that have f
 Item = TypeVar("Item")
 OnFile = Callable[[int], None]
 
-LISTING = "consolidated_metadata"
 _ALWAYS_WHOLE = (n.PATTERNS,)
 _MAYBE = "it is missing, which stands for the fill value (NaN or 0) throughout; whether it was ever there is not known"
 

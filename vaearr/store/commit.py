@@ -24,7 +24,7 @@ from zarr.storage import MemoryStore
 
 from vaearr.errors import ExistsError, WriteError
 from vaearr.store.lock import locked
-from vaearr.store.seals import METADATA, nodes, seal
+from vaearr.store.seals import LISTING, METADATA, nodes, seal
 
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV}
 _CANNOT_WRITE |= {errno.EIO}
@@ -81,12 +81,25 @@ def _journal(store: Path) -> Path:
     return staging_root(store) / "publishing.json"
 
 
-def journalled(store: Path) -> list[str]:
-    """Keys of a publication that is not completed yet."""
+def journalled(store: Path) -> dict[str, str]:
+    """A publication that is not completed yet: each key, and its folder below `staging_root`; empty where none is."""
     try:
-        return list(json.loads(_journal(store).read_bytes()))
+        found: dict[str, str] = json.loads(_journal(store).read_bytes())
     except FileNotFoundError:
-        return []
+        return {}
+    return found
+
+
+@contextmanager
+def staged_folder(store: Path, name: str) -> Iterator[Path]:
+    """A folder of its own below `staging_root`, which goes at the end, whatever is left in it."""
+    folder = staging_root(store) / f"{name}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        remove_if_empty(staging_root(store))
 
 
 def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -> None:
@@ -113,7 +126,7 @@ def _roll_forward(store: Path) -> None:
     from vaearr.store.sending import OvertakenError, sending
 
     with sending(store) as send:
-        moves: dict[str, str] = json.loads(_journal(store).read_bytes())
+        moves = journalled(store)
         _move(store, moves)
         try:
             send(moves, made_here=True)
@@ -179,7 +192,7 @@ def refresh_listing(store: Path) -> None:
 def unlist(store: Path, keys: Sequence[str]) -> None:
     """Take keys, and all below them, out of the listing, in one atomic step."""
     root = json.loads((store / METADATA).read_bytes())
-    listed = (root.get("consolidated_metadata") or {}).get("metadata", {})
+    listed = (root.get(LISTING) or {}).get("metadata", {})
     below = tuple(f"{key}/" for key in keys)
     for name in [name for name in listed if name in keys or name.startswith(below)]:
         del listed[name]
@@ -191,7 +204,7 @@ def _consolidated(store: Path) -> dict[str, object]:
     memory = MemoryStore()
     prototype = default_buffer_prototype()
     root = json.loads((store / METADATA).read_bytes())
-    root.pop("consolidated_metadata", None)
+    root.pop(LISTING, None)
     below = {f"{key}/{METADATA}": (folder / METADATA).read_bytes() for key, folder, _ in nodes(store)}
     for key, data in {METADATA: json.dumps(root).encode(), **below}.items():
         sync(memory.set(key, prototype.buffer.from_bytes(data)))

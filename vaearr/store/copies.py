@@ -19,13 +19,12 @@ from typing import Any
 
 from vaearr import names as n
 from vaearr.errors import DataError, NoInputError
-from vaearr.store.commit import journalled, refresh_listing, replace_file, staging_root, unlist
+from vaearr.store.commit import journalled, refresh_listing, replace_file, staged_folder, staging_root, unlist
 from vaearr.store.objects import Objects, Stamp, side_by_side
-from vaearr.store.seals import METADATA, SEAL
+from vaearr.store.seals import LISTING, METADATA, SEAL
 
 CACHE = "VAEARR_CACHE"
 MOST_TRIES = 10
-LISTING = "consolidated_metadata"
 
 
 @dataclass
@@ -172,14 +171,8 @@ def parsed(data: bytes, url: str) -> dict[str, Any]:
 def _staging(copy: Path) -> Iterator[Path]:
     for left in staging_root(copy).glob("pulled-*"):  # of a pull that was killed
         shutil.rmtree(left, ignore_errors=True)
-    folder = staging_root(copy) / f"pulled-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True)
-    try:
+    with staged_folder(copy, "pulled") as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not any(staging_root(copy).iterdir()):
-            staging_root(copy).rmdir()
 
 
 class _Pull:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaearr.store.commit import remove_if_empty, staging_root, writer
+from vaearr.store.commit import journalled, remove_if_empty, staging_root, writer
 from vaearr.store.seals import PART, nodes
 
 KEPT_SECONDS = 24 * 3600.0  # what is younger may belong to a command that runs
@@ -56,7 +55,7 @@ def leftovers(store: Path) -> list[Leftover]:
 
 def _found(store: Path) -> Iterator[Leftover]:
     staging = staging_root(store)
-    publishing = _publishing(staging)
+    publishing = _publishing(store)
     for path in sorted(staging.iterdir()) if staging.is_dir() else ():
         if path.name in publishing:
             continue
@@ -80,10 +79,10 @@ def _found(store: Path) -> Iterator[Leftover]:
             yield Leftover(path, "an unfinished or replaced report", True, _age(path))
 
 
-def _publishing(staging: Path) -> set[str]:
+def _publishing(store: Path) -> set[str]:
     """Folders that a killed publication still has to move."""
     try:
-        return {Path(folder).parts[0] for folder in json.loads((staging / "publishing.json").read_bytes()).values()}
+        return {Path(folder).parts[0] for folder in journalled(store).values()}
     except (OSError, ValueError):
         return set()
 

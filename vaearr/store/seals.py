@@ -19,6 +19,7 @@ from vaearr import names as n
 SEAL = "checksums.sha256"
 ROOT_SEAL = "vaearr_attributes_sha256"
 METADATA = "zarr.json"
+LISTING = "consolidated_metadata"  # where the root's metadata list all that is below
 PART = ".partial"  # how names of unfinished files of zarr end
 AT_ONCE = 4  # files that are read side by side
 PIECE = 2**20

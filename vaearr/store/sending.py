@@ -17,7 +17,6 @@ from vaearr import names as n
 from vaearr.errors import LockedError, NoInputError, WriteError
 from vaearr.store.commit import staging_root
 from vaearr.store.copies import (
-    LISTING,
     Record,
     alone,
     bring,
@@ -30,7 +29,7 @@ from vaearr.store.copies import (
 )
 from vaearr.store.lease import Lease, leased
 from vaearr.store.objects import ConflictError, Objects, side_by_side
-from vaearr.store.seals import METADATA
+from vaearr.store.seals import LISTING, METADATA
 
 _LEASES: dict[Path, Lease] = {}  # of the copies that this process writes
 

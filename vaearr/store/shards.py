@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,13 @@ from vaearr import schema
 from vaearr.store import layout
 from vaearr.store.attributes import plain
 from vaearr.store.commit import sync_path
-from vaearr.store.elsewhere import Elsewhere, from_elsewhere
 from vaearr.store.read import read_ahead
 from vaearr.store.seals import AT_ONCE, sha256_of
 
 MOST_WAITING = 2 * AT_ONCE  # shards that are on the disk and not sent yet
 Transform = Callable[[np.ndarray, layout.Region], np.ndarray]
 Progress = Callable[[int, int], None]
+Elsewhere = Callable[[Path, Sequence[layout.Region]], Generator[tuple[Path, str], None, None]]
 
 
 def stream_patterns(
@@ -35,8 +36,8 @@ def stream_patterns(
 ) -> dict[Path, str]:
     """Write the patterns; returns the checksum of each shard's file, taken while it was in memory anyway.
 
-    send: called with each shard once it is on the disk; few wait for it at a time. elsewhere: has other processes
-    write the shards.
+    send: called with each shard once it is on the disk; few wait for it at a time. elsewhere(folder,
+    regions): has other processes write the shards, and gives the file and checksum of each.
     """
     patterns = ds[n.PATTERNS]
     array = _create(ds, group)
@@ -44,7 +45,7 @@ def stream_patterns(
     shards = array.shards or array.chunks
     regions = list(layout.blocks(sizes, dict(zip(sizes, shards, strict=False))))
     if elsewhere:
-        return from_elsewhere(elsewhere, Path(str(group.store_path).removeprefix("file://")), regions, progress)
+        return _from_elsewhere(elsewhere, Path(str(group.store_path).removeprefix("file://")), regions, progress)
 
     def write(region: layout.Region, data: np.ndarray) -> None:
         array[tuple(region.values())] = data
@@ -65,6 +66,19 @@ def stream_patterns(
         if writing:
             _written(writing, len(regions), len(regions), progress)
         return dict(done.result() for done in syncing)
+
+
+def _from_elsewhere(
+    elsewhere: Elsewhere, folder: Path, regions: Sequence[layout.Region], progress: Progress | None
+) -> dict[Path, str]:
+    """Checksums of shards that other processes write; what killed ones left, `seal` removes."""
+    sums = {}
+    with closing(elsewhere(folder, regions)) as written:  # whatever happens, nobody writes any more when it is closed
+        for shard, checksum in written:
+            sums[shard] = checksum
+            if progress:
+                progress(len(sums), len(regions))
+    return sums
 
 
 def _create(ds: xr.Dataset, group: zarr.Group) -> zarr.Array:

@@ -24,13 +24,21 @@ from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import commit, layout
 from vaearr.store.attributes import NAN_ATTRIBUTE, plain
-from vaearr.store.commit import publish, refresh_listing, remove_if_empty, staging_root, sync_path, sync_tree, writer
+from vaearr.store.commit import (
+    publish,
+    refresh_listing,
+    remove_if_empty,
+    staged_folder,
+    staging_root,
+    sync_path,
+    sync_tree,
+    writer,
+)
 from vaearr.store.copies import alone, shown
 from vaearr.store.creation import creating
-from vaearr.store.elsewhere import Elsewhere
 from vaearr.store.read import block_shape, check_store, open_store, place_of, refuse_taken, run_folder
 from vaearr.store.seals import ROOT_SEAL, attributes_seal, seal
-from vaearr.store.shards import Progress, Transform, chunk_file, stream_patterns
+from vaearr.store.shards import Elsewhere, Progress, Transform, chunk_file, stream_patterns
 from vaearr.store.urls import copied_url
 
 
@@ -47,7 +55,7 @@ def create_store(
 
     transform(block, region) sees every block before it is written and returns what to write; finalise(ds) is called
     after the last block and returns the Dataset whose other variables and attributes are written. elsewhere(folder,
-    regions) has other processes write the shards, see `store.elsewhere`. Raises ExistsError when something is at
+    regions) has other processes write the shards, see `store.shards`. Raises ExistsError when something is at
     `path`, SchemaError for a Dataset that is not valid; nothing is left behind in either case.
     """
     refuse_taken(path)
@@ -236,7 +244,7 @@ def add_variables(path: str | Path, ds: xr.Dataset) -> None:
     store = check_store(path)
     with writer(store):
         new = _fit(store, ds)
-        with _folder(store, "maps") as folder:
+        with staged_folder(store, "maps") as folder:
             zarr.create_group(folder, zarr_format=3, overwrite=True)
             _write_small(new, folder)
             publish(store, {str(name): folder / str(name) for name in new.variables})
@@ -272,7 +280,7 @@ def write_table(path: str | Path, run: str, name: str, ds: xr.Dataset, *, replac
     """Store a table of a run under `/runs/<run>/<name>`; one that is there is replaced only if `replace`."""
     store = check_store(path)
     run_folder(store, run)
-    with writer(store), _folder(store, f"{run}-{name}") as folder:
+    with writer(store), staged_folder(store, f"{run}-{name}") as folder:
         write_dataset(ds, folder / name, run=run)
         publish(store, {f"{n.RUNS}/{run}/{name}": folder / name}, replace=replace)
 
@@ -331,17 +339,6 @@ def check_run_name(run: str) -> None:
     """Raise UsageError for a name that cannot name a run."""
     if not n.is_valid_name(run) or run.startswith("std"):
         raise UsageError(f"{run!r} cannot name a run; use letters, digits and _, a letter first, and not 'std…'.")
-
-
-@contextmanager
-def _folder(store: Path, name: str) -> Iterator[Path]:
-    folder = staging_root(store) / f"{name}-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        remove_if_empty(staging_root(store))
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:

@@ -1,0 +1,286 @@
+"""Associations: every metric against its dense formula, small samples, missing values, p-values, partitions, tables."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import xarray as xr
+from sklearn.feature_selection import mutual_info_regression
+from sklearn.metrics import adjusted_mutual_info_score
+
+import vaearr as va
+
+from . import inputs
+from .harness import vaearr, zarr
+
+PARTIAL = {1: "partial_pearson", 2: "partial_pearson_2", 3: "partial_pearson_3"}
+TARGETS = ["BC", "Fe", "Ni", "phase: ferrite", "phase: austenite"]
+RUN = ("--run", "theirs")
+
+
+def maps(shape: tuple[int, int], *, latents: int = 2, seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
+    """Random latents and a random map, unrelated, over y and x."""
+    rng = np.random.default_rng(seed)
+    coords = {"y": 0.5 * np.arange(shape[0]), "x": 7.0 + 0.25 * np.arange(shape[1])}
+    z = xr.DataArray(rng.normal(size=(*shape, latents)), coords, ("y", "x", "latent"), "latents")
+    return z, xr.DataArray(rng.normal(size=shape), coords, ("y", "x"), "BC")
+
+
+def terms(y: np.ndarray, x: np.ndarray, degree: int) -> np.ndarray:
+    """Polynomials of the position up to a total degree as orthonormal columns, only those that the points determine."""
+    y, x = y / max(y.max(), 1), x / max(x.max(), 1)
+    every = np.stack([x**i * y**j for i in range(degree + 1) for j in range(degree + 1 - i)], axis=1)
+    u, s, _ = np.linalg.svd(every, full_matrices=False)
+    return np.asarray(u[:, s > 1e-9 * s[0]])
+
+
+def partial(x: np.ndarray, y: np.ndarray, basis: np.ndarray) -> float:
+    left = [v - basis @ (basis.T @ v) for v in (x - x.mean(), y - y.mean())]
+    return float(np.corrcoef(*left)[0, 1])
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(2, 2), (1, 4), (2, 3), (3, 3), (2, 5), (4, 4)])
+def test_a_trend_that_leaves_less_than_two_degrees_of_freedom_leaves_no_correlation(
+    shape: tuple[int, int], degree: int
+) -> None:
+    latents, target = maps(shape)
+    found = va.associate(latents, target, [PARTIAL[degree]]).values.ravel()
+    basis = terms(*(axis.ravel().astype(float) for axis in np.indices(shape)), degree)
+    if basis.shape[0] - basis.shape[1] < 2:  # what is left of any two maps lies on one line: r = +-1 whatever they are
+        assert np.isnan(found).all()
+        return
+    expected = [partial(one, target.values.ravel(), basis) for one in latents.values.reshape(-1, 2).T]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_no_metric_is_perfect_by_the_number_of_points_alone() -> None:
+    latents, target = maps((6, 6), latents=4)
+    metrics = ["pearson", "distance_correlation", "hsic_normalised", "mutual_information", *PARTIAL.values()]
+    for points in range(1, 9):
+        few = np.full(36, np.nan)
+        few[::5][:points] = target.values.ravel()[::5][:points]
+        table = va.associate(latents, target.copy(data=few.reshape(6, 6)), metrics)
+        assert not (np.abs(table.sel(metric=metrics[:3] + metrics[4:])) > 1 - 1e-9).any(), points
+        assert int(table["n"]) == points
+        assert np.isnan(table.sel(metric="mutual_information")).all() == (points < 8)
+        assert points >= 3 or np.isnan(table).all()
+
+
+def centred(matrix: np.ndarray) -> np.ndarray:
+    return np.asarray(matrix - matrix.mean(0) - matrix.mean(1)[:, None] + matrix.mean())
+
+
+def dense(x: np.ndarray, y: np.ndarray, row: np.ndarray, column: np.ndarray) -> dict[str, float]:
+    """Every metric by its formula, with matrices of all pairs."""
+    n = len(x)
+    distances = [np.abs(np.subtract.outer(v, v)) for v in (x, y)]
+    a, b = (centred(d) for d in distances)
+    k, l = (np.exp(-(d**2) / (2 * np.median(d[d > 0]) ** 2 + 1e-12)) for d in distances)  # noqa: E741
+    kc, lc, ones = centred(k), centred(l), np.ones(n)
+    k0, l0 = k - np.eye(n), l - np.eye(n)
+    unbiased = (k0 * l0).sum() + k0.sum() * l0.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (ones @ k0) @ (l0 @ ones)
+    return {
+        "pearson": float(np.corrcoef(x, y)[0, 1]),
+        "spearman": float(scipy.stats.spearmanr(x, y).statistic),
+        "kendall": float(scipy.stats.kendalltau(x, y).statistic),
+        "mutual_information": float(mutual_info_regression(x[:, None], y, n_neighbors=7, random_state=0)[0]),
+        "distance_correlation": float(np.sqrt((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean()))),
+        "hsic": float((kc * lc).sum() / (n - 1) ** 2),
+        "hsic_normalised": float((kc * lc).sum() / np.sqrt((kc * kc).sum() * (lc * lc).sum())),
+        "hsic_unbiased": float(unbiased / (n * (n - 3))),
+        **{name: partial(x, y, terms(row, column, degree)) for degree, name in PARTIAL.items()},
+    }
+
+
+def test_metrics_equal_their_dense_formulae(known_template: Path) -> None:
+    ds = va.open_store(known_template)
+    names = ["all", "hsic_normalised", "hsic_unbiased", "partial_pearson_2", "partial_pearson_3"]
+    table = va.associate(ds.latents_theirs, ds.BC, names)
+    assert table.dims == ("metric", "latent")
+    row, column = (axis.astype(float) for axis in np.nonzero(np.isfinite(ds.BC.values)))
+    contrast = ds.BC.values[np.isfinite(ds.BC.values)].astype(float)
+    for latent in range(3):
+        values = ds.latents_theirs.values[..., latent][np.isfinite(ds.BC.values)].astype(float)
+        expected = dense(values, contrast, row, column)
+        assert set(expected) == set(table.metric.values)
+        for metric, value in expected.items():
+            assert float(table.sel(metric=metric, latent=latent)) == pytest.approx(value, rel=1e-6, abs=1e-9), metric
+
+
+def test_points_are_dropped_pair_by_pair() -> None:
+    latents, target = maps((12, 11), latents=3)
+    rng = np.random.default_rng(1)
+    latents = latents.where(rng.random(latents.shape) > 0.2).assign_coords(latent=["a", "b", "c"])
+    target = target.where(rng.random(target.shape) > 0.3)
+    roi = (target.x < 9.25) & (target.y >= 0)
+    constant = xr.zeros_like(target).rename("constant") + 2.5
+    table = va.associate(latents, xr.Dataset({"BC": target, "constant": constant}), ["pearson", "kendall"], roi=roi)
+    assert table.dims == ("metric", "latent", "target")
+    assert list(table.latent.values) == ["a", "b", "c"]
+    assert np.isnan(table.sel(target="constant")).all()
+    for name in "abc":
+        one = latents.sel(latent=name).values
+        keep = roi.transpose(*target.dims).values & np.isfinite(one) & np.isfinite(target.values)
+        at = table.sel(latent=name, target="BC")
+        assert float(at.sel(metric="pearson")) == pytest.approx(np.corrcoef(one[keep], target.values[keep])[0, 1])
+        tau = scipy.stats.kendalltau(one[keep], target.values[keep]).statistic
+        assert float(at.sel(metric="kendall")) == pytest.approx(tau)
+
+
+def test_the_kept_table(known_template: Path) -> None:
+    ds, table = zarr(known_template), zarr(known_template, "runs/theirs/association")
+    assert dict(table.association.sizes) == {"metric": 2, "latent_theirs": 5, "target": 5}
+    assert list(table.target.values) == TARGETS
+    phase = np.where(ds.phase.values >= 0, ds.phase.values, np.nan)
+    sides = [ds.BC.values, *ds.elements.transpose("element", ...).values]
+    sides += [np.where(np.isnan(phase), np.nan, phase == code) for code in (0, 1)]
+    for target, side in zip(TARGETS, sides, strict=True):
+        keep = np.isfinite(side) & np.isfinite(ds.latents_theirs.values[..., 0])
+        assert int(table["n"].sel(target=target)) == keep.sum()
+        for latent in range(5):
+            values = ds.latents_theirs.values[..., latent][keep]
+            at = table.association.sel(target=target, latent_theirs=latent)
+            assert float(at.sel(metric="pearson")) == pytest.approx(np.corrcoef(values, side[keep])[0, 1], abs=1e-6)
+            rho = scipy.stats.spearmanr(values, side[keep]).statistic
+            assert float(at.sel(metric="spearman")) == pytest.approx(rho, abs=1e-6)
+
+
+def test_sums_and_luminance_of_elements(known_store: Path) -> None:
+    ds = zarr(known_store)
+    fe, ni = ((m - np.nanmin(m)) / (np.nanmax(m) - np.nanmin(m)) for m in ds.elements.transpose("element", ...).values)
+    keep = np.isfinite(fe)
+    expected = {"Fe + 0.5*Ni": fe + 0.5 * ni, "Fe - Ni": fe - ni, "rgb(Ni, Fe)": 0.2126 * ni + 0.7152 * fe}
+    expected["rgb(Ni, Fe)"] += 0.0722 * (ni + fe) / 2  # of two elements, blue is the mean
+    options = [option for target in expected for option in ("--target", target)]
+    out = vaearr("associate", known_store, *RUN, *options, "--metric", "pearson").out
+    table = zarr(known_store, "runs/theirs/association").association.sel(metric="pearson")
+    assert list(table.target.values) == list(expected)
+    for target, side in expected.items():
+        assert f"\n{target}" in "\n" + out
+        for latent in range(5):
+            r = np.corrcoef(ds.latents_theirs.values[..., latent][keep], side[keep])[0, 1]
+            assert float(table.sel(target=target, latent_theirs=latent)) == pytest.approx(r, abs=1e-5)
+
+
+def test_the_strongest_are_listed_by_size_and_ties_are_told(known_store: Path) -> None:
+    out = vaearr("associate", known_store, *RUN, "--metric", "pearson", "--target", "BC", "--top", 5).out
+    order = [int(word.split()[0]) for word in out.split("latent ")[1:]]
+    table = zarr(known_store, "runs/theirs/association").association
+    strength = np.abs(table.sel(metric="pearson", target="BC").values)
+    assert strength[order].tolist() == sorted(strength, reverse=True)
+    assert out.count("tied") == 2  # latents 2 and 4 are the same
+
+
+def test_p_values(known_template: Path) -> None:
+    table = zarr(known_template, "runs/theirs/association")
+    p, adjusted = table.p_value, table.p_adjusted
+    assert float(p.min()) >= 1 / 100
+    assert float(p.max()) <= 1
+    assert bool((adjusted >= p - 1e-12).all())
+    ds = va.open_store(known_template)
+    first, second = (va.significance(ds.latents_theirs, ds.BC, "pearson", roi=ds.roi_theirs) for _ in range(2))
+    np.testing.assert_array_equal(first.p_value, second.p_value)  # seeded
+    near = p.sel(metric="pearson", target="BC").values  # of 99 surrogate maps, the others of 199
+    np.testing.assert_allclose(first.p_value.values.ravel(), near, atol=0.15)
+
+
+def test_no_p_value_without_an_association() -> None:
+    found = va.significance(*maps((2, 2)), ["pearson", "partial_pearson"])
+    assert np.isnan(found.p_value.sel(metric="partial_pearson")).all()
+    assert np.isfinite(found.p_value.sel(metric="pearson")).all()
+
+
+def equal_bins(values: np.ndarray, bins: int = 16) -> np.ndarray:
+    """Bin of each value, by rank; equal values share the lowest."""
+    return np.searchsorted(np.sort(values), values, side="left") * bins // len(values)
+
+
+def test_clusters_of_each_latent_against_a_reference(known_store: Path) -> None:
+    out = vaearr("associate", known_store, *RUN, "--reference", "phase", "--k-max", 4).out
+    ds, found = zarr(known_store), zarr(known_store, "runs/theirs/partitions_phase")
+    assert dict(found.sizes) == {"latent_theirs": 5}
+    keep = (ds.phase.values >= 0) & np.isfinite(ds.latents_theirs.values[..., 0])
+    phase = ds.phase.values[keep]
+    for latent in range(5):
+        values = ds.latents_theirs.values[..., latent][keep].astype(float)
+        means = np.array([values[phase == code].mean() for code in (0, 1)])
+        share = ((means[phase] - values.mean()) ** 2).sum() / ((values - values.mean()) ** 2).sum()
+        assert float(found.eta_squared[latent]) == pytest.approx(share, rel=1e-6)
+        mutual = adjusted_mutual_info_score(phase, equal_bins(values), average_method="min")
+        assert float(found.adjusted_mutual_information[latent]) == pytest.approx(mutual, abs=1e-6)
+    assert (found["n"].values == keep.sum()).all()
+    assert int(np.argmax(found.ari.values)) in (1, 3)
+    assert float(found.ari[2]) == float(found.ari[4]) == pytest.approx(0, abs=0.05)
+    assert found.is_tied.values.tolist() == [False, False, True, False, True]
+    assert "groups of phase (k = 2): latent" in out
+    assert "2 latents share their adjusted Rand index" in out
+
+
+def test_advice_to_try_more_clusters_names_an_option_of_the_command(known_store: Path) -> None:
+    def warned(*options: object) -> list[str]:
+        out = vaearr("associate", known_store, *RUN, "--variable", "nmf", "--reference", "BC", *options).out
+        return [line for line in out.splitlines() if line.startswith("warning: ")]
+
+    advice = [line for line in warned("--k-max", 2) if "end of the range" in line]
+    assert advice
+    assert all("--k-max" in line for line in advice)
+    assert "--k-max" in vaearr("associate", "--help").out
+    assert "2 to 2" not in " ".join(warned("--k-max", 3))  # made anew, not the table of before
+
+
+def test_the_tree_of_a_store_opens_with_dimensions_named_for_what_they_are(known_store: Path) -> None:
+    vaearr("embed", known_store, *RUN, "--components", 8, "--name", "p8")
+    for variable in ("p8", "pca", "nmf", "elements"):
+        vaearr("associate", known_store, *RUN, "--variable", variable, "--target", "BC", "--metric", "pearson")
+    vaearr("associate", known_store, *RUN, "--variable", "nmf", "--reference", "phase", "--k-max", 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tree = xr.open_datatree(known_store, engine="zarr")
+    tables = tree["runs/theirs"].children
+    for name, dim in {"association_p8": "p8_component", "partitions_phase_nmf": "nmf_component"}.items():
+        assert tables[name].sizes[dim] == {"p8_component": 8, "nmf_component": 3}[dim]
+        assert not {"latent", "latent_theirs"} & set(tables[name].to_dataset(inherit=False).dims)
+    assert "pca_component" in tables["association_pca"].dims
+    assert "element" in tables["association_elements"].dims
+    assert "latent_theirs" in tables["association"].dims
+    ds, kept = zarr(known_store), tables["association_p8"].association
+    there = np.isfinite(ds.p8.values[..., 0]) & np.isfinite(ds.BC.values)
+    r = [np.corrcoef(ds.p8.values[..., i][there], ds.BC.values[there])[0, 1] for i in range(8)]
+    np.testing.assert_allclose(kept.sel(metric="pearson", target="BC"), r, atol=1e-5)
+    before = vaearr("associate", known_store, *RUN, "--variable", "p8", "--target", "BC", "--metric", "pearson").out
+    assert before.startswith("BC")  # read back, and told in the same words
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--metric", "pearsen"), 2, "'pearson'"),
+        (("--target", "BX"), 66, "Known"),
+        (("--target", "Fe + Xx"), 66, "Xx"),
+        (("--target", "__import__('os')"), 2, "__import__"),
+        (("--variable", "pcb"), 66, "'pca'"),
+        (("--reference", "phases"), 66, "'phase'"),
+        (("--reference", "phase", "--k-max", 1), 2, "k_range"),
+        (("--run", "ours"), 66, "theirs"),
+        (("--set", "significance.n_surrogates=3"), 2, "n_surrogates"),
+        (("--set", "metric=pearson"), 2, "metrics"),
+    ],
+)
+def test_refusals(known_template: Path, options: tuple[object, ...], code: int, words: str) -> None:
+    run = () if "--run" in options else RUN
+    done = vaearr("associate", known_template, *run, *options, code=code)
+    assert words in done.error
+
+
+def test_a_run_without_latents_or_maps_is_told_what_to_do(tmp_path: Path) -> None:
+    store = tmp_path / "bare.zarr"
+    vaearr("ingest", inputs.scan_files(tmp_path / "files")["patterns"], store)
+    assert "vaearr train" in vaearr("associate", store, code=66).error
+    np.save(tmp_path / "theirs.npy", inputs.latents())
+    vaearr("attach", store, tmp_path / "theirs.npy", *RUN)
+    assert "name a map" in vaearr("associate", store, *RUN, code=66).error

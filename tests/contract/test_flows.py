@@ -1,0 +1,155 @@
+"""Each stage and the whole line as flows: gone on with, told of failures, and recorded by a Prefect server."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from . import inputs
+from .harness import FAILED, USAGE, Done, spawn, tree, vaearr, zarr
+from .pages import offline
+
+pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
+
+from tests.flows import real
+
+SMALL = {
+    "epochs": 3, "batch_size": 64, "precision": "float32", "device": "cpu", "seed": 1,
+    "model": {"latent_dim": 3, "options": {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}},
+}  # fmt: skip
+
+
+def words(name: str, **parameters: Any) -> list[str]:
+    """Arguments of `vaearr run`, values as JSON."""
+    given = [f"{key}={value if isinstance(value, Path) else json.dumps(value)}" for key, value in parameters.items()]
+    return ["run", name, *(word for text in given for word in ("-p", text))]
+
+
+def run(name: str, code: int = 0, **parameters: Any) -> Done:
+    """A flow without a server, in this process."""
+    return vaearr(*words(name, **parameters), "--here", code=code)
+
+
+@pytest.fixture(scope="module")
+def line(scan_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The store that the whole line made of a file, and what it was asked for."""
+    store = tmp_path_factory.mktemp("line") / "line.zarr"
+    ingest = {"maps": {"BC": str(scan_files["BC"])}, "elements": str(scan_files["elements"]), "step": inputs.STEP}
+    given = {
+        "source": scan_files["patterns"], "store": store, "ingest": ingest, "roi": {"x": [0, 5]}, "train": SMALL,
+        "embed": {"n_components": 3}, "cluster": {"method": "kmeans", "k": 3},
+        "associate": {"significance": {"n_surrogates": 19}},
+    }  # fmt: skip
+    run("analyse-scan", **given)
+    return store, given
+
+
+def test_the_whole_line_is_made_once(line: tuple[Path, dict[str, Any]]) -> None:
+    store, given = line
+    ds = zarr(store)
+    assert {"patterns", "BC", "elements", "roi", "latents", "pca", "clusters"} <= set(ds.variables)
+    assert "p_adjusted" in zarr(store, "runs/vae/association")
+    offline(store.with_name("line.reports") / "vae" / "index.html")
+    before = tree(store.parent)
+    told = run("analyse-scan", **given).err
+    assert tree(store.parent) == before
+    assert "is trained already" in told
+
+
+def test_a_stage_that_is_gone_is_made_anew(line: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    store = Path(shutil.copytree(line[0], tmp_path / "line.zarr"))
+    latents = zarr(store)["latents"].values
+    vaearr("verify", store, "--remove", "clusters")
+    run("analyse-scan", **{**line[1], "store": store})
+    assert "clusters" in zarr(store)
+    np.testing.assert_array_equal(zarr(store)["latents"].values, latents)
+
+
+def test_many_scans_account_for_those_that_fail(line: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    store, given = line
+    common = {name: given[name] for name in ("train", "embed", "cluster", "associate")}
+    good = {"source": str(given["source"]), "store": str(store), "ingest": given["ingest"], "roi": given["roi"]}
+    bad = {"source": str(tmp_path / "no.h5"), "store": str(tmp_path / "no.zarr")}
+    told = run("analyse-many", code=FAILED, scans=[bad, good], **common)
+    assert "1 of 2 scans failed" in told.error
+    assert "no.zarr" in told.error
+    assert f"{store}: complete" in told.err
+    assert not (tmp_path / "no.zarr").exists()
+
+
+def test_a_sweep_compares_sizes_and_regions(scan_store: Path) -> None:
+    sweep = {"latent_dims": [2, 3], "rois": {"left": {"x": [0, 3]}, "none": {"x": [900, 901]}}, "psnr": False}
+    train = {**SMALL, "epochs": 2, "split": {"fraction": 0.2}}
+    told = run("sweep", code=FAILED, store=scan_store, sweep=sweep, train=train)
+    assert "2 of 4 runs failed" in told.error
+    folder = scan_store.with_name("scan.sweeps")
+    rows = list(csv.DictReader((folder / "sweep.csv").read_text().splitlines()))
+    assert [(row["region"], row["latent_dim"]) for row in rows] == [("left", "2"), ("left", "3")]
+    assert all(float(row["elbo"]) < 0 or float(row["elbo"]) > 0 for row in rows)
+    assert sorted(row["recommended"] for row in rows) == ["False", "True"]
+    assert len(json.loads((folder / "sweep.json").read_text())["failed"]) == 2
+    for row in rows:
+        assert f"latents_{row['run']}" in zarr(scan_store)
+
+
+def test_what_is_wrong_is_told_before_anything_is_done(scan_store: Path) -> None:
+    before = tree(scan_store)
+    assert "Did you mean 'epochs'" in run("train-vae", code=USAGE, store=scan_store, config={"epoch": 3}).error
+    assert "Did you mean 'train-vae'" in run("train-vea", code=USAGE, store=scan_store).error
+    assert tree(scan_store) == before
+
+
+FETCH = """
+import json, sys
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    runs = client.read_flow_runs()
+    flows = {run.id: client.read_flow(run.flow_id).name for run in runs}
+    print(json.dumps({flows[run.id]: run.state.result() for run in runs}))
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
+    with real.server(tmp_path_factory.mktemp("prefect")) as found:
+        yield found
+
+
+@pytest.mark.flows
+def test_results_are_fetched_and_shown(server: real.Server, trained_store: Path) -> None:
+    spawn(*words("associate", store=trained_store), env=server.env)
+    spawn(*words("encode", store=trained_store, overwrite=True, config={"precision": "bfloat16"}), env=server.env)
+    asked = [sys.executable, "-c", FETCH]
+    fetched = subprocess.run(asked, env=server.env, capture_output=True, text=True, check=False)
+    assert fetched.returncode == 0, fetched.stderr
+    results = json.loads(fetched.stdout.splitlines()[-1])
+    assert np.isfinite(zarr(Path(results["encode"]["store"]))[results["encode"]["variable"]]).any()
+    found = results["associate"]
+    values = zarr(Path(found["store"]), found["group"])["association"]
+    best = found["table"][0]
+    assert best["rank"] == 1
+    at = {name: best[name] for name in ("target", "metric", "latent")}
+    assert float(values.sel(at)) == pytest.approx(best["value"])
+    shown = server.artifacts()
+    for key in ("encode-latents-scan-vae", "associate-map-scan-vae"):
+        text = shown[key]["data"]
+        data = re.search(r"\(data:image/png;base64,([^)]+)\)", text)
+        assert data, text[:200]
+        with Image.open(io.BytesIO(base64.b64decode(data[1]))) as image:
+            assert image.width >= (1200 if key.startswith("assoc") else 500), image.size
+        page = re.search(r"`(/[^`]+\.html)`", text)
+        assert page, text[-300:]
+        assert "Bokeh" in offline(Path(page[1]))

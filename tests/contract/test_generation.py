@@ -1,0 +1,223 @@
+"""Draws, ways, prototypes, traversals, planes: what they decode and what stays fixed (features 52 to 58)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import vaearr as va
+
+from .harness import vaearr, zarr
+from .record import read_csv
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+def explored(command: str, store: Path, out: Path, *options: object) -> Arrays:
+    vaearr(command, store, *options, "--out", out)
+    with np.load(out) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def decoded(store: Path, z: NDArray[np.generic], run: str = "vae") -> NDArray[np.float32]:
+    """What the run's model makes of latents (..., latent); of a collection of bytes in stored units."""
+    flat = z.reshape(-1, z.shape[-1]).astype("float32")
+    pictures = np.asarray(va.load_model(store, run).decode(flat))
+    pictures = pictures.reshape(*z.shape[:-1], *pictures.shape[1:])
+    return 127.5 * (pictures + 1) if "sample" in zarr(store).dims else pictures
+
+
+def check_decoded(store: Path, found: Arrays) -> None:
+    np.testing.assert_allclose(found["decoded"], decoded(store, found["latents"]), rtol=1e-3, atol=1e-2)
+
+
+def test_draws(images_template: Path, tmp_path: Path) -> None:
+    done = vaearr("sample", images_template, "--n", 5, "--seed", 7, "--out", tmp_path / "a")
+    z = read_csv(tmp_path / "a" / "z.csv", "latent_")
+    assert z.shape == (5, 3)
+    printed = [[float(part) for part in line.split(": ")[1].split()] for line in done.out.splitlines() if ": " in line]
+    np.testing.assert_allclose(printed[:5], z, rtol=1e-3)
+    singles = sorted((tmp_path / "a").glob("sample_*.png"))
+    assert len(singles) == 5
+    assert (tmp_path / "a" / "samples.png").exists()
+    drawn = va.sample_prior(images_template, n_samples=3, seed=7)
+    np.testing.assert_allclose(drawn.latents, z[:3], rtol=1e-6)  # fewer are the first of more
+    np.testing.assert_allclose(drawn.decoded, decoded(images_template, drawn.latents.values), rtol=1e-4, atol=1e-2)
+    assert not np.allclose(va.sample_prior(images_template, n_samples=3, seed=8).latents, z[:3])
+    many = va.sample_prior(images_template, n_samples=4000, seed=1).latents.values
+    assert abs(many.mean(0)).max() < 0.08
+    assert abs(many.std(0) - 1).max() < 0.08
+
+
+def test_fitted_prior(trained_template: Path) -> None:
+    ds = zarr(trained_template)
+    mean, std = (ds[name].values[ds.roi.values] for name in ("latents", "latents_std"))
+    many = va.sample_prior(trained_template, n_samples=4000, seed=1, source="fitted").latents.values
+    spread = np.sqrt(mean.var(0) + (std**2).mean(0))
+    assert (abs(many.mean(0) - mean.mean(0)) < 0.1 * spread).all()
+    np.testing.assert_allclose(many.std(0), spread, rtol=0.1)
+
+
+@pytest.mark.parametrize("method", ["lerp", "slerp"])
+def test_ways(method: str, images_template: Path, tmp_path: Path) -> None:
+    ds = zarr(images_template)
+    a, b = (ds.latents.values[i].astype(float) for i in (2, 30))
+    ends = ("--from", 2, "--to", 30, "--steps", 6, "--method", method)
+    vaearr("interpolate", images_template, *ends, "--out", tmp_path / "way")
+    z = read_csv(tmp_path / "way" / "z.csv", "latent_")
+    t = np.linspace(0, 1, 6)[:, None]
+    angle = np.arccos(np.clip(a @ b / np.linalg.norm(a) / np.linalg.norm(b), -1, 1))
+    lerp = (1 - t) * a + t * b
+    slerp = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+    np.testing.assert_allclose(z, lerp if method == "lerp" else slerp, rtol=2e-3, atol=1e-4)
+    with Image.open(tmp_path / "way" / "interpolation.gif") as strip:
+        assert strip.n_frames >= 6  # there and back
+    same = va.interpolate(images_template, "vae", 2, 30, steps=6, method=method)
+    np.testing.assert_allclose(same.latents, z, rtol=1e-5, atol=1e-6)
+
+
+def test_prototypes(trained_template: Path, tmp_path: Path) -> None:
+    ds = zarr(trained_template)
+    found = explored("prototypes", trained_template, tmp_path / "a.npz", "--by", "phase")
+    for number, code in enumerate((0, 1)):
+        members = (ds.phase.values == code) & ds.roi.values
+        assert found["n"][number] == members.sum()
+        np.testing.assert_allclose(found["latents"][number], ds.latents.values[members].mean(0), rtol=1e-4, atol=1e-6)
+    check_decoded(trained_template, found)
+    assert [str(name) for name in found["class"]] == ["ferrite", "austenite"]
+    told = vaearr("prototypes", trained_template, "--by", "grains").out
+    assert len([line for line in told.splitlines() if ": n " in line]) == 4
+
+
+@pytest.mark.parametrize("base", ["mean", "prototype:bar", "11"])
+def test_traversals(base: str, images_template: Path, tmp_path: Path) -> None:
+    ds = zarr(images_template)
+    options = (
+        "--dim",
+        2,
+        "--dim",
+        0,
+        "--steps",
+        5,
+        "--span=-2:1",
+        "--unit",
+        "absolute",
+        "--by",
+        "label",
+        "--base",
+        base,
+    )
+    found = explored("traverse", images_template, tmp_path / "a.npz", *options)
+    assert found["latents"].shape == (2, 5, 3)
+    names = ds.label.attrs["flag_meanings"].split()
+    bar = ds.label.attrs["flag_values"][names.index("bar")]
+    start = {
+        "mean": ds.latents.values.mean(0),
+        "prototype:bar": ds.latents.values[ds.label.values == bar].mean(0),
+        "11": ds.latents.values[11],
+    }[base]
+    np.testing.assert_allclose(found["base"], start, rtol=1e-4, atol=1e-6)
+    for row, dim in enumerate((2, 0)):
+        others = [other for other in range(3) if other != dim]
+        np.testing.assert_allclose(
+            found["latents"][row][:, others], np.tile(start[others], (5, 1)), rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_allclose(found["latents"][row][:, dim], np.linspace(-2, 1, 5), rtol=1e-4, atol=1e-5)
+    check_decoded(images_template, found)
+
+
+def test_traversals_in_standard_deviations_and_as_files(trained_template: Path, tmp_path: Path) -> None:
+    found = explored("traverse", trained_template, tmp_path / "a.npz", "--steps", 3)
+    assert found["latents"].shape == (3, 3, 3)
+    ds = zarr(trained_template)
+    mean, std = (ds[name].values[ds.roi.values] for name in ("latents", "latents_std"))
+    spread = np.sqrt(mean.var(0) + (std**2).mean(0))
+    for dim in range(3):
+        np.testing.assert_allclose(np.ptp(found["latents"][dim, :, dim]), 6 * spread[dim], rtol=1e-2)
+    vaearr("traverse", trained_template, "--dim", 1, "--steps", 4, "--out", tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames >= 4
+    before = (tmp_path / "a.gif").read_bytes()
+    done = vaearr("traverse", trained_template, "--dim", 0, "--steps", 4, "--out", tmp_path / "a.gif", code=None)
+    assert done.code != 0 or (tmp_path / "a.gif").read_bytes() != before
+
+
+def test_plane(images_template: Path, tmp_path: Path) -> None:
+    options = ("--dim", 2, "--dim", 1, "--steps", 4, "--span=-1:3", "--unit", "absolute")
+    found = explored("manifold", images_template, tmp_path / "a.npz", *options)
+    mean = zarr(images_template).latents.values.mean(0)
+    assert found["decoded"].shape[:2] == (4, 4)
+    ticks = np.linspace(-1, 3, 4)
+    rows, columns = found["latents"][..., 1], found["latents"][..., 2]
+    np.testing.assert_allclose(columns, np.tile(ticks, (4, 1)), atol=1e-5)
+    np.testing.assert_allclose(np.sort(rows, 0), np.tile(ticks[:, None], (1, 4)), atol=1e-5)
+    np.testing.assert_allclose(found["latents"][..., 0], mean[0], atol=1e-6)
+    np.testing.assert_allclose(found["column"], found["latents"][0, :, 2], atol=1e-5)
+    np.testing.assert_allclose(found["row"], found["latents"][:, 0, 1], atol=1e-5)
+    check_decoded(images_template, found)
+
+
+def test_points_and_lines(images_template: Path, tmp_path: Path) -> None:
+    ends = ("--point=-1:0.5", "--point=2:1")
+    plane = explored("path", images_template, tmp_path / "plane.npz", *ends, "--dim", 1, "--dim", 2)
+    np.testing.assert_allclose(plane["latents"][:, 1:], [[-1, 0.5], [2, 1]], atol=1e-6)
+    check_decoded(images_template, plane)
+    line = explored("path", images_template, tmp_path / "line.npz", *ends, "--steps", 4)
+    np.testing.assert_allclose(line["latents"][:, :2], np.linspace([-1, 0.5], [2, 1], 4), atol=1e-6)
+
+
+def test_pca_is_inverted_exactly(trained_template: Path, tmp_path: Path) -> None:
+    ds = zarr(trained_template)
+    points = ("--point=-0.5:0.2", "--point=0.4:0.1")
+    found = explored("path", trained_template, tmp_path / "a.npz", "--space", "pca", *points)
+    values = ds.latents.values[ds.roi.values].astype(float)
+    _, _, axes = np.linalg.svd(values - values.mean(0), full_matrices=False)
+    place = (found["latents"] - values.mean(0)) @ axes[:2].T
+    np.testing.assert_allclose(abs(place), abs(np.array([[-0.5, 0.2], [0.4, 0.1]])), atol=1e-4)
+    np.testing.assert_allclose(found["position"], [[-0.5, 0.2], [0.4, 0.1]], atol=1e-4)
+    assert found["scatter"].shape == (len(values), 2)
+    check_decoded(trained_template, found)
+
+
+def test_nearest_sample_in_tsne(images_template: Path, tmp_path: Path) -> None:
+    """Of a map that has no inverse; the perplexity is made to fit 36 samples."""
+    options = ("--space", "tsne", "--perplexity", 500, "--seed", 2, "--point=0:0")
+    found = explored("path", images_template, tmp_path / "a.npz", *options)
+    distances = np.linalg.norm(found["scatter"] - found["position"][0], axis=1)
+    assert distances.min() < 1e-6
+    nearest = np.linalg.norm(found["scatter"] - np.zeros(2), axis=1).argmin()
+    np.testing.assert_allclose(found["latents"][0], zarr(images_template).latents.values[found["number"][nearest]])
+
+
+def test_prior_against_posterior_is_told_before_drawing(images_template: Path) -> None:
+    told = vaearr("health", images_template).out
+    assert "aggregate posterior" in told
+    drawn = vaearr("sample", images_template, "--n", 1)
+    if not zarr(images_template, "runs/vae/health").is_active.any():
+        assert "collapse" in drawn.out + drawn.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("traverse", "--dim", 9),
+        ("traverse", "--base", "prototype:nosuch"),
+        ("manifold", "--dim", 1, "--dim", 1),
+        ("path", "--space", "plane"),
+        ("interpolate", "--from", 0, "--to", 99),
+        ("sample", "--n", 0),
+        ("sample", "--source", "elsewhere"),
+        ("prototypes", "--by", "nosuch"),
+        ("interpolate", "--from", 0, "--to", 1, "--method", "spline"),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_refusals_are_one_line(arguments: tuple[object, ...], images_template: Path) -> None:
+    command, *options = arguments
+    done = vaearr(command, images_template, *options, code=None)
+    assert done.code != 0
+    assert done.error

@@ -1,0 +1,102 @@
+"""What is seen: the saved explorer, pages and sheets of a latent space, slices of volumes, the style for journals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.app.browser import CHROMIUM, browser
+
+from .harness import EXISTS, USAGE, tree, vaearr
+from .pages import offline
+
+
+def picture(path: Path) -> np.ndarray:
+    """The pixels of a PNG, which must show something."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert pixels.std() > 1
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def saved(trained_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    page = tmp_path_factory.mktemp("saved") / "page.html"
+    before = tree(trained_template)
+    vaearr("explore", trained_template, "--save", page)
+    assert tree(trained_template) == before
+    return page
+
+
+def test_the_explorer_is_saved_as_one_offline_file(saved: Path, trained_template: Path) -> None:
+    text = offline(saved)
+    assert "scan.zarr" in text
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    vaearr("explore", trained_template, "--save", saved, code=EXISTS)
+    vaearr("explore", trained_template, "--save", saved.with_suffix(".txt"), code=USAGE)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_the_saved_explorer_opens_without_a_network(saved: Path, tmp_path: Path) -> None:
+    with browser(tmp_path / "profile") as page:
+        page.go(saved.as_uri())
+        page.until("document.readyState === 'complete' && !!window.deep && deep((e) => e.tagName === 'CANVAS').length")
+        page.until("deep((e) => e.tagName === 'INPUT' && e.type === 'range').length >= 3")  # one for each dimension
+        assert page.errors == []
+        assert [url for url in page.requests if not url.startswith((saved.as_uri(), "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pairs", "--by", "label"], "latent 0, latent 1: r ="),
+        (["prototypes", "--by", "label"], "disc: n "),
+        (["histograms", "--by", "label", "--class", "disc", "--class", "bar"], "bar: "),
+        (["activations", "--by", "label", "--class", "both"], "both: n "),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_views_of_a_latent_space(words: list[str], said: str, images_template: Path, tmp_path: Path) -> None:
+    name, *options = words
+    made = vaearr(name, images_template, *options, "--out", tmp_path / "sheet.png")
+    assert said in made.out
+    if "--class" in options:
+        chosen = {options[i + 1] for i, word in enumerate(options) if word == "--class"}
+        for label in {"disc", "bar", "both"} - chosen:
+            assert f"{label}: " not in made.out
+    picture(tmp_path / "sheet.png")
+    vaearr(name, images_template, *options, "--out", tmp_path / "page.html")
+    offline(tmp_path / "page.html")
+
+
+def test_volumes_are_seen_in_three_slices(volumes_store: Path, tmp_path: Path) -> None:
+    vaearr("reconstruct", volumes_store, "--out", tmp_path / "seen")
+    text = offline(tmp_path / "seen" / "slices.html")
+    for plane in ("axial", "coronal", "sagittal"):
+        assert plane in text
+    picture(tmp_path / "seen" / "slices.png")
+
+
+def test_a_style_for_journals_that_ends() -> None:
+    from vaearr import plots
+
+    before = dict(mpl.rcParams)
+    with plots.journal():
+        sizes = [mpl.rcParams[name] for name in ("axes.titlesize", "axes.labelsize", "xtick.labelsize")]
+        assert sizes == [10, 9, 8]
+        assert mpl.rcParams["pdf.fonttype"] == 42
+        assert mpl.rcParams["savefig.dpi"] == 300
+        assert len(set(mpl.rcParams["axes.prop_cycle"].by_key()["color"])) >= 7
+        assert mpl.rcParams["font.sans-serif"][-1] == "DejaVu Sans"
+    assert dict(mpl.rcParams) == before
+
+
+def test_a_figure_for_paper(trained_template: Path, tmp_path: Path) -> None:
+    vaearr("traverse", trained_template, "--dim", 0, "--out", tmp_path / "strip.pdf")
+    data = (tmp_path / "strip.pdf").read_bytes()
+    assert data.startswith(b"%PDF")
+    assert b"/Type3" not in data  # fonts as outlines of their own, which editors cannot take as text

@@ -1,0 +1,216 @@
+"""How good reconstructions and draws are, layers compared, pairs (features 50, 51, 59 to 65)."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaearr as va
+
+from . import inputs
+from .harness import TINY, nested, tree, vaearr, zarr
+from .record import read_csv
+
+
+@pytest.fixture(scope="module")
+def judged(images_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the image store after `reconstruct`: `metrics.csv` in `out`, reconstructions in the store."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("judged")
+    store = shutil.copytree(images_template, folder / "images.zarr")
+    (folder / "said").write_text(vaearr("reconstruct", store, "--variable", "--out", folder / "out").out)
+    return folder
+
+
+def test_metrics_are_those_of_scikit_image(judged: Path) -> None:
+    """In stored units over a declared range, for each sample, by the implementation that others use."""
+    metrics = pytest.importorskip("skimage.metrics", reason="SCIKIT-IMAGE IS MISSING: PSNR and SSIM not compared")
+    ds = zarr(judged / "images.zarr")
+    found = {name: read_csv(judged / "out" / "metrics.csv", name)[:, 0] for name in ("mse", "mae", "psnr", "ssim")}
+    for i in range(0, 36, 5):
+        one, other = ds.patterns.values[i].astype(float), ds.reconstruction.values[i].astype(float)
+        assert found["mse"][i] == pytest.approx(np.mean((one - other) ** 2), rel=1e-4)
+        assert found["mae"][i] == pytest.approx(np.mean(abs(one - other)), rel=1e-4)
+        assert found["psnr"][i] == pytest.approx(metrics.peak_signal_noise_ratio(one, other, data_range=255), rel=1e-4)
+        gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        wanted = metrics.structural_similarity(one, other, data_range=255, **gaussian)
+        assert found["ssim"][i] == pytest.approx(wanted, abs=2e-3)
+    said = (judged / "said").read_text()
+    assert "data range 255" in said
+    assert f"psnr {found['psnr'].mean():.4g}" in said
+    assert "64 : 1" in said  # 24 x 32 bytes in, three float32 out
+
+
+def test_reconstruction_is_what_the_model_decodes(judged: Path) -> None:
+    ds, model = zarr(judged / "images.zarr"), va.load_model(judged / "images.zarr")
+    direct = np.asarray(model.decode(np.asarray(model.encode(ds.patterns.values[:4]))))
+    np.testing.assert_allclose(ds.reconstruction.values[:4], 127.5 * (direct + 1), atol=0.05)  # symmetric, of 8 bits
+
+
+def test_another_range_and_units(judged: Path) -> None:
+    store = judged / "images.zarr"
+    vaearr("reconstruct", store, "--name", "wide", "--data-range", 510, "--out", judged / "wide")
+    psnr, wide = (read_csv(judged / name / "metrics.csv", "psnr")[:, 0] for name in ("out", "wide"))
+    np.testing.assert_allclose(wide - psnr, 20 * np.log10(2), rtol=1e-4)
+
+
+def test_files_have_the_geometry_of_their_sources(
+    images_template: Path, volumes_template: Path, tmp_path: Path
+) -> None:
+    pictures = images_template.parent / "pictures"
+    vaearr("reconstruct", images_template, "--file", pictures / "bar" / "03.png", "--out", tmp_path / "pictures")
+    (made,) = (tmp_path / "pictures" / "files").rglob("*.png")
+    with Image.open(made) as image:
+        assert image.size == (32, 24)
+        assert image.mode == "L"
+    source = volumes_template.parent / "volumes" / "v03.nii.gz"
+    vaearr("reconstruct", volumes_template, "--file", source, "--out", tmp_path / "volumes")
+    (made,) = (tmp_path / "volumes" / "files").rglob("*.nii*")
+    one, other = nibabel.load(made), nibabel.load(source)
+    np.testing.assert_allclose(one.affine, other.affine)
+    assert one.shape == other.shape
+    rebuilt, given = one.get_fdata(), other.get_fdata()
+    assert np.corrcoef(rebuilt.ravel(), given.ravel())[0, 1] > 0.2  # not turned, not mirrored
+
+
+def test_windows_give_nearly_the_whole(volumes_template: Path, tmp_path: Path) -> None:
+    store = Path(__import__("shutil").copytree(volumes_template, tmp_path / "volumes.zarr"))
+    vaearr("reconstruct", store, "--name", "whole", "--part", "validation", "--out", tmp_path / "whole")
+    windows = ("--name", "windows", "--part", "validation", "--window", "8x10x10", "--overlap", 0.5)
+    vaearr("reconstruct", store, *windows, "--out", tmp_path / "windows")
+    whole, pieces = (read_csv(tmp_path / name / "metrics.csv", "psnr")[:, 0] for name in ("whole", "windows"))
+    assert abs(whole - pieces).max() < 3
+
+
+MODES = {"zscore": True, "minmax": True, "quantile": True, "unit": False}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_normalisation_and_back(mode: str, tmp_path: Path) -> None:
+    """A constant sample becomes zeros, not NaN; what was taken off a sample is put back in stored units."""
+    (tmp_path / "set").mkdir()
+    for number in range(16):
+        image = inputs.picture(number % 3, number, (16, 16)) if number else np.full((16, 16), 77, "uint8")
+        Image.fromarray(image).save(tmp_path / "set" / f"{number:02d}.png")
+    store = tmp_path / "a.zarr"
+    vaearr("ingest", tmp_path / "set", store)
+    vaearr("train", store, "--epochs", 1, "--set", f"preprocess.normalise={mode}", *TINY)
+    vaearr("encode", store)
+    vaearr("reconstruct", store, "--variable")
+    ds = zarr(store)
+    assert np.isfinite(ds.latents).all()
+    assert np.isfinite(ds.reconstruction).all()
+    if MODES[mode]:  # of each sample by itself: nothing is left of the constant one but what was taken off
+        np.testing.assert_allclose(ds.reconstruction.values[0], 77, atol=0.5)
+    if mode == "zscore":
+        means = ds.patterns.values.mean((1, 2))
+        assert abs(ds.reconstruction.values.mean((1, 2)) - means).max() < 25
+    recorded = nested(zarr(store, "runs/vae").attrs["config"])["preprocess"]
+    assert recorded["normalise"] == mode
+
+
+def test_draws_are_judged(images_template: Path, tmp_path: Path) -> None:
+    told = vaearr("judge", images_template, "--n", 40, "--seed", 1, "--out", tmp_path / "a")
+    again = vaearr("judge", images_template, "--n", 40, "--seed", 1)
+    first = [line for line in told.out.splitlines() if line.startswith("draws")]
+    assert first
+    assert first == [line for line in again.out.splitlines() if line.startswith("draws")]
+    assert "nearest training latent" in told.out
+    assert "warning" in told.err or "warning" in told.out  # few samples
+    with (tmp_path / "a" / "fidelity.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert (tmp_path / "a" / "nearest.csv").stat().st_size > 0
+
+
+def test_blinded_set(images_template: Path, tmp_path: Path) -> None:
+    options = ("--part", "all", "--n", 6, "--seed", 2)
+    vaearr("judge", images_template, "--blinded", tmp_path / "a", *options)
+    with (tmp_path / "a" / "key.csv").open() as file:
+        key = list(csv.DictReader(file))
+    images = sorted((tmp_path / "a" / "images").iterdir())
+    assert len(images) == len(key) == 12
+    assert {row["truth"] for row in key} == {"real", "drawn"}
+    assert len({path.stat().st_size for path in images}) == 1  # nothing but the content tells them apart
+    lines = [f"{row['name']},{row['truth']}" for row in key]
+    (tmp_path / "answers.csv").write_text("\n".join(["name,answer", *lines]))
+    told = vaearr("judge", "--key", tmp_path / "a" / "key.csv", "--answers", tmp_path / "answers.csv").out
+    assert "100" in told or "1.0" in told
+
+
+# ---- layers ----------------------------------------------------------------------------------------------------------
+
+
+def layers(store: Path, *options: object) -> list[dict[str, object]]:
+    return list(json.loads(vaearr("layers", store, *options, "--json").out)["layers"])
+
+
+def test_the_same_input_twice_is_no_difference(images_template: Path) -> None:
+    for row in layers(images_template, "--a", 4, "--b", 4):
+        assert row["l2"] == row["relative_l2"] == row["mean_abs"] == 0
+        assert row["cosine"] == pytest.approx(1, abs=1e-6) or row["rms_a"] == 0
+
+
+def test_layers_in_the_order_of_execution(images_template: Path, tmp_path: Path) -> None:
+    ds, model = zarr(images_template), va.load_model(images_template)
+    found = layers(images_template, "--a", 4, "--b", 29)
+    assert found == layers(images_template, "--a", 4, "--b", 29)  # deterministic: posterior means, no draws
+    parts = [row["part"] for row in found]
+    assert parts == sorted(parts, key=["input", "encoder", "latent", "decoder", "output"].index)
+    assert [row["order"] for row in found] == list(range(len(found)))
+    a, b = (np.asarray(model.encode(ds.patterns.values[i])).astype(float) for i in (4, 29))
+    (latent,) = (row for row in found if row["part"] == "latent")
+    assert latent["l2"] == pytest.approx(np.linalg.norm(a - b), rel=1e-4)
+    assert latent["cosine"] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-4)
+    assert latent["rms"] == pytest.approx(np.linalg.norm(a - b) / np.sqrt(3), rel=1e-4)
+    pictures = [np.asarray(model.decode(z.astype("float32"))).astype(float) for z in (a, b)]
+    assert found[-1]["l2"] == pytest.approx(np.linalg.norm(pictures[0] - pictures[1]), rel=1e-3)
+    decoder = layers(images_template, "--a", 4, "--b", 29, "--part", "decoder")
+    assert {row["part"] for row in decoder} <= {"latent", "decoder", "output"}
+    vaearr("layers", images_template, "--a", 4, "--b", 29, "--top", 3, "--out", tmp_path / "a")
+    assert {path.name for path in (tmp_path / "a").iterdir()} >= {"layers.csv", "layers.json", "difference_maps.png"}
+    np.testing.assert_allclose(
+        read_csv(tmp_path / "a" / "layers.csv", "relative_l2")[:, 0], [row["relative_l2"] for row in found], rtol=1e-6
+    )
+    maps = va.compare_layers(model, ds.patterns.values[4], ds.patterns.values[29], top=3)
+    assert len(maps.attrs["maps"]) == 3
+
+
+def test_pairs_by_name(images_template: Path, tmp_path: Path) -> None:
+    pictures = images_template.parent / "pictures"
+    for side, label in (("ill", "both"), ("well", "bar")):
+        (tmp_path / side).mkdir()
+        for number in range(4):
+            data = (pictures / label / f"{number:02d}.png").read_bytes()
+            (tmp_path / side / f"{number}.png").write_bytes(data if (side, number) != ("ill", 3) else data[:50])
+    given = (images_template, "--positive", tmp_path / "ill", "--negative", tmp_path / "well")
+    failed = vaearr("layers", *given, code=None)
+    assert failed.code != 0
+    assert "3.png" in failed.error
+    done = vaearr("layers", *given, "--skip-bad", "--out", tmp_path / "out")
+    assert "3 pairs" in done.out
+    assert "3.png" in done.out + done.err
+    with (tmp_path / "out" / "pairs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (tmp_path / "out" / "layers.csv").open() as file:
+        table = {row["layer"]: row for row in csv.DictReader(file)}
+    for name, row in table.items():
+        values = [float(pair["l2"]) for pair in rows if pair["layer"] == name]
+        assert len(values) == 3
+        assert float(row["l2_mean"]) == pytest.approx(np.mean(values), rel=1e-4)
+        assert float(row["l2_std"]) == pytest.approx(np.std(values, ddof=1), rel=1e-3, abs=1e-9)
+    assert any("p" in column for column in next(iter(table.values())))
+
+
+def test_nothing_is_written_by_looking(images_template: Path) -> None:
+    before = tree(images_template)
+    vaearr("layers", images_template, "--a", 1, "--b", 2)
+    vaearr("judge", images_template, "--n", 10)
+    assert tree(images_template) == before

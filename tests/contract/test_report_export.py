@@ -1,0 +1,375 @@
+"""What leaves a store for other eyes and programs: the report, figures of maps, tables, arrays, the earlier files."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from . import inputs
+from .conftest import Template
+from .harness import tree, vaearr, zarr
+
+RUN = ("--run", "theirs")
+ORANGE, BLUE = (0xE6, 0x9F, 0x00), (0x00, 0x72, 0xB2)
+
+
+class Page(html.parser.HTMLParser):
+    """Headings, pictures' texts, and every address that a browser would ask for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.headings: list[str] = []
+        self.alts: list[str] = []
+        self.asked: list[str] = []
+        self.words = ""
+        self._in: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag not in ("img", "link", "meta", "br", "hr", "input"):
+            self._in.append(tag)
+        if tag == "img":
+            self.alts.append(given.get("alt") or "")
+        self.asked += [v for k, v in attrs if v and k in ("src", "srcset", "data", "poster", "action")]
+        self.asked += [given["href"] or ""] if tag == "link" and "href" in given else []
+        self.asked += re.findall(r"url\(([^)]*)\)", given.get("style") or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._in and self._in[-1] == tag:
+            self._in.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self._in and self._in[-1] in ("h1", "h2"):
+            self.headings.append(data)
+        if self._in and self._in[-1] == "style":
+            self.asked += re.findall(r"url\(([^)]*)\)|@import\s+(\S+)", data)
+        elif self._in and self._in[-1] != "script":
+            self.words += f"{data} "
+
+
+@pytest.fixture(scope="module")
+def report(template: Template, trained_template: Path) -> Path:
+    """The report of the trained scan: its folder."""
+
+    def make(folder: Path) -> None:
+        vaearr("report", trained_template, "--out", folder / "out")
+
+    return template("report", make) / "out"
+
+
+def test_the_page_holds_all_parts_and_asks_nobody(report: Path) -> None:
+    page = Page((report / "index.html").read_text(encoding="utf-8"))
+    assert page.headings[1:] == [
+        "Overview of the scan",
+        "Latent maps beside side maps",
+        "Strongest latents, map and scatter linked",
+        "Association of latents and side maps",
+        "Linear decompositions beside the latents",
+        "Clusters",
+        "Model",
+        "Training",
+        "Health of the latent space",
+        "Reconstructions",
+        "Parameters and provenance",
+    ]
+    assert all(address.startswith("data:") for address in page.asked)
+    assert page.alts
+    assert all(page.alts)
+    assert "Left out" not in page.words
+
+
+def test_its_numbers_for_other_programs(report: Path, trained_template: Path) -> None:
+    record = json.loads((report / "report.json").read_text())
+    assert {"run", "store", "page", "png", "left_out", "warnings", "report_parameters", "training_parameters"} <= set(
+        record
+    )
+    assert {"versions", "roi", "n", "rankings", "decompositions", "clusters", "health", "history"} <= set(record)
+    assert record["left_out"] == {}
+    assert not Path(record["store"]).is_absolute()
+    assert (report / record["store"]).resolve() == trained_template.resolve()
+    for path in record["png"].values():
+        with Image.open(report / path) as picture:
+            assert picture.format == "PNG"
+    table = zarr(trained_template, "runs/vae/association")
+    assert set(record["rankings"]) == set(table.metric.values)
+    for metric, targets in record["rankings"].items():
+        for target, rows in targets.items():
+            values = table.association.sel(metric=metric, target=target).values
+            strength = np.abs(values) if bool(table.signed.sel(metric=metric)) else values
+            assert rows[0]["latent"] == int(np.nanargmax(strength))
+            assert rows[0]["value"] == pytest.approx(float(values[rows[0]["latent"]]))
+    assert record["n"] == {str(t): int(n) for t, n in zip(table.target.values, table["n"].values, strict=True)}
+    assert record["roi"]["n_points"] == int(zarr(trained_template).roi.sum())
+
+
+def has(picture: Path, color: tuple[int, int, int]) -> bool:
+    """Whether a line of the colour is drawn in the right half."""
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    return bool((pixels[:, pixels.shape[1] // 2 :] == color).all(-1).sum() > 200)
+
+
+def test_a_panel_against_a_phase_shows_the_phase(report: Path) -> None:
+    (phase,) = (report / "png").glob("latent_*_against_phase__*.png")
+    (contrast,) = (report / "png").glob("latent_*_against_BC.png")
+    assert has(phase, ORANGE)  # the latent at the points of the phase,
+    assert has(phase, BLUE)  # and at those of the others
+    assert not has(contrast, ORANGE)
+
+
+def pdf_words(path: Path) -> list[str]:
+    """The texts of a PDF figure, in the order in which they are drawn."""
+    found = []
+    for stream in re.finditer(rb"stream\r?\n(.*?)\r?\nendstream", path.read_bytes(), re.DOTALL):
+        try:
+            content = zlib.decompress(stream[1])
+        except zlib.error:
+            continue
+        for block in re.findall(rb"BT.*?ET", content, re.DOTALL):
+            text = b"".join(re.findall(rb"\(((?:\\.|[^\\()])*)\)", block)).decode("latin1")
+            found.append(re.sub(r"\\(.)", r"\1", text).replace("\0", ""))
+    return found
+
+
+def test_profiles_stand_over_the_axis_they_run_along(scan_template: Path, tmp_path: Path) -> None:
+    across, along = ("--column", 2, "--column", 4.5), ("--row", 1)
+    drawn = {}
+    for name, options in {"rows": along, "columns": across, "both": (*along, *across)}.items():
+        vaearr("contrast", scan_template, *options, "--out", tmp_path / f"{name}.pdf")
+        words = pdf_words(tmp_path / f"{name}.pdf")
+        drawn[name] = [words.count("x (µm)"), words.count("y (µm)")]  # the map has one of each
+        assert {"y = 1"} <= set(words) or name == "columns"
+        assert {"x = 2", "x = 4.5"} <= set(words) or name == "rows"
+    assert drawn == {"rows": [2, 1], "columns": [1, 2], "both": [2, 2]}
+
+
+def test_a_scan_without_side_maps_ends_with_a_report(tmp_path: Path) -> None:
+    pytest.importorskip("prefect")
+    source, store = inputs.scan_files(tmp_path / "files")["patterns"], tmp_path / "scan.zarr"
+    options = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}
+    train = {"epochs": 1, "batch_size": 64, "device": "cpu", "precision": "float32"}
+    train |= {"model": {"latent_dim": 3, "options": options}}
+    settings = {"train": train, "embed": {"n_components": 3}, "cluster": {"method": "kmeans", "k": 3}}
+    given = {"source": source, "store": store} | {name: json.dumps(value) for name, value in settings.items()}
+    done = vaearr("run", "analyse-scan", "--here", *(o for k, v in given.items() for o in ("-p", f"{k}={v}")))
+    assert "no band contrast, elements or phases" in done.err + done.out
+    page = Page((tmp_path / "scan.reports" / "vae" / "index.html").read_text(encoding="utf-8"))
+    assert {"Latent maps beside side maps", "Linear decompositions beside the latents"} <= set(page.headings)
+    left_out = json.loads((tmp_path / "scan.reports" / "vae" / "report.json").read_text())["left_out"]
+    assert set(left_out) == {"overview", "linked", "association"}
+    again = vaearr("run", "analyse-scan", "--here", *(o for k, v in given.items() for o in ("-p", f"{k}={v}")))
+    assert "already" in again.err + again.out
+
+
+def test_report_refusals(known_template: Path, scan_template: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    assert "theirs" in vaearr("report", known_template, "--run", "ours", code=66).error
+    assert "vaearr" in vaearr("report", scan_template, code=66).error
+    assert "--out" in vaearr("report", known_template, *RUN, "--out", tmp_path / "mine", code=73).error
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+
+def exported(store: Path, out: Path, *options: object) -> Path:
+    vaearr("export", store, out, *RUN, *options)
+    return out
+
+
+def test_tables(known_template: Path, tmp_path: Path) -> None:
+    ds = zarr(known_template)
+    variables = [option for name in ("BC", "phase", "elements", "three", "pca") for option in ("--variable", name)]
+    frame = pd.read_csv(
+        exported(known_template, tmp_path / "csv", "--format", "csv", *variables) / "latents_theirs.csv"
+    )
+    latents, scores = [f"latent_{i}" for i in range(5)], [f"pca_{i}" for i in range(4)]
+    assert list(frame) == ["x", "y", *latents, "BC", "phase", "Fe", "Ni", "three", *scores]
+    there = ds.roi_theirs.values.astype(bool)
+    assert len(frame) == there.sum() == 372
+    row, column = np.nonzero(there)
+    np.testing.assert_array_equal(frame[["x", "y"]], np.stack([column, row], 1))  # step numbers
+    np.testing.assert_allclose(frame[latents], inputs.latents()[there.ravel()], rtol=1e-6)
+    np.testing.assert_array_equal(frame["phase"], ds.phase.values[there])
+    assert (frame["phase"] == -1).any()  # not known stays -1
+    np.testing.assert_array_equal(frame["three"], ds.three.values[there])
+    np.testing.assert_allclose(frame[scores], ds.pca.values[there], rtol=1e-5)
+    pytest.importorskip("pyarrow")
+    other = pd.read_parquet(
+        exported(known_template, tmp_path / "parquet", "--format", "parquet", *variables) / "latents_theirs.parquet"
+    )
+    pd.testing.assert_frame_equal(frame, other, check_dtype=False, rtol=1e-6)
+    part = exported(known_template, tmp_path / "part", "--format", "csv", "--latent", 3, "--set", "points=all")
+    assert list(pd.read_csv(part / "latents_theirs.csv")) == ["x", "y", "latent_3"]
+    assert len(pd.read_csv(part / "latents_theirs.csv")) == inputs.NX * inputs.NY
+
+
+def check_arrays(out: Path) -> None:
+    full, own = np.load(out / "latents_full.npy"), np.load(out / "latents_roi.npy")
+    there = np.isfinite(full).all(1)
+    assert (~there).nonzero()[0].tolist() == [y * inputs.NX + x for y, x in inputs.MISSING]
+    np.testing.assert_array_equal(full[there], inputs.latents()[there])
+    np.testing.assert_array_equal(own, full[there])
+    coords = pd.read_csv(out / "coords.csv")
+    assert list(coords) == ["x", "y"]
+    np.testing.assert_array_equal(coords["x"] + inputs.NX * coords["y"], np.arange(len(full)))
+    pd.testing.assert_frame_equal(pd.read_csv(out / "coords_roi.csv"), coords[there].reset_index(drop=True))
+
+
+def test_arrays_and_pictures(known_template: Path, tmp_path: Path) -> None:
+    out = exported(known_template, tmp_path / "npy", "--format", "npy")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "coords.csv",
+        "coords_roi.csv",
+        "latents_full.npy",
+        "latents_roi.npy",
+    ]
+    check_arrays(out)
+    maps = [option for name in ("BC", "three", "elements") for option in ("--variable", name)]
+    out = exported(known_template, tmp_path / "png", "--format", "png", "--set", "dpi=50", *maps)
+    assert sorted(path.name for path in out.iterdir()) == ["BC.png", "Fe.png", "Ni.png", "three.png"]
+    out = exported(known_template, tmp_path / "pdf", "--format", "pdf")
+    assert [path.name for path in out.iterdir()] == ["latents_theirs.pdf"]
+    assert (out / "latents_theirs.pdf").read_bytes().startswith(b"%PDF")
+
+
+SCORES = ["pearson", "spearman", "kendall", "mi", "dcorr", "hsic", "pp_spatial"]
+HEAD = {"roi", "metrics", "rankings", "n", "n_finite", "parameters", "scaling", "seeds", "about", "versions"}
+
+
+@pytest.fixture(scope="module")
+def earlier(template: Template, known_template: Path) -> Path:
+    """The files of the earlier program."""
+
+    def make(folder: Path) -> None:
+        exported(known_template, folder / "out", "--set", "dpi=40")
+
+    return template("earlier", make) / "out"
+
+
+def test_the_earlier_programs_files(earlier: Path) -> None:
+    check_arrays(earlier)
+    tags = ["dbscan_eps*_m8", "gmm_k3_contrasts", "gmm_k3_three"]
+    eps = json.loads(next(earlier.glob("cluster_report__dbscan*.json")).read_text())["eps"]
+    tags[0] = f"dbscan_eps{eps:.3g}_m8"
+    clusters = [
+        name
+        for tag in tags
+        for name in (f"cluster_assignments__{tag}.csv", f"cluster_report__{tag}.json", f"cluster_latent_bc__{tag}.png")
+    ]
+    assert {path.name for path in earlier.iterdir()} == {
+        *("latents_full.npy", "latents_roi.npy", "coords.csv", "coords_roi.csv", "latent_maps_selected_dim_5"),
+        *("bandcontrast_latent_scores.csv", "report_bandcontrast_multi_metric.json"),
+        *("element_latent_scores.csv", "report_elements_multi_metric__sum-auto.json"),
+        *("report_cluster.json", *clusters),
+    }
+    maps = {path.name for path in (earlier / "latent_maps_selected_dim_5").iterdir()}
+    assert maps == {f"latent_full_d{i}.{ending}" for i in range(5) for ending in ("png", "csv")}
+    frame = pd.read_csv(earlier / "latent_maps_selected_dim_5" / "latent_full_d3.csv")
+    assert list(frame) == ["x", "y", "latent_d3"]
+
+
+@pytest.mark.parametrize(
+    ("table", "report", "own"),
+    [
+        (
+            "bandcontrast_latent_scores.csv",
+            "report_bandcontrast_multi_metric.json",
+            {"target", "target_variable"},
+        ),
+        (
+            "element_latent_scores.csv",
+            "report_elements_multi_metric__sum-auto.json",
+            {"synth_mode", "synth_tag", "elements", "rgb_elements", "weights", "formula"},
+        ),
+    ],
+)
+def test_scores_in_the_earlier_form(earlier: Path, table: str, report: str, own: set[str]) -> None:
+    frame, record = pd.read_csv(earlier / table), json.loads((earlier / report).read_text())
+    assert list(frame) == ["dim", *SCORES]
+    assert frame["pearson"].abs().is_monotonic_decreasing
+    assert sorted(frame["dim"]) == list(range(5))
+    assert set(record) == HEAD | own
+    assert record["metrics"] == SCORES
+    assert record["roi"]["x_range"] == [0, inputs.NX]
+    assert record["roi"]["y_range"] == [0, inputs.NY]
+    for metric in SCORES:
+        assert [set(row) for row in record["rankings"][metric]] == [{"dim", "score", "tied"}] * 3
+        best = frame.loc[frame[metric].abs().idxmax()]
+        assert abs(record["rankings"][metric][0]["score"]) == pytest.approx(abs(best[metric]))
+
+
+def test_scores_are_those_of_the_metrics(earlier: Path, known_template: Path) -> None:
+    kept = zarr(known_template, "runs/theirs/association").association.sel(target="BC")
+    frame = pd.read_csv(earlier / "bandcontrast_latent_scores.csv").sort_values("dim")
+    for metric in ("pearson", "spearman"):
+        np.testing.assert_allclose(frame[metric], kept.sel(metric=metric), rtol=1e-9)
+
+
+def test_clusterings_alike_in_method_and_number_stand_side_by_side(earlier: Path, known_template: Path) -> None:
+    ds = zarr(known_template)
+    for name in ("three", "contrasts"):
+        frame = pd.read_csv(earlier / f"cluster_assignments__gmm_k3_{name}.csv")
+        record = json.loads((earlier / f"cluster_report__gmm_k3_{name}.json").read_text())
+        assert list(frame) == ["x", "y", "latent", "bandcontrast", "cluster"]
+        assert record["variable"] == name
+        assert record["assignments_csv"] == f"cluster_assignments__gmm_k3_{name}.csv"
+        assert record["figure"] == f"cluster_latent_bc__gmm_k3_{name}.png"
+        assert {"method", "k", "scores", "n_points", "cluster_colors", "latent_dim"} <= set(record)
+        assert (record["method"], record["k"], record["n_points"]) == ("gmm", 3, len(frame))
+        np.testing.assert_array_equal(frame["cluster"], ds[name].values[frame["y"], frame["x"]])
+        np.testing.assert_array_equal(frame["bandcontrast"], ds.BC.values[frame["y"], frame["x"]])
+
+
+def test_one_clustering_has_the_earlier_programs_own_name(known_template: Path, tmp_path: Path) -> None:
+    out = exported(known_template, tmp_path / "one", "--set", 'clusters=["three"]', "--set", "dpi=30", "--latent", 0)
+    assert (out / "cluster_assignments__gmm_k3.csv").exists()
+
+
+def test_clusters_of_each_latent_in_the_earlier_form(earlier: Path) -> None:
+    record = json.loads((earlier / "report_cluster.json").read_text())
+    keys = {"dim", "score", "k_lat", "k_ref", "tied", "k_lat_at_bound"}
+    assert [set(row) for row in record["top_latent_by_cluster"]] == [keys] * 3
+    assert record["reference"] == "pca"
+
+
+def test_nothing_is_overwritten(known_template: Path, tmp_path: Path) -> None:
+    out = exported(known_template, tmp_path / "out", "--format", "csv")
+    before = tree(out)
+    exported(known_template, out, "--format", "csv")  # the same content stays
+    error = vaearr("export", known_template, out, *RUN, "--format", "csv", "--latent", 1, code=73).error
+    assert "latents_theirs.csv" in error
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--format", "cvs"), 2, "'csv'"),
+        (("--format", "csv", "--variable", "BD"), 66, "'BC'"),
+        (("--format", "csv", "--latent", 7), 66, "0 to 4"),
+        (("--format", "csv", "--run", "ours"), 66, "theirs"),
+        (("--format", "png", "--set", "dpi=0"), 2, "dpi"),
+        (("--set", 'clusters=["phase"]', "--latent", 0, "--set", "dpi=30"), 2, "phase"),
+        (("--set", 'elements=["Xx"]', "--latent", 0, "--set", "dpi=30"), 66, "Xx"),
+    ],
+)
+def test_export_refusals(
+    known_template: Path, tmp_path: Path, options: tuple[object, ...], code: int, words: str
+) -> None:
+    run = () if "--run" in options else RUN
+    assert words in vaearr("export", known_template, tmp_path / "out", *run, *options, code=code).error
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_export_into_a_store(known_store: Path) -> None:
+    before = tree(known_store)
+    assert "outside" in vaearr("export", known_store, known_store / "tables", *RUN, code=73).error
+    assert tree(known_store) == before

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test lint bench pictures clean
+.PHONY: setup demo test lint matrix bench pictures clean
 
 setup: $(VENV)/.ready
 
@@ -11,7 +11,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 demo: setup
@@ -24,6 +24,9 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+matrix:
+	PYTHON=$(PYTHON) .ci/matrix
 
 bench: setup
 	$(BIN)/pytest tests/benchmarks -m benchmarks -s

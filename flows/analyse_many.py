@@ -9,19 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from pydantic import Field
 
-from flows.analyse_scan import TESTED, analyse_scan
-from flows.running import is_recorded, plainly, progress, tell
-from flows.showing import key_of, table
 from vaearr.config import AssociateConfig, ClusterConfig, Config, EmbedConfig, IngestConfig, RoiConfig, TrainConfig
-from vaearr.errors import MissingExtraError, UsageError, VaearrError
+from vaearr.errors import UsageError, VaearrError, need
+from vaearr.flows.analyse_scan import TESTED, analyse_scan
+from vaearr.flows.running import is_recorded, kept_flow, plainly, progress, tell
+from vaearr.flows.showing import key_of, table
 from vaearr.names import DEFAULT_RUN
+from vaearr.runs import check_extras
 from vaearr.store import as_url
-from vaearr.workers import connected
+from vaearr.workers import check_where, connected
 
 
 class Scan(Config):
@@ -45,11 +46,11 @@ def analyse_one(scan: Scan, settings: dict[str, Any]) -> Result:
 def _analysed(scan: Scan, settings: dict[str, Any]) -> Result:
     about = {"source": str(scan.source), "store": str(scan.store)}
     try:
-        page = analyse_scan.fn(scan.source, scan.store, ingest=scan.ingest, roi=scan.roi, **settings)
+        made = analyse_scan.fn(scan.source, scan.store, ingest=scan.ingest, roi=scan.roi, **settings)
     except Exception as error:  # of one scan: of whatever kind it is, the others go on
         tell(f"{scan.store}: {type(error).__name__}: {error}")
         return {**about, "state": "failed", "report": "", "error": f"{type(error).__name__}: {error}"}
-    return {**about, "state": "complete", "report": page, "error": ""}
+    return {**about, "state": "complete", "report": made["page"], "error": ""}
 
 
 def _plain_analysed(scan: dict[str, Any], settings: dict[str, Any]) -> tuple[Result, list[str]]:
@@ -59,7 +60,7 @@ def _plain_analysed(scan: dict[str, Any], settings: dict[str, Any]) -> tuple[Res
         return _analysed(Scan.from_attrs(scan), settings), news
 
 
-@flow(name="analyse-many")
+@kept_flow(name="analyse-many")
 def analyse_many(
     scans: list[Scan],
     run: str = DEFAULT_RUN,
@@ -88,6 +89,8 @@ def analyse_many(
         dask: Dask workers that take the scans instead: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
     _check(scans, processes)
+    check_extras(train)
+    check_where(dask)
     settings = {"run": run, "train": train, "embed": embed, "cluster": cluster, "associate": associate}
     settings |= {"overwrite": overwrite}
     results: dict[int, Result] = {}
@@ -137,10 +140,9 @@ def _runner(processes: int, dask: str | None) -> Iterator[TaskRunner[Any]]:
         with ProcessPoolTaskRunner(max_workers=processes) as runner:
             yield runner
         return
-    try:
-        from prefect_dask import DaskTaskRunner
-    except ImportError:
-        raise MissingExtraError("a Dask scheduler needs prefect-dask: pip install 'vaearr[dask]'.") from None
+    need("prefect_dask", "vaearr[dask]", "dask")
+    from prefect_dask import DaskTaskRunner
+
     with connected(dask) as client, DaskTaskRunner(address=client.scheduler.address) as runner:
         yield runner
 

@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
-
-from flows.associate import associate_step
-from flows.cluster import cluster_step
-from flows.embed import embed_step
-from flows.encode import encode_step
-from flows.ingest import ingest_step
-from flows.report import report_step
-from flows.train_vae import train_step
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
@@ -24,12 +15,22 @@ from vaearr.config import (
     SignificanceConfig,
     TrainConfig,
 )
+from vaearr.flows.associate import associate_step, has_targets
+from vaearr.flows.cluster import cluster_step
+from vaearr.flows.embed import embed_step
+from vaearr.flows.encode import encode_step
+from vaearr.flows.ingest import ingest_step
+from vaearr.flows.report import report_step
+from vaearr.flows.running import kept_flow, tell
+from vaearr.flows.train_vae import train_step
 from vaearr.names import DEFAULT_RUN
+from vaearr.runs import check_extras
+from vaearr.workers import check_where
 
 TESTED = AssociateConfig(significance=SignificanceConfig())
 
 
-@flow(name="analyse-scan")
+@kept_flow(name="analyse-scan")
 def analyse_scan(
     source: Path,
     store: Path,
@@ -44,8 +45,10 @@ def analyse_scan(
     report: ReportConfig = ReportConfig(),  # noqa: B008  (frozen)
     overwrite: bool = False,
     dask: str | None = None,
-) -> str:
-    """Ingest a scan, train, encode, decompose, cluster, associate with p-values, report; returns the report's path.
+) -> dict[str, str]:
+    """Ingest a scan, train, encode, decompose, cluster, associate with p-values, report; returns where the page is.
+
+    A scan without side maps is associated with nothing; its report says so.
 
     Whatever is complete already, made with the same settings, is not made again: after an interruption or a failure
     the same call goes on where it stopped.
@@ -60,15 +63,20 @@ def analyse_scan(
         encode: how latents are written
         embed: the decomposition beside the latents
         cluster: how points are grouped
-        associate: which metrics against which maps; with p-values from surrogate maps
+        associate: which metrics against which maps, if there are any; with p-values from surrogate maps
         report: what the page shows
         overwrite: replace results that are there but were made otherwise
         dask: Dask workers for ingest, encode and associate: tcp://host:8786, a scheduler file, or local:4 here
     """
+    check_extras(train)
+    check_where(dask)
     ingest_step(source, store, ingest, overwrite, dask)
     train_step(store, run, roi, train, overwrite)
     encode_step(store, encode.replace(run=run), overwrite, dask)
     embed_step(store, embed.replace(run=run), overwrite)
     cluster_step(store, cluster.replace(run=run), overwrite)
-    associate_step(store, associate.replace(run=run), dask)
+    if associate.targets or has_targets(store):
+        associate_step(store, associate.replace(run=run), dask)
+    else:
+        tell("no band contrast, elements or phases: latents are associated with nothing")
     return report_step(store, report.replace(run=run))

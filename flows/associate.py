@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
-from flows.running import step, tell
-from flows.showing import MOST_ROWS, picture, store_key, table
 from vaearr.config import AssociateConfig
+from vaearr.flows.running import kept_flow, place, step, tell
+from vaearr.flows.showing import MOST_ROWS, picture, store_key, table
 
 TOP = 10  # latents of each ranking at most
 
 
 @step("associate")
-def associate_step(store: Path, config: AssociateConfig, dask: str | None = None) -> list[str]:
-    """Compare latents with maps, store the table, return its first ranks in words.
+def associate_step(store: Path, config: AssociateConfig, dask: str | None = None) -> list[dict[str, Any]]:
+    """Compare latents with maps, store the table, return its first ranks.
 
     A table that holds what is asked, made from the same latents and maps, is not made again; any other is, since it
     can always be.
@@ -25,18 +23,48 @@ def associate_step(store: Path, config: AssociateConfig, dask: str | None = None
     from vaearr.plots.static import association_sheet
 
     found = associate_store(store, config, dask=dask)
-    lines = top_lines(found)
-    for line in lines:
+    for line in top_lines(found):
         tell(line)
     names = (config.run, *([config.variable] if config.variable else []))
-    table(store_key("associate", store, *names), rankings(found), "strongest associations, by target and metric")
-    picture(store_key("associate-map", store, *names), lambda: association_sheet(found["association"]), "associations")
-    return lines
+    rows = rankings(found)
+    table(store_key("associate", store, *names), rows, "strongest associations, by target and metric")
+    picture(
+        store,
+        store_key("associate-map", store, *names),
+        lambda: association_sheet(found["association"]),
+        "associations",
+        lambda: _view(found),
+    )
+    return rows
+
+
+def _view(found: Any) -> Any:
+    """A heat map for each metric."""
+    from vaearr.plots import association_heatmap
+    from vaearr.plots.common import holoviews
+
+    p = found.get("p_adjusted")
+    maps = {str(m): association_heatmap(found["association"], str(m), p_adjusted=p) for m in found["metric"].values}
+    return holoviews().HoloMap(maps, kdims="metric")
+
+
+def has_targets(store: Path) -> bool:
+    """Whether the store holds maps that latents are compared with where none is named."""
+    from vaearr.association import targets_of
+    from vaearr.errors import NoInputError
+    from vaearr.store import open_store
+
+    try:
+        targets_of(open_store(store, chunks=None))
+    except NoInputError:
+        return False
+    return True
 
 
 def rankings(found: Any) -> list[dict[str, Any]]:
     """Rows: target, metric, rank, latent, value, adjusted p-value where there is one; of all rankings equally many."""
     from vaearr.association import ranking
+    from vaearr.provenance import as_json
 
     values = found["association"]
     top = max(1, min(TOP, MOST_ROWS // (values.sizes["target"] * values.sizes["metric"])))
@@ -51,21 +79,24 @@ def rankings(found: Any) -> list[dict[str, Any]]:
                 if "p_adjusted" in found:
                     where = {"target": target, "metric": metric, "latent": latent}
                     row["p_adjusted"] = found["p_adjusted"].sel(where).item()
-                rows.append(row)
+                rows.append(as_json(row))
     return rows
 
 
-@flow(name="associate")
+@kept_flow(name="associate")
 def associate_flow(
     store: Path,
     config: AssociateConfig = AssociateConfig(),  # noqa: B008  (frozen)
     dask: str | None = None,
-) -> list[str]:
-    """Compare latent dimensions with band contrast, elements and phases; returns the strongest in words.
+) -> dict[str, Any]:
+    """Compare latent dimensions with band contrast, elements and phases; returns the strongest, and where all are.
 
     Args:
         store: zarr store with an encoded run
         config: which metrics against which targets, with or without p-values
         dask: Dask workers that compute: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    return associate_step(store, config, dask)
+    from vaearr.association.stored import table_name
+
+    rows = associate_step(store, config, dask)
+    return {"store": place(store), "group": f"runs/{config.run}/{table_name(config.variable)}", "table": rows}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
-
-from flows.running import progress, replacing, step, tell
-from flows.showing import picture, store_key
 from vaearr.config import EmbedConfig
+from vaearr.flows.encode import mapped
+from vaearr.flows.running import kept_flow, place, progress, replacing, step, tell
+from vaearr.flows.showing import picture, store_key
 
 
 @step("embed")
@@ -30,28 +29,25 @@ def embed_step(store: Path, config: EmbedConfig, overwrite: bool = False) -> Non
         return remove(store, variables=[v for v in there if v == name or v.startswith(tuple(companions(name)))])
 
     replacing(make, clear, overwrite=overwrite)
-    picture(store_key("embed", store, name), lambda: _maps(store, name), f"maps of {name}")
-
-
-def _maps(store: Path, name: str) -> object:
-    from vaearr import schema
-    from vaearr.errors import NoInputError
+    from vaearr.plots import score_maps
     from vaearr.plots.static import score_sheet
-    from vaearr.store import open_store
 
-    ds = open_store(store)
-    if not schema.is_scan(ds) or ds[name].ndim != 3:
-        raise NoInputError("only scores over the rows and columns of a scan have maps to show.")
-    return score_sheet(ds[name].isel({ds[name].dims[-1]: slice(32)}).load())
+    picture(
+        store,
+        store_key("embed", store, name),
+        lambda: score_sheet(mapped(store, name)[name].load()),
+        f"maps of {name}",
+        lambda: score_maps(mapped(store, name)[name].load(), dynamic=False),
+    )
 
 
-@flow(name="embed")
+@kept_flow(name="embed")
 def embed_flow(
     store: Path,
     config: EmbedConfig = EmbedConfig(),  # noqa: B008  (frozen)
     overwrite: bool = False,
-) -> str:
-    """Decompose a store's patterns; returns the store's path.
+) -> dict[str, str]:
+    """Decompose a store's patterns; returns where the scores are.
 
     Args:
         store: zarr store, as made by ingest
@@ -59,4 +55,4 @@ def embed_flow(
         overwrite: replace a decomposition of this name that was made otherwise
     """
     embed_step(store, config, overwrite)
-    return str(store)
+    return {"store": place(store), "variable": config.name or config.method}

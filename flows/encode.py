@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
-from flows.running import progress, refuse_other, step, tell
-from flows.showing import picture, store_key
 from vaearr.config import EncodeConfig
+from vaearr.flows.running import kept_flow, place, progress, refuse_other, step, tell
+from vaearr.flows.showing import picture, store_key
 from vaearr.names import LATENTS, OF_A_RUN, ROI, SPLIT, run_name
 
-MOST_MAPS = 32  # thumbnails of latents
+MOST_MAPS = 32  # on a sheet
 
 
 @step("encode")
@@ -34,31 +32,38 @@ def encode_step(store: Path, config: EncodeConfig, overwrite: bool = False, dask
         tell(f"replaced, as asked: {', '.join(remove(store, variables=names))}")
     with progress("blocks encoded", store_key("encode-progress", store, config.run)) as show:
         encode(store, config=config, dask=dask, say=tell, on_block=show)
-    picture(store_key("encode-latents", store, config.run), lambda: thumbnails(store, config.run), "maps of latents")
+    from vaearr.plots import latent_maps
+    from vaearr.plots.static import latent_sheet
+
+    picture(
+        store,
+        store_key("encode-latents", store, config.run),
+        lambda: latent_sheet(mapped(store, run_name(LATENTS, config.run)), config.run),
+        "maps of latents",
+        lambda: latent_maps(mapped(store, run_name(LATENTS, config.run)), config.run, dynamic=False),
+    )
 
 
-def thumbnails(store: Path, run: str) -> Any:
-    """The first latent maps of a scan on one sheet. Raises NoInputError for a collection, which has no maps."""
+def mapped(store: Path, variable: str) -> Any:
+    """A scan with the first maps of a variable. Raises NoInputError for one over samples, which has no maps."""
     from vaearr import schema
     from vaearr.errors import NoInputError
-    from vaearr.plots.static import latent_sheet
     from vaearr.store import open_store
 
     ds = open_store(store)
-    latents = ds[run_name(LATENTS, run)]
-    if not schema.is_scan(ds) or latents.ndim != 3:
-        raise NoInputError("only latents over the rows and columns of a scan have maps to show.")
-    return latent_sheet(ds, run, list(range(min(latents.shape[-1], MOST_MAPS))))
+    if not schema.is_scan(ds) or ds[variable].ndim != 3:
+        raise NoInputError(f"only {variable} over the rows and columns of a scan have maps to show.")
+    return ds.isel({ds[variable].dims[-1]: slice(MOST_MAPS)})
 
 
-@flow(name="encode")
+@kept_flow(name="encode")
 def encode_flow(
     store: Path,
     config: EncodeConfig = EncodeConfig(),  # noqa: B008  (frozen)
     overwrite: bool = False,
     dask: str | None = None,
-) -> str:
-    """Write a run's latents into the store; returns the store's path.
+) -> dict[str, str]:
+    """Write a run's latents into the store; returns where they are.
 
     Args:
         store: zarr store with a trained run
@@ -67,4 +72,4 @@ def encode_flow(
         dask: Dask workers that encode: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
     encode_step(store, config, overwrite, dask)
-    return str(store)
+    return {"store": place(store), "run": config.run, "variable": run_name(LATENTS, config.run)}

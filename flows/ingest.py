@@ -6,18 +6,16 @@ import shutil
 import uuid
 from pathlib import Path
 
-from prefect import flow
-
-from flows.running import progress, refuse_other, step, tell
-from flows.showing import store_key, text
 from vaearr.config import IngestConfig
 from vaearr.errors import UsageError
+from vaearr.flows.running import kept_flow, place, progress, refuse_other, step, tell
+from vaearr.flows.showing import store_key, text
 
 
 @step("ingest")
 def ingest_step(
     source: Path, store: Path, config: IngestConfig, overwrite: bool = False, dask: str | None = None
-) -> str:
+) -> None:
     """Read the source and its side maps into a store; one that was made so already is left as it is."""
     from vaearr.completeness import ingested
     from vaearr.info import in_words, store_facts
@@ -25,12 +23,11 @@ def ingest_step(
     found = ingested(source, store, config)
     if found.state == "same":
         tell(f"{store} is complete already, made from {source} with the same settings")
-        return str(store)
+        return
     if found.state == "other" and not overwrite:
         raise refuse_other(f"the store {store}", found.differences, "give another path")
     (_replace if found.state == "other" else _read)(source, store, config, dask)
     text(store_key("ingest", store), f"```\n{in_words(store_facts(store))}\n```", f"what is in {store.name}")
-    return str(store)
 
 
 def _read(source: Path, store: Path, config: IngestConfig, dask: str | None) -> None:
@@ -59,14 +56,14 @@ def _replace(source: Path, store: Path, config: IngestConfig, dask: str | None) 
     tell(f"replaced, as asked: {store} with everything that was in it")
 
 
-@flow(name="ingest")
+@kept_flow(name="ingest")
 def ingest_flow(
     source: Path,
     store: Path,
     config: IngestConfig = IngestConfig(),  # noqa: B008  (frozen)
     overwrite: bool = False,
     dask: str | None = None,
-) -> str:
+) -> dict[str, str]:
     """Turn a scan file or a folder of images, with side maps, into a store; returns the store's path.
 
     Args:
@@ -76,4 +73,5 @@ def ingest_flow(
         overwrite: replace a store, with all its runs, that was made from another source or with other settings
         dask: Dask workers that read and write: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    return ingest_step(source, store, config, overwrite, dask)
+    ingest_step(source, store, config, overwrite, dask)
+    return {"store": place(store)}

@@ -8,16 +8,16 @@ from typing import Any
 from vaearr.errors import UsageError, did_you_mean
 
 FLOWS = {
-    "ingest": "flows.ingest.ingest_flow",
-    "train-vae": "flows.train_vae.train_flow",
-    "encode": "flows.encode.encode_flow",
-    "embed": "flows.embed.embed_flow",
-    "associate": "flows.associate.associate_flow",
-    "cluster": "flows.cluster.cluster_flow",
-    "report": "flows.report.report_flow",
-    "analyse-scan": "flows.analyse_scan.analyse_scan",
-    "sweep": "flows.sweep.sweep_flow",
-    "analyse-many": "flows.analyse_many.analyse_many",
+    "ingest": "vaearr.flows.ingest.ingest_flow",
+    "train-vae": "vaearr.flows.train_vae.train_flow",
+    "encode": "vaearr.flows.encode.encode_flow",
+    "embed": "vaearr.flows.embed.embed_flow",
+    "associate": "vaearr.flows.associate.associate_flow",
+    "cluster": "vaearr.flows.cluster.cluster_flow",
+    "report": "vaearr.flows.report.report_flow",
+    "analyse-scan": "vaearr.flows.analyse_scan.analyse_scan",
+    "sweep": "vaearr.flows.sweep.sweep_flow",
+    "analyse-many": "vaearr.flows.analyse_many.analyse_many",
 }
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
-
-from flows.running import step, tell
-from flows.showing import store_key, text
 from vaearr.config import ReportConfig
+from vaearr.flows.running import kept_flow, place, step, tell
+from vaearr.flows.showing import link, store_key, text
 
 
 @step("report")
-def report_step(store: Path, config: ReportConfig) -> str:
+def report_step(store: Path, config: ReportConfig) -> dict[str, str]:
     """Write the page and the PNGs, unless they are there and the store has not changed since."""
     from vaearr.completeness import reported
     from vaearr.reporting import report
@@ -25,18 +23,13 @@ def report_step(store: Path, config: ReportConfig) -> str:
     else:
         page = report(store, config=config)
         tell(f"report: {page}")
-    address = page.as_uri()
-    words = (
-        f"[{address}]({address})\n\nA page on the disk of the machine that ran, `{page}`. Browsers follow no link "
-        "from a server's page to a disk: copy the address into their address bar."
-    )
-    text(store_key("report", store, config.run), words, f"report of run {config.run} of {store.name}")
-    return str(page)
+    text(store_key("report", store, config.run), link(page), f"report of run {config.run} of {store.name}")
+    return {"store": place(store), "run": config.run, "page": str(page)}
 
 
-@flow(name="report")
-def report_flow(store: Path, config: ReportConfig = ReportConfig()) -> str:  # noqa: B008  (frozen)
-    """Write the report of a run; returns the page's path.
+@kept_flow(name="report")
+def report_flow(store: Path, config: ReportConfig = ReportConfig()) -> dict[str, str]:  # noqa: B008  (frozen)
+    """Write the report of a run; returns where it is.
 
     Args:
         store: zarr store with an encoded run

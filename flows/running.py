@@ -7,20 +7,25 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from prefect import get_run_logger, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
 
-import flows  # noqa: F401  (telemetry off)
+import vaearr.flows  # noqa: F401  (telemetry off)
 from vaearr.errors import ExistsError, VaearrError
+from vaearr.store.urls import as_url, local_path
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 RETRIES, RETRY_DELAYS = 3, [2.0, 10.0, 60.0]  # s
 PASSES = {errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.ENETUNREACH}
+
+# a flow whose result, plain JSON, can be fetched afterwards: `run_deployment("train-vae/train-vae").state.result()`
+kept_flow: Any = functools.partial(flow, persist_result=True, result_serializer="json")
 
 _SAY: ContextVar[Callable[[str], None]] = ContextVar("_SAY", default=lambda text: None)
 _BAR: ContextVar[Callable[[str], Any] | None] = ContextVar("_BAR", default=None)
@@ -39,6 +44,11 @@ def tell(text: str) -> None:
         _SAY.get()(text)
 
 
+def place(store: Path) -> str:
+    """Where a store is, for who fetches a result: its URL, or its path from the root."""
+    return as_url(store) or str(local_path(store).expanduser().absolute())
+
+
 @contextmanager
 def plainly(say: Callable[[str], None], bar: Callable[[str], Any] | None = None) -> Iterator[None]:
     """Where steps run as plain functions: `say` gets their news, `bar(what)` makes their progress bars."""
@@ -54,7 +64,7 @@ def plainly(say: Callable[[str], None], bar: Callable[[str], Any] | None = None)
 def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
     """`show(done, total, text)` moves a bar: an artifact of the flow run, updated in place, or that of `plainly`."""
     if is_recorded():
-        from flows.showing import progress_artifact
+        from vaearr.flows.showing import progress_artifact
 
         with progress_artifact(what, key) as show:
             yield show

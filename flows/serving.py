@@ -25,11 +25,10 @@ from prefect.runner import Runner
 from prefect.settings import get_current_settings
 from pydantic import TypeAdapter, ValidationError
 
-from flows.registry import FLOWS, flow_name, load_flow
-from flows.running import plainly
 from vaearr.config import Config
 from vaearr.errors import NoInputError, UsageError, VaearrError, did_you_mean
-from vaearr.store.urls import as_url, local_path
+from vaearr.flows.registry import FLOWS, flow_name, load_flow
+from vaearr.flows.running import place, plainly
 
 HOW = (
     "start one with 'PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --host 127.0.0.1' and name it with "
@@ -154,7 +153,7 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
 def submittable(value: Any) -> Any:
     """A value as JSON; paths as seen from where the command was given, since the flow runs elsewhere; URLs as URLs."""
     if isinstance(value, Path):
-        return as_url(value) or str(local_path(value).expanduser().absolute())
+        return place(value)
     if isinstance(value, Config):
         return {name: submittable(getattr(value, name)) for name in sorted(value.model_fields_set)}
     if isinstance(value, dict):

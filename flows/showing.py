@@ -6,6 +6,7 @@ A server that cannot be reached costs a picture, never the run: the results are 
 from __future__ import annotations
 
 import base64
+import io
 import math
 import re
 import time
@@ -22,12 +23,12 @@ from prefect.artifacts import (
 )
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.running import is_recorded, tell
-from vaearr.errors import MissingExtraError, NoInputError
+from vaearr.errors import NoInputError, WriteError
+from vaearr.flows.running import is_recorded, tell
 from vaearr.provenance import as_json
 
-MOST_BYTES = 190_000  # of a picture: it lies in the server's database, as text
-DPI = (110, 80, 60, 40)
+MOST_BYTES = 900_000  # of a picture: it lies in the server's database, as text
+DPI = (200, 140, 100, 70)  # a sheet of 7 inches is 1400 pixels wide
 SECONDS = 2.0  # between two updates of a progress artifact
 MOST_ROWS = 100
 RETRIES = 2  # of a picture on its way to the server, 2 + 4 s apart; results wait for it
@@ -88,25 +89,59 @@ def text(key: str, markdown: str, description: str) -> None:
     _shown(lambda: create_markdown_artifact(markdown=markdown, key=key, description=description))
 
 
-def picture(key: str, figure: Callable[[], Any], description: str) -> None:
-    """A figure as a picture below 200 kB. figure: makes it; not called where nothing is recorded."""
+def picture(
+    store: Path, key: str, figure: Callable[[], Any], description: str, view: Callable[[], Any] | None = None
+) -> None:
+    """A figure as a picture below 1 MB, and the same as a HoloViews object on a page of its own, which it leads to.
+
+    figure, view: make them; not called where nothing is recorded. The page lies beside the store and works offline.
+    """
     if not is_recorded():
         return
     try:
         data = _small_png(figure())
-    except (MissingExtraError, NoInputError) as reason:
+        words = "" if view is None else link(_page(store, key, view(), description))
+    except (NoInputError, WriteError) as reason:
         tell(f"no picture of {description}: {reason}")
         return
     if data is None:
         tell(f"no picture of {description}: it is larger than {MOST_BYTES / 1000:.0f} kB")
         return
     shown = f"![{description}](data:image/png;base64,{base64.b64encode(data).decode()})"
-    text(key, shown, description)  # as an image artifact the page would spell the data out beside it
+    text(key, f"{shown}\n\n{words}", description)  # an image artifact's page would spell the data out beside it
+
+
+def link(page: Path) -> str:
+    """Words that lead from a server's page to one on the disk."""
+    address = page.as_uri()
+    return (
+        f"[{address}]({address})\n\nA page on the disk of the machine that ran, `{page}`. Browsers follow no link "
+        "from a server's page to a disk: copy the address into their address bar."
+    )
+
+
+def _page(store: Path, key: str, view: Any, description: str) -> Path:
+    from vaearr.plots import save_view
+    from vaearr.store import beside, check_store
+    from vaearr.store.commit import writing
+
+    path = check_store(store)
+    folder = beside(path).with_name(f"{path.name.removesuffix('.zarr')}.views")
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        return save_view(view, folder.resolve() / f"{key}.html", heading=f"{path.name}: {description}", overwrite=True)
 
 
 def _small_png(figure: Any) -> bytes | None:
-    """The figure as PNG with as many pixels as fit."""
+    """The figure as PNG of 256 colours with as many pixels as fit."""
+    from PIL import Image
+
     from vaearr.plots.page import png
 
-    made = (png(figure, dpi) for dpi in DPI)
-    return next((data for data in made if len(data) * 4 / 3 <= MOST_BYTES), None)
+    for dpi in DPI:
+        data = io.BytesIO()
+        with Image.open(io.BytesIO(png(figure, dpi))) as image:
+            image.convert("RGB").quantize(256).save(data, "png", optimize=True)
+        if data.tell() * 4 / 3 <= MOST_BYTES:
+            return data.getvalue()
+    return None

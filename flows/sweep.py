@@ -9,15 +9,14 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from prefect import flow
 from pydantic import Field, model_validator
 
-from flows.encode import encode_step
-from flows.running import progress, step, tell
-from flows.showing import picture, store_key, table, text
-from flows.train_vae import train_step
 from vaearr.config import AssociateConfig, Config, EncodeConfig, RoiConfig, TrainConfig
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
+from vaearr.flows.encode import encode_step
+from vaearr.flows.running import kept_flow, place, progress, step, tell
+from vaearr.flows.showing import picture, store_key, table, text
+from vaearr.flows.train_vae import train_step
 from vaearr.names import is_valid_name
 
 WHOLE = "all"  # name of the region where none is given
@@ -81,12 +80,15 @@ def score_step(store: Path, run: str, config: SweepConfig) -> dict[str, Any]:
 
 
 @step("compare")
-def compare_step(store: Path, config: SweepConfig, rows: list[dict[str, Any]], failed: dict[str, str]) -> str:
+def compare_step(
+    store: Path, config: SweepConfig, rows: list[dict[str, Any]], failed: dict[str, str]
+) -> dict[str, Any]:
     """Write the table beside the store, as CSV and JSON, and say what is recommended for each region."""
     from vaearr.provenance import as_json
     from vaearr.selection import recommend
     from vaearr.store import beside, check_store
-    from vaearr.store.commit import replace_file, writing
+    from vaearr.store.commit import writing
+    from vaearr.store.folders import replace_file
 
     regions = list(dict.fromkeys(row["region"] for row in rows))
     chosen = {region: recommend([row for row in rows if row["region"] == region]) for region in regions}
@@ -115,8 +117,9 @@ def compare_step(store: Path, config: SweepConfig, rows: list[dict[str, Any]], f
     key = store_key("sweep", path, config.name)
     table(key, rows, f"sweep {config.name!r} of {path.name}; {RULE}")
     text(f"{key}-words", "\n\n".join([*words, *(f"failed: {k}: {v}" for k, v in failed.items())]), "recommended")
-    picture(f"{key}-elbo", lambda: elbo_figure(rows), "held-out ELBO over latent dimensions")
-    return str(folder / f"{config.name}.csv")
+    title = "held-out ELBO over latent dimensions"
+    picture(store, f"{key}-elbo", lambda: elbo_figure(rows), title, lambda: elbo_view(rows))
+    return {"store": place(store), "file": str(folder / f"{config.name}.csv"), "table": as_json(rows)}
 
 
 RULE = (
@@ -142,14 +145,29 @@ def elbo_figure(rows: list[dict[str, Any]]) -> Any:
     return figure
 
 
-@flow(name="sweep")
+def elbo_view(rows: list[dict[str, Any]]) -> Any:
+    """The same for the screen."""
+    from vaearr.plots.common import holoviews
+
+    hv, lines = holoviews(), []
+    for region, beta in dict.fromkeys((row["region"], row["beta"]) for row in rows):
+        line = [row for row in rows if (row["region"], row["beta"]) == (region, beta)]
+        points = [(row["latent_dim"], row["elbo"], row["elbo_se"] or 0.0) for row in line]
+        names = ("latent dimensions", "held-out ELBO (nats per sample)")
+        curve = hv.Curve([point[:2] for point in points], *names, label=f"{region}, beta {beta:g}")
+        lines.append(curve.opts(frame_width=600, frame_height=360, tools=["hover"], backend="bokeh"))
+        lines.append(hv.ErrorBars(points, names[0], [names[1], "standard error"]))
+    return hv.Overlay(lines)
+
+
+@kept_flow(name="sweep")
 def sweep_flow(
     store: Path,
     sweep: SweepConfig = SweepConfig(),  # noqa: B008  (frozen)
     train: TrainConfig = TrainConfig(),  # noqa: B008  (frozen)
     overwrite: bool = False,
-) -> str:
-    """Train a run for each combination of region, latent size and beta, compare them; returns the table's path.
+) -> dict[str, Any]:
+    """Train a run for each combination of region, latent size and beta, compare them; returns the table.
 
     Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance, PSNR, its
     strongest associations. Recommended are the fewest latent dimensions whose held-out ELBO is within one standard
@@ -183,5 +201,5 @@ def sweep_flow(
         raise TrainingError(f"none of {len(combinations)} runs could be made: {next(iter(failed.values()))}")
     made = compare_step(store, sweep, rows, failed)
     if failed:
-        raise VaearrError(f"{len(failed)} of {len(combinations)} runs failed: {', '.join(failed)}; see {made}")
+        raise VaearrError(f"{len(failed)} of {len(combinations)} runs failed: {', '.join(failed)}; see {made['file']}")
     return made

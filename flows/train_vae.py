@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
-from flows.encode import encode_step
-from flows.running import is_recorded, progress, refuse_other, step, tell
-from flows.showing import picture, store_key, table, text
 from vaearr.config import EncodeConfig, RoiConfig, TrainConfig
+from vaearr.flows.encode import encode_step
+from vaearr.flows.running import is_recorded, kept_flow, place, progress, refuse_other, step, tell
+from vaearr.flows.showing import picture, store_key, table, text
 from vaearr.names import DEFAULT_RUN, HEALTH, LATENT
 
 
@@ -20,6 +18,7 @@ def train_step(
 ) -> dict[str, Any]:
     """Train a VAE and publish it as a run of the store; one that was trained so already is left as it is."""
     from vaearr.completeness import trained
+    from vaearr.provenance import as_json
     from vaearr.store import open_table
     from vaearr.store.remove import remove
 
@@ -33,7 +32,8 @@ def train_step(
             tell(f"replaced, as asked: {', '.join(remove(store, runs=[run]))}")
         _train(store, run, roi, config, restart)
     health = open_table(store, run, HEALTH).attrs
-    return {key: health[key] for key in ("n_active", "explained_variance", "warnings")}
+    kept = {key: as_json(health[key]) for key in ("n_active", "explained_variance", "warnings")}
+    return {"store": place(store), "run": run, **kept}
 
 
 def _train(store: Path, run: str, roi: RoiConfig | None, config: TrainConfig, restart: bool) -> None:
@@ -55,6 +55,7 @@ def _train(store: Path, run: str, roi: RoiConfig | None, config: TrainConfig, re
 
 
 def _show(store: Path, run: str, result: Any) -> None:
+    from vaearr.plots import health_bars, loss_curves
     from vaearr.plots.static import health_sheet, loss_sheet
 
     health, manifest = result.health, result.manifest
@@ -68,11 +69,13 @@ def _show(store: Path, run: str, result: Any) -> None:
     text(store_key("train-vae", store, run), "\n\n".join(words), f"run {run} of {store.name}")
     rows = health.to_dataframe().reset_index().to_dict("records")
     table(store_key("train-vae-health", store, run), rows, "health of each latent dimension (KL in nats)")
-    picture(store_key("train-vae-loss", store, run), lambda: loss_sheet(result.history), "loss curves")
-    picture(store_key("train-vae-active", store, run), lambda: health_sheet(health), "KL of each latent dimension")
+    history = result.history
+    loss, active = (store_key(f"train-vae-{what}", store, run) for what in ("loss", "active"))
+    picture(store, loss, lambda: loss_sheet(history), "loss curves", lambda: loss_curves(history))
+    picture(store, active, lambda: health_sheet(health), "KL of each latent dimension", lambda: health_bars(health))
 
 
-@flow(name="train-vae")
+@kept_flow(name="train-vae")
 def train_flow(
     store: Path,
     run: str = DEFAULT_RUN,

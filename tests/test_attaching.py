@@ -20,6 +20,7 @@ from vaearr.config import AssociateConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
 from vaearr.info import in_words, store_facts
 from vaearr.latents import encode
+from vaearr.provenance import nested
 from vaearr.store import add_variables, create_store, open_store, run_manifest, run_names
 from vaearr.testing import random_patterns_dataset
 
@@ -73,7 +74,7 @@ def test_full_field_with_nan_becomes_a_run(store: Path, full: np.ndarray, tmp_pa
     assert ds["latents_foreign"].dtype == np.float32
     np.testing.assert_array_equal(ds["latents_foreign"].values, full.reshape(NY, NX, L))
     np.testing.assert_array_equal(ds["roi_foreign"].values, np.isfinite(full[:, 0]).reshape(NY, NX))
-    made = ds["latents_foreign"].attrs["provenance"]
+    made = nested(ds["latents_foreign"].attrs, "provenance")
     assert made["values"]["file"] == "z.npy"
     assert made["values"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert {"time", "versions", "placing"} <= set(made)
@@ -149,7 +150,7 @@ def test_csv_with_prefixed_columns(store: Path, scan: xr.Dataset, tmp_path: Path
     attach(store, tmp_path / "both.csv", run="b", prefix="latent_")
     assert open_store(store)["latents_b"].sizes["latent_b"] == 1
     attach(store, tmp_path / "both.csv", run="c", columns=["PCA_10", "note"])
-    assert open_store(store)["latents_c"].attrs["provenance"]["values"]["columns"] == ["PCA_10", "note"]
+    assert nested(open_store(store)["latents_c"].attrs, "provenance")["values"]["columns"] == ["PCA_10", "note"]
 
 
 def test_a_unit_or_a_step_in_the_name_decides(store: Path, scan: xr.Dataset, tmp_path: Path) -> None:

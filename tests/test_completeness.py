@@ -57,7 +57,6 @@ def test_latents_are_known_by_weights_and_settings(trained_store: Path) -> None:
 
 
 def test_a_report_is_known_by_the_store_it_saw(trained_store: Path) -> None:
-    pytest.importorskip("bokeh")
     from vaearr.reporting import report
     from vaearr.store import add_variables
 

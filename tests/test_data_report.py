@@ -64,7 +64,7 @@ def test_a_collection(is_stored: bool, tmp_path: Path) -> None:
         "skipped": ["x.png: empty", "y.png: no image"],
     }
     assert data_lines(facts, "images") == [
-        "  values from 0 to 255, 1 constant images, 2 with NaN or infinite values",
+        "  values from 0 to 255, 1 constant images, 2 left out for NaN, infinite or too large values",
         "  files of 20 to 27 rows, 30 columns",
         "  label: unknown = 1, benign = 3, malignant = 3, normal = 0",
         "  scanner_kind: new = 3, old = 4",

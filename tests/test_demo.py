@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-pytest.importorskip("hvplot")
-
 from vaearr.demo import MARK, run_demo
 from vaearr.errors import ExistsError, WriteError
 

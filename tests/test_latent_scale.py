@@ -17,6 +17,7 @@ from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.inference import interpolate, latent_statistics, reconstruct_store, sample_prior
 from vaearr.latent_scale import _at, _covered, channel_attrs
+from vaearr.provenance import nested
 from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset
 
@@ -191,5 +192,5 @@ def test_latents_that_were_made_otherwise_are_named(encoded: Path) -> None:
     said: list[str] = []
     va.encode(encoded, config=EncodeConfig(mask="flat"), say=said.append)
     assert "encoded already" in said[0]
-    made = open_store(encoded).latents.attrs[n.PROVENANCE]["config"]["mask"]
+    made = nested(open_store(encoded).latents.attrs, "provenance")["config"]["mask"]
     assert said[0].endswith(f"made with mask {made} and not flat")

@@ -10,6 +10,8 @@ import importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
+from vaearr.threads import wait_briefly as _wait_briefly
+
 if TYPE_CHECKING:
     from vaearr import exploration as explore  # noqa: F401
     from vaearr.association import associate, associate_store, significance
@@ -119,8 +121,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
+        _wait_briefly()
         return getattr(importlib.import_module(_HOME[name]), name)
     if name == "explore":
+        _wait_briefly()
         return importlib.import_module("vaearr.exploration")
     raise AttributeError(f"module 'vaearr' has no attribute {name!r}")
 

@@ -23,7 +23,8 @@ from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.errors import DataError, NoInputError
 from vaearr.models import build_model
 from vaearr.preprocess import Preprocess
-from vaearr.store.commit import replace_file
+from vaearr.store.folders import replace_file
+from vaearr.store.seals import SEAL, read_seal
 
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
@@ -221,7 +222,7 @@ def read_header(path: Path) -> dict[str, Any]:
 def _header(file: Any, path: Path) -> dict[str, Any]:
     try:
         found = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} has a header that is not JSON ({error}); use another one.") from None
     return found if isinstance(found, dict) else {}
 
@@ -284,20 +285,38 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
             raise DataError(f"{path} holds values that are not finite in {key!r}; train again.")
 
 
-def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedModel:
-    """The model in an artefact folder, ready to encode. Raises NoInputError or DataError for one that is not whole."""
+def read_about(folder: Path) -> dict[str, Any]:
+    """What config.json in an artefact folder says, held against the folder's checksums; raises as `load_folder`."""
     try:
-        about = json.loads((folder / CONFIG).read_text())
+        text = (folder / CONFIG).read_bytes()
+        sealed = (read_seal(folder) or {}).get(CONFIG)
+        about = json.loads(text)
     except FileNotFoundError:
         raise NoInputError(
             f"{folder} holds no {CONFIG}: it is not a trained model; give a run's model folder."
         ) from None
     except ValueError as error:
-        raise DataError(f"{folder / CONFIG} is not readable JSON ({error}); restore it or train again.") from None
+        raise DataError(
+            f"{folder / CONFIG} or its {SEAL} cannot be read ({error}); restore it or train again."
+        ) from None
+    if sealed not in (None, hashlib.sha256(text).hexdigest()):
+        raise DataError(
+            f"{folder / CONFIG} is not as it was published: its checksum is not the one in {SEAL}; restore it from a "
+            "copy or train again (settings are given to a training, not changed here)."
+        )
     if not isinstance(about, dict):
         raise DataError(f"{folder / CONFIG} holds a JSON {type(about).__name__}; restore it or train again.")
     if about.get("format") != FORMAT:
-        raise DataError(f"{folder} has model format {about.get('format')}, this vaearr knows {FORMAT}.")
+        raise DataError(
+            f"{folder / CONFIG} describes no model of vaearr's format {FORMAT} (found {about.get('format')}); give a "
+            "run's model folder."
+        )
+    return about
+
+
+def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedModel:
+    """The model in an artefact folder, ready to encode. Raises NoInputError or DataError for one that is not whole."""
+    about = read_about(folder)
     try:
         model = _described(about)
         sha256 = str(about["weights_sha256"])

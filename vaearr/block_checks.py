@@ -19,6 +19,7 @@ from vaearr.errors import DataError
 from vaearr.store import Region
 
 Number = float | int
+LEVELS = 16  # float32 numbers, as which networks see patterns, that must lie between the extremes of one of integers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +45,23 @@ def present_of(ds: xr.Dataset) -> np.ndarray:
 def look_at(
     block: np.ndarray, region: Region, ds: xr.Dataset, present: np.ndarray, nonfinite: str
 ) -> tuple[np.ndarray, Summary]:
-    """The block as it is to be written, NaN where a pattern is masked, and its summary.
+    """The block as it is to be written, NaN (of integers 0) where a pattern is masked, and its summary.
 
-    present: of the whole grid. Raises DataError that names the point of the first pattern that is not finite, unless
-    `nonfinite` is `mask`.
+    present: of the whole grid. Raises DataError that names the point of the first pattern that is not finite, or that
+    float32 cannot hold, unless `nonfinite` is `mask`.
     """
     inside = present[tuple(region.values())]
     flat = np.ascontiguousarray(block).reshape(*inside.shape, -1)
     with np.errstate(invalid="ignore"):
         low, high = flat.min(-1), flat.max(-1)
     masked = None
-    if block.dtype.kind == "f":
-        bad = inside & ~(np.isfinite(low) & np.isfinite(high))
-        if bad.any():
-            if nonfinite != "mask":
-                raise _not_finite(bad, region, ds)
-            block = np.where(bad.reshape(bad.shape + (1,) * (block.ndim - bad.ndim)), np.nan, block)
-            masked, inside = bad, inside & ~bad
+    bad = inside & ~_fits(low, high)
+    if bad.any():
+        if nonfinite != "mask":
+            raise _refusal(bad, low, high, region, ds)
+        empty = np.array(np.nan if block.dtype.kind == "f" else 0, block.dtype)
+        block = np.where(bad.reshape(bad.shape + (1,) * (block.ndim - bad.ndim)), empty, block)
+        masked, inside = bad, inside & ~bad
     n_constant = int((low == high)[inside].sum())
     return block, Summary(
         low=low[inside].min().item() if inside.any() else None,
@@ -72,15 +73,29 @@ def look_at(
     )
 
 
-def _not_finite(bad: np.ndarray, region: Region, ds: xr.Dataset) -> DataError:
+def _fits(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whether patterns with these extremes are finite and float32 can hold them."""
+    largest = np.maximum(np.abs(low.astype("f8")), np.abs(high.astype("f8")))
+    if low.dtype.kind == "f":
+        return np.asarray(largest <= np.finfo("f4").max)  # false for NaN
+    step = np.spacing(largest.astype("f4"))
+    return np.asarray((step <= 1) | (low == high) | (high.astype("f8") - low.astype("f8") >= LEVELS * step))
+
+
+def _refusal(bad: np.ndarray, low: np.ndarray, high: np.ndarray, region: Region, ds: xr.Dataset) -> DataError:
     first = np.argwhere(bad)[0]
     place = ", ".join(
         f"{dim} = {ds[dim].values[part.start + int(i)]}" for (dim, part), i in zip(region.items(), first, strict=True)
     )
-    count = int(bad.sum())
+    count, least, most = int(bad.sum()), low[tuple(first)], high[tuple(first)]
+    is_finite = bool(np.isfinite(least) and np.isfinite(most))
+    what, how = "NaN or infinite values", "correct the file"
+    if is_finite:
+        what = f"values from {least} to {most}, which float32 cannot hold or tell apart"
+        how = "scale them or take off an offset in the file"
     return DataError(
-        f"the pattern at {place} has NaN or infinite values ({count} such pattern{'s' * (count > 1)} in this "
-        f"block); correct the file, or leave them out with nonfinite='mask'."
+        f"the pattern at {place} has {what} ({count} such pattern{'s' * (count > 1)} in this block); {how}, or leave "
+        "them out with nonfinite='mask'."
     )
 
 
@@ -134,7 +149,8 @@ class Checks:
     def findings(self) -> Iterator[str]:
         """What is worth knowing, a line each."""
         if self.n_masked:
-            yield f"{self.n_masked} patterns with NaN or infinite values are left out; {n.PRESENT!r} marks them."
+            what = "NaN or infinite values, or such as float32 cannot hold,"
+            yield f"{self.n_masked} patterns with {what} are left out; {n.PRESENT!r} marks them."
         if self.n_constant:
             what = "patterns" if schema.is_scan(self.ds) else schema.samples_word(self.ds)
             pixel = "detector pixel" if schema.is_scan(self.ds) else "value"

@@ -19,7 +19,7 @@ from vaearr import names as n
 from vaearr.config import EncodeConfig, IngestConfig, ReportConfig, RoiConfig, TrainConfig
 from vaearr.errors import ExistsError, UsageError
 from vaearr.ingestion import source_state, without_folders
-from vaearr.provenance import versions
+from vaearr.provenance import nested, versions
 from vaearr.reporting.write import GENERATOR, report_folder
 from vaearr.runs import data_fingerprint, resolve_roi, settled
 from vaearr.sources import check_source
@@ -59,7 +59,7 @@ def ingested(source: str | Path, store: str | Path, config: IngestConfig) -> Fou
     else:
         return ABSENT
     file = check_source(source)
-    origin = open_store(check_store(store), chunks=None).attrs.get(n.PROVENANCE)
+    origin = nested(open_store(check_store(store), chunks=None).attrs, n.PROVENANCE)
     if not isinstance(origin, Mapping) or "ingest" not in origin:
         return Found("other", "the store does not say what it was made from")
     size, changed = source_state(file, config)
@@ -111,7 +111,7 @@ def encoded(store: str | Path, config: EncodeConfig) -> Found:
     latents = ds.get(n.run_name(n.LATENTS, config.run))
     if latents is None:
         return ABSENT
-    stamp = latents.attrs.get(n.PROVENANCE)
+    stamp = nested(latents.attrs, n.PROVENANCE)
     if not isinstance(stamp, Mapping) or "config" not in stamp:
         return Found("other", "they do not say how they were made")
     decide = [key for key in OF_LATENTS if key != "overlap" or config.window is not None]

@@ -163,5 +163,5 @@ def _flaws(facts: dict[str, Any], one: str) -> str:
     if facts["n_constant"]:
         words += f", {facts['n_constant']} constant {one}"
     if facts["n_nonfinite"]:
-        words += f", {facts['n_nonfinite']} with NaN or infinite values"
+        words += f", {facts['n_nonfinite']} left out for NaN, infinite or too large values"
     return words

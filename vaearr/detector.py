@@ -10,7 +10,8 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.pattern_steps import CENTRE, CONVENTION, bin_patterns, crop
-from vaearr.store.layout import pattern_layout
+from vaearr.provenance import nested
+from vaearr.store.layout import pattern_chunks
 
 DETECTOR, BINNING, SPREAD = "detector", "binning", "projection_centre_spread"  # see sources.vendor
 
@@ -24,7 +25,7 @@ def reduced(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
     """
     if not config.crop and config.bin == 1:
         return ds
-    about = dict(ds.attrs.get(DETECTOR, {}))
+    about = dict(nested(ds.attrs, DETECTOR) or {})
     patterns = ds[n.PATTERNS]
     centre = {key: about[key] for key in (CENTRE, CONVENTION) if key in about}
     less = _on_detector(patterns.assign_attrs(centre), config)
@@ -57,10 +58,10 @@ def _on_detector(variable: xr.DataArray, config: IngestConfig) -> xr.DataArray:
         return variable
     if nav:
         sizes = variable.sizes
-        shards = pattern_layout(
+        chunks = pattern_chunks(
             tuple(sizes[dim] for dim in nav), tuple(sizes[dim] for dim in dims), variable.dtype.itemsize
-        )[1]
-        variable = variable.chunk(dict(zip(nav, shards, strict=False)))
+        )
+        variable = variable.chunk(dict(zip(nav, chunks, strict=False)))
     return bin_patterns(variable, config.bin)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 INTERNAL_ERROR = 70  # exit code of a mistake in the program itself
 
 
@@ -23,6 +25,10 @@ class DataError(VaearrError, ValueError):
     exit_code = 65
 
 
+class DamagedError(DataError):
+    """A store with a file that is not as it was written (exit code 65)."""
+
+
 class SchemaError(DataError):
     """A Dataset that is not laid out as vaearr expects (exit code 65)."""
 
@@ -39,6 +45,10 @@ class NoInputError(VaearrError, FileNotFoundError):
     """A file, store, run or variable that is not there (exit code 66)."""
 
     exit_code = 66
+
+
+class StoreWarning(UserWarning):
+    """What is not as it was in a store, and what is done about it; the command line says it in a line."""
 
 
 class MissingExtraError(VaearrError, ImportError):
@@ -69,6 +79,15 @@ class LockedError(VaearrError, OSError):
     """Another process writes to the store (exit code 75)."""
 
     exit_code = 75
+
+
+def need(package: str, install: str, what: str) -> None:
+    """Raise MissingExtraError unless a package can be imported; asked before any work.
+
+    install: what pip is to install; what: the feature that needs it, in words.
+    """
+    if find_spec(package) is None:
+        raise MissingExtraError(f'{what} needs {package}, which is not installed: pip install "{install}"')
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

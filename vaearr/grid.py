@@ -198,7 +198,7 @@ def split(
     _check_layout(roi, roi.dims, boolean=True)
     inside = roi.values
     if inside.sum() < MIN_ROI:
-        raise RoiError(f"the ROI has {int(inside.sum())} scan points; at least {MIN_ROI} are needed.")
+        raise RoiError(f"the ROI has {int(inside.sum())} scan points; at least {MIN_ROI} are needed. Widen it.")
     rng = np.random.default_rng(seed)
     side = 1
     if config.method in ("groups", "stratified"):

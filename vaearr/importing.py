@@ -1,8 +1,10 @@
-"""A model that was trained elsewhere as a run of a store, so that encode, reconstruct, sample and layers work on it."""
+"""A model that was trained elsewhere as a run of a store, so that encode, reconstruct, sample and layers work on it.
+
+Of a run of another store all is taken that decides its latents: weights, settings and static background.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +16,14 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import TrainedModel, save_model
+from vaearr.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import Config, ModelConfig, PreprocessConfig, RoiConfig
 from vaearr.device import pick_device
 from vaearr.errors import DataError, RoiError, UsageError
-from vaearr.foreign import MODEL, Foreign, Report, infer_options, load_foreign, read_foreign
+from vaearr.foreign import MODEL, Foreign, infer_options, load_foreign, read_foreign
 from vaearr.preprocess import settled
-from vaearr.provenance import now, versions
+from vaearr.provenance import nested, now, versions
 from vaearr.quality import latent_health
 from vaearr.runs import GIVEN, data_fingerprint, resolve_roi
 from vaearr.store import (
@@ -29,14 +31,16 @@ from vaearr.store import (
     check_run_name,
     check_store,
     open_store,
+    open_table,
     publish_run,
     recover,
     staged_run,
     write_dataset,
 )
+from vaearr.store.seals import sha256_of
 
-IMPORTED = "imported"
 N_JUDGED = 256  # samples that the health of the latents is told from
+UNLIKE = 0.5  # of the odds of the explained variance in training: below, new data are unlike
 
 
 class ImportConfig(Config):
@@ -62,11 +66,10 @@ class ImportConfig(Config):
 
 @dataclass(frozen=True)
 class Imported:
-    """A published import: where it is, what became of the checkpoint's weights, whether the latents are alive."""
+    """A published import: where it is, whether the latents are alive, what the weights are and where they come from."""
 
     store: Path
     name: str
-    report: Report
     health: xr.Dataset
     manifest: Mapping[str, Any]
 
@@ -82,10 +85,13 @@ def import_model(
 ) -> Imported:
     """Publish the network of a checkpoint as `/runs/<run>` with its `roi` and `split` maps; nothing is trained.
 
-    The split counts every point of the region as validation: none of them was trained on here (whether the checkpoint's
-    own training saw them is not known). There is no history. All or nothing is written. For `roi` see `runs.train`.
-    Raises ExistsError for a run name that is taken, UsageError for a model that cannot be built for the store's
-    samples, and what `read_foreign` and `load_foreign` raise for a checkpoint that is damaged or does not fit.
+    checkpoint: a file of weights from elsewhere, or the model folder of a vaearr run (or the weights in it), which
+    brings its own settings and static background; where the new samples are reconstructed much worse than the training
+    was, a warning says so. The split counts every point of the region as validation: none of them was trained on here
+    (whether the checkpoint's own training saw them is not known). There is no history. All or nothing is written. For
+    `roi` see `runs.train`. Raises ExistsError for a run name that is taken, UsageError for a model that cannot be built
+    for the store's samples or for settings that a model folder has itself, and what `read_foreign`, `load_foreign` and
+    `load_folder` raise for a checkpoint that is damaged or does not fit.
     """
     settings, tell = config or ImportConfig(), say or (lambda text: None)
     check_run_name(run)
@@ -98,26 +104,76 @@ def import_model(
     if not bool(mask.any()):
         raise RoiError("the ROI has no scan point; widen it.")
     with staged_run(path, run) as folder:
-        model, report = _model(ds, file, settings)
+        own = _own_folder(file)
+        model, origin, words = _taken(ds, own, settings) if own else _model(ds, file, settings)
         model = model.to(device)
-        tell(report.in_words())
+        tell(words)
         parts = _all_validate(mask)
-        if model.preprocess_config.static_background != "none":
+        if own is None and model.preprocess_config.static_background != "none":
             model.preprocess.fit(_batches(ds, parts, model))
         health = latent_health(model, _batches(ds, _judged(parts, settings.seed), model))
+        if own is not None:
+            health.attrs["warnings"] += _unlike(origin["explained_variance"], health.attrs)
         (folder / n.MODEL).mkdir()
-        manifest = _describe(ds, file, settings, model, report, mask)
+        manifest = _describe(ds, own / WEIGHTS if own else file, settings, model, origin, mask)
         manifest = save_model(model, folder / n.MODEL, manifest) | {"run": run}
         write_dataset(health, folder / n.HEALTH, run=run)
         maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): parts})
         publish_run(path, run, folder, manifest, maps)
     for warning in health.attrs["warnings"]:
         tell(f"warning: {warning}")
-    return Imported(path, run, report, health, manifest)
+    return Imported(path, run, health, manifest)
 
 
-def _model(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[TrainedModel, Report]:
-    """The network that the checkpoint fits, with its weights."""
+def _own_folder(file: Path) -> Path | None:
+    """The model folder of a vaearr run that is meant by itself or by its weights; None for anything else."""
+    folder = file.parent if file.name == WEIGHTS else file
+    return folder if (folder / CONFIG).is_file() else None
+
+
+def _taken(ds: xr.Dataset, folder: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
+    """The model of a run, as it was trained, where it comes from, and that in words."""
+    plain, default = settings.to_attrs(), ImportConfig().to_attrs()
+    if given := [key for key in plain if key not in ("device", "seed") and plain[key] != default[key]]:
+        raise UsageError(f"{folder} says itself what its model is and how samples are prepared; leave out {given[0]}.")
+    about, model = read_about(folder), load_folder(folder)
+    if model.input_shape != schema.input_shape(ds):
+        raise UsageError(
+            f"the model in {folder} was trained on samples of shape {model.input_shape}, channels first; the store's "
+            f"have {schema.input_shape(ds)}. Ingest them as those were, or train a run on this store."
+        )
+    model.signal_dims = schema.signal_dims(ds)
+    origin = dict(about["config"].get(n.IMPORTED) or {})
+    if "weights_sha256" not in origin:  # the training itself, not another store that took its model
+        in_store = folder.parent.parent.name == n.RUNS
+        health = open_table(folder.parents[2], folder.parent.name, n.HEALTH) if in_store else None
+        origin = {
+            "run": folder.parent.name if in_store else None,
+            "store_id": about.get("data", {}).get("store_id"),
+            "weights_sha256": about["weights_sha256"],
+            "explained_variance": None if health is None else health.attrs["explained_variance"],
+            "config": about["config"],
+        }
+    return model, origin, f"weights, settings and static background are those in {folder}"
+
+
+def _unlike(trained: float | None, found: Mapping[str, Any]) -> list[str]:
+    """What to know where new data are reconstructed much worse than the model's own: its health, theirs; in words."""
+    new = float(found["explained_variance"])
+    if trained is None or trained <= 0:
+        why = "is not known from this folder" if trained is None else f"was none ({trained:.1%})"
+        return [f"Whether these data look like the training data cannot be told: what the model explained there {why}."]
+    if new * (1 - trained) >= UNLIKE * trained * (1 - new):
+        return []
+    return [
+        f"These data look unlike the training data: the model explains {new:.1%} of their variance (judged by "
+        f"{found['n_samples']} samples), of the training's {trained:.1%}. The latents may mean something else here: "
+        "see 'vaearr reconstruct', or train a run on these data."
+    ]
+
+
+def _model(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
+    """The network that the checkpoint fits, with its weights, where they come from, and that in words."""
     shape, given = schema.input_shape(ds), None
     if settings.model == MODEL:
         given = read_foreign(file, layout=settings.layout, prefix=settings.prefix)
@@ -131,7 +187,13 @@ def _model(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[TrainedM
             dtype=str(ds[n.PATTERNS].dtype),
         )
     report = load_foreign(model.network, given or file, layout=settings.layout, prefix=settings.prefix)
-    return model.eval(), report
+    if report.prefix == "network.":  # a run's weights, which lie beside its background
+        raise DataError(
+            f"{file} holds the weights of a vaearr run, without the {CONFIG} that says how its samples are prepared; "
+            "give the run's model folder."
+        )
+    origin = {"layout": report.layout, "prefix": report.prefix, "n_weights_read": report.n_loaded}
+    return model.eval(), {**origin, "n_ignored": report.ignored, "added": list(report.added)}, report.in_words()
 
 
 def _model_config(settings: ImportConfig, given: Foreign | None, shape: tuple[int, ...]) -> ModelConfig:
@@ -173,19 +235,21 @@ def _batches(ds: xr.Dataset, parts: xr.DataArray, model: TrainedModel) -> Patter
 
 
 def _describe(
-    ds: xr.Dataset, file: Path, settings: ImportConfig, model: TrainedModel, report: Report, mask: xr.DataArray
+    ds: xr.Dataset,
+    file: Path,
+    settings: ImportConfig,
+    model: TrainedModel,
+    origin: Mapping[str, Any],
+    mask: xr.DataArray,
 ) -> dict[str, Any]:
     """What the manifest says beside the model itself."""
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    origin: dict[str, Any] = {"file": file.name, "sha256": sha256, "layout": report.layout, "prefix": report.prefix}
-    origin |= {"n_weights_read": report.n_loaded, "n_ignored": report.ignored, "added": list(report.added)}
+    imported = {"file": file.name, "sha256": sha256_of(file), **origin, "settings": settings.to_attrs()}
     config = {"model": model.model_config.to_attrs(), "preprocess": model.preprocess_config.to_attrs()}
     return {
-        "kind": IMPORTED,
-        "state": IMPORTED,
-        "config": {**config, IMPORTED: {**origin, "settings": settings.to_attrs()}},
-        "roi": mask.attrs.get("config", GIVEN),
+        "kind": n.IMPORTED,
+        "state": n.IMPORTED,
+        "config": {**config, n.IMPORTED: imported},
+        "roi": nested(mask.attrs, "config") or GIVEN,
         "n_roi": int(mask.sum()),
         "n_train": 0,
         "n_validation": int(mask.sum()),

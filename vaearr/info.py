@@ -11,6 +11,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.data_report import data_facts, data_lines
 from vaearr.errors import VaearrError
+from vaearr.provenance import nested
 from vaearr.store import (
     check_store,
     has_table,
@@ -34,7 +35,7 @@ def store_facts(store: str | Path) -> dict[str, Any]:
     path = read_only_url(store) or check_store(store)
     ds = open_store(path, chunks=None)
     facts = schema.describe(ds)
-    source = ds.attrs.get(n.PROVENANCE, {}).get("source", {}).get("file")
+    source = (nested(ds.attrs, n.PROVENANCE) or {}).get("source", {}).get("file")
     stored = None
     if isinstance(path, Path):
         stored = stored_bytes(store)
@@ -77,6 +78,7 @@ def _whole_run(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
     health = open_table(path, run, n.HEALTH)
     return {
         "model": manifest["config"]["model"],
+        "imported": manifest.get("kind") == n.IMPORTED,
         "n_roi": manifest.get("n_roi"),
         "roi": manifest.get("roi"),
         "n_train": manifest.get("n_train"),
@@ -137,11 +139,11 @@ def _run_lines(store: str, run: str, r: dict[str, Any], one: str, many: str) -> 
     if r.get("attached"):
         return [f"  {run}: {r['latent_dim']} latent dimensions of {r['n_roi']} {one}, attached {r['time']}"]
     state = "encoded" if r["encoded"] else f"not encoded yet: 'vaearr encode {store} --run {run}'"
-    model = r["model"]
+    model, made = r["model"], "trained elsewhere, taken here" if r["imported"] else "trained"
+    here = "" if r["imported"] else f", {r['n_train']} trained, {r['n_validation']} validated, {r['epochs']} epochs"
     return [
-        f"  {run}: {model['name']}, {model['latent_dim']} latent dimensions, trained {r['time']}; {state}",
-        f"    ROI of {r['n_roi']} {one} ({roi_words(r['roi'], one)}), {r['n_train']} trained, "
-        f"{r['n_validation']} validated, {r['epochs']} epochs",
+        f"  {run}: {model['name']}, {model['latent_dim']} latent dimensions, {made} {r['time']}; {state}",
+        f"    ROI of {r['n_roi']} {one} ({roi_words(r['roi'], one)}){here}",
         f"    {r['n_active']} active dimensions, {r['explained_variance']:.1%} of the {many}' variance, noise "
         "included, explained",
         *(f"    warning: {text}" for text in r["warnings"]),

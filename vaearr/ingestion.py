@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from vaearr.block_checks import Checks, Summary, look_at, present_of
 from vaearr.config import IngestConfig
 from vaearr.detector import reduced
 from vaearr.errors import DataError, UsageError, WriteError
-from vaearr.provenance import now, versions
+from vaearr.provenance import nested, now, versions
 from vaearr.sources import SOURCES, check_source, find_source, open_source, source_files
 from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
@@ -32,6 +32,7 @@ from vaearr.store import (
     Elsewhere,
     Region,
     can_write,
+    check_patterns,
     copied_url,
     create_store,
     open_store,
@@ -39,13 +40,15 @@ from vaearr.store import (
     refuse_taken,
     write_shard,
 )
-from vaearr.workers import Where, block_name, check_each, connected, each, in_words, kept
+from vaearr.workers import Where, block_name, check_each, check_where, connected, each, in_words, kept
 
+OF_ANY_SOURCE = {"maps", "elements", "element_units", "phases", "phase_names", "orientations"}
+OF_ANY_SOURCE |= {"crop", "bin", "nonfinite"}
 Say = Callable[[str], None]
 
 
 def ingest(
-    source: str | Path,
+    source: str | Path | xr.Dataset | xr.DataArray,
     store: str | Path,
     *,
     maps: Mapping[str, str | Path] | None = None,
@@ -61,35 +64,38 @@ def ingest(
 ) -> xr.Dataset:
     """Write a source and its side maps as a new store; returns the store's Dataset.
 
-    Arguments that are given replace those of `config`. A map in several files is taken from its own CSV first, then
-    from `orientations` (.ang, .ctf), then from the source itself. say: called with one line for each thing worth
-    knowing, such as scan points without a value. progress: called with (blocks written, blocks in all). Raises
-    ExistsError where something is at `store`, DataError or NoInputError for inputs that do not hold what they should,
-    WriteError where they do not fit on the disk. No store is left behind then: what is refused before the patterns are
-    read leaves nothing, what fails later only the folders that were made for the store and its hidden lock file. At
-    `s3://…` shards are sent one by one, so that the disk need not hold them.
+    source: a file, a folder, a zarr store, or a Dataset or DataArray, read block by block, whose dims are told by their
+    names or by the attributes `navigation_dims` and `signal_dims`. Arguments that are given replace those of `config`.
+    A map in several files is taken from its own CSV first, then from `orientations` (.ang, .ctf), then from the source
+    itself. say: called with one line for each thing worth knowing, such as scan points without a value. progress:
+    called with (blocks written, blocks in all). Raises ExistsError where something is at `store`, DataError or
+    NoInputError for inputs that do not hold what they should, WriteError where they do not fit on the disk. No store is
+    left behind then: what is refused before the patterns are read leaves nothing, what fails later only the folders
+    that were made for the store and its hidden lock file. At `s3://…` chunks are sent one by one, so that the disk need
+    not hold them.
 
     dask: the workers that read, check and write the patterns shard by shard, see `vaearr.workers`; the store is the
     same. They need the source and the store's folder under the same path; where the order of a file needs a scratch
     copy, each makes one. Raises WorkersError where they cannot, or die of a shard each time.
     """
     say = say or (lambda line: None)
-    config = (config or IngestConfig()).replace(
-        maps=dict(maps) if maps else None,
-        elements=elements,
-        phases=phases,
-        orientations=orientations,
-        step=step,
-        units=units,
-    )
+    side = {"maps": dict(maps) if maps else None, "elements": elements, "phases": phases, "orientations": orientations}
+    config = (config or IngestConfig()).replace(**side, step=step, units=units)
+    check_where(dask)
     if dask is not None and (url := copied_url(store)):
         raise UsageError(f"Dask workers write into a folder that they share, and {url} is a URL; leave dask out.")
     refuse_taken(store)
     is_here = copied_url(store) is None
     folder = _existing_parent(place_of(store))
-    file = check_source(source)
+    file: Path | None = None
+    if isinstance(source, xr.Dataset | xr.DataArray):
+        _refuse_file_settings(config, dask)
+        opening: AbstractContextManager[xr.Dataset] = nullcontext(schema.as_dataset(source))
+    else:
+        file = check_source(source)
+        opening = open_source(file, config, scratch=folder)
     before = source_state(file, config)
-    with open_source(file, config, scratch=folder) as lazy:
+    with opening as lazy:
         if not schema.is_scan(lazy):
             _refuse_scan_settings(config)
         ds = preflight(reduced(lazy, config), config, folder if is_here else None, say)
@@ -99,6 +105,9 @@ def ingest(
             if source_state(file, config) != before:
                 raise DataError(f"{file} changed while it was read; ingest it again when nothing writes to it.")
             return _described(ds, file, config, checks)
+
+        if file is not None and (file / n.RUNS / "zarr.json").exists():  # one of vaearr's: nothing of it may be lost
+            check_patterns(file)
 
         with _by_workers(file, config, before, folder, checks, dask, say) as elsewhere:
             create_store(
@@ -116,7 +125,7 @@ def ingest(
 
 @contextmanager
 def _by_workers(
-    file: Path,
+    file: Path | None,
     config: IngestConfig,
     state: tuple[int, int],
     folder: Path,
@@ -125,7 +134,7 @@ def _by_workers(
     say: Say,
 ) -> Iterator[Elsewhere | None]:
     """What has Dask workers write the shards, all of which see the source; None without `dask`."""
-    if dask is None:
+    if dask is None or file is None:
         yield None
         return
     source, settings = str(file.absolute()), _with_absolute_paths(config).to_attrs()
@@ -221,6 +230,18 @@ def _refuse_scan_settings(config: IngestConfig) -> None:
         )
 
 
+def _refuse_file_settings(config: IngestConfig, dask: Where | None) -> None:
+    """Raise UsageError for what says how files are read."""
+    plain = IngestConfig()
+    given = [key for key in IngestConfig.model_fields if getattr(config, key) != getattr(plain, key)]
+    given = [key for key in given if key not in OF_ANY_SOURCE] + ["dask"] * (dask is not None)
+    if given:
+        raise UsageError(
+            f"{given[0]} says how files are read, and a Dataset is taken as it is; leave it out and change the Dataset "
+            "(coordinates by ds.assign_coords, size by ds.isel or ds.coarsen)."
+        )
+
+
 def _without(ds: xr.Dataset, names: list[str]) -> xr.Dataset:
     """The Dataset without these variables, and without the dims that only they had."""
     left = ds.drop_vars(names)
@@ -238,7 +259,7 @@ def _coverage(name: str, variable: xr.DataArray) -> Iterator[str]:
         yield f"{name}: {attrs['n_dropped']} columns of {attrs['source']} without a name are left out."
 
 
-def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: Checks) -> xr.Dataset:
+def _described(ds: xr.Dataset, file: Path | None, config: IngestConfig, checks: Checks) -> xr.Dataset:
     """The Dataset with what the stream has found, and where all of it came from."""
     checks.refuse_useless()
     nav = schema.navigation_dims(ds)
@@ -251,16 +272,19 @@ def _described(ds: xr.Dataset, file: Path, config: IngestConfig, checks: Checks)
         **{n.SHA256_OF: n.SHARDS},
     )
     size, changed = source_state(file, config)
-    kind = find_source(file, config)
+    kind = "xarray" if file is None else find_source(file, config)
+    packages = () if file is None else SOURCES[kind].packages
+    came_from = nested(ds.attrs, n.PROVENANCE)
     origin = {
         "source": {
-            "file": file.name,
+            "file": "a Dataset" if file is None else file.name,
             "format": kind,
             "bytes": size,
-            "mtime": datetime.fromtimestamp(changed / 1e9, UTC).isoformat(),
+            **({"mtime": datetime.fromtimestamp(changed / 1e9, UTC).isoformat()} if changed else {}),
+            **({"of": came_from} if came_from else {}),
         },
         "ingest": without_folders(config),
-        "versions": versions("h5py", "pandas", *SOURCES[kind].packages),
+        "versions": versions("h5py", "pandas", *packages),
         "created": now(),
     }
     present = xr.DataArray(checks.present, dims=nav, attrs=n.ATTRS[n.PRESENT])
@@ -276,8 +300,10 @@ def without_folders(config: IngestConfig) -> dict[str, Any]:
     }
 
 
-def source_state(source: Path, config: IngestConfig) -> tuple[int, int]:
-    """Bytes and time of the last change, of several files: of all together."""
+def source_state(source: Path | None, config: IngestConfig) -> tuple[int, int]:
+    """Bytes and time of the last change, of several files: of all together; of a Dataset nothing."""
+    if source is None:
+        return 0, 0
     states = [file.stat() for file in source_files(source, config)]
     return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
 

@@ -18,16 +18,16 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import TrainedModel, load_folder
+from vaearr.artifacts import TrainedModel, load_folder, read_about
 from vaearr.batching.reader import read_samples
 from vaearr.batching.tiers import host_tensor, in_words
-from vaearr.config import EncodeConfig
+from vaearr.config import EncodeConfig, RoiConfig
 from vaearr.device import autocast, pick_device, pick_precision
-from vaearr.errors import DataError, NoInputError, UsageError, WorkersError
+from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, WorkersError
 from vaearr.latent_scale import LatentMask, add_channel_attrs, latent_coords, latent_mask
 from vaearr.models.windows import decode_windows, encode_windows
-from vaearr.provenance import now, versions
-from vaearr.runs import check_fits, data_fingerprint
+from vaearr.provenance import nested, now, versions
+from vaearr.runs import check_fits, data_fingerprint, resolve_roi
 from vaearr.store import (
     Region,
     Staging,
@@ -43,11 +43,12 @@ from vaearr.store import (
     recover,
     run_folder,
     run_manifest,
+    run_names,
     shown,
     staged_variables,
     write_block,
 )
-from vaearr.workers import Where, ask, block_name, check_each, connected, each, kept, store_id
+from vaearr.workers import Where, ask, block_name, check_each, check_where, connected, each, kept, store_id
 from vaearr.workers import in_words as workers_in_words
 
 DECIDING = ("mask", "window")  # settings that say what latents hold
@@ -76,6 +77,9 @@ def encode(
     store: str | Path,
     *,
     run: str | None = None,
+    source: str | Path | None = None,
+    name: str | None = None,
+    roi: xr.DataArray | RoiConfig | None = None,
     config: EncodeConfig | None = None,
     dask: Where | None = None,
     say: Callable[[str], None] | None = None,
@@ -92,15 +96,25 @@ def encode(
     encoded already is left as it is. run: replaces the one of `config`. Returns the opened store. Raises NoInputError
     for a run that is not there, DataError for a damaged store or model, UsageError for a model of other data.
 
+    source: a store whose run is taken to these data, with its weights, settings and static background: first it becomes
+    a run of this store, called `name` (that of the source by default), over `roi` (as in `runs.train`), and a warning
+    is said where these data look unlike its training data; see `importing.import_model`. Raises ExistsError where this
+    store has another run of that name.
+
     dask: the workers that encode the shards, see `vaearr.workers`; they only read the store, and the numbers are those
     of this process with as many threads. `config.device` is picked on each of them. Raises WorkersError where they
     cannot be reached, do not see the store, or die of a shard each time; what is done by then is kept.
     """
     settings = (config or EncodeConfig()).replace(run=run)
-    run = settings.run
     tell = say or (lambda text: None)
+    check_where(dask)
     path = check_store(store)
     recover(path)
+    if source is not None:
+        settings = settings.replace(run=_taken(path, source, settings, name or settings.run, roi, tell))
+    elif name is not None or roi is not None:
+        raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
+    run = settings.run
     check_patterns(path)
     manifest = run_manifest(path, run)
     ds = open_store(path, chunks=None)
@@ -134,9 +148,36 @@ def encode(
     return open_store(path)
 
 
+def _taken(
+    path: Path,
+    source: str | Path,
+    settings: EncodeConfig,
+    name: str,
+    roi: xr.DataArray | RoiConfig | None,
+    tell: Callable[[str], None],
+) -> str:
+    """The name of a run of `path` with the model of one of `source`, which it becomes if it is not there yet."""
+    from vaearr.importing import ImportConfig, import_model
+
+    folder = run_folder(source, settings.run) / n.MODEL
+    if name not in run_names(path):
+        import_model(path, folder, run=name, roi=roi, config=ImportConfig(device=settings.device), say=tell)
+        return name
+    own, ds = run_manifest(path, name), open_store(path, chunks=None)
+    other = ["weights"] if own.get("weights_sha256") != read_about(folder)["weights_sha256"] else []
+    if roi is not None and not np.array_equal(resolve_roi(ds, roi).values, ds[n.run_name(n.ROI, name)].values):
+        other.append("region")
+    if other:
+        raise ExistsError(
+            f"{shown(path)} already has a run {name!r} of other {' and '.join(other)} than asked; give another name "
+            f"(name='…', --name), or take it out first ('vaearr verify {shown(path)} --remove {n.RUNS}/{name}')."
+        )
+    return name
+
+
 def _otherwise(latents: xr.DataArray, settings: EncodeConfig) -> str:
     """Which of the settings stored latents were not made with, in words; empty where none."""
-    made = latents.attrs.get(n.PROVENANCE, {}).get("config", {})
+    made = (nested(latents.attrs, n.PROVENANCE) or {}).get("config", {})
     asked = settings.to_attrs()
     found = [f"{key} {made.get(key)} and not {asked[key]}" for key in DECIDING if made.get(key) != asked[key]]
     return f", made with {', '.join(found)}" if found else ""

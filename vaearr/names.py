@@ -41,6 +41,7 @@ SCHEMA = 1
 
 DEFAULT_RUN = "vae"
 ATTACHED = "attached"  # kind of a run whose latents were computed elsewhere
+IMPORTED = "imported"  # kind of a run whose model was trained elsewhere
 
 # values of the integer variable `split`
 OUTSIDE, TRAIN, VALIDATION = 0, 1, 2
@@ -52,9 +53,9 @@ NOISE = -1  # in the ROI, in no cluster
 NOT_CLUSTERED = -2  # outside the ROI, or a feature is missing
 
 ATTRS: dict[str, dict[str, Any]] = {
-    Z: {"long_name": "z"},
-    Y: {"long_name": "y"},
-    X: {"long_name": "x"},
+    Z: {"long_name": "z", "axis": "Z"},
+    Y: {"long_name": "y", "axis": "Y"},
+    X: {"long_name": "x", "axis": "X"},
     DY: {"long_name": "detector row", "units": "px"},
     DX: {"long_name": "detector column", "units": "px"},
     PATTERNS: {"long_name": "diffraction pattern", "units": "counts"},

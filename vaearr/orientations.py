@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError, did_you_mean
+from vaearr.provenance import nested
 from vaearr.sources.ebsd_maps import ANGLE, EULER, LAUE_GROUPS, QUATERNION, QUATERNION_COMPONENT, euler_to_quaternion
 
 MAX_PAIRS = 200_000  # pairs of points whose products are held at a time
@@ -285,7 +286,7 @@ def _groups(
         groups = {int(number): laue for number, laue in symmetries.items()}
     else:
         given = phase if phase is not None else data[n.PHASE]
-        groups = {int(number): str(laue) for number, laue in given.attrs.get(LAUE_GROUPS, {}).items()}
+        groups = {int(number): str(laue) for number, laue in (nested(given.attrs, LAUE_GROUPS) or {}).items()}
     lacking = [number for number in found if number not in groups]
     if lacking:
         raise UsageError(

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from vaearr.errors import SchemaError, UsageError, did_you_mean
 from vaearr.names import CHANNEL, DX, DY, NAVIGATION_DIMS, PROVENANCE, SAMPLE, SHA256_OF, SIGNAL_DIMS, X, Y
+from vaearr.provenance import nested
 
 STEPS = "steps"
 CENTRE, CONVENTION = "projection_centre", "projection_centre_convention"
@@ -323,4 +324,4 @@ def _whole(patterns: xr.DataArray, signal: Sequence[str]) -> xr.DataArray:
 def _attrs(patterns: xr.DataArray, step: dict[str, Any]) -> dict[str, Any]:
     """Attributes without what described the old values, with the step that was done."""
     kept = {key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES}
-    return kept | {STEPS: [*kept.get(STEPS, []), step]}
+    return kept | {STEPS: [*(nested(kept, STEPS) or []), step]}

@@ -22,6 +22,7 @@ StaticMode = Literal["auto", "none", "subtract", "divide"]
 NormaliseMode = Literal["auto", "none", "zscore", "robust", "minmax", "quantile", "unit", "symmetric"]
 FIXED = ("unit", "symmetric")  # the same for all patterns
 CUT = 8.0  # of robust normalisation
+EPS = 1e-4  # share of a pattern's centre up to which its spread is rounding noise
 HIGH = 0.995  # quantile that becomes 1; a few bright voxels do not decide
 DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
 
@@ -62,12 +63,14 @@ def dynamic_background(x: torch.Tensor, sigma: float) -> torch.Tensor:
     return _smoothing(height, std, x) @ x @ _smoothing(width, std, x).T
 
 
-def normalise(x: torch.Tensor, mode: NormaliseMode = "zscore", eps: float = 1e-4) -> torch.Tensor:
+def normalise(x: torch.Tensor, mode: NormaliseMode = "zscore", eps: float = EPS) -> torch.Tensor:
     """Each pattern on a common scale over its pixels and channels, `(B, C, H, W)`; a constant pattern becomes zeros.
 
     `zscore`: mean 0, standard deviation 1. `robust`: median 0, interquartile range 1.349 (as for a Gaussian), cut at
-    +-8. `minmax`: 0 to 1. `quantile`: the least value 0, the 99.5 % quantile 1. A pattern counts as constant when its
-    spread is at most `eps` times the size of its centre (otherwise rounding noise would be blown up).
+    +-8. `minmax`: 0 to 1. `quantile`: the least value 0, the 99.5 % quantile 1. Where most pixels hold one value, so
+    that the quantiles of `robust` agree, the standard deviation becomes 1 instead, and of `quantile` the largest value.
+    A pattern counts as constant when its spread is at most `eps` times the size of its centre (otherwise rounding noise
+    would be blown up).
     """
     x = x.float()
     if mode == "none":
@@ -78,22 +81,30 @@ def normalise(x: torch.Tensor, mode: NormaliseMode = "zscore", eps: float = 1e-4
     return (scaled.clamp(-CUT, CUT) if mode == "robust" else scaled).view_as(x)
 
 
-def _scale(flat: torch.Tensor, mode: NormaliseMode, eps: float = 1e-4) -> tuple[torch.Tensor, torch.Tensor]:
+def _scale(flat: torch.Tensor, mode: NormaliseMode, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor]:
     """Centre and spread of each row `(B, D) -> 2 x (B, 1)`; the spread of a constant row is 0."""
+    centre, spread, wider = _measured(flat, mode)
+    spread = torch.where(spread <= eps * centre.abs(), wider, spread)
+    return centre, torch.where(spread <= eps * centre.abs(), 0.0, spread)  # NaN stays NaN
+
+
+def _measured(flat: torch.Tensor, mode: NormaliseMode) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Centre and spread of each row, and the spread that stands in where quantiles agree, `(B, D) -> 3 x (B, 1)`."""
+    wider = None
     if mode == "zscore":
         centre, spread = flat.mean(1, keepdim=True), flat.std(1, correction=0, keepdim=True)
     elif mode == "robust":
-        quartiles = _quantiles(flat, (0.25, 0.5, 0.75))
-        centre, spread = quartiles[1], (quartiles[2] - quartiles[0]) / 1.349
+        low, centre, high = _quantiles(flat, (0.25, 0.5, 0.75))
+        spread, wider = (high - low) / 1.349, flat.std(1, correction=0, keepdim=True)
     elif mode == "minmax":
         centre = flat.amin(1, keepdim=True)
         spread = flat.amax(1, keepdim=True) - centre
     elif mode == "quantile":
-        centre, high = _quantiles(flat, (0.0, HIGH))
-        spread = high - centre
+        centre, high, most = _quantiles(flat, (0.0, HIGH, 1.0))
+        spread, wider = high - centre, most - centre
     else:
         raise ValueError(f"no normalisation per pattern {mode!r}; use none, zscore, robust, minmax or quantile.")
-    return centre, torch.where(spread <= eps * centre.abs(), 0.0, spread)  # NaN stays NaN
+    return centre, spread, spread if wider is None else wider
 
 
 def is_constant(x: torch.Tensor) -> torch.Tensor:
@@ -123,11 +134,17 @@ def apply(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -
         if config.normalise in FIXED:
             low, size, start = _fixed(config)
             return (x - low) / size + start
-        seen = remove_static(x, background, config.static_background)
-        if config.dynamic_background > 0:
-            seen = seen - dynamic_background(seen, config.dynamic_background)
-        seen = normalise(seen, config.normalise)
+        seen = normalise(_without_backgrounds(x, background, config)[0], config.normalise)
         return torch.where(is_constant(x).view(-1, *[1] * (x.ndim - 1)), 0.0, seen)
+
+
+def _without_backgrounds(
+    x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig
+) -> tuple[torch.Tensor, torch.Tensor | float]:
+    """Patterns without the static and the dynamic background, and the dynamic one."""
+    seen = remove_static(x, background, config.static_background)
+    slow = dynamic_background(seen, config.dynamic_background) if config.dynamic_background > 0 else 0.0
+    return seen - slow, slow
 
 
 def undo(decoded: torch.Tensor, x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
@@ -141,13 +158,11 @@ def undo(decoded: torch.Tensor, x: torch.Tensor, background: torch.Tensor, confi
         x, decoded = x.float(), decoded.float()
         if config.normalise in FIXED:
             return undo_without_input(decoded, background, config)
-        seen = remove_static(x, background, config.static_background)
-        slow = dynamic_background(seen, config.dynamic_background) if config.dynamic_background > 0 else None
+        seen, slow = _without_backgrounds(x, background, config)
         if config.normalise != "none":
-            centre, spread = _scale((seen if slow is None else seen - slow).flatten(1), config.normalise)
+            centre, spread = _scale(seen.flatten(1), config.normalise)
             decoded = (decoded.flatten(1) * spread + centre).view_as(x)
-        if slow is not None:
-            decoded = decoded + slow
+        decoded = decoded + slow
         return torch.where(is_constant(x).view(-1, *[1] * (x.ndim - 1)), x, _with_static(decoded, background, config))
 
 
@@ -236,6 +251,14 @@ class Preprocess(nn.Module):
             parts = parts.to(self.background.device)
         sums = total_of(parts).cpu()
         self.background.copy_((sums[:-1] / sums[-1].clamp_min(1)).view(total.shape).to(self.background))
+
+    def are_wider(self, x: torch.Tensor) -> torch.Tensor:
+        """Which patterns vary though their quantiles agree, so that a wider spread scales them: `(B, C, …) -> (B,)`."""
+        if self.config.normalise not in ("robust", "quantile"):
+            return torch.zeros(len(x), dtype=torch.bool)
+        seen = _without_backgrounds(x.float(), self.background, self.config)[0]
+        centre, spread, _ = _measured(seen.flatten(1), self.config.normalise)
+        return (spread <= EPS * centre.abs())[:, 0] & ~is_constant(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Patterns as they are stored -> as the network sees them, `(B, C, ...)`."""

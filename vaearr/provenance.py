@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -19,6 +21,25 @@ def versions(*further: str) -> dict[str, str]:
 def now() -> str:
     """The time in UTC, to the second, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def nested(attrs: Mapping[Any, Any], key: str) -> Any:
+    """An attribute that holds more than one number, text or flat list; None where it is not there.
+
+    Stores keep such attributes as JSON text, so that they go to netCDF too; Datasets in memory and stores of earlier
+    versions hold them as they are.
+    """
+    return parsed(attrs.get(key))
+
+
+def parsed(value: Any) -> Any:
+    """What JSON text of an object, list or null stands for; everything else as it is."""
+    if isinstance(value, str) and (value[:1] in "{[" or value == "null") and value:
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
 
 
 def as_json(value: Any) -> Any:

@@ -46,10 +46,12 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
     latent = model.latent_shape[0]
     total = np.zeros((4, *model.latent_shape))
     residual = squares = sums = 0.0
-    n_samples = n_values = 0
+    n_samples = n_values = n_wider = 0
     for stored in (part for batch in batches for part in batch.split(model.fitting(len(batch)))):
         mean, logvar = model.encode_batch(stored)
-        x = model.preprocess(stored.to(model.device))
+        stored = stored.to(model.device)
+        x = model.preprocess(stored)
+        n_wider += int(model.preprocess.are_wider(stored).sum())
         residual += float((x - model.decode_batch(mean)).square().sum())
         squares += float(x.square().sum())
         sums += float(x.sum())
@@ -62,6 +64,15 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
     spread = np.maximum(second - first**2, 0).mean(1)
     active = spread > ACTIVE_VARIANCE
     explained = 1 - residual / max(squares - sums**2 / n_values, 1e-30)
+    warnings = health_warnings(
+        int(active.sum()), latent, float(explained), is_deterministic=bool(model.network.is_deterministic)
+    )
+    if n_wider:
+        warnings.append(
+            f"In {n_wider / n_samples:.1%} of the patterns most pixels hold one value, so that their quantiles agree "
+            f"and normalise={model.preprocess_config.normalise} scaled them by a wider spread than the others: zscore "
+            "or minmax treats all alike."
+        )
     return xr.Dataset(
         {
             "kl": (n.LATENT, kl, {"long_name": "KL divergence", "units": "nats"}),
@@ -75,9 +86,7 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
             "kl_total": float(kl.sum()),
             "explained_variance": float(explained),
             "n_samples": n_samples,
-            "warnings": health_warnings(
-                int(active.sum()), latent, float(explained), is_deterministic=bool(model.network.is_deterministic)
-            ),
+            "warnings": warnings,
         },
     )
 

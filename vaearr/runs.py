@@ -13,7 +13,8 @@ import xarray as xr
 from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.config import RoiConfig, SplitConfig, TrainConfig
-from vaearr.errors import RoiError, UsageError, did_you_mean
+from vaearr.errors import UsageError, did_you_mean, need
+from vaearr.provenance import nested
 from vaearr.store import (
     beside,
     check_patterns,
@@ -30,7 +31,7 @@ from vaearr.store import (
 if TYPE_CHECKING:
     from vaearr.training import Trained
 
-MIN_SAMPLES = 16
+FEW_SAMPLES = 16
 GIVEN = "given as a map"
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
 
@@ -87,6 +88,7 @@ def train(
         seed=seed,
     )
     check_run_name(run)
+    check_extras(settings)
     path = check_store(store)
     from vaearr.training import Job, fingerprint, joined, train_model
 
@@ -97,7 +99,7 @@ def train(
         ds = open_store(path, chunks=None)
         settings = settled(settings, ds)
         mask = resolve_roi(ds, roi)
-        parts = _parts(ds, mask, settings)
+        parts = _parts(ds, mask, settings, tell)
         folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL)))
         if roi is None and n.ROI in ds:
             tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
@@ -114,7 +116,7 @@ def train(
             on_step=on_step,
             on_epoch=on_epoch if team.is_first else None,
         )
-        about = {"run": run, "state": "trained", "roi": mask.attrs.get("config", GIVEN), "n_roi": int(mask.sum())}
+        about = {"run": run, "state": "trained", "roi": nested(mask.attrs, "config") or GIVEN, "n_roi": int(mask.sum())}
         manifest = trained.about | about
         if team.is_first:
             _publish(path, run, folder, trained, manifest, mask, parts)
@@ -123,11 +125,9 @@ def train(
     return Run(path, run, trained.history, trained.health, manifest)
 
 
-def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:
-    if int(roi.sum()) < MIN_SAMPLES:
-        raise RoiError(
-            f"the ROI has {int(roi.sum())} {schema.samples_word(ds)}; training needs at least {MIN_SAMPLES}. Widen it."
-        )
+def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig, tell: Callable[[str], None]) -> xr.DataArray:
+    if int(roi.sum()) < FEW_SAMPLES:
+        tell(f"warning: {int(roi.sum())} {schema.samples_word(ds)} are few; the run shows that it works, no more.")
     return grid.split(roi, settings.split, seed=settings.seed, by=_split_by(ds, roi, settings.split))
 
 
@@ -203,6 +203,17 @@ def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
     return settings.replace(objective=chosen.to_attrs())
 
 
+def check_extras(settings: TrainConfig) -> None:
+    """Raise MissingExtraError where the model, the discriminator or a logger needs a package that is not there."""
+    from vaearr.training.loggers import check_loggers
+
+    critic = settings.objective.adversarial
+    for part in (settings.model.name, critic.discriminator if critic else ""):
+        if part in ("autoencoder-kl", "patch", "multiscale"):
+            need("monai", "vaearr[monai]", part)
+    check_loggers(settings.log)
+
+
 def settings_for(
     config: TrainConfig | None,
     *,
@@ -229,7 +240,7 @@ def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.Data
     mask = grid.check_map(ds, roi)
     if n.PRESENT in ds:
         mask = mask & ds[n.PRESENT].load()
-    config = roi.attrs.get("config")
+    config = nested(roi.attrs, "config")
     known = {"config": config} if isinstance(config, dict) else {}
     return mask.rename(n.ROI).drop_attrs().assign_attrs({**n.ATTRS[n.ROI], **known, "n": int(mask.sum())})
 

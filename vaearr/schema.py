@@ -83,6 +83,58 @@ def _declared(ds: xr.Dataset, key: str) -> tuple[str, ...]:
     return tuple(dims)
 
 
+LAYOUTS = (  # navigation dims and signal dims that their names tell
+    *(((*nav,), (*channel, n.DY, n.DX)) for nav in ((n.Y, n.X), n.SCAN_DIMS) for channel in ((), (n.CHANNEL,))),
+    *(((n.SAMPLE,), sig) for sig in ((n.Y, n.X), (n.CHANNEL, n.Y, n.X), n.SCAN_DIMS)),
+)
+
+
+def as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """A valid Dataset of any that holds patterns, lazy where it was; their dims are told by attributes or by name.
+
+    The patterns are a DataArray, the variable `patterns`, or a Dataset's only one. Dims come in order, missing
+    coordinates are numbers 0, 1, …; what belongs to trained runs, which stay behind, is left out, and the attribute
+    `notes` says so. Raises SchemaError that says what to rename.
+    """
+    ds = given.to_dataset(name=n.PATTERNS) if isinstance(given, xr.DataArray) else given
+    if n.PATTERNS not in ds and len(ds.data_vars) == 1:
+        ds = ds.rename({next(iter(ds.data_vars)): n.PATTERNS})
+    if not ds.data_vars:
+        raise SchemaError("there is no variable in it; patterns are expected, by scan point or sample.")
+    if n.PATTERNS not in ds:
+        raise SchemaError(
+            f"which of {', '.join(map(repr, ds.data_vars))} holds the patterns? Rename it with "
+            f"ds.rename({{NAME: {n.PATTERNS!r}}})."
+        )
+    patterns = ds[n.PATTERNS]
+    if not (patterns.attrs.get(n.NAVIGATION_DIMS) and patterns.attrs.get(n.SIGNAL_DIMS)):
+        found = [(nav, sig) for nav, sig in LAYOUTS if sorted((*nav, *sig)) == sorted(map(str, patterns.dims))]
+        if not found:
+            known = "; ".join(", ".join((*nav, *sig)) for nav, sig in LAYOUTS)
+            raise SchemaError(
+                f"the patterns have dims {tuple(patterns.dims)}; rename them with .rename(…) to one of: {known} (dy, "
+                "dx are the detector's)."
+            )
+        dims = dict(zip((n.NAVIGATION_DIMS, n.SIGNAL_DIMS), map(list, found[0]), strict=True))
+        patterns = patterns.assign_attrs({**n.ATTRS[n.PATTERNS], **dims, **patterns.attrs})
+    ds = ds.assign({n.PATTERNS: patterns})
+    nav, sig = navigation_dims(ds), signal_dims(ds)
+    if set(patterns.dims) != {*nav, *sig}:
+        raise SchemaError(
+            f"the patterns have dims {tuple(patterns.dims)}, and their attributes say {(*nav, *sig)}; keep a dim of "
+            f"one entry, as with .isel({nav[-1]}=[0]), or correct {n.NAVIGATION_DIMS!r} and {n.SIGNAL_DIMS!r}."
+        )
+    ds = ds.assign({n.PATTERNS: patterns.transpose(*nav, *sig)})
+    for dim in [dim for dim in patterns.dims if dim not in ds.coords]:
+        about = {**n.ATTRS.get(str(dim), {"long_name": dim}), **({"units": "step"} if dim in nav else {})}
+        ds = ds.assign_coords({dim: (dim, np.arange(ds.sizes[dim]), about)})
+    of_runs = [name for name in ds.variables if name in n.OF_A_RUN or str(name).startswith(n.OF_LATER_RUNS)]
+    left = [f"left out, of runs that stay behind: {', '.join(map(str, of_runs))}"] if of_runs else []
+    ds = ds.drop_vars(of_runs).assign_attrs(notes=left) if of_runs else ds
+    validate(ds)
+    return ds
+
+
 def validate(ds: xr.Dataset) -> None:
     """Raise SchemaError, with what to do, unless `ds` is laid out as this module says."""
     nav, sig = navigation_dims(ds), signal_dims(ds)
@@ -92,6 +144,8 @@ def validate(ds: xr.Dataset) -> None:
         raise SchemaError(f"'patterns' has dims {tuple(patterns.dims)}, expected ({order}); use ds.transpose({order}).")
     if patterns.dtype.kind not in "uif":
         raise SchemaError(f"'patterns' has dtype {patterns.dtype}; expected an integer or float type.")
+    if patterns.dtype.itemsize > 8:
+        raise SchemaError(f"'patterns' has dtype {patterns.dtype}, which stores do not know; save it as float64.")
     if 0 in patterns.shape:
         raise SchemaError(f"'patterns' is empty: its shape is {patterns.shape}.")
     for dim in nav:

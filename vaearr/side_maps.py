@@ -16,7 +16,7 @@ from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.attaching import place_points, point_dims, read_points, step_numbers_of
 from vaearr.errors import DataError, ExistsError, RoiError, SchemaError, UsageError
-from vaearr.store.commit import replace_file
+from vaearr.store.folders import replace_file
 
 BIN, COUNT = "bin", "count"
 MAX_BINS = 1_000_000

@@ -14,13 +14,15 @@ from typing import Any
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
+from vaearr.provenance import nested
 from vaearr.store import check_store, copied_url, here, open_store, run_manifest, run_names, shown
 from vaearr.store.checks import ArrayCheck, Found, OnFile, check_arrays, check_listing, check_values
 from vaearr.store.commit import journalled, writer
 from vaearr.store.copies import record_of
+from vaearr.store.folders import is_there
 from vaearr.store.leftovers import Leftover, leftovers
 from vaearr.store.object_checks import check_objects
-from vaearr.store.relist import relist
+from vaearr.store.relist import is_copy
 from vaearr.store.remove import remove
 from vaearr.store.seals import LISTING, METADATA, sha256_of, write_seal
 
@@ -127,7 +129,7 @@ def _check_files(result: Verification, attributes: Mapping[str, Any], on_file: O
     for item in listing:
         if _is_of(item.variable, under_way):
             result.notes.append(
-                f"{item.variable}: its publication was killed; the next command that writes completes it."
+                f"{item.variable}: a command that changed it was killed; the next one that writes completes it."
             )
         else:
             found.append(item)
@@ -138,7 +140,12 @@ def _check_files(result: Verification, attributes: Mapping[str, Any], on_file: O
             continue
         found += check.found
         _count(result, check)
-    if n.PATTERNS in result.unsealed and not any(item.variable == n.PATTERNS for item in found):
+    if is_copy(store):
+        result.notes.append(
+            "it is a copy or part of another store, as other programs write them: chunks of zeros may be left out. The "
+            "next command that writes, or 'vaearr verify STORE --seal', gives it an identity and checksums of its own."
+        )
+    elif n.PATTERNS in result.unsealed and not any(item.variable == n.PATTERNS for item in found):
         wrong = check_values(store)
         found += [] if wrong is None else [wrong]
     for item in found:
@@ -193,28 +200,31 @@ def _run_damage(store: Path, run: str, attributes: Mapping[str, Any]) -> Iterato
     if manifest.get("kind") == n.ATTACHED:
         return
     wanted = manifest.get("weights_sha256")
-    weights = store / folder / n.MODEL_WEIGHTS
-    if not weights.is_file():
-        yield f"{folder}/{n.MODEL_WEIGHTS}", "the weights are missing"
-    elif sha256_of(weights) != wanted:
-        yield f"{folder}/{n.MODEL_WEIGHTS}", "the weights are not those of the manifest"
+    weights, config = f"{folder}/{n.MODEL_WEIGHTS}", f"{folder}/{n.MODEL_CONFIG}"
     try:
-        described = json.loads((store / folder / n.MODEL_CONFIG).read_bytes())
+        if not is_there(store, weights):
+            yield weights, "the weights are missing"
+        elif sha256_of(store / weights) != wanted:
+            yield weights, "the weights are not those of the manifest"
+    except (OSError, DataError) as error:
+        yield weights, f"it cannot be read ({error})"
+    try:
+        described = json.loads((store / config).read_bytes()) if is_there(store, config) else {}
         differing = sorted(key for key in described.keys() & manifest.keys() if described[key] != manifest[key])
-        if differing:
-            yield f"{folder}/{n.MODEL_CONFIG}", f"it differs from the manifest in {', '.join(differing)}"
-    except (OSError, ValueError, AttributeError) as error:
-        yield f"{folder}/{n.MODEL_CONFIG}", f"it cannot be read ({type(error).__name__})"
+        if differing or not described:
+            yield config, f"it differs from the manifest in {', '.join(differing)}" if described else "it is missing"
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        yield config, f"it cannot be read ({type(error).__name__})"
     yield from _origin_damage(run, manifest, attributes)
 
 
 def _origin_damage(run: str, manifest: Mapping[str, Any], attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Where the weights and the latents say that they come from."""
-    data = manifest.get("data", {})
+    data = manifest.get("data")
     own = attributes.get(n.PATTERNS, {}).get("sha256")
-    if data.get("sha256") != own:
+    if not isinstance(data, Mapping) or data.get("sha256") != own:
         yield n.PATTERNS, f"run {run!r} was trained on patterns with another checksum"
-    latents = attributes.get(n.run_name(n.LATENTS, run), {}).get(n.PROVENANCE)
+    latents = nested(attributes.get(n.run_name(n.LATENTS, run), {}), n.PROVENANCE)
     if isinstance(latents, Mapping) and latents.get("weights_sha256") != manifest.get("weights_sha256"):
         yield n.run_name(n.LATENTS, run), f"the latents were not made by the weights of run {run!r}"
 
@@ -246,7 +256,10 @@ def _advice(store: Path, variable: str, attributes: Mapping[str, Any]) -> str:
     if made is not None:
         return f"{take_out.format(made)}, then the command that wrote it makes it again"
     if variable == ROOT:
-        return "restore it from a copy, or list the variables anew with 'vaearr verify STORE --relist'"
+        return (
+            f"'vaearr verify {shown(store)} --relist' lists the variables anew and puts the attributes back; else "
+            "restore it from a copy"
+        )
     return "restore it from a copy or ingest again"
 
 
@@ -272,8 +285,7 @@ def _made_with(variable: str, attributes: Mapping[str, Any]) -> str | None:
 def take_out(path: str | Path, variable: str) -> list[str]:
     """Remove a derived variable with all that was written with it, or a table or run (`runs/vae`); returns the names.
 
-    The list of variables is made anew, so that nothing stays listed that is not there. Raises UsageError for what came
-    with the source, NoInputError for a name that nothing has.
+    Raises UsageError for what came with the source, NoInputError for a name that nothing has.
     """
     store = check_store(path)
     attributes = _attributes(store)
@@ -282,11 +294,9 @@ def take_out(path: str | Path, variable: str) -> list[str]:
         gone = remove(store, runs=[parts[1]])
     else:
         gone = remove(store, variables=_together(variable, _runs(store), attributes))
-    listed_only = not gone and (variable in attributes or parts[0] == n.RUNS)
-    relist(store)
-    if not gone and not listed_only:
+    if not gone:
         raise NoInputError(f"{shown(store)} has no {variable!r}; 'vaearr info {shown(store)}' lists what it has.")
-    return gone or [variable]
+    return gone
 
 
 def _together(variable: str, runs: list[str], attributes: Mapping[str, Any]) -> list[str]:
@@ -316,7 +326,7 @@ def seal_store(path: str | Path) -> list[str]:
                 "says what to do."
             )
         for variable in found.unsealed:
-            write_seal(store / variable, {})
+            write_seal(store / variable, {}, durable=True)
     return found.unsealed
 
 

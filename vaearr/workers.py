@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from vaearr import names as n
-from vaearr.errors import MissingExtraError, NoInputError, UsageError, WorkersError
+from vaearr.errors import NoInputError, UsageError, WorkersError, need
 from vaearr.provenance import versions
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ KEPT = 2  # opened stores, models and sources that a worker keeps
 _LOCAL = re.compile(r"local(?::(\d+))?")
 
 
+def check_where(where: Where | None) -> None:
+    """Raise MissingExtraError where workers are asked for and `distributed` is not there."""
+    if where is not None:
+        need("distributed", "vaearr[dask]", "dask")
+
+
 @contextmanager
 def connected(where: Where) -> Iterator[Client]:
     """A client of the workers at `where`, all of this version of vaearr; what was started for it ends with it.
@@ -53,10 +59,9 @@ def connected(where: Where) -> Iterator[Client]:
     Raises MissingExtraError without `distributed`, UsageError for a place that cannot be meant, WorkersError where no
     scheduler answers, none of its workers is there, or one is of another version.
     """
-    try:
-        import distributed
-    except ImportError:
-        raise MissingExtraError("many workers need Dask distributed: pip install 'vaearr[dask]'.") from None
+    check_where(where)
+    import distributed
+
     if isinstance(where, distributed.Client):
         _check_versions(where)
         try:

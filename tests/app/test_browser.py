@@ -277,18 +277,21 @@ def test_dark_is_kept_over_a_reload(page: Page, url: str) -> None:
 
 
 def test_a_run_written_anew_is_shown_after_a_reload(page: Page, url: str, store: Path, ds: xr.Dataset) -> None:
-    file = store / "runs/vae/zarr.json"
-    given = file.read_text()
-    changed = json.loads(given)
-    changed["attributes"]["weights_sha256"] = "0" * 64
-    file.write_text(json.dumps(changed))
+    files = (store / "runs/vae/zarr.json", store / "zarr.json")  # the run's own metadata, and the list of all
+    given = [file.read_text() for file in files]
+    own, root = map(json.loads, given)
+    for changed in (own, root["consolidated_metadata"]["metadata"]["runs/vae"]):
+        changed["attributes"]["weights_sha256"] = "0" * 64
+    for file, text in zip(files, (own, root), strict=True):
+        file.write_text(json.dumps(text))
     try:
         click_map(page, ds, 21, 12)
         page.until("deep((e) => e.id === 'said').some((e) => e.textContent.includes('load it again'))")
         p.opened(page, url, decodes=False)
         assert "weights 00000000" in page.run("document.querySelector('header').textContent")
     finally:
-        file.write_text(given)
+        for file, was in zip(files, given, strict=True):
+            file.write_text(was)
 
 
 def test_small_windows_can_be_used(page: Page) -> None:

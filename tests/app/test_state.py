@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vaearr.app import state as s
-from vaearr.app.serve import explore, is_loopback, origins
+from vaearr.app.serve import explore, is_loopback
 from vaearr.errors import NoInputError, UsageError
 from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset
@@ -76,9 +76,6 @@ def test_hosts_and_ports() -> None:
     assert is_loopback("localhost")
     assert is_loopback("::1")
     assert not is_loopback("0.0.0.0")
-    assert origins("127.0.0.1", 80) == ["127.0.0.1:80", "localhost:80"]
-    assert origins("::1", 80) == ["127.0.0.1:80", "[::1]:80", "localhost:80"]
-    assert origins("10.0.0.7", 80) == ["10.0.0.7:80"]
 
 
 def test_ports_that_cannot_be(trained_template: Path) -> None:

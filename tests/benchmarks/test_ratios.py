@@ -94,19 +94,18 @@ def test_ingest_against_plain_copy(files: dict[str, Path], tmp_path: Path) -> No
     def copy(*, durable: bool) -> int:
         path = tmp_path / "copy.zarr"
         shutil.rmtree(path, ignore_errors=True)
-        chunks, shards = layout.pattern_layout((SIDE, SIDE), (HEIGHT, WIDTH), 1)
+        chunks = layout.pattern_chunks((SIDE, SIDE), (HEIGHT, WIDTH), 1)
         array = zarr.create_group(path, zarr_format=3).create_array(
             "p",
             shape=(SIDE, SIDE, HEIGHT, WIDTH),
             dtype="u1",
             chunks=chunks,
-            shards=shards,
             compressors=layout.pattern_codecs(),
         )
         with h5py.File(files["patterns"]) as source:
-            for y in range(0, SIDE, shards[0]):
-                rows = source["images"][y * SIDE : (y + shards[0]) * SIDE, 0]
-                array[y : y + shards[0]] = rows.reshape(-1, SIDE, HEIGHT, WIDTH)
+            for y in range(0, SIDE, chunks[0]):
+                rows = source["images"][y * SIDE : (y + chunks[0]) * SIDE, 0]
+                array[y : y + chunks[0]] = rows.reshape(-1, SIDE, HEIGHT, WIDTH)
         if durable:
             sync_tree(path)
         return POINTS
@@ -137,19 +136,19 @@ def test_batches_against_block_reads_and_single_reads(store: Path, files: dict[s
     single = lambda: _single_reads(files["patterns"])  # noqa: E731
     one = "one HDF5 read and min-max per sample"
     others = {
-        "plain reads of whole shards, same codecs": (fast, "(target 0.7)"),
-        "plain reads of whole shards, zarr's default": (plain, ""),
+        "plain reads of whole chunks, same codecs": (fast, "(target 0.7)"),
+        "plain reads of whole chunks, zarr's default": (plain, ""),
         one: (single, "(target 20)"),
     }
     compare("batches, streamed, any epoch", epoch(lambda: streamed), others)
     first = epoch(lambda: batches(ds, memory=2 * NBYTES / 2**30))
-    others = {"plain reads of whole shards, same codecs": (fast, "(pays for fresh memory, once)")}
+    others = {"plain reads of whole chunks, same codecs": (fast, "(pays for fresh memory, once)")}
     compare("batches, in RAM, first epoch", first, others)
-    others = {"plain reads of whole shards, same codecs": (fast, ""), one: (single, "(target 20)")}
+    others = {"plain reads of whole chunks, same codecs": (fast, ""), one: (single, "(target 20)")}
     compare("batches, in RAM, later epochs", epoch(lambda: resident), others)
     dask = batches(open_store(store), memory=QUARTER)
     compare(
-        "batches, streamed, from dask", epoch(lambda: dask), {"plain reads of whole shards, same codecs": (fast, "")}
+        "batches, streamed, from dask", epoch(lambda: dask), {"plain reads of whole chunks, same codecs": (fast, "")}
     )
 
 

@@ -13,6 +13,7 @@ from vaearr.clustering import cluster_lines, cluster_store
 from vaearr.clustering import stored as module
 from vaearr.config import ClusterConfig
 from vaearr.errors import ExistsError, NoInputError, UsageError
+from vaearr.provenance import nested
 from vaearr.store import add_variables, create_store, open_store, open_table, publish_run, staged_run
 from vaearr.testing import assert_valid, random_patterns_dataset
 
@@ -42,7 +43,7 @@ def test_writes_once_with_provenance_and_tables(store: Path, monkeypatch: pytest
     assert labels.attrs["k"] == 3
     assert (labels[:, 0] == -2).all()
     np.testing.assert_array_equal(found["clusters"], labels)
-    provenance = labels.attrs["provenance"]
+    provenance = nested(labels.attrs, "provenance")
     assert ClusterConfig.from_attrs(provenance["config"]) == KMEANS
     assert provenance["parents"]["latents"] == {"time": "one"}
     assert "scikit-learn" in provenance["versions"]
@@ -165,4 +166,4 @@ def test_one_latent_is_that_of_the_run(store: Path) -> None:
     with staged_run(store, "b") as folder:
         publish_run(store, "b", folder, {"config": {}}, xr.Dataset({"latents_b": other.drop_attrs(), "roi_b": roi}))
     found = cluster_store(store, KMEANS.replace(run="b", features=("latents: 1",), name="one"))
-    assert list(found["one"].attrs["scaling"]) == ["latents_b: 1"]
+    assert list(nested(found["one"].attrs, "scaling")) == ["latents_b: 1"]

@@ -17,6 +17,7 @@ from vaearr.config import EmbedConfig, PreprocessConfig
 from vaearr.embedding import abundance_share, embed_store, pca_reconstruct
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
 from vaearr.preprocess import preprocess
+from vaearr.provenance import nested
 from vaearr.store import create_store, open_store
 from vaearr.testing import assert_valid, random_patterns_dataset, synthetic_scan
 
@@ -63,8 +64,8 @@ def test_pca_of_all_points_without_a_run(scan_store: Path) -> None:
     np.testing.assert_allclose(
         ds.pca_explained_variance_cumulative.values, np.cumsum(wanted.explained_variance_ratio_), rtol=1e-6
     )
-    assert ds.pca.attrs["provenance"]["run"] is None
-    assert ds.pca.attrs["provenance"]["n"] == roi.sum()
+    assert nested(ds.pca.attrs, "provenance")["run"] is None
+    assert nested(ds.pca.attrs, "provenance")["n"] == roi.sum()
 
 
 def test_pca_sees_what_the_network_of_the_run_sees(trained_store: Path) -> None:
@@ -80,7 +81,9 @@ def test_pca_sees_what_the_network_of_the_run_sees(trained_store: Path) -> None:
     left = back.values[roi].reshape(len(seen), -1) - seen
     explained = 1 - (left**2).sum() / ((seen - seen.mean(0)) ** 2).sum()
     assert explained == pytest.approx(float(ds.pca_explained_variance_cumulative[-1]), abs=1e-5)
-    assert ds.pca.attrs["provenance"]["weights_sha256"] == ds.latents.attrs["provenance"]["weights_sha256"]
+    assert (
+        nested(ds.pca.attrs, "provenance")["weights_sha256"] == nested(ds.latents.attrs, "provenance")["weights_sha256"]
+    )
 
 
 def test_the_knee_decides_where_no_number_is_given(synthetic: Path) -> None:
@@ -183,7 +186,7 @@ def test_nmf_from_places_and_from_classes(synthetic: Path) -> None:
     assert [item["class"] for item in found] == [0, 1]
     mean = ds.patterns.values[ds.phase.values == 0].mean(0, dtype=float) / by_class.phases_background.values
     np.testing.assert_allclose(by_class.phases_components[0].values, mean, rtol=1e-4)
-    assert by_class.phases.attrs["provenance"]["maps"].keys() == {"phase"}
+    assert nested(by_class.phases.attrs, "provenance")["maps"].keys() == {"phase"}
 
 
 def test_nmf_with_elements_weighs_both(synthetic: Path) -> None:
@@ -284,5 +287,5 @@ def test_a_run_computed_elsewhere_has_a_region_and_no_network(tmp_path: Path) ->
     attach(store, values, run="b")
     ds = embed_store(store, EmbedConfig(run="b", n_components=3, **CPU))
     np.testing.assert_array_equal(np.isfinite(ds.pca.values).all(-1), ds.roi_b.values)
-    assert ds.pca.attrs["preprocess"] == SCAN_STEPS.to_attrs()
-    assert ds.pca.attrs["provenance"]["run"] == "b"
+    assert nested(ds.pca.attrs, "preprocess") == SCAN_STEPS.to_attrs()
+    assert nested(ds.pca.attrs, "provenance")["run"] == "b"

@@ -95,8 +95,6 @@ def test_tables(attached_path: Path, tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", ["png", "html"])
 def test_sheets_and_pages(scan_path: Path, attached_path: Path, tmp_path: Path, ending: str) -> None:
-    pytest.importorskip("hvplot")
-    pytest.importorskip("matplotlib")
     commands = {
         "manifold": [scan_path, "--dim", 2, "--dim", 0, "--steps", 3],
         "prototypes": [scan_path],

@@ -21,7 +21,6 @@ NY, NX, L = 14, 12, 4
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """14 x 12 points, step numbers from 10 and 20, half a micrometre apart; run `b` whose latent 2 is band contrast."""
-    pytest.importorskip("matplotlib")
     ds = random_patterns_dataset({"y": NY, "x": NX}, missing=2, seed=4)
     x, y = np.arange(10, 10 + NX), np.arange(20, 20 + NY)
     ds = ds.assign_coords(

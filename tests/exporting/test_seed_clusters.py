@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from vaearr.errors import ExistsError
 from vaearr.exporting import export
 from vaearr.exporting.seed_clusters import KEYS, tag_of
+from vaearr.provenance import nested
 from vaearr.store import add_variables
 
 DPI = 40
@@ -43,7 +43,7 @@ def test_assignments_of_a_stored_map(template: Path, ds: xr.Dataset, tmp_path: P
     assert record["method"] == "gmm"
     assert record["n_points"] == len(frame)
     assert (record["latent_dim"], record["variable"]) == (2, "clusters")
-    assert record["scaling"] == ds["clusters"].attrs["scaling"]
+    assert record["scaling"] == nested(ds["clusters"].attrs, "scaling")
     assert record["about"]["labels"] is not None
 
 
@@ -85,10 +85,3 @@ def test_noise_is_minus_one_and_what_is_not_clustered_is_no_row(store: Path, ds:
     frame = pd.read_csv(out / "cluster_assignments__dbscan_eps0.5_m8.csv")
     assert record["n_points"] == len(frame) == int((ds["roi_b"] & (labels != -2)).sum())
     assert frame["cluster"].tolist().count(-1) == record["n_noise"] == 1
-
-
-def test_two_maps_of_one_tag_are_told(store: Path, ds: xr.Dataset, tmp_path: Path) -> None:
-    add_variables(store, ds["clusters"].rename("again").to_dataset())
-    with pytest.raises(ExistsError, match="both gmm_k3; choose one"):
-        export(store, tmp_path / "out", run="b", dpi=DPI, latents=(0,))
-    export(store, tmp_path / "out", run="b", dpi=DPI, latents=(0,), clusters=("again",))

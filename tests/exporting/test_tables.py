@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from vaearr.attaching import attach
-from vaearr.errors import MissingExtraError, NoInputError, UsageError
+from vaearr.errors import NoInputError, UsageError
 from vaearr.exporting import content as module
 from vaearr.exporting import export
 from vaearr.store import create_store, open_store
@@ -91,12 +91,6 @@ def test_two_columns_of_one_name(store: Path, tmp_path: Path) -> None:
     attach(store, np.zeros((14, 12)), kind="map", name="Ni")
     with pytest.raises(UsageError, match="two columns of the table would be called 'Ni'"):
         export(store, tmp_path / "out", "csv", run="b", variables=("elements", "Ni"))
-
-
-@pytest.mark.skipif(find_spec("pyarrow") is not None, reason="pyarrow is installed")
-def test_parquet_without_pyarrow_is_refused(template: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingExtraError, match="pip install pyarrow"):
-        export(template, tmp_path / "out", "parquet", run="b")
 
 
 @pytest.mark.skipif(find_spec("pyarrow") is None, reason="pyarrow is not installed")

@@ -7,18 +7,8 @@ from typing import Any
 
 import pytest
 import xarray as xr
-
-pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
-
 from prefect import flow
 
-from flows.analyse_scan import analyse_scan
-from flows.encode import encode_flow
-from flows.ingest import ingest_flow
-from flows.registry import FLOWS, load_flow
-from flows.running import RETRIES, is_passing, step
-from flows.showing import MOST_BYTES, key_of
-from flows.train_vae import train_flow
 from tests.conftest import TINY_TRAINING
 from tests.flows.real import Server
 from vaearr.config import (
@@ -31,6 +21,13 @@ from vaearr.config import (
     SignificanceConfig,
 )
 from vaearr.errors import DataError, NoInputError, RoiError
+from vaearr.flows.analyse_scan import analyse_scan
+from vaearr.flows.encode import encode_flow
+from vaearr.flows.ingest import ingest_flow
+from vaearr.flows.registry import FLOWS, load_flow
+from vaearr.flows.running import RETRIES, is_passing, step
+from vaearr.flows.showing import MOST_BYTES, key_of
+from vaearr.flows.train_vae import train_flow
 from vaearr.testing import assert_valid
 
 QUICK = AssociateConfig(significance=SignificanceConfig(n_surrogates=19))
@@ -51,7 +48,7 @@ def test_the_whole_line_with_its_artifacts(
         scan_files["patterns"], store, ingest=reading, roi=RoiConfig(x=(0.0, 3.0)), train=TINY_TRAINING,
         embed=EmbedConfig(n_components=4), cluster=ClusterConfig(method="kmeans", k=3, features=("latents", "BC")),
         associate=QUICK,
-    )  # fmt: skip
+    )["page"]  # fmt: skip
     assert Path(page).exists()
     ds = xr.open_zarr(store)
     assert_valid(ds)
@@ -128,7 +125,7 @@ def test_what_passes_is_tried_again(error: Exception, again: bool) -> None:
 
 
 def test_three_times_at_most(recorded: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.running.RETRY_DELAYS", 0)
+    monkeypatch.setattr("vaearr.flows.running.RETRY_DELAYS", 0)
     calls: list[int] = []
 
     @step("reads")
@@ -156,7 +153,7 @@ def test_a_server_that_goes_costs_pictures_only(
         raise ConnectionError("the server is gone")
 
     for name in ("create_progress_artifact", "create_markdown_artifact", "create_table_artifact"):
-        monkeypatch.setattr(f"flows.showing.{name}", gone)
+        monkeypatch.setattr(f"vaearr.flows.showing.{name}", gone)
     encode_flow(trained_store, EncodeConfig(window=None, precision="bfloat16"), overwrite=True)
     assert "latents" in xr.open_zarr(trained_store)
 

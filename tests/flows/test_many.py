@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 import xarray as xr
 
-pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
-
-from flows import analyse_many as many
-from flows.serving import run
 from tests.conftest import TINY_TRAINING
 from tests.flows.real import Server
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError, VaearrError
+from vaearr.flows import analyse_many as many
+from vaearr.flows.serving import run
 
 ON_REQUEST = pytest.mark.skipif(
     "VAEARR_FLOWS" not in os.environ, reason="minutes: real fan-out over processes and Dask; set VAEARR_FLOWS=1"
@@ -39,11 +37,11 @@ class _Line:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
 
-    def fn(self, source: Path, store: Path, **settings: Any) -> str:
+    def fn(self, source: Path, store: Path, **settings: Any) -> dict[str, str]:
         self.asked.append({"source": source, "store": store, **settings})
         if source.stem.startswith("bad"):
             raise DataError(f"{source} holds nothing")
-        return f"{store}.html"
+        return {"page": f"{store}.html"}
 
 
 @pytest.mark.usefixtures("unrecorded")

@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 import xarray as xr
 
-pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
-
-from flows.registry import FLOWS, flow_name, load_flow
-from flows.serving import run, submittable, validated
 from tests.conftest import TINY_TRAINING
 from vaearr.cli.run import parameters_of
 from vaearr.config import IngestConfig, SignificanceConfig, TrainConfig
 from vaearr.errors import ExistsError, RoiError, UsageError
+from vaearr.flows.registry import FLOWS, flow_name, load_flow
+from vaearr.flows.serving import run, submittable, validated
 from vaearr.testing import assert_valid
 
 TINY = TINY_TRAINING.to_attrs()
@@ -206,20 +204,6 @@ def test_flows_and_deployments_have_one_name() -> None:
     assert {name: load_flow(name).name for name in FLOWS} == {name: name for name in FLOWS}
 
 
-def test_no_prefect_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from vaearr.cli import main
-
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError("No module named 'prefect'", name="prefect")
-
-    monkeypatch.setattr("vaearr.cli.run.import_module", missing)
-    monkeypatch.setattr("sys.argv", ["vaearr", "run", "train-vae"])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 69
-    assert "pip install 'vaearr[flows]'" in capsys.readouterr().err
-
-
 def test_sweep_compares_and_recommends(trained_store: Path) -> None:
     news: list[str] = []
     given = {
@@ -245,7 +229,7 @@ def test_sweep_compares_and_recommends(trained_store: Path) -> None:
 
 
 def test_names_of_a_sweep_are_stable() -> None:
-    from flows.sweep import SweepConfig
+    from vaearr.flows.sweep import SweepConfig
 
     config = SweepConfig(latent_dims=(8, 4, 8), betas=(1.0, 0.5, 1e-06), name="s")
     names = [run for run, *_ in config.combinations()]

@@ -14,17 +14,14 @@ from typing import Any
 import httpx
 import pytest
 import xarray as xr
-
-pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
-
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from flows.registry import load_flow
-from flows.serving import answer_of, run, serve
 from tests.conftest import TINY_TRAINING
 from tests.flows import real
 from tests.flows.real import Server, children, served, until
 from vaearr.errors import NoInputError, UsageError, VaearrError
+from vaearr.flows.registry import load_flow
+from vaearr.flows.serving import answer_of, run, serve
 from vaearr.names import CHECKPOINT
 from vaearr.runs import train
 from vaearr.store import run_manifest, run_names
@@ -175,7 +172,7 @@ def test_a_server_that_goes_while_a_flow_runs_is_one_line(
 ) -> None:
     flow = load_flow("report").with_options()  # no deployment of it is served here
     monkeypatch.setattr(flow, "fn", _lose_server)
-    monkeypatch.setattr("flows.serving.load_flow", lambda name: flow)
+    monkeypatch.setattr("vaearr.flows.serving.load_flow", lambda name: flow)
     with pytest.raises(NoInputError, match=r"went away while 'report' ran \(ConnectError\)"):
         run("report", {"store": "a.zarr"}, say=lambda text: None)
 
@@ -186,8 +183,8 @@ def _lose_server(store: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["gone", "back"])
 def test_a_server_may_be_away_for_a_while(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.serving.AWAY", seconds)
-    monkeypatch.setattr("flows.serving.POLL", 0.01)
+    monkeypatch.setattr("vaearr.flows.serving.AWAY", seconds)
+    monkeypatch.setattr("vaearr.flows.serving.POLL", 0.01)
     calls: list[int] = []
 
     def ask() -> int:

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
-
-from flows.registry import FLOWS
 from tests.conftest import TINY_TRAINING
 from tests.flows.real import ROOT, Server, running, until
+from vaearr.flows.registry import FLOWS
 from vaearr.testing import assert_valid
 
 pytestmark = [

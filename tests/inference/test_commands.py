@@ -18,8 +18,6 @@ from vaearr.store import open_store, open_table
 
 from ..store.test_store import tree_hash
 
-pytest.importorskip("matplotlib")
-
 
 def _ok(*args: object) -> str:
     done = CliRunner().invoke(app, list(map(str, args)), catch_exceptions=False)

@@ -21,6 +21,7 @@ from vaearr.inference.summary import file_lines, metrics_csv
 from vaearr.inference.written import inside_name, sample_names
 from vaearr.ingestion import ingest
 from vaearr.models.backbones import BACKBONES, layers_without_weights
+from vaearr.provenance import nested
 from vaearr.runs import train
 from vaearr.sources.image_files import read_image
 from vaearr.sources.outputs import as_dtype, stored_affine
@@ -195,7 +196,7 @@ def test_lpips(tmp_path: Path) -> None:
     config = ReconstructConfig(lpips_weights=tmp_path / "net.safetensors", lpips_linear=tmp_path / "lin.safetensors")
     found = reconstruct_store(store, config=config)
     assert (found["lpips"] > 0).all()
-    assert found.attrs["provenance"]["config"]["lpips_weights"] == "net.safetensors"
+    assert nested(found.attrs, "provenance")["config"]["lpips_weights"] == "net.safetensors"
     np.save(tmp_path / "one.npy", ds["patterns"][2].values)
     single = reconstruct_files(store, [tmp_path / "one.npy"], config=config)
     np.testing.assert_allclose(single["lpips"][0], found["lpips"][2], rtol=1e-4)

@@ -15,8 +15,6 @@ from vaearr.cli import app
 from vaearr.errors import DataError, UsageError
 from vaearr.store import open_store, open_table
 
-pytest.importorskip("matplotlib")
-
 
 def _ok(*args: object) -> str:
     done = CliRunner().invoke(app, ["layers", *map(str, args), "--device", "cpu"], catch_exceptions=False)

@@ -1,7 +1,5 @@
 """AutoencoderKL: any size in 2-D and 3-D, latents that lie where they say, checkpointing that saves memory only."""
 
-import builtins
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaearr.config import ModelConfig
-from vaearr.errors import MissingExtraError, UsageError
+from vaearr.errors import UsageError
 from vaearr.models import build_model
 from vaearr.models.autoencoder_kl import LOGVAR_RANGE, AutoencoderKL
 from vaearr.presets import preset
@@ -255,16 +253,3 @@ def test_options_that_cannot_be_are_refused(options, says):
 def test_shapes_that_are_no_images_or_volumes_are_refused(shape):
     with pytest.raises(UsageError, match="height, width"):
         build_model(ModelConfig(name="autoencoder-kl", latent_dim=4, options=TINY), shape)
-
-
-def test_without_monai_the_error_names_the_extra(monkeypatch):
-    original = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("monai"):
-            raise ImportError("No module named 'monai'")
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r'pip install "vaearr\[monai\]"'):
-        build_model(ModelConfig(name="autoencoder-kl", latent_dim=4, options=TINY), (1, 24, 27))

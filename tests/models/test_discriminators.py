@@ -1,14 +1,12 @@
 """Discriminators: any size that is large enough, no statistics over the batch, gradients everywhere, refusals."""
 
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaearr.adversarial import discriminator_loss
-from vaearr.errors import MissingExtraError, UsageError
+from vaearr.errors import UsageError
 from vaearr.models.discriminators import DISCRIMINATORS, NORMS, build_discriminator
 
 SMALL = {"patch": {"channels": 8}, "multiscale": {"channels": 8}, "conv": {"channels": 8, "max_channels": 32}}
@@ -142,11 +140,3 @@ def test_refusals(name, shape, options, message):
 def test_other_samples_are_refused(shape):
     with pytest.raises(UsageError, match="takes 1 channels and 2 spatial dims"):
         small("conv", (1, 32, 32))(torch.randn(2, *shape))
-
-
-@pytest.mark.parametrize("name", ["patch", "multiscale"])
-def test_without_monai_the_extra_is_named(name, monkeypatch):
-    monkeypatch.setitem(sys.modules, "monai.networks", None)
-    with pytest.raises(MissingExtraError, match=r"vaearr\[monai\]"):
-        build_discriminator(name, (1, 32, 32))
-    build_discriminator("conv", (1, 32, 32))

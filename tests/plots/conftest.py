@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-pytest.importorskip("hvplot")
-
 
 @pytest.fixture
 def ds() -> xr.Dataset:

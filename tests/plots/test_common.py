@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vaearr.errors import MissingExtraError, UsageError
+from vaearr.errors import UsageError
 from vaearr.plots import common
 
 
@@ -76,12 +76,6 @@ def test_labels_carry_units_and_no_markup() -> None:
 def test_three_dimensions_are_not_a_map() -> None:
     with pytest.raises(UsageError, match="isel"):
         common.map_dims(xr.DataArray(np.zeros((2, 2, 2)), dims=("z", "y", "x")))
-
-
-def test_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "holoviews", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "vaearr\[views\]"'):
-        common.holoviews()
 
 
 def test_import_loads_no_plotting_library() -> None:

@@ -20,7 +20,6 @@ from vaearr.plots.layers import difference_sheet, layer_curves, top_bars
 
 from ..layers.conftest import MakeModel, make_model
 
-pytest.importorskip("matplotlib")
 assert make_model  # the fixture
 
 

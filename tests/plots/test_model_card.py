@@ -13,9 +13,6 @@ from vaearr.config import ModelConfig
 from vaearr.errors import SchemaError
 from vaearr.model_card import model_card
 from vaearr.models import build_model
-
-pytest.importorskip("matplotlib")
-
 from vaearr.plots.model_card import model_figure, stages
 from vaearr.plots.paper import save_figure
 

@@ -9,11 +9,8 @@ import pytest
 import xarray as xr
 
 from vaearr.errors import NoInputError, UsageError
-from vaearr.testing import random_patterns_dataset
-
-pytest.importorskip("matplotlib")
-
 from vaearr.plots.samples import data_sheet
+from vaearr.testing import random_patterns_dataset
 
 
 def _rows(figure: Any) -> list[str]:

@@ -139,4 +139,6 @@ def _steady(value: Any) -> Any:
         return {key: _steady(item) for key, item in value.items() if key not in VOLATILE}
     if isinstance(value, list):
         return [_steady(item) for item in value]
+    if isinstance(value, str) and value.startswith(("{", "[")):  # as attributes keep what is nested
+        return _steady(json.loads(value))
     return value

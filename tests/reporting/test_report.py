@@ -14,12 +14,9 @@ import xarray as xr
 from vaearr.clustering import cluster_store
 from vaearr.config import ClusterConfig, ReportConfig
 from vaearr.errors import ExistsError, NoInputError
-from vaearr.store import add_variables, create_store, open_store, publish_run, staged_run, write_dataset
-
-pytest.importorskip("hvplot")
-
 from vaearr.reporting import report
 from vaearr.runs import train
+from vaearr.store import add_variables, create_store, open_store, publish_run, staged_run, write_dataset
 
 from ..conftest import TINY_TRAINING
 

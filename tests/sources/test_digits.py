@@ -17,6 +17,7 @@ from vaearr.config import IngestConfig, ModelConfig, SplitConfig, TrainConfig
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.ingestion import ingest
 from vaearr.latents import encode
+from vaearr.provenance import nested
 from vaearr.runs import train
 from vaearr.sources import find_source, open_source
 
@@ -60,7 +61,7 @@ def test_idx(packed: bool, tmp_path: Path) -> None:
     stored = ingest(path, tmp_path / "a.zarr")
     np.testing.assert_array_equal(stored.patterns, DIGITS)
     used = [file for file in tmp_path.iterdir() if file.is_file() and "idx" in file.name]
-    assert stored.attrs["provenance"]["source"]["bytes"] == sum(file.stat().st_size for file in used)
+    assert nested(stored.attrs, "provenance")["source"]["bytes"] == sum(file.stat().st_size for file in used)
 
 
 @settings(max_examples=20, deadline=None)

@@ -21,6 +21,7 @@ from vaearr.cli import app
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.ingestion import ingest
+from vaearr.provenance import nested
 from vaearr.sources import find_source, open_source
 from vaearr.sources.image_files import MOST_PIXELS, read_image, refit, refit_mask
 from vaearr.store import open_store
@@ -311,8 +312,8 @@ def test_store_has_all_of_it(tmp_path: Path) -> None:
     ds = open_store(tmp_path / "a.zarr")
     np.testing.assert_array_equal(ds.mask, open_source(folder).mask)
     assert ds.path.values.tolist() == ["a (1).png", "b.png", "c.png"]
-    assert ds.attrs["provenance"]["source"]["format"] == "images"
-    assert ds.attrs["provenance"]["source"]["bytes"] == sum(f.stat().st_size for f in folder.iterdir())
+    assert nested(ds.attrs, "provenance")["source"]["format"] == "images"
+    assert nested(ds.attrs, "provenance")["source"]["bytes"] == sum(f.stat().st_size for f in folder.iterdir())
     assert int(grid.roi(ds).sum()) == 3
 
 

@@ -381,7 +381,7 @@ def test_refuses_what_is_no_file(tmp_path: Path) -> None:
     refused(tmp_path, "is a folder; give a file")
     (tmp_path / "s.zarr").mkdir()
     (tmp_path / "s.zarr" / "zarr.json").write_text("{}")
-    refused(tmp_path / "s.zarr", "zarr store, so open it with open_store")
+    refused(tmp_path / "s.zarr", "there is no variable in it; patterns are expected")
 
 
 def test_refuses_what_is_not_hdf5(tmp_path: Path) -> None:

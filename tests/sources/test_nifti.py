@@ -17,6 +17,7 @@ from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.ingestion import ingest
+from vaearr.provenance import nested
 from vaearr.sources import find_source, open_source
 
 SHAPE = (7, 8, 9)  # x, y, z
@@ -85,7 +86,7 @@ def test_cohort(tmp_path: Path) -> None:
     assert ds.age.values.tolist() == [63, 61, 60, 62]
     assert ds.label.attrs["flag_meanings"] == "unknown f m"
     np.testing.assert_allclose(ds.affine, np.broadcast_to(AFFINE, (4, 4, 4)))
-    assert ds.attrs["provenance"]["versions"]["nibabel"]
+    assert nested(ds.attrs, "provenance")["versions"]["nibabel"]
 
 
 def centre(ds: xr.Dataset, i: int = 0) -> np.ndarray:

@@ -18,6 +18,7 @@ from PIL import Image
 from vaearr import schema
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.ingestion import ingest
+from vaearr.provenance import nested
 from vaearr.sources import find_source, open_source
 from vaearr.sources.point_images import ImageRows, read_grey
 
@@ -94,11 +95,11 @@ def test_folder_becomes_a_store(tmp_path: Path) -> None:
     expected = GRID.copy()
     expected[1, 2] = expected[2, 0] = 0
     np.testing.assert_array_equal(ds.patterns, expected)
-    source = ds.attrs["provenance"]["source"]
+    source = nested(ds.attrs, "provenance")["source"]
     assert source["file"] == "images"
     assert source["format"] == "point-images"
     assert source["bytes"] == sum(file.stat().st_size for file in folder.iterdir())
-    assert ds.attrs["provenance"]["versions"]["pillow"]
+    assert nested(ds.attrs, "provenance")["versions"]["pillow"]
 
 
 def test_reading_is_lazy_and_only_what_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Derived variables and runs go when asked; what the source brought stays; a kill in between leaves a whole store."""
+"""Derived variables and runs go when asked; what the source brought stays."""
 
 from __future__ import annotations
 
@@ -43,23 +43,3 @@ def test_what_the_source_brought_stays(name: str, trained_store: Path) -> None:
     with pytest.raises(UsageError, match=f"{name} came with the source"):
         remove(trained_store, variables=["latents", name])
     assert {file: file.stat().st_mtime_ns for file in trained_store.rglob("*")} == before
-
-
-def test_a_kill_in_between_is_finished_by_the_same_call(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Path] = []
-
-    def killed(path: Path) -> None:
-        calls.append(path)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("vaearr.store.remove.sync_path", killed)
-    with pytest.raises(KeyboardInterrupt):
-        remove(trained_store, runs=["vae"])
-    monkeypatch.undo()
-    ds = xr.open_zarr(trained_store)
-    assert not {"roi", "split", "latents", "latents_std"} & set(ds.variables)
-    assert_valid(ds)
-    remove(trained_store, runs=["vae"])
-    assert not {"roi", "split", "latents"} & {path.name for path in trained_store.iterdir()}
-    assert run_names(trained_store) == []

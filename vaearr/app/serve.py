@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from vaearr.app.state import State, current, open_state, origin_words, summary
-from vaearr.errors import MissingExtraError, UsageError, VaearrError
+from vaearr.errors import UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN
 from vaearr.plots.common import text
 
 LOOPBACK = "127.0.0.1"
 LIGHT_NAME, DARK_NAME = "light", "dark"
 TRIES = 5  # a port found free may be taken before it is ours
+MOST_PAGES = 8  # open at a time
+CHECK = 1000  # milliseconds between looks for pages that were closed
 
 
 def explore(
@@ -35,7 +38,7 @@ def explore(
 
     port: 0 takes a free one. host: an address of this machine; another than a loopback one lets everybody in the
     network read the store through the page, and `say` warns of it. Raises NoInputError for a run or latents that are
-    not there, UsageError for a host or port that cannot be used, MissingExtraError without panel.
+    not there, UsageError for a host or port that cannot be used.
     """
     state = open_state(store, run)
     state.tunes = True  # nothing else runs in this process meanwhile
@@ -70,7 +73,8 @@ def _stopped_by_signals(loop: Any) -> Iterator[None]:
 
 def serve(state: State, *, port: int = 0, host: str = LOOPBACK) -> Any:
     """A bokeh server of the page, listening and not yet running: `server.io_loop.start()` runs it."""
-    pn = _panel()
+    import panel as pn
+
     if not 0 <= port < 65536:
         raise UsageError(f"port {port} is not one of 0 … 65535.")
     held = [state]
@@ -85,18 +89,23 @@ def serve(state: State, *, port: int = 0, host: str = LOOPBACK) -> Any:
     for _ in range(1 if port else TRIES):
         at = _free_port(host, port)
         try:
-            return pn.serve(
-                made, port=at, address=host, websocket_origin=origins(host, at), show=False, start=False,
-                title=f"vaearr: {text(state.path.name)}", verbose=False,
+            server = pn.serve(
+                made, port=at, address=host, show=False, start=False, verbose=False,
+                title=f"vaearr: {text(state.path.name)}", check_unused_sessions_milliseconds=CHECK,
             )  # fmt: skip
         except OSError as error:
             problem = error.strerror or str(error)
+        else:
+            _guard(server, host)
+            server.start()
+            return server
     raise UsageError(f"cannot listen at {host}:{port} ({problem}); choose another.")
 
 
 def page(state: State) -> Any:
     """The page of one visitor, light or dark as they chose last (a cookie of this address)."""
-    pn = _panel()
+    import panel as pn
+
     from vaearr.app.template import COOKIE, PAGE, shades
     from vaearr.app.views import Explorer
 
@@ -127,10 +136,57 @@ def _free_port(host: str, port: int) -> int:
         raise UsageError(f"cannot listen at {host}:{port} ({error.strerror or error}); choose another.") from None
 
 
-def origins(host: str, port: int) -> list[str]:
-    """Only pages from the server's own address may talk to it: another site in the same browser may not."""
-    names = {host, *(("localhost", LOOPBACK) if is_loopback(host) else ())}
-    return [f"{f'[{name}]' if ':' in name else name}:{port}" for name in sorted(names)]
+def _guard(server: Any, host: str) -> None:
+    """What `refusal` refuses gets no further, on all paths of the server."""
+    from tornado.routing import Matcher, Rule
+    from tornado.web import RequestHandler
+
+    class Refused(RequestHandler):
+        def initialize(self, status: int, words: str) -> None:
+            self.status, self.words = status, words
+
+        def prepare(self) -> None:
+            self.set_status(self.status)
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.finish(f"{self.words}\n")
+
+    class Unwanted(Matcher):
+        def match(self, request: Any) -> dict[str, Any] | None:
+            found = refusal(request, host, len(server.get_sessions()))
+            return found and {"target_kwargs": {"status": found[0], "words": found[1]}}
+
+    application = server._tornado
+    application.websocket_origins.add("*")  # which of them may talk is decided before
+    application.default_router.rules.insert(0, Rule(Unwanted(), Refused))
+
+
+def refusal(request: Any, host: str, pages: int) -> tuple[int, str] | None:
+    """Status and words for a request that is not answered, None for one that is.
+
+    Answered are those to an address, or to a name of this machine: another site's name may be made to lead here. Only
+    the page itself may talk to the server, and another site can link to it, but not load it into its own pages. `pages`
+    is the number of pages open.
+    """
+    name = request.host_name.strip("[]").lower()
+    if not _is_address(name) and name not in ("localhost", host.lower(), socket.gethostname().lower()):
+        return 403, f"this page is not at {name}; open it by the address it was started with, or start it with --host."
+    if request.path.endswith("/ws"):
+        origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
+        return None if origin == request.host.lower() else (403, "only the page itself may connect here.")
+    is_own = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+    if not is_own and request.headers.get("Sec-Fetch-Dest") != "document":
+        return 403, "other sites may link to this page, not load it."
+    if pages >= MOST_PAGES and not request.path.startswith(("/static/", "/components/", "/favicon.ico")):
+        return 503, f"{pages} pages are open, which is the most; close one and try again in half a minute."
+    return None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:
@@ -144,13 +200,3 @@ def is_loopback(host: str) -> bool:
 def address(server: Any, host: str) -> str:
     """Where the page is."""
     return f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"
-
-
-def _panel() -> Any:
-    try:
-        import panel as pn
-    except ImportError as error:
-        raise MissingExtraError(
-            f'the explorer needs panel ({error}); install it with: pip install "vaearr[views]"'
-        ) from None
-    return pn

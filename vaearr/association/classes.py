@@ -42,7 +42,8 @@ def associate_classes(
     -------
     xr.DataArray
         Coordinates `n (latent)`, points with latent and class, and `n_classes (latent)` among them. NaN where the
-        latent is constant, there is one class only, or fewer than three points are left.
+        latent is constant, there is one class only, or fewer points are left than three or one more than classes (of
+        which classes always explain all).
 
     Raises SchemaError for fractions, other dims or another grid, RoiError for an empty region, UsageError for fewer
     than two bins.
@@ -96,7 +97,7 @@ def _both(
         latent = column[keep]
         found, place = np.unique(codes[keep], return_inverse=True)
         count[i], n_classes[i] = latent.size, found.size
-        if latent.size >= MIN_POINTS and found.size > 1 and np.ptp(latent) > 0:
+        if latent.size >= max(MIN_POINTS, found.size + 1) and found.size > 1 and np.ptp(latent) > 0:
             numbers[0, i] = eta_squared(latent, place)
             numbers[1, i] = _mutual(equal_bins(latent, bins), place, expected)
     return numbers, count, n_classes

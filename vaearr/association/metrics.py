@@ -269,7 +269,8 @@ def _partial_metric(degree: int) -> Kernel:
     kernel.__name__ = "partial_pearson" if degree == 1 else f"partial_pearson_{degree}"
     return metric(
         signed=True,
-        formula=f"pearson of the residuals after a least-squares polynomial of degree {degree} in the coordinates",
+        formula=f"pearson of the residuals after a least-squares polynomial of degree {degree} in the coordinates;"
+        " NaN for fewer points than its terms and two",
         reference="trend surfaces: Legendre, Ecology 74, 1659 (1993), doi:10.2307/1939924",
         higher="closer to a straight line once large-scale trends are gone; the sign is its direction",
         in_all=degree == 1,

@@ -124,7 +124,7 @@ def _reference(points: np.ndarray, given: bool, settings: dict[str, Any]) -> tup
     if keep.sum() < least:
         raise SchemaError(
             f"the reference has {int(keep.sum())} points with all of its {points.shape[1]} features; at least {least} "
-            f"are needed: widen the region of interest or lower the end of k_range."
+            f"are needed: widen the region of interest or lower the end of k_range (--k-max)."
         )
     if given:
         found, labels[keep] = np.unique(points[keep, 0], return_inverse=True)
@@ -158,12 +158,12 @@ def _warnings(ds: xr.Dataset, k_range: tuple[int, int], k_reference: int | None)
     if k_reference is not None:
         found.append(
             f"the reference's k = {k_reference} is at the end of the range {k_range[0]} to {k_range[1]} that was "
-            f"tried: widen k_range."
+            f"tried: raise its end (k_range, --k-max)."
         )
     if at_bound := [str(item) for item in ds[n.LATENT].values[ds["k_at_bound"].values]]:
         found.append(
             f"k is at the end of the range {k_range[0]} to {k_range[1]} for latent {', '.join(at_bound)}: "
-            f"widen k_range."
+            f"raise its end (k_range, --k-max)."
         )
     if n_tied := int(ds[TIED].sum()):
         found.append(f"{n_tied} latents share their adjusted Rand index with another: their order means nothing.")

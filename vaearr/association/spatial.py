@@ -10,16 +10,20 @@ from vaearr.association.columns import Columns
 from vaearr.errors import UsageError
 
 LEFT = 1e-10  # of a column's deviation: less is rounding, the column is all trend
+LEAST_FREE = 2  # points beyond the trend's terms: residuals of fewer lie on one line, r = +-1 whatever the maps are
 
 
 def residuals(columns: Columns, degree: int) -> np.ndarray:
     """Columns `(n, k)` less their least-squares polynomial of the position; exactly 0 where they are all trend.
 
-    Raises UsageError for columns without positions.
+    NaN where the points are fewer than the polynomial's terms (those that they determine) and LEAST_FREE. Raises
+    UsageError for columns without positions.
     """
     if columns.positions is None:
         raise UsageError("the positions of the points are needed to take off a spatial trend; pass them to apply().")
     basis = columns.positions.made(polynomials, degree)
+    if columns.n < basis.shape[1] + LEAST_FREE:
+        return np.full_like(columns.values, np.nan)
     centred = columns.values - columns.values.mean(axis=0)
     left = centred - basis @ (basis.T @ centred)
     left -= basis @ (basis.T @ left)

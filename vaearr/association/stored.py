@@ -15,12 +15,13 @@ from vaearr.association.classes import associate_classes
 from vaearr.association.metrics import choose
 from vaearr.association.p_values import significance
 from vaearr.association.partitions import latent_partitions
-from vaearr.association.table import ASSOCIATION, METRIC, associate
+from vaearr.association.table import ASSOCIATION, METRIC, associate, latent_dims
 from vaearr.association.targets import TARGET, targets_of
 from vaearr.categories import is_categorical
 from vaearr.config import AssociateConfig
 from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.workers import Where, computing_on
+from vaearr.provenance import nested
+from vaearr.workers import Where, check_where, computing_on
 
 PARAMETERS = "parameters"
 
@@ -31,7 +32,8 @@ def associate_store(
     """Associate a run's latents with side maps, over the run's ROI, and keep the table in `/runs/<run>`.
 
     Returns `association (metric, latent, target)`, with `config.significance` also `p_value`, `p_adjusted` and
-    `n_effective`. Of another variable (`config.variable`, such as `pca`) the table is kept as `association_pca`.
+    `n_effective`. Of another variable (`config.variable`, such as `pca`) the table is kept as `association_pca`, over
+    that variable's own dimension (`pca_component`).
     A stored table that holds what is asked, made from the same latents and maps, is returned; any other is replaced,
     since it can always be made again. Raises NoInputError for a run that is not there or has no latents.
 
@@ -42,6 +44,7 @@ def associate_store(
 
     from vaearr.store import check_store, has_table, open_store, recover, run_folder, write_table
 
+    check_where(dask)
     config = config or AssociateConfig()
     recover(check_store(store))
     run_folder(store, config.run)  # a run that is not there is told first, with the names of those that are
@@ -60,8 +63,28 @@ def associate_store(
         table = _associated(values, config)
     table.attrs[PARAMETERS] = parameters
     name = table_name(config.variable)
-    write_table(store, config.run, name, table, replace=has_table(store, config.run, name))
+    write_table(store, config.run, name, _named(table, latents), replace=has_table(store, config.run, name))
     return table
+
+
+def _named(table: xr.Dataset, latents: xr.DataArray) -> xr.Dataset:
+    """As it is kept: of another variable than latents, `latent` goes by the name of that variable's own dimension."""
+    dim = latent_dims(latents)[0]
+    if dim.startswith(n.LATENT) or n.LATENT not in table.dims:
+        return table
+    named = table.rename({n.LATENT: dim})
+    if dim in latents.coords:
+        named[dim].attrs = latents[dim].attrs
+    return named
+
+
+def _opened(store: str | Path, run: str, name: str) -> xr.Dataset:
+    """A kept table, with the name `latent` again."""
+    from vaearr.store import open_table
+
+    table = open_table(store, run, name)
+    found = next(iter(table.data_vars.values())).dims
+    return table.rename({str(dim): n.LATENT for dim in found if dim not in (METRIC, TARGET, n.LATENT)})
 
 
 def _associated(values: tuple[xr.DataArray, xr.DataArray, xr.DataArray | None], config: AssociateConfig) -> xr.Dataset:
@@ -71,34 +94,35 @@ def _associated(values: tuple[xr.DataArray, xr.DataArray, xr.DataArray | None], 
     return significance(latents, targets, config.metrics, roi=roi, config=config.significance)
 
 
-def partitions_store(store: str | Path, config: AssociateConfig, reference: str) -> xr.Dataset:
+def partitions_store(store: str | Path, config: AssociateConfig, reference: str, *, k_max: int = 12) -> xr.Dataset:
     """Clusters of each latent against those of a reference, see `latent_partitions`; kept in `/runs/<run>`.
 
     reference: scores (`pca`, `nmf`), `elements`, a plain map or a map of classes in the store; for classes also
-    `eta_squared` and `adjusted_mutual_information` of each latent, see `associate_classes`. A table made before from
-    the same data is returned. Raises NoInputError for a run, latents or reference that are not there.
+    `eta_squared` and `adjusted_mutual_information` of each latent, see `associate_classes`. k_max: most clusters of a
+    latent (and of a reference that is no map of classes). A table made before from the same data is returned. Raises
+    NoInputError for a run, latents or reference that are not there, UsageError for a k_max below 2.
     """
-    from vaearr.store import has_table, open_store, open_table, run_folder, write_table
+    from vaearr.store import has_table, open_store, run_folder, write_table
 
     run_folder(store, config.run)
     ds = open_store(store)
     latents = latents_of(ds, config.run, config.variable)
     check_reference(ds, reference)
     used = [str(latents.name), n.run_name(n.ROI, config.run), reference]
-    parents = {name: ds[name].attrs.get(n.PROVENANCE) for name in used if name in ds}
+    parents = {name: nested(ds[name].attrs, n.PROVENANCE) for name in used if name in ds}
     parameters = json.loads(json.dumps({"reference": reference, "parents": parents}, default=str))
     name = "_".join(["partitions", reference, *([config.variable] if config.variable else [])])
     if has_table(store, config.run, name):
-        found = open_table(store, config.run, name)
-        if found.attrs.get(PARAMETERS) == parameters:
+        found = _opened(store, config.run, name)
+        if found.attrs.get(PARAMETERS) == parameters and found.attrs["k_range"] == [2, k_max]:
             return found
     roi = ds.get(n.run_name(n.ROI, config.run))
-    found = latent_partitions(latents, ds[reference], roi)
+    found = latent_partitions(latents, ds[reference], roi, k_range=(2, k_max))
     if is_categorical(ds[reference]):
         whole = associate_classes(latents, ds[reference], roi)
         found = found.assign({str(m): whole.sel({METRIC: m}).variable for m in whole[METRIC].values})
     found = found.assign_attrs({"reference_name": reference, PARAMETERS: parameters})
-    write_table(store, config.run, name, found, replace=has_table(store, config.run, name))
+    write_table(store, config.run, name, _named(found, latents), replace=has_table(store, config.run, name))
     return found
 
 
@@ -112,12 +136,12 @@ def check_reference(ds: xr.Dataset, reference: str) -> None:
 
 def current_table(store: str | Path, ds: xr.Dataset, run: str, *, variable: str | None = None) -> xr.Dataset | None:
     """The run's stored table, if there is one and it was made from the latents and maps of `ds`; else None."""
-    from vaearr.store import has_table, open_table
+    from vaearr.store import has_table
 
     name = table_name(variable)
     if not has_table(store, run, name):
         return None
-    table = open_table(store, run, name)
+    table = _opened(store, run, name)
     try:
         config = AssociateConfig.from_attrs(table.attrs[PARAMETERS]["config"])
         roi = ds.get(n.run_name(n.ROI, config.run))
@@ -173,7 +197,7 @@ def _parameters(ds: xr.Dataset, config: AssociateConfig, targets: xr.DataArray) 
         "config": config.to_attrs(),
         "targets": [str(label) for label in targets[TARGET].values],
         "metrics": [item.name for item in choose(config.metrics)],
-        "parents": {name: ds[name].attrs.get(n.PROVENANCE) for name in dict.fromkeys(used) if name in ds},
+        "parents": {name: nested(ds[name].attrs, n.PROVENANCE) for name in dict.fromkeys(used) if name in ds},
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return plain

@@ -42,9 +42,11 @@ def associate(
     xr.DataArray
         Dim `latent` stands for the latents' own further dim, whatever its name, with its coordinate; attribute
         `latents` names the variable. Coordinate `n` counts the finite points of each target, `signed` tells which
-        metrics have a direction. NaN where latent or target is constant or too few points are left. Metrics run under
-        the dask scheduler in use; the numbers depend neither on it nor on chunks. Spatial trends are polynomials of the
-        coordinates of the navigation dims, of the index where there are none.
+        metrics have a direction. NaN where latent or target is constant or too few points are left (3; 8 for mutual
+        information, 4 for unbiased HSIC; for partial Pearson 2 more than the trend has terms: of fewer, any two maps
+        correlate by 1 or -1). Metrics run under the dask scheduler in use; the numbers depend neither on it nor on
+        chunks. Spatial trends are polynomials of the coordinates of the navigation dims, of the index where there are
+        none.
 
     Raises SchemaError if the latents lack a navigation dim or have not one further dim, if targets are not over the
     same points; RoiError if the region is empty; UsageError for an unknown metric.

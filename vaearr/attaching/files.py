@@ -8,13 +8,15 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
-from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
+from vaearr import schema
+from vaearr.errors import DataError, NoInputError, SchemaError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 KNOWN_PREFIXES = ("latent_", "PCA_", "cNMF_")
 IN_MEMORY = "an array in memory"
-_DAMAGED = (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, RecursionError)
 _NOT_A_UNIT = {"", "1", "px", "pixel", "pixels", "step", "steps"}
 _STEP_NAMES = ("index", "indice", "idx", "step", "pixel", "px")
 
@@ -74,6 +76,49 @@ def read_values(
     return _plain(values, _file_origin(file, values) | ({"array": name} if name else {}))
 
 
+def one_of(values: xr.Dataset, array: str | None) -> xr.DataArray:
+    """The variable of a Dataset that is meant: `array`, or the only one."""
+    known = [str(name) for name in values.data_vars]
+    if array is None and len(known) != 1:
+        raise UsageError(f"the Dataset holds {len(known)} variables ({_listed(known)}); choose one with array='…'.")
+    name = array or known[0]
+    if name not in known:
+        raise NoInputError(f"the Dataset holds no variable {name!r}.{did_you_mean(name, known)}")
+    return values[name]
+
+
+def labelled_values(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Values:
+    """Values of a DataArray over a store's navigation dims and at most one more, with the points that it lies on.
+
+    dims: the point dims, none for a collection. Without coordinates it covers the whole grid. Raises SchemaError.
+    """
+    nav = schema.navigation_dims(ds)
+    others = [dim for dim in values.dims if dim not in nav]
+    if not set(nav) <= set(values.dims) or len(others) > 1:
+        raise SchemaError(
+            f"the array has dims {tuple(values.dims)}; expected {nav} and at most one more; rename them by .rename(…)."
+        )
+    placed = [dim for dim in nav if dim in values.coords]
+    whole = values.transpose(*nav, *others)
+    if len(placed) < len(nav) or not dims:
+        for dim in nav:
+            if whole.sizes[dim] != ds.sizes[dim] or (dim in placed and not whole[dim].equals(ds[dim])):
+                raise SchemaError(
+                    f"along {dim!r} the array has {whole.sizes[dim]} entries that are not the store's {ds.sizes[dim]}; "
+                    "bring it there with .reindex_like(va.open_store(STORE).present)."
+                )
+    rows = np.asarray(whole.values).reshape(-1, *(whole.sizes[dim] for dim in others))
+    table = _plain(rows, _memory_origin(rows))
+    labels = whole[others[0]].values if others and others[0] in whole.coords else np.arange(rows.shape[-1])
+    numbers = tuple(map(int, labels)) if labels.dtype.kind in "iu" else tuple(range(len(labels)))
+    columns = tuple(map(str, labels)) if labels.dtype.kind in "OUT" else ()
+    points = None
+    if dims and len(placed) == len(nav):
+        axes = dict(zip(nav, np.meshgrid(*(whole[dim].values for dim in nav), indexing="ij"), strict=True))
+        points = Points(np.stack([axes[dim].ravel() for dim in dims], 1), "coordinates", _memory_origin(rows))
+    return replace(table, numbers=numbers if others else (), columns=columns, points=points)
+
+
 def read_points(source: str | Path | np.ndarray, dims: Sequence[str]) -> Points:
     """Points `(N, d)` from a CSV with columns for all `dims`, `.npy`, `.npz` or memory."""
     if isinstance(source, np.ndarray):
@@ -117,7 +162,7 @@ def _load(file: Path, array: str | None) -> tuple[np.ndarray, str | None]:
             values = bundle[name]
     except (UsageError, NoInputError):
         raise
-    except (ValueError, EOFError, OSError, KeyError, SyntaxError, OverflowError, MemoryError, *_DAMAGED) as error:
+    except (ValueError, EOFError, OSError, KeyError, OverflowError, MemoryError, *_DAMAGED) as error:
         reason = "it holds objects, or is damaged" if "pickle" in str(error) else " ".join(str(error).split())
         raise DataError(f"{file} cannot be read as plain numbers ({reason}); save it again with numpy.save.") from None
     if not isinstance(values, np.ndarray):

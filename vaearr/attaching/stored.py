@@ -12,7 +12,7 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.attaching.files import Points, Values, read_points, read_values
+from vaearr.attaching.files import Points, Values, labelled_values, one_of, read_points, read_values
 from vaearr.attaching.kinds import KINDS
 from vaearr.attaching.placing import Placement, ReadAs, place_in_order, place_points, point_dims
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_you_mean
@@ -26,7 +26,7 @@ _OF_OTHER_THINGS |= {*n.SCAN_DIMS}
 
 def attach(
     store: str | Path,
-    values: str | Path | np.ndarray,
+    values: str | Path | np.ndarray | xr.DataArray | xr.Dataset,
     *,
     kind: str = n.LATENTS,
     run: str | None = None,
@@ -47,7 +47,8 @@ def attach(
     that association, clustering and the report take them by `run`. All or nothing is written. Returns what was written;
     its attributes count rows placed, outside and left out, and points missing.
 
-    values: `.npy` or `.npz` `(N,)`, `(N, L)` or over the whole grid `(y, x[, L])`, CSV with value columns, or an array.
+    values: `.npy` or `.npz` `(N,)`, `(N, L)` or over the whole grid `(y, x[, L])`, CSV with value columns, or an array;
+    a DataArray over the navigation dims and at most one more, or `array` of a Dataset, is placed by its coordinates.
     kind: "latents" (needs `run`), or, under `name`: "map" (one number a point), "classes" (class numbers), "elements"
     (CSV, a column each), "scores" (of a decomposition).
     coords: points of the rows: `.npy` `(N, 2)` x, y or `(N, 3)` x, y, z, CSV or array. Not needed where the CSV of the
@@ -55,21 +56,31 @@ def attach(
     for every point of that region.
     roi: name of a run whose region of interest is meant, or a boolean map. Rows outside it are left out.
     read_as: whether points are "steps" or "coordinates"; "auto" decides by the rule of `vaearr.attaching.placing`.
-    prefix, columns, array: which columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known) or which array of a `.npz`.
+    prefix, columns, array: which columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known) or which array of a `.npz` or
+    Dataset.
     classes: names of class numbers.
 
     Raises ExistsError for a name that is taken; DataError for numbers of rows that do not fit (both are named),
     repeated points, infinite values; NoInputError and UsageError for files and arguments that cannot be meant.
     """
+    if isinstance(values, xr.Dataset):
+        values = one_of(values, array)
+    if isinstance(values, xr.DataArray) and kind != n.LATENTS:
+        name = name or (None if values.name is None else str(values.name))
     path, target = check_store(store), _target(kind, run, name)
     recover(path)
     ds = open_store(path, chunks=None)
     _refuse_taken(path, ds, kind, target)
     dims = point_dims(ds) if schema.is_scan(ds) else ()
-    table = read_values(values, dims, prefix=prefix, columns=columns, array=array)
+    if isinstance(values, xr.DataArray):
+        table = labelled_values(values, ds, dims)
+    else:
+        table = read_values(values, dims, prefix=prefix, columns=columns, array=array)
     points = _points(table, coords, dims)
     table, placement = _placed(ds, table, points, _region(ds, roi), read_as)
     variable = KINDS[kind](ds, table, placement, target, classes or {})
+    if isinstance(values, xr.DataArray) and kind in ("map", "classes"):
+        variable.attrs |= {key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs}
     variable.attrs |= {} if units is None else {"units": units}
     variable.attrs[n.PROVENANCE] = _provenance(kind, table, points, placement, roi)
     result = _write(path, kind, target, variable).assign_attrs(placement.counts())

@@ -20,6 +20,7 @@ from vaearr.batching.partners import Paths, Walk, find_paths, random_walk
 from vaearr.errors import UsageError
 from vaearr.store import Region, decoder, read_ahead, read_block, read_into, without_dask
 
+READERS = 4  # pieces of a buffer that are read side by side
 ORDER, BUFFER, WALK = 0, 1, 2  # what a random generator of an epoch is for
 
 
@@ -104,7 +105,8 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             raise UsageError(f"rank is {rank} of world_size {world_size}; expected 0 to {world_size - 1}.")
         if self.n_samples_total < world_size:
             raise UsageError(f"{self.n_samples_total} samples cannot be shared by {world_size} processes; use fewer.")
-        limit = max(1, self.capacity // tiers.pieces_per_buffer(self.capacity))
+        # in order, nothing is gained by reading less than a chunk at a time
+        limit = max(1, self.capacity // (tiers.pieces_per_buffer(self.capacity) if self.settings.shuffle else 1))
         regions = regions_of(self.patterns, self.inside.ndim, limit)
         found = (plans.around_chosen(region, self.inside) for region in regions)
         regions = [region for region in found if region]
@@ -244,11 +246,13 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             memory = self._empty(min(self.capacity, self.n_samples))
         points = np.concatenate([self._points(piece) for piece in plan.groups[i]])
         patterns, start = memory.numpy(), 0
-        with ThreadPoolExecutor(1) as beside:  # decoding leaves Python's lock alone
-            order = beside.submit(self._order, plan, number, i, points)
+        with ThreadPoolExecutor(READERS) as pool:  # decoding leaves Python's lock alone
+            order, reads = pool.submit(self._order, plan, number, i, points), []
             for piece in plan.groups[i]:
-                self._read(piece, patterns[start : start + self.counts[piece]])
+                reads.append(pool.submit(self._read, piece, patterns[start : start + self.counts[piece]]))
                 start += self.counts[piece]
+            for done in reads:
+                done.result()
         return Held(memory[:start], self._labels_at(points), points, order.result(), memory)
 
     def _read_all(self) -> Held:

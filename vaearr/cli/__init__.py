@@ -5,7 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+import warnings
+from collections.abc import Callable
+from functools import cache
 from types import FrameType
+from typing import Any
+
+from typer.main import get_command
 
 from vaearr.cli import (
     analyse,
@@ -22,7 +28,8 @@ from vaearr.cli import (
     verify,
 )
 from vaearr.cli.common import app, tell
-from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
+from vaearr.errors import INTERNAL_ERROR, NoInputError, StoreWarning, VaearrError, WriteError
+from vaearr.threads import wait_briefly
 
 __all__ = [
     "analyse",
@@ -56,8 +63,27 @@ def _explain(error: Exception) -> tuple[str, int]:
     return f"internal error: {name}: {error}; run again with --debug and report it", INTERNAL_ERROR
 
 
+def _shown(others: Callable[..., None]) -> Callable[..., None]:
+    """How warnings are told: those of stores as a line, the others as before."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, StoreWarning):
+            tell(f"note: {' '.join(str(message).split())}")
+        else:
+            others(message, category, *where, **more)
+
+    return show
+
+
+@cache
+def _command() -> Callable[[], Any]:
+    """All commands, put together once a process: that takes as long as many a command."""
+    return get_command(app)
+
+
 def main() -> None:
     """Entry point: whatever goes wrong is one line on stderr; `--debug` shows where it came from."""
+    wait_briefly()
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     stops: list[int] = []
@@ -69,7 +95,10 @@ def main() -> None:
     caught = [number for number in STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None)]  # nohup stays
     before = {number: signal.signal(number, stop) for number in caught}
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", StoreWarning)
+            warnings.showwarning = _shown(warnings.showwarning)
+            _command()()
     except (Exception, SystemExit) as error:
         if stops:  # whatever a library made of the SystemExit on its way here
             tell(f"vaearr: {STOPS[stops[0]]}; nothing unfinished was published, run the same command again")

@@ -26,6 +26,7 @@ def associate(
     reference: Annotated[
         str | None, typer.Option(help="also: clusters of each dimension against those of this map or these scores")
     ] = None,
+    k_max: Annotated[int, typer.Option(help="most clusters of a dimension that --reference tries")] = 12,
     top: Annotated[int, typer.Option(help="dimensions to list per target")] = 3,
     dask: DaskWorkers = None,
     config: Settings = None,
@@ -49,7 +50,7 @@ def associate(
     for line in top_lines(associate_store(store, settings, dask=dask), top=top):
         typer.echo(line)
     if reference:
-        for line in partition_lines(partitions_store(store, settings, reference), top=top):
+        for line in partition_lines(partitions_store(store, settings, reference, k_max=k_max), top=top):
             typer.echo(line)
 
 

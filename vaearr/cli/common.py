@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, overload
 
@@ -50,6 +51,21 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"vaearr {version('vaearr')}")
+        raise typer.Exit
+
+
+Version = typer.Option("--version", help="tell the version", callback=_tell_version, is_eager=True)
+
+
+@app.callback()
+def _options(is_asked: Annotated[bool, Version] = False) -> None:
+    pass
+
+
 # text, since a path takes a slash out of a URL
 Store = Annotated[str, typer.Argument(help="zarr store, as made by 'vaearr ingest'")]
 NewStore = Annotated[str, typer.Argument(help="store to make, for example stores/scan.zarr")]
@@ -59,6 +75,11 @@ ChosenRun = Annotated[
 ]
 Settings = Annotated[Path | None, typer.Option("--config", help="JSON file with settings")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="one setting, such as objective.target=self")]
+
+BoxX = Annotated[str | None, typer.Option("--x", help="ROI box START:STOP in coordinate units, half-open")]
+BoxY = Annotated[str | None, typer.Option("--y", help="ROI box START:STOP in coordinate units, half-open")]
+BoxZ = Annotated[str | None, typer.Option("--z", help="ROI box START:STOP in coordinate units, half-open")]
+Condition = Annotated[str | None, typer.Option("--where", help='ROI condition on maps, such as "BC > 45"')]
 
 DaskWorkers = Annotated[
     str | None,
@@ -74,7 +95,7 @@ def settings_from(cls: Any, file: Path | None, sets: list[str] | None, base: dic
     for key, text in key_values(sets, "--set").items():
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = text
         *path, last = key.split(".")
         inner = values
@@ -107,7 +128,7 @@ def _json_object(file: Path) -> dict[str, Any]:
         raise UsageError(f"there is no settings file {file}.") from None
     except OSError as error:
         raise UsageError(f"{file} cannot be read as a settings file: {error.strerror or error}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{file} is not JSON: {error}.") from None
     if not isinstance(values, dict):
         kind = type(values).__name__
@@ -139,6 +160,14 @@ def box(text: str | None, option: str, form: str = "START:STOP") -> tuple[float,
     except ValueError:
         raise UsageError(f"{option} {text!r} is not {form}, such as 20:90.") from None
     return start, stop
+
+
+def region(x: str | None, y: str | None, z: str | None, where: str | None) -> Any:
+    """The ROI of `--x`, `--y`, `--z` and `--where`; None where none is given."""
+    from vaearr.config import RoiConfig
+
+    given = {"x": box(x, "--x"), "y": box(y, "--y"), "z": box(z, "--z"), "where": where}
+    return RoiConfig.from_attrs(given) if any(value is not None for value in given.values()) else None
 
 
 def sides(text: str | None, option: str, kind: type) -> tuple[Any, ...] | None:

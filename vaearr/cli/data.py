@@ -28,7 +28,7 @@ from vaearr.names import BC, DEFAULT_RUN
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="file or image folder to read, for example scan.h5")],
+    source: Annotated[Path, typer.Argument(help="file, image folder or zarr store to read, for example scan.h5")],
     store: NewStore,
     bc: Annotated[Path | None, typer.Option("--bc", help="CSV with x, y, band contrast")] = None,
     maps: Annotated[list[str] | None, typer.Option("--map", help="further map as NAME=CSV; repeatable")] = None,

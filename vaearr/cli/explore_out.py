@@ -10,7 +10,7 @@ import typer
 
 from vaearr.cli.common import say
 from vaearr.cli.infer import point_of
-from vaearr.errors import ExistsError, NoInputError, UsageError
+from vaearr.errors import ExistsError, NoInputError, UsageError, need
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -56,6 +56,8 @@ def check_out(out: Path | None, endings: tuple[str, ...] = SHEET) -> None:
         return
     if out.suffix.lower() not in endings:
         raise UsageError(f"--out {out.name!r} must end in {', '.join(endings[:-1])} or {endings[-1]}.")
+    if out.suffix.lower() == ".parquet":
+        need("pyarrow", "vaearr[parquet]", out.name)
     if not out.absolute().parent.is_dir():
         raise NoInputError(f"there is no folder {out.parent}; make it first.")
     if out.exists():

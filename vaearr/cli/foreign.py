@@ -13,7 +13,7 @@ from vaearr.cli.common import Sets, Settings, Store, app, say, settings_from
 @app.command("import")
 def import_model(
     store: Store,
-    checkpoint: Annotated[Path, typer.Argument(help=".safetensors, .pt, .pth or .ckpt file; nothing is unpickled")],
+    checkpoint: Annotated[Path, typer.Argument(help="model folder of a run, or .safetensors, .pt, .pth or .ckpt file")],
     run: Annotated[str, typer.Option("--run", help="name of the run that the model becomes")],
     layout: Annotated[str | None, typer.Option(help="of its names: auto, ldm, diffusers, monai or vaearr")] = None,
     prefix: Annotated[str | None, typer.Option(help="before its names, where the file holds several models")] = None,
@@ -23,9 +23,10 @@ def import_model(
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
-    """Make a checkpoint from elsewhere, such as Stable Diffusion's VAE, a run of a store.
+    """Make a model trained elsewhere, by vaearr or as Stable Diffusion's VAE, a run of a store.
 
-    Its options come from the shapes of its weights; --set options.groups=16 and the like replace single ones.
+    A model folder of vaearr's brings its settings and background. Of other checkpoints, of which nothing is unpickled,
+    the options come from the shapes of the weights; --set options.groups=16 and the like replace single ones.
     """
     from vaearr.importing import ImportConfig
     from vaearr.importing import import_model as run_import

@@ -9,7 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaearr.cli.common import ChosenRun, RunName, Sets, Settings, Store, app, bar, box, say, settings_from, sides
+from vaearr.cli.common import (
+    BoxX,
+    BoxY,
+    BoxZ,
+    ChosenRun,
+    Condition,
+    RunName,
+    Sets,
+    Settings,
+    Store,
+    app,
+    bar,
+    region,
+    say,
+    settings_from,
+    sides,
+)
 from vaearr.errors import UsageError
 from vaearr.names import DEFAULT_RUN
 
@@ -39,10 +55,10 @@ def reconstruct(
     run: ChosenRun = None,
     file: Annotated[list[Path] | None, typer.Option(help="single file instead of the store's samples; repeat")] = None,
     part: Annotated[str | None, typer.Option(help="all, train or validation points of the region")] = None,
-    x: Annotated[str | None, typer.Option(help="box START:STOP in coordinate units, half-open")] = None,
-    y: Annotated[str | None, typer.Option(help="box START:STOP in coordinate units, half-open")] = None,
-    z: Annotated[str | None, typer.Option(help="box START:STOP in coordinate units, half-open")] = None,
-    where: Annotated[str | None, typer.Option(help='condition on maps, such as "BC > 45"')] = None,
+    x: BoxX = None,
+    y: BoxY = None,
+    z: BoxZ = None,
+    where: Condition = None,
     units: Annotated[str | None, typer.Option(help="stored (default) or preprocessed")] = None,
     data_range: Annotated[str | None, typer.Option(help="of PSNR and SSIM: a number, dtype or sample")] = None,
     variable: Annotated[bool, typer.Option("--variable", help="also write the reconstructions into the store")] = False,
@@ -74,11 +90,10 @@ def reconstruct(
         raise UsageError("--files needs a folder, so give one with --out.")
     if dtype is not None and not (out is not None and (files or file)):
         raise UsageError("--dtype is of written files; give --out FOLDER, with --files or --file, or leave it out.")
-    boxes = {"x": box(x, "--x"), "y": box(y, "--y"), "z": box(z, "--z"), "where": where}
     settings = settings_from(ReconstructConfig, config, sets).replace(
         run=run,
         part=part,
-        roi=boxes if any(v is not None for v in boxes.values()) else None,
+        roi=region(x, y, z, where),
         units=units,
         data_range=_number(data_range),
         out="variable" if variable else None,

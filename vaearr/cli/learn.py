@@ -8,7 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from vaearr.cli.common import (
+    BoxX,
+    BoxY,
+    BoxZ,
     ChosenRun,
+    Condition,
     DaskWorkers,
     RunName,
     Sets,
@@ -16,7 +20,7 @@ from vaearr.cli.common import (
     Store,
     app,
     bar,
-    box,
+    region,
     say,
     settings_from,
 )
@@ -29,10 +33,10 @@ from vaearr.presets import PRESETS, check_preset, preset_settings
 def train(
     store: Store,
     run: RunName = DEFAULT_RUN,
-    x: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
-    y: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
-    z: Annotated[str | None, typer.Option(help="ROI box START:STOP in coordinate units, half-open")] = None,
-    where: Annotated[str | None, typer.Option(help='ROI condition on maps, such as "BC > 45"')] = None,
+    x: BoxX = None,
+    y: BoxY = None,
+    z: BoxZ = None,
+    where: Condition = None,
     points: Annotated[
         Path | None, typer.Option(help="ROI as a CSV with x, y of the points, as written by 'vaearr contrast --keep'")
     ] = None,
@@ -60,15 +64,14 @@ def train(
     The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there is one, else every
     measured point.
     """
-    from vaearr.config import RoiConfig, TrainConfig
+    from vaearr.config import TrainConfig
     from vaearr.runs import settings_for
     from vaearr.runs import train as run_train
     from vaearr.side_maps import read_kept_coordinates
     from vaearr.store import open_store
 
     base = _preset(store, preset) if preset else None
-    boxes = {"x": box(x, "--x"), "y": box(y, "--y"), "z": box(z, "--z"), "where": where}
-    roi: Any = RoiConfig.from_attrs(boxes) if any(v is not None for v in boxes.values()) else None
+    roi = region(x, y, z, where)
     if points:
         if roi is not None:
             raise UsageError("--points lists the points of the ROI; leave out --x, --y, --z and --where.")
@@ -114,15 +117,33 @@ def _preset(store: str, name: str) -> dict[str, Any]:
 
 @app.command()
 def encode(
-    store: Store, run: ChosenRun = None, dask: DaskWorkers = None, config: Settings = None, sets: Sets = None
+    store: Store,
+    run: ChosenRun = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="another store, whose run is taken to these data as it was trained")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="with --from: what the run is called here; default: its name there")
+    ] = None,
+    x: BoxX = None,
+    y: BoxY = None,
+    z: BoxZ = None,
+    where: Condition = None,
+    dask: DaskWorkers = None,
+    config: Settings = None,
+    sets: Sets = None,
 ) -> None:
-    """Write a run's latents into the store."""
+    """Write a run's latents into the store; with --from, those of a model that was trained in another store.
+
+    The ROI is chosen with --from only; else it is that of the run.
+    """
     from vaearr.config import EncodeConfig
     from vaearr.latents import encode as run_encode
     from vaearr.store import as_url
 
     settings = settings_from(EncodeConfig, config, sets).replace(run=run)
     with bar("encoding") as progress:
-        run_encode(store, config=settings, dask=dask, say=say, on_block=progress)
+        roi = region(x, y, z, where)
+        run_encode(store, source=source, name=name, roi=roi, config=settings, dask=dask, say=say, on_block=progress)
     opens = "vaearr.open_store" if as_url(store) else "xarray.open_zarr"
-    say(f"latents of run {settings.run!r} are in {store}; open it with {opens}({str(store)!r})")
+    say(f"latents of run {name or settings.run!r} are in {store}; open it with {opens}({str(store)!r})")

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from vaearr.cli.common import app, bar, key_values, say
-from vaearr.errors import MissingExtraError, UsageError
+from vaearr.errors import UsageError
 
-SERVING = "flows.serving"  # beside this package, which never imports it: flows call vaearr
+SERVING = "vaearr.flows.serving"  # called by name: nothing else in vaearr imports the flows, they call vaearr
 
 
 @app.command()
@@ -26,7 +26,7 @@ def run(
 ) -> None:
     """Run a flow: on the Prefect server that is configured (PREFECT_API_URL), else right here without any."""
     given = parameters_of(parameters)
-    _serving().run(name, given, watch=watch, here=here, say=say, bar=bar)
+    import_module(SERVING).run(name, given, watch=watch, here=here, say=say, bar=bar)
 
 
 @app.command()
@@ -35,7 +35,7 @@ def serve(
     limit: Annotated[int, typer.Option(help="flow runs at a time")] = 1,
 ) -> None:
     """Register all flows with the configured Prefect server and run what is asked of them, until stopped."""
-    _serving().serve(names, limit=limit, say=say)
+    import_module(SERVING).serve(names, limit=limit, say=say)
 
 
 def parameters_of(items: list[str] | None) -> dict[str, Any]:
@@ -58,14 +58,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _serving() -> Any:
-    try:
-        return import_module(SERVING)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("flows", "prefect"):
-            raise MissingExtraError(
-                f"flows need Prefect, which is not installed ({error.name} is missing): pip install 'vaearr[flows]'."
-            ) from None
-        raise

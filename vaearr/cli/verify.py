@@ -19,7 +19,9 @@ def verify(
         str | None, typer.Option(help="take a variable that can be made again, a table or runs/NAME out of the store")
     ] = None,
     seal: Annotated[bool, typer.Option("--seal", help="add checksums to variables that have none")] = False,
-    relist: Annotated[bool, typer.Option("--relist", help="make the list of variables anew")] = False,
+    relist: Annotated[
+        bool, typer.Option("--relist", help="list the variables anew, put the store's attributes back")
+    ] = False,
     clean: Annotated[
         bool, typer.Option("--clean", help="list what killed commands left and is older than a day; --yes removes it")
     ] = False,

@@ -17,7 +17,7 @@ from vaearr.clustering.scores import CLUSTER, cluster_scores
 from vaearr.clustering.summary import cluster_summary
 from vaearr.config import ClusterConfig
 from vaearr.errors import ExistsError, RoiError, UsageError
-from vaearr.provenance import now, versions
+from vaearr.provenance import nested, now, versions
 
 MOST_LINES = 10  # clusters that are told one by one
 
@@ -67,9 +67,9 @@ def cluster_store(store: str | Path, config: ClusterConfig | None = None) -> xr.
 
 def _request(features: xr.Dataset, roi: xr.DataArray | None, config: ClusterConfig) -> dict[str, Any]:
     """What decides the labels, as JSON: settings, and where features and ROI come from."""
-    parents = {str(name): variable.attrs.get(n.PROVENANCE) for name, variable in features.data_vars.items()}
+    parents = {str(name): nested(variable.attrs, n.PROVENANCE) for name, variable in features.data_vars.items()}
     if roi is not None:
-        parents[str(roi.name)] = roi.attrs.get(n.PROVENANCE) or roi.attrs.get("config")
+        parents[str(roi.name)] = nested(roi.attrs, n.PROVENANCE) or nested(roi.attrs, "config")
     request: dict[str, Any] = {"run": config.run, "parents": parents, "config": config.to_attrs()}
     plain: dict[str, Any] = json.loads(json.dumps(request, default=str))
     return plain
@@ -78,7 +78,7 @@ def _request(features: xr.Dataset, roi: xr.DataArray | None, config: ClusterConf
 def _check_same(existing: xr.DataArray, request: dict[str, Any], config: ClusterConfig, path: Path) -> None:
     from vaearr.store import shown
 
-    have = existing.attrs.get(n.PROVENANCE)
+    have = nested(existing.attrs, n.PROVENANCE)
     if isinstance(have, dict) and {key: have.get(key) for key in request} == request:
         return
     made = (
@@ -96,7 +96,7 @@ def _tables(
     from vaearr.store import has_table, open_table, write_table
 
     name = f"{n.CLUSTERS}_{config.name}"
-    time = labels.attrs[n.PROVENANCE]["time"]
+    time = nested(labels.attrs, n.PROVENANCE)["time"]
     if has_run and has_table(path, config.run, name):
         summary = open_table(path, config.run, name)
         if summary.attrs.get("time") == time:

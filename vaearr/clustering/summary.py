@@ -19,6 +19,7 @@ from vaearr.clustering.points import reproducible
 from vaearr.clustering.scores import CLUSTER, whole_numbers
 from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, SchemaError, UsageError
+from vaearr.provenance import nested
 
 FEATURE = "feature"
 SEED_STEP = 1000  # between the seeds of two resamplings
@@ -125,7 +126,7 @@ def _moments(values: np.ndarray, codes: np.ndarray, n_clusters: int) -> np.ndarr
 
 
 def _stability(labels: xr.DataArray, n_clusters: int) -> xr.DataArray:
-    given = labels.attrs.get("stability") or [None] * n_clusters
+    given = nested(labels.attrs, "stability") or [None] * n_clusters
     if len(given) != n_clusters:
         raise SchemaError(f"the labels' attribute 'stability' has {len(given)} entries for {n_clusters} clusters.")
     values = np.array([np.nan if value is None else value for value in given], np.float64)
@@ -151,7 +152,7 @@ def cluster_stability(
         raise UsageError(f"n_resamples is {n_resamples}; it must be at least 1.")
     if "config" not in labels.attrs or "method" not in labels.attrs:
         raise UsageError("the labels do not say how they were made; pass what vaearr.clustering.cluster returned.")
-    config = ClusterConfig.from_attrs(labels.attrs["config"])
+    config = ClusterConfig.from_attrs(nested(labels.attrs, "config"))
     if isinstance(features, xr.Dataset) and n.PATTERNS in features:
         features = select_features(features, config)
     nav = navigation_of(features)

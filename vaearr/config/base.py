@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from vaearr.errors import UsageError, did_you_mean
+
+MOST_SHOWN = 200  # characters of a value that cannot be meant
 
 
 class Config(BaseModel):
     """Base of all settings: frozen, no unknown keys, finite numbers only, JSON both ways (which knows no NaN)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_number_of_its_own(cls, value: Any) -> Any:
+        """No whole number that the machine has no form for."""
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("whole numbers are below 2^63")
+        return value
 
     def to_attrs(self) -> dict[str, Any]:
         """Plain JSON-ready dict, as stored in attributes."""
@@ -41,7 +51,15 @@ def _in_words(cls: type[BaseModel], error: ValidationError) -> str:
         else:
             message = item["msg"].removeprefix("Value error, ")
             if item["loc"]:
-                parts.append(f"{cls.__name__}.{key}: {message} (got {item['input']!r}).")
+                parts.append(f"{cls.__name__}.{key}: {message} (got {_shortened(item['input'])}).")
             else:  # of several settings together
                 parts.append(f"{cls.__name__}: {message}.")
     return " ".join(parts)
+
+
+def _shortened(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or nested as often
+        return f"a {type(value).__name__}"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"

@@ -42,7 +42,9 @@ class IngestConfig(Config):
         1, ge=1, description="side of the blocks of detector pixels that become one, their mean in float32; after crop"
     )
     nonfinite: Literal["error", "mask"] = Field(
-        "error", description="patterns with NaN or infinite values: refuse the file, or leave these scan points out"
+        "error",
+        description="patterns with NaN or infinite values, or such as float32 cannot hold: refuse the file, or leave "
+        "these scan points out",
     )
     format: str | None = Field(
         None, description="name of the source format, such as images, where the path alone would be taken for another"

@@ -71,7 +71,9 @@ def fit_pca(
     if n_components is not None:
         return found
     kept = broken_stick(found.ratio, most)
-    knee = {"knee": "broken stick", "knee_at_bound": kept == wanted < most}
+    at_bound = kept == wanted < most
+    beyond = f"the knee lies beyond the {wanted} components that were tried: say how many (n_components, --components)."
+    knee = {"knee": "broken stick", "knee_at_bound": at_bound, "warnings": [beyond] if at_bound else []}
     return Pca(found.mean, found.components[:kept], found.variance[:kept], found.total, n_samples, found.facts | knee)
 
 

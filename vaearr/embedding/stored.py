@@ -17,7 +17,7 @@ from vaearr.embedding.methods import METHODS, Scores, fitted_stream
 from vaearr.embedding.stream import Block, PatternStream
 from vaearr.embedding.work import Work, plan_work
 from vaearr.errors import ExistsError, UsageError
-from vaearr.provenance import now, versions
+from vaearr.provenance import nested, now, versions
 from vaearr.store import (
     Region,
     Staging,
@@ -99,7 +99,7 @@ def _is_made(ds: xr.Dataset, work: Work, store: Path) -> bool:
     taken = [str(v) for v in ds.variables if v == name or str(v).startswith(tuple(companions(name)))]
     if not taken:
         return False
-    stamp = ds[name].attrs.get(n.PROVENANCE) if name in ds else None
+    stamp = nested(ds[name].attrs, n.PROVENANCE) if name in ds else None
     if isinstance(stamp, Mapping) and {k: v for k, v in stamp.items() if k not in PASSING} == work.request:
         return True
     raise ExistsError(

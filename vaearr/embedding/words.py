@@ -9,7 +9,7 @@ from vaearr.embedding.methods import CUMULATIVE
 
 
 def embed_lines(ds: xr.Dataset, name: str = n.PCA) -> list[str]:
-    """Components and how much of the patterns they explain; what to do next."""
+    """Components and how much of the patterns they explain; warnings; what to do next."""
     scores = ds[name]
     count = scores.sizes[f"{name}_{n.COMPONENT}"]
     explained = f"{name}_{CUMULATIVE}"
@@ -21,5 +21,6 @@ def embed_lines(ds: xr.Dataset, name: str = n.PCA) -> list[str]:
     points = f"{scores.attrs['n_fitted']} {'samples' if n.SAMPLE in scores.dims else 'scan points'}"
     return [
         f"{name}: {count} components of {points}, {share}",
+        *(f"warning: {text}" for text in scores.attrs.get("warnings", [])),
         f"next: 'vaearr associate STORE --variable {name}', or cluster by it with --feature {name}",
     ]

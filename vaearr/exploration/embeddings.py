@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import MissingExtraError, NoInputError, UsageError, did_you_mean
+from vaearr.errors import NoInputError, UsageError, did_you_mean, need
 from vaearr.exploration.amounts import amounts, check_amounts
 from vaearr.exploration.components import rows_pca
 from vaearr.exploration.points import POINT, class_coords, classes_if_any, open_encoded, some_rows
@@ -56,6 +56,8 @@ def embedding(
     """
     if method not in METHODS:
         raise UsageError(f"there is no embedding {method!r}.{did_you_mean(method, sorted(METHODS))}")
+    if method == "umap":
+        need("umap", "vaearr[umap]", "the method umap (others: pca, tsne)")
     if not perplexity > 0 or neighbours < 2:
         raise UsageError(f"perplexity {perplexity} must be positive, and neighbours {neighbours} 2 or more.")
     encoded = open_encoded(store, run)
@@ -115,14 +117,9 @@ def _tsne(values: np.ndarray, seed: int, perplexity: float, neighbours: int) -> 
 
 
 def _umap(values: np.ndarray, seed: int, perplexity: float, neighbours: int) -> Found:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ImportWarning)  # tells of TensorFlow, which only its other class needs
-            umap = importlib.import_module("umap")
-    except ImportError:
-        raise MissingExtraError(
-            'UMAP needs umap-learn; install it with: pip install "vaearr[umap]", or use method="tsne".'
-        ) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportWarning)  # tells of TensorFlow, which only its other class needs
+        umap = importlib.import_module("umap")
     used = min(neighbours, len(values) - 1)
     init = "spectral" if len(values) > 2 * LEAST_POINTS else "random"
     made = umap.UMAP(n_components=2, n_neighbors=used, random_state=seed, n_jobs=1, init=init)

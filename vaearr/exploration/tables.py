@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.categories import meanings
-from vaearr.errors import ExistsError, MissingExtraError, NoInputError, UsageError, did_you_mean
+from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
 from vaearr.exploration.points import all_vectors, class_names, dimensions, kept_classes, open_encoded
 
 if TYPE_CHECKING:
@@ -109,8 +108,8 @@ def save_table(table: pd.DataFrame, path: str | Path, *, overwrite: bool = False
         raise NoInputError(f"there is no folder {target.parent}; make it first.")
     if target.exists() and not overwrite:
         raise ExistsError(f"{target} is there already; give another name, or overwrite=True.")
-    if ending == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise MissingExtraError("Parquet needs pyarrow: pip install pyarrow; or save as .csv.")
+    if ending == ".parquet":
+        need("pyarrow", "vaearr[parquet]", target.name)
     part = target.with_name(f".{target.name}.part")
     try:
         if ending == ".csv":

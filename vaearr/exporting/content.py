@@ -15,6 +15,7 @@ from vaearr import schema
 from vaearr.attaching import step_numbers_of
 from vaearr.errors import NoInputError, RoiError, UsageError, did_you_mean
 from vaearr.exporting.settings import ExportConfig
+from vaearr.provenance import nested
 
 BLOCK_BYTES = 64 * 2**20
 
@@ -112,7 +113,7 @@ class Content:
             "run": self.run,
             "latents": str(self.latents.name),
             "store_id": self.ds.attrs.get(n.STORE_ID),
-            "provenance": self.latents.attrs.get(n.PROVENANCE),
+            "provenance": nested(self.latents.attrs, n.PROVENANCE),
         }
 
 

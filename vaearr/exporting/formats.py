@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaearr.errors import ExistsError, UsageError, did_you_mean
+from vaearr.errors import ExistsError, UsageError, did_you_mean, need
 from vaearr.exporting.content import Content, gather
 from vaearr.exporting.files import staged
 from vaearr.exporting.settings import ExportConfig
@@ -22,17 +22,18 @@ class Format:
     name: str
     write: Write
     holds: str
+    package: str | None = None
 
 
 FORMATS: dict[str, Format] = {}
 LARGEST_DPI = 2400
 
 
-def fmt(name: str, *, holds: str) -> Callable[[Write], Write]:
-    """Register the decorated function as the writer of a format."""
+def fmt(name: str, *, holds: str, package: str | None = None) -> Callable[[Write], Write]:
+    """Register the decorated function as the writer of a format. package: that it needs, of the extra of that name."""
 
     def register(write: Write) -> Write:
-        FORMATS[name] = Format(name=name, write=write, holds=holds)
+        FORMATS[name] = Format(name=name, write=write, holds=holds, package=package)
         return write
 
     return register
@@ -59,6 +60,8 @@ def export(
     wanted = (config or ExportConfig()).replace(format=format, **settings)
     if wanted.format not in FORMATS:
         raise UsageError(f"no format is named {wanted.format!r}.{did_you_mean(wanted.format, list(FORMATS))}")
+    if package := FORMATS[wanted.format].package:
+        need(package, f"vaearr[{wanted.format}]", f"the format {wanted.format}")
     if not 1 <= wanted.dpi <= LARGEST_DPI:
         raise UsageError(f"dpi is {wanted.dpi}; expected dots per inch from 1 to {LARGEST_DPI}, such as 300.")
     folder = Path(out).expanduser().absolute()

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
+from vaearr.errors import DamagedError, DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 from vaearr.exporting.arrays import npy
 from vaearr.exporting.content import Content
 from vaearr.exporting.files import write_json
@@ -65,6 +65,8 @@ def _attempt(content: Content, part: str, asked: bool, write: Callable[[], Any])
     """Write a part; one that nobody asked for by name may be left out where the data does not allow it."""
     try:
         return write()
+    except DamagedError:
+        raise
     except (NoInputError, DataError) as reason:
         default_target = part == "band contrast" and content.config.target == n.BC
         if asked and not default_target:

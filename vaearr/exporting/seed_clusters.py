@@ -11,17 +11,17 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import ClusterConfig
-from vaearr.errors import ExistsError, NoInputError, UsageError
+from vaearr.errors import NoInputError, UsageError
 from vaearr.exporting.content import Content
 from vaearr.exporting.files import write_json
-from vaearr.provenance import versions
+from vaearr.provenance import nested, versions
 
 TOP = 3
 
 
 def _mixture(labels: xr.DataArray) -> dict[str, Any]:
-    used, k = labels.attrs.get("parameters", {}), _k(labels)
-    value = labels.attrs.get("scores", {}).get(str(k))
+    used, k = nested(labels.attrs, "parameters") or {}, _k(labels)
+    value = (nested(labels.attrs, "scores") or {}).get(str(k))
     criterion = used.get("criterion")
     return {"k": k, "scores": None if value is None else {"criterion": criterion, "value": float(value)}}
 
@@ -31,12 +31,12 @@ def _centres(labels: xr.DataArray) -> dict[str, Any]:
 
 
 def _radius(labels: xr.DataArray) -> dict[str, Any]:
-    used = labels.attrs["parameters"]
+    used = nested(labels.attrs, "parameters")
     return {"eps": float(used["eps"]), "min_samples": int(used["min_samples"])}
 
 
 def _hierarchy(labels: xr.DataArray) -> dict[str, Any]:
-    used = labels.attrs["parameters"]
+    used = nested(labels.attrs, "parameters")
     least = int(used["min_cluster_size"])
     return {
         "min_cluster_size": least,
@@ -64,23 +64,27 @@ def tag_of(method: str, keys: dict[str, Any]) -> str:
 
 
 def _k(labels: xr.DataArray) -> int:
-    given = labels.attrs.get("k", labels.attrs.get("parameters", {}).get("k"))
+    given = labels.attrs.get("k", (nested(labels.attrs, "parameters") or {}).get("k"))
     return int(labels.values.max(initial=-1)) + 1 if given is None else int(given)
 
 
 def write_clusters(content: Content, folder: Path, scores: xr.DataArray | None) -> None:
-    """Files of every cluster map that is meant. scores: latents against band contrast, which name the latent shown.
+    """Files of every cluster map that is meant, named by method and k, several alike also by the variable.
 
-    Raises NoInputError where there is no cluster map or no band contrast.
+    scores: latents against band contrast, which name the latent shown. Raises NoInputError where there is no cluster
+    map or no band contrast.
     """
     target = content.variable(content.config.target).load()
-    for labels in _cluster_maps(content, scores):
-        _write_one(content, folder, labels, target, _latent_for(content, labels, scores))
+    maps = list(_cluster_maps(content, scores))
+    tags = [tag_of(str(labels.attrs["method"]), KEYS[labels.attrs["method"]](labels)) for labels in maps]
+    for labels, tag in zip(maps, tags, strict=True):
+        own = tag if tags.count(tag) == 1 else f"{tag}_{labels.name}"
+        _write_one(content, folder, labels, own, target, _latent_for(content, labels, scores))
 
 
 def _cluster_maps(content: Content, scores: xr.DataArray | None) -> Iterator[xr.DataArray]:
     ds, config = content.ds, content.config
-    names = list(config.clusters)
+    names = list(dict.fromkeys(config.clusters))
     if not names and not config.methods:
         names = [str(name) for name, v in ds.data_vars.items() if _is_ours(v, content)]
         if not names:
@@ -96,15 +100,16 @@ def _cluster_maps(content: Content, scores: xr.DataArray | None) -> Iterator[xr.
         number = _strongest(content, scores)
         target = content.variable(config.target).load()
         features = xr.Dataset({"latent": content.latent(number), config.target: target})
-        for method in config.methods:
+        for method in dict.fromkeys(config.methods):
             labels = cluster(features, method, roi=content.roi, config=ClusterConfig(run=config.run, seed=config.seed))
-            yield labels.transpose(*content.dims).assign_attrs(latent=number)
+            labels = labels.transpose(*content.dims).assign_attrs(latent=number)
+            yield labels.rename(f"latent_{number}_{config.target}")
 
 
 def _is_ours(variable: xr.DataArray, content: Content) -> bool:
     """Whether a clustering of this run wrote the variable."""
     attrs = variable.attrs
-    config = attrs.get("config")
+    config = nested(attrs, "config")
     run = config.get("run", content.run) if isinstance(config, dict) else content.run
     return attrs.get("method") in KEYS and variable.dtype.kind in "iu" and run == content.run
 
@@ -121,7 +126,7 @@ def _strongest(content: Content, scores: xr.DataArray | None) -> int:
 
 
 def _latent_for(content: Content, labels: xr.DataArray, scores: xr.DataArray | None) -> int:
-    config = labels.attrs.get("config")
+    config = nested(labels.attrs, "config")
     used = config.get("latents") if isinstance(config, dict) else None
     if "latent" in labels.attrs:
         return int(labels.attrs["latent"])
@@ -130,7 +135,7 @@ def _latent_for(content: Content, labels: xr.DataArray, scores: xr.DataArray | N
     return _strongest(content, scores)
 
 
-def _write_one(content: Content, folder: Path, labels: xr.DataArray, target: xr.DataArray, dim: int) -> None:
+def _write_one(content: Content, folder: Path, labels: xr.DataArray, tag: str, target: xr.DataArray, dim: int) -> None:
     import pandas as pd
 
     from vaearr.plots.cluster_sheets import cluster_sheet
@@ -138,7 +143,6 @@ def _write_one(content: Content, folder: Path, labels: xr.DataArray, target: xr.
 
     method = str(labels.attrs["method"])
     keys = KEYS[method](labels)
-    tag = tag_of(method, keys)
     latent = content.latent(dim)
     inside = (content.roi & (labels != n.NOT_CLUSTERED)).values.reshape(-1)
     columns = {name: steps[inside] for name, steps in content.steps().items()}
@@ -148,8 +152,6 @@ def _write_one(content: Content, folder: Path, labels: xr.DataArray, target: xr.
         "cluster": labels.values.reshape(-1)[inside],
     }
     assignments, figure = f"cluster_assignments__{tag}.csv", f"cluster_latent_bc__{tag}.png"
-    if (folder / assignments).exists():
-        raise ExistsError(f"two cluster maps are both {tag}; choose one of them with clusters=.")
     pd.DataFrame(columns).to_csv(folder / assignments, index=False, lineterminator="\n")
     record = {"method": method} | keys | {
         "n_points": int(inside.sum()),
@@ -176,13 +178,13 @@ def _facts(content: Content, labels: xr.DataArray, dim: int) -> dict[str, Any]:
     return {
         "latent_dim": dim,
         "variable": str(labels.name),
-        "scaling": attrs.get("scaling"),
+        "scaling": nested(attrs, "scaling"),
         "scale": attrs.get("scale"),
         "n": attrs.get("n"),
         "n_noise": int((labels == n.NOISE).sum()),
         "seed": attrs.get("seed"),
-        **{key: attrs.get(key) for key in told},
-        "about": content.about() | {"labels": attrs.get(n.PROVENANCE)},
+        **{key: nested(attrs, key) for key in told},
+        "about": content.about() | {"labels": nested(attrs, n.PROVENANCE)},
         "versions": versions("scikit-learn"),
     }
 

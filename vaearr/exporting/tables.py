@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaearr import names as n
-from vaearr.errors import MissingExtraError, UsageError
+from vaearr.errors import UsageError
 from vaearr.exporting.content import Content
 from vaearr.exporting.formats import fmt
 
@@ -27,13 +27,10 @@ def csv(content: Content, folder: Path) -> None:
             frame.to_csv(file, index=False, header=i == 0, lineterminator="\n")
 
 
-@fmt("parquet", holds="the table of csv as Parquet; needs pyarrow")
+@fmt("parquet", holds="the table of csv as Parquet; needs pyarrow", package="pyarrow")
 def parquet(content: Content, folder: Path) -> None:
-    """The same table as `latents.parquet`. Raises MissingExtraError without pyarrow."""
-    try:
-        pyarrow, storage = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise MissingExtraError("Parquet needs pyarrow: pip install pyarrow; or export as csv.") from None
+    """The same table as `latents.parquet`."""
+    pyarrow, storage = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     writer = None
     try:
         for frame in frames(content):

@@ -20,8 +20,8 @@ from vaearr.inference.decoding import BATCH, Opened, decoded_array, open_run, sc
 from vaearr.inference.draws import check_draws, draw_latents
 from vaearr.inference.features import part_map
 from vaearr.preprocess import undo
-from vaearr.sources.nifti import AFFINE, AXES, nibabel_package
-from vaearr.sources.outputs import as_dtype, stored_affine
+from vaearr.sources.nifti import AFFINE, AXES
+from vaearr.sources.outputs import as_dtype, stored_affine, write_nifti
 from vaearr.store import read_block
 from vaearr.store.folders import staged
 
@@ -272,10 +272,7 @@ def _write(path: Path, values: np.ndarray, affine: np.ndarray | None) -> Path:
         pixels: Any = np.ascontiguousarray(np.moveaxis(values, 0, -1) if values.ndim == 3 else values)
         Image.fromarray(pixels).save(path, compress_level=0)
         return path
-    nib = nibabel_package()
-    image = nib.Nifti1Image(values.T, np.eye(4) if affine is None else affine)
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
+    write_nifti(path, values, None, affine)
     return path
 
 

@@ -23,7 +23,7 @@ from vaearr.inference.judging import LONG_NAMES, check_settings, judge_of, judgi
 from vaearr.inference.settings import ReconstructConfig
 from vaearr.inference.summary import PARTS, summarise
 from vaearr.inference.written import SampleWriter, sample_writer
-from vaearr.provenance import now, versions
+from vaearr.provenance import nested, now, versions
 from vaearr.quality import compression_ratio
 from vaearr.sources.outputs import Kept
 from vaearr.store import (
@@ -176,13 +176,13 @@ def _known(opened: Opened, settings: ReconstructConfig, request: dict[str, Any])
     found = None
     if has_table(opened.path, opened.run, name):
         found = open_table(opened.path, opened.run, name)
-        if not _is_same(found.attrs.get(n.PROVENANCE), request):
+        if not _is_same(nested(found.attrs, n.PROVENANCE), request):
             raise ExistsError(
                 f"run {opened.run!r} of {shown(opened.path)} already holds {name!r}, made with other settings or of "
                 "other points; choose another name with name='…' (--name)."
             )
     is_taken = variable in opened.ds.variables and settings.out == "variable"
-    if is_taken and not _is_same(opened.ds[variable].attrs.get(n.PROVENANCE), request):
+    if is_taken and not _is_same(nested(opened.ds[variable].attrs, n.PROVENANCE), request):
         raise ExistsError(
             f"{shown(opened.path)} already holds another {variable!r}; choose another name with name='…' (--name)."
         )

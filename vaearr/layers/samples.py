@@ -19,6 +19,7 @@ from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.inference.generate import find_point
 from vaearr.layers.pairs import Pair
+from vaearr.provenance import nested
 from vaearr.sources import image_folders, nifti
 from vaearr.sources.single import NUMPY, read_like
 from vaearr.store import read_block
@@ -72,7 +73,7 @@ def pairs_of_folders(
     are left out. Raises NoInputError for a folder that is not there, DataError where no name is in both, and for names
     in one folder only unless `skip_bad`.
     """
-    masks = IngestConfig.from_attrs(ds.attrs.get(n.PROVENANCE, {}).get("ingest", {})).masks
+    masks = IngestConfig.from_attrs((nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})).masks
     one, two = (_files(Path(folder), masks) for folder in (positive, negative))
     both, alone = sorted(one.keys() & two.keys()), sorted(one.keys() ^ two.keys())
     listed = ", ".join(alone[:SHOWN]) + (f" and {len(alone) - SHOWN} more" if len(alone) > SHOWN else "")

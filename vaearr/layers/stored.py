@@ -11,7 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import ExistsError, UsageError
-from vaearr.provenance import as_json, now, versions
+from vaearr.provenance import as_json, nested, now, versions
 from vaearr.store import check_store, has_table, open_table, recover, run_manifest, shown, write_table
 
 NAME = "layers"
@@ -53,7 +53,7 @@ def keep_layers(
     )
     if has_table(path, run, name):
         known = open_table(path, run, name)
-        stamp = known.attrs.get(n.PROVENANCE, {})
+        stamp = nested(known.attrs, n.PROVENANCE) or {}
         if {key: stamp.get(key) for key in request} == request and _is_alike(known, found):
             return known
         raise ExistsError(

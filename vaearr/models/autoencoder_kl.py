@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from vaearr.errors import MissingExtraError
+from vaearr.errors import need
 from vaearr.models.conv import HEADS
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -180,12 +180,9 @@ class Chain(nn.Module):
 
 def _monai_blocks(model: AutoencoderKL) -> tuple[list[nn.Module], list[nn.Module]]:
     """The blocks of encoder and decoder. Raises MissingExtraError where MONAI is not there."""
-    try:
-        from monai.networks.nets.autoencoderkl import Decoder, Encoder
-    except ImportError as error:
-        raise MissingExtraError(
-            f'the model autoencoder-kl needs MONAI ({error}); install it with: pip install "vaearr[monai]".'
-        ) from None
+    need("monai", "vaearr[monai]", "the model autoencoder-kl")
+    from monai.networks.nets.autoencoderkl import Decoder, Encoder
+
     shared: dict[str, Any] = {
         "spatial_dims": len(model.input_shape) - 1,
         "channels": model.channels,

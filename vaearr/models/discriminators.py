@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vaearr.errors import MissingExtraError, UsageError, did_you_mean
+from vaearr.errors import UsageError, did_you_mean, need
 
 SLOPE = 0.2  # of the leaky ReLU below 0, as in Isola et al. 2017
 MAX_GROUPS = 8
@@ -227,12 +227,9 @@ def _monai_norm(norm: str, channels: int) -> Any:
 
 
 def _monai() -> Any:
-    try:
-        from monai.networks import nets
-    except ImportError as error:
-        raise MissingExtraError(
-            f"this discriminator needs MONAI ({error}); install it with: pip install \"vaearr[monai]\", or use 'conv'."
-        ) from None
+    need("monai", "vaearr[monai]", "this discriminator (all but 'conv')")
+    from monai.networks import nets
+
     return nets
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.categories import categories, is_categorical
-from vaearr.errors import MissingExtraError, SchemaError, UsageError
+from vaearr.errors import SchemaError, UsageError
 from vaearr.outlines import edges, region_outline
 
 NAN_COLOR = "#d4d4d4"
@@ -24,31 +24,21 @@ _UNITS = {"um": "µm", "micron": "µm", "microns": "µm", "deg": "°", "degree":
 
 
 def holoviews() -> ModuleType:
-    """HoloViews with the bokeh backend and the hvplot accessor. Raises MissingExtraError where they are not there.
+    """HoloViews with the bokeh backend and the hvplot accessor.
 
     In a notebook, figures then need no network; a backend that has been loaded before is left as it is.
     """
-    hv = _optional("holoviews")
+    hv = importlib.import_module("holoviews")
     if "bokeh" not in hv.Store.renderers:
         hv.extension("bokeh", logo=False, inline=True)
     if not hasattr(xr.DataArray, "hvplot"):  # in a notebook, a second import would load its scripts again
-        _optional("hvplot.xarray")
+        importlib.import_module("hvplot.xarray")
     return hv
 
 
 def matplotlib() -> ModuleType:
-    """matplotlib, without pyplot and its state. Raises MissingExtraError where it is not there."""
-    return _optional("matplotlib")
-
-
-def _optional(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise MissingExtraError(
-            f'views need {package} ({error}); install them with: pip install "vaearr[views]"'
-        ) from None
+    """matplotlib, without pyplot and its state."""
+    return importlib.import_module("matplotlib")
 
 
 def text(value: object) -> str:

@@ -11,7 +11,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import SchemaError
 from vaearr.outlines import edges
-from vaearr.plots.common import COLORS, as_map, holoviews, label, map_dims, title, unit
+from vaearr.plots.common import COLORS, as_map, holoviews, label, title, unit
 from vaearr.plots.maps import map_plot
 from vaearr.plots.paper import WIDTH, draw_map, height_ratio, journal, new_figure
 
@@ -79,36 +79,36 @@ def _span(rows: list[float]) -> str:
 
 
 def profile_plot(da: xr.DataArray, profiles: Profiles, *, roi: xr.DataArray | None = None, **kwargs: Any) -> Any:
-    """A grey map, the rows (or columns) of the profiles marked in colour, beside the profiles by coordinate.
+    """A grey map, the rows and columns of the profiles marked in colour, beside the profiles along x, and along y.
 
     `profiles` are made by `vaearr.side_maps.profile`. `**kwargs` go to `map_plot`.
     """
     hv = holoviews()
-    lines, marks = [], []
+    lines: dict[str, list[Any]] = {}
+    marks = []
     values = as_map(da)
     for i, (along, name, one, rows) in enumerate(as_profiles(profiles)):
         color = COLORS[i % len(COLORS)]
         place = one[along].values if along in one.coords else np.arange(one.size)
-        lines.append(
-            hv.Curve((place, one.values.astype("f8")), "place", "value", label=name).opts(color=color, backend="bokeh")
-        )
+        curve = hv.Curve((place, one.values.astype("f8")), along, "value", label=name)
+        lines.setdefault(along, []).append(curve.opts(color=color, backend="bokeh"))
         for row in rows:
             mark = hv.HLine(row) if along == n.X else hv.VLine(row)
             marks.append(mark.opts(color=color, line_width=1.6, line_dash="dashed", backend="bokeh"))
-    named = profiles if isinstance(profiles, xr.DataArray) else next(iter(profiles))
-    across = values[str(named.dims[0])]
-    picture = map_plot(da, roi=roi, **{"cmap": GREY} | kwargs)
-    chart = hv.Overlay(lines).opts(
-        xlabel=label(across), ylabel=label(da), title=title(f"profiles of {label(da)}"), frame_width=420,
-        frame_height=240, legend_position="right", show_grid=True, backend="bokeh",
-    )  # fmt: skip
-    return (hv.Overlay([picture, *marks]) + chart).opts(shared_axes=False, backend="bokeh")
+    shown = hv.Overlay([map_plot(da, roi=roi, **{"cmap": GREY} | kwargs), *marks])
+    for along, curves in lines.items():
+        shown += hv.Overlay(curves).opts(
+            xlabel=label(values[along]), ylabel=label(da), title=title(f"profiles of {label(da)}"), frame_width=420,
+            frame_height=240, legend_position="right", show_grid=True, backend="bokeh",
+        )  # fmt: skip
+    return shown.opts(shared_axes=False, backend="bokeh")
 
 
 def contrast_sheet(
     da: xr.DataArray, histogram: xr.Dataset, profiles: Profiles = (), *, roi: xr.DataArray | None = None
 ) -> Any:
-    """Grey map with the rows of the profiles marked, histogram beside it, profiles below.
+    """Grey map with the rows and columns of the profiles marked, histogram beside it, below it the profiles along x,
+    and along y.
 
     `histogram` and `profiles` are made by `vaearr.side_maps`.
     """
@@ -124,8 +124,9 @@ def contrast_sheet(
         bars.bar(left, count, width=width, align="edge", color=BAR_COLOR, edgecolor="white", linewidth=0.4)
         bars.set(xlabel=name, ylabel="scan points")
         bars.set_title(_heading(histogram), fontsize=9)
-        for part in lower:
-            part.subplots()
+        directions = list(dict.fromkeys(along for along, *_ in found))
+        drawn = lower[0].subplots(1, len(directions), squeeze=False)[0] if lower else ()
+        charts = dict(zip(directions, drawn, strict=True))
         for i, (along, called, one, rows) in enumerate(found):
             color = COLORS[i % len(COLORS)]
             for row in rows:
@@ -133,13 +134,12 @@ def contrast_sheet(
                 mark(row, color="white", lw=1.6, alpha=0.8)
                 mark(row, color=color, lw=1.0)
             place = one[along].values if along in one.coords else np.arange(one.size)
-            lower[0].axes[0].plot(place, one.values, color=color, label=called)
-        for part in lower:
-            chart = part.axes[0]
-            grid = as_map(da)
-            axis = grid[found[0][0] if found[0][0] in map_dims(grid) else map_dims(grid)[1]]
+            charts[along].plot(place, one.values, color=color, label=called)
+        for along, chart in charts.items():
+            axis = as_map(da)[along]
             borders = edges(axis.values)
             chart.set(xlabel=label(axis), ylabel=label(da), xlim=(borders[0], borders[-1]))
             chart.grid(alpha=0.25, lw=0.4)
-            chart.legend(ncols=min(len(found), 4), loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+            chart.legend(ncols=min(len(chart.lines), 4 // len(charts)), loc="lower right", bbox_to_anchor=(1, 1),
+                         borderaxespad=0.2)  # fmt: skip
     return figure

@@ -86,6 +86,7 @@ __all__ = [
 ]
 
 journal_style = journal
+PHASE_BINS = 24
 _figure = new_figure
 
 
@@ -122,7 +123,8 @@ def latent_target(
 ) -> Any:
     """Map of a latent beside the density of latent against target (all points, none hidden behind others).
 
-    The lines are the 10, 50 and 90 % quantiles of the target, in bins of the latent that hold equally many points.
+    The lines are the 10, 50 and 90 % quantiles of the target, in bins of the latent that hold equally many points. For
+    a phase, beside the map: how the latent is spread over its points and over those of other phases.
     """
     points = scatter_points(ds, run, latent, target, roi=roi)
     one = latent_map(ds, run, latent)
@@ -130,11 +132,24 @@ def latent_target(
         figure = new_figure(WIDTH, 2.9)
         left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
         draw_map(left, one, roi=roi)
-        shown = draw_density(right, points["latent"].values, points["up"].values)
-        if shown is not None:
-            figure.colorbar(shown, ax=right, label="scan points", pad=0.02, format="%g")
-        right.set(xlabel=f"latent {latent}", ylabel=text(points.attrs["label"]))
-        right.set_title(f"r with {text(target)} = {points.attrs['r']:.2f}, n = {points.sizes['point']:,}")
+        values = points["latent"].values
+        if "group" in points:
+            within, borders = points["group"].values > 0, np.histogram_bin_edges(values, PHASE_BINS)
+            for part, name, color in (
+                (values[within], text(target), COLORS[1]),
+                (values[~within], "other phases", COLORS[0]),
+            ):
+                share = np.full(part.size, 1 / max(part.size, 1))
+                right.hist(part, borders, weights=share, histtype="step", lw=1.3, color=color, label=name)
+            right.set(xlabel=f"latent {latent}", ylabel="share of the scan points")
+            right.legend()
+        else:
+            shown = draw_density(right, values, points["up"].values)
+            if shown is not None:
+                figure.colorbar(shown, ax=right, label="scan points", pad=0.02, format="%g")
+            right.set(xlabel=f"latent {latent}", ylabel=text(points.attrs["label"]))
+        about = f"{text(target)}: r = {points.attrs['r']:.2f}, n = {points.sizes['point']:,}"
+        right.set_title(about, fontsize=9, wrap=True)
     return figure
 
 

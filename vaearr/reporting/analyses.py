@@ -93,8 +93,8 @@ def _whole(classes: dict[str, xr.DataArray]) -> list[list[object]]:
 
 def decomposition(facts: Facts, figures: dict[str, Any]) -> Section:
     """Components, explained variance, and how the best of them compares with the best latent."""
-    names = [name for name in facts.rivals if f"{name}_components" in facts.ds]
-    if not facts.rivals:
+    names = [str(v).removesuffix("_components") for v in facts.ds.data_vars if str(v).endswith("_components")]
+    if not names and not facts.rivals:
         raise LeftOut("the store holds no linear decomposition to compare with; 'vaearr embed STORE' adds one.")
     section = Section("decomposition", HEADINGS["decomposition"])
     for name in names:
@@ -104,7 +104,9 @@ def decomposition(facts: Facts, figures: dict[str, Any]) -> Section:
             section.picture(figures[f"{name}_variance"], f"variance explained by {name}", dpi=110)
         figures[f"{name}_components"] = component_sheet(facts.ds[f"{name}_components"])
         section.picture(figures[f"{name}_components"], f"components of {name}", dpi=130)
-    assert facts.table is not None
+    if facts.table is None:
+        section.say(facts.no_table, "note")
+        return section
     metric = str(facts.table["metric"].values[0])
     rows = []
     for label, count in zip(*labels_and_n(facts.table), strict=True):

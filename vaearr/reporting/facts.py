@@ -17,7 +17,7 @@ from vaearr.config import ReportConfig
 from vaearr.errors import NoInputError, VaearrError
 from vaearr.plots.common import holoviews, unit
 from vaearr.plots.scatter import is_plain_scan
-from vaearr.provenance import now, versions
+from vaearr.provenance import nested, now, versions
 
 
 class LeftOut(Exception):
@@ -143,7 +143,7 @@ def _with_targets(table: Any) -> Any:
 
 
 def _is_of(labels: xr.DataArray, run: str) -> bool:
-    made = labels.attrs.get(n.PROVENANCE)
+    made = nested(labels.attrs, n.PROVENANCE)
     return isinstance(made, dict) and made.get("run") == run
 
 
@@ -193,7 +193,7 @@ def _plane(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
 
 
 def _source(ds: xr.Dataset, store: Path) -> str:
-    given = ds.attrs.get(n.PROVENANCE)
+    given = nested(ds.attrs, n.PROVENANCE)
     source = given.get("source") if isinstance(given, dict) else None
     file = source.get("file") if isinstance(source, dict) else None
     return Path(str(file)).name if file else store.name

@@ -77,8 +77,9 @@ def introduction(facts: Facts) -> Section:
             f"{manifest['config'][n.ATTACHED]['values']['file']}."
         )
     else:
+        made = "trained elsewhere, taken here" if manifest.get("kind") == n.IMPORTED else "trained"
         section.say(
-            f"Run “{facts.run}”: model {model.get('name', 'unknown')} with {size} latent dimensions{epochs}, trained "
+            f"Run “{facts.run}”: model {model.get('name', 'unknown')} with {size} latent dimensions{epochs}, {made} "
             f"{manifest.get('time', 'at an unknown time')}. Latents are posterior means, without unit."
         )
     section.say(f"Report of {facts.created}, vaearr {facts.versions.get('vaearr', '')}, store {facts.store.name}.")
@@ -239,11 +240,8 @@ def has_model(facts: Facts) -> bool:
 
 def model(facts: Facts, figures: dict[str, Any]) -> Section:
     """The network as a picture, and its layers."""
-    try:
-        from vaearr.latents import load_model
-        from vaearr.model_card import card_lines, model_card
-    except ImportError as reason:
-        raise LeftOut(f"the model cannot be run here ({reason}).") from None
+    from vaearr.latents import load_model
+    from vaearr.model_card import card_lines, model_card
     from vaearr.plots.model_card import model_figure
 
     card = model_card(load_model(facts.store, facts.run))
@@ -318,10 +316,8 @@ def reconstructions(
 ) -> Section:
     """Patterns, reconstructions, residuals."""
     if samples is None:
-        try:
-            from vaearr.latents import reconstruct
-        except ImportError as reason:
-            raise LeftOut(f"the model cannot be run here ({reason}).") from None
+        from vaearr.latents import reconstruct
+
         samples = reconstruct(facts.store, run=facts.run)
     elif callable(samples):
         samples = samples()

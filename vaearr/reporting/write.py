@@ -16,7 +16,7 @@ from vaearr.association import ranking
 from vaearr.config import ReportConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, VaearrError, WriteError
 from vaearr.plots.page import Section, page, png
-from vaearr.provenance import as_json
+from vaearr.provenance import as_json, nested
 from vaearr.reporting import analyses
 from vaearr.reporting import sections as parts
 from vaearr.reporting.facts import Facts, LeftOut, NoMaps, gather, labels_and_n
@@ -174,7 +174,7 @@ def _record(
         "provenance": {
             "dataset": facts.ds.attrs,
             "run": facts.manifest,
-            "latents": facts.latents.attrs.get(n.PROVENANCE),
+            "latents": nested(facts.latents.attrs, n.PROVENANCE),
         },
     }
 

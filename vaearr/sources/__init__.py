@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from vaearr.sources.orientation_maps import open_orientation_map
 
 __all__ = [
     "SOURCES",
+    "ZARR",
     "Source",
     "check_source",
     "find_source",
@@ -25,6 +27,9 @@ __all__ = [
     "open_source",
     "source_files",
 ]
+
+
+ZARR = "zarr"
 
 
 def _itself(path: Path, config: IngestConfig) -> list[Path]:
@@ -45,6 +50,25 @@ class Source:
     packages: tuple[str, ...] = ()
     files: Callable[[Path, IngestConfig], list[Path]] = _itself
     is_folder: bool = False
+
+
+def _sniff_zarr(path: Path) -> int:
+    return 2 * any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
+def _open_zarr(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata that are not consolidated
+            ds = xr.open_zarr(path, chunks=None, use_zarr_fill_value_as_mask=False)
+    except Exception as error:  # zarr raises many kinds for damaged metadata
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"{path} cannot be opened by xarray ({reason}); write it again.") from error
+    return schema.as_dataset(ds)
+
+
+def _zarr_files(path: Path, config: IngestConfig) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _sniff_vendor(name: str) -> Callable[[Path], int]:
@@ -81,6 +105,13 @@ SOURCES: dict[str, Source] = {
         files=nifti.files,
         is_folder=True,
     ),
+    ZARR: Source(
+        holds="a zarr store that xarray opens, with patterns",
+        sniff=_sniff_zarr,
+        open=_open_zarr,
+        files=_zarr_files,
+        is_folder=True,
+    ),
     digits.IDX: Source(
         holds="IDX images with their labels beside them",
         sniff=digits.sniff_idx,
@@ -111,11 +142,13 @@ COLLECTION_SETTINGS = ("size", "manifest", "classes", "exclude", "spacing")  # g
 def check_source(path: str | Path) -> Path:
     """The path of a readable file, or of a folder of images or volumes. Raises NoInputError or DataError."""
     folder = Path(path).expanduser()
-    if not folder.is_dir() or (folder / "zarr.json").exists():
+    if not folder.is_dir():
         return check_file(path)
     if not any(source.sniff(folder) for source in SOURCES.values() if source.is_folder):
         suffixes = ", ".join((*image_folders.SUFFIXES, *nifti.SUFFIXES))
-        raise DataError(f"{folder} is a folder; give a file, or a folder that holds images or volumes ({suffixes}).")
+        raise DataError(
+            f"{folder} is a folder; give a file, or a folder that holds images or volumes ({suffixes}) or a zarr store."
+        )
     return folder
 
 

@@ -25,9 +25,9 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from vaearr import names as n
+from vaearr.borrowed import indexing
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from vaearr.errors import DataError
 from vaearr.sources.hdf5 import check_file
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER
 
+MOST_COLUMNS = 10_000
 SEPARATORS = (",", ";", "\t")
 NO_VALUE = {"", "nan", "na", "n/a", "null", "none", "-"}
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -42,7 +44,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
         raise DataError(
             f"{file}: the header {header[:60]!r} is one column; expected columns separated by comma, semicolon or tab."
         )
-    names = [name.strip() for name in next(csv.reader([header], delimiter=separator))]
+    names = [name.strip() for name in _fields(file, numbers[0], header, separator)]
     _check_header(file, names)
     if len(numbers) == 1:
         raise DataError(f"{file} has a header but no lines below it; expected one line for each scan point.")
@@ -85,20 +87,28 @@ def _lines(file: Path) -> list[str]:
 def _check_header(file: Path, names: list[str]) -> None:
     if all(_is_number(name) for name in names):
         raise DataError(f"{file} has no header: its first line holds numbers only; expected names such as x,y,BC.")
-    given = [name for name in names if name]
-    for name in given:
-        if given.count(name) > 1:
-            raise DataError(f"{file}: the header names column {name!r} {given.count(name)} times; name each once.")
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"{file} has {len(names)} columns; at most {MOST_COLUMNS} are read.")
+    for name, count in Counter(name for name in names if name).items():
+        if count > 1:
+            raise DataError(f"{file}: the header names column {name!r} {count} times; name each once.")
 
 
 def _check_field_counts(file: Path, lines: list[str], numbers: list[int], separator: str, expected: int) -> None:
     for i in numbers:
         line = lines[i]
         is_quoted = '"' in line
-        n_fields = len(next(csv.reader([line], delimiter=separator))) if is_quoted else line.count(separator) + 1
+        n_fields = len(_fields(file, i, line, separator)) if is_quoted else line.count(separator) + 1
         if n_fields != expected:
             hint = " (decimal commas? write decimal points)" if separator == "," and n_fields > expected else ""
             raise DataError(f"{file} line {i + 1} has {n_fields} fields, the header {expected}{hint}; correct it.")
+
+
+def _fields(file: Path, i: int, line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator))
+    except csv.Error as error:
+        raise DataError(f"{file} line {i + 1} is no line of a table ({error}); correct it.") from error
 
 
 def _is_number(text: str) -> bool:

@@ -14,6 +14,7 @@ import gzip
 import math
 import re
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -192,7 +193,7 @@ def _npy(file: Path, archive: zipfile.ZipFile, name: str, scratch: Path | None) 
             version = np.lib.format.read_magic(opened)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read(opened)
-        except ValueError as error:
+        except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
             raise DataError(f"{file}: {name!r} is no array ({error}); save it with numpy.savez.") from error
         if dtype.hasobject:
             raise DataError(f"{file}: {name!r} holds Python objects, which are never read; save plain numbers.")

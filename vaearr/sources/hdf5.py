@@ -40,8 +40,7 @@ def check_file(path: str | Path) -> Path:
     """The path of a readable, ordinary, non-empty file. Raises NoInputError or DataError."""
     file = Path(path).expanduser()
     if file.is_dir():
-        hint = "it is a zarr store, so open it with open_store" if (file / "zarr.json").exists() else "give a file"
-        raise DataError(f"{file} is a folder; {hint}.")
+        raise DataError(f"{file} is a folder; give a file.")
     if not file.exists():
         raise NoInputError(f"{file} does not exist; check the path.")
     if not file.is_file():

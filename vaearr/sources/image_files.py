@@ -13,6 +13,7 @@ Fit = Literal["pad", "crop", "squash"]
 Channels = Literal["auto", "grey", "colour"]
 MOST_PIXELS = 64 * 10**6  # an image that declares more is not decoded
 MOST_PER_BYTE = 10_000  # pixels that a byte of a file can stand for
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # of no other is the decoder tried: that of EPS starts a program
 LOSSY = (".jpg", ".jpeg")
 
 
@@ -26,7 +27,7 @@ def read_image(file: Path, channels: Channels = "auto") -> np.ndarray:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             _refuse(file, image)
             image.load()
             plain: Any = ImageOps.exif_transpose(image)

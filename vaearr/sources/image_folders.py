@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.core import indexing
 
 from vaearr import names as n
+from vaearr.borrowed import indexing
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.sources.collection import (

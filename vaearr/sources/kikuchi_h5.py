@@ -21,9 +21,9 @@ import h5py
 import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint, CachingFileManager
-from xarray.core import indexing
 
 from vaearr import names as n
+from vaearr.borrowed import indexing
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
 from vaearr.sources.hdf5 import check_file, damage_in_words, find_dataset, has_hdf5_signature, open_hdf5

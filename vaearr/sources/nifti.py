@@ -28,7 +28,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError, MissingExtraError, UsageError
+from vaearr.errors import DataError, UsageError
 from vaearr.sources.collection import (
     SampleArray,
     check_exists,
@@ -45,6 +45,7 @@ ENGINE = "nifti"
 SUFFIXES = (".nii", ".nii.gz")
 AFFINE, ORIENTATION = "affine", "orientation"
 MOST_DEFLATED = 1100  # bytes that gzip can make of one
+PLENTY, MOST_PACKED = 256 * 2**20, 100  # bytes of a packed volume, above which one byte may stand for so many
 AXES = (n.Z, n.Y, n.X)
 Shape = tuple[int, ...]
 
@@ -102,13 +103,12 @@ def open_nifti(path: str | Path, config: IngestConfig | None = None, *, scratch:
     """Lazy Dataset of volumes (sample, z, y, x) with `affine`, orientation, paths and labels.
 
     Raises DataError or NoInputError that names all files that cannot be used, unless `skip_bad`; DataError for volumes
-    of several shapes without `size`; UsageError for settings that cannot be meant; MissingExtraError without nibabel.
+    of several shapes without `size`; UsageError for settings that cannot be meant.
     """
     config = config or IngestConfig()
     source = check_exists(Path(path).expanduser())
     if config.size is not None and len(config.size) != 3:
         raise UsageError(f"size {config.size} of volumes must be three numbers, (z, y, x).")
-    nibabel_package()
     kept, volumes, bad = examined(
         entries(source, config, SUFFIXES), lambda entry: _looked_at(entry.file, config), config
     )
@@ -140,17 +140,6 @@ def open_nifti(path: str | Path, config: IngestConfig | None = None, *, scratch:
     return _in_millimetres(ds, affines)
 
 
-def nibabel_package() -> Any:
-    """nibabel. Raises MissingExtraError where it is not there."""
-    try:
-        import nibabel
-    except ImportError as error:
-        raise MissingExtraError(
-            "NIfTI files need the package nibabel; install it with 'pip install nibabel'."
-        ) from error
-    return nibabel
-
-
 def _looked_at(file: Path, config: IngestConfig) -> Volume:
     """The header of a volume that can become a sample. Raises DataError, for NaN and infinite values too."""
     volume = volume_header(file, config)
@@ -161,7 +150,8 @@ def _looked_at(file: Path, config: IngestConfig) -> Volume:
 
 def volume_header(file: Path, config: IngestConfig) -> Volume:
     """The header of a volume, once all of its bytes are known to be there. Raises DataError."""
-    nib = nibabel_package()
+    import nibabel as nib
+
     image = _opened(file)
     shape = image.shape
     while len(shape) > 3 and shape[-1] == 1:
@@ -176,6 +166,10 @@ def volume_header(file: Path, config: IngestConfig) -> Volume:
     is_packed = file.name.lower().endswith(".gz")
     if need > (has * MOST_DEFLATED if is_packed else has):
         raise DataError(f"{file} declares {need} bytes, more than its {has} bytes can hold; fetch it again.")
+    if is_packed and need > max(PLENTY, MOST_PACKED * has):
+        raise DataError(
+            f"{file} declares {need} bytes, {need // has} times its own; unpack it first (gunzip) if that is meant."
+        )
     if is_packed and (unpacked := _check_gzip(file)) < need:
         raise DataError(f"{file} declares {need} bytes, but holds {unpacked}; fetch it again.")
     axes = nib.io_orientation(image.affine) if np.isfinite(image.affine).all() else np.full((3, 2), np.nan)
@@ -195,7 +189,8 @@ def volume_header(file: Path, config: IngestConfig) -> Volume:
 
 
 def _opened(file: Path) -> Any:
-    nib = nibabel_package()
+    import nibabel as nib
+
     try:
         image = nib.load(file)
     except Exception as error:  # readers raise what they like for damaged files
@@ -221,7 +216,9 @@ def _is_plain(image: Any) -> bool:
 
 def volume_values(file: Path) -> np.ndarray:
     """The values of a volume (z, y, x) in RAS+: as stored where the header has no scale, else float32."""
-    nib, image = nibabel_package(), _opened(file)
+    import nibabel as nib
+
+    image = _opened(file)
     proxy = image.dataobj
     is_plain = _is_plain(image)
     try:

@@ -12,7 +12,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources.nifti import AFFINE, AXES, nibabel_package
+from vaearr.sources.nifti import AFFINE, AXES
 from vaearr.sources.single import Geometry, image_geometry, restore
 
 PNG, NIFTI, NUMPY = ".png", ".nii.gz", ".npy"
@@ -60,7 +60,7 @@ def write_sample(
     if path.name.endswith(PNG):
         _write_png(path, whole)
     elif path.name.endswith(NIFTI):
-        _write_nifti(path, whole, geometry, affine)
+        write_nifti(path, whole, geometry, affine)
     else:
         np.save(path, whole, allow_pickle=False)
 
@@ -81,14 +81,15 @@ def _write_png(path: Path, values: np.ndarray) -> None:
     Image.fromarray(np.ascontiguousarray(image)).save(path)
 
 
-def _write_nifti(path: Path, values: np.ndarray, geometry: Geometry | None, affine: np.ndarray | None) -> None:
+def write_nifti(path: Path, values: np.ndarray, geometry: Geometry | None, affine: np.ndarray | None) -> None:
     """Values (z, y, x) in RAS+, turned to the axes of the file they came from where there is one."""
-    nib = nibabel_package()
+    import nibabel as nib
+
     if geometry is None or geometry.affine is None:
-        image = nib.Nifti1Image(values.T, np.eye(4) if affine is None else np.asarray(affine, float))
+        image: Any = nib.Nifti1Image(values.T, np.eye(4) if affine is None else np.asarray(affine, float))
         image.header.set_xyzt_units("mm")
     else:
-        source = nib.load(geometry.file)
+        source: Any = nib.load(geometry.file)
         axes = nib.orientations
         turn = axes.ornt_transform(axes.axcodes2ornt("RAS"), nib.io_orientation(source.affine))
         header = source.header.copy()

@@ -22,6 +22,7 @@ import xarray as xr
 
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.sources.image_files import FORMATS
 from vaearr.sources.kikuchi_h5 import KikuchiArray, scan_dataset
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_grid
 
@@ -180,7 +181,7 @@ def read_grey(file: str | Path, shape: tuple[int, ...] | None = None) -> np.ndar
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             mode, n_frames, size = image.mode, getattr(image, "n_frames", 1), image.size[::-1]
             if shape is not None and size != shape:
                 raise DataError(

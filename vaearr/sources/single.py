@@ -21,6 +21,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
+from vaearr.provenance import nested
 from vaearr.sources import image_folders, nifti
 from vaearr.sources.hdf5 import check_file
 from vaearr.sources.image_files import Fit, placement, read_image, refit
@@ -134,7 +135,7 @@ def _weights(n_file: int, n_sample: int, scale: float, offset: float) -> np.ndar
 def _from_numpy(ds: xr.Dataset, file: Path) -> Single:
     try:
         values: Any = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{file} cannot be read as an array ({reason}); save plain numbers with numpy.save.") from error
     shape = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds))
@@ -221,7 +222,7 @@ def _as_stored(ds: xr.Dataset, file: Path, values: np.ndarray) -> np.ndarray:
 
 def _settings(ds: xr.Dataset) -> IngestConfig:
     """How the store's samples were made."""
-    return IngestConfig.from_attrs(ds.attrs.get(n.PROVENANCE, {}).get("ingest", {}))
+    return IngestConfig.from_attrs((nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {}))
 
 
 def _dtype(ds: xr.Dataset) -> np.dtype:

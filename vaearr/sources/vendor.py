@@ -20,7 +20,7 @@ from xarray.backends import CachingFileManager
 
 from vaearr import names as n
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError, MissingExtraError, UsageError, VaearrError
+from vaearr.errors import DataError, UsageError, VaearrError, need
 from vaearr.sources import ebsd_maps as m
 from vaearr.sources import vendor_h5 as h5
 from vaearr.sources.hdf5 import (
@@ -241,12 +241,9 @@ def _quietly() -> Iterator[None]:
 def _read_by_kikuchipy(file: Path, found: _Found) -> dict[str, Any]:
     """What kikuchipy makes of the header: `detector`, `notes`, and variables for what it knows beyond the patterns."""
     with _quietly():
-        try:
-            import kikuchipy
-        except ImportError as error:
-            raise MissingExtraError(
-                f'{file.name} is read with kikuchipy, which is not installed: pip install "vaearr[ebsd]"'
-            ) from error
+        need("kikuchipy", "vaearr[ebsd]", file.name)
+        import kikuchipy
+
         if found.options is None:
             return {NOTES: [], DETECTOR: {}}
         try:

@@ -18,12 +18,12 @@ import zarr
 
 from vaearr import names as n
 from vaearr.store.commit import METADATA
+from vaearr.store.folders import PART
 from vaearr.store.layout import blocks
 from vaearr.store.pipeline import check_chunks, checkable
 from vaearr.store.seals import (
     AT_ONCE,
     LISTING,
-    PART,
     ROOT_SEAL,
     SEAL,
     attributes_seal,
@@ -74,14 +74,18 @@ def check_listing(store: Path) -> list[Found]:
     except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
         return [Found("", METADATA, f"the list of variables cannot be read ({type(error).__name__}: {error})")]
     found = []
-    if ROOT_SEAL in attributes and attributes[ROOT_SEAL] != attributes_seal(attributes):
+    if n.SCHEMA_VERSION not in attributes:
+        found.append(Found("", METADATA, "another program replaced the attributes of the store"))
+    elif ROOT_SEAL in attributes and attributes[ROOT_SEAL] != attributes_seal(attributes):
         found.append(Found("", METADATA, "the attributes of the store are not those that were written"))
     present = {key: folder for key, folder, _ in nodes(store)}
     for key, entry in listed.items():
         file = f"{key}/{METADATA}"
         if key not in present:
             found.append(Found(key, file, "it is listed and not there"))
-        elif not _is_same(entry, present[key] / METADATA):
+        elif not _is_same(entry, present[key] / METADATA) and not (
+            key == n.RUNS and _is_same({**entry, "attributes": attributes}, present[key] / METADATA)
+        ):  # the copy of the root's attributes is listed by the next command that writes
             found.append(Found(key, file, "its metadata cannot be read or is not the listed one"))
     found += [Found(key, f"{key}/{METADATA}", "it is there and not listed") for key in present if key not in listed]
     return found
@@ -143,7 +147,8 @@ def _check_array(key: str, folder: Path, on_file: OnFile) -> ArrayCheck:
             what = f"its metadata cannot be used ({' '.join(str(error).split())[:120]})"
             return ArrayCheck(key, False, 0, 0, (*found, Found(key, f"{key}/{METADATA}", what)))
         absent = [name for name in chunks if name not in {*names, *links}]
-        sure, what = (True, "it is missing") if key in _ALWAYS_WHOLE else (False, _MAYBE)
+        is_whole = key in _ALWAYS_WHOLE and (folder.parent / n.RUNS / METADATA).exists()  # else a copy, see `is_copy`
+        sure, what = (True, "it is missing") if is_whole else (False, _MAYBE)
         found += [Found(key, f"{key}/{name}", what, sure) for name in absent]
         looks = _looks(
             [name for name in names if name in chunks], folder, on_file, lambda name: _unreadable(array, chunks[name])

@@ -13,16 +13,19 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import zarr
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+from zarr.abc.buffer import Buffer
+from zarr.buffer import cpu
 from zarr.storage import MemoryStore
 
 from vaearr.errors import ExistsError, WriteError
+from vaearr.names import RUNS
+from vaearr.store.folders import replace_file, sync_path
 from vaearr.store.lock import locked
 from vaearr.store.seals import LISTING, METADATA, nodes, seal
 
@@ -60,19 +63,23 @@ def writing(store: Path, need: int = 0) -> Iterator[None]:
 @contextmanager
 def writer(store: Path) -> Iterator[None]:
     """Be the one writer of the store: lock it, complete what a killed writer had begun to publish."""
-    from vaearr.store.sending import writing_elsewhere  # which stands on this module
+    from vaearr.store.relist import settle  # which stand on this module
+    from vaearr.store.sending import writing_elsewhere
 
     with writing(store), locked(store), writing_elsewhere(store):
         if _journal(store).exists():
             _roll_forward(store)
         for left in staging_root(store).glob("replaced-*"):
             shutil.rmtree(left, ignore_errors=True)
+        settle(store)
         yield
 
 
 def recover(store: Path) -> None:
-    """Complete what a killed writer had begun to publish, if anything."""
-    if _journal(store).exists():
+    """Complete what a killed writer had begun to publish, and mend what other programs did to the root, if anything."""
+    from vaearr.store.relist import is_settled
+
+    if _journal(store).exists() or not is_settled(store):
         with writer(store):
             pass
 
@@ -81,10 +88,10 @@ def _journal(store: Path) -> Path:
     return staging_root(store) / "publishing.json"
 
 
-def journalled(store: Path) -> dict[str, str]:
-    """A publication that is not completed yet: each key, and its folder below `staging_root`; empty where none is."""
+def journalled(store: Path) -> dict[str, str | None]:
+    """What is not completed yet: each key, and its folder below `staging_root`, None for one that is taken out."""
     try:
-        found: dict[str, str] = json.loads(_journal(store).read_bytes())
+        found: dict[str, str | None] = json.loads(_journal(store).read_bytes())
     except FileNotFoundError:
         return {}
     return found
@@ -116,7 +123,19 @@ def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -
         seal(folder)
         sync_tree(folder)
     sync_path(staging_root(store))
-    moves = {key: str(folder.relative_to(staging_root(store))) for key, folder in staged.items()}
+    _change(store, {key: str(folder.relative_to(staging_root(store))) for key, folder in staged.items()})
+
+
+def withdraw(store: Path, keys: Collection[str]) -> None:
+    """Take keys, and all below them, out of the store; those that are not there are passed over. Needs the lock.
+
+    First the listing loses them, then their folders go: a reader finds all or none of them.
+    """
+    staging_root(store).mkdir(exist_ok=True)
+    _change(store, dict.fromkeys(keys))
+
+
+def _change(store: Path, moves: Mapping[str, str | None]) -> None:
     replace_file(_journal(store), json.dumps(moves, indent=2).encode())
     _roll_forward(store)
 
@@ -129,7 +148,7 @@ def _roll_forward(store: Path) -> None:
         moves = journalled(store)
         _move(store, moves)
         try:
-            send(moves, made_here=True)
+            send(moves, made_here=any(moves.values()))
         except OvertakenError as error:
             aside = _set_aside(store, moves)
             _forget(store, moves)
@@ -141,14 +160,14 @@ def _roll_forward(store: Path) -> None:
     remove_if_empty(staging_root(store))
 
 
-def _forget(store: Path, moves: Mapping[str, str]) -> None:
+def _forget(store: Path, moves: Mapping[str, str | None]) -> None:
     """Remove what is left of staged folders, and the journal."""
-    for folder in {staging_root(store) / Path(relative).parts[0] for relative in moves.values()}:
+    for folder in {staging_root(store) / Path(relative).parts[0] for relative in moves.values() if relative}:
         shutil.rmtree(folder, ignore_errors=True)
     _journal(store).unlink()  # last: by it the next writer finds what a kill left of these folders
 
 
-def _set_aside(store: Path, moves: Mapping[str, str]) -> Path:
+def _set_aside(store: Path, moves: Mapping[str, str | None]) -> Path:
     """Take published folders out of a working copy, which then has those that are there."""
     aside = staging_root(store) / f"overtaken-{uuid.uuid4().hex[:8]}"
     aside.mkdir()
@@ -158,22 +177,22 @@ def _set_aside(store: Path, moves: Mapping[str, str]) -> Path:
     return aside
 
 
-def _move(store: Path, moves: Mapping[str, str]) -> None:
-    trash = staging_root(store) / f"replaced-{uuid.uuid4().hex[:8]}"
-    there = [key for key, relative in moves.items() if (staging_root(store) / relative).exists()]
-    replaced = [key for key in there if (store / key).exists()]
-    if replaced:
-        unlist(store, replaced)  # so that nobody reads the new chunks by the old metadata
-    for key, relative in moves.items():
-        folder, final = staging_root(store) / relative, store / key
-        if not folder.exists():
-            continue
-        if final.exists():
-            trash.mkdir(exist_ok=True)
-            final.rename(trash / key.replace("/", "-"))
-        folder.rename(final)
-        sync_path(final.parent)
-    refresh_listing(store)
+def _move(store: Path, moves: Mapping[str, str | None]) -> None:
+    staging = staging_root(store)
+    trash = staging / f"replaced-{uuid.uuid4().hex[:8]}"
+    left = {key: relative for key, relative in moves.items() if relative is None or (staging / relative).exists()}
+    away = [key for key in left if os.path.lexists(store / key)]
+    if away:
+        unlist(store, away)  # so that nobody reads the new chunks by the old metadata
+        trash.mkdir()
+    for key, relative in left.items():
+        if key in away:
+            (store / key).rename(trash / key.replace("/", "-"))
+        if relative is not None:
+            (staging / relative).rename(store / key)
+        if key in away or relative is not None:
+            sync_path((store / key).parent)
+    refresh_listing(store, moves)
     shutil.rmtree(trash, ignore_errors=True)
 
 
@@ -183,57 +202,69 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def refresh_listing(store: Path) -> None:
-    """Rewrite the root metadata with the list of everything below, in one atomic step."""
-    listing = json.dumps(_consolidated(store), indent=2).encode()
+def refresh_listing(
+    store: Path, changed: Collection[str] | None = None, attributes: Mapping[str, Any] | None = None
+) -> None:
+    """Rewrite the root metadata with the list of everything below, in one atomic step.
+
+    changed: keys that are listed anew, with all below them, from what is there now. All else stays listed as it was
+    published, so that nothing that was damaged since is taken for good. None: everything is. attributes: new ones of
+    the root.
+    """
+    listing = json.dumps(_consolidated(store, changed, attributes), indent=2).encode()
     replace_file(store / METADATA, listing)
 
 
-def unlist(store: Path, keys: Sequence[str]) -> None:
+def unlist(store: Path, keys: Collection[str]) -> None:
     """Take keys, and all below them, out of the listing, in one atomic step."""
     root = json.loads((store / METADATA).read_bytes())
-    listed = (root.get(LISTING) or {}).get("metadata", {})
-    below = tuple(f"{key}/" for key in keys)
-    for name in [name for name in listed if name in keys or name.startswith(below)]:
-        del listed[name]
+    for name in [name for name in listed(root) if _is_of(name, keys)]:
+        del root[LISTING]["metadata"][name]
     replace_file(store / METADATA, json.dumps(root, indent=2).encode())
 
 
-def _consolidated(store: Path) -> dict[str, object]:
+def listed(root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Metadata of all that the root's metadata list, by key; empty where they list nothing."""
+    found: Mapping[str, Any] = (root.get(LISTING) or {}).get("metadata", {})
+    return found
+
+
+def _is_of(name: str, keys: Collection[str]) -> bool:
+    return name in keys or name.startswith(tuple(f"{key}/" for key in keys))
+
+
+def _consolidated(
+    store: Path, changed: Collection[str] | None, attributes: Mapping[str, Any] | None
+) -> dict[str, object]:
     """Root metadata with zarr's own consolidated form, made on a copy of the metadata in memory."""
-    memory = MemoryStore()
-    prototype = default_buffer_prototype()
     root = json.loads((store / METADATA).read_bytes())
+    known = {} if changed is None else listed(root)
+    changed = changed if known else None
+    below = {key: (folder / METADATA).read_bytes() for key, folder in _there(store, changed)}
+    for key in [key for key in known if not _is_of(key, changed or ())]:
+        below[key] = json.dumps({name: value for name, value in known[key].items() if name != LISTING}).encode()
     root.pop(LISTING, None)
-    below = {f"{key}/{METADATA}": (folder / METADATA).read_bytes() for key, folder, _ in nodes(store)}
-    for key, data in {METADATA: json.dumps(root).encode(), **below}.items():
-        sync(memory.set(key, prototype.buffer.from_bytes(data)))
+    if attributes is not None:
+        root["attributes"] = attributes
+        below[RUNS] = (store / RUNS / METADATA).read_bytes()  # which keeps a copy of them
+    files = {METADATA: json.dumps(root).encode(), **{f"{key}/{METADATA}": data for key, data in below.items()}}
+    memory: dict[str, Buffer] = {key: cpu.Buffer.from_bytes(data) for key, data in files.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(memory)
-    buffer = sync(memory.get(METADATA, prototype=prototype))
-    assert buffer is not None
-    result: dict[str, object] = json.loads(buffer.to_bytes())
+        zarr.consolidate_metadata(MemoryStore(memory))
+    result: dict[str, object] = json.loads(memory[METADATA].to_bytes())
     return result
 
 
-def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file aside, sync it, rename it in: a reader finds the old or the new one, whole.
-
-    durable: False leaves the sync out, for a file that may be lost when the power fails.
-    """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with open(part, "wb") as handle:
-            handle.write(data)
-            if durable:
-                handle.flush()
-                os.fsync(handle.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    if durable:
-        sync_path(path.parent)
+def _there(store: Path, keys: Collection[str] | None) -> Iterator[tuple[str, Path]]:
+    """Arrays and groups that are there under some keys, or at all: key and folder."""
+    if keys is None:
+        yield from ((key, folder) for key, folder, _ in nodes(store))
+        return
+    for key in keys:
+        if (store / key / METADATA).is_file():
+            yield key, store / key
+            yield from ((f"{key}/{below}", folder) for below, folder, _ in nodes(store / key))
 
 
 def sync_tree(folder: Path) -> None:
@@ -242,12 +273,3 @@ def sync_tree(folder: Path) -> None:
         for name in files:
             sync_path(Path(root) / name)
         sync_path(Path(root))
-
-
-def sync_path(path: Path) -> None:
-    """fsync a file or a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -19,7 +19,8 @@ from typing import Any
 
 from vaearr import names as n
 from vaearr.errors import DataError, NoInputError
-from vaearr.store.commit import journalled, refresh_listing, replace_file, staged_folder, staging_root, unlist
+from vaearr.store.commit import journalled, refresh_listing, staged_folder, staging_root, unlist
+from vaearr.store.folders import replace_file
 from vaearr.store.objects import Objects, Stamp, side_by_side
 from vaearr.store.seals import LISTING, METADATA, SEAL
 
@@ -264,7 +265,7 @@ class _Pull:
         self.copy.mkdir(exist_ok=True)
         replace_file(self.copy / METADATA, root)
         if self.pending:
-            refresh_listing(self.copy)
+            refresh_listing(self.copy, self.pending)
 
 
 def files_of_folder(folder: Path) -> list[str]:

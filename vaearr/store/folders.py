@@ -1,18 +1,67 @@
-"""Folders of plain files that appear whole or not at all, and never in place of others."""
+"""Plain files, and folders of them, that appear whole or not at all; those of a store are never read through links."""
 
 from __future__ import annotations
 
 import filecmp
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vaearr.errors import ExistsError, VaearrError, WriteError
+from vaearr.errors import DamagedError, ExistsError, VaearrError, WriteError
 
 MOST_NAMED = 5
+PART = ".partial"  # how names of unfinished files end, zarr's and ours
+
+
+def is_there(root: Path, name: str) -> bool:
+    """Whether a store, or a folder in one, has a file of this name.
+
+    Raises DamagedError for a link on the way to it, and for a pipe or a device, which may never end.
+    """
+    path = root / name
+    if os.path.realpath(path) != os.path.join(os.path.realpath(root), name):
+        raise DamagedError(
+            f"{path} is a symbolic link or lies behind one, which may lead anywhere; put the file there."
+        )
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise DamagedError(f"{path} is not an ordinary file; restore it from a copy.")
+    return True
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file aside, sync it, rename it in: a reader finds the old or the new one, whole.
+
+    durable: False leaves the sync out, for a file that may be lost when the power fails.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
+    try:
+        with open(part, "wb") as handle:
+            handle.write(data)
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    if durable:
+        sync_path(path.parent)
+
+
+def sync_path(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How arrays are cut on disk: chunks (read alone), shards (written alone), codecs with a checksum."""
+"""How arrays are cut on disk: chunks that are read and written whole, codecs with a checksum."""
 
 from __future__ import annotations
 
@@ -10,33 +10,24 @@ from typing import Any, TypeVar
 import numpy as np
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-CHUNK_BYTES = 512 * 2**10
-SHARD_BYTES = 8 * 2**20
-MAX_CHUNK_SIDE, MAX_SHARD_SIDE = 8, 32
-MAX_CHUNK_LENGTH, MAX_SHARD_LENGTH = 64, 1024  # one navigation dim: a collection
+CHUNK_BYTES = 8 * 2**20
+CHUNK_SAMPLES = 1024
 
 Region = dict[str, slice]
 Dim = TypeVar("Dim", str, int)
 
 
-def pattern_layout(nav: tuple[int, ...], signal: tuple[int, ...], itemsize: int) -> tuple[tuple[int, ...], ...]:
-    """Chunk and shard shapes of `patterns`: near-square blocks of samples, each sample whole.
+def pattern_chunks(nav: tuple[int, ...], signal: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Chunk shape of `patterns`: near-square tiles of at most 1024 samples and 8 MiB, unless one sample is larger.
 
-    Blocks of scan points make a read request of neighbours cheap and a shard large enough for the file system: a chunk
-    stays below about 0.5 MB and a shard below about 8 MB, unless one sample is larger.
+    Few and small enough files, and blocks that dask reads fast; each sample is whole. Where the grid is narrow, tiles
+    are longer.
     """
-    sample = math.prod(signal) * itemsize
-    limits = (MAX_CHUNK_SIDE, MAX_SHARD_SIDE) if len(nav) > 1 else (MAX_CHUNK_LENGTH, MAX_SHARD_LENGTH)
-    chunk = _side(len(nav), sample, CHUNK_BYTES, limits[0], 1)
-    shard = _side(len(nav), sample, SHARD_BYTES, limits[1], chunk)
-    return (chunk,) * len(nav) + signal, (shard,) * len(nav) + signal
-
-
-def _side(n_dims: int, sample: int, budget: int, limit: int, start: int) -> int:
-    side = start
-    while side * 2 <= limit and (side * 2) ** n_dims * sample <= budget:
-        side *= 2
-    return side
+    most = min(CHUNK_SAMPLES, CHUNK_BYTES // max(1, math.prod(signal) * itemsize))
+    sides = [1] * len(nav)
+    while math.prod(sides) * 2 <= most and (short := [i for i, side in enumerate(sides) if side < nav[i]]):
+        sides[min(short, key=lambda i: (sides[i], -i))] *= 2
+    return (*sides, *signal)
 
 
 def blocks(sizes: Mapping[Dim, int], block: Mapping[Dim, int]) -> Iterator[dict[Dim, slice]]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaearr.store.commit import journalled, remove_if_empty, staging_root, writer
-from vaearr.store.seals import PART, nodes
+from vaearr.store.folders import PART
+from vaearr.store.seals import nodes
 
 KEPT_SECONDS = 24 * 3600.0  # what is younger may belong to a command that runs
 _HEX = r"[0-9a-f]{8}"
-_OF_A_FILE = re.compile(rf"\..+\.{_HEX}")  # of `commit.replace_file`
-_OF_ZARR = re.compile(rf".*\.[0-9a-f]{{32}}{re.escape(PART)}")
+_OF_A_FILE = re.compile(rf"\..+\.({_HEX}|[0-9a-f]{{32}}{re.escape(PART)})")  # of `folders.replace_file`
+_OF_AN_ARRAY = re.compile(rf".*\.[0-9a-f]{{32}}{re.escape(PART)}")  # of zarr, and of `write_seal`
 _OF_A_REPORT = re.compile(r"\..+\.\d+\.(part|old)")
 _STAGED = (
     (
@@ -71,7 +72,7 @@ def _found(store: Path) -> Iterator[Leftover]:
             yield Leftover(path, "an unfinished file", True, _age(path))
     for _, folder, is_array in nodes(store):
         for path in sorted(folder.rglob(f"*{PART}")) if is_array else ():
-            if _OF_ZARR.fullmatch(path.name):
+            if _OF_AN_ARRAY.fullmatch(path.name):
                 yield Leftover(path, "an unfinished chunk", True, _age(path))
     reports = store.with_name(f"{store.name.removesuffix('.zarr')}.reports")
     for path in sorted(reports.iterdir()) if reports.is_dir() else ():
@@ -82,7 +83,7 @@ def _found(store: Path) -> Iterator[Leftover]:
 def _publishing(store: Path) -> set[str]:
     """Folders that a killed publication still has to move."""
     try:
-        return {Path(folder).parts[0] for folder in journalled(store).values()}
+        return {Path(folder).parts[0] for folder in journalled(store).values() if folder}
     except (OSError, ValueError):
         return set()
 

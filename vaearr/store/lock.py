@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vaearr.errors import LockedError
@@ -22,20 +22,40 @@ def lock_path(store: Path) -> Path:
 
 @contextmanager
 def locked(store: Path) -> Iterator[None]:
-    """Hold the store's write lock. Raises LockedError that names the holder, at once, when another process writes."""
+    """Hold the store's write lock. Raises LockedError that names the holder, at once, when another process writes.
+
+    The store's folder is locked too: somebody may remove the lock file.
+    """
     path = lock_path(store)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(f"{store} is being written by {_holder(handle)}; wait for it to end.") from None
+    with _open(path, os.O_RDWR | os.O_CREAT) as handle, ExitStack() as stack:
+        _take(handle, store, handle)
+        if store.is_dir():
+            try:
+                _take(stack.enter_context(_open(store, os.O_RDONLY)), store, handle)
+            except LockedError:
+                raise
+            except OSError:  # some file systems of networks lock files only
+                pass
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(writer_now()).encode(), 0)
         yield
+
+
+@contextmanager
+def _open(path: Path, flags: int) -> Iterator[int]:
+    handle = os.open(path, flags, 0o644)
+    try:
+        yield handle
     finally:
         os.close(handle)
+
+
+def _take(handle: int, store: Path, says: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockedError(f"{store} is being written by {_holder(says)}; wait for it to end.") from None
 
 
 def writer_now() -> dict[str, object]:

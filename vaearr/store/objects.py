@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from vaearr.errors import MissingExtraError, NoInputError, UsageError, VaearrError, WriteError
+from vaearr.errors import NoInputError, UsageError, VaearrError, WriteError, need
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -225,13 +225,10 @@ def side_by_side(work: Any, items: Iterable[Any]) -> list[Any]:
 
 
 def _client(parent: str, options: dict[str, Any], endpoint: str) -> S3Store:
-    try:
-        from obstore.exceptions import BaseError
-        from obstore.store import S3Store
-    except ImportError:
-        raise MissingExtraError(
-            f"{parent}/… is on object storage, which needs obstore: pip install 'vaearr[remote]'."
-        ) from None
+    need("obstore", "vaearr[remote]", f"{parent}/…")
+    from obstore.exceptions import BaseError
+    from obstore.store import S3Store
+
     try:
         return S3Store.from_url(
             parent,

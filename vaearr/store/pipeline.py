@@ -1,8 +1,8 @@
-"""Decoding for readers: the Rust codecs of `zarrs` where they may be used, zarr-python's own elsewhere.
+"""Decoding for readers: zarr-python's codecs, and for shards, as older stores have them, the Rust codecs of `zarrs`.
 
-Chosen for one array handle at a time; zarr's global configuration is never touched. `zarrs` never writes (it writes in
-place) and never works in a forked process (it hangs there). It checks checksums only where it decodes a whole shard;
-for parts of a shard they are checked here, before.
+Whole chunks cost both the same. Chosen for one array handle at a time; zarr's global configuration is never touched.
+`zarrs` never writes (it writes in place) and never works in a forked process (it hangs there). It checks checksums only
+where it decodes a whole shard; for parts of a shard they are checked here, before.
 """
 
 from __future__ import annotations
@@ -13,43 +13,45 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import google_crc32c
 import numpy as np
 import zarr
 from zarr.abc.codec import Codec, CodecPipeline
-from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.storage import LocalStore
 
-from vaearr.errors import DataError
+from vaearr.borrowed import read_by, rust_codecs
+from vaearr.errors import DamagedError, VaearrError
 from vaearr.retries import is_transient, pauses
+from vaearr.store.copies import shown
+from vaearr.store.folders import is_there
+from vaearr.store.seals import was_published
 
 if TYPE_CHECKING:
+    from zarr.abc.buffer import Buffer, NDBuffer
     from zarr.abc.store import Store
-    from zarr.core.buffer import Buffer, NDBuffer
-    from zarr.core.metadata import ArrayMetadata
 
 FAST, PLAIN = "zarrs", "zarr-python"
-NEAR = 2**16  # bytes between chunks of a shard elsewhere that are fetched rather than asked around
-END = 2**16  # bytes of chunks that are fetched together with the index
-MOST_KNOWN = 2**14  # indices of shards elsewhere that are kept
+MISSING = "is missing (a copy made by other programs may leave out shards that hold zeros only)"
 _NOT_WRITTEN = 2**64 - 1
 _PROCESS = os.getpid()  # another number later means that this process was forked
 
 
 class ReadPipeline(CodecPipeline):
-    """Reads by `zarrs` where it can, else by the pipeline that the array came with; a lost shard is an error, not 0."""
+    """Reads by `zarrs` where it can, else by the pipeline that the array came with; what cannot be read is named.
 
-    def __init__(self, metadata: ArrayMetadata, store: Store, plain: CodecPipeline) -> None:
-        self.metadata, self.store, self.plain = metadata, store, plain
-        self.fast, self.reason = _zarrs(metadata, store, plain)
+    is_full: every chunk is written, so that a lost one is an error, not 0; what is not is read plainly.
+    """
+
+    def __init__(self, metadata: Any, store: Store, plain: CodecPipeline, is_full: bool = True) -> None:
+        self.metadata, self.store, self.plain, self.is_full = metadata, store, plain, is_full
+        self.fast, self.reason = _zarrs(metadata, store, plain) if is_full else (None, "it may have gaps")
         self.sharding = checkable(metadata)
-        self.known: dict[str, Buffer] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"metadata": self.metadata, "store": self.store, "plain": self.plain}
+        return {"metadata": self.metadata, "store": self.store, "plain": self.plain, "is_full": self.is_full}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # the same object in another process
@@ -71,37 +73,42 @@ class ReadPipeline(CodecPipeline):
                 return await self._read(batch, out, drop_axes)
             except Exception as error:  # codecs wrap the system's errors in their own
                 if pause is None or not is_transient(error):
-                    raise
+                    raise await self._named(error, batch, out, drop_axes) from error
                 await asyncio.sleep(pause)
+
+    async def _named(
+        self, error: Exception, batch: list[tuple[Any, Any, Any, Any, bool]], out: NDBuffer, drop_axes: tuple[int, ...]
+    ) -> Exception:
+        """The error of a read, with the file that cannot be decoded where it is one."""
+        if isinstance(error, (VaearrError, OSError, MemoryError)):
+            return error
+        for item in batch if len(batch) > 1 else ():
+            try:
+                await self._read([item], out, drop_axes)
+            except Exception as alone:  # codecs have errors of their own
+                return await self._named(alone, [item], out, drop_axes)
+        return damaged(batch[0][0], f"cannot be decoded ({' '.join(str(error).split())[:160]})")
 
     async def _read(
         self, batch: list[tuple[Any, Any, Any, Any, bool]], out: NDBuffer, drop_axes: tuple[int, ...]
     ) -> None:
         if self.fast is None or _forked() or not all(self._takes(item) for item in batch):
-            await self.plain.read(await self._prepared(batch), out, drop_axes)
+            if self.is_full:
+                batch = [(_Present(getter), *rest) for getter, *rest in batch]
+            await self.plain.read(batch, out, drop_axes)
             return
         assert isinstance(self.store, LocalStore)
         for getter, *_ in batch:
-            if not (self.store.root / getter.path).exists():
-                raise lost(getter)
+            if not is_there(self.store.root, getter.path):
+                if was_published(self.store.root / getter.path, self.store.root) is not False:
+                    raise damaged(getter, MISSING)
+            elif not (self.store.root / getter.path).stat().st_size:
+                raise damaged(getter, "is empty")
         for getter, spec, chosen, *_ in batch:
             box = _box(chosen, spec.shape)
             if self.sharding is not None and not _is_whole(box, spec.shape):
                 await asyncio.to_thread(check_chunks, self.store.root / getter.path, self.sharding, spec.shape, box)
         await self.fast.read(batch, out, drop_axes)
-
-    async def _prepared(self, batch: list[tuple[Any, Any, Any, Any, bool]]) -> list[tuple[Any, Any, Any, Any, bool]]:
-        """The same, from shards that must be there; of one elsewhere, the parts are fetched by few requests."""
-        if isinstance(self.store, LocalStore) or self.sharding is None:
-            return [(_Present(getter), *rest) for getter, *rest in batch]
-        sharding = self.sharding
-
-        async def one(getter: Any, spec: Any, chosen: Any, *rest: Any) -> Any:
-            if not _is_box(chosen, spec.shape) or _is_whole(box := _box(chosen, spec.shape), spec.shape):
-                return (_Present(getter), spec, chosen, *rest)  # zarr fetches it whole
-            return (await fetched(_Present(getter), sharding, spec, box, self.known), spec, chosen, *rest)
-
-        return list(await asyncio.gather(*(one(*item) for item in batch)))
 
     def _takes(self, item: tuple[Any, Any, Any, Any, bool]) -> bool:
         """Whether `zarrs` can read this part of a shard, and its checksums be checked."""
@@ -143,7 +150,7 @@ class ReadPipeline(CodecPipeline):
         return self.plain.compute_encoded_size(byte_length, array_spec)
 
     def __iter__(self) -> Iterator[Codec]:
-        return iter(self.metadata.codecs)  # type: ignore[union-attr]  # zarr v3
+        return iter(self.metadata.codecs)
 
 
 def _is_box(chosen: Any, shape: tuple[int, ...]) -> bool:
@@ -166,7 +173,10 @@ def _is_whole(box: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
 def checkable(metadata: Any) -> ShardingCodec | None:
     """How shards are made up, where `check_chunks` can read them: index at the end, a checksum on each chunk."""
     sharding = metadata.codecs[0] if len(metadata.codecs) == 1 else None
-    if not isinstance(sharding, ShardingCodec) or sharding.index_location.value != "end":
+    if (
+        not isinstance(sharding, ShardingCodec)
+        or cast(Any, sharding.to_dict())["configuration"]["index_location"] != "end"
+    ):
         return None
     index = tuple(type(codec) for codec in sharding.index_codecs)
     is_known = index == (BytesCodec, Crc32cCodec) and isinstance(sharding.codecs[-1], Crc32cCodec)
@@ -205,84 +215,35 @@ class _Present:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.getter, name)
 
-    async def get(self, *args: Any, **kwargs: Any) -> Buffer:
+    async def get(self, *args: Any, **kwargs: Any) -> Any:
+        root = self.getter.store.root if isinstance(self.getter.store, LocalStore) else None
+        if root is not None:
+            is_there(root, self.getter.path)
         found: Buffer | None = await self.getter.get(*args, **kwargs)
-        if found is None:
-            raise lost(self.getter)
+        if found is None and root is not None and was_published(root / self.getter.path, root) is False:
+            return None  # it holds the fill value only, in a copy that another program made
+        if not found:  # no bytes are damage too, where zarr would read zeros
+            raise damaged(self.getter, MISSING if found is None else "is empty")
         return found
 
 
-class _Fetched:
-    """A shard elsewhere of which some parts are in memory: `(first byte, bytes)`, in order, and its index."""
-
-    def __init__(self, index: Buffer, parts: list[tuple[int, Buffer]]) -> None:
-        self.index, self.parts = index, parts
-
-    async def get(self, prototype: Any, byte_range: Any = None) -> Buffer:
-        if isinstance(byte_range, SuffixByteRequest):
-            return self.index
-        start, part = next(item for item in reversed(self.parts) if item[0] <= byte_range.start)
-        return part[byte_range.start - start : byte_range.end - start]
-
-
-async def fetched(
-    getter: _Present, sharding: ShardingCodec, spec: Any, box: tuple[slice, ...], known: dict[str, Buffer]
-) -> _Fetched | _Present:
-    """A shard elsewhere with the chunks of a box in memory: those that lie close together by one request.
-
-    known: indices of shards by their names, which are asked for once. Nearly all of a shard is fetched as a whole;
-    where all chunks are in the box, zarr does that itself.
-    """
-    grid = tuple(size // side for size, side in zip(spec.shape, sharding.chunk_shape, strict=True))
-    part = tuple(slice(s.start // c, -(-s.stop // c)) for s, c in zip(box, sharding.chunk_shape, strict=True))
-    length, prototype = 16 * math.prod(grid) + 4, spec.prototype
-    count = math.prod(side.stop - side.start for side in part)
-    if count == math.prod(grid):
-        return getter
-    index, end = known.get(getter.path), None
-    if count * 4 > 3 * math.prod(grid):
-        end = await getter.get(prototype)
-    elif index is None:
-        end = await getter.get(prototype, SuffixByteRequest(length + END))
-    if end is not None:
-        if len(end) < length:
-            raise ValueError(f"{getter.path} is cut off")
-        index = end[len(end) - length :]
-    assert index is not None
-    table = np.frombuffer(_checked(index.to_bytes(), getter.path), "<u8").reshape(*grid, 2)
-    known[getter.path] = index
-    while len(known) > MOST_KNOWN:
-        known.pop(next(iter(known)))
-    written = table[table[..., 0] != _NOT_WRITTEN].tolist()
-    size = max((start + size for start, size in written), default=0) + length
-    begin = size - (0 if end is None else len(end))
-    spans: list[list[int]] = []
-    for start, n_bytes in sorted(table[part].reshape(-1, 2).tolist()):
-        if start >= begin:  # at hand, or not written
-            continue
-        if spans and start <= spans[-1][1] + NEAR:
-            spans[-1][1] = start + n_bytes
-        else:
-            spans.append([start, start + n_bytes])
-    parts = await asyncio.gather(*(getter.get(prototype, RangeByteRequest(*span)) for span in spans))
-    at_hand = [] if end is None else [(begin, end)]
-    return _Fetched(index, [*((span[0], found) for span, found in zip(spans, parts, strict=True)), *at_hand])
-
-
-def lost(shard: Any) -> DataError:
-    """The error for a shard that is not there: every one is written, zarr would read zeros."""
-    path = shard.store.root if isinstance(shard.store, LocalStore) else shard.store
-    return DataError(
-        f"{path} is damaged: {shard.path} is missing; restore it from a copy or ingest again (a copy made by other "
-        "programs may leave out shards that hold zeros only)."
+def damaged(chunk: Any, what: str) -> DamagedError:
+    """The error for the file of a chunk or shard that is not as it was written: what it is."""
+    store, name = "the store", "STORE"  # one behind a URL does not know it
+    if isinstance(chunk.store, LocalStore):
+        store = name = shown(chunk.store.root)
+    return DamagedError(
+        f"{store} is damaged: {chunk.path} {what}; 'vaearr verify {name}' says what to do, or restore it from a copy."
     )
 
 
-def for_reading(array: zarr.Array) -> zarr.Array:
-    """The same array, opened by the caller, that reads by the fastest pipeline there is for it."""
+def for_reading(array: zarr.Array, *, is_full: bool = True) -> zarr.Array:
+    """The same array, opened by the caller, that reads by the fastest pipeline there is for it; see `ReadPipeline`."""
     handle = array.async_array
-    pipeline = ReadPipeline(handle.metadata, handle.store_path.store, handle.codec_pipeline)
-    object.__setattr__(handle, "codec_pipeline", pipeline)  # a frozen dataclass; the handle is ours alone
+    if 0 in array.chunks:
+        raise damaged(handle.store_path, "has chunks of no length")
+    pipeline = ReadPipeline(handle.metadata, handle.store_path.store, handle.codec_pipeline, is_full)
+    read_by(array, pipeline)  # the handle is ours alone
     return array
 
 
@@ -296,19 +257,20 @@ def _forked() -> bool:
     return os.getpid() != _PROCESS
 
 
-def _zarrs(metadata: ArrayMetadata, store: Store, plain: CodecPipeline) -> tuple[CodecPipeline | None, str]:
+def _zarrs(metadata: Any, store: Store, plain: CodecPipeline) -> tuple[CodecPipeline | None, str]:
     """The Rust pipeline for an array, or None and the reason."""
     if not isinstance(store, LocalStore):
         return None, "zarrs reads local stores only"
+    if not any(isinstance(codec, ShardingCodec) for codec in metadata.codecs):
+        return None, "zarrs is for shards"
     if _forked():
         return None, "zarrs does not work in a forked process"
     try:
         from zarrs import ZarrsCodecPipeline
-        from zarrs._internal import CodecPipelineImpl
     except ImportError:
         return None, "zarrs is not installed"
     try:
-        rust = CodecPipelineImpl(json.dumps(metadata.to_dict()), store_config=store, validate_checksums=True)
+        rust = rust_codecs(json.dumps(metadata.to_dict()), store)
         return ZarrsCodecPipeline(metadata, store, rust, plain), ""  # type: ignore[arg-type]  # any pipeline serves
     except (TypeError, ValueError, RuntimeError) as error:
         return None, f"zarrs cannot read it: {' '.join(str(error).split())[:80]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import deque
@@ -14,20 +15,22 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import xarray as xr
 import zarr
-from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.core import indexing
-from zarr.core.array import AsyncArray
-from zarr.core.buffer import default_buffer_prototype
+from zarr.buffer import default_buffer_prototype
 from zarr.errors import GroupNotFoundError
 from zarr.storage import StorePath
 
 from vaearr import names as n
+from vaearr.borrowed import ZarrArrayWrapper, indexing, lazy_data
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.provenance import parsed
 from vaearr.store import copies
+from vaearr.store.attributes import root_attributes
 from vaearr.store.creation import check_free
+from vaearr.store.folders import is_there
 from vaearr.store.layout import Region, blocks
 from vaearr.store.objects import Objects
-from vaearr.store.pipeline import decoder_of, for_reading
+from vaearr.store.pipeline import damaged, decoder_of, for_reading
+from vaearr.store.seals import was_published
 from vaearr.store.urls import copied_url, local_path, reach, read_only_url
 from vaearr.store.whole import WholeStore
 
@@ -82,7 +85,7 @@ def _checked(store: Path) -> Path:
     if not store.exists():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
-        _check_version(copies.shown(store), zarr.open_group(store, mode="r", zarr_format=3).attrs)
+        _check_version(copies.shown(store), zarr.open_group(store, mode="r", zarr_format=3))
     except VaearrError:
         raise
     except PermissionError as error:
@@ -96,10 +99,12 @@ def _checked(store: Path) -> Path:
     return store
 
 
-def _check_version(store: str | Path, attrs: Mapping[str, Any]) -> None:
-    version = attrs.get(n.SCHEMA_VERSION)
+def _check_version(store: str | Path, group: zarr.Group) -> None:
+    version = root_attributes(group, store).get(n.SCHEMA_VERSION)
     if not isinstance(version, int):
-        raise DataError(f"{store} is a zarr store, but not one of vaearr's; make one with 'vaearr ingest'.")
+        raise DataError(
+            f"{store} is a zarr store, but not one of vaearr's; make one of it with 'vaearr ingest {store} NEW.zarr'."
+        )
     if version > n.SCHEMA:
         raise DataError(f"{store} has schema version {version}, this vaearr knows {n.SCHEMA}; update vaearr.")
 
@@ -116,7 +121,7 @@ def open_group(path: str | Path, storage_options: Mapping[str, Any] | None = Non
             if "rotocol" in str(error):  # fsspec: "Protocol not known"
                 raise UsageError(f"{url} cannot be read: {' '.join(str(error).split())}; check the URL.") from None
             raise NoInputError(f"there is no zarr v3 store at {url} ({type(error).__name__}); check the URL.") from None
-    _check_version(url, group.attrs)
+    _check_version(url, group)
     return group
 
 
@@ -139,11 +144,16 @@ def open_store(
     with reach(url) if url else _opening(Path(path)):
         store = group.store if url else WholeStore(Path(path), read_only=True)
         ds = xr.open_zarr(store, chunks=None, zarr_format=3)
+    if n.SCHEMA_VERSION not in ds.attrs:
+        ds.attrs = root_attributes(group, url or copies.shown(Path(path)))
     if n.PATTERNS in ds:
         array = group[n.PATTERNS]
         if url is None and (record := copies.record_of(Path(path))):
             array = _far(array, Objects(record.url, storage_options) if storage_options else copies.objects_of(record))
         ds = ds.assign({n.PATTERNS: _read_fast(ds[n.PATTERNS], array)})
+    for name, variable in ds.variables.items():
+        if name != n.PATTERNS and (stored := _handle(variable)):
+            for_reading(stored, is_full=False)
     if chunks is None:
         return ds
     return ds.assign({name: variable.chunk(_written_whole(variable)) for name, variable in ds.data_vars.items()})
@@ -167,7 +177,7 @@ def _far(array: zarr.Array | zarr.Group, objects: Objects) -> zarr.Array:
     """The patterns of a working copy, of which it has the metadata only, to be read where they are."""
     assert isinstance(array, zarr.Array)
     path = StorePath(objects.zarr_store(), f"{objects.name}/{n.PATTERNS}")
-    return zarr.Array(AsyncArray(metadata=array.metadata, store_path=path, config=array.async_array.config))
+    return zarr.Array(zarr.AsyncArray(metadata=array.metadata, store_path=path, config=array.async_array.config))
 
 
 def _written_whole(variable: xr.DataArray) -> dict[Any, int]:
@@ -188,7 +198,7 @@ def _read_fast(variable: xr.DataArray, array: zarr.Array | zarr.Group) -> xr.Dat
 
 def _stored(variable: xr.DataArray) -> tuple[zarr.Array, tuple[Any, ...]] | None:
     """The stored array behind a lazy variable and the part of it; None where the variable is anything else."""
-    data: Any = variable.variable._data
+    data = lazy_data(variable)
     while not isinstance(data, indexing.LazilyIndexedArray):
         if not isinstance(data, indexing.MemoryCachedArray | indexing.CopyOnWriteArray):
             return None
@@ -196,6 +206,14 @@ def _stored(variable: xr.DataArray) -> tuple[zarr.Array, tuple[Any, ...]] | None
     if not isinstance(data.array, ZarrArrayWrapper):
         return None
     return data.array.get_array(), data.key.tuple
+
+
+def _handle(variable: xr.Variable) -> zarr.Array | None:
+    """The stored array behind a lazy variable, however xarray decodes it; None for one in memory."""
+    data: Any = variable._data
+    while not isinstance(data, ZarrArrayWrapper | np.ndarray | None):
+        data = getattr(data, "array", None)
+    return data.get_array() if isinstance(data, ZarrArrayWrapper) else None
 
 
 def without_dask(variable: xr.DataArray) -> xr.DataArray:
@@ -250,6 +268,9 @@ def run_folder(path: str | Path, run: str) -> Path:
     """Folder of a run. Raises NoInputError that lists the runs there are."""
     store = check_store(path)
     _check_run(path, run)
+    for name in (f"{n.RUNS}/{run}", f"{n.RUNS}/{run}/{n.MODEL}"):
+        for file in os.listdir(store / name) if is_there(store, name) else ():
+            is_there(store, f"{name}/{file}")
     return store / n.RUNS / run
 
 
@@ -267,9 +288,7 @@ def run_manifest(path: str | Path, run: str) -> dict[str, Any]:
     """What produced a run: config, data fingerprint, model hash, versions, time."""
     store = _check_run(path, run)
     try:
-        if isinstance(store, Path):
-            return dict(zarr.open_group(store / n.RUNS / run, mode="r", zarr_format=3).attrs)
-        return dict(open_group(store)[f"{n.RUNS}/{run}"].attrs)
+        return dict(open_group(store)[f"{n.RUNS}/{run}"].attrs)  # as it is listed: as it was published
     except (ValueError, KeyError, GroupNotFoundError) as error:
         where = f"{store}/{n.RUNS}/{run}/zarr.json"
         raise DataError(f"run {run!r} is damaged: {where} cannot be read ({error}).") from None
@@ -292,18 +311,22 @@ def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
         assert isinstance(group, zarr.Group)
         table = xr.open_dataset(xr.backends.ZarrStore(group, mode="r"), chunks=None).load()
     else:
-        table = _whole_table(run_folder(path, run) / name)
+        table = _whole_table(check_store(path), f"{n.RUNS}/{run}/{name}")
+    ones: list[Any] = [table, *table.variables.values()]
+    for one in ones:
+        one.attrs = {key: parsed(value) for key, value in one.attrs.items()}
     return table.rename({n.run_name(n.LATENT, run): n.LATENT}) if n.run_name(n.LATENT, run) in table.dims else table
 
 
-def _whole_table(folder: Path) -> xr.Dataset:
+def _whole_table(store: Path, key: str) -> xr.Dataset:
     """A table as it was published, though another may take its place meanwhile: chunks of one that went read as NaN."""
+    folder, is_changed = store / key, False
     for _ in range(MOST_TRIES):
         try:
             before = (folder / "zarr.json").stat()
             try:
-                whole = WholeStore(folder, read_only=True)
-                table = xr.open_zarr(whole, consolidated=False, chunks=None, zarr_format=3).load()
+                whole = WholeStore(store, read_only=True)
+                table = xr.open_zarr(whole, group=key, consolidated=False, chunks=None, zarr_format=3).load()
             except Exception as error:  # codecs have errors of their own, for old metadata with new chunks too
                 if _is_other(folder, before):
                     continue
@@ -316,7 +339,14 @@ def _whole_table(folder: Path) -> xr.Dataset:
             time.sleep(0.01)
             continue
         if not _is_other(folder, before):
-            return table
+            listed = zarr.open_group(store, mode="r", zarr_format=3).get(key)
+            own = zarr.open_group(folder, mode="r", zarr_format=3)
+            is_changed = listed is not None and json.dumps(dict(listed.attrs)) != json.dumps(dict(own.attrs))
+            if not is_changed:
+                return table
+            time.sleep(0.01)
+    if is_changed:
+        raise damaged(StorePath(WholeStore(store, read_only=True), f"{key}/zarr.json"), "is not what was written")
     raise NoInputError(f"{folder} is being replaced; try again in a moment.")
 
 
@@ -337,15 +367,11 @@ def check_patterns(path: str | Path) -> None:
     sent = copies.patterns_there(store)
     for region in blocks(dict(enumerate(array.shape)), dict(enumerate(sides))):
         place = "/".join(str(part.start // side) for part, side in zip(region.values(), sides, strict=True))
-        shard = store / n.PATTERNS / "c" / place
-        if shard.is_symlink():
-            raise DataError(f"{shard} is a symbolic link, which may lead anywhere; put the file itself there.")
-        if sent is None and shard.exists() and not shard.is_file():
-            raise DataError(f"{shard} is not an ordinary file; restore it from a copy or ingest again.")
-        if not (shard.exists() if sent is None else f"{n.PATTERNS}/c/{place}" in sent):
+        shard = f"{n.PATTERNS}/c/{place}"
+        has_it = is_there(store, shard) if sent is None else shard in sent
+        if not has_it and was_published(store / shard, store) is not False:
             raise DataError(
-                f"{copies.shown(store)} is damaged: {n.PATTERNS}/c/{place} is missing; restore it from a copy or "
-                "ingest again."
+                f"{copies.shown(store)} is damaged: {shard} is missing; restore it from a copy or ingest again."
             )
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from vaearr import names as n
+from vaearr.store.folders import PART, replace_file
 
 SEAL = "checksums.sha256"
 ROOT_SEAL = "vaearr_attributes_sha256"
 METADATA = "zarr.json"
 LISTING = "consolidated_metadata"  # where the root's metadata list all that is below
-PART = ".partial"  # how names of unfinished files of zarr end
 AT_ONCE = 4  # files that are read side by side
 PIECE = 2**20
 
@@ -28,7 +28,8 @@ PIECE = 2**20
 def nodes(root: Path) -> Iterator[tuple[str, Path, bool]]:
     """Arrays and groups below a folder: (key, folder, whether it is an array), without a look at the chunks.
 
-    A folder whose metadata cannot be read counts as an array.
+    A folder whose metadata cannot be read counts as an array, and so does a link to a folder: what it leads to is not
+    looked at.
     """
     for entry in sorted(root.iterdir()):
         if not entry.is_dir() or not (entry / METADATA).is_file():
@@ -40,7 +41,7 @@ def nodes(root: Path) -> Iterator[tuple[str, Path, bool]]:
 
 
 def _is_array(folder: Path) -> bool:
-    if (folder / SEAL).exists():  # whatever its metadata says now
+    if folder.is_symlink() or (folder / SEAL).exists():  # whatever its metadata says now
         return True
     try:
         return bool(json.loads((folder / METADATA).read_bytes()).get("node_type") != "group")
@@ -87,14 +88,14 @@ def plain_folders(group: Path) -> list[Path]:
     return [folder for folder in sorted(group.iterdir()) if folder.is_dir() and not (folder / METADATA).exists()]
 
 
-def write_seal(array: Path, known: Mapping[Path, str]) -> None:
-    """The checksums of what lies in an array's folder now."""
+def write_seal(array: Path, known: Mapping[Path, str], *, durable: bool = False) -> None:
+    """The checksums of what lies in an array's folder now; whole or not there."""
     sent = [os.path.relpath(file, array) for file in known if file.is_relative_to(array)]  # may not be here any more
     names = sorted({*files_of(array), *sent} - {n.CHECKPOINT})  # which goes when the run is there
     with ThreadPoolExecutor(AT_ONCE) as pool:
         sums = pool.map(lambda name: known.get(array / name) or sha256_of(array / name), names)
         text = "".join(f"{found}  {name}\n" for name, found in zip(names, sums, strict=True))
-    (array / SEAL).write_text(text, encoding="utf-8")
+    replace_file(array / SEAL, text.encode(), durable=durable)
 
 
 def read_seal(array: Path) -> dict[str, str] | None:
@@ -103,6 +104,19 @@ def read_seal(array: Path) -> dict[str, str] | None:
         return parse_seal((array / SEAL).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+def was_published(file: Path, root: Path) -> bool | None:
+    """Whether the checksums of an array, somewhere below `root`, name a file; None where none are kept."""
+    for folder in file.parents:
+        if folder == root.parent:
+            return None
+        if (folder / SEAL).exists():
+            try:
+                return os.path.relpath(file, folder) in (read_seal(folder) or {})
+            except (OSError, ValueError):
+                return None  # `vaearr verify` tells
+    return None
 
 
 def parse_seal(text: str) -> dict[str, str]:

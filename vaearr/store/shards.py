@@ -15,9 +15,9 @@ import zarr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.store import layout
-from vaearr.store.attributes import plain
-from vaearr.store.commit import sync_path
-from vaearr.store.read import read_ahead
+from vaearr.store.attributes import flat
+from vaearr.store.folders import sync_path
+from vaearr.store.read import read_ahead, read_block
 from vaearr.store.seals import AT_ONCE, sha256_of
 
 MOST_WAITING = 2 * AT_ONCE  # shards that are on the disk and not sent yet
@@ -42,18 +42,17 @@ def stream_patterns(
     patterns = ds[n.PATTERNS]
     array = _create(ds, group)
     sizes = {dim: ds.sizes[dim] for dim in schema.navigation_dims(ds)}
-    shards = array.shards or array.chunks
-    regions = list(layout.blocks(sizes, dict(zip(sizes, shards, strict=False))))
+    regions = list(layout.blocks(sizes, dict(zip(sizes, array.chunks, strict=False))))
     if elsewhere:
         return _from_elsewhere(elsewhere, Path(str(group.store_path).removeprefix("file://")), regions, progress)
 
     def write(region: layout.Region, data: np.ndarray) -> None:
         array[tuple(region.values())] = data
-        syncing.append(syncer.submit(_synced, chunk_file(array, region, shards), send))
+        syncing.append(syncer.submit(_synced, chunk_file(array, region), send))
         if send and len(syncing) > MOST_WAITING:
             syncing[-MOST_WAITING].result()
 
-    read = read_ahead(lambda region: np.asarray(patterns.isel(region).values), regions)
+    read = read_ahead(lambda region: read_block(patterns, region), regions)
     # the disk works while the next is encoded
     with ThreadPoolExecutor(AT_ONCE if send else 1) as syncer, ThreadPoolExecutor(1) as behind:
         syncing: list[Future[tuple[Path, str]]] = []
@@ -83,20 +82,17 @@ def _from_elsewhere(
 
 def _create(ds: xr.Dataset, group: zarr.Group) -> zarr.Array:
     patterns, nav, sig = ds[n.PATTERNS], schema.navigation_dims(ds), schema.signal_dims(ds)
-    chunks, shards = layout.pattern_layout(
-        tuple(ds.sizes[d] for d in nav), tuple(ds.sizes[d] for d in sig), patterns.dtype.itemsize
-    )
+    shape = tuple(ds.sizes[d] for d in nav), tuple(ds.sizes[d] for d in sig)
     return group.create_array(
         n.PATTERNS,
         shape=patterns.shape,
         dtype=patterns.dtype,
-        chunks=chunks,
-        shards=shards,
+        chunks=layout.pattern_chunks(*shape, patterns.dtype.itemsize),
         compressors=layout.pattern_codecs(),
         fill_value=layout.fill_value(patterns.dtype),
         dimension_names=[*nav, *sig],
-        attributes=plain(patterns.attrs),
-        config={"write_empty_chunks": True},  # so that a shard that is not there is known to be lost
+        attributes=flat(patterns.attrs),
+        config={"write_empty_chunks": True},  # so that a chunk that is not there is known to be lost
     )
 
 
@@ -114,9 +110,9 @@ def _written(writing: Future[None], count: int, total: int, progress: Progress |
         progress(count, total)
 
 
-def chunk_file(array: zarr.Array, region: layout.Region, sides: tuple[int, ...] | None = None) -> Path:
-    """The file of the chunk, or shard where `sides` are its, that starts a region."""
-    index = [s.start // size for s, size in zip(region.values(), sides or array.chunks, strict=False)]
+def chunk_file(array: zarr.Array, region: layout.Region) -> Path:
+    """The file of the chunk that starts a region."""
+    index = [s.start // size for s, size in zip(region.values(), array.chunks, strict=False)]
     index += [0] * (array.ndim - len(index))
     return Path(str(array.store_path).removeprefix("file://")) / "c" / "/".join(map(str, index))
 
@@ -126,7 +122,7 @@ def write_shard(folder: str | Path, region: layout.Region, values: np.ndarray) -
     array = zarr.open_group(folder, mode="r+", zarr_format=3)[n.PATTERNS]
     assert isinstance(array, zarr.Array)
     array.with_config({"write_empty_chunks": True})[tuple(region.values())] = values
-    return _synced(chunk_file(array, region, array.shards))
+    return _synced(chunk_file(array, region))
 
 
 def can_write(folder: str) -> bool:

@@ -23,19 +23,19 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import commit, layout
-from vaearr.store.attributes import NAN_ATTRIBUTE, plain
+from vaearr.store.attributes import NAN_ATTRIBUTE, flat, plain
 from vaearr.store.commit import (
     publish,
     refresh_listing,
     remove_if_empty,
     staged_folder,
     staging_root,
-    sync_path,
     sync_tree,
     writer,
 )
 from vaearr.store.copies import alone, shown
 from vaearr.store.creation import creating
+from vaearr.store.folders import sync_path
 from vaearr.store.read import block_shape, check_store, open_store, place_of, refuse_taken, run_folder
 from vaearr.store.seals import ROOT_SEAL, attributes_seal, seal
 from vaearr.store.shards import Elsewhere, Progress, Transform, chunk_file, stream_patterns
@@ -72,12 +72,13 @@ def create_store(
             send = partial(far.send, staged=staged) if far else None
             sums = stream_patterns(ds, group, transform, progress, send, elsewhere)
             final = finalise(ds) if finalise else ds
-            group[n.PATTERNS].attrs.update(plain(final[n.PATTERNS].attrs))
+            group[n.PATTERNS].attrs.update(flat(final[n.PATTERNS].attrs))
             _write_small(final.drop_vars(n.PATTERNS), staged)
-            group.create_group(n.RUNS)
-            attrs = plain(final.attrs)
+            attrs = flat(final.attrs)
             attrs |= {n.SCHEMA_VERSION: n.SCHEMA, n.STORE_ID: uuid.uuid4().hex, "Conventions": "CF-1.11"}
-            group.attrs.update(attrs | {ROOT_SEAL: attributes_seal(attrs)})
+            attrs[ROOT_SEAL] = attributes_seal(attrs)
+            group.attrs.update(attrs)
+            group.create_group(n.RUNS, attributes=attrs)  # the copy that `root_attributes` goes by
             refresh_listing(staged)
             seal(staged, sums)
             sync_tree(staged)
@@ -101,7 +102,7 @@ def _write_small(ds: xr.Dataset, folder: Path) -> None:
     for name in [name for name, v in clean.variables.items() if v.dtype.kind == "U"]:
         clean[name] = clean[name].astype(object)  # text of variable length: the form that zarr v3 specifies
     for variable in clean.variables.values():
-        variable.attrs = plain(variable.attrs)
+        variable.attrs = flat(variable.attrs)
     encoding = {
         str(name): {"compressors": layout.map_codecs()} | ({"_FillValue": np.nan} if v.dtype.kind == "f" else {})
         for name, v in clean.variables.items()
@@ -211,7 +212,7 @@ def _start_staging(
             compressors=layout.map_codecs(),
             fill_value=layout.fill_value(dtype),
             dimension_names=spec.dims,
-            attributes=plain(spec.attrs) | ({"_FillValue": NAN_ATTRIBUTE} if dtype.kind == "f" else {}),
+            attributes=flat(spec.attrs) | ({"_FillValue": NAN_ATTRIBUTE} if dtype.kind == "f" else {}),
         )
 
 
@@ -294,7 +295,7 @@ def write_dataset(ds: xr.Dataset, folder: Path, *, run: str) -> None:
     group = zarr.create_group(folder, zarr_format=3)
     if own.variables:
         _write_small(own, folder)
-    group.attrs.update(plain(own.attrs))
+    group.attrs.update(flat(own.attrs))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.store.commit import replace_file
+from vaearr.store.folders import replace_file
 
 History = dict[str, float]
 

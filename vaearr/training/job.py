@@ -26,7 +26,7 @@ from vaearr.quality import MIN_SAMPLES, latent_health
 from vaearr.training.checkpoint import check_checkpoint, differences, newest_checkpoint
 from vaearr.training.judges import make_perceptual
 from vaearr.training.lanes import Lanes, lanes_of
-from vaearr.training.loggers import check_loggers, open_loggers
+from vaearr.training.loggers import open_loggers
 from vaearr.training.loop import OnEpoch, OnStep, fit
 from vaearr.training.processes import Processes
 from vaearr.training.sheets import read_sheets
@@ -124,7 +124,6 @@ def train_model(
     interruption left in the folder, and `restart` throws that away. logs: folder and name for experiment loggers.
     """
     settings, team = job.settings, job.processes
-    check_loggers(settings.log)
     if settings.balance and job.n_lanes > 1:
         raise UsageError("balance needs one lane, in one process: it draws from the whole scan; leave one of them out.")
     labels, classes = grid.class_map(job.ds, settings.objective.label) if settings.objective.label else (None, ())
@@ -173,6 +172,7 @@ def train_model(
         "stopped_early": result.stopped_early,
         "processes": team.size,
         "lanes": job.n_lanes,
+        "threads": torch.get_num_threads(),
         "versions": versions(),
         "time": now(),
     } | ({"resumed_with": list(result.changed)} if result.changed else {})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from vaearr.errors import MissingExtraError
+from vaearr.errors import need
 
 
 class Logger(Protocol):
@@ -88,10 +87,7 @@ LOGGERS: dict[str, tuple[Callable[[Path, str, Mapping[str, Any]], Logger], str]]
 def check_loggers(names: tuple[str, ...]) -> None:
     """Raise MissingExtraError, with the command that installs it, for a logger whose package is missing."""
     for name in names:
-        try:
-            importlib.import_module(LOGGERS[name][1])
-        except ImportError:
-            raise MissingExtraError(f"logging to {name} needs its package: pip install {name}.") from None
+        need(name, "vaearr[loggers]" if name == "tensorboard" else name, f"logging to {name}")
 
 
 @contextmanager

@@ -1,0 +1,28 @@
+"""What vaearr takes from xarray, zarr and zarrs beyond what they promise to keep: all of it here, nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.core import indexing
+
+__all__ = ["ZarrArrayWrapper", "indexing", "lazy_data", "read_by", "rust_codecs"]
+
+
+def lazy_data(variable: xr.DataArray) -> Any:
+    """What a variable holds as it is, where `.data` would read it."""
+    return variable.variable._data
+
+
+def read_by(array: Any, pipeline: Any) -> None:
+    """Have an opened zarr array decode by a pipeline of the caller's."""
+    object.__setattr__(array.async_array, "codec_pipeline", pipeline)  # a frozen dataclass
+
+
+def rust_codecs(metadata: str, store: Any) -> Any:
+    """The Rust codecs of an array by its metadata as JSON."""
+    from zarrs._internal import CodecPipelineImpl
+
+    return CodecPipelineImpl(metadata, store_config=store, validate_checksums=True)

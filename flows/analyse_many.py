@@ -16,13 +16,14 @@ from pydantic import Field
 
 from vaearr.config import AssociateConfig, ClusterConfig, Config, EmbedConfig, IngestConfig, RoiConfig, TrainConfig
 from vaearr.errors import UsageError, VaearrError, need
-from vaearr.flows.analyse_scan import TESTED, analyse_scan
-from vaearr.flows.running import is_recorded, kept_flow, plainly, progress, tell
-from vaearr.flows.showing import key_of, table
 from vaearr.names import DEFAULT_RUN
 from vaearr.runs import check_extras
 from vaearr.store import as_url
 from vaearr.workers import check_where, connected
+
+from .analyse_scan import TESTED, analyse_scan
+from .running import is_recorded, kept_flow, plainly, progress, tell
+from .showing import key_of, table
 
 
 class Scan(Config):

@@ -15,17 +15,18 @@ from vaearr.config import (
     SignificanceConfig,
     TrainConfig,
 )
-from vaearr.flows.associate import associate_step, has_targets
-from vaearr.flows.cluster import cluster_step
-from vaearr.flows.embed import embed_step
-from vaearr.flows.encode import encode_step
-from vaearr.flows.ingest import ingest_step
-from vaearr.flows.report import report_step
-from vaearr.flows.running import kept_flow, tell
-from vaearr.flows.train_vae import train_step
 from vaearr.names import DEFAULT_RUN
 from vaearr.runs import check_extras
 from vaearr.workers import check_where
+
+from .associate import associate_step, has_targets
+from .cluster import cluster_step
+from .embed import embed_step
+from .encode import encode_step
+from .ingest import ingest_step
+from .report import report_step
+from .running import kept_flow, tell
+from .train_vae import train_step
 
 TESTED = AssociateConfig(significance=SignificanceConfig())
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vaearr.config import AssociateConfig
-from vaearr.flows.running import kept_flow, place, step, tell
-from vaearr.flows.showing import MOST_ROWS, picture, store_key, table
+
+from .running import kept_flow, place, step, tell
+from .showing import MOST_ROWS, picture, store_key, table
 
 TOP = 10  # latents of each ranking at most
 

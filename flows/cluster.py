@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vaearr.config import ClusterConfig
-from vaearr.flows.running import kept_flow, place, replacing, step, tell
-from vaearr.flows.showing import picture, store_key, table
+
+from .running import kept_flow, place, replacing, step, tell
+from .showing import picture, store_key, table
 
 
 @step("cluster")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from vaearr.config import EmbedConfig
-from vaearr.flows.encode import mapped
-from vaearr.flows.running import kept_flow, place, progress, replacing, step, tell
-from vaearr.flows.showing import picture, store_key
+
+from .encode import mapped
+from .running import kept_flow, place, progress, replacing, step, tell
+from .showing import picture, store_key
 
 
 @step("embed")

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from vaearr.config import EncodeConfig
-from vaearr.flows.running import kept_flow, place, progress, refuse_other, step, tell
-from vaearr.flows.showing import picture, store_key
 from vaearr.names import LATENTS, OF_A_RUN, ROI, SPLIT, run_name
+
+from .running import kept_flow, place, progress, refuse_other, step, tell
+from .showing import picture, store_key
 
 MOST_MAPS = 32  # on a sheet
 

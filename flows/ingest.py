@@ -8,8 +8,9 @@ from pathlib import Path
 
 from vaearr.config import IngestConfig
 from vaearr.errors import UsageError
-from vaearr.flows.running import kept_flow, place, progress, refuse_other, step, tell
-from vaearr.flows.showing import store_key, text
+
+from .running import kept_flow, place, progress, refuse_other, step, tell
+from .showing import store_key, text
 
 
 @step("ingest")

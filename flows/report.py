@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from vaearr.config import ReportConfig
-from vaearr.flows.running import kept_flow, place, step, tell
-from vaearr.flows.showing import link, store_key, text
+
+from .running import kept_flow, place, step, tell
+from .showing import link, store_key, text
 
 
 @step("report")

@@ -14,7 +14,6 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
 
-import vaearr.flows  # noqa: F401  (telemetry off)
 from vaearr.errors import ExistsError, VaearrError
 from vaearr.store.urls import as_url, local_path
 
@@ -64,7 +63,7 @@ def plainly(say: Callable[[str], None], bar: Callable[[str], Any] | None = None)
 def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
     """`show(done, total, text)` moves a bar: an artifact of the flow run, updated in place, or that of `plainly`."""
     if is_recorded():
-        from vaearr.flows.showing import progress_artifact
+        from .showing import progress_artifact
 
         with progress_artifact(what, key) as show:
             yield show

@@ -27,8 +27,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from vaearr.config import Config
 from vaearr.errors import NoInputError, UsageError, VaearrError, did_you_mean
-from vaearr.flows.registry import FLOWS, flow_name, load_flow
-from vaearr.flows.running import place, plainly
+
+from .registry import FLOWS, flow_name, load_flow
+from .running import place, plainly
 
 HOW = (
     "start one with 'PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --host 127.0.0.1' and name it with "

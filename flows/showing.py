@@ -24,8 +24,9 @@ from prefect.artifacts import (
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from vaearr.errors import NoInputError, WriteError
-from vaearr.flows.running import is_recorded, tell
 from vaearr.provenance import as_json
+
+from .running import is_recorded, tell
 
 MOST_BYTES = 900_000  # of a picture: it lies in the server's database, as text
 DPI = (200, 140, 100, 70)  # a sheet of 7 inches is 1400 pixels wide

@@ -13,11 +13,12 @@ from pydantic import Field, model_validator
 
 from vaearr.config import AssociateConfig, Config, EncodeConfig, RoiConfig, TrainConfig
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
-from vaearr.flows.encode import encode_step
-from vaearr.flows.running import kept_flow, place, progress, step, tell
-from vaearr.flows.showing import picture, store_key, table, text
-from vaearr.flows.train_vae import train_step
 from vaearr.names import is_valid_name
+
+from .encode import encode_step
+from .running import kept_flow, place, progress, step, tell
+from .showing import picture, store_key, table, text
+from .train_vae import train_step
 
 WHOLE = "all"  # name of the region where none is given
 PASSED_OVER = (RoiError, TrainingError, NoInputError, UsageError)  # of one combination; the others go on

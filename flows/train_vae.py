@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from vaearr.config import EncodeConfig, RoiConfig, TrainConfig
-from vaearr.flows.encode import encode_step
-from vaearr.flows.running import is_recorded, kept_flow, place, progress, refuse_other, step, tell
-from vaearr.flows.showing import picture, store_key, table, text
 from vaearr.names import DEFAULT_RUN, HEALTH, LATENT
+
+from .encode import encode_step
+from .running import is_recorded, kept_flow, place, progress, refuse_other, step, tell
+from .showing import picture, store_key, table, text
 
 
 @step("train-vae")

@@ -259,6 +259,7 @@ def meeting_ratio(loader: PatternBatches, number: int, step: int) -> float:
     return float(same.mean() / chance)
 
 
+@pytest.mark.long
 def test_buffers_stay_within_the_allowance(tmp_path: Path) -> None:
     """Also where a shard, or even a chunk, is larger than a buffer."""
     ds = open_store(create_store(_numbered(), tmp_path / "n.zarr"), chunks=None)

@@ -56,6 +56,7 @@ def test_latents_are_known_by_weights_and_settings(trained_store: Path) -> None:
         encoded(trained_store, EncodeConfig(run="b"))
 
 
+@pytest.mark.long
 def test_a_report_is_known_by_the_store_it_saw(trained_store: Path) -> None:
     from vaearr.reporting import report
     from vaearr.store import add_variables

@@ -118,6 +118,7 @@ def quickly() -> None:
     latents._read = getattr(latents._read, "whole", latents._read)
 
 
+@pytest.mark.long
 def test_a_worker_killed_in_mid_encode_changes_no_bit(client: Any, trained: Path, encoded: Path) -> None:
     seen: dict[str, Any] = {}
     address, pid = next(iter(client.run(slowly).items()))
@@ -158,6 +159,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_the_calling_process_killed_leaves_no_worker_and_goes_on(trained: Path, encoded: Path, tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(CLIENT)
@@ -176,6 +178,7 @@ def test_the_calling_process_killed_leaves_no_worker_and_goes_on(trained: Path, 
     assert_same(trained, encoded)
 
 
+@pytest.mark.long
 def test_a_block_that_kills_every_worker_is_named_and_the_rest_is_kept(
     trained: Path, encoded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +250,7 @@ def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
                 process.wait()
 
 
+@pytest.mark.long
 def test_the_scheduler_lost_in_mid_encode_is_told_in_one_line(
     scheduler: tuple[Any, str], trained: Path, encoded: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,6 +47,7 @@ def test_a_line_is_one_and_a_parabola_is_seen() -> None:
     assert 0.4 < distance_correlation(columns_of(x), columns_of(x**2)).item() < 0.6
 
 
+@pytest.mark.long
 def test_agrees_with_an_independent_program_where_matrices_do_not_fit(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(size=20_000)

@@ -70,6 +70,7 @@ def test_refusals(scan_path: Path) -> None:
         embedding(scan_path, method="pca", by="BC")
 
 
+@pytest.mark.long
 def test_the_real_umap(scan_path: Path) -> None:
     pytest.importorskip("umap", exc_type=ImportError)
     found = embedding(scan_path, method="umap", max_points=40, seed=1)

@@ -40,6 +40,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.long
 def test_the_whole_line_with_its_artifacts(
     recorded: Server, scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,6 @@ from vaearr.errors import DataError, UsageError, VaearrError
 from vaearr.flows import analyse_many as many
 from vaearr.flows.serving import run
 
-ON_REQUEST = pytest.mark.skipif(
-    "VAEARR_FLOWS" not in os.environ, reason="minutes: real fan-out over processes and Dask; set VAEARR_FLOWS=1"
-)
 pytestmark = [
     pytest.mark.flows,
     # of the libraries that Prefect talks to its server with
@@ -95,7 +91,7 @@ def _check(folder: Path) -> None:
     assert not (folder / "c.zarr").exists()
 
 
-@ON_REQUEST
+@pytest.mark.long
 @pytest.mark.parametrize("where", [{"processes": 2}, {"dask": "local:2"}], ids=["processes", "dask"])
 @pytest.mark.usefixtures("unrecorded")
 def test_processes_of_this_machine(
@@ -106,7 +102,7 @@ def test_processes_of_this_machine(
     _check(tmp_path)
 
 
-@ON_REQUEST
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["processes", "dask"])
 def test_recorded_by_a_server(
     where: str, prefect_server: Server, scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path

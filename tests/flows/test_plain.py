@@ -204,6 +204,7 @@ def test_flows_and_deployments_have_one_name() -> None:
     assert {name: load_flow(name).name for name in FLOWS} == {name: name for name in FLOWS}
 
 
+@pytest.mark.long
 def test_sweep_compares_and_recommends(trained_store: Path) -> None:
     news: list[str] = []
     given = {

@@ -20,7 +20,7 @@ OTHERS = ("postgres", "nobody")  # whom PostgreSQL runs as where the tests run a
 
 pytestmark = [
     pytest.mark.flows,
-    pytest.mark.skipif("VAEARR_FLOWS" not in os.environ, reason="a minute: needs PostgreSQL; set VAEARR_FLOWS=1"),
+    pytest.mark.long,
     pytest.mark.skipif(not all(TOOLS.values()), reason=f"PostgreSQL is not installed: {TOOLS}"),
 ]
 

@@ -121,18 +121,8 @@ def _cancel(server: Server, serving: subprocess.Popen[bytes], folder: Path) -> N
     assert made.returncode == 0, made.stderr
 
 
-@pytest.mark.parametrize(
-    ("end", "state"),
-    [
-        pytest.param(_kill, "CRASHED", id="killed"),
-        pytest.param(
-            _cancel,
-            "CANCELLED",
-            id="cancelled",
-            marks=pytest.mark.skipif("VAEARR_FLOWS" not in os.environ, reason="half a minute; set VAEARR_FLOWS=1"),
-        ),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("end", "state"), [(_kill, "CRASHED"), (_cancel, "CANCELLED")], ids=["killed", "cancelled"])
 def test_a_training_that_was_ended_goes_on(
     end: Callable[..., None],
     state: str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from vaearr.testing import assert_valid
 
 pytestmark = [
     pytest.mark.flows,
-    pytest.mark.skipif("VAEARR_FLOWS" not in os.environ, reason="a minute: a work pool and a worker; VAEARR_FLOWS=1"),
+    pytest.mark.long,
 ]
 
 

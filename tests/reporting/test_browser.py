@@ -30,6 +30,7 @@ FLAGS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 def test_page_draws_offline_without_errors(trained_store: Path, tmp_path: Path) -> None:
     page, picture = va.report(trained_store), tmp_path / "page.png"

@@ -192,6 +192,7 @@ def test_json_is_complete_and_relative(index: Path, store: Path) -> None:
     assert json.dumps(record, allow_nan=False)
 
 
+@pytest.mark.long
 def test_a_report_is_replaced_a_foreign_folder_is_not(store: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "mine"
     foreign.mkdir()
@@ -226,6 +227,7 @@ def test_parts_that_cannot_be_made_are_left_out_with_a_reason(tmp_path: Path) ->
     assert index == tmp_path / "bare.reports" / "vae" / "index.html"
 
 
+@pytest.mark.long
 def test_the_store_may_be_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path / "scan.zarr", _dataset(), [])
     monkeypatch.chdir(store)

@@ -133,6 +133,7 @@ def test_only_what_changed_is_fetched(s3: Server, made: str, tmp_path: Path, mon
     assert {"extra/zarr.json", "extra/checksums.sha256", "extra/c/0/0"} == {name for name in got if name != "zarr.json"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["new variable", "table in place of another", "removal"])
 def test_a_push_cut_short_anywhere_is_all_or_nothing_and_completed(
     s3: Server, with_run: str, what: str, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

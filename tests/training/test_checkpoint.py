@@ -72,7 +72,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("at", [3, 12, 17, 31], ids=lambda at: f"step-{at}")
+@pytest.mark.parametrize(
+    "at", [3, pytest.param(12, marks=pytest.mark.long), 17, pytest.param(31, marks=pytest.mark.long)]
+)
 def test_an_interrupted_training_goes_on_bit_for_bit(store: Path, options: dict[str, Any], at: int) -> None:
     config = CONFIG.replace(**options)
 
@@ -128,6 +130,7 @@ def test_checkpoints_that_do_not_fit_are_refused(store: Path, tmp_path: Path) ->
     assert run_names(store) == []
 
 
+@pytest.mark.long
 def test_a_signal_saves_and_then_takes_its_course(store: Path) -> None:
     command = _command(store, "cut")
     va.train(store, run="whole", config=_cli_config())
@@ -192,6 +195,7 @@ def test_other_threads_or_versions_are_said_and_recorded(store: Path, monkeypatc
     assert "resumed_with" not in va.train(store, run="b", config=CONFIG).manifest
 
 
+@pytest.mark.long
 def test_kill_leaves_the_last_checkpoint_whole(store: Path) -> None:
     """Killed again and again, wherever that is, until the training gets through: the result is the same."""
     va.train(store, run="whole", config=_cli_config())

@@ -253,6 +253,7 @@ def test_sheets_hold_the_same_samples_every_time(parts: tuple[PatternBatches, Pa
     assert float(abs(sheets.prior[1] - sheets.prior[0]).max()) > 0
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_compiled_step_gives_the_same_losses(parts: tuple[PatternBatches, PatternBatches], tmp_path: Path) -> None:
     if shutil.which("g++") is None:

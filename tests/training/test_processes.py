@@ -102,6 +102,7 @@ COLLECTION = TINY_TRAINING.replace(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["scan", "collection"])
 def test_two_processes_learn_what_one_with_two_lanes_learns(kind: str, store: Path) -> None:
     """All that is random is at work (augmentation, noise, partners, draws from the posterior): the same samples and
@@ -141,6 +142,7 @@ def _assert_same_weights(store: Path, one: str, other: str) -> None:
             torch.testing.assert_close(a[key], b[key], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_two_processes_are_interrupted_and_go_on(store: Path) -> None:
     config = TINY_TRAINING.replace(epochs=20, patience=20, checkpoint_minutes=1e-6)
     _run(_torchrun(store, "whole", config))

@@ -1,0 +1,160 @@
+"""Commands as a user meets them: what they print, one line for each mistake with its exit code, signals, help."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from .harness import TINY, command, tree, vaearr
+
+
+def test_info_in_words_and_for_programs(trained_template: Path) -> None:
+    text = vaearr("info", trained_template).out
+    for words in (
+        "scan of 17 y x 22 x",
+        "20 x 20 uint8",
+        "band contrast",
+        "elements: Fe",
+        "vae: conv, 3 latent",
+        "encoded",
+    ):
+        assert words in text
+    facts = json.loads(vaearr("info", trained_template, "--json").out)
+    assert facts["trained"]["vae"]["encoded"] is True
+
+
+def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
+    text = vaearr("associate", trained_store).out
+    assert "BC" in text
+    assert "pearson" in text
+    words = ("--variable", "pca", "--target", "Fe", "--reference", "grains")
+    text = vaearr("associate", trained_store, *words).out
+    assert text.startswith("Fe  pearson: latent")
+    assert "groups of grains (k = 4)" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["ingest", "nowhere.h5", "out.zarr"], 66, "nowhere.h5"),
+        (["ingest", "{files}/scan.h5", "{store}"], 73, "already exists"),
+        (["ingest", "{files}/elements.csv", "out.zarr"], 65, "elements.csv"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--set", "images=pictures"], 65, "pictures"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--bc", "{files}/elements.csv"], 65, "elements.csv"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--map", "BC"], 2, "not NAME=VALUE"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--set", "imagse=a"], 2, "Did you mean 'images'"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--map", "a=1.csv", "--map", "a=2.csv"], 2, "a is given twice"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--map", "BC=1.csv", "--bc", "2.csv"], 2, "the same map"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--phase", "0=a", "--phase", "0=b"], 2, "0 is given twice"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--set", "step=1", "--set", "step=2"], 2, "step is given twice"),
+        (["info", "out.zarr"], 66, "there is no store"),
+        (["info", "{files}"], 65, "not a zarr v3 store"),
+        (["train", "{store}"], 73, "already has a run 'vae'"),
+        (["train", "{store}", "--run", "a/b"], 2, "cannot name a run"),
+        (["train", "{store}", "--run", "b", "--where", "BC > 900"], 65, "the ROI is empty"),
+        (["train", "{store}", "--run", "b", "--x", "3"], 2, "not START:STOP"),
+        (["train", "{store}", "--run", "b", "--x", "3:1"], 2, "give start < stop"),
+        (["train", "{store}", "--run", "b", "--set", "epochs=none"], 2, "TrainConfig.epochs"),
+        (["train", "{store}", "--run", "b", "--config", "none.json"], 2, "no settings file"),
+        (["train", "{store}", "--run", "b", "--config", "."], 2, "cannot be read as a settings file: Is a directory"),
+        (["train", "{store}", "--run", "b", "--config", "list.json"], 2, "holds a JSON list; settings are an object"),
+        (
+            ["train", "{store}", "--run", "b", "--set", "model=conv", "--set", "model.latent_dim=3"],
+            2,
+            "'model' is set to 'conv' already",
+        ),
+        (["encode", "{store}", "--config", "b.json"], 66, "no run 'b'"),
+        (["associate", "{store}", "--config", "b.json"], 66, "no run 'b'"),
+        (["report", "{store}", "--config", "b.json"], 66, "no run 'b'"),
+        (["encode", "{store}", "--config", "b.json", "--run", "c"], 66, "no run 'c'"),
+        (["associate", "{store}", "--config", "b.json", "--run", "c"], 66, "no run 'c'"),
+        (["report", "{store}", "--config", "b.json", "--run", "c"], 66, "no run 'c'"),
+        (["encode", "{store}", "--run", "b"], 66, "no run 'b'"),
+        (["associate", "{store}", "--run", "b"], 66, "no run 'b'"),
+        (["associate", "{store}", "--metric", "persaon"], 2, "pearson"),
+        (["associate", "{store}", "--target", "Fee"], 66, "Did you mean 'Fe'"),
+        (["associate", "{store}", "--variable", "pcaa"], 66, "Did you mean 'pca'"),
+        (["associate", "{store}", "--reference", "phas"], 66, "Did you mean 'phase'"),
+        (["cluster", "{store}", "--method", "kmean", "--name", "c"], 2, "Did you mean 'kmeans'"),
+        (["cluster", "{store}", "--feature", "BCC", "--name", "c"], 66, "Did you mean 'BC'"),
+        (["cluster", "{store}", "--k", "3", "--name", "grains"], 73, "choose another name"),
+        (["embed", "{store}", "--components", "3"], 73, "choose another name"),
+        (["embed", "{store}", "--method", "nmf", "--endmember", "3"], 2, "not X:Y"),
+        (["attach", "{store}", "none.npy", "--run", "b"], 66, "none.npy"),
+        (["attach", "{store}", "{files}/elements.csv"], 2, "run="),
+        (["export", "{store}", "out.zarr", "--format", "xls"], 2, "no format is named 'xls'"),
+        (["contrast", "{store}", "--map", "BCC"], 66, "Did you mean 'BC'"),
+        (["contrast", "{store}", "--keep", "kept.csv"], 2, "give one of them"),
+        (["train", "{store}", "--run", "b", "--x", "1:2", "--points", "kept.csv"], 2, "leave out --x"),
+        (["ingest", "{files}/scan.h5", "out.zarr", "--nav-shape", "3"], 2, "not ROWSxCOLUMNS"),
+        (["report", "{store}", "--run", "b"], 66, "no run 'b'"),
+        (["report", "{store}", "--out", "{files}"], 73, ""),
+        (["flarn"], 2, "flarn"),
+    ],
+    ids=lambda v: "-".join(map(str, v))[:50] if isinstance(v, list) else "",
+)
+def test_errors_are_one_line_with_a_code(
+    trained_template: Path,
+    scan_files: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    args: list[str],
+    code: int,
+    message: str,
+) -> None:
+    before, folder = tree(trained_template), scan_files["patterns"].parent
+    listing = sorted(folder.iterdir())
+    (tmp_path / "b.json").write_text('{"run": "b"}')
+    (tmp_path / "list.json").write_text("[1, 2]")
+    monkeypatch.chdir(tmp_path)
+    done = vaearr(*[part.format(files=folder, store=trained_template) for part in args], code=code)
+    assert message in (done.err if args == ["flarn"] else done.error)
+    assert tree(trained_template) == before
+    assert sorted(folder.iterdir()) == listing
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_debug_shows_where_it_came_from(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("info", tmp_path / "none.zarr", "--debug"), capture_output=True, text=True, check=False
+    )
+    assert "Traceback" in done.stderr
+    assert "NoInputError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signals_end_a_training_cleanly(trained_template: Path, number: int, code: int, word: str) -> None:
+    before = tree(trained_template)
+    words = command("train", trained_template, "--run", "s", "--epochs", 100_000, *TINY)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("training conv" in line for line in process.stderr)  # it has begun
+        time.sleep(0.5)
+        os.kill(process.pid, number)
+        process.wait(30)
+        rest = process.stderr.read()
+    assert process.returncode == code, rest
+    assert "Traceback" not in rest
+    said = f"vaearr: {word}; nothing unfinished was published, run the same command again"
+    assert rest.splitlines()[-1] == said
+    assert rest.count("vaearr:") == 1
+    assert tree(trained_template) == before
+
+
+def test_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command stands in the help and has its own."""
+    monkeypatch.setenv("COLUMNS", "200")
+    text = vaearr("--help").out
+    for name in ("demo", "ingest", "info", "train", "encode", "associate", "cluster", "embed", "report", "verify"):
+        assert f" {name} " in text
+        assert vaearr(name, "--help").out
+    words = " ".join(vaearr("train", "--help").out.split())
+    assert "that of the run 'vae' if there is one, else every measured point" in words

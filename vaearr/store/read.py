@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -38,6 +39,7 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 MOST_TRIES = 100
+OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # a source's own copy, made as it is read
 NOT_A_STORE = (GroupNotFoundError, NotADirectoryError, ValueError, KeyError)
 
 
@@ -419,6 +421,8 @@ def reading(name: object, region: Region) -> Iterator[None]:
     except VaearrError:
         raise
     except Exception as error:  # codecs and protocols have errors of their own
+        if isinstance(error, OSError) and error.errno in OF_WRITING:
+            raise
         place = ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
         raise DataError(
             f"{name!r} cannot be read at {place}: {' '.join(str(error).split())}; restore the store from a copy, "

@@ -24,7 +24,7 @@ from .pages import offline
 
 pytest.importorskip("prefect", reason="the flows need Prefect: pip install 'vaearr[flows]'")
 
-from tests.flows import real
+from . import prefect_server as real
 
 SMALL = {
     "epochs": 3, "batch_size": 64, "precision": "float32", "device": "cpu", "seed": 1,

@@ -9,7 +9,7 @@ import pytest
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-from tests.flows import real
+from tests.contract import prefect_server as real
 from vaearr.config import IngestConfig
 from vaearr.testing import synthetic_scan, write_scan_files
 

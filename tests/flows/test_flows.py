@@ -10,7 +10,7 @@ import xarray as xr
 from prefect import flow
 
 from tests.conftest import TINY_TRAINING
-from tests.flows.real import Server
+from tests.contract.prefect_server import Server
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from tests.conftest import TINY_TRAINING
-from tests.flows.real import Server
+from tests.contract.prefect_server import Server
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError, VaearrError
 from vaearr.flows import analyse_many as many

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows import real
+from tests.contract import prefect_server as real
 
 FOLDERS = [*sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True), os.environ.get("PATH", "")]
 TOOLS = {name: shutil.which(name, path=os.pathsep.join(FOLDERS)) for name in ("initdb", "pg_ctl", "createdb", "psql")}

@@ -17,8 +17,8 @@ import xarray as xr
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from tests.conftest import TINY_TRAINING
-from tests.flows import real
-from tests.flows.real import Server, children, served, until
+from tests.contract import prefect_server as real
+from tests.contract.prefect_server import Server, children, served, until
 from vaearr.errors import NoInputError, UsageError, VaearrError
 from vaearr.flows.registry import load_flow
 from vaearr.flows.serving import answer_of, run, serve

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from tests.conftest import TINY_TRAINING
-from tests.flows.real import ROOT, Server, running, until
+from tests.contract.prefect_server import ROOT, Server, running, until
 from vaearr.flows.registry import FLOWS
 from vaearr.testing import assert_valid
 

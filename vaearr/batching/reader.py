@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from vaearr.batching.partners import Paths, Walk, find_paths, random_walk
 from vaearr.errors import UsageError
 from vaearr.store import Region, decoder, read_ahead, read_block, read_into, without_dask
 
-READERS = 4  # pieces of a buffer that are read side by side
+READERS = 4  # pieces of a buffer that are read side by side, at most
 ORDER, BUFFER, WALK = 0, 1, 2  # what a random generator of an epoch is for
 
 
@@ -106,7 +107,9 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         if self.n_samples_total < world_size:
             raise UsageError(f"{self.n_samples_total} samples cannot be shared by {world_size} processes; use fewer.")
         # in order, nothing is gained by reading less than a chunk at a time
-        limit = max(1, self.capacity // (tiers.pieces_per_buffer(self.capacity) if self.settings.shuffle else 1))
+        chunk = _chunk_samples(self.patterns, self.inside.ndim)
+        limit = tiers.piece_samples(self.capacity, chunk) if self.settings.shuffle else self.capacity
+        self.readers = max(1, min(READERS, self.capacity // chunk))  # each holds a chunk
         regions = regions_of(self.patterns, self.inside.ndim, limit)
         found = (plans.around_chosen(region, self.inside) for region in regions)
         regions = [region for region in found if region]
@@ -246,7 +249,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             memory = self._empty(min(self.capacity, self.n_samples))
         points = np.concatenate([self._points(piece) for piece in plan.groups[i]])
         patterns, start = memory.numpy(), 0
-        with ThreadPoolExecutor(READERS) as pool:  # decoding leaves Python's lock alone
+        with ThreadPoolExecutor(self.readers) as pool:  # decoding leaves Python's lock alone
             order, reads = pool.submit(self._order, plan, number, i, points), []
             for piece in plan.groups[i]:
                 reads.append(pool.submit(self._read, piece, patterns[start : start + self.counts[piece]]))
@@ -362,3 +365,8 @@ def regions_of(patterns: xr.DataArray, n_nav: int, limit: int = 2**62) -> list[R
         shard = patterns.encoding.get("shards") or patterns.encoding.get("chunks") or patterns.shape
     chunk = patterns.encoding.get("chunks") or (1,) * n_nav
     return plans.unit_regions(sizes, shard[:n_nav], chunk[:n_nav], limit)
+
+
+def _chunk_samples(patterns: xr.DataArray, n_nav: int) -> int:
+    """Samples of the smallest part that can be decoded alone."""
+    return math.prod((patterns.encoding.get("chunks") or (1,))[:n_nav])

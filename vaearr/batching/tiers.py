@@ -9,6 +9,7 @@ import torch
 
 GIB, MIB = 2**30, 2**20
 FEWEST_PIECES, MOST_PIECES = 4, 64
+MOST_DECODES = 4  # of a chunk in an epoch
 FREE_SHARE = 0.7  # of the device's free memory; the rest is the model's
 
 Tier = Literal["device", "memory", "streamed"]
@@ -17,14 +18,16 @@ Tier = Literal["device", "memory", "streamed"]
 MOVED_AS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
-def pieces_per_buffer(capacity: int) -> int:
-    """How many places of the grid a buffer of so many samples is filled from, at least.
+def piece_samples(capacity: int, chunk: int) -> int:
+    """Samples of a piece at most: a buffer of `capacity` samples is filled from several places of the grid.
 
     Batches from few places teach little: on a simulated scan of 3072 points, buffers of 384 samples from 4, 24 and 64
     places ended 16, 5 and 3 % of the loss's fall behind training in memory. Pieces smaller than a chunk are decoded
-    more than once, so that larger buffers, which hold many places anyway, are read in whole shards.
+    more than once, at most `MOST_DECODES` times where that leaves a buffer `FEWEST_PIECES`; larger buffers, which hold
+    many places anyway, are read in whole chunks.
     """
-    return FEWEST_PIECES if capacity >= 4096 else min(MOST_PIECES, 32768 // capacity)
+    pieces = FEWEST_PIECES if capacity >= 4096 else min(MOST_PIECES, 32768 // capacity)
+    return max(1, capacity // pieces, min(chunk // MOST_DECODES, capacity // FEWEST_PIECES))
 
 
 def pick_tier(nbytes: int, memory: float, device_memory: float, device: torch.device) -> Tier:

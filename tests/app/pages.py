@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.app.browser import Page
+from tests.contract.browser import Page
 from vaearr.app.serve import address, serve
 from vaearr.app.state import open_state
 

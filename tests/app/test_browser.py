@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from tests.app import pages as p
-from tests.app.browser import CHROMIUM, Page, browser
+from tests.contract.browser import CHROMIUM, Page, browser
 from vaearr.app import decoding
 from vaearr.app.state import as_pictures, open_state
 from vaearr.association.stored import associate_store

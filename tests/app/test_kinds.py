@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.app import pages as p
-from tests.app.browser import CHROMIUM, Page, browser
+from tests.contract.browser import CHROMIUM, Page, browser
 from vaearr.app import scatter, views
 from vaearr.app.maps import Map
 from vaearr.app.raster import block_mean

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.app.browser import CHROMIUM, Page, browser
 from tests.app.test_saved import three_dimensional
+from tests.contract.browser import CHROMIUM, Page, browser
 from vaearr.app import saved_decoding
 from vaearr.app.saved import save_page
 from vaearr.app.saved_points import as_bytes

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tests.app.browser import CHROMIUM, Page, browser
+from tests.contract.browser import CHROMIUM, Page, browser
 from vaearr.app.saved_decoder import Program, Unportable, translated
 from vaearr.app.saved_machine import MACHINE
 from vaearr.models.conv import ConvVAE

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import vaearr as va
-from tests.app.browser import CHROMIUM, browser
+from tests.contract.browser import CHROMIUM, browser
 from vaearr.inference.decoding import decoded_array, open_run
 from vaearr.testing import synthetic_scan, write_scan_files
 

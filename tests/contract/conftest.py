@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from . import inputs
-from .harness import TINY, vaearr
+from .harness import HAS_MONAI, MONAI, TINY, vaearr
 
 CRITIC = 'objective.adversarial.options={"channels": 4, "layers": 1}'
 Make = Callable[[Path], None]
@@ -111,6 +111,8 @@ def images_template(template: Template) -> Path:
 @pytest.fixture(scope="session")
 def volumes_template(template: Template) -> Path:
     """A folder `volumes` of 16 NIfTI files, and the store `volumes.zarr` with a run of spatial latents, encoded."""
+    if not HAS_MONAI:
+        pytest.skip(MONAI)
 
     def make(folder: Path) -> None:
         store = folder / "volumes.zarr"

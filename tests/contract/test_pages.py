@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.app.browser import CHROMIUM, browser
-
+from .browser import CHROMIUM, browser
 from .harness import EXISTS, USAGE, tree, vaearr
 from .pages import offline
 

@@ -52,6 +52,7 @@ def test_plain_copy_is_a_store_of_its_own(scan_store: Path, tmp_path: Path) -> N
 
 
 def test_patterns_as_a_dask_table(scan_store: Path) -> None:
+    pytest.importorskip("pyarrow", reason="dask's tables need pyarrow")
     frame = xr.open_zarr(scan_store)[["patterns"]].isel(dy=slice(2), dx=slice(2)).to_dask_dataframe()
     assert len(frame) == inputs.NX * inputs.NY * 4
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 
 from . import record
-from .harness import TINY, attributes, tree, vaearr, zarr
+from .harness import HAS_MONAI, MONAI, TINY, attributes, tree, vaearr, zarr
 
 STORES = ("scan", "images", "volumes")
 READING: dict[str, tuple[tuple[object, ...], ...]] = {  # beside the commands whose numbers are recorded
@@ -33,13 +35,19 @@ READING: dict[str, tuple[tuple[object, ...], ...]] = {  # beside the commands wh
 }
 
 
+def with_networks(names: Iterable[str]) -> list[ParameterSet]:
+    """Those of the volumes are skipped where their network cannot be had."""
+    volumes = pytest.mark.skipif(not HAS_MONAI, reason=MONAI)
+    return [pytest.param(name, marks=volumes if "volumes" in name else ()) for name in names]
+
+
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recorded stores; commands may add to them, nothing takes away."""
     return record.unpack(tmp_path_factory.mktemp("recorded"))
 
 
-@pytest.mark.parametrize("name", list(record.RESULTS))
+@pytest.mark.parametrize("name", with_networks(record.RESULTS))
 def test_results(name: str, stores: Path, tmp_path: Path) -> None:
     now, then = record.RESULTS[name](stores, tmp_path), record.recorded()[name]
     assert set(now) == set(then)
@@ -66,7 +74,7 @@ def test_whole(store: str, tmp_path: Path) -> None:
     assert latents.attrs["long_name"]
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", with_networks(STORES))
 def test_encoded_again(store: str, tmp_path: Path) -> None:
     path = record.unpack(tmp_path) / f"{store}.zarr"
     before = zarr(path)[["latents", "latents_std", "reconstruction_error"]].load()

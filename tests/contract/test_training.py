@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 import vaearr as va
 
-from .harness import TINY, nested, vaearr, zarr
+from .harness import HAS_MONAI, MONAI, TINY, nested, vaearr, zarr
 
 TWO = ("--x", "0:2", "--epochs", 2, "--set", "batch_size=64", *TINY)
 
@@ -218,6 +218,7 @@ def test_any_size(size: tuple[int, int], mode: str, tmp_path: Path) -> None:
     assert decoded.shape == ds.patterns.shape
 
 
+@pytest.mark.skipif(not HAS_MONAI, reason=MONAI)
 def test_spatial_latents_of_the_sd_preset(images_store: Path) -> None:
     """f = 8, four channels, attention in the middle, a discriminator: built from settings, without a network."""
     small = 'model.options={"channels": [4, 4, 4, 4], "groups": 2, "res_blocks": 1, "decoder_res_blocks": 1}'

@@ -93,6 +93,7 @@ def test_a_deployment_runs_to_its_end(
     assert run["parameters"]["store"] == str(store)  # made whole, as the command was given in that folder
 
 
+@pytest.mark.long
 def test_a_refusal_is_told_and_fails(serving: subprocess.Popen[bytes], recorded: Server, store: Path) -> None:
     news: list[str] = []
     given = {"store": store, "config": {**TINY_TRAINING.to_attrs(), "seed": 77}}

@@ -162,7 +162,7 @@ def _plain_toolbar(model: Any) -> Any:
 @contextmanager
 def _frames_without_size() -> Iterator[None]:
     """HoloViews sizes frames, not figures; bokeh draws them well, but tells of it figure by figure."""
-    from bokeh.core.validation import is_silenced, silence
+    from bokeh.core.validation.check import is_silenced, silence
     from bokeh.core.validation.warnings import FIXED_SIZING_MODE
 
     before = is_silenced(FIXED_SIZING_MODE)

@@ -134,7 +134,7 @@ def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> list[E
         raise DataError(f"{manifest} names {twice[-1]!r} more than once; one line for each sample.")
     labels = [_text(value) or None for value in frame[wanted]] if wanted in columns else [None] * len(paths)
     others = [name for name in columns if name not in (PATH, wanted)]
-    rows = frame[others].to_dict("records")
+    rows = frame[others].to_dict("records") if others else [{}] * len(paths)
     return [
         Entry(folder / path, path, label, {str(key): value for key, value in row.items()})
         for path, label, row in zip(paths, labels, rows, strict=True)

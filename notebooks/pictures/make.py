@@ -40,7 +40,7 @@ def page(folder: Path) -> Any:
     """The explorer over the demo's scan, in a browser without a window: a traversal of the three widest dimensions."""
     sys.path.insert(0, str(FOLDER.parents[1]))  # for the driver of the browser
     from tests.app import pages
-    from tests.app.browser import browser
+    from tests.contract.browser import browser
 
     run_demo(folder / "demo", say=print)
     store, file = folder / "demo" / "scan.zarr", folder / "page.png"

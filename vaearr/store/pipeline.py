@@ -58,10 +58,10 @@ class ReadPipeline(CodecPipeline):
 
     @property
     def decoder(self) -> str:
-        """Which codecs read now, and why not the fast ones."""
+        """Which codecs read now, and why not the ones for shards where there are shards."""
         if self.fast is not None and _forked():
             return f"{PLAIN} (zarrs does not work in a forked process)"
-        return FAST if self.fast is not None else f"{PLAIN} ({self.reason})"
+        return FAST if self.fast is not None else f"{PLAIN} ({self.reason})" if self.reason else PLAIN
 
     async def read(
         self, batch_info: Iterable[tuple[Any, Any, Any, Any, bool]], out: NDBuffer, drop_axes: tuple[int, ...] = ()
@@ -258,11 +258,11 @@ def _forked() -> bool:
 
 
 def _zarrs(metadata: Any, store: Store, plain: CodecPipeline) -> tuple[CodecPipeline | None, str]:
-    """The Rust pipeline for an array, or None and the reason."""
+    """The Rust pipeline for an array, or None and the reason, empty where it would be of no use."""
+    if not any(isinstance(codec, ShardingCodec) for codec in metadata.codecs):
+        return None, ""  # whole chunks cost both the same
     if not isinstance(store, LocalStore):
         return None, "zarrs reads local stores only"
-    if not any(isinstance(codec, ShardingCodec) for codec in metadata.codecs):
-        return None, "zarrs is for shards"
     if _forked():
         return None, "zarrs does not work in a forked process"
     try:

@@ -281,10 +281,7 @@ def test_tiers_are_picked_by_size_and_told(numbered_store: Path, monkeypatch: py
     ds = open_store(numbered_store, chunks=None)
     assert batches(ds).describe() == "in memory (34.7 KiB of 2 GiB), decoded by zarr-python"
     streamed = batches(ds, memory=TINY)
-    assert (
-        streamed.describe()
-        == "streamed (34.7 KiB through two buffers of 7.03 KiB), decoded by zarr-python"
-    )
+    assert streamed.describe() == "streamed (34.7 KiB through two buffers of 7.03 KiB), decoded by zarr-python"
     assert not streamed.is_resident
 
 

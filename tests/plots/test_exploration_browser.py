@@ -9,7 +9,7 @@ import pytest
 from vaearr.plots.exploration_pages import save_view
 from vaearr.plots.exploration_views import traversal_view
 
-from ..app.browser import CHROMIUM, browser
+from ..contract.browser import CHROMIUM, browser
 from .exploration_results import SIGNALS, traversal
 
 _SHOWN = """[...Bokeh.documents[0]._all_models.values()]

@@ -133,7 +133,7 @@ def test_debug_shows_where_it_came_from(tmp_path: Path) -> None:
 )
 def test_signals_end_a_training_cleanly(trained_template: Path, number: int, code: int, word: str) -> None:
     before = tree(trained_template)
-    words = command("train", trained_template, "--run", "s", "--epochs", 100_000, *TINY)
+    words = command("train", trained_template, "--run", "s", "--epochs", 100_000, "--set", "patience=100000", *TINY)
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any("training conv" in line for line in process.stderr)  # it has begun

@@ -20,7 +20,7 @@ import xarray as xr
 from . import inputs
 from .harness import BUSY, TINY, command, spawn, tree, vaearr, zarr
 
-LONG = ("--x", "0:2", "--epochs", 12, "--set", "batch_size=4", "--set", "checkpoint_minutes=1e-6", *TINY)
+LONG = ("--x", "0:2", "--epochs", 8, "--set", "batch_size=8", "--set", "checkpoint_minutes=1e-6", *TINY)
 WEIGHTS = Path("runs", "vae", "model", "weights.safetensors")
 
 
@@ -49,7 +49,7 @@ def test_killed_training_goes_on_bit_for_bit(scan_template: Path, tmp_path: Path
     """And while it runs: nothing of it is visible, readers read, a second writer is refused and told by whom."""
     killed, whole = (Path(shutil.copytree(scan_template, tmp_path / name / "a.zarr")) for name in ("killed", "whole"))
     before = tree(killed)
-    with stopped_at(": 2 of 12", "train", killed, *LONG) as process:
+    with stopped_at(": 2 of 8", "train", killed, *LONG) as process:
         assert tree(killed) == before
         xr.testing.assert_identical(zarr(killed), zarr(whole))
         np.save(tmp_path / "map.npy", inputs.quality())

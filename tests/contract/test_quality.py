@@ -83,7 +83,7 @@ def test_files_have_the_geometry_of_their_sources(
 def test_windows_give_nearly_the_whole(volumes_template: Path, tmp_path: Path) -> None:
     store = Path(__import__("shutil").copytree(volumes_template, tmp_path / "volumes.zarr"))
     vaearr("reconstruct", store, "--name", "whole", "--part", "validation", "--out", tmp_path / "whole")
-    windows = ("--name", "windows", "--part", "validation", "--window", "8x10x10", "--overlap", 0.5)
+    windows = ("--name", "windows", "--part", "validation", "--window", "8x10x10", "--overlap", 0.25)
     vaearr("reconstruct", store, *windows, "--out", tmp_path / "windows")
     whole, pieces = (read_csv(tmp_path / name / "metrics.csv", "psnr")[:, 0] for name in ("whole", "windows"))
     assert abs(whole - pieces).max() < 3

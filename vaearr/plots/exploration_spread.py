@@ -190,7 +190,7 @@ def activation_sheet(found: xr.Dataset) -> Any:
         axes = figure.subplots(1, 2 if by_class else 1, squeeze=False)[0]
         wide = np.repeat(values, 16, axis=1)  # rows may be averaged to fit the paper, columns may not
         mesh = axes[0].imshow(
-            wide, cmap=DIVERGING, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="auto",
+            wide, cmap=DIVERGING, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="antialiased",
             interpolation_stage="data", extent=(-0.5, len(dims) - 0.5, len(values) - 0.5, -0.5),
         )  # fmt: skip
         cut = "" if len(values) == found.attrs["n"] else f"{len(values):,} of "

@@ -83,11 +83,18 @@ def check_store(path: str | Path) -> Path:
     return _checked(here(path))
 
 
+_known: dict[Path, tuple[int, int, int]] = {}  # stores whose listing was looked at: the same file needs no second look
+
+
 def _checked(store: Path) -> Path:
     if not store.exists():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
+        listed = (store / "zarr.json").stat()
+        if _known.get(store) == (seen := (listed.st_ino, listed.st_mtime_ns, listed.st_size)):
+            return store
         _check_version(copies.shown(store), zarr.open_group(store, mode="r", zarr_format=3))
+        _known[store] = seen
     except VaearrError:
         raise
     except PermissionError as error:
@@ -158,7 +165,7 @@ def open_store(
             for_reading(stored, is_full=False)
     if chunks is None:
         return ds
-    return ds.assign({name: variable.chunk(_written_whole(variable)) for name, variable in ds.data_vars.items()})
+    return ds.assign({name: variable.variable.chunk(_written_whole(variable)) for name, variable in ds.data_vars.items()})
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr as plain_zarr
 
 import vaearr as va
 
@@ -310,3 +311,9 @@ def test_attach_takes_one_array_of_a_dataset(scan_store: Path) -> None:
     ds = va.open_store(scan_store)
     va.attach(scan_store, ds[["BC", "phase"]], array="BC", kind="map", name="q")
     np.testing.assert_array_equal(va.open_store(scan_store).q, ds.BC)
+
+
+def test_the_listing_is_what_zarr_itself_would_write(trained_store: Path) -> None:
+    before = json.loads((trained_store / "zarr.json").read_text())
+    plain_zarr.consolidate_metadata(trained_store)
+    assert json.loads((trained_store / "zarr.json").read_text()) == before

@@ -12,16 +12,10 @@ import json
 import os
 import shutil
 import uuid
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import zarr
-from zarr.abc.buffer import Buffer
-from zarr.buffer import cpu
-from zarr.storage import MemoryStore
 
 from vaearr.errors import ExistsError, WriteError
 from vaearr.names import RUNS
@@ -29,6 +23,7 @@ from vaearr.store.folders import replace_file, sync_path
 from vaearr.store.lock import locked
 from vaearr.store.seals import LISTING, METADATA, nodes, seal
 
+INLINE = {"kind": "inline", "must_understand": False}  # zarr's consolidated metadata
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV}
 _CANNOT_WRITE |= {errno.EIO}
 
@@ -233,27 +228,21 @@ def _is_of(name: str, keys: Collection[str]) -> bool:
     return name in keys or name.startswith(tuple(f"{key}/" for key in keys))
 
 
-def _consolidated(
-    store: Path, changed: Collection[str] | None, attributes: Mapping[str, Any] | None
-) -> dict[str, object]:
-    """Root metadata with zarr's own consolidated form, made on a copy of the metadata in memory."""
-    root = json.loads((store / METADATA).read_bytes())
+def _consolidated(store: Path, changed: Collection[str] | None, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Root metadata with zarr's consolidated form: those of all that is below, by key, in the order zarr gives them."""
+    root: dict[str, Any] = json.loads((store / METADATA).read_bytes())
     known = {} if changed is None else listed(root)
     changed = changed if known else None
-    below = {key: (folder / METADATA).read_bytes() for key, folder in _there(store, changed)}
-    for key in [key for key in known if not _is_of(key, changed or ())]:
-        below[key] = json.dumps({name: value for name, value in known[key].items() if name != LISTING}).encode()
-    root.pop(LISTING, None)
+    below = {key: value for key, value in known.items() if not _is_of(key, changed or ())}
+    below |= {key: json.loads((folder / METADATA).read_bytes()) for key, folder in _there(store, changed)}
     if attributes is not None:
         root["attributes"] = attributes
-        below[RUNS] = (store / RUNS / METADATA).read_bytes()  # which keeps a copy of them
-    files = {METADATA: json.dumps(root).encode(), **{f"{key}/{METADATA}": data for key, data in below.items()}}
-    memory: dict[str, Buffer] = {key: cpu.Buffer.from_bytes(data) for key, data in files.items()}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(MemoryStore(memory))
-    result: dict[str, object] = json.loads(memory[METADATA].to_bytes())
-    return result
+        below[RUNS] = json.loads((store / RUNS / METADATA).read_bytes())  # which keeps a copy of them
+    for metadata in below.values():
+        if metadata["node_type"] == "group":
+            metadata[LISTING] = {**INLINE, "metadata": {}}
+    ordered = sorted(below.items(), key=lambda item: (item[0].count("/"), item[0]))
+    return {**root, LISTING: {**INLINE, "metadata": dict(ordered)}}
 
 
 def _there(store: Path, keys: Collection[str] | None) -> Iterator[tuple[str, Path]]:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -83,18 +84,34 @@ def check_store(path: str | Path) -> Path:
     return _checked(here(path))
 
 
-_known: dict[Path, tuple[int, int, int]] = {}  # stores whose listing was looked at: the same file needs no second look
-
-
 def _checked(store: Path) -> Path:
+    _root(store)
+    return store
+
+
+def _root(store: Path) -> zarr.Group:
+    """The root group of a store on this machine, for reading, with what it lists."""
+    try:
+        listing = (store / "zarr.json").stat() if store.exists() else None
+    except OSError:
+        listing = None
+    if listing is None:
+        return _open_root(store)
+    return _listed_root(store, listing.st_ino, listing.st_mtime_ns, listing.st_size)
+
+
+@lru_cache(maxsize=8)
+def _listed_root(store: Path, *of_the_file: int) -> zarr.Group:
+    """`_open_root`, once for the same file: of a store with many variables it takes as long as all else."""
+    return _open_root(store)
+
+
+def _open_root(store: Path) -> zarr.Group:
     if not store.exists():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
-        listed = (store / "zarr.json").stat()
-        if _known.get(store) == (seen := (listed.st_ino, listed.st_mtime_ns, listed.st_size)):
-            return store
-        _check_version(copies.shown(store), zarr.open_group(store, mode="r", zarr_format=3))
-        _known[store] = seen
+        group = zarr.open_group(store, mode="r", zarr_format=3)
+        _check_version(copies.shown(store), group)
     except VaearrError:
         raise
     except PermissionError as error:
@@ -105,7 +122,7 @@ def _checked(store: Path) -> Path:
             f"{named} is not a zarr v3 store ({type(error).__name__}); give the path of one. If it was one, 'vaearr "
             f"verify {named}' says what is damaged."
         ) from None
-    return store
+    return group
 
 
 def _check_version(store: str | Path, group: zarr.Group) -> None:
@@ -122,7 +139,7 @@ def open_group(path: str | Path, storage_options: Mapping[str, Any] | None = Non
     """The root group of a vaearr store on this machine or at a URL, for reading."""
     url = read_only_url(path)
     if url is None:
-        return zarr.open_group(_checked(here(path, storage_options)), mode="r", zarr_format=3)
+        return _root(here(path, storage_options))
     with reach(url):
         try:
             group = zarr.open_group(url, mode="r", zarr_format=3, storage_options=dict(storage_options or {}) or None)
@@ -165,7 +182,9 @@ def open_store(
             for_reading(stored, is_full=False)
     if chunks is None:
         return ds
-    return ds.assign({name: variable.variable.chunk(_written_whole(variable)) for name, variable in ds.data_vars.items()})
+    return ds.assign(
+        {name: variable.variable.chunk(_written_whole(variable)) for name, variable in ds.data_vars.items()}
+    )
 
 
 @contextmanager
@@ -242,7 +261,7 @@ def decoder(variable: xr.DataArray) -> str | None:
 
 
 def _patterns(store: Path) -> zarr.Array:
-    patterns = zarr.open_group(store, mode="r", zarr_format=3)[n.PATTERNS]
+    patterns = _root(store)[n.PATTERNS]
     assert isinstance(patterns, zarr.Array)
     return patterns
 
@@ -348,7 +367,7 @@ def _whole_table(store: Path, key: str) -> xr.Dataset:
             time.sleep(0.01)
             continue
         if not _is_other(folder, before):
-            listed = zarr.open_group(store, mode="r", zarr_format=3).get(key)
+            listed = _root(store).get(key)
             own = zarr.open_group(folder, mode="r", zarr_format=3)
             is_changed = listed is not None and json.dumps(dict(listed.attrs)) != json.dumps(dict(own.attrs))
             if not is_changed:

@@ -80,12 +80,11 @@ def test_files_have_the_geometry_of_their_sources(
     assert np.corrcoef(rebuilt.ravel(), given.ravel())[0, 1] > 0.2  # not turned, not mirrored
 
 
-def test_windows_give_nearly_the_whole(volumes_template: Path, tmp_path: Path) -> None:
-    store = Path(__import__("shutil").copytree(volumes_template, tmp_path / "volumes.zarr"))
-    vaearr("reconstruct", store, "--name", "whole", "--part", "validation", "--out", tmp_path / "whole")
-    windows = ("--name", "windows", "--part", "validation", "--window", "8x10x10", "--overlap", 0.25)
-    vaearr("reconstruct", store, *windows, "--out", tmp_path / "windows")
-    whole, pieces = (read_csv(tmp_path / name / "metrics.csv", "psnr")[:, 0] for name in ("whole", "windows"))
+def test_windows_give_nearly_the_whole(volumes_store: Path) -> None:
+    part = ("--part", "validation")
+    vaearr("reconstruct", volumes_store, "--name", "whole", *part)
+    vaearr("reconstruct", volumes_store, "--name", "windows", *part, "--window", "8x10x10", "--overlap", 0.5)
+    whole, pieces = (zarr(volumes_store, f"runs/vae/{name}").psnr for name in ("whole", "windows"))
     assert abs(whole - pieces).max() < 3
 
 

@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/vaearr demo $(DEMO)
 
 test: setup lint
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check

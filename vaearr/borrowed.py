@@ -1,4 +1,4 @@
-"""What vaearr takes from xarray, zarr and zarrs beyond what they promise to keep: all of it here, nowhere else."""
+"""What vaearr takes from xarray and zarr beyond what they promise to keep: all of it here, nowhere else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import xarray as xr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core import indexing
 
-__all__ = ["ZarrArrayWrapper", "indexing", "lazy_data", "read_by", "rust_codecs"]
+__all__ = ["ZarrArrayWrapper", "indexing", "lazy_data", "read_by"]
 
 
 def lazy_data(variable: xr.DataArray) -> Any:
@@ -19,10 +19,3 @@ def lazy_data(variable: xr.DataArray) -> Any:
 def read_by(array: Any, pipeline: Any) -> None:
     """Have an opened zarr array decode by a pipeline of the caller's."""
     object.__setattr__(array.async_array, "codec_pipeline", pipeline)  # a frozen dataclass
-
-
-def rust_codecs(metadata: str, store: Any) -> Any:
-    """The Rust codecs of an array by its metadata as JSON."""
-    from zarrs._internal import CodecPipelineImpl
-
-    return CodecPipelineImpl(metadata, store_config=store, validate_checksums=True)

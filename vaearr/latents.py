@@ -34,7 +34,6 @@ from vaearr.store import (
     VariableSpec,
     check_patterns,
     check_store,
-    decoder,
     open_store,
     pending,
     publish_staged,
@@ -197,7 +196,7 @@ def _how(ds: xr.Dataset, roi: xr.DataArray, regions: Sequence[Region]) -> str:
     inside = [int(roi.isel(region).sum()) for region in regions]
     sample = ds[n.PATTERNS].nbytes // roi.size
     place = in_words("streamed", sum(inside) * sample, 0.0, max(inside, default=0) * sample)
-    return f"encoding {sum(inside)} {schema.samples_word(ds)}, {place}, decoded by {decoder(ds[n.PATTERNS])}"
+    return f"encoding {sum(inside)} {schema.samples_word(ds)}, {place}"
 
 
 def _here(

@@ -60,7 +60,6 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     monkeypatch.setattr(os, "preadv", failing_preadv)
     monkeypatch.setattr(LocalStore, "get", failing_get)
-    monkeypatch.setattr("vaearr.store.pipeline._zarrs", lambda *args: (None, "so that reads can be made to fail"))
     monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(asyncio, "sleep", lambda seconds: sleep(0))
     return count

@@ -19,7 +19,7 @@ from vaearr.batching import plan as plans
 from vaearr.batching import tiers
 from vaearr.batching.partners import Paths, Walk, find_paths, random_walk
 from vaearr.errors import UsageError
-from vaearr.store import Region, decoder, read_ahead, read_block, read_into, without_dask
+from vaearr.store import Region, read_ahead, read_block, read_into, without_dask
 
 READERS = 4  # pieces of a buffer that are read side by side, at most
 ORDER, BUFFER, WALK = 0, 1, 2  # what a random generator of an epoch is for
@@ -126,18 +126,12 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         """Whether all samples of this rank are held, on the device or in RAM."""
         return self.tier != "streamed"
 
-    @property
-    def decoder(self) -> str | None:
-        """Which codecs read the patterns, see `vaearr.store.decoder`."""
-        return decoder(self.patterns)
-
     def describe(self) -> str:
-        """Where the patterns wait and how they are read, such as `in memory (11 MiB of 2 GiB), decoded by zarrs`."""
+        """Where the patterns wait, such as `in memory (11 MiB of 2 GiB)`."""
         s = self.settings
         allowed = s.device_memory if self.tier == "device" else s.memory
         buffer_bytes = int(s.memory * tiers.GIB / 2)
-        place = tiers.in_words(self.tier, self.nbytes, allowed, buffer_bytes)
-        return f"{place}, decoded by {self.decoder}" if self.decoder else place
+        return tiers.in_words(self.tier, self.nbytes, allowed, buffer_bytes)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         number, start = self._next

@@ -9,7 +9,6 @@ from vaearr.store.layout import Region
 from vaearr.store.read import (
     check_patterns,
     check_store,
-    decoder,
     has_table,
     here,
     open_group,
@@ -60,7 +59,6 @@ __all__ = [
     "check_store",
     "copied_url",
     "create_store",
-    "decoder",
     "has_table",
     "here",
     "local_path",

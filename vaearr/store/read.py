@@ -31,7 +31,7 @@ from vaearr.store.creation import check_free
 from vaearr.store.folders import is_there
 from vaearr.store.layout import Region, blocks
 from vaearr.store.objects import Objects
-from vaearr.store.pipeline import damaged, decoder_of, for_reading
+from vaearr.store.pipeline import damaged, for_reading
 from vaearr.store.seals import was_published
 from vaearr.store.urls import copied_url, local_path, reach, read_only_url
 from vaearr.store.whole import WholeStore
@@ -161,8 +161,7 @@ def open_store(
     no dask.
 
     path: a folder, or a URL with its `storage_options`: `s3://…`, of which all but the patterns is read from a working
-    copy, or any that fsspec knows (`https://…`). Patterns are decoded by the fastest codecs there are for the place,
-    see `decoder`.
+    copy, or any that fsspec knows (`https://…`).
     """
     url = read_only_url(path)
     path = path if url else here(path, storage_options)
@@ -176,7 +175,7 @@ def open_store(
         array = group[n.PATTERNS]
         if url is None and (record := copies.record_of(Path(path))):
             array = _far(array, Objects(record.url, storage_options) if storage_options else copies.objects_of(record))
-        ds = ds.assign({n.PATTERNS: _read_fast(ds[n.PATTERNS], array)})
+        ds = ds.assign({n.PATTERNS: _read_whole(ds[n.PATTERNS], array)})
     for name, variable in ds.variables.items():
         if name != n.PATTERNS and (stored := _handle(variable)):
             for_reading(stored, is_full=False)
@@ -213,8 +212,8 @@ def _written_whole(variable: xr.DataArray) -> dict[Any, int]:
     return {dim: min(side, size) for dim, side, size in zip(variable.dims, sides, variable.shape, strict=True)}
 
 
-def _read_fast(variable: xr.DataArray, array: zarr.Array | zarr.Group) -> xr.DataArray:
-    """The same variable, read through the fastest pipeline; as it is where xarray decodes the stored values."""
+def _read_whole(variable: xr.DataArray, array: zarr.Array | zarr.Group) -> xr.DataArray:
+    """The same variable, whose lost chunks are errors; as it is where xarray decodes the stored values."""
     fill = variable.encoding.get("_FillValue")
     is_changed = {"scale_factor", "add_offset", "missing_value"} & set(variable.encoding)
     is_masked = fill is not None and not (variable.dtype.kind == "f" and np.isnan(fill))  # NaN for NaN is no change
@@ -252,12 +251,6 @@ def without_dask(variable: xr.DataArray) -> xr.DataArray:
     layers = getattr(variable.data.dask, "layers", {})
     lazy = getattr(layers[source][source], "array", None) if len(layers) == 2 and source in layers else None
     return variable.copy(data=lazy) if getattr(lazy, "shape", None) == variable.shape else variable
-
-
-def decoder(variable: xr.DataArray) -> str | None:
-    """Which codecs read a variable: `zarrs`, or `zarr-python` with the reason in brackets; None for other arrays."""
-    stored = _stored(variable)
-    return decoder_of(stored[0]) if stored else None
 
 
 def _patterns(store: Path) -> zarr.Array:

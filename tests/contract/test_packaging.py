@@ -32,7 +32,6 @@ MANY = '[{"source": "none.h5", "store": "new.zarr"}]'
         ("monai", "vaearr[monai]", ["train", "none.zarr", "--set", "objective.adversarial.discriminator=patch"]),
         ("monai", "vaearr[monai]", ["run", "analyse-scan", *PLACES, "-p", "train.model.name=autoencoder-kl"]),
         ("tensorboard", "vaearr[loggers]", ["train", "none.zarr", "--set", 'log=["tensorboard"]']),
-        ("wandb", "wandb", ["train", "none.zarr", "--set", 'log=["wandb"]']),
         ("distributed", "vaearr[dask]", ["ingest", "none.h5", "new.zarr", "--dask", "local:2"]),
         ("distributed", "vaearr[dask]", ["encode", "none.zarr", "--dask", "local:2"]),
         ("distributed", "vaearr[dask]", ["associate", "none.zarr", "--dask", "local:2"]),

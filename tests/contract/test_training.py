@@ -255,6 +255,7 @@ def test_presets_and_unknown_settings(store: Path) -> None:
         ("--set", "epochs=many"),
         ("--model", "resnet900"),
         ("--set", "balance=nosuch"),
+        ("--set", 'log=["wandb"]'),
     ):
         done = vaearr("train", store, "--run", "never", "--x", "0:2", *options, code=None)
         assert done.code != 0

@@ -205,9 +205,9 @@ def test_a_missing_logger_is_told_before_anything_is_thrown_away(
 
     with pytest.raises(KeyboardInterrupt):
         va.train(trained_store, run="b", config=TINY_TRAINING, on_step=interrupt)
-    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingExtraError):
-        va.train(trained_store, run="b", config=TINY_TRAINING.replace(log=["mlflow"]), restart=True)
+        va.train(trained_store, run="b", config=TINY_TRAINING.replace(log=["tensorboard"]), restart=True)
     said: list[str] = []
     va.train(trained_store, run="b", config=TINY_TRAINING, say=said.append)
     assert "going on from checkpoint.safetensors" in said

@@ -199,9 +199,7 @@ class TrainConfig(Config):
     checkpoint_minutes: float = Field(1.0, gt=0, description="most work that a kill can cost")
     checkpoint_every: int = Field(0, ge=0, description="keep a checkpoint of every N-th epoch; 0 = the last one only")
     sheets_every: int = Field(0, ge=0, description="keep decoded samples of every N-th epoch; 0 = none")
-    log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
-        (), description="experiment loggers beside the stored history"
-    )
+    log: tuple[str, ...] = Field((), description="loggers beside the stored history: tensorboard")
     seed: int = Field(0, ge=0)
 
 

@@ -117,3 +117,9 @@ def test_unknown_setting_is_named() -> None:
 def test_settings_survive_json(cls: type[c.Config]) -> None:
     settings = cls()
     assert cls.from_attrs(json.loads(json.dumps(settings.to_attrs(), allow_nan=False))) == settings
+
+
+def test_settings_of_earlier_versions_are_read() -> None:
+    assert c.TrainConfig.from_attrs({"lanes": None, "epochs": 3}) == c.TrainConfig(epochs=3)
+    with pytest.raises(UsageError, match="no setting 'lanes'"):
+        c.TrainConfig.from_attrs({"lanes": 2})

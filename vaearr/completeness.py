@@ -88,9 +88,6 @@ def trained(store: str | Path, run: str, roi: RoiConfig | xr.DataArray | None, c
     further = []
     if dict(manifest.get("data", {})) != data_fingerprint(ds):
         further.append("it was trained on other patterns")
-    lanes = manifest.get("lanes", manifest.get("processes", 1))
-    if config.lanes not in (None, lanes):
-        further.append(f"lanes {lanes} and {config.lanes}")
     own, asked_roi = ds[n.run_name(n.ROI, run)].values, resolve_roi(ds, roi).values
     if not np.array_equal(own, asked_roi):
         further.append(f"region of {int(own.sum())} points and another of {int(asked_roi.sum())}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -168,13 +169,7 @@ class TrainConfig(Config):
         "folder or checkpoint file",
     )
     epochs: int = Field(40, ge=1)
-    batch_size: int = Field(128, ge=1, description="patterns per step and lane; a process is a lane, see lanes")
-    lanes: int | None = Field(
-        None,
-        ge=1,
-        description="parts of an update, divided among the processes: one process with 2 lanes learns what 2 processes "
-        "learn; None = one for each process",
-    )
+    batch_size: int = Field(128, ge=1, description="patterns per step, in each process")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged before each update")
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0, description="the highest; the schedule starts and ends lower")
@@ -201,6 +196,14 @@ class TrainConfig(Config):
     sheets_every: int = Field(0, ge=0, description="keep decoded samples of every N-th epoch; 0 = none")
     log: tuple[str, ...] = Field((), description="loggers beside the stored history: tensorboard")
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_stored_before(cls, values: Any) -> Any:
+        """Runs of earlier versions say how many lanes an update had: one."""
+        if isinstance(values, Mapping) and values.get("lanes", 0) in (None, 1):
+            return {key: value for key, value in values.items() if key != "lanes"}
+        return values
 
 
 class EncodeConfig(Config):

@@ -1,7 +1,7 @@
 """All that a training is at a moment, in one file: written aside and renamed in, read without unpickling.
 
 Tensors (weights, optimizer, average, best weights) are safetensors; numbers and history are JSON in its header. The
-random state needs no place: the numbers of each step follow from (seed, lane, step), the order of the samples from
+random state needs no place: the numbers of each step follow from (seed, rank, step), the order of the samples from
 (seed, epoch).
 """
 

@@ -25,7 +25,6 @@ from vaearr.provenance import now, versions
 from vaearr.quality import MIN_SAMPLES, latent_health
 from vaearr.training.checkpoint import check_checkpoint, differences, newest_checkpoint
 from vaearr.training.judges import make_perceptual
-from vaearr.training.lanes import Lanes, lanes_of
 from vaearr.training.loggers import open_loggers
 from vaearr.training.loop import OnEpoch, OnStep, fit
 from vaearr.training.processes import Processes
@@ -33,7 +32,7 @@ from vaearr.training.sheets import read_sheets
 from vaearr.training.step import seeded
 
 # settings that say where and how often, not what is learned
-NOT_COMPARED = ("lanes", "device", "device_memory", "checkpoint_minutes", "checkpoint_every", "sheets_every", "log")
+NOT_COMPARED = ("device", "device_memory", "checkpoint_minutes", "checkpoint_every", "sheets_every", "log")
 
 
 @dataclass(frozen=True)
@@ -63,32 +62,15 @@ class Job:
     def about(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be gone on from."""
         compared = {key: value for key, value in self.settings.to_attrs().items() if key not in NOT_COMPARED}
-        return {"settings": compared, "data": dict(self.data), "processes": self.n_lanes}
+        return {"settings": compared, "data": dict(self.data), "processes": self.processes.size}
 
-    @property
-    def n_lanes(self) -> int:
-        """Lanes of all processes."""
-        return lanes_of(self.settings.lanes, self.processes)[1]
+    def part(self, value: int, labels: Any = None, *, balanced: bool = False, whole: bool = False) -> PatternBatches:
+        """This process's batches of one part of the split, with its share of the memory that patterns may take.
 
-    def lanes(self, value: int, labels: Any = None, *, balanced: bool = False) -> Lanes:
-        """This process's lanes of one part of the split, with its share of the memory that patterns may take."""
-        mine, total = lanes_of(self.settings.lanes, self.processes)
-        made = [self.part(value, lane, total, labels, balanced=balanced, of_memory=1 / len(mine)) for lane in mine]
-        return Lanes(made, mine.start)
-
-    def part(
-        self,
-        value: int,
-        rank: int = 0,
-        world_size: int = 1,
-        labels: Any = None,
-        *,
-        balanced: bool = False,
-        of_memory: float = 1.0,
-    ) -> PatternBatches:
-        """A share of the batches of one part of the split, with a share of the memory that patterns may take."""
+        whole: those of all processes.
+        """
         settings, training = self.settings, value == n.TRAIN
-        share = of_memory * float((self.parts == value).sum() / (self.parts != n.OUTSIDE).sum())
+        share = float((self.parts == value).sum() / (self.parts != n.OUTSIDE).sum())
         return batches(
             self.ds,
             split=self.parts,
@@ -99,8 +81,8 @@ class Job:
             memory=settings.memory * share,
             device_memory=settings.device_memory * share,
             device=self.device,
-            rank=rank,
-            world_size=world_size,
+            rank=0 if whole else self.processes.rank,
+            world_size=1 if whole else self.processes.size,
             labels=labels,
             balance=grid.class_map(self.ds, settings.balance)[0] if balanced and settings.balance else None,
         )
@@ -124,21 +106,19 @@ def train_model(
     interruption left in the folder, and `restart` throws that away. logs: folder and name for experiment loggers.
     """
     settings, team = job.settings, job.processes
-    if settings.balance and job.n_lanes > 1:
-        raise UsageError("balance needs one lane, in one process: it draws from the whole scan; leave one of them out.")
+    if settings.balance and team.size > 1:
+        raise UsageError("balance needs one process: it draws from the whole scan; leave one of them out.")
     labels, classes = grid.class_map(job.ds, settings.objective.label) if settings.objective.label else (None, ())
-    train = job.lanes(n.TRAIN, labels, balanced=True)
+    train = job.part(n.TRAIN, labels, balanced=True)
     n_validation = int((job.parts == n.VALIDATION).sum())
-    validation = job.lanes(n.VALIDATION, labels) if n_validation >= job.n_lanes else None
-    about = job.about | {"streamed": not train.whole.is_resident}
-    if not train.whole.is_resident and len(train.batches) > 1:  # buffers of another size, so another order
-        about["lanes_in_a_process"] = len(train.batches)
+    validation = job.part(n.VALIDATION, labels) if n_validation >= team.size else None
+    about = job.about | {"streamed": not train.is_resident}
     begin = team.first_does(lambda: _where_to_begin(job, about, resume, restart))
     model = _make_model(job, classes, init if begin is None else None)
     if team.is_first:
         job.folder.mkdir(parents=True, exist_ok=True)
     if begin is None and settings.preprocess.static_background != "none":
-        model.preprocess.fit(job.lanes(n.TRAIN) if settings.balance else train, team.total)
+        model.preprocess.fit(job.part(n.TRAIN) if settings.balance else train, team.total)
     perceptual = make_perceptual(model, settings.objective.perceptual, perceptual_from, job.say)
     n_weights = sum(p.numel() for p in model.network.parameters())
     job.say(_announcement(job, train, n_weights, n_validation))
@@ -164,14 +144,13 @@ def train_model(
     described: dict[str, Any] = {
         "config": settings.to_attrs(),
         "data": dict(job.data["patterns"]),
-        "n_train": train.whole.n_samples_total,
+        "n_train": train.n_samples_total,
         "n_validation": n_validation,
         "n_weights": n_weights,
         "best_epoch": result.best_epoch,  # counted from 1, as in the history
         "epochs_run": int(result.history.sizes[n.EPOCH]),
         "stopped_early": result.stopped_early,
         "processes": team.size,
-        "lanes": job.n_lanes,
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "time": now(),
@@ -182,26 +161,22 @@ def train_model(
     return Trained(result.history, health, read_sheets(job.folder, schema.signal_dims(job.ds)), described)
 
 
-def _judged(job: Job, train: Lanes, validation: Lanes | None) -> PatternBatches:
+def _judged(job: Job, train: PatternBatches, validation: PatternBatches | None) -> PatternBatches:
     """All samples that the latents are judged by, each once: those for validation, where they are enough."""
-    is_enough = validation is not None and validation.whole.n_samples_total >= MIN_SAMPLES
-    if job.n_lanes > 1 or job.settings.balance:
-        return job.part(n.VALIDATION if is_enough else n.TRAIN)
-    return validation.whole if validation is not None and is_enough else train.whole
+    is_enough = validation is not None and validation.n_samples_total >= MIN_SAMPLES
+    if job.processes.size > 1 or job.settings.balance:
+        return job.part(n.VALIDATION if is_enough else n.TRAIN, whole=True)
+    return validation if validation is not None and is_enough else train
 
 
-def _announcement(job: Job, lanes: Lanes, n_weights: int, n_validation: int) -> str:
+def _announcement(job: Job, train: PatternBatches, n_weights: int, n_validation: int) -> str:
     settings, device, size = job.settings, job.device, job.processes.size
     precision = str(pick_precision(settings.precision, device)).removeprefix("torch.")
-    samples, train = schema.samples_word(job.ds), lanes.whole
+    samples = schema.samples_word(job.ds)
     return (
-        (
-            f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples_total} {samples}, "
-            f"{n_validation} for validation, {train.describe()}, on {device} in {precision}"
-        )
-        + (f", {size} processes" if size > 1 else "")
-        + (f", {job.n_lanes} lanes" if job.n_lanes > size else "")
-    )
+        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples_total} {samples}, "
+        f"{n_validation} for validation, {train.describe()}, on {device} in {precision}"
+    ) + (f", {size} processes" if size > 1 else "")
 
 
 @contextmanager

@@ -39,7 +39,7 @@ LOGGERS: dict[str, Callable[[Path, str, Mapping[str, Any]], Logger]] = {"tensorb
 
 
 def check_loggers(names: tuple[str, ...]) -> None:
-    """Raise UsageError for an unknown name, MissingExtraError, with the command to install it, for a missing package."""
+    """Raise UsageError for an unknown name, MissingExtraError (how to install it) where its package is missing."""
     for name in names:
         if name not in LOGGERS:
             raise UsageError(f"there is no logger {name!r}.{did_you_mean(name, sorted(LOGGERS))}")

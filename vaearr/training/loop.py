@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from vaearr.objectives import check_targets
 from vaearr.training.checkpoint import CHECKPOINT, KEPT, Due, State, Stop, load_state, save_state, weights_of
 from vaearr.training.critic import Critic
 from vaearr.training.history import History, history_dataset, write_history
-from vaearr.training.lanes import Lanes, Running, in_lanes
 from vaearr.training.loggers import Logger
 from vaearr.training.processes import Processes
 from vaearr.training.schedule import Average, make_optimizer, rate_at
@@ -66,8 +65,8 @@ class _Plan:
     """What does not change while a training runs."""
 
     model: TrainedModel
-    train: Lanes
-    validation: Lanes | None
+    train: PatternBatches
+    validation: PatternBatches | None
     config: TrainConfig
     folder: Path
     about: Mapping[str, Any]
@@ -85,8 +84,8 @@ class _Plan:
 
 def fit(
     model: TrainedModel,
-    train: PatternBatches | Lanes,
-    validation: PatternBatches | Lanes | None,
+    train: PatternBatches,
+    validation: PatternBatches | None,
     config: TrainConfig,
     folder: Path,
     *,
@@ -109,15 +108,15 @@ def fit(
 
     resume: a checkpoint to go on from, exactly: on the same machine the result is bit for bit that of a training that
     was never interrupted. perceptual: the module that `objective.perceptual` asks for. about: what a checkpoint must
-    agree with. processes: of `joined`; each trains on its own lanes. Raises TrainingError as soon as an epoch's loss
+    agree with. processes: of `joined`; each trains on its own share. Raises TrainingError as soon as an epoch's loss
     is not finite, and when the GPU's memory does not suffice.
     """
-    team, train = processes or Processes(), in_lanes(train)
+    team = processes or Processes()
     n_updates = math.ceil(len(train) / config.accumulate) * config.epochs
     plan = _Plan(
         model,
         train,
-        in_lanes(validation) if validation else None,
+        validation,
         config,
         folder,
         about or {},
@@ -142,7 +141,7 @@ def fit(
         stack.enter_context(seeded(config.seed, model.device))
         stack.enter_context(deterministic(config.deterministic))
         stack.enter_context(memory_advice(config))
-        check_targets(model.preprocess(next(train.whole.epoch(0)).patterns), config.objective.likelihood)
+        check_targets(model.preprocess(next(train.epoch(0)).patterns), config.objective.likelihood)
         while state.epoch < config.epochs and not _is_out_of_patience(plan, state):
             began = time.perf_counter() - state.seconds
             for _ in _updates(plan, step, state, on_step):
@@ -199,17 +198,15 @@ def _updates(plan: _Plan, step: nn.Module, state: State, on_step: OnStep | None)
     config, model = plan.config, plan.model
     step.train()  # with the model and the perceptual term, which validation has set to evaluation
     epoch = plan.train.epoch(state.epoch, start=state.batch, walk=_walk(model, config))
-    running = Running(model.network, plan.processes, len(plan.train.batches) * plan.processes.size)
-    while rows := list(islice(epoch, config.accumulate)):
-        parts = [(i, *found) for i, row in enumerate(rows) for found in row]
+    while parts := list(islice(epoch, config.accumulate)):
         for values in state.optimizer.param_groups:
             values["lr"] = _rate(plan, state.update)
         state.optimizer.zero_grad(set_to_none=True)
         critic = state.critic if plan.shares[state.update] > 0 else None
-        for left, (i, lane, batch) in zip(reversed(range(len(parts))), parts, strict=True):
-            seed_step(config.seed, lane, state.step + i)
+        for i, batch in enumerate(parts):
+            seed_step(config.seed, plan.processes.rank, state.step + i)
             no_sync = getattr(step, "no_sync", None)  # of several processes; gradients meet at the last batch
-            with no_sync() if no_sync and left else nullcontext():
+            with no_sync() if no_sync and i < len(parts) - 1 else nullcontext():
                 weights = plan.weights[state.update]
                 terms, wanted, recon = step(
                     batch.patterns, _target(batch), batch.labels, weights, is_judged=critic is not None
@@ -219,13 +216,11 @@ def _updates(plan: _Plan, step: nn.Module, state: State, on_step: OnStep | None)
             if critic:
                 terms[CRITIC] += critic.learn(wanted, recon, len(parts))
             state.totals += terms * len(batch.patterns)
-            running.take()
-        for _ in rows:
+        for _ in parts:
             state.step += 1
             state.batch += 1
             if on_step:
                 on_step(state.epoch, state.step)
-        running.close()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         state.optimizer.step()
         if critic:
@@ -283,7 +278,8 @@ def _pause(plan: _Plan, state: State, stop: Stop, due: Due, seconds: float) -> N
 def _finish_epoch(plan: _Plan, state: State, began: float) -> History:
     """Close the books of an epoch: history, validation, best weights, checkpoints."""
     config, team = plan.config, plan.processes
-    row = _row(team.total(state.totals), plan.train.whole.n_samples_total, plan.model, config)
+    team.agree(plan.model.network)
+    row = _row(team.total(state.totals), plan.train.n_samples_total, plan.model, config)
     if config.objective.adversarial:
         row |= _of_judged(row, plan, state.epoch)
     if state.average:
@@ -301,7 +297,7 @@ def _finish_epoch(plan: _Plan, state: State, began: float) -> History:
     if plan.validation is None or score < state.best - config.min_delta:
         state.best, state.best_epoch, state.best_weights = score, state.epoch, weights_of(plan.model)
     if team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
-        write_sheet(plan.model, (plan.validation or plan.train).whole, plan.folder, state.epoch + 1, seed=config.seed)
+        write_sheet(plan.model, plan.validation or plan.train, plan.folder, state.epoch + 1, seed=config.seed)
     if state.average:
         state.average.swap()
     state.rows.append(row)
@@ -317,7 +313,7 @@ def _finish_epoch(plan: _Plan, state: State, began: float) -> History:
 @torch.inference_mode()
 def evaluate(
     model: TrainedModel,
-    batches: PatternBatches | Lanes,
+    batches: PatternBatches,
     config: TrainConfig,
     *,
     processes: Processes | None = None,
@@ -329,14 +325,13 @@ def evaluate(
     step = Step(model, config.objective, config.augment, precision, perceptual=perceptual).eval()
     weights = final_weights(config.objective, model.device)
     totals = torch.zeros(len(TERMS), device=model.device)
-    lanes = in_lanes(batches)
-    for _, batch in chain.from_iterable(lanes.epoch(0, walk=_walk(model, config))):
+    for batch in batches.epoch(0, walk=_walk(model, config)):
         # samples from which windows are cut in training may be too large for a batch
         size = len(batch.patterns) if config.augment.crop is None else model.fitting(len(batch.patterns))
         for patterns, target, labels in _pieces(batch, size):
             totals += step(patterns, target, labels, weights)[0] * len(patterns)
     totals = (processes or Processes()).total(totals)
-    row = _row(totals, lanes.whole.n_samples_total, model, config)
+    row = _row(totals, batches.n_samples_total, model, config)
     return {f"val_{key}": value for key, value in row.items() if key not in ("adversarial", "critic")}
 
 

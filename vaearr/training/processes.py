@@ -68,6 +68,11 @@ class Processes:
             return module
         return nn.parallel.DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 
+    def agree(self, module: nn.Module) -> None:
+        """Give all processes the buffers of the first one, such as the running statistics of batch norms."""
+        for buffer in module.buffers() if self.size > 1 else ():
+            dist.broadcast(buffer, src=0)
+
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[tuple[Processes, torch.device]]:

@@ -250,8 +250,7 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
         ) from None
 
 
-def seed_step(seed: int, lane: int, step: int) -> None:
-    """Make the random numbers of a step a function of (seed, lane, step): a resumed training draws the same, and so do
-    other processes that have the lane."""
-    state = np.random.SeedSequence([seed, lane, step]).generate_state(1, np.uint64)
+def seed_step(seed: int, rank: int, step: int) -> None:
+    """Make the random numbers of a step a function of (seed, rank, step): a resumed training draws the same."""
+    state = np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0] >> np.uint64(1)))

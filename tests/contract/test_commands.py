@@ -136,10 +136,13 @@ def test_signals_end_a_training_cleanly(trained_template: Path, number: int, cod
     words = command("train", trained_template, "--run", "s", "--epochs", 100_000, "--set", "patience=100000", *TINY)
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert any("training conv" in line for line in process.stderr)  # it has begun
-        time.sleep(0.5)
-        os.kill(process.pid, number)
-        process.wait(30)
+        try:
+            assert any("training conv" in line for line in process.stderr)  # it has begun
+            time.sleep(0.5)
+            os.kill(process.pid, number)
+            process.wait(30)
+        finally:
+            process.kill()
         rest = process.stderr.read()
     assert process.returncode == code, rest
     assert "Traceback" not in rest

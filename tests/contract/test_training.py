@@ -234,6 +234,20 @@ def test_spatial_latents_of_the_sd_preset(images_store: Path) -> None:
     assert any("attn" in name for name in weights(images_store, "sd"))
 
 
+@pytest.mark.skipif(not HAS_MONAI, reason=MONAI)
+def test_activations_computed_again_change_nothing(images_store: Path) -> None:
+    small = {"channels": [4, 4], "groups": 2, "res_blocks": 1}
+    for run, again in {"kept": False, "computed": True}.items():
+        options = f"model.options={json.dumps({**small, 'checkpointing': again})}"
+        vaearr(
+            "train", images_store, "--run", run, "--model", "autoencoder-kl", "--epochs", 1, "--set", options, *TINY[4:]
+        )
+    kept, computed = (weights(images_store, run) for run in ("kept", "computed"))
+    assert kept.keys() == computed.keys()
+    for name in kept:
+        np.testing.assert_allclose(kept[name], computed[name], atol=1e-6, err_msg=name)
+
+
 def test_model_card(trained_template: Path) -> None:
     told = vaearr("info", trained_template, "--model").out
     count = sum(

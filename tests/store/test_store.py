@@ -326,12 +326,6 @@ def test_run_names_that_cannot_be(name: str) -> None:
         vs.check_run_name(name)
 
 
-def test_listing_is_zarrs_own(scan_store: Path) -> None:
-    listing = json.loads((scan_store / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
-    for key in listing:
-        assert (scan_store / key / "zarr.json").exists()
-
-
 def test_disk_full_is_one_line(scan_store: Path, scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(folder: Path) -> None:
         raise OSError(28, os.strerror(28))

@@ -113,4 +113,4 @@ def test_epochs(server: Server, share: float) -> None:
     if share > 1:
         assert read["training 2"] == read["validation 2"] == 0
     else:
-        assert read["training 2"] < (1.1 if share > 0.4 else 1.6) * stored
+        assert read["training 2"] < (1.1 if share > 0.4 else 4.1) * stored  # with little, a chunk is read four times

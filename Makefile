@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test lint matrix bench pictures clean
+.PHONY: setup demo test contract lint matrix bench pictures clean
 
 setup: $(VENV)/.ready
 
@@ -19,6 +19,9 @@ demo: setup
 
 test: setup lint
 	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+contract: setup
+	$(BIN)/pytest tests/contract --numprocesses auto --dist worksteal -m "not slow and not long and not benchmarks"
 
 lint: setup
 	$(BIN)/ruff check

@@ -94,6 +94,7 @@ def test_only_the_page_itself_connects(page: str) -> None:
         assert connection.recv(timeout=SECONDS)
 
 
+@pytest.mark.slow
 def test_pages_are_few_and_forgotten_when_closed(page: str) -> None:
     with ExitStack() as held:
         for _ in range(MOST):

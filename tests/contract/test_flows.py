@@ -56,6 +56,7 @@ def line(scan_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     return store, given
 
 
+@pytest.mark.slow
 def test_the_whole_line_is_made_once_and_what_is_gone_anew(line: tuple[Path, dict[str, Any]]) -> None:
     store, given = line
     ds = zarr(store)
@@ -73,6 +74,7 @@ def test_the_whole_line_is_made_once_and_what_is_gone_anew(line: tuple[Path, dic
     np.testing.assert_array_equal(zarr(store)["latents"].values, latents)
 
 
+@pytest.mark.slow
 def test_many_scans_account_for_those_that_fail(line: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     store, given = line
     common = {name: given[name] for name in ("train", "embed", "cluster", "associate")}
@@ -130,7 +132,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
         yield found
 
 
-@pytest.mark.flows
+@pytest.mark.slow
 def test_results_are_fetched_and_shown(server: real.Server, trained_store: Path) -> None:
     given = {"store": trained_store, "overwrite": True, "config": {"precision": "bfloat16"}}
     flows = [words("associate", store=trained_store), words("encode", **given)]

@@ -45,6 +45,7 @@ def stopped_at(words: str, *arguments: object) -> Iterator[subprocess.Popen[str]
         process.communicate()
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on_bit_for_bit(scan_template: Path, tmp_path: Path) -> None:
     """And while it runs: nothing of it is visible, readers read, a second writer is refused and told by whom."""
     killed, whole = (Path(shutil.copytree(scan_template, tmp_path / name / "a.zarr")) for name in ("killed", "whole"))
@@ -144,6 +145,7 @@ print(before, ingested, peak(), count)
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_within_the_allowance(tmp_path: Path) -> None:
     """A scan of 192 MiB is ingested and streamed twice with 20 MiB of patterns at a time."""
     side, shape = 256, (96, 32)

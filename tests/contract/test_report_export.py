@@ -152,6 +152,7 @@ def test_profiles_stand_over_the_axis_they_run_along(scan_template: Path, tmp_pa
     assert drawn == {"rows": [2, 1], "columns": [1, 2], "both": [2, 2]}
 
 
+@pytest.mark.slow
 def test_a_scan_without_side_maps_ends_with_a_report(tmp_path: Path) -> None:
     pytest.importorskip("prefect")
     source, store = inputs.scan_files(tmp_path / "files")["patterns"], tmp_path / "scan.zarr"

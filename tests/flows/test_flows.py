@@ -32,7 +32,7 @@ from vaearr.testing import assert_valid
 
 QUICK = AssociateConfig(significance=SignificanceConfig(n_surrogates=19))
 pytestmark = [
-    pytest.mark.flows,
+    pytest.mark.slow,
     # of the libraries that Prefect talks to its server with
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -18,7 +18,7 @@ from vaearr.flows import analyse_many as many
 from vaearr.flows.serving import run
 
 pytestmark = [
-    pytest.mark.flows,
+    pytest.mark.slow,
     # of the libraries that Prefect talks to its server with
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -19,7 +19,7 @@ TOOLS = {name: shutil.which(name, path=os.pathsep.join(FOLDERS)) for name in ("i
 OTHERS = ("postgres", "nobody")  # whom PostgreSQL runs as where the tests run as root, which it refuses
 
 pytestmark = [
-    pytest.mark.flows,
+    pytest.mark.slow,
     pytest.mark.long,
     pytest.mark.skipif(not all(TOOLS.values()), reason=f"PostgreSQL is not installed: {TOOLS}"),
 ]

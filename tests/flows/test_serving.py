@@ -30,7 +30,7 @@ from vaearr.testing import assert_valid
 # long enough to be killed in its midst, with a checkpoint after every few steps
 LONG = TINY_TRAINING.replace(epochs=10, patience=10, checkpoint_minutes=1e-4)
 pytestmark = [
-    pytest.mark.flows,
+    pytest.mark.slow,
     # of the libraries that Prefect talks to its server with
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

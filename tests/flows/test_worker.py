@@ -15,7 +15,7 @@ from vaearr.flows.registry import FLOWS
 from vaearr.testing import assert_valid
 
 pytestmark = [
-    pytest.mark.flows,
+    pytest.mark.slow,
     pytest.mark.long,
 ]
 

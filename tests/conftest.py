@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: more threads only wait for each other
@@ -20,12 +19,7 @@ from vaearr.runs import train
 from vaearr.store import create_store
 from vaearr.testing import random_patterns_dataset
 
-
-@pytest.fixture(autouse=True, scope="session")
-def _ctrl_c() -> None:
-    """A shell that starts the tests in the background has Ctrl-C ignored, and commands would rightly keep to that."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+from .contract.conftest import _ctrl_c  # noqa: F401  (a fixture of all tests)
 
 
 @pytest.fixture(autouse=True)

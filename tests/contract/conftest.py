@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import signal
 from collections.abc import Callable
@@ -18,12 +17,6 @@ from .harness import HAS_MONAI, MONAI, TINY, vaearr
 CRITIC = 'objective.adversarial.options={"channels": 4, "layers": 1}'
 Make = Callable[[Path], None]
 Template = Callable[[str, Make], Path]
-
-
-def pytest_collection_finish() -> None:
-    """What is loaded stays: the garbage collector need not go through it again and again (a tenth of the time)."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -95,6 +95,7 @@ def test_what_follows_works_on_it(good: Path, again: Path, tmp_path: Path) -> No
     vaearr("health", again)
     vaearr("report", again)
     vaearr("export", again, tmp_path / "out")
+    vaearr("traverse", again, "--out", tmp_path / "traverse.png")
     assert "trained elsewhere" in vaearr("info", again).out
 
 

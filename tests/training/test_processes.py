@@ -68,6 +68,7 @@ def test_two_processes_learn_what_one_learns(store: Path) -> None:
         epochs=4,
         batch_size=128,
         optimizer="adam",
+        checkpoint_every=2,
     )
     one = va.train(store, run="one", config=config.replace(batch_size=256))
     said = _run(_torchrun(store, "two", config))
@@ -81,6 +82,9 @@ def test_two_processes_learn_what_one_learns(store: Path) -> None:
     a, b = (read_tensors(run_folder(store, run) / n.MODEL / "weights.safetensors")[0] for run in ("one", "two"))
     for key in a:
         torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-4)
+    begun = run_folder(store, "two") / n.MODEL / "checkpoint-0002.safetensors"
+    with pytest.raises(UsageError, match="processes 2 and 1"):
+        va.train(store, run="other", config=config, resume=begun)
 
 
 @pytest.mark.long

@@ -92,11 +92,9 @@ def _checked(store: Path) -> Path:
 def _root(store: Path) -> zarr.Group:
     """The root group of a store on this machine, for reading, with what it lists."""
     try:
-        listing = (store / "zarr.json").stat() if store.exists() else None
+        listing = (store / "zarr.json").stat()
     except OSError:
-        listing = None
-    if listing is None:
-        return _open_root(store)
+        return _open_root(store)  # which says what is wrong
     return _listed_root(store, listing.st_ino, listing.st_mtime_ns, listing.st_size)
 
 

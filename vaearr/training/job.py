@@ -106,8 +106,6 @@ def train_model(
     interruption left in the folder, and `restart` throws that away. logs: folder and name for experiment loggers.
     """
     settings, team = job.settings, job.processes
-    if settings.balance and team.size > 1:
-        raise UsageError("balance needs one process: it draws from the whole scan; leave one of them out.")
     labels, classes = grid.class_map(job.ds, settings.objective.label) if settings.objective.label else (None, ())
     train = job.part(n.TRAIN, labels, balanced=True)
     n_validation = int((job.parts == n.VALIDATION).sum())

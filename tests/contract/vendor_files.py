@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-
-from vaearr.errors import VaearrError
 
 NY, NX, HEIGHT, WIDTH = 2, 3, 4, 5
 N = NY * NX
@@ -218,12 +216,3 @@ def _changed(entries: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, A
             result[name] = new
     assert done == changes.keys(), f"no entry {set(changes) - done}"
     return result
-
-
-def check_damaged(read: Callable[[], Any]) -> None:
-    """What a damaged file gives: something valid, or a VaearrError in one line; anything else is an error."""
-    try:
-        read()
-    except VaearrError as error:
-        if "\n" in str(error):
-            raise AssertionError(f"{error} is more than one line") from error

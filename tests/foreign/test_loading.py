@@ -6,13 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.contract.ldm import Reference, as_diffusers, random_weights
 from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.foreign import infer_options, load_foreign, read_foreign
 from vaearr.models import build_model
 from vaearr.models.autoencoder_kl import AutoencoderKL
-
-from .ldm_reference import Reference, as_diffusers, random_weights
 
 monai = pytest.importorskip("monai.networks.nets")
 

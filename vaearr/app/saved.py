@@ -1,39 +1,68 @@
-"""The explorer as one HTML file: map, samples, sliders that decode, classes and ranking, with nothing to fetch."""
+"""The explorer as one HTML file: maps, samples, sliders, classes and ranking, with nothing to fetch.
+
+What moves was drawn beforehand: a slider chooses among frames of one dimension, all others stay where they are.
+"""
 
 from __future__ import annotations
 
-import inspect
-import shlex
-from pathlib import Path
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from bokeh.palettes import Viridis256
+import xarray as xr
 
+from vaearr import names as n
 from vaearr import schema
-from vaearr.app import saved_decoding as decoding
-from vaearr.app import saved_points as points
-from vaearr.app.saved_figures import as_script, embedded, figures, library, page
-from vaearr.app.saved_machine import MACHINE
-from vaearr.app.saved_script import script
-from vaearr.app.state import NO_MODEL, State, is_volume, open_state, summary
+from vaearr.app import state as s
+from vaearr.app.raster import block_mean
+from vaearr.app.state import NO_MODEL, State, open_state, origin_words, summary
 from vaearr.errors import ExistsError, NoInputError, UsageError
-from vaearr.exploration.bases import Base
-from vaearr.exploration.points import USUAL_CLASSES
 from vaearr.names import DEFAULT_RUN
-from vaearr.plots.common import text
+from vaearr.plots.common import as_codes, is_category, label, palette, robust_limits, text, value_text
+from vaearr.plots.page import Section, page
 from vaearr.provenance import now, versions
+from vaearr.store import open_store
 
-MOST_POINTS = 8000
-MEGABYTES = 15.0
-LEAST_MEGABYTES = 3.0
-LIMITS = "Colours of amounts end at their 1 % and 99 % percentiles."
-SHARES = {
-    "sliders": 0.4,
-    "maps": 0.25,
-    "points": 0.15,
-    "classes": 0.1,
-}  # of what is left beside the library; pictures get the rest
+STEPS, REACH = 9, 3.0  # frames of a dimension, and how many standard deviations they reach to either side
+MOST_DIMS, MOST_POINTS, MOST_PICTURES, MOST_CLASSES = 64, 5000, 500, 60
+FRAME, THUMBNAIL = 128, 64  # pixels along the longer side
+MOST_CELLS = 250_000  # of a map, beyond which cells are means over blocks of scan points
+GREY = (0.5, 99.5)  # percentiles between which grey runs
+
+_SLIDERS = """
+<style>
+.dims { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 16px; }
+.dim { display: grid; gap: 4px; justify-items: center; font-size: .85rem; }
+.dim div { background-repeat: no-repeat; image-rendering: pixelated; width: 150px; aspect-ratio: var(--ratio); }
+.dim input { width: 150px; }
+</style>
+<script>
+function moved(input) {
+  const steps = Number(input.max), values = JSON.parse(input.dataset.values), box = input.parentElement;
+  box.querySelector("div").style.backgroundPosition = `${(100 * input.value) / steps}% 0`;
+  box.querySelector("output").textContent = `${values[input.value]} std`;
+}
+</script>
+"""
+
+_RECOLOUR = """
+const of = (select) => layers[Number(select.value)];
+source.data.across = source.data[of(across).key];
+source.data.up = source.data[of(up).key];
+source.data.value = source.data[of(colour).key];
+mapper.palette = of(colour).palette;
+mapper.low = of(colour).low;
+mapper.high = of(colour).high;
+bar.major_label_overrides = new Map(of(colour).names.map((name, i) => [i, name]));
+bar.ticker = of(colour).names.length ? of_classes : of_amounts;
+plane.below[0].axis_label = of(across).title;
+plane.left[0].axis_label = of(up).title;
+source.change.emit();
+"""
 
 
 def save_page(
@@ -41,178 +70,332 @@ def save_page(
     run: str = DEFAULT_RUN,
     out: str | Path = "explore.html",
     *,
-    dims: list[int] | None = None,
-    steps: int = 9,
-    base: Base = "mean",
     by: str | None = None,
     max_points: int = MOST_POINTS,
-    max_megabytes: float = MEGABYTES,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Path:
     """Save the views of a run as one HTML file that works without a network or a server; returns its path.
 
-    Map (of a scan), samples over two latents or stored components, stored pictures, histograms and class prototypes,
-    linked by selecting; one slider for each of `dims` (None: all). The decoder itself travels where it can be written
-    down (`saved_decoder`), and the page says how far its pictures differ from PyTorch's; else `steps` frames of each
-    dimension, decoded here, moved alone from `base` (see `explore.traverse`). by: the map of classes, None for label,
-    phase or clusters. At most `max_points` samples by the seed; pictures of as many as fit in `max_megabytes`. What is
-    left out is said on the page. Written aside and renamed into place.
+    Maps of a scan with a chooser; samples over two latents, components or maps, selected together with their places on
+    the map, with their stored pictures under the pointer; a slider for each of the dimensions (the 64 widest), whose
+    pictures are decoded beforehand from -3 to 3 standard deviations about the mean; prototypes of the classes of `by`
+    (None: label, phase or clusters); the stored ranking. At most `max_points` samples, drawn by the seed. What is left
+    out is said on the page. Written aside and renamed into place.
 
     Raises NoInputError for a store, run, latents, map or folder that are not there, ExistsError where the file is and
     `overwrite` is not set, UsageError for settings that cannot be meant.
     """
-    target = _checked(Path(out), max_points, max_megabytes, steps, overwrite)
+    target = _checked(Path(out), max_points, overwrite)
     state = open_state(store, run)
-    whole = int(max_megabytes * 1e6)
-    budget = whole - len(library()) - len(MACHINE) - len(script()) - 60_000
-    numbers, data, plan = _samples(state, max_points, budget, seed)
-    found = decoding.decoding(state, base, by, dims, seed)
-    data["decoding"] = data["classes"] = None
-    if found is not None:
-        made = decoding.sliders(found, steps=steps, seed=seed, budget=int(SHARES["sliders"] * budget))
-        data |= {"decoding": made, "classes": decoding.class_pictures(found, by, int(SHARES["classes"] * budget))}
-    data |= {
-        "ranking": decoding.ranking(state),
-        "no_network": text(f"No sliders: {NO_MODEL}."),
-        "no_ranking": text(f"No table of these latents is stored; {_command(state, 'associate')!r} makes one."),
-    }
-    if by is not None:
-        names = [item["name"] for item in data["layers"]]
-        data["layer"] = names.index(by) if by in names else data["layer"]
-    left = max(0, budget - len(as_script(data)) - _map_bytes(plan))
-    data["thumbnails"] = points.thumbnails(state, numbers, left, seed)
-    data["plane_note"] = _plane_note(state, data, len(numbers))
-    data["first"] = _first(state, numbers, data["thumbnails"]["which"])
-    embed, places = embedded(figures(plan))
-    scripts, packed = {"figures": embed, "machine": MACHINE, "view": script()}, as_script(data)
-    size = (len(library()) + sum(map(len, scripts.values())) + len(packed.encode())) / 1e6
-    given = {
-        "dims": dims,
-        "base": base,
-        "by": by,
-        "max_points": max_points,
-        "max_megabytes": max_megabytes,
-        "seed": seed,
-    }
-    facts = _facts(state, target.name, given | {"steps": steps}, size)
-    html = page(summary(state), facts, packed, places, scripts).encode("utf-8")
-    if len(html) > whole:
-        raise UsageError(
-            f"the page takes {len(html) / 1e6:.1f} MB without any picture, more than max_megabytes={max_megabytes:g}; "
-            "allow more, or fewer max_points."
-        )
-    return _written(target, html)
+    head = Section("top", "")
+    head.say(f"{origin_words(state)}; page of {now()}, vaearr {versions()['vaearr']}, seed {seed}.")
+    sections = [_maps(state), _points(state, max_points, seed), _sliders(state), _classes(state, by), _ranking(state)]
+    text_of_page = page(summary(state), head, [section for section in sections if section is not None])
+    part = target.with_name(f".{target.name}.part")
+    try:
+        part.write_text(text_of_page, encoding="utf-8")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
 
 
-def _checked(target: Path, max_points: int, max_megabytes: float, steps: int, overwrite: bool) -> Path:
+def _checked(target: Path, max_points: int, overwrite: bool) -> Path:
     if target.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{target.name!r} is a page and must end in .html.")
     if not target.absolute().parent.is_dir():
         raise NoInputError(f"there is no folder {target.parent}; make it first.")
     if target.is_dir() or (target.exists() and not overwrite):
-        raise ExistsError(f"{target} is there already; give another name, or overwrite=True.")
+        raise ExistsError(f"{target} is there already; give another name, or overwrite it (overwrite=True).")
     if max_points < 2:
         raise UsageError(f"max_points is {max_points}; it must be at least 2.")
-    if not max_megabytes >= LEAST_MEGABYTES:
-        raise UsageError(f"max_megabytes is {max_megabytes:g}; a page needs {LEAST_MEGABYTES:g} or more.")
-    if steps < 2:
-        raise UsageError(f"steps is {steps}; there must be at least 2.")
     return target
 
 
-def _samples(state: State, max_points: int, budget: int, seed: int) -> tuple[np.ndarray, dict[str, Any], Any]:
-    """Points, what the page holds of them, and the plan of the map (None of a collection)."""
-    layers = points.layers(state)
-    each = 3 * (len(layers) + points.MOST_SCORES + 8)  # bytes of a point in the page
-    most = min(max_points, int(SHARES["points"] * budget) // each)
-    numbers = points.chosen_points(state, max(2, most), seed)
-    packed = [points.packed_layer(layer, numbers) for layer in layers]
-    plan = None
-    if state.is_scan:
-        plan = points.map_plan(state, len(layers), int(SHARES["maps"] * budget))
-        for item, layer in zip(packed, layers, strict=True):
-            item["map"] = points.packed_map(layer, plan)
-        plan |= {"note": _map_note(plan), "apart": float(np.sqrt(np.prod(state.nav_shape) / len(numbers)))}
-    widest = np.argsort(-state.spread, kind="stable")
-    names = [layer.name for layer in layers]
-    usual = next((names.index(name) for name in USUAL_CLASSES if name in names), int(widest[0]))
-    data = {
-        "dims": state.dims, "std": state.spread.tolist(), "numbers": numbers.tolist(), "layers": packed, "map": plan,
-        "scores": points.scores(state, numbers), "words": points.packed_words(points.point_words(state, numbers)),
-        "axes": [int(widest[0]), int(widest[min(1, state.dims - 1)])], "scale": list(Viridis256),
-        "layer": int(widest[0]) if state.is_scan else usual,
-    }  # fmt: skip
-    return numbers, data, plan
+# ---- maps
 
 
-def _first(state: State, numbers: np.ndarray, carried: list[int]) -> int:
-    """The point that is chosen at first: the one nearest to the middle of the grid, with a picture where one has it."""
-    some = np.array(carried) if carried else np.arange(len(numbers))
-    places = np.array(np.unravel_index(numbers[some], state.nav_shape)).T
-    return int(some[((places - np.array(state.nav_shape) / 2) ** 2).sum(1).argmin()])
-
-
-def _map_bytes(plan: dict[str, Any] | None) -> int:
-    return 0 if plan is None else 6 * plan["down"] * plan["wide"]  # the empty image of the figure
-
-
-def _map_note(plan: dict[str, Any]) -> str:
-    words = []
-    if plan["factor"] > 1:
-        words.append(f"Cells are means over {plan['factor']} × {plan['factor']} scan points (of classes the first).")
-    if len(plan["kept"]) < plan["depth"]:
-        words.append(
-            f"{len(plan['kept'])} of {plan['depth']} layers are carried, evenly chosen; 'vaearr explore' shows all."
-        )
-    return " ".join([*words, LIMITS])
-
-
-def _plane_note(state: State, data: dict[str, Any], count: int) -> str:
-    known = int(np.isfinite(state.latents).all(1).sum())
-    word = schema.samples_word(state.ds)
-    words = [
-        f"{count:,} of {known:,} {word} with latents are shown" + (", drawn by the seed." if count < known else ".")
-    ]
-    found = data["thumbnails"]
-    kind = "the middle slice of their stored volume" if is_volume(state) else "their stored picture"
-    words.append(f"{len(found['which']):,} of them carry {kind}, each between its 0.5 % and 99.5 % value.")
-    (height, width), (rows, columns) = found["stored"], found["shape"][:2]
-    if (height, width) != (rows, columns) and found["which"]:
-        words.append(f"Pictures are reduced from {height} × {width} to {rows} × {columns} pixels.")
+def _maps(state: State) -> Section | None:
+    """All layers of a scan as maps, one beside the other, each with a chooser."""
     if not state.is_scan:
-        words.append(LIMITS)
-    return " ".join(words)
+        return None
+    from vaearr.plots.explorer import explorer
+
+    section = Section("maps", "Maps")
+    layers = [s.layer(state, key) for key in s.layers(state).values()]
+    (*above, rows, columns) = state.nav_shape
+    if above:
+        dim = schema.navigation_dims(state.ds)[0]
+        layers = [da.isel({dim: above[0] // 2}) for da in layers]
+        where = value_text(state.ds[dim].values[above[0] // 2], state.ds[dim].attrs)
+        section.say(f"The maps show the plane {dim} = {where}; 'vaearr explore' shows all.")
+    factor = int(np.ceil(np.sqrt(max(1.0, rows * columns / MOST_CELLS))))
+    if factor > 1:
+        layers = [_coarse(da, factor) for da in layers]
+        section.say(f"Cells are means over {factor} × {factor} scan points (of classes the first).")
+    section.figure(explorer(layers[state.dims :], layers[: state.dims]))
+    section.caption(
+        "Side map and latent (posterior mean), each chosen above; zoom and cross-hair are linked. Colours run from the "
+        "1 % to the 99 % percentile; grey = no value."
+    )
+    return section
 
 
-def _command(state: State, name: str, *more: str) -> str:
-    run = [] if state.run == DEFAULT_RUN else ["--run", state.run]
-    return shlex.join(["vaearr", name, state.path.name, *run, *more])
+def _coarse(da: xr.DataArray, factor: int) -> xr.DataArray:
+    if is_category(da):
+        return da[::factor, ::factor]
+    blocks: Any = da.coarsen(dict.fromkeys(da.dims, factor), boundary="trim")
+    return blocks.mean(keep_attrs=True).rename(da.name)
 
 
-def _facts(state: State, name: str, given: dict[str, Any], size: float) -> list[str]:
-    sha = state.manifest.get("weights_sha256")
-    weights = f"weights {text(sha)}" if sha else "latents computed elsewhere"
-    version = versions()
-    usual = {key: p.default for key, p in inspect.signature(save_page).parameters.items()}
-    other = {key: value for key, value in given.items() if repr(value) != repr(usual[key])}
-    again = _command(state, "explore", "--save", name)
-    if other:
-        options = "".join(f", {key}={value!r}" for key, value in other.items())
-        again = f"vaearr.app.saved.save_page({state.path.name!r}, {state.run!r}, {name!r}{options})"
-    return [
-        f"{weights[:20] if sha else weights}, made {now()[:10]}, {size:.1f} MB",
-        f"Store {state.path.name}, run {state.run}, {weights}.",
-        f"Made {now()} by vaearr {version['vaearr']} (torch {version['torch']}), seed {given['seed']}.",
-        f"The same page again: {text(again)}",
-    ]
+# ---- samples
 
 
-def _written(target: Path, html: bytes) -> Path:
-    part = target.with_name(f".{target.name}.part")
+def _points(state: State, most: int, seed: int) -> Section:
+    """Samples over two layers, and at their places on the map: one source, so that a selection is in both."""
+    from bokeh.layouts import column, row
+    from bokeh.models import BasicTicker, ColumnDataSource, CustomJS, FixedTicker, HoverTool, LinearColorMapper
+    from bokeh.models.annotations import ColorBar
+    from bokeh.models.widgets import Select
+    from bokeh.plotting import figure
+
+    section, rng = Section("samples", "Samples"), np.random.default_rng(seed)
+    known = np.flatnonzero(np.isfinite(state.latents).all(1))
+    numbers = np.sort(rng.choice(known, min(most, len(known)), replace=False))
+    layers, columns = _layers(state, numbers)
+    widest = np.argsort(-state.spread, kind="stable")
+    start = {
+        "across": int(widest[0]),
+        "up": int(widest[min(1, state.dims - 1)]),
+        "colour": _first_colour(state, layers),
+    }
+    pictured = np.sort(rng.choice(len(numbers), min(MOST_PICTURES, len(numbers)), replace=False))
+    pictures = np.full(len(numbers), "data:,", object)
+    pictures[pictured] = _thumbnails(state, numbers[pictured])
+    shown = layers[start["colour"]]
+    source = ColumnDataSource(
+        {
+            **columns,
+            **{
+                name: columns[layers[i]["key"]]
+                for name, i in zip(("across", "up", "value"), start.values(), strict=True)
+            },
+            "words": _words(state, numbers),
+            "picture": pictures,
+        }
+    )
+    mapper = LinearColorMapper(palette=shown["palette"], low=shown["low"], high=shown["high"], nan_color="#b8b8b8")
+    options: Any = {
+        "tools": "pan,wheel_zoom,box_select,lasso_select,reset,save",
+        "frame_height": 380,
+        "active_drag": None,
+    }
+    hover: Any = '<div>@words<br><img src="@picture" alt="" style="image-rendering: pixelated; height: 96px"></div>'
+    color: Any = {"field": "value", "transform": mapper}
+    plane: Any = figure(frame_width=420, x_axis_label=layers[start["across"]]["title"],
+                        y_axis_label=layers[start["up"]]["title"], **options)  # fmt: skip
+    figures = [plane]
+    plane.scatter("across", "up", source=source, size=5, fill_color=color, line_color=None, nonselection_alpha=0.08)
+    if state.is_scan and len(state.nav_shape) == 2:
+        y, x = (state.ds[dim] for dim in schema.navigation_dims(state.ds))
+        extent = np.ptp(y.values) / max(np.ptp(x.values), 1e-12)
+        options["frame_height"] = int(np.clip(420 * extent, 80, 520))
+        places: Any = figure(frame_width=420, x_axis_label=label(x), y_axis_label=label(y), **options)
+        places.y_range.flipped = True
+        places.scatter("place_x", "place_y", source=source, marker="square", size=5, fill_color=color, line_color=None,
+                       nonselection_alpha=0.08)  # fmt: skip
+        figures.insert(0, places)
+    for one in figures:
+        one.add_tools(HoverTool(tooltips=hover))
+        one.grid.visible = False
+    tickers: Any = {"of_classes": FixedTicker(ticks=list(range(256))), "of_amounts": BasicTicker()}
+    ticker = tickers["of_classes" if shown["names"] else "of_amounts"]
+    bar = ColorBar(color_mapper=mapper, width=12, ticker=ticker, major_label_overrides=dict(enumerate(shown["names"])))
+    plane.add_layout(bar, "right")
+    titles: list[Any] = [(str(i), layer["title"]) for i, layer in enumerate(layers)]
+    selects = {
+        name: Select(title=name.capitalize(), value=str(i), width=190, options=titles) for name, i in start.items()
+    }
+    parts = {"layers": layers, "source": source, "mapper": mapper, "bar": bar, "plane": plane}
+    call = CustomJS(args={**selects, **tickers, **parts}, code=_RECOLOUR)
+    for select in selects.values():
+        select.js_on_change("value", call)
+    section.figure(column(row(*selects.values()), row(*figures, spacing=20)))
+    of_all = f"{len(numbers):,} of {len(known):,} {schema.samples_word(state.ds)} with latents"
+    section.caption(
+        f"{of_all}{', drawn by the seed' if len(numbers) < len(known) else ''}; {len(pictured):,} of them carry their "
+        "stored picture, seen under the pointer. Draw a box or a lasso (toolbar): they light up on both sides."
+    )
+    return section
+
+
+def _layers(state: State, numbers: np.ndarray) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What samples can be placed and coloured by, and the columns of values."""
+    from bokeh.palettes import Viridis256
+
+    found: list[dict[str, Any]] = []
+    columns: dict[str, Any] = {}
+
+    def add(title: str, name: str, values: np.ndarray, names: Sequence[str] = ()) -> None:
+        known = values[np.isfinite(values)]
+        if not known.size or known.min() == known.max():
+            return
+        low, high = (-0.5, len(names) - 0.5) if names else robust_limits(values)
+        colors = palette(len(names)) if names else list(Viridis256)
+        key = f"v{len(found)}"
+        columns[key] = values.astype("f4")
+        found.append({"title": text(title), "key": key, "name": name, "low": low, "high": high, "palette": colors,
+                      "names": [text(item) for item in names]})  # fmt: skip
+
+    for i in range(state.dims):
+        columns[f"v{i}"] = state.latents[numbers, i].astype("f4")
+        low, high = robust_limits(state.latents[:, i])
+        found.append({"title": f"latent {i}", "key": f"v{i}", "name": f"latent:{i}", "low": low, "high": high,
+                      "palette": list(Viridis256), "names": []})  # fmt: skip
+    for name, values in s.planes(state).items():
+        for i in range(values.shape[1] if name != s.LATENTS else 0):
+            add(f"{name} {i}", name, values[numbers, i])
+    for words, key in s.layers(state).items():
+        if not key.startswith("latent:"):
+            da = s.layer(state, key)
+            codes, names = as_codes(da) if is_category(da) else (da, [])
+            add(words, key, np.asarray(codes.values, "f4").ravel()[numbers], names)
+    if state.is_scan and len(state.nav_shape) == 2:
+        y, x = (state.ds[dim].values for dim in schema.navigation_dims(state.ds))
+        rows, places = np.unravel_index(numbers, state.nav_shape)
+        columns |= {"place_x": x[places], "place_y": y[rows]}
+    return found, columns
+
+
+def _first_colour(state: State, layers: list[dict[str, Any]]) -> int:
+    names = [layer["name"] for layer in layers]
+    usual = ("map:label", f"map:{n.PHASE}", f"map:{n.CLUSTERS}", f"map:{n.BC}")
+    return next((names.index(name) for name in usual if name in names), int(np.argmax(state.spread)))
+
+
+def _words(state: State, numbers: np.ndarray) -> list[str]:
+    """Each sample by its coordinates, and the name of its file."""
+    places = np.unravel_index(numbers, state.nav_shape)
+    parts = []
+    for dim, place in zip(schema.navigation_dims(state.ds), places, strict=True):
+        coord = state.ds[dim]
+        parts.append([f"{dim} = {value_text(coord.values[i], coord.attrs)}" for i in place])
+    if not schema.is_scan(state.ds) and "path" in state.ds.variables:
+        paths = state.ds["path"].values
+        parts.append([text(PurePath(str(paths[i])).name) for i in places[0]])
+    return [", ".join(words) for words in zip(*parts, strict=True)]
+
+
+def _thumbnails(state: State, numbers: np.ndarray) -> list[str]:
+    """Stored pictures of samples as PNGs, of volumes the middle slice."""
+    at = zip(schema.navigation_dims(state.ds), np.unravel_index(numbers, state.nav_shape), strict=True)
+    chosen = open_store(state.path)[n.PATTERNS].isel({dim: xr.DataArray(place, dims="picture") for dim, place in at})
+    images = s.as_pictures(chosen.transpose("picture", *schema.signal_dims(state.ds)).load())
+    return [_png(_reduced(image, THUMBNAIL), robust_limits(image, GREY)) for image in images]
+
+
+def _reduced(image: np.ndarray, side: int) -> np.ndarray:
+    """A picture in blocks until its longer side is at most `side`."""
+    factor = -(-max(image.shape[:2]) // side)
+    return image if factor == 1 else block_mean(image, factor)
+
+
+def _png(image: np.ndarray, limits: tuple[float, float]) -> str:
+    """A picture `(H, W[, 3])` in 8 bits between two limits, as the address of an image."""
+    from PIL import Image
+
+    low, high = limits
+    known = np.nan_to_num(image, nan=low, posinf=high, neginf=low)
+    levels = np.rint(np.clip((known - low) / (high - low), 0, 1) * 255).astype("u1")
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+# ---- what is decoded
+
+
+def _sliders(state: State) -> Section:
+    """A slider for each dimension, over frames that are decoded here."""
+    section = Section("sliders", "Sliders")
+    if not state.has_model:
+        section.say(f"No sliders: {NO_MODEL}.")
+        return section
+    from vaearr.exploration.traversals import LATENT_DIM, traverse
+
+    dims = np.sort(np.argsort(-state.spread, kind="stable")[:MOST_DIMS]).tolist()
+    found = traverse(state.path, state.run, dims, "mean", (-REACH, REACH), STEPS)
+    frames = [s.as_pictures(found["decoded"].sel({LATENT_DIM: dim}).reset_coords(drop=True)) for dim in dims]
+    limits = robust_limits(np.stack(frames), GREY)
+    height, width = frames[0].shape[1:3]
+    offsets = np.linspace(-REACH, REACH, STEPS)
+    values = html.escape(str([f"{value:+.2f}" for value in offsets]).replace("'", '"'))
+    rows = []
+    for dim, images in zip(dims, frames, strict=True):
+        sprite = _png(np.concatenate([_reduced(image, FRAME) for image in images], axis=1), limits)
+        rows.append(
+            f'<label class="dim"><div style="--ratio: {width} / {height}; background-size: {STEPS * 100}% 100%; '
+            f'background-image: url({sprite})"></div><span>latent {dim}: <output></output></span>'
+            f'<input type="range" min="0" max="{STEPS - 1}" value="{STEPS // 2}" data-values="{values}" '
+            'oninput="moved(this)" aria-label="latent ' + str(dim) + '"></label>'
+        )
+    start = '<script>document.querySelectorAll(".dim input").forEach(moved);</script>'
+    section.blocks.append(f'{_SLIDERS}<div class="dims">{"".join(rows)}</div>{start}')
+    left_out = f" The {len(dims)} of {state.dims} dimensions that vary most." if len(dims) < state.dims else ""
+    slices = " Middle slices of volumes." if s.is_volume(state) else ""
+    section.caption(
+        f"Each dimension alone, moved from the mean of all samples by up to {REACH:g} of its standard deviations; the "
+        f"others stay at the mean. {s.scale_words(state).capitalize()}, one grey scale.{slices}{left_out} 'vaearr "
+        "explore' decodes any combination."
+    )
+    return section
+
+
+def _classes(state: State, by: str | None) -> Section | None:
+    """Prototypes of the classes; None where no classes are known."""
+    from vaearr.exploration.points import classes_if_any
+    from vaearr.exploration.prototypes import prototypes
+
+    if not state.has_model or classes_if_any(state.ds, by) is None:
+        return None
     try:
-        part.write_bytes(html)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return target
+        found = prototypes(state.path, state.run, by)
+    except NoInputError:
+        if by is not None:
+            raise
+        return None  # none of the encoded samples has a class
+    section = Section("classes", "Classes")
+    most = np.sort(np.argsort(-found["n"].values, kind="stable")[:MOST_CLASSES])
+    images = s.as_pictures(found["decoded"].isel({"class": most}).reset_coords(drop=True))
+    limits, cells = robust_limits(images, GREY), []
+    for image, i in zip(images, most, strict=True):
+        words = html.escape(f"{text(found['class'].values[i])}, n {int(found['n'].values[i]):,}")
+        picture = _png(_reduced(image, FRAME), limits)
+        cells.append(f'<span class="dim"><img src="{picture}" alt="{words}" width="150">{words}</span>')
+    section.blocks.append(f'<div class="dims">{"".join(cells)}</div>')
+    left_out = found.sizes["class"] - len(most)
+    section.caption(
+        f"The mean code of each class of {text(found.attrs['by'])}, decoded."
+        + (f" {left_out} smaller classes are left out." if left_out else "")
+    )
+    return section
+
+
+def _ranking(state: State) -> Section:
+    """The strongest latents of each side map, by each measure of the stored table."""
+    from vaearr.association.table import ranking
+
+    section, table = Section("association", "Association"), s.associations(state)
+    if table is None:
+        section.say("No table of these latents and maps is stored; 'vaearr associate' makes one.")
+        return section
+    rows: list[list[object]] = []
+    for target in table["target"].values:
+        for metric in table["metric"].values:
+            best = ranking(table, str(metric), str(target), top=3)
+            pairs = zip(best[n.LATENT].values, best["value"].values, strict=True)
+            words = ", ".join(f"{dim} ({float(value):+.3f})" for dim, value in pairs)
+            rows.append([text(target), text(metric), words or "no value"])
+    section.table(["side map", "measure", "strongest latents"], rows)
+    return section

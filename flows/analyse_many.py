@@ -32,7 +32,7 @@ class Scan(Config):
     source: Path = Field(description="file or folder with the patterns")
     store: Path = Field(description="path of its zarr store")
     ingest: IngestConfig = IngestConfig()
-    roi: RoiConfig | None = Field(None, description="points to look at; none = all that were measured")
+    roi: RoiConfig | None = Field(default=None, description="points to look at; none = all that were measured")
 
 
 Result = dict[str, str]  # of one scan: store, state, and its report or its error

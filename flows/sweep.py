@@ -27,14 +27,18 @@ PASSED_OVER = (RoiError, TrainingError, NoInputError, UsageError)  # of one comb
 class SweepConfig(Config):
     """Which trainings: every combination of a region, a latent size and a beta."""
 
-    latent_dims: tuple[int, ...] = Field((4, 8, 16, 32), min_length=1, description="numbers of latent dimensions")
-    betas: tuple[float, ...] = Field((1.0,), min_length=1, description="weights of the KL divergence")
+    latent_dims: tuple[int, ...] = Field(
+        default=(4, 8, 16, 32), min_length=1, description="numbers of latent dimensions"
+    )
+    betas: tuple[float, ...] = Field(default=(1.0,), min_length=1, description="weights of the KL divergence")
     rois: dict[str, RoiConfig] = Field(
         default_factory=dict, description="name -> conditions; empty = that of the run 'vae', else all measured points"
     )
-    name: str = Field("sweep", description="what the names of all runs begin with")
-    psnr: bool = Field(True, description="also reconstruct the validation points and measure PSNR (and SSIM)")
-    associate: bool = Field(True, description="also associate the latents with band contrast, elements and phases")
+    name: str = Field(default="sweep", description="what the names of all runs begin with")
+    psnr: bool = Field(default=True, description="also reconstruct the validation points and measure PSNR (and SSIM)")
+    associate: bool = Field(
+        default=True, description="also associate the latents with band contrast, elements and phases"
+    )
 
     @model_validator(mode="after")
     def _usable(self) -> Self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
 from vaearr.batching import PatternBatches, batches
-from vaearr.config import Config, ModelConfig, PreprocessConfig, RoiConfig
+from vaearr.config import ImportConfig, ModelConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import pick_device
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.foreign import MODEL, Foreign, infer_options, load_foreign, read_foreign
@@ -43,27 +43,6 @@ N_JUDGED = 256  # samples that the health of the latents is told from
 UNLIKE = 0.5  # of the odds of the explained variance in training: below, new data are unlike
 
 
-class ImportConfig(Config):
-    """What a checkpoint is read as.
-
-    layout: of its names, ldm, diffusers, monai or vaearr; auto tells it by them. prefix: what stands before its names;
-    found where only one fits. model: registered model; autoencoder-kl takes its options from the shapes in the
-    checkpoint, and `latent_dim` and `options` replace single ones (`groups`, which no weight tells, or a `head`); other
-    models are built from `latent_dim` and `options` alone. preprocess: what the network was trained to see; by default
-    what a training would choose, -1 to 1 for a collection of 8-bit samples. device: for the health of the latents:
-    auto, cpu, cuda, mps. seed: of the samples that it is told from.
-    """
-
-    layout: Literal["auto", "ldm", "diffusers", "monai", "vaearr"] = "auto"
-    prefix: str | None = None
-    model: str = MODEL
-    latent_dim: int | None = None
-    options: dict[str, Any] | None = None
-    preprocess: PreprocessConfig = PreprocessConfig()
-    device: str = "auto"
-    seed: int = 0
-
-
 @dataclass(frozen=True)
 class Imported:
     """A published import: where it is, whether the latents are alive, what the weights are and where they come from."""
@@ -74,6 +53,7 @@ class Imported:
     manifest: Mapping[str, Any]
 
 
+@settings_as_keywords(ImportConfig)
 def import_model(
     store: str | Path,
     checkpoint: str | Path,
@@ -82,6 +62,7 @@ def import_model(
     roi: xr.DataArray | RoiConfig | None = None,
     config: ImportConfig | None = None,
     say: Callable[[str], None] | None = None,
+    **given: Any,
 ) -> Imported:
     """Publish the network of a checkpoint as `/runs/<run>` with its `roi` and `split` maps; nothing is trained.
 
@@ -93,7 +74,7 @@ def import_model(
     for the store's samples or for settings that a model folder has itself, and what `read_foreign`, `load_foreign` and
     `load_folder` raise for a checkpoint that is damaged or does not fit.
     """
-    settings, tell = config or ImportConfig(), say or (lambda text: None)
+    settings, tell = resolved(ImportConfig, config, given), say or (lambda text: None)
     check_run_name(run)
     path, file = check_store(store), Path(checkpoint).expanduser().resolve()
     recover(path)

@@ -20,7 +20,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.block_checks import Checks, Summary, look_at, present_of
-from vaearr.config import IngestConfig
+from vaearr.config import IngestConfig, resolved, settings_as_keywords
 from vaearr.detector import reduced
 from vaearr.errors import DataError, UsageError, WriteError
 from vaearr.provenance import nested, now, versions
@@ -47,25 +47,21 @@ OF_ANY_SOURCE |= {"crop", "bin", "nonfinite"}
 Say = Callable[[str], None]
 
 
+@settings_as_keywords(IngestConfig)
 def ingest(
     source: str | Path | xr.Dataset | xr.DataArray,
     store: str | Path,
     *,
-    maps: Mapping[str, str | Path] | None = None,
-    elements: str | Path | None = None,
-    phases: str | Path | None = None,
-    orientations: str | Path | None = None,
-    step: float | None = None,
-    units: str | None = None,
     config: IngestConfig | None = None,
     dask: Where | None = None,
     say: Say | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **given: Any,
 ) -> xr.Dataset:
     """Write a source and its side maps as a new store; returns the store's Dataset.
 
     source: a file, a folder, a zarr store, or a Dataset or DataArray, read block by block, whose dims are told by their
-    names or by the attributes `navigation_dims` and `signal_dims`. Arguments that are given replace those of `config`.
+    names or by the attributes `navigation_dims` and `signal_dims`. Keywords replace single settings of `config`.
     A map in several files is taken from its own CSV first, then from `orientations` (.ang, .ctf), then from the source
     itself. say: called with one line for each thing worth knowing, such as scan points without a value. progress:
     called with (blocks written, blocks in all). Raises ExistsError where something is at `store`, DataError or
@@ -79,8 +75,7 @@ def ingest(
     copy, each makes one. Raises WorkersError where they cannot, or die of a shard each time.
     """
     say = say or (lambda line: None)
-    side = {"maps": dict(maps) if maps else None, "elements": elements, "phases": phases, "orientations": orientations}
-    config = (config or IngestConfig()).replace(**side, step=step, units=units)
+    config = resolved(IngestConfig, config, given)
     check_where(dask)
     if dask is not None and (url := copied_url(store)):
         raise UsageError(f"Dask workers write into a folder that they share, and {url} is a URL; leave dask out.")

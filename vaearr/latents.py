@@ -21,7 +21,7 @@ from vaearr import schema
 from vaearr.artifacts import TrainedModel, load_folder, read_about
 from vaearr.batching.reader import read_samples
 from vaearr.batching.tiers import host_tensor, in_words
-from vaearr.config import EncodeConfig, RoiConfig
+from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import autocast, pick_device, pick_precision
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, WorkersError
 from vaearr.latent_scale import LatentMask, add_channel_attrs, latent_coords, latent_mask
@@ -72,10 +72,10 @@ def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cp
     return load_folder(run_folder(store, run) / n.MODEL, device=pick_device(device))
 
 
+@settings_as_keywords(EncodeConfig)
 def encode(
     store: str | Path,
     *,
-    run: str | None = None,
     source: str | Path | None = None,
     name: str | None = None,
     roi: xr.DataArray | RoiConfig | None = None,
@@ -83,6 +83,7 @@ def encode(
     dask: Where | None = None,
     say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
+    **given: Any,
 ) -> xr.Dataset:
     """Write `latents`, `latents_std` and `reconstruction_error` of a run into its store; NaN outside the run's ROI.
 
@@ -92,8 +93,9 @@ def encode(
 
     Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a shard: after
     an interruption the same call goes on where it stopped, and nothing is visible before all is written. A run that is
-    encoded already is left as it is. run: replaces the one of `config`. Returns the opened store. Raises NoInputError
-    for a run that is not there, DataError for a damaged store or model, UsageError for a model of other data.
+    encoded already is left as it is. Keywords replace single settings of `config`. Returns the opened store. Raises
+    NoInputError for a run that is not there, DataError for a damaged store or model, UsageError for a model of other
+    data.
 
     source: a store whose run is taken to these data, with its weights, settings and static background: first it becomes
     a run of this store, called `name` (that of the source by default), over `roi` (as in `runs.train`), and a warning
@@ -104,7 +106,7 @@ def encode(
     of this process with as many threads. `config.device` is picked on each of them. Raises WorkersError where they
     cannot be reached, do not see the store, or die of a shard each time; what is done by then is kept.
     """
-    settings = (config or EncodeConfig()).replace(run=run)
+    settings = resolved(EncodeConfig, config, given)
     tell = say or (lambda text: None)
     check_where(dask)
     path = check_store(store)

@@ -12,7 +12,7 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.config import RoiConfig, SplitConfig, TrainConfig
+from vaearr.config import RoiConfig, SplitConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError, did_you_mean, need
 from vaearr.provenance import nested
 from vaearr.store import (
@@ -47,25 +47,19 @@ class Run:
     manifest: Mapping[str, Any]
 
 
+@settings_as_keywords(TrainConfig)
 def train(
     store: str | Path,
     *,
     run: str = n.DEFAULT_RUN,
     roi: xr.DataArray | RoiConfig | None = None,
     config: TrainConfig | None = None,
-    model: str | None = None,
-    latent_dim: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    beta: float | None = None,
-    learning_rate: float | None = None,
-    device: str | None = None,
-    seed: int | None = None,
     resume: str | Path | None = None,
     restart: bool = False,
     say: Callable[[str], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    **given: Any,
 ) -> Run:
     """Train a VAE on the scan points of the ROI and publish it as `/runs/<run>` with its `roi` and `split` maps.
 
@@ -76,17 +70,7 @@ def train(
     makes this call. Raises ExistsError for a run name that is taken, RoiError and UsageError for settings that do not
     fit, or that differ from those of the interrupted training.
     """
-    settings = settings_for(
-        config,
-        model=model,
-        latent_dim=latent_dim,
-        epochs=epochs,
-        batch_size=batch_size,
-        beta=beta,
-        learning_rate=learning_rate,
-        device=device,
-        seed=seed,
-    )
+    settings = resolved(TrainConfig, config, given)
     check_run_name(run)
     check_extras(settings)
     path = check_store(store)
@@ -212,23 +196,6 @@ def check_extras(settings: TrainConfig) -> None:
         if part in ("autoencoder-kl", "patch", "multiscale"):
             need("monai", "vaearr[monai]", part)
     check_loggers(settings.log)
-
-
-def settings_for(
-    config: TrainConfig | None,
-    *,
-    model: str | None = None,
-    latent_dim: int | None = None,
-    beta: float | None = None,
-    **flat: Any,
-) -> TrainConfig:
-    """The training settings with single ones replaced; None leaves a setting as it is."""
-    base = config or TrainConfig()
-    return base.replace(
-        model=base.model.replace(name=model, latent_dim=latent_dim).to_attrs(),
-        objective=base.objective.replace(beta=beta).to_attrs(),
-        **flat,
-    )
 
 
 def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.DataArray:

@@ -80,7 +80,7 @@ def test_what_is_not_there(template: Path, tmp_path: Path) -> None:
         export(template, tmp_path / "out", "csv", run="c")
     with pytest.raises(UsageError, match="Did you mean 'csv'"):
         export(template, tmp_path / "out", "cvs", run="b")
-    with pytest.raises(UsageError, match="no setting 'runn'"):
+    with pytest.raises(UsageError, match="no argument 'runn'"):
         export(template, tmp_path / "out", "csv", runn="b")
     with pytest.raises(NoInputError, match="no map 'patterns'"):
         export(template, tmp_path / "out", "csv", run="b", variables=("patterns",))

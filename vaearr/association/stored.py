@@ -18,7 +18,7 @@ from vaearr.association.partitions import latent_partitions
 from vaearr.association.table import ASSOCIATION, METRIC, associate, latent_dims
 from vaearr.association.targets import TARGET, targets_of
 from vaearr.categories import is_categorical
-from vaearr.config import AssociateConfig
+from vaearr.config import AssociateConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.provenance import nested
 from vaearr.workers import Where, check_where, computing_on
@@ -26,8 +26,9 @@ from vaearr.workers import Where, check_where, computing_on
 PARAMETERS = "parameters"
 
 
+@settings_as_keywords(AssociateConfig)
 def associate_store(
-    store: str | Path, config: AssociateConfig | None = None, *, dask: Where | None = None
+    store: str | Path, config: AssociateConfig | None = None, *, dask: Where | None = None, **settings: Any
 ) -> xr.Dataset:
     """Associate a run's latents with side maps, over the run's ROI, and keep the table in `/runs/<run>`.
 
@@ -45,7 +46,7 @@ def associate_store(
     from vaearr.store import check_store, has_table, open_store, recover, run_folder, write_table
 
     check_where(dask)
-    config = config or AssociateConfig()
+    config = resolved(AssociateConfig, config, settings)
     recover(check_store(store))
     run_folder(store, config.run)  # a run that is not there is told first, with the names of those that are
     ds = open_store(store)

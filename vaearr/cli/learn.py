@@ -64,8 +64,7 @@ def train(
     The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there is one, else every
     measured point.
     """
-    from vaearr.config import TrainConfig
-    from vaearr.runs import settings_for
+    from vaearr.config import TrainConfig, resolved
     from vaearr.runs import train as run_train
     from vaearr.side_maps import read_kept_coordinates
     from vaearr.store import open_store
@@ -76,18 +75,10 @@ def train(
         if roi is not None:
             raise UsageError("--points lists the points of the ROI; leave out --x, --y, --z and --where.")
         roi = read_kept_coordinates(open_store(store, chunks=None), points)
-    settings = settings_for(
-        settings_from(TrainConfig, config, sets, base),
-        model=model,
-        latent_dim=latent_dim,
-        beta=beta,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        device=device,
-        seed=seed,
-        init=init,
-    )
+    flat = {"model": model, "latent_dim": latent_dim, "beta": beta, "epochs": epochs, "batch_size": batch_size}
+    flat |= {"learning_rate": learning_rate, "device": device, "seed": seed, "init": init}
+    given = {name: value for name, value in flat.items() if value is not None}
+    settings = resolved(TrainConfig, settings_from(TrainConfig, config, sets, base), given)
     with bar("training") as progress:
 
         def on_epoch(epoch: int, row: dict[str, float]) -> None:

@@ -15,7 +15,7 @@ from vaearr.clustering.labels import cluster
 from vaearr.clustering.methods import check_settings, choose
 from vaearr.clustering.scores import CLUSTER, cluster_scores
 from vaearr.clustering.summary import cluster_summary
-from vaearr.config import ClusterConfig
+from vaearr.config import ClusterConfig, resolved, settings_as_keywords
 from vaearr.errors import ExistsError, RoiError, UsageError
 from vaearr.provenance import nested, now, versions
 
@@ -24,7 +24,8 @@ MOST_LINES = 10  # clusters that are told one by one
 OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", "stability"}
 
 
-def cluster_store(store: str | Path, config: ClusterConfig | None = None) -> xr.Dataset:
+@settings_as_keywords(ClusterConfig)
+def cluster_store(store: str | Path, config: ClusterConfig | None = None, **settings: Any) -> xr.Dataset:
     """Cluster the scan points of a store by the named features, over the run's ROI, and write the label map into it.
 
     The map is the variable `config.name`, with provenance. If the run is in the store, its tables
@@ -37,7 +38,7 @@ def cluster_store(store: str | Path, config: ClusterConfig | None = None) -> xr.
     """
     from vaearr.store import add_variables, check_run_name, check_store, open_store, recover, run_folder, run_names
 
-    config = config or ClusterConfig()
+    config = resolved(ClusterConfig, config, settings)
     path = check_store(store)
     recover(path)
     check_run_name(config.run)

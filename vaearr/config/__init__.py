@@ -6,17 +6,27 @@ it back, and an unknown key is an error that lists the valid ones.
 
 from __future__ import annotations
 
-from vaearr.config.analyses import AssociateConfig, ClusterConfig, EmbedConfig, ReportConfig, SignificanceConfig
+from vaearr.config.analyses import (
+    AssociateConfig,
+    ClusterConfig,
+    EmbedConfig,
+    ExportConfig,
+    ReportConfig,
+    SignificanceConfig,
+)
 from vaearr.config.base import Config
 from vaearr.config.data import IngestConfig, Interval, RoiConfig, SplitConfig
+from vaearr.config.keywords import Setting, over, resolved, settings_as_keywords, settings_of
 from vaearr.config.learning import (
     AdversarialConfig,
     AugmentConfig,
     EncodeConfig,
+    ImportConfig,
     ModelConfig,
     ObjectiveConfig,
     PerceptualConfig,
     PreprocessConfig,
+    ReconstructConfig,
     TrainConfig,
 )
 
@@ -28,15 +38,23 @@ __all__ = [
     "Config",
     "EmbedConfig",
     "EncodeConfig",
+    "ExportConfig",
+    "ImportConfig",
     "IngestConfig",
     "Interval",
     "ModelConfig",
     "ObjectiveConfig",
     "PerceptualConfig",
     "PreprocessConfig",
+    "ReconstructConfig",
     "ReportConfig",
     "RoiConfig",
+    "Setting",
     "SignificanceConfig",
     "SplitConfig",
     "TrainConfig",
+    "over",
+    "resolved",
+    "settings_as_keywords",
+    "settings_of",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from vaearr.errors import UsageError, did_you_mean
 
+RUN = "name of the run; 'vae' writes `latents`, 'b' writes `latents_b`"
+DEVICE = "auto, cpu, cuda, cuda:1, mps …"
 MOST_SHOWN = 200  # characters of a value that cannot be meant
 
 
@@ -15,6 +19,7 @@ class Config(BaseModel):
     """Base of all settings: frozen, no unknown keys, finite numbers only, JSON both ways (which knows no NaN)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    shortcuts: ClassVar[Mapping[str, str]] = {}  # short name -> setting of a group, such as beta -> objective.beta
 
     @field_validator("*", mode="before")
     @classmethod
@@ -42,12 +47,22 @@ class Config(BaseModel):
         return self.from_attrs({**self.to_attrs(), **given})
 
 
+def group_of(field: FieldInfo | None) -> type[Config] | None:
+    """The config that a field holds, if it holds one."""
+    parts = () if field is None else (field.annotation, *get_args(field.annotation))
+    return next((part for part in parts if isinstance(part, type) and issubclass(part, Config)), None)
+
+
 def _in_words(cls: type[BaseModel], error: ValidationError) -> str:
     parts = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or cls.__name__
         if item["type"] == "extra_forbidden":
-            parts.append(f"{cls.__name__} has no setting {key!r}.{did_you_mean(key, sorted(cls.model_fields))}")
+            owner: type[BaseModel] = cls
+            for part in item["loc"][:-1]:
+                owner = group_of(owner.model_fields.get(str(part))) or owner
+            known = did_you_mean(str(item["loc"][-1]), sorted(owner.model_fields))
+            parts.append(f"{cls.__name__} has no setting {key!r}.{known}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             if item["loc"]:

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.config import EmbedConfig
+from vaearr.config import EmbedConfig, resolved, settings_as_keywords
 from vaearr.embedding.methods import METHODS, Scores, fitted_stream
 from vaearr.embedding.stream import Block, PatternStream
 from vaearr.embedding.work import Work, plan_work
@@ -36,12 +36,14 @@ from vaearr.store.write import begun
 PASSING = ("versions", "time")  # entries of a provenance that decide nothing
 
 
+@settings_as_keywords(EmbedConfig)
 def embed_store(
     store: str | Path,
     config: EmbedConfig | None = None,
     *,
     say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
+    **given: Any,
 ) -> xr.Dataset:
     """Decompose the patterns of a store's region of interest and write the scores beside its latents.
 
@@ -58,7 +60,7 @@ def embed_store(
     is not there, UsageError for settings that do not fit the data, RoiError for a region that is too small, DataError
     for patterns that cannot be decomposed or a damaged store.
     """
-    settings = config or EmbedConfig()
+    settings = resolved(EmbedConfig, config, given)
     tell = say or (lambda text: None)
     path = check_store(store)
     recover(path)

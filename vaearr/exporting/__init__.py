@@ -4,7 +4,7 @@ import vaearr.exporting.arrays
 import vaearr.exporting.pictures
 import vaearr.exporting.seed
 import vaearr.exporting.tables  # noqa: F401  (they register their formats)
+from vaearr.config import ExportConfig
 from vaearr.exporting.formats import FORMATS, export
-from vaearr.exporting.settings import ExportConfig
 
 __all__ = ["FORMATS", "ExportConfig", "export"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vaearr.config import ExportConfig, resolved, settings_as_keywords
 from vaearr.errors import ExistsError, UsageError, did_you_mean, need
 from vaearr.exporting.content import Content, gather
 from vaearr.exporting.files import staged
-from vaearr.exporting.settings import ExportConfig
 
 Write = Callable[[Content, Path], None]
 
@@ -39,6 +39,7 @@ def fmt(name: str, *, holds: str, package: str | None = None) -> Callable[[Write
     return register
 
 
+@settings_as_keywords(ExportConfig)
 def export(
     store: str | Path,
     out: str | Path,
@@ -57,7 +58,7 @@ def export(
     UsageError for settings that cannot be meant, ExistsError for a folder in a store, MissingExtraError where an
     optional package is lacking.
     """
-    wanted = (config or ExportConfig()).replace(format=format, **settings)
+    wanted = resolved(ExportConfig, config, {"format": format, **settings})
     if wanted.format not in FORMATS:
         raise UsageError(f"no format is named {wanted.format!r}.{did_you_mean(wanted.format, list(FORMATS))}")
     if package := FORMATS[wanted.format].package:

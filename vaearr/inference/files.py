@@ -14,10 +14,10 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.config import ReconstructConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError
 from vaearr.inference.decoding import Opened, open_run, scale_attrs
 from vaearr.inference.judging import LONG_NAMES, check_settings, judge_of, judging_attrs, picture_attrs, units_of
-from vaearr.inference.settings import ReconstructConfig
 from vaearr.inference.summary import summarise
 from vaearr.inference.written import check_written, inside_name
 from vaearr.quality import compression_ratio
@@ -28,6 +28,7 @@ from vaearr.store.folders import staged
 FILE, EXAMPLE = "file", "example"
 
 
+@settings_as_keywords(ReconstructConfig)
 def reconstruct_files(
     store: str | Path,
     files: Sequence[str | Path],
@@ -37,6 +38,7 @@ def reconstruct_files(
     dtype: Kept = "float32",
     config: ReconstructConfig | None = None,
     on_file: Callable[[int, int], None] | None = None,
+    **given: Any,
 ) -> xr.Dataset:
     """Reconstruct single files (posterior mean, decoded) as the store's samples, and judge each against its input.
 
@@ -52,7 +54,7 @@ def reconstruct_files(
     Raises UsageError for settings that are meant for stores, two files of one name, or no file; NoInputError or
     DataError for a run or file that is missing, damaged or of another kind than the store's samples.
     """
-    settings = (config or ReconstructConfig()).replace(run=run)
+    settings = resolved(ReconstructConfig, config, given | {"run": run})
     if not files:
         raise UsageError("no file is given; name one or more.")
     if (

@@ -10,9 +10,9 @@ import torch
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.config import ReconstructConfig
 from vaearr.errors import UsageError
 from vaearr.inference.decoding import Opened
-from vaearr.inference.settings import ReconstructConfig
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.preprocess import undo
 from vaearr.quality import SSIM_SIDE, can_ssim, image_metrics

@@ -16,11 +16,10 @@ import xarray as xr
 from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.batching.reader import read_samples
-from vaearr.config import RoiConfig
+from vaearr.config import ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.inference.decoding import Opened, open_run, scale_attrs
 from vaearr.inference.judging import LONG_NAMES, check_settings, judge_of, judging_attrs, picture_attrs, units_of
-from vaearr.inference.settings import ReconstructConfig
 from vaearr.inference.summary import PARTS, summarise
 from vaearr.inference.written import SampleWriter, sample_writer
 from vaearr.provenance import nested, now, versions
@@ -58,6 +57,7 @@ class Made:
     pictures: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
+@settings_as_keywords(ReconstructConfig)
 def reconstruct_store(
     store: str | Path,
     run: str | None = None,
@@ -69,6 +69,7 @@ def reconstruct_store(
     dtype: Kept = "float32",
     say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
+    **given: Any,
 ) -> xr.Dataset:
     """Reconstruct the samples of a store (posterior mean, decoded), shard by shard, and judge each against its input.
 
@@ -88,9 +89,8 @@ def reconstruct_store(
     where the name holds anything else, NoInputError for a run or part that is not there, RoiError for an empty region,
     UsageError for settings that do not fit, DataError for a damaged store or model.
     """
-    settings = (config or ReconstructConfig()).replace(
-        run=run, out=out, roi=roi.to_attrs() if isinstance(roi, RoiConfig) else None
-    )
+    conditions = {"roi": roi} if isinstance(roi, RoiConfig) else {}
+    settings = resolved(ReconstructConfig, config, given | conditions | ({"out": out} if out else {}) | {"run": run})
     opened = open_run(store, settings.run, device=settings.device)
     recover(opened.path)
     check_patterns(opened.path)

@@ -13,7 +13,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.association import ranking
-from vaearr.config import ReportConfig
+from vaearr.config import ReportConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, ExistsError, NoInputError, VaearrError, WriteError
 from vaearr.plots.page import Section, page, png
 from vaearr.provenance import as_json, nested
@@ -27,28 +27,22 @@ PNG_DPI = 300
 Samples = xr.Dataset | Callable[[], xr.Dataset]
 
 
+@settings_as_keywords(ReportConfig)
 def report(
-    store: str | Path,
-    *,
-    config: ReportConfig | None = None,
-    run: str | None = None,
-    out: str | Path | None = None,
-    samples: Samples | None = None,
+    store: str | Path, *, config: ReportConfig | None = None, samples: Samples | None = None, **given: Any
 ) -> Path:
     """Write the report of a run: `index.html` (works offline), `png/` and `report.json`. Returns the page's path.
 
     Parameters
     ----------
     config
-        Settings; `run` and `out` replace single ones.
-    out
-        Folder of the report, by default `<store without .zarr>.reports/<run>`. A report that lies there is replaced
-        in one rename; a folder with anything else in it is refused (ExistsError).
+        Settings; keywords replace single ones. A report that lies in its folder, by default `<store without
+        .zarr>.reports/<run>`, is replaced in one rename; a folder with anything else in it is refused (ExistsError).
     samples
         Patterns and reconstructions to show (`input`, `reconstruction` over `sample, dy, dx`), or a function that
         makes them; by default the run's own model reconstructs a few scan points.
     """
-    settings = (config or ReportConfig()).replace(run=run, out=out)
+    settings = resolved(ReportConfig, config, given)
     facts = gather(store, settings)
     folder = report_folder(facts.store, settings)
     sections, figures, left_out = _sections(facts, settings, samples)

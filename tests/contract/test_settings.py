@@ -1,0 +1,81 @@
+"""Settings of a step: each is a keyword of its function and an option of its command, made from the config's field."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vaearr as va
+from vaearr import config as c
+from vaearr.errors import UsageError
+
+from .harness import zarr
+
+STEPS: dict[str, tuple[Callable[..., Any], type[c.Config]]] = {
+    "ingest": (va.ingest, c.IngestConfig),
+    "train": (va.train, c.TrainConfig),
+    "import": (va.import_model, c.ImportConfig),
+    "encode": (va.encode, c.EncodeConfig),
+    "reconstruct": (va.reconstruct_store, c.ReconstructConfig),
+    "associate": (va.associate_store, c.AssociateConfig),
+    "cluster": (va.cluster_store, c.ClusterConfig),
+    "embed": (va.embed_store, c.EmbedConfig),
+    "report": (va.report, c.ReportConfig),
+    "export": (va.export, c.ExportConfig),
+}
+OTHERWISE = {("reconstruct", "run"), ("reconstruct", "out"), ("reconstruct", "roi"), ("export", "format")}  # as before
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_setting_is_a_keyword(step: str) -> None:
+    """With the type and the default of the field, so that help() and notebooks show them."""
+    function, config = STEPS[step]
+    parameters = inspect.signature(function).parameters
+    for name, field in config.model_fields.items():
+        assert name in parameters, name
+        if name in config.shortcuts or (step, name) in OTHERWISE:
+            continue
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[name].default == field.get_default(call_default_factory=True), name
+        assert parameters[name].annotation == field.annotation
+    assert set(config.shortcuts) <= set(parameters)
+    with pytest.raises(UsageError, match="has no argument 'confgi'"):
+        function("nowhere", confgi=None)
+
+
+def test_keywords_do_what_settings_do(images_template: Path, trained_store: Path, tmp_path: Path) -> None:
+    pictures = images_template.with_name("pictures")
+    ds = va.ingest(pictures, tmp_path / "a.zarr", size=(24, 20), fit="pad")
+    assert ds.patterns.shape[-2:] == (24, 20)
+    found = va.cluster_store(trained_store, name="dense", method="hdbscan", min_cluster_size=30)
+    assert int(found["count"].where(found["cluster"].astype(str) != "-1").min()) >= 0
+    assert "dense" in zarr(trained_store)
+    small = {"options": {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}}
+    common = {"epochs": 1, "precision": "float32", "device": "cpu", "seed": 1, "batch_size": 64}
+    run = va.train(
+        trained_store, run="b", config=c.TrainConfig.from_attrs({"model": small}), latent_dim=2, beta=2.0,
+        objective={"target": "self"}, **common,
+    )  # fmt: skip
+    made = run.manifest["config"]
+    assert (made["model"]["latent_dim"], made["objective"]["beta"], made["objective"]["target"]) == (2, 2.0, "self")
+    assert made["model"]["options"] == small["options"]
+    assert va.encode(trained_store, run="b", batch_size=50).sizes["latent_b"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"latent_dim": "many"}, "model.latent_dim: Input should be a valid integer"),
+        ({"bta": 2.0}, "Did you mean 'beta'"),
+        ({"objective": {"bta": 2.0}}, "Did you mean 'beta'"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(given: dict[str, Any], words: str, trained_template: Path) -> None:
+    with pytest.raises(UsageError, match=re.escape(words) if "Did" in words else words):
+        va.train(trained_template, run="b", **given)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import nn
 
 from vaearr import names as n
@@ -22,13 +20,13 @@ from vaearr import schema
 from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.errors import DataError, NoInputError
 from vaearr.models import build_model
+from vaearr.models.files import write_tensors
 from vaearr.preprocess import Preprocess
 from vaearr.store.folders import replace_file
 from vaearr.store.seals import SEAL, read_seal
 
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
-HEADER, CHECKSUM = "vaearr", "sha256"  # entries of a file's metadata
 VALUES_AT_ONCE = 2**20  # pixels of samples that a network with feature maps of their size takes at once
 
 
@@ -182,60 +180,6 @@ class TrainedModel(nn.Module):
 def pooled(latents: torch.Tensor) -> torch.Tensor:
     """Mean over the positions of spatial latents, `(B, L, …) -> (B, L)`; vector latents as they are."""
     return latents.flatten(2).mean(2) if latents.ndim > 2 else latents
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None) -> str:
-    """Write tensors as safetensors, with JSON in the header, aside and then renamed in; returns the sha256."""
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    text = json.dumps(header) if header else ""
-    data = save(plain, metadata={HEADER: text, CHECKSUM: _checksum(plain, text)} if header else None)
-    replace_file(path, data)
-    return hashlib.sha256(data).hexdigest()
-
-
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and header of such a file. Raises NoInputError or DataError for one that is missing or not whole."""
-    with _opened(path) as file:
-        tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        header = _header(file, path)
-    if CHECKSUM in about and about[CHECKSUM] != _checksum(tensors, about.get(HEADER, "")):
-        raise DataError(f"{path} is damaged: its checksum is not the one that was written; use another one.")
-    return tensors, header
-
-
-def _checksum(tensors: Mapping[str, torch.Tensor], header: str) -> str:
-    """sha256 over names, types, shapes and bytes of the tensors and over the header."""
-    seal = hashlib.sha256(header.encode())
-    for key in sorted(tensors):
-        value = tensors[key]
-        seal.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        seal.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return seal.hexdigest()
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of such a file alone."""
-    with _opened(path) as file:
-        return _header(file, path)
-
-
-def _header(file: Any, path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} has a header that is not JSON ({error}); use another one.") from None
-    return found if isinstance(found, dict) else {}
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError:
-        raise NoInputError(f"there is no file {path}; give the path of one.") from None
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is not a whole safetensors file ({error}); use another one.") from None
 
 
 def save_weights(model: nn.Module, path: Path) -> str:

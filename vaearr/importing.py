@@ -21,7 +21,7 @@ from vaearr.batching import PatternBatches, batches
 from vaearr.config import ImportConfig, ModelConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import pick_device
 from vaearr.errors import DataError, RoiError, UsageError
-from vaearr.foreign import MODEL, Foreign, infer_options, load_foreign, read_foreign
+from vaearr.models.foreign import MODEL, Foreign, infer_options, load_foreign, read_foreign
 from vaearr.preprocess import settled
 from vaearr.provenance import nested, now, versions
 from vaearr.quality import latent_health

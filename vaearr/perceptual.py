@@ -19,8 +19,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from vaearr.errors import DataError, UsageError, did_you_mean
-from vaearr.foreign.files import named_tensors
 from vaearr.models.backbones import BACKBONES, layers_without_weights
+from vaearr.models.files import named_tensors
 
 KINDS = ("lpips", "features", "encoder")
 EPS = 1e-10  # under the root of a length: bounds the gradient where all features are 0

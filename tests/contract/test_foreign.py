@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,22 @@ def test_stable_diffusion_in_two_dialects(form: str, weights: State, colour: Pat
     run = attributes(colour / "runs" / "theirs")["config"]
     assert nested(run)["model"]["options"]["channels"] == [32, 64]
     assert nested(run)["imported"]["n_weights_read"] == len(weights)
+
+
+def test_what_a_training_framework_leaves_beside_is_passed_over(
+    weights: State, colour: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in Stable Diffusion's own files: objects of a package that is not there when the file is read."""
+    name = "pytorch_lightning.callbacks.model_checkpoint"
+    for end in (1, 2, 3):
+        part = ".".join(name.split(".")[:end])
+        monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+    left = type("ModelCheckpoint", (), {"__module__": name})
+    monkeypatch.setattr(sys.modules[name], "ModelCheckpoint", left, raising=False)
+    torch.save({"state_dict": weights, "callbacks": {left: {"best": left()}}}, tmp_path / "lightning.ckpt")
+    monkeypatch.undo()
+    vaearr("import", colour, tmp_path / "lightning.ckpt", "--run", "theirs")
+    check_ldm(colour, weights)
 
 
 def test_half_precision_is_read_as_float32(weights: State, colour: Path, tmp_path: Path) -> None:

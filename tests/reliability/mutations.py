@@ -26,11 +26,12 @@ from PIL import Image
 
 from tests.reliability.jobs import contents
 from tests.sources.test_orientation_maps import write_ang, write_ctf
-from vaearr.artifacts import load_folder, read_tensors, write_tensors
+from vaearr.artifacts import load_folder
 from vaearr.cli.common import settings_from
 from vaearr.config import TrainConfig
 from vaearr.errors import VaearrError
 from vaearr.ingestion import ingest
+from vaearr.models.files import read_tensors, write_tensors
 from vaearr.sources import open_orientation_map, open_source
 from vaearr.sources.tables import element_array, map_array, phase_array
 from vaearr.testing import random_patterns_dataset, write_scan_files

@@ -14,9 +14,9 @@ import torch
 
 import vaearr as va
 from vaearr import names as n
-from vaearr.artifacts import read_header, read_tensors, write_tensors
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, NoInputError, TrainingError, UsageError
+from vaearr.models.files import read_header, read_tensors, write_tensors
 from vaearr.store import create_store, open_table, run_folder, run_names
 from vaearr.testing import random_patterns_dataset
 from vaearr.training import checkpoint

@@ -11,9 +11,10 @@ import torch
 
 import vaearr as va
 from vaearr import names as n
-from vaearr.artifacts import TrainedModel, read_tensors
+from vaearr.artifacts import TrainedModel
 from vaearr.config import AdversarialConfig, AugmentConfig, ObjectiveConfig, PreprocessConfig, TrainConfig
 from vaearr.errors import NoInputError, UsageError
+from vaearr.models.files import read_tensors
 from vaearr.store import create_store, open_table, run_folder
 from vaearr.testing import random_patterns_dataset
 from vaearr.training.critic import Critic

@@ -13,8 +13,8 @@ import xarray as xr
 
 import vaearr as va
 from vaearr import names as n
-from vaearr.artifacts import read_tensors
 from vaearr.errors import DataError, MissingExtraError, NoInputError, SchemaError, TrainingError, UsageError
+from vaearr.models.files import read_tensors
 from vaearr.store import create_store, open_store, open_table, run_folder, run_names
 from vaearr.testing import random_patterns_dataset
 

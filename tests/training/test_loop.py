@@ -12,10 +12,11 @@ import torch
 
 from vaearr import grid
 from vaearr import names as n
-from vaearr.artifacts import TrainedModel, read_tensors
+from vaearr.artifacts import TrainedModel
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import AugmentConfig, ModelConfig, ObjectiveConfig, PreprocessConfig, SplitConfig, TrainConfig
 from vaearr.errors import TrainingError
+from vaearr.models.files import read_tensors
 from vaearr.testing import random_patterns_dataset
 from vaearr.training import Step, evaluate, fit, seeded
 from vaearr.training.sheets import read_sheets

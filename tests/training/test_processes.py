@@ -16,9 +16,9 @@ import xarray as xr
 
 import vaearr as va
 from vaearr import names as n
-from vaearr.artifacts import read_tensors
 from vaearr.config import TrainConfig
 from vaearr.errors import UsageError
+from vaearr.models.files import read_tensors
 from vaearr.store import create_store, open_table, run_folder, run_manifest, run_names
 from vaearr.testing import random_patterns_dataset
 from vaearr.training.checkpoint import CHECKPOINT

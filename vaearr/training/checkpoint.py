@@ -24,9 +24,10 @@ import torch
 from torch import nn
 
 from vaearr import names as n
-from vaearr.artifacts import check_tensors, read_header, read_tensors, write_tensors
+from vaearr.artifacts import check_tensors
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, TrainingError, UsageError
+from vaearr.models.files import read_header, read_tensors, write_tensors
 from vaearr.provenance import versions
 from vaearr.training.critic import Critic
 from vaearr.training.history import History

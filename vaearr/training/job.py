@@ -19,8 +19,8 @@ from vaearr.batching import PatternBatches, batches
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.foreign import load_foreign
 from vaearr.models import for_training
+from vaearr.models.foreign import load_foreign
 from vaearr.provenance import now, versions
 from vaearr.quality import MIN_SAMPLES, latent_health
 from vaearr.training.checkpoint import check_checkpoint, differences, newest_checkpoint

@@ -9,8 +9,9 @@ import torch
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.artifacts import TrainedModel, read_tensors, write_tensors
+from vaearr.artifacts import TrainedModel
 from vaearr.batching import PatternBatches
+from vaearr.models.files import read_tensors, write_tensors
 
 N_SAMPLES = 8
 FOLDER = "sheets"

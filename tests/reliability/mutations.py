@@ -24,8 +24,8 @@ import numpy as np
 import xarray as xr
 from PIL import Image
 
+from tests.contract.test_orientation_files import write_ang, write_ctf
 from tests.reliability.jobs import contents
-from tests.sources.test_orientation_maps import write_ang, write_ctf
 from vaearr.artifacts import load_folder
 from vaearr.cli.common import settings_from
 from vaearr.config import TrainConfig

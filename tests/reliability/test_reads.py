@@ -23,7 +23,7 @@ from tests.reliability.test_kills import hashes
 from vaearr import retries
 from vaearr.config import AssociateConfig, ClusterConfig, IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources import open_source
+from vaearr.sources import lazy, open_source
 from vaearr.store import create_store, open_store, open_table
 from vaearr.testing import random_patterns_dataset
 from vaearr.verifying import verify_store
@@ -41,7 +41,7 @@ def store(stage: Stage, tmp_path: Path) -> Path:
 def fails(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """`left`: how many reads of pattern files fail from now on; `calls`: how many were tried."""
     count = {"left": 0, "calls": 0, "errno": errno.EIO}
-    preadv, get, sleep = os.preadv, LocalStore.get, asyncio.sleep
+    slabs, get, sleep = lazy._slabs, LocalStore.get, asyncio.sleep
 
     def tried() -> None:
         count["calls"] += 1
@@ -49,16 +49,16 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
             count["left"] -= 1
             raise OSError(count["errno"], os.strerror(count["errno"]))
 
-    def failing_preadv(*args: Any) -> int:
+    def failing_slabs(*args: Any) -> np.ndarray:
         tried()
-        return preadv(*args)
+        return slabs(*args)
 
     async def failing_get(self: LocalStore, key: str, *args: Any, **how: Any) -> Any:
         if "/c/" in key and "patterns" in f"{self.root}/{key}":
             tried()
         return await get(self, key, *args, **how)
 
-    monkeypatch.setattr(os, "preadv", failing_preadv)
+    monkeypatch.setattr(lazy, "_slabs", failing_slabs)
     monkeypatch.setattr(LocalStore, "get", failing_get)
     monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(asyncio, "sleep", lambda seconds: sleep(0))

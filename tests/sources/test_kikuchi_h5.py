@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,9 @@ from hypothesis import strategies as st
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, VaearrError
-from vaearr.sources import SOURCES, find_source, open_source
-from vaearr.sources.kikuchi_h5 import KikuchiArray, KikuchiH5Backend
-from vaearr.sources.rows import FileRows
-from vaearr.sources.scan_grid import read_amplification, scan_grid
+from vaearr.sources import SOURCES, find_source, lazy, open_source
+from vaearr.sources.kikuchi_h5 import KikuchiH5Backend
+from vaearr.sources.scan_grid import scan_grid
 
 GZIP = {"chunks": (4, 1, 5, 7), "compression": "gzip"}
 
@@ -51,13 +48,6 @@ def scan(tmp_path: Path) -> Path:
     """4 rows of 6 scan points, 5 x 7 pixels: no two axes alike."""
     coords = raster(4, 6)
     return write(tmp_path / "scan.h5", patterns_at(coords), coords)
-
-
-def array_of(ds: xr.Dataset) -> KikuchiArray:
-    array: Any = ds.patterns.variable._data
-    while not isinstance(array, KikuchiArray):
-        array = array.array
-    return array
 
 
 # what comes out
@@ -217,57 +207,27 @@ def shuffled(tmp_path: Path, **layout: Any) -> tuple[Path, Path]:
     return plain, write(tmp_path / "shuffled.h5", patterns_at(coords[kept]), coords[kept], **layout)
 
 
-def test_shuffled_rows_are_read_through_a_scratch_copy(tmp_path: Path) -> None:
+def test_shuffled_rows_are_read_through_a_scratch_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaearr.store.layout.CHUNK_SAMPLES", 64)
     plain, mixed = shuffled(tmp_path, chunks=(16, 1, 5, 7), compression="gzip")
     folder = tmp_path / "scratch"
     folder.mkdir()
+    copies: list[int] = []
+    copy = lazy._scratch_copy
+    monkeypatch.setattr(lazy, "_scratch_copy", lambda *given: copies.append(1) or copy(*given))
     a, b, c = open_source(plain), open_source(mixed, scratch=folder), open_source(mixed)
-    block = {"y": slice(0, 8), "x": slice(0, 20)}
-    for ds in (a, b, c):
-        ds.patterns.isel(block).load()
-    assert isinstance(array_of(b)._rows, FileRows)
-    assert not isinstance(array_of(c)._rows, FileRows)
-    assert list(folder.iterdir()) == []
     xr.testing.assert_identical(a.load(), b.load())
     xr.testing.assert_identical(a.load(), c.load())
-
-
-def test_rows_in_grid_order_need_no_scratch_copy(tmp_path: Path) -> None:
-    plain, _ = shuffled(tmp_path, chunks=(16, 1, 5, 7), compression="gzip")
-    ds = open_source(plain, scratch=tmp_path)
-    ds.patterns.isel(y=slice(0, 8)).load()
-    assert not isinstance(array_of(ds)._rows, FileRows)
-
-
-def test_read_amplification_counts_chunk_touches() -> None:
-    rows = np.arange(64).reshape(8, 8)
-    assert read_amplification(rows, 8, (8, 8)) == 1
-    assert read_amplification(rows, 8, (1, 8)) == 1
-    assert read_amplification(rows, 8, (2, 4)) == 2
-    assert read_amplification(rows, 64, (1, 1)) == 64
+    assert copies == [1]
+    assert list(folder.iterdir()) == []
 
 
 def test_no_scratch_copy_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, mixed = shuffled(tmp_path, chunks=(16, 1, 5, 7), compression="gzip")
-    monkeypatch.setattr("vaearr.sources.rows.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr("vaearr.store.layout.CHUNK_SAMPLES", 64)
+    monkeypatch.setattr("vaearr.sources.lazy.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10}))
     with pytest.raises(OSError, match=r"need a scratch copy of .* are free"):
         open_source(mixed, scratch=tmp_path).patterns.isel(y=slice(0, 8)).load()
-
-
-@pytest.mark.parametrize("layout", [{}, {"chunks": (8, 1, 64, 64), "compression": "gzip"}], ids=["contiguous", "gzip"])
-def test_block_reads_stay_small(tmp_path: Path, layout: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaearr.sources.rows.SLAB_BYTES", 2**18)
-    coords = raster(40, 50)
-    path = write(tmp_path / "a.h5", np.zeros((2000, 1, 64, 64), "u1"), coords, **layout)
-    ds = open_source(path)
-    block = ds.patterns.isel(y=slice(8, 16), x=slice(0, 16))
-    block.values  # noqa: B018  (opens the file)
-    tracemalloc.start()
-    block.values  # noqa: B018
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < block.nbytes + 4 * 2**18
-    assert peak < ds.patterns.nbytes / 4
 
 
 def test_damaged_rows_are_named(tmp_path: Path) -> None:
@@ -280,14 +240,6 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
         raw.write(b"\xff" * chunk.size)
     with pytest.raises(DataError, match=r"rows \d+ to \d+ of '/images' cannot be read .* damaged"):
         open_source(path).patterns.load()
-
-
-def test_file_that_shrinks_is_refused(scan: Path) -> None:
-    with open_source(scan) as ds:
-        ds.patterns[0, 0].values  # noqa: B018
-        os.truncate(scan, 900)
-        with pytest.raises(DataError, match="became shorter while it was read"):
-            ds.patterns.load()
 
 
 # the xarray engine

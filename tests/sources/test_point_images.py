@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from vaearr import schema
@@ -20,7 +17,6 @@ from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.ingestion import ingest
 from vaearr.provenance import nested
 from vaearr.sources import find_source, open_source
-from vaearr.sources.point_images import ImageRows, read_grey
 
 NY, NX, HEIGHT, WIDTH = 3, 4, 5, 6
 
@@ -100,36 +96,6 @@ def test_folder_becomes_a_store(tmp_path: Path) -> None:
     assert source["format"] == "point-images"
     assert source["bytes"] == sum(file.stat().st_size for file in folder.iterdir())
     assert nested(ds.attrs, "provenance")["versions"]["pillow"]
-
-
-def test_reading_is_lazy_and_only_what_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ds = open_source(write(tmp_path / "images", lambda i, j: f"x{j}y{i}.png"))
-    read: list[str] = []
-
-    def spy(file: str | Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        read.append(Path(file).name)
-        return read_grey(file, shape)
-
-    monkeypatch.setattr("vaearr.sources.point_images.read_grey", spy)
-    np.testing.assert_array_equal(ds.patterns[1, 1:3, 2:4, ::2], GRID[1, 1:3, 2:4, ::2])
-    assert sorted(read) == ["x1y1.png", "x2y1.png"]
-    again = pickle.loads(pickle.dumps(ds.patterns))
-    np.testing.assert_array_equal(again, GRID)
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 1000), n=st.integers(1, 40))
-def test_rows_land_where_they_belong(tmp_path_factory: pytest.TempPathFactory, seed: int, n: int) -> None:
-    folder = tmp_path_factory.mktemp("rows")
-    for k in range(5):
-        Image.fromarray(pattern(0, k)).save(folder / f"{k}.png")
-    rows = ImageRows(tuple(str(folder / f"{k}.png") for k in range(5)), (HEIGHT, WIDTH), np.dtype("u1"))
-    rng = np.random.default_rng(seed)
-    wanted, where = rng.integers(0, 5, n), rng.permutation(50)[:n]
-    out = np.zeros((50, 2, 3), "u1")
-    rows.gather(wanted, out, where, (slice(1, 3), slice(2, 5)))
-    for row, place in zip(wanted, where, strict=True):
-        np.testing.assert_array_equal(out[place], pattern(0, row)[1:3, 2:5])
 
 
 # refusals

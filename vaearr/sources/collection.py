@@ -24,16 +24,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
 
 from vaearr import names as n
-from vaearr.borrowed import indexing
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.sources.lazy import THREADS, lazy_array, one_by_one
 
 LABEL, PATH, SKIPPED, UNKNOWN = "label", "path", "skipped", -1
 GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", "id"})
-THREADS = 8
 SHOWN = 8
 TABLES = (".csv", ".tsv")
 Seen = TypeVar("Seen")
@@ -196,46 +194,10 @@ def refuse_bad(bad: Sequence[str], total: int, config: IngestConfig, *, n_left: 
         raise DataError(f"{len(bad)} of {total} files cannot be used: {listed}{more}. Of these: {then}.")
 
 
-class SampleArray(BackendArray):
-    """Samples one after the other, each read whole by `read(i)` when it is asked for; several at a time."""
-
-    def __init__(self, read: Callable[[int], np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self.read, self.shape, self.dtype = read, shape, dtype.newbyteorder("=")
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        first, *inner = key
-        single = isinstance(first, (int, np.integer))
-        wanted = np.atleast_1d(np.arange(self.shape[0])[first])
-        window = _orthogonal(tuple(inner), self.shape[1:])
-        sizes = np.empty(self.shape[1:], dtype=bool)[window].shape
-        out = np.empty((len(wanted), *sizes), self.dtype)
-
-        def one(place: int) -> None:
-            values = self.read(int(wanted[place]))
-            if values.shape != self.shape[1:]:
-                raise DataError(f"sample {wanted[place]} changed its shape while it was read; open the source again.")
-            out[place] = values[window]
-
-        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(one, range(len(wanted))):
-                pass
-        return out[0] if single else out
-
-
-def _orthogonal(key: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """Slices, numbers and arrays, one for each axis, as an index that takes them independently."""
-    if not any(isinstance(part, np.ndarray) for part in key):
-        return key
-    if any(isinstance(part, (int, np.integer)) for part in key):
-        raise NotImplementedError("numbers together with arrays of positions; xarray asks for one at a time")
-    return np.ix_(*(np.arange(size)[part] for part, size in zip(key, shape, strict=True)))
-
-
 def collection(
-    patterns: SampleArray,
+    read: Callable[[int], np.ndarray],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
     signal: Sequence[str],
     found: Sequence[Entry],
     *,
@@ -243,13 +205,15 @@ def collection(
     source: Path,
     bad: Sequence[str] = (),
 ) -> xr.Dataset:
-    """The lazy Dataset (sample, …) with paths, labels and what the manifest told of each sample."""
+    """The lazy Dataset (sample, …) with paths, labels and what the manifest told of each sample.
+
+    read: gives sample i, of `shape` over the dims `signal`.
+    """
     dims = (n.SAMPLE, *signal)
-    sizes = dict(zip(dims, patterns.shape, strict=True))
+    sizes = dict(zip(dims, (len(found), *shape), strict=True))
     about = {n.NAVIGATION_DIMS: [n.SAMPLE], n.SIGNAL_DIMS: list(signal), **attrs}
-    block = max(1, 8 * 2**20 // max(1, int(np.prod(patterns.shape[1:])) * patterns.dtype.itemsize))
-    chunks = {**sizes, n.SAMPLE: min(sizes[n.SAMPLE], block)}
-    variable = xr.Variable(dims, indexing.LazilyIndexedArray(patterns), about, {"preferred_chunks": chunks})
+    patterns = lazy_array(one_by_one(read, shape, dtype), np.arange(len(found)), shape, dtype)
+    variable = xr.Variable(dims, patterns, about)
     coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(sizes[n.SAMPLE]), {"long_name": "sample"})}
     coords[PATH] = (n.SAMPLE, [entry.name for entry in found], {"long_name": "file"})
     for dim in signal:

@@ -29,7 +29,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources.collection import LABEL, Entry, SampleArray, collection, label_variable
+from vaearr.sources.collection import LABEL, Entry, collection, label_variable
 from vaearr.sources.hdf5 import check_file
 
 IDX, NPZ = "idx", "npz"
@@ -232,8 +232,8 @@ def _dataset(file: Path, stacks: list[Stack], config: IngestConfig | None) -> xr
 
     found = [Entry(file, f"{s.part}{'/' if s.part else ''}{i}") for s in stacks for i in range(len(s.values))]
     signal = (n.Y, n.X) if first.ndim == 3 else (n.CHANNEL, n.Y, n.X)
-    samples = SampleArray(read, (len(found), *first.shape[1:]), first.dtype)
-    ds = collection(samples, signal, found, attrs={"long_name": "image", "units": "1"}, source=file)
+    about = {"long_name": "image", "units": "1"}
+    ds = collection(read, first.shape[1:], first.dtype, signal, found, attrs=about, source=file)
     if any(stack.labels is not None for stack in stacks):
         told = [_words(s.labels) if s.labels is not None else [None] * len(s.values) for s in stacks]
         ds[LABEL] = label_variable([label for part in told for label in part])

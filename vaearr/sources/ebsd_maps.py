@@ -121,3 +121,16 @@ def phase_map(numbers: np.ndarray, names: Mapping[int, str], laue: Mapping[int, 
     if known:
         attrs[LAUE_GROUPS] = known
     return xr.DataArray(numbers, dims=(n.Y, n.X), attrs=attrs)
+
+
+def phases_of(xmap: Any) -> tuple[dict[int, str], dict[int, str]]:
+    """Names and Laue groups of the phases of an orix crystal map, by number."""
+    phases = {int(i): phase for i, phase in xmap.phases if int(i) >= 0}
+    laue = {i: str(phase.point_group.laue.name) for i, phase in phases.items() if phase.point_group is not None}
+    return {i: str(phase.name or "") for i, phase in phases.items()}, laue
+
+
+def map_array(name: str, values: np.ndarray) -> xr.DataArray:
+    """A map (y, x) in float32 with the name and unit that it is known by."""
+    attrs = ATTRS.get(name, {"long_name": name.replace("_", " ")})
+    return xr.DataArray(values.astype("f4"), dims=(n.Y, n.X), attrs=dict(attrs))

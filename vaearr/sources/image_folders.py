@@ -24,12 +24,10 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.borrowed import indexing
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.sources.collection import (
     Entry,
-    SampleArray,
     check_exists,
     collection,
     entries,
@@ -42,6 +40,7 @@ from vaearr.sources.collection import (
     source_files,
 )
 from vaearr.sources.image_files import read_image, read_mask, refit, refit_mask
+from vaearr.sources.lazy import lazy_array, one_by_one
 
 ENGINE = "images"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -113,11 +112,11 @@ def open_image_folder(
         return refit(read_image(images[i].entry.file, config.channels), size, config.fit)
 
     signal = (n.Y, n.X) if n_channels == 1 else (n.CHANNEL, n.Y, n.X)
-    shape = (len(images), *((n_channels,) if n_channels > 1 else ()), *size)
+    shape = (*((n_channels,) if n_channels > 1 else ()), *size)
     attrs: dict[str, Any] = {"long_name": "image", "units": "1"}
     if any(look.shape != size for look in looks):
         attrs |= {"size": list(size), "fit": config.fit}
-    ds = collection(SampleArray(read, shape, dtype), signal, kept, attrs=attrs, source=folder, bad=bad)
+    ds = collection(read, shape, dtype, signal, kept, attrs=attrs, source=folder, bad=bad)
     if n_channels > 1:
         ds = ds.assign_coords({n.CHANNEL: list(COLOURS)})
     for name, axis in (("source_rows", 0), ("source_columns", 1)):
@@ -223,13 +222,10 @@ def _masked(ds: xr.Dataset, images: list[Image], size: tuple[int, int], config: 
             union |= refit_mask(read_mask(file), size, config.fit)
         return union
 
-    array = SampleArray(read, (len(images), *size), np.dtype(bool))
-    dims = (n.SAMPLE, n.Y, n.X)
+    data = lazy_array(one_by_one(read, size, np.dtype(bool)), np.arange(len(images)), size, np.dtype(bool))
     about = {"long_name": "mask", "flag_values": [0, 1], "flag_meanings": "outside inside"}
-    lazy = xr.Variable(dims, indexing.LazilyIndexedArray(array), about)
-    block = max(1, 2**23 // (size[0] * size[1]))
     new = {
-        MASK: lazy.chunk({n.SAMPLE: min(block, len(images)), n.Y: -1, n.X: -1}),
+        MASK: xr.Variable((n.SAMPLE, n.Y, n.X), data, about),
         HAS_MASK: xr.Variable(n.SAMPLE, has, {"long_name": "image has a mask"}),
     }
     if not has.all():

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,15 @@ from typing import Any
 import h5py
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray, BackendEntrypoint, CachingFileManager
+from xarray.backends import BackendEntrypoint
 
-from vaearr import names as n
-from vaearr.borrowed import indexing
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
 from vaearr.sources.hdf5 import check_file, damage_in_words, find_dataset, has_hdf5_signature, open_hdf5
-from vaearr.sources.rows import FileRows, RowManager, Rows, contiguous_rows, copy_to_scratch, gather, rows_per_chunk
-from vaearr.sources.scan_grid import ScanGrid, read_amplification, scan_grid, step_numbers
+from vaearr.sources.lazy import H5Rows
+from vaearr.sources.scan_grid import scan_dataset, scan_grid, step_numbers
 
 ENGINE = "kikuchi-h5"
-BLOCK_BYTES = 16 * 2**20
-MAX_AMPLIFICATION = 2.0
 
 
 def sniff(path: Path) -> int:
@@ -73,11 +68,9 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
         grid = scan_grid(step_numbers(coords[()], where), where)
         step, units = _step(opened, images, coords, config)
         row_shape, dtype = images.shape[1:], images.dtype
-    manager = CachingFileManager(open_hdf5, str(file.resolve()), mode="r")
-    array = KikuchiArray(manager, config.images, grid, row_shape, dtype, scratch)
-    ds = scan_dataset(array, grid, (step, step), units)
-    ds.encoding["source"] = str(file)
-    ds.set_close(array.close)
+    rows = H5Rows(file, config.images, grid.rows, scratch)
+    ds = scan_dataset(rows, grid, row_shape, dtype, (step, step), units, file)
+    ds.set_close(rows.close)
     return ds
 
 
@@ -127,116 +120,6 @@ def _number(value: Any) -> float | None:
 def _text(value: Any) -> str:
     value = value.decode(errors="replace") if isinstance(value, bytes) else value
     return value.strip() if isinstance(value, str) else ""
-
-
-def scan_dataset(
-    array: KikuchiArray, grid: ScanGrid, step: tuple[float | None, float | None], units: str
-) -> xr.Dataset:
-    """The patterns with their coordinates and `present`; step: that of y and of x, None: coordinates are numbers."""
-    signal = (n.DY, n.DX) if array.ndim == 4 else (n.CHANNEL, n.DY, n.DX)
-    dims = (n.Y, n.X, *signal)
-    attrs = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: [n.Y, n.X], n.SIGNAL_DIMS: list(signal)}
-    rows_in_block = max(1, BLOCK_BYTES // (array.row_bytes * grid.x.size))
-    columns = max(1, min(grid.x.size, BLOCK_BYTES // array.row_bytes))
-    preferred = {n.Y: min(rows_in_block, grid.y.size), n.X: columns}
-    patterns = xr.Variable(
-        dims,
-        indexing.LazilyIndexedArray(array),
-        attrs,
-        {"preferred_chunks": preferred | dict(zip(signal, array.shape[2:], strict=True))},
-    )
-    coords: dict[str, Any] = {}
-    for dim, numbers, distance in ((n.Y, grid.y, step[0]), (n.X, grid.x, step[1])):
-        values = numbers if distance is None else numbers * distance
-        coords[dim] = (dim, values, {**n.ATTRS[dim], "units": units})
-        coords[f"{dim}_index"] = (dim, numbers, {"long_name": f"{dim} step number"})
-    for dim, size in zip(signal, array.shape[2:], strict=True):
-        coords[dim] = (dim, np.arange(size), n.ATTRS.get(dim, {"long_name": dim}))
-    present = xr.Variable((n.Y, n.X), grid.present, n.ATTRS[n.PRESENT])
-    return xr.Dataset({n.PATTERNS: patterns, n.PRESENT: present}, coords)
-
-
-class KikuchiArray(BackendArray):
-    """The patterns as an array over the grid; reads only the rows that a block needs."""
-
-    def __init__(
-        self,
-        manager: RowManager,
-        images: str,
-        grid: ScanGrid,
-        row_shape: tuple[int, ...],
-        dtype: np.dtype,
-        scratch: Path | None,
-    ) -> None:
-        self._manager, self._images, self._table = manager, images, grid.rows
-        self._row_shape, self._scratch = row_shape, scratch
-        signal = row_shape[1:] if len(row_shape) == 3 and row_shape[0] == 1 else row_shape
-        self.shape = (*grid.rows.shape, *signal)
-        self.dtype = dtype.newbyteorder("=")
-        self.row_bytes = int(dtype.itemsize * np.prod(row_shape))
-        self._rows: Rows | None = None
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_lock"} | {"_rows": None, "_scratch": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock())
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
-
-    def close(self) -> None:
-        """Close the file and drop a scratch copy."""
-        self._rows = None
-        self._manager.close()
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        picks = [_positions(k, size) for k, size in zip(key, self.shape, strict=True)]
-        iy, ix, *inner = picks
-        cells = self._table[np.ix_(iy, ix)]
-        window = tuple(slice(int(p.min()), int(p.max()) + 1) if p.size else slice(0, 0) for p in inner)
-        extra = (slice(0, 1),) * (len(self._row_shape) - len(inner))
-        lengths = [w.stop - w.start for w in (*extra, *window)]
-        out = np.empty((cells.size, *lengths), self.dtype)
-        if out.size:
-            where = np.flatnonzero(cells >= 0)
-            if where.size < cells.size:
-                out[cells.ravel() < 0] = np.nan if self.dtype.kind == "f" else 0
-            gather(self._source(cells.shape), cells.ravel()[where], out, where, (*extra, *window))
-        block = out.reshape(*cells.shape, *lengths[len(extra) :])
-        if any(p.size != length for p, length in zip(inner, lengths[len(extra) :], strict=True)) or any(
-            np.any(np.diff(p) != 1) for p in inner
-        ):
-            relative = [p - w.start for p, w in zip(inner, window, strict=True)]
-            block = block[np.ix_(np.arange(len(iy)), np.arange(len(ix)), *relative)]
-        return block[tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)]
-
-    def _source(self, block: tuple[int, ...]) -> Rows:
-        """Where to read rows from: the file's bytes, a scratch copy, or HDF5. Decided at the first read."""
-        with self._lock:
-            if self._rows is not None and not isinstance(self._rows, h5py.Dataset):
-                return self._rows
-            dataset = self._manager.acquire()[self._images]
-            if not isinstance(dataset, h5py.Dataset):
-                self._rows = dataset
-                return dataset
-            if self._rows is None:
-                self._rows = contiguous_rows(dataset) or self._scratch_copy(dataset, (block[0], block[1])) or dataset
-            return self._rows if isinstance(self._rows, FileRows) else dataset
-
-    def _scratch_copy(self, dataset: h5py.Dataset, block: tuple[int, int]) -> FileRows | None:
-        if self._scratch is None:
-            return None
-        if read_amplification(self._table, rows_per_chunk(dataset), block) <= MAX_AMPLIFICATION:
-            return None
-        return copy_to_scratch(dataset, self._scratch)
-
-
-def _positions(key: Any, size: int) -> np.ndarray:
-    if isinstance(key, slice):
-        return np.arange(*key.indices(size))
-    return np.atleast_1d(np.asarray(key)) % size
 
 
 class KikuchiH5Backend(BackendEntrypoint):

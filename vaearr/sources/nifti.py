@@ -30,7 +30,6 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.sources.collection import (
-    SampleArray,
     check_exists,
     collection,
     entries,
@@ -131,7 +130,7 @@ def open_nifti(path: str | Path, config: IngestConfig | None = None, *, scratch:
         attrs |= {"size": list(shapes[0]), "fit": config.fit}
     if any(grid.is_resampled for grid in grids):
         attrs |= {"resampled": "trilinear", "spacing": None if config.spacing is None else list(config.spacing)}
-    ds = collection(SampleArray(read, (len(kept), *shapes[0]), dtype), AXES, kept, attrs=attrs, source=source, bad=bad)
+    ds = collection(read, shapes[0], dtype, AXES, kept, attrs=attrs, source=source, bad=bad)
     affines = np.stack([grid.affine(volume.affine) for grid, volume in zip(grids, volumes, strict=True)])
     about = {"long_name": "affine from voxel numbers (x, y, z, 1) to mm, RAS+", "units": "mm"}
     ds[AFFINE] = ((n.SAMPLE, "affine_row", "affine_column"), affines, about)

@@ -12,8 +12,6 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ import xarray as xr
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.sources.image_files import FORMATS
-from vaearr.sources.kikuchi_h5 import KikuchiArray, scan_dataset
-from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_grid
+from vaearr.sources.lazy import one_by_one
+from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_dataset, scan_grid
 
 ENGINE = "point-images"
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg"})
@@ -34,7 +32,6 @@ LABELLED = re.compile(
 )
 UNLABELLED = re.compile(r"(?<![0-9])(?<![0-9]\.)(?<!^-)(?<![_,; -]-)(?P<y>\d+)(?:[_,; ]+|-| +- +)(?P<x>\d+)$")
 NUMBER = r"-?\d+"
-THREADS = 8
 SHOWN = 3
 
 
@@ -92,14 +89,20 @@ def open_point_images(
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what Pillow only warns of: more pixels than a detector has, damaged headers
         first = read_grey(files[0])
-    rows = ImageRows(tuple(map(str, files)), first.shape, first.dtype)
-    array = KikuchiArray(ImageFolder(rows), "images", grid, first.shape, first.dtype, None)
+
+    def read(i: int) -> np.ndarray:
+        values = read_grey(files[i], first.shape)
+        if values.dtype != first.dtype:
+            raise DataError(
+                f"{files[i]} holds {values.dtype}, the first image {first.dtype}; all images of a scan must agree."
+            )
+        return values
+
     units = config.units if config.step is not None else "step"
-    ds = scan_dataset(array, grid, (config.step, config.step), units)
+    reader = one_by_one(read, first.shape, first.dtype)
+    ds = scan_dataset(reader, grid, first.shape, first.dtype, (config.step, config.step), units, folder)
     if note:
         ds.attrs["notes"] = [note]
-    ds.encoding["source"] = str(folder)
-    ds.set_close(array.close)
     return ds
 
 
@@ -201,48 +204,3 @@ def read_grey(file: str | Path, shape: tuple[int, ...] | None = None) -> np.ndar
         raise DataError(f"{file} cannot be read as an image ({reason}); it is damaged, so fetch it again.") from error
     found = f"{n_frames} images" if n_frames > 1 else f"an image of mode {mode!r}"
     raise DataError(f"{file} holds {found}; expected one grey image of 8 or 16 bits, so convert it.")
-
-
-@dataclass(frozen=True, eq=False)
-class ImageRows:
-    """Rows of a pattern stack that are image files of one shape and dtype."""
-
-    files: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def gather(self, wanted: np.ndarray, out: np.ndarray, where: np.ndarray, window: tuple[slice, ...]) -> None:
-        """Read `self[wanted][:, *window]` into `out[where]`, several files at a time."""
-
-        def read(pair: tuple[int, int]) -> None:
-            row, place = pair
-            values = read_grey(self.files[row], self.shape)
-            if values.dtype != self.dtype:
-                raise DataError(
-                    f"{self.files[row]} holds {values.dtype}, the first image {self.dtype}; all images of a scan must "
-                    f"agree."
-                )
-            out[place] = values[window]
-
-        pairs = list(zip(wanted.tolist(), where.tolist(), strict=True))
-        if len(pairs) < 2 * THREADS:
-            for pair in pairs:
-                read(pair)
-            return
-        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(read, pairs, chunksize=16):
-                pass
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFolder:
-    """Gives out the rows; there is no file to keep open."""
-
-    rows: ImageRows
-
-    def acquire(self) -> dict[str, ImageRows]:
-        """The rows under the one name that they have."""
-        return {"images": self.rows}
-
-    def close(self) -> None:
-        """Nothing is open."""

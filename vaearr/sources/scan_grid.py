@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
+from vaearr import names as n
 from vaearr.errors import DataError
+from vaearr.sources.lazy import Read, lazy_array
 
 LARGEST_STEP_NUMBER = 2**53
 MAX_REGULAR_FILL = 4
@@ -95,10 +100,35 @@ def _refuse_duplicates(cells: np.ndarray, steps: np.ndarray, where: str) -> None
         )
 
 
-def read_amplification(rows: np.ndarray, rows_per_chunk: int, block: tuple[int, int]) -> float:
-    """How many times each chunk of the file is touched when the grid is read once in blocks of (y, x) cells."""
-    iy, ix = np.nonzero(rows >= 0)
-    chunks = rows[iy, ix] // rows_per_chunk
-    blocks = (iy // block[0]) * (rows.shape[1] // block[1] + 1) + ix // block[1]
-    touches = np.unique(blocks * (int(chunks.max()) + 1) + chunks).size
-    return touches / np.unique(chunks).size
+def scan_dataset(
+    read: Read,
+    grid: ScanGrid,
+    row_shape: tuple[int, ...],
+    dtype: np.dtype,
+    step: tuple[float | None, float | None],
+    units: str,
+    source: Path,
+) -> xr.Dataset:
+    """The patterns, lazy, with coordinates and `present`.
+
+    row_shape: `(dy, dx)`, or `(channel, dy, dx)`, where a single channel is left out. step: that of y and of x, None:
+    coordinates are step numbers.
+    """
+    shape = row_shape[1:] if len(row_shape) == 3 and row_shape[0] == 1 else row_shape
+    signal = (n.DY, n.DX) if len(shape) == 2 else (n.CHANNEL, n.DY, n.DX)
+    data = lazy_array(read, grid.rows, shape, dtype)
+    attrs = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: [n.Y, n.X], n.SIGNAL_DIMS: list(signal)}
+    dims = (n.Y, n.X, *signal)
+    tile = dict(zip(dims, data.chunksize, strict=True))
+    coords: dict[str, Any] = {}
+    for dim, numbers, distance in ((n.Y, grid.y, step[0]), (n.X, grid.x, step[1])):
+        values = numbers if distance is None else numbers * distance
+        coords[dim] = (dim, values, {**n.ATTRS[dim], "units": units})
+        coords[f"{dim}_index"] = (dim, numbers, {"long_name": f"{dim} step number"})
+    for dim, size in zip(signal, shape, strict=True):
+        coords[dim] = (dim, np.arange(size), n.ATTRS.get(dim, {"long_name": dim}))
+    present = xr.Variable((n.Y, n.X), grid.present, n.ATTRS[n.PRESENT])
+    patterns = xr.Variable(dims, data, attrs, {"preferred_chunks": tile})
+    ds = xr.Dataset({n.PATTERNS: patterns, n.PRESENT: present}, coords)
+    ds.encoding["source"] = str(source)
+    return ds

@@ -1,0 +1,177 @@
+"""Samples that lie in files as dask arrays: one task for each block of samples, in the tiles that stores have.
+
+What a source brings is a reader: row numbers `(n,)` -> values `(n, …)`, in that order. HDF5 is read in few slabs of
+whole chunks; where the rows lie so far from grid order that blocks would read the file more than twice, they are copied
+once to a scratch file that vanishes with the process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from xarray.backends import CachingFileManager
+
+from vaearr.errors import DataError, WriteError
+from vaearr.retries import patiently
+from vaearr.sources.hdf5 import open_hdf5
+from vaearr.store.layout import pattern_chunks
+
+Read = Callable[[np.ndarray], np.ndarray]
+SLAB_BYTES, GAP_BYTES = 32 * 2**20, 64 * 2**10
+MOST_READ = 2.0  # times that blocks may read the file before a scratch copy pays
+THREADS = 8
+
+
+def lazy_array(read: Read, rows: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """A dask array (*rows.shape, *shape) of the rows that `rows` names by number, -1 for none (NaN, of integers 0)."""
+    import dask.array as da
+
+    dtype = dtype.newbyteorder("=")
+    tile = pattern_chunks(rows.shape, shape, dtype.itemsize)[: rows.ndim]
+    numbers = da.from_array(rows, chunks=tile, name=False)
+    return da.map_blocks(
+        _block,
+        numbers,
+        read=read,
+        shape=shape,
+        new_axis=list(range(rows.ndim, rows.ndim + len(shape))),
+        chunks=(*numbers.chunks, *((side,) for side in shape)),
+        dtype=dtype,
+        meta=np.empty((0,) * (rows.ndim + len(shape)), dtype),
+        of=dtype,
+    )
+
+
+def _block(rows: np.ndarray, read: Read, shape: tuple[int, ...], of: np.dtype) -> np.ndarray:
+    wanted = rows.ravel()
+    there = wanted >= 0
+    if there.all():
+        out = patiently(lambda: read(wanted)).astype(of, copy=False)
+    else:
+        out = np.full((wanted.size, *shape), np.nan if of.kind == "f" else 0, of)
+        if there.any():
+            out[there] = patiently(lambda: read(wanted[there])).reshape(-1, *shape)
+    return out.reshape(*rows.shape, *shape)
+
+
+def one_by_one(read: Callable[[int], np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> Read:
+    """A reader of samples that are files of their own, several at a time. Raises DataError for one that has changed."""
+
+    def rows(wanted: np.ndarray) -> np.ndarray:
+        out = np.empty((wanted.size, *shape), dtype.newbyteorder("="))
+
+        def one(place: int) -> None:
+            values = read(int(wanted[place]))
+            if values.shape != shape:
+                raise DataError(f"sample {wanted[place]} changed its shape while it was read; open the source again.")
+            out[place] = values
+
+        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(one, range(wanted.size)):
+                pass
+        return out
+
+    return rows
+
+
+class RawRows:
+    """Rows that lie one after the other in a binary file, from `offset` on."""
+
+    def __init__(self, path: Path, offset: int, dtype: str, shape: tuple[int, ...]) -> None:
+        self.path, self.offset, self.dtype, self.shape = path, offset, np.dtype(dtype), shape
+
+    def __call__(self, wanted: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape)[wanted])
+        except ValueError as error:
+            raise DataError(f"{self.path} became shorter while it was read; open it again.") from error
+
+
+class H5Rows:
+    """Rows of an HDF5 dataset; `close` lets go of the file, which opens again when it is needed, in any process."""
+
+    def __init__(self, path: Path, name: str, grid: np.ndarray, scratch: Path | None) -> None:
+        self.name, self.grid, self.scratch = name, grid, scratch
+        self._file = CachingFileManager(open_hdf5, str(path.resolve()), mode="r")
+        self._copy: np.ndarray | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "scratch": None, "_copy": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
+    def close(self) -> None:
+        """Close the file and drop a scratch copy."""
+        self._copy = None
+        self._file.close()
+
+    def __call__(self, wanted: np.ndarray) -> np.ndarray:
+        dataset = self._file.acquire()[self.name]
+        with self._lock:
+            if self.scratch is not None:  # asked once
+                folder, self.scratch = self.scratch, None
+                if _times_read(dataset, self.grid) > MOST_READ:
+                    self._copy = _scratch_copy(dataset, folder)
+        return _slabs(dataset, wanted) if self._copy is None else np.asarray(self._copy[wanted])
+
+
+def _slabs(dataset: h5py.Dataset, wanted: np.ndarray) -> np.ndarray:
+    """Rows in few reads: neighbours together, whole chunks, at most `SLAB_BYTES` at a time."""
+    out = np.empty((wanted.size, *dataset.shape[1:]), dataset.dtype)
+    order = np.argsort(wanted, kind="stable")
+    rows, chunk, n_bytes = wanted[order], *_chunk(dataset)
+    slab = rows // (chunk * max(1, SLAB_BYTES // (n_bytes * chunk)))
+    cuts = np.flatnonzero((np.diff(rows) > max(chunk, GAP_BYTES // n_bytes)) | (np.diff(slab) > 0)) + 1
+    for part in np.split(np.arange(rows.size), cuts):
+        start, stop = int(rows[part[0]]), int(rows[part[-1]]) + 1
+        try:
+            out[order[part]] = dataset[start:stop][rows[part] - start]
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"{dataset.file.filename}: rows {start} to {stop - 1} of {dataset.name!r} cannot be read ({error}); "
+                f"the file is damaged, so fetch it again from where it was written."
+            ) from error
+    return out
+
+
+def _chunk(dataset: h5py.Dataset) -> tuple[int, int]:
+    """Rows that must be read together, and bytes of a row."""
+    return int(dataset.chunks[0]) if dataset.chunks else 1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])
+
+
+def _times_read(dataset: h5py.Dataset, grid: np.ndarray) -> float:
+    """How often each chunk of the file is touched when the grid is read once in blocks."""
+    side = pattern_chunks(grid.shape, dataset.shape[1:], dataset.dtype.itemsize)
+    iy, ix = np.nonzero(grid >= 0)
+    chunks = grid[iy, ix] // _chunk(dataset)[0]
+    blocks = (iy // side[0]) * (grid.shape[1] // side[1] + 1) + ix // side[1]
+    return np.unique(blocks * (int(chunks.max()) + 1) + chunks).size / np.unique(chunks).size
+
+
+def _scratch_copy(dataset: h5py.Dataset, folder: Path) -> np.ndarray:
+    """All rows in file order, mapped from an unnamed file in `folder`."""
+    need, free = dataset.nbytes, shutil.disk_usage(folder).free
+    if need * 1.05 > free:
+        raise WriteError(
+            f"{folder}: the rows of {Path(dataset.file.filename).name} lie far from grid order and need a scratch copy "
+            f"of {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; free some space or choose another folder."
+        )
+    chunk, n_bytes = _chunk(dataset)
+    step = chunk * max(1, SLAB_BYTES // (n_bytes * chunk))
+    with tempfile.TemporaryFile(dir=folder, prefix=".vaearr-scratch-") as file:
+        for start in range(0, len(dataset), step):
+            file.write(_slabs(dataset, np.arange(start, min(start + step, len(dataset)))).data)
+        file.flush()
+        return np.memmap(file, dataset.dtype, "r", shape=dataset.shape)

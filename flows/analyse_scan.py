@@ -77,7 +77,7 @@ def analyse_scan(
     embed_step(store, embed.replace(run=run), overwrite)
     cluster_step(store, cluster.replace(run=run), overwrite)
     if associate.targets or has_targets(store):
-        associate_step(store, associate.replace(run=run), dask)
+        associate_step(store, associate.replace(run=run), overwrite, dask)
     else:
         tell("no band contrast, elements or phases: latents are associated with nothing")
     return report_step(store, report.replace(run=run))

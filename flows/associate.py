@@ -14,16 +14,17 @@ TOP = 10  # latents of each ranking at most
 
 
 @step("associate")
-def associate_step(store: Path, config: AssociateConfig, dask: str | None = None) -> list[dict[str, Any]]:
+def associate_step(
+    store: Path, config: AssociateConfig, overwrite: bool = False, dask: str | None = None
+) -> list[dict[str, Any]]:
     """Compare latents with maps, store the table, return its first ranks.
 
-    A table that holds what is asked, made from the same latents and maps, is not made again; any other is, since it
-    can always be.
+    A table that holds what is asked, made from the same latents and maps, is not made again.
     """
     from vaearr.association import associate_store, top_lines
     from vaearr.plots.static import association_sheet
 
-    found = associate_store(store, config, dask=dask)
+    found = associate_store(store, config, dask=dask, overwrite=overwrite, say=tell)
     for line in top_lines(found):
         tell(line)
     names = (config.run, *([config.variable] if config.variable else []))
@@ -88,6 +89,7 @@ def rankings(found: Any) -> list[dict[str, Any]]:
 def associate_flow(
     store: Path,
     config: AssociateConfig = AssociateConfig(),  # noqa: B008  (frozen)
+    overwrite: bool = False,
     dask: str | None = None,
 ) -> dict[str, Any]:
     """Compare latent dimensions with band contrast, elements and phases; returns the strongest, and where all are.
@@ -95,9 +97,11 @@ def associate_flow(
     Args:
         store: zarr store with an encoded run
         config: which metrics against which targets, with or without p-values
+        overwrite: replace a table that was made otherwise
         dask: Dask workers that compute: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
     from vaearr.association.stored import table_name
 
-    rows = associate_step(store, config, dask)
-    return {"store": place(store), "group": f"runs/{config.run}/{table_name(config.variable)}", "table": rows}
+    rows = associate_step(store, config, overwrite, dask)
+    group = f"runs/{config.run}/{table_name(config.variable, config.name)}"
+    return {"store": place(store), "group": group, "table": rows}

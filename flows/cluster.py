@@ -7,7 +7,7 @@ from typing import Any
 
 from vaearr.config import ClusterConfig
 
-from .running import kept_flow, place, replacing, step, tell
+from .running import kept_flow, place, step, tell
 from .showing import picture, store_key, table
 
 
@@ -18,11 +18,8 @@ def cluster_step(store: Path, config: ClusterConfig, overwrite: bool = False) ->
     Clusters made before with the same settings from the same data are taken as they are.
     """
     from vaearr.clustering import cluster_lines, cluster_store
-    from vaearr.store.remove import remove
 
-    found = replacing(
-        lambda: cluster_store(store, config), lambda: remove(store, variables=[config.name]), overwrite=overwrite
-    )
+    found = cluster_store(store, config, overwrite=overwrite, say=tell)
     for line in cluster_lines(found, config.name):
         tell(line)
     counts = {str(name): int(count) for name, count in zip(found["cluster"].values, found["count"].values, strict=True)}

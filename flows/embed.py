@@ -7,7 +7,7 @@ from pathlib import Path
 from vaearr.config import EmbedConfig
 
 from .encode import mapped
-from .running import kept_flow, place, progress, replacing, step, tell
+from .running import kept_flow, place, progress, step, tell
 from .showing import picture, store_key
 
 
@@ -15,21 +15,10 @@ from .showing import picture, store_key
 def embed_step(store: Path, config: EmbedConfig, overwrite: bool = False) -> None:
     """Write the scores; a repeated call goes on where the last one stopped."""
     from vaearr.embedding import embed_store
-    from vaearr.embedding.stored import companions
-    from vaearr.store import open_store
-    from vaearr.store.remove import remove
 
     name = config.name or config.method
-
-    def make() -> None:
-        with progress("blocks decomposed", store_key("embed-progress", store, name)) as show:
-            embed_store(store, config, say=tell, on_block=show)
-
-    def clear() -> list[str]:
-        there = [str(v) for v in open_store(store, chunks=None).variables]
-        return remove(store, variables=[v for v in there if v == name or v.startswith(tuple(companions(name)))])
-
-    replacing(make, clear, overwrite=overwrite)
+    with progress("blocks decomposed", store_key("embed-progress", store, name)) as show:
+        embed_store(store, config, overwrite=overwrite, say=tell, on_block=show)
     from vaearr.plots import score_maps
     from vaearr.plots.static import score_sheet
 

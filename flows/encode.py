@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vaearr.config import EncodeConfig
-from vaearr.names import LATENTS, OF_A_RUN, ROI, SPLIT, run_name
+from vaearr.names import LATENTS, run_name
 
-from .running import kept_flow, place, progress, refuse_other, step, tell
+from .running import kept_flow, place, progress, step, tell
 from .showing import picture, store_key
 
 MOST_MAPS = 32  # on a sheet
@@ -17,22 +17,10 @@ MOST_MAPS = 32  # on a sheet
 @step("encode")
 def encode_step(store: Path, config: EncodeConfig, overwrite: bool = False, dask: str | None = None) -> None:
     """Write the latents; a repeated call goes on where the last one stopped."""
-    from vaearr.completeness import encoded
     from vaearr.latents import encode
-    from vaearr.store.remove import remove
 
-    found = encoded(store, config)
-    if found.state == "same":
-        tell(f"run {config.run!r} of {store} is encoded already, by the same weights with the same settings")
-        return
-    if found.state == "other":
-        if not overwrite:
-            what = f"{run_name(LATENTS, config.run)} of {store}"
-            raise refuse_other(what, found.differences, "train another run")
-        names = [run_name(name, config.run) for name in OF_A_RUN if name not in (ROI, SPLIT)]
-        tell(f"replaced, as asked: {', '.join(remove(store, variables=names))}")
     with progress("blocks encoded", store_key("encode-progress", store, config.run)) as show:
-        encode(store, config=config, dask=dask, say=tell, on_block=show)
+        encode(store, config=config, dask=dask, overwrite=overwrite, say=tell, on_block=show)
     from vaearr.plots import latent_maps
     from vaearr.plots.static import latent_sheet
 

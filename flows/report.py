@@ -13,12 +13,11 @@ from .showing import link, store_key, text
 @step("report")
 def report_step(store: Path, config: ReportConfig) -> dict[str, str]:
     """Write the page and the PNGs, unless they are there and the store has not changed since."""
-    from vaearr.completeness import reported
     from vaearr.reporting import report
-    from vaearr.reporting.write import report_folder
+    from vaearr.reporting.write import is_current, report_folder
     from vaearr.store import check_store
 
-    if reported(store, config).state == "same":
+    if is_current(check_store(store), config):
         page = report_folder(check_store(store), config) / "index.html"
         tell(f"the report is there already, and the store has not changed since: {page}")
     else:

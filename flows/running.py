@@ -14,7 +14,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
 
-from vaearr.errors import ExistsError, VaearrError
+from vaearr.errors import VaearrError
 from vaearr.store.urls import as_url, local_path
 
 P = ParamSpec("P")
@@ -113,22 +113,3 @@ def is_passing(task: Any, run: Any, state: Any) -> bool:
                 return True
             found = found.__cause__
     return False
-
-
-def replacing(make: Callable[[], T], clear: Callable[[], list[str]], *, overwrite: bool) -> T:
-    """`make()`; where another result has the name, an error that names the choices, or with `overwrite` a new one."""
-    try:
-        return make()
-    except ExistsError as error:
-        if not overwrite:
-            raise ExistsError(f"{error} Or replace it with overwrite=True.") from None
-    tell(f"replaced, as asked: {', '.join(clear())}")
-    return make()
-
-
-def refuse_other(what: str, differences: str, instead: str) -> ExistsError:
-    """The error for a result that is there, made otherwise: what differs, and the choices."""
-    return ExistsError(
-        f"{what} is there already, made otherwise (found and asked: {differences}); {instead}, or replace it with "
-        "overwrite=True."
-    )

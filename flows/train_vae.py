@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from vaearr.config import EncodeConfig, RoiConfig, TrainConfig
-from vaearr.names import DEFAULT_RUN, HEALTH, LATENT
+from vaearr.names import DEFAULT_RUN, HEALTH, LATENT, LATENTS, run_name
 
 from .encode import encode_step
-from .running import is_recorded, kept_flow, place, progress, refuse_other, step, tell
+from .running import is_recorded, kept_flow, place, progress, step, tell
 from .showing import picture, store_key, table, text
 
 
@@ -18,26 +18,16 @@ def train_step(
     store: Path, run: str, roi: RoiConfig | None, config: TrainConfig, overwrite: bool = False, restart: bool = False
 ) -> dict[str, Any]:
     """Train a VAE and publish it as a run of the store; one that was trained so already is left as it is."""
-    from vaearr.completeness import trained
     from vaearr.provenance import as_json
     from vaearr.store import open_table
-    from vaearr.store.remove import remove
 
-    found = trained(store, run, roi, config)
-    if found.state == "same":
-        tell(f"run {run!r} of {store} is trained already, with the same settings on the same points")
-    elif found.state == "other" and not overwrite:
-        raise refuse_other(f"run {run!r} of {store}", found.differences, "choose another run name")
-    else:
-        if found.state == "other":
-            tell(f"replaced, as asked: {', '.join(remove(store, runs=[run]))}")
-        _train(store, run, roi, config, restart)
+    _train(store, run, roi, config, overwrite, restart)
     health = open_table(store, run, HEALTH).attrs
     kept = {key: as_json(health[key]) for key in ("n_active", "explained_variance", "warnings")}
     return {"store": place(store), "run": run, **kept}
 
 
-def _train(store: Path, run: str, roi: RoiConfig | None, config: TrainConfig, restart: bool) -> None:
+def _train(store: Path, run: str, roi: RoiConfig | None, config: TrainConfig, overwrite: bool, restart: bool) -> None:
     from vaearr.runs import train
 
     with progress("training", store_key("train-progress", store, run)) as show:
@@ -49,7 +39,9 @@ def _train(store: Path, run: str, roi: RoiConfig | None, config: TrainConfig, re
                 tell(f"epoch {epoch + 1} of at most {config.epochs}: {words}")
             show(epoch + 1, config.epochs, words)
 
-        result = train(store, run=run, roi=roi, config=config, restart=restart, say=tell, on_epoch=on_epoch)
+        result = train(
+            store, run=run, roi=roi, config=config, overwrite=overwrite, restart=restart, say=tell, on_epoch=on_epoch
+        )
         count = result.manifest["epochs_run"]
         show(count, count, f"trained, best epoch {result.manifest['best_epoch']}; epochs")
     _show(store, run, result)
@@ -97,10 +89,9 @@ def train_flow(
         restart: throw an interrupted training of this run away
         encode: write the latents into the store too; those of the run that are there already stay
     """
-    from vaearr.completeness import encoded
+    from vaearr.store import open_store
 
     health = train_step(store, run, roi, config, overwrite, restart)
-    settings = EncodeConfig(run=run)
-    if encode and encoded(store, settings).state == "absent":
-        encode_step(store, settings)
+    if encode and run_name(LATENTS, run) not in open_store(store, chunks=None):
+        encode_step(store, EncodeConfig(run=run))
     return health

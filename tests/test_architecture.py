@@ -20,7 +20,7 @@ ROOT = Path(vaearr.__file__).parent
 # A module may import modules of its own layer and of layers above it in this list.
 LAYERS = [
     {"names", "errors", "provenance", "retries", "borrowed", "threads"},
-    {"config", "schema", "presets"},
+    {"config", "schema", "presets", "recipe"},
     {"grid", "categories", "outlines", "pattern_steps"},
     {"store"},
     {"sources"},
@@ -37,7 +37,6 @@ LAYERS = [
     {"selection"},
     {"plots"},
     {"reporting", "exporting"},
-    {"completeness"},
     {"app"},
     {"testing"},
     {"demo"},

@@ -22,8 +22,9 @@ from vaearr import schema
 from vaearr.block_checks import Checks, Summary, look_at, present_of
 from vaearr.config import IngestConfig, resolved, settings_as_keywords
 from vaearr.detector import reduced
-from vaearr.errors import DataError, UsageError, WriteError
+from vaearr.errors import DataError, ExistsError, UsageError, VaearrError, WriteError
 from vaearr.provenance import nested, now, versions
+from vaearr.recipe import Recipe, is_made
 from vaearr.sources import SOURCES, check_source, find_source, open_source, source_files
 from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
@@ -33,13 +34,17 @@ from vaearr.store import (
     Region,
     can_write,
     check_patterns,
+    check_store,
     copied_url,
     create_store,
     open_store,
     place_of,
+    recover,
     refuse_taken,
+    shown,
     write_shard,
 )
+from vaearr.store.remove import replacing
 from vaearr.workers import Where, block_name, check_each, check_where, connected, each, in_words, kept
 
 OF_ANY_SOURCE = {"maps", "elements", "element_units", "phases", "phase_names", "orientations"}
@@ -54,6 +59,7 @@ def ingest(
     *,
     config: IngestConfig | None = None,
     dask: Where | None = None,
+    overwrite: bool = False,
     say: Say | None = None,
     progress: Callable[[int, int], None] | None = None,
     **given: Any,
@@ -64,11 +70,12 @@ def ingest(
     names or by the attributes `navigation_dims` and `signal_dims`. Keywords replace single settings of `config`.
     A map in several files is taken from its own CSV first, then from `orientations` (.ang, .ctf), then from the source
     itself. say: called with one line for each thing worth knowing, such as scan points without a value. progress:
-    called with (blocks written, blocks in all). Raises ExistsError where something is at `store`, DataError or
-    NoInputError for inputs that do not hold what they should, WriteError where they do not fit on the disk. No store is
-    left behind then: what is refused before the patterns are read leaves nothing, what fails later only the folders
-    that were made for the store and its hidden lock file. At `s3://…` chunks are sent one by one, so that the disk need
-    not hold them.
+    called with (blocks written, blocks in all). A store that is there, made of the same file with the same settings, is
+    returned; `overwrite` replaces another one, with all its runs, when the new one is whole. Raises ExistsError where
+    anything else is at `store`, DataError or NoInputError for inputs that do not hold what they should, WriteError
+    where they do not fit on the disk. No store is left behind then: what is refused before the patterns are read leaves
+    nothing, what fails later only the folders that were made for the store and its hidden lock file. At `s3://…` chunks
+    are sent one by one, so that the disk need not hold them.
 
     dask: the workers that read, check and write the patterns shard by shard, see `vaearr.workers`; the store is the
     same. They need the source and the store's folder under the same path; where the order of a file needs a scratch
@@ -79,7 +86,12 @@ def ingest(
     check_where(dask)
     if dask is not None and (url := copied_url(store)):
         raise UsageError(f"Dask workers write into a folder that they share, and {url} is a URL; leave dask out.")
-    refuse_taken(store)
+    if (old := _taken(store)) is not None:
+        if _is_ingested(old, source, config, overwrite=overwrite, say=say):
+            return open_store(store)
+        with replacing(old) as new:
+            ingest(source, new, config=config, dask=dask, say=say, progress=progress)
+        return open_store(store)
     is_here = copied_url(store) is None
     folder = _existing_parent(place_of(store))
     file: Path | None = None
@@ -116,6 +128,35 @@ def ingest(
     for line in left_out:
         say(f"  {line}")
     return open_store(store)
+
+
+def _taken(store: str | Path) -> Path | None:
+    """The store that is there already; None where the place is free. Raises ExistsError for anything else there."""
+    try:
+        refuse_taken(store)
+    except ExistsError as error:
+        try:
+            path = check_store(store)
+        except VaearrError:
+            raise error from None
+        recover(path)
+        return path
+    return None
+
+
+def _is_ingested(old: Path, source: Any, config: IngestConfig, *, overwrite: bool, say: Say) -> bool:
+    """Whether a store was made of the same file (name, bytes, time of change) with the same settings."""
+    if isinstance(source, xr.Dataset | xr.DataArray):
+        inputs = {"source": {"file": "a Dataset, whose values are not compared"}}
+    else:
+        file = check_source(source)
+        inputs = {"source": {"file": file.name, **_state(file, config)}}
+    made = nested(open_store(old, chunks=None).attrs, n.PROVENANCE)
+    if isinstance(made, Mapping):
+        known = dict(made.get("source", {}))
+        made = {"source": {key: known.get(key) for key in inputs["source"]}, "config": made.get("ingest")}
+    there = f"{shown(old)} already exists"
+    return is_made(there, made, Recipe(config, inputs), instead="give another path", overwrite=overwrite, say=say)
 
 
 @contextmanager
@@ -266,7 +307,6 @@ def _described(ds: xr.Dataset, file: Path | None, config: IngestConfig, checks: 
         sha256=checks.sha256(),
         **{n.SHA256_OF: n.SHARDS},
     )
-    size, changed = source_state(file, config)
     kind = "xarray" if file is None else find_source(file, config)
     packages = () if file is None else SOURCES[kind].packages
     came_from = nested(ds.attrs, n.PROVENANCE)
@@ -274,25 +314,15 @@ def _described(ds: xr.Dataset, file: Path | None, config: IngestConfig, checks: 
         "source": {
             "file": "a Dataset" if file is None else file.name,
             "format": kind,
-            "bytes": size,
-            **({"mtime": datetime.fromtimestamp(changed / 1e9, UTC).isoformat()} if changed else {}),
+            **_state(file, config),
             **({"of": came_from} if came_from else {}),
         },
-        "ingest": without_folders(config),
+        "ingest": config.deciding(),
         "versions": versions("h5py", "pandas", *packages),
         "created": now(),
     }
     present = xr.DataArray(checks.present, dims=nav, attrs=n.ATTRS[n.PRESENT])
     return ds.assign({n.PATTERNS: patterns, n.PRESENT: present}).assign_attrs({n.PROVENANCE: origin})
-
-
-def without_folders(config: IngestConfig) -> dict[str, Any]:
-    """The settings with the names of the files only: where they lay says nothing to those who get the store."""
-    plain = config.to_attrs()
-    plain["maps"] = {name: Path(path).name for name, path in config.maps.items()}
-    return plain | {
-        key: Path(plain[key]).name for key in ("elements", "phases", "orientations", "manifest") if plain[key]
-    }
 
 
 def source_state(source: Path | None, config: IngestConfig) -> tuple[int, int]:
@@ -301,6 +331,12 @@ def source_state(source: Path | None, config: IngestConfig) -> tuple[int, int]:
         return 0, 0
     states = [file.stat() for file in source_files(source, config)]
     return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
+
+
+def _state(file: Path | None, config: IngestConfig) -> dict[str, Any]:
+    """The same as the store keeps it: bytes and, of files, the time in UTC."""
+    size, changed = source_state(file, config)
+    return {"bytes": size, **({"mtime": datetime.fromtimestamp(changed / 1e9, UTC).isoformat()} if changed else {})}
 
 
 def _existing_parent(target: Path) -> Path:

@@ -23,10 +23,11 @@ from vaearr.batching.reader import read_samples
 from vaearr.batching.tiers import host_tensor, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import autocast, pick_device, pick_precision
-from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, WorkersError
+from vaearr.errors import DataError, NoInputError, UsageError, WorkersError
 from vaearr.latent_scale import LatentMask, add_channel_attrs, latent_coords, latent_mask
 from vaearr.models.windows import decode_windows, encode_windows
-from vaearr.provenance import nested, now, versions
+from vaearr.provenance import nested
+from vaearr.recipe import Recipe, is_made
 from vaearr.runs import check_fits, data_fingerprint, resolve_roi
 from vaearr.store import (
     Region,
@@ -47,10 +48,10 @@ from vaearr.store import (
     staged_variables,
     write_block,
 )
+from vaearr.store.remove import removable, remove
+from vaearr.training import fingerprint
 from vaearr.workers import Where, ask, block_name, check_each, check_where, connected, each, kept, store_id
 from vaearr.workers import in_words as workers_in_words
-
-DECIDING = ("mask", "window")  # settings that say what latents hold
 
 
 @dataclass
@@ -81,6 +82,7 @@ def encode(
     roi: xr.DataArray | RoiConfig | None = None,
     config: EncodeConfig | None = None,
     dask: Where | None = None,
+    overwrite: bool = False,
     say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
     **given: Any,
@@ -92,15 +94,15 @@ def encode(
     collection, and all spatial ones, say what a diffusion stage needs: see `vaearr.latent_scale.channel_attrs`.
 
     Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a shard: after
-    an interruption the same call goes on where it stopped, and nothing is visible before all is written. A run that is
-    encoded already is left as it is. Keywords replace single settings of `config`. Returns the opened store. Raises
-    NoInputError for a run that is not there, DataError for a damaged store or model, UsageError for a model of other
-    data.
+    an interruption the same call goes on where it stopped, and nothing is visible before all is written. Latents that
+    are there, made the same way, are left as they are; `overwrite` replaces others. Keywords replace single settings of
+    `config`. Returns the opened store. Raises NoInputError for a run that is not there, ExistsError for latents made
+    otherwise, DataError for a damaged store or model, UsageError for a model of other data.
 
     source: a store whose run is taken to these data, with its weights, settings and static background: first it becomes
     a run of this store, called `name` (that of the source by default), over `roi` (as in `runs.train`), and a warning
-    is said where these data look unlike its training data; see `importing.import_model`. Raises ExistsError where this
-    store has another run of that name.
+    is said where these data look unlike its training data; see `importing.import_model`. Where this
+    store has another run of that name, see `overwrite`.
 
     dask: the workers that encode the shards, see `vaearr.workers`; they only read the store, and the numbers are those
     of this process with as many threads. `config.device` is picked on each of them. Raises WorkersError where they
@@ -112,7 +114,9 @@ def encode(
     path = check_store(store)
     recover(path)
     if source is not None:
-        settings = settings.replace(run=_taken(path, source, settings, name or settings.run, roi, tell))
+        name = name or settings.run
+        _take(path, source, settings, name, roi, overwrite=overwrite, say=tell)
+        settings = settings.replace(run=name)
     elif name is not None or roi is not None:
         raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
     run = settings.run
@@ -120,20 +124,29 @@ def encode(
     manifest = run_manifest(path, run)
     ds = open_store(path, chunks=None)
     wanted = [n.run_name(v, run) for v in (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)]
-    if all(name in ds for name in wanted):
-        tell(f"run {run!r} is encoded already: {', '.join(wanted)} are in {store}{_otherwise(ds[wanted[0]], settings)}")
-        return open_store(path)
+    parents = [n.PATTERNS, n.run_name(n.ROI, run)]
+    recipe = Recipe(settings, {"run": run, "parents": parents, "weights_sha256": manifest["weights_sha256"]})
+    replacing: list[str] = []
+    if wanted[0] in ds:
+        place = shown(path)
+        there = f"{place} already holds {', '.join(wanted)}"
+        instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"
+        made = nested(ds[wanted[0]].attrs, n.PROVENANCE)
+        if is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=tell):
+            return open_store(path)
+        replacing = removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
     model = load_model(path, run, device="cpu" if dask is not None else settings.device)
     check_fits(ds, manifest, model)
     roi = ds[n.run_name(n.ROI, run)].load()
-    provenance = {"run": run, "parents": [n.PATTERNS, str(roi.name)], "weights_sha256": manifest["weights_sha256"]}
-    request = {**provenance, "config": settings.to_attrs(), "data": data_fingerprint(ds)}
-    stamp = {n.PROVENANCE: {**request, "versions": versions(), "time": now()}}
+    request = {**recipe.as_attrs(), "data": data_fingerprint(ds)}
+    stamp = {n.PROVENANCE: {**recipe.stamp(), "data": request["data"]}}
     mask = latent_mask(ds, model, settings.mask)
     coords = latent_coords(ds, model, run)
     with (
         _by_workers(path, ds, manifest, settings, dask, tell) as by_workers,
-        staged_variables(path, _specs(ds, coords, run, stamp), coords=coords, request=request) as staging,
+        staged_variables(
+            path, _specs(ds, coords, run, stamp), coords=coords, request=request, replacing=replacing
+        ) as staging,
     ):
         left = pending(staging)
         if len(left) < len(staging.regions):
@@ -149,39 +162,30 @@ def encode(
     return open_store(path)
 
 
-def _taken(
+def _take(
     path: Path,
     source: str | Path,
     settings: EncodeConfig,
     name: str,
     roi: xr.DataArray | RoiConfig | None,
-    tell: Callable[[str], None],
-) -> str:
-    """The name of a run of `path` with the model of one of `source`, which it becomes if it is not there yet."""
+    *,
+    overwrite: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Have `path` hold a run called `name` with the model of one of `source`."""
     from vaearr.importing import ImportConfig, import_model
 
     folder = run_folder(source, settings.run) / n.MODEL
-    if name not in run_names(path):
-        import_model(path, folder, run=name, roi=roi, config=ImportConfig(device=settings.device), say=tell)
-        return name
-    own, ds = run_manifest(path, name), open_store(path, chunks=None)
-    other = ["weights"] if own.get("weights_sha256") != read_about(folder)["weights_sha256"] else []
-    if roi is not None and not np.array_equal(resolve_roi(ds, roi).values, ds[n.run_name(n.ROI, name)].values):
-        other.append("region")
-    if other:
-        raise ExistsError(
-            f"{shown(path)} already has a run {name!r} of other {' and '.join(other)} than asked; give another name "
-            f"(name='…', --name), or take it out first ('vaearr verify {shown(path)} --remove {n.RUNS}/{name}')."
-        )
-    return name
-
-
-def _otherwise(latents: xr.DataArray, settings: EncodeConfig) -> str:
-    """Which of the settings stored latents were not made with, in words; empty where none."""
-    made = (nested(latents.attrs, n.PROVENANCE) or {}).get("config", {})
-    asked = settings.to_attrs()
-    found = [f"{key} {made.get(key)} and not {asked[key]}" for key in DECIDING if made.get(key) != asked[key]]
-    return f", made with {', '.join(found)}" if found else ""
+    if name in run_names(path):
+        own, ds = run_manifest(path, name), open_store(path, chunks=None)
+        here = ds[n.run_name(n.ROI, name)].values
+        wanted = here if roi is None else resolve_roi(ds, roi).values
+        recipe = Recipe(None, {"weights_sha256": read_about(folder)["weights_sha256"], "region": fingerprint(wanted)})
+        made = {"weights_sha256": own.get("weights_sha256"), "region": fingerprint(here)}
+        if is_made(f"{shown(path)} already has a run {name!r}", made, recipe, overwrite=overwrite):
+            return
+        remove(path, runs=[name])
+    import_model(path, folder, run=name, roi=roi, config=ImportConfig(device=settings.device), say=say)
 
 
 def _specs(ds: xr.Dataset, coords: xr.Dataset, run: str, stamp: dict[str, Any]) -> dict[str, VariableSpec]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,24 @@ from vaearr import names as n
 from vaearr.config import RoiConfig, SplitConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError, did_you_mean, need
 from vaearr.provenance import nested
+from vaearr.recipe import Recipe, is_made
 from vaearr.store import (
     beside,
     check_patterns,
     check_run_name,
     check_store,
     open_store,
+    open_table,
     publish_run,
     recover,
     run_folder,
+    run_manifest,
+    run_names,
+    shown,
     staged_run,
     write_dataset,
 )
+from vaearr.store.remove import removable
 
 if TYPE_CHECKING:
     from vaearr.training import Trained
@@ -56,6 +62,7 @@ def train(
     config: TrainConfig | None = None,
     resume: str | Path | None = None,
     restart: bool = False,
+    overwrite: bool = False,
     say: Callable[[str], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
@@ -67,8 +74,10 @@ def train(
     measured point. Other keywords replace single settings of `config`. Nothing is visible in the store before all is
     finished. After an interruption the same call goes on where it was, exactly; `restart` throws that away instead.
     resume: a checkpoint file (of `checkpoint_every`) to go on from. Several processes: start them with torchrun; each
-    makes this call. Raises ExistsError for a run name that is taken, RoiError and UsageError for settings that do not
-    fit, or that differ from those of the interrupted training.
+    makes this call. A run that is there, trained the same way, is returned; `overwrite` replaces another one of this
+    name, with its latents and tables, when the new one is trained. Raises ExistsError for a name that is taken
+    otherwise, RoiError and UsageError for settings that do not fit, or that differ from those of the interrupted
+    training.
     """
     settings = resolved(TrainConfig, config, given)
     check_run_name(run)
@@ -83,8 +92,12 @@ def train(
         ds = open_store(path, chunks=None)
         settings = settled(settings, ds)
         mask = resolve_roi(ds, roi)
+        if team.first_does(lambda: _is_trained(path, run, ds, mask, settings, resume, overwrite=overwrite, say=tell)):
+            history, health = (open_table(path, run, name) for name in (n.HISTORY, n.HEALTH))
+            return Run(path, run, history, health, run_manifest(path, run))
         parts = _parts(ds, mask, settings, tell)
-        folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL)))
+        old = team.first_does(lambda: removable(path, runs=[run] if run in run_names(path) else []))
+        folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL, replacing=old)))
         if roi is None and n.ROI in ds:
             tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
         data = {"patterns": data_fingerprint(ds), "roi": fingerprint(mask.values), "split": fingerprint(parts.values)}
@@ -103,10 +116,39 @@ def train(
         about = {"run": run, "state": "trained", "roi": nested(mask.attrs, "config") or GIVEN, "n_roi": int(mask.sum())}
         manifest = trained.about | about
         if team.is_first:
-            _publish(path, run, folder, trained, manifest, mask, parts)
+            _publish(path, run, folder, trained, manifest, mask, parts, old)
     for warning in trained.health.attrs["warnings"]:
         tell(f"warning: {warning}")
     return Run(path, run, trained.history, trained.health, manifest)
+
+
+def _is_trained(
+    path: Path,
+    run: str,
+    ds: xr.Dataset,
+    roi: xr.DataArray,
+    settings: TrainConfig,
+    resume: str | Path | None,
+    *,
+    overwrite: bool,
+    say: Callable[[str], None],
+) -> bool:
+    """Whether the run is there, trained the same way: on the same patterns and region, with the same settings."""
+    if run not in run_names(path):
+        return False
+    manifest, own = run_manifest(path, run), ds[n.run_name(n.ROI, run)].values
+    kind, asked = manifest.get("kind", "trained"), "trained" if resume is None else f"trained from {resume}"
+    recipe = Recipe(settings, {"kind": asked, "data": data_fingerprint(ds), "region": _region(roi.values)})
+    made = {"kind": kind, "data": manifest.get("data"), "region": _region(own)}
+    made["config"] = manifest["config"] if kind == "trained" else settings.to_attrs()
+    there, instead = f"{shown(path)} already has a run {run!r}", "choose another name with run='…' (--run)"
+    return is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=say)
+
+
+def _region(mask: Any) -> dict[str, Any]:
+    from vaearr.training import fingerprint
+
+    return {"points": int(mask.sum()), "sha256": fingerprint(mask)}
 
 
 def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig, tell: Callable[[str], None]) -> xr.DataArray:
@@ -134,6 +176,7 @@ def _publish(
     manifest: Mapping[str, Any],
     roi: xr.DataArray,
     parts: xr.DataArray,
+    replacing: Collection[str],
 ) -> None:
     from vaearr.training import CHECKPOINT
 
@@ -141,7 +184,7 @@ def _publish(
         if table is not None:
             write_dataset(table, folder / name, run=run)
     maps = xr.Dataset({n.run_name(n.ROI, run): roi, n.run_name(n.SPLIT, run): parts})
-    publish_run(store, run, folder, manifest, maps)
+    publish_run(store, run, folder, manifest, maps, replacing=replacing)
     (store / n.RUNS / run / n.MODEL / CHECKPOINT).unlink()  # its work is done
 
 

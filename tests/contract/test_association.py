@@ -157,8 +157,8 @@ def test_sums_and_luminance_of_elements(known_store: Path) -> None:
     expected = {"Fe + 0.5*Ni": fe + 0.5 * ni, "Fe - Ni": fe - ni, "rgb(Ni, Fe)": 0.2126 * ni + 0.7152 * fe}
     expected["rgb(Ni, Fe)"] += 0.0722 * (ni + fe) / 2  # of two elements, blue is the mean
     options = [option for target in expected for option in ("--target", target)]
-    out = vaearr("associate", known_store, *RUN, *options, "--metric", "pearson").out
-    table = zarr(known_store, "runs/theirs/association").association.sel(metric="pearson")
+    out = vaearr("associate", known_store, *RUN, *options, "--metric", "pearson", "--name", "sums").out
+    table = zarr(known_store, "runs/theirs/association_sums").association.sel(metric="pearson")
     assert list(table.target.values) == list(expected)
     for target, side in expected.items():
         assert f"\n{target}" in "\n" + out
@@ -230,14 +230,15 @@ def test_advice_to_try_more_clusters_names_an_option_of_the_command(known_store:
     assert advice
     assert all("--k-max" in line for line in advice)
     assert "--k-max" in vaearr("associate", "--help").out
-    assert "2 to 2" not in " ".join(warned("--k-max", 3))  # made anew, not the table of before
+    assert "2 to 2" not in " ".join(warned("--k-max", 3, "--overwrite"))  # made anew, not the table of before
 
 
 def test_the_tree_of_a_store_opens_with_dimensions_named_for_what_they_are(known_store: Path) -> None:
     vaearr("embed", known_store, *RUN, "--components", 8, "--name", "p8")
     for variable in ("p8", "pca", "nmf", "elements"):
         vaearr("associate", known_store, *RUN, "--variable", variable, "--target", "BC", "--metric", "pearson")
-    vaearr("associate", known_store, *RUN, "--variable", "nmf", "--reference", "phase", "--k-max", 2)
+    named = ("--variable", "nmf", "--target", "BC", "--metric", "pearson")
+    vaearr("associate", known_store, *RUN, *named, "--reference", "phase", "--k-max", 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tree = xr.open_datatree(known_store, engine="zarr")

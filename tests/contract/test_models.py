@@ -85,7 +85,7 @@ def test_a_run_is_taken_to_other_data(good: Path, again: Path) -> None:
     assert origin["store_id"] == attributes(good)["store_id"]
     assert origin["weights_sha256"] == trained["weights_sha256"]
     assert "whole" in vaearr("verify", again).out
-    assert "encoded already" in vaearr("encode", again, "--from", good).err
+    assert "already holds latents" in vaearr("encode", again, "--from", good).err
 
 
 def test_what_follows_works_on_it(good: Path, again: Path, tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_refusals_of_encode_from(good: Path, again: Path, trained_store: Path, i
     assert "another store" in vaearr("encode", again, "--name", "b", code=USAGE).error
     assert tree(again) == before
     error = vaearr("encode", trained_store, "--from", good, code=EXISTS).error
-    assert "other weights" in error
+    assert "weights_sha256" in error
     assert "--name" in error
-    assert "--remove" in error
+    assert "--overwrite" in error
     vaearr("encode", again, "--from", good)
     assert "region" in vaearr("encode", again, "--from", good, "--x", "1:2", code=EXISTS).error
 

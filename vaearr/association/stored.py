@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from vaearr.categories import is_categorical
 from vaearr.config import AssociateConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.provenance import nested
+from vaearr.recipe import Recipe, is_made
 from vaearr.workers import Where, check_where, computing_on
 
 PARAMETERS = "parameters"
@@ -28,22 +28,29 @@ PARAMETERS = "parameters"
 
 @settings_as_keywords(AssociateConfig)
 def associate_store(
-    store: str | Path, config: AssociateConfig | None = None, *, dask: Where | None = None, **settings: Any
+    store: str | Path,
+    config: AssociateConfig | None = None,
+    *,
+    dask: Where | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    **settings: Any,
 ) -> xr.Dataset:
     """Associate a run's latents with side maps, over the run's ROI, and keep the table in `/runs/<run>`.
 
     Returns `association (metric, latent, target)`, with `config.significance` also `p_value`, `p_adjusted` and
     `n_effective`. Of another variable (`config.variable`, such as `pca`) the table is kept as `association_pca`, over
     that variable's own dimension (`pca_component`).
-    A stored table that holds what is asked, made from the same latents and maps, is returned; any other is replaced,
-    since it can always be made again. Raises NoInputError for a run that is not there or has no latents.
+    A table that holds what is asked, made from the same latents and maps, is returned as it is; `overwrite` replaces
+    any other. Raises ExistsError where the name holds another table, NoInputError for a run that is not there or has no
+    latents.
 
     dask: the workers that compute, see `vaearr.workers`; they get the values from this process and need not see the
     store. The numbers are the same. Raises WorkersError where they cannot be reached or die of it.
     """
     from dask import compute as dask_compute
 
-    from vaearr.store import check_store, has_table, open_store, recover, run_folder, write_table
+    from vaearr.store import check_store, has_table, open_store, recover, run_folder, shown, write_table
 
     check_where(dask)
     config = resolved(AssociateConfig, config, settings)
@@ -53,17 +60,18 @@ def associate_store(
     latents = latents_of(ds, config.run, config.variable)
     roi = ds.get(n.run_name(n.ROI, config.run))
     targets = targets_of(ds, config.targets, roi=roi)
-    parameters = _parameters(ds, config, targets)
-    found = current_table(store, ds, config.run, variable=config.variable)
-    if found is not None and found.attrs[PARAMETERS] == parameters:
-        return found
-    if found is not None and config.significance is None and (part := _part_of(found, parameters)) is not None:
-        return part
+    recipe, name = _recipe(ds, config, targets), table_name(config.variable, config.name)
+    if has_table(store, config.run, name):
+        found = _opened(store, config.run, name)
+        part = _part_of(found, recipe)
+        there = f"run {config.run!r} of {shown(check_store(store))} already has the table {name!r}"
+        made = found.attrs.get(PARAMETERS) if part is None else part.attrs[PARAMETERS]
+        if is_made(there, made, recipe, overwrite=overwrite, say=say):
+            return found if part is None else part
     values = dask_compute(latents, targets, roi)  # read once, together
     with computing_on(dask):
         table = _associated(values, config)
-    table.attrs[PARAMETERS] = parameters
-    name = table_name(config.variable)
+    table.attrs[PARAMETERS] = recipe.as_attrs()
     write_table(store, config.run, name, _named(table, latents), replace=has_table(store, config.run, name))
     return table
 
@@ -95,15 +103,24 @@ def _associated(values: tuple[xr.DataArray, xr.DataArray, xr.DataArray | None], 
     return significance(latents, targets, config.metrics, roi=roi, config=config.significance)
 
 
-def partitions_store(store: str | Path, config: AssociateConfig, reference: str, *, k_max: int = 12) -> xr.Dataset:
+def partitions_store(
+    store: str | Path,
+    config: AssociateConfig,
+    reference: str,
+    *,
+    k_max: int = 12,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> xr.Dataset:
     """Clusters of each latent against those of a reference, see `latent_partitions`; kept in `/runs/<run>`.
 
     reference: scores (`pca`, `nmf`), `elements`, a plain map or a map of classes in the store; for classes also
     `eta_squared` and `adjusted_mutual_information` of each latent, see `associate_classes`. k_max: most clusters of a
-    latent (and of a reference that is no map of classes). A table made before from the same data is returned. Raises
-    NoInputError for a run, latents or reference that are not there, UsageError for a k_max below 2.
+    latent (and of a reference that is no map of classes). A table made before from the same data is returned as it is;
+    `overwrite` replaces any other. Raises ExistsError for another table of this reference, NoInputError for a run,
+    latents or reference that are not there, UsageError for a k_max below 2.
     """
-    from vaearr.store import has_table, open_store, run_folder, write_table
+    from vaearr.store import check_store, has_table, open_store, run_folder, shown, write_table
 
     run_folder(store, config.run)
     ds = open_store(store)
@@ -111,18 +128,20 @@ def partitions_store(store: str | Path, config: AssociateConfig, reference: str,
     check_reference(ds, reference)
     used = [str(latents.name), n.run_name(n.ROI, config.run), reference]
     parents = {name: nested(ds[name].attrs, n.PROVENANCE) for name in used if name in ds}
-    parameters = json.loads(json.dumps({"reference": reference, "parents": parents}, default=str))
-    name = "_".join(["partitions", reference, *([config.variable] if config.variable else [])])
+    recipe = Recipe(None, {"reference": reference, "k_max": k_max, "parents": parents})
+    name = "_".join(["partitions", reference, *filter(None, (config.variable, config.name))])
     if has_table(store, config.run, name):
         found = _opened(store, config.run, name)
-        if found.attrs.get(PARAMETERS) == parameters and found.attrs["k_range"] == [2, k_max]:
+        there = f"run {config.run!r} of {shown(check_store(store))} already has the table {name!r}"
+        made = {"k_max": found.attrs["k_range"][1], **found.attrs[PARAMETERS]}  # earlier tables have it there alone
+        if is_made(there, made, recipe, overwrite=overwrite, say=say):
             return found
     roi = ds.get(n.run_name(n.ROI, config.run))
     found = latent_partitions(latents, ds[reference], roi, k_range=(2, k_max))
     if is_categorical(ds[reference]):
         whole = associate_classes(latents, ds[reference], roi)
         found = found.assign({str(m): whole.sel({METRIC: m}).variable for m in whole[METRIC].values})
-    found = found.assign_attrs({"reference_name": reference, PARAMETERS: parameters})
+    found = found.assign_attrs({"reference_name": reference, PARAMETERS: recipe.as_attrs()})
     write_table(store, config.run, name, _named(found, latents), replace=has_table(store, config.run, name))
     return found
 
@@ -146,15 +165,15 @@ def current_table(store: str | Path, ds: xr.Dataset, run: str, *, variable: str 
     try:
         config = AssociateConfig.from_attrs(table.attrs[PARAMETERS]["config"])
         roi = ds.get(n.run_name(n.ROI, config.run))
-        now = _parameters(ds, config, targets_of(ds, config.targets, roi=roi))
+        same = not _recipe(ds, config, targets_of(ds, config.targets, roi=roi)).differences(table.attrs[PARAMETERS])
     except (KeyError, TypeError, NoInputError, UsageError):
         return None
-    return table if now == table.attrs[PARAMETERS] else None
+    return table if same else None
 
 
-def table_name(variable: str | None) -> str:
+def table_name(variable: str | None, name: str | None = None) -> str:
     """Name of the table in `/runs/<run>`."""
-    return ASSOCIATION if variable is None else f"{ASSOCIATION}_{variable}"
+    return "_".join([ASSOCIATION, *filter(None, (variable, name))])
 
 
 def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
@@ -181,24 +200,25 @@ def latents_of(ds: xr.Dataset, run: str, variable: str | None = None) -> xr.Data
     return ds[variable]
 
 
-def _part_of(table: xr.Dataset, parameters: dict[str, Any]) -> xr.Dataset | None:
-    """What is asked, out of a current table that holds more; None where it does not."""
-    metrics, targets = parameters["metrics"], parameters["targets"]
-    if set(metrics) <= set(table[METRIC].values) and set(targets) <= set(table[TARGET].values):
-        part = table[[ASSOCIATION]].sel({METRIC: metrics, TARGET: targets})
-        return part.assign_attrs(table.attrs | {PARAMETERS: parameters})
-    return None
+def _part_of(table: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
+    """What is asked, out of a table of the same latents and maps that holds more; None where it does not."""
+    made, asked = table.attrs.get(PARAMETERS), recipe.as_attrs()
+    if not isinstance(made, dict) or asked["config"]["significance"] is not None:
+        return None
+    metrics, targets, parents = asked["metrics"], asked["targets"], made.get("parents", {})
+    is_whole = set(metrics) <= set(table[METRIC].values) and set(targets) <= set(table[TARGET].values)
+    if not is_whole or any(name not in parents or parents[name] != of for name, of in asked["parents"].items()):
+        return None
+    return table[[ASSOCIATION]].sel({METRIC: metrics, TARGET: targets}).assign_attrs(table.attrs | {PARAMETERS: asked})
 
 
-def _parameters(ds: xr.Dataset, config: AssociateConfig, targets: xr.DataArray) -> dict[str, Any]:
-    """What decides the table, as JSON: the settings, their targets and metrics, where latents and maps come from."""
+def _recipe(ds: xr.Dataset, config: AssociateConfig, targets: xr.DataArray) -> Recipe:
+    """What decides the table: the settings, their targets and metrics, where latents and maps come from."""
     variable = config.variable or n.run_name(n.LATENTS, config.run)
     used: Sequence[str] = [variable, n.run_name(n.ROI, config.run), n.BC, n.ELEMENTS, n.PHASE, *config.targets]
-    settings = {
-        "config": config.to_attrs(),
+    inputs = {
         "targets": [str(label) for label in targets[TARGET].values],
         "metrics": [item.name for item in choose(config.metrics)],
         "parents": {name: nested(ds[name].attrs, n.PROVENANCE) for name in dict.fromkeys(used) if name in ds},
     }
-    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-    return plain
+    return Recipe(config, inputs)

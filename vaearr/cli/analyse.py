@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from vaearr.cli.common import ChosenRun, DaskWorkers, Sets, Settings, Store, app, bar, number_pairs, say, settings_from
+from vaearr.cli.common import (
+    ChosenRun,
+    DaskWorkers,
+    Overwrite,
+    Sets,
+    Settings,
+    Store,
+    app,
+    bar,
+    number_pairs,
+    say,
+    settings_from,
+)
 from vaearr.errors import UsageError
 from vaearr.names import BC
 
@@ -28,7 +40,9 @@ def associate(
     ] = None,
     k_max: Annotated[int, typer.Option(help="most clusters of a dimension that --reference tries")] = 12,
     top: Annotated[int, typer.Option(help="dimensions to list per target")] = 3,
+    name: Annotated[str | None, typer.Option(help="keep the table as association_NAME of the run")] = None,
     dask: DaskWorkers = None,
+    overwrite: Overwrite = False,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
@@ -43,14 +57,16 @@ def associate(
         targets=target or None,
         metrics=metric or None,
         variable=variable,
+        name=name,
         significance=(base.significance or SignificanceConfig()).to_attrs() if significance else None,
     )
     if reference:
         check_reference(open_store(store, chunks=None), reference)
-    for line in top_lines(associate_store(store, settings, dask=dask), top=top):
+    for line in top_lines(associate_store(store, settings, dask=dask, overwrite=overwrite, say=say), top=top):
         typer.echo(line)
     if reference:
-        for line in partition_lines(partitions_store(store, settings, reference, k_max=k_max), top=top):
+        found = partitions_store(store, settings, reference, k_max=k_max, overwrite=overwrite, say=say)
+        for line in partition_lines(found, top=top):
             typer.echo(line)
 
 
@@ -66,6 +82,7 @@ def cluster(
     k: Annotated[int | None, typer.Option(help="number of clusters; default: the best of a range")] = None,
     name: Annotated[str | None, typer.Option(help="variable to write; default: clusters")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of starts and sub-samples")] = None,
+    overwrite: Overwrite = False,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
@@ -76,7 +93,7 @@ def cluster(
     settings = settings_from(ClusterConfig, config, sets).replace(
         run=run, method=method, features=feature or None, latents=latent or None, k=k, name=name, seed=seed
     )
-    for line in cluster_lines(cluster_store(store, settings), settings.name):
+    for line in cluster_lines(cluster_store(store, settings, overwrite=overwrite, say=say), settings.name):
         typer.echo(line)
     say(f"labels are in {store} as {settings.name!r}")
 
@@ -93,6 +110,7 @@ def embed(
     ] = None,
     clusters: Annotated[str | None, typer.Option(help="NMF: map whose class means are the endmembers")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps")] = None,
+    overwrite: Overwrite = False,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
@@ -110,7 +128,7 @@ def embed(
         device=device,
     )
     with bar("embedding") as progress:
-        ds = embed_store(store, settings, say=say, on_block=progress)
+        ds = embed_store(store, settings, overwrite=overwrite, say=say, on_block=progress)
     for line in embed_lines(ds, settings.name or settings.method):
         typer.echo(line)
 

@@ -73,6 +73,7 @@ RunName = Annotated[str, typer.Option("--run", help="name of the run; 'vae' writ
 ChosenRun = Annotated[
     str | None, typer.Option("--run", help=f"name of the run; default: the one in --config, else {DEFAULT_RUN!r}")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what is there, made otherwise")]
 Settings = Annotated[Path | None, typer.Option("--config", help="JSON file with settings")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="one setting, such as objective.target=self")]
 

@@ -11,6 +11,7 @@ import typer
 from vaearr.cli.common import (
     DaskWorkers,
     NewStore,
+    Overwrite,
     RunName,
     Sets,
     Settings,
@@ -57,6 +58,7 @@ def ingest(
     spacing: Annotated[str | None, typer.Option(help="distance of voxels ZxYxX in mm to resample volumes to")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out files that cannot be read")] = False,
     dask: DaskWorkers = None,
+    overwrite: Overwrite = False,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
@@ -90,7 +92,7 @@ def ingest(
         skip_bad=skip_bad or None,
     )
     with bar("reading") as progress:
-        run_ingest(source, store, config=settings, dask=dask, say=say, progress=progress)
+        run_ingest(source, store, config=settings, dask=dask, overwrite=overwrite, say=say, progress=progress)
     say(f"{store} is ready; look at it with 'vaearr info {store}'")
 
 

@@ -15,6 +15,7 @@ from vaearr.cli.common import (
     BoxZ,
     ChosenRun,
     Condition,
+    Overwrite,
     RunName,
     Sets,
     Settings,
@@ -72,6 +73,7 @@ def reconstruct(
     files: Annotated[bool, typer.Option("--files", help="also write each reconstruction as a file into --out")] = False,
     binarise: Annotated[float | None, typer.Option(help="value from which on binary.png in --out is white")] = None,
     dtype: Annotated[str | None, typer.Option(help="of NIfTI and .npy: float32 (default) or source")] = None,
+    overwrite: Overwrite = False,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
@@ -111,7 +113,9 @@ def reconstruct(
             if file:
                 found = reconstruct_files(store, file, out=inner, dtype=kept, config=settings, on_file=progress)
             else:
-                found = reconstruct_store(store, config=settings, files=inner, dtype=kept, say=say, on_block=progress)
+                found = reconstruct_store(
+                    store, config=settings, files=inner, dtype=kept, overwrite=overwrite, say=say, on_block=progress
+                )
         if folder:
             (folder / "metrics.csv").write_text(metrics_csv(found), encoding="utf-8")
             _write_figures(found, folder, binarise)

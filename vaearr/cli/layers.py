@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaearr.cli.common import RunName, Store, app, bar, say
+from vaearr.cli.common import Overwrite, RunName, Store, app, bar, say
 from vaearr.errors import UsageError
 from vaearr.names import DEFAULT_RUN
 
@@ -49,6 +49,7 @@ def layers(
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="keep the result as a table of the run")] = False,
     name: Annotated[str, typer.Option(help="--keep: name of the table")] = "layers",
+    overwrite: Overwrite = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print the whole result as JSON")] = False,
 ) -> None:
@@ -79,7 +80,7 @@ def layers(
         found, about = _many(opened.ds, opened.model, way, given, how, skip_bad=skip_bad)
     found.attrs.update(opened.attrs, samples=about)
     if keep:
-        keep_layers(store, run, found, name=name, about=about)
+        keep_layers(store, run, found, name=name, about=about, overwrite=overwrite, say=say)
         say(f"the comparison is kept as table {name!r} of run {run!r}")
     if out is not None:
         _write(found, out, seed_files=seed_files)

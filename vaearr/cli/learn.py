@@ -14,6 +14,7 @@ from vaearr.cli.common import (
     ChosenRun,
     Condition,
     DaskWorkers,
+    Overwrite,
     RunName,
     Sets,
     Settings,
@@ -56,6 +57,7 @@ def train(
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="checkpoint file to go on from")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="throw an interrupted training of this run away")] = False,
+    overwrite: Overwrite = False,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
@@ -86,8 +88,9 @@ def train(
             progress(epoch + 1, settings.epochs, f"training, {text} nats per sample")
 
         result = run_train(
-            store, run=run, roi=roi, config=settings, resume=resume, restart=restart, say=say, on_epoch=on_epoch
-        )
+            store, run=run, roi=roi, config=settings, resume=resume, restart=restart, overwrite=overwrite, say=say,
+            on_epoch=on_epoch,
+        )  # fmt: skip
     health = result.health.attrs
     say(
         f"run {run!r}: best epoch {result.manifest['best_epoch']} of {result.manifest['epochs_run']}, "
@@ -121,6 +124,7 @@ def encode(
     z: BoxZ = None,
     where: Condition = None,
     dask: DaskWorkers = None,
+    overwrite: Overwrite = False,
     config: Settings = None,
     sets: Sets = None,
 ) -> None:
@@ -135,6 +139,9 @@ def encode(
     settings = settings_from(EncodeConfig, config, sets).replace(run=run)
     with bar("encoding") as progress:
         roi = region(x, y, z, where)
-        run_encode(store, source=source, name=name, roi=roi, config=settings, dask=dask, say=say, on_block=progress)
+        run_encode(
+            store, source=source, name=name, roi=roi, config=settings, dask=dask, overwrite=overwrite, say=say,
+            on_block=progress,
+        )  # fmt: skip
     opens = "vaearr.open_store" if as_url(store) else "xarray.open_zarr"
     say(f"latents of run {name or settings.run!r} are in {store}; open it with {opens}({str(store)!r})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from vaearr.clustering.methods import check_settings, choose
 from vaearr.clustering.scores import CLUSTER, cluster_scores
 from vaearr.clustering.summary import cluster_summary
 from vaearr.config import ClusterConfig, resolved, settings_as_keywords
-from vaearr.errors import ExistsError, RoiError, UsageError
-from vaearr.provenance import nested, now, versions
+from vaearr.errors import RoiError, UsageError
+from vaearr.provenance import nested
+from vaearr.recipe import Recipe, is_made
 
 MOST_LINES = 10  # clusters that are told one by one
 
@@ -25,18 +26,36 @@ OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "
 
 
 @settings_as_keywords(ClusterConfig)
-def cluster_store(store: str | Path, config: ClusterConfig | None = None, **settings: Any) -> xr.Dataset:
+def cluster_store(
+    store: str | Path,
+    config: ClusterConfig | None = None,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> xr.Dataset:
     """Cluster the scan points of a store by the named features, over the run's ROI, and write the label map into it.
 
     The map is the variable `config.name`, with provenance. If the run is in the store, its tables
     `clusters_<name>` (summary) and, where there is a map of phases, `clusters_<name>_scores` (agreement with the
     phases) are kept in `/runs/<run>`. Clusters made before with the same settings from the same data are returned as
-    they are. Without the run (possible where no feature is of one), all measured points are used.
+    they are; `overwrite` replaces others. Without the run (possible where no feature is of one), all measured points
+    are used.
 
     Returns the label map with its summary. Raises ExistsError when `config.name` holds anything else, NoInputError for
     a run or feature that is not there, and what `cluster` raises.
     """
-    from vaearr.store import add_variables, check_run_name, check_store, open_store, recover, run_folder, run_names
+    from vaearr.store import (
+        add_variables,
+        check_run_name,
+        check_store,
+        open_store,
+        recover,
+        run_folder,
+        run_names,
+        shown,
+    )
+    from vaearr.store.remove import removable
 
     config = resolved(ClusterConfig, config, settings)
     path = check_store(store)
@@ -52,42 +71,29 @@ def cluster_store(store: str | Path, config: ClusterConfig | None = None, **sett
     ds = open_store(path)
     features = select_features(ds, config)
     roi = ds.get(n.run_name(n.ROI, config.run)) if has_run else ds.get(n.PRESENT)
-    request = _request(features, roi, config)
-    existing = ds.get(config.name)
+    recipe = _recipe(features, roi, config)
+    existing, labels = ds.get(config.name), None
     if existing is not None:
-        _check_same(existing, request, config, path)
-        labels = existing.load()
-    else:
+        there = f"{shown(path)} already holds {config.name!r}"
+        made = nested(existing.attrs, n.PROVENANCE)
+        if is_made(there, made, recipe, overwrite=overwrite, say=say):
+            labels = existing.load()
+    if labels is None:
         labels = cluster(features, roi=roi, config=config).rename(config.name)
-        stamp = {**request, "versions": versions("scikit-learn", "hdbscan"), "time": now()}
+        stamp = recipe.stamp("scikit-learn", "hdbscan")
         labels = labels.assign_attrs({n.PROVENANCE: stamp}).reset_coords(drop=True)
-        add_variables(path, labels.to_dataset())
+        replacing = [] if existing is None else removable(path, variables=[config.name])
+        add_variables(path, labels.to_dataset(), replacing=replacing)
     summary = _tables(path, ds, features, labels, config, has_run=has_run)
     return summary.assign({config.name: labels})
 
 
-def _request(features: xr.Dataset, roi: xr.DataArray | None, config: ClusterConfig) -> dict[str, Any]:
-    """What decides the labels, as JSON: settings, and where features and ROI come from."""
+def _recipe(features: xr.Dataset, roi: xr.DataArray | None, config: ClusterConfig) -> Recipe:
+    """What decides the labels: settings, and where features and ROI come from."""
     parents = {str(name): nested(variable.attrs, n.PROVENANCE) for name, variable in features.data_vars.items()}
     if roi is not None:
         parents[str(roi.name)] = nested(roi.attrs, n.PROVENANCE) or nested(roi.attrs, "config")
-    request: dict[str, Any] = {"run": config.run, "parents": parents, "config": config.to_attrs()}
-    plain: dict[str, Any] = json.loads(json.dumps(request, default=str))
-    return plain
-
-
-def _check_same(existing: xr.DataArray, request: dict[str, Any], config: ClusterConfig, path: Path) -> None:
-    from vaearr.store import shown
-
-    have = nested(existing.attrs, n.PROVENANCE)
-    if isinstance(have, dict) and {key: have.get(key) for key in request} == request:
-        return
-    made = (
-        "clusters with other settings or of other data" if isinstance(have, dict) and "config" in have else "a variable"
-    )
-    raise ExistsError(
-        f"{shown(path)} already holds {made} under {config.name!r}; choose another name with name='…' (--name)."
-    )
+    return Recipe(config, {"run": config.run, "parents": parents})
 
 
 def _tables(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,8 @@ class SignificanceConfig(Config):
 class AssociateConfig(Config):
     """Which metrics against which targets."""
 
+    passing: ClassVar[tuple[str, ...]] = ("name",)
+
     run: str = Field(default=DEFAULT_RUN, description=RUN)
     targets: tuple[str, ...] = Field(
         default=(), description="variables; empty = BC, every element, phase, as far as present"
@@ -45,10 +47,22 @@ class AssociateConfig(Config):
         description="variable to associate instead of the run's latents: pca, nmf, or any over one further dim",
     )
     significance: SignificanceConfig | None = Field(default=None, description="p-values from surrogate maps, if given")
+    name: str | None = Field(
+        default=None,
+        description="kept as table association_<name> of the run; default: association, or association_<variable>",
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if self.name is not None and not is_valid_name(self.name):
+            raise ValueError(f"name {self.name!r} must be letters, digits and _ and start with a letter")
+        return self
 
 
 class ClusterConfig(Config):
     """Which points belong together, by which variables."""
+
+    passing: ClassVar[tuple[str, ...]] = ("name",)
 
     run: str = Field(default=DEFAULT_RUN, description="run whose latents and region of interest are used")
     name: str = Field(default="clusters", description="variable that the labels are written to")
@@ -96,6 +110,8 @@ class ClusterConfig(Config):
 class EmbedConfig(Config):
     """A linear decomposition of the patterns, beside the latents and on the same footing."""
 
+    passing: ClassVar[tuple[str, ...]] = ("name", "batch_size", "device")
+
     run: str = Field(
         default=DEFAULT_RUN, description="run whose region of interest and preprocessing are used, if it is there"
     )
@@ -135,6 +151,8 @@ class EmbedConfig(Config):
 
 class ReportConfig(Config):
     """What the report page shows."""
+
+    passing: ClassVar[tuple[str, ...]] = ("out",)
 
     run: str = Field(default=DEFAULT_RUN, description=RUN)
     out: Path | None = Field(default=None, description="folder of the report; default: <store>.reports/<run>")

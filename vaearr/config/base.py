@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from vaearr.errors import UsageError, did_you_mean
 
@@ -19,6 +21,7 @@ class Config(BaseModel):
     """Base of all settings: frozen, no unknown keys, finite numbers only, JSON both ways (which knows no NaN)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    passing: ClassVar[tuple[str, ...]] = ()  # settings that say where and how fast, and decide no value
     shortcuts: ClassVar[Mapping[str, str]] = {}  # short name -> setting of a group, such as beta -> objective.beta
 
     @field_validator("*", mode="before")
@@ -32,6 +35,12 @@ class Config(BaseModel):
     def to_attrs(self) -> dict[str, Any]:
         """Plain JSON-ready dict, as stored in attributes."""
         return self.model_dump(mode="json")
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide values, JSON-ready; of a file its name, since where it lay says nothing."""
+        named = {key: _named(getattr(self, key)) for key in type(self).model_fields if key not in self.passing}
+        plain: dict[str, Any] = to_jsonable_python(named)
+        return plain
 
     @classmethod
     def from_attrs(cls, attrs: dict[str, Any]) -> Self:
@@ -51,6 +60,15 @@ def group_of(field: FieldInfo | None) -> type[Config] | None:
     """The config that a field holds, if it holds one."""
     parts = () if field is None else (field.annotation, *get_args(field.annotation))
     return next((part for part in parts if isinstance(part, type) and issubclass(part, Config)), None)
+
+
+def _named(value: Any) -> Any:
+    """A setting with the names of files only, at any depth."""
+    if isinstance(value, Config):
+        return value.deciding()
+    if isinstance(value, dict):
+        return {key: _named(item) for key, item in value.items()}
+    return value.name if isinstance(value, Path) else value
 
 
 def _in_words(cls: type[BaseModel], error: ValidationError) -> str:

@@ -188,6 +188,10 @@ class AugmentConfig(Config):
 class TrainConfig(Config):
     """Everything that decides a training."""
 
+    passing: ClassVar[tuple[str, ...]] = (
+        *("device", "device_memory", "checkpoint_minutes", "checkpoint_every", "sheets_every", "log"),
+    )
+
     shortcuts: ClassVar = {"model": "model.name", "latent_dim": "model.latent_dim", "beta": "objective.beta"}
 
     model: ModelConfig = Field(default=ModelConfig(), description="which network")
@@ -257,6 +261,8 @@ class TrainConfig(Config):
 class EncodeConfig(Config):
     """How latents are written."""
 
+    passing: ClassVar[tuple[str, ...]] = ("run", "batch_size", "device")
+
     run: str = Field(default=DEFAULT_RUN, description=RUN)
     batch_size: int = Field(default=1024, ge=1, description="samples at once")
     device: str = Field(default="auto", description=DEVICE)
@@ -272,6 +278,10 @@ class EncodeConfig(Config):
     overlap: float = Field(
         default=0.25, ge=0, lt=1, description="share of a window that neighbouring windows have in common"
     )
+
+    def deciding(self) -> dict[str, Any]:
+        """Without windows their overlap decides nothing."""
+        return {key: v for key, v in super().deciding().items() if key != "overlap" or self.window is not None}
 
 
 class ImportConfig(Config):
@@ -303,6 +313,8 @@ class ImportConfig(Config):
 
 class ReconstructConfig(Config):
     """What is reconstructed and how it is judged."""
+
+    passing: ClassVar[tuple[str, ...]] = ("out", "device", "batch_size", "name")
 
     run: str = Field(default=DEFAULT_RUN, description=RUN)
     name: str = Field(
@@ -336,3 +348,7 @@ class ReconstructConfig(Config):
     overlap: float = Field(default=0.25, description="share of their length that windows have in common at least")
     lpips_weights: Path | None = Field(default=None, description="file of a feature network, to measure LPIPS too")
     lpips_linear: Path | None = Field(default=None, description="file of the LPIPS weights on that network")
+
+    def deciding(self) -> dict[str, Any]:
+        """Without windows their overlap decides nothing."""
+        return {key: v for key, v in super().deciding().items() if key != "overlap" or self.window is not None}

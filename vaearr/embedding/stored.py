@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +15,10 @@ from vaearr import names as n
 from vaearr.config import EmbedConfig, resolved, settings_as_keywords
 from vaearr.embedding.methods import METHODS, Scores, fitted_stream
 from vaearr.embedding.stream import Block, PatternStream
-from vaearr.embedding.work import Work, plan_work
-from vaearr.errors import ExistsError, UsageError
-from vaearr.provenance import nested, now, versions
+from vaearr.embedding.work import plan_work
+from vaearr.errors import UsageError
+from vaearr.provenance import nested
+from vaearr.recipe import is_made
 from vaearr.store import (
     Region,
     Staging,
@@ -31,9 +32,8 @@ from vaearr.store import (
     staged_variables,
     write_block,
 )
+from vaearr.store.remove import removable
 from vaearr.store.write import begun
-
-PASSING = ("versions", "time")  # entries of a provenance that decide nothing
 
 
 @settings_as_keywords(EmbedConfig)
@@ -41,6 +41,7 @@ def embed_store(
     store: str | Path,
     config: EmbedConfig | None = None,
     *,
+    overwrite: bool = False,
     say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
     **given: Any,
@@ -54,7 +55,8 @@ def embed_store(
 
     What components are found on is bounded by `max_points`; all other work goes shard by shard. After an interruption
     the same call goes on where it stopped, and nothing is visible before all is written. A decomposition that was made
-    already is returned as it is. say, on_block: told in words, and as (blocks done, blocks in all).
+    already is returned as it is; `overwrite` replaces another one of this name. say, on_block: told in words, and as
+    (blocks done, blocks in all).
 
     Returns the opened store. Raises ExistsError where the name is taken by anything else, NoInputError for a run that
     is not there, UsageError for settings that do not fit the data, RoiError for a region that is too small, DataError
@@ -67,19 +69,23 @@ def embed_store(
     check_patterns(path)
     ds = open_store(path, chunks=None)
     work = plan_work(path, ds, settings)
-    if _is_made(ds, work, path):
-        tell(f"{work.name!r} is in {store} already, made with the same settings")
-        return open_store(path)
+    taken, replacing = _taken(ds, work.name), list[str]()
+    if taken:
+        made = nested(ds[work.name].attrs, n.PROVENANCE) if work.name in ds else None
+        there = f"{shown(path)} already holds {', '.join(taken)}"
+        if is_made(there, made, work.recipe, overwrite=overwrite, say=tell):
+            return open_store(path)
+        replacing = removable(path, variables=taken)
     method = METHODS[settings.method]
-    own = {"name": work.name, **work.request}
+    own = {"name": work.name, **work.recipe.as_attrs()}
     fitted = begun(path, own)
     if fitted is None:
-        tell(f"{settings.method} of {work.request['n']} scan points: looking for components")
+        tell(f"{settings.method} of {int(work.roi.sum())} scan points: looking for components")
         fitted = method.fit(work)
-    stamp = {n.PROVENANCE: {**work.request, "versions": versions("scipy"), "time": now()}}
+    stamp = {n.PROVENANCE: work.recipe.stamp("scipy")}
     maps = method.maps(work, fitted)
     specs = {name: replace(spec, attrs={**spec.attrs, **stamp}) for name, spec in maps.items()}
-    with staged_variables(path, specs, coords=fitted, request=own) as staging:
+    with staged_variables(path, specs, coords=fitted, request=own, replacing=replacing) as staging:
         left = pending(staging)
         done = len(staging.regions) - len(left)
         if done:
@@ -93,28 +99,13 @@ def embed_store(
     return open_store(path)
 
 
-def _is_made(ds: xr.Dataset, work: Work, store: Path) -> bool:
-    """Whether the same decomposition is there. Raises ExistsError or UsageError for a name that cannot be used."""
-    name = work.name
+def _taken(ds: xr.Dataset, name: str) -> list[str]:
+    """Variables that stand where those of this name are to go. Raises UsageError for a name that cannot be used."""
     if name in n.RESERVED or name.startswith(n.OF_LATER_RUNS):
         raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
-    taken = [str(v) for v in ds.variables if v == name or str(v).startswith(tuple(companions(name)))]
-    if not taken:
-        return False
-    stamp = nested(ds[name].attrs, n.PROVENANCE) if name in ds else None
-    if isinstance(stamp, Mapping) and {k: v for k, v in stamp.items() if k not in PASSING} == work.request:
-        return True
-    raise ExistsError(
-        f"{shown(store)} already holds {', '.join(taken)}, made with other settings or from other data; choose another "
-        "name with name='…' (--name)."
-    )
-
-
-def companions(name: str) -> list[str]:
-    """How the names of the variables beside the scores begin."""
-    return [
-        f"{name}_{part}" for part in (n.COMPONENT, "mean", "background", "residual", "explained_variance", n.ELEMENTS)
-    ]
+    beside = (n.COMPONENT, "mean", "background", "residual", "explained_variance", n.ELEMENTS)
+    beginnings = tuple(f"{name}_{part}" for part in beside)
+    return [str(v) for v in ds.variables if v == name or str(v).startswith(beginnings)]
 
 
 def _write(stream: PatternStream, scores: Scores, staging: Staging, regions: Sequence[Region]) -> Iterator[Region]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,10 @@ from vaearr.embedding.stream import PatternStream
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.latents import load_model
 from vaearr.preprocess import Preprocess, settled
+from vaearr.recipe import Recipe
 from vaearr.runs import check_fits, data_fingerprint
 from vaearr.store import run_manifest, run_names
 from vaearr.training import fingerprint
-
-NOT_DECIDING = {"device", "batch_size", "name"}  # settings that change nothing but the time it takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +36,7 @@ class Work:
     preprocess: PreprocessConfig
     background: torch.Tensor | None
     device: torch.device
-    request: dict[str, Any]
+    recipe: Recipe
 
     @property
     def component(self) -> str:
@@ -111,16 +109,14 @@ def plan_work(path: Path, ds: xr.Dataset, settings: EmbedConfig) -> Work:
         raise RoiError(f"the region of interest has {int(roi.sum())} scan points; a decomposition needs at least two.")
     request |= {
         "parents": _parents(ds, settings, roi_name),
-        "config": {key: value for key, value in settings.to_attrs().items() if key not in NOT_DECIDING},
         "preprocess": preprocess.to_attrs(),
         "data": data_fingerprint(ds),
         "roi": fingerprint(roi),
         "maps": _map_hashes(ds, settings),
         "n": int(roi.sum()),
     }
-    plain = json.loads(json.dumps(request))
     name = settings.name or settings.method
-    return Work(ds, settings, name, roi, preprocess, background, device, plain)
+    return Work(ds, settings, name, roi, preprocess, background, device, Recipe(settings, request))
 
 
 def _parents(ds: xr.Dataset, settings: EmbedConfig, roi_name: str | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,13 +16,14 @@ from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.batching.reader import read_samples
 from vaearr.config import ReconstructConfig, RoiConfig, resolved, settings_as_keywords
-from vaearr.errors import ExistsError, NoInputError, UsageError
+from vaearr.errors import NoInputError, UsageError
 from vaearr.inference.decoding import Opened, open_run, scale_attrs
 from vaearr.inference.judging import LONG_NAMES, check_settings, judge_of, judging_attrs, picture_attrs, units_of
 from vaearr.inference.summary import PARTS, summarise
 from vaearr.inference.written import SampleWriter, sample_writer
-from vaearr.provenance import nested, now, versions
+from vaearr.provenance import nested
 from vaearr.quality import compression_ratio
+from vaearr.recipe import Recipe, is_made
 from vaearr.sources.outputs import Kept
 from vaearr.store import (
     Region,
@@ -42,6 +42,7 @@ from vaearr.store import (
     write_block,
     write_table,
 )
+from vaearr.store.remove import removable, remove
 from vaearr.training import fingerprint
 
 EXAMPLE = "example"
@@ -67,6 +68,7 @@ def reconstruct_store(
     config: ReconstructConfig | None = None,
     files: str | Path | None = None,
     dtype: Kept = "float32",
+    overwrite: bool = False,
     say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
     **given: Any,
@@ -85,9 +87,10 @@ def reconstruct_store(
     `reconstruction_b`); nothing is visible before all is written.
 
     files: folder for a file of each reconstruction, see `vaearr.inference.written`; dtype: see `reconstruct_files`.
-    roi: map or conditions instead of the run's region. The same call again returns what was made. Raises ExistsError
-    where the name holds anything else, NoInputError for a run or part that is not there, RoiError for an empty region,
-    UsageError for settings that do not fit, DataError for a damaged store or model.
+    roi: map or conditions instead of the run's region. The same call again returns what was made; `overwrite` replaces
+    what was made otherwise. Raises ExistsError where the name holds anything else, NoInputError for a run or part that
+    is not there, RoiError for an empty region, UsageError for settings that do not fit, DataError for a damaged store
+    or model.
     """
     conditions = {"roi": roi} if isinstance(roi, RoiConfig) else {}
     settings = resolved(ReconstructConfig, config, given | conditions | ({"out": out} if out else {}) | {"run": run})
@@ -96,27 +99,28 @@ def reconstruct_store(
     check_patterns(opened.path)
     _check(opened, settings)
     chosen = _points(opened, settings, roi if isinstance(roi, xr.DataArray) else None)
-    request = _request(opened, settings, chosen)
-    known = _known(opened, settings, request)
-    variable = n.run_name(settings.name, settings.run)
-    if known is not None and files is None and (settings.out is None or variable in opened.ds):
-        (say or (lambda text: None))(f"{settings.name!r} of run {settings.run!r} is in {store} already")
+    recipe, variable = _recipe(opened, settings, chosen), n.run_name(settings.name, settings.run)
+    known, has_variable, replacing = _known(opened, settings, recipe, overwrite=overwrite, say=say)
+    if known is not None and files is None and (settings.out is None or has_variable):
         return known
     with ExitStack() as stack:
         staging = None
-        if settings.out == "variable" and variable not in opened.ds:  # after an interruption the table alone is missing
-            specs = {variable: _spec(opened, request)}
+        if settings.out == "variable" and not has_variable:  # after an interruption the table alone is missing
+            specs = {variable: _spec(opened, settings, recipe)}
+            request = {"name": variable, **recipe.as_attrs()}
             staging = stack.enter_context(
-                staged_variables(opened.path, specs, coords=xr.Dataset(), request={"name": variable, **request})
+                staged_variables(opened.path, specs, coords=xr.Dataset(), request=request, replacing=replacing)
             )
         writing = sample_writer(opened.ds, chosen, Path(files), settings.units, dtype) if files is not None else None
         write = stack.enter_context(writing) if writing is not None else None
         made = _stream(opened, settings, chosen, staging, write, on_block)
         if staging is not None:
             publish_staged(staging)
+        elif replacing:
+            remove(opened.path, variables=replacing)
     if known is not None:
         return known
-    table = _table(opened, settings, chosen, made).assign_attrs({n.PROVENANCE: _stamp(request)})
+    table = _table(opened, settings, chosen, made).assign_attrs({n.PROVENANCE: recipe.stamp()})
     write_table(opened.path, settings.run, settings.name, table, replace=True)
     return table
 
@@ -151,54 +155,41 @@ def _points(opened: Opened, settings: ReconstructConfig, roi: xr.DataArray | Non
     return chosen
 
 
-def _request(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray) -> dict[str, Any]:
+def _recipe(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray) -> Recipe:
     """What decides the numbers."""
-    decisive = {k: v for k, v in settings.to_attrs().items() if k not in ("out", "device", "batch_size")}
-    for key in ("lpips_weights", "lpips_linear"):  # where the files lay says nothing
-        decisive[key] = None if decisive[key] is None else Path(decisive[key]).name
-    request = {
-        **opened.attrs,
-        "config": decisive,
-        "points": fingerprint(chosen.values),
-        "data": opened.manifest["data"],
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(request))
-    return plain
+    return Recipe(settings, {**opened.attrs, "points": fingerprint(chosen.values), "data": opened.manifest["data"]})
 
 
-def _stamp(request: dict[str, Any]) -> dict[str, Any]:
-    return {**request, "versions": versions(), "time": now()}
-
-
-def _known(opened: Opened, settings: ReconstructConfig, request: dict[str, Any]) -> xr.Dataset | None:
-    """The table that the same request has made. Raises ExistsError where the name holds anything else."""
-    name, variable = settings.name, n.run_name(settings.name, settings.run)
-    found = None
+def _known(
+    opened: Opened,
+    settings: ReconstructConfig,
+    recipe: Recipe,
+    *,
+    overwrite: bool,
+    say: Callable[[str], None] | None,
+) -> tuple[xr.Dataset | None, bool, list[str]]:
+    """The table made by this recipe, if there is one, whether the variable is there too, and what is to be replaced."""
+    name, variable, known = settings.name, n.run_name(settings.name, settings.run), None
     if has_table(opened.path, opened.run, name):
         found = open_table(opened.path, opened.run, name)
-        if not _is_same(nested(found.attrs, n.PROVENANCE), request):
-            raise ExistsError(
-                f"run {opened.run!r} of {shown(opened.path)} already holds {name!r}, made with other settings or of "
-                "other points; choose another name with name='…' (--name)."
-            )
-    is_taken = variable in opened.ds.variables and settings.out == "variable"
-    if is_taken and not _is_same(nested(opened.ds[variable].attrs, n.PROVENANCE), request):
-        raise ExistsError(
-            f"{shown(opened.path)} already holds another {variable!r}; choose another name with name='…' (--name)."
-        )
-    return found
+        there = f"run {opened.run!r} of {shown(opened.path)} already holds {name!r}"
+        if is_made(there, nested(found.attrs, n.PROVENANCE), recipe, overwrite=overwrite, say=say):
+            known = found
+    has_variable = variable in opened.ds.variables
+    if has_variable and (settings.out == "variable" or (known is None and overwrite)):
+        made = nested(opened.ds[variable].attrs, n.PROVENANCE)
+        there = f"{shown(opened.path)} already holds {variable!r}"
+        if not is_made(there, made, recipe, overwrite=overwrite):
+            return known, False, removable(opened.path, variables=[variable])
+    return known, has_variable, []
 
 
-def _is_same(stamp: Any, request: dict[str, Any]) -> bool:
-    return isinstance(stamp, dict) and {key: stamp.get(key) for key in request} == request
-
-
-def _spec(opened: Opened, request: dict[str, Any]) -> VariableSpec:
+def _spec(opened: Opened, settings: ReconstructConfig, recipe: Recipe) -> VariableSpec:
     ds = opened.ds
     attrs = {
         "long_name": "decoded posterior mean",
-        **scale_attrs(opened, stored=request["config"]["units"] == "stored"),
-        n.PROVENANCE: _stamp(request),
+        **scale_attrs(opened, stored=settings.units == "stored"),
+        n.PROVENANCE: recipe.stamp(),
     }
     return VariableSpec(dims=(*schema.navigation_dims(ds), *schema.signal_dims(ds)), attrs=attrs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import ExistsError, UsageError
-from vaearr.provenance import as_json, nested, now, versions
+from vaearr.errors import UsageError
+from vaearr.provenance import nested
+from vaearr.recipe import Recipe, is_made
 from vaearr.store import check_store, has_table, open_table, recover, run_manifest, shown, write_table
 
 NAME = "layers"
@@ -36,30 +37,36 @@ def _is_alike(one: xr.Dataset, two: xr.Dataset) -> bool:
 
 
 def keep_layers(
-    store: str | Path, run: str, found: xr.Dataset, *, name: str = NAME, about: dict[str, Any] | None = None
+    store: str | Path,
+    run: str,
+    found: xr.Dataset,
+    *,
+    name: str = NAME,
+    about: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> xr.Dataset:
     """Keep a comparison as table `name` of `/runs/<run>`; returns it with its provenance.
 
-    about: which samples were compared. The same comparison again is left as it is. Raises ExistsError where the name
-    holds another table, NoInputError for a run that is not there, UsageError for a name that has another meaning.
+    about: which samples were compared. The same comparison again is left as it is; `overwrite` replaces another. Raises
+    ExistsError where the name holds another table, NoInputError for a run that is not there, UsageError for a name that
+    has another meaning.
     """
     check_table_name(name)
     path = check_store(store)
     recover(path)
     weights = run_manifest(path, run).get("weights_sha256")
     settings = {key: found.attrs[key] for key in ("part", "level", "top", "n")}
-    request = json.loads(
-        json.dumps(as_json({"run": run, "weights_sha256": weights, "config": settings, "samples": about or {}}))
-    )
-    if has_table(path, run, name):
+    inputs = {"run": run, "weights_sha256": weights, "config": settings, "samples": about or {}}
+    recipe, is_there = Recipe(None, inputs), has_table(path, run, name)
+    if is_there:
         known = open_table(path, run, name)
-        stamp = nested(known.attrs, n.PROVENANCE) or {}
-        if {key: stamp.get(key) for key in request} == request and _is_alike(known, found):
+        made = nested(known.attrs, n.PROVENANCE)
+        if isinstance(made, dict) and not _is_alike(known, found):
+            made = {**made, "samples": "as they were"}
+        there = f"run {run!r} of {shown(path)} already holds {name!r}"
+        if is_made(there, made, recipe, overwrite=overwrite, say=say):
             return known
-        raise ExistsError(
-            f"run {run!r} of {shown(path)} already holds {name!r}, made of other samples or with other settings; "
-            "choose another name with name='…' (--name)."
-        )
-    stamped = found.assign_attrs({n.PROVENANCE: {**request, "versions": versions("scipy"), "time": now()}})
-    write_table(path, run, name, stamped)
+    stamped = found.assign_attrs({n.PROVENANCE: recipe.stamp("scipy")})
+    write_table(path, run, name, stamped, replace=is_there)
     return stamped

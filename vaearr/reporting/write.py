@@ -16,7 +16,8 @@ from vaearr.association import ranking
 from vaearr.config import ReportConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, ExistsError, NoInputError, VaearrError, WriteError
 from vaearr.plots.page import Section, page, png
-from vaearr.provenance import as_json, nested
+from vaearr.provenance import as_json, nested, versions
+from vaearr.recipe import Recipe
 from vaearr.reporting import analyses
 from vaearr.reporting import sections as parts
 from vaearr.reporting.facts import Facts, LeftOut, NoMaps, gather, labels_and_n
@@ -67,6 +68,19 @@ def report(
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return folder / "index.html"
+
+
+def is_current(store: Path, config: ReportConfig) -> bool:
+    """Whether the report of a run is there, by this version with these settings, and nothing was published since."""
+    folder = report_folder(store, config)
+    record = folder / "report.json"
+    if not (record.is_file() and (folder / "index.html").is_file()):
+        return False
+    found = json.loads(record.read_text(encoding="utf-8"))
+    if record.stat().st_mtime_ns <= (store / "zarr.json").stat().st_mtime_ns:  # its listing, new with each publication
+        return False
+    made = {"config": found.get("report_parameters"), "vaearr": found.get("versions", {}).get("vaearr")}
+    return Recipe(config, {"vaearr": versions()["vaearr"]}).differences(made) == ""
 
 
 def report_folder(store: Path, settings: ReportConfig) -> Path:

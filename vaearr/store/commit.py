@@ -104,21 +104,24 @@ def staged_folder(store: Path, name: str) -> Iterator[Path]:
         remove_if_empty(staging_root(store))
 
 
-def publish(store: Path, staged: Mapping[str, Path], *, replace: bool = False) -> None:
+def publish(
+    store: Path, staged: Mapping[str, Path], *, replace: bool = False, instead_of: Collection[str] = ()
+) -> None:
     """Move finished folders into the store under the given keys, durably, then list them. Needs the lock (`writer`).
 
     staged: key inside the store (`latents`, `runs/vae`) -> finished folder below `staging_root`. Raises ExistsError
     before any move when a key is taken and `replace` is False. A replaced folder is moved aside first: a reader finds
-    the old, nothing, or the new, never a mixture.
+    the old, nothing, or the new, never a mixture. instead_of: keys that go in the same step, replaced or not.
     """
     for key in staged:
-        if (store / key).exists() and not replace:
+        if (store / key).exists() and not replace and key not in instead_of:
             raise ExistsError(f"{store} already holds {key!r}; nothing was changed.")
     for folder in staged.values():
         seal(folder)
         sync_tree(folder)
     sync_path(staging_root(store))
-    _change(store, {key: str(folder.relative_to(staging_root(store))) for key, folder in staged.items()})
+    come = {key: str(folder.relative_to(staging_root(store))) for key, folder in staged.items()}
+    _change(store, dict.fromkeys(instead_of) | come)
 
 
 def withdraw(store: Path, keys: Collection[str]) -> None:

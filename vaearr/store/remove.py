@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.store.commit import listed, withdraw, writer
+from vaearr.store.commit import listed, staging_root, withdraw, writer
 from vaearr.store.copies import shown
+from vaearr.store.lock import lock_path, locked
 from vaearr.store.read import check_store
 from vaearr.store.seals import METADATA
+from vaearr.store.urls import copied_url
 
 
 def remove(path: str | Path, *, variables: Iterable[str] = (), runs: Iterable[str] = ()) -> list[str]:
@@ -24,27 +29,48 @@ def remove(path: str | Path, *, variables: Iterable[str] = (), runs: Iterable[st
     which cannot be made again from the store.
     """
     store = check_store(path)
+    with writer(store):
+        there = removable(store, variables=variables, runs=runs)
+        if there:
+            withdraw(store, there)
+    return there
+
+
+def removable(store: Path, *, variables: Iterable[str] = (), runs: Iterable[str] = ()) -> list[str]:
+    """The keys that `remove` takes out, also for what is published `instead_of` them. Raises UsageError as it does."""
     variables, runs = list(variables), list(runs)
     for name in (*variables, *runs):
         if not all(map(n.is_valid_name, name.split("/"))):
             raise UsageError(f"{name!r} is no variable, table or run of a store.")
     of_runs = [n.run_name(name, run) for run in runs for name in n.OF_A_RUN]
     keys = [*dict.fromkeys([*variables, *of_runs]), *(f"{n.RUNS}/{run}" for run in runs)]
-    with writer(store):
-        known = listed(json.loads((store / METADATA).read_bytes()))
-        there = [key for key in keys if key in known or os.path.lexists(store / key)]
-        if kept := _kept(there, known):
-            raise UsageError(
-                f"{shown(store)}: {', '.join(kept)} came with the source and cannot be removed; ingest anew."
-            )
-        if there:
-            withdraw(store, there)
+    known = listed(json.loads((store / METADATA).read_bytes()))
+    there = [key for key in keys if key in known or os.path.lexists(store / key)]
+    if kept := _kept(there, known):
+        raise UsageError(f"{shown(store)}: {', '.join(kept)} came with the source and cannot be removed; ingest anew.")
     return there
+
+
+@contextmanager
+def replacing(store: Path) -> Iterator[Path]:
+    """A path beside a store for a new one, which takes its place at the end, whole; the old one is removed then."""
+    if url := copied_url(shown(store)):
+        raise UsageError(f"{url} cannot be replaced in one step; remove it first, or give another URL.")
+    stem = store.name.removesuffix(".zarr")
+    new, aside = (store.with_name(f"{stem}-{uuid.uuid4().hex[:8]}.zarr") for _ in range(2))
+    yield new
+    with locked(store):
+        store.rename(aside)
+        new.rename(store)
+    shutil.rmtree(aside)
+    shutil.rmtree(staging_root(store), ignore_errors=True)
+    lock_path(new).unlink(missing_ok=True)
 
 
 def _kept(keys: list[str], known: Mapping[str, Any]) -> list[str]:
     """Those that the program did not make: no part of a run, no provenance, and not beside one that has it."""
     others = [key for key in keys if not (key.startswith((f"{n.RUNS}/", *n.OF_LATER_RUNS)) or key in n.OF_A_RUN)]
-    made = [key for key in others if key not in n.RESERVED and n.PROVENANCE in known.get(key, {}).get("attributes", {})]
+    of_others = n.RESERVED - {n.RECONSTRUCTION}
+    made = [key for key in others if key not in of_others and n.PROVENANCE in known.get(key, {}).get("attributes", {})]
     beside = tuple(f"{key}_" for key in made)
     return [key for key in others if key not in made and not key.startswith(beside)]

@@ -8,9 +8,9 @@ import math
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,26 +128,32 @@ class Staging:
     arrays: Mapping[str, zarr.Array]
     regions: tuple[layout.Region, ...]
     coords: tuple[str, ...]
+    replacing: tuple[str, ...] = ()
 
 
 @contextmanager
 def staged_variables(
-    path: str | Path, specs: Mapping[str, VariableSpec], *, coords: xr.Dataset, request: Mapping[str, Any]
+    path: str | Path,
+    specs: Mapping[str, VariableSpec],
+    *,
+    coords: xr.Dataset,
+    request: Mapping[str, Any],
+    replacing: Collection[str] = (),
 ) -> Iterator[Staging]:
     """Stage new variables: write every pending block, then `publish_staged`. Interrupted work is found again.
 
     coords: coordinates of dims that the store does not have yet, and variables that are known whole. request:
-    everything that decides the values; only staged work of the same request is continued. Raises ExistsError when a
-    variable is there already.
+    everything that decides the values; only staged work of the same request is continued. replacing: variables that go
+    when these are published (`store.remove.removable`). Raises ExistsError when a variable is there already.
     """
     store = check_store(path)
     with writer(store):
-        have = open_store(store, chunks=None)
+        have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
         check_new(have, store, [*specs, *map(str, coords.variables)])
         sizes = {**have.sizes, **coords.sizes}
         need = sum(math.prod(sizes[d] for d in spec.dims) * np.dtype(spec.dtype).itemsize for spec in specs.values())
         with commit.writing(store, need):
-            yield _staged(store, specs, coords, have, request)
+            yield replace(_staged(store, specs, coords, have, request), replacing=tuple(replacing))
 
 
 def _staged(
@@ -234,26 +240,28 @@ def publish_staged(staging: Staging) -> None:
     left = pending(staging)
     if left:
         raise RuntimeError(f"{len(left)} of {len(staging.regions)} blocks are not written; the staging stays.")
-    publish(staging.store, {name: staging.folder / name for name in (*staging.coords, *staging.arrays)})
+    come = {name: staging.folder / name for name in (*staging.coords, *staging.arrays)}
+    publish(staging.store, come, instead_of=staging.replacing)
 
 
-def add_variables(path: str | Path, ds: xr.Dataset) -> None:
+def add_variables(path: str | Path, ds: xr.Dataset, *, replacing: Collection[str] = ()) -> None:
     """Add small in-memory variables (maps, masks) to the store. Raises ExistsError or SchemaError before any write.
 
-    Coordinates that the store has must be equal to the store's; they are not written again.
+    Coordinates that the store has must be equal to the store's; they are not written again. replacing: variables that
+    go in the same step.
     """
     store = check_store(path)
     with writer(store):
-        new = _fit(store, ds)
+        new = _fit(store, ds, replacing)
         with staged_folder(store, "maps") as folder:
             zarr.create_group(folder, zarr_format=3, overwrite=True)
             _write_small(new, folder)
-            publish(store, {str(name): folder / str(name) for name in new.variables})
+            publish(store, {str(name): folder / str(name) for name in new.variables}, instead_of=replacing)
 
 
-def _fit(store: Path, ds: xr.Dataset) -> xr.Dataset:
+def _fit(store: Path, ds: xr.Dataset, replacing: Collection[str] = ()) -> xr.Dataset:
     """`ds` without the coordinates that the store has, after a check that they agree."""
-    have = open_store(store, chunks=None)
+    have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
     for dim, size in ds.sizes.items():
         if dim in have.sizes and have.sizes[dim] != size:
             raise SchemaError(f"dimension {dim!r} has {size} entries, in {store} it has {have.sizes[dim]}.")
@@ -299,18 +307,21 @@ def write_dataset(ds: xr.Dataset, folder: Path, *, run: str) -> None:
 
 
 @contextmanager
-def staged_run(path: str | Path, run: str, *, keep: str | None = None) -> Iterator[Path]:
+def staged_run(
+    path: str | Path, run: str, *, keep: str | None = None, replacing: Collection[str] = ()
+) -> Iterator[Path]:
     """A folder for a new run, locked; what it holds at the end is published as `/runs/<run>` by `publish_run`.
 
     Of what an interrupted training left in it, the subfolder `keep` is still there. Raises ExistsError at once when the
-    run, or a variable that it or its encoding will write, is there already.
+    run, or a variable that it or its encoding will write, is there already and not among those that go (`replacing`).
     """
     store = check_store(path)
     check_run_name(run)
     with writer(store):
-        if (store / n.RUNS / run).exists():
+        if (store / n.RUNS / run).exists() and f"{n.RUNS}/{run}" not in replacing:
             raise ExistsError(f"{shown(store)} already has a run {run!r}; choose another name with run='…' (--run).")
-        check_new(open_store(store, chunks=None), store, [n.run_name(name, run) for name in n.OF_A_RUN])
+        have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
+        check_new(have, store, [n.run_name(name, run) for name in n.OF_A_RUN])
         folder = staging_root(store) / f"run-{run}"
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.iterdir():
@@ -324,16 +335,25 @@ def staged_run(path: str | Path, run: str, *, keep: str | None = None) -> Iterat
                 remove_if_empty(staging_root(store))
 
 
-def publish_run(path: str | Path, run: str, folder: Path, manifest: Mapping[str, Any], variables: xr.Dataset) -> None:
+def publish_run(
+    path: str | Path,
+    run: str,
+    folder: Path,
+    manifest: Mapping[str, Any],
+    variables: xr.Dataset,
+    *,
+    replacing: Collection[str] = (),
+) -> None:
     """Publish a run's folder and its maps (`roi`, `split`) together. Call it inside `staged_run`."""
     store = check_store(path)
-    new = _fit(store, variables)
+    new = _fit(store, variables, replacing)
     maps = folder.with_name(f"{folder.name}-maps")
     shutil.rmtree(maps, ignore_errors=True)
     zarr.create_group(maps, zarr_format=3, overwrite=True)
     _write_small(new, maps)
     zarr.create_group(folder, zarr_format=3, attributes=plain(manifest))
-    publish(store, {str(v): maps / str(v) for v in new.variables} | {f"{n.RUNS}/{run}": folder})
+    come = {str(v): maps / str(v) for v in new.variables} | {f"{n.RUNS}/{run}": folder}
+    publish(store, come, instead_of=replacing)
 
 
 def check_run_name(run: str) -> None:

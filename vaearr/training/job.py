@@ -31,9 +31,6 @@ from vaearr.training.processes import Processes
 from vaearr.training.sheets import read_sheets
 from vaearr.training.step import seeded
 
-# settings that say where and how often, not what is learned
-NOT_COMPARED = ("device", "device_memory", "checkpoint_minutes", "checkpoint_every", "sheets_every", "log")
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -61,7 +58,7 @@ class Job:
     @property
     def about(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be gone on from."""
-        compared = {key: value for key, value in self.settings.to_attrs().items() if key not in NOT_COMPARED}
+        compared = {key: value for key, value in self.settings.to_attrs().items() if key not in TrainConfig.passing}
         return {"settings": compared, "data": dict(self.data), "processes": self.processes.size}
 
     def part(self, value: int, labels: Any = None, *, balanced: bool = False, whole: bool = False) -> PatternBatches:

@@ -282,7 +282,7 @@ def test_map_names_that_are_no_names(scan: Path, out: Path) -> None:
     refused(out, UsageError, "must be letters, digits", scan, out / "a.zarr", maps={"../a": "bc.csv"})
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "store", "dangling link"])
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
 def test_existing_target_is_left_alone(scan: Path, out: Path, kind: str) -> None:
     target = out / "a.zarr"
     if kind == "file":
@@ -290,8 +290,6 @@ def test_existing_target_is_left_alone(scan: Path, out: Path, kind: str) -> None
     elif kind == "folder":
         target.mkdir()
         (target / "notes.txt").write_text("mine")
-    elif kind == "store":
-        ingest(scan, target)
     else:
         target.symlink_to(out / "nowhere")
     before = {p: p.lstat().st_mtime_ns for p in out.rglob("*")}

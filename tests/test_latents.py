@@ -43,7 +43,7 @@ def test_encoding_again_is_a_no_op(trained_store: Path) -> None:
     said: list[str] = []
     stamp = (trained_store / "latents" / "zarr.json").stat().st_mtime_ns
     va.encode(trained_store, say=said.append)
-    assert "encoded already" in said[0]
+    assert "already holds latents" in said[0]
     assert (trained_store / "latents" / "zarr.json").stat().st_mtime_ns == stamp
 
 

@@ -123,30 +123,20 @@ def encode(
     check_patterns(path)
     manifest = run_manifest(path, run)
     ds = open_store(path, chunks=None)
-    wanted = [n.run_name(v, run) for v in (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)]
-    parents = [n.PATTERNS, n.run_name(n.ROI, run)]
-    recipe = Recipe(settings, {"run": run, "parents": parents, "weights_sha256": manifest["weights_sha256"]})
-    replacing: list[str] = []
-    if wanted[0] in ds:
-        place = shown(path)
-        there = f"{place} already holds {', '.join(wanted)}"
-        instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"
-        made = nested(ds[wanted[0]].attrs, n.PROVENANCE)
-        if is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=tell):
-            return open_store(path)
-        replacing = removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
+    recipe = _recipe(settings, manifest)
+    replacing = _found(path, ds, recipe, overwrite=overwrite, say=tell)
+    if replacing is None:
+        return open_store(path)
     model = load_model(path, run, device="cpu" if dask is not None else settings.device)
     check_fits(ds, manifest, model)
     roi = ds[n.run_name(n.ROI, run)].load()
-    request = {**recipe.as_attrs(), "data": data_fingerprint(ds)}
-    stamp = {n.PROVENANCE: {**recipe.stamp(), "data": request["data"]}}
-    mask = latent_mask(ds, model, settings.mask)
     coords = latent_coords(ds, model, run)
+    data = {"data": data_fingerprint(ds)}
+    request, specs = recipe.as_attrs() | data, _specs(ds, coords, run, {n.PROVENANCE: recipe.stamp() | data})
+    mask = latent_mask(ds, model, settings.mask)
     with (
         _by_workers(path, ds, manifest, settings, dask, tell) as by_workers,
-        staged_variables(
-            path, _specs(ds, coords, run, stamp), coords=coords, request=request, replacing=replacing
-        ) as staging,
+        staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging,
     ):
         left = pending(staging)
         if len(left) < len(staging.regions):
@@ -160,6 +150,28 @@ def encode(
             add_channel_attrs(staging, n.run_name(n.LATENTS, run), ds[n.run_name(n.SPLIT, run)].load())
         publish_staged(staging)
     return open_store(path)
+
+
+def _recipe(settings: EncodeConfig, manifest: Mapping[str, Any]) -> Recipe:
+    parents = [n.PATTERNS, n.run_name(n.ROI, settings.run)]
+    inputs = {"run": settings.run, "parents": parents, "weights_sha256": manifest.get("weights_sha256")}
+    return Recipe(settings, inputs)
+
+
+def _found(
+    path: Path, ds: xr.Dataset, recipe: Recipe, *, overwrite: bool, say: Callable[[str], None]
+) -> list[str] | None:
+    """Variables that go when the new ones are published; None where those that are there were made the same way."""
+    run, place = recipe.inputs["run"], shown(path)
+    names = [n.run_name(name, run) for name in (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)]
+    if names[0] not in ds:
+        return []
+    instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"
+    made = nested(ds[names[0]].attrs, n.PROVENANCE)
+    there = f"{place} already holds {', '.join(names)}"
+    if is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=say):
+        return None
+    return removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
 
 
 def _take(

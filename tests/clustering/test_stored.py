@@ -12,7 +12,7 @@ from tests.clustering.conftest import blob_maps
 from vaearr.clustering import cluster_lines, cluster_store
 from vaearr.clustering import stored as module
 from vaearr.config import ClusterConfig
-from vaearr.errors import ExistsError, NoInputError, UsageError
+from vaearr.errors import NoInputError, UsageError
 from vaearr.provenance import nested
 from vaearr.store import add_variables, create_store, open_store, open_table, publish_run, staged_run
 from vaearr.testing import assert_valid, random_patterns_dataset
@@ -64,30 +64,6 @@ def test_writes_once_with_provenance_and_tables(store: Path, monkeypatch: pytest
     lines = cluster_lines(again)
     assert lines[0] == "3 clusters of 252 scan points by kmeans of latents: 0, latents: 1, latents: 2"
     assert lines[1].startswith("cluster 0: 126 points (50.0%), mean silhouette width 0.")
-
-
-def test_other_settings_need_another_name(store: Path) -> None:
-    cluster_store(store, KMEANS)
-    with pytest.raises(ExistsError, match=r"other settings.*--name"):
-        cluster_store(store, KMEANS.replace(k=2))
-    with pytest.raises(ExistsError, match="holds a variable under 'BC'"):
-        cluster_store(store, KMEANS.replace(name="BC"))
-    other = cluster_store(store, ClusterConfig(method="gmm", k=2, name="two", latents=(0,)))
-    assert other["two"].attrs["features"] == ["latents: 0"]
-    assert open_table(store, "vae", "clusters_two").sizes["cluster"] == 2
-
-
-def test_other_data_needs_another_name(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster_store(store, KMEANS)
-    from vaearr import store as door
-
-    def changed(path: Path, **kwargs: object) -> xr.Dataset:
-        ds = open_store(path)
-        return ds.assign(latents=ds["latents"].assign_attrs(provenance={"time": "two"}))
-
-    monkeypatch.setattr(door, "open_store", changed)
-    with pytest.raises(ExistsError, match="of other data"):
-        cluster_store(store, KMEANS)
 
 
 def test_interrupted_before_the_tables(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

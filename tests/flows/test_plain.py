@@ -46,15 +46,14 @@ def test_flow_by_flow_then_again(scan_files: dict[str, Path], reading: IngestCon
     for name, parameters in calls:
         run(name, {"store": str(store), **parameters}, say=news.append)
     assert _state(store) == before
-    for words in ("is complete already", "is trained already", "is encoded already", "is in", "3 clusters"):
-        assert any(words in line for line in news), words
+    assert len([line for line in news if " already " in line and line.endswith("made the same way")]) == len(calls)
 
 
 @pytest.mark.parametrize(
     ("name", "changed", "words"),
     [
-        ("train-vae", {"config": {**TINY, "seed": 5}}, "found and asked: seed 1 and 5"),
-        ("train-vae", {"config": TINY, "roi": {"x": [0, 5]}}, "region of 877 points and another of 400"),
+        ("train-vae", {"config": {**TINY, "seed": 5}}, "there and asked: seed 1 and 5"),
+        ("train-vae", {"config": TINY, "roi": {"x": [0, 5]}}, r"region\.points 877 and 400"),
         ("encode", {"config": {"precision": "bfloat16"}}, "precision float32 and bfloat16"),
     ],
     ids=["training", "region", "encoding"],
@@ -67,7 +66,7 @@ def test_a_changed_setting_is_a_choice(name: str, changed: dict[str, Any], words
     assert _state(trained_store) == before
     news: list[str] = []
     run(name, {"store": str(trained_store), **changed, "overwrite": True}, say=news.append)
-    assert any(line.startswith("replaced, as asked: ") for line in news)
+    assert any(line.endswith("replaced, as asked") for line in news)
     assert_valid(xr.open_zarr(trained_store))
     assert "latents" in xr.open_zarr(trained_store)
 

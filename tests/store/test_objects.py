@@ -18,8 +18,7 @@ from vaearr.association import associate_store
 from vaearr.batching import batches
 from vaearr.cli import app
 from vaearr.clustering import cluster_store
-from vaearr.completeness import encoded, ingested, trained
-from vaearr.config import ClusterConfig, EncodeConfig, IngestConfig, ReportConfig
+from vaearr.config import ClusterConfig, IngestConfig, ReportConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, WorkersError
 from vaearr.info import store_facts
 from vaearr.reporting.write import report_folder
@@ -83,13 +82,15 @@ def test_the_whole_path_is_the_same_as_on_a_folder(
     asked = IngestConfig(maps={n.BC: scan_file[n.BC]})
     for store in (folder, url):
         va.ingest(scan_file[n.PATTERNS], store, config=asked)
-        assert ingested(scan_file[n.PATTERNS], store, asked).state == "same"
         va.train(store, config=ONE_EPOCH)
         va.encode(store)
         associate_store(store)
         cluster_store(store, ClusterConfig(method="gmm", name="grains"))
-        assert trained(store, n.DEFAULT_RUN, None, ONE_EPOCH).state == "same"
-        assert encoded(store, EncodeConfig()).state == "same"
+        said: list[str] = []
+        va.ingest(scan_file[n.PATTERNS], store, config=asked, say=said.append)
+        va.train(store, config=ONE_EPOCH, say=said.append)
+        va.encode(store, say=said.append)
+        assert [line.endswith("made the same way") for line in said] == [True] * 3
         assert verify_store(store).is_healthy
     here, there, others = vs.open_store(folder).load(), vs.open_store(url).load(), plain(url).load()
     assert set(here.variables) == set(there.variables) == set(others.variables)

@@ -97,7 +97,7 @@ def test_again_is_the_same_and_other_settings_need_another_name(trained_store: P
     again = va.reconstruct_store(trained_store, say=said.append)
     assert "already" in said[0]
     xr.testing.assert_equal(again, found)
-    with pytest.raises(ExistsError, match="data_range None and 100.0.*choose another name"):
+    with pytest.raises(ExistsError, match=r"data_range None and 100\.0.*choose another name"):
         va.reconstruct_store(trained_store, config=ReconstructConfig(data_range=100.0))
     with pytest.raises(ExistsError, match="already holds 'BC', and it is no result of this step"):
         va.reconstruct_store(trained_store, config=ReconstructConfig(name="BC", out="variable"))

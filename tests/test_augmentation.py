@@ -9,7 +9,9 @@ import torch
 from scipy import ndimage
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vaearr.augmentation import (
+from vaearr.config import AugmentConfig
+from vaearr.errors import UsageError
+from vaearr.models.augmentation import (
     Augmentation,
     add_noise,
     apply_augmentation,
@@ -18,8 +20,6 @@ from vaearr.augmentation import (
     plan_augmentation,
     rotate,
 )
-from vaearr.config import AugmentConfig
-from vaearr.errors import UsageError
 
 EVERYTHING = AugmentConfig(flip_x=True, flip_y=True, rotate=30, shift=0.1, scale=0.2, noise=0.5, circle=True)
 SHAPES = [(1, 12, 12), (2, 9, 14), (1, 15, 8)]

@@ -12,7 +12,7 @@ from torch.distributions import kl_divergence as torch_kl
 
 from vaearr.config import ObjectiveConfig
 from vaearr.errors import TrainingError
-from vaearr.objectives import (
+from vaearr.models.objectives import (
     LIKELIHOODS,
     amplitude_nll,
     bernoulli_nll,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from vaearr.config import PreprocessConfig
 from vaearr.errors import SchemaError, UsageError
+from vaearr.models.preprocess import preprocess
 from vaearr.pattern_steps import bin_patterns, crop, neighbour_average
-from vaearr.preprocess import preprocess
 from vaearr.testing import count_computes, random_patterns_dataset, synthetic_scan
 
 CHUNKS = {"y": 2, "x": 3}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vaearr.config import PreprocessConfig
-from vaearr.preprocess import (
+from vaearr.models.preprocess import (
     apply,
     dynamic_background,
     is_constant,

@@ -21,7 +21,7 @@ from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.errors import DataError, NoInputError
 from vaearr.models import build_model
 from vaearr.models.files import write_tensors
-from vaearr.preprocess import Preprocess
+from vaearr.models.preprocess import Preprocess
 from vaearr.store.folders import replace_file
 from vaearr.store.seals import SEAL, read_seal
 

@@ -22,7 +22,7 @@ from vaearr.config import ImportConfig, ModelConfig, RoiConfig, resolved, settin
 from vaearr.device import pick_device
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.foreign import MODEL, Foreign, infer_options, load_foreign, read_foreign
-from vaearr.preprocess import settled
+from vaearr.models.preprocess import settled
 from vaearr.provenance import nested, now, versions
 from vaearr.quality import latent_health
 from vaearr.runs import GIVEN, data_fingerprint, resolve_roi

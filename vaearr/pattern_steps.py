@@ -1,7 +1,7 @@
 """Steps on patterns before anything is learned, DataArray -> DataArray: crop, bin, average over neighbours.
 
 Each is lazy where the patterns are, finds its axes by `navigation_dims` and `signal_dims`, keeps the coordinates right
-and adds itself to the attribute `steps`. Static and dynamic background: `vaearr.preprocess.preprocess` with
+and adds itself to the attribute `steps`. Static and dynamic background: `vaearr.models.preprocess.preprocess` with
 `normalise="none"`.
 """
 

@@ -1,16 +1,24 @@
-"""Named trainings: settings that go together, from published recipes, with their numbers in our conventions.
+"""Settings from elsewhere: published recipes by name, with their numbers in our conventions, and the losses of earlier
+programs.
 
-The loss is in nats per sample, so a recipe whose reconstruction error is a mean over values has its other weights times
+Our loss is in nats per sample, so a recipe whose reconstruction error is a mean over values has its other weights times
 the number of values here, see `PerceptualConfig` and `AdversarialConfig`; its KL weight w becomes beta = w x values.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
-from vaearr.config import TrainConfig
+from vaearr.config import ObjectiveConfig, TrainConfig
 from vaearr.errors import UsageError, did_you_mean
+
+# what the reconstruction is held against: the sample itself, without noise on it
+_PLAIN = {"input_noise": 0.0, "target": "self"}
+_LATENT_DIFFUSION = {"epochs": 100, "weight_decay": 0.0, "rise": 0.05, "patience": 100, "sheets_every": 10}
+_SHARP = {"likelihood": "laplace", "warmup": 0.0, **_PLAIN}
+_JUDGE = {"discriminator": "patch", "weight": 0.005, "start": 0.5, "rise": 0.2}
 
 # Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022: absolute error, KL weight
 # 1e-6 beside a sum over values, hinge discriminator that begins when the reconstructions stand. Values from -1 to 1.
@@ -19,32 +27,19 @@ _SD = {
     "model": {
         "name": "autoencoder-kl",
         "latent_dim": 4,
-        "options": {
-            "channels": [128, 256, 512, 512],
-            "res_blocks": 2,
-            "decoder_res_blocks": 3,
-            "groups": 32,
-            "mid_attention": True,
-            "final_activation": True,
-        },
+        "options": {"channels": [128, 256, 512, 512], "res_blocks": 2, "decoder_res_blocks": 3, "groups": 32}
+        | {"mid_attention": True, "final_activation": True},
     },
     "preprocess": {"static_background": "none", "normalise": "symmetric"},
     "objective": {
-        "likelihood": "laplace",
+        **_SHARP,
         "beta": 1e-6,
-        "warmup": 0.0,
-        "input_noise": 0.0,
-        "target": "self",
-        "adversarial": {"discriminator": "patch", "kind": "hinge", "weight": 0.005, "start": 0.5, "rise": 0.2},
+        "adversarial": {"kind": "hinge", **_JUDGE},
     },
     "split": {"method": "random", "fraction": 0.1},
-    "epochs": 100,
     "batch_size": 4,
     "learning_rate": 2e-4,
-    "weight_decay": 0.0,
-    "rise": 0.05,
-    "patience": 100,
-    "sheets_every": 10,
+    **_LATENT_DIFFUSION,
 }
 
 # Guo et al., "MAISI: Medical AI for Synthetic Imaging", WACV 2025: absolute error, KL weight 1e-7 beside a mean over
@@ -55,46 +50,27 @@ _MAISI = {
     "model": {
         "name": "autoencoder-kl",
         "latent_dim": 4,
-        "options": {
-            "channels": [32, 64, 128],
-            "res_blocks": 1,
-            "groups": 16,
-            "mid_attention": False,
-            "final_activation": False,
-        },
+        "options": {"channels": [32, 64, 128], "res_blocks": 1, "groups": 16}
+        | {"mid_attention": False, "final_activation": False},
     },
     "preprocess": {"static_background": "none", "normalise": "quantile"},
     "augment": {"flip_x": True},
     "objective": {
-        "likelihood": "laplace",
+        **_SHARP,
         "beta": 0.02,
-        "warmup": 0.0,
-        "input_noise": 0.0,
-        "target": "self",
-        "adversarial": {
-            "discriminator": "patch",
-            "options": {"channels": 32},
-            "kind": "lsgan",
-            "weight": 0.005,
-            "start": 0.5,
-            "rise": 0.2,
-        },
+        "adversarial": {"kind": "lsgan", "options": {"channels": 32}, **_JUDGE},
     },
     "split": {"method": "random", "fraction": 0.2},
-    "epochs": 100,
     "batch_size": 1,
     "learning_rate": 3e-4,
-    "weight_decay": 0.0,
-    "rise": 0.05,
-    "patience": 100,
-    "sheets_every": 10,
+    **_LATENT_DIFFUSION,
 }
 
 # 28 x 28 digits and pictures of that kind; 7 000 are learned in a minute and a half on one core.
 _DIGITS = {
     "model": {"latent_dim": 20},
     "preprocess": {"static_background": "none", "normalise": "unit"},
-    "objective": {"likelihood": "bernoulli", "input_noise": 0.0, "target": "self"},
+    "objective": {"likelihood": "bernoulli", **_PLAIN},
     "augment": {"rotate": 6.0, "scale": 0.06, "shift": 0.03, "fill": "edge"},
     "split": {"method": "random", "fraction": 0.125},
     "epochs": 45,
@@ -105,22 +81,11 @@ _DIGITS = {
 _BETA_VAE = {
     "model": {
         "latent_dim": 128,
-        "options": {
-            "patch": 2,
-            "coarsest": 4,
-            "width": 32,
-            "max_width": 512,
-            "depth": 0,
-            "hidden": 512,
-            "squeeze": 128,
-            "norm": "batch",
-            "activation": "relu",
-            "upsampling": "transpose",
-            "head": "sigmoid",
-        },
+        "options": {"patch": 2, "coarsest": 4, "width": 32, "max_width": 512, "depth": 0, "hidden": 512, "squeeze": 128}
+        | {"norm": "batch", "activation": "relu", "upsampling": "transpose", "head": "sigmoid"},
     },
     "preprocess": {"static_background": "none", "normalise": "unit"},
-    "objective": {"likelihood": "gaussian", "beta": 2.0, "input_noise": 0.0, "target": "self"},
+    "objective": {"likelihood": "gaussian", "beta": 2.0, **_PLAIN},
     "split": {"method": "random", "fraction": 0.1},
     "batch_size": 16,
     "learning_rate": 1e-3,
@@ -154,3 +119,76 @@ def check_preset(name: str, n_spatial_dims: int) -> None:
 def preset(name: str, **changes: Any) -> TrainConfig:
     """The training settings of a preset, with fields replaced as `TrainConfig.replace` does."""
     return TrainConfig.from_attrs(preset_settings(name)).replace(**changes)
+
+
+# ---- the losses of earlier programs ----------------------------------------------------------------------------------
+
+Reduction = Literal["sum", "mean", "batch_sum"]
+# name of the earlier term -> our likelihood, and how many times its negative log-likelihood the term is
+RECONSTRUCTIONS = {"mse": ("gaussian", 2.0), "l1": ("laplace", 1.0), "bce": ("bernoulli", 1.0)}
+# what a reduced term is times the one that is summed over its values and averaged over samples
+REDUCTIONS: dict[str, Callable[[int, int], float]] = {
+    "sum": lambda n_values, batch_size: 1.0,
+    "mean": lambda n_values, batch_size: 1 / n_values,
+    "batch_sum": lambda n_values, batch_size: float(batch_size),
+}
+
+
+def objective_from_legacy(
+    *,
+    reconstruction: Literal["mse", "l1", "bce"],
+    reconstruction_reduction: Reduction,
+    kl_reduction: Reduction,
+    kl_weight: float,
+    n_values: int,
+    latent_dim: int,
+    batch_size: int | None = None,
+) -> ObjectiveConfig:
+    """The objective whose minimum and gradient direction are those of an earlier loss, in which the KL weight had five
+    meanings (beta from 0.002 to 196 608).
+
+    An earlier loss is `R + weight * K`, each term reduced in its own way. Ours is `nll + beta * kl`, both summed over
+    the values of one sample and averaged over samples, in nats. With D values (pixels x channels), L latent dimensions,
+    B samples in a batch:
+
+        R = a * r * nll + constant    a: mse 2 (unit-variance Gaussian), l1 1 (Laplace of scale 1), bce 1 (Bernoulli)
+        K = k * kl                    r, k by reduction: sum 1 | mean 1/D for r, 1/L for k | batch_sum B
+
+    so `R + weight * K = a r (nll + beta kl) + constant` with
+
+        beta = weight * k / (a * r)
+
+        reconstruction, its reduction   KL's reduction   beta at weight 1
+        mse, sum                        sum              1/2
+        mse, sum                        mean             1/(2 L)          0.002 for L = 256
+        mse, mean                       mean             D/(2 L)
+        mse, mean                       sum              D/2              98 304 for 256 x 256 x 3
+        l1, mean                        sum              D               196 608 for 256 x 256 x 3
+        bce, sum                        sum              1
+
+    Gradients of the two are parallel; ours are 1/(a r) times as long, which Adam does not notice but plain SGD, weight
+    decay inside the gradient and gradient clipping do.
+
+    Reductions: `sum` over the values of a sample, averaged over the batch; `mean` over all; `batch_sum` over all,
+    batch included. The KL is 1/2 sum(mean^2 + var - log var - 1), as everywhere. n_values: pixels x channels of a
+    sample. batch_size: needed when one of the two reductions only is `batch_sum`. The earlier losses had neither
+    warm-up nor noise nor another target than the pattern, so these are off. Raises UsageError for other settings.
+    """
+    reductions = {"reconstruction_reduction": reconstruction_reduction, "kl_reduction": kl_reduction}
+    known = {"reconstruction": sorted(RECONSTRUCTIONS), **dict.fromkeys(reductions, sorted(REDUCTIONS))}
+    for what, value in {"reconstruction": reconstruction, **reductions}.items():
+        if value not in known[what]:
+            raise UsageError(f"{what} is {value!r}.{did_you_mean(value, known[what])}")
+    for what, size in {"n_values": n_values, "latent_dim": latent_dim, "batch_size": batch_size}.items():
+        if size is not None and size < 1:
+            raise UsageError(f"{what} is {size}; it is a number of things and must be at least 1.")
+    if (reconstruction_reduction == "batch_sum") == (kl_reduction == "batch_sum"):
+        batch_size = 1  # in both terms or in none: it cancels
+    elif batch_size is None:
+        raise UsageError("one term only is summed over the batch, so its size decides the balance: give batch_size.")
+    likelihood, scale = RECONSTRUCTIONS[reconstruction]
+    factor = scale * REDUCTIONS[reconstruction_reduction](n_values, batch_size)
+    beta = kl_weight * REDUCTIONS[kl_reduction](latent_dim, batch_size) / factor
+    return ObjectiveConfig.from_attrs(
+        {"likelihood": likelihood, "beta": beta, "warmup": 0.0, "free_bits": 0.0, **_PLAIN}
+    )

@@ -41,7 +41,7 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
     Attributes: `n_active`, `kl_total` (nats per sample), `explained_variance` (1 - residual / total sum of squares of
     the preprocessed patterns, posterior mean decoded), `n_samples`, `warnings` (a list of sentences).
     """
-    from vaearr.objectives import posterior_kl
+    from vaearr.models.objectives import posterior_kl
 
     latent = model.latent_shape[0]
     total = np.zeros((4, *model.latent_shape))

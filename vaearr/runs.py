@@ -214,7 +214,7 @@ def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
 
 def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
     """The settings with `auto` decided for a Dataset. Raises UsageError for neighbours where there is no grid."""
-    from vaearr.preprocess import settled as settled_preprocess
+    from vaearr.models.preprocess import settled as settled_preprocess
 
     target, is_scan = settings.objective.target, schema.is_scan(ds)
     if settings.objective.input_noise is None:

@@ -1,6 +1,6 @@
 """What else gives a few numbers per pattern: PCA, NMF, the first seed's recipe, pythae's VAE. For `test_quality.py`.
 
-Each takes the patterns that our network sees, `(point, dy, dx)` float32 after `vaearr.preprocess.preprocess` (static
+Each takes the patterns that our network sees, `(point, dy, dx)` float32 after `models.preprocess.preprocess` (static
 background divided out, z-scored per pattern), learns from all of them (ours keeps a tenth for validation), and gives a
 `Representation`. Times are wall-clock times of the fit alone.
 """

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 import vaearr as va
 from vaearr import names as n
-from vaearr.preprocess import preprocess
+from vaearr.models.preprocess import preprocess
 from vaearr.store import open_store
 
 STORE, RUN = os.environ.get("VAEARR_BENCH_FACTORS"), os.environ.get("VAEARR_BENCH_RUN", n.DEFAULT_RUN)

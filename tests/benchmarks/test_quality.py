@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 import vaearr as va
 from tests.benchmarks import rivals, scoring
 from tests.benchmarks.rivals import Representation
-from vaearr.preprocess import preprocess
+from vaearr.models.preprocess import preprocess
 from vaearr.testing import synthetic_scan, write_scan_files
 
 pytestmark = pytest.mark.benchmarks

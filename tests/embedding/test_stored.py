@@ -16,7 +16,7 @@ import vaearr as va
 from vaearr.config import EmbedConfig, PreprocessConfig
 from vaearr.embedding import abundance_share, embed_store, pca_reconstruct
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
-from vaearr.preprocess import preprocess
+from vaearr.models.preprocess import preprocess
 from vaearr.provenance import nested
 from vaearr.store import create_store, open_store
 from vaearr.testing import assert_valid, random_patterns_dataset, synthetic_scan

@@ -20,7 +20,7 @@ from vaearr.inference import ReconstructConfig, interpolate, reconstruct_files, 
 from vaearr.inference.summary import file_lines, metrics_csv
 from vaearr.inference.written import inside_name, sample_names
 from vaearr.ingestion import ingest
-from vaearr.models.backbones import BACKBONES, layers_without_weights
+from vaearr.models.perceptual import BACKBONES, layers_without_weights
 from vaearr.provenance import nested
 from vaearr.runs import train
 from vaearr.sources.image_files import read_image

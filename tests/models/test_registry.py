@@ -10,7 +10,7 @@ from vaearr.artifacts import TrainedModel
 from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.errors import UsageError
 from vaearr.models import MODELS, build_model, for_training
-from vaearr.objectives import LIKELIHOODS, posterior_kl, takes_logits
+from vaearr.models.objectives import LIKELIHOODS, posterior_kl, takes_logits
 from vaearr.quality import health_warnings, latent_health
 
 SMALL = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}

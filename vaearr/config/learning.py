@@ -61,7 +61,7 @@ class ModelConfig(Config):
 
 
 class PerceptualConfig(Config):
-    """A distance in the features of a frozen network, beside the reconstruction; see `vaearr.perceptual`."""
+    """A distance in the features of a frozen network, beside the reconstruction; see `vaearr.models.perceptual`."""
 
     kind: Literal["lpips", "features", "encoder"] = Field(
         default="encoder",
@@ -86,7 +86,7 @@ class PerceptualConfig(Config):
 
 
 class AdversarialConfig(Config):
-    """A discriminator that learns beside the VAE to tell decoded samples from data; see `vaearr.adversarial`."""
+    """A discriminator that learns beside the VAE to tell decoded samples from data; see `vaearr.models.adversarial`."""
 
     discriminator: str = Field(default="patch", description="registered discriminator: patch, multiscale, conv")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the discriminator")
@@ -331,7 +331,7 @@ class ReconstructConfig(Config):
     units: Literal["stored", "preprocessed"] = Field(
         default="stored",
         description="in which reconstructions are given and judged; stored units give back to each pattern its own "
-        "scale, see `vaearr.preprocess.undo`",
+        "scale, see `vaearr.models.preprocess.undo`",
     )
     data_range: float | Literal["dtype", "sample"] | None = Field(
         default=None,

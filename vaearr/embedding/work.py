@@ -18,7 +18,7 @@ from vaearr.device import pick_device
 from vaearr.embedding.stream import PatternStream
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.latents import load_model
-from vaearr.preprocess import Preprocess, settled
+from vaearr.models.preprocess import Preprocess, settled
 from vaearr.recipe import Recipe
 from vaearr.runs import check_fits, data_fingerprint
 from vaearr.store import run_manifest, run_names

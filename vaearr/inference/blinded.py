@@ -19,7 +19,7 @@ from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_
 from vaearr.inference.decoding import BATCH, Opened, decoded_array, open_run, scale_attrs, seen_batch
 from vaearr.inference.draws import check_draws, draw_latents
 from vaearr.inference.features import part_map
-from vaearr.preprocess import undo
+from vaearr.models.preprocess import undo
 from vaearr.sources.nifti import AFFINE, AXES
 from vaearr.sources.outputs import as_dtype, stored_affine, write_nifti
 from vaearr.store import read_block

@@ -15,7 +15,7 @@ from vaearr import schema
 from vaearr.artifacts import TrainedModel
 from vaearr.errors import NoInputError
 from vaearr.latents import load_model
-from vaearr.preprocess import needs_input, undo_without_input
+from vaearr.models.preprocess import needs_input, undo_without_input
 from vaearr.runs import check_fits
 from vaearr.store import check_store, open_store, run_manifest
 

@@ -75,7 +75,7 @@ def features_of(
     if kind == LATENTS:
         return Features(LATENTS, (WHOLE,), (1,), lambda x: [_of_latents(network.encode(x)[0])])
     if kind == ENCODER:
-        from vaearr.perceptual import EncoderFeatures
+        from vaearr.models.perceptual import EncoderFeatures
 
         stages = EncoderFeatures(network).to(opened.model.device).eval()
         return Features(ENCODER, (WHOLE,), (1,), lambda x: [_pooled(stages(x))])
@@ -85,7 +85,7 @@ def features_of(
 
 
 def _image_features(opened: Opened, weights: Path, value_range: Callable[[], tuple[float, float]]) -> Features:
-    from vaearr.perceptual import read_features
+    from vaearr.models.perceptual import read_features
 
     model, signal = opened.model, schema.signal_dims(opened.ds)
     network = read_features(weights).to(model.device).eval()

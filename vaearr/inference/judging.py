@@ -13,8 +13,8 @@ from vaearr import schema
 from vaearr.config import ReconstructConfig
 from vaearr.errors import UsageError
 from vaearr.inference.decoding import Opened
+from vaearr.models.preprocess import undo
 from vaearr.models.windows import decode_windows, encode_windows
-from vaearr.preprocess import undo
 from vaearr.quality import SSIM_SIDE, can_ssim, image_metrics
 from vaearr.sources.nifti import ORIENTATION
 
@@ -92,7 +92,7 @@ def _lpips(opened: Opened, settings: ReconstructConfig) -> Callable[[torch.Tenso
     """LPIPS of stored values, or None without weights. Its range is that of the dtype for 8 bits, else of the store."""
     if settings.lpips_weights is None:
         return None
-    from vaearr.perceptual import build_perceptual, lpips
+    from vaearr.models.perceptual import build_perceptual, lpips
 
     patterns = opened.ds[n.PATTERNS]
     if patterns.dtype in (np.uint8, np.int8):

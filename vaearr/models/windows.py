@@ -10,42 +10,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from vaearr.errors import UsageError
-
-Starts = list[int]
-
-
-def plan_windows(size: int, window: int, overlap: float) -> Starts:
-    """Where windows of one length begin so that they cover `size` and share at least `overlap` of their length.
-
-    The first begins at 0, the last ends at the end; one window where it covers all.
-    """
-    if window >= size:
-        return [0]
-    step = max(1, math.floor(window * (1 - overlap) + 1e-9))
-    count = -(-(size - window) // step) + 1
-    return [round(i * (size - window) / (count - 1)) for i in range(count)]
-
-
-def window_weights(size: int, window: int, starts: Sequence[int], overlap: float) -> np.ndarray:
-    """Weights `(len(starts), window)` of each window along one dim; at every place those of its windows sum to one.
-
-    They rise by equal steps from each end of the window over its overlap.
-    """
-    window = min(window, size)
-    ramp = max(1, round(window * overlap))
-    place = np.arange(window) + 0.5
-    rise = np.minimum(1.0, np.minimum(place, window - place) / ramp)
-    total = np.zeros(size)
-    for start in starts:
-        total[start : start + window] += rise
-    return np.stack([rise / total[start : start + window] for start in starts])
 
 
 @torch.inference_mode()
@@ -59,29 +32,12 @@ def encode_windows(
     0 <= overlap < 1. Samples and results stay on the device of x, one window at a time goes to the network's. Raises
     UsageError for a network with vector latents, another sample, or windows that do not fit.
     """
-    sides = _checked(network, window, overlap)
-    if tuple(x.shape[1:]) != tuple(network.input_shape):
-        raise UsageError(f"samples have shape {tuple(x.shape[1:])}, the network takes {tuple(network.input_shape)}.")
+    sides = _sides(network, window, overlap)
+    _check_shape("samples", x, network.input_shape)
+    edges = [(before, whole - before - size) for before, whole, size in zip(*_placing(network), strict=True)]
+    whole = F.pad(x, [side for pair in reversed(edges) for side in pair], mode="replicate")
     tile = network.resized(tuple(side * step for side, step in zip(sides, network.stride, strict=True)))
-    grid = network.latent_shape[1:]
-
-    def crop(corner: tuple[int, ...]) -> torch.Tensor:
-        part = x
-        for dim, (first, side, step, before) in enumerate(
-            zip(corner, sides, network.stride, network.pad_before, strict=True), start=2
-        ):
-            pixel = torch.arange(first * step - before, (first + side) * step - before, device=x.device)
-            part = part.index_select(dim, pixel.clamp(0, x.shape[dim] - 1))  # edge values around the sample
-        return part
-
-    device = _device(network, x)
-    mean, logvar = _blended(
-        lambda corner: tile.encode(crop(corner).to(device)),
-        [(len(x), *network.latent_shape)] * 2,
-        [(size, side, 1) for size, side in zip(grid, sides, strict=True)],
-        overlap,
-        x.device,
-    )
+    mean, logvar = _blended(network, tile.encode, whole, sides, overlap, network.stride, [1] * len(sides))
     return mean, logvar
 
 
@@ -91,60 +47,71 @@ def decode_windows(network: Any, z: torch.Tensor, window: Sequence[int], overlap
 
     window: in pixels of the sample; for the rest see `encode_windows`.
     """
-    sides = _checked(network, window, overlap)
-    if tuple(z.shape[1:]) != tuple(network.latent_shape):
-        raise UsageError(f"latents have shape {tuple(z.shape[1:])}, the network's {tuple(network.latent_shape)}.")
+    sides = _sides(network, window, overlap)
+    _check_shape("latents", z, network.latent_shape)
     tile = network.resized(tuple(side * step for side, step in zip(sides, network.stride, strict=True)))
-
-    def decoded(corner: tuple[int, ...]) -> tuple[torch.Tensor]:
-        part = z
-        for dim, (first, side) in enumerate(zip(corner, sides, strict=True), start=2):
-            part = part.narrow(dim, first, side)
-        return (tile.decode(part.to(_device(network, z))),)
-
-    padded = [size * step for size, step in zip(network.latent_shape[1:], network.stride, strict=True)]
-    plan = [(size, side, step) for size, side, step in zip(padded, sides, network.stride, strict=True)]
-    (whole,) = _blended(decoded, [(len(z), network.input_shape[0], *padded)], plan, overlap, z.device)
-    for dim, (before, size) in enumerate(zip(network.pad_before, network.input_shape[1:], strict=True), start=2):
+    (whole,) = _blended(network, lambda z: (tile.decode(z),), z, sides, overlap, [1] * len(sides), network.stride)
+    for dim, (before, _, size) in enumerate(zip(*_placing(network), strict=True), start=2):
         whole = whole.narrow(dim, before, size)
     return whole.contiguous()
 
 
+def _placing(network: Any) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """Along each spatial dim: pixels added in front of a sample, pixels with all that are added, pixels of a sample."""
+    padded = [size * step for size, step in zip(network.latent_shape[1:], network.stride, strict=True)]
+    return network.pad_before, padded, network.input_shape[1:]
+
+
 def _blended(
-    made: Callable[[tuple[int, ...]], Sequence[torch.Tensor]],
-    shapes: Sequence[tuple[int, ...]],
-    plan: Sequence[tuple[int, int, int]],
+    network: Any,
+    make: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+    given: torch.Tensor,
+    sides: Sequence[int],
     overlap: float,
-    device: torch.device,
+    read: Sequence[int],
+    written: Sequence[int],
 ) -> list[torch.Tensor]:
-    """Sums of what windows make, weighted."""
-    out = [torch.zeros(shape, device=device) for shape in shapes]
-    for corner, places, weights in _windows(plan, overlap):
-        where = (slice(None), slice(None), *places)
-        weight = torch.from_numpy(weights).to(device)
-        for total, part in zip(out, made(corner), strict=True):
-            total[where] += part.to(device).float() * weight
+    """Sums of what windows make, weighted. read, written: values per latent position in what is given and made."""
+    weight_of = next(network.parameters(), given)
+    grid = network.latent_shape[1:]
+    out: list[torch.Tensor] = []
+    axes = [_windows(*axis, overlap) for axis in zip(grid, sides, written, strict=True)]
+    for parts in itertools.product(*axes):
+        cut = given
+        for dim, ((start, _), side, step) in enumerate(zip(parts, sides, read, strict=True), start=2):
+            cut = cut.narrow(dim, start * step, side * step)
+        made = [part.to(given.device).float() for part in make(cut.to(weight_of.device))]
+        if not out:
+            whole = [size * step for size, step in zip(grid, written, strict=True)]
+            out = [torch.zeros((*part.shape[:2], *whole), device=given.device) for part in made]
+        weights = torch.from_numpy(reduce(np.multiply.outer, [row for _, row in parts]).astype(np.float32))
+        places = [
+            slice(start * step, (start + side) * step)
+            for (start, _), side, step in zip(parts, sides, written, strict=True)
+        ]
+        for total, part in zip(out, made, strict=True):
+            total[(slice(None), slice(None), *places)] += part * weights.to(given.device)
     return out
 
 
-def _windows(
-    plan: Sequence[tuple[int, int, int]], overlap: float
-) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], np.ndarray]]:
-    """Corner in latent positions, place in the result and weights there of every window."""
-    axes = []
-    for size, side, step in plan:
-        starts = plan_windows(size // step, side, overlap)
-        rows = window_weights(size, side * step, [start * step for start in starts], overlap)
-        axes.append(list(zip(starts, rows, [step] * len(starts), strict=True)))
-    for parts in itertools.product(*axes):
-        weights = np.ones((1,) * len(parts), np.float64)
-        for axis, (_, row, _) in enumerate(parts):
-            weights = weights * row.reshape([-1 if i == axis else 1 for i in range(len(parts))])
-        places = tuple(slice(start * step, start * step + len(row)) for start, row, step in parts)
-        yield tuple(start for start, _, _ in parts), places, weights.astype(np.float32)
+def _windows(size: int, side: int, step: int, overlap: float) -> list[tuple[int, np.ndarray]]:
+    """Where the windows of one dim begin, in latent positions, and their weights there, `step` values per position.
+
+    The first begins at 0, the last ends at the end, neighbours share at least `overlap` of their length. Weights rise
+    by equal steps from each end of a window over its overlap; at every place those of its windows sum to one.
+    """
+    stride = max(1, math.floor(side * (1 - overlap) + 1e-9))
+    count = -(-(size - side) // stride) + 1
+    starts = [round(i * (size - side) / max(count - 1, 1)) for i in range(count)]
+    place = np.arange(side * step) + 0.5
+    rise = np.minimum(1.0, np.minimum(place, side * step - place) / max(1, round(side * step * overlap)))
+    total = np.zeros(size * step)
+    for start in starts:
+        total[start * step : (start + side) * step] += rise
+    return [(start, rise / total[start * step : (start + side) * step]) for start in starts]
 
 
-def _checked(network: Any, window: Sequence[int], overlap: float) -> tuple[int, ...]:
+def _sides(network: Any, window: Sequence[int], overlap: float) -> tuple[int, ...]:
     """Sides of a window in latent positions, at most those of the sample."""
     if len(network.latent_shape) == 1:
         raise UsageError("windows need a network with spatial latents, such as 'autoencoder-kl'; leave window out.")
@@ -158,6 +125,6 @@ def _checked(network: Any, window: Sequence[int], overlap: float) -> tuple[int, 
     return tuple(min(side // step, size) for side, step, size in zip(window, stride, grid, strict=True))
 
 
-def _device(network: Any, like: torch.Tensor) -> torch.device:
-    weight = next(network.parameters(), None)
-    return like.device if weight is None else weight.device
+def _check_shape(what: str, given: torch.Tensor, shape: Sequence[int]) -> None:
+    if tuple(given.shape[1:]) != tuple(shape):
+        raise UsageError(f"{what} have shape {tuple(given.shape[1:])}, the network's are {tuple(shape)}.")

@@ -25,55 +25,41 @@ def assert_valid(ds: xr.Dataset) -> None:
     `patterns`.
     """
     schema.validate(ds)
-    for run in dict.fromkeys([n.DEFAULT_RUN, *schema.runs(ds), *_runs_of(ds, n.ROI), *_runs_of(ds, n.SPLIT)]):
-        inside = _inside(ds, run)
-        _assert_derived(ds, run, inside)
-        split = n.run_name(n.SPLIT, run)
+    nav = schema.navigation_dims(ds)
+    present = np.ones(schema.navigation_shape(ds), bool)
+    if n.PRESENT in ds:
+        present = ds[n.PRESENT].transpose(*nav).values
+    own = [name.partition("_")[2] for name in map(str, ds.data_vars) if name.startswith((f"{n.ROI}_", f"{n.SPLIT}_"))]
+    for run in dict.fromkeys([n.DEFAULT_RUN, *schema.runs(ds), *own]):
+        inside, roi, split = present, n.run_name(n.ROI, run), n.run_name(n.SPLIT, run)
+        if roi in ds:
+            inside = ds[roi].transpose(*nav).values
+            _none(inside & ~present, f"{roi!r} holds", "samples that are not present.")
+        for variable in DERIVED:
+            _assert_derived(ds, n.run_name(variable, run), inside, is_signed=variable == n.LATENTS)
         if split in ds:
             _assert_flags(ds[split], [n.OUTSIDE, n.TRAIN, n.VALIDATION])
-            n_marked = int(((ds[split].transpose(*schema.navigation_dims(ds)).values != n.OUTSIDE) & ~inside).sum())
-            assert n_marked == 0, f"{split!r} marks {n_marked} samples outside the ROI; they must be {n.OUTSIDE}."
+            marked = ds[split].transpose(*nav).values != n.OUTSIDE
+            _none(marked & ~inside, f"{split!r} marks", f"samples outside the ROI; they must be {n.OUTSIDE}.")
     if n.PHASE in ds and "flag_values" in ds[n.PHASE].attrs:
-        declared = [int(value) for value in ds[n.PHASE].attrs["flag_values"]]
-        _assert_flags(ds[n.PHASE], [*declared, n.PHASE_MISSING])
+        _assert_flags(ds[n.PHASE], [*map(int, ds[n.PHASE].attrs["flag_values"]), n.PHASE_MISSING])
 
 
-def _runs_of(ds: xr.Dataset, variable: str) -> list[str]:
-    """Runs that have their own `variable`, the default run apart."""
-    return [str(name).removeprefix(f"{variable}_") for name in ds.data_vars if str(name).startswith(f"{variable}_")]
-
-
-def _inside(ds: xr.Dataset, run: str) -> NDArray[np.bool_]:
-    """Samples that a run must have values for."""
-    nav = schema.navigation_dims(ds)
-    everywhere = np.ones(schema.navigation_shape(ds), dtype=bool)
-    present = ds[n.PRESENT].transpose(*nav).values if n.PRESENT in ds else everywhere
-    name = n.run_name(n.ROI, run)
+def _assert_derived(ds: xr.Dataset, name: str, inside: NDArray[np.bool_], *, is_signed: bool) -> None:
     if name not in ds:
-        return present
-    roi = ds[name].transpose(*nav).values
-    n_missing = int((roi & ~present).sum())
-    assert n_missing == 0, f"{name!r} holds {n_missing} samples that are not present."
-    return roi
-
-
-def _assert_derived(ds: xr.Dataset, run: str, inside: NDArray[np.bool_]) -> None:
+        return
     nav = schema.navigation_dims(ds)
-    for variable in DERIVED:
-        name = n.run_name(variable, run)
-        if name not in ds:
-            continue
-        assert set(nav) <= set(ds[name].dims), f"{name!r} has dims {ds[name].dims}; it must lie over {nav}."
-        assert ds[name].dtype.kind == "f", f"{name!r} has dtype {ds[name].dtype}; NaN outside the ROI needs floats."
-        values = ds[name].transpose(*nav, ...).values
-        finite, nan = np.isfinite(values), np.isnan(values)
-        wanted = np.broadcast_to(inside.reshape(inside.shape + (1,) * (values.ndim - inside.ndim)), values.shape)
-        n_bad, n_left = int((wanted & ~finite).sum()), int((~wanted & ~nan).sum())
-        assert n_bad == 0, f"{name!r} has {n_bad} values inside the ROI that are not finite."
-        assert n_left == 0, f"{name!r} has {n_left} values outside the ROI that are not NaN."
-        if variable != n.LATENTS:
-            n_negative = int((values < 0).sum())
-            assert n_negative == 0, f"{name!r} has {n_negative} negative values."
+    assert set(nav) <= set(ds[name].dims), f"{name!r} has dims {ds[name].dims}; it must lie over {nav}."
+    assert ds[name].dtype.kind == "f", f"{name!r} has dtype {ds[name].dtype}; NaN outside the ROI needs floats."
+    values = ds[name].transpose(*nav, ...).values
+    wanted = inside.reshape(inside.shape + (1,) * (values.ndim - inside.ndim))
+    _none(wanted & ~np.isfinite(values), f"{name!r} has", "values inside the ROI that are not finite.")
+    _none(~wanted & ~np.isnan(values), f"{name!r} has", "values outside the ROI that are not NaN.")
+    _none((values < 0) & (not is_signed), f"{name!r} has", "negative values.")
+
+
+def _none(bad: NDArray[np.bool_], who: str, what: str) -> None:
+    assert not bad.any(), f"{who} {int(bad.sum())} {what}"
 
 
 def _assert_flags(variable: xr.DataArray, declared: list[int]) -> None:
@@ -93,17 +79,18 @@ def count_computes(at_most: int | None = None) -> Iterator[list[Any]]:
 
     computes: list[Any] = []
 
+    def check() -> None:
+        if at_most is not None and len(computes) > at_most:
+            raise AssertionError(
+                f"dask computed {len(computes)} times, at most {at_most} allowed: something is not lazy."
+            )
+
     def scheduler(graph: Any, keys: Any, **kwargs: Any) -> Any:
         computes.append(keys)
-        _assert_at_most(len(computes), at_most)
+        check()
         run: Callable[..., Any] = dask.get
         return run(graph, keys, **kwargs)
 
     with dask.config.set(scheduler=scheduler):
         yield computes
-    _assert_at_most(len(computes), at_most)
-
-
-def _assert_at_most(n_computes: int, at_most: int | None) -> None:
-    if at_most is not None and n_computes > at_most:
-        raise AssertionError(f"dask computed {n_computes} times, at most {at_most} allowed: something is not lazy.")
+    check()

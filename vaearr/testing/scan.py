@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -11,10 +12,8 @@ from numpy.typing import NDArray
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.testing.kikuchi import IRON, NICKEL, Detector, kikuchi_patterns
-from vaearr.testing.microstructure import Microstructure, microstructure, mixing_weights
+from vaearr.testing.kikuchi import CRYSTALS, Detector, Floats, kikuchi_patterns
 
-CRYSTALS = (NICKEL, IRON)
 COMPOSITION = {  # wt% in the fcc and in the bcc phase
     "Fe": (17.0, 88.5),
     "Ni": (58.5, 3.5),
@@ -24,12 +23,22 @@ COMPOSITION = {  # wt% in the fcc and in the bcc phase
     "Si": (1.0, 0.9),
     "Mn": (1.7, 1.0),
 }
-TRUE_GRAIN, TRUE_PHASE, TRUE_QUALITY = "true_grain", "true_phase", "true_quality"
-OWN_GRAIN_FRACTION, TRUE_SCRATCH = "own_grain_fraction", "true_scratch"
-
+DIRT = {"O": 3.0, "C": 4.0}  # wt% more in the middle of the scratch
+FCC, BCC = 0, 1
+BCC_SHARE = 0.35  # of the grains
+GRADIENT = 0.1  # mean orientation gradient in a grain, degrees per scan point
+JITTER = 0.05  # orientation noise per scan point, degrees
+MIXING = 0.45  # standard deviation of the interaction volume, scan points
 READ_NOISE = 3.0  # standard deviation, electrons
 COUNTS_PER_PERCENT = 60.0  # X-ray counts per wt%
 XRAY_BLUR = 0.9  # standard deviation of the X-ray volume, scan points
+TRUTH = {  # the truth in the result: name, its attributes
+    "true_grain": {"long_name": "true grain number"},
+    "true_phase": {"long_name": "true phase"},
+    "true_quality": {"long_name": "diffraction contrast", "units": "1"},
+    "true_scratch": {"long_name": "depth of the scratch", "units": "1"},
+    "own_grain_fraction": {"long_name": "signal from the own grain", "units": "1"},
+}
 
 
 def synthetic_scan(
@@ -81,19 +90,23 @@ def synthetic_scan(
     given = detector or Detector()
     detector = Detector((pattern_shape[0], pattern_shape[1]), given.projection_centre, given.sample_tilt, given.energy)
     for_structure, for_patterns, for_maps = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
-    truth = microstructure(ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=for_structure)
-    rng = for_patterns if noise else None
-    patterns = _patterns(truth, detector, dose=dose, contrast=contrast, rng=rng)
+    truth = _microstructure(ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=for_structure)
+    patterns = _patterns(truth, detector, dose=dose, contrast=contrast, rng=for_patterns if noise else None)
     elements = _elements(truth, for_maps)
-    data = {
-        n.PATTERNS: (("y", "x", "dy", "dx"), patterns, _pattern_attrs(detector)),
-        n.BC: (("y", "x"), _band_contrast(patterns), n.ATTRS[n.BC]),
-        n.ELEMENTS: (("element", "y", "x"), elements, {**n.ATTRS[n.ELEMENTS], "units": "wt%"}),
-        n.PHASE: (("y", "x"), _indexed_phase(truth, not_indexed, for_maps), _phase_attrs()),
-        **_truth_maps(truth),
+    meanings = " ".join(["not_indexed", *(crystal.name for crystal in CRYSTALS)])
+    phases = {**n.ATTRS[n.PHASE], "flag_values": [n.PHASE_UNKNOWN, FCC, BCC], "flag_meanings": meanings}
+    nav = ("y", "x")
+    data: dict[str, Any] = {
+        n.PATTERNS: ((*nav, "dy", "dx"), patterns, _pattern_attrs(detector)),
+        n.BC: (nav, _band_contrast(patterns), n.ATTRS[n.BC]),
+        n.ELEMENTS: (("element", *nav), elements, {**n.ATTRS[n.ELEMENTS], "units": "wt%"}),
+        n.PHASE: (nav, _indexed_phase(truth, not_indexed, for_maps), phases),
+        **{name: (nav, truth[name], about) for name, about in TRUTH.items()},
     }
+    data["true_phase"] = (nav, truth["true_phase"], phases | TRUTH["true_phase"])
     if roi is not None:
-        data[n.ROI] = (("y", "x"), _disc(ny, nx), n.ATTRS[n.ROI])
+        y, x = np.meshgrid(*((np.arange(size) + 0.5) / size - 0.5 for size in (ny, nx)), indexing="ij")
+        data[n.ROI] = (nav, x**2 + y**2 < 0.45**2, n.ATTRS[n.ROI])
     ds = xr.Dataset(data, scan_coords({"y": ny, "x": nx}, step, pattern_shape), {"title": "synthetic EBSD scan"})
     ds = ds.assign_coords(element=list(COMPOSITION))
     return ds if chunks is None else ds.chunk(chunks)
@@ -111,13 +124,6 @@ def scan_coords(sizes: Mapping[str, int], step: float, pattern_shape: tuple[int,
     return coords
 
 
-def background(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Mean intensity over the detector, at most 1: a broad hump above the middle, darker corners."""
-    v, u = np.meshgrid(*[(np.arange(size) + 0.5) / size for size in shape], indexing="ij")
-    hump = np.exp(-0.5 * (((u - 0.47) / 0.42) ** 2 + ((v - 0.38) / 0.45) ** 2))
-    return (0.3 + 0.7 * hump).astype(np.float32)
-
-
 def image_quality(patterns: NDArray[Any]) -> NDArray[np.float32]:
     """FFT image quality of patterns (..., dy, dx) after a division by their mean: near 1 sharp, near 0 noise.
 
@@ -127,112 +133,16 @@ def image_quality(patterns: NDArray[Any]) -> NDArray[np.float32]:
     """
     rows, columns = patterns.shape[-2:]
     window = np.outer(np.hanning(rows + 2)[1:-1], np.hanning(columns + 2)[1:-1]).astype(np.float32)
-    frequency = np.fft.fftfreq(rows)[:, None] ** 2 + np.fft.rfftfreq(columns)[None] ** 2
-    both = np.full(frequency.shape, 2.0)  # rfft keeps one of each pair of columns
-    both[:, 0] = 1.0
-    if columns % 2 == 0:
-        both[:, -1] = 1.0
+    frequency = np.fft.fftfreq(rows)[:, None] ** 2 + np.fft.fftfreq(columns) ** 2
     flat = patterns.reshape(-1, rows, columns)
     static = np.maximum(flat.mean(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
-    quality = np.empty(len(flat), dtype=np.float32)
+    found = []
     for start in range(0, len(flat), 512):
         block = flat[start : start + 512] / static
-        block -= block.mean(axis=(-2, -1), keepdims=True)
-        modulus = np.abs(np.fft.rfft2(block * window)) * both
-        total = np.maximum(modulus.sum(axis=(-2, -1)), 1e-12)
-        quality[start : start + 512] = (modulus * frequency).sum(axis=(-2, -1)) / total
-    expected = (frequency * both).sum() / both.sum()
-    return (1 - quality / max(expected, 1e-12)).reshape(patterns.shape[:-2]).astype(np.float32)
-
-
-def _mixed_signals(truth: Microstructure, detector: Detector) -> Iterator[NDArray[np.float32]]:
-    """Kikuchi signal of each row of scan points (x, dy, dx), mixed with the neighbours'; holds three rows at a time."""
-    side = mixing_weights().astype(np.float32)
-    ny = len(truth.grain)
-
-    def row(y: int) -> NDArray[np.float32]:
-        y = min(max(y, 0), ny - 1)
-        signal = kikuchi_patterns(truth.orientation[y], truth.phase[y], detector=detector, crystals=CRYSTALS)
-        mixed = signal * side[1]
-        mixed[1:] += side[0] * signal[:-1]
-        mixed[:-1] += side[2] * signal[1:]
-        mixed[0] += side[0] * signal[0]
-        mixed[-1] += side[2] * signal[-1]
-        return mixed
-
-    current = row(0)
-    previous = current
-    for y in range(ny):
-        following = row(y + 1) if y + 1 < ny else current
-        yield side[0] * previous + side[1] * current + side[2] * following
-        previous, current = current, following
-
-
-def _patterns(
-    truth: Microstructure, detector: Detector, *, dose: float, contrast: float, rng: np.random.Generator | None
-) -> NDArray[np.uint8]:
-    """Patterns (y, x, dy, dx) as the camera gives them; expected values where there is no `rng`."""
-    lit = background(detector.shape) * np.float32(dose)
-    gain = np.float32(175 / (dose * truth.brightness.max()))
-    out = np.empty((*truth.grain.shape, *detector.shape), dtype=np.uint8)
-    for y, signal in enumerate(_mixed_signals(truth, detector)):
-        relative = 1 + np.float32(contrast) * truth.quality[y][:, None, None] * signal
-        expected = np.maximum(truth.brightness[y][:, None, None] * lit * relative, 0)
-        if rng is not None:
-            electrons = rng.poisson(expected).astype(np.float32)
-            expected = electrons + READ_NOISE * rng.standard_normal(expected.shape, dtype=np.float32)
-        out[y] = np.clip(np.rint(expected * gain), 0, 255)
-    return out
-
-
-def _band_contrast(patterns: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Image quality in whole numbers from 0 to 255, between its 0.2 and 99.8 % quantiles."""
-    quality = image_quality(patterns)
-    low, high = np.quantile(quality, [0.002, 0.998])
-    return np.rint(255 * np.clip((quality - low) / max(high - low, 1e-12), 0, 1)).astype(np.float32)
-
-
-def _elements(truth: Microstructure, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Element content (element, y, x) in wt% that sums to 100: follows the phase, blurred, with counting noise."""
-    from scipy.ndimage import gaussian_filter
-
-    wound = truth.scratch.astype(float)
-    content = np.array([np.where(truth.phase == 0, fcc, bcc) for fcc, bcc in COMPOSITION.values()], dtype=float)
-    for name, extra in (("O", 3.0), ("C", 4.0)):  # dirt in the scratch
-        content[list(COMPOSITION).index(name)] += extra * wound
-    content = gaussian_filter(content, (0, XRAY_BLUR, XRAY_BLUR), mode="nearest")
-    counts = rng.poisson(content * COUNTS_PER_PERCENT) + 1e-3
-    return (100 * counts / counts.sum(axis=0)).astype(np.float32)
-
-
-def _indexed_phase(truth: Microstructure, share: float, rng: np.random.Generator) -> NDArray[np.int16]:
-    """The phase an indexing program gives: the true one, -1 where patterns are poor or mixed."""
-    phase = truth.phase.copy()
-    if share > 0:
-        score = truth.quality * truth.own_fraction + 0.1 * rng.standard_normal(phase.shape)
-        worst = np.argsort(score, axis=None)[: int(np.ceil(share * phase.size))]
-        phase.reshape(-1)[worst] = n.PHASE_UNKNOWN
-    return phase
-
-
-def _truth_maps(truth: Microstructure) -> dict[str, Any]:
-    return {
-        TRUE_GRAIN: (("y", "x"), truth.grain, {"long_name": "true grain number"}),
-        TRUE_PHASE: (("y", "x"), truth.phase, {**_phase_attrs(), "long_name": "true phase"}),
-        TRUE_QUALITY: (("y", "x"), truth.quality, {"long_name": "diffraction contrast", "units": "1"}),
-        TRUE_SCRATCH: (("y", "x"), truth.scratch, {"long_name": "depth of the scratch", "units": "1"}),
-        OWN_GRAIN_FRACTION: (("y", "x"), truth.own_fraction, {"long_name": "signal from the own grain", "units": "1"}),
-    }
-
-
-def _disc(ny: int, nx: int) -> NDArray[np.bool_]:
-    y, x = np.meshgrid((np.arange(ny) + 0.5) / ny - 0.5, (np.arange(nx) + 0.5) / nx - 0.5, indexing="ij")
-    return x**2 + y**2 < 0.45**2
-
-
-def _phase_attrs() -> dict[str, Any]:
-    meanings = " ".join(["not_indexed", *(crystal.name for crystal in CRYSTALS)])
-    return {**n.ATTRS[n.PHASE], "flag_values": [n.PHASE_UNKNOWN, 0, 1], "flag_meanings": meanings}
+        modulus = np.abs(np.fft.fft2((block - block.mean(axis=(-2, -1), keepdims=True)) * window))
+        found.append((modulus * frequency).sum((-2, -1)) / np.maximum(modulus.sum((-2, -1)), 1e-12))
+    quality = 1 - np.concatenate(found) / max(frequency.mean(), 1e-12)
+    return np.asarray(quality.reshape(patterns.shape[:-2]), dtype=np.float32)
 
 
 def _pattern_attrs(detector: Detector) -> dict[str, Any]:
@@ -245,3 +155,195 @@ def _pattern_attrs(detector: Detector) -> dict[str, Any]:
         "sample_tilt": float(detector.sample_tilt),
         "beam_energy": float(detector.energy),
     }
+
+
+def _patterns(
+    truth: Mapping[str, Any], detector: Detector, *, dose: float, contrast: float, rng: np.random.Generator | None
+) -> NDArray[np.uint8]:
+    """Patterns (y, x, dy, dx) as the camera gives them; expected values where there is no `rng`.
+
+    The mean intensity over the detector is a broad hump above the middle, with darker corners.
+    """
+    v, u = np.meshgrid(*[(np.arange(size) + 0.5) / size for size in detector.shape], indexing="ij")
+    hump = np.exp(-0.5 * (((u - 0.47) / 0.42) ** 2 + ((v - 0.38) / 0.45) ** 2))
+    lit = (dose * (0.3 + 0.7 * hump)).astype(np.float32)
+    quality, brightness = (truth[name][..., None, None] for name in ("true_quality", "brightness"))
+    gain = np.float32(175 / (dose * brightness.max()))
+    out = np.empty((*truth["true_grain"].shape, *detector.shape), dtype=np.uint8)
+    for y, signal in enumerate(_mixed_signals(truth, detector)):
+        expected = np.maximum(brightness[y] * lit * (1 + np.float32(contrast) * quality[y] * signal), 0)
+        if rng is not None:
+            expected = rng.poisson(expected) + READ_NOISE * rng.standard_normal(expected.shape, dtype=np.float32)
+        out[y] = np.clip(np.rint(expected * gain), 0, 255)
+    return out
+
+
+def _mixed_signals(truth: Mapping[str, Any], detector: Detector) -> Iterator[Floats]:
+    """Kikuchi signal of each row of scan points (x, dy, dx), mixed with the neighbours'; holds three rows at a time."""
+    from scipy.ndimage import correlate1d
+
+    share, (ny, nx) = _mixing(), truth["true_grain"].shape
+
+    def row(y: int) -> Floats:
+        orientations = truth["orientation"][y * nx : (y + 1) * nx]
+        signal = kikuchi_patterns(orientations, truth["true_phase"][y], detector=detector)
+        return np.asarray(correlate1d(signal, share, axis=0, mode="nearest"))
+
+    rows = deque([row(0)] * 2, maxlen=3)
+    for y in range(ny):
+        rows.append(row(y + 1) if y + 1 < ny else rows[-1])
+        yield share[0] * rows[0] + share[1] * rows[1] + share[2] * rows[2]
+
+
+def _mixing() -> Floats:
+    """Shares of the previous, the own and the next scan point along one axis; they sum to 1."""
+    weights = np.exp(-0.5 * (np.array([-1.0, 0.0, 1.0]) / MIXING) ** 2)
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
+def _band_contrast(patterns: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Image quality in whole numbers from 0 to 255, between its 0.2 and 99.8 % quantiles."""
+    quality = image_quality(patterns)
+    low, high = np.quantile(quality, [0.002, 0.998])
+    return np.rint(255 * np.clip((quality - low) / max(high - low, 1e-12), 0, 1)).astype(np.float32)
+
+
+def _elements(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Element content (element, y, x) in wt% that sums to 100: follows the phase, blurred, with counting noise."""
+    from scipy.ndimage import gaussian_filter
+
+    wound = truth["true_scratch"].astype(float)
+    content = np.array(
+        [
+            np.where(truth["true_phase"] == FCC, fcc, bcc) + DIRT.get(name, 0.0) * wound
+            for name, (fcc, bcc) in COMPOSITION.items()
+        ]
+    )
+    content = gaussian_filter(content, (0, XRAY_BLUR, XRAY_BLUR), mode="nearest")
+    counts = rng.poisson(content * COUNTS_PER_PERCENT) + 1e-3
+    return np.asarray(100 * counts / counts.sum(axis=0), dtype=np.float32)
+
+
+def _indexed_phase(truth: Mapping[str, Any], share: float, rng: np.random.Generator) -> NDArray[np.int16]:
+    """The phase an indexing program gives: the true one, -1 where patterns are poor or mixed."""
+    phase: NDArray[np.int16] = truth["true_phase"].copy()
+    if share > 0:
+        noise = 0.1 * rng.standard_normal(phase.shape)
+        worst = np.argsort(truth["true_quality"] * truth["own_grain_fraction"] + noise, axis=None)
+        phase.reshape(-1)[worst[: int(np.ceil(share * phase.size))]] = n.PHASE_UNKNOWN
+    return phase
+
+
+# ---- a made-up polycrystal -------------------------------------------------------------------------------------------
+
+
+def _microstructure(
+    ny: int, nx: int, *, n_grains: int, n_twins: int, scratch: bool, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Truth of a scan: the maps of `TRUTH`, `brightness`, and `orientation`, one Rotation for all points, row by row.
+
+    Voronoi grains with wavy boundaries, two clustered phases, `n_twins` twin lamellae in fcc grains: turned by 60
+    degrees about a <111> of the crystal (Sigma 3).
+    """
+    from scipy.spatial.transform import Rotation
+
+    y, x = np.meshgrid(np.arange(ny, dtype=float), np.arange(nx, dtype=float), indexing="ij")
+    grain, centres = _grains(y, x, n_grains, rng)
+    phases = _grain_phases(centres, rng)
+    orientations = Rotation.from_quat(_random_quaternions(n_grains, rng))
+    for _ in range(n_twins):
+        counts = np.bincount(grain.ravel(), minlength=len(phases))
+        parents = np.flatnonzero((phases == FCC) & (counts > 30))
+        if not len(parents):
+            continue
+        parent = rng.choice(parents)
+        inside = grain == parent
+        angle = rng.uniform(0, np.pi)
+        offset = (y - y[inside].mean()) * np.cos(angle) + (x - x[inside].mean()) * np.sin(angle)
+        axis = rng.choice([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+        grain = np.where(inside & (np.abs(offset) < 0.16 * np.sqrt(counts[parent])), len(phases), grain)
+        twin = Rotation.from_rotvec(np.deg2rad(60) * axis / np.sqrt(3)) * orientations[parent]
+        orientations, phases = Rotation.concatenate([orientations, twin]), np.append(phases, FCC)
+    phase = phases[grain].astype(np.int16)
+    wound = _scratch(y, x, rng) if scratch else np.zeros((ny, nx))
+    waves = _waves(y, x, rng, wavelength=0.6 * max(ny, nx))
+    quality = rng.uniform(0.8, 1.0, len(phases))[grain] * (1 + 0.06 * waves) * (1 - 0.85 * wound)
+    brightness = 1 + 0.06 * _waves(y, x, rng, wavelength=1.2 * max(ny, nx))
+    brightness = brightness * np.where(phase == FCC, 1.02, 0.98)  # more electrons come back from the heavier phase
+    padded, side = np.pad(grain, 1, mode="edge"), _mixing()
+    own = [side[i] * side[j] * (padded[i : i + ny, j : j + nx] == grain) for i in range(3) for j in range(3)]
+    return {
+        "true_grain": grain.astype(np.int32),
+        "true_phase": phase,
+        "true_quality": np.clip(quality, 0, 1).astype(np.float32),
+        "true_scratch": wound.astype(np.float32),
+        "own_grain_fraction": sum(own).astype(np.float32),
+        "brightness": brightness.astype(np.float32),
+        "orientation": _bent(grain, orientations, y, x, rng),
+    }
+
+
+def _random_quaternions(count: int, rng: np.random.Generator) -> Floats:
+    """Uniformly distributed unit quaternions (count, 4), scalar last; Shoemake, Graphics Gems III (1992) 124."""
+    u, a, b = rng.random(count), *(2 * np.pi * rng.random((2, count)))
+    near, far = np.sqrt(1 - u), np.sqrt(u)
+    return np.stack([near * np.cos(a), far * np.sin(b), far * np.cos(b), near * np.sin(a)], axis=-1)
+
+
+def _waves(y: Floats, x: Floats, rng: np.random.Generator, *, wavelength: float) -> Floats:
+    """A smooth random field: five plane waves of about the given wavelength, mean near 0."""
+    total = np.zeros_like(y)
+    for _ in range(5):
+        direction, phase = rng.uniform(0, 2 * np.pi, 2)
+        k = 2 * np.pi / (wavelength * rng.uniform(0.7, 1.6))
+        total += np.sin(k * (np.cos(direction) * x + np.sin(direction) * y) + phase)
+    return total / np.sqrt(5)
+
+
+def _grains(y: Floats, x: Floats, n_grains: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
+    """Grain numbers, and the grains' centres (n, 2) as shares of the field. Every number occurs, if there is room."""
+    from scipy.spatial import cKDTree
+
+    ny, nx = y.shape
+    size = np.sqrt(ny * nx / n_grains)
+    candidates = (rng.random((n_grains * 8, 2)) * (ny, nx)).reshape(n_grains, 8, 2)
+    centres = candidates[0, :1]
+    for group in candidates[1:]:  # Mitchell's best candidate: grains of similar size
+        distance = np.linalg.norm(group[:, None] - centres[None], axis=-1).min(axis=1)
+        centres = np.vstack([centres, group[distance.argmax()]])
+    points = [part + 0.12 * size * _waves(y, x, rng, wavelength=0.8 * size) for part in (y, x)]
+    return cKDTree(centres).query(np.stack(points, axis=-1))[1], centres / (ny, nx)
+
+
+def _grain_phases(centres: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Phase of each grain: bcc grains cluster, since a smooth field decides."""
+    field = _waves(centres[:, 0], centres[:, 1], rng, wavelength=0.6)
+    n_bcc = min(len(centres) - 1, max(1, round(BCC_SHARE * len(centres))))
+    phases = np.full(len(centres), FCC)
+    phases[np.argsort(field)[:n_bcc]] = BCC
+    return phases
+
+
+def _bent(grain: NDArray[np.int64], orientations: Any, y: Floats, x: Floats, rng: np.random.Generator) -> Any:
+    """Orientation of each scan point: its grain's, with a linear gradient inside the grain and a little jitter."""
+    from scipy.spatial.transform import Rotation
+
+    n_grains, members = len(orientations), grain.ravel()
+    counts = np.maximum(np.bincount(members, minlength=n_grains), 1)
+    offset = np.stack([part - (np.bincount(members, part.ravel(), n_grains) / counts)[grain] for part in (y, x)], -1)
+    direction, axis = rng.standard_normal((n_grains, 2)), rng.standard_normal((n_grains, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    axis *= (rng.gamma(4, GRADIENT / 4, n_grains) / np.linalg.norm(axis, axis=1))[:, None]
+    bend = (offset * direction[grain]).sum(-1)[..., None] * axis[grain]
+    vector = np.deg2rad(bend + JITTER * rng.standard_normal(bend.shape))
+    return Rotation.from_rotvec(vector.reshape(-1, 3)) * orientations[members]
+
+
+def _scratch(y: Floats, x: Floats, rng: np.random.Generator) -> Floats:
+    """A slightly bent scratch from edge to edge, 1 in its middle and 0 away from it."""
+    ny, nx = y.shape
+    angle = rng.uniform(0.15, 0.6) * rng.choice([-1, 1])
+    bend = 0.03 * ny * np.sin(2 * np.pi * x / nx + rng.uniform(0, 2 * np.pi))
+    distance = (y - rng.uniform(0.35, 0.65) * ny - bend) * np.cos(angle) - (x - nx / 2) * np.sin(angle)
+    width = max(0.8, 0.02 * min(ny, nx))
+    return 1 / (1 + (np.abs(distance) / (1.4 * width)) ** 6)

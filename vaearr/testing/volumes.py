@@ -13,6 +13,7 @@ from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
 from vaearr.sources.outputs import stored_affine, write_sample
 
+Floats = NDArray[np.floating[Any]]
 LABELS = ("baseline", "follow_up")  # the visits of a person
 RANGES = {  # name -> least and largest value, long name, what it belongs to
     "true_ventricle": (0.6, 1.6, "volume of the ventricles, relative to the mean person", "scan"),
@@ -24,15 +25,21 @@ RANGES = {  # name -> least and largest value, long name, what it belongs to
 GROWTH = (1.15, 1.6)  # of the ventricles between the two visits
 WHITE, FLUID = 0.9, 0.15  # of the largest value; grey matter follows from the contrast
 LARGEST = 1000  # stored value of 1
-# semi-axes and centres (x, y, z) in mm, x to the right, y to the front, z upwards; painted one over the other
-RIM = (65, 85, 67)
-CORTEX = (63, 83, 65)
-HEMISPHERES = (((24, 64, 43), (-28, 2, 8)), ((24, 64, 43), (28, 2, 8)))
-DEEP_GREY = (((9, 15, 9), (-20, 2, -2)), ((9, 15, 9), (20, 2, -2)))
-CEREBELLUM, BRAINSTEM = ((36, 22, 18), (0, -48, -42)), ((8, 9, 26), (0, -24, -42))
-FISSURE = ((2.5, 78, 34), (0, 2, 42))
-VENTRICLES = (((7, 25, 9), (-11, -2, 12)), ((7, 25, 9), (11, -2, 12)))
 FOLDS, DEPTH = 8, 0.09  # waves of the border of the white matter, and their height as a share of its radius
+# tissue, semi-axes and centre (x, y, z) in mm, x to the right, y to the front, z upwards; painted one over the other
+PARTS = (
+    ("fluid", (65, 85, 67), (0, 0, 0)),  # around the cortex
+    ("grey", (63, 83, 65), (0, 0, 0)),
+    ("fluid", (2.5, 78, 34), (0, 2, 42)),  # between the hemispheres
+    ("folded white", (24, 64, 43), (-28, 2, 8)),
+    ("folded white", (24, 64, 43), (28, 2, 8)),
+    ("grey", (36, 22, 18), (0, -48, -42)),  # cerebellum
+    ("white", (8, 9, 26), (0, -24, -42)),  # brainstem
+    ("grey", (9, 15, 9), (-20, 2, -2)),
+    ("grey", (9, 15, 9), (20, 2, -2)),
+    ("ventricle", (7, 25, 9), (-11, -2, 12)),
+    ("ventricle", (7, 25, 9), (11, -2, 12)),
+)
 
 
 def synthetic_volumes(
@@ -68,9 +75,10 @@ def synthetic_volumes(
         raise UsageError(f"n_subjects={n_subjects} and the three sizes of shape={shape} must be at least 1.")
     if not (spacing > 0 and noise >= 0):
         raise UsageError(f"spacing={spacing} must be positive, noise={noise} must not be negative.")
+    dims = (n.Z, n.Y, n.X)
     grid = [(np.arange(size) - (size - 1) / 2) * spacing for size in shape]
-    patterns = np.empty((2 * n_subjects, *shape), np.int16)
-    factors: dict[str, list[float]] = {name: [] for name in RANGES}
+    patterns = []
+    factors: list[dict[str, float]] = []
     for person in range(n_subjects):
         rng = np.random.default_rng([seed, person])
         known = {name: float(rng.uniform(low, high)) for name, (low, high, *_) in RANGES.items()}
@@ -79,23 +87,34 @@ def synthetic_volumes(
         for visit in range(len(LABELS)):
             if visit:
                 low, high, *_ = RANGES["true_bias"]
-                known |= {"true_ventricle": grown, "true_bias": float(rng.uniform(low, high))}
+                known = {**known, "true_ventricle": grown, "true_bias": float(rng.uniform(low, high))}
             clean = brain(grid, known, folds, border=spacing)
             real, imaginary = noise * rng.standard_normal((2, *shape))
-            values = np.hypot(clean + real, imaginary) * LARGEST
-            patterns[2 * person + visit] = np.clip(np.rint(values), 0, np.iinfo(np.int16).max)
-            for name, values_so_far in factors.items():
-                values_so_far.append(known[name])
-    return _dataset(patterns, grid, factors)
+            values = np.rint(np.hypot(clean + real, imaginary) * LARGEST)
+            patterns.append(np.clip(values, 0, np.iinfo(np.int16).max).astype(np.int16))
+            factors.append(known)
+    count = len(patterns)
+    about = {"long_name": "volume", "units": "1", "orientation": "RAS+"}
+    flags = {"long_name": "label", "flag_values": list(range(len(LABELS))), "flag_meanings": " ".join(LABELS)}
+    data: dict[str, Any] = {
+        n.PATTERNS: (
+            (n.SAMPLE, *dims),
+            np.stack(patterns),
+            {**about, n.NAVIGATION_DIMS: [n.SAMPLE], n.SIGNAL_DIMS: list(dims)},
+        ),
+        "label": (n.SAMPLE, np.arange(count, dtype=np.int32) % len(LABELS), flags),
+    }
+    for name, (*_, words, whose) in RANGES.items():
+        values = np.array([known[name] for known in factors], np.float32)
+        data[name] = (n.SAMPLE, values, {"long_name": words, "units": "1", "varies_by": whose})
+    coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(count), {"long_name": "sample"})}
+    for dim, places in zip(dims, grid, strict=True):
+        coords[dim] = (dim, places, {**n.ATTRS[dim], "units": "mm"})
+    coords["subject"] = (n.SAMPLE, [f"s{i // len(LABELS):03d}" for i in range(count)], {"long_name": "subject"})
+    return xr.Dataset(data, coords, {"title": "synthetic volumes"})
 
 
-def brain(
-    grid: list[NDArray[np.floating[Any]]],
-    factors: dict[str, float],
-    folds: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]],
-    *,
-    border: float,
-) -> NDArray[np.floating[Any]]:
+def brain(grid: list[Floats], factors: dict[str, float], folds: tuple[Floats, Floats], *, border: float) -> Floats:
     """One brain without noise (z, y, x), 0 to about 1, at the positions z, y, x (mm) of the grid.
 
     factors: as `RANGES` names them. folds: wave vectors (k, 3) and phases (k,) of the border of the white matter, over
@@ -103,68 +122,23 @@ def brain(
     """
     z, y, x = np.meshgrid(*grid, indexing="ij")
     place = np.stack([x - factors["true_shear"] * z, y, z]) / factors["true_size"]
-
-    def part(axes: Any, centre: Any = (0, 0, 0), scale: float = 1.0, depth: float = 0.0) -> NDArray[np.floating[Any]]:
-        """Share of each voxel inside an ellipsoid."""
+    grey = WHITE * (1 - factors["true_contrast"])
+    values = {"fluid": FLUID, "ventricle": FLUID, "grey": grey, "white": WHITE, "folded white": WHITE}
+    image = np.zeros(x.shape)
+    for tissue, axes, centre in PARTS:
+        scale = factors["true_ventricle"] ** (1 / 3) if tissue == "ventricle" else 1.0
         radii = np.array(axes, float).reshape(3, 1, 1, 1) * scale
         off = (place - np.array(centre, float).reshape(3, 1, 1, 1)) / radii
         length = np.sqrt((off**2).sum(0))
         slope = np.sqrt(((off / radii) ** 2).sum(0)) / np.maximum(length, 1e-9)  # of `length`, per mm
-        edge = 1.0
-        if depth:
+        edge: Any = 1.0
+        if tissue == "folded white":
             direction = off / np.maximum(length, 1e-9)
             waves = np.sin(np.tensordot(folds[0], direction, 1) + folds[1].reshape(-1, 1, 1, 1))
-            edge = 1 + depth * waves.sum(0) / np.sqrt(FOLDS / 2)
-        return np.clip(0.5 - (length - edge) / np.maximum(slope, 1e-9) / border, 0, 1)
-
-    image = np.zeros(x.shape)
-
-    def paint(inside: NDArray[np.floating[Any]], value: float) -> None:
-        nonlocal image
-        image = image + inside * (value - image)
-
-    grey = WHITE * (1 - factors["true_contrast"])
-    paint(part(RIM), FLUID)
-    paint(part(CORTEX), grey)
-    paint(part(*FISSURE), FLUID)
-    for hemisphere in HEMISPHERES:
-        paint(part(*hemisphere, depth=DEPTH), WHITE)
-    paint(part(*CEREBELLUM), grey)
-    paint(part(*BRAINSTEM), WHITE)
-    for nucleus in DEEP_GREY:
-        paint(part(*nucleus), grey)
-    for ventricle in VENTRICLES:
-        paint(part(*ventricle, scale=factors["true_ventricle"] ** (1 / 3)), FLUID)
-    across = (0.6 * x + 0.8 * y) / 180
-    return image * np.exp(factors["true_bias"] * across)
-
-
-def _dataset(
-    patterns: NDArray[np.int16], grid: list[NDArray[np.floating[Any]]], factors: dict[str, list[float]]
-) -> xr.Dataset:
-    count = len(patterns)
-    dims = (n.Z, n.Y, n.X)
-    about = {
-        "long_name": "volume",
-        "units": "1",
-        "orientation": "RAS+",
-        n.NAVIGATION_DIMS: [n.SAMPLE],
-        n.SIGNAL_DIMS: list(dims),
-    }
-    flags = {"long_name": "label", "flag_values": list(range(len(LABELS))), "flag_meanings": " ".join(LABELS)}
-    data: dict[str, Any] = {
-        n.PATTERNS: ((n.SAMPLE, *dims), patterns, about),
-        "label": (n.SAMPLE, np.arange(count, dtype=np.int32) % len(LABELS), flags),
-    }
-    for name, values in factors.items():
-        *_, words, whose = RANGES[name]
-        data[name] = (n.SAMPLE, np.array(values, np.float32), {"long_name": words, "units": "1", "varies_by": whose})
-    coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(count), {"long_name": "sample"})}
-    for dim, places in zip(dims, grid, strict=True):
-        coords[dim] = (dim, places, {**n.ATTRS[dim], "units": "mm"})
-    names = [f"s{i // len(LABELS):03d}" for i in range(count)]
-    coords["subject"] = (n.SAMPLE, names, {"long_name": "subject"})
-    return xr.Dataset(data, coords, {"title": "synthetic volumes"})
+            edge = 1 + DEPTH * waves.sum(0) / np.sqrt(FOLDS / 2)
+        inside = np.clip(0.5 - (length - edge) / np.maximum(slope, 1e-9) / border, 0, 1)  # share of each voxel
+        image = image + inside * (values[tissue] - image)
+    return image * np.exp(factors["true_bias"] * (0.6 * x + 0.8 * y) / 180)
 
 
 def write_volume_files(ds: xr.Dataset, folder: str | Path) -> Path:
@@ -187,8 +161,7 @@ def write_volume_files(ds: xr.Dataset, folder: str | Path) -> Path:
         path = f"{label}/{subject}.nii.gz"
         values = one[n.PATTERNS].transpose(n.Z, n.Y, n.X).values
         write_sample(folder / path, values, values.dtype, affine=stored_affine(ds, i), kept="source")
-        known = {name: float(one[name]) for name in RANGES}
-        rows.append({"path": path, "label": label, "subject": subject, **known})
+        rows.append({"path": path, "label": label, "subject": subject, **{name: float(one[name]) for name in RANGES}})
     manifest = folder / "volumes.csv"
     pd.DataFrame(rows).to_csv(manifest, index=False, float_format="%.6g")
     return manifest

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from vaearr.adversarial import PENALTY_WEIGHT, discriminator_loss, gradient_penalty
 from vaearr.config import AdversarialConfig, TrainConfig
 from vaearr.device import autocast
 from vaearr.errors import UsageError
-from vaearr.models.discriminators import build_discriminator
+from vaearr.models import build_discriminator
+from vaearr.models.adversarial import PENALTY_WEIGHT, discriminator_loss, gradient_penalty
 from vaearr.training.processes import Processes
 from vaearr.training.schedule import make_optimizer
 

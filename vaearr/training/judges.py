@@ -8,7 +8,7 @@ from pathlib import Path
 from vaearr.artifacts import TrainedModel, load_folder
 from vaearr.config import PerceptualConfig
 from vaearr.errors import UsageError
-from vaearr.perceptual import PerceptualLoss, build_perceptual
+from vaearr.models.perceptual import PerceptualLoss, build_perceptual
 from vaearr.training.checkpoint import differences
 
 # range of preprocessed values, which image networks take as -1 to 1; of the others, most lie within three deviations

@@ -20,7 +20,7 @@ from vaearr.batching import Batch, PatternBatches, Walk
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import TrainingError, UsageError
-from vaearr.objectives import check_targets
+from vaearr.models.objectives import check_targets
 from vaearr.training.checkpoint import CHECKPOINT, KEPT, Due, State, Stop, load_state, save_state, weights_of
 from vaearr.training.critic import Critic
 from vaearr.training.history import History, history_dataset, write_history

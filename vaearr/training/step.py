@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from vaearr.adversarial import generator_loss, ramp
 from vaearr.artifacts import TrainedModel, pooled
-from vaearr.augmentation import add_noise, apply_augmentation, crop_window, plan_augmentation
 from vaearr.config import AugmentConfig, ObjectiveConfig, TrainConfig
 from vaearr.device import autocast
 from vaearr.errors import TrainingError, UsageError
-from vaearr.objectives import (
+from vaearr.models.adversarial import generator_loss, ramp
+from vaearr.models.augmentation import add_noise, apply_augmentation, crop_window, plan_augmentation
+from vaearr.models.objectives import (
     LIKELIHOODS,
     amplitude_nll,
     beta_schedule,
@@ -46,11 +46,11 @@ TERMS = (
 class Step(nn.Module):
     """Terms of the loss for a batch, in the order of `TERMS`: `(B, C, …) -> (10,)`, means over the batch.
 
-    In nats per sample, but for `perceptual` (a distance), `adversarial` (the loss of `vaearr.adversarial`), `critic`
+    In nats per sample, but for `perceptual` (a distance), `adversarial` (the loss of `models.adversarial`), `critic`
     (0 here; the discriminator's own loss is its own step's), and the last two: the shares of samples that have a label,
     and that the head names right. With them come the patterns that were wanted and those that were decoded.
 
-    perceptual: a module of `vaearr.perceptual`. critic: gives logit maps of preprocessed patterns; its weights get no
+    perceptual: a module of `models.perceptual`. critic: gives logit maps of preprocessed patterns; its weights get no
     gradient here.
     """
 

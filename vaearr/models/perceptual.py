@@ -4,25 +4,28 @@
 distance of Zhang, Isola, Efros, Shechtman & Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual
 Metric", CVPR 2018, eq. 1. features: the same without linear weights. encoder: the stages of a trained encoder of ours,
 in 2-D and 3-D, which needs no file. Volumes pass 2-D networks slice by slice along their three axes (2.5-D).
+
+Feature networks: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997
+(alexnet); Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015 (vgg16,
+configuration D); Iandola et al., "SqueezeNet", arXiv:1602.07360 (squeezenet, version 1.1).
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
-from vaearr.errors import DataError, UsageError, did_you_mean
-from vaearr.models.backbones import BACKBONES, layers_without_weights
+from vaearr.errors import DataError, UsageError
 from vaearr.models.files import named_tensors
 
-KINDS = ("lpips", "features", "encoder")
 EPS = 1e-10  # under the root of a length: bounds the gradient where all features are 0
 # mean and standard deviation of natural images, for values in [-1, 1], as LPIPS was made with
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -30,6 +33,94 @@ LINEAR = "lin{}.model.1.weight"
 COPIES = re.compile(r"(lins|net|scaling_layer)\.")  # what else a whole LPIPS checkpoint holds
 FEATURES = re.compile(r"(?:features|(?:net\.)?slice\d+)\.(.+)")
 ELSEWHERE = re.compile(r"(classifier|lin\d+|lins|scaling_layer)\.")
+WANTED = {"lpips": ("weights", "linear"), "features": ("weights",), "encoder": ("network",)}  # kind -> arguments
+POOL = ()
+Conv = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How a network is built, as torchvision numbers and names its layers.
+
+    layers: a convolution (channels, side, stride, padding) and its ReLU, a Fire (narrow, wide), or a maximum `POOL`.
+    taps: layers after which features are taken, where LPIPS takes them (Zhang et al. 2018, appendix). channels: there.
+    pool: side of the maximum, whether the last, incomplete ones count. least: smallest side of an image that reaches
+    the last tap.
+    """
+
+    layers: tuple[Conv, ...]
+    taps: tuple[int, ...]
+    channels: tuple[int, ...]
+    pool: tuple[int, bool]
+    least: int
+
+
+def _vgg(*stages: tuple[int, int]) -> tuple[Conv, ...]:
+    """Stages of (channels, convolutions) with a maximum between them."""
+    found: list[Conv] = []
+    for channels, count in stages:
+        found += [POOL] * bool(found) + [(channels, 3, 1, 1)] * count
+    return tuple(found)
+
+
+BACKBONES: dict[str, Backbone] = {
+    "alexnet": Backbone(
+        ((64, 11, 4, 2), POOL, (192, 5, 1, 2), POOL, (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1)),
+        taps=(1, 4, 7, 9, 11),
+        channels=(64, 192, 384, 256, 256),
+        pool=(3, False),
+        least=31,
+    ),
+    "vgg16": Backbone(
+        _vgg((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)),
+        taps=(3, 8, 15, 22, 29),
+        channels=(64, 128, 256, 512, 512),
+        pool=(2, False),
+        least=16,
+    ),
+    "squeezenet": Backbone(
+        ((64, 3, 2, 0), POOL, *[(16, 64)] * 2, POOL, *[(32, 128)] * 2, POOL, *[(48, 192)] * 2, *[(64, 256)] * 2),
+        taps=(1, 4, 7, 9, 10, 11, 12),
+        channels=(64, 128, 256, 384, 384, 512, 512),
+        pool=(3, True),
+        least=17,
+    ),
+}
+
+
+class Fire(nn.Module):
+    """A pointwise convolution that narrows, then a pointwise and a 3 x 3 one side by side: `(B, c, h, w) -> (B, 2 e, h,
+    w)`. Iandola et al., section 3.2."""
+
+    def __init__(self, channels: int, narrow: int, wide: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, narrow, 1)
+        self.expand1x1 = nn.Conv2d(narrow, wide, 1)
+        self.expand3x3 = nn.Conv2d(narrow, wide, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The two, one after the other in the channels."""
+        x = torch.relu(self.squeeze(x))
+        return torch.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], 1))
+
+
+def layers_without_weights(name: str) -> nn.Sequential:
+    """The layers of a network on the meta device: shapes alone, no memory, no random numbers."""
+    side, ceil = BACKBONES[name].pool
+    layers: list[nn.Module] = []
+    before = 3
+    with torch.device("meta"):
+        for layer in BACKBONES[name].layers:
+            if layer == POOL:
+                layers.append(nn.MaxPool2d(side, 2, ceil_mode=ceil))
+            elif len(layer) == 2:
+                layers.append(Fire(before, *layer))
+                before = 2 * layer[1]
+            else:
+                after, size, stride, padding = layer
+                layers += [nn.Conv2d(before, after, size, stride, padding), nn.ReLU()]
+                before = after
+    return nn.Sequential(*layers)
 
 
 class ImageFeatures(nn.Module):
@@ -139,7 +230,7 @@ class PerceptualLoss(nn.Module):
         in training mode they start at a random place, so that each slice has the same chance (one draw per axis of
         torch's CPU generator). Raises UsageError for samples of another kind than the network takes.
         """
-        self._check(target, recon)
+        self._check(target)
         target, recon = self._scaled(target.detach()), self._scaled(recon)
         if target.ndim - 2 == self.features.n_dims:
             return self._in_chunks(target, recon)
@@ -160,13 +251,14 @@ class PerceptualLoss(nn.Module):
         return [min(int((i + phase) * size / count), size - 1) for i in range(count)]
 
     def _in_chunks(self, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
-        """Distances of images (or of whole volumes), `chunk` at a time."""
+        """Distances of images (or of whole volumes), `chunk` at a time; what a chunk holds is computed again for the
+        gradient instead of being kept."""
         if self.chunk == 0 or len(target) <= self.chunk:
             return self._distance(target, recon)
-        if torch.is_grad_enabled() and recon.requires_grad:
-            return cast(torch.Tensor, _Chunks.apply(target, recon, self._distance, self.chunk))
         parts = zip(target.split(self.chunk), recon.split(self.chunk), strict=True)
-        return torch.cat([self._distance(t, r) for t, r in parts])
+        return torch.cat(
+            [checkpoint(self._distance, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+        )
 
     def _distance(self, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -179,54 +271,21 @@ class PerceptualLoss(nn.Module):
                 total = total + (squares * self.linear[i] if self.is_lpips else squares).sum(1)
         return total
 
-    def _check(self, target: torch.Tensor, recon: torch.Tensor) -> None:
-        if target.shape != recon.shape:
-            raise UsageError(f"samples {tuple(target.shape)} and reconstructions {tuple(recon.shape)} differ in shape.")
-        n_dims, channels, features = target.ndim - 2, target.shape[1] if target.ndim > 1 else 0, self.features
-        if n_dims not in (2, 3) or n_dims < features.n_dims:
+    def _check(self, target: torch.Tensor) -> None:
+        n_dims, features = target.ndim - 2, self.features
+        if not features.n_dims <= n_dims <= 3:
             raise UsageError(
                 f"batches have shape {tuple(target.shape)}; this network takes (B, C, …) with "
                 f"{'2 or 3' if features.n_dims == 2 else 3} spatial dims."
             )
-        if channels not in features.n_channels:
-            raise UsageError(
-                f"samples have {channels} channels; this network takes {' or '.join(map(str, features.n_channels))}."
-            )
+        if target.shape[1] not in features.n_channels:
+            known = " or ".join(map(str, features.n_channels))
+            raise UsageError(f"samples have {target.shape[1]} channels; this network takes {known}.")
         if min(target.shape[2:]) < features.least:
             raise UsageError(
                 f"samples of shape {tuple(target.shape[1:])} are too small: this network takes sides of "
                 f"{features.least} or more; vgg16 takes 16, the encoder of a trained run any."
             )
-
-
-class _Chunks(torch.autograd.Function):
-    """Distances chunk by chunk, each with its gradient at once, so that nothing else of a chunk has to be kept.
-
-    It may be done ahead because the distance of a sample depends on that sample alone: what flows back is the gradient
-    times one number per sample.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, target: torch.Tensor, recon: torch.Tensor, distance: Callable[..., torch.Tensor], chunk: int
-    ) -> torch.Tensor:
-        """`2 x (N, C, …) -> (N,)`."""
-        distances, slopes = [], []
-        for wanted, part in zip(target.split(chunk), recon.split(chunk), strict=True):
-            with torch.enable_grad():
-                found = part.detach().requires_grad_()
-                apart = distance(wanted, found)
-                slopes.append(torch.autograd.grad(apart.sum(), found)[0])
-            distances.append(apart.detach())
-        ctx.save_for_backward(torch.cat(slopes))
-        return torch.cat(distances)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[None, torch.Tensor, None, None]:
-        """Gradient of `recon`."""
-        (slopes,) = ctx.saved_tensors
-        return None, upstream.view(-1, *[1] * (slopes.ndim - 1)) * slopes, None, None
 
 
 def build_perceptual(
@@ -254,20 +313,12 @@ def build_perceptual(
     Raises UsageError for arguments that do not fit, NoInputError or DataError for files that are missing or other than
     described.
     """
-    if kind not in KINDS:
-        raise UsageError(f"there is no perceptual loss {kind!r}.{did_you_mean(kind, list(KINDS))}")
-    given = {"weights": weights, "linear": linear, "network": network}
-    wanted = {"lpips": ("weights", "linear"), "features": ("weights",), "encoder": ("network",)}[kind]
-    for what, value in given.items():
-        if (value is not None) != (what in wanted):
+    for what, value in {"weights": weights, "linear": linear, "network": network}.items():
+        if (value is not None) != (what in WANTED[kind]):
             lack = "needs" if value is None else "has no use for"
-            raise UsageError(f"the perceptual loss {kind!r} {lack} {what}; it takes {' and '.join(wanted)}.")
-    if not low < high:
-        raise UsageError(f"the range of the samples' values is {low:g} to {high:g}; high must be above low.")
-    if not slices > 0 or (slices > 1 and slices != int(slices)):
+            raise UsageError(f"the perceptual loss {kind!r} {lack} {what}; it takes {' and '.join(WANTED[kind])}.")
+    if slices > 1 and slices != int(slices):
         raise UsageError(f"slices is {slices:g}; give a share above 0 and up to 1, or a whole number above 1.")
-    if chunk < 0:
-        raise UsageError(f"chunk is {chunk}; give the number of images at a time, or 0 for all.")
     features: ImageFeatures | EncoderFeatures
     lines = None
     if weights is not None:
@@ -281,44 +332,32 @@ def build_perceptual(
 def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) -> torch.Tensor:
     """LPIPS of each sample, `2 x (B, C, …) -> (B,)`, 0 for equal ones, down is better; a metric, without gradient.
 
-    network: made by `build_perceptual("lpips", …)` with the range of these values. In float32; of volumes, evenly
-    spaced slices. Raises UsageError for a network without linear weights: its distances are no LPIPS.
+    network: made by `build_perceptual("lpips", …)` with the range of these values; it is left in evaluation mode. In
+    float32; of volumes, evenly spaced slices.
     """
-    if not network.is_lpips:
-        raise UsageError("LPIPS needs its linear weights; make the network with build_perceptual('lpips', …).")
-    was = network.training
     device = next(network.parameters()).device
-    try:
-        network.eval()
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            return network(target.to(device), recon.to(device)).double()
-    finally:
-        network.train(was)
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        found: torch.Tensor = network.eval()(target.to(device), recon.to(device))
+        return found.double()
 
 
 def read_features(path: Path) -> ImageFeatures:
     """The feature network whose weights a file holds, told by names and shapes. Raises NoInputError or DataError."""
     state = named_tensors(path)
-    found = {}
-    strangers = []
-    for key, value in state.items():
-        if match := FEATURES.fullmatch(key):
-            found[match[1]] = value
-        elif not ELSEWHERE.match(key):
-            strangers.append(key)
+    found = {match[1]: value for key, value in state.items() if (match := FEATURES.fullmatch(key))}
+    strangers = [key for key in state if not FEATURES.fullmatch(key) and not ELSEWHERE.match(key)]
     shapes = {key: tuple(value.shape) for key, value in found.items()}
     layouts = {
         name: {key: tuple(v.shape) for key, v in layers_without_weights(name).state_dict().items()}
         for name in BACKBONES
     }
-    for name, layout in layouts.items():
-        if shapes == layout and not strangers:
-            return ImageFeatures(name, {key: _plain(value, key, path) for key, value in found.items()})
     nearest = max(layouts, key=lambda name: len(layouts[name].items() & shapes.items()))
-    raise DataError(
-        f"{path} holds no weights of {', '.join(BACKBONES)} in torchvision's names ('features.0.weight', …); nearest "
-        f"is {nearest}: {_difference(layouts[nearest], shapes, strangers)}."
-    )
+    if shapes != layouts[nearest] or strangers:
+        raise DataError(
+            f"{path} holds no weights of {', '.join(BACKBONES)} in torchvision's names ('features.0.weight', …); "
+            f"nearest is {nearest}: {_difference(layouts[nearest], shapes, strangers)}."
+        )
+    return ImageFeatures(nearest, {key: _plain(value, key, path) for key, value in found.items()})
 
 
 def read_linear(path: Path, name: str) -> list[torch.Tensor]:
@@ -337,17 +376,12 @@ def read_linear(path: Path, name: str) -> list[torch.Tensor]:
     return lines
 
 
-def _difference(
-    layout: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]], strangers: Sequence[str]
-) -> str:
+def _difference(layout: Mapping[str, Conv], shapes: Mapping[str, Conv], strangers: Sequence[str]) -> str:
     """What is missing, what differs and what does not belong, the first of each and how many."""
+    both = [key for key in layout if key in shapes and shapes[key] != layout[key]]
     groups = {
         "missing": [key for key in layout if key not in shapes],
-        "of another shape": [
-            f"{key} {shapes[key]} instead of {layout[key]}"
-            for key in layout
-            if shapes.get(key, layout[key]) != layout[key]
-        ],
+        "of another shape": [f"{key} {shapes[key]} instead of {layout[key]}" for key in both],
         "unexpected": [*(key for key in shapes if key not in layout), *strangers],
     }
     return "; ".join(f"{len(keys)} {what} ({keys[0]}, …)" for what, keys in groups.items() if keys)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from vaearr.errors import UsageError
-from vaearr.legacy import RECONSTRUCTIONS, REDUCTIONS, objective_from_legacy
-from vaearr.objectives import LIKELIHOODS, kl_divergence
+from vaearr.models.objectives import LIKELIHOODS, kl_divergence
+from vaearr.presets import RECONSTRUCTIONS, REDUCTIONS, objective_from_legacy
 
 SHAPE, LATENT = (5, 2, 3, 4), 7
 N_VALUES = 24

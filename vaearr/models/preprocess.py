@@ -7,7 +7,7 @@ patterns travel and wait in their stored dtype.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +18,6 @@ from vaearr import names as n
 from vaearr.config import PreprocessConfig
 from vaearr.errors import SchemaError, UsageError
 
-StaticMode = Literal["auto", "none", "subtract", "divide"]
-NormaliseMode = Literal["auto", "none", "zscore", "robust", "minmax", "quantile", "unit", "symmetric"]
 FIXED = ("unit", "symmetric")  # the same for all patterns
 CUT = 8.0  # of robust normalisation
 EPS = 1e-4  # share of a pattern's centre up to which its spread is rounding noise
@@ -27,22 +25,25 @@ HIGH = 0.995  # quantile that becomes 1; a few bright voxels do not decide
 DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
 
 
-def remove_static(x: torch.Tensor, background: torch.Tensor, mode: StaticMode = "divide") -> torch.Tensor:
+def remove_static(x: torch.Tensor, background: torch.Tensor, mode: str = "divide") -> torch.Tensor:
     """Patterns without the static background `(C, H, W)`, the mean pattern of the training points.
 
     `divide` suits a detector whose gain and illumination multiply the signal; detector pixels where the background is
     below 1e-3 of its maximum become 1 (no signal there). `subtract` and `none` do as they say.
     """
-    x = x.float()
-    if mode == "none":
-        return x
-    background = background.to(x)
-    if mode == "subtract":
-        return x - background
+    x, background = x.float(), background.to(x.device, torch.float32)
     if mode == "divide":
         lit = _lit(background)
         return torch.where(lit, x / torch.where(lit, background, 1.0), 1.0)
-    raise ValueError(f"no static background mode {mode!r} here; use none, subtract or divide.")
+    return x - background if mode == "subtract" else x
+
+
+def _with_static(x: torch.Tensor, background: torch.Tensor, mode: str) -> torch.Tensor:
+    """The inverse of `remove_static`; detector pixels without signal become the background."""
+    background = background.to(x)
+    if mode == "divide":
+        return torch.where(_lit(background), x * background, background)
+    return x + background if mode == "subtract" else x
 
 
 def _lit(background: torch.Tensor) -> torch.Tensor:
@@ -58,53 +59,46 @@ def dynamic_background(x: torch.Tensor, sigma: float) -> torch.Tensor:
     x = x.float()
     height, width = x.shape[-2:]
     std = sigma * min(height, width)
-    if std <= 0:
-        raise ValueError(f"sigma is {sigma}; it is a share of the pattern's smaller side and must be positive.")
     return _smoothing(height, std, x) @ x @ _smoothing(width, std, x).T
 
 
-def normalise(x: torch.Tensor, mode: NormaliseMode = "zscore", eps: float = EPS) -> torch.Tensor:
+def normalise(x: torch.Tensor, mode: str = "zscore") -> torch.Tensor:
     """Each pattern on a common scale over its pixels and channels, `(B, C, H, W)`; a constant pattern becomes zeros.
 
     `zscore`: mean 0, standard deviation 1. `robust`: median 0, interquartile range 1.349 (as for a Gaussian), cut at
     +-8. `minmax`: 0 to 1. `quantile`: the least value 0, the 99.5 % quantile 1. Where most pixels hold one value, so
     that the quantiles of `robust` agree, the standard deviation becomes 1 instead, and of `quantile` the largest value.
-    A pattern counts as constant when its spread is at most `eps` times the size of its centre (otherwise rounding noise
+    A pattern counts as constant when its spread is at most `EPS` times the size of its centre (otherwise rounding noise
     would be blown up).
     """
     x = x.float()
     if mode == "none":
         return x
     flat = x.flatten(1)
-    centre, spread = _scale(flat, mode, eps)
+    centre, spread, _ = _scale(flat, mode)
     scaled = torch.where(spread == 0, 0.0, (flat - centre) / torch.where(spread == 0, 1.0, spread))
     return (scaled.clamp(-CUT, CUT) if mode == "robust" else scaled).view_as(x)
 
 
-def _scale(flat: torch.Tensor, mode: NormaliseMode, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centre and spread of each row `(B, D) -> 2 x (B, 1)`; the spread of a constant row is 0."""
-    centre, spread, wider = _measured(flat, mode)
-    spread = torch.where(spread <= eps * centre.abs(), wider, spread)
-    return centre, torch.where(spread <= eps * centre.abs(), 0.0, spread)  # NaN stays NaN
-
-
-def _measured(flat: torch.Tensor, mode: NormaliseMode) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Centre and spread of each row, and the spread that stands in where quantiles agree, `(B, D) -> 3 x (B, 1)`."""
-    wider = None
+def _scale(flat: torch.Tensor, mode: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Centre and spread of each row, and whether a wider spread stands in because quantiles agree: `(B, D) -> 3 x
+    (B, 1)`; the spread of a constant row is 0."""
     if mode == "zscore":
         centre, spread = flat.mean(1, keepdim=True), flat.std(1, correction=0, keepdim=True)
+        wider = spread
+    elif mode == "minmax":
+        centre = flat.amin(1, keepdim=True)
+        wider = spread = flat.amax(1, keepdim=True) - centre
     elif mode == "robust":
         low, centre, high = _quantiles(flat, (0.25, 0.5, 0.75))
         spread, wider = (high - low) / 1.349, flat.std(1, correction=0, keepdim=True)
-    elif mode == "minmax":
-        centre = flat.amin(1, keepdim=True)
-        spread = flat.amax(1, keepdim=True) - centre
-    elif mode == "quantile":
+    else:
         centre, high, most = _quantiles(flat, (0.0, HIGH, 1.0))
         spread, wider = high - centre, most - centre
-    else:
-        raise ValueError(f"no normalisation per pattern {mode!r}; use none, zscore, robust, minmax or quantile.")
-    return centre, spread, spread if wider is None else wider
+    least = EPS * centre.abs()
+    is_narrow = spread <= least
+    spread = torch.where(is_narrow, wider, spread)
+    return centre, torch.where(spread <= least, 0.0, spread), is_narrow  # NaN stays NaN
 
 
 def is_constant(x: torch.Tensor) -> torch.Tensor:
@@ -160,10 +154,12 @@ def undo(decoded: torch.Tensor, x: torch.Tensor, background: torch.Tensor, confi
             return undo_without_input(decoded, background, config)
         seen, slow = _without_backgrounds(x, background, config)
         if config.normalise != "none":
-            centre, spread = _scale(seen.flatten(1), config.normalise)
+            centre, spread, _ = _scale(seen.flatten(1), config.normalise)
             decoded = (decoded.flatten(1) * spread + centre).view_as(x)
         decoded = decoded + slow
-        return torch.where(is_constant(x).view(-1, *[1] * (x.ndim - 1)), x, _with_static(decoded, background, config))
+        return torch.where(
+            is_constant(x).view(-1, *[1] * (x.ndim - 1)), x, _with_static(decoded, background, config.static_background)
+        )
 
 
 def undo_without_input(decoded: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
@@ -173,7 +169,7 @@ def undo_without_input(decoded: torch.Tensor, background: torch.Tensor, config: 
     if config.normalise in FIXED:
         low, size, start = _fixed(config)
         return (decoded.float() - start) * size + low
-    return _with_static(decoded.float(), background, config)
+    return _with_static(decoded.float(), background, config.static_background)
 
 
 def needs_input(config: PreprocessConfig) -> bool:
@@ -218,13 +214,6 @@ def _range_of(patterns: xr.DataArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _with_static(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
-    background = background.to(x)
-    if config.static_background == "divide":
-        return torch.where(_lit(background), x * background, background)
-    return x + background if config.static_background == "subtract" else x
-
-
 class Preprocess(nn.Module):
     """`apply` with its static background, as the first part of a trained model: saved and moved with the weights."""
 
@@ -257,8 +246,7 @@ class Preprocess(nn.Module):
         if self.config.normalise not in ("robust", "quantile"):
             return torch.zeros(len(x), dtype=torch.bool)
         seen = _without_backgrounds(x.float(), self.background, self.config)[0]
-        centre, spread, _ = _measured(seen.flatten(1), self.config.normalise)
-        return (spread <= EPS * centre.abs())[:, 0] & ~is_constant(x)
+        return _scale(seen.flatten(1), self.config.normalise)[2][:, 0] & ~is_constant(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Patterns as they are stored -> as the network sees them, `(B, C, ...)`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Hashable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,19 @@ from vaearr.errors import RoiError, SchemaError, UsageError, did_you_mean
 
 MIN_ROI = 2
 
-_COMPARE: dict[type, Callable[[Any, Any], Any]] = {
+COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
+}
+JUNCTIONS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.And: operator.and_,
+    ast.BitAnd: operator.and_,
+    ast.Or: operator.or_,
+    ast.BitOr: operator.or_,
 }
 
 
@@ -52,32 +59,26 @@ def roi(
     """
     settings = (config or RoiConfig()).replace(x=x, y=y, z=z, where=where)
     nav = schema.navigation_dims(ds)
-    template = xr.DataArray(
-        np.ones(schema.navigation_shape(ds), bool), dims=nav, coords={d: ds[d] for d in nav}, name=n.ROI
-    )
+    coords = {dim: ds[dim] for dim in nav}
+    template = xr.DataArray(np.ones(schema.navigation_shape(ds), bool), coords, nav)
     kept: dict[str, xr.DataArray] = {}
     if n.PRESENT in ds:
         kept["measured"] = ds[n.PRESENT].load()
     for dim in n.SCAN_DIMS:
-        box = getattr(settings, dim)
-        if box is None:
+        if (box := getattr(settings, dim)) is None:
             continue
         if dim not in nav:
             raise UsageError(f"a box along {dim!r} was given, but the data has the dimensions {', '.join(nav)}.")
         kept[f"{box[0]:g} <= {dim} < {box[1]:g}"] = (ds[dim] >= box[0]) & (ds[dim] < box[1])
     if settings.where is not None:
         kept[settings.where] = condition(ds, settings.where)
-    mask = template
-    for part in kept.values():
-        mask = mask & part
-    mask = mask.transpose(*nav).astype(bool)
+    mask = reduce(operator.and_, kept.values(), template).transpose(*nav)
     counts = {name: int((template & part).sum()) for name, part in kept.items()}
     n_kept = int(mask.sum())
     if n_kept < MIN_ROI:
         raise RoiError(_why_empty(ds, n_kept, mask.size, counts, settings))
     attrs = {**n.ATTRS[n.ROI], "config": settings.to_attrs(), "kept": counts, "n": n_kept}
-    keep = {d: ds[d] for d in nav}
-    return xr.DataArray(mask.values, dims=nav, coords=keep, name=n.ROI, attrs=attrs)
+    return xr.DataArray(mask.values, coords, nav, n.ROI, attrs)
 
 
 def _why_empty(ds: xr.Dataset, n_kept: int, total: int, counts: dict[str, int], settings: RoiConfig) -> str:
@@ -106,65 +107,48 @@ def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
         raise UsageError(f'cannot read the condition {text!r}; write it like "BC > 45 and phase == 0".') from None
-    used: dict[str, xr.DataArray] = {}
-    result = _evaluate(ds, tree, text, used)
+    used: dict[str, xr.DataArray] = {}  # the maps that the condition names
+
+    def truth(node: ast.AST) -> xr.DataArray:
+        found = value(node)
+        if not isinstance(found, xr.DataArray) or found.dtype != bool:
+            raise UsageError(f"the condition {text!r} combines something that is not a comparison or a true/false map.")
+        return found
+
+    def value(node: ast.AST) -> Any:
+        match node:
+            case ast.BoolOp(op=op, values=parts) if type(op) in JUNCTIONS:
+                return reduce(JUNCTIONS[type(op)], [truth(part) for part in parts])
+            case ast.BinOp(op=op, left=left, right=right) if type(op) in JUNCTIONS:
+                return JUNCTIONS[type(op)](truth(left), truth(right))
+            case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=part):
+                return ~truth(part)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                return -number
+            case ast.Constant(value=int() | float() as number):
+                return number
+            case ast.Name(id=name):
+                return used.setdefault(name, _map(ds, name))
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=entry)):
+                return used.setdefault(ast.unparse(node), _map(ds, name, entry))
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                sides = [value(side) for side in (left, *others)]
+                if any(type(op) not in COMPARISONS for op in ops):
+                    raise UsageError(f"the condition {text!r} uses a comparison other than < <= > >= == !=.")
+                pairs = zip(ops, sides, sides[1:], strict=False)
+                return reduce(operator.and_, [COMPARISONS[type(op)](one, other) for op, one, other in pairs])
+        raise UsageError(
+            f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or a comparison; "
+            "with & and | put each comparison in brackets."
+        )
+
+    result = value(tree)
     if not isinstance(result, xr.DataArray) or result.dtype != bool:
         raise UsageError(f'the condition {text!r} does not compare anything; write it like "BC > 45".')
     for array in used.values():
         if array.dtype.kind == "f":
             result = result & array.notnull()
     return result.load()
-
-
-def _evaluate(ds: xr.Dataset, node: ast.AST, text: str, used: dict[str, xr.DataArray]) -> Any:
-    """The value of a part of the condition; the maps that it names are added to `used`."""
-    if isinstance(node, ast.BoolOp | ast.BinOp):
-        parts = [
-            _evaluate(ds, v, text, used)
-            for v in (node.values if isinstance(node, ast.BoolOp) else (node.left, node.right))
-        ]
-        if isinstance(node.op, ast.And | ast.BitAnd):
-            return _all(parts, operator.and_, text)
-        if isinstance(node.op, ast.Or | ast.BitOr):
-            return _all(parts, operator.or_, text)
-    if isinstance(node, ast.UnaryOp):
-        value = _evaluate(ds, node.operand, text, used)
-        if isinstance(node.op, ast.Not | ast.Invert):
-            return ~_all([value], operator.and_, text)
-        if isinstance(node.op, ast.USub) and isinstance(value, int | float):
-            return -value
-    if isinstance(node, ast.Compare):
-        return _comparison(ds, node, text, used)
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return node.value
-    if isinstance(node, ast.Name):
-        return used.setdefault(ast.unparse(node), _map(ds, node.id))
-    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and isinstance(node.slice, ast.Constant):
-        return used.setdefault(ast.unparse(node), _map(ds, node.value.id, node.slice.value))
-    raise UsageError(
-        f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or a comparison; "
-        "with & and | put each comparison in brackets."
-    )
-
-
-def _all(parts: list[Any], combine: Callable[[Any, Any], Any], text: str) -> xr.DataArray:
-    for part in parts:
-        if not isinstance(part, xr.DataArray) or part.dtype != bool:
-            raise UsageError(f"the condition {text!r} combines something that is not a comparison or a true/false map.")
-    result = parts[0]
-    for part in parts[1:]:
-        result = combine(result, part)
-    return result
-
-
-def _comparison(ds: xr.Dataset, node: ast.Compare, text: str, used: dict[str, xr.DataArray]) -> Any:
-    sides = [_evaluate(ds, side, text, used) for side in (node.left, *node.comparators)]
-    result: Any = True
-    for left, op, right in zip(sides, node.ops, sides[1:], strict=False):
-        if type(op) not in _COMPARE:
-            raise UsageError(f"the condition {text!r} uses a comparison other than < <= > >= == !=.")
-        result = _COMPARE[type(op)](left, right) & result
-    return result
 
 
 def _map(ds: xr.Dataset, name: str, entry: object = None) -> xr.DataArray:
@@ -205,22 +189,20 @@ def split(
         member = _members(by, inside, config)
     else:
         side, member = _blocks_within(inside, config)
-    if config.method == "stratified":
-        chosen = _share_of_each(member, config.fraction, rng)
-    else:
-        chosen = _some_groups(member, config.fraction, rng)
+    choose = _share_of_each if config.method == "stratified" else _some_groups
     values = np.full(inside.shape, n.OUTSIDE, np.int8)
-    values[inside] = np.where(chosen, n.VALIDATION, n.TRAIN)
+    values[inside] = np.where(choose(member, config.fraction, rng), n.VALIDATION, n.TRAIN)
     attrs = {**n.ATTRS[n.SPLIT], "config": config.to_attrs(), "seed": seed, "block_used": side}
-    coords = {dim: roi[dim] for dim in roi.dims}
-    return xr.DataArray(values, dims=roi.dims, coords=coords, name=n.SPLIT, attrs=attrs)
+    return xr.DataArray(values, {dim: roi[dim] for dim in roi.dims}, roi.dims, n.SPLIT, attrs)
 
 
 def _blocks_within(inside: np.ndarray, config: SplitConfig) -> tuple[int, np.ndarray]:
     """Side of the blocks, and the block of each point of the ROI."""
     side = config.block if config.method == "blocks" else 1
     while True:
-        block = _block_of(inside.shape, side)[inside]
+        axes = [np.arange(size) // side for size in inside.shape]
+        counts = [axis[-1] + 1 for axis in axes]
+        block = np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), counts)[inside]
         if side == 1 or len(np.unique(block)) >= max(4, 2 / max(config.fraction, 1e-9)):
             return side, block
         side //= 2
@@ -230,14 +212,12 @@ def _some_groups(member: np.ndarray, fraction: float, rng: np.random.Generator) 
     """Whole groups drawn until they hold the share, at least one and never all; which points they hold."""
     ids, sizes = np.unique(member, return_counts=True)
     order = rng.permutation(len(ids))
-    n_chosen = 0
-    if fraction > 0:
-        filled = np.cumsum(sizes[order])
-        n_chosen = min(max(1, int(np.searchsorted(filled, fraction * len(member)) + 1)), len(ids) - 1)
-    return np.isin(member, ids[order[:n_chosen]])
+    count = int(np.searchsorted(np.cumsum(sizes[order]), fraction * len(member))) + 1 if fraction > 0 else 0
+    return np.isin(member, ids[order[: min(count, len(ids) - 1)]])
 
 
 def _share_of_each(member: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Points drawn from each class, at least one where there are two."""
     chosen = np.zeros(len(member), bool)
     for value in np.unique(member):
         points = rng.permutation(np.flatnonzero(member == value))
@@ -252,26 +232,15 @@ def _members(by: xr.DataArray | np.ndarray | None, inside: np.ndarray, config: S
         found = "nothing" if by is None else f"shape {np.shape(by)}"
         raise SchemaError(f"split method {config.method!r} needs a value of `by` for each point; got {found}.")
     values = np.asarray(by)[inside]
-    if values.dtype.kind == "f":
-        missing = np.isnan(values)
-    elif values.dtype.kind in "iu":
-        missing = values < 0
-    else:
-        values = np.array([str(value) for value in values.tolist()])
-        missing = values == ""
-    if config.method == "groups":
-        if missing.any():
-            raise RoiError(f"{int(missing.sum())} points of the ROI have no group; leave them out of the ROI.")
-        if len(np.unique(values)) < 2:
-            raise RoiError("all points of the ROI are in one group; at least two are needed to split by groups.")
-    return np.asarray(np.unique(values, return_inverse=True)[1]).reshape(-1)
-
-
-def _block_of(shape: tuple[int, ...], side: int) -> np.ndarray:
-    """Number of the block that each grid point lies in."""
-    axes = [np.arange(size) // side for size in shape]
-    counts = [axis[-1] + 1 for axis in axes]
-    return np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), counts)
+    if values.dtype.kind not in "fiu":
+        values = values.astype(str)
+    missing = values == "" if values.dtype.kind == "U" else np.isnan(values) | (values < 0) & (values.dtype.kind != "f")
+    ids, member = np.unique(values, return_inverse=True)
+    if config.method == "groups" and missing.any():
+        raise RoiError(f"{int(missing.sum())} points of the ROI have no group; leave them out of the ROI.")
+    if config.method == "groups" and len(ids) < 2:
+        raise RoiError("all points of the ROI are in one group; at least two are needed to split by groups.")
+    return np.asarray(member).reshape(-1)
 
 
 def class_map(ds: xr.Dataset, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -301,11 +270,14 @@ def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
 
     `to_grid` is the inverse. The navigation coordinates come along as coordinates of `sample`.
     """
-    _check_grid(data, roi)
+    for dim in roi.dims:
+        if dim not in data.dims:
+            raise SchemaError(f"the array has dims {data.dims} and lacks {dim!r} of the ROI.")
+    _check_map(data, roi, roi.dims)
     points = np.nonzero(roi.values)
-    index = {dim: xr.DataArray(i, dims=n.SAMPLE) for dim, i in zip(roi.dims, points, strict=True)}
     if set(roi.dims) == {n.SAMPLE}:
         return data.isel({n.SAMPLE: points[0]})
+    index = {dim: xr.DataArray(i, dims=n.SAMPLE) for dim, i in zip(roi.dims, points, strict=True)}
     return data.isel(index).transpose(n.SAMPLE, ...)
 
 
@@ -325,22 +297,21 @@ def to_grid(samples: xr.DataArray | np.ndarray, roi: xr.DataArray, *, fill: floa
     _check_fill(values.dtype, fill)
     grid = np.full((*roi.shape, *values.shape[1:]), fill, values.dtype)
     grid[roi.values] = values
-    own = {name: coord for name, coord in roi.coords.items() if coord.dims}
-    if not isinstance(samples, xr.DataArray):
-        rest = [f"dim_{i}" for i in range(1, values.ndim)]
-        return xr.DataArray(grid, dims=(*roi.dims, *rest), coords=own)
-    rest = [str(dim) for dim in samples.dims[1:]]
-    coords = own | {d: samples[d] for d in rest if d in samples.coords}
-    return xr.DataArray(grid, dims=(*roi.dims, *rest), coords=coords, name=samples.name, attrs=samples.attrs)
+    coords = {name: coord for name, coord in roi.coords.items() if coord.dims}
+    rest, name, attrs = [f"dim_{i}" for i in range(1, values.ndim)], None, None
+    if isinstance(samples, xr.DataArray):
+        rest, name, attrs = [str(dim) for dim in samples.dims[1:]], samples.name, samples.attrs
+        coords |= {dim: samples[dim] for dim in rest if dim in samples.coords}
+    return xr.DataArray(grid, coords, (*roi.dims, *rest), name, attrs)
 
 
 def _check_fill(dtype: np.dtype, fill: float) -> None:
     if dtype.kind not in "iub":
         return
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if not float(fill).is_integer():
         what = "NaN" if np.isnan(fill) else fill
         raise SchemaError(f"samples are {dtype}, which has no {what}; pass an integer fill= or convert to float.")
-    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if not low <= fill <= high:
         raise SchemaError(
             f"samples are {dtype}, which holds {low} to {high} and not fill={fill}; pass a fill= in that range or "
@@ -355,34 +326,26 @@ def check_map(ds: xr.Dataset, mask: xr.DataArray, *, boolean: bool = True) -> xr
     coordinate values, and holds true/false where `boolean`.
     """
     nav = schema.navigation_dims(ds)
-    _check_layout(mask, nav, boolean=boolean)
-    _check_coordinates(ds, mask, _noun(mask, boolean))
+    _check_map(ds, mask, nav, boolean=boolean)
     return mask.transpose(*nav).load()
 
 
-def _check_grid(data: xr.DataArray, roi: xr.DataArray) -> None:
-    """The same for an array that may have further dims, and is no Dataset."""
-    for dim in roi.dims:
-        if dim not in data.dims:
-            raise SchemaError(f"the array has dims {data.dims} and lacks {dim!r} of the ROI.")
-    _check_layout(roi, roi.dims, boolean=True)
-    _check_coordinates(data, roi, "ROI")
-
-
-def _check_layout(mask: xr.DataArray, nav: tuple[Hashable, ...], *, boolean: bool) -> None:
-    what = _noun(mask, boolean)
-    expected = f"expected boolean over {nav}, as va.roi makes it." if boolean else f"expected a map over {nav}."
-    if not isinstance(mask, xr.DataArray):
-        raise SchemaError(f"the {what} is a {type(mask).__name__} without dimensions; {expected}")
-    if (boolean and mask.dtype != bool) or len(mask.dims) != len(nav) or set(mask.dims) != set(nav):
-        raise SchemaError(f"the {what} is {mask.dtype} over {mask.dims}; {expected}")
-
-
-def _check_coordinates(data: xr.Dataset | xr.DataArray, mask: xr.DataArray, what: str) -> None:
+def _check_map(
+    data: xr.Dataset | xr.DataArray, mask: xr.DataArray, nav: tuple[Hashable, ...], *, boolean: bool = True
+) -> None:
+    """Whether a map lies over the dims `nav`, at the places where the data lie."""
+    what = _check_layout(mask, nav, boolean=boolean)
     for dim in mask.dims:
         if data.sizes[dim] != mask.sizes[dim] or not np.array_equal(data[dim].values, mask[dim].values):
             raise SchemaError(f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this store.")
 
 
-def _noun(mask: object, boolean: bool) -> str:
-    return "ROI" if boolean else str(getattr(mask, "name", None) or "map")
+def _check_layout(mask: xr.DataArray, nav: tuple[Hashable, ...], *, boolean: bool) -> str:
+    """What a map is called in messages; SchemaError unless it lies over `nav`."""
+    what = "ROI" if boolean else str(getattr(mask, "name", None) or "map")
+    expected = f"expected boolean over {nav}, as va.roi makes it." if boolean else f"expected a map over {nav}."
+    if not isinstance(mask, xr.DataArray):
+        raise SchemaError(f"the {what} is a {type(mask).__name__} without dimensions; {expected}")
+    if (boolean and mask.dtype != bool) or len(mask.dims) != len(nav) or set(mask.dims) != set(nav):
+        raise SchemaError(f"the {what} is {mask.dtype} over {mask.dims}; {expected}")
+    return what

@@ -1,0 +1,253 @@
+"""Every registered network: any size, earlier runs' names and numbers, latents that lie where they say, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vaearr.config import ModelConfig
+from vaearr.errors import UsageError
+from vaearr.models import MODELS, build_discriminator, build_model, for_training
+from vaearr.models.attention import CBAM
+from vaearr.models.autoencoder_kl import AutoencoderKL
+from vaearr.models.objectives import LIKELIHOODS, posterior_kl, takes_logits
+from vaearr.presets import preset
+
+SMALL = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}
+TINY = {"channels": (8, 8, 16), "groups": 4}
+SHAPE = (1, 24, 27)
+OPTIONS = {"conv": SMALL, "conv_ae": SMALL, "autoencoder-kl": TINY}
+
+
+def made(name: str = "conv", shape: tuple[int, ...] = SHAPE, latent_dim: int = 4, **options: Any) -> Any:
+    if name == "autoencoder-kl":
+        pytest.importorskip("monai")
+    config = ModelConfig(name=name, latent_dim=latent_dim, options={**OPTIONS[name], **options})
+    return build_model(config, shape)
+
+
+CASES = [("conv", shape) for shape in ((1, 60, 60), (1, 59, 61), (1, 8, 8), (1, 9, 31), (3, 28, 28), (5, 33, 17))]
+CASES += [("conv_ae", SHAPE)]
+CASES += [("autoencoder-kl", shape) for shape in ((1, 24, 27), (3, 16, 16), (2, 9, 11, 6), (1, 5, 1))]
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES, ids=str)
+def test_any_size_comes_back_and_every_weight_gets_a_gradient(name: str, shape: tuple[int, ...]) -> None:
+    network = made(name, shape)
+    assert network.decode(torch.zeros(2, *network.latent_shape)).shape == (2, *shape)  # without an encode before
+    x = torch.randn(4, *shape)
+    recon, mean, logvar = network(x)
+    assert recon.shape == x.shape
+    assert mean.shape == logvar.shape == (4, *network.latent_shape)
+    assert network.latent_shape[0] == network.latent_dim == 4
+    assert [t.dtype for t in (recon, mean, logvar)] == [torch.float32] * 3
+    ((recon - x).square().sum() + posterior_kl(network, mean, logvar).sum() + mean.square().sum()).backward()
+    for key, parameter in network.named_parameters():
+        assert bool(parameter.grad.isfinite().all()), key
+        if min(shape[1:]) > 8 and not key.endswith("to_k.bias"):  # the same for all keys, so softmax does not see it
+            assert bool(parameter.grad.any()), key
+    with torch.no_grad():
+        recon, mean, _ = network.eval()(x)
+        torch.testing.assert_close(recon, network.decode(mean), rtol=0, atol=0)  # the mean, no draw
+    assert name in MODELS
+
+
+def test_names_and_numbers_are_those_of_earlier_versions() -> None:
+    torch.manual_seed(0)
+    network = build_model(ModelConfig(), (1, 60, 60)).eval()
+    layers = ["encoder.0", "encoder.3", "encoder.4.block.1", "encoder.4.block.3", "encoder.7", "to_hidden.0"]
+    layers += ["to_posterior", "from_latent.0", "from_latent.2", "from_coarse", "up.0.2", "to_pattern.2"]
+    assert list(network.state_dict()) == [f"{layer}.{what}" for layer in layers for what in ("weight", "bias")]
+    assert sum(p.numel() for p in network.parameters()) == 1_170_960
+    with torch.inference_mode():
+        recon, mean, logvar = network(torch.randn(2, 1, 60, 60, generator=torch.Generator().manual_seed(1)))
+    found = float(recon.abs().mean()), float(mean.abs().mean()), float(logvar.mean())
+    assert found == pytest.approx((0.0348664668, 0.0377927090, -0.0118648705), rel=1e-4)
+
+
+def test_large_patterns_do_not_explode_the_parameters() -> None:
+    small, large = (
+        sum(p.numel() for p in build_model(ModelConfig(), (1, *s)).parameters()) for s in ((60, 60), (400, 500))
+    )
+    assert large < 2.5 * small
+
+
+def test_the_autoencoder_is_the_same_network_without_a_posterior() -> None:
+    vae, ae = made("conv"), made("conv_ae").train()
+    shapes = [{key: value.shape for key, value in m.state_dict().items() if "posterior" not in key} for m in (vae, ae)]
+    assert shapes[0] == shapes[1]
+    x, state = torch.randn(3, *SHAPE), torch.get_rng_state()
+    _, mean, logvar = ae(x)
+    assert torch.equal(torch.get_rng_state(), state)  # no noise is drawn
+    assert float((0.5 * logvar).exp().max()) == 0
+    assert float(posterior_kl(ae, mean, logvar).abs().max()) == 0
+
+
+def test_attention_equals_the_formula_of_the_paper() -> None:
+    block, x = CBAM(32), torch.randn(3, 32, 5, 6)
+    first, _, last = block.channel
+
+    def mlp(v: torch.Tensor) -> torch.Tensor:
+        return F.linear(F.relu(F.linear(v, first.weight, first.bias)), last.weight, last.bias)
+
+    pooled = mlp(F.adaptive_avg_pool2d(x, 1).flatten(1)) + mlp(F.adaptive_max_pool2d(x, 1).flatten(1))
+    refined = x * torch.sigmoid(pooled).view(3, 32, 1, 1)
+    maps = torch.stack([refined.mean(1), refined.max(1).values], 1)
+    expected = refined * torch.sigmoid(F.conv2d(maps, block.spatial.weight, block.spatial.bias, padding=3))
+    torch.testing.assert_close(block(x), expected)
+    assert [CBAM(width).channel[0].out_features for width in (1, 16, 32)] == [1, 1, 2]
+
+
+@torch.no_grad()
+def test_bernoulli_decodes_probabilities_and_trains_on_their_logits() -> None:
+    for likelihood in LIKELIHOODS:
+        chosen = for_training(ModelConfig(options=SMALL), likelihood=likelihood, normalise="zscore")
+        assert chosen.options.get("head") == ("sigmoid" if takes_logits(likelihood) else None)
+    network = build_model(chosen, SHAPE).eval()
+    z = 50 * torch.randn(5, 32)
+    torch.testing.assert_close(network.decode(z), torch.sigmoid(network.decode(z, logits=True)))
+    with pytest.raises(UsageError, match=r"sigmoid.*not 'tanh'"):
+        for_training(ModelConfig(options={"head": "tanh"}), likelihood="bernoulli", normalise="minmax")
+
+
+@pytest.mark.parametrize(
+    ("latent_dim", "options", "normalise", "expected"),
+    [
+        (4, {}, "zscore", True),
+        (4, {}, "robust", True),
+        (4, {}, "minmax", False),
+        (1, {}, "zscore", False),
+        (4, {"head": "tanh"}, "zscore", False),
+        (4, {"contrast": False}, "zscore", False),
+    ],
+)
+def test_contrast_is_on_where_patterns_have_standard_deviation_1(
+    latent_dim: int, options: dict[str, Any], normalise: str, expected: bool
+) -> None:
+    config = ModelConfig(latent_dim=latent_dim, options=options)
+    assert for_training(config, likelihood="gaussian", normalise=normalise).options["contrast"] is expected
+
+
+@torch.no_grad()
+def test_the_contrast_latent_sets_the_size_and_nothing_else() -> None:
+    network = made(contrast=True).eval()
+    z = torch.randn(6, 4)
+    louder = z + torch.tensor([2.0, 0, 0, 0])
+    one, other = network.decode(z), network.decode(louder)
+    size, larger = (x.square().flatten(1).mean(1).sqrt() for x in (one, other))
+    torch.testing.assert_close(one / size.view(-1, 1, 1, 1), other / larger.view(-1, 1, 1, 1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(size, F.softplus(0.6 + 0.3 * z[:, 0], beta=3.0), rtol=0.1, atol=0.02)
+
+
+@torch.no_grad()
+def test_spatial_latents_lie_where_they_say() -> None:
+    """Padding continues the edges, evenly; a changed pixel changes the latents that lie over it most."""
+    model, whole = (made("autoencoder-kl", shape).eval() for shape in ((1, 5, 10), (1, 8, 12)))
+    whole.load_state_dict(model.state_dict())
+    assert (model.padding, model.pad_before) == (((1, 2), (1, 1)), (1, 1))
+    x = torch.randn(2, 1, 5, 10)
+    for a, b in zip(model.encode(x), whole.encode(F.pad(x, (1, 1, 1, 2), mode="replicate")), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    z = torch.randn(2, *model.latent_shape)
+    torch.testing.assert_close(model.decode(z), whole.decode(z)[:, :, 1:6, 1:11], rtol=0, atol=0)
+    model, x = made("autoencoder-kl", (1, 45, 62), mid_attention=False).eval(), torch.randn(1, 1, 45, 62)
+    for row, column in ((3, 40), (30, 11)):
+        changed = x.clone()
+        changed[..., row - 1 : row + 2, column - 1 : column + 2] += 30
+        off = (model.encode(changed)[0] - model.encode(x)[0]).abs().sum((0, 1))
+        place = divmod(int(off.argmax()), off.shape[1])
+        for at, found, stride, before in zip((row, column), place, model.stride, model.pad_before, strict=True):
+            assert abs((found + 0.5) * stride - before - at) <= 1.5 * stride
+
+
+def test_the_presets_are_the_published_networks() -> None:
+    pytest.importorskip("monai")
+    with torch.device("meta"):
+        sd = build_model(preset("sd").model, (3, 256, 256))
+    assert sum(p.numel() for p in sd.parameters()) == 83_653_863  # Stable Diffusion's
+    assert sd.latent_shape == (4, 32, 32)
+    maisi = build_model(preset("maisi").model, (1, 46, 55, 46))
+    assert (maisi.latent_shape, maisi.stride, maisi.pad_before) == ((4, 12, 14, 12), (4, 4, 4), (1, 0, 1))
+    assert not any(type(module).__name__ in ("SpatialAttentionBlock", "SiLU") for module in maisi.modules())
+
+
+@pytest.mark.parametrize("shape", [(1, 48, 40), (1, 16, 20, 12)], ids=str)
+def test_checkpointing_keeps_less_and_gives_the_same_gradients(shape: tuple[int, ...]) -> None:
+    pytest.importorskip("monai")
+    x, found = torch.randn(2, *shape), []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = AutoencoderKL(shape, 4, channels=(16, 32), res_blocks=2, groups=8, checkpointing=checkpointing).train()
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        torch.manual_seed(3)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            recon, mean, logvar = model(x)
+        ((recon - x).square().mean() + (mean.square() + logvar.exp() - logvar).mean()).backward()
+        found.append((sum(size for at, size in kept.items() if at not in own), [p.grad for p in model.parameters()]))
+    (whole, gradients), (less, others) = found
+    assert less < 0.4 * whole
+    for a, b in zip(gradients, others, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["patch", "multiscale", "conv"])
+def test_discriminators_judge_samples_apart_in_2d_and_3d(name: str) -> None:
+    if name != "conv":
+        pytest.importorskip("monai")
+    for shape in ((1, 28, 30), (2, 24, 25, 26)):
+        network = build_discriminator(name, shape, channels=8)
+        real, fake = torch.randn(2, *shape), 5 + torch.randn(1, *shape)
+        together = network(torch.cat([real, fake]))
+        assert len(together) == (3 if name == "multiscale" else 1)
+        for joint, r, f in zip(together, network(real), network(fake), strict=True):
+            torch.testing.assert_close(joint, torch.cat([r, f]), rtol=1e-4, atol=1e-6)
+        with pytest.raises(UsageError, match=f"takes {shape[0]} channels"):
+            network(torch.randn(1, 3, 32, 32))
+
+
+def test_a_spectral_critic_is_lipschitz() -> None:
+    network = build_discriminator("conv", (1, 32, 32), channels=8, norm="none", spectral=True, layers=3)
+    for _ in range(30):
+        network(torch.randn(2, 1, 32, 32))  # the singular vectors settle while training
+    network.eval()
+    for stage in [*network.network.stages, network.network.score]:
+        if isinstance(stage, torch.nn.Conv2d | torch.nn.Linear):
+            largest = float(torch.linalg.matrix_norm(stage.weight.detach().flatten(1), ord=2))
+            assert largest == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "says"),
+    [
+        ("conv", {}, (1, 7, 60), "at least 8"),
+        ("conv", {}, (1, 20, 20, 20), "for volumes choose the model 'autoencoder-kl' or the preset 'maisi'"),
+        ("conv", {"attention": "se"}, SHAPE, "attention is 'se'; use one of none, cbam"),
+        ("conv", {"activation": "sine"}, SHAPE, "activation is 'sine'"),
+        ("conv", {"head": "relu6"}, SHAPE, "head is 'relu6'"),
+        ("conv", {"coarsest": 0}, SHAPE, "coarsest is too small"),
+        ("conv", {"contrast": True, "head": "tanh"}, SHAPE, "contrast needs at least 2 latent dimensions and head="),
+        ("conv", {"atention": "cbam"}, SHAPE, "Did you mean 'attention'.*Known: width"),
+        ("conv", {"is_deterministic": True}, SHAPE, "has no option 'is_deterministic'"),
+        ("autoencoder-kl", {"groups": 3}, SHAPE, r"channels \(8, 8, 16\) must be one or more positive multiples of"),
+        ("autoencoder-kl", {"res_blocks": (1, 2)}, SHAPE, "or one for each of 3 levels"),
+        ("autoencoder-kl", {"decoder_res_blocks": 0}, SHAPE, "res_blocks is 0"),
+        ("autoencoder-kl", {"attention_levels": (True,)}, SHAPE, "attention_levels has 1 entries, channels 3"),
+        ("autoencoder-kl", {"mid_attention": 1}, SHAPE, "mid_attention is 1; use true or false"),
+        ("autoencoder-kl", {"head": "softmax"}, SHAPE, "head is 'softmax'; use one of identity, tanh, sigmoid"),
+        ("autoencoder-kl", {"channels": (8,) * 6, "groups": 8}, SHAPE, "use fewer groups or fewer levels"),
+        ("autoencoder-kl", {}, (1, 24), "height, width"),
+        ("autoencoder-kl", {}, (1, 0, 4), "height, width"),
+    ],
+)
+def test_what_cannot_be_is_refused(name: str, options: dict[str, Any], shape: tuple[int, ...], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        made(name, shape, **options)

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaearr.association import associate_store, targets_of
-from vaearr.attaching import KINDS, attach, place_in_order, place_points
+from vaearr.attaching import KINDS, attach
 from vaearr.config import AssociateConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
 from vaearr.info import in_words, store_facts
 from vaearr.latents import encode
+from vaearr.placing import place_in_order, place_points
 from vaearr.provenance import nested
 from vaearr.store import add_variables, create_store, open_store, run_manifest, run_names
 from vaearr.testing import random_patterns_dataset
@@ -286,7 +287,7 @@ def test_npz_and_what_cannot_be_read(store: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x,v\n1,2\n", "none for y"),
+        ("x,v\n1,2\n", "no column for y"),
         ("x,y\n1,2\n", "no value column"),
         ("x,y,latent_0\n10,10,a\n", "'a' is not a number"),
     ],

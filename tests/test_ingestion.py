@@ -243,8 +243,8 @@ def refused(out: Path, kind: type[VaearrError], match: str, *args: Any, **kwargs
     ("text", "match"),
     [
         ("x,y,BC\n0,0,a\n", "line 2, column 'BC': 'a' is not a number"),
-        ("x,y,BC\n0,0,1\n0,0,1\n", "lines 2 and 3 both have x = 0, y = 0"),
-        ("x,y,BC\n-5,-5,1\n", "no line lies on the scan"),
+        ("x,y,BC\n0,0,1\n0,0,1\n", "lines 2 and 3 are both the scan point x = 0, y = 0"),
+        ("x,y,BC\n-5,-5,1\n", "none lies on the scan"),
         ("x,y,BC\n0,0\n", "line 2 has 2 fields"),
     ],
 )

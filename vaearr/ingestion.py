@@ -19,6 +19,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.attaching import element_array, map_array, phase_array
 from vaearr.block_checks import Checks, Summary, look_at, present_of
 from vaearr.config import IngestConfig, resolved, settings_as_keywords
 from vaearr.detector import reduced
@@ -28,7 +29,6 @@ from vaearr.recipe import Recipe, is_made
 from vaearr.sources import SOURCES, check_source, find_source, open_source, source_files
 from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
-from vaearr.sources.tables import element_array, map_array, phase_array
 from vaearr.store import (
     Elsewhere,
     Region,

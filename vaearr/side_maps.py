@@ -14,8 +14,9 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.attaching import place_points, point_dims, read_points, step_numbers_of
+from vaearr.attaching import read_points
 from vaearr.errors import DataError, ExistsError, RoiError, SchemaError, UsageError
+from vaearr.placing import place_points, point_dims, step_numbers_of
 from vaearr.store.folders import replace_file
 
 BIN, COUNT = "bin", "count"
@@ -204,7 +205,7 @@ def _check_positions(ds: xr.Dataset, path: str | Path, cells: np.ndarray, dims: 
     """Raise DataError where the file also holds positions and they are those of other scan points."""
     if Path(path).suffix.lower() != ".csv":
         return
-    from vaearr.sources.csv_files import numbers_of, read_csv
+    from vaearr.sources.tables import numbers_of, read_csv
 
     frame = read_csv(path)
     names = [f"{dim}_position" for dim in dims]

@@ -216,6 +216,28 @@ def test_headers_of_maps(header: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.delete(bc.ravel(), 9), np.delete([10 * y + x for y, x in np.ndindex(3, 4)], 9))
 
 
+def test_maps_by_position_and_with_decimal_commas(tmp_path: Path) -> None:
+    """Positions in the unit of the scan are read as step numbers are, and commas where columns have another mark."""
+    small_scan(tmp_path / "a.h5")
+    lines = [f"{x * 0.5};{y * 0.5};{10 * y + x}.25".replace(".", ",") for y, x in np.ndindex(3, 4)]
+    (tmp_path / "bc.csv").write_text("\n".join(["X [um];Y [um];BC", *reversed(lines)]))
+    vaearr("ingest", tmp_path / "a.h5", tmp_path / "a.zarr", "--bc", tmp_path / "bc.csv", "--step", 0.5)
+    wanted = np.array([[10 * y + x + 0.25 for x in range(4)] for y in range(3)])
+    np.testing.assert_array_equal(zarr(tmp_path / "a.zarr").BC, wanted)
+    for text in ("x,y,BC\n0,0,1\n0,0,1\n", "x,y,BC\n-5,-5,1\n", "x,y,BC\n0,0,a\n", "x,BC\n0,1\n", "x,y\n0,1\n"):
+        (tmp_path / "bc.csv").write_text(text)
+        told = vaearr("ingest", tmp_path / "a.h5", tmp_path / "b.zarr", "--bc", tmp_path / "bc.csv", code=BAD_DATA)
+        assert "bc.csv" in told.error
+        assert not (tmp_path / "b.zarr").exists()
+
+
+def test_an_array_of_another_shape_is_told_the_grid(scan_store: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", np.ones((inputs.NY - 1, inputs.NX)))
+    told = vaearr("attach", scan_store, tmp_path / "m.npy", "--kind", "map", "--name", "m", code=BAD_DATA).error
+    assert f"({inputs.NY - 1}, {inputs.NX})" in told
+    assert f"({inputs.NY}, {inputs.NX})" in told
+
+
 def test_tables_beside_a_scan(scan_template: Path) -> None:
     ds = zarr(scan_template)
     assert [str(name) for name in ds.element.values] == ["Fe", "Ni"]

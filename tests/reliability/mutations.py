@@ -27,13 +27,13 @@ from PIL import Image
 from tests.contract.test_orientation_files import write_ang, write_ctf
 from tests.reliability.jobs import contents
 from vaearr.artifacts import load_folder
+from vaearr.attaching import element_array, map_array, phase_array
 from vaearr.cli.common import settings_from
 from vaearr.config import TrainConfig
 from vaearr.errors import VaearrError
 from vaearr.ingestion import ingest
 from vaearr.models.files import read_tensors, write_tensors
 from vaearr.sources import open_orientation_map, open_source
-from vaearr.sources.tables import element_array, map_array, phase_array
 from vaearr.testing import random_patterns_dataset, write_scan_files
 from vaearr.verifying import verify_store
 

@@ -12,9 +12,9 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.attaching import step_numbers_of
 from vaearr.config import ExportConfig
 from vaearr.errors import NoInputError, RoiError, UsageError, did_you_mean
+from vaearr.placing import step_numbers_of
 from vaearr.provenance import nested
 
 BLOCK_BYTES = 64 * 2**20

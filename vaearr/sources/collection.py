@@ -113,7 +113,7 @@ def _in_folder(file: Path, folder: Path) -> Entry:
 
 
 def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> list[Entry]:
-    from vaearr.sources.csv_files import read_csv
+    from vaearr.sources.tables import read_csv
 
     frame = read_csv(manifest)
     frame.columns = [name.strip() if name.strip().lower() != PATH else PATH for name in map(str, frame.columns)]

@@ -1,25 +1,30 @@
-"""Side maps from CSV: one value, several elements or a phase number for scan points given by x and y step numbers.
+"""CSV files of numbers for scan points or samples, read strictly: each fault is one line that names the file's line.
 
-`read_*` gives a small frame with integer columns x and y, indexed by line number; `place_on_grid` puts its columns on
-the grid of a scan, whatever their order, and counts what is missing; `map_array`, `element_array` and `phase_array` go
-from a file to the labelled variable in one call.
+Columns are separated by comma, semicolon or tab, whichever the header uses; beside the last two, a comma may be the
+decimal point. Names are compared without case, spaces, punctuation and a unit in brackets: `X Position [um]` is
+`xposition`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
-from vaearr import names as n
 from vaearr.errors import DataError, did_you_mean
-from vaearr.sources.csv_files import numbers_of, plain_name, read_csv, whole_numbers_of
-from vaearr.sources.ebsd_maps import phase_flags
+from vaearr.sources.hdf5 import check_file
 
+MOST_COLUMNS = 10_000
+SEPARATORS = (",", ";", "\t")
+NO_VALUE = ["", "nan", "na", "n/a", "null", "none", "-"]
 # Each tuple: names that mean the same, as `plain_name` gives them; the first that a file holds is taken.
 COORDINATES: dict[str, tuple[str, ...]] = {
     axis: tuple(
@@ -27,7 +32,7 @@ COORDINATES: dict[str, tuple[str, ...]] = {
         for name in ("#index", "#indice", "#idx", "#i", "i#", "#step", "#", "#position", "#pos", "#coord",
                      "#coordinate", "#coords", "#pixel", "#px")
     )
-    for axis in ("x", "y")
+    for axis in ("x", "y", "z")
 }  # fmt: skip
 SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("bc", "bandcontrast", "bandcontr"),
@@ -37,187 +42,174 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("ci", "confidenceindex"),
     ("phase", "phaseid", "phaseindex", "phaseindice", "phaseno", "phasenumber", "phasenum"),
 )
+NOT_A_UNIT = {"", "1", "px", "pixel", "pixels", "step", "steps"}
+STEP_NAMES = ("index", "indice", "idx", "step", "pixel", "px", "i")
+
+ReadAs = Literal["auto", "steps", "coordinates"]
 
 
-@dataclass(frozen=True)
-class Placed:
-    """Columns on the grid, and how well they cover it."""
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A CSV: all columns by line number, names of the columns of values, of coordinates, and what these are.
 
-    values: dict[str, np.ndarray]
-    n_missing: int
-    n_outside: int
+    read_as: what the names of the coordinates say. n_dropped: columns without a name.
+    """
 
-    def counts(self) -> dict[str, int]:
-        """For the attributes of the variable."""
-        return {"n_missing": self.n_missing, "n_outside": self.n_outside}
+    file: Path
+    frame: pd.DataFrame
+    values: list[str]
+    coordinates: list[str]
+    read_as: ReadAs
+    n_dropped: int
 
+    def numbers(self, columns: Sequence[str], dtype: str = "f8") -> np.ndarray:
+        """Columns as floats `(N, K)`, NaN where a field is empty. Raises DataError that names a line of text."""
+        return np.stack([numbers_of(self.frame, name, self.file, dtype=dtype) for name in columns], axis=1)
 
-def read_map(path: str | Path, name: str) -> pd.DataFrame:
-    """Columns x, y and `name`: the only other column of the file, or the one whose name means the same."""
-    file, frame, steps, others = _read(path)
-    if len(others) != 1:
-        meant = _synonyms(name)
-        fitting = [column for column in others if plain_name(column) in meant]
+    def meant(self, name: str) -> str:
+        """The column of a map: the only one, or the one whose name means the same as `name`. Raises DataError."""
+        plain = plain_name(name)
+        same = {plain}.union(*(group for group in SYNONYMS if plain in group))
+        fitting = self.values if len(self.values) == 1 else [c for c in self.values if plain_name(c) in same]
         if len(fitting) != 1:
             found = f"{len(fitting)} columns" if fitting else "no column"
-            raise DataError(f"{file} has {found} for {name!r}; keep one.{did_you_mean(name, fitting or others)}")
-        others = fitting
-    return _note(steps.assign(**{name: numbers_of(frame, others[0], file, dtype="f4")}), frame, column=others[0])
+            raise DataError(
+                f"{self.file} has {found} for {name!r}; keep one.{did_you_mean(name, fitting or self.values)}"
+            )
+        return fitting[0]
 
 
-def read_elements(path: str | Path) -> pd.DataFrame:
-    """Columns x, y and one for each element: all other columns, without a unit in brackets."""
-    file, frame, steps, others = _read(path)
-    if not others:
-        raise DataError(f"{file} has no element columns; expected x, y and one column for each element.")
-    for column in others:
-        name = column.split("(")[0].split("[")[0].strip() or column
-        if name in steps:
-            raise DataError(f"{file}: two columns are element {name!r} (one is {column!r}); keep one.")
-        steps[name] = numbers_of(frame, column, file, dtype="f4")
-    return _note(steps, frame, column=", ".join(others))
-
-
-def read_phases(path: str | Path) -> pd.DataFrame:
-    """Columns x, y and phase: whole numbers, -1 = not indexed, -2 where the field is empty."""
-    frame = read_map(path, n.PHASE)
-    filled = frame.assign(**{n.PHASE: frame[n.PHASE].fillna(n.PHASE_MISSING)})
-    numbers = whole_numbers_of(filled, n.PHASE, Path(path), "a phase number, or -1 for not indexed")
-    bad = (numbers < n.PHASE_UNKNOWN) & frame[n.PHASE].notna().to_numpy() | (numbers > np.iinfo("i2").max)
-    if bad.any():
-        row = int(bad.argmax())
-        raise DataError(
-            f"{path} line {frame.index[row]}, column {frame.attrs['column']!r}: {numbers[row]}; expected a phase "
-            f"number, or -1 for not indexed."
-        )
-    return frame.assign(**{n.PHASE: numbers.astype("i2")})
-
-
-def _read(path: str | Path) -> tuple[Path, pd.DataFrame, pd.DataFrame, list[str]]:
-    """The file, its columns, the step numbers x and y, and the names of the value columns."""
+def read_table(path: str | Path, dims: Sequence[str] = ()) -> Table:
+    """A CSV and which of its columns are coordinates along `dims`: for all of them, or for none."""
+    frame = read_csv(path)
     file = Path(path).expanduser()
-    frame = read_csv(file)
-    columns = [str(column) for column in frame.columns]
-    unnamed = [column for column in columns if column.startswith("\0") or column.lower().startswith("unnamed:")]
-    named = [column for column in columns if column not in unnamed]
-    steps = pd.DataFrame(index=frame.index)
-    taken: set[str] = set()
-    for axis, meant in COORDINATES.items():
-        fitting = [c for c in named if plain_name(c) in meant]
-        fitting.sort(key=lambda c: (meant.index(plain_name(c)), c != c.lower()))
-        if not fitting:
-            listed = ", ".join(named[:30])
-            raise DataError(f"{file} has no column for {axis}; expected {axis} or {axis}_index. It has: {listed}.")
-        steps[axis] = whole_numbers_of(frame, fitting[0], file, f"a whole step number {axis}")
-        taken |= {fitting[0], *(c for c in fitting if _twin(c, axis) in named)}
-    frame.attrs["dropped"] = len(unnamed)
-    return file, frame, steps, [column for column in named if column not in taken]
+    named = [name for name in map(str, frame.columns) if not name.startswith("\0") and name[:8].lower() != "unnamed:"]
+    found: dict[str, list[str]] = {}
+    for dim in dims:
+        ranked = [(COORDINATES[dim].index(plain), name != name.lower(), name) for name in named
+                  if (plain := plain_name(name)) in COORDINATES[dim]]  # fmt: skip
+        found[dim] = [name for *_, name in sorted(ranked)]
+    lacking = [dim for dim in dims if not found[dim]]
+    if 0 < len(lacking) < len(dims):
+        raise DataError(f"{file} has no column for {', '.join(lacking)}; expected one for each of {', '.join(dims)}.")
+    coordinates = [] if lacking else [found[dim][0] for dim in dims]
+    # of coordinates in two forms, `x, y` beside `x_index, y_index`, all are such; a lone `Y` beside `x, y` is yttrium
+    common = set.intersection(*({_form(name, dim) for name in found[dim]} for dim in dims)) if coordinates else set()
+    taken = {name for dim in dims for name in found[dim] if _form(name, dim) in common} | set(coordinates)
+    values = [name for name in named if name not in taken]
+    return Table(file, frame, values, coordinates, _read_as(coordinates), len(frame.columns) - len(named))
 
 
-def _twin(column: str, axis: str) -> str:
-    """The name of the other axis' column: a lone `Y` beside `x, y` is yttrium, `X, Y` beside `x_index, y_index` not."""
-    other = "y" if axis == "x" else "x"
-    return column.replace(axis, other).replace(axis.upper(), other.upper())
+def _form(name: str, dim: str) -> str:
+    """A coordinate's column name with its letter replaced, so that `x_um` and `y_um` are alike; `X` is not `x`."""
+    return re.sub(f"^([iI]?){dim.upper()}", r"\1#!", re.sub(f"^([iI]?){dim}", r"\1#", name))
 
 
-def _note(result: pd.DataFrame, frame: pd.DataFrame, *, column: str) -> pd.DataFrame:
-    result.attrs = {**frame.attrs, "column": column}
+def _read_as(names: Sequence[str]) -> ReadAs:
+    plain = [plain_name(name) for name in names]
+    if any(name[1:] in STEP_NAMES or name.startswith("i") for name in plain):
+        return "steps"
+    units = [re.search(r"[\[(]([^\])]*)[\])]\s*$", name) for name in names]
+    return "coordinates" if any(unit and unit[1].strip().lower() not in NOT_A_UNIT for unit in units) else "auto"
+
+
+def plain_name(name: str) -> str:
+    """A column name as it is compared: lower case, letters and digits only, no unit in brackets."""
+    without_unit = re.sub(r"[\[(][^\])]*[\])]\s*$", "", name.strip())
+    return re.sub(r"[^0-9a-zµ]", "", (without_unit or name).lower())
+
+
+def read_csv(path: str | Path) -> pd.DataFrame:
+    """All columns as numbers or text, indexed by line number of the file. Raises DataError or NoInputError."""
+    file = check_file(path)
+    lines = _lines(file)
+    numbers = [i for i, line in enumerate(lines) if line.strip()]
+    if len(numbers) < 2:
+        raise DataError(f"{file} has {len(numbers)} lines; expected a header line and one line for each scan point.")
+    separator = max(SEPARATORS, key=lines[numbers[0]].count)
+    names = _header(file, lines[numbers[0]], separator)
+    for i in numbers:
+        n_fields = len(_fields(file, i, lines[i], separator)) if '"' in lines[i] else lines[i].count(separator) + 1
+        if n_fields != len(names):
+            hint = " (decimal commas? write decimal points)" if separator == "," and n_fields > len(names) else ""
+            raise DataError(f"{file} line {i + 1} has {n_fields} fields, the header {len(names)}{hint}; correct it.")
+    body = [lines[i] for i in numbers[1:]]
+    try:
+        frame = pd.read_csv(
+            io.StringIO("\n".join(body)),
+            sep=separator,
+            decimal="," if separator != "," and any(re.search(r"\d,\d", line) for line in body) else ".",
+            header=None,
+            names=[name or f"\0{i}" for i, name in enumerate(names)],
+            index_col=False,
+            skipinitialspace=True,
+            na_values=NO_VALUE,
+            low_memory=False,
+        )
+    except pd.errors.ParserError as error:
+        raise DataError(f"{file} has quotes that do not close ({error}); correct the file.") from error
+    if len(frame) != len(body):
+        raise DataError(f"{file} has {len(body)} lines but {len(frame)} rows; look for unbalanced quotes.")
+    frame.index = pd.Index(np.array(numbers[1:]) + 1, name="line")
+    return frame
+
+
+def _lines(file: Path) -> list[str]:
+    raw = file.read_bytes()
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{file} is UTF-16 text; save it as UTF-8.")
+    if b"\0" in raw:
+        line = raw[: raw.index(b"\0")].count(b"\n") + 1
+        raise DataError(f"{file} line {line} holds a NUL byte; it is damaged or not text, so export it again.")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")  # older instruments write units so
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _header(file: Path, line: str, separator: str) -> list[str]:
+    if separator not in line:
+        raise DataError(
+            f"{file}: the header {line[:60]!r} is one column; expected columns separated by comma, semicolon or tab."
+        )
+    names = [name.strip() for name in _fields(file, 0, line, separator)]
+    if not pd.to_numeric(pd.Series(names), errors="coerce").isna().any():
+        raise DataError(f"{file} has no header: its first line holds numbers only; expected names such as x,y,BC.")
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"{file} has {len(names)} columns; at most {MOST_COLUMNS} are read.")
+    (name, count), *_ = [*Counter(name for name in names if name).most_common(1), ("", 0)]
+    if count > 1:
+        raise DataError(f"{file}: the header names column {name!r} {count} times; name each once.")
+    return names
+
+
+def _fields(file: Path, i: int, line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator))
+    except csv.Error as error:
+        raise DataError(f"{file} line {i + 1} is no line of a table ({error}); correct it.") from error
+
+
+def numbers_of(frame: pd.DataFrame, column: str, file: Path, *, dtype: str) -> np.ndarray:
+    """A column as floats, NaN where it says so. Raises DataError that names the line of text or infinite values."""
+    values = frame[column]
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        converted = pd.to_numeric(values.astype(str).str.strip(), errors="coerce")
+        bad = converted.isna() & values.notna()
+        if bad.any():
+            row = int(bad.to_numpy().argmax())
+            text = str(values.iloc[row])
+            hint = " (decimal comma? write a decimal point)" if re.fullmatch(r"[-+ ]*\d+,\d+\s*", text) else ""
+            raise DataError(f"{file} line {frame.index[row]}, column {column!r}: {text[:40]!r} is not a number{hint}.")
+        values = converted
+    with np.errstate(over="ignore"):
+        result = values.to_numpy(dtype)
+    infinite = np.isinf(result)
+    if infinite.any():
+        row = int(infinite.argmax())
+        raise DataError(
+            f"{file} line {frame.index[row]}, column {column!r}: {values.iloc[row]} is infinite or too large; "
+            f"leave the field empty where there is no value."
+        )
     return result
-
-
-def _synonyms(name: str) -> set[str]:
-    plain = plain_name(name)
-    return {plain}.union(*(group for group in SYNONYMS if plain in group))
-
-
-def place_on_grid(
-    frame: pd.DataFrame,
-    x_index: np.ndarray,
-    y_index: np.ndarray,
-    *,
-    file: str | Path,
-    present: np.ndarray | None = None,
-    fill: float = np.nan,
-) -> Placed:
-    """Columns of `frame` other than x and y as arrays (y, x), `fill` where the frame has no line.
-
-    present: boolean (y, x), the scan points that count as missing where they have no line; all of them by default.
-    Raises DataError for repeated scan points, and where no line lies on the grid.
-    """
-    repeated = frame.duplicated(["x", "y"])
-    if repeated.any():
-        second = frame.iloc[int(repeated.to_numpy().argmax())]
-        same = frame.index[(frame["x"] == second["x"]) & (frame["y"] == second["y"])]
-        raise DataError(
-            f"{file}: lines {same[0]} and {same[1]} both have x = {int(second['x'])}, y = {int(second['y'])} "
-            f"({int(repeated.sum())} lines repeat a scan point); keep one of each."
-        )
-    ix, in_x = _lookup(frame["x"].to_numpy(), x_index)
-    iy, in_y = _lookup(frame["y"].to_numpy(), y_index)
-    on_grid = in_x & in_y
-    if not on_grid.any():
-        raise DataError(
-            f"{file}: no line lies on the scan: the file covers {_extent(frame['x'], frame['y'])}, the scan "
-            f"{_extent(x_index, y_index)}; check that both count from the same origin and in steps."
-        )
-    iy, ix = iy[on_grid], ix[on_grid]
-    covered = np.zeros((y_index.size, x_index.size), dtype=bool)
-    covered[iy, ix] = True
-    values = {}
-    for name in frame.columns.drop(["x", "y"]):
-        column = frame[name].to_numpy()
-        grid = np.full(covered.shape, fill, dtype=column.dtype)
-        grid[iy, ix] = column[on_grid]
-        values[str(name)] = grid
-    n_missing = int((~covered if present is None else ~covered & present).sum())
-    return Placed(values, n_missing=n_missing, n_outside=int((~on_grid).sum()))
-
-
-def _lookup(values: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(axis, kind="stable")
-    found = order[np.clip(np.searchsorted(axis, values, sorter=order), 0, axis.size - 1)]
-    return found, axis[found] == values
-
-
-def _extent(x: pd.Series | np.ndarray, y: pd.Series | np.ndarray) -> str:
-    return f"x {x.min()} to {x.max()}, y {y.min()} to {y.max()}"
-
-
-def map_array(path: str | Path, name: str, ds: xr.Dataset) -> xr.DataArray:
-    """A side map as a float32 variable (y, x), NaN where the file has no value."""
-    frame = read_map(path, name)
-    placed = _place(frame, path, ds)
-    attrs = n.ATTRS.get(name, {"long_name": frame.attrs["column"]})
-    return _variable(ds, (n.Y, n.X), placed.values[name], {**attrs, **_origin(path, frame, placed)})
-
-
-def element_array(path: str | Path, ds: xr.Dataset, units: str) -> xr.DataArray:
-    """Element maps as one float32 variable (element, y, x), NaN where the file has no value."""
-    frame = read_elements(path)
-    placed = _place(frame, path, ds)
-    attrs = {**n.ATTRS[n.ELEMENTS], "units": units, **_origin(path, frame, placed)}
-    stack = np.stack(list(placed.values.values()))
-    return _variable(ds, (n.ELEMENT, n.Y, n.X), stack, attrs).assign_coords({n.ELEMENT: list(placed.values)})
-
-
-def phase_array(path: str | Path, ds: xr.Dataset, names: Mapping[int, str]) -> xr.DataArray:
-    """Phase numbers as an int16 variable (y, x) with CF flags; -1 = not indexed, -2 = no entry."""
-    frame = read_phases(path)
-    placed = _place(frame, path, ds, fill=n.PHASE_MISSING)
-    numbers = placed.values[n.PHASE]
-    attrs = {**phase_flags(numbers, names), **_origin(path, frame, placed)}
-    return _variable(ds, (n.Y, n.X), numbers, attrs)
-
-
-def _place(frame: pd.DataFrame, path: str | Path, ds: xr.Dataset, fill: float = np.nan) -> Placed:
-    present = ds[n.PRESENT].values if n.PRESENT in ds else None
-    return place_on_grid(frame, ds["x_index"].values, ds["y_index"].values, file=path, present=present, fill=fill)
-
-
-def _origin(path: str | Path, frame: pd.DataFrame, placed: Placed) -> dict[str, object]:
-    origin = {"source": Path(path).name, "column": frame.attrs["column"], "n_dropped": frame.attrs["dropped"]}
-    return {**origin, **placed.counts()}
-
-
-def _variable(ds: xr.Dataset, dims: tuple[str, ...], values: np.ndarray, attrs: Mapping[str, object]) -> xr.DataArray:
-    return xr.DataArray(values, dims=dims, coords={d: ds[d] for d in dims if d in ds.coords}, attrs=dict(attrs))

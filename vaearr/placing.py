@@ -9,7 +9,7 @@ nothing is guessed: the caller has to say which is meant.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,8 +17,8 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, SchemaError, UsageError
+from vaearr.sources.tables import ReadAs
 
-ReadAs = Literal["auto", "steps", "coordinates"]
 READ_AS: tuple[ReadAs, ...] = ("auto", "steps", "coordinates")
 OUTSIDE = -1
 TOLERANCE = 0.25  # of a step
@@ -100,7 +100,8 @@ def place_in_order(ds: xr.Dataset, n_rows: int, roi: xr.DataArray | None = None,
         return Placement(np.arange(total), shape, "full field, row-major")
     if roi is None:
         raise DataError(
-            f"{what}: {n_rows} rows found, {total} expected (every scan point, row-major); give coordinates, or the "
+            f"{what}: {n_rows} rows found, {total} expected (every scan point, row-major, or an array of the grid's {shape}); "
+            f"give coordinates, or the "
             f"region that the rows belong to.{_fitting_regions(ds, n_rows)}"
         )
     inside = np.flatnonzero(roi.values)
@@ -119,8 +120,15 @@ def _fitting_regions(ds: xr.Dataset, n_rows: int) -> str:
     return "".join(f" The region of run {run!r} has as many: roi={run!r}." for run in runs[:1])
 
 
-def place_points(ds: xr.Dataset, points: np.ndarray, *, read_as: ReadAs = "auto", what: str = "points") -> Placement:
-    """Scan points of `(N, 2)` x, y or `(N, 3)` x, y, z; how they are read, see the module.
+def place_points(
+    ds: xr.Dataset,
+    points: np.ndarray,
+    *,
+    read_as: ReadAs = "auto",
+    what: str = "points",
+    lines: np.ndarray | None = None,
+) -> Placement:
+    """Scan points of `(N, 2)` x, y or `(N, 3)` x, y, z; how they are read, see the module. lines: of the file, by row.
 
     Raises DataError for points that are not finite, that repeat a scan point, or of which none lies on the scan;
     UsageError where the two readings contradict each other.
@@ -146,7 +154,7 @@ def place_points(ds: xr.Dataset, points: np.ndarray, *, read_as: ReadAs = "auto"
             f"steps {_extent({d: step_numbers_of(ds, d) for d in dims})} and coordinates "
             f"{_extent({d: ds[d].values for d in dims})}."
         )
-    _refuse_repeats(cells, points, dims, what)
+    _refuse_repeats(cells, points, dims, what, lines)
     shape = schema.navigation_shape(ds)
     missing = int(np.prod(shape)) - (len(points) - outside)
     return Placement(cells, shape, name, n_outside=outside, n_missing=missing)
@@ -204,16 +212,19 @@ def _nearest(axis: np.ndarray, values: np.ndarray, tolerance: float) -> np.ndarr
     return np.where(np.abs(ordered[near] - values) <= tolerance, order[near], OUTSIDE)
 
 
-def _refuse_repeats(cells: np.ndarray, points: np.ndarray, dims: tuple[str, ...], what: str) -> None:
+def _refuse_repeats(
+    cells: np.ndarray, points: np.ndarray, dims: tuple[str, ...], what: str, lines: np.ndarray | None
+) -> None:
     order = np.argsort(cells, kind="stable")
     again = order[1:][(np.diff(cells[order]) == 0) & (cells[order][1:] >= 0)]
     if again.size:
         second = int(again.min())
-        first = int(np.flatnonzero(cells == cells[second])[0])
+        both = np.flatnonzero(cells == cells[second])[:2]
         place = ", ".join(f"{dim} = {value:g}" for dim, value in zip(dims, points[second], strict=True))
+        rows, word = (both, "rows") if lines is None else (lines[both], "lines")
         raise DataError(
-            f"{what}: rows {first} and {second} are both the scan point {place} ({again.size} rows repeat a scan "
-            "point); keep one of each."
+            f"{what}: {word} {rows[0]} and {rows[1]} are both the scan point {place} ({again.size} repeat one); keep "
+            "one of each."
         )
 
 

@@ -100,9 +100,8 @@ def place_in_order(ds: xr.Dataset, n_rows: int, roi: xr.DataArray | None = None,
         return Placement(np.arange(total), shape, "full field, row-major")
     if roi is None:
         raise DataError(
-            f"{what}: {n_rows} rows found, {total} expected (every scan point, row-major, or an array of the grid's {shape}); "
-            f"give coordinates, or the "
-            f"region that the rows belong to.{_fitting_regions(ds, n_rows)}"
+            f"{what}: {n_rows} rows found, {total} expected (every scan point, row-major, or an array of the grid's "
+            f"{shape}); give coordinates, or the region that the rows belong to.{_fitting_regions(ds, n_rows)}"
         )
     inside = np.flatnonzero(roi.values)
     if n_rows != inside.size:

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from vaearr.artifacts import save_weights
+from vaearr.artifacts import load_model, save_weights
 from vaearr.cli import app
 from vaearr.config import PreprocessConfig
 from vaearr.errors import DataError, ExistsError, RoiError, UsageError
-from vaearr.importing import ImportConfig, Imported, import_model
+from vaearr.importing import ImportConfig, import_model
 from vaearr.info import store_facts
-from vaearr.latents import encode, load_model, reconstruct
+from vaearr.latents import encode, reconstruct
+from vaearr.run import Run
 from vaearr.store import create_store, has_table, open_store, open_table, run_manifest
 from vaearr.testing import random_patterns_dataset
 
@@ -43,7 +44,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_latents_of_an_imported_model_are_those_of_the_original(store: Path, checkpoint: Path) -> None:
     lines: list[str] = []
     result = import_model(store, checkpoint, run="sd", say=lines.append)
-    assert isinstance(result, Imported)
+    assert isinstance(result, Run)
     assert "layout ldm under 'first_stage_model.'" in lines[0]
     ds = encode(store, run="sd")
     patterns = torch.from_numpy(ds["patterns"].values)

@@ -14,6 +14,7 @@ from vaearr.threads import wait_briefly as _wait_briefly
 
 if TYPE_CHECKING:
     from vaearr import exploration as explore  # noqa: F401
+    from vaearr.artifacts import load_model
     from vaearr.association import associate, associate_store, significance
     from vaearr.attaching import attach
     from vaearr.batching import batches
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
         score_blinded,
     )
     from vaearr.ingestion import ingest
-    from vaearr.latents import encode, load_model, reconstruct
+    from vaearr.latents import encode, reconstruct
     from vaearr.layers import compare_layers, compare_pairs
     from vaearr.presets import preset
     from vaearr.reporting import report
+    from vaearr.run import load_run
     from vaearr.runs import train
     from vaearr.second_stage import latent_batches
     from vaearr.sources import open_source
@@ -61,7 +63,8 @@ _HOME = {
     "interpolate": "vaearr.inference",
     "latent_batches": "vaearr.second_stage",
     "latent_statistics": "vaearr.inference",
-    "load_model": "vaearr.latents",
+    "load_model": "vaearr.artifacts",
+    "load_run": "vaearr.run",
     "nearest_training": "vaearr.inference",
     "open_source": "vaearr.sources",
     "open_store": "vaearr.store",
@@ -100,6 +103,7 @@ __all__ = [
     "latent_batches",
     "latent_statistics",
     "load_model",
+    "load_run",
     "nearest_training",
     "open_source",
     "open_store",

@@ -18,10 +18,12 @@ from torch import nn
 from vaearr import names as n
 from vaearr import schema
 from vaearr.config import ModelConfig, PreprocessConfig
-from vaearr.errors import DataError, NoInputError
+from vaearr.device import pick_device
+from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models import build_model
 from vaearr.models.files import write_tensors
 from vaearr.models.preprocess import Preprocess
+from vaearr.store import run_folder
 from vaearr.store.folders import replace_file
 from vaearr.store.seals import SEAL, read_seal
 
@@ -269,6 +271,20 @@ def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedM
         raise DataError(f"{folder / CONFIG} describes no model ({reason}); restore it or train again.") from None
     load_weights(model, folder / WEIGHTS, sha256=sha256)
     return model.to(device).eval()
+
+
+def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> TrainedModel:
+    """The trained model of a run, with its weights checked; `.encode` and `.decode` take arrays and DataArrays."""
+    return load_folder(run_folder(store, run) / n.MODEL, device=pick_device(device))
+
+
+def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel) -> None:
+    """Raise UsageError, naming both sides, unless the model was trained on samples of this shape."""
+    if model.input_shape != schema.input_shape(ds):
+        raise UsageError(
+            f"run {manifest.get('run')!r} was trained on samples of shape {model.input_shape}, the store has "
+            f"{schema.input_shape(ds)}; train a run on this store."
+        )
 
 
 def _described(about: Mapping[str, Any]) -> TrainedModel:

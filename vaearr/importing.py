@@ -6,7 +6,6 @@ Of a run of another store all is taken that decides its latents: weights, settin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from vaearr.models.foreign import MODEL, Foreign, infer_options, load_foreign, r
 from vaearr.models.preprocess import settled
 from vaearr.provenance import nested, now, versions
 from vaearr.quality import latent_health
+from vaearr.run import Run
 from vaearr.runs import GIVEN, data_fingerprint, resolve_roi
 from vaearr.store import (
     check_patterns,
@@ -43,16 +43,6 @@ N_JUDGED = 256  # samples that the health of the latents is told from
 UNLIKE = 0.5  # of the odds of the explained variance in training: below, new data are unlike
 
 
-@dataclass(frozen=True)
-class Imported:
-    """A published import: where it is, whether the latents are alive, what the weights are and where they come from."""
-
-    store: Path
-    name: str
-    health: xr.Dataset
-    manifest: Mapping[str, Any]
-
-
 @settings_as_keywords(ImportConfig)
 def import_model(
     store: str | Path,
@@ -63,7 +53,7 @@ def import_model(
     config: ImportConfig | None = None,
     say: Callable[[str], None] | None = None,
     **given: Any,
-) -> Imported:
+) -> Run:
     """Publish the network of a checkpoint as `/runs/<run>` with its `roi` and `split` maps; nothing is trained.
 
     checkpoint: a file of weights from elsewhere, or the model folder of a vaearr run (or the weights in it), which
@@ -103,7 +93,7 @@ def import_model(
         publish_run(path, run, folder, manifest, maps)
     for warning in health.attrs["warnings"]:
         tell(f"warning: {warning}")
-    return Imported(path, run, health, manifest)
+    return Run(path, run, health=health, manifest=manifest)
 
 
 def _own_folder(file: Path) -> Path | None:

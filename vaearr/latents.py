@@ -18,7 +18,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import TrainedModel, load_folder, read_about
+from vaearr.artifacts import TrainedModel, check_fits, load_model, read_about
 from vaearr.batching.reader import read_samples
 from vaearr.batching.tiers import host_tensor, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
@@ -28,7 +28,7 @@ from vaearr.latent_scale import LatentMask, add_channel_attrs, latent_coords, la
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made
-from vaearr.runs import check_fits, data_fingerprint, resolve_roi
+from vaearr.runs import data_fingerprint, resolve_roi
 from vaearr.store import (
     Region,
     Staging,
@@ -66,11 +66,6 @@ class Block:
 
 
 Blocks = Generator[Block, None, None]
-
-
-def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> TrainedModel:
-    """The trained model of a run, with its weights checked; `.encode` and `.decode` take arrays and DataArrays."""
-    return load_folder(run_folder(store, run) / n.MODEL, device=pick_device(device))
 
 
 @settings_as_keywords(EncodeConfig)

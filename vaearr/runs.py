@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,13 @@ from vaearr.config import RoiConfig, SplitConfig, TrainConfig, resolved, setting
 from vaearr.errors import UsageError, did_you_mean, need
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made
+from vaearr.run import Run
 from vaearr.store import (
     beside,
     check_patterns,
     check_run_name,
     check_store,
     open_store,
-    open_table,
     publish_run,
     recover,
     run_folder,
@@ -40,17 +39,6 @@ if TYPE_CHECKING:
 FEW_SAMPLES = 16
 GIVEN = "given as a map"
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training: where it is, how it went, whether its latents are alive."""
-
-    store: Path
-    name: str
-    history: xr.Dataset
-    health: xr.Dataset
-    manifest: Mapping[str, Any]
 
 
 @settings_as_keywords(TrainConfig)
@@ -93,8 +81,7 @@ def train(
         settings = settled(settings, ds)
         mask = resolve_roi(ds, roi)
         if team.first_does(lambda: _is_trained(path, run, ds, mask, settings, resume, overwrite=overwrite, say=tell)):
-            history, health = (open_table(path, run, name) for name in (n.HISTORY, n.HEALTH))
-            return Run(path, run, history, health, run_manifest(path, run))
+            return Run(path, run)
         parts = _parts(ds, mask, settings, tell)
         old = team.first_does(lambda: removable(path, runs=[run] if run in run_names(path) else []))
         folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL, replacing=old)))
@@ -119,7 +106,7 @@ def train(
             _publish(path, run, folder, trained, manifest, mask, parts, old)
     for warning in trained.health.attrs["warnings"]:
         tell(f"warning: {warning}")
-    return Run(path, run, trained.history, trained.health, manifest)
+    return Run(path, run, history=trained.history, health=trained.health, manifest=manifest)
 
 
 def _is_trained(
@@ -265,12 +252,3 @@ def data_fingerprint(ds: xr.Dataset) -> dict[str, Any]:
         "shape": list(patterns.shape),
         "dtype": str(patterns.dtype),
     }
-
-
-def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: Any) -> None:
-    """Raise UsageError, naming both sides, unless the model was trained on samples of this shape."""
-    if tuple(model.input_shape) != schema.input_shape(ds):
-        raise UsageError(
-            f"run {manifest.get('run')!r} was trained on samples of shape {tuple(model.input_shape)}, the store has "
-            f"{schema.input_shape(ds)}; train a run on this store."
-        )

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
+from vaearr.artifacts import load_model
 from vaearr.errors import ExistsError, NoInputError, UsageError
-from vaearr.latents import load_model
 from vaearr.layers import compare_layers, compare_pairs, keep_layers, pairs_of_masks, sample_of
 from vaearr.provenance import nested
 from vaearr.store import open_store, open_table

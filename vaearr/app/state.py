@@ -89,7 +89,7 @@ class State:
             if self._opened is None:
                 if not self.has_model:
                     raise DataError(f"run {self.run!r}: {NO_MODEL}.")
-                from vaearr.inference.decoding import open_run
+                from vaearr.run import open_run
 
                 self._opened = open_run(self.path, self.run)
             return self._opened

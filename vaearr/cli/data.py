@@ -127,7 +127,7 @@ def info(
 
 
 def _tell_model(store: str, run: str, out: Path | None, *, as_json: bool) -> None:
-    from vaearr.latents import load_model
+    from vaearr.artifacts import load_model
     from vaearr.model_card import as_record, card_lines, model_card
 
     card = model_card(load_model(store, run))

@@ -62,9 +62,9 @@ def layers(
                 "--masked": masked})  # fmt: skip
     if seed_files and out is None:
         raise UsageError("--seed-files writes files; say where with --out FOLDER.")
-    from vaearr.inference.decoding import open_run
     from vaearr.layers import keep_layers
     from vaearr.layers.stored import check_table_name
+    from vaearr.run import open_run
 
     if keep:
         check_table_name(name)

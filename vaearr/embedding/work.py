@@ -12,15 +12,15 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
+from vaearr.artifacts import check_fits, load_model
 from vaearr.batching.reader import regions_of
 from vaearr.config import EmbedConfig, PreprocessConfig
 from vaearr.device import pick_device
 from vaearr.embedding.stream import PatternStream
 from vaearr.errors import DataError, RoiError, UsageError
-from vaearr.latents import load_model
 from vaearr.models.preprocess import Preprocess, settled
 from vaearr.recipe import Recipe
-from vaearr.runs import check_fits, data_fingerprint
+from vaearr.runs import data_fingerprint
 from vaearr.store import run_manifest, run_names
 from vaearr.training import fingerprint
 

@@ -14,9 +14,10 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.exploration.points import Encoded, classes_of
-from vaearr.inference.decoding import Opened, decoded_array
+from vaearr.inference.decoding import decoded_array
 from vaearr.inference.generate import find_point
 from vaearr.inference.statistics import latent_sums
+from vaearr.run import Run
 from vaearr.sources.single import read_single
 from vaearr.store import read_block
 
@@ -94,7 +95,7 @@ def filled(encoded: Encoded, mean: np.ndarray) -> np.ndarray:
     return np.where(known, flat, np.where(known, flat, 0).sum(2, keepdims=True) / count).reshape(mean.shape)
 
 
-def start(encoded: Encoded, opened: Opened, base: Base, by: str | None = None) -> Start:
+def start(encoded: Encoded, opened: Run, base: Base, by: str | None = None) -> Start:
     """What to begin with, see `traverse`. Raises UsageError or NoInputError for a base that is not there."""
     sums = latent_sums(encoded.path, encoded.run)
     std = np.sqrt(np.maximum(np.diag(sums.covariance), 0) + sums.variance / sums.count)
@@ -131,7 +132,7 @@ def _sample_name(base: Any) -> str:
     return base.name if isinstance(base, Path) else f"sample {base}"
 
 
-def _of_sample(opened: Opened, point: int | Path | Mapping[str, Any]) -> np.ndarray:
+def _of_sample(opened: Run, point: int | Path | Mapping[str, Any]) -> np.ndarray:
     """Posterior mean of a sample of the store, encoded or not, or of a file."""
     if isinstance(point, Path):
         stored = read_single(opened.ds, point).values
@@ -170,7 +171,7 @@ def values_along(begin: Start, dims: Sequence[int], span: tuple[float, float], s
     return np.asarray(begin.centre[where, None] + offsets * begin.std[where, None])
 
 
-def decoded_grid(opened: Opened, z: np.ndarray, dims: tuple[str, ...], sizes: tuple[int, ...]) -> xr.DataArray:
+def decoded_grid(opened: Run, z: np.ndarray, dims: tuple[str, ...], sizes: tuple[int, ...]) -> xr.DataArray:
     """Latents `(k, *latent_shape)` decoded, batch by batch, and laid out over `dims` with k = the product of sizes."""
     flat = decoded_array(opened, z, "flat")
     coords = {str(name): coord for name, coord in flat.coords.items() if coord.dims != ("flat",)}

@@ -23,7 +23,7 @@ from vaearr.exploration.points import (
     open_encoded,
     some,
 )
-from vaearr.inference.decoding import open_run
+from vaearr.run import open_run
 
 PLANE, STEP = "plane", "step"
 

@@ -11,7 +11,7 @@ from vaearr import names as n
 from vaearr.errors import NoInputError
 from vaearr.exploration.bases import class_means, decoded_grid, filled
 from vaearr.exploration.points import classes_of, open_encoded
-from vaearr.inference.decoding import open_run
+from vaearr.run import open_run
 
 CLASS = "class"
 

@@ -11,7 +11,7 @@ from vaearr import names as n
 from vaearr.errors import UsageError
 from vaearr.exploration.bases import STD, Base, Start, decoded_grid, start, values_along
 from vaearr.exploration.points import dimensions, open_encoded
-from vaearr.inference.decoding import open_run
+from vaearr.run import open_run
 
 LATENT_DIM, STEP = "latent_dim", "step"
 ROW, COLUMN = "row", "column"

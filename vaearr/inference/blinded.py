@@ -16,10 +16,11 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_you_mean
-from vaearr.inference.decoding import BATCH, Opened, decoded_array, open_run, scale_attrs, seen_batch
+from vaearr.inference.decoding import BATCH, decoded_array, scale_attrs, seen_batch
 from vaearr.inference.draws import check_draws, draw_latents
 from vaearr.inference.features import part_map
 from vaearr.models.preprocess import undo
+from vaearr.run import Run, open_run
 from vaearr.sources.nifti import AFFINE, AXES
 from vaearr.sources.outputs import as_dtype, stored_affine, write_nifti
 from vaearr.store import read_block
@@ -43,7 +44,7 @@ class Item:
 
 
 def blinded_set(
-    store: str | Path,
+    store: str | Path | Run,
     run: str,
     out: str | Path,
     *,
@@ -156,7 +157,7 @@ def _score(counts: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _check(opened: Opened, n_real: int, n_drawn: int, kind: str, source: str) -> None:
+def _check(opened: Run, n_real: int, n_drawn: int, kind: str, source: str) -> None:
     if kind not in KINDS:
         raise UsageError(f"there is no kind {kind!r} of blinded set.{did_you_mean(kind, list(KINDS))}")
     if min(n_real, n_drawn) < 1:
@@ -171,14 +172,14 @@ def _check(opened: Opened, n_real: int, n_drawn: int, kind: str, source: str) ->
         )
 
 
-def _items(opened: Opened, n_real: int, n_drawn: int, *, seed: int, kind: str, part: str) -> list[Item]:
+def _items(opened: Run, n_real: int, n_drawn: int, *, seed: int, kind: str, part: str) -> list[Item]:
     """Names, truths and origins, in the order of the names."""
     rng = np.random.default_rng([seed, 2])
     points = [tuple(point) for point in np.argwhere(part_map(opened, part, most=None, seed=seed).values).tolist()]
     needed = n_real + (n_drawn if kind == "reconstructions" else 0)
     if len(points) < needed:
         raise NoInputError(
-            f"the {part} part of run {opened.run!r} has {len(points)} samples, the set needs {needed}; take fewer or "
+            f"the {part} part of run {opened.name!r} has {len(points)} samples, the set needs {needed}; take fewer or "
             "another part (--part)."
         )
     chosen = [points[i] for i in rng.permutation(len(points))[:needed]]
@@ -198,16 +199,16 @@ def _items(opened: Opened, n_real: int, n_drawn: int, *, seed: int, kind: str, p
     )
 
 
-def _label(opened: Opened, point: tuple[int, ...]) -> str:
+def _label(opened: Run, point: tuple[int, ...]) -> str:
     nav = schema.navigation_dims(opened.ds)
     return ", ".join(f"{dim} {opened.ds[dim].values[i]}" for dim, i in zip(nav, point, strict=True))
 
 
-def _latents(opened: Opened, n_drawn: int, seed: int, source: str) -> np.ndarray:
+def _latents(opened: Run, n_drawn: int, seed: int, source: str) -> np.ndarray:
     return np.concatenate([z.numpy() for z in draw_latents(opened, n_drawn, seed, source, BATCH)])
 
 
-def _stored(opened: Opened, point: tuple[int, ...]) -> torch.Tensor:
+def _stored(opened: Run, point: tuple[int, ...]) -> torch.Tensor:
     """The sample at a point as it was stored, `(1, C, …)`."""
     place = dict(zip(schema.navigation_dims(opened.ds), (slice(i, i + 1) for i in point), strict=True))
     block = read_block(opened.ds[n.PATTERNS], place)
@@ -215,7 +216,7 @@ def _stored(opened: Opened, point: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(plain.reshape(1, *opened.model.input_shape)).to(opened.model.device)
 
 
-def _picture(opened: Opened, item: Item, kind: str, latents: np.ndarray | None) -> np.ndarray:
+def _picture(opened: Run, item: Item, kind: str, latents: np.ndarray | None) -> np.ndarray:
     """A sample `(C, …)` in the units of the set."""
     model = opened.model
     if item.truth == DRAWN and latents is not None:
@@ -230,17 +231,17 @@ def _picture(opened: Opened, item: Item, kind: str, latents: np.ndarray | None) 
     return np.asarray(found[0].cpu().numpy())
 
 
-def _is_stored(opened: Opened, kind: str) -> bool:
+def _is_stored(opened: Run, kind: str) -> bool:
     return kind == "reconstructions" or scale_attrs(opened)["scale"] == "stored"
 
 
-def _is_plain(opened: Opened, kind: str) -> bool:
+def _is_plain(opened: Run, kind: str) -> bool:
     """Whether the values are bytes of images already, which need no other scale."""
     is_image = len(opened.model.input_shape) == 3
     return is_image and _is_stored(opened, kind) and opened.ds[n.PATTERNS].dtype == np.uint8
 
 
-def _limits(opened: Opened, real: list[Item], kind: str) -> tuple[float, float]:
+def _limits(opened: Run, real: list[Item], kind: str) -> tuple[float, float]:
     """Values that become black and white."""
     found = [np.nanquantile(_picture(opened, item, kind, None), CUT) for item in real]
     low, high = float(min(pair[0] for pair in found)), float(max(pair[1] for pair in found))
@@ -249,7 +250,7 @@ def _limits(opened: Opened, real: list[Item], kind: str) -> tuple[float, float]:
     return low, high
 
 
-def _levels(opened: Opened, values: np.ndarray, kind: str, limits: tuple[float, float] | None) -> np.ndarray:
+def _levels(opened: Run, values: np.ndarray, kind: str, limits: tuple[float, float] | None) -> np.ndarray:
     """A sample in the grey levels of the set, `(…)` of grey ones and `(3, H, W)` of colours.
 
     What was stored in whole numbers is rounded to them first, so that real samples do not show gaps that others lack.

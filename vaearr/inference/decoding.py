@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import TrainedModel
-from vaearr.errors import NoInputError
-from vaearr.latents import load_model
 from vaearr.models.preprocess import needs_input, undo_without_input
-from vaearr.runs import check_fits
-from vaearr.store import check_store, open_store, run_manifest
+from vaearr.run import Run
 
 PREPROCESSED = "preprocessed"
 BATCH = 256
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A store and one of its trained runs."""
-
-    path: Path
-    ds: xr.Dataset
-    run: str
-    manifest: dict[str, Any]
-    model: TrainedModel
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """What a result says about where it comes from."""
-        return {"run": self.run, "weights_sha256": self.manifest["weights_sha256"]}
-
-
-def open_run(store: str | Path, run: str, *, device: str = "cpu") -> Opened:
-    """Raises NoInputError for a run that is not there or has no model, UsageError for a model of other samples."""
-    path = check_store(store)
-    manifest = run_manifest(path, run)
-    if manifest.get("kind") == n.ATTACHED:
-        raise NoInputError(
-            f"the latents of run {run!r} were attached: it has no network to decode with; choose another."
-        )
-    ds = open_store(path, chunks=None)
-    model = load_model(path, run, device=device)
-    check_fits(ds, manifest, model)
-    return Opened(path, ds, run, manifest, model)
-
-
-def decoded_array(opened: Opened, z: np.ndarray, dim: str) -> xr.DataArray:
+def decoded_array(opened: Run, z: np.ndarray, dim: str) -> xr.DataArray:
     """Latents `(k, *latent_shape)` decoded: `(dim, [channel,] dy, dx)`.
 
     In stored units where the preprocessing treats all patterns alike (no normalisation, no dynamic background), else in
@@ -76,7 +38,7 @@ def decoded_array(opened: Opened, z: np.ndarray, dim: str) -> xr.DataArray:
     )
 
 
-def scale_attrs(opened: Opened, *, stored: bool | None = None) -> dict[str, str]:
+def scale_attrs(opened: Run, *, stored: bool | None = None) -> dict[str, str]:
     """Units of pictures: those of the stored patterns, or 1 for preprocessed ones."""
     is_stored = not needs_input(opened.model.preprocess_config) if stored is None else stored
     if is_stored:
@@ -84,7 +46,7 @@ def scale_attrs(opened: Opened, *, stored: bool | None = None) -> dict[str, str]
     return {"units": "1", "scale": PREPROCESSED}
 
 
-def seen_batch(opened: Opened, raw: torch.Tensor) -> torch.Tensor:
+def seen_batch(opened: Run, raw: torch.Tensor) -> torch.Tensor:
     """Stored patterns `(B, C, …)` in the units of `decoded_array`."""
     if not needs_input(opened.model.preprocess_config):
         return raw.float()

@@ -14,8 +14,8 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.reader import read_samples
 from vaearr.errors import DataError, UsageError, did_you_mean
-from vaearr.inference.decoding import Opened
 from vaearr.inference.summary import PARTS
+from vaearr.run import Run
 from vaearr.store import Region, read_ahead, store_blocks
 
 LATENTS, ENCODER, IMAGE = "latents", "encoder", "image"
@@ -52,7 +52,7 @@ class Features:
 
 
 def features_of(
-    opened: Opened,
+    opened: Run,
     kind: str | FeatureFunction,
     *,
     weights: Path | None = None,
@@ -84,7 +84,7 @@ def features_of(
     return _image_features(opened, weights, value_range)
 
 
-def _image_features(opened: Opened, weights: Path, value_range: Callable[[], tuple[float, float]]) -> Features:
+def _image_features(opened: Run, weights: Path, value_range: Callable[[], tuple[float, float]]) -> Features:
     from vaearr.models.perceptual import read_features
 
     model, signal = opened.model, schema.signal_dims(opened.ds)
@@ -128,7 +128,7 @@ def _pooled(maps: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([found.flatten(2).mean(2) for found in maps], 1)
 
 
-def part_map(opened: Opened, part: str, *, most: int | None, seed: int) -> xr.DataArray:
+def part_map(opened: Run, part: str, *, most: int | None, seed: int) -> xr.DataArray:
     """Samples of a part of the run's split as a boolean map over the navigation dims, a seeded choice of `most`.
 
     part: train, validation or all. Raises UsageError for another one.
@@ -136,7 +136,7 @@ def part_map(opened: Opened, part: str, *, most: int | None, seed: int) -> xr.Da
     known = [*PARTS, "all"]
     if part not in known:
         raise UsageError(f"there is no part {part!r}.{did_you_mean(part, known)}")
-    split = opened.ds[n.run_name(n.SPLIT, opened.run)].transpose(*schema.navigation_dims(opened.ds)).load()
+    split = opened.ds[n.run_name(n.SPLIT, opened.name)].transpose(*schema.navigation_dims(opened.ds)).load()
     inside = split == PARTS[part] if part in PARTS else split != n.OUTSIDE
     points = np.flatnonzero(inside.values)
     if most is not None and len(points) > most:
@@ -146,7 +146,7 @@ def part_map(opened: Opened, part: str, *, most: int | None, seed: int) -> xr.Da
     return inside
 
 
-def batches_of(opened: Opened, chosen: xr.DataArray, batch_size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+def batches_of(opened: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Chosen points `(k, navigation)`, row-major in each block, and their patterns as stored `(k, C, …)`.
 
     The next block is read meanwhile. Samples with values that are not finite are left out.
@@ -170,14 +170,14 @@ def batches_of(opened: Opened, chosen: xr.DataArray, batch_size: int) -> Iterato
             yield points[start : start + size], stored[start : start + size].to(model.device)
 
 
-def preprocessed(opened: Opened, stored: torch.Tensor) -> torch.Tensor:
+def preprocessed(opened: Run, stored: torch.Tensor) -> torch.Tensor:
     """Stored samples as the network sees them."""
     with torch.inference_mode():
         seen: torch.Tensor = opened.model.preprocess(stored.to(opened.model.device))
     return seen
 
 
-def values_of(opened: Opened, chosen: xr.DataArray, batch_size: int) -> tuple[float, float]:
+def values_of(opened: Run, chosen: xr.DataArray, batch_size: int) -> tuple[float, float]:
     """Least and largest value of preprocessed samples. Raises DataError where all are equal."""
     low, high = np.inf, -np.inf
     for _, stored in batches_of(opened, chosen, batch_size):

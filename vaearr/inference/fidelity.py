@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from vaearr.errors import DataError
-from vaearr.inference.decoding import BATCH, Opened, open_run
+from vaearr.inference.decoding import BATCH
 from vaearr.inference.distances import frechet_distance, kernel_distance
 from vaearr.inference.draws import check_draws, draw_latents, draw_warnings
 from vaearr.inference.features import (
@@ -26,6 +26,7 @@ from vaearr.inference.features import (
     values_of,
 )
 from vaearr.names import DEFAULT_RUN
+from vaearr.run import Run, open_run
 
 COMPARED = ("draws", "reconstructions", "data")
 FEW = 2048  # samples below which the Fréchet distance is said to be biased
@@ -33,7 +34,7 @@ Rows = list[np.ndarray]  # features of a set of samples, an array per axis
 
 
 def sample_fidelity(
-    store: str | Path,
+    store: str | Path | Run,
     run: str = DEFAULT_RUN,
     *,
     n_samples: int = 1000,
@@ -98,20 +99,22 @@ def _collected(features: Features, batches: Iterable[torch.Tensor]) -> Rows:
     return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
 
 
-def _data_rows(opened: Opened, features: Features, chosen: xr.DataArray, batch_size: int) -> tuple[Rows, Rows]:
+def _data_rows(opened: Run, features: Features, chosen: xr.DataArray, batch_size: int) -> tuple[Rows, Rows]:
     """Features of samples, and of their reconstructions."""
     both: tuple[list[Rows], list[Rows]] = ([], [])
     for _, stored in batches_of(opened, chosen, batch_size):
         both[0].append(features(preprocessed(opened, stored)))
         both[1].append(features(opened.model.decode_batch(opened.model.encode_batch(stored)[0])))
     if not both[0]:
-        raise DataError(f"the part of run {opened.run!r} that is asked for has no sample; choose another one (--part).")
+        raise DataError(
+            f"the part of run {opened.name!r} that is asked for has no sample; choose another one (--part)."
+        )
     real, recon = ([np.concatenate(rows) for rows in zip(*parts, strict=True)] for parts in both)
     return real, recon
 
 
 def _floor(
-    opened: Opened, features: Features, real: Rows, *, part: str, n_samples: int, seed: int, batch_size: int
+    opened: Run, features: Features, real: Rows, *, part: str, n_samples: int, seed: int, batch_size: int
 ) -> dict[str, tuple[Rows, Rows]]:
     """Training and validation data, where there are two samples of each."""
     found = []

@@ -16,11 +16,12 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import ReconstructConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError
-from vaearr.inference.decoding import Opened, open_run, scale_attrs
+from vaearr.inference.decoding import scale_attrs
 from vaearr.inference.judging import LONG_NAMES, check_settings, judge_of, judging_attrs, picture_attrs, units_of
 from vaearr.inference.summary import summarise
 from vaearr.inference.written import check_written, inside_name
 from vaearr.quality import compression_ratio
+from vaearr.run import Run, open_run
 from vaearr.sources.outputs import Kept, output_suffix, write_sample
 from vaearr.sources.single import Single, read_single
 from vaearr.store.folders import staged
@@ -30,7 +31,7 @@ FILE, EXAMPLE = "file", "example"
 
 @settings_as_keywords(ReconstructConfig)
 def reconstruct_files(
-    store: str | Path,
+    store: str | Path | Run,
     files: Sequence[str | Path],
     run: str | None = None,
     *,
@@ -93,7 +94,7 @@ def reconstruct_files(
     return _table(opened, settings, paths, joined, pictures)
 
 
-def _batch(opened: Opened, read: Sequence[Single]) -> torch.Tensor:
+def _batch(opened: Run, read: Sequence[Single]) -> torch.Tensor:
     return torch.from_numpy(np.stack([single.values for single in read]).reshape(-1, *opened.model.input_shape))
 
 
@@ -105,7 +106,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _table(
-    opened: Opened,
+    opened: Run,
     settings: ReconstructConfig,
     paths: Sequence[Path],
     numbers: dict[str, np.ndarray],

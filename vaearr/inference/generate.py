@@ -13,9 +13,10 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.inference.decoding import BATCH, Opened, decoded_array, open_run, scale_attrs, seen_batch
+from vaearr.inference.decoding import BATCH, decoded_array, scale_attrs, seen_batch
 from vaearr.inference.draws import draw_latents, draw_warnings
 from vaearr.inference.paths import METHODS
+from vaearr.run import Run, open_run
 from vaearr.sources.single import read_single
 from vaearr.store import read_block
 
@@ -26,7 +27,7 @@ Point = Mapping[str, Any] | int | Path
 
 
 def sample_prior(
-    store: str | Path,
+    store: str | Path | Run,
     run: str = n.DEFAULT_RUN,
     n_samples: int = 16,
     seed: int = 0,
@@ -56,7 +57,7 @@ def sample_prior(
 
 
 def interpolate(
-    store: str | Path,
+    store: str | Path | Run,
     run: str = n.DEFAULT_RUN,
     a: Point | None = None,
     b: Point | None = None,
@@ -99,7 +100,7 @@ def interpolate(
     )
 
 
-def _stored(opened: Opened, point: Point) -> np.ndarray:
+def _stored(opened: Run, point: Point) -> np.ndarray:
     """The sample at a point, or of a file."""
     if isinstance(point, Path):
         return read_single(opened.ds, point).values

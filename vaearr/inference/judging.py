@@ -12,10 +12,9 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import ReconstructConfig
 from vaearr.errors import UsageError
-from vaearr.inference.decoding import Opened
-from vaearr.models.preprocess import undo
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.quality import SSIM_SIDE, can_ssim, image_metrics
+from vaearr.run import Run
 from vaearr.sources.nifti import ORIENTATION
 
 GIVEN_BACK = {
@@ -35,7 +34,7 @@ LONG_NAMES = {
 Judge = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]
 
 
-def check_settings(opened: Opened, settings: ReconstructConfig) -> None:
+def check_settings(opened: Run, settings: ReconstructConfig) -> None:
     """Raise UsageError for settings that do not fit each other, the data or the network."""
     if settings.batch_size < 1 or settings.examples < 0:
         raise UsageError("batch_size must be at least 1 and examples at least 0.")
@@ -53,7 +52,7 @@ def check_settings(opened: Opened, settings: ReconstructConfig) -> None:
         raise UsageError("LPIPS is measured in stored units; leave units out, or the LPIPS weights.")
 
 
-def judge_of(opened: Opened, settings: ReconstructConfig) -> Judge:
+def judge_of(opened: Run, settings: ReconstructConfig) -> Judge:
     """A function from stored samples `(B, C, …)` to input and reconstruction in the chosen units, and their numbers.
 
     Raises UsageError or DataError for LPIPS weights that do not fit.
@@ -76,7 +75,7 @@ def judge_of(opened: Opened, settings: ReconstructConfig) -> Judge:
     return judge
 
 
-def rebuilt(opened: Opened, settings: ReconstructConfig, raw: torch.Tensor) -> torch.Tensor:
+def rebuilt(opened: Run, settings: ReconstructConfig, raw: torch.Tensor) -> torch.Tensor:
     """The posterior mean of stored samples decoded, in preprocessed units, whole or by windows."""
     model = opened.model
     if settings.window is None:
@@ -88,7 +87,7 @@ def rebuilt(opened: Opened, settings: ReconstructConfig, raw: torch.Tensor) -> t
         return decode_windows(model.network, mean, settings.window, settings.overlap)
 
 
-def _lpips(opened: Opened, settings: ReconstructConfig) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
+def _lpips(opened: Run, settings: ReconstructConfig) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
     """LPIPS of stored values, or None without weights. Its range is that of the dtype for 8 bits, else of the store."""
     if settings.lpips_weights is None:
         return None
@@ -112,7 +111,7 @@ def _lpips(opened: Opened, settings: ReconstructConfig) -> Callable[[torch.Tenso
     return lambda target, recon: lpips(target, recon, network)
 
 
-def data_range(opened: Opened, settings: ReconstructConfig, target: torch.Tensor) -> float | torch.Tensor:
+def data_range(opened: Run, settings: ReconstructConfig, target: torch.Tensor) -> float | torch.Tensor:
     """Of PSNR and SSIM: one number, or one for each sample."""
     kind = range_kind(opened, settings)
     if kind == "sample":
@@ -124,7 +123,7 @@ def data_range(opened: Opened, settings: ReconstructConfig, target: torch.Tensor
     return float(kind)
 
 
-def range_kind(opened: Opened, settings: ReconstructConfig) -> float | str:
+def range_kind(opened: Run, settings: ReconstructConfig) -> float | str:
     """What the data range is: a number, `dtype` or `sample`."""
     if settings.data_range is not None:
         return settings.data_range
@@ -138,14 +137,14 @@ def units_of(metric: str, unit: str) -> str:
     return {"mse": square, "mae": unit, "psnr": "dB"}.get(metric, "1")
 
 
-def picture_attrs(opened: Opened) -> dict[str, Any]:
+def picture_attrs(opened: Run) -> dict[str, Any]:
     """What an array of samples says of its axes."""
     patterns = opened.ds[n.PATTERNS]
     known = {ORIENTATION: patterns.attrs[ORIENTATION]} if ORIENTATION in patterns.attrs else {}
     return {n.SIGNAL_DIMS: list(schema.signal_dims(opened.ds)), **known}
 
 
-def judging_attrs(opened: Opened, settings: ReconstructConfig) -> dict[str, Any]:
+def judging_attrs(opened: Run, settings: ReconstructConfig) -> dict[str, Any]:
     """What a table of numbers says of how they came about."""
     kind, config = range_kind(opened, settings), opened.model.preprocess_config
     limits = data_range(opened, settings, torch.zeros(1, 1)) if kind != "sample" else None

@@ -13,10 +13,11 @@ import xarray as xr
 
 from vaearr import schema
 from vaearr.errors import DataError
-from vaearr.inference.decoding import BATCH, Opened, open_run
+from vaearr.inference.decoding import BATCH
 from vaearr.inference.draws import check_draws, draw_latents
 from vaearr.inference.features import batches_of, part_map
 from vaearr.names import DEFAULT_RUN
+from vaearr.run import Run, open_run
 
 DRAW, HELD_OUT = "draw", "held_out"
 NEAR = 0.05  # quantile of the held-out distances below which a draw counts as near
@@ -60,7 +61,7 @@ def nearest_rows(queries: np.ndarray, batches: Iterable[tuple[np.ndarray, np.nda
 
 
 def nearest_training(
-    store: str | Path,
+    store: str | Path | Run,
     run: str = DEFAULT_RUN,
     *,
     n_samples: int = 1000,
@@ -119,14 +120,14 @@ def nearest_training(
     )
 
 
-def _encoded(opened: Opened, seen: torch.Tensor) -> np.ndarray:
+def _encoded(opened: Run, seen: torch.Tensor) -> np.ndarray:
     """Posterior means of preprocessed samples, flat."""
     with torch.inference_mode():
         mean = opened.model.network.encode(seen)[0]
     return np.asarray(mean.float().flatten(1).cpu().numpy())
 
 
-def _rows(opened: Opened, chosen: xr.DataArray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _rows(opened: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for points, stored in batches_of(opened, chosen, batch_size):
         yield points, opened.model.encode_batch(stored)[0].flatten(1).cpu().numpy()
 

@@ -17,13 +17,14 @@ from vaearr import names as n
 from vaearr.batching.reader import read_samples
 from vaearr.config import ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
-from vaearr.inference.decoding import Opened, open_run, scale_attrs
+from vaearr.inference.decoding import scale_attrs
 from vaearr.inference.judging import LONG_NAMES, check_settings, judge_of, judging_attrs, picture_attrs, units_of
 from vaearr.inference.summary import PARTS, summarise
 from vaearr.inference.written import SampleWriter, sample_writer
 from vaearr.provenance import nested
 from vaearr.quality import compression_ratio
 from vaearr.recipe import Recipe, is_made
+from vaearr.run import Run, open_run
 from vaearr.sources.outputs import Kept
 from vaearr.store import (
     Region,
@@ -60,7 +61,7 @@ class Made:
 
 @settings_as_keywords(ReconstructConfig)
 def reconstruct_store(
-    store: str | Path,
+    store: str | Path | Run,
     run: str | None = None,
     *,
     out: str | None = None,
@@ -95,6 +96,7 @@ def reconstruct_store(
     conditions = {"roi": roi} if isinstance(roi, RoiConfig) else {}
     settings = resolved(ReconstructConfig, config, given | conditions | ({"out": out} if out else {}) | {"run": run})
     opened = open_run(store, settings.run, device=settings.device)
+    settings = settings.replace(run=opened.name)
     recover(opened.path)
     check_patterns(opened.path)
     _check(opened, settings)
@@ -125,7 +127,7 @@ def reconstruct_store(
     return table
 
 
-def _check(opened: Opened, settings: ReconstructConfig) -> None:
+def _check(opened: Run, settings: ReconstructConfig) -> None:
     taken = (n.RESERVED | TABLES) - {n.RECONSTRUCTION}
     if settings.name in taken or settings.name.startswith((*n.OF_LATER_RUNS, *TABLE_NAMES)):
         raise UsageError(f"{settings.name!r} has a meaning of its own; choose another name with name='…' (--name).")
@@ -134,9 +136,9 @@ def _check(opened: Opened, settings: ReconstructConfig) -> None:
     check_settings(opened, settings)
 
 
-def _points(opened: Opened, settings: ReconstructConfig, roi: xr.DataArray | None) -> xr.DataArray:
+def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) -> xr.DataArray:
     """The samples that are meant, as a boolean map."""
-    ds, run = opened.ds, opened.run
+    ds, run = opened.ds, opened.name
     if roi is not None:
         chosen = grid.check_map(ds, roi)
         if n.PRESENT in ds:
@@ -155,13 +157,13 @@ def _points(opened: Opened, settings: ReconstructConfig, roi: xr.DataArray | Non
     return chosen
 
 
-def _recipe(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray) -> Recipe:
+def _recipe(opened: Run, settings: ReconstructConfig, chosen: xr.DataArray) -> Recipe:
     """What decides the numbers."""
     return Recipe(settings, {**opened.attrs, "points": fingerprint(chosen.values), "data": opened.manifest["data"]})
 
 
 def _known(
-    opened: Opened,
+    opened: Run,
     settings: ReconstructConfig,
     recipe: Recipe,
     *,
@@ -170,9 +172,9 @@ def _known(
 ) -> tuple[xr.Dataset | None, bool, list[str]]:
     """The table made by this recipe, if there is one, whether the variable is there too, and what is to be replaced."""
     name, variable, known = settings.name, n.run_name(settings.name, settings.run), None
-    if has_table(opened.path, opened.run, name):
-        found = open_table(opened.path, opened.run, name)
-        there = f"run {opened.run!r} of {shown(opened.path)} already holds {name!r}"
+    if has_table(opened.path, opened.name, name):
+        found = open_table(opened.path, opened.name, name)
+        there = f"run {opened.name!r} of {shown(opened.path)} already holds {name!r}"
         if is_made(there, nested(found.attrs, n.PROVENANCE), recipe, overwrite=overwrite, say=say):
             known = found
     has_variable = variable in opened.ds.variables
@@ -184,7 +186,7 @@ def _known(
     return known, has_variable, []
 
 
-def _spec(opened: Opened, settings: ReconstructConfig, recipe: Recipe) -> VariableSpec:
+def _spec(opened: Run, settings: ReconstructConfig, recipe: Recipe) -> VariableSpec:
     ds = opened.ds
     attrs = {
         "long_name": "decoded posterior mean",
@@ -195,7 +197,7 @@ def _spec(opened: Opened, settings: ReconstructConfig, recipe: Recipe) -> Variab
 
 
 def _stream(
-    opened: Opened,
+    opened: Run,
     settings: ReconstructConfig,
     chosen: xr.DataArray,
     staging: Staging | None,
@@ -232,7 +234,7 @@ def _stream(
 
 
 def _blocks(
-    opened: Opened, chosen: xr.DataArray, regions: list[Region]
+    opened: Run, chosen: xr.DataArray, regions: list[Region]
 ) -> Iterator[tuple[Region, np.ndarray, torch.Tensor]]:
     """Region, its chosen points, and their patterns `(k, C, …)` as stored; the next is read meanwhile."""
     patterns = opened.ds[n.PATTERNS]
@@ -256,15 +258,15 @@ def _write(staging: Staging, region: Region, inside: np.ndarray, decoded: list[n
     write_block(staging, region, {name: full})
 
 
-def _example_points(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray) -> list[tuple[int, ...]]:
+def _example_points(opened: Run, settings: ReconstructConfig, chosen: xr.DataArray) -> list[tuple[int, ...]]:
     """Points whose pictures are kept, row-major: a seeded choice, of the validation part where there is one."""
-    held_out = chosen.values & (opened.ds[n.run_name(n.SPLIT, opened.run)].load().values == n.VALIDATION)
+    held_out = chosen.values & (opened.ds[n.run_name(n.SPLIT, opened.name)].load().values == n.VALIDATION)
     points = np.argwhere(held_out if held_out.any() else chosen.values)
     picked = np.random.default_rng(settings.seed).permutation(len(points))[: settings.examples]
     return [tuple(point) for point in points[np.sort(picked)].tolist()]
 
 
-def _table(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray, made: Made) -> xr.Dataset:
+def _table(opened: Run, settings: ReconstructConfig, chosen: xr.DataArray, made: Made) -> xr.Dataset:
     ds, nav = opened.ds, schema.navigation_dims(opened.ds)
     scale = scale_attrs(opened, stored=settings.units == "stored")
     maps = {
@@ -272,7 +274,7 @@ def _table(opened: Opened, settings: ReconstructConfig, chosen: xr.DataArray, ma
         for name, values in made.maps.items()
     }
     table = xr.Dataset(maps, coords={dim: ds[dim] for dim in nav})
-    table = table.merge(summarise(table, ds[n.run_name(n.SPLIT, opened.run)].load().transpose(*nav).values))
+    table = table.merge(summarise(table, ds[n.run_name(n.SPLIT, opened.name)].load().transpose(*nav).values))
     points = sorted(made.pictures)
     if points:
         dims = (EXAMPLE, *schema.signal_dims(ds))

@@ -240,7 +240,7 @@ def has_model(facts: Facts) -> bool:
 
 def model(facts: Facts, figures: dict[str, Any]) -> Section:
     """The network as a picture, and its layers."""
-    from vaearr.latents import load_model
+    from vaearr.artifacts import load_model
     from vaearr.model_card import card_lines, model_card
     from vaearr.plots.model_card import model_figure
 

@@ -1,0 +1,95 @@
+"""A run as one object: it opens only what is asked for, and does what a trained model can."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import vaearr as va
+from vaearr.errors import NoInputError
+
+from .harness import attributes, zarr
+
+LAZY = """
+import sys, vaearr as va
+run = va.load_run(sys.argv[1])
+print(run, run._repr_html_(), run.config, run.ds, run.history, run.health)
+print("torch" in sys.modules)
+run.model
+print("torch" in sys.modules)
+"""
+
+
+def test_nothing_is_opened_before_it_is_needed(trained_template: Path) -> None:
+    asked = [sys.executable, "-c", LAZY, str(trained_template)]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert told[-2:] == ["False", "True"]
+
+
+def test_it_says_in_a_few_lines_what_it_is(trained_template: Path, known_template: Path) -> None:
+    run = va.load_run(trained_template, "vae")
+    text = repr(run)
+    assert len([line for line in text.splitlines() if not line.startswith("warning")]) <= 6
+    for words in ("'vae'", str(trained_template), "conv, 3 latent", "best epoch", "latents"):
+        assert words in text
+    html = run._repr_html_()
+    assert html.count("<tr>") >= 4
+    assert "best epoch" in html
+    assert "none" in repr(va.load_run(known_template, "theirs"))
+
+
+def test_its_fields_are_those_of_the_store(trained_template: Path) -> None:
+    run = va.load_run(trained_template)
+    assert (run.path, run.store, run.name) == (trained_template, trained_template, "vae")
+    assert run.manifest["weights_sha256"] == attributes(trained_template / "runs" / "vae")["weights_sha256"]
+    assert run.config["model"]["latent_dim"] == 3
+    np.testing.assert_array_equal(run.history["loss"], zarr(trained_template, "runs/vae/history")["loss"])
+    np.testing.assert_array_equal(run.health["kl"], zarr(trained_template, "runs/vae/health")["kl"])
+    assert "latents" in run.ds
+
+
+def test_its_methods_are_the_functions(trained_store: Path) -> None:
+    run = va.load_run(trained_store)
+    xr.testing.assert_equal(run.sample(4, seed=3), va.sample_prior(trained_store, n_samples=4, seed=3))
+    points = {"x": 1.0, "y": 0.5}, {"x": 3.0, "y": 2.0}
+    way = va.interpolate(trained_store, a=points[0], b=points[1], steps=3)
+    xr.testing.assert_equal(run.interpolate(*points, steps=3), way)
+    xr.testing.assert_equal(run.traverse(0, steps=3), va.explore.traverse(trained_store, dims=[0], steps=3))
+    xr.testing.assert_equal(run.manifold(steps=3), va.explore.manifold(trained_store, steps=3))
+    xr.testing.assert_equal(run.prototypes("grains"), va.explore.prototypes(trained_store, by="grains"))
+    z = run.ds.latents.isel(y=slice(2), x=slice(2))
+    xr.testing.assert_equal(run.decode(z), va.load_model(trained_store).decode(z))
+    made = run.reconstruct(part="validation")
+    xr.testing.assert_equal(made, va.reconstruct_store(trained_store, part="validation"))
+    one, two = (run.ds.patterns.isel(y=i, x=i) for i in (1, 9))
+    xr.testing.assert_equal(run.layers(one, two), va.compare_layers(va.load_model(trained_store), one, two))
+
+
+def test_what_is_trained_is_encoded_by_its_run(scan_store: Path) -> None:
+    options = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}
+    run = va.train(scan_store, run="b", model={"options": options}, latent_dim=3, epochs=1, device="cpu")
+    assert run.history.sizes["epoch"] == 1
+    assert run.health.sizes["latent"] == 3
+    assert "not encoded yet" in repr(run)
+    run.encode(device="cpu")
+    assert "latents_b" in run.ds
+    assert "not encoded yet" not in repr(run)
+    assert run.sample(2, source="fitted").sizes["sample"] == 2
+    again = va.load_run(scan_store, "b")
+    assert again.manifest == run.manifest
+    np.testing.assert_array_equal(again.history["loss"], run.history["loss"])
+
+
+def test_refusals(trained_template: Path, known_template: Path) -> None:
+    with pytest.raises(NoInputError, match="no run 'b'"):
+        va.load_run(trained_template, "b")
+    run = va.load_run(known_template, "theirs")
+    with pytest.raises(NoInputError, match="attached"):
+        run.sample(3)
+    with pytest.raises(NoInputError):
+        _ = run.history

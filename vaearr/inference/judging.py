@@ -12,6 +12,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import ReconstructConfig
 from vaearr.errors import UsageError
+from vaearr.models.preprocess import undo
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.quality import SSIM_SIDE, can_ssim, image_metrics
 from vaearr.run import Run

@@ -29,7 +29,7 @@ LAYERS = [
     {"attaching", "ingestion", "block_checks", "detector", "info", "data_report", "verifying"},
     {"device", "models"},
     {"batching", "artifacts"},
-    {"run"},
+    {"run", "stream"},
     {"quality", "training"},
     {"latent_scale", "second_stage", "model_card", "inference"},
     {"runs"},

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,23 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import EmbedConfig, resolved, settings_as_keywords
-from vaearr.embedding.methods import METHODS, Scores, fitted_stream
-from vaearr.embedding.stream import Block, PatternStream
+from vaearr.embedding.methods import METHODS, fitted_stream
 from vaearr.embedding.work import plan_work
 from vaearr.errors import UsageError
 from vaearr.provenance import nested
 from vaearr.recipe import is_made
 from vaearr.store import (
-    Region,
-    Staging,
     check_patterns,
     check_store,
     open_store,
-    pending,
     publish_staged,
     recover,
     shown,
     staged_variables,
-    write_block,
 )
 from vaearr.store.remove import removable
 from vaearr.store.write import begun
+from vaearr.stream import Block, map_blocks
 
 
 @settings_as_keywords(EmbedConfig)
@@ -86,14 +81,13 @@ def embed_store(
     maps = method.maps(work, fitted)
     specs = {name: replace(spec, attrs={**spec.attrs, **stamp}) for name, spec in maps.items()}
     with staged_variables(path, specs, coords=fitted, request=own, replacing=replacing) as staging:
-        left = pending(staging)
-        done = len(staging.regions) - len(left)
-        if done:
-            tell(f"going on with an interrupted decomposition: {done} blocks are done")
-        stream = fitted_stream(work, fitted)
-        for count, _ in enumerate(_write(stream, method.scores(work, fitted), staging, left), done + 1):
-            if on_block:
-                on_block(count, len(staging.regions))
+        stream, scores = fitted_stream(work, fitted), method.scores(work, fitted)
+
+        def kernel(block: Block) -> dict[str, np.ndarray]:
+            found = [scores(points, rows) for points, rows in stream.rows_of(block)]
+            return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+        map_blocks(staging, stream.blocks, kernel, what="decomposition", say=tell, on_block=on_block)
         staging.arrays[work.name].attrs.update(method.summary(work, fitted, staging.arrays))
         publish_staged(staging)
     return open_store(path)
@@ -106,34 +100,3 @@ def _taken(ds: xr.Dataset, name: str) -> list[str]:
     beside = (n.COMPONENT, "mean", "background", "residual", "explained_variance", n.ELEMENTS)
     beginnings = tuple(f"{name}_{part}" for part in beside)
     return [str(v) for v in ds.variables if v == name or str(v).startswith(beginnings)]
-
-
-def _write(stream: PatternStream, scores: Scores, staging: Staging, regions: Sequence[Region]) -> Iterator[Region]:
-    """Score and write the blocks; the next is read and the one before written meanwhile. Yields what is written."""
-    with ThreadPoolExecutor(1) as writer:
-        behind: Future[Region] | None = None
-        for block in stream.blocks(regions):
-            values = _maps_of(stream, scores, staging, block)
-            if behind:
-                yield behind.result()
-            behind = writer.submit(_written, staging, block.region, values)
-        if behind:
-            yield behind.result()
-
-
-def _maps_of(stream: PatternStream, scores: Scores, staging: Staging, block: Block) -> dict[str, np.ndarray]:
-    """Values of a block of every staged variable, NaN outside the region of interest."""
-    full: dict[str, Any] = {
-        name: np.full((*block.inside.shape, *array.shape[block.inside.ndim :]), np.nan, np.float32)
-        for name, array in staging.arrays.items()
-    }
-    corner = [part.start for part in block.region.values()]
-    for points, rows in stream.rows_of(block):
-        for name, values in scores(points, rows).items():
-            full[name][tuple((points - corner).T)] = values
-    return full
-
-
-def _written(staging: Staging, region: Region, values: dict[str, np.ndarray]) -> Region:
-    write_block(staging, region, values)
-    return region

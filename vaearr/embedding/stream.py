@@ -10,27 +10,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vaearr.batching.reader import read_samples
-from vaearr.batching.tiers import host_tensor
-from vaearr.store import Region, read_ahead, without_dask
+from vaearr.store import Region
+from vaearr.stream import Block, read_chosen
 
 BATCH_VALUES = 2**23  # values in a batch at most: 64 MiB in float64
 
 View = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """One region: which of its points are chosen, and their patterns `(n, C, …)` as stored."""
-
-    region: Region
-    inside: np.ndarray
-    stored: torch.Tensor
-
-    @property
-    def points(self) -> np.ndarray:
-        """Grid points of the patterns, `(n, n_nav)`."""
-        return np.argwhere(self.inside) + [part.start for part in self.region.values()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +59,8 @@ class PatternStream:
 
     def blocks(self, regions: Sequence[Region] | None = None) -> Iterator[Block]:
         """The regions, one after another, each read while the one before is worked on; empty ones without a read."""
-        source = replace(self, patterns=without_dask(self.patterns))
-        yield from read_ahead(source._read, self.regions if regions is None else regions)
+        chosen = self.regions if regions is None else regions
+        return read_chosen(self.patterns, self.inside, self.input_shape, chosen, self.device)
 
     def batches(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """One pass: grid points `(b, n_nav)` and what is seen of their patterns, `(b, values)` float64."""
@@ -113,15 +98,6 @@ class PatternStream:
         for block in self.blocks():
             for start in range(0, len(block.stored), self.rows):
                 yield self._moved(block.stored[start : start + self.rows])
-
-    def _read(self, region: Region) -> Block:
-        inside = self.inside[tuple(region.values())]
-        dtype = self.patterns.dtype.newbyteorder("=")
-        like = torch.from_numpy(np.empty(0, dtype)).dtype
-        stored = host_tensor((int(inside.sum()), *self.input_shape), like, self.device)
-        if len(stored):
-            read_samples(self.patterns, region, inside, stored.numpy())
-        return Block(region, inside, stored)
 
     def _moved(self, stored: torch.Tensor) -> torch.Tensor:
         return stored.to(self.device, non_blocking=True).float()

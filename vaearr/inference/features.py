@@ -12,11 +12,11 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.batching.reader import read_samples
 from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.inference.summary import PARTS
 from vaearr.run import Run
-from vaearr.store import Region, read_ahead, store_blocks
+from vaearr.store import store_blocks
+from vaearr.stream import read_chosen
 
 LATENTS, ENCODER, IMAGE = "latents", "encoder", "image"
 KINDS = (LATENTS, ENCODER, IMAGE)
@@ -151,21 +151,13 @@ def batches_of(opened: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[t
 
     The next block is read meanwhile. Samples with values that are not finite are left out.
     """
-    model, patterns = opened.model, opened.ds[n.PATTERNS]
-    dtype, size = patterns.dtype.newbyteorder("="), model.fitting(batch_size)
-
-    def read(region: Region) -> tuple[np.ndarray, torch.Tensor]:
-        inside = chosen.isel(region).values
-        stored = np.empty((int(inside.sum()), *model.input_shape), dtype)
-        read_samples(patterns, region, inside, stored)
-        points = np.argwhere(inside) + [part.start for part in region.values()]
-        if dtype.kind == "f":
-            known = np.isfinite(stored).all(axis=tuple(range(1, stored.ndim)))
-            points, stored = points[known], stored[known]
-        return points, torch.from_numpy(stored)
-
+    model, size = opened.model, opened.model.fitting(batch_size)
     regions = [region for region in store_blocks(opened.path) if bool(chosen.isel(region).any())]
-    for points, stored in read_ahead(read, regions):
+    for block in read_chosen(opened.ds[n.PATTERNS], chosen.values, model.input_shape, regions):
+        points, stored = block.points, block.stored
+        if stored.is_floating_point():
+            known = torch.isfinite(stored).flatten(1).all(1)
+            points, stored = points[known.numpy()], stored[known]
         for start in range(0, len(points), size):
             yield points[start : start + size], stored[start : start + size].to(model.device)
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.batching.reader import read_samples
 from vaearr.config import ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
 from vaearr.inference.decoding import scale_attrs
@@ -27,7 +25,6 @@ from vaearr.recipe import Recipe, is_made
 from vaearr.run import Run, open_run
 from vaearr.sources.outputs import Kept
 from vaearr.store import (
-    Region,
     Staging,
     VariableSpec,
     check_patterns,
@@ -35,15 +32,14 @@ from vaearr.store import (
     open_table,
     pending,
     publish_staged,
-    read_ahead,
     recover,
     shown,
     staged_variables,
     store_blocks,
-    write_block,
     write_table,
 )
 from vaearr.store.remove import removable, remove
+from vaearr.stream import read_chosen, write_chosen
 from vaearr.training import fingerprint
 
 EXAMPLE = "example"
@@ -209,9 +205,9 @@ def _stream(
     batch_size = opened.model.fitting(settings.batch_size)
     regions = store_blocks(opened.path)
     unwritten = pending(staging) if staging is not None else []
-    for i, (region, inside, stored) in enumerate(_blocks(opened, chosen, regions), 1):
-        corner = [part.start for part in region.values()]
-        points = np.argwhere(inside) + corner
+    blocks = read_chosen(opened.ds[n.PATTERNS], chosen.values, opened.model.input_shape, regions)
+    for i, block in enumerate(blocks, 1):
+        points, stored = block.points, block.stored
         decoded = []
         for start in range(0, len(stored), batch_size):
             part = slice(start, start + batch_size)
@@ -226,36 +222,11 @@ def _stream(
                 decoded.append(recon.cpu().numpy())
             if write is not None:
                 write(points[part], recon.cpu().numpy())
-        if staging is not None and region in unwritten:
-            _write(staging, region, inside, decoded)
+        if staging is not None and block.region in unwritten:
+            write_chosen(staging, block, {name: np.concatenate(decoded) for name in staging.arrays if decoded})
         if on_block:
             on_block(i, len(regions))
     return made
-
-
-def _blocks(
-    opened: Run, chosen: xr.DataArray, regions: list[Region]
-) -> Iterator[tuple[Region, np.ndarray, torch.Tensor]]:
-    """Region, its chosen points, and their patterns `(k, C, …)` as stored; the next is read meanwhile."""
-    patterns = opened.ds[n.PATTERNS]
-    dtype = patterns.dtype.newbyteorder("=")
-
-    def read(region: Region) -> tuple[Region, np.ndarray, torch.Tensor]:
-        inside = chosen.isel(region).values
-        stored = np.empty((int(inside.sum()), *opened.model.input_shape), dtype)
-        if len(stored):
-            read_samples(patterns, region, inside, stored)
-        return region, inside, torch.from_numpy(stored)
-
-    return read_ahead(read, regions)
-
-
-def _write(staging: Staging, region: Region, inside: np.ndarray, decoded: list[np.ndarray]) -> None:
-    (name, array), *_ = staging.arrays.items()
-    full = np.full((*inside.shape, *array.shape[inside.ndim :]), np.nan, np.float32)
-    if decoded:
-        full[inside] = np.concatenate(decoded).reshape(-1, *array.shape[inside.ndim :])
-    write_block(staging, region, {name: full})
 
 
 def _example_points(opened: Run, settings: ReconstructConfig, chosen: xr.DataArray) -> list[tuple[int, ...]]:

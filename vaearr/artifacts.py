@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -74,14 +74,33 @@ class TrainedModel(nn.Module):
         """Where the weights are."""
         return next(self.network.parameters()).device
 
+    @overload
+    def encode(self, patterns: xr.DataArray, *, batch_size: int = ...) -> xr.DataArray: ...
+    @overload
+    def encode(self, patterns: np.ndarray, *, batch_size: int = ...) -> np.ndarray: ...
     def encode(self, patterns: xr.DataArray | np.ndarray, *, batch_size: int = 1024) -> xr.DataArray | np.ndarray:
         """Posterior mean of patterns as they were stored, `(…, [C,] H, W) -> (…, *latent_shape)`; deterministic.
 
-        A DataArray is read by the names of its dims and keeps its navigation coordinates. Patterns with NaN or infinite
-        values give NaN. Raises DataError when the patterns have other dims or another shape than the model knows.
+        A DataArray is read by the names of its dims and keeps its navigation coordinates; of dask chunks it is lazy.
+        Patterns with NaN or infinite values give NaN. Raises DataError when the patterns have other dims or another
+        shape than the model knows.
         """
-        if isinstance(patterns, xr.DataArray):
-            return self._encode_labelled(patterns, batch_size)
+        if not isinstance(patterns, xr.DataArray):
+            return self._encoded(patterns, batch_size)
+        if lacking := [dim for dim in self.signal_dims if dim not in patterns.dims]:
+            raise DataError(
+                f"the array has dims {patterns.dims} and lacks {', '.join(lacking)}; the model knows samples over "
+                f"{self.signal_dims}."
+            )
+        self._signal(tuple(patterns.sizes[dim] for dim in self.signal_dims))
+        dims = n.latent_dims(len(self.latent_shape))
+        found = _applied(
+            self._encoded, patterns, self.signal_dims, dict(zip(dims, self.latent_shape, strict=True)), batch_size
+        )
+        found = found.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
+        return found.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS])
+
+    def _encoded(self, patterns: np.ndarray, batch_size: int) -> np.ndarray:
         signal = self._signal(np.shape(patterns))
         lead = np.shape(patterns)[: len(np.shape(patterns)) - len(signal)]
         flat = np.ascontiguousarray(patterns).reshape(-1, *self.input_shape)
@@ -95,27 +114,31 @@ class TrainedModel(nn.Module):
             values[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
         return values.reshape(*lead, *self.latent_shape)
 
-    def _encode_labelled(self, patterns: xr.DataArray, batch_size: int) -> xr.DataArray:
-        lacking = [dim for dim in self.signal_dims if dim not in patterns.dims]
-        if lacking:
-            raise DataError(
-                f"the array has dims {patterns.dims} and lacks {', '.join(lacking)}; the model knows samples over "
-                f"{self.signal_dims}."
-            )
-        lead = [str(dim) for dim in patterns.dims if dim not in self.signal_dims]
-        values = self.encode(patterns.transpose(*lead, *self.signal_dims).values, batch_size=batch_size)
-        dims = n.latent_dims(len(self.latent_shape))
-        coords = {d: patterns[d] for d in lead if d in patterns.coords} | {n.LATENT: np.arange(self.latent_shape[0])}
-        return xr.DataArray(values, dims=(*lead, *dims), coords=coords, name=n.LATENTS, attrs=n.ATTRS[n.LATENTS])
-
+    @overload
+    def decode(self, latents: xr.DataArray, *, batch_size: int = ...) -> xr.DataArray: ...
+    @overload
+    def decode(self, latents: np.ndarray, *, batch_size: int = ...) -> np.ndarray: ...
     def decode(self, latents: xr.DataArray | np.ndarray, *, batch_size: int = 1024) -> xr.DataArray | np.ndarray:
         """Patterns that the decoder expects for latents `(…, *latent_shape)`: `(…, [C,] H, W)`, in preprocessed units.
 
-        A DataArray is read by the names of its latent dims. NaN latents give NaN patterns. Raises DataError when the
-        latents are not of the model's shape.
+        A DataArray is read by the names of its latent dims; of dask chunks it is lazy. NaN latents give NaN patterns.
+        Raises DataError when the latents are not of the model's shape.
         """
-        if isinstance(latents, xr.DataArray):
-            return self._decode_labelled(latents, batch_size)
+        if not isinstance(latents, xr.DataArray):
+            return self._decoded(latents, batch_size)
+        found = [str(dim) for dim in latents.dims if str(dim).startswith(n.LATENT)]
+        if len(found) != 1:
+            raise DataError(f"the array has dims {latents.dims}; expected exactly one latent dim, such as 'latent'.")
+        own = (found[0], *schema.position_dims(latents))
+        shape = tuple(latents.sizes[dim] for dim in own)
+        if shape != self.latent_shape:
+            raise DataError(f"latents over {own} have shape {shape}; the model's have {self.latent_shape}.")
+        sizes = dict(zip(self.signal_dims, self.input_shape[-len(self.signal_dims) :], strict=True))
+        decoded = _applied(self._decoded, latents, own, sizes, batch_size)
+        attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
+        return decoded.rename("decoded").assign_attrs(attrs)
+
+    def _decoded(self, latents: np.ndarray, batch_size: int) -> np.ndarray:
         shape = self.latent_shape
         if np.shape(latents)[-len(shape) :] != shape:
             raise DataError(f"latents have shape {np.shape(latents)}; the model's have {shape} last.")
@@ -127,19 +150,6 @@ class TrainedModel(nn.Module):
             values[part] = self.decode_batch(torch.from_numpy(flat[part])).cpu().numpy()
         signal = self.input_shape[-len(self.signal_dims) :]
         return values.reshape(*np.shape(latents)[: -len(shape)], *signal)
-
-    def _decode_labelled(self, latents: xr.DataArray, batch_size: int) -> xr.DataArray:
-        found = [str(dim) for dim in latents.dims if str(dim).startswith(n.LATENT)]
-        if len(found) != 1:
-            raise DataError(f"the array has dims {latents.dims}; expected exactly one latent dim, such as 'latent'.")
-        own = (found[0], *schema.position_dims(latents))
-        if len(own) != len(self.latent_shape):
-            raise DataError(f"the array has latent dims {own}; the model's latents have shape {self.latent_shape}.")
-        lead = [str(dim) for dim in latents.dims if dim not in own]
-        values = self.decode(latents.transpose(*lead, *own).values, batch_size=batch_size)
-        coords = {d: latents[d] for d in lead if d in latents.coords}
-        attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
-        return xr.DataArray(values, dims=(*lead, *self.signal_dims), coords=coords, name="decoded", attrs=attrs)
 
     @torch.inference_mode()
     def encode_batch(self, patterns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,6 +187,29 @@ class TrainedModel(nn.Module):
         if shape[-len(self.input_shape) :] == self.input_shape:
             return self.input_shape
         raise DataError(f"patterns have shape {shape}; the model was trained on samples of shape {self.input_shape}.")
+
+
+def _applied(
+    function: Callable[[np.ndarray, int], np.ndarray],
+    array: xr.DataArray,
+    core: tuple[str, ...],
+    sizes: dict[str, int],
+    batch_size: int,
+) -> xr.DataArray:
+    """A function of plain arrays on the last dims, `core` before and those of `sizes` after; lazy on dask chunks."""
+    found: xr.DataArray = xr.apply_ufunc(
+        function,
+        array,
+        batch_size,
+        input_core_dims=[core, ()],
+        output_core_dims=[tuple(sizes)],
+        exclude_dims=set(core),
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        dask_gufunc_kwargs={"output_sizes": sizes, "allow_rechunk": True},
+        keep_attrs=False,
+    )
+    return found.reset_coords([name for name in found.coords if name not in found.dims], drop=True)
 
 
 def pooled(latents: torch.Tensor) -> torch.Tensor:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import vaearr as va
-from vaearr.errors import NoInputError
+from vaearr.errors import DataError, NoInputError
 
 from .harness import attributes, zarr
 
@@ -93,3 +94,36 @@ def test_refusals(trained_template: Path, known_template: Path) -> None:
         run.sample(3)
     with pytest.raises(NoInputError):
         _ = run.history
+
+
+def test_a_model_is_applied_to_new_data_as_they_are(trained_template: Path) -> None:
+    model, ds = va.load_model(trained_template), zarr(trained_template)
+    new = ds.patterns.isel(x=slice(3, 12)).chunk(y=5, x=4).rename("mine")
+    lazy = model.encode(new)
+    assert lazy.chunks == ((5, 5, 5, 2), (4, 4, 1), (3,))
+    assert lazy.dims == ("y", "x", "latent")
+    np.testing.assert_array_equal(lazy.x, new.x)
+    np.testing.assert_allclose(lazy, ds.latents.isel(x=slice(3, 12)), atol=1e-4)
+    np.testing.assert_allclose(lazy, model.encode(new.values), atol=1e-5)
+    decoded = model.decode(lazy)
+    assert decoded.chunks is not None
+    assert decoded.dims == ("y", "x", "dy", "dx")
+    np.testing.assert_allclose(decoded, model.decode(lazy.values), rtol=1e-3, atol=1e-4)
+    one = model.encode(new.isel(y=0, x=0).drop_vars(["y", "x"]))
+    np.testing.assert_allclose(one, lazy[0, 0], atol=1e-5)
+    with pytest.raises(DataError, match="lacks dy"):
+        model.encode(new.isel(dy=0))
+
+
+def test_the_distance_of_draws_is_that_of_their_features(images_template: Path) -> None:
+    def few(seen: torch.Tensor) -> torch.Tensor:
+        return seen.flatten(1)[:, ::97]
+
+    found = va.sample_fidelity(images_template, n_samples=200, features=few, part="all", seed=4)
+    draws = va.sample_prior(images_template, n_samples=200, seed=4).decoded.values / 127.5 - 1
+    data = zarr(images_template).patterns.values / 127.5 - 1
+    a, b = (few(torch.from_numpy(np.float64(part))).numpy() for part in (draws, data))
+    s, t = np.cov(a.T), np.cov(b.T)
+    values = np.linalg.eigvals(s @ t).real.clip(0)
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s) + np.trace(t) - 2 * np.sqrt(values).sum()
+    assert float(found.frechet.sel(compared="draws")) == pytest.approx(expected, rel=0.02)

@@ -78,28 +78,14 @@ def random_patterns_dataset(
         inside = present & (rng.random(shape) < 2 / 3)
         inside.reshape(-1)[np.flatnonzero(present)[:2]] = True
         data |= {n.run_name(n.ROI, run): (nav, inside, n.ATTRS[n.ROI]) for run in runs or [n.DEFAULT_RUN]}
-    coords: dict[str, Any]
+    coords = scan_coords(navigation, step, ()) if is_scan else _sample_coords(navigation[n.SAMPLE], rng)
     if is_scan:
-        coords = {**scan_coords(navigation, step, ()), n.ELEMENT: list(ELEMENT_NAMES)}
-    else:
-        count = navigation[n.SAMPLE]
-        coords = {
-            n.SAMPLE: (n.SAMPLE, np.arange(count)),
-            "path": (n.SAMPLE, [f"img{i:03d}.png" for i in range(count)]),
-            "label": (n.SAMPLE, rng.choice(LABELS, count)),
-            "subject": (n.SAMPLE, rng.integers(0, max(count // 2, 1), count)),
-        }
+        coords[n.ELEMENT] = list(ELEMENT_NAMES)
     coords |= {dim: (dim, np.arange(size), n.ATTRS.get(dim, {})) for dim, size in signal.items()}
     for run in runs:
         dim = n.run_name(n.LATENT, run)
         coords[dim] = (dim, np.arange(latent_dim), n.ATTRS[n.LATENT])
-        for name, values, dims in (
-            (n.LATENTS, rng.standard_normal((*shape, latent_dim)), (*nav, dim)),
-            (n.LATENTS_STD, rng.uniform(0.05, 1, (*shape, latent_dim)), (*nav, dim)),
-            (n.RECONSTRUCTION_ERROR, rng.gamma(4, 0.1, shape), nav),
-        ):
-            values[~inside] = np.nan
-            data[n.run_name(name, run)] = (dims, values.astype(np.float32), {**n.ATTRS[name], "run": run})
+        data |= _derived(run, nav, inside, latent_dim, rng)
     ds = xr.Dataset(data, coords)
     return ds if chunks is None else ds.chunk(chunks)
 
@@ -113,3 +99,27 @@ def _scan_maps(nav: tuple[str, ...], present: NDArray[np.bool_], rng: np.random.
         n.ELEMENTS: ((n.ELEMENT, *nav), elements, {**n.ATTRS[n.ELEMENTS], "units": "wt%"}),
         n.PHASE: (nav, phase, {**n.ATTRS[n.PHASE], **flags}),
     }
+
+
+def _sample_coords(count: int, rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        n.SAMPLE: (n.SAMPLE, np.arange(count)),
+        "path": (n.SAMPLE, [f"img{i:03d}.png" for i in range(count)]),
+        "label": (n.SAMPLE, rng.choice(LABELS, count)),
+        "subject": (n.SAMPLE, rng.integers(0, max(count // 2, 1), count)),
+    }
+
+
+def _derived(
+    run: str, nav: tuple[str, ...], inside: NDArray[np.bool_], latent_dim: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """What encoding adds for one run, NaN where `inside` is false."""
+    dims, shape, found = (*nav, n.run_name(n.LATENT, run)), (*inside.shape, latent_dim), {}
+    for name, values, over in (
+        (n.LATENTS, rng.standard_normal(shape), dims),
+        (n.LATENTS_STD, rng.uniform(0.05, 1, shape), dims),
+        (n.RECONSTRUCTION_ERROR, rng.gamma(4, 0.1, inside.shape), nav),
+    ):
+        values[~inside] = np.nan
+        found[n.run_name(name, run)] = (over, values.astype(np.float32), {**n.ATTRS[name], "run": run})
+    return found

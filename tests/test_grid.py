@@ -13,7 +13,6 @@ from vaearr import grid
 from vaearr import names as n
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
-from vaearr.testing import count_computes, random_patterns_dataset
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 6))).filter(lambda m: m.any())
 
@@ -32,10 +31,6 @@ def test_box_is_half_open_in_coordinate_units(scan: xr.Dataset) -> None:
     assert mask.attrs["n"] == 8
 
 
-def test_missing_points_never_belong_to_the_roi(scan: xr.Dataset) -> None:
-    assert not grid.roi(scan).values[~scan.present.values].any()
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -51,13 +46,6 @@ def test_missing_points_never_belong_to_the_roi(scan: xr.Dataset) -> None:
 def test_condition(scan: xr.Dataset, text: str, expected: object) -> None:
     want = expected(scan).transpose("y", "x").values & scan.present.values  # type: ignore[operator]
     np.testing.assert_array_equal(grid.roi(scan, where=text).values, want)
-
-
-def test_nan_never_fulfils_a_comparison(scan: xr.Dataset) -> None:
-    holes = np.isnan(scan.BC.values)
-    assert holes.any()
-    kept = grid.condition(scan, "BC != 7")
-    np.testing.assert_array_equal(kept.values, ~holes & (scan.BC.values != 7))
 
 
 @pytest.mark.parametrize(
@@ -84,26 +72,12 @@ def test_point_without_a_value_is_never_kept(scan: xr.Dataset, text: str, chunks
     assert kept.values.any()
 
 
-def test_every_map_of_a_condition_counts(scan: xr.Dataset) -> None:
-    elements = scan.elements.fillna(1)
-    elements.loc[{"element": "Fe", "x": 1.0}] = np.nan
-    kept = grid.condition(scan.assign(elements=elements, BC=scan.BC.fillna(50)), "BC > -1 or elements['Fe'] > 0")
-    assert not kept.sel(x=1.0).any()
-    assert kept.drop_sel(x=1.0).all()
-
-
 @pytest.mark.parametrize("where", ["", "  ", "\n"])
 def test_blank_condition_is_not_no_condition(scan: xr.Dataset, where: str) -> None:
     with pytest.raises(UsageError, match=r"RoiConfig.*is blank"):
         grid.roi(scan, where=where)
     with pytest.raises(UsageError, match="cannot read the condition"):
         grid.condition(scan, where)
-
-
-@pytest.mark.parametrize("box", [(0.0, np.inf), (-np.inf, 3.0), (np.nan, 3.0)])
-def test_box_has_finite_sides(scan: xr.Dataset, box: tuple[float, float]) -> None:
-    with pytest.raises(UsageError, match=r"RoiConfig\.x\.[01]: Input should be a finite number"):
-        grid.roi(scan, x=box)
 
 
 @pytest.mark.parametrize(
@@ -136,11 +110,6 @@ def test_roi_of_one_point_is_refused(scan: xr.Dataset) -> None:
         grid.roi(scan.drop_vars("present"), x=(0, 0.4), y=(0, 0.4))
 
 
-def test_box_along_a_dimension_the_data_lacks(scan: xr.Dataset) -> None:
-    with pytest.raises(UsageError, match="box along 'z'"):
-        grid.roi(scan, z=(0, 1))
-
-
 @given(MASKS, st.integers(0, 2**16))
 @settings(max_examples=60, deadline=None)
 def test_samples_and_grid_are_inverse(mask: np.ndarray, seed: int) -> None:
@@ -152,14 +121,6 @@ def test_samples_and_grid_are_inverse(mask: np.ndarray, seed: int) -> None:
     back = grid.to_grid(samples, roi)
     xr.testing.assert_equal(back, data.where(roi))
     assert grid.to_samples(back, roi).equals(samples)
-
-
-def test_to_samples_is_lazy(scan: xr.Dataset) -> None:
-    lazy = scan.chunk({"y": 4, "x": 3})
-    roi = grid.roi(scan)
-    with count_computes(at_most=0):
-        samples = grid.to_samples(lazy.patterns, roi)
-    np.testing.assert_array_equal(samples.values, scan.patterns.values[roi.values])
 
 
 def test_to_grid_refuses_what_does_not_fit(scan: xr.Dataset) -> None:
@@ -187,14 +148,6 @@ def test_to_grid_refuses_a_fill_that_the_dtype_cannot_hold(
 ) -> None:
     with pytest.raises(SchemaError, match=message):
         grid.to_grid(np.zeros(74, dtype), grid.roi(scan), fill=fill)
-
-
-def test_to_grid_fills_with_the_limits_of_a_dtype(scan: xr.Dataset) -> None:
-    roi = grid.roi(scan)
-    for dtype, fill in [("uint8", 255), ("int8", -128), ("uint64", 2**64 - 1), ("bool", True)]:
-        maps = grid.to_grid(np.zeros(74, dtype), roi, fill=fill)
-        assert maps.dtype == dtype
-        assert (maps.values[~roi.values] == fill).all()
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -231,13 +184,6 @@ def _moved(mask: xr.DataArray) -> xr.DataArray:
 def test_check_map_names_the_difference(scan: xr.Dataset, change: object, message: str) -> None:
     with pytest.raises(SchemaError, match=message):
         grid.check_map(scan, change(grid.roi(scan)))  # type: ignore[operator]
-
-
-def test_check_map_gives_the_map_in_memory_and_in_order(scan: xr.Dataset) -> None:
-    mask = grid.roi(scan)
-    checked = grid.check_map(scan, mask.T.chunk({"x": 2}))
-    assert isinstance(checked.variable._data, np.ndarray)
-    xr.testing.assert_identical(checked, mask)
 
 
 def test_check_map_of_a_split(scan: xr.Dataset) -> None:
@@ -282,18 +228,6 @@ def test_split_keeps_whole_blocks() -> None:
     held = (parts.values == n.VALIDATION).reshape(5, 8, 6, 8).mean((1, 3))
     assert set(held.ravel()) == {0.0, 1.0}
     assert 0.08 < (parts == n.VALIDATION).mean() < 0.14
-
-
-def test_split_without_validation() -> None:
-    parts = grid.split(_map(np.ones((4, 5), bool)), SplitConfig(fraction=0), seed=0)
-    assert (parts == n.TRAIN).all()
-
-
-def test_collections_have_a_roi_too() -> None:
-    ds = random_patterns_dataset({"sample": 9})
-    roi = grid.roi(ds)
-    assert roi.dims == ("sample",)
-    assert grid.to_samples(ds.patterns, roi).sizes["sample"] == 9
 
 
 def _by(*values: object) -> xr.DataArray:

@@ -99,20 +99,13 @@ def _fresh(folder: Path) -> Path:
         inside = sorted(path.name for path in folder.iterdir() if path.name != MARK)
         if inside and not (folder / MARK).exists():
             raise ExistsError(f"{folder} is there and was not made by the demo; give another folder.")
-        if foreign := [name for name in inside if name not in OWN]:
-            raise ExistsError(f"{folder} holds {', '.join(foreign)}, not the demo's; move it or give another folder.")
+        if others := [name for name in inside if name not in OWN]:
+            raise ExistsError(f"{folder} holds {', '.join(others)}, not the demo's; move it or give another folder.")
         (folder / MARK).touch()
-        for name in inside:
-            _remove(folder / name)
+        for path in (folder / name for name in inside):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     except ExistsError:
         raise
     except OSError as error:
         raise WriteError(f"the demo cannot be made in {folder}: {error.strerror or error}.") from error
     return folder
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

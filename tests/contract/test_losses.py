@@ -360,13 +360,13 @@ class Flat(nn.Module):
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A model of the user's own, registered under the name `flat`."""
-    from vaearr.models import MODELS
-
-    (tmp_path / "package").mkdir()
+    """An installed package of the user's own, whose entry point is the model `flat`."""
+    about = tmp_path / "package" / "my_networks-1.0.dist-info"
+    about.mkdir(parents=True)
     (tmp_path / "package" / "my_networks.py").write_text(OWN)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-networks\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[vaearr.models]\nflat = my_networks:Flat\n")
     monkeypatch.syspath_prepend(tmp_path / "package")
-    monkeypatch.setitem(MODELS, "flat", "my_networks:Flat")
     yield
     sys.modules.pop("my_networks", None)
 

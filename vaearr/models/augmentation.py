@@ -68,11 +68,6 @@ def apply_augmentation(x: torch.Tensor, plan: Augmentation) -> torch.Tensor:
     return move(x, angle=plan.angle, scale=plan.scale, shift=plan.shift, fill=plan.fill)
 
 
-def rotate(x: torch.Tensor, angle: torch.Tensor, fill: Fill = "mean") -> torch.Tensor:
-    """Each sample of `(B, C, …, H, W)` turned about its centre by its angle `(B,)` in radians: `move` with no more."""
-    return move(x, angle=angle, fill=fill)
-
-
 def move(
     x: torch.Tensor,
     *,

@@ -50,27 +50,38 @@ def random_patterns_dataset(
     navigation = dict(navigation or {"y": 5, "x": 6})
     is_scan = n.SAMPLE not in navigation
     signal = dict(signal or ({"dy": 8, "dx": 9} if is_scan else {"y": 8, "x": 9}))
+    nav, shape, dtype = tuple(navigation), tuple(navigation.values()), np.dtype(dtype)
     if clash := set(navigation) & set(signal):
         raise UsageError(f"{sorted(clash)} cannot be both navigation and signal dims.")
+    if dtype.kind not in "uif":
+        raise UsageError(f"dtype={dtype} is not a type of patterns; use an integer or float type.")
+    if not 0 <= missing < np.prod(shape):
+        raise UsageError(f"missing={missing} must be at least 0 and less than the {np.prod(shape)} samples.")
     rng = np.random.default_rng(seed)
-    nav, shape = tuple(navigation), tuple(navigation.values())
-    present = _all_but(shape, missing, rng)
-    attrs = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: list(nav), n.SIGNAL_DIMS: list(signal)}
-    patterns = _numbers((*shape, *signal.values()), np.dtype(dtype), rng)
-    patterns[~present] = np.nan if patterns.dtype.kind == "f" else 0
+    present = np.ones(shape, bool)
+    present.reshape(-1)[rng.choice(present.size, missing, replace=False)] = False
+    whole = (*shape, *signal.values())
+    if dtype.kind == "f":
+        patterns = rng.random(whole).astype(dtype)
+    else:
+        patterns = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, whole, dtype, endpoint=True)
+    patterns[~present] = np.nan if dtype.kind == "f" else 0
+    about = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: list(nav), n.SIGNAL_DIMS: list(signal)}
     band_contrast = np.where(present, rng.integers(0, 256, shape), np.nan).astype(np.float32)
-    data: dict[str, Any] = {
-        n.PATTERNS: ((*nav, *signal), patterns, attrs),
-        n.BC: (nav, band_contrast, n.ATTRS[n.BC]),
-    }
+    data: dict[str, Any] = {n.PATTERNS: ((*nav, *signal), patterns, about), n.BC: (nav, band_contrast, n.ATTRS[n.BC])}
     if is_scan:
         data |= _scan_maps(nav, present, rng)
     if missing:
         data[n.PRESENT] = (nav, present, n.ATTRS[n.PRESENT])
-    inside = _some(present, rng) if roi else present
-    if roi:
+    inside = present
+    if roi:  # the first two present samples, and about two of three others
+        inside = present & (rng.random(shape) < 2 / 3)
+        inside.reshape(-1)[np.flatnonzero(present)[:2]] = True
         data |= {n.run_name(n.ROI, run): (nav, inside, n.ATTRS[n.ROI]) for run in runs or [n.DEFAULT_RUN]}
-    coords = _coords(navigation, signal, step, rng)
+    coords = scan_coords(navigation, step, ()) if is_scan else _sample_coords(navigation[n.SAMPLE], rng)
+    if is_scan:
+        coords[n.ELEMENT] = list(ELEMENT_NAMES)
+    coords |= {dim: (dim, np.arange(size), n.ATTRS.get(dim, {})) for dim, size in signal.items()}
     for run in runs:
         dim = n.run_name(n.LATENT, run)
         coords[dim] = (dim, np.arange(latent_dim), n.ATTRS[n.LATENT])
@@ -79,76 +90,36 @@ def random_patterns_dataset(
     return ds if chunks is None else ds.chunk(chunks)
 
 
-def _all_but(shape: tuple[int, ...], missing: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    present = np.ones(shape, dtype=bool)
-    if not 0 <= missing < present.size:
-        raise UsageError(f"missing={missing} must be at least 0 and less than the {present.size} samples.")
-    present.reshape(-1)[rng.choice(present.size, missing, replace=False)] = False
-    return present
-
-
-def _some(present: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """About two of three present samples, the first two among them."""
-    inside = present & (rng.random(present.shape) < 2 / 3)
-    inside.reshape(-1)[np.flatnonzero(present)[:2]] = True
-    return inside
-
-
-def _numbers(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
-    if dtype.kind == "f":
-        return rng.random(shape).astype(dtype)
-    if dtype.kind not in "ui":
-        raise UsageError(f"dtype={dtype} is not a type of patterns; use an integer or float type.")
-    return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-
-
 def _scan_maps(nav: tuple[str, ...], present: NDArray[np.bool_], rng: np.random.Generator) -> dict[str, Any]:
     content = rng.dirichlet(np.ones(len(ELEMENT_NAMES)), present.shape).astype(np.float32) * 100
+    elements = np.where(present, np.moveaxis(content, -1, 0), np.nan).astype(np.float32)
     phase = np.where(present, rng.integers(-1, 2, present.shape), n.PHASE_MISSING).astype(np.int16)
     flags = {"flag_values": [n.PHASE_MISSING, n.PHASE_UNKNOWN, 0, 1], "flag_meanings": "missing not_indexed fcc bcc"}
     return {
-        n.ELEMENTS: (
-            (n.ELEMENT, *nav),
-            np.where(present, np.moveaxis(content, -1, 0), np.nan).astype(np.float32),
-            {**n.ATTRS[n.ELEMENTS], "units": "wt%"},
-        ),
+        n.ELEMENTS: ((n.ELEMENT, *nav), elements, {**n.ATTRS[n.ELEMENTS], "units": "wt%"}),
         n.PHASE: (nav, phase, {**n.ATTRS[n.PHASE], **flags}),
     }
 
 
-def _coords(
-    navigation: Mapping[str, int], signal: Mapping[str, int], step: float, rng: np.random.Generator
-) -> dict[str, Any]:
-    coords: dict[str, Any]
-    if n.SAMPLE in navigation:
-        size = navigation[n.SAMPLE]
-        names = [f"img{i:03d}.png" for i in range(size)]
-        coords = {
-            n.SAMPLE: (n.SAMPLE, np.arange(size)),
-            "path": (n.SAMPLE, names),
-            "label": (n.SAMPLE, rng.choice(LABELS, size)),
-            "subject": (n.SAMPLE, rng.integers(0, max(size // 2, 1), size)),
-        }
-    else:
-        coords = {**scan_coords(navigation, step, ()), n.ELEMENT: list(ELEMENT_NAMES)}
-    for dim, size in signal.items():
-        coords[dim] = (dim, np.arange(size), n.ATTRS.get(dim, {}))
-    return coords
+def _sample_coords(count: int, rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        n.SAMPLE: (n.SAMPLE, np.arange(count)),
+        "path": (n.SAMPLE, [f"img{i:03d}.png" for i in range(count)]),
+        "label": (n.SAMPLE, rng.choice(LABELS, count)),
+        "subject": (n.SAMPLE, rng.integers(0, max(count // 2, 1), count)),
+    }
 
 
 def _derived(
     run: str, nav: tuple[str, ...], inside: NDArray[np.bool_], latent_dim: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """What encoding adds for one run, NaN where `inside` is false."""
-    dim = n.run_name(n.LATENT, run)
-    shape = (*inside.shape, latent_dim)
-    values = {
-        n.LATENTS: (rng.standard_normal(shape), (*nav, dim)),
-        n.LATENTS_STD: (rng.uniform(0.05, 1, shape), (*nav, dim)),
-        n.RECONSTRUCTION_ERROR: (rng.gamma(4, 0.1, inside.shape), nav),
-    }
-    out = {}
-    for name, (numbers, dims) in values.items():
-        numbers[~inside] = np.nan
-        out[n.run_name(name, run)] = (dims, numbers.astype(np.float32), {**n.ATTRS[name], "run": run})
-    return out
+    dims, shape, found = (*nav, n.run_name(n.LATENT, run)), (*inside.shape, latent_dim), {}
+    for name, values, over in (
+        (n.LATENTS, rng.standard_normal(shape), dims),
+        (n.LATENTS_STD, rng.uniform(0.05, 1, shape), dims),
+        (n.RECONSTRUCTION_ERROR, rng.gamma(4, 0.1, inside.shape), nav),
+    ):
+        values[~inside] = np.nan
+        found[n.run_name(name, run)] = (over, values.astype(np.float32), {**n.ATTRS[name], "run": run})
+    return found

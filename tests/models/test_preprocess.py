@@ -41,14 +41,6 @@ def test_dark_detector_pixels_stay_finite():
     assert bool(torch.isfinite(remove_static(patterns(4, 1, 9, 11), torch.zeros(1, 9, 11), "divide")).all())
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 3, 15, 22), (1, 1, 61, 59)], ids=str)
-def test_low_pass_keeps_constants_and_slow_changes(shape):
-    out = dynamic_background(torch.full(shape, 7.0), 0.125)
-    torch.testing.assert_close(out, torch.full(shape, 7.0))
-    x = patterns(*shape)
-    assert dynamic_background(x, 0.125).std() < 0.5 * x.float().std()
-
-
 def test_low_pass_equals_a_direct_gaussian_sum():
     x = torch.randn(1, 1, 9, 12, dtype=torch.float64).float()
     std = 0.2 * 9
@@ -60,17 +52,6 @@ def test_low_pass_equals_a_direct_gaussian_sum():
             )
             out[0, 0, i, j] = (w * x[0, 0]).sum() / w.sum()
     torch.testing.assert_close(dynamic_background(x, 0.2), out, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("mode", ["zscore", "robust", "minmax", "quantile"])
-@pytest.mark.parametrize("value", [0, 7, 255, 1e30], ids=str)
-def test_constant_pattern_becomes_zeros(mode, value):
-    x = torch.full((2, 1, 13, 17), float(value))
-    x[1] = torch.rand(1, 13, 17)
-    out = normalise(x, mode)
-    assert bool((out[0] == 0).all())
-    assert float(out[1].std()) > 0.1
-    assert bool(torch.isfinite(out).all())
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.125])
@@ -87,34 +68,10 @@ def test_constant_pattern_becomes_zeros_after_the_whole_chain(mode, sigma):
     assert bool((out[[0, 2]].flatten(1).std(1) > 0.1).all())
 
 
-def test_chain_is_its_steps_in_order():
-    x = patterns(3, 2, 15, 12)
-    background = x.float().mean(0)
-    flat = remove_static(x, background, "divide")
-    expected = normalise(flat - dynamic_background(flat, 0.2), "robust")
-    config = PreprocessConfig(static_background="divide", dynamic_background=0.2, normalise="robust")
-    torch.testing.assert_close(apply(x, background, config), expected)
-
-
 def test_zscore_has_mean_zero_and_spread_one_over_channels():
     out = normalise(patterns(5, 3, 12, 10), "zscore").flatten(1)
     torch.testing.assert_close(out.mean(1), torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.std(1, correction=0), torch.ones(5), atol=1e-4, rtol=0)
-
-
-def test_robust_ignores_hot_pixels():
-    x = torch.randn(2, 1, 40, 40)
-    x[1] = x[0]
-    x[1, 0, 3, 3] = 1e4
-    out = normalise(x, "robust")
-    assert float(out.abs().max()) <= 8
-    torch.testing.assert_close(out[1, 0, 10:], out[0, 0, 10:], atol=0.05, rtol=0)
-
-
-def test_minmax_is_zero_to_one():
-    out = normalise(patterns(3, 1, 12, 10), "minmax").flatten(1)
-    assert out.amin(1).tolist() == [0, 0, 0]
-    assert out.amax(1).tolist() == [1, 1, 1]
 
 
 def test_brightness_and_gain_do_not_matter():

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vaearr.second_stage import latent_batches
     from vaearr.sources import open_source
     from vaearr.store import open_store
+    from vaearr.views import view
 
 _HOME = {
     "associate": "vaearr.association",
@@ -78,6 +79,7 @@ _HOME = {
     "to_grid": "vaearr.grid",
     "to_samples": "vaearr.grid",
     "train": "vaearr.runs",
+    "view": "vaearr.views",
 }
 
 __version__ = _version("vaearr")

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from vaearr.errors import UsageError
-from vaearr.plots.common import matplotlib
+from vaearr.views.common import matplotlib
 
 NOISE_COLOR = "#8c8c8c"
 LEVELS = 32  # steps of brightness

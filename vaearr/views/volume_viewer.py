@@ -15,8 +15,8 @@ import numpy as np
 import xarray as xr
 
 from vaearr.outlines import edges
-from vaearr.plots.common import DIVERGING, NAN_COLOR, holoviews, matplotlib, robust_limits, text, unit
-from vaearr.plots.volumes import AXES, CROSS, LIMITS, PLANES, SIDES, Convention, as_volume, is_ras
+from vaearr.views.common import DIVERGING, NAN_COLOR, holoviews, matplotlib, robust_limits, text, unit
+from vaearr.views.volumes import AXES, CROSS, LIMITS, PLANES, SIDES, Convention, as_volume, is_ras
 
 LEVELS, MISSING = 254, 255
 FRAME = 300  # pixels of the longest side of a plane

@@ -13,9 +13,10 @@ import xarray as xr
 
 from vaearr.model_card import N_PARAMETERS, check_card, ratio_words, sizes_of
 from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, OUTPUT
-from vaearr.plots.common import COLORS, text
-from vaearr.plots.layers import OTHER_COLOR, PART_COLORS
-from vaearr.plots.paper import SMALL, WIDTH, journal, new_figure
+from vaearr.views.common import COLORS, text
+from vaearr.views.kinds import builder
+from vaearr.views.layers import OTHER_COLOR, PART_COLORS
+from vaearr.views.paper import SMALL, WIDTH, journal, new_figure
 
 LATENT_COLOR = COLORS[2]
 MARGIN, NAMES = 0.08, 0.56  # inches: around the picture, and for the words in front of the numbers
@@ -71,6 +72,7 @@ def stages(card: xr.Dataset) -> list[Stage]:
     return found
 
 
+@builder("network", BLOCK, "block_kind")
 def model_figure(card: xr.Dataset) -> Any:
     """The network of a model card as boxes from the input through the latent to the output, one for each stage.
 

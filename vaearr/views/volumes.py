@@ -15,8 +15,9 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.outlines import edges
-from vaearr.plots.common import DIVERGING, is_regular, label, robust_limits, text, unit, value_text
-from vaearr.plots.paper import SMALL, WIDTH, colormap, journal, new_figure
+from vaearr.views.common import DIVERGING, is_regular, label, robust_limits, text, unit, value_text
+from vaearr.views.kinds import builder
+from vaearr.views.paper import SMALL, WIDTH, colormap, journal, new_figure
 
 Convention = Literal["neurological", "radiological"]
 AXES = (n.Z, n.Y, n.X)
@@ -77,6 +78,7 @@ def is_ras(volume: xr.DataArray) -> bool:
     return volume.attrs.get("orientation") == "RAS+"
 
 
+@builder("volume", "array", n.Z, n.Y, n.X)
 def volume_slices(
     volume: xr.DataArray,
     position: Mapping[str, float] | None = None,
@@ -180,6 +182,7 @@ def _row_height(volume: xr.DataArray, widths: list[float]) -> float:
     return float(np.clip((WIDTH - 1.6) * tallest / sum(widths), 0.8, 8.0))
 
 
+@builder("volumes")
 def volume_sheet(
     found: xr.Dataset,
     example: int = 0,
@@ -241,8 +244,8 @@ def example_volumes(found: xr.Dataset, example: int) -> tuple[dict[str, xr.DataA
 
 def volume_page(found: xr.Dataset, *, most: int = 4) -> str:
     """An HTML page that needs nothing else, with the first examples as volumes to slide through."""
-    from vaearr.plots.page import Section, page
-    from vaearr.plots.volume_viewer import volume_viewer
+    from vaearr.views.page import Section, page
+    from vaearr.views.volume_viewer import volume_viewer
 
     count = min(most, found.sizes.get("example", 0))
     if not count:

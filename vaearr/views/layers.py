@@ -11,9 +11,10 @@ import xarray as xr
 from vaearr.errors import NoInputError, SchemaError
 from vaearr.layers import top_layers
 from vaearr.layers.compare import DECODER, ENCODER, LAYER, MAP, PAIR, TOP
-from vaearr.plots.common import COLORS, SEQUENTIAL, brief, robust_limits, text
-from vaearr.plots.decoded import pictures
-from vaearr.plots.paper import SMALL, WIDTH, journal, new_figure, panels
+from vaearr.views.common import COLORS, SEQUENTIAL, brief, robust_limits, text
+from vaearr.views.kinds import builder
+from vaearr.views.paper import SMALL, WIDTH, journal, new_figure, panels
+from vaearr.views.pictures import pictures
 
 PART_COLORS = {ENCODER: COLORS[0], DECODER: COLORS[1]}
 OTHER_COLOR = "#6e6e6e"  # input, latent and output, which are no layers
@@ -39,6 +40,7 @@ def _how_many(found: xr.Dataset) -> str:
     return f", mean ± std of {found.sizes[PAIR]} pairs" if PAIR in found.dims else ""
 
 
+@builder("top_layers")
 def top_bars(found: xr.Dataset, top: int | None = None) -> Any:
     """The layers with the largest relative L2 difference as bars, largest first, coloured by part of the network.
 
@@ -77,6 +79,7 @@ def _grid(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+@builder("layers", LAYER, "relative_l2")
 def layer_curves(found: xr.Dataset) -> Any:
     """Relative L2 difference and cosine similarity of all layers in the order in which they are run.
 
@@ -152,6 +155,7 @@ def _changes(axes: Any, found: xr.Dataset) -> None:
     axes.set_title(words, loc="right", fontsize=SMALL, pad=3)
 
 
+@builder("layer_maps")
 def difference_sheet(found: xr.Dataset, *, columns: int = COLUMNS) -> Any:
     """Where the difference lies: both samples and their reconstructions, then the maps of the top layers.
 

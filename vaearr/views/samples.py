@@ -12,11 +12,12 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.data_report import class_names, class_of_each, usable
 from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.plots.common import brief, robust_limits, unit
-from vaearr.plots.decoded import LIMITS, pictures
-from vaearr.plots.paper import SMALL, WIDTH, journal, new_figure
 from vaearr.sources.image_folders import MASK
 from vaearr.store import read_block
+from vaearr.views.common import brief, robust_limits, unit
+from vaearr.views.kinds import builder
+from vaearr.views.paper import SMALL, WIDTH, journal, new_figure
+from vaearr.views.pictures import LIMITS, pictures
 
 COLUMNS = 8
 MOST_ROWS = 12
@@ -24,6 +25,7 @@ OUTLINE = "#E69F00"
 Row = tuple[str, np.ndarray]  # what stands in front of a row, and the places of its samples
 
 
+@builder("samples")
 def data_sheet(ds: xr.Dataset, *, by: str | None = None, columns: int = COLUMNS, seed: int = 0) -> Any:
     """Samples as they are stored, chosen by chance: a row for each class, or three rows where there are none.
 

@@ -65,13 +65,8 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
 def bars(edges: np.ndarray, heights: np.ndarray, dims: tuple[str, str], **options: Any) -> Any:
     """Bars between edges."""
     own = {"fill_color": COLORS[0], "line_color": "white", "tools": ["hover"], **BOKEH}
-    return (
-        holoviews().Histogram((edges, heights), kdims=dims[0], vdims=dims[1], **_label(options)).opts(**own | options)
-    )
-
-
-def _label(options: dict[str, Any]) -> dict[str, str]:
-    return {"label": options.pop("label")} if "label" in options else {}
+    shown = holoviews().Histogram((edges, heights), kdims=dims[0], vdims=dims[1], label=options.pop("label", ""))
+    return shown.opts(**own | options)
 
 
 @builder("run_health", n.LATENT, "kl", "is_active")

@@ -38,8 +38,8 @@ def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
 
     It returns a HoloViews object (shown on the screen by bokeh, on paper by `vaearr.views.paper`) or, where pictures
     have to be set by hand, a matplotlib Figure that serves both. A result without the attribute `kind` belongs to the
-    kind of which it has all names `has` (dims, coordinates, variables, attributes as "@name"; "map" is an array over two
-    dims, "stack" one with a third), and of several to that with the most.
+    kind of which it has all names `has` (dims, coordinates, variables, attributes as "@name"; "map" is an array over
+    two dims, "stack" one with a third), and of several to that with the most.
     """
 
     def register(build: Builder) -> Builder:
@@ -61,10 +61,8 @@ def kind_of(result: xr.Dataset | xr.DataArray) -> str:
         known |= {"array"} | ({"map"} if result.ndim == 2 else set()) | ({"stack"} if _is_stack(result) else set())
     found = [(len(kind.has), name) for name, kind in KINDS.items() if kind.has and kind.has <= known]
     if not found:
-        raise UsageError(
-            f"no view shows a result with {', '.join(sorted(k for k in known if k[0] != '@')) or 'nothing in it'}; name one with kind=…: "
-            f"{', '.join(sorted(KINDS))}."
-        )
+        there = ", ".join(sorted(name for name in known if name[0] != "@")) or "nothing in it"
+        raise UsageError(f"no view shows a result with {there}; name one with kind=…: {', '.join(sorted(KINDS))}.")
     return max(found)[1]
 
 

@@ -143,7 +143,7 @@ def integer_ticks(size: int, most: int = 24) -> Any:
 
 
 def options_of(shown: Any) -> dict[str, Any]:
-    """The bokeh options of an element; of an overlay those of its elements, the first before the others, and its own."""
+    """The bokeh options of an element; of an overlay its own, then those of its first elements."""
     hv = holoviews()
     found: dict[str, Any] = {}
     if isinstance(shown, hv.Overlay | hv.NdOverlay):
@@ -360,8 +360,7 @@ def _legend(axes: Any, o: dict[str, Any], heading: str | None) -> None:
 
 
 def _edges(element: Any, axis: int) -> np.ndarray:
-    found = np.asarray(element.interface.coords(element, element.kdims[axis], ordered=True, edges=True), dtype="f8")
-    return found if axis else found
+    return np.asarray(element.interface.coords(element, element.kdims[axis], ordered=True, edges=True), dtype="f8")
 
 
 def _mesh(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> Any:
@@ -408,8 +407,6 @@ def _points(axes: Any, element: Any, o: dict[str, Any], name: str, order: float)
     else:
         style |= {"linewidths": 0}
     area = size**2 * 0.45 if count < 400 else float(np.clip(size**2 * 180 / count, 0.6, size**2 * 0.45))
-    if "c" not in style and not isinstance(style.get("color"), list):  # in mixed order: no class lies on top of another
-        place = [part for part in place]
     mark = {"square": "s", "circle": "o", "dash": "|"}.get(str(o.get("marker", "circle")), "o")
     return axes.scatter(*place, s=area, marker=mark, alpha=o.get("alpha"), label=name or None, zorder=order,
                         rasterized=count > 400, **style)  # fmt: skip
@@ -449,14 +446,12 @@ def _boxes(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) 
 
 
 def _words(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:
-    box = (
-        {"facecolor": o["background_fill_color"], "alpha": 0.55, "pad": 1, "lw": 0}
-        if "background_fill_color" in o
-        else None
-    )
+    style = {"fontsize": SMALL, "color": o.get("text_color", "black"), "zorder": order + 1}
+    if paint := o.get("background_fill_color"):
+        style["bbox"] = {"facecolor": paint, "alpha": 0.55, "pad": 1, "lw": 0}
+    style |= {"ha": o.get("text_align", "center"), "va": o.get("text_baseline", "center").replace("middle", "center")}
     for x, y, word in zip(*(element.dimension_values(i) for i in range(3)), strict=True):
-        axes.text(x, y, str(word), fontsize=SMALL, color=o.get("text_color", "black"), zorder=order + 1, bbox=box,
-                  ha=o.get("text_align", "center"), va=o.get("text_baseline", "center").replace("middle", "center"))  # fmt: skip
+        axes.text(x, y, str(word), **style)
 
 
 def _line(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:

@@ -64,7 +64,7 @@ class Row:
     """Pictures beside each other on one scale."""
 
     name: str
-    images: Sequence[np.ndarray]
+    images: Sequence[np.ndarray] | np.ndarray
     limits: tuple[float, float]
     above: Sequence[str] = ()
     below: Sequence[str] = ()
@@ -172,9 +172,7 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
             raise UsageError(f"the threshold is {threshold}; give a number in the units of the pictures.")
         masks = [(images >= threshold).astype("f4") for images in plain]
         differ = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
-        rows += [
-            Row(f"{name}\n≥ {threshold:g}", mask, (0, 1)) for name, mask in zip(("input", "recon."), masks, strict=True)
-        ]
+        rows += [Row(f"{row.name}\n≥ {threshold:g}", mask, (0, 1)) for row, mask in zip(rows, masks, strict=True)]
         rows[-1].below = differ
         heading = "reconstructions, black and white"
     gap = "\n" if len(ones) < 4 else " "

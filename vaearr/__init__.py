@@ -1,6 +1,6 @@
 """Scans and image collections as labelled arrays, a VAE learned on them, the latents written back beside the data.
 
-Data flows one way: sources -> store -> batches -> models and training -> latents -> store -> analyses -> plots.
+Data flows one way: sources -> store -> batches -> models and training -> latents -> store -> analyses -> views.
 Everything below is loaded when it is first used, so that `import vaearr` is quick.
 """
 
@@ -118,6 +118,7 @@ __all__ = [
     "to_grid",
     "to_samples",
     "train",
+    "view",
 ]
 
 

@@ -91,7 +91,7 @@ def health_bars(health: xr.Dataset, **options: Any) -> Any:
     return holoviews().Overlay(shown).opts(**own | options)
 
 
-@builder("variance", "array", "@knee")
+@builder("variance", "array", "explained_variance_ratio")
 def variance_curve(ratio: xr.DataArray, *, knee: int | None = None, **options: Any) -> Any:
     """Share of the variance that each component explains, and the sum of the shares so far; the knee marked.
 

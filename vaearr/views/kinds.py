@@ -58,7 +58,11 @@ def kind_of(result: xr.Dataset | xr.DataArray) -> str:
     known |= {str(result.name)} if isinstance(result, xr.DataArray) else {str(name) for name in result.data_vars}
     known |= {f"@{key}" for key in result.attrs}
     if isinstance(result, xr.DataArray):
-        known |= {"array"} | ({"map"} if result.ndim == 2 else set()) | ({"stack"} if _is_stack(result) else set())
+        known |= (
+            {"array", str(result.name).partition("_")[2]}
+            | ({"map"} if result.ndim == 2 else set())
+            | ({"stack"} if _is_stack(result) else set())
+        )
     found = [(len(kind.has), name) for name, kind in KINDS.items() if kind.has and kind.has <= known]
     if not found:
         there = ", ".join(sorted(name for name in known if name[0] != "@")) or "nothing in it"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ WIDTH = 7.0  # inches: two columns of a journal
 DPI = 300
 SMALL = 7  # points: the least size of a letter
 INCH = 130.0  # pixels of a frame on the screen that become an inch of paper
-LEFT, BAR, NAMES = 0.6, 0.45, 0.85  # inches beside a frame: axis, colour bar, names on it or of a legend
+LEFT, BAR, NAMES = 0.5, 0.4, 0.75  # inches beside a frame: axis, colour bar, names on it or of a legend
 HEAD = 0.62  # inches above and below a frame
 MOST_NAMES = 24  # that a colour bar or a legend can hold
 HATCH: dict[str, Any] = {"hatch": "////", "facecolor": "white", "edgecolor": "#d0d0d0", "linewidth": 0}
@@ -149,6 +150,7 @@ def options_of(shown: Any) -> dict[str, Any]:
     if isinstance(shown, hv.Overlay | hv.NdOverlay):
         for part in reversed([*shown]):
             found |= options_of(part)
+        found.pop("show_legend", None)
     for group in ("style", "plot"):
         found |= hv.Store.lookup_options("bokeh", shown, group).kwargs
     return found
@@ -186,14 +188,20 @@ def _layout(shown: Any) -> Any:
     scale = max(1.0, max(sum(frame for frame, _, _ in row) for row in sizes) / INCH / 0.999 / max(
         WIDTH - max(sum(beside for _, _, beside in row) for row in sizes), 1.0))  # fmt: skip
     heights = [max(high for _, high, _ in row) / INCH / scale + HEAD for row in sizes]
-    heading = _plain(options_of(shown).get("title", "")) if len(parts) > 1 else ""
+    heading = textwrap.fill(_plain(options_of(shown).get("title", "")), 96) if len(parts) > 1 else ""
     width = max(sum(frame / INCH / scale + beside for frame, _, beside in row) for row in sizes)
-    figure = new_figure(min(max(width, 2.8), WIDTH + 0.01), sum(heights) + (0.3 if heading else 0))
+    figure = new_figure(
+        min(max(width, 2.8), WIDTH + 0.01), sum(heights) + (0.15 + 0.15 * len(heading.splitlines()) if heading else 0)
+    )
     bands = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
     for band, row, size in zip(bands, rows, sizes, strict=True):
         ratios = [frame / INCH / scale + beside for frame, _, beside in size]
-        for axes, part in zip(band.subplots(1, len(row), width_ratios=ratios, squeeze=False)[0], row, strict=True):
+        ratios += ratios[-1:] * (columns - len(row))
+        drawn = band.subplots(1, columns, width_ratios=ratios, squeeze=False)[0]
+        for axes, part in zip(drawn, row, strict=False):
             draw(axes, part)
+        for spare in drawn[len(row) :]:
+            spare.remove()
     if heading:
         figure.suptitle(heading)
     return figure
@@ -287,9 +295,7 @@ def draw(axes: Any, shown: Any, *, small: bool = False) -> None:
     if o.get("invert_yaxis"):
         axes.invert_yaxis()
     if o.get("data_aspect"):
-        axes.set_aspect(
-            "equal", adjustable="box" if "Image" in type(first).__name__ or o.get("invert_yaxis") else "datalim"
-        )
+        axes.set_aspect("equal", adjustable="box" if o.get("invert_yaxis") else "datalim")
     for side, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
         _ticks(axis, o.get(f"{side}ticks"), hidden=(small and _is_map(shown)) or o.get(f"{side}axis", "") is None,
                turned=o.get("xrotation") if side == "x" else None)  # fmt: skip
@@ -322,12 +328,13 @@ def _ticks(axis: Any, ticks: Any, *, hidden: bool, turned: float | None) -> None
 def _bar(axes: Any, mesh: Any, o: dict[str, Any]) -> None:
     """A colour bar as high as the frame beside it."""
     names = o.get("colorbar_opts", {}).get("major_label_overrides")
-    below = o.get("colorbar_position") == "bottom"
-    box = axes.inset_axes((0.2, -0.34, 0.6, 0.04) if below else (1.03, 0, 0.045, 1))
     cut = names is None and not o.get("logz") and o.get("cmap") is not None and "%" in str(o.get("clabel"))
-    bar = axes.figure.colorbar(mesh, cax=box, extend="both" if cut else "neither",
-                               orientation="horizontal" if below else "vertical")  # fmt: skip
-    bar.set_label(str(o.get("clabel") or "").partition("colours span")[0].strip(", "))
+    bar = axes.figure.colorbar(
+        mesh, cax=axes.inset_axes((1.03, 0, 0.045, 1)), extend="both" if cut else "neither",
+        format="%g" if o.get("logz") else None,
+    )  # fmt: skip
+    words = str(o.get("clabel") or "").partition("colours span")[0].strip(", ")
+    bar.set_label(words if 5 * len(words) < (o.get("frame_height") or 1000) else "")
     if names:
         step = math.ceil(len(names) / MOST_NAMES)
         bar.set_ticks([*names][::step], labels=[*names.values()][::step])
@@ -406,7 +413,7 @@ def _points(axes: Any, element: Any, o: dict[str, Any], name: str, order: float)
         style |= {"edgecolors": o["line_color"], "linewidths": 0.5 * o.get("line_width", 1)}
     else:
         style |= {"linewidths": 0}
-    area = size**2 * 0.45 if count < 400 else float(np.clip(size**2 * 180 / count, 0.6, size**2 * 0.45))
+    area = float(np.clip(6000 / max(count, 1), 0.6, size**2 * 0.45))
     mark = {"square": "s", "circle": "o", "dash": "|"}.get(str(o.get("marker", "circle")), "o")
     return axes.scatter(*place, s=area, marker=mark, alpha=o.get("alpha"), label=name or None, zorder=order,
                         rasterized=count > 400, **style)  # fmt: skip
@@ -424,7 +431,7 @@ def _curve(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) 
 def _bars(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:
     edges, counts = np.asarray(element.edges, dtype="f8"), np.asarray(element.dimension_values(1), dtype="f8")
     axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=o["fill_color"], label=name or None, zorder=order,
-             edgecolor=o.get("line_color") or o["fill_color"], linewidth=0.4)  # fmt: skip
+             edgecolor=(len(counts) < 40 and o.get("line_color")) or o["fill_color"], linewidth=0.4)  # fmt: skip
 
 
 def _segments(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:

@@ -398,7 +398,7 @@ def vector_sheet(found: xr.Dataset, *, most: int = 16) -> Any:
     return figure
 
 
-@builder("components", "array", "dy", "dx", "component")
+@builder("components", "array", "components")
 def component_sheet(components: xr.DataArray, ratio: xr.DataArray | None = None, *, most: int = 32) -> Any:
     """The first `most` component images of a decomposition, with the share of the variance each explains.
 

@@ -55,7 +55,7 @@ def stacked(da: xr.DataArray, lead: tuple[str, ...]) -> np.ndarray:
 def units_of(da: xr.DataArray) -> str:
     """Units of decoded pictures in words, and what part of a volume they are."""
     words = "preprocessed units" if da.attrs.get("scale", "preprocessed") != "stored" else unit(da.attrs)
-    part = "middle slices, " if n.Z in da.dims or n.DZ in da.dims else ""
+    part = "middle axial slices, " if n.Z in da.dims else "middle slices, " if n.DZ in da.dims else ""
     return f"{part}{words or 'stored units'}"
 
 

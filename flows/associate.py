@@ -22,7 +22,7 @@ def associate_step(
     A table that holds what is asked, made from the same latents and maps, is not made again.
     """
     from vaearr.association import associate_store, top_lines
-    from vaearr.plots.static import association_sheet
+    from vaearr.views import view
 
     found = associate_store(store, config, dask=dask, overwrite=overwrite, say=tell)
     for line in top_lines(found):
@@ -33,21 +33,10 @@ def associate_step(
     picture(
         store,
         store_key("associate-map", store, *names),
-        lambda: association_sheet(found["association"]),
+        lambda: view(found, kind="association"),
         "associations",
-        lambda: _view(found),
     )
     return rows
-
-
-def _view(found: Any) -> Any:
-    """A heat map for each metric."""
-    from vaearr.plots import association_heatmap
-    from vaearr.plots.common import holoviews
-
-    p = found.get("p_adjusted")
-    maps = {str(m): association_heatmap(found["association"], str(m), p_adjusted=p) for m in found["metric"].values}
-    return holoviews().HoloMap(maps, kdims="metric")
 
 
 def has_targets(store: Path) -> bool:

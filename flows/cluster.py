@@ -28,11 +28,10 @@ def cluster_step(store: Path, config: ClusterConfig, overwrite: bool = False) ->
     table(store_key("cluster", store, config.name), rows, f"clusters {config.name!r} of {store.name}")
     labels = found[config.name]
     if labels.ndim == 2:
-        from vaearr.plots import cluster_map
-        from vaearr.plots.static import map_sheet
+        from vaearr.views import view
 
         key = store_key("cluster-map", store, config.name)
-        picture(store, key, lambda: map_sheet(labels), f"map of {config.name!r}", lambda: cluster_map(labels))
+        picture(store, key, lambda: view(labels, kind="classes"), f"map of {config.name!r}")
     return rows
 
 

@@ -19,15 +19,10 @@ def embed_step(store: Path, config: EmbedConfig, overwrite: bool = False) -> Non
     name = config.name or config.method
     with progress("blocks decomposed", store_key("embed-progress", store, name)) as show:
         embed_store(store, config, overwrite=overwrite, say=tell, on_block=show)
-    from vaearr.plots import score_maps
-    from vaearr.plots.static import score_sheet
+    from vaearr.views import view
 
     picture(
-        store,
-        store_key("embed", store, name),
-        lambda: score_sheet(mapped(store, name)[name].load()),
-        f"maps of {name}",
-        lambda: score_maps(mapped(store, name)[name].load(), dynamic=False),
+        store, store_key("embed", store, name), lambda: view(mapped(store, name)[name], kind="stack"), f"maps of {name}"
     )
 
 

@@ -21,16 +21,11 @@ def encode_step(store: Path, config: EncodeConfig, overwrite: bool = False, dask
 
     with progress("blocks encoded", store_key("encode-progress", store, config.run)) as show:
         encode(store, config=config, dask=dask, overwrite=overwrite, say=tell, on_block=show)
-    from vaearr.plots import latent_maps
-    from vaearr.plots.static import latent_sheet
+    from vaearr.views import view
 
-    picture(
-        store,
-        store_key("encode-latents", store, config.run),
-        lambda: latent_sheet(mapped(store, run_name(LATENTS, config.run)), config.run),
-        "maps of latents",
-        lambda: latent_maps(mapped(store, run_name(LATENTS, config.run)), config.run, dynamic=False),
-    )
+    name = run_name(LATENTS, config.run)
+    key = store_key("encode-latents", store, config.run)
+    picture(store, key, lambda: view(mapped(store, name)[name], kind="stack"), "maps of latents")
 
 
 def mapped(store: Path, variable: str) -> Any:

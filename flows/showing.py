@@ -90,26 +90,27 @@ def text(key: str, markdown: str, description: str) -> None:
     _shown(lambda: create_markdown_artifact(markdown=markdown, key=key, description=description))
 
 
-def picture(
-    store: Path, key: str, figure: Callable[[], Any], description: str, view: Callable[[], Any] | None = None
-) -> None:
-    """A figure as a picture below 1 MB, and the same as a HoloViews object on a page of its own, which it leads to.
+def picture(store: Path, key: str, view: Callable[[], Any], description: str) -> None:
+    """A view as a picture below 1 MB, and the same on a page of its own, which it leads to.
 
-    figure, view: make them; not called where nothing is recorded. The page lies beside the store and works offline.
+    view: makes it; not called where nothing is recorded. The page lies beside the store and works offline.
     """
     if not is_recorded():
         return
     try:
-        data = _small_png(figure())
-        words = "" if view is None else link(_page(store, key, view(), description))
+        from vaearr.views import on_paper
+
+        shown = view()
+        data = _small_png(on_paper(shown))
+        words = link(_page(store, key, shown, description))
     except (NoInputError, WriteError) as reason:
         tell(f"no picture of {description}: {reason}")
         return
     if data is None:
         tell(f"no picture of {description}: it is larger than {MOST_BYTES / 1000:.0f} kB")
         return
-    shown = f"![{description}](data:image/png;base64,{base64.b64encode(data).decode()})"
-    text(key, f"{shown}\n\n{words}", description)  # an image artifact's page would spell the data out beside it
+    inline = f"![{description}](data:image/png;base64,{base64.b64encode(data).decode()})"
+    text(key, f"{inline}\n\n{words}", description)  # an image artifact's page would spell the data out beside it
 
 
 def link(page: Path) -> str:
@@ -122,22 +123,22 @@ def link(page: Path) -> str:
 
 
 def _page(store: Path, key: str, view: Any, description: str) -> Path:
-    from vaearr.plots import save_view
     from vaearr.store import beside, check_store
     from vaearr.store.commit import writing
+    from vaearr.views import save
 
     path = check_store(store)
     folder = beside(path).with_name(f"{path.name.removesuffix('.zarr')}.views")
     with writing(folder):
         folder.mkdir(exist_ok=True)
-        return save_view(view, folder.resolve() / f"{key}.html", heading=f"{path.name}: {description}", overwrite=True)
+        return save(view, folder.resolve() / f"{key}.html", heading=f"{path.name}: {description}", overwrite=True)
 
 
 def _small_png(figure: Any) -> bytes | None:
     """The figure as PNG of 256 colours with as many pixels as fit."""
     from PIL import Image
 
-    from vaearr.plots.page import png
+    from vaearr.views.page import png
 
     for dpi in DPI:
         data = io.BytesIO()

@@ -122,8 +122,7 @@ def compare_step(
     key = store_key("sweep", path, config.name)
     table(key, rows, f"sweep {config.name!r} of {path.name}; {RULE}")
     text(f"{key}-words", "\n\n".join([*words, *(f"failed: {k}: {v}" for k, v in failed.items())]), "recommended")
-    title = "held-out ELBO over latent dimensions"
-    picture(store, f"{key}-elbo", lambda: elbo_figure(rows), title, lambda: elbo_view(rows))
+    picture(store, f"{key}-elbo", lambda: elbo(rows), "held-out ELBO over latent dimensions")
     return {"store": place(store), "file": str(folder / f"{config.name}.csv"), "table": as_json(rows)}
 
 
@@ -133,36 +132,14 @@ RULE = (
 )
 
 
-def elbo_figure(rows: list[dict[str, Any]]) -> Any:
+def elbo(rows: list[dict[str, Any]]) -> Any:
     """Held-out ELBO with its standard error, a line for each region and beta."""
-    from vaearr.plots.paper import WIDTH, journal, new_figure
+    import pandas as pd
 
-    with journal():
-        figure = new_figure(WIDTH / 2, 2.4)
-        axes = figure.subplots()
-        for region, beta in dict.fromkeys((row["region"], row["beta"]) for row in rows):
-            line = [row for row in rows if (row["region"], row["beta"]) == (region, beta)]
-            errors = [row["elbo_se"] or 0.0 for row in line]
-            sizes, values = [row["latent_dim"] for row in line], [row["elbo"] for row in line]
-            axes.errorbar(sizes, values, errors, marker="o", markersize=3, capsize=2, label=f"{region}, beta {beta:g}")
-        axes.set(xlabel="latent dimensions", ylabel="held-out ELBO (nats per sample)")
-        axes.legend(frameon=False)
-    return figure
+    from vaearr.views import view
 
-
-def elbo_view(rows: list[dict[str, Any]]) -> Any:
-    """The same for the screen."""
-    from vaearr.plots.common import holoviews
-
-    hv, lines = holoviews(), []
-    for region, beta in dict.fromkeys((row["region"], row["beta"]) for row in rows):
-        line = [row for row in rows if (row["region"], row["beta"]) == (region, beta)]
-        points = [(row["latent_dim"], row["elbo"], row["elbo_se"] or 0.0) for row in line]
-        names = ("latent dimensions", "held-out ELBO (nats per sample)")
-        curve = hv.Curve([point[:2] for point in points], *names, label=f"{region}, beta {beta:g}")
-        lines.append(curve.opts(frame_width=600, frame_height=360, tools=["hover"], backend="bokeh"))
-        lines.append(hv.ErrorBars(points, names[0], [names[1], "standard error"]))
-    return hv.Overlay(lines)
+    table = pd.DataFrame(rows)[["region", "beta", "latent_dim", "elbo", "elbo_se"]].fillna({"elbo_se": 0.0})
+    return view(table.to_xarray(), kind="sweep")
 
 
 @kept_flow(name="sweep")

@@ -48,8 +48,7 @@ def _train(store: Path, run: str, roi: RoiConfig | None, config: TrainConfig, ov
 
 
 def _show(store: Path, run: str, result: Any) -> None:
-    from vaearr.plots import health_bars, loss_curves
-    from vaearr.plots.static import health_sheet, loss_sheet
+    from vaearr.views import view
 
     health, manifest = result.health, result.manifest
     words = [
@@ -64,8 +63,8 @@ def _show(store: Path, run: str, result: Any) -> None:
     table(store_key("train-vae-health", store, run), rows, "health of each latent dimension (KL in nats)")
     history = result.history
     loss, active = (store_key(f"train-vae-{what}", store, run) for what in ("loss", "active"))
-    picture(store, loss, lambda: loss_sheet(history), "loss curves", lambda: loss_curves(history))
-    picture(store, active, lambda: health_sheet(health), "KL of each latent dimension", lambda: health_bars(health))
+    picture(store, loss, lambda: view(history, kind="history"), "loss curves")
+    picture(store, active, lambda: view(health, kind="run_health"), "KL of each latent dimension")
 
 
 @kept_flow(name="train-vae")

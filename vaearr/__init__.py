@@ -1,6 +1,6 @@
 """Scans and image collections as labelled arrays, a VAE learned on them, the latents written back beside the data.
 
-Data flows one way: sources -> store -> batches -> models and training -> latents -> store -> analyses -> plots.
+Data flows one way: sources -> store -> batches -> models and training -> latents -> store -> analyses -> views.
 Everything below is loaded when it is first used, so that `import vaearr` is quick.
 """
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vaearr.second_stage import latent_batches
     from vaearr.sources import open_source
     from vaearr.store import open_store
+    from vaearr.views import view
 
 _HOME = {
     "associate": "vaearr.association",
@@ -81,6 +82,7 @@ _HOME = {
     "to_grid": "vaearr.grid",
     "to_samples": "vaearr.grid",
     "train": "vaearr.runs",
+    "view": "vaearr.views",
 }
 
 __version__ = _version("vaearr")
@@ -120,6 +122,7 @@ __all__ = [
     "to_grid",
     "to_samples",
     "train",
+    "view",
 ]
 
 

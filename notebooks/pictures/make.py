@@ -18,12 +18,9 @@ from PIL import Image
 import vaearr as va
 from vaearr.config import IngestConfig, TrainConfig
 from vaearr.demo import run_demo
-from vaearr.plots import save_figure
-from vaearr.plots.exploration import manifold_sheet
-from vaearr.plots.static import latent_sheet
-from vaearr.plots.volumes import volume_sheet
 from vaearr.presets import preset_settings
 from vaearr.testing import synthetic_volumes, write_volume_files
+from vaearr.views import save_figure, view
 
 FOLDER = Path(__file__).parent
 DPI, RIM = 150, 8
@@ -33,7 +30,7 @@ MOST_BYTES = 150_000
 def scan(folder: Path) -> Any:
     """The latent maps of the demo's scan."""
     run_demo(folder / "demo", say=print)
-    return latent_sheet(va.open_store(folder / "demo" / "scan.zarr"))
+    return view(va.open_store(folder / "demo" / "scan.zarr")["latents"], "matplotlib")
 
 
 def page(folder: Path) -> Any:
@@ -66,7 +63,7 @@ def volumes(folder: Path) -> Any:
     va.train(store, config=TrainConfig.from_attrs(settings), say=print, on_epoch=_tell)
     va.encode(store)
     found = va.reconstruct_store(store)
-    return volume_sheet(found)
+    return view(found, kind="volumes")
 
 
 def digits(folder: Path) -> Any:
@@ -83,7 +80,7 @@ def digits(folder: Path) -> Any:
     va.ingest(folder / "digits", store, config=IngestConfig(size=(20, 20)))
     va.train(store, latent_dim=2, epochs=60, say=print, on_epoch=_tell)
     va.encode(store)
-    figure = manifold_sheet(va.explore.manifold(store, span=(-2, 2), steps=14))
+    figure = view(va.explore.manifold(store, span=(-2, 2), steps=14))
     figure.axes[0].set_title("a run with two latents: its plane, decoded")
     return figure
 

@@ -94,10 +94,10 @@ def test_volumes_are_seen_in_three_slices(volumes_store: Path, tmp_path: Path) -
 
 
 def test_a_style_for_journals_that_ends() -> None:
-    from vaearr import plots
+    from vaearr import views
 
     before = dict(mpl.rcParams)
-    with plots.journal():
+    with views.journal():
         sizes = [mpl.rcParams[name] for name in ("axes.titlesize", "axes.labelsize", "xtick.labelsize")]
         assert sizes == [10, 9, 8]
         assert mpl.rcParams["pdf.fonttype"] == 42

@@ -131,7 +131,7 @@ def pdf_words(path: Path) -> list[str]:
     found = []
     for stream in re.finditer(rb"stream\r?\n(.*?)\r?\nendstream", path.read_bytes(), re.DOTALL):
         try:
-            content = zlib.decompress(stream[1])
+            content = zlib.decompressobj().decompress(stream[1])  # its last byte may be a line break too
         except zlib.error:
             continue
         for block in re.findall(rb"BT.*?ET", content, re.DOTALL):

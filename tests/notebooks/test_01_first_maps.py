@@ -6,4 +6,4 @@ from tests.notebooks.running import check, run
 
 
 def test_it_runs(tmp_path, monkeypatch):
-    check(run("01_first_maps", tmp_path, monkeypatch), views=9, pictures=1)
+    check(run("01_first_maps", tmp_path, monkeypatch), views=8, pictures=2)

@@ -9,4 +9,4 @@ from tests.notebooks.running import check, run
 
 @pytest.mark.long
 def test_it_runs(tmp_path, monkeypatch):
-    check(run("02_what_latents_mean", tmp_path, monkeypatch), views=7, pictures=1)
+    check(run("02_what_latents_mean", tmp_path, monkeypatch), views=6, pictures=1)

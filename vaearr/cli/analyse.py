@@ -148,8 +148,6 @@ def contrast(
     """Histogram, profiles and kept points of band contrast or any other map."""
     from vaearr.errors import NoInputError, did_you_mean
     from vaearr.grid import roi as roi_of
-    from vaearr.plots import save_figure
-    from vaearr.plots.static import contrast_sheet
     from vaearr.schema import maps
     from vaearr.side_maps import histogram, profile, top_percent, write_kept_coordinates
     from vaearr.store import open_store
@@ -175,7 +173,10 @@ def contrast(
     if keep and mask is not None:
         say(f"their coordinates are in {write_kept_coordinates(ds, mask, keep)}")
     if out:
-        say(f"the figure is {save_figure(contrast_sheet(da, counts, profiles, roi=mask), out)}")
+        from vaearr.views import save
+
+        figure = save(da, out, kind="contrast", histogram=counts, profiles=profiles, roi=mask)
+        say(f"the figure is {figure}")
 
 
 @app.command()

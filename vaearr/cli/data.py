@@ -118,11 +118,10 @@ def info(
 
     facts = store_facts(store)
     if sheet is not None:
-        from vaearr.plots.paper import save_figure
-        from vaearr.plots.samples import data_sheet
         from vaearr.store import open_store
+        from vaearr.views import save
 
-        say(f"samples are in {save_figure(data_sheet(open_store(store, chunks=None), seed=seed), sheet)}")
+        say(f"samples are in {save(open_store(store, chunks=None), sheet, kind='samples', seed=seed)}")
     typer.echo(json.dumps(facts, indent=2, default=str) if as_json else in_words(facts))
 
 
@@ -132,10 +131,9 @@ def _tell_model(store: str, run: str, out: Path | None, *, as_json: bool) -> Non
 
     card = model_card(load_model(store, run))
     if out is not None:
-        from vaearr.plots.model_card import model_figure
-        from vaearr.plots.paper import save_figure
+        from vaearr.views import save
 
-        say(f"the network is drawn in {save_figure(model_figure(card), out)}")
+        say(f"the network is drawn in {save(card, out)}")
     typer.echo(json.dumps(as_record(card), indent=2) if as_json else "\n".join(card_lines(card)))
 
 

@@ -36,14 +36,11 @@ def prototypes(store: Store, run: RunName = DEFAULT_RUN, by: By = None, out: Out
     check_out(out)
     from vaearr.exploration import prototypes as find
     from vaearr.exploration.points import pooled
-    from vaearr.plots import exploration, exploration_views
 
     found = find(store, run, by)
     write(
         found,
         out,
-        lambda: exploration.prototype_sheet(found),
-        lambda: exploration_views.prototype_view(found),
         heading="Prototypes",
     )
     vectors = pooled(found["latents"].values)
@@ -69,26 +66,23 @@ def traverse(
     check_out(out, FILM)
     ends, begin = box(span, "--span", "LOW:HIGH"), base_of(base)
     from vaearr.exploration import traverse as find
-    from vaearr.plots import exploration, exploration_views
 
     found = find(store, run, dim or None, begin, ends, steps, unit=unit, by=by)
     write(
         found,
         out,
-        lambda: exploration.traversal_sheet(found),
-        lambda: exploration_views.traversal_view(found),
         heading="Traversals",
-        more={".gif": lambda path: _film(exploration.traversal_frames(found), path)},
+        more={".gif": lambda path: _film(found, path)},
     )
     typer.echo(f"from {found.attrs['base']}")
     for i, values in zip(found["latent_dim"].values, found["value"].values, strict=True):
         typer.echo(f"latent {i}: {values[0]:.4g} to {values[-1]:.4g} in {steps} steps")
 
 
-def _film(frames: Any, path: Path) -> None:
-    from vaearr.plots.decoded import save_animation
+def _film(found: Any, path: Path) -> None:
+    from vaearr.views.pictures import frames, save_animation
 
-    save_animation(frames, path)
+    save_animation(frames(found), path)
 
 
 @app.command()
@@ -107,15 +101,12 @@ def manifold(
     check_out(out)
     ends, begin = box(span, "--span", "LOW:HIGH"), base_of(base)
     from vaearr.exploration import manifold as find
-    from vaearr.plots import exploration, exploration_views
 
     pair: Any = tuple(dim) if dim else (0, 1)
     found = find(store, run, pair, ends, steps, base=begin, unit=unit, by=by)
     write(
         found,
         out,
-        lambda: exploration.manifold_sheet(found),
-        lambda: exploration_views.manifold_view(found),
         heading="Plane of two latents",
     )
     for axis in ("column", "row"):
@@ -153,7 +144,6 @@ def path(
     if out is not None and out.suffix.lower() == ".gif" and len(asked) == 1:
         raise UsageError("an animation needs two points or more; give another --point, or another ending.")
     from vaearr.exploration import path as find
-    from vaearr.plots import decoded, exploration_scatter, exploration_views
 
     found = find(
         store,
@@ -171,10 +161,8 @@ def path(
     write(
         found,
         out,
-        lambda: exploration_scatter.path_sheet(found),
-        lambda: exploration_views.path_view(found),
         heading="Path",
-        more={".gif": lambda target: _film(decoded.animation_frames(found), target)},
+        more={".gif": lambda target: _film(found, target)},
     )
     typer.echo(f"{', '.join(map(str, found['axis'].values))}; others: {found.attrs['base']}")
     latents = found["latents"].values.reshape(found.sizes["step"], found.sizes["latent"], -1).mean(-1)

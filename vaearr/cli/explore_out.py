@@ -67,16 +67,8 @@ def check_out(out: Path | None, endings: tuple[str, ...] = SHEET) -> None:
 Writers = Mapping[str, Callable[[Path], Any]]
 
 
-def write(
-    found: xr.Dataset,
-    out: Path | None,
-    sheet: Callable[[], Any],
-    view: Callable[[], Any],
-    *,
-    heading: str,
-    more: Writers | None = None,
-) -> None:
-    """Write `out` by its ending: the sheet, the page, the arrays, or whatever `more` has for the ending."""
+def write(found: xr.Dataset, out: Path | None, *, heading: str, more: Writers | None = None, **options: Any) -> None:
+    """Write `out` by its ending: the view of a result, with its options, its arrays, or what `more` has for it."""
     if out is None:
         return
     ending = out.suffix.lower()
@@ -84,14 +76,10 @@ def write(
         more[ending](out)
     elif ending == ".npz":
         _arrays(found, out)
-    elif ending == ".html":
-        from vaearr.plots.exploration_pages import save_view
-
-        save_view(view(), out, heading=heading, sentences=[_origin(found)])
     else:
-        from vaearr.plots import save_figure
+        from vaearr.views import save
 
-        save_figure(sheet(), out)
+        save(found, out, heading=heading, sentences=[_origin(found)], **options)
     say(f"written: {out}")
 
 

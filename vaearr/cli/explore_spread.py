@@ -49,7 +49,6 @@ def scatter(
     """Samples in a plane by their latents (PCA, t-SNE, UMAP), coloured by class and by --color; nothing is stored."""
     check_out(out, BOTH)
     from vaearr.exploration import embedding
-    from vaearr.plots import exploration_plots, exploration_scatter
 
     found = embedding(
         store,
@@ -66,12 +65,12 @@ def scatter(
     write(
         found,
         out,
-        lambda: exploration_scatter.embedding_sheet(found),
-        lambda: exploration_plots.embedding_view(found),
         heading="Samples in a plane",
         more=tables(lambda: _positions(found)),
     )
-    typer.echo(exploration_scatter.embedding_words(found))
+    from vaearr.views.spread import embedding_words
+
+    typer.echo(embedding_words(found))
 
 
 def _positions(found: Any) -> Any:
@@ -103,14 +102,11 @@ def pairs(
     """Every two of some latent dimensions: densities, histograms, correlation; the six widest, or those of --dim."""
     check_out(out)
     from vaearr.exploration import pairs as find
-    from vaearr.plots import exploration_plots, exploration_spread
 
     found = find(store, run, dim or None, bins=bins, by=by, max_points=max_points, seed=seed)
     write(
         found,
         out,
-        lambda: exploration_spread.pair_sheet(found),
-        lambda: exploration_plots.pair_view(found),
         heading="Pairs of latents",
     )
     place = {int(d): i for i, d in enumerate(found["latent"].values)}
@@ -133,14 +129,11 @@ def histograms(
     """Histogram of each latent dimension; with --by or --class, one for each class."""
     check_out(out)
     from vaearr.exploration import histograms as find
-    from vaearr.plots import exploration_plots, exploration_spread
 
     found = find(store, run, by, classes=classes or None, dims=dim or None, bins=bins)
     write(
         found,
         out,
-        lambda: exploration_spread.histogram_sheet(found),
-        lambda: exploration_plots.histogram_view(found),
         heading="Histograms of latents",
     )
     for i, edges in zip(found["latent"].values, found["edges"].values, strict=True):
@@ -166,15 +159,12 @@ def activations(
     check_out(out, BOTH)
     from vaearr.exploration import activation_table
     from vaearr.exploration import activations as find
-    from vaearr.plots import exploration_plots, exploration_spread
 
     found = find(store, run, by, classes=classes or None, dims=dim or None, max_points=max_points, seed=seed)
     columns = None if by is None else [by]
     write(
         found,
         out,
-        lambda: exploration_spread.activation_sheet(found),
-        lambda: exploration_plots.activation_view(found),
         heading="Activations",
         more=tables(lambda: activation_table(store, run, columns, classes=classes or None, dims=dim or None)),
     )
@@ -191,14 +181,11 @@ def describe(store: Store, run: RunName = DEFAULT_RUN, out: OutWithTable = None)
     """Count, mean, spread, quartiles and range of each latent dimension."""
     check_out(out, BOTH)
     from vaearr.exploration import latent_table
-    from vaearr.plots import exploration_health, exploration_plots
 
     found = latent_table(store, run)
     write(
         found,
         out,
-        lambda: exploration_health.table_sheet(found),
-        lambda: exploration_plots.table_view(found),
         heading="Latents",
         more=tables(lambda: found["summary"].to_dataset("statistic").to_dataframe().reset_index()),
     )
@@ -222,14 +209,11 @@ def components(
     """Principal components of the latents: loadings and explained variance (those of the patterns: vaearr embed)."""
     check_out(out, BOTH)
     from vaearr.exploration import latent_pca
-    from vaearr.plots import exploration_plots, exploration_spread
 
     found = latent_pca(store, run, count, pooled=pooled, max_points=max_points, seed=seed)
     write(
         found,
         out,
-        lambda: exploration_spread.latent_pca_sheet(found),
-        lambda: exploration_plots.latent_pca_view(found),
         heading="Principal components of the latents",
         more=tables(lambda: _loadings(found)),
     )
@@ -256,23 +240,22 @@ def health(store: Store, run: RunName = DEFAULT_RUN, seed: Seed = 0, out: OutWit
     """Disentanglement and health: KL, active units, correlation, the aggregate posterior against the prior."""
     check_out(out, BOTH)
     from vaearr.exploration import health as find
-    from vaearr.plots import exploration_health, exploration_plots
 
     found = find(store, run, seed=seed)
     columns = ["kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl", "kolmogorov", "wasserstein"]
     write(
         found,
         out,
-        lambda: exploration_health.latent_health_sheet(found),
-        lambda: exploration_plots.latent_health_view(found),
         heading="Health of the latents",
         more=tables(lambda: found[columns].to_dataframe().reset_index()),
     )
     attrs = found.attrs
     kl = "" if attrs["kl_total"] is None else f", KL {attrs['kl_total']:.4g} nats per sample"
     typer.echo(f"{attrs['n_active']} of {found.sizes['latent']} latents active{kl}")
-    typer.echo(exploration_health.correlation_words(found))
-    for line in exploration_health.health_words(found):
+    from vaearr.views.spread import correlation_words, health_words
+
+    typer.echo(correlation_words(found))
+    for line in health_words(found):
         typer.echo(line)
     typer.echo("latent " + " ".join(f"{name:>14}" for name in columns))
     for i, latent in enumerate(found["latent"].values):
@@ -295,20 +278,20 @@ def unusual(
         raise UsageError(f"--n is {count}; it must be at least 1.")
     from vaearr.exploration import out_of_distribution
     from vaearr.exploration import unusual as find
-    from vaearr.plots import exploration_health, exploration_plots
 
     maps = out_of_distribution(store, run)
     found = find(store, run, count, by=by, maps=maps)
     write(
         found,
         out,
-        lambda: exploration_health.unusual_sheet(found, maps),
-        lambda: exploration_plots.unusual_view(found, maps),
         heading="Unusual samples",
+        maps=maps,
         more=tables(lambda: found.drop_vars("input").reset_coords().to_dataframe().reset_index(drop=True)),
     )
+    from vaearr.views.sheets import sample_words
+
     for i in range(found.sizes["point"]):
         one = found.isel(point=i)
-        words = exploration_health.sample_words(one).replace("\n", ", ")
+        words = sample_words(one).replace("\n", ", ")
         p_value = f", p {float(one['p_value']):.3g}" if "p_value" in one else ""
         typer.echo(f"{i + 1}: {words}, distance {float(one['distance']):.4g}{p_value}")

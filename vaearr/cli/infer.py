@@ -124,18 +124,16 @@ def reconstruct(
 
 
 def _write_figures(found: xr.Dataset, folder: Path, binarise: float | None) -> None:
-    from vaearr.plots import save_figure
-    from vaearr.plots.decoded import reconstruction_strip
-    from vaearr.plots.exploration_binary import binary_strip
-    from vaearr.plots.volumes import is_volume, volume_page, volume_sheet
+    from vaearr.views import save
+    from vaearr.views.volumes import is_volume, volume_page
 
     if not found.sizes.get("example"):
         return
-    save_figure(reconstruction_strip(found), folder / "reconstruction.png")
+    save(found, folder / "reconstruction.png")
     if binarise is not None:
-        save_figure(binary_strip(found, binarise), folder / "binary.png")
+        save(found, folder / "binary.png", threshold=binarise)
     if is_volume(found["input"]):
-        save_figure(volume_sheet(found), folder / "slices.png")
+        save(found, folder / "slices.png", kind="volumes")
         (folder / "slices.html").write_text(volume_page(found), encoding="utf-8")
 
 
@@ -177,12 +175,11 @@ def sample(
 
 
 def _write_draws(found: xr.Dataset, folder: Path) -> None:
-    from vaearr.plots import save_figure
-    from vaearr.plots.decoded import sample_sheet, save_pictures
-    from vaearr.plots.exploration_scatter import vector_sheet
+    from vaearr.views import save
+    from vaearr.views.pictures import save_pictures
 
-    save_figure(sample_sheet(found), folder / "samples.png")
-    save_figure(vector_sheet(found), folder / "vectors.png")
+    save(found, folder / "samples.png")
+    save(found, folder / "vectors.png", kind="vectors")
     save_pictures(found["decoded"].isel(sample=slice(FILE_MOST)), folder, "sample")
     _write_latents(found["latents"], folder)
 
@@ -225,13 +222,12 @@ def interpolate(
         ends = _end(a, a_file, "--from"), _end(b, b_file, "--to")
         found = run_interpolate(store, run, *ends, steps, method)
         if folder:
-            from vaearr.plots import save_figure
-            from vaearr.plots.decoded import animation_frames, interpolation_strip, save_animation
-            from vaearr.plots.exploration_scatter import vector_sheet
+            from vaearr.views import save
+            from vaearr.views.pictures import frames, save_animation
 
-            save_figure(interpolation_strip(found), folder / "interpolation.png")
-            save_figure(vector_sheet(found), folder / "vectors.png")
-            save_animation(animation_frames(found), folder / "interpolation.gif")
+            save(found, folder / "interpolation.png")
+            save(found, folder / "vectors.png", kind="vectors")
+            save_animation(frames(found), folder / "interpolation.gif")
             _write_latents(found["latents"], folder)
     typer.echo(f"{method}, {steps} steps, distance of the ends {found.attrs['distance']:.4g}")
 
@@ -267,10 +263,9 @@ def stats(store: Store, run: RunName = DEFAULT_RUN, out: Out = None) -> None:
     with _folder(out) as folder:
         found = latent_statistics(store, run, write=True)
         if folder:
-            from vaearr.plots import save_figure
-            from vaearr.plots.decoded import statistics_sheet
+            from vaearr.views import save
 
-            save_figure(statistics_sheet(found), folder / "latent_statistics.png")
+            save(found, folder / "latent_statistics.png", kind="statistics")
     attrs = found.attrs
     typer.echo(
         f"run {run!r}: {attrs['n']} samples, {attrs['n_active']} of {found.sizes['latent']} latents active, KL "

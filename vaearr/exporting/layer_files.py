@@ -50,8 +50,7 @@ def write_layer_files(found: xr.Dataset, folder: Path, *, seed_files: bool = Fal
     Figures: `top_layers.png`, `layer_curves.png`, and `difference_maps.png` where any layer has positions. seed_files:
     also the files of `write_seed_files`.
     """
-    from vaearr.plots.layers import difference_sheet, layer_curves, top_bars
-    from vaearr.plots.paper import save_figure
+    from vaearr.views import save
 
     records = layer_records(found)
     _write_csv(folder / "layers.csv", list(records[0]), [list(record.values()) for record in records])
@@ -65,10 +64,10 @@ def write_layer_files(found: xr.Dataset, folder: Path, *, seed_files: bool = Fal
         ]
         _write_csv(folder / "pairs.csv", [PAIR, LAYER, *MEASURES], rows)
     if len(top_layers(found)):
-        save_figure(top_bars(found, int(found.attrs["top"]) or None), folder / "top_layers.png")
-    save_figure(layer_curves(found), folder / "layer_curves.png")
+        save(found, folder / "top_layers.png", kind="top_layers")
+    save(found, folder / "layer_curves.png", kind="layers")
     if found.attrs["maps"]:
-        save_figure(difference_sheet(found), folder / "difference_maps.png")
+        save(found, folder / "difference_maps.png", kind="layer_maps")
     if seed_files:
         write_seed_files(found, folder)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 
@@ -12,8 +11,6 @@ from vaearr.errors import UsageError
 from vaearr.exporting.content import Content
 from vaearr.exporting.formats import fmt
 from vaearr.exporting.tables import column_names, file_name
-
-COLUMN = 3.4  # inches: one column of a journal
 
 
 @fmt("png", holds="the sheet of latent maps, or the maps named, as PNG at 300 dpi")
@@ -30,20 +27,18 @@ def pdf(content: Content, folder: Path) -> None:
 
 def _pictures(content: Content, folder: Path, ending: str) -> None:
     content.need_plane()
-    from vaearr.plots.paper import save_figure
+    from vaearr.views import save
 
     if not content.config.variables:
-        from vaearr.plots.static import latent_sheet
-
-        sheet = latent_sheet(content.ds, content.run, content.chosen())
-        save_figure(sheet, folder / f"{content.latents.name}.{ending}", dpi=content.config.dpi)
+        sheet = folder / f"{content.latents.name}.{ending}"
+        save(content.latents, sheet, dpi=content.config.dpi, kind="stack", entries=content.chosen())
     for name in content.config.variables:
         for column, one in zip(column_names(content, name), maps_of(content, name), strict=True):
             outline = None if name.startswith((n.ROI, n.LATENTS)) else content.roi
             path = folder / f"{file_name(column)}.{ending}"
             if path.exists():
                 raise UsageError(f"two pictures would be called {path.name!r}; name one variable less.")
-            save_figure(map_figure(one, roi=outline), path, dpi=content.config.dpi)
+            save(one, path, dpi=content.config.dpi, kind="map", roi=outline)
 
 
 def maps_of(content: Content, name: str) -> list[xr.DataArray]:
@@ -57,13 +52,3 @@ def maps_of(content: Content, name: str) -> list[xr.DataArray]:
         part.rename(column).assign_attrs(long_name=column)
         for part, column in zip(parts, column_names(content, name), strict=True)
     ]
-
-
-def map_figure(da: xr.DataArray, *, roi: xr.DataArray | None = None) -> Any:
-    """One map with axes and colour bar, a column wide."""
-    from vaearr.plots.paper import draw_map, height_ratio, journal, new_figure
-
-    with journal():
-        figure = new_figure(COLUMN, min(max(0.72 * COLUMN * height_ratio(da) + 0.7, 1.5), 8.0))
-        draw_map(figure.subplots(), da, roi=roi)
-    return figure

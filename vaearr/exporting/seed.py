@@ -19,7 +19,6 @@ from vaearr.exporting.arrays import npy
 from vaearr.exporting.content import Content
 from vaearr.exporting.files import write_json
 from vaearr.exporting.formats import fmt
-from vaearr.exporting.pictures import map_figure
 from vaearr.exporting.seed_clusters import write_clusters, write_partitions
 from vaearr.exporting.tables import file_name
 from vaearr.provenance import versions
@@ -78,7 +77,7 @@ def _attempt(content: Content, part: str, asked: bool, write: Callable[[], Any])
 def _latent_maps(content: Content, folder: Path) -> None:
     import pandas as pd
 
-    from vaearr.plots.paper import save_figure
+    from vaearr.views import save
 
     maps = folder / f"latent_maps_selected_dim_{content.latents.sizes[content.latent_dim]}"
     maps.mkdir()
@@ -87,8 +86,8 @@ def _latent_maps(content: Content, folder: Path) -> None:
         one = content.latent(label).where(content.roi)
         column = {f"latent_d{label}": one.values.reshape(-1).astype(np.float32)}
         pd.DataFrame(steps | column).to_csv(maps / f"latent_full_d{label}.csv", index=False, lineterminator="\n")
-        figure = map_figure(one, roi=None if bool(content.roi.all()) else content.roi)
-        save_figure(figure, maps / f"latent_full_d{label}.png", dpi=content.config.dpi)
+        outline = None if bool(content.roi.all()) else content.roi
+        save(one, maps / f"latent_full_d{label}.png", dpi=content.config.dpi, kind="map", roi=outline)
 
 
 def _band_contrast(content: Content, folder: Path) -> xr.DataArray:

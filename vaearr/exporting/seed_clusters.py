@@ -138,8 +138,7 @@ def _latent_for(content: Content, labels: xr.DataArray, scores: xr.DataArray | N
 def _write_one(content: Content, folder: Path, labels: xr.DataArray, tag: str, target: xr.DataArray, dim: int) -> None:
     import pandas as pd
 
-    from vaearr.plots.cluster_sheets import cluster_sheet
-    from vaearr.plots.paper import save_figure
+    from vaearr.views import save
 
     method = str(labels.attrs["method"])
     keys = KEYS[method](labels)
@@ -161,12 +160,12 @@ def _write_one(content: Content, folder: Path, labels: xr.DataArray, tag: str, t
     }  # fmt: skip
     write_json(folder / f"cluster_report__{tag}.json", record | _facts(content, labels, dim))
     shown = labels.where(content.roi, n.NOT_CLUSTERED)
-    save_figure(cluster_sheet(shown, latent, target), folder / figure, dpi=content.config.dpi)
+    save(shown, folder / figure, dpi=content.config.dpi, kind="clusters", latent=latent, target=target)
 
 
 def _colors(labels: xr.DataArray) -> list[str]:
     """Colours of the figure, one for each cluster by its number."""
-    from vaearr.plots.clusters import classes_of
+    from vaearr.views.clusters import classes_of
 
     return list(classes_of(labels).colors)
 

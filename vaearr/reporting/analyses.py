@@ -10,14 +10,11 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.association import P_ADJUSTED, notes_on, ranking, short
 from vaearr.clustering import boundary_segments
-from vaearr.plots import association_heatmap, cluster_view, metric_heatmap
-from vaearr.plots.association_sheets import association_sheet, metric_sheet
-from vaearr.plots.cluster_sheets import cluster_sheet, comparison_sheet, confusion_sheet
-from vaearr.plots.components import component_sheet, variance_sheet
-from vaearr.plots.maps import latent_map
-from vaearr.plots.page import Section
 from vaearr.reporting.facts import Clustering, Facts, LeftOut, labels_and_n
-from vaearr.reporting.sections import HEADINGS, latents_by_strength, render, slug
+from vaearr.reporting.sections import HEADINGS, latents_by_strength, show_both, slug
+from vaearr.views import show, view
+from vaearr.views.maps import latent_map
+from vaearr.views.page import Section
 
 MOST_METRICS, MOST_CLUSTERINGS, CLUSTER_POINTS = 2, 3, 8_000
 SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy")
@@ -32,13 +29,14 @@ def association(facts: Facts, figures: dict[str, Any]) -> Section:
     metrics = [str(name) for name in table["metric"].values]
     labels, counts = labels_and_n(table)
     for metric in metrics[:MOST_METRICS]:
-        section.figure(render(association_heatmap(table, metric, p_adjusted=p)))
+        show(section, view(table, kind="association", metric=metric, p_adjusted=p), metric)
     for metric in metrics:
-        figures[f"association_{metric}"] = association_sheet(table, metric, p_adjusted=p)
+        figures[f"association_{metric}"] = view(table, "matplotlib", kind="association", metric=metric, p_adjusted=p)
     if len(metrics) > MOST_METRICS:
-        section.figure(render(metric_heatmap(table, labels[0], p_adjusted=p)))
+        show(section, view(table, kind="association", target=labels[0], p_adjusted=p), labels[0])
         for label in labels:
-            figures[f"metrics_{slug(label)}"] = metric_sheet(table, label, p_adjusted=p)
+            shown = view(table, "matplotlib", kind="association", target=label, p_adjusted=p)
+            figures[f"metrics_{slug(label)}"] = shown
     about = table.attrs.get("metrics", {})
     section.caption(
         "Rows are side maps (of the last figure, if there are many metrics: these), columns latents; values have no "
@@ -100,9 +98,9 @@ def decomposition(facts: Facts, figures: dict[str, Any]) -> Section:
     for name in names:
         ratio = facts.ds.get(f"{name}_explained_variance_ratio")
         if ratio is not None:
-            figures[f"{name}_variance"] = variance_sheet(ratio, knee=ratio.attrs.get("knee"))
-            section.picture(figures[f"{name}_variance"], f"variance explained by {name}", dpi=110)
-        figures[f"{name}_components"] = component_sheet(facts.ds[f"{name}_components"])
+            alt = f"variance explained by {name}"
+            figures[f"{name}_variance"] = show_both(section, view(ratio, kind="variance"), alt)
+        figures[f"{name}_components"] = view(facts.ds[f"{name}_components"], kind="components")
         section.picture(figures[f"{name}_components"], f"components of {name}", dpi=130)
     if facts.table is None:
         section.say(facts.no_table, "note")
@@ -155,8 +153,8 @@ def _one_clustering(section: Section, facts: Facts, name: str, found: Clustering
     latent, target = _pair(facts)
     segments = boundary_segments(labels)
     if (labels >= n.NOISE).any():
-        section.figure(render(cluster_view(labels, latent, target, most_points=CLUSTER_POINTS, segments=segments)))
-        figures[f"{name}_sheet"] = cluster_sheet(labels, latent, target, segments=segments)
+        pair: dict[str, Any] = {"latent": latent, "target": target, "segments": segments, "most_points": CLUSTER_POINTS}
+        figures[f"{name}_sheet"] = show_both(section, view(labels, kind="clusters", **pair), name)
         section.caption(
             "One colour per cluster, brighter where the latent is larger within its cluster; the same colours in the "
             "scatter. Grey = noise. Draw a box or a lasso in one side, and the points light up in the other."
@@ -167,10 +165,10 @@ def _one_clustering(section: Section, facts: Facts, name: str, found: Clustering
     if found.scores is not None:
         scores = {key: float(found.scores[key]) for key in SHOWN_SCORES}
         section.table(["agreement with the phases", "value"], [[key, value] for key, value in scores.items()])
-        figures[f"{name}_against_phase"] = comparison_sheet(
-            labels, facts.ds[n.PHASE], segments=boundary_segments(facts.ds[n.PHASE]), scores={"ARI": scores["ari"]}
-        )
-        figures[f"{name}_confusion"] = confusion_sheet(found.scores["confusion"])
+        phase, ari = facts.ds[n.PHASE], {"ARI": scores["ari"]}
+        against: dict[str, Any] = {"reference": phase, "segments": boundary_segments(phase), "scores": ari}
+        figures[f"{name}_against_phase"] = view(labels, "matplotlib", kind="comparison", **against)
+        figures[f"{name}_confusion"] = view(found.scores["confusion"], "matplotlib")
         section.picture(figures[f"{name}_against_phase"], "clusters beside phases", dpi=110)
         section.caption(f"Over {found.scores.attrs['n']:,} points with both; lines are the borders of the phases.")
 

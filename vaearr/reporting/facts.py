@@ -15,9 +15,8 @@ from vaearr.association import P_ADJUSTED, associate, associate_classes, current
 from vaearr.clustering import cluster_scores, cluster_summary
 from vaearr.config import ReportConfig
 from vaearr.errors import NoInputError, VaearrError
-from vaearr.plots.common import holoviews, unit
-from vaearr.plots.scatter import is_plain_scan
 from vaearr.provenance import nested, now, versions
+from vaearr.views.common import holoviews, unit
 
 
 class LeftOut(Exception):
@@ -28,7 +27,7 @@ class NoMaps(LeftOut):
     """A part that a collection never has, which its page does not name."""
 
 
-VIEWS = ("scipy", "holoviews", "hvplot", "bokeh", "matplotlib")
+VIEWS = ("scipy", "holoviews", "bokeh", "matplotlib")
 
 
 @dataclass
@@ -202,3 +201,8 @@ def _source(ds: xr.Dataset, store: Path) -> str:
 def labels_and_n(table: xr.DataArray) -> tuple[list[str], list[int]]:
     """Targets of a table and their numbers of points."""
     return [str(t) for t in np.atleast_1d(table["target"].values)], [int(k) for k in np.atleast_1d(table["n"].values)]
+
+
+def is_plain_scan(ds: xr.Dataset) -> bool:
+    """Whether the navigation dims span one plane, so that variables can be drawn as maps as they are."""
+    return schema.is_scan(ds) and len(schema.navigation_dims(ds)) == 2

@@ -15,14 +15,13 @@ from vaearr.association import element_rgb, ranking
 from vaearr.errors import VaearrError
 from vaearr.info import roi_words
 from vaearr.orientations import kernel_average_misorientation, max_misorientation
-from vaearr.plots import health_bars, loss_curves, map_scatter, static
-from vaearr.plots.common import holoviews, unit
-from vaearr.plots.explorer import explorer, pack
-from vaearr.plots.map_sheets import map_sheet, rgb_sheet
-from vaearr.plots.maps import latent_map, side_map_list
-from vaearr.plots.page import Section
 from vaearr.reporting.facts import Facts, LeftOut, labels_and_n
 from vaearr.store import run_folder
+from vaearr.views import on_paper, show, view
+from vaearr.views.common import unit
+from vaearr.views.explorer import explorer, pack
+from vaearr.views.maps import latent_map, side_map_list
+from vaearr.views.page import Section
 
 HEADINGS = {
     "overview": "Overview of the scan",
@@ -97,7 +96,7 @@ def overview(facts: Facts, figures: dict[str, Any]) -> Section:
     """Band contrast, elements, phase."""
     facts.need_plane()
     section = Section("overview", HEADINGS["overview"])
-    figures["side_maps"] = static.side_sheet(facts.ds, roi=facts.roi)
+    figures["side_maps"] = view(facts.ds, "matplotlib", kind="side_maps", roi=facts.roi)
     section.picture(figures["side_maps"], "band contrast, element and phase maps", dpi=110)
     section.caption(
         "Side maps in scan coordinates, with units in the headings. Colours run from the 1 % to the 99 % percentile of "
@@ -116,7 +115,7 @@ def _element_colours(facts: Facts, section: Section, figures: dict[str, Any]) ->
     spread = elements.std([dim for dim in elements.dims if dim != n.ELEMENT]).fillna(0)
     chosen = [str(elements[n.ELEMENT].values[i]) for i in np.argsort(-spread.values, kind="stable")[:3]]
     rgb = element_rgb(facts.ds, chosen, (0.01, 0.99), roi=facts.roi)
-    figures["elements_rgb"] = rgb_sheet(rgb, chosen, roi=facts.roi)
+    figures["elements_rgb"] = view(rgb, "matplotlib", kind="rgb", elements=chosen, roi=facts.roi)
     section.picture(figures["elements_rgb"], f"{', '.join(chosen)} as colours", dpi=110)
     section.caption(
         f"{', '.join(chosen)}, which vary most, as colours; each from its 1 % to its 99 % percentile in the region."
@@ -131,7 +130,7 @@ def _misorientation(facts: Facts, section: Section, figures: dict[str, Any]) -> 
         section.say(f"No map of misorientation: {reason}", "note")
         return
     for name, da in (("kernel_average_misorientation", kam), ("largest_misorientation", largest)):
-        figures[name] = map_sheet(da.rename(name), roi=facts.roi)
+        figures[name] = view(da.rename(name), "matplotlib", roi=facts.roi)
         section.picture(figures[name], name.replace("_", " "), dpi=110)
     section.caption(
         "From the orientations: mean misorientation with the neighbours of the same grain (up to 5 degrees), and the "
@@ -169,7 +168,7 @@ def explorer_section(facts: Facts, max_maps: int, figures: dict[str, Any]) -> Se
             f"The page holds the {len(chosen)} of {len(order)} latents with the strongest association "
             f"(setting max_maps = {max_maps}, and a page of about 10 MB at most); the store holds all of them.", "note",
         )  # fmt: skip
-    figures["latent_maps"] = static.latent_sheet(facts.ds, facts.run, chosen[:SHEET_MAPS])
+    figures["latent_maps"] = view(facts.latents, "matplotlib", kind="stack", entries=chosen[:SHEET_MAPS])
     return section
 
 
@@ -200,10 +199,15 @@ def linked(facts: Facts, figures: dict[str, Any]) -> Section:
     )
     most = min(PAIR_POINTS, ALL_PAIR_POINTS // len(pairs))
     for target, latent in pairs:
-        section.figure(render(map_scatter(facts.ds, facts.run, latent, target, roi=facts.roi, most_points=most)))
-        figures[f"latent_{latent}_against_{slug(target)}"] = static.latent_target(
-            facts.ds, facts.run, latent, target, roi=facts.roi
-        )
+        name = f"latent_{latent}_against_{slug(target)}"
+        pair: dict[str, Any] = {
+            "run": facts.run,
+            "latent": latent,
+            "target": target,
+            "roi": facts.roi,
+            "most_points": most,
+        }
+        figures[name] = show_both(section, view(facts.ds, kind="map_scatter", **pair), name)
     metric = str(facts.table["metric"].values[0])
     which = "each target" if len(pairs) < most_pairs else f"{len(pairs)} targets (band contrast, then the strongest)"
     section.caption(
@@ -242,11 +246,10 @@ def model(facts: Facts, figures: dict[str, Any]) -> Section:
     """The network as a picture, and its layers."""
     from vaearr.artifacts import load_model
     from vaearr.model_card import card_lines, model_card
-    from vaearr.plots.model_card import model_figure
 
     card = model_card(load_model(facts.store, facts.run))
     section = Section("model", HEADINGS["model"])
-    figures["model"] = model_figure(card)
+    figures["model"] = view(card)
     section.picture(figures["model"], "the network from input to output", dpi=170)
     section.caption(
         "A box is what is run at one resolution: its height shows the rows of the feature maps, to scale, its width "
@@ -261,8 +264,7 @@ def training(facts: Facts, figures: dict[str, Any]) -> Section:
     if facts.history is None:
         raise LeftOut("the run has no training history.")
     section = Section("training", HEADINGS["training"])
-    section.figure(render(loss_curves(facts.history)))
-    figures["loss_curves"] = static.loss_sheet(facts.history)
+    figures["loss_curves"] = show_both(section, view(facts.history, kind="history"), "loss curves")
     best = facts.manifest.get("best_epoch")
     note = f" The weights are those of epoch {best}." if best is not None else ""
     amplitude = (
@@ -277,7 +279,7 @@ def training(facts: Facts, figures: dict[str, Any]) -> Section:
         f"never trained on.{note}"
     )
     if facts.sheets is not None:
-        figures["progress"] = static.progress_sheet(facts.sheets)
+        figures["progress"] = view(facts.sheets, kind="progress")
         section.picture(figures["progress"], "samples decoded as training went on", dpi=170)
         section.caption(
             "The same validation patterns and the same draws from the prior, decoded after the epochs named on the "
@@ -292,8 +294,7 @@ def health(facts: Facts, figures: dict[str, Any]) -> Section:
         raise LeftOut("the run has no table of latent health.")
     section = Section("health", HEADINGS["health"])
     found = facts.health
-    section.figure(render(health_bars(found)))
-    figures["latent_health"] = static.health_sheet(found)
+    figures["latent_health"] = show_both(section, view(found, kind="run_health"), "KL of each latent")
     explained = found.attrs.get("explained_variance")
     share = f" The reconstruction explains {float(explained):.1%} of the patterns' variance." if explained else ""
     section.caption(
@@ -322,7 +323,7 @@ def reconstructions(
     elif callable(samples):
         samples = samples()
     section = Section("reconstructions", HEADINGS["reconstructions"])
-    figures["reconstructions"] = static.reconstruction_sheet(samples)
+    figures["reconstructions"] = view(samples, kind="patterns")
     section.picture(figures["reconstructions"], "patterns, their reconstructions and residuals", dpi=170)
     section.caption(
         "Scan points by coordinate. Top: pattern as the network sees it (after preprocessing); middle: decoded "
@@ -347,9 +348,10 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, default=str, ensure_ascii=False)
 
 
-def render(element: Any) -> Any:
-    hv = holoviews()
-    return hv.render(element, backend="bokeh")
+def show_both(section: Section, shown: Any, alt: str) -> Any:
+    """Put a view into the page, and return it as a figure."""
+    show(section, shown, alt)
+    return on_paper(shown)
 
 
 def slug(label: str) -> str:

@@ -1,0 +1,90 @@
+"""Colours stay apart, for all eyes and at any brightness."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaearr.errors import UsageError
+from vaearr.views import colors
+
+
+def _hue(lab: np.ndarray) -> np.ndarray:
+    return np.arctan2(lab[..., 2], lab[..., 1])
+
+
+def test_oklab_knows_its_published_values() -> None:
+    found = colors.oklab(np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]))
+    expected = [[1, 0, 0], [0.62796, 0.22486, 0.12585], [0.45201, -0.03246, -0.31153], [0, 0, 0]]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3))
+def test_oklab_comes_back(rgb: list[float]) -> None:
+    np.testing.assert_allclose(colors.srgb(colors.oklab(np.array(rgb))), rgb, atol=1e-7)
+
+
+@given(st.lists(st.floats(0.05, 1), min_size=3, max_size=3), st.floats(0.15, 0.95))
+def test_a_shade_keeps_hue_and_never_gains_chroma(rgb: list[float], lightness: float) -> None:
+    base = colors.oklab(np.array(rgb))
+    shade = colors.oklab(colors.shades(np.array(rgb), np.array([lightness])))[0]
+    assert shade[0] == pytest.approx(lightness, abs=2e-3)
+    chroma = np.hypot(*shade[1:])
+    assert chroma <= np.hypot(*base[1:]) + 2e-3
+    if min(chroma, np.hypot(*base[1:])) > 0.02:
+        turn = np.angle(np.exp(1j * (_hue(shade) - _hue(base))))
+        assert abs(turn) * chroma < 4e-3
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 10, 12])
+def test_no_shade_of_one_class_is_near_one_of_another(count: int) -> None:
+    ramps = colors.ramp(colors.distinct_colors(count))
+    assert ramps.shape == (count, colors.LEVELS, 3)
+    flat = colors.oklab(ramps).reshape(-1, 3)
+    whose = np.repeat(np.arange(count), colors.LEVELS)
+    distance = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
+    assert distance[whose[:, None] != whose[None]].min(initial=np.inf) >= colors.APART
+
+
+def test_brightness_rises_along_a_ramp_and_ends_at_the_base() -> None:
+    ramp = colors.ramp(["#0072B2", "#E69F00"])
+    assert (np.diff(colors.oklab(ramp)[..., 0], axis=1) > 0).all()
+    assert colors.hex_of(ramp[:, -1]) == ["#0072b2", "#e69f00"]
+
+
+def test_red_and_brown_never_merge() -> None:
+    red, brown = colors.oklab(colors.ramp(["red", "brown"]))
+    assert np.linalg.norm(red[:, None] - brown[None], axis=-1).min() >= colors.APART
+
+
+def test_many_colours_are_different_and_not_grey() -> None:
+    found = colors.distinct_colors(80)
+    assert len(set(found)) == 80
+    assert found == colors.distinct_colors(80)
+    lab = colors.oklab(colors.rgb_of(found))
+    assert np.linalg.norm(lab - colors.oklab(colors.rgb_of([colors.NOISE_COLOR])), axis=1).min() > colors.APART
+
+
+def test_given_colours_are_kept_and_others_keep_away() -> None:
+    found = colors.class_colors([0, 1, 5], {1: "#0072B2"})
+    assert found[1] == "#0072b2"
+    assert len(set(found)) == 3
+    assert "#0072B2" not in (found[0], found[2])
+    assert colors.class_colors([3, 4], ["teal", "#ff0000"]) == ["#008080", "#ff0000"]
+
+
+@pytest.mark.parametrize(
+    ("given_colors", "words"),
+    [
+        (["red"], "2 classes and 1 colours"),
+        ({7: "red"}, r"no class has the code \[7\]"),
+        (["red", "no colour"], "by a name such as"),
+        (["#ff0000", "#fe0000"], "can hardly be told apart"),
+    ],
+    ids=["too few", "unknown code", "no colour", "alike"],
+)
+def test_wrong_colours_are_told(given_colors: list[str] | dict[int, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        colors.class_colors([0, 1], given_colors)

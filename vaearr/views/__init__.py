@@ -1,0 +1,24 @@
+"""Results as pictures: one builder for each kind of result, for the screen, for pages and for paper.
+
+`view` finds the builder of a result and returns a HoloViews object (or a matplotlib Figure, `backend="matplotlib"`);
+`save` writes it as .png, .pdf, .svg or as an .html page that fetches nothing; `journal` is the style of all figures.
+`KINDS` is the table of builders. The libraries are imported when a view is made.
+"""
+
+from vaearr.views import (  # noqa: F401  (they register their builders)
+    clusters,
+    curves,
+    layers,
+    maps,
+    network,
+    pictures,
+    relations,
+    samples,
+    sheets,
+    spread,
+    volumes,
+)
+from vaearr.views.kinds import KINDS, builder, kind_of, save, show, view
+from vaearr.views.paper import journal, on_paper, save_figure
+
+__all__ = ["KINDS", "builder", "journal", "kind_of", "on_paper", "save", "save_figure", "show", "view"]

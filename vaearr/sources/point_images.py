@@ -84,8 +84,7 @@ def open_point_images(
     folder = Path(path).expanduser()
     files = image_files(folder)
     steps, note = _steps(folder, [file.stem for file in files], config.filenames)
-    _refuse_repeats(folder, files, steps)
-    grid = scan_grid(steps, str(folder))
+    grid = scan_grid(steps, str(folder), [file.name for file in files])
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what Pillow only warns of: more pixels than a detector has, damaged headers
         first = read_grey(files[0])
@@ -158,18 +157,6 @@ def _pattern(wanted: str) -> re.Pattern[str]:
             f"regular expression with the groups (?P<x>…) and (?P<y>…)."
         )
     return compiled
-
-
-def _refuse_repeats(folder: Path, files: list[Path], steps: np.ndarray) -> None:
-    _, first, inverse, counts = np.unique(steps, axis=0, return_index=True, return_inverse=True, return_counts=True)
-    if (counts > 1).any():
-        point = int(np.flatnonzero(counts > 1)[0])
-        same = [files[i].name for i in np.flatnonzero(inverse.reshape(-1) == point)]
-        x, y = steps[first[point]]
-        raise DataError(
-            f"{folder}: {_some(same)} are all the scan point x = {x}, y = {y} ({int((counts > 1).sum())} scan points "
-            f"have more than one image); keep one image for each."
-        )
 
 
 def _some(names: list[str]) -> str:

@@ -263,6 +263,8 @@ def _averaged_lazily(data: Any, inside: np.ndarray, profiles: Sequence[np.ndarra
 
 def _averaged(block: np.ndarray, mask: np.ndarray, profiles: Sequence[np.ndarray]) -> np.ndarray:
     """Normalised convolution along the leading axes: sum of w m x over sum of w m, NaN where m is false."""
+    from scipy.ndimage import correlate1d
+
     values = block.astype(np.float32)
     signal = tuple(range(len(profiles), block.ndim))
     if block.dtype.kind == "f":
@@ -271,22 +273,11 @@ def _averaged(block: np.ndarray, mask: np.ndarray, profiles: Sequence[np.ndarray
     weight = mask.astype(np.float32)
     for axis, profile in enumerate(profiles):
         if len(profile) > 1:
-            values, weight = _correlated(values, profile, axis), _correlated(weight, profile, axis)
+            values = correlate1d(values, profile, axis, mode="constant")  # nothing comes from beyond the edge
+            weight = correlate1d(weight, profile, axis, mode="constant")
     with np.errstate(invalid="ignore", divide="ignore"):
         values /= weight
     return np.where(mask, values, np.float32(np.nan))
-
-
-def _correlated(values: np.ndarray, profile: np.ndarray, axis: int) -> np.ndarray:
-    """Weighted sum over shifts along one axis; nothing comes from beyond the edge."""
-    length, reach = values.shape[axis], len(profile) // 2
-    out = np.zeros_like(values)
-    for shift, weight in zip(range(-reach, reach + 1), profile, strict=True):
-        low, high = max(0, -shift), min(length, length - shift)
-        if low < high:
-            into = (slice(None),) * axis + (slice(low, high),)
-            out[into] += weight * values[(slice(None),) * axis + (slice(low + shift, high + shift),)]
-    return out
 
 
 def _per_dim(given: int | Mapping[str, int], dims: Sequence[str]) -> dict[str, int]:

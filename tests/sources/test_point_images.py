@@ -120,7 +120,7 @@ def test_names_that_do_not_match(tmp_path: Path) -> None:
 def test_scan_point_with_two_images(tmp_path: Path) -> None:
     folder = write(tmp_path / "images", lambda i, j: f"x{j}_y{i}.png")
     Image.fromarray(pattern(0, 0)).save(folder / "x02_y1.tif")
-    refused(folder, r"'x02_y1.tif', 'x2_y1.png' are all the scan point x = 2, y = 1 \(1 scan points")
+    refused(folder, r"'x02_y1.tif' and 'x2_y1.png' both have \[x, y\] = \[2, 1\]")
 
 
 def test_templates_that_cannot_be_meant(tmp_path: Path) -> None:
@@ -153,11 +153,11 @@ def test_colour_and_stacks_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (6, 5)).save(folder / "x0y0.png")
-    refused(folder, "holds an image of mode 'RGB'; expected one grey image of 8 or 16 bits, so convert it")
+    refused(folder, "is in colour; expected one grey image of 8 or 16 bits, so convert it")
     (folder / "x0y0.png").unlink()
     pages = [Image.fromarray(pattern(0, k)) for k in range(2)]
     pages[0].save(folder / "x0y0.tif", save_all=True, append_images=pages[1:])
-    refused(folder, "holds 2 images; expected one grey image")
+    refused(folder, "holds 2 images; expected one")
 
 
 def test_image_that_vanishes(tmp_path: Path) -> None:
@@ -213,6 +213,6 @@ def test_absurd_sizes_are_not_decoded(tmp_path: Path) -> None:
 
     folder = write(tmp_path / "images", lambda i, j: f"x{j}_y{i}.png")
     (folder / "x1_y1.png").write_bytes(declared(9000))
-    refused(folder, "x1_y1.png is 9000 x 9000 px, the first image is 5 x 6 px")
+    refused(folder, "x1_y1.png declares 9000 x 9000 px")
     (folder / "x0_y0.png").write_bytes(declared(10000))  # Pillow only warns of this many
-    refused(folder, "x0_y0.png cannot be read as an image .*exceeds limit")
+    refused(folder, "x0_y0.png declares")

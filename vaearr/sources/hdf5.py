@@ -20,7 +20,6 @@ from vaearr.errors import DataError, NoInputError, VaearrError, did_you_mean
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_RATIO = 1000
 RATIO_FROM_BYTES = 2**30
-MAX_LINKS = 16
 MAX_LISTED = 20
 
 
@@ -94,9 +93,9 @@ def damage_in_words(path: Path) -> Iterator[None]:
 
 
 def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
-    """The dataset `name`, its own data all inside this file. `setting` names the argument that chooses another one."""
-    path = _hard_path(file, name)
-    found = None if path is None else file.get(path)
+    """The dataset `name`, its own data all inside this file, of which `refuse_outside_links` knows that no link leaves
+    it. `setting` names the argument that chooses another one."""
+    found = file.get(name)
     if not isinstance(found, h5py.Dataset):
         raise DataError(
             f"{file.filename} has no dataset {name!r}; choose one with {setting}=…"
@@ -116,64 +115,32 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
 
 def find_optional(file: h5py.File, name: str) -> h5py.Dataset | None:
     """Like `find_dataset`, but None where there is no dataset of that name."""
-    path = _hard_path(file, name)
-    found = None if path is None else file.get(path)
+    found = file.get(name)
     return find_dataset(file, name, "images") if isinstance(found, h5py.Dataset) and found.shape is not None else None
 
 
-def listed_groups(file: h5py.File, name: str, of: type[Any] = h5py.Group) -> list[str]:
+def listed(file: h5py.File, name: str, of: type[Any] = h5py.Group) -> list[str]:
     """Names of the groups (or datasets) in a group, in the file's order; none where it is not there."""
-    path = "/" if name == "/" else _hard_path(file, name)
-    group = None if path is None else file.get(path)
-    if not isinstance(group, h5py.Group):
-        return []
-    own = [key for key in group if isinstance(group.get(key, getlink=True), h5py.HardLink)]
-    return [key for key in own if isinstance(group.get(key), of)]
+    group = file.get(name)
+    return [key for key in group if isinstance(group.get(key), of)] if isinstance(group, h5py.Group) else []
 
 
 def refuse_outside_links(file: h5py.File) -> None:
-    """Raise DataError where any link of the file leads into another file."""
+    """Raise DataError where any link of the file leads into another file, or nobody knows where."""
+
     found: list[str] = []
 
-    def note(name: str, link: object) -> bool | None:
-        if isinstance(link, h5py.ExternalLink):
-            found.append(f"{name!r} ({link.filename})")
+    def look(name: str, link: object) -> bool | None:
+        if not isinstance(link, h5py.HardLink | h5py.SoftLink):
+            found.append(f"{name!r} is a link to another file ({getattr(link, 'filename', 'of an unknown kind')})")
         return True if found else None
 
-    file.visititems_links(note)
+    try:
+        file.visititems_links(look)
+    except TypeError as error:  # a kind of link that h5py has no name for
+        raise DataError(f"{file.filename} holds a link of an unknown kind ({error}); copy the data itself.") from None
     if found:
-        raise DataError(f"{file.filename}: {found[0]} is a link to another file; copy the data into one file.")
-
-
-def _hard_path(file: h5py.File, name: str) -> str | None:
-    """The path of `name` without soft links, None where nothing is there. Raises DataError where it leaves the file."""
-    todo, path, n_links = _parts(name), "", 0
-    while todo:
-        part = todo.pop(0)
-        parent = file[path or "/"]
-        if not isinstance(parent, h5py.Group) or part not in set(parent):
-            return None
-        try:
-            link = parent.get(part, getlink=True)
-        except TypeError:
-            raise DataError(f"{file.filename}: {name!r} is a link of an unknown kind; copy the data itself.") from None
-        if isinstance(link, h5py.ExternalLink):
-            raise DataError(
-                f"{file.filename}: {name!r} is a link to another file ({link.filename}); copy the data into one file."
-            )
-        if isinstance(link, h5py.SoftLink):
-            n_links += 1
-            if n_links > MAX_LINKS:
-                raise DataError(f"{file.filename}: {name!r} is a link that leads back to itself; repair the file.")
-            todo = _parts(link.path) + todo
-            path = "" if link.path.startswith("/") else path
-        else:
-            path = f"{path}/{part}"
-    return path or None
-
-
-def _parts(path: str) -> list[str]:
-    return [part for part in path.split("/") if part not in ("", ".")]
+        raise DataError(f"{file.filename}: {found[0]}; copy the data into one file.")
 
 
 def dataset_names(file: h5py.File) -> list[str]:

@@ -23,7 +23,14 @@ from xarray.backends import BackendEntrypoint
 
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources.hdf5 import check_file, damage_in_words, find_dataset, has_hdf5_signature, open_hdf5
+from vaearr.sources.hdf5 import (
+    check_file,
+    damage_in_words,
+    find_dataset,
+    has_hdf5_signature,
+    open_hdf5,
+    refuse_outside_links,
+)
 from vaearr.sources.lazy import H5Rows
 from vaearr.sources.scan_grid import scan_dataset, scan_grid, step_numbers
 
@@ -55,6 +62,7 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
     config = config or IngestConfig()
     file = check_file(path)
     with open_hdf5(file) as opened, damage_in_words(file):
+        refuse_outside_links(opened)
         images = _images(opened, config.images)
         coords = find_dataset(opened, config.coords, "coords")
         where = f"{file}: {config.coords!r}"

@@ -20,7 +20,7 @@ import xarray as xr
 
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.sources.image_files import FORMATS
+from vaearr.sources.image_files import read_image
 from vaearr.sources.lazy import one_by_one
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_dataset, scan_grid
 
@@ -84,8 +84,7 @@ def open_point_images(
     folder = Path(path).expanduser()
     files = image_files(folder)
     steps, note = _steps(folder, [file.stem for file in files], config.filenames)
-    _refuse_repeats(folder, files, steps)
-    grid = scan_grid(steps, str(folder))
+    grid = scan_grid(steps, str(folder), [file.name for file in files])
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what Pillow only warns of: more pixels than a detector has, damaged headers
         first = read_grey(files[0])
@@ -160,47 +159,18 @@ def _pattern(wanted: str) -> re.Pattern[str]:
     return compiled
 
 
-def _refuse_repeats(folder: Path, files: list[Path], steps: np.ndarray) -> None:
-    _, first, inverse, counts = np.unique(steps, axis=0, return_index=True, return_inverse=True, return_counts=True)
-    if (counts > 1).any():
-        point = int(np.flatnonzero(counts > 1)[0])
-        same = [files[i].name for i in np.flatnonzero(inverse.reshape(-1) == point)]
-        x, y = steps[first[point]]
-        raise DataError(
-            f"{folder}: {_some(same)} are all the scan point x = {x}, y = {y} ({int((counts > 1).sum())} scan points "
-            f"have more than one image); keep one image for each."
-        )
-
-
 def _some(names: list[str]) -> str:
     return ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def read_grey(file: str | Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """The grey values (dy, dx) of an image. Raises DataError in one line where that is not what it holds.
-
-    shape: what it must be; an image that says that it has another one is not decoded.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            mode, n_frames, size = image.mode, getattr(image, "n_frames", 1), image.size[::-1]
-            if shape is not None and size != shape:
-                raise DataError(
-                    f"{file} is {size[0]} x {size[1]} px, the first image is {shape[0]} x {shape[1]} px; all images of "
-                    f"a scan must agree."
-                )
-            if n_frames == 1 and (mode in ("L", "F") or mode.startswith("I")):
-                values = np.asarray(image)
-                is_16_bit = mode == "I" and image.format == "PNG"  # how some versions of Pillow give 16 bits
-                return values.astype(np.uint16 if is_16_bit else values.dtype.newbyteorder("="), copy=False)
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise NoInputError(f"{file} is gone; restore it, or open the folder again.") from error
-    except Exception as error:  # decoders raise what they like for damaged files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{file} cannot be read as an image ({reason}); it is damaged, so fetch it again.") from error
-    found = f"{n_frames} images" if n_frames > 1 else f"an image of mode {mode!r}"
-    raise DataError(f"{file} holds {found}; expected one grey image of 8 or 16 bits, so convert it.")
+def read_grey(file: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """The grey values (dy, dx) of an image, of `shape` where that is given. Raises DataError for others."""
+    values = read_image(file)
+    if values.ndim != 2:
+        raise DataError(f"{file} is in colour; expected one grey image of 8 or 16 bits, so convert it.")
+    if shape is not None and values.shape != shape:
+        raise DataError(
+            f"{file} is {values.shape[0]} x {values.shape[1]} px, the first image is {shape[0]} x {shape[1]} px; all "
+            f"images of a scan must agree."
+        )
+    return values

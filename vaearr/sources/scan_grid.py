@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ def _refuse_first(bad: np.ndarray, values: np.ndarray, where: str, why: str) -> 
         raise DataError(f"{where} row {rows[0]}: [x, y] = [{x}, {y}] {why}{more}.")
 
 
-def scan_grid(steps: np.ndarray, where: str) -> ScanGrid:
-    """The grid for `(N, 2)` step numbers.
+def scan_grid(steps: np.ndarray, where: str, names: Sequence[str] = ()) -> ScanGrid:
+    """The grid for `(N, 2)` step numbers; names: what the rows are called, by default their numbers.
 
     Axes run in regular steps from the smallest to the largest number where the points fill at least a quarter of that
     grid, and hold only the numbers that occur otherwise. Raises DataError for points that lie scattered or occur twice.
@@ -72,7 +73,7 @@ def scan_grid(steps: np.ndarray, where: str) -> ScanGrid:
             f"{x.size * y.size} grid cells; expected a scan grid, so resample the points to one first."
         )
     cells = np.searchsorted(y, steps[:, 1]) * x.size + np.searchsorted(x, steps[:, 0])
-    _refuse_duplicates(cells, steps, where)
+    _refuse_duplicates(cells, steps, where, names)
     rows = np.full(y.size * x.size, -1, dtype=np.int64)
     rows[cells] = np.arange(n_points)
     return ScanGrid(x=x, y=y, rows=rows.reshape(y.size, x.size))
@@ -87,15 +88,16 @@ def _regular_axis(numbers: np.ndarray, n_points: int) -> np.ndarray | None:
     return found[0] + spacing * np.arange(size, dtype=np.int64)
 
 
-def _refuse_duplicates(cells: np.ndarray, steps: np.ndarray, where: str) -> None:
+def _refuse_duplicates(cells: np.ndarray, steps: np.ndarray, where: str, names: Sequence[str]) -> None:
     order = np.argsort(cells, kind="stable")
     again = np.flatnonzero(np.diff(cells[order]) == 0)
     if again.size:
         second = int(order[again + 1].min())
         first = int(np.flatnonzero(cells == cells[second])[0])
         x, y = steps[first]
+        both = f"{names[first]!r} and {names[second]!r}" if names else f"rows {first} and {second}"
         raise DataError(
-            f"{where}: rows {first} and {second} both have [x, y] = [{x}, {y}] ({again.size} rows repeat a scan point)"
+            f"{where}: {both} both have [x, y] = [{x}, {y}] ({again.size} rows repeat a scan point)"
             f"; expected each scan point once, so remove the repeats."
         )
 

@@ -33,7 +33,7 @@ from vaearr.sources.hdf5 import (
     find_dataset,
     find_optional,
     has_hdf5_signature,
-    listed_groups,
+    listed,
     open_hdf5,
     refuse_outside_links,
 )
@@ -289,7 +289,7 @@ def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig, scratc
 
 def _choose_scan(file: h5py.File, wanted: str | None) -> tuple[str, list[str]]:
     """The scan that is wanted, or the first one, and the others."""
-    found = [key for key in listed_groups(file, "/") if f"{key}/EBSD/Data" in file]
+    found = [key for key in listed(file, "/") if f"{key}/EBSD/Data" in file]
     if not found:
         raise DataError(f"{file.filename} holds no scan: no group with 'EBSD/Data' in it; check the export.")
     if wanted is not None and wanted not in found:
@@ -505,7 +505,7 @@ def _elements(file: h5py.File, scan: str, grid: ScanGrid) -> dict[str, xr.DataAr
     for kind, units in (("Composition", "wt%"), ("Peak Area", "counts/s"), ("Window Integral", "counts/s")):
         folder = f"{scan}/EDS/Data/{kind}"
         found = {}
-        for key in listed_groups(file, folder, of=h5py.Dataset):
+        for key in listed(file, folder, of=h5py.Dataset):
             values = _on_grid(find_optional(file, f"{folder}/{key}"), grid)
             if values is not None and values.ndim == 2:
                 found[key.split()[0]] = values

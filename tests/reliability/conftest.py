@@ -14,7 +14,7 @@ MODULES = (
     "tests.reliability.jobs",
     "tests.reliability.mutations",
     *("vaearr.runs", "vaearr.training", "vaearr.latents", "vaearr.ingestion", "vaearr.association.stored"),
-    *("vaearr.clustering.stored", "vaearr.embedding.stored", "vaearr.embedding.pca", "vaearr.attaching.stored"),
+    *("vaearr.clustering.stored", "vaearr.embedding.stored", "vaearr.embedding.pca", "vaearr.attaching"),
     *("vaearr.reporting.write", "vaearr.views", "vaearr.verifying"),
     *("matplotlib.backends.backend_agg", "sklearn.cluster", "sklearn.mixture", "scipy.stats", "PIL.Image"),
 )

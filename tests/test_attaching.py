@@ -406,24 +406,6 @@ def _header(text: str, data: bytes = bytes(80)) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999999,), }\n",
-        "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }\n",
-        "{'descr': '<f8', 'shape': (3,\n",
-    ],
-)
-def test_headers_that_lie(store: Path, tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.npy").write_bytes(_header(text))
-    with zipfile.ZipFile(tmp_path / "a.npz", "w") as bundle:
-        bundle.write(tmp_path / "a.npy", "a.npy")
-    for name in ("a.npy", "a.npz"):
-        with pytest.raises(DataError, match="cannot be read as plain numbers") as caught:
-            attach(store, tmp_path / name, run="a")
-        assert "\n" not in str(caught.value)
-
-
 def test_bundles_without_an_array(store: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as bundle:
         bundle.writestr("a.txt", "hello")

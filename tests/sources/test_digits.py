@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from vaearr.categories import categories
-from vaearr.config import IngestConfig, ModelConfig, SplitConfig, TrainConfig
-from vaearr.errors import DataError, RoiError, UsageError
+from vaearr.config import ModelConfig, SplitConfig, TrainConfig
+from vaearr.errors import DataError
 from vaearr.ingestion import ingest
-from vaearr.latents import encode
 from vaearr.provenance import nested
-from vaearr.runs import train
 from vaearr.sources import find_source, open_source
 
 CODES = {"u1": 8, "i1": 9, ">i2": 11, ">i4": 12, ">f4": 13, ">f8": 14}
@@ -150,39 +147,3 @@ def settings_for(split: SplitConfig) -> TrainConfig:
     return TrainConfig(
         model=ModelConfig(latent_dim=2, options=options), split=split, epochs=1, batch_size=16, device="cpu", seed=3
     )
-
-
-def test_digits_to_latents(tmp_path: Path) -> None:
-    store = tmp_path / "digits.zarr"
-    ingest(write_idx(tmp_path, packed=True), store)
-    config = settings_for(SplitConfig(method="stratified", fraction=0.25))
-    train(store, config=config.replace(objective={"label": "label"}))
-    ds = encode(store)
-    assert ds.latents.dims == ("sample", "latent")
-    assert bool(np.isfinite(ds.latents).all())
-    for code in range(3):
-        own = ds.split.values[ds.label.values == code]
-        assert (own == 2).sum() == round(0.25 * len(own))
-
-
-def test_images_to_latents_without_a_subject_crossing(tmp_path: Path) -> None:
-    lines = ["path,label,subject"]
-    for i, image in enumerate(DIGITS[:24]):
-        Image.fromarray(image).save(tmp_path / f"i{i}.png")
-        lines.append(f"i{i}.png,{'ab'[i % 2]},p{i // 3}")
-    (tmp_path / "list.csv").write_text("\n".join(lines))
-    store = tmp_path / "images.zarr"
-    ingest(tmp_path / "list.csv", store, config=IngestConfig(size=(10, 10)))
-    config = settings_for(SplitConfig(method="groups", fraction=0.2))
-    with pytest.raises(UsageError, match=r"split.by: there is no map or coordinate 'subjct'.*'subject'"):
-        train(store, config=config.replace(split={"method": "groups", "by": "subjct"}))
-    train(store, config=config)
-    ds = encode(store)
-    validated = set(ds.subject.values[ds.split.values == 2])
-    assert 1 <= len(validated) < 8
-    assert not validated & set(ds.subject.values[ds.split.values == 1])
-    assert bool(np.isfinite(ds.latents).all())
-    (tmp_path / "one.csv").write_text("\n".join([*lines[:1], *(f"{line.rsplit(',', 1)[0]},p" for line in lines[1:])]))
-    ingest(tmp_path / "one.csv", tmp_path / "one.zarr", config=IngestConfig(size=(10, 10)))
-    with pytest.raises(RoiError, match="all points of the ROI are in one group"):
-        train(tmp_path / "one.zarr", config=config)

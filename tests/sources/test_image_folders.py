@@ -13,11 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from typer.testing import CliRunner
 
 from vaearr import grid, schema
 from vaearr.categories import categories
-from vaearr.cli import app
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.ingestion import ingest
@@ -315,22 +313,3 @@ def test_store_has_all_of_it(tmp_path: Path) -> None:
     assert nested(ds.attrs, "provenance")["source"]["format"] == "images"
     assert nested(ds.attrs, "provenance")["source"]["bytes"] == sum(f.stat().st_size for f in folder.iterdir())
     assert int(grid.roi(ds).sum()) == 3
-
-
-def test_command_line(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "set")
-    Image.new("RGB", (30, 20), (9, 9, 9)).save(folder / "normal" / "x1_y2.png")
-    (folder / "normal" / "bad.png").write_bytes(b"no image")
-    store = tmp_path / "a.zarr"
-    options = ["--size", "16x12", "--fit", "crop", "--channels", "grey", "--format", "images"]
-    refusal = CliRunner().invoke(app, ["ingest", str(folder), str(store), *options])
-    assert isinstance(refusal.exception, DataError)
-    done = CliRunner().invoke(app, ["ingest", str(folder), str(store), *options, "--skip-bad"])
-    assert done.exit_code == 0
-    assert "left out, 1 in all:" in done.output
-    assert "normal/bad.png: cannot be read as an image" in done.output
-    ds = open_store(store)
-    assert ds.patterns.shape == (13, 16, 12)
-    assert ds.patterns.attrs["fit"] == "crop"
-    wrong = CliRunner().invoke(app, ["ingest", str(folder), str(tmp_path / "b.zarr"), "--size", "16:12"])
-    assert isinstance(wrong.exception, UsageError)

@@ -14,12 +14,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from pydantic import Field
 
+from vaearr.computing import check_where, connected
 from vaearr.config import AssociateConfig, ClusterConfig, Config, EmbedConfig, IngestConfig, RoiConfig, TrainConfig
 from vaearr.errors import UsageError, VaearrError, need
 from vaearr.names import DEFAULT_RUN
 from vaearr.runs import check_extras
 from vaearr.store import as_url
-from vaearr.workers import check_where, connected
 
 from .analyse_scan import TESTED, analyse_scan
 from .running import is_recorded, kept_flow, plainly, progress, tell
@@ -144,8 +144,10 @@ def _runner(processes: int, dask: str | None) -> Iterator[TaskRunner[Any]]:
     need("prefect_dask", "vaearr[dask]", "dask")
     from prefect_dask import DaskTaskRunner
 
-    with connected(dask) as client, DaskTaskRunner(address=client.scheduler.address) as runner:
-        yield runner
+    with connected(dask) as client:
+        assert client is not None
+        with DaskTaskRunner(address=client.scheduler.address) as runner:
+            yield runner
 
 
 def _result_of(future: Any, scan: Scan) -> Result:
@@ -180,4 +182,5 @@ def _pool(processes: int, dask: str | None) -> Any:
             yield pool.submit
         return
     with connected(dask) as client:
+        assert client is not None
         yield client.get_executor(pure=False).submit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vaearr.computing import check_where
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
@@ -17,7 +18,6 @@ from vaearr.config import (
 )
 from vaearr.names import DEFAULT_RUN
 from vaearr.runs import check_extras
-from vaearr.workers import check_where
 
 from .associate import associate_step, has_targets
 from .cluster import cluster_step

@@ -15,10 +15,10 @@ from hypothesis.extra.numpy import arrays
 
 from vaearr import grid
 from vaearr import names as n
-from vaearr.batching import PatternBatches, Walk, batches, partners, tiers
+from vaearr.batching import PatternBatches, Walk, batches, partners, reader
 from vaearr.batching import plan as plans
 from vaearr.batching.partners import alike_neighbours, find_paths, neighbour_positions, random_walk
-from vaearr.batching.reader import sample_weights
+from vaearr.batching.reader import Settings, sample_weights
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
 from vaearr.store import create_store, open_store
@@ -42,31 +42,26 @@ def test_batches_hold_every_sample_once(n_samples: int, batch_size: int) -> None
     assert sizes.max() - sizes.min() <= 1
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 7))
-def test_shares_of_ranks_are_equal_and_all(counts: list[int], world_size: int) -> None:
-    regions = [{"y": slice(i, i + 1)} for i in range(len(counts))]
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=20).filter(sum), st.integers(1, 7), st.integers(1, 60))
+def test_shares_of_ranks_are_equal_and_all(counts: list[int], world_size: int, limit: int) -> None:
     seen, sizes = [], []
     for rank in range(world_size):
-        pieces = plans.plan_pieces(regions, counts, *plans.share_of(sum(counts), rank, world_size))
-        mine = [(p.region["y"].start, i) for p in pieces for i in range(p.start, p.stop)]
+        pieces = plans.plan_pieces(counts, limit, *plans.share_of(sum(counts), rank, world_size))
+        assert all(0 < piece.count <= limit for piece in pieces)
+        mine = [(p.block, i) for p in pieces for i in range(p.start, p.stop)]
         seen += mine
         sizes.append(len(mine))
-    assert seen == [(region, i) for region, count in enumerate(counts) for i in range(count)]
+    assert seen == [(block, i) for block, count in enumerate(counts) for i in range(count)]
     assert max(sizes) - min(sizes) <= 1
 
 
-@given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(1, 2000))
-def test_units_tile_the_grid_inside_shards(shape: tuple[int, int], limit: int) -> None:
-    regions = plans.unit_regions(dict(zip("yx", shape, strict=True)), (32, 32), (8, 8), limit)
-    covered = np.zeros(shape, int)
-    for region in regions:
-        covered[tuple(region.values())] += 1
-        sides = [part.stop - part.start for part in region.values()]
-        assert sides[0] * sides[1] <= limit
-        for part in region.values():
-            assert part.start // 32 == (part.stop - 1) // 32
-            assert part.start % 8 == 0 or limit < 64
-    assert (covered == 1).all()
+@given(arrays(bool, (12, 9)).filter(lambda m: m.any()), st.integers(1, 120))
+def test_tiles_hold_each_point_once_and_lie_close(mask: np.ndarray, limit: int) -> None:
+    points = np.argwhere(mask)
+    order = plans.in_tiles(points, limit)
+    assert sorted(order.tolist()) == list(range(len(points)))
+    if mask.all() and limit == 9:
+        assert (np.ptp(points[order][:9], axis=0) == 2).all()
 
 
 @given(st.lists(st.floats(0.01, 9), min_size=1, max_size=9), st.integers(1, 500))
@@ -174,8 +169,8 @@ def test_any_epoch_from_any_batch(numbered_store: Path, memory: float, monkeypat
     loader = batches(open_store(numbered_store, chunks=None), batch_size=64, memory=memory)
     whole = [_numbers(batch.patterns) for batch in loader.epoch(5)]
     n_read: list[int] = []
-    read = PatternBatches._read
-    monkeypatch.setattr(PatternBatches, "_read", lambda self, i, out: (n_read.append(i), read(self, i, out)))
+    read = PatternBatches._read_piece
+    monkeypatch.setattr(PatternBatches, "_read_piece", lambda self, i, out: (n_read.append(i), read(self, i, out)))
     for start in (0, 1, len(loader) - 2, len(loader) - 1, len(loader)):
         n_read.clear()
         again = batches(open_store(numbered_store, chunks=None), batch_size=64, memory=memory)
@@ -272,12 +267,17 @@ def test_buffers_stay_within_the_allowance(tmp_path: Path) -> None:
 
 
 def test_tiers_are_picked_by_size_and_told(numbered_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiers, "_free", lambda device: 10 * 2**30)
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert tiers.pick_tier(2**30, 2.0, 8.0, cpu) == "memory"
-    assert tiers.pick_tier(2**30, 2.0, 8.0, cuda) == "device"
-    assert tiers.pick_tier(9 * 2**30, 16.0, 8.0, cuda) == "memory"
-    assert tiers.pick_tier(9 * 2**30, 2.0, 80.0, cuda) == "streamed"
+    monkeypatch.setattr(reader, "_free", lambda device: 10 * 2**30)
+    every = {"batch_size": 1, "shuffle": True, "seed": 0, "rank": 0, "world_size": 1}
+
+    def tier(nbytes: int, memory: float, device_memory: float, device: str) -> str:
+        allowed = {"memory": memory, "device_memory": device_memory, "device": torch.device(device)}
+        return reader.pick_tier(nbytes, Settings(**every, **allowed))
+
+    assert tier(2**30, 2.0, 8.0, "cpu") == "memory"
+    assert tier(2**30, 2.0, 8.0, "cuda") == "device"
+    assert tier(9 * 2**30, 16.0, 8.0, "cuda") == "memory"
+    assert tier(9 * 2**30, 2.0, 80.0, "cuda") == "streamed"
     ds = open_store(numbered_store, chunks=None)
     assert batches(ds).describe() == "in memory (34.7 KiB of 2 GiB)"
     streamed = batches(ds, memory=TINY)
@@ -336,7 +336,7 @@ def test_partners_stay_inside_the_split_and_near(numbered_store: Path, memory: f
     epochs = []
     for number in (0, 1, 0):
         pairs = {}
-        for x, other, _ in loader.epoch(number, walk=Walk(torch.Tensor.float, steps)):
+        for x, other, *_ in loader.epoch(number, walk=Walk(torch.Tensor.float, steps)):
             for a, b in zip(_numbers(x), _numbers(other), strict=True):
                 assert max(abs(b // 37 - a // 37), abs(b % 37 - a % 37)) <= steps
                 assert train[a]
@@ -354,12 +354,43 @@ def test_validation_order_is_fixed(numbered_store: Path) -> None:
     assert [_numbers(b) for b in loader] == [_numbers(b) for b in loader]
 
 
-def test_dask_and_plain_datasets_give_the_same(numbered_store: Path) -> None:
-    sums = [
-        sorted(number for batch in batches(open_store(numbered_store, chunks=chunks)) for number in _numbers(batch))
-        for chunks in ("shards", None)
-    ]
-    assert sums[0] == sums[1] == list(range(1480))
+@pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "streamed"])
+def test_any_chunks_and_any_lazy_steps(numbered_store: Path, memory: float) -> None:
+    """What comes is what the Dataset computes, and the index says where it belongs."""
+    ds = open_store(numbered_store)
+    even = ds.patterns.astype("f4") - ds.patterns.mean(("y", "x"))
+    even.attrs = ds.patterns.attrs
+    joined = xr.concat([ds.isel(y=slice(5)), ds.isel(y=slice(20, 40))], "y", data_vars="minimal")
+    smooth = ds.patterns.astype("f4").rolling(x=3, center=True, min_periods=1).mean().assign_attrs(ds.patterns.attrs)
+    for some in (
+        open_store(numbered_store, chunks=None),
+        ds.load(),
+        ds.isel(x=slice(3, 30), dx=slice(3)),
+        ds.chunk(y=7, x=37, dy=1),
+        ds.assign(patterns=even),
+        ds.assign(patterns=smooth),
+        joined,
+    ):
+        want = some.patterns.values
+        made = np.full(want.shape, 65535, want.dtype)
+        loader = batches(some, batch_size=50, memory=memory)
+        for batch in loader.epoch(3):
+            assert (batch.index.dtype, batch.index.device.type) == (torch.int64, "cpu")
+            made[tuple(batch.index.T)] = batch.patterns[:, 0].numpy()
+        np.testing.assert_allclose(made, want, rtol=1e-5, atol=1e-3)
+
+
+def test_what_all_blocks_share_is_computed_once(numbered_store: Path) -> None:
+    ds, calls = open_store(numbered_store).chunk(y=5, x=5), []
+
+    def counted(block: np.ndarray) -> np.ndarray:
+        calls.append(len(block))
+        return block
+
+    patterns = ds.patterns.copy(data=ds.patterns.data.map_blocks(counted, dtype="u2", meta=np.empty((0,) * 4, "u2")))
+    even = (patterns - patterns.mean(("y", "x"))).assign_attrs(ds.patterns.attrs)
+    assert sum(len(batch) for batch in batches(ds.assign(patterns=even))) == 1480
+    assert len(calls) <= 2 * 64, "once for the mean, once for the batches"
 
 
 def test_channels_and_volumes() -> None:
@@ -439,7 +470,7 @@ def test_labels_may_be_a_map_with_its_dims_in_any_order(numbered_store: Path) ->
     ds = open_store(numbered_store, chunks=None)
     values = np.arange(ds.sizes["y"] * ds.sizes["x"]).reshape(ds.sizes["y"], ds.sizes["x"])
     labels = xr.DataArray(values, dims=("y", "x"), coords={"y": ds.y, "x": ds.x}).transpose("x", "y")
-    for x, _, found in batches(ds, labels=labels).epoch(0):
+    for x, _, found, _ in batches(ds, labels=labels).epoch(0):
         assert found is not None
         assert found.tolist() == list(_numbers(x))
 

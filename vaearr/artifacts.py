@@ -30,6 +30,7 @@ from vaearr.store.seals import SEAL, read_seal
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
 VALUES_AT_ONCE = 2**20  # pixels of samples that a network with feature maps of their size takes at once
+SEEN = "seen"  # of the patterns that a run was trained on, where they are not the store's own
 
 
 class TrainedModel(nn.Module):
@@ -94,8 +95,14 @@ class TrainedModel(nn.Module):
             )
         self._signal(tuple(patterns.sizes[dim] for dim in self.signal_dims))
         dims = n.latent_dims(len(self.latent_shape))
+
+        def encoded(values: np.ndarray, size: int) -> np.ndarray:
+            samples = values.reshape(-1, *self.input_shape)  # a grid of width 1 is no channel
+            lead = values.shape[: -len(self.signal_dims)]
+            return self._encoded(samples, size).reshape(*lead, *self.latent_shape)
+
         found = _applied(
-            self._encoded, patterns, self.signal_dims, dict(zip(dims, self.latent_shape, strict=True)), batch_size
+            encoded, patterns, self.signal_dims, dict(zip(dims, self.latent_shape, strict=True)), batch_size
         )
         found = found.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
         return found.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS])
@@ -311,8 +318,14 @@ def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cp
     return load_folder(run_folder(store, run) / n.MODEL, device=pick_device(device))
 
 
-def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel) -> None:
-    """Raise UsageError, naming both sides, unless the model was trained on samples of this shape."""
+def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel, *, is_given: bool = False) -> None:
+    """Raise UsageError, naming both sides, unless the model was trained on samples such as these: those of a store, or
+    those that the caller has compared (`is_given`)."""
+    if SEEN in manifest.get("data", {}) and not is_given:
+        raise UsageError(
+            f"run {manifest.get('run')!r} was trained on a Dataset whose patterns are not the store's own; give that "
+            "Dataset, as in va.encode(ds, run=…), or make a store of it first: va.ingest(ds, 'NEW.zarr')."
+        )
     if model.input_shape != schema.input_shape(ds):
         raise UsageError(
             f"run {manifest.get('run')!r} was trained on samples of shape {model.input_shape}, the store has "

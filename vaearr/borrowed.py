@@ -1,14 +1,15 @@
-"""What vaearr takes from xarray and zarr beyond what they promise to keep: all of it here, nowhere else."""
+"""What vaearr takes from xarray, dask and zarr beyond what they promise to keep: all of it here, nowhere else."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import xarray as xr
+from dask._task_spec import DataNode
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core import indexing
 
-__all__ = ["ZarrArrayWrapper", "indexing", "lazy_data", "read_by"]
+__all__ = ["DataNode", "ZarrArrayWrapper", "indexing", "lazy_data", "read_by"]
 
 
 def lazy_data(variable: xr.DataArray) -> Any:

@@ -43,3 +43,8 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     if precision == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=precision)
+
+
+def host_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Empty memory of the host; pinned where it is copied to a CUDA device, so that the copy need not wait."""
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.attaching import element_array, map_array, phase_array
 from vaearr.block_checks import Checks, Summary, look_at, present_of
+from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import IngestConfig, resolved, settings_as_keywords
 from vaearr.detector import reduced
-from vaearr.errors import DataError, ExistsError, UsageError, VaearrError, WriteError
+from vaearr.errors import DataError, ExistsError, UsageError, VaearrError, WorkersError, WriteError
 from vaearr.provenance import nested, now, versions
 from vaearr.recipe import Recipe, is_made
 from vaearr.sources import SOURCES, check_source, find_source, open_source, source_files
@@ -32,7 +34,6 @@ from vaearr.sources.orientation_maps import side_maps
 from vaearr.store import (
     Elsewhere,
     Region,
-    can_write,
     check_patterns,
     check_store,
     copied_url,
@@ -45,7 +46,6 @@ from vaearr.store import (
     write_shard,
 )
 from vaearr.store.remove import replacing
-from vaearr.workers import Where, block_name, check_each, check_where, connected, each, in_words, kept
 
 OF_ANY_SOURCE = {"maps", "elements", "element_units", "phases", "phase_names", "orientations"}
 OF_ANY_SOURCE |= {"crop", "bin", "nonfinite"}
@@ -77,7 +77,7 @@ def ingest(
     nothing, what fails later only the folders that were made for the store and its hidden lock file. At `s3://…` chunks
     are sent one by one, so that the disk need not hold them.
 
-    dask: the workers that read, check and write the patterns shard by shard, see `vaearr.workers`; the store is the
+    dask: the workers that read, check and write the patterns shard by shard, see `vaearr.computing`; the store is the
     same. They need the source and the store's folder under the same path; where the order of a file needs a scratch
     copy, each makes one. Raises WorkersError where they cannot, or die of a shard each time.
     """
@@ -175,38 +175,42 @@ def _by_workers(
         return
     source, settings = str(file.absolute()), _with_absolute_paths(config).to_attrs()
     with connected(dask) as client:
-        check_each(client, f"the source {file}", state[0], source_bytes, source, settings)
+        assert client is not None
         say(in_words(client))
 
         def elsewhere(staged: Path, regions: Sequence[Region]) -> Generator[tuple[Path, str], None, None]:
-            check_each(client, f"the folder {staged}", True, can_write, str(staged))
-            what = (str(staged), source, settings, state, str(folder.absolute()))
-            for region, (shard, checksum, summary) in each(client, ingest_shard, regions, *what, name=block_name):
-                checks.add(region, summary)
-                yield shard, checksum
+            what = (str(staged), source, json.dumps(settings), state, str(folder.absolute()))
+            try:
+                for region, (shard, checksum, summary) in each(client, ingest_shard, regions, *what):
+                    checks.add(region, summary)
+                    yield shard, checksum
+            finally:
+                client.run(_opened.cache_clear, on_error="ignore")  # the source, and a scratch copy of it
 
         yield elsewhere
 
 
 def ingest_shard(
-    region: Region, staged: str, source: str, config: Mapping[str, Any], state: tuple[int, int], scratch: str
+    region: Region, staged: str, source: str, config: str, state: tuple[int, int], scratch: str
 ) -> tuple[Path, str, Summary]:
     """On a worker: read one shard from the source, look at it, write it; its file, checksum and summary."""
-    ds, present = kept(_opened, source, json.dumps(config), tuple(state), scratch)
+    ds, present = _opened(source, config, tuple(state), scratch)
     block = ds[n.PATTERNS].isel(region).compute(scheduler="synchronous").values
-    block, summary = look_at(block, region, ds, present, IngestConfig.from_attrs(dict(config)).nonfinite)
+    block, summary = look_at(block, region, ds, present, IngestConfig.from_attrs(json.loads(config)).nonfinite)
+    if not (Path(staged) / "zarr.json").exists():
+        raise WorkersError(
+            f"a worker does not see {staged}; put the store where all machines have it at the same path."
+        )
     return *write_shard(staged, region, block), summary
 
 
+@lru_cache(maxsize=1)
 def _opened(source: str, config: str, state: tuple[int, int], scratch: str) -> tuple[xr.Dataset, np.ndarray]:
     settings = IngestConfig.from_attrs(json.loads(config))
+    if source_state(check_source(source), settings)[0] != state[0]:
+        raise WorkersError(f"a worker sees another file at {source} than this process; give all machines the same one.")
     ds = reduced(open_source(source, settings, scratch=scratch), settings)
     return ds, present_of(ds)
-
-
-def source_bytes(source: str, config: Mapping[str, Any]) -> int:
-    """How many bytes a worker finds the source to have."""
-    return source_state(check_source(source), IngestConfig.from_attrs(dict(config)))[0]
 
 
 def _with_absolute_paths(config: IngestConfig) -> IngestConfig:

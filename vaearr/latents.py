@@ -1,16 +1,16 @@
-"""Model and store -> labelled latent maps, streamed shard by shard, and back to patterns.
+"""Model and Dataset -> labelled latent maps, streamed block by block, and back to patterns.
 
-While one shard is on the device, the next is read and the one before is written.
+While one block is on the device, the next is read and the one before is written; on a cluster, workers read and encode
+the blocks, and this process writes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import TrainedModel, check_fits, load_model, read_about
-from vaearr.batching.reader import read_samples
-from vaearr.batching.tiers import host_tensor, in_words
+from vaearr.artifacts import SEEN, TrainedModel, check_fits, load_model, read_about
+from vaearr.blocks import chosen_blocks, in_chunks, sides, take_rows
+from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
-from vaearr.device import autocast, pick_device, pick_precision
-from vaearr.errors import DataError, NoInputError, UsageError, WorkersError
+from vaearr.device import autocast, host_tensor, pick_precision
+from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.given import check_grid, is_same, on_grid, seen, store_of
 from vaearr.latent_scale import LatentMask, add_channel_attrs, latent_coords, latent_mask
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.provenance import nested
@@ -34,11 +35,9 @@ from vaearr.store import (
     Staging,
     VariableSpec,
     check_patterns,
-    check_store,
     open_store,
     pending,
     publish_staged,
-    read_ahead,
     read_block,
     recover,
     run_folder,
@@ -50,28 +49,25 @@ from vaearr.store import (
 )
 from vaearr.store.remove import removable, remove
 from vaearr.training import fingerprint
-from vaearr.workers import Where, ask, block_name, check_each, check_where, connected, each, kept, store_id
-from vaearr.workers import in_words as workers_in_words
+
+VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
 
 
-@dataclass
-class Block:
-    """One shard on its way: its chosen points, their patterns `(n, C, …)`, then what was made of them, by name."""
+class Made(NamedTuple):
+    """What a block's chosen patterns became, by name (nothing for none), and the copy from the device that runs."""
 
-    region: Region
-    inside: np.ndarray
-    stored: torch.Tensor
-    made: dict[str, torch.Tensor]
+    values: Mapping[str, torch.Tensor]
     copied: torch.cuda.Event | None = None
 
 
-Blocks = Generator[Block, None, None]
+Done = Iterator[tuple[Region, np.ndarray, Made]]  # a block, its chosen points, and that
 
 
 @settings_as_keywords(EncodeConfig)
 def encode(
-    store: str | Path,
+    data: str | Path | xr.Dataset,
     *,
+    store: str | Path | None = None,
     source: str | Path | None = None,
     name: str | None = None,
     roi: xr.DataArray | RoiConfig | None = None,
@@ -84,66 +80,65 @@ def encode(
 ) -> xr.Dataset:
     """Write `latents`, `latents_std` and `reconstruction_error` of a run into its store; NaN outside the run's ROI.
 
+    data: the store, or the Dataset that the run was trained on, with its lazy steps, whose chunks are what is read; it
+    goes into the store that it was opened from, or into `store`.
+
     Vector latents lie over the navigation dims and `latent`, spatial ones over `latent[, lz], ly, lx` with coordinates
     in the units of the samples; with `config.mask` they are NaN where no pixel of the mask lies. Latents of a
     collection, and all spatial ones, say what a diffusion stage needs: see `vaearr.latent_scale.channel_attrs`.
 
-    Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a shard: after
-    an interruption the same call goes on where it stopped, and nothing is visible before all is written. Latents that
-    are there, made the same way, are left as they are; `overwrite` replaces others. Keywords replace single settings of
-    `config`. Returns the opened store. Raises NoInputError for a run that is not there, ExistsError for latents made
-    otherwise, DataError for a damaged store or model, UsageError for a model of other data.
+    Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a chunk of the
+    store: after an interruption the same call goes on where it stopped, and nothing is visible before all is written.
+    Latents that are there, made the same way, are left as they are; `overwrite` replaces others. Keywords replace
+    single settings of `config`. Returns the opened store. Raises NoInputError for a run that is not there, ExistsError
+    for latents made otherwise, DataError for a damaged store or model, UsageError for a model of other data.
 
     source: a store whose run is taken to these data, with its weights, settings and static background: first it becomes
     a run of this store, called `name` (that of the source by default), over `roi` (as in `runs.train`), and a warning
-    is said where these data look unlike its training data; see `importing.import_model`. Where this
-    store has another run of that name, see `overwrite`.
+    is said where these data look unlike its training data; see `importing.import_model`. Where this store has another
+    run of that name, see `overwrite`.
 
-    dask: the workers that encode the shards, see `vaearr.workers`; they only read the store, and the numbers are those
-    of this process with as many threads. `config.device` is picked on each of them. Raises WorkersError where they
-    cannot be reached, do not see the store, or die of a shard each time; what is done by then is kept.
+    dask: the workers that read and encode the blocks, see `vaearr.computing`; by default those of the client in use, if
+    there is one. They only read the store. `config.device` is picked on each of them. Raises WorkersError where they
+    cannot be reached or die of a block each time; what is done by then is kept.
     """
     settings = resolved(EncodeConfig, config, given)
-    tell = say or (lambda text: None)
     check_where(dask)
-    path = check_store(store)
+    tell, path = say or (lambda text: None), store_of(data, store)
     recover(path)
     if source is not None:
         name = name or settings.run
-        _take(path, source, settings, name, roi, overwrite=overwrite, say=tell)
+        _take(path, data, source, settings, name, roi, overwrite=overwrite, say=tell)
         settings = settings.replace(run=name)
     elif name is not None or roi is not None:
         raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
-    run = settings.run
     check_patterns(path)
+    run, own = settings.run, open_store(path)
     manifest = run_manifest(path, run)
-    ds = open_store(path, chunks=None)
     recipe = _recipe(settings, manifest)
-    replacing = _found(path, ds, recipe, overwrite=overwrite, say=tell)
-    if replacing is None:
-        return open_store(path)
-    model = load_model(path, run, device="cpu" if dask is not None else settings.device)
-    check_fits(ds, manifest, model)
-    roi = ds[n.run_name(n.ROI, run)].load()
-    coords = latent_coords(ds, model, run)
-    data = {"data": data_fingerprint(ds)}
-    request, specs = recipe.as_attrs() | data, _specs(ds, coords, run, {n.PROVENANCE: recipe.stamp() | data})
-    mask = latent_mask(ds, model, settings.mask)
-    with (
-        _by_workers(path, ds, manifest, settings, dask, tell) as by_workers,
-        staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging,
-    ):
-        left = pending(staging)
-        if len(left) < len(staging.regions):
-            tell(f"going on with an interrupted encode: {len(staging.regions) - len(left)} blocks are done")
-        tell(_how(ds, roi, left))
-        blocks = by_workers(left, roi) if by_workers else _here(model, ds, roi, left, settings)
-        for done, _ in enumerate(_written(staging, blocks, run, mask), len(staging.regions) - len(left)):
-            if on_block:
-                on_block(done + 1, len(staging.regions))
-        if len(model.latent_shape) > 1 or not schema.is_scan(ds):
-            add_channel_attrs(staging, n.run_name(n.LATENTS, run), ds[n.run_name(n.SPLIT, run)].load())
-        publish_staged(staging)
+    if (replacing := _found(path, own, recipe, overwrite=overwrite, say=tell)) is None:
+        return own
+    with connected(dask) as client:
+        model = load_model(path, run, device="cpu" if client else settings.device)
+        ds = data if isinstance(data, xr.Dataset) else own
+        check_fits(ds, manifest, model, is_given=ds is not own)
+        roi = own[n.run_name(n.ROI, run)].load()
+        ds, patterns = _as_trained(ds, own, manifest, roi)
+        mask, coords = latent_mask(ds, model, settings.mask), latent_coords(ds, model, run)
+        request = recipe.as_attrs() | {"data": patterns}
+        specs = _specs(own, coords, run, {n.PROVENANCE: recipe.stamp() | {"data": patterns}})
+        with staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging:
+            left, total = pending(staging), len(staging.regions)
+            _tell_how(tell, client, own, roi, left, total)
+            done = _here(model, ds, roi.values, left, staging, settings)
+            if client:
+                done = _by_workers(client, ds, roi.values, left, staging, shown(path), manifest, settings)
+            for i, _ in enumerate(_written(staging, done, run, mask), total - len(left) + 1):
+                if on_block:
+                    on_block(i, total)
+            if len(model.latent_shape) > 1 or not schema.is_scan(own):
+                add_channel_attrs(staging, n.run_name(n.LATENTS, run), own[n.run_name(n.SPLIT, run)].load())
+            publish_staged(staging)
     return open_store(path)
 
 
@@ -158,7 +153,7 @@ def _found(
 ) -> list[str] | None:
     """Variables that go when the new ones are published; None where those that are there were made the same way."""
     run, place = recipe.inputs["run"], shown(path)
-    names = [n.run_name(name, run) for name in (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)]
+    names = [n.run_name(name, run) for name in VALUES]
     if names[0] not in ds:
         return []
     instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"
@@ -169,8 +164,28 @@ def _found(
     return removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
 
 
+def _as_trained(
+    ds: xr.Dataset, own: xr.Dataset, manifest: Mapping[str, Any], roi: xr.DataArray
+) -> tuple[xr.Dataset, dict[str, Any]]:
+    """The patterns on the store's grid, and their fingerprint. Raises UsageError for other ones than the run's."""
+    fingerprint = data_fingerprint(own)
+    if ds is own:
+        return own, fingerprint
+    check_grid(ds, own)
+    trained_on = manifest.get("data", {}).get(SEEN)
+    if not is_same(seen(ds, roi), trained_on or seen(own, roi)):
+        raise UsageError(
+            f"run {manifest.get('run')!r} was trained on other patterns than those of this Dataset; give the Dataset "
+            "with the same steps as for training."
+        )
+    # what lies outside the region is never read; any value will do
+    ds = ds.drop_vars([name for name in ds.data_vars if name != n.PATTERNS])
+    return on_grid(ds, own, fill=0).assign_attrs(own.attrs), fingerprint | ({SEEN: trained_on} if trained_on else {})
+
+
 def _take(
     path: Path,
+    data: str | Path | xr.Dataset,
     source: str | Path,
     settings: EncodeConfig,
     name: str,
@@ -182,6 +197,8 @@ def _take(
     """Have `path` hold a run called `name` with the model of one of `source`."""
     from vaearr.importing import ImportConfig, import_model
 
+    if isinstance(data, xr.Dataset):
+        raise UsageError("a run of another store is taken to a store's own patterns; give a path, or leave source out.")
     folder = run_folder(source, settings.run) / n.MODEL
     if name in run_names(path):
         own, ds = run_manifest(path, name), open_store(path, chunks=None)
@@ -195,6 +212,15 @@ def _take(
     import_model(path, folder, run=name, roi=roi, config=ImportConfig(device=settings.device), say=say)
 
 
+def _tell_how(
+    tell: Callable[[str], None], client: Any, own: xr.Dataset, roi: xr.DataArray, left: Sequence[Region], total: int
+) -> None:
+    if len(left) < total:
+        tell(f"going on with an interrupted encode: {total - len(left)} blocks are done")
+    count = sum(int(roi.isel(region).sum()) for region in left)
+    tell(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
+
+
 def _specs(ds: xr.Dataset, coords: xr.Dataset, run: str, stamp: dict[str, Any]) -> dict[str, VariableSpec]:
     nav = schema.navigation_dims(ds)
     dims = {n.LATENTS: (*nav, *map(str, coords.sizes)), n.RECONSTRUCTION_ERROR: nav}
@@ -205,137 +231,123 @@ def _specs(ds: xr.Dataset, coords: xr.Dataset, run: str, stamp: dict[str, Any]) 
     }
 
 
-def _how(ds: xr.Dataset, roi: xr.DataArray, regions: Sequence[Region]) -> str:
-    inside = [int(roi.isel(region).sum()) for region in regions]
-    sample = ds[n.PATTERNS].nbytes // roi.size
-    place = in_words("streamed", sum(inside) * sample, 0.0, max(inside, default=0) * sample)
-    return f"encoding {sum(inside)} {schema.samples_word(ds)}, {place}"
-
-
 def _here(
-    model: TrainedModel, ds: xr.Dataset, roi: xr.DataArray, regions: Sequence[Region], config: EncodeConfig
-) -> Blocks:
+    model: TrainedModel,
+    ds: xr.Dataset,
+    inside: np.ndarray,
+    regions: Sequence[Region],
+    staging: Staging,
+    config: EncodeConfig,
+) -> Done:
     """Read and encode the blocks in this process, the next one read in a thread of its own."""
-    for block in read_ahead(lambda region: _read(model, ds, roi, region), regions):
-        _encode_block(model, block, config)
-        yield block
+    by = sides(staging.regions)
+    for region, chosen, patterns in chosen_blocks(ds, inside, regions=regions, by=by, device=model.device):
+        yield region, chosen, _encode_block(model, patterns, config)
 
 
-def _written(staging: Staging, blocks: Blocks, run: str, mask: LatentMask | None) -> Iterator[Region]:
+def _by_workers(
+    client: Any,
+    ds: xr.Dataset,
+    inside: np.ndarray,
+    regions: Sequence[Region],
+    staging: Staging,
+    store: str | Path,
+    manifest: Mapping[str, Any],
+    config: EncodeConfig,
+) -> Done:
+    """Have workers read and encode the blocks: one task for each, behind those that make its patterns."""
+    by = sides(staging.regions)
+    parts = in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds), by).data.to_delayed()
+    items = []
+    for region in regions:
+        chosen = inside[tuple(region.values())]
+        if chosen.any():
+            place = tuple(part.start // by[dim] for dim, part in region.items())
+            items.append((region, chosen, parts[place].item()))
+        else:
+            yield region, chosen, Made({})
+    what = (str(store), config.run, str(manifest["weights_sha256"]), config.to_attrs())
+    for (region, chosen, _), made in each(client, encode_block, items, schema.input_shape(ds), *what):
+        yield region, chosen, Made({name: torch.from_numpy(np.array(values)) for name, values in made.items()})
+
+
+def encode_block(
+    block: tuple[Region, np.ndarray, np.ndarray],
+    shape: tuple[int, ...],
+    store: str,
+    run: str,
+    weights_sha256: str,
+    config: Mapping[str, Any],
+) -> dict[str, np.ndarray]:
+    """On a worker: latents, standard deviations and errors of one block's chosen points, by name."""
+    _, chosen, patterns = block
+    settings = EncodeConfig.from_attrs(dict(config))
+    model = _kept_model(store, run, weights_sha256, settings.device)
+    stored = np.empty((int(chosen.sum()), *shape), patterns.dtype.newbyteorder("="))
+    take_rows(patterns, np.flatnonzero(chosen), stored)
+    made = _encode_block(model, torch.from_numpy(stored), settings)
+    if made.copied:
+        made.copied.synchronize()
+    return {name: values.numpy() for name, values in made.values.items()}
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_model(store: str, run: str, weights_sha256: str, device: str) -> TrainedModel:
+    """The model of a run, loaded once in a worker. Raises DataError where it has other weights than the caller's."""
+    if run_manifest(store, run)["weights_sha256"] != weights_sha256:
+        raise DataError(f"run {run!r} of {store} has other weights here than where the work was started.")
+    return load_model(store, run, device=device)
+
+
+def _written(staging: Staging, done: Done, run: str, mask: LatentMask | None) -> Iterator[Region]:
     """Write the blocks as they come, in a thread of its own; yields a region when it is written."""
-    with closing(blocks), ThreadPoolExecutor(1) as writer:  # where a write fails, nobody works on
+    with ThreadPoolExecutor(1) as writer:
         behind: Future[Region] | None = None
-        for block in blocks:
+        for block in done:
             if behind:
                 yield behind.result()
-            behind = writer.submit(_write, staging, block, run, mask)
+            behind = writer.submit(_write, staging, *block, run, mask)
         if behind:
             yield behind.result()
 
 
-@contextmanager
-def _by_workers(
-    store: Path,
-    ds: xr.Dataset,
-    manifest: Mapping[str, Any],
-    config: EncodeConfig,
-    dask: Where | None,
-    tell: Callable[[str], None],
-) -> Iterator[Callable[[Sequence[Region], xr.DataArray], Blocks] | None]:
-    """What encodes blocks on Dask workers that all see this store; None without `dask`."""
-    if dask is None:
-        yield None
-        return
-    with connected(dask) as client:
-        place = shown(store)  # of a working copy the URL: workers elsewhere have copies of their own
-        check_each(client, f"the store {place}", ds.attrs[n.STORE_ID], store_id, place)
-        found = ask(client, _number_format, config.device, config.precision)
-        if len(set(found.values())) > 1:
-            formats = ", ".join(f"{worker}: {what}" for worker, what in found.items())
-            raise WorkersError(
-                f"workers would encode in different ways ({formats}); set precision=float32 or a device."
-            )
-        tell(workers_in_words(client))
-        what = (place, config.run, manifest["weights_sha256"])
-
-        def by_workers(regions: Sequence[Region], roi: xr.DataArray) -> Blocks:
-            for region, made in each(client, encode_shard, regions, *what, config.to_attrs(), name=block_name):
-                tensors = {name: torch.from_numpy(np.array(values)) for name, values in made.items()}
-                yield Block(region, roi.isel(region).values, torch.empty(0), tensors)
-
-        yield by_workers
-
-
-def _number_format(device: str, precision: str) -> str:
-    return str(pick_precision(precision, pick_device(device))).removeprefix("torch.")
-
-
-def encode_shard(
-    region: Region, store: str, run: str, weights_sha256: str, config: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """On a worker: latents, standard deviations and errors of one shard's points in the ROI, by name; none for none."""
-    settings = EncodeConfig.from_attrs(dict(config))
-    model, ds, roi = kept(_opened, store, run, weights_sha256, settings.device)
-    block = _read(model, ds, roi, region)
-    _encode_block(model, block, settings)
-    if block.copied is not None:
-        block.copied.synchronize()
-    return {name: values.cpu().numpy() for name, values in block.made.items()}
-
-
-def _opened(store: str, run: str, weights_sha256: str, device: str) -> tuple[TrainedModel, xr.Dataset, xr.DataArray]:
-    """Model, patterns and region of a run. Raises DataError where these are other weights than the caller's."""
-    if run_manifest(store, run)["weights_sha256"] != weights_sha256:
-        raise DataError(f"run {run!r} of {store} has other weights here than where the work was started.")
-    ds = open_store(store, chunks=None)
-    return load_model(store, run, device=device), ds, ds[n.run_name(n.ROI, run)].load()
-
-
-def _read(model: TrainedModel, ds: xr.Dataset, roi: xr.DataArray, region: Region) -> Block:
-    inside = roi.isel(region).values
-    dtype = ds[n.PATTERNS].dtype.newbyteorder("=")
-    shape = (int(inside.sum()), *model.input_shape)
-    stored = host_tensor(shape, torch.from_numpy(np.empty(0, dtype)).dtype, model.device)
-    if len(stored):
-        read_samples(ds[n.PATTERNS], region, inside, stored.numpy())
-    return Block(region, inside, stored, {})
-
-
-def _encode_block(model: TrainedModel, block: Block, config: EncodeConfig) -> None:
-    """Latents, their standard deviation and the reconstruction error of a block, on their way back to the host."""
-    precision = pick_precision(config.precision, model.device)
-    parts = []
-    for stored in block.stored.split(model.fitting(config.batch_size)) if len(block.stored) else ():
+def _encode_block(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> Made:
+    """Latents, their standard deviation and the reconstruction error of a block's patterns `(n, C, …)`."""
+    if not len(stored):
+        return Made({})
+    precision, parts = pick_precision(config.precision, model.device), []
+    for some in stored.split(model.fitting(config.batch_size)):
         with autocast(model.device, precision):
-            parts.append(_encode_batch(model, stored, config))
-    for name, columns in zip(
-        (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR), zip(*parts, strict=True), strict=False
-    ):
-        values = torch.cat(columns)
-        if model.device.type == "cuda":
-            values = host_tensor(tuple(values.shape), values.dtype, model.device).copy_(values, non_blocking=True)
-        block.made[name] = values
-    block.stored = torch.empty(0)  # no longer needed while the block waits to be written
-    if model.device.type == "cuda":
-        block.copied = torch.cuda.Event()
-        block.copied.record()
+            parts.append(_encode_batch(model, some, config))
+    whole = {name: torch.cat(columns) for name, columns in zip(VALUES, zip(*parts, strict=True), strict=True)}
+    if model.device.type != "cuda":
+        return Made({name: values.cpu() for name, values in whole.items()})
+    copies = {  # on their way back while the next block is encoded
+        name: host_tensor(tuple(values.shape), values.dtype, model.device).copy_(values, non_blocking=True)
+        for name, values in whole.items()
+    }
+    copied = torch.cuda.Event()
+    copied.record()
+    return Made(copies, copied)
 
 
-def _write(staging: Staging, block: Block, run: str, mask: LatentMask | None) -> Region:
+def _write(
+    staging: Staging, region: Region, inside: np.ndarray, made: Made, run: str, mask: LatentMask | None
+) -> Region:
     """Write a block, NaN outside the ROI and where the mask has no pixel."""
-    if block.copied is not None:
-        block.copied.synchronize()
+    if made.copied:
+        made.copied.synchronize()
     values = {}
-    for name in (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR):
+    for name in VALUES:
         array = staging.arrays[n.run_name(name, run)]
-        full = np.full((*block.inside.shape, *array.shape[block.inside.ndim :]), np.nan, np.float32)
-        if name in block.made:
-            full[block.inside] = block.made[name].cpu().numpy()
+        full = np.full((*inside.shape, *array.shape[inside.ndim :]), np.nan, np.float32)
+        if name in made.values:
+            full[inside] = made.values[name].numpy()
         if mask is not None and name != n.RECONSTRUCTION_ERROR:
-            full = mask(full, block.region)
+            full = mask(full, region)
         values[n.run_name(name, run)] = full
-    write_block(staging, block.region, values)
-    return block.region
+    write_block(staging, region, values)
+    return region
 
 
 @torch.inference_mode()

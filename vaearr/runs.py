@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
+from vaearr.artifacts import SEEN
 from vaearr.config import RoiConfig, SplitConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError, did_you_mean, need
+from vaearr.given import check_grid, is_same, on_grid, seen, store_of
+from vaearr.pattern_steps import OF_THE_VALUES
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made
 from vaearr.run import Run
@@ -20,7 +23,6 @@ from vaearr.store import (
     beside,
     check_patterns,
     check_run_name,
-    check_store,
     open_store,
     publish_run,
     recover,
@@ -33,9 +35,6 @@ from vaearr.store import (
 )
 from vaearr.store.remove import removable
 
-if TYPE_CHECKING:
-    from vaearr.training import Trained
-
 FEW_SAMPLES = 16
 GIVEN = "given as a map"
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
@@ -43,9 +42,10 @@ SPLIT_BY = {"groups": "subject", "stratified": "label"}
 
 @settings_as_keywords(TrainConfig)
 def train(
-    store: str | Path,
+    data: str | Path | xr.Dataset,
     *,
     run: str = n.DEFAULT_RUN,
+    store: str | Path | None = None,
     roi: xr.DataArray | RoiConfig | None = None,
     config: TrainConfig | None = None,
     resume: str | Path | None = None,
@@ -58,40 +58,49 @@ def train(
 ) -> Run:
     """Train a VAE on the scan points of the ROI and publish it as `/runs/<run>` with its `roi` and `split` maps.
 
+    data: a store, or a Dataset with dask chunks and any lazy steps on it, such as a crop, another background or binned
+    detector pixels; its chunks are what is read. Its run goes into the store that it was opened from, or into `store`,
+    whose grid it has or a part of. Where the patterns are not the store's own the run says so, and `va.encode` takes
+    the same Dataset again.
+
     roi: a map from `va.roi`, or conditions; None takes the ROI of the default run if the store has one, else every
     measured point. Other keywords replace single settings of `config`. Nothing is visible in the store before all is
     finished. After an interruption the same call goes on where it was, exactly; `restart` throws that away instead.
     resume: a checkpoint file (of `checkpoint_every`) to go on from. Several processes: start them with torchrun; each
     makes this call. A run that is there, trained the same way, is returned; `overwrite` replaces another one of this
-    name, with its latents and tables, when the new one is trained. Raises ExistsError for a name that is taken
-    otherwise, RoiError and UsageError for settings that do not fit, or that differ from those of the interrupted
-    training.
+    name, with its latents and tables, when the new one is trained. Raises ExistsError for a name that is taken,
+    RoiError and UsageError for settings that do not fit, or that differ from those of the interrupted training.
     """
     settings = resolved(TrainConfig, config, given)
     check_run_name(run)
     check_extras(settings)
-    path = check_store(store)
-    from vaearr.training import Job, fingerprint, joined, train_model
+    path = store_of(data, store)
+    from vaearr.training import fingerprint, joined, train_model
 
     with joined(settings.device) as (team, torch_device), ExitStack() as stack:
         tell = say if say and team.is_first else (lambda text: None)
         team.first_does(lambda: recover(path))
-        check_patterns(path)
-        ds = open_store(path, chunks=None)
+        own = open_store(path)
+        ds, mask, everywhere, patterns = _given(data, path, own, roi, tell)
         settings = settled(settings, ds)
-        mask = resolve_roi(ds, roi)
-        if team.first_does(lambda: _is_trained(path, run, ds, mask, settings, resume, overwrite=overwrite, say=tell)):
+        kind = "trained" if resume is None else f"trained from {resume}"
+        recipe = Recipe(settings, {"kind": kind, "data": patterns, "region": _region(everywhere.values)})
+        if team.first_does(lambda: _is_trained(path, own, run, recipe, overwrite=overwrite, say=tell)):
             return Run(path, run)
         parts = _parts(ds, mask, settings, tell)
         old = team.first_does(lambda: removable(path, runs=[run] if run in run_names(path) else []))
         folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL, replacing=old)))
-        if roi is None and n.ROI in ds:
-            tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
-        data = {"patterns": data_fingerprint(ds), "roi": fingerprint(mask.values), "split": fingerprint(parts.values)}
-        for name in filter(None, (settings.objective.label, settings.balance)):
-            data[name] = fingerprint(grid.class_map(ds, name)[0])
-        trained = train_model(
-            Job(ds, parts, settings, folder / n.MODEL, torch_device, team, data, tell),
+        maps = {"roi": mask.values, "split": parts.values}
+        maps |= {name: grid.class_map(ds, name)[0] for name in (settings.objective.label, settings.balance) if name}
+        tables, manifest = train_model(
+            ds,
+            parts,
+            settings,
+            folder / n.MODEL,
+            device=torch_device,
+            team=team,
+            data={"patterns": patterns, **{name: fingerprint(values) for name, values in maps.items()}},
+            say=tell,
             init=_model_folder(path, settings.init) if settings.init else None,
             perceptual_from=_perceptual_from(path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,
@@ -100,34 +109,45 @@ def train(
             on_step=on_step,
             on_epoch=on_epoch if team.is_first else None,
         )
-        about = {"run": run, "state": "trained", "roi": nested(mask.attrs, "config") or GIVEN, "n_roi": int(mask.sum())}
-        manifest = trained.about | about
+        manifest |= {"run": run, "roi": nested(mask.attrs, "config") or GIVEN, "n_roi": int(mask.sum())}
         if team.is_first:
-            _publish(path, run, folder, trained, manifest, mask, parts, old)
-    for warning in trained.health.attrs["warnings"]:
+            _publish(path, run, folder, tables, manifest, everywhere, on_grid(parts, own, n.OUTSIDE), old)
+    for warning in tables[n.HEALTH].attrs["warnings"]:
         tell(f"warning: {warning}")
-    return Run(path, run, history=trained.history, health=trained.health, manifest=manifest)
+    return Run(path, run, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
+
+
+def _given(
+    data: str | Path | xr.Dataset,
+    path: Path,
+    own: xr.Dataset,
+    roi: xr.DataArray | RoiConfig | None,
+    tell: Callable[[str], None],
+) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray, dict[str, Any]]:
+    """What is learned from: the Dataset, its region, the same on the store's grid, and what identifies the patterns."""
+    check_patterns(path)
+    ds = data if isinstance(data, xr.Dataset) else own
+    check_grid(ds, own)
+    mask, patterns = resolve_roi(ds, roi), data_fingerprint(own)
+    everywhere = on_grid(mask, own, fill=False)
+    if roi is None and n.ROI in ds:
+        tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
+    if ds is not own and not is_same(found := seen(ds, everywhere), seen(own, everywhere)):
+        ds, patterns = changed(ds), patterns | {SEEN: found}
+        tell("the patterns are not the store's own; 'va.encode' needs this Dataset, too")
+    return ds, mask, everywhere, patterns
 
 
 def _is_trained(
-    path: Path,
-    run: str,
-    ds: xr.Dataset,
-    roi: xr.DataArray,
-    settings: TrainConfig,
-    resume: str | Path | None,
-    *,
-    overwrite: bool,
-    say: Callable[[str], None],
+    path: Path, own: xr.Dataset, run: str, recipe: Recipe, *, overwrite: bool, say: Callable[[str], None]
 ) -> bool:
     """Whether the run is there, trained the same way: on the same patterns and region, with the same settings."""
     if run not in run_names(path):
         return False
-    manifest, own = run_manifest(path, run), ds[n.run_name(n.ROI, run)].values
-    kind, asked = manifest.get("kind", "trained"), "trained" if resume is None else f"trained from {resume}"
-    recipe = Recipe(settings, {"kind": asked, "data": data_fingerprint(ds), "region": _region(roi.values)})
-    made = {"kind": kind, "data": manifest.get("data"), "region": _region(own)}
-    made["config"] = manifest["config"] if kind == "trained" else settings.to_attrs()
+    manifest, region = run_manifest(path, run), own[n.run_name(n.ROI, run)].values
+    kind = manifest.get("kind", "trained")
+    made = {"kind": kind, "data": manifest.get("data"), "region": _region(region)}
+    made["config"] = manifest["config"] if kind == "trained" else recipe.as_attrs()["config"]
     there, instead = f"{shown(path)} already has a run {run!r}", "choose another name with run='…' (--run)"
     return is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=say)
 
@@ -141,7 +161,10 @@ def _region(mask: Any) -> dict[str, Any]:
 def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig, tell: Callable[[str], None]) -> xr.DataArray:
     if int(roi.sum()) < FEW_SAMPLES:
         tell(f"warning: {int(roi.sum())} {schema.samples_word(ds)} are few; the run shows that it works, no more.")
-    return grid.split(roi, settings.split, seed=settings.seed, by=_split_by(ds, roi, settings.split))
+    parts = grid.split(roi, settings.split, seed=settings.seed, by=_split_by(ds, roi, settings.split))
+    if settings.split.method == "blocks" and (side := parts.attrs["block_used"]) != settings.split.block:
+        tell(f"split: blocks of side {side}, not {settings.split.block}, so that there are enough to choose from")
+    return parts
 
 
 def _split_by(ds: xr.Dataset, roi: xr.DataArray, config: SplitConfig) -> xr.DataArray | None:
@@ -159,7 +182,7 @@ def _publish(
     store: Path,
     run: str,
     folder: Path,
-    trained: Trained,
+    tables: Mapping[str, xr.Dataset],
     manifest: Mapping[str, Any],
     roi: xr.DataArray,
     parts: xr.DataArray,
@@ -167,10 +190,10 @@ def _publish(
 ) -> None:
     from vaearr.training import CHECKPOINT
 
-    for name, table in ((n.HISTORY, trained.history), (n.HEALTH, trained.health), (n.SHEETS, trained.sheets)):
-        if table is not None:
-            write_dataset(table, folder / name, run=run)
+    for name, table in tables.items():
+        write_dataset(table, folder / name, run=run)
     maps = xr.Dataset({n.run_name(n.ROI, run): roi, n.run_name(n.SPLIT, run): parts})
+    maps = maps.reset_coords(drop=True)  # the store has its own beside the grid's
     publish_run(store, run, folder, manifest, maps, replacing=replacing)
     (store / n.RUNS / run / n.MODEL / CHECKPOINT).unlink()  # its work is done
 
@@ -219,7 +242,7 @@ def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
 
 def check_extras(settings: TrainConfig) -> None:
     """Raise MissingExtraError where the model, the discriminator or a logger needs a package that is not there."""
-    from vaearr.training.loggers import check_loggers
+    from vaearr.training.records import check_loggers
 
     critic = settings.objective.adversarial
     for part in (settings.model.name, critic.discriminator if critic else ""):
@@ -240,6 +263,13 @@ def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.Data
     config = nested(roi.attrs, "config")
     known = {"config": config} if isinstance(config, dict) else {}
     return mask.rename(n.ROI).drop_attrs().assign_attrs({**n.ATTRS[n.ROI], **known, "n": int(mask.sum())})
+
+
+def changed(ds: xr.Dataset) -> xr.Dataset:
+    """The Dataset without what the attributes of its patterns say of their values before the steps on them."""
+    patterns = ds[n.PATTERNS].copy(deep=False)
+    patterns.attrs = {key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES}
+    return ds.assign({n.PATTERNS: patterns})
 
 
 def data_fingerprint(ds: xr.Dataset) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vaearr.batching.reader import read_samples
-from vaearr.batching.tiers import host_tensor
-from vaearr.store import Region, Staging, pending, read_ahead, without_dask, write_block
+from vaearr.blocks import take_rows
+from vaearr.device import host_tensor
+from vaearr.store import Region, Staging, pending, read_ahead, read_block, write_block
 
 CPU = torch.device("cpu")
 
@@ -43,14 +43,13 @@ def read_chosen(
     patterns: navigation dims, then signal dims. chosen: boolean over the navigation grid. device: where the samples go
     next, which decides what kind of memory they wait in.
     """
-    source, dtype = without_dask(patterns), patterns.dtype.newbyteorder("=")
-    like = torch.from_numpy(np.empty(0, dtype)).dtype
+    like = torch.from_numpy(np.empty(0, patterns.dtype.newbyteorder("="))).dtype
 
     def read(region: Region) -> Block:
         inside = chosen[tuple(region.values())]
         stored = host_tensor((int(inside.sum()), *input_shape), like, device)
         if len(stored):
-            read_samples(source, region, inside, stored.numpy())
+            take_rows(read_block(patterns, region), np.flatnonzero(inside), stored.numpy())
         return Block(region, inside, stored)
 
     return read_ahead(read, regions)

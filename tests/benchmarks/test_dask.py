@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 
 import vaearr as va
-from vaearr import workers
+from vaearr import computing
 from vaearr.config import TrainConfig
 from vaearr.store import create_store, store_blocks
 from vaearr.testing import random_patterns_dataset
@@ -39,7 +39,7 @@ def table() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    with workers.connected("local:2") as made:
+    with computing.connected("local:2") as made:
         yield made
 
 
@@ -80,7 +80,7 @@ def test_association(client: Any) -> None:
     target = xr.DataArray(rng.integers(0, 255, (70, 70)).astype("f4"), dims=("y", "x"))
 
     def work(dask: Any) -> None:
-        with workers.computing_on(dask):
+        with computing.connected(dask):
             va.associate(latents, target, "all")
 
     _compare("association, 7 metrics of 4900 points x 64", work, client)
@@ -88,7 +88,7 @@ def test_association(client: Any) -> None:
 
 def test_cost_of_a_task(client: Any) -> None:
     began = time.perf_counter()
-    count = sum(1 for _ in workers.each(client, _nothing, range(500), name=str))
+    count = sum(1 for _ in computing.each(client, _nothing, range(500)))
     RESULTS.append(f"a task that does nothing: {1e3 * (time.perf_counter() - began) / count:.1f} ms")
     assert count == 500
 

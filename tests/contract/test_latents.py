@@ -28,6 +28,27 @@ def test_latents_are_the_posterior_means(trained_template: Path) -> None:
         assert ds[name].attrs["long_name"]
 
 
+def test_the_model_is_lazy_on_dask_arrays(trained_template: Path) -> None:
+    ds, model = va.open_store(trained_template), va.load_model(trained_template)
+    lazy = model.encode(ds.patterns.astype("f4").chunk(x=7))
+    assert lazy.chunks is not None, "nothing is computed before it is asked for"
+    assert (lazy.name, lazy.dims, set(lazy.coords)) == ("latents", ("y", "x", "latent"), {"y", "x", "latent"})
+    known = model.encode(ds.patterns.astype("f4").load())
+    np.testing.assert_allclose(lazy.values, known.values, rtol=1e-4, atol=1e-5)
+    inside = ds.roi.values
+    np.testing.assert_allclose(known.values[inside], ds.latents.values[inside], rtol=1e-4, atol=1e-5)
+
+
+def test_batches_say_where_their_samples_are(trained_template: Path) -> None:
+    """So that what is made of them can be put back."""
+    ds = va.open_store(trained_template)
+    made = np.zeros(ds.patterns.shape, ds.patterns.dtype)
+    for batch in va.batches(ds, batch_size=50, seed=3).epoch(0):
+        made[tuple(batch.index.T)] = batch.patterns[:, 0].numpy()
+    present = ds.present.values
+    np.testing.assert_array_equal(made[present], ds.patterns.values[present])
+
+
 def test_encoding_again_changes_nothing(trained_store: Path) -> None:
     before = tree(trained_store)
     vaearr("encode", trained_store)

@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import vaearr as va
+from vaearr.errors import UsageError
 
-from .harness import HAS_MONAI, MONAI, TINY, nested, vaearr, zarr
+from .harness import HAS_MONAI, MONAI, TINY, USAGE, nested, vaearr, zarr
 
 TWO = ("--x", "0:2", "--epochs", 2, "--set", "batch_size=64", *TINY)
 
@@ -296,3 +297,15 @@ def test_streamed_and_resident_are_both_possible(store: Path) -> None:
     assert len(seen) == len(wanted)
     key = lambda rows: np.sort(rows.reshape(len(rows), -1).astype("int64") @ np.arange(400))  # noqa: E731
     np.testing.assert_array_equal(key(seen), key(wanted))
+
+
+def test_truth_values_are_no_numbers(store: Path) -> None:
+    assert "epochs" in vaearr("train", store, "--run", "true", "--set", "epochs=true", code=USAGE).error
+    with pytest.raises(UsageError, match="batch_size"):
+        va.train(store, run="true", batch_size=True)
+
+
+def test_smaller_blocks_of_the_split_are_told(store: Path) -> None:
+    said = vaearr("train", store, "--run", "blocks", *TWO, "--set", "split.block=64").err
+    assert "blocks of side" in said
+    assert "not 64" in said

@@ -56,10 +56,7 @@ def test_values_are_zarrs_own(path: Path) -> None:
     patterns = vs.open_store(path, chunks=None).patterns
     for y0, y1, x0, x1 in BOXES:
         region = {"y": slice(y0, y1), "x": slice(x0, x1)}
-        out = np.zeros((y1 - y0, x1 - x0, 8, 9), np.uint16)
-        vs.read_into(patterns, region, out)
-        np.testing.assert_array_equal(out, want[y0:y1, x0:x1])
-        np.testing.assert_array_equal(vs.read_block(patterns, region), out)
+        np.testing.assert_array_equal(vs.read_block(patterns, region), want[y0:y1, x0:x1])
     np.testing.assert_array_equal(patterns.isel(y=[1, 5, 30], x=slice(2, 34, 3)), want[[1, 5, 30], 2:34:3])
     points = {"y": xr.DataArray([3, 39], dims="p"), "x": xr.DataArray([34, 0], dims="p")}
     np.testing.assert_array_equal(patterns.isel(points), want[[3, 39], [34, 0]])
@@ -71,26 +68,7 @@ def test_whole_chunks(tmp_path: Path) -> None:
     patterns = vs.open_store(vs.create_store(ds, tmp_path / "s.zarr"), chunks=None).patterns
     for y0, y1, x0, x1 in BOXES:
         region = {"y": slice(y0, y1), "x": slice(x0, x1)}
-        out = np.zeros((y1 - y0, x1 - x0, 20, 20), np.uint16)
-        vs.read_into(patterns, region, out)
-        np.testing.assert_array_equal(out, ds.patterns.isel(region))
-        np.testing.assert_array_equal(vs.read_block(patterns, region), out)
-
-
-def test_parts_are_read_into_place(path: Path) -> None:
-    part = vs.open_store(path, chunks=None).patterns.isel(y=slice(5, 40))
-    out = np.zeros((3, 4, 8, 9), np.uint16)
-    vs.read_into(part, {"y": slice(1, 4), "x": slice(7, 11)}, out)
-    np.testing.assert_array_equal(out, part.values[1:4, 7:11])
-    vs.read_into(part.load(), {"y": slice(1, 4), "x": slice(7, 11)}, out[:] * 0 + out)
-
-
-def test_dask_that_only_cuts_is_seen_through(path: Path) -> None:
-    ds = vs.open_store(path)
-    assert not vs.without_dask(ds.patterns).chunks
-    np.testing.assert_array_equal(vs.without_dask(ds.patterns), ds.patterns)
-    for changed in (ds.patterns * 2, ds.patterns.isel(y=slice(3, 9)), ds.patterns.rename("q") + 0):
-        assert vs.without_dask(changed).chunks
+        np.testing.assert_array_equal(vs.read_block(patterns, region), ds.patterns.isel(region))
 
 
 def _problem(patterns: xr.DataArray, region: vs.Region, want: np.ndarray) -> str | None:

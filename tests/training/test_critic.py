@@ -152,7 +152,7 @@ class Looked(torch.nn.Module):
 
 def test_the_perceptual_term_trains_again_after_validation(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = Looked()
-    monkeypatch.setattr("vaearr.training.job.make_perceptual", lambda *_: looked)
+    monkeypatch.setattr("vaearr.training.job._make_perceptual", lambda *_: looked)
     va.train(images, run="plain", config=_config(perceptual={"kind": "features", "weights": "given"}).replace(epochs=2))
     one = [True] * 2 + [False]  # two batches of 16, one of 8 for validation
     assert looked.modes == one * 2

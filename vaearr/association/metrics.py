@@ -16,7 +16,6 @@ import numpy as np
 
 from vaearr.association.columns import Columns, columns_of
 from vaearr.errors import UsageError, did_you_mean
-from vaearr.workers import Share, compute
 
 Kernel = Callable[[Columns, Columns], np.ndarray]
 Prepare = Callable[[Columns], object]
@@ -304,15 +303,20 @@ def _correlation(latents: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def apply(
-    metrics: Sequence[Metric], latents: np.ndarray, targets: np.ndarray, positions: np.ndarray | None = None
+    metrics: Sequence[Metric],
+    latents: np.ndarray,
+    targets: np.ndarray,
+    positions: np.ndarray | None = None,
+    *,
+    scheduler: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every metric of every latent `(n, L)` with every target `(n, T)`: values `(metric, L, T)` and n `(T,)`.
 
     Each latent-target pair uses the points where both are finite; fewer than MIN_POINTS give NaN. `n` counts, per
     target, the points where the target and at least one latent are finite. `positions` `(n, d)` are the coordinates of
     the points, for metrics that need them. Runs under the dask scheduler in use, threads by default, a few latents and
-    targets to a task; memory beyond the arguments is that of the tasks under way; workers of a cluster get the
-    arguments once. Raises UsageError if positions are needed and missing.
+    targets to a task; memory beyond the arguments is that of the tasks under way. scheduler: another one of dask's.
+    Raises UsageError if positions are needed and missing.
     """
     import dask
 
@@ -327,7 +331,10 @@ def apply(
         if keep.sum() >= MIN_POINTS
     ]
 
-    def tasks(share: Share) -> Iterator[Any]:
+    def share(values: Any) -> Any:
+        return dask.delayed(values, pure=False, traverse=False)
+
+    def tasks() -> Iterator[Any]:
         own, others = share(latents), share(targets)
         for keep, targets_at_once, latents_at_once in groups:
             points = share(keep)
@@ -338,7 +345,7 @@ def apply(
 
     every = np.arange(len(metrics))
     places = [np.ix_(every, block, wanted) for _, t, latent in groups for wanted in t for block in latent]
-    for place, found in zip(places, compute(tasks), strict=True):
+    for place, found in zip(places, dask.compute(*tasks(), scheduler=scheduler), strict=True):
         values[place] = found
     n = (finite_targets & finite_latents.any(axis=1)[:, None]).sum(axis=0)
     return values, n

@@ -26,9 +26,9 @@ from vaearr.association.surrogates import (
 )
 from vaearr.association.table import ASSOCIATION, METRIC, associate, gather, latent_dims
 from vaearr.association.targets import TARGET, columns, stack
+from vaearr.computing import in_use
 from vaearr.config import SignificanceConfig
 from vaearr.errors import UsageError, did_you_mean
-from vaearr.workers import Share, compute, in_use, n_threads
 
 P_VALUE, P_ADJUSTED, P_NAIVE, N_EFFECTIVE = "p_value", "p_adjusted", "p_naive", "n_effective"
 LOW, HIGH = "low", "high"  # ends of the confidence interval
@@ -206,22 +206,25 @@ def _nulls(
     parts = [(t, quick, every) for t in wanted if quick]
     for t in wanted if slow else ():
         blocks = latent_blocks(maps.latents[maps.inside(t)])
-        size = max(-(-len(blocks) * len(wanted) // (2 * max(1, n_threads(client)))), BLOCKS_OF_A_TASK)
+        size = max(-(-len(blocks) * len(wanted) // (2 * max(1, sum(client.nthreads().values())))), BLOCKS_OF_A_TASK)
         parts += [(t, slow, np.concatenate(blocks[i : i + size])) for i in range(0, len(blocks), size)]
 
-    def tasks(share: Share) -> Iterator[Any]:
-        shared = share(maps)
-        return (dask.delayed(_null)(shared, t, metrics, latents, settings) for t, metrics, latents in parts)
-
+    shared, null = dask.delayed(maps, pure=False, traverse=False), dask.delayed(_null)
+    tasks = [null(shared, t, metrics, latents, settings, "synchronous") for t, metrics, latents in parts]
     nulls = {t: np.empty((settings.n_surrogates, len(chosen), len(every))) for t in wanted}
-    for (t, metrics, latents), found in zip(parts, compute(tasks), strict=True):
+    for (t, metrics, latents), found in zip(parts, dask.compute(*tasks), strict=True):
         rows = np.flatnonzero([item in metrics for item in chosen])
         nulls[t][np.ix_(np.arange(settings.n_surrogates), rows, latents)] = found
     yield from nulls.items()
 
 
 def _null(
-    maps: _Maps, t: int, chosen: Sequence[Metric], columns: np.ndarray, settings: SignificanceConfig
+    maps: _Maps,
+    t: int,
+    chosen: Sequence[Metric],
+    columns: np.ndarray,
+    settings: SignificanceConfig,
+    scheduler: str | None = None,
 ) -> np.ndarray:
     """Strength of each surrogate of a target, (surrogate, metric, latent of `columns`); infinite where it has none."""
     inside, shape = maps.inside(t), (len(chosen), len(columns))
@@ -238,7 +241,7 @@ def _null(
             for i in quick:
                 values[i, members] = chosen[i].kernel(own, drawn)
         if slow:
-            values[slow] = apply([chosen[i] for i in slow], latents, batch, positions)[0]
+            values[slow] = apply([chosen[i] for i in slow], latents, batch, positions, scheduler=scheduler)[0]
         null[done : done + batch.shape[1]] = np.moveaxis(_strength(values, chosen), -1, 0)
         done += batch.shape[1]
     return np.where(np.isfinite(null), null, np.inf)

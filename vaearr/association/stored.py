@@ -17,11 +17,11 @@ from vaearr.association.partitions import latent_partitions
 from vaearr.association.table import ASSOCIATION, METRIC, associate, latent_dims
 from vaearr.association.targets import TARGET, targets_of
 from vaearr.categories import is_categorical
+from vaearr.computing import Where, check_where, connected
 from vaearr.config import AssociateConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made
-from vaearr.workers import Where, check_where, computing_on
 
 PARAMETERS = "parameters"
 
@@ -45,7 +45,7 @@ def associate_store(
     any other. Raises ExistsError where the name holds another table, NoInputError for a run that is not there or has no
     latents.
 
-    dask: the workers that compute, see `vaearr.workers`; they get the values from this process and need not see the
+    dask: the workers that compute, see `vaearr.computing`; they get the values from this process and need not see the
     store. The numbers are the same. Raises WorkersError where they cannot be reached or die of it.
     """
     from dask import compute as dask_compute
@@ -69,7 +69,7 @@ def associate_store(
         if is_made(there, made, recipe, overwrite=overwrite, say=say):
             return found if part is None else part
     values = dask_compute(latents, targets, roi)  # read once, together
-    with computing_on(dask):
+    with connected(dask):
         table = _associated(values, config)
     table.attrs[PARAMETERS] = recipe.as_attrs()
     write_table(store, config.run, name, _named(table, latents), replace=has_table(store, config.run, name))

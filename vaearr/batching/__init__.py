@@ -1,8 +1,8 @@
 """Patterns as shuffled torch batches: a pure plan of what to read, and a reader that carries it out.
 
-The unit of reading is the shard. Where all chosen samples fit into the memory allowance they are read once and kept in
-their own dtype, on the device if that has room; otherwise shards are read in random order, as many at a time as the
-allowance holds, mixed in that buffer and cut into batches, while the next buffer is read ahead. Each sample comes
+The unit of reading is the dask chunk. Where all chosen samples fit into the memory allowance they are read once and
+kept in their own dtype, on the device if that has room; otherwise chunks are read in random order, as many at a time as
+the allowance holds, mixed in that buffer and cut into batches, while the next buffer is read ahead. Each sample comes
 exactly once per epoch either way.
 """
 
@@ -17,7 +17,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.partners import Walk
-from vaearr.batching.reader import Batch, PatternBatches, Settings, read_samples
+from vaearr.batching.reader import Batch, PatternBatches, Settings
 from vaearr.device import pick_device
 from vaearr.errors import RoiError, UsageError
 from vaearr.grid import check_map
@@ -27,7 +27,6 @@ __all__ = [
     "PatternBatches",
     "Walk",
     "batches",
-    "read_samples",
 ]
 
 
@@ -49,6 +48,8 @@ def batches(
     balance: np.ndarray | xr.DataArray | None = None,
 ) -> PatternBatches:
     """Torch batches `(B, C, …)` of `ds.patterns` in source dtype, shuffled, each sample once per epoch.
+
+    ds: with dask chunks of any shape and any lazy steps on them; a Dataset without dask is cut as it would be stored.
 
     roi: boolean map of the samples to use (default: those `present`). split, part: use only the samples of this part
     of a stored split (`names.TRAIN` or `names.VALIDATION`). memory, device_memory: GiB of RAM and of the device that

@@ -1,12 +1,11 @@
-"""Carries out the plan: reads pieces of the store, holds them in their tier, hands out batches."""
+"""Carries out the plan: reads pieces of blocks, holds them in their tier, hands out batches."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,25 +15,35 @@ from torch.utils.data import IterableDataset, get_worker_info
 from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import plan as plans
-from vaearr.batching import tiers
 from vaearr.batching.partners import Paths, Walk, find_paths, random_walk
+from vaearr.blocks import Blocks, corner, take_rows
+from vaearr.device import host_tensor
 from vaearr.errors import UsageError
-from vaearr.store import Region, read_ahead, read_block, read_into, without_dask
+from vaearr.store import read_ahead
 
-READERS = 4  # pieces of a buffer that are read side by side, at most
+GIB = 2**30
+READERS = 4  # blocks that are read side by side, at most
+FREE_SHARE = 0.7  # of the device's free memory that patterns may take; the rest is the model's
 ORDER, BUFFER, WALK = 0, 1, 2  # what a random generator of an epoch is for
+
+Tier = Literal["device", "memory", "streamed"]
+
+# torch lacks most operations for unsigned types; the bytes are moved as these
+MOVED_AS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 class Batch(NamedTuple):
     """Patterns `(B, C, …)` in their stored dtype, on the device.
 
     target: what a pattern is compared with; the same object as `patterns` unless neighbours are asked for. labels:
-    int64 `(B,)`, -1 where missing; None without labels.
+    int64 `(B,)`, -1 where missing; None without labels. index: position of each sample on the navigation grid, int64
+    `(B, n_nav)` on the CPU, so that what is made of a batch can be put back: `out[tuple(batch.index.T)] = …`.
     """
 
     patterns: torch.Tensor
     target: torch.Tensor
     labels: torch.Tensor | None
+    index: torch.Tensor  # type: ignore[assignment]  # hides the tuple's method
 
 
 @dataclass
@@ -44,7 +53,7 @@ class Held:
     patterns: torch.Tensor
     labels: torch.Tensor | None
     points: np.ndarray
-    order: torch.Tensor
+    order: np.ndarray
     memory: torch.Tensor | None = None  # the buffer behind `patterns`, to be used again
 
 
@@ -65,8 +74,9 @@ class Settings:
 class PatternBatches(IterableDataset[torch.Tensor]):
     """Batches of patterns from a Dataset, made by `batches`.
 
-    Iterating gives tensors `(B, C, …)`, each time of the next epoch; `epoch` gives any epoch from any batch on.
-    tier: where the patterns wait. n_samples: samples of this rank; n_samples_total: of all ranks together.
+    Iterating gives tensors `(B, C, …)`, each time of the next epoch; `epoch` gives any epoch from any batch on, with
+    targets, labels and positions. tier: where the patterns wait. n_samples: samples of this rank; n_samples_total: of
+    all ranks together.
     """
 
     def __init__(
@@ -78,18 +88,26 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         labels: np.ndarray | None = None,
         balance: np.ndarray | None = None,
     ) -> None:
-        self.patterns, self.inside, self.labels = without_dask(ds[n.PATTERNS]), inside, labels
-        self.settings, self.device = settings, settings.device
-        self.input_shape = schema.input_shape(ds)
-        self.dtype = self.patterns.dtype.newbyteorder("=")
-        self.n_samples_total = int(inside.sum())
-        sample_bytes = int(np.prod(self.input_shape)) * self.dtype.itemsize
-        self.capacity = max(1, int(settings.memory * tiers.GIB / sample_bytes / 2))
-        self.pieces, most = self._share()
+        self.blocks = Blocks(ds[n.PATTERNS], schema.navigation_dims(ds))
+        self.inside, self.labels, self.settings, self.device = inside, labels, settings, settings.device
+        self.sample_shape, self.dtype = schema.input_shape(ds), self.blocks.dtype
+        sample_bytes = int(np.prod(self.sample_shape)) * self.dtype.itemsize
+        self.capacity = max(1, int(settings.memory * GIB / sample_bytes / 2))
+        self.readers = max(1, min(READERS, self.capacity // self.blocks.largest))  # each holds a block
+        # in order, nothing is gained by reading less than a block at a time
+        self.limit = plans.piece_samples(self.capacity, self.blocks.largest) if settings.shuffle else self.capacity
+        self.n_samples_total, rank, world_size = int(inside.sum()), settings.rank, settings.world_size
+        if not 0 <= rank < world_size:
+            raise UsageError(f"rank is {rank} of world_size {world_size}; expected 0 to {world_size - 1}.")
+        if self.n_samples_total < world_size:
+            raise UsageError(f"{self.n_samples_total} samples cannot be shared by {world_size} processes; use fewer.")
+        counts = [int(inside[tuple(region.values())].sum()) for region in self.blocks.regions]
+        share = plans.share_of(self.n_samples_total, rank, world_size)
+        self.pieces = plans.plan_pieces(counts, self.limit, *share)
         self.counts = [piece.count for piece in self.pieces]
-        self.n_samples = sum(self.counts)
+        self.n_samples, most = sum(self.counts), -(-self.n_samples_total // world_size)
         self.nbytes = most * sample_bytes
-        self.tier = tiers.pick_tier(self.nbytes, settings.memory, settings.device_memory, self.device)
+        self.tier = pick_tier(self.nbytes, settings)
         self.n_batches = -(-most // settings.batch_size)
         if self.n_batches > self.n_samples:
             raise UsageError("the ranks' shares differ by one sample, so batch_size must be at least 2.")
@@ -98,24 +116,6 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         self._paths: tuple[Walk, Paths] | None = None
         self._spare: list[torch.Tensor] = []
         self._next, self._now = (0, 0), (0, 0)
-
-    def _share(self) -> tuple[list[plans.Piece], int]:
-        """The pieces of this rank, cut by the allowance alone so that all ranks cut alike; the size of a share."""
-        rank, world_size = self.settings.rank, self.settings.world_size
-        if not 0 <= rank < world_size:
-            raise UsageError(f"rank is {rank} of world_size {world_size}; expected 0 to {world_size - 1}.")
-        if self.n_samples_total < world_size:
-            raise UsageError(f"{self.n_samples_total} samples cannot be shared by {world_size} processes; use fewer.")
-        # in order, nothing is gained by reading less than a chunk at a time
-        chunk = _chunk_samples(self.patterns, self.inside.ndim)
-        limit = tiers.piece_samples(self.capacity, chunk) if self.settings.shuffle else self.capacity
-        self.readers = max(1, min(READERS, self.capacity // chunk))  # each holds a chunk
-        regions = regions_of(self.patterns, self.inside.ndim, limit)
-        found = (plans.around_chosen(region, self.inside) for region in regions)
-        regions = [region for region in found if region]
-        counts = [int(self.inside[tuple(region.values())].sum()) for region in regions]
-        low, high = plans.share_of(self.n_samples_total, rank, world_size)
-        return plans.plan_pieces(regions, counts, low, high), -(-self.n_samples_total // world_size)
 
     def __len__(self) -> int:
         """Batches of an epoch; the same for every epoch and on every rank."""
@@ -129,9 +129,10 @@ class PatternBatches(IterableDataset[torch.Tensor]):
     def describe(self) -> str:
         """Where the patterns wait, such as `in memory (11 MiB of 2 GiB)`."""
         s = self.settings
-        allowed = s.device_memory if self.tier == "device" else s.memory
-        buffer_bytes = int(s.memory * tiers.GIB / 2)
-        return tiers.in_words(self.tier, self.nbytes, allowed, buffer_bytes)
+        if self.tier == "streamed":
+            return f"streamed ({in_bytes(self.nbytes)} through two buffers of {in_bytes(s.memory * GIB / 2)})"
+        place, allowed = ("on the device", s.device_memory) if self.tier == "device" else ("in memory", s.memory)
+        return f"{place} ({in_bytes(self.nbytes)} of {in_bytes(allowed * GIB)})"
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         number, start = self._next
@@ -172,7 +173,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             partner = self._partners(held, walk, number, i) if walk else None
             while batch < len(self) and plan.bounds[batch] < high:
                 begin, end = plan.bounds[batch], plan.bounds[batch + 1]
-                open_batch = open_batch or _OpenBatch(self, held, int(end - begin), paired=walk is not None)
+                open_batch = open_batch or _OpenBatch(held, int(end - begin), self.device, paired=walk is not None)
                 open_batch.add(held, held.order[max(begin, low) - low : min(end, high) - low], partner)
                 if end > high:
                     break
@@ -183,35 +184,29 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         return np.random.default_rng([self.settings.seed, number, self.settings.rank, *purpose])
 
     def _plan(self, number: int) -> plans.EpochPlan:
-        bounds = plans.batch_bounds(self.n_samples, self.n_batches)
-        if self.is_resident:
-            groups = [list(range(len(self.pieces)))]
-        else:
+        groups = [list(range(len(self.pieces)))]
+        if not self.is_resident:
             rng = self._generator(number, ORDER) if self.settings.shuffle else None
             groups = plans.plan_buffers(self.counts, self.capacity, rng)
         draws = [sum(self.counts[i] for i in group) for group in groups]
         if self.weights is not None:
-            weights = [sum(float(self._weights_of(self._points(i)).sum()) for i in group) for group in groups]
+            weights = [sum(float(self._at(self.weights, i).sum()) for i in group) for group in groups]
             draws = plans.plan_draws(weights, self.n_samples)
+        bounds = plans.batch_bounds(self.n_samples, self.n_batches)
         return plans.EpochPlan(groups, np.cumsum([0, *draws]), bounds)
 
-    def _weights_of(self, points: np.ndarray) -> np.ndarray:
-        assert self.weights is not None
-        return self.weights[tuple(points.T)]
+    def _at(self, values: np.ndarray, piece: int) -> np.ndarray:
+        return np.asarray(values[tuple(self._points(piece).T)])
 
-    def _order(self, plan: plans.EpochPlan, number: int, i: int, points: np.ndarray) -> torch.Tensor:
+    def _order(self, plan: plans.EpochPlan, number: int, i: int, points: np.ndarray) -> np.ndarray:
         """Positions in the buffer, in the order in which they are handed out."""
         if not self.settings.shuffle:
-            return torch.arange(len(points))
+            return np.arange(len(points))
         rng = self._generator(number, BUFFER, i)
         if self.weights is not None:
-            weights = self._weights_of(points)
-            order = rng.choice(len(points), int(plan.ends[i + 1] - plan.ends[i]), p=weights / weights.sum())
-        elif self.is_resident:
-            order = rng.permutation(len(points))
-        else:
-            order = plans.deal(points, plan.sizes(i), rng)
-        return torch.from_numpy(order)
+            weights = self.weights[tuple(points.T)]
+            return rng.choice(len(points), int(plan.ends[i + 1] - plan.ends[i]), p=weights / weights.sum())
+        return rng.permutation(len(points)) if self.is_resident else plans.deal(points, plan.sizes(i), rng)
 
     def _partners(self, held: Held, walk: Walk, number: int, i: int) -> torch.Tensor:
         """Each sample's partner in this epoch; where all samples stay, the paths between them stay too."""
@@ -225,102 +220,107 @@ class PatternBatches(IterableDataset[torch.Tensor]):
 
     def _buffers(self, plan: plans.EpochPlan, number: int, first: int) -> Iterator[Held]:
         """The buffers of an epoch from `first` on, each read while the one before is handed out."""
+        every = list(range(len(self.pieces)))
         if self.is_resident:
-            held = self._resident = self._resident or self._read_all()
-            order = self._order(plan, number, 0, held.points).to(held.patterns.device)
-            yield replace(held, order=order)
+            if self._resident is None:
+                memory = self._empty(self.n_samples, self.device if self.tier == "device" else torch.device("cpu"))
+                self._resident = self._read(every, memory)
+            yield replace(self._resident, order=self._order(plan, number, 0, self._resident.points))
             return
-        numbers = range(first, len(plan.groups))
-        for held in read_ahead(lambda i: self._read_buffer(plan, number, i), numbers):
+
+        def read(i: int) -> Held:
+            try:
+                memory = self._spare.pop()
+            except IndexError:
+                memory = self._empty(min(self.capacity, self.n_samples), torch.device("cpu"))
+            held = self._read(plan.groups[i], memory)
+            return replace(held, order=self._order(plan, number, i, held.points), memory=memory)
+
+        for held in read_ahead(read, range(first, len(plan.groups))):
             yield held
             if held.memory is not None and len(self._spare) < 2:
                 self._spare.append(held.memory)
 
-    def _read_buffer(self, plan: plans.EpochPlan, number: int, i: int) -> Held:
-        try:
-            memory = self._spare.pop()
-        except IndexError:
-            memory = self._empty(min(self.capacity, self.n_samples))
-        points = np.concatenate([self._points(piece) for piece in plan.groups[i]])
-        patterns, start = memory.numpy(), 0
-        with ThreadPoolExecutor(self.readers) as pool:  # decoding leaves Python's lock alone
-            order, reads = pool.submit(self._order, plan, number, i, points), []
-            for piece in plan.groups[i]:
-                reads.append(pool.submit(self._read, piece, patterns[start : start + self.counts[piece]]))
-                start += self.counts[piece]
-            for done in reads:
-                done.result()
-        return Held(memory[:start], self._labels_at(points), points, order.result(), memory)
-
-    def _read_all(self) -> Held:
-        """All samples of this rank, on the device by way of one piece at a time."""
-        points = np.concatenate([self._points(i) for i in range(len(self.pieces))])
-        on_device = self.tier == "device"
-        patterns = self._empty(self.n_samples, self.device if on_device else torch.device("cpu"))
-        aside = self._empty(0)
-        if on_device:
-            aside = tiers.host_tensor((max(self.counts), *self.input_shape), patterns.dtype, self.device)
-        start = 0
-        for i, count in enumerate(self.counts):
-            place = patterns[start : start + count]
-            self._read(i, aside[:count].numpy() if on_device else place.numpy())
-            if on_device:
-                place.copy_(aside[:count])
-            start += count
-        labels = self._labels_at(points)
-        return Held(patterns, labels if labels is None else labels.to(patterns.device), points, torch.empty(0))
-
-    def _empty(self, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
-        if torch.device(device).type == "cpu":
-            return torch.from_numpy(np.empty((count, *self.input_shape), self.dtype))  # numpy asks for huge pages
+    def _empty(self, count: int, device: torch.device) -> torch.Tensor:
+        if device.type == "cpu":
+            return torch.from_numpy(np.empty((count, *self.sample_shape), self.dtype))  # numpy asks for huge pages
         dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
-        return torch.empty((count, *self.input_shape), dtype=dtype, device=device)
+        return torch.empty((count, *self.sample_shape), dtype=dtype, device=device)
 
-    def _labels_at(self, points: np.ndarray) -> torch.Tensor | None:
-        return None if self.labels is None else torch.from_numpy(self.labels[tuple(points.T)])
+    def _read(self, pieces: list[int], memory: torch.Tensor) -> Held:
+        """The samples of some pieces, side by side in `memory`; threads read, since decoding frees Python's lock."""
+        starts = np.cumsum([0, *(self.counts[i] for i in pieces)]).tolist()
+        points = np.concatenate([self._points(i) for i in pieces])
+        self.blocks.prepare()
+        with ThreadPoolExecutor(self.readers) as pool:
+            places = (memory[start : start + self.counts[i]] for start, i in zip(starts, pieces, strict=False))
+            list(pool.map(self._read_piece, pieces, places))
+        patterns = memory[: starts[-1]]
+        labels = None
+        if self.labels is not None:
+            labels = torch.from_numpy(self.labels[tuple(points.T)]).to(patterns.device)
+        return Held(patterns, labels, points, np.arange(0))
 
-    def _read(self, i: int, out: np.ndarray) -> None:
+    def _read_piece(self, i: int, place: torch.Tensor) -> None:
         piece = self.pieces[i]
-        chosen = self.inside[tuple(piece.region.values())]
-        read_samples(self.patterns, piece.region, chosen, out, start=piece.start)
+        region = self.blocks.regions[piece.block]
+        sizes = tuple(part.stop - part.start for part in region.values())
+        rows = np.ravel_multi_index(tuple((self._points(i) - corner(region)).T), sizes)
+        here = place if place.device.type == "cpu" else host_tensor(tuple(place.shape), place.dtype, place.device)
+        take_rows(self.blocks.read(piece.block), rows, here.numpy())
+        if here is not place:
+            place.copy_(here)
 
     def _points(self, i: int) -> np.ndarray:
         """Grid points of a piece's samples, `(n, n_nav)`."""
         piece = self.pieces[i]
-        parts = tuple(piece.region.values())
-        return np.argwhere(self.inside[parts])[piece.start : piece.stop] + [part.start for part in parts]
+        region = self.blocks.regions[piece.block]
+        points = np.argwhere(self.inside[tuple(region.values())])
+        return points[plans.in_tiles(points, self.limit)[piece.start : piece.stop]] + corner(region)
 
 
 class _OpenBatch:
     """A batch on its way: filled from one buffer or from several, then sent to the device."""
 
-    def __init__(self, of: PatternBatches, held: Held, size: int, *, paired: bool) -> None:
-        self.of, self.filled = of, 0
+    def __init__(self, held: Held, size: int, device: torch.device, *, paired: bool) -> None:
+        self.device, self.filled = device, 0
 
         def empty(like: torch.Tensor) -> torch.Tensor:
             shape = (size, *like.shape[1:])
             if like.device.type == "cpu":
-                return tiers.host_tensor(shape, like.dtype, of.device)
+                return host_tensor(shape, like.dtype, device)
             return torch.empty(shape, dtype=like.dtype, device=like.device)
 
         self.parts = [empty(held.patterns) for _ in range(1 + paired)]
         self.labels = None if held.labels is None else empty(held.labels)
+        self.index = torch.empty((size, held.points.shape[1]), dtype=torch.int64)
 
-    def add(self, held: Held, index: torch.Tensor, partner: torch.Tensor | None) -> None:
+    def add(self, held: Held, chosen: np.ndarray, partner: torch.Tensor | None) -> None:
         """Further samples: positions in a buffer."""
-        place = slice(self.filled, self.filled + len(index))
-        tiers.pick_rows(held.patterns, index, self.parts[0][place])
+        place = slice(self.filled, self.filled + len(chosen))
+        index = torch.from_numpy(chosen).to(held.patterns.device)
+        pick_rows(held.patterns, index, self.parts[0][place])
         if partner is not None:
-            tiers.pick_rows(held.patterns, partner[index], self.parts[1][place])
+            pick_rows(held.patterns, partner[index], self.parts[1][place])
         if self.labels is not None and held.labels is not None:
-            tiers.pick_rows(held.labels, index, self.labels[place])
+            pick_rows(held.labels, index, self.labels[place])
+        self.index[place] = torch.from_numpy(held.points[chosen])
         self.filled = place.stop
 
     def close(self) -> Batch:
         """The batch on the device; the copy does not wait."""
-        sent = [part.to(self.of.device, non_blocking=True) for part in self.parts]
-        labels = None if self.labels is None else self.labels.to(self.of.device, non_blocking=True)
-        return Batch(sent[0], sent[-1], labels)
+        sent = [part.to(self.device, non_blocking=True) for part in self.parts]
+        labels = None if self.labels is None else self.labels.to(self.device, non_blocking=True)
+        return Batch(sent[0], sent[-1], labels, self.index)
+
+
+def pick_rows(held: torch.Tensor, index: torch.Tensor, out: torch.Tensor) -> None:
+    """`out[:] = held[index]`, for every dtype; on the CPU by one thread, as the others decode."""
+    if held.device.type == "cpu":
+        np.take(held.numpy(), index.numpy(), axis=0, out=out.numpy(), mode="clip")
+        return
+    moved = MOVED_AS.get(held.dtype, held.dtype)
+    torch.index_select(held.view(moved), 0, index, out=out.view(moved))
 
 
 def sample_weights(classes: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -333,34 +333,26 @@ def sample_weights(classes: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return weights[member].reshape(classes.shape)
 
 
-def read_samples(
-    patterns: xr.DataArray, region: Region, chosen: np.ndarray, out: np.ndarray, *, start: int = 0
-) -> None:
-    """The chosen samples of one region from `start` on, row-major, channels first, into `out` `(n, C, …)`.
-
-    Where the whole region is chosen it is decoded straight into `out`.
-    """
-    signal = patterns.shape[chosen.ndim :]
-    if chosen.all() and len(out) == chosen.size:
-        read_into(patterns, region, out.reshape(*chosen.shape, *signal))
-        return
-    rows = np.flatnonzero(chosen)[start : start + len(out)]
-    block = read_block(patterns, region)
-    np.take(block.reshape(chosen.size, *out.shape[1:]), rows, axis=0, out=out, mode="clip")
+def pick_tier(nbytes: int, settings: Settings) -> Tier:
+    """The fastest place that holds `nbytes` of patterns within the allowances."""
+    device = settings.device
+    if device.type != "cpu" and nbytes <= min(settings.device_memory * GIB, FREE_SHARE * _free(device)):
+        return "device"
+    return "memory" if nbytes <= settings.memory * GIB else "streamed"
 
 
-def regions_of(patterns: xr.DataArray, n_nav: int, limit: int = 2**62) -> list[Region]:
-    """Read requests of at most `limit` points that cover the grid: parts of the dask chunks, else of the shards."""
-    sizes = {str(dim): size for dim, size in list(patterns.sizes.items())[:n_nav]}
-    shard: Sequence[int]
-    if patterns.chunks:
-        shard = [patterns.chunksizes[dim][0] for dim in sizes]
-    else:
-        shard = patterns.encoding.get("shards") or patterns.encoding.get("chunks") or patterns.shape
-    chunk = patterns.encoding.get("chunks") or (1,) * n_nav
-    return plans.unit_regions(sizes, shard[:n_nav], chunk[:n_nav], limit)
+def _free(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return float("inf")
 
 
-def _chunk_samples(patterns: xr.DataArray, n_nav: int) -> int:
-    """Samples of the smallest part that can be decoded alone."""
-    return math.prod((patterns.encoding.get("chunks") or (1,))[:n_nav])
+def in_bytes(nbytes: float) -> str:
+    """Bytes in words: `11 MiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.3g} GiB"

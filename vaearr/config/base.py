@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
@@ -26,8 +26,11 @@ class Config(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_no_number_of_its_own(cls, value: Any) -> Any:
-        """No whole number that the machine has no form for."""
+    def _is_no_number_of_its_own(cls, value: Any, info: ValidationInfo) -> Any:
+        """No whole number that the machine has no form for, and no truth value in the place of a number."""
+        expected = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and bool not in (expected, *get_args(expected)):
+            raise ValueError("true and false are no values of this setting")
         if isinstance(value, int) and abs(value) >= 2**63:
             raise ValueError("whole numbers are below 2^63")
         return value

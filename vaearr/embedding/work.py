@@ -13,7 +13,7 @@ import xarray as xr
 from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.artifacts import check_fits, load_model
-from vaearr.batching.reader import regions_of
+from vaearr.blocks import Blocks
 from vaearr.config import EmbedConfig, PreprocessConfig
 from vaearr.device import pick_device
 from vaearr.embedding.stream import PatternStream
@@ -62,7 +62,7 @@ class Work:
             patterns=self.ds[n.PATTERNS],
             inside=self.roi,
             input_shape=schema.input_shape(self.ds),
-            regions=regions_of(self.ds[n.PATTERNS], self.roi.ndim),
+            regions=Blocks(self.ds[n.PATTERNS], schema.navigation_dims(self.ds)).regions,
             view=step,
             device=self.device,
             batch_size=self.settings.batch_size,

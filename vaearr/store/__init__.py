@@ -17,7 +17,6 @@ from vaearr.store.read import (
     place_of,
     read_ahead,
     read_block,
-    read_into,
     reading,
     refuse_taken,
     run_folder,
@@ -25,9 +24,8 @@ from vaearr.store.read import (
     run_names,
     store_blocks,
     stored_bytes,
-    without_dask,
 )
-from vaearr.store.shards import Elsewhere, can_write, write_shard
+from vaearr.store.shards import Elsewhere, write_shard
 from vaearr.store.urls import as_url, copied_url, local_path, read_only_url
 from vaearr.store.write import (
     Staging,
@@ -53,7 +51,6 @@ __all__ = [
     "add_variables",
     "as_url",
     "beside",
-    "can_write",
     "check_patterns",
     "check_run_name",
     "check_store",
@@ -71,7 +68,6 @@ __all__ = [
     "publish_staged",
     "read_ahead",
     "read_block",
-    "read_into",
     "read_only_url",
     "reading",
     "recover",
@@ -84,7 +80,6 @@ __all__ = [
     "staged_variables",
     "store_blocks",
     "stored_bytes",
-    "without_dask",
     "write_block",
     "write_dataset",
     "write_shard",

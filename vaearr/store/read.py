@@ -17,12 +17,11 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.buffer import default_buffer_prototype
 from zarr.errors import GroupNotFoundError
 from zarr.storage import StorePath
 
 from vaearr import names as n
-from vaearr.borrowed import ZarrArrayWrapper, indexing, lazy_data
+from vaearr.borrowed import ZarrArrayWrapper, indexing
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, VaearrError, did_you_mean
 from vaearr.provenance import parsed
 from vaearr.store import copies
@@ -177,6 +176,7 @@ def open_store(
     for name, variable in ds.variables.items():
         if name != n.PATTERNS and (stored := _handle(variable)):
             for_reading(stored, is_full=False)
+    ds.encoding["source"] = url or str(copies.shown(Path(path)))  # steps on the Dataset keep it
     if chunks is None:
         return ds
     return ds.assign(
@@ -221,34 +221,12 @@ def _read_whole(variable: xr.DataArray, array: zarr.Array | zarr.Group) -> xr.Da
     return variable.copy(data=indexing.MemoryCachedArray(lazy))
 
 
-def _stored(variable: xr.DataArray) -> tuple[zarr.Array, tuple[Any, ...]] | None:
-    """The stored array behind a lazy variable and the part of it; None where the variable is anything else."""
-    data = lazy_data(variable)
-    while not isinstance(data, indexing.LazilyIndexedArray):
-        if not isinstance(data, indexing.MemoryCachedArray | indexing.CopyOnWriteArray):
-            return None
-        data = data.array
-    if not isinstance(data.array, ZarrArrayWrapper):
-        return None
-    return data.array.get_array(), data.key.tuple
-
-
 def _handle(variable: xr.Variable) -> zarr.Array | None:
     """The stored array behind a lazy variable, however xarray decodes it; None for one in memory."""
     data: Any = variable._data
     while not isinstance(data, ZarrArrayWrapper | np.ndarray | None):
         data = getattr(data, "array", None)
     return data.get_array() if isinstance(data, ZarrArrayWrapper) else None
-
-
-def without_dask(variable: xr.DataArray) -> xr.DataArray:
-    """The same lazy variable where dask does nothing but cut it into chunks; else as it is."""
-    if not variable.chunks:
-        return variable
-    source = f"original-{variable.data.name}"
-    layers = getattr(variable.data.dask, "layers", {})
-    lazy = getattr(layers[source][source], "array", None) if len(layers) == 2 and source in layers else None
-    return variable.copy(data=lazy) if getattr(lazy, "shape", None) == variable.shape else variable
 
 
 def _patterns(store: Path) -> zarr.Array:
@@ -398,24 +376,6 @@ def read_block(variable: xr.DataArray, region: Region) -> np.ndarray:
     """Values of one region of a stored variable. Raises DataError that names the place when a chunk is damaged."""
     with reading(variable.name, region):
         return np.asarray(variable.isel(region).values)
-
-
-def read_into(variable: xr.DataArray, region: Region, out: np.ndarray) -> None:
-    """`read_block` into an array of the region's shape, which is contiguous; decoded in place where that can be."""
-    stored = _stored(variable)
-    with reading(variable.name, region):
-        if stored is None or stored[0].dtype != out.dtype or not _is_contiguous(stored[1]):
-            out[...] = variable.isel(region).values
-            return
-        array, base = stored
-        parts = [region.get(str(dim), slice(0, size)) for dim, size in variable.sizes.items()]
-        offsets = [side.indices(size)[0] for side, size in zip(base, array.shape, strict=True)]
-        key = tuple(slice(part.start + first, part.stop + first) for part, first in zip(parts, offsets, strict=True))
-        array.get_basic_selection(key, out=default_buffer_prototype().nd_buffer.from_numpy_array(out))
-
-
-def _is_contiguous(key: tuple[Any, ...]) -> bool:
-    return all(isinstance(side, slice) and side.step in (None, 1) for side in key)
 
 
 def read_ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[Value]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -123,14 +122,3 @@ def write_shard(folder: str | Path, region: layout.Region, values: np.ndarray) -
     assert isinstance(array, zarr.Array)
     array.with_config({"write_empty_chunks": True})[tuple(region.values())] = values
     return _synced(chunk_file(array, region))
-
-
-def can_write(folder: str) -> bool:
-    """Whether this process sees the folder of a store that is being made, and may write there."""
-    probe = Path(folder) / f".{uuid.uuid4().hex}"
-    if not (Path(folder) / "zarr.json").exists():
-        raise FileNotFoundError(f"there is no {folder}")
-    probe.touch()
-    sync_path(probe)
-    probe.unlink()
-    return True

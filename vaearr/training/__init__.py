@@ -1,23 +1,19 @@
-"""Training: `fit` is the only loop; what it needs (step, schedule, checkpoint, processes, loggers) stands beside it."""
+"""Training: `fit` is the only loop, over one object, `Training`; `train_model` makes it and judges what it learned."""
 
 from __future__ import annotations
 
-from vaearr.training.checkpoint import CHECKPOINT, fingerprint
-from vaearr.training.job import Job, Trained, train_model
-from vaearr.training.loop import Fit, OnEpoch, OnStep, evaluate, fit
+from vaearr.training.checkpoint import CHECKPOINT, Training, fingerprint
+from vaearr.training.job import train_model
+from vaearr.training.loop import evaluate, fit
 from vaearr.training.processes import Processes, joined
 from vaearr.training.schedule import make_optimizer, rate_at
 from vaearr.training.step import Step, seeded
 
 __all__ = [
     "CHECKPOINT",
-    "Fit",
-    "Job",
-    "OnEpoch",
-    "OnStep",
     "Processes",
     "Step",
-    "Trained",
+    "Training",
     "evaluate",
     "fingerprint",
     "fit",

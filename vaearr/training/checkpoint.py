@@ -13,43 +13,57 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+import xarray as xr
 from torch import nn
 
 from vaearr import names as n
-from vaearr.artifacts import check_tensors
+from vaearr.artifacts import TrainedModel, check_tensors
+from vaearr.batching import PatternBatches
 from vaearr.config import TrainConfig
+from vaearr.device import pick_precision
 from vaearr.errors import DataError, TrainingError, UsageError
 from vaearr.models.files import read_header, read_tensors, write_tensors
 from vaearr.provenance import versions
 from vaearr.training.critic import Critic
-from vaearr.training.history import History
-from vaearr.training.schedule import Average
+from vaearr.training.processes import Processes
+from vaearr.training.records import History, history_dataset
+from vaearr.training.schedule import Average, make_optimizer
+from vaearr.training.step import TERMS, adversarial_shares, seeded, seen_shape, weights_over
 
 CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
-FORMAT = 1
-N_FIRST_TERMS = 4  # after these stand the terms that checkpoints of earlier versions lack
+FORMAT = 2
 WRITING_SHARE = 0.02  # of the time at most goes into checkpoints
 
 Tensors = dict[str, torch.Tensor]
 
 
 @dataclass
-class State:
-    """What changes while a training runs."""
+class Training:
+    """A training: first what it is made of, then what changes while it runs, which checkpoints hold."""
 
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: Average | None
-    totals: torch.Tensor  # sums of the running epoch's terms over samples of this process
-    critic: Critic | None = None
+    model: TrainedModel
+    train: PatternBatches
+    validation: PatternBatches | None
+    config: TrainConfig
+    folder: Path
+    team: Processes = field(default_factory=Processes)
+    about: Mapping[str, Any] = field(default_factory=dict)  # what a checkpoint must agree with
+    perceptual: nn.Module | None = None  # that `objective.perceptual` asks for
+    say: Callable[[str], None] = lambda text: None
+
+    optimizer: torch.optim.Optimizer = field(init=False)
+    average: Average | None = field(init=False)
+    critic: Critic | None = field(init=False)
+    totals: torch.Tensor = field(init=False)  # sums of the running epoch's terms over samples of this process
     epoch: int = 0  # the running one, from 0
     batch: int = 0  # batches of it that are done
     step: int = 0  # batches done in all
@@ -59,12 +73,51 @@ class State:
     best: float = math.inf
     best_epoch: int = -1
     best_weights: Tensors = field(default_factory=dict)
-    changed: list[str] = field(default_factory=list)  # in what it went on with something else than before
+    changed: list[str] = field(default_factory=list)  # threads and versions with which it went on, where others
+
+    def __post_init__(self) -> None:
+        config, model, device = self.config, self.model, self.model.device
+        layout = torch.channels_last if len(model.input_shape) == 3 else torch.contiguous_format
+        model.network.to(memory_format=layout)
+        shape = seen_shape(model, config.augment)
+        self.optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], config)
+        self.average = Average(model, config.ema) if config.ema else None
+        self.totals = torch.zeros(len(TERMS), device=device)
+        self.critic = None
+        if config.objective.adversarial is not None:
+            with seeded(config.seed, device):
+                precision = pick_precision(config.precision, device)
+                self.critic = Critic(config.objective.adversarial, config, shape, device, precision, self.team)
+
+    @property
+    def n_weights(self) -> int:
+        """Of the network."""
+        return sum(p.numel() for p in self.model.network.parameters())
+
+    @property
+    def per_epoch(self) -> int:
+        """Updates per epoch."""
+        return math.ceil(len(self.train) / self.config.accumulate)
+
+    @cached_property
+    def weights(self) -> torch.Tensor:
+        """Of the loss's terms at each update, see `weights_over`."""
+        return weights_over(self.config.objective, self.per_epoch * self.config.epochs, self.model.device)
+
+    @cached_property
+    def shares(self) -> list[float]:
+        """Of the adversarial weight at each update."""
+        return adversarial_shares(self.config.objective, self.per_epoch * self.config.epochs)
 
     @property
     def place(self) -> str:
         """Where the training is, in words."""
         return f"epoch {self.epoch + 1}, batch {self.batch}" if self.batch else f"{self.epoch} epochs"
+
+    @property
+    def history(self) -> xr.Dataset:
+        """Rows of all epochs, over `epoch`, counted from 1."""
+        return history_dataset(self.rows)
 
 
 GROUPS = ("weights", "best", "average", "optimizer", "critic", "critic_optimizer")
@@ -81,60 +134,55 @@ def weights_of(module: nn.Module) -> Tensors:
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in module.state_dict().items()}
 
 
-def save_state(state: State, path: Path, about: Mapping[str, Any], totals: torch.Tensor) -> None:
-    """Write a checkpoint; `about` says which training it belongs to, `totals` are the sums over all processes.
+def save_state(state: Training, path: Path, totals: torch.Tensor) -> None:
+    """Write a checkpoint; `totals` are the sums over all processes.
 
     Raises TrainingError for weights that are not finite: the checkpoint that is there stays.
     """
-    weights = weights_of(state.network)
+    weights = weights_of(state.model)
     if not all(bool(torch.isfinite(value).all()) for value in [totals, *weights.values()] if value.is_floating_point()):
         raise TrainingError(
             f"weights or loss are not finite after {state.place}, so no checkpoint was written. Lower "
             "learning_rate or use precision='float32'."
         )
-    tensors = {f"weights.{name}": value for name, value in weights.items()}
-    tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
+    groups: dict[str, Tensors] = {"weights": weights, "best": state.best_weights}
+    groups["optimizer"] = _moments(state.optimizer)
     if state.average:
-        tensors |= {f"average.{name}": value.cpu() for name, value in state.average.values.items()}
-    for index, values in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value.cpu() for name, value in values.items() if value is not None}
+        groups["average"] = state.average.values
     if state.critic:
-        tensors |= state.critic.tensors()
+        groups |= {"critic": weights_of(state.critic.network), "critic_optimizer": _moments(state.critic.optimizer)}
+    tensors = {f"{group}.{name}": value.cpu() for group, values in groups.items() for name, value in values.items()}
     numbers = {name: getattr(state, name) for name in NUMBERS} | {"totals": totals.tolist()}
-    made = {"made_with": surroundings()}
-    write_tensors(path, tensors, {"format": FORMAT, "about": dict(about), "state": numbers} | made)
+    header = {"format": FORMAT, "about": dict(state.about), "state": numbers, "made_with": surroundings()}
+    write_tensors(path, tensors, header)
 
 
-def load_state(state: State, path: Path, about: Mapping[str, Any]) -> str:
+def load_state(state: Training, path: Path) -> str:
     """Make `state` what the checkpoint holds; returns, and notes in `changed`, threads and versions that are others.
 
     Raises UsageError when it belongs to a training with other settings and DataError for a file that is not whole.
     """
     tensors, header = read_tensors(path)
-    _check(path, header, about)
+    _check(path, header, state.about)
     groups: dict[str, Tensors] = {name: {} for name in GROUPS}
     for name, value in tensors.items():
         group, _, rest = name.partition(".")
         groups[group][rest] = value
     check_tensors(groups["weights"], path)
-    state.network.load_state_dict(groups["weights"], strict=True)
+    state.model.load_state_dict(groups["weights"], strict=True)
     state.best_weights = groups["best"]
     if state.average:
         for name, value in state.average.values.items():
             value.copy_(groups["average"][name])
-    _load_optimizer(state.optimizer, groups["optimizer"])
+    _load_moments(state.optimizer, groups["optimizer"])
     if state.critic:
         check_tensors(groups["critic"], path)
-        state.critic.load(groups["critic"])
-        _load_optimizer(state.critic.optimizer, groups["critic_optimizer"])
+        state.critic.network.load_state_dict(groups["critic"], strict=True)
+        _load_moments(state.critic.optimizer, groups["critic_optimizer"])
     for name in NUMBERS:
-        setattr(state, name, header["state"].get(name, getattr(state, name)))  # earlier versions had fewer
-    totals = header["state"]["totals"]
-    unknown = [0.0] * (len(state.totals) - len(totals))
-    totals = totals[:N_FIRST_TERMS] + unknown + totals[N_FIRST_TERMS:]
-    state.totals = torch.tensor(totals, dtype=state.totals.dtype, device=state.totals.device)
-    made, here = header.get("made_with"), surroundings()
-    found = differences({key: made.get(key) for key in here}, here) if isinstance(made, Mapping) else ""
+        setattr(state, name, header["state"][name])
+    state.totals.copy_(torch.tensor(header["state"]["totals"], dtype=state.totals.dtype))
+    found = differences(header["made_with"], surroundings())
     state.changed += [found] if found else []
     return found
 
@@ -147,19 +195,8 @@ def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:
 def _check(path: Path, header: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     if header.get("format") != FORMAT:
         raise DataError(f"{path} is not a checkpoint of this vaearr (format {header.get('format')}).")
-    if differing := differences(_filled(header["about"], about, {"settings": TrainConfig().to_attrs()}), about):
+    if differing := differences(header["about"], about):
         raise UsageError(f"{path} belongs to a training with other settings: {differing}; give the same settings.")
-
-
-def _filled(saved: Mapping[str, Any], wanted: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a checkpoint says, with the defaults of settings that are wanted and that its version did not have."""
-    found = dict(saved)
-    for key, default in defaults.items():
-        if key in wanted and key not in saved:
-            found[key] = default
-        elif all(isinstance(values, Mapping) for values in (default, saved.get(key), wanted.get(key))):
-            found[key] = _filled(saved[key], wanted[key], default)
-    return found
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -168,7 +205,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+def _moments(optimizer: torch.optim.Optimizer) -> Tensors:
+    states = optimizer.state_dict()["state"].items()
+    return {f"{i}.{name}": value for i, values in states for name, value in values.items() if value is not None}
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     """Moments beside their parameters, in the parameters' memory format: fused kernels go through memory in order."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in tensors.items():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -73,14 +70,3 @@ class Critic:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All that changes, for a checkpoint."""
-        found = {f"critic.{name}": value.detach() for name, value in self.network.state_dict().items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            found |= {f"critic_optimizer.{index}.{key}": v for key, v in values.items() if v is not None}
-        return {name: value.to("cpu", copy=True).contiguous() for name, value in found.items()}
-
-    def load(self, weights: Mapping[str, Any]) -> None:
-        """Take over the weights of a checkpoint."""
-        self.network.load_state_dict(dict(weights), strict=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,193 +14,203 @@ from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.artifacts import TrainedModel, load_folder, save_model
 from vaearr.batching import PatternBatches, batches
-from vaearr.config import TrainConfig
+from vaearr.config import PerceptualConfig, TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models import for_training
 from vaearr.models.foreign import load_foreign
+from vaearr.models.perceptual import PerceptualLoss, build_perceptual
 from vaearr.provenance import now, versions
 from vaearr.quality import MIN_SAMPLES, latent_health
-from vaearr.training.checkpoint import check_checkpoint, differences, newest_checkpoint
-from vaearr.training.judges import make_perceptual
-from vaearr.training.loggers import open_loggers
+from vaearr.training.checkpoint import Training, check_checkpoint, differences, newest_checkpoint
 from vaearr.training.loop import OnEpoch, OnStep, fit
 from vaearr.training.processes import Processes
-from vaearr.training.sheets import read_sheets
+from vaearr.training.records import logging_to, read_sheets
 from vaearr.training.step import seeded
 
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training leaves beside the files in its folder."""
-
-    history: xr.Dataset
-    health: xr.Dataset
-    sheets: xr.Dataset | None
-    about: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training to do: on what, with which settings, where, by which processes."""
-
-    ds: xr.Dataset
-    parts: xr.DataArray
-    settings: TrainConfig
-    folder: Path
-    device: torch.device
-    processes: Processes
-    data: Mapping[str, Any]  # fingerprints of the patterns and of the maps that choose among them
-    say: Callable[[str], None]
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be gone on from."""
-        compared = {key: value for key, value in self.settings.to_attrs().items() if key not in TrainConfig.passing}
-        return {"settings": compared, "data": dict(self.data), "processes": self.processes.size}
-
-    def part(self, value: int, labels: Any = None, *, balanced: bool = False, whole: bool = False) -> PatternBatches:
-        """This process's batches of one part of the split, with its share of the memory that patterns may take.
-
-        whole: those of all processes.
-        """
-        settings, training = self.settings, value == n.TRAIN
-        share = float((self.parts == value).sum() / (self.parts != n.OUTSIDE).sum())
-        return batches(
-            self.ds,
-            split=self.parts,
-            part=value,
-            batch_size=settings.batch_size,
-            shuffle=training,
-            seed=settings.seed,
-            memory=settings.memory * share,
-            device_memory=settings.device_memory * share,
-            device=self.device,
-            rank=0 if whole else self.processes.rank,
-            world_size=1 if whole else self.processes.size,
-            labels=labels,
-            balance=grid.class_map(self.ds, settings.balance)[0] if balanced and settings.balance else None,
-        )
+# range of preprocessed values, which image networks take as -1 to 1; of the others, most lie within three deviations
+RANGES = {"unit": (0.0, 1.0), "minmax": (0.0, 1.0), "quantile": (0.0, 1.0), "symmetric": (-1.0, 1.0)}
+DEVIATIONS = (-3.0, 3.0)
 
 
 def train_model(
-    job: Job,
+    ds: xr.Dataset,
+    parts: xr.DataArray,
+    settings: TrainConfig,
+    folder: Path,
     *,
+    device: torch.device,
+    team: Processes,
+    data: Mapping[str, Any],
+    say: Callable[[str], None],
     init: Path | None = None,
     perceptual_from: Path | None = None,
     resume: Path | None = None,
     restart: bool = False,
-    logs: tuple[Path, str] | None = None,
+    logs: tuple[Path, str],
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
-) -> Trained:
-    """Train into `job.folder` (config.json, weights, history) and judge the latents.
+) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
+    """Train into `folder` (config.json, weights, history) and judge the latents: the tables of the run (history,
+    health, and sheets where they were asked for), and what its manifest says.
 
-    init: model folder, or checkpoint file made elsewhere, whose weights to start from. perceptual_from: model folder
-    whose encoder the perceptual term looks with. resume: checkpoint to go on from; None looks for what an
-    interruption left in the folder, and `restart` throws that away. logs: folder and name for experiment loggers.
+    parts: map of the split. data: fingerprints of the patterns and of the maps that choose among them. init: model
+    folder, or checkpoint file made elsewhere, whose weights to start from. perceptual_from: model folder whose encoder
+    the perceptual term looks with. resume: checkpoint to go on from; None looks for what an interruption left in the
+    folder, and `restart` throws that away. logs: folder and name for loggers.
     """
-    settings, team = job.settings, job.processes
-    labels, classes = grid.class_map(job.ds, settings.objective.label) if settings.objective.label else (None, ())
-    train = job.part(n.TRAIN, labels, balanced=True)
-    n_validation = int((job.parts == n.VALIDATION).sum())
-    validation = job.part(n.VALIDATION, labels) if n_validation >= team.size else None
-    about = job.about | {"streamed": not train.is_resident}
-    begin = team.first_does(lambda: _where_to_begin(job, about, resume, restart))
-    model = _make_model(job, classes, init if begin is None else None)
+    compared = {key: value for key, value in settings.to_attrs().items() if key not in TrainConfig.passing}
+    labels, classes = grid.class_map(ds, settings.objective.label) if settings.objective.label else (None, ())
+    balance = grid.class_map(ds, settings.balance)[0] if settings.balance else None
+    train = _part(ds, parts, n.TRAIN, settings, device, team, labels=labels, balance=balance)
+    n_validation, validation = int((parts == n.VALIDATION).sum()), None
+    if n_validation >= team.size:
+        validation = _part(ds, parts, n.VALIDATION, settings, device, team, labels=labels)
+    about = {"settings": compared, "data": dict(data), "processes": team.size, "streamed": not train.is_resident}
+    begin = team.first_does(lambda: _where_to_begin(folder, about, resume, restart))
+    with seeded(settings.seed, device):
+        model = _fresh_model(ds, settings, classes).to(device)
+    if init is not None and begin is None:
+        _start_from(model, init, say)
     if team.is_first:
-        job.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     if begin is None and settings.preprocess.static_background != "none":
-        model.preprocess.fit(job.part(n.TRAIN) if settings.balance else train, team.total)
-    perceptual = make_perceptual(model, settings.objective.perceptual, perceptual_from, job.say)
-    n_weights = sum(p.numel() for p in model.network.parameters())
-    job.say(_announcement(job, train, n_weights, n_validation))
+        whole = train if balance is None else _part(ds, parts, n.TRAIN, settings, device, team)
+        model.preprocess.fit(whole, team.total)
+    perceptual = _make_perceptual(model, settings.objective.perceptual, perceptual_from, say)
+    state = Training(model, train, validation, settings, folder, team, about, perceptual, say)
+    say(_announcement(state, schema.samples_word(ds), n_validation))
     if begin:
-        job.say(f"going on from {begin.name}")
-    names = settings.log if team.is_first else ()
-    with open_loggers(names, logs, settings.to_attrs()) as loggers, _tidy(job):
-        result = fit(
-            model,
-            train,
-            validation,
-            settings,
-            job.folder,
-            about=about,
-            perceptual=perceptual,
-            resume=begin,
-            processes=team,
-            loggers=loggers,
-            say=job.say,
-            on_step=on_step,
-            on_epoch=on_epoch,
-        )
-    described: dict[str, Any] = {
-        "config": settings.to_attrs(),
-        "data": dict(job.data["patterns"]),
-        "n_train": train.n_samples_total,
+        say(f"going on from {begin.name}")
+    with logging_to(settings.log if team.is_first else (), *logs, settings.to_attrs()) as log:
+
+        def after(epoch: int, row: dict[str, float]) -> None:
+            log(epoch + 1, row)
+            if on_epoch:
+                on_epoch(epoch, row)
+
+        try:
+            fit(state, resume=begin, on_step=on_step, on_epoch=after)
+        except BaseException:
+            if team.is_first and newest_checkpoint(folder) is None:  # nothing to go on from
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+    is_enough = n_validation >= MIN_SAMPLES
+    judged = validation if validation is not None and is_enough else train
+    if team.size > 1 or balance is not None:  # every sample once
+        judged = _part(ds, parts, n.VALIDATION if is_enough else n.TRAIN, settings, device, Processes())
+    tables = {n.HISTORY: state.history, n.HEALTH: latent_health(model, judged)}
+    manifest = _manifest(state, data["patterns"], n_validation)
+    if team.is_first:
+        manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
+    sheets = read_sheets(folder, schema.signal_dims(ds))
+    return tables if sheets is None else tables | {n.SHEETS: sheets}, manifest
+
+
+def _manifest(state: Training, patterns: Mapping[str, Any], n_validation: int) -> dict[str, Any]:
+    manifest = {
+        "state": "trained",
+        "config": state.config.to_attrs(),
+        "data": dict(patterns),
+        "n_train": state.train.n_samples_total,
         "n_validation": n_validation,
-        "n_weights": n_weights,
-        "best_epoch": result.best_epoch,  # counted from 1, as in the history
-        "epochs_run": int(result.history.sizes[n.EPOCH]),
-        "stopped_early": result.stopped_early,
-        "processes": team.size,
+        "n_weights": state.n_weights,
+        "best_epoch": state.best_epoch + 1,  # counted from 1, as in the history
+        "epochs_run": state.epoch,
+        "stopped_early": state.epoch < state.config.epochs,
+        "processes": state.team.size,
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "time": now(),
-    } | ({"resumed_with": list(result.changed)} if result.changed else {})
-    health = latent_health(model, _judged(job, train, validation))
-    if team.is_first:
-        described["weights_sha256"] = save_model(model, job.folder, described)["weights_sha256"]
-    return Trained(result.history, health, read_sheets(job.folder, schema.signal_dims(job.ds)), described)
+    }
+    return manifest | ({"resumed_with": state.changed} if state.changed else {})
 
 
-def _judged(job: Job, train: PatternBatches, validation: PatternBatches | None) -> PatternBatches:
-    """All samples that the latents are judged by, each once: those for validation, where they are enough."""
-    is_enough = validation is not None and validation.n_samples_total >= MIN_SAMPLES
-    if job.processes.size > 1 or job.settings.balance:
-        return job.part(n.VALIDATION if is_enough else n.TRAIN, whole=True)
-    return validation if validation is not None and is_enough else train
-
-
-def _announcement(job: Job, train: PatternBatches, n_weights: int, n_validation: int) -> str:
-    settings, device, size = job.settings, job.device, job.processes.size
-    precision = str(pick_precision(settings.precision, device)).removeprefix("torch.")
-    samples = schema.samples_word(job.ds)
+def _announcement(state: Training, samples: str, n_validation: int) -> str:
+    config, device, size = state.config, state.model.device, state.team.size
+    precision = str(pick_precision(config.precision, device)).removeprefix("torch.")
     return (
-        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples_total} {samples}, "
-        f"{n_validation} for validation, {train.describe()}, on {device} in {precision}"
+        f"training {config.model.name} ({state.n_weights / 1e6:.2f} M weights) on {state.train.n_samples_total} "
+        f"{samples}, {n_validation} for validation, {state.train.describe()}, on {device} in {precision}"
     ) + (f", {size} processes" if size > 1 else "")
 
 
-@contextmanager
-def _tidy(job: Job) -> Iterator[None]:
-    """Leave nothing of a training that failed before its first checkpoint."""
-    try:
-        yield
-    except BaseException:
-        if job.processes.is_first and newest_checkpoint(job.folder) is None:
-            shutil.rmtree(job.folder, ignore_errors=True)
-        raise
+def _part(
+    ds: xr.Dataset,
+    parts: xr.DataArray,
+    part: int,
+    settings: TrainConfig,
+    device: torch.device,
+    team: Processes,
+    *,
+    labels: Any = None,
+    balance: Any = None,
+) -> PatternBatches:
+    """This process's batches of one part of the split, with its share of the memory that patterns may take."""
+    share = float((parts == part).sum() / (parts != n.OUTSIDE).sum())
+    return batches(
+        ds,
+        split=parts,
+        part=part,
+        batch_size=settings.batch_size,
+        shuffle=part == n.TRAIN,
+        seed=settings.seed,
+        memory=settings.memory * share,
+        device_memory=settings.device_memory * share,
+        device=device,
+        rank=team.rank,
+        world_size=team.size,
+        labels=labels,
+        balance=balance,
+    )
 
 
-def _make_model(job: Job, classes: tuple[int, ...], init: Path | None) -> TrainedModel:
-    with seeded(job.settings.seed, job.device):
-        model = TrainedModel(
-            model=for_training(
-                job.settings.model,
-                likelihood=job.settings.objective.likelihood,
-                normalise=job.settings.preprocess.normalise,
-            ),
-            preprocess=job.settings.preprocess,
-            input_shape=schema.input_shape(job.ds),
-            signal_dims=schema.signal_dims(job.ds),
-            dtype=str(job.ds[n.PATTERNS].dtype),
-            label=job.settings.objective.label,
-            classes=classes,
-        ).to(job.device)
-    if init is not None:
-        _start_from(model, init, job.say)
-    return model
+def _fresh_model(ds: xr.Dataset, settings: TrainConfig, classes: tuple[int, ...]) -> TrainedModel:
+    likelihood, normalise = settings.objective.likelihood, settings.preprocess.normalise
+    return TrainedModel(
+        model=for_training(settings.model, likelihood=likelihood, normalise=normalise),
+        preprocess=settings.preprocess,
+        input_shape=schema.input_shape(ds),
+        signal_dims=schema.signal_dims(ds),
+        dtype=str(ds[n.PATTERNS].dtype),
+        label=settings.objective.label,
+        classes=classes,
+    )
+
+
+def _make_perceptual(
+    model: TrainedModel, config: PerceptualConfig | None, folder: Path | None, say: Callable[[str], None]
+) -> PerceptualLoss | None:
+    """The module that the settings ask for, on the model's device; None where they ask for none.
+
+    folder: of the trained model whose encoder is meant. Raises UsageError for one of other samples, and what
+    `build_perceptual` raises.
+    """
+    if config is None:
+        return None
+    network = None
+    if folder is not None:
+        other = load_folder(folder)
+        if other.input_shape[0] != model.input_shape[0] or len(other.input_shape) != len(model.input_shape):
+            raise UsageError(
+                f"objective.perceptual: the model in {folder} knows samples {other.input_shape}, these are "
+                f"{model.input_shape}; name a run on samples of this kind."
+            )
+        if found := differences(other.preprocess_config.to_attrs(), model.preprocess_config.to_attrs()):
+            say(f"the encoder of the perceptual term was trained with another preprocessing: {found}")
+        network = other.network
+    low, high = RANGES.get(model.preprocess_config.normalise, DEVIATIONS)
+    built = build_perceptual(
+        config.kind,
+        weights=config.weights,
+        linear=config.linear,
+        network=network,
+        low=low,
+        high=high,
+        slices=config.slices,
+        chunk=config.chunk,
+    )
+    return built.to(model.device)
 
 
 def _start_from(model: TrainedModel, folder: Path, say: Callable[[str], None]) -> None:
@@ -228,9 +236,9 @@ def _start_from(model: TrainedModel, folder: Path, say: Callable[[str], None]) -
             say(f"the classification head starts anew: the weights to start from know {other.label} {other.classes}")
 
 
-def _where_to_begin(job: Job, about: Mapping[str, Any], resume: Path | None, restart: bool) -> Path | None:
+def _where_to_begin(folder: Path, about: Mapping[str, Any], resume: Path | None, restart: bool) -> Path | None:
     """The checkpoint to go on from, if any. Nothing is removed before it is known to fit."""
-    left = newest_checkpoint(job.folder)
+    left = newest_checkpoint(folder)
     begin = resume or (None if restart else left)
     if resume is not None and not resume.is_file():
         raise NoInputError(f"there is no checkpoint {resume}.")
@@ -249,13 +257,13 @@ def _where_to_begin(job: Job, about: Mapping[str, Any], resume: Path | None, res
             ) from None
     elif begin is not None:
         check_checkpoint(begin, about)
-        if left is not None and not restart and not begin.is_relative_to(job.folder):
+        if left is not None and not restart and not begin.is_relative_to(folder):
             raise UsageError(
                 f"an interrupted training of this run is at {left}; go on with it (without --resume), throw it away "
                 "(--restart), or give another run name."
             )
-    if begin is None or not begin.is_relative_to(job.folder):
-        shutil.rmtree(job.folder, ignore_errors=True)
-    for part in job.folder.glob(".*"):  # of a write that was killed
+    if begin is None or not begin.is_relative_to(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    for part in folder.glob(".*"):  # of a write that was killed
         part.unlink()
     return begin

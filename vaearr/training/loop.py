@@ -1,18 +1,16 @@
-"""`fit`: the only training loop."""
+"""`fit`: the only training loop. All that a training is stands in one object, `checkpoint.Training`."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-import xarray as xr
 from torch import nn
 
 from vaearr.artifacts import TrainedModel, save_weights
@@ -21,25 +19,19 @@ from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import TrainingError, UsageError
 from vaearr.models.objectives import check_targets
-from vaearr.training.checkpoint import CHECKPOINT, KEPT, Due, State, Stop, load_state, save_state, weights_of
-from vaearr.training.critic import Critic
-from vaearr.training.history import History, history_dataset, write_history
-from vaearr.training.loggers import Logger
+from vaearr.training.checkpoint import CHECKPOINT, KEPT, Due, Stop, Training, load_state, save_state, weights_of
 from vaearr.training.processes import Processes
-from vaearr.training.schedule import Average, make_optimizer, rate_at
-from vaearr.training.sheets import write_sheet
+from vaearr.training.records import History, write_history, write_sheet
+from vaearr.training.schedule import rate_at
 from vaearr.training.step import (
     TERMS,
     Step,
-    adversarial_shares,
     deterministic,
     final_weights,
     memory_advice,
     seed_step,
     seeded,
-    seen_shape,
     splits_amplitude,
-    weights_over,
 )
 
 MAY_BE_NAN = ("accuracy", "adversarial", "critic")
@@ -50,54 +42,13 @@ OnEpoch = Callable[[int, History], None]
 OnStep = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What a training leaves: the history over epochs, the best epoch (both counted from 1), and why it ended."""
-
-    history: xr.Dataset
-    best_epoch: int
-    stopped_early: bool
-    changed: tuple[str, ...] = ()  # where it went on with other threads or versions than before
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What does not change while a training runs."""
-
-    model: TrainedModel
-    train: PatternBatches
-    validation: PatternBatches | None
-    config: TrainConfig
-    folder: Path
-    about: Mapping[str, Any]
-    processes: Processes
-    say: Callable[[str], None]
-    weights: torch.Tensor  # of the loss's terms at each update
-    shares: list[float]  # of the adversarial weight at each update
-    perceptual: nn.Module | None = None
-
-    @property
-    def per_epoch(self) -> int:
-        """Updates per epoch."""
-        return len(self.weights) // self.config.epochs
-
-
 def fit(
-    model: TrainedModel,
-    train: PatternBatches,
-    validation: PatternBatches | None,
-    config: TrainConfig,
-    folder: Path,
+    state: Training,
     *,
-    about: Mapping[str, Any] | None = None,
     resume: Path | None = None,
-    perceptual: nn.Module | None = None,
-    processes: Processes | None = None,
-    loggers: Sequence[Logger] = (),
-    say: Callable[[str], None] | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
-) -> Fit:
+) -> None:
     """Train in place; the model ends with the weights of the best epoch (the averaged ones if `config.ema`).
 
     The best epoch is the one with the lowest validation loss at the final beta, lower by `config.min_delta` than the
@@ -107,107 +58,63 @@ def fit(
     its own name every `config.checkpoint_every` epochs, and at the end the weights of the last epoch as trained.
 
     resume: a checkpoint to go on from, exactly: on the same machine the result is bit for bit that of a training that
-    was never interrupted. perceptual: the module that `objective.perceptual` asks for. about: what a checkpoint must
-    agree with. processes: of `joined`; each trains on its own share. Raises TrainingError as soon as an epoch's loss
-    is not finite, and when the GPU's memory does not suffice.
+    was never interrupted. Of several processes (`state.team`) each trains on its own share. Raises TrainingError as
+    soon as an epoch's loss is not finite, and when the GPU's memory does not suffice.
     """
-    team = processes or Processes()
-    n_updates = math.ceil(len(train) / config.accumulate) * config.epochs
-    plan = _Plan(
-        model,
-        train,
-        validation,
-        config,
-        folder,
-        about or {},
-        team,
-        say or (lambda text: None),
-        weights_over(config.objective, n_updates, model.device),
-        adversarial_shares(config.objective, n_updates),
-        perceptual,
-    )
-    model.network.to(memory_format=torch.channels_last if len(model.input_shape) == 3 else torch.contiguous_format)
-    seen_shape(model, config.augment)
-    state = _make_state(plan)
-    step = _make_step(plan, state.critic)
+    config = state.config
+    step = _make_step(state)
     if resume:
-        if found := load_state(state, resume, plan.about):
-            plan.say(f"warning: it goes on with {found}; the last digits may differ from an undisturbed training's")
-        if not team.is_first:
+        if found := load_state(state, resume):
+            state.say(f"warning: it goes on with {found}; the last digits may differ from an undisturbed training's")
+        if not state.team.is_first:
             state.totals.zero_()
     due = Due(config.checkpoint_minutes)
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        stack.enter_context(seeded(config.seed, model.device))
+        stack.enter_context(seeded(config.seed, state.model.device))
         stack.enter_context(deterministic(config.deterministic))
         stack.enter_context(memory_advice(config))
-        check_targets(model.preprocess(next(train.epoch(0)).patterns), config.objective.likelihood)
-        while state.epoch < config.epochs and not _is_out_of_patience(plan, state):
+        check_targets(state.model.preprocess(next(state.train.epoch(0)).patterns), config.objective.likelihood)
+        while state.epoch < config.epochs and not _is_out_of_patience(state):
             began = time.perf_counter() - state.seconds
-            for _ in _updates(plan, step, state, on_step):
-                _pause(plan, state, stop, due, time.perf_counter() - began)
-            row = _finish_epoch(plan, state, began)
-            for logger in loggers:
-                logger.log(state.epoch, row)
+            for _ in _updates(state, step, on_step):
+                _pause(state, stop, due, time.perf_counter() - began)
+            row = _finish_epoch(state, began)
             if on_epoch:
                 on_epoch(state.epoch - 1, row)
-            _pause(plan, state, stop, due, 0.0)
-    if team.is_first:
-        save_weights(model, folder / "last.safetensors")
-        save_state(state, folder / CHECKPOINT, plan.about, state.totals)  # what follows may fail and be done again
-    model.load_state_dict(state.best_weights)
-    is_early = state.epoch < config.epochs
-    return Fit(history_dataset(state.rows), state.best_epoch + 1, stopped_early=is_early, changed=tuple(state.changed))
+            _pause(state, stop, due, 0.0)
+    if state.team.is_first:
+        save_weights(state.model, state.folder / "last.safetensors")
+        save_state(state, state.folder / CHECKPOINT, state.totals)  # what follows may fail and be done again
+    state.model.load_state_dict(state.best_weights)
 
 
-def _make_step(plan: _Plan, critic: Critic | None) -> nn.Module:
-    config, device = plan.config, plan.model.device
+def _make_step(state: Training) -> nn.Module:
+    config, device = state.config, state.model.device
     precision = pick_precision(config.precision, device)
-    judge = critic.network if critic else None
-    step = Step(plan.model, config.objective, config.augment, precision, perceptual=plan.perceptual, critic=judge)
-    shared = plan.processes.share(step, device)
+    judge = state.critic.network if state.critic else None
+    step = Step(state.model, config.objective, config.augment, precision, perceptual=state.perceptual, critic=judge)
+    shared = state.team.share(step, device)
     if config.compile != "off":
         shared.compile(mode=config.compile, dynamic=False)
     return shared
 
 
-def _make_state(plan: _Plan) -> State:
-    model, config = plan.model, plan.config
-    return State(
-        model,
-        make_optimizer([p for p in model.parameters() if p.requires_grad], config),
-        Average(model, config.ema) if config.ema else None,
-        torch.zeros(len(TERMS), device=model.device),
-        _make_critic(plan),
-    )
-
-
-def _make_critic(plan: _Plan) -> Critic | None:
-    config, device = plan.config.objective.adversarial, plan.model.device
-    if config is None:
-        return None
-    with seeded(plan.config.seed, device):
-        precision = pick_precision(plan.config.precision, device)
-        return Critic(
-            config, plan.config, seen_shape(plan.model, plan.config.augment), device, precision, plan.processes
-        )
-
-
-def _updates(plan: _Plan, step: nn.Module, state: State, on_step: OnStep | None) -> Iterator[None]:
+def _updates(state: Training, step: nn.Module, on_step: OnStep | None) -> Iterator[None]:
     """The rest of the running epoch; yields after every update."""
-    config, model = plan.config, plan.model
+    config, model = state.config, state.model
     step.train()  # with the model and the perceptual term, which validation has set to evaluation
-    epoch = plan.train.epoch(state.epoch, start=state.batch, walk=_walk(model, config))
+    epoch = state.train.epoch(state.epoch, start=state.batch, walk=_walk(model, config))
     while parts := list(islice(epoch, config.accumulate)):
         for values in state.optimizer.param_groups:
-            values["lr"] = _rate(plan, state.update)
+            values["lr"] = _rate(state, state.update)
         state.optimizer.zero_grad(set_to_none=True)
-        critic = state.critic if plan.shares[state.update] > 0 else None
+        critic = state.critic if state.shares[state.update] > 0 else None
         for i, batch in enumerate(parts):
-            seed_step(config.seed, plan.processes.rank, state.step + i)
+            seed_step(config.seed, state.team.rank, state.step + i)
             no_sync = getattr(step, "no_sync", None)  # of several processes; gradients meet at the last batch
             with no_sync() if no_sync and i < len(parts) - 1 else nullcontext():
-                weights = plan.weights[state.update]
+                weights = state.weights[state.update]
                 terms, wanted, recon = step(
                     batch.patterns, _target(batch), batch.labels, weights, is_judged=critic is not None
                 )
@@ -224,16 +131,16 @@ def _updates(plan: _Plan, step: nn.Module, state: State, on_step: OnStep | None)
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         state.optimizer.step()
         if critic:
-            critic.update(_rate(plan, state.update) / config.learning_rate)
+            critic.update(_rate(state, state.update) / config.learning_rate)
         state.update += 1
         if state.average:
             state.average.update(state.update)
         yield
 
 
-def _rate(plan: _Plan, update: int) -> float:
-    share = rate_at(update, len(plan.weights), plan.config, per_epoch=plan.per_epoch)
-    return plan.config.learning_rate * share
+def _rate(state: Training, update: int) -> float:
+    share = rate_at(update, len(state.weights), state.config, per_epoch=state.per_epoch)
+    return state.config.learning_rate * share
 
 
 def _walk(model: TrainedModel, config: TrainConfig) -> Walk | None:
@@ -254,59 +161,59 @@ def _pieces(batch: Batch, size: int) -> Iterator[list[Any]]:
         yield [None if part is None else part[start : start + size] for part in whole]
 
 
-def _pause(plan: _Plan, state: State, stop: Stop, due: Due, seconds: float) -> None:
+def _pause(state: Training, stop: Stop, due: Due, seconds: float) -> None:
     """Between updates: save if it is time, end if a signal came. Several processes decide together."""
     wanted = [bool(stop.number), bool(due)]
-    if plan.processes.size > 1:
+    if state.team.size > 1:
         if state.update % AGREE_EVERY and state.batch:
             return
         asked = torch.tensor(wanted, dtype=torch.float32, device=state.totals.device)
-        wanted = [bool(value) for value in plan.processes.highest(asked).tolist()]
+        wanted = [bool(value) for value in state.team.highest(asked).tolist()]
     if not any(wanted):
         return
     state.seconds = seconds
-    totals = plan.processes.total(state.totals.clone())
-    if plan.processes.is_first:
+    totals = state.team.total(state.totals.clone())
+    if state.team.is_first:
         with due.writing():
-            save_state(state, plan.folder / CHECKPOINT, plan.about, totals)
+            save_state(state, state.folder / CHECKPOINT, totals)
     state.seconds = 0.0
     if wanted[0]:
-        plan.say(f"saved after {state.place}; the same command goes on from there")
+        state.say(f"saved after {state.place}; the same command goes on from there")
         stop.deliver()
 
 
-def _finish_epoch(plan: _Plan, state: State, began: float) -> History:
+def _finish_epoch(state: Training, began: float) -> History:
     """Close the books of an epoch: history, validation, best weights, checkpoints."""
-    config, team = plan.config, plan.processes
-    team.agree(plan.model.network)
-    row = _row(team.total(state.totals), plan.train.n_samples_total, plan.model, config)
+    config, team, model = state.config, state.team, state.model
+    team.agree(model.network)
+    row = _row(team.total(state.totals), state.train.n_samples_total, model, config)
     if config.objective.adversarial:
-        row |= _of_judged(row, plan, state.epoch)
+        row |= _of_judged(row, state)
     if state.average:
         state.average.swap()
-    if plan.validation is not None:
-        row |= evaluate(plan.model, plan.validation, config, processes=team, perceptual=plan.perceptual)
+    if state.validation is not None:
+        row |= evaluate(model, state.validation, config, processes=team, perceptual=state.perceptual)
     last = state.update - 1
     kind = "beta" if config.objective.capacity is None else "capacity"
-    row |= {kind: float(plan.weights[last, 0]), "learning_rate": _rate(plan, last)}
+    row |= {kind: float(state.weights[last, 0]), "learning_rate": _rate(state, last)}
     row["seconds"] = time.perf_counter() - began
-    _check_finite(row, state, plan.folder)
+    _check_finite(row, state)
     score = row.get("val_loss", math.inf)
-    if _is_judged_fully(plan, state.epoch) and not _is_judged_fully(plan, state.epoch - 1):
+    if _is_judged_fully(state, state.epoch) and not _is_judged_fully(state, state.epoch - 1):
         state.best = math.inf  # epochs before it are no candidates
-    if plan.validation is None or score < state.best - config.min_delta:
-        state.best, state.best_epoch, state.best_weights = score, state.epoch, weights_of(plan.model)
+    if state.validation is None or score < state.best - config.min_delta:
+        state.best, state.best_epoch, state.best_weights = score, state.epoch, weights_of(model)
     if team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
-        write_sheet(plan.model, plan.validation or plan.train, plan.folder, state.epoch + 1, seed=config.seed)
+        write_sheet(model, state.validation or state.train, state.folder, state.epoch + 1, seed=config.seed)
     if state.average:
         state.average.swap()
     state.rows.append(row)
     state.epoch, state.batch, state.seconds = state.epoch + 1, 0, 0.0
     state.totals.zero_()
     if team.is_first:
-        write_history(state.rows, plan.folder)
+        write_history(state.rows, state.folder)
         if config.checkpoint_every and state.epoch % config.checkpoint_every == 0:
-            save_state(state, plan.folder / KEPT.replace("*", f"{state.epoch:04d}"), plan.about, state.totals)
+            save_state(state, state.folder / KEPT.replace("*", f"{state.epoch:04d}"), state.totals)
     return row
 
 
@@ -351,28 +258,28 @@ def _row(totals: torch.Tensor, n_samples: int, model: TrainedModel, config: Trai
     return means | {"label_accuracy": right / known if known else math.nan}
 
 
-def _is_judged_fully(plan: _Plan, epoch: int) -> bool:
+def _is_judged_fully(state: Training, epoch: int) -> bool:
     """Whether an epoch ends with the adversarial term at its final weight; always so where there is none."""
-    return epoch >= 0 and plan.shares[(epoch + 1) * plan.per_epoch - 1] == plan.shares[-1]
+    return epoch >= 0 and state.shares[(epoch + 1) * state.per_epoch - 1] == state.shares[-1]
 
 
-def _is_out_of_patience(plan: _Plan, state: State) -> bool:
+def _is_out_of_patience(state: Training) -> bool:
     waited = state.epoch - 1 - state.best_epoch
-    return waited >= plan.config.patience and _is_judged_fully(plan, state.epoch - 1)
+    return waited >= state.config.patience and _is_judged_fully(state, state.epoch - 1)
 
 
-def _of_judged(row: History, plan: _Plan, epoch: int) -> History:
-    """Terms of the discriminator as means over the updates of an epoch that had one; NaN where none had."""
-    shares = plan.shares[epoch * plan.per_epoch : (epoch + 1) * plan.per_epoch]
+def _of_judged(row: History, state: Training) -> History:
+    """Terms of the discriminator as means over the updates of the epoch that had one; NaN where none had."""
+    shares = state.shares[state.epoch * state.per_epoch : (state.epoch + 1) * state.per_epoch]
     part = sum(share > 0 for share in shares) / len(shares)
     return {name: row[name] / part if part else math.nan for name in ("adversarial", "critic")}
 
 
-def _check_finite(row: History, state: State, folder: Path) -> None:
+def _check_finite(row: History, state: Training) -> None:
     if all(math.isfinite(value) for name, value in row.items() if not name.endswith(MAY_BE_NAN)):
         return
-    (folder / CHECKPOINT).unlink(missing_ok=True)  # going on from there would end here again
-    earlier = sorted(folder.glob(KEPT))
+    (state.folder / CHECKPOINT).unlink(missing_ok=True)  # going on from there would end here again
+    earlier = sorted(state.folder.glob(KEPT))
     kept = f"the best epoch was {state.best_epoch + 1}" if state.best_epoch >= 0 else "it was the first epoch"
     raise TrainingError(
         f"the loss is not finite in epoch {state.epoch + 1} (loss {row['loss']:g}; {kept}). Lower learning_rate, use "

@@ -36,19 +36,20 @@ def scan(folder: Path) -> Any:
 def page(folder: Path) -> Any:
     """The explorer over the demo's scan, in a browser without a window: a traversal of the three widest dimensions."""
     sys.path.insert(0, str(FOLDER.parents[1]))  # for the driver of the browser
-    from tests.app import pages
-    from tests.contract.browser import browser
+    from tests.contract import explorer
 
     run_demo(folder / "demo", say=print)
-    store, file = folder / "demo" / "scan.zarr", folder / "page.png"
-    latents = va.open_store(store)["latents"].values
-    with pages.served(store) as url, browser(folder / "profile", (1366, 768)) as shown:
-        pages.opened(shown, url)
-        shown.run(f"{pages.value('Show')} = 'latent:{pages.widest(latents)[0]}'")
-        pages.press(shown, "Traversal")
-        pages.names(shown, "traversal")
-        shown.picture(file)
-    return Image.open(file).convert("RGB")
+    store = folder / "demo" / "scan.zarr"
+    widest = int(va.open_store(store)["latents"].std(("y", "x")).argmax("latent"))
+    with explorer.opened(store, folder) as shown:
+        shown.run(
+            f"[...Bokeh.documents[0]._all_models.values()].find((m) => m.title === 'Show').value='latent:{widest}'"
+        )
+        shown.until("deep((e) => e.tagName === 'IMG' && e.alt === 'from the sliders').length")
+        explorer.press(shown, "Traversal")
+        explorer.says(shown, "offset in standard deviations")
+        shown.picture(folder / "page.png")
+    return Image.open(folder / "page.png").convert("RGB")
 
 
 def volumes(folder: Path) -> Any:

@@ -1,22 +1,16 @@
-"""What the page shows, without a browser."""
+"""What the page shows, without a browser: samples, regions, layers, what is decoded."""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vaearr.app import state as s
-from vaearr.app.serve import explore, is_loopback
-from vaearr.errors import NoInputError, UsageError
-from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
+from vaearr.app.page import Explorer
+from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.store import open_store
 
 
 @pytest.fixture
@@ -24,80 +18,93 @@ def state(trained_template: Path) -> s.State:
     return s.open_state(trained_template)
 
 
-def test_latents_and_layers_are_those_of_the_store(state: s.State, trained_template: Path) -> None:
+def numbers(state: s.State, *places: tuple[int, ...]) -> np.ndarray:
+    return np.ravel_multi_index(np.array(places).T, state.nav_shape)
+
+
+def test_a_sample_is_the_stored_one(state: s.State, trained_template: Path) -> None:
     ds = open_store(trained_template)
-    np.testing.assert_array_equal(state.latents, ds["latents"].values.reshape(-1, 3))
+    found = s.sample(state, numbers(state, (13, 9)))
+    assert found.stored is not None
+    np.testing.assert_array_equal(found.stored[0], ds["patterns"].values[13, 9])
+    np.testing.assert_array_equal(found.base, ds["latents"].values[13, 9])
+    assert found.words == "y = 6.5 µm, x = 4.5 µm"
+    missing = np.flatnonzero(~ds["present"].values.ravel())
+    assert s.sample(state, missing[:1]).stored is None
+    assert not set(s.some_of(state, np.arange(1400), 2000)) & set(missing)
+
+
+def test_a_region_is_the_mean_of_its_samples(state: s.State, trained_template: Path) -> None:
+    ds = open_store(trained_template)
+    indices = numbers(state, *((20, x) for x in range(5, 9)))
+    indices = indices[ds["present"].values.ravel()[indices]]
+    found = s.sample(state, indices)
+    assert found.stored is not None
+    flat = ds["patterns"].values.reshape(-1, 9, 11)
+    np.testing.assert_allclose(found.stored[0], flat[indices].astype("f4").mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found.latents, state.latents[indices].mean(0))
+    outside = np.flatnonzero(~np.isfinite(state.latents).all(1))
+    with pytest.raises(UsageError, match="none of the chosen samples has latents"):
+        s.sample(state, outside)
+
+
+def test_those_alike_are_the_nearest(state: s.State) -> None:
+    index = int(np.flatnonzero(np.isfinite(state.latents).all(1))[7])
+    away = np.linalg.norm((state.latents - state.latents[index]) / state.spread, axis=1)
+    found = s.alike(state, state.latents[index], 5)
+    assert found[0] == index
+    np.testing.assert_allclose(away[found], np.sort(away[np.isfinite(away)])[:5], rtol=1e-5)
+
+
+def test_layers_are_those_of_the_store(state: s.State, trained_template: Path) -> None:
+    ds = open_store(trained_template)
     np.testing.assert_array_equal(s.layer(state, "latent:1"), ds["latents"].values[..., 1])
     np.testing.assert_array_equal(s.layer(state, s.layers(state)["band contrast"]), ds["BC"].values)
     with pytest.raises(UsageError, match="no layer 'map:patterns'"):
         s.layer(state, "map:patterns")
-    assert "run 'vae'" in s.summary(state)
-    assert "40 × 35 scan points" in s.summary(state)
-
-
-def test_runs_without_latents_are_refused(tmp_path: Path, trained_template: Path) -> None:
     with pytest.raises(NoInputError, match="vea"):
         s.open_state(trained_template, "vea")
-    with pytest.raises(NoInputError):
-        s.open_state(create_store(random_patterns_dataset(), tmp_path / "plain.zarr"))
 
 
-def test_targets_are_those_of_the_table(state: s.State, trained_template: Path) -> None:
-    assert s.associations(state) is None
-    ds = open_store(trained_template)
-    np.testing.assert_array_equal(s.target(state, "BC"), ds["BC"].values)
+def test_points_in_an_outline() -> None:
+    corners = np.array([[0, 0], [4, 0], [4, 4], [2, 1], [0, 4]], float)  # a notch from above
+    points = np.array([[1, 1], [2, 3], [3, 2], [5, 1], [np.nan, 1]])
+    assert s.in_polygon(points, corners).tolist() == [True, False, True, False, False]
 
 
-def test_texts_are_layers_where_they_are_few(hostile_path: Path) -> None:
-    state = s.open_state(hostile_path, "own")
-    name = next(v for v in s.layers(state).values() if v == "map:kind")
-    found = s.layer(state, name)
-    assert found.attrs["flag_values"] == [0, 1]
-    assert found.values[:4].tolist() == [0, 1, 0, 1]
+def test_large_pictures_are_shown_in_blocks() -> None:
+    values = np.array([[1, 3, 5], [np.nan, 2, np.nan], [np.nan, np.nan, 7]], np.float32)
+    np.testing.assert_allclose(s.reduced(values, 2), [[2, 5], [np.nan, 7]])
 
 
-def test_a_store_written_anew_is_opened_anew(trained_store: Path) -> None:
-    state = s.open_state(trained_store)
-    assert s.current(state) is state
-    (trained_store / "runs/vae/zarr.json").touch()
-    found = s.current(state)
-    assert found is not state
-    assert s.current(found) is found
+def test_spatial_latents_keep_their_pattern(spatial_path: Path) -> None:
+    state = s.open_state(spatial_path)
+    base = s.base_of(state, 5)
+    same = s.decode(state, base.reshape(2, -1).mean(1)[None], base)
+    np.testing.assert_allclose(same, s.rebuilt(state, [5]), atol=1e-4)
+    moved = s.begin(state, state.mean, base).latents
+    np.testing.assert_allclose(moved.reshape(2, -1).mean(1), state.mean, atol=1e-5)
+    pattern = base - base.mean((1, 2), keepdims=True)
+    np.testing.assert_allclose(moved - moved.mean((1, 2), keepdims=True), pattern, atol=1e-5)
 
 
-def test_words_say_what_made_the_latents(state: s.State, layered_path: Path) -> None:
-    sha = str(state.manifest["weights_sha256"])
-    assert s.origin_words(state).startswith(f"weights {sha[:8]}, 20")
-    assert "elsewhere" in s.origin_words(s.open_state(layered_path, "own"))
+def test_the_network_is_loaded_aside(state: s.State) -> None:
+    assert not state.is_ready
+    state.load_aside()
+    assert state._thread is not None
+    state._thread.join(60)
+    assert state.is_ready
+    assert state.problem == ""
 
 
-def test_hosts_and_ports() -> None:
-    assert is_loopback("127.0.0.1")
-    assert is_loopback("localhost")
-    assert is_loopback("::1")
-    assert not is_loopback("0.0.0.0")
-
-
-def test_ports_that_cannot_be(trained_template: Path) -> None:
-    with pytest.raises(UsageError, match="port 70000"):
-        explore(trained_template, port=70000, show=False)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(UsageError, match="cannot listen"):
-            explore(trained_template, port=taken.getsockname()[1], show=False)
-    with pytest.raises(UsageError, match="cannot listen"):
-        explore(trained_template, host="192.0.2.1", show=False)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-def test_a_signal_closes_the_page(trained_template: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "vaearr", "explore", str(trained_template), "--no-show"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
-        assert server.stderr is not None
-        lines = [server.stderr.readline(), server.stderr.readline()]
-        assert "http://127.0.0.1:" in lines[1], lines
-        server.send_signal(number)
-        assert server.stderr.read().strip() == "closed"
-        assert server.wait(20) == 0
+def test_slices_of_a_scan_without_a_network(layered_path: Path) -> None:
+    state = s.open_state(layered_path, "own")
+    with pytest.raises(DataError, match="no network"):
+        s.decode(state, np.zeros((1, 4)))
+    page = Explorer(state)
+    assert "no network" in str(page.message.object)
+    page.places[0].value = 2
+    rows, columns = (place.value for place in page.places[1:])
+    assert page.chosen.tolist() == numbers(state, (2, rows, columns)).tolist()
+    known = open_store(layered_path)["latents_own"].values[2, ..., 1]
+    np.testing.assert_array_equal(page.slice_of(s.layer(state, "latent:1")), known)

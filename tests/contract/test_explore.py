@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from .browser import CHROMIUM, Page, browser
-from .harness import command
+from . import inputs
+from .browser import CHROMIUM
+from .explorer import SECONDS, SEEN, changed, explored, on_map, opened, picture, press, says
+from .harness import USAGE, vaearr
 
 TOKEN = re.compile(r'"token":\s*"([^"]+)"')  # by which the page opens its WebSocket
-MOST, SECONDS = 30, 120
-
-
-@contextmanager
-def explored(store: Path, *options: str) -> Iterator[str]:
-    """Address of the page while it is served, in a process of its own."""
-    words = command("explore", store, "--no-show", *options)
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = ""
-        while not (found := re.search(r"http://\S+/", said)):
-            line = process.stderr.readline()
-            assert line, said
-            said += line
-        try:
-            yield found[0]
-        finally:
-            process.terminate()
-            said = process.stderr.read()
-            assert process.wait(20) == 0, said
+MOST = 30
+HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
@@ -128,63 +112,6 @@ def test_an_ipv6_address(trained_template: Path) -> None:
 
 # ---- what is seen, by mouse and keys
 
-SEEN = "(e) => e.getBoundingClientRect().width > 0"
-
-
-@contextmanager
-def opened(store: Path, folder: Path, *options: str) -> Iterator[Page]:
-    """The page in a browser, drawn; it logs no error and asks nobody else for anything."""
-    with explored(store, *options) as address, browser(folder / "profile") as page:
-        page.go(address)
-        page.until("!!window.deep && deep((e) => e.tagName === 'CANVAS').some((e) => e.width > 100)")
-        yield page
-        assert page.errors == []
-        known = (address, address.replace("http", "ws"), "data:", "about:", "blob:")
-        assert [url for url in page.requests if not url.startswith(known)] == []
-
-
-def says(page: Page, words: str) -> None:
-    """Wait until the page says something."""
-    page.until(f"deep((e) => !e.children.length && e.textContent.includes({json.dumps(words)})).some({SEEN})")
-
-
-def box(page: Page, words: str) -> list[float]:
-    """Left, top, right and bottom in the window of what carries these words, once it is seen."""
-    element = f"deep((e) => !e.children.length && e.textContent.trim() === {json.dumps(words)}).find({SEEN})"
-    page.until(f"!!{element}")
-    return [float(v) for v in page.run(f"(r => [r.left, r.top, r.right, r.bottom])({element}.getBoundingClientRect())")]
-
-
-def press(page: Page, words: str) -> None:
-    """Click what carries these words."""
-    left, top, right, bottom = box(page, words)
-    page.click((left + right) / 2, (top + bottom) / 2)
-
-
-def picture(page: Page, heading: str) -> bytes:
-    """What is seen below a heading, as PNG."""
-    left, _, _, bottom = box(page, heading)
-    clip = {"x": left, "y": bottom + 4, "width": 120, "height": 100, "scale": 1}
-    return bytes(page.call("Page.captureScreenshot", format="png", clip=clip)["data"], "ascii")
-
-
-def changed(page: Page, heading: str, before: bytes) -> bytes:
-    """The picture below a heading once it is another one."""
-    end = time.monotonic() + SECONDS
-    while (found := picture(page, heading)) == before:
-        assert time.monotonic() < end, f"{heading} never changed"
-        time.sleep(0.1)
-    return found
-
-
-def on_map(page: Page, across: float, down: float) -> tuple[float, float]:
-    """A place of the window on the first figure, in parts of its width and height."""
-    left, top, width, height = page.run(
-        "((r) => [r.left, r.top, r.width, r.height])"
-        "(deep((e) => e.tagName === 'CANVAS' && e.width > 100)[0].getBoundingClientRect())"
-    )
-    return left + across * width, top + down * height
-
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
@@ -250,3 +177,33 @@ def test_images_and_volumes_have_pages_too(images_template: Path, volumes_templa
         changed(page, "as stored", stored)  # another slice
         press(page, "Channels")
         says(page, "latents at each position")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_names_are_shown_and_never_run(tmp_path: Path) -> None:
+    folder, store = tmp_path / "pictures", tmp_path / "<script>alert(3)<:script>.zarr"
+    for number in range(6):
+        (folder / f"{HOSTILE}{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(inputs.picture(number % 3, number)).save(folder / f"{HOSTILE}{number % 2}" / f"{number}.png")
+    vaearr("ingest", folder, store)
+    np.save(tmp_path / "own.npy", np.random.default_rng(4).normal(size=(6, 3)).astype("f4"))
+    vaearr("attach", store, tmp_path / "own.npy", "--run", "own")
+    with opened(store, tmp_path, "--run", "own") as page:
+        says(page, "onerror")
+        press(page, "Samples")
+        says(page, "nearest in the latent space")
+        press(page, "Association")
+        says(page, "vaearr associate")
+        assert page.run("deep((e) => e.tagName === 'IMG' && e.getAttribute('src') === 'x').length") == 0
+        assert page.run("deep((e) => e.tagName === 'SCRIPT' && e.textContent.includes('alert(3)')).length") == 0
+
+
+def test_places_that_cannot_be_listened_at(trained_template: Path) -> None:
+    for options in (["--port", 70000], ["--host", "192.0.2.1"]):
+        vaearr("explore", trained_template, "--no-show", *options, code=USAGE)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = vaearr("explore", trained_template, "--no-show", "--port", taken.getsockname()[1], code=USAGE)
+    assert "cannot listen" in words.error

@@ -5,9 +5,7 @@ What moves was drawn beforehand: a slider chooses among frames of one dimension,
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,20 +16,17 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.app import state as s
-from vaearr.app.raster import block_mean
 from vaearr.app.state import NO_MODEL, State, open_state, origin_words, summary
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.names import DEFAULT_RUN
-from vaearr.plots.common import as_codes, is_category, label, palette, robust_limits, text, value_text
-from vaearr.plots.page import Section, page
 from vaearr.provenance import now, versions
 from vaearr.store import open_store
+from vaearr.views.common import as_codes, is_category, label, palette, robust_limits, text, value_text
+from vaearr.views.page import Section, page
 
 STEPS, REACH = 9, 3.0  # frames of a dimension, and how many standard deviations they reach to either side
 MOST_DIMS, MOST_POINTS, MOST_PICTURES, MOST_CLASSES = 64, 5000, 500, 60
 FRAME, THUMBNAIL = 128, 64  # pixels along the longer side
-MOST_CELLS = 250_000  # of a map, beyond which cells are means over blocks of scan points
-GREY = (0.5, 99.5)  # percentiles between which grey runs
 
 _SLIDERS = """
 <style>
@@ -120,7 +115,7 @@ def _maps(state: State) -> Section | None:
     """All layers of a scan as maps, one beside the other, each with a chooser."""
     if not state.is_scan:
         return None
-    from vaearr.plots.explorer import explorer
+    from vaearr.views.explorer import explorer
 
     section = Section("maps", "Maps")
     layers = [s.layer(state, key) for key in s.layers(state).values()]
@@ -130,9 +125,9 @@ def _maps(state: State) -> Section | None:
         layers = [da.isel({dim: above[0] // 2}) for da in layers]
         where = value_text(state.ds[dim].values[above[0] // 2], state.ds[dim].attrs)
         section.say(f"The maps show the plane {dim} = {where}; 'vaearr explore' shows all.")
-    factor = int(np.ceil(np.sqrt(max(1.0, rows * columns / MOST_CELLS))))
+    factor = int(np.ceil(np.sqrt(max(1.0, rows * columns / s.MOST_CELLS))))
     if factor > 1:
-        layers = [_coarse(da, factor) for da in layers]
+        layers = [s.coarse(da, factor) for da in layers]
         section.say(f"Cells are means over {factor} × {factor} scan points (of classes the first).")
     section.figure(explorer(layers[state.dims :], layers[: state.dims]))
     section.caption(
@@ -140,13 +135,6 @@ def _maps(state: State) -> Section | None:
         "1 % to the 99 % percentile; grey = no value."
     )
     return section
-
-
-def _coarse(da: xr.DataArray, factor: int) -> xr.DataArray:
-    if is_category(da):
-        return da[::factor, ::factor]
-    blocks: Any = da.coarsen(dict.fromkeys(da.dims, factor), boundary="trim")
-    return blocks.mean(keep_attrs=True).rename(da.name)
 
 
 # ---- samples
@@ -164,7 +152,7 @@ def _points(state: State, most: int, seed: int) -> Section:
     known = np.flatnonzero(np.isfinite(state.latents).all(1))
     numbers = np.sort(rng.choice(known, min(most, len(known)), replace=False))
     layers, columns = _layers(state, numbers)
-    widest = np.argsort(-state.spread, kind="stable")
+    widest = s.widest(state)
     start = {
         "across": int(widest[0]),
         "up": int(widest[min(1, state.dims - 1)]),
@@ -292,25 +280,7 @@ def _thumbnails(state: State, numbers: np.ndarray) -> list[str]:
     at = zip(schema.navigation_dims(state.ds), np.unravel_index(numbers, state.nav_shape), strict=True)
     chosen = open_store(state.path)[n.PATTERNS].isel({dim: xr.DataArray(place, dims="picture") for dim, place in at})
     images = s.as_pictures(chosen.transpose("picture", *schema.signal_dims(state.ds)).load())
-    return [_png(_reduced(image, THUMBNAIL), robust_limits(image, GREY)) for image in images]
-
-
-def _reduced(image: np.ndarray, side: int) -> np.ndarray:
-    """A picture in blocks until its longer side is at most `side`."""
-    factor = -(-max(image.shape[:2]) // side)
-    return image if factor == 1 else block_mean(image, factor)
-
-
-def _png(image: np.ndarray, limits: tuple[float, float]) -> str:
-    """A picture `(H, W[, 3])` in 8 bits between two limits, as the address of an image."""
-    from PIL import Image
-
-    low, high = limits
-    known = np.nan_to_num(image, nan=low, posinf=high, neginf=low)
-    levels = np.rint(np.clip((known - low) / (high - low), 0, 1) * 255).astype("u1")
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return [s.png(s.reduced(image, THUMBNAIL), robust_limits(image, s.GREY)) for image in images]
 
 
 # ---- what is decoded
@@ -324,16 +294,16 @@ def _sliders(state: State) -> Section:
         return section
     from vaearr.exploration.traversals import LATENT_DIM, traverse
 
-    dims = np.sort(np.argsort(-state.spread, kind="stable")[:MOST_DIMS]).tolist()
+    dims = np.sort(s.widest(state)[:MOST_DIMS]).tolist()
     found = traverse(state.path, state.run, dims, "mean", (-REACH, REACH), STEPS)
     frames = [s.as_pictures(found["decoded"].sel({LATENT_DIM: dim}).reset_coords(drop=True)) for dim in dims]
-    limits = robust_limits(np.stack(frames), GREY)
+    limits = robust_limits(np.stack(frames), s.GREY)
     height, width = frames[0].shape[1:3]
     offsets = np.linspace(-REACH, REACH, STEPS)
     values = html.escape(str([f"{value:+.2f}" for value in offsets]).replace("'", '"'))
     rows = []
     for dim, images in zip(dims, frames, strict=True):
-        sprite = _png(np.concatenate([_reduced(image, FRAME) for image in images], axis=1), limits)
+        sprite = s.png(np.concatenate([s.reduced(image, FRAME) for image in images], axis=1), limits)
         rows.append(
             f'<label class="dim"><div style="--ratio: {width} / {height}; background-size: {STEPS * 100}% 100%; '
             f'background-image: url({sprite})"></div><span>latent {dim}: <output></output></span>'
@@ -368,10 +338,10 @@ def _classes(state: State, by: str | None) -> Section | None:
     section = Section("classes", "Classes")
     most = np.sort(np.argsort(-found["n"].values, kind="stable")[:MOST_CLASSES])
     images = s.as_pictures(found["decoded"].isel({"class": most}).reset_coords(drop=True))
-    limits, cells = robust_limits(images, GREY), []
+    limits, cells = robust_limits(images, s.GREY), []
     for image, i in zip(images, most, strict=True):
         words = html.escape(f"{text(found['class'].values[i])}, n {int(found['n'].values[i]):,}")
-        picture = _png(_reduced(image, FRAME), limits)
+        picture = s.png(s.reduced(image, FRAME), limits)
         cells.append(f'<span class="dim"><img src="{picture}" alt="{words}" width="150">{words}</span>')
     section.blocks.append(f'<div class="dims">{"".join(cells)}</div>')
     left_out = found.sizes["class"] - len(most)

@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from vaearr.app.state import State, current, open_state, origin_words, summary
+from vaearr.app.state import State, is_current, open_state, origin_words, summary
 from vaearr.errors import UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN
-from vaearr.plots.common import text
+from vaearr.views.common import text
 
 LOOPBACK = "127.0.0.1"
-LIGHT_NAME, DARK_NAME = "light", "dark"
 TRIES = 5  # a port found free may be taken before it is ours
 MOST_PAGES = 8  # open at a time
 CHECK = 1000  # milliseconds between looks for pages that were closed
+STYLE = """
+#header { padding: 0 10px; min-height: 40px; height: 40px; } #header .title { font-size: 18px; }
+#content, #sidebar, #main { font-size: 13px; } #main { padding: 4px 8px; }
+#sidebar { padding: 4px; background: var(--background-color); }
+"""
 
 
 def explore(
@@ -41,7 +45,6 @@ def explore(
     not there, UsageError for a host or port that cannot be used.
     """
     state = open_state(store, run)
-    state.tunes = True  # nothing else runs in this process meanwhile
     server = serve(state, port=port, host=host)
     with _stopped_by_signals(server.io_loop):
         if not is_loopback(host):
@@ -81,7 +84,8 @@ def serve(state: State, *, port: int = 0, host: str = LOOPBACK) -> Any:
 
     def made() -> Any:
         try:
-            held[0] = current(held[0])
+            if not is_current(held[0]):
+                held[0] = open_state(state.path, state.run)
             return page(held[0])
         except (VaearrError, OSError) as error:
             return pn.pane.HTML(f'<p role="alert">{html.escape(text(error))}</p>')
@@ -103,25 +107,22 @@ def serve(state: State, *, port: int = 0, host: str = LOOPBACK) -> Any:
 
 
 def page(state: State) -> Any:
-    """The page of one visitor, light or dark as they chose last (a cookie of this address)."""
+    """The page of one visitor, light or dark as its address says."""
     import panel as pn
+    from panel.io.location import Location
 
-    from vaearr.app.template import COOKIE, PAGE, shades
-    from vaearr.app.views import Explorer
+    from vaearr.app.page import Explorer
 
-    is_dark = pn.state.cookies.get(COOKIE) == DARK_NAME
-    parts = Explorer(state, is_dark=is_dark).parts()
-    template = pn.Template(PAGE, design=pn.theme.Native, theme=pn.theme.DarkTheme if is_dark else pn.theme.DefaultTheme)
-    for name, value in {
-        "summary": summary(state), "origin": origin_words(state), "shades": shades(is_dark),
-        "scheme": DARK_NAME if is_dark else LIGHT_NAME, "other": LIGHT_NAME if is_dark else DARK_NAME,
-        "cookie": COOKIE, "has_map": "map" in parts,
-    }.items():  # fmt: skip
-        template.add_variable(name, html.escape(value) if isinstance(value, str) else value)
-    for name, part in parts.items():
-        template.add_panel(name, part)
+    pn.theme.Fast._resources.pop("font", None)  # which the browser would fetch from another host
+    if pn.state.curdoc is not None:  # panel itself takes the address apart, but for IPv6 cannot
+        pn.state._locations[pn.state.curdoc] = Location()
+    shown, words = Explorer(state), f"{summary(state)} ({origin_words(state)})"
     pn.state.onload(state.load_aside)
-    return template
+    return pn.template.FastListTemplate(
+        title="vaearr", header=[pn.pane.HTML(html.escape(words), styles={"color": "white"})],
+        sidebar=[shown.left], main=[shown.right], main_layout=None, sidebar_width=470, font="system-ui, sans-serif",
+        font_url="", header_background="#0b63a5", accent_base_color="#0b63a5", raw_css=[STYLE],
+    )  # fmt: skip
 
 
 def _free_port(host: str, port: int) -> int:

@@ -174,8 +174,10 @@ def on_paper(shown: Any) -> Any:
     if isinstance(shown, hv.DynamicMap):
         raise UsageError("a view that follows Python cannot be printed; make it with dynamic=False.")
     with journal():
-        if isinstance(shown, hv.HoloMap):
+        if isinstance(shown, hv.HoloMap) and _size(shown.last)[0] < 600:
             return _frames(shown)
+        if isinstance(shown, hv.HoloMap):  # wide ones below each other
+            return _layout(hv.Layout([*shown.data.values()]).cols(1))
         return _layout(shown)
 
 

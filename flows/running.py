@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -95,6 +96,24 @@ def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             return recorded(*args, **kwargs) if is_recorded() else function(*args, **kwargs)
 
         return call
+
+    return wrap
+
+
+def stage(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """A function as a flow that runs it as its one step; `.step` is that step, for flows of several."""
+
+    def wrap(function: Callable[..., Any]) -> Any:
+        one = step(name)(function)
+
+        @functools.wraps(function)
+        def whole(*args: Any, **kwargs: Any) -> Any:
+            return one(*args, **kwargs)
+
+        whole.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]  # of the form
+        made = kept_flow(name=name)(whole)
+        made.step = one
+        return made
 
     return wrap
 

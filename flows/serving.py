@@ -6,11 +6,11 @@ import asyncio
 import inspect
 import signal
 import time
-import types
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -25,12 +25,23 @@ from prefect.runner import Runner
 from prefect.settings import get_current_settings
 from pydantic import TypeAdapter, ValidationError
 
-from vaearr.config import Config
+from vaearr.config import Config, over, resolved
 from vaearr.errors import NoInputError, UsageError, VaearrError, did_you_mean
 
-from .registry import FLOWS, flow_name, load_flow
 from .running import place, plainly
 
+FLOWS = {  # by name, which is that of its deployment too; imported when asked for
+    "ingest": "steps.ingest_flow",
+    "train-vae": "steps.train_flow",
+    "encode": "steps.encode_flow",
+    "embed": "steps.embed_flow",
+    "associate": "steps.associate_flow",
+    "cluster": "steps.cluster_flow",
+    "report": "steps.report_flow",
+    "analyse-scan": "steps.analyse_scan",
+    "sweep": "sweep.sweep_flow",
+    "analyse-many": "many.analyse_many",
+}
 HOW = (
     "start one with 'PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --host 127.0.0.1' and name it with "
     "'export PREFECT_API_URL=http://127.0.0.1:4200/api'"
@@ -40,6 +51,20 @@ PAGE = 200  # log lines at a time
 TRACEBACK = "\nTraceback "  # is for the server's pages
 Say = Callable[[str], None]
 T = TypeVar("T")
+
+
+def flow_name(text: str) -> str:
+    """The name that is meant by `train-vae` or `train-vae/train-vae`. Raises UsageError, naming all, for another."""
+    name, _, deployment = text.partition("/")
+    if name not in FLOWS or (deployment and deployment != name):
+        raise UsageError(f"there is no flow {text!r}.{did_you_mean(name, list(FLOWS))}")
+    return name
+
+
+def load_flow(text: str) -> Any:
+    """The Prefect flow of that name."""
+    module, _, function = FLOWS[flow_name(text)].partition(".")
+    return getattr(import_module(f"vaearr.flows.{module}"), function)
 
 
 def run(
@@ -69,7 +94,7 @@ def run(
     with reached(url) as client:
         deployment = _deployment(client, f"{flow.name}/{flow.name}")
         if deployment is not None:
-            checked = validated(flow, _over(dict(deployment.parameters), parameters))
+            checked = validated(flow, over(dict(deployment.parameters), parameters))
             given = {key: submittable(value) for key, value in checked.items()}
             _submit(client, deployment, given, watch, say)
             return
@@ -120,35 +145,23 @@ def validated(flow: Any, parameters: dict[str, Any]) -> dict[str, Any]:
     lacking = [name for name, p in known.items() if p.default is p.empty and name not in parameters]
     if lacking:
         raise UsageError(f"the flow {flow.name!r} needs {', '.join(lacking)}: -p {lacking[0]}=VALUE.")
-    return {
-        name: _typed(known[name].annotation, name, _over(_preset(known[name].default), value))
-        for name, value in parameters.items()
-    }
+    return {name: _typed(known[name], value) for name, value in parameters.items()}
 
 
-def _preset(default: Any) -> dict[str, Any]:
-    """What a flow sets otherwise than its settings do by themselves, such as p-values in analyse-scan."""
-    return default.model_dump(mode="json", exclude_unset=True) if isinstance(default, Config) else {}
-
-
-def _typed(annotation: Any, name: str, value: Any) -> Any:
-    settings = [part for part in _parts(annotation) if isinstance(part, type) and issubclass(part, Config)]
-    if settings and isinstance(value, dict):
-        return settings[0].from_attrs(value)
+def _typed(parameter: inspect.Parameter, value: Any) -> Any:
+    """A value as its type; settings over those that the flow sets otherwise, such as p-values in analyse-scan."""
+    parts = (parameter.annotation, *typing.get_args(parameter.annotation))
+    kind = next((part for part in parts if isinstance(part, type) and issubclass(part, Config)), None)
+    if kind is not None and isinstance(value, dict):
+        return resolved(kind, parameter.default if isinstance(parameter.default, kind) else None, value)
     try:
-        return TypeAdapter(annotation).validate_python(value)
+        return TypeAdapter(parameter.annotation).validate_python(value)
     except ValidationError as error:
-        said = "; ".join(
-            f"{'.'.join(map(str, (name, *item['loc'])))}: {item['msg']} (got {item['input']!r})"
+        said = [
+            f"{'.'.join(map(str, (parameter.name, *item['loc'])))}: {item['msg']} (got {item['input']!r})"
             for item in error.errors()
-        )
-        raise UsageError(f"{said}.") from None
-
-
-def _parts(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union, or the one type."""
-    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    return typing.get_args(annotation) if is_union else (annotation,)
+        ]
+        raise UsageError(f"{'; '.join(said)}.") from None
 
 
 def submittable(value: Any) -> Any:
@@ -160,13 +173,6 @@ def submittable(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: submittable(item) for key, item in value.items()}
     return [submittable(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _over(base: Any, changes: Any) -> Any:
-    """Parameters with others over them, setting by setting."""
-    if not (isinstance(base, dict) and isinstance(changes, dict)):
-        return changes
-    return {**base, **{key: _over(base.get(key), value) for key, value in changes.items()}}
 
 
 def _submit(client: SyncPrefectClient, deployment: Any, parameters: dict[str, Any], watch: bool, say: Say) -> None:

@@ -11,14 +11,13 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from vaearr.config import AssociateConfig, Config, EncodeConfig, RoiConfig, TrainConfig
+from vaearr.config import AssociateConfig, Config, RoiConfig, TrainConfig, resolved
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
 from vaearr.names import is_valid_name
 
-from .encode import encode_step
 from .running import kept_flow, place, progress, step, tell
 from .showing import picture, store_key, table, text
-from .train_vae import train_step
+from .steps import encode_flow, train_step
 
 WHOLE = "all"  # name of the region where none is given
 PASSED_OVER = (RoiError, TrainingError, NoInputError, UsageError)  # of one combination; the others go on
@@ -144,10 +143,7 @@ def elbo(rows: list[dict[str, Any]]) -> Any:
 
 @kept_flow(name="sweep")
 def sweep_flow(
-    store: Path,
-    sweep: SweepConfig = SweepConfig(),  # noqa: B008  (frozen)
-    train: TrainConfig = TrainConfig(),  # noqa: B008  (frozen)
-    overwrite: bool = False,
+    store: Path, sweep: SweepConfig = SweepConfig(), train: TrainConfig = TrainConfig(), overwrite: bool = False
 ) -> dict[str, Any]:
     """Train a run for each combination of region, latent size and beta, compare them; returns the table.
 
@@ -167,13 +163,10 @@ def sweep_flow(
     failed: dict[str, str] = {}
     with progress("runs", store_key("sweep-progress", store, sweep.name)) as show:
         for done, (run, region, size, beta) in enumerate(combinations, 1):
-            settings = train.replace(
-                model=train.model.replace(latent_dim=size).to_attrs(),
-                objective=train.objective.replace(beta=beta).to_attrs(),
-            )
+            settings = resolved(TrainConfig, train, {"latent_dim": size, "beta": beta})
             try:
                 train_step(store, run, sweep.rois.get(region), settings, overwrite)
-                encode_step(store, EncodeConfig(run=run), overwrite)
+                encode_flow.step(store, run, overwrite=overwrite)
                 rows.append({"region": region, **score_step(store, run, sweep)})
             except PASSED_OVER as error:
                 failed[run] = str(error)

@@ -1,4 +1,4 @@
-"""What the command line makes of errors that nobody foresaw, and the sections of its help."""
+"""What the command line makes of errors that nobody foresaw."""
 
 from __future__ import annotations
 
@@ -52,13 +52,3 @@ def test_unforeseen_errors_are_one_line(
     shown = capsys.readouterr().err
     assert "Traceback" in shown
     assert shown.endswith(f"vaearr: {line}\n")
-
-
-def test_every_command_stands_in_one_section_of_the_help() -> None:
-    from typer.main import get_command
-
-    from vaearr.cli import app
-    from vaearr.cli.common import SECTIONS
-
-    command = get_command(app)
-    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(command.commands)  # type: ignore[attr-defined]

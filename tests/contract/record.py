@@ -46,7 +46,7 @@ def make(folder: Path) -> None:
         vaearr("cluster", "scan.zarr", "--method", "kmeans", "--k", 4, "--name", "grains")
         vaearr("associate", "scan.zarr", "--metric", "all")
         vaearr("reconstruct", "scan.zarr")
-        vaearr("stats", "scan.zarr")
+        vaearr("look", "stats", "scan.zarr")
         vaearr("ingest", inputs.image_folder(Path("pictures"), each=6), "images.zarr", "--size", "16x20")
         vaearr("train", "images.zarr", "--epochs", 30, *LEARN)
         vaearr("encode", "images.zarr")
@@ -126,21 +126,21 @@ def fidelity(folder: Path, store: str, *metrics: str) -> Table:
 
 def layers(folder: Path) -> Table:
     """How far two scan points are apart at each layer, in the order in which layers are run."""
-    told = vaearr("layers", folder / "scan.zarr", "--a", "0:0", "--b", "1.75:2.5", "--json").out
+    told = vaearr("look", "layers", folder / "scan.zarr", "--a", "0:0", "--b", "1.75:2.5", "--json").out
     rows = json.loads(told)["layers"]
     return {name: np.array([row[name] for row in rows]) for name in ("l2", "rms", "relative_l2", "cosine")}
 
 
 def explored(folder: Path, command: str, out: Path, *options: object, store: str = "scan.zarr") -> Table:
     """The latents of an exploring command and what they decode to."""
-    vaearr(command, folder / store, *options, "--out", out / "arrays.npz")
+    vaearr("look", command, folder / store, *options, "--out", out / "arrays.npz")
     with np.load(out / "arrays.npz") as arrays:
         return {name: arrays[name] for name in ("latents", "decoded")}
 
 
 def table(folder: Path, command: str, out: Path, *columns: str) -> Table:
     """Columns of the table that a command writes."""
-    vaearr(command, folder / "scan.zarr", "--out", out / "table.csv")
+    vaearr("look", command, folder / "scan.zarr", "--out", out / "table.csv")
     return {name: read_csv(out / "table.csv", name, exact=True)[:, 0] for name in columns}
 
 

@@ -102,7 +102,7 @@ STEPS = {
         elsewhere=("--name", "three"),
     ),
     "layers": Step(
-        ("layers", "{store}", "--keep", "--a", "0:0", "--b", "1.75:2.5"),
+        ("look", "layers", "{store}", "--keep", "--a", "0:0", "--b", "1.75:2.5"),
         ("--part", "encoder"),
         "part both and encoder",
         table("vae", "layers"),

@@ -56,12 +56,12 @@ def test_a_damaged_chunk_is_named_by_every_reader(trained_store: Path, variable:
         (trained_store / variable / SUMS).unlink()
     flip(chunk)
     before = tree(trained_store)
-    commands: list[tuple[Any, ...]] = [("contrast",)] if variable == "BC" else [("stats",)]
+    commands: list[tuple[Any, ...]] = [("look contrast",)] if variable == "BC" else [("look stats",)]
     if is_sealed:
         commands += [("export", trained_store.parent / "out")]
         commands += [("cluster", "--k", "2")] if variable == "latents" else [("associate", "--metric", "pearson")]
     for command, *rest in commands:
-        said = vaearr(command, trained_store, *rest, code=BAD_DATA).error
+        said = vaearr(*command.split(), trained_store, *rest, code=BAD_DATA).error
         assert name in said, said
         assert f"vaearr verify {trained_store}" in said
     for chunks in ("shards", None):

@@ -104,9 +104,31 @@ def test_a_sweep_compares_sizes_and_regions(scan_store: Path) -> None:
 
 def test_what_is_wrong_is_told_before_anything_is_done(scan_store: Path) -> None:
     before = tree(scan_store)
-    assert "Did you mean 'epochs'" in run("train-vae", code=USAGE, store=scan_store, config={"epoch": 3}).error
+    assert "Did you mean 'epochs'" in run("train-vae", code=USAGE, store=scan_store, train={"epoch": 3}).error
     assert "Did you mean 'train-vae'" in run("train-vea", code=USAGE, store=scan_store).error
     assert tree(scan_store) == before
+
+
+WHOLE, MANY = {"source": "none.h5", "store": "new.zarr"}, {"scans": [{"source": "none.h5", "store": "new.zarr"}]}
+
+
+@pytest.mark.parametrize("setting", ["ingest", "train", "encode", "embed", "cluster", "associate", "report"])
+def test_settings_are_called_the_same_in_every_flow(setting: str) -> None:
+    """By the name of their step, also in its own flow."""
+    own = {"source": "none.h5", "store": "new.zarr"} if setting == "ingest" else {"store": "new.zarr"}
+    flows = {{"train": "train-vae"}.get(setting, setting): own, "analyse-scan": WHOLE}
+    flows |= {} if setting == "ingest" else {"analyse-many": MANY}
+    flows |= {"sweep": own} if setting == "train" else {}
+    for name, given in flows.items():
+        assert "has no setting 'nosuch'" in run(name, code=USAGE, **given, **{setting: {"nosuch": 1}}).error
+        assert run(name, code=USAGE, **given, config={}).error
+
+
+def test_a_model_is_taken_to_other_data(trained_template: Path, scan_store: Path) -> None:
+    given = (f"store={scan_store}", f"source={trained_template}", "name=taken", "roi.x=[0, 3]")
+    vaearr("run", "encode", *(word for text in given for word in ("-p", text)), "--here")
+    ds = zarr(scan_store)
+    np.testing.assert_array_equal(np.isfinite(ds.latents_taken).all("latent_taken"), ds.roi_taken)
 
 
 RUN_AND_FETCH = """
@@ -134,7 +156,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
 
 @pytest.mark.slow
 def test_results_are_fetched_and_shown(server: real.Server, trained_store: Path) -> None:
-    given = {"store": trained_store, "overwrite": True, "config": {"precision": "bfloat16"}}
+    given = {"store": trained_store, "overwrite": True, "encode": {"precision": "bfloat16"}}
     flows = [words("associate", store=trained_store), words("encode", **given)]
     asked = [sys.executable, "-c", RUN_AND_FETCH, json.dumps(flows)]
     fetched = subprocess.run(asked, env=server.env, capture_output=True, text=True, check=False)

@@ -18,7 +18,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def explored(command: str, store: Path, out: Path, *options: object) -> Arrays:
-    vaearr(command, store, *options, "--out", out)
+    vaearr("look", command, store, *options, "--out", out)
     with np.load(out) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
@@ -36,7 +36,7 @@ def check_decoded(store: Path, found: Arrays) -> None:
 
 
 def test_draws(images_template: Path, tmp_path: Path) -> None:
-    done = vaearr("sample", images_template, "--n", 5, "--seed", 7, "--out", tmp_path / "a")
+    done = vaearr("look", "sample", images_template, "--n", 5, "--seed", 7, "--out", tmp_path / "a")
     z = read_csv(tmp_path / "a" / "z.csv", "latent_")
     assert z.shape == (5, 3)
     printed = [[float(part) for part in line.split(": ")[1].split()] for line in done.out.splitlines() if ": " in line]
@@ -67,7 +67,7 @@ def test_ways(method: str, images_template: Path, tmp_path: Path) -> None:
     ds = zarr(images_template)
     a, b = (ds.latents.values[i].astype(float) for i in (2, 30))
     ends = ("--from", 2, "--to", 30, "--steps", 6, "--method", method)
-    vaearr("interpolate", images_template, *ends, "--out", tmp_path / "way")
+    vaearr("look", "interpolate", images_template, *ends, "--out", tmp_path / "way")
     z = read_csv(tmp_path / "way" / "z.csv", "latent_")
     t = np.linspace(0, 1, 6)[:, None]
     angle = np.arccos(np.clip(a @ b / np.linalg.norm(a) / np.linalg.norm(b), -1, 1))
@@ -89,7 +89,7 @@ def test_prototypes(trained_template: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(found["latents"][number], ds.latents.values[members].mean(0), rtol=1e-4, atol=1e-6)
     check_decoded(trained_template, found)
     assert [str(name) for name in found["class"]] == ["ferrite", "austenite"]
-    told = vaearr("prototypes", trained_template, "--by", "grains").out
+    told = vaearr("look", "prototypes", trained_template, "--by", "grains").out
     assert len([line for line in told.splitlines() if ": n " in line]) == 4
 
 
@@ -138,11 +138,13 @@ def test_traversals_in_standard_deviations_and_as_files(trained_template: Path, 
     spread = np.sqrt(mean.var(0) + (std**2).mean(0))
     for dim in range(3):
         np.testing.assert_allclose(np.ptp(found["latents"][dim, :, dim]), 6 * spread[dim], rtol=1e-2)
-    vaearr("traverse", trained_template, "--dim", 1, "--steps", 4, "--out", tmp_path / "a.gif")
+    vaearr("look", "traverse", trained_template, "--dim", 1, "--steps", 4, "--out", tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames >= 4
     before = (tmp_path / "a.gif").read_bytes()
-    done = vaearr("traverse", trained_template, "--dim", 0, "--steps", 4, "--out", tmp_path / "a.gif", code=None)
+    done = vaearr(
+        "look", "traverse", trained_template, "--dim", 0, "--steps", 4, "--out", tmp_path / "a.gif", code=None
+    )
     assert done.code != 0 or (tmp_path / "a.gif").read_bytes() != before
 
 
@@ -194,9 +196,9 @@ def test_nearest_sample_in_tsne(images_template: Path, tmp_path: Path) -> None:
 
 
 def test_prior_against_posterior_is_told_before_drawing(images_template: Path) -> None:
-    told = vaearr("health", images_template).out
+    told = vaearr("look", "health", images_template).out
     assert "aggregate posterior" in told
-    drawn = vaearr("sample", images_template, "--n", 1)
+    drawn = vaearr("look", "sample", images_template, "--n", 1)
     if not zarr(images_template, "runs/vae/health").is_active.any():
         assert "collapse" in drawn.out + drawn.err
 
@@ -218,6 +220,6 @@ def test_prior_against_posterior_is_told_before_drawing(images_template: Path) -
 )
 def test_refusals_are_one_line(arguments: tuple[object, ...], images_template: Path) -> None:
     command, *options = arguments
-    done = vaearr(command, images_template, *options, code=None)
+    done = vaearr("look", command, images_template, *options, code=None)
     assert done.code != 0
     assert done.error

@@ -101,7 +101,7 @@ def test_files_of_a_model_are_files(trained_store: Path, tmp_path: Path, kind: s
     shutil.move(file, tmp_path / "elsewhere")
     os.mkfifo(file) if kind == "pipe" else file.symlink_to(tmp_path / "elsewhere")
     assert f"runs/vae/model/{name}" in vaearr("verify", trained_store, code=BAD_DATA).out
-    vaearr("sample", trained_store, "--out", tmp_path / "drawn.png", code=BAD_DATA)
+    vaearr("look", "sample", trained_store, "--out", tmp_path / "drawn.png", code=BAD_DATA)
     assert not (tmp_path / "drawn.png").exists()
 
 
@@ -203,8 +203,8 @@ def test_chunks_of_no_length(trained_store: Path) -> None:
         own = about["consolidated_metadata"]["metadata"]["BC"] if file == "zarr.json" else about
         own["chunk_grid"] = grid
         (trained_store / file).write_text(json.dumps(about))
-    for command in (("verify",), ("contrast",), ("export", trained_store.parent / "out")):
-        vaearr(command[0], trained_store, *command[1:], code=BAD_DATA)
+    for command in (("verify",), ("look contrast",), ("export", trained_store.parent / "out")):
+        vaearr(*str(command[0]).split(), trained_store, *command[1:], code=BAD_DATA)
 
 
 def test_a_safetensors_header_in_itself(trained_store: Path, tmp_path: Path) -> None:

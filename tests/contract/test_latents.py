@@ -59,7 +59,7 @@ def test_health(trained_template: Path, tmp_path: Path) -> None:
     """KL per dimension, active units and the aggregate posterior, by their formulae from what is stored."""
     ds = zarr(trained_template)
     mean, std = (ds[name].values[ds.roi.values].astype(float) for name in ("latents", "latents_std"))
-    vaearr("health", trained_template, "--out", tmp_path / "health.csv")
+    vaearr("look", "health", trained_template, "--out", tmp_path / "health.csv")
     found = {
         name: read_csv(tmp_path / "health.csv", name, exact=True)[:, 0]
         for name in ("kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl")
@@ -78,7 +78,7 @@ def test_health(trained_template: Path, tmp_path: Path) -> None:
 def test_description(trained_template: Path, tmp_path: Path) -> None:
     ds = zarr(trained_template)
     values = ds.latents.values[ds.roi.values].astype(float)
-    vaearr("describe", trained_template, "--out", tmp_path / "table.csv")
+    vaearr("look", "describe", trained_template, "--out", tmp_path / "table.csv")
     wanted = {
         "count": np.full(3, len(values)),
         "mean": values.mean(0),

@@ -92,10 +92,10 @@ def test_what_follows_works_on_it(good: Path, again: Path, tmp_path: Path) -> No
     va.encode(again, source=good)
     vaearr("reconstruct", again)
     vaearr("cluster", again, "--method", "kmeans", "--k", 3, "--name", "grains")
-    vaearr("health", again)
+    vaearr("look", "health", again)
     vaearr("report", again)
     vaearr("export", again, tmp_path / "out")
-    vaearr("traverse", again, "--out", tmp_path / "traverse.png")
+    vaearr("look", "traverse", again, "--out", tmp_path / "traverse.png")
     assert "trained elsewhere" in vaearr("info", again).out
 
 
@@ -179,7 +179,7 @@ def edited(folder: Path, **changes: Any) -> None:
 
 def test_a_config_changed_by_hand_is_refused(good: Path, again: Path, trained_store: Path, tmp_path: Path) -> None:
     edited(model_folder(trained_store), normalise="none")
-    for command in (("reconstruct", trained_store), ("traverse", trained_store, "--out", tmp_path / "t.png")):
+    for command in (("reconstruct", trained_store), ("look", "traverse", trained_store, "--out", tmp_path / "t.png")):
         error = vaearr(*command, code=BAD_DATA).error
         assert "config.json" in error
         assert "restore it" in error

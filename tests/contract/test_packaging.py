@@ -16,7 +16,9 @@ def test_flows_beside_a_folder_called_flows(trained_store: Path, tmp_path: Path)
     (project / "flows").mkdir(parents=True)
     (project / "flows" / "__init__.py").write_text("raise RuntimeError('this is the project, not vaearr')\n")
     (project / "flows" / "associate.py").write_text("")
-    done = spawn("run", "associate", "-p", f"store={trained_store}", "-p", 'config.metrics=["spearman"]', cwd=project)
+    done = spawn(
+        "run", "associate", "-p", f"store={trained_store}", "-p", 'associate.metrics=["spearman"]', cwd=project
+    )
     assert "latent" in done.out + done.err
 
 
@@ -27,7 +29,7 @@ MANY = '[{"source": "none.h5", "store": "new.zarr"}]'
 @pytest.mark.parametrize(
     ("package", "install", "arguments"),
     [
-        ("umap", "vaearr[umap]", ["scatter", "none.zarr", "--method", "umap"]),
+        ("umap", "vaearr[umap]", ["look", "scatter", "none.zarr", "--method", "umap"]),
         ("monai", "vaearr[monai]", ["train", "none.zarr", "--set", "model.name=autoencoder-kl"]),
         ("monai", "vaearr[monai]", ["train", "none.zarr", "--set", "objective.adversarial.discriminator=patch"]),
         ("monai", "vaearr[monai]", ["run", "analyse-scan", *PLACES, "-p", "train.model.name=autoencoder-kl"]),
@@ -38,7 +40,7 @@ MANY = '[{"source": "none.h5", "store": "new.zarr"}]'
         ("distributed", "vaearr[dask]", ["run", "analyse-many", "-p", f"scans={MANY}", "-p", "dask=local:2"]),
         ("obstore", "vaearr[remote]", ["ingest", "none.h5", "s3://bucket/new.zarr"]),
         ("pyarrow", "vaearr[parquet]", ["export", "none.zarr", "out", "--format", "parquet"]),
-        ("pyarrow", "vaearr[parquet]", ["describe", "none.zarr", "--out", "table.parquet"]),
+        ("pyarrow", "vaearr[parquet]", ["look", "describe", "none.zarr", "--out", "table.parquet"]),
     ],
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else value,
 )

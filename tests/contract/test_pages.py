@@ -108,7 +108,7 @@ def test_a_style_for_journals_that_ends() -> None:
 
 
 def test_a_figure_for_paper(trained_template: Path, tmp_path: Path) -> None:
-    vaearr("traverse", trained_template, "--dim", 0, "--out", tmp_path / "strip.pdf")
+    vaearr("look", "traverse", trained_template, "--dim", 0, "--out", tmp_path / "strip.pdf")
     data = (tmp_path / "strip.pdf").read_bytes()
     assert data.startswith(b"%PDF")
     assert b"/Type3" not in data  # fonts as outlines of their own, which editors cannot take as text

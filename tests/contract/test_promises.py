@@ -176,7 +176,7 @@ def test_nothing_connects_or_listens(trained_store: Path, tmp_path: Path, monkey
     vaearr("train", trained_store, "--run", "b", "--epochs", 1, *TINY)
     vaearr("encode", trained_store, "--run", "b")
     vaearr("associate", trained_store, "--run", "b")
-    vaearr("sample", trained_store, "--n", 1)
+    vaearr("look", "sample", trained_store, "--n", 1)
     vaearr("verify", trained_store)
     vaearr("export", trained_store, tmp_path / "out")
 

@@ -148,7 +148,7 @@ def test_blinded_set(images_template: Path, tmp_path: Path) -> None:
 
 
 def layers(store: Path, *options: object) -> list[dict[str, object]]:
-    return list(json.loads(vaearr("layers", store, *options, "--json").out)["layers"])
+    return list(json.loads(vaearr("look", "layers", store, *options, "--json").out)["layers"])
 
 
 def test_the_same_input_twice_is_no_difference(images_template: Path) -> None:
@@ -173,7 +173,7 @@ def test_layers_in_the_order_of_execution(images_template: Path, tmp_path: Path)
     assert found[-1]["l2"] == pytest.approx(np.linalg.norm(pictures[0] - pictures[1]), rel=1e-3)
     decoder = layers(images_template, "--a", 4, "--b", 29, "--part", "decoder")
     assert {row["part"] for row in decoder} <= {"latent", "decoder", "output"}
-    vaearr("layers", images_template, "--a", 4, "--b", 29, "--top", 3, "--out", tmp_path / "a")
+    vaearr("look", "layers", images_template, "--a", 4, "--b", 29, "--top", 3, "--out", tmp_path / "a")
     assert {path.name for path in (tmp_path / "a").iterdir()} >= {"layers.csv", "layers.json", "difference_maps.png"}
     np.testing.assert_allclose(
         read_csv(tmp_path / "a" / "layers.csv", "relative_l2")[:, 0], [row["relative_l2"] for row in found], rtol=1e-6
@@ -190,10 +190,10 @@ def test_pairs_by_name(images_template: Path, tmp_path: Path) -> None:
             data = (pictures / label / f"{number:02d}.png").read_bytes()
             (tmp_path / side / f"{number}.png").write_bytes(data if (side, number) != ("ill", 3) else data[:50])
     given = (images_template, "--positive", tmp_path / "ill", "--negative", tmp_path / "well")
-    failed = vaearr("layers", *given, code=None)
+    failed = vaearr("look", "layers", *given, code=None)
     assert failed.code != 0
     assert "3.png" in failed.error
-    done = vaearr("layers", *given, "--skip-bad", "--out", tmp_path / "out")
+    done = vaearr("look", "layers", *given, "--skip-bad", "--out", tmp_path / "out")
     assert "3 pairs" in done.out
     assert "3.png" in done.out + done.err
     with (tmp_path / "out" / "pairs.csv").open() as file:
@@ -210,6 +210,6 @@ def test_pairs_by_name(images_template: Path, tmp_path: Path) -> None:
 
 def test_nothing_is_written_by_looking(images_template: Path) -> None:
     before = tree(images_template)
-    vaearr("layers", images_template, "--a", 1, "--b", 2)
+    vaearr("look", "layers", images_template, "--a", 1, "--b", 2)
     vaearr("judge", images_template, "--n", 10)
     assert tree(images_template) == before

@@ -18,20 +18,20 @@ READING: dict[str, tuple[tuple[object, ...], ...]] = {  # beside the commands wh
     "scan": (
         ("info",),
         ("info", "--json"),
-        ("contrast", "--top", 20),
-        ("stats",),
-        ("unusual", "--n", 2),
-        ("histograms", "--by", "phase"),
-        ("activations", "--by", "grains"),
-        ("pairs", "--dim", 0, "--dim", 2),
-        ("scatter", "--method", "pca"),
+        ("look contrast", "--top", 20),
+        ("look stats",),
+        ("look unusual", "--n", 2),
+        ("look histograms", "--by", "phase"),
+        ("look activations", "--by", "grains"),
+        ("look pairs", "--dim", 0, "--dim", 2),
+        ("look scatter", "--method", "pca"),
         ("associate", "--metric", "all"),
         ("embed", "--components", 3),
         ("cluster", "--method", "kmeans", "--k", 4, "--name", "grains"),
         ("encode",),
     ),
     "images": (("info",), ("reconstruct",), ("cluster", "--k", 3, "--method", "kmeans")),
-    "volumes": (("info",), ("stats",)),
+    "volumes": (("info",), ("look stats",)),
 }
 
 
@@ -59,7 +59,7 @@ def test_results(name: str, stores: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("store", "command"), [(s, c) for s in STORES for c in READING[s]], ids=lambda v: str(v))
 def test_commands(store: str, command: tuple[object, ...], stores: Path) -> None:
     name, *options = command
-    assert vaearr(name, stores / f"{store}.zarr", *options).code == 0
+    assert vaearr(*str(name).split(), stores / f"{store}.zarr", *options).code == 0
 
 
 @pytest.mark.parametrize("store", STORES)

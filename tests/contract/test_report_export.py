@@ -144,7 +144,7 @@ def test_profiles_stand_over_the_axis_they_run_along(scan_template: Path, tmp_pa
     across, along = ("--column", 2, "--column", 4.5), ("--row", 1)
     drawn = {}
     for name, options in {"rows": along, "columns": across, "both": (*along, *across)}.items():
-        vaearr("contrast", scan_template, *options, "--out", tmp_path / f"{name}.pdf")
+        vaearr("look", "contrast", scan_template, *options, "--out", tmp_path / f"{name}.pdf")
         words = pdf_words(tmp_path / f"{name}.pdf")
         drawn[name] = [words.count("x (µm)"), words.count("y (µm)")]  # the map has one of each
         assert {"y = 1"} <= set(words) or name == "columns"

@@ -76,7 +76,7 @@ def test_one_region_in_every_module(trained_store: Path, tmp_path: Path) -> None
 
 
 def test_kept_points_out_and_in(scan_store: Path, tmp_path: Path) -> None:
-    vaearr("contrast", scan_store, "--where", "BC >= 150", "--keep", tmp_path / "kept.csv")
+    vaearr("look", "contrast", scan_store, "--where", "BC >= 150", "--keep", tmp_path / "kept.csv")
     vaearr("train", scan_store, "--points", tmp_path / "kept.csv", *ONE_EPOCH)
     ds = zarr(scan_store)
     np.testing.assert_array_equal(ds.roi, (ds.BC >= 150) & ds.present)

@@ -14,7 +14,7 @@ import vaearr as va
 from vaearr import config as c
 from vaearr.errors import UsageError
 
-from .harness import zarr
+from .harness import TINY, USAGE, attributes, nested, vaearr, zarr
 
 STEPS: dict[str, tuple[Callable[..., Any], type[c.Config]]] = {
     "ingest": (va.ingest, c.IngestConfig),
@@ -48,6 +48,23 @@ def test_every_setting_is_a_keyword(step: str) -> None:
         function("nowhere", confgi=None)
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_every_setting_is_an_option(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the help text of the field; groups of settings are named beside --set."""
+    monkeypatch.setenv("COLUMNS", "200")
+    text = " ".join(vaearr(step, "--help").out.split())
+    for name, field in STEPS[step][1].model_fields.items():
+        assert field.description, name
+        if (step, name) in {("reconstruct", "out"), ("reconstruct", "roi")}:  # --variable, and --x, --y, --z, --where
+            continue
+        assert "".join(field.description.split()) in text.replace(" ", ""), name
+        flag = ALIASES.get(name, "--" + name.replace("_", "-").removesuffix("s"))
+        assert f" {flag}" in text or f"; {name} (" in text, name
+
+
+ALIASES = {"phase_names": "--phase", "classes": "--class", "n_components": "--components", "latent": "--beside"}
+
+
 def test_keywords_do_what_settings_do(images_template: Path, trained_store: Path, tmp_path: Path) -> None:
     pictures = images_template.with_name("pictures")
     ds = va.ingest(pictures, tmp_path / "a.zarr", size=(24, 20), fit="pad")
@@ -79,3 +96,42 @@ def test_keywords_do_what_settings_do(images_template: Path, trained_store: Path
 def test_what_cannot_be_meant_is_told(given: dict[str, Any], words: str, trained_template: Path) -> None:
     with pytest.raises(UsageError, match=re.escape(words) if "Did" in words else words):
         va.train(trained_template, run="b", **given)
+
+
+@pytest.mark.parametrize("number", ["abc", "1.5", "9" * 400])
+def test_odd_numbers_are_one_line(number: str, trained_template: Path) -> None:
+    for words in (("--epochs", number), ("--set", f"epochs={number}")):
+        assert "epochs" in vaearr("train", trained_template, "--run", "b", *words, code=USAGE).error
+
+
+def test_settings_by_option(scan_store: Path, tmp_path: Path) -> None:
+    """Fields that had no option of their own have one now, and stand over --config."""
+    (tmp_path / "a.json").write_text('{"patience": 3, "epochs": 9}')
+    words = ("--config", tmp_path / "a.json", "--epochs", 2, "--optimizer", "adam", "--weight-decay", 0.5)
+    vaearr("train", scan_store, *words, *TINY)
+    made = nested(attributes(scan_store, "runs/vae")["config"])
+    assert {name: made[name] for name in ("patience", "epochs", "optimizer", "weight_decay")} == {
+        "patience": 3, "epochs": 2, "optimizer": "adam", "weight_decay": 0.5,
+    }  # fmt: skip
+
+
+COMMANDS = {
+    *("demo", "ingest", "attach", "info", "verify", "train", "import", "encode", "reconstruct", "associate", "cluster"),
+    *("embed", "judge", "explore", "report", "export", "run", "serve", "look"),
+}
+LOOKS = {
+    *("prototypes", "traverse", "manifold", "path", "scatter", "pairs", "histograms", "activations", "components"),
+    *("interpolate", "sample", "stats", "health", "describe", "unusual", "layers", "contrast"),
+}
+
+
+def test_help_fits_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And who types the name of a command that has moved is told where it went."""
+    monkeypatch.setenv("COLUMNS", "100")
+    for words, names in (((), COMMANDS), (("look",), LOOKS)):
+        lines = vaearr(*words, "--help").out.splitlines()
+        assert len(lines) <= 30
+        listed = lines[lines.index("Commands:") + 1 :]
+        assert sorted(names) == sorted(line.split()[0] for line in listed)
+    for name in LOOKS:
+        assert f"'vaearr look {name}'" in vaearr(name, "stores/a.zarr", code=USAGE).error

@@ -19,7 +19,7 @@ from .conftest import attached_values
 
 
 def _run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    result = CliRunner().invoke(app, ["look", *map(str, arguments)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output

@@ -21,13 +21,10 @@ from vaearr.config import (
     SignificanceConfig,
 )
 from vaearr.errors import DataError, NoInputError, RoiError
-from vaearr.flows.analyse_scan import analyse_scan
-from vaearr.flows.encode import encode_flow
-from vaearr.flows.ingest import ingest_flow
-from vaearr.flows.registry import FLOWS, load_flow
 from vaearr.flows.running import RETRIES, is_passing, step
+from vaearr.flows.serving import FLOWS, load_flow
 from vaearr.flows.showing import MOST_BYTES, key_of
-from vaearr.flows.train_vae import train_flow
+from vaearr.flows.steps import analyse_scan, encode_flow, ingest_flow, train_flow
 from vaearr.testing import assert_valid
 
 QUICK = AssociateConfig(significance=SignificanceConfig(n_surrogates=19))
@@ -85,7 +82,7 @@ def test_what_is_complete_is_not_made_again(
     before = {file: file.stat().st_mtime_ns for file in trained_store.rglob("*")}
     encode_flow(trained_store)
     assert {file: file.stat().st_mtime_ns for file in trained_store.rglob("*")} == before
-    assert "is encoded already, by the same weights" in caplog.text
+    assert "made the same way" in caplog.text
 
 
 def test_errors_reach_the_caller(
@@ -155,7 +152,7 @@ def test_a_server_that_goes_costs_pictures_only(
 
     for name in ("create_progress_artifact", "create_markdown_artifact", "create_table_artifact"):
         monkeypatch.setattr(f"vaearr.flows.showing.{name}", gone)
-    encode_flow(trained_store, EncodeConfig(window=None, precision="bfloat16"), overwrite=True)
+    encode_flow(trained_store, encode=EncodeConfig(precision="bfloat16"), overwrite=True)
     assert "latents" in xr.open_zarr(trained_store)
 
 

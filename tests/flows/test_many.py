@@ -14,7 +14,7 @@ from tests.conftest import TINY_TRAINING
 from tests.contract.prefect_server import Server
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError, VaearrError
-from vaearr.flows import analyse_many as many
+from vaearr.flows import many
 from vaearr.flows.serving import run
 
 pytestmark = [
@@ -78,7 +78,7 @@ def _given(files: dict[str, Path], reading: IngestConfig, folder: Path) -> dict[
     return {
         "scans": [many.Scan(**scan) for scan in scans],
         "train": TINY_TRAINING,
-        "associate": {"run": "vae"},
+        "associate": {},
         "embed": {"n_components": 3},
         "cluster": {"method": "kmeans", "k": 3},
     }

@@ -60,7 +60,14 @@ def test_flow_runs_are_kept_in_postgres(database: str, trained_store: Path, tmp_
     url = f"postgresql+asyncpg://{database}"
     with real.server(tmp_path, PREFECT_SERVER_DATABASE_CONNECTION_URL=url) as server:
         made = server.command(
-            "vaearr", "run", "associate", "-p", f"store={trained_store}", "-p", 'config.targets=["roi"]', cwd=tmp_path
+            "vaearr",
+            "run",
+            "associate",
+            "-p",
+            f"store={trained_store}",
+            "-p",
+            'associate.targets=["roi"]',
+            cwd=tmp_path,
         )
         assert "running here, recorded there" in made.stderr, made.stderr
         with real.served(server, tmp_path, "encode"):

@@ -20,8 +20,7 @@ from tests.conftest import TINY_TRAINING
 from tests.contract import prefect_server as real
 from tests.contract.prefect_server import Server, children, served, until
 from vaearr.errors import NoInputError, UsageError, VaearrError
-from vaearr.flows.registry import load_flow
-from vaearr.flows.serving import answer_of, run, serve
+from vaearr.flows.serving import answer_of, load_flow, run, serve
 from vaearr.names import CHECKPOINT
 from vaearr.runs import train
 from vaearr.store import run_manifest, run_names
@@ -72,12 +71,12 @@ def _parameters(**values: Any) -> list[str]:
 def test_a_deployment_runs_to_its_end(
     serving: subprocess.Popen[bytes], prefect_server: Server, store: Path, folder: Path
 ) -> None:
-    given = _parameters(store=store.name, run="b", config=TINY_TRAINING.to_attrs())  # seen from where it is served
+    given = _parameters(store=store.name, run="b", train=TINY_TRAINING.to_attrs())  # seen from where it is served
     made = prefect_server.command("prefect", "deployment", "run", "train-vae/train-vae", *given, "--watch", cwd=folder)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "latents_b" in xr.open_zarr(store)
     made = prefect_server.command(
-        "vaearr", "run", "encode", "-p", f"store={store.name}", "-p", "config.run=b", "--watch", cwd=folder
+        "vaearr", "run", "encode", "-p", f"store={store.name}", "-p", "run=b", "--watch", cwd=folder
     )
     assert made.returncode == 0, made.stderr
     assert "submitted to" in made.stderr
@@ -96,17 +95,17 @@ def test_a_deployment_runs_to_its_end(
 @pytest.mark.long
 def test_a_refusal_is_told_and_fails(serving: subprocess.Popen[bytes], recorded: Server, store: Path) -> None:
     news: list[str] = []
-    given = {"store": store, "config": {**TINY_TRAINING.to_attrs(), "seed": 77}}
-    with pytest.raises(VaearrError, match=r"ended as Failed: .*found and asked:"):
+    given = {"store": store, "train": {**TINY_TRAINING.to_attrs(), "seed": 77}}
+    with pytest.raises(VaearrError, match=r"ended as Failed: .*there and asked:"):
         run("train-vae", given, watch=True, say=news.append)
-    assert any("found and asked:" in line for line in news)
+    assert any("there and asked:" in line for line in news)
     assert not any("Traceback" in line for line in news)
 
 
 def test_a_wrong_value_makes_no_run(serving: subprocess.Popen[bytes], prefect_server: Server, recorded: Server) -> None:
     count = len(prefect_server.runs("train-vae"))
     with pytest.raises(UsageError, match="greater than or equal to 1"):
-        run("train-vae", {"store": "a.zarr", "config": {"epochs": 0}}, say=lambda text: None)
+        run("train-vae", {"store": "a.zarr", "train": {"epochs": 0}}, say=lambda text: None)
     assert len(prefect_server.runs("train-vae")) == count
 
 
@@ -134,7 +133,7 @@ def test_a_training_that_was_ended_goes_on(
     tmp_path: Path,
 ) -> None:
     ended = Path(shutil.copytree(trained_template, tmp_path / "ended.zarr"))
-    given, news = {"store": ended, "run": "long", "config": LONG.to_attrs()}, list[str]()
+    given, news = {"store": ended, "run": "long", "train": LONG.to_attrs()}, list[str]()
     run("train-vae", given, say=news.append)
     until((tmp_path / ".ended.zarr.staging" / "run-long" / "model" / CHECKPOINT).exists, "a checkpoint")
     end(recorded, serving, folder)

@@ -11,7 +11,7 @@ import xarray as xr
 
 from tests.conftest import TINY_TRAINING
 from tests.contract.prefect_server import ROOT, Server, running, until
-from vaearr.flows.registry import FLOWS
+from vaearr.flows.serving import FLOWS
 from vaearr.testing import assert_valid
 
 pytestmark = [
@@ -34,10 +34,10 @@ def test_a_worker_trains_and_encodes(prefect_server: Server, trained_store: Path
         "prefect", "worker", "start", "--pool", "local", cwd=project, env=prefect_server.env, log=log
     ) as worker:
         until(lambda: worker.poll() is not None or "started!" in log.read_text(), "the worker starts")
-        given = ("-p", f"store={trained_store}", "-p", "run=w", "-p", f"config={config}", "--watch")
+        given = ("-p", f"store={trained_store}", "-p", "run=w", "-p", f"train={config}", "--watch")
         made = prefect_server.command("prefect", "deployment", "run", "train-vae/train-vae", *given, cwd=tmp_path)
         assert made.returncode == 0, made.stdout + log.read_text()
-        given = ("-p", f"store={trained_store}", "-p", "config.run=w", "--watch")
+        given = ("-p", f"store={trained_store}", "-p", "run=w", "--watch")
         made = prefect_server.command("vaearr", "run", "encode", *given, cwd=tmp_path)
         assert made.returncode == 0, made.stderr + log.read_text()
     ds = xr.open_zarr(trained_store)

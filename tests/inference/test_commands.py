@@ -41,27 +41,31 @@ def test_reconstruct(trained_store: Path, tmp_path: Path) -> None:
 
 
 def test_sample(collection: Path, tmp_path: Path) -> None:
-    text = _ok("sample", collection, "--n", 3, "--seed", 5, "--out", tmp_path / "out")
-    assert text == _ok("sample", collection, "--n", 3, "--seed", 5)
+    text = _ok("look", "sample", collection, "--n", 3, "--seed", 5, "--out", tmp_path / "out")
+    assert text == _ok("look", "sample", collection, "--n", 3, "--seed", 5)
     assert len(text.splitlines()) == 3
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["sample_000.png", "sample_001.png", "sample_002.png", "samples.png", "vectors.png", "z.csv"]
     rows = list(csv.reader((tmp_path / "out" / "z.csv").read_text().splitlines()))
     assert rows[0] == ["latent_0", "latent_1", "latent_2"]
     assert f"{float(rows[1][0]):.4g}" == text.split()[1]
-    assert len(_ok("sample", collection, "--run", "ae", "--source", "fitted").splitlines()) == 16
+    assert len(_ok("look", "sample", collection, "--run", "ae", "--source", "fitted").splitlines()) == 16
 
 
 def test_interpolate(trained_store: Path, collection: Path, tmp_path: Path) -> None:
-    text = _ok("interpolate", trained_store, "--from", "2:4", "--to", "9:15", "--steps", 4, "--out", tmp_path / "a")
+    text = _ok(
+        "look", "interpolate", trained_store, "--from", "2:4", "--to", "9:15", "--steps", 4, "--out", tmp_path / "a"
+    )
     assert text.startswith("lerp, 4 steps, distance of the ends")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == ["interpolation.gif", "interpolation.png", "vectors.png", "z.csv"]
-    assert _ok("interpolate", collection, "--from", "2", "--to", "30", "--method", "slerp").startswith("slerp, 9")
+    assert _ok("look", "interpolate", collection, "--from", "2", "--to", "30", "--method", "slerp").startswith(
+        "slerp, 9"
+    )
 
 
 def test_stats(trained_store: Path, tmp_path: Path) -> None:
-    text = _ok("stats", trained_store, "--out", tmp_path / "out")
+    text = _ok("look", "stats", trained_store, "--out", tmp_path / "out")
     assert "of 3 latents active" in text
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["latent_statistics.png"]
     assert open_table(trained_store, "vae", "latent_statistics").sizes == {"latent": 3}
@@ -80,14 +84,18 @@ def test_stats(trained_store: Path, tmp_path: Path) -> None:
         (["reconstruct", "{store}", "--files", "--dtype", "uint8"], UsageError, "use float32, or source"),
         (["reconstruct", "{store}", "--dtype", "source"], UsageError, "--dtype is of written files"),
         (["reconstruct", "{store}", "--window", "8"], UsageError, "need a network with spatial latents"),
-        (["reconstruct", "{store}", "--window", "8by8"], UsageError, "--window '8by8' is not numbers with x"),
-        (["interpolate", "{store}", "--from", "1:2"], UsageError, "give either --to or --to-file"),
-        (["sample", "{store}", "--source", "pior"], UsageError, "Did you mean 'prior'"),
-        (["sample", "{store}", "--n", "0"], UsageError, "at least 1"),
-        (["interpolate", "{store}", "--from", "a:b", "--to", "1:2"], UsageError, "--from 'a:b' is not X:Y"),
-        (["interpolate", "{store}", "--from", "1:2", "--to", "1"], UsageError, "a value for each of y, x"),
-        (["interpolate", "{store}", "--from", "1:2", "--to", "1:3", "--method", "spline"], UsageError, "spline"),
-        (["stats", "{store}", "--run", "b"], NoInputError, "no run 'b'"),
+        (["reconstruct", "{store}", "--window", "8by8"], UsageError, "--window '8by8' is not AxB"),
+        (["look", "interpolate", "{store}", "--from", "1:2"], UsageError, "give either --to or --to-file"),
+        (["look", "sample", "{store}", "--source", "pior"], UsageError, "Did you mean 'prior'"),
+        (["look", "sample", "{store}", "--n", "0"], UsageError, "at least 1"),
+        (["look", "interpolate", "{store}", "--from", "a:b", "--to", "1:2"], UsageError, "--from 'a:b' is not X:Y"),
+        (["look", "interpolate", "{store}", "--from", "1:2", "--to", "1"], UsageError, "a value for each of y, x"),
+        (
+            ["look", "interpolate", "{store}", "--from", "1:2", "--to", "1:3", "--method", "spline"],
+            UsageError,
+            "spline",
+        ),
+        (["look", "stats", "{store}", "--run", "b"], NoInputError, "no run 'b'"),
     ],
     ids=lambda v: " ".join(v)[:50] if isinstance(v, list) else "",
 )
@@ -109,7 +117,7 @@ def test_black_and_white_needs_a_folder(trained_template: Path) -> None:
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vaearr", "stats", str(tmp_path / "none.zarr")]
+    command = [sys.executable, "-m", "vaearr", "look", "stats", str(tmp_path / "none.zarr")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == NoInputError.exit_code
     assert done.stderr.startswith("vaearr: there is no store")
@@ -138,6 +146,6 @@ def test_files(collection: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "all" / "files").iterdir())) == n_validation
     assert len((tmp_path / "all" / "metrics.csv").read_text().splitlines()) == 1 + n_validation
     ends = ("--from-file", tmp_path / "one 4.png", "--to", "30", "--steps", 3)
-    assert _ok("interpolate", collection, *ends) == _ok(
-        "interpolate", collection, "--from", 4, "--to", 30, "--steps", 3
+    assert _ok("look", "interpolate", collection, *ends) == _ok(
+        "look", "interpolate", collection, "--from", 4, "--to", 30, "--steps", 3
     )

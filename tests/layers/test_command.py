@@ -17,7 +17,7 @@ from vaearr.store import open_store, open_table
 
 
 def _ok(*args: object) -> str:
-    done = CliRunner().invoke(app, ["layers", *map(str, args), "--device", "cpu"], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["look", "layers", *map(str, args), "--device", "cpu"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 

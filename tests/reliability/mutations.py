@@ -28,8 +28,8 @@ from tests.contract.test_orientation_files import write_ang, write_ctf
 from tests.reliability.jobs import contents
 from vaearr.artifacts import load_folder
 from vaearr.attaching import element_array, map_array, phase_array
-from vaearr.cli.common import settings_from
-from vaearr.config import TrainConfig
+from vaearr.cli.common import settings_file
+from vaearr.config import TrainConfig, resolved
 from vaearr.errors import VaearrError
 from vaearr.ingestion import ingest
 from vaearr.models.files import read_tensors, write_tensors
@@ -125,7 +125,7 @@ def _settings(path: Path) -> None:
 
 
 def _settings_read(path: Path) -> str:
-    return repr(settings_from(TrainConfig, path, None).to_attrs())
+    return repr(resolved(TrainConfig, None, settings_file(path)).to_attrs())
 
 
 def _checkpoint(path: Path) -> None:

@@ -13,40 +13,12 @@ from typing import Any
 
 from typer.main import get_command
 
-from vaearr.cli import (
-    analyse,
-    data,
-    explore,
-    explore_spread,
-    foreign,
-    infer,
-    judge,
-    layers,
-    learn,
-    page,
-    run,
-    verify,
-)
+from vaearr.cli import about, layers, look, steps
 from vaearr.cli.common import app, tell
 from vaearr.errors import INTERNAL_ERROR, NoInputError, StoreWarning, VaearrError, WriteError
 from vaearr.threads import wait_briefly
 
-__all__ = [
-    "analyse",
-    "app",
-    "data",
-    "explore",
-    "explore_spread",
-    "foreign",
-    "infer",
-    "judge",
-    "layers",
-    "learn",
-    "main",
-    "page",
-    "run",
-    "verify",
-]
+__all__ = ["about", "app", "layers", "look", "main", "steps"]
 
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 

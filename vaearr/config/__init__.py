@@ -14,9 +14,9 @@ from vaearr.config.analyses import (
     ReportConfig,
     SignificanceConfig,
 )
-from vaearr.config.base import Config
+from vaearr.config.base import Config, group_of
 from vaearr.config.data import IngestConfig, Interval, RoiConfig, SplitConfig
-from vaearr.config.keywords import Setting, over, resolved, settings_as_keywords, settings_of
+from vaearr.config.keywords import Setting, over, placed, resolved, settings_as_keywords, settings_of
 from vaearr.config.learning import (
     AdversarialConfig,
     AugmentConfig,
@@ -53,7 +53,9 @@ __all__ = [
     "SignificanceConfig",
     "SplitConfig",
     "TrainConfig",
+    "group_of",
     "over",
+    "placed",
     "resolved",
     "settings_as_keywords",
     "settings_of",

@@ -56,24 +56,26 @@ def over(base: Any, changes: Any) -> Any:
     return {**base, **{key: over(base.get(key), value) for key, value in changes.items()}}
 
 
-def resolved(kind: type[C], config: C | None, given: Mapping[str, Any]) -> C:
-    """The settings `config`, by default all as they are, with single ones `given` by their names over them.
+def placed(kind: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their names as the nested ones that a config is made from; a group also as a mapping or config.
 
-    A group such as `objective` is given whole, as a config, or as a mapping of single settings. None leaves a setting
-    as it is where it cannot be None itself. Raises UsageError for an unknown name or a value that cannot be meant.
+    None leaves a setting as it is where it cannot be None itself. Raises UsageError for an unknown name.
     """
-    known = settings_of(kind)
-    values: Any = {} if config is None else config.model_dump(exclude_unset=True)
+    known, values = settings_of(kind), dict[str, Any]()
     for name, value in given.items():
         if name not in known:
             raise UsageError(f"{kind.__name__} has no setting {name!r}.{did_you_mean(name, list(known))}")
-        setting = known[name]
-        path = setting.path
-        if name in kind.model_fields and isinstance(value, Config | Mapping):
-            path = (name,)  # `model` is the name of a network, or the whole group
-        if value is not None or setting.takes_none:
+        whole = name in kind.model_fields and isinstance(value, Config | Mapping)  # `model`: a name, or the group
+        path = (name,) if whole else known[name].path
+        if value is not None or known[name].takes_none:
             values = over(values, functools.reduce(lambda inner, key: {key: inner}, reversed(path), value))
-    return kind.from_attrs(values)
+    return values
+
+
+def resolved(kind: type[C], config: C | None, given: Mapping[str, Any]) -> C:
+    """The settings `config`, by default all as they are, with single ones over them, see `placed`."""
+    base = {} if config is None else config.model_dump(exclude_unset=True)
+    return kind.from_attrs(over(base, placed(kind, given)))
 
 
 def settings_as_keywords(kind: type[Config]) -> Callable[[F], F]:

@@ -58,6 +58,8 @@ def path(
     """
     if space != PLANE and space not in METHODS:
         raise UsageError(f"there is no space {space!r}.{did_you_mean(space, [PLANE, *METHODS])}")
+    if space != PLANE and (tuple(dims), base) != ((0, 1), "mean"):
+        raise UsageError(f"dims and base (--dim, --base) are of --space plane; leave them out, or {space!r}.")
     asked = spread(_checked(points), steps)
     encoded, opened = open_encoded(store, run), open_run(store, run)
     extra: dict[str, Any] = {}
@@ -112,6 +114,8 @@ def spread(points: np.ndarray, steps: int | None) -> np.ndarray:
 
 
 def _checked(points: Any) -> np.ndarray:
+    if np.size(points) == 0:
+        raise UsageError("a path needs points; give one or more, such as [[-1, 0], [1, 2]] (--point=-1:0 --point=1:2).")
     try:
         found = np.asarray(points, np.float64)
     except (TypeError, ValueError):

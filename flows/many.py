@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from pydantic import Field
 
 from vaearr.computing import check_where, connected
-from vaearr.config import AssociateConfig, ClusterConfig, Config, EmbedConfig, IngestConfig, RoiConfig, TrainConfig
-from vaearr.errors import UsageError, VaearrError, need
+from vaearr.config import (
+    AssociateConfig,
+    ClusterConfig,
+    Config,
+    EmbedConfig,
+    EncodeConfig,
+    IngestConfig,
+    ReportConfig,
+    RoiConfig,
+    TrainConfig,
+)
+from vaearr.errors import UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN
 from vaearr.runs import check_extras
 from vaearr.store import as_url
 
-from .analyse_scan import TESTED, analyse_scan
-from .running import is_recorded, kept_flow, plainly, progress, tell
+from .running import kept_flow, plainly, progress, tell
 from .showing import key_of, table
+from .steps import TESTED, analyse_scan
 
 
 class Scan(Config):
@@ -31,44 +38,45 @@ class Scan(Config):
 
     source: Path = Field(description="file or folder with the patterns")
     store: Path = Field(description="path of its zarr store")
-    ingest: IngestConfig = IngestConfig()
+    ingest: IngestConfig = Field(default=IngestConfig(), description="how it is read")
     roi: RoiConfig | None = Field(default=None, description="points to look at; none = all that were measured")
 
 
 Result = dict[str, str]  # of one scan: store, state, and its report or its error
 
 
-@task(name="analyse-one", cache_policy=NO_CACHE, persist_result=False)
-def analyse_one(scan: Scan, settings: dict[str, Any]) -> Result:
+def analysed(scan: Scan, settings: dict[str, Any]) -> Result:
     """One scan through the whole line; what goes wrong is returned, so that it is told and the others go on."""
-    return _analysed(scan, settings)
-
-
-def _analysed(scan: Scan, settings: dict[str, Any]) -> Result:
-    about = {"source": str(scan.source), "store": str(scan.store)}
     try:
         made = analyse_scan.fn(scan.source, scan.store, ingest=scan.ingest, roi=scan.roi, **settings)
     except Exception as error:  # of one scan: of whatever kind it is, the others go on
-        tell(f"{scan.store}: {type(error).__name__}: {error}")
-        return {**about, "state": "failed", "report": "", "error": f"{type(error).__name__}: {error}"}
-    return {**about, "state": "complete", "report": made["page"], "error": ""}
+        failed = _failed(scan, error)
+        tell(f"{scan.store}: {failed['error']}")
+        return failed
+    return {
+        "source": str(scan.source),
+        "store": str(scan.store),
+        "state": "complete",
+        "report": made["page"],
+        "error": "",
+    }
 
 
-def _plain_analysed(scan: dict[str, Any], settings: dict[str, Any]) -> tuple[Result, list[str]]:
-    """In another process, where nothing is recorded: the result, and the news."""
-    news: list[str] = []
-    with plainly(news.append):
-        return _analysed(Scan.from_attrs(scan), settings), news
+def _failed(scan: Scan, error: Exception) -> Result:
+    said = f"{type(error).__name__}: {error}"
+    return {"source": str(scan.source), "store": str(scan.store), "state": "failed", "report": "", "error": said}
 
 
 @kept_flow(name="analyse-many")
 def analyse_many(
     scans: list[Scan],
     run: str = DEFAULT_RUN,
-    train: TrainConfig = TrainConfig(),  # noqa: B008  (frozen)
-    embed: EmbedConfig = EmbedConfig(),  # noqa: B008  (frozen)
-    cluster: ClusterConfig = ClusterConfig(),  # noqa: B008  (frozen)
+    train: TrainConfig = TrainConfig(),
+    encode: EncodeConfig = EncodeConfig(),
+    embed: EmbedConfig = EmbedConfig(),
+    cluster: ClusterConfig = ClusterConfig(),
     associate: AssociateConfig = TESTED,
+    report: ReportConfig = ReportConfig(),
     overwrite: bool = False,
     processes: int = 1,
     dask: str | None = None,
@@ -82,9 +90,11 @@ def analyse_many(
         scans: source, store and reading of each
         run: name of the run in all stores
         train: everything that decides the trainings
+        encode: how latents are written
         embed: the decomposition beside the latents
         cluster: how points are grouped
         associate: which metrics against which maps
+        report: what the pages show
         overwrite: replace results that are there but were made otherwise
         processes: scans at a time, each in a process of this machine; 1 = one after the other
         dask: Dask workers that take the scans instead: tcp://host:8786, a scheduler file, or local:4 on this machine
@@ -92,8 +102,8 @@ def analyse_many(
     _check(scans, processes)
     check_extras(train)
     check_where(dask)
-    settings = {"run": run, "train": train, "embed": embed, "cluster": cluster, "associate": associate}
-    settings |= {"overwrite": overwrite}
+    settings = {"run": run, "train": train, "encode": encode, "embed": embed, "cluster": cluster}
+    settings |= {"associate": associate, "report": report, "overwrite": overwrite}
     results: dict[int, Result] = {}
     with progress("scans", key_of("analyse-many-progress")) as show:
         for number, found in _each(scans, settings, processes, dask):
@@ -120,62 +130,28 @@ def _check(scans: Sequence[Scan], processes: int) -> None:
         raise UsageError(f"processes is {processes}; it must be 1 or more.")
 
 
-def _each(scans: Sequence[Scan], settings: dict[str, Any], processes: int, dask: str | None) -> Any:
-    """(number, result) of each scan, as they come."""
-    if is_recorded() and (dask or processes > 1):
-        with _runner(processes, dask) as runner:
-            made = [runner.submit(analyse_one, {"scan": scan, "settings": settings}) for scan in scans]
-            for number, future in enumerate(made):
-                yield number, _result_of(future, scans[number])
-    elif dask or processes > 1:
-        yield from _plainly(scans, settings, processes, dask)
-    else:
-        one = analyse_one if is_recorded() else _analysed
-        for number, scan in enumerate(scans):
-            yield number, one(scan, settings)
-
-
-@contextmanager
-def _runner(processes: int, dask: str | None) -> Iterator[TaskRunner[Any]]:
-    if dask is None:
-        with ProcessPoolTaskRunner(max_workers=processes) as runner:
-            yield runner
+def _each(
+    scans: Sequence[Scan], settings: dict[str, Any], processes: int, dask: str | None
+) -> Iterator[tuple[int, Result]]:
+    """(number, result) of each scan, as they come: here, in processes of this machine, or on Dask workers."""
+    if not dask and processes == 1:
+        yield from ((number, analysed(scan, settings)) for number, scan in enumerate(scans))
         return
-    need("prefect_dask", "vaearr[dask]", "dask")
-    from prefect_dask import DaskTaskRunner
-
-    with connected(dask) as client:
-        assert client is not None
-        with DaskTaskRunner(address=client.scheduler.address) as runner:
-            yield runner
-
-
-def _result_of(future: Any, scan: Scan) -> Result:
-    """What came of a scan; a process or worker that died with it is a failure of this scan."""
-    try:
-        found: Result = future.result()
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        return {"source": str(scan.source), "store": str(scan.store), "state": "failed", "report": "", "error": said}
-    return found
-
-
-def _plainly(scans: Sequence[Scan], settings: dict[str, Any], processes: int, dask: str | None) -> Any:
     with _pool(processes, dask) as submit:
-        made = {submit(_plain_analysed, scan.to_attrs(), settings): i for i, scan in enumerate(scans)}
+        made = {submit(_in_another_process, scan.to_attrs(), settings): i for i, scan in enumerate(scans)}
         for future in as_completed(made):
             number = made[future]
             try:
                 found, news = future.result()
-            except Exception:
-                found, news = _result_of(future, scans[number]), []
+            except Exception as error:  # a process or worker that died with a scan is a failure of this scan
+                found, news = _failed(scans[number], error), []
             for line in news:
                 tell(f"{scans[number].store.name}: {line}")
             yield number, found
 
 
 @contextmanager
-def _pool(processes: int, dask: str | None) -> Any:
+def _pool(processes: int, dask: str | None) -> Iterator[Callable[..., Future[Any]]]:
     """`submit(function, …) -> Future`, on fresh processes of this machine or on Dask workers."""
     if dask is None:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -184,3 +160,10 @@ def _pool(processes: int, dask: str | None) -> Any:
     with connected(dask) as client:
         assert client is not None
         yield client.get_executor(pure=False).submit
+
+
+def _in_another_process(scan: dict[str, Any], settings: dict[str, Any]) -> tuple[Result, list[str]]:
+    """Where nothing is recorded: the result, and the news."""
+    news: list[str] = []
+    with plainly(news.append):
+        return analysed(Scan.from_attrs(scan), settings), news

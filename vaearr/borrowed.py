@@ -7,15 +7,11 @@ from typing import Any
 import xarray as xr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core import indexing
+from zarr.core.codec_pipeline import BatchedCodecPipeline
 
-__all__ = ["ZarrArrayWrapper", "indexing", "lazy_data", "read_by"]
+__all__ = ["BatchedCodecPipeline", "ZarrArrayWrapper", "indexing", "lazy_data"]
 
 
 def lazy_data(variable: xr.DataArray) -> Any:
     """What a variable holds as it is, where `.data` would read it."""
     return variable.variable._data
-
-
-def read_by(array: Any, pipeline: Any) -> None:
-    """Have an opened zarr array decode by a pipeline of the caller's."""
-    object.__setattr__(array.async_array, "codec_pipeline", pipeline)  # a frozen dataclass

@@ -165,14 +165,11 @@ def _publish(
     parts: xr.DataArray,
     replacing: Collection[str],
 ) -> None:
-    from vaearr.training import CHECKPOINT
-
     for name, table in ((n.HISTORY, trained.history), (n.HEALTH, trained.health), (n.SHEETS, trained.sheets)):
         if table is not None:
             write_dataset(table, folder / name, run=run)
     maps = xr.Dataset({n.run_name(n.ROI, run): roi, n.run_name(n.SPLIT, run): parts})
     publish_run(store, run, folder, manifest, maps, replacing=replacing)
-    (store / n.RUNS / run / n.MODEL / CHECKPOINT).unlink()  # its work is done
 
 
 def _model_folder(store: Path, init: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from vaearr.association.targets import TARGET, targets_of
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
 from vaearr.plots.common import brief, is_regular, label, text
 from vaearr.plots.decoded import pictures
-from vaearr.store import check_store, open_store, run_folder, run_manifest
+from vaearr.store import check_store, object_url, open_store, run_folder, run_manifest
+from vaearr.store.places import place
 
 SPREAD = (0.5, 99.5)  # percentiles between which sliders run, with a margin
 MARGIN = 0.25
@@ -46,7 +47,7 @@ class State:
     mean: np.ndarray
     spread: np.ndarray
     has_model: bool
-    version: tuple[int, ...] = ()
+    version: Hashable = ()
     _opened: Any = None
     _origin: Any = None
     tunes: bool = False  # whether decoding may set torch's number of threads, which holds for the whole process
@@ -149,8 +150,10 @@ def open_state(store: str | Path, run: str = n.DEFAULT_RUN) -> State:
     )  # fmt: skip
 
 
-def version(path: Path, run: str) -> tuple[int, ...]:
-    """When what the page shows was last written, in nanoseconds: the store's list of contents, the run, its latents."""
+def version(path: Path, run: str) -> Hashable:
+    """What is another once the store's list of contents, the run or its latents were written again."""
+    if object_url(path):
+        return place(path).tag()
     files = (path / CONTENTS, path / n.RUNS / run / CONTENTS, path / n.run_name(n.LATENTS, run) / CONTENTS)
     return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
 

@@ -30,6 +30,7 @@ from vaearr.store.commit import journalled, staging_root
 from vaearr.store.folders import is_there
 from vaearr.store.layout import Region, blocks
 from vaearr.store.places import (
+    METADATA,
     Folder,
     Objects,
     local_path,
@@ -50,6 +51,15 @@ Value = TypeVar("Value")
 MOST_TRIES = 100
 OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # a source's own copy, made as it is read
 NOT_A_STORE = (GroupNotFoundError, NotADirectoryError, ValueError, KeyError)
+
+
+def published_at(path: str | Path) -> float:
+    """When something was published in a store last, in seconds since 1970: its listing is new each time."""
+    store = check_store(path)
+    if not object_url(store):
+        return (store / METADATA).stat().st_mtime
+    head = Objects(store).head(METADATA)
+    return float(head["last_modified"].timestamp()) if head else 0.0
 
 
 def stored_bytes(path: str | Path) -> int:

@@ -88,9 +88,9 @@ class WholeStore(WrapperStore[Store]):
             return self._small[key]
         with reach(self.url) if self.url else nullcontext():
             found = await self._store.get(key, prototype, byte_range)
-        if self.url and found and byte_range is None and not key.startswith(f"{n.PATTERNS}/"):
-            if len(found) <= SMALL and len(self._small) < MOST_KEPT:
-                self._small[key] = found
+        may_stay = self.url and byte_range is None and not key.startswith(f"{n.PATTERNS}/")
+        if may_stay and found and len(found) <= SMALL and len(self._small) < MOST_KEPT:
+            self._small[key] = found
         return found
 
     async def _wrong(self, array: str, key: str, data: Buffer | None, *, is_part: bool) -> str:

@@ -15,16 +15,14 @@ import xarray as xr
 from typer.testing import CliRunner
 from zarr.storage import ObjectStore
 
-import vaearr as va
 from vaearr import names as n
 from vaearr import store as vs
 from vaearr.cli import app
-from vaearr.config import IngestConfig
 from vaearr.errors import DataError, ExistsError, LockedError, NoInputError, UsageError, WriteError
 from vaearr.store.commit import staging_root
 from vaearr.store.leftovers import clean, leftovers
 from vaearr.store.places import ConflictError, Objects, StorePath
-from vaearr.store.remove import remove
+from vaearr.store.remove import remove, replacing
 from vaearr.testing import random_patterns_dataset
 from vaearr.verifying import relist, seal_store, take_out, verify_store
 
@@ -143,6 +141,18 @@ def test_tables_are_replaced_and_read_by_other_machines(
     with pytest.raises(ExistsError, match="already holds runs/vae/scores"):
         vs.write_table(with_run, RUN, "scores", table(3.0))
     assert verify_store(with_run).is_healthy
+
+
+def test_variables_are_replaced_in_one_step(made: str) -> None:
+    bc = vs.open_store(made).BC.load()
+    vs.add_variables(made, xr.Dataset({"one": bc, "old": bc}))
+    vs.add_variables(made, xr.Dataset({"one": bc + 1, "two": bc}), replacing=["one", "old"])
+    ds = plain(made)
+    np.testing.assert_array_equal(ds.one.values, bc.values + 1)
+    assert "two" in ds
+    assert "old" not in ds
+    assert not Objects(made).files("old/")
+    assert verify_store(made).is_healthy
 
 
 @pytest.mark.long
@@ -370,7 +380,7 @@ def test_the_disk_stays_free_while_chunks_are_sent(s3: Server, url: str) -> None
 
 
 @pytest.mark.parametrize("taken", ["store", "other"])
-def test_what_is_there_is_never_replaced(s3: Server, url: str, scan: xr.Dataset, tmp_path: Path, taken: str) -> None:
+def test_what_is_there_is_never_replaced(s3: Server, url: str, scan: xr.Dataset, taken: str) -> None:
     if taken == "store":
         vs.create_store(scan, url)
         message = "already exists; give another URL"
@@ -378,8 +388,6 @@ def test_what_is_there_is_never_replaced(s3: Server, url: str, scan: xr.Dataset,
         Objects(url).put("notes.txt", b"mine")
         message = "holds objects that are no store, such as 'notes.txt'"
     before = Objects(url).files()
-    with pytest.raises(ExistsError, match=message):
-        va.ingest(tmp_path / "not read", url)
     with pytest.raises(ExistsError, match=message):
         vs.create_store(scan, url)
     assert Objects(url).files() == before
@@ -420,10 +428,11 @@ def test_what_needs_a_folder(made: str) -> None:
         seal_store(made)
     with pytest.raises(UsageError, match="variables are listed anew where a store is a folder"):
         relist(made)
-    from vaearr.flows.ingest import _replace
-
-    with pytest.raises(UsageError, match="cannot be replaced in one step; remove it first, or give another URL"):
-        _replace(Path("scan.h5"), Path(made), IngestConfig(), None)
+    with (
+        pytest.raises(UsageError, match="cannot be replaced in one step; remove it first, or give another URL"),
+        replacing(vs.check_store(made)),
+    ):
+        pass
     assert Objects(made).files() == before
 
 

@@ -21,7 +21,6 @@ from vaearr.reporting import analyses
 from vaearr.reporting import sections as parts
 from vaearr.reporting.facts import Facts, LeftOut, NoMaps, gather, labels_and_n
 from vaearr.store import as_url, beside, published_at
-from vaearr.store import as_url, beside, published_at
 from vaearr.views.page import Section, page, png
 
 GENERATOR = "vaearr report"

@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
 
 from vaearr.errors import VaearrError
-from vaearr.store.urls import as_url, local_path
+from vaearr.store import as_url, local_path
 
 P = ParamSpec("P")
 T = TypeVar("T")

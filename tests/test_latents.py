@@ -18,8 +18,8 @@ from vaearr.config import EncodeConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.provenance import nested
 from vaearr.store import create_store, run_folder
-from vaearr.store.relist import relist
 from vaearr.testing import assert_valid, random_patterns_dataset
+from vaearr.verifying import relist
 
 from .conftest import TINY_TRAINING
 
@@ -61,7 +61,7 @@ def test_killed_encode_is_not_a_result_and_resumes_bit_for_bit(trained_store: Pa
     want = xr.open_zarr(trained_store)[["latents", "latents_std", "reconstruction_error"]].load()
     for name in (*want.data_vars, "latent"):
         shutil.rmtree(trained_store / name)
-    from vaearr.store.commit import refresh_listing
+    from vaearr.store.listing import refresh_listing
 
     refresh_listing(trained_store)
     code = subprocess.run([sys.executable, "-c", KILLED, str(trained_store)], check=False).returncode

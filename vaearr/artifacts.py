@@ -25,6 +25,7 @@ from vaearr.models.files import write_tensors
 from vaearr.models.preprocess import Preprocess
 from vaearr.store import run_folder
 from vaearr.store.folders import replace_file
+from vaearr.store.places import Folder
 from vaearr.store.seals import SEAL, read_seal
 
 FORMAT = 1
@@ -275,7 +276,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """What config.json in an artefact folder says, held against the folder's checksums; raises as `load_folder`."""
     try:
         text = (folder / CONFIG).read_bytes()
-        sealed = (read_seal(folder) or {}).get(CONFIG)
+        sealed = (read_seal(Folder(folder), "") or {}).get(CONFIG)
         about = json.loads(text)
     except FileNotFoundError:
         raise NoInputError(

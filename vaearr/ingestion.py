@@ -36,10 +36,10 @@ from vaearr.store import (
     Region,
     check_patterns,
     check_store,
-    copied_url,
     create_store,
+    desk,
+    object_url,
     open_store,
-    place_of,
     recover,
     refuse_taken,
     shown,
@@ -84,7 +84,7 @@ def ingest(
     say = say or (lambda line: None)
     config = resolved(IngestConfig, config, given)
     check_where(dask)
-    if dask is not None and (url := copied_url(store)):
+    if dask is not None and (url := object_url(store)):
         raise UsageError(f"Dask workers write into a folder that they share, and {url} is a URL; leave dask out.")
     if (old := _taken(store)) is not None:
         if _is_ingested(old, source, config, overwrite=overwrite, say=say):
@@ -92,8 +92,8 @@ def ingest(
         with replacing(old) as new:
             ingest(source, new, config=config, dask=dask, say=say, progress=progress)
         return open_store(store)
-    is_here = copied_url(store) is None
-    folder = _existing_parent(place_of(store))
+    is_here = object_url(store) is None
+    folder = _existing_parent(desk(store))
     file: Path | None = None
     if isinstance(source, xr.Dataset | xr.DataArray):
         _refuse_file_settings(config, dask)

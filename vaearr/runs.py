@@ -188,14 +188,11 @@ def _publish(
     parts: xr.DataArray,
     replacing: Collection[str],
 ) -> None:
-    from vaearr.training import CHECKPOINT
-
     for name, table in tables.items():
         write_dataset(table, folder / name, run=run)
     maps = xr.Dataset({n.run_name(n.ROI, run): roi, n.run_name(n.SPLIT, run): parts})
     maps = maps.reset_coords(drop=True)  # the store has its own beside the grid's
     publish_run(store, run, folder, manifest, maps, replacing=replacing)
-    (store / n.RUNS / run / n.MODEL / CHECKPOINT).unlink()  # its work is done
 
 
 def _model_folder(store: Path, init: str) -> Path:

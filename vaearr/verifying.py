@@ -15,16 +15,15 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
 from vaearr.provenance import nested
-from vaearr.store import check_store, copied_url, here, open_store, run_manifest, run_names, shown
+from vaearr.store import check_store, open_store, run_manifest, run_names
 from vaearr.store.checks import ArrayCheck, Found, OnFile, check_arrays, check_listing, check_values
 from vaearr.store.commit import journalled, writer
-from vaearr.store.copies import record_of
-from vaearr.store.folders import is_there
 from vaearr.store.leftovers import Leftover, leftovers
-from vaearr.store.object_checks import check_objects
-from vaearr.store.relist import is_copy
+from vaearr.store.listing import is_of, refresh_listing
+from vaearr.store.places import METADATA, Folder, object_url, place, sha256_of, store_path
 from vaearr.store.remove import remove
-from vaearr.store.seals import LISTING, METADATA, sha256_of, write_seal
+from vaearr.store.seals import LISTING, tree, write_seal
+from vaearr.store.settling import is_copy
 
 ROOT = ""
 _MODEL = f"/{n.MODEL}"
@@ -65,7 +64,7 @@ class Verification:
     def record(self) -> dict[str, Any]:
         """The same as plain JSON."""
         return {
-            "store": shown(self.store),
+            "store": str(self.store),
             "healthy": self.is_healthy,
             "findings": [asdict(finding) for finding in self.findings],
             "notes": self.notes,
@@ -92,8 +91,8 @@ def verify_store(path: str | Path, *, on_file: OnFile | None = None) -> Verifica
     Raises NoInputError where there is no store, UsageError for a URL that can only be read. All other damage is in
     `findings`.
     """
-    store = here(path)
-    if not store.is_dir():
+    store = store_path(path)
+    if place(store).tag() is None and not (not object_url(store) and store.is_dir()):
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     result = Verification(store)
     try:
@@ -107,10 +106,10 @@ def verify_store(path: str | Path, *, on_file: OnFile | None = None) -> Verifica
         _check_schema(result)
     for run in run_names(store) if can_be_opened else ():
         advice = _advice(store, f"{n.RUNS}/{run}", attributes)
-        for place, what in _run_damage(store, run, attributes):
-            if place not in {finding.place for finding in result.findings}:
-                result.findings.append(Finding(f"{n.RUNS}/{run}", place, what, advice))
-    result.leftovers = leftovers(store)
+        for where, what in _run_damage(store, run, attributes):
+            if where not in {finding.place for finding in result.findings}:
+                result.findings.append(Finding(f"{n.RUNS}/{run}", where, what, advice))
+    result.leftovers = leftovers(store) if can_be_opened or not object_url(store) else []
     if result.unsealed:
         named = ", ".join(result.unsealed[:_MOST_NAMED]) + (" …" if len(result.unsealed) > _MOST_NAMED else "")
         result.notes.append(
@@ -122,36 +121,35 @@ def verify_store(path: str | Path, *, on_file: OnFile | None = None) -> Verifica
 
 def _check_files(result: Verification, attributes: Mapping[str, Any], on_file: OnFile | None) -> bool:
     """Listing and arrays; returns whether the store can be opened and its schema looked at."""
-    store = result.store
-    listing = check_listing(store)
-    under_way = _under_way(store)
+    files = place(result.store)
+    there, under_way = tree(files), _under_way(result.store)
     found: list[Found] = []
-    for item in listing:
-        if _is_of(item.variable, under_way):
+    for item in check_listing(files, there):
+        if is_of(item.variable, under_way):
             result.notes.append(
                 f"{item.variable}: a command that changed it was killed; the next one that writes completes it."
             )
         else:
             found.append(item)
-    is_far = record_of(store) is not None
-    for check in check_objects(store, on_file or (lambda size: None)) if is_far else check_arrays(store, on_file):
-        if is_far and _is_of(check.variable, under_way):
-            result.notes.append(f"{check.variable}: it is not sent yet; the next command that writes from here does.")
-            continue
+    listed = {*_listed(result.store)}
+    for check in check_arrays(files, there, on_file):
+        node = check.variable if check.variable in there.arrays else check.variable.rpartition("/")[0]
+        if object_url(result.store) and node not in listed:
+            continue  # what is not listed is left over, see `leftovers`
         found += check.found
         _count(result, check)
-    if is_copy(store):
+    if isinstance(files, Folder) and is_copy(result.store):
         result.notes.append(
             "it is a copy or part of another store, as other programs write them: chunks of zeros may be left out. The "
             "next command that writes, or 'vaearr verify STORE --seal', gives it an identity and checksums of its own."
         )
-    elif n.PATTERNS in result.unsealed and not any(item.variable == n.PATTERNS for item in found):
-        wrong = check_values(store)
+    elif isinstance(files, Folder) and n.PATTERNS in result.unsealed and n.PATTERNS not in {x.variable for x in found}:
+        wrong = check_values(files)
         found += [] if wrong is None else [wrong]
     for item in found:
         if item.is_sure:
             result.findings.append(
-                Finding(item.variable, item.file, item.what, _advice(store, item.variable, attributes))
+                Finding(item.variable, item.file, item.what, _advice(result.store, item.variable, attributes))
             )
         else:
             result.notes.append(f"{item.file}: {item.what}.")
@@ -172,10 +170,6 @@ def _under_way(store: Path) -> tuple[str, ...]:
         return tuple(journalled(store))
     except (OSError, ValueError):
         return ()
-
-
-def _is_of(variable: str, keys: tuple[str, ...]) -> bool:
-    return any(variable == key or variable.startswith(f"{key}/") for key in keys)
 
 
 def _check_schema(result: Verification) -> None:
@@ -199,17 +193,17 @@ def _run_damage(store: Path, run: str, attributes: Mapping[str, Any]) -> Iterato
             yield name, f"run {run!r} has no map {name!r}"
     if manifest.get("kind") == n.ATTACHED:
         return
-    wanted = manifest.get("weights_sha256")
+    files, wanted = place(store), manifest.get("weights_sha256")
     weights, config = f"{folder}/{n.MODEL_WEIGHTS}", f"{folder}/{n.MODEL_CONFIG}"
     try:
-        if not is_there(store, weights):
+        if files.read(weights) is None:
             yield weights, "the weights are missing"
-        elif sha256_of(store / weights) != wanted:
+        elif sha256_of(files, weights) != wanted:
             yield weights, "the weights are not those of the manifest"
     except (OSError, DataError) as error:
         yield weights, f"it cannot be read ({error})"
     try:
-        described = json.loads((store / config).read_bytes()) if is_there(store, config) else {}
+        described = json.loads(files.read(config) or b"{}")
         differing = sorted(key for key in described.keys() & manifest.keys() if described[key] != manifest[key])
         if differing or not described:
             yield config, f"it differs from the manifest in {', '.join(differing)}" if described else "it is missing"
@@ -229,18 +223,25 @@ def _origin_damage(run: str, manifest: Mapping[str, Any], attributes: Mapping[st
         yield n.run_name(n.LATENTS, run), f"the latents were not made by the weights of run {run!r}"
 
 
+def _listed(store: Path) -> dict[str, Any]:
+    """Metadata of all that is listed, by key."""
+    try:
+        return dict(json.loads(place(store).read(METADATA) or b"")[LISTING]["metadata"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
 def _attributes(store: Path) -> dict[str, dict[str, Any]]:
     """Attributes of the variables in the root, as they are listed."""
     try:
-        listed = json.loads((store / METADATA).read_bytes())[LISTING]["metadata"]
-        return {key: dict(entry.get("attributes", {})) for key, entry in listed.items() if "/" not in key}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {key: dict(found.get("attributes", {})) for key, found in _listed(store).items() if "/" not in key}
+    except (AttributeError, TypeError, ValueError):
         return {}
 
 
 def _advice(store: Path, variable: str, attributes: Mapping[str, Any]) -> str:
     """What to do about a damaged variable, by who can make it again."""
-    take_out = f"'vaearr verify {shown(store)} --remove {{}}' takes it out"
+    take_out = f"'vaearr verify {store} --remove {{}}' takes it out"
     parts = variable.split("/")
     if parts[0] == n.RUNS and len(parts) > 1:
         if len(parts) > 2 and parts[2] not in (n.MODEL, n.HISTORY, n.HEALTH):
@@ -250,23 +251,23 @@ def _advice(store: Path, variable: str, attributes: Mapping[str, Any]) -> str:
         )
     run = _run_of(variable, _runs(store))
     if run is not None:
-        again = f"'vaearr encode {shown(store)} --run {run}' makes it again"
+        again = f"'vaearr encode {store} --run {run}' makes it again"
         return f"{take_out.format(n.run_name(n.LATENTS, run))}, then {again}"
     made = _made_with(variable, attributes)
     if made is not None:
         return f"{take_out.format(made)}, then the command that wrote it makes it again"
     if variable == ROOT:
         return (
-            f"'vaearr verify {shown(store)} --relist' lists the variables anew and puts the attributes back; else "
+            f"'vaearr verify {store} --relist' lists the variables anew and puts the attributes back; else "
             "restore it from a copy"
         )
     return "restore it from a copy or ingest again"
 
 
 def _runs(store: Path) -> list[str]:
-    """Folders of runs, whole or not."""
-    folder = store / n.RUNS
-    return sorted(child.name for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
+    """Names of runs, whole or not."""
+    names = [*_listed(store), *place(store).files(n.RUNS)]
+    return sorted({name.split("/")[1] for name in names if name.startswith(f"{n.RUNS}/")} - {METADATA})
 
 
 def _run_of(variable: str, runs: list[str]) -> str | None:
@@ -295,7 +296,7 @@ def take_out(path: str | Path, variable: str) -> list[str]:
     else:
         gone = remove(store, variables=_together(variable, _runs(store), attributes))
     if not gone:
-        raise NoInputError(f"{shown(store)} has no {variable!r}; 'vaearr info {shown(store)}' lists what it has.")
+        raise NoInputError(f"{store} has no {variable!r}; 'vaearr info {store}' lists what it has.")
     return gone
 
 
@@ -316,8 +317,7 @@ def seal_store(path: str | Path) -> list[str]:
     Raises DataError where the store is damaged, with the number of findings.
     """
     store = check_store(path)
-    if url := copied_url(path):
-        raise UsageError(f"{url}: checksums are added where a store is a folder; one at a URL has them from the start.")
+    _refuse_url(store, "checksums are added")
     with writer(store):
         found = verify_store(store)
         if not found.is_healthy:
@@ -326,8 +326,27 @@ def seal_store(path: str | Path) -> list[str]:
                 "says what to do."
             )
         for variable in found.unsealed:
-            write_seal(store / variable, {}, durable=True)
+            write_seal(store / variable, Folder(store / variable).files(), {}, durable=True)
     return found.unsealed
+
+
+def relist(path: str | Path) -> None:
+    """Make the list of variables anew, in one atomic step; a killed publication is completed before."""
+    store = check_store(path)
+    _refuse_url(store, "variables are listed anew")
+    with writer(store):
+        try:
+            refresh_listing(store)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # zarr's for damaged metadata
+            raise DataError(
+                f"{store} holds a variable whose metadata cannot be read ({' '.join(str(error).split())[:120]}); "
+                f"'vaearr verify {store}' says which one, take it out first."
+            ) from error
+
+
+def _refuse_url(store: Path, what: str) -> None:
+    if url := object_url(store):
+        raise UsageError(f"{url}: {what} where a store is a folder; one at a URL has them from the start.")
 
 
 def in_words(result: Verification) -> Iterator[str]:
@@ -339,4 +358,4 @@ def in_words(result: Verification) -> Iterator[str]:
         yield f"left over: {left.path}, {left.what}, {hours:.1f} hours old"
     size = f"{result.n_files} files, {result.n_bytes / 1e6:.1f} MB of {result.n_variables} variables"
     state = "is whole" if result.is_healthy else f"is damaged, {len(result.findings)} findings"
-    yield f"{shown(result.store)} {state} ({size} looked at)"
+    yield f"{result.store} {state} ({size} looked at)"

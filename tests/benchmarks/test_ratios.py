@@ -29,7 +29,8 @@ from vaearr.config import EncodeConfig, TrainConfig
 from vaearr.device import pick_device
 from vaearr.runs import train
 from vaearr.store import create_store, layout, open_store, store_blocks
-from vaearr.store.commit import refresh_listing, sync_tree
+from vaearr.store.folders import sync_tree
+from vaearr.store.listing import refresh_listing
 from vaearr.testing import random_patterns_dataset, write_scan_files
 
 from ..test_batching import meeting_ratio

@@ -20,7 +20,7 @@ from vaearr import demo, grid, store
 from vaearr import names as n
 from vaearr.batching import batches
 from vaearr.config import SplitConfig, TrainConfig
-from vaearr.store.objects import Objects
+from vaearr.store.places import Objects
 from vaearr.testing import random_patterns_dataset
 
 from ..store.s3 import KEYS, Server, serving
@@ -61,7 +61,7 @@ def counted(server: Server, what: str, stored: int | None = None) -> tuple[int, 
 
 
 def bytes_of_patterns(url: str) -> int:
-    return sum(stamp.size for stamp in Objects(url).below("patterns/c/"))
+    return sum(Objects(url).files("patterns/c/").values())
 
 
 def test_demo(server: Server, tmp_path: Path) -> None:

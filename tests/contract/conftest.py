@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from . import inputs
+from .bucket import Bucket, serving
 from .harness import HAS_MONAI, MONAI, TINY, vaearr
 
 CRITIC = 'objective.adversarial.options={"channels": 4, "layers": 1}'
@@ -165,3 +166,12 @@ def images_store(images_template: Path, tmp_path: Path) -> Path:
 def volumes_store(volumes_template: Path, tmp_path: Path) -> Path:
     """A copy of the store of `volumes_template` to change."""
     return _copied(volumes_template, tmp_path)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+    """A bucket on a server on loopback, which the environment points to."""
+    with serving() as found:
+        for name, value in (found.environment | {"VAEARR_CACHE": str(tmp_path / "cache")}).items():
+            monkeypatch.setenv(name, value)
+        yield found

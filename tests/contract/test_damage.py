@@ -6,8 +6,6 @@ import json
 import resource
 import shutil
 import sys
-import threading
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import zarr as zarr_python
 
 import vaearr as va
 
+from .bucket import Bucket
 from .harness import BAD_DATA, CANNOT_WRITE, OK, Done, tree, vaearr, zarr
 
 SUMS = "checksums.sha256"
@@ -201,33 +200,11 @@ def test_a_removal_that_was_stopped_is_no_damage(trained_store: Path, tmp_path: 
             shutil.rmtree(store.parent)
 
 
-KEYS = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """`s3://…` of a server on loopback, which the environment points to."""
-    for package in ("obstore", "moto", "flask", "flask_cors"):
-        pytest.importorskip(package, reason=f"NOT TESTED: stores on S3 need {package}, which is not installed")
-    from moto.moto_server.werkzeug_app import create_backend_app
-    from werkzeug.serving import make_server
-
-    server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    for name, value in (KEYS | {"AWS_ENDPOINT_URL": endpoint, "VAEARR_CACHE": str(tmp_path / "cache")}).items():
-        monkeypatch.setenv(name, value)
-    with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/lab", method="PUT")):
-        yield "s3://lab"
-    server.shutdown()
-    server.server_close()
-
-
-def test_an_empty_object_is_damage(bucket: str, scan_files: dict[str, Path]) -> None:
+def test_an_empty_object_is_damage(bucket: Bucket, scan_files: dict[str, Path]) -> None:
     """Zero bytes in the place of a shard are not zeros."""
     from obstore.store import S3Store
 
-    url = f"{bucket}/scan.zarr"
+    url = f"{bucket.url}/scan.zarr"
     vaearr("ingest", scan_files["patterns"], url)
     va.open_store(url).patterns.values  # noqa: B018
     S3Store.from_url(url, client_options={"allow_http": True}).put("patterns/c/0/0/0/0", b"")

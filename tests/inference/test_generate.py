@@ -11,7 +11,7 @@ import xarray as xr
 import vaearr as va
 from vaearr.errors import NoInputError, UsageError
 from vaearr.store import open_store
-from vaearr.store.commit import refresh_listing
+from vaearr.store.listing import refresh_listing
 
 from ..store.test_store import tree_hash
 

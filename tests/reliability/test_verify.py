@@ -25,9 +25,8 @@ from vaearr.store import add_variables
 from vaearr.store.commit import staging_root
 from vaearr.store.leftovers import clean, leftovers, removable
 from vaearr.store.lock import locked
-from vaearr.store.relist import relist
 from vaearr.store.seals import ROOT_SEAL, SEAL
-from vaearr.verifying import in_words, seal_store, take_out, verify_store
+from vaearr.verifying import in_words, relist, seal_store, take_out, verify_store
 
 WHOLE = ("files", "ingest", "train", "encode", "associate")
 

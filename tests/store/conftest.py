@@ -35,4 +35,4 @@ def url(s3: Server) -> str:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No second try of a request."""
-    monkeypatch.setattr("vaearr.store.objects.RETRIES", 0)
+    monkeypatch.setattr("vaearr.store.places.RETRIES", 0)

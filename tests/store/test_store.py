@@ -306,7 +306,7 @@ def test_runs_and_tables(scan_store: Path, scan: xr.Dataset) -> None:
     assert vs.run_manifest(scan_store, "vae")["state"] == "trained"
     assert vs.open_table(scan_store, "vae", "history").attrs["a"] == [1, 2]
     vs.write_table(scan_store, "vae", "ranking", xr.Dataset({"r": ("latent", [0.5])}))
-    with pytest.raises(ExistsError, match="already holds 'runs/vae/ranking'"):
+    with pytest.raises(ExistsError, match="already holds runs/vae/ranking"):
         vs.write_table(scan_store, "vae", "ranking", xr.Dataset({"r": ("latent", [0.6])}))
     vs.write_table(scan_store, "vae", "ranking", xr.Dataset({"r": ("latent", [0.6])}), replace=True)
     assert float(vs.open_table(scan_store, "vae", "ranking").r[0]) == 0.6
@@ -409,7 +409,7 @@ def test_a_table_that_is_replaced_while_it_is_read_is_read_again(
 ) -> None:
     vs.write_table(trained_store, "vae", "ranking", _table(5))
     opened: list[xr.Dataset] = []
-    really = xr.open_zarr
+    really = xr.open_dataset
 
     def open_slowly(*args: Any, **kwargs: Any) -> xr.Dataset:
         ds = really(*args, **kwargs)
@@ -418,10 +418,10 @@ def test_a_table_that_is_replaced_while_it_is_read_is_read_again(
         opened.append(ds)
         return ds
 
-    monkeypatch.setattr("vaearr.store.read.xr.open_zarr", open_slowly)
+    monkeypatch.setattr("vaearr.store.read.xr.open_dataset", open_slowly)
     found = vs.open_table(trained_store, "vae", "ranking")
     xr.testing.assert_equal(found, _table(3))
-    with pytest.raises(ValueError, match="reshape"):
+    with pytest.raises(ValueError, match="ranking"):
         opened[0].load()
     assert len(opened) > 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +21,8 @@ from vaearr.association.table import ASSOCIATION
 from vaearr.association.targets import TARGET, targets_of
 from vaearr.categories import is_categorical, meanings
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
-from vaearr.store import check_store, open_store, read_block, run_folder, run_manifest
+from vaearr.store import check_store, object_url, open_store, read_block, run_folder, run_manifest
+from vaearr.store.places import place
 from vaearr.views.common import brief, text, value_text
 from vaearr.views.pictures import pictures
 
@@ -53,7 +54,7 @@ class State:
     mean: np.ndarray
     spread: np.ndarray
     has_model: bool
-    version: tuple[int, ...] = ()
+    version: Hashable = ()
     seconds: float = 0.0  # that a decoding takes, once `is_ready`
     is_ready: bool = False  # the network is loaded and has decoded once
     problem: str = ""  # why nothing can be decoded
@@ -137,8 +138,10 @@ def open_state(store: str | Path, run: str = n.DEFAULT_RUN) -> State:
     )  # fmt: skip
 
 
-def version(path: Path, run: str) -> tuple[int, ...]:
-    """When what the page shows was last written, in nanoseconds: the store's list of contents, the run, its latents."""
+def version(path: Path, run: str) -> Hashable:
+    """What is another once the store's list of contents, the run or its latents were written again."""
+    if object_url(path):
+        return place(path).tag()
     files = (path / CONTENTS, path / n.RUNS / run / CONTENTS, path / n.run_name(n.LATENTS, run) / CONTENTS)
     return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
 

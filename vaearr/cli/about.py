@@ -129,9 +129,7 @@ def verify(
     elif seal:
         say(f"checksums added to {len(verifying.seal_store(store))} variables of {store}")
     elif relist:
-        from vaearr.store.relist import relist as make_anew
-
-        make_anew(store)
+        verifying.relist(store)
         say(f"the variables of {store} are listed anew")
     elif clean:
         _clean(store, unfinished=unfinished, yes=yes)

@@ -20,7 +20,7 @@ from vaearr.recipe import Recipe
 from vaearr.reporting import analyses
 from vaearr.reporting import sections as parts
 from vaearr.reporting.facts import Facts, LeftOut, NoMaps, gather, labels_and_n
-from vaearr.store import beside, shown
+from vaearr.store import as_url, beside, published_at
 from vaearr.views.page import Section, page, png
 
 GENERATOR = "vaearr report"
@@ -77,7 +77,7 @@ def is_current(store: Path, config: ReportConfig) -> bool:
     if not (record.is_file() and (folder / "index.html").is_file()):
         return False
     found = json.loads(record.read_text(encoding="utf-8"))
-    if record.stat().st_mtime_ns <= (store / "zarr.json").stat().st_mtime_ns:  # its listing, new with each publication
+    if record.stat().st_mtime <= published_at(store):
         return False
     made = {"config": found.get("report_parameters"), "vaearr": found.get("versions", {}).get("vaearr")}
     return Recipe(config, {"vaearr": versions()["vaearr"]}).differences(made) == ""
@@ -152,7 +152,7 @@ def _record(
         "format": 1,
         "created": facts.created,
         "run": settings.run,
-        "store": os.path.relpath(facts.store, folder) if shown(facts.store) == str(facts.store) else shown(facts.store),
+        "store": as_url(facts.store) or os.path.relpath(facts.store, folder),
         "page": "index.html",
         "png": {name: f"png/{name}.png" for name in figures},
         "left_out": left_out,

@@ -1,20 +1,20 @@
-"""The only door to zarr: layout, reading, and writing by publish-and-rename under one lock.
+"""The only door to zarr: where stores lie, reading, and writing by staging and publishing, one writer at a time.
 
-A published variable is complete or it is not there. Everything unfinished lies in a hidden sibling of the store.
+A published variable is complete or it is not there. Everything unfinished lies in a hidden sibling of the store, or
+unlisted among its objects.
 """
 
 from vaearr.store.commit import recover
-from vaearr.store.copies import beside, shown
 from vaearr.store.layout import Region
+from vaearr.store.places import as_url, beside, desk, local_path, object_url, read_only_url, shown
 from vaearr.store.read import (
     check_patterns,
     check_store,
     has_table,
-    here,
     open_group,
     open_store,
     open_table,
-    place_of,
+    published_at,
     read_ahead,
     read_block,
     reading,
@@ -26,7 +26,6 @@ from vaearr.store.read import (
     stored_bytes,
 )
 from vaearr.store.shards import Elsewhere, write_shard
-from vaearr.store.urls import as_url, copied_url, local_path, read_only_url
 from vaearr.store.write import (
     Staging,
     VariableSpec,
@@ -54,18 +53,18 @@ __all__ = [
     "check_patterns",
     "check_run_name",
     "check_store",
-    "copied_url",
     "create_store",
+    "desk",
     "has_table",
-    "here",
     "local_path",
+    "object_url",
     "open_group",
     "open_store",
     "open_table",
     "pending",
-    "place_of",
     "publish_run",
     "publish_staged",
+    "published_at",
     "read_ahead",
     "read_block",
     "read_only_url",

@@ -7,35 +7,24 @@ import itertools
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import zarr
 
 from vaearr import names as n
-from vaearr.store.commit import METADATA
+from vaearr.errors import VaearrError
 from vaearr.store.folders import PART
 from vaearr.store.layout import blocks
-from vaearr.store.seals import (
-    AT_ONCE,
-    LISTING,
-    ROOT_SEAL,
-    SEAL,
-    attributes_seal,
-    files_of,
-    nodes,
-    plain_folders,
-    read_seal,
-    sha256_of,
-)
+from vaearr.store.places import AT_ONCE, METADATA, Folder, Objects, sha256_of
+from vaearr.store.seals import LISTING, ROOT_SEAL, SEAL, Tree, attributes_seal, read_seal
 
 MOST_ABSENT = 10**6  # chunks that an array may declare beyond those that have files
-Item = TypeVar("Item")
 OnFile = Callable[[int], None]
+Place = Folder | Objects
 
 _ALWAYS_WHOLE = (n.PATTERNS,)
 _MAYBE = "it is missing, which stands for the fill value (NaN or 0) throughout; whether it was ever there is not known"
@@ -62,10 +51,13 @@ class ArrayCheck:
     found: tuple[Found, ...]
 
 
-def check_listing(store: Path) -> list[Found]:
-    """Root metadata against the folders: all that is listed is there as it is listed, all that is there is listed."""
+def check_listing(place: Place, there: Tree) -> list[Found]:
+    """Root metadata against what is there: all that is listed is there as it is listed, all that is there is listed.
+
+    Objects that no listing mentions are no damage: a killed command left them, or one is at work.
+    """
     try:
-        root = json.loads((store / METADATA).read_bytes())
+        root = json.loads(place.read(METADATA) or b"")
         listed = root[LISTING]["metadata"]
         attributes = root["attributes"]
         assert isinstance(listed, dict)
@@ -77,23 +69,24 @@ def check_listing(store: Path) -> list[Found]:
         found.append(Found("", METADATA, "another program replaced the attributes of the store"))
     elif ROOT_SEAL in attributes and attributes[ROOT_SEAL] != attributes_seal(attributes):
         found.append(Found("", METADATA, "the attributes of the store are not those that were written"))
-    present = {key: folder for key, folder, _ in nodes(store)}
+    present = {key for key in (*there.arrays, *there.groups) if key}
     for key, entry in listed.items():
         file = f"{key}/{METADATA}"
         if key not in present:
             found.append(Found(key, file, "it is listed and not there"))
-        elif not _is_same(entry, present[key] / METADATA) and not (
-            key == n.RUNS and _is_same({**entry, "attributes": attributes}, present[key] / METADATA)
+        elif not _is_same(entry, place, file) and not (
+            key == n.RUNS and _is_same({**entry, "attributes": attributes}, place, file)
         ):  # the copy of the root's attributes is listed by the next command that writes
             found.append(Found(key, file, "its metadata cannot be read or is not the listed one"))
-    found += [Found(key, f"{key}/{METADATA}", "it is there and not listed") for key in present if key not in listed]
+    if isinstance(place, Folder):
+        new = sorted(present - listed.keys())
+        found += [Found(key, f"{key}/{METADATA}", "it is there and not listed") for key in new]
     return found
 
 
-def _is_same(entry: Any, file: Path) -> bool:
+def _is_same(entry: Any, place: Place, file: str) -> bool:
     try:
-        own = json.loads(file.read_bytes())
-        return bool(_alone(own) == _alone(entry))
+        return bool(_alone(json.loads(place.read(file) or b"")) == _alone(entry))
     except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
@@ -102,90 +95,76 @@ def _alone(entry: Any) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key != LISTING}
 
 
-def check_arrays(store: Path, on_file: OnFile | None = None) -> Iterator[ArrayCheck]:
+def check_arrays(place: Place, there: Tree, on_file: OnFile | None = None) -> Iterator[ArrayCheck]:
     """Every array of the store, one after the other; on_file is told the bytes of each file that was looked at."""
-    for key, folder, is_array in nodes(store):
-        if folder.is_symlink():
-            yield ArrayCheck(key, False, 0, 0, (Found(key, key, "it is a symbolic link, which may lead anywhere"),))
-        elif is_array:
-            yield _check_array(key, folder, on_file or _nobody)
-        else:
-            for plain in plain_folders(folder):
-                if (plain / SEAL).exists():
-                    yield _check_array(f"{key}/{plain.name}", plain, on_file or _nobody)
+    for key, names in there.parts.items():
+        if key in there.arrays or f"{key}/{SEAL}" in there.sizes:
+            yield _check_array(place, there, key, names, on_file or (lambda size: None))
 
 
-def _nobody(size: int) -> None:
-    """Nobody wants to know."""
-
-
-def _check_array(key: str, folder: Path, on_file: OnFile) -> ArrayCheck:
-    found: list[Found] = []
-    names = files_of(folder)
+def _check_array(place: Place, there: Tree, key: str, names: list[str], on_file: OnFile) -> ArrayCheck:
     try:
-        seal = read_seal(folder)
+        seal = read_seal(place, key)
     except (ValueError, OSError) as error:
         return ArrayCheck(key, False, 0, 0, (Found(key, key, f"its checksums cannot be read ({error})"),))
-    links = {name for name in names if (folder / name).is_symlink()}
-    found += [Found(key, f"{key}/{name}", "it is a symbolic link, which may lead anywhere") for name in sorted(links)]
-    names = [name for name in names if name not in links and not name.endswith(PART)]
+    odd = {name: what for name in names if not name.endswith(PART) and (what := place.odd(f"{key}/{name}"))}
+    found = [Found(key, f"{key}/{name}", what) for name, what in sorted(odd.items())]
+    names = [name for name in names if name not in odd and not name.endswith(PART)]
+    chunks: dict[str, tuple[int, ...]] = {}
+    array: Any = None
     if seal is not None:
-        absent = [name for name in seal if name not in {*names, *links}]
-        found += [Found(key, f"{key}/{name}", "it is missing") for name in absent]
+        found += [Found(key, f"{key}/{name}", "it is missing") for name in seal if name not in {*names, *odd}]
         if METADATA in names:  # beside a model, checkpoints may lie
             found += [Found(key, f"{key}/{name}", "it does not belong there") for name in names if name not in seal]
-        sums = seal
-        looks = _looks(
-            [name for name in names if name in seal], folder, on_file, lambda name: _differs(folder, name, sums)
-        )
+    elif isinstance(place, Objects):
+        return ArrayCheck(key, True, 0, 0, (Found(key, f"{key}/{SEAL}", "it is missing"),))
     else:
         try:
-            array = zarr.open_array(folder, mode="r", zarr_format=3)
+            array = zarr.open_array(place.path / key, mode="r", zarr_format=3)
             chunks = _expected(array, len(names))
         except Exception as error:  # zarr raises many kinds for damaged metadata
             what = f"its metadata cannot be used ({' '.join(str(error).split())[:120]})"
             return ArrayCheck(key, False, 0, 0, (*found, Found(key, f"{key}/{METADATA}", what)))
-        absent = [name for name in chunks if name not in {*names, *links}]
-        is_whole = key in _ALWAYS_WHOLE and (folder.parent / n.RUNS / METADATA).exists()  # else a copy, see `is_copy`
+        is_whole = key in _ALWAYS_WHOLE and n.RUNS in there.groups  # else a copy, see `is_copy`
         sure, what = (True, "it is missing") if is_whole else (False, _MAYBE)
+        absent = [name for name in chunks if name not in {*names, *odd}]
         found += [Found(key, f"{key}/{name}", what, sure) for name in absent]
-        looks = _looks(
-            [name for name in names if name in chunks], folder, on_file, lambda name: _unreadable(array, chunks[name])
-        )
+
+    def look(name: str) -> str:
+        if seal is None:
+            return _unreadable(array, chunks[name])
+        same = sha256_of(place, f"{key}/{name}") == seal[name]
+        return "" if same else "its bytes are not those that were written"
+
     n_files = n_bytes = 0
-    for name, size, what in looks:
+    for name, what in _looks([name for name in names if name in (chunks if seal is None else seal)], look):
+        size = there.sizes[f"{key}/{name}"]
         n_files, n_bytes = n_files + 1, n_bytes + size
+        on_file(size)
         if what:
             found.append(Found(key, f"{key}/{name}", what))
     return ArrayCheck(key, seal is not None, n_files, n_bytes, tuple(found))
 
 
-def _looks(
-    names: Iterable[str], folder: Path, on_file: OnFile, look: Callable[[str], str]
-) -> Iterator[tuple[str, int, str]]:
-    """(name, bytes, what is wrong or nothing) of each file, some side by side, never many in memory."""
+def _looks(names: Iterable[str], look: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """(name, what is wrong or nothing) of each file, some side by side, never many in memory."""
 
-    def one(name: str) -> tuple[str, int, str]:
+    def one(name: str) -> tuple[str, str]:
         try:
-            if not (folder / name).is_file():  # to read a pipe is to wait for ever
-                return name, 0, "it is not an ordinary file"
-            return name, (folder / name).stat().st_size, look(name)
+            return name, look(name)
         except OSError as error:
-            return name, 0, f"it cannot be read ({error.strerror or error})"
+            if isinstance(error, VaearrError):
+                raise
+            return name, f"it cannot be read ({error.strerror or error})"
 
-    ahead: deque[Future[tuple[str, int, str]]] = deque()
+    ahead: deque[Future[tuple[str, str]]] = deque()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for name in [*names, None]:
-            if name is not None:
-                ahead.append(pool.submit(one, name))
-            while ahead and (name is None or len(ahead) > 2 * AT_ONCE):
-                result = ahead.popleft().result()
-                on_file(result[1])
-                yield result
-
-
-def _differs(folder: Path, name: str, seal: Mapping[str, str]) -> str:
-    return "" if sha256_of(folder / name) == seal[name] else "its bytes are not those that were written"
+        for name in names:
+            ahead.append(pool.submit(one, name))
+            if len(ahead) > 2 * AT_ONCE:
+                yield ahead.popleft().result()
+        for future in ahead:
+            yield future.result()
 
 
 def _expected(array: zarr.Array, n_files: int) -> dict[str, tuple[int, ...]]:
@@ -208,20 +187,20 @@ def _unreadable(array: zarr.Array, place: tuple[int, ...]) -> str:
     return ""
 
 
-def check_values(store: Path, on_file: OnFile | None = None) -> Found | None:
-    """The patterns' values against the checksum that the ingest took of them; shard after shard, all decoded."""
-    array = zarr.open_array(store / n.PATTERNS, mode="r", zarr_format=3)
-    if array.attrs.get("sha256") in (None, values_sha256(array, on_file)):
+def check_values(place: Folder) -> Found | None:
+    """The patterns' values against the checksum that the ingest took of them; chunk after chunk, all decoded."""
+    array = zarr.open_array(place.path / n.PATTERNS, mode="r", zarr_format=3)
+    if array.attrs.get("sha256") in (None, values_sha256(array)):
         return None
     return Found(n.PATTERNS, n.PATTERNS, "the values are not those that were ingested, though each chunk is whole")
 
 
-def values_sha256(array: zarr.Array, on_file: OnFile | None = None) -> str:
+def values_sha256(array: zarr.Array) -> str:
     """The checksum that the ingest took of the patterns' values.
 
-    With the attribute `sha256_of` = `shards`: of the binary checksums of the shards, in row-major order, each of its
-    values in C order, so that shards may be written side by side. Without it, as older stores have it: of the values
-    themselves, one shard after the other.
+    With the attribute `sha256_of` = `shards`: of the binary checksums of the chunks (shards), in row-major order, each
+    of its values in C order, so that they may be written side by side. Without it, as older stores have it: of the
+    values themselves, one shard after the other.
     """
     sides = dict(enumerate(array.shards or array.chunks))
     by_shard = array.attrs.get(n.SHA256_OF) == n.SHARDS
@@ -229,6 +208,4 @@ def values_sha256(array: zarr.Array, on_file: OnFile | None = None) -> str:
     for region in blocks(dict(enumerate(array.shape)), sides):
         block = np.ascontiguousarray(array[tuple(region.values())])
         values.update(hashlib.sha256(block.data).digest() if by_shard else block.data)
-        if on_file:
-            on_file(block.nbytes)
     return values.hexdigest()

@@ -64,6 +64,14 @@ def sync_path(path: Path) -> None:
         os.close(handle)
 
 
+def sync_tree(folder: Path) -> None:
+    """fsync every file, then every directory from the leaves up."""
+    for root, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            sync_path(Path(root) / name)
+        sync_path(Path(root))
+
+
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """A hidden folder beside `folder`, whose files are renamed into it at the end.

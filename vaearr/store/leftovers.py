@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaearr.store.commit import journalled, remove_if_empty, staging_root, writer
+from vaearr.store.commit import journalled, remove_if_empty, staged_names, staging_root, writer
 from vaearr.store.folders import PART
-from vaearr.store.seals import nodes
+from vaearr.store.listing import is_of, listed
+from vaearr.store.places import METADATA, Folder, Objects, StorePath, object_url
+from vaearr.store.seals import tree
+from vaearr.store.sending import read_root
 
 KEPT_SECONDS = 24 * 3600.0  # what is younger may belong to a command that runs
 _HEX = r"[0-9a-f]{8}"
@@ -32,6 +35,7 @@ _STAGED = (
     (re.compile(r"replaced-.+"), "what was replaced", True),
     (re.compile(rf".+-{_HEX}"), "maps or a table that were not published", True),
 )
+_OURS = {"store.id", "ingest.claim"}  # of `sending`; small, and no trouble
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,19 @@ class Leftover:
 
 
 def leftovers(store: Path) -> list[Leftover]:
-    """All that killed writers of a store left: in it, in its hidden sibling, among its reports."""
-    return list(_found(store))
+    """All that killed writers of a store left: in it, among its objects, in its hidden sibling, among its reports."""
+    inside = _objects(store) if object_url(store) else _files(store)
+    return [*_staged(store), *inside]
 
 
-def _found(store: Path) -> Iterator[Leftover]:
+def _staged(store: Path) -> Iterator[Leftover]:
     staging = staging_root(store)
-    publishing = _publishing(store)
+    try:
+        needed = staged_names(journalled(store)) | _OURS
+    except ValueError:
+        needed = _OURS
     for path in sorted(staging.iterdir()) if staging.is_dir() else ():
-        if path.name in publishing:
+        if path.name in needed:
             continue
         for pattern, what, is_rubbish in _STAGED:
             if pattern.fullmatch(path.name):
@@ -66,26 +74,33 @@ def _found(store: Path) -> Iterator[Leftover]:
                 break
         else:
             yield Leftover(path, "nothing that vaearr wrote", False, _age(path))
-    folders = [store, *(folder for _, folder, is_array in nodes(store) if not is_array)]
-    for path in sorted(path for folder in folders for path in folder.iterdir()):
-        if _OF_A_FILE.fullmatch(path.name) and path.is_file():
-            yield Leftover(path, "an unfinished file", True, _age(path))
-    for _, folder, is_array in nodes(store):
-        for path in sorted(folder.rglob(f"*{PART}")) if is_array else ():
-            if _OF_AN_ARRAY.fullmatch(path.name):
-                yield Leftover(path, "an unfinished chunk", True, _age(path))
+
+
+def _objects(store: Path) -> Iterator[Leftover]:
+    """Objects that no listing mentions, by the key that they were to be published under."""
+    objects = Objects(store)
+    stamps, known = [*objects.listed()], listed(read_root(objects)[0])
+    there = [stamp["path"] for stamp in stamps]
+    keys = {name.removesuffix(f"/{METADATA}") for name in there if name.endswith(f"/{METADATA}")} - known.keys()
+    for key in sorted(keys - set(journalled(store))):
+        if not is_of(key, keys - {key}):
+            newest = max(stamp["last_modified"] for stamp in stamps if is_of(stamp["path"], (key,)))
+            what = "objects that no list of variables mentions: of a command that was killed, or is at work elsewhere"
+            yield Leftover(StorePath(f"{objects.url}/{key}"), what, True, time.time() - newest.timestamp())
+
+
+def _files(store: Path) -> Iterator[Leftover]:
+    there = tree(Folder(store))
+    for name in sorted(there.sizes):
+        folder, _, file = name.rpartition("/")
+        if folder in ("", *there.groups) and _OF_A_FILE.fullmatch(file):
+            yield Leftover(store / name, "an unfinished file", True, _age(store / name))
+        elif _OF_AN_ARRAY.fullmatch(file):
+            yield Leftover(store / name, "an unfinished chunk", True, _age(store / name))
     reports = store.with_name(f"{store.name.removesuffix('.zarr')}.reports")
     for path in sorted(reports.iterdir()) if reports.is_dir() else ():
         if _OF_A_REPORT.fullmatch(path.name):
             yield Leftover(path, "an unfinished or replaced report", True, _age(path))
-
-
-def _publishing(store: Path) -> set[str]:
-    """Folders that a killed publication still has to move."""
-    try:
-        return {Path(folder).parts[0] for folder in journalled(store).values() if folder}
-    except (OSError, ValueError):
-        return set()
 
 
 def _age(path: Path) -> float:
@@ -107,6 +122,11 @@ def clean(store: Path, *, unfinished: bool = False) -> list[Leftover]:
     with writer(store):
         gone = removable(store, unfinished=unfinished)
         for left in gone:
-            shutil.rmtree(left.path) if left.path.is_dir() else left.path.unlink()
+            if url := object_url(left.path):
+                objects = Objects(store)
+                key = url.removeprefix(f"{objects.url}/")
+                objects.remove([name for name in objects.files() if is_of(name, (key,))])
+            else:
+                shutil.rmtree(left.path) if left.path.is_dir() else left.path.unlink()
         remove_if_empty(staging_root(store))
     return gone

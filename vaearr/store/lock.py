@@ -13,11 +13,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vaearr.errors import LockedError
+from vaearr.store.places import desk
 
 
 def lock_path(store: Path) -> Path:
-    """The lock file, a hidden sibling of the store."""
-    return store.parent / f".{store.name}.lock"
+    """The lock file, a hidden sibling of the store; of one at a URL, on this machine."""
+    return desk(store).parent / f".{store.name}.lock"
 
 
 @contextmanager

@@ -13,12 +13,11 @@ from typing import Any
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.store.commit import listed, staging_root, withdraw, writer
-from vaearr.store.copies import shown
+from vaearr.store.commit import staging_root, withdraw, writer
+from vaearr.store.listing import listed
 from vaearr.store.lock import lock_path, locked
+from vaearr.store.places import METADATA, object_url, place
 from vaearr.store.read import check_store
-from vaearr.store.seals import METADATA
-from vaearr.store.urls import copied_url
 
 
 def remove(path: str | Path, *, variables: Iterable[str] = (), runs: Iterable[str] = ()) -> list[str]:
@@ -44,17 +43,17 @@ def removable(store: Path, *, variables: Iterable[str] = (), runs: Iterable[str]
             raise UsageError(f"{name!r} is no variable, table or run of a store.")
     of_runs = [n.run_name(name, run) for run in runs for name in n.OF_A_RUN]
     keys = [*dict.fromkeys([*variables, *of_runs]), *(f"{n.RUNS}/{run}" for run in runs)]
-    known = listed(json.loads((store / METADATA).read_bytes()))
-    there = [key for key in keys if key in known or os.path.lexists(store / key)]
+    known = listed(json.loads(place(store).read(METADATA) or b"{}"))
+    there = [key for key in keys if key in known or (not object_url(store) and os.path.lexists(store / key))]
     if kept := _kept(there, known):
-        raise UsageError(f"{shown(store)}: {', '.join(kept)} came with the source and cannot be removed; ingest anew.")
+        raise UsageError(f"{store}: {', '.join(kept)} came with the source and cannot be removed; ingest anew.")
     return there
 
 
 @contextmanager
 def replacing(store: Path) -> Iterator[Path]:
     """A path beside a store for a new one, which takes its place at the end, whole; the old one is removed then."""
-    if url := copied_url(shown(store)):
+    if url := object_url(store):
         raise UsageError(f"{url} cannot be replaced in one step; remove it first, or give another URL.")
     stem = store.name.removesuffix(".zarr")
     new, aside = (store.with_name(f"{stem}-{uuid.uuid4().hex[:8]}.zarr") for _ in range(2))

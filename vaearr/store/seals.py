@@ -8,115 +8,101 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vaearr import names as n
 from vaearr.store.folders import PART, replace_file
+from vaearr.store.places import METADATA, Folder, Objects, sha256_of
 
 SEAL = "checksums.sha256"
 ROOT_SEAL = "vaearr_attributes_sha256"
-METADATA = "zarr.json"
 LISTING = "consolidated_metadata"  # where the root's metadata list all that is below
 AT_ONCE = 4  # files that are read side by side
-PIECE = 2**20
 
 
-def nodes(root: Path) -> Iterator[tuple[str, Path, bool]]:
-    """Arrays and groups below a folder: (key, folder, whether it is an array), without a look at the chunks.
+@dataclass(frozen=True)
+class Tree:
+    """What lies below a name. sizes: of every file. groups: keys of zarr groups. parts: the files, by their names in
+    it, of every array and of every plain folder in a group, such as a run's model; checksums are kept for each."""
 
-    A folder whose metadata cannot be read counts as an array, and so does a link to a folder: what it leads to is not
-    looked at.
+    sizes: Mapping[str, int]
+    arrays: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    parts: dict[str, list[str]] = field(default_factory=dict)
+
+
+def tree(place: Folder | Objects, below: str = "") -> Tree:
+    """Arrays, groups and plain folders, without a look at the chunks; "" is the key of the place itself.
+
+    A folder whose metadata cannot be read counts as an array.
     """
-    for entry in sorted(root.iterdir()):
-        if not entry.is_dir() or not (entry / METADATA).is_file():
-            continue
-        is_array = _is_array(entry)
-        yield entry.name, entry, is_array
-        if not is_array:
-            yield from ((f"{entry.name}/{key}", folder, found) for key, folder, found in nodes(entry))
+    found = Tree(place.files(below))
+    keys = {name.rpartition("/")[0] for name in found.sizes if name.endswith(f"/{METADATA}") or name == METADATA}
+    for key in sorted(keys):
+        (found.arrays if _is_array(place, key, found.sizes) else found.groups).append(key)
+    arrays, groups = set(found.arrays), set(found.groups)
+    found.parts.update({key: [] for key in found.arrays})
+    for name in sorted(found.sizes):
+        key = outer = name.rpartition("/")[0]
+        while key and key not in arrays | groups:
+            key, outer = key.rpartition("/")[0], key
+        part = key if key in arrays else outer
+        if (key in arrays or (outer != key and key in groups)) and name != join(part, SEAL):
+            found.parts.setdefault(part, []).append(name.removeprefix(join(part, "")))
+    return found
 
 
-def _is_array(folder: Path) -> bool:
-    if folder.is_symlink() or (folder / SEAL).exists():  # whatever its metadata says now
+def join(key: str, name: str) -> str:
+    """The name of a file below a key."""
+    return f"{key}/{name}" if key else name
+
+
+def _is_array(place: Folder | Objects, key: str, names: Mapping[str, int]) -> bool:
+    if join(key, SEAL) in names:  # whatever its metadata says now
         return True
     try:
-        return bool(json.loads((folder / METADATA).read_bytes()).get("node_type") != "group")
+        return bool(json.loads(place.read(join(key, METADATA)) or b"").get("node_type") != "group")
     except (OSError, ValueError, AttributeError, RecursionError):
         return True
 
 
-def files_of(array: Path) -> list[str]:
-    """Names of all files of an array, below its folder, in order; not that of the checksums."""
-    found = []
-    for root, folders, names in os.walk(array):
-        names += [name for name in folders if os.path.islink(os.path.join(root, name))]
-        found += [os.path.relpath(os.path.join(root, name), array) for name in names]
-    return sorted(name for name in found if name != SEAL)
-
-
-def sha256_of(file: Path) -> str:
-    """Checksum of a file, read piece by piece."""
-    seal = hashlib.sha256()
-    with file.open("rb") as opened:
-        while piece := opened.read(PIECE):
-            seal.update(piece)
-    return seal.hexdigest()
-
-
-def seal(folder: Path, known: Mapping[Path, str] | None = None) -> None:
+def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
     """Write the checksums of a finished array, or of all that lies in a finished group, that nobody reads yet.
 
-    known: checksums that were taken while the files were written. Unfinished files of a write that was killed go.
+    known: checksums that were taken while files were written, of some that are not here any more too. Unfinished files
+    of a write that was killed go.
     """
     if not (folder / METADATA).is_file():
         return
-    is_array = _is_array(folder)
-    arrays = [folder] if is_array else [below for _, below, is_array in nodes(folder) if is_array]
-    for array in [*arrays, *([] if is_array else plain_folders(folder))]:
-        for name in files_of(array):
-            if name.endswith(PART):
-                (array / name).unlink()
-        write_seal(array, known or {})
+    for name in Folder(folder).files():
+        if name.endswith(PART):
+            (folder / name).unlink()
+    for key, names in tree(Folder(folder)).parts.items():
+        own = {name.removeprefix(join(key, "")): found for name, found in (known or {}).items() if _is_in(name, key)}
+        write_seal(folder / key, names, own)
 
 
-def plain_folders(group: Path) -> list[Path]:
-    """Folders in a group that are no part of the zarr hierarchy, such as a run's model."""
-    return [folder for folder in sorted(group.iterdir()) if folder.is_dir() and not (folder / METADATA).exists()]
+def _is_in(name: str, key: str) -> bool:
+    return not key or name.startswith(f"{key}/")
 
 
-def write_seal(array: Path, known: Mapping[Path, str], *, durable: bool = False) -> None:
-    """The checksums of what lies in an array's folder now; whole or not there."""
-    sent = [os.path.relpath(file, array) for file in known if file.is_relative_to(array)]  # may not be here any more
-    names = sorted({*files_of(array), *sent} - {n.CHECKPOINT})  # which goes when the run is there
+def write_seal(array: Path, names: Iterable[str], known: Mapping[str, str], *, durable: bool = False) -> None:
+    """The checksums of an array's files; whole or not there."""
+    names = sorted({*names, *known} - {n.CHECKPOINT, SEAL})  # a checkpoint goes when the run is there
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        sums = pool.map(lambda name: known.get(array / name) or sha256_of(array / name), names)
+        sums = pool.map(lambda name: known.get(name) or sha256_of(Folder(array), name), names)
         text = "".join(f"{found}  {name}\n" for name, found in zip(names, sums, strict=True))
     replace_file(array / SEAL, text.encode(), durable=durable)
 
 
-def read_seal(array: Path) -> dict[str, str] | None:
+def read_seal(place: Folder | Objects, key: str) -> dict[str, str] | None:
     """Checksum of each file of an array as it was published, None where none are kept. Raises ValueError."""
-    try:
-        return parse_seal((array / SEAL).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-
-
-def was_published(file: Path, root: Path) -> bool | None:
-    """Whether the checksums of an array, somewhere below `root`, name a file; None where none are kept."""
-    for folder in file.parents:
-        if folder == root.parent:
-            return None
-        if (folder / SEAL).exists():
-            try:
-                return os.path.relpath(file, folder) in (read_seal(folder) or {})
-            except (OSError, ValueError):
-                return None  # `vaearr verify` tells
-    return None
+    data = place.read(join(key, SEAL))
+    return None if data is None else parse_seal(data.decode())
 
 
 def parse_seal(text: str) -> dict[str, str]:

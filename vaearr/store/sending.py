@@ -1,7 +1,7 @@
-"""What is published in a working copy goes to its store on object storage, by one writer over all machines.
+"""Publishing to object storage. Nobody holds a lock over machines: what two write at once, one of them is told.
 
-Objects go first, the root's listing last and only in place of the one that was known: a reader sees all of a commit or
-none.
+The first object of each key, its `zarr.json`, is written only where there is none, with bytes of its own, and so says
+whose the others are. They follow, unlisted. The listing goes last, and only in place of the one that was known.
 """
 
 from __future__ import annotations
@@ -9,168 +9,212 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from vaearr import names as n
-from vaearr.errors import LockedError, NoInputError, WriteError
-from vaearr.store.commit import staging_root
-from vaearr.store.copies import (
-    Record,
-    alone,
-    bring,
-    files_of_folder,
-    kept,
-    objects_of,
-    parsed,
-    record_of,
-    save,
-)
-from vaearr.store.lease import Lease, leased
-from vaearr.store.objects import ConflictError, Objects, side_by_side
-from vaearr.store.seals import LISTING, METADATA
+from vaearr.errors import DataError, ExistsError, LockedError, NoInputError, VaearrError
+from vaearr.store.folders import PART, replace_file
+from vaearr.store.listing import entries, listing
+from vaearr.store.places import METADATA, ConflictError, Folder, Objects, side_by_side, stamped
+from vaearr.store.seals import LISTING
 
-_LEASES: dict[Path, Lease] = {}  # of the copies that this process writes
+_CLAIM = "ingest.claim"  # the first object of a new store, and the same below the staging root
+_OF_STORE = "store.id"  # below the staging root: the store that what is staged is for
 
 
-class OvertakenError(Exception):
-    """Another machine wrote under the same name what was not known when this was made: which, in words."""
-
-
-@contextmanager
-def writing_elsewhere(store: Path) -> Iterator[None]:
-    """For a working copy: be the one writer of its store over all machines, and have all that others wrote.
-
-    The copy's own lock must be held. Raises LockedError that names the holder. Does nothing for any other store.
-    """
-    record = record_of(store)
-    if record is None:
-        yield
-        return
-    objects = objects_of(record)
-    with leased(objects, record.machine) as lease:
-        with alone(store):
-            _bring_for_writing(store, objects)
-        _LEASES[store] = lease
-        try:
-            yield
-        finally:
-            del _LEASES[store]
-
-
-def _bring_for_writing(copy: Path, objects: Objects) -> None:
-    """Bring a copy up to date; staged work for another store that was at the URL before goes."""
-    record = bring(copy, objects)
-    if record.staged_for == record.store_id:
-        return
-    if record.staged_for is not None:
-        for left in (staging_root(copy), copy):
-            shutil.rmtree(left, ignore_errors=True)
-        record.root, record.objects = None, {}
-    record.staged_for = record.store_id
-    save(copy, record)
-    bring(copy, objects)
-
-
-@contextmanager
-def sending(store: Path) -> Iterator[Callable[..., None]]:
-    """Alone with a working copy while it changes; what it gives sends the named keys. For other stores it does nothing.
-
-    Keys that are in the copy are uploaded, those that are not are removed there. Needs `writing_elsewhere`. made_here:
-    refuse, by OvertakenError and with nothing changed there, to replace what was not known when they were made.
-    """
-    record = record_of(store)
-    if record is None:
-        yield lambda keys, made_here=False: None
-        return
-    objects = objects_of(record)
-    with alone(store), _kept_here(store, objects):
-        record = bring(store, objects)
-        assert record.root is not None
-        tag, record.root = record.root, None  # until all is sent the copy counts as behind
-        save(store, record)
-        yield lambda keys, made_here=False: _push(store, list(keys), objects, record, tag, made_here)
-
-
-@contextmanager
-def _kept_here(copy: Path, objects: Objects) -> Iterator[None]:
-    """What keeps results from being sent, with where they are and what to do."""
-    try:
-        yield
-    except ConflictError:
-        reason = f"{objects.url} was changed by another program meanwhile."
-    except (LockedError, WriteError, NoInputError) as error:
-        reason = str(error)
-    else:
-        return
-    raise WriteError(
-        f"{reason} What was published here is kept in {copy}, and the next command that writes to the store from this "
-        "machine sends it: run the same command again."
-    )
-
-
-def _push(copy: Path, keys: list[str], objects: Objects, record: Record, tag: str, made_here: bool) -> None:
-    lease = _LEASES[copy]
-    lease.check()
+def read_root(objects: Objects) -> tuple[dict[str, Any], str]:
+    """The root's metadata and their tag. Raises NoInputError or DataError."""
     found = objects.fetch(METADATA)
-    if found is None or found[1].tag != tag:
-        raise ConflictError(METADATA)
-    root = parsed(found[0], objects.url)
-    below = tuple(f"{key}/" for key in keys)
-    listed = root[LISTING]["metadata"]
-    if made_here and (unknown := [key for key in keys if key in listed and not _is_known(key, objects, record)]):
-        raise OvertakenError(f"{', '.join(unknown)} in {objects.url} was written")
-    if taken := [key for key in listed if key in keys or key.startswith(below)]:
-        for key in taken:
-            del listed[key]
-        tag = objects.replace(METADATA, stamped(json.dumps(root, indent=2).encode()), tag)
+    if found is None:
+        raise NoInputError(f"there is no store at {objects.url}; make one with 'vaearr ingest SOURCE {objects.url}'.")
     try:
-        upload(
-            copy,
-            [f"{key}/{name}" for key in keys for name in files_of_folder(copy / key)],
-            objects,
-            record,
-            keys,
-            lease,
-        )
-    finally:
-        save(copy, record)
-    lease.check()
-    record.root = objects.replace(METADATA, stamped((copy / METADATA).read_bytes()), tag)
-    save(copy, record)
+        root: dict[str, Any] = json.loads(found[0])
+        assert isinstance(root["attributes"], dict)
+        assert isinstance(root[LISTING]["metadata"], dict)
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise DataError(
+            f"{objects.url} is not a zarr v3 store with a list of its variables; give the URL of one that 'vaearr "
+            "ingest' made."
+        ) from None
+    return root, found[1]
 
 
-def _is_known(key: str, objects: Objects, record: Record) -> bool:
-    """Whether all that is there under a key was brought here, or sent from here."""
-    return all(record.objects.get(stamp.name, ("",))[0] == stamp.tag for stamp in objects.below(f"{key}/"))
+def forget_others(store: Path, staging: Path) -> None:
+    """Clear what is staged for another store that was at the URL before."""
+    own = str(read_root(Objects(store))[0]["attributes"].get(n.STORE_ID))
+    file = staging / _OF_STORE
+    if not file.exists() or file.read_text() != own:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        replace_file(file, own.encode())
 
 
-def upload(folder: Path, names: list[str], objects: Objects, record: Record, keys: list[str], lease: Lease) -> None:
-    """Send files under their names, metadata of groups first; under `keys` nothing else is left there."""
-    names = [name for name in names if Path(name).name != n.CHECKPOINT]  # which goes when the run is there
-    there: dict[str, str] = {}
-    for stamps in side_by_side(lambda key: [*objects.below(f"{key}/")], keys):
-        there |= {stamp.name: stamp.tag for stamp in stamps}
+def taken(store: Path, keys: Collection[str]) -> list[str]:
+    """Those of some keys that are listed."""
+    known = read_root(Objects(store))[0][LISTING]["metadata"]
+    return [key for key in keys if key in known]
 
-    def send(name: str) -> None:
-        if name in there and record.is_fresh(folder, name, there[name]):
+
+def with_tags(store: Path, moves: Mapping[str, Any]) -> dict[str, Any]:
+    """A journal's moves, each key with its folder and the tag that its first object has now (None: it has none)."""
+    objects, known = Objects(store), set(taken(store, moves))
+    found = side_by_side(lambda key: _tag(objects, key) if key in known else None, moves)
+    return {key: {"folder": moves[key], "tag": tag} for key, tag in zip(moves, found, strict=True)}
+
+
+def mark(folder: Path) -> None:
+    """Give a finished folder's metadata bytes of their own."""
+    (folder / METADATA).write_bytes(stamped((folder / METADATA).read_bytes()))
+
+
+def send(store: Path, staging: Path, moves: Mapping[str, Any], *, is_resumed: bool = False) -> None:
+    """Send staged folders, take others out, list the result; see `with_tags`. Raises LockedError, with all as it was.
+
+    is_resumed: after a kill, where everything may be done already; what somebody else wrote meanwhile stays.
+    """
+    objects = Objects(store)
+    folders = {key: staging / move["folder"] for key, move in moves.items() if move["folder"]}
+    tags = {key: move["tag"] for key, move in moves.items()}
+    if is_resumed and not all((folder / METADATA).exists() for folder in folders.values()):
+        return
+    root, tag = read_root(objects)
+    new = [key for key in folders if tags[key] is None]
+    away = [key for key in moves if key not in new and key in root[LISTING]["metadata"]]
+    try:
+        _claim(objects, {key: folders[key] for key in new}, tags)
+        if away:
+            root, tag = _swap(objects, root, tag, away, {}, is_ours=is_resumed)
+    except LockedError:
+        _erase(objects, [key for key in new if _is_ours(objects, key, folders[key])])
+        if is_resumed:
             return
-        lease.check()
-        found = kept(folder / name, objects.put(name, folder / name))
-        assert found is not None
-        record.objects[name] = found
+        raise
+    _claim(objects, {key: folder for key, folder in folders.items() if key not in new}, tags)
+    _erase(objects, [key for key in moves if key not in folders and tags[key] and _tag(objects, key) == tags[key]])
+    if not folders:
+        return
+    _upload(objects, folders, clear=is_resumed or len(new) < len(folders))
+    come = {name: entry for key, folder in folders.items() for name, entry in entries(folder, key).items()}
+    try:
+        _swap(objects, root, tag, list(folders), come, is_ours=is_resumed or bool(away))
+    except LockedError:
+        _erase(objects, folders)
+        raise
 
-    first = {f"{key}/{METADATA}" for key in keys}
-    for name in sorted(first & set(names)):
-        send(name)
-    side_by_side(send, [name for name in names if name not in first])
-    lease.check()
-    objects.delete(sorted(there.keys() - set(names)))
-    for name in there.keys() - set(names):
-        record.objects.pop(name, None)
+
+def _is_ours(objects: Objects, key: str, folder: Path) -> bool:
+    return objects.read(f"{key}/{METADATA}") == (folder / METADATA).read_bytes()
 
 
-def stamped(root: bytes) -> bytes:
-    """A listing whose bytes, and so its tag, are its own: blanks and tabs at the end, which no reader of JSON sees."""
-    return root.rstrip() + b"\n" + bytes(b" \t"[int(bit)] for bit in f"{uuid.uuid4().int:0128b}")
+def _tag(objects: Objects, key: str) -> str | None:
+    head = objects.head(f"{key}/{METADATA}")
+    return head["e_tag"] if head else None
+
+
+def _claim(objects: Objects, folders: Mapping[str, Path], tags: Mapping[str, str | None]) -> None:
+    """Write the first object of each key in the place of the one that was known; again does nothing."""
+    for key, folder in folders.items():
+        name, data, tag = f"{key}/{METADATA}", (folder / METADATA).read_bytes(), tags[key]
+        try:
+            objects.create(name, data) if tag is None else objects.replace(name, data, tag)
+        except ConflictError:
+            raise LockedError(
+                f"{objects.url}: {key} is being written by another command, or one that was killed on another machine "
+                f"left it ('vaearr verify {objects.url}' says since when); nothing was published. Run the same command "
+                "again when it is done or cleared away."
+            ) from None
+
+
+def _upload(objects: Objects, folders: Mapping[str, Path], *, clear: bool) -> None:
+    names = {
+        f"{key}/{name}": folder / name
+        for key, folder in folders.items()
+        for name in Folder(folder).files()
+        if name != METADATA and Path(name).name != n.CHECKPOINT and not name.endswith(PART)  # which goes with the run
+    }
+    side_by_side(lambda item: objects.put(*item), names.items())
+    if clear:
+        wanted = {*names, *(f"{key}/{METADATA}" for key in folders)}
+        objects.remove([name for key in folders for name in objects.files(f"{key}/") if name not in wanted])
+
+
+def _erase(objects: Objects, keys: Collection[str]) -> None:
+    """Remove all objects of keys; that which says whose they are goes last."""
+    for key in keys:
+        objects.remove([name for name in objects.files(f"{key}/") if name != f"{key}/{METADATA}"])
+        objects.remove([f"{key}/{METADATA}"])
+
+
+def _swap(
+    objects: Objects, root: dict[str, Any], tag: str, gone: Collection[str], new: Mapping[str, Any], *, is_ours: bool
+) -> tuple[dict[str, Any], str]:
+    """Put a new listing in place of the known one. Raises LockedError where it is another by now and not is_ours."""
+    while True:
+        data = stamped(listing(root, gone, new))
+        try:
+            return json.loads(data), objects.replace(METADATA, data, tag)
+        except ConflictError:
+            before = root[LISTING]["metadata"]
+            root, tag = read_root(objects)
+            if not is_ours:
+                now = root[LISTING]["metadata"]
+                changed = sorted({key.split("/c/")[0] for key in now.keys() ^ before.keys()}) or ["something"]
+                raise LockedError(
+                    f"{objects.url} was changed by another command meanwhile ({', '.join(changed[:5])}), so nothing of "
+                    "this one was published; run the same command again."
+                ) from None
+
+
+@contextmanager
+def creating(store: Path, staging: Path) -> Iterator[Objects]:
+    """Be the one who makes a store at a URL: objects may be put there but the listing, which `finish` writes.
+
+    Raises ExistsError where anything lies there but what a killed ingest of this machine left. What was sent is removed
+    where it fails.
+    """
+    objects = Objects(store)
+    check_free(objects, staging)
+    objects.remove(objects.files())
+    shutil.rmtree(staging, ignore_errors=True)  # of a store that was at the URL before
+    staging.mkdir(parents=True)
+    replace_file(staging / _CLAIM, claim := uuid.uuid4().hex.encode())
+    try:
+        objects.create(_CLAIM, claim)
+    except ConflictError:
+        raise ExistsError(f"{objects.url} is being made by another command; give another URL, or wait.") from None
+    try:
+        yield objects
+    except BaseException:
+        with suppress(VaearrError):  # without a network the claim stays, and the next ingest clears up
+            if objects.head(METADATA) is None:
+                objects.remove(objects.files())
+        raise
+    objects.remove([_CLAIM])
+
+
+def finish(objects: Objects, staged: Path) -> None:
+    """Send what is left of a new store, then its listing. Raises ExistsError where there is one by now."""
+    names = [name for name in Folder(staged).files() if name != METADATA]
+    side_by_side(lambda name: objects.put(name, staged / name), names)
+    try:
+        objects.create(METADATA, stamped((staged / METADATA).read_bytes()))
+    except ConflictError:
+        raise ExistsError(f"{objects.url} appeared while it was being written; it was left as it is.") from None
+
+
+def check_free(objects: Objects, staging: Path) -> None:
+    """Raise ExistsError where a store, or anything else, is at a URL, but for what a killed ingest from here left."""
+    if objects.head(METADATA) is not None:
+        raise ExistsError(
+            f"{objects.url} already exists; give another URL, or remove it first if you mean to replace it."
+        )
+    found = next(iter(objects.listed()), None)
+    if found is None or ((staging / _CLAIM).exists() and objects.read(_CLAIM) == (staging / _CLAIM).read_bytes()):
+        return
+    raise ExistsError(
+        f"{objects.url} holds objects that are no store, such as {found['path']!r} (an ingest that runs elsewhere, or "
+        "was killed there, has such); nothing was changed. Give another URL, or remove them first."
+    )

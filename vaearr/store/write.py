@@ -8,10 +8,11 @@ import math
 import shutil
 import uuid
 import warnings
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,27 @@ from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import commit, layout
 from vaearr.store.attributes import NAN_ATTRIBUTE, flat, plain
-from vaearr.store.commit import (
-    publish,
-    refresh_listing,
-    remove_if_empty,
-    staged_folder,
-    staging_root,
-    sync_tree,
-    writer,
+from vaearr.store.commit import publish, remove_if_empty, staged_folder, staging_root, writer
+from vaearr.store.folders import sync_path, sync_tree
+from vaearr.store.listing import refresh_listing
+from vaearr.store.lock import locked
+from vaearr.store.places import Folder, Objects, object_url, sha256_of, store_path
+from vaearr.store.read import (
+    block_shape,
+    check_store,
+    open_store,
+    read_ahead,
+    read_block,
+    refuse_taken,
+    run_folder,
+    run_names,
 )
-from vaearr.store.copies import alone, shown
-from vaearr.store.creation import creating
-from vaearr.store.folders import sync_path
-from vaearr.store.read import block_shape, check_store, open_store, place_of, refuse_taken, run_folder
-from vaearr.store.seals import ROOT_SEAL, attributes_seal, seal
-from vaearr.store.shards import Elsewhere, Progress, Transform, chunk_file, stream_patterns
-from vaearr.store.urls import copied_url
+from vaearr.store.seals import AT_ONCE, ROOT_SEAL, attributes_seal, seal
+from vaearr.store.sending import creating, finish
+from vaearr.store.shards import Elsewhere, chunk_file, from_elsewhere
+
+Transform = Callable[[np.ndarray, layout.Region], np.ndarray]
+Progress = Callable[[int, int], None]
 
 
 def create_store(
@@ -51,26 +57,29 @@ def create_store(
     progress: Progress | None = None,
     elsewhere: Elsewhere | None = None,
 ) -> Path:
-    """Write a valid Dataset as a new store, streaming `patterns` shard by shard, and publish it in one rename.
+    """Write a valid Dataset as a new store, streaming `patterns` chunk by chunk, and publish it in one step.
 
     transform(block, region) sees every block before it is written and returns what to write; finalise(ds) is called
     after the last block and returns the Dataset whose other variables and attributes are written. elsewhere(folder,
-    regions) has other processes write the shards, see `store.shards`. Raises ExistsError when something is at
-    `path`, SchemaError for a Dataset that is not valid; nothing is left behind in either case.
+    regions) has other processes write the chunks. Chunks for object storage leave this machine one by one. Raises
+    ExistsError when something is at `path`, SchemaError for a Dataset that is not valid; nothing is left behind then.
     """
     refuse_taken(path)
     schema.validate(ds)
-    url = copied_url(path)
-    store = place_of(path)
-    with creating(url) if url else writer(store) as far, commit.writing(store, 0 if url else ds.nbytes):
+    store = store_path(path)
+    is_far = object_url(store) is not None
+    with _making(store) as objects, commit.writing(store, 0 if is_far else ds.nbytes):
         for left in staging_root(store).glob("new-*"):  # of a killed ingest; the lock is ours
             shutil.rmtree(left)
         staged = staging_root(store) / f"new-{uuid.uuid4().hex[:8]}"
         staged.mkdir(parents=True)
         try:
             group = zarr.create_group(staged, zarr_format=3, overwrite=True)
-            send = partial(far.send, staged=staged) if far else None
-            sums = stream_patterns(ds, group, transform, progress, send, elsewhere)
+            staging = Staging.of_patterns(ds, group, staged)
+            if elsewhere:
+                sums = from_elsewhere(elsewhere, staged, staging.regions, progress)
+            else:
+                sums = _stream(ds, staging, transform, progress, objects)
             final = finalise(ds) if finalise else ds
             group[n.PATTERNS].attrs.update(flat(final[n.PATTERNS].attrs))
             _write_small(final.drop_vars(n.PATTERNS), staged)
@@ -81,18 +90,70 @@ def create_store(
             group.create_group(n.RUNS, attributes=attrs)  # the copy that `root_attributes` goes by
             refresh_listing(staged)
             seal(staged, sums)
-            sync_tree(staged)
-            if store.exists():
-                raise ExistsError(f"{store} appeared while it was being written; nothing was changed.")
-            with alone(store) if far else nullcontext():  # so that no reader here fetches it meanwhile
-                if far:
-                    far.finish(staged)
+            if objects is not None:
+                finish(objects, staged)
+            else:
+                sync_tree(staged)
+                if store.exists():
+                    raise ExistsError(f"{store} appeared while it was being written; nothing was changed.")
                 staged.rename(store)
-            sync_path(store.parent)
+                sync_path(store.parent)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
             remove_if_empty(staging_root(store))
     return store
+
+
+@contextmanager
+def _making(store: Path) -> Iterator[Objects | None]:
+    """The right to make a store, and its objects where it is on object storage."""
+    if not object_url(store):
+        with writer(store):
+            yield None
+        return
+    with locked(store), creating(store, staging_root(store)) as objects:
+        yield objects
+
+
+def _stream(
+    ds: xr.Dataset,
+    staging: Staging,
+    transform: Transform | None,
+    progress: Progress | None,
+    objects: Objects | None,
+) -> dict[str, str]:
+    """Write the patterns; returns the checksum of each chunk's file. Of those for object storage few are here at once.
+
+    The next block is read while the ones before are encoded and written.
+    """
+
+    def write(region: layout.Region, data: np.ndarray) -> tuple[str, str]:
+        write_block(staging, region, {n.PATTERNS: data})
+        file = chunk_file(staging.arrays[n.PATTERNS], region)
+        name = file.relative_to(staging.folder).as_posix()
+        found = name, sha256_of(Folder(staging.folder), name)
+        if objects is not None:
+            objects.put(name, file)
+            file.unlink()
+        return found
+
+    sums: dict[str, str] = {}
+
+    def done(future: Future[tuple[str, str]]) -> None:
+        sums.update([future.result()])
+        if progress:
+            progress(len(sums), len(staging.regions))
+
+    read = read_ahead(lambda region: read_block(ds[n.PATTERNS], region), staging.regions)
+    under_way: deque[Future[tuple[str, str]]] = deque()
+    with ThreadPoolExecutor(1 if objects is None else AT_ONCE) as pool:
+        for region, data in zip(staging.regions, read, strict=True):
+            under_way.append(pool.submit(write, region, transform(data, region) if transform else data))
+            while len(under_way) > (1 if objects is None else AT_ONCE):
+                done(under_way.popleft())
+        for future in under_way:
+            done(future)
+    return sums
 
 
 def _write_small(ds: xr.Dataset, folder: Path) -> None:
@@ -127,8 +188,28 @@ class Staging:
     folder: Path
     arrays: Mapping[str, zarr.Array]
     regions: tuple[layout.Region, ...]
-    coords: tuple[str, ...]
+    coords: tuple[str, ...] = ()
     replacing: tuple[str, ...] = ()
+
+    @classmethod
+    def of_patterns(cls, ds: xr.Dataset, group: zarr.Group, folder: Path) -> Staging:
+        """The patterns of a new store, which is made in a folder."""
+        patterns, nav, sig = ds[n.PATTERNS], schema.navigation_dims(ds), schema.signal_dims(ds)
+        sizes = {dim: ds.sizes[dim] for dim in nav}
+        shape = tuple(sizes.values()), tuple(ds.sizes[d] for d in sig)
+        chunks = layout.pattern_chunks(*shape, patterns.dtype.itemsize)
+        group.create_array(
+            n.PATTERNS,
+            shape=patterns.shape,
+            dtype=patterns.dtype,
+            chunks=chunks,
+            compressors=layout.pattern_codecs(),
+            fill_value=layout.fill_value(patterns.dtype),
+            dimension_names=[*nav, *sig],
+            attributes=flat(patterns.attrs),
+        )
+        regions = tuple(layout.blocks(sizes, dict(zip(nav, chunks, strict=False))))
+        return cls(store=folder, folder=folder, arrays={n.PATTERNS: _array(group, n.PATTERNS)}, regions=regions)
 
 
 @contextmanager
@@ -282,7 +363,7 @@ def check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
             raise UsageError(f"{name!r} cannot be a variable name; use letters, digits and _, a letter first.")
     taken = [name for name in wanted if name in have.variables]
     if taken:
-        raise ExistsError(f"{shown(store)} already holds {', '.join(taken)}; choose another run name.")
+        raise ExistsError(f"{store} already holds {', '.join(taken)}; choose another run name.")
 
 
 def write_table(path: str | Path, run: str, name: str, ds: xr.Dataset, *, replace: bool = False) -> None:
@@ -318,8 +399,9 @@ def staged_run(
     store = check_store(path)
     check_run_name(run)
     with writer(store):
-        if (store / n.RUNS / run).exists() and f"{n.RUNS}/{run}" not in replacing:
-            raise ExistsError(f"{shown(store)} already has a run {run!r}; choose another name with run='…' (--run).")
+        is_there = run in run_names(store) or (store / n.RUNS / run).exists()
+        if is_there and f"{n.RUNS}/{run}" not in replacing:
+            raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
         have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
         check_new(have, store, [n.run_name(name, run) for name in n.OF_A_RUN])
         folder = staging_root(store) / f"run-{run}"
@@ -354,6 +436,7 @@ def publish_run(
     zarr.create_group(folder, zarr_format=3, attributes=plain(manifest))
     come = {str(v): maps / str(v) for v in new.variables} | {f"{n.RUNS}/{run}": folder}
     publish(store, come, instead_of=replacing)
+    (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink(missing_ok=True)  # its work is done
 
 
 def check_run_name(run: str) -> None:

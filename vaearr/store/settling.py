@@ -1,4 +1,4 @@
-"""The root of a store made right anew: its list of variables, its attributes, its identity."""
+"""What other programs do to the root of a store in a folder, mended: replaced attributes, copies and parts."""
 
 from __future__ import annotations
 
@@ -9,27 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from vaearr import names as n
-from vaearr.errors import DataError, StoreWarning
-from vaearr.store.commit import listed, refresh_listing, writer
-from vaearr.store.copies import record_of, shown
+from vaearr.errors import StoreWarning
 from vaearr.store.folders import replace_file
-from vaearr.store.read import check_store
-from vaearr.store.seals import METADATA, ROOT_SEAL, SEAL, attributes_seal, nodes, seal
-from vaearr.store.sending import sending
-
-
-def relist(path: str | Path) -> None:
-    """Make the list of variables anew, in one atomic step; a killed publication is completed before."""
-    store = check_store(path)
-    with writer(store), sending(store) as send:
-        try:
-            refresh_listing(store)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:  # zarr's for damaged metadata
-            raise DataError(
-                f"{store} holds a variable whose metadata cannot be read ({' '.join(str(error).split())[:120]}); "
-                f"'vaearr verify {store}' says which one, take it out first."
-            ) from error
-        send([])
+from vaearr.store.listing import listed, refresh_listing
+from vaearr.store.places import METADATA, Folder
+from vaearr.store.seals import ROOT_SEAL, SEAL, attributes_seal, seal, tree
 
 
 def is_copy(store: Path) -> bool:
@@ -40,9 +24,7 @@ def is_copy(store: Path) -> bool:
 def is_settled(store: Path) -> bool:
     """Whether `settle` has nothing to mend; stores of earlier versions, without a second copy, count as settled."""
     own, kept = _attributes(store), _attributes(store / n.RUNS)
-    if own is None or (record_of(store) is not None and n.SCHEMA_VERSION in own):
-        return True
-    return n.SCHEMA_VERSION in own and not is_copy(store) and (not kept or kept == own)
+    return own is None or (n.SCHEMA_VERSION in own and not is_copy(store) and (not kept or kept == own))
 
 
 def settle(store: Path) -> None:
@@ -52,7 +34,7 @@ def settle(store: Path) -> None:
     other programs added to the root's attributes stays.
     """
     own, kept = _attributes(store), _attributes(store / n.RUNS) or {}
-    if own is None or (record_of(store) is not None and n.SCHEMA_VERSION in own):
+    if own is None:
         return
     known = listed(json.loads((store / METADATA).read_bytes()))
     copy = known.get(n.RUNS, {}).get("attributes")  # which a kill may have left unlisted
@@ -70,27 +52,20 @@ def settle(store: Path) -> None:
     else:
         return  # damage, which `vaearr verify` tells
     attrs[ROOT_SEAL] = attributes_seal(attrs)
-    with sending(store) as send:
-        if record_of(store) is None:
-            _write_attributes(store / n.RUNS, attrs)
-        new = [key for key, _, _ in nodes(store) if key not in known]
-        refresh_listing(store, [*new, n.PATTERNS] if was_copied else new, attrs)
-        send([])
+    _write_attributes(store / n.RUNS, attrs)
+    found = tree(Folder(store))
+    new = [key for key in (*found.arrays, *found.groups) if key and key not in known]
+    refresh_listing(store, [*new, n.PATTERNS] if was_copied else new, attrs)
     if was_copied:
         text = "is a copy or part of another store; it has an identity and checksums of its own from now on"
-        warnings.warn(f"{shown(store)} {text}.", StoreWarning, stacklevel=2)
+        warnings.warn(f"{store} {text}.", StoreWarning, stacklevel=2)
     elif (is_kept and own != kept) or n.SCHEMA_VERSION not in own:
-        text = f"the attributes of {shown(store)}, which another program had replaced, were put back."
+        text = f"the attributes of {store}, which another program had replaced, were put back."
         warnings.warn(text, StoreWarning, stacklevel=2)
 
 
 def _adopt(store: Path) -> None:
     """Checksums of what is in a copy, and no longer those of the patterns that it came from."""
-    if record_of(store) is not None:
-        raise DataError(
-            f"{shown(store)} is a copy or part of another store, and only one in a folder can become a store of its "
-            "own; write it with va.ingest(xarray.open_zarr(URL), NEW) instead."
-        )
     patterns = _attributes(store / n.PATTERNS) or {}
     stale = ("sha256", n.SHA256_OF)
     _write_attributes(store / n.PATTERNS, {key: value for key, value in patterns.items() if key not in stale})

@@ -64,6 +64,7 @@ def test_a_result_finds_its_builder(
     }  # fmt: skip
     for kind, result in found.items():
         assert kind_of(result) == kind
+    assert kind_of(xr.DataArray(np.eye(2), dims=("cluster", "reference"), name="confusion")) == "confusion"
     assert kind_of(ds.BC.assign_attrs(kind="contrast")) == "contrast"
     with pytest.raises(UsageError, match="no view shows a result"):
         va.view(xr.Dataset({"strange": 1}))

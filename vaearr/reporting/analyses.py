@@ -168,7 +168,7 @@ def _one_clustering(section: Section, facts: Facts, name: str, found: Clustering
         phase, ari = facts.ds[n.PHASE], {"ARI": scores["ari"]}
         against: dict[str, Any] = {"reference": phase, "segments": boundary_segments(phase), "scores": ari}
         figures[f"{name}_against_phase"] = view(labels, "matplotlib", kind="comparison", **against)
-        figures[f"{name}_confusion"] = view(found.scores["confusion"], "matplotlib")
+        figures[f"{name}_confusion"] = view(found.scores["confusion"], "matplotlib", kind="confusion")
         section.picture(figures[f"{name}_against_phase"], "clusters beside phases", dpi=110)
         section.caption(f"Over {found.scores.attrs['n']:,} points with both; lines are the borders of the phases.")
 

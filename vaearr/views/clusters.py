@@ -259,7 +259,7 @@ def comparison_view(
     return (left + right).opts(shared_axes=True, title=heading, **BOKEH)
 
 
-@builder("confusion", "confusion")
+@builder("confusion", "map", "confusion")
 def confusion_view(table: xr.DataArray, **options: Any) -> Any:
     """How many points of each cluster (rows) are of each reference class (columns); colour = share of the cluster.
 

@@ -233,7 +233,7 @@ def _members(by: xr.DataArray | np.ndarray | None, inside: np.ndarray, config: S
         raise SchemaError(f"split method {config.method!r} needs a value of `by` for each point; got {found}.")
     values = np.asarray(by)[inside]
     if values.dtype.kind not in "fiu":
-        values = values.astype(str)
+        values = np.array([str(value) for value in values])
     missing = values == "" if values.dtype.kind == "U" else np.isnan(values) | (values < 0) & (values.dtype.kind != "f")
     ids, member = np.unique(values, return_inverse=True)
     if config.method == "groups" and missing.any():

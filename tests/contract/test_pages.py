@@ -74,14 +74,14 @@ def test_collections_and_volumes_are_saved_too(images_template: Path, volumes_st
 )
 def test_views_of_a_latent_space(words: list[str], said: str, images_template: Path, tmp_path: Path) -> None:
     name, *options = words
-    made = vaearr(name, images_template, *options, "--out", tmp_path / "sheet.png")
+    made = vaearr("look", name, images_template, *options, "--out", tmp_path / "sheet.png")
     assert said in made.out
     if "--class" in options:
         chosen = {options[i + 1] for i, word in enumerate(options) if word == "--class"}
         for label in {"disc", "bar", "both"} - chosen:
             assert f"{label}: " not in made.out
     picture(tmp_path / "sheet.png")
-    vaearr(name, images_template, *options, "--out", tmp_path / "page.html")
+    vaearr("look", name, images_template, *options, "--out", tmp_path / "page.html")
     offline(tmp_path / "page.html")
 
 

@@ -40,7 +40,7 @@ LAYERS = [
     {"association", "exploration", "layers"},
     {"selection"},
     {"views"},
-    {"plots"},  # where `views` was, for the live page
+    set(),  # where `views` was, for the live page
     {"reporting", "exporting"},
     {"app"},
     {"testing"},

@@ -1,1 +1,0 @@
-from vaearr.views import journal  # noqa: F401

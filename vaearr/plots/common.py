@@ -1,3 +1,0 @@
-"""Where `vaearr.views.common` was."""
-
-from vaearr.views.common import *  # noqa: F403

@@ -1,1 +1,0 @@
-from vaearr.views.pictures import pictures  # noqa: F401

@@ -1,3 +1,0 @@
-"""Where `vaearr.views.page` was."""
-
-from vaearr.views.page import *  # noqa: F403

@@ -83,13 +83,8 @@ def layers(
     else:
         about = {"masked": masked, "fill": fill, "outside": outside, "most": most}
         made = ways.pairs_of_masks(ds, str(masked), fill=fill, outside=outside, most=most)
-    how: dict[str, Any] = {"part": part, "level": level, "top": top}
-    if way == "--a":
-        found = ways.compare_layers(opened.model, *made, **how)
-    else:
-        with bar("comparing") as progress:
-            how |= {"skip_bad": skip_bad, "on_pair": lambda done: progress(done, len(made))}
-            found = ways.compare_pairs(opened.model, made, **how).assign_attrs(unpaired=alone)
+    how = {"part": part, "level": level, "top": top}
+    found = _compared(opened.model, made, how, skip_bad=skip_bad).assign_attrs(unpaired=alone)
     found.attrs.update(opened.attrs, samples=about)
     if keep:
         ways.keep_layers(store, run, found, name=name, about=about, overwrite=overwrite, say=say)
@@ -98,6 +93,16 @@ def layers(
         if folder:
             write_layer_files(found, folder, seed_files=seed_files)
     _tell_layers(found, as_json=as_json)
+
+
+def _compared(model: Any, made: Any, how: dict[str, Any], *, skip_bad: bool) -> xr.Dataset:
+    """Two samples, which come as a tuple, or a list of pairs, with a bar."""
+    from vaearr.layers import compare_layers, compare_pairs
+
+    if isinstance(made, tuple):
+        return compare_layers(model, *made, **how)
+    with bar("comparing") as progress:
+        return compare_pairs(model, made, skip_bad=skip_bad, on_pair=lambda done: progress(done, len(made)), **how)
 
 
 def _way(given: dict[str, Any]) -> str:

@@ -184,6 +184,16 @@ def test_heat_maps_are_centred_and_mark_what_is_significant(table: xr.DataArray)
         va.view(table, metric="pearso")
 
 
+def test_a_sweep_has_a_line_for_each_region_and_beta(tmp_path: Path) -> None:
+    names = {"region": ["a", "a", "b", "b"], "beta": [1.0] * 4, "latent_dim": [2, 4, 2, 4]}
+    rows = names | {"elbo": [-5.0, -4.0, -6.0, -5.5], "elbo_se": [0.1, 0.2, 0.0, 0.1]}
+    table = xr.Dataset({name: ("run", values) for name, values in rows.items()})
+    axes = va.view(table, "matplotlib").axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a, beta 1", "b, beta 1"]
+    assert axes.get_ylabel() == "held-out ELBO (nats per sample)"
+    assert "Bokeh" in save(table, tmp_path / "sweep.html").read_text()
+
+
 def test_small_panels_of_a_stack_tell_their_range(ds: xr.Dataset) -> None:
     figure = va.view(ds.latents, "matplotlib")
     titles = [ax.get_title() for ax in figure.axes[:3]]

@@ -209,8 +209,8 @@ def elbo_view(table: xr.Dataset) -> Any:
         points = [(row["latent_dim"], row["elbo"], row["elbo_se"]) for row in line]
         style = {"color": COLORS[i % len(COLORS)], **BOKEH}
         curve = hv.Curve([point[:2] for point in points], *names, label=f"{region}, beta {beta:g}")
-        shown.append(curve.opts(frame_width=420, frame_height=270, tools=["hover"], legend_position="right", **style))
+        shown.append(curve.opts(frame_width=420, frame_height=270, tools=["hover"], **style))
         shown.append(
             hv.ErrorBars(points, names[0], [names[1], "standard error"]).opts(line_color=style["color"], **BOKEH)
         )
-    return hv.Overlay(shown)
+    return hv.Overlay(shown).opts(legend_position="right", **BOKEH)

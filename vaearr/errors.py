@@ -94,6 +94,6 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """A hint for a misspelt name: the closest known one, then all of them."""
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"{hint} Known: {', '.join(known) if known else 'none'}."

@@ -52,8 +52,7 @@ source.data.value = source.data[of(colour).key];
 mapper.palette = of(colour).palette;
 mapper.low = of(colour).low;
 mapper.high = of(colour).high;
-bar.major_label_overrides = new Map(of(colour).names.map((name, i) => [i, name]));
-bar.ticker = of(colour).names.length ? of_classes : of_amounts;
+bars.forEach((bar, i) => { bar.visible = i === kinds[Number(colour.value)]; });
 plane.below[0].axis_label = of(across).title;
 plane.left[0].axis_label = of(up).title;
 source.change.emit();
@@ -197,16 +196,21 @@ def _points(state: State, most: int, seed: int) -> Section:
     for one in figures:
         one.add_tools(HoverTool(tooltips=hover))
         one.grid.visible = False
-    tickers: Any = {"of_classes": FixedTicker(ticks=list(range(256))), "of_amounts": BasicTicker()}
-    ticker = tickers["of_classes" if shown["names"] else "of_amounts"]
-    bar = ColorBar(color_mapper=mapper, width=12, ticker=ticker, major_label_overrides=dict(enumerate(shown["names"])))
-    plane.add_layout(bar, "right")
+    bars = {}  # one for amounts, one for each set of names
+    for names in dict.fromkeys(tuple(layer["names"]) for layer in layers):
+        ticker: Any = FixedTicker(ticks=list(range(len(names)))) if names else BasicTicker()
+        bars[names] = ColorBar(
+            color_mapper=mapper, width=12, ticker=ticker, major_label_overrides=dict(enumerate(names)),
+            visible=names == tuple(shown["names"]),
+        )  # fmt: skip
+        plane.add_layout(bars[names], "right")
+    kinds = [list(bars).index(tuple(layer["names"])) for layer in layers]
     titles: list[Any] = [(str(i), layer["title"]) for i, layer in enumerate(layers)]
     selects = {
         name: Select(title=name.capitalize(), value=str(i), width=190, options=titles) for name, i in start.items()
     }
-    parts = {"layers": layers, "source": source, "mapper": mapper, "bar": bar, "plane": plane}
-    call = CustomJS(args={**selects, **tickers, **parts}, code=_RECOLOUR)
+    parts = {"layers": layers, "kinds": kinds, "bars": list(bars.values()), "source": source, "mapper": mapper}
+    call = CustomJS(args={**selects, **parts, "plane": plane}, code=_RECOLOUR)
     for select in selects.values():
         select.js_on_change("value", call)
     section.figure(column(row(*selects.values()), row(*figures, spacing=20)))

@@ -71,7 +71,8 @@ def associate(folder: Path) -> None:
 
 def associate_again(folder: Path) -> None:
     """Replaces the table of `associate`."""
-    va.associate_store(folder / STORE, AssociateConfig(metrics=("pearson", "distance_correlation"), targets=("BC",)))
+    asked = AssociateConfig(metrics=("pearson", "distance_correlation"), targets=("BC",))
+    va.associate_store(folder / STORE, asked, overwrite=True)
 
 
 def cluster(folder: Path) -> None:

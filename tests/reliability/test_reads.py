@@ -108,7 +108,9 @@ def test_damaged_data_are_not_tried_again(fails: dict[str, int], store: Path) ->
 
 
 READERS: dict[str, Callable[[Path], object]] = {
-    "BC": lambda store: va.associate_store(store, AssociateConfig(metrics=("distance_correlation",), targets=("BC",))),
+    "BC": lambda store: va.associate_store(
+        store, AssociateConfig(metrics=("distance_correlation",), targets=("BC",)), overwrite=True
+    ),
     "latents": lambda store: va.cluster_store(store, ClusterConfig(method="kmeans", k=2)),
     "roi": lambda store: open_store(store).roi.load(),
     "present": lambda store: open_store(store, chunks=None).present.values,

@@ -98,8 +98,11 @@ def _alone(entry: Any) -> dict[str, Any]:
 def check_arrays(place: Place, there: Tree, on_file: OnFile | None = None) -> Iterator[ArrayCheck]:
     """Every array of the store, one after the other; on_file is told the bytes of each file that was looked at."""
     for key, names in there.parts.items():
-        if key in there.arrays or f"{key}/{SEAL}" in there.sizes:
+        if key and (key in there.arrays or f"{key}/{SEAL}" in there.sizes):
             yield _check_array(place, there, key, names, on_file or (lambda size: None))
+    for name in sorted(there.sizes):  # links in the place of variables
+        if name.rpartition("/")[0] in ("", *there.groups) and (what := place.odd(name)):
+            yield ArrayCheck(name, False, 0, 0, (Found(name, name, what),))
 
 
 def _check_array(place: Place, there: Tree, key: str, names: list[str], on_file: OnFile) -> ArrayCheck:

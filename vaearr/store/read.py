@@ -332,11 +332,13 @@ def _table(root: zarr.Group, key: str, shown: str) -> xr.Dataset:
 def check_patterns(path: str | Path) -> None:
     """Raise DataError, with its name, when a chunk of `patterns` is missing: zarr would read zeros there."""
     store = check_store(path)
-    array, there, seal = _patterns(store), place(store).files(f"{n.PATTERNS}/c"), read_seal(place(store), n.PATTERNS)
+    array, there, seal = _patterns(store), place(store).files(n.PATTERNS), read_seal(place(store), n.PATTERNS)
     sides = array.shards or array.chunks
     for region in blocks(dict(enumerate(array.shape)), dict(enumerate(sides))):
         index = tuple(part.start // side for part, side in zip(region.values(), sides, strict=True))
         chunk = array.metadata.encode_chunk_key(index)
+        if not object_url(store) and not there.get(f"{n.PATTERNS}/{chunk}"):
+            is_there(store, f"{n.PATTERNS}/{chunk}")  # no link
         if f"{n.PATTERNS}/{chunk}" not in there and (seal is None or chunk in seal):
             raise DataError(
                 f"{store} is damaged: {n.PATTERNS}/{chunk} is missing; restore it from a copy or ingest again."

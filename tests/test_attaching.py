@@ -349,7 +349,7 @@ def test_an_attached_run_is_associated_like_ours(store: Path, scan: xr.Dataset) 
     again = associate_store(store, config)["association"]
     np.testing.assert_array_equal(again.values, table.values)
     assert "foreign: 2 latent dimensions of 30 scan points, attached" in in_words(store_facts(store))
-    with pytest.raises(NoInputError, match="not a trained model"):
+    with pytest.raises(NoInputError, match="no network to encode with"):
         encode(store, run="foreign")
 
 

@@ -30,7 +30,7 @@ def test_bytes_are_counted_behind_a_tilde(scan_store: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("file", "text", "why"),
     [
-        ("runs/vae/health/zarr.json", "garbage", ""),
+        ("runs/vae/health/kl/c/0", "garbage", "kl"),
     ],
     ids=["no health"],
 )

@@ -115,6 +115,10 @@ def encode(
     check_patterns(path)
     run, own = settings.run, open_store(path)
     manifest = run_manifest(path, run)
+    if manifest.get("kind") == n.ATTACHED:
+        raise NoInputError(
+            f"the latents of run {run!r} were attached: it has no network to encode with; choose another."
+        )
     recipe = _recipe(settings, manifest)
     if (replacing := _found(path, own, recipe, overwrite=overwrite, say=tell)) is None:
         return own

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 import vaearr as va
-from vaearr.batching.plan import around_chosen, plan_buffers, plan_pieces, unit_regions
+from vaearr.batching.plan import plan_buffers, plan_pieces
 from vaearr.config import TrainConfig
 from vaearr.runs import train
 from vaearr.store import open_store
+from vaearr.store.layout import blocks
 from vaearr.testing import synthetic_scan, write_scan_files
 
 pytestmark = pytest.mark.benchmarks
@@ -87,10 +88,9 @@ def test_the_plan_of_an_epoch(n_points: int) -> None:
     inside = np.ones((side, side), dtype=bool)
     tracemalloc.start()
     began = time.perf_counter()
-    regions = [r for r in unit_regions({"y": side, "x": side}, (32, 32), (8, 8)) if around_chosen(r, inside)]
-    counts = [int(inside[tuple(region.values())].sum()) for region in regions]
-    pieces = plan_pieces(regions, counts, 0, side * side)
-    groups = plan_buffers(counts, GIB // 3600, np.random.default_rng(0))
+    regions = blocks({"y": side, "x": side}, {"y": 32, "x": 32})
+    pieces = plan_pieces([int(inside[tuple(r.values())].sum()) for r in regions], 256, 0, side * side)
+    groups = plan_buffers([piece.count for piece in pieces], GIB // 3600, np.random.default_rng(0))
     seconds = time.perf_counter() - began
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -123,7 +123,11 @@ def test_one_process_needs_no_group() -> None:
 
 def test_an_error_in_two_processes_is_told_once(trained_store: Path) -> None:
     result = subprocess.run(
-        _torchrun(trained_store, "vae", TINY_TRAINING), capture_output=True, text=True, env=ENVIRONMENT, timeout=300
+        _torchrun(trained_store, "vae", TINY_TRAINING.replace(epochs=9)),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
     )
     assert result.returncode != 0
     assert result.stderr.count("already has a run 'vae'") == 1

@@ -114,7 +114,7 @@ def spread(points: np.ndarray, steps: int | None) -> np.ndarray:
 
 
 def _checked(points: Any) -> np.ndarray:
-    if np.size(points) == 0:
+    if not len(points):
         raise UsageError("a path needs points; give one or more, such as [[-1, 0], [1, 2]] (--point=-1:0 --point=1:2).")
     try:
         found = np.asarray(points, np.float64)

@@ -157,7 +157,8 @@ def test_modules_and_functions_stay_short() -> None:
         assert len(path.read_text().splitlines()) <= 700, path
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
-                assert (node.end_lineno or 0) - node.body[0].lineno <= 75, f"{path}: {node.name}"
+                first = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0]
+                assert (node.end_lineno or 0) - first.lineno <= 70, f"{path}: {node.name}"
 
 
 PRIVATE = ("xarray.core", "xarray.backends.", "zarr.core", "dask._")

@@ -141,11 +141,7 @@ def _maps(state: State) -> Section | None:
 
 def _points(state: State, most: int, seed: int) -> Section:
     """Samples over two layers, and at their places on the map: one source, so that a selection is in both."""
-    from bokeh.layouts import column, row
-    from bokeh.models import BasicTicker, ColumnDataSource, CustomJS, FixedTicker, HoverTool, LinearColorMapper
-    from bokeh.models.annotations import ColorBar
-    from bokeh.models.widgets import Select
-    from bokeh.plotting import figure
+    from bokeh.models import ColumnDataSource
 
     section, rng = Section("samples", "Samples"), np.random.default_rng(seed)
     known = np.flatnonzero(np.isfinite(state.latents).all(1))
@@ -160,7 +156,6 @@ def _points(state: State, most: int, seed: int) -> Section:
     pictured = np.sort(rng.choice(len(numbers), min(MOST_PICTURES, len(numbers)), replace=False))
     pictures = np.full(len(numbers), "data:,", object)
     pictures[pictured] = _thumbnails(state, numbers[pictured])
-    shown = layers[start["colour"]]
     source = ColumnDataSource(
         {
             **columns,
@@ -172,30 +167,26 @@ def _points(state: State, most: int, seed: int) -> Section:
             "picture": pictures,
         }
     )
+    section.figure(_linked(state, layers, start, source))
+    of_all = f"{len(numbers):,} of {len(known):,} {schema.samples_word(state.ds)} with latents"
+    section.caption(
+        f"{of_all}{', drawn by the seed' if len(numbers) < len(known) else ''}; {len(pictured):,} of them carry their "
+        "stored picture, seen under the pointer. Draw a box or a lasso (toolbar): they light up on both sides."
+    )
+    return section
+
+
+def _linked(state: State, layers: list[dict[str, Any]], start: dict[str, int], source: Any) -> Any:
+    """The figures over one source, with choosers of what lies across, up and in the colours."""
+    from bokeh.layouts import column, row
+    from bokeh.models import BasicTicker, CustomJS, FixedTicker, LinearColorMapper
+    from bokeh.models.annotations import ColorBar
+    from bokeh.models.widgets import Select
+
+    shown = layers[start["colour"]]
     mapper = LinearColorMapper(palette=shown["palette"], low=shown["low"], high=shown["high"], nan_color="#b8b8b8")
-    options: Any = {
-        "tools": "pan,wheel_zoom,box_select,lasso_select,reset,save",
-        "frame_height": 380,
-        "active_drag": None,
-    }
-    hover: Any = '<div>@words<br><img src="@picture" alt="" style="image-rendering: pixelated; height: 96px"></div>'
-    color: Any = {"field": "value", "transform": mapper}
-    plane: Any = figure(frame_width=420, x_axis_label=layers[start["across"]]["title"],
-                        y_axis_label=layers[start["up"]]["title"], **options)  # fmt: skip
-    figures = [plane]
-    plane.scatter("across", "up", source=source, size=5, fill_color=color, line_color=None, nonselection_alpha=0.08)
-    if state.is_scan and len(state.nav_shape) == 2:
-        y, x = (state.ds[dim] for dim in schema.navigation_dims(state.ds))
-        extent = np.ptp(y.values) / max(np.ptp(x.values), 1e-12)
-        options["frame_height"] = int(np.clip(420 * extent, 80, 520))
-        places: Any = figure(frame_width=420, x_axis_label=label(x), y_axis_label=label(y), **options)
-        places.y_range.flipped = True
-        places.scatter("place_x", "place_y", source=source, marker="square", size=5, fill_color=color, line_color=None,
-                       nonselection_alpha=0.08)  # fmt: skip
-        figures.insert(0, places)
-    for one in figures:
-        one.add_tools(HoverTool(tooltips=hover))
-        one.grid.visible = False
+    figures = _figures(state, source, mapper, layers[start["across"]]["title"], layers[start["up"]]["title"])
+    plane = figures[-1]
     bars = {}  # one for amounts, one for each set of names
     for names in dict.fromkeys(tuple(layer["names"]) for layer in layers):
         ticker: Any = FixedTicker(ticks=list(range(len(names)))) if names else BasicTicker()
@@ -213,13 +204,37 @@ def _points(state: State, most: int, seed: int) -> Section:
     call = CustomJS(args={**selects, **parts, "plane": plane}, code=_RECOLOUR)
     for select in selects.values():
         select.js_on_change("value", call)
-    section.figure(column(row(*selects.values()), row(*figures, spacing=20)))
-    of_all = f"{len(numbers):,} of {len(known):,} {schema.samples_word(state.ds)} with latents"
-    section.caption(
-        f"{of_all}{', drawn by the seed' if len(numbers) < len(known) else ''}; {len(pictured):,} of them carry their "
-        "stored picture, seen under the pointer. Draw a box or a lasso (toolbar): they light up on both sides."
-    )
-    return section
+    return column(row(*selects.values()), row(*figures, spacing=20))
+
+
+def _figures(state: State, source: Any, mapper: Any, across: str, up: str) -> list[Any]:
+    """The plane, and before it the places of a 2-D scan."""
+    from bokeh.models import HoverTool
+    from bokeh.plotting import figure
+
+    options: Any = {
+        "tools": "pan,wheel_zoom,box_select,lasso_select,reset,save",
+        "frame_height": 380,
+        "active_drag": None,
+    }
+    hover: Any = '<div>@words<br><img src="@picture" alt="" style="image-rendering: pixelated; height: 96px"></div>'
+    color: Any = {"field": "value", "transform": mapper}
+    plane: Any = figure(frame_width=420, x_axis_label=across, y_axis_label=up, **options)
+    figures = [plane]
+    plane.scatter("across", "up", source=source, size=5, fill_color=color, line_color=None, nonselection_alpha=0.08)
+    if state.is_scan and len(state.nav_shape) == 2:
+        y, x = (state.ds[dim] for dim in schema.navigation_dims(state.ds))
+        extent = np.ptp(y.values) / max(np.ptp(x.values), 1e-12)
+        options["frame_height"] = int(np.clip(420 * extent, 80, 520))
+        places: Any = figure(frame_width=420, x_axis_label=label(x), y_axis_label=label(y), **options)
+        places.y_range.flipped = True
+        places.scatter("place_x", "place_y", source=source, marker="square", size=5, fill_color=color, line_color=None,
+                       nonselection_alpha=0.08)  # fmt: skip
+        figures.insert(0, places)
+    for one in figures:
+        one.add_tools(HoverTool(tooltips=hover))
+        one.grid.visible = False
+    return figures
 
 
 def _layers(state: State, numbers: np.ndarray) -> tuple[list[dict[str, Any]], dict[str, Any]]:

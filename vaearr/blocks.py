@@ -56,7 +56,7 @@ class Blocks:
         places = itertools.product(*(range(len(side)) for side in sides))
         self._keys = [(array.name, *place, *(0,) * len(self.shape)) for place in places]
         self._graph = dict(array.__dask_graph__())
-        self._is_prepared = False
+        self._is_prepared, self._client = False, in_use()
 
     @property
     def largest(self) -> int:
@@ -70,7 +70,7 @@ class Blocks:
         self.prepare()
         with reading(self.name, self.regions[i]):
             graph, _ = cull(self._graph, self._keys[i])
-            return np.asarray(_computed(graph, self._keys[i]))
+            return np.asarray(self._computed(graph, self._keys[i]))
 
     def prepare(self) -> None:
         """Compute, once, what more blocks need than lie side by side, and put the values in the place of the tasks."""
@@ -90,16 +90,14 @@ class Blocks:
                 continue
             for needed in needs[key]:
                 serves[needed] |= serves[key]
-        for key, value in zip(shared, _computed(self._graph, shared), strict=True):
+        for key, value in zip(shared, self._computed(self._graph, shared), strict=True):
             self._graph[key] = DataNode(key, value)
         self._is_prepared = True
 
+    def _computed(self, graph: Mapping[Any, Any], keys: Any) -> Any:
+        import dask
 
-def _computed(graph: Mapping[Any, Any], keys: Any) -> Any:
-    import dask
-
-    client = in_use()
-    return client.get(graph, keys) if client else dask.get(graph, keys)
+        return self._client.get(graph, keys) if self._client else dask.get(graph, keys)
 
 
 def corner(region: Region) -> tuple[int, ...]:

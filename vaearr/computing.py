@@ -13,7 +13,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -118,12 +118,18 @@ def _address(where: str) -> str:
 
 
 def in_use() -> Client | None:
-    """The client that dask computes with here, if any."""
+    """The client that dask computes with here, if any; None in a task on a worker, which computes by itself.
+
+    Threads that a task starts are not known as its own: ask before they start.
+    """
     if "distributed" not in sys.modules:
         return None
     from dask.base import get_scheduler
-    from distributed import Client
+    from distributed import Client, get_worker
 
+    with suppress(ValueError):
+        get_worker()  # a task that waited for others here would keep them from running
+        return None
     client = getattr(get_scheduler(), "__self__", None)
     return client if isinstance(client, Client) else None
 

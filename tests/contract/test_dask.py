@@ -1,4 +1,4 @@
-"""Work on Dask workers gives what one process gives, and says in one line what is wrong (features 44, 46, 77)."""
+"""Work on Dask workers gives what one process gives, and says in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -58,6 +58,22 @@ def test_ingest(scan_files: dict[str, Path], tmp_path: Path) -> None:
     )
     assert one == two != {}
     assert spawn("verify", tmp_path / "two.zarr").code == OK
+
+
+def test_a_task_on_the_only_worker_computes_by_itself(trained_template: Path) -> None:
+    """It would wait for itself otherwise."""
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        task = client.submit(_streamed, str(trained_template))
+        assert task.result(timeout=120) == zarr(trained_template)["present"].sum()
+
+
+def _streamed(store: str) -> int:
+    import vaearr as va
+
+    few = 10 * zarr(Path(store))["patterns"][0, 0].nbytes / 2**30
+    return sum(len(batch) for batch in va.batches(va.open_store(store), batch_size=16, memory=few))
 
 
 def test_places_that_cannot_be_meant(trained_template: Path, tmp_path: Path) -> None:

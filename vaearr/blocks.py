@@ -10,14 +10,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vaearr import names as n
-from vaearr import schema
 from vaearr.borrowed import DataNode
 from vaearr.computing import in_use
 from vaearr.device import host_tensor
 from vaearr.store import Region, read_ahead, reading
 from vaearr.store.layout import pattern_chunks
 
+CPU = torch.device("cpu")
 NEIGHBOURS = 27  # blocks that a task of a lazy step may serve and still be done again for each
 
 
@@ -110,43 +109,41 @@ def sides(regions: Sequence[Region]) -> dict[str, int]:
     return {dim: part.stop - part.start for dim, part in regions[0].items()}
 
 
-class Chosen(NamedTuple):
-    """The chosen samples of one block: which of its points they are, and their patterns `(k, C, …)` as stored."""
+class Block(NamedTuple):
+    """One block of the grid: which of its points are chosen, and their samples `(k, C, …)` as stored."""
 
     region: Region
     inside: np.ndarray
-    patterns: torch.Tensor
+    stored: torch.Tensor
 
     @property
     def points(self) -> np.ndarray:
-        """Grid points of the patterns, `(k, n_nav)`, row-major."""
+        """Grid points of the samples, `(k, n_nav)`, row-major."""
         return np.argwhere(self.inside) + corner(self.region)
 
 
-def chosen_blocks(
-    ds: xr.Dataset,
-    inside: np.ndarray,
-    *,
+def read_chosen(
+    blocks: Blocks,
+    chosen: np.ndarray,
+    input_shape: tuple[int, ...],
     regions: Sequence[Region] | None = None,
-    by: Mapping[str, int] | None = None,
-    device: torch.device | None = None,
-) -> Iterator[Chosen]:
-    """The chosen patterns, `inside` being a boolean map, block by block; the next block is read meanwhile.
+    device: torch.device = CPU,
+) -> Iterator[Block]:
+    """The chosen samples, block by block; the next block is read meanwhile, those without a chosen point are not read.
 
-    regions: some of the blocks, each once, instead of all. by: sides of the blocks. Blocks without a chosen point are
-    not read. device: where the patterns will go, so that the copy need not wait.
+    chosen: boolean over the navigation grid. regions: some of the blocks, each once, instead of all. device: where the
+    samples go next, which decides what kind of memory they wait in.
     """
-    blocks = Blocks(ds[n.PATTERNS], schema.navigation_dims(ds), by)
     number = {corner(region): i for i, region in enumerate(blocks.regions)}
     wanted = range(len(blocks.regions)) if regions is None else [number[corner(region)] for region in regions]
-    like, shape = torch.from_numpy(np.empty(0, blocks.dtype)).dtype, schema.input_shape(ds)
+    like = torch.from_numpy(np.empty(0, blocks.dtype)).dtype
 
-    def read(i: int) -> Chosen:
-        chosen = inside[tuple(blocks.regions[i].values())]
-        stored = host_tensor((int(chosen.sum()), *shape), like, device or torch.device("cpu"))
+    def read(i: int) -> Block:
+        inside = chosen[tuple(blocks.regions[i].values())]
+        stored = host_tensor((int(inside.sum()), *input_shape), like, device)
         if len(stored):
-            take_rows(blocks.read(i), np.flatnonzero(chosen), stored.numpy())
-        return Chosen(blocks.regions[i], chosen, stored)
+            take_rows(blocks.read(i), np.flatnonzero(inside), stored.numpy())
+        return Block(blocks.regions[i], inside, stored)
 
     return read_ahead(read, wanted)
 

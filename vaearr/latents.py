@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.artifacts import SEEN, TrainedModel, check_fits, load_model, read_about
-from vaearr.blocks import chosen_blocks, in_chunks, sides, take_rows
+from vaearr.blocks import Blocks, in_chunks, read_chosen, sides, take_rows
 from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import autocast, host_tensor, pick_precision
@@ -48,6 +47,7 @@ from vaearr.store import (
     write_block,
 )
 from vaearr.store.remove import removable, remove
+from vaearr.stream import write_behind
 from vaearr.training import fingerprint
 
 VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
@@ -134,10 +134,12 @@ def encode(
         with staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging:
             left, total = pending(staging), len(staging.regions)
             _tell_how(tell, client, own, roi, left, total)
-            done = _here(model, ds, roi.values, left, staging, settings)
             if client:
                 done = _by_workers(client, ds, roi.values, left, staging, shown(path), manifest, settings)
-            for i, _ in enumerate(_written(staging, done, run, mask), total - len(left) + 1):
+            else:
+                done = _here(model, ds, roi.values, left, staging, settings)
+            write = functools.partial(_write, staging, run, mask)
+            for i, _ in enumerate(write_behind(write, done), total - len(left) + 1):
                 if on_block:
                     on_block(i, total)
             if len(model.latent_shape) > 1 or not schema.is_scan(own):
@@ -244,9 +246,9 @@ def _here(
     config: EncodeConfig,
 ) -> Done:
     """Read and encode the blocks in this process, the next one read in a thread of its own."""
-    by = sides(staging.regions)
-    for region, chosen, patterns in chosen_blocks(ds, inside, regions=regions, by=by, device=model.device):
-        yield region, chosen, _encode_block(model, patterns, config)
+    blocks = Blocks(ds[n.PATTERNS], schema.navigation_dims(ds), sides(staging.regions))
+    for region, chosen, stored in read_chosen(blocks, inside, model.input_shape, regions, model.device):
+        yield region, chosen, _encode_block(model, stored, config)
 
 
 def _by_workers(
@@ -303,18 +305,6 @@ def _kept_model(store: str, run: str, weights_sha256: str, device: str) -> Train
     return load_model(store, run, device=device)
 
 
-def _written(staging: Staging, done: Done, run: str, mask: LatentMask | None) -> Iterator[Region]:
-    """Write the blocks as they come, in a thread of its own; yields a region when it is written."""
-    with ThreadPoolExecutor(1) as writer:
-        behind: Future[Region] | None = None
-        for block in done:
-            if behind:
-                yield behind.result()
-            behind = writer.submit(_write, staging, *block, run, mask)
-        if behind:
-            yield behind.result()
-
-
 def _encode_block(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> Made:
     """Latents, their standard deviation and the reconstruction error of a block's patterns `(n, C, …)`."""
     if not len(stored):
@@ -335,10 +325,9 @@ def _encode_block(model: TrainedModel, stored: torch.Tensor, config: EncodeConfi
     return Made(copies, copied)
 
 
-def _write(
-    staging: Staging, region: Region, inside: np.ndarray, made: Made, run: str, mask: LatentMask | None
-) -> Region:
+def _write(staging: Staging, run: str, mask: LatentMask | None, block: tuple[Region, np.ndarray, Made]) -> None:
     """Write a block, NaN outside the ROI and where the mask has no pixel."""
+    region, inside, made = block
     if made.copied:
         made.copied.synchronize()
     values = {}
@@ -351,7 +340,6 @@ def _write(
             full = mask(full, region)
         values[n.run_name(name, run)] = full
     write_block(staging, region, values)
-    return region
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
+from vaearr.blocks import Block
 from vaearr.config import EmbedConfig, resolved, settings_as_keywords
 from vaearr.embedding.methods import METHODS, fitted_stream
 from vaearr.embedding.work import plan_work
@@ -28,7 +29,7 @@ from vaearr.store import (
 )
 from vaearr.store.remove import removable
 from vaearr.store.write import begun
-from vaearr.stream import Block, map_blocks
+from vaearr.stream import map_blocks
 
 
 @settings_as_keywords(EmbedConfig)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import xarray as xr
 
+from vaearr.blocks import Block, Blocks, read_chosen
 from vaearr.store import Region
-from vaearr.stream import Block, read_chosen
 
 BATCH_VALUES = 2**23  # values in a batch at most: 64 MiB in float64
 
@@ -22,14 +21,13 @@ View = Callable[[torch.Tensor], torch.Tensor]
 class PatternStream:
     """The chosen patterns of a grid, as float64 rows.
 
-    patterns: over the navigation and signal dims. inside: boolean over the navigation grid. view: what is made of a
-    batch `(B, C, …)` of float32. regions: read requests that cover the grid.
+    patterns: the blocks they are read in. inside: boolean over the navigation grid. view: what is made of a batch
+    `(B, C, …)` of float32.
     """
 
-    patterns: xr.DataArray
+    patterns: Blocks
     inside: np.ndarray
     input_shape: tuple[int, ...]
-    regions: Sequence[Region]
     view: View
     device: torch.device
     batch_size: int
@@ -59,8 +57,7 @@ class PatternStream:
 
     def blocks(self, regions: Sequence[Region] | None = None) -> Iterator[Block]:
         """The regions, one after another, each read while the one before is worked on; empty ones without a read."""
-        chosen = self.regions if regions is None else regions
-        return read_chosen(self.patterns, self.inside, self.input_shape, chosen, self.device)
+        return read_chosen(self.patterns, self.inside, self.input_shape, regions, self.device)
 
     def batches(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """One pass: grid points `(b, n_nav)` and what is seen of their patterns, `(b, values)` float64."""

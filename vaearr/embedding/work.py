@@ -59,10 +59,9 @@ class Work:
         step = Preprocess(self.preprocess, tuple(background.shape)).to(self.device)
         step.background.copy_(background)
         return PatternStream(
-            patterns=self.ds[n.PATTERNS],
+            patterns=Blocks(self.ds[n.PATTERNS], schema.navigation_dims(self.ds)),
             inside=self.roi,
             input_shape=schema.input_shape(self.ds),
-            regions=Blocks(self.ds[n.PATTERNS], schema.navigation_dims(self.ds)).regions,
             view=step,
             device=self.device,
             batch_size=self.settings.batch_size,

@@ -12,11 +12,10 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.blocks import Blocks, read_chosen
 from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.inference.summary import PARTS
 from vaearr.run import Run
-from vaearr.store import store_blocks
-from vaearr.stream import read_chosen
 
 LATENTS, ENCODER, IMAGE = "latents", "encoder", "image"
 KINDS = (LATENTS, ENCODER, IMAGE)
@@ -152,8 +151,8 @@ def batches_of(opened: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[t
     The next block is read meanwhile. Samples with values that are not finite are left out.
     """
     model, size = opened.model, opened.model.fitting(batch_size)
-    regions = [region for region in store_blocks(opened.path) if bool(chosen.isel(region).any())]
-    for block in read_chosen(opened.ds[n.PATTERNS], chosen.values, model.input_shape, regions):
+    blocks = Blocks(opened.ds[n.PATTERNS], schema.navigation_dims(opened.ds))
+    for block in read_chosen(blocks, chosen.values, model.input_shape):
         points, stored = block.points, block.stored
         if stored.is_floating_point():
             known = torch.isfinite(stored).flatten(1).all(1)

@@ -13,6 +13,7 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
+from vaearr.blocks import Blocks, read_chosen
 from vaearr.config import ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
 from vaearr.inference.decoding import scale_attrs
@@ -35,11 +36,10 @@ from vaearr.store import (
     recover,
     shown,
     staged_variables,
-    store_blocks,
     write_table,
 )
 from vaearr.store.remove import removable, remove
-from vaearr.stream import read_chosen, write_chosen
+from vaearr.stream import write_chosen
 from vaearr.training import fingerprint
 
 EXAMPLE = "example"
@@ -203,10 +203,9 @@ def _stream(
     """All samples, block by block; a block that an interrupted call has written is judged again but not written."""
     made, wanted, judge = Made(), _example_points(opened, settings, chosen), judge_of(opened, settings)
     batch_size = opened.model.fitting(settings.batch_size)
-    regions = store_blocks(opened.path)
+    blocks = Blocks(opened.ds[n.PATTERNS], schema.navigation_dims(opened.ds))
     unwritten = pending(staging) if staging is not None else []
-    blocks = read_chosen(opened.ds[n.PATTERNS], chosen.values, opened.model.input_shape, regions)
-    for i, block in enumerate(blocks, 1):
+    for i, block in enumerate(read_chosen(blocks, chosen.values, opened.model.input_shape), 1):
         points, stored = block.points, block.stored
         decoded = []
         for start in range(0, len(stored), batch_size):
@@ -225,7 +224,7 @@ def _stream(
         if staging is not None and block.region in unwritten:
             write_chosen(staging, block, {name: np.concatenate(decoded) for name in staging.arrays if decoded})
         if on_block:
-            on_block(i, len(regions))
+            on_block(i, len(blocks.regions))
     return made
 
 

@@ -319,6 +319,14 @@ def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cp
     return load_folder(run_folder(store, run) / n.MODEL, device=pick_device(device))
 
 
+def check_network(manifest: Mapping[str, Any], run: str, use: str) -> None:
+    """Raise NoInputError for a run whose latents were attached; use: what a network is wanted for, in a verb."""
+    if manifest.get("kind") == n.ATTACHED:
+        raise NoInputError(
+            f"the latents of run {run!r} were attached: it has no network to {use} with; choose another."
+        )
+
+
 def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel, *, is_given: bool = False) -> None:
     """Raise UsageError, naming both sides, unless the model was trained on samples such as these: those of a store, or
     those that the caller has compared (`is_given`)."""

@@ -17,7 +17,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import SEEN, TrainedModel, check_fits, load_model, read_about
+from vaearr.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model, read_about
 from vaearr.blocks import Blocks, in_chunks, read_chosen, sides, take_rows
 from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
@@ -115,10 +115,7 @@ def encode(
     check_patterns(path)
     run, own = settings.run, open_store(path)
     manifest = run_manifest(path, run)
-    if manifest.get("kind") == n.ATTACHED:
-        raise NoInputError(
-            f"the latents of run {run!r} were attached: it has no network to encode with; choose another."
-        )
+    check_network(manifest, run, "encode")
     recipe = _recipe(settings, manifest)
     if (replacing := _found(path, own, recipe, overwrite=overwrite, say=tell)) is None:
         return own

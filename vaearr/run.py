@@ -13,7 +13,6 @@ import xarray as xr
 import vaearr as va
 from vaearr import names as n
 from vaearr import schema
-from vaearr.errors import NoInputError
 from vaearr.store import check_store, open_store, open_table, run_folder, run_manifest, shown
 
 if TYPE_CHECKING:
@@ -71,12 +70,9 @@ class Run:
     @cached_property
     def model(self) -> TrainedModel:
         """The trained network. Raises NoInputError for attached latents, UsageError for a model of other samples."""
-        from vaearr.artifacts import check_fits, load_model
+        from vaearr.artifacts import check_fits, check_network, load_model
 
-        if self.manifest.get("kind") == n.ATTACHED:
-            raise NoInputError(
-                f"the latents of run {self.name!r} were attached: it has no network to decode with; choose another."
-            )
+        check_network(self.manifest, self.name, "decode")
         model = load_model(self.path, self.name, device=self.device)
         check_fits(self.ds, self.manifest, model)
         return model

@@ -27,7 +27,7 @@ from vaearr.provenance import nested, now, versions
 from vaearr.quality import latent_health
 from vaearr.recipe import Recipe, is_made
 from vaearr.run import Run
-from vaearr.runs import GIVEN, data_fingerprint, resolve_roi
+from vaearr.run.train import GIVEN, data_fingerprint, resolve_roi
 from vaearr.store import (
     check_patterns,
     check_run_name,
@@ -69,7 +69,7 @@ def import_model(
     brings its own settings and static background; where the new samples are reconstructed much worse than the training
     was, a warning says so. The split counts every point of the region as validation: none of them was trained on here
     (whether the checkpoint's own training saw them is not known). There is no history. All or nothing is written. For
-    `roi` see `runs.train`; of a run that is there, None means its own. A run that is there, imported the same way, is
+    `roi` see `va.train`; of a run that is there, None means its own. A run that is there, imported the same way, is
     returned; `overwrite` replaces another one of this name, with its latents and tables. Raises ExistsError for a name
     that is taken, UsageError for a model that cannot be built for the store's samples or for settings that a model
     folder has itself, and what `read_foreign`, `load_foreign` and `load_folder` raise for a checkpoint that is damaged

@@ -19,7 +19,7 @@ from vaearr.device import pick_precision
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models import for_training
 from vaearr.models.foreign import load_foreign
-from vaearr.models.perceptual import PerceptualLoss, build_perceptual
+from vaearr.models.perceptual import PerceptualLoss
 from vaearr.provenance import now, versions
 from vaearr.quality import MIN_SAMPLES, latent_health
 from vaearr.training.checkpoint import Training, check_checkpoint, differences, newest_checkpoint
@@ -184,7 +184,7 @@ def _make_perceptual(
     """The module that the settings ask for, on the model's device; None where they ask for none.
 
     folder: of the trained model whose encoder is meant. Raises UsageError for one of other samples, and what
-    `build_perceptual` raises.
+    `PerceptualLoss` raises.
     """
     if config is None:
         return None
@@ -199,18 +199,8 @@ def _make_perceptual(
         if found := differences(other.preprocess_config.to_attrs(), model.preprocess_config.to_attrs()):
             say(f"the encoder of the perceptual term was trained with another preprocessing: {found}")
         network = other.network
-    low, high = RANGES.get(model.preprocess_config.normalise, DEVIATIONS)
-    built = build_perceptual(
-        config.kind,
-        weights=config.weights,
-        linear=config.linear,
-        network=network,
-        low=low,
-        high=high,
-        slices=config.slices,
-        chunk=config.chunk,
-    )
-    return built.to(model.device)
+    value_range = RANGES.get(model.preprocess_config.normalise, DEVIATIONS)
+    return PerceptualLoss(config, value_range, network).to(model.device)
 
 
 def _start_from(model: TrainedModel, folder: Path, say: Callable[[str], None]) -> None:

@@ -134,6 +134,7 @@ def import_model(
     checkpoint: Annotated[Path, typer.Argument(help="model folder of a run, or .safetensors, .pt, .pth or .ckpt file")],
     run: Annotated[str, typer.Option("--run", help="name of the run that the model becomes")],
     given: Given,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a model trained elsewhere, by vaearr or as Stable Diffusion's VAE, a run of a store.
 
@@ -142,7 +143,7 @@ def import_model(
     """
     from vaearr.importing import import_model as run_import
 
-    result = run_import(store, checkpoint, run=run, say=say, **given)
+    result = run_import(store, checkpoint, run=run, overwrite=overwrite, say=say, **given)
     health = result.health.attrs
     say(
         f"run {run!r}: {health['n_active']} of {result.health.sizes['latent']} latent dimensions active, "

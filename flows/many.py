@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,7 @@ from vaearr.names import DEFAULT_RUN
 from vaearr.runs import check_extras
 from vaearr.store import as_url
 
-from .running import kept_flow, plainly, progress, tell
-from .showing import key_of, table
+from .running import kept_flow, key_of, plainly, progress, table, tell
 from .steps import TESTED, analyse_scan
 
 
@@ -45,26 +44,19 @@ class Scan(Config):
 Result = dict[str, str]  # of one scan: store, state, and its report or its error
 
 
+def row_of(scan: Scan, report: str = "", error: Exception | None = None) -> Result:
+    said = "" if error is None else f"{type(error).__name__}: {error}"
+    state = "complete" if error is None else "failed"
+    return {"source": str(scan.source), "store": str(scan.store), "state": state, "report": report, "error": said}
+
+
 def analysed(scan: Scan, settings: dict[str, Any]) -> Result:
     """One scan through the whole line; what goes wrong is returned, so that it is told and the others go on."""
     try:
         made = analyse_scan.fn(scan.source, scan.store, ingest=scan.ingest, roi=scan.roi, **settings)
+        return row_of(scan, made["page"])
     except Exception as error:  # of one scan: of whatever kind it is, the others go on
-        failed = _failed(scan, error)
-        tell(f"{scan.store}: {failed['error']}")
-        return failed
-    return {
-        "source": str(scan.source),
-        "store": str(scan.store),
-        "state": "complete",
-        "report": made["page"],
-        "error": "",
-    }
-
-
-def _failed(scan: Scan, error: Exception) -> Result:
-    said = f"{type(error).__name__}: {error}"
-    return {"source": str(scan.source), "store": str(scan.store), "state": "failed", "report": "", "error": said}
+        return row_of(scan, error=error)
 
 
 @kept_flow(name="analyse-many")
@@ -111,10 +103,9 @@ def analyse_many(
             show(len(results), len(scans))
     rows = [results[number] for number in range(len(scans))]
     table(key_of("analyse-many"), rows, "scans")
-    failed = [row["store"] for row in rows if row["state"] == "failed"]
     for row in rows:
         tell(f"{row['store']}: {row['state']}{': ' + row['error'] if row['error'] else ''}")
-    if failed:
+    if failed := [row["store"] for row in rows if row["state"] == "failed"]:
         raise VaearrError(f"{len(failed)} of {len(rows)} scans failed: {', '.join(failed)}")
     return rows
 
@@ -137,29 +128,29 @@ def _each(
     if not dask and processes == 1:
         yield from ((number, analysed(scan, settings)) for number, scan in enumerate(scans))
         return
-    with _pool(processes, dask) as submit:
-        made = {submit(_in_another_process, scan.to_attrs(), settings): i for i, scan in enumerate(scans)}
+    with _pool(processes, dask) as pool:
+        made = {pool.submit(_in_another_process, scan.to_attrs(), settings): i for i, scan in enumerate(scans)}
         for future in as_completed(made):
             number = made[future]
             try:
                 found, news = future.result()
             except Exception as error:  # a process or worker that died with a scan is a failure of this scan
-                found, news = _failed(scans[number], error), []
+                found, news = row_of(scans[number], error=error), []
             for line in news:
                 tell(f"{scans[number].store.name}: {line}")
             yield number, found
 
 
 @contextmanager
-def _pool(processes: int, dask: str | None) -> Iterator[Callable[..., Future[Any]]]:
-    """`submit(function, …) -> Future`, on fresh processes of this machine or on Dask workers."""
+def _pool(processes: int, dask: str | None) -> Iterator[Executor]:
+    """Fresh processes of this machine, or Dask workers."""
     if dask is None:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield pool.submit
+            yield pool
         return
     with connected(dask) as client:
         assert client is not None
-        yield client.get_executor(pure=False).submit
+        yield client.get_executor(pure=False)
 
 
 def _in_another_process(scan: dict[str, Any], settings: dict[str, Any]) -> tuple[Result, list[str]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
+import vaearr as va
+from vaearr.association import ranking, targets_of
+from vaearr.association.stored import table_name
 from vaearr.computing import check_where
 from vaearr.config import (
     AssociateConfig,
@@ -18,11 +22,29 @@ from vaearr.config import (
     TrainConfig,
 )
 from vaearr.errors import NoInputError
-from vaearr.names import DEFAULT_RUN, LATENT, LATENTS, run_name
+from vaearr.info import in_words, store_facts
+from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, run_name
+from vaearr.provenance import as_json
+from vaearr.reporting.write import is_current, report_folder
 from vaearr.runs import check_extras
+from vaearr.store import check_store
+from vaearr.words import loss_words
 
-from .running import is_recorded, kept_flow, place, progress, stage, step, tell
-from .showing import MOST_ROWS, link, picture, store_key, table, text
+from .running import (
+    MOST_ROWS,
+    is_recorded,
+    kept_flow,
+    link,
+    picture,
+    place,
+    progress,
+    stage,
+    step,
+    store_key,
+    table,
+    tell,
+    text,
+)
 
 MOST_MAPS = 32  # on a sheet
 TOP = 10  # latents of each ranking at most
@@ -31,7 +53,11 @@ TESTED = AssociateConfig(significance=SignificanceConfig())
 
 @stage("ingest")
 def ingest_flow(
-    source: Path, store: Path, ingest: IngestConfig = IngestConfig(), overwrite: bool = False, dask: str | None = None
+    source: Path,
+    store: Path,
+    ingest: IngestConfig = IngestConfig(),
+    overwrite: bool = False,
+    dask: str | None = None,
 ) -> dict[str, str]:
     """Turn a scan file or a folder of images, with side maps, into a store; returns the store's path.
 
@@ -42,52 +68,40 @@ def ingest_flow(
         overwrite: replace a store, with all its runs, that was made from another source or with other settings
         dask: Dask workers that read and write: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    from vaearr.info import in_words, store_facts
-    from vaearr.ingestion import ingest as run_ingest
-
     with progress("blocks written", store_key("ingest-progress", store)) as show:
-        run_ingest(source, store, config=ingest, dask=dask, overwrite=overwrite, say=tell, progress=show)
+        va.ingest(source, store, config=ingest, dask=dask, overwrite=overwrite, say=tell, progress=show)
     text(store_key("ingest", store), f"```\n{in_words(store_facts(store))}\n```", f"what is in {store.name}")
     return {"store": place(store)}
 
 
 @step("train-vae")
 def train_step(
-    store: Path, run: str, roi: RoiConfig | None, train: TrainConfig, overwrite: bool = False, restart: bool = False
+    store: Path,
+    run: str,
+    roi: RoiConfig | None,
+    train: TrainConfig,
+    overwrite: bool = False,
+    restart: bool = False,
 ) -> dict[str, Any]:
     """Train a VAE, publish it as a run of the store, and show how it went."""
-    from vaearr.provenance import as_json
-    from vaearr.runs import train as run_train
-    from vaearr.views import view
-
+    how: Any = {"overwrite": overwrite, "restart": restart, "say": tell}
     with progress("training", store_key("train-progress", store, run)) as show:
 
         def on_epoch(epoch: int, row: dict[str, float]) -> None:
-            held_out = f", validation {row['val_loss']:.1f}" if "val_loss" in row else ""
-            words = f"loss {row['loss']:.1f}{held_out} nats per sample"
             if is_recorded():  # a log keeps what a bar shows only
-                tell(f"epoch {epoch + 1} of at most {train.epochs}: {words}")
-            show(epoch + 1, train.epochs, words)
+                tell(f"epoch {epoch + 1} of at most {train.epochs}: {loss_words(row)}")
+            show(epoch + 1, train.epochs, loss_words(row))
 
-        made = run_train(
-            store, run=run, roi=roi, config=train, overwrite=overwrite, restart=restart, say=tell, on_epoch=on_epoch
-        )
+        made = va.train(store, run=run, roi=roi, config=train, on_epoch=on_epoch, **how)
         count = made.manifest["epochs_run"]
         show(count, count, f"trained, best epoch {made.manifest['best_epoch']}; epochs")
-    health, history, about = made.health, made.history, made.manifest
-    words = [
-        f"**{store.name}, run {run}**: {health.attrs['n_active']} of {health.sizes[LATENT]} latent dimensions active, "
-        f"{health.attrs['explained_variance']:.1%} of the patterns' variance, noise included, explained; best epoch "
-        f"{about['best_epoch']} of {count}, {about['n_train']} points trained, {about['n_validation']} validated.",
-        *(f"- {warning}" for warning in health.attrs["warnings"]),
-    ]
-    text(store_key("train-vae", store, run), "\n\n".join(words), f"run {run} of {store.name}")
-    rows: Any = health.to_dataframe().reset_index().to_dict("records")
+    text(store_key("train-vae", store, run), f"```\n{made!r}\n```", f"run {run} of {store.name}")
+    rows: Any = made.health.to_dataframe().reset_index().to_dict("records")
     table(store_key("train-vae-health", store, run), rows, "health of each latent dimension (KL in nats)")
     loss, active = (store_key(f"train-vae-{what}", store, run) for what in ("loss", "active"))
-    picture(store, loss, lambda: view(history, kind="history"), "loss curves")
-    picture(store, active, lambda: view(health, kind="run_health"), "KL of each latent dimension")
-    kept = {key: as_json(health.attrs[key]) for key in ("n_active", "explained_variance", "warnings")}
+    picture(store, loss, lambda: made.history, "loss curves", kind="history")
+    picture(store, active, lambda: made.health, "KL of each latent dimension", kind="run_health")
+    kept = {key: as_json(made.health.attrs[key]) for key in ("n_active", "explained_variance", "warnings")}
     return {"store": place(store), "run": run, **kept}
 
 
@@ -112,10 +126,8 @@ def train_flow(
         overwrite: replace a run of this name that was trained otherwise, with its latents and tables
         restart: throw an interrupted training of this run away
     """
-    from vaearr.store import open_store
-
     health = train_step(store, run, roi, train, overwrite, restart)
-    if encode and run_name(LATENTS, run) not in open_store(store, chunks=None):
+    if encode and run_name(LATENTS, run) not in va.open_store(store, chunks=None):
         encode_flow.step(store, run, encode)
     return health
 
@@ -143,31 +155,22 @@ def encode_flow(
         overwrite: replace latents that were made with other settings
         dask: Dask workers that encode: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    from vaearr.latents import encode as run_encode
-    from vaearr.views import view
-
     encode = encode.replace(run=run)
-    run = name or encode.run
-    variable = run_name(LATENTS, run)
-    with progress("blocks encoded", store_key("encode-progress", store, run)) as show:
-        run_encode(
-            store, source=source, name=name, roi=roi, config=encode, dask=dask, overwrite=overwrite, say=tell,
-            on_block=show,
-        )  # fmt: skip
-    key = store_key("encode-latents", store, run)
-    picture(store, key, lambda: view(mapped(store, variable)[variable], kind="stack"), "maps of latents")
-    return {"store": place(store), "run": run, "variable": variable}
+    variable = run_name(LATENTS, name or encode.run)
+    how: Any = {"source": source, "name": name, "roi": roi, "dask": dask, "overwrite": overwrite, "say": tell}
+    with progress("blocks encoded", store_key("encode-progress", store, name or encode.run)) as show:
+        va.encode(store, config=encode, on_block=show, **how)
+    key = store_key("encode-latents", store, name or encode.run)
+    picture(store, key, lambda: mapped(store, variable), "maps of latents", kind="stack")
+    return {"store": place(store), "run": name or encode.run, "variable": variable}
 
 
 def mapped(store: Path, variable: str) -> Any:
-    """A scan with the first maps of a variable. Raises NoInputError for one over samples, which has no maps."""
-    from vaearr import schema
-    from vaearr.store import open_store
-
-    ds = open_store(store)
-    if not schema.is_scan(ds) or ds[variable].ndim != 3:
+    """The first maps of a variable. Raises NoInputError for one over samples, which has no maps."""
+    da = va.open_store(store)[variable]
+    if da.ndim != 3 or SAMPLE in da.dims:
         raise NoInputError(f"only {variable} over the rows and columns of a scan have maps to show.")
-    return ds.isel({ds[variable].dims[-1]: slice(MOST_MAPS)})
+    return da.isel({da.dims[-1]: slice(MOST_MAPS)})
 
 
 @stage("embed")
@@ -182,15 +185,11 @@ def embed_flow(
         embed: which decomposition, and how
         overwrite: replace a decomposition of this name that was made otherwise
     """
-    from vaearr.embedding import embed_store
-    from vaearr.views import view
-
     embed = embed.replace(run=run)
     name = embed.name or embed.method
     with progress("blocks decomposed", store_key("embed-progress", store, name)) as show:
-        embed_store(store, embed, overwrite=overwrite, say=tell, on_block=show)
-    key = store_key("embed", store, name)
-    picture(store, key, lambda: view(mapped(store, name)[name], kind="stack"), f"maps of {name}")
+        va.embed_store(store, embed, overwrite=overwrite, say=tell, on_block=show)
+    picture(store, store_key("embed", store, name), lambda: mapped(store, name), f"maps of {name}", kind="stack")
     return {"store": place(store), "variable": name}
 
 
@@ -206,22 +205,17 @@ def cluster_flow(
         cluster: by which variables, and how
         overwrite: replace clusters of this name that were made otherwise
     """
-    from vaearr.clustering import cluster_lines, cluster_store
-    from vaearr.views import view
-
     cluster = cluster.replace(run=run)
     name = cluster.name
-    found = cluster_store(store, cluster, overwrite=overwrite, say=tell)
-    for line in cluster_lines(found, name):
+    found = va.cluster_store(store, cluster, overwrite=overwrite, say=tell)
+    for line in va.describe(found, "clusters", name=name):
         tell(line)
     total = max(int(found["count"].sum()), 1)
     counts = zip(found["cluster"].values, found["count"].values, strict=True)
     rows = [{"cluster": str(label), "points": int(count), "share": int(count) / total} for label, count in counts]
     table(store_key("cluster", store, name), rows, f"clusters {name!r} of {store.name}")
-    labels = found[name]
-    if labels.ndim == 2:
-        key = store_key("cluster-map", store, name)
-        picture(store, key, lambda: view(labels, kind="classes"), f"map of {name!r}")
+    if found[name].ndim == 2:
+        picture(store, store_key("cluster-map", store, name), lambda: found[name], f"map of {name!r}", kind="classes")
     return {"store": place(store), "variable": name, "table": rows}
 
 
@@ -242,39 +236,28 @@ def associate_flow(
         overwrite: replace a table that was made otherwise
         dask: Dask workers that compute: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    from vaearr.association import associate_store, top_lines
-    from vaearr.association.stored import table_name
-    from vaearr.views import view
-
     associate = associate.replace(run=run)
-    found = associate_store(store, associate, dask=dask, overwrite=overwrite, say=tell)
-    for line in top_lines(found):
+    found = va.associate_store(store, associate, dask=dask, overwrite=overwrite, say=tell)
+    for line in va.describe(found, "association"):
         tell(line)
     rows, names = rankings(found), (associate.run, *filter(None, [associate.variable]))
     table(store_key("associate", store, *names), rows, "strongest associations, by target and metric")
-    key = store_key("associate-map", store, *names)
-    picture(store, key, lambda: view(found, kind="association"), "associations")
+    picture(store, store_key("associate-map", store, *names), lambda: found, "associations", kind="association")
     group = f"runs/{associate.run}/{table_name(associate.variable, associate.name)}"
     return {"store": place(store), "group": group, "table": rows}
 
 
 def rankings(found: Any) -> list[dict[str, Any]]:
     """Rows: target, metric, rank, latent, value, adjusted p-value where there is one; of all rankings equally many."""
-    from vaearr.association import ranking
-    from vaearr.provenance import as_json
-
-    values = found["association"]
+    values, rows = found["association"], list[dict[str, Any]]()
     top = max(1, min(TOP, MOST_ROWS // (values.sizes["target"] * values.sizes["metric"])))
-    rows = []
-    for target in values["target"].values:
-        for metric in map(str, values["metric"].values):
-            best = ranking(values, metric, str(target), top)
-            for item in best.to_dataframe().reset_index().to_dict("records"):
-                row = {"target": target, "metric": metric} | {key: item[key] for key in ("rank", "latent", "value")}
-                if "p_adjusted" in found:
-                    where = {"target": target, "metric": metric, "latent": item["latent"]}
-                    row["p_adjusted"] = found["p_adjusted"].sel(where).item()
-                rows.append(as_json(row))
+    for target, metric in itertools.product(map(str, values["target"].values), map(str, values["metric"].values)):
+        for item in ranking(values, metric, target, top).to_dataframe().reset_index().to_dict("records"):
+            where = {"target": target, "metric": metric}
+            row = where | {key: item[key] for key in ("rank", "latent", "value")}
+            if "p_adjusted" in found:
+                row["p_adjusted"] = found["p_adjusted"].sel(latent=item["latent"], **where).item()
+            rows.append(as_json(row))
     return rows
 
 
@@ -287,16 +270,12 @@ def report_flow(store: Path, run: str | None = None, report: ReportConfig = Repo
         run: name of the run; none = the one in report
         report: where the report goes, and what it shows
     """
-    from vaearr.reporting import report as write_report
-    from vaearr.reporting.write import is_current, report_folder
-    from vaearr.store import check_store
-
-    report = report.replace(run=run)
-    if is_current(check_store(store), report):
-        page = report_folder(check_store(store), report) / "index.html"
+    report, path = report.replace(run=run), check_store(store)
+    if is_current(path, report):
+        page = report_folder(path, report) / "index.html"
         tell(f"the report is there already, and the store has not changed since: {page}")
     else:
-        page = write_report(store, config=report)
+        page = va.report(store, config=report)
         tell(f"report: {page}")
     text(store_key("report", store, report.run), link(page), f"report of run {report.run} of {store.name}")
     return {"store": place(store), "run": report.run, "page": str(page)}
@@ -357,11 +336,8 @@ def analyse_scan(
 
 def _has_targets(store: Path) -> bool:
     """Whether the store holds maps that latents are compared with where none is named."""
-    from vaearr.association import targets_of
-    from vaearr.store import open_store
-
     try:
-        targets_of(open_store(store, chunks=None))
+        targets_of(va.open_store(store, chunks=None))
     except NoInputError:
         return False
     return True

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+import pandas as pd
 from pydantic import Field, model_validator
 
+import vaearr as va
 from vaearr.config import AssociateConfig, Config, RoiConfig, TrainConfig, resolved
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
 from vaearr.names import is_valid_name
+from vaearr.provenance import as_json
+from vaearr.selection import recommend, score_run, strongest
+from vaearr.store import beside, check_store
+from vaearr.store.commit import writing
+from vaearr.store.folders import replace_file
 
-from .running import kept_flow, place, progress, step, tell
-from .showing import picture, store_key, table, text
+from .running import kept_flow, picture, place, progress, step, store_key, table, tell, text
 from .steps import encode_flow, train_step
 
 WHOLE = "all"  # name of the region where none is given
@@ -64,81 +69,52 @@ def run_name_of(name: str, region: str, latent_dim: int, beta: float) -> str:
 
 
 @step("score")
-def score_step(store: Path, run: str, config: SweepConfig) -> dict[str, Any]:
+def score_step(store: Path, run: str, sweep: SweepConfig) -> dict[str, Any]:
     """The numbers of one run, from what is in the store."""
-    from vaearr.association import associate_store
-    from vaearr.inference import ReconstructConfig, reconstruct_store
-    from vaearr.selection import score_run, strongest
-
     row = score_run(store, run)
-    if config.psnr:
-        made = reconstruct_store(store, config=ReconstructConfig(run=run, part="validation"), say=tell)
-        means = made["summary"].sel(part="validation", statistic="mean")
-        row |= {str(m): float(means.sel(metric=m)) for m in made["metric"].values if str(m) in ("psnr", "ssim")}
-    if config.associate:
-        try:
-            row["strongest"] = strongest(associate_store(store, AssociateConfig(run=run)))
-        except NoInputError:
-            row["strongest"] = ""  # no maps to compare with
+    if sweep.psnr:
+        means = va.reconstruct_store(store, run=run, part="validation", say=tell)["summary"]
+        means = means.sel(part="validation", statistic="mean")
+        row |= {str(m): float(means.sel(metric=m)) for m in means["metric"].values if str(m) in ("psnr", "ssim")}
+    if sweep.associate:
+        with suppress(NoInputError):  # no maps to compare with
+            row["strongest"] = strongest(va.associate_store(store, AssociateConfig(run=run)))
     return row
 
 
 @step("compare")
-def compare_step(
-    store: Path, config: SweepConfig, rows: list[dict[str, Any]], failed: dict[str, str]
-) -> dict[str, Any]:
+def compare_step(store: Path, sweep: SweepConfig, rows: list[dict[str, Any]], failed: dict[str, str]) -> dict[str, Any]:
     """Write the table beside the store, as CSV and JSON, and say what is recommended for each region."""
-    from vaearr.provenance import as_json
-    from vaearr.selection import recommend
-    from vaearr.store import beside, check_store
-    from vaearr.store.commit import writing
-    from vaearr.store.folders import replace_file
-
-    regions = list(dict.fromkeys(row["region"] for row in rows))
-    chosen = {region: recommend([row for row in rows if row["region"] == region]) for region in regions}
-    for row in rows:
-        row["recommended"] = row["run"] == chosen[row["region"]]["run"]
-    path = check_store(store)
-    folder = beside(path).with_name(f"{path.name.removesuffix('.zarr')}.sweeps")
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(as_json(row) for row in rows)
-    record = {"store": path.name, "config": config.to_attrs(), "runs": rows, "failed": failed, "rule": RULE,
+    found = pd.DataFrame(rows)
+    chosen = {region: recommend([row for row in rows if row["region"] == region]) for region in found["region"]}
+    found["recommended"] = [row["run"] == chosen[row["region"]]["run"] for row in rows]
+    path, records = check_store(store), as_json(found.to_dict("records"))
+    file = beside(path).with_name(f"{path.name.removesuffix('.zarr')}.sweeps") / f"{sweep.name}.csv"
+    record = {"store": path.name, "config": sweep.to_attrs(), "runs": records, "failed": failed, "rule": RULE,
               "recommended": {region: row["latent_dim"] for region, row in chosen.items()}}  # fmt: skip
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-        replace_file(folder / f"{config.name}.csv", lines.getvalue().encode())
-        replace_file(folder / f"{config.name}.json", json.dumps(as_json(record), indent=2).encode())
+    with writing(file.parent):
+        file.parent.mkdir(exist_ok=True)
+        replace_file(file, found.to_csv(index=False, lineterminator="\n").encode())
+        replace_file(file.with_suffix(".json"), json.dumps(as_json(record), indent=2).encode())
     words = [
         f"{region}: {row['latent_dim']} latent dimensions are recommended (run {row['run']!r}, {row['n_active']} "
         f"active, held-out ELBO {row['elbo']:.1f} nats per sample)"
         for region, row in chosen.items()
     ]
-    for line in (*words, f"table: {folder / f'{config.name}.csv'}"):
+    for line in (*words, f"table: {file}"):
         tell(line)
-    key = store_key("sweep", path, config.name)
-    table(key, rows, f"sweep {config.name!r} of {path.name}; {RULE}")
+    key = store_key("sweep", path, sweep.name)
+    table(key, records, f"sweep {sweep.name!r} of {path.name}; {RULE}")
     text(f"{key}-words", "\n\n".join([*words, *(f"failed: {k}: {v}" for k, v in failed.items())]), "recommended")
-    picture(store, f"{key}-elbo", lambda: elbo(rows), "held-out ELBO over latent dimensions")
-    return {"store": place(store), "file": str(folder / f"{config.name}.csv"), "table": as_json(rows)}
+    lines = found[["region", "beta", "latent_dim", "elbo", "elbo_se"]].fillna({"elbo_se": 0.0})
+    picture(store, f"{key}-elbo", lines.to_xarray, "held-out ELBO over latent dimensions", kind="sweep")
+    return {"store": place(store), "file": str(file), "table": records}
 
 
 RULE = (
     "recommended: the fewest latent dimensions whose held-out ELBO is within one standard error of the best; the "
     "standard error is that of means over validation blocks"
 )
-
-
-def elbo(rows: list[dict[str, Any]]) -> Any:
-    """Held-out ELBO with its standard error, a line for each region and beta."""
-    import pandas as pd
-
-    from vaearr.views import view
-
-    table = pd.DataFrame(rows)[["region", "beta", "latent_dim", "elbo", "elbo_se"]].fillna({"elbo_se": 0.0})
-    return view(table.to_xarray(), kind="sweep")
 
 
 @kept_flow(name="sweep")

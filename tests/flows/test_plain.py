@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("unrecorded")
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({}, "needs store: -p store=VALUE"),
+        ({}, "store: Field required"),
         ({"store": "a", "trian": {}}, "Did you mean 'train'"),
         ({"store": "a", "train": {"epoch": 3}}, "Did you mean 'epochs'"),
         ({"store": "a", "train": {"epochs": 0}}, "epochs: Input should be greater than or equal to 1"),

@@ -28,16 +28,16 @@ from vaearr.errors import NoInputError, UsageError, VaearrError, did_you_mean
 from .running import place, plainly
 
 FLOWS = {  # by name, which is that of its deployment too; imported when asked for
-    "ingest": "steps.ingest_flow",
-    "train-vae": "steps.train_flow",
-    "encode": "steps.encode_flow",
-    "embed": "steps.embed_flow",
-    "associate": "steps.associate_flow",
-    "cluster": "steps.cluster_flow",
-    "report": "steps.report_flow",
-    "analyse-scan": "steps.analyse_scan",
-    "sweep": "sweep.sweep_flow",
-    "analyse-many": "many.analyse_many",
+    "ingest": "ingest_flow",
+    "train-vae": "train_flow",
+    "encode": "encode_flow",
+    "embed": "embed_flow",
+    "associate": "associate_flow",
+    "cluster": "cluster_flow",
+    "report": "report_flow",
+    "analyse-scan": "analyse_scan",
+    "sweep": "sweep_flow",
+    "analyse-many": "analyse_many",
 }
 HOW = (
     "start one with 'PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --host 127.0.0.1' and name it with "
@@ -59,8 +59,7 @@ def flow_name(text: str) -> str:
 
 def load_flow(text: str) -> Any:
     """The Prefect flow of that name."""
-    module, _, function = FLOWS[flow_name(text)].partition(".")
-    return getattr(import_module(f"vaearr.flows.{module}"), function)
+    return getattr(import_module("vaearr.flows.steps"), FLOWS[flow_name(text)])
 
 
 def run(

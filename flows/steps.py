@@ -1,18 +1,27 @@
-"""The steps as flows, each one task, and the whole line through all of them."""
+"""The steps as flows, each one task; the whole line through all of them, for one scan and for many; sweeps."""
 
 from __future__ import annotations
 
 import itertools
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import pandas as pd
+from pydantic import Field, model_validator
 
 import vaearr as va
 from vaearr.association import ranking, targets_of
 from vaearr.association.stored import table_name
-from vaearr.computing import check_where
+from vaearr.computing import check_where, connected
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
+    Config,
     EmbedConfig,
     EncodeConfig,
     IngestConfig,
@@ -20,23 +29,29 @@ from vaearr.config import (
     RoiConfig,
     SignificanceConfig,
     TrainConfig,
+    resolved,
 )
-from vaearr.errors import NoInputError
+from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
 from vaearr.info import in_words, store_facts
-from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, run_name
+from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, is_valid_name, run_name
 from vaearr.provenance import as_json
 from vaearr.reporting.write import is_current, report_folder
-from vaearr.runs import check_extras
-from vaearr.store import check_store
-from vaearr.words import loss_words
+from vaearr.run.selection import recommend, score_run
+from vaearr.run.train import check_extras
+from vaearr.store import as_url, beside, check_store
+from vaearr.store.commit import writing
+from vaearr.store.folders import replace_file
+from vaearr.words import loss_words, strongest
 
 from .running import (
     MOST_ROWS,
     is_recorded,
     kept_flow,
+    key_of,
     link,
     picture,
     place,
+    plainly,
     progress,
     stage,
     step,
@@ -341,3 +356,271 @@ def _has_targets(store: Path) -> bool:
     except NoInputError:
         return False
     return True
+
+
+# ---- many scans ------------------------------------------------------------------------------------------------------
+
+
+class Scan(Config):
+    """One scan: where it is, where its store goes, how it is read."""
+
+    source: Path = Field(description="file or folder with the patterns")
+    store: Path = Field(description="path of its zarr store")
+    ingest: IngestConfig = Field(default=IngestConfig(), description="how it is read")
+    roi: RoiConfig | None = Field(default=None, description="points to look at; none = all that were measured")
+
+
+Result = dict[str, str]  # of one scan: store, state, and its report or its error
+
+
+def row_of(scan: Scan, report: str = "", error: Exception | None = None) -> Result:
+    said = "" if error is None else f"{type(error).__name__}: {error}"
+    state = "complete" if error is None else "failed"
+    return {"source": str(scan.source), "store": str(scan.store), "state": state, "report": report, "error": said}
+
+
+def analysed(scan: Scan, settings: dict[str, Any]) -> Result:
+    """One scan through the whole line; what goes wrong is returned, so that it is told and the others go on."""
+    try:
+        made = analyse_scan.fn(scan.source, scan.store, ingest=scan.ingest, roi=scan.roi, **settings)
+        return row_of(scan, made["page"])
+    except Exception as error:  # of one scan: of whatever kind it is, the others go on
+        return row_of(scan, error=error)
+
+
+@kept_flow(name="analyse-many")
+def analyse_many(
+    scans: list[Scan],
+    run: str = DEFAULT_RUN,
+    train: TrainConfig = TrainConfig(),
+    encode: EncodeConfig = EncodeConfig(),
+    embed: EmbedConfig = EmbedConfig(),
+    cluster: ClusterConfig = ClusterConfig(),
+    associate: AssociateConfig = TESTED,
+    report: ReportConfig = ReportConfig(),
+    overwrite: bool = False,
+    processes: int = 1,
+    dask: str | None = None,
+) -> list[dict[str, str]]:
+    """Take many scans through the whole line, side by side; returns a row for each: state, report, error.
+
+    A scan that fails does not stop the others; the flow fails at its end and names those that did. The same call again
+    goes on with what is not complete.
+
+    Args:
+        scans: source, store and reading of each
+        run: name of the run in all stores
+        train: everything that decides the trainings
+        encode: how latents are written
+        embed: the decomposition beside the latents
+        cluster: how points are grouped
+        associate: which metrics against which maps
+        report: what the pages show
+        overwrite: replace results that are there but were made otherwise
+        processes: scans at a time, each in a process of this machine; 1 = one after the other
+        dask: Dask workers that take the scans instead: tcp://host:8786, a scheduler file, or local:4 on this machine
+    """
+    _check(scans, processes)
+    check_extras(train)
+    check_where(dask)
+    settings = {"run": run, "train": train, "encode": encode, "embed": embed, "cluster": cluster}
+    settings |= {"associate": associate, "report": report, "overwrite": overwrite}
+    results: dict[int, Result] = {}
+    with progress("scans", key_of("analyse-many-progress")) as show:
+        for number, found in _each(scans, settings, processes, dask):
+            results[number] = found
+            show(len(results), len(scans))
+    rows = [results[number] for number in range(len(scans))]
+    table(key_of("analyse-many"), rows, "scans")
+    for row in rows:
+        tell(f"{row['store']}: {row['state']}{': ' + row['error'] if row['error'] else ''}")
+    if failed := [row["store"] for row in rows if row["state"] == "failed"]:
+        raise VaearrError(f"{len(failed)} of {len(rows)} scans failed: {', '.join(failed)}")
+    return rows
+
+
+def _check(scans: Sequence[Scan], processes: int) -> None:
+    stores = [as_url(scan.store) or str(scan.store.expanduser().resolve()) for scan in scans]
+    twice = sorted({store for store in stores if stores.count(store) > 1})
+    if not scans:
+        raise UsageError("scans is empty; give a source and a store for each scan.")
+    if twice:
+        raise UsageError(f"{twice[0]} is named for more than one scan; give each a store of its own.")
+    if processes < 1:
+        raise UsageError(f"processes is {processes}; it must be 1 or more.")
+
+
+def _each(
+    scans: Sequence[Scan], settings: dict[str, Any], processes: int, dask: str | None
+) -> Iterator[tuple[int, Result]]:
+    """(number, result) of each scan, as they come: here, in processes of this machine, or on Dask workers."""
+    if not dask and processes == 1:
+        yield from ((number, analysed(scan, settings)) for number, scan in enumerate(scans))
+        return
+    with _pool(processes, dask) as pool:
+        made = {pool.submit(_in_another_process, scan.to_attrs(), settings): i for i, scan in enumerate(scans)}
+        for future in as_completed(made):
+            number = made[future]
+            try:
+                found, news = future.result()
+            except Exception as error:  # a process or worker that died with a scan is a failure of this scan
+                found, news = row_of(scans[number], error=error), []
+            for line in news:
+                tell(f"{scans[number].store.name}: {line}")
+            yield number, found
+
+
+@contextmanager
+def _pool(processes: int, dask: str | None) -> Iterator[Executor]:
+    """Fresh processes of this machine, or Dask workers."""
+    if dask is None:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield pool
+        return
+    with connected(dask) as client:
+        assert client is not None
+        yield client.get_executor(pure=False)
+
+
+def _in_another_process(scan: dict[str, Any], settings: dict[str, Any]) -> tuple[Result, list[str]]:
+    """Where nothing is recorded: the result, and the news."""
+    news: list[str] = []
+    with plainly(news.append):
+        return analysed(Scan.from_attrs(scan), settings), news
+
+
+# ---- many trainings of one store ------------------------------------------------------------------------------------
+
+WHOLE = "all"  # name of the region where none is given
+PASSED_OVER = (RoiError, TrainingError, NoInputError, UsageError)  # of one combination; the others go on
+
+
+class SweepConfig(Config):
+    """Which trainings: every combination of a region, a latent size and a beta."""
+
+    latent_dims: tuple[int, ...] = Field(
+        default=(4, 8, 16, 32), min_length=1, description="numbers of latent dimensions"
+    )
+    betas: tuple[float, ...] = Field(default=(1.0,), min_length=1, description="weights of the KL divergence")
+    rois: dict[str, RoiConfig] = Field(
+        default_factory=dict, description="name -> conditions; empty = that of the run 'vae', else all measured points"
+    )
+    name: str = Field(default="sweep", description="what the names of all runs begin with")
+    psnr: bool = Field(default=True, description="also reconstruct the validation points and measure PSNR (and SSIM)")
+    associate: bool = Field(
+        default=True, description="also associate the latents with band contrast, elements and phases"
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        for name in (self.name, *self.rois):
+            if not is_valid_name(name):
+                raise ValueError(f"{name!r} must be letters, digits and _ and start with a letter")
+        if min(self.latent_dims) < 1 or min(self.betas) < 0:
+            raise ValueError("latent_dims must be 1 or more, betas 0 or more")
+        return self
+
+    def combinations(self) -> list[tuple[str, str, int, float]]:
+        """(name of the run, region, latent size, beta) of each training; the same settings give the same names."""
+        regions = tuple(self.rois) or (WHOLE,)
+        return [
+            (run_name_of(self.name, region if self.rois else "", size, beta), region, size, beta)
+            for region, beta, size in itertools.product(regions, dict.fromkeys(self.betas), sorted({*self.latent_dims}))
+        ]
+
+
+def run_name_of(name: str, region: str, latent_dim: int, beta: float) -> str:
+    """Such as `sweep_l16_b0p5`, with a region `sweep_grain_l16_b0p5`."""
+    number = repr(beta).removesuffix(".0").replace(".", "p").replace("e-", "em").replace("e+", "e")
+    return "_".join(filter(None, (name, region, f"l{latent_dim}", f"b{number}")))
+
+
+@step("score")
+def score_step(store: Path, run: str, sweep: SweepConfig) -> dict[str, Any]:
+    """The numbers of one run, from what is in the store."""
+    row = score_run(store, run)
+    if sweep.psnr:
+        means = va.reconstruct_store(store, run=run, part="validation", say=tell)["summary"]
+        means = means.sel(part="validation", statistic="mean")
+        row |= {str(m): float(means.sel(metric=m)) for m in means["metric"].values if str(m) in ("psnr", "ssim")}
+    if sweep.associate:
+        with suppress(NoInputError):  # no maps to compare with
+            values = va.associate_store(store, run=run)["association"]
+            metric, targets = str(values["metric"].values[0]), map(str, values["target"].values)
+            best = {target: strongest(values, metric, target, 1) for target in targets}
+            row["strongest"] = f"{metric} " + ", ".join(f"{k}: latent {words[0]}" for k, words in best.items() if words)
+    return row
+
+
+@step("compare")
+def compare_step(store: Path, sweep: SweepConfig, rows: list[dict[str, Any]], failed: dict[str, str]) -> dict[str, Any]:
+    """Write the table beside the store, as CSV and JSON, and say what is recommended for each region."""
+    found = pd.DataFrame(rows)
+    chosen = {region: recommend([row for row in rows if row["region"] == region]) for region in found["region"]}
+    found["recommended"] = [row["run"] == chosen[row["region"]]["run"] for row in rows]
+    path, records = check_store(store), as_json(found.to_dict("records"))
+    file = beside(path).with_name(f"{path.name.removesuffix('.zarr')}.sweeps") / f"{sweep.name}.csv"
+    record = {"store": path.name, "config": sweep.to_attrs(), "runs": records, "failed": failed, "rule": RULE,
+              "recommended": {region: row["latent_dim"] for region, row in chosen.items()}}  # fmt: skip
+    with writing(file.parent):
+        file.parent.mkdir(exist_ok=True)
+        replace_file(file, found.to_csv(index=False, lineterminator="\n").encode())
+        replace_file(file.with_suffix(".json"), json.dumps(as_json(record), indent=2).encode())
+    words = [
+        f"{region}: {row['latent_dim']} latent dimensions are recommended (run {row['run']!r}, {row['n_active']} "
+        f"active, held-out ELBO {row['elbo']:.1f} nats per sample)"
+        for region, row in chosen.items()
+    ]
+    for line in (*words, f"table: {file}"):
+        tell(line)
+    key = store_key("sweep", path, sweep.name)
+    table(key, records, f"sweep {sweep.name!r} of {path.name}; {RULE}")
+    text(f"{key}-words", "\n\n".join([*words, *(f"failed: {k}: {v}" for k, v in failed.items())]), "recommended")
+    lines = found[["region", "beta", "latent_dim", "elbo", "elbo_se"]].fillna({"elbo_se": 0.0})
+    picture(store, f"{key}-elbo", lines.to_xarray, "held-out ELBO over latent dimensions", kind="sweep")
+    return {"store": place(store), "file": str(file), "table": records}
+
+
+RULE = (
+    "recommended: the fewest latent dimensions whose held-out ELBO is within one standard error of the best; the "
+    "standard error is that of means over validation blocks"
+)
+
+
+@kept_flow(name="sweep")
+def sweep_flow(
+    store: Path, sweep: SweepConfig = SweepConfig(), train: TrainConfig = TrainConfig(), overwrite: bool = False
+) -> dict[str, Any]:
+    """Train a run for each combination of region, latent size and beta, compare them; returns the table.
+
+    Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance, PSNR, its
+    strongest associations. Recommended are the fewest latent dimensions whose held-out ELBO is within one standard
+    error of the best, for each region. Runs that are complete are not trained again. A combination that cannot be
+    trained (such as a region that is too small) is told and the others go on; the flow then fails at its end.
+
+    Args:
+        store: zarr store, as made by ingest
+        sweep: which combinations
+        train: everything else that decides the trainings
+        overwrite: replace runs of these names that were trained otherwise
+    """
+    combinations = sweep.combinations()
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    with progress("runs", store_key("sweep-progress", store, sweep.name)) as show:
+        for done, (run, region, size, beta) in enumerate(combinations, 1):
+            settings = resolved(TrainConfig, train, {"latent_dim": size, "beta": beta})
+            try:
+                train_step(store, run, sweep.rois.get(region), settings, overwrite)
+                encode_flow.step(store, run, overwrite=overwrite)
+                rows.append({"region": region, **score_step(store, run, sweep)})
+            except PASSED_OVER as error:
+                failed[run] = str(error)
+                tell(f"run {run!r} failed: {error}")
+            show(done, len(combinations))
+    if not rows:
+        raise TrainingError(f"none of {len(combinations)} runs could be made: {next(iter(failed.values()))}")
+    made = compare_step(store, sweep, rows, failed)
+    if failed:
+        raise VaearrError(f"{len(failed)} of {len(combinations)} runs failed: {', '.join(failed)}; see {made['file']}")
+    return made

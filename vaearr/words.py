@@ -331,21 +331,21 @@ def _layers(found: xr.Dataset) -> Iterator[str]:
 
 @words("reconstruction")
 def _reconstruction(found: xr.Dataset) -> list[str]:
-    from vaearr.inference.summary import file_lines, reconstruction_lines
+    from vaearr.run.reconstruct import file_lines, reconstruction_lines
 
     return [*(file_lines(found) if "file" in found.dims else ()), *reconstruction_lines(found)]
 
 
 @words("fidelity")
 def _fidelity(found: xr.Dataset) -> list[str]:
-    from vaearr.inference.fidelity import fidelity_lines
+    from vaearr.run.judge import fidelity_lines
 
     return fidelity_lines(found)
 
 
 @words("nearest")
 def _nearest(found: xr.Dataset) -> list[str]:
-    from vaearr.inference.memorisation import nearest_lines
+    from vaearr.run.judge import nearest_lines
 
     return nearest_lines(found)
 

@@ -314,7 +314,7 @@ def reconstruct(
 
 
 def _write_reconstructions(found: Any, folder: Path, binarise: float | None) -> None:
-    from vaearr.inference.summary import metrics_csv
+    from vaearr.run.reconstruct import metrics_csv
     from vaearr.views import save
     from vaearr.views.volumes import is_volume, volume_page
 

@@ -88,7 +88,7 @@ def draw_latents(opened: Run, n_samples: int, seed: int, source: str, batch_size
     rng, shape, size = np.random.default_rng(seed), opened.model.latent_shape, opened.model.fitting(batch_size)
     mean, root = np.zeros(shape[0]), np.eye(shape[0])
     if source == "fitted":
-        sums = latent_sums(opened.path, opened.name)
+        sums = latent_sums(opened)
         values, vectors = np.linalg.eigh(sums.covariance + np.diag(sums.variance / sums.count))
         mean, root = sums.mean, vectors * np.sqrt(np.maximum(values, 0))
     for start in range(0, n_samples, size):
@@ -102,7 +102,7 @@ def draw_warnings(opened: Run, source: str) -> list[str]:
     """Why draws from the prior of an encoded run would not look like its data."""
     if source != "prior" or n.run_name(n.LATENTS, opened.name) not in opened.ds:
         return []
-    found: list[str] = latent_statistics(opened.path, opened.name).attrs["warnings"]
+    found: list[str] = latent_statistics(opened).attrs["warnings"]
     return found
 
 

@@ -216,13 +216,7 @@ def reconstruct(
     binary.png, of volumes slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
     affine, or .npy.
     """
-    from vaearr.run.reconstruct import (
-        file_lines,
-        metrics_csv,
-        reconstruct_files,
-        reconstruct_store,
-        reconstruction_lines,
-    )
+    from vaearr.run.reconstruct import metrics_csv, reconstruct_files, reconstruct_store, reconstruction_lines
 
     if binarise is not None and out is None:
         raise UsageError("--binarise is of a picture; give its folder with --out.")
@@ -243,7 +237,7 @@ def reconstruct(
         if folder:
             (folder / "metrics.csv").write_text(metrics_csv(found), encoding="utf-8")
             _write_figures(found, folder, binarise)
-    print_lines([*(file_lines(found) if file else ()), *reconstruction_lines(found)])
+    print_lines(reconstruction_lines(found))
 
 
 def _write_figures(found: xr.Dataset, folder: Path, binarise: float | None) -> None:

@@ -22,7 +22,7 @@ from vaearr.inference.features import part_map
 from vaearr.models.preprocess import undo
 from vaearr.run import Run, open_run
 from vaearr.sources.nifti import AFFINE, AXES
-from vaearr.sources.outputs import as_dtype, stored_affine, write_nifti
+from vaearr.sources.single import as_dtype, stored_affine, write_nifti
 from vaearr.store import read_block
 from vaearr.store.folders import staged
 

@@ -22,8 +22,7 @@ from vaearr.inference.summary import summarise
 from vaearr.inference.written import check_written, inside_name
 from vaearr.quality import compression_ratio
 from vaearr.run import Run, open_run
-from vaearr.sources.outputs import Kept, output_suffix, write_sample
-from vaearr.sources.single import Single, read_single
+from vaearr.sources.single import Kept, Single, output_suffix, read_single, write_sample
 from vaearr.store.folders import staged
 
 FILE, EXAMPLE = "file", "example"

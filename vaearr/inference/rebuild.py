@@ -24,7 +24,7 @@ from vaearr.provenance import nested
 from vaearr.quality import compression_ratio
 from vaearr.recipe import Recipe, is_made
 from vaearr.run import Run, open_run
-from vaearr.sources.outputs import Kept
+from vaearr.sources.single import Kept
 from vaearr.store import (
     Staging,
     VariableSpec,

@@ -1,4 +1,4 @@
-"""Reconstructed samples of a store as files of their own: PNG, NIfTI or .npy, see `vaearr.sources.outputs`.
+"""Reconstructed samples of a store as files of their own: PNG, NIfTI or .npy, see `vaearr.sources.single`.
 
 Collections name them after their files (`path`), scans after the numbers of the scan point. Images come in the size
 and volumes in the affine of the store's source, all in stored units.
@@ -17,7 +17,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import UsageError
-from vaearr.sources.outputs import NIFTI, Kept, output_suffix, stored_affine, stored_geometry, write_sample
+from vaearr.sources.single import NIFTI, Kept, output_suffix, stored_affine, stored_geometry, write_sample
 from vaearr.store.folders import staged
 
 SampleWriter = Callable[[np.ndarray, np.ndarray], None]

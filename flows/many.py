@@ -25,7 +25,7 @@ from vaearr.config import (
 )
 from vaearr.errors import UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN
-from vaearr.runs import check_extras
+from vaearr.run.train import check_extras
 from vaearr.store import as_url
 
 from .running import kept_flow, plainly, progress, tell

@@ -19,7 +19,7 @@ from vaearr.config import (
 )
 from vaearr.errors import NoInputError
 from vaearr.names import DEFAULT_RUN, LATENT, LATENTS, run_name
-from vaearr.runs import check_extras
+from vaearr.run.train import check_extras
 
 from .running import is_recorded, kept_flow, place, progress, stage, step, tell
 from .showing import MOST_ROWS, link, picture, store_key, table, text
@@ -57,7 +57,7 @@ def train_step(
 ) -> dict[str, Any]:
     """Train a VAE, publish it as a run of the store, and show how it went."""
     from vaearr.provenance import as_json
-    from vaearr.runs import train as run_train
+    from vaearr.run.train import train as run_train
     from vaearr.views import view
 
     with progress("training", store_key("train-progress", store, run)) as show:
@@ -143,7 +143,7 @@ def encode_flow(
         overwrite: replace latents that were made with other settings
         dask: Dask workers that encode: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    from vaearr.latents import encode as run_encode
+    from vaearr.run.encode import encode as run_encode
     from vaearr.views import view
 
     encode = encode.replace(run=run)

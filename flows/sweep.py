@@ -67,20 +67,34 @@ def run_name_of(name: str, region: str, latent_dim: int, beta: float) -> str:
 def score_step(store: Path, run: str, config: SweepConfig) -> dict[str, Any]:
     """The numbers of one run, from what is in the store."""
     from vaearr.association import associate_store
-    from vaearr.inference import ReconstructConfig, reconstruct_store
-    from vaearr.selection import score_run, strongest
+    from vaearr.run.reconstruct import reconstruct_store
+    from vaearr.run.selection import score_run
 
     row = score_run(store, run)
     if config.psnr:
-        made = reconstruct_store(store, config=ReconstructConfig(run=run, part="validation"), say=tell)
+        made = reconstruct_store(store, run=run, part="validation", say=tell)
         means = made["summary"].sel(part="validation", statistic="mean")
         row |= {str(m): float(means.sel(metric=m)) for m in made["metric"].values if str(m) in ("psnr", "ssim")}
     if config.associate:
         try:
-            row["strongest"] = strongest(associate_store(store, AssociateConfig(run=run)))
+            row["strongest"] = _strongest(associate_store(store, AssociateConfig(run=run)))
         except NoInputError:
             row["strongest"] = ""  # no maps to compare with
     return row
+
+
+def _strongest(table: Any) -> str:
+    """The strongest association of a table in words, by its first metric, of each target."""
+    from vaearr.association import ranking
+
+    values = table["association"]
+    metric = str(values["metric"].values[0])
+    parts = []
+    for target in map(str, values["target"].values):
+        best = ranking(values, metric, target, 1)
+        if best.sizes["rank"]:
+            parts.append(f"{target}: latent {best['latent'].values[0]} ({float(best['value'][0]):+.2f})")
+    return f"{metric} {', '.join(parts)}" if parts else ""
 
 
 @step("compare")
@@ -89,7 +103,7 @@ def compare_step(
 ) -> dict[str, Any]:
     """Write the table beside the store, as CSV and JSON, and say what is recommended for each region."""
     from vaearr.provenance import as_json
-    from vaearr.selection import recommend
+    from vaearr.run.selection import recommend
     from vaearr.store import beside, check_store
     from vaearr.store.commit import writing
     from vaearr.store.folders import replace_file

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vaearr as va
+from vaearr import interpolate, latent_statistics, reconstruct_store, sample_prior
 from vaearr import names as n
 from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, UsageError
-from vaearr.inference import interpolate, latent_statistics, reconstruct_store, sample_prior
-from vaearr.latent_scale import _at, _covered, channel_attrs
+from vaearr.run.latent_scale import _at, _covered, channel_attrs
 from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset
 

@@ -36,9 +36,9 @@ def run_demo(
     from vaearr.clustering import cluster_lines, cluster_store
     from vaearr.embedding import embed_store
     from vaearr.ingestion import ingest
-    from vaearr.latents import encode
     from vaearr.reporting import report
-    from vaearr.runs import train
+    from vaearr.run.encode import encode
+    from vaearr.run.train import train
     from vaearr.store import as_url
     from vaearr.testing import synthetic_scan, write_scan_files
 

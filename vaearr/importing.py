@@ -25,7 +25,7 @@ from vaearr.models.preprocess import settled
 from vaearr.provenance import nested, now, versions
 from vaearr.quality import latent_health
 from vaearr.run import Run
-from vaearr.runs import GIVEN, data_fingerprint, resolve_roi
+from vaearr.run.train import GIVEN, data_fingerprint, resolve_roi
 from vaearr.store import (
     check_patterns,
     check_run_name,
@@ -60,7 +60,7 @@ def import_model(
     brings its own settings and static background; where the new samples are reconstructed much worse than the training
     was, a warning says so. The split counts every point of the region as validation: none of them was trained on here
     (whether the checkpoint's own training saw them is not known). There is no history. All or nothing is written. For
-    `roi` see `runs.train`. Raises ExistsError for a run name that is taken, UsageError for a model that cannot be built
+    `roi` see `va.train`. Raises ExistsError for a run name that is taken, UsageError for a model that cannot be built
     for the store's samples or for settings that a model folder has itself, and what `read_foreign`, `load_foreign` and
     `load_folder` raise for a checkpoint that is damaged or does not fit.
     """

@@ -22,7 +22,7 @@ from tests.contract.prefect_server import Server, children, served, until
 from vaearr.errors import NoInputError, UsageError, VaearrError
 from vaearr.flows.serving import answer_of, load_flow, run, serve
 from vaearr.names import CHECKPOINT
-from vaearr.runs import train
+from vaearr.run.train import train
 from vaearr.store import run_manifest, run_names
 from vaearr.testing import assert_valid
 

@@ -204,15 +204,13 @@ def judge(
     if blinded is not None:
         if out is not None:
             raise UsageError("--out is for tables of numbers; --blinded says itself where its files go.")
-        from vaearr.inference import blinded_set
+        from vaearr.run.blinded import blinded_set
 
         size = 25 if count is None else count
         blinded_set(store, run, blinded, n_real=size, n_drawn=size, kind=kind, part=part, **about)
         typer.echo(f"{2 * size} files for the reader are in {blinded / 'images'}; {blinded / 'key.csv'} is the key")
         return
-    from vaearr.inference import nearest_training, sample_fidelity
-    from vaearr.inference.fidelity import fidelity_lines
-    from vaearr.inference.memorisation import nearest_lines
+    from vaearr.run.judge import fidelity_lines, nearest_lines, nearest_training, sample_fidelity
 
     about["n_samples"] = 1000 if count is None else count
     fidelity = sample_fidelity(store, run, features=features, weights=weights, part=part, **about)
@@ -234,7 +232,7 @@ def _score(store: Path | None, key: Path | None, answers: Path | None) -> None:
         raise UsageError("--key and --answers belong together; give both.")
     if store is not None:
         raise UsageError("--key and --answers need no store; leave it out.")
-    from vaearr.inference import score_blinded
+    from vaearr.run.blinded import score_blinded
 
     found = score_blinded(key, answers)
     typer.echo(found.attrs["sentence"])

@@ -462,7 +462,7 @@ def sample(
     --out writes samples.png, vectors.png with the latents beside the pictures, one picture for each draw, and z.csv
     (z.npy of spatial latents).
     """
-    from vaearr.inference import sample_prior
+    from vaearr.run.draw import sample_prior
 
     with folder_of(out) as folder:
         found = sample_prior(store, run, count, seed, source=source)  # type: ignore[arg-type]  # checked there
@@ -517,7 +517,7 @@ def interpolate(
     --out writes interpolation.png, vectors.png with the latents beside the pictures, interpolation.gif and z.csv (z.npy
     of spatial latents).
     """
-    from vaearr.inference import interpolate as run_interpolate
+    from vaearr.run.draw import interpolate as run_interpolate
 
     with folder_of(out) as folder:
         found = run_interpolate(store, run, _end(a, a_file, "--from"), _end(b, b_file, "--to"), steps, method)
@@ -544,7 +544,7 @@ def stats(store: Store, run: RunName = DEFAULT_RUN, out: Folder = None) -> None:
 
     They are kept in the store as the run's table latent_statistics; --out writes latent_statistics.png.
     """
-    from vaearr.inference import latent_statistics
+    from vaearr.run.statistics import latent_statistics
 
     with folder_of(out) as folder:
         found = latent_statistics(store, run, write=True)

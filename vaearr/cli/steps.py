@@ -94,7 +94,7 @@ def train(
     The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there is one, else every
     measured point.
     """
-    from vaearr.runs import train as run_train
+    from vaearr.run.train import train as run_train
     from vaearr.schema import input_shape
     from vaearr.side_maps import read_kept_coordinates
     from vaearr.store import open_store
@@ -173,7 +173,7 @@ def encode(
 
     The ROI is chosen with --from only; else it is that of the run.
     """
-    from vaearr.latents import encode as run_encode
+    from vaearr.run.encode import encode as run_encode
     from vaearr.store import as_url
 
     with bar("encoding") as progress:
@@ -216,8 +216,13 @@ def reconstruct(
     binary.png, of volumes slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
     affine, or .npy.
     """
-    from vaearr.inference import reconstruct_files, reconstruct_store
-    from vaearr.inference.summary import file_lines, metrics_csv, reconstruction_lines
+    from vaearr.run.reconstruct import (
+        file_lines,
+        metrics_csv,
+        reconstruct_files,
+        reconstruct_store,
+        reconstruction_lines,
+    )
 
     if binarise is not None and out is None:
         raise UsageError("--binarise is of a picture; give its folder with --out.")

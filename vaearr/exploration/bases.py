@@ -14,10 +14,9 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.exploration.points import Encoded, classes_of
-from vaearr.inference.decoding import decoded_array
-from vaearr.inference.generate import find_point
-from vaearr.inference.statistics import latent_sums
 from vaearr.run import Run
+from vaearr.run.draw import decoded_array, find_point
+from vaearr.run.statistics import latent_sums
 from vaearr.sources.single import read_single
 from vaearr.store import read_block
 

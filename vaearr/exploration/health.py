@@ -13,8 +13,8 @@ from vaearr import names as n
 from vaearr.errors import UsageError
 from vaearr.exploration.points import Encoded, check_seed, open_encoded
 from vaearr.exploration.posteriors import correlations, has_posterior, posteriors, sums_of
-from vaearr.inference.statistics import Sums, latent_statistics
 from vaearr.quality import ACTIVE_VARIANCE
+from vaearr.run.statistics import Sums, latent_statistics
 
 LEAST_DRAWS = 20_000  # of the aggregate posterior: a distance of two distributions is known to about 1 / root of this
 MAX_DRAWS = 50_000

@@ -9,7 +9,7 @@ import numpy as np
 from vaearr import names as n
 from vaearr import schema
 from vaearr.exploration.points import Encoded
-from vaearr.inference.statistics import Sums, latent_sums
+from vaearr.run.statistics import Sums, latent_sums
 from vaearr.store import read_ahead, read_block, store_blocks
 
 

@@ -146,7 +146,7 @@ def _rate(state: Training, update: int) -> float:
 def _walk(model: TrainedModel, config: TrainConfig) -> Walk | None:
     objective = config.objective
     if objective.target == "auto":
-        raise UsageError("objective.target is 'auto'; `vaearr.runs.settled` decides it for a Dataset.")
+        raise UsageError("objective.target is 'auto'; `vaearr.run.train.settled` decides it for a Dataset.")
     return Walk(model.preprocess, objective.walk) if objective.target == "neighbour" else None
 
 

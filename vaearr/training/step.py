@@ -179,7 +179,7 @@ def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
 def noise_of(objective: ObjectiveConfig) -> float:
     """The input noise of a training. Raises UsageError where it was never decided."""
     if objective.input_noise is None:
-        raise UsageError("objective.input_noise is not set; `vaearr.runs.settled` decides it for a Dataset.")
+        raise UsageError("objective.input_noise is not set; `vaearr.run.train.settled` decides it for a Dataset.")
     return objective.input_noise
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+import vaearr as va
 from vaearr import names as n
 from vaearr import schema
 from vaearr.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model, read_about
@@ -22,13 +23,14 @@ from vaearr.blocks import Blocks, in_chunks, read_chosen, sides, take_rows
 from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import autocast, host_tensor, pick_precision
-from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.errors import DataError, UsageError
 from vaearr.given import check_grid, is_same, on_grid, seen, store_of
-from vaearr.latent_scale import LatentMask, add_channel_attrs, latent_coords, latent_mask
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made
-from vaearr.runs import data_fingerprint, resolve_roi
+from vaearr.run.latent_scale import LatentMask, add_channel_attrs, latent_coords, latent_mask
+from vaearr.run.stream import write_behind
+from vaearr.run.train import data_fingerprint, resolve_roi
 from vaearr.store import (
     Region,
     Staging,
@@ -37,7 +39,6 @@ from vaearr.store import (
     open_store,
     pending,
     publish_staged,
-    read_block,
     recover,
     run_folder,
     run_manifest,
@@ -47,7 +48,6 @@ from vaearr.store import (
     write_block,
 )
 from vaearr.store.remove import removable, remove
-from vaearr.stream import write_behind
 from vaearr.training import fingerprint
 
 VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
@@ -85,7 +85,7 @@ def encode(
 
     Vector latents lie over the navigation dims and `latent`, spatial ones over `latent[, lz], ly, lx` with coordinates
     in the units of the samples; with `config.mask` they are NaN where no pixel of the mask lies. Latents of a
-    collection, and all spatial ones, say what a diffusion stage needs: see `vaearr.latent_scale.channel_attrs`.
+    collection, and all spatial ones, say what a diffusion stage needs: see `vaearr.run.latent_scale.channel_attrs`.
 
     Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a chunk of the
     store: after an interruption the same call goes on where it stopped, and nothing is visible before all is written.
@@ -94,7 +94,7 @@ def encode(
     for latents made otherwise, DataError for a damaged store or model, UsageError for a model of other data.
 
     source: a store whose run is taken to these data, with its weights, settings and static background: first it becomes
-    a run of this store, called `name` (that of the source by default), over `roi` (as in `runs.train`), and a warning
+    a run of this store, called `name` (that of the source by default), over `roi` (as in `va.train`), and a warning
     is said where these data look unlike its training data; see `importing.import_model`. Where this store has another
     run of that name, see `overwrite`.
 
@@ -198,8 +198,6 @@ def _take(
     say: Callable[[str], None],
 ) -> None:
     """Have `path` hold a run called `name` with the model of one of `source`."""
-    from vaearr.importing import ImportConfig, import_model
-
     if isinstance(data, xr.Dataset):
         raise UsageError("a run of another store is taken to a store's own patterns; give a path, or leave source out.")
     folder = run_folder(source, settings.run) / n.MODEL
@@ -212,7 +210,7 @@ def _take(
         if is_made(f"{shown(path)} already has a run {name!r}", made, recipe, overwrite=overwrite):
             return
         remove(path, runs=[name])
-    import_model(path, folder, run=name, roi=roi, config=ImportConfig(device=settings.device), say=say)
+    va.import_model(path, folder, run=name, roi=roi, device=settings.device, say=say)
 
 
 def _tell_how(
@@ -351,42 +349,3 @@ def _encode_batch(model: TrainedModel, stored: torch.Tensor, config: EncodeConfi
     off = (seen - decoded).flatten(1)
     error = torch.linalg.vector_norm(off, dim=1).square() / off.shape[1]
     return mean.float(), (0.5 * logvar.float()).exp(), error
-
-
-def reconstruct(store: str | Path, *, run: str = n.DEFAULT_RUN, n_samples: int = 8, seed: int = 0) -> xr.Dataset:
-    """Patterns as the network sees them and as it decodes them, for scan points spread over the validation part.
-
-    Variables `input` and `reconstruction`, `(sample, [channel,] dy, dx)`, in preprocessed units; the navigation
-    coordinates of each sample as coordinates of `sample`. A seeded choice; posterior mean.
-    """
-    ds = open_store(store, chunks=None)
-    manifest = run_manifest(store, run)
-    model = load_model(store, run)
-    check_fits(ds, manifest, model)
-    parts = ds[n.run_name(n.SPLIT, run)].load()
-    candidates = np.argwhere(parts.values == n.VALIDATION)
-    if not len(candidates):
-        candidates = np.argwhere(parts.values == n.TRAIN)
-    if not len(candidates):
-        raise NoInputError(f"run {run!r} of {store} has no scan point in its split; train it again.")
-    if n_samples < 1:
-        raise UsageError(f"n_samples is {n_samples}; it must be at least 1.")
-    chosen = np.random.default_rng(seed).permutation(len(candidates))[:n_samples]
-    points = candidates[np.sort(chosen)]
-    places = [{str(dim): slice(i, i + 1) for dim, i in zip(parts.dims, map(int, p), strict=True)} for p in points]
-    stored = np.concatenate([read_block(ds[n.PATTERNS], place) for place in places])
-    raw = torch.from_numpy(stored.reshape(-1, *model.input_shape))
-    shape = (len(points), *stored.shape[parts.ndim :])
-    with torch.inference_mode():
-        seen = model.preprocess(raw)
-    decoded = torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in raw.split(model.fitting(len(raw)))])
-    coords = {dim: (n.SAMPLE, ds[dim].values[points[:, i]], ds[dim].attrs) for i, dim in enumerate(parts.dims)}
-    dims = (n.SAMPLE, *schema.signal_dims(ds))
-    return xr.Dataset(
-        {
-            "input": (dims, seen.numpy().reshape(shape), {"long_name": "pattern as the network sees it"}),
-            "reconstruction": (dims, decoded.numpy().reshape(shape), {"long_name": "decoded posterior mean"}),
-        },
-        coords=coords if n.SAMPLE not in parts.dims else {n.SAMPLE: ds[n.SAMPLE].isel({n.SAMPLE: points[:, 0]})},
-        attrs={"run": run, "weights_sha256": manifest["weights_sha256"], "seed": seed},
-    )

@@ -9,37 +9,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
+from vaearr.artifacts import check_fits, load_model
 from vaearr.blocks import Blocks, read_chosen
 from vaearr.config import ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
-from vaearr.inference.decoding import scale_attrs
-from vaearr.inference.judging import LONG_NAMES, check_settings, judge_of, judging_attrs, picture_attrs, units_of
-from vaearr.inference.summary import PARTS, summarise
-from vaearr.inference.written import SampleWriter, sample_writer
 from vaearr.provenance import nested
 from vaearr.quality import compression_ratio
 from vaearr.recipe import Recipe, is_made
 from vaearr.run import Run, open_run
+from vaearr.run.draw import scale_attrs
+from vaearr.run.files import reconstruct_files  # noqa: F401
+from vaearr.run.quality_of import LONG_NAMES, check_settings, judge_of, judging_attrs, picture_attrs, units_of
+from vaearr.run.stream import write_chosen
+from vaearr.run.summary import PARTS, file_lines, metrics_csv, reconstruction_lines, summarise  # noqa: F401
+from vaearr.run.written import SampleWriter, sample_writer
 from vaearr.sources.single import Kept
 from vaearr.store import (
     Staging,
     VariableSpec,
     check_patterns,
     has_table,
+    open_store,
     open_table,
     pending,
     publish_staged,
+    read_block,
     recover,
+    run_manifest,
     shown,
     staged_variables,
     write_table,
 )
 from vaearr.store.remove import removable, remove
-from vaearr.stream import write_chosen
 from vaearr.training import fingerprint
 
 EXAMPLE = "example"
@@ -83,7 +89,7 @@ def reconstruct_store(
     out="variable" also writes the reconstructions as float32 variable (`reconstruction`; of a run b
     `reconstruction_b`); nothing is visible before all is written.
 
-    files: folder for a file of each reconstruction, see `vaearr.inference.written`; dtype: see `reconstruct_files`.
+    files: folder for a file of each reconstruction, see `vaearr.run.written`; dtype: see `reconstruct_files`.
     roi: map or conditions instead of the run's region. The same call again returns what was made; `overwrite` replaces
     what was made otherwise. Raises ExistsError where the name holds anything else, NoInputError for a run or part that
     is not there, RoiError for an empty region, UsageError for settings that do not fit, DataError for a damaged store
@@ -265,4 +271,43 @@ def _table(opened: Run, settings: ReconstructConfig, chosen: xr.DataArray, made:
         **scale,
         compression_ratio=compression_ratio(opened.model.input_shape, ds[n.PATTERNS].dtype, opened.model.latent_shape),
         **judging_attrs(opened, settings),
+    )
+
+
+def reconstruct(store: str | Path, *, run: str = n.DEFAULT_RUN, n_samples: int = 8, seed: int = 0) -> xr.Dataset:
+    """Patterns as the network sees them and as it decodes them, for scan points spread over the validation part.
+
+    Variables `input` and `reconstruction`, `(sample, [channel,] dy, dx)`, in preprocessed units; the navigation
+    coordinates of each sample as coordinates of `sample`. A seeded choice; posterior mean.
+    """
+    ds = open_store(store, chunks=None)
+    manifest = run_manifest(store, run)
+    model = load_model(store, run)
+    check_fits(ds, manifest, model)
+    parts = ds[n.run_name(n.SPLIT, run)].load()
+    candidates = np.argwhere(parts.values == n.VALIDATION)
+    if not len(candidates):
+        candidates = np.argwhere(parts.values == n.TRAIN)
+    if not len(candidates):
+        raise NoInputError(f"run {run!r} of {store} has no scan point in its split; train it again.")
+    if n_samples < 1:
+        raise UsageError(f"n_samples is {n_samples}; it must be at least 1.")
+    chosen = np.random.default_rng(seed).permutation(len(candidates))[:n_samples]
+    points = candidates[np.sort(chosen)]
+    places = [{str(dim): slice(i, i + 1) for dim, i in zip(parts.dims, map(int, p), strict=True)} for p in points]
+    stored = np.concatenate([read_block(ds[n.PATTERNS], place) for place in places])
+    raw = torch.from_numpy(stored.reshape(-1, *model.input_shape))
+    shape = (len(points), *stored.shape[parts.ndim :])
+    with torch.inference_mode():
+        seen = model.preprocess(raw)
+    decoded = torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in raw.split(model.fitting(len(raw)))])
+    coords = {dim: (n.SAMPLE, ds[dim].values[points[:, i]], ds[dim].attrs) for i, dim in enumerate(parts.dims)}
+    dims = (n.SAMPLE, *schema.signal_dims(ds))
+    return xr.Dataset(
+        {
+            "input": (dims, seen.numpy().reshape(shape), {"long_name": "pattern as the network sees it"}),
+            "reconstruction": (dims, decoded.numpy().reshape(shape), {"long_name": "decoded posterior mean"}),
+        },
+        coords=coords if n.SAMPLE not in parts.dims else {n.SAMPLE: ds[n.SAMPLE].isel({n.SAMPLE: points[:, 0]})},
+        attrs={"run": run, "weights_sha256": manifest["weights_sha256"], "seed": seed},
     )

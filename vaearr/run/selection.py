@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
@@ -96,17 +95,3 @@ def recommend(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     best = max(rows, key=lambda row: row["elbo"])
     close = [row for row in rows if row["elbo"] >= best["elbo"] - (best["elbo_se"] or 0.0)]
     return min(close, key=lambda row: (row["latent_dim"], -row["elbo"]))
-
-
-def strongest(table: xr.Dataset) -> str:
-    """The strongest association of a table in words, by its first metric, of each target."""
-    from vaearr.association import ranking
-
-    values = table["association"]
-    metric = str(values["metric"].values[0])
-    parts = []
-    for target in map(str, values["target"].values):
-        best = ranking(values, metric, target, 1)
-        if best.sizes["rank"]:
-            parts.append(f"{target}: latent {best['latent'].values[0]} ({float(best['value'][0]):+.2f})")
-    return f"{metric} {', '.join(parts)}" if parts else ""

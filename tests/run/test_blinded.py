@@ -16,7 +16,7 @@ import vaearr as va
 from vaearr.cli import app
 from vaearr.config import PreprocessConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
-from vaearr.runs import train
+from vaearr.run.train import train
 from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset
 

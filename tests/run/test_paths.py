@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaearr.errors import UsageError
-from vaearr.inference import METHODS, lerp, slerp
+from vaearr.run.draw import METHODS, lerp, slerp
 
 T = np.linspace(0, 1, 7)
 

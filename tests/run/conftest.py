@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from vaearr.config import PreprocessConfig
-from vaearr.latents import encode
-from vaearr.runs import train
+from vaearr.run.encode import encode
+from vaearr.run.train import train
 from vaearr.store import create_store
 from vaearr.testing import random_patterns_dataset
 

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 import vaearr as va
-from vaearr.inference.statistics import Sums, _table, prior_warnings
+from vaearr.run.statistics import Sums, _table, prior_warnings
 from vaearr.store import open_store, open_table
 
 from ..store.test_store import tree_hash

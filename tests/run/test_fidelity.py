@@ -14,13 +14,13 @@ import vaearr as va
 from vaearr.cli import app
 from vaearr.config import ModelConfig
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.inference import frechet_distance, kernel_distance
-from vaearr.inference.draws import draw_latents
-from vaearr.inference.features import ENCODER, features_of
-from vaearr.inference.memorisation import nearest_lines, nearest_rows
 from vaearr.models.perceptual import layers_without_weights
 from vaearr.run import open_run
-from vaearr.runs import train
+from vaearr.run.distances import frechet_distance, kernel_distance
+from vaearr.run.draw import draw_latents
+from vaearr.run.features import ENCODER, features_of
+from vaearr.run.memorisation import nearest_lines, nearest_rows
+from vaearr.run.train import train
 from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset
 

@@ -16,12 +16,12 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import ReconstructConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError
-from vaearr.inference.decoding import scale_attrs
-from vaearr.inference.judging import LONG_NAMES, check_settings, judge_of, judging_attrs, picture_attrs, units_of
-from vaearr.inference.summary import summarise
-from vaearr.inference.written import check_written, inside_name
 from vaearr.quality import compression_ratio
 from vaearr.run import Run, open_run
+from vaearr.run.draw import scale_attrs
+from vaearr.run.quality_of import LONG_NAMES, check_settings, judge_of, judging_attrs, picture_attrs, units_of
+from vaearr.run.summary import summarise
+from vaearr.run.written import check_written, inside_name
 from vaearr.sources.single import Kept, Single, output_suffix, read_single, write_sample
 from vaearr.store.folders import staged
 

@@ -13,11 +13,10 @@ import xarray as xr
 
 import vaearr as va
 from vaearr import names as n
-from vaearr.config import RoiConfig
+from vaearr.config import ReconstructConfig, RoiConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
-from vaearr.inference import ReconstructConfig
-from vaearr.inference.summary import reconstruction_lines, summarise
 from vaearr.quality import image_metrics
+from vaearr.run.summary import reconstruction_lines, summarise
 from vaearr.store import open_store, open_table
 
 from ..store.test_store import tree_hash

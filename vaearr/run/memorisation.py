@@ -13,11 +13,10 @@ import xarray as xr
 
 from vaearr import schema
 from vaearr.errors import DataError
-from vaearr.inference.decoding import BATCH
-from vaearr.inference.draws import check_draws, draw_latents
-from vaearr.inference.features import batches_of, part_map
 from vaearr.names import DEFAULT_RUN
 from vaearr.run import Run, open_run
+from vaearr.run.draw import BATCH, check_draws, draw_latents
+from vaearr.run.features import batches_of, part_map
 
 DRAW, HELD_OUT = "draw", "held_out"
 NEAR = 0.05  # quantile of the held-out distances below which a draw counts as near

@@ -14,8 +14,8 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.blocks import Blocks, read_chosen
 from vaearr.errors import DataError, UsageError, did_you_mean
-from vaearr.inference.summary import PARTS
 from vaearr.run import Run
+from vaearr.run.summary import PARTS
 
 LATENTS, ENCODER, IMAGE = "latents", "encoder", "image"
 KINDS = (LATENTS, ENCODER, IMAGE)
@@ -57,7 +57,7 @@ def features_of(
     weights: Path | None = None,
     value_range: Callable[[], tuple[float, float]] | None = None,
 ) -> Features:
-    """The features that are meant, see `vaearr.inference.fidelity.sample_fidelity`.
+    """The features that are meant, see `vaearr.run.judge.sample_fidelity`.
 
     value_range: gives the values that become -1 and 1 for an image network. Raises UsageError for features that are not
     there or do not fit the samples, NoInputError or DataError for a file of weights that does not hold them.

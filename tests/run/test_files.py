@@ -14,15 +14,15 @@ import xarray as xr
 from PIL import Image
 from safetensors.torch import save_file
 
-from vaearr.config import IngestConfig, ModelConfig, PreprocessConfig
+from vaearr import interpolate, reconstruct_files, reconstruct_store
+from vaearr.config import IngestConfig, ModelConfig, PreprocessConfig, ReconstructConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
-from vaearr.inference import ReconstructConfig, interpolate, reconstruct_files, reconstruct_store
-from vaearr.inference.summary import file_lines, metrics_csv
-from vaearr.inference.written import inside_name, sample_names
 from vaearr.ingestion import ingest
 from vaearr.models.perceptual import BACKBONES, layers_without_weights
 from vaearr.provenance import nested
-from vaearr.runs import train
+from vaearr.run.summary import file_lines, metrics_csv
+from vaearr.run.train import train
+from vaearr.run.written import inside_name, sample_names
 from vaearr.sources.images import read_image
 from vaearr.sources.single import as_dtype, stored_affine
 from vaearr.store import create_store, open_store

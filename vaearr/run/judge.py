@@ -10,10 +10,11 @@ import torch
 import xarray as xr
 
 from vaearr.errors import DataError
-from vaearr.inference.decoding import BATCH
-from vaearr.inference.distances import frechet_distance, kernel_distance
-from vaearr.inference.draws import check_draws, draw_latents, draw_warnings
-from vaearr.inference.features import (
+from vaearr.names import DEFAULT_RUN
+from vaearr.run import Run, open_run
+from vaearr.run.distances import frechet_distance, kernel_distance
+from vaearr.run.draw import BATCH, check_draws, draw_latents, draw_warnings
+from vaearr.run.features import (
     LATENTS,
     OWN,
     WHOLE,
@@ -25,8 +26,7 @@ from vaearr.inference.features import (
     preprocessed,
     values_of,
 )
-from vaearr.names import DEFAULT_RUN
-from vaearr.run import Run, open_run
+from vaearr.run.memorisation import nearest_lines, nearest_training  # noqa: F401
 
 COMPARED = ("draws", "reconstructions", "data")
 FEW = 2048  # samples below which the Fréchet distance is said to be biased
@@ -52,7 +52,7 @@ def sample_fidelity(
     the reconstructions of the reference, against the reference, which is the data of `part`; `data`, the floor, is
     training against validation data. `n`, `n_reference`: samples on each side, at most `n_samples`. Draws are those of
     `sample_prior` with the same seed. The kernel distance is unbiased and the one for few samples; see
-    `vaearr.inference.distances`. Attribute `warnings`: what stands against reading the numbers.
+    `vaearr.run.distances`. Attribute `warnings`: what stands against reading the numbers.
 
     features: latents, posterior means (of spatial ones mean and standard deviation of each channel); encoder, the
     stages of the run's encoder averaged over positions; image, the same of an image network whose `weights` are given

@@ -16,11 +16,10 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_you_mean
-from vaearr.inference.decoding import BATCH, decoded_array, scale_attrs, seen_batch
-from vaearr.inference.draws import check_draws, draw_latents
-from vaearr.inference.features import part_map
 from vaearr.models.preprocess import undo
 from vaearr.run import Run, open_run
+from vaearr.run.draw import BATCH, check_draws, decoded_array, draw_latents, scale_attrs, seen_batch
+from vaearr.run.features import part_map
 from vaearr.sources.nifti import AFFINE, AXES
 from vaearr.sources.single import as_dtype, stored_affine, write_nifti
 from vaearr.store import read_block

@@ -1,8 +1,8 @@
-"""Pictures that no input stands for: draws from the prior, and the way between two samples."""
+"""Latents as pictures: decoded in the best units that can be had, drawn, and on the way between two samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +13,132 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.inference.decoding import BATCH, decoded_array, scale_attrs, seen_batch
-from vaearr.inference.draws import draw_latents, draw_warnings
-from vaearr.inference.paths import METHODS
+from vaearr.models.preprocess import needs_input, undo_without_input
 from vaearr.run import Run, open_run
+from vaearr.run.statistics import latent_statistics, latent_sums
 from vaearr.sources.single import read_single
 from vaearr.store import read_block
+
+PREPROCESSED = "preprocessed"
+BATCH = 256
+
+
+def decoded_array(opened: Run, z: np.ndarray, dim: str) -> xr.DataArray:
+    """Latents `(k, *latent_shape)` decoded: `(dim, [channel,] dy, dx)`.
+
+    In stored units where the preprocessing treats all patterns alike (no normalisation, no dynamic background), else in
+    preprocessed ones, because there is no input whose scale could be given back; the attribute `scale` says which.
+    """
+    model, signal = opened.model, schema.signal_dims(opened.ds)
+    config, parts = model.preprocess_config, []
+    for some in torch.from_numpy(np.asarray(z, np.float32)).split(model.fitting(BATCH)):
+        decoded = model.decode_batch(some)
+        if not needs_input(config):
+            decoded = undo_without_input(decoded, model.preprocess.background, config)
+        parts.append(decoded.cpu().numpy())
+    values = np.concatenate(parts).reshape(-1, *(opened.ds.sizes[d] for d in signal))
+    return xr.DataArray(
+        values,
+        dims=(dim, *signal),
+        coords={d: opened.ds[d] for d in signal if d in opened.ds.coords},
+        name="decoded",
+        attrs={"long_name": "decoded pattern", n.SIGNAL_DIMS: list(signal), **scale_attrs(opened)},
+    )
+
+
+def scale_attrs(opened: Run, *, stored: bool | None = None) -> dict[str, str]:
+    """Units of pictures: those of the stored patterns, or 1 for preprocessed ones."""
+    is_stored = not needs_input(opened.model.preprocess_config) if stored is None else stored
+    if is_stored:
+        return {"units": str(opened.ds[n.PATTERNS].attrs.get("units", "1")), "scale": "stored"}
+    return {"units": "1", "scale": PREPROCESSED}
+
+
+def seen_batch(opened: Run, raw: torch.Tensor) -> torch.Tensor:
+    """Stored patterns `(B, C, …)` in the units of `decoded_array`."""
+    if not needs_input(opened.model.preprocess_config):
+        return raw.float()
+    with torch.inference_mode():
+        seen: torch.Tensor = opened.model.preprocess(raw.to(opened.model.device))
+    return seen.cpu()
+
+
+SOURCES = ("fitted", "prior")
+
+
+def check_draws(opened: Run, n_samples: int, source: str) -> None:
+    """Raise UsageError for draws that cannot be made."""
+    if n_samples < 1:
+        raise UsageError(f"n_samples is {n_samples}; it must be at least 1.")
+    if source not in SOURCES:
+        raise UsageError(f"there is no source {source!r}.{did_you_mean(source, list(SOURCES))}")
+    if source == "prior" and opened.model.network.is_deterministic:
+        raise UsageError(
+            f"run {opened.name!r} is an autoencoder, which has no prior; draw from the fitted distribution of its "
+            "latents with source='fitted' (--source fitted)."
+        )
+
+
+def draw_latents(opened: Run, n_samples: int, seed: int, source: str, batch_size: int) -> Iterator[torch.Tensor]:
+    """Batches of draws `(k, *latent_shape)`, float32: those of `sample_prior` with the same seed, one after another.
+
+    Raises UsageError for draws that cannot be made, NoInputError for a fitted distribution of a run not encoded.
+    """
+    check_draws(opened, n_samples, source)
+    rng, shape, size = np.random.default_rng(seed), opened.model.latent_shape, opened.model.fitting(batch_size)
+    mean, root = np.zeros(shape[0]), np.eye(shape[0])
+    if source == "fitted":
+        sums = latent_sums(opened.path, opened.name)
+        values, vectors = np.linalg.eigh(sums.covariance + np.diag(sums.variance / sums.count))
+        mean, root = sums.mean, vectors * np.sqrt(np.maximum(values, 0))
+    for start in range(0, n_samples, size):
+        draws = rng.standard_normal((min(size, n_samples - start), *shape))
+        if source == "fitted":
+            draws = np.moveaxis(mean + np.moveaxis(draws, 1, -1) @ root.T, -1, 1)
+        yield torch.from_numpy(draws.astype(np.float32))
+
+
+def draw_warnings(opened: Run, source: str) -> list[str]:
+    """Why draws from the prior of an encoded run would not look like its data."""
+    if source != "prior" or n.run_name(n.LATENTS, opened.name) not in opened.ds:
+        return []
+    found: list[str] = latent_statistics(opened.path, opened.name).attrs["warnings"]
+    return found
+
+
+PARALLEL = 1e-6  # sine of the angle below which two directions are one
+
+
+def lerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The straight path (1 - t) a + t b: `2 x (L,), (T,) -> (T, L)`."""
+    a, b, t = np.asarray(a, float), np.asarray(b, float), np.asarray(t, float)[:, None]
+    return (1 - t) * a + t * b
+
+
+def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The path at constant angular speed: `2 x (L,), (T,) -> (T, L)`; vectors of one length keep it on the way.
+
+    sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b with the angle w between a and b; the straight path where they point
+    the same way, its limit. Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for latents of a
+    Gaussian prior: White, "Sampling Generative Networks", arXiv:1609.04468. Raises UsageError for a vector of zeros and
+    for opposite ones, between which there is no one arc.
+    """
+    a, b, t = np.asarray(a, float), np.asarray(b, float), np.asarray(t, float)
+    lengths = np.linalg.norm(a), np.linalg.norm(b)
+    if not min(lengths) > 0:
+        raise UsageError("slerp needs two latent vectors that point somewhere, one is all zeros; use lerp.")
+    one, two = a / lengths[0], b / lengths[1]
+    angle = 2 * np.arctan2(np.linalg.norm(one - two), np.linalg.norm(one + two))  # exact for small and large angles
+    if np.sin(angle) < PARALLEL:
+        if angle > 1:
+            raise UsageError("slerp has no one arc between opposite latent vectors; use lerp.")
+        return lerp(a, b, t)
+    first, second = np.sin((1 - t) * angle), np.sin(t * angle)
+    return (first[:, None] * a + second[:, None] * b) / np.sin(angle)
+
+
+METHODS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {"lerp": lerp, "slerp": slerp}
+
 
 Source = Literal["prior", "fitted"]
 STEP = "step"

@@ -68,7 +68,7 @@ def score_step(store: Path, run: str, config: SweepConfig) -> dict[str, Any]:
     """The numbers of one run, from what is in the store."""
     from vaearr.association import associate_store
     from vaearr.run.reconstruct import reconstruct_store
-    from vaearr.run.selection import score_run
+    from vaearr.run.statistics import score_run
 
     row = score_run(store, run)
     if config.psnr:
@@ -103,7 +103,7 @@ def compare_step(
 ) -> dict[str, Any]:
     """Write the table beside the store, as CSV and JSON, and say what is recommended for each region."""
     from vaearr.provenance import as_json
-    from vaearr.run.selection import recommend
+    from vaearr.run.statistics import recommend
     from vaearr.store import beside, check_store
     from vaearr.store.commit import writing
     from vaearr.store.folders import replace_file

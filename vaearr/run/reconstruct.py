@@ -555,7 +555,7 @@ def reconstruction_lines(found: xr.Dataset) -> list[str]:
             mean, std = (float(row.sel({STATISTIC: name})) for name in ("mean", "std"))
             units = found[str(metric)].attrs["units"]
             lines.append(f"{part}: {metric} {mean:.4g} ± {std:.2g}{f' {units}' * (units != '1')} (n = {number})")
-    return lines + [f"warning: {text}" for text in attrs["warnings"]]
+    return lines
 
 
 def _file_lines(found: xr.Dataset) -> list[str]:

@@ -331,9 +331,9 @@ def _layers(found: xr.Dataset) -> Iterator[str]:
 
 @words("reconstruction")
 def _reconstruction(found: xr.Dataset) -> list[str]:
-    from vaearr.run.reconstruct import file_lines, reconstruction_lines
+    from vaearr.run.reconstruct import reconstruction_lines
 
-    return [*(file_lines(found) if "file" in found.dims else ()), *reconstruction_lines(found)]
+    return reconstruction_lines(found)
 
 
 @words("fidelity")

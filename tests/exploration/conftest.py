@@ -16,7 +16,7 @@ from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
-from ..inference.conftest import PLAIN, collection_template
+from ..run.conftest import PLAIN, collection_template
 
 __all__ = ["collection_template"]
 

@@ -16,7 +16,7 @@ from vaearr import names as n
 from vaearr.config import ReconstructConfig, RoiConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
 from vaearr.quality import image_metrics
-from vaearr.run.summary import reconstruction_lines, summarise
+from vaearr.run.reconstruct import reconstruction_lines, summarise
 from vaearr.store import open_store, open_table
 
 from ..store.test_store import tree_hash

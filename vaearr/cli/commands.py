@@ -241,13 +241,14 @@ def import_model(
     checkpoint: Annotated[Path, arg("model folder of a run, or .safetensors, .pt, .pth or .ckpt file")],
     run: Annotated[str, opt("name of the run that the model becomes", "--run")],
     given: Given,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a model trained elsewhere, by vaearr or as Stable Diffusion's VAE, a run of a store.
 
     A model folder of vaearr's brings its settings and background. Of other checkpoints, of which nothing is unpickled,
     the options come from the shapes of the weights; --set options.groups=16 and the like replace single ones.
     """
-    _tell_run(store, va.import_model(store, checkpoint, run=run, say=say, **given))
+    _tell_run(store, va.import_model(store, checkpoint, run=run, overwrite=overwrite, say=say, **given))
 
 
 @app.command()

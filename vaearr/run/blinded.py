@@ -18,8 +18,8 @@ from vaearr import schema
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_you_mean
 from vaearr.models.preprocess import undo
 from vaearr.run import Run, open_run
-from vaearr.run.draw import BATCH, check_draws, decoded_array, draw_latents, scale_attrs, seen_batch
-from vaearr.run.features import part_map
+from vaearr.run.draw import check_draws, decoded_array, draw_latents, scale_attrs, seen_batch
+from vaearr.run.stream import part_map
 from vaearr.sources.nifti import AFFINE, AXES
 from vaearr.sources.outputs import as_dtype, stored_affine, write_nifti
 from vaearr.store import read_block
@@ -204,7 +204,7 @@ def _label(opened: Run, point: tuple[int, ...]) -> str:
 
 
 def _latents(opened: Run, n_drawn: int, seed: int, source: str) -> np.ndarray:
-    return np.concatenate([z.numpy() for z in draw_latents(opened, n_drawn, seed, source, BATCH)])
+    return np.concatenate(list(draw_latents(opened, n_drawn, seed, source)))
 
 
 def _stored(opened: Run, point: tuple[int, ...]) -> torch.Tensor:

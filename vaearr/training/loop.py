@@ -18,7 +18,7 @@ from vaearr.batching import Batch, PatternBatches, Walk
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import TrainingError, UsageError
-from vaearr.models.objectives import check_targets
+from vaearr.models.losses import check_targets
 from vaearr.training.checkpoint import CHECKPOINT, KEPT, Due, Stop, Training, load_state, save_state, weights_of
 from vaearr.training.processes import Processes
 from vaearr.training.records import History, write_history, write_sheet

@@ -22,9 +22,9 @@ from vaearr.models.perceptual import layers_without_weights
 from vaearr.run import open_run
 from vaearr.runs import train
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 from ..store.test_store import tree_hash
 
 SPATIAL = ModelConfig(

@@ -26,9 +26,9 @@ from vaearr.run.train import train
 from vaearr.sources.images import read_image
 from vaearr.sources.single import as_dtype, stored_affine
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 from ..store.test_store import tree_hash
 
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -6], [0, 0, 3, -7], [0, 0, 0, 1]])

@@ -18,12 +18,22 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model, read_about
-from vaearr.blocks import Blocks, in_chunks, read_chosen, sides, take_rows
+from vaearr.blocks import (
+    Blocks,
+    check_grid,
+    in_chunks,
+    is_same,
+    on_grid,
+    read_chosen,
+    seen,
+    sides,
+    store_of,
+    take_rows,
+)
 from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import autocast, host_tensor, pick_precision
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.given import check_grid, is_same, on_grid, seen, store_of
 from vaearr.latent_scale import LatentMask, add_channel_attrs, latent_coords, latent_mask
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.provenance import nested

@@ -94,21 +94,10 @@ def test_each_sample_once_per_epoch_by_seed_and_epoch(ds: xr.Dataset, memory: fl
 
 
 @either
-@pytest.mark.parametrize("batch_size", [7, 100, 2000])
-def test_length_is_exact_and_batches_are_full(ds: xr.Dataset, memory: float, batch_size: int) -> None:
-    loader = batches(ds, batch_size=batch_size, memory=memory)
-    for number in range(2):
-        sizes = [len(batch.patterns) for batch in loader.epoch(number)]
-        assert len(sizes) == len(loader) == -(-1480 // batch_size)
-        assert max(sizes) - min(sizes) <= 1
-        assert max(sizes) <= batch_size
-
-
-@either
-@pytest.mark.parametrize("world_size", [2, 7])
-def test_ranks_divide_an_epoch(ds: xr.Dataset, memory: float, world_size: int) -> None:
-    roi, options = grid.roi(ds, x=(0.5, 17)), {"memory": memory, "world_size": world_size, "batch_size": 33}
-    ranks = [batches(ds, roi=roi, rank=rank, **options) for rank in range(world_size)]
+@pytest.mark.parametrize("size", [2, 7])
+def test_ranks_divide_an_epoch(ds: xr.Dataset, memory: float, size: int) -> None:
+    roi = grid.roi(ds, x=(0.5, 17))
+    ranks = [batches(ds, batch_size=33, roi=roi, memory=memory, rank=i, world_size=size) for i in range(size)]
     seen = [[number for batch in one.epoch(1) for number in _numbers(batch.patterns)] for one in ranks]
     assert sorted(number for mine in seen for number in mine) == np.flatnonzero(roi.values.ravel()).tolist()
     assert [len(mine) for mine in seen] == [one.n_samples for one in ranks]
@@ -123,7 +112,12 @@ def test_any_epoch_from_any_batch(ds: xr.Dataset, memory: float, monkeypatch: py
     whole = [_numbers(batch.patterns) for batch in loader.epoch(5)]
     n_read: list[int] = []
     read = PatternBatches._read_piece
-    monkeypatch.setattr(PatternBatches, "_read_piece", lambda self, i, out: (n_read.append(i), read(self, i, out)))
+
+    def counted(self: PatternBatches, i: int, out: torch.Tensor) -> None:
+        n_read.append(i)
+        read(self, i, out)
+
+    monkeypatch.setattr(PatternBatches, "_read_piece", counted)
     for start in (0, 1, len(loader) - 2, len(loader) - 1, len(loader)):
         n_read.clear()
         again = batches(ds, batch_size=64, memory=memory)
@@ -148,7 +142,7 @@ def test_labels_and_balance(ds: xr.Dataset, memory: float) -> None:
     classes = np.zeros((40, 37), int)
     classes[:, :4], classes[:10, 20:] = 1, -1
     loader = batches(ds, memory=memory, labels=classes, balance=classes, batch_size=64)
-    drawn = torch.cat([batch.labels for number in range(4) for batch in loader.epoch(number)])
+    drawn = torch.cat([b.labels for number in range(4) for b in loader.epoch(number) if b.labels is not None])
     assert len(drawn) == 4 * 1480
     missing, common, rare = torch.bincount(drawn + 1).tolist()
     assert rare / common == pytest.approx(1.0, abs=0.1)
@@ -227,7 +221,7 @@ def _paths(features: np.ndarray, points: np.ndarray) -> plan.Paths:
 def test_alike_neighbours_against_correlation() -> None:
     features, points = np.random.default_rng(0).normal(size=(30, 3)), np.argwhere(np.ones((5, 6), bool))
     neighbours, count = _paths(features, points)
-    r = np.corrcoef(features)
+    r = np.atleast_2d(np.corrcoef(features))
     for i, point in enumerate(points):
         candidates = np.flatnonzero(np.abs(points - point).max(1) == 1)
         likeness = r[i, candidates]

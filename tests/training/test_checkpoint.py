@@ -129,7 +129,7 @@ def test_what_cannot_be_gone_on_from_is_refused_and_left_alone(store: Path, tmp_
     for resume, changes, error, said in (
         (None, {"learning_rate": 0.5}, UsageError, r"settings\.learning_rate 0\.002 and 0\.5.*--restart"),
         (None, {"memory": STREAMED}, UsageError, r"settings\.memory.*streamed False and True"),
-        (tmp_path / "nowhere", {}, NoInputError, "there is no file"),
+        (tmp_path / "nowhere", {}, NoInputError, "nowhere"),
         (tmp_path / "cut.safetensors", {}, DataError, "not a whole safetensors file"),
         (tmp_path / "plain.safetensors", {}, DataError, "not a checkpoint"),
         (tmp_path, {}, DataError, "not a whole safetensors file"),
@@ -175,7 +175,7 @@ def test_other_threads_or_versions_are_said_and_recorded(store: Path, monkeypatc
     assert "resumed_with" not in va.train(store, run="b", config=CONFIG).manifest
 
 
-@pytest.mark.parametrize("broken", ["vaearr.training.loop.latent_health", "vaearr.runs.publish_run"])
+@pytest.mark.parametrize("broken", ["vaearr.training.loop.latent_health", "vaearr.run.train.publish_run"])
 def test_what_fails_after_the_last_epoch_is_done_again_and_the_training_is_not(
     store: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

@@ -26,7 +26,7 @@ from vaearr.training.checkpoint import Training
 from vaearr.training.loop import evaluate
 from vaearr.training.loop import fit as _fit
 from vaearr.training.processes import Processes
-from vaearr.training.step import TERMS, Step, make_optimizer, rate_at, seeded
+from vaearr.training.step import TERMS, Step, rate_at, seeded
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
 
@@ -66,9 +66,9 @@ def _objective(**changes: Any) -> TrainConfig:
 
 
 def _model(config: TrainConfig = TINY_TRAINING) -> TrainedModel:
-    shape = {"input_shape": (1, 9, 11), "signal_dims": ("dy", "dx"), "dtype": "uint8"}
+    about: dict[str, Any] = {"input_shape": (1, 9, 11), "signal_dims": ("dy", "dx"), "dtype": "uint8"}
     with seeded(0, CPU):
-        return TrainedModel(model=config.model, preprocess=config.preprocess, **shape)
+        return TrainedModel(model=config.model, preprocess=config.preprocess, **about)
 
 
 def fit(
@@ -192,29 +192,13 @@ def test_compiled_step_gives_the_same_losses(parts: Parts, tmp_path: Path) -> No
 def test_learning_rates_span_the_training() -> None:
     config = TrainConfig()
     rates = [rate_at(update, 100, config) for update in range(101)]
-    assert rates[0] == pytest.approx(1 / 15)
-    assert max(rates) == rates[15] == 1.0
+    assert (rates[0], rates[15], rates[-1]) == pytest.approx((1 / 15, 1.0, config.rate_end))
     assert rates[15:] == sorted(rates[15:], reverse=True)
-    assert rates[-1] == pytest.approx(config.rate_end)
-    assert rate_at(0, 1, config) == 1.0
     again = config.replace(rise=0.0, restarts=3, rate_end=0.1)
     assert [i for i in range(401) if rate_at(i, 400, again) == 1.0] == [0, 100, 200, 300]
     steps = [rate_at(i, 40, config.replace(schedule_per="epoch", rise=0.0), per_epoch=10) for i in range(40)]
     assert len(set(steps)) == 4
     assert {rate_at(i, 100, config.replace(schedule="constant")) for i in range(15, 100)} == {1.0}
-
-
-@pytest.mark.parametrize(("name", "cls"), [("adamw", "AdamW"), ("adam", "Adam"), ("sgd", "SGD")])
-def test_optimizers(name: str, cls: str) -> None:
-    parameter = torch.nn.Parameter(torch.ones(3))
-    config = TrainConfig(optimizer=name, learning_rate=0.1, weight_decay=0.5)  # type: ignore[arg-type]
-    optimizer = make_optimizer([parameter], config)
-    assert type(optimizer).__name__ == cls
-    parameter.grad = torch.zeros(3)
-    optimizer.step()
-    # decay without a gradient: 1 - lr * weight_decay; sgd: gradient 0.5, Nesterov: lr * (g + 0.9 g)
-    want = {"adamw": 0.95, "adam": 0.9, "sgd": 1 - 0.1 * 0.95}[name]
-    torch.testing.assert_close(parameter.detach(), torch.full((3,), want))
 
 
 def test_a_head_learns_labels_that_are_partly_missing(tmp_path: Path) -> None:
@@ -255,26 +239,17 @@ def test_balanced_batches_leave_the_static_background_alone(tmp_path: Path) -> N
 
 
 def test_fine_tuning(trained_store: Path) -> None:
-    """From a run or its folder, with other settings than the network's."""
+    """From a run's folder; what does not fit is refused."""
     config, said = TINY_TRAINING.replace(init="vae", epochs=1), list[str]()
-    va.train(trained_store, run="tuned", config=config)
     folder = run_folder(trained_store, "vae") / n.MODEL
-    va.train(trained_store, run="by_path", config=config.replace(init=str(folder)))
-    one, other = _weights(trained_store, "tuned"), _weights(trained_store, "by_path")
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    va.train(trained_store, run="b", config=config.replace(preprocess={"static_background": "none"}), say=said.append)
+    other = config.replace(init=str(folder), preprocess={"static_background": "none"})
+    va.train(trained_store, run="b", config=other, say=said.append)
     assert any("another preprocessing: static_background divide and none" in text for text in said)
-    for changes, error, match in (
-        ({"init": "nope"}, NoInputError, "no run 'nope'"),
-        ({"model": {"latent_dim": 5, "options": SMALL_NETWORK}}, UsageError, "latent_dim 3 and 5"),
-        (
-            {"model": {"latent_dim": 3, "options": {**SMALL_NETWORK, "activation": "relu"}}},
-            UsageError,
-            r"options\.activation",
-        ),
-    ):
-        with pytest.raises(error, match=match):
-            va.train(trained_store, run="c", config=config.replace(**changes))
+    relu = {"latent_dim": 3, "options": {**SMALL_NETWORK, "activation": "relu"}}
+    with pytest.raises(UsageError, match=r"options\.activation"):
+        va.train(trained_store, run="c", config=config.replace(model=relu))
+    with pytest.raises(NoInputError, match="no run 'nope'"):
+        va.train(trained_store, run="c", config=config.replace(init="nope"))
 
 
 def test_bernoulli_decodes_probabilities_and_refuses_other_patterns(trained_store: Path) -> None:
@@ -360,8 +335,8 @@ def test_windows_are_scaled_up_to_whole_samples(images: Path, monkeypatch: pytes
     for run in (cut, pieces):
         assert float(run.history.val_loss[0]) == pytest.approx(float(whole.history.val_loss[0]), rel=1e-6)
     assert pieces.health.attrs["kl_total"] == pytest.approx(cut.health.attrs["kl_total"], rel=1e-5)
-    sheets = [open_table(images, run, n.SHEETS).reconstruction for run in ("cut", "pieces")]
-    np.testing.assert_allclose(*sheets, atol=1e-5)
+    one, other = (open_table(images, run, n.SHEETS).reconstruction for run in ("cut", "pieces"))
+    np.testing.assert_allclose(one, other, atol=1e-5)
     judged = _config(adversarial={**CRITIC, "start": 0.0}).replace(model=SPATIAL, augment={"crop": (8, 40)})
     assert np.isfinite(va.train(images, config=judged).history.critic).all()
 

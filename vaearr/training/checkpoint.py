@@ -147,11 +147,6 @@ class Training:
         return {"optimizer": self.optimizer} | ({"critic_optimizer": self.critic_optimizer} if self.critic else {})
 
 
-def weights_of(module: nn.Module) -> Tensors:
-    """A copy of the weights, on the CPU."""
-    return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
-
-
 def surroundings() -> dict[str, Any]:
     """What beside settings and data decides the last digits: threads of the CPU, versions."""
     return {"threads": torch.get_num_threads(), **versions()}
@@ -240,9 +235,9 @@ def signals_wait() -> Iterator[list[int]]:
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, note)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(each) not in (signal.SIG_IGN, None):
+                before[each] = signal.signal(each, note)
     try:
         yield asked
     finally:

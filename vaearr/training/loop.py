@@ -31,7 +31,7 @@ from vaearr.errors import TrainingError, UsageError, VaearrError, did_you_mean, 
 from vaearr.models import for_training
 from vaearr.models.files import read_tensors, write_tensors
 from vaearr.models.foreign import load_foreign
-from vaearr.models.objectives import check_targets, takes_logits
+from vaearr.models.losses import check_targets, takes_logits
 from vaearr.models.perceptual import PerceptualLoss, build_perceptual
 from vaearr.provenance import as_json, now, versions
 from vaearr.quality import MIN_SAMPLES, latent_health
@@ -47,7 +47,6 @@ from vaearr.training.checkpoint import (
     newest_checkpoint,
     save_state,
     signals_wait,
-    weights_of,
 )
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.step import TERMS, Step, final_weight, seed_step, seeded, splits_amplitude
@@ -116,9 +115,9 @@ def train_model(
     def part(which: int, team: Processes = team, **maps: Any) -> PatternBatches:
         """A process's batches of one part of the split, with its share of the memory that patterns may take."""
         share = float((parts == which).sum() / (parts != n.OUTSIDE).sum())
-        limits = {"memory": settings.memory * share, "device_memory": settings.device_memory * share}
-        maps |= {"split": parts, "part": which, "shuffle": which == n.TRAIN, "rank": team.rank, "world_size": team.size}
-        return batches(ds, batch_size=settings.batch_size, seed=settings.seed, device=device, **limits, **maps)
+        maps |= {"memory": settings.memory * share, "device_memory": settings.device_memory * share, "device": device}
+        maps |= {"shuffle": which == n.TRAIN, "rank": team.rank, "world_size": team.size, "seed": settings.seed}
+        return batches(ds, split=parts, part=which, batch_size=settings.batch_size, **maps)
 
     train = part(n.TRAIN, labels=labels, balance=balance)
     validation = part(n.VALIDATION, labels=labels) if n_validation >= team.size else None
@@ -402,7 +401,8 @@ def _finish_epoch(state: Training, began: float) -> History:
         if state.is_judged_fully(state.epoch) and not state.is_judged_fully(state.epoch - 1):
             state.best = math.inf  # epochs before it are no candidates
         if state.validation is None or score < state.best - config.min_delta:
-            state.best, state.best_epoch, state.best_weights = score, state.epoch, weights_of(model)
+            state.best, state.best_epoch = score, state.epoch
+            state.best_weights = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
         if team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
             write_sheet(model, state.validation or state.train, state.folder, state.epoch + 1, seed=config.seed)
     state.rows.append(row)

@@ -19,11 +19,10 @@ from vaearr.artifacts import TrainedModel, pooled
 from vaearr.config import AdversarialConfig, AugmentConfig, ObjectiveConfig, TrainConfig
 from vaearr.device import autocast, pick_precision
 from vaearr.errors import UsageError
-from vaearr.models import objectives as losses
-from vaearr.models.adversarial import PENALTY_WEIGHT, discriminator_loss, generator_loss, gradient_penalty, ramp
+from vaearr.models import losses
 from vaearr.models.augmentation import add_noise, apply_augmentation, crop_window, plan_augmentation
 
-TERMS = ("loss", "reconstruction_nll", "amplitude_nll", "kl", "perceptual", "adversarial", "critic")
+TERMS: tuple[str, ...] = ("loss", "reconstruction_nll", "amplitude_nll", "kl", "perceptual", "adversarial", "critic")
 TERMS += ("label_nll", "label_right", "label_known")
 BETAS, MOMENTUM = (0.9, 0.99), 0.9
 
@@ -31,7 +30,7 @@ BETAS, MOMENTUM = (0.9, 0.99), 0.9
 class Step(nn.Module):
     """Terms of the loss for a batch, in the order of `TERMS`: `(B, C, …) -> (10,)`, means over the batch.
 
-    In nats per sample, but for `perceptual` (a distance), `adversarial` (the loss of `models.adversarial`), `critic`
+    In nats per sample, but for `perceptual` (a distance), `adversarial` (the loss of `models.losses`), `critic`
     (0 here; the discriminator's own loss is its own step's), and the last two: the shares of samples that have a label,
     and that the head names right. With them come the patterns that were wanted and those that were decoded.
 
@@ -41,7 +40,7 @@ class Step(nn.Module):
     def __init__(self, model: TrainedModel, config: TrainConfig, *, perceptual: nn.Module | None = None) -> None:
         super().__init__()
         if config.objective.target == "auto" or config.objective.input_noise is None:
-            raise UsageError("the objective's target or input_noise is not decided; `vaearr.runs.settled` does it.")
+            raise UsageError("objective.target or input_noise is not decided; `vaearr.run.train.settled` does it.")
         self.model, self.objective, self.augment, self.perceptual = model, config.objective, config.augment, perceptual
         self.noise = config.objective.input_noise
         self.precision = pick_precision(config.precision, model.device)
@@ -72,7 +71,7 @@ class Step(nn.Module):
                     window = crop_window(own.shape[2:], self.augment.crop)
                     own, wanted = own[window], own[window] if wanted is own else wanted[window]
                     network = network.resized(own.shape[2:])
-                shown = add_noise(losses.corrupt(own, self.noise), self.augment.noise, self.augment.circle)
+                shown = add_noise(add_noise(own, self.noise), self.augment.noise, self.augment.circle)
             options = {"logits": True} if losses.takes_logits(objective.likelihood) else {}
             recon, mean, logvar = network(shown, **options)
             logits = None if labels is None or model.classifier is None else model.classifier(pooled(mean)).float()
@@ -104,7 +103,7 @@ class Step(nn.Module):
             still = {name: p.detach() for name, p in critic.named_parameters()}
             with autocast(patterns.device, self.precision):
                 maps = torch.func.functional_call(critic, still, (picture,))
-            terms["adversarial"] = generator_loss(maps, objective.adversarial.kind)
+            terms["adversarial"] = losses.generator_loss(maps, objective.adversarial.kind)
             loss = loss + weights[2] * objective.adversarial.weight * values * terms["adversarial"]
         if logits is not None and labels is not None:
             terms["label_nll"] = losses.classification_nll(logits, labels)
@@ -125,9 +124,9 @@ class Critic(nn.Module):
         """real and fake without history."""
         with autocast(real.device, self.precision):
             maps_real, maps_fake = self.network(real), self.network(fake)
-        loss = discriminator_loss(maps_real, maps_fake, self.config.kind)
+        loss = losses.discriminator_loss(maps_real, maps_fake, self.config.kind)
         if self.config.kind == "wgan-gp":
-            loss = loss + PENALTY_WEIGHT * gradient_penalty(self.network, real, fake)
+            loss = loss + losses.PENALTY_WEIGHT * losses.gradient_penalty(self.network, real, fake)
         return loss
 
 
@@ -176,7 +175,7 @@ def schedule(config: TrainConfig, per_epoch: int) -> np.ndarray:
             (
                 losses.beta_schedule(i, rise, final_weight(objective)),
                 float(i >= rise),
-                ramp(i, start, ramped),
+                losses.ramp(i, start, ramped),
                 config.learning_rate * rate_at(i, n_updates, config, per_epoch=per_epoch),
             )
             for i in range(n_updates)

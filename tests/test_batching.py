@@ -19,7 +19,8 @@ from vaearr.batching import PatternBatches, Walk, batches, plan, reader
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
+
+from .data import random_patterns_dataset
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 9))).filter(lambda m: m.any())
 

@@ -330,24 +330,57 @@ def _layers(found: xr.Dataset) -> Iterator[str]:
 
 
 @words("reconstruction")
-def _reconstruction(found: xr.Dataset) -> list[str]:
-    from vaearr.run.reconstruct import reconstruction_lines
-
-    return reconstruction_lines(found)
+def _reconstruction(found: xr.Dataset) -> Iterator[str]:
+    """Of single files the numbers of each; then those of all, and of the parts of a split."""
+    attrs, count, metrics = found.attrs, found["count"], [str(name) for name in found["metric"].values]
+    if "file" in found.dims:
+        rows = [[f"{float(found[metric][i]):.4g}" for metric in metrics] for i in range(found.sizes["file"])]
+        names = map(str, found["file"].values)
+        yield from aligned([["file", *metrics], *([name, *cells] for name, cells in zip(names, rows, strict=True))])
+    span = {"sample": "of each input", "dtype": f"{attrs['data_range']}, of the stored type"}
+    yield (
+        f"{attrs['n']} sample{'s' * (attrs['n'] != 1)} of run {attrs['run']!r} in {attrs['scale']} units; data range "
+        f"{span.get(attrs['data_range_is'], attrs['data_range'])}; compression {attrs['compression_ratio']:.4g} : 1"
+    )
+    if attrs["given_back"]:
+        yield f"each reconstruction has from its input, not from the network: {', '.join(attrs['given_back'])}"
+    for part, metric in ((part, metric) for part in found["part"].values for metric in metrics):
+        number, of_all = (int(count.sel(part=which, metric=metric)) for which in (part, "all"))
+        if number and (part == "all" or number != of_all):
+            summary, units = found["summary"].sel(part=part, metric=metric), found[metric].attrs["units"]
+            mean, std = (float(summary.sel(statistic=name)) for name in ("mean", "std"))
+            yield f"{part}: {metric} {mean:.4g} ± {std:.2g}{f' {units}' * (units != '1')} (n = {number})"
 
 
 @words("fidelity")
-def _fidelity(found: xr.Dataset) -> list[str]:
-    from vaearr.run.judge import fidelity_lines
-
-    return fidelity_lines(found)
+def _fidelity(found: xr.Dataset) -> Iterator[str]:
+    """How far draws are from the data, beside what else is."""
+    attrs = found.attrs
+    features = f"{attrs['features']} ({attrs['n_features']})"
+    yield f"run {attrs['run']!r}, reference: {attrs['part']} data; features: {features}"
+    table = [["", "n", "against", "Fréchet", "kernel +- error"]]
+    for i, name in enumerate((f"draws ({attrs['source']})", "reconstructions", "training against validation")):
+        one = {key: values.item() for key, values in found.isel(compared=i).items() if not values.ndim}
+        kernel = f"{one['kernel']:.4g} +- {one['kernel_error']:.2g}"
+        table.append([name, f"{one['n']}", f"{one['n_reference']}", f"{one['frechet']:.5g}", kernel])
+    yield from aligned(table)
+    for axis in found["axis"].values if "axis" in found.dims else ():
+        values = ", ".join(f"{float(value):.5g}" for value in found["frechet_of_axis"].sel(axis=axis))
+        yield f"Fréchet of slices along {axis}: {values}"
 
 
 @words("nearest")
-def _nearest(found: xr.Dataset) -> list[str]:
-    from vaearr.run.judge import nearest_lines
-
-    return nearest_lines(found)
+def _nearest(found: xr.Dataset) -> Iterator[str]:
+    """Whether draws lie nearer to the training data than held-out samples do."""
+    attrs, held_out = found.attrs, ""
+    if found.sizes["held_out"]:
+        ratio = "not defined" if attrs["ratio"] is None else f"{attrs['ratio']:.3g}"
+        held_out = (
+            f", held-out samples at {float(found['held_out_distance'].median()):.4g}; ratio {ratio}, p "
+            f"{attrs['p_value']:.2g}; {attrs['share_near']:.0%} of the draws nearer than 95% of held-out samples"
+        )
+    yield f"nearest training latent: draws at {float(found['distance'].median()):.4g} (median){held_out}"
+    yield attrs["conclusion"]
 
 
 @words("score")

@@ -21,7 +21,6 @@ from vaearr.config import SplitConfig, TrainConfig
 from vaearr.errors import MissingExtraError, NoInputError, SchemaError, TrainingError, UsageError
 from vaearr.models.files import read_tensors
 from vaearr.store import create_store, open_store, open_table, run_folder, run_names
-from vaearr.testing import random_patterns_dataset
 from vaearr.training.checkpoint import Training
 from vaearr.training.loop import evaluate
 from vaearr.training.loop import fit as _fit
@@ -29,6 +28,7 @@ from vaearr.training.processes import Processes
 from vaearr.training.step import TERMS, Step, rate_at, seeded
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
+from ..data import random_patterns_dataset
 
 CPU = torch.device("cpu")
 AUTOENCODER = {"name": "conv_ae", "latent_dim": 3, "options": SMALL_NETWORK}

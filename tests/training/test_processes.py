@@ -18,11 +18,11 @@ from vaearr import names as n
 from vaearr.errors import UsageError
 from vaearr.models.files import read_tensors
 from vaearr.store import create_store, open_table, run_folder, run_names
-from vaearr.testing import random_patterns_dataset
 from vaearr.training import joined
 from vaearr.training.checkpoint import CHECKPOINT
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
+from ..data import random_patterns_dataset
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 BATCH_NORM = {"latent_dim": 3, "options": {**SMALL_NETWORK, "norm": "batch"}}  # whose running means must agree

@@ -37,7 +37,7 @@ from vaearr.store import (
     staged_run,
     write_dataset,
 )
-from vaearr.store.places import Folder, sha256_of
+from vaearr.store.folders import sha256_of
 
 N_JUDGED = 256  # samples that the health of the latents is told from
 UNLIKE = 0.5  # of the odds of the explained variance in training: below, new data are unlike
@@ -216,7 +216,7 @@ def _describe(
     """What the manifest says beside the model itself."""
     imported = {
         "file": file.name,
-        "sha256": sha256_of(Folder(file.parent), file.name),
+        "sha256": sha256_of(file),
         **origin,
         "settings": settings.to_attrs(),
     }

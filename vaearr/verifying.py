@@ -16,17 +16,14 @@ from vaearr import schema
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
 from vaearr.provenance import nested
 from vaearr.store import check_store, open_store, run_manifest, run_names
-from vaearr.store.checks import ArrayCheck, Found, OnFile, check_arrays, check_listing, check_values
+from vaearr.store.checks import Leftover, OnFile, check_arrays, check_listing, is_as_ingested, leftovers
 from vaearr.store.commit import journalled, writer
-from vaearr.store.leftovers import Leftover, leftovers
-from vaearr.store.listing import is_of, refresh_listing
-from vaearr.store.places import METADATA, Folder, object_url, place, sha256_of, store_path
+from vaearr.store.listing import LISTING, is_of, refresh_listing, tree, write_seal
+from vaearr.store.places import METADATA, Folder, object_url, place, store_path
 from vaearr.store.remove import remove
-from vaearr.store.seals import LISTING, tree, write_seal
 from vaearr.store.settling import is_copy
 
 ROOT = ""
-_MODEL = f"/{n.MODEL}"
 _MOST_NAMED = 5
 
 
@@ -94,22 +91,31 @@ def verify_store(path: str | Path, *, on_file: OnFile | None = None) -> Verifica
     store = store_path(path)
     if place(store).tag() is None and not (not object_url(store) and store.is_dir()):
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
-    result = Verification(store)
+    result, maker = Verification(store), _Makers(store)
+
+    def find(variable: str, where: str, what: str) -> None:
+        result.findings.append(Finding(variable, where, what, maker.advice(variable)))
+
+    again, can_be_opened = "restore the store from a copy or ingest again", True
     try:
         check_store(store)
-        can_be_opened = True
     except DataError as error:
-        result.findings.append(Finding(ROOT, "zarr.json", str(error), "restore the store from a copy or ingest again"))
+        result.findings.append(Finding(ROOT, METADATA, str(error), again))
         can_be_opened = False
-    attributes = _attributes(store)
-    if _check_files(result, attributes, on_file) and can_be_opened:
-        _check_schema(result)
+    for variable, where, what in _file_damage(result, maker.listed, on_file):
+        find(variable, where, what)
+    if can_be_opened and not result.findings:
+        try:
+            schema.validate(open_store(store, chunks=None))
+        except (VaearrError, ValueError, KeyError, TypeError) as error:
+            what = f"it is not laid out as a store ({' '.join(str(error).split())})"
+            result.findings.append(Finding(ROOT, METADATA, what, again))
     for run in run_names(store) if can_be_opened else ():
-        advice = _advice(store, f"{n.RUNS}/{run}", attributes)
-        for where, what in _run_damage(store, run, attributes):
-            if where not in {finding.place for finding in result.findings}:
-                result.findings.append(Finding(f"{n.RUNS}/{run}", where, what, advice))
-    result.leftovers = leftovers(store) if can_be_opened or not object_url(store) else []
+        known = {finding.place for finding in result.findings}
+        for where, what in _run_damage(store, run, maker.attributes):
+            if where not in known:
+                result.findings.append(Finding(f"{n.RUNS}/{run}", where, what, maker.advice(f"{n.RUNS}/{run}")))
+    result.leftovers = [*leftovers(store)] if can_be_opened or not object_url(store) else []
     if result.unsealed:
         named = ", ".join(result.unsealed[:_MOST_NAMED]) + (" …" if len(result.unsealed) > _MOST_NAMED else "")
         result.notes.append(
@@ -119,65 +125,47 @@ def verify_store(path: str | Path, *, on_file: OnFile | None = None) -> Verifica
     return result
 
 
-def _check_files(result: Verification, attributes: Mapping[str, Any], on_file: OnFile | None) -> bool:
-    """Listing and arrays; returns whether the store can be opened and its schema looked at."""
+def _file_damage(
+    result: Verification, listed: Mapping[str, Any], on_file: OnFile | None
+) -> Iterator[tuple[str, str, str]]:
+    """(variable, file, what) of what is wrong with the listing and the arrays; what was looked at is counted."""
     files = place(result.store)
-    there, under_way = tree(files), _under_way(result.store)
-    found: list[Found] = []
-    for item in check_listing(files, there):
-        if is_of(item.variable, under_way):
-            result.notes.append(
-                f"{item.variable}: a command that changed it was killed; the next one that writes completes it."
-            )
+    there, is_here = tree(files), isinstance(files, Folder)
+    try:
+        under_way = tuple(journalled(result.store))  # keys that a killed publication was about to add
+    except (OSError, ValueError):
+        under_way = ()
+    for key, what in check_listing(files, there):
+        if is_of(key, under_way):
+            result.notes.append(f"{key}: a command that changed it was killed; the next one that writes completes it.")
         else:
-            found.append(item)
-    listed = {*_listed(result.store)}
+            yield key, f"{key}/{METADATA}".lstrip("/"), what
+    damaged = set()
     for check in check_arrays(files, there, on_file):
-        node = check.variable if check.variable in there.arrays else check.variable.rpartition("/")[0]
-        if object_url(result.store) and node not in listed:
+        key = check.variable
+        if not is_here and (key if key in there.arrays else key.rpartition("/")[0]) not in listed:
             continue  # what is not listed is left over, see `leftovers`
-        found += check.found
-        _count(result, check)
-    if isinstance(files, Folder) and is_copy(result.store):
+        yield from ((key, *found) for found in check.found)
+        result.notes += [
+            f"{name}: it is missing, which stands for the fill value (NaN or 0) throughout; whether it was ever there "
+            "is not known."
+            for name in check.absent
+        ]
+        result.n_variables += not key.endswith(f"/{n.MODEL}")
+        result.n_files += check.n_files
+        result.n_bytes += check.n_bytes
+        if check.found:
+            damaged.add(key)
+        elif not check.is_sealed:
+            result.unsealed.append(key)
+    if is_here and is_copy(result.store):
         result.notes.append(
             "it is a copy or part of another store, as other programs write them: chunks of zeros may be left out. The "
             "next command that writes, or 'vaearr verify STORE --seal', gives it an identity and checksums of its own."
         )
-    elif isinstance(files, Folder) and n.PATTERNS in result.unsealed and n.PATTERNS not in {x.variable for x in found}:
-        wrong = check_values(files)
-        found += [] if wrong is None else [wrong]
-    for item in found:
-        if item.is_sure:
-            result.findings.append(
-                Finding(item.variable, item.file, item.what, _advice(result.store, item.variable, attributes))
-            )
-        else:
-            result.notes.append(f"{item.file}: {item.what}.")
-    return not found
-
-
-def _count(result: Verification, check: ArrayCheck) -> None:
-    result.n_variables += not check.variable.endswith(_MODEL)
-    result.n_files += check.n_files
-    result.n_bytes += check.n_bytes
-    if not check.is_sealed and not any(item.is_sure for item in check.found):
-        result.unsealed.append(check.variable)
-
-
-def _under_way(store: Path) -> tuple[str, ...]:
-    """Keys that a killed publication was about to add."""
-    try:
-        return tuple(journalled(store))
-    except (OSError, ValueError):
-        return ()
-
-
-def _check_schema(result: Verification) -> None:
-    try:
-        schema.validate(open_store(result.store, chunks=None))
-    except (VaearrError, ValueError, KeyError, TypeError) as error:
-        what = f"it is not laid out as a store ({' '.join(str(error).split())})"
-        result.findings.append(Finding(ROOT, "zarr.json", what, "restore it from a copy or ingest again"))
+    elif n.PATTERNS in result.unsealed and not is_as_ingested(result.store):
+        what = "the values are not those that were ingested, though each chunk is whole"
+        yield n.PATTERNS, n.PATTERNS, what
 
 
 def _run_damage(store: Path, run: str, attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -185,12 +173,11 @@ def _run_damage(store: Path, run: str, attributes: Mapping[str, Any]) -> Iterato
     try:
         manifest = run_manifest(store, run)
     except DataError:
-        yield f"{n.RUNS}/{run}/zarr.json", "its manifest cannot be read"
+        yield f"{n.RUNS}/{run}/{METADATA}", "its manifest cannot be read"
         return
-    folder = f"{n.RUNS}/{run}/{n.MODEL}"
-    for name in (n.run_name(n.ROI, run),):
-        if name not in attributes:
-            yield name, f"run {run!r} has no map {name!r}"
+    folder, roi = f"{n.RUNS}/{run}/{n.MODEL}", n.run_name(n.ROI, run)
+    if roi not in attributes:
+        yield roi, f"run {run!r} has no map {roi!r}"
     if manifest.get("kind") == n.ATTACHED:
         return
     files, wanted = place(store), manifest.get("weights_sha256")
@@ -198,7 +185,7 @@ def _run_damage(store: Path, run: str, attributes: Mapping[str, Any]) -> Iterato
     try:
         if files.read(weights) is None:
             yield weights, "the weights are missing"
-        elif sha256_of(files, weights) != wanted:
+        elif files.sha256(weights) != wanted:
             yield weights, "the weights are not those of the manifest"
     except (OSError, DataError) as error:
         yield weights, f"it cannot be read ({error})"
@@ -209,78 +196,57 @@ def _run_damage(store: Path, run: str, attributes: Mapping[str, Any]) -> Iterato
             yield config, f"it differs from the manifest in {', '.join(differing)}" if described else "it is missing"
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         yield config, f"it cannot be read ({type(error).__name__})"
-    yield from _origin_damage(run, manifest, attributes)
-
-
-def _origin_damage(run: str, manifest: Mapping[str, Any], attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where the weights and the latents say that they come from."""
-    data = manifest.get("data")
-    own = attributes.get(n.PATTERNS, {}).get("sha256")
+    data, own = manifest.get("data"), attributes.get(n.PATTERNS, {}).get("sha256")
     if not isinstance(data, Mapping) or data.get("sha256") != own:
         yield n.PATTERNS, f"run {run!r} was trained on patterns with another checksum"
     latents = nested(attributes.get(n.run_name(n.LATENTS, run), {}), n.PROVENANCE)
-    if isinstance(latents, Mapping) and latents.get("weights_sha256") != manifest.get("weights_sha256"):
+    if isinstance(latents, Mapping) and latents.get("weights_sha256") != wanted:
         yield n.run_name(n.LATENTS, run), f"the latents were not made by the weights of run {run!r}"
 
 
-def _listed(store: Path) -> dict[str, Any]:
-    """Metadata of all that is listed, by key."""
-    try:
-        return dict(json.loads(place(store).read(METADATA) or b"")[LISTING]["metadata"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
+class _Makers:
+    """What is written together in a store, and by which command: what can be made again, and how."""
 
+    def __init__(self, store: Path) -> None:
+        self.store, files = store, place(store)
+        try:
+            self.listed = dict(json.loads(files.read(METADATA) or b"")[LISTING]["metadata"])
+            self.attributes = {
+                key: dict(found.get("attributes", {})) for key, found in self.listed.items() if "/" not in key
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            self.listed, self.attributes = {}, {}
+        names = [name.split("/") for name in (*self.listed, *files.files(n.RUNS))]
+        self.runs = sorted({name[1] for name in names if name[0] == n.RUNS and len(name) > 1} - {METADATA})
 
-def _attributes(store: Path) -> dict[str, dict[str, Any]]:
-    """Attributes of the variables in the root, as they are listed."""
-    try:
-        return {key: dict(found.get("attributes", {})) for key, found in _listed(store).items() if "/" not in key}
-    except (AttributeError, TypeError, ValueError):
-        return {}
+    def together(self, variable: str) -> tuple[list[str], str]:
+        """The names that one command wrote, the one to take out first; and what makes them again, if anything."""
+        again = "the command that wrote it makes it again"
+        if (parts := variable.split("/"))[0] == n.RUNS and len(parts) > 1:
+            if len(parts) > 2 and parts[2] not in (n.MODEL, n.HISTORY, n.HEALTH):
+                return [variable], again
+            return ["/".join(parts[:2])], "all of the run is to be trained again, where no copy can be restored"
+        for run in self.runs:
+            names = [n.run_name(name, run) for name in (n.LATENTS, *n.OF_A_RUN) if name not in (n.ROI, n.SPLIT)]
+            if variable in names:
+                return list(dict.fromkeys(names)), f"'vaearr encode {self.store} --run {run}' makes it again"
+        made = [key for key, found in self.attributes.items() if n.PROVENANCE in found and key not in n.RESERVED]
+        if beside := [key for key in made if variable == key or variable.startswith(f"{key}_")]:
+            key = max(beside, key=len)
+            return [key, *(name for name in self.attributes if name.startswith(f"{key}_") and name not in made)], again
+        return [variable], ""
 
-
-def _advice(store: Path, variable: str, attributes: Mapping[str, Any]) -> str:
-    """What to do about a damaged variable, by who can make it again."""
-    take_out = f"'vaearr verify {store} --remove {{}}' takes it out"
-    parts = variable.split("/")
-    if parts[0] == n.RUNS and len(parts) > 1:
-        if len(parts) > 2 and parts[2] not in (n.MODEL, n.HISTORY, n.HEALTH):
-            return f"{take_out.format(variable)}, then the command that wrote it makes it again"
-        return (
-            f"restore it from a copy, or {take_out.format('/'.join(parts[:2]))} with all of the run, then train again"
-        )
-    run = _run_of(variable, _runs(store))
-    if run is not None:
-        again = f"'vaearr encode {store} --run {run}' makes it again"
-        return f"{take_out.format(n.run_name(n.LATENTS, run))}, then {again}"
-    made = _made_with(variable, attributes)
-    if made is not None:
-        return f"{take_out.format(made)}, then the command that wrote it makes it again"
-    if variable == ROOT:
-        return (
-            f"'vaearr verify {store} --relist' lists the variables anew and puts the attributes back; else "
-            "restore it from a copy"
-        )
-    return "restore it from a copy or ingest again"
-
-
-def _runs(store: Path) -> list[str]:
-    """Names of runs, whole or not."""
-    names = [*_listed(store), *place(store).files(n.RUNS)]
-    return sorted({name.split("/")[1] for name in names if name.startswith(f"{n.RUNS}/")} - {METADATA})
-
-
-def _run_of(variable: str, runs: list[str]) -> str | None:
-    """The run whose encoding wrote a variable; None for others."""
-    of_encoding = set(n.OF_A_RUN) - {n.ROI, n.SPLIT}
-    return next((run for run in runs if variable in {n.run_name(name, run) for name in of_encoding}), None)
-
-
-def _made_with(variable: str, attributes: Mapping[str, Any]) -> str | None:
-    """The variable with a provenance that this one is, or stands beside."""
-    made = [key for key, found in attributes.items() if n.PROVENANCE in found and key not in n.RESERVED]
-    beside = [key for key in made if variable == key or variable.startswith(f"{key}_")]
-    return max(beside, key=len, default=None)
+    def advice(self, variable: str) -> str:
+        """What to do about a damaged variable, by who can make it again."""
+        names, again = self.together(variable)
+        if again:
+            return f"'vaearr verify {self.store} --remove {names[0]}' takes it out, then {again}"
+        if variable == ROOT:
+            return (
+                f"'vaearr verify {self.store} --relist' lists the variables anew and puts the attributes back; else "
+                "restore it from a copy"
+            )
+        return "restore it from a copy or ingest again"
 
 
 def take_out(path: str | Path, variable: str) -> list[str]:
@@ -288,27 +254,14 @@ def take_out(path: str | Path, variable: str) -> list[str]:
 
     Raises UsageError for what came with the source, NoInputError for a name that nothing has.
     """
-    store = check_store(path)
-    attributes = _attributes(store)
-    parts = variable.split("/")
-    if parts[0] == n.RUNS and len(parts) == 2:
-        gone = remove(store, runs=[parts[1]])
+    store, parts = check_store(path), variable.split("/")
+    if parts[0] == n.RUNS:
+        gone = remove(store, runs=parts[1:]) if len(parts) == 2 else remove(store, variables=[variable])
     else:
-        gone = remove(store, variables=_together(variable, _runs(store), attributes))
+        gone = remove(store, variables=_Makers(store).together(variable)[0])
     if not gone:
         raise NoInputError(f"{store} has no {variable!r}; 'vaearr info {store}' lists what it has.")
     return gone
-
-
-def _together(variable: str, runs: list[str], attributes: Mapping[str, Any]) -> list[str]:
-    """The names that one command wrote, this one among them."""
-    run = _run_of(variable, runs)
-    if run is not None:
-        return [n.run_name(name, run) for name in n.OF_A_RUN if name not in (n.ROI, n.SPLIT)]
-    made = _made_with(variable, attributes)
-    if made is None:
-        return [variable]
-    return [made, *(key for key in attributes if key.startswith(f"{made}_") and n.PROVENANCE not in attributes[key])]
 
 
 def seal_store(path: str | Path) -> list[str]:
@@ -316,8 +269,7 @@ def seal_store(path: str | Path) -> list[str]:
 
     Raises DataError where the store is damaged, with the number of findings.
     """
-    store = check_store(path)
-    _refuse_url(store, "checksums are added")
+    store = _folder(path, "checksums are added")
     with writer(store):
         found = verify_store(store)
         if not found.is_healthy:
@@ -326,14 +278,13 @@ def seal_store(path: str | Path) -> list[str]:
                 "says what to do."
             )
         for variable in found.unsealed:
-            write_seal(store / variable, Folder(store / variable).files(), {}, durable=True)
+            write_seal(store / variable, Folder(store / variable).files(), durable=True)
     return found.unsealed
 
 
 def relist(path: str | Path) -> None:
     """Make the list of variables anew, in one atomic step; a killed publication is completed before."""
-    store = check_store(path)
-    _refuse_url(store, "variables are listed anew")
+    store = _folder(path, "variables are listed anew")
     with writer(store):
         try:
             refresh_listing(store)
@@ -344,9 +295,11 @@ def relist(path: str | Path) -> None:
             ) from error
 
 
-def _refuse_url(store: Path, what: str) -> None:
+def _folder(path: str | Path, what: str) -> Path:
+    store = check_store(path)
     if url := object_url(store):
         raise UsageError(f"{url}: {what} where a store is a folder; one at a URL has them from the start.")
+    return store
 
 
 def in_words(result: Verification) -> Iterator[str]:

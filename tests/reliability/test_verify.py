@@ -22,10 +22,9 @@ from tests.reliability.jobs import STORE, contents
 from tests.reliability.test_kills import hashes
 from vaearr.errors import DataError, LockedError, NoInputError, UsageError
 from vaearr.store import add_variables
-from vaearr.store.commit import staging_root
-from vaearr.store.leftovers import clean, leftovers, removable
-from vaearr.store.lock import locked
-from vaearr.store.seals import ROOT_SEAL, SEAL
+from vaearr.store.checks import clean, leftovers, removable
+from vaearr.store.commit import locked, staging_root
+from vaearr.store.listing import ROOT_SEAL, SEAL
 from vaearr.verifying import in_words, relist, seal_store, take_out, verify_store
 
 WHOLE = ("files", "ingest", "train", "encode", "associate")
@@ -278,7 +277,7 @@ def test_leftovers_are_named_and_only_ours_go(littered: tuple[Path, dict[str, Pa
     assert {name for name, path in kinds.items() if path.exists()} == {"variables", "run", "stranger", "photo"}
     clean(store, unfinished=True)
     assert {name for name, path in kinds.items() if path.exists()} == {"stranger", "photo"}
-    assert leftovers(store)[0].what == "nothing that vaearr wrote"
+    assert next(leftovers(store)).what == "nothing that vaearr wrote"
 
 
 def test_young_leftovers_stay(store: Path) -> None:

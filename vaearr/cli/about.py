@@ -158,7 +158,7 @@ def _verify(store: str, *, as_json: bool) -> None:
 
 def _clean(store: str, *, unfinished: bool, yes: bool) -> None:
     from vaearr.store import check_store
-    from vaearr.store.leftovers import clean, removable
+    from vaearr.store.checks import clean, removable
 
     path = check_store(store)
     found = clean(path, unfinished=unfinished) if yes else removable(path, unfinished=unfinished)

@@ -1,15 +1,20 @@
-"""Is every array whole? Each file is held against the checksums of its publication; without them it is decoded."""
+"""Is every array whole, and what did killed writers leave behind?
+
+Each file is held against the checksums of its publication; without them it is decoded. What is left over is named, and
+removed on request where it is ours and of no more use.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,82 +22,67 @@ import zarr
 
 from vaearr import names as n
 from vaearr.errors import VaearrError
+from vaearr.store.commit import journalled, remove_if_empty, staged_names, staging_root, writer
 from vaearr.store.folders import PART
-from vaearr.store.layout import blocks
-from vaearr.store.places import AT_ONCE, METADATA, Folder, Objects, sha256_of
-from vaearr.store.seals import LISTING, ROOT_SEAL, SEAL, Tree, attributes_seal, read_seal
+from vaearr.store.layout import chunks_of
+from vaearr.store.listing import LISTING, ROOT_SEAL, SEAL, Tree, attributes_seal, is_of, read_seal, tree
+from vaearr.store.places import AT_ONCE, METADATA, Folder, Objects, Place, StorePath, object_url, read_ahead
+from vaearr.store.sending import TOKEN, unlisted
 
 MOST_ABSENT = 10**6  # chunks that an array may declare beyond those that have files
+KEPT_SECONDS = 24 * 3600.0  # what is younger may belong to a command that runs
 OnFile = Callable[[int], None]
-Place = Folder | Objects
-
-_ALWAYS_WHOLE = (n.PATTERNS,)
-_MAYBE = "it is missing, which stands for the fill value (NaN or 0) throughout; whether it was ever there is not known"
-
-
-@dataclass(frozen=True)
-class Found:
-    """Something that is not as it was published: of which variable, in which file below the store, and what."""
-
-    variable: str
-    file: str
-    what: str
-    is_sure: bool = True
+_DAMAGED_JSON = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
 class ArrayCheck:
-    """What was looked at of one array: files and bytes, whether by checksums of its publication, and what was found."""
+    """What was looked at of one array: files and bytes, whether by checksums of its publication, and what was found.
+
+    found: files below the store and what is wrong with them; absent: files that may never have been there.
+    """
 
     variable: str
     is_sealed: bool
-    n_files: int
-    n_bytes: int
-    found: tuple[Found, ...]
+    found: list[tuple[str, str]]
+    absent: list[str]
+    n_files: int = 0
+    n_bytes: int = 0
 
 
-def check_listing(place: Place, there: Tree) -> list[Found]:
-    """Root metadata against what is there: all that is listed is there as it is listed, all that is there is listed.
+def check_listing(place: Place, there: Tree) -> Iterator[tuple[str, str]]:
+    """Root metadata against what is there: (key, what is wrong); all that is listed is there as it is listed.
 
     Objects that no listing mentions are no damage: a killed command left them, or one is at work.
     """
     try:
         root = json.loads(place.read(METADATA) or b"")
-        listed = root[LISTING]["metadata"]
-        attributes = root["attributes"]
-        assert isinstance(listed, dict)
-        assert isinstance(attributes, dict)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
-        return [Found("", METADATA, f"the list of variables cannot be read ({type(error).__name__}: {error})")]
-    found = []
+        listed, attributes = dict(root[LISTING]["metadata"]), dict(root["attributes"])
+    except _DAMAGED_JSON as error:
+        yield "", f"the list of variables cannot be read ({type(error).__name__}: {error})"
+        return
     if n.SCHEMA_VERSION not in attributes:
-        found.append(Found("", METADATA, "another program replaced the attributes of the store"))
-    elif ROOT_SEAL in attributes and attributes[ROOT_SEAL] != attributes_seal(attributes):
-        found.append(Found("", METADATA, "the attributes of the store are not those that were written"))
+        yield "", "another program replaced the attributes of the store"
+    elif attributes.get(ROOT_SEAL, attributes_seal(attributes)) != attributes_seal(attributes):
+        yield "", "the attributes of the store are not those that were written"
     present = {key for key in (*there.arrays, *there.groups) if key}
     for key, entry in listed.items():
-        file = f"{key}/{METADATA}"
         if key not in present:
-            found.append(Found(key, file, "it is listed and not there"))
-        elif not _is_same(entry, place, file) and not (
-            key == n.RUNS and _is_same({**entry, "attributes": attributes}, place, file)
+            yield key, "it is listed and not there"
+        elif not _is_same(entry, place, key) and not (
+            key == n.RUNS and _is_same({**entry, "attributes": attributes}, place, key)
         ):  # the copy of the root's attributes is listed by the next command that writes
-            found.append(Found(key, file, "its metadata cannot be read or is not the listed one"))
+            yield key, "its metadata cannot be read or is not the listed one"
     if isinstance(place, Folder):
-        new = sorted(present - listed.keys())
-        found += [Found(key, f"{key}/{METADATA}", "it is there and not listed") for key in new]
-    return found
+        yield from ((key, "it is there and not listed") for key in sorted(present - listed.keys()))
 
 
-def _is_same(entry: Any, place: Place, file: str) -> bool:
+def _is_same(entry: Any, place: Place, key: str) -> bool:
     try:
-        return bool(_alone(json.loads(place.read(file) or b"")) == _alone(entry))
-    except (OSError, ValueError, AttributeError, RecursionError):
+        own = json.loads(place.read(f"{key}/{METADATA}") or b"")
+        return {**own, LISTING: None} == {**entry, LISTING: None}
+    except _DAMAGED_JSON:
         return False
-
-
-def _alone(entry: Any) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key != LISTING}
 
 
 def check_arrays(place: Place, there: Tree, on_file: OnFile | None = None) -> Iterator[ArrayCheck]:
@@ -102,113 +92,169 @@ def check_arrays(place: Place, there: Tree, on_file: OnFile | None = None) -> It
             yield _check_array(place, there, key, names, on_file or (lambda size: None))
     for name in sorted(there.sizes):  # links in the place of variables
         if name.rpartition("/")[0] in ("", *there.groups) and (what := place.odd(name)):
-            yield ArrayCheck(name, False, 0, 0, (Found(name, name, what),))
+            yield ArrayCheck(name, False, [(name, what)], [])
 
 
 def _check_array(place: Place, there: Tree, key: str, names: list[str], on_file: OnFile) -> ArrayCheck:
+    odd = {name: what for name in names if not name.endswith(PART) and (what := place.odd(f"{key}/{name}"))}
+    files = [name for name in names if name not in odd and not name.endswith(PART)]
+    found, absent = [(f"{key}/{name}", what) for name, what in sorted(odd.items())], list[str]()
     try:
         seal = read_seal(place, key)
     except (ValueError, OSError) as error:
-        return ArrayCheck(key, False, 0, 0, (Found(key, key, f"its checksums cannot be read ({error})"),))
-    odd = {name: what for name in names if not name.endswith(PART) and (what := place.odd(f"{key}/{name}"))}
-    found = [Found(key, f"{key}/{name}", what) for name, what in sorted(odd.items())]
-    names = [name for name in names if name not in odd and not name.endswith(PART)]
-    chunks: dict[str, tuple[int, ...]] = {}
-    array: Any = None
-    if seal is not None:
-        found += [Found(key, f"{key}/{name}", "it is missing") for name in seal if name not in {*names, *odd}]
-        if METADATA in names:  # beside a model, checkpoints may lie
-            found += [Found(key, f"{key}/{name}", "it does not belong there") for name in names if name not in seal]
-    elif isinstance(place, Objects):
-        return ArrayCheck(key, True, 0, 0, (Found(key, f"{key}/{SEAL}", "it is missing"),))
-    else:
+        return ArrayCheck(key, False, [(key, f"its checksums cannot be read ({error})")], [])
+    known: Mapping[str, Any] = seal or {}
+    missing = [f"{key}/{name}" for name in known if name not in {*files, *odd}]
+    if seal is not None and METADATA in files:  # beside a model, checkpoints may lie
+        found += [(f"{key}/{name}", "it does not belong there") for name in files if name not in seal]
+    elif seal is None and isinstance(place, Objects):
+        return ArrayCheck(key, True, [(f"{key}/{SEAL}", "it is missing")], [])
+    elif seal is None:
         try:
             array = zarr.open_array(place.path / key, mode="r", zarr_format=3)
-            chunks = _expected(array, len(names))
+            known = _chunks(array, len(files))
         except Exception as error:  # zarr raises many kinds for damaged metadata
             what = f"its metadata cannot be used ({' '.join(str(error).split())[:120]})"
-            return ArrayCheck(key, False, 0, 0, (*found, Found(key, f"{key}/{METADATA}", what)))
-        is_whole = key in _ALWAYS_WHOLE and n.RUNS in there.groups  # else a copy, see `is_copy`
-        sure, what = (True, "it is missing") if is_whole else (False, _MAYBE)
-        absent = [name for name in chunks if name not in {*names, *odd}]
-        found += [Found(key, f"{key}/{name}", what, sure) for name in absent]
+            return ArrayCheck(key, False, [*found, (f"{key}/{METADATA}", what)], [])
+        missing = [f"{key}/{name}" for name in known if name not in {*files, *odd}]
+        if key != n.PATTERNS or n.RUNS not in there.groups:  # of a copy, see `is_copy`
+            missing, absent = [], missing
+    found += [(name, "it is missing") for name in missing]
 
     def look(name: str) -> str:
-        if seal is None:
-            return _unreadable(array, chunks[name])
-        same = sha256_of(place, f"{key}/{name}") == seal[name]
-        return "" if same else "its bytes are not those that were written"
-
-    n_files = n_bytes = 0
-    for name, what in _looks([name for name in names if name in (chunks if seal is None else seal)], look):
-        size = there.sizes[f"{key}/{name}"]
-        n_files, n_bytes = n_files + 1, n_bytes + size
-        on_file(size)
-        if what:
-            found.append(Found(key, f"{key}/{name}", what))
-    return ArrayCheck(key, seal is not None, n_files, n_bytes, tuple(found))
-
-
-def _looks(names: Iterable[str], look: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    """(name, what is wrong or nothing) of each file, some side by side, never many in memory."""
-
-    def one(name: str) -> tuple[str, str]:
         try:
-            return name, look(name)
-        except OSError as error:
-            if isinstance(error, VaearrError):
-                raise
-            return name, f"it cannot be read ({error.strerror or error})"
+            if seal is not None:
+                same = place.sha256(f"{key}/{name}") == known[name]
+                return "" if same else "its bytes are not those that were written"
+            array[known[name]]
+            return ""
+        except VaearrError:
+            raise
+        except Exception as error:  # codecs have errors of their own
+            return f"it cannot be read ({' '.join(str(error).split())[:120]})"
 
-    ahead: deque[Future[tuple[str, str]]] = deque()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for name in names:
-            ahead.append(pool.submit(one, name))
-            if len(ahead) > 2 * AT_ONCE:
-                yield ahead.popleft().result()
-        for future in ahead:
-            yield future.result()
+    looked = [name for name in files if name in known]
+    for name, what in zip(looked, read_ahead(look, looked, AT_ONCE), strict=True):
+        on_file(there.sizes[f"{key}/{name}"])
+        if what:
+            found.append((f"{key}/{name}", what))
+    n_bytes = sum(there.sizes[f"{key}/{name}"] for name in looked)
+    return ArrayCheck(key, seal is not None, found, absent, len(looked), n_bytes)
 
 
-def _expected(array: zarr.Array, n_files: int) -> dict[str, tuple[int, ...]]:
-    """Name of each chunk's file, and its place. Raises ValueError where there are far more than files."""
+def _chunks(array: zarr.Array, n_files: int) -> dict[str, tuple[slice, ...]]:
+    """Name and region of each chunk. Raises ValueError where there are far more than files."""
     sides = array.shards or array.chunks
-    grid = [math.ceil(size / side) for size, side in zip(array.shape, sides, strict=True)]
-    if math.prod(grid) > n_files + MOST_ABSENT:
-        raise ValueError(f"it declares {math.prod(grid)} chunks, {n_files} files are there")
-    places = itertools.product(*map(range, grid))
-    return {array.metadata.encode_chunk_key(place): place for place in places}
+    count = math.prod(math.ceil(size / side) for size, side in zip(array.shape, sides, strict=True))
+    if count > n_files + MOST_ABSENT:
+        raise ValueError(f"it declares {count} chunks, {n_files} files are there")
+    return dict(chunks_of(array))
 
 
-def _unreadable(array: zarr.Array, place: tuple[int, ...]) -> str:
-    """Why a chunk cannot be decoded; nothing where it can."""
-    sides = array.shards or array.chunks
-    try:
-        array[tuple(slice(i * side, (i + 1) * side) for i, side in zip(place, sides, strict=True))]
-    except Exception as error:  # codecs have errors of their own
-        return f"it cannot be decoded ({' '.join(str(error).split())[:120]})"
-    return ""
-
-
-def check_values(place: Folder) -> Found | None:
-    """The patterns' values against the checksum that the ingest took of them; chunk after chunk, all decoded."""
-    array = zarr.open_array(place.path / n.PATTERNS, mode="r", zarr_format=3)
-    if array.attrs.get("sha256") in (None, values_sha256(array)):
-        return None
-    return Found(n.PATTERNS, n.PATTERNS, "the values are not those that were ingested, though each chunk is whole")
-
-
-def values_sha256(array: zarr.Array) -> str:
-    """The checksum that the ingest took of the patterns' values.
+def is_as_ingested(store: Path) -> bool:
+    """Whether the patterns' values have the checksum that the ingest took of them; chunk after chunk, all decoded.
 
     With the attribute `sha256_of` = `shards`: of the binary checksums of the chunks (shards), in row-major order, each
     of its values in C order, so that they may be written side by side. Without it, as older stores have it: of the
     values themselves, one shard after the other.
     """
-    sides = dict(enumerate(array.shards or array.chunks))
-    by_shard = array.attrs.get(n.SHA256_OF) == n.SHARDS
-    values = hashlib.sha256()
-    for region in blocks(dict(enumerate(array.shape)), sides):
-        block = np.ascontiguousarray(array[tuple(region.values())])
+    array = zarr.open_array(store / n.PATTERNS, mode="r", zarr_format=3)
+    by_shard, values = array.attrs.get(n.SHA256_OF) == n.SHARDS, hashlib.sha256()
+    if "sha256" not in array.attrs:
+        return True
+    for _, region in chunks_of(array):
+        block = np.ascontiguousarray(array[region])
         values.update(hashlib.sha256(block.data).digest() if by_shard else block.data)
-    return values.hexdigest()
+    return bool(array.attrs["sha256"] == values.hexdigest())
+
+
+_HEX = r"[0-9a-f]{8}"
+_OF_A_FILE = rf"\..+\.({_HEX}|[0-9a-f]{{32}}{re.escape(PART)})"  # of `folders.replace_file`
+_OF_AN_ARRAY = rf".*\.[0-9a-f]{{32}}{re.escape(PART)}"  # of zarr
+_OF_A_REPORT = r"\..+\.\d+\.(part|old)"
+_RUBBISH, _WORK, _NEEDED = "rubbish", "work", "needed"
+_STAGED = {  # what lies in the staging folder: its name, what it is, and whether a command goes on with it
+    r"publishing\.json": ("a publication that was killed; the next command that writes completes it", _NEEDED),
+    _OF_A_FILE: ("an unfinished file", _RUBBISH),
+    r"variables-.+": ("unfinished variables; the same command goes on with them", _WORK),
+    r"run-.+-maps": ("maps of a run that was not published", _RUBBISH),
+    r"run-.+": ("an unfinished training; 'vaearr train' with the same run goes on with it", _WORK),
+    r"new-.+": ("a store that was not finished", _RUBBISH),
+    r"replaced-.+": ("what was replaced", _RUBBISH),
+    rf".+-{_HEX}": ("maps or a table that were not published", _RUBBISH),
+    r".+": ("nothing that vaearr wrote", _NEEDED),
+}
+_OURS = {TOKEN, "store.id", "ingest.claim"}  # of `sending`, and as earlier versions called it; small, and no trouble
+_OF_OBJECTS = "objects that no list of variables mentions: of a command that was killed, or is at work elsewhere"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something a killed writer left. kind: `rubbish` where no command goes on with it. age: seconds since its last
+    change."""
+
+    path: Path
+    what: str
+    kind: str
+    age: float
+
+    @property
+    def is_rubbish(self) -> bool:
+        """Whether no command goes on with it."""
+        return self.kind == _RUBBISH
+
+
+def leftovers(store: Path) -> Iterator[Leftover]:
+    """All that killed writers of a store left: in its hidden sibling, in it or among its objects, among its reports."""
+    try:
+        needed = {*staged_names(store), *_OURS}
+    except ValueError:
+        needed = _OURS
+    for path in _within(staging_root(store)):
+        if path.name not in needed:
+            what = next(what for pattern, what in _STAGED.items() if re.fullmatch(pattern, path.name))
+            yield Leftover(path, *what, _age(path))
+    if url := object_url(store):
+        for key, age in unlisted(Objects(store)).items():
+            if key not in journalled(store):
+                yield Leftover(StorePath(f"{url}/{key}"), _OF_OBJECTS, _RUBBISH, age)
+        return
+    there = tree(Folder(store))
+    for name in sorted(there.sizes):
+        folder, _, file = name.rpartition("/")
+        if folder in ("", *there.groups) and re.fullmatch(_OF_A_FILE, file):
+            yield Leftover(store / name, "an unfinished file", _RUBBISH, _age(store / name))
+        elif re.fullmatch(_OF_AN_ARRAY, file):
+            yield Leftover(store / name, "an unfinished chunk", _RUBBISH, _age(store / name))
+    for path in _within(store.with_name(f"{store.name.removesuffix('.zarr')}.reports")):
+        if re.fullmatch(_OF_A_REPORT, path.name):
+            yield Leftover(path, "an unfinished or replaced report", _RUBBISH, _age(path))
+
+
+def _within(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _age(path: Path) -> float:
+    return time.time() - max((p.lstat().st_mtime for p in (path, *path.rglob("*"))), default=0.0)
+
+
+def removable(store: Path, *, unfinished: bool = False) -> list[Leftover]:
+    """Rubbish older than a day; with `unfinished` also work that a command could go on with."""
+    kinds = {_RUBBISH, _WORK} if unfinished else {_RUBBISH}
+    return [left for left in leftovers(store) if left.age > KEPT_SECONDS and left.kind in kinds]
+
+
+def clean(store: Path, *, unfinished: bool = False) -> list[Leftover]:
+    """Remove what is `removable`, as the one writer of the store; returns what went. Completes a killed publication."""
+    with writer(store):
+        gone = removable(store, unfinished=unfinished)
+        for left in gone:
+            if url := object_url(left.path):
+                objects = Objects(store)
+                key = url.removeprefix(f"{objects.url}/")
+                objects.remove([name for name in objects.files() if is_of(name, (key,))])
+            else:
+                shutil.rmtree(left.path) if left.path.is_dir() else left.path.unlink()
+        remove_if_empty(staging_root(store))
+    return gone

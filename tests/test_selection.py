@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from vaearr.errors import NoInputError
-from vaearr.selection import _standard_error, held_out, recommend, score_run
+from vaearr.run.selection import _standard_error, held_out, recommend, score_run
 from vaearr.store.remove import remove
 
 

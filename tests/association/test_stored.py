@@ -12,15 +12,14 @@ from vaearr.association import (
     associate,
     associate_store,
     current_table,
-    partition_lines,
     partitions_store,
     targets_of,
-    top_lines,
 )
 from vaearr.association import stored as module
 from vaearr.config import AssociateConfig, SignificanceConfig
 from vaearr.errors import NoInputError
 from vaearr.store import add_variables, open_store, open_table, publish_run, staged_run
+from vaearr.words import describe
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def test_p_values_and_other_variables_have_their_place(store: Path) -> None:
     config = AssociateConfig(targets=("BC",), metrics=("pearson",), significance=SignificanceConfig(n_surrogates=19))
     tested = associate_store(store, config)
     assert {"association", "p_value", "p_adjusted", "n_effective"} <= set(tested.data_vars)
-    assert "p = " in top_lines(tested)[0]
+    assert "p = " in describe(tested, "association")[0]
     of_pca = associate_store(store, AssociateConfig(targets=("BC",), variable="pca"))
     assert of_pca["association"].sizes["latent"] == 2
     assert current_table(store, open_store(store), "vae", variable="pca") is not None
@@ -88,7 +87,7 @@ def test_partitions_are_kept_and_found_again(store: Path, monkeypatch: pytest.Mo
     add_variables(store, halves.assign_attrs(attrs).to_dataset())
     found = partitions_store(store, AssociateConfig(), "halves")
     assert found.attrs["k_reference"] == 2
-    lines = partition_lines(found)
+    lines = describe(found, "partitions")
     assert "groups of halves (k = 2)" in lines[0]
     assert lines[1].startswith("halves  eta_squared: latent 1 (0.")
     assert lines[2].startswith("halves  adjusted_mutual_information: latent 1 (0.9")

@@ -11,8 +11,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaearr.association import associate, ranking, targets_of, top_lines
+from vaearr.association import associate, ranking, targets_of
 from vaearr.errors import NoInputError, RoiError, SchemaError, UsageError
+from vaearr.words import describe
 
 from .reference import partial_pearson
 
@@ -195,7 +196,7 @@ def test_ranking_sorts_by_strength_and_marks_ties() -> None:
     every = ranking(table, "pearson")
     assert every["position"].values.tolist() == [1, 2, 2, 4, 5]
     assert every["value"].values.tolist() == [-0.9, 0.5, -0.5, 0.2, 0.1]
-    assert "latent 3 (+0.50, tied)" in top_lines(table)[0]
+    assert "latent 3 (+0.50, tied)" in describe(table, "association")[0]
 
 
 def test_ranking_of_nothing_is_empty(ds: xr.Dataset) -> None:

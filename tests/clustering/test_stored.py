@@ -9,13 +9,14 @@ import pytest
 import xarray as xr
 
 from tests.clustering.conftest import blob_maps
-from vaearr.clustering import cluster_lines, cluster_store
+from vaearr.clustering import cluster_store
 from vaearr.clustering import stored as module
 from vaearr.config import ClusterConfig
 from vaearr.errors import NoInputError, UsageError
 from vaearr.provenance import nested
 from vaearr.store import add_variables, create_store, open_store, open_table, publish_run, staged_run
 from vaearr.testing import assert_valid, random_patterns_dataset
+from vaearr.words import describe
 
 KMEANS = ClusterConfig(method="kmeans", k_max=4)
 
@@ -61,7 +62,7 @@ def test_writes_once_with_provenance_and_tables(store: Path, monkeypatch: pytest
     again = cluster_store(store, KMEANS)
     np.testing.assert_array_equal(again["clusters"], labels)
     np.testing.assert_array_equal(again["mean"], found["mean"])
-    lines = cluster_lines(again)
+    lines = describe(again, "clusters", name="clusters")
     assert lines[0] == "3 clusters of 252 scan points by kmeans of latents: 0, latents: 1, latents: 2"
     assert lines[1].startswith("cluster 0: 126 points (50.0%), mean silhouette width 0.")
 
@@ -95,8 +96,8 @@ def test_noise_only_is_no_failure(store: Path) -> None:
     for _ in range(2):
         found = cluster_store(store, config)
         assert found.sizes["cluster"] == 0
-        assert "noise: 252 points (100.0%)" in cluster_lines(found, "clusters")
-        assert any("all points are noise" in line for line in cluster_lines(found))
+        assert "noise: 252 points (100.0%)" in describe(found, "clusters", name="clusters")
+        assert any("all points are noise" in line for line in describe(found, "clusters", name="clusters"))
 
 
 def test_run_that_is_not_encoded(store: Path) -> None:
@@ -114,7 +115,7 @@ def test_many_clusters_are_told_in_few_lines(k: int, rest: str) -> None:
     attrs = {"k": k, "n": 200, "method": "dbscan", "features": ["BC"], "n_noise": 0, "approximation": ""}
     attrs |= {"stability": [0.5] * k, "stability_is": "mean silhouette width", "warnings": ["w"]}
     found = xr.Dataset({"count": ("cluster", counts), "clusters": ("x", [0], attrs)}, {"cluster": np.arange(k)})
-    lines = cluster_lines(found)
+    lines = describe(found, "clusters", name="clusters")
     assert lines[1] == f"cluster 0: {k} points ({k / 200:.1%}), mean silhouette width 0.50"
     assert lines[10].startswith(f"cluster 9: {k - 9} points")
     assert len(lines) == 12 + bool(rest)

@@ -10,13 +10,13 @@ import pytest
 import xarray as xr
 
 from vaearr.attaching import attach
-from vaearr.latents import encode
-from vaearr.runs import train
+from vaearr.run.encode import encode
+from vaearr.run.train import train
 from vaearr.store import create_store, open_store
 from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
-from ..inference.conftest import PLAIN, collection_template
+from ..run.conftest import PLAIN, collection_template
 
 __all__ = ["collection_template"]
 

@@ -18,7 +18,7 @@ from vaearr.exploration.health import (
     wasserstein,
 )
 from vaearr.exploration.points import open_encoded
-from vaearr.exploration.posteriors import posteriors, sums_of
+from vaearr.run.statistics import latent_sums, posteriors
 
 from .conftest import attached_values
 
@@ -67,14 +67,14 @@ def test_a_run_with_posteriors(scan_path: Path, scan_ds: xr.Dataset) -> None:
 
 def test_draws_have_the_moments_of_the_aggregate(scan_path: Path) -> None:
     encoded = open_encoded(scan_path, "vae")
-    sums = sums_of(encoded)
+    sums = latent_sums(encoded)
     draws = aggregate_draws(encoded, sums, 50_000, 0)
     std = np.sqrt(np.diag(sums.covariance) + sums.variance / sums.count)
     np.testing.assert_allclose(draws.mean(0), sums.mean, atol=5 * std.max() / np.sqrt(len(draws)))
     np.testing.assert_allclose(draws.std(0), std, rtol=0.03)
     few = aggregate_draws(encoded, sums, 100, 0)
     assert 50 < len(few) < 150
-    assert sum(len(mean) for mean, _ in posteriors(encoded)) == sums.count
+    assert sum(len(mean) for mean, *_ in posteriors(encoded)) == sums.count
 
 
 def test_positions_of_spatial_latents_are_rows(spatial_path: Path) -> None:

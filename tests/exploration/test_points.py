@@ -16,6 +16,7 @@ from vaearr.exploration.points import (
     classes_of,
     dimensions,
     open_encoded,
+    point_coords,
     pooled,
     some_rows,
 )
@@ -35,7 +36,7 @@ def test_known_samples_in_row_major_order(scan_path: Path, scan_ds: xr.Dataset) 
     known = np.flatnonzero(np.isfinite(flat).all(1))
     np.testing.assert_array_equal(numbers, known)
     np.testing.assert_allclose(values, flat[known])
-    coords = encoded.coords(numbers[:5])
+    coords = point_coords(encoded, numbers[:5])
     np.testing.assert_array_equal(coords["x"][1], scan_ds["x"].values[known[:5] % 35])
 
 

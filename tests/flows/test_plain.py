@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("unrecorded")
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({}, "needs store: -p store=VALUE"),
+        ({}, "store: Field required"),
         ({"store": "a", "trian": {}}, "Did you mean 'train'"),
         ({"store": "a", "train": {"epoch": 3}}, "Did you mean 'epochs'"),
         ({"store": "a", "train": {"epochs": 0}}, "epochs: Input should be greater than or equal to 1"),
@@ -105,12 +105,12 @@ def test_flows_and_deployments_have_one_name() -> None:
 
     file = Path(__file__).parents[2] / "prefect.yaml"
     deployments = {item["name"]: item["entrypoint"] for item in yaml.safe_load(file.read_text())["deployments"]}
-    assert deployments == {name: f"vaearr.flows.{place}" for name, place in FLOWS.items()}
+    assert deployments == {name: f"vaearr.flows.steps.{place}" for name, place in FLOWS.items()}
     assert {name: load_flow(name).name for name in FLOWS} == {name: name for name in FLOWS}
 
 
 def test_names_of_a_sweep_are_stable() -> None:
-    from vaearr.flows.sweep import SweepConfig
+    from vaearr.flows.steps import SweepConfig
 
     config = SweepConfig(latent_dims=(8, 4, 8), betas=(1.0, 0.5, 1e-06), name="s")
     names = [run for run, *_ in config.combinations()]

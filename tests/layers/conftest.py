@@ -13,7 +13,7 @@ import torch
 
 from vaearr.artifacts import TrainedModel
 from vaearr.config import ModelConfig, PreprocessConfig
-from vaearr.runs import train
+from vaearr.run.train import train
 from vaearr.store import create_store
 from vaearr.testing import random_patterns_dataset
 

@@ -120,9 +120,9 @@ def test_add_variables_refusals_leave_the_store_as_it_was(scan_store: Path, scan
     before = tree_hash(scan_store)
     with pytest.raises(ExistsError, match="already holds BC"):
         vs.add_variables(scan_store, scan[["BC"]])
-    with pytest.raises(SchemaError, match="coordinate 'y' differs"):
+    with pytest.raises(SchemaError, match=r"'y'.*align the data to the store first"):
         vs.add_variables(scan_store, scan[["BC"]].rename(BC="b").assign_coords(y=scan.y + 0.1))
-    with pytest.raises(SchemaError, match="dimension 'y' has 4 entries"):
+    with pytest.raises(SchemaError, match=r"'y'.*align the data to the store first"):
         vs.add_variables(scan_store, scan[["BC"]].rename(BC="b").isel(y=slice(4)))
     with pytest.raises(UsageError, match=r"'\.\./b' cannot be a variable name"):
         vs.add_variables(scan_store, scan[["BC"]].rename(BC="../b"))

@@ -86,7 +86,7 @@ class PerceptualConfig(Config):
 
 
 class AdversarialConfig(Config):
-    """A discriminator that learns beside the VAE to tell decoded samples from data; see `vaearr.models.adversarial`."""
+    """A discriminator that learns beside the VAE to tell decoded samples from data; see `vaearr.models.losses`."""
 
     discriminator: str = Field(default="patch", description="registered discriminator: patch, multiscale, conv")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the discriminator")
@@ -286,6 +286,8 @@ class EncodeConfig(Config):
 
 class ImportConfig(Config):
     """What a checkpoint is read as."""
+
+    passing: ClassVar[tuple[str, ...]] = ("device",)
 
     layout: Literal["auto", "ldm", "diffusers", "monai", "vaearr"] = Field(
         default="auto", description="of the names in the checkpoint; auto tells it by them"

@@ -17,9 +17,9 @@ from vaearr import schema
 from vaearr.categories import categories
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
-from vaearr.inference.generate import find_point
 from vaearr.layers.pairs import Pair
 from vaearr.provenance import nested
+from vaearr.run.draw import find_point
 from vaearr.sources import image_folders, nifti
 from vaearr.sources.single import NUMPY, read_like
 from vaearr.store import read_block

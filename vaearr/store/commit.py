@@ -24,8 +24,8 @@ from vaearr import names as n
 from vaearr.errors import ExistsError, LockedError, NoInputError, WriteError
 from vaearr.store import sending
 from vaearr.store.folders import replace_file, sync_path, sync_tree
-from vaearr.store.listing import listed, refresh_listing, seal
-from vaearr.store.places import METADATA, Objects, desk, object_url, place
+from vaearr.store.listing import listed_in, refresh_listing, seal
+from vaearr.store.places import Objects, desk, object_url, place
 from vaearr.store.settling import is_settled, settle
 
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV}
@@ -163,7 +163,7 @@ def staged_folder(store: Path, name: str) -> Iterator[Path]:
 
 def present(store: Path, keys: Collection[str]) -> list[str]:
     """Those of some keys that a store lists, or has a folder of."""
-    known = listed(json.loads(place(store).read(METADATA) or b"{}"))
+    known = listed_in(place(store))
     return [key for key in keys if key in known or (not object_url(store) and os.path.lexists(store / key))]
 
 

@@ -82,6 +82,11 @@ def listed(root: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def listed_in(place: Place) -> Mapping[str, Any]:
+    """Metadata of all that a store lists, by key. Raises ValueError where its metadata cannot be read."""
+    return listed(json.loads(place.read(METADATA) or b"{}"))
+
+
 def entries(folder: Path, key: str = "") -> dict[str, Any]:
     """Metadata of a folder, if it has a key, and of all arrays and groups in it, as they are to be listed."""
     found = tree(Folder(folder))

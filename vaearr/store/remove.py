@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -12,8 +11,8 @@ from pathlib import Path
 from vaearr import names as n
 from vaearr.errors import UsageError
 from vaearr.store.commit import lock_path, locked, present, staging_root, withdraw, writer
-from vaearr.store.listing import listed
-from vaearr.store.places import METADATA, object_url, place
+from vaearr.store.listing import listed_in
+from vaearr.store.places import object_url, place
 from vaearr.store.read import check_store
 
 
@@ -43,7 +42,7 @@ def removable(store: Path, *, variables: Iterable[str] = (), runs: Iterable[str]
     there = present(store, keys)
     # what the program made: a part of a run, with a provenance, or beside what has one
     others = [key for key in there if not (key.startswith((f"{n.RUNS}/", *n.OF_LATER_RUNS)) or key in n.OF_A_RUN)]
-    known = listed(json.loads(place(store).read(METADATA) or b"{}")) if others else {}
+    known = listed_in(place(store)) if others else {}
     own = n.RESERVED - {n.RECONSTRUCTION}
     made = [key for key in others if key not in own and n.PROVENANCE in known.get(key, {}).get("attributes", {})]
     beside = tuple(f"{key}_" for key in made)

@@ -14,7 +14,7 @@ import zarr
 from vaearr import names as n
 from vaearr.errors import StoreWarning
 from vaearr.store.folders import replace_file
-from vaearr.store.listing import ROOT_SEAL, SEAL, attributes_seal, listed, refresh_listing, seal, tree
+from vaearr.store.listing import ROOT_SEAL, SEAL, attributes_seal, listed_in, refresh_listing, seal, tree
 from vaearr.store.places import METADATA, Folder
 
 Attributes = dict[str, Any]
@@ -67,7 +67,7 @@ def settle(store: Path) -> None:
     own, kept = _attributes(store), _attributes(store / n.RUNS) or {}
     if own is None:
         return
-    known = listed(json.loads((store / METADATA).read_bytes()))
+    known = listed_in(Folder(store))
     copy = known.get(n.RUNS, {}).get("attributes")  # which a kill may have left unlisted
     if n.SCHEMA_VERSION in own and own == kept == copy:
         return

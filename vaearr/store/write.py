@@ -341,14 +341,10 @@ def add_variables(path: str | Path, ds: xr.Dataset, *, replacing: Collection[str
 def _staged_maps(store: Path, ds: xr.Dataset, folder: Path, replacing: Collection[str]) -> dict[str, Path]:
     """Stage what the store does not have of some variables and coordinates, after a check that the rest agrees."""
     have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
-    for dim, size in ds.sizes.items():
-        if dim in have.sizes and have.sizes[dim] != size:
-            raise SchemaError(f"dimension {dim!r} has {size} entries, in {store} it has {have.sizes[dim]}.")
-    for name in ds.coords:
-        if name in have.coords and not np.array_equal(have[name].values, ds[name].values):
-            raise SchemaError(
-                f"coordinate {name!r} differs from the one in {store}; align the data to the store first."
-            )
+    try:
+        xr.align(have, ds, join="exact", copy=False)
+    except ValueError as error:
+        raise SchemaError(f"{store}: {' '.join(str(error).split())}; align the data to the store first.") from None
     new = ds.drop_vars([name for name in ds.coords if name in have.variables])
     _check_new(have, store, list(map(str, new.variables)))
     _new_group(folder, new)

@@ -17,10 +17,9 @@ from tests.reliability.conftest import Stage
 from tests.reliability.jobs import STORE, contents
 from tests.reliability.test_kills import hashes
 from vaearr.errors import DataError, LockedError, NoInputError, UsageError
-from vaearr.store.checks import clean, leftovers, removable
 from vaearr.store.commit import locked, staging_root
 from vaearr.store.listing import ROOT_SEAL, SEAL
-from vaearr.verifying import in_words, seal_store, take_out, verify_store
+from vaearr.verifying import clean, in_words, leftovers, removable, seal_store, take_out, verify_store
 
 WHOLE = ("files", "ingest", "train", "encode", "associate")
 

@@ -200,6 +200,11 @@ def _patterns(store: Path) -> zarr.Array:
     return patterns
 
 
+def stored_array(folder: Path) -> zarr.Array:
+    """An array by its own folder, for reading, as it is there."""
+    return zarr.open_array(folder, mode="r", zarr_format=3)
+
+
 def block_shape(store: Path) -> dict[str, int]:
     """Scan points per chunk (shard) along each navigation dim: the unit of writing."""
     patterns = _patterns(store)

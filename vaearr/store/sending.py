@@ -140,12 +140,12 @@ def creating(store: Path, staging: Path) -> Iterator[Objects]:
     """
     objects = Objects(store)
     check_free(objects, staging)
-    objects.remove(objects.files())
     try:
         objects.put(LOCK, token(staging, _NEW), "create")
     except ConflictError:
         raise ExistsError(f"{objects.url} is being made by another command; give another URL, or wait.") from None
     try:
+        objects.remove(objects.files().keys() - {LOCK})
         yield objects
     except BaseException:
         with suppress(VaearrError):  # without a network the lock stays, and the next ingest clears up

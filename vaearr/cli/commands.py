@@ -148,8 +148,6 @@ def verify(
     """
     from vaearr import verifying
     from vaearr.store import check_store, stored_bytes
-    from vaearr.store.leftovers import clean as clean_up
-    from vaearr.store.leftovers import removable
 
     refuse(
         (
@@ -166,7 +164,7 @@ def verify(
         verifying.relist(store)
         say(f"the variables of {store} are listed anew")
     elif clean:
-        found = (clean_up if yes else removable)(check_store(store), unfinished=unfinished)
+        found = (verifying.clean if yes else verifying.removable)(check_store(store), unfinished=unfinished)
         print_lines(f"{left.path}: {left.what}" for left in found)
         again = f"'vaearr verify {store} --clean{' --unfinished' * unfinished} --yes' removes them"
         say(f"{len(found)} removed" if yes else f"{len(found)} to remove; {again}")

@@ -14,13 +14,14 @@ import xarray as xr
 from PIL import Image
 from safetensors.torch import save_file
 
+import vaearr as va
 from vaearr import interpolate, reconstruct_files, reconstruct_store
 from vaearr.config import IngestConfig, ModelConfig, PreprocessConfig, ReconstructConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
 from vaearr.ingestion import ingest
 from vaearr.models.perceptual import BACKBONES, layers_without_weights
 from vaearr.provenance import nested
-from vaearr.run.reconstruct import inside_name, metrics_csv, reconstruction_lines, sample_names
+from vaearr.run.reconstruct import inside_name, metrics_csv, sample_names
 from vaearr.run.train import train
 from vaearr.sources.image_files import read_image
 from vaearr.sources.outputs import as_dtype, stored_affine
@@ -87,7 +88,7 @@ def test_images_come_back_in_their_own_size(pictures: tuple[Path, list[Path]], t
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     same = read_image(tmp_path / "out" / f"{files[1].stem}.png")  # of the samples' size: pixel for pixel
     np.testing.assert_array_equal(same, as_dtype(found["reconstruction"][1].values, np.dtype("u1")))
-    assert reconstruction_lines(found)[0].split() == ["file", "mse", "mae", "psnr", "ssim"]
+    assert va.describe(found, "reconstruction")[0].split() == ["file", "mse", "mae", "psnr", "ssim"]
     assert metrics_csv(found).splitlines()[1].startswith(f"{files[0]},")
 
 

@@ -260,26 +260,6 @@ def _warnings(features: Features, table: xr.Dataset, n_features: int, asked: str
     return found
 
 
-def fidelity_lines(found: xr.Dataset) -> list[str]:
-    """The table in words and numbers."""
-    attrs = found.attrs
-    about = (f"draws ({attrs['source']})", "reconstructions", "training against validation")
-    lines = [
-        f"run {attrs['run']!r}, reference: {attrs['part']} data; features: {attrs['features']} ({attrs['n_features']})",
-        f"{'':28}{'n':>7}{'against':>9}{'Fréchet':>12}{'kernel':>13} +- error",
-    ]
-    for i, name in enumerate(about):
-        row = {key: values.item() for key, values in found.isel(compared=i).items() if not values.ndim}
-        lines.append(
-            f"{name:28}{row['n']:>7}{row['n_reference']:>9}{row['frechet']:>12.5g}{row['kernel']:>13.4g} +- "
-            f"{row['kernel_error']:.2g}"
-        )
-    for axis in found["axis"].values if "axis" in found.dims else ():
-        values = ", ".join(f"{float(v):.5g}" for v in found["frechet_of_axis"].sel(axis=axis))
-        lines.append(f"Fréchet of slices along {axis}: {values}")
-    return lines
-
-
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     """Fréchet distance of the Gaussians with the moments of two sets of features, `(n, d), (m, d)`; down is better.
 
@@ -472,16 +452,3 @@ def _conclusion(draws: np.ndarray, held_out: np.ndarray, *, is_scan: bool) -> di
         "conclusion": words,
         "warnings": [neighbours] if is_scan else [],
     }
-
-
-def nearest_lines(found: xr.Dataset) -> list[str]:
-    """The result in words and numbers."""
-    attrs = found.attrs
-    line = f"nearest training latent: draws at {float(found['distance'].median()):.4g} (median)"
-    if found.sizes[HELD_OUT]:
-        ratio = "not defined" if attrs["ratio"] is None else f"{attrs['ratio']:.3g}"
-        line += (
-            f", held-out samples at {float(found['held_out_distance'].median()):.4g}; ratio {ratio}, p "
-            f"{attrs['p_value']:.2g}; {attrs['share_near']:.0%} of the draws nearer than 95% of held-out samples"
-        )
-    return [line, attrs["conclusion"]]

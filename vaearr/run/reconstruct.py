@@ -537,36 +537,6 @@ def inside_name(path: str) -> str:
     return name[: len(name) - len(next((end for end in ENDINGS if name.lower().endswith(end)), ""))]
 
 
-def reconstruction_lines(found: xr.Dataset) -> list[str]:
-    """What `reconstruct_store` or `reconstruct_files` returned, in a few lines for a terminal."""
-    attrs, count = found.attrs, found["count"]
-    span = {"sample": "of each input", "dtype": f"{attrs['data_range']}, of the stored type"}
-    lines = _file_lines(found) if FILE in found.dims else []
-    lines.append(
-        f"{attrs['n']} sample{'s' * (attrs['n'] != 1)} of run {attrs['run']!r} in {attrs['scale']} units; data range "
-        f"{span.get(attrs['data_range_is'], attrs['data_range'])}; compression {attrs['compression_ratio']:.4g} : 1"
-    )
-    if attrs["given_back"]:
-        lines.append(f"each reconstruction has from its input, not from the network: {', '.join(attrs['given_back'])}")
-    for part, metric in ((part, metric) for part in found[PART].values for metric in found[METRIC].values):
-        number, of_all = (int(count.sel({PART: which, METRIC: metric})) for which in (part, "all"))
-        if number and (part == "all" or number != of_all):
-            row = found["summary"].sel({PART: part, METRIC: metric})
-            mean, std = (float(row.sel({STATISTIC: name})) for name in ("mean", "std"))
-            units = found[str(metric)].attrs["units"]
-            lines.append(f"{part}: {metric} {mean:.4g} ± {std:.2g}{f' {units}' * (units != '1')} (n = {number})")
-    return lines
-
-
-def _file_lines(found: xr.Dataset) -> list[str]:
-    """A line for each file under a line of names."""
-    metrics, names = ([str(name) for name in found[dim].values] for dim in (METRIC, FILE))
-    width = max(map(len, (*names, FILE)))
-    rows = [[f"{float(found[metric][i]):>10.4g}" for metric in metrics] for i in range(len(names))]
-    table = [(FILE, [f"{name:>10}" for name in metrics]), *zip(names, rows, strict=True)]
-    return [f"{name:{width}} {' '.join(cells)}" for name, cells in table]
-
-
 def metrics_csv(found: xr.Dataset) -> str:
     """The numbers of all files or samples as a CSV table; samples where nothing was reconstructed are left out."""
     metrics: list[str] = [str(name) for name in found[METRIC].values]

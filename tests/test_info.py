@@ -11,10 +11,10 @@ import pytest
 from vaearr.info import in_words, roi_words, store_facts
 from vaearr.run.train import train
 from vaearr.store import create_store
-from vaearr.testing import random_patterns_dataset
 
 from .conftest import TINY_TRAINING
 from .contract.harness import NO_INPUT, USAGE, vaearr
+from .data import random_patterns_dataset
 
 
 def test_a_damaged_run_does_not_hide_the_rest(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

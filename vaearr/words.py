@@ -368,35 +368,33 @@ def _reconstruction(found: xr.Dataset) -> Iterator[str]:
 
 @words("fidelity")
 def _fidelity(found: xr.Dataset) -> Iterator[str]:
+    """How far draws are from the data, beside what else is."""
     attrs = found.attrs
-    about = (f"draws ({attrs['source']})", "reconstructions", "training against validation")
-    features = f"features: {attrs['features']} ({attrs['n_features']})"
-    yield f"run {attrs['run']!r}, reference: {attrs['part']} data; {features}"
-    table = [["", "n", "against", "Fréchet", "kernel", "+- error"]]
-    for i, name in enumerate(about):
-        one = found.isel(compared=i)
-        counts = [f"{int(one[key])}" for key in ("n", "n_reference")]
-        distances = [
-            f"{float(one[key]):.{digits}g}" for key, digits in (("frechet", 5), ("kernel", 4), ("kernel_error", 2))
-        ]
-        table.append([name, *counts, *distances])
+    features = f"{attrs['features']} ({attrs['n_features']})"
+    yield f"run {attrs['run']!r}, reference: {attrs['part']} data; features: {features}"
+    table = [["", "n", "against", "Fréchet", "kernel +- error"]]
+    for i, name in enumerate((f"draws ({attrs['source']})", "reconstructions", "training against validation")):
+        one = {key: values.item() for key, values in found.isel(compared=i).items() if not values.ndim}
+        kernel = f"{one['kernel']:.4g} +- {one['kernel_error']:.2g}"
+        table.append([name, f"{one['n']}", f"{one['n_reference']}", f"{one['frechet']:.5g}", kernel])
     yield from aligned(table)
     for axis in found["axis"].values if "axis" in found.dims else ():
-        values = ", ".join(f"{float(v):.5g}" for v in found["frechet_of_axis"].sel(axis=axis))
+        values = ", ".join(f"{float(value):.5g}" for value in found["frechet_of_axis"].sel(axis=axis))
         yield f"Fréchet of slices along {axis}: {values}"
 
 
 @words("nearest")
-def _nearest(found: xr.Dataset) -> list[str]:
-    attrs = found.attrs
-    line = f"nearest training latent: draws at {float(found['distance'].median()):.4g} (median)"
-    if found["held_out_distance"].size:
+def _nearest(found: xr.Dataset) -> Iterator[str]:
+    """Whether draws lie nearer to the training data than held-out samples do."""
+    attrs, held_out = found.attrs, ""
+    if found.sizes["held_out"]:
         ratio = "not defined" if attrs["ratio"] is None else f"{attrs['ratio']:.3g}"
-        line += (
+        held_out = (
             f", held-out samples at {float(found['held_out_distance'].median()):.4g}; ratio {ratio}, p "
             f"{attrs['p_value']:.2g}; {attrs['share_near']:.0%} of the draws nearer than 95% of held-out samples"
         )
-    return [line, attrs["conclusion"]]
+    yield f"nearest training latent: draws at {float(found['distance'].median()):.4g} (median){held_out}"
+    yield attrs["conclusion"]
 
 
 @words("score")

@@ -20,9 +20,9 @@ from vaearr.run.draw import draw_latents
 from vaearr.run.judge import ENCODER, features_of, frechet_distance, kernel_distance, nearest_rows
 from vaearr.run.train import train
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 from ..store.test_store import tree_hash
 
 SPATIAL = ModelConfig(
@@ -155,7 +155,7 @@ def test_copies_are_found(collection: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert copies["nearest_sample"].values.tolist() == opened.ds["sample"].values[chosen[:20]].tolist()
     assert copies.attrs["share_near"] == 1
     assert copies.attrs["ratio"] < 0.01
-    assert "may be copies" in va.describe(copies, "nearest")[1]
+    assert "may be copies" in copies.attrs["conclusion"]
     noise = torch.randn(20, *seen.shape[1:], generator=torch.Generator().manual_seed(0)) * 500
     monkeypatch.setattr("vaearr.artifacts.TrainedModel.decode_batch", lambda self, z: noise[: len(z)])
     assert "no sign of copies" in va.nearest_training(collection, n_samples=20).attrs["conclusion"]

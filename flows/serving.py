@@ -8,11 +8,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import httpx
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.sorting import LogSort
@@ -25,20 +25,10 @@ from pydantic import create_model
 from vaearr.config import Config, group_of, over, resolved
 from vaearr.errors import NoInputError, UsageError, VaearrError, did_you_mean
 
+from . import steps
 from .running import place, plainly
 
-FLOWS = {  # by name, which is that of its deployment too; imported when asked for
-    "ingest": "ingest_flow",
-    "train-vae": "train_flow",
-    "encode": "encode_flow",
-    "embed": "embed_flow",
-    "associate": "associate_flow",
-    "cluster": "cluster_flow",
-    "report": "report_flow",
-    "analyse-scan": "analyse_scan",
-    "sweep": "sweep_flow",
-    "analyse-many": "analyse_many",
-}
+FLOWS = {found.name: found for found in vars(steps).values() if isinstance(found, Flow)}  # as their deployments
 HOW = (
     "start one with 'PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --host 127.0.0.1' and name it with "
     "'export PREFECT_API_URL=http://127.0.0.1:4200/api'"
@@ -57,11 +47,6 @@ def flow_name(text: str) -> str:
     return name
 
 
-def load_flow(text: str) -> Any:
-    """The Prefect flow of that name."""
-    return getattr(import_module("vaearr.flows.steps"), FLOWS[flow_name(text)])
-
-
 def run(
     name: str,
     parameters: dict[str, Any],
@@ -78,7 +63,7 @@ def run(
     watch: follow a deployment's run to its end. Raises UsageError for unknown names or parameters, NoInputError for a
     configured server that cannot be reached, VaearrError for a watched run that did not complete.
     """
-    flow, url = load_flow(name), None if here else api_url()
+    flow, url = FLOWS[flow_name(name)], None if here else api_url()
     if url is None:
         checked = validated(flow, parameters)
         say(f"{flow.name}: running here, without a Prefect server")
@@ -203,7 +188,7 @@ def serve(names: list[str] | None = None, *, limit: int = 1, say: Say) -> None:
     runner = _Runner(limit=limit, pause_on_shutdown=True)
     for name in chosen:
         how: Any = {"entrypoint_type": EntrypointType.MODULE_PATH, "tags": ["vaearr"]}
-        runner.add_deployment(load_flow(name).to_deployment(name, **how))
+        runner.add_deployment(FLOWS[name].to_deployment(name, **how))
     say(f"serving {', '.join(chosen)} for {url}; Ctrl-C ends it")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what asyncio ends its loop by
     with suppress(KeyboardInterrupt):

@@ -15,9 +15,9 @@ from vaearr import names as n
 from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from .conftest import TINY_TRAINING
+from .data import random_patterns_dataset
 
 SPATIAL = ModelConfig(name="autoencoder-kl", latent_dim=2, options={"channels": [4, 8], "groups": 2})
 N, SIZES, COARSE = 20, {"z": 5, "y": 6, "x": 7}, (3, 3, 4)

@@ -22,7 +22,7 @@ from vaearr.config import (
 )
 from vaearr.errors import DataError, NoInputError
 from vaearr.flows.running import MOST_BYTES, RETRIES, is_passing, key_of, step
-from vaearr.flows.serving import FLOWS, load_flow
+from vaearr.flows.serving import FLOWS
 from vaearr.flows.steps import analyse_scan, encode_flow
 from vaearr.testing import assert_valid
 
@@ -137,9 +137,9 @@ def test_a_server_that_goes_costs_pictures_only(
 
 def test_parameters_make_forms() -> None:
     for name in FLOWS:
-        schema = load_flow(name).parameters.model_dump()
+        schema = FLOWS[name].parameters.model_dump()
         assert all(item.get("description") for item in schema["properties"].values()), name
-    train = load_flow("train-vae").parameters.model_dump()["definitions"]
+    train = FLOWS["train-vae"].parameters.model_dump()["definitions"]
     assert train["TrainConfig"]["properties"]["epochs"]["minimum"] == 1
     assert train["ObjectiveConfig"]["properties"]["likelihood"]["enum"][0] == "optimal_sigma"
 

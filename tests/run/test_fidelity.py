@@ -20,9 +20,9 @@ from vaearr.run.draw import draw_latents
 from vaearr.run.judge import ENCODER, features_of, frechet_distance, kernel_distance, nearest_rows
 from vaearr.run.train import train
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 from ..store.test_store import tree_hash
 
 SPATIAL = ModelConfig(

@@ -23,12 +23,12 @@ from vaearr.models.perceptual import BACKBONES, layers_without_weights
 from vaearr.provenance import nested
 from vaearr.run.reconstruct import inside_name, metrics_csv, sample_names
 from vaearr.run.train import train
-from vaearr.sources.image_files import read_image
-from vaearr.sources.outputs import as_dtype, stored_affine
+from vaearr.sources.images import read_image
+from vaearr.sources.single import as_dtype, stored_affine
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 from ..store.test_store import tree_hash
 
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -6], [0, 0, 3, -7], [0, 0, 0, 1]])

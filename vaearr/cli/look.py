@@ -7,6 +7,7 @@ terminal.
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import textwrap
 from collections.abc import Callable
@@ -126,7 +127,7 @@ def _option(kind: Any, words: str, *flags: str, usual: Any) -> Any:
     """An option whose help tells the default of the function."""
     if usual not in (None, (), False):
         words += f" [default: {':'.join(f'{end:g}' for end in usual) if isinstance(usual, tuple) else usual}]"
-    return Annotated[kind, opt(words, *flags)]
+    return Annotated[kind, opt(words, *flags, min=0 if kind == int | None else None)]
 
 
 class Looks(typer.core.TyperGroup):
@@ -195,15 +196,13 @@ def _save_arrays(found: Any, out: Path) -> None:
     """All arrays and coordinates by their names; texts as such, nothing pickled."""
     import numpy as np
 
+    from vaearr.store.folders import replace_file
+
     values = {str(name): variable.values for name, variable in found.variables.items()}
-    part = out.with_name(f".{out.stem}.part.npz")
-    try:
-        np.savez_compressed(
-            part, allow_pickle=False, **{k: v.astype(str) if v.dtype.kind in "OT" else v for k, v in values.items()}
-        )
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    values = {name: array.astype(str) if array.dtype.kind in "OT" else array for name, array in values.items()}
+    data = io.BytesIO()
+    np.savez_compressed(data, allow_pickle=False, **values)
+    replace_file(out, data.getvalue())
 
 
 def point_of(text: str, option: str) -> Any:

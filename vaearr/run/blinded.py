@@ -21,7 +21,7 @@ from vaearr.run import Run, open_run
 from vaearr.run.draw import check_draws, decoded_array, draw_latents, scale_attrs, seen_batch
 from vaearr.run.stream import part_map
 from vaearr.sources.nifti import AXES
-from vaearr.sources.outputs import as_dtype, stored_affine, write_nifti
+from vaearr.sources.single import as_dtype, stored_affine, write_nifti
 from vaearr.store.folders import staged
 
 KINDS = ("draws", "reconstructions")

@@ -25,8 +25,7 @@ from vaearr.run import Run, open_run
 from vaearr.run.draw import scale_attrs
 from vaearr.run.stream import PARTS, Made, chosen_blocks, example_points, write_made
 from vaearr.sources.nifti import ORIENTATION
-from vaearr.sources.outputs import NIFTI, Kept, output_suffix, stored_affine, stored_geometry, write_sample
-from vaearr.sources.single import read_single
+from vaearr.sources.single import NIFTI, Kept, output_suffix, read_single, stored_affine, stored_geometry, write_sample
 from vaearr.store import (
     Region,
     VariableSpec,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from vaearr.association.p_values import significance
+import vaearr as va
 from vaearr.config import SignificanceConfig
 
 SHAPE = (48, 64)
@@ -84,7 +84,7 @@ def null_p_values(
     for _ in range(n_targets):
         maps = draw(rng, n_latents + 1)
         latents = xr.DataArray(np.moveaxis(maps[1:], 0, -1), dims=("y", "x", "latent"))
-        table = significance(latents, xr.DataArray(maps[0], dims=("y", "x"), name="map"), ["pearson"], roi, config)
+        table = va.significance(latents, xr.DataArray(maps[0], dims=("y", "x"), name="map"), ["pearson"], roi, config)
         for name, values in found.items():
             values.append(table[name].values.ravel())
     return {name: np.concatenate(values) for name, values in found.items()}

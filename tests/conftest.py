@@ -17,9 +17,9 @@ from vaearr.config import ModelConfig, ObjectiveConfig, PreprocessConfig, TrainC
 from vaearr.run.encode import encode
 from vaearr.run.train import train
 from vaearr.store import create_store
-from vaearr.testing import random_patterns_dataset
 
 from .contract.conftest import _ctrl_c  # noqa: F401  (a fixture of all tests)
+from .data import random_patterns_dataset
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,8 @@ from vaearr.placing import place_in_order, place_points
 from vaearr.provenance import nested
 from vaearr.run.encode import encode
 from vaearr.store import add_variables, create_store, open_store, run_manifest, run_names
-from vaearr.testing import random_patterns_dataset
+
+from .data import random_patterns_dataset
 
 NY, NX, L = 5, 6, 3
 

@@ -13,9 +13,9 @@ from vaearr.data_report import class_names, class_of_each, data_facts, data_line
 from vaearr.ingestion import ingest
 from vaearr.run.train import train
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from .conftest import TINY_TRAINING
+from .data import random_patterns_dataset
 
 FLAGS = {"flag_values": [-1, 0, 1, 2], "flag_meanings": "unknown benign malignant normal"}
 

@@ -9,7 +9,8 @@ import xarray as xr
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.detector import reduced
-from vaearr.testing import count_computes, random_patterns_dataset
+
+from .data import count_computes, random_patterns_dataset
 
 ABOUT = {
     "binning": 2.0,

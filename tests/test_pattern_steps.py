@@ -12,7 +12,9 @@ from vaearr.config import PreprocessConfig
 from vaearr.errors import SchemaError, UsageError
 from vaearr.models.preprocess import preprocess
 from vaearr.pattern_steps import bin_patterns, crop, neighbour_average
-from vaearr.testing import count_computes, random_patterns_dataset, synthetic_scan
+from vaearr.testing import synthetic_scan
+
+from .data import count_computes, random_patterns_dataset
 
 CHUNKS = {"y": 2, "x": 3}
 

@@ -23,7 +23,8 @@ from vaearr.side_maps import (
     write_kept_coordinates,
 )
 from vaearr.store import create_store
-from vaearr.testing import random_patterns_dataset
+
+from .data import random_patterns_dataset
 
 
 def _map(values: np.ndarray) -> xr.DataArray:

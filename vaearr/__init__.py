@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vaearr.sources import open_source
     from vaearr.store import open_store
     from vaearr.views import view
+    from vaearr.words import describe
 
 _HOME = {
     "associate": "vaearr.association",
@@ -50,6 +51,7 @@ _HOME = {
     "cluster_store": "vaearr.clustering",
     "compare_layers": "vaearr.layers",
     "compare_pairs": "vaearr.layers",
+    "describe": "vaearr.words",
     "embed_store": "vaearr.embedding",
     "encode": "vaearr.run.encode",
     "export": "vaearr.exporting",
@@ -90,6 +92,7 @@ __all__ = [
     "cluster_store",
     "compare_layers",
     "compare_pairs",
+    "describe",
     "embed_store",
     "encode",
     "export",

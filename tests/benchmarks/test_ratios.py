@@ -31,8 +31,9 @@ from vaearr.run.train import train
 from vaearr.store import create_store, layout, open_store, store_blocks
 from vaearr.store.folders import sync_tree
 from vaearr.store.listing import refresh_listing
-from vaearr.testing import random_patterns_dataset, write_scan_files
+from vaearr.testing import write_scan_files
 
+from ..data import random_patterns_dataset
 from ..test_batching import meeting_ratio
 
 pytestmark = pytest.mark.benchmarks

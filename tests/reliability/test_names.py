@@ -20,8 +20,8 @@ from tests.reliability.test_kills import hashes
 from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, EncodeConfig, ReportConfig
 from vaearr.errors import VaearrError
 from vaearr.names import is_valid_name
+from vaearr.run.reconstruct import inside_name
 from vaearr.run.train import train
-from vaearr.run.written import inside_name
 from vaearr.store import add_variables, check_run_name, write_table
 from vaearr.store.remove import remove
 

@@ -11,9 +11,9 @@ from vaearr.config import PreprocessConfig
 from vaearr.run.encode import encode
 from vaearr.run.train import train
 from vaearr.store import create_store
-from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 
 PLAIN = PreprocessConfig(static_background="subtract", normalise="none")
 

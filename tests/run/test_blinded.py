@@ -18,9 +18,9 @@ from vaearr.config import PreprocessConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
 from vaearr.run.train import train
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 from ..store.test_store import tree_hash
 from .test_fidelity import volumes  # noqa: F401  # a fixture
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
 from vaearr.errors import DataError, UsageError
-from vaearr.run.distances import frechet_distance, kernel_distance
+from vaearr.run.judge import frechet_distance, kernel_distance
 
 
 def frechet_by_roots(a: np.ndarray, b: np.ndarray) -> float:

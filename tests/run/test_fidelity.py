@@ -16,15 +16,13 @@ from vaearr.config import ModelConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models.perceptual import layers_without_weights
 from vaearr.run import open_run
-from vaearr.run.distances import frechet_distance, kernel_distance
 from vaearr.run.draw import draw_latents
-from vaearr.run.features import ENCODER, features_of
-from vaearr.run.memorisation import nearest_lines, nearest_rows
+from vaearr.run.judge import ENCODER, features_of, frechet_distance, kernel_distance, nearest_rows
 from vaearr.run.train import train
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 from ..store.test_store import tree_hash
 
 SPATIAL = ModelConfig(
@@ -62,7 +60,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("run", "source"), [("vae", "prior"), ("vae", "fitted"), ("ae", "fitted")])
 def test_draws_are_those_of_sample_prior(collection: Path, run: str, source: str) -> None:
     want = va.sample_prior(collection, run, 7, 3, source=source)["latents"]  # type: ignore[arg-type]
-    batches = [z.numpy() for z in draw_latents(open_run(collection, run, device="cpu"), 7, 3, source, 2)]
+    batches = list(draw_latents(open_run(collection, run, device="cpu"), 7, 3, source, 2))
     assert [len(z) for z in batches] == [2, 2, 2, 1]
     np.testing.assert_allclose(np.concatenate(batches), want, atol=1e-6)
 
@@ -121,11 +119,11 @@ def test_nearest_rows_by_blocks() -> None:
     rows, queries = rng.normal(size=(2500, 5)), rng.normal(size=(1500, 5))
     queries[7] = rows[1900]
     batches = ((np.arange(k, k + 500)[:, None], rows[k : k + 500]) for k in range(0, 2500, 500))
-    found = nearest_rows(queries, batches)
+    distances, points = nearest_rows(queries, batches)
     every = np.linalg.norm(queries[:, None] - rows[None], axis=-1)
-    np.testing.assert_array_equal(found.points[:, 0], every.argmin(1))
-    np.testing.assert_allclose(found.distances, every.min(1), atol=1e-7)
-    assert (found.points[7, 0], found.distances[7]) == (1900, pytest.approx(0, abs=1e-7))
+    np.testing.assert_array_equal(points[:, 0], every.argmin(1))
+    np.testing.assert_allclose(distances, every.min(1), atol=1e-7)
+    assert (points[7, 0], distances[7]) == (1900, pytest.approx(0, abs=1e-7))
 
 
 def test_distance_to_the_training_data(trained_store: Path, collection: Path) -> None:
@@ -157,7 +155,7 @@ def test_copies_are_found(collection: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert copies["nearest_sample"].values.tolist() == opened.ds["sample"].values[chosen[:20]].tolist()
     assert copies.attrs["share_near"] == 1
     assert copies.attrs["ratio"] < 0.01
-    assert "may be copies" in nearest_lines(copies)[1]
+    assert "may be copies" in copies.attrs["conclusion"]
     noise = torch.randn(20, *seen.shape[1:], generator=torch.Generator().manual_seed(0)) * 500
     monkeypatch.setattr("vaearr.artifacts.TrainedModel.decode_batch", lambda self, z: noise[: len(z)])
     assert "no sign of copies" in va.nearest_training(collection, n_samples=20).attrs["conclusion"]

@@ -14,21 +14,21 @@ import xarray as xr
 from PIL import Image
 from safetensors.torch import save_file
 
+import vaearr as va
 from vaearr import interpolate, reconstruct_files, reconstruct_store
 from vaearr.config import IngestConfig, ModelConfig, PreprocessConfig, ReconstructConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
 from vaearr.ingestion import ingest
 from vaearr.models.perceptual import BACKBONES, layers_without_weights
 from vaearr.provenance import nested
-from vaearr.run.summary import file_lines, metrics_csv
+from vaearr.run.reconstruct import inside_name, metrics_csv, sample_names
 from vaearr.run.train import train
-from vaearr.run.written import inside_name, sample_names
 from vaearr.sources.images import read_image
 from vaearr.sources.single import as_dtype, stored_affine
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 from ..store.test_store import tree_hash
 
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -6], [0, 0, 3, -7], [0, 0, 0, 1]])
@@ -88,7 +88,7 @@ def test_images_come_back_in_their_own_size(pictures: tuple[Path, list[Path]], t
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     same = read_image(tmp_path / "out" / f"{files[1].stem}.png")  # of the samples' size: pixel for pixel
     np.testing.assert_array_equal(same, as_dtype(found["reconstruction"][1].values, np.dtype("u1")))
-    assert file_lines(found)[0].split() == ["file", "mse", "mae", "psnr", "ssim"]
+    assert va.describe(found, "reconstruction")[0].split() == ["file", "mse", "mae", "psnr", "ssim"]
     assert metrics_csv(found).splitlines()[1].startswith(f"{files[0]},")
 
 
@@ -177,7 +177,7 @@ def test_windows(brains: tuple[Path, list[Path]], trained_store: Path) -> None:
     many = reconstruct_files(store, files, config=ReconstructConfig(window=(4, 4, 4), overlap=0.5))
     assert np.isfinite(many["reconstruction"]).all()
     assert not np.allclose(many["reconstruction"], plain["reconstruction"], atol=1e-2)
-    with pytest.raises(UsageError, match=r"multiples of the network's stride \(2, 2, 2\)"):
+    with pytest.raises(UsageError, match=r"multiples of \(2, 2, 2\), the network's stride"):
         reconstruct_files(store, files, config=ReconstructConfig(window=(3, 4, 4)))
     with pytest.raises(UsageError, match="need a network with spatial latents"):
         reconstruct_store(trained_store, config=ReconstructConfig(window=(4, 4), name="w"))

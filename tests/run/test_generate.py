@@ -117,5 +117,5 @@ def test_a_run_that_is_not_encoded_has_a_prior_but_no_fitted_distribution(traine
     assert va.sample_prior(trained_store, n_samples=2).attrs["warnings"] == []
     with pytest.raises(NoInputError, match="vaearr encode"):
         va.sample_prior(trained_store, source="fitted")
-    with pytest.raises(NoInputError, match="does not hold latents, latents_std"):
+    with pytest.raises(NoInputError, match="has no latents; write it with"):
         va.latent_statistics(trained_store)

@@ -16,7 +16,7 @@ from vaearr import names as n
 from vaearr.config import ReconstructConfig, RoiConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
 from vaearr.quality import image_metrics
-from vaearr.run.summary import reconstruction_lines, summarise
+from vaearr.run.reconstruct import summarise
 from vaearr.store import open_store, open_table
 
 from ..store.test_store import tree_hash
@@ -83,7 +83,7 @@ def test_a_collection_with_channels(collection: Path) -> None:
     seen, decoded = _by_hand(collection, "ae")
     mean = va.load_model(collection, "ae").preprocess.background
     np.testing.assert_allclose(found["ssim"], image_metrics(seen + mean, decoded + mean, 255.0)["ssim"], atol=1e-5)
-    text = "\n".join(reconstruction_lines(found))
+    text = "\n".join(va.describe(found, "reconstruction"))
     assert "all: ssim" in text
     assert "validation: psnr" in text
     assert "255.0, of the stored type" in text

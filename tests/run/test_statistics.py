@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 import vaearr as va
-from vaearr.run.statistics import Sums, _table, prior_warnings
+from vaearr.run.statistics import Sums, prior_warnings, statistics_of
 from vaearr.store import open_store, open_table
 
 from ..store.test_store import tree_hash
@@ -64,7 +64,7 @@ def _statistics(mean: np.ndarray, std: np.ndarray) -> xr.Dataset:
     sums = Sums()
     for part in np.array_split(np.arange(len(mean)), 3):
         sums.add(mean[part], std[part])
-    return _table(sums)
+    return statistics_of(sums)
 
 
 def test_warnings_tell_when_the_prior_is_not_the_data() -> None:

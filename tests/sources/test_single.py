@@ -17,7 +17,8 @@ from vaearr.errors import DataError, NoInputError
 from vaearr.ingestion import ingest
 from vaearr.sources.single import read_single, restore
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
+
+from ..data import random_patterns_dataset
 
 RNG = np.random.default_rng(4)
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -6], [0, 0, 3, -7], [0, 0, 0, 1]])

@@ -1,19 +1,31 @@
-"""A trained run of a store as one object: it opens what is asked for, once, and does what a trained model can."""
+"""A trained run of a store, and what is done with it: encode, decode, reconstruct, draw, judge, a second stage."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 import vaearr as va
 from vaearr import names as n
 from vaearr import schema
-from vaearr.store import check_store, open_store, open_table, run_folder, run_manifest, shown
+from vaearr.errors import NoInputError
+from vaearr.store import (
+    check_store,
+    open_store,
+    open_table,
+    read_ahead,
+    read_block,
+    run_folder,
+    run_manifest,
+    shown,
+    store_blocks,
+)
 
 if TYPE_CHECKING:
     from vaearr.artifacts import TrainedModel
@@ -23,20 +35,17 @@ class Run:
     """A run of a store. Nothing is opened before it is needed, the network (torch) last of all.
 
     `path` and `name` say which; `ds` is the store's Dataset as it is now, `manifest` what the run was made from,
-    `config` its settings, `history` and `health` the tables of its training, `model` the network with its weights
-    checked. What works on a run takes it in the place of a store's path, and has a method here.
+    `config` its settings, `history` and `health` the tables of its training, `latents` what it encoded, `model` the
+    network with its weights checked. What works on a run takes it in the place of a store's path, and has a method
+    here.
     """
 
     def __init__(self, path: Path, name: str, *, device: str = "cpu", **known: Any) -> None:
         """device: of the network. known: `manifest`, `history`, `health` by whoever has them already."""
-        self.path, self.name, self.device = path, name, device
+        self.path = self.store = path
+        self.name, self.device = name, device
         self._opened: tuple[int, xr.Dataset] | None = None
         self.__dict__.update(known)
-
-    @property
-    def store(self) -> Path:
-        """The store that the run is in."""
-        return self.path
 
     @property
     def ds(self) -> xr.Dataset:
@@ -81,6 +90,55 @@ class Run:
     def attrs(self) -> dict[str, Any]:
         """What a result says about where it comes from."""
         return {"run": self.name, "weights_sha256": self.manifest.get("weights_sha256")}
+
+    def own(self, variable: str) -> xr.DataArray:
+        """One of the run's variables, `latents`, `latents_std`, `reconstruction_error`, `roi` or `split`, lazy.
+
+        The navigation dims come first, then the latent dim, then positions. Raises NoInputError where it is not there.
+        """
+        name, ds = n.run_name(variable, self.name), self.ds
+        if name not in ds:
+            is_attached = self.manifest.get("kind") == n.ATTACHED
+            hint = "" if is_attached else f"; write it with 'vaearr encode {shown(self.path)} --run {self.name}'"
+            raise NoInputError(f"run {self.name!r} of {shown(self.path)} has no {name}{hint}.")
+        latent = [dim for dim in ds[name].dims if dim == n.run_name(n.LATENT, self.name)]
+        return ds[name].transpose(*schema.navigation_dims(ds), *latent, ...)
+
+    @property
+    def latents(self) -> xr.DataArray:
+        """What `encode` wrote, `(*navigation, latent[, lz, ly, lx])`. Raises NoInputError for a run not encoded."""
+        return self.own(n.LATENTS)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Sizes of the navigation dims."""
+        return schema.navigation_shape(self.ds)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's latents in the store, `(L[, lz, ly, lx])`."""
+        return self.latents.shape[len(self.grid) :]
+
+    def latent_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Shard by shard: numbers of the known samples in row-major order of the grid `(k,)`, latents `(k, *shape)`.
+
+        A sample is known where all its latents, of a spatial one at any position, are finite; positions that a mask
+        left out stay NaN.
+        """
+        variable, nav = self.latents, schema.navigation_dims(self.ds)
+        numbers, regions = np.arange(np.prod(self.grid)).reshape(self.grid), store_blocks(self.path)
+        for region, block in zip(regions, read_ahead(lambda r: read_block(variable, r), regions), strict=True):
+            rows = block.reshape(-1, *variable.shape[len(nav) :])
+            known = np.isfinite(rows).all(1).reshape(len(rows), -1).any(1)
+            if known.any():
+                yield numbers[tuple(region[d] for d in nav)].ravel()[known], rows[known]
+
+    def samples(self, points: Sequence[Sequence[int]]) -> np.ndarray:
+        """The stored patterns of a few grid points, `(k, *signal)`, in native byte order."""
+        nav, patterns = schema.navigation_dims(self.ds), self.ds[n.PATTERNS]
+        places = [{dim: slice(int(i), int(i) + 1) for dim, i in zip(nav, p, strict=True)} for p in points]
+        found = np.concatenate([read_block(patterns, place) for place in places])
+        return found.reshape(len(places), *found.shape[len(nav) :]).astype(found.dtype.newbyteorder("="), copy=False)
 
     def encode(self, **settings: Any) -> xr.Dataset:
         """Write the latents into the store, see `va.encode`; returns the opened store."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,22 +18,19 @@ from vaearr import schema
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_you_mean
 from vaearr.models.preprocess import undo
 from vaearr.run import Run, open_run
-from vaearr.run.draw import BATCH, check_draws, decoded_array, draw_latents, scale_attrs, seen_batch
-from vaearr.run.features import part_map
-from vaearr.sources.nifti import AFFINE, AXES
+from vaearr.run.draw import check_draws, decoded_array, draw_latents, scale_attrs, seen_batch
+from vaearr.run.stream import part_map
+from vaearr.sources.nifti import AXES
 from vaearr.sources.single import as_dtype, stored_affine, write_nifti
-from vaearr.store import read_block
 from vaearr.store.folders import staged
 
 KINDS = ("draws", "reconstructions")
-REAL, DRAWN = "real", "drawn"
-IMAGES, KEY, ANSWERS = "images", "key.csv", "answers.csv"
+ANSWERS = REAL, DRAWN = ("real", "drawn")
 LEVELS = {2: 2**8, 3: 2**12}  # grey levels of images, of volumes
 CUT = (0.005, 0.995)  # quantiles of real samples that become black and white
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """A file of the set: its name, whether its sample is real or drawn, which one, and its point or number."""
 
     name: str
@@ -77,24 +74,30 @@ def blinded_set(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExistsError(f"{folder} is there and not empty; a set takes a new folder.")
     items = _items(opened, n_real, n_drawn, seed=seed, kind=kind, part=part)
-    latents = _latents(opened, n_drawn, seed, source) if kind == "draws" else None
-    real = [item for item in items if item.truth == REAL]
-    limits = None if _is_plain(opened, kind) else _limits(opened, real, kind)
-    affine = stored_affine(_with_affine(opened.ds), 0) if schema.signal_dims(opened.ds) == AXES else None
+    latents = np.concatenate(list(draw_latents(opened, n_drawn, seed, source))) if kind == "draws" else None
+    is_stored = kind == "reconstructions" or scale_attrs(opened)["scale"] == "stored"
+    dtype, limits = opened.ds[n.PATTERNS].dtype, None
+    if not (is_stored and dtype == np.uint8 and len(opened.model.input_shape) == 3):  # bytes of images need no scale
+        spans = [np.nanquantile(_picture(opened, i, is_stored, None), CUT) for i in items if i.truth == REAL]
+        limits = float(np.min(spans)), float(np.max(spans))
+        if not limits[0] < limits[1]:
+            raise DataError("all values of the real samples are equal; there is nothing to see.")
+    affine = stored_affine(opened.ds, 0) if schema.signal_dims(opened.ds) == AXES else None
     moment = time.time()
     with staged(folder) as aside:
-        (aside / IMAGES).mkdir()
+        (aside / "images").mkdir()
         for item in items:  # in the order of their names, which is random
-            values = _levels(opened, _picture(opened, item, kind, latents), kind, limits)
-            path = _write(aside / IMAGES / item.name, values, affine)
+            values = _picture(opened, item, is_stored, latents)
+            if dtype.kind in "iu" and is_stored:  # so that real samples do not show gaps that others lack
+                values = as_dtype(values, dtype)
+            path = aside / "images" / item.name
+            _write(path, values if limits is None else _grey(values, *limits), affine)
             os.utime(path, (moment, moment))
-        _write_rows(aside / KEY, ("name", "truth", "origin"), [(i.name, i.truth, i.origin) for i in items])
-        _write_rows(aside / ANSWERS, ("name", "answer"), [(item.name, "") for item in items])
+        _write_rows(aside / "key.csv", [Item._fields[:3], *(item[:3] for item in items)])
+        _write_rows(aside / "answers.csv", [("name", "answer"), *((item.name, "") for item in items)])
+    words = {"truth": "real or drawn", "origin": "sample or draw"}
     return xr.Dataset(
-        {
-            "truth": ("name", [item.truth for item in items], {"long_name": "real or drawn"}),
-            "origin": ("name", [item.origin for item in items], {"long_name": "sample or draw"}),
-        },
+        {key: ("name", [getattr(item, key) for item in items], {"long_name": text}) for key, text in words.items()},
         coords={"name": [item.name for item in items]},
         attrs={**opened.attrs, "kind": kind, "source": source, "part": part, "seed": seed},
     )
@@ -111,49 +114,43 @@ def score_blinded(key: str | Path, answers: str | Path) -> xr.Dataset:
     Raises NoInputError for files that are not there, DataError for files without these columns, names not in the key,
     names given twice, or answers other than real and drawn, and where nothing was answered.
     """
-    truths = _column(Path(key), "truth")
-    given = _column(Path(answers), "answer")
+    from scipy.stats import binomtest, fisher_exact
+
+    truths, given = _column(Path(key), "truth"), _column(Path(answers), "answer")
     if unknown := [name for name in given if name not in truths]:
         raise DataError(f"{answers} names {unknown[0]!r}, which {key} does not; use the key of this set.")
     told = {name: answer.strip().lower() for name, answer in given.items() if answer.strip()}
     for where, values in ((key, truths), (answers, told)):
-        for name, value in values.items():
-            if value not in (REAL, DRAWN):
-                raise DataError(f"{where} says {value!r} of {name}.{did_you_mean(value, [REAL, DRAWN])}")
+        if wrong := [(name, value) for name, value in values.items() if value not in ANSWERS]:
+            (name, value), *_ = wrong
+            raise DataError(f"{where} says {value!r} of {name}.{did_you_mean(value, list(ANSWERS))}")
     if not told:
         raise DataError(f"{answers} holds no answer; fill the column 'answer' with {REAL} or {DRAWN}.")
-    order = (REAL, DRAWN)
     counts = np.zeros((2, 2), int)
     for name, answer in told.items():
-        counts[order.index(truths[name]), order.index(answer)] += 1
-    return xr.Dataset(
-        {"confusion": (("truth", "answer"), counts, {"long_name": "files"})},
-        coords={"truth": list(order), "answer": list(order)},
-        attrs={**_score(counts), "n_unanswered": len(truths) - len(told)},
-    )
-
-
-def _score(counts: np.ndarray) -> dict[str, Any]:
-    from scipy.stats import binomtest, fisher_exact
-
+        counts[ANSWERS.index(truths[name]), ANSWERS.index(answer)] += 1
     total, right = int(counts.sum()), int(np.trace(counts))
-    chance = float(counts.sum(1).max() / total)
+    chance, accuracy = float(counts.sum(1).max() / total), right / total
     interval = binomtest(right, total).proportion_ci(method="wilson")
     # of one truth alone nothing can be told; the test would be of a sure thing
     p = float(binomtest(right, total, chance, alternative="greater").pvalue) if chance < 1 else None
-    accuracy = right / total
     verdict = "The reader tells real from drawn" if p is not None and p < 0.05 else "No sign that the reader can tell"
-    return {
-        "n": total,
-        "accuracy": accuracy,
-        "low": float(interval.low),
-        "high": float(interval.high),
-        "chance": chance,
-        "p_value": p,
-        "fisher_p": float(fisher_exact(counts).pvalue),
-        "sentence": f"{verdict}: {right} of {total} right, {accuracy:.0%} (95 % interval {interval.low:.0%} to "
-        f"{interval.high:.0%}; chance {chance:.0%}).",
-    }
+    return xr.Dataset(
+        {"confusion": (("truth", "answer"), counts, {"long_name": "files"})},
+        coords={"truth": list(ANSWERS), "answer": list(ANSWERS)},
+        attrs={
+            "n": total,
+            "n_unanswered": len(truths) - len(told),
+            "accuracy": accuracy,
+            "low": float(interval.low),
+            "high": float(interval.high),
+            "chance": chance,
+            "p_value": p,
+            "fisher_p": float(fisher_exact(counts).pvalue),
+            "sentence": f"{verdict}: {right} of {total} right, {accuracy:.0%} (95 % interval {interval.low:.0%} to "
+            f"{interval.high:.0%}; chance {chance:.0%}).",
+        },
+    )
 
 
 def _check(opened: Run, n_real: int, n_drawn: int, kind: str, source: str) -> None:
@@ -173,116 +170,63 @@ def _check(opened: Run, n_real: int, n_drawn: int, kind: str, source: str) -> No
 
 def _items(opened: Run, n_real: int, n_drawn: int, *, seed: int, kind: str, part: str) -> list[Item]:
     """Names, truths and origins, in the order of the names."""
-    rng = np.random.default_rng([seed, 2])
-    points = [tuple(point) for point in np.argwhere(part_map(opened, part, most=None, seed=seed).values).tolist()]
+    rng, nav = np.random.default_rng([seed, 2]), schema.navigation_dims(opened.ds)
+    points = np.argwhere(part_map(opened, part).values)
     needed = n_real + (n_drawn if kind == "reconstructions" else 0)
     if len(points) < needed:
         raise NoInputError(
             f"the {part} part of run {opened.name!r} has {len(points)} samples, the set needs {needed}; take fewer or "
             "another part (--part)."
         )
-    chosen = [points[i] for i in rng.permutation(len(points))[:needed]]
-    made = chosen[n_real:] or [(i,) for i in range(n_drawn)]
-    sides = [(REAL, point, _label(opened, point)) for point in chosen[:n_real]]
-    for where in made:
-        text = f"draw {where[0]} of seed {seed}" if kind == "draws" else f"reconstruction of {_label(opened, where)}"
-        sides.append((DRAWN, where, text))
+    chosen = [tuple(point) for point in points[rng.permutation(len(points))[:needed]].tolist()]
+    labels = [", ".join(f"{d} {opened.ds[d].values[i]}" for d, i in zip(nav, point, strict=True)) for point in chosen]
+    sides = [(REAL, label, point) for label, point in zip(labels[:n_real], chosen[:n_real], strict=True)]
+    if kind == "draws":
+        sides += [(DRAWN, f"draw {i} of seed {seed}", (i,)) for i in range(n_drawn)]
+    rest = zip(labels[n_real:], chosen[n_real:], strict=True)
+    sides += [(DRAWN, f"reconstruction of {label}", point) for label, point in rest]
     suffix = ".png" if len(opened.model.input_shape) == 3 else ".nii"
-    codes = rng.choice(16**6, len(sides), replace=False)
-    return sorted(
-        (
-            Item(f"{code:06x}{suffix}", truth, origin, where)
-            for code, (truth, where, origin) in zip(codes.tolist(), sides, strict=True)
-        ),
-        key=lambda item: item.name,
-    )
+    codes = rng.choice(16**6, len(sides), replace=False).tolist()
+    return sorted(Item(f"{code:06x}{suffix}", *side) for code, side in zip(codes, sides, strict=True))
 
 
-def _label(opened: Run, point: tuple[int, ...]) -> str:
-    nav = schema.navigation_dims(opened.ds)
-    return ", ".join(f"{dim} {opened.ds[dim].values[i]}" for dim, i in zip(nav, point, strict=True))
-
-
-def _latents(opened: Run, n_drawn: int, seed: int, source: str) -> np.ndarray:
-    return np.concatenate([z.numpy() for z in draw_latents(opened, n_drawn, seed, source, BATCH)])
-
-
-def _stored(opened: Run, point: tuple[int, ...]) -> torch.Tensor:
-    """The sample at a point as it was stored, `(1, C, …)`."""
-    place = dict(zip(schema.navigation_dims(opened.ds), (slice(i, i + 1) for i in point), strict=True))
-    block = read_block(opened.ds[n.PATTERNS], place)
-    plain = np.ascontiguousarray(block).astype(block.dtype.newbyteorder("="), copy=False)
-    return torch.from_numpy(plain.reshape(1, *opened.model.input_shape)).to(opened.model.device)
-
-
-def _picture(opened: Run, item: Item, kind: str, latents: np.ndarray | None) -> np.ndarray:
-    """A sample `(C, …)` in the units of the set."""
+@torch.inference_mode()
+def _picture(opened: Run, item: Item, is_stored: bool, latents: np.ndarray | None) -> np.ndarray:
+    """A sample `(C, …)` in the units of the set; a drawn one from its latents, without them reconstructed."""
     model = opened.model
     if item.truth == DRAWN and latents is not None:
         return decoded_array(opened, latents[item.where[0]][None], n.SAMPLE).values.reshape(model.input_shape)
-    raw = _stored(opened, item.where)
+    raw = torch.from_numpy(opened.samples([item.where]).reshape(1, *model.input_shape)).to(model.device)
     if item.truth == DRAWN:
-        decoded = model.decode_batch(model.encode_batch(raw)[0])
-        with torch.inference_mode():
-            found = undo(decoded, raw, model.preprocess.background, model.preprocess_config)
+        found = undo(
+            model.decode_batch(model.encode_batch(raw)[0]), raw, model.preprocess.background, model.preprocess_config
+        )
     else:
-        found = raw.float() if kind == "reconstructions" else seen_batch(opened, raw)
+        found = raw.float() if is_stored else seen_batch(opened, raw)
     return np.asarray(found[0].cpu().numpy())
 
 
-def _is_stored(opened: Run, kind: str) -> bool:
-    return kind == "reconstructions" or scale_attrs(opened)["scale"] == "stored"
+def _grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """A sample `(C, …)` in the grey levels of the set."""
+    top = LEVELS[values.ndim - 1] - 1
+    scaled = np.nan_to_num((values.astype(np.float64) - low) / (high - low) * top)
+    return as_dtype(np.clip(scaled, 0, top), np.dtype(np.uint8 if top < 2**8 else np.int16))
 
 
-def _is_plain(opened: Run, kind: str) -> bool:
-    """Whether the values are bytes of images already, which need no other scale."""
-    is_image = len(opened.model.input_shape) == 3
-    return is_image and _is_stored(opened, kind) and opened.ds[n.PATTERNS].dtype == np.uint8
+def _write(path: Path, values: np.ndarray, affine: np.ndarray | None) -> None:
+    """A sample `(C, …)` as a file, not compressed."""
+    if path.suffix == ".nii":
+        write_nifti(path, values[0], None, affine)
+        return
+    from PIL import Image
+
+    pixels: Any = np.ascontiguousarray(np.moveaxis(values, 0, -1) if len(values) == 3 else values[0])
+    Image.fromarray(pixels).save(path, compress_level=0)
 
 
-def _limits(opened: Run, real: list[Item], kind: str) -> tuple[float, float]:
-    """Values that become black and white."""
-    found = [np.nanquantile(_picture(opened, item, kind, None), CUT) for item in real]
-    low, high = float(min(pair[0] for pair in found)), float(max(pair[1] for pair in found))
-    if not low < high:
-        raise DataError("all values of the real samples are equal; there is nothing to see.")
-    return low, high
-
-
-def _levels(opened: Run, values: np.ndarray, kind: str, limits: tuple[float, float] | None) -> np.ndarray:
-    """A sample in the grey levels of the set, `(…)` of grey ones and `(3, H, W)` of colours.
-
-    What was stored in whole numbers is rounded to them first, so that real samples do not show gaps that others lack.
-    """
-    dtype = opened.ds[n.PATTERNS].dtype
-    if dtype.kind in "iu" and _is_stored(opened, kind):
-        values = as_dtype(values, dtype)
-    if limits is not None:
-        low, high = limits
-        top = LEVELS[values.ndim - 1] - 1
-        scaled = (values.astype(np.float64) - low) / (high - low) * top
-        values = as_dtype(np.clip(np.nan_to_num(scaled), 0, top), np.dtype(np.uint8 if top < 2**8 else np.int16))
-    return values[0] if len(values) == 1 else values
-
-
-def _write(path: Path, values: np.ndarray, affine: np.ndarray | None) -> Path:
-    if path.suffix == ".png":
-        from PIL import Image
-
-        pixels: Any = np.ascontiguousarray(np.moveaxis(values, 0, -1) if values.ndim == 3 else values)
-        Image.fromarray(pixels).save(path, compress_level=0)
-        return path
-    write_nifti(path, values, None, affine)
-    return path
-
-
-def _with_affine(ds: xr.Dataset) -> xr.Dataset:
-    return ds.assign({AFFINE: ds[AFFINE].load()}) if AFFINE in ds.data_vars else ds
-
-
-def _write_rows(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
+        csv.writer(file).writerows(rows)
 
 
 def _column(path: Path, column: str) -> dict[str, str]:
@@ -290,8 +234,7 @@ def _column(path: Path, column: str) -> dict[str, str]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
-            columns = reader.fieldnames or []
+            rows, columns = list(reader), reader.fieldnames or []
     except FileNotFoundError:
         raise NoInputError(f"there is no file {path}; give the CSV file with name and {column}.") from None
     except (UnicodeDecodeError, csv.Error) as error:

@@ -1,4 +1,4 @@
-"""Latents as pictures: decoded in the best units that can be had, drawn, and on the way between two samples."""
+"""Pictures that no input stands for: latents decoded, draws from the prior, and the way between two samples."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from vaearr.models.preprocess import needs_input, undo_without_input
 from vaearr.run import Run, open_run
 from vaearr.run.statistics import latent_statistics, latent_sums
 from vaearr.sources.single import read_single
-from vaearr.store import read_block
 
-PREPROCESSED = "preprocessed"
 BATCH = 256
+PARALLEL = 1e-6  # sine of the angle below which two directions are one
+SOURCES = ("fitted", "prior")
+STEP = "step"
+
+Source = Literal["prior", "fitted"]
+Point = Mapping[str, Any] | int | Path
 
 
 def decoded_array(opened: Run, z: np.ndarray, dim: str) -> xr.DataArray:
@@ -29,16 +33,14 @@ def decoded_array(opened: Run, z: np.ndarray, dim: str) -> xr.DataArray:
     In stored units where the preprocessing treats all patterns alike (no normalisation, no dynamic background), else in
     preprocessed ones, because there is no input whose scale could be given back; the attribute `scale` says which.
     """
-    model, signal = opened.model, schema.signal_dims(opened.ds)
-    config, parts = model.preprocess_config, []
+    model, signal, parts = opened.model, schema.signal_dims(opened.ds), []
     for some in torch.from_numpy(np.asarray(z, np.float32)).split(model.fitting(BATCH)):
         decoded = model.decode_batch(some)
-        if not needs_input(config):
-            decoded = undo_without_input(decoded, model.preprocess.background, config)
+        if not needs_input(model.preprocess_config):
+            decoded = undo_without_input(decoded, model.preprocess.background, model.preprocess_config)
         parts.append(decoded.cpu().numpy())
-    values = np.concatenate(parts).reshape(-1, *(opened.ds.sizes[d] for d in signal))
     return xr.DataArray(
-        values,
+        np.concatenate(parts).reshape(-1, *(opened.ds.sizes[d] for d in signal)),
         dims=(dim, *signal),
         coords={d: opened.ds[d] for d in signal if d in opened.ds.coords},
         name="decoded",
@@ -47,23 +49,18 @@ def decoded_array(opened: Run, z: np.ndarray, dim: str) -> xr.DataArray:
 
 
 def scale_attrs(opened: Run, *, stored: bool | None = None) -> dict[str, str]:
-    """Units of pictures: those of the stored patterns, or 1 for preprocessed ones."""
-    is_stored = not needs_input(opened.model.preprocess_config) if stored is None else stored
-    if is_stored:
+    """Units of pictures: those of the stored patterns, or 1 for preprocessed ones; None: as of `decoded_array`."""
+    if not needs_input(opened.model.preprocess_config) if stored is None else stored:
         return {"units": str(opened.ds[n.PATTERNS].attrs.get("units", "1")), "scale": "stored"}
-    return {"units": "1", "scale": PREPROCESSED}
+    return {"units": "1", "scale": "preprocessed"}
 
 
+@torch.inference_mode()
 def seen_batch(opened: Run, raw: torch.Tensor) -> torch.Tensor:
     """Stored patterns `(B, C, …)` in the units of `decoded_array`."""
     if not needs_input(opened.model.preprocess_config):
         return raw.float()
-    with torch.inference_mode():
-        seen: torch.Tensor = opened.model.preprocess(raw.to(opened.model.device))
-    return seen.cpu()
-
-
-SOURCES = ("fitted", "prior")
+    return opened.model.preprocess(raw.to(opened.model.device)).cpu()
 
 
 def check_draws(opened: Run, n_samples: int, source: str) -> None:
@@ -79,7 +76,7 @@ def check_draws(opened: Run, n_samples: int, source: str) -> None:
         )
 
 
-def draw_latents(opened: Run, n_samples: int, seed: int, source: str, batch_size: int) -> Iterator[torch.Tensor]:
+def draw_latents(opened: Run, n_samples: int, seed: int, source: str, batch_size: int = BATCH) -> Iterator[np.ndarray]:
     """Batches of draws `(k, *latent_shape)`, float32: those of `sample_prior` with the same seed, one after another.
 
     Raises UsageError for draws that cannot be made, NoInputError for a fitted distribution of a run not encoded.
@@ -88,62 +85,21 @@ def draw_latents(opened: Run, n_samples: int, seed: int, source: str, batch_size
     rng, shape, size = np.random.default_rng(seed), opened.model.latent_shape, opened.model.fitting(batch_size)
     mean, root = np.zeros(shape[0]), np.eye(shape[0])
     if source == "fitted":
-        sums = latent_sums(opened.path, opened.name)
+        sums = latent_sums(opened)
         values, vectors = np.linalg.eigh(sums.covariance + np.diag(sums.variance / sums.count))
         mean, root = sums.mean, vectors * np.sqrt(np.maximum(values, 0))
     for start in range(0, n_samples, size):
         draws = rng.standard_normal((min(size, n_samples - start), *shape))
         if source == "fitted":
             draws = np.moveaxis(mean + np.moveaxis(draws, 1, -1) @ root.T, -1, 1)
-        yield torch.from_numpy(draws.astype(np.float32))
+        yield draws.astype(np.float32)
 
 
 def draw_warnings(opened: Run, source: str) -> list[str]:
     """Why draws from the prior of an encoded run would not look like its data."""
     if source != "prior" or n.run_name(n.LATENTS, opened.name) not in opened.ds:
         return []
-    found: list[str] = latent_statistics(opened.path, opened.name).attrs["warnings"]
-    return found
-
-
-PARALLEL = 1e-6  # sine of the angle below which two directions are one
-
-
-def lerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """The straight path (1 - t) a + t b: `2 x (L,), (T,) -> (T, L)`."""
-    a, b, t = np.asarray(a, float), np.asarray(b, float), np.asarray(t, float)[:, None]
-    return (1 - t) * a + t * b
-
-
-def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """The path at constant angular speed: `2 x (L,), (T,) -> (T, L)`; vectors of one length keep it on the way.
-
-    sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b with the angle w between a and b; the straight path where they point
-    the same way, its limit. Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for latents of a
-    Gaussian prior: White, "Sampling Generative Networks", arXiv:1609.04468. Raises UsageError for a vector of zeros and
-    for opposite ones, between which there is no one arc.
-    """
-    a, b, t = np.asarray(a, float), np.asarray(b, float), np.asarray(t, float)
-    lengths = np.linalg.norm(a), np.linalg.norm(b)
-    if not min(lengths) > 0:
-        raise UsageError("slerp needs two latent vectors that point somewhere, one is all zeros; use lerp.")
-    one, two = a / lengths[0], b / lengths[1]
-    angle = 2 * np.arctan2(np.linalg.norm(one - two), np.linalg.norm(one + two))  # exact for small and large angles
-    if np.sin(angle) < PARALLEL:
-        if angle > 1:
-            raise UsageError("slerp has no one arc between opposite latent vectors; use lerp.")
-        return lerp(a, b, t)
-    first, second = np.sin((1 - t) * angle), np.sin(t * angle)
-    return (first[:, None] * a + second[:, None] * b) / np.sin(angle)
-
-
-METHODS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {"lerp": lerp, "slerp": slerp}
-
-
-Source = Literal["prior", "fitted"]
-STEP = "step"
-
-Point = Mapping[str, Any] | int | Path
+    return list(latent_statistics(opened).attrs["warnings"])
 
 
 def sample_prior(
@@ -164,7 +120,7 @@ def sample_prior(
     run that is not there.
     """
     opened = open_run(store, run)
-    z = np.concatenate([batch.numpy() for batch in draw_latents(opened, n_samples, seed, source, BATCH)])
+    z = np.concatenate(list(draw_latents(opened, n_samples, seed, source)))
     name = "draw from the prior" if source == "prior" else "draw from the fitted distribution"
     return xr.Dataset(
         {
@@ -199,48 +155,48 @@ def interpolate(
     if a is None or b is None:
         raise UsageError('an interpolation needs two points, a={"x": …, "y": …} and b={…}.')
     opened = open_run(store, run)
-    stored = [_stored(opened, point).reshape(1, *opened.model.input_shape) for point in (a, b)]
-    raw = torch.from_numpy(np.concatenate(stored).astype(stored[0].dtype.newbyteorder("="), copy=False))
-    ends = opened.model.encode_batch(raw)[0].cpu().numpy()
+    ds, model, signal = opened.ds, opened.model, schema.signal_dims(opened.ds)
+    stored = np.stack([stored_sample(opened, point) for point in (a, b)])
+    raw = torch.from_numpy(stored.reshape(2, *model.input_shape))
+    ends = model.encode_batch(raw)[0].cpu().numpy()
     if not np.isfinite(ends).all():
         raise NoInputError("one of the two patterns holds values that are not finite; choose other points.")
     t = np.linspace(0, 1, steps)
     z = METHODS[method](ends[0].ravel(), ends[1].ravel(), t).astype(np.float32).reshape(steps, *ends.shape[1:])
-    signal = schema.signal_dims(opened.ds)
-    seen = seen_batch(opened, raw).numpy().reshape(2, *(opened.ds.sizes[d] for d in signal))
-    where = _ends(opened.ds, (a, b))
     return xr.Dataset(
         {
             "latents": ((STEP, *n.latent_dims(z.ndim - 1)), z, {"long_name": "latent on the way", "units": "1"}),
             "decoded": decoded_array(opened, z, STEP),
-            "input": (("end", *signal), seen, {"long_name": "pattern at the end", **scale_attrs(opened)}),
+            "input": (
+                ("end", *signal),
+                seen_batch(opened, raw).numpy().reshape(stored.shape),
+                {"long_name": "pattern at the end", **scale_attrs(opened)},
+            ),
         },
-        coords={STEP: np.arange(steps), "t": (STEP, t), n.LATENT: np.arange(z.shape[1]), "end": ["a", "b"], **where},
+        coords={STEP: np.arange(steps), "t": (STEP, t), n.LATENT: np.arange(z.shape[1]), "end": ["a", "b"]}
+        | _end_coords(ds, (a, b)),
         attrs={**opened.attrs, "method": method, "distance": float(np.linalg.norm((ends[1] - ends[0]).ravel()))},
     )
 
 
-def _stored(opened: Run, point: Point) -> np.ndarray:
-    """The sample at a point, or of a file."""
+def stored_sample(opened: Run, point: Point) -> np.ndarray:
+    """The sample at a point, or of a file, over the signal dims, as it is stored."""
     if isinstance(point, Path):
-        return read_single(opened.ds, point).values
-    place = find_point(opened.ds, point)
-    return read_block(opened.ds[n.PATTERNS], {d: slice(i, i + 1) for d, i in place.items()})
+        found = read_single(opened.ds, point).values
+        return found.astype(found.dtype.newbyteorder("="), copy=False)
+    return opened.samples([list(find_point(opened.ds, point).values())])[0]
 
 
-def _ends(ds: xr.Dataset, points: tuple[Point, Point]) -> dict[str, Any]:
+def _end_coords(ds: xr.Dataset, points: tuple[Point, Point]) -> dict[str, Any]:
     """Coordinates that say what the two ends are."""
-    if not any(isinstance(point, Path) for point in points):
-        places = [find_point(ds, point) for point in points]
+    places = [{} if isinstance(point, Path) else find_point(ds, point) for point in points]
+    if all(places):
         return {
             f"{dim}_of_end": ("end", [ds[dim].values[place[dim]] for place in places], ds[dim].attrs)
             for dim in places[0]
         }
-    words = []
-    for point in points:
-        place = {} if isinstance(point, Path) else find_point(ds, point)
-        told = ", ".join(f"{dim} {ds[dim].values[i]}" for dim, i in place.items())
-        words.append(point.name if isinstance(point, Path) else told)
+    told = [", ".join(f"{dim} {ds[dim].values[i]}" for dim, i in place.items()) for place in places]
+    words = [point.name if isinstance(point, Path) else text for point, text in zip(points, told, strict=True)]
     return {"file_of_end": ("end", words)}
 
 
@@ -250,26 +206,56 @@ def find_point(ds: xr.Dataset, point: Point) -> dict[str, int]:
     given = dict(point) if isinstance(point, Mapping) else {nav[0]: point} if len(nav) == 1 else {}
     if set(given) != set(nav):
         raise UsageError(f"a point needs a value for each of {', '.join(nav)}, such as {dict.fromkeys(nav, 0)}.")
-    place = {dim: _position(ds, dim, given[dim]) for dim in nav}
+    place = {dim: _position(ds[dim], given[dim]) for dim in nav}
     if n.PRESENT in ds and not bool(ds[n.PRESENT].isel(place)):
         raise UsageError(f"the point {given} was not measured; choose another one.")
     return place
 
 
-def _position(ds: xr.Dataset, dim: str, value: Any) -> int:
-    values = ds[dim].values
-    if values.dtype.kind not in "iuf":
-        hits = np.flatnonzero(values == value)
-    else:
+def _position(coordinate: xr.DataArray, value: Any) -> int:
+    """Where a coordinate has a value: a number the nearest within half a step, anything else the same."""
+    values = coordinate.values
+    if values.dtype.kind in "iuf":
         try:
             off = abs(values.astype("f8") - float(value))
         except (TypeError, ValueError):
-            raise UsageError(f"{dim} = {value!r} is not a number.") from None
+            raise UsageError(f"{coordinate.name} = {value!r} is not a number.") from None
         step = float(np.median(np.diff(np.sort(values.astype("f8"))))) if len(values) > 1 else 1.0
-        hits = np.flatnonzero(off == off.min())[:1] if off.min() <= step / 2 * (1 + 1e-9) else np.zeros(0, int)
+        hits = np.flatnonzero(off == off.min())[:1] if off.min() <= step / 2 * (1 + 1e-9) else []
+    else:
+        hits = np.flatnonzero(values == value)
     if not len(hits):
-        units = str(ds[dim].attrs.get("units", ""))
-        raise UsageError(
-            f"there is nothing at {dim} = {value}; it spans {values[0]} to {values[-1]} {units}".strip() + "."
-        )
+        span = f"{values[0]} to {values[-1]} {coordinate.attrs.get('units', '')}".strip()
+        raise UsageError(f"there is nothing at {coordinate.name} = {value}; it spans {span}.")
     return int(hits[0])
+
+
+def lerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The straight path (1 - t) a + t b: `2 x (L,), (T,) -> (T, L)`."""
+    a, b, t = np.asarray(a, float), np.asarray(b, float), np.asarray(t, float)[:, None]
+    return (1 - t) * a + t * b
+
+
+def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The path at constant angular speed: `2 x (L,), (T,) -> (T, L)`; vectors of one length keep it on the way.
+
+    sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b with the angle w between a and b; the straight path where they point
+    the same way, its limit. Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for latents of a
+    Gaussian prior: White, "Sampling Generative Networks", arXiv:1609.04468. Raises UsageError for a vector of zeros and
+    for opposite ones, between which there is no one arc.
+    """
+    a, b, t = np.asarray(a, float), np.asarray(b, float), np.asarray(t, float)
+    lengths = np.linalg.norm(a), np.linalg.norm(b)
+    if not min(lengths) > 0:
+        raise UsageError("slerp needs two latent vectors that point somewhere, one is all zeros; use lerp.")
+    one, two = a / lengths[0], b / lengths[1]
+    angle = 2 * np.arctan2(np.linalg.norm(one - two), np.linalg.norm(one + two))  # exact for small and large angles
+    if np.sin(angle) < PARALLEL:
+        if angle > 1:
+            raise UsageError("slerp has no one arc between opposite latent vectors; use lerp.")
+        return lerp(a, b, t)
+    first, second = np.sin((1 - t) * angle), np.sin(t * angle)
+    return (first[:, None] * a + second[:, None] * b) / np.sin(angle)
+
+
+METHODS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {"lerp": lerp, "slerp": slerp}

@@ -1,4 +1,4 @@
-"""Model and Dataset -> labelled latent maps, streamed block by block, and back to patterns.
+"""Model and Dataset -> labelled latent maps, streamed block by block.
 
 While one block is on the device, the next is read and the one before is written; on a cluster, workers read and encode
 the blocks, and this process writes them.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,17 +19,27 @@ import vaearr as va
 from vaearr import names as n
 from vaearr import schema
 from vaearr.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model, read_about
-from vaearr.blocks import Blocks, in_chunks, read_chosen, sides, take_rows
+from vaearr.blocks import (
+    Blocks,
+    check_grid,
+    in_chunks,
+    is_same,
+    on_grid,
+    read_chosen,
+    seen,
+    sides,
+    store_of,
+    take_rows,
+)
 from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import autocast, host_tensor, pick_precision
-from vaearr.errors import DataError, UsageError
-from vaearr.given import check_grid, is_same, on_grid, seen, store_of
+from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made
-from vaearr.run.latent_scale import LatentMask, add_channel_attrs, latent_coords, latent_mask
-from vaearr.run.stream import write_behind
+from vaearr.run.statistics import Sums
+from vaearr.run.stream import Made, Values, write_made
 from vaearr.run.train import data_fingerprint, resolve_roi
 from vaearr.store import (
     Region,
@@ -37,30 +47,21 @@ from vaearr.store import (
     VariableSpec,
     check_patterns,
     open_store,
-    pending,
     publish_staged,
+    read_block,
     recover,
     run_folder,
     run_manifest,
     run_names,
     shown,
     staged_variables,
-    write_block,
 )
 from vaearr.store.remove import removable, remove
 from vaearr.training import fingerprint
 
 VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
 
-
-class Made(NamedTuple):
-    """What a block's chosen patterns became, by name (nothing for none), and the copy from the device that runs."""
-
-    values: Mapping[str, torch.Tensor]
-    copied: torch.cuda.Event | None = None
-
-
-Done = Iterator[tuple[Region, np.ndarray, Made]]  # a block, its chosen points, and that
+LatentMask = Callable[[Region], np.ndarray]  # positions of a region that count, `(navigation…, 1, positions…)`
 
 
 @settings_as_keywords(EncodeConfig)
@@ -85,7 +86,7 @@ def encode(
 
     Vector latents lie over the navigation dims and `latent`, spatial ones over `latent[, lz], ly, lx` with coordinates
     in the units of the samples; with `config.mask` they are NaN where no pixel of the mask lies. Latents of a
-    collection, and all spatial ones, say what a diffusion stage needs: see `vaearr.run.latent_scale.channel_attrs`.
+    collection, and all spatial ones, say what a diffusion stage needs: see `channel_attrs`.
 
     Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a chunk of the
     store: after an interruption the same call goes on where it stopped, and nothing is visible before all is written.
@@ -95,8 +96,8 @@ def encode(
 
     source: a store whose run is taken to these data, with its weights, settings and static background: first it becomes
     a run of this store, called `name` (that of the source by default), over `roi` (as in `va.train`), and a warning
-    is said where these data look unlike its training data; see `importing.import_model`. Where this store has another
-    run of that name, see `overwrite`.
+    is said where these data look unlike its training data; see `va.import_model`. Where this store has another run of
+    that name, see `overwrite`.
 
     dask: the workers that read and encode the blocks, see `vaearr.computing`; by default those of the client in use, if
     there is one. They only read the store. `config.device` is picked on each of them. Raises WorkersError where they
@@ -116,39 +117,39 @@ def encode(
     run, own = settings.run, open_store(path)
     manifest = run_manifest(path, run)
     check_network(manifest, run, "encode")
-    recipe = _recipe(settings, manifest)
+    parents = [n.PATTERNS, n.run_name(n.ROI, run)]
+    recipe = Recipe(settings, {"run": run, "parents": parents, "weights_sha256": manifest.get("weights_sha256")})
     if (replacing := _found(path, own, recipe, overwrite=overwrite, say=tell)) is None:
         return own
     with connected(dask) as client:
         model = load_model(path, run, device="cpu" if client else settings.device)
         ds = data if isinstance(data, xr.Dataset) else own
         check_fits(ds, manifest, model, is_given=ds is not own)
-        roi = own[n.run_name(n.ROI, run)].load()
-        ds, patterns = _as_trained(ds, own, manifest, roi)
+        inside = own[n.run_name(n.ROI, run)].load()
+        ds, patterns = _as_trained(ds, own, manifest, inside)
         mask, coords = latent_mask(ds, model, settings.mask), latent_coords(ds, model, run)
+        stamp, nav = {n.PROVENANCE: recipe.stamp() | {"data": patterns}}, schema.navigation_dims(own)
+        dims = dict.fromkeys(VALUES, (*nav, *map(str, coords.sizes))) | {n.RECONSTRUCTION_ERROR: nav}
+        specs = {n.run_name(v, run): VariableSpec(dims=dims[v], attrs=n.ATTRS[v] | stamp) for v in VALUES}
         request = recipe.as_attrs() | {"data": patterns}
-        specs = _specs(own, coords, run, {n.PROVENANCE: recipe.stamp() | {"data": patterns}})
         with staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging:
-            left, total = pending(staging), len(staging.regions)
-            _tell_how(tell, client, own, roi, left, total)
-            if client:
-                done = _by_workers(client, ds, roi.values, left, staging, shown(path), manifest, settings)
-            else:
-                done = _here(model, ds, roi.values, left, staging, settings)
-            write = functools.partial(_write, staging, run, mask)
-            for i, _ in enumerate(write_behind(write, done), total - len(left) + 1):
-                if on_block:
-                    on_block(i, total)
+
+            def make(left: Sequence[Region]) -> Iterator[Made]:
+                count = sum(int(inside.isel(region).sum()) for region in left)
+                tell(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
+                by = sides(staging.regions)
+                if client:
+                    made = _by_workers(client, ds, inside.values, left, by, shown(path), manifest, settings)
+                else:
+                    made = _here(model, ds, inside.values, left, by, settings)
+                for region, points, values in made:
+                    yield region, points, functools.partial(_finished, values, run, mask, region, points)
+
+            write_made(staging, make, what="encode", say=tell, on_block=on_block)
             if len(model.latent_shape) > 1 or not schema.is_scan(own):
-                add_channel_attrs(staging, n.run_name(n.LATENTS, run), own[n.run_name(n.SPLIT, run)].load())
+                _add_channel_attrs(staging, n.run_name(n.LATENTS, run), own[n.run_name(n.SPLIT, run)].load())
             publish_staged(staging)
     return open_store(path)
-
-
-def _recipe(settings: EncodeConfig, manifest: Mapping[str, Any]) -> Recipe:
-    parents = [n.PATTERNS, n.run_name(n.ROI, settings.run)]
-    inputs = {"run": settings.run, "parents": parents, "weights_sha256": manifest.get("weights_sha256")}
-    return Recipe(settings, inputs)
 
 
 def _found(
@@ -160,8 +161,7 @@ def _found(
     if names[0] not in ds:
         return []
     instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"
-    made = nested(ds[names[0]].attrs, n.PROVENANCE)
-    there = f"{place} already holds {', '.join(names)}"
+    made, there = nested(ds[names[0]].attrs, n.PROVENANCE), f"{place} already holds {', '.join(names)}"
     if is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=say):
         return None
     return removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
@@ -171,9 +171,9 @@ def _as_trained(
     ds: xr.Dataset, own: xr.Dataset, manifest: Mapping[str, Any], roi: xr.DataArray
 ) -> tuple[xr.Dataset, dict[str, Any]]:
     """The patterns on the store's grid, and their fingerprint. Raises UsageError for other ones than the run's."""
-    fingerprint = data_fingerprint(own)
+    patterns = data_fingerprint(own)
     if ds is own:
-        return own, fingerprint
+        return own, patterns
     check_grid(ds, own)
     trained_on = manifest.get("data", {}).get(SEEN)
     if not is_same(seen(ds, roi), trained_on or seen(own, roi)):
@@ -182,8 +182,8 @@ def _as_trained(
             "with the same steps as for training."
         )
     # what lies outside the region is never read; any value will do
-    ds = ds.drop_vars([name for name in ds.data_vars if name != n.PATTERNS])
-    return on_grid(ds, own, fill=0).assign_attrs(own.attrs), fingerprint | ({SEEN: trained_on} if trained_on else {})
+    whole = on_grid(ds[[n.PATTERNS]], own, fill=0).assign_attrs(own.attrs)
+    return whole, patterns | ({SEEN: trained_on} if trained_on else {})
 
 
 def _take(
@@ -213,37 +213,18 @@ def _take(
     va.import_model(path, folder, run=name, roi=roi, device=settings.device, say=say)
 
 
-def _tell_how(
-    tell: Callable[[str], None], client: Any, own: xr.Dataset, roi: xr.DataArray, left: Sequence[Region], total: int
-) -> None:
-    if len(left) < total:
-        tell(f"going on with an interrupted encode: {total - len(left)} blocks are done")
-    count = sum(int(roi.isel(region).sum()) for region in left)
-    tell(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
-
-
-def _specs(ds: xr.Dataset, coords: xr.Dataset, run: str, stamp: dict[str, Any]) -> dict[str, VariableSpec]:
-    nav = schema.navigation_dims(ds)
-    dims = {n.LATENTS: (*nav, *map(str, coords.sizes)), n.RECONSTRUCTION_ERROR: nav}
-    dims[n.LATENTS_STD] = dims[n.LATENTS]
-    return {
-        n.run_name(name, run): VariableSpec(dims=dims[name], attrs=n.ATTRS[name] | stamp)
-        for name in (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
-    }
-
-
 def _here(
     model: TrainedModel,
     ds: xr.Dataset,
     inside: np.ndarray,
     regions: Sequence[Region],
-    staging: Staging,
+    by: Mapping[str, int],
     config: EncodeConfig,
-) -> Done:
+) -> Iterator[tuple[Region, np.ndarray, Callable[[], Values]]]:
     """Read and encode the blocks in this process, the next one read in a thread of its own."""
-    blocks = Blocks(ds[n.PATTERNS], schema.navigation_dims(ds), sides(staging.regions))
+    blocks = Blocks(ds[n.PATTERNS], schema.navigation_dims(ds), by)
     for region, chosen, stored in read_chosen(blocks, inside, model.input_shape, regions, model.device):
-        yield region, chosen, _encode_block(model, stored, config)
+        yield region, chosen, _encoded(model, stored, config)
 
 
 def _by_workers(
@@ -251,13 +232,12 @@ def _by_workers(
     ds: xr.Dataset,
     inside: np.ndarray,
     regions: Sequence[Region],
-    staging: Staging,
+    by: Mapping[str, int],
     store: str | Path,
     manifest: Mapping[str, Any],
     config: EncodeConfig,
-) -> Done:
+) -> Iterator[tuple[Region, np.ndarray, Callable[[], Values]]]:
     """Have workers read and encode the blocks: one task for each, behind those that make its patterns."""
-    by = sides(staging.regions)
     parts = in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds), by).data.to_delayed()
     items = []
     for region in regions:
@@ -266,10 +246,10 @@ def _by_workers(
             place = tuple(part.start // by[dim] for dim, part in region.items())
             items.append((region, chosen, parts[place].item()))
         else:
-            yield region, chosen, Made({})
+            yield region, chosen, dict
     what = (str(store), config.run, str(manifest["weights_sha256"]), config.to_attrs())
     for (region, chosen, _), made in each(client, encode_block, items, schema.input_shape(ds), *what):
-        yield region, chosen, Made({name: torch.from_numpy(np.array(values)) for name, values in made.items()})
+        yield region, chosen, functools.partial(dict, made)
 
 
 def encode_block(
@@ -279,17 +259,14 @@ def encode_block(
     run: str,
     weights_sha256: str,
     config: Mapping[str, Any],
-) -> dict[str, np.ndarray]:
+) -> Values:
     """On a worker: latents, standard deviations and errors of one block's chosen points, by name."""
     _, chosen, patterns = block
     settings = EncodeConfig.from_attrs(dict(config))
     model = _kept_model(store, run, weights_sha256, settings.device)
     stored = np.empty((int(chosen.sum()), *shape), patterns.dtype.newbyteorder("="))
     take_rows(patterns, np.flatnonzero(chosen), stored)
-    made = _encode_block(model, torch.from_numpy(stored), settings)
-    if made.copied:
-        made.copied.synchronize()
-    return {name: values.numpy() for name, values in made.values.items()}
+    return _encoded(model, torch.from_numpy(stored), settings)()
 
 
 @functools.lru_cache(maxsize=2)
@@ -300,41 +277,30 @@ def _kept_model(store: str, run: str, weights_sha256: str, device: str) -> Train
     return load_model(store, run, device=device)
 
 
-def _encode_block(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> Made:
-    """Latents, their standard deviation and the reconstruction error of a block's patterns `(n, C, …)`."""
+def _encoded(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> Callable[[], Values]:
+    """Latents, their standard deviation and the reconstruction error of a block's patterns `(n, C, …)`.
+
+    They come from a GPU while the next block is encoded there; what is returned waits for them.
+    """
     if not len(stored):
-        return Made({})
+        return dict
     precision, parts = pick_precision(config.precision, model.device), []
     for some in stored.split(model.fitting(config.batch_size)):
         with autocast(model.device, precision):
             parts.append(_encode_batch(model, some, config))
-    whole = {name: torch.cat(columns) for name, columns in zip(VALUES, zip(*parts, strict=True), strict=True)}
+    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
     if model.device.type != "cuda":
-        return Made({name: values.cpu() for name, values in whole.items()})
-    copies = {  # on their way back while the next block is encoded
-        name: host_tensor(tuple(values.shape), values.dtype, model.device).copy_(values, non_blocking=True)
-        for name, values in whole.items()
-    }
+        found = {name: values.cpu().numpy() for name, values in zip(VALUES, whole, strict=True)}
+        return lambda: found
+    copies = [host_tensor(tuple(v.shape), v.dtype, model.device).copy_(v, non_blocking=True) for v in whole]
     copied = torch.cuda.Event()
     copied.record()
-    return Made(copies, copied)
 
+    def wait() -> Values:
+        copied.synchronize()
+        return {name: values.numpy() for name, values in zip(VALUES, copies, strict=True)}
 
-def _write(staging: Staging, run: str, mask: LatentMask | None, block: tuple[Region, np.ndarray, Made]) -> None:
-    """Write a block, NaN outside the ROI and where the mask has no pixel."""
-    region, inside, made = block
-    if made.copied:
-        made.copied.synchronize()
-    values = {}
-    for name in VALUES:
-        array = staging.arrays[n.run_name(name, run)]
-        full = np.full((*inside.shape, *array.shape[inside.ndim :]), np.nan, np.float32)
-        if name in made.values:
-            full[inside] = made.values[name].numpy()
-        if mask is not None and name != n.RECONSTRUCTION_ERROR:
-            full = mask(full, region)
-        values[n.run_name(name, run)] = full
-    write_block(staging, region, values)
+    return wait
 
 
 @torch.inference_mode()
@@ -349,3 +315,112 @@ def _encode_batch(model: TrainedModel, stored: torch.Tensor, config: EncodeConfi
     off = (seen - decoded).flatten(1)
     error = torch.linalg.vector_norm(off, dim=1).square() / off.shape[1]
     return mean.float(), (0.5 * logvar.float()).exp(), error
+
+
+def _finished(
+    values: Callable[[], Values], run: str, mask: LatentMask | None, region: Region, points: np.ndarray
+) -> Values:
+    """A block's values by the names that they have in the store, NaN where the mask has no pixel."""
+    found = dict(values())
+    if mask is not None and found:
+        covered = mask(region)
+        covered = np.broadcast_to(covered, (*points.shape, *covered.shape[1 - found[n.LATENTS].ndim :]))
+        for name in (n.LATENTS, n.LATENTS_STD):
+            found[name] = np.where(covered[points], found[name], np.float32(np.nan))
+    return {n.run_name(name, run): array for name, array in found.items()}
+
+
+def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN) -> xr.Dataset:
+    """Coordinates of a run's latent dims: numbers of the dimensions, and where the positions of spatial ones lie.
+
+    Position i stands at the middle of the pixels `stride * i - pad_before …` that it is the coarse grid of, in units of
+    the sample's own coordinate; the first and last may lie beyond the sample's edge, in its padding.
+    """
+    dim, sizes = n.run_name(n.LATENT, run), model.latent_shape[1:]
+    coords: dict[str, Any] = {dim: (dim, np.arange(model.latent_shape[0]), n.ATTRS[n.LATENT])}
+    along = schema.signal_dims(ds)[len(schema.signal_dims(ds)) - len(sizes) :]
+    for k, (signal, size) in enumerate(zip(along, sizes, strict=True)):
+        name, stride = n.run_name(n.POSITIONS[k - len(sizes)], run), model.network.stride[k]
+        pixel = stride * np.arange(size) + (stride - 1) / 2 - model.network.pad_before[k]
+        units = str(ds[signal].attrs.get("units", "px")) if signal in ds.coords else "px"
+        if signal in ds.coords and ds[signal].dtype.kind in "iuf":
+            pixel = _at(ds[signal].values.astype("f8"), pixel)
+        coords[name] = (name, pixel, {"long_name": f"position of the latent along {signal}", "units": units})
+    return xr.Dataset(coords=coords)
+
+
+def _at(values: np.ndarray, pixel: np.ndarray) -> np.ndarray:
+    """Values of a coordinate at fractional pixels, straight on beyond both ends."""
+    if len(values) == 1:
+        return np.asarray(values[0] + pixel)
+    low = np.clip(pixel.astype(int), 0, len(values) - 2)
+    return np.asarray(values[low] + (pixel - low) * (values[low + 1] - values[low]))
+
+
+def latent_mask(ds: xr.Dataset, model: TrainedModel, name: str | None) -> LatentMask | None:
+    """Which positions of spatial latents have a pixel of the mask under them, region by region.
+
+    The mask lies over the spatial dims of a sample, or over those and the navigation dims. Raises UsageError for a
+    variable that is not there or no such mask, and for vector latents, which have no positions.
+    """
+    if name is None:
+        return None
+    sizes = model.latent_shape[1:]
+    if not sizes:
+        raise UsageError("the latents of this model are vectors without positions, so a mask of pixels cannot apply.")
+    nav, spatial = schema.navigation_dims(ds), schema.signal_dims(ds)[-len(sizes) :]
+    fitting = [str(v) for v in ds.data_vars if ds[v].dtype == bool and set(spatial) <= set(ds[v].dims)]
+    if name not in fitting or set(ds[name].dims) not in (set(spatial), {*nav, *spatial}):
+        raise UsageError(f"mask: there is no boolean variable {name!r} over {spatial}.{did_you_mean(name, fitting)}")
+    has_nav = set(ds[name].dims) > set(spatial)
+    variable = ds[name].transpose(*(nav if has_nav else ()), *spatial)
+
+    def apply(region: Region) -> np.ndarray:
+        pixels = read_block(variable, region) if has_nav else variable.values
+        covered = covered_positions(pixels, sizes, model.network.stride, model.network.pad_before)
+        return np.expand_dims(covered, -len(sizes) - 1)  # over the latent dim
+
+    return apply
+
+
+def covered_positions(
+    mask: np.ndarray, sizes: tuple[int, ...], stride: tuple[int, ...], before: tuple[int, ...]
+) -> np.ndarray:
+    """Whether any pixel under each position is true: `(…, y, x) -> (…, ly, lx)`."""
+    lead = mask.shape[: mask.ndim - len(sizes)]
+    spatial = zip(sizes, stride, before, mask.shape[len(lead) :], strict=True)
+    pads = [(first, size * step - first - have) for size, step, first, have in spatial]
+    blocks = [part for pair in zip(sizes, stride, strict=True) for part in pair]
+    folded = np.pad(mask, [(0, 0)] * len(lead) + pads).reshape(*lead, *blocks)
+    return np.asarray(folded.any(axis=tuple(range(len(lead) + 1, folded.ndim, 2))))
+
+
+def _add_channel_attrs(staging: Staging, name: str, split: xr.DataArray) -> None:
+    """Give staged latents the attributes of `channel_attrs`, read back block by block, before they are published."""
+    array, sums, is_train = staging.arrays[name], Sums(), bool((split == n.TRAIN).any())
+    for region in staging.regions:
+        parts = split.isel(region).values
+        chosen = parts == n.TRAIN if is_train else parts != n.OUTSIDE
+        values = np.asarray(array[tuple(region.values())])[chosen].astype("f8")  # (k, latent, positions…)
+        rows = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
+        if len(rows := rows[np.isfinite(rows).all(1)]):
+            sums.add(rows)
+    if sums.count:
+        of = {"channel_statistics_of": "training samples" if is_train else "all samples"}
+        array.update_attributes({**array.attrs, **channel_attrs(sums), **of})
+
+
+def channel_attrs(sums: Sums) -> dict[str, Any]:
+    """What a diffusion stage needs to know of latents, from sums over samples and positions.
+
+    `channel_mean`, `channel_std`: of each dimension. `diffusion_scale`: 1 / standard deviation over all values, by
+    which latents are multiplied before diffusion: Rombach et al., "High-Resolution Image Synthesis with Latent
+    Diffusion Models", CVPR 2022, appendix G (there called scale factor, a name that readers of zarr would apply).
+    """
+    variance = np.maximum(np.diag(sums.covariance), 0)
+    total = float(np.sqrt(variance.mean() + sums.mean.var()))
+    return {
+        "channel_mean": sums.mean.tolist(),
+        "channel_std": np.sqrt(variance).tolist(),
+        "diffusion_scale": 1 / total if total > 0 else None,
+    }

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 import xarray as xr
 from torch.utils.data import IterableDataset
@@ -15,12 +14,10 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, batches
 from vaearr.categories import categories
-from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
+from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.grid import class_map
-from vaearr.store import check_store, open_store, run_manifest, shown
-
-SCALE = "diffusion_scale"
-PARTS = {"train": n.TRAIN, "validation": n.VALIDATION}
+from vaearr.run import Run, load_run
+from vaearr.run.stream import part_map
 
 
 class LatentBatch(NamedTuple):
@@ -39,13 +36,11 @@ class LatentBatches(IterableDataset[LatentBatch]):
     that `labels` may hold.
     """
 
-    def __init__(self, stored: PatternBatches, scale: float, latent_shape: tuple[int, ...], codes: np.ndarray) -> None:
+    def __init__(
+        self, stored: PatternBatches, scale: float, latent_shape: tuple[int, ...], classes: Sequence[int]
+    ) -> None:
         self.stored, self.scale, self.latent_shape = stored, scale, latent_shape
-        self.n_samples, self.classes, self._codes = (
-            stored.n_samples_total,
-            tuple(codes.tolist()),
-            torch.from_numpy(codes),
-        )
+        self.n_samples, self.classes = stored.n_samples_total, tuple(int(code) for code in classes)
         self._epoch = 0
 
     def __iter__(self) -> Iterator[LatentBatch]:
@@ -58,16 +53,15 @@ class LatentBatches(IterableDataset[LatentBatch]):
     def epoch(self, number: int) -> Iterator[LatentBatch]:
         """The batches of an epoch; the same number gives the same ones."""
         for batch in self.stored.epoch(number):
-            z = batch.patterns.reshape(-1, *self.latent_shape) * self.scale
+            z, labels = batch.patterns.reshape(-1, *self.latent_shape) * self.scale, batch.labels
             known = torch.isfinite(z).all(1, keepdim=True)
-            labels = batch.labels
-            if labels is not None:
-                labels = torch.where(labels < 0, -1, self._codes.to(labels.device)[labels.clamp_min(0)])
+            if labels is not None:  # positions among the classes, the last for unknown
+                labels = torch.tensor([*self.classes, -1], device=labels.device)[labels]
             yield LatentBatch(torch.where(known, z, 0.0), known, labels)
 
 
 def latent_batches(
-    store: str | Path,
+    store: str | Path | Run,
     run: str = n.DEFAULT_RUN,
     *,
     batch_size: int = 64,
@@ -89,22 +83,17 @@ def latent_batches(
     Raises NoInputError for a run that is not there or not encoded, DataError for latents without a scale, UsageError
     for a part, label or class that is not there, RoiError where no sample is left.
     """
-    path = check_store(store)
-    run_manifest(path, run)
-    ds = open_store(path, chunks=None)
-    name, nav = n.run_name(n.LATENTS, run), schema.navigation_dims(ds)
-    if name not in ds:
-        raise NoInputError(f"run {run!r} has no latents: 'vaearr encode {shown(path)} --run {run}' writes them.")
-    if part not in (*PARTS, "all"):
-        raise UsageError(f"there is no part {part!r}.{did_you_mean(part, ['all', *PARTS])}")
-    latents = ds[name]
-    latents = latents.transpose(*nav, *(dim for dim in latents.dims if dim not in nav))
-    own = latents.dims[len(nav) :]
+    opened = load_run(store, run)
+    ds, latents, nav = opened.ds, opened.latents, schema.navigation_dims(opened.ds)
+    scale, own = latents.attrs.get("diffusion_scale"), latents.dims[len(nav) :]
+    if scaled and not scale:
+        raise DataError(
+            f"{latents.name!r} says no 'diffusion_scale': it was written for a scan, by another program, or all its "
+            "values are equal; pass scaled=False."
+        )
     view = xr.Dataset({n.PATTERNS: latents.rename({own[0]: n.CHANNEL}).drop_vars([*own], errors="ignore")})
     view[n.PATTERNS].attrs = {n.NAVIGATION_DIMS: list(nav), n.SIGNAL_DIMS: [n.CHANNEL, *map(str, own[1:])]}
-    split = ds[n.run_name(n.SPLIT, run)].transpose(*nav).load()
-    chosen = split == PARTS[part] if part != "all" else split != n.OUTSIDE
-    positions, codes = class_map(ds, label) if label else (None, ())
+    chosen, (positions, codes) = part_map(opened, part), class_map(ds, label) if label else (None, ())
     if classes:
         chosen = chosen & _of_classes(ds, label, classes).transpose(*nav)
     stored = batches(
@@ -118,18 +107,7 @@ def latent_batches(
         device=device,
         labels=positions,
     )
-    shape = tuple(latents.sizes[dim] for dim in own)
-    return LatentBatches(stored, _scale(latents) if scaled else 1.0, shape, np.array(codes, np.int64))
-
-
-def _scale(latents: xr.DataArray) -> float:
-    scale = latents.attrs.get(SCALE)
-    if not scale:
-        raise DataError(
-            f"{latents.name!r} says no {SCALE!r}: it was written for a scan, by another program, or all its values are "
-            "equal; pass scaled=False."
-        )
-    return float(scale)
+    return LatentBatches(stored, float(scale) if scaled else 1.0, opened.latent_shape, codes)
 
 
 def _of_classes(ds: xr.Dataset, label: str | None, classes: Sequence[str | int]) -> xr.DataArray:
@@ -137,8 +115,9 @@ def _of_classes(ds: xr.Dataset, label: str | None, classes: Sequence[str | int])
     if label is None:
         raise UsageError("classes need the map that they are classes of: label='label'.")
     named = categories(ds[label])
-    known = {**{str(code): code for code in named}, **{text: code for code, text in named.items()}}
-    for item in classes:
-        if str(item) not in known:
-            raise UsageError(f"{label!r} has no class {item!r}.{did_you_mean(str(item), sorted(named.values()))}")
+    known = {str(code): code for code in named} | {text: code for code, text in named.items()}
+    if unknown := [item for item in classes if str(item) not in known]:
+        raise UsageError(
+            f"{label!r} has no class {unknown[0]!r}.{did_you_mean(str(unknown[0]), sorted(named.values()))}"
+        )
     return ds[label].load().isin([known[str(item)] for item in classes])

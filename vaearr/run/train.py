@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import xarray as xr
 from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.artifacts import SEEN
-from vaearr.config import RoiConfig, SplitConfig, TrainConfig, resolved, settings_as_keywords
+from vaearr.blocks import check_grid, is_same, on_grid, seen, store_of
+from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError, did_you_mean, need
-from vaearr.given import check_grid, is_same, on_grid, seen, store_of
 from vaearr.pattern_steps import OF_THE_VALUES
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made
@@ -101,7 +101,7 @@ def train(
             team=team,
             data={"patterns": patterns, **{name: fingerprint(values) for name, values in maps.items()}},
             say=tell,
-            init=_model_folder(path, settings.init) if settings.init else None,
+            init=_model_folder(path, settings.init),
             perceptual_from=_perceptual_from(path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,
             restart=restart,
@@ -111,7 +111,11 @@ def train(
         )
         manifest |= {"run": run, "roi": nested(mask.attrs, "config") or GIVEN, "n_roi": int(mask.sum())}
         if team.is_first:
-            _publish(path, run, folder, tables, manifest, everywhere, on_grid(parts, own, n.OUTSIDE), old)
+            for name, table in tables.items():
+                write_dataset(table, folder / name, run=run)
+            own_maps = {n.run_name(n.ROI, run): everywhere, n.run_name(n.SPLIT, run): on_grid(parts, own, n.OUTSIDE)}
+            # the store has its own coordinates beside the grid's
+            publish_run(path, run, folder, manifest, xr.Dataset(own_maps).reset_coords(drop=True), replacing=old)
     for warning in tables[n.HEALTH].attrs["warnings"]:
         tell(f"warning: {warning}")
     return Run(path, run, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
@@ -133,8 +137,10 @@ def _given(
     if roi is None and n.ROI in ds:
         tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
     if ds is not own and not is_same(found := seen(ds, everywhere), seen(own, everywhere)):
-        ds, patterns = changed(ds), patterns | {SEEN: found}
         tell("the patterns are not the store's own; 'va.encode' needs this Dataset, too")
+        changed = ds[n.PATTERNS].copy(deep=False)  # its attributes are of the values before the steps
+        changed.attrs = {key: value for key, value in changed.attrs.items() if key not in OF_THE_VALUES}
+        ds, patterns = ds.assign({n.PATTERNS: changed}), patterns | {SEEN: found}
     return ds, mask, everywhere, patterns
 
 
@@ -159,47 +165,28 @@ def _region(mask: Any) -> dict[str, Any]:
 
 
 def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig, tell: Callable[[str], None]) -> xr.DataArray:
+    """The split of the region. Raises UsageError where the map that it goes by is not there."""
+    config, by = settings.split, None
     if int(roi.sum()) < FEW_SAMPLES:
         tell(f"warning: {int(roi.sum())} {schema.samples_word(ds)} are few; the run shows that it works, no more.")
-    parts = grid.split(roi, settings.split, seed=settings.seed, by=_split_by(ds, roi, settings.split))
-    if settings.split.method == "blocks" and (side := parts.attrs["block_used"]) != settings.split.block:
-        tell(f"split: blocks of side {side}, not {settings.split.block}, so that there are enough to choose from")
+    if config.method in SPLIT_BY:  # groups or classes by a map or coordinate
+        name = config.by or SPLIT_BY[config.method]
+        over = [str(v) for v in ds.variables if set(ds[v].dims) == set(roi.dims) and v not in roi.dims]
+        if name not in over:
+            there = f"there is no map or coordinate {name!r} over {roi.dims}"
+            raise UsageError(f"split.by: {there}.{did_you_mean(name, over)}")
+        by = ds[name].transpose(*roi.dims).load()
+    parts = grid.split(roi, config, seed=settings.seed, by=by)
+    if config.method == "blocks" and (side := parts.attrs["block_used"]) != config.block:
+        tell(f"split: blocks of side {side}, not {config.block}, so that there are enough to choose from")
     return parts
 
 
-def _split_by(ds: xr.Dataset, roi: xr.DataArray, config: SplitConfig) -> xr.DataArray | None:
-    """The map or coordinate that groups or classes are taken from. Raises UsageError where there is none."""
-    if config.method not in SPLIT_BY:
-        return None
-    name = config.by or SPLIT_BY[config.method]
-    over = [str(v) for v in ds.variables if set(ds[v].dims) == set(roi.dims) and v not in roi.dims]
-    if name not in over:
-        raise UsageError(f"split.by: there is no map or coordinate {name!r} over {roi.dims}.{did_you_mean(name, over)}")
-    return ds[name].transpose(*roi.dims).load()
-
-
-def _publish(
-    store: Path,
-    run: str,
-    folder: Path,
-    tables: Mapping[str, xr.Dataset],
-    manifest: Mapping[str, Any],
-    roi: xr.DataArray,
-    parts: xr.DataArray,
-    replacing: Collection[str],
-) -> None:
-    for name, table in tables.items():
-        write_dataset(table, folder / name, run=run)
-    maps = xr.Dataset({n.run_name(n.ROI, run): roi, n.run_name(n.SPLIT, run): parts})
-    maps = maps.reset_coords(drop=True)  # the store has its own beside the grid's
-    publish_run(store, run, folder, manifest, maps, replacing=replacing)
-
-
-def _model_folder(store: Path, init: str) -> Path:
-    """What `init` names: the model folder of a run of this store, or a path to such a folder or to a checkpoint."""
-    if n.is_valid_name(init):
-        return run_folder(store, init) / n.MODEL
-    return Path(init).expanduser().resolve()
+def _model_folder(store: Path, named: str | None) -> Path | None:
+    """The model folder of a run of this store, or a path to such a folder or to a checkpoint; None for None."""
+    if named and n.is_valid_name(named):
+        return run_folder(store, named) / n.MODEL
+    return Path(named).expanduser().resolve() if named else None
 
 
 def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
@@ -207,11 +194,9 @@ def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
     wanted = settings.objective.perceptual
     if wanted is None:
         return None
-    if wanted.kind != "encoder":
-        if wanted.run is not None:
-            raise UsageError(f"objective.perceptual.run is for kind 'encoder', not for {wanted.kind!r}; leave it out.")
-        return None
-    if wanted.run is None:
+    if wanted.kind != "encoder" and wanted.run is not None:
+        raise UsageError(f"objective.perceptual.run is for kind 'encoder', not for {wanted.kind!r}; leave it out.")
+    if wanted.kind == "encoder" and wanted.run is None:
         raise UsageError(
             "objective.perceptual.kind 'encoder' needs a trained run: set objective.perceptual.run to its name or to a "
             "model folder."
@@ -223,23 +208,22 @@ def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
     """The settings with `auto` decided for a Dataset. Raises UsageError for neighbours where there is no grid."""
     from vaearr.models.preprocess import settled as settled_preprocess
 
-    target, is_scan = settings.objective.target, schema.is_scan(ds)
-    if settings.objective.input_noise is None:
-        settings = settings.replace(objective=settings.objective.replace(input_noise=float(is_scan)).to_attrs())
-    settings = settings.replace(preprocess=settled_preprocess(settings.preprocess, ds[n.PATTERNS]).to_attrs())
-    if target == "neighbour" and not is_scan:
+    objective, is_scan = settings.objective, schema.is_scan(ds)
+    if objective.input_noise is None:
+        objective = objective.replace(input_noise=float(is_scan))
+    if objective.target == "neighbour" and not is_scan:
         raise UsageError(
             "objective.target is 'neighbour', but the samples are a collection without a grid; set it to 'self'."
         )
-    if target != "auto":
-        return settings
-    chosen = settings.objective.replace(target="neighbour" if is_scan else "self")
-    return settings.replace(objective=chosen.to_attrs())
+    if objective.target == "auto":
+        objective = objective.replace(target="neighbour" if is_scan else "self")
+    preprocess = settled_preprocess(settings.preprocess, ds[n.PATTERNS])
+    return settings.replace(objective=objective.to_attrs(), preprocess=preprocess.to_attrs())
 
 
 def check_extras(settings: TrainConfig) -> None:
     """Raise MissingExtraError where the model, the discriminator or a logger needs a package that is not there."""
-    from vaearr.training.records import check_loggers
+    from vaearr.training import check_loggers
 
     critic = settings.objective.adversarial
     for part in (settings.model.name, critic.discriminator if critic else ""):
@@ -254,19 +238,11 @@ def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.Data
         return grid.roi(ds, config=roi)
     if roi is None:
         return ds[n.ROI].load() if n.ROI in ds else grid.roi(ds)
-    mask = grid.check_map(ds, roi)
+    mask, config = grid.check_map(ds, roi), nested(roi.attrs, "config")
     if n.PRESENT in ds:
         mask = mask & ds[n.PRESENT].load()
-    config = nested(roi.attrs, "config")
     known = {"config": config} if isinstance(config, dict) else {}
     return mask.rename(n.ROI).drop_attrs().assign_attrs({**n.ATTRS[n.ROI], **known, "n": int(mask.sum())})
-
-
-def changed(ds: xr.Dataset) -> xr.Dataset:
-    """The Dataset without what the attributes of its patterns say of their values before the steps on them."""
-    patterns = ds[n.PATTERNS].copy(deep=False)
-    patterns.attrs = {key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES}
-    return ds.assign({n.PATTERNS: patterns})
 
 
 def data_fingerprint(ds: xr.Dataset) -> dict[str, Any]:

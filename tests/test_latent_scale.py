@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
-from hypothesis import strategies as st
 
 import vaearr as va
 from vaearr import interpolate, latent_statistics, reconstruct_store, sample_prior
 from vaearr import names as n
 from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, UsageError
-from vaearr.run.encode import _at, channel_attrs, covered_positions
-from vaearr.run.statistics import Sums
 from vaearr.store import create_store, open_store
 
 from .conftest import TINY_TRAINING
@@ -162,29 +158,3 @@ def test_vector_latents_have_no_positions_to_mask(trained_store: Path) -> None:
     va.train(trained_store, run="b", config=TINY_TRAINING)
     with pytest.raises(UsageError, match="vectors without positions"):
         va.encode(trained_store, run="b", config=EncodeConfig(mask="roi"))
-
-
-@given(st.integers(1, 9), st.integers(1, 4), st.data())
-def test_covered_is_any_pixel_under_a_position(have: int, stride: int, data: st.DataObject) -> None:
-    size = -(-have // stride)
-    before = data.draw(st.integers(0, size * stride - have))
-    mask = np.array(data.draw(st.lists(st.booleans(), min_size=have, max_size=have)))
-    wanted = [
-        any(mask[i] for i in range(k * stride - before, (k + 1) * stride - before) if 0 <= i < have)
-        for k in range(size)
-    ]
-    np.testing.assert_array_equal(covered_positions(mask, (size,), (stride,), (before,)), wanted)
-
-
-@given(st.lists(st.floats(-5, 30), min_size=1, max_size=5), st.floats(0.1, 9), st.floats(-50, 50))
-def test_positions_go_straight_on_beyond_the_edge(pixel: list[float], step: float, first: float) -> None:
-    values = first + step * np.arange(8)
-    np.testing.assert_allclose(_at(values, np.array(pixel)), first + step * np.array(pixel), rtol=1e-9, atol=1e-9)
-
-
-def test_constant_latents_have_no_scale() -> None:
-    sums = Sums()
-    sums.add(np.full((4, 2), 2.0))
-    attrs = channel_attrs(sums)
-    assert attrs["diffusion_scale"] is None
-    assert attrs["channel_std"] == [0.0, 0.0]

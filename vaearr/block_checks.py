@@ -133,7 +133,7 @@ class Checks:
         self._seen[tuple(part.start for part in region.values())] = summary.sha256
 
     def sha256(self) -> str:
-        """Checksum of the checksums of the blocks, in row-major order: see `store.checks.values_sha256`."""
+        """Checksum of the checksums of the blocks, in row-major order: see `verifying._is_as_ingested`."""
         return hashlib.sha256(b"".join(self._seen[start] for start in sorted(self._seen))).hexdigest()
 
     def refuse_useless(self) -> None:

@@ -174,12 +174,7 @@ def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) 
 
 
 def _known(
-    opened: Run,
-    settings: ReconstructConfig,
-    recipe: Recipe,
-    *,
-    overwrite: bool,
-    say: Callable[[str], None] | None,
+    opened: Run, settings: ReconstructConfig, recipe: Recipe, *, overwrite: bool, say: Callable[[str], None] | None
 ) -> tuple[xr.Dataset | None, bool, list[str]]:
     """The table made by this recipe, if there is one, whether the variable is there too, and what is to be replaced."""
     name, variable, known = settings.name, n.run_name(settings.name, settings.run), None

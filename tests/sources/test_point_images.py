@@ -120,7 +120,7 @@ def test_names_that_do_not_match(tmp_path: Path) -> None:
 def test_scan_point_with_two_images(tmp_path: Path) -> None:
     folder = write(tmp_path / "images", lambda i, j: f"x{j}_y{i}.png")
     Image.fromarray(pattern(0, 0)).save(folder / "x02_y1.tif")
-    refused(folder, r"'x02_y1.tif' and 'x2_y1.png' both have \[x, y\] = \[2, 1\]")
+    refused(folder, r"'x02_y1.tif' and 'x2_y1.png' are both the scan point \[x, y\] = \[2, 1\]")
 
 
 def test_templates_that_cannot_be_meant(tmp_path: Path) -> None:

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaearr.cli.common import Device, RunName, Seed, Store, app, bar, folder_of, nested_values, print_lines, say, tell
+from vaearr.cli.common import (
+    Device,
+    Overwrite,
+    RunName,
+    Seed,
+    Store,
+    app,
+    bar,
+    folder_of,
+    nested_values,
+    print_lines,
+    say,
+    tell,
+)
 from vaearr.errors import DataError, UsageError
 from vaearr.names import DEFAULT_RUN
 
@@ -46,12 +59,13 @@ def attach(
     prefix: Annotated[str | None, typer.Option(help="CSV: columns that begin with this")] = None,
     column: Annotated[list[str] | None, typer.Option(help="CSV: column to take; repeatable")] = None,
     units: Annotated[str | None, typer.Option(help="unit of the values")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Add latents or maps computed elsewhere, to be analysed like the store's own."""
     from vaearr.attaching import attach as run_attach
 
     about = {"kind": kind, "run": run, "name": name, "coords": coords, "roi": roi, "prefix": prefix, "units": units}
-    run_attach(store, file, columns=column or (), say=say, **about)  # type: ignore[arg-type]
+    run_attach(store, file, columns=column or (), overwrite=overwrite, say=say, **about)  # type: ignore[arg-type]
 
 
 @app.command()

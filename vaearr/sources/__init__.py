@@ -126,7 +126,7 @@ SOURCES: dict[str, Source] = {
     vendor.MASTER: Source(
         holds="EMsoft master pattern (no scan)",
         sniff=_sniff_vendor(vendor.MASTER),
-        open=vendor.refuse_master_pattern,
+        open=vendor.open_vendor,
     ),
     orientation_maps.ENGINE: Source(
         holds=".ang or .ctf map (no patterns)",

@@ -14,12 +14,12 @@ import xarray as xr
 
 from vaearr import grid
 from vaearr.config import ModelConfig, ObjectiveConfig, PreprocessConfig, TrainConfig
-from vaearr.latents import encode
-from vaearr.runs import train
+from vaearr.run.encode import encode
+from vaearr.run.train import train
 from vaearr.store import create_store
-from vaearr.testing import random_patterns_dataset
 
 from .contract.conftest import _ctrl_c  # noqa: F401  (a fixture of all tests)
+from .data import random_patterns_dataset
 
 
 @pytest.fixture(autouse=True)

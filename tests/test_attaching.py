@@ -13,13 +13,13 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data import random_patterns_dataset
 from vaearr.association import targets_of
 from vaearr.attaching import KINDS, attach
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
 from vaearr.placing import place_in_order, place_points
 from vaearr.provenance import nested
 from vaearr.store import create_store, open_store, run_manifest, run_names
-from vaearr.testing import random_patterns_dataset
 
 NY, NX, L = 5, 6, 3
 

@@ -22,7 +22,8 @@ from vaearr.batching.reader import Settings, sample_weights
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
+
+from .data import random_patterns_dataset
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 120), st.booleans())

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.data import random_patterns_dataset
 from vaearr.data_report import class_names, data_facts, data_lines
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 FLAGS = {"flag_values": [-1, 0, 1, 2], "flag_meanings": "unknown benign malignant normal"}
 

@@ -13,11 +13,11 @@ from vaearr import grid
 from vaearr.cli import app
 from vaearr.errors import NoInputError, UsageError
 from vaearr.info import in_words, roi_words, store_facts
-from vaearr.runs import train
+from vaearr.run.train import train
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from .conftest import TINY_TRAINING
+from .data import random_patterns_dataset
 
 
 def test_bytes_are_counted_behind_a_tilde(scan_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

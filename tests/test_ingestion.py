@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.data import random_patterns_dataset
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, ExistsError, UsageError, WriteError
@@ -18,7 +19,6 @@ from vaearr.ingestion import ingest, reduced
 from vaearr.provenance import nested
 from vaearr.sources.lazy import H5Rows
 from vaearr.store import layout
-from vaearr.testing import random_patterns_dataset
 
 NY, NX = 37, 41  # more than one block each way, the last ones ragged
 

@@ -18,10 +18,11 @@ from vaearr.config import EncodeConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.provenance import nested
 from vaearr.store import create_store, run_folder
-from vaearr.testing import assert_valid, random_patterns_dataset
+from vaearr.testing import assert_valid
 from vaearr.verifying import relist
 
 from .conftest import TINY_TRAINING
+from .data import random_patterns_dataset
 
 
 def test_latents_are_the_models_and_nan_outside_exactly(trained_store: Path) -> None:

@@ -8,11 +8,11 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data import count_computes, random_patterns_dataset
 from vaearr.config import PreprocessConfig
 from vaearr.errors import SchemaError, UsageError
 from vaearr.models.preprocess import preprocess
 from vaearr.pattern_steps import bin_patterns, crop, neighbour_average
-from vaearr.testing import count_computes, random_patterns_dataset
 
 CHUNKS = {"y": 2, "x": 3}
 

@@ -18,9 +18,10 @@ from vaearr import names as n
 from vaearr.config import ModelConfig, RoiConfig, TrainConfig
 from vaearr.errors import ExistsError, RoiError, SchemaError, TrainingError, UsageError
 from vaearr.store import create_store, open_store, open_table, run_folder, run_manifest, run_names
-from vaearr.testing import assert_valid, random_patterns_dataset
+from vaearr.testing import assert_valid
 
 from .conftest import SMALL_NETWORK, TINY_TRAINING
+from .data import random_patterns_dataset
 
 
 def test_a_run_is_published_whole(trained_store: Path) -> None:

@@ -13,11 +13,11 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.second_stage import LatentBatches, latent_batches
+from vaearr.run.second_stage import LatentBatches, latent_batches
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
 
 from .conftest import TINY_TRAINING
+from .data import random_patterns_dataset
 
 
 @pytest.fixture(scope="module")

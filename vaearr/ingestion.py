@@ -217,12 +217,9 @@ def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None, say: Sa
     for name in config.maps:
         if name in n.RESERVED or name in ds.coords or name.startswith(n.OF_LATER_RUNS):
             raise UsageError(f"{name!r} cannot name a map, the name has a meaning of its own; choose another one.")
-    need = int(ds[n.PATTERNS].nbytes * 1.1)
-    if folder is not None and need > (free := shutil.disk_usage(folder).free):
-        raise WriteError(
-            f"{folder}: the patterns need up to {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free some space or "
-            f"choose another disk."
-        )
+    need = ds[n.PATTERNS].nbytes * 1.1 / 1e9
+    if folder is not None and need > (free := shutil.disk_usage(folder).free / 1e9):
+        raise WriteError(f"{folder}: the patterns need up to {need:.1f} GB, {free:.1f} GB are free; make room there.")
     if n_absent := int((~ds[n.PRESENT]).sum()) if n.PRESENT in ds else 0:
         say(f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks them.")
     for line in ds.attrs.get("notes", ()):
@@ -245,9 +242,7 @@ def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None, say: Sa
         say(f"{name}: taken from {(beside | new)[name].attrs['source']}; it is also in another of the files.")
     new = beside | new
     left = ds.drop_vars([name for name in new if name in ds])
-    used = {
-        dim for variable in left.data_vars.values() for dim in variable.dims
-    }  # those that only a dropped map had go
+    used = {dim for variable in left.data_vars.values() for dim in variable.dims}  # the others go with their maps
     joined = left.drop_vars([name for name, coord in left.coords.items() if not set(coord.dims) <= used]).assign(new)
     schema.validate(joined)
     return joined

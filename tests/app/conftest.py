@@ -9,9 +9,9 @@ import pytest
 
 from vaearr.attaching import attach
 from vaearr.store import create_store
-from vaearr.testing import random_patterns_dataset
 
-from ..exploration.conftest import spatial_path
+from ..analyses.conftest import spatial_path
+from ..data import random_patterns_dataset
 
 __all__ = ["spatial_path"]
 

@@ -20,8 +20,8 @@ import vaearr as va
 from vaearr import computing
 from vaearr.config import TrainConfig
 from vaearr.store import create_store, store_blocks
-from vaearr.testing import random_patterns_dataset
 
+from ..data import random_patterns_dataset
 from .test_ratios import POINTS, SIDE
 
 pytestmark = pytest.mark.benchmarks

@@ -21,8 +21,8 @@ from vaearr import names as n
 from vaearr.batching import batches
 from vaearr.config import SplitConfig, TrainConfig
 from vaearr.store.places import Objects
-from vaearr.testing import random_patterns_dataset
 
+from ..data import random_patterns_dataset
 from ..store.s3 import KEYS, Server, serving
 
 pytestmark = pytest.mark.benchmarks

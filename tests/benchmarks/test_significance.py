@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vaearr.association.p_values import significance
+import vaearr as va
 from vaearr.config import SignificanceConfig
 
-from ..association.null_maps import (
+from ..contract.null_maps import (
     SHAPE,
     Draw,
     gaussian_maps,
@@ -87,7 +87,9 @@ def test_time_of_a_full_field() -> None:
     maps = gaussian_maps(np.random.default_rng(0), n_latents + 1, 4, shape=shape)
     latents = xr.DataArray(np.moveaxis(maps[1:], 0, -1), dims=("y", "x", "latent"))
     began = time.perf_counter()
-    significance(latents, xr.DataArray(maps[0], dims=("y", "x")), ["pearson", "spearman"], None, SignificanceConfig())
+    va.significance(
+        latents, xr.DataArray(maps[0], dims=("y", "x")), ["pearson", "spearman"], None, SignificanceConfig()
+    )
     print(f"\n199 surrogates, {shape[0]} x {shape[1]} points, {n_latents} latents: {time.perf_counter() - began:.1f} s")
 
 

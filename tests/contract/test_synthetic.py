@@ -14,6 +14,7 @@ import xarray as xr
 import vaearr as va
 from vaearr import testing
 
+from ..data import count_computes, random_patterns_dataset
 from .harness import vaearr, zarr
 
 SMALL = {"nx": 20, "ny": 14, "pattern_shape": (24, 28), "n_grains": 6}
@@ -124,7 +125,6 @@ def test_factors_show_in_the_voxels() -> None:
 WRONG = {
     "synthetic_scan": [{"nx": 0}, {"pattern_shape": (0, 4)}, {"roi": "star"}, {"dose": 0}, {"step": -1.0}],
     "synthetic_volumes": [{"n_subjects": 0}, {"shape": (4, 4)}, {"spacing": 0}, {"noise": -1}],
-    "random_patterns_dataset": [{"missing": 99}, {"dtype": "complex64"}, {"signal": {"y": 3}}],
 }
 
 
@@ -137,7 +137,7 @@ def test_impossible_arguments(name: str, options: dict[str, object]) -> None:
 
 
 def test_assert_valid_names_the_broken_promise() -> None:
-    ds = testing.random_patterns_dataset({"y": 4, "x": 5}, roi=True, missing=3, runs=("vae", "b"))
+    ds = random_patterns_dataset({"y": 4, "x": 5}, roi=True, missing=3, runs=("vae", "b"))
     testing.assert_valid(ds)
     testing.assert_valid(ds.assign(latents=ds.latents.transpose("latent", "x", "y"), split=ds.roi.astype("int8")))
     leaking, lacking = (ds.latents_b.copy(deep=True) for _ in range(2))
@@ -160,12 +160,12 @@ def test_assert_valid_names_the_broken_promise() -> None:
 
 
 def test_count_computes() -> None:
-    lazy = testing.random_patterns_dataset(chunks={"y": 2})
-    with testing.count_computes() as computes:
+    lazy = random_patterns_dataset(chunks={"y": 2})
+    with count_computes() as computes:
         lazy.mean()
         lazy.compute()
         dask.compute(lazy.BC.data, lazy.phase.data)
     assert len(computes) == 2
     careless = contextlib.suppress(AssertionError)
-    with pytest.raises(AssertionError, match="computed 1 times, at most 0"), testing.count_computes(0), careless:
+    with pytest.raises(AssertionError, match="computed 1 times, at most 0"), count_computes(0), careless:
         lazy.BC.compute()

@@ -13,7 +13,8 @@ from vaearr.attaching import attach
 from vaearr.clustering import cluster_store
 from vaearr.config import ClusterConfig
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
+
+from ..data import random_patterns_dataset
 
 NY, NX, L = 14, 12, 4
 

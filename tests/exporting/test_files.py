@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from vaearr.errors import ExistsError, WriteError
-from vaearr.exporting.files import staged, write_json
+from vaearr.exporting.formats import write_json
 from vaearr.provenance import as_json
+from vaearr.store.folders import staged
 
 
 def _write(folder: Path, **files: str) -> None:

@@ -11,7 +11,8 @@ from vaearr.attaching import attach
 from vaearr.errors import ExistsError, UsageError
 from vaearr.exporting import export
 from vaearr.store import create_store
-from vaearr.testing import random_patterns_dataset
+
+from ..data import random_patterns_dataset
 
 
 def test_the_sheet_of_latents(template: Path, tmp_path: Path) -> None:

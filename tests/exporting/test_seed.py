@@ -17,7 +17,8 @@ from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.exporting import export
 from vaearr.exporting.seed import METRICS
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
+
+from ..data import random_patterns_dataset
 
 NAMES = ["pearson", "spearman", "kendall", "mi", "dcorr", "hsic", "pp_spatial"]
 DPI = 40  # small pictures are quick

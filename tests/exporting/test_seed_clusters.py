@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from vaearr.exporting import export
-from vaearr.exporting.seed_clusters import KEYS, tag_of
+from vaearr.exporting.seed import TAGS
 from vaearr.provenance import nested
 from vaearr.store import add_variables
 
@@ -47,7 +47,7 @@ def test_assignments_of_a_stored_map(template: Path, ds: xr.Dataset, tmp_path: P
     assert record["about"]["labels"] is not None
 
 
-@pytest.mark.parametrize("method", list(KEYS))
+@pytest.mark.parametrize("method", list(TAGS))
 def test_each_method_has_the_keys_of_the_seed(template: Path, tmp_path: Path, method: str) -> None:
     out = export(template, tmp_path / "out", run="b", dpi=DPI, latents=(0,), methods=(method,))
     (record,) = _reports(out)
@@ -55,7 +55,7 @@ def test_each_method_has_the_keys_of_the_seed(template: Path, tmp_path: Path, me
     assert list(record)[: len(expected)] == list(expected)
     for key, kind in expected.items():
         assert isinstance(record[key], kind), key
-    tag = tag_of(method, record)
+    tag = TAGS[method].format(**record)
     assert record["figure"] == f"cluster_latent_bc__{tag}.png"
     assert (out / record["figure"]).stat().st_size > 1000
     frame = pd.read_csv(out / record["assignments_csv"])
@@ -64,13 +64,6 @@ def test_each_method_has_the_keys_of_the_seed(template: Path, tmp_path: Path, me
     assert all(re.fullmatch("#[0-9a-fA-F]{6}", color) for color in record["cluster_colors"])
     if method == "gmm":
         assert set(record["scores"]) == {"criterion", "value"}
-
-
-def test_tags() -> None:
-    assert tag_of("gmm", {"k": 4}) == "gmm_k4"
-    assert tag_of("kmeans", {"k": 5}) == "kmeans_k5"
-    assert tag_of("dbscan", {"eps": 0.31419, "min_samples": 8}) == "dbscan_eps0.314_m8"
-    assert tag_of("hdbscan", {"min_cluster_size": 20}) == "hdbscan_mcs20"
 
 
 def test_noise_is_minus_one_and_what_is_not_clustered_is_no_row(store: Path, ds: xr.Dataset, tmp_path: Path) -> None:

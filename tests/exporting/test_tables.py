@@ -15,7 +15,8 @@ from vaearr.errors import NoInputError, UsageError
 from vaearr.exporting import content as module
 from vaearr.exporting import export
 from vaearr.store import create_store, open_store
-from vaearr.testing import random_patterns_dataset
+
+from ..data import random_patterns_dataset
 
 
 def test_rows_are_the_points_of_the_region(scored: Path, ds: xr.Dataset, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from vaearr.models.preprocess import (
     undo,
     undo_without_input,
 )
-from vaearr.testing import random_patterns_dataset
+
+from ..data import random_patterns_dataset
 
 
 def patterns(*shape, seed=0):

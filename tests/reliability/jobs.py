@@ -23,7 +23,9 @@ from vaearr.config import (
     TrainConfig,
 )
 from vaearr.store import recover, run_names
-from vaearr.testing import random_patterns_dataset, write_scan_files
+from vaearr.testing import write_scan_files
+
+from ..data import random_patterns_dataset
 
 STORE = "scan.zarr"
 MAPS = {"BC": "bandcontrast.csv"}

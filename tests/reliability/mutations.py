@@ -34,8 +34,10 @@ from vaearr.errors import VaearrError
 from vaearr.ingestion import ingest
 from vaearr.models.files import read_tensors, write_tensors
 from vaearr.sources import open_orientation_map, open_source
-from vaearr.testing import random_patterns_dataset, write_scan_files
+from vaearr.testing import write_scan_files
 from vaearr.verifying import verify_store
+
+from ..data import random_patterns_dataset
 
 SECONDS = 60  # that one file may take, on a machine with other work too
 NAVIGATION = {"y": 6, "x": 7}

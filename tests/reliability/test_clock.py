@@ -13,8 +13,9 @@ import vaearr as va
 from tests.reliability.jobs import TRAINING
 from vaearr import names as n
 from vaearr.store import create_store, open_store, run_manifest, run_names
-from vaearr.testing import random_patterns_dataset
 from vaearr.verifying import verify_store
+
+from ..data import random_patterns_dataset
 
 
 @pytest.fixture(params=["stands", "goes back"])

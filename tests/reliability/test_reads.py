@@ -25,8 +25,9 @@ from vaearr.config import AssociateConfig, ClusterConfig, IngestConfig
 from vaearr.errors import DataError
 from vaearr.sources import lazy, open_source
 from vaearr.store import create_store, open_store, open_table
-from vaearr.testing import random_patterns_dataset
 from vaearr.verifying import verify_store
+
+from ..data import random_patterns_dataset
 
 SECONDS = 60  # after which a command that should refuse a pipe counts as hung
 

@@ -19,8 +19,9 @@ from tests.reliability.jobs import TRAINING
 from vaearr.config import AssociateConfig, ClusterConfig
 from vaearr.store import create_store
 from vaearr.store.remove import remove
-from vaearr.testing import random_patterns_dataset
 from vaearr.verifying import verify_store
+
+from ..data import random_patterns_dataset
 
 MINUTES = float(os.environ.get("VAEARR_SOAK", "0"))
 LEAST_PASSES = 4

@@ -15,7 +15,7 @@ from vaearr.clustering import cluster_store
 from vaearr.config import ClusterConfig, ReportConfig
 from vaearr.errors import ExistsError, NoInputError
 from vaearr.reporting import report
-from vaearr.runs import train
+from vaearr.run.train import train
 from vaearr.store import add_variables, create_store, open_store, publish_run, staged_run, write_dataset
 
 from ..conftest import TINY_TRAINING

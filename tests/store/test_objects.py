@@ -23,9 +23,9 @@ from vaearr.store.commit import staging_root
 from vaearr.store.leftovers import clean, leftovers
 from vaearr.store.places import ConflictError, Objects, StorePath
 from vaearr.store.remove import remove, replacing
-from vaearr.testing import random_patterns_dataset
 from vaearr.verifying import relist, seal_store, take_out, verify_store
 
+from ..data import random_patterns_dataset
 from .s3 import Server
 
 RUN = n.DEFAULT_RUN
@@ -325,7 +325,7 @@ def test_an_ingest_without_a_network_is_begun_anew(s3: Server, url: str, scan: x
 INGEST = """
 import sys
 from vaearr.store import create_store
-from vaearr.testing import random_patterns_dataset
+from ..data import random_patterns_dataset
 import time
 ds = random_patterns_dataset({"y": 70, "x": 70}, {"dy": 9, "dx": 11})
 def slowly(block, region):

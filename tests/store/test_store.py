@@ -20,7 +20,8 @@ from vaearr import store as vs
 from vaearr.errors import DataError, ExistsError, LockedError, NoInputError, SchemaError, UsageError
 from vaearr.store import commit, layout
 from vaearr.store.lock import locked
-from vaearr.testing import random_patterns_dataset
+
+from ..data import random_patterns_dataset
 
 
 def tree_hash(folder: Path) -> str:

@@ -18,7 +18,8 @@ from vaearr.store import layout
 from vaearr.store.listing import refresh_listing
 from vaearr.store.places import Folder
 from vaearr.store.seals import write_seal
-from vaearr.testing import random_patterns_dataset
+
+from ..data import random_patterns_dataset
 
 BOXES = [(0, 40, 0, 35), (3, 35, 2, 35), (31, 33, 7, 9), (39, 40, 34, 35), (0, 32, 0, 32), (0, 16, 8, 24)]
 

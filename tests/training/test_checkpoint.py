@@ -18,11 +18,11 @@ from vaearr.config import TrainConfig
 from vaearr.errors import DataError, NoInputError, TrainingError, UsageError
 from vaearr.models.files import read_header, read_tensors, write_tensors
 from vaearr.store import create_store, open_table, run_folder, run_names
-from vaearr.testing import random_patterns_dataset
 from vaearr.training import checkpoint
 from vaearr.training.checkpoint import CHECKPOINT, Due, differences
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 
 CONFIG = TINY_TRAINING.replace(epochs=3)
 STREAMED = 60 * 9 * 11 / 2**30  # GiB: 60 patterns, so that several buffers are needed
@@ -278,7 +278,7 @@ def _interrupted(store: Path, config: TrainConfig = CONFIG, at: int = 20) -> Non
         va.train(store, run="cut", config=config, on_step=interrupt)
 
 
-@pytest.mark.parametrize("broken", ["vaearr.training.job.latent_health", "vaearr.runs.publish_run"])
+@pytest.mark.parametrize("broken", ["vaearr.training.job.latent_health", "vaearr.run.train.publish_run"])
 def test_what_fails_after_the_last_epoch_is_done_again_and_the_training_is_not(
     store: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

@@ -16,12 +16,12 @@ from vaearr.config import AdversarialConfig, AugmentConfig, ObjectiveConfig, Pre
 from vaearr.errors import NoInputError, UsageError
 from vaearr.models.files import read_tensors
 from vaearr.store import create_store, open_table, run_folder
-from vaearr.testing import random_patterns_dataset
 from vaearr.training.critic import Critic
 from vaearr.training.processes import Processes
 from vaearr.training.step import Step, final_weights
 
 from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
 
 SMALL = {"discriminator": "conv", "options": {"channels": 8, "layers": 2}}
 CPU = torch.device("cpu")

@@ -16,9 +16,9 @@ from vaearr import names as n
 from vaearr.errors import DataError, MissingExtraError, NoInputError, SchemaError, TrainingError, UsageError
 from vaearr.models.files import read_tensors
 from vaearr.store import create_store, open_store, open_table, run_folder, run_names
-from vaearr.testing import random_patterns_dataset
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
+from ..data import random_patterns_dataset
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from vaearr.batching import PatternBatches, batches
 from vaearr.config import AugmentConfig, ModelConfig, ObjectiveConfig, PreprocessConfig, SplitConfig, TrainConfig
 from vaearr.errors import TrainingError
 from vaearr.models.files import read_tensors
-from vaearr.testing import random_patterns_dataset
 from vaearr.training import Step, Training, evaluate, seeded
 from vaearr.training.records import read_sheets
 from vaearr.training.step import TERMS
 
 from ..conftest import SMALL_NETWORK
+from ..data import random_patterns_dataset
 
 MODEL = ModelConfig(latent_dim=3, options=SMALL_NETWORK)
 CPU = torch.device("cpu")

@@ -20,11 +20,11 @@ from vaearr.config import TrainConfig
 from vaearr.errors import UsageError
 from vaearr.models.files import read_tensors
 from vaearr.store import create_store, open_table, run_folder, run_manifest, run_names
-from vaearr.testing import random_patterns_dataset
 from vaearr.training.checkpoint import CHECKPOINT
 from vaearr.training.processes import Processes, joined
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
+from ..data import random_patterns_dataset
 
 
 @pytest.fixture

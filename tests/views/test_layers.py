@@ -18,7 +18,7 @@ from vaearr.layers.pairs import compare_pairs
 from vaearr.views import paper
 from vaearr.views.layers import difference_sheet, layer_curves, top_bars
 
-from ..layers.conftest import MakeModel, make_model
+from ..analyses.conftest import make_model
 
 assert make_model  # the fixture
 

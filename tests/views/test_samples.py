@@ -9,8 +9,9 @@ import pytest
 import xarray as xr
 
 from vaearr.errors import NoInputError, UsageError
-from vaearr.testing import random_patterns_dataset
 from vaearr.views.samples import data_sheet
+
+from ..data import random_patterns_dataset
 
 
 def _rows(figure: Any) -> list[str]:

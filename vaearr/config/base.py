@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
@@ -15,6 +15,11 @@ from vaearr.errors import UsageError, did_you_mean
 RUN = "name of the run; 'vae' writes `latents`, 'b' writes `latents_b`"
 DEVICE = "auto, cpu, cuda, cuda:1, mps …"
 MOST_SHOWN = 200  # characters of a value that cannot be meant
+
+
+def field(default: Any, text: str, **limits: Any) -> Any:
+    """A setting: its default, what help and forms say of it, and limits such as `ge=1`."""
+    return Field(default, description=text, **limits)
 
 
 class Config(BaseModel):

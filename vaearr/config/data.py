@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from vaearr.config.base import Config
+from vaearr.config.base import Config, field
 from vaearr.names import is_valid_name
 
 Interval = tuple[float, float]
@@ -16,72 +16,45 @@ Interval = tuple[float, float]
 class IngestConfig(Config):
     """How a source becomes a store."""
 
-    images: str = Field(default="images", description="dataset in the HDF5 file that holds the patterns")
-    coords: str = Field(default="coords", description="dataset in the HDF5 file that holds [x, y] of each pattern")
-    step: float | None = Field(default=None, gt=0, description="distance of neighbouring scan points in `units`")
-    units: str = Field(
-        default="um", description="unit of the step; coordinates are step numbers where no step is known"
+    images: str = field("images", "dataset in the HDF5 file that holds the patterns")
+    coords: str = field("coords", "dataset in the HDF5 file that holds [x, y] of each pattern")
+    step: float | None = field(None, "distance of neighbouring scan points in `units`", gt=0)
+    units: str = field("um", "unit of the step; coordinates are step numbers where no step is known")
+    maps: dict[str, Path] = field({}, "name -> CSV with x, y and one value column")
+    elements: Path | None = field(None, "CSV with x, y and one column per element")
+    element_units: str = field("wt%", "unit of the element columns")
+    phases: Path | None = field(None, "CSV with x, y and a phase number, -1 = not indexed")
+    phase_names: dict[int, str] = field({}, "phase number -> name")
+    orientations: Path | None = field(None, ".ang or .ctf map of the scan: orientations, phases, quality")
+    scan: str | None = field(None, "scan in a vendor file that holds several; default: the first")
+    nav_shape: tuple[int, int] | None = field(None, "(rows, columns), for a vendor file without a scan shape")
+    filenames: str | None = field(
+        None, "how file names tell the scan point: '{y}_{x}', or a regular expression with groups x and y"
     )
-    maps: dict[str, Path] = Field(default_factory=dict, description="name -> CSV with x, y and one value column")
-    elements: Path | None = Field(default=None, description="CSV with x, y and one column per element")
-    element_units: str = Field(default="wt%", description="unit of the element columns")
-    phases: Path | None = Field(default=None, description="CSV with x, y and a phase number, -1 = not indexed")
-    phase_names: dict[int, str] = Field(default_factory=dict, description="phase number -> name")
-    orientations: Path | None = Field(
-        default=None, description=".ang or .ctf map of the scan: orientations, phases, quality"
+    crop: dict[Literal["dy", "dx"], tuple[float | None, float | None]] = field({}, "start <= pixel < stop that is kept")
+    bin: int = field(1, "side of the blocks of pixels that become one, their mean in float32; after crop", ge=1)
+    nonfinite: Literal["error", "mask"] = field(
+        "error", "patterns that float32 cannot hold, NaN or infinite: refuse the file, or leave them out"
     )
-    scan: str | None = Field(default=None, description="scan in a vendor file that holds several; default: the first")
-    nav_shape: tuple[int, int] | None = Field(
-        default=None,
-        description="(rows, columns) of the scan, for a vendor file that stores patterns but no scan shape",
+    format: str | None = field(None, "source format, such as images, where the path would be taken for another")
+    size: tuple[int, ...] | None = field(
+        None, "collections: (rows, columns) of images, (z, y, x) of volumes, in pixels"
     )
-    filenames: str | None = Field(
-        default=None,
-        description="how names of image files tell the scan point: a template such as 'x{x}_y{y}' or '{y}_{x}', or a "
-        "regular expression with the groups x and y",
+    fit: Literal["pad", "crop", "squash"] = field(
+        "pad", "to `size`. Images: fitted inside and padded with 0, cut, stretched. Volumes: padded, cut, resampled"
     )
-    crop: dict[Literal["dy", "dx"], tuple[float | None, float | None]] = Field(
-        default_factory=dict, description="start <= detector pixel < stop that is kept along dy and dx; none = no limit"
+    channels: Literal["auto", "grey", "colour"] = field(
+        "auto", "images: as they are (all alike), all to grey, or all to RGB"
     )
-    bin: int = Field(
-        default=1,
-        ge=1,
-        description="side of the blocks of detector pixels that become one, their mean in float32; after crop",
+    masks: str = field("*_mask*", "names of mask files, * first for the image's own name; '' = no masks")
+    manifest: Path | None = field(None, "CSV with path, label and further columns for a folder's files")
+    label_column: str = field("label", "column of the manifest that holds the label")
+    classes: tuple[str, ...] = field((), "labels of the samples to take; empty = all")
+    exclude: tuple[str, ...] = field((), "patterns of paths to leave out, such as '*/old/*'")
+    spacing: tuple[float, float, float] | None = field(
+        None, "volumes: voxels (z, y, x) in mm to resample to, before `size`"
     )
-    nonfinite: Literal["error", "mask"] = Field(
-        default="error",
-        description="patterns with NaN or infinite values, or such as float32 cannot hold: refuse the file, or leave "
-        "these scan points out",
-    )
-    format: str | None = Field(
-        default=None,
-        description="name of the source format, such as images, where the path alone would be taken for another",
-    )
-    size: tuple[int, ...] | None = Field(
-        default=None, description="collections: (rows, columns) of every image, or (z, y, x) of every volume, in pixels"
-    )
-    fit: Literal["pad", "crop", "squash"] = Field(
-        default="pad",
-        description="how another size becomes `size`. Images: scaled to fit inside and padded with 0, scaled to cover "
-        "and cut, or stretched. Volumes: padded, cut and padded, or resampled",
-    )
-    channels: Literal["auto", "grey", "colour"] = Field(
-        default="auto",
-        description="images: as they are (all alike), all converted to grey, or all to red, green and blue",
-    )
-    masks: str = Field(
-        default="*_mask*", description="names of mask files, * first for the image's own name; '' = no masks"
-    )
-    manifest: Path | None = Field(
-        default=None, description="CSV with path, label and further columns for a folder's files"
-    )
-    label_column: str = Field(default="label", description="column of the manifest that holds the label")
-    classes: tuple[str, ...] = Field(default=(), description="labels of the samples to take; empty = all")
-    exclude: tuple[str, ...] = Field(default=(), description="patterns of paths to leave out, such as '*/old/*'")
-    spacing: tuple[float, float, float] | None = Field(
-        default=None, description="volumes: distance of voxels (z, y, x) in mm to resample to, before `size`"
-    )
-    skip_bad: bool = Field(default=False, description="collections: leave out files that cannot be read, and list them")
+    skip_bad: bool = field(False, "collections: leave out files that cannot be read, and list them")
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -105,12 +78,10 @@ class IngestConfig(Config):
 class RoiConfig(Config):
     """Region of interest: half-open boxes in coordinate units and a condition on maps, all of which must hold."""
 
-    x: Interval | None = Field(default=None, description="x0 <= x < x1, coordinate units")
-    y: Interval | None = Field(default=None, description="y0 <= y < y1, coordinate units")
-    z: Interval | None = Field(default=None, description="z0 <= z < z1, coordinate units")
-    where: str | None = Field(
-        default=None, description="condition on maps, such as 'BC > 45 and elements[\"Fe\"] > 20'"
-    )
+    x: Interval | None = field(None, "x0 <= x < x1, coordinate units")
+    y: Interval | None = field(None, "y0 <= y < y1, coordinate units")
+    z: Interval | None = field(None, "z0 <= z < z1, coordinate units")
+    where: str | None = field(None, "condition on maps, such as 'BC > 45 and elements[\"Fe\"] > 20'")
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -130,14 +101,9 @@ class RoiConfig(Config):
 class SplitConfig(Config):
     """Which scan points validate: whole spatial blocks by default, so that neighbours do not leak."""
 
-    method: Literal["blocks", "random", "groups", "stratified"] = Field(
-        default="blocks",
-        description="blocks of scan points, single ones, whole groups with one value of `by` (such as a subject), or "
-        "the same share of each class of `by`",
+    method: Literal["blocks", "random", "groups", "stratified"] = field(
+        "blocks", "blocks of scan points, single ones, whole groups of one value of `by`, or a share of each class"
     )
-    fraction: float = Field(default=0.05, ge=0, lt=1, description="share of the scan points kept for validation")
-    block: int = Field(default=4, ge=1, description="side of a block in scan points; below the size of a grain")
-    by: str | None = Field(
-        default=None,
-        description="map or coordinate of the groups or classes; default: subject (groups), label (stratified)",
-    )
+    fraction: float = field(0.05, "share of the scan points kept for validation", ge=0, lt=1)
+    block: int = field(4, "side of a block in scan points; below the size of a grain", ge=1)
+    by: str | None = field(None, "map or coordinate; default: subject (groups), label (stratified)")

@@ -99,7 +99,8 @@ class H5Rows:
     """
 
     def __init__(self, dataset: h5py.Dataset, grid: np.ndarray, scratch: Path | None) -> None:
-        self.name, self._lock, self._copy = str(dataset.name), SerializableLock(), None
+        self.name, self._lock = str(dataset.name), SerializableLock()
+        self._copy: np.ndarray | None = None
         self.scratch = scratch if scratch is not None and _times_read(dataset, grid) > MOST_READ else None
         self._file = CachingFileManager(open_hdf5, str(Path(dataset.file.filename).resolve()), mode="r")
 

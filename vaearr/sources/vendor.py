@@ -408,7 +408,7 @@ def _maps(
         """Numbers of each row, (N,) or (N, width); None for what is something else."""
         dataset = find_optional(file, f"{scan}/{key}")
         fits = dataset is not None and dataset.dtype.kind in "uif" and dataset.size == count * width
-        if dataset is None or not fits or dataset.ndim > 2 or len(dataset) != count:
+        if dataset is None or not fits or dataset.ndim not in (1, 2) or len(dataset) != count:
             return None
         return np.asarray(dataset[()], dtype="f8").reshape(count, *[width] * (width > 1))
 

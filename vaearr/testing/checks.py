@@ -1,10 +1,6 @@
-"""Assertions about Datasets, and about how often dask computes."""
+"""Assertions about Datasets."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -65,32 +61,3 @@ def _none(bad: NDArray[np.bool_], who: str, what: str) -> None:
 def _assert_flags(variable: xr.DataArray, declared: list[int]) -> None:
     unknown = sorted(set(np.unique(variable.values).tolist()) - set(declared))
     assert not unknown, f"{variable.name!r} holds {unknown}, which its flags do not declare: {sorted(set(declared))}."
-
-
-@contextmanager
-def count_computes(at_most: int | None = None) -> Iterator[list[Any]]:
-    """Count dask computes inside the block; more than `at_most` is an AssertionError, even if the block catches it.
-
-    Yields a list that grows by one with every compute; its entries are the dask keys asked for. One `compute`, `load`
-    or `persist` of any number of arrays counts once; computes that name their own `scheduler=` are not seen. Tasks run
-    one after another inside the block. Same purpose as `raise_if_dask_computes` in xarray's test suite.
-    """
-    import dask
-
-    computes: list[Any] = []
-
-    def check() -> None:
-        if at_most is not None and len(computes) > at_most:
-            raise AssertionError(
-                f"dask computed {len(computes)} times, at most {at_most} allowed: something is not lazy."
-            )
-
-    def scheduler(graph: Any, keys: Any, **kwargs: Any) -> Any:
-        computes.append(keys)
-        check()
-        run: Callable[..., Any] = dask.get
-        return run(graph, keys, **kwargs)
-
-    with dask.config.set(scheduler=scheduler):
-        yield computes
-    check()

@@ -1,0 +1,335 @@
+"""Clusters of known blobs: every method, its library, what is left out, what is told; outliers, tables, borders."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import hdbscan as library
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.spatial.distance import mahalanobis as of_two_points
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+
+from vaearr.clustering import (
+    METHODS,
+    boundaries,
+    boundary_segments,
+    cluster,
+    cluster_scores,
+    cluster_stability,
+    cluster_summary,
+    mahalanobis,
+)
+from vaearr.config import ClusterConfig
+from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError
+
+from ..data import count_computes, random_patterns_dataset
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "gmm": {"k_max": 5},
+    "kmeans": {"k_max": 5},
+    "dbscan": {},
+    "hdbscan": {"min_samples": 5},
+}
+EVERY = pytest.mark.parametrize("method", list(METHODS))
+
+
+def blobs(ny: int = 18, nx: int = 15) -> tuple[xr.DataArray, xr.DataArray]:
+    """Latents `(y, x, latent)` around three centres, in stripes of 50, 30 and 20 %, and the true numbers."""
+    centres = np.array([[-6.0, 0.0, 1.0], [0.0, 5.0, -4.0], [6.0, -5.0, 3.0]])
+    truth = np.searchsorted(np.array([0.5, 0.8]) * ny, np.arange(ny) + 0.5)
+    truth = np.repeat(truth[:, None], nx, axis=1)
+    values = centres[truth] + np.random.default_rng(0).normal(0, 0.5, (ny, nx, 3))
+    coords = {"y": np.arange(ny) * 0.5, "x": np.arange(nx) * 0.5}
+    latents = xr.DataArray(values, {**coords, "latent": np.arange(3)}, ("y", "x", "latent"), name="latents")
+    attrs = {"flag_values": [-1, 0, 1, 2], "flag_meanings": "unknown iron nickel oxide"}
+    return latents, xr.DataArray(truth.astype("i2"), coords, ("y", "x"), name="phase", attrs=attrs)
+
+
+def agreement(truth: xr.DataArray, labels: xr.DataArray) -> float:
+    inside = (labels.values >= 0) & (truth.values >= 0)
+    return float(adjusted_rand_score(truth.values[inside], labels.values[inside]))
+
+
+@EVERY
+def test_every_method_finds_the_blobs_whatever_the_layout(method: str) -> None:
+    latents, truth = blobs(30, 20)
+    ds = xr.Dataset({"latents": latents, "BC": truth * 10.0 + latents[..., 0]})
+    labels = cluster(ds, method, **SETTINGS[method])
+    assert agreement(truth, labels) == 1.0
+    assert (labels.values >= 0).mean() > 0.9
+    assert (labels.attrs["k"], len(labels.attrs["stability"]), labels.attrs["approximation"]) == (3, 3, "")
+    json.dumps(labels.attrs, allow_nan=False)
+    assert ClusterConfig.from_attrs(labels.attrs["config"]).method == method
+    lazy = ds.transpose("latent", "x", "y").chunk({"y": 5, "x": 4})
+    with count_computes(at_most=1):
+        again = cluster(lazy, method, roi=xr.ones_like(truth, dtype=bool).chunk({"y": 3}), **SETTINGS[method])
+    xr.testing.assert_identical(again, labels)
+    chosen = SETTINGS[method] | {"max_points": 200, "seed": 5}
+    part = cluster(latents, method, **chosen)
+    xr.testing.assert_identical(part, cluster(latents, method, **chosen))
+    assert part.attrs["n_fitted"] == 200
+    assert "200 of 600" in part.attrs["approximation"]
+    assert agreement(truth, part) == 1.0
+
+
+@EVERY
+def test_outside_and_noise_stay_apart(method: str) -> None:
+    latents, _ = blobs()
+    latents[0, 0, 1], latents[2, 2, 0], latents[5, 5] = np.nan, np.inf, 60.0  # the last far from everything
+    roi = xr.ones_like(latents[..., 0], dtype=bool)
+    roi[:, -2:] = False
+    labels = cluster(latents, method, roi=roi, **SETTINGS[method])
+    outside = ~roi
+    outside[0, 0] = outside[2, 2] = True
+    np.testing.assert_array_equal(labels == -2, outside)
+    assert (int(labels[5, 5]) == -1) == (labels.attrs["n_noise"] > 0) == (method in ("dbscan", "hdbscan"))
+
+
+@EVERY
+@settings(max_examples=6, deadline=None)
+@given(factors=st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=3), scale=st.sampled_from(["standard", "robust"]))
+def test_units_do_not_matter(method: str, factors: list[float], scale: str) -> None:
+    latents, _ = blobs(12, 10)
+    given_settings = {**SETTINGS[method], "scale": scale} | ({"min_cluster_size": 10} if method == "hdbscan" else {})
+    labels = cluster(latents, method, **given_settings)
+    other = cluster((latents + 3) * xr.DataArray(factors, dims="latent"), method, **given_settings)
+    np.testing.assert_array_equal(other, labels)
+
+
+def test_hdbscan_is_the_librarys_and_labels_what_was_not_fitted() -> None:
+    rng = np.random.default_rng(0)
+    turn, which = rng.uniform(0, np.pi, 2000), rng.integers(0, 2, 2000)  # two half circles that no straight line parts
+    moons = np.stack([np.cos(turn), np.sin(turn)], axis=1) * np.where(which, -1, 1)[:, None]
+    moons += np.where(which[:, None], [1.0, 0.3], [0.0, 0.0]) + rng.normal(0, 0.05, (2000, 2))
+    moons[:80] = rng.uniform(4, 40, (80, 2))
+    maps = xr.DataArray(moons, dims=("sample", "latent"))
+    labels = cluster(maps[:500], "hdbscan", scale="none", min_cluster_size=25)
+    model = library.HDBSCAN(min_cluster_size=25, approx_min_span_tree=False).fit(moons[:500])
+    np.testing.assert_array_equal(labels == -1, model.labels_ == -1)
+    assert adjusted_rand_score(model.labels_, labels) == 1.0
+    assert sorted(labels.attrs["stability"]) == pytest.approx(sorted(model.cluster_persistence_))
+    part = cluster(maps, "hdbscan", scale="none", min_samples=5, max_points=700)
+    inside = part.values >= 0
+    assert inside.mean() > 0.7
+    assert adjusted_rand_score(which[inside], part.values[inside]) > 0.9
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
+def test_mixtures_reach_scikit_learns_maximum(covariance: str) -> None:
+    latents, _ = blobs()
+    labels = cluster(latents, "gmm", k=3, covariance=covariance)
+    values = latents.values.reshape(-1, 3)
+    values = (values - values.mean(0)) / values.std(0)
+    theirs = GaussianMixture(3, covariance_type=covariance, n_init=5, random_state=1).fit(values)
+    assert labels.attrs["scores"]["3"] == pytest.approx(theirs.bic(values), rel=1e-2)
+    assert adjusted_rand_score(theirs.predict(values), labels.values.ravel()) == 1.0
+
+
+def test_levels_of_eight_bits_do_not_become_components_and_bounds_are_told() -> None:
+    rng = np.random.default_rng(0)
+    levels = xr.DataArray(np.round(rng.normal(120, 30, (60, 50))), dims=("y", "x"), name="BC")
+    assert cluster(levels, "gmm", k_min=1, k_max=6).attrs["k"] == 1
+    low = cluster(levels, "gmm", k_min=2, k_max=4).attrs
+    assert low["k_at_bound"]
+    assert "Lower k_min" in low["warnings"][0]
+    np.random.seed(3)  # noqa: NPY002
+    expected = np.random.rand()  # noqa: NPY002
+    np.random.seed(3)  # noqa: NPY002
+    cluster(blobs()[0], "kmeans", k=2)
+    assert np.random.rand() == expected  # noqa: NPY002
+
+
+def test_features_of_many_kinds_by_name() -> None:
+    latents, truth = blobs()
+    elements = xr.concat([latents[..., 0] * 3, latents[..., 1]], "element").assign_coords(element=["Fe", "Ni"])
+    ds = xr.Dataset({"elements": elements.drop_vars("latent"), "phase": truth.where(truth != 2, -1), "roi": truth > 0})
+    labels = cluster(ds, "kmeans", k=2)
+    assert labels.attrs["features"] == ["Fe", "Ni", "phase: iron", "phase: nickel", "roi"]
+    assert ((labels == -2) == (truth == 2)).all()  # phase not known
+    chosen = cluster(latents.assign_coords(latent=[3, 5, 8]), "gmm", k=3, latents=(8, 3))
+    assert chosen.attrs["features"] == ["latents: 8", "latents: 3"]
+    ds = random_patterns_dataset({"y": 12, "x": 10}, roi=True, runs=["vae", "b"], missing=4)
+    config = ClusterConfig(run="b", features=("latents: 2", "Fe", "BC", "latents: 1"), method="kmeans", k=2)
+    labels = cluster(ds, config=config)
+    assert labels.attrs["features"] == ["latents_b: 2", "Fe", "BC", "latents_b: 1"]
+    np.testing.assert_array_equal(labels == -2, ds["latents_b"].isnull().any("latent_b") | ds["BC"].isnull())
+    for settings_, error, words in (
+        ({"run": "c"}, NoInputError, "vaearr encode STORE --run c"),
+        ({"features": ("BCC",)}, NoInputError, "Did you mean 'BC'"),
+        ({"features": ()}, UsageError, "no feature is named"),
+    ):
+        with pytest.raises(error, match=words):
+            cluster(ds, **settings_)
+    images = cluster(random_patterns_dataset({"sample": 30}, runs=["vae"])["latents"], "kmeans", k=2)
+    assert images.dims == ("sample",)
+
+
+def test_what_says_nothing_is_told() -> None:
+    latents, _ = blobs()
+    flat = latents.copy()
+    flat[..., 1], flat[..., 2] = 7.0, np.random.default_rng(0).normal(0, 1e-3, latents.shape[:2])
+    labels = cluster(flat, k=2)
+    text = " ".join(labels.attrs["warnings"])
+    assert labels.attrs["features"] == ["latents: 0", "latents: 2"]
+    assert "latents: 1: one value only" in text
+    assert "latents: 2: variance at most 0.01" in text
+    assert "all points are noise" in cluster(latents, "dbscan", eps=1e-6).attrs["warnings"][0]
+    assert "one cluster" in cluster(latents, "dbscan", eps=99.0).attrs["warnings"][0]
+    equal = xr.DataArray(np.repeat([[0.0, 0.0], [3, 1], [9, 9]], [50, 40, 30], axis=0), dims=("sample", "latent"))
+    for method, own in (("dbscan", {"eps": 0.2}), ("hdbscan", {})):
+        np.testing.assert_array_equal(cluster(equal, method, **own), np.repeat([0, 1, 2], [50, 40, 30]))
+    with pytest.raises(DataError, match="many are equal"):
+        cluster(equal, "dbscan")
+
+
+few = xr.zeros_like(blobs()[1], dtype=bool).copy()
+few[0, :2] = True
+LATENTS, TRUTH = blobs()
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "error", "words"),
+    [
+        (LATENTS, {"method": "hdbscn"}, UsageError, "Did you mean 'hdbscan'"),
+        (LATENTS, {"eps": 0.3}, UsageError, "method 'gmm' does not use 'eps'"),
+        (LATENTS, {"kmax": 3}, UsageError, "Did you mean 'k_max'"),
+        (LATENTS, {"features": ("BC",)}, UsageError, "select them in what you pass"),
+        (LATENTS, {"k": 400}, UsageError, "400 different points"),
+        (LATENTS, {"latents": (4,)}, UsageError, r"\[4\]; there are 0 to 2"),
+        (LATENTS.rename(latent="pca_component"), {"latents": (0,)}, UsageError, "are no latents"),
+        (LATENTS, {"k_min": 1, "criterion": "silhouette"}, UsageError, "2 <= k_min"),
+        (LATENTS[..., :1] * 0, {}, DataError, "one value only"),
+        ((LATENTS > 5.5).astype(float), {"scale": "robust"}, DataError, "use scale='standard'"),
+        (LATENTS.rename(y="row", x="column"), {}, SchemaError, "none of y, x, z or sample"),
+        (LATENTS.expand_dims(other=2), {}, SchemaError, "one is the most"),
+        (TRUTH.astype(str), {}, SchemaError, "expected numbers"),
+        (LATENTS, {"roi": TRUTH}, SchemaError, "expected boolean"),
+        (LATENTS, {"roi": few.assign_coords(x=few["x"] + 1)}, SchemaError, "same grid"),
+        (LATENTS.isel(y=slice(0)), {}, SchemaError, "is empty"),
+        (LATENTS, {"roi": few}, RoiError, "2 scan points are left"),
+        (LATENTS.where(LATENTS["latent"] > 0), {}, RoiError, r"Missing there: {'latents: 0': 270"),
+        (LATENTS[:1, :5], {"method": "dbscan"}, UsageError, "smaller min_samples"),
+        (LATENTS[:1], {"method": "hdbscan"}, UsageError, "too few for min_cluster_size=20"),
+    ],
+)
+def test_refusals(data: xr.DataArray, options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        cluster(data, **options)
+
+
+# ---- of clusters -----------------------------------------------------------------------------------------------------
+
+
+def test_distances_from_cluster_centres_are_scipys_in_any_unit() -> None:
+    latents, truth = blobs()
+    result = mahalanobis(latents, truth)
+    for code in range(3):
+        own = latents.values[truth.values == code]
+        inverse = np.linalg.inv(np.cov(own, rowvar=False))
+        expected = [of_two_points(point, own.mean(axis=0), inverse) for point in own]
+        np.testing.assert_allclose(result["distance"].values[truth.values == code], expected, rtol=1e-3)
+    np.testing.assert_array_equal(result["is_outlier"], result["distance"] > result.attrs["threshold"])
+    other = mahalanobis(latents * [1e5, 1e-4, 3.0] + 2, truth)
+    np.testing.assert_allclose(other["distance"], result["distance"], rtol=1e-6)
+    values = np.random.default_rng(0).normal(size=(100, 100, 4))
+    share = mahalanobis(xr.DataArray(values, dims=("y", "x", "latent")), quantile=0.9)["is_outlier"].mean()
+    assert float(share) == pytest.approx(0.1, abs=0.01)
+    labels = truth.astype("i4").copy()
+    labels[0, :3] = [-1, -2, 7]
+    roi = xr.ones_like(truth, dtype=bool)
+    roi[1, :] = False
+    part = mahalanobis(latents, labels, roi=roi)
+    assert np.isnan(part["distance"].values[1]).all()
+    assert np.isnan(part["distance"].values[0, 1:3]).all()
+    assert 0 < part["distance"].values[0, 0] < 10  # noise: to the nearest cluster, which it comes from
+    assert "[7]" in part.attrs["warnings"][0]
+    with pytest.raises(UsageError, match="quantile is 95"):
+        mahalanobis(latents, quantile=95)
+    with pytest.raises(RoiError, match="no cluster has more points"):
+        mahalanobis(latents.isel(y=slice(1), x=slice(3)))
+
+
+def test_tables_count_noise_and_keep_units() -> None:
+    labels = xr.DataArray([[0, 0, 2], [-1, -2, 2]], dims=("y", "x"), name="mine")
+    height = xr.DataArray([[1.0, 3.0, np.nan], [9, 9, np.nan]], dims=("y", "x"), name="height", attrs={"units": "um"})
+    summary = cluster_summary(labels, height)
+    assert summary["count"].values.tolist() == [2, 0, 2]
+    np.testing.assert_allclose(summary["share"], [0.4, 0, 0.4])
+    np.testing.assert_allclose(summary["mean"][:, 0], [2.0, np.nan, np.nan])
+    assert str(summary["units"].values[0]) == "um"
+    assert (summary.attrs["n"], summary.attrs["n_noise"], summary.attrs["n_not_clustered"]) == (5, 1, 1)
+    with pytest.raises(DataError, match="no cluster"):
+        cluster_summary(xr.full_like(labels, -1), height)
+
+
+@EVERY
+def test_clear_clusters_come_back_from_halves(method: str) -> None:
+    latents, _ = blobs()
+    labels = cluster(latents, method, **SETTINGS[method])
+    jaccard = cluster_stability(latents, labels, n_resamples=3)
+    assert (jaccard > 0.75).all()
+    np.testing.assert_array_equal(cluster_summary(labels, latents, jaccard=jaccard)["jaccard"], jaccard)
+    noise = xr.DataArray(np.random.default_rng(0).normal(size=(20, 20, 2)), dims=("y", "x", "latent"), name="latents")
+    if method == "kmeans":
+        assert float(cluster_stability(noise, cluster(noise, "kmeans", k=6), n_resamples=5).mean()) < 0.75
+
+
+def test_agreement_by_hand() -> None:
+    def row(values: list[int], **attrs: object) -> xr.DataArray:
+        return xr.DataArray([values], dims=("y", "x"), name="phase", attrs=attrs)
+
+    labels = row([0, 0, 0, 1, 1, 2, -1, -2, 0, 1])
+    phase = row([1, 1, 0, 0, 0, 0, 1, 0, -1, -2], flag_values=[-1, 0, 1], flag_meanings="no fcc bcc")
+    scores = cluster_scores(labels, phase)
+    assert scores["confusion"].values.tolist() == [[1, 2], [2, 0], [1, 0]]
+    assert scores["reference_name"].values.tolist() == ["fcc", "bcc"]
+    assert (scores.attrs["n"], scores.attrs["n_noise"], scores.attrs["n_without_reference"]) == (6, 1, 2)
+    with_noise = cluster_scores(labels, phase, count_noise=True)
+    assert with_noise["cluster"].values.tolist() == [-1, 0, 1, 2]
+    assert with_noise["confusion"].sel(cluster=-1).values.tolist() == [0, 1]
+    with pytest.raises(RoiError, match="3 have a cluster, 1 a reference"):
+        cluster_scores(row([0, 1, 1, -1]), row([-1, -1, -1, 0]))
+
+
+CODES = hnp.arrays(np.int16, hnp.array_shapes(min_dims=2, max_dims=3, max_side=6), elements=st.integers(-2, 2))
+
+
+def codes_map(values: np.ndarray, **coords: object) -> xr.DataArray:
+    return xr.DataArray(values, coords, ("z", "y", "x")[-values.ndim :], name="clusters")
+
+
+@settings(max_examples=40, deadline=None)
+@given(codes=CODES, connectivity=st.sampled_from([4, 8]))
+def test_borders_against_every_neighbour(codes: np.ndarray, connectivity: int) -> None:
+    found = boundaries(codes_map(codes), connectivity)  # type: ignore[arg-type]
+    expected = np.zeros(codes.shape, bool)
+    for place in np.ndindex(codes.shape):
+        for step in np.ndindex(*(3,) * codes.ndim):
+            move = np.array(step) - 1
+            other = tuple(np.array(place) + move)
+            near = np.abs(move).sum() == 1 if connectivity == 4 else move.any()
+            if near and all(0 <= i < size for i, size in zip(other, codes.shape, strict=True)):
+                expected[place] |= codes[place] != codes[other] and min(codes[place], codes[other]) >= 0
+    np.testing.assert_array_equal(found, expected)
+    flat = codes if codes.ndim == 2 else codes[0]
+    segments = boundary_segments(codes_map(flat))
+    length = np.abs(segments[:, 2] - segments[:, 0]).sum() + np.abs(segments[:, 3] - segments[:, 1]).sum()
+    pairs = [(flat[1:], flat[:-1]), (flat[:, 1:], flat[:, :-1])]
+    assert length == sum(((a != b) & (a >= 0) & (b >= 0)).sum() for a, b in pairs)
+
+
+def test_borders_lie_between_the_cells_in_coordinate_units() -> None:
+    labels = codes_map(np.array([[0, 1], [0, 1], [0, -1]]), y=[1.0, 1.5, 2.0], x=[10, 14])
+    for one in (labels, labels.transpose("x", "y")):
+        np.testing.assert_allclose(boundary_segments(one), [[12, 0.75, 12, 1.75]])
+    with pytest.raises(UsageError, match="4 \\(shared edges\\) or 8"):
+        boundaries(labels, 6)  # type: ignore[arg-type]
+    with pytest.raises(SchemaError, match="fractions"):
+        boundaries(labels + 0.5)

@@ -1,0 +1,364 @@
+"""What a look around in a latent space finds is what plain calculations give, for every kind of latents."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import vaearr as va
+from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
+from vaearr.store import create_store
+
+from ..contract.harness import vaearr
+from ..data import random_patterns_dataset
+from .conftest import attached_values
+
+explore = va.explore
+
+
+def known(values: np.ndarray) -> np.ndarray:
+    """Rows of latents that are known, float64."""
+    flat = values.reshape(-1, values.shape[-1]).astype("f8")
+    return flat[np.isfinite(flat).all(1)]
+
+
+@pytest.fixture(scope="module")
+def z(scan_ds: xr.Dataset) -> np.ndarray:
+    return known(scan_ds["latents"].values)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A scan of 40 x 70 points in several shards beside each other, and its attached latents with gaps."""
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(2800, 5)) @ rng.normal(size=(5, 5))
+    values[rng.random(2800) < 0.1] = np.nan
+    path = tmp_path_factory.mktemp("shards") / "scan.zarr"
+    create_store(random_patterns_dataset({"y": 40, "x": 70}, {"dy": 4, "dx": 4}), path)
+    va.attach(path, values.astype("f4"), run="own")
+    return path, values.astype("f4")
+
+
+# ---- traversals, planes, prototypes, ways ----------------------------------------------------------------------------
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(dims=st.lists(st.integers(0, 2), min_size=1, unique=True), steps=st.integers(2, 6), low=st.floats(-5, 0.5))
+def test_only_the_dimension_moves(scan_path: Path, dims: list[int], steps: int, low: float) -> None:
+    found = explore.traverse(scan_path, dims=dims, span=(low, low + 2), steps=steps, unit="absolute")
+    assert found["decoded"].shape == (len(dims), steps, 9, 11)
+    for i, dim in enumerate(dims):
+        values = found["latents"].values[i]
+        np.testing.assert_allclose(values[:, dim], np.linspace(low, low + 2, steps), atol=1e-6)
+        rest = [d for d in range(3) if d != dim]
+        assert (values[:, rest] == found["base"].values[rest]).all()
+
+
+def test_bases(scan_path: Path, scan_ds: xr.Dataset) -> None:
+    statistics = va.latent_statistics(scan_path)
+    found = explore.traverse(scan_path, steps=5)
+    np.testing.assert_allclose(found["base"], statistics["aggregate_mean"], atol=1e-6)
+    reach = statistics["aggregate_std"].values[:, None] * np.linspace(-3, 3, 5)
+    np.testing.assert_allclose(found["value"], statistics["aggregate_mean"].values[:, None] + reach, atol=1e-6)
+    prototype = explore.prototypes(scan_path).sel({"class": "bcc"})["latents"].values
+    np.testing.assert_allclose(explore.traverse(scan_path, base="prototype:bcc")["base"], prototype, atol=1e-6)
+    inside = tuple(np.argwhere(scan_ds["roi"].values)[7])
+    outside = tuple(np.argwhere(~scan_ds["roi"].values & scan_ds["present"].values)[0])
+    for place in (inside, outside):
+        point = {"y": float(scan_ds["y"][place[0]]), "x": float(scan_ds["x"][place[1]])}
+        base = explore.traverse(scan_path, base=point)["base"]
+        assert np.isfinite(base).all()
+        if place == inside:
+            np.testing.assert_allclose(base, scan_ds["latents"].values[place], atol=1e-4)
+
+
+def test_spatial_latents_are_shifted_as_a_whole_and_keep_their_positions(spatial_path: Path) -> None:
+    ds = va.open_store(spatial_path)
+    found = explore.traverse(spatial_path, dims=1, span=(-1, 1), steps=3, unit="absolute")
+    values, base = found["latents"].values[0], found["base"].values
+    assert (values[:, 0] == base[0]).all()
+    np.testing.assert_allclose(values[:, 1].mean((1, 2)), [-1, 0, 1], atol=1e-6)
+    pattern = values[:, 1] - values[:, 1].mean((1, 2), keepdims=True)
+    np.testing.assert_allclose(pattern, np.tile(base[1] - base[1].mean(), (3, 1, 1)), atol=1e-5)
+    np.testing.assert_allclose(explore.traverse(spatial_path, base=5, steps=2)["base"], ds["latents"][5], atol=1e-4)
+    classes = explore.prototypes(spatial_path)
+    first = ds["latents"].values[ds["label"].values == classes["class"].values[0]]
+    np.testing.assert_allclose(classes["latents"][0], first.mean(0), atol=1e-5)
+    whole, means = explore.latent_pca(spatial_path), explore.latent_pca(spatial_path, pooled=True)
+    assert (whole["components"].shape, means["components"].shape) == ((23, 2, 3, 4), (2, 2))
+    health = explore.health(spatial_path)
+    assert (health["correlation"].shape, health.attrs["n"]) == ((2, 2), 24)
+
+
+@pytest.mark.parametrize("kind", ["scan_path", "spatial_path"])
+def test_pca_inverts_exactly(kind: str, request: pytest.FixtureRequest) -> None:
+    store = request.getfixturevalue(kind)
+    asked = [[0.0, 0.0], [1.5, -0.7]]
+    found, scatter = explore.path(store, points=asked, space="pca"), explore.embedding(store, method="pca")
+    offset = found["latents"].values.reshape(2, -1) - scatter["mean"].values.ravel()
+    components = scatter["components"].values.reshape(2, -1)
+    np.testing.assert_allclose(offset, np.asarray(asked) @ components, atol=1e-5)  # nothing beside the plane
+    np.testing.assert_allclose(found["position"], asked, atol=1e-5)
+
+
+def test_embeddings_are_repeatable_and_elsewhere_the_nearest_sample_is_decoded(
+    scan_path: Path, spatial_path: Path, scan_ds: xr.Dataset, z: np.ndarray
+) -> None:
+    scatter = explore.embedding(scan_path, max_points=60, seed=2)
+    np.testing.assert_array_equal(scatter["position"], explore.embedding(scan_path, max_points=60, seed=2)["position"])
+    assert scatter.attrs["perplexity"] == pytest.approx(59 / 3)
+    assert explore.embedding(spatial_path, max_points=5).attrs["perplexity"] == pytest.approx(4 / 3)
+    target = scatter["position"].values[[4, 20]]
+    found = explore.path(scan_path, points=target + 1e-6, space="tsne", scatter=scatter)
+    np.testing.assert_array_equal(found["nearest"], [4, 20])
+    want = scan_ds["latents"].values.reshape(-1, 3)[scatter["number"].values[[4, 20]]]
+    np.testing.assert_array_equal(found["latents"], want)
+    own = np.linalg.svd(z - z.mean(0), full_matrices=False)
+    projected = explore.embedding(scan_path, method="pca", max_points=10**6)["position"]
+    np.testing.assert_allclose(abs(projected), abs(own[0][:, :2] * own[1][:2]), atol=1e-5)
+
+
+@pytest.mark.long
+def test_umap(scan_path: Path) -> None:
+    pytest.importorskip("umap", exc_type=ImportError)
+    found, again = (explore.embedding(scan_path, method="umap", max_points=40, seed=1)["position"] for _ in range(2))
+    np.testing.assert_array_equal(found, again)
+    assert len(np.unique(found.values.round(3), axis=0)) == 40
+
+
+# ---- tables and counts -----------------------------------------------------------------------------------------------
+
+
+def test_tables_over_several_shards(shards: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    store, values = shards
+    there = np.flatnonzero(np.isfinite(values).all(1))
+    ds = va.open_store(store, chunks=None)
+    table = explore.activation_table(store, "own", ["BC", "phase"])
+    np.testing.assert_array_equal(table["number"], there)
+    np.testing.assert_array_equal(table[[f"latent_{i}" for i in range(5)]], values[there])
+    np.testing.assert_array_equal(table["BC"], ds["BC"].values.ravel()[there])
+    np.testing.assert_allclose(table["x"], ds["x"].values[there % 70])
+    want = pd.DataFrame(values.astype("f8")).dropna().describe().T
+    np.testing.assert_allclose(explore.latent_table(store, "own")["summary"], want, rtol=1e-6)
+    whole = known(values)
+    found = explore.latent_pca(store, "own")
+    np.testing.assert_allclose(found["loadings"].values.T @ found["loadings"].values, np.cov(whole.T), rtol=1e-6)
+    np.testing.assert_allclose(found["explained_variance"], np.linalg.eigvalsh(np.cov(whole.T))[::-1], rtol=1e-6)
+    some = explore.embedding(store, "own", "pca", max_points=500, color=["latent:1", "BC", "Fe", "phase"])
+    assert some["color"].values.tolist() == ["latent 1", "BC", "Fe", "phase: fcc", "phase: bcc"]
+    np.testing.assert_array_equal(some["amount"][0], values[some["number"], 1])
+    np.testing.assert_allclose(some["amount"][1], ds["BC"].values.ravel()[some["number"]])
+    saved = explore.save_table(table, tmp_path / "z.csv")
+    np.testing.assert_allclose(pd.read_csv(saved)["latent_1"], table["latent_1"], rtol=1e-6)
+    for name, error, words in (
+        ("z.csv", ExistsError, "overwrite"),
+        ("z.txt", UsageError, r"saved as \.csv or \.parquet"),
+        ("not/z.csv", NoInputError, "no folder"),
+    ):
+        with pytest.raises(error, match=words):
+            explore.save_table(table, tmp_path / name)
+
+
+def test_counts_and_densities(shards: tuple[Path, np.ndarray]) -> None:
+    store, values = shards
+    phase = va.open_store(store, chunks=None)["phase"].values.ravel()
+    there = np.isfinite(values).all(1)
+    found = explore.histograms(store, "own", "phase", bins=11)
+    for i in range(5):
+        for code in (0, 1):
+            want = np.histogram(values[there & (phase == code), i].astype("f8"), found["edges"].values[i])[0]
+            np.testing.assert_array_equal(found["counts"][code, i], want)
+    means = explore.activations(store, "own", "phase")["class_mean"]
+    np.testing.assert_allclose(means[1], values[there & (phase == 1)].astype("f8").mean(0), rtol=1e-6)
+    pairs = explore.pairs(store, "own", dims=[2, 0], bins=9, by="phase", max_points=20, seed=1)
+    edges, whole = pairs["edges"].values, known(values)
+    want = np.histogram2d(whole[:, 0], whole[:, 2], [edges[1], edges[0]], density=True)[0]
+    np.testing.assert_allclose(pairs["density"][0], want, rtol=1e-6)
+    np.testing.assert_allclose(pairs["correlation"], np.corrcoef(whole[:, [2, 0]].T), atol=1e-9)
+    assert pairs["vectors"].shape == (20, 2)
+
+
+def test_activations_by_class(attached_path: Path, tmp_path: Path) -> None:
+    phase = va.open_store(attached_path, chunks=None)["phase"].values.ravel()
+    frame = pd.DataFrame(attached_values()).assign(phase=phase).dropna()
+    found = explore.activations(attached_path, "own", dims=[2, 0])
+    want = frame[frame.phase >= 0].groupby("phase")[[2, 0]]
+    np.testing.assert_allclose(found["class_mean"], want.mean(), rtol=1e-6)
+    np.testing.assert_allclose(found["class_std"], want.std(ddof=0), rtol=1e-6)
+    assert (np.diff(found["class_of_point"]) >= 0).all()
+    np.testing.assert_allclose(found["activation"], attached_values()[found["number"]][:, [2, 0]])
+    some = explore.activations(attached_path, "own", "phase", classes=["bcc"], max_points=10, seed=1)
+    assert (phase[some["number"]] == 1).all()
+    table = explore.activation_table(attached_path, "own", classes=["bcc"], dims=[3])
+    assert len(table) == some.attrs["n"]
+    assert (table["phase_name"] == "bcc").all()
+    images = create_store(random_patterns_dataset({"sample": 9}).drop_vars("label"), tmp_path / "images.zarr")
+    va.attach(images, np.arange(18.0).reshape(9, 2), run="own")
+    plain = explore.activations(images, "own")
+    assert "class_mean" not in plain
+    np.testing.assert_array_equal(plain["activation"], np.arange(18).reshape(9, 2))
+
+
+# ---- health and what lies far off ------------------------------------------------------------------------------------
+
+
+def test_health_of_a_run(scan_path: Path, z: np.ndarray) -> None:
+    found, statistics = explore.health(scan_path, seed=3), va.latent_statistics(scan_path)
+    for name in ("kl", "aggregate_mean", "aggregate_std", "aggregate_kl", "is_active"):
+        np.testing.assert_array_equal(found[name], statistics[name])
+    total = float(found["aggregate_kl"].sum()) + found.attrs["total_correlation"]
+    assert found.attrs["aggregate_kl_total"] == pytest.approx(total, rel=1e-6, abs=1e-9)
+    np.testing.assert_allclose(found["correlation"], np.corrcoef(z.T), atol=1e-9)
+    np.testing.assert_allclose((found["density"] * np.diff(found["edges"])).sum("bin"), 1, atol=0.01)
+    xr.testing.assert_identical(found, explore.health(scan_path, seed=3))
+
+
+def test_health_and_distances_of_known_latents(attached_path: Path) -> None:
+    values, whole = attached_values().astype("f8"), known(attached_values())
+    found = explore.health(attached_path, "own")
+    assert np.isnan(found["kl"]).all()
+    assert (found.attrs["kl_total"], found.attrs["n_active"], found.attrs["largest_pair"]) == (None, 4, [0, 1])
+    r = np.corrcoef(whole.T)
+    assert found.attrs["largest_correlation"] == pytest.approx(r[0, 1])
+    assert found.attrs["total_correlation"] == pytest.approx(-0.5 * np.log(np.linalg.det(r)))
+    grid = stats.norm.ppf((np.arange(400_000) + 0.5) / 400_000)
+    for i in range(4):
+        assert float(found["kolmogorov"][i]) == pytest.approx(stats.kstest(whole[:, i], "norm").statistic)
+        distance = stats.wasserstein_distance(whole[:, i], grid)
+        assert float(found["wasserstein"][i]) == pytest.approx(distance, abs=0.02)
+    scores = stats.norm.ppf((stats.rankdata(whole, axis=0) - 0.5) / len(whole))
+    bound = -0.5 * np.log(np.linalg.det(np.corrcoef(scores.T))) - 4 * 3 / (4 * len(whole))
+    assert found.attrs["total_correlation_bound"] == pytest.approx(bound)
+    maps = explore.out_of_distribution(attached_path, "own")
+    off = values - whole.mean(0)
+    squared = np.einsum("ij,jk,ik->i", off, np.linalg.inv(np.cov(whole.T, bias=True)), off)
+    np.testing.assert_allclose(maps["distance"].values.ravel(), np.sqrt(squared), rtol=1e-5)
+    np.testing.assert_allclose(maps["p_value"].values.ravel(), stats.chi2.sf(squared, 4), rtol=1e-4, atol=1e-12)
+    far = explore.unusual(attached_path, "own", 5, maps=maps)
+    np.testing.assert_array_equal(far["number"], np.argsort(-np.nan_to_num(squared), kind="stable")[:5])
+    patterns = va.open_store(attached_path, chunks=None)["patterns"].values.reshape(168, 8, 9)
+    np.testing.assert_array_equal(far["input"], patterns[far["number"]])
+
+
+# ---- refusals, and the commands --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "words"),
+    [
+        ("traverse", {"base": "middle"}, UsageError, "no base 'middle'"),
+        ("traverse", {"base": "prototype:bbc"}, UsageError, "Did you mean 'bcc'"),
+        ("traverse", {"base": [1.0, 2.0]}, UsageError, r"latents of shape \(2,\) were given"),
+        ("traverse", {"span": (3, -3)}, UsageError, "span 3 to -3"),
+        ("traverse", {"unit": "sigma"}, UsageError, "no unit 'sigma'"),
+        ("manifold", {"dims": (1, 1)}, UsageError, "different whole numbers"),
+        ("manifold", {"dims": (0, 1, 2)}, UsageError, "two dimensions, 3 were given"),
+        ("path", {"points": [[1, 2, 3]]}, UsageError, "give one or more"),
+        ("path", {"points": [[0, 0], [0, 0]], "steps": 3}, UsageError, "all the same"),
+        ("path", {"points": [[0, 0]], "space": "tnse"}, UsageError, "Did you mean 'tsne'"),
+        ("embedding", {"method": "tnse"}, UsageError, "no embedding 'tnse'"),
+        ("embedding", {"perplexity": 0}, UsageError, "must be positive"),
+        ("embedding", {"max_points": 3}, NoInputError, "4 samples or more"),
+        ("embedding", {"seed": -1}, UsageError, "seed is -1"),
+        ("embedding", {"method": "pca", "color": ["latent:4"]}, UsageError, "latent:0 to latent:2"),
+        ("prototypes", {"by": "BC"}, UsageError, "does not hold one class"),
+        ("prototypes", {"by": "phas"}, NoInputError, "Did you mean 'phase'"),
+        ("latent_pca", {"n_components": 4}, UsageError, "at most 3"),
+        ("histograms", {"bins": 0}, UsageError, "bins is 0"),
+        ("histograms", {"by": "phase", "classes": ["bcc", "bcc"]}, UsageError, "different names"),
+        ("activations", {"by": "phase", "classes": ["bc"]}, UsageError, "Did you mean 'bcc'"),
+        ("activations", {"dims": [9]}, UsageError, "different whole numbers from 0 to 2"),
+        ("activations", {"max_points": 0}, UsageError, "max_points is 0"),
+        ("activation_table", {"by": ["elements"]}, UsageError, "one value for each"),
+        ("pairs", {"dims": [1]}, UsageError, "two dimensions or more"),
+        ("health", {"bins": 1}, UsageError, "at least 2"),
+        ("health", {"run": "other"}, NoInputError, "no run 'other'"),
+        ("unusual", {"count": 0}, UsageError, "at least 1"),
+        ("out_of_distribution", {}, DataError, "no latent dimension of run 'vae' varies"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_refusals(scan_path: Path, name: str, options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        getattr(explore, name)(scan_path, **options)
+
+
+@pytest.mark.parametrize("name", ["prototypes", "traverse", "manifold"])
+def test_attached_latents_do_not_decode(attached_path: Path, name: str) -> None:
+    with pytest.raises(NoInputError, match="no network to decode with"):
+        getattr(explore, name)(attached_path, "own")
+
+
+SHOWN = {
+    "manifold": ("scan", "--dim", 2, "--dim", 0, "--steps", 3),
+    "prototypes": ("scan",),
+    "traverse": ("scan", "--steps", 3),
+    "path": ("scan", "--point", "0:0"),
+    "health": ("scan",),
+    "scatter": ("own", "--method", "pca"),
+    "pairs": ("own",),
+    "histograms": ("own",),
+    "activations": ("own",),
+    "describe": ("own",),
+    "components": ("own",),
+    "unusual": ("own", "--n", 4),
+}
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_sheets_and_pages(command: str, scan_path: Path, attached_path: Path, tmp_path: Path) -> None:
+    whose, *options = SHOWN[command]
+    given_ = [scan_path] if whose == "scan" else [attached_path, "--run", "own"]
+    for ending, begins in (("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")):
+        out = tmp_path / f"a.{ending}"
+        assert f"written: {out}" in vaearr("look", command, *given_, *options, "--out", out).err
+        assert out.read_bytes().startswith(begins)
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", out.read_text())
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_tables_as_files(attached_path: Path, tmp_path: Path, ending: str) -> None:
+    read = pd.read_csv if ending == "csv" else pd.read_parquet
+
+    def table(command: str, *options: object) -> pd.DataFrame:
+        out = tmp_path / f"{command}.{ending}"
+        vaearr("look", command, attached_path, "--run", "own", *options, "--out", out)
+        return read(out)
+
+    assert (table("activations", "--by", "phase", "--class", "fcc")["phase_name"] == "fcc").all()
+    assert table("describe")["count"].tolist() == [166] * 4
+    assert table("components", "--components", 2).filter(like="latent_").shape == (2, 4)
+    assert table("health")["wasserstein"].shape == (4,)
+    assert table("unusual", "--n", 3)["number"][0] == 20
+    assert set(table("scatter", "--method", "pca", "--color", "BC")["class_name"].dropna()) == {"fcc", "bcc", "none"}
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        ("manifold", ["--out", "{}/t.gif"], "must end in .png"),
+        ("describe", ["--out", "{}/no/t.csv"], "no folder"),
+        ("health", ["--out", "{}/there.png"], "already"),
+        ("traverse", ["--span", "3"], "is not LOW:HIGH"),
+        ("path", ["--point", "1:2", "--space", "pca", "--dim", "1"], "are of --space plane"),
+        ("path", ["--point", "1:2", "--out", "{}/new.gif"], "two points or more"),
+        ("path", ["--point", "1"], "is not X:Y"),
+        ("scatter", ["--color", "BCC"], "Did you mean 'BC'"),
+    ],
+)
+def test_refusals_leave_nothing(scan_path: Path, tmp_path: Path, command: str, options: list[str], words: str) -> None:
+    (tmp_path / "there.png").touch()
+    given_ = [option.format(tmp_path) for option in options]
+    done = vaearr("look", command, scan_path, *given_, code=None)
+    assert done.code != 0
+    assert words in done.error
+    assert [path.name for path in tmp_path.iterdir()] == ["there.png"]

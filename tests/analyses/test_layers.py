@@ -1,0 +1,284 @@
+"""Two samples through a network, layer by layer: exact nulls, numbers as by hand; pairs and their tests."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import nn
+from torch.nn import functional as F
+
+import vaearr as va
+from vaearr.artifacts import TrainedModel
+from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.layers import (
+    Pair,
+    compare_layers,
+    compare_pairs,
+    keep_layers,
+    paired_tests,
+    pairs_of_folders,
+    pairs_of_labels,
+    pairs_of_masks,
+    sample_of,
+)
+
+from .conftest import make_model
+
+NULL = {"l2": 0, "rms": 0, "relative_l2": 0, "mean_abs": 0, "cosine": 1}
+
+
+class Volume(nn.Module):
+    """A network for volumes with a spatial latent, whose encoder calls one layer twice."""
+
+    is_deterministic = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv3d(1, 4, 2, stride=2)
+        self.norm = nn.BatchNorm3d(4)
+        self.up = nn.ConvTranspose3d(2, 1, 2, stride=2)
+        self.noise = nn.Dropout(0.5)
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, logvar = self.noise(self.norm(self.norm(self.down(x)))).chunk(2, 1)
+        return mean, logvar
+
+    def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
+        return self.up(z)
+
+
+def volume_model() -> TrainedModel:
+    model = make_model((1, 12, 13))
+    model.network = Volume()
+    model.input_shape, model.signal_dims = (1, 4, 6, 8), ("z", "y", "x")
+    return model
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(8, 20), st.integers(8, 20)),
+    seed=st.integers(0, 99),
+    options=st.fixed_dictionaries(
+        {"attention": st.sampled_from(["none", "cbam"]), "norm": st.sampled_from(["group", "batch"])}
+    ),
+)
+def test_any_shape_and_network(shape: tuple[int, ...], seed: int, options: dict[str, str]) -> None:
+    model = make_model(shape, **options)
+    a, b = np.random.default_rng(seed).integers(0, 256, (2, *shape), dtype=np.uint8)
+    found, back, same = (compare_layers(model, *two, top=3) for two in ((a, b), (b, a), (b, b)))
+    np.testing.assert_array_equal(found["order"], np.arange(len(set(found["layer"].values))))
+    for name, value in NULL.items():
+        np.testing.assert_array_equal(same[name], value)
+    np.testing.assert_array_equal(found["l2"], back["l2"])
+    np.testing.assert_array_equal(found["rms_a"], back["rms_b"])
+    for name in found.attrs["maps"]:
+        at = found.isel(layer=int(name.rpartition("_")[2]))
+        np.testing.assert_allclose(np.sqrt((found[name].values ** 2).mean()), at["rms"], rtol=1e-5)
+    top = [float(found["relative_l2"][int(name.rpartition("_")[2])]) for name in found.attrs["maps"]]
+    assert top == sorted(top, reverse=True)
+
+
+def test_numbers_are_those_of_the_layers(images: np.ndarray) -> None:
+    model = make_model()
+    found = compare_layers(model, images[0], images[1])
+    outputs: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for image in images[:2]:
+            seen = model.preprocess(torch.from_numpy(image)[None])
+            mean, _ = model.network.encode(seen)
+            first = model.network.encoder[0](F.pad(seen, (0, 1)))  # to whole patches
+            outputs += [seen, first, mean, model.network.decode(mean)]
+    for label, *two in zip(["input", "encoder.0", "latent", "output"], outputs[:4], outputs[4:], strict=True):
+        a, b = (one.double().numpy().ravel() for one in two)
+        l2 = np.linalg.norm(a - b)
+        wanted = {"l2": l2, "rms": l2 / np.sqrt(a.size), "relative_l2": l2 / np.linalg.norm(a), "n_values": a.size}
+        wanted |= {"cosine": a @ b / np.linalg.norm(a) / np.linalg.norm(b), "mean_abs": abs(a - b).mean()}
+        for name, value in (wanted | {"rms_b": np.sqrt((b**2).mean())}).items():
+            assert float(found[name].sel(layer=label)) == pytest.approx(value, rel=1e-5), (label, name)
+    np.testing.assert_allclose(found["decoded_b"], outputs[-1][0], rtol=1e-5, atol=1e-6)
+    encoder, decoder = (compare_layers(model, *images[:2], part=part) for part in ("encoder", "decoder"))
+    np.testing.assert_array_equal(np.concatenate([encoder["l2"], decoder["l2"][1:]]), found["l2"])
+    turned = xr.DataArray(images[0], dims=("channel", "dy", "dx")).transpose("dx", "channel", "dy")
+    xr.testing.assert_identical(found, compare_layers(model, turned, images[1]))
+
+
+def test_a_volume_a_layer_called_twice_and_a_model_left_as_it_was() -> None:
+    model = volume_model()
+    model.network.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    a, b = np.random.default_rng(0).integers(0, 999, (2, 4, 6, 8), dtype=np.int16)
+    found = compare_layers(model, a, b)
+    assert list(found["layer"].values) == ["input", "down", "norm", "norm:2", "latent", "up", "output"]
+    assert found["difference_map_1"].dims == ("z_1", "y_1", "x_1")
+    np.testing.assert_array_equal(compare_layers(model, a, b)["l2"], found["l2"])  # no draw, no dropout
+
+    def broken(z: torch.Tensor) -> torch.Tensor:
+        raise ValueError("broken decoder")
+
+    model.network.decode = broken  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="broken decoder"):
+        compare_layers(model, a, b)
+    assert model.network.training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_activations_are_let_go() -> None:
+    model, alive, most = make_model((1, 12, 13)), list[weakref.ref[Any]](), [0]
+
+    class Long(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.chain = nn.Sequential(*[nn.Conv2d(1, 1, 1) for _ in range(20)])
+
+        def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.chain(x), x
+
+        def decode(self, z: torch.Tensor) -> torch.Tensor:
+            return self.chain(z)
+
+    def note(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        alive.append(weakref.ref(output))
+        most[0] = max(most[0], sum(ref() is not None for ref in alive))
+
+    model.network = Long()
+    for layer in model.network.chain:
+        layer.register_forward_hook(note)
+    compare_layers(model, *np.random.default_rng(0).random((2, 12, 13), dtype="f4"), top=0)
+    assert len(alive) == 80
+    assert most[0] <= 8  # of two passes: what goes in, what comes out, what is being looked at
+
+
+def test_pairs_are_the_single_comparisons_with_a_paired_test(images: np.ndarray) -> None:
+    model = make_model()
+    found = compare_pairs(model, [(images[i], images[i + 4]) for i in range(4)], top=3)
+    single = [compare_layers(model, images[i], images[i + 4]) for i in range(4)]
+    for name in NULL:
+        values = np.stack([one[name] for one in single])
+        np.testing.assert_array_equal(found[name], values)
+        np.testing.assert_allclose(found[f"{name}_mean"], values.mean(0))
+        np.testing.assert_allclose(found[f"{name}_std"], values.std(0, ddof=1))
+    back = compare_pairs(model, [(images[i + 4], images[i]) for i in range(4)])
+    np.testing.assert_array_equal(found["rms_change_mean"], -back["rms_change_mean"])
+    np.testing.assert_array_equal(found["t_p_value"], back["t_p_value"])
+    tested = np.isfinite(found["t_p_adjusted"].values)
+    p = found["t_p_value"].values[tested]
+    holm = np.minimum(1, np.maximum.accumulate(np.sort(p) * np.arange(p.size, 0, -1)))
+    np.testing.assert_allclose(np.sort(found["t_p_adjusted"].values[tested]), np.sort(holm))
+    alone = compare_pairs(model, [(images[0], images[1])])
+    assert np.isnan(alone["t_p_value"]).all()
+    assert "one pair has no spread" in alone.attrs["warnings"][0]
+
+
+def test_tests_are_those_of_scipy_and_hold_their_level() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 1, (2, 12, 3))
+    found, t = paired_tests(b - a), stats.ttest_rel(b, a)
+    np.testing.assert_allclose(found["t"], t.statistic)
+    np.testing.assert_allclose(found["t_p_value"], t.pvalue)
+    wilcoxon = [stats.wilcoxon(b[:, i], a[:, i]).pvalue for i in range(3)]
+    np.testing.assert_allclose(found["wilcoxon_p_value"], wilcoxon)
+    null = paired_tests(rng.normal(size=(15, 2000)))
+    for name in ("t_p_value", "wilcoxon_p_value"):
+        assert np.mean(null[name] < 0.05) == pytest.approx(0.05, abs=0.015)
+
+
+def test_pairs_that_fail_are_counted_and_named(images: np.ndarray) -> None:
+    pairs = [Pair("one", lambda: (images[0], images[1])), Pair("two", lambda: (images[0], images[0, 0]))]
+    with pytest.raises(DataError, match="1 of 2 pairs cannot be compared: two: sample b has shape"):
+        compare_pairs(make_model(), pairs)
+    found = compare_pairs(make_model(), pairs, skip_bad=True)
+    assert (list(found["pair"].values), len(found.attrs["failed"])) == (["one"], 1)
+    with pytest.raises(DataError, match="no pair to compare"):
+        compare_pairs(make_model(), [])
+
+
+# ---- where samples come from -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ds(labelled: Path) -> xr.Dataset:
+    return va.open_store(labelled, chunks=None)
+
+
+def test_samples_classes_and_masks_of_a_store(ds: xr.Dataset) -> None:
+    np.testing.assert_array_equal(sample_of(ds, "3"), ds["patterns"].values[3])
+    pairs = pairs_of_labels(ds, ["benign", "malignant"], seed=3)
+    numbers = np.array([[int(part) for part in pair.name.split()] for pair in pairs])
+    assert sorted(numbers[:, 1]) == list(range(10, 19))  # each once
+    np.testing.assert_array_equal(pairs[0].read()[1], ds["patterns"].values[numbers[0, 1]])
+    assert [p.name for p in pairs_of_labels(ds, ["benign", "malignant"], seed=3)] == [p.name for p in pairs]
+    for outside in (False, True):
+        masked = pairs_of_masks(ds, "mask", fill=7, outside=outside)
+        a, b = masked[0].read()
+        inside = ds["mask"].values[0] ^ outside
+        assert (b[:, inside] == 7).all()
+        np.testing.assert_array_equal(b[:, ~inside], a[:, ~inside])
+    a, b = pairs_of_masks(ds, "mask", fill="mean")[0].read()
+    np.testing.assert_allclose(b[:, 4, 5], a.mean((1, 2)), atol=1)
+
+
+def test_files_of_the_same_name(ds: xr.Dataset, images: np.ndarray, tmp_path: Path) -> None:
+    for k, side in enumerate(("one", "two")):
+        (tmp_path / side).mkdir()
+        for i in range(3):
+            np.save(tmp_path / side / f"{i}.npy", images[2 * i + k])
+        (tmp_path / side / "notes.txt").write_text("no image")
+    pairs, alone = pairs_of_folders(ds, tmp_path / "one", tmp_path / "two")
+    assert ([pair.name for pair in pairs], alone) == (["0.npy", "1.npy", "2.npy"], [])
+    np.testing.assert_array_equal(pairs[1].read(), images[2:4])
+    (tmp_path / "two" / "2.npy").rename(tmp_path / "two" / "9.npy")
+    with pytest.raises(DataError, match=r"2 files have no partner.*2\.npy, 9\.npy"):
+        pairs_of_folders(ds, tmp_path / "one", tmp_path / "two")
+    assert pairs_of_folders(ds, tmp_path / "one", tmp_path / "two", skip_bad=True)[1] == ["2.npy", "9.npy"]
+
+
+MODEL, IMAGE = make_model(), np.zeros((3, 12, 13), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda ds: compare_layers(MODEL, IMAGE, IMAGE[0]), DataError, r"sample b has shape \(12, 13\)"),
+        (lambda ds: compare_layers(MODEL, IMAGE * np.nan, IMAGE), DataError, "not finite"),
+        (lambda ds: compare_layers(MODEL, IMAGE.astype("c8"), IMAGE), DataError, "dtype complex64"),
+        (lambda ds: compare_layers(MODEL, IMAGE, IMAGE, part="encode"), UsageError, "Did you mean 'encoder'"),
+        (lambda ds: compare_layers(MODEL, IMAGE, IMAGE, top=-1), UsageError, "top is -1"),
+        (lambda ds: sample_of(ds, "none.png"), NoInputError, "none.png"),
+        (lambda ds: sample_of(ds, "99"), UsageError, "nothing at sample = 99"),
+        (lambda ds: pairs_of_labels(ds, ["begnin", "malignant"]), UsageError, "Did you mean 'benign'"),
+        (lambda ds: pairs_of_labels(ds, ["benign", "benign"]), UsageError, "two different ones"),
+        (lambda ds: pairs_of_labels(ds, ["benign", "normal"]), DataError, "no sample of the store has label 'normal'"),
+        (lambda ds: pairs_of_masks(ds, "masks"), NoInputError, "Did you mean 'mask'"),
+        (lambda ds: pairs_of_masks(ds, "label"), UsageError, "a mask is boolean over"),
+        (lambda ds: pairs_of_masks(ds, "mask", fill=300), UsageError, "which uint8 cannot hold"),
+    ],
+)
+def test_refusals(ds: xr.Dataset, call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call(ds)
+
+
+def test_kept_under_a_name_of_its_own(labelled: Path, ds: xr.Dataset, tmp_path: Path) -> None:
+    import shutil
+
+    store, model = Path(shutil.copytree(labelled, tmp_path / "images.zarr")), va.load_model(labelled)
+    found = compare_pairs(model, pairs_of_masks(ds, "mask"), top=2)
+    for _ in range(2):
+        xr.testing.assert_equal(keep_layers(store, "vae", found), found)
+    other = compare_layers(model, sample_of(ds, 1), sample_of(ds, 2))
+    with pytest.raises(FileExistsError, match=r"already holds 'layers'.*another name"):
+        keep_layers(store, "vae", other)
+    keep_layers(store, "vae", other, name="second")
+    with pytest.raises(UsageError, match="meaning of its own"):
+        keep_layers(store, "vae", found, name="roi_b")

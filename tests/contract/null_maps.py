@@ -1,0 +1,90 @@
+"""Pairs of maps that know nothing of each other, to see how often a test says that they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+import vaearr as va
+from vaearr.config import SignificanceConfig
+
+SHAPE = (48, 64)
+Draw = Callable[[np.random.Generator, int], np.ndarray]  # -> (count, y, x)
+
+
+def gaussian_maps(
+    rng: np.random.Generator,
+    count: int,
+    length: float,
+    *,
+    shape: tuple[int, int] = SHAPE,
+    stretch: float = 1.0,
+    kind: str = "gaussian",
+) -> np.ndarray:
+    """Stationary Gaussian fields (count, y, x) with covariance exp(-h^2 / 2 length^2) or exp(-h / length), drawn on a
+    torus far larger than the map."""
+    torus = tuple(4 * size + 8 * int(np.ceil(length * stretch)) for size in shape)
+    y, x = np.meshgrid(*(np.fft.fftfreq(size) * size for size in torus), indexing="ij")
+    h = np.hypot(y, x / stretch) / max(length, 1e-6)
+    power = np.maximum(np.fft.fft2(np.exp(-0.5 * h**2) if kind == "gaussian" else np.exp(-h)).real, 0)
+    fields = []
+    while len(fields) < count:
+        noise = rng.standard_normal(torus) + 1j * rng.standard_normal(torus)
+        both = np.fft.ifft2(noise * np.sqrt(power * power.size))[: shape[0], : shape[1]]
+        fields += [both.real, both.imag]
+    return np.array(fields[:count])
+
+
+def skewed(maps: np.ndarray) -> np.ndarray:
+    """Log-normal values: few bright spots on a dark ground."""
+    return np.asarray(np.exp(1.5 * maps))
+
+
+def two_classes(maps: np.ndarray) -> np.ndarray:
+    """1 in about three of ten points, else 0."""
+    return (maps > 0.5).astype(float)
+
+
+def with_trend(maps: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A plane in a random direction, about as strong as the map itself, on top."""
+    y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in maps.shape[1:]), indexing="ij")
+    angle = rng.uniform(0, 2 * np.pi, (len(maps), 1, 1))
+    return np.asarray(maps + 1.5 * (y * np.sin(angle) + x * np.cos(angle)))
+
+
+def grains(rng: np.random.Generator, count: int, n_grains: int) -> np.ndarray:
+    """One random value for each cell of a Voronoi diagram, as orientation and chemistry follow grains."""
+    points = np.stack(np.meshgrid(*(np.arange(size) for size in SHAPE), indexing="ij"), axis=-1).reshape(-1, 1, 2)
+    maps = np.empty((count, *SHAPE))
+    for i in range(count):
+        centres = rng.uniform(0, SHAPE, (1, n_grains, 2))
+        cell = ((points - centres) ** 2).sum(axis=-1).argmin(axis=1)
+        maps[i] = rng.standard_normal(n_grains)[cell].reshape(SHAPE)
+    return maps
+
+
+def irregular_region(shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    """An ellipse with a hole, a bite and one point in ten missing."""
+    y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
+    inside = (y / 0.95) ** 2 + (x / 0.9) ** 2 < 1
+    inside &= ((y - 0.2) ** 2 + (x + 0.3) ** 2 > 0.04) & ~((x > 0.4) & (y > 0.3))
+    return np.asarray(inside & (np.random.default_rng(5).random(shape) > 0.1))
+
+
+def null_p_values(
+    draw: Draw, n_targets: int, *, n_latents: int = 2, irregular: bool = False, seed: int = 0, **settings: object
+) -> dict[str, np.ndarray]:
+    """`p_value` and `p_naive` of Pearson's r of independent maps, `n_latents` for each of `n_targets` targets."""
+    rng = np.random.default_rng(seed)
+    config = SignificanceConfig.from_attrs({"n_surrogates": 99, "correction": "none", "seed": seed, **settings})
+    roi = xr.DataArray(irregular_region(), dims=("y", "x")) if irregular else None
+    found: dict[str, list[np.ndarray]] = {"p_value": [], "p_naive": []}
+    for _ in range(n_targets):
+        maps = draw(rng, n_latents + 1)
+        latents = xr.DataArray(np.moveaxis(maps[1:], 0, -1), dims=("y", "x", "latent"))
+        table = va.significance(latents, xr.DataArray(maps[0], dims=("y", "x"), name="map"), ["pearson"], roi, config)
+        for name, values in found.items():
+            values.append(table[name].values.ravel())
+    return {name: np.concatenate(values) for name, values in found.items()}

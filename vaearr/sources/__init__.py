@@ -78,7 +78,7 @@ SOURCES: dict[str, Source] = {
         name: Source(holds, _vendor(name), vendor.open_vendor, packages=("kikuchipy",))
         for name, holds in vendor.FORMATS.items()
     },
-    vendor.MASTER: Source("EMsoft master pattern (no scan)", _vendor(vendor.MASTER), vendor.refuse_master_pattern),
+    vendor.MASTER: Source("EMsoft master pattern (no scan)", _vendor(vendor.MASTER), vendor.open_vendor),
     orientation_maps.ENGINE: Source(
         ".ang or .ctf map (no patterns)", orientation_maps.sniff, orientation_maps.refuse_without_patterns
     ),

@@ -28,7 +28,7 @@ LAYERS = [
     {"placing"},
     {"attaching", "ingestion", "info", "data_report", "verifying"},
     {"device", "models"},
-    {"given", "blocks"},
+    {"blocks"},
     {"batching", "artifacts"},
     {"quality", "training"},
     {"run", "model_card"},

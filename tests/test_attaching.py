@@ -117,14 +117,6 @@ def test_elements_and_scores(tmp_path: Path) -> None:
         attach(store, np.zeros((12, 2)), kind="elements", name="eds3")
 
 
-def test_a_collection_takes_rows_in_order(tmp_path: Path) -> None:
-    store = create_store(random_patterns_dataset({"sample": 7}), tmp_path / "c.zarr")
-    attach(store, np.arange(14.0).reshape(7, 2), run="a")
-    assert open_store(store)["latents_a"].dims == ("sample", "latent_a")
-    with pytest.raises(UsageError, match="a collection"):
-        attach(store, np.zeros(7), coords=np.zeros((7, 2)), run="b")
-
-
 @given(
     st.integers(1, 5), st.integers(1, 5), st.sampled_from([0.25, 1.0, 3.7]), st.integers(0, 9), st.booleans(),
     st.randoms(use_true_random=False),

@@ -278,7 +278,7 @@ def _read(
     """
     if not isinstance(source, np.ndarray) and (file := _existing(source)).suffix.lower() == ".csv":
         table = read_table(file, dims)
-        return _columns(table, *_in_order(*_chosen(file, table.values, prefix, columns)))
+        return _columns(table, *_chosen(file, table.values, prefix, columns))
     if prefix or columns:
         raise UsageError("prefix and columns choose from a CSV; the values are in none.")
     values, origin = _array(source, array)
@@ -389,36 +389,26 @@ def _array(source: str | Path | np.ndarray, array: str | None) -> tuple[np.ndarr
 
 def _chosen(
     file: Path, others: list[str], prefix: str | None, columns: Sequence[str]
-) -> tuple[tuple[str, ...], str | None]:
-    """The value columns that are meant, and the prefix they share by rule."""
+) -> tuple[Sequence[str], Sequence[int]]:
+    """The value columns that are meant, and their numbers, where all have one; those of a prefix sorted by number."""
     if columns and prefix:
         raise UsageError("columns and prefix both say which columns are meant; give one of them.")
     for name in columns:
         if name not in others:
             raise NoInputError(f"{file} has no value column {name!r}.{did_you_mean(name, others)}")
-    if columns:
-        return tuple(columns), None
-    if prefix is None:
+    if not columns and prefix is None:
         families = [p for p in KNOWN_PREFIXES if any(name.startswith(p) for name in others)]
         if len(families) > 1:
             raise UsageError(f"{file} has columns {' and '.join(f'{p}…' for p in families)}; choose one with prefix=.")
         prefix = families[0] if families else None
-    fitting = tuple(name for name in others if prefix is None or name.startswith(prefix))
-    if not fitting:
+    chosen = list(columns) or [name for name in others if name.startswith(prefix or "")]
+    if not chosen:
         raise DataError(f"{file} has no value column{f' {prefix}…' if prefix else ''}. It has: {_listed(others)}.")
-    return fitting, prefix
-
-
-def _in_order(names: tuple[str, ...], prefix: str | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Columns and their numbers, none where not all have one. Those of a prefix are sorted by number."""
-    found = [match for name in names if (match := re.fullmatch(r"(.*?)(\d{1,9})", name))]
-    numbers = tuple(int(match[2]) for match in found)
-    if len(found) != len(names) or len({match[1] for match in found}) != 1 or len(set(numbers)) != len(numbers):
-        return names, ()
-    if prefix is None:
-        return names, numbers
-    pairs = sorted(zip(numbers, names, strict=True))
-    return tuple(name for _, name in pairs), tuple(number for number, _ in pairs)
+    found = [(match[1], int(match[2]), match[0]) for name in chosen if (match := re.fullmatch(r"(.*?)(\d{1,9})", name))]
+    if len(found) < len(chosen) or len({stem for stem, *_ in found}) > 1 or len({i for _, i, _ in found}) < len(found):
+        return chosen, ()
+    found = sorted(found) if prefix else found
+    return [name for *_, name in found], [number for _, number, _ in found]
 
 
 def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from vaearr.store import (
     staged_run,
     write_dataset,
 )
-from vaearr.store.places import Folder, sha256_of
+from vaearr.store.folders import sha256_of
 from vaearr.store.remove import removable
 from vaearr.training import fingerprint
 
@@ -113,7 +113,7 @@ def import_model(
 
 
 def _sha256(file: Path) -> str:
-    return sha256_of(Folder(file.parent), file.name)
+    return sha256_of(file)
 
 
 def _is_imported(

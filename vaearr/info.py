@@ -57,8 +57,8 @@ def run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
     """Facts about a run: its model (None where its latents were computed elsewhere), region, training and health."""
     try:
         manifest = run_manifest(path, run)
-        kind = manifest.get("kind", "trained")
-        facts = {"kind": kind, "model": None, "encoded": n.run_name(n.LATENTS, run) in ds, "warnings": []}
+        kind, latents = manifest.get("kind", "trained"), n.run_name(n.LATENTS, run)
+        facts = {"kind": kind, "model": None, "latents": latents, "encoded": latents in ds, "warnings": []}
         facts |= {key: manifest.get(key) for key in OF_A_RUN}
         if kind == n.ATTACHED:
             return facts | {"latent_dim": manifest.get("latent_dim")}
@@ -104,7 +104,7 @@ def run_lines(r: dict[str, Any], one: str = "scan points") -> list[str]:
     if "damaged" in r:
         return [f"damaged: {r['damaged']}"]
     if r["model"] is None:
-        return [f"{r['latent_dim']} latent dimensions of {r['n_roi']} {one}, attached {r['time']}"]
+        return [f"{r['latent_dim']} latent dimensions of {r['n_roi']} {one}, attached {r['time']}", "network: none"]
     made = "trained elsewhere, taken here" if r["kind"] == n.IMPORTED else "trained"
     epochs = f", best epoch {r['best_epoch']} of {r['epochs_run']}" if r["epochs_run"] else ""
     parts = f", {r['n_train']} trained, {r['n_validation']} validated" if r["n_train"] else ""
@@ -112,7 +112,7 @@ def run_lines(r: dict[str, Any], one: str = "scan points") -> list[str]:
         f"{r['model']['name']}, {r['model']['latent_dim']} latent dimensions, {made} {r['time']}{epochs}",
         f"ROI of {r['n_roi']} {one} ({roi_words(r['roi'], one)}){parts}",
         f"{r['n_active']} active dimensions, {r['explained_variance']:.1%} of the variance, noise included, explained",
-        "encoded" if r["encoded"] else "not encoded yet: 'vaearr encode STORE'",
+        f"encoded as {r['latents']!r}" if r["encoded"] else "not encoded yet",
         *(f"warning: {text}" for text in r["warnings"]),
     ]
 

@@ -69,6 +69,13 @@ STEPS = {
         first=False,
         elsewhere=("--run", "b"),
     ),
+    "import": Step(
+        ("import", "{store}", "{store}/runs/vae/model", "--run", "b"),
+        ("--set", "seed=1"),
+        "seed 0 and 1",
+        lambda store: nested(attributes(store / "runs" / "b")["config"])["imported"],
+        elsewhere=("--run", "c"),
+    ),
     "encode": Step(
         ("encode", "{store}"),
         ("--set", "precision=bfloat16"),
@@ -154,6 +161,7 @@ def calls(store: Path, files: dict[str, Path]) -> dict[str, Callable[..., Any]]:
         "train": lambda it, **more: va.train(
             store, config=TrainConfig.from_attrs(numbers), epochs=2, beta=1.0 + it, **more
         ),
+        "import": lambda it, **more: va.import_model(store, store / "runs" / "vae" / "model", run="b", seed=it, **more),
         "encode": lambda it, **more: va.encode(store, precision=("float32", "bfloat16")[it], **more),
         "reconstruct": lambda it, **more: va.reconstruct_store(store, seed=it, **more),
         "associate": lambda it, **more: va.associate_store(

@@ -19,12 +19,22 @@ import vaearr as va
 from vaearr import names as n
 from vaearr import schema
 from vaearr.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model, read_about
-from vaearr.blocks import Blocks, in_chunks, read_chosen, sides, take_rows
+from vaearr.blocks import (
+    Blocks,
+    check_grid,
+    in_chunks,
+    is_same,
+    on_grid,
+    read_chosen,
+    seen,
+    sides,
+    store_of,
+    take_rows,
+)
 from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import autocast, host_tensor, pick_precision
 from vaearr.errors import DataError, UsageError, did_you_mean
-from vaearr.given import check_grid, is_same, on_grid, seen, store_of
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made

@@ -15,9 +15,9 @@ import xarray as xr
 from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.blocks import Blocks, read_chosen
-from vaearr.config import ReconstructConfig, RoiConfig, resolved, settings_as_keywords
+from vaearr.config import PerceptualConfig, ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
-from vaearr.models.preprocess import undo
+from vaearr.models.preprocess import undo, value_range
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.provenance import nested
 from vaearr.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
@@ -386,18 +386,14 @@ def _lpips(opened: Run, settings: ReconstructConfig) -> Callable[[torch.Tensor, 
     """LPIPS of stored values, or None without weights. Its range is that of the dtype for 8 bits, else of the store."""
     if settings.lpips_weights is None:
         return None
-    from vaearr.models.perceptual import build_perceptual, lpips
+    from vaearr.models.perceptual import PerceptualLoss, lpips
 
-    patterns = opened.ds[n.PATTERNS]
-    if patterns.dtype in (np.uint8, np.int8):
-        low, high = float(np.iinfo(patterns.dtype).min), float(np.iinfo(patterns.dtype).max)
-    else:
-        low, high = (float(patterns.attrs.get(key, np.nan)) for key in ("value_min", "value_max"))
-        if not low < high:
-            raise UsageError("the store does not tell its least and largest value, which LPIPS needs; ingest it again.")
+    limits = value_range(opened.ds[n.PATTERNS])
+    if limits is None:
+        raise UsageError("the store does not tell its least and largest value, which LPIPS needs; ingest it again.")
     files = {"weights": settings.lpips_weights, "linear": settings.lpips_linear}
-    network = build_perceptual("lpips", **files, low=low, high=high, chunk=settings.batch_size)
-    network = network.to(opened.model.device)
+    config = PerceptualConfig(kind="lpips", slices=1, chunk=settings.batch_size, **files)
+    network = PerceptualLoss(config, limits).to(opened.model.device)
     return lambda target, recon: lpips(target, recon, network)
 
 

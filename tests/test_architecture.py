@@ -26,7 +26,7 @@ LAYERS = [
     {"sources"},
     {"computing"},
     {"placing"},
-    {"attaching", "ingestion", "info", "data_report", "verifying"},
+    {"attaching", "ingestion", "info", "verifying"},
     {"device", "models"},
     {"blocks"},
     {"batching", "artifacts"},

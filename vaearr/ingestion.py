@@ -433,7 +433,7 @@ class Checks:
 
     def attrs(self) -> dict[str, Any]:
         """What the patterns say of themselves; the checksum is that of the blocks' checksums, in row-major order: see
-        `store.checks.values_sha256`. Raises DataError where no pattern holds anything to learn from."""
+        `verifying._is_as_ingested`. Raises DataError where no pattern holds anything to learn from."""
         found = [self.seen[start] for start in sorted(self.seen)]
         n_constant = sum(summary.n_constant for summary in found)
         if not sum(summary.n_varying for summary in found):

@@ -286,7 +286,7 @@ def test_an_ingest_without_a_network_is_begun_anew(s3: Server, url: str, scan: x
 INGEST = """
 import sys
 from vaearr.store import create_store
-from ..data import random_patterns_dataset
+from tests.data import random_patterns_dataset
 import time
 ds = random_patterns_dataset({"y": 70, "x": 70}, {"dy": 9, "dx": 11})
 def slowly(block, region):

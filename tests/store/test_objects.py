@@ -221,6 +221,26 @@ def test_what_another_machine_left_is_named_and_cleared(
     assert not list(leftovers(store))
 
 
+def test_killed_while_tidying_up(made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is published, and what was staged not yet forgotten: nothing is sent again, and nothing is lost."""
+    unlink = Path.unlink
+
+    def killed(self: Path, **how: bool) -> None:
+        if self.name == "publishing.json":
+            raise KeyboardInterrupt
+        unlink(self, **how)
+
+    bc = vs.open_store(made).BC.load()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vs.add_variables(made, xr.Dataset({"mine": bc}))
+    vs.recover(vs.check_store(made))
+    np.testing.assert_array_equal(plain(made).mine.values, bc.values)
+    assert verify_store(made).is_healthy
+    assert not list(leftovers(vs.check_store(made)))
+
+
 def test_a_listing_that_another_program_writes_meanwhile_stays(made: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bc, put = vs.open_store(made).BC.load(), Objects.put
 
@@ -286,7 +306,7 @@ def test_an_ingest_without_a_network_is_begun_anew(s3: Server, url: str, scan: x
 INGEST = """
 import sys
 from vaearr.store import create_store
-from ..data import random_patterns_dataset
+from tests.data import random_patterns_dataset
 import time
 ds = random_patterns_dataset({"y": 70, "x": 70}, {"dy": 9, "dx": 11})
 def slowly(block, region):

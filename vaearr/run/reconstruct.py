@@ -12,8 +12,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vaearr import grid, schema
 from vaearr import names as n
+from vaearr import schema
 from vaearr.config import PerceptualConfig, ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
 from vaearr.models.preprocess import undo, value_range
@@ -23,6 +23,7 @@ from vaearr.recipe import Recipe, is_made
 from vaearr.run import Run, open_run
 from vaearr.run.draw import scale_attrs
 from vaearr.run.stream import PARTS, Made, chosen_blocks, example_points, through, write_made
+from vaearr.run.train import resolve_roi
 from vaearr.sources.nifti import ORIENTATION
 from vaearr.sources.single import NIFTI, Kept, output_suffix, read_single, stored_affine, stored_geometry, write_sample
 from vaearr.store import (
@@ -157,19 +158,14 @@ def _check_name(name: str) -> None:
 
 def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) -> xr.DataArray:
     """The samples that are meant, as a boolean map."""
-    ds = opened.ds
-    if roi is not None:
-        chosen = grid.check_map(ds, roi)
-        if n.PRESENT in ds:
-            chosen = chosen & ds[n.PRESENT].load()
-    else:
-        chosen = opened.own(n.ROI).load() if settings.roi is None else grid.roi(ds, config=settings.roi)
+    wanted = settings.roi if roi is None else roi
+    chosen = opened.own(n.ROI).load() if wanted is None else resolve_roi(opened.ds, wanted)
     if settings.part != "all":
         chosen = chosen & (opened.own(n.SPLIT).load() == PARTS[settings.part])
     if not chosen.any():
         part = f"the {settings.part} part of run {opened.name!r}"
         raise NoInputError(f"no sample is left to reconstruct: {part} holds none in this region.")
-    return chosen.transpose(*schema.navigation_dims(ds))
+    return chosen.transpose(*schema.navigation_dims(opened.ds))
 
 
 def _known(

@@ -54,6 +54,13 @@ STEPS = {
         lambda store: nested(attributes(store)["provenance"])["ingest"],
         first=False,
     ),
+    "attach": Step(
+        ("attach", "{store}", "{files}/elements.csv", "--kind", "map", "--column", "Fe", "--name", "iron"),
+        ("--units", "wt%"),
+        "units None and wt%",
+        lambda store: nested(attributes(store, "iron")["provenance"]),
+        elsewhere=("--name", "again"),
+    ),
     "train": Step(
         ("train", "{store}", *EPOCHS, *TINY),
         ("--beta", 2),
@@ -148,6 +155,9 @@ def calls(store: Path, files: dict[str, Path]) -> dict[str, Callable[..., Any]]:
     numbers = json.loads(json.dumps(TINY_CONFIG))
     return {
         "ingest": lambda it, **more: va.ingest(files["patterns"], store, step=1.0 + it, **more),
+        "attach": lambda it, **more: va.attach(
+            store, files["patterns"].parent / "elements.csv", kind="map", name="e", columns=(("Fe", "Ni")[it],), **more
+        ),
         "train": lambda it, **more: va.train(
             store, config=TrainConfig.from_attrs(numbers), epochs=2, beta=1.0 + it, **more
         ),

@@ -93,10 +93,11 @@ def attach(
     prefix: Annotated[str | None, opt("CSV: columns that begin with this")] = None,
     column: Annotated[list[str] | None, opt("CSV: column to take; repeatable")] = None,
     units: Annotated[str | None, opt("unit of the values")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Add latents or maps computed elsewhere, to be analysed like the store's own."""
     about: Given = {"kind": kind, "run": run, "name": name, "coords": coords, "roi": roi, "prefix": prefix}
-    va.attach(store, file, columns=column or (), units=units, say=say, **about)
+    va.attach(store, file, columns=column or (), units=units, overwrite=overwrite, say=say, **about)
 
 
 @app.command()

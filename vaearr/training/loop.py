@@ -23,7 +23,7 @@ from torch import nn
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.artifacts import TrainedModel, load_folder, save_model, save_weights
+from vaearr.artifacts import TrainedModel, load_folder, save_model
 from vaearr.batching import PatternBatches, Walk, batches
 from vaearr.config import PerceptualConfig, TrainConfig
 from vaearr.device import pick_precision
@@ -301,7 +301,7 @@ def fit(
         finally:
             torch.use_deterministic_algorithms(was_deterministic)
         if team.is_first:
-            save_weights(state.model, state.folder / "last.safetensors")
+            write_tensors(state.folder / "last.safetensors", state.model.state_dict())
             save_state(state, state.folder / CHECKPOINT, state.totals)  # what follows may fail and be done again
     state.model.load_state_dict(state.best_weights)
 

@@ -26,7 +26,7 @@ LAYERS = [
     {"sources"},
     {"computing"},
     {"placing"},
-    {"attaching", "ingestion", "block_checks", "detector", "info", "data_report", "verifying"},
+    {"attaching", "ingestion", "info", "data_report", "verifying"},
     {"device", "models"},
     {"blocks"},
     {"batching", "artifacts"},
@@ -53,7 +53,7 @@ HOMES = {
     "obstore": {"store"},
     "h5py": {"sources", "testing"},
     "pandas": {
-        *("sources", "association", "attaching", "exploration", "exporting"),
+        *("sources", "association", "placing", "exploration", "exporting"),
         *("side_maps", "views", "reporting", "testing"),
     },
     "holoviews": {"views"},

@@ -24,8 +24,8 @@ from vaearr.models.files import check_finite, read_tensors, write_tensors
 from vaearr.models.preprocess import Preprocess
 from vaearr.store import run_folder
 from vaearr.store.folders import replace_file
+from vaearr.store.listing import SEAL, read_seal
 from vaearr.store.places import Folder
-from vaearr.store.seals import SEAL, read_seal
 
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS

@@ -161,16 +161,11 @@ def take_rows(block: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
 def store_of(data: str | Path | xr.Dataset, store: str | Path | None = None) -> Path:
     """The store on this machine that results of `data` go into. Raises UsageError where that is not said."""
     if isinstance(data, xr.Dataset):
-        place = store or data.encoding.get("source")
-        if place is None:
-            raise UsageError(
-                "the Dataset does not say which store it was opened from; name the one for its results: store='…'."
-            )
+        if (place := store or data.encoding.get("source")) is None:
+            raise UsageError("the Dataset does not say which store it was opened from; name one by store='…'.")
         return check_store(place)
-    if not isinstance(data, str | Path):
-        raise UsageError(f"data is a {type(data).__name__}; give the path of a store, or a Dataset.")
-    if store is not None:
-        raise UsageError("store says where results of a Dataset go; those of a store's path go there: leave it out.")
+    if store is not None or not isinstance(data, str | Path):
+        raise UsageError(f"data is a {type(data).__name__}; give a store's path alone, or a Dataset and its store.")
     return check_store(data)
 
 
@@ -183,10 +178,8 @@ def check_grid(ds: xr.Dataset, own: xr.Dataset) -> None:
     for dim in nav:
         foreign = ds[dim].values[~np.isin(ds[dim].values, own[dim].values)]
         if len(foreign):
-            raise SchemaError(
-                f"the Dataset has {dim} = {foreign[0]}, which is no place on the store's grid, so that its results do "
-                "not fit there; make a store of it first: va.ingest(ds, 'NEW.zarr')."
-            )
+            place = f"the Dataset has {dim} = {foreign[0]}, which is no place on the store's grid"
+            raise SchemaError(f"{place}; make a store of it first: va.ingest(ds, 'NEW.zarr').")
 
 
 def on_grid(values: Labelled, own: xr.Dataset, fill: Any) -> Labelled:

@@ -10,6 +10,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.categories import is_categorical, meanings
+from vaearr.grid import measured
 from vaearr.sources.collection import GROUPS, PATH, SKIPPED
 from vaearr.sources.images import HAS_MASK
 from vaearr.store import read_block
@@ -29,32 +30,29 @@ def data_facts(ds: xr.Dataset) -> dict[str, Any]:
     `n_masks` with `n_without_mask` (None where there are no masks); `splits`: of each run, samples for training and
     validation; `skipped`: files that ingestion left out, with reasons.
     """
-    nav = schema.navigation_dims(ds)
-    about = ds[n.PATTERNS].attrs
-    present = usable(ds)
-    low, high = about.get("value_min"), about.get("value_max")
-    names = sorted(name for name in map(str, ds.data_vars) if _is_of_run(name, n.SPLIT))
-    runs = {_run_of(name, n.SPLIT): _values(ds[name], nav) for name in names}
-    has_mask = _values(ds[HAS_MASK], nav) if HAS_MASK in ds else None
+    nav, about, present = schema.navigation_dims(ds), ds[n.PATTERNS].attrs, measured(ds)
+    over = {str(name): variable for name, variable in sorted(ds.variables.items()) if set(variable.dims) == set(nav)}
+    ends = [about.get(f"value_{end}") for end in ("min", "max")]
+    n_masks = int(_values(ds, HAS_MASK).sum()) if HAS_MASK in ds else None
     return {
-        "value_range": None if low is None or high is None else [_plain(low), _plain(high)],
+        "value_range": None if None in ends else [int(v) if float(v).is_integer() else float(v) for v in ends],
         "n_constant": about.get("n_constant"),
         "n_nonfinite": about.get("n_masked"),
-        "classes": {name: _counts(*class_of_each(ds, name), present) for name in class_names(ds)},
-        "groups": {
-            name: len(np.unique(_values(ds[name], nav)[present]))
-            for name in sorted(map(str, ds.variables))
-            if name.lower() in GROUPS and set(ds[name].dims) == set(nav)
-        },
+        "classes": {name: _counts(ds, name, present) for name in class_names(ds)},
+        "groups": {name: len(np.unique(_values(ds, name)[present])) for name in over if name.lower() in GROUPS},
         "file_sizes": {
-            str(name).removeprefix(SOURCE_SIZES): [int(coord.min()), int(coord.max())]
-            for name, coord in ds.coords.items()
-            if str(name).startswith(SOURCE_SIZES) and coord.dims == nav and coord.dtype.kind in "iu"
+            name.removeprefix(SOURCE_SIZES): [int(coord.min()), int(coord.max())]
+            for name, coord in over.items()
+            if name.startswith(SOURCE_SIZES) and coord.dtype.kind in "iu"
         },
-        "n_masks": None if has_mask is None else int(has_mask.sum()),
-        "n_without_mask": None if has_mask is None else int((~has_mask & present).sum()),
+        "n_masks": n_masks,
+        "n_without_mask": None if n_masks is None else int((~_values(ds, HAS_MASK) & present).sum()),
         "splits": {
-            run: {words: int((parts == code).sum()) for code, words in PARTS.items()} for run, parts in runs.items()
+            name.removeprefix(n.SPLIT).removeprefix("_") or n.DEFAULT_RUN: {
+                words: int((_values(ds, name) == code).sum()) for code, words in PARTS.items()
+            }
+            for name in over
+            if _is_of_run(name, n.SPLIT)
         },
         SKIPPED: [str(line) for line in ds.attrs.get(SKIPPED, [])],
     }
@@ -66,88 +64,59 @@ def class_names(ds: xr.Dataset) -> list[str]:
     Numbers with names (`flag_values`), and text with at most 40 different values; ROIs, splits and clusters are none,
     and neither are groups such as subjects.
     """
-    nav = schema.navigation_dims(ds)
-    made = (n.ROI, n.SPLIT)
-    derived = set(schema.cluster_maps(ds))
-    found = []
-    for name, variable in {**ds.data_vars, **ds.coords}.items():
-        word = str(name)
-        if set(variable.dims) != set(nav) or word in derived or any(_is_of_run(word, own) for own in made):
+    nav, derived, found = set(schema.navigation_dims(ds)), set(schema.cluster_maps(ds)), []
+    for name in map(str, ds.variables):
+        if set(ds[name].dims) != nav or name in derived or any(_is_of_run(name, own) for own in (n.ROI, n.SPLIT)):
             continue
-        if is_categorical(variable) or (
-            _is_text(variable) and word.lower() not in {*GROUPS, PATH} and _is_few(variable)
+        is_text = ds[name].dtype.kind in "UTO" and len(nav) == 1 and name.lower() not in {*GROUPS, PATH}
+        if is_categorical(ds[name]) or (
+            is_text and len(np.unique(_values(ds, name))) <= min(MOST_CLASSES, ds[name].size - 1)
         ):
-            found.append(word)
+            found.append(name)
     return sorted(found, key=lambda name: (name != "label", name))
 
 
 def class_of_each(ds: xr.Dataset, name: str) -> tuple[np.ndarray, dict[int, str]]:
     """The class of each sample over the navigation dims, as a code, and code -> name; codes below 0: no class."""
-    values = _values(ds[name], schema.navigation_dims(ds))
+    values = _values(ds, name)
     if is_categorical(ds[name]):
         return values, meanings(ds[name]) or {int(code): str(code) for code in np.unique(values)}
     words, codes = np.unique(values, return_inverse=True)
     return codes.reshape(values.shape), dict(enumerate(map(str, words)))
 
 
-def usable(ds: xr.Dataset) -> np.ndarray:
-    """Over the navigation dims, whether a sample was measured and has finite values."""
-    if n.PRESENT not in ds:
-        return np.ones(schema.navigation_shape(ds), bool)
-    return _values(ds[n.PRESENT], schema.navigation_dims(ds))
-
-
-def _counts(codes: np.ndarray, known: dict[int, str], present: np.ndarray) -> dict[str, int]:
+def _counts(ds: xr.Dataset, name: str, present: np.ndarray) -> dict[str, int]:
+    codes, known = class_of_each(ds, name)
     counted = {code: int(((codes == code) & present).sum()) for code in known}
     return {known[code]: count for code, count in counted.items() if count or code >= 0}
 
 
-def _values(variable: xr.DataArray, nav: tuple[str, ...]) -> np.ndarray:
-    values = read_block(variable.transpose(*nav), {})
+def _values(ds: xr.Dataset, name: str) -> np.ndarray:
+    values = read_block(ds[name].transpose(*schema.navigation_dims(ds)), {})
     return np.array(values.tolist(), dtype=str) if values.dtype.kind in "UTO" else values
-
-
-def _is_text(variable: xr.DataArray) -> bool:
-    return variable.dtype.kind in "UTO" and variable.ndim == 1
-
-
-def _is_few(variable: xr.DataArray) -> bool:
-    """Whether text tells classes apart: at most 40 different ones, and not each sample by its own."""
-    different = len(np.unique(_values(variable, tuple(map(str, variable.dims)))))
-    return different <= min(MOST_CLASSES, variable.size - 1)
 
 
 def _is_of_run(name: str, own: str) -> bool:
     return name == own or name.startswith(f"{own}_")
 
 
-def _run_of(name: str, own: str) -> str:
-    return n.DEFAULT_RUN if name == own else name.removeprefix(f"{own}_")
-
-
-def _plain(value: Any) -> float | int:
-    number = float(value)
-    return int(number) if number.is_integer() else number
-
-
 def data_lines(facts: dict[str, Any], one: str) -> list[str]:
     """The facts of `data_facts` as lines of text; one: what the samples are called."""
     lines = []
     if facts["value_range"]:
-        low, high = facts["value_range"]
-        lines.append(f"  values from {low:g} to {high:g}" + _flaws(facts, one))
-    if facts["file_sizes"]:
-        sides = (
-            f"{low} {words}" if low == high else f"{low} to {high} {words}"
-            for words, (low, high) in sorted(facts["file_sizes"].items(), reverse=True)
-        )
+        flaws = f", {facts['n_constant']} constant {one}" if facts["n_constant"] else ""
+        if facts["n_nonfinite"]:
+            flaws += f", {facts['n_nonfinite']} left out for NaN, infinite or too large values"
+        lines.append("  values from {:g} to {:g}".format(*facts["value_range"]) + flaws)
+    if sides := [
+        f"{low} {words}" if low == high else f"{low} to {high} {words}"
+        for words, (low, high) in sorted(facts["file_sizes"].items(), reverse=True)
+    ]:
         lines.append(f"  files of {', '.join(sides)}")
     for name, counts in facts["classes"].items():
-        listed = ", ".join(f"{words} = {count}" for words, count in list(counts.items())[:NAMED])
         more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
-        lines.append(f"  {name}: {listed}{more}")
-    for name, count in facts["groups"].items():
-        lines.append(f"  {name}: {count} different")
+        lines.append(f"  {name}: {', '.join(f'{w} = {count}' for w, count in list(counts.items())[:NAMED])}{more}")
+    lines += [f"  {name}: {count} different" for name, count in facts["groups"].items()]
     if facts["n_masks"] is not None:
         lines.append(f"  masks: {facts['n_masks']} {one} with one, {facts['n_without_mask']} without")
     if facts[SKIPPED]:
@@ -156,12 +125,3 @@ def data_lines(facts: dict[str, Any], one: str) -> list[str]:
         outside = f", {parts['outside']} outside" if parts["outside"] else ""
         lines.append(f"  split of {run}: {parts['train']} train, {parts['validation']} validation{outside}")
     return lines
-
-
-def _flaws(facts: dict[str, Any], one: str) -> str:
-    words = ""
-    if facts["n_constant"]:
-        words += f", {facts['n_constant']} constant {one}"
-    if facts["n_nonfinite"]:
-        words += f", {facts['n_nonfinite']} left out for NaN, infinite or too large values"
-    return words

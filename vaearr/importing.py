@@ -42,7 +42,7 @@ from vaearr.store import (
     staged_run,
     write_dataset,
 )
-from vaearr.store.places import Folder, sha256_of
+from vaearr.store.folders import sha256_of
 from vaearr.store.remove import removable
 from vaearr.training import fingerprint
 
@@ -113,7 +113,7 @@ def import_model(
 
 
 def _sha256(file: Path) -> str:
-    return sha256_of(Folder(file.parent), file.name)
+    return sha256_of(file)
 
 
 def _is_imported(
@@ -123,7 +123,10 @@ def _is_imported(
     manifest = run_manifest(path, run)
     imported = manifest["config"].get(n.IMPORTED) or {}
     recipe = Recipe(settings, {"weights_sha256": _sha256(file), "region": fingerprint(mask.values)})
-    made = {"weights_sha256": imported.get("sha256"), "region": fingerprint(here.values)}
+    made = {
+        "weights_sha256": imported.get("sha256", manifest.get("weights_sha256")),
+        "region": fingerprint(here.values),
+    }
     made["config"] = imported.get("settings", settings.to_attrs())
     return is_made(f"{shown(path)} already has a run {run!r}", made, recipe, instead=ELSEWHERE, **how)
 

@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 from . import inputs
+from .browser import CHROMIUM, browser
 from .conftest import Template
 from .harness import tree, vaearr, zarr
 
 RUN = ("--run", "theirs")
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> $$x$$"
 ORANGE, BLUE = (0xE6, 0x9F, 0x00), (0x00, 0x72, 0xB2)
 
 
@@ -30,11 +32,15 @@ class Page(html.parser.HTMLParser):
         self.alts: list[str] = []
         self.asked: list[str] = []
         self.words = ""
+        self.attributes: set[str] = set()
+        self.scripts = 0
         self._in: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
+        self.attributes |= set(given)
+        self.scripts += tag == "script"
         if tag not in ("img", "link", "meta", "br", "hr", "input"):
             self._in.append(tag)
         if tag == "img":
@@ -109,6 +115,42 @@ def test_its_numbers_for_other_programs(report: Path, trained_template: Path) ->
             assert rows[0]["value"] == pytest.approx(float(values[rows[0]["latent"]]))
     assert record["n"] == {str(t): int(n) for t, n in zip(table.target.values, table["n"].values, strict=True)}
     assert record["roi"]["n_points"] == int(zarr(trained_template).roi.sum())
+
+
+@pytest.mark.slow
+def test_names_in_a_report_are_text_and_foreign_folders_stay(tmp_path: Path) -> None:
+    files, store = inputs.scan_files(tmp_path / "files"), tmp_path / "scan.zarr"
+    files["elements"].write_text(files["elements"].read_text().replace("Fe,Ni", f"{HOSTILE},<b>Ni"))
+    given = ("--elements", files["elements"], "--phases", files["phase"], "--phase", f"0={HOSTILE}")
+    vaearr("ingest", files["patterns"], store, *given)
+    np.save(tmp_path / "theirs.npy", inputs.latents())
+    vaearr("attach", store, tmp_path / "theirs.npy", *RUN)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    vaearr("report", store, *RUN, "--out", tmp_path / "mine", code=73)
+    vaearr("report", store, *RUN, "--out", tmp_path / "out")
+    page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    assert "alert(1)" in page.words  # shown as it is
+    assert "onerror" not in page.attributes
+    assert page.scripts == 3  # BokehJS, its widgets, the figures
+    assert all(address.startswith("data:") for address in page.asked)
+    left_out = json.loads((tmp_path / "out" / "report.json").read_text())["left_out"]
+    assert {"clusters", "training"} <= set(left_out)  # said, not hidden
+    first = (tmp_path / "out" / "png" / "old.png").write_bytes(b"")
+    vaearr("report", store, *RUN, "--out", tmp_path / "out")  # its own folder is made anew
+    assert first == 0
+    assert not (tmp_path / "out" / "png" / "old.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_a_report_draws_offline_without_errors(report: Path, tmp_path: Path) -> None:
+    address = (report / "index.html").as_uri()
+    with browser(tmp_path / "profile") as page:
+        page.go(address)
+        page.until("document.readyState === 'complete' && !!window.deep && deep((e) => e.tagName === 'CANVAS').length")
+        assert page.errors == []
+        assert [url for url in page.requests if not url.startswith((address, "data:", "blob:"))] == []
 
 
 def has(picture: Path, color: tuple[int, int, int]) -> bool:

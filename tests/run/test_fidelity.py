@@ -168,7 +168,7 @@ def test_command(collection: Path, weights: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "draws (prior)" in done.stdout
     assert "nearest training latent" in done.stdout
-    assert "warning: The Fréchet distance is of 12 samples" in done.stderr
+    assert "warning: The Fréchet distance is of 12 samples" in done.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["fidelity.csv", "nearest.csv"]
     assert len((tmp_path / "out" / "nearest.csv").read_text().splitlines()) == 13
 

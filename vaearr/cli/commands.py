@@ -93,10 +93,11 @@ def attach(
     prefix: Annotated[str | None, opt("CSV: columns that begin with this")] = None,
     column: Annotated[list[str] | None, opt("CSV: column to take; repeatable")] = None,
     units: Annotated[str | None, opt("unit of the values")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Add latents or maps computed elsewhere, to be analysed like the store's own."""
     about: Given = {"kind": kind, "run": run, "name": name, "coords": coords, "roi": roi, "prefix": prefix}
-    va.attach(store, file, columns=column or (), units=units, say=say, **about)
+    va.attach(store, file, columns=column or (), units=units, overwrite=overwrite, say=say, **about)
 
 
 @app.command()
@@ -148,8 +149,6 @@ def verify(
     """
     from vaearr import verifying
     from vaearr.store import check_store, stored_bytes
-    from vaearr.store.leftovers import clean as clean_up
-    from vaearr.store.leftovers import removable
 
     refuse(
         (
@@ -166,7 +165,7 @@ def verify(
         verifying.relist(store)
         say(f"the variables of {store} are listed anew")
     elif clean:
-        found = (clean_up if yes else removable)(check_store(store), unfinished=unfinished)
+        found = (verifying.clean if yes else verifying.removable)(check_store(store), unfinished=unfinished)
         print_lines(f"{left.path}: {left.what}" for left in found)
         again = f"'vaearr verify {store} --clean{' --unfinished' * unfinished} --yes' removes them"
         say(f"{len(found)} removed" if yes else f"{len(found)} to remove; {again}")

@@ -46,10 +46,10 @@ def example_points(run: Run, chosen: xr.DataArray, count: int, seed: int) -> np.
     return points[np.sort(np.random.default_rng(seed).permutation(len(points))[:count])]
 
 
-def chosen_blocks(run: Run, chosen: xr.DataArray) -> Iterator[Block]:
-    """The chosen samples of the store, block by block; the next block is read meanwhile."""
+def chosen_blocks(run: Run, chosen: xr.DataArray) -> tuple[int, Iterator[Block]]:
+    """How many blocks the store has, and its chosen samples, block by block; the next block is read meanwhile."""
     blocks = Blocks(run.ds[n.PATTERNS], schema.navigation_dims(run.ds))
-    return read_chosen(blocks, chosen.values, run.model.input_shape)
+    return len(blocks.regions), read_chosen(blocks, chosen.values, run.model.input_shape)
 
 
 def batches_of(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
@@ -58,7 +58,7 @@ def batches_of(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[tupl
     Samples with values that are not finite are left out.
     """
     size = run.model.fitting(batch_size)
-    for block in chosen_blocks(run, chosen):
+    for block in chosen_blocks(run, chosen)[1]:
         points, stored = block.points, block.stored
         if stored.is_floating_point():
             known = torch.isfinite(stored).flatten(1).all(1)

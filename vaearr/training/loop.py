@@ -32,7 +32,7 @@ from vaearr.models import for_training
 from vaearr.models.files import read_tensors, write_tensors
 from vaearr.models.foreign import load_foreign
 from vaearr.models.losses import check_targets, takes_logits
-from vaearr.models.perceptual import PerceptualLoss, build_perceptual
+from vaearr.models.perceptual import PerceptualLoss
 from vaearr.provenance import as_json, now, versions
 from vaearr.quality import MIN_SAMPLES, latent_health
 from vaearr.recipe import differing
@@ -240,7 +240,7 @@ def _perceptual(model: TrainedModel, config: PerceptualConfig, folder: Path | No
     """The module that the settings ask for, on the model's device.
 
     folder: of the trained model whose encoder is meant. Raises UsageError for one of other samples, and what
-    `build_perceptual` raises.
+    `PerceptualLoss` raises.
     """
     network = None
     if folder is not None:
@@ -251,9 +251,8 @@ def _perceptual(model: TrainedModel, config: PerceptualConfig, folder: Path | No
                 f"{model.input_shape}; name a run on samples of this kind."
             )
         network = other.network
-    low, high = RANGES.get(model.preprocess_config.normalise, DEVIATIONS)
-    given = config.model_dump(include={"weights", "linear", "slices", "chunk"})
-    return build_perceptual(config.kind, network=network, low=low, high=high, **given).to(model.device)
+    value_range = RANGES.get(model.preprocess_config.normalise, DEVIATIONS)
+    return PerceptualLoss(config, value_range, network).to(model.device)
 
 
 def fit(

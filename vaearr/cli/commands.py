@@ -423,7 +423,7 @@ def judge(
             places = [str(name) for name in nearest.coords if str(name).startswith("nearest_")]
             table = nearest[["distance"]].to_dataframe().reset_index()
             table.to_csv(folder / "nearest.csv", columns=["draw", "distance", *places], index=False)
-    print_lines([*va.describe(fidelity, "fidelity"), *va.describe(nearest, "nearest")])
+    print_lines([*va.describe(fidelity, "fidelity"), *va.describe(nearest, "nearest")], warnings_aside=True)
 
 
 @app.command()

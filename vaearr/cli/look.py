@@ -21,7 +21,21 @@ import typer.main
 
 import vaearr as va
 from vaearr.cli.commands import SOURCE, contrast, layers, refuse
-from vaearr.cli.common import LOOKS, PLAIN, Folder, RunName, Store, app, box, folder_of, opt, pairs, say, with_options
+from vaearr.cli.common import (
+    LOOKS,
+    PLAIN,
+    Folder,
+    RunName,
+    Store,
+    app,
+    box,
+    folder_of,
+    opt,
+    pairs,
+    print_lines,
+    say,
+    with_options,
+)
 from vaearr.errors import ExistsError, NoInputError, UsageError, need
 from vaearr.names import DEFAULT_RUN
 
@@ -93,8 +107,7 @@ class Look:
                     else self.table
                 )
                 _write(found, out, table, heading=self.help.partition(".")[0], **beside)
-            for line in lines:
-                typer.echo(line, err=line.startswith("warning: "))
+            print_lines(lines, warnings_aside=True)
 
         kinds = "; .csv, .parquet" * bool(self.table) + "; .gif, an animation" * self.film
         words = f"file to write: .png or .pdf, the sheet; .html, a page; .npz, the arrays{kinds}"

@@ -1,34 +1,55 @@
-"""How a step runs: recorded as a task by a Prefect server inside a flow run, as a plain function anywhere else."""
+"""How a step runs and what it shows: a task with artifacts where a Prefect server records, else a plain function.
+
+A server that cannot be reached costs a picture, never the run: the results are in the store.
+"""
 
 from __future__ import annotations
 
+import base64
 import errno
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import io
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from vaearr.errors import VaearrError
-from vaearr.store import as_url, local_path
+import vaearr as va
+from vaearr.errors import NoInputError, VaearrError, WriteError
+from vaearr.provenance import as_json
+from vaearr.store import as_url, beside, check_store, local_path
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 RETRIES, RETRY_DELAYS = 3, [2.0, 10.0, 60.0]  # s
 PASSES = {errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.ENETUNREACH}
+SHOWING_RETRIES = 2  # of what is shown on its way to the server, 2 + 4 s apart; results wait for it
+SECONDS = 2.0  # between two updates of a progress artifact
+MOST_ROWS = 100
+MOST_BYTES = 900_000  # of a picture: it lies in the server's database, as text
+DPI = (200, 140, 100, 70)  # a sheet of 7 inches is 1400 pixels wide
 
 # a flow whose result, plain JSON, can be fetched afterwards: `run_deployment("train-vae/train-vae").state.result()`
 kept_flow: Any = functools.partial(flow, persist_result=True, result_serializer="json")
 
-_SAY: ContextVar[Callable[[str], None]] = ContextVar("_SAY", default=lambda text: None)
-_BAR: ContextVar[Callable[[str], Any] | None] = ContextVar("_BAR", default=None)
+# whoever runs steps as plain functions: takes their news, and makes their progress bars
+_HERE: ContextVar[tuple[Callable[[str], None], Any]] = ContextVar("_HERE", default=(lambda text: None, None))
 
 
 def is_recorded() -> bool:
@@ -38,41 +59,22 @@ def is_recorded() -> bool:
 
 def tell(text: str) -> None:
     """One line of news: to the log of the flow run, or to whoever runs the plain functions."""
-    if is_recorded():
-        get_run_logger().info(text)
-    else:
-        _SAY.get()(text)
-
-
-def place(store: Path) -> str:
-    """Where a store is, for who fetches a result: its URL, or its path from the root."""
-    return as_url(store) or str(local_path(store).expanduser().absolute())
+    (get_run_logger().info if is_recorded() else _HERE.get()[0])(text)
 
 
 @contextmanager
 def plainly(say: Callable[[str], None], bar: Callable[[str], Any] | None = None) -> Iterator[None]:
     """Where steps run as plain functions: `say` gets their news, `bar(what)` makes their progress bars."""
-    tokens = _SAY.set(say), _BAR.set(bar)
+    token = _HERE.set((say, bar))
     try:
         yield
     finally:
-        _SAY.reset(tokens[0])
-        _BAR.reset(tokens[1])
+        _HERE.reset(token)
 
 
-@contextmanager
-def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
-    """`show(done, total, text)` moves a bar: an artifact of the flow run, updated in place, or that of `plainly`."""
-    if is_recorded():
-        from .showing import progress_artifact
-
-        with progress_artifact(what, key) as show:
-            yield show
-    elif (bar := _BAR.get()) is not None:
-        with bar(what) as show:
-            yield show
-    else:
-        yield lambda *args: None
+def place(store: Path) -> str:
+    """Where a store is, for who fetches a result: its URL, or its path from the root."""
+    return as_url(store) or str(local_path(store).expanduser().absolute())
 
 
 def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -82,14 +84,8 @@ def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """
 
     def wrap(function: Callable[P, T]) -> Callable[P, T]:
-        recorded = task(
-            name=name,
-            retries=RETRIES,
-            retry_delay_seconds=RETRY_DELAYS,
-            retry_condition_fn=is_passing,
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )(function)
+        retries: Any = {"retries": RETRIES, "retry_delay_seconds": RETRY_DELAYS, "retry_condition_fn": is_passing}
+        recorded = task(name=name, cache_policy=NO_CACHE, persist_result=False, **retries)(function)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -132,3 +128,108 @@ def is_passing(task: Any, run: Any, state: Any) -> bool:
                 return True
             found = found.__cause__
     return False
+
+
+def key_of(*parts: str) -> str:
+    """A key that Prefect takes: small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def store_key(what: str, store: Path, *parts: str) -> str:
+    """Key of what is shown of a store, such as `train-vae-loss-scan-vae`."""
+    return key_of(what, store.name.removesuffix(".zarr"), *parts)
+
+
+def _shown(show: Callable[[], Any]) -> Any:
+    """What Prefect answers, if anything records and is reached."""
+    if not is_recorded():
+        return None
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: SHOWING_RETRIES}):
+            return show()
+    except Exception as error:  # of the connection, the server or its database: nothing the results depend on
+        tell(f"not shown on the server's pages: {type(error).__name__}: {error}")
+        return None
+
+
+@contextmanager
+def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
+    """`show(done, total, text)` moves a bar: an artifact of the flow run, updated in place, or that of `plainly`."""
+    if not is_recorded():
+        bar = _HERE.get()[1]
+        with bar(what) if bar else nullcontext(lambda *args: None) as show:
+            yield show
+        return
+    made = _shown(lambda: create_progress_artifact(progress=0.0, key=key, description=what))
+    last = time.monotonic()
+
+    def update(done: int, total: int, text: str = what) -> None:
+        nonlocal made, last
+        if made is None or (done < total and time.monotonic() - last < SECONDS):
+            return
+        share, words = 100.0 * done / max(total, 1), f"{text}: {done} of {total}"
+        is_reached = _shown(lambda: update_progress_artifact(made, progress=share, description=words) or True)
+        made, last = made if is_reached else None, time.monotonic()
+
+    yield update
+
+
+def table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+    """Rows of numbers and names, at most a hundred; NumPy's become Python's, what is not finite stays empty."""
+    plain = [as_json(dict(row)) for row in rows[:MOST_ROWS]]
+    plain = [{k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()} for row in plain]
+    more = f" (the first {MOST_ROWS} of {len(rows)})" if len(rows) > MOST_ROWS else ""
+    _shown(lambda: create_table_artifact(table=plain, key=key, description=f"{description}{more}"))
+
+
+def text(key: str, markdown: str, description: str) -> None:
+    """Text with markup."""
+    _shown(lambda: create_markdown_artifact(markdown=markdown, key=key, description=description))
+
+
+def picture(store: Path, key: str, result: Callable[[], Any], description: str, **options: Any) -> None:
+    """The view of a result as a picture below 1 MB, and the same on a page of its own, which it leads to.
+
+    result: makes it; not called where nothing is recorded. The page lies beside the store and works offline.
+    """
+    if not is_recorded():
+        return
+    from vaearr.store.commit import writing
+    from vaearr.views import on_paper, save
+
+    try:
+        shown, path = va.view(result(), **options), check_store(store)
+        data = _small_png(on_paper(shown))
+        folder = beside(path).with_name(f"{path.name.removesuffix('.zarr')}.views")
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+            heading = f"{path.name}: {description}"
+            page = save(shown, folder.resolve() / f"{key}.html", heading=heading, overwrite=True)
+    except (NoInputError, WriteError) as reason:
+        tell(f"no picture of {description}: {reason}")
+        return
+    inline = f"![{description}](data:image/png;base64,{base64.b64encode(data).decode()})"
+    text(key, f"{inline}\n\n{link(page)}", description)  # an image artifact's page would spell the data out beside it
+
+
+def link(page: Path) -> str:
+    """Words that lead from a server's page to one on the disk."""
+    return (
+        f"[{page.as_uri()}]({page.as_uri()})\n\nA page on the disk of the machine that ran, `{page}`. Browsers follow "
+        "no link from a server's page to a disk: copy the address into their address bar."
+    )
+
+
+def _small_png(figure: Any) -> bytes:
+    """The figure as PNG of 256 colours with as many pixels as fit."""
+    from PIL import Image
+
+    from vaearr.views.page import png
+
+    for dpi in DPI:
+        data = io.BytesIO()
+        with Image.open(io.BytesIO(png(figure, dpi))) as image:
+            image.convert("RGB").quantize(256).save(data, "png", optimize=True)
+        if data.tell() * 4 / 3 <= MOST_BYTES:
+            return data.getvalue()
+    raise NoInputError(f"it is larger than {MOST_BYTES / 1000:.0f} kB")

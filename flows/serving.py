@@ -6,16 +6,13 @@ import asyncio
 import inspect
 import signal
 import time
-import typing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import UUID
+from typing import Any
 
 import httpx
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.sorting import LogSort
@@ -23,34 +20,23 @@ from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.settings import get_current_settings
-from pydantic import TypeAdapter, ValidationError
+from pydantic import create_model
 
-from vaearr.config import Config, over, resolved
+from vaearr.config import Config, group_of, over, resolved
 from vaearr.errors import NoInputError, UsageError, VaearrError, did_you_mean
 
+from . import steps
 from .running import place, plainly
 
-FLOWS = {  # by name, which is that of its deployment too; imported when asked for
-    "ingest": "steps.ingest_flow",
-    "train-vae": "steps.train_flow",
-    "encode": "steps.encode_flow",
-    "embed": "steps.embed_flow",
-    "associate": "steps.associate_flow",
-    "cluster": "steps.cluster_flow",
-    "report": "steps.report_flow",
-    "analyse-scan": "steps.analyse_scan",
-    "sweep": "sweep.sweep_flow",
-    "analyse-many": "many.analyse_many",
-}
+FLOWS = {found.name: found for found in vars(steps).values() if isinstance(found, Flow)}  # as their deployments
 HOW = (
     "start one with 'PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --host 127.0.0.1' and name it with "
     "'export PREFECT_API_URL=http://127.0.0.1:4200/api'"
 )
-POLL, LAST_LINES, AWAY = 1.0, 2.5, 120.0  # s
+POLL, LAST_LINES = 1.0, 2.5  # s
 PAGE = 200  # log lines at a time
 TRACEBACK = "\nTraceback "  # is for the server's pages
 Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 def flow_name(text: str) -> str:
@@ -59,12 +45,6 @@ def flow_name(text: str) -> str:
     if name not in FLOWS or (deployment and deployment != name):
         raise UsageError(f"there is no flow {text!r}.{did_you_mean(name, list(FLOWS))}")
     return name
-
-
-def load_flow(text: str) -> Any:
-    """The Prefect flow of that name."""
-    module, _, function = FLOWS[flow_name(text)].partition(".")
-    return getattr(import_module(f"vaearr.flows.{module}"), function)
 
 
 def run(
@@ -83,37 +63,30 @@ def run(
     watch: follow a deployment's run to its end. Raises UsageError for unknown names or parameters, NoInputError for a
     configured server that cannot be reached, VaearrError for a watched run that did not complete.
     """
-    flow = load_flow(name)
-    url = None if here else api_url()
+    flow, url = FLOWS[flow_name(name)], None if here else api_url()
     if url is None:
         checked = validated(flow, parameters)
         say(f"{flow.name}: running here, without a Prefect server")
         with plainly(say, bar):
             flow.fn(**checked)
         return
-    with reached(url) as client:
-        deployment = _deployment(client, f"{flow.name}/{flow.name}")
-        if deployment is not None:
-            checked = validated(flow, over(dict(deployment.parameters), parameters))
-            given = {key: submittable(value) for key, value in checked.items()}
-            _submit(client, deployment, given, watch, say)
-            return
-    checked = validated(flow, parameters)
-    say(f"{flow.name}: {url} has no deployment of it ('vaearr serve' makes one); running here, recorded there")
     try:
+        with reached(url) as client:
+            deployment: Any = None
+            with suppress(ObjectNotFound):
+                deployment = client.read_deployment_by_name(f"{flow.name}/{flow.name}")
+            if deployment is not None:
+                checked = validated(flow, over(dict(deployment.parameters), parameters))
+                _submit(client, deployment, {key: submittable(value) for key, value in checked.items()}, watch, say)
+                return
+        checked = validated(flow, parameters)
+        say(f"{flow.name}: {url} has no deployment of it ('vaearr serve' makes one); running here, recorded there")
         flow(**checked)
     except httpx.TransportError as error:
         raise NoInputError(
             f"the Prefect server at {url} went away while {flow.name!r} ran ({type(error).__name__}). What is complete "
             "is in the store, and the same command goes on; 'vaearr run --here' does without a server."
         ) from None
-
-
-def _deployment(client: SyncPrefectClient, name: str) -> Any:
-    try:
-        return client.read_deployment_by_name(name)
-    except ObjectNotFound:
-        return None
 
 
 def api_url() -> str | None:
@@ -125,8 +98,7 @@ def api_url() -> str | None:
 @contextmanager
 def reached(url: str) -> Iterator[SyncPrefectClient]:
     """A client of the server. Raises NoInputError, saying how one is started, where it does not answer."""
-    client: SyncPrefectClient = get_client(sync_client=True)
-    error = client.api_healthcheck()  # before it is entered, which asks the server for its version
+    error = get_client(sync_client=True).api_healthcheck()  # a client that is entered asks the server for its version
     if error is not None:
         raise NoInputError(
             f"the Prefect server at {url} cannot be reached ({type(error).__name__}); {HOW}, or run without one: "
@@ -137,31 +109,20 @@ def reached(url: str) -> Iterator[SyncPrefectClient]:
 
 
 def validated(flow: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters of a flow as the types it takes. Raises UsageError that names each wrong one."""
+    """Parameters of a flow as the types it takes. Raises UsageError that names each wrong one.
+
+    Single settings go over those that the flow sets otherwise, such as p-values in analyse-scan.
+    """
     known = inspect.signature(flow.fn, eval_str=True).parameters
-    for name in parameters:
-        if name not in known:
-            raise UsageError(f"the flow {flow.name!r} has no parameter {name!r}.{did_you_mean(name, list(known))}")
-    lacking = [name for name, p in known.items() if p.default is p.empty and name not in parameters]
-    if lacking:
-        raise UsageError(f"the flow {flow.name!r} needs {', '.join(lacking)}: -p {lacking[0]}=VALUE.")
-    return {name: _typed(known[name], value) for name, value in parameters.items()}
-
-
-def _typed(parameter: inspect.Parameter, value: Any) -> Any:
-    """A value as its type; settings over those that the flow sets otherwise, such as p-values in analyse-scan."""
-    parts = (parameter.annotation, *typing.get_args(parameter.annotation))
-    kind = next((part for part in parts if isinstance(part, type) and issubclass(part, Config)), None)
-    if kind is not None and isinstance(value, dict):
-        return resolved(kind, parameter.default if isinstance(parameter.default, kind) else None, value)
-    try:
-        return TypeAdapter(parameter.annotation).validate_python(value)
-    except ValidationError as error:
-        said = [
-            f"{'.'.join(map(str, (parameter.name, *item['loc'])))}: {item['msg']} (got {item['input']!r})"
-            for item in error.errors()
-        ]
-        raise UsageError(f"{'; '.join(said)}.") from None
+    types: Any = {name: (p.annotation, ... if p.default is p.empty else p.default) for name, p in known.items()}
+    form, values = create_model(f"flow {flow.name}", __base__=Config, **types), dict(parameters)
+    for name, value in parameters.items():
+        kind = group_of(form.model_fields.get(name))
+        if kind is not None and isinstance(value, Mapping):
+            default = known[name].default
+            values[name] = resolved(kind, default if isinstance(default, kind) else None, value)
+    made = form.from_attrs(values)
+    return {name: getattr(made, name) for name in parameters}
 
 
 def submittable(value: Any) -> Any:
@@ -183,47 +144,32 @@ def _submit(client: SyncPrefectClient, deployment: Any, parameters: dict[str, An
     if deployment.paused or str(deployment.status or "").upper().endswith("NOT_READY"):
         say("nothing serves this deployment at the moment: start 'vaearr serve' or a worker")
     if watch:
-        _watch(client, made.id, made.name, say)
+        _watch(client, made, say)
 
 
-def _watch(client: SyncPrefectClient, run_id: UUID, name: str, say: Say) -> None:
+def _watch(client: SyncPrefectClient, run: Any, say: Say) -> None:
     """Tell the log lines and states of a flow run until it has ended. Raises VaearrError unless it completed."""
-    only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
+    only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
     told, last, is_over = 0, "", False
     try:
         while True:
-            state = answer_of(lambda: client.read_flow_run(run_id)).state
-            while lines := answer_of(partial(client.read_logs, only, PAGE, told, LogSort.TIMESTAMP_ASC)):
+            state: Any = client.read_flow_run(run.id).state
+            while lines := client.read_logs(only, PAGE, told, LogSort.TIMESTAMP_ASC):
                 for line in lines:
                     say(f"{line.timestamp:%H:%M:%S}  {line.message.partition(TRACEBACK)[0]}")
                 told += len(lines)
-            if state is not None and state.name != last:
+            if state.name != last:
                 last = str(state.name)
-                say(f"flow run {name!r}: {last}")
+                say(f"flow run {run.name!r}: {last}")
             if is_over:
                 break
-            is_over = state is not None and state.is_final()  # its last lines are on their way
+            is_over = state.is_final()  # its last lines are on their way
             time.sleep(LAST_LINES if is_over else POLL)
     except (KeyboardInterrupt, SystemExit):
-        say(f"no longer watching; flow run {name!r} goes on")
+        say(f"no longer watching; flow run {run.name!r} goes on")
         raise
-    if state is None or not state.is_completed():
-        raise VaearrError(f"flow run {name!r} ended as {last}: {(state and state.message) or 'no message'}")
-
-
-def answer_of(ask: Callable[[], T]) -> T:
-    """What a server answers that may be away for a while, such as when it is started anew. Raises NoInputError."""
-    end = time.monotonic() + AWAY
-    while True:
-        try:
-            return ask()
-        except httpx.TransportError as error:
-            if time.monotonic() > end:
-                raise NoInputError(
-                    f"the Prefect server at {api_url()} has not answered for {AWAY:.0f} s ({type(error).__name__}). "
-                    "The flow run may go on without it; start the server again and look at its pages."
-                ) from None
-            time.sleep(POLL)
+    if not state.is_completed():
+        raise VaearrError(f"flow run {run.name!r} ended as {last}: {state.message or 'no message'}")
 
 
 def serve(names: list[str] | None = None, *, limit: int = 1, say: Say) -> None:
@@ -232,33 +178,22 @@ def serve(names: list[str] | None = None, *, limit: int = 1, say: Say) -> None:
     Each flow run is a process of its own, at most `limit` at a time. SIGTERM and Ctrl-C end it: runs under way are
     cancelled, the deployments paused. Raises NoInputError where no server is configured or it cannot be reached.
     """
-    url = api_url()
+    url, chosen = api_url(), list(dict.fromkeys(flow_name(name) for name in names or FLOWS))
     if url is None:
         raise NoInputError(f"no Prefect server is configured; {HOW}.")
     if limit < 1:
         raise UsageError(f"limit is {limit}; it must be 1 or more.")
-    chosen = [flow_name(name) for name in names or FLOWS]
     with reached(url):
         pass
-    deployments = [
-        load_flow(name).to_deployment(
-            name, entrypoint_type=EntrypointType.MODULE_PATH, tags=["vaearr"], description=_description(name)
-        )
-        for name in dict.fromkeys(chosen)
-    ]
     runner = _Runner(limit=limit, pause_on_shutdown=True)
-    for deployment in deployments:
-        runner.add_deployment(deployment)
-    say(f"serving {', '.join(dict.fromkeys(chosen))} for {url}; Ctrl-C ends it")
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for name in chosen:
+        how: Any = {"entrypoint_type": EntrypointType.MODULE_PATH, "tags": ["vaearr"]}
+        runner.add_deployment(FLOWS[name].to_deployment(name, **how))
+    say(f"serving {', '.join(chosen)} for {url}; Ctrl-C ends it")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what asyncio ends its loop by
-    try:
+    with suppress(KeyboardInterrupt):
         asyncio.run(runner.start())
-    except KeyboardInterrupt:
-        say("no longer serving; runs under way were cancelled, the same call goes on with them")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    say("no longer serving; runs under way were cancelled, the same call goes on with them")
 
 
 class _Runner(Runner):
@@ -270,7 +205,3 @@ class _Runner(Runner):
     async def __aexit__(self, *exc_info: Any) -> None:
         await self.cancel_all()
         await super().__aexit__(*exc_info)
-
-
-def _description(name: str) -> str:
-    return (inspect.getdoc(load_flow(name).fn) or "").partition("\n\nArgs:")[0]

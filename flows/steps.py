@@ -1,14 +1,27 @@
-"""The steps as flows, each one task, and the whole line through all of them."""
+"""The steps as flows, each one task; the whole line through all of them, for one scan and for many; sweeps."""
 
 from __future__ import annotations
 
+import itertools
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from vaearr.computing import check_where
+import pandas as pd
+from pydantic import Field, model_validator
+
+import vaearr as va
+from vaearr.association import ranking, targets_of
+from vaearr.association.stored import table_name
+from vaearr.computing import check_where, connected
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
+    Config,
     EmbedConfig,
     EncodeConfig,
     IngestConfig,
@@ -16,13 +29,37 @@ from vaearr.config import (
     RoiConfig,
     SignificanceConfig,
     TrainConfig,
+    resolved,
 )
-from vaearr.errors import NoInputError
-from vaearr.names import DEFAULT_RUN, LATENT, LATENTS, run_name
-from vaearr.runs import check_extras
+from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
+from vaearr.info import in_words, store_facts
+from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, is_valid_name, run_name
+from vaearr.provenance import as_json
+from vaearr.reporting.write import is_current, report_folder
+from vaearr.run.statistics import recommend, score_run
+from vaearr.run.train import check_extras
+from vaearr.store import as_url, beside, check_store
+from vaearr.store.commit import writing
+from vaearr.store.folders import replace_file
+from vaearr.words import loss_words, strongest
 
-from .running import is_recorded, kept_flow, place, progress, stage, step, tell
-from .showing import MOST_ROWS, link, picture, store_key, table, text
+from .running import (
+    MOST_ROWS,
+    is_recorded,
+    kept_flow,
+    key_of,
+    link,
+    picture,
+    place,
+    plainly,
+    progress,
+    stage,
+    step,
+    store_key,
+    table,
+    tell,
+    text,
+)
 
 MOST_MAPS = 32  # on a sheet
 TOP = 10  # latents of each ranking at most
@@ -31,7 +68,11 @@ TESTED = AssociateConfig(significance=SignificanceConfig())
 
 @stage("ingest")
 def ingest_flow(
-    source: Path, store: Path, ingest: IngestConfig = IngestConfig(), overwrite: bool = False, dask: str | None = None
+    source: Path,
+    store: Path,
+    ingest: IngestConfig = IngestConfig(),
+    overwrite: bool = False,
+    dask: str | None = None,
 ) -> dict[str, str]:
     """Turn a scan file or a folder of images, with side maps, into a store; returns the store's path.
 
@@ -42,52 +83,40 @@ def ingest_flow(
         overwrite: replace a store, with all its runs, that was made from another source or with other settings
         dask: Dask workers that read and write: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    from vaearr.info import in_words, store_facts
-    from vaearr.ingestion import ingest as run_ingest
-
     with progress("blocks written", store_key("ingest-progress", store)) as show:
-        run_ingest(source, store, config=ingest, dask=dask, overwrite=overwrite, say=tell, progress=show)
+        va.ingest(source, store, config=ingest, dask=dask, overwrite=overwrite, say=tell, progress=show)
     text(store_key("ingest", store), f"```\n{in_words(store_facts(store))}\n```", f"what is in {store.name}")
     return {"store": place(store)}
 
 
 @step("train-vae")
 def train_step(
-    store: Path, run: str, roi: RoiConfig | None, train: TrainConfig, overwrite: bool = False, restart: bool = False
+    store: Path,
+    run: str,
+    roi: RoiConfig | None,
+    train: TrainConfig,
+    overwrite: bool = False,
+    restart: bool = False,
 ) -> dict[str, Any]:
     """Train a VAE, publish it as a run of the store, and show how it went."""
-    from vaearr.provenance import as_json
-    from vaearr.runs import train as run_train
-    from vaearr.views import view
-
+    how: Any = {"overwrite": overwrite, "restart": restart, "say": tell}
     with progress("training", store_key("train-progress", store, run)) as show:
 
         def on_epoch(epoch: int, row: dict[str, float]) -> None:
-            held_out = f", validation {row['val_loss']:.1f}" if "val_loss" in row else ""
-            words = f"loss {row['loss']:.1f}{held_out} nats per sample"
             if is_recorded():  # a log keeps what a bar shows only
-                tell(f"epoch {epoch + 1} of at most {train.epochs}: {words}")
-            show(epoch + 1, train.epochs, words)
+                tell(f"epoch {epoch + 1} of at most {train.epochs}: {loss_words(row)}")
+            show(epoch + 1, train.epochs, loss_words(row))
 
-        made = run_train(
-            store, run=run, roi=roi, config=train, overwrite=overwrite, restart=restart, say=tell, on_epoch=on_epoch
-        )
+        made = va.train(store, run=run, roi=roi, config=train, on_epoch=on_epoch, **how)
         count = made.manifest["epochs_run"]
         show(count, count, f"trained, best epoch {made.manifest['best_epoch']}; epochs")
-    health, history, about = made.health, made.history, made.manifest
-    words = [
-        f"**{store.name}, run {run}**: {health.attrs['n_active']} of {health.sizes[LATENT]} latent dimensions active, "
-        f"{health.attrs['explained_variance']:.1%} of the patterns' variance, noise included, explained; best epoch "
-        f"{about['best_epoch']} of {count}, {about['n_train']} points trained, {about['n_validation']} validated.",
-        *(f"- {warning}" for warning in health.attrs["warnings"]),
-    ]
-    text(store_key("train-vae", store, run), "\n\n".join(words), f"run {run} of {store.name}")
-    rows: Any = health.to_dataframe().reset_index().to_dict("records")
+    text(store_key("train-vae", store, run), f"```\n{made!r}\n```", f"run {run} of {store.name}")
+    rows: Any = made.health.to_dataframe().reset_index().to_dict("records")
     table(store_key("train-vae-health", store, run), rows, "health of each latent dimension (KL in nats)")
     loss, active = (store_key(f"train-vae-{what}", store, run) for what in ("loss", "active"))
-    picture(store, loss, lambda: view(history, kind="history"), "loss curves")
-    picture(store, active, lambda: view(health, kind="run_health"), "KL of each latent dimension")
-    kept = {key: as_json(health.attrs[key]) for key in ("n_active", "explained_variance", "warnings")}
+    picture(store, loss, lambda: made.history, "loss curves", kind="history")
+    picture(store, active, lambda: made.health, "KL of each latent dimension", kind="run_health")
+    kept = {key: as_json(made.health.attrs[key]) for key in ("n_active", "explained_variance", "warnings")}
     return {"store": place(store), "run": run, **kept}
 
 
@@ -112,10 +141,8 @@ def train_flow(
         overwrite: replace a run of this name that was trained otherwise, with its latents and tables
         restart: throw an interrupted training of this run away
     """
-    from vaearr.store import open_store
-
     health = train_step(store, run, roi, train, overwrite, restart)
-    if encode and run_name(LATENTS, run) not in open_store(store, chunks=None):
+    if encode and run_name(LATENTS, run) not in va.open_store(store, chunks=None):
         encode_flow.step(store, run, encode)
     return health
 
@@ -143,31 +170,22 @@ def encode_flow(
         overwrite: replace latents that were made with other settings
         dask: Dask workers that encode: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    from vaearr.latents import encode as run_encode
-    from vaearr.views import view
-
     encode = encode.replace(run=run)
-    run = name or encode.run
-    variable = run_name(LATENTS, run)
-    with progress("blocks encoded", store_key("encode-progress", store, run)) as show:
-        run_encode(
-            store, source=source, name=name, roi=roi, config=encode, dask=dask, overwrite=overwrite, say=tell,
-            on_block=show,
-        )  # fmt: skip
-    key = store_key("encode-latents", store, run)
-    picture(store, key, lambda: view(mapped(store, variable)[variable], kind="stack"), "maps of latents")
-    return {"store": place(store), "run": run, "variable": variable}
+    variable = run_name(LATENTS, name or encode.run)
+    how: Any = {"source": source, "name": name, "roi": roi, "dask": dask, "overwrite": overwrite, "say": tell}
+    with progress("blocks encoded", store_key("encode-progress", store, name or encode.run)) as show:
+        va.encode(store, config=encode, on_block=show, **how)
+    key = store_key("encode-latents", store, name or encode.run)
+    picture(store, key, lambda: mapped(store, variable), "maps of latents", kind="stack")
+    return {"store": place(store), "run": name or encode.run, "variable": variable}
 
 
 def mapped(store: Path, variable: str) -> Any:
-    """A scan with the first maps of a variable. Raises NoInputError for one over samples, which has no maps."""
-    from vaearr import schema
-    from vaearr.store import open_store
-
-    ds = open_store(store)
-    if not schema.is_scan(ds) or ds[variable].ndim != 3:
+    """The first maps of a variable. Raises NoInputError for one over samples, which has no maps."""
+    da = va.open_store(store)[variable]
+    if da.ndim != 3 or SAMPLE in da.dims:
         raise NoInputError(f"only {variable} over the rows and columns of a scan have maps to show.")
-    return ds.isel({ds[variable].dims[-1]: slice(MOST_MAPS)})
+    return da.isel({da.dims[-1]: slice(MOST_MAPS)})
 
 
 @stage("embed")
@@ -182,15 +200,11 @@ def embed_flow(
         embed: which decomposition, and how
         overwrite: replace a decomposition of this name that was made otherwise
     """
-    from vaearr.embedding import embed_store
-    from vaearr.views import view
-
     embed = embed.replace(run=run)
     name = embed.name or embed.method
     with progress("blocks decomposed", store_key("embed-progress", store, name)) as show:
-        embed_store(store, embed, overwrite=overwrite, say=tell, on_block=show)
-    key = store_key("embed", store, name)
-    picture(store, key, lambda: view(mapped(store, name)[name], kind="stack"), f"maps of {name}")
+        va.embed_store(store, embed, overwrite=overwrite, say=tell, on_block=show)
+    picture(store, store_key("embed", store, name), lambda: mapped(store, name), f"maps of {name}", kind="stack")
     return {"store": place(store), "variable": name}
 
 
@@ -206,22 +220,17 @@ def cluster_flow(
         cluster: by which variables, and how
         overwrite: replace clusters of this name that were made otherwise
     """
-    from vaearr.clustering import cluster_lines, cluster_store
-    from vaearr.views import view
-
     cluster = cluster.replace(run=run)
     name = cluster.name
-    found = cluster_store(store, cluster, overwrite=overwrite, say=tell)
-    for line in cluster_lines(found, name):
+    found = va.cluster_store(store, cluster, overwrite=overwrite, say=tell)
+    for line in va.describe(found, "clusters", name=name):
         tell(line)
     total = max(int(found["count"].sum()), 1)
     counts = zip(found["cluster"].values, found["count"].values, strict=True)
     rows = [{"cluster": str(label), "points": int(count), "share": int(count) / total} for label, count in counts]
     table(store_key("cluster", store, name), rows, f"clusters {name!r} of {store.name}")
-    labels = found[name]
-    if labels.ndim == 2:
-        key = store_key("cluster-map", store, name)
-        picture(store, key, lambda: view(labels, kind="classes"), f"map of {name!r}")
+    if found[name].ndim == 2:
+        picture(store, store_key("cluster-map", store, name), lambda: found[name], f"map of {name!r}", kind="classes")
     return {"store": place(store), "variable": name, "table": rows}
 
 
@@ -242,39 +251,28 @@ def associate_flow(
         overwrite: replace a table that was made otherwise
         dask: Dask workers that compute: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
-    from vaearr.association import associate_store, top_lines
-    from vaearr.association.stored import table_name
-    from vaearr.views import view
-
     associate = associate.replace(run=run)
-    found = associate_store(store, associate, dask=dask, overwrite=overwrite, say=tell)
-    for line in top_lines(found):
+    found = va.associate_store(store, associate, dask=dask, overwrite=overwrite, say=tell)
+    for line in va.describe(found, "association"):
         tell(line)
     rows, names = rankings(found), (associate.run, *filter(None, [associate.variable]))
     table(store_key("associate", store, *names), rows, "strongest associations, by target and metric")
-    key = store_key("associate-map", store, *names)
-    picture(store, key, lambda: view(found, kind="association"), "associations")
+    picture(store, store_key("associate-map", store, *names), lambda: found, "associations", kind="association")
     group = f"runs/{associate.run}/{table_name(associate.variable, associate.name)}"
     return {"store": place(store), "group": group, "table": rows}
 
 
 def rankings(found: Any) -> list[dict[str, Any]]:
     """Rows: target, metric, rank, latent, value, adjusted p-value where there is one; of all rankings equally many."""
-    from vaearr.association import ranking
-    from vaearr.provenance import as_json
-
-    values = found["association"]
+    values, rows = found["association"], list[dict[str, Any]]()
     top = max(1, min(TOP, MOST_ROWS // (values.sizes["target"] * values.sizes["metric"])))
-    rows = []
-    for target in values["target"].values:
-        for metric in map(str, values["metric"].values):
-            best = ranking(values, metric, str(target), top)
-            for item in best.to_dataframe().reset_index().to_dict("records"):
-                row = {"target": target, "metric": metric} | {key: item[key] for key in ("rank", "latent", "value")}
-                if "p_adjusted" in found:
-                    where = {"target": target, "metric": metric, "latent": item["latent"]}
-                    row["p_adjusted"] = found["p_adjusted"].sel(where).item()
-                rows.append(as_json(row))
+    for target, metric in itertools.product(map(str, values["target"].values), map(str, values["metric"].values)):
+        for item in ranking(values, metric, target, top).to_dataframe().reset_index().to_dict("records"):
+            where = {"target": target, "metric": metric}
+            row = where | {key: item[key] for key in ("rank", "latent", "value")}
+            if "p_adjusted" in found:
+                row["p_adjusted"] = found["p_adjusted"].sel(latent=item["latent"], **where).item()
+            rows.append(as_json(row))
     return rows
 
 
@@ -287,16 +285,12 @@ def report_flow(store: Path, run: str | None = None, report: ReportConfig = Repo
         run: name of the run; none = the one in report
         report: where the report goes, and what it shows
     """
-    from vaearr.reporting import report as write_report
-    from vaearr.reporting.write import is_current, report_folder
-    from vaearr.store import check_store
-
-    report = report.replace(run=run)
-    if is_current(check_store(store), report):
-        page = report_folder(check_store(store), report) / "index.html"
+    report, path = report.replace(run=run), check_store(store)
+    if is_current(path, report):
+        page = report_folder(path, report) / "index.html"
         tell(f"the report is there already, and the store has not changed since: {page}")
     else:
-        page = write_report(store, config=report)
+        page = va.report(store, config=report)
         tell(f"report: {page}")
     text(store_key("report", store, report.run), link(page), f"report of run {report.run} of {store.name}")
     return {"store": place(store), "run": report.run, "page": str(page)}
@@ -357,11 +351,276 @@ def analyse_scan(
 
 def _has_targets(store: Path) -> bool:
     """Whether the store holds maps that latents are compared with where none is named."""
-    from vaearr.association import targets_of
-    from vaearr.store import open_store
-
     try:
-        targets_of(open_store(store, chunks=None))
+        targets_of(va.open_store(store, chunks=None))
     except NoInputError:
         return False
     return True
+
+
+# ---- many scans ------------------------------------------------------------------------------------------------------
+
+
+class Scan(Config):
+    """One scan: where it is, where its store goes, how it is read."""
+
+    source: Path = Field(description="file or folder with the patterns")
+    store: Path = Field(description="path of its zarr store")
+    ingest: IngestConfig = Field(default=IngestConfig(), description="how it is read")
+    roi: RoiConfig | None = Field(default=None, description="points to look at; none = all that were measured")
+
+
+Result = dict[str, str]  # of one scan: store, state, and its report or its error
+
+
+def row_of(scan: Scan, report: str = "", error: Exception | None = None) -> Result:
+    said = "" if error is None else f"{type(error).__name__}: {error}"
+    state = "complete" if error is None else "failed"
+    return {"source": str(scan.source), "store": str(scan.store), "state": state, "report": report, "error": said}
+
+
+def analysed(scan: Scan, settings: dict[str, Any]) -> Result:
+    """One scan through the whole line; what goes wrong is returned, so that it is told and the others go on."""
+    try:
+        made = analyse_scan.fn(scan.source, scan.store, ingest=scan.ingest, roi=scan.roi, **settings)
+        return row_of(scan, made["page"])
+    except Exception as error:  # of one scan: of whatever kind it is, the others go on
+        return row_of(scan, error=error)
+
+
+@kept_flow(name="analyse-many")
+def analyse_many(
+    scans: list[Scan],
+    run: str = DEFAULT_RUN,
+    train: TrainConfig = TrainConfig(),
+    encode: EncodeConfig = EncodeConfig(),
+    embed: EmbedConfig = EmbedConfig(),
+    cluster: ClusterConfig = ClusterConfig(),
+    associate: AssociateConfig = TESTED,
+    report: ReportConfig = ReportConfig(),
+    overwrite: bool = False,
+    processes: int = 1,
+    dask: str | None = None,
+) -> list[dict[str, str]]:
+    """Take many scans through the whole line, side by side; returns a row for each: state, report, error.
+
+    A scan that fails does not stop the others; the flow fails at its end and names those that did. The same call again
+    goes on with what is not complete.
+
+    Args:
+        scans: source, store and reading of each
+        run: name of the run in all stores
+        train: everything that decides the trainings
+        encode: how latents are written
+        embed: the decomposition beside the latents
+        cluster: how points are grouped
+        associate: which metrics against which maps
+        report: what the pages show
+        overwrite: replace results that are there but were made otherwise
+        processes: scans at a time, each in a process of this machine; 1 = one after the other
+        dask: Dask workers that take the scans instead: tcp://host:8786, a scheduler file, or local:4 on this machine
+    """
+    _check(scans, processes)
+    check_extras(train)
+    check_where(dask)
+    settings = {"run": run, "train": train, "encode": encode, "embed": embed, "cluster": cluster}
+    settings |= {"associate": associate, "report": report, "overwrite": overwrite}
+    results: dict[int, Result] = {}
+    with progress("scans", key_of("analyse-many-progress")) as show:
+        for number, found in _each(scans, settings, processes, dask):
+            results[number] = found
+            show(len(results), len(scans))
+    rows = [results[number] for number in range(len(scans))]
+    table(key_of("analyse-many"), rows, "scans")
+    for row in rows:
+        tell(f"{row['store']}: {row['state']}{': ' + row['error'] if row['error'] else ''}")
+    if failed := [row["store"] for row in rows if row["state"] == "failed"]:
+        raise VaearrError(f"{len(failed)} of {len(rows)} scans failed: {', '.join(failed)}")
+    return rows
+
+
+def _check(scans: Sequence[Scan], processes: int) -> None:
+    stores = [as_url(scan.store) or str(scan.store.expanduser().resolve()) for scan in scans]
+    twice = sorted({store for store in stores if stores.count(store) > 1})
+    if not scans:
+        raise UsageError("scans is empty; give a source and a store for each scan.")
+    if twice:
+        raise UsageError(f"{twice[0]} is named for more than one scan; give each a store of its own.")
+    if processes < 1:
+        raise UsageError(f"processes is {processes}; it must be 1 or more.")
+
+
+def _each(
+    scans: Sequence[Scan], settings: dict[str, Any], processes: int, dask: str | None
+) -> Iterator[tuple[int, Result]]:
+    """(number, result) of each scan, as they come: here, in processes of this machine, or on Dask workers."""
+    if not dask and processes == 1:
+        yield from ((number, analysed(scan, settings)) for number, scan in enumerate(scans))
+        return
+    with _pool(processes, dask) as pool:
+        made = {pool.submit(_in_another_process, scan.to_attrs(), settings): i for i, scan in enumerate(scans)}
+        for future in as_completed(made):
+            number = made[future]
+            try:
+                found, news = future.result()
+            except Exception as error:  # a process or worker that died with a scan is a failure of this scan
+                found, news = row_of(scans[number], error=error), []
+            for line in news:
+                tell(f"{scans[number].store.name}: {line}")
+            yield number, found
+
+
+@contextmanager
+def _pool(processes: int, dask: str | None) -> Iterator[Executor]:
+    """Fresh processes of this machine, or Dask workers."""
+    if dask is None:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield pool
+        return
+    with connected(dask) as client:
+        assert client is not None
+        yield client.get_executor(pure=False)
+
+
+def _in_another_process(scan: dict[str, Any], settings: dict[str, Any]) -> tuple[Result, list[str]]:
+    """Where nothing is recorded: the result, and the news."""
+    news: list[str] = []
+    with plainly(news.append):
+        return analysed(Scan.from_attrs(scan), settings), news
+
+
+# ---- many trainings of one store ------------------------------------------------------------------------------------
+
+WHOLE = "all"  # name of the region where none is given
+PASSED_OVER = (RoiError, TrainingError, NoInputError, UsageError)  # of one combination; the others go on
+
+
+class SweepConfig(Config):
+    """Which trainings: every combination of a region, a latent size and a beta."""
+
+    latent_dims: tuple[int, ...] = Field(
+        default=(4, 8, 16, 32), min_length=1, description="numbers of latent dimensions"
+    )
+    betas: tuple[float, ...] = Field(default=(1.0,), min_length=1, description="weights of the KL divergence")
+    rois: dict[str, RoiConfig] = Field(
+        default_factory=dict, description="name -> conditions; empty = that of the run 'vae', else all measured points"
+    )
+    name: str = Field(default="sweep", description="what the names of all runs begin with")
+    psnr: bool = Field(default=True, description="also reconstruct the validation points and measure PSNR (and SSIM)")
+    associate: bool = Field(
+        default=True, description="also associate the latents with band contrast, elements and phases"
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        for name in (self.name, *self.rois):
+            if not is_valid_name(name):
+                raise ValueError(f"{name!r} must be letters, digits and _ and start with a letter")
+        if min(self.latent_dims) < 1 or min(self.betas) < 0:
+            raise ValueError("latent_dims must be 1 or more, betas 0 or more")
+        return self
+
+    def combinations(self) -> list[tuple[str, str, int, float]]:
+        """(name of the run, region, latent size, beta) of each training; the same settings give the same names."""
+        regions = tuple(self.rois) or (WHOLE,)
+        return [
+            (run_name_of(self.name, region if self.rois else "", size, beta), region, size, beta)
+            for region, beta, size in itertools.product(regions, dict.fromkeys(self.betas), sorted({*self.latent_dims}))
+        ]
+
+
+def run_name_of(name: str, region: str, latent_dim: int, beta: float) -> str:
+    """Such as `sweep_l16_b0p5`, with a region `sweep_grain_l16_b0p5`."""
+    number = repr(beta).removesuffix(".0").replace(".", "p").replace("e-", "em").replace("e+", "e")
+    return "_".join(filter(None, (name, region, f"l{latent_dim}", f"b{number}")))
+
+
+@step("score")
+def score_step(store: Path, run: str, sweep: SweepConfig) -> dict[str, Any]:
+    """The numbers of one run, from what is in the store."""
+    row = score_run(store, run)
+    if sweep.psnr:
+        means = va.reconstruct_store(store, run=run, part="validation", say=tell)["summary"]
+        means = means.sel(part="validation", statistic="mean")
+        row |= {str(m): float(means.sel(metric=m)) for m in means["metric"].values if str(m) in ("psnr", "ssim")}
+    if sweep.associate:
+        with suppress(NoInputError):  # no maps to compare with
+            values = va.associate_store(store, run=run)["association"]
+            metric, targets = str(values["metric"].values[0]), map(str, values["target"].values)
+            best = {target: strongest(values, metric, target, 1) for target in targets}
+            row["strongest"] = f"{metric} " + ", ".join(f"{k}: latent {words[0]}" for k, words in best.items() if words)
+    return row
+
+
+@step("compare")
+def compare_step(store: Path, sweep: SweepConfig, rows: list[dict[str, Any]], failed: dict[str, str]) -> dict[str, Any]:
+    """Write the table beside the store, as CSV and JSON, and say what is recommended for each region."""
+    found = pd.DataFrame(rows)
+    chosen = {region: recommend([row for row in rows if row["region"] == region]) for region in found["region"]}
+    found["recommended"] = [row["run"] == chosen[row["region"]]["run"] for row in rows]
+    path, records = check_store(store), as_json(found.to_dict("records"))
+    file = beside(path).with_name(f"{path.name.removesuffix('.zarr')}.sweeps") / f"{sweep.name}.csv"
+    record = {"store": path.name, "config": sweep.to_attrs(), "runs": records, "failed": failed, "rule": RULE,
+              "recommended": {region: row["latent_dim"] for region, row in chosen.items()}}  # fmt: skip
+    with writing(file.parent):
+        file.parent.mkdir(exist_ok=True)
+        replace_file(file, found.to_csv(index=False, lineterminator="\n").encode())
+        replace_file(file.with_suffix(".json"), json.dumps(as_json(record), indent=2).encode())
+    words = [
+        f"{region}: {row['latent_dim']} latent dimensions are recommended (run {row['run']!r}, {row['n_active']} "
+        f"active, held-out ELBO {row['elbo']:.1f} nats per sample)"
+        for region, row in chosen.items()
+    ]
+    for line in (*words, f"table: {file}"):
+        tell(line)
+    key = store_key("sweep", path, sweep.name)
+    table(key, records, f"sweep {sweep.name!r} of {path.name}; {RULE}")
+    text(f"{key}-words", "\n\n".join([*words, *(f"failed: {k}: {v}" for k, v in failed.items())]), "recommended")
+    lines = found[["region", "beta", "latent_dim", "elbo", "elbo_se"]].fillna({"elbo_se": 0.0})
+    picture(store, f"{key}-elbo", lines.to_xarray, "held-out ELBO over latent dimensions", kind="sweep")
+    return {"store": place(store), "file": str(file), "table": records}
+
+
+RULE = (
+    "recommended: the fewest latent dimensions whose held-out ELBO is within one standard error of the best; the "
+    "standard error is that of means over validation blocks"
+)
+
+
+@kept_flow(name="sweep")
+def sweep_flow(
+    store: Path, sweep: SweepConfig = SweepConfig(), train: TrainConfig = TrainConfig(), overwrite: bool = False
+) -> dict[str, Any]:
+    """Train a run for each combination of region, latent size and beta, compare them; returns the table.
+
+    Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance, PSNR, its
+    strongest associations. Recommended are the fewest latent dimensions whose held-out ELBO is within one standard
+    error of the best, for each region. Runs that are complete are not trained again. A combination that cannot be
+    trained (such as a region that is too small) is told and the others go on; the flow then fails at its end.
+
+    Args:
+        store: zarr store, as made by ingest
+        sweep: which combinations
+        train: everything else that decides the trainings
+        overwrite: replace runs of these names that were trained otherwise
+    """
+    combinations = sweep.combinations()
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    with progress("runs", store_key("sweep-progress", store, sweep.name)) as show:
+        for done, (run, region, size, beta) in enumerate(combinations, 1):
+            settings = resolved(TrainConfig, train, {"latent_dim": size, "beta": beta})
+            try:
+                train_step(store, run, sweep.rois.get(region), settings, overwrite)
+                encode_flow.step(store, run, overwrite=overwrite)
+                rows.append({"region": region, **score_step(store, run, sweep)})
+            except PASSED_OVER as error:
+                failed[run] = str(error)
+                tell(f"run {run!r} failed: {error}")
+            show(done, len(combinations))
+    if not rows:
+        raise TrainingError(f"none of {len(combinations)} runs could be made: {next(iter(failed.values()))}")
+    made = compare_step(store, sweep, rows, failed)
+    if failed:
+        raise VaearrError(f"{len(failed)} of {len(combinations)} runs failed: {', '.join(failed)}; see {made['file']}")
+    return made

@@ -14,8 +14,8 @@ import xarray as xr
 
 from vaearr import grid
 from vaearr.config import ModelConfig, ObjectiveConfig, PreprocessConfig, TrainConfig
-from vaearr.latents import encode
-from vaearr.runs import train
+from vaearr.run.encode import encode
+from vaearr.run.train import train
 from vaearr.store import create_store
 
 from .contract.conftest import _ctrl_c  # noqa: F401  (a fixture of all tests)

@@ -19,9 +19,9 @@ from vaearr.attaching import KINDS, attach
 from vaearr.config import AssociateConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
 from vaearr.info import in_words, store_facts
-from vaearr.latents import encode
 from vaearr.placing import place_in_order, place_points
 from vaearr.provenance import nested
+from vaearr.run.encode import encode
 from vaearr.store import add_variables, create_store, open_store, run_manifest, run_names
 
 from .data import random_patterns_dataset

@@ -18,7 +18,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     handlers = {number: signal.getsignal(number) for number in cli.STOPS}
 
     def run(error: BaseException, *options: str) -> int:
-        def app() -> None:
+        def app(*args: object, **kwargs: object) -> None:
             raise error
 
         monkeypatch.setattr(cli, "_command", lambda: app)

@@ -11,7 +11,7 @@ import xarray as xr
 
 from vaearr.data_report import class_names, class_of_each, data_facts, data_lines
 from vaearr.ingestion import ingest
-from vaearr.runs import train
+from vaearr.run.train import train
 from vaearr.store import create_store, open_store
 
 from .conftest import TINY_TRAINING

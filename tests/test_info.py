@@ -13,7 +13,7 @@ from vaearr import grid
 from vaearr.cli import app
 from vaearr.errors import NoInputError, UsageError
 from vaearr.info import in_words, roi_words, store_facts
-from vaearr.runs import train
+from vaearr.run.train import train
 from vaearr.store import create_store, open_store
 
 from .conftest import TINY_TRAINING

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vaearr as va
+from vaearr import interpolate, latent_statistics, reconstruct_store, sample_prior
 from vaearr import names as n
 from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, UsageError
-from vaearr.inference import interpolate, latent_statistics, reconstruct_store, sample_prior
-from vaearr.latent_scale import _at, _covered, channel_attrs
+from vaearr.run.encode import _at, channel_attrs, covered_positions
+from vaearr.run.statistics import Sums
 from vaearr.store import create_store, open_store
 
 from .conftest import TINY_TRAINING
@@ -172,7 +173,7 @@ def test_covered_is_any_pixel_under_a_position(have: int, stride: int, data: st.
         any(mask[i] for i in range(k * stride - before, (k + 1) * stride - before) if 0 <= i < have)
         for k in range(size)
     ]
-    np.testing.assert_array_equal(_covered(mask, (size,), (stride,), (before,)), wanted)
+    np.testing.assert_array_equal(covered_positions(mask, (size,), (stride,), (before,)), wanted)
 
 
 @given(st.lists(st.floats(-5, 30), min_size=1, max_size=5), st.floats(0.1, 9), st.floats(-50, 50))
@@ -182,6 +183,8 @@ def test_positions_go_straight_on_beyond_the_edge(pixel: list[float], step: floa
 
 
 def test_constant_latents_have_no_scale() -> None:
-    attrs = channel_attrs(4, np.array([8.0, 8.0]), np.array([16.0, 16.0]), False)
+    sums = Sums()
+    sums.add(np.full((4, 2), 2.0))
+    attrs = channel_attrs(sums)
     assert attrs["diffusion_scale"] is None
     assert attrs["channel_std"] == [0.0, 0.0]

@@ -13,7 +13,7 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.second_stage import LatentBatches, latent_batches
+from vaearr.run.second_stage import LatentBatches, latent_batches
 from vaearr.store import create_store, open_store
 
 from .conftest import TINY_TRAINING

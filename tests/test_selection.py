@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from vaearr.errors import NoInputError
-from vaearr.selection import _standard_error, held_out, recommend, score_run
+from vaearr.run.statistics import _standard_error, held_out, recommend, score_run
 from vaearr.store.remove import remove
 
 
@@ -65,5 +65,5 @@ def test_a_row_says_what_was_trained(trained_store: Path) -> None:
 
 def test_a_run_without_latents_is_refused(trained_store: Path) -> None:
     remove(trained_store, variables=["latents_std"])
-    with pytest.raises(NoInputError, match="lacks latents_std: 'vaearr encode"):
+    with pytest.raises(NoInputError, match="no latents_std; write it with 'vaearr encode"):
         held_out(trained_store, "vae")

@@ -23,65 +23,61 @@ if TYPE_CHECKING:
     from vaearr.exporting import export
     from vaearr.grid import roi, to_grid, to_samples
     from vaearr.importing import import_model
-    from vaearr.inference import (
-        blinded_set,
-        interpolate,
-        latent_statistics,
-        nearest_training,
-        reconstruct_files,
-        reconstruct_store,
-        sample_fidelity,
-        sample_prior,
-        score_blinded,
-    )
     from vaearr.ingestion import ingest
-    from vaearr.latents import encode, reconstruct
     from vaearr.layers import compare_layers, compare_pairs
     from vaearr.presets import preset
     from vaearr.reporting import report
     from vaearr.run import load_run
-    from vaearr.runs import train
-    from vaearr.second_stage import latent_batches
+    from vaearr.run.blinded import blinded_set, score_blinded
+    from vaearr.run.draw import interpolate, sample_prior
+    from vaearr.run.encode import encode
+    from vaearr.run.judge import nearest_training, sample_fidelity
+    from vaearr.run.reconstruct import reconstruct, reconstruct_files, reconstruct_store
+    from vaearr.run.second_stage import latent_batches
+    from vaearr.run.statistics import latent_statistics
+    from vaearr.run.train import train
     from vaearr.sources import open_source
     from vaearr.store import open_store
     from vaearr.views import view
+    from vaearr.words import describe
 
 _HOME = {
     "associate": "vaearr.association",
     "associate_store": "vaearr.association",
     "attach": "vaearr.attaching",
     "batches": "vaearr.batching",
-    "blinded_set": "vaearr.inference",
+    "blinded_set": "vaearr.run.blinded",
     "cluster": "vaearr.clustering",
     "cluster_store": "vaearr.clustering",
     "compare_layers": "vaearr.layers",
     "compare_pairs": "vaearr.layers",
+    "describe": "vaearr.words",
     "embed_store": "vaearr.embedding",
-    "encode": "vaearr.latents",
+    "encode": "vaearr.run.encode",
     "export": "vaearr.exporting",
     "import_model": "vaearr.importing",
     "ingest": "vaearr.ingestion",
-    "interpolate": "vaearr.inference",
-    "latent_batches": "vaearr.second_stage",
-    "latent_statistics": "vaearr.inference",
+    "interpolate": "vaearr.run.draw",
+    "latent_batches": "vaearr.run.second_stage",
+    "latent_statistics": "vaearr.run.statistics",
     "load_model": "vaearr.artifacts",
     "load_run": "vaearr.run",
-    "nearest_training": "vaearr.inference",
+    "nearest_training": "vaearr.run.judge",
     "open_source": "vaearr.sources",
     "open_store": "vaearr.store",
     "preset": "vaearr.presets",
-    "reconstruct": "vaearr.latents",
-    "reconstruct_files": "vaearr.inference",
-    "reconstruct_store": "vaearr.inference",
+    "reconstruct": "vaearr.run.reconstruct",
+    "reconstruct_files": "vaearr.run.reconstruct",
+    "reconstruct_store": "vaearr.run.reconstruct",
     "report": "vaearr.reporting",
     "roi": "vaearr.grid",
-    "sample_fidelity": "vaearr.inference",
-    "sample_prior": "vaearr.inference",
-    "score_blinded": "vaearr.inference",
+    "sample_fidelity": "vaearr.run.judge",
+    "sample_prior": "vaearr.run.draw",
+    "score_blinded": "vaearr.run.blinded",
     "significance": "vaearr.association",
     "to_grid": "vaearr.grid",
     "to_samples": "vaearr.grid",
-    "train": "vaearr.runs",
+    "train": "vaearr.run.train",
     "view": "vaearr.views",
 }
 
@@ -96,6 +92,7 @@ __all__ = [
     "cluster_store",
     "compare_layers",
     "compare_pairs",
+    "describe",
     "embed_store",
     "encode",
     "export",

@@ -7,12 +7,11 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import xarray as xr
-from safetensors.torch import load
 from torch import nn
 
 from vaearr import names as n
@@ -21,7 +20,7 @@ from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.device import pick_device
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models import build_model
-from vaearr.models.files import write_tensors
+from vaearr.models.files import check_finite, read_tensors, write_tensors
 from vaearr.models.preprocess import Preprocess
 from vaearr.store import run_folder
 from vaearr.store.folders import replace_file
@@ -32,6 +31,7 @@ FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
 VALUES_AT_ONCE = 2**20  # pixels of samples that a network with feature maps of their size takes at once
 SEEN = "seen"  # of the patterns that a run was trained on, where they are not the store's own
+Array = TypeVar("Array", xr.DataArray, np.ndarray)
 
 
 class TrainedModel(nn.Module):
@@ -76,11 +76,7 @@ class TrainedModel(nn.Module):
         """Where the weights are."""
         return next(self.network.parameters()).device
 
-    @overload
-    def encode(self, patterns: xr.DataArray, *, batch_size: int = ...) -> xr.DataArray: ...
-    @overload
-    def encode(self, patterns: np.ndarray, *, batch_size: int = ...) -> np.ndarray: ...
-    def encode(self, patterns: xr.DataArray | np.ndarray, *, batch_size: int = 1024) -> xr.DataArray | np.ndarray:
+    def encode(self, patterns: Array, *, batch_size: int = 1024) -> Array:
         """Posterior mean of patterns as they were stored, `(…, [C,] H, W) -> (…, *latent_shape)`; deterministic.
 
         A DataArray is read by the names of its dims and keeps its navigation coordinates; of dask chunks it is lazy.
@@ -88,45 +84,29 @@ class TrainedModel(nn.Module):
         shape than the model knows.
         """
         if not isinstance(patterns, xr.DataArray):
-            return self._encoded(patterns, batch_size)
+            n_signal = len(self._signal(np.shape(patterns)))
+            return self._encoded(patterns, np.ndim(patterns) - n_signal, batch_size)
         if lacking := [dim for dim in self.signal_dims if dim not in patterns.dims]:
             raise DataError(
                 f"the array has dims {patterns.dims} and lacks {', '.join(lacking)}; the model knows samples over "
                 f"{self.signal_dims}."
             )
         self._signal(tuple(patterns.sizes[dim] for dim in self.signal_dims))
-        dims = n.latent_dims(len(self.latent_shape))
-
-        def encoded(values: np.ndarray, size: int) -> np.ndarray:
-            samples = values.reshape(-1, *self.input_shape)  # a grid of width 1 is no channel
-            lead = values.shape[: -len(self.signal_dims)]
-            return self._encoded(samples, size).reshape(*lead, *self.latent_shape)
-
-        found = _applied(
-            encoded, patterns, self.signal_dims, dict(zip(dims, self.latent_shape, strict=True)), batch_size
-        )
+        sizes = dict(zip(n.latent_dims(len(self.latent_shape)), self.latent_shape, strict=True))
+        n_lead = patterns.ndim - len(self.signal_dims)
+        found = _applied(lambda values: self._encoded(values, n_lead, batch_size), patterns, self.signal_dims, sizes)
         found = found.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
         return found.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS])
 
-    def _encoded(self, patterns: np.ndarray, batch_size: int) -> np.ndarray:
-        signal = self._signal(np.shape(patterns))
-        lead = np.shape(patterns)[: len(np.shape(patterns)) - len(signal)]
+    def _encoded(self, patterns: np.ndarray, n_lead: int, batch_size: int) -> np.ndarray:
         flat = np.ascontiguousarray(patterns).reshape(-1, *self.input_shape)
         flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-        values = np.empty((len(flat), *self.latent_shape), np.float32)
-        batch_size = self.fitting(batch_size)
-        for start in range(0, len(flat), batch_size):
-            part = slice(start, start + batch_size)
-            values[part] = self.encode_batch(torch.from_numpy(flat[part]))[0].cpu().numpy()
+        values = self._by_batches(lambda part: self.encode_batch(part)[0], flat, self.latent_shape, batch_size)
         if flat.dtype.kind == "f":
             values[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
-        return values.reshape(*lead, *self.latent_shape)
+        return values.reshape(*np.shape(patterns)[:n_lead], *self.latent_shape)
 
-    @overload
-    def decode(self, latents: xr.DataArray, *, batch_size: int = ...) -> xr.DataArray: ...
-    @overload
-    def decode(self, latents: np.ndarray, *, batch_size: int = ...) -> np.ndarray: ...
-    def decode(self, latents: xr.DataArray | np.ndarray, *, batch_size: int = 1024) -> xr.DataArray | np.ndarray:
+    def decode(self, latents: Array, *, batch_size: int = 1024) -> Array:
         """Patterns that the decoder expects for latents `(…, *latent_shape)`: `(…, [C,] H, W)`, in preprocessed units.
 
         A DataArray is read by the names of its latent dims; of dask chunks it is lazy. NaN latents give NaN patterns.
@@ -138,26 +118,30 @@ class TrainedModel(nn.Module):
         if len(found) != 1:
             raise DataError(f"the array has dims {latents.dims}; expected exactly one latent dim, such as 'latent'.")
         own = (found[0], *schema.position_dims(latents))
-        shape = tuple(latents.sizes[dim] for dim in own)
-        if shape != self.latent_shape:
-            raise DataError(f"latents over {own} have shape {shape}; the model's have {self.latent_shape}.")
         sizes = dict(zip(self.signal_dims, self.input_shape[-len(self.signal_dims) :], strict=True))
-        decoded = _applied(self._decoded, latents, own, sizes, batch_size)
+        self._check_latents(tuple(latents.sizes[dim] for dim in own))
+        decoded = _applied(lambda values: self._decoded(values, batch_size), latents, own, sizes)
         attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
         return decoded.rename("decoded").assign_attrs(attrs)
 
     def _decoded(self, latents: np.ndarray, batch_size: int) -> np.ndarray:
-        shape = self.latent_shape
-        if np.shape(latents)[-len(shape) :] != shape:
-            raise DataError(f"latents have shape {np.shape(latents)}; the model's have {shape} last.")
-        flat = np.asarray(latents, np.float32).reshape(-1, *shape)
-        values = np.empty((len(flat), *self.input_shape), np.float32)
-        batch_size = self.fitting(batch_size)
-        for start in range(0, len(flat), batch_size):
-            part = slice(start, start + batch_size)
-            values[part] = self.decode_batch(torch.from_numpy(flat[part])).cpu().numpy()
-        signal = self.input_shape[-len(self.signal_dims) :]
-        return values.reshape(*np.shape(latents)[: -len(shape)], *signal)
+        n_lead = np.ndim(latents) - len(self.latent_shape)
+        self._check_latents(np.shape(latents)[max(n_lead, 0) :])
+        flat = np.asarray(latents, np.float32).reshape(-1, *self.latent_shape)
+        values = self._by_batches(self.decode_batch, flat, self.input_shape, batch_size)
+        return values.reshape(*np.shape(latents)[:n_lead], *self.input_shape[-len(self.signal_dims) :])
+
+    def _check_latents(self, shape: tuple[int, ...]) -> None:
+        if shape != self.latent_shape:
+            raise DataError(f"latents have shape {shape} in their last dims; the model's have {self.latent_shape}.")
+
+    def _by_batches(
+        self, step: Callable[[torch.Tensor], torch.Tensor], flat: np.ndarray, shape: tuple[int, ...], batch_size: int
+    ) -> np.ndarray:
+        values, size = np.empty((len(flat), *shape), np.float32), self.fitting(batch_size)
+        for start in range(0, len(flat), size):
+            values[start : start + size] = step(torch.from_numpy(flat[start : start + size])).cpu().numpy()
+        return values
 
     @torch.inference_mode()
     def encode_batch(self, patterns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -198,18 +182,13 @@ class TrainedModel(nn.Module):
 
 
 def _applied(
-    function: Callable[[np.ndarray, int], np.ndarray],
-    array: xr.DataArray,
-    core: tuple[str, ...],
-    sizes: dict[str, int],
-    batch_size: int,
+    function: Callable[[np.ndarray], np.ndarray], array: xr.DataArray, core: tuple[str, ...], sizes: dict[str, int]
 ) -> xr.DataArray:
     """A function of plain arrays on the last dims, `core` before and those of `sizes` after; lazy on dask chunks."""
     found: xr.DataArray = xr.apply_ufunc(
         function,
         array,
-        batch_size,
-        input_core_dims=[core, ()],
+        input_core_dims=[core],
         output_core_dims=[tuple(sizes)],
         exclude_dims=set(core),
         dask="parallelized",
@@ -249,68 +228,47 @@ def save_model(model: TrainedModel, folder: Path, about: Mapping[str, Any]) -> d
     return described
 
 
-def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> None:
-    """Load safetensors into a model: checksum, names, shapes and finiteness are checked before anything changes."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise NoInputError(f"{path} is missing; restore it from a copy or train again.") from None
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise DataError(f"{path} is damaged: its checksum is not the one in {CONFIG}; restore it or train again.")
-    state = load(data)
-    check_tensors(state, path)
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise DataError(f"{path} does not fit its {CONFIG}: {' '.join(str(error).split())}") from None
-
-
-def check_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Raise DataError unless all values are finite."""
-    for key, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise DataError(f"{path} holds values that are not finite in {key!r}; train again.")
-
-
 def read_about(folder: Path) -> dict[str, Any]:
     """What config.json in an artefact folder says, held against the folder's checksums; raises as `load_folder`."""
     try:
         text = (folder / CONFIG).read_bytes()
         sealed = (read_seal(Folder(folder), "") or {}).get(CONFIG)
         about = json.loads(text)
+        if sealed not in (None, hashlib.sha256(text).hexdigest()):
+            raise ValueError(f"it is not as it was published, its checksum is not the one in {SEAL}")
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise ValueError(f"it describes no model of vaearr's format {FORMAT}")
     except FileNotFoundError:
         raise NoInputError(
             f"{folder} holds no {CONFIG}: it is not a trained model; give a run's model folder."
         ) from None
     except ValueError as error:
-        raise DataError(
-            f"{folder / CONFIG} or its {SEAL} cannot be read ({error}); restore it or train again."
-        ) from None
-    if sealed not in (None, hashlib.sha256(text).hexdigest()):
-        raise DataError(
-            f"{folder / CONFIG} is not as it was published: its checksum is not the one in {SEAL}; restore it from a "
-            "copy or train again (settings are given to a training, not changed here)."
-        )
-    if not isinstance(about, dict):
-        raise DataError(f"{folder / CONFIG} holds a JSON {type(about).__name__}; restore it or train again.")
-    if about.get("format") != FORMAT:
-        raise DataError(
-            f"{folder / CONFIG} describes no model of vaearr's format {FORMAT} (found {about.get('format')}); give a "
-            "run's model folder."
-        )
+        raise DataError(f"{folder / CONFIG} cannot be used ({error}); restore it from a copy or train again.") from None
     return about
 
 
 def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedModel:
-    """The model in an artefact folder, ready to encode. Raises NoInputError or DataError for one that is not whole."""
-    about = read_about(folder)
+    """The model in an artefact folder, ready to encode. Raises NoInputError or DataError for one that is not whole.
+
+    Checksum, names, shapes and finiteness of the weights are checked before they are taken.
+    """
+    about, path = read_about(folder), folder / WEIGHTS
     try:
-        model = _described(about)
-        sha256 = str(about["weights_sha256"])
+        model = TrainedModel(
+            model=ModelConfig.from_attrs(about["model"]),
+            preprocess=PreprocessConfig.from_attrs(about["preprocess"]),
+            input_shape=tuple(about["input_shape"]),
+            signal_dims=tuple(about["signal_dims"]),
+            dtype=about["input_dtype"],
+            label=about.get("label"),
+            classes=tuple(about.get("classes", ())),
+        )
+        state, _ = read_tensors(path, sha256=str(about["weights_sha256"]))
+        check_finite(state, path)
+        model.load_state_dict(state, strict=True)
     except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{folder / CONFIG} describes no model ({reason}); restore it or train again.") from None
-    load_weights(model, folder / WEIGHTS, sha256=sha256)
     return model.to(device).eval()
 
 
@@ -340,15 +298,3 @@ def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel,
             f"run {manifest.get('run')!r} was trained on samples of shape {model.input_shape}, the store has "
             f"{schema.input_shape(ds)}; train a run on this store."
         )
-
-
-def _described(about: Mapping[str, Any]) -> TrainedModel:
-    return TrainedModel(
-        model=ModelConfig.from_attrs(about["model"]),
-        preprocess=PreprocessConfig.from_attrs(about["preprocess"]),
-        input_shape=tuple(about["input_shape"]),
-        signal_dims=tuple(about["signal_dims"]),
-        dtype=about["input_dtype"],
-        label=about.get("label"),
-        classes=tuple(about.get("classes", ())),
-    )

@@ -11,7 +11,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.categories import is_categorical, meanings
 from vaearr.sources.collection import GROUPS, PATH, SKIPPED
-from vaearr.sources.image_folders import HAS_MASK
+from vaearr.sources.images import HAS_MASK
 from vaearr.store import read_block
 
 MOST_CLASSES = 40  # of a coordinate of text or numbers that is taken for classes

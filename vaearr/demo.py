@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import vaearr as va
 from vaearr import names as n
-from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, IngestConfig, SignificanceConfig, TrainConfig
+from vaearr.config import SignificanceConfig, TrainConfig
 from vaearr.errors import ExistsError, WriteError
 
 MARK = ".vaearr-demo"
@@ -32,61 +34,40 @@ def run_demo(
     earlier demo left in the folder is made anew; a folder that holds anything else is refused with ExistsError, and
     nothing is removed from it.
     """
-    from vaearr.association import associate_store, top_lines
-    from vaearr.clustering import cluster_lines, cluster_store
-    from vaearr.embedding import embed_store
-    from vaearr.ingestion import ingest
-    from vaearr.latents import encode
-    from vaearr.reporting import report
-    from vaearr.runs import train
-    from vaearr.store import as_url
     from vaearr.testing import synthetic_scan, write_scan_files
 
-    config = config or TrainConfig()
-    target = _fresh(Path(folder))
+    config, target = config or TrainConfig(), _fresh(Path(folder))
     say(f"1/8 a scan of {nx} x {ny} points from crystal geometry: {target / FILES}")
     scan = synthetic_scan(nx=nx, ny=ny, step=STEP)
     files = write_scan_files(scan, target / FILES)
     store = store or target / STORE
     say(f"2/8 ingest: {store}")
     names = dict(zip(scan[n.PHASE].attrs["flag_values"], scan[n.PHASE].attrs["flag_meanings"].split(), strict=True))
-    settings = IngestConfig(
-        maps={n.BC: files[n.BC]},
-        elements=files[n.ELEMENTS],
-        phases=files[n.PHASE],
-        phase_names={int(code): name for code, name in names.items() if code >= 0},
-        step=STEP,
-    )
-    ingest(files[n.PATTERNS], store, config=settings, say=say)
+    about: Any = {"phase_names": {int(code): name for code, name in names.items() if code >= 0}, "step": STEP}
+    about |= {"maps": {n.BC: files[n.BC]}, "elements": files[n.ELEMENTS], "phases": files[n.PHASE]}
+    va.ingest(files[n.PATTERNS], store, say=say, **about)
     say("3/8 train")
 
     def on_epoch(epoch: int, row: dict[str, float]) -> None:
         if progress:
             progress(epoch + 1, config.epochs, "training")
 
-    train(store, config=config, say=say, on_epoch=on_epoch)
+    va.train(store, config=config, say=say, on_epoch=on_epoch)
     say("4/8 encode")
-    encode(store, say=say)
+    va.encode(store, say=say)
     say("5/8 embed: principal components, to compare with")
-    embed_store(store, EmbedConfig(), say=say)
+    va.embed_store(store, say=say)
     say("6/8 associate, tested against random maps that are as smooth")
-    tested = AssociateConfig(significance=SignificanceConfig())
-    for line in top_lines(associate_store(store, tested), top=1):
-        say(f"    {line}")
+    tested = va.describe(va.associate_store(store, significance=SignificanceConfig()), "association", top=1)
+    say("\n".join(f"    {line}" for line in tested))
     say("7/8 cluster: grains, without their number being told")
-    grains = cluster_store(store, ClusterConfig(method="hdbscan", name="grains"))
-    for line in cluster_lines(grains, "grains"):
-        say(f"    {line}")
+    grains = va.describe(va.cluster_store(store, method="hdbscan", name="grains"), "clusters", name="grains")
+    say("\n".join(f"    {line}" for line in grains))
     say("8/8 report")
-    page = report(store, out=target / REPORTS / n.DEFAULT_RUN)
-    opens = "va.open_store" if as_url(store) else "xr.open_zarr"
-    return [
-        f"store:  {store}",
-        f"report: {page}",
-        "",
-        "import vaearr as va" if as_url(store) else "import xarray as xr",
-        f'ds = {opens}("{store}"); print(ds)',
-    ]
+    page = va.report(store, out=target / REPORTS / n.DEFAULT_RUN)
+    module, opens = ("vaearr as va", "va.open_store") if "://" in str(store) else ("xarray as xr", "xr.open_zarr")
+    code = [f"import {module}", f'ds = {opens}("{store}"); print(ds)']
+    return [f"store:  {store}", f"report: {page}", "", *code]
 
 
 def _fresh(folder: Path) -> Path:

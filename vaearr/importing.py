@@ -6,6 +6,7 @@ Of a run of another store all is taken that decides its latents: weights, settin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from vaearr.batching import PatternBatches, batches
 from vaearr.config import ImportConfig, ModelConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import pick_device
 from vaearr.errors import DataError, RoiError, UsageError
-from vaearr.models.foreign import MODEL, Foreign, infer_options, load_foreign, read_foreign
+from vaearr.models.foreign import MODEL, infer_options, load_foreign, read_foreign
 from vaearr.models.preprocess import settled
 from vaearr.provenance import nested, now, versions
 from vaearr.quality import latent_health
+from vaearr.recipe import Recipe, is_made
 from vaearr.run import Run
-from vaearr.runs import GIVEN, data_fingerprint, resolve_roi
+from vaearr.run.train import GIVEN, data_fingerprint, resolve_roi
 from vaearr.store import (
     check_patterns,
     check_run_name,
@@ -34,13 +36,19 @@ from vaearr.store import (
     open_table,
     publish_run,
     recover,
+    run_manifest,
+    run_names,
+    shown,
     staged_run,
     write_dataset,
 )
 from vaearr.store.places import Folder, sha256_of
+from vaearr.store.remove import removable
+from vaearr.training import fingerprint
 
 N_JUDGED = 256  # samples that the health of the latents is told from
 UNLIKE = 0.5  # of the odds of the explained variance in training: below, new data are unlike
+ELSEWHERE = "choose another name with run='…' (--run; of encode: name='…', --name)"
 
 
 @settings_as_keywords(ImportConfig)
@@ -51,6 +59,7 @@ def import_model(
     run: str,
     roi: xr.DataArray | RoiConfig | None = None,
     config: ImportConfig | None = None,
+    overwrite: bool = False,
     say: Callable[[str], None] | None = None,
     **given: Any,
 ) -> Run:
@@ -60,52 +69,69 @@ def import_model(
     brings its own settings and static background; where the new samples are reconstructed much worse than the training
     was, a warning says so. The split counts every point of the region as validation: none of them was trained on here
     (whether the checkpoint's own training saw them is not known). There is no history. All or nothing is written. For
-    `roi` see `runs.train`. Raises ExistsError for a run name that is taken, UsageError for a model that cannot be built
-    for the store's samples or for settings that a model folder has itself, and what `read_foreign`, `load_foreign` and
-    `load_folder` raise for a checkpoint that is damaged or does not fit.
+    `roi` see `va.train`; of a run that is there, None means its own. A run that is there, imported the same way, is
+    returned; `overwrite` replaces another one of this name, with its latents and tables. Raises ExistsError for a name
+    that is taken, UsageError for a model that cannot be built for the store's samples or for settings that a model
+    folder has itself, and what `read_foreign`, `load_foreign` and `load_folder` raise for a checkpoint that is damaged
+    or does not fit.
     """
     settings, tell = resolved(ImportConfig, config, given), say or (lambda text: None)
     check_run_name(run)
     path, file = check_store(store), Path(checkpoint).expanduser().resolve()
+    own = file.parent if file.name == WEIGHTS else file  # the model folder of a vaearr run, by itself or its weights
+    is_own = (own / CONFIG).is_file()
+    file = own / WEIGHTS if is_own else file
     recover(path)
     check_patterns(path)
-    ds = open_store(path, chunks=None)
-    device = pick_device(settings.device)
-    mask = resolve_roi(ds, roi)
+    ds, device, is_there = open_store(path, chunks=None), pick_device(settings.device), run in run_names(path)
+    here = ds[n.run_name(n.ROI, run)].load() if is_there else None
+    mask = here if here is not None and roi is None else resolve_roi(ds, roi)
     if not bool(mask.any()):
         raise RoiError("the ROI has no scan point; widen it.")
-    with staged_run(path, run) as folder:
-        own = _own_folder(file)
-        model, origin, words = _taken(ds, own, settings) if own else _model(ds, file, settings)
+    if here is not None and _is_imported(path, run, file, settings, mask, here, overwrite=overwrite, say=tell):
+        return Run(path, run)
+    old = removable(path, runs=[run] if is_there else [])
+    with staged_run(path, run, replacing=old) as folder:
+        model, origin, words = _of_run(ds, own, settings) if is_own else _of_file(ds, file, settings)
         model = model.to(device)
         tell(words)
-        parts = _all_validate(mask)
-        if own is None and model.preprocess_config.static_background != "none":
+        parts = _validating(mask)
+        if not is_own and model.preprocess_config.static_background != "none":
             model.preprocess.fit(_batches(ds, parts, model))
-        health = latent_health(model, _batches(ds, _judged(parts, settings.seed), model))
-        if own is not None:
+        health = latent_health(model, _batches(ds, _validating(mask, settings.seed), model))
+        if is_own:
             health.attrs["warnings"] += _unlike(origin["explained_variance"], health.attrs)
         (folder / n.MODEL).mkdir()
-        manifest = _describe(ds, own / WEIGHTS if own else file, settings, model, origin, mask)
-        manifest = save_model(model, folder / n.MODEL, manifest) | {"run": run}
+        imported = {"file": file.name, "sha256": _sha256(file), **origin, "settings": settings.to_attrs()}
+        manifest = save_model(model, folder / n.MODEL, _described(ds, model, imported, mask)) | {"run": run}
         write_dataset(health, folder / n.HEALTH, run=run)
         maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): parts})
-        publish_run(path, run, folder, manifest, maps)
+        publish_run(path, run, folder, manifest, maps, replacing=old)
     for warning in health.attrs["warnings"]:
         tell(f"warning: {warning}")
     return Run(path, run, health=health, manifest=manifest)
 
 
-def _own_folder(file: Path) -> Path | None:
-    """The model folder of a vaearr run that is meant by itself or by its weights; None for anything else."""
-    folder = file.parent if file.name == WEIGHTS else file
-    return folder if (folder / CONFIG).is_file() else None
+def _sha256(file: Path) -> str:
+    return sha256_of(Folder(file.parent), file.name)
 
 
-def _taken(ds: xr.Dataset, folder: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
+def _is_imported(
+    path: Path, run: str, file: Path, settings: ImportConfig, mask: xr.DataArray, here: xr.DataArray, **how: Any
+) -> bool:
+    """Whether the run that is there was imported from these weights, with these settings, for this region."""
+    manifest = run_manifest(path, run)
+    imported = manifest["config"].get(n.IMPORTED) or {}
+    recipe = Recipe(settings, {"weights_sha256": _sha256(file), "region": fingerprint(mask.values)})
+    made = {"weights_sha256": imported.get("sha256"), "region": fingerprint(here.values)}
+    made["config"] = imported.get("settings", settings.to_attrs())
+    return is_made(f"{shown(path)} already has a run {run!r}", made, recipe, instead=ELSEWHERE, **how)
+
+
+def _of_run(ds: xr.Dataset, folder: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
     """The model of a run, as it was trained, where it comes from, and that in words."""
-    plain, default = settings.to_attrs(), ImportConfig().to_attrs()
-    if given := [key for key in plain if key not in ("device", "seed") and plain[key] != default[key]]:
+    plain, default = settings.deciding(), ImportConfig().deciding()
+    if given := [key for key in plain if key != "seed" and plain[key] != default[key]]:
         raise UsageError(f"{folder} says itself what its model is and how samples are prepared; leave out {given[0]}.")
     about, model = read_about(folder), load_folder(folder)
     if model.input_shape != schema.input_shape(ds):
@@ -143,88 +169,61 @@ def _unlike(trained: float | None, found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _model(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
-    """The network that the checkpoint fits, with its weights, where they come from, and that in words."""
-    shape, given = schema.input_shape(ds), None
-    if settings.model == MODEL:
-        given = read_foreign(file, layout=settings.layout, prefix=settings.prefix)
-    chosen = _model_config(settings, given, shape)
+def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
+    """The network that a checkpoint from elsewhere fits, with its weights, where they come from, and that in words."""
+    shape, how = schema.input_shape(ds), {"layout": settings.layout, "prefix": settings.prefix}
+    given = read_foreign(file, **how) if settings.model == MODEL else file
+    options, latent_dim = settings.options or {}, settings.latent_dim
+    if not isinstance(given, Path):
+        found, (channels, n_dims) = infer_options(given)
+        if (channels, n_dims) != (shape[0], len(shape) - 1):
+            raise DataError(
+                f"{file} is for samples of {channels} channel(s) in {n_dims} dimensions; the store's have shape "
+                f"{shape}, channels first. Ingest them as the checkpoint needs them."
+            )
+        options, latent_dim = found.options | options, latent_dim or found.latent_dim
+    if latent_dim is None:
+        raise UsageError(f"the model {settings.model!r} is not told by a checkpoint: give latent_dim and options.")
     with torch.random.fork_rng(devices=[]):  # weights are drawn, then replaced
         model = TrainedModel(
-            model=chosen,
+            model=ModelConfig.from_attrs({"name": settings.model, "latent_dim": latent_dim, "options": options}),
             preprocess=settled(settings.preprocess, ds[n.PATTERNS]),
             input_shape=shape,
             signal_dims=schema.signal_dims(ds),
             dtype=str(ds[n.PATTERNS].dtype),
         )
-    report = load_foreign(model.network, given or file, layout=settings.layout, prefix=settings.prefix)
+    report = load_foreign(model.network, given, **how)
     if report.prefix == "network.":  # a run's weights, which lie beside its background
         raise DataError(
             f"{file} holds the weights of a vaearr run, without the {CONFIG} that says how its samples are prepared; "
             "give the run's model folder."
         )
-    origin = {"layout": report.layout, "prefix": report.prefix, "n_weights_read": report.n_loaded}
-    return model.eval(), {**origin, "n_ignored": report.ignored, "added": list(report.added)}, report.in_words()
+    return model.eval(), asdict(report), report.in_words()
 
 
-def _model_config(settings: ImportConfig, given: Foreign | None, shape: tuple[int, ...]) -> ModelConfig:
-    if given is None:
-        if settings.latent_dim is None:
-            raise UsageError(f"the model {settings.model!r} is not told by a checkpoint: give latent_dim and options.")
-        return ModelConfig(name=settings.model, latent_dim=settings.latent_dim, options=settings.options or {})
-    found = infer_options(given)
-    if (found.n_channels, found.n_spatial_dims) != (shape[0], len(shape) - 1):
-        raise DataError(
-            f"{given.path} is for samples of {found.n_channels} channel(s) in {found.n_spatial_dims} dimensions; the "
-            f"store's have shape {shape}, channels first. Ingest them as the checkpoint needs them."
-        )
-    return found.model.replace(
-        latent_dim=settings.latent_dim, options={**found.model.options, **(settings.options or {})}
-    )
-
-
-def _all_validate(mask: xr.DataArray) -> xr.DataArray:
-    """Every point of the region as one that was not trained on."""
-    values = np.where(mask.values, n.VALIDATION, n.OUTSIDE).astype(np.int8)
+def _validating(mask: xr.DataArray, seed: int | None = None) -> xr.DataArray:
+    """Every point of the region, or a choice of `N_JUDGED` of them by a seed, as one that was not trained on."""
+    points = np.flatnonzero(mask.values)
+    if seed is not None:
+        points = np.random.default_rng(seed).permutation(points)[:N_JUDGED]
+    values = np.full(mask.size, n.OUTSIDE, np.int8)
+    values[points] = n.VALIDATION
     attrs = {**n.ATTRS[n.SPLIT], "config": "imported model: no point was trained on here"}
-    return xr.DataArray(values, dims=mask.dims, coords={d: mask[d] for d in mask.dims}, name=n.SPLIT, attrs=attrs)
-
-
-def _judged(parts: xr.DataArray, seed: int) -> xr.DataArray:
-    """At most `N_JUDGED` of the points, a seeded choice."""
-    points = np.flatnonzero(parts.values == n.VALIDATION)
-    chosen = np.random.default_rng(seed).permutation(points)[:N_JUDGED]
-    values = np.full(parts.size, n.OUTSIDE, np.int8)
-    values[chosen] = n.VALIDATION
-    return parts.copy(data=values.reshape(parts.shape))
+    return xr.DataArray(values.reshape(mask.shape), {d: mask[d] for d in mask.dims}, mask.dims, n.SPLIT, attrs)
 
 
 def _batches(ds: xr.Dataset, parts: xr.DataArray, model: TrainedModel) -> PatternBatches:
-    return batches(
-        ds, split=parts, part=n.VALIDATION, shuffle=False, batch_size=model.fitting(256), device=model.device
-    )
+    size = model.fitting(256)
+    return batches(ds, split=parts, part=n.VALIDATION, shuffle=False, batch_size=size, device=model.device)
 
 
-def _describe(
-    ds: xr.Dataset,
-    file: Path,
-    settings: ImportConfig,
-    model: TrainedModel,
-    origin: Mapping[str, Any],
-    mask: xr.DataArray,
-) -> dict[str, Any]:
+def _described(ds: xr.Dataset, model: TrainedModel, imported: Mapping[str, Any], mask: xr.DataArray) -> dict[str, Any]:
     """What the manifest says beside the model itself."""
-    imported = {
-        "file": file.name,
-        "sha256": sha256_of(Folder(file.parent), file.name),
-        **origin,
-        "settings": settings.to_attrs(),
-    }
     config = {"model": model.model_config.to_attrs(), "preprocess": model.preprocess_config.to_attrs()}
     return {
         "kind": n.IMPORTED,
         "state": n.IMPORTED,
-        "config": {**config, n.IMPORTED: imported},
+        "config": {**config, n.IMPORTED: dict(imported)},
         "roi": nested(mask.attrs, "config") or GIVEN,
         "n_roi": int(mask.sum()),
         "n_train": 0,

@@ -18,15 +18,23 @@ from torch import nn
 
 from vaearr.artifacts import TrainedModel
 from vaearr.errors import SchemaError, UsageError
-from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, LEVELS, OUTPUT, watching
+from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, LEAF, OUTPUT, watching
 
-PARTS = (INPUT, ENCODER, LATENT, DECODER, OUTPUT)
 N_PARAMETERS = "n_parameters"
 HEADS = "heads"
 BY = " x "
 LETTERS = 44  # of a layer's name in text
+COLUMNS = {
+    "name": "name of the module",
+    "part": "part of the network",
+    "kind": "class of the module",
+    "shape": "shape of the output of one sample",
+    BLOCK: "outermost block that the layer is in",
+    "block_kind": "class of that block",
+    "block_shape": "shape of the output of that block",
+}
 
-Run = tuple[str, str, str, tuple[int, ...]]  # part, name, class and output shape of one call of a layer
+Call = tuple[str, str, tuple[int, ...]]  # name of a layer or end, part, shape of what it put out
 
 
 def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
@@ -57,127 +65,84 @@ def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
     lacking = [name for name in ("input_shape", "latent_shape", "encode", "decode") if not hasattr(network, name)]
     if lacking:
         raise UsageError(f"{type(network).__name__} has no {', '.join(lacking)}; a card is made of a vaearr network.")
-    shapes_only = _without_values(network)
-    leaves, blocks = (_runs(shapes_only, level) for level in LEVELS)
-    classifier = model.classifier if isinstance(model, TrainedModel) else None
-    heads = [] if classifier is None else list(classifier.parameters())
-    return _table(network, leaves, _around(leaves, blocks)).assign_attrs(_counts(network, leaves, heads))
-
-
-def _without_values(network: nn.Module) -> Any:
-    """A copy in evaluation mode whose parameters and buffers have shapes and types, but no memory."""
     known: dict[int, Any] = {}
     for tensor in (*network.parameters(), *network.buffers()):
         empty = torch.empty_like(tensor, device="meta")
         known[id(tensor)] = nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(network, known).eval()
+    shapes_only = copy.deepcopy(network, known).eval()
+    calls, modules = _calls(shapes_only, LEAF), dict(network.named_modules())
+    shapes = {name: shape for name, _, shape in _calls(shapes_only, BLOCK)}
+    seen: Counter[str] = Counter()
+    rows, sizes = {}, []
+    for name, part, shape in calls:
+        seen[name] += 1
+        is_end = part not in (ENCODER, DECODER)
+        block = name if name in shapes else next(outer for outer in shapes if name.startswith(f"{outer}."))
+        kind, block_kind = (each if is_end else type(modules[each]).__name__ for each in (name, block))
+        row = (name, part, kind, _words(shape), block, block_kind, _words(shape if block == name else shapes[block]))
+        rows[name if seen[name] == 1 else f"{name}:{seen[name]}"] = row
+        sizes.append(0 if is_end or seen[name] > 1 else sum(p.numel() for p in modules[name].parameters()))
+    columns = zip(COLUMNS.items(), zip(*rows.values(), strict=True), strict=True)
+    coords = {name: (LAYER, list(values), {"long_name": words}) for (name, words), values in columns}
+    coords[LAYER] = (LAYER, list(rows), {"long_name": "layer, in order of execution"})
+    about = {"long_name": "number of parameters", "units": "1"}
+    heads = model.classifier if isinstance(model, TrainedModel) else None
+    card = xr.Dataset({N_PARAMETERS: (LAYER, sizes, about)}, coords=coords)
+    return card.assign_attrs(_counts(network, calls, [] if heads is None else list(heads.parameters())))
 
 
-def _runs(network: Any, level: str) -> list[Run]:
+def _calls(network: Any, level: str) -> list[Call]:
     """The calls of all layers, or outermost blocks, in order; what goes in and comes out among them."""
-    found: list[Run] = []
+    found: list[Call] = [(INPUT, INPUT, tuple(network.input_shape))]
     part = ENCODER
 
-    def on_output(name: str, module: nn.Module, output: torch.Tensor) -> None:
-        found.append((part, name, type(module).__name__, _of_one(output)))
-
-    def end(which: str, shape: tuple[int, ...]) -> None:
-        found.append((which, which, which, shape))
+    def on_output(name: str, module: nn.Module | None, output: torch.Tensor) -> None:
+        is_one = output.shape[0] == 1 and output.ndim > 1
+        found.append((name, OUTPUT if module is None else part, tuple(output.shape[is_one:])))
 
     try:
         with torch.inference_mode(), watching(network, level, on_output):
-            end(INPUT, tuple(network.input_shape))
             network.encode(torch.zeros(1, *network.input_shape, device="meta"))
-            end(LATENT, tuple(network.latent_shape))
+            found.append((LATENT, LATENT, tuple(network.latent_shape)))
             part = DECODER
-            decoded = network.decode(torch.zeros(1, *network.latent_shape, device="meta"))
-            end(OUTPUT, _of_one(decoded))
+            on_output(OUTPUT, None, network.decode(torch.zeros(1, *network.latent_shape, device="meta")))
     except (NotImplementedError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise UsageError(f"{type(network).__name__} cannot be run on shapes alone ({reason}).") from error
     return found
 
 
-def _of_one(output: torch.Tensor) -> tuple[int, ...]:
-    return tuple(output.shape[1:] if output.shape[0] == 1 and output.ndim > 1 else output.shape)
-
-
-def _around(leaves: list[Run], blocks: list[Run]) -> list[Run]:
-    """For each leaf the block that it is in, or itself: blocks and leaves are run in the same order."""
-    found, at = [], 0
-    for leaf in leaves:
-        while not _is_inside(leaf, blocks[at]):
-            at += 1
-        found.append(blocks[at])
-    return found
-
-
-def _is_inside(leaf: Run, block: Run) -> bool:
-    return leaf[0] == block[0] and f"{leaf[1]}.".startswith(f"{block[1]}.")
-
-
-def _table(network: nn.Module, leaves: list[Run], around: list[Run]) -> xr.Dataset:
-    modules = dict(network.named_modules())
-    calls: Counter[str] = Counter()
-    labels, sizes = [], []
-    for _, name, kind, _ in leaves:
-        calls[name] += 1
-        labels.append(name if calls[name] == 1 else f"{name}:{calls[name]}")
-        is_first = calls[name] == 1 and kind not in PARTS
-        sizes.append(sum(p.numel() for p in modules[name].parameters()) if is_first else 0)
-    columns = {
-        "name": ([run[1] for run in leaves], "name of the module"),
-        "part": ([run[0] for run in leaves], "part of the network"),
-        "kind": ([run[2] for run in leaves], "class of the module"),
-        "shape": ([_words(run[3]) for run in leaves], "shape of the output of one sample"),
-        BLOCK: ([run[1] for run in around], "outermost block that the layer is in"),
-        "block_kind": ([run[2] for run in around], "class of that block"),
-        "block_shape": ([_words(run[3]) for run in around], "shape of the output of that block"),
-    }
-    coords = {name: (LAYER, values, {"long_name": words}) for name, (values, words) in columns.items()}
-    about = {"long_name": "number of parameters", "units": "1"}
-    return xr.Dataset(
-        {N_PARAMETERS: (LAYER, sizes, about)},
-        coords={LAYER: (LAYER, labels, {"long_name": "layer, in order of execution"}), **coords},
-    )
-
-
-def _counts(network: Any, leaves: list[Run], heads: list[nn.Parameter]) -> dict[str, Any]:
+def _counts(network: Any, calls: list[Call], heads: list[nn.Parameter]) -> dict[str, Any]:
     """Counts of parameters; one that several layers share counts once in all, and once in each part that uses it."""
-    own = {id(p): p.numel() for p in network.parameters()}
-    used = {part: set(_used(network, [run[1] for run in leaves if run[0] == part])) for part in (ENCODER, DECODER)}
-    beside = {id(p): p.numel() for p in heads}
-    in_parts = used[ENCODER] | used[DECODER]
-    counted = {
-        N_PARAMETERS: sum({**own, **beside}.values()),
-        f"{N_PARAMETERS}_{ENCODER}": sum(own[key] for key in used[ENCODER]),
-        f"{N_PARAMETERS}_{DECODER}": sum(own[key] for key in used[DECODER]),
-        f"{N_PARAMETERS}_{HEADS}": sum(size for key, size in {**own, **beside}.items() if key not in in_parts),
+    used = {part: _used(network, [name for name, where, _ in calls if where == part]) for part in (ENCODER, DECODER)}
+    every = {id(p): p.numel() for p in (*network.parameters(), *heads)}
+    counts = {
+        "": every,
+        **{f"_{part}": {key: every[key] for key in keys} for part, keys in used.items()},
+        f"_{HEADS}": {key: size for key, size in every.items() if key not in used[ENCODER] | used[DECODER]},
     }
     tensors = {id(t): t.nbytes for t in (*network.parameters(), *network.buffers(), *heads)}
-    stride = getattr(network, "stride", None)
     return {
-        **counted,
-        "n_layers": sum(run[0] in (ENCODER, DECODER) for run in leaves),
+        **{f"{N_PARAMETERS}{end}": sum(sizes.values()) for end, sizes in counts.items()},
+        "n_layers": sum(part in (ENCODER, DECODER) for _, part, _ in calls),
         "weights_MB": sum(tensors.values()) / 1e6,
         "input_shape": list(network.input_shape),
         "latent_shape": list(network.latent_shape),
-        "stride": [] if stride is None else list(stride),
+        "stride": list(getattr(network, "stride", None) or []),
         "compression": math.prod(network.input_shape) / math.prod(network.latent_shape),
         "network": type(network).__name__,
     }
 
 
-def _used(network: nn.Module, names: list[str]) -> Iterable[int]:
+def _used(network: nn.Module, names: Iterable[str]) -> set[int]:
     """The parameters of these layers, and those that lie beside them in the modules around, but for the network's."""
-    modules = dict(network.named_modules())
-    around = {name.rpartition(".")[0] for name in names}
-    while outer := {name.rpartition(".")[0] for name in around} - around:
-        around |= outer
-    for name in names:
-        yield from (id(p) for p in modules[name].parameters())
-    for name in around - {""}:
-        yield from (id(p) for p in modules[name].parameters(recurse=False))
+    used = [f"{name}." for name in names]
+    owners = {name: f"{name.rpartition('.')[0]}." for name, _ in network.named_parameters()}
+    return {
+        id(parameter)
+        for name, parameter in network.named_parameters()
+        if owners[name] != "." and any(one.startswith(owners[name]) or owners[name].startswith(one) for one in used)
+    }
 
 
 def _words(shape: tuple[int, ...]) -> str:
@@ -195,40 +160,39 @@ def check_card(card: xr.Dataset) -> None:
         raise SchemaError("the Dataset is no model card; pass what model_card returned.")
 
 
-def card_summary(card: xr.Dataset) -> list[str]:
-    """The numbers of the whole network in words, a line each."""
-    a = card.attrs
-    parts = ", ".join(f"{a[f'{N_PARAMETERS}_{part}']:,} in the {part}" for part in (ENCODER, DECODER))
-    heads = a[f"{N_PARAMETERS}_{HEADS}"]
-    stride = f", {BY.join(map(str, a['stride']))} pixels per position" if a["stride"] else ""
-    values = f"{ratio_words(a['compression'])} values of the input per value of the latent"
-    return [
-        f"{a['network']}: {a['n_layers']} layers, {a[N_PARAMETERS]:,} parameters, {a['weights_MB']:.3g} MB",
-        f"  {parts}" + (f", {heads:,} elsewhere (heads)" if heads else ""),
-        f"  input {BY.join(map(str, a['input_shape']))}, latent {BY.join(map(str, a['latent_shape']))}{stride}",
-        f"  {values}",
-    ]
-
-
 def card_lines(card: xr.Dataset) -> list[str]:
     """A model card as lines of text: the numbers of the whole, then a line for each layer in order of execution.
 
     Raises SchemaError for another Dataset.
     """
     check_card(card)
-    rows = [("layer", "kind", "output", "parameters")]
-    parts = card["part"].values.astype(str)
-    for i, label in enumerate(card[LAYER].values.astype(str)):
-        is_end = parts[i] not in (ENCODER, DECODER)
-        count = int(card[N_PARAMETERS].values[i])
-        kind = "" if is_end else str(card["kind"].values[i])
-        rows.append((_brief(label), kind, str(card["shape"].values[i]), f"{count:,}" if count else ""))
-    widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    lines = [
-        f"  {name:{widths[0]}}  {kind:{widths[1]}}  {shape:{widths[2]}}  {count:>{widths[3]}}".rstrip()
-        for name, kind, shape, count in rows
+    a, columns = card.attrs, ("layer", "kind", "output", "parameters")
+    heads = a[f"{N_PARAMETERS}_{HEADS}"]
+    stride = f", {BY.join(map(str, a['stride']))} pixels per position" if a["stride"] else ""
+    rows = [columns]
+    for layer in as_record(card)["layers"]:
+        name, kind = layer[LAYER], layer["kind"] if layer["part"] in (ENCODER, DECODER) else ""
+        name = name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
+        rows.append((name, kind, _words(layer["shape"]), f"{layer[N_PARAMETERS]:,}" if layer[N_PARAMETERS] else ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        f"{a['network']}: {a['n_layers']} layers, {a[N_PARAMETERS]:,} parameters, {a['weights_MB']:.3g} MB",
+        "  "
+        + ", ".join(f"{a[f'{N_PARAMETERS}_{part}']:,} in the {part}" for part in (ENCODER, DECODER))
+        + (f", {heads:,} elsewhere (heads)" if heads else ""),
+        f"  input {_words(a['input_shape'])}, latent {_words(a['latent_shape'])}{stride}",
+        f"  {ratio_words(a['compression'])} values of the input per value of the latent",
+        *(
+            "  ".join(
+                [
+                    "",
+                    *(f"{text:{width}}" for text, width in zip(row[:3], widths, strict=False)),
+                    f"{row[3]:>{widths[3]}}",
+                ]
+            ).rstrip()
+            for row in rows
+        ),
     ]
-    return [*card_summary(card), *lines]
 
 
 def ratio_words(ratio: float) -> str:
@@ -236,14 +200,12 @@ def ratio_words(ratio: float) -> str:
     return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"
 
 
-def _brief(name: str) -> str:
-    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
-
-
 def as_record(card: xr.Dataset) -> dict[str, Any]:
     """A model card as plain JSON: the numbers of the whole, and `layers`. Raises SchemaError for another Dataset."""
     check_card(card)
     columns = {name: card[name].values.tolist() for name in (LAYER, "part", "kind", "shape", BLOCK, N_PARAMETERS)}
     columns["shape"] = [list(sizes_of(words)) for words in columns["shape"]]
-    layers = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return {**card.attrs, "layers": layers}
+    return {
+        **card.attrs,
+        "layers": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+    }

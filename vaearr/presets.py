@@ -14,11 +14,10 @@ from typing import Any, Literal
 from vaearr.config import ObjectiveConfig, TrainConfig
 from vaearr.errors import UsageError, did_you_mean
 
-# what the reconstruction is held against: the sample itself, without noise on it
-_PLAIN = {"input_noise": 0.0, "target": "self"}
-_LATENT_DIFFUSION = {"epochs": 100, "weight_decay": 0.0, "rise": 0.05, "patience": 100, "sheets_every": 10}
+_PLAIN = {"input_noise": 0.0, "target": "self"}  # the reconstruction is held against the sample itself, without noise
 _SHARP = {"likelihood": "laplace", "warmup": 0.0, **_PLAIN}
 _JUDGE = {"discriminator": "patch", "weight": 0.005, "start": 0.5, "rise": 0.2}
+_LATENT_DIFFUSION = {"epochs": 100, "weight_decay": 0.0, "rise": 0.05, "patience": 100, "sheets_every": 10}
 
 # Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022: absolute error, KL weight
 # 1e-6 beside a sum over values, hinge discriminator that begins when the reconstructions stand. Values from -1 to 1.
@@ -31,15 +30,9 @@ _SD = {
         | {"mid_attention": True, "final_activation": True},
     },
     "preprocess": {"static_background": "none", "normalise": "symmetric"},
-    "objective": {
-        **_SHARP,
-        "beta": 1e-6,
-        "adversarial": {"kind": "hinge", **_JUDGE},
-    },
+    "objective": {**_SHARP, "beta": 1e-6, "adversarial": {"kind": "hinge", **_JUDGE}},
     "split": {"method": "random", "fraction": 0.1},
-    "batch_size": 4,
-    "learning_rate": 2e-4,
-    **_LATENT_DIFFUSION,
+    **{"batch_size": 4, "learning_rate": 2e-4, **_LATENT_DIFFUSION},
 }
 
 # Guo et al., "MAISI: Medical AI for Synthetic Imaging", WACV 2025: absolute error, KL weight 1e-7 beside a mean over
@@ -55,15 +48,9 @@ _MAISI = {
     },
     "preprocess": {"static_background": "none", "normalise": "quantile"},
     "augment": {"flip_x": True},
-    "objective": {
-        **_SHARP,
-        "beta": 0.02,
-        "adversarial": {"kind": "lsgan", "options": {"channels": 32}, **_JUDGE},
-    },
+    "objective": {**_SHARP, "beta": 0.02, "adversarial": {"kind": "lsgan", "options": {"channels": 32}, **_JUDGE}},
     "split": {"method": "random", "fraction": 0.2},
-    "batch_size": 1,
-    "learning_rate": 3e-4,
-    **_LATENT_DIFFUSION,
+    **{"batch_size": 1, "learning_rate": 3e-4, **_LATENT_DIFFUSION},
 }
 
 # 28 x 28 digits and pictures of that kind; 7 000 are learned in a minute and a half on one core.
@@ -87,8 +74,7 @@ _BETA_VAE = {
     "preprocess": {"static_background": "none", "normalise": "unit"},
     "objective": {"likelihood": "gaussian", "beta": 2.0, **_PLAIN},
     "split": {"method": "random", "fraction": 0.1},
-    "batch_size": 16,
-    "learning_rate": 1e-3,
+    **{"batch_size": 16, "learning_rate": 1e-3},
 }
 
 # name -> what it is, settings of `TrainConfig`; OF_IMAGES: those that volumes do not suit
@@ -110,9 +96,8 @@ def preset_settings(name: str) -> dict[str, Any]:
 
 def check_preset(name: str, n_spatial_dims: int) -> None:
     """Raise UsageError for a preset of images where the samples are volumes, and the other way round."""
-    if name in PRESETS and (n_spatial_dims > 2) == (name in OF_IMAGES):
-        wanted = "maisi" if n_spatial_dims > 2 else "sd"
-        kind = "volumes" if n_spatial_dims > 2 else "images"
+    kind, wanted = ("volumes", "maisi") if n_spatial_dims > 2 else ("images", "sd")
+    if name in PRESETS and (kind == "volumes") == (name in OF_IMAGES):
         raise UsageError(f"the preset {name!r} is not for {kind}; for these use --preset {wanted}.")
 
 
@@ -174,14 +159,13 @@ def objective_from_legacy(
     sample. batch_size: needed when one of the two reductions only is `batch_sum`. The earlier losses had neither
     warm-up nor noise nor another target than the pattern, so these are off. Raises UsageError for other settings.
     """
-    reductions = {"reconstruction_reduction": reconstruction_reduction, "kl_reduction": kl_reduction}
-    known = {"reconstruction": sorted(RECONSTRUCTIONS), **dict.fromkeys(reductions, sorted(REDUCTIONS))}
-    for what, value in {"reconstruction": reconstruction, **reductions}.items():
-        if value not in known[what]:
-            raise UsageError(f"{what} is {value!r}.{did_you_mean(value, known[what])}")
-    for what, size in {"n_values": n_values, "latent_dim": latent_dim, "batch_size": batch_size}.items():
-        if size is not None and size < 1:
-            raise UsageError(f"{what} is {size}; it is a number of things and must be at least 1.")
+    given = {"reconstruction": reconstruction, "reconstruction_reduction": reconstruction_reduction}
+    for what, value in {**given, "kl_reduction": kl_reduction}.items():
+        known = sorted(RECONSTRUCTIONS if what == "reconstruction" else REDUCTIONS)
+        if value not in known:
+            raise UsageError(f"{what} is {value!r}.{did_you_mean(value, known)}")
+    if min(n_values, latent_dim, batch_size or 1) < 1:
+        raise UsageError("n_values, latent_dim and batch_size are numbers of things and must be at least 1.")
     if (reconstruction_reduction == "batch_sum") == (kl_reduction == "batch_sum"):
         batch_size = 1  # in both terms or in none: it cancels
     elif batch_size is None:
@@ -189,6 +173,4 @@ def objective_from_legacy(
     likelihood, scale = RECONSTRUCTIONS[reconstruction]
     factor = scale * REDUCTIONS[reconstruction_reduction](n_values, batch_size)
     beta = kl_weight * REDUCTIONS[kl_reduction](latent_dim, batch_size) / factor
-    return ObjectiveConfig.from_attrs(
-        {"likelihood": likelihood, "beta": beta, "warmup": 0.0, "free_bits": 0.0, **_PLAIN}
-    )
+    return ObjectiveConfig.from_attrs({"likelihood": likelihood, "beta": beta, "warmup": 0.0, **_PLAIN})

@@ -14,7 +14,6 @@ import xarray as xr
 from numpy.typing import DTypeLike
 
 from vaearr import names as n
-from vaearr.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -41,15 +40,14 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
     Attributes: `n_active`, `kl_total` (nats per sample), `explained_variance` (1 - residual / total sum of squares of
     the preprocessed patterns, posterior mean decoded), `n_samples`, `warnings` (a list of sentences).
     """
-    from vaearr.models.objectives import posterior_kl
+    from vaearr.models.losses import posterior_kl
 
     latent = model.latent_shape[0]
     total = np.zeros((4, *model.latent_shape))
     residual = squares = sums = 0.0
     n_samples = n_values = n_wider = 0
-    for stored in (part for batch in batches for part in batch.split(model.fitting(len(batch)))):
+    for stored in (part.to(model.device) for batch in batches for part in batch.split(model.fitting(len(batch)))):
         mean, logvar = model.encode_batch(stored)
-        stored = stored.to(model.device)
         x = model.preprocess(stored)
         n_wider += int(model.preprocess.are_wider(stored).sum())
         residual += float((x - model.decode_batch(mean)).square().sum())
@@ -63,10 +61,9 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
     kl, variance = each_kl.sum(1), each_variance.mean(1)
     spread = np.maximum(second - first**2, 0).mean(1)
     active = spread > ACTIVE_VARIANCE
-    explained = 1 - residual / max(squares - sums**2 / n_values, 1e-30)
-    warnings = health_warnings(
-        int(active.sum()), latent, float(explained), is_deterministic=bool(model.network.is_deterministic)
-    )
+    explained = float(1 - residual / max(squares - sums**2 / n_values, 1e-30))
+    n_active, is_deterministic = int(active.sum()), bool(model.network.is_deterministic)
+    warnings = health_warnings(n_active, latent, explained, is_deterministic=is_deterministic)
     if n_wider:
         warnings.append(
             f"In {n_wider / n_samples:.1%} of the patterns most pixels hold one value, so that their quantiles agree "
@@ -82,9 +79,9 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
         },
         coords={n.LATENT: np.arange(latent)},
         attrs={
-            "n_active": int(active.sum()),
+            "n_active": n_active,
             "kl_total": float(kl.sum()),
-            "explained_variance": float(explained),
+            "explained_variance": explained,
             "n_samples": n_samples,
             "warnings": warnings,
         },
@@ -93,67 +90,50 @@ def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
 
 def health_warnings(n_active: int, latent_dim: int, explained: float, *, is_deterministic: bool = False) -> list[str]:
     """What a user should know about the latent space, in plain words; empty when all is well."""
-    warnings = []
-    if is_deterministic:
-        if n_active < FEW * latent_dim:
-            warnings.append(
-                f"Only {n_active} of {latent_dim} latent dimensions vary over the patterns (variance > "
-                f"{ACTIVE_VARIANCE}): train longer, or fewer dimensions would do."
-            )
-    elif n_active == 0:
-        warnings.append(
-            f"Posterior collapse: none of the {latent_dim} latent dimensions carries information about the patterns, "
-            "so latent maps show noise only. Lower beta, lengthen the warm-up or train longer."
-        )
-    elif n_active < FEW * latent_dim:
-        warnings.append(
-            f"Only {n_active} of {latent_dim} latent dimensions are in use; the others stay at the prior. Fewer "
-            "dimensions would do, or lower beta if the reconstructions lack detail."
-        )
-    if n_active and explained <= 0:
-        warnings.append(
-            f"The reconstruction explains none of the patterns' variance ({explained:.1%}): train longer or check the "
-            "preprocessing."
-        )
-    return warnings
+    only, is_few = f"Only {n_active} of {latent_dim} latent dimensions", n_active < FEW * latent_dim
+    is_collapsed = not n_active and not is_deterministic
+    known = {
+        f"{only} vary over the patterns (variance > {ACTIVE_VARIANCE}): train longer, or fewer dimensions would do": (
+            is_few and is_deterministic
+        ),
+        f"Posterior collapse: none of the {latent_dim} latent dimensions carries information about the patterns, so "
+        "latent maps show noise only. Lower beta, lengthen the warm-up or train longer": is_collapsed,
+        f"{only} are in use; the others stay at the prior. Fewer dimensions would do, or lower beta if the "
+        "reconstructions lack detail": is_few and not is_deterministic and not is_collapsed,
+        f"The reconstruction explains none of the patterns' variance ({explained:.1%}): train longer or check the "
+        "preprocessing": n_active and explained <= 0,
+    }
+    return [f"{words}." for words, is_so in known.items() if is_so]
 
 
-def mse(target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of each sample, `2 x (B, C, …) -> (B,)`, in squared units of the input."""
-    target, recon = _alike(target, recon)
-    return (target - recon).square().flatten(1).mean(1)
+def image_metrics(
+    target: torch.Tensor, recon: torch.Tensor, data_range: float | torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """`mse`, `mae`, `psnr` and, where samples are large enough, `ssim` of each sample, `2 x (B, C, …) -> (B,)` each.
 
-
-def mae(target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error of each sample, `2 x (B, C, …) -> (B,)`, in units of the input."""
-    target, recon = _alike(target, recon)
-    return (target - recon).abs().flatten(1).mean(1)
-
-
-def psnr(target: torch.Tensor, recon: torch.Tensor, data_range: float | torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio 10 log10(data_range^2 / MSE) of each sample in dB, `2 x (B, C, …) -> (B,)`.
-
-    Larger is better; infinite for equal samples. data_range: largest possible value - smallest, a number or one per
-    sample `(B,)`; NaN where a sample's is 0. Raises UsageError for batches of different shape or no positive number.
+    mse and mae are means over a sample, in (squared) units of the input. psnr is 10 log10(data_range^2 / MSE) in dB,
+    infinite for equal samples. ssim is the mean structural similarity over an image or volume and its channels, at most
+    1: population variances under a Gaussian window (11 wide, standard deviation 1.5) in each spatial dimension; windows
+    that would reach over the border are left out. Wang et al. 2004, eq. 13. data_range: largest possible value -
+    smallest, a number or one per sample `(B,)`; what needs it is NaN where a sample's is 0.
     """
-    error = mse(target, recon)
-    span = _span(data_range, error)
-    return 10 * (span.square() / error).log10()
+    target, recon = ((x.cpu() if x.device.type == "mps" else x).double() for x in (target, recon))
+    off = (target - recon).flatten(1)
+    error = off.square().mean(1)
+    is_one = isinstance(data_range, float | int)
+    span = error.new_full(error.shape, data_range) if is_one else data_range.to(error)
+    span = span.where(span > 0, math.nan)
+    found = {"mse": error, "mae": off.abs().mean(1), "psnr": 10 * (span.square() / error).log10()}
+    return found | ({"ssim": _ssim(target, recon, span)} if can_ssim(target.shape[1:]) else {})
 
 
-def ssim(target: torch.Tensor, recon: torch.Tensor, data_range: float | torch.Tensor) -> torch.Tensor:
-    """Mean structural similarity of each image or volume, over its channels too: `2 x (B, C, …) -> (B,)`, at most 1.
+def can_ssim(shape: Sequence[int]) -> bool:
+    """Whether samples `(C, …)` are large enough for the window of SSIM."""
+    return len(shape) > 1 and min(shape[1:]) >= SSIM_SIDE
 
-    Population variances under a Gaussian window (11 wide, standard deviation 1.5) in each spatial dimension; windows
-    that would reach over the border are left out. Wang et al. 2004, eq. 13; for data_range and errors see `psnr`.
-    Raises UsageError for a side below 11.
-    """
-    target, recon = _alike(target, recon)
-    if not can_ssim(target.shape[1:]):
-        raise UsageError(
-            f"samples of shape {tuple(target.shape[1:])} are too small for SSIM: it takes sides of {SSIM_SIDE} or more."
-        )
-    span = _span(data_range, target[:, 0].flatten(1)[:, 0]).view(-1, *[1] * (target.ndim - 1))
+
+def _ssim(target: torch.Tensor, recon: torch.Tensor, span: torch.Tensor) -> torch.Tensor:
+    span = span.view(-1, *[1] * (target.ndim - 1))
     c1, c2 = (SSIM_K1 * span).square(), (SSIM_K2 * span).square()
     m1, m2 = _windowed(target), _windowed(recon)
     v1, v2 = _windowed(target.square()) - m1.square(), _windowed(recon.square()) - m2.square()
@@ -162,56 +142,9 @@ def ssim(target: torch.Tensor, recon: torch.Tensor, data_range: float | torch.Te
     return similar.flatten(1).mean(1)
 
 
-def can_ssim(shape: Sequence[int]) -> bool:
-    """Whether samples `(C, …)` are large enough for the window of `ssim`."""
-    return len(shape) > 1 and min(shape[1:]) >= SSIM_SIDE
-
-
-def image_metrics(
-    target: torch.Tensor, recon: torch.Tensor, data_range: float | torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """`mse`, `mae`, `psnr` and, where samples are large enough, `ssim` of each sample, `2 x (B, C, …) -> (B,)` each."""
-    found = {"mse": mse(target, recon), "mae": mae(target, recon), "psnr": psnr(target, recon, data_range)}
-    return found | ({"ssim": ssim(target, recon, data_range)} if can_ssim(target.shape[1:]) else {})
-
-
-def compression_ratio(
-    shape: Sequence[int], dtype: DTypeLike, latent_shape: Sequence[int], latent_dtype: DTypeLike = np.float32
-) -> float:
-    """Bytes of a sample as it is stored over bytes of its latents: 3600 for 60 x 60 uint8 over 128 for 32 float32."""
-    stored, latent = (math.prod(s) * np.dtype(t).itemsize for s, t in ((shape, dtype), (latent_shape, latent_dtype)))
-    if not latent:
-        raise UsageError(f"latents of shape {tuple(latent_shape)} hold nothing; there is no ratio.")
-    return stored / latent
-
-
-def _alike(target: torch.Tensor, recon: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both as float64, on the CPU where the device has none. Raises UsageError where their shapes differ."""
-    if target.shape != recon.shape or target.ndim < 2:
-        raise UsageError(
-            f"input {tuple(target.shape)} and reconstruction {tuple(recon.shape)} are not batches of one size; "
-            "nothing is resized here."
-        )
-    first, second = (x.cpu() if x.device.type == "mps" else x for x in (target, recon))
-    return first.double(), second.double()
-
-
-def _span(data_range: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The data range as float64, one for each sample `(B,)`; NaN where a sample has none."""
-    if isinstance(data_range, float | int):
-        if not (math.isfinite(data_range) and data_range > 0):
-            raise UsageError(f"data_range is {data_range}; it must be a positive number.")
-        return like.new_full(like.shape, float(data_range))
-    span = data_range.to(like)
-    if span.shape != like.shape:
-        raise UsageError(f"data_range has shape {tuple(span.shape)}; expected a number, or one for each sample.")
-    return span.where(span > 0, math.nan)
-
-
 def _windowed(x: torch.Tensor) -> torch.Tensor:
     """Means under the Gaussian window, `(B, C, n, …) -> (B, C, n - 10, …)`: one pass along each spatial dim."""
-    half = SSIM_SIDE // 2
-    weights = [math.exp(-0.5 * (i / SSIM_SIGMA) ** 2) for i in range(-half, half + 1)]
+    weights = [math.exp(-0.5 * (i / SSIM_SIGMA) ** 2) for i in range(-(SSIM_SIDE // 2), SSIM_SIDE // 2 + 1)]
     for dim in range(2, x.ndim):
         size = x.shape[dim] - SSIM_SIDE + 1
         total = x.narrow(dim, 0, size) * (weights[0] / sum(weights))
@@ -219,3 +152,11 @@ def _windowed(x: torch.Tensor) -> torch.Tensor:
             total += x.narrow(dim, i, size) * (weights[i] / sum(weights))
         x = total
     return x
+
+
+def compression_ratio(
+    shape: Sequence[int], dtype: DTypeLike, latent_shape: Sequence[int], latent_dtype: DTypeLike = np.float32
+) -> float:
+    """Bytes of a sample as it is stored over bytes of its latents: 3600 for 60 x 60 uint8 over 128 for 32 float32."""
+    stored, latent = (math.prod(s) * np.dtype(t).itemsize for s, t in ((shape, dtype), (latent_shape, latent_dtype)))
+    return stored / latent

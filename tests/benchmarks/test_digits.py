@@ -37,7 +37,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import vaearr as va
 from tests.benchmarks.rivals import _quiet as quiet
-from vaearr.models.objectives import kl_divergence
+from vaearr.models.losses import kl_divergence
 from vaearr.presets import preset
 from vaearr.store import create_store
 

@@ -22,8 +22,8 @@ import pytest
 
 import vaearr as va
 from tests.contract.browser import CHROMIUM, browser
-from vaearr.inference.decoding import decoded_array
 from vaearr.run import open_run
+from vaearr.run.draw import decoded_array
 from vaearr.testing import synthetic_scan, write_scan_files
 
 pytestmark = [pytest.mark.benchmarks, pytest.mark.filterwarnings("default")]

@@ -27,7 +27,7 @@ import vaearr as va
 from vaearr.batching import batches
 from vaearr.config import EncodeConfig, TrainConfig
 from vaearr.device import pick_device
-from vaearr.runs import train
+from vaearr.run.train import train
 from vaearr.store import create_store, layout, open_store, store_blocks
 from vaearr.store.folders import sync_tree
 from vaearr.store.listing import refresh_listing

@@ -19,7 +19,7 @@ import pytest
 import vaearr as va
 from vaearr.batching.plan import plan_buffers, plan_pieces
 from vaearr.config import TrainConfig
-from vaearr.runs import train
+from vaearr.run.train import train
 from vaearr.store import open_store
 from vaearr.store.layout import blocks
 from vaearr.testing import synthetic_scan, write_scan_files

@@ -24,7 +24,7 @@ from vaearr.artifacts import TrainedModel
 from vaearr.config import AugmentConfig, TrainConfig
 from vaearr.device import autocast, pick_device, pick_precision
 from vaearr.models import MODELS, for_training
-from vaearr.runs import settled, train
+from vaearr.run.train import settled, train
 from vaearr.store import create_store, open_store
 from vaearr.testing import synthetic_scan, write_scan_files
 from vaearr.training import Step, make_optimizer

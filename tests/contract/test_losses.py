@@ -232,9 +232,9 @@ def test_perceptual_term_of_volumes(files: Path, cubes: Path, tmp_path: Path) ->
 
 WRONG: dict[str, tuple[Callable[[State], State], str]] = {
     "missing": (lambda s: {k: v for k, v in s.items() if not k.endswith("12.expand3x3.bias")}, "1 missing"),
-    "unexpected": (lambda s: s | {"features.30.weight": torch.zeros(3)}, "1 unexpected (30.weight"),
-    "stranger": (lambda s: s | {"layer1.0.weight": torch.zeros(3)}, "1 unexpected (layer1.0.weight"),
-    "shape": (lambda s: s | {"features.0.bias": torch.zeros(3)}, "1 of another shape (0.bias (3,) instead of"),
+    "unexpected": (lambda s: s | {"features.30.weight": torch.zeros(3)}, "1 unexpected in it: 30.weight"),
+    "stranger": (lambda s: s | {"layer1.0.weight": torch.zeros(3)}, "1 unexpected in it: layer1.0.weight"),
+    "shape": (lambda s: s | {"features.0.bias": torch.zeros(3)}, "1 of another shape: 0.bias (3,), the network's"),
     "nan": (lambda s: s | {"features.0.bias": torch.full((64,), np.nan)}, "not finite"),
 }
 

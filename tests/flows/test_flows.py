@@ -20,11 +20,10 @@ from vaearr.config import (
     RoiConfig,
     SignificanceConfig,
 )
-from vaearr.errors import DataError, NoInputError, RoiError
-from vaearr.flows.running import RETRIES, is_passing, step
-from vaearr.flows.serving import FLOWS, load_flow
-from vaearr.flows.showing import MOST_BYTES, key_of
-from vaearr.flows.steps import analyse_scan, encode_flow, ingest_flow, train_flow
+from vaearr.errors import DataError, NoInputError
+from vaearr.flows.running import MOST_BYTES, RETRIES, is_passing, key_of, step
+from vaearr.flows.serving import FLOWS
+from vaearr.flows.steps import analyse_scan, encode_flow
 from vaearr.testing import assert_valid
 
 QUICK = AssociateConfig(significance=SignificanceConfig(n_surrogates=19))
@@ -74,26 +73,6 @@ def _check_artifacts(shown: dict[str, dict[str, Any]]) -> None:
     assert len(pictures) == 6
     assert all(len(data) < 1.1 * MOST_BYTES and "](data:image/png;base64," in data for data in pictures)
     assert '"p_adjusted"' in str(shown["associate-line-vae"]["data"])
-
-
-def test_what_is_complete_is_not_made_again(
-    recorded: Server, trained_store: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    before = {file: file.stat().st_mtime_ns for file in trained_store.rglob("*")}
-    encode_flow(trained_store)
-    assert {file: file.stat().st_mtime_ns for file in trained_store.rglob("*")} == before
-    assert "made the same way" in caplog.text
-
-
-def test_errors_reach_the_caller(
-    recorded: Server, scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path
-) -> None:
-    store = tmp_path / "scan.zarr"
-    ingest_flow(scan_files["patterns"], store, reading)
-    with pytest.raises(RoiError, match="the ROI is empty"):
-        train_flow(store, "vae", RoiConfig(where="BC > 900"), TINY_TRAINING)
-    assert "roi" not in xr.open_zarr(store)
-    assert recorded.runs("train-vae")[0]["state_type"] == "FAILED"
 
 
 def _damaged(cause: Exception) -> Exception:
@@ -151,16 +130,16 @@ def test_a_server_that_goes_costs_pictures_only(
         raise ConnectionError("the server is gone")
 
     for name in ("create_progress_artifact", "create_markdown_artifact", "create_table_artifact"):
-        monkeypatch.setattr(f"vaearr.flows.showing.{name}", gone)
+        monkeypatch.setattr(f"vaearr.flows.running.{name}", gone)
     encode_flow(trained_store, encode=EncodeConfig(precision="bfloat16"), overwrite=True)
     assert "latents" in xr.open_zarr(trained_store)
 
 
 def test_parameters_make_forms() -> None:
     for name in FLOWS:
-        schema = load_flow(name).parameters.model_dump()
+        schema = FLOWS[name].parameters.model_dump()
         assert all(item.get("description") for item in schema["properties"].values()), name
-    train = load_flow("train-vae").parameters.model_dump()["definitions"]
+    train = FLOWS["train-vae"].parameters.model_dump()["definitions"]
     assert train["TrainConfig"]["properties"]["epochs"]["minimum"] == 1
     assert train["ObjectiveConfig"]["properties"]["likelihood"]["enum"][0] == "optimal_sigma"
 

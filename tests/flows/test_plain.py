@@ -10,7 +10,7 @@ import pytest
 from vaearr.cli.common import nested_values
 from vaearr.config import SignificanceConfig, TrainConfig
 from vaearr.errors import UsageError
-from vaearr.flows.serving import FLOWS, flow_name, load_flow, run, submittable, validated
+from vaearr.flows.serving import FLOWS, flow_name, run, submittable, validated
 
 pytestmark = pytest.mark.usefixtures("unrecorded")
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("unrecorded")
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({}, "needs store: -p store=VALUE"),
+        ({}, "store: Field required"),
         ({"store": "a", "trian": {}}, "Did you mean 'train'"),
         ({"store": "a", "train": {"epoch": 3}}, "Did you mean 'epochs'"),
         ({"store": "a", "train": {"epochs": 0}}, "epochs: Input should be greater than or equal to 1"),
@@ -36,14 +36,14 @@ def test_wrong_parameters_are_named(parameters: dict[str, Any], words: str) -> N
 
 def test_parameters_become_their_types() -> None:
     given = {"store": "a.zarr", "roi": None, "train": {"epochs": 3}}
-    assert validated(load_flow("train-vae"), given) == {
+    assert validated(FLOWS["train-vae"], given) == {
         "store": Path("a.zarr"), "roi": None, "train": TrainConfig(epochs=3)
     }  # fmt: skip
 
 
 def test_a_single_setting_leaves_the_flows_own_presets() -> None:
     given = {"source": "a.h5", "store": "a.zarr", "associate": {"metrics": ["pearson"]}}
-    found = validated(load_flow("analyse-scan"), given)["associate"]
+    found = validated(FLOWS["analyse-scan"], given)["associate"]
     assert (found.metrics, found.significance) == (("pearson",), SignificanceConfig())
 
 
@@ -51,7 +51,7 @@ def test_paths_of_a_submitted_run_are_whole(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.chdir(tmp_path)
     scan = {"source": "a.h5", "store": "s/a.zarr", "ingest": {"maps": {"BC": "bc.csv"}, "step": 0.5}}
     far = {"source": "a.h5", "store": "s3://bucket/a.zarr"}
-    checked = validated(load_flow("analyse-many"), {"scans": [scan, far], "processes": 2})
+    checked = validated(FLOWS["analyse-many"], {"scans": [scan, far], "processes": 2})
     assert {name: submittable(value) for name, value in checked.items()} == {
         "scans": [
             {
@@ -64,7 +64,7 @@ def test_paths_of_a_submitted_run_are_whole(monkeypatch: pytest.MonkeyPatch, tmp
         "processes": 2,
     }
     given = {"store": "s3://bucket/lab/a.zarr", "encode": {"run": "b"}}
-    checked = validated(load_flow("encode"), given)
+    checked = validated(FLOWS["encode"], given)
     assert {name: submittable(value) for name, value in checked.items()} == given
     assert submittable(Path("file:///data/a.zarr")) == "/data/a.zarr"
 
@@ -105,12 +105,11 @@ def test_flows_and_deployments_have_one_name() -> None:
 
     file = Path(__file__).parents[2] / "prefect.yaml"
     deployments = {item["name"]: item["entrypoint"] for item in yaml.safe_load(file.read_text())["deployments"]}
-    assert deployments == {name: f"vaearr.flows.{place}" for name, place in FLOWS.items()}
-    assert {name: load_flow(name).name for name in FLOWS} == {name: name for name in FLOWS}
+    assert deployments == {name: f"vaearr.flows.steps.{found.fn.__name__}" for name, found in FLOWS.items()}
 
 
 def test_names_of_a_sweep_are_stable() -> None:
-    from vaearr.flows.sweep import SweepConfig
+    from vaearr.flows.steps import SweepConfig
 
     config = SweepConfig(latent_dims=(8, 4, 8), betas=(1.0, 0.5, 1e-06), name="s")
     names = [run for run, *_ in config.combinations()]

@@ -20,9 +20,9 @@ from tests.conftest import TINY_TRAINING
 from tests.contract import prefect_server as real
 from tests.contract.prefect_server import Server, children, served, until
 from vaearr.errors import NoInputError, UsageError, VaearrError
-from vaearr.flows.serving import answer_of, load_flow, run, serve
+from vaearr.flows.serving import FLOWS, run, serve
 from vaearr.names import CHECKPOINT
-from vaearr.runs import train
+from vaearr.run.train import train
 from vaearr.store import run_manifest, run_names
 from vaearr.testing import assert_valid
 
@@ -160,34 +160,15 @@ def test_without_a_deployment_it_runs_here_and_is_recorded(
 def test_a_server_that_goes_while_a_flow_runs_is_one_line(
     prefect_server: Server, recorded: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flow = load_flow("report").with_options()  # no deployment of it is served here
+    flow = FLOWS["report"].with_options()  # no deployment of it is served here
     monkeypatch.setattr(flow, "fn", _lose_server)
-    monkeypatch.setattr("vaearr.flows.serving.load_flow", lambda name: flow)
+    monkeypatch.setitem(FLOWS, "report", flow)
     with pytest.raises(NoInputError, match=r"went away while 'report' ran \(ConnectError\)"):
         run("report", {"store": "a.zarr"}, say=lambda text: None)
 
 
 def _lose_server(store: Path) -> None:
     raise httpx.ConnectError("refused")
-
-
-@pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["gone", "back"])
-def test_a_server_may_be_away_for_a_while(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaearr.flows.serving.AWAY", seconds)
-    monkeypatch.setattr("vaearr.flows.serving.POLL", 0.01)
-    calls: list[int] = []
-
-    def ask() -> int:
-        calls.append(len(calls))
-        if len(calls) < 3:
-            raise httpx.ConnectError("refused")
-        return len(calls)
-
-    if seconds:
-        assert answer_of(ask) == 3
-    else:
-        with pytest.raises(NoInputError, match=r"has not answered for 0 s \(ConnectError\)"):
-            answer_of(ask)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from vaearr.config import ModelConfig
 from vaearr.errors import UsageError
 from vaearr.models import MODELS, build_discriminator, build_model, for_training
-from vaearr.models.attention import CBAM
-from vaearr.models.autoencoder_kl import AutoencoderKL
-from vaearr.models.objectives import LIKELIHOODS, posterior_kl, takes_logits
+from vaearr.models.losses import LIKELIHOODS, posterior_kl, takes_logits
+from vaearr.models.networks import CBAM, AutoencoderKL
 from vaearr.presets import preset
 
 SMALL = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}

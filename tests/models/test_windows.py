@@ -84,7 +84,7 @@ def test_refusals() -> None:
 def test_the_kl_autoencoder_by_windows(spatial: tuple[int, ...]) -> None:
     """One window that covers all is the whole; smaller ones run the same weights, padded and cropped alike."""
     pytest.importorskip("monai")
-    from vaearr.models.autoencoder_kl import AutoencoderKL
+    from vaearr.models.networks import AutoencoderKL
 
     network = AutoencoderKL((1, *spatial), 2, channels=(4, 8), groups=2).eval()
     x = torch.randn(2, 1, *spatial)

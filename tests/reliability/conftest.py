@@ -13,7 +13,7 @@ from tests.reliability.workshop import Workshop
 MODULES = (
     "tests.reliability.jobs",
     "tests.reliability.mutations",
-    *("vaearr.runs", "vaearr.training", "vaearr.latents", "vaearr.ingestion", "vaearr.association.stored"),
+    *("vaearr.run.train", "vaearr.training", "vaearr.run.encode", "vaearr.ingestion", "vaearr.association.stored"),
     *("vaearr.clustering.stored", "vaearr.embedding.stored", "vaearr.embedding.pca", "vaearr.attaching"),
     *("vaearr.reporting.write", "vaearr.views", "vaearr.verifying"),
     *("matplotlib.backends.backend_agg", "sklearn.cluster", "sklearn.mixture", "scipy.stats", "PIL.Image"),

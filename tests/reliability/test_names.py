@@ -19,9 +19,9 @@ from tests.reliability.jobs import STORE, TRAINING
 from tests.reliability.test_kills import hashes
 from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, EncodeConfig, ReportConfig
 from vaearr.errors import VaearrError
-from vaearr.inference.written import inside_name
 from vaearr.names import is_valid_name
-from vaearr.runs import train
+from vaearr.run.reconstruct import inside_name
+from vaearr.run.train import train
 from vaearr.store import add_variables, check_run_name, write_table
 from vaearr.store.remove import remove
 

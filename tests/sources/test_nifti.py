@@ -13,6 +13,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.sources.refusals import refused
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
@@ -35,14 +36,9 @@ def write(path: Path, values: np.ndarray = VALUES, affine: np.ndarray = AFFINE, 
     return path
 
 
-def refused(path: Path, match: str, error: type[Exception] = DataError, **given: Any) -> None:
-    with pytest.raises(error, match=match) as caught:
-        open_source(path, **given)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("codes", ["RAS", "LPS", "SAL", "PIR"])
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("codes", "suffix"), [("RAS", ".nii"), ("LPS", ".nii.gz"), ("SAL", ".nii"), ("PIR", ".nii.gz")]
+)
 def test_one_volume(codes: str, suffix: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a{suffix}", codes=codes)
     assert find_source(path) == "nifti"
@@ -171,9 +167,9 @@ def test_bad_volumes_are_named_together(tmp_path: Path) -> None:
     message = str(caught.value)
     for part in (
         "7 of 8 files cannot be used",
-        "cut.nii.gz: is cut off or damaged",
+        "cut.nii.gz: cannot be read as NIfTI",
         "many.nii.gz: holds 6 volumes (its shape is (4, 4, 4, 6)); expected one volume",
-        "short.nii.gz: is cut off or damaged",
+        "short.nii.gz: cannot be read as NIfTI",
         "negative.nii: holds int16 of shape (-3, 8, 9)",
         "flat.nii: has an affine that maps no volume to millimetres",
         "text.nii: cannot be read as NIfTI",
@@ -187,15 +183,9 @@ def test_bad_volumes_are_named_together(tmp_path: Path) -> None:
     refused(folder, "must be three positive numbers", UsageError, spacing=(1, 1, 0))
 
 
-def test_a_volume_with_a_trailing_axis_of_one(tmp_path: Path) -> None:
-    nib.save(nib.Nifti1Image(VALUES[..., None], AFFINE), tmp_path / "a.nii")
-    np.testing.assert_array_equal(open_source(tmp_path / "a.nii").patterns[0], VALUES.T)
-
-
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     values = VALUES.astype(np.float32)
-    write(tmp_path / "a.nii.gz", values)
-    values = values.copy()
+    nib.save(nib.Nifti1Image(values[..., None], AFFINE), tmp_path / "a.nii.gz")  # an axis of one does no harm
     values[0, 1, 2] = np.inf
     write(tmp_path / "b.nii.gz", values)
     refused(tmp_path, "1 of 2 files cannot be used: b.nii.gz: has NaN or infinite values; correct it")

@@ -278,7 +278,7 @@ def _interrupted(store: Path, config: TrainConfig = CONFIG, at: int = 20) -> Non
         va.train(store, run="cut", config=config, on_step=interrupt)
 
 
-@pytest.mark.parametrize("broken", ["vaearr.training.job.latent_health", "vaearr.runs.publish_run"])
+@pytest.mark.parametrize("broken", ["vaearr.training.job.latent_health", "vaearr.run.train.publish_run"])
 def test_what_fails_after_the_last_epoch_is_done_again_and_the_training_is_not(
     store: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

@@ -296,7 +296,7 @@ def png(image: np.ndarray, limits: tuple[float, float]) -> str:
 
 def scale_words(state: State) -> str:
     """Units of decoded pictures in words."""
-    from vaearr.inference.decoding import scale_attrs
+    from vaearr.run.draw import scale_attrs
 
     found = scale_attrs(state.network[0])
     return "preprocessed units" if found["scale"] != "stored" else f"stored units ({found['units']})"
@@ -461,7 +461,7 @@ def decode(state: State, vectors: np.ndarray, base: np.ndarray | None = None) ->
 
 def decode_latents(state: State, z: np.ndarray) -> xr.DataArray:
     """Latents `(k, *latent_shape)` decoded: `(picture, [channel,] …)`."""
-    from vaearr.inference.decoding import decoded_array
+    from vaearr.run.draw import decoded_array
 
     return decoded_array(state.network[0], z, PICTURE)
 
@@ -470,7 +470,7 @@ def seen(state: State, indices: Sequence[int]) -> xr.DataArray:
     """Samples in the units in which latents are decoded, `(picture, [channel,] …)`."""
     import torch
 
-    from vaearr.inference.decoding import seen_batch
+    from vaearr.run.draw import seen_batch
 
     found = stored(state, indices)
     raw = found.values.reshape(len(indices), *schema.input_shape(state.ds))

@@ -15,7 +15,6 @@ from vaearr.association.stored import (
 )
 from vaearr.association.table import associate, ranking
 from vaearr.association.targets import element_rgb, element_sum, targets_of
-from vaearr.association.words import notes_on, partition_lines, short, top_lines
 from vaearr.categories import categories, is_categorical
 
 __all__ = [
@@ -36,13 +35,9 @@ __all__ = [
     "latent_partitions",
     "latents_of",
     "metric",
-    "notes_on",
-    "partition_lines",
     "partitions_store",
     "ranking",
     "run_latents",
-    "short",
     "significance",
     "targets_of",
-    "top_lines",
 ]

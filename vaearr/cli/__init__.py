@@ -13,26 +13,28 @@ from typing import Any
 
 from typer.main import get_command
 
-from vaearr.cli import about, layers, look, steps
+from vaearr.cli import commands, look
 from vaearr.cli.common import app, tell
 from vaearr.errors import INTERNAL_ERROR, NoInputError, StoreWarning, VaearrError, WriteError
 from vaearr.threads import wait_briefly
 
-__all__ = ["about", "app", "layers", "look", "main", "steps"]
+__all__ = ["app", "commands", "look", "main"]
 
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+def _explain(error: Any) -> tuple[str, int]:
     """An error as one line, and its exit code."""
     if isinstance(error, VaearrError):
         return str(error), error.exit_code
+    if hasattr(error, "format_message"):  # of typer: an option or a command that is not there
+        path = f"; see '{error.ctx.command_path} --help'" if getattr(error, "ctx", None) else ""
+        return f"{error.format_message().rstrip('.')}{path}.", error.exit_code
     if isinstance(error, OSError):
         where = "" if error.filename is None else f" {error.filename}"
         code = NoInputError.exit_code if isinstance(error, FileNotFoundError) else WriteError.exit_code
         return f"cannot read/write{where}: {error.strerror or error}", code
-    name = type(error).__name__
-    return f"internal error: {name}: {error}; run again with --debug and report it", INTERNAL_ERROR
+    return f"internal error: {type(error).__name__}: {error}; run again with --debug and report it", INTERNAL_ERROR
 
 
 def _shown(others: Callable[..., None]) -> Callable[..., None]:
@@ -48,7 +50,7 @@ def _shown(others: Callable[..., None]) -> Callable[..., None]:
 
 
 @cache
-def _command() -> Callable[[], Any]:
+def _command() -> Callable[..., Any]:
     """All commands, put together once a process: that takes as long as many a command."""
     return get_command(app)
 
@@ -56,8 +58,8 @@ def _command() -> Callable[[], Any]:
 def main() -> None:
     """Entry point: whatever goes wrong is one line on stderr; `--debug` shows where it came from."""
     wait_briefly()
-    debug = "--debug" in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments += ["--help"] * (arguments in ([], ["look"]))
     stops: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -70,18 +72,20 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("default", StoreWarning)
             warnings.showwarning = _shown(warnings.showwarning)
-            _command()()
+            code = _command()(arguments, standalone_mode=False)  # which says itself what typer makes of an error
+        if code:
+            raise SystemExit(code)
     except (Exception, SystemExit) as error:
         if stops:  # whatever a library made of the SystemExit on its way here
             tell(f"vaearr: {STOPS[stops[0]]}; nothing unfinished was published, run the same command again")
             raise SystemExit(128 + stops[0]) from None
         if isinstance(error, SystemExit):
             raise
-        if debug:
+        if "--debug" in sys.argv:
             traceback.print_exc()
-        text, code = _explain(error)
+        text, number = _explain(error)
         tell(f"vaearr: {' '.join(text.split())}")
-        raise SystemExit(code) from None
+        raise SystemExit(number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

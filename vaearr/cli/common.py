@@ -9,11 +9,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, overload
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 import typer.core
@@ -21,44 +20,34 @@ import typer.core
 from vaearr.config import Config, RoiConfig, Setting, group_of, over, placed, settings_of
 from vaearr.errors import UsageError
 
-ORDER = (  # of the commands in --help
-    *("demo", "ingest", "attach", "info", "verify", "train", "import", "encode", "reconstruct", "associate", "cluster"),
-    *("embed", "judge", "look", "explore", "report", "export", "run", "serve"),
-)
+PLAIN: Any = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+LOOKS: dict[str, Any] = {}  # the commands of `look`, by name
+Given = dict[str, Any]
 
 
-class Listed(typer.core.TyperGroup):
-    """Commands in a list, each with as much of its first sentence as the screen is wide."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        names = self.list_commands(ctx)
-        width = formatter.width - 6 - max(map(len, names))
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
-
-
-class Commands(Listed):
-    """All commands as data flow through them; whoever names one of `look` alone is told where it is."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(self.commands, key=ORDER.index)
+class Commands(typer.core.TyperGroup):
+    """All commands; whoever names one of `look` alone is told where it is."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] in self.commands["look"].commands:  # type: ignore[attr-defined]
+        if args[0] in LOOKS:
             raise UsageError(f"there is no command {args[0]!r}: it is 'vaearr look {args[0]}'.")
         return super().resolve_command(ctx, args)
 
 
-PLAIN: Any = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
-PLAIN["rich_markup_mode"] = None
 app = typer.Typer(
     name="vaearr",
     cls=Commands,
     help="Scans and image collections as labelled arrays, a VAE learned on them, the latents written back beside them.",
     **PLAIN,
 )
-look = typer.Typer(cls=Listed, help="Look around in a latent space, and at the data it is learned from.", **PLAIN)
-app.add_typer(look, name="look", short_help="Pictures and numbers of a latent space: vaearr look --help")
+
+
+def opt(text: str, *flags: str, **more: Any) -> Any:
+    return typer.Option(*flags, help=text, **more)
+
+
+def arg(text: str) -> Any:
+    return typer.Argument(help=text)
 
 
 def _tell_version(is_asked: bool) -> None:
@@ -67,7 +56,7 @@ def _tell_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-Version = typer.Option("--version", help="tell the version", callback=_tell_version, is_eager=True)
+Version = opt("tell the version", "--version", callback=_tell_version, is_eager=True)
 
 
 @app.callback()
@@ -75,54 +64,100 @@ def _options(is_asked: Annotated[bool, Version] = False) -> None:
     pass
 
 
-# text, since a path takes a slash out of a URL
-Store = Annotated[str, typer.Argument(help="zarr store, as made by 'vaearr ingest'")]
-RunName = Annotated[str, typer.Option("--run", help="name of the run; 'vae' writes `latents`, 'b' writes `latents_b`")]
-BoxX = Annotated[str | None, typer.Option("--x", help="ROI box START:STOP in coordinate units, half-open")]
-BoxY = Annotated[str | None, typer.Option("--y", help="ROI box START:STOP in coordinate units, half-open")]
-BoxZ = Annotated[str | None, typer.Option("--z", help="ROI box START:STOP in coordinate units, half-open")]
-Condition = Annotated[str | None, typer.Option("--where", help='ROI condition on maps, such as "BC > 45"')]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps")]
-Seed = Annotated[int, typer.Option(min=0, help="seed of whatever is drawn or chosen")]
-DaskWorkers = Annotated[
-    str | None,
-    typer.Option(
-        "--dask", metavar="WHERE", help="Dask workers: tcp://host:8786, a scheduler file, or local:4 on this machine"
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what is there, made otherwise")]
-CONFIG = typer.Option("--config", metavar="FILE", help="JSON file with settings; options and --set replace single ones")
+Store = Annotated[str, arg("zarr store, as made by 'vaearr ingest'")]  # text: a path takes a slash out of a URL
+RunName = Annotated[str, opt("name of the run; 'vae' writes `latents`, 'b' writes `latents_b`", "--run")]
+Device = Annotated[str, opt("auto, cpu, cuda, mps")]
+Seed = Annotated[int, opt("seed of whatever is drawn or chosen", min=0)]
+DASK = "Dask workers: tcp://host:8786, a scheduler file, or local:4 on this machine"
+Dask = Annotated[str | None, opt(DASK, "--dask", metavar="WHERE")]
+Overwrite = Annotated[bool, opt("replace what is there, made otherwise", "--overwrite")]
+Folder = Annotated[Path | None, opt("folder to write pictures and tables into")]
+CONFIG = opt("JSON file with settings; options and --set replace single ones", "--config", metavar="FILE")
+REGION: dict[str, Any] = {
+    name: Annotated[str | None, opt("ROI box START:STOP in coordinate units, half-open", f"--{name}")] for name in "xyz"
+} | {"where": Annotated[str | None, opt('ROI condition on maps, such as "BC > 45"', "--where")]}
 
 
-@dataclass(frozen=True)
-class Spelling:
-    """How an option spells the value of a setting; numbers and choices are read by the config itself."""
+def with_settings(kind: type[Config], *without: str, **flags: str) -> Callable[[Callable[..., None]], Any]:
+    """Of a command with `given`: an option for each setting, --config and --set; what they say is `given` to it.
 
-    metavar: str
-    many: bool = False
-    read: Callable[[Any, str], Any] = lambda said, flag: said
+    Type, default and help text of an option are those of the field; of lists there is one for each item, such as
+    --metric. A command with `roi` has the options of a region too. without: settings that the command has words of its
+    own for. flags: options of another name than theirs.
+    """
+    options = {n: s for n, s in settings_of(kind).items() if s.group is None and n not in without}
+    spelt = {n: _spelling(setting) for n, setting in options.items()}
+    called = {n: flags.get(n, f"--{n.removesuffix('s') if spelt[n][1] else n}".replace("_", "-")) for n in options}
+    groups = "".join(
+        f"; {name} ({field.description}): {', '.join(group.model_fields)}"
+        for name, field in kind.model_fields.items()
+        if (group := group_of(field)) and name not in without
+    )
+    sets = "any setting" + f", or GROUP.NAME=VALUE of a group{groups}" * bool(groups)
+
+    def wrap(function: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(function, eval_str=True)
+        region = REGION if "roi" in own.parameters else {}
+        more = region | {name: _option(called[name], setting, *spelt[name][:2]) for name, setting in options.items()}
+        more["config"] = Annotated[Path | None, CONFIG]
+        more["sets"] = Annotated[list[str] | None, opt(sets, "--set", metavar="NAME=VALUE")]
+
+        @functools.wraps(function)
+        def call(**values: Any) -> None:
+            base = placed(kind, settings_file(values.pop("config")))
+            base = over(base, placed(kind, nested_values(values.pop("sets"), "--set")))
+            said = {name: values.pop(name) for name in options}
+            read = {n: spelt[n][2](value, called[n]) for n, value in said.items() if value not in (None, [])}
+            if region:
+                values["roi"] = roi_of(**{name: values.pop(name) for name in REGION})
+            function(**values, given=over(base, placed(kind, read)))
+
+        call.__signature__ = with_options(own, more, "given", "roi")  # type: ignore[attr-defined]
+        return call
+
+    return wrap
 
 
-def _spelling(setting: Setting) -> Spelling:
-    parts = [part for part in get_args(setting.field.annotation) if part is not type(None)]
-    is_union = get_origin(setting.field.annotation) in (Union, UnionType)
-    kind = setting.field.annotation if not is_union else parts[0] if len(parts) == 1 else str
+def with_options(own: inspect.Signature, more: Mapping[str, Any], *without: str) -> inspect.Signature:
+    """A command's signature with further options, none of which must be given."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    kept = [p for p in own.parameters.values() if p.name not in without]
+    added = [inspect.Parameter(name, kind, default=None, annotation=annotation) for name, annotation in more.items()]
+    return own.replace(parameters=[*kept, *added], return_annotation=None)
+
+
+def _spelling(setting: Setting) -> tuple[str, bool, Callable[[Any, str], Any]]:
+    """How an option spells a setting: its placeholder, whether it repeats, and what reads it.
+
+    Numbers and choices are read by the config itself.
+    """
+    annotation = setting.field.annotation
+    parts = [part for part in get_args(annotation) if part is not NoneType] if setting.takes_none else [annotation]
+    kind: Any = parts[0] if len(parts) == 1 else str
     origin, inner = get_origin(kind), get_args(kind)
+    words = {int: "INTEGER", float: "NUMBER"}
     if origin is dict:
         read = str if inner[1] in (str, Path) else plain
-        return Spelling("NAME=VALUE", True, lambda said, flag: {k: read(v) for k, v in key_values(said, flag).items()})
-    if origin is tuple and not is_union:
-        return Spelling("X:Y", True, number_pairs) if get_origin(inner[0]) is tuple else Spelling(_word(inner[0]), True)
-    if origin is tuple:
+        return "NAME=VALUE", True, lambda said, flag: {k: read(v) for k, v in key_values(said, flag).items()}
+    if origin is tuple and setting.takes_none:
         names = re.search(r"\((\w+(?:, \w+)+)\)", setting.field.description or "")  # such as (rows, columns)
         form = "x".join(names[1].upper().split(", ")) if names else "AxB"
         count = None if Ellipsis in inner else len(inner)
-        return Spelling(form, False, lambda said, flag: _sides(said, flag, form, count))
-    return Spelling("|".join(map(str, inner)) if origin is Literal else _word(kind))
+        return form, False, lambda said, flag: _sides(said, flag, form, count)
+    if origin is tuple:
+        is_pair = get_origin(inner[0]) is tuple
+        return ("X:Y", True, pairs) if is_pair else (words.get(inner[0], "TEXT"), True, lambda said, flag: said)
+    return "|".join(map(str, inner)) if origin is Literal else words.get(kind, "TEXT"), False, lambda said, flag: said
 
 
-def _word(kind: Any) -> str:
-    return {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
+def _option(flag: str, setting: Setting, metavar: str, repeats: bool) -> Any:
+    usual = ", ".join(setting.default) if isinstance(setting.default, tuple) else setting.default
+    default = "" if usual in (None, "", {}) else f" [default: {usual}]"
+    text = f"{setting.field.description}{default}{'; repeatable' * repeats}"
+    if setting.field.annotation is bool:
+        return Annotated[bool | None, opt(text, f"{flag}/--no-{flag[2:]}")]
+    kind: Any = list[str] | None if repeats else str | None
+    return Annotated[kind, opt(text, flag, metavar=metavar)]
 
 
 def _sides(text: str, flag: str, form: str, count: int | None) -> list[float]:
@@ -134,62 +169,6 @@ def _sides(text: str, flag: str, form: str, count: int | None) -> list[float]:
     if not numbers or len(numbers) != (count or len(numbers)):
         raise UsageError(f"{flag} {text!r} is not {form}, such as {'x'.join(['60', '80', '40'][: count or 2])}.")
     return numbers
-
-
-def with_settings(kind: type[Config], *without: str, **flags: str) -> Callable[[Callable[..., None]], Any]:
-    """Of a command with `given`: an option for each setting, --config and --set; what they say is `given` to it.
-
-    Type, default and help text of an option are those of the field; of lists there is one for each item, such as
-    --metric. without: settings that the command has words of its own for. flags: options of another name than theirs.
-    """
-    options = {n: s for n, s in settings_of(kind).items() if s.group is None and n not in without}
-    spelt = {n: _spelling(setting) for n, setting in options.items()}
-    called = {n: flags.get(n, f"--{n.removesuffix('s') if spelt[n].many else n}".replace("_", "-")) for n in options}
-    words = "".join(
-        f"; {name} ({field.description}): {', '.join(group.model_fields)}"
-        for name, field in kind.model_fields.items()
-        if (group := group_of(field)) and name not in without
-    )
-    sets = "any setting" + f", or GROUP.NAME=VALUE of a group{words}" * bool(words)
-
-    def wrap(function: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(function, eval_str=True)
-        more = {name: _option(called[name], setting, spelt[name]) for name, setting in options.items()}
-        more |= {
-            "config": Annotated[Path | None, CONFIG],
-            "sets": Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=sets)],
-        }
-
-        @functools.wraps(function)
-        def call(**values: Any) -> None:
-            base = placed(kind, settings_file(values.pop("config")))
-            base = over(base, placed(kind, nested_values(values.pop("sets"), "--set")))
-            said = {name: values.pop(name) for name in options}
-            read = {n: spelt[n].read(value, called[n]) for n, value in said.items() if value not in (None, [])}
-            function(**values, given=over(base, placed(kind, read)))
-
-        call.__signature__ = with_options(own, more, "given")  # type: ignore[attr-defined]
-        return call
-
-    return wrap
-
-
-def _option(flag: str, setting: Setting, spelling: Spelling) -> Any:
-    usual = ", ".join(setting.default) if isinstance(setting.default, tuple) else setting.default
-    default = "" if usual in (None, "", {}) else f" [default: {usual}]"
-    text = f"{setting.field.description}{default}{'; repeatable' * spelling.many}"
-    if setting.field.annotation is bool:
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text)]
-    kind: Any = list[str] | None if spelling.many else str | None
-    return Annotated[kind, typer.Option(flag, metavar=spelling.metavar, help=text)]
-
-
-def with_options(own: inspect.Signature, more: Mapping[str, Any], *without: str) -> inspect.Signature:
-    """A command's signature with further options, none of which must be given."""
-    kind = inspect.Parameter.KEYWORD_ONLY
-    kept = [p for p in own.parameters.values() if p.name not in without]
-    added = [inspect.Parameter(name, kind, default=None, annotation=annotation) for name, annotation in more.items()]
-    return own.replace(parameters=[*kept, *added], return_annotation=None)
 
 
 def plain(text: str) -> Any:
@@ -207,13 +186,12 @@ def nested_values(items: Sequence[str] | None, option: str) -> dict[str, Any]:
         *path, last = key.split(".")
         inner = found
         for i, part in enumerate(path, 1):
-            if inner.get(part) is None:
-                inner[part] = {}
+            inner[part] = {} if inner.get(part) is None else inner[part]
             inner = inner[part]
             if not isinstance(inner, dict):
                 group = ".".join(path[:i])
                 raise UsageError(
-                    f"{option} {key}: {group!r} is set to {inner!r} already, so nothing can be set inside it."
+                    f"{option} {key}: {group!r} is set to {inner!r} already; nothing can be set inside it."
                 )
         inner[last] = plain(given[key])
     return found
@@ -226,10 +204,9 @@ def settings_file(file: Path | None) -> dict[str, Any]:
         values = json.loads(file.read_text())
     except FileNotFoundError:
         raise UsageError(f"there is no settings file {file}.") from None
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read as a settings file: {error.strerror or error}.") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file} is not JSON: {error}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or f"it is not JSON: {error}"
+        raise UsageError(f"{file} cannot be read as a settings file: {reason}.") from None
     if not isinstance(values, dict):
         kind = type(values).__name__
         raise UsageError(f'{file} holds a JSON {kind}; settings are an object, such as {{"epochs": 20}}.')
@@ -248,13 +225,7 @@ def key_values(items: Sequence[str] | None, option: str) -> dict[str, str]:
     return given
 
 
-@overload
-def box(text: str, option: str, form: str = ...) -> tuple[float, float]: ...
-@overload
-def box(text: str | None, option: str, form: str = ...) -> tuple[float, float] | None: ...
-def box(text: str | None, option: str, form: str = "START:STOP") -> tuple[float, float] | None:
-    if text is None:
-        return None
+def box(text: str, option: str, form: str = "START:STOP") -> tuple[float, float]:
     try:
         start, stop = map(float, text.split(":"))
     except ValueError:
@@ -262,15 +233,16 @@ def box(text: str | None, option: str, form: str = "START:STOP") -> tuple[float,
     return start, stop
 
 
-def number_pairs(items: Sequence[str] | None, option: str) -> list[tuple[float, float]]:
+def pairs(items: Sequence[str], option: str) -> list[tuple[float, float]]:
     """`X:Y` texts as numbers."""
-    return [box(item, option, "X:Y") for item in items or []]
+    return [box(item, option, "X:Y") for item in items]
 
 
-def region(x: str | None, y: str | None, z: str | None, where: str | None) -> RoiConfig | None:
+def roi_of(where: str | None = None, **boxes: str | None) -> RoiConfig | None:
     """The ROI of `--x`, `--y`, `--z` and `--where`; None where none is given."""
-    given = {"x": box(x, "--x"), "y": box(y, "--y"), "z": box(z, "--z"), "where": where}
-    return RoiConfig.from_attrs(given) if any(value is not None for value in given.values()) else None
+    given: Given = {name: box(text, f"--{name}") for name, text in boxes.items() if text is not None}
+    given |= {} if where is None else {"where": where}
+    return RoiConfig.from_attrs(given) if given else None
 
 
 def tell(text: str) -> None:
@@ -287,27 +259,19 @@ def print_lines(lines: Iterable[str]) -> None:
         typer.echo(line)
 
 
-def table_lines(rows: Mapping[Any, Iterable[float]], columns: Iterable[Any], width: int) -> list[str]:
-    """Numbers of each latent dimension under each other."""
-    head = "latent " + " ".join(f"{name:>{width}}" for name in columns)
-    return [head, *(f"{i:>6} " + " ".join(f"{float(v):>{width}.4g}" for v in values) for i, values in rows.items())]
-
-
 @contextmanager
 def bar(what: str) -> Iterator[Callable[..., None]]:
     """A progress bar on a terminal, ten lines elsewhere; `progress(done, total, text)` moves it."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(what, total=None)
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+        task = shown.add_task(what, total=None)
 
         def progress(done: int, total: int, text: str = what) -> None:
-            bar.update(task, completed=done, total=total, description=text)
+            shown.update(task, completed=done, total=total, description=text)
             if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
                 say(f"{text}: {done} of {total}")
 

@@ -1,134 +1,168 @@
-"""`vaearr look …`: what classes, dimensions, planes and single latents decode to, and how the latents lie.
+"""`vaearr look …`: what classes, dimensions, planes and single latents decode to, how the latents lie, and layers.
 
-Most are a function of `vaearr.exploration`: which options it has, how it is shown in --out, and what is said of it.
+Most are a function of `va.explore`, whose keywords are the options; its result goes to --out and, in words, to the
+terminal.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from importlib import import_module
+import io
+import json
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
+import typer.main
 
+import vaearr as va
+from vaearr.cli.commands import SOURCE, refuse
 from vaearr.cli.common import (
+    LOOKS,
+    PLAIN,
+    Device,
+    Folder,
+    Given,
+    Overwrite,
     RunName,
     Seed,
     Store,
+    app,
+    bar,
     box,
     folder_of,
-    look,
-    number_pairs,
+    opt,
+    pairs,
     print_lines,
     say,
-    table_lines,
     with_options,
 )
 from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
 from vaearr.names import BC, DEFAULT_RUN
 
-if TYPE_CHECKING:
-    import xarray as xr
-
 SHEET, TABLE, FILM = (".png", ".pdf", ".html", ".npz"), (".csv", ".parquet"), (".gif",)
 FILE_MOST = 1000  # single pictures of draws
-Folder = Annotated[Path | None, typer.Option(help="folder to write pictures and tables into")]
-
 Numbers, Texts = list[int] | None, list[str] | None
-OPTIONS: dict[str, Any] = {  # by the parameter of the functions in `vaearr.exploration`
-    "dims": Annotated[Numbers, typer.Option("--dim", help="latent dimension; repeat")],
-    "base": Annotated[
-        str | None, typer.Option(help="mean, prototype:NAME, X:Y[:Z] of a scan point, or the number of a sample")
-    ],
-    "by": Annotated[str | None, typer.Option(help="map with the classes; default: label, phase or clusters")],
-    "classes": Annotated[Texts, typer.Option("--class", help="only samples of this class of --by; repeat")],
-    "span": Annotated[str | None, typer.Option(help="LOW:HIGH to either side of the base, write --span=-3:3")],
-    "unit": Annotated[str | None, typer.Option(help="of --span: std of the aggregate posterior, or absolute")],
-    "steps": Annotated[int | None, typer.Option(help="pictures of each dimension, side or line")],
-    "points": Annotated[Texts, typer.Option("--point", help="X:Y in the plane, write --point=-1:2; repeat")],
-    "space": Annotated[str | None, typer.Option(help="plane of two latents, pca, tsne or umap")],
-    "method": Annotated[str | None, typer.Option(help="pca, tsne or umap")],
-    "color": Annotated[Texts, typer.Option("--color", help="once more by latent:N or a map such as BC; repeat")],
-    "bins": Annotated[int | None, typer.Option(help="of each dimension; by the number of samples, at most 50")],
-    "count": Annotated[int | None, typer.Option("--n", help="number of samples")],
-    "n_components": Annotated[int | None, typer.Option("--components", help="number of components; all, at most 64")],
-    "max_points": Annotated[int | None, typer.Option(help="samples at most")],
-    "perplexity": Annotated[float | None, typer.Option(help="of t-SNE: about how many neighbours count")],
-    "neighbours": Annotated[int | None, typer.Option(help="of UMAP")],
-    "pooled": Annotated[
-        bool | None, typer.Option("--pooled", help="spatial latents: one mean for each dimension, as where a mask is")
-    ],
-    "seed": Annotated[int | None, typer.Option(min=0, help="seed of whatever is drawn or chosen")],
+OPTIONS: dict[str, tuple[Any, ...]] = {  # by the keyword of the functions: type, help, flag
+    "dims": (Numbers, "latent dimension; repeat", "--dim"),
+    "base": (str | None, "mean, prototype:NAME, X:Y[:Z] of a scan point, or the number of a sample"),
+    "by": (str | None, "map with the classes; default: label, phase or clusters"),
+    "classes": (Texts, "only samples of this class of --by; repeat", "--class"),
+    "span": (str | None, "LOW:HIGH to either side of the base, write --span=-3:3"),
+    "unit": (str | None, "of --span: std of the aggregate posterior, or absolute"),
+    "steps": (int | None, "pictures of each dimension, side or line"),
+    "points": (Texts, "X:Y in the plane, write --point=-1:2; repeat", "--point"),
+    "space": (str | None, "plane of two latents, pca, tsne or umap"),
+    "method": (str | None, "pca, tsne or umap; of a way: lerp or slerp"),
+    "color": (Texts, "once more by latent:N or a map such as BC; repeat"),
+    "bins": (int | None, "bins of each dimension"),
+    "count": (int | None, "number of samples", "--n"),
+    "n_samples": (int | None, "number of draws", "--n"),
+    "n_components": (int | None, "number of components; all, at most 64", "--components"),
+    "max_points": (int | None, "samples at most"),
+    "perplexity": (float | None, "of t-SNE: about how many neighbours count"),
+    "neighbours": (int | None, "of UMAP"),
+    "pooled": (bool | None, "spatial latents: one mean for each dimension, as where a mask is", "--pooled"),
+    "seed": (int | None, "seed of whatever is drawn or chosen"),
+    "source": (str | None, SOURCE),
+    "a": (str | None, "X:Y[:Z] of a scan point in coordinate units, or number of a sample", "--from"),
+    "b": (str | None, "where to go, given like --from", "--to"),
+    "a_file": (Path | None, "a file as the sample to begin with", "--from-file"),
+    "b_file": (Path | None, "a file as the sample to end with", "--to-file"),
 }
 
 
-class WithDefaults(typer.core.TyperCommand):
-    """A command whose help tells the defaults of the function behind it, which is imported then."""
+@dataclass(frozen=True)
+class Look:
+    """A command around a function `(store, run, …)`, by its name in `va`, whose keywords among OPTIONS are options.
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        known = inspect.signature(_exploration(str(self.context_settings["obj"]))).parameters
-        for option in self.params:
-            usual = known[option.name].default if option.name in OPTIONS and option.name in known else None
-            if usual not in (None, (), False):
-                words = ":".join(f"{end:g}" for end in usual) if isinstance(usual, tuple) else usual
-                option.help = f"{option.help} [default: {words}]"  # type: ignore[attr-defined]
-        super().format_options(ctx, formatter)
-
-
-def explores(
-    name: str,
-    options: str,
-    heading: str,
-    *,
-    table: Callable[[xr.Dataset], Any] | None = None,
-    film: bool = False,
-    find: Callable[..., Any] | None = None,
-) -> Callable[[Callable[[xr.Dataset], Iterable[str]]], Any]:
-    """A command around a function of `vaearr.exploration`: its options, its result in --out, and in words.
-
-    table: of the result, for .csv and .parquet. film: whether it can be an animation. find: called instead of the
-    function of that name, whose defaults are those of the options; it may give options of the view too.
+    It returns a result, or one and options of its view. table: variables of .csv and .parquet, or what makes the table
+    from the call's arguments. film: whether .gif can be written. folder: the picture, where --out is a folder.
     """
-    endings = (*SHEET, *(TABLE if table else ()), *(FILM if film else ()))
-    words = "; .csv, .parquet" * bool(table) + "; .gif, an animation" * film
-    out_option = typer.Option(help=f"file to write: .png or .pdf, the sheet; .html, a page; .npz, the arrays{words}")
-    chosen = {option: OPTIONS[option] for option in options.split()} | {"out": Annotated[Path | None, out_option]}
 
-    def wrap(in_words: Callable[[xr.Dataset], Iterable[str]]) -> Callable[..., None]:
+    function: str | Callable[..., Any]
+    help: str
+    table: str | Callable[..., Any] = ""
+    film: bool = False
+    folder: str = ""
+
+    def command(self) -> Callable[..., None]:
+        find: Any = reduce(getattr, self.function.split("."), va) if isinstance(self.function, str) else self.function
+        endings = (*SHEET, *(TABLE if self.table else ()), *(FILM if self.film else ()))
+
         def call(store: Store, run: RunName = DEFAULT_RUN, out: Path | None = None, **given: Any) -> None:
-            _check_out(out, endings)
-            said = {key: READ.get(key, _as_it_is)(value) for key, value in given.items() if value not in (None, [])}
-            made = (find or _exploration(name))(store, run, **said)
-            found, beside = made if isinstance(made, tuple) else (made, {})
-            lines = [*in_words(found)]
-            if out is not None:
-                _write(found, out, heading, table, beside)
-                say(f"written: {out}")
-            print_lines(lines)
-            for warning in found.attrs.get("warnings", ()):
-                say(f"warning: {warning}")
+            if out is not None and not self.folder:
+                _check_out(out, endings)
+            given = {key: value for key, value in given.items() if value not in (None, [])}
+            given = {key: READ[key](value) if key in READ else value for key, value in given.items()}
+            with folder_of(out if self.folder else None) as folder:
+                made = find(store, run, **given)
+                found, beside = made if isinstance(made, tuple) else (made, {})
+                if folder:
+                    _write_folder(found, folder, self.folder)
+            lines = va.describe(found)
+            if out is not None and not self.folder:
+                table = self.table(store, run, **given) if callable(self.table) and out.suffix in TABLE else self.table
+                _write(found, out, table, heading=self.help.partition(".")[0], **beside)
+            for line in lines:
+                typer.echo(line, err=line.startswith("warning: "))
 
+        kinds = "; .csv, .parquet" * bool(self.table) + "; .gif, an animation" * self.film
+        words = f"file to write: .png or .pdf, the sheet; .html, a page; .npz, the arrays{kinds}"
+        known = inspect.signature(find).parameters
+        chosen = {name: _option(*OPTIONS[name], usual=p.default) for name, p in known.items() if name in OPTIONS}
+        chosen["out"] = Folder if self.folder else Annotated[Path | None, opt(words)]
         own = inspect.signature(call, eval_str=True)
         call.__signature__ = with_options(own, chosen, "out", "given")  # type: ignore[attr-defined]
-        call.__doc__ = in_words.__doc__
-        look.command(in_words.__name__, cls=WithDefaults, context_settings={"obj": name})(call)
+        call.__doc__ = self.help
         return call
 
-    return wrap
+
+def _option(kind: Any, words: str, *flags: str, usual: Any) -> Any:
+    """An option whose help tells the default of the function."""
+    if usual not in (None, (), False):
+        words += f" [default: {':'.join(f'{end:g}' for end in usual) if isinstance(usual, tuple) else usual}]"
+    return Annotated[kind, opt(words, *flags, min=0 if kind == int | None else None)]
 
 
-def _exploration(name: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(import_module("vaearr.exploration"), name)
-    return function
+class Looks(typer.core.TyperGroup):
+    """Commands that are made when they are asked for, with what stands behind them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*LOOKS]
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        look = LOOKS.get(name)
+        if look is None:
+            return None
+        one = typer.Typer(**PLAIN)
+        one.command(name)(look.command() if isinstance(look, Look) else look)
+        return typer.main.get_command(one)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Without making them."""
+        width = formatter.width - 6 - max(map(len, LOOKS))
+        words = {name: look.help if isinstance(look, Look) else inspect.getdoc(look) for name, look in LOOKS.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, textwrap.shorten(text, width, placeholder="...")) for name, text in words.items()]
+            )
 
 
-def _check_out(out: Path | None, endings: tuple[str, ...]) -> None:
+app.add_typer(
+    typer.Typer(cls=Looks, help="Look around in a latent space, and at the data it is learned from.", **PLAIN),
+    name="look",
+    short_help="Pictures and numbers of a latent space: vaearr look --help",
+)
+
+
+def _check_out(out: Path, endings: tuple[str, ...]) -> None:
     """Refuse a file that could not be written, before anything is worked out."""
-    if out is None:
-        return
     if out.suffix.lower() not in endings:
         raise UsageError(f"--out {out.name!r} must end in {', '.join(endings[:-1])} or {endings[-1]}.")
     if out.suffix.lower() == ".parquet":
@@ -139,49 +173,36 @@ def _check_out(out: Path | None, endings: tuple[str, ...]) -> None:
         raise ExistsError(f"{out} is there already; give another name.")
 
 
-def _write(
-    found: xr.Dataset, out: Path, heading: str, table: Callable[[xr.Dataset], Any] | None, beside: dict[str, Any]
-) -> None:
-    """Write what was found by the ending of `out`: its table, an animation, its arrays, or its view."""
-    ending = out.suffix.lower()
-    if ending in TABLE and table:
-        from vaearr.exploration import save_table
+def _wide(found: Any, names: list[str]) -> Any:
+    """A row for each label of the first dim; of what lies over others too a column for each of their places."""
+    import numpy as np
 
-        save_table(table(found), out)
-    elif ending in FILM:
-        from vaearr.views.pictures import frames, save_animation
-
-        if found.sizes["step"] < 2:
-            raise UsageError("an animation needs two points or more; give another --point, or another ending.")
-        save_animation(frames(found), out)
-    elif ending == ".npz":
-        _arrays(found, out)
-    else:
-        from vaearr.views import save
-
-        weights = found.attrs.get("weights_sha256")
-        origin = f"Run {found.attrs.get('run')!r}" + (f", weights {weights[:12]}." if weights else ".")
-        save(found, out, heading=heading, sentences=[origin], **beside)
+    names = [name for name in names if name in found]
+    dim = found[names[0]].dims[0]
+    table = found[names].drop_dims([other for other in found[names].dims if other != dim])
+    for name in names:
+        values = found[name].transpose(dim, ...)
+        for place in np.ndindex(values.shape[1:]) if values.ndim > 1 else ():
+            label = values[values.dims[1]].values[place[0]]
+            column = label if isinstance(label, str) else f"{values.dims[1]}_{'_'.join(map(str, place))}"
+            table[str(column)] = (dim, values.values[(slice(None), *place)])
+    if meanings := table["class"].attrs.get("flag_meanings") if "class" in table.coords else None:
+        words = dict(zip(table["class"].attrs["flag_values"], meanings, strict=True))
+        table["class_name"] = (dim, [words[int(code)] for code in table["class"].values])
+    return table.reset_coords().to_dataframe().reset_index(drop=dim not in found.coords)
 
 
-def _arrays(found: xr.Dataset, out: Path) -> None:
+def _save_arrays(found: Any, out: Path) -> None:
     """All arrays and coordinates by their names; texts as such, nothing pickled."""
     import numpy as np
 
+    from vaearr.store.folders import replace_file
+
     values = {str(name): variable.values for name, variable in found.variables.items()}
-    part = out.with_name(f".{out.stem}.part.npz")
-    try:
-        np.savez_compressed(
-            part, allow_pickle=False, **{k: v.astype(str) if v.dtype.kind in "OT" else v for k, v in values.items()}
-        )
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _row(values: Any) -> str:
-    """Numbers beside each other."""
-    return " ".join(f"{float(value):.4g}" for value in values)
+    values = {name: array.astype(str) if array.dtype.kind in "OT" else array for name, array in values.items()}
+    data = io.BytesIO()
+    np.savez_compressed(data, allow_pickle=False, **values)
+    replace_file(out, data.getvalue())
 
 
 def point_of(text: str, option: str) -> Any:
@@ -199,404 +220,115 @@ def point_of(text: str, option: str) -> Any:
 
 def _base(text: str) -> Any:
     """What `--base` names: a word, a scan point or the number of a sample."""
-    is_named = text == "mean" or text.startswith("prototype:") or (not text[:1].isdigit() and text[:1] not in "-.")
-    return text if is_named else point_of(text, "--base")
+    return point_of(text, "--base") if text[:1].isdigit() or text[:1] in "-." else text
 
 
 READ: dict[str, Callable[[Any], Any]] = {
     "base": _base,
     "span": lambda text: box(text, "--span", "LOW:HIGH"),
-    "points": lambda texts: number_pairs(texts, "--point"),
+    "points": lambda texts: pairs(texts, "--point"),
 }
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-@explores("prototypes", "by", "Prototypes")
-def prototypes(ds: xr.Dataset) -> Iterator[str]:
-    """Mean latents of each class and what they decode to."""
-    from vaearr.exploration.points import pooled
-
-    if ds.attrs["empty"]:
-        say(f"without an encoded sample: {', '.join(ds.attrs['empty'])}")
-    yield from _means(ds, pooled(ds["latents"].values))
-
-
-def _means(ds: xr.Dataset, means: Any) -> Iterator[str]:
-    """A line for each class: how many, and their mean latents."""
-    for name, count, vector in zip(ds["class"].values, ds["n"].values, means, strict=True):
-        yield f"{name}: n {int(count)}, {_row(vector)}"
-
-
-@explores(
-    "traverse",
-    "dims base by span unit steps",
-    "Traversals",
-    film=True,
-)
-def traverse(ds: xr.Dataset) -> Iterator[str]:
-    """Move one latent dimension after another and decode; all of them, or those of --dim."""
-    yield f"from {ds.attrs['base']}"
-    for i, values in zip(ds["latent_dim"].values, ds["value"].values, strict=True):
-        yield f"latent {i}: {values[0]:.4g} to {values[-1]:.4g} in {len(values)} steps"
-
-
-@explores(
-    "manifold",
-    "dims base by span unit steps",
-    "Plane of two latents",
-)
-def manifold(ds: xr.Dataset) -> Iterator[str]:
-    """Decode a grid over two latent dimensions: the first --dim to the right, the second upwards (default 0 and 1)."""
-    for axis in ("column", "row"):
-        values = ds[axis].values
-        yield f"{axis}s: {ds[axis].attrs['long_name']} from {values[0]:.4g} to {values[-1]:.4g}"
-
-
-@explores(
-    "path",
-    "points space dims steps base by seed max_points perplexity",
-    "Path",
-    film=True,
-)
-def path(ds: xr.Dataset) -> Iterator[str]:
-    """Decode points, or a line, in a plane: of two latents (--dim, default 0 and 1), of PCA, t-SNE or UMAP.
-
-    The others keep the values of --base; PCA is inverted exactly; for t-SNE and UMAP the nearest sample is decoded.
-    """
-    yield f"{', '.join(map(str, ds['axis'].values))}; others: {ds.attrs['base']}"
-    latents = ds["latents"].values.reshape(ds.sizes["step"], ds.sizes["latent"], -1).mean(-1)
-    for i, (where, z) in enumerate(zip(ds["position"].values, latents, strict=True), 1):
-        yield f"{i} at {_row(where)}: {_row(z)}"
-
-
-def _positions(found: xr.Dataset) -> Any:
-    """A row for each point: coordinates, class with its name, position, amounts."""
-    table = found.drop_dims([d for d in found.dims if d not in ("point", "axis", "color")])
-    wide = table.drop_vars(["position", "amount"], errors="ignore").drop_vars(["axis", "color"], errors="ignore")
-    for name, dim in (("position", "axis"), ("amount", "color")):
-        if name in table:
-            for i, label in enumerate(table[dim].values):
-                wide[str(label)] = ("point", table[name].transpose(dim, "point").values[i])
-    if "class" in found.coords:
-        attrs = found["class"].attrs
-        words = dict(zip(attrs["flag_values"], attrs["flag_meanings"], strict=True))
-        wide["class_name"] = ("point", [words[int(code)] for code in found["class"].values])
-    return wide.reset_coords().to_dataframe().reset_index(drop=True)
-
-
-@explores(
-    "embedding",
-    "method color by seed max_points perplexity neighbours pooled",
-    "Samples in a plane",
-    table=_positions,
-)
-def scatter(ds: xr.Dataset) -> Iterator[str]:
-    """Samples in a plane by their latents (PCA, t-SNE, UMAP), coloured by class and by --color; nothing is stored."""
-    from vaearr.views.spread import embedding_words
-
-    yield embedding_words(ds)
-
-
-@explores(
-    "pairs",
-    "dims by bins max_points seed",
-    "Pairs of latents",
-)
-def pairs(ds: xr.Dataset) -> Iterator[str]:
-    """Every two of some latent dimensions: densities, histograms, correlation; the six widest, or those of --dim."""
-    place = {int(d): i for i, d in enumerate(ds["latent"].values)}
-    pair = [(int(x), int(y)) for x, y in zip(ds["x_dim"].values, ds["y_dim"].values, strict=True)]
-    r = {(x, y): float(ds["correlation"].values[place[x], place[y]]) for x, y in pair}
-    for x, y in sorted(r, key=lambda xy: -abs(r[xy])):
-        yield f"latent {x}, latent {y}: r = {r[x, y]:.3f}"
-
-
-@explores(
-    "histograms",
-    "dims by classes bins",
-    "Histograms of latents",
-)
-def histograms(ds: xr.Dataset) -> Iterator[str]:
-    """Histogram of each latent dimension; with --by or --class, one for each class."""
-    for i, edges in zip(ds["latent"].values, ds["edges"].values, strict=True):
-        yield f"latent {i}: {edges[0]:.4g} to {edges[-1]:.4g}, {ds.attrs['n']} samples"
-    if "class" in ds.coords:
-        counts = ds["counts"].isel(latent=0).sum("bin").values
-        for name, count in zip(ds["class"].values, counts, strict=True):
-            yield f"{name}: {int(count)} samples"
-
-
-def _activations(store: str, run: str, **given: Any) -> xr.Dataset:
-    """With a function for the table of every sample, which is made for a file only."""
-    from vaearr import exploration
-
-    chosen = {key: value for key, value in given.items() if key in ("classes", "dims")}
-    by = [given["by"]] if "by" in given else None
-    found = exploration.activations(store, run, **given)
-    found.encoding["table"] = lambda: exploration.activation_table(store, run, by, **chosen)
-    return found
-
-
-@explores(
-    "activations",
-    "by classes dims max_points seed",
-    "Activations",
-    table=lambda ds: ds.encoding["table"](),
-    find=_activations,
-)
-def activations(ds: xr.Dataset) -> Iterator[str]:
-    """Latents of samples sorted by class, and the mean of each class; .csv and .parquet hold every sample."""
-    yield f"{ds.attrs['n']} samples"
-    if "class_mean" in ds:
-        yield from _means(ds, ds["class_mean"].values)
-
-
-@explores(
-    "latent_table",
-    "",
-    "Latents",
-    table=lambda ds: ds["summary"].to_dataset("statistic").to_dataframe().reset_index(),
-)
-def describe(ds: xr.Dataset) -> list[str]:
-    """Count, mean, spread, quartiles and range of each latent dimension."""
-    return table_lines(dict(zip(ds["latent"].values, ds["summary"].values, strict=True)), ds["statistic"].values, 10)
-
-
-def _loadings(found: xr.Dataset) -> Any:
-    """A row for each component: explained variance, then its loadings."""
-    import numpy as np
-
-    names = ["explained_variance", "explained_variance_ratio", "explained_variance_cumulative"]
-    table = found[names].to_dataframe().reset_index()
-    flat = found["loadings"].values.reshape(len(table), -1)
-    for i, place in enumerate(np.ndindex(*found["loadings"].shape[1:])):
-        table[f"latent_{'_'.join(map(str, place))}"] = flat[:, i]
-    return table
-
-
-@explores(
-    "latent_pca",
-    "n_components pooled max_points seed",
-    "Principal components of the latents",
-    table=_loadings,
-)
-def components(ds: xr.Dataset) -> Iterator[str]:
-    """Principal components of the latents: loadings and explained variance (those of the patterns: vaearr embed)."""
-    shares = zip(ds["explained_variance_ratio"].values, ds["explained_variance_cumulative"].values, strict=True)
-    for i, (share, total) in enumerate(shares, 1):
-        yield f"component {i}: {share:.2%} of the variance, {total:.2%} so far"
-
-
-OF_HEALTH = ["kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl", "kolmogorov", "wasserstein"]
-
-
-@explores(
-    "health",
-    "seed",
-    "Health of the latents",
-    table=lambda ds: ds[OF_HEALTH].to_dataframe().reset_index(),
-)
-def health(ds: xr.Dataset) -> Iterator[str]:
-    """Disentanglement and health: KL, active units, correlation, the aggregate posterior against the prior."""
-    from vaearr.views.spread import correlation_words, health_words
-
-    total = ds.attrs["kl_total"]
-    kl = "" if total is None else f", KL {total:.4g} nats per sample"
-    yield f"{ds.attrs['n_active']} of {ds.sizes['latent']} latents active{kl}"
-    yield correlation_words(ds)
-    yield from health_words(ds)
-    yield from table_lines(_by_latent(ds, OF_HEALTH), OF_HEALTH, 14)
-
-
-def _by_latent(ds: xr.Dataset, columns: Iterable[str]) -> dict[Any, list[float]]:
-    return {latent: [float(ds[name][i]) for name in columns] for i, latent in enumerate(ds["latent"].values)}
-
-
-def _warn(ds: xr.Dataset) -> None:
-    for warning in ds.attrs["warnings"]:
-        say(f"warning: {warning}")
-
-
-def _unusual(store: str, run: str, **given: Any) -> tuple[xr.Dataset, dict[str, Any]]:
+def _unusual(store: str, run: str, count: int = 16, by: str | None = None) -> Any:
     """With the maps that the samples are chosen by, which the pictures show too."""
-    from vaearr import exploration
-
-    if (count := given.get("count", 1)) < 1:
-        raise UsageError(f"--n is {count}; it must be at least 1.")
-    maps = exploration.out_of_distribution(store, run)
-    return exploration.unusual(store, run, maps=maps, **given), {"maps": maps}
+    refuse((count < 1, f"--n is {count}; it must be at least 1."))
+    maps = va.explore.out_of_distribution(store, run)
+    return va.explore.unusual(store, run, count, by=by, maps=maps), {"maps": maps}
 
 
-@explores(
-    "unusual",
-    "count by",
-    "Unusual samples",
-    table=lambda ds: ds.drop_vars("input").reset_coords().to_dataframe().reset_index(drop=True),
-    find=_unusual,
-)
-def unusual(ds: xr.Dataset) -> Iterator[str]:
-    """The samples farthest from the others in latent space, by Mahalanobis distance; a scan's sheet has the map."""
-    from vaearr.views.sheets import sample_words
-
-    for i in range(ds.sizes["point"]):
-        one = ds.isel(point=i)
-        p_value = f", p {float(one['p_value']):.3g}" if "p_value" in one else ""
-        words = sample_words(one).replace("\n", ", ")
-        yield f"{i + 1}: {words}, distance {float(one['distance']):.4g}{p_value}"
-
-
-@look.command()
-def sample(
-    store: Store,
-    run: RunName = DEFAULT_RUN,
-    count: Annotated[int, typer.Option("--n", help="number of draws")] = 16,
-    seed: Seed = 0,
-    source: Annotated[str, typer.Option(help="prior, or fitted: the Gaussian of the run's own latents")] = "prior",
-    out: Folder = None,
-) -> None:
-    """Draw latents, decode them, and print the vectors.
-
-    --out writes samples.png, vectors.png with the latents beside the pictures, one picture for each draw, and z.csv
-    (z.npy of spatial latents).
-    """
-    from vaearr.inference import sample_prior
-
-    with folder_of(out) as folder:
-        found = sample_prior(store, run, count, seed, source=source)  # type: ignore[arg-type]  # checked there
-        if folder:
-            from vaearr.views import save
-            from vaearr.views.pictures import save_pictures
-
-            save(found, folder / "samples.png")
-            save_pictures(found["decoded"].isel(sample=slice(FILE_MOST)), folder, "sample")
-            _write_vectors(found, folder)
-    _warn(found)
-    for number, z in zip(found["sample"].values, found["latents"].values, strict=True):
-        if z.ndim == 1:
-            typer.echo(f"{number}: {_row(z)}")
-        else:  # of spatial latents the size of each channel
-            sizes = _row(z.reshape(len(z), -1).std(1))
-            typer.echo(f"{number}: {' x '.join(map(str, z.shape))}, standard deviation of each channel {sizes}")
+def _interpolate(
+    store: str,
+    run: str,
+    a: str | None = None,
+    b: str | None = None,
+    a_file: Path | None = None,
+    b_file: Path | None = None,
+    steps: int = 9,
+    method: str = "lerp",
+) -> Any:
+    ends = []
+    for text, file, option in ((a, a_file, "--from"), (b, b_file, "--to")):
+        refuse(((text is None) == (file is None), f"give either {option} or {option}-file."))
+        ends.append(file if text is None else point_of(text, option))
+    return va.interpolate(store, run, *ends, steps, method)
 
 
-def _write_vectors(found: xr.Dataset, folder: Path) -> None:
-    """Latents beside their pictures, and as the table z.csv, a row for each; spatial latents as the array z.npy."""
+def _write(found: Any, out: Path, table: Any, **how: Any) -> None:
+    """Write what was found by the ending of `out`: its table, an animation, its arrays, or its view."""
+    from vaearr.views import save
+    from vaearr.views.pictures import frames, save_animation
+
+    ending = out.suffix.lower()
+    if ending in TABLE:
+        va.explore.save_table(_wide(found, table.split()) if isinstance(table, str) else table, out)
+    elif ending in FILM:
+        refuse((found.sizes["step"] < 2, "an animation needs two points or more; give another --point or ending."))
+        save_animation(frames(found), out)
+    elif ending == ".npz":
+        _save_arrays(found, out)
+    else:
+        weights = found.attrs.get("weights_sha256")
+        origin = f"Run {found.attrs.get('run')!r}" + (f", weights {weights[:12]}." if weights else ".")
+        save(found, out, sentences=[origin], **how)
+    say(f"written: {out}")
+
+
+def _write_folder(found: Any, folder: Path, name: str) -> None:
+    """The view, single draws or an animation of a way, and the latents: beside their pictures, and as numbers."""
     import numpy as np
 
     from vaearr.views import save
+    from vaearr.views.pictures import frames, save_animation, save_pictures
 
+    save(found, folder / f"{name}.png")
+    if "latents" not in found:
+        return
     save(found, folder / "vectors.png", kind="vectors")
-    z = found["latents"]
+    if "step" in found.dims:
+        save_animation(frames(found), folder / f"{name}.gif")
+    else:
+        save_pictures(found["decoded"].isel(sample=slice(FILE_MOST)), folder, "sample")
+    z = found["latents"].drop_vars(found["latents"].coords)
     if z.ndim > 2:
         np.save(folder / "z.npy", z.values, allow_pickle=False)
-        return
-    rows = [",".join(f"latent_{i}" for i in z["latent"].values)]
-    rows += [",".join(repr(float(value)) for value in row) for row in z.values]
-    (folder / "z.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    else:
+        va.explore.save_table(_wide(z.to_dataset(), ["latents"]), folder / "z.csv")
 
 
-@look.command()
-def interpolate(
-    store: Store,
-    a: Annotated[
-        str | None, typer.Option("--from", help="X:Y[:Z] of a scan point in coordinate units, or number of a sample")
-    ] = None,
-    b: Annotated[str | None, typer.Option("--to", help="where to go, given like --from")] = None,
-    a_file: Annotated[Path | None, typer.Option("--from-file", help="a file as the sample to begin with")] = None,
-    b_file: Annotated[Path | None, typer.Option("--to-file", help="a file as the sample to end with")] = None,
-    run: RunName = DEFAULT_RUN,
-    steps: Annotated[int, typer.Option(help="pictures on the way, both ends included")] = 9,
-    method: Annotated[str, typer.Option(help="lerp or slerp")] = "lerp",
-    out: Folder = None,
-) -> None:
-    """Decode the way between the latents of two samples, each of the store or a file of its own.
-
-    --out writes interpolation.png, vectors.png with the latents beside the pictures, interpolation.gif and z.csv (z.npy
-    of spatial latents).
-    """
-    from vaearr.inference import interpolate as run_interpolate
-
-    with folder_of(out) as folder:
-        found = run_interpolate(store, run, _end(a, a_file, "--from"), _end(b, b_file, "--to"), steps, method)
-        if folder:
-            from vaearr.views import save
-            from vaearr.views.pictures import frames, save_animation
-
-            save(found, folder / "interpolation.png")
-            save_animation(frames(found), folder / "interpolation.gif")
-            _write_vectors(found, folder)
-    typer.echo(f"{method}, {steps} steps, distance of the ends {found.attrs['distance']:.4g}")
-
-
-def _end(text: str | None, file: Path | None, option: str) -> Any:
-    """Where an interpolation begins or ends."""
-    if (text is None) == (file is None):
-        raise UsageError(f"give either {option} or {option}-file.")
-    return file if text is None else point_of(text, option)
-
-
-@look.command()
-def stats(store: Store, run: RunName = DEFAULT_RUN, out: Folder = None) -> None:
-    """Statistics of a run's latents: mean, spread, KL, active units, aggregate posterior beside the prior.
-
-    They are kept in the store as the run's table latent_statistics; --out writes latent_statistics.png.
-    """
-    from vaearr.inference import latent_statistics
-
-    with folder_of(out) as folder:
-        found = latent_statistics(store, run, write=True)
-        if folder:
-            from vaearr.views import save
-
-            save(found, folder / "latent_statistics.png", kind="statistics")
-    attrs = found.attrs
-    typer.echo(
-        f"run {run!r}: {attrs['n']} samples, {attrs['n_active']} of {found.sizes['latent']} latents active, KL "
-        f"{attrs['kl_total']:.4g} nats per sample, largest correlation {attrs['largest_correlation']:.2f}"
-    )
-    columns = ("mean", "std", "min", "max", "logvar_mean", "logvar_std", "kl", "aggregate_std", "aggregate_kl")
-    print_lines(table_lines(_by_latent(found, columns), columns, 13))
-    _warn(found)
-
-
-@look.command()
 def contrast(
     store: Store,
-    variable: Annotated[str, typer.Option("--map", help="map to look at")] = BC,
-    out: Annotated[Path | None, typer.Option(help="PNG or PDF with map, histogram and profiles")] = None,
-    width: Annotated[float, typer.Option(help="width of a bin of the histogram")] = 10.0,
-    row: Annotated[list[float] | None, typer.Option(help="profile along the row at this y; repeatable")] = None,
-    column: Annotated[list[float] | None, typer.Option(help="profile along the column at this x; repeatable")] = None,
-    top: Annotated[float | None, typer.Option(help="percent of the points with the largest values")] = None,
-    where: Annotated[str | None, typer.Option(help='points by a condition, such as "BC >= 45"')] = None,
-    keep: Annotated[Path | None, typer.Option(help="CSV to write the points of --top or --where to")] = None,
+    variable: Annotated[str, opt("map to look at", "--map")] = BC,
+    out: Annotated[Path | None, opt("PNG or PDF with map, histogram and profiles")] = None,
+    width: Annotated[float, opt("width of a bin of the histogram")] = 10.0,
+    row: Annotated[list[float] | None, opt("profile along the row at this y; repeatable")] = None,
+    column: Annotated[list[float] | None, opt("profile along the column at this x; repeatable")] = None,
+    top: Annotated[float | None, opt("percent of the points with the largest values")] = None,
+    where: Annotated[str | None, opt('points by a condition, such as "BC >= 45"')] = None,
+    keep: Annotated[Path | None, opt("CSV to write the points of --top or --where to")] = None,
 ) -> None:
     """Histogram, profiles and kept points of band contrast or any other map."""
-    from vaearr.grid import roi as roi_of
     from vaearr.schema import maps
     from vaearr.side_maps import histogram, profile, top_percent, write_kept_coordinates
-    from vaearr.store import open_store
 
-    if keep and (top is None) == (where is None):
-        raise UsageError("--keep writes the points of --top or of --where; give one of them.")
-    ds = open_store(store, chunks=None)
+    refuse(
+        (
+            keep and (top is None) == (where is None),
+            "--keep writes the points of --top or of --where; give one of them.",
+        )
+    )
+    ds = va.open_store(store, chunks=None)
     if variable not in maps(ds):
         raise NoInputError(f"{store} has no map {variable!r}.{did_you_mean(variable, maps(ds))}")
-    da = ds[variable].load()
+    da, mask = ds[variable].load(), None
     counts = histogram(da, width)
     profiles = [profile(da, y=y) for y in row or ()] + [profile(da, x=x) for x in column or ()]
-    typer.echo(f"{variable}: {counts.attrs['n']} points, {counts.attrs['n_missing']} missing")
-    for left, count in zip(counts["bin"].values, counts["count"].values, strict=True):
-        typer.echo(f"  {left:g} to below {left + width:g}: {count}")
-    mask = None
+    print_lines(va.describe(counts, "histogram"))
     if top is not None:
         mask = top_percent(da, top)
         typer.echo(f"the strongest {top:g} %: {mask.attrs['n_kept']} points from {mask.attrs['threshold']:g} on")
     elif where is not None:
-        mask = roi_of(ds, where=where)
+        mask = va.roi(ds, where=where)
         typer.echo(f"{where}: {mask.attrs['n']} points")
     if keep and mask is not None:
         say(f"their coordinates are in {write_kept_coordinates(ds, mask, keep)}")
@@ -605,3 +337,159 @@ def contrast(
 
         figure = save(da, out, kind="contrast", histogram=counts, profiles=profiles, roi=mask)
         say(f"the figure is {figure}")
+
+
+PAIR = "file, X:Y[:Z] of a scan point, or number of a sample"
+WAYS = (("--a", "--b"), ("--positive", "--negative"), ("--labels",), ("--masked",))  # to choose what is compared
+
+
+def layers(
+    store: Store,
+    run: RunName = DEFAULT_RUN,
+    a: Annotated[str | None, opt(f"first sample: {PAIR}", "--a")] = None,
+    b: Annotated[str | None, opt("second sample, given like --a", "--b")] = None,
+    positive: Annotated[Path | None, opt("folder of files, each a of a pair")] = None,
+    negative: Annotated[Path | None, opt("folder of files of the same names, each b of a pair")] = None,
+    labels: Annotated[tuple[str, str] | None, opt("two classes, put together by chance", "--labels")] = None,
+    by: Annotated[str, opt("--labels: variable that holds the classes")] = "label",
+    masked: Annotated[str | None, opt("mask variable: samples beside themselves without what it covers")] = None,
+    fill: Annotated[str, opt("--masked: what pixels become, a number or mean")] = "0",
+    outside: Annotated[bool, opt("--masked: take away what it does not cover", "--outside")] = False,
+    most: Annotated[int | None, opt("--labels, --masked: most pairs", "--pairs")] = None,
+    seed: Seed = 0,
+    part: Annotated[str, opt("both, encoder or decoder")] = "both",
+    level: Annotated[str, opt("leaf: every single layer; block: residual blocks and the like")] = "leaf",
+    top: Annotated[int, opt("layers that are listed and whose maps are kept")] = 10,
+    skip_bad: Annotated[bool, opt("leave out pairs that cannot be compared", "--skip-bad")] = False,
+    out: Folder = None,
+    seed_files: Annotated[bool, opt("also the JSON files of an earlier program", "--seed-files")] = False,
+    keep: Annotated[bool, opt("keep the result as a table of the run", "--keep")] = False,
+    overwrite: Overwrite = False,
+    name: Annotated[str, opt("--keep: name of the table")] = "layers",
+    device: Device = "auto",
+    as_json: Annotated[bool, opt("print the whole result as JSON", "--json")] = False,
+) -> None:
+    """Compare two samples layer by layer: how far apart a trained model's activations are.
+
+    One of --a with --b, --positive with --negative, --labels, or --masked says what is compared. --out writes
+    layers.csv, layers.json, top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
+    """
+    given: Given = {"--a": a, "--b": b, "--positive": positive, "--negative": negative}
+    given |= {"--labels": labels, "--masked": masked}
+    chosen = [way for way in WAYS if any(given[option] is not None for option in way)]
+    ways = ", ".join(" with ".join(way) for way in WAYS)
+    refuse((len(chosen) != 1, f"{len(chosen)} ways to choose samples are given; give one of {ways}."))
+    lacking = [option for option in chosen[0] if given[option] is None]
+    refuse(
+        (lacking, f"{' with '.join(chosen[0])} belong together; {', '.join(lacking)} is missing."),
+        (seed_files and out is None, "--seed-files writes files; say where with --out FOLDER."),
+    )
+    from vaearr import layers as of
+    from vaearr.exporting.layer_files import layer_summary, write_layer_files
+    from vaearr.layers.stored import check_table_name
+    from vaearr.provenance import as_json as plain
+
+    if keep:
+        check_table_name(name)
+    opened = va.load_run(store, run, device=device)
+    model, ds, alone = opened.model, opened.ds, list[str]()
+    about: Given = {option[2:]: str(value) if isinstance(value, Path) else value for option, value in given.items()}
+    about = {key: value for key, value in about.items() if value is not None}
+    made: Any
+    if a is not None:
+        made = of.sample_of(ds, a), of.sample_of(ds, str(b))
+    elif positive is not None:
+        made, alone = of.pairs_of_folders(ds, positive, str(negative), skip_bad=skip_bad)
+    elif labels is not None:
+        about |= {"by": by, "seed": seed, "most": most}
+        made = of.pairs_of_labels(ds, labels, by=by, seed=seed, most=most)
+    else:
+        about |= {"fill": fill, "outside": outside, "most": most}
+        made = of.pairs_of_masks(ds, str(masked), fill=fill, outside=outside, most=most)
+    how: Given = {"part": part, "level": level, "top": top}
+    if isinstance(made, tuple):
+        found = va.compare_layers(model, *made, **how)
+    else:
+        with bar("comparing") as progress:
+            how |= {"skip_bad": skip_bad, "on_pair": lambda done: progress(done, len(made))}
+            found = va.compare_pairs(model, made, **how)
+    found.attrs.update(opened.attrs, unpaired=alone, samples=about)
+    if keep:
+        of.keep_layers(store, run, found, name=name, about=about, overwrite=overwrite, say=say)
+        say(f"the comparison is kept as table {name!r} of run {run!r}")
+    with folder_of(out) as folder:
+        if folder:
+            write_layer_files(found, folder, seed_files=seed_files)
+    for text in (*(f"{name} has no partner" for name in alone), *found.attrs.get("failed", ())):
+        say(f"left out: {text}")
+    if as_json:
+        print_lines([json.dumps(plain(layer_summary(found)), indent=2, ensure_ascii=False, allow_nan=False)])
+    else:
+        print_lines(va.describe(found, "layers"))
+
+
+def _rows(store: str, run: str, by: str | None = None, **given: Any) -> Any:
+    """A row for every sample, where the result holds some."""
+    chosen = {key: value for key, value in given.items() if key in ("classes", "dims")}
+    return va.explore.activation_table(store, run, [by] if by else None, **chosen)
+
+
+OF_HEALTH = "kl is_active aggregate_mean aggregate_std aggregate_kl kolmogorov wasserstein"
+LOADINGS = "explained_variance explained_variance_ratio explained_variance_cumulative loadings"
+LOOKS |= {
+    "prototypes": Look("explore.prototypes", "Mean latents of each class and what they decode to."),
+    "traverse": Look(
+        "explore.traverse", "Move one latent dimension after another and decode; all, or those of --dim.", film=True
+    ),
+    "manifold": Look(
+        "explore.manifold",
+        "Decode a grid over two latent dimensions: the first --dim to the right, the second upwards.",
+    ),
+    "path": Look(
+        "explore.path",
+        "Decode points, or a line, in a plane: of two latents, of PCA, t-SNE or UMAP.\n\nThe others keep the values of "
+        "--base; PCA is inverted exactly; for t-SNE and UMAP the nearest sample is decoded.",
+        film=True,
+    ),
+    "interpolate": Look(
+        _interpolate,
+        "Decode the way between the latents of two samples, each of the store or a file of its own.\n\n--out writes "
+        "interpolation.png, vectors.png, interpolation.gif and z.csv (z.npy of spatial latents).",
+        folder="interpolation",
+    ),
+    "sample": Look(
+        "sample_prior",
+        "Draw latents, decode them, and print the vectors.\n\n--out writes samples.png, vectors.png, one picture for "
+        "each draw, and z.csv (z.npy of spatial latents).",
+        folder="samples",
+    ),
+    "scatter": Look(
+        "explore.embedding", "Samples in a plane by their latents, coloured by class and by --color.", "position amount"
+    ),
+    "pairs": Look(
+        "explore.pairs", "Every two of some latent dimensions: densities, histograms, correlation; default: six widest."
+    ),
+    "histograms": Look(
+        "explore.histograms", "Histogram of each latent dimension; with --by or --class, one for each class."
+    ),
+    "activations": Look(
+        "explore.activations", "Latents of samples sorted by class, and their means; .csv holds every sample.", _rows
+    ),
+    "describe": Look(
+        "explore.latent_table", "Count, mean, spread, quartiles and range of each latent dimension.", "summary"
+    ),
+    "components": Look(
+        "explore.latent_pca", "Principal components of the latents (those of the patterns: vaearr embed).", LOADINGS
+    ),
+    "health": Look(
+        "explore.health", "KL, active units, correlation, the aggregate posterior against the prior.", OF_HEALTH
+    ),
+    "stats": Look(
+        lambda store, run: va.latent_statistics(store, run, write=True),
+        "Statistics of the latents; kept in the store as the run's table latent_statistics.",
+        folder="latent_statistics",
+    ),
+    "unusual": Look(_unusual, "The samples farthest from the others in latent space.", "distance p_value"),
+    "contrast": contrast,
+    "layers": layers,
+}

@@ -5,7 +5,7 @@ from vaearr.clustering.labels import cluster
 from vaearr.clustering.methods import METHODS, Method, method
 from vaearr.clustering.outliers import mahalanobis
 from vaearr.clustering.scores import cluster_scores
-from vaearr.clustering.stored import cluster_lines, cluster_store
+from vaearr.clustering.stored import cluster_store
 from vaearr.clustering.summary import cluster_stability, cluster_summary
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "boundaries",
     "boundary_segments",
     "cluster",
-    "cluster_lines",
     "cluster_scores",
     "cluster_stability",
     "cluster_store",

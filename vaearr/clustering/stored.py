@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from vaearr import names as n
@@ -19,8 +18,6 @@ from vaearr.config import ClusterConfig, resolved, settings_as_keywords
 from vaearr.errors import RoiError, UsageError
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made
-
-MOST_LINES = 10  # clusters that are told one by one
 
 OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", "stability"}
 
@@ -120,27 +117,6 @@ def _tables(
             _write_scores(path, ds, labels, config, time)
         write_table(path, config.run, name, summary, replace=True)
     return summary
-
-
-def cluster_lines(found: xr.Dataset, name: str = n.CLUSTERS) -> list[str]:
-    """What `cluster_store` returned in a few lines for a terminal: method, the ten largest, noise, warnings."""
-    attrs = found[name].attrs
-    by = ", ".join(attrs["features"][:4]) + (f" … ({len(attrs['features'])})" if len(attrs["features"]) > 4 else "")
-    points = "samples" if n.SAMPLE in found[name].dims else "scan points"
-    lines = [f"{attrs['k']} clusters of {attrs['n']} {points} by {attrs['method']} of {by}"]
-    stability = attrs["stability"] or [None] * found.sizes[CLUSTER]
-    counts = found["count"].values.astype(int)
-    largest = np.argsort(-counts, kind="stable")
-    for i in largest[:MOST_LINES]:
-        known = f", {attrs['stability_is']} {stability[i]:.2f}" if stability[i] is not None else ""
-        lines.append(f"cluster {int(found[CLUSTER][i])}: {counts[i]} points ({counts[i] / attrs['n']:.1%}){known}")
-    if rest := len(largest[MOST_LINES:]):
-        lines.append(f"and {rest} smaller cluster{'s' * (rest > 1)}, {counts[largest[MOST_LINES:]].sum()} points")
-    if attrs["n_noise"]:
-        lines.append(f"noise: {attrs['n_noise']} points ({attrs['n_noise'] / attrs['n']:.1%})")
-    if attrs["approximation"]:
-        lines.append(f"approximation: {attrs['approximation']}")
-    return lines + [f"warning: {text}" for text in attrs["warnings"]]
 
 
 def _write_scores(path: Path, ds: xr.Dataset, labels: xr.DataArray, config: ClusterConfig, time: str) -> None:

@@ -68,7 +68,7 @@ class PerceptualConfig(Config):
 
 
 class AdversarialConfig(Config):
-    """A discriminator that learns beside the VAE to tell decoded samples from data; see `vaearr.models.adversarial`."""
+    """A discriminator that learns beside the VAE to tell decoded samples from data; see `vaearr.models.losses`."""
 
     discriminator: str = field("patch", "registered discriminator: patch, multiscale, conv")
     options: dict[str, Any] = field({}, "keyword arguments of the discriminator")
@@ -201,6 +201,8 @@ class EncodeConfig(Config):
 
 class ImportConfig(Config):
     """What a checkpoint is read as."""
+
+    passing: ClassVar[tuple[str, ...]] = ("device",)
 
     layout: Literal["auto", "ldm", "diffusers", "monai", "vaearr"] = field(
         "auto", "auto: told by the names in the checkpoint"

@@ -3,6 +3,5 @@
 from vaearr.embedding.nmf import abundance_share, nnls
 from vaearr.embedding.pca import Pca, broken_stick, fit_pca, pca_reconstruct
 from vaearr.embedding.stored import embed_store
-from vaearr.embedding.words import embed_lines
 
-__all__ = ["Pca", "abundance_share", "broken_stick", "embed_lines", "embed_store", "fit_pca", "nnls", "pca_reconstruct"]
+__all__ = ["Pca", "abundance_share", "broken_stick", "embed_store", "fit_pca", "nnls", "pca_reconstruct"]

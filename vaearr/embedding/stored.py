@@ -18,6 +18,7 @@ from vaearr.embedding.work import plan_work
 from vaearr.errors import UsageError
 from vaearr.provenance import nested
 from vaearr.recipe import is_made
+from vaearr.run.stream import map_blocks
 from vaearr.store import (
     check_patterns,
     check_store,
@@ -29,7 +30,6 @@ from vaearr.store import (
 )
 from vaearr.store.remove import removable
 from vaearr.store.write import begun
-from vaearr.stream import map_blocks
 
 
 @settings_as_keywords(EmbedConfig)

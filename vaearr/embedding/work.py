@@ -20,7 +20,7 @@ from vaearr.embedding.stream import PatternStream
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.preprocess import Preprocess, settled
 from vaearr.recipe import Recipe
-from vaearr.runs import data_fingerprint
+from vaearr.run.train import data_fingerprint
 from vaearr.store import run_manifest, run_names
 from vaearr.training import fingerprint
 

@@ -19,6 +19,7 @@ from vaearr.exploration.points import (
     dimensions,
     kept_classes,
     open_encoded,
+    point_coords,
     some,
 )
 
@@ -50,7 +51,7 @@ def activations(
     if max_points < 1:
         raise UsageError(f"max_points is {max_points}; it must be at least 1.")
     encoded = open_encoded(store, run)
-    chosen = dimensions(dims, encoded.shape[0])
+    chosen = dimensions(dims, encoded.latent_shape[0])
     found = classes_if_any(encoded.ds, by) if classes is None else kept_classes(encoded.ds, by, classes)
     numbers, values = all_vectors(encoded)
     values = values[:, chosen]
@@ -83,6 +84,6 @@ def activations(
         picked = picked[np.argsort(found.codes[numbers[picked]], kind="stable")]
         coords["class_of_point"] = class_coords(found, numbers[picked])[CLASS]
     data["activation"] = ((POINT, n.LATENT), values[picked], {"long_name": "latent (posterior mean)", **words})
-    coords |= encoded.coords(numbers[picked])
+    coords |= point_coords(encoded, numbers[picked])
     attrs = {**encoded.attrs, "by": None if found is None else found.by, "n": len(numbers), "seed": seed}
     return xr.Dataset(data, coords=coords, attrs=attrs)

@@ -11,14 +11,15 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.association.targets import targets_of
 from vaearr.errors import UsageError
-from vaearr.exploration.points import Encoded, all_vectors
+from vaearr.exploration.points import all_vectors
+from vaearr.run import Run
 
 COLOR = "color"
 POINT = "point"
 OF_LATENT = f"{n.LATENT}:"
 
 
-def check_amounts(encoded: Encoded, names: Sequence[str]) -> None:
+def check_amounts(encoded: Run, names: Sequence[str]) -> None:
     """Raise UsageError or NoInputError for an amount that is not there, before anything is worked out."""
     for name in names:
         if name.startswith(OF_LATENT):
@@ -27,7 +28,7 @@ def check_amounts(encoded: Encoded, names: Sequence[str]) -> None:
             _column(encoded, name)
 
 
-def amounts(encoded: Encoded, names: Sequence[str], numbers: np.ndarray) -> xr.DataArray:
+def amounts(encoded: Run, names: Sequence[str], numbers: np.ndarray) -> xr.DataArray:
     """Amounts `(color, point)` of samples by their numbers; a `color` that is a map of classes becomes one of each."""
     labels: list[str] = []
     rows: list[np.ndarray] = []
@@ -48,12 +49,12 @@ def amounts(encoded: Encoded, names: Sequence[str], numbers: np.ndarray) -> xr.D
     )
 
 
-def _dimension(encoded: Encoded, name: str) -> int:
+def _dimension(encoded: Run, name: str) -> int:
     text = name.removeprefix(OF_LATENT).strip()
-    if not text.isdigit() or int(text) >= encoded.shape[0]:
-        raise UsageError(f"{name!r} is no latent dimension; give latent:0 to latent:{encoded.shape[0] - 1}.")
+    if not text.isdigit() or int(text) >= encoded.latent_shape[0]:
+        raise UsageError(f"{name!r} is no latent dimension; give latent:0 to latent:{encoded.latent_shape[0] - 1}.")
     return int(text)
 
 
-def _column(encoded: Encoded, name: str) -> xr.DataArray:
+def _column(encoded: Run, name: str) -> xr.DataArray:
     return targets_of(encoded.ds, [name]).transpose("target", *schema.navigation_dims(encoded.ds))

@@ -13,11 +13,10 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
-from vaearr.exploration.points import Encoded, classes_of
-from vaearr.inference.decoding import decoded_array
-from vaearr.inference.generate import find_point
-from vaearr.inference.statistics import latent_sums
+from vaearr.exploration.points import classes_of
 from vaearr.run import Run
+from vaearr.run.draw import decoded_array, find_point
+from vaearr.run.statistics import latent_sums
 from vaearr.sources.single import read_single
 from vaearr.store import read_block
 
@@ -54,16 +53,16 @@ class Start:
         return z.astype(np.float32)
 
 
-def class_means(encoded: Encoded, codes: np.ndarray | None, count: int) -> tuple[np.ndarray, ...]:
+def class_means(encoded: Run, codes: np.ndarray | None, count: int) -> tuple[np.ndarray, ...]:
     """Mean and standard deviation `(count, *shape)` float64 of the latents of each class, and its samples `(count,)`.
 
     codes: of every sample of the grid, None for one class of all. Welford's sums, so that no digits are lost. A
     position that is known in no sample of its class is NaN.
     """
-    shape = encoded.shape
+    shape = encoded.latent_shape
     known, n_samples = np.zeros((count, *shape)), np.zeros(count, int)
     mean, square = np.zeros((count, *shape)), np.zeros((count, *shape))
-    for numbers, rows in encoded.blocks():
+    for numbers, rows in encoded.latent_blocks():
         own = np.zeros(len(numbers), int) if codes is None else codes[numbers]
         for code in np.unique(own[own >= 0]):
             part = rows[own == code].astype("f8")
@@ -83,21 +82,21 @@ def class_means(encoded: Encoded, codes: np.ndarray | None, count: int) -> tuple
     return mean, np.sqrt(square / np.maximum(known, 1)), n_samples
 
 
-def filled(encoded: Encoded, mean: np.ndarray) -> np.ndarray:
+def filled(encoded: Run, mean: np.ndarray) -> np.ndarray:
     """Means `(…, L[, lz, ly, lx])` fit to decode: values known nowhere (a mask) get their channel's mean."""
     if np.isfinite(mean).all():
         return mean
-    flat = mean.reshape(-1, encoded.shape[0], int(np.prod(encoded.shape[1:])))
+    flat = mean.reshape(-1, encoded.latent_shape[0], int(np.prod(encoded.latent_shape[1:])))
     known = np.isfinite(flat)
     count = known.sum(2, keepdims=True)
     if (count == 0).any():
-        raise NoInputError(f"a class of run {encoded.run!r} has no known latents; encode it again.")
+        raise NoInputError(f"a class of run {encoded.name!r} has no known latents; encode it again.")
     return np.where(known, flat, np.where(known, flat, 0).sum(2, keepdims=True) / count).reshape(mean.shape)
 
 
-def start(encoded: Encoded, opened: Run, base: Base, by: str | None = None) -> Start:
+def start(encoded: Run, opened: Run, base: Base, by: str | None = None) -> Start:
     """What to begin with, see `traverse`. Raises UsageError or NoInputError for a base that is not there."""
-    sums = latent_sums(encoded.path, encoded.run)
+    sums = latent_sums(encoded)
     std = np.sqrt(np.maximum(np.diag(sums.covariance), 0) + sums.variance / sums.count)
     if isinstance(base, str):
         z, name = _named(encoded, base, by)
@@ -108,7 +107,7 @@ def start(encoded: Encoded, opened: Run, base: Base, by: str | None = None) -> S
     return Start(z, std, name)
 
 
-def _named(encoded: Encoded, base: str, by: str | None) -> tuple[np.ndarray, str]:
+def _named(encoded: Run, base: str, by: str | None) -> tuple[np.ndarray, str]:
     if base == "mean":
         return filled(encoded, class_means(encoded, None, 1)[0])[0], "mean of all samples"
     if not base.startswith(PROTOTYPE):
@@ -147,9 +146,9 @@ def _of_sample(opened: Run, point: int | Path | Mapping[str, Any]) -> np.ndarray
     return z
 
 
-def _of_vector(encoded: Encoded, base: Any) -> np.ndarray:
+def _of_vector(encoded: Run, base: Any) -> np.ndarray:
     """Given latents; a vector for a spatial latent holds at all positions."""
-    z, shape = np.asarray(base, np.float64), encoded.shape
+    z, shape = np.asarray(base, np.float64), encoded.latent_shape
     if z.shape == shape[:1]:
         z = np.broadcast_to(z.reshape(-1, *(1,) * (len(shape) - 1)), shape).copy()
     if z.shape != shape or not np.isfinite(z).all():

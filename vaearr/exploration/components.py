@@ -56,7 +56,7 @@ def latent_pca(
     encoded = open_encoded(store, run)
     numbers, values, total = some_rows(encoded, max_points, seed, pool=pooled)
     found = rows_pca(values, n_components, seed)
-    shape = encoded.shape[:1] if pooled else encoded.shape
+    shape = encoded.latent_shape[:1] if pooled else encoded.latent_shape
     components = found.components.reshape(-1, *shape)
     scale = np.sqrt(np.maximum(found.variance, 0)).reshape(-1, *(1,) * len(shape))
     inner = n.latent_dims(components.ndim - 1)

@@ -20,9 +20,10 @@ from vaearr.exploration.points import (
     dimensions,
     kept_classes,
     open_encoded,
+    point_coords,
     some,
 )
-from vaearr.exploration.posteriors import correlations
+from vaearr.run.statistics import correlations
 
 BIN, EDGE, CLASS, PAIR = "bin", "edge", "class", "pair"
 MOST_DIMS = 6  # of a pair plot, unless asked for
@@ -49,7 +50,7 @@ def histograms(
     bins that cannot be.
     """
     encoded = open_encoded(store, run)
-    chosen = dimensions(dims, encoded.shape[0])
+    chosen = dimensions(dims, encoded.latent_shape[0])
     _check_bins(bins)
     numbers, values = all_vectors(encoded)
     values, found = values[:, chosen], None
@@ -107,7 +108,7 @@ def pairs(
     if dims is None:
         most = np.argsort(-values.var(0), kind="stable")[:MOST_DIMS]
         dims = sorted(map(int, most))
-    chosen = dimensions(list(dims), encoded.shape[0])
+    chosen = dimensions(list(dims), encoded.latent_shape[0])
     if len(chosen) < 2:
         raise UsageError(f"pairs need two dimensions or more, {len(chosen)} is there: {chosen}.")
     values = values[:, chosen]
@@ -116,7 +117,7 @@ def pairs(
     both = list(combinations(range(len(chosen)), 2))
     density, off = _densities(edges, place, both), values - values.mean(0)
     picked = some(len(numbers), max_points, seed)
-    coords = encoded.coords(numbers[picked])
+    coords = point_coords(encoded, numbers[picked])
     by_class: dict[str, Any] = {}
     if by is not None:
         classes = classes_of(encoded.ds, by)

@@ -15,7 +15,7 @@ from vaearr import names as n
 from vaearr.errors import NoInputError, UsageError, did_you_mean, need
 from vaearr.exploration.amounts import amounts, check_amounts
 from vaearr.exploration.components import rows_pca
-from vaearr.exploration.points import POINT, class_coords, classes_if_any, open_encoded, some_rows
+from vaearr.exploration.points import POINT, class_coords, classes_if_any, open_encoded, point_coords, some_rows
 
 AXIS = "axis"
 MAX_POINTS = 5000
@@ -66,7 +66,7 @@ def embedding(
     if len(values) < LEAST_POINTS:
         raise NoInputError(f"an embedding needs {LEAST_POINTS} samples or more; run {run!r} has {len(values)}.")
     position, about = METHODS[method](values, seed, perplexity, neighbours)
-    shape = encoded.shape[:1] if pooled else encoded.shape
+    shape = encoded.latent_shape[:1] if pooled else encoded.latent_shape
     extra: dict[str, Any] = {}
     if method == n.PCA:
         components = about.pop("components").reshape(-1, *shape)
@@ -84,7 +84,7 @@ def embedding(
         }
     if color:
         extra["amount"] = amounts(encoded, color, numbers)
-    coords = encoded.coords(numbers)
+    coords = point_coords(encoded, numbers)
     classes = classes_if_any(encoded.ds, by)
     if classes is not None:
         coords |= class_coords(classes, numbers)

@@ -11,13 +11,17 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.exploration.points import Encoded, check_seed, open_encoded
-from vaearr.exploration.posteriors import correlations, has_posterior, posteriors, sums_of
-from vaearr.inference.statistics import Sums, latent_statistics
+from vaearr.exploration.points import check_seed, open_encoded
 from vaearr.quality import ACTIVE_VARIANCE
+from vaearr.run import Run
+from vaearr.run.statistics import Sums, correlations, has_posterior, latent_sums, posteriors, statistics_of
 
 LEAST_DRAWS = 20_000  # of the aggregate posterior: a distance of two distributions is known to about 1 / root of this
 MAX_DRAWS = 50_000
+MOMENTS = (
+    ("kl", "aggregate_mean", "aggregate_std", "aggregate_kl", "is_active"),
+    ("n", "n_active", "kl_total", "aggregate_kl_total", "warnings"),
+)  # of `latent_statistics`, variables and attributes
 REACH = 4.0  # of the histograms, at least, in standard deviations of the prior
 
 
@@ -50,7 +54,7 @@ def health(
     if bins < 2 or max_draws < 2:
         raise UsageError(f"bins is {bins} and max_draws {max_draws}; both must be at least 2.")
     encoded = open_encoded(store, run)
-    sums = sums_of(encoded)
+    sums = latent_sums(encoded)
     spread, posterior = np.maximum(np.diag(sums.covariance), 0), sums.variance / sums.count
     draws = aggregate_draws(encoded, sums, max_draws, seed)
     drawn = np.sort(draws, axis=0)
@@ -58,20 +62,19 @@ def health(
     correlation = correlations(sums.covariance)
     active = spread > ACTIVE_VARIANCE
     pair, largest = _largest(correlation, active)
-    attrs: dict[str, Any] = {"n_draws": len(drawn), "seed": seed, "largest_correlation": largest, "largest_pair": pair}
+    known = statistics_of(sums, has_posterior=has_posterior(encoded))
+    attrs: dict[str, Any] = {key: known.attrs[key] for key in MOMENTS[1]}
+    attrs |= {"n_draws": len(drawn), "seed": seed, "largest_correlation": largest, "largest_pair": pair}
     attrs["total_correlation"] = gaussian_total_correlation(correlations(sums.covariance + np.diag(posterior)))
     attrs["total_correlation_bound"] = _copula_bound(draws)
     columns = {
-        **_moments(encoded, sums, attrs),
-        "is_active": (active, f"active unit (variance > {ACTIVE_VARIANCE})", ""),
-        "kolmogorov": (kolmogorov(drawn), "Kolmogorov-Smirnov distance from the prior", "1"),
-        "wasserstein": (wasserstein(drawn), "Wasserstein distance from the prior", "1"),
+        "kolmogorov": (kolmogorov(drawn), "Kolmogorov-Smirnov distance from the prior"),
+        "wasserstein": (wasserstein(drawn), "Wasserstein distance from the prior"),
     }
     from scipy.stats import norm
 
-    data: dict[str, Any] = {
-        name: (n.LATENT, values, {"long_name": words} | ({"units": units} if units else {}))
-        for name, (values, words, units) in columns.items()
+    data: dict[str, Any] = {name: known[name] for name in MOMENTS[0]} | {
+        name: (n.LATENT, values, {"long_name": words, "units": "1"}) for name, (values, words) in columns.items()
     }
     data |= {
         "correlation": ((n.LATENT, "other"), correlation, {"long_name": "correlation of the means", "units": "1"}),
@@ -83,38 +86,14 @@ def health(
     return xr.Dataset(data, coords=coords, attrs={**encoded.attrs, **attrs})
 
 
-def _moments(encoded: Encoded, sums: Sums, attrs: dict[str, Any]) -> dict[str, tuple[np.ndarray, str, str]]:
-    """KL and aggregate of each dimension; fills the attributes."""
-    if has_posterior(encoded):
-        known = latent_statistics(encoded.path, encoded.run)
-        attrs |= {k: known.attrs[k] for k in ("n", "n_active", "kl_total", "aggregate_kl_total", "warnings")}
-        return {
-            name: (known[name].values, known[name].attrs["long_name"], known[name].attrs["units"])
-            for name in ("kl", "aggregate_mean", "aggregate_std", "aggregate_kl")
-        }
-    spread = np.maximum(np.diag(sums.covariance), 0)
-    attrs |= {"n": sums.n_samples, "n_active": int((spread > ACTIVE_VARIANCE).sum())}
-    attrs |= {"kl_total": None, "aggregate_kl_total": None}
-    attrs["warnings"] = [
-        "The latents came without standard deviations: there is no KL, and means stand for posteriors."
-    ]
-    nothing = np.full_like(spread, np.nan)
-    return {
-        "kl": (nothing, "KL divergence", "nats"),
-        "aggregate_mean": (sums.mean, "mean of the latents", "1"),
-        "aggregate_std": (np.sqrt(spread), "standard deviation of the latents", "1"),
-        "aggregate_kl": (nothing, "KL divergence of the aggregate posterior", "nats"),
-    }
-
-
-def aggregate_draws(encoded: Encoded, sums: Sums, most: int, seed: int) -> np.ndarray:
+def aggregate_draws(encoded: Run, sums: Sums, most: int, seed: int) -> np.ndarray:
     """Draws `(k, L)` of the aggregate posterior: one or several of each posterior, of a part if they are many."""
     check_seed(seed)
     rng = np.random.default_rng(seed)
     times = max(1, math.ceil(min(LEAST_DRAWS, most) / sums.count)) if np.any(sums.variance > 0) else 1
     share = min(1.0, most / (sums.count * times))
     parts = []
-    for mean, std in posteriors(encoded):
+    for mean, std, _ in posteriors(encoded):
         if share < 1:
             taken = rng.random(len(mean)) < share
             mean, std = mean[taken], std[taken]

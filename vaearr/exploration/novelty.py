@@ -10,9 +10,10 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, UsageError
-from vaearr.exploration.points import POINT, Encoded, class_coords, classes_if_any, open_encoded
-from vaearr.exploration.posteriors import sums_of
+from vaearr.exploration.points import POINT, class_coords, classes_if_any, open_encoded, point_coords
 from vaearr.quality import ACTIVE_VARIANCE
+from vaearr.run import Run
+from vaearr.run.statistics import latent_sums
 from vaearr.store import read_block
 
 
@@ -33,7 +34,7 @@ def out_of_distribution(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Datas
     from scipy.stats import chi2
 
     encoded = open_encoded(store, run)
-    sums = sums_of(encoded)
+    sums = latent_sums(encoded)
     spread = np.diag(sums.covariance)
     is_deterministic = bool((sums.variance == 0).all())
     active = np.flatnonzero(spread > (0 if is_deterministic else ACTIVE_VARIANCE))
@@ -43,13 +44,13 @@ def out_of_distribution(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Datas
     kept = values > values.max() * len(values) * np.finfo(float).eps
     white = vectors[:, kept] / np.sqrt(values[kept])
     squared = np.full(int(np.prod(encoded.grid)), np.nan)
-    for numbers, rows in encoded.blocks():
+    for numbers, rows in encoded.latent_blocks():
         z = np.moveaxis(rows[:, active].reshape(len(rows), len(active), -1).astype("f8"), 1, -1)
         each = (((z - sums.mean[active]) @ white) ** 2).sum(-1)
         known = np.isfinite(each)
         squared[numbers] = np.where(known, each, 0).sum(1) / known.sum(1)
     maps = {"distance": (np.sqrt(squared), "Mahalanobis distance to all posterior means")}
-    if len(encoded.shape) == 1:
+    if len(encoded.latent_shape) == 1:
         maps["p_value"] = (chi2.sf(squared, white.shape[1]), "probability of a larger distance (chi^2)")
     nav = schema.navigation_dims(encoded.ds)
     return xr.Dataset(
@@ -92,7 +93,7 @@ def unusual(
     distance = maps["distance"].values.ravel()
     order = np.argsort(-distance, kind="stable")  # NaN last
     numbers = order[: min(count, int(np.isfinite(distance).sum()))]
-    coords = encoded.coords(numbers)
+    coords = point_coords(encoded, numbers)
     classes = classes_if_any(encoded.ds, by)
     if classes is not None:
         coords |= class_coords(classes, numbers)
@@ -115,7 +116,7 @@ def unusual(
     )
 
 
-def _pattern(encoded: Encoded, number: int) -> np.ndarray:
+def _pattern(encoded: Run, number: int) -> np.ndarray:
     """The stored pattern of a sample by its number in the grid."""
     nav = schema.navigation_dims(encoded.ds)
     place = dict(zip(nav, np.unravel_index(number, encoded.grid), strict=True))

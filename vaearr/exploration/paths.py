@@ -15,15 +15,15 @@ from vaearr.exploration.bases import Base, decoded_grid, start
 from vaearr.exploration.embeddings import AXIS, MAX_POINTS, METHODS, embedding
 from vaearr.exploration.points import (
     POINT,
-    Encoded,
     all_vectors,
     class_coords,
     classes_if_any,
     dimensions,
     open_encoded,
+    point_coords,
     some,
 )
-from vaearr.run import open_run
+from vaearr.run import Run, open_run
 
 PLANE, STEP = "plane", "step"
 
@@ -65,7 +65,7 @@ def path(
     extra: dict[str, Any] = {}
     name = PLANE
     if space == PLANE:
-        chosen = dimensions(list(dims), encoded.shape[0])
+        chosen = dimensions(list(dims), encoded.latent_shape[0])
         if len(chosen) != 2:
             raise UsageError(f"a plane is of two dimensions, {len(chosen)} were given: {chosen}.")
         begin = start(encoded, opened, base, by)
@@ -125,39 +125,39 @@ def _checked(points: Any) -> np.ndarray:
     return found
 
 
-def _plane_scatter(encoded: Encoded, dims: list[int], by: str | None, seed: int, max_points: int) -> xr.Dataset:
+def _plane_scatter(encoded: Run, dims: list[int], by: str | None, seed: int, max_points: int) -> xr.Dataset:
     """The samples in a plane of latents (of spatial ones the means over positions), a seeded choice of them."""
     numbers, vectors = all_vectors(encoded)
     picked = some(len(numbers), max_points, seed)
     numbers, vectors = numbers[picked], vectors[picked]
-    coords = encoded.coords(numbers)
+    coords = point_coords(encoded, numbers)
     classes = classes_if_any(encoded.ds, by)
     if classes is not None:
         coords |= class_coords(classes, numbers)
     return xr.Dataset({"position": ((POINT, AXIS), vectors[:, dims])}, coords=coords)
 
 
-def _check_scatter(drawn: xr.Dataset, space: str, encoded: Encoded) -> None:
+def _check_scatter(drawn: xr.Dataset, space: str, encoded: Run) -> None:
     if drawn.attrs.get("method") != space or drawn.attrs.get("weights_sha256") != encoded.attrs["weights_sha256"]:
         raise UsageError(
             f"the scatter is of {drawn.attrs.get('method')!r} of run {drawn.attrs.get('run')!r}; give one of {space!r} "
-            f"of run {encoded.run!r} as it is now, or none."
+            f"of run {encoded.name!r} as it is now, or none."
         )
     if drawn.sizes[AXIS] != 2:
         raise UsageError(f"the latents have one dimension, so that {space} gives a line; use space='plane'.")
 
 
 def _from_embedding(
-    encoded: Encoded, drawn: xr.Dataset, asked: np.ndarray
+    encoded: Run, drawn: xr.Dataset, asked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Latents of points in an embedding `(k, *shape)`, where they lie in it, and what else is known."""
     if "components" in drawn:
         components = drawn["components"].values.reshape(len(drawn[AXIS]), -1)
         mean = drawn["mean"].values.ravel()
-        if mean.size != int(np.prod(encoded.shape)):
+        if mean.size != int(np.prod(encoded.latent_shape)):
             raise UsageError("the scatter is of pooled latents, which do not decode; make it with pooled=False.")
         z = mean + asked @ components
-        return z.reshape(-1, *encoded.shape).astype("f4"), (z - mean) @ components.T, {}
+        return z.reshape(-1, *encoded.latent_shape).astype("f4"), (z - mean) @ components.T, {}
     from scipy.spatial import cKDTree
 
     positions = drawn["position"].values
@@ -167,10 +167,10 @@ def _from_embedding(
     return z, positions[nearest], {"nearest": (STEP, nearest, words)}
 
 
-def _stored(encoded: Encoded, wanted: np.ndarray) -> np.ndarray:
+def _stored(encoded: Run, wanted: np.ndarray) -> np.ndarray:
     """Latents of samples by their number, `(k, *shape)`."""
-    z = np.full((len(wanted), *encoded.shape), np.nan, np.float32)
-    for numbers, rows in encoded.blocks():
+    z = np.full((len(wanted), *encoded.latent_shape), np.nan, np.float32)
+    for numbers, rows in encoded.latent_blocks():
         place = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
         here = numbers[place] == wanted
         z[here] = rows[place[here]]

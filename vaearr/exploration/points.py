@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,75 +14,27 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.categories import is_categorical, meanings
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
-from vaearr.store import check_store, open_store, read_ahead, read_block, run_manifest, shown, store_blocks
+from vaearr.run import Run, load_run
+from vaearr.store import shown
 
 POINT = "point"
 USUAL_CLASSES = ("label", n.PHASE, n.CLUSTERS)
 MOST_CLASSES = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """A store with one of its runs, which is encoded. variable: its latents, `(*navigation, latent[, lz, ly, lx])`."""
-
-    path: Path
-    ds: xr.Dataset
-    run: str
-    attrs: dict[str, Any]
-    variable: xr.DataArray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample's latents, `(L[, lz, ly, lx])`."""
-        return self.variable.shape[self.grid_ndim :]
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Sizes of the navigation dims."""
-        return schema.navigation_shape(self.ds)
-
-    @property
-    def grid_ndim(self) -> int:
-        """Number of navigation dims."""
-        return len(self.grid)
-
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Shard by shard: numbers of the known samples in row-major order of the grid `(k,)`, latents `(k, *shape)`.
-
-        A sample is known where all its latents, of a spatial one at any position, are finite; positions that a mask
-        left out stay NaN.
-        """
-        numbers = np.arange(int(np.prod(self.grid))).reshape(self.grid)
-        regions = store_blocks(self.path)
-        for region, block in zip(regions, read_ahead(lambda r: read_block(self.variable, r), regions), strict=True):
-            rows = block.reshape(-1, *self.shape)
-            known = np.isfinite(rows).all(1).reshape(len(rows), -1).any(1)
-            if known.any():
-                number = numbers[tuple(region[d] for d in schema.navigation_dims(self.ds))].ravel()
-                yield number[known], rows[known]
-
-    def coords(self, numbers: np.ndarray) -> dict[str, Any]:
-        """Coordinates over `point`: the samples' numbers in the grid, and their navigation coordinates."""
-        places = np.unravel_index(numbers, self.grid)
-        coords: dict[str, Any] = {"number": (POINT, numbers, {"long_name": "number of the sample, row-major"})}
-        for dim, place in zip(schema.navigation_dims(self.ds), places, strict=True):
-            coords[dim] = (POINT, self.ds[dim].values[place], dict(self.ds[dim].attrs))
-        return coords
+def open_encoded(store: str | Path | Run, run: str) -> Run:
+    """A run of a store. Raises NoInputError for one that is not there or not encoded."""
+    found = load_run(store, run)
+    _ = found.latents
+    return found
 
 
-def open_encoded(store: str | Path, run: str) -> Encoded:
-    """Raises NoInputError for a run that is not there or not encoded."""
-    path = check_store(store)
-    manifest = run_manifest(path, run)
-    ds = open_store(path, chunks=None)
-    name, dim = n.run_name(n.LATENTS, run), n.run_name(n.LATENT, run)
-    if name not in ds:
-        again = f"'vaearr encode {shown(path)} --run {run}'"
-        raise NoInputError(f"run {run!r} has no latents yet; write them with {again}.")
-    nav = schema.navigation_dims(ds)
-    positions = [str(d) for d in ds[name].dims if d not in (*nav, dim)]
-    attrs = {"run": run, "weights_sha256": manifest.get("weights_sha256")}
-    return Encoded(path, ds, run, attrs, ds[name].transpose(*nav, dim, *positions))
+def point_coords(encoded: Run, numbers: np.ndarray) -> dict[str, Any]:
+    """Coordinates over `point`: the samples' numbers in the grid, and their navigation coordinates."""
+    coords: dict[str, Any] = {"number": (POINT, numbers, {"long_name": "number of the sample, row-major"})}
+    for dim, place in zip(schema.navigation_dims(encoded.ds), np.unravel_index(numbers, encoded.grid), strict=True):
+        coords[dim] = (POINT, encoded.ds[dim].values[place], dict(encoded.ds[dim].attrs))
+    return coords
 
 
 def pooled(rows: np.ndarray) -> np.ndarray:
@@ -94,12 +46,12 @@ def pooled(rows: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
-def all_vectors(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
+def all_vectors(encoded: Run) -> tuple[np.ndarray, np.ndarray]:
     """Numbers `(k,)` and pooled latents `(k, L)` of all known samples. Raises NoInputError where there are none."""
-    parts = [(numbers, pooled(rows)) for numbers, rows in encoded.blocks()]
+    parts = [(numbers, pooled(rows)) for numbers, rows in encoded.latent_blocks()]
     if not parts:
         raise NoInputError(
-            f"run {encoded.run!r} of {shown(encoded.path)} has no point with known latents; encode it again."
+            f"run {encoded.name!r} of {shown(encoded.path)} has no point with known latents; encode it again."
         )
     numbers = np.concatenate([part[0] for part in parts])
     order = np.argsort(numbers)
@@ -120,9 +72,7 @@ def some(count: int, most: int, seed: int) -> np.ndarray:
     return subsample(count, most, seed)
 
 
-def some_rows(
-    encoded: Encoded, max_points: int, seed: int, *, pool: bool = False
-) -> tuple[np.ndarray, np.ndarray, int]:
+def some_rows(encoded: Run, max_points: int, seed: int, *, pool: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
     """Numbers `(k,)`, latents `(k, values)` of at most `max_points` known samples by the seed, and how many are known.
 
     pool: means over positions in place of all values of a spatial latent. Raises DataError where a mask left
@@ -130,21 +80,21 @@ def some_rows(
     """
     if max_points < 2:
         raise UsageError(f"max_points is {max_points}; it must be at least 2.")
-    known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.blocks())])
+    known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.latent_blocks())])
     if len(known) < 2:
         raise NoInputError(
-            f"run {encoded.run!r} of {shown(encoded.path)} has {len(known)} known samples; this needs two."
+            f"run {encoded.name!r} of {shown(encoded.path)} has {len(known)} known samples; this needs two."
         )
     chosen = np.sort(known)[some(len(known), max_points, seed)]
-    width = encoded.shape[0] if pool else int(np.prod(encoded.shape))
+    width = encoded.latent_shape[0] if pool else int(np.prod(encoded.latent_shape))
     values = np.empty((len(chosen), width), np.float64)
-    for numbers, rows in encoded.blocks():
+    for numbers, rows in encoded.latent_blocks():
         wanted = np.isin(numbers, chosen)
         found = pooled(rows[wanted]) if pool else rows[wanted].reshape(-1, width)
         values[np.searchsorted(chosen, numbers[wanted])] = found
     if not np.isfinite(values).all():
         raise DataError(
-            f"the latents of run {encoded.run!r} are missing at some positions, where a mask left them out; use the "
+            f"the latents of run {encoded.name!r} are missing at some positions, where a mask left them out; use the "
             "mean of each dimension with pooled=True (--pooled), for a path space='plane' (--space plane)."
         )
     return chosen, values, len(known)

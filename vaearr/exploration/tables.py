@@ -12,7 +12,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.categories import meanings
 from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
-from vaearr.exploration.points import all_vectors, class_names, dimensions, kept_classes, open_encoded
+from vaearr.exploration.points import all_vectors, class_names, dimensions, kept_classes, open_encoded, point_coords
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,16 +70,16 @@ def activation_table(
     import pandas as pd
 
     encoded = open_encoded(store, run)
-    chosen = dimensions(dims, encoded.shape[0])
+    chosen = dimensions(dims, encoded.latent_shape[0])
     numbers, values = all_vectors(encoded)
     if classes is not None:
         found = kept_classes(encoded.ds, by[0] if by else None, classes)
         kept = found.codes[numbers] >= 0
         numbers, values = numbers[kept], values[kept]
     columns: dict[str, np.ndarray] = {}
-    for name, (_, coord, *_) in encoded.coords(numbers).items():
+    for name, (_, coord, *_) in point_coords(encoded, numbers).items():
         columns[name] = coord
-    nav = tuple(encoded.variable.dims[: encoded.grid_ndim])
+    nav = tuple(encoded.latents.dims[: len(encoded.grid)])
     for name in class_names(encoded.ds) if by is None else by:
         if name not in encoded.ds.variables:
             raise NoInputError(f"there is no map or coordinate {name!r}.{did_you_mean(name, class_names(encoded.ds))}")

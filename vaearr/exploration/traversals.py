@@ -42,7 +42,7 @@ def traverse(
     Raises UsageError for a base, dimension or span that cannot be meant, NoInputError for a run not encoded.
     """
     encoded, opened = open_encoded(store, run), open_run(store, run)
-    chosen = dimensions(dims, encoded.shape[0])
+    chosen = dimensions(dims, encoded.latent_shape[0])
     begin = start(encoded, opened, base, by)
     values = values_along(begin, chosen, span, steps, unit)
     z = traversal_latents(begin, chosen, values)
@@ -90,7 +90,7 @@ def manifold(
     latent[, …])`. Raises as `traverse`, and UsageError unless there are two dimensions.
     """
     encoded, opened = open_encoded(store, run), open_run(store, run)
-    chosen = dimensions(list(dims), encoded.shape[0])
+    chosen = dimensions(list(dims), encoded.latent_shape[0])
     if len(chosen) != 2:
         raise UsageError(f"a plane is of two dimensions, {len(chosen)} were given: {chosen}.")
     begin = start(encoded, opened, base, by)

@@ -1,8 +1,8 @@
-"""What an export is made of: a run's latents, its region, the step numbers of its points; lazy until written."""
+"""What an export is made of: a run's latents, its region, the step numbers of its points; read block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ BLOCK_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """A run to export; latents `(navigation…, latent)` are read block by block."""
+    """A run to export: the store's Dataset, the run's region and latents `(navigation…, latent)`, the settings."""
 
     ds: xr.Dataset
     roi: xr.DataArray
@@ -31,73 +31,70 @@ class Content:
     say: Callable[[str], None]
 
     @property
-    def run(self) -> str:
-        """Name of the run."""
-        return self.config.run
-
-    @property
-    def latent_dim(self) -> str:
-        """The run's latent dimension."""
-        return str(self.latents.dims[-1])
-
-    @property
     def dims(self) -> tuple[str, ...]:
         """Navigation dims."""
         return schema.navigation_dims(self.ds)
 
-    def latent_labels(self) -> list[int]:
+    def labels(self) -> list[int]:
         """Labels of all latents of the run."""
-        if self.latent_dim in self.latents.coords:
-            return [int(label) for label in self.latents[self.latent_dim].values]
-        return list(range(self.latents.sizes[self.latent_dim]))
+        return [int(label) for label in self.latents[self.latents.dims[-1]].values]
 
-    def chosen(self) -> list[int]:
-        """Labels of the latents that the settings choose. Raises NoInputError for one that is not there."""
-        known = self.latent_labels()
-        for label in self.config.latents:
-            if label not in known:
-                raise NoInputError(f"run {self.run!r} has no latent {label}; it has {known[0]} to {known[-1]}.")
-        return list(self.config.latents) or known
+    def position(self, label: int) -> int:
+        """Where a latent lies among all. Raises NoInputError for one that is not there."""
+        known = self.labels()
+        if label not in known:
+            raise NoInputError(f"run {self.config.run!r} has no latent {label}; it has {known[0]} to {known[-1]}.")
+        return known.index(label)
 
     def latent(self, label: int) -> xr.DataArray:
         """One latent as a map, in memory."""
-        known = self.latent_labels()
-        if label not in known:
-            raise NoInputError(f"run {self.run!r} has no latent {label}; it has {known[0]} to {known[-1]}.")
-        one = self.latents.isel({self.latent_dim: known.index(label)}, drop=True).load()
+        one = self.latents.isel({self.latents.dims[-1]: self.position(label)}, drop=True).load()
         return one.rename(f"latent {label}").assign_attrs(long_name=f"latent {label}")
 
     def variable(self, name: str) -> xr.DataArray:
         """A variable or coordinate over the navigation dims and at most one more, which comes last."""
-        known = [str(v) for v in self.ds.variables if v not in (n.PATTERNS, *self.dims) and self._fits(str(v))]
+        known = [
+            str(key)
+            for key, one in self.ds.variables.items()
+            if key not in (n.PATTERNS, *self.dims)
+            and {*self.dims} <= {*one.dims}
+            and len(one.dims) <= len(self.dims) + 1
+        ]
         if name not in known:
             raise NoInputError(f"the store has no map {name!r}.{did_you_mean(name, known)}")
         return self.ds[name].transpose(*self.dims, ...)
 
-    def _fits(self, name: str) -> bool:
-        own = self.ds[name].dims
-        return set(self.dims) <= set(own) and len(own) <= len(self.dims) + 1
+    def maps(self, name: str, region: Mapping[str, slice] | None = None) -> dict[str, xr.DataArray]:
+        """A variable as maps in memory: itself, or one for each entry of its further dim, named after it.
+
+        Elements have their names, others `<variable>_<entry>`.
+        """
+        variable = self.variable(name).isel(region or {}).load()
+        if variable.ndim == len(self.dims):
+            return {name: variable}
+        dim = variable.dims[-1]
+        return {
+            str(entry) if dim == n.ELEMENT else f"{name}_{entry}": variable.isel({dim: i}, drop=True)
+            for i, entry in enumerate(variable[dim].values)
+        }
 
     def blocks(self, bytes_per_point: int) -> Iterator[dict[str, slice]]:
         """Regions of whole rows along the first navigation dim, in order, each of bounded size."""
         first, *rest = self.dims
-        row = int(np.prod([self.ds.sizes[dim] for dim in rest])) * max(bytes_per_point, 1)
+        size, row = self.ds.sizes[first], int(np.prod([self.ds.sizes[dim] for dim in rest])) * max(bytes_per_point, 1)
         stored = (self.latents.encoding.get("chunks") or (1,))[0]
         step = max(1, BLOCK_BYTES // row // stored) * stored
-        for start in range(0, self.ds.sizes[first], step):
-            yield {first: slice(start, min(start + step, self.ds.sizes[first]))}
+        return ({first: slice(start, min(start + step, size))} for start in range(0, size, step))
 
-    def steps(self, region: dict[str, slice] | None = None) -> dict[str, np.ndarray]:
+    def steps(self, region: Mapping[str, slice] | None = None) -> dict[str, np.ndarray]:
         """Whole step numbers of the points, row-major, x first: `{"x": …, "y": …}`; of a collection the positions."""
-        part = self.roi.isel(region or {})
-        axes = {dim: self._axis(dim)[(region or {}).get(dim, slice(None))] for dim in self.dims}
-        grids = np.meshgrid(*axes.values(), indexing="ij")
-        named = {dim: grid.reshape(-1) for dim, grid in zip(self.dims, grids, strict=True)}
-        assert part.size == next(iter(named.values())).size
-        return dict(reversed(named.items()))
 
-    def _axis(self, dim: str) -> np.ndarray:
-        return np.arange(self.ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(self.ds, dim)
+        def axis(dim: str) -> np.ndarray:
+            of_all = np.arange(self.ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(self.ds, dim)
+            return np.asarray(of_all[(region or {}).get(dim, slice(None))])
+
+        grids = np.meshgrid(*map(axis, self.dims), indexing="ij")
+        return {dim: grid.reshape(-1) for dim, grid in reversed([*zip(self.dims, grids, strict=True)])}
 
     def need_plane(self) -> None:
         """Raise UsageError unless the samples are the points of a two-dimensional scan."""
@@ -110,7 +107,7 @@ class Content:
     def about(self) -> dict[str, Any]:
         """Where the numbers come from, for JSON."""
         return {
-            "run": self.run,
+            "run": self.config.run,
             "latents": str(self.latents.name),
             "store_id": self.ds.attrs.get(n.STORE_ID),
             "provenance": nested(self.latents.attrs, n.PROVENANCE),

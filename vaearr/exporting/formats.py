@@ -1,42 +1,36 @@
-"""The registry of formats, and `export`: read once, write aside, rename in."""
+"""The formats: tables and arrays, streamed, and pictures at journal resolution; `export` writes one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import importlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from vaearr import names as n
 from vaearr.config import ExportConfig, resolved, settings_as_keywords
 from vaearr.errors import ExistsError, UsageError, did_you_mean, need
 from vaearr.exporting.content import Content, gather
-from vaearr.exporting.files import staged
+from vaearr.provenance import as_json
+from vaearr.store.folders import staged
 
-Write = Callable[[Content, Path], None]
+if TYPE_CHECKING:
+    import pandas as pd
 
-
-@dataclass(frozen=True, kw_only=True)
-class Format:
-    """A registered format: the function that writes its files into a folder, and what they are."""
-
-    name: str
-    write: Write
-    holds: str
-    package: str | None = None
-
-
-FORMATS: dict[str, Format] = {}
 LARGEST_DPI = 2400
 
 
-def fmt(name: str, *, holds: str, package: str | None = None) -> Callable[[Write], Write]:
-    """Register the decorated function as the writer of a format. package: that it needs, of the extra of that name."""
+class Format(NamedTuple):
+    """The function that writes a format's files into a folder, what they are, the extra that it needs."""
 
-    def register(write: Write) -> Write:
-        FORMATS[name] = Format(name=name, write=write, holds=holds, package=package)
-        return write
-
-    return register
+    write: Callable[[Content, Path], Any]
+    holds: str
+    extra: str | None = None
 
 
 @settings_as_keywords(ExportConfig)
@@ -61,20 +55,139 @@ def export(
     wanted = resolved(ExportConfig, config, {"format": format, **settings})
     if wanted.format not in FORMATS:
         raise UsageError(f"no format is named {wanted.format!r}.{did_you_mean(wanted.format, list(FORMATS))}")
-    if package := FORMATS[wanted.format].package:
-        need(package, f"vaearr[{wanted.format}]", f"the format {wanted.format}")
+    chosen = FORMATS[wanted.format]
+    if chosen.extra:
+        need("pyarrow", f"vaearr[{chosen.extra}]", f"the format {wanted.format}")
     if not 1 <= wanted.dpi <= LARGEST_DPI:
         raise UsageError(f"dpi is {wanted.dpi}; expected dots per inch from 1 to {LARGEST_DPI}, such as 300.")
     folder = Path(out).expanduser().absolute()
-    _refuse_stores(folder)
+    within = next((p for p in (folder.resolve(), *folder.resolve().parents) if (p / "zarr.json").exists()), None)
+    if within is not None:
+        raise ExistsError(f"{within} is a zarr store; export into a folder outside it.")
     content = gather(store, wanted, say or (lambda text: None))
     with staged(folder) as aside:
-        FORMATS[wanted.format].write(content, aside)
+        chosen.write(content, aside)
     return folder
 
 
-def _refuse_stores(folder: Path) -> None:
-    real = folder.resolve()
-    store = next((parent for parent in (real, *real.parents) if (parent / "zarr.json").exists()), None)
-    if store is not None:
-        raise ExistsError(f"{store} is a zarr store; export into a folder outside it.")
+def csv(content: Content, folder: Path) -> None:
+    """`latents.csv` (of a run b `latents_b.csv`): x, y[, z], latent_<number> …, then the variables; NaN is empty."""
+    with (folder / f"{content.latents.name}.csv").open("w", encoding="utf-8", newline="") as file:
+        for i, frame in enumerate(frames(content)):
+            frame.to_csv(file, index=False, header=i == 0, lineterminator="\n")
+
+
+def parquet(content: Content, folder: Path) -> None:
+    """The same table as `latents.parquet`."""
+    pyarrow, storage = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    tables = (pyarrow.Table.from_pandas(frame, preserve_index=False) for frame in frames(content))
+    first = next(tables)
+    with storage.ParquetWriter(folder / f"{content.latents.name}.parquet", first.schema) as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table)
+
+
+def frames(content: Content) -> Iterator[pd.DataFrame]:
+    """The table in pieces, row-major; the points of the region, or all where the settings say so."""
+    import pandas as pd
+
+    config, latents = content.config, content.latents
+    labels = config.latents or content.labels()
+    positions = [content.position(label) for label in labels]
+    further = sum(content.variable(name).sizes.get(content.variable(name).dims[-1], 1) for name in config.variables)
+    for region in content.blocks(8 * (len(labels) + len(content.dims) + further)):
+        inside = content.roi.isel(region).values.reshape(-1) | (config.points == "all")
+        columns = {dim: values[inside] for dim, values in content.steps(region).items()}
+        values = latents.isel(region).values.reshape(inside.size, -1)[inside][:, positions]
+        columns |= {f"{n.LATENT}_{label}": values[:, i] for i, label in enumerate(labels)}
+        for name in config.variables:
+            for column, one in content.maps(name, region).items():
+                if column in columns:
+                    raise UsageError(f"two columns of the table would be called {column!r}; name one variable less.")
+                columns[column] = one.values.reshape(-1)[inside]
+        yield pd.DataFrame(columns)
+
+
+def npy(content: Content, folder: Path) -> None:
+    """All latents of the run: every scan point, NaN outside the region, and the region's alone; rows have x fastest.
+
+    `coords.csv` and `coords_roi.csv` hold the step numbers x, y[, z] of the rows.
+    """
+    import pandas as pd
+
+    inside, n_latents = content.roi.values.reshape(-1), content.latents.shape[-1]
+
+    def array(name: str, n_rows: int) -> np.memmap:
+        return np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.float32, shape=(n_rows, n_latents))
+
+    full, own = array("latents_full.npy", inside.size), array("latents_roi.npy", int(inside.sum()))
+    start = done = 0
+    for region in content.blocks(8 * n_latents):
+        rows = content.latents.isel(region).values.reshape(-1, n_latents).astype(np.float32)
+        here = inside[start : start + len(rows)]
+        rows[~here] = np.nan
+        full[start : start + len(rows)] = rows
+        own[done : done + int(here.sum())] = rows[here]
+        start, done = start + len(rows), done + int(here.sum())
+    full.flush()
+    own.flush()
+    coords = pd.DataFrame(content.steps())
+    write_table(coords, folder / "coords.csv")
+    write_table(coords[inside], folder / "coords_roi.csv")
+
+
+def pictures(ending: str, content: Content, folder: Path) -> None:
+    """The sheet of latent maps, or one file for each map of the variables asked for."""
+    content.need_plane()
+    from vaearr.views import save
+
+    dpi = content.config.dpi
+    if not content.config.variables:
+        sheet = folder / f"{content.latents.name}.{ending}"
+        entries = list(content.config.latents) or content.labels()
+        _ = [content.position(label) for label in entries]
+        save(content.latents, sheet, dpi=dpi, kind="stack", entries=entries)
+    for name in content.config.variables:
+        outline = None if name.startswith((n.ROI, n.LATENTS)) else content.roi
+        for column, one in content.maps(name).items():
+            path = folder / f"{file_name(column)}.{ending}"
+            if path.exists():
+                raise UsageError(f"two pictures would be called {path.name!r}; name one variable less.")
+            if column != name:
+                one = one.rename(column).assign_attrs(long_name=column)
+            save(one.astype("i1") if one.dtype == bool else one, path, dpi=dpi, kind="map", roi=outline)
+
+
+def _seed0(content: Content, folder: Path) -> None:
+    from vaearr.exporting.seed import seed0
+
+    seed0(content, folder)
+
+
+FORMATS: dict[str, Format] = {
+    "npy": Format(npy, "latents_full.npy, latents_roi.npy (float32, row-major), coords.csv, coords_roi.csv"),
+    "png": Format(partial(pictures, "png"), "the sheet of latent maps, or the maps named, as PNG at 300 dpi"),
+    "pdf": Format(partial(pictures, "pdf"), "the sheet of latent maps, or the maps named, as PDF"),
+    "seed0": Format(_seed0, "the first seed's files: arrays, latent maps, cluster, score and ranking files"),
+    "csv": Format(csv, "one table: step numbers x, y, latent_0 … and the variables asked for"),
+    "parquet": Format(parquet, "the table of csv as Parquet; needs pyarrow", extra="parquet"),
+}
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """CSV with a line of names; NaN is empty."""
+    frame.to_csv(path, index=False, lineterminator="\n")
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Strict JSON: NaN and infinity become null. Raises ExistsError where this export has written the file already."""
+    if path.exists():
+        raise ExistsError(f"two parts of this export are both called {path.name}; choose one of them.")
+    text = json.dumps(as_json(record), indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def file_name(text: str) -> str:
+    """Text as part of a file name."""
+    return re.sub(r"[^\w.+-]+", "_", text)

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vaearr.exporting.files import write_json
-from vaearr.exporting.tables import file_name
+from vaearr.exporting.formats import file_name, write_json
 from vaearr.layers import top_layers
 from vaearr.layers.compare import LAYER, PAIR
 from vaearr.layers.measures import MEASURES

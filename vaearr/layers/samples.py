@@ -17,15 +17,13 @@ from vaearr import schema
 from vaearr.categories import categories
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
-from vaearr.inference.generate import find_point
 from vaearr.layers.pairs import Pair
 from vaearr.provenance import nested
-from vaearr.sources import image_folders, nifti
-from vaearr.sources.single import NUMPY, read_like
+from vaearr.run.draw import find_point
+from vaearr.sources.single import SUFFIXES, read_single
 from vaearr.store import read_block
 
 MEAN = "mean"
-SUFFIXES = (*image_folders.SUFFIXES, *nifti.SUFFIXES, NUMPY)
 SHOWN = 8
 
 
@@ -37,11 +35,11 @@ def sample_of(ds: xr.Dataset, given: str | Path | float | Mapping[str, float]) -
     file that is not there or does not fit, UsageError for a point that is not in the store.
     """
     if isinstance(given, Path):
-        return np.asarray(read_like(ds, [given])[0])
+        return read_single(ds, given).values
     if isinstance(given, str):
         point = None if Path(given).is_file() else _point(given)
         if point is None:
-            return np.asarray(read_like(ds, [given])[0])
+            return read_single(ds, given).values
         given = point
     return _stored(ds, find_point(ds, given))  # type: ignore[arg-type]  # a float coordinate is a number too
 
@@ -97,8 +95,7 @@ def _files(folder: Path, masks: str) -> dict[str, Path]:
 
 
 def _read_two(ds: xr.Dataset, one: Path, two: Path) -> tuple[np.ndarray, np.ndarray]:
-    a, b = read_like(ds, [one, two])
-    return a, b
+    return read_single(ds, one).values, read_single(ds, two).values
 
 
 def pairs_of_labels(

@@ -27,14 +27,14 @@ from vaearr.errors import UsageError, did_you_mean
 
 # name -> module:what makes it; the module is imported when the network is built
 MODELS: dict[str, str] = {
-    "conv": "vaearr.models.conv:ConvVAE",
-    "conv_ae": "vaearr.models.conv:conv_ae",
-    "autoencoder-kl": "vaearr.models.autoencoder_kl:AutoencoderKL",
+    "conv": "vaearr.models.networks:ConvVAE",
+    "conv_ae": "vaearr.models.networks:conv_ae",
+    "autoencoder-kl": "vaearr.models.networks:AutoencoderKL",
 }
 DISCRIMINATORS: dict[str, str] = {
-    "patch": "vaearr.models.adversarial:patch",
-    "multiscale": "vaearr.models.adversarial:multiscale",
-    "conv": "vaearr.models.adversarial:conv",
+    "patch": "vaearr.models.losses:patch",
+    "multiscale": "vaearr.models.losses:multiscale",
+    "conv": "vaearr.models.losses:conv",
 }
 NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that are not the user's to give
 
@@ -73,7 +73,7 @@ def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
 def build_discriminator(name: str, input_shape: tuple[int, ...], **options: Any) -> Any:
     """A fresh discriminator for samples of `input_shape` (channels first); weights follow torch's random state.
 
-    See `vaearr.models.adversarial`. Raises UsageError for an unknown name or option and for samples that are too small,
+    See `vaearr.models.losses`. Raises UsageError for an unknown name or option and for samples that are too small,
     MissingExtraError where it needs MONAI and there is none.
     """
     return maker("discriminator", name, options)(tuple(input_shape), **options)

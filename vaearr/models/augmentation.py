@@ -10,14 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
 from vaearr.config import AugmentConfig
-
-Fill = Literal["mean", "edge"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,9 @@ class Augmentation:
     flip_x, flip_y: `(B,)` bool, mirrored left-right, top-bottom. angle: `(B,)` radians, counter-clockwise as seen with
     the first row on top; turned after the flips. scale: `(B,)`, the factor by which the content grows about the centre.
     shift: `(B, 2)`, by which it then moves down and to the right, as shares of height and width.
-    fill: what comes in from outside, as `move` says.
+    fill: what comes in from outside. `mean`: the sample's mean over its pixels, per channel; a mirror image would show
+    bands that are not there, and 0 is a value like another where patterns are not centred. `edge` is the nearest pixel
+    of the edge, for pictures on an even background.
     """
 
     flip_x: torch.Tensor | None = None
@@ -35,7 +34,7 @@ class Augmentation:
     angle: torch.Tensor | None = None
     scale: torch.Tensor | None = None
     shift: torch.Tensor | None = None
-    fill: Fill = "mean"
+    fill: str = "mean"
 
 
 def plan_augmentation(batch: int, config: AugmentConfig, device: torch.device | str = "cpu") -> Augmentation:
@@ -59,52 +58,35 @@ def plan_augmentation(batch: int, config: AugmentConfig, device: torch.device | 
 
 
 def apply_augmentation(x: torch.Tensor, plan: Augmentation) -> torch.Tensor:
-    """Patterns `(B, C, …, H, W)` moved by the plan, along the last two axes; `x` itself if all is off."""
+    """Patterns `(B, C, …, H, W)` moved by the plan, along the last two axes; `x` itself if all is off.
+
+    Flipped, turned and scaled about their centre, then shifted; one bilinear interpolation.
+    """
     for axis, flip in ((-1, plan.flip_x), (-2, plan.flip_y)):
         if flip is not None:
             x = torch.where(flip.view(-1, *[1] * (x.ndim - 1)), x.flip(axis), x)
     if plan.angle is None and plan.scale is None and plan.shift is None:
         return x
-    return move(x, angle=plan.angle, scale=plan.scale, shift=plan.shift, fill=plan.fill)
-
-
-def move(
-    x: torch.Tensor,
-    *,
-    angle: torch.Tensor | None = None,
-    scale: torch.Tensor | None = None,
-    shift: torch.Tensor | None = None,
-    fill: Fill = "mean",
-) -> torch.Tensor:
-    """Each sample of `(B, C, …, H, W)` turned and scaled about its centre, then shifted; one bilinear interpolation.
-
-    angle: `(B,)` radians, counter-clockwise. scale: `(B,)`, above 1 enlarges. shift: `(B, 2)`, down and right, as
-    shares of height and width. fill: what comes in from outside. `mean` is the sample's mean over its pixels, per
-    channel: a mirror image would show bands that are not there, and 0 is a value like another where patterns are not
-    centred. `edge` is the nearest pixel of the edge, for pictures on an even background.
-    """
     images = x.flatten(1, -3)
-    theta = _to_input(images, angle, scale, shift)
+    theta = _to_input(images, plan)
     with torch.autocast(x.device.type, enabled=False):  # positions in bfloat16 would be pixels off
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-        if fill == "edge":
+        if plan.fill == "edge":
             return F.grid_sample(images, grid, padding_mode="border", align_corners=False).reshape(x.shape)
         mean = images.mean((-2, -1), keepdim=True)
         moved = F.grid_sample(images - mean, grid, padding_mode="zeros", align_corners=False)
     return (moved + mean).reshape(x.shape)
 
 
-def _to_input(
-    images: torch.Tensor, angle: torch.Tensor | None, scale: torch.Tensor | None, shift: torch.Tensor | None
-) -> torch.Tensor:
+def _to_input(images: torch.Tensor, plan: Augmentation) -> torch.Tensor:
     """Where an output pixel comes from, `(B, 2, 3)`: an affine map of coordinates from -1 to 1 along x and y."""
     height, width = images.shape[-2:]
-    none = images.new_zeros(len(images))
-    angle = none if angle is None else angle
-    shrink = 1.0 if scale is None else 1 / scale
+    angle = images.new_zeros(len(images)) if plan.angle is None else plan.angle
+    shrink = 1.0 if plan.scale is None else 1 / plan.scale
     cos, sin = angle.cos() * shrink, angle.sin() * shrink
     turn = torch.stack([cos, -sin * (height / width), sin * (width / height), cos], 1).view(-1, 2, 2)
-    back = torch.zeros_like(turn[..., :1]) if shift is None else -2 * turn @ shift.flip(1)[..., None].to(turn)
+    still = torch.zeros_like(turn[..., :1])
+    back = still if plan.shift is None else -2 * turn @ plan.shift.flip(1)[..., None].to(turn)
     return torch.cat([turn, back], 2).to(images.dtype)
 
 
@@ -131,12 +113,6 @@ def add_noise(x: torch.Tensor, std: float, circle: bool = False) -> torch.Tensor
     noise = std * torch.randn_like(x)
     if not circle:
         return x + noise
-    height, width = x.shape[-2:]
-    return torch.where(inscribed_circle(height, width, x.device), x + noise, x)
-
-
-def inscribed_circle(height: int, width: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """`(H, W)` bool: pixels whose centre lies in the largest circle around the middle that fits."""
-    y = torch.arange(height, device=device) - (height - 1) / 2
-    x = torch.arange(width, device=device) - (width - 1) / 2
-    return y[:, None].square() + x.square() <= (min(height, width) / 2) ** 2
+    y, z = (torch.arange(side, device=x.device) - (side - 1) / 2 for side in x.shape[-2:])
+    inside = y[:, None].square() + z.square() <= (min(x.shape[-2:]) / 2) ** 2
+    return torch.where(inside, x + noise, x)

@@ -1,4 +1,8 @@
-"""Named tensors in files: ours are safetensors with a sealed header; torch's format is read without unpickling."""
+"""Named tensors in files: the one way in which weights, checkpoints and sheets are written and read.
+
+Ours are safetensors with a record in the header, or beside them in a config.json; torch's format is read without
+unpickling.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,10 +35,13 @@ BESIDE = (
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
 )
+SHOWN = 4  # names in a message
+Tensors = Mapping[str, torch.Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
 SAVE_PLAIN = "save its state_dict() alone, as safetensors at best"
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None) -> str:
+def write_tensors(path: Path, tensors: Tensors, header: Mapping[str, Any] | None = None) -> str:
     """Write tensors as safetensors, with JSON in the header, aside and then renamed in; returns the sha256."""
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     text = json.dumps(header) if header else ""
@@ -43,17 +50,60 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mappi
     return hashlib.sha256(data).hexdigest()
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and header of such a file. Raises NoInputError or DataError for one that is missing or not whole."""
+def read_tensors(path: Path, *, sha256: str | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and header of such a file, held against the checksum in the header or in a record beside it.
+
+    sha256: of the whole file. Raises NoInputError or DataError for one that is missing or not whole.
+    """
     with _opened(path) as file:
         tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
         header = _header(file, path)
-    if CHECKSUM in about and about[CHECKSUM] != _checksum(tensors, about.get(HEADER, "")):
-        raise DataError(f"{path} is damaged: its checksum is not the one that was written; use another one.")
+        if sha256 is not None:
+            with path.open("rb") as data:
+                is_whole = hashlib.file_digest(data, "sha256").hexdigest() == sha256
+        else:
+            is_whole = CHECKSUM not in about or about[CHECKSUM] == _checksum(tensors, about.get(HEADER, ""))
+    if not is_whole:
+        raise DataError(f"{path} is damaged: its checksum is not the one that was recorded; restore it or use another.")
     return tensors, header
 
 
-def _checksum(tensors: Mapping[str, torch.Tensor], header: str) -> str:
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of such a file alone."""
+    with _opened(path) as file:
+        return _header(file, path)
+
+
+def check_finite(tensors: Tensors, path: Path) -> None:
+    """Raise DataError unless all values are finite."""
+    for key, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise DataError(f"{path} holds values that are not finite in {key!r}; use another copy, or train again.")
+
+
+def check_fit(wanted: Shapes, found: Shapes, what: str) -> None:
+    """Raise DataError, with names and counts, unless names and shapes are those of a network. what: is found, in words
+    that a sentence begins with."""
+    shapes = [
+        f"{key} {found[key]}, the network's {wanted[key]}"
+        for key in wanted
+        if wanted[key] != found.get(key, wanted[key])
+    ]
+    wrong = {
+        "missing in the file": [key for key in wanted if key not in found],
+        "unexpected in it": sorted(key for key in found if key not in wanted),
+        "of another shape": shapes,
+    }
+    if parts := [f"{len(names)} {words}: {some(names)}" for words, names in wrong.items() if names]:
+        raise DataError(f"{what}: {'; '.join(parts)}. Nothing was loaded; give the file that belongs to the settings.")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _checksum(tensors: Tensors, header: str) -> str:
     """sha256 over names, types, shapes and bytes of the tensors and over the header."""
     seal = hashlib.sha256(header.encode())
     for key in sorted(tensors):
@@ -61,12 +111,6 @@ def _checksum(tensors: Mapping[str, torch.Tensor], header: str) -> str:
         seal.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
         seal.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return seal.hexdigest()
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of such a file alone."""
-    with _opened(path) as file:
-        return _header(file, path)
 
 
 def _header(file: Any, path: Path) -> dict[str, Any]:
@@ -83,7 +127,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError:
-        raise NoInputError(f"there is no file {path}; give the path of one.") from None
+        raise NoInputError(f"{path} is missing; restore it from a copy, or give the path of one.") from None
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is not a whole safetensors file ({error}); use another one.") from None
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -56,12 +58,6 @@ def _is_composite(module: nn.Module) -> bool:
     return type(module) not in CONTAINERS and bool(_children(module))
 
 
-class _Running(threading.local):
-    """The number of blocks that a thread is in at the moment."""
-
-    n_blocks = 0
-
-
 @contextmanager
 def watching(network: nn.Module, level: str, on_output: OnOutput) -> Iterator[None]:
     """Call `on_output(name, module, output)` for each layer as it is run, with the output's own memory.
@@ -73,43 +69,35 @@ def watching(network: nn.Module, level: str, on_output: OnOutput) -> Iterator[No
     """
     if level not in LEVELS:
         raise UsageError(f"there is no level {level!r}.{did_you_mean(level, list(LEVELS))}")
-    running = _Running()
+    inside: defaultdict[int, int] = defaultdict(int)  # thread -> blocks that it is in at the moment
 
     def enter(module: nn.Module, _: Any) -> None:
-        running.n_blocks += 1
+        inside[get_ident()] += 1
 
-    def leave(name: str, block: bool) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, _: Any, output: Any) -> None:
-            running.n_blocks -= block
-            first = output[0] if isinstance(output, tuple | list) and output else output
-            if not running.n_blocks and isinstance(first, torch.Tensor):
-                on_output(name, module, first)
+    def leave(name: str, block: bool, module: nn.Module, _: Any, output: Any) -> None:
+        inside[get_ident()] -= block
+        first = output[0] if isinstance(output, tuple | list) and output else output
+        if not inside[get_ident()] and isinstance(first, torch.Tensor):
+            on_output(name, module, first)
 
-        return hook
-
-    handles = []
-    try:
+    with ExitStack() as stack:
         for name, module in network.named_modules():
-            if not name or PARAMETRIZATIONS in name.split("."):
-                continue
             block = level == BLOCK and is_block(module)
+            if not name or PARAMETRIZATIONS in name.split(".") or not (block or is_leaf(module)):
+                continue
             if block:
-                handles.append(module.register_forward_pre_hook(enter))
-            if block or is_leaf(module):
-                handles.append(module.register_forward_hook(leave(name, block)))
+                stack.enter_context(module.register_forward_pre_hook(enter))
+            stack.enter_context(module.register_forward_hook(partial(leave, name, block)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """The network in evaluation mode; each module's own mode comes back."""
-    modes = [(module, module.training) for module in network.modules()]
+    modes = {module: module.training for module in network.modules()}
     try:
         network.eval()
         yield
     finally:
-        for module, mode in modes:
+        for module, mode in modes.items():
             module.training = mode

@@ -15,16 +15,16 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from vaearr.errors import DataError, UsageError
-from vaearr.models.files import named_tensors
+from vaearr.models.files import check_finite, check_fit, named_tensors
+from vaearr.models.networks import with_edges
 
 EPS = 1e-10  # under the root of a length: bounds the gradient where all features are 0
 # mean and standard deviation of natural images, for values in [-1, 1], as LPIPS was made with
@@ -38,8 +38,7 @@ POOL = ()
 Conv = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Backbone:
+class Backbone(NamedTuple):
     """How a network is built, as torchvision numbers and names its layers.
 
     layers: a convolution (channels, side, stride, padding) and its ReLU, a Fire (narrow, wide), or a maximum `POOL`.
@@ -107,8 +106,7 @@ class Fire(nn.Module):
 def layers_without_weights(name: str) -> nn.Sequential:
     """The layers of a network on the meta device: shapes alone, no memory, no random numbers."""
     side, ceil = BACKBONES[name].pool
-    layers: list[nn.Module] = []
-    before = 3
+    layers, before = list[nn.Module](), 3
     with torch.device("meta"):
         for layer in BACKBONES[name].layers:
             if layer == POOL:
@@ -117,9 +115,8 @@ def layers_without_weights(name: str) -> nn.Sequential:
                 layers.append(Fire(before, *layer))
                 before = 2 * layer[1]
             else:
-                after, size, stride, padding = layer
-                layers += [nn.Conv2d(before, after, size, stride, padding), nn.ReLU()]
-                before = after
+                layers += [nn.Conv2d(before, *layer), nn.ReLU()]
+                before = layer[0]
     return nn.Sequential(*layers)
 
 
@@ -171,15 +168,12 @@ class EncoderFeatures(nn.Module):
                 "load_model(store).network."
             )
         self.n_dims, self.n_channels = len(shape) - 1, (shape[0],)
-        stride = getattr(network, "stride", None) or (getattr(network, "patch", 1),) * self.n_dims
-        self.stride = tuple(stride)
+        self.stride = tuple(getattr(network, "stride", None) or (getattr(network, "patch", 1),) * self.n_dims)
         self.blocks = nn.ModuleList(copy.deepcopy(list(blocks)[:-1]))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """One map per grid."""
-        for dim, step in enumerate(self.stride, start=2):
-            if missing := -x.shape[dim] % step:
-                x = torch.cat([x] + [x.narrow(dim, -1, 1)] * missing, dim)
+        x = with_edges(x, [(0, -size % step) for size, step in zip(x.shape[2:], self.stride, strict=True)])
         found: list[torch.Tensor] = []
         for block in self.blocks:
             x = block(x)
@@ -231,19 +225,17 @@ class PerceptualLoss(nn.Module):
         torch's CPU generator). Raises UsageError for samples of another kind than the network takes.
         """
         self._check(target)
-        target, recon = self._scaled(target.detach()), self._scaled(recon)
+        pair = [target.detach().float(), recon.float()]
+        if self.is_image:
+            pair = [2 * (x - self.low) / (self.high - self.low) - 1 for x in pair]
         if target.ndim - 2 == self.features.n_dims:
-            return self._in_chunks(target, recon)
+            return self._in_chunks(*pair)
         axes = []
         for axis in range(2, target.ndim):
             chosen = torch.tensor(self._positions(target.shape[axis]), device=target.device)
-            planes = [x.index_select(axis, chosen).movedim(axis, 1).flatten(0, 1) for x in (target, recon)]
+            planes = [x.index_select(axis, chosen).movedim(axis, 1).flatten(0, 1) for x in pair]
             axes.append(self._in_chunks(*planes).unflatten(0, (len(target), len(chosen))).mean(1))
         return torch.stack(axes).mean(0)
-
-    def _scaled(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.float()
-        return 2 * (x - self.low) / (self.high - self.low) - 1 if self.is_image else x
 
     def _positions(self, size: int) -> list[int]:
         count = max(1, round(self.slices * size)) if self.slices <= 1 else min(int(self.slices), size)
@@ -272,19 +264,13 @@ class PerceptualLoss(nn.Module):
         return total
 
     def _check(self, target: torch.Tensor) -> None:
-        n_dims, features = target.ndim - 2, self.features
-        if not features.n_dims <= n_dims <= 3:
+        shape, seen = tuple(target.shape[1:]), self.features
+        can_see = seen.n_dims < len(shape) < 5 and shape[0] in seen.n_channels
+        if not can_see or min(shape[1:]) < seen.least:
             raise UsageError(
-                f"batches have shape {tuple(target.shape)}; this network takes (B, C, …) with "
-                f"{'2 or 3' if features.n_dims == 2 else 3} spatial dims."
-            )
-        if target.shape[1] not in features.n_channels:
-            known = " or ".join(map(str, features.n_channels))
-            raise UsageError(f"samples have {target.shape[1]} channels; this network takes {known}.")
-        if min(target.shape[2:]) < features.least:
-            raise UsageError(
-                f"samples of shape {tuple(target.shape[1:])} are too small: this network takes sides of "
-                f"{features.least} or more; vgg16 takes 16, the encoder of a trained run any."
+                f"samples have shape {shape}; this network takes {' or '.join(map(str, seen.n_channels))} channels, "
+                f"{'2 or 3' if seen.n_dims == 2 else 3} spatial dims and sides of {seen.least} or more (vgg16: 16, the "
+                "encoder of a trained run: any)."
             )
 
 
@@ -320,12 +306,11 @@ def build_perceptual(
     if slices > 1 and slices != int(slices):
         raise UsageError(f"slices is {slices:g}; give a share above 0 and up to 1, or a whole number above 1.")
     features: ImageFeatures | EncoderFeatures
-    lines = None
-    if weights is not None:
-        features = read_features(weights)
-        lines = None if linear is None else read_linear(linear, features.name)
+    if network is not None:
+        features, lines = EncoderFeatures(network), None
     else:
-        features = EncoderFeatures(cast(nn.Module, network))
+        features = read_features(Path(str(weights)))
+        lines = None if linear is None else read_linear(linear, features.name)
     return PerceptualLoss(features, lines, low=low, high=high, slices=slices, chunk=chunk)
 
 
@@ -343,56 +328,38 @@ def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) ->
 
 def read_features(path: Path) -> ImageFeatures:
     """The feature network whose weights a file holds, told by names and shapes. Raises NoInputError or DataError."""
-    state = named_tensors(path)
-    found = {match[1]: value for key, value in state.items() if (match := FEATURES.fullmatch(key))}
-    strangers = [key for key in state if not FEATURES.fullmatch(key) and not ELSEWHERE.match(key)]
-    shapes = {key: tuple(value.shape) for key, value in found.items()}
-    layouts = {
-        name: {key: tuple(v.shape) for key, v in layers_without_weights(name).state_dict().items()}
-        for name in BACKBONES
+    own, state = FEATURES.fullmatch, named_tensors(path)
+    found = {
+        match[1] if (match := own(key)) else key: value for key, value in state.items() if not ELSEWHERE.match(key)
     }
+    shapes = _shapes(found)
+    layouts = {name: _shapes(layers_without_weights(name).state_dict()) for name in BACKBONES}
     nearest = max(layouts, key=lambda name: len(layouts[name].items() & shapes.items()))
-    if shapes != layouts[nearest] or strangers:
-        raise DataError(
-            f"{path} holds no weights of {', '.join(BACKBONES)} in torchvision's names ('features.0.weight', …); "
-            f"nearest is {nearest}: {_difference(layouts[nearest], shapes, strangers)}."
-        )
-    return ImageFeatures(nearest, {key: _plain(value, key, path) for key, value in found.items()})
+    known = f"{', '.join(BACKBONES)} in torchvision's names ('features.0.weight', …)"
+    check_fit(layouts[nearest], shapes, f"{path} holds no weights of {known}; nearest is {nearest}")
+    return ImageFeatures(nearest, _plain(found, path))
 
 
 def read_linear(path: Path, name: str) -> list[torch.Tensor]:
     """The linear weights of LPIPS for a feature network, `(c,)` per layer. Raises NoInputError or DataError."""
-    state = named_tensors(path)
+    state = {key: value for key, value in named_tensors(path).items() if not COPIES.match(key)}
     layout = {LINEAR.format(i): (1, c, 1, 1) for i, c in enumerate(BACKBONES[name].channels)}
-    strangers = [key for key in state if key not in layout and not COPIES.match(key)]
-    shapes = {key: tuple(state[key].shape) for key in layout if key in state}
-    if shapes != layout or strangers:
-        raise DataError(
-            f"{path} does not hold the linear weights of LPIPS for {name}: {_difference(layout, shapes, strangers)}."
-        )
-    lines = [_plain(state[key], key, path).flatten() for key in layout]
+    check_fit(layout, _shapes(state), f"{path} does not hold the linear weights of LPIPS for {name}")
+    lines = [line.flatten() for line in _plain({key: state[key] for key in layout}, path).values()]
     if any(bool((line < 0).any()) for line in lines):
         raise DataError(f"{path} holds negative linear weights; LPIPS has none, and a distance would fall below 0.")
     return lines
 
 
-def _difference(layout: Mapping[str, Conv], shapes: Mapping[str, Conv], strangers: Sequence[str]) -> str:
-    """What is missing, what differs and what does not belong, the first of each and how many."""
-    both = [key for key in layout if key in shapes and shapes[key] != layout[key]]
-    groups = {
-        "missing": [key for key in layout if key not in shapes],
-        "of another shape": [f"{key} {shapes[key]} instead of {layout[key]}" for key in both],
-        "unexpected": [*(key for key in shapes if key not in layout), *strangers],
-    }
-    return "; ".join(f"{len(keys)} {what} ({keys[0]}, …)" for what, keys in groups.items() if keys)
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
-def _plain(value: torch.Tensor, key: str, path: Path) -> torch.Tensor:
-    """As float32, in memory of its own. Raises DataError where it is not finite."""
-    value = value.detach().to(torch.float32, copy=True)
-    if not bool(torch.isfinite(value).all()):
-        raise DataError(f"{path} holds values that are not finite in {key!r}; use another copy.")
-    return value
+def _plain(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """As float32, in memory of their own. Raises DataError where one is not finite."""
+    plain = {key: value.detach().to(torch.float32, copy=True) for key, value in tensors.items()}
+    check_finite(plain, path)
+    return plain
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:

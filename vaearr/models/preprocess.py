@@ -7,7 +7,6 @@ patterns travel and wait in their stored dtype.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 import torch
@@ -83,18 +82,18 @@ def normalise(x: torch.Tensor, mode: str = "zscore") -> torch.Tensor:
 def _scale(flat: torch.Tensor, mode: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Centre and spread of each row, and whether a wider spread stands in because quantiles agree: `(B, D) -> 3 x
     (B, 1)`; the spread of a constant row is 0."""
-    if mode == "zscore":
-        centre, spread = flat.mean(1, keepdim=True), flat.std(1, correction=0, keepdim=True)
-        wider = spread
-    elif mode == "minmax":
+    if mode == "minmax":
         centre = flat.amin(1, keepdim=True)
         wider = spread = flat.amax(1, keepdim=True) - centre
-    elif mode == "robust":
-        low, centre, high = _quantiles(flat, (0.25, 0.5, 0.75))
-        spread, wider = (high - low) / 1.349, flat.std(1, correction=0, keepdim=True)
-    else:
+    elif mode == "quantile":
         centre, high, most = _quantiles(flat, (0.0, HIGH, 1.0))
         spread, wider = high - centre, most - centre
+    else:
+        centre, spread = flat.mean(1, keepdim=True), flat.std(1, correction=0, keepdim=True)
+        wider = spread
+        if mode == "robust":
+            low, centre, high = _quantiles(flat, (0.25, 0.5, 0.75))
+            spread = (high - low) / 1.349
     least = EPS * centre.abs()
     is_narrow = spread <= least
     spread = torch.where(is_narrow, wider, spread)
@@ -156,16 +155,12 @@ def undo(decoded: torch.Tensor, x: torch.Tensor, background: torch.Tensor, confi
         if config.normalise != "none":
             centre, spread, _ = _scale(seen.flatten(1), config.normalise)
             decoded = (decoded.flatten(1) * spread + centre).view_as(x)
-        decoded = decoded + slow
-        return torch.where(
-            is_constant(x).view(-1, *[1] * (x.ndim - 1)), x, _with_static(decoded, background, config.static_background)
-        )
+        stored = _with_static(decoded + slow, background, config.static_background)
+        return torch.where(is_constant(x).view(-1, *[1] * (x.ndim - 1)), x, stored)
 
 
 def undo_without_input(decoded: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
-    """Decoded patterns of no input, such as draws from the prior, in stored units where `needs_input` is false."""
-    if needs_input(config):
-        raise ValueError("the preprocessing takes numbers from each pattern; without an input it cannot be undone.")
+    """Decoded patterns of no input, such as draws from the prior, in stored units; not where it `needs_input`."""
     if config.normalise in FIXED:
         low, size, start = _fixed(config)
         return (decoded.float() - start) * size + low
@@ -188,30 +183,31 @@ def _fixed(config: PreprocessConfig) -> tuple[float, float, float]:
 def settled(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfig:
     """The steps with `auto` and the range decided for stored patterns. Raises UsageError where no range is known."""
     is_scan = n.SAMPLE not in patterns.attrs.get(n.NAVIGATION_DIMS, patterns.dims)
-    is_byte = patterns.dtype in (np.uint8, np.int8)
     static, normal, fixed = config.static_background, config.normalise, config.range
     if normal == "auto":
         has_background = static in ("auto", "none") and not config.dynamic_background
-        is_fixed = fixed or (is_byte and has_background and not is_scan)
+        is_fixed = fixed or (patterns.dtype in (np.uint8, np.int8) and has_background and not is_scan)
         normal = "symmetric" if is_fixed else "zscore" if is_scan else "quantile"
     if static == "auto":
         static = "divide" if is_scan and normal not in FIXED else "none"
     if normal in FIXED and fixed is None:
-        fixed = _range_of(patterns)
+        fixed = value_range(patterns)
+        if fixed is None:
+            raise UsageError(
+                "the patterns do not tell their least and largest value; set preprocess.range=[LOW, HIGH], in stored "
+                "units."
+            )
     chosen = {"static_background": static, "normalise": normal, "range": fixed}
     return PreprocessConfig.from_attrs({**config.to_attrs(), **chosen})
 
 
-def _range_of(patterns: xr.DataArray) -> tuple[float, float]:
+def value_range(patterns: xr.DataArray) -> tuple[float, float] | None:
+    """All values of an 8-bit type, else the least and the largest value of the data; None where they are not known."""
     if patterns.dtype in (np.uint8, np.int8):
         limits = np.iinfo(patterns.dtype)
         return float(limits.min), float(limits.max)
     low, high = patterns.attrs.get("value_min"), patterns.attrs.get("value_max")
-    if low is None or high is None or not low < high:
-        raise UsageError(
-            "the patterns do not tell their least and largest value; set preprocess.range=[LOW, HIGH], in stored units."
-        )
-    return float(low), float(high)
+    return None if low is None or high is None or not low < high else (float(low), float(high))
 
 
 class Preprocess(nn.Module):
@@ -236,10 +232,9 @@ class Preprocess(nn.Module):
             total += batch.float().sum(0).cpu()
             count += len(batch)
         parts = torch.cat([total.flatten(), torch.tensor([float(count)], dtype=torch.float64)])
-        if self.background.is_cuda:  # where sums over processes are made on the GPU
-            parts = parts.to(self.background.device)
-        sums = total_of(parts).cpu()
-        self.background.copy_((sums[:-1] / sums[-1].clamp_min(1)).view(total.shape).to(self.background))
+        # sums over processes are made on the GPU where there is one
+        sums = total_of(parts.to(self.background.device) if self.background.is_cuda else parts).cpu()
+        self.background.copy_((sums[:-1] / sums[-1].clamp_min(1)).view(total.shape))
 
     def are_wider(self, x: torch.Tensor) -> torch.Tensor:
         """Which patterns vary though their quantiles agree, so that a wider spread scales them: `(B, C, …) -> (B,)`."""
@@ -269,19 +264,17 @@ def preprocess(
     settings = settled(config or PreprocessConfig(), patterns)
     signal = tuple(patterns.attrs[n.SIGNAL_DIMS])
     if background is None:
-        lead = [dim for dim in patterns.dims if dim not in signal]
-        background = patterns.mean(lead, dtype="float64").transpose(*signal).values
+        background = patterns.mean(set(patterns.dims) - set(signal), dtype="float64").transpose(*signal).values
     still = torch.from_numpy(np.array(background, np.float32))
+    still = still if still.ndim > 2 else still[None]
 
     def kernel(block: np.ndarray) -> np.ndarray:
-        shape = still.shape if still.ndim > 2 else (1, *still.shape)
-        flat = torch.from_numpy(np.ascontiguousarray(block)).reshape(-1, *shape)
-        return apply(flat, still.reshape(shape), settings).numpy().reshape(block.shape)
+        flat = torch.from_numpy(np.ascontiguousarray(block)).reshape(-1, *still.shape)
+        return apply(flat, still, settings).numpy().reshape(block.shape)
 
-    whole = patterns.chunk(dict.fromkeys(signal, -1)) if patterns.chunks else patterns
-    seen: Any = xr.apply_ufunc(
+    seen: xr.DataArray = xr.apply_ufunc(
         kernel,
-        whole,
+        patterns.chunk(dict.fromkeys(signal, -1)) if patterns.chunks else patterns,
         input_core_dims=[signal],
         output_core_dims=[signal],
         dask="parallelized",
@@ -290,5 +283,4 @@ def preprocess(
     )
     kept = {key: patterns.attrs[key] for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS) if key in patterns.attrs}
     attrs = kept | {"long_name": "preprocessed pattern", "units": "1", "preprocess": settings.to_attrs()}
-    result: xr.DataArray = seen.drop_attrs(deep=False).transpose(*patterns.dims).rename("preprocessed")
-    return result.assign_attrs(attrs)
+    return seen.drop_attrs(deep=False).transpose(*patterns.dims).rename("preprocessed").assign_attrs(attrs)

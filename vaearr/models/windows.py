@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -30,14 +30,13 @@ def encode_windows(
     network: one with spatial latents, made for the whole samples; `network.resized(window)` is run. window: pixels per
     spatial dim, a multiple of the network's stride; where the sample is smaller, all of it. overlap: share of a window,
     0 <= overlap < 1. Samples and results stay on the device of x, one window at a time goes to the network's. Raises
-    UsageError for a network with vector latents, another sample, or windows that do not fit.
+    UsageError for a network with vector latents, and for windows that do not fit.
     """
-    sides = _sides(network, window, overlap)
-    _check_shape("samples", x, network.input_shape)
-    edges = [(before, whole - before - size) for before, whole, size in zip(*_placing(network), strict=True)]
-    whole = F.pad(x, [side for pair in reversed(edges) for side in pair], mode="replicate")
-    tile = network.resized(tuple(side * step for side, step in zip(sides, network.stride, strict=True)))
-    mean, logvar = _blended(network, tile.encode, whole, sides, overlap, network.stride, [1] * len(sides))
+    _check(network, window, overlap)
+    padding = []
+    for i, before in enumerate(network.pad_before):
+        padding[:0] = [before, network.latent_shape[i + 1] * network.stride[i] - before - network.input_shape[i + 1]]
+    mean, logvar = _blended(network, "encode", F.pad(x, padding, mode="replicate"), window, overlap)
     return mean, logvar
 
 
@@ -47,50 +46,38 @@ def decode_windows(network: Any, z: torch.Tensor, window: Sequence[int], overlap
 
     window: in pixels of the sample; for the rest see `encode_windows`.
     """
-    sides = _sides(network, window, overlap)
-    _check_shape("latents", z, network.latent_shape)
-    tile = network.resized(tuple(side * step for side, step in zip(sides, network.stride, strict=True)))
-    (whole,) = _blended(network, lambda z: (tile.decode(z),), z, sides, overlap, [1] * len(sides), network.stride)
-    for dim, (before, _, size) in enumerate(zip(*_placing(network), strict=True), start=2):
+    _check(network, window, overlap)
+    (whole,) = _blended(network, "decode", z, window, overlap)
+    for dim, (before, size) in enumerate(zip(network.pad_before, network.input_shape[1:], strict=True), start=2):
         whole = whole.narrow(dim, before, size)
     return whole.contiguous()
 
 
-def _placing(network: Any) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    """Along each spatial dim: pixels added in front of a sample, pixels with all that are added, pixels of a sample."""
-    padded = [size * step for size, step in zip(network.latent_shape[1:], network.stride, strict=True)]
-    return network.pad_before, padded, network.input_shape[1:]
-
-
 def _blended(
-    network: Any,
-    make: Callable[[torch.Tensor], Sequence[torch.Tensor]],
-    given: torch.Tensor,
-    sides: Sequence[int],
-    overlap: float,
-    read: Sequence[int],
-    written: Sequence[int],
+    network: Any, direction: str, given: torch.Tensor, window: Sequence[int], overlap: float
 ) -> list[torch.Tensor]:
-    """Sums of what windows make, weighted. read, written: values per latent position in what is given and made."""
+    """Sums of what windows make, weighted."""
+    stride, grid, out = tuple(network.stride), tuple(network.latent_shape[1:]), list[torch.Tensor]()
+    sides = [min(side // step, size) for side, step, size in zip(window, stride, grid, strict=True)]
+    tile = network.resized(tuple(side * step for side, step in zip(sides, stride, strict=True)))
+    both = (stride, (1,) * len(stride))  # values per latent position in what is given and in what is made
+    read, written = both if direction == "encode" else both[::-1]
     weight_of = next(network.parameters(), given)
-    grid = network.latent_shape[1:]
-    out: list[torch.Tensor] = []
-    axes = [_windows(*axis, overlap) for axis in zip(grid, sides, written, strict=True)]
-    for parts in itertools.product(*axes):
-        cut = given
-        for dim, ((start, _), side, step) in enumerate(zip(parts, sides, read, strict=True), start=2):
-            cut = cut.narrow(dim, start * step, side * step)
-        made = [part.to(given.device).float() for part in make(cut.to(weight_of.device))]
-        if not out:
-            whole = [size * step for size, step in zip(grid, written, strict=True)]
-            out = [torch.zeros((*part.shape[:2], *whole), device=given.device) for part in made]
+    for parts in itertools.product(*map(_windows, grid, sides, written, itertools.repeat(overlap))):
+        there, here = (
+            tuple(
+                slice(start * step, (start + side) * step)
+                for (start, _), side, step in zip(parts, sides, steps, strict=True)
+            )
+            for steps in (read, written)
+        )
+        made = getattr(tile, direction)(given[(..., *there)].to(weight_of.device))
+        made = made if isinstance(made, tuple) else (made,)
         weights = torch.from_numpy(reduce(np.multiply.outer, [row for _, row in parts]).astype(np.float32))
-        places = [
-            slice(start * step, (start + side) * step)
-            for (start, _), side, step in zip(parts, sides, written, strict=True)
-        ]
+        whole = [size * step for size, step in zip(grid, written, strict=True)]
+        out = out or [torch.zeros((*part.shape[:2], *whole), device=given.device) for part in made]
         for total, part in zip(out, made, strict=True):
-            total[(slice(None), slice(None), *places)] += part * weights.to(given.device)
+            total[(..., *here)] += part.to(given.device).float() * weights.to(given.device)
     return out
 
 
@@ -111,20 +98,11 @@ def _windows(size: int, side: int, step: int, overlap: float) -> list[tuple[int,
     return [(start, rise / total[start * step : (start + side) * step]) for start in starts]
 
 
-def _sides(network: Any, window: Sequence[int], overlap: float) -> tuple[int, ...]:
-    """Sides of a window in latent positions, at most those of the sample."""
+def _check(network: Any, window: Sequence[int], overlap: float) -> None:
     if len(network.latent_shape) == 1:
         raise UsageError("windows need a network with spatial latents, such as 'autoencoder-kl'; leave window out.")
-    stride, grid = tuple(network.stride), tuple(network.latent_shape[1:])
-    if len(window) != len(stride):
-        raise UsageError(f"window {tuple(window)} has {len(window)} sides, samples have {len(stride)} spatial dims.")
-    if any(side < 1 or side % step for side, step in zip(window, stride, strict=True)):
-        raise UsageError(f"window {tuple(window)} must be positive multiples of the network's stride {stride}.")
+    stride = tuple(network.stride)
+    if len(window) != len(stride) or any(side < 1 or side % step for side, step in zip(window, stride, strict=True)):
+        raise UsageError(f"window is {tuple(window)}; give {len(stride)} multiples of {stride}, the network's stride.")
     if not 0 <= overlap < 1:
         raise UsageError(f"overlap is {overlap}; it is a share of a window, from 0 to below 1.")
-    return tuple(min(side // step, size) for side, step, size in zip(window, stride, grid, strict=True))
-
-
-def _check_shape(what: str, given: torch.Tensor, shape: Sequence[int]) -> None:
-    if tuple(given.shape[1:]) != tuple(shape):
-        raise UsageError(f"{what} have shape {tuple(given.shape[1:])}, the network's are {tuple(shape)}.")

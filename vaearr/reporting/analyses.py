@@ -8,13 +8,14 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.association import P_ADJUSTED, notes_on, ranking, short
+from vaearr.association import P_ADJUSTED, ranking
 from vaearr.clustering import boundary_segments
 from vaearr.reporting.facts import Clustering, Facts, LeftOut, labels_and_n
 from vaearr.reporting.sections import HEADINGS, latents_by_strength, show_both, slug
 from vaearr.views import show, view
 from vaearr.views.maps import latent_map
 from vaearr.views.page import Section
+from vaearr.words import strongest
 
 MOST_METRICS, MOST_CLUSTERINGS, CLUSTER_POINTS = 2, 3, 8_000
 SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy")
@@ -67,12 +68,7 @@ def association(facts: Facts, figures: dict[str, Any]) -> Section:
 
 def _strongest(facts: Facts, metric: str, target: str, top: int) -> str:
     assert facts.table is not None
-    best = ranking(facts.table, metric, target, top=top)
-    words = []
-    for latent, value, tied in zip(best[n.LATENT].values, best["value"].values, best["is_tied"].values, strict=True):
-        where = {"metric": metric, "target": target, n.LATENT: latent}
-        notes = notes_on(facts.table if facts.tested is None else facts.tested, where, tied)
-        words.append(f"{latent} ({', '.join([short(value), *notes])})")
+    words = strongest(facts.table if facts.tested is None else facts.tested, metric, target, top)
     return ", ".join(words) or "no value"
 
 

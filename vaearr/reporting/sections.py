@@ -317,7 +317,7 @@ def reconstructions(
 ) -> Section:
     """Patterns, reconstructions, residuals."""
     if samples is None:
-        from vaearr.latents import reconstruct
+        from vaearr.run.reconstruct import reconstruct
 
         samples = reconstruct(facts.store, run=facts.run)
     elif callable(samples):

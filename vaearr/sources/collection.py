@@ -12,13 +12,16 @@ before anything is written; samples are then read when they are asked for, and n
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +32,7 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
 from vaearr.sources.lazy import THREADS, lazy_array, one_by_one
+from vaearr.sources.tables import read_csv
 
 LABEL, PATH, SKIPPED, UNKNOWN = "label", "path", "skipped", -1
 GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", "id"})
@@ -47,7 +51,77 @@ class Entry:
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
-def is_manifest(path: Path) -> bool:
+@dataclass(frozen=True)
+class Geometry:
+    """Where the pixels of a sample lie in its file: along each spatial dim, pixel of the file = scale * pixel + offset.
+
+    file: what was read. shape: spatial shape of the file, (y, x) of an image as one sees it, (z, y, x) in RAS+ of a
+    volume. size: that of the sample. affine: of a volume, from the file's voxel numbers (x, y, z, 1) in RAS+ to mm.
+    """
+
+    file: Path
+    shape: tuple[int, ...]
+    size: tuple[int, ...]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    affine: np.ndarray | None = None
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether values of the sample lie between pixels of the file."""
+        return set(self.scale) != {1.0}
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the pixels of the sample are those of the file."""
+        return self.shape == self.size and not self.is_resampled and set(self.offset) == {0.0}
+
+
+@contextmanager
+def in_words(file: Path | str, kind: str) -> Iterator[None]:
+    """What decoders raise for damaged files, which is anything, as one DataError; a NoInputError for one that is gone.
+
+    What the system says itself, such as that a disk is full, stays as it is.
+    """
+    try:
+        yield
+    except VaearrError:
+        raise
+    except FileNotFoundError as error:
+        raise NoInputError(f"{file} is gone; restore it, or open the source again.") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place that is none
+            raise
+        told = str(error).replace(f"{Path(file).parent}/", "") or type(error).__name__
+        reason = " ".join(told.split())[:120]
+        raise DataError(f"{file} cannot be read as {kind} ({reason}); it is damaged, so fetch it again.") from error
+
+
+def files_below(folder: Path, suffixes: tuple[str, ...], *, deep: bool = True) -> Iterator[Path]:
+    """Files with one of the suffixes (any case) in the folder and, if `deep`, below it; hidden ones left out; unsorted.
+
+    Raises NoInputError for a folder that cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise NoInputError(f"{error.filename} cannot be listed ({error.strerror}); check its permissions.") from error
+
+    for root, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        yield from (Path(root, name) for name in files if name[0] != "." and name.lower().endswith(suffixes))
+
+
+def some_files(path: Path, suffixes: tuple[str, ...], count: int = 1) -> list[Path]:
+    """The first files with one of the suffixes in a folder, or the first file of a manifest if it has one."""
+    if path.is_dir():
+        return list(islice(files_below(path, suffixes), count))
+    named = (
+        [entry.file for entry in _from_manifest(path, path.parent, IngestConfig())[:1]] if _is_manifest(path) else []
+    )
+    return [file for file in named if file.name.lower().endswith(suffixes)]
+
+
+def _is_manifest(path: Path) -> bool:
     """Whether a file is a CSV whose header names a column `path`."""
     if path.suffix.lower() not in TABLES or not path.is_file():
         return False
@@ -56,71 +130,49 @@ def is_manifest(path: Path) -> bool:
     return PATH in [cell.strip(' "\r\n').lower() for cell in re.split("[,;\t]", header)]
 
 
-def manifest_files(path: Path) -> list[Path]:
-    """The files that a manifest names, none checked."""
-    return [entry.file for entry in _from_manifest(path, path.parent, IngestConfig())]
-
-
-def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Files with one of the suffixes (any case) in the folder and below it, hidden ones left out; not sorted."""
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and name.lower().endswith(suffixes):
-                yield Path(root, name)
-
-
 def source_files(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list[Path]:
     """All files that a collection is made from: those of its samples, and its manifest."""
-    found = [entry.file for entry in entries(path, config, suffixes)]
-    table = [file for file in (config.manifest, path) if file is not None and file.is_file()]
-    return [file for file in {*found, *table} if file.is_file()]
+    found = {entry.file for entry in entries(path, config, suffixes)} | {path, config.manifest or path}
+    return [file for file in found if file.is_file()]
 
 
 def entries(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list[Entry]:
     """The samples of a file, a folder or a manifest, sorted by name (a manifest: in its order), as the settings choose.
 
-    Raises DataError where there are none or a manifest does not say what it should.
+    Raises NoInputError for a path that is not there, DataError where there are none or a manifest does not say what it
+    should.
     """
+    if not path.exists():
+        raise NoInputError(f"{path} does not exist; check the path.")
     if config.manifest is not None and not path.is_dir():
         raise UsageError(f"manifest={str(config.manifest)!r} describes the files of a folder, but {path} is none.")
-    if config.manifest is not None:
-        found = _from_manifest(config.manifest.expanduser(), path, config)
+    if config.manifest is not None or _is_manifest(path):
+        found = _from_manifest(config.manifest or path, path if path.is_dir() else path.parent, config)
     elif path.is_dir():
-        found = [_in_folder(file, path) for file in files_below(path, suffixes)]
-        found.sort(key=lambda entry: entry.name)
-    elif is_manifest(path):
-        found = _from_manifest(path, path.parent, config)
+        named = sorted((file.relative_to(path).as_posix(), file) for file in files_below(path, suffixes))
+        found = [Entry(file, name, file.parent.name if "/" in name else None) for name, file in named]
     else:
         found = [Entry(path, path.name)]
-    if not found:
-        raise DataError(f"{path} holds no files to read ({', '.join(suffixes)}); give the folder that does.")
     kept = [entry for entry in found if not any(fnmatch(entry.name, part) for part in config.exclude)]
-    if config.classes:
-        known = sorted({entry.label for entry in kept if entry.label is not None})
-        for name in config.classes:
-            if name not in known:
-                raise UsageError(f"classes: no sample has the label {name!r}.{did_you_mean(name, known)}")
-        kept = [entry for entry in kept if entry.label in config.classes]
+    known = sorted({entry.label for entry in kept if entry.label is not None})
+    if unknown := [name for name in config.classes if name not in known]:
+        raise UsageError(f"classes: no sample has the label {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
+    kept = [entry for entry in kept if not config.classes or entry.label in config.classes]
     if not kept:
-        raise DataError(f"{path}: exclude={list(config.exclude)} leaves none of {len(found)} files; give other parts.")
+        raise DataError(
+            f"{path} holds {len(found)} files to read ({', '.join(suffixes)}), of which exclude={list(config.exclude)} "
+            "leaves none; give the folder that holds some, or other parts to leave out."
+        )
     return kept
 
 
-def _in_folder(file: Path, folder: Path) -> Entry:
-    name = file.relative_to(folder)
-    return Entry(file, name.as_posix(), name.parent.name or None)
-
-
 def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> list[Entry]:
-    from vaearr.sources.tables import read_csv
-
+    manifest = manifest.expanduser()
     frame = read_csv(manifest)
-    frame.columns = [name.strip() if name.strip().lower() != PATH else PATH for name in map(str, frame.columns)]
-    columns = list(frame.columns)
-    if PATH not in columns:
-        raise DataError(f"{manifest} has no column 'path' (it has {', '.join(columns)}); name the column of files so.")
-    wanted = config.label_column
+    frame.columns = [PATH if name.lower() == PATH else name for name in map(str, frame.columns)]
+    columns, wanted = list(frame.columns), config.label_column
+    if columns.count(PATH) != 1:
+        raise DataError(f"{manifest} has columns {', '.join(columns)}; name the one of files, and no other, 'path'.")
     if wanted != LABEL and wanted not in columns:
         raise UsageError(f"{manifest} has no column {wanted!r}.{did_you_mean(wanted, columns)}")
     paths = [_text(value) for value in frame[PATH]]
@@ -131,12 +183,9 @@ def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> list[E
     if twice := [path for path, file in zip(paths, files, strict=True) if count[file] > 1]:
         raise DataError(f"{manifest} names {twice[-1]!r} more than once; one line for each sample.")
     labels = [_text(value) or None for value in frame[wanted]] if wanted in columns else [None] * len(paths)
-    others = [name for name in columns if name not in (PATH, wanted)]
-    rows = frame[others].to_dict("records") if others else [{}] * len(paths)
-    return [
-        Entry(folder / path, path, label, {str(key): value for key, value in row.items()})
-        for path, label, row in zip(paths, labels, rows, strict=True)
-    ]
+    others = frame.drop(columns=[PATH, wanted], errors="ignore")
+    rows: list[Any] = others.to_dict("records") if len(others.columns) else [{}] * len(paths)
+    return [Entry(folder / path, path, label, row) for path, label, row in zip(paths, labels, rows, strict=True)]
 
 
 def _text(value: Any) -> str:
@@ -155,43 +204,26 @@ def examined(
     """
 
     def tried(entry: Entry) -> Seen | str:
-        if not _is_unicode(entry.name):
+        if entry.name.encode(errors="replace").decode() != entry.name:
             return "its name is not UTF-8; rename it"
         if not entry.file.is_file():
             return "there is no such file"
         try:
             return look(entry)
         except (VaearrError, OSError) as error:
-            return str(error).removeprefix(f"{entry.file} ").removeprefix(f"{entry.file}: ")
+            return str(error).removeprefix(str(entry.file)).lstrip(": ")
 
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        seen = list(pool.map(tried, found))
-    bad = [f"{printable(entry.name)}: {what}" for entry, what in zip(found, seen, strict=True) if isinstance(what, str)]
-    good = [(entry, what) for entry, what in zip(found, seen, strict=True) if not isinstance(what, str)]
-    refuse_bad(bad, len(found), config, n_left=len(good))
-    return [entry for entry, _ in good], [what for _, what in good], bad
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def printable(name: str) -> str:
-    """A name as it is, or with escapes where it holds what no line of text can."""
-    return name if name.isprintable() else ascii(name)[1:-1]
-
-
-def refuse_bad(bad: Sequence[str], total: int, config: IngestConfig, *, n_left: int) -> None:
-    """Raise DataError for files that cannot be used, unless the settings say to leave them out and some are left."""
-    if bad and (not config.skip_bad or not n_left):
+        seen = list(zip(found, pool.map(tried, found), strict=True))
+    good = [(entry, what) for entry, what in seen if not isinstance(what, str)]
+    names = [(entry.name if entry.name.isprintable() else ascii(entry.name)[1:-1], what) for entry, what in seen]
+    bad = [f"{name}: {what}" for name, what in names if isinstance(what, str)]
+    if bad and (not config.skip_bad or not good):
         listed = "; ".join(text.rstrip(".") for text in bad[:SHOWN])
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        then = "correct them, or leave them out with skip_bad=True (--skip-bad)" if n_left else "none is left"
-        raise DataError(f"{len(bad)} of {total} files cannot be used: {listed}{more}. Of these: {then}.")
+        then = "correct them, or leave them out with skip_bad=True (--skip-bad)" if good else "none is left"
+        raise DataError(f"{len(bad)} of {len(found)} files cannot be used: {listed}{more}. Of these: {then}.")
+    return [entry for entry, _ in good], [what for _, what in good], bad
 
 
 def collection(
@@ -209,62 +241,47 @@ def collection(
 
     read: gives sample i, of `shape` over the dims `signal`.
     """
-    dims = (n.SAMPLE, *signal)
-    sizes = dict(zip(dims, (len(found), *shape), strict=True))
     about = {n.NAVIGATION_DIMS: [n.SAMPLE], n.SIGNAL_DIMS: list(signal), **attrs}
     patterns = lazy_array(one_by_one(read, shape, dtype), np.arange(len(found)), shape, dtype)
-    variable = xr.Variable(dims, patterns, about)
-    coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(sizes[n.SAMPLE]), {"long_name": "sample"})}
+    data: dict[str, Any] = {n.PATTERNS: ((n.SAMPLE, *signal), patterns, about)}
+    coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(len(found)), {"long_name": "sample"})}
     coords[PATH] = (n.SAMPLE, [entry.name for entry in found], {"long_name": "file"})
-    for dim in signal:
-        coords[dim] = (dim, np.arange(sizes[dim]), {"long_name": dim, "units": "px"})
-    data: dict[str, Any] = {n.PATTERNS: variable}
+    coords |= {
+        dim: (dim, np.arange(size), {"long_name": dim, "units": "px"}) for dim, size in zip(signal, shape, strict=True)
+    }
     if any(entry.label is not None for entry in found):
-        data[LABEL] = label_variable([entry.label for entry in found])
+        data[LABEL] = _label_variable([entry.label for entry in found])
     for name in dict.fromkeys(key for entry in found for key in entry.told):
         _add_column(name, [entry.told.get(name) for entry in found], coords, data)
-    ds = xr.Dataset(data, coords)
-    if bad:
-        ds.attrs[SKIPPED] = list(bad)
+    ds = xr.Dataset(data, coords, {SKIPPED: list(bad)} if bad else None)
     ds.encoding["source"] = str(source)
     return ds
 
 
-def label_variable(labels: Sequence[str | None]) -> xr.Variable:
+def _label_variable(labels: Sequence[str | None]) -> xr.Variable:
     """Names as codes 0, 1, … in sorted order (numbers by size), None as -1; CF flags say which is which."""
-    given = sorted({label for label in labels if label is not None}, key=_by_size)
+    given = sorted({label for label in labels if label is not None}, key=lambda label: (_number(label), label))
     words = [re.sub(r"\s+", "_", label) for label in given]
     if len(set(words)) < len(words):
         raise DataError(f"two labels differ only in spaces: {', '.join(map(repr, given))}; rename one of them.")
-    codes = {label: code for code, label in enumerate(given)}
-    values = np.array([UNKNOWN if label is None else codes[label] for label in labels], np.int32)
+    codes: dict[str | None, int] = {label: code for code, label in enumerate(given)}
+    values = np.array([codes.get(label, UNKNOWN) for label in labels], np.int32)
     flags = {"flag_values": [UNKNOWN, *codes.values()], "flag_meanings": " ".join(["unknown", *words])}
     return xr.Variable(n.SAMPLE, values, {"long_name": "label", **flags})
 
 
-def _by_size(label: str) -> tuple[float, str]:
-    try:
-        return float(label), label
-    except ValueError:
-        return float("inf"), label
+def _number(label: str) -> float:
+    return float(label) if re.fullmatch(r"[-+]?\d+(\.\d*)?", label) else np.inf
 
 
 def _add_column(name: str, values: list[Any], coords: dict[str, Any], data: dict[str, Any]) -> None:
     """A column of a manifest: a coordinate where it is text or names groups, else a variable of numbers."""
     plain = re.sub(r"[^0-9A-Za-z_]+", "_", name).strip("_")
     plain = "manifest_label" if plain == LABEL else plain  # where another column was chosen for the labels
-    if not n.is_valid_name(plain) or plain in n.RESERVED or plain in coords or plain in data:
-        raise DataError(f"the manifest's column {name!r} cannot be kept under this name; rename it.")
-    if plain.startswith(n.OF_LATER_RUNS):
-        raise DataError(f"the manifest's column {name!r} begins like the variables of a run; rename it.")
+    is_taken = plain in n.RESERVED or plain in coords or plain in data or plain.startswith(n.OF_LATER_RUNS)
+    if is_taken or not n.is_valid_name(plain):
+        raise DataError(f"the manifest's column {name!r} has a name that is taken, or no name; rename it.")
     if plain.lower() not in GROUPS and all(isinstance(value, (int, float, np.number)) for value in values):
         data[plain] = (n.SAMPLE, np.array(values, np.float32), {"long_name": name, "units": "1"})
     else:
         coords[plain] = (n.SAMPLE, [_text(value) for value in values], {"long_name": name})
-
-
-def check_exists(path: Path) -> Path:
-    """The path of a file or folder that is there. Raises NoInputError."""
-    if not path.exists():
-        raise NoInputError(f"{path} does not exist; check the path.")
-    return path

@@ -1,18 +1,18 @@
-"""Single files made into samples of a store as its ingest made them, and the way back to the pixels of the file.
+"""One file in, one file out: a sample as a store's ingest would have made it, and samples as files of their own.
 
 Which files fit follows from the samples: images (png, jpg, tif, bmp) where these have rows and columns, NIfTI where
 they have z, y, x, and for every store `.npy` with an array of a sample's own shape. The settings are those that the
 store keeps of its ingest: channels, size and fit, distance of voxels. Files of another size than the store's samples
 are taken where the ingest had a `size`, or volumes a `spacing`, that makes them alike; nothing is resized otherwise.
+Written are PNG for images, NIfTI for volumes, .npy for everything else.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -22,33 +22,14 @@ from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
 from vaearr.provenance import nested
-from vaearr.sources import image_folders, nifti
+from vaearr.sources import images, nifti
+from vaearr.sources.collection import Geometry, in_words
 from vaearr.sources.hdf5 import check_file
-from vaearr.sources.image_files import Fit, placement, read_image, refit
 
-NUMPY = ".npy"
+PNG, NIFTI, NUMPY = ".png", ".nii.gz", ".npy"
+SUFFIXES = (*images.SUFFIXES, *nifti.SUFFIXES, NUMPY)
 EDGE = 1e-6  # of a pixel
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where the pixels of a sample lie in its file: along each spatial dim, pixel of the file = scale * pixel + offset.
-
-    file: what was read. shape: spatial shape of the file, (y, x) of an image as one sees it, (z, y, x) in RAS+ of a
-    volume. size: that of the sample. affine: of a volume, from the file's voxel numbers (x, y, z, 1) in RAS+ to mm.
-    """
-
-    file: Path
-    shape: tuple[int, ...]
-    size: tuple[int, ...]
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
-    affine: np.ndarray | None = None
-
-    @property
-    def is_same(self) -> bool:
-        """Whether the pixels of the sample are those of the file."""
-        return self.shape == self.size and set(self.scale) == {1.0} and set(self.offset) == {0.0}
+Kept = Literal["float32", "source"]
 
 
 @dataclass(frozen=True)
@@ -59,43 +40,57 @@ class Single:
     geometry: Geometry
 
 
-def read_like(ds: xr.Dataset, paths: Sequence[str | Path]) -> np.ndarray:
-    """Files as samples of a store, `(n, *signal shape)` in its dtype: byte for byte what its ingest makes of them.
-
-    For errors see `read_single`.
-    """
-    shape = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds))
-    out = np.empty((len(paths), *shape), _dtype(ds))
-    for i, path in enumerate(paths):
-        out[i] = read_single(ds, path).values
-    return out
-
-
 def read_single(ds: xr.Dataset, path: str | Path) -> Single:
-    """One file as a sample of a store, with its geometry.
+    """One file as a sample of a store, byte for byte what its ingest makes of it, with its geometry.
 
     Raises NoInputError for a file that is not there, DataError for one that is damaged, holds NaN or infinite values,
     or cannot become a sample of this store: another kind of file, shape, number of channels or dtype.
     """
-    file = check_file(path)
-    dims = schema.signal_dims(ds)
-    spatial = [dim for dim in dims if dim != n.CHANNEL]
+    file, dims = check_file(path), schema.signal_dims(ds)
+    sizes = tuple(ds.sizes[dim] for dim in dims)
+    config = IngestConfig.from_attrs((nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {}))
+    spatial = len(dims) - (n.CHANNEL in dims)
+    size, wanted = sizes[-spatial:], ds[n.PATTERNS].dtype.newbyteorder("=")
+    geometry = Geometry(file, size, size, (1.0,) * spatial, (0.0,) * spatial)
+    kinds = images.SUFFIXES if spatial == 2 else nifti.SUFFIXES if dims == nifti.AXES else ()
     name = file.name.lower()
+
+    def refuse(found: str) -> DataError:
+        words = f"{wanted} of " + " x ".join(f"{ds.sizes[dim]} {dim}" for dim in dims)
+        return DataError(f"{file} {found}; the samples of this store are {words}, so convert the file.")
+
     if name.endswith(NUMPY):
-        found = _from_numpy(ds, file)
-    elif name.endswith(image_folders.SUFFIXES) and len(spatial) == 2:
-        found = _from_image(ds, file)
-    elif name.endswith(nifti.SUFFIXES) and spatial == list(nifti.AXES):
-        found = _from_nifti(ds, file)
+        with in_words(file, "an array"):
+            values = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+        if values.shape not in (sizes, (1, *sizes)) or values.dtype.kind not in "uif":
+            raise refuse(f"holds {values.dtype} of shape {values.shape}")
+        values = values.reshape(sizes)
+    elif not kinds or not name.endswith(kinds):
+        raise refuse(f"is none of {', '.join((*kinds, NUMPY))}")
+    elif spatial == 3:
+        volume = nifti.read_header(file, config)
+        geometry = volume.geometry
+        if geometry.size != size:
+            raise refuse(f"has {geometry.size} voxels (z, y, x)")
+        values = nifti.read_volume(volume)
     else:
-        kinds = {2: image_folders.SUFFIXES, 3: nifti.SUFFIXES}.get(len(spatial), ())
-        raise DataError(
-            f"{file} cannot become a sample of this store, whose samples are {_words(ds)}; give files "
-            f"{', '.join((*kinds, NUMPY))}."
-        )
-    if found.values.dtype.kind == "f" and not np.isfinite(found.values).all():
+        with warnings.catch_warnings(action="error"):  # what Pillow only warns of: damaged headers, cut-off files
+            values = images.read_image(file, config.channels)
+        shape = (int(values.shape[-2]), int(values.shape[-1]))
+        if values.shape[:-2] != sizes[:-2]:
+            raise refuse("is grey" if values.ndim == 2 else "is in colour")
+        if shape != size and config.size != size:
+            raise refuse(f"is {shape[0]} x {shape[1]} px")
+        values = images.refit(values, size, config.fit)
+        geometry = images.image_geometry(file, shape, size, config.fit)
+    made = as_dtype(values, wanted)
+    if wanted.kind != "f" and not (
+        values.dtype == wanted if name.endswith(images.SUFFIXES) else (made == values).all()
+    ):
+        raise refuse(f"holds {values.dtype} from {values.min():g} to {values.max():g}")
+    if wanted.kind == "f" and not np.isfinite(made).all():
         raise DataError(f"{file} has NaN or infinite values; correct the file.")
-    return found
+    return Single(made, geometry)
 
 
 def restore(values: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -109,8 +104,7 @@ def restore(values: np.ndarray, geometry: Geometry) -> np.ndarray:
         return out
     first = out.ndim - len(geometry.shape)
     for axis, parts in enumerate(zip(geometry.shape, geometry.size, geometry.scale, geometry.offset, strict=True)):
-        weights = _weights(*parts)
-        out = np.moveaxis(np.tensordot(weights, out, axes=(1, first + axis)), 0, first + axis)
+        out = np.moveaxis(np.tensordot(_weights(*parts), out, axes=(1, first + axis)), 0, first + axis)
     return np.ascontiguousarray(out)
 
 
@@ -122,113 +116,112 @@ def _weights(n_file: int, n_sample: int, scale: float, offset: float) -> np.ndar
     where = (np.arange(n_file) - offset) / scale
     is_known = (where > -0.5 - EDGE) & (where < n_sample - 0.5 + EDGE) & (len(filled) > 0)
     weights = np.full((n_file, n_sample), np.nan, np.float32)
-    if not is_known.any():
-        return weights
-    inside = np.clip(where[is_known], filled[0], filled[-1])
-    near = np.maximum(0.0, 1 - np.abs(inside[:, None] - filled) / max(1.0, 1 / scale))
-    known = np.zeros((len(inside), n_sample), np.float32)
-    known[:, filled] = near / near.sum(1, keepdims=True)
-    weights[is_known] = known
+    if is_known.any():
+        inside = np.clip(where[is_known], filled[0], filled[-1])
+        near = np.maximum(0.0, 1 - np.abs(inside[:, None] - filled) / max(1.0, 1 / scale))
+        weights[is_known] = 0
+        weights[np.ix_(is_known, filled)] = near / near.sum(1, keepdims=True)
     return weights
 
 
-def _from_numpy(ds: xr.Dataset, file: Path) -> Single:
-    try:
-        values: Any = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{file} cannot be read as an array ({reason}); save plain numbers with numpy.save.") from error
-    shape = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds))
-    if values.shape not in (shape, (1, *shape)) or values.dtype.kind not in "uif":
-        raise DataError(
-            f"{file} holds {values.dtype} of shape {values.shape}; the samples of this store are {_words(ds)}."
-        )
-    return _plain(_as_stored(ds, file, np.asarray(values).reshape(shape)), file, schema.signal_dims(ds))
+def output_suffix(ds: xr.Dataset) -> str:
+    """Ending of the files that a store's samples are written to.
+
+    .png for images of a collection, of 8 bits in grey or three colours or of 16 bits in grey; .nii.gz for its volumes
+    (z, y, x); .npy for scans and all others.
+    """
+    dims, dtype = schema.signal_dims(ds), ds[n.PATTERNS].dtype
+    if schema.is_scan(ds) or dims == nifti.AXES:
+        return NUMPY if schema.is_scan(ds) else NIFTI
+    is_grey, is_colour = len(dims) == 2, dims[0] == n.CHANNEL and len(dims) == 3 and ds.sizes[n.CHANNEL] == 3
+    return PNG if (dtype == np.uint8 and (is_grey or is_colour)) or (dtype == np.uint16 and is_grey) else NUMPY
 
 
-def _plain(values: np.ndarray, file: Path, dims: Sequence[str]) -> Single:
-    size = values.shape[-(len(dims) - (n.CHANNEL in dims)) :]
-    return Single(values, Geometry(file, size, size, (1.0,) * len(size), (0.0,) * len(size)))
+def write_sample(
+    path: Path,
+    values: np.ndarray,
+    dtype: np.dtype,
+    *,
+    geometry: Geometry | None = None,
+    affine: np.ndarray | None = None,
+    kept: Kept = "float32",
+) -> None:
+    """A sample in stored units as a file; the ending of its name says of which kind.
+
+    geometry: of the file that the sample was read from. Then PNG and NIfTI have its pixels, NIfTI its affine and axes
+    too; what the file had beyond the sample is 0, of floats NaN. affine: of a volume without such a file, from voxel
+    numbers (x, y, z, 1) in RAS+ to mm. dtype: of the stored samples; PNG has it, the others with `kept="source"`, their
+    values rounded and cut to its range.
+    """
+    whole = np.asarray(values, np.float32)
+    if geometry is not None and not path.name.endswith(NUMPY):
+        whole = restore(whole, geometry)
+    if path.name.endswith(PNG) or kept == "source":
+        whole = as_dtype(whole, dtype)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.name.endswith(PNG):
+        from PIL import Image
+
+        pixels: Any = np.moveaxis(whole, 0, -1) if whole.ndim == 3 else whole
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+    elif path.name.endswith(NIFTI):
+        write_nifti(path, whole, geometry, affine)
+    else:
+        np.save(path, whole, allow_pickle=False)
 
 
-def _from_image(ds: xr.Dataset, file: Path) -> Single:
-    config, dims = _settings(ds), schema.signal_dims(ds)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # what Pillow only warns of: damaged headers, cut-off files
-        values = read_image(file, config.channels)
-    n_wanted = ds.sizes[n.CHANNEL] if n.CHANNEL in dims else 1
-    n_found = 1 if values.ndim == 2 else len(values)
-    if n_found != n_wanted or (n.CHANNEL in dims and values.ndim == 2):
-        kind = "grey" if n_found == 1 else "in colour"
-        raise DataError(f"{file} is {kind}; the samples of this store are {_words(ds)}, so convert the file.")
-    wanted = _dtype(ds)
-    if values.dtype != wanted and wanted.kind != "f":
-        raise DataError(f"{file} holds {values.dtype}; the samples of this store are {_words(ds)}, so save it alike.")
-    size = (ds.sizes[dims[-2]], ds.sizes[dims[-1]])
-    shape = (int(values.shape[-2]), int(values.shape[-1]))
-    if shape != size and config.size != size:
-        raise DataError(
-            f"{file} is {shape[0]} x {shape[1]} px; the samples of this store are {_words(ds)}, so bring it to that "
-            "size."
-        )
-    made = refit(values, size, config.fit).astype(wanted, copy=False)
-    return Single(made, image_geometry(file, shape, size, config.fit))
+def as_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Numbers in another dtype: for whole numbers rounded, cut to its range, 0 for NaN."""
+    if dtype.kind == "f" or np.can_cast(values.dtype, dtype):
+        return np.asarray(values, dtype)
+    limits = np.iinfo(dtype)
+    rounded = np.rint(np.nan_to_num(values.astype(np.float64), nan=0.0))
+    return np.clip(rounded, limits.min, limits.max).astype(dtype)
 
 
-def image_geometry(file: Path, shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> Geometry:
-    """Where the pixels of an image of `shape` lie once it was refitted to `size`."""
-    if shape == size:
-        return Geometry(file, shape, size, (1.0, 1.0), (0.0, 0.0))
-    (left, top, right, bottom), target = placement(shape, size, fit)
-    spans = ((top, bottom - top), (left, right - left))
-    scale, offset = [], []
-    for (start, taken), whole, part in zip(spans, size, target, strict=True):
-        first, step = (whole - part) // 2, taken / part
-        scale.append(step)
-        offset.append(start + (0.5 - first) * step - 0.5)
-    return Geometry(file, shape, size, tuple(scale), tuple(offset))
+def write_nifti(path: Path, values: np.ndarray, geometry: Geometry | None, affine: np.ndarray | None) -> None:
+    """Values (z, y, x) in RAS+, turned to the axes of the file they came from where there is one."""
+    import nibabel as nib
+
+    if geometry is None or geometry.affine is None:
+        image: Any = nib.Nifti1Image(values.T, np.eye(4) if affine is None else np.asarray(affine, float))
+        image.header.set_xyzt_units("mm")
+    else:
+        source: Any = nib.load(geometry.file)
+        axes = nib.orientations
+        turn = axes.ornt_transform(axes.axcodes2ornt("RAS"), nib.io_orientation(source.affine))
+        header = source.header.copy()
+        header.set_data_dtype(values.dtype)
+        header["cal_min"] = header["cal_max"] = 0  # the range to show: that of the file need not be ours
+        header.set_slope_inter(1, 0)
+        image = type(source)(nib.apply_orientation(values.T, turn), source.affine, header)
+    image.set_data_dtype(values.dtype)
+    nib.save(image, path)
 
 
-def _from_nifti(ds: xr.Dataset, file: Path) -> Single:
-    config = _settings(ds)
-    volume = nifti.volume_header(file, config)
-    grid = nifti.target_grid(volume, config)
-    size = tuple(ds.sizes[dim] for dim in nifti.AXES)
-    if grid.shape != size:
-        raise DataError(
-            f"{file} has {grid.shape} voxels (z, y, x); the samples of this store are {_words(ds)}, so bring it to "
-            "that grid."
-        )
-    values = nifti.on_grid(nifti.volume_values(file), grid)
-    scale, offset = tuple(map(float, grid.scale)), tuple(map(float, grid.offset))
-    geometry = Geometry(file, volume.shape, size, scale, offset, volume.affine)
-    return Single(_as_stored(ds, file, values), geometry)
+def stored_geometry(ds: xr.Dataset, i: int) -> Geometry | None:
+    """Geometry of sample `i` of a collection of images whose files had other sizes; None for all others."""
+    if "source_rows" not in ds.coords or "fit" not in ds[n.PATTERNS].attrs:
+        return None
+    rows, columns = schema.signal_dims(ds)[-2:]
+    shape = (int(ds["source_rows"][i]), int(ds["source_columns"][i]))
+    return images.image_geometry(Path(), shape, (ds.sizes[rows], ds.sizes[columns]), ds[n.PATTERNS].attrs["fit"])
 
 
-def _as_stored(ds: xr.Dataset, file: Path, values: np.ndarray) -> np.ndarray:
-    """Numbers in the store's dtype, which must hold them: floats as near as they come, all others exactly."""
-    wanted = _dtype(ds)
-    if wanted.kind == "f" or np.can_cast(values.dtype, wanted):
-        return values.astype(wanted, copy=False)
-    limits = np.iinfo(wanted)
-    fits = np.isfinite(values).all() and values.min() >= limits.min and values.max() <= limits.max
-    if not fits or (values.dtype.kind == "f" and (values != np.rint(values)).any()):
-        raise DataError(
-            f"{file} holds {values.dtype} values from {values.min():g} to {values.max():g}, which {wanted} of the "
-            "store's samples cannot hold; bring them to the store's units."
-        )
-    return values.astype(wanted)
+def stored_affine(ds: xr.Dataset, i: int) -> np.ndarray | None:
+    """Affine of volume `i` from voxel numbers (x, y, z, 1) to mm: the store's own, else from its coordinates in mm.
 
-
-def _settings(ds: xr.Dataset) -> IngestConfig:
-    """How the store's samples were made."""
-    return IngestConfig.from_attrs((nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {}))
-
-
-def _dtype(ds: xr.Dataset) -> np.dtype:
-    return ds[n.PATTERNS].dtype.newbyteorder("=")
-
-
-def _words(ds: xr.Dataset) -> str:
-    """What a sample is: "uint8 of 3 channel x 96 y x 128 x"."""
-    return f"{_dtype(ds)} of " + " x ".join(f"{ds.sizes[dim]} {dim}" for dim in schema.signal_dims(ds))
+    None where neither says. Raises DataError for coordinates with uneven steps.
+    """
+    if nifti.AFFINE in ds:
+        return np.asarray(ds[nifti.AFFINE].isel({n.SAMPLE: i}).values, float)
+    if any(ds[dim].attrs.get("units") != "mm" for dim in nifti.AXES):
+        return None
+    affine = np.eye(4)
+    for axis, dim in enumerate(nifti.AXES[::-1]):
+        values = ds[dim].values.astype(float)
+        steps = np.diff(values) if len(values) > 1 else np.ones(1)
+        if not np.allclose(steps, steps[0], rtol=1e-3):
+            raise DataError(f"the coordinate {dim!r} has uneven steps, which no affine can say; write .npy instead.")
+        affine[axis, axis], affine[axis, 3] = steps.mean(), values[0]
+    return affine

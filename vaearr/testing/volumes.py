@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
-from vaearr.sources.outputs import stored_affine, write_sample
+from vaearr.sources.single import stored_affine, write_sample
 
 Floats = NDArray[np.floating[Any]]
 LABELS = ("baseline", "follow_up")  # the visits of a person

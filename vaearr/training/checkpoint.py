@@ -26,12 +26,12 @@ import xarray as xr
 from torch import nn
 
 from vaearr import names as n
-from vaearr.artifacts import TrainedModel, check_tensors
+from vaearr.artifacts import TrainedModel
 from vaearr.batching import PatternBatches
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import DataError, TrainingError, UsageError
-from vaearr.models.files import read_header, read_tensors, write_tensors
+from vaearr.models.files import check_finite, read_header, read_tensors, write_tensors
 from vaearr.provenance import versions
 from vaearr.training.critic import Critic
 from vaearr.training.processes import Processes
@@ -168,7 +168,7 @@ def load_state(state: Training, path: Path) -> str:
     for name, value in tensors.items():
         group, _, rest = name.partition(".")
         groups[group][rest] = value
-    check_tensors(groups["weights"], path)
+    check_finite(groups["weights"], path)
     state.model.load_state_dict(groups["weights"], strict=True)
     state.best_weights = groups["best"]
     if state.average:
@@ -176,7 +176,7 @@ def load_state(state: Training, path: Path) -> str:
             value.copy_(groups["average"][name])
     _load_moments(state.optimizer, groups["optimizer"])
     if state.critic:
-        check_tensors(groups["critic"], path)
+        check_finite(groups["critic"], path)
         state.critic.network.load_state_dict(groups["critic"], strict=True)
         _load_moments(state.critic.optimizer, groups["critic_optimizer"])
     for name in NUMBERS:

@@ -9,7 +9,7 @@ from vaearr.config import AdversarialConfig, TrainConfig
 from vaearr.device import autocast
 from vaearr.errors import UsageError
 from vaearr.models import build_discriminator
-from vaearr.models.adversarial import PENALTY_WEIGHT, discriminator_loss, gradient_penalty
+from vaearr.models.losses import PENALTY_WEIGHT, discriminator_loss, gradient_penalty
 from vaearr.training.processes import Processes
 from vaearr.training.schedule import make_optimizer
 

@@ -18,7 +18,7 @@ from vaearr.batching import Batch, PatternBatches, Walk
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import TrainingError, UsageError
-from vaearr.models.objectives import check_targets
+from vaearr.models.losses import check_targets
 from vaearr.training.checkpoint import CHECKPOINT, KEPT, Due, Stop, Training, load_state, save_state, weights_of
 from vaearr.training.processes import Processes
 from vaearr.training.records import History, write_history, write_sheet
@@ -146,7 +146,7 @@ def _rate(state: Training, update: int) -> float:
 def _walk(model: TrainedModel, config: TrainConfig) -> Walk | None:
     objective = config.objective
     if objective.target == "auto":
-        raise UsageError("objective.target is 'auto'; `vaearr.runs.settled` decides it for a Dataset.")
+        raise UsageError("objective.target is 'auto'; `vaearr.run.train.settled` decides it for a Dataset.")
     return Walk(model.preprocess, objective.walk) if objective.target == "neighbour" else None
 
 

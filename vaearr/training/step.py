@@ -14,17 +14,17 @@ from vaearr.artifacts import TrainedModel, pooled
 from vaearr.config import AugmentConfig, ObjectiveConfig, TrainConfig
 from vaearr.device import autocast
 from vaearr.errors import TrainingError, UsageError
-from vaearr.models.adversarial import generator_loss, ramp
 from vaearr.models.augmentation import add_noise, apply_augmentation, crop_window, plan_augmentation
-from vaearr.models.objectives import (
+from vaearr.models.losses import (
     LIKELIHOODS,
     amplitude_nll,
     beta_schedule,
     capacity_penalty,
     classification_nll,
-    corrupt,
+    generator_loss,
     kl_penalty,
     posterior_kl,
+    ramp,
     shape_nll,
     takes_logits,
 )
@@ -46,7 +46,7 @@ TERMS = (
 class Step(nn.Module):
     """Terms of the loss for a batch, in the order of `TERMS`: `(B, C, …) -> (10,)`, means over the batch.
 
-    In nats per sample, but for `perceptual` (a distance), `adversarial` (the loss of `models.adversarial`), `critic`
+    In nats per sample, but for `perceptual` (a distance), `adversarial` (the loss of `models.losses`), `critic`
     (0 here; the discriminator's own loss is its own step's), and the last two: the shares of samples that have a label,
     and that the head names right. With them come the patterns that were wanted and those that were decoded.
 
@@ -92,7 +92,7 @@ class Step(nn.Module):
                 own = apply_augmentation(seen, plan)
                 wanted = own if wanted is seen else apply_augmentation(wanted, plan)
                 network, own, wanted = self._cropped(own, wanted)
-                shown = add_noise(corrupt(own, noise_of(objective)), self.augment.noise, self.augment.circle)
+                shown = add_noise(add_noise(own, noise_of(objective)), self.augment.noise, self.augment.circle)
             options = {"logits": True} if takes_logits(objective.likelihood) else {}
             recon, mean, logvar = network(shown, **options)
             share = seen[0].numel() / own[0].numel()  # of a whole sample, in windows
@@ -179,7 +179,7 @@ def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
 def noise_of(objective: ObjectiveConfig) -> float:
     """The input noise of a training. Raises UsageError where it was never decided."""
     if objective.input_noise is None:
-        raise UsageError("objective.input_noise is not set; `vaearr.runs.settled` decides it for a Dataset.")
+        raise UsageError("objective.input_noise is not set; `vaearr.run.train.settled` decides it for a Dataset.")
     return objective.input_noise
 
 

@@ -12,7 +12,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.data_report import class_names, class_of_each, usable
 from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.sources.image_folders import MASK
+from vaearr.sources.images import MASK
 from vaearr.store import read_block
 from vaearr.views.common import brief, robust_limits, unit
 from vaearr.views.kinds import builder

@@ -1,0 +1,381 @@
+"""Folders of images, as collections and as scans: values, places, labels and masks; what cannot be used is named."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.sources.refusals import refused
+from vaearr import schema
+from vaearr.categories import categories
+from vaearr.config import IngestConfig
+from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.ingestion import ingest
+from vaearr.provenance import nested
+from vaearr.sources import find_source, open_source
+from vaearr.sources.images import read_image, refit
+from vaearr.store import open_store
+
+CLASSES = ("benign", "malignant", "normal")
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (12, 9, 11), dtype=np.uint8)
+ORDER = sorted(range(12), key=lambda i: (CLASSES[i % 3], i))  # of the images by their paths
+
+
+def folder_of(path: Path, images: np.ndarray = GREY, suffix: str = ".png") -> Path:
+    """Images in one sub-folder for each class, in turn."""
+    for i, image in enumerate(images):
+        place = path / CLASSES[i % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"case ({i:02d}){suffix}")
+    return path
+
+
+def png(side: int, *, bits: int = 8, colour: int = 0) -> bytes:
+    """A file that declares so many pixels and holds few."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(bytes(100))), chunk(b"IEND", b"")]
+    )
+
+
+# collections
+
+
+@pytest.mark.parametrize(("dtype", "suffix"), [("u1", ".PNG"), ("u2", ".tif"), ("f4", ".TIFF")])
+def test_values_labels_and_paths(dtype: str, suffix: str, tmp_path: Path) -> None:
+    images = GREY.astype(dtype) * (200 if dtype != "u1" else 1)
+    folder = folder_of(tmp_path / "set", images, suffix)
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.png").write_bytes(b"")
+    assert find_source(folder) == "images"
+    ds = open_source(folder)
+    schema.validate(ds)
+    assert ds.patterns.dtype == dtype
+    np.testing.assert_array_equal(ds.patterns, images[ORDER])
+    np.testing.assert_array_equal(ds.patterns[[1, 7], :, [0, 4]], images[ORDER][[1, 7]][:, :, [0, 4]])
+    assert ds.path.values[0] == f"benign/case (00){suffix}"
+    assert categories(ds.label) == dict(enumerate(CLASSES))
+    np.testing.assert_array_equal(ds.label, np.repeat([0, 1, 2], 4))
+
+
+def test_images_that_differ(tmp_path: Path) -> None:
+    colour = RNG.integers(0, 256, (3, 8, 10, 3), dtype=np.uint8)
+    folder = folder_of(tmp_path / "set", colour)
+    ds = open_source(folder)
+    assert list(ds.channel.values) == ["red", "green", "blue"]
+    np.testing.assert_array_equal(ds.patterns, np.moveaxis(colour, -1, 1))
+    np.testing.assert_allclose(open_source(folder, channels="grey").patterns, colour @ [0.299, 0.587, 0.114], atol=0.51)
+    odd = folder / "normal" / "odd.png"
+    Image.fromarray(GREY[0][:8, :10]).save(odd)
+    refused(folder, r"colour uint8 8 x 10 px in 3 of 4, but grey .* in normal/odd.png; make them alike with size=")
+    assert open_source(folder, channels="colour").sizes["channel"] == 3
+    Image.fromarray(GREY[0][:8, :10].astype("u2") * 9).save(odd)
+    refused(folder, "grey uint8 .* but grey uint16", channels="grey")
+    Image.fromarray(GREY[0]).save(odd)
+    refused(folder, r"8 x 10 px in 3 of 4, but grey uint8 9 x 11 px", channels="grey")
+    ds = open_source(folder, channels="grey", size=(10, 10))
+    assert ds.patterns.attrs["fit"] == "pad"
+    assert (int(ds.source_rows[3]), int(ds.source_columns[3])) == (9, 11)
+
+
+def test_palette_and_one_bit(tmp_path: Path) -> None:
+    Image.fromarray(GREY[0]).convert("P").save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), GREY[0])
+    Image.fromarray(GREY[0] > 90).save(tmp_path / "bit.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "bit.png"), 255 * (GREY[0] > 90))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    fit=st.sampled_from(["pad", "crop", "squash"]),
+    dtype=st.sampled_from(["u1", "u2", "f4"]),
+)
+def test_any_size_from_any_size(shape: tuple[int, int], size: tuple[int, int], fit: Any, dtype: str) -> None:
+    image = np.full(shape, 7, dtype)
+    out = refit(image, size, fit)
+    assert out.shape == size
+    assert out.dtype == image.dtype
+    filled = out > 6.9
+    assert filled.all() if fit != "pad" else filled.any()
+    if fit == "pad":  # the aspect is that of the image, to a pixel, and one side is full
+        rows, columns = filled.any(1).sum(), filled.any(0).sum()
+        assert rows == size[0] or columns == size[1]
+        scale = min(size[0] / shape[0], size[1] / shape[1])
+        assert abs(rows - max(1, shape[0] * scale)) <= 1
+        assert abs(columns - max(1, shape[1] * scale)) <= 1
+    np.testing.assert_array_equal(refit(image > 0, size, fit), filled)
+
+
+def with_masks(folder: Path) -> Path:
+    """An image with two masks, one with one, and a last one without."""
+    folder.mkdir(exist_ok=True)
+    for name, box in {"a (1)_mask": np.s_[1:3, 2:5], "a (1)_mask_1": np.s_[6:8, :2], "b_mask": np.s_[:4, :4]}.items():
+        mask = np.zeros((9, 11), bool)
+        mask[box] = True
+        Image.fromarray(mask).save(folder / f"{name}.png")
+    for name in ("a (1)", "b", "c"):
+        Image.fromarray(GREY[0]).save(folder / f"{name}.png")
+    return folder
+
+
+def test_masks_are_attached(tmp_path: Path) -> None:
+    folder = with_masks(tmp_path / "set")
+    ingest(folder, tmp_path / "a.zarr")
+    ds = open_store(tmp_path / "a.zarr")
+    assert nested(ds.attrs, "provenance")["source"]["bytes"] == sum(f.stat().st_size for f in folder.iterdir())
+    assert list(ds.path.values) == ["a (1).png", "b.png", "c.png"]
+    assert ds.mask.dtype == bool
+    assert ds.mask.sum(["y", "x"]).values.tolist() == [6 + 4, 16, 0]
+    assert bool(ds.mask[0, 1, 2] & ds.mask[0, 6, 0])
+    assert ds.has_mask.values.tolist() == [True, True, False]
+    assert open_source(folder, size=(18, 22)).mask.sum(["y", "x"]).values.tolist() == [40, 64, 0]
+    assert open_source(folder, masks="").sizes["sample"] == 6
+    Image.new("1", (5, 5)).save(folder / "c_mask.png")
+    refused(folder, r"c.png: its mask c_mask.png is 5 x 5 px, the image 9 x 11 px; they must agree")
+    (folder / "c.png").unlink()
+    refused(folder, r"c_mask.png: a mask without its image.*--skip-bad")
+    assert open_source(folder, skip_bad=True).attrs["skipped"] == ["c_mask.png: a mask without its image"]
+
+
+def test_manifest(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "set")
+    with_masks(folder / "benign")
+    lines = [
+        f"{CLASSES[i % 3]}/case ({i:02d}).png;grade {i % 2};{i // 2};{0.5 * i};{'north' * (i % 2)}" for i in range(6)
+    ]
+    table = tmp_path / "set" / "list.csv"
+    table.write_text("path;label;subject;age;site\n" + "\n".join(lines) + "\nbenign/b.png;;9;30;x\n")
+    ds = open_source(table)
+    assert find_source(table) == "images"
+    np.testing.assert_array_equal(ds.patterns[:6], GREY[:6])
+    assert categories(ds.label) == {0: "grade_0", 1: "grade_1"}
+    assert ds.label.values.tolist() == [0, 1, 0, 1, 0, 1, -1]
+    assert ds.coords["subject"].values.tolist() == ["0", "0", "1", "1", "2", "2", "9"]
+    assert "age" in ds.data_vars
+    assert ds.site.values.tolist() == ["", "north"] * 3 + ["x"]
+    assert ds.mask.sum(["y", "x"]).values.tolist() == [0] * 6 + [16]
+    assert open_source(table, label_column="site").label.values.tolist() == [-1, 0, -1, 0, -1, 0, 1]
+    refused(table, "no column 'grad'.*Known: path, label", UsageError, label_column="grad")
+    refused(table, r"no sample has the label 'grade 2'.*grade 0", UsageError, classes=["grade 2"])
+    refused(table, "of which exclude=.* leaves none", exclude=["*"])
+    refused(table, "describes the files of a folder", UsageError, manifest=table, format="images")
+    for text, match in {
+        "path,label\nbenign/b.png,1\n./benign/b.png,2\n": "names './benign/b.png' more than once",
+        "path,label\n,1\n": "line 2: the path is empty",
+        "path,sample\nbenign/b.png,1\n": "column 'sample' has a name that is taken",
+        "path,latents_x\nbenign/b.png,1\n": "column 'latents_x' has a name that is taken",
+        "path,label\nbenign/z.png,1\nbenign/b.png,2\n": "1 of 2 files .*: benign/z.png: there is no such file",
+        "file,label\nbenign/b.png,1\n": "name the one of files, and no other, 'path'",
+    }.items():
+        table.write_text(text)
+        refused(folder, match, manifest=table)
+
+
+def test_bad_files_are_named_together(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "set")
+    (folder / "benign" / "cut.png").write_bytes((folder / "benign" / "case (00).png").read_bytes()[:-40])
+    (folder / "benign" / "empty.png").write_bytes(b"")
+    Image.new("CMYK", (11, 9)).save(folder / "normal" / "print.jpg")
+    Image.new("RGBA", (11, 9)).save(folder / "normal" / "glass.png")
+    frames = [Image.fromarray(image) for image in GREY[:2]]
+    frames[0].save(folder / "normal" / "pages.tif", save_all=True, append_images=frames[1:])
+    (folder / "normal" / "huge.png").write_bytes(png(9000))
+    (folder / "normal" / "vast.png").write_bytes(png(2000))
+    (folder / "normal" / "deep.png").write_bytes(png(4, bits=16, colour=2))
+    with pytest.raises(DataError) as caught:
+        ingest(folder, tmp_path / "a.zarr")
+    for part in (
+        "8 of 20 files cannot be used: benign/cut.png: cannot be read as an image (",
+        "benign/empty.png: cannot be read as an image",
+        "normal/print.jpg: is an image of mode 'CMYK'",
+        "normal/glass.png: has transparent pixels",
+        "normal/pages.tif: holds 2 images",
+        "normal/huge.png: declares 9000 x 9000 px; at most 64 million",
+        "normal/vast.png: declares 2000 x 2000 px, more than",
+        "normal/deep.png: is a colour image of 16 bits",
+        "skip_bad=True (--skip-bad)",
+    ):
+        assert part in str(caught.value)
+    assert not (tmp_path / "a.zarr").exists()
+    said: list[str] = []
+    ds = ingest(folder, tmp_path / "a.zarr", config=IngestConfig(skip_bad=True), say=said.append)
+    assert ds.sizes["sample"] == 12
+    assert said[0] == "left out, 8 in all:"
+    assert len(said) == 9
+    assert len(ds.attrs["skipped"]) == 8
+
+
+def test_values_and_names_that_cannot_be_kept(tmp_path: Path) -> None:
+    values = np.ones((9, 11), np.float32)
+    for i in range(3):
+        Image.fromarray(values * i).save(tmp_path / f"{i}.tif")
+    values[2, 3] = np.nan
+    Image.fromarray(values).save(tmp_path / "nan.tif")
+    strange = os.fsdecode(b"bad\xff.tif")
+    try:
+        (tmp_path / strange).write_bytes((tmp_path / "1.tif").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    told = r"2 of 5 files .*: bad\\udcff.tif: its name is not UTF-8; rename it; nan.tif: has NaN or infinite"
+    refused(tmp_path, told)
+    assert open_source(tmp_path, skip_bad=True).path.values.tolist() == ["0.tif", "1.tif", "2.tif"]
+    (tmp_path / strange).unlink()
+    assert open_source(tmp_path, nonfinite="mask").sizes["sample"] == 4
+
+
+def test_which_folder_is_which(tmp_path: Path) -> None:
+    for name in ("scan", "plain", "none"):
+        (tmp_path / name).mkdir()
+    for i in range(4):
+        Image.fromarray(GREY[i]).save(tmp_path / "scan" / f"x{i}_y0.png")
+        Image.fromarray(GREY[i]).save(tmp_path / "plain" / f"photo{i}.png")
+    assert find_source(tmp_path / "scan") == "point-images"
+    assert find_source(tmp_path / "plain") == "images"
+    assert find_source(tmp_path) == "images"
+    assert open_source(tmp_path / "scan", format="images").sizes == {"sample": 4, "y": 9, "x": 11}
+    assert open_source(tmp_path / "scan", size=(4, 4)).sizes["sample"] == 4
+    for folder, match, error, asked in (
+        (
+            "none",
+            r"is a folder; give a file, or a folder that holds images or volumes \(.png, .*.nii.gz\)",
+            DataError,
+            {},
+        ),
+        ("plain", "does not tell both coordinates", UsageError, {"filenames": "photo{x}"}),
+        ("plain", "no format 'image'. Did you mean 'images'", UsageError, {"format": "image"}),
+        ("plain", "a folder, which format='idx' does not read", UsageError, {"format": "idx"}),
+        ("gone", "gone does not exist", NoInputError, {"format": "images"}),
+        ("plain", "must be two numbers", UsageError, {"size": (1, 2, 3)}),
+        ("plain", "must begin with [*]", UsageError, {"masks": "mask"}),
+    ):
+        refused(tmp_path / folder, match, error, **asked)
+    for setting in ({"step": 0.5}, {"bin": 2}, {"crop": {"dy": (0, 4)}}, {"maps": {"BC": "a.csv"}}):
+        with pytest.raises(UsageError, match=f"{next(iter(setting))} is for scans, and the source is a collection"):
+            ingest(tmp_path / "plain", tmp_path / "a.zarr", config=IngestConfig.from_attrs(setting))
+    assert not (tmp_path / "a.zarr").exists()
+
+
+# scans
+
+NY, NX = 3, 4
+GRID = (np.arange(NY * NX * 30).reshape(NY, NX, 5, 6) * 7 % 251).astype("u1")
+
+
+def scan_of(folder: Path, name: str = "x{x}_y{y}.png", *, skip: tuple[tuple[int, int], ...] = ()) -> Path:
+    folder.mkdir(exist_ok=True)
+    for y, x in np.ndindex(NY, NX):
+        if (y, x) not in skip:
+            Image.fromarray(GRID[y, x]).save(folder / name.format(y=y, x=x, i=y * 7 + x))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [
+        ("Ni scan X={x:03d} Y={y:03d}.BMP", None),
+        ("map7-y{y}x{x}.tif", None),
+        ("scan2_{y}_{x}.png", None),
+        ("scan-{y}-{x}.png", None),
+        ("s {y} {x}.png", None),
+        ("a.{y}, {x}.png", None),
+        ("{y} - {x}.png", None),
+        ("v2.1_{y}_{x}.png", None),
+        ("run5 {x}-{y} b.png", "run5 {x}-{y} b"),
+        ("{i}_{x}_{y}.tiff", "*_{x}_{y}"),
+        ("c{x}r{y}q.png", r"c(?P<x>\d+)r(?P<y>\d+)"),
+    ],
+)
+def test_names_give_the_place(name: str, template: str | None, tmp_path: Path) -> None:
+    folder = scan_of(tmp_path / "images", name)
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".hidden.png").write_bytes(b"")
+    ds = open_source(folder, format="point-images", filenames=template, step=0.5)
+    np.testing.assert_array_equal(ds.patterns, GRID)
+    assert ds.patterns.dtype == np.uint8
+    np.testing.assert_allclose(ds.x, np.arange(NX) * 0.5)
+    assert bool(ds.attrs) == (template is None and "y" not in name.lower().replace("{y}", ""))  # the order is said
+
+
+@pytest.mark.parametrize(
+    "name", ["scan_{y}_-{x}", "scan_-{y}_{x}", "-{y}_{x}", "{y}.5_{x}", "x{x}_y{y}.5", "s {y} _-{x}"]
+)
+def test_signs_and_decimals_are_not_dropped(name: str, tmp_path: Path) -> None:
+    refused(scan_of(tmp_path / "images", f"{name}.png"), "12 of 12 image names do not tell their scan point")
+
+
+def test_folder_becomes_a_store(tmp_path: Path) -> None:
+    folder = scan_of(tmp_path / "images", skip=((1, 2), (2, 0)))
+    said: list[str] = []
+    ds = ingest(folder, tmp_path / "a.zarr", say=said.append)
+    assert said == ["2 of 12 scan points have no pattern; 'present' marks them."]
+    expected = GRID.copy()
+    expected[1, 2] = expected[2, 0] = 0
+    np.testing.assert_array_equal(ds.patterns, expected)
+    source = nested(ds.attrs, "provenance")["source"]
+    assert (source["file"], source["format"]) == ("images", "point-images")
+    assert source["bytes"] == sum(file.stat().st_size for file in folder.iterdir())
+    assert nested(ds.attrs, "provenance")["versions"]["pillow"]
+
+
+@pytest.mark.parametrize(
+    ("template", "error", "match"),
+    [
+        ("{y}_{x}", DataError, "12 of 12 image names .* filenames='{y}_{x}'.*and 9 more"),
+        (r"(?P<x>\w+)_(?P<y>\w+)", DataError, "12 of 12 image names .* whole step numbers"),
+        (r"(?P<x>q)?_y(?P<y>\d+)", DataError, "12 of 12 image names"),
+        ("{x}{z}", UsageError, "does not tell both coordinates; write a template"),
+        (r"(?P<x>\d+)", UsageError, "does not tell both coordinates"),
+        (r"(?P<x>\d+", UsageError, "cannot be read .*; write a template"),
+        ("{x}_{x}_{y}", UsageError, "cannot be read .*; write a template"),
+    ],
+)
+def test_templates_that_cannot_be_meant(template: str, error: Any, match: str, tmp_path: Path) -> None:
+    refused(scan_of(tmp_path / "images"), match, error, filenames=template)
+
+
+def test_images_that_are_no_scan_point(tmp_path: Path) -> None:
+    folder = scan_of(tmp_path / "images")
+    one = folder / "x1_y1.png"
+    Image.fromarray(GRID[1, 1, :4]).save(one)
+    refused(folder, r"x1_y1.png is 4 x 6 px, uint8, the first image 5 x 6 px, uint8; all images of a scan must agree")
+    Image.fromarray(GRID[1, 1].astype("u2")).save(one)
+    refused(folder, "x1_y1.png is 5 x 6 px, uint16, the first image")
+    one.write_bytes(png(9000))
+    refused(folder, "x1_y1.png declares 9000 x 9000 px")
+    ds = open_source(folder)
+    one.unlink()
+    with pytest.raises(NoInputError, match=r"x1_y1.png is gone"):
+        ds.patterns.load()
+    one.symlink_to(tmp_path / "gone.png")
+    refused(folder, "x1_y1.png is a link to a file that is not there", NoInputError)
+    one.unlink()
+    (folder / "x99999999999999999_y0.png").write_bytes(b"")
+    refused(folder, "1 of 12 image names do not tell their scan point, whole step numbers")
+    (folder / "x99999999999999999_y0.png").unlink()
+    Image.new("RGB", (6, 5)).save(folder / "x0_y0.png")
+    refused(folder, "is in colour; expected one grey image of 8 or 16 bits, so convert it")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg"])
+def test_damaged_images(suffix: str, tmp_path: Path) -> None:
+    folder = scan_of(tmp_path / "images", "x{x}_y{y}" + suffix)
+    whole = (folder / f"x1_y1{suffix}").read_bytes()
+    for size in (0, 5, len(whole) - 30):
+        (folder / f"x1_y1{suffix}").write_bytes(whole[:size])
+        refused(folder, f"x1_y1{suffix} cannot be read as an image .*; it is damaged")

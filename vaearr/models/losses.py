@@ -1,0 +1,381 @@
+"""Loss terms as pure tensor functions, in nats per sample, and the discriminators of adversarial training.
+
+loss = reconstruction_nll + beta * kl, down is better: `nll` is summed over the pixels of a pattern and `kl` over the
+latent dimensions; both are averaged over samples. None of them reads a value back from the device, but for
+`check_targets`. Perceptual distances are in `vaearr.models.perceptual`.
+
+A discriminator gives a list of logit maps, `(B, C, …) -> list`, one per scale, float32; each scores patches, or the
+whole sample; larger means more like the data. A loss is the mean over positions and samples of each map, then the mean
+over maps. Discriminators here do not normalise over the batch, so that real and decoded samples may be judged together
+or apart with equal results. Adding one is a function and a line in `vaearr.models.DISCRIMINATORS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vaearr.errors import TrainingError, UsageError, did_you_mean, need
+
+LOG_2 = math.log(2)
+LOG_2PI = math.log(2 * math.pi)
+MIN_AMPLITUDE = 0.1  # of a fitted shape, in preprocessed units
+ROUNDING = 1e-4  # by which a pattern may leave [0, 1] when it was scaled or rotated
+MISSING = -1  # label of a sample without one
+PENALTY_WEIGHT = 10.0  # of the gradient penalty beside the wgan-gp loss, Gulrajani et al. 2017
+SLOPE = 0.2  # of the leaky ReLU below 0, as in Isola et al. 2017
+MAX_GROUPS = 8
+NORMS = ("group", "instance", "none")
+Tensor = torch.Tensor
+Maps = Sequence[Tensor]
+Nll = Callable[[Tensor, Tensor], Tensor]
+
+
+def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mean, exp(logvar)) || N(0, 1)) of each latent dimension, in nats: `(B, L, …)` in and out, never negative.
+
+    Kingma & Welling, "Auto-Encoding Variational Bayes", 2014, appendix B.
+    """
+    return 0.5 * (mean.square() + torch.expm1(logvar) - logvar)
+
+
+def posterior_kl(network: nn.Module, mean: Tensor, logvar: Tensor) -> Tensor:
+    """`kl_divergence` of what a network encodes, in nats, `(B, L, …)`; 0 by definition for a deterministic one.
+
+    A deterministic network is one whose `is_deterministic` is true; it has no posterior (its logvar is -inf).
+    """
+    return torch.zeros_like(mean) if getattr(network, "is_deterministic", False) else kl_divergence(mean, logvar)
+
+
+def kl_penalty(kl: Tensor, free_bits: float = 0.0) -> Tensor:
+    """The KL term in the loss: batch mean of each dimension, at least `free_bits`, summed: `(B, L, …) -> ()`.
+
+    Each position of a spatial latent counts as a dimension of its own. With `free_bits = 0` this is the plain KL.
+    Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016, appendix C.8.
+    """
+    per_dimension = kl.mean(0)
+    return (per_dimension.clamp_min(free_bits) if free_bits > 0 else per_dimension).sum()
+
+
+def capacity_penalty(kl: Tensor, capacity: Tensor | float) -> Tensor:
+    """|KL - capacity| in nats, of the KL summed over dimensions and averaged over samples: `(B, L, …) -> ()`.
+
+    Holds the KL at `capacity` nats per sample instead of making it small; with capacity 0 it is the plain KL. Burgess
+    et al., "Understanding disentangling in beta-VAE", arXiv:1804.03599, eq. 8, where the weight is called gamma.
+    """
+    return (kl.flatten(1).sum(1).mean() - capacity).abs()
+
+
+def gaussian_nll(target: Tensor, recon: Tensor) -> Tensor:
+    """-log N(target; recon, 1) summed over the pixels: `(B, C, …) -> (B,)`."""
+    return (0.5 * ((target - recon).square() + LOG_2PI)).flatten(1).sum(1)
+
+
+def optimal_sigma_nll(target: Tensor, recon: Tensor, *, min_variance: float = 1e-6) -> Tensor:
+    """Gaussian negative log-likelihood with the one variance that is best for this batch: `(B, C, …) -> (B,)`.
+
+    sigma^2 is the mean squared error over the batch, so the batch mean is D/2 (log(2 pi sigma^2) + 1) for D pixels, and
+    its gradient weighs squared errors by 1 / (2 sigma^2) without a weight to tune. sigma^2 is kept above
+    `min_variance` (patterns without noise, such as constant ones, would send it to 0). Rybkin, Daniilidis & Levine,
+    "Simple and Effective VAE Training with Calibrated Decoders", ICML 2021, eq. 7.
+    """
+    error = (target - recon).square().flatten(1)
+    variance = error.mean().clamp_min(min_variance)
+    return 0.5 * (error.sum(1) / variance + error.shape[1] * (torch.log(variance) + LOG_2PI))
+
+
+def laplace_nll(target: Tensor, recon: Tensor) -> Tensor:
+    """-log Laplace(target; recon, scale 1) = |target - recon| + log 2, summed over the pixels: `(B, C, …) -> (B,)`."""
+    return ((target - recon).abs() + LOG_2).flatten(1).sum(1)
+
+
+def bernoulli_nll(target: Tensor, logits: Tensor) -> Tensor:
+    """-log Bernoulli(target; sigmoid(logits)) summed over the pixels: `(B, C, …) -> (B,)`.
+
+    Targets lie in [0, 1]; between 0 and 1 it is the binary cross entropy, which is lowest at sigmoid(logits) = target
+    but not a normalised density (Loaiza-Ganem & Cunningham, "The continuous Bernoulli", NeurIPS 2019). A sample with
+    a value outside gives NaN and no number that looks like a loss; `check_targets` says so in words. Logits, because
+    probabilities next to 0 and 1 have no gradient left in reduced precision.
+    """
+    nll = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).sum(1)
+    return torch.where(_is_probability(target), nll, torch.nan)
+
+
+def _is_probability(target: Tensor) -> Tensor:
+    """Which samples lie in [0, 1] but for rounding: `(B, C, …) -> (B,)`; not those with NaN."""
+    low, high = target.flatten(1).aminmax(dim=1)
+    return (low >= -ROUNDING) & (high <= 1 + ROUNDING)
+
+
+# name -> function of (target, output of the network), `(B, C, …) -> (B,)` in nats
+LIKELIHOODS: dict[str, Nll] = {
+    "optimal_sigma": optimal_sigma_nll,
+    "gaussian": gaussian_nll,
+    "laplace": laplace_nll,
+    "bernoulli": bernoulli_nll,
+}
+
+
+def shape_nll(target: Tensor, recon: Tensor, nll: Nll) -> Tensor:
+    """`nll` of a partner's pattern at the amplitude that fits it best: `2 x (B, C, …) -> (B,)`.
+
+    recon = size * shape with a shape of root mean square 1; what is judged is the shape, scaled to its projection on
+    the target (at least 0.1). Partners share the crystal, not the contrast: the size is left to `amplitude_nll`.
+    """
+    shape = recon / _size(recon)
+    fitted = _mean(target * shape).clamp_min(MIN_AMPLITUDE).detach()
+    return nll(target, fitted * shape)
+
+
+def amplitude_nll(own: Tensor, recon: Tensor, nll: Nll) -> Tensor:
+    """`nll` of the own pattern, with a gradient to the size of the reconstruction alone: `2 x (B, C, …) -> (B,)`."""
+    size = _size(recon)
+    return nll(own, size * (recon / size).detach())
+
+
+def _size(recon: Tensor) -> Tensor:
+    """Root mean square of each pattern."""
+    return _mean(recon.square()).add(1e-8).sqrt()
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Mean over all but the batch, kept for broadcasting."""
+    return x.mean(tuple(range(1, x.ndim)), keepdim=True)
+
+
+def takes_logits(likelihood: str) -> bool:
+    """Whether the likelihood wants the decoder's output before its sigmoid: `network(x, logits=True)`."""
+    return likelihood == "bernoulli"
+
+
+def check_targets(target: Tensor, likelihood: str) -> None:
+    """Raise TrainingError for preprocessed patterns `(B, C, …)` that the likelihood cannot score. Waits for the device:
+    for the first batch only."""
+    if takes_logits(likelihood) and not bool(_is_probability(target).all()):
+        raise TrainingError(
+            f"patterns range from {float(target.min()):g} to {float(target.max()):g} after preprocessing, but the "
+            "bernoulli likelihood is for values between 0 and 1; set preprocess.normalise='minmax' or choose another "
+            "objective.likelihood."
+        )
+
+
+def classification_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of the labels in nats per sample: logits `(B, K)`, labels `(B,)` int64, -1 for none `-> ()`.
+
+    The mean over all samples of the batch, to which those without a label add 0: it is their share of the sum over
+    the data set, whatever the batch, so batches and processes average exactly. 0 with gradient 0 where all lack one.
+    """
+    return F.cross_entropy(logits.float(), labels, ignore_index=MISSING, reduction="sum") / len(labels)
+
+
+def beta_schedule(step: int, n_warmup: int, beta: float) -> float:
+    """Weight of the KL term at a step (from 0): rises linearly to `beta` over `n_warmup` steps, then stays.
+
+    Warm-up against collapse: Bowman et al., "Generating Sentences from a Continuous Space", 2016; Sønderby et al.,
+    "Ladder Variational Autoencoders", 2016.
+    """
+    return beta * min(1.0, (step + 1) / n_warmup) if n_warmup > 0 else beta
+
+
+def ramp(update: int, start: int, rise: int) -> float:
+    """Weight of the adversarial term at an update (from 0): 0 before `start`, then linear to 1 over `rise` updates.
+
+    The decoder learns to reconstruct first; a discriminator of noise teaches it nothing.
+    """
+    return 0.0 if update < start else beta_schedule(update - start, rise, 1.0)
+
+
+# ---- adversarial -----------------------------------------------------------------------------------------------------
+
+# kind -> loss of the discriminator of one map (real, fake), loss of the generator of one map (fake)
+KINDS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "hinge": (lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), lambda f: -f.mean()),
+    "bce": (lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(), lambda f: F.softplus(-f).mean()),
+    "lsgan": (
+        lambda r, f: 0.5 * (r - 1).square().mean() + 0.5 * f.square().mean(),
+        lambda f: 0.5 * (f - 1).square().mean(),
+    ),
+    "wgan-gp": (lambda r, f: f.mean() - r.mean(), lambda f: -f.mean()),
+}
+
+
+def generator_loss(logits_fake: Maps, kind: str = "hinge") -> Tensor:
+    """What the decoder minimises, of the maps of its samples: `-> ()`.
+
+    With D the logits of decoded samples: hinge and wgan-gp -mean D; bce mean log(1 + exp(-D)), the form that does not
+    saturate (Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, section 3); lsgan mean (D - 1)^2 / 2 (Mao
+    et al., "Least Squares Generative Adversarial Networks", ICCV 2017, eq. 9).
+    """
+    return torch.stack([KINDS[kind][1](fake.float()) for fake in logits_fake]).mean()
+
+
+def discriminator_loss(logits_real: Maps, logits_fake: Maps, kind: str = "hinge") -> Tensor:
+    """What the discriminator minimises, of its maps of data (r) and of decoded samples (f): `-> ()`.
+
+    hinge: mean max(0, 1 - r) + mean max(0, 1 + f) (Lim & Ye, "Geometric GAN", arXiv:1705.02894). bce: mean log(1 +
+    exp(-r)) + mean log(1 + exp(f)) (Goodfellow et al. 2014, eq. 1). lsgan: mean (r - 1)^2 / 2 + mean f^2 / 2 (Mao et
+    al. 2017, eq. 9). wgan-gp: mean f - mean r, to which the caller adds `PENALTY_WEIGHT` x `gradient_penalty`. Decoded
+    samples must be detached, or the decoder would learn from this too.
+    """
+    pairs = zip(logits_real, logits_fake, strict=True)
+    return torch.stack([KINDS[kind][0](real.float(), fake.float()) for real, fake in pairs]).mean()
+
+
+def gradient_penalty(discriminator: Callable[[Tensor], Maps], real: Tensor, fake: Tensor) -> Tensor:
+    """How far the discriminator is from slope 1 between data and decoded samples: `2 x (B, C, …) -> ()`.
+
+    mean (|grad D(x)| - 1)^2 at x = u real + (1 - u) fake with one u ~ U(0, 1) per sample, drawn by torch's own
+    generator; D is the mean over positions and maps, |.| the Euclidean norm over a sample's values. Gulrajani et al.,
+    "Improved Training of Wasserstein GANs", NeurIPS 2017, eq. 3. In float32 also inside autocast; differentiable in
+    the discriminator's weights alone.
+    """
+    with torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
+        real, fake = real.detach().float(), fake.detach().float()
+        share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
+        between = (share * real + (1 - share) * fake).requires_grad_()
+        maps = [each.float().flatten(1).mean(1) for each in discriminator(between)]
+        score = torch.stack(maps).mean(0).sum()  # a sample's score depends on that sample alone
+        (slope,) = torch.autograd.grad(score, between, create_graph=True)
+        norm = slope.flatten(1).square().sum(1).add(1e-12).sqrt()
+        return (norm - 1).square().mean()
+
+
+class Discriminator(nn.Module):
+    """A network that scores samples `(B, C, …)`, with the checks and the float32 that all kinds share.
+
+    parts: its modules by name; maps: what they make of samples. input_shape: `(C, *spatial)`; only the channels and the
+    number of spatial dims bind. least: smallest side that the network can score.
+    """
+
+    def __init__(
+        self,
+        parts: dict[str, nn.Module],
+        maps: Callable[[Any, Tensor], list[Tensor]],
+        input_shape: tuple[int, ...],
+        least: int,
+    ) -> None:
+        super().__init__()
+        self.network, self.maps, self.least = nn.ModuleDict(parts), maps, least
+        self.n_channels, self.n_dims = input_shape[0], len(input_shape) - 1
+        self._check(tuple(input_shape))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Logit maps of samples of any size from `least` on. Raises UsageError for others."""
+        self._check(tuple(x.shape[1:]))
+        return [each.float() for each in self.maps(self.network, x)]
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if len(shape) != self.n_dims + 1 or shape[0] != self.n_channels or min(shape[1:]) < self.least:
+            raise UsageError(
+                f"samples have shape {shape}; this discriminator takes {self.n_channels} channels and {self.n_dims} "
+                f"spatial dims, every side at least {self.least}; set fewer layers or scales for smaller samples."
+            )
+
+
+def patch(input_shape: tuple[int, ...], *, channels: int = 64, layers: int = 3, norm: str = "group") -> Discriminator:
+    """PatchGAN: one map whose positions each score a patch (70 pixels wide with 3 layers), in 2-D and 3-D.
+
+    channels: of the first convolution, doubled by each layer. layers: convolutions between the first and the last.
+    norm: group, instance or none. Isola, Zhu, Zhou & Efros, "Image-to-Image Translation with Conditional Adversarial
+    Networks", CVPR 2017, section 3.2.2. Raises UsageError, or MissingExtraError without MONAI.
+    """
+    _check_options(input_shape, norm, channels=channels, layers=layers)
+    # layers strided convolutions, then two that take one pixel off each side
+    return _of_monai("PatchDiscriminator", input_shape, 3 * 2**layers, channels, norm, num_layers_d=layers)
+
+
+def multiscale(
+    input_shape: tuple[int, ...], *, scales: int = 3, channels: int = 32, layers: int = 1, norm: str = "group"
+) -> Discriminator:
+    """PatchGANs side by side on the same samples, the i-th with i x `layers` layers: one map each, coarser and coarser.
+
+    Their patches grow by their depth and not, as in the paper, by making the samples smaller. Channels double with
+    every layer, so that each one more takes four times as many parameters. Wang et al., "High-Resolution Image
+    Synthesis and Semantic Manipulation with Conditional GANs", CVPR 2018, section 3.2. For the options see `patch`.
+    Raises UsageError, or MissingExtraError without MONAI.
+    """
+    _check_options(input_shape, norm, channels=channels, layers=layers, scales=scales)
+    sizes = {"num_d": scales, "num_layers_d": layers, "minimum_size_im": 2 ** (layers * scales)}  # a weaker check
+    # the deepest has so many strided convolutions, then one that takes a pixel off; its last is pointwise
+    least = (3 if norm == "instance" else 2) * 2 ** (layers * scales)
+    return _of_monai("MultiScalePatchDiscriminator", input_shape, least, channels, norm, **sizes)
+
+
+def conv(
+    input_shape: tuple[int, ...],
+    *,
+    channels: int = 32,
+    max_channels: int = 256,
+    layers: int = 4,
+    norm: str = "group",
+    spectral: bool = False,
+) -> Discriminator:
+    """Small convolutional discriminator, one logit for the whole sample whatever its size, in 2-D and 3-D.
+
+    Strided convolutions, the mean over the last grid, one linear layer. channels: of the first convolution; they double
+    with each layer up to `max_channels`. layers: convolutions that halve the grid. norm: group, instance or none, from
+    the second on. spectral: all weights divided by their largest singular value (Miyato et al., "Spectral Normalization
+    for Generative Adversarial Networks", ICLR 2018); take it with norm='none' for a network that is Lipschitz. Raises
+    UsageError.
+    """
+    _check_options(input_shape, norm, channels=channels, layers=layers, max_channels=max_channels)
+    is_image, before = len(input_shape) == 3, input_shape[0]
+    convolution = nn.Conv2d if is_image else nn.Conv3d
+    instance = nn.InstanceNorm2d if is_image else nn.InstanceNorm3d
+    wrap: Callable[[nn.Module], nn.Module] = nn.utils.parametrizations.spectral_norm if spectral else lambda x: x
+    stages: list[nn.Module] = []
+    for layer in range(layers):
+        after = min(channels * 2**layer, max_channels)
+        stages.append(wrap(convolution(before, after, 4, stride=2, padding=1)))  # a side n becomes n // 2
+        if layer and norm != "none":
+            stages.append(nn.GroupNorm(_groups(after), after) if norm == "group" else instance(after))
+        stages.append(nn.LeakyReLU(SLOPE))
+        before = after
+    parts = {"stages": nn.Sequential(*stages), "score": wrap(nn.Linear(before, 1))}
+    least = (2 if norm == "instance" and layers > 1 else 1) * 2**layers
+    return Discriminator(parts, lambda p, x: [p["score"](p["stages"](x).flatten(2).mean(2))], input_shape, least)
+
+
+def _check_options(input_shape: tuple[int, ...], norm: str, **counts: int) -> None:
+    if len(input_shape) not in (3, 4) or min(input_shape) < 1:
+        raise UsageError(f"samples have shape {tuple(input_shape)}; discriminators take (C, H, W) or (C, D, H, W).")
+    if norm not in NORMS:
+        raise UsageError(f"there is no norm {norm!r}.{did_you_mean(norm, list(NORMS))}")
+    for what, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise UsageError(f"{what} is {count!r}; it must be a whole number of at least 1.")
+
+
+def _groups(channels: int) -> int:
+    return math.gcd(MAX_GROUPS, channels)
+
+
+def _of_monai(
+    name: str, input_shape: tuple[int, ...], least: int, channels: int, norm: str, **sizes: int
+) -> Discriminator:
+    """One of MONAI's discriminators, which also return what lies between. Raises MissingExtraError without MONAI."""
+    need("monai", "vaearr[monai]", "this discriminator (all but 'conv')")
+    from monai.networks import nets
+
+    # layers that have a norm hold a multiple of `channels`
+    norms: dict[str, Any] = {"group": ("group", {"num_groups": _groups(2 * channels)}), "instance": "instance"}
+    network = getattr(nets, name)(
+        spatial_dims=len(input_shape) - 1,
+        in_channels=input_shape[0],
+        channels=channels,
+        norm=norms.get(norm),
+        bias=norm == "none",
+        **sizes,
+    )
+
+    def maps(parts: Any, x: Tensor) -> list[Tensor]:
+        found = parts["network"](x)
+        last: list[Tensor] = found[0] if isinstance(found, tuple) else found[-1:]
+        return last
+
+    return Discriminator({"network": network}, maps, input_shape, least)

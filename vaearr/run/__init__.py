@@ -1,0 +1,221 @@
+"""A trained run of a store, and what is done with it: encode, decode, reconstruct, draw, judge, a second stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+import vaearr as va
+from vaearr import names as n
+from vaearr import schema
+from vaearr.errors import NoInputError
+from vaearr.store import (
+    check_store,
+    open_store,
+    open_table,
+    read_ahead,
+    read_block,
+    run_folder,
+    run_manifest,
+    shown,
+    store_blocks,
+)
+
+if TYPE_CHECKING:
+    from vaearr.artifacts import TrainedModel
+
+
+class Run:
+    """A run of a store. Nothing is opened before it is needed, the network (torch) last of all.
+
+    `path` and `name` say which; `ds` is the store's Dataset as it is now, `manifest` what the run was made from,
+    `config` its settings, `history` and `health` the tables of its training, `latents` what it encoded, `model` the
+    network with its weights checked. What works on a run takes it in the place of a store's path, and has a method
+    here.
+    """
+
+    def __init__(self, path: Path, name: str, *, device: str = "cpu", **known: Any) -> None:
+        """device: of the network. known: `manifest`, `history`, `health` by whoever has them already."""
+        self.path = self.store = path
+        self.name, self.device = name, device
+        self._opened: tuple[int, xr.Dataset] | None = None
+        self.__dict__.update(known)
+
+    @property
+    def ds(self) -> xr.Dataset:
+        """The store's Dataset, lazy without dask; opened again where something was published since."""
+        listed = (self.path / "zarr.json").stat().st_mtime_ns
+        if self._opened is None or self._opened[0] != listed:
+            self._opened = listed, open_store(self.path, chunks=None)
+        return self._opened[1]
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """What produced the run: settings, fingerprint of the data, checksum of the weights, versions, time."""
+        return run_manifest(self.path, self.name)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The settings of the training (of an import or attached latents: where they come from)."""
+        found: Mapping[str, Any] = self.manifest["config"]
+        return found
+
+    @cached_property
+    def history(self) -> xr.Dataset:
+        """Losses and their parts over `epoch`. Raises NoInputError for a run that was not trained here."""
+        return open_table(self.path, self.name, n.HISTORY)
+
+    @cached_property
+    def health(self) -> xr.Dataset:
+        """KL and activity of each latent dimension, with warnings. Raises NoInputError for attached latents."""
+        return open_table(self.path, self.name, n.HEALTH)
+
+    @cached_property
+    def model(self) -> TrainedModel:
+        """The trained network. Raises NoInputError for attached latents, UsageError for a model of other samples."""
+        from vaearr.artifacts import check_fits, check_network, load_model
+
+        check_network(self.manifest, self.name, "decode")
+        model = load_model(self.path, self.name, device=self.device)
+        check_fits(self.ds, self.manifest, model)
+        return model
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What a result says about where it comes from."""
+        return {"run": self.name, "weights_sha256": self.manifest.get("weights_sha256")}
+
+    def own(self, variable: str) -> xr.DataArray:
+        """One of the run's variables, `latents`, `latents_std`, `reconstruction_error`, `roi` or `split`, lazy.
+
+        The navigation dims come first, then the latent dim, then positions. Raises NoInputError where it is not there.
+        """
+        name, ds = n.run_name(variable, self.name), self.ds
+        if name not in ds:
+            is_attached = self.manifest.get("kind") == n.ATTACHED
+            hint = "" if is_attached else f"; write it with 'vaearr encode {shown(self.path)} --run {self.name}'"
+            raise NoInputError(f"run {self.name!r} of {shown(self.path)} has no {name}{hint}.")
+        latent = [dim for dim in ds[name].dims if dim == n.run_name(n.LATENT, self.name)]
+        return ds[name].transpose(*schema.navigation_dims(ds), *latent, ...)
+
+    @property
+    def latents(self) -> xr.DataArray:
+        """What `encode` wrote, `(*navigation, latent[, lz, ly, lx])`. Raises NoInputError for a run not encoded."""
+        return self.own(n.LATENTS)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Sizes of the navigation dims."""
+        return schema.navigation_shape(self.ds)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's latents in the store, `(L[, lz, ly, lx])`."""
+        return self.latents.shape[len(self.grid) :]
+
+    def latent_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Shard by shard: numbers of the known samples in row-major order of the grid `(k,)`, latents `(k, *shape)`.
+
+        A sample is known where all its latents, of a spatial one at any position, are finite; positions that a mask
+        left out stay NaN.
+        """
+        variable, nav = self.latents, schema.navigation_dims(self.ds)
+        numbers, regions = np.arange(np.prod(self.grid)).reshape(self.grid), store_blocks(self.path)
+        for region, block in zip(regions, read_ahead(lambda r: read_block(variable, r), regions), strict=True):
+            rows = block.reshape(-1, *variable.shape[len(nav) :])
+            known = np.isfinite(rows).all(1).reshape(len(rows), -1).any(1)
+            if known.any():
+                yield numbers[tuple(region[d] for d in nav)].ravel()[known], rows[known]
+
+    def samples(self, points: Sequence[Sequence[int]]) -> np.ndarray:
+        """The stored patterns of a few grid points, `(k, *signal)`, in native byte order."""
+        nav, patterns = schema.navigation_dims(self.ds), self.ds[n.PATTERNS]
+        places = [{dim: slice(int(i), int(i) + 1) for dim, i in zip(nav, p, strict=True)} for p in points]
+        found = np.concatenate([read_block(patterns, place) for place in places])
+        return found.reshape(len(places), *found.shape[len(nav) :]).astype(found.dtype.newbyteorder("="), copy=False)
+
+    def encode(self, **settings: Any) -> xr.Dataset:
+        """Write the latents into the store, see `va.encode`; returns the opened store."""
+        return va.encode(self.path, run=self.name, **settings)
+
+    def decode(self, latents: Any, **settings: Any) -> Any:
+        """Patterns that the decoder expects for latents, in preprocessed units, see `TrainedModel.decode`."""
+        return self.model.decode(latents, **settings)
+
+    def reconstruct(self, **settings: Any) -> xr.Dataset:
+        """Reconstruct the store's samples and judge them, see `va.reconstruct_store`."""
+        return va.reconstruct_store(self, **settings)
+
+    def sample(self, n_samples: int = 16, **settings: Any) -> xr.Dataset:
+        """Draws from the prior, decoded, see `va.sample_prior`."""
+        return va.sample_prior(self, n_samples=n_samples, **settings)
+
+    def interpolate(self, a: Any, b: Any, **settings: Any) -> xr.Dataset:
+        """The way between two samples, decoded, see `va.interpolate`."""
+        return va.interpolate(self, a=a, b=b, **settings)
+
+    def traverse(self, *dims: int, **settings: Any) -> xr.Dataset:
+        """Single latent dimensions moved, by default all one after another, decoded, see `va.explore.traverse`."""
+        return va.explore.traverse(self.path, self.name, dims or None, **settings)
+
+    def manifold(self, **settings: Any) -> xr.Dataset:
+        """A plane of the latent space, decoded, see `va.explore.manifold`."""
+        return va.explore.manifold(self.path, self.name, **settings)
+
+    def prototypes(self, by: str | None = None) -> xr.Dataset:
+        """The mean of each class, decoded, see `va.explore.prototypes`."""
+        return va.explore.prototypes(self.path, self.name, by)
+
+    def layers(self, a: Any, b: Any, **settings: Any) -> xr.Dataset:
+        """How far two samples are apart at each layer, see `va.compare_layers`."""
+        return va.compare_layers(self.model, a, b, **settings)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{key}: {value}" if key else value for key, value in self._facts())
+
+    def _repr_html_(self) -> str:
+        (_, heading), *facts = self._facts()
+        rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts)
+        kind = self.manifest.get("kind")
+        table = "" if kind == n.ATTACHED else self.health.to_dataframe().to_html(float_format="{:.3g}".format)
+        return f"<b>{escape(heading)}</b><table>{rows}</table><details><summary>health</summary>{table}</details>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What a reader wants to know first, in words."""
+        about, found = self.manifest, [("", f"<run {self.name!r} of {shown(self.path)}>")]
+        if about.get("kind") == n.ATTACHED:
+            found.append(("model", "none: its latents were computed elsewhere"))
+        else:
+            model, shape = self.config["model"], schema.input_shape(self.ds)
+            found.append(("model", f"{model['name']}, {model['latent_dim']} latent dimensions, samples of {shape}"))
+        if "epochs_run" in about:
+            found.append(("trained", f"on {about['n_train']} points, best epoch {about['best_epoch']} of "
+                          f"{about['epochs_run']}; {about['n_validation']} points held out"))  # fmt: skip
+        if about.get("kind") != n.ATTACHED:
+            health = self.health.attrs
+            found.append(("latents", f"{health['n_active']} active, {health['explained_variance']:.1%} explained"))
+            found += [("warning", str(text)) for text in health["warnings"]]
+        is_encoded = n.run_name(n.LATENTS, self.name) in self.ds
+        return [*found, ("in the store", n.run_name(n.LATENTS, self.name) if is_encoded else "not encoded yet")]
+
+
+def load_run(store: str | Path | Run, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:
+    """A run of a store, lazy; a Run is returned as it is. Raises NoInputError that lists the runs there are."""
+    if isinstance(store, Run):
+        return store
+    path = check_store(store)
+    run_folder(path, run)
+    return Run(path, run, device=device)
+
+
+def open_run(store: str | Path | Run, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:
+    """`load_run` with the network loaded, so that what is wrong with it is told before any work."""
+    found = load_run(store, run, device=device)
+    _ = found.model
+    return found

@@ -1,0 +1,249 @@
+"""Real and made samples that a reader is to tell apart: pictures without a hint, their key, and the reader's score."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_you_mean
+from vaearr.models.preprocess import undo
+from vaearr.run import Run, open_run
+from vaearr.run.draw import check_draws, decoded_array, draw_latents, scale_attrs, seen_batch
+from vaearr.run.stream import part_map
+from vaearr.sources.nifti import AXES
+from vaearr.sources.single import as_dtype, stored_affine, write_nifti
+from vaearr.store.folders import staged
+
+KINDS = ("draws", "reconstructions")
+ANSWERS = REAL, DRAWN = ("real", "drawn")
+LEVELS = {2: 2**8, 3: 2**12}  # grey levels of images, of volumes
+CUT = (0.005, 0.995)  # quantiles of real samples that become black and white
+
+
+class Item(NamedTuple):
+    """A file of the set: its name, whether its sample is real or drawn, which one, and its point or number."""
+
+    name: str
+    truth: str
+    origin: str
+    where: tuple[int, ...]
+
+
+def blinded_set(
+    store: str | Path | Run,
+    run: str,
+    out: str | Path,
+    *,
+    n_real: int = 25,
+    n_drawn: int = 25,
+    seed: int = 0,
+    kind: str = "draws",
+    source: str = "prior",
+    part: str = "validation",
+    device: str = "cpu",
+) -> xr.Dataset:
+    """Write real and drawn samples as files that nothing but their content tells apart, and apart from them the key.
+
+    `out/images` is for the reader: files with random names, all of one format, shape, dtype, affine, grey scale, size
+    and time of writing, written in random order. `out/key.csv` (name, truth, origin) is not, and
+    `out/answers.csv` is a form to fill with real or drawn. Images are PNG and volumes NIfTI (.nii), neither compressed,
+    since what is made compresses better. Bytes in stored units are written as they are; of all others the same two
+    values become black and white (256 levels, of volumes 4096): the 0.5 and 99.5 % quantiles of the real ones. All
+    volumes have the affine of the store's first.
+
+    kind: draws, decoded latents from `source` (prior or fitted), or reconstructions of samples that are not among the
+    real ones, in stored units. Draws and the real samples beside them are in stored units where the preprocessing
+    treats all samples alike, else as the network sees them. part: of the split that samples come from. The same seed
+    makes the same set. Returns the key, `truth, origin (name)`.
+
+    Raises UsageError for arguments that do not fit or samples that are no pictures, NoInputError where the part has too
+    few samples, ExistsError for a folder that is there and not empty.
+    """
+    opened, folder = open_run(store, run, device=device), Path(out)
+    _check(opened, n_real, n_drawn, kind, source)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExistsError(f"{folder} is there and not empty; a set takes a new folder.")
+    items = _items(opened, n_real, n_drawn, seed=seed, kind=kind, part=part)
+    latents = np.concatenate(list(draw_latents(opened, n_drawn, seed, source))) if kind == "draws" else None
+    is_stored = kind == "reconstructions" or scale_attrs(opened)["scale"] == "stored"
+    dtype, limits = opened.ds[n.PATTERNS].dtype, None
+    if not (is_stored and dtype == np.uint8 and len(opened.model.input_shape) == 3):  # bytes of images need no scale
+        spans = [np.nanquantile(_picture(opened, i, is_stored, None), CUT) for i in items if i.truth == REAL]
+        limits = float(np.min(spans)), float(np.max(spans))
+        if not limits[0] < limits[1]:
+            raise DataError("all values of the real samples are equal; there is nothing to see.")
+    affine = stored_affine(opened.ds, 0) if schema.signal_dims(opened.ds) == AXES else None
+    moment = time.time()
+    with staged(folder) as aside:
+        (aside / "images").mkdir()
+        for item in items:  # in the order of their names, which is random
+            values = _picture(opened, item, is_stored, latents)
+            if dtype.kind in "iu" and is_stored:  # so that real samples do not show gaps that others lack
+                values = as_dtype(values, dtype)
+            path = aside / "images" / item.name
+            _write(path, values if limits is None else _grey(values, *limits), affine)
+            os.utime(path, (moment, moment))
+        _write_rows(aside / "key.csv", [Item._fields[:3], *(item[:3] for item in items)])
+        _write_rows(aside / "answers.csv", [("name", "answer"), *((item.name, "") for item in items)])
+    words = {"truth": "real or drawn", "origin": "sample or draw"}
+    return xr.Dataset(
+        {key: ("name", [getattr(item, key) for item in items], {"long_name": text}) for key, text in words.items()},
+        coords={"name": [item.name for item in items]},
+        attrs={**opened.attrs, "kind": kind, "source": source, "part": part, "seed": seed},
+    )
+
+
+def score_blinded(key: str | Path, answers: str | Path) -> xr.Dataset:
+    """A reader's answers (CSV with name, answer) against the key of a blinded set: `confusion (truth, answer)`.
+
+    Attributes: `accuracy` of the `n` files that were answered (empty answers are `n_unanswered`), `low` and `high` of
+    its 95 % Wilson interval; `chance`, the share of the commoner truth; `p_value`, exact binomial test that accuracy is
+    above it; `fisher_p`, exact two-sided test that answers depend on the truth, which holds for unequal numbers and
+    for a reader who is wrong throughout; `sentence`.
+
+    Raises NoInputError for files that are not there, DataError for files without these columns, names not in the key,
+    names given twice, or answers other than real and drawn, and where nothing was answered.
+    """
+    from scipy.stats import binomtest, fisher_exact
+
+    truths, given = _column(Path(key), "truth"), _column(Path(answers), "answer")
+    if unknown := [name for name in given if name not in truths]:
+        raise DataError(f"{answers} names {unknown[0]!r}, which {key} does not; use the key of this set.")
+    told = {name: answer.strip().lower() for name, answer in given.items() if answer.strip()}
+    for where, values in ((key, truths), (answers, told)):
+        if wrong := [(name, value) for name, value in values.items() if value not in ANSWERS]:
+            (name, value), *_ = wrong
+            raise DataError(f"{where} says {value!r} of {name}.{did_you_mean(value, list(ANSWERS))}")
+    if not told:
+        raise DataError(f"{answers} holds no answer; fill the column 'answer' with {REAL} or {DRAWN}.")
+    counts = np.zeros((2, 2), int)
+    for name, answer in told.items():
+        counts[ANSWERS.index(truths[name]), ANSWERS.index(answer)] += 1
+    total, right = int(counts.sum()), int(np.trace(counts))
+    chance, accuracy = float(counts.sum(1).max() / total), right / total
+    interval = binomtest(right, total).proportion_ci(method="wilson")
+    # of one truth alone nothing can be told; the test would be of a sure thing
+    p = float(binomtest(right, total, chance, alternative="greater").pvalue) if chance < 1 else None
+    verdict = "The reader tells real from drawn" if p is not None and p < 0.05 else "No sign that the reader can tell"
+    return xr.Dataset(
+        {"confusion": (("truth", "answer"), counts, {"long_name": "files"})},
+        coords={"truth": list(ANSWERS), "answer": list(ANSWERS)},
+        attrs={
+            "n": total,
+            "n_unanswered": len(truths) - len(told),
+            "accuracy": accuracy,
+            "low": float(interval.low),
+            "high": float(interval.high),
+            "chance": chance,
+            "p_value": p,
+            "fisher_p": float(fisher_exact(counts).pvalue),
+            "sentence": f"{verdict}: {right} of {total} right, {accuracy:.0%} (95 % interval {interval.low:.0%} to "
+            f"{interval.high:.0%}; chance {chance:.0%}).",
+        },
+    )
+
+
+def _check(opened: Run, n_real: int, n_drawn: int, kind: str, source: str) -> None:
+    if kind not in KINDS:
+        raise UsageError(f"there is no kind {kind!r} of blinded set.{did_you_mean(kind, list(KINDS))}")
+    if min(n_real, n_drawn) < 1:
+        raise UsageError(f"a set of {n_real} real and {n_drawn} drawn samples cannot be told apart; give 1 or more.")
+    if kind == "draws":
+        check_draws(opened, n_drawn, source)
+    channels, *sides = opened.model.input_shape
+    if channels not in ((1, 3) if len(sides) == 2 else (1,)):
+        raise UsageError(
+            f"samples of {channels} channels over {schema.signal_dims(opened.ds)} are no pictures: images have 1 or 3, "
+            "volumes 1."
+        )
+
+
+def _items(opened: Run, n_real: int, n_drawn: int, *, seed: int, kind: str, part: str) -> list[Item]:
+    """Names, truths and origins, in the order of the names."""
+    rng, nav = np.random.default_rng([seed, 2]), schema.navigation_dims(opened.ds)
+    points = np.argwhere(part_map(opened, part).values)
+    needed = n_real + (n_drawn if kind == "reconstructions" else 0)
+    if len(points) < needed:
+        raise NoInputError(
+            f"the {part} part of run {opened.name!r} has {len(points)} samples, the set needs {needed}; take fewer or "
+            "another part (--part)."
+        )
+    chosen = [tuple(point) for point in points[rng.permutation(len(points))[:needed]].tolist()]
+    labels = [", ".join(f"{d} {opened.ds[d].values[i]}" for d, i in zip(nav, point, strict=True)) for point in chosen]
+    sides = [(REAL, label, point) for label, point in zip(labels[:n_real], chosen[:n_real], strict=True)]
+    if kind == "draws":
+        sides += [(DRAWN, f"draw {i} of seed {seed}", (i,)) for i in range(n_drawn)]
+    rest = zip(labels[n_real:], chosen[n_real:], strict=True)
+    sides += [(DRAWN, f"reconstruction of {label}", point) for label, point in rest]
+    suffix = ".png" if len(opened.model.input_shape) == 3 else ".nii"
+    codes = rng.choice(16**6, len(sides), replace=False).tolist()
+    return sorted(Item(f"{code:06x}{suffix}", *side) for code, side in zip(codes, sides, strict=True))
+
+
+@torch.inference_mode()
+def _picture(opened: Run, item: Item, is_stored: bool, latents: np.ndarray | None) -> np.ndarray:
+    """A sample `(C, …)` in the units of the set; a drawn one from its latents, without them reconstructed."""
+    model = opened.model
+    if item.truth == DRAWN and latents is not None:
+        return decoded_array(opened, latents[item.where[0]][None], n.SAMPLE).values.reshape(model.input_shape)
+    raw = torch.from_numpy(opened.samples([item.where]).reshape(1, *model.input_shape)).to(model.device)
+    if item.truth == DRAWN:
+        found = undo(
+            model.decode_batch(model.encode_batch(raw)[0]), raw, model.preprocess.background, model.preprocess_config
+        )
+    else:
+        found = raw.float() if is_stored else seen_batch(opened, raw)
+    return np.asarray(found[0].cpu().numpy())
+
+
+def _grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """A sample `(C, …)` in the grey levels of the set."""
+    top = LEVELS[values.ndim - 1] - 1
+    scaled = np.nan_to_num((values.astype(np.float64) - low) / (high - low) * top)
+    return as_dtype(np.clip(scaled, 0, top), np.dtype(np.uint8 if top < 2**8 else np.int16))
+
+
+def _write(path: Path, values: np.ndarray, affine: np.ndarray | None) -> None:
+    """A sample `(C, …)` as a file, not compressed."""
+    if path.suffix == ".nii":
+        write_nifti(path, values[0], None, affine)
+        return
+    from PIL import Image
+
+    pixels: Any = np.ascontiguousarray(np.moveaxis(values, 0, -1) if len(values) == 3 else values[0])
+    Image.fromarray(pixels).save(path, compress_level=0)
+
+
+def _write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _column(path: Path, column: str) -> dict[str, str]:
+    """A column of a CSV file by its column `name`."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+    except FileNotFoundError:
+        raise NoInputError(f"there is no file {path}; give the CSV file with name and {column}.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file ({error}).") from None
+    if lacking := [name for name in ("name", column) if name not in columns]:
+        raise DataError(f"{path} lacks the column {lacking[0]!r}; it has {', '.join(columns) or 'none'}.")
+    found: dict[str, str] = {}
+    for row in rows:
+        if row["name"] in found:
+            raise DataError(f"{path} names {row['name']!r} twice; keep one.")
+        found[row["name"]] = row[column] or ""
+    return found

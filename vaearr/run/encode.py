@@ -1,0 +1,416 @@
+"""Model and Dataset -> labelled latent maps, streamed block by block.
+
+While one block is on the device, the next is read and the one before is written; on a cluster, workers read and encode
+the blocks, and this process writes them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import vaearr as va
+from vaearr import names as n
+from vaearr import schema
+from vaearr.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model, read_about
+from vaearr.blocks import Blocks, in_chunks, read_chosen, sides, take_rows
+from vaearr.computing import Where, check_where, connected, each, in_words
+from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
+from vaearr.device import autocast, host_tensor, pick_precision
+from vaearr.errors import DataError, UsageError, did_you_mean
+from vaearr.given import check_grid, is_same, on_grid, seen, store_of
+from vaearr.models.windows import decode_windows, encode_windows
+from vaearr.provenance import nested
+from vaearr.recipe import Recipe, is_made
+from vaearr.run.statistics import Sums
+from vaearr.run.stream import Made, Values, write_made
+from vaearr.run.train import data_fingerprint, resolve_roi
+from vaearr.store import (
+    Region,
+    Staging,
+    VariableSpec,
+    check_patterns,
+    open_store,
+    publish_staged,
+    read_block,
+    recover,
+    run_folder,
+    run_manifest,
+    run_names,
+    shown,
+    staged_variables,
+)
+from vaearr.store.remove import removable, remove
+from vaearr.training import fingerprint
+
+VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
+
+LatentMask = Callable[[Region], np.ndarray]  # positions of a region that count, `(navigation…, 1, positions…)`
+
+
+@settings_as_keywords(EncodeConfig)
+def encode(
+    data: str | Path | xr.Dataset,
+    *,
+    store: str | Path | None = None,
+    source: str | Path | None = None,
+    name: str | None = None,
+    roi: xr.DataArray | RoiConfig | None = None,
+    config: EncodeConfig | None = None,
+    dask: Where | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    on_block: Callable[[int, int], None] | None = None,
+    **given: Any,
+) -> xr.Dataset:
+    """Write `latents`, `latents_std` and `reconstruction_error` of a run into its store; NaN outside the run's ROI.
+
+    data: the store, or the Dataset that the run was trained on, with its lazy steps, whose chunks are what is read; it
+    goes into the store that it was opened from, or into `store`.
+
+    Vector latents lie over the navigation dims and `latent`, spatial ones over `latent[, lz], ly, lx` with coordinates
+    in the units of the samples; with `config.mask` they are NaN where no pixel of the mask lies. Latents of a
+    collection, and all spatial ones, say what a diffusion stage needs: see `channel_attrs`.
+
+    Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a chunk of the
+    store: after an interruption the same call goes on where it stopped, and nothing is visible before all is written.
+    Latents that are there, made the same way, are left as they are; `overwrite` replaces others. Keywords replace
+    single settings of `config`. Returns the opened store. Raises NoInputError for a run that is not there, ExistsError
+    for latents made otherwise, DataError for a damaged store or model, UsageError for a model of other data.
+
+    source: a store whose run is taken to these data, with its weights, settings and static background: first it becomes
+    a run of this store, called `name` (that of the source by default), over `roi` (as in `va.train`), and a warning
+    is said where these data look unlike its training data; see `va.import_model`. Where this store has another run of
+    that name, see `overwrite`.
+
+    dask: the workers that read and encode the blocks, see `vaearr.computing`; by default those of the client in use, if
+    there is one. They only read the store. `config.device` is picked on each of them. Raises WorkersError where they
+    cannot be reached or die of a block each time; what is done by then is kept.
+    """
+    settings = resolved(EncodeConfig, config, given)
+    check_where(dask)
+    tell, path = say or (lambda text: None), store_of(data, store)
+    recover(path)
+    if source is not None:
+        name = name or settings.run
+        _take(path, data, source, settings, name, roi, overwrite=overwrite, say=tell)
+        settings = settings.replace(run=name)
+    elif name is not None or roi is not None:
+        raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
+    check_patterns(path)
+    run, own = settings.run, open_store(path)
+    manifest = run_manifest(path, run)
+    check_network(manifest, run, "encode")
+    parents = [n.PATTERNS, n.run_name(n.ROI, run)]
+    recipe = Recipe(settings, {"run": run, "parents": parents, "weights_sha256": manifest.get("weights_sha256")})
+    if (replacing := _found(path, own, recipe, overwrite=overwrite, say=tell)) is None:
+        return own
+    with connected(dask) as client:
+        model = load_model(path, run, device="cpu" if client else settings.device)
+        ds = data if isinstance(data, xr.Dataset) else own
+        check_fits(ds, manifest, model, is_given=ds is not own)
+        inside = own[n.run_name(n.ROI, run)].load()
+        ds, patterns = _as_trained(ds, own, manifest, inside)
+        mask, coords = latent_mask(ds, model, settings.mask), latent_coords(ds, model, run)
+        stamp, nav = {n.PROVENANCE: recipe.stamp() | {"data": patterns}}, schema.navigation_dims(own)
+        dims = dict.fromkeys(VALUES, (*nav, *map(str, coords.sizes))) | {n.RECONSTRUCTION_ERROR: nav}
+        specs = {n.run_name(v, run): VariableSpec(dims=dims[v], attrs=n.ATTRS[v] | stamp) for v in VALUES}
+        request = recipe.as_attrs() | {"data": patterns}
+        with staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging:
+
+            def make(left: Sequence[Region]) -> Iterator[Made]:
+                count = sum(int(inside.isel(region).sum()) for region in left)
+                tell(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
+                by = sides(staging.regions)
+                if client:
+                    made = _by_workers(client, ds, inside.values, left, by, shown(path), manifest, settings)
+                else:
+                    made = _here(model, ds, inside.values, left, by, settings)
+                for region, points, values in made:
+                    yield region, points, functools.partial(_finished, values, run, mask, region, points)
+
+            write_made(staging, make, what="encode", say=tell, on_block=on_block)
+            if len(model.latent_shape) > 1 or not schema.is_scan(own):
+                _add_channel_attrs(staging, n.run_name(n.LATENTS, run), own[n.run_name(n.SPLIT, run)].load())
+            publish_staged(staging)
+    return open_store(path)
+
+
+def _found(
+    path: Path, ds: xr.Dataset, recipe: Recipe, *, overwrite: bool, say: Callable[[str], None]
+) -> list[str] | None:
+    """Variables that go when the new ones are published; None where those that are there were made the same way."""
+    run, place = recipe.inputs["run"], shown(path)
+    names = [n.run_name(name, run) for name in VALUES]
+    if names[0] not in ds:
+        return []
+    instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"
+    made, there = nested(ds[names[0]].attrs, n.PROVENANCE), f"{place} already holds {', '.join(names)}"
+    if is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=say):
+        return None
+    return removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
+
+
+def _as_trained(
+    ds: xr.Dataset, own: xr.Dataset, manifest: Mapping[str, Any], roi: xr.DataArray
+) -> tuple[xr.Dataset, dict[str, Any]]:
+    """The patterns on the store's grid, and their fingerprint. Raises UsageError for other ones than the run's."""
+    patterns = data_fingerprint(own)
+    if ds is own:
+        return own, patterns
+    check_grid(ds, own)
+    trained_on = manifest.get("data", {}).get(SEEN)
+    if not is_same(seen(ds, roi), trained_on or seen(own, roi)):
+        raise UsageError(
+            f"run {manifest.get('run')!r} was trained on other patterns than those of this Dataset; give the Dataset "
+            "with the same steps as for training."
+        )
+    # what lies outside the region is never read; any value will do
+    whole = on_grid(ds[[n.PATTERNS]], own, fill=0).assign_attrs(own.attrs)
+    return whole, patterns | ({SEEN: trained_on} if trained_on else {})
+
+
+def _take(
+    path: Path,
+    data: str | Path | xr.Dataset,
+    source: str | Path,
+    settings: EncodeConfig,
+    name: str,
+    roi: xr.DataArray | RoiConfig | None,
+    *,
+    overwrite: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Have `path` hold a run called `name` with the model of one of `source`."""
+    if isinstance(data, xr.Dataset):
+        raise UsageError("a run of another store is taken to a store's own patterns; give a path, or leave source out.")
+    folder = run_folder(source, settings.run) / n.MODEL
+    if name in run_names(path):
+        own, ds = run_manifest(path, name), open_store(path, chunks=None)
+        here = ds[n.run_name(n.ROI, name)].values
+        wanted = here if roi is None else resolve_roi(ds, roi).values
+        recipe = Recipe(None, {"weights_sha256": read_about(folder)["weights_sha256"], "region": fingerprint(wanted)})
+        made = {"weights_sha256": own.get("weights_sha256"), "region": fingerprint(here)}
+        if is_made(f"{shown(path)} already has a run {name!r}", made, recipe, overwrite=overwrite):
+            return
+        remove(path, runs=[name])
+    va.import_model(path, folder, run=name, roi=roi, device=settings.device, say=say)
+
+
+def _here(
+    model: TrainedModel,
+    ds: xr.Dataset,
+    inside: np.ndarray,
+    regions: Sequence[Region],
+    by: Mapping[str, int],
+    config: EncodeConfig,
+) -> Iterator[tuple[Region, np.ndarray, Callable[[], Values]]]:
+    """Read and encode the blocks in this process, the next one read in a thread of its own."""
+    blocks = Blocks(ds[n.PATTERNS], schema.navigation_dims(ds), by)
+    for region, chosen, stored in read_chosen(blocks, inside, model.input_shape, regions, model.device):
+        yield region, chosen, _encoded(model, stored, config)
+
+
+def _by_workers(
+    client: Any,
+    ds: xr.Dataset,
+    inside: np.ndarray,
+    regions: Sequence[Region],
+    by: Mapping[str, int],
+    store: str | Path,
+    manifest: Mapping[str, Any],
+    config: EncodeConfig,
+) -> Iterator[tuple[Region, np.ndarray, Callable[[], Values]]]:
+    """Have workers read and encode the blocks: one task for each, behind those that make its patterns."""
+    parts = in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds), by).data.to_delayed()
+    items = []
+    for region in regions:
+        chosen = inside[tuple(region.values())]
+        if chosen.any():
+            place = tuple(part.start // by[dim] for dim, part in region.items())
+            items.append((region, chosen, parts[place].item()))
+        else:
+            yield region, chosen, dict
+    what = (str(store), config.run, str(manifest["weights_sha256"]), config.to_attrs())
+    for (region, chosen, _), made in each(client, encode_block, items, schema.input_shape(ds), *what):
+        yield region, chosen, functools.partial(dict, made)
+
+
+def encode_block(
+    block: tuple[Region, np.ndarray, np.ndarray],
+    shape: tuple[int, ...],
+    store: str,
+    run: str,
+    weights_sha256: str,
+    config: Mapping[str, Any],
+) -> Values:
+    """On a worker: latents, standard deviations and errors of one block's chosen points, by name."""
+    _, chosen, patterns = block
+    settings = EncodeConfig.from_attrs(dict(config))
+    model = _kept_model(store, run, weights_sha256, settings.device)
+    stored = np.empty((int(chosen.sum()), *shape), patterns.dtype.newbyteorder("="))
+    take_rows(patterns, np.flatnonzero(chosen), stored)
+    return _encoded(model, torch.from_numpy(stored), settings)()
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_model(store: str, run: str, weights_sha256: str, device: str) -> TrainedModel:
+    """The model of a run, loaded once in a worker. Raises DataError where it has other weights than the caller's."""
+    if run_manifest(store, run)["weights_sha256"] != weights_sha256:
+        raise DataError(f"run {run!r} of {store} has other weights here than where the work was started.")
+    return load_model(store, run, device=device)
+
+
+def _encoded(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> Callable[[], Values]:
+    """Latents, their standard deviation and the reconstruction error of a block's patterns `(n, C, …)`.
+
+    They come from a GPU while the next block is encoded there; what is returned waits for them.
+    """
+    if not len(stored):
+        return dict
+    precision, parts = pick_precision(config.precision, model.device), []
+    for some in stored.split(model.fitting(config.batch_size)):
+        with autocast(model.device, precision):
+            parts.append(_encode_batch(model, some, config))
+    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
+    if model.device.type != "cuda":
+        found = {name: values.cpu().numpy() for name, values in zip(VALUES, whole, strict=True)}
+        return lambda: found
+    copies = [host_tensor(tuple(v.shape), v.dtype, model.device).copy_(v, non_blocking=True) for v in whole]
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> Values:
+        copied.synchronize()
+        return {name: values.numpy() for name, values in zip(VALUES, copies, strict=True)}
+
+    return wait
+
+
+@torch.inference_mode()
+def _encode_batch(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> tuple[torch.Tensor, ...]:
+    seen = model.preprocess(stored.to(model.device, non_blocking=True))
+    if config.window is None:
+        mean, logvar = model.network.encode(seen)
+        decoded = model.network.decode(mean)
+    else:
+        mean, logvar = encode_windows(model.network, seen, config.window, config.overlap)
+        decoded = decode_windows(model.network, mean, config.window, config.overlap)
+    off = (seen - decoded).flatten(1)
+    error = torch.linalg.vector_norm(off, dim=1).square() / off.shape[1]
+    return mean.float(), (0.5 * logvar.float()).exp(), error
+
+
+def _finished(
+    values: Callable[[], Values], run: str, mask: LatentMask | None, region: Region, points: np.ndarray
+) -> Values:
+    """A block's values by the names that they have in the store, NaN where the mask has no pixel."""
+    found = dict(values())
+    if mask is not None and found:
+        covered = mask(region)
+        covered = np.broadcast_to(covered, (*points.shape, *covered.shape[1 - found[n.LATENTS].ndim :]))
+        for name in (n.LATENTS, n.LATENTS_STD):
+            found[name] = np.where(covered[points], found[name], np.float32(np.nan))
+    return {n.run_name(name, run): array for name, array in found.items()}
+
+
+def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN) -> xr.Dataset:
+    """Coordinates of a run's latent dims: numbers of the dimensions, and where the positions of spatial ones lie.
+
+    Position i stands at the middle of the pixels `stride * i - pad_before …` that it is the coarse grid of, in units of
+    the sample's own coordinate; the first and last may lie beyond the sample's edge, in its padding.
+    """
+    dim, sizes = n.run_name(n.LATENT, run), model.latent_shape[1:]
+    coords: dict[str, Any] = {dim: (dim, np.arange(model.latent_shape[0]), n.ATTRS[n.LATENT])}
+    along = schema.signal_dims(ds)[len(schema.signal_dims(ds)) - len(sizes) :]
+    for k, (signal, size) in enumerate(zip(along, sizes, strict=True)):
+        name, stride = n.run_name(n.POSITIONS[k - len(sizes)], run), model.network.stride[k]
+        pixel = stride * np.arange(size) + (stride - 1) / 2 - model.network.pad_before[k]
+        units = str(ds[signal].attrs.get("units", "px")) if signal in ds.coords else "px"
+        if signal in ds.coords and ds[signal].dtype.kind in "iuf":
+            pixel = _at(ds[signal].values.astype("f8"), pixel)
+        coords[name] = (name, pixel, {"long_name": f"position of the latent along {signal}", "units": units})
+    return xr.Dataset(coords=coords)
+
+
+def _at(values: np.ndarray, pixel: np.ndarray) -> np.ndarray:
+    """Values of a coordinate at fractional pixels, straight on beyond both ends."""
+    if len(values) == 1:
+        return np.asarray(values[0] + pixel)
+    low = np.clip(pixel.astype(int), 0, len(values) - 2)
+    return np.asarray(values[low] + (pixel - low) * (values[low + 1] - values[low]))
+
+
+def latent_mask(ds: xr.Dataset, model: TrainedModel, name: str | None) -> LatentMask | None:
+    """Which positions of spatial latents have a pixel of the mask under them, region by region.
+
+    The mask lies over the spatial dims of a sample, or over those and the navigation dims. Raises UsageError for a
+    variable that is not there or no such mask, and for vector latents, which have no positions.
+    """
+    if name is None:
+        return None
+    sizes = model.latent_shape[1:]
+    if not sizes:
+        raise UsageError("the latents of this model are vectors without positions, so a mask of pixels cannot apply.")
+    nav, spatial = schema.navigation_dims(ds), schema.signal_dims(ds)[-len(sizes) :]
+    fitting = [str(v) for v in ds.data_vars if ds[v].dtype == bool and set(spatial) <= set(ds[v].dims)]
+    if name not in fitting or set(ds[name].dims) not in (set(spatial), {*nav, *spatial}):
+        raise UsageError(f"mask: there is no boolean variable {name!r} over {spatial}.{did_you_mean(name, fitting)}")
+    has_nav = set(ds[name].dims) > set(spatial)
+    variable = ds[name].transpose(*(nav if has_nav else ()), *spatial)
+
+    def apply(region: Region) -> np.ndarray:
+        pixels = read_block(variable, region) if has_nav else variable.values
+        covered = covered_positions(pixels, sizes, model.network.stride, model.network.pad_before)
+        return np.expand_dims(covered, -len(sizes) - 1)  # over the latent dim
+
+    return apply
+
+
+def covered_positions(
+    mask: np.ndarray, sizes: tuple[int, ...], stride: tuple[int, ...], before: tuple[int, ...]
+) -> np.ndarray:
+    """Whether any pixel under each position is true: `(…, y, x) -> (…, ly, lx)`."""
+    lead = mask.shape[: mask.ndim - len(sizes)]
+    spatial = zip(sizes, stride, before, mask.shape[len(lead) :], strict=True)
+    pads = [(first, size * step - first - have) for size, step, first, have in spatial]
+    blocks = [part for pair in zip(sizes, stride, strict=True) for part in pair]
+    folded = np.pad(mask, [(0, 0)] * len(lead) + pads).reshape(*lead, *blocks)
+    return np.asarray(folded.any(axis=tuple(range(len(lead) + 1, folded.ndim, 2))))
+
+
+def _add_channel_attrs(staging: Staging, name: str, split: xr.DataArray) -> None:
+    """Give staged latents the attributes of `channel_attrs`, read back block by block, before they are published."""
+    array, sums, is_train = staging.arrays[name], Sums(), bool((split == n.TRAIN).any())
+    for region in staging.regions:
+        parts = split.isel(region).values
+        chosen = parts == n.TRAIN if is_train else parts != n.OUTSIDE
+        values = np.asarray(array[tuple(region.values())])[chosen].astype("f8")  # (k, latent, positions…)
+        rows = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
+        if len(rows := rows[np.isfinite(rows).all(1)]):
+            sums.add(rows)
+    if sums.count:
+        of = {"channel_statistics_of": "training samples" if is_train else "all samples"}
+        array.update_attributes({**array.attrs, **channel_attrs(sums), **of})
+
+
+def channel_attrs(sums: Sums) -> dict[str, Any]:
+    """What a diffusion stage needs to know of latents, from sums over samples and positions.
+
+    `channel_mean`, `channel_std`: of each dimension. `diffusion_scale`: 1 / standard deviation over all values, by
+    which latents are multiplied before diffusion: Rombach et al., "High-Resolution Image Synthesis with Latent
+    Diffusion Models", CVPR 2022, appendix G (there called scale factor, a name that readers of zarr would apply).
+    """
+    variance = np.maximum(np.diag(sums.covariance), 0)
+    total = float(np.sqrt(variance.mean() + sums.mean.var()))
+    return {
+        "channel_mean": sums.mean.tolist(),
+        "channel_std": np.sqrt(variance).tolist(),
+        "diffusion_scale": 1 / total if total > 0 else None,
+    }

@@ -1,0 +1,543 @@
+"""Samples through a model and back: whole stores, single files, a few to look at; judged, and on request written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from vaearr import grid, schema
+from vaearr import names as n
+from vaearr.blocks import Blocks, read_chosen
+from vaearr.config import ReconstructConfig, RoiConfig, resolved, settings_as_keywords
+from vaearr.errors import NoInputError, UsageError
+from vaearr.models.preprocess import undo
+from vaearr.models.windows import decode_windows, encode_windows
+from vaearr.provenance import nested
+from vaearr.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
+from vaearr.recipe import Recipe, is_made
+from vaearr.run import Run, open_run
+from vaearr.run.draw import scale_attrs
+from vaearr.run.stream import PARTS, example_points, write_chosen
+from vaearr.sources.nifti import ORIENTATION
+from vaearr.sources.single import NIFTI, Kept, output_suffix, read_single, stored_affine, stored_geometry, write_sample
+from vaearr.store import (
+    Staging,
+    VariableSpec,
+    check_patterns,
+    has_table,
+    open_table,
+    pending,
+    publish_staged,
+    recover,
+    shown,
+    staged_variables,
+    write_table,
+)
+from vaearr.store.folders import staged
+from vaearr.store.remove import removable, remove
+from vaearr.training import fingerprint
+
+EXAMPLE, FILE, PART, METRIC, STATISTIC = "example", "file", "part", "metric", "statistic"
+ENDINGS = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
+TABLES = {n.SHEETS, n.LATENT_STATISTICS, "layers"}
+TABLE_NAMES = ("association", "partitions", f"{n.CLUSTERS}_")  # how tables of other analyses of a run begin
+STATISTICS = {"mean": np.mean, "std": np.std, "min": np.min, "median": np.median, "max": np.max}
+GIVEN_BACK = {
+    "zscore": "mean and standard deviation",
+    "robust": "median and interquartile range",
+    "minmax": "smallest and largest value",
+    "quantile": "smallest value and 99.5 % quantile",
+}
+LONG_NAMES = {
+    "mse": "mean squared error",
+    "mae": "mean absolute error",
+    "psnr": "peak signal-to-noise ratio",
+    "ssim": "structural similarity",
+    "lpips": "learned perceptual image patch similarity",
+}
+
+Judge = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]
+SampleWriter = Callable[[np.ndarray, np.ndarray], None]
+Pictures = dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]]  # input and reconstruction, by place
+
+
+@settings_as_keywords(ReconstructConfig)
+def reconstruct_store(
+    store: str | Path | Run,
+    run: str | None = None,
+    *,
+    out: str | None = None,
+    roi: xr.DataArray | RoiConfig | None = None,
+    config: ReconstructConfig | None = None,
+    files: str | Path | None = None,
+    dtype: Kept = "float32",
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    on_block: Callable[[int, int], None] | None = None,
+    **given: Any,
+) -> xr.Dataset:
+    """Reconstruct the samples of a store (posterior mean, decoded), shard by shard, and judge each against its input.
+
+    Units are those of the stored patterns: what the preprocessing took from a pattern (its mean and scale, its dynamic
+    background) is given back to it, so only the patterns' shape passes the network; with `units="preprocessed"` input
+    and reconstruction are compared as the network sees them. Both always have one size and one scale.
+
+    Returns, and keeps as table `config.name` of `/runs/<run>`: `mse`, `mae`, `psnr` (dB) and, where every side of a
+    sample is 11 or more, `ssim` over the navigation dims, NaN where nothing was reconstructed; `summary (part, metric,
+    statistic)` with `count (part, metric)`, for all points and for those of the run's split; `input` and
+    `reconstruction (example, …)` of some samples. Attributes: settings, units, `data_range`, `compression_ratio`.
+    out="variable" also writes the reconstructions as float32 variable (`reconstruction`; of a run b
+    `reconstruction_b`); nothing is visible before all is written.
+
+    files: folder for a file of each reconstruction, PNG, NIfTI or .npy in stored units, in the size and affine of its
+    source: collections name them after their files (`path`), scans after the numbers of the point. dtype: see
+    `reconstruct_files`. roi: map or conditions instead of the run's region. The same call again returns what was made;
+    `overwrite` replaces what was made otherwise. Raises ExistsError where the name holds anything else, NoInputError
+    for a run or part that is not there, RoiError for an empty region, UsageError for settings that do not fit,
+    DataError for a damaged store or model.
+    """
+    conditions = {"roi": roi} if isinstance(roi, RoiConfig) else {}
+    settings = resolved(ReconstructConfig, config, given | conditions | ({"out": out} if out else {}) | {"run": run})
+    opened = open_run(store, settings.run, device=settings.device)
+    settings = settings.replace(run=opened.name)
+    recover(opened.path)
+    check_patterns(opened.path)
+    _check_name(settings.name)
+    _check(opened, settings)
+    chosen = _points(opened, settings, roi if isinstance(roi, xr.DataArray) else None)
+    if files is not None:
+        _check_written(settings, dtype)
+    made_from = {**opened.attrs, "points": fingerprint(chosen.values), "data": opened.manifest["data"]}
+    recipe, variable = Recipe(settings, made_from), n.run_name(settings.name, settings.run)
+    known, has_variable, replacing = _known(opened, settings, recipe, overwrite=overwrite, say=say)
+    if known is not None and files is None and (settings.out is None or has_variable):
+        return known
+    with ExitStack() as stack:
+        staging = write = None
+        if settings.out == "variable" and not has_variable:  # after an interruption the table alone is missing
+            about = {"long_name": "decoded posterior mean", **scale_attrs(opened, stored=settings.units == "stored")}
+            dims = (*schema.navigation_dims(opened.ds), *schema.signal_dims(opened.ds))
+            specs = {variable: VariableSpec(dims=dims, attrs=about | {n.PROVENANCE: recipe.stamp()})}
+            request = {"name": variable, **recipe.as_attrs()}
+            staging = stack.enter_context(
+                staged_variables(opened.path, specs, coords=xr.Dataset(), request=request, replacing=replacing)
+            )
+        if files is not None:
+            write = _writer(opened.ds, chosen, stack.enter_context(staged(Path(files))), dtype)
+        numbers, pictures = _stream(opened, settings, chosen, staging, write, on_block)
+        if staging is not None:
+            publish_staged(staging)
+        elif replacing:
+            remove(opened.path, variables=replacing)
+    if known is not None:
+        return known
+    coords = {dim: opened.ds[dim] for dim in schema.navigation_dims(opened.ds)}
+    table = _table(opened, settings, numbers, coords, int(chosen.sum()), pictures, opened.own(n.SPLIT).values)
+    table.attrs[n.PROVENANCE] = recipe.stamp()
+    write_table(opened.path, settings.run, settings.name, table, replace=True)
+    return table
+
+
+def _check_name(name: str) -> None:
+    if name in (n.RESERVED | TABLES) - {n.RECONSTRUCTION} or name.startswith((*n.OF_LATER_RUNS, *TABLE_NAMES)):
+        raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
+    if not n.is_valid_name(name):
+        raise UsageError(f"{name!r} cannot be a name; use letters, digits and _, a letter first.")
+
+
+def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) -> xr.DataArray:
+    """The samples that are meant, as a boolean map."""
+    ds = opened.ds
+    if roi is not None:
+        chosen = grid.check_map(ds, roi)
+        if n.PRESENT in ds:
+            chosen = chosen & ds[n.PRESENT].load()
+    else:
+        chosen = opened.own(n.ROI).load() if settings.roi is None else grid.roi(ds, config=settings.roi)
+    if settings.part != "all":
+        chosen = chosen & (opened.own(n.SPLIT).load() == PARTS[settings.part])
+    if not chosen.any():
+        part = f"the {settings.part} part of run {opened.name!r}"
+        raise NoInputError(f"no sample is left to reconstruct: {part} holds none in this region.")
+    return chosen.transpose(*schema.navigation_dims(ds))
+
+
+def _known(
+    opened: Run,
+    settings: ReconstructConfig,
+    recipe: Recipe,
+    *,
+    overwrite: bool,
+    say: Callable[[str], None] | None,
+) -> tuple[xr.Dataset | None, bool, list[str]]:
+    """The table made by this recipe, if there is one, whether the variable is there too, and what is to be replaced."""
+    name, variable, known = settings.name, n.run_name(settings.name, settings.run), None
+    if has_table(opened.path, opened.name, name):
+        found = open_table(opened.path, opened.name, name)
+        there = f"run {opened.name!r} of {shown(opened.path)} already holds {name!r}"
+        if is_made(there, nested(found.attrs, n.PROVENANCE), recipe, overwrite=overwrite, say=say):
+            known = found
+    has_variable = variable in opened.ds.variables
+    if has_variable and (settings.out == "variable" or (known is None and overwrite)):
+        made, there = (
+            nested(opened.ds[variable].attrs, n.PROVENANCE),
+            f"{shown(opened.path)} already holds {variable!r}",
+        )
+        if not is_made(there, made, recipe, overwrite=overwrite):
+            return known, False, removable(opened.path, variables=[variable])
+    return known, has_variable, []
+
+
+def _stream(
+    opened: Run,
+    settings: ReconstructConfig,
+    chosen: xr.DataArray,
+    staging: Staging | None,
+    write: SampleWriter | None,
+    on_block: Callable[[int, int], None] | None,
+) -> tuple[dict[str, np.ndarray], Pictures]:
+    """Numbers of all samples, pictures of some; blocks that an interrupted call has written are not written again."""
+    wanted = set(map(tuple, example_points(opened, chosen, settings.examples, settings.seed).tolist()))
+    blocks = Blocks(opened.ds[n.PATTERNS], schema.navigation_dims(opened.ds))
+    unwritten = pending(staging) if staging is not None else []
+    judge, size = judge_of(opened, settings), opened.model.fitting(settings.batch_size)
+    maps: dict[str, np.ndarray] = {}
+    pictures: Pictures = {}
+    for i, block in enumerate(read_chosen(blocks, chosen.values, opened.model.input_shape), 1):
+        decoded, is_left = [], block.region in unwritten
+        for start in range(0, len(block.stored), size):
+            points = block.points[start : start + size]
+            target, recon, numbers = judge(block.stored[start : start + size])
+            for name, values in numbers.items():
+                full = maps.setdefault(name, np.full(chosen.shape, np.nan, np.float32))
+                full[tuple(points.T)] = values.cpu().numpy()
+            for k, point in enumerate(map(tuple, points.tolist())):
+                if point in wanted:
+                    pictures[point] = target[k].cpu().numpy(), recon[k].cpu().numpy()
+            if is_left or write:
+                decoded.append(recon.cpu().numpy())
+            if write:
+                write(points, decoded[-1])
+        if staging is not None and is_left:
+            whole = {name: np.concatenate(decoded) for name in staging.arrays if decoded}
+            write_chosen(staging, block.region, block.inside, whole)
+        if on_block:
+            on_block(i, len(blocks.regions))
+    return maps, pictures
+
+
+@settings_as_keywords(ReconstructConfig)
+def reconstruct_files(
+    store: str | Path | Run,
+    files: Sequence[str | Path],
+    run: str | None = None,
+    *,
+    out: str | Path | None = None,
+    dtype: Kept = "float32",
+    config: ReconstructConfig | None = None,
+    on_file: Callable[[int, int], None] | None = None,
+    **given: Any,
+) -> xr.Dataset:
+    """Reconstruct single files (posterior mean, decoded) as the store's samples, and judge each against its input.
+
+    Files are prepared as the ingest of the store prepared its own (`vaearr.sources.single`), and judged at the size
+    and scale of its samples, see `reconstruct_store`. Nothing is written into the store.
+
+    Returns `mse`, `mae`, `psnr` (dB), `ssim` where sides are 11 or more and `lpips` where weights are given, over
+    `file`, with their `summary (part, metric, statistic)`; `input` and `reconstruction (example, …)` of the
+    first files.
+    out: folder that gets the reconstructions, PNG of the file's own size or NIfTI of its own grid, axes and affine,
+    else .npy; it appears when all are there. dtype: of NIfTI and .npy: float32, or source = the stored type.
+
+    Raises UsageError for settings that are meant for stores, two files of one name, or no file; NoInputError or
+    DataError for a run or file that is missing, damaged or of another kind than the store's samples.
+    """
+    settings, plain = resolved(ReconstructConfig, config, given | {"run": run}), ReconstructConfig()
+    if not files:
+        raise UsageError("no file is given; name one or more.")
+    if any(getattr(settings, name) != getattr(plain, name) for name in ("roi", "part", "out", "name")):
+        raise UsageError("part, roi, name and variable are for a store's own samples; leave them out for single files.")
+    if out is not None:
+        _check_written(settings, dtype)
+    opened = open_run(store, settings.run, device=settings.device)
+    _check(opened, settings)
+    ds, paths = opened.ds, [Path(file) for file in files]
+    names, suffix = [inside_name(path.name) for path in paths], output_suffix(ds)
+    twice = [name for name, count in Counter(name.lower() for name in names).items() if count > 1]
+    if out is not None and twice:
+        raise UsageError(f"two files would both be written as {twice[0]!r}; rename one, or write them one by one.")
+    with ExitStack() as stack:
+        aside = None if out is None else stack.enter_context(staged(Path(out)))
+        judge, size = judge_of(opened, settings), opened.model.fitting(settings.batch_size)
+        columns: list[dict[str, np.ndarray]] = []
+        pictures: Pictures = {}
+        for start in range(0, len(paths), size):
+            read = [read_single(ds, path) for path in paths[start : start + size]]
+            stored = np.stack([single.values for single in read])
+            target, recon, numbers = judge(torch.from_numpy(stored.reshape(-1, *opened.model.input_shape)))
+            columns.append({name: values.cpu().numpy() for name, values in numbers.items()})
+            for i, (single, *pair) in enumerate(
+                zip(read, target.cpu().numpy(), recon.cpu().numpy(), strict=True), start
+            ):
+                if i < settings.examples:
+                    pictures[(i,)] = pair[0], pair[1]
+                if aside is not None:
+                    path, values = aside / f"{names[i]}{suffix}", pair[1].reshape(stored.shape[1:])
+                    write_sample(path, values, ds[n.PATTERNS].dtype, geometry=single.geometry, kept=dtype)
+                if on_file:
+                    on_file(i + 1, len(paths))
+    joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+    coords = {FILE: xr.DataArray([str(path) for path in paths], dims=FILE)}
+    table = _table(opened, settings, joined, coords, len(paths), pictures)
+    return table.assign_coords(
+        {f"{EXAMPLE}_{FILE}": (EXAMPLE, [paths[i].name for (i,) in pictures])} if pictures else {}
+    )
+
+
+def reconstruct(store: str | Path | Run, *, run: str = n.DEFAULT_RUN, n_samples: int = 8, seed: int = 0) -> xr.Dataset:
+    """Patterns as the network sees them and as it decodes them, for scan points spread over the validation part.
+
+    Variables `input` and `reconstruction`, `(sample, [channel,] dy, dx)`, in preprocessed units; the navigation
+    coordinates of each sample as coordinates of `sample`. A seeded choice; posterior mean.
+    """
+    if n_samples < 1:
+        raise UsageError(f"n_samples is {n_samples}; it must be at least 1.")
+    opened = open_run(store, run)
+    ds, model, nav = opened.ds, opened.model, schema.navigation_dims(opened.ds)
+    points = example_points(opened, opened.own(n.SPLIT).load() != n.OUTSIDE, n_samples, seed)
+    if not len(points):
+        raise NoInputError(f"run {run!r} of {store} has no scan point in its split; train it again.")
+    stored = opened.samples(points)
+    raw = torch.from_numpy(stored.reshape(-1, *model.input_shape))
+    with torch.inference_mode():
+        seen = model.preprocess(raw)
+    decoded = torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in raw.split(model.fitting(len(raw)))])
+    coords = {dim: (n.SAMPLE, ds[dim].values[points[:, i]], ds[dim].attrs) for i, dim in enumerate(nav)}
+    words = {"input": "pattern as the network sees it", "reconstruction": "decoded posterior mean"}
+    return xr.Dataset(
+        {
+            name: ((n.SAMPLE, *schema.signal_dims(ds)), values.numpy().reshape(stored.shape), {"long_name": text})
+            for (name, text), values in zip(words.items(), (seen, decoded), strict=True)
+        },
+        coords=coords if n.SAMPLE not in nav else {n.SAMPLE: ds[n.SAMPLE].isel({n.SAMPLE: points[:, 0]})},
+        attrs={**opened.attrs, "seed": seed},
+    )
+
+
+def _check(opened: Run, settings: ReconstructConfig) -> None:
+    """Raise UsageError for settings that do not fit each other, the data or the network."""
+    wanted, stored = settings.data_range, settings.units == "stored"
+    if settings.batch_size < 1 or settings.examples < 0:
+        raise UsageError("batch_size must be at least 1 and examples at least 0.")
+    if wanted == "dtype" and not (opened.ds[n.PATTERNS].dtype.kind in "iu" and stored):
+        raise UsageError(
+            "data_range 'dtype' is for whole numbers in stored units; give a number, or 'sample' for the range of each "
+            "input."
+        )
+    if isinstance(wanted, float) and wanted <= 0:
+        raise UsageError(f"data_range is {wanted:g}; it must be a positive number.")
+    if (settings.lpips_weights is None) != (settings.lpips_linear is None):
+        raise UsageError("LPIPS takes two files: lpips_weights, of the feature network, and lpips_linear.")
+    if settings.lpips_weights is not None and not stored:
+        raise UsageError("LPIPS is measured in stored units; leave units out, or the LPIPS weights.")
+
+
+def _check_written(settings: ReconstructConfig, dtype: str) -> None:
+    """Raise UsageError for what files of samples cannot be."""
+    if settings.units != "stored":
+        raise UsageError("files of reconstructions are in stored units; leave units='preprocessed' out.")
+    if dtype not in ("float32", "source"):
+        raise UsageError(f"dtype is {dtype!r}; use float32, or source for the type of the stored samples.")
+
+
+def judge_of(opened: Run, settings: ReconstructConfig) -> Judge:
+    """A function from stored samples `(B, C, …)` to input and reconstruction in the chosen units, and their numbers.
+
+    Raises UsageError or DataError for LPIPS weights that do not fit.
+    """
+    model, distance, (_, span) = opened.model, _lpips(opened, settings), _data_range(opened, settings)
+
+    @torch.inference_mode()
+    def judge(stored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        raw = stored.to(model.device)
+        target = model.preprocess(raw) if settings.units == "preprocessed" or settings.window else raw
+        if settings.window is None:
+            recon = model.decode_batch(model.encode_batch(raw)[0])
+        else:
+            mean, _ = encode_windows(model.network, target, settings.window, settings.overlap)
+            recon = decode_windows(model.network, mean, settings.window, settings.overlap)
+        if settings.units == "stored":
+            target, recon = raw.float(), undo(recon, raw, model.preprocess.background, model.preprocess_config)
+        flat = target.flatten(1)
+        numbers = image_metrics(target, recon, span or flat.amax(1) - flat.amin(1))
+        return target, recon, numbers | ({} if distance is None else {"lpips": distance(target, recon)})
+
+    return judge
+
+
+def _lpips(opened: Run, settings: ReconstructConfig) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
+    """LPIPS of stored values, or None without weights. Its range is that of the dtype for 8 bits, else of the store."""
+    if settings.lpips_weights is None:
+        return None
+    from vaearr.models.perceptual import build_perceptual, lpips
+
+    patterns = opened.ds[n.PATTERNS]
+    if patterns.dtype in (np.uint8, np.int8):
+        low, high = float(np.iinfo(patterns.dtype).min), float(np.iinfo(patterns.dtype).max)
+    else:
+        low, high = (float(patterns.attrs.get(key, np.nan)) for key in ("value_min", "value_max"))
+        if not low < high:
+            raise UsageError("the store does not tell its least and largest value, which LPIPS needs; ingest it again.")
+    files = {"weights": settings.lpips_weights, "linear": settings.lpips_linear}
+    network = build_perceptual("lpips", **files, low=low, high=high, chunk=settings.batch_size)
+    network = network.to(opened.model.device)
+    return lambda target, recon: lpips(target, recon, network)
+
+
+def _data_range(opened: Run, settings: ReconstructConfig) -> tuple[str, float | None]:
+    """Of PSNR and SSIM: what it is, `given`, `dtype` or `sample`, and the number; None for one of each sample."""
+    dtype, kind = opened.ds[n.PATTERNS].dtype, settings.data_range
+    if kind is None:  # 16 bits are seldom filled
+        kind = "dtype" if settings.units == "stored" and dtype in (np.uint8, np.int8) else "sample"
+    if kind == "sample":
+        return kind, None
+    if kind == "dtype":
+        return kind, float(np.iinfo(dtype).max) - float(np.iinfo(dtype).min)
+    return "given", float(kind)
+
+
+def _table(
+    opened: Run,
+    settings: ReconstructConfig,
+    numbers: Mapping[str, np.ndarray],
+    coords: Mapping[str, xr.DataArray],
+    count: int,
+    pictures: Pictures,
+    split: np.ndarray | None = None,
+) -> xr.Dataset:
+    """Numbers of `count` samples over the dims of `coords`, their summary, and the pictures at some of the places."""
+    ds, signal, config = opened.ds, schema.signal_dims(opened.ds), opened.model.preprocess_config
+    scale, patterns = scale_attrs(opened, stored=settings.units == "stored"), opened.ds[n.PATTERNS]
+    unit = scale["units"]
+    units = {"mse": f"{unit}^2" if unit != "1" else "1", "mae": unit, "psnr": "dB"}
+    table = xr.Dataset(
+        {
+            name: (tuple(coords), values, {"long_name": LONG_NAMES[name], "units": units.get(name, "1")})
+            for name, values in numbers.items()
+        },
+        coords=coords,
+    )
+    table = table.merge(summarise(table, split))
+    if places := sorted(pictures):
+        about = {n.SIGNAL_DIMS: list(signal), **scale}
+        about |= {key: patterns.attrs[key] for key in (ORIENTATION,) if key in patterns.attrs}
+        at = tuple(np.array(places).T)
+        table = table.assign_coords({dim: ds[dim] for dim in signal if dim in ds.coords})
+        for k, (name, text) in enumerate((("input", "pattern"), ("reconstruction", "decoded posterior mean"))):
+            values = np.stack([pictures[place][k] for place in places])
+            values = values.reshape(len(places), *(ds.sizes[dim] for dim in signal))
+            table[name] = ((EXAMPLE, *signal), values, {"long_name": text, **about})
+        for (dim, coord), where in zip(coords.items(), at, strict=True):
+            table.coords[f"{EXAMPLE}_{dim}"] = (EXAMPLE, coord.values[where], coord.attrs)
+        for name, values in numbers.items():
+            table[f"{EXAMPLE}_{name}"] = (EXAMPLE, values[at], table[name].attrs)
+    (kind, span), given = _data_range(opened, settings), []
+    if settings.units == "stored":
+        given = [GIVEN_BACK[config.normalise]] if config.normalise in GIVEN_BACK else []
+        given += ["dynamic background"] * (config.dynamic_background > 0)
+    too_small = f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out."
+    return table.assign_attrs(
+        **opened.attrs,
+        **scale,
+        n=count,
+        compression_ratio=compression_ratio(opened.model.input_shape, patterns.dtype, opened.model.latent_shape),
+        data_range_is=kind,
+        data_range=span,
+        given_back=given,
+        window=None if settings.window is None else list(settings.window),
+        warnings=[] if can_ssim(opened.model.input_shape) else [too_small],
+    )
+
+
+def summarise(maps: xr.Dataset, split: np.ndarray | None = None) -> xr.Dataset:
+    """`summary (part, metric, statistic)` and `count (part, metric)` of maps, for all points and the parts of a split.
+
+    NaN counts as missing; a statistic over no points is NaN.
+    """
+
+    def described(values: np.ndarray) -> list[float]:
+        values = values[~np.isnan(values)].astype("f8")
+        with np.errstate(invalid="ignore"):  # the PSNR of equal samples is infinite
+            return [len(values), *(of(values) if len(values) else np.nan for of in STATISTICS.values())]
+
+    metrics = [str(name) for name in maps.data_vars]
+    parts: dict[str, Any] = {"all": ...} | ({} if split is None else {k: split == part for k, part in PARTS.items()})
+    rows = np.array([[described(maps[metric].values[inside]) for metric in metrics] for inside in parts.values()])
+    return xr.Dataset(
+        {
+            "summary": ((PART, METRIC, STATISTIC), rows[..., 1:], {"long_name": "summary of each metric over samples"}),
+            "count": ((PART, METRIC), rows[..., 0].astype(int), {"long_name": "samples"}),
+        },
+        coords={PART: list(parts), METRIC: metrics, STATISTIC: list(STATISTICS)},
+    )
+
+
+def _writer(ds: xr.Dataset, chosen: xr.DataArray, folder: Path, dtype: Kept) -> SampleWriter:
+    """A function that writes samples `(k, …)` at points `(k, navigation)` as files into a folder."""
+    names, suffix, stored = sample_names(ds, chosen), output_suffix(ds), ds[n.PATTERNS].dtype
+    shape, about = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds)), ds.copy()
+    for name in {"affine", "source_rows", "source_columns"} & set(ds.variables):
+        about[name] = about[name].load()
+
+    def write(points: np.ndarray, values: np.ndarray) -> None:
+        for point, sample in zip(map(tuple, points.tolist()), values, strict=True):
+            write_sample(
+                folder / f"{names[point]}{suffix}",
+                sample.reshape(shape),
+                stored,
+                geometry=None if schema.is_scan(ds) else stored_geometry(about, point[0]),
+                affine=stored_affine(about, point[0]) if suffix == NIFTI else None,
+                kept=dtype,
+            )
+
+    return write
+
+
+def sample_names(ds: xr.Dataset, chosen: xr.DataArray) -> dict[tuple[int, ...], str]:
+    """A name for the file of each chosen sample, without its ending; no two are the same, none leaves the folder."""
+    nav = schema.navigation_dims(ds)
+    width = [len(str(ds.sizes[dim] - 1)) for dim in nav]
+    numbers = {
+        tuple(point): "_".join(f"{dim}{i:0{w}d}" for dim, i, w in zip(nav, point, width, strict=True))
+        for point in np.argwhere(chosen.transpose(*nav).values).tolist()
+    }
+    if schema.is_scan(ds) or "path" not in ds.coords:
+        return numbers
+    paths = ds["path"].values
+    given = {point: inside_name(str(paths[point[0]])) for point in numbers}
+    count = Counter(name.lower() for name in given.values())
+    return {
+        point: name if name and count[name.lower()] == 1 else f"{name or 'sample'}_{numbers[point]}"
+        for point, name in given.items()
+    }
+
+
+def inside_name(path: str) -> str:
+    """A path as one that lies inside a folder, without the ending of its file."""
+    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("/", "..", ".")]
+    name = "/".join(part.replace(":", "_") for part in parts)
+    return name[: len(name) - len(next((end for end in ENDINGS if name.lower().endswith(end)), ""))]
+
+
+def metrics_csv(found: xr.Dataset) -> str:
+    """The numbers of all files or samples as a CSV table; samples where nothing was reconstructed are left out."""
+    metrics: list[str] = [str(name) for name in found[METRIC].values]
+    rows = found[metrics].to_dataframe(dim_order=list(found[metrics[0]].dims))[metrics].astype(float)
+    return str(rows.dropna(subset=metrics[:1]).to_csv(lineterminator="\n"))

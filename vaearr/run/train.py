@@ -1,0 +1,257 @@
+"""From a store to a trained run in it: ROI, split, training, health, artefact, all published together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from vaearr import grid, schema
+from vaearr import names as n
+from vaearr.artifacts import SEEN
+from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
+from vaearr.errors import UsageError, did_you_mean, need
+from vaearr.given import check_grid, is_same, on_grid, seen, store_of
+from vaearr.pattern_steps import OF_THE_VALUES
+from vaearr.provenance import nested
+from vaearr.recipe import Recipe, is_made
+from vaearr.run import Run
+from vaearr.store import (
+    beside,
+    check_patterns,
+    check_run_name,
+    open_store,
+    publish_run,
+    recover,
+    run_folder,
+    run_manifest,
+    run_names,
+    shown,
+    staged_run,
+    write_dataset,
+)
+from vaearr.store.remove import removable
+
+FEW_SAMPLES = 16
+GIVEN = "given as a map"
+SPLIT_BY = {"groups": "subject", "stratified": "label"}
+
+
+@settings_as_keywords(TrainConfig)
+def train(
+    data: str | Path | xr.Dataset,
+    *,
+    run: str = n.DEFAULT_RUN,
+    store: str | Path | None = None,
+    roi: xr.DataArray | RoiConfig | None = None,
+    config: TrainConfig | None = None,
+    resume: str | Path | None = None,
+    restart: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    **given: Any,
+) -> Run:
+    """Train a VAE on the scan points of the ROI and publish it as `/runs/<run>` with its `roi` and `split` maps.
+
+    data: a store, or a Dataset with dask chunks and any lazy steps on it, such as a crop, another background or binned
+    detector pixels; its chunks are what is read. Its run goes into the store that it was opened from, or into `store`,
+    whose grid it has or a part of. Where the patterns are not the store's own the run says so, and `va.encode` takes
+    the same Dataset again.
+
+    roi: a map from `va.roi`, or conditions; None takes the ROI of the default run if the store has one, else every
+    measured point. Other keywords replace single settings of `config`. Nothing is visible in the store before all is
+    finished. After an interruption the same call goes on where it was, exactly; `restart` throws that away instead.
+    resume: a checkpoint file (of `checkpoint_every`) to go on from. Several processes: start them with torchrun; each
+    makes this call. A run that is there, trained the same way, is returned; `overwrite` replaces another one of this
+    name, with its latents and tables, when the new one is trained. Raises ExistsError for a name that is taken,
+    RoiError and UsageError for settings that do not fit, or that differ from those of the interrupted training.
+    """
+    settings = resolved(TrainConfig, config, given)
+    check_run_name(run)
+    check_extras(settings)
+    path = store_of(data, store)
+    from vaearr.training import fingerprint, joined, train_model
+
+    with joined(settings.device) as (team, torch_device), ExitStack() as stack:
+        tell = say if say and team.is_first else (lambda text: None)
+        team.first_does(lambda: recover(path))
+        own = open_store(path)
+        ds, mask, everywhere, patterns = _given(data, path, own, roi, tell)
+        settings = settled(settings, ds)
+        kind = "trained" if resume is None else f"trained from {resume}"
+        recipe = Recipe(settings, {"kind": kind, "data": patterns, "region": _region(everywhere.values)})
+        if team.first_does(lambda: _is_trained(path, own, run, recipe, overwrite=overwrite, say=tell)):
+            return Run(path, run)
+        parts = _parts(ds, mask, settings, tell)
+        old = team.first_does(lambda: removable(path, runs=[run] if run in run_names(path) else []))
+        folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL, replacing=old)))
+        maps = {"roi": mask.values, "split": parts.values}
+        maps |= {name: grid.class_map(ds, name)[0] for name in (settings.objective.label, settings.balance) if name}
+        tables, manifest = train_model(
+            ds,
+            parts,
+            settings,
+            folder / n.MODEL,
+            device=torch_device,
+            team=team,
+            data={"patterns": patterns, **{name: fingerprint(values) for name, values in maps.items()}},
+            say=tell,
+            init=_model_folder(path, settings.init),
+            perceptual_from=_perceptual_from(path, settings),
+            resume=Path(resume).expanduser().resolve() if resume else None,
+            restart=restart,
+            logs=(beside(path).with_name(f"{path.name}.logs"), run),
+            on_step=on_step,
+            on_epoch=on_epoch if team.is_first else None,
+        )
+        manifest |= {"run": run, "roi": nested(mask.attrs, "config") or GIVEN, "n_roi": int(mask.sum())}
+        if team.is_first:
+            for name, table in tables.items():
+                write_dataset(table, folder / name, run=run)
+            own_maps = {n.run_name(n.ROI, run): everywhere, n.run_name(n.SPLIT, run): on_grid(parts, own, n.OUTSIDE)}
+            # the store has its own coordinates beside the grid's
+            publish_run(path, run, folder, manifest, xr.Dataset(own_maps).reset_coords(drop=True), replacing=old)
+    for warning in tables[n.HEALTH].attrs["warnings"]:
+        tell(f"warning: {warning}")
+    return Run(path, run, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
+
+
+def _given(
+    data: str | Path | xr.Dataset,
+    path: Path,
+    own: xr.Dataset,
+    roi: xr.DataArray | RoiConfig | None,
+    tell: Callable[[str], None],
+) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray, dict[str, Any]]:
+    """What is learned from: the Dataset, its region, the same on the store's grid, and what identifies the patterns."""
+    check_patterns(path)
+    ds = data if isinstance(data, xr.Dataset) else own
+    check_grid(ds, own)
+    mask, patterns = resolve_roi(ds, roi), data_fingerprint(own)
+    everywhere = on_grid(mask, own, fill=False)
+    if roi is None and n.ROI in ds:
+        tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
+    if ds is not own and not is_same(found := seen(ds, everywhere), seen(own, everywhere)):
+        tell("the patterns are not the store's own; 'va.encode' needs this Dataset, too")
+        changed = ds[n.PATTERNS].copy(deep=False)  # its attributes are of the values before the steps
+        changed.attrs = {key: value for key, value in changed.attrs.items() if key not in OF_THE_VALUES}
+        ds, patterns = ds.assign({n.PATTERNS: changed}), patterns | {SEEN: found}
+    return ds, mask, everywhere, patterns
+
+
+def _is_trained(
+    path: Path, own: xr.Dataset, run: str, recipe: Recipe, *, overwrite: bool, say: Callable[[str], None]
+) -> bool:
+    """Whether the run is there, trained the same way: on the same patterns and region, with the same settings."""
+    if run not in run_names(path):
+        return False
+    manifest, region = run_manifest(path, run), own[n.run_name(n.ROI, run)].values
+    kind = manifest.get("kind", "trained")
+    made = {"kind": kind, "data": manifest.get("data"), "region": _region(region)}
+    made["config"] = manifest["config"] if kind == "trained" else recipe.as_attrs()["config"]
+    there, instead = f"{shown(path)} already has a run {run!r}", "choose another name with run='…' (--run)"
+    return is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=say)
+
+
+def _region(mask: Any) -> dict[str, Any]:
+    from vaearr.training import fingerprint
+
+    return {"points": int(mask.sum()), "sha256": fingerprint(mask)}
+
+
+def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig, tell: Callable[[str], None]) -> xr.DataArray:
+    """The split of the region. Raises UsageError where the map that it goes by is not there."""
+    config, by = settings.split, None
+    if int(roi.sum()) < FEW_SAMPLES:
+        tell(f"warning: {int(roi.sum())} {schema.samples_word(ds)} are few; the run shows that it works, no more.")
+    if config.method in SPLIT_BY:  # groups or classes by a map or coordinate
+        name = config.by or SPLIT_BY[config.method]
+        over = [str(v) for v in ds.variables if set(ds[v].dims) == set(roi.dims) and v not in roi.dims]
+        if name not in over:
+            there = f"there is no map or coordinate {name!r} over {roi.dims}"
+            raise UsageError(f"split.by: {there}.{did_you_mean(name, over)}")
+        by = ds[name].transpose(*roi.dims).load()
+    parts = grid.split(roi, config, seed=settings.seed, by=by)
+    if config.method == "blocks" and (side := parts.attrs["block_used"]) != config.block:
+        tell(f"split: blocks of side {side}, not {config.block}, so that there are enough to choose from")
+    return parts
+
+
+def _model_folder(store: Path, named: str | None) -> Path | None:
+    """The model folder of a run of this store, or a path to such a folder or to a checkpoint; None for None."""
+    if named and n.is_valid_name(named):
+        return run_folder(store, named) / n.MODEL
+    return Path(named).expanduser().resolve() if named else None
+
+
+def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
+    """The model folder whose encoder a perceptual term looks with."""
+    wanted = settings.objective.perceptual
+    if wanted is None:
+        return None
+    if wanted.kind != "encoder" and wanted.run is not None:
+        raise UsageError(f"objective.perceptual.run is for kind 'encoder', not for {wanted.kind!r}; leave it out.")
+    if wanted.kind == "encoder" and wanted.run is None:
+        raise UsageError(
+            "objective.perceptual.kind 'encoder' needs a trained run: set objective.perceptual.run to its name or to a "
+            "model folder."
+        )
+    return _model_folder(store, wanted.run)
+
+
+def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
+    """The settings with `auto` decided for a Dataset. Raises UsageError for neighbours where there is no grid."""
+    from vaearr.models.preprocess import settled as settled_preprocess
+
+    objective, is_scan = settings.objective, schema.is_scan(ds)
+    if objective.input_noise is None:
+        objective = objective.replace(input_noise=float(is_scan))
+    if objective.target == "neighbour" and not is_scan:
+        raise UsageError(
+            "objective.target is 'neighbour', but the samples are a collection without a grid; set it to 'self'."
+        )
+    if objective.target == "auto":
+        objective = objective.replace(target="neighbour" if is_scan else "self")
+    preprocess = settled_preprocess(settings.preprocess, ds[n.PATTERNS])
+    return settings.replace(objective=objective.to_attrs(), preprocess=preprocess.to_attrs())
+
+
+def check_extras(settings: TrainConfig) -> None:
+    """Raise MissingExtraError where the model, the discriminator or a logger needs a package that is not there."""
+    from vaearr.training.records import check_loggers
+
+    critic = settings.objective.adversarial
+    for part in (settings.model.name, critic.discriminator if critic else ""):
+        if part in ("autoencoder-kl", "patch", "multiscale"):
+            need("monai", "vaearr[monai]", part)
+    check_loggers(settings.log)
+
+
+def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.DataArray:
+    """The boolean ROI map that is meant: given, by conditions, the store's own, or all measured points."""
+    if isinstance(roi, RoiConfig):
+        return grid.roi(ds, config=roi)
+    if roi is None:
+        return ds[n.ROI].load() if n.ROI in ds else grid.roi(ds)
+    mask, config = grid.check_map(ds, roi), nested(roi.attrs, "config")
+    if n.PRESENT in ds:
+        mask = mask & ds[n.PRESENT].load()
+    known = {"config": config} if isinstance(config, dict) else {}
+    return mask.rename(n.ROI).drop_attrs().assign_attrs({**n.ATTRS[n.ROI], **known, "n": int(mask.sum())})
+
+
+def data_fingerprint(ds: xr.Dataset) -> dict[str, Any]:
+    """What identifies the patterns a model saw: the store, the checksum of the patterns, their shape and dtype."""
+    patterns = ds[n.PATTERNS]
+    return {
+        "store_id": ds.attrs.get(n.STORE_ID),
+        "sha256": patterns.attrs.get("sha256"),
+        "dims": list(map(str, patterns.dims)),
+        "shape": list(patterns.shape),
+        "dtype": str(patterns.dtype),
+    }

@@ -7,18 +7,11 @@ import pytest
 import xarray as xr
 
 from vaearr.association import categories as as_exported
-from vaearr.categories import categories, is_categorical, meanings
+from vaearr.categories import categories, meanings
 
 
 def _map(values: object, name: str | None = None, **attrs: object) -> xr.DataArray:
     return xr.DataArray(values, dims="x", name=name, attrs=attrs)
-
-
-def test_what_is_a_map_of_codes() -> None:
-    assert is_categorical(_map([0, 1], "phase"))
-    assert is_categorical(_map([0, 1], "any", flag_values=[0, 1]))
-    assert not is_categorical(_map([0, 1], "counts"))
-    assert not is_categorical(_map([0.0, 1.0], "phase"))
 
 
 @pytest.mark.parametrize("words", ["noise a b", ["noise", "a", "b"]])

@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 import errno
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from vaearr import cli
-
-
-@pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
-    """`main` with an app that raises the given error; gives the exit code."""
-    handlers = {number: signal.getsignal(number) for number in cli.STOPS}
-
-    def run(error: BaseException, *options: str) -> int:
-        def app(*args: object, **kwargs: object) -> None:
-            raise error
-
-        monkeypatch.setattr(cli, "_command", lambda: app)
-        monkeypatch.setattr(sys, "argv", ["vaearr", *options])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -44,11 +22,17 @@ def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     ids=["not there", "not allowed", "without a path", "our mistake"],
 )
 def test_unforeseen_errors_are_one_line(
-    run_main: Callable[..., int], capsys: pytest.CaptureFixture[str], error: Exception, code: int, line: str
+    error: Exception, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(error) == code
-    assert capsys.readouterr().err == f"vaearr: {line}\n"
-    assert run_main(error, "--debug") == code
-    shown = capsys.readouterr().err
-    assert "Traceback" in shown
-    assert shown.endswith(f"vaearr: {line}\n")
+    def app(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_command", lambda: app)
+    for options in ((), ("--debug",)):
+        monkeypatch.setattr(sys, "argv", ["vaearr", *options])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == code
+        told = capsys.readouterr().err
+        assert told.endswith(f"vaearr: {line}\n")
+        assert ("Traceback" in told) == bool(options)

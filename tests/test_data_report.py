@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vaearr.data_report import class_names, class_of_each, data_facts, data_lines
-from vaearr.ingestion import ingest
-from vaearr.run.train import train
+from tests.data import random_patterns_dataset
+from vaearr.info import class_names, data_facts, data_lines
 from vaearr.store import create_store, open_store
-
-from .conftest import TINY_TRAINING
-from .data import random_patterns_dataset
 
 FLAGS = {"flag_values": [-1, 0, 1, 2], "flag_meanings": "unknown benign malignant normal"}
 
@@ -87,44 +83,3 @@ def test_a_scan() -> None:
     assert facts["value_range"] is None
     assert not facts["groups"]
     assert facts["n_masks"] is None
-
-
-def test_names_of_files_are_no_classes() -> None:
-    ds = random_patterns_dataset({"sample": 50})
-    assert class_names(ds) == ["label"]
-    codes, known = class_of_each(ds, "label")
-    assert [known[code] for code in codes] == ds["label"].values.tolist()
-    assert class_names(ds.assign_coords(path=("sample", ["one.gz"] * 50))) == ["label"]
-
-
-def test_many_classes_are_cut_in_words() -> None:
-    ds = random_patterns_dataset({"sample": 40}).drop_vars("label")
-    codes = np.arange(40, dtype="i4") % 20
-    ds["label"] = ("sample", codes, {"flag_values": list(range(20)), "flag_meanings": [f"k{i}" for i in range(20)]})
-    line = next(line for line in data_lines(data_facts(ds), "images") if "label" in line)
-    assert line.endswith("k11 = 2 and 8 more")
-
-
-def test_a_trained_store_tells_its_split(trained_store: Path) -> None:
-    train(trained_store, run="b", config=TINY_TRAINING)
-    facts = data_facts(open_store(trained_store, chunks=None))
-    assert set(facts["splits"]) == {"vae", "b"}
-    assert all(parts["train"] > parts["validation"] > 0 for parts in facts["splits"].values())
-
-
-def test_files_that_ingestion_left_out(tmp_path: Path) -> None:
-    from PIL import Image
-
-    from vaearr.config import IngestConfig
-
-    folder = tmp_path / "images"
-    for name, number in (("cat", 3), ("dog", 2)):
-        (folder / name).mkdir(parents=True)
-        for i in range(number):
-            pixels = np.random.default_rng(i).integers(0, 255, (9, 10), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i}.png")
-    (folder / "cat" / "bad.png").write_bytes(b"no image")
-    facts = data_facts(ingest(folder, tmp_path / "a.zarr", config=IngestConfig(skip_bad=True)))
-    assert facts["classes"] == {"label": {"cat": 3, "dog": 2}}
-    assert len(facts["skipped"]) == 1
-    assert "bad.png" in facts["skipped"][0]

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 
+import vaearr as va
 from vaearr.artifacts import TrainedModel
 from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.errors import SchemaError, UsageError
-from vaearr.model_card import as_record, card_lines, model_card, sizes_of
+from vaearr.model_card import as_record, model_card, sizes_of
 from vaearr.models import build_model
 
 from .conftest import SMALL_NETWORK
@@ -123,7 +124,7 @@ def test_a_head_counts_beside_encoder_and_decoder() -> None:
     assert card.attrs["n_parameters_heads"] == 4 * 3 + 3
     assert card.attrs["n_parameters"] == plain.attrs["n_parameters"] + 15
     assert card.attrs["weights_MB"] == pytest.approx(plain.attrs["weights_MB"] + 15 * 4e-6)
-    assert "15 elsewhere (heads)" in "\n".join(card_lines(card))
+    assert "15 elsewhere (heads)" in "\n".join(va.describe(card, "network"))
     xr.testing.assert_equal(card.drop_attrs(), plain.drop_attrs())
 
 
@@ -160,7 +161,7 @@ def test_shared_layers_count_once() -> None:
 
 def test_in_words_and_as_json() -> None:
     card = model_card(_conv())
-    lines = card_lines(card)
+    lines = va.describe(card, "network")
     assert lines[0].startswith(f"ConvVAE: {card.attrs['n_layers']} layers, {card.attrs['n_parameters']:,} parameters")
     assert "input 1 x 12 x 13, latent 4" in lines[2]
     assert len(lines) == 5 + card.sizes["layer"]
@@ -176,7 +177,7 @@ def test_refusals() -> None:
     with pytest.raises(UsageError, match="Linear has no input_shape, latent_shape, encode, decode"):
         model_card(nn.Linear(2, 2))
     with pytest.raises(SchemaError, match="no model card"):
-        card_lines(xr.Dataset())
+        va.describe(xr.Dataset(), "network")
     network = Shared()
     network.decode = lambda z: torch.full((1, 4), float(z.sum().item()))  # type: ignore[method-assign]
     with pytest.raises(UsageError, match="Shared cannot be run on shapes alone"):

@@ -12,7 +12,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,33 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.errors import DataError, ExistsError, NoInputError, SchemaError, UsageError, did_you_mean
-from vaearr.placing import WHOLE, Placement, place_in_order, place_points, point_dims
-from vaearr.provenance import now, versions
-from vaearr.sources.ebsd_maps import phase_flags
+from vaearr.categories import flags
+from vaearr.errors import DataError, NoInputError, SchemaError, UsageError, did_you_mean
+from vaearr.placing import Placement, are_whole, place_in_order, place_points, point_dims, row_words
+from vaearr.provenance import nested
+from vaearr.recipe import Recipe, is_made
+from vaearr.sources.ebsd_maps import NO_PHASE
 from vaearr.sources.hdf5 import check_file
 from vaearr.sources.tables import ReadAs, Table, read_table
-from vaearr.store import add_variables, check_run_name, check_store, open_store, publish_run, recover, shown, staged_run
+from vaearr.store import (
+    add_variables,
+    check_run_name,
+    check_store,
+    open_store,
+    publish_run,
+    recover,
+    run_manifest,
+    run_names,
+    shown,
+    staged_run,
+)
+from vaearr.store.remove import removable
 
 KNOWN_PREFIXES = ("latent_", "PCA_", "cNMF_")
 IN_MEMORY = "an array in memory"
 DAMAGED = (zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, RecursionError)
-TAKEN = (n.PATTERNS, n.PRESENT, n.RUNS, *n.OF_A_RUN)
-OF_OTHER_THINGS = {n.HISTORY, n.HEALTH, n.MODEL, n.EPOCH, n.ELEMENT, n.CHANNEL, n.SAMPLE, n.DZ, n.DY, n.DX}
-OF_OTHER_THINGS |= {*n.SCAN_DIMS}
+NO_CLASS = {n.NOT_CLUSTERED: "no_value", n.NOISE: "no_class"}
+KINDS = (n.LATENTS, "scores", n.ELEMENTS, "map", "classes")
 
 
 def attach(
@@ -52,6 +65,7 @@ def attach(
     array: str | None = None,
     classes: Mapping[int, str] | None = None,
     units: str | None = None,
+    overwrite: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> xr.Dataset:
     """Add latents or maps that were computed elsewhere to a store, where they can be analysed like its own.
@@ -68,46 +82,47 @@ def attach(
     values has x and y, or where rows come in row-major order (x fastest), one for every scan point or, with `roi`, one
     for every point of that region.
     roi: name of a run whose region of interest is meant, or a boolean map. Rows outside it are left out.
-    read_as: whether points are "steps" or "coordinates"; "auto" decides by the rule of `vaearr.attaching`.
+    read_as: whether points are "steps" or "coordinates"; "auto" decides by the rule of `vaearr.placing`.
     prefix, columns, array: which columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known) or which array of a `.npz` or
     Dataset.
     classes: names of class numbers.
 
-    Raises ExistsError for a name that is taken; DataError for numbers of rows that do not fit (both are named),
-    repeated points, infinite values; NoInputError and UsageError for files and arguments that cannot be meant.
+    overwrite: replace what was attached under this name, made otherwise; what was made the same way is returned.
+
+    Raises ExistsError for a name that is taken by anything else; DataError for numbers of rows that do not fit (both
+    are named), repeated points, infinite values; NoInputError and UsageError for files and arguments that cannot be
+    meant.
     """
     if isinstance(values, xr.Dataset):
-        values = one_of(values, array)
+        values = _one_of(values, array)
     if isinstance(values, xr.DataArray) and kind != n.LATENTS:
         name = name or (None if values.name is None else str(values.name))
     path, target = check_store(store), _target(kind, run, name)
     recover(path)
     ds = open_store(path, chunks=None)
-    _refuse_taken(path, ds, kind, target)
     dims = point_dims(ds) if schema.is_scan(ds) else ()
     if isinstance(values, xr.DataArray):
-        table = labelled_values(values, ds, dims)
+        table = _labelled(values, ds, dims)
     else:
-        table = read_values(values, dims, prefix=prefix, columns=columns, array=array)
-    points = _points(table, coords, dims)
-    table, placement = _placed(ds, table, points, _region(ds, roi), read_as)
-    variable = KINDS[kind](ds, table, placement, target, classes or {})
+        table = _read(values, dims, prefix, columns, array)
+    table, placement = _placed(ds, _with_points(table, coords, dims), _region(ds, roi), read_as)
+    variable = _variable(ds, table, placement, kind, target, classes or {})
     if isinstance(values, xr.DataArray) and kind in ("map", "classes"):
         variable.attrs |= {key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs}
     variable.attrs |= {} if units is None else {"units": units}
-    variable.attrs[n.PROVENANCE] = _provenance(kind, table, points, placement, roi)
-    result = _write(path, kind, target, variable).assign_attrs(placement.counts())
+    made_from = {
+        "kind": f"{n.ATTACHED} {kind}",
+        "values": table.origin,
+        "points": table.points and table.points.origin,
+        "placing": placement.counts(),
+        "roi": roi if roi is None or isinstance(roi, str) else "given as a map",
+        "classes": classes or None,
+        "units": units,
+    }
+    result = _keep(path, ds, kind, target, variable, Recipe(None, made_from), overwrite=overwrite, say=say)
     if say:
         say(_in_words(variable, placement))
-    return result
-
-
-def _write(store: Path, kind: str, target: str, variable: xr.DataArray) -> xr.Dataset:
-    if kind == n.LATENTS:
-        return _publish_latents(store, target, variable, variable.attrs[n.PROVENANCE])
-    result = variable.to_dataset()
-    add_variables(store, result)
-    return result
+    return result.assign_attrs(placement.counts())
 
 
 def _target(kind: str, run: str | None, name: str | None) -> str:
@@ -122,125 +137,107 @@ def _target(kind: str, run: str | None, name: str | None) -> str:
     chosen = name or (n.ELEMENTS if kind == n.ELEMENTS else "")
     if not chosen or run is not None:
         raise UsageError(f"{kind} are attached as a variable: give name='…' (and no run).")
-    reserved = [word for word in TAKEN if chosen == word or chosen.startswith(f"{word}_")]
-    reserved += [chosen] if chosen in OF_OTHER_THINGS else []
-    if reserved or (chosen == n.ELEMENTS and kind != n.ELEMENTS):
-        belongs = reserved[0] if reserved else n.ELEMENTS
-        raise UsageError(f"{chosen!r} cannot name {kind}: {belongs!r} has a meaning of its own; choose another name.")
-    if not n.is_valid_name(chosen):
-        raise UsageError(f"{chosen!r} cannot be a variable name; use letters, digits and _, a letter first.")
+    free = {n.PHASE, n.RECONSTRUCTION, kind}
+    if not n.is_valid_name(chosen) or chosen in n.RESERVED - free or chosen.startswith(n.OF_LATER_RUNS):
+        raise UsageError(
+            f"{chosen!r} cannot name {kind}: it is no name of letters, digits and _, a letter first, or has a meaning "
+            "of its own; choose another one."
+        )
     return chosen
 
 
-def _refuse_taken(store: Path, ds: xr.Dataset, kind: str, target: str) -> None:
-    variable = n.run_name(n.LATENTS, target) if kind == n.LATENTS else target
-    if variable in ds.variables:
-        raise ExistsError(f"{shown(store)} already holds {variable!r}; attach under another name.")
+def _with_points(table: Rows, coords: str | Path | np.ndarray | None, dims: tuple[str, ...]) -> Rows:
+    if coords is None:
+        return table
+    if table.points is not None:
+        raise UsageError(f"{table.origin['file']} has points of its own; leave coords out.")
+    if not dims:
+        raise UsageError("the samples are a collection without coordinates; give one row per sample, in their order.")
+    return replace(table, points=read_points(coords, dims))
 
 
 def _region(ds: xr.Dataset, roi: str | xr.DataArray | None) -> xr.DataArray | None:
     if roi is None or isinstance(roi, xr.DataArray):
         return None if roi is None else grid.check_map(ds, roi)
-    variable = n.run_name(n.ROI, roi)
-    if variable not in ds:
-        known = [n.DEFAULT_RUN if v == n.ROI else str(v).removeprefix(f"{n.ROI}_") for v in ds.data_vars
-                 if v == n.ROI or str(v).startswith(f"{n.ROI}_")]  # fmt: skip
+    if (variable := n.run_name(n.ROI, roi)) not in ds:
+        known = [str(v).removeprefix(n.ROI).removeprefix("_") or n.DEFAULT_RUN for v in ds if str(v).startswith(n.ROI)]
         raise NoInputError(f"there is no region of interest of a run {roi!r}.{did_you_mean(roi, known)}")
     return ds[variable].load()
 
 
-def _points(table: Values, coords: str | Path | np.ndarray | None, dims: tuple[str, ...]) -> Points | None:
-    if coords is None:
-        return table.points
-    if table.points is not None:
-        raise UsageError(f"{table.origin['file']} has points of its own; leave coords out.")
-    if not dims:
-        raise UsageError("the samples are a collection without coordinates; give one row per sample, in their order.")
-    return read_points(coords, dims)
-
-
-def _placed(
-    ds: xr.Dataset, table: Values, points: Points | None, region: xr.DataArray | None, read_as: ReadAs
-) -> tuple[Values, Placement]:
+def _placed(ds: xr.Dataset, table: Rows, region: xr.DataArray | None, read_as: ReadAs) -> tuple[Rows, Placement]:
     """Values as rows, finite or NaN, and where each belongs."""
-    shape, values = schema.navigation_shape(ds), table.values
-    if points is None and values.shape[: len(shape)] == shape and values.ndim - len(shape) in (0, 1) and len(shape) > 1:
+    shape, values, file = schema.navigation_shape(ds), table.values, str(table.origin["file"])
+    over_grid = len(shape) > 1 and values.shape[: len(shape)] == shape and values.ndim - len(shape) in (0, 1)
+    if table.points is None and over_grid:
         values = values.reshape(-1, *values.shape[len(shape) :])
     if values.ndim > 2:
-        raise DataError(
-            f"{table.origin['file']} has shape {values.shape}; expected (N,), (N, L) or the grid's {shape} in front."
-        )
+        raise DataError(f"{file} has shape {values.shape}; expected (N,), (N, L) or the grid's {shape} in front.")
     if values.dtype.kind == "f" and np.isinf(values).any():
         row = int(np.isinf(values).reshape(len(values), -1).any(axis=1).argmax())
-        raise DataError(f"{table.origin['file']}: row {row} holds an infinite value; write NaN where there is none.")
-    table = replace(table, values=values)
-    what = str(table.origin["file"])
-    if points is None:
-        placement = place_in_order(ds, len(values), region, what=f"{what} of shape {table.values.shape}")
+        raise DataError(f"{file}: row {row} holds an infinite value; write NaN where there is none.")
+    if (points := table.points) is None:
+        placement = place_in_order(ds, len(values), region, what=f"{file} of shape {table.values.shape}")
     else:
         if points.values.ndim and len(points.values) != len(values):
-            raise DataError(f"{what} has {len(values)} rows, {points.origin['file']} has {len(points.values)} points.")
-        way = points.read_as if read_as == "auto" else read_as
-        placement = place_points(
-            ds, points.values, read_as=way, what=f"the points of {points.origin['file']}", lines=points.lines
-        )
+            raise DataError(f"{file} has {len(values)} rows, {points.origin['file']} has {len(points.values)} points.")
+        way, what = points.read_as if read_as == "auto" else read_as, f"the points of {points.origin['file']}"
+        placement = place_points(ds, points.values, read_as=way, what=what, lines=points.lines)
     allowed = np.ones(shape, bool) if region is None else region.values
-    if n.PRESENT in ds:
-        allowed = allowed & ds[n.PRESENT].values
-    return table, placement.within(allowed)
+    return replace(table, values=values), placement.within(allowed & grid.measured(ds))
 
 
-def _publish_latents(store: Path, run: str, latents: xr.DataArray, made: dict[str, Any]) -> xr.Dataset:
-    """The latents as a run: variables and `/runs/<run>` in one step."""
-    dim = n.run_name(n.LATENT, run)
-    inside = latents.notnull().any(dim)
-    count = int(inside.sum())
-    if not count:
-        raise DataError(f"{made['values']['file']} holds no value for any measured scan point of the region.")
-    roi = inside.drop_vars(dim, errors="ignore").rename(n.run_name(n.ROI, run))
-    roi = roi.drop_attrs().assign_attrs({**n.ATTRS[n.ROI], "n": count})
-    manifest = {
-        "run": run,
-        "kind": n.ATTACHED,
-        "state": n.ATTACHED,
-        "config": {n.ATTACHED: made},
-        "roi": f"points with a value in {made['values']['file']}",
-        "n_roi": count,
-        "latent_dim": latents.sizes[dim],
-        "versions": made["versions"],
-        "time": made["time"],
-    }
-    result = xr.Dataset({latents.name: latents, roi.name: roi})
-    with staged_run(store, run) as folder:
-        publish_run(store, run, folder, manifest, result)
+def _keep(
+    store: Path,
+    ds: xr.Dataset,
+    kind: str,
+    target: str,
+    variable: xr.DataArray,
+    recipe: Recipe,
+    *,
+    overwrite: bool,
+    say: Callable[[str], None] | None,
+) -> xr.Dataset:
+    """Write the variable, latents as a run with `/runs/<run>` in one step, unless it is there already."""
+    is_run, there, old = kind == n.LATENTS, None, list[str]()
+    if is_run and target in run_names(store):
+        there, made = f"{shown(store)} already has a run {target!r}", nested(run_manifest(store, target), "config")
+        made, gone = (made or {}).get(n.ATTACHED), {"runs": [target]}
+    elif not is_run and target in ds.variables:
+        there, made = f"{shown(store)} already holds {target!r}", nested(ds[target].attrs, n.PROVENANCE)
+        gone = {"variables": [target, *(dim for dim in map(str, ds[target].dims) if dim.startswith(f"{target}_"))]}
+    if there is not None:
+        made = made if isinstance(made, Mapping) and str(made.get("kind")).startswith(n.ATTACHED) else None
+        if is_made(there, made, recipe, instead="attach under another name", overwrite=overwrite, say=say):
+            return variable.to_dataset()
+        old = removable(store, **gone)
+    variable.attrs[n.PROVENANCE] = stamp = recipe.stamp()
+    if not is_run:
+        add_variables(store, variable.to_dataset(), replacing=old)
+        return variable.to_dataset()
+    dim, file = n.run_name(n.LATENT, target), stamp["values"]["file"]
+    inside = variable.notnull().any(dim)
+    if not (count := int(inside.sum())):
+        raise DataError(f"{file} holds no value for any measured scan point of the region.")
+    region = inside.drop_vars(dim, errors="ignore").rename(n.run_name(n.ROI, target)).drop_attrs()
+    result = xr.Dataset({v.name: v for v in (variable, region.assign_attrs({**n.ATTRS[n.ROI], "n": count}))})
+    manifest = {"run": target, "kind": n.ATTACHED, "state": n.ATTACHED, "config": {n.ATTACHED: stamp}}
+    manifest |= {"roi": f"points with a value in {file}", "n_roi": count, "latent_dim": variable.sizes[dim]}
+    manifest |= {key: stamp[key] for key in ("versions", "time")}
+    with staged_run(store, target, replacing=old) as folder:
+        publish_run(store, target, folder, manifest, result, replacing=old)
     return result
-
-
-def _provenance(
-    kind: str, table: Values, points: Points | None, placement: Placement, roi: str | xr.DataArray | None
-) -> dict[str, Any]:
-    return {
-        "kind": f"{n.ATTACHED} {kind}",
-        "values": table.origin,
-        "points": None if points is None else points.origin,
-        "placing": placement.counts(),
-        "roi": roi if roi is None or isinstance(roi, str) else "given as a map",
-        "versions": versions(),
-        "time": now(),
-    }
 
 
 def _in_words(variable: xr.DataArray, placement: Placement) -> str:
     c = placement.counts()
+    words = {
+        "n_outside": "lie outside the scan",
+        "n_left_out": "on points not measured or outside the region",
+        "n_missing": "scan points without a row",
+    }
     parts = [f"{c['n_placed']} of {c['n_rows']} rows placed by {c['read_as']}"]
-    for key, text in (
-        ("n_outside", "lie outside the scan"),
-        ("n_left_out", "on points not measured or outside the region"),
-        ("n_missing", "scan points without a row"),
-    ):
-        if c[key]:
-            parts.append(f"{c[key]} {text}")
-    return f"{variable.name}: {'; '.join(parts)}"
+    return f"{variable.name}: {'; '.join(parts + [f'{c[key]} {text}' for key, text in words.items() if c[key]])}"
 
 
 # reading
@@ -257,53 +254,79 @@ class Points:
 
 
 @dataclass(frozen=True, eq=False)
-class Values:
-    """Values `(N, K)` or an array over the whole grid, names of the K columns, and the points the file itself has."""
+class Rows:
+    """Values `(N, K)` or an array over the whole grid, names of the K columns, and the points the file itself has.
+
+    numbers: the columns' own (`latent_7` is 7), else 0, 1, …
+    """
 
     values: np.ndarray
-    columns: tuple[str, ...]
-    numbers: tuple[int, ...]  # the columns' own numbers (`latent_7` is 7), else 0, 1, …
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any]
+    columns: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
     points: Points | None = None
 
 
-def read_values(
-    source: str | Path | np.ndarray,
-    dims: Sequence[str],
-    *,
-    prefix: str | None = None,
-    columns: Sequence[str] = (),
-    array: str | None = None,
-) -> Values:
+def _read(
+    source: str | Path | np.ndarray, dims: Sequence[str], prefix: str | None, columns: Sequence[str], array: str | None
+) -> Rows:
     """Values from `.npy`, `.npz` (`array` names one of several), CSV or memory.
 
     dims: the point dims, `("x", "y")`, whose columns in a CSV are coordinates. Of a CSV the named `columns` are taken,
     else those that begin with `prefix`, else those of the one known prefix that occurs, else all. Numbered columns come
     in the order of their numbers. Raises DataError, NoInputError or UsageError that says what is there instead.
     """
-    if isinstance(source, np.ndarray):
-        return _plain(source, _memory_origin(source))
-    file = _existing(source)
-    if file.suffix.lower() == ".csv":
-        return table_values(read_table(file, dims), prefix, columns)
+    if not isinstance(source, np.ndarray) and (file := _existing(source)).suffix.lower() == ".csv":
+        table = read_table(file, dims)
+        return _columns(table, *_chosen(file, table.values, prefix, columns))
     if prefix or columns:
-        raise UsageError(f"prefix and columns choose from a CSV; {file.name} is not one.")
-    values, name = _load(file, array)
-    return _plain(values, _file_origin(file, values) | ({"array": name} if name else {}))
+        raise UsageError("prefix and columns choose from a CSV; the values are in none.")
+    values, origin = _array(source, array)
+    if values.dtype.kind not in "biuf" or 0 in values.shape or values.ndim == 0:
+        raise DataError(f"{origin['file']}: {values.dtype} of shape {values.shape}; expected numbers, one row a point.")
+    return Rows(values, origin)
 
 
-def one_of(values: xr.Dataset, array: str | None) -> xr.DataArray:
+def _columns(table: Table, chosen: Sequence[str], numbers: Sequence[int] = ()) -> Rows:
+    """The values of a CSV in some columns, with its points."""
+    values = table.numbers(chosen)
+    origin = _origin(values, table.file) | {"columns": list(chosen)}
+    return Rows(values, origin, tuple(chosen), tuple(numbers), _table_points(table))
+
+
+def _table_points(table: Table) -> Points | None:
+    if not table.coordinates:
+        return None
+    values = table.numbers(table.coordinates)
+    origin = _origin(values, table.file) | {"columns": table.coordinates}
+    return Points(values, table.read_as, origin, table.frame.index.to_numpy())
+
+
+def read_points(source: str | Path | np.ndarray, dims: Sequence[str]) -> Points:
+    """Points `(N, d)` from a CSV with columns for all `dims`, `.npy`, `.npz` or memory."""
+    if isinstance(source, np.ndarray) or (file := _existing(source)).suffix.lower() != ".csv":
+        values, origin = _array(source, None)
+        return Points(values, "auto", origin)
+    table = read_table(file, dims)
+    if (found := _table_points(table)) is None:
+        raise DataError(f"{file} has no columns {' and '.join(dims)}. It has: {_listed(table.values)}.")
+    return found
+
+
+def _one_of(values: xr.Dataset, array: str | None) -> xr.DataArray:
     """The variable of a Dataset that is meant: `array`, or the only one."""
-    known = [str(name) for name in values.data_vars]
+    return values[_meant("the Dataset", [str(name) for name in values.data_vars], array)]
+
+
+def _meant(where: str, known: list[str], array: str | None) -> str:
     if array is None and len(known) != 1:
-        raise UsageError(f"the Dataset holds {len(known)} variables ({_listed(known)}); choose one with array='…'.")
-    name = array or known[0]
-    if name not in known:
-        raise NoInputError(f"the Dataset holds no variable {name!r}.{did_you_mean(name, known)}")
-    return values[name]
+        raise UsageError(f"{where} holds {len(known)} arrays ({_listed(known)}); choose one with array='…'.")
+    if (name := array or known[0]) not in known:
+        raise NoInputError(f"{where} holds no array {name!r}.{did_you_mean(name, known)}")
+    return name
 
 
-def labelled_values(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Values:
+def _labelled(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Rows:
     """Values of a DataArray over a store's navigation dims and at most one more, with the points that it lies on.
 
     dims: the point dims, none for a collection. Without coordinates it covers the whole grid. Raises SchemaError.
@@ -314,58 +337,23 @@ def labelled_values(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -
         raise SchemaError(
             f"the array has dims {tuple(values.dims)}; expected {nav} and at most one more; rename them by .rename(…)."
         )
-    placed = [dim for dim in nav if dim in values.coords]
     whole = values.transpose(*nav, *others)
-    if len(placed) < len(nav) or not dims:
-        for dim in nav:
-            if whole.sizes[dim] != ds.sizes[dim] or (dim in placed and not whole[dim].equals(ds[dim])):
-                raise SchemaError(
-                    f"along {dim!r} the array has {whole.sizes[dim]} entries that are not the store's {ds.sizes[dim]}; "
-                    "bring it there with .reindex_like(va.open_store(STORE).present)."
-                )
+    is_placed = bool(dims) and set(nav) <= set(values.coords)
+    for dim in nav if not is_placed else ():
+        if whole.sizes[dim] != ds.sizes[dim] or (dim in whole.coords and not whole[dim].equals(ds[dim])):
+            raise SchemaError(
+                f"along {dim!r} the array has {whole.sizes[dim]} entries that are not the store's {ds.sizes[dim]}; "
+                "bring it there with .reindex_like(va.open_store(STORE).present)."
+            )
     rows = np.asarray(whole.values).reshape(-1, *(whole.sizes[dim] for dim in others))
-    table = _plain(rows, _memory_origin(rows))
     labels = whole[others[0]].values if others and others[0] in whole.coords else np.arange(rows.shape[-1])
-    numbers = tuple(map(int, labels)) if labels.dtype.kind in "iu" else tuple(range(len(labels)))
-    columns = tuple(map(str, labels)) if labels.dtype.kind in "OUT" else ()
     points = None
-    if dims and len(placed) == len(nav):
+    if is_placed:
         axes = dict(zip(nav, np.meshgrid(*(whole[dim].values for dim in nav), indexing="ij"), strict=True))
-        points = Points(np.stack([axes[dim].ravel() for dim in dims], 1), "coordinates", _memory_origin(rows))
-    return replace(table, numbers=numbers if others else (), columns=columns, points=points)
-
-
-def read_points(source: str | Path | np.ndarray, dims: Sequence[str]) -> Points:
-    """Points `(N, d)` from a CSV with columns for all `dims`, `.npy`, `.npz` or memory."""
-    if isinstance(source, np.ndarray):
-        return Points(source, "auto", _memory_origin(source))
-    file = _existing(source)
-    if file.suffix.lower() != ".csv":
-        values, _ = _load(file, None)
-        return Points(values, "auto", _file_origin(file, values))
-    table = read_table(file, dims)
-    found = table_points(table)
-    if found is None:
-        raise DataError(f"{file} has no columns {' and '.join(dims)}. It has: {_listed(table.values)}.")
-    return found
-
-
-def table_points(table: Table) -> Points | None:
-    """The points of a CSV, None where it has none."""
-    if not table.coordinates:
-        return None
-    values = table.numbers(table.coordinates)
-    origin = _file_origin(table.file, values) | {"columns": table.coordinates}
-    return Points(values, table.read_as, origin, table.frame.index.to_numpy())
-
-
-def table_values(table: Table, prefix: str | None = None, columns: Sequence[str] = ()) -> Values:
-    """The values of a CSV in the columns that are meant, with its points."""
-    chosen, numbers = _in_order(*_chosen(table.file, table.values, prefix, columns))
-    values = table.numbers(chosen)
-    return Values(
-        values, chosen, numbers, _file_origin(table.file, values) | {"columns": list(chosen)}, table_points(table)
-    )
+        points = Points(np.stack([axes[dim].ravel() for dim in dims], 1), "coordinates", _origin(rows))
+    numbers = tuple(map(int, labels)) if others and labels.dtype.kind in "iu" else ()
+    columns = tuple(map(str, labels)) if labels.dtype.kind in "OUT" else ()
+    return Rows(rows, _origin(rows), columns, numbers, points)
 
 
 def _existing(source: str | Path) -> Path:
@@ -375,20 +363,19 @@ def _existing(source: str | Path) -> Path:
     return file
 
 
-def _load(file: Path, array: str | None) -> tuple[np.ndarray, str | None]:
-    """The array of a `.npy`, or the one meant of a `.npz` with its name."""
+def _array(source: str | Path | np.ndarray, array: str | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """An array in memory, that of a `.npy`, or the one meant of a `.npz`; and where it comes from."""
+    if isinstance(source, np.ndarray):
+        return source, _origin(source)
+    file = _existing(source)
     try:
-        if file.suffix.lower() == ".npy":
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.ndarray):
             if array:
                 raise UsageError(f"array={array!r} chooses from a .npz; {file.name} holds one array.")
-            return np.load(file, mmap_mode="r", allow_pickle=False), None
-        with np.load(file, allow_pickle=False) as bundle:
-            known = list(bundle.files)
-            if array is None and len(known) != 1:
-                raise UsageError(f"{file} holds {len(known)} arrays ({_listed(known)}); choose one with array='…'.")
-            name = array or known[0]
-            if name not in known:
-                raise NoInputError(f"{file} holds no array {name!r}.{did_you_mean(name, known)}")
+            return found, _origin(found, file)
+        with found as bundle:
+            name = _meant(str(file), list(bundle.files), array)
             values = bundle[name]
     except (UsageError, NoInputError):
         raise
@@ -397,59 +384,41 @@ def _load(file: Path, array: str | None) -> tuple[np.ndarray, str | None]:
         raise DataError(f"{file} cannot be read as plain numbers ({reason}); save it again with numpy.save.") from None
     if not isinstance(values, np.ndarray):
         raise DataError(f"{file}: {name!r} is no array; save it again with numpy.savez.")
-    return values, name
-
-
-def _plain(values: np.ndarray, origin: dict[str, Any]) -> Values:
-    if values.dtype.kind not in "biuf" or 0 in values.shape or values.ndim == 0:
-        raise DataError(f"{origin['file']}: {values.dtype} of shape {values.shape}; expected numbers, one row a point.")
-    return Values(values, (), (), origin)
+    return values, _origin(values, file) | {"array": name}
 
 
 def _chosen(
     file: Path, others: list[str], prefix: str | None, columns: Sequence[str]
-) -> tuple[tuple[str, ...], str | None]:
-    """The value columns that are meant, and the prefix they share by rule."""
+) -> tuple[Sequence[str], Sequence[int]]:
+    """The value columns that are meant, and their numbers, where all have one; those of a prefix sorted by number."""
     if columns and prefix:
         raise UsageError("columns and prefix both say which columns are meant; give one of them.")
     for name in columns:
         if name not in others:
             raise NoInputError(f"{file} has no value column {name!r}.{did_you_mean(name, others)}")
-    if columns:
-        return tuple(columns), None
-    if prefix is None:
+    if not columns and prefix is None:
         families = [p for p in KNOWN_PREFIXES if any(name.startswith(p) for name in others)]
         if len(families) > 1:
             raise UsageError(f"{file} has columns {' and '.join(f'{p}…' for p in families)}; choose one with prefix=.")
         prefix = families[0] if families else None
-    fitting = tuple(name for name in others if prefix is None or name.startswith(prefix))
-    if not fitting:
+    chosen = list(columns) or [name for name in others if name.startswith(prefix or "")]
+    if not chosen:
         raise DataError(f"{file} has no value column{f' {prefix}…' if prefix else ''}. It has: {_listed(others)}.")
-    return fitting, prefix
+    found = [(match[1], int(match[2]), match[0]) for name in chosen if (match := re.fullmatch(r"(.*?)(\d{1,9})", name))]
+    if len(found) < len(chosen) or len({stem for stem, *_ in found}) > 1 or len({i for _, i, _ in found}) < len(found):
+        return chosen, ()
+    found = sorted(found) if prefix else found
+    return [name for *_, name in found], [number for _, number, _ in found]
 
 
-def _in_order(names: tuple[str, ...], prefix: str | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Columns and their numbers, 0, 1, … where not all have one. Those of a prefix are sorted by number."""
-    found = [re.fullmatch(r"(.*?)(\d{1,9})", name) for name in names]
-    stems = {match[1] for match in found if match}
-    numbers = tuple(int(match[2]) for match in found if match)
-    if len(numbers) != len(names) or len(stems) != 1 or len(set(numbers)) != len(numbers):
-        return names, tuple(range(len(names)))
-    if prefix is None:
-        return names, numbers
-    pairs = sorted(zip(numbers, names, strict=True))
-    return tuple(name for _, name in pairs), tuple(number for number, _ in pairs)
-
-
-def _file_origin(file: Path, values: np.ndarray) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return {"file": file.name, "sha256": digest, "shape": list(values.shape), "dtype": str(values.dtype)}
-
-
-def _memory_origin(values: np.ndarray) -> dict[str, Any]:
-    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-    return {"file": IN_MEMORY, "sha256": digest, "shape": list(values.shape), "dtype": str(values.dtype)}
+def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:
+    if file is None:
+        digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    else:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    name = IN_MEMORY if file is None else file.name
+    return {"file": name, "sha256": digest, "shape": list(values.shape), "dtype": str(values.dtype)}
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -459,171 +428,83 @@ def _listed(names: Sequence[str]) -> str:
 # what they become
 
 
-def _latents_of(
-    ds: xr.Dataset, values: Values, placement: Placement, name: str, classes: Mapping[int, str]
+def _variable(
+    ds: xr.Dataset, rows: Rows, placement: Placement, kind: str, target: str, words: Mapping[int, str]
 ) -> xr.DataArray:
-    """Latents of a run that was made elsewhere: `(navigation…, latent_<run>)`. `name` is the run's."""
-    dim = n.run_name(n.LATENT, name)
-    one = _stack(ds, values, placement, n.run_name(n.LATENTS, name), dim, values.numbers)
-    one[dim].attrs.update(n.ATTRS[n.LATENT])
-    return one.assign_attrs(long_name="latent (attached)", units="1")
+    """The variable of one kind: `(navigation…)`, of latents `(navigation…, latent_<run>)`, of scores `(navigation…,
+    <name>_component)`, of elements `(element, navigation…)`, under another name than `elements` over a dim
+    `<name>_element`.
+    """
+    coords = {dim: ds[dim].variable for dim in schema.navigation_dims(ds)}
+    file, values = rows.origin["file"], np.asarray(rows.values)
+    values = values if values.ndim > 1 else values[:, None]
+    floats = values.astype(min(np.result_type(values, "f4"), np.dtype("f8")))  # which holds all of an integer type
+    if kind in ("map", "classes", n.PHASE):
+        if values.shape[1] != 1:
+            which = f" ({', '.join(rows.columns[:20])}); choose one with columns=" if rows.columns else ""
+            raise DataError(f"{file} has {values.shape[1]} values for each point, expected one{which}.")
+        label = {"long_name": rows.columns[0] if rows.columns else target}
+        if kind == "map":
+            on_grid, attrs = placement.on_grid(floats[:, 0], np.nan), n.ATTRS.get(target, label | {"units": "1"})
+        else:
+            on_grid = placement.on_grid(_codes(rows, values[:, 0]), n.NOT_CLUSTERED)
+            meant = (NO_PHASE, n.PHASE) if kind == n.PHASE else (NO_CLASS, "class")
+            attrs = (n.ATTRS[n.PHASE] if kind == n.PHASE else label) | flags(on_grid, words, *meant)
+        return xr.DataArray(on_grid, coords, tuple(coords), target, attrs)
+    labels: Sequence[Any] = rows.numbers or range(values.shape[1])
+    if kind == n.ELEMENTS:
+        labels = [column.split("(")[0].split("[")[0].strip() or column for column in rows.columns]  # of `Fe [wt%]`
+        if not labels or len(set(labels)) < len(labels):
+            raise DataError(f"{file} has the element columns {labels}; expected a CSV with each element once.")
+    dim, name, of_dim, attrs = {
+        n.LATENTS: (n.run_name(n.LATENT, target), n.run_name(n.LATENTS, target), n.ATTRS[n.LATENT], "latent"),
+        "scores": (f"{target}_{n.COMPONENT}", target, {"long_name": n.COMPONENT}, f"{target} score"),
+        n.ELEMENTS: (n.ELEMENT if target == n.ELEMENTS else f"{target}_{n.ELEMENT}", target, {}, n.ATTRS[n.ELEMENTS]),
+    }[kind]
+    attrs = attrs if isinstance(attrs, dict) else {"long_name": f"{attrs} (attached)", "units": "1"}
+    coords[dim] = xr.Variable(dim, list(labels), of_dim)
+    found = xr.DataArray(placement.on_grid(floats, np.nan), coords, tuple(coords), name, attrs)
+    return found.transpose(dim, ...) if kind == n.ELEMENTS else found
 
 
-def _scores_of(
-    ds: xr.Dataset, values: Values, placement: Placement, name: str, classes: Mapping[int, str]
-) -> xr.DataArray:
-    """Scores of a decomposition: `(navigation…, <name>_component)`."""
-    dim = f"{name}_{n.COMPONENT}"
-    one = _stack(ds, values, placement, name, dim, values.numbers)
-    one[dim].attrs["long_name"] = n.COMPONENT
-    return one.assign_attrs(long_name=f"{name} score (attached)", units="1")
-
-
-def _elements_of(
-    ds: xr.Dataset, values: Values, placement: Placement, name: str, classes: Mapping[int, str]
-) -> xr.DataArray:
-    """Element maps: `(element, navigation…)`; under another name than `elements`, over a dim `<name>_element`."""
-    if not values.columns:
-        raise DataError(f"{values.origin['file']} names no elements; expected a CSV with one column for each element.")
-    labels = _elements(values.origin["file"], values.columns)
-    dim = n.ELEMENT if name == n.ELEMENTS else f"{name}_{n.ELEMENT}"
-    return _stack(ds, values, placement, name, dim, labels).transpose(dim, ...).assign_attrs(n.ATTRS[n.ELEMENTS])
-
-
-def _map_of(
-    ds: xr.Dataset, values: Values, placement: Placement, name: str, classes: Mapping[int, str]
-) -> xr.DataArray:
-    """One value for each scan point, NaN where there is none."""
-    grid = placement.on_grid(_as_float(_single(values)), np.nan)
-    return _variable(ds, grid, name).assign_attrs(n.ATTRS.get(name, {"long_name": _label(values, name), "units": "1"}))
-
-
-def _classes_of(
-    ds: xr.Dataset, values: Values, placement: Placement, name: str, classes: Mapping[int, str]
-) -> xr.DataArray:
-    """One class number for each scan point: -1 for no class (noise, not indexed), -2 where there is no value."""
-    numbers = _single(values)
+def _codes(rows: Rows, numbers: np.ndarray) -> np.ndarray:
+    """Class numbers in the smallest type: -1 for no class (noise, not indexed), -2 for no value."""
     if numbers.dtype.kind == "f":
         numbers = np.where(np.isnan(numbers), n.NOT_CLUSTERED, numbers)
     wrong = (numbers != np.rint(numbers)) | (numbers < n.NOT_CLUSTERED) | (numbers > np.iinfo("i4").max)
     if wrong.any():
         row = int(wrong.argmax())
         raise DataError(
-            f"{values.origin['file']}: row {row} holds {numbers[row]:g}; expected whole class numbers, -1 for no class "
-            f"and {n.NOT_CLUSTERED} for no value."
+            f"{rows.origin['file']}: {row_words(rows.points and rows.points.lines, row)} holds {numbers[row]:g}; "
+            f"expected whole numbers of a {n.PHASE} or class, -1 for none, and {n.NOT_CLUSTERED} for no value."
         )
-    grid = placement.on_grid(np.rint(numbers).astype("i4"), n.NOT_CLUSTERED)
-    found = [int(code) for code in np.unique(grid) if code >= 0]
-    words = {n.NOT_CLUSTERED: "no_value", n.NOISE: "no_class"} | {code: f"class_{code}" for code in found}
-    words |= {int(code): "_".join(str(word).split()) for code, word in classes.items() if str(word).strip()}
-    words = dict(sorted(words.items()))
-    attrs = {"long_name": _label(values, name), "flag_values": list(words), "flag_meanings": " ".join(words.values())}
-    small = grid.max(initial=0) <= np.iinfo("i2").max
-    return _variable(ds, grid.astype("i2") if small else grid, name).assign_attrs(attrs)
-
-
-def _elements(file: object, columns: Sequence[str]) -> list[str]:
-    """Names of elements from columns such as `Fe [wt%]`."""
-    labels = [column.split("(")[0].split("[")[0].strip() or column for column in columns]
-    if len(set(labels)) < len(labels):
-        raise DataError(f"{file} has element columns {', '.join(labels)}; expected each once.")
-    return labels
-
-
-def _stack(ds: xr.Dataset, values: Values, placement: Placement, name: str, dim: str, labels: Any) -> xr.DataArray:
-    rows = _as_float(values.values if values.values.ndim > 1 else values.values[:, None])
-    grid = placement.on_grid(rows, np.nan)
-    index = list(labels) or list(range(rows.shape[1]))
-    return _variable(ds, grid, name, dim).assign_coords({dim: (dim, index)})
-
-
-def _variable(ds: xr.Dataset, grid: np.ndarray, name: str, *further: str) -> xr.DataArray:
-    nav = schema.navigation_dims(ds)
-    coords = {dim: ds[dim].variable for dim in nav}
-    return xr.DataArray(grid, dims=(*nav, *further), coords=coords, name=name)
-
-
-def _single(values: Values) -> np.ndarray:
-    rows = values.values
-    if rows.ndim > 1 and rows.shape[1] != 1:
-        which = f" ({', '.join(values.columns[:20])}); choose one with columns=" if values.columns else ""
-        raise DataError(f"{values.origin['file']} has {rows.shape[1]} values for each point, expected one{which}.")
-    return np.asarray(rows).reshape(-1)
-
-
-def _as_float(rows: np.ndarray) -> np.ndarray:
-    """Floats as they are (half precision as single); integers in the float that holds them all."""
-    rows = np.asarray(rows)
-    if rows.dtype.kind != "f":
-        return rows.astype("f4" if rows.dtype.itemsize <= 2 else "f8")
-    return rows.astype(np.dtype(f"f{min(max(rows.dtype.itemsize, 4), 8)}"))
-
-
-def _label(values: Values, name: str) -> str:
-    return values.columns[0] if len(values.columns) == 1 else name
-
-
-Build = Callable[[xr.Dataset, Values, Placement, str, Mapping[int, str]], xr.DataArray]
-KINDS: dict[str, Build] = {
-    "latents": _latents_of,
-    "scores": _scores_of,
-    "elements": _elements_of,
-    "map": _map_of,
-    "classes": _classes_of,
-}
+    return np.rint(numbers).astype("i2" if numbers.max(initial=0) <= np.iinfo("i2").max else "i4")
 
 
 # side maps of an ingest
 
 
-def map_array(path: str | Path, name: str, ds: xr.Dataset) -> xr.DataArray:
-    """A map from a CSV as a float32 variable, NaN where the file has no value."""
-    table = read_table(path, point_dims(ds))
-    column = table.meant(name)
-    values, about = _beside(ds, table, [column])
-    attrs = n.ATTRS.get(name, {"long_name": column})
-    return _variable(ds, values[..., 0].astype("f4"), name).assign_attrs(attrs | about)
+def side_map(
+    ds: xr.Dataset, path: str | Path, name: str, *, words: Mapping[int, str] | None = None, units: str | None = None
+) -> xr.DataArray:
+    """A map from a CSV: `phase` (numbers, named by `words`), `elements` (all columns, in `units`), or any in float32.
 
-
-def element_array(path: str | Path, ds: xr.Dataset, units: str) -> xr.DataArray:
-    """Element maps from a CSV as one float32 variable (element, y, x): all columns beside the coordinates."""
-    table = read_table(path, point_dims(ds))
-    values, about = _beside(ds, table, table.values)
-    labels = _elements(table.file, table.values)
-    found = _variable(ds, values.astype("f4"), n.ELEMENTS, n.ELEMENT).assign_coords({n.ELEMENT: labels})
-    return found.transpose(n.ELEMENT, ...).assign_attrs(n.ATTRS[n.ELEMENTS] | {"units": units} | about)
-
-
-def phase_array(path: str | Path, ds: xr.Dataset, names: Mapping[int, str]) -> xr.DataArray:
-    """Phase numbers from a CSV as an int16 variable with CF flags; -1 = not indexed, -2 = no entry."""
-    table = read_table(path, point_dims(ds))
-    column = table.meant(n.PHASE)
-    numbers = table.numbers([column])[:, 0]
-    wrong = np.isfinite(numbers) & ((numbers % 1 != 0) | (numbers < n.PHASE_UNKNOWN) | (numbers > np.iinfo("i2").max))
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise DataError(
-            f"{table.file} line {table.frame.index[row]}, column {column!r}: {numbers[row]:g}; expected a phase "
-            f"number, or -1 for not indexed."
-        )
-    values, about = _beside(ds, table, [column])
-    grid = np.nan_to_num(values[..., 0], nan=n.PHASE_MISSING).astype("i2")
-    return _variable(ds, grid, n.PHASE).assign_attrs(phase_flags(grid, names) | about)
-
-
-def _beside(ds: xr.Dataset, table: Table, columns: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Columns of a CSV on the grid `(navigation…, K)`, NaN elsewhere, and where they come from.
-
-    Coordinates that are whole numbers are step numbers, others are in the scan's units.
+    Coordinates that are whole numbers are step numbers, others are in the scan's units. The attributes say where it
+    comes from and count scan points without a line (`n_missing`), lines outside the scan and columns without a name.
     """
-    points = table_points(table)
-    if points is None or not columns:
+    kind = name if name in (n.PHASE, n.ELEMENTS) else "map"
+    table = read_table(path, point_dims(ds))
+    columns = table.values if kind == n.ELEMENTS else [table.meant(name)]
+    if not table.coordinates or not columns:
         wanted = f"{', '.join(point_dims(ds))} and at least one column of values"
         raise DataError(f"{table.file} has no column for {wanted}. It has: {_listed(list(map(str, table.frame)))}.")
-    is_whole = bool((np.abs(points.values - np.rint(points.values)) <= WHOLE).all())
-    way: ReadAs = "steps" if is_whole else "coordinates"
-    placement = place_points(ds, points.values, read_as=way, what=str(table.file), lines=points.lines)
-    measured = ds[n.PRESENT].values if n.PRESENT in ds else np.ones(placement.shape, bool)
+    rows = _columns(table, columns)
+    assert rows.points is not None
+    points = rows.points.values
+    way: ReadAs = "steps" if are_whole(points) else "coordinates"
+    placement = place_points(ds, points, read_as=way, what=str(table.file), lines=rows.points.lines)
+    found = _variable(ds, rows, placement, kind, name, words or {})
+    counts = placement.within(grid.measured(ds)).counts()
     about = {"source": table.file.name, "column": ", ".join(columns), "n_dropped": table.n_dropped}
-    about |= {"n_missing": placement.within(measured).n_missing, "n_outside": placement.n_outside}
-    return placement.on_grid(table.numbers(columns), np.nan), about
+    about |= {key: counts[key] for key in ("n_missing", "n_outside")} | ({} if units is None else {"units": units})
+    return (found.astype("f4") if found.dtype.kind == "f" else found).assign_attrs(about)

@@ -1,23 +1,41 @@
-"""An array block by block: its dask chunks over the navigation dims are what is read, shuffled, encoded and written."""
+"""The Dataset as it was given, in its dask chunks: what is read, shuffled, encoded and written is a block.
+
+A path stands for a store's own patterns. A Dataset may differ from them by any lazy steps: it brings the patterns, its
+grid is the store's or a part of it, and results are NaN, or outside, on the rest. It goes into the store that it was
+opened from (`va.open_store` and `xr.open_zarr` note that in `ds.encoding["source"]`, which most steps keep), or into
+the one that is named.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
+import dask
 import numpy as np
 import torch
 import xarray as xr
+from dask.core import get_deps, toposort
+from dask.optimization import cull
 
+from vaearr import names as n
+from vaearr import schema
 from vaearr.borrowed import DataNode
 from vaearr.computing import in_use
 from vaearr.device import host_tensor
-from vaearr.store import Region, read_ahead, reading
+from vaearr.errors import SchemaError, UsageError
+from vaearr.pattern_steps import STEPS
+from vaearr.provenance import nested
+from vaearr.store import Region, check_store, read_ahead, reading
 from vaearr.store.layout import pattern_chunks
 
 CPU = torch.device("cpu")
 NEIGHBOURS = 27  # blocks that a task of a lazy step may serve and still be done again for each
+N_SEEN = 16  # samples by which patterns are told from others
+SAME = 1e-3  # relative difference of their means that another machine may make
+Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 
 def in_chunks(variable: xr.DataArray, nav: Sequence[str], by: Mapping[str, int] | None = None) -> xr.DataArray:
@@ -43,17 +61,13 @@ class Blocks:
     """
 
     def __init__(self, variable: xr.DataArray, nav: Sequence[str], by: Mapping[str, int] | None = None) -> None:
-        from dask import optimize
-
         variable = in_chunks(variable, nav, by)
         self.name, self.dtype = variable.name, variable.dtype.newbyteorder("=")
-        self.shape = variable.shape[len(nav) :]
-        ends = [np.cumsum((0, *chunks)).tolist() for chunks in variable.data.chunks[: len(nav)]]
+        (array,) = dask.optimize(variable.data)
+        ends = [np.cumsum((0, *chunks)).tolist() for chunks in array.chunks[: len(nav)]]
         sides = [[slice(*pair) for pair in itertools.pairwise(end)] for end in ends]
-        self.regions: list[Region] = [dict(zip(nav, corner, strict=True)) for corner in itertools.product(*sides)]
-        (array,) = optimize(variable.data)
-        places = itertools.product(*(range(len(side)) for side in sides))
-        self._keys = [(array.name, *place, *(0,) * len(self.shape)) for place in places]
+        self.regions: list[Region] = [dict(zip(nav, each, strict=True)) for each in itertools.product(*sides)]
+        self._keys = list(itertools.product([array.name], *map(range, array.numblocks)))
         self._graph = dict(array.__dask_graph__())
         self._is_prepared, self._client = False, in_use()
 
@@ -64,8 +78,6 @@ class Blocks:
 
     def read(self, i: int) -> np.ndarray:
         """Values of block i. Raises DataError that names the place when a chunk is damaged."""
-        from dask.optimization import cull
-
         self.prepare()
         with reading(self.name, self.regions[i]):
             graph, _ = cull(self._graph, self._keys[i])
@@ -73,18 +85,14 @@ class Blocks:
 
     def prepare(self) -> None:
         """Compute, once, what more blocks need than lie side by side, and put the values in the place of the tasks."""
-        from dask.core import get_deps, toposort
-
         if self._is_prepared:
             return
-        most = min(NEIGHBOURS, len(self._keys) - 1)
+        most = max(min(NEIGHBOURS, len(self._keys) - 1), 1)
         needs, _ = get_deps(self._graph)
-        serves: dict[Any, set[int]] = {key: set() for key in self._graph}
-        for i, key in enumerate(self._keys):
-            serves[key].add(i)
+        serves: dict[Any, set[int]] = {key: set() for key in self._graph} | {k: {i} for i, k in enumerate(self._keys)}
         shared = []
         for key in reversed(toposort(self._graph, dependencies=needs)):
-            if len(serves[key]) > max(most, 1) and not isinstance(self._graph[key], DataNode):
+            if len(serves[key]) > most and not isinstance(self._graph[key], DataNode):
                 shared.append(key)
                 continue
             for needed in needs[key]:
@@ -94,8 +102,6 @@ class Blocks:
         self._is_prepared = True
 
     def _computed(self, graph: Mapping[Any, Any], keys: Any) -> Any:
-        import dask
-
         return self._client.get(graph, keys) if self._client else dask.get(graph, keys)
 
 
@@ -135,19 +141,73 @@ def read_chosen(
     samples go next, which decides what kind of memory they wait in.
     """
     number = {corner(region): i for i, region in enumerate(blocks.regions)}
-    wanted = range(len(blocks.regions)) if regions is None else [number[corner(region)] for region in regions]
     like = torch.from_numpy(np.empty(0, blocks.dtype)).dtype
 
-    def read(i: int) -> Block:
-        inside = chosen[tuple(blocks.regions[i].values())]
+    def read(region: Region) -> Block:
+        inside = chosen[tuple(region.values())]
         stored = host_tensor((int(inside.sum()), *input_shape), like, device)
         if len(stored):
-            take_rows(blocks.read(i), np.flatnonzero(inside), stored.numpy())
-        return Block(blocks.regions[i], inside, stored)
+            take_rows(blocks.read(number[corner(region)]), np.flatnonzero(inside), stored.numpy())
+        return Block(region, inside, stored)
 
-    return read_ahead(read, wanted)
+    return read_ahead(read, blocks.regions if regions is None else regions)
 
 
 def take_rows(block: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
     """Samples of a block by their row-major number, channels first, into `out` `(k, C, …)`: the one copy there is."""
     np.take(block.reshape(-1, *out.shape[1:]), rows, axis=0, out=out, mode="clip")
+
+
+def store_of(data: str | Path | xr.Dataset, store: str | Path | None = None) -> Path:
+    """The store on this machine that results of `data` go into. Raises UsageError where that is not said."""
+    if isinstance(data, xr.Dataset):
+        if (place := store or data.encoding.get("source")) is None:
+            raise UsageError("the Dataset does not say which store it was opened from; name one by store='…'.")
+        return check_store(place)
+    if store is not None or not isinstance(data, str | Path):
+        raise UsageError(f"data is a {type(data).__name__}; give a store's path alone, or a Dataset and its store.")
+    return check_store(data)
+
+
+def check_grid(ds: xr.Dataset, own: xr.Dataset) -> None:
+    """Raise SchemaError unless the samples of a Dataset have a place each on the grid of a store."""
+    schema.validate(ds)
+    nav = schema.navigation_dims(own)
+    if schema.navigation_dims(ds) != nav:
+        raise SchemaError(f"the Dataset has samples over {schema.navigation_dims(ds)}, the store over {nav}.")
+    for dim in nav:
+        foreign = ds[dim].values[~np.isin(ds[dim].values, own[dim].values)]
+        if len(foreign):
+            place = f"the Dataset has {dim} = {foreign[0]}, which is no place on the store's grid"
+            raise SchemaError(f"{place}; make a store of it first: va.ingest(ds, 'NEW.zarr').")
+
+
+def on_grid(values: Labelled, own: xr.Dataset, fill: Any) -> Labelled:
+    """Values over the whole grid of a store, `fill` where there were none."""
+    return values.reindex({dim: own[dim] for dim in schema.navigation_dims(own)}, fill_value=fill)
+
+
+def seen(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
+    """What patterns of a region look like: form, mean and deviation of a few of them, spread over the region."""
+    points = np.argwhere(roi.values)
+    points = points[np.linspace(0, len(points) - 1, min(N_SEEN, len(points))).astype(int)]
+    at = {dim: roi[dim].values[points[:, i]] for i, dim in enumerate(roi.dims)}
+    lacking = [f"{dim} = {value}" for dim, values in at.items() for value in values if value not in ds.indexes[dim]]
+    if lacking:
+        raise UsageError(f"the Dataset lacks points of the run's region, such as {lacking[0]}; give the whole region.")
+    some = ds[n.PATTERNS].sel({dim: xr.DataArray(values, dims="seen") for dim, values in at.items()})
+    rows = some.transpose("seen", ...).values.reshape(len(points), -1).astype("f8")
+    return {
+        "sample_shape": list(schema.input_shape(ds)),
+        "dtype": str(ds[n.PATTERNS].dtype),
+        "mean": rows.mean(1).tolist(),
+        "std": rows.std(1).tolist(),
+        "steps": nested(ds[n.PATTERNS].attrs, STEPS),
+    }
+
+
+def is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two times the same patterns were seen."""
+    if any(one[key] != other[key] for key in ("sample_shape", "dtype")) or len(one["mean"]) != len(other["mean"]):
+        return False
+    return all(np.allclose(one[key], other[key], rtol=SAME, atol=SAME, equal_nan=True) for key in ("mean", "std"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -33,3 +36,14 @@ def categories(variable: xr.DataArray) -> dict[int, str]:
         return {code: name for code, name in meanings(variable).items() if code >= 0}
     found = np.unique(np.asarray(variable.values))
     return {int(code): str(int(code)) for code in found if np.isfinite(code) and code >= 0}
+
+
+def flags(codes: np.ndarray, names: Mapping[int, str], below: Mapping[int, str], one: str) -> dict[str, Any]:
+    """`flag_values` and `flag_meanings` (CF) of a map of codes: names that are known, `<one>_<code>` for the others.
+
+    below: what the codes below 0 mean.
+    """
+    words = dict(below) | {int(code): f"{one}_{code}" for code in np.unique(codes) if code >= 0}
+    words |= {int(code): "_".join(str(name).split()) for code, name in names.items() if str(name).strip()}
+    words = dict(sorted(words.items()))
+    return {"flag_values": list(words), "flag_meanings": " ".join(words.values())}

@@ -28,6 +28,7 @@ Item = TypeVar("Item")
 PATIENCE = 10  # s until a scheduler must answer and have workers
 HOST = "127.0.0.1"  # of clusters of our own, which nobody else shall reach
 LOCAL = re.compile(r"local(?::(\d+))?")
+AT_ONCE = 10_000  # tasks that the scheduler is given together: they share what they are made from, and take memory
 
 
 def check_where(where: Where | None) -> None:
@@ -53,7 +54,7 @@ def connected(where: Where | None) -> Iterator[Client | None]:
     from distributed.comm import CommClosedError
 
     with ExitStack() as stack:
-        client = where if isinstance(where, Client) else stack.enter_context(_opened(where))
+        client = where if isinstance(where, Client) else _opened(where, stack)
         stack.enter_context(client.as_current())
         try:
             yield client
@@ -67,54 +68,41 @@ def connected(where: Where | None) -> Iterator[Client | None]:
             raise WorkersError(f"the Dask scheduler was lost ({reason}); run the same command again.") from None
 
 
-@contextmanager
-def _opened(where: str) -> Iterator[Client]:
+def _opened(where: str, stack: ExitStack) -> Client:
+    """A client of what a word stands for; it ends, and so does what was started for it, with the stack."""
     from distributed import Client, LocalCluster
 
+    place: Any = where
+    if where.endswith(".json"):
+        try:
+            place = str(json.loads(Path(where).expanduser().read_text())["address"])
+        except OSError as error:
+            raise NoInputError(f"the scheduler file {where} cannot be read ({error.strerror}).") from None
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{where} is no scheduler file, which 'dask scheduler --scheduler-file' writes.") from None
     quiet = logging.getLogger("distributed")
-    before = quiet.level
+    stack.callback(quiet.setLevel, quiet.level)
     quiet.setLevel(logging.CRITICAL + 1)  # what goes wrong is told in one line, not in a log of tracebacks
     try:
-        with ExitStack() as stack:
-            place: Any = where
-            if local := LOCAL.fullmatch(where):
-                if local[1] == "0":
-                    raise UsageError("local:0 has no workers; give local:N with N at least 1.")
-                count, options = int(local[1] or 0) or None, {"host": HOST, "dashboard_address": None}
-                place = LocalCluster(n_workers=count, threads_per_worker=1, silence_logs=logging.CRITICAL, **options)
-                stack.enter_context(place)
-            else:
-                place = _address(where)
-            try:
-                client = stack.enter_context(Client(place, timeout=PATIENCE, set_as_default=False))
-                client.wait_for_workers(1, timeout=PATIENCE)
-            except ValueError as error:
-                raise UsageError(f"{place!r} is no address of a Dask scheduler: {error}.") from None
-            except (OSError, TimeoutError) as error:
-                raise WorkersError(
-                    f"no Dask scheduler with workers answers at {place} ({' '.join(str(error).split())}); start 'dask "
-                    "scheduler' and 'dask worker ADDRESS --nthreads 1', or use local:4."
-                ) from None
-            yield client
-    finally:
-        quiet.setLevel(before)
-
-
-def _address(where: str) -> str:
-    """The address that is meant, or that a scheduler file holds."""
-    if not where.endswith(".json"):
-        if ":" in where:
-            return where
+        if local := LOCAL.fullmatch(where):
+            if local[1] == "0":
+                raise ValueError("none")
+            count, options = int(local[1] or 0) or None, {"host": HOST, "dashboard_address": None}
+            place = LocalCluster(n_workers=count, threads_per_worker=1, silence_logs=logging.CRITICAL, **options)
+            stack.enter_context(place)
+        client = stack.enter_context(Client(place, timeout=PATIENCE, set_as_default=False))
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except ValueError as error:
         raise UsageError(
-            f"{where!r} is no place of Dask workers; give the address of a scheduler such as tcp://host:8786, its "
-            "scheduler file (*.json), or local:4 for that many processes here."
-        )
-    try:
-        return str(json.loads(Path(where).expanduser().read_text())["address"])
-    except OSError as error:
-        raise NoInputError(f"the scheduler file {where} cannot be read ({error.strerror}); check the path.") from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{where} is no scheduler file, which 'dask scheduler --scheduler-file' writes.") from None
+            f"{place!r} is no place of Dask workers ({error}); give the address of a scheduler such as "
+            "tcp://host:8786, its scheduler file (*.json), or local:4 for that many processes here, at least 1."
+        ) from None
+    except (OSError, TimeoutError) as error:
+        raise WorkersError(
+            f"no Dask scheduler with workers answers at {place} ({' '.join(str(error).split())}); start 'dask "
+            "scheduler' and 'dask worker ADDRESS --nthreads 1', or use local:4."
+        ) from None
+    return client
 
 
 def in_use() -> Client | None:
@@ -146,11 +134,11 @@ def each(client: Client, work: Callable[..., Any], items: Sequence[Item], *args:
     from distributed import as_completed
 
     task = delayed(work, pure=False)
-    futures = client.compute([task(item, *args) for item in items])
-    item_of = dict(zip(futures, items, strict=True))
-    try:
-        for future in as_completed(futures):
-            item = item_of.pop(future)
-            yield item, future.result()
-    finally:
-        client.cancel(list(item_of))
+    for start in range(0, len(items), AT_ONCE):
+        some = items[start : start + AT_ONCE]
+        item_of = dict(zip(client.compute([task(item, *args) for item in some]), some, strict=True))
+        try:
+            for future in as_completed(list(item_of)):
+                yield item_of.pop(future), future.result()
+        finally:
+            client.cancel(list(item_of))

@@ -22,20 +22,11 @@ from vaearr.errors import RoiError, SchemaError, UsageError, did_you_mean
 
 MIN_ROI = 2
 
-COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-}
-JUNCTIONS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.And: operator.and_,
-    ast.BitAnd: operator.and_,
-    ast.Or: operator.or_,
+OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Eq: operator.eq,
+    ast.NotEq: operator.ne, ast.And: operator.and_, ast.BitAnd: operator.and_, ast.Or: operator.or_,
     ast.BitOr: operator.or_,
-}
+}  # fmt: skip
 
 
 def roi(
@@ -59,11 +50,8 @@ def roi(
     """
     settings = (config or RoiConfig()).replace(x=x, y=y, z=z, where=where)
     nav = schema.navigation_dims(ds)
-    coords = {dim: ds[dim] for dim in nav}
-    template = xr.DataArray(np.ones(schema.navigation_shape(ds), bool), coords, nav)
-    kept: dict[str, xr.DataArray] = {}
-    if n.PRESENT in ds:
-        kept["measured"] = ds[n.PRESENT].load()
+    template = xr.DataArray(np.ones(schema.navigation_shape(ds), bool), {dim: ds[dim] for dim in nav}, nav)
+    kept = {"measured": ds[n.PRESENT].load()} if n.PRESENT in ds else {}
     for dim in n.SCAN_DIMS:
         if (box := getattr(settings, dim)) is None:
             continue
@@ -74,23 +62,16 @@ def roi(
         kept[settings.where] = condition(ds, settings.where)
     mask = reduce(operator.and_, kept.values(), template).transpose(*nav)
     counts = {name: int((template & part).sum()) for name, part in kept.items()}
-    n_kept = int(mask.sum())
-    if n_kept < MIN_ROI:
-        raise RoiError(_why_empty(ds, n_kept, mask.size, counts, settings))
-    attrs = {**n.ATTRS[n.ROI], "config": settings.to_attrs(), "kept": counts, "n": n_kept}
-    return xr.DataArray(mask.values, coords, nav, n.ROI, attrs)
-
-
-def _why_empty(ds: xr.Dataset, n_kept: int, total: int, counts: dict[str, int], settings: RoiConfig) -> str:
-    found = "; ".join(f"{name}: {count}" for name, count in counts.items()) or "no condition"
-    ranges = ", ".join(
-        f"{dim} spans {float(ds[dim].min()):g} to {float(ds[dim].max()):g} {ds[dim].attrs.get('units', '')}".rstrip()
-        for dim in schema.navigation_dims(ds)
-        if getattr(settings, dim, None) is not None
-    )
-    left = "is empty" if n_kept == 0 else "has only one scan point"
-    hint = f" ({ranges})" if ranges else ""
-    return f"the ROI {left}; of {total} scan points each condition kept: {found}{hint}. Widen the conditions."
+    if (count := int(mask.sum())) < MIN_ROI:
+        found = "; ".join(f"{name}: {each}" for name, each in counts.items()) or "no condition"
+        boxed = [ds[dim] for dim in nav if getattr(settings, dim, None) is not None]
+        spans = ", ".join(f"{axis.name} spans {float(axis.min()):g} to {float(axis.max()):g}" for axis in boxed)
+        raise RoiError(
+            f"the ROI {'has only one scan point' if count else 'is empty'}; of {mask.size} scan points each condition "
+            f"kept: {found}{f' ({spans})' if spans else ''}. Widen the conditions."
+        )
+    attrs = {**n.ATTRS[n.ROI], "config": settings.to_attrs(), "kept": counts, "n": count}
+    return xr.DataArray(mask.values, template.coords, nav, n.ROI, attrs)
 
 
 def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
@@ -112,15 +93,18 @@ def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
     def truth(node: ast.AST) -> xr.DataArray:
         found = value(node)
         if not isinstance(found, xr.DataArray) or found.dtype != bool:
-            raise UsageError(f"the condition {text!r} combines something that is not a comparison or a true/false map.")
+            raise UsageError(
+                f"the condition {text!r} holds {ast.unparse(node)!r}, which is no comparison or true/false map; write "
+                'it like "BC > 45".'
+            )
         return found
 
     def value(node: ast.AST) -> Any:
         match node:
-            case ast.BoolOp(op=op, values=parts) if type(op) in JUNCTIONS:
-                return reduce(JUNCTIONS[type(op)], [truth(part) for part in parts])
-            case ast.BinOp(op=op, left=left, right=right) if type(op) in JUNCTIONS:
-                return JUNCTIONS[type(op)](truth(left), truth(right))
+            case ast.BoolOp(op=op, values=parts):
+                return reduce(OPERATORS[type(op)], [truth(part) for part in parts])
+            case ast.BinOp(op=ast.BitAnd() | ast.BitOr() as op, left=left, right=right):
+                return OPERATORS[type(op)](truth(left), truth(right))
             case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=part):
                 return ~truth(part)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
@@ -131,20 +115,16 @@ def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
                 return used.setdefault(name, _map(ds, name))
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=entry)):
                 return used.setdefault(ast.unparse(node), _map(ds, name, entry))
-            case ast.Compare(left=left, ops=ops, comparators=others):
+            case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in OPERATORS for op in ops):
                 sides = [value(side) for side in (left, *others)]
-                if any(type(op) not in COMPARISONS for op in ops):
-                    raise UsageError(f"the condition {text!r} uses a comparison other than < <= > >= == !=.")
                 pairs = zip(ops, sides, sides[1:], strict=False)
-                return reduce(operator.and_, [COMPARISONS[type(op)](one, other) for op, one, other in pairs])
+                return reduce(operator.and_, [OPERATORS[type(op)](one, other) for op, one, other in pairs])
         raise UsageError(
-            f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or a comparison; "
-            "with & and | put each comparison in brackets."
+            f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or a comparison by < <= "
+            "> >= == !=; with & and | put each comparison in brackets."
         )
 
-    result = value(tree)
-    if not isinstance(result, xr.DataArray) or result.dtype != bool:
-        raise UsageError(f'the condition {text!r} does not compare anything; write it like "BC > 45".')
+    result = truth(tree)
     for array in used.values():
         if array.dtype.kind == "f":
             result = result & array.notnull()
@@ -179,8 +159,7 @@ def split(
     there are two, those without a class among each other. by: over the dims of the ROI. Deterministic by seed. Raises
     RoiError for a ROI or a number of groups below 2, or a point without a group; SchemaError without `by`.
     """
-    _check_layout(roi, roi.dims, boolean=True)
-    inside = roi.values
+    inside = laid_over(roi, roi, roi.dims).values
     if inside.sum() < MIN_ROI:
         raise RoiError(f"the ROI has {int(inside.sum())} scan points; at least {MIN_ROI} are needed. Widen it.")
     rng = np.random.default_rng(seed)
@@ -270,11 +249,7 @@ def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
 
     `to_grid` is the inverse. The navigation coordinates come along as coordinates of `sample`.
     """
-    for dim in roi.dims:
-        if dim not in data.dims:
-            raise SchemaError(f"the array has dims {data.dims} and lacks {dim!r} of the ROI.")
-    _check_map(data, roi, roi.dims)
-    points = np.nonzero(roi.values)
+    points = np.nonzero(laid_over(data, roi, roi.dims).values)
     if set(roi.dims) == {n.SAMPLE}:
         return data.isel({n.SAMPLE: points[0]})
     index = {dim: xr.DataArray(i, dims=n.SAMPLE) for dim, i in zip(roi.dims, points, strict=True)}
@@ -288,15 +263,15 @@ def to_grid(samples: xr.DataArray | np.ndarray, roi: xr.DataArray, *, fill: floa
     `fill` that their dtype can hold. All coordinates along the ROI's dims come along. Raises SchemaError when the
     number of samples or the fill does not fit.
     """
-    _check_layout(roi, roi.dims, boolean=True)
-    values = np.asarray(samples)
-    if values.shape[0] != int(roi.sum()):
-        raise SchemaError(
-            f"{values.shape[0]} samples for a ROI of {int(roi.sum())} points; pass the ROI they came from."
-        )
-    _check_fill(values.dtype, fill)
+    inside, values = laid_over(roi, roi, roi.dims).values, np.asarray(samples)
+    if len(values) != inside.sum():
+        raise SchemaError(f"{len(values)} samples for a ROI of {inside.sum()} points; pass the ROI they came from.")
+    if values.dtype.kind in "iub" and (
+        not float(fill).is_integer() or np.array(int(fill)).astype(values.dtype) != fill
+    ):
+        raise SchemaError(f"samples are {values.dtype}, which has no {fill}; pass another fill= or convert to float.")
     grid = np.full((*roi.shape, *values.shape[1:]), fill, values.dtype)
-    grid[roi.values] = values
+    grid[inside] = values
     coords = {name: coord for name, coord in roi.coords.items() if coord.dims}
     rest, name, attrs = [f"dim_{i}" for i in range(1, values.ndim)], None, None
     if isinstance(samples, xr.DataArray):
@@ -305,47 +280,33 @@ def to_grid(samples: xr.DataArray | np.ndarray, roi: xr.DataArray, *, fill: floa
     return xr.DataArray(grid, coords, (*roi.dims, *rest), name, attrs)
 
 
-def _check_fill(dtype: np.dtype, fill: float) -> None:
-    if dtype.kind not in "iub":
-        return
-    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    if not float(fill).is_integer():
-        what = "NaN" if np.isnan(fill) else fill
-        raise SchemaError(f"samples are {dtype}, which has no {what}; pass an integer fill= or convert to float.")
-    if not low <= fill <= high:
-        raise SchemaError(
-            f"samples are {dtype}, which holds {low} to {high} and not fill={fill}; pass a fill= in that range or "
-            f"convert to a wider type."
-        )
+def measured(ds: xr.Dataset) -> np.ndarray:
+    """Boolean over the navigation dims: the sample was measured and can be used."""
+    nav = schema.navigation_dims(ds)
+    return np.array(ds[n.PRESENT].transpose(*nav)) if n.PRESENT in ds else np.ones(schema.navigation_shape(ds), bool)
 
 
 def check_map(ds: xr.Dataset, mask: xr.DataArray, *, boolean: bool = True) -> xr.DataArray:
-    """A ROI (`boolean`) or split map in memory, its dims in the order of the navigation dims of `ds`.
+    """A ROI (`boolean`) or split map in memory, its dims in the order of the navigation dims of `ds`; else SchemaError,
+    see `laid_over`."""
+    return laid_over(ds, mask, schema.navigation_dims(ds), boolean=boolean)
 
-    Raises SchemaError, naming the difference, unless it lies over exactly the navigation dims of `ds`, with the same
+
+def laid_over(
+    data: xr.Dataset | xr.DataArray, mask: xr.DataArray, dims: tuple[Hashable, ...], *, boolean: bool = True
+) -> xr.DataArray:
+    """A map in memory, its dims in the order of `dims`.
+
+    Raises SchemaError, naming the difference, unless it lies over exactly these dims of the data, with the same
     coordinate values, and holds true/false where `boolean`.
     """
-    nav = schema.navigation_dims(ds)
-    _check_map(ds, mask, nav, boolean=boolean)
-    return mask.transpose(*nav).load()
-
-
-def _check_map(
-    data: xr.Dataset | xr.DataArray, mask: xr.DataArray, nav: tuple[Hashable, ...], *, boolean: bool = True
-) -> None:
-    """Whether a map lies over the dims `nav`, at the places where the data lie."""
-    what = _check_layout(mask, nav, boolean=boolean)
-    for dim in mask.dims:
-        if data.sizes[dim] != mask.sizes[dim] or not np.array_equal(data[dim].values, mask[dim].values):
-            raise SchemaError(f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this store.")
-
-
-def _check_layout(mask: xr.DataArray, nav: tuple[Hashable, ...], *, boolean: bool) -> str:
-    """What a map is called in messages; SchemaError unless it lies over `nav`."""
     what = "ROI" if boolean else str(getattr(mask, "name", None) or "map")
-    expected = f"expected boolean over {nav}, as va.roi makes it." if boolean else f"expected a map over {nav}."
+    expected = f"expected {'boolean' if boolean else 'a map'} over {dims}, as va.roi makes it."
     if not isinstance(mask, xr.DataArray):
         raise SchemaError(f"the {what} is a {type(mask).__name__} without dimensions; {expected}")
-    if (boolean and mask.dtype != bool) or len(mask.dims) != len(nav) or set(mask.dims) != set(nav):
+    if (boolean and mask.dtype != bool) or sorted(map(str, mask.dims)) != sorted(map(str, dims)):
         raise SchemaError(f"the {what} is {mask.dtype} over {mask.dims}; {expected}")
-    return what
+    for dim in dims:
+        if dim not in data.dims or not np.array_equal(data[dim].values, mask[dim].values):
+            raise SchemaError(f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this store.")
+    return mask.transpose(*dims).load()

@@ -42,7 +42,7 @@ from vaearr.store import (
     staged_run,
     write_dataset,
 )
-from vaearr.store.places import Folder, sha256_of
+from vaearr.store.folders import sha256_of
 from vaearr.store.remove import removable
 from vaearr.training import fingerprint
 
@@ -113,7 +113,7 @@ def import_model(
 
 
 def _sha256(file: Path) -> str:
-    return sha256_of(Folder(file.parent), file.name)
+    return sha256_of(file)
 
 
 def _is_imported(
@@ -123,7 +123,10 @@ def _is_imported(
     manifest = run_manifest(path, run)
     imported = manifest["config"].get(n.IMPORTED) or {}
     recipe = Recipe(settings, {"weights_sha256": _sha256(file), "region": fingerprint(mask.values)})
-    made = {"weights_sha256": imported.get("sha256"), "region": fingerprint(here.values)}
+    made = {
+        "weights_sha256": imported.get("sha256", manifest.get("weights_sha256")),
+        "region": fingerprint(here.values),
+    }
     made["config"] = imported.get("settings", settings.to_attrs())
     return is_made(f"{shown(path)} already has a run {run!r}", made, recipe, instead=ELSEWHERE, **how)
 
@@ -171,10 +174,10 @@ def _unlike(trained: float | None, found: Mapping[str, Any]) -> list[str]:
 
 def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
     """The network that a checkpoint from elsewhere fits, with its weights, where they come from, and that in words."""
-    shape, how = schema.input_shape(ds), {"layout": settings.layout, "prefix": settings.prefix}
-    given = read_foreign(file, **how) if settings.model == MODEL else file
-    options, latent_dim = settings.options or {}, settings.latent_dim
-    if not isinstance(given, Path):
+    shape, options, latent_dim = schema.input_shape(ds), settings.options or {}, settings.latent_dim
+    given = None
+    if settings.model == MODEL:
+        given = read_foreign(file, layout=settings.layout, prefix=settings.prefix)
         found, (channels, n_dims) = infer_options(given)
         if (channels, n_dims) != (shape[0], len(shape) - 1):
             raise DataError(
@@ -192,7 +195,8 @@ def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[Traine
             signal_dims=schema.signal_dims(ds),
             dtype=str(ds[n.PATTERNS].dtype),
         )
-    report = load_foreign(model.network, given, **how)
+    own = given or read_foreign(file, layout=settings.layout, prefix=settings.prefix, network=model.network)
+    report = load_foreign(model.network, own)
     if report.prefix == "network.":  # a run's weights, which lie beside its background
         raise DataError(
             f"{file} holds the weights of a vaearr run, without the {CONFIG} that says how its samples are prepared; "

@@ -160,41 +160,6 @@ def check_card(card: xr.Dataset) -> None:
         raise SchemaError("the Dataset is no model card; pass what model_card returned.")
 
 
-def card_lines(card: xr.Dataset) -> list[str]:
-    """A model card as lines of text: the numbers of the whole, then a line for each layer in order of execution.
-
-    Raises SchemaError for another Dataset.
-    """
-    check_card(card)
-    a, columns = card.attrs, ("layer", "kind", "output", "parameters")
-    heads = a[f"{N_PARAMETERS}_{HEADS}"]
-    stride = f", {BY.join(map(str, a['stride']))} pixels per position" if a["stride"] else ""
-    rows = [columns]
-    for layer in as_record(card)["layers"]:
-        name, kind = layer[LAYER], layer["kind"] if layer["part"] in (ENCODER, DECODER) else ""
-        name = name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
-        rows.append((name, kind, _words(layer["shape"]), f"{layer[N_PARAMETERS]:,}" if layer[N_PARAMETERS] else ""))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        f"{a['network']}: {a['n_layers']} layers, {a[N_PARAMETERS]:,} parameters, {a['weights_MB']:.3g} MB",
-        "  "
-        + ", ".join(f"{a[f'{N_PARAMETERS}_{part}']:,} in the {part}" for part in (ENCODER, DECODER))
-        + (f", {heads:,} elsewhere (heads)" if heads else ""),
-        f"  input {_words(a['input_shape'])}, latent {_words(a['latent_shape'])}{stride}",
-        f"  {ratio_words(a['compression'])} values of the input per value of the latent",
-        *(
-            "  ".join(
-                [
-                    "",
-                    *(f"{text:{width}}" for text, width in zip(row[:3], widths, strict=False)),
-                    f"{row[3]:>{widths[3]}}",
-                ]
-            ).rstrip()
-            for row in rows
-        ),
-    ]
-
-
 def ratio_words(ratio: float) -> str:
     """A ratio in three digits or, where it is large, as a whole number."""
     return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"

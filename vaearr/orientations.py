@@ -14,8 +14,7 @@ Everything is NaN-safe: a point without an orientation has no misorientation to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -26,81 +25,40 @@ from vaearr.errors import SchemaError, UsageError, did_you_mean
 from vaearr.provenance import nested
 from vaearr.sources.ebsd_maps import ANGLE, EULER, LAUE_GROUPS, QUATERNION, QUATERNION_COMPONENT, euler_to_quaternion
 
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
+
 MAX_PAIRS = 200_000  # pairs of points whose products are held at a time
-_X, _Y, _Z, _D = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 1.0)
-# Laue group -> generators of its rotations: axis and order
-GENERATORS: dict[str, tuple[tuple[tuple[float, float, float], int], ...]] = {
-    "-1": (),
-    "2/m": ((_Y, 2),),
-    "mmm": ((_Z, 2), (_X, 2)),
-    "4/m": ((_Z, 4),),
-    "4/mmm": ((_Z, 4), (_X, 2)),
-    "-3": ((_Z, 3),),
-    "-3m": ((_Z, 3), (_X, 2)),
-    "6/m": ((_Z, 6),),
-    "6/mmm": ((_Z, 6), (_X, 2)),
-    "m-3": ((_Z, 2), (_D, 3)),
-    "m-3m": ((_Z, 4), (_D, 3)),
-}
+ROTATIONS = {  # Laue group -> its rotations, as scipy names the groups of them
+    "-1": "C1", "2/m": "C2", "mmm": "D2", "4/m": "C4", "4/mmm": "D4", "-3": "C3", "-3m": "D3", "6/m": "C6",
+    "6/mmm": "D6", "m-3": "T", "m-3m": "O",
+}  # fmt: skip
 
 Floats = NDArray[np.float64]
+Symmetries = Mapping[int, str] | str
 
 
-@cache
-def symmetry_rotations(laue: str) -> Floats:
-    """The rotations of a Laue group as quaternions (k, 4): 24 for `m-3m`, 12 for `6/mmm`. Raises UsageError."""
-    if laue not in GENERATORS:
-        raise UsageError(f"no Laue group {laue!r}.{did_you_mean(laue, list(GENERATORS))}")
-    found = np.array([[1.0, 0.0, 0.0, 0.0]])
-    generators = []
-    for axis, order in GENERATORS[laue]:
-        half = np.pi / order
-        generators.append(np.array([np.cos(half), *(np.sin(half) * np.array(axis) / np.linalg.norm(axis))]))
-    while True:
-        products = np.concatenate([found, *(multiply(found, generator) for generator in generators)])
-        sign = np.where(np.abs(products) > 1e-9, np.sign(products), 0)
-        first = np.take_along_axis(sign, (sign != 0).argmax(axis=1)[:, None], axis=1)
-        distinct = np.unique(np.round(products * first, 9), axis=0)
-        if len(distinct) == len(found):
-            break
-        found = distinct
-    result = found / np.linalg.norm(found, axis=1, keepdims=True)
-    result.flags.writeable = False
-    return result
+def symmetry_rotations(laue: str) -> Rotation:
+    """The rotations of a Laue group: 24 for `m-3m`, 12 for `6/mmm`. Raises UsageError."""
+    from scipy.spatial.transform import Rotation
 
-
-def multiply(p: np.ndarray, q: np.ndarray) -> Floats:
-    """Hamilton product of quaternions (..., 4)."""
-    a, b, c, d = np.moveaxis(np.asarray(p, dtype="f8"), -1, 0)
-    e, f, g, h = np.moveaxis(np.asarray(q, dtype="f8"), -1, 0)
-    parts = [
-        a * e - b * f - c * g - d * h,
-        a * f + b * e + c * h - d * g,
-        a * g - b * h + c * e + d * f,
-        a * h + b * g - c * f + d * e,
-    ]
-    return np.stack(parts, axis=-1)
+    if laue not in ROTATIONS:
+        raise UsageError(f"no Laue group {laue!r}.{did_you_mean(laue, list(ROTATIONS))}")
+    return Rotation.create_group(ROTATIONS[laue], axis="Y" if laue == "2/m" else "Z")
 
 
 def misorientation_angles(q1: np.ndarray, q2: np.ndarray, laue: str) -> Floats:
-    """Misorientation angle in degrees of each pair of quaternions (m, 4) of one phase, NaN where either is NaN."""
-    rotations = symmetry_rotations(laue)
-    angles = np.empty(len(q1))
+    """Misorientation angle in degrees of each pair of quaternions (m, 4) of one phase."""
+    from scipy.spatial.transform import Rotation
+
+    group, angles = symmetry_rotations(laue), np.empty(len(q1))
     for start in range(0, len(q1), MAX_PAIRS):
         part = slice(start, start + MAX_PAIRS)
-        between = multiply(_unit(q2[part]), _unit(q1[part]) * [1, -1, -1, -1])
-        scalar = np.abs(between @ (rotations * [1, -1, -1, -1]).T)  # |Re(s * between)| for every s
-        best = rotations[np.nan_to_num(scalar).argmax(axis=1)]
-        nearest = multiply(best, between)
-        angles[part] = 2 * np.arctan2(np.linalg.norm(nearest[:, 1:], axis=1), np.abs(nearest[:, 0]))
-    return np.rad2deg(angles)
-
-
-def _unit(q: np.ndarray) -> Floats:
-    values = np.asarray(q, dtype="f8")
-    length = np.linalg.norm(values, axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return values / np.where(length > 0, length, np.nan)
+        one, two = (Rotation.from_quat(np.roll(q[part].astype("f8"), -1, axis=1)) for q in (q1, q2))
+        between = two * one.inv()
+        best = np.abs(between.as_quat() @ group.as_quat().T).argmax(axis=1)  # the rotation that comes nearest
+        angles[part] = (group[best].inv() * between).magnitude()
+    return np.asarray(np.rad2deg(angles))
 
 
 def offset_angles(
@@ -108,27 +66,25 @@ def offset_angles(
 ) -> Floats:
     """Misorientation in degrees (y, x) of each point with the one `offset` = (rows down, columns right) away.
 
-    NaN where that point is outside, of another phase, or where either is not indexed (phase < 0 or NaN). `offset` must
-    lead down, or right in the same row.
+    NaN where that point is outside, of another phase, or where either is not indexed (phase < 0). `offset` must lead
+    down, or right in the same row.
     """
-    ny, nx = phase.shape
-    down, right = offset
-    here = (slice(0, ny - down), slice(max(0, -right), nx - max(0, right)))
-    there = (slice(down, ny), slice(max(0, right), nx + min(0, right)))
+    (ny, nx), (down, right) = phase.shape, offset
     angles = np.full((ny, nx), np.nan)
     if down >= ny or abs(right) >= nx:
         return angles
-    part = np.full(phase[here].shape, np.nan)
+    here = (slice(0, ny - down), slice(max(0, -right), nx - max(0, right)))
+    there = (slice(down, ny), slice(max(0, right), nx + min(0, right)))
     for number in np.unique(phase[phase >= 0]).tolist():
         pairs = (phase[here] == number) & (phase[there] == number)
         if pairs.any():
-            part[pairs] = misorientation_angles(quaternion[here][pairs], quaternion[there][pairs], symmetries[number])
-    angles[here] = part
+            found = misorientation_angles(quaternion[here][pairs], quaternion[there][pairs], symmetries[number])
+            angles[here][pairs] = found
     return angles
 
 
 def misorientation(
-    data: xr.Dataset, phase: xr.DataArray | None = None, symmetries: Mapping[int, str] | str | None = None
+    data: xr.Dataset, phase: xr.DataArray | None = None, symmetries: Symmetries | None = None
 ) -> xr.Dataset:
     """Misorientation of each scan point with its neighbours: `right` and `down` (y, x), in degrees.
 
@@ -137,13 +93,14 @@ def misorientation(
     from its file. NaN in the last column (`right`) and row (`down`), between different phases and where a point is not
     indexed. Raises SchemaError where orientations or phases are lacking, UsageError for an unknown Laue group.
     """
-    quaternion, numbers, groups = _orientations(data, phase, symmetries)
-    edges = {"right": (0, 1), "down": (1, 0)}
-    maps = {name: offset_angles(quaternion, numbers, groups, offset) for name, offset in edges.items()}
+    of = _orientations(data, phase, symmetries)
+    edges = {"right": ((0, 1), "to the right"), "down": ((1, 0), "below")}
     return xr.Dataset(
         {
-            name: _map(data, values, long_name=f"misorientation with the scan point {where}", units="degree")
-            for (name, values), where in zip(maps.items(), ("to the right", "below"), strict=True)
+            name: _map(
+                data, offset_angles(*of, step), long_name=f"misorientation with the scan point {where}", units="degree"
+            )
+            for name, (step, where) in edges.items()
         }
     )
 
@@ -154,7 +111,7 @@ def kernel_average_misorientation(
     max_angle: float = 5.0,
     *,
     phase: xr.DataArray | None = None,
-    symmetries: Mapping[int, str] | str | None = None,
+    symmetries: Symmetries | None = None,
 ) -> xr.DataArray:
     """Mean misorientation in degrees (y, x) with the neighbours in the same grain; NaN where there is none.
 
@@ -164,47 +121,31 @@ def kernel_average_misorientation(
     """
     if kernel < 1 or not max_angle > 0:
         raise UsageError(f"kernel={kernel} must be at least 1, and max_angle={max_angle} above 0 degrees.")
-    quaternion, numbers, groups = _orientations(data, phase, symmetries)
-    total, count = np.zeros(numbers.shape), np.zeros(numbers.shape, dtype=np.int64)
-    for offset in _half_kernel(kernel):
-        angles = offset_angles(quaternion, numbers, groups, offset)
-        near = np.nan_to_num(angles, nan=np.inf) <= max_angle
-        iy, ix = np.nonzero(near)
-        for y, x in ((iy, ix), (iy + offset[0], ix + offset[1])):  # each pair counts for both of its points
+    of = _orientations(data, phase, symmetries)
+    total, count = np.zeros(of[1].shape), np.zeros(of[1].shape)
+    steps = [(down, right) for down in range(kernel + 1) for right in range(down - kernel, kernel - down + 1)]
+    for down, right in (step for step in steps if step > (0, 0)):  # each pair of neighbours once
+        angles = offset_angles(*of, (down, right))
+        iy, ix = np.nonzero(np.nan_to_num(angles, nan=np.inf) <= max_angle)
+        for y, x in ((iy, ix), (iy + down, ix + right)):  # each pair counts for both of its points
             total[y, x] += angles[iy, ix]
             count[y, x] += 1
-    with np.errstate(invalid="ignore"):
-        mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    mean = total / np.where(count > 0, count, np.nan)
     name = "kernel average misorientation"
     return _map(data, mean, long_name=name, units="degree", kernel=kernel, max_angle=max_angle)
 
 
-def _half_kernel(order: int) -> list[tuple[int, int]]:
-    """Offsets that lead down, or right in the same row: each pair of neighbours once."""
-    return [
-        (down, right)
-        for down in range(order + 1)
-        for right in range(-(order - down), order - down + 1)
-        if down > 0 or right > 0
-    ]
-
-
 def max_misorientation(
-    data: xr.Dataset, phase: xr.DataArray | None = None, symmetries: Mapping[int, str] | str | None = None
+    data: xr.Dataset, phase: xr.DataArray | None = None, symmetries: Symmetries | None = None
 ) -> xr.DataArray:
     """Largest misorientation in degrees (y, x) with the up to four nearest neighbours of the same phase."""
     edges = misorientation(data, phase, symmetries)
-    around = _around(edges["right"].values, edges["down"].values, np.nan)
-    found = np.isfinite(around).any(axis=0)
-    largest = np.where(found, np.nan_to_num(around, nan=-1.0).max(axis=0), np.nan)
+    largest = _largest(edges["right"].values, edges["down"].values)
     return _map(data, largest, long_name="largest misorientation with a neighbour", units="degree")
 
 
 def grain_boundaries(
-    data: xr.Dataset,
-    threshold: float = 15.0,
-    phase: xr.DataArray | None = None,
-    symmetries: Mapping[int, str] | str | None = None,
+    data: xr.Dataset, threshold: float = 15.0, phase: xr.DataArray | None = None, symmetries: Symmetries | None = None
 ) -> xr.DataArray:
     """Boolean (y, x): one of the four neighbours is misoriented by more than `threshold` degrees or of another phase.
 
@@ -212,93 +153,73 @@ def grain_boundaries(
     """
     if not threshold > 0:
         raise UsageError(f"threshold={threshold} must be above 0 degrees.")
-    largest = max_misorientation(data, phase, symmetries)
-    values = np.asarray(np.nan_to_num(largest.values, nan=0.0) > threshold)
+    values = max_misorientation(data, phase, symmetries).values > threshold
     if phase is not None or n.PHASE in data:
-        values = np.logical_or(values, phase_boundaries(data, phase).values)
+        values = values | phase_boundaries(data, phase).values
     return _map(data, values, long_name="grain boundary", threshold=threshold)
 
 
 def phase_boundaries(data: xr.Dataset, phase: xr.DataArray | None = None) -> xr.DataArray:
     """Boolean (y, x): one of the four neighbours is of another phase; points that are not indexed make none."""
     numbers = _phase_numbers(data, phase)
-    indexed = numbers >= 0
-    right = np.zeros(numbers.shape, dtype=bool)
-    down = np.zeros(numbers.shape, dtype=bool)
-    right[:, :-1] = (numbers[:, 1:] != numbers[:, :-1]) & indexed[:, 1:] & indexed[:, :-1]
-    down[:-1] = (numbers[1:] != numbers[:-1]) & indexed[1:] & indexed[:-1]
-    return _map(data, _around(right, down, False).any(axis=0), long_name="phase boundary")
+    right, down = np.zeros(numbers.shape), np.zeros(numbers.shape)
+    right[:, :-1] = (numbers[:, 1:] != numbers[:, :-1]) & (numbers[:, 1:] >= 0) & (numbers[:, :-1] >= 0)
+    down[:-1] = (numbers[1:] != numbers[:-1]) & (numbers[1:] >= 0) & (numbers[:-1] >= 0)
+    return _map(data, _largest(right, down) > 0, long_name="phase boundary")
 
 
-def _around(right: np.ndarray, down: np.ndarray, fill: float | bool) -> np.ndarray:
-    """Values of the four edges of each point: to the right, below, to the left, above."""
-    left, up = np.full_like(right, fill), np.full_like(down, fill)
+def _largest(right: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """Of the values of the four edges of each point: to the right, below, to the left, above; NaN where all are."""
+    left, up = np.full_like(right, np.nan), np.full_like(down, np.nan)
     left[:, 1:], up[1:] = right[:, :-1], down[:-1]
-    return np.stack([right, down, left, up])
+    return np.asarray(np.fmax(np.fmax(right, down), np.fmax(left, up)))
 
 
 def _orientations(
-    data: xr.Dataset, phase: xr.DataArray | None, symmetries: Mapping[int, str] | str | None
+    data: xr.Dataset, phase: xr.DataArray | None, symmetries: Symmetries | None
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Quaternions (y, x, 4), phase numbers (y, x) with -1 where there is no orientation, and each phase's group."""
     stored, last = (QUATERNION, QUATERNION_COMPONENT) if QUATERNION in data else (EULER, ANGLE)
-    if stored in data and set(data[stored].dims) != {n.Y, n.X, last}:
-        raise SchemaError(f"{stored!r} has dims {data[stored].dims}, expected ('{n.Y}', '{n.X}', '{last}').")
-    if stored in data:
-        values = data[stored].transpose(n.Y, n.X, last).values
-        quaternion = values if stored == QUATERNION else euler_to_quaternion(values)
+    if stored not in data or set(data[stored].dims) != {n.Y, n.X, last}:
+        raise SchemaError(
+            f"the Dataset has neither {QUATERNION} (y, x, {QUATERNION_COMPONENT}) nor {EULER} (y, x, {ANGLE}); ingest "
+            f"an orientation map beside the patterns (orientations=…)."
+        )
+    values = data[stored].transpose(n.Y, n.X, last).values
+    quaternion = values if stored == QUATERNION else euler_to_quaternion(values)
+    if phase is None and n.PHASE not in data and isinstance(symmetries, str):
+        numbers = np.zeros(values.shape[:2], dtype=np.int64)
     else:
-        known = [str(name) for name in data.data_vars]
-        raise SchemaError(
-            f"the Dataset has neither {QUATERNION!r} nor {EULER!r}; ingest an orientation map beside the patterns "
-            f"(orientations=…).{did_you_mean(QUATERNION, known)}"
+        numbers = _phase_numbers(data, phase)
+    if quaternion.shape != (*numbers.shape, 4):
+        raise SchemaError(f"orientations of shape {quaternion.shape} do not fit phases of {numbers.shape} points.")
+    numbers = np.where(np.linalg.norm(quaternion, axis=-1) > 0, numbers, n.PHASE_UNKNOWN)  # false for NaN
+    found = np.unique(numbers[numbers >= 0]).tolist()
+    if isinstance(symmetries, str):
+        groups = dict.fromkeys(found, symmetries)
+    else:
+        came_with = (data.get(n.PHASE, xr.DataArray()) if phase is None else phase).attrs
+        given = symmetries if symmetries is not None else nested(came_with, LAUE_GROUPS) or {}
+        groups = {int(number): str(laue) for number, laue in given.items()}
+    if lacking := [number for number in found if number not in groups]:
+        raise UsageError(
+            f"the Laue group of phase {', '.join(map(str, lacking))} is not known; give "
+            f"symmetries={{{lacking[0]}: 'm-3m', …}}. Known groups: {', '.join(ROTATIONS)}."
         )
-    if quaternion.shape[-1] != 4:
-        raise SchemaError(f"{QUATERNION!r} has {quaternion.shape[-1]} components, expected 4 (scalar first).")
-    numbers = _phase_numbers(data, phase, optional=isinstance(symmetries, str))
-    if numbers.shape != quaternion.shape[:2]:
-        raise SchemaError(f"the phases lie on {numbers.shape} points, the orientations on {quaternion.shape[:2]}.")
-    numbers = np.where(np.isfinite(quaternion).all(axis=-1), numbers, n.PHASE_UNKNOWN)
-    return quaternion, numbers, _groups(data, phase, symmetries, numbers)
+    return quaternion, numbers, groups
 
 
-def _phase_numbers(data: xr.Dataset, phase: xr.DataArray | None, *, optional: bool = False) -> np.ndarray:
+def _phase_numbers(data: xr.Dataset, phase: xr.DataArray | None) -> np.ndarray:
     given = phase if phase is not None else data.get(n.PHASE)
-    if given is None:
-        if optional:
-            return np.zeros((data.sizes[n.Y], data.sizes[n.X]), dtype=np.int64)
+    if given is None or set(given.dims) != {n.Y, n.X}:
         raise SchemaError(
-            f"the Dataset has no variable {n.PHASE!r}; give phase=…, or symmetries='m-3m' for a single phase."
+            f"there is no {n.PHASE} (y, x); give phase=…, or symmetries='m-3m' for orientations of a single phase."
         )
-    if set(given.dims) != {n.Y, n.X}:
-        raise SchemaError(f"{n.PHASE!r} has dims {given.dims}, expected ('{n.Y}', '{n.X}').")
     values = given.transpose(n.Y, n.X).values
     return np.where(np.isfinite(values), values, n.PHASE_UNKNOWN).astype(np.int64)
 
 
-def _groups(
-    data: xr.Dataset, phase: xr.DataArray | None, symmetries: Mapping[int, str] | str | None, numbers: np.ndarray
-) -> dict[int, str]:
-    found = np.unique(numbers[numbers >= 0]).tolist()
-    if isinstance(symmetries, str):
-        groups = dict.fromkeys(found, symmetries)
-    elif symmetries is not None:
-        groups = {int(number): laue for number, laue in symmetries.items()}
-    else:
-        given = phase if phase is not None else data[n.PHASE]
-        groups = {int(number): str(laue) for number, laue in (nested(given.attrs, LAUE_GROUPS) or {}).items()}
-    lacking = [number for number in found if number not in groups]
-    if lacking:
-        raise UsageError(
-            f"the Laue group of phase {', '.join(map(str, lacking))} is not known; give "
-            f"symmetries={{{lacking[0]}: 'm-3m', …}}. Known groups: {', '.join(GENERATORS)}."
-        )
-    for number in found:
-        symmetry_rotations(groups[number])
-    return groups
-
-
-def _map(data: xr.Dataset, values: Any, **attrs: object) -> xr.DataArray:
+def _map(data: xr.Dataset, values: np.ndarray, **attrs: Any) -> xr.DataArray:
     coords = {dim: data[dim] for dim in (n.Y, n.X) if dim in data.coords}
     kept = values if values.dtype == bool else values.astype("f4")
     return xr.DataArray(kept, dims=(n.Y, n.X), coords=coords, attrs=attrs)

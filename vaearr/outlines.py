@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -15,34 +17,25 @@ def edges(coord: np.ndarray) -> np.ndarray:
 
 
 def region_outline(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Border of the region where `mask` (rows, columns) is true, that of the grid included; see `segments`."""
-    padded = np.pad(mask, 1)
-    upright = padded[1:-1, 1:] != padded[1:-1, :-1]
-    level = padded[1:, 1:-1] != padded[:-1, 1:-1]
-    return segments(upright, level, x, y)
+    """Border of the region where `mask` (rows, columns) is true, that of the grid included; see `_lines`."""
+    return _lines(np.pad(mask, 1), np.not_equal, x, y)
 
 
 def label_borders(codes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Borders between cells of different `codes` (rows, columns), those below 0 left out; see `segments`."""
-    padded = np.pad(codes, 1, constant_values=-1)
-    left, right = padded[1:-1, :-1], padded[1:-1, 1:]
-    above, below = padded[:-1, 1:-1], padded[1:, 1:-1]
-    upright = (left != right) & (left >= 0) & (right >= 0)
-    level = (above != below) & (above >= 0) & (below >= 0)
-    return segments(upright, level, x, y)
+    """Borders between cells of different `codes` (rows, columns), those below 0 left out; see `_lines`."""
+    return _lines(np.pad(codes, 1, constant_values=-1), lambda a, b: (a != b) & (a >= 0) & (b >= 0), x, y)
 
 
-def segments(upright: np.ndarray, level: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _lines(padded: np.ndarray, part: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Lines `(n, 4)` of x0, y0, x1, y1 along the edges of cells, pieces in one line merged.
 
-    upright (rows, columns + 1), level (rows + 1, columns): whether there is a border at the left and upper edge of each
-    cell, and at the last edges. x (columns + 1,), y (rows + 1,): where these edges lie, see `edges`.
+    padded: cells with one more all around. part: whether there is a border between neighbours. x (columns + 1,), y
+    (rows + 1,): where the edges lie, see `edges`.
     """
-    edge, start, stop = _runs(upright.T)
-    lines = [np.stack([x[edge], y[start], x[edge], y[stop]], axis=1)]
-    edge, start, stop = _runs(level)
-    lines.append(np.stack([x[start], y[edge], x[stop], y[edge]], axis=1))
-    return np.concatenate(lines)
+    edge, start, stop = _runs(part(padded[1:-1, :-1], padded[1:-1, 1:]).T)
+    upright = np.stack([x[edge], y[start], x[edge], y[stop]], axis=1)
+    edge, start, stop = _runs(part(padded[:-1, 1:-1], padded[1:, 1:-1]))
+    return np.concatenate([upright, np.stack([x[start], y[edge], x[stop], y[edge]], axis=1)])
 
 
 def _runs(border: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,70 +9,58 @@ nothing is guessed: the caller has to say which is meant.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, SchemaError, UsageError
+from vaearr.sources.scan_grid import WHOLE, refuse_repeats
 from vaearr.sources.tables import ReadAs
 
-READ_AS: tuple[ReadAs, ...] = ("auto", "steps", "coordinates")
-OUTSIDE = -1
+OUTSIDE, LEFT_OUT = -1, -2
 TOLERANCE = 0.25  # of a step
-WHOLE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
     """For each row the scan point it belongs to, as row-major position on the navigation grid; -1 where there is none.
 
-    n_outside: rows that lie on no scan point; n_left_out: rows on scan points that were not measured or lie outside the
-    region asked for; n_missing: scan points of the region that no row belongs to.
+    -2: on a scan point that was not measured or lies outside the region asked for.
     """
 
     cells: np.ndarray
-    shape: tuple[int, ...]
+    region: np.ndarray
     read_as: str
-    n_outside: int = 0
-    n_left_out: int = 0
-    n_missing: int = 0
-
-    @property
-    def inside(self) -> np.ndarray:
-        """Boolean `(N,)`: the row belongs to a scan point."""
-        return self.cells >= 0
 
     def covered(self) -> np.ndarray:
         """Boolean, navigation shape: a row belongs to the scan point."""
-        mask = np.zeros(int(np.prod(self.shape)), bool)
-        mask[self.cells[self.inside]] = True
-        return mask.reshape(self.shape)
+        return self.on_grid(np.ones(self.cells.size, bool), False)
 
     def on_grid(self, values: np.ndarray, fill: float) -> np.ndarray:
         """Values `(N, …)` on the grid `(*shape, …)`, `fill` where there is none."""
-        grid = np.full((int(np.prod(self.shape)), *values.shape[1:]), fill, values.dtype)
-        grid[self.cells[self.inside]] = values[self.inside]
-        return grid.reshape(*self.shape, *values.shape[1:])
+        grid = np.full((self.region.size, *values.shape[1:]), fill, values.dtype)
+        grid[self.cells[self.cells >= 0]] = values[self.cells >= 0]
+        return grid.reshape(*self.region.shape, *values.shape[1:])
 
     def within(self, region: np.ndarray) -> Placement:
-        """Only the rows in a region (boolean, navigation shape), with the counts that belong to it."""
-        kept = self.inside.copy()
-        kept[kept] = region.reshape(-1)[self.cells[kept]]
-        only = replace(self, cells=np.where(kept, self.cells, OUTSIDE), n_left_out=int((self.inside & ~kept).sum()))
-        return replace(only, n_missing=int((region & ~only.covered()).sum()))
+        """Only the rows in a region (boolean, navigation shape)."""
+        is_kept = (self.cells < 0) | region.reshape(-1)[self.cells]
+        return replace(self, cells=np.where(is_kept, self.cells, LEFT_OUT), region=region)
 
     def counts(self) -> dict[str, Any]:
-        """For attributes and messages."""
+        """For attributes and messages; n_missing: scan points of the region that no row belongs to."""
         return {
             "read_as": self.read_as,
             "n_rows": int(self.cells.size),
-            "n_placed": int(self.inside.sum()),
-            "n_outside": self.n_outside,
-            "n_left_out": self.n_left_out,
-            "n_missing": self.n_missing,
+            "n_placed": int((self.cells >= 0).sum()),
+            "n_outside": int((self.cells == OUTSIDE).sum()),
+            "n_left_out": int((self.cells == LEFT_OUT).sum()),
+            "n_missing": int((self.region & ~self.covered()).sum()),
         }
 
 
@@ -94,29 +82,17 @@ def place_in_order(ds: xr.Dataset, n_rows: int, roi: xr.DataArray | None = None,
 
     Raises DataError with the numbers found and expected where neither fits.
     """
-    shape = schema.navigation_shape(ds)
-    total = int(np.prod(shape))
-    if n_rows == total:
-        return Placement(np.arange(total), shape, "full field, row-major")
-    if roi is None:
-        raise DataError(
-            f"{what}: {n_rows} rows found, {total} expected (every scan point, row-major, or an array of the grid's "
-            f"{shape}); give coordinates, or the region that the rows belong to.{_fitting_regions(ds, n_rows)}"
-        )
-    inside = np.flatnonzero(roi.values)
-    if n_rows != inside.size:
-        raise DataError(
-            f"{what}: {n_rows} rows found, expected {total} (every scan point, row-major) or {inside.size} (the points "
-            f"of the region of interest, row-major).{_fitting_regions(ds, n_rows)}"
-        )
-    return Placement(inside, shape, "points of the region of interest, row-major")
-
-
-def _fitting_regions(ds: xr.Dataset, n_rows: int) -> str:
-    names = [str(v) for v in ds.data_vars if v == n.ROI or str(v).startswith(f"{n.ROI}_")]
-    fitting = [name for name in names if int(ds[name].sum()) == n_rows]
-    runs = [n.DEFAULT_RUN if name == n.ROI else name.removeprefix(f"{n.ROI}_") for name in fitting]
-    return "".join(f" The region of run {run!r} has as many: roi={run!r}." for run in runs[:1])
+    everywhere = np.ones(schema.navigation_shape(ds), bool)
+    if n_rows == everywhere.size:
+        return Placement(np.arange(n_rows), everywhere, "full field, row-major")
+    inside = None if roi is None else np.flatnonzero(roi.values)
+    if inside is not None and n_rows == inside.size:
+        return Placement(inside, everywhere, "points of the region of interest, row-major")
+    others = "" if inside is None else f" or {inside.size} (the points of the region of interest, row-major)"
+    raise DataError(
+        f"{what}: {n_rows} rows found, expected {everywhere.size} (every scan point, row-major, or an array of the "
+        f"grid's {everywhere.shape}){others}; give coordinates, or the region that the rows belong to (roi='RUN')."
+    )
 
 
 def place_points(
@@ -132,38 +108,38 @@ def place_points(
     Raises DataError for points that are not finite, that repeat a scan point, or of which none lies on the scan;
     UsageError where the two readings contradict each other.
     """
-    if read_as not in READ_AS:
-        raise UsageError(f"read_as is {read_as!r}; expected one of {', '.join(READ_AS)}.")
+    if read_as not in get_args(ReadAs):
+        raise UsageError(f"read_as is {read_as!r}; expected one of {', '.join(get_args(ReadAs))}.")
     dims = point_dims(ds)
-    if points.ndim != 2 or points.shape[1] != len(dims):
-        raise DataError(f"{what} have shape {points.shape}; expected (N, {len(dims)}), one row [{', '.join(dims)}].")
-    if points.dtype.kind not in "uif":
-        raise DataError(f"{what} have dtype {points.dtype}; expected numbers, one row [{', '.join(dims)}] each.")
+    if points.ndim != 2 or points.shape[1] != len(dims) or points.dtype.kind not in "uif":
+        raise DataError(
+            f"{what} have dtype {points.dtype} and shape {points.shape}; expected numbers (N, {len(dims)}), one row "
+            f"[{', '.join(dims)}] each."
+        )
     points = points.astype("f8")
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if bad.size:
         raise DataError(f"{what}: row {bad[0]} is {points[bad[0]].tolist()} ({bad.size} such rows); expected numbers.")
-    auto = read_as == "auto"
-    readings = _readings(ds, dims, points) if auto else {str(read_as): _cells(ds, dims, points, read_as)}
-    name, cells = _decide(readings, what)
-    outside = int((cells == OUTSIDE).sum())
-    if outside == len(points):
+    ways = [read_as] if read_as != "auto" else ["steps"] * are_whole(points) + ["coordinates"]
+    way, cells = _decide({way: _cells(ds, dims, points, way) for way in ways}, what)
+    if (cells == OUTSIDE).all():
         raise DataError(
             f"{what}: none lies on the scan: they cover {_extent(dict(zip(dims, points.T, strict=True)))}, the scan "
             f"steps {_extent({d: step_numbers_of(ds, d) for d in dims})} and coordinates "
             f"{_extent({d: ds[d].values for d in dims})}."
         )
-    _refuse_repeats(cells, points, dims, what, lines)
-    shape = schema.navigation_shape(ds)
-    missing = int(np.prod(shape)) - (len(points) - outside)
-    return Placement(cells, shape, name, n_outside=outside, n_missing=missing)
+    refuse_repeats(cells, what, partial(row_words, lines), f"[{', '.join(dims)}]", points)
+    return Placement(cells, np.ones(schema.navigation_shape(ds), bool), way)
 
 
-def _readings(ds: xr.Dataset, dims: tuple[str, ...], points: np.ndarray) -> dict[str, np.ndarray]:
-    found = {"coordinates": _cells(ds, dims, points, "coordinates")}
-    if np.all(np.abs(points - np.rint(points)) <= WHOLE):
-        found = {"steps": _cells(ds, dims, points, "steps")} | found
-    return found
+def row_words(lines: np.ndarray | None, row: int) -> str:
+    """What a row is called: by its line of the file, where there is one."""
+    return f"row {row}" if lines is None else f"line {lines[row]}"
+
+
+def are_whole(points: np.ndarray) -> bool:
+    """Whether all are whole numbers, as step numbers are."""
+    return bool(np.all(np.abs(points - np.rint(points)) <= WHOLE))
 
 
 def _decide(readings: dict[str, np.ndarray], what: str) -> tuple[str, np.ndarray]:
@@ -171,7 +147,7 @@ def _decide(readings: dict[str, np.ndarray], what: str) -> tuple[str, np.ndarray
     complete = {name: cells for name, cells in placed.items() if (cells >= 0).all()}
     candidates = complete or placed or readings
     first, *others = candidates
-    if any(not np.array_equal(candidates[first], candidates[name]) for name in others) and placed:
+    if placed and any(not np.array_equal(candidates[first], candidates[name]) for name in others):
         n_of = {name: int((cells >= 0).sum()) for name, cells in candidates.items()}
         raise UsageError(
             f"{what} can be read as step numbers ({n_of['steps']} on the scan) and as coordinates "
@@ -182,49 +158,22 @@ def _decide(readings: dict[str, np.ndarray], what: str) -> tuple[str, np.ndarray
 
 
 def _cells(ds: xr.Dataset, dims: tuple[str, ...], points: np.ndarray, read_as: str) -> np.ndarray:
+    """Row-major position of the scan point nearest to each point, -1 where it is further away than the tolerance."""
     positions: dict[str, np.ndarray] = {}
     for dim, values in zip(dims, points.T, strict=True):
         axis = step_numbers_of(ds, dim) if read_as == "steps" else ds[dim].values
         if axis.dtype.kind not in "iuf":
             raise SchemaError(f"coordinate {dim!r} has dtype {axis.dtype}; points can be placed by numbers only.")
-        axis = axis.astype("f8")
-        positions[dim] = _nearest(axis, values, WHOLE if read_as == "steps" else _tolerance(axis))
-    nav = schema.navigation_dims(ds)
-    on_grid = np.all([positions[dim] >= 0 for dim in dims], axis=0)
-    index = tuple(np.where(on_grid, positions[dim], 0) for dim in nav)
-    cells = np.ravel_multi_index(index, schema.navigation_shape(ds))
-    return np.where(on_grid, cells, OUTSIDE)
-
-
-def _tolerance(axis: np.ndarray) -> float:
-    steps = np.abs(np.diff(np.sort(axis)))
-    return float(steps.min()) * TOLERANCE if steps.size else max(abs(float(axis[0])), 1.0) * WHOLE
-
-
-def _nearest(axis: np.ndarray, values: np.ndarray, tolerance: float) -> np.ndarray:
-    """Position of the nearest axis value, -1 where it is further away than the tolerance."""
-    order = np.argsort(axis, kind="stable")
-    ordered = axis[order]
-    right = np.clip(np.searchsorted(ordered, values), 0, axis.size - 1)
-    left = np.clip(right - 1, 0, axis.size - 1)
-    near = np.where(np.abs(ordered[left] - values) <= np.abs(ordered[right] - values), left, right)
-    return np.where(np.abs(ordered[near] - values) <= tolerance, order[near], OUTSIDE)
-
-
-def _refuse_repeats(
-    cells: np.ndarray, points: np.ndarray, dims: tuple[str, ...], what: str, lines: np.ndarray | None
-) -> None:
-    order = np.argsort(cells, kind="stable")
-    again = order[1:][(np.diff(cells[order]) == 0) & (cells[order][1:] >= 0)]
-    if again.size:
-        second = int(again.min())
-        both = np.flatnonzero(cells == cells[second])[:2]
-        place = ", ".join(f"{dim} = {value:g}" for dim, value in zip(dims, points[second], strict=True))
-        rows, word = (both, "rows") if lines is None else (lines[both], "lines")
-        raise DataError(
-            f"{what}: {word} {rows[0]} and {rows[1]} are both the scan point {place} ({again.size} repeat one); keep "
-            "one of each."
-        )
+        order = np.argsort(axis, kind="stable")
+        ordered = axis[order].astype("f8")
+        steps = np.diff(ordered)
+        within = float(steps.min()) * TOLERANCE if steps.size else max(abs(float(ordered[0])), 1.0) * WHOLE
+        tolerance = WHOLE if read_as == "steps" else within
+        found = pd.Index(ordered).get_indexer(values, method="nearest", tolerance=tolerance)
+        positions[dim] = np.where(found >= 0, order[found], OUTSIDE)
+    on_grid = np.all([position >= 0 for position in positions.values()], axis=0)
+    index = tuple(np.where(on_grid, positions[dim], 0) for dim in schema.navigation_dims(ds))
+    return np.where(on_grid, np.ravel_multi_index(index, schema.navigation_shape(ds)), OUTSIDE)
 
 
 def _extent(axes: dict[str, np.ndarray]) -> str:

@@ -99,38 +99,31 @@ def as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
     ds = given.to_dataset(name=n.PATTERNS) if isinstance(given, xr.DataArray) else given
     if n.PATTERNS not in ds and len(ds.data_vars) == 1:
         ds = ds.rename({next(iter(ds.data_vars)): n.PATTERNS})
-    if not ds.data_vars:
-        raise SchemaError("there is no variable in it; patterns are expected, by scan point or sample.")
     if n.PATTERNS not in ds:
-        raise SchemaError(
-            f"which of {', '.join(map(repr, ds.data_vars))} holds the patterns? Rename it with "
-            f"ds.rename({{NAME: {n.PATTERNS!r}}})."
-        )
+        known = ", ".join(map(repr, ds.data_vars)) or "no variables"
+        raise SchemaError(f"which of {known} holds the patterns? Rename it with ds.rename({{NAME: {n.PATTERNS!r}}}).")
     patterns = ds[n.PATTERNS]
-    if not (patterns.attrs.get(n.NAVIGATION_DIMS) and patterns.attrs.get(n.SIGNAL_DIMS)):
-        found = [(nav, sig) for nav, sig in LAYOUTS if sorted((*nav, *sig)) == sorted(map(str, patterns.dims))]
-        if not found:
-            known = "; ".join(", ".join((*nav, *sig)) for nav, sig in LAYOUTS)
-            raise SchemaError(
-                f"the patterns have dims {tuple(patterns.dims)}; rename them with .rename(…) to one of: {known} (dy, "
-                "dx are the detector's)."
-            )
-        dims = dict(zip((n.NAVIGATION_DIMS, n.SIGNAL_DIMS), map(list, found[0]), strict=True))
-        patterns = patterns.assign_attrs({**n.ATTRS[n.PATTERNS], **dims, **patterns.attrs})
-    ds = ds.assign({n.PATTERNS: patterns})
-    nav, sig = navigation_dims(ds), signal_dims(ds)
-    if set(patterns.dims) != {*nav, *sig}:
+    declared = [tuple(patterns.attrs.get(key) or ()) for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS)]
+    known_layouts = [declared] if all(declared) else LAYOUTS
+    found = [(nav, sig) for nav, sig in known_layouts if sorted((*nav, *sig)) == sorted(map(str, patterns.dims))]
+    if not found:
+        known = "; ".join(", ".join((*nav, *sig)) for nav, sig in known_layouts)
         raise SchemaError(
-            f"the patterns have dims {tuple(patterns.dims)}, and their attributes say {(*nav, *sig)}; keep a dim of "
-            f"one entry, as with .isel({nav[-1]}=[0]), or correct {n.NAVIGATION_DIMS!r} and {n.SIGNAL_DIMS!r}."
+            f"the patterns have dims {tuple(patterns.dims)}; rename them with .rename(…) to one of: {known} (dy, dx of "
+            f"the detector), keep a dim of one entry by .isel(y=[0]), or correct {n.NAVIGATION_DIMS!r} and "
+            f"{n.SIGNAL_DIMS!r} among the attributes."
         )
-    ds = ds.assign({n.PATTERNS: patterns.transpose(*nav, *sig)})
-    for dim in [dim for dim in patterns.dims if dim not in ds.coords]:
-        about = {**n.ATTRS.get(str(dim), {"long_name": dim}), **({"units": "step"} if dim in nav else {})}
+    nav, sig = found[0]
+    patterns = patterns.transpose(*nav, *sig).assign_attrs(
+        {**n.ATTRS[n.PATTERNS], **patterns.attrs, n.NAVIGATION_DIMS: list(nav), n.SIGNAL_DIMS: list(sig)}
+    )
+    ds = ds.assign({n.PATTERNS: patterns})
+    for dim in [dim for dim in (*nav, *sig) if dim not in ds.coords]:
+        about = {**n.ATTRS.get(dim, {"long_name": dim}), **({"units": "step"} if dim in nav else {})}
         ds = ds.assign_coords({dim: (dim, np.arange(ds.sizes[dim]), about)})
-    of_runs = [name for name in ds.variables if name in n.OF_A_RUN or str(name).startswith(n.OF_LATER_RUNS)]
-    left = [f"left out, of runs that stay behind: {', '.join(map(str, of_runs))}"] if of_runs else []
-    ds = ds.drop_vars(of_runs).assign_attrs(notes=left) if of_runs else ds
+    if of_runs := [name for name in ds.variables if name in n.OF_A_RUN or str(name).startswith(n.OF_LATER_RUNS)]:
+        note = f"left out, of runs that stay behind: {', '.join(map(str, of_runs))}"
+        ds = ds.drop_vars(of_runs).assign_attrs(notes=[note])
     validate(ds)
     return ds
 
@@ -142,12 +135,11 @@ def validate(ds: xr.Dataset) -> None:
     if tuple(patterns.dims) != (*nav, *sig):
         order = ", ".join(map(repr, (*nav, *sig)))
         raise SchemaError(f"'patterns' has dims {tuple(patterns.dims)}, expected ({order}); use ds.transpose({order}).")
-    if patterns.dtype.kind not in "uif":
-        raise SchemaError(f"'patterns' has dtype {patterns.dtype}; expected an integer or float type.")
-    if patterns.dtype.itemsize > 8:
-        raise SchemaError(f"'patterns' has dtype {patterns.dtype}, which stores do not know; save it as float64.")
-    if 0 in patterns.shape:
-        raise SchemaError(f"'patterns' is empty: its shape is {patterns.shape}.")
+    if patterns.dtype.kind not in "uif" or patterns.dtype.itemsize > 8 or 0 in patterns.shape:
+        raise SchemaError(
+            f"'patterns' has dtype {patterns.dtype} and shape {patterns.shape}; expected integers or floats of at most "
+            f"64 bits, at least one."
+        )
     for dim in nav:
         if dim not in ds.coords:
             raise SchemaError(f"dimension {dim!r} has no coordinate; add ds.assign_coords({dim}=…).")
@@ -157,15 +149,11 @@ def validate(ds: xr.Dataset) -> None:
     for name, variable in ds.data_vars.items():
         if not n.is_valid_name(str(name)):
             raise SchemaError(f"variable name {name!r} is not usable; use letters, digits and _, a letter first.")
-        _validate_map(str(name), variable, nav)
-
-
-def _validate_map(name: str, variable: xr.DataArray, nav: tuple[str, ...]) -> None:
-    if name in (n.PRESENT, n.ROI) or name.startswith(f"{n.ROI}_"):
-        if variable.dtype != np.dtype(bool) or set(variable.dims) != set(nav):
-            raise SchemaError(f"{name!r} must be boolean over {nav}; it is {variable.dtype} over {variable.dims}.")
-    elif name == n.ELEMENTS and n.ELEMENT not in variable.dims:
-        raise SchemaError(f"'elements' has dims {variable.dims}; expected ('element', {', '.join(map(repr, nav))}).")
+        if str(name) in (n.PRESENT, n.ROI) or str(name).startswith(f"{n.ROI}_"):
+            if variable.dtype != np.dtype(bool) or set(variable.dims) != set(nav):
+                raise SchemaError(f"{name!r} must be boolean over {nav}; it is {variable.dtype} over {variable.dims}.")
+        elif name == n.ELEMENTS and n.ELEMENT not in variable.dims:
+            raise SchemaError(f"'elements' has dims {variable.dims}; expected ('element', {', '.join(nav)}).")
 
 
 def maps(ds: xr.Dataset) -> list[str]:
@@ -176,13 +164,9 @@ def maps(ds: xr.Dataset) -> list[str]:
 
 def runs(ds: xr.Dataset) -> list[str]:
     """Names of the runs whose latents the Dataset holds, the default run first."""
-    found: list[str] = []
-    for name in map(str, ds.data_vars):
-        if name == n.LATENTS:
-            found.insert(0, n.DEFAULT_RUN)
-        elif name.startswith(f"{n.LATENTS}_") and not name.startswith(n.LATENTS_STD):
-            found.append(name.removeprefix(f"{n.LATENTS}_"))
-    return found
+    names = [str(name) for name in ds.data_vars if not str(name).startswith(n.LATENTS_STD)]
+    others = [name.removeprefix(f"{n.LATENTS}_") for name in names if name.startswith(f"{n.LATENTS}_")]
+    return [n.DEFAULT_RUN] * (n.LATENTS in names) + others
 
 
 def decompositions(ds: xr.Dataset) -> list[str]:
@@ -207,9 +191,10 @@ def describe(ds: xr.Dataset) -> dict[str, Any]:
     return {
         "kind": "scan" if is_scan(ds) else "collection",
         "grid": {dim: ds.sizes[dim] for dim in nav},
-        "extent": {dim: (float(ds[dim][0]), float(ds[dim][-1]), str(ds[dim].attrs.get("units", ""))) for dim in nav}
-        if is_scan(ds)
-        else {},
+        "extent": {
+            dim: (float(ds[dim][0]), float(ds[dim][-1]), str(ds[dim].attrs.get("units", "")))
+            for dim in (nav if is_scan(ds) else ())
+        },
         "pattern": {dim: ds.sizes[dim] for dim in signal_dims(ds)},
         "dtype": str(ds[n.PATTERNS].dtype),
         "nbytes": int(ds[n.PATTERNS].nbytes),

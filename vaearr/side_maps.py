@@ -6,7 +6,6 @@ Kept points by a threshold are `va.roi(ds, where="BC >= 45")` (above) and `va.ro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,12 @@ from vaearr import names as n
 from vaearr.attaching import read_points
 from vaearr.errors import DataError, ExistsError, RoiError, SchemaError, UsageError
 from vaearr.placing import place_points, point_dims, step_numbers_of
+from vaearr.sources.tables import read_table
 from vaearr.store.folders import replace_file
 
 BIN, COUNT = "bin", "count"
 MAX_BINS = 1_000_000
-HALF = 0.5  # of a step: further away from a row is outside the map
 EDGE = 1e-9  # of a bin: a value this near below an edge counts as on it
-
-Place = float | Sequence[float] | slice
 
 
 def histogram(da: xr.DataArray, width: float = 10.0, roi: xr.DataArray | None = None) -> xr.Dataset:
@@ -37,10 +34,8 @@ def histogram(da: xr.DataArray, width: float = 10.0, roi: xr.DataArray | None = 
     """
     if not (np.isfinite(width) and width > 0):
         raise UsageError(f"the width of a bin is {width}; expected a number above 0.")
-    values = _values(da, roi)
-    finite = values[np.isfinite(values)].astype("f8")
-    if not finite.size:
-        raise RoiError(f"{_name(da)} has no finite value among {values.size} points; widen the region of interest.")
+    values, usable, total = _usable(da, roi)
+    finite = values[usable].astype("f8")
     with np.errstate(over="ignore", invalid="ignore"):
         number = np.floor(finite / width + EDGE)
         first, last = number.min(), number.max()
@@ -61,61 +56,32 @@ def histogram(da: xr.DataArray, width: float = 10.0, roi: xr.DataArray | None = 
             "edges": "left <= value < left + width",
             "map": _name(da),
             "n": int(finite.size),
-            "n_missing": int(values.size - finite.size),
+            "n_missing": int(total - finite.size),
         },
     )
 
 
-def profile(
-    da: xr.DataArray, *, y: Place | None = None, x: Place | None = None, tolerance: float | None = None
-) -> xr.DataArray:
-    """A map along a row (`y` given) or a column (`x` given), named by its coordinate.
+def profile(da: xr.DataArray, *, y: float | None = None, x: float | None = None) -> xr.DataArray:
+    """A map along a row (`y` given) or a column (`x` given), that which is nearest to this coordinate.
 
-    A number takes the nearest row, which must lie within `tolerance` (half a step unless given); several numbers, or a
-    slice for the half-open band `start <= y < stop`, give the mean of these rows, NaN left out point by point. The
-    rows that were used stand in the attribute `y` (or `x`), the finite ones at each point in the coordinate `n`.
-    Further dims, such as `latent`, are kept. Raises UsageError unless one of y and x is given, DataError where no row
-    lies there.
+    The coordinate of the row stands in the attribute `y` (or `x`). Raises UsageError unless one of y and x is given,
+    DataError where no row lies within half a step.
     """
     if (y is None) == (x is None):
         raise UsageError("a profile runs along a row or a column: give y=… or x=…, one of them.")
-    dim, along, place = (n.Y, n.X, y) if y is not None else (n.X, n.Y, x)
-    assert place is not None
-    if lacking := [d for d in (dim, along) if d not in da.dims]:
-        raise SchemaError(f"{_name(da)} has dims {da.dims} and lacks {lacking}; a profile needs a map over y and x.")
-    positions = _positions(da, dim, place, tolerance)
-    rows = da.isel({dim: positions}).load()
-    result = rows.mean(dim, skipna=True) if len(positions) > 1 else rows.isel({dim: 0}, drop=True)
-    used = [float(v) for v in np.sort(da[dim].values[positions])]
-    result = result.assign_coords({"n": rows.notnull().sum(dim).variable})
-    result["n"].attrs.update(long_name=f"finite {'rows' if dim == n.Y else 'columns'}", units="1")
-    return result.rename(da.name).assign_attrs({**da.attrs, dim: used})
-
-
-def _positions(da: xr.DataArray, dim: str, place: Place, tolerance: float | None) -> np.ndarray:
-    axis = np.asarray(da[dim].values, "f8") if dim in da.coords else np.arange(da.sizes[dim], dtype="f8")
-    span = f"{dim} spans {axis.min():g} to {axis.max():g} {da[dim].attrs.get('units', '')}".rstrip()
-    if isinstance(place, slice):
-        low = -np.inf if place.start is None else place.start
-        high = np.inf if place.stop is None else place.stop
-        found = np.flatnonzero((axis >= low) & (axis < high))
-        if not found.size:
-            raise DataError(f"no point lies in {low:g} <= {dim} < {high:g}; {span}.")
-        return found
-    wanted = np.atleast_1d(np.asarray(place, "f8"))
-    if not wanted.size or not np.isfinite(wanted).all():
-        raise UsageError(f"{dim}={place} names no row or column; give numbers.")
-    nearest = np.abs(axis[None, :] - wanted[:, None]).argmin(axis=1)
-    steps = np.abs(np.diff(np.sort(axis)))
-    allowed = tolerance if tolerance is not None else (float(steps.max()) * HALF if steps.size else HALF)
-    distance = np.abs(axis[nearest] - wanted)
-    if (distance > allowed * (1 + 1e-9)).any():
-        worst = int(distance.argmax())
+    dim, place = (n.Y, y) if y is not None else (n.X, x)
+    if not {n.Y, n.X} <= set(da.dims):
+        raise SchemaError(f"{_name(da)} has dims {da.dims}; a profile needs a map over y and x.")
+    axis = da[dim].values.astype("f8")
+    nearest = int(np.abs(axis - place).argmin())
+    half = np.abs(np.diff(np.sort(axis))).max(initial=0) / 2 or 0.5
+    if not abs(axis[nearest] - place) <= half * (1 + 1e-9):
         raise DataError(
-            f"no point lies within {allowed:g} of {dim} = {wanted[worst]:g}, the nearest at {axis[nearest[worst]]:g}; "
-            f"{span}."
+            f"no point lies within {half:g} of {dim} = {place:g}, the nearest at {axis[nearest]:g}; {dim} spans "
+            f"{axis.min():g} to {axis.max():g} {da[dim].attrs.get('units', '')}".rstrip()
+            + "."
         )
-    return np.unique(nearest)
+    return da.isel({dim: nearest}, drop=True).load().assign_attrs({dim: [float(axis[nearest])]})
 
 
 def top_percent(da: xr.DataArray, percent: float, roi: xr.DataArray | None = None) -> xr.DataArray:
@@ -127,13 +93,9 @@ def top_percent(da: xr.DataArray, percent: float, roi: xr.DataArray | None = Non
     """
     if not 0 < percent <= 100:
         raise UsageError(f"percent is {percent}; expected a number above 0 and up to 100.")
-    values = np.asarray(da.values, "f8" if da.dtype.kind != "f" else da.dtype)
-    usable = np.isfinite(values) & (True if roi is None else _mask(da, roi))
-    count = int(usable.sum())
-    if not count:
-        raise RoiError(f"{_name(da)} has no finite value to choose from; widen the region of interest.")
+    values, usable, _ = _usable(da, roi)
+    inside, count = values[usable], int(usable.sum())
     wanted = min(count, max(1, int(np.ceil(count * (percent / 100) - EDGE))))
-    inside = values[usable]
     threshold = np.partition(inside, count - wanted)[count - wanted]
     kept = usable & (values >= threshold)
     attrs = {
@@ -179,66 +141,39 @@ def read_kept_coordinates(ds: xr.Dataset, path: str | Path) -> xr.DataArray:
     `x_position` beside `x`, as `write_kept_coordinates` writes them, must fit the scan. Raises DataError for points
     that repeat or do not all lie on the scan, and for positions of another scan.
     """
-    dims = point_dims(ds)
-    given = read_points(path, dims)
+    dims, file = point_dims(ds), Path(path).expanduser()
+    given = read_points(file, dims)
     placement = place_points(ds, given.values, read_as=given.read_as, what=f"the points of {path}")
-    if placement.n_outside:
-        raise DataError(f"{path}: {placement.n_outside} of {placement.cells.size} points lie outside the scan.")
-    _check_positions(ds, path, placement.cells, dims)
-    if n.PRESENT in ds:
-        placement = placement.within(ds[n.PRESENT].values)
-    nav = schema.navigation_dims(ds)
-    kept = placement.covered()
-    origin = Path(path)
+    if outside := placement.counts()["n_outside"]:
+        raise DataError(f"{path}: {outside} of {placement.cells.size} points lie outside the scan.")
+    positions = [f"{dim}_position" for dim in dims]
+    if file.suffix.lower() == ".csv" and set(positions) <= set((table := read_table(file, dims)).frame.columns):
+        there = place_points(ds, table.numbers(positions), read_as="coordinates", what=f"the positions of {path}")
+        if not np.array_equal(there.cells, placement.cells):
+            raise DataError(f"{path}: positions and step numbers are not the same points here; it is of another scan.")
+    kept, nav = placement.covered(), schema.navigation_dims(ds)
+    measured = kept & grid.measured(ds)
     attrs = {
         **n.ATTRS[n.ROI],
-        "source": origin.name,
-        "sha256": hashlib.sha256(origin.expanduser().read_bytes()).hexdigest(),
+        "source": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "read_as": placement.read_as,
-        "n": int(kept.sum()),
-        "n_not_measured": placement.n_left_out,
+        "n": int(measured.sum()),
+        "n_not_measured": int((kept & ~measured).sum()),
     }
-    return xr.DataArray(kept, dims=nav, coords={d: ds[d].variable for d in nav}, name=n.ROI, attrs=attrs)
+    return xr.DataArray(measured, dims=nav, coords={d: ds[d].variable for d in nav}, name=n.ROI, attrs=attrs)
 
 
-def _check_positions(ds: xr.Dataset, path: str | Path, cells: np.ndarray, dims: tuple[str, ...]) -> None:
-    """Raise DataError where the file also holds positions and they are those of other scan points."""
-    if Path(path).suffix.lower() != ".csv":
-        return
-    from vaearr.sources.tables import numbers_of, read_csv
-
-    frame = read_csv(path)
-    names = [f"{dim}_position" for dim in dims]
-    if dims[0] not in frame.columns or not set(names) <= set(frame.columns):
-        return
-    positions = np.stack([numbers_of(frame, name, Path(path), dtype="f8") for name in names], axis=1)
-    there = place_points(ds, positions, read_as="coordinates", what=f"the positions of {path}").cells
-    if not np.array_equal(there, cells):
-        row = int((there != cells).argmax())
-        raise DataError(
-            f"{path}: row {row} has the position {positions[row].tolist()}, which is not that scan point's on this "
-            "scan; the file belongs to another scan."
-        )
-
-
-def _values(da: xr.DataArray, roi: xr.DataArray | None) -> np.ndarray:
-    """Values of a map, those in the ROI, as one row."""
-    values = np.asarray(da.values)
-    if values.dtype.kind not in "biuf":
-        raise SchemaError(f"{_name(da)} has dtype {values.dtype}; expected a map of numbers.")
-    return values.reshape(-1) if roi is None else values[_mask(da, roi)]
-
-
-def _mask(da: xr.DataArray, roi: xr.DataArray) -> np.ndarray:
-    """The ROI as an array over the dims of the map. Raises SchemaError where it lies on another grid."""
-    if roi.dtype != bool or set(roi.dims) != set(da.dims):
-        raise SchemaError(f"the region of interest is {roi.dtype} over {roi.dims}; expected boolean over {da.dims}.")
-    for dim in da.dims:
-        if roi.sizes[dim] != da.sizes[dim] or not np.array_equal(roi[dim].values, da[dim].values):
-            raise SchemaError(
-                f"the region of interest has another coordinate {dim!r} than {_name(da)}; make both alike."
-            )
-    return np.asarray(roi.transpose(*da.dims).values)
+def _usable(da: xr.DataArray, roi: xr.DataArray | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Values of a map as floats, which of them are finite and in the ROI, and how many lie in the ROI."""
+    if da.dtype.kind not in "biuf":
+        raise SchemaError(f"{_name(da)} has dtype {da.dtype}; expected a map of numbers.")
+    values = np.asarray(da.values, "f8" if da.dtype.kind != "f" else da.dtype)
+    inside = np.ones(values.shape, bool) if roi is None else grid.laid_over(da, roi, da.dims).values
+    usable = inside & np.isfinite(values)
+    if not usable.any():
+        raise RoiError(f"{_name(da)} has no finite value among {inside.sum()} points; widen the region of interest.")
+    return values, usable, int(inside.sum())
 
 
 def _name(da: xr.DataArray) -> str:

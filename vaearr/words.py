@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,17 +63,32 @@ def loss_words(epoch: Mapping[str, float]) -> str:
     return f"loss {epoch['loss']:.1f}{held_out} nats per sample"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of a table, columns under each other: the first to the left, the others to the right."""
+def by(sizes: Iterable[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def brief(name: str) -> str:
+    """A layer's name, cut at its beginning where it is long."""
+    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Rows of a table, columns under each other: the first `left` ones to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([f"{first:{widths[0]}}", *map(str.rjust, rest, widths[1:])]).rstrip() for first, *rest in rows]
+    sides = [str.ljust if i < left else str.rjust for i in range(len(widths))]
+    return ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True)).rstrip() for row in rows]
+
+
+def table_of(columns: Sequence[str], names: Iterable[Any], values: Any) -> list[str]:
+    """Numbers under the names of their columns, beside those of their rows."""
+    rows = [[f"{name}", *(f"{value:.4g}" for value in line)] for name, line in zip(names, values, strict=True)]
+    return aligned([columns, *rows])
 
 
 def by_latent(ds: xr.Dataset, columns: Sequence[Any], values: Any = None) -> list[str]:
     """Numbers of each latent dimension under each other: variables, or the columns of an array."""
     array = np.stack([ds[name].values.astype(float) for name in columns], 1) if values is None else values
-    cells = [[f"{i}", *(f"{v:.4g}" for v in line)] for i, line in zip(ds[n.LATENT].values, array, strict=True)]
-    return aligned([[n.LATENT, *map(str, columns)], *cells])
+    return table_of([n.LATENT, *map(str, columns)], ds[n.LATENT].values, array)
 
 
 def _pooled(latents: xr.DataArray) -> Any:
@@ -195,7 +211,7 @@ def _draws(ds: xr.Dataset) -> Iterator[str]:
             yield f"{number}: {row(z)}"
         else:  # of spatial latents the size of each channel
             sizes = row(z.reshape(len(z), -1).std(1))
-            yield f"{number}: {' x '.join(map(str, z.shape))}, standard deviation of each channel {sizes}"
+            yield f"{number}: {by(z.shape)}, standard deviation of each channel {sizes}"
 
 
 @words("interpolation")
@@ -313,8 +329,7 @@ def _layers(found: xr.Dataset) -> Iterator[str]:
             float(found[f"{measure}{'_mean' * is_many}"][i]) for measure in ("relative_l2", "l2", "rms", "cosine")
         )
         spread = f" ± {float(found['relative_l2_std'][i]):.4f}" if is_many else ""
-        name = str(found["layer"].values[i])
-        cells = [name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"]
+        cells = [brief(str(found["layer"].values[i]))]
         cells += [str(found[about].values[i]) for about in ("kind", "part", "order")]
         cells += [f"{relative:.4f}{spread}", f"{l2:.4g}", f"{rms:.4g}", f"{cosine:.4f}"]
         p = float(found["t_p_adjusted"][i]) if is_many else np.nan
@@ -331,12 +346,11 @@ def _layers(found: xr.Dataset) -> Iterator[str]:
 
 @words("reconstruction")
 def _reconstruction(found: xr.Dataset) -> Iterator[str]:
-    """Of single files the numbers of each; then those of all, and of the parts of a split."""
-    attrs, count, metrics = found.attrs, found["count"], [str(name) for name in found["metric"].values]
+    """A line for each file, then the numbers of all samples and of the parts of the split."""
+    attrs, metrics = found.attrs, [str(name) for name in found["metric"].values]
     if "file" in found.dims:
-        rows = [[f"{float(found[metric][i]):.4g}" for metric in metrics] for i in range(found.sizes["file"])]
-        names = map(str, found["file"].values)
-        yield from aligned([["file", *metrics], *([name, *cells] for name, cells in zip(names, rows, strict=True))])
+        values = np.stack([found[metric].values for metric in metrics], 1)
+        yield from table_of(["file", *metrics], found["file"].values, values)
     span = {"sample": "of each input", "dtype": f"{attrs['data_range']}, of the stored type"}
     yield (
         f"{attrs['n']} sample{'s' * (attrs['n'] != 1)} of run {attrs['run']!r} in {attrs['scale']} units; data range "
@@ -344,11 +358,11 @@ def _reconstruction(found: xr.Dataset) -> Iterator[str]:
     )
     if attrs["given_back"]:
         yield f"each reconstruction has from its input, not from the network: {', '.join(attrs['given_back'])}"
-    for part, metric in ((part, metric) for part in found["part"].values for metric in metrics):
-        number, of_all = (int(count.sel(part=which, metric=metric)) for which in (part, "all"))
+    for part, metric in itertools.product(map(str, found["part"].values), metrics):
+        number, of_all = (int(found["count"].sel(part=which, metric=metric)) for which in (part, "all"))
         if number and (part == "all" or number != of_all):
-            summary, units = found["summary"].sel(part=part, metric=metric), found[metric].attrs["units"]
-            mean, std = (float(summary.sel(statistic=name)) for name in ("mean", "std"))
+            mean, std = found["summary"].sel(part=part, metric=metric, statistic=["mean", "std"]).values
+            units = found[metric].attrs["units"]
             yield f"{part}: {metric} {mean:.4g} ± {std:.2g}{f' {units}' * (units != '1')} (n = {number})"
 
 
@@ -395,7 +409,21 @@ def _score(found: xr.Dataset) -> Iterator[str]:
 
 
 @words("network")
-def _network(card: xr.Dataset) -> list[str]:
-    from vaearr.model_card import card_lines
+def _network(card: xr.Dataset) -> Iterator[str]:
+    """The numbers of the whole, then a line for each layer in order of execution."""
+    from vaearr.model_card import as_record, ratio_words
 
-    return card_lines(card)
+    a = as_record(card)
+    heads, shape = a["n_parameters_heads"], {key: by(a[f"{key}_shape"]) for key in ("input", "latent")}
+    stride = f", {by(a['stride'])} pixels per position" if a["stride"] else ""
+    yield f"{a['network']}: {a['n_layers']} layers, {a['n_parameters']:,} parameters, {a['weights_MB']:.3g} MB"
+    parts = ", ".join(f"{a[f'n_parameters_{part}']:,} in the {part}" for part in ("encoder", "decoder"))
+    yield f"  {parts}" + (f", {heads:,} elsewhere (heads)" if heads else "")
+    yield f"  input {shape['input']}, latent {shape['latent']}{stride}"
+    yield f"  {ratio_words(a['compression'])} values of the input per value of the latent"
+    rows = [["layer", "kind", "output", "parameters"]]
+    for layer in a["layers"]:
+        kind = layer["kind"] if layer["part"] in ("encoder", "decoder") else ""
+        count = f"{layer['n_parameters']:,}" if layer["n_parameters"] else ""
+        rows.append([brief(layer["layer"]), kind, by(layer["shape"]), count])
+    yield from (f"  {line}" for line in aligned(rows, left=3))

@@ -90,11 +90,11 @@ def test_the_plan_of_an_epoch(n_points: int) -> None:
     began = time.perf_counter()
     regions = blocks({"y": side, "x": side}, {"y": 32, "x": 32})
     pieces = plan_pieces([int(inside[tuple(r.values())].sum()) for r in regions], 256, 0, side * side)
-    groups = plan_buffers([piece.count for piece in pieces], GIB // 3600, np.random.default_rng(0))
+    groups = plan_buffers([piece.stop - piece.start for piece in pieces], GIB // 3600, np.random.default_rng(0))
     seconds = time.perf_counter() - began
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert sum(piece.count for piece in pieces) == side * side
+    assert sum(piece.stop - piece.start for piece in pieces) == side * side
     assert sum(map(len, groups)) == len(pieces)
     RESULTS.append(
         f"{n_points:13,} patterns: plan of an epoch {seconds:6.1f} s, {peak / 2**20:7.0f} MiB in {len(pieces)} reads; "

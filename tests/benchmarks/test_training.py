@@ -21,13 +21,13 @@ from torch import nn
 
 import vaearr as va
 from vaearr.artifacts import TrainedModel
-from vaearr.config import AugmentConfig, TrainConfig
+from vaearr.config import TrainConfig
 from vaearr.device import autocast, pick_device, pick_precision
 from vaearr.models import MODELS, for_training
 from vaearr.run.train import settled, train
 from vaearr.store import create_store, open_store
 from vaearr.testing import synthetic_scan, write_scan_files
-from vaearr.training import Step, make_optimizer
+from vaearr.training.step import Step, make_optimizer
 
 from ..data import random_patterns_dataset
 from .rivals import SeedVAE
@@ -88,7 +88,7 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
     ).to(device)
     model.network.to(memory_format=torch.channels_last)
     model.train()
-    step: nn.Module = Step(model, config.objective, AugmentConfig(), pick_precision(config.precision, device))
+    step: nn.Module = Step(model, config)
     if config.compile != "off":
         step.compile(mode=config.compile, dynamic=False)
     optimizer = make_optimizer(model.parameters(), config)

@@ -54,6 +54,13 @@ STEPS = {
         lambda store: nested(attributes(store)["provenance"])["ingest"],
         first=False,
     ),
+    "attach": Step(
+        ("attach", "{store}", "{files}/elements.csv", "--kind", "map", "--column", "Fe", "--name", "iron"),
+        ("--units", "wt%"),
+        "units None and wt%",
+        lambda store: nested(attributes(store, "iron")["provenance"]),
+        elsewhere=("--name", "again"),
+    ),
     "train": Step(
         ("train", "{store}", *EPOCHS, *TINY),
         ("--beta", 2),
@@ -61,6 +68,13 @@ STEPS = {
         lambda store: attributes(store / "runs" / "vae")["config"],
         first=False,
         elsewhere=("--run", "b"),
+    ),
+    "import": Step(
+        ("import", "{store}", "{store}/runs/vae/model", "--run", "b"),
+        ("--set", "seed=1"),
+        "seed 0 and 1",
+        lambda store: nested(attributes(store / "runs" / "b")["config"])["imported"],
+        elsewhere=("--run", "c"),
     ),
     "encode": Step(
         ("encode", "{store}"),
@@ -141,9 +155,13 @@ def calls(store: Path, files: dict[str, Path]) -> dict[str, Callable[..., Any]]:
     numbers = json.loads(json.dumps(TINY_CONFIG))
     return {
         "ingest": lambda it, **more: va.ingest(files["patterns"], store, step=1.0 + it, **more),
+        "attach": lambda it, **more: va.attach(
+            store, files["patterns"].parent / "elements.csv", kind="map", name="e", columns=(("Fe", "Ni")[it],), **more
+        ),
         "train": lambda it, **more: va.train(
             store, config=TrainConfig.from_attrs(numbers), epochs=2, beta=1.0 + it, **more
         ),
+        "import": lambda it, **more: va.import_model(store, store / "runs" / "vae" / "model", run="b", seed=it, **more),
         "encode": lambda it, **more: va.encode(store, precision=("float32", "bfloat16")[it], **more),
         "reconstruct": lambda it, **more: va.reconstruct_store(store, seed=it, **more),
         "associate": lambda it, **more: va.associate_store(

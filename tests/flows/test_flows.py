@@ -1,4 +1,4 @@
-"""The flows as a Prefect server records them: runs, artifacts, retries."""
+"""Parameters of flows as `vaearr run` reads them, and flows as a Prefect server records them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import xarray as xr
+import yaml
 from prefect import flow
 
 from tests.conftest import TINY_TRAINING
-from tests.contract.prefect_server import Server
+from tests.contract.prefect_server import ROOT, Server
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
@@ -18,61 +19,137 @@ from vaearr.config import (
     EncodeConfig,
     IngestConfig,
     RoiConfig,
-    SignificanceConfig,
+    TrainConfig,
 )
-from vaearr.errors import DataError, NoInputError
+from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
 from vaearr.flows.running import MOST_BYTES, RETRIES, is_passing, key_of, step
-from vaearr.flows.serving import FLOWS
-from vaearr.flows.steps import analyse_scan, encode_flow
+from vaearr.flows.serving import FLOWS, flow_name, run, submittable, validated
+from vaearr.flows.steps import SweepConfig, analyse_scan, encode_flow
 from vaearr.testing import assert_valid
 
-QUICK = AssociateConfig(significance=SignificanceConfig(n_surrogates=19))
 pytestmark = [
     pytest.mark.slow,
     # of the libraries that Prefect talks to its server with
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+SCAN = {"source": "a", "store": "s.zarr"}
+
+
+@pytest.mark.usefixtures("unrecorded")
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("train-vae", {}, "store: Field required"),
+        ("train-vae", {"store": "a", "trian": {}}, "Did you mean 'train'"),
+        ("train-vae", {"store": "a", "train": {"epoch": 3}}, "Did you mean 'epochs'"),
+        ("train-vae", {"store": "a", "train": {"epochs": 0}}, "epochs: Input should be greater than or equal to 1"),
+        ("train-vae", {"store": "a", "train": 3}, "train: "),
+        ("train-vae", {"store": "a", "overwrite": "perhaps"}, "overwrite: Input should be a valid boolean"),
+        ("train-vae", {"store": "a", "roi": {"x": [3, 1]}}, "the box x="),
+        ("analyse-many", {"scans": []}, "scans is empty"),
+        ("analyse-many", {"scans": [SCAN, SCAN | {"store": "./s.zarr"}]}, "more than one scan"),
+        ("analyse-many", {"scans": [SCAN], "processes": 0}, "processes is 0"),
+        ("analyse-many", {"scans": [SCAN | {"inges": {}}]}, "Did you mean 'ingest'"),
+        ("sweep", {"store": "a", "sweep": {"latent_dims": (0,)}}, "latent_dims must be 1 or more"),
+        ("sweep", {"store": "a", "sweep": {"rois": {"1": {}}}}, "must be letters, digits and _"),
+        ("train-vea", {}, "Did you mean 'train-vae'? Known: ingest, train-vae, encode"),
+        ("train-vae/encode", {}, "there is no flow 'train-vae/encode'"),
+    ],
+)
+def test_wrong_parameters_are_named(name: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        run(name, given, say=lambda text: None)
+    assert words in str(raised.value)
+
+
+def test_parameters_become_their_types() -> None:
+    given = {"store": "a.zarr", "roi": None, "train": {"epochs": 3}}
+    assert validated(FLOWS["train-vae"], given) == {
+        "store": Path("a.zarr"), "roi": None, "train": TrainConfig(epochs=3)
+    }  # fmt: skip
+    given = {"source": "a.h5", "store": "a.zarr", "associate": {"metrics": ["pearson"]}}
+    assert validated(FLOWS["analyse-scan"], given)["associate"].significance is not None  # as the flow sets it
+
+
+def test_paths_of_a_submitted_run_are_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    scan = {"source": "a.h5", "store": "s/a.zarr", "ingest": {"maps": {"BC": "bc.csv"}, "step": 0.5}}
+    far = {"source": "a.h5", "store": "s3://bucket/a.zarr"}
+    checked = validated(FLOWS["analyse-many"], {"scans": [scan, far], "processes": 2})
+    ingest = {"maps": {"BC": f"{tmp_path}/bc.csv"}, "step": 0.5}
+    whole = {"source": f"{tmp_path}/a.h5", "store": f"{tmp_path}/s/a.zarr", "ingest": ingest}
+    assert {name: submittable(value) for name, value in checked.items()} == {
+        "scans": [whole, far | {"source": f"{tmp_path}/a.h5"}], "processes": 2
+    }  # fmt: skip
+    assert submittable(Path("file:///data/a.zarr")) == "/data/a.zarr"
+
+
+def test_parameters_make_forms_and_deployments() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    found = {name: f"vaearr.flows.steps.{flow.fn.__name__}" for name, flow in FLOWS.items()}
+    assert {item["name"]: item["entrypoint"] for item in deployments} == found
+    for name in FLOWS:
+        assert flow_name(f"{name}/{name}") == name
+        form = FLOWS[name].parameters.model_dump()
+        assert all(item.get("description") for item in form["properties"].values()), name
+    train = FLOWS["train-vae"].parameters.model_dump()["definitions"]
+    assert train["TrainConfig"]["properties"]["epochs"]["minimum"] == 1
+    assert key_of("train-vae", "My scan_1 (µm)", "B") == "train-vae-my-scan-1-m-b"
+
+
+def test_names_of_a_sweep_are_stable() -> None:
+    config = SweepConfig(latent_dims=(8, 4, 8), betas=(1.0, 0.5, 1e-06), name="s")
+    names = [name for name, *_ in config.combinations()]
+    assert names == ["s_l4_b1", "s_l8_b1", "s_l4_b0p5", "s_l8_b0p5", "s_l4_b1em06", "s_l8_b1em06"]
 
 
 @pytest.mark.long
 def test_the_whole_line_with_its_artifacts(
     recorded: Server, scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path
 ) -> None:
-    store = tmp_path / "line.zarr"
+    store, quick = tmp_path / "line.zarr", AssociateConfig.from_attrs({"significance": {"n_surrogates": 19}})
     page = analyse_scan(
         scan_files["patterns"], store, ingest=reading, roi=RoiConfig(x=(0.0, 3.0)), train=TINY_TRAINING,
         embed=EmbedConfig(n_components=4), cluster=ClusterConfig(method="kmeans", k=3, features=("latents", "BC")),
-        associate=QUICK,
+        associate=quick,
     )["page"]  # fmt: skip
-    assert Path(page).exists()
-    ds = xr.open_zarr(store)
-    assert_valid(ds)
-    assert {"latents", "roi", "split", "pca", "clusters"} <= set(ds.data_vars)
-    tasks = recorded.ask(
-        "/task_runs/filter", {"flow_runs": {"name": {"any_": [recorded.runs("analyse-scan")[0]["name"]]}}}
-    )
-    assert {run["state_type"] for run in tasks} == {"COMPLETED"}
-    assert len(tasks) == 7
-    shown = recorded.artifacts()
-    _check_artifacts(shown)
-    assert page in shown["report-line-vae"]["data"]
-
-
-def _check_artifacts(shown: dict[str, dict[str, Any]]) -> None:
-    kinds = {key: item["type"] for key, item in shown.items() if "line" in key}
-    assert {key for key, kind in kinds.items() if kind == "progress"} >= {
-        "ingest-progress-line", "train-progress-line-vae", "encode-progress-line-vae"
-    }  # fmt: skip
-    assert all(shown[key]["data"] == 100.0 for key, kind in kinds.items() if kind == "progress")
-    assert {key for key, kind in kinds.items() if kind == "table"} >= {
-        "train-vae-health-line-vae", "associate-line-vae", "cluster-line-clusters"
-    }  # fmt: skip
-    pictures = [item["data"] for key, item in shown.items() if str(item["data"]).startswith("![") and "line" in key]
+    assert_valid(xr.open_zarr(store))
+    name = recorded.runs("analyse-scan")[0]["name"]
+    tasks = recorded.ask("/task_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
+    assert [run["state_type"] for run in tasks] == ["COMPLETED"] * 7
+    shown = {key: item for key, item in recorded.artifacts().items() if "line" in key}
+    bars = {key: item["data"] for key, item in shown.items() if item["type"] == "progress"}
+    assert len(bars) >= 3
+    assert set(bars.values()) == {100.0}
+    tables = {key for key, item in shown.items() if item["type"] == "table"}
+    assert tables >= {"train-vae-health-line-vae", "associate-line-vae", "cluster-line-clusters"}
+    pictures = [item["data"] for item in shown.values() if str(item["data"]).startswith("![")]
     assert len(pictures) == 6
     assert all(len(data) < 1.1 * MOST_BYTES and "](data:image/png;base64," in data for data in pictures)
     assert '"p_adjusted"' in str(shown["associate-line-vae"]["data"])
+    assert page in shown["report-line-vae"]["data"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("where", [{"processes": 2}, {"dask": "local:2"}], ids=["processes", "dask"])
+@pytest.mark.usefixtures("unrecorded")
+def test_many_side_by_side(
+    where: dict[str, Any], scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path
+) -> None:
+    scans = [{"source": scan_files["patterns"], "store": tmp_path / f"{n}.zarr", "ingest": reading} for n in "ab"]
+    scans.append({"source": tmp_path / "nothing.h5", "store": tmp_path / "c.zarr"})
+    given = {"scans": scans, "train": TINY_TRAINING, "associate": {}, "embed": {"n_components": 3}, **where}
+    news: list[str] = []
+    with pytest.raises(VaearrError, match="1 of 3 scans failed"):
+        run("analyse-many", {"cluster": {"method": "kmeans", "k": 3}, **given}, say=news.append)
+    assert any(line.startswith(f"{tmp_path / 'c.zarr'}: failed: NoInputError: ") for line in news)
+    for name in "ab":
+        assert {"latents", "pca", "clusters"} <= set(xr.open_zarr(tmp_path / f"{name}.zarr").data_vars)
+        assert (tmp_path / f"{name}.reports" / "vae" / "index.html").is_file()
+    assert not (tmp_path / "c.zarr").exists()
 
 
 def _damaged(cause: Exception) -> Exception:
@@ -133,16 +210,3 @@ def test_a_server_that_goes_costs_pictures_only(
         monkeypatch.setattr(f"vaearr.flows.running.{name}", gone)
     encode_flow(trained_store, encode=EncodeConfig(precision="bfloat16"), overwrite=True)
     assert "latents" in xr.open_zarr(trained_store)
-
-
-def test_parameters_make_forms() -> None:
-    for name in FLOWS:
-        schema = FLOWS[name].parameters.model_dump()
-        assert all(item.get("description") for item in schema["properties"].values()), name
-    train = FLOWS["train-vae"].parameters.model_dump()["definitions"]
-    assert train["TrainConfig"]["properties"]["epochs"]["minimum"] == 1
-    assert train["ObjectiveConfig"]["properties"]["likelihood"]["enum"][0] == "optimal_sigma"
-
-
-def test_keys_are_what_prefect_takes() -> None:
-    assert key_of("train-vae", "My scan_1 (µm)", "B") == "train-vae-my-scan-1-m-b"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from tests.conftest import TINY_TRAINING
 from tests.contract import prefect_server as real
-from tests.contract.prefect_server import Server, children, served, until
+from tests.contract.prefect_server import ROOT, Server, children, running, served, until
 from vaearr.errors import NoInputError, UsageError, VaearrError
 from vaearr.flows.serving import FLOWS, run, serve
 from vaearr.names import CHECKPOINT
@@ -62,34 +62,27 @@ def store(trained_template: Path, folder: Path) -> Path:
     return Path(shutil.copytree(trained_template, folder / "scan.zarr"))
 
 
-def _parameters(**values: Any) -> list[str]:
-    import json
-
-    return [word for name, value in values.items() for word in ("-p", f"{name}={json.dumps(value)}")]
-
-
 def test_a_deployment_runs_to_its_end(
-    serving: subprocess.Popen[bytes], prefect_server: Server, store: Path, folder: Path
+    serving: subprocess.Popen[bytes], prefect_server: Server, recorded: Server, store: Path, folder: Path
 ) -> None:
-    given = _parameters(store=store.name, run="b", train=TINY_TRAINING.to_attrs())  # seen from where it is served
-    made = prefect_server.command("prefect", "deployment", "run", "train-vae/train-vae", *given, "--watch", cwd=folder)
+    given = ("-p", f"store={store.name}", "-p", "run=b")  # seen from where the command is given, and it is served
+    words = (*given, "-p", f"train={json.dumps(TINY_TRAINING.to_attrs())}", "--watch")
+    made = prefect_server.command("prefect", "deployment", "run", "train-vae/train-vae", *words, cwd=folder)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "latents_b" in xr.open_zarr(store)
-    made = prefect_server.command(
-        "vaearr", "run", "encode", "-p", f"store={store.name}", "-p", "run=b", "--watch", cwd=folder
-    )
+    made = prefect_server.command("vaearr", "run", "encode", *given, "--watch", cwd=folder)
     assert made.returncode == 0, made.stderr
     assert "submitted to" in made.stderr
     assert "Completed" in made.stderr
-    ds = xr.open_zarr(store)
-    assert_valid(ds)
-    assert bool(ds["latents_b"].notnull().any())
+    assert_valid(xr.open_zarr(store))
     shown = prefect_server.artifacts()
     assert shown["train-progress-scan-b"]["data"] == 100.0
     assert "](data:image/png;base64," in shown["train-vae-loss-scan-b"]["data"]
-    assert "](data:image/png;base64," in shown["encode-latents-scan-b"]["data"]
-    run = prefect_server.runs("encode")[0]
-    assert run["parameters"]["store"] == str(store)  # made whole, as the command was given in that folder
+    assert prefect_server.runs("encode")[0]["parameters"]["store"] == str(store)
+    count = len(prefect_server.runs("train-vae"))
+    with pytest.raises(UsageError, match="greater than or equal to 1"):
+        run("train-vae", {"store": "a.zarr", "train": {"epochs": 0}}, say=lambda text: None)
+    assert len(prefect_server.runs("train-vae")) == count
 
 
 @pytest.mark.long
@@ -100,13 +93,6 @@ def test_a_refusal_is_told_and_fails(serving: subprocess.Popen[bytes], recorded:
         run("train-vae", given, watch=True, say=news.append)
     assert any("there and asked:" in line for line in news)
     assert not any("Traceback" in line for line in news)
-
-
-def test_a_wrong_value_makes_no_run(serving: subprocess.Popen[bytes], prefect_server: Server, recorded: Server) -> None:
-    count = len(prefect_server.runs("train-vae"))
-    with pytest.raises(UsageError, match="greater than or equal to 1"):
-        run("train-vae", {"store": "a.zarr", "train": {"epochs": 0}}, say=lambda text: None)
-    assert len(prefect_server.runs("train-vae")) == count
 
 
 def _kill(server: Server, serving: subprocess.Popen[bytes], folder: Path) -> None:
@@ -190,3 +176,29 @@ def test_what_cannot_be_is_one_line(call: Callable[..., None], url: str | None, 
         call(say=lambda text: None)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.long
+def test_a_worker_trains_and_encodes(prefect_server: Server, trained_store: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(ROOT / "prefect.yaml", project)
+    for words in (("work-pool", "create", "local", "--type", "process"), ("--no-prompt", "deploy", "--all")):
+        made = prefect_server.command("prefect", *words, cwd=project)
+        assert made.returncode == 0, made.stdout + made.stderr
+    pool = {"work_pools": {"name": {"any_": ["local"]}}}
+    assert {item["name"] for item in prefect_server.ask("/deployments/filter", pool)} == set(FLOWS)
+    log, config = tmp_path / "worker.log", json.dumps(TINY_TRAINING.to_attrs())
+    with running(
+        "prefect", "worker", "start", "--pool", "local", cwd=project, env=prefect_server.env, log=log
+    ) as worker:
+        until(lambda: worker.poll() is not None or "started!" in log.read_text(), "the worker starts")
+        given = ("-p", f"store={trained_store}", "-p", "run=w", "-p", f"train={config}", "--watch")
+        made = prefect_server.command("prefect", "deployment", "run", "train-vae/train-vae", *given, cwd=tmp_path)
+        assert made.returncode == 0, made.stdout + log.read_text()
+        given = ("-p", f"store={trained_store}", "-p", "run=w", "--watch")
+        made = prefect_server.command("vaearr", "run", "encode", *given, cwd=tmp_path)
+        assert made.returncode == 0, made.stderr + log.read_text()
+    ds = xr.open_zarr(trained_store)
+    assert_valid(ds)
+    assert bool(ds["latents_w"].notnull().any())

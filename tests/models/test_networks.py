@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from vaearr.config import ModelConfig
 from vaearr.errors import UsageError
-from vaearr.models import MODELS, build_discriminator, build_model, for_training
+from vaearr.models import MODELS, build_model, for_training
 from vaearr.models.losses import LIKELIHOODS, posterior_kl, takes_logits
 from vaearr.models.networks import CBAM, AutoencoderKL
 from vaearr.presets import preset
@@ -65,13 +65,6 @@ def test_names_and_numbers_are_those_of_earlier_versions() -> None:
         recon, mean, logvar = network(torch.randn(2, 1, 60, 60, generator=torch.Generator().manual_seed(1)))
     found = float(recon.abs().mean()), float(mean.abs().mean()), float(logvar.mean())
     assert found == pytest.approx((0.0348664668, 0.0377927090, -0.0118648705), rel=1e-4)
-
-
-def test_large_patterns_do_not_explode_the_parameters() -> None:
-    small, large = (
-        sum(p.numel() for p in build_model(ModelConfig(), (1, *s)).parameters()) for s in ((60, 60), (400, 500))
-    )
-    assert large < 2.5 * small
 
 
 def test_the_autoencoder_is_the_same_network_without_a_posterior() -> None:
@@ -180,48 +173,20 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(shape: tuple[int,
     for checkpointing in (False, True):
         torch.manual_seed(0)
         model = AutoencoderKL(shape, 4, channels=(16, 32), res_blocks=2, groups=8, checkpointing=checkpointing).train()
-        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
         kept: dict[int, int] = {}
 
         def pack(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        torch.manual_seed(3)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             recon, mean, logvar = model(x)
         ((recon - x).square().mean() + (mean.square() + logvar.exp() - logvar).mean()).backward()
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
         found.append((sum(size for at, size in kept.items() if at not in own), [p.grad for p in model.parameters()]))
     (whole, gradients), (less, others) = found
     assert less < 0.4 * whole
-    for a, b in zip(gradients, others, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("name", ["patch", "multiscale", "conv"])
-def test_discriminators_judge_samples_apart_in_2d_and_3d(name: str) -> None:
-    if name != "conv":
-        pytest.importorskip("monai")
-    for shape in ((1, 28, 30), (2, 24, 25, 26)):
-        network = build_discriminator(name, shape, channels=8)
-        real, fake = torch.randn(2, *shape), 5 + torch.randn(1, *shape)
-        together = network(torch.cat([real, fake]))
-        assert len(together) == (3 if name == "multiscale" else 1)
-        for joint, r, f in zip(together, network(real), network(fake), strict=True):
-            torch.testing.assert_close(joint, torch.cat([r, f]), rtol=1e-4, atol=1e-6)
-        with pytest.raises(UsageError, match=f"takes {shape[0]} channels"):
-            network(torch.randn(1, 3, 32, 32))
-
-
-def test_a_spectral_critic_is_lipschitz() -> None:
-    network = build_discriminator("conv", (1, 32, 32), channels=8, norm="none", spectral=True, layers=3)
-    for _ in range(30):
-        network(torch.randn(2, 1, 32, 32))  # the singular vectors settle while training
-    network.eval()
-    for stage in [*network.network.stages, network.network.score]:
-        if isinstance(stage, torch.nn.Conv2d | torch.nn.Linear):
-            largest = float(torch.linalg.matrix_norm(stage.weight.detach().flatten(1), ord=2))
-            assert largest == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(gradients, others, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +197,7 @@ def test_a_spectral_critic_is_lipschitz() -> None:
         ("conv", {"attention": "se"}, SHAPE, "attention is 'se'; use one of none, cbam"),
         ("conv", {"activation": "sine"}, SHAPE, "activation is 'sine'"),
         ("conv", {"head": "relu6"}, SHAPE, "head is 'relu6'"),
-        ("conv", {"coarsest": 0}, SHAPE, "coarsest is too small"),
+        ("conv", {"coarsest": 0}, SHAPE, "coarsest and patch 1 or more"),
         ("conv", {"contrast": True, "head": "tanh"}, SHAPE, "contrast needs at least 2 latent dimensions and head="),
         ("conv", {"atention": "cbam"}, SHAPE, "Did you mean 'attention'.*Known: width"),
         ("conv", {"is_deterministic": True}, SHAPE, "has no option 'is_deterministic'"),
@@ -240,9 +205,9 @@ def test_a_spectral_critic_is_lipschitz() -> None:
         ("autoencoder-kl", {"res_blocks": (1, 2)}, SHAPE, "or one for each of 3 levels"),
         ("autoencoder-kl", {"decoder_res_blocks": 0}, SHAPE, "res_blocks is 0"),
         ("autoencoder-kl", {"attention_levels": (True,)}, SHAPE, "attention_levels has 1 entries, channels 3"),
-        ("autoencoder-kl", {"mid_attention": 1}, SHAPE, "mid_attention is 1; use true or false"),
+        ("autoencoder-kl", {"mid_attention": 1}, SHAPE, "mid_attention, .*: use true or false"),
         ("autoencoder-kl", {"head": "softmax"}, SHAPE, "head is 'softmax'; use one of identity, tanh, sigmoid"),
-        ("autoencoder-kl", {"channels": (8,) * 6, "groups": 8}, SHAPE, "use fewer groups or fewer levels"),
+        ("autoencoder-kl", {"channels": (8,) * 6, "groups": 8}, SHAPE, "use fewer groups or levels"),
         ("autoencoder-kl", {}, (1, 24), "height, width"),
         ("autoencoder-kl", {}, (1, 0, 4), "height, width"),
     ],

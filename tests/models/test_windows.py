@@ -26,10 +26,9 @@ class Blocks(nn.Module):
         return Blocks(spatial, self.step)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        for dim, (size, before, n) in enumerate(
-            zip(self.input_shape[1:], self.pad_before, self.latent_shape[1:], strict=True), start=2
-        ):
-            x = x.index_select(dim, (torch.arange(n * self.step) - before).clamp(0, size - 1))
+        for dim, (size, before) in enumerate(zip(self.input_shape[1:], self.pad_before, strict=True), start=2):
+            places = torch.arange(self.latent_shape[dim - 1] * self.step) - before
+            x = x.index_select(dim, places.clamp(0, size - 1))
         for dim in range(2, x.ndim):
             x = x.unflatten(dim, (-1, self.step)).movedim(dim + 1, 1).flatten(1, 2)
         return x, -x
@@ -64,17 +63,13 @@ def test_a_network_of_blocks_is_given_back(
 def test_refusals() -> None:
     network, x = Blocks((9, 8)), torch.zeros(1, 1, 9, 8)
     for window, overlap, match in (
-        ((4, 3), 0.2, r"multiples of the network's stride \(2, 2\)"),
-        ((4, 0), 0.2, "positive multiples"),
-        ((4,), 0.2, "has 1 sides, samples have 2"),
+        ((4, 3), 0.2, r"2 multiples of \(2, 2\), the network's stride"),
+        ((4, 0), 0.2, "2 multiples"),
+        ((4,), 0.2, "2 multiples"),
         ((4, 4), 1.0, "from 0 to below 1"),
     ):
         with pytest.raises(UsageError, match=match):
             encode_windows(network, x, window, overlap)
-    with pytest.raises(UsageError, match=r"have shape \(1, 9, 9\), the network's are \(1, 9, 8\)"):
-        encode_windows(network, torch.zeros(1, 1, 9, 9), (4, 4))
-    with pytest.raises(UsageError, match=r"latents have shape \(4, 4, 4\), the network's are \(4, 5, 4\)"):
-        decode_windows(network, torch.zeros(1, 4, 4, 4), (4, 4))
     network.latent_shape = (4,)
     with pytest.raises(UsageError, match="need a network with spatial latents"):
         encode_windows(network, x, (4, 4))
@@ -89,15 +84,12 @@ def test_the_kl_autoencoder_by_windows(spatial: tuple[int, ...]) -> None:
     network = AutoencoderKL((1, *spatial), 2, channels=(4, 8), groups=2).eval()
     x = torch.randn(2, 1, *spatial)
     with torch.inference_mode():
-        mean, logvar = network.encode(x)
-        decoded = network.decode(mean)
-    for found, wanted in zip(encode_windows(network, x, (16,) * len(spatial), 0.5), (mean, logvar), strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(decode_windows(network, mean, (16,) * len(spatial)), decoded, atol=1e-5, rtol=1e-5)
+        wanted = network.encode(x)
+        decoded = network.decode(wanted[0])
+    found = encode_windows(network, x, (16,) * len(spatial), 0.5)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(decode_windows(network, wanted[0], (16,) * len(spatial)), decoded, atol=1e-5, rtol=1e-5)
     few, _ = encode_windows(network, x, (4,) * len(spatial), 0.5)
-    assert few.shape == mean.shape
+    assert few.shape == wanted[0].shape
     assert decode_windows(network, few, (4,) * len(spatial), 0.5).shape == x.shape
-    tile = network.resized((4,) * len(spatial))
-    assert tile.encoder is network.encoder
     assert network.input_shape == (1, *spatial)
-    assert tile.input_shape == (1, *(4,) * len(spatial))

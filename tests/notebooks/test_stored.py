@@ -65,7 +65,7 @@ def test_commands_that_the_prose_names_exist(path):
         assert command in known, command
         found = known[command]
         if command == "look":
-            found = found.commands[rest.split()[0]]
+            found = found.get_command(None, rest.split()[0])
         options = {option for parameter in found.params for option in parameter.opts}
         assert set(re.findall(r"--[\w-]+", rest)) <= options, f"vaearr {command}{rest}"
 

@@ -27,7 +27,7 @@ from PIL import Image
 from tests.contract.test_orientation_files import write_ang, write_ctf
 from tests.reliability.jobs import contents
 from vaearr.artifacts import load_folder
-from vaearr.attaching import element_array, map_array, phase_array
+from vaearr.attaching import side_map
 from vaearr.cli.common import settings_file
 from vaearr.config import TrainConfig, resolved
 from vaearr.errors import VaearrError
@@ -165,9 +165,9 @@ FORMATS: dict[str, Format] = {
     "hdf5 fletcher32": Format(
         "scan.h5", lambda p: _h5(p, chunks=True, fletcher32=True, compression="gzip"), _source, is_source=True
     ),
-    "csv of a map": Format("bc.csv", _table("BC"), _side(lambda p: map_array(p, "BC", _scan()))),
-    "csv of elements": Format("e.csv", _table("elements"), _side(lambda p: element_array(p, _scan(), "1"))),
-    "csv of phases": Format("p.csv", _table("phase"), _side(lambda p: phase_array(p, _scan(), {}))),
+    "csv of a map": Format("bc.csv", _table("BC"), _side(lambda p: side_map(_scan(), p, "BC"))),
+    "csv of elements": Format("e.csv", _table("elements"), _side(lambda p: side_map(_scan(), p, "elements"))),
+    "csv of phases": Format("p.csv", _table("phase"), _side(lambda p: side_map(_scan(), p, "phase"))),
     "nii": Format("a.nii", _volume, _source, is_source=True),
     "nii.gz": Format("a.nii.gz", _volume, _source, is_sealed=True, is_source=True),
     "png": Format("a.png", _picture, _folder, is_sealed=True, is_source=True),

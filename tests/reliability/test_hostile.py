@@ -24,7 +24,7 @@ from tests.reliability.jobs import STORE
 from tests.reliability.test_kills import hashes
 from tests.reliability.workshop import Workshop
 from vaearr.errors import DataError, NoInputError, VaearrError
-from vaearr.store import check_patterns, open_store
+from vaearr.store import open_store
 from vaearr.verifying import verify_store
 
 
@@ -83,22 +83,6 @@ def _listed(store: Path, key: str, about: dict[str, Any]) -> None:
     root["consolidated_metadata"]["metadata"][key] = about
     (store / "zarr.json").write_text(json.dumps(root))
     (store / key / "zarr.json").write_text(json.dumps(about))
-
-
-def test_links_in_a_store(store: Path, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"root:x:0:0" * 100)
-    chunk = store / "patterns" / "c" / "0" / "0" / "0" / "0"
-    chunk.unlink()
-    chunk.symlink_to(secret)
-    with pytest.raises(DataError, match="is a symbolic link"):
-        check_patterns(store)
-    with pytest.raises(DataError, match="is a symbolic link"):
-        va.encode(store)
-    assert [item.found for item in verify_store(store).findings] == ["it is a symbolic link, which may lead anywhere"]
-    shutil.move(store / "BC", tmp_path / "BC")
-    (store / "BC").symlink_to(tmp_path / "BC")
-    assert {"BC", "patterns"} == {item.variable for item in verify_store(store).findings}
 
 
 @pytest.mark.parametrize(

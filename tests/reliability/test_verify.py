@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import xarray as xr
 import zarr
@@ -21,12 +17,9 @@ from tests.reliability.conftest import Stage
 from tests.reliability.jobs import STORE, contents
 from tests.reliability.test_kills import hashes
 from vaearr.errors import DataError, LockedError, NoInputError, UsageError
-from vaearr.store import add_variables
-from vaearr.store.commit import staging_root
-from vaearr.store.leftovers import clean, leftovers, removable
-from vaearr.store.lock import locked
-from vaearr.store.seals import ROOT_SEAL, SEAL
-from vaearr.verifying import in_words, relist, seal_store, take_out, verify_store
+from vaearr.store.commit import locked, staging_root
+from vaearr.store.listing import ROOT_SEAL, SEAL
+from vaearr.verifying import clean, in_words, leftovers, removable, seal_store, take_out, verify_store
 
 WHOLE = ("files", "ingest", "train", "encode", "associate")
 
@@ -204,15 +197,6 @@ def test_a_store_without_checksums(store: Path) -> None:
     assert [item.place for item in verify_store(store).findings] == ["latents/c/0/0/0"]
 
 
-def test_variables_of_other_programs_are_decoded(store: Path) -> None:
-    mine = xr.Dataset({"mine": (("y", "x"), np.full((40, 35), np.nan))}, attrs=xr.open_zarr(store).attrs)
-    mine.to_zarr(store, mode="a", consolidated=False)
-    relist(store)
-    found = verify_store(store)
-    assert found.is_healthy
-    assert found.unsealed == ["mine"]
-
-
 def test_take_out_and_make_again(store: Path) -> None:
     want = contents(store)
     flip(store / "latents/c/0/0/0")
@@ -278,7 +262,7 @@ def test_leftovers_are_named_and_only_ours_go(littered: tuple[Path, dict[str, Pa
     assert {name for name, path in kinds.items() if path.exists()} == {"variables", "run", "stranger", "photo"}
     clean(store, unfinished=True)
     assert {name for name, path in kinds.items() if path.exists()} == {"stranger", "photo"}
-    assert leftovers(store)[0].what == "nothing that vaearr wrote"
+    assert next(leftovers(store)).what == "nothing that vaearr wrote"
 
 
 def test_young_leftovers_stay(store: Path) -> None:
@@ -291,39 +275,3 @@ def test_what_cannot_be_verified(tmp_path: Path) -> None:
         verify_store(tmp_path / "nowhere.zarr")
     with pytest.raises(UsageError, match="is a URL"):
         verify_store("gs://bucket/scan.zarr")
-
-
-def _command(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vaearr", "verify", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-
-
-def test_command(store: Path) -> None:
-    whole = _command(store)
-    assert (whole.returncode, whole.stdout.count("\n")) == (0, 1)
-    flip(store / "BC/c/0/0")
-    broken = _command(store, "--json")
-    assert broken.returncode == 65
-    record = json.loads(broken.stdout)
-    assert not record["healthy"]
-    assert record["findings"][0]["place"] == "BC/c/0/0"
-    assert record["findings"][0]["do"] == "restore it from a copy or ingest again"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(("--seal", "--clean"), "one at a time"), (("--yes",), "are for --clean")],
-)
-def test_what_does_not_go_together(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    found = _command(tmp_path, *arguments)
-    assert found.returncode == 2
-    assert message in found.stderr
-
-
-def test_added_variables_are_sealed(store: Path) -> None:
-    add_variables(store, xr.Dataset({"flat": (("y", "x"), np.zeros((40, 35)))}))
-    assert (store / "flat" / SEAL).exists()
-    assert (store / "flat" / "c" / "0" / "0").exists()
-    remove(store / "flat" / "c" / "0" / "0")
-    assert [item.place for item in verify_store(store).findings] == ["flat/c/0/0"]

@@ -19,14 +19,14 @@ from tests.reliability.conftest import Stage
 from tests.reliability.jobs import STORE
 from vaearr.errors import NoInputError
 from vaearr.store import open_table
-from vaearr.store.lock import locked
+from vaearr.store.commit import locked
 
 SECONDS = float(os.environ.get("VAEARR_READERS", "2"))
 
 HOLD = """
 import sys
 from pathlib import Path
-from vaearr.store.lock import locked
+from vaearr.store.commit import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

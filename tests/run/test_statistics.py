@@ -1,55 +1,44 @@
-"""Latent statistics against direct formulae, and warnings in words."""
+"""Latent statistics and held-out ELBO against direct formulae, warnings in words, the rule of one standard error."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import xarray as xr
 
 import vaearr as va
-from vaearr.run.statistics import Sums, prior_warnings, statistics_of
+from vaearr.errors import NoInputError
+from vaearr.run.statistics import Sums, _standard_error, held_out, prior_warnings, recommend, score_run, statistics_of
 from vaearr.store import open_store, open_table
-
-from ..store.test_store import tree_hash
+from vaearr.store.remove import remove
 
 
 def test_statistics_equal_the_formulae(trained_store: Path) -> None:
-    ds, before = open_store(trained_store, chunks=None), tree_hash(trained_store)
-    found = va.latent_statistics(trained_store)
-    assert tree_hash(trained_store) == before
+    ds, found = open_store(trained_store, chunks=None), va.latent_statistics(trained_store, write=True)
+    xr.testing.assert_equal(open_table(trained_store, "vae", "latent_statistics"), found)
     inside = ds["roi"].values
     means, std = (ds[name].values[inside].astype("f8") for name in ("latents", "latents_std"))
     assert found.attrs["n"] == inside.sum()
-    for name, want in {
-        "mean": means.mean(0),
-        "std": means.std(0),
-        "min": means.min(0),
-        "max": means.max(0),
-        "logvar_mean": 2 * np.log(std).mean(0),
-        "logvar_std": 2 * np.log(std).std(0),
+    wanted = {
+        "mean": means.mean(0), "std": means.std(0), "min": means.min(0), "max": means.max(0),
+        "logvar_mean": 2 * np.log(std).mean(0), "logvar_std": 2 * np.log(std).std(0),
         "aggregate_std": np.sqrt(means.var(0) + (std**2).mean(0)),
-    }.items():
+    }  # fmt: skip
+    for name, want in wanted.items():
         np.testing.assert_allclose(found[name], want, rtol=1e-6, atol=1e-9, err_msg=name)
     normal = torch.distributions.Normal(torch.from_numpy(means), torch.from_numpy(std))
     kl = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).mean(0)
     np.testing.assert_allclose(found["kl"], kl, rtol=1e-6)
-    whole = torch.distributions.MultivariateNormal(
-        torch.from_numpy(means.mean(0)), torch.from_numpy(np.cov(means.T, bias=True) + np.diag((std**2).mean(0)))
-    )
+    covariance = torch.from_numpy(np.cov(means.T, bias=True) + np.diag((std**2).mean(0)))
+    whole = torch.distributions.MultivariateNormal(torch.from_numpy(means.mean(0)), covariance)
     unit = torch.distributions.MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double())
-    np.testing.assert_allclose(
-        found.attrs["aggregate_kl_total"], torch.distributions.kl_divergence(whole, unit), rtol=1e-6
-    )
-
-
-def test_statistics_are_kept_on_request(trained_store: Path) -> None:
-    found = va.latent_statistics(trained_store, write=True)
-    kept = open_table(trained_store, "vae", "latent_statistics")
-    xr.testing.assert_equal(kept, found)
-    assert kept.attrs["warnings"] == found.attrs["warnings"]
-    va.latent_statistics(trained_store, write=True)
+    total = torch.distributions.kl_divergence(whole, unit)
+    np.testing.assert_allclose(found.attrs["aggregate_kl_total"], total, rtol=1e-6)
 
 
 def test_an_autoencoder_has_no_posterior(collection: Path) -> None:
@@ -57,7 +46,6 @@ def test_an_autoencoder_has_no_posterior(collection: Path) -> None:
     assert found["kl"].values.tolist() == [0, 0, 0]
     assert np.isnan(found["logvar_mean"]).all()
     assert "no prior" in found.attrs["warnings"][0]
-    assert open_table(collection, "ae", "latent_statistics")["latent"].sizes == {"latent": 3}
 
 
 def _statistics(mean: np.ndarray, std: np.ndarray) -> xr.Dataset:
@@ -74,9 +62,46 @@ def test_warnings_tell_when_the_prior_is_not_the_data() -> None:
     found = prior_warnings(_statistics(mean * [1, 1, 3, 1] + [0, 0, 0, 2], std))
     assert "in 2 of 4 dimensions (2, 3)" in found[0]
     assert "Posterior collapse" in prior_warnings(_statistics(0 * mean, 0 * std + 1))[0]
+    np.testing.assert_allclose(_statistics(1e7 + mean, std)["std"], mean.std(0), rtol=1e-6)  # nothing cancels
 
 
-def test_large_offsets_do_not_cancel() -> None:
-    rng = np.random.default_rng(0)
-    mean = 1e7 + rng.normal(size=(999, 2))
-    np.testing.assert_allclose(_statistics(mean, np.ones_like(mean))["std"], mean.std(0), rtol=1e-6)
+def test_elbo_is_that_of_the_formula(trained_store: Path) -> None:
+    found, ds = held_out(trained_store, "vae"), xr.open_zarr(trained_store).load()
+    size = ds.sizes["dy"] * ds.sizes["dx"]
+    variance = float(ds["reconstruction_error"].where(ds["split"] == 1).mean())
+    elbos = []
+    for y, x in np.argwhere(ds["split"].values == 2):
+        mean, std = (ds[name].values[y, x].astype(float) for name in ("latents", "latents_std"))
+        kl = sum(0.5 * (m * m + s * s - 1) - math.log(s) for m, s in zip(mean, std, strict=True))
+        squares = size * float(ds["reconstruction_error"].values[y, x])
+        elbos.append(-0.5 * size * math.log(2 * math.pi * variance) - squares / (2 * variance) - kl)
+    assert found["elbo"] == pytest.approx(np.mean(elbos), rel=1e-6)
+    assert found["n"] == len(elbos)
+    assert 1 < (found["n_groups"] or 0) < len(elbos)
+    row = score_run(trained_store, "vae")
+    assert (row["run"], row["latent_dim"], row["beta"], row["epochs"]) == ("vae", 3, 1.0, 2)
+    remove(trained_store, variables=["latents_std"])
+    with pytest.raises(NoInputError, match="no latents_std; write it with 'vaearr encode"):
+        held_out(trained_store, "vae")
+
+
+def test_standard_error_takes_groups_as_independent() -> None:
+    rng, label = np.random.default_rng(0), np.repeat(np.arange(40), 9)
+    draws = [rng.normal(size=40)[label] + 0.3 * rng.normal(size=label.size) for _ in range(400)]
+    claimed = np.mean([_standard_error(values, label) for values in draws])
+    assert claimed == pytest.approx(np.std([values.mean() for values in draws]), rel=0.1)
+    single = np.arange(5.0)
+    assert _standard_error(single, np.arange(5)) == pytest.approx(single.std(ddof=1) / math.sqrt(5))
+    assert _standard_error(single, np.zeros(5, int)) is None
+
+
+def _row(size: int, elbo: float, se: float | None, beta: float = 1.0) -> dict[str, Any]:
+    return {"latent_dim": size, "elbo": elbo, "elbo_se": se, "beta": beta}
+
+
+def test_the_fewest_within_one_standard_error() -> None:
+    rows = [_row(32, -100.0, 2.0), _row(8, -101.9, 9.0), _row(4, -102.1, 9.0), _row(8, -101.0, 1.0, beta=0.5)]
+    assert (recommend(rows)["latent_dim"], recommend(rows)["beta"]) == (8, 0.5)  # of two alike in size the better
+    assert recommend([_row(4, -101.0, 50.0), _row(8, -100.0, None)])["latent_dim"] == 8
+    with pytest.raises(NoInputError, match="no run to recommend"):
+        recommend([])

@@ -55,29 +55,21 @@ def test_one_volume(codes: str, suffix: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(ds.patterns[0, 2:5, ::2, 3], VALUES.T[2:5, ::2, 3])
 
 
-def test_scaled_and_float_values(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE)
-    image.header.set_data_dtype(np.uint8)
-    image.header.set_slope_inter(0.5, 3)
-    image = nib.Nifti1Image(VALUES / 900 * 100, AFFINE, image.header)
-    (tmp_path / "set").mkdir()
-    nib.save(image, tmp_path / "set" / "a.nii.gz")
-    write(tmp_path / "set" / "b.nii", VALUES)
-    ds = open_source(tmp_path / "set")
-    assert ds.patterns.dtype == np.float32
-    np.testing.assert_allclose(ds.patterns[0], nib.load(tmp_path / "set" / "a.nii.gz").get_fdata().T, rtol=1e-6)
-    np.testing.assert_array_equal(ds.patterns[1], VALUES.T)
-
-
 def test_cohort(tmp_path: Path) -> None:
     for i in range(4):
         write(tmp_path / "data" / f"s{i}.nii.gz", VALUES + i)
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE)
+    image.header.set_data_dtype(np.uint8)
+    image.header.set_slope_inter(0.5, 3)
+    nib.save(nib.Nifti1Image(VALUES / 9, AFFINE, image.header), tmp_path / "data" / "s3.nii.gz")  # scaled bytes
     table = tmp_path / "cohort.csv"
     lines = [f"data/s{i}.nii.gz,{'mf'[i % 2]},{i // 2},{60 + i}" for i in (3, 1, 0, 2)]
     table.write_text("path,label,subject,age\n" + "\n".join(lines))
     assert find_source(table) == "nifti"
     ds = ingest(table, tmp_path / "a.zarr")
-    np.testing.assert_array_equal(ds.patterns, np.stack([VALUES.T + i for i in (3, 1, 0, 2)]))
+    assert ds.patterns.dtype == np.float32
+    np.testing.assert_array_equal(ds.patterns[1:], np.stack([VALUES.T + i for i in (1, 0, 2)]))
+    np.testing.assert_allclose(ds.patterns[0], nib.load(tmp_path / "data" / "s3.nii.gz").get_fdata().T, rtol=1e-6)
     assert ds.subject.values.tolist() == ["1", "0", "0", "1"]
     assert ds.age.values.tolist() == [63, 61, 60, 62]
     assert ds.label.attrs["flag_meanings"] == "unknown f m"
@@ -124,15 +116,6 @@ def test_resampling_finer_keeps_a_ramp(given: dict[str, Any], tmp_path: Path) ->
     assert ds.patterns.dtype == np.float32
 
 
-def test_resampling_coarser_keeps_mass_and_place(tmp_path: Path) -> None:
-    x, y, z = np.indices((40, 36, 30))
-    blob = np.exp(-((x - 18.3) ** 2 + (y - 16.1) ** 2 + (z - 15.2) ** 2) / 2 / 4**2).astype(np.float32)
-    path = write(tmp_path / "a.nii.gz", blob, np.diag([2.0, 2, 2, 1]), "LPS")
-    ds = open_source(path, spacing=(5, 4, 4), size=(12, 20, 20), fit="crop")
-    np.testing.assert_allclose(centre(ds), [36.6, 32.2, 30.4], atol=0.05)
-    assert float(ds.patterns.sum()) * 5 * 4 * 4 == pytest.approx(blob.sum() * 8, rel=0.01)
-
-
 def test_several_shapes_and_spacings(tmp_path: Path) -> None:
     write(tmp_path / "set" / "a.nii")
     write(tmp_path / "set" / "b.nii", VALUES[1:], AFFINE + np.diag([0.5, 0, 0, 0]))
@@ -146,48 +129,39 @@ def test_several_shapes_and_spacings(tmp_path: Path) -> None:
 
 def test_bad_volumes_are_named_together(tmp_path: Path) -> None:
     folder = tmp_path / "set"
-    for name in ("good", "cut", "many", "short", "lying"):
+    for name in ("good", "cut", "many"):
         write(folder / f"{name}.nii.gz")
     whole = (folder / "cut.nii.gz").read_bytes()
     (folder / "cut.nii.gz").write_bytes(whole[:-300])
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 6), np.int16), AFFINE), folder / "many.nii.gz")
-    (folder / "short.nii.gz").write_bytes(b"\x1f\x8b")
     (folder / "text.nii").write_text("no volume")
-    header = bytearray(gzip.decompress(whole))
-    header[42:48] = np.array([30000] * 3, "<i2").tobytes()
-    (folder / "lying.nii.gz").write_bytes(gzip.compress(header))
-    header = bytearray(gzip.decompress(whole))
-    header[42:44] = np.array([-3], "<i2").tobytes()
-    (folder / "negative.nii").write_bytes(header)
-    header = bytearray(gzip.decompress(whole))
-    header[280:296] = bytes(16)  # one row of the affine
-    (folder / "flat.nii").write_bytes(header)
+    for name, start, stop, values in (
+        ("lying.nii.gz", 42, 48, np.array([30000] * 3, "<i2")),  # the shape
+        ("negative.nii", 42, 44, np.array([-3], "<i2")),
+        ("flat.nii", 280, 296, np.zeros(16, "u1")),  # one row of the affine
+    ):
+        header = bytearray(gzip.decompress(whole))
+        header[start:stop] = values.tobytes()
+        (folder / name).write_bytes(gzip.compress(header) if name.endswith("gz") else header)
+    values = VALUES.astype(np.float32)
+    values[0, 1, 2] = np.inf
+    nib.save(nib.Nifti1Image(values[..., None], AFFINE), folder / "inf.nii")  # the axis of one does no harm
     with pytest.raises(DataError) as caught:
         ingest(folder, tmp_path / "a.zarr")
-    message = str(caught.value)
     for part in (
         "7 of 8 files cannot be used",
         "cut.nii.gz: cannot be read as NIfTI",
         "many.nii.gz: holds 6 volumes (its shape is (4, 4, 4, 6)); expected one volume",
-        "short.nii.gz: cannot be read as NIfTI",
         "negative.nii: holds int16 of shape (-3, 8, 9)",
         "flat.nii: has an affine that maps no volume to millimetres",
         "text.nii: cannot be read as NIfTI",
         "lying.nii.gz: declares 54000000000352 bytes, more than its",
+        "inf.nii: has NaN or infinite values; correct it",
     ):
-        assert part in message
+        assert part in str(caught.value)
     assert not (tmp_path / "a.zarr").exists()
     ds = ingest(folder, tmp_path / "a.zarr", config=IngestConfig(skip_bad=True))
     assert ds.path.values.tolist() == ["good.nii.gz"]
+    assert open_source(folder, skip_bad=True, nonfinite="mask").sizes["sample"] == 2
     refused(folder, "must be three numbers", UsageError, size=(4, 4))
     refused(folder, "must be three positive numbers", UsageError, spacing=(1, 1, 0))
-
-
-def test_values_that_are_no_numbers(tmp_path: Path) -> None:
-    values = VALUES.astype(np.float32)
-    nib.save(nib.Nifti1Image(values[..., None], AFFINE), tmp_path / "a.nii.gz")  # an axis of one does no harm
-    values[0, 1, 2] = np.inf
-    write(tmp_path / "b.nii.gz", values)
-    refused(tmp_path, "1 of 2 files cannot be used: b.nii.gz: has NaN or infinite values; correct it")
-    assert open_source(tmp_path, skip_bad=True).path.values.tolist() == ["a.nii.gz"]
-    assert open_source(tmp_path, nonfinite="mask").sizes["sample"] == 2

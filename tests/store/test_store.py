@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaearr import store as vs
-from vaearr.errors import DataError, ExistsError, LockedError, NoInputError, SchemaError, UsageError
+from vaearr.errors import DataError, ExistsError, NoInputError, SchemaError, UsageError
 from vaearr.store import commit, layout
-from vaearr.store.lock import locked
 
 from ..data import random_patterns_dataset
 
@@ -48,17 +46,6 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, ny: int, nx: int, 
     xr.testing.assert_equal(back, ds)
     assert back.patterns.attrs["signal_dims"] == ["dy", "dx"]
     assert back.x.attrs == ds.x.attrs
-
-
-def test_other_layouts_round_trip(tmp_path: Path) -> None:
-    shapes = [
-        ({"z": 2, "y": 3, "x": 4}, None),
-        ({"sample": 70}, None),
-        ({"y": 3, "x": 4}, {"channel": 3, "dy": 5, "dx": 6}),
-    ]
-    for i, (navigation, signal) in enumerate(shapes):
-        ds = random_patterns_dataset(navigation, signal)
-        xr.testing.assert_equal(xr.open_zarr(vs.create_store(ds, tmp_path / f"{i}.zarr")).load(), ds)
 
 
 def test_patterns_are_tiled_and_checksummed(scan_store: Path) -> None:
@@ -92,22 +79,6 @@ def test_flipped_bits_are_errors(tmp_path: Path) -> None:
     assert silent == 0
 
 
-def test_plain_open_zarr_warns_of_nothing_and_shows_all(scan_store: Path) -> None:
-    ds = xr.open_zarr(scan_store)  # warnings are errors in this suite
-    assert {"patterns", "BC", "elements", "phase", "present"} <= set(ds.data_vars)
-    assert list(ds.elements.sel(element="Fe").dims) == ["y", "x"]
-
-
-def test_existing_path_is_refused_and_untouched(scan: xr.Dataset, tmp_path: Path) -> None:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    (folder / "mine.txt").write_text("mine")
-    with pytest.raises(ExistsError, match="already exists"):
-        vs.create_store(scan, folder)
-    assert (folder / "mine.txt").read_text() == "mine"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["photos"]
-
-
 def test_failure_while_streaming_leaves_nothing(scan: xr.Dataset, tmp_path: Path) -> None:
     def transform(block: np.ndarray, region: vs.Region) -> np.ndarray:
         raise DataError("bad block")
@@ -115,19 +86,6 @@ def test_failure_while_streaming_leaves_nothing(scan: xr.Dataset, tmp_path: Path
     with pytest.raises(DataError, match="bad block"):
         vs.create_store(scan, tmp_path / "a.zarr", transform=transform)
     assert [p.name for p in tmp_path.iterdir()] == [".a.zarr.lock"]
-
-
-def test_transform_and_finalise_decide_what_is_written(scan: xr.Dataset, tmp_path: Path) -> None:
-    path = vs.create_store(
-        scan,
-        tmp_path / "a.zarr",
-        transform=lambda block, region: block // 2,
-        finalise=lambda ds: ds.assign(BC=ds.BC * 2).assign_attrs(source="me"),
-    )
-    back = xr.open_zarr(path)
-    np.testing.assert_array_equal(back.patterns.values, scan.patterns.values // 2)
-    np.testing.assert_array_equal(back.BC.values, scan.BC.values * 2)
-    assert back.attrs["source"] == "me"
 
 
 @pytest.mark.parametrize("what", ["missing", "file", "folder", "zarr", "future"])
@@ -163,9 +121,9 @@ def test_add_variables_refusals_leave_the_store_as_it_was(scan_store: Path, scan
     before = tree_hash(scan_store)
     with pytest.raises(ExistsError, match="already holds BC"):
         vs.add_variables(scan_store, scan[["BC"]])
-    with pytest.raises(SchemaError, match="coordinate 'y' differs"):
+    with pytest.raises(SchemaError, match=r"'y'.*align the data to the store first"):
         vs.add_variables(scan_store, scan[["BC"]].rename(BC="b").assign_coords(y=scan.y + 0.1))
-    with pytest.raises(SchemaError, match="dimension 'y' has 4 entries"):
+    with pytest.raises(SchemaError, match=r"'y'.*align the data to the store first"):
         vs.add_variables(scan_store, scan[["BC"]].rename(BC="b").isel(y=slice(4)))
     with pytest.raises(UsageError, match=r"'\.\./b' cannot be a variable name"):
         vs.add_variables(scan_store, scan[["BC"]].rename(BC="../b"))
@@ -259,44 +217,6 @@ def test_killed_while_publishing(wide_store: Path, at: int) -> None:
     assert (ds.latents.values[32:, 32:] == 32).all()
 
 
-def test_killed_while_tidying_up(wide_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All is published, the staging folder is still there: the next command finds it, though nothing is left to do."""
-    remove = commit.shutil.rmtree
-
-    def killed(path: Path, **how: object) -> None:
-        if (wide_store / "latents").exists():
-            raise KeyboardInterrupt
-        remove(path, **how)
-
-    monkeypatch.setattr(commit.shutil, "rmtree", killed)
-    with pytest.raises(KeyboardInterrupt):
-        _stage(wide_store, {"a": 1})
-    monkeypatch.undo()
-    assert "latents" in xr.open_zarr(wide_store)
-    assert commit.staging_root(wide_store).exists()
-    vs.recover(wide_store)
-    assert not commit.staging_root(wide_store).exists()
-    assert (xr.open_zarr(wide_store).latents.values[32:, 32:] == 32).all()
-
-
-def test_second_writer_is_told_who_writes(scan_store: Path, scan: xr.Dataset) -> None:
-    code = (
-        "import sys; from pathlib import Path; from vaearr.store.lock import locked\n"
-        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(scan_store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        with pytest.raises(LockedError, match=f"process {holder.pid} on"):
-            vs.add_variables(scan_store, scan[["BC"]].rename(BC="b"))
-        assert "BC" in vs.open_store(scan_store)  # readers never wait
-        holder.kill()
-    with locked(scan_store):  # a dead holder does not keep the lock
-        pass
-
-
 def test_runs_and_tables(scan_store: Path, scan: xr.Dataset) -> None:
     with vs.staged_run(scan_store, "vae") as folder:
         vs.write_dataset(
@@ -320,48 +240,11 @@ def test_runs_and_tables(scan_store: Path, scan: xr.Dataset) -> None:
     assert "runs" in xr.open_datatree(scan_store, engine="zarr").children
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", "9a", "a b", "std", "é", "a" * 70])
-def test_run_names_that_cannot_be(name: str) -> None:
-    with pytest.raises(UsageError, match="cannot name a run"):
-        vs.check_run_name(name)
-
-
-def test_disk_full_is_one_line(scan_store: Path, scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(folder: Path) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(commit, "sync_tree", full)
-    before = tree_hash(scan_store)
-    with pytest.raises(commit.WriteError, match=r"No space left on device \(.* GiB free.*\); nothing was published"):
-        vs.add_variables(scan_store, scan[["BC"]].rename(BC="b"))
-    assert tree_hash(scan_store) == before
-
-
 def test_one_lock_however_the_path_is_spelt(scan_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = tmp_path / "link"
     link.symlink_to(scan_store)
     monkeypatch.chdir(scan_store)
     assert vs.check_store(link) == vs.check_store(".") == scan_store.resolve()
-
-
-def test_missing_shard_is_named(scan_store: Path) -> None:
-    vs.check_patterns(scan_store)
-    (scan_store / "patterns" / "c" / "0" / "0" / "0" / "0").unlink()
-    with pytest.raises(DataError, match=r"is damaged: patterns/c/0/0/0/0 is missing"):
-        vs.check_patterns(scan_store)
-
-
-def test_damaged_shard_is_named(scan_store: Path) -> None:
-    shard = scan_store / "patterns" / "c" / "0" / "0" / "0" / "0"
-    data = bytearray(shard.read_bytes())
-    data[40] ^= 1
-    shard.write_bytes(bytes(data))
-    ds = vs.open_store(scan_store, chunks=None)
-    with pytest.raises(
-        DataError,
-        match=r"scan\.zarr is damaged: patterns/c/0/0/0/0 cannot be decoded .*'vaearr verify \S+scan\.zarr' says",
-    ):
-        vs.read_block(ds.patterns, {"y": slice(0, 11), "x": slice(0, 7)})
 
 
 def test_shards_of_zeros_are_written(tmp_path: Path) -> None:
@@ -379,26 +262,6 @@ def test_tables_of_runs_with_other_sizes_stand_in_one_tree(scan_store: Path, sca
             vs.publish_run(scan_store, run, folder, {}, xr.Dataset(coords=coords))
         xr.testing.assert_equal(vs.open_table(scan_store, run, "health"), table)
     assert set(xr.open_datatree(scan_store, engine="zarr")["runs"].children) == {"vae", "b"}
-
-
-def test_taken_names_are_found_before_the_work(scan_store: Path, scan: xr.Dataset) -> None:
-    vs.add_variables(scan_store, scan[["BC"]].rename(BC="split_c"))
-    with pytest.raises(ExistsError, match="already holds split_c"), vs.staged_run(scan_store, "c"):
-        pytest.fail("the run must not begin")
-
-
-def test_leftovers_of_killed_writers_are_cleaned(scan: xr.Dataset, tmp_path: Path) -> None:
-    left = tmp_path / ".a.zarr.staging" / "new-12345678"
-    left.mkdir(parents=True)
-    vs.create_store(scan, tmp_path / "a.zarr")
-    assert not left.exists()
-
-
-def test_a_manifest_is_the_one_that_was_published(scan_store: Path, scan: xr.Dataset) -> None:
-    with vs.staged_run(scan_store, "vae") as folder:
-        vs.publish_run(scan_store, "vae", folder, {"state": "trained"}, xr.Dataset({"roi": scan.present}))
-    (scan_store / "runs" / "vae" / "zarr.json").write_text("{")
-    assert vs.run_manifest(scan_store, "vae") == {"state": "trained"}
 
 
 def _table(count: int) -> xr.Dataset:
@@ -425,13 +288,3 @@ def test_a_table_that_is_replaced_while_it_is_read_is_read_again(
     with pytest.raises(ValueError, match="ranking"):
         opened[0].load()
     assert len(opened) > 1
-
-
-def test_a_damaged_table_is_told(trained_store: Path) -> None:
-    vs.write_table(trained_store, "vae", "ranking", _table(5))
-    chunk = trained_store / "runs" / "vae" / "ranking" / "r" / "c" / "0" / "0"
-    chunk.write_bytes(chunk.read_bytes()[:-3])
-    with pytest.raises(
-        DataError, match=r"runs/vae/ranking/r/c/0/0 is not .*'vaearr verify \S+scan\.zarr' says what to do"
-    ):
-        vs.open_table(trained_store, "vae", "ranking")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import pickle
 import shutil
 from pathlib import Path
@@ -15,9 +14,8 @@ import zarr
 from vaearr import store as vs
 from vaearr.errors import DataError
 from vaearr.store import layout
-from vaearr.store.listing import refresh_listing
+from vaearr.store.listing import refresh_listing, write_seal
 from vaearr.store.places import Folder
-from vaearr.store.seals import write_seal
 
 from ..data import random_patterns_dataset
 
@@ -41,7 +39,7 @@ def _sharded(path: Path) -> Path:
         attributes=attrs,
         config={"write_empty_chunks": True},
     )[:] = values
-    write_seal(path / "patterns", Folder(path / "patterns").files(), {})
+    write_seal(path / "patterns", Folder(path / "patterns").files())
     refresh_listing(path)
     return path
 
@@ -63,14 +61,6 @@ def test_values_are_zarrs_own(path: Path) -> None:
     points = {"y": xr.DataArray([3, 39], dims="p"), "x": xr.DataArray([34, 0], dims="p")}
     np.testing.assert_array_equal(patterns.isel(points), want[[3, 39], [34, 0]])
     np.testing.assert_array_equal(patterns.isel(y=7, dx=3), want[7, :, :, 3])
-
-
-def test_whole_chunks(tmp_path: Path) -> None:
-    ds = random_patterns_dataset({"y": 40, "x": 35}, {"dy": 20, "dx": 20}, dtype="uint16")
-    patterns = vs.open_store(vs.create_store(ds, tmp_path / "s.zarr"), chunks=None).patterns
-    for y0, y1, x0, x1 in BOXES:
-        region = {"y": slice(y0, y1), "x": slice(x0, x1)}
-        np.testing.assert_array_equal(vs.read_block(patterns, region), ds.patterns.isel(region))
 
 
 def _problem(patterns: xr.DataArray, region: vs.Region, want: np.ndarray) -> str | None:
@@ -125,31 +115,3 @@ def test_variables_travel_to_other_processes(path: Path) -> None:
     patterns = vs.open_store(path, chunks=None).patterns
     twin = pickle.loads(pickle.dumps(patterns))
     np.testing.assert_array_equal(twin, patterns)
-
-
-@pytest.mark.parametrize("attrs", [{"scale_factor": 0.5}, {"add_offset": 3.0}, {"missing_value": 1.0}], ids=str)
-def test_values_that_xarray_decodes_are_left_to_it(tmp_path: Path, attrs: dict[str, float]) -> None:
-    path = _sharded(vs.create_store(random_patterns_dataset({"y": 6, "x": 6}, dtype="f4"), tmp_path / "s.zarr"))
-    array = zarr.open_array(path / "patterns", mode="r+")
-    array.attrs.update(attrs)
-    refresh_listing(path)
-    np.testing.assert_array_equal(vs.open_store(path).patterns.values, xr.open_zarr(path).patterns.values)
-
-
-def test_a_lost_shard_of_floats_that_xarray_wrote_is_an_error(tmp_path: Path) -> None:
-    ds = random_patterns_dataset({"y": 6, "x": 6}, dtype="f4")
-    path = vs.create_store(ds, tmp_path / "s.zarr")
-    array = zarr.open_array(path / "patterns", mode="r+")
-    array.attrs["_FillValue"] = base64.b64encode(np.array(np.nan, "<f8").tobytes()).decode()
-    refresh_listing(path)
-    shutil.rmtree(path / "patterns" / "c")
-    with pytest.raises(DataError, match="is missing"):
-        _ = vs.open_store(path, chunks=None).patterns.values
-
-
-def test_a_shard_that_is_cut_off_says_so(tmp_path: Path) -> None:
-    path = _sharded(vs.create_store(random_patterns_dataset({"y": 20, "x": 20}), tmp_path / "s.zarr"))
-    shard = next(file for file in (path / "patterns" / "c").rglob("*") if file.is_file())
-    shard.write_bytes(b"abc")
-    with pytest.raises(DataError, match="cannot be decoded"):
-        vs.read_block(vs.open_store(path, chunks=None).patterns, {"y": slice(0, 3), "x": slice(0, 3)})

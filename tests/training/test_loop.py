@@ -1,8 +1,10 @@
-"""The loop: every weight learns, evaluation changes nothing, schedule, early stopping, the loss's parts."""
+"""The loop: terms of the loss, what it may not touch, what it leaves to be looked at, and what it refuses."""
 
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,210 +12,141 @@ import numpy as np
 import pytest
 import torch
 
-from vaearr import grid, training
+import vaearr as va
+from vaearr import grid
 from vaearr import names as n
 from vaearr.artifacts import TrainedModel
 from vaearr.batching import PatternBatches, batches
-from vaearr.config import AugmentConfig, ModelConfig, ObjectiveConfig, PreprocessConfig, SplitConfig, TrainConfig
-from vaearr.errors import TrainingError
+from vaearr.config import SplitConfig, TrainConfig
+from vaearr.errors import MissingExtraError, NoInputError, SchemaError, TrainingError, UsageError
 from vaearr.models.files import read_tensors
-from vaearr.training import Step, Training, evaluate, seeded
-from vaearr.training.records import read_sheets
-from vaearr.training.step import TERMS
+from vaearr.store import create_store, open_store, open_table, run_folder, run_names
+from vaearr.training.checkpoint import Training
+from vaearr.training.loop import evaluate
+from vaearr.training.loop import fit as _fit
+from vaearr.training.processes import Processes
+from vaearr.training.step import TERMS, Step, rate_at, seeded
 
-from ..conftest import SMALL_NETWORK
+from ..conftest import SMALL_NETWORK, TINY_TRAINING
 from ..data import random_patterns_dataset
 
-MODEL = ModelConfig(latent_dim=3, options=SMALL_NETWORK)
 CPU = torch.device("cpu")
+AUTOENCODER = {"name": "conv_ae", "latent_dim": 3, "options": SMALL_NETWORK}
+SPATIAL = {"name": "autoencoder-kl", "latent_dim": 2, "options": {"channels": [4, 8], "groups": 2}}
+PLAIN = {"likelihood": "gaussian", "input_noise": 0.0, "target": "self"}
+CRITIC = {"discriminator": "conv", "options": {"channels": 8, "layers": 2}, "start": 0.5, "rise": 0.0}
+Parts = tuple[PatternBatches, PatternBatches]
 
 
 @pytest.fixture
-def parts() -> tuple[PatternBatches, PatternBatches]:
+def parts() -> Parts:
     ds = random_patterns_dataset({"y": 12, "x": 10}, {"dy": 9, "dx": 11})
     split = grid.split(grid.roi(ds), SplitConfig(fraction=0.2, block=2), seed=0)
     train = batches(ds, split=split, batch_size=16)
     return train, batches(ds, split=split, part=n.VALIDATION, batch_size=16, shuffle=False)
 
 
-def _model(
-    shape: tuple[int, ...] = (1, 9, 11), *, model: ModelConfig = MODEL, preprocess: PreprocessConfig | None = None
-) -> TrainedModel:
-    dims = ("dy", "dx") if shape[0] == 1 else ("channel", "dy", "dx")
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return create_store(random_patterns_dataset({"sample": 40}, {"y": 12, "x": 13}), tmp_path / "images.zarr")
+
+
+def _config(**objective: Any) -> TrainConfig:
+    """Of images."""
+    return TINY_TRAINING.replace(
+        objective={"target": "self", "input_noise": 0.0, **objective},
+        preprocess={"normalise": "symmetric"},
+        split={"method": "random", "fraction": 0.2},
+        epochs=4,
+    )
+
+
+def _objective(**changes: Any) -> TrainConfig:
+    return TINY_TRAINING.replace(objective={**TINY_TRAINING.objective.to_attrs(), **changes})
+
+
+def _model(config: TrainConfig = TINY_TRAINING) -> TrainedModel:
+    about: dict[str, Any] = {"input_shape": (1, 9, 11), "signal_dims": ("dy", "dx"), "dtype": "uint8"}
     with seeded(0, CPU):
-        return TrainedModel(
-            model=model,
-            preprocess=preprocess or PreprocessConfig(static_background="divide", normalise="zscore"),
-            input_shape=shape,
-            signal_dims=dims,
-            dtype="uint8",
-        )
+        return TrainedModel(model=config.model, preprocess=config.preprocess, **about)
 
 
 def fit(
-    model: TrainedModel,
-    train: PatternBatches,
-    validation: PatternBatches | None,
-    config: TrainConfig,
-    folder: Path,
-    **calls: Any,
-) -> Training:
-    state = Training(model, train, validation, config, folder)
-    training.fit(state, **calls)
+    train: PatternBatches, validation: PatternBatches | None, config: TrainConfig, folder: Path, **calls: Any
+) -> Any:
+    state = Training(_model(config), train, validation, config, folder)
+    _fit(state, **calls)
     return state
 
 
-def _config(**changes: Any) -> TrainConfig:
-    objective = ObjectiveConfig(target="neighbour", input_noise=1.0)
-    base = TrainConfig(model=MODEL, objective=objective, epochs=3, batch_size=16, precision="float32", device="cpu")
-    if isinstance(given := changes.get("objective"), dict):
-        changes["objective"] = {"input_noise": 1.0, **given}
-    changes["preprocess"] = {"static_background": "divide", "normalise": "zscore", **changes.get("preprocess", {})}
-    return base.replace(**changes)
-
-
-def test_every_weight_changes(parts: tuple[PatternBatches, PatternBatches], tmp_path: Path) -> None:
-    model = _model()
-    before = {key: value.clone() for key, value in model.network.named_parameters()}
-    fit(model, parts[0], None, _config(epochs=1), tmp_path)
-    for key, value in model.network.named_parameters():
-        assert not torch.equal(value, before[key]), key
-
-
-def _terms(model: TrainedModel, x: torch.Tensor, objective: ObjectiveConfig) -> dict[str, float]:
-    step = Step(model, objective, AugmentConfig(), torch.float32).eval()
-    with torch.inference_mode():
-        terms, _, _ = step(x, None, None, torch.tensor([objective.beta, 1.0, 0.0]))
-    return dict(zip(TERMS, terms.tolist(), strict=True))
+def _weights(store: Path, run: str) -> dict[str, torch.Tensor]:
+    return read_tensors(run_folder(store, run) / n.MODEL / "last.safetensors")[0]
 
 
 @pytest.mark.parametrize("target", ["self", "neighbour"])
-def test_evaluation_changes_nothing(parts: tuple[PatternBatches, PatternBatches], target: str) -> None:
-    model, config = _model(), _config(objective={"target": target}, augment={"flip_x": True, "noise": 1.0})
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    state = torch.get_rng_state()
+def test_evaluation_changes_nothing(parts: Parts, target: str) -> None:
+    model, config = _model(), _objective(target=target).replace(augment={"flip_x": True, "noise": 1.0})
+    before, state = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
     first, second = (evaluate(model, parts[1], config) for _ in range(2))
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, before[key])
-    assert first["val_loss"] == pytest.approx(first["val_reconstruction_nll"] + first["val_kl"], rel=1e-5)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_beta_weighs_the_kl(parts: tuple[PatternBatches, PatternBatches]) -> None:
-    row = evaluate(_model(), parts[1], _config(objective={"target": "neighbour", "beta": 4.0}))
-    assert row["val_loss"] == pytest.approx(row["val_reconstruction_nll"] + 4 * row["val_kl"], rel=1e-5)
+def test_terms_of_the_loss(parts: Parts) -> None:
+    """Sums over pixels; beta weighs the KL, free bits spare it, a capacity holds it."""
+    model, x = _model().eval(), next(iter(parts[1]))
+    for changes in ({"beta": 4.0}, {"free_bits": 1000.0}, {"capacity": 7.0, "beta": 10.0}):
+        config = _objective(**PLAIN, **changes)
+        with torch.inference_mode():
+            found = Step(model, config).eval()(x, None, None, torch.tensor([changes.get("capacity", 4.0), 1.0, 0.0]))[0]
+            seen = model.preprocess(x)
+            recon = model.network(seen)[0]
+        terms = dict(zip(TERMS, found.tolist(), strict=True))
+        want = 0.5 * ((seen - recon) ** 2 + np.log(2 * np.pi)).flatten(1).sum(1).mean()
+        assert terms["reconstruction_nll"] == pytest.approx(float(want), rel=1e-5)
+        penalty = 4 * terms["kl"] if "free_bits" not in changes else 4 * 3000.0
+        penalty = 10 * abs(terms["kl"] - 7) if "capacity" in changes else penalty
+        assert terms["loss"] == pytest.approx(terms["reconstruction_nll"] + penalty, rel=1e-4)
 
 
-def test_free_bits_spare_small_kl(parts: tuple[PatternBatches, PatternBatches]) -> None:
-    terms = _terms(_model(), next(iter(parts[1])), ObjectiveConfig(free_bits=1000.0))
-    assert terms["loss"] - terms["reconstruction_nll"] == pytest.approx(3000.0, rel=1e-4)
-    assert terms["kl"] < 3000.0
-
-
-def test_capacity_holds_the_kl(parts: tuple[PatternBatches, PatternBatches]) -> None:
-    row = evaluate(_model(), parts[1], _config(objective={"target": "neighbour", "capacity": 7.0, "beta": 10.0}))
-    want = row["val_reconstruction_nll"] + 10 * abs(row["val_kl"] - 7)
-    assert row["val_loss"] == pytest.approx(want, rel=1e-5)
-
-
-def test_losses_are_sums_over_pixels(parts: tuple[PatternBatches, PatternBatches]) -> None:
-    model = _model().eval()
-    x = next(iter(parts[1]))
-    nll = _terms(model, x, ObjectiveConfig(likelihood="gaussian"))["reconstruction_nll"]
-    with torch.inference_mode():
-        seen = model.preprocess(x)
-        recon = model.network(seen)[0]
-    want = 0.5 * ((seen - recon) ** 2 + np.log(2 * np.pi)).flatten(1).sum(1).mean()
-    assert nll == pytest.approx(float(want), rel=1e-5)
-
-
-def test_early_stopping_keeps_the_best(parts: tuple[PatternBatches, PatternBatches], tmp_path: Path) -> None:
-    model = _model()
-    result = fit(model, *parts, _config(epochs=60, patience=2, learning_rate=0.02), tmp_path)
-    assert result.epoch == result.best_epoch + 1 + 2 < 60
-    best = float(result.history.val_loss[result.best_epoch])
-    assert best == float(result.history.val_loss.min())
-    assert evaluate(model, parts[1], _config())["val_loss"] == pytest.approx(best, rel=1e-4)
-
-
-def test_history_is_on_disk_after_every_epoch(parts: tuple[PatternBatches, PatternBatches], tmp_path: Path) -> None:
-    lines = []
-    fit(
-        _model(),
-        *parts,
-        _config(),
-        tmp_path,
-        on_epoch=lambda e, row: lines.append((tmp_path / "history.csv").read_text()),
-    )
-    assert [text.count("\n") for text in lines] == [2, 3, 4]
-    assert lines[0].startswith("epoch,loss,reconstruction_nll,kl,val_loss")
-
-
-@pytest.mark.parametrize("shape", [(1, 9, 11), (3, 8, 8)])
-def test_channels(shape: tuple[int, int, int], tmp_path: Path) -> None:
-    signal = {"channel": shape[0], "dy": shape[1], "dx": shape[2]} if shape[0] > 1 else {"dy": 9, "dx": 11}
-    ds = random_patterns_dataset({"y": 6, "x": 7}, signal)
-    fit(_model(shape), batches(ds, batch_size=16), None, _config(epochs=1), tmp_path)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"optimizer": "adam"},
-        {"optimizer": "sgd", "learning_rate": 1e-5},
-        {"accumulate": 3},
-        {"ema": 0.9},
-        {"objective": {"likelihood": "laplace", "target": "self"}},
-        {"objective": {"target": "neighbour", "capacity": 5.0}},
-        {"augment": {"flip_x": True, "flip_y": True, "rotate": 10.0, "noise": 0.5, "circle": True}},
-        {"model": {**MODEL.to_attrs(), "name": "conv_ae"}},
-        {
-            "model": {**MODEL.to_attrs(), "options": {**SMALL_NETWORK, "head": "sigmoid"}},
-            "objective": {"target": "neighbour", "likelihood": "bernoulli"},
-            "preprocess": {"normalise": "minmax"},
-        },
-        {"model": {**MODEL.to_attrs(), "options": {**SMALL_NETWORK, "attention": "cbam", "norm": "batch"}}},
-    ],
-    ids=lambda changes: "-".join(map(str, changes)),
-)
-def test_every_option_learns(
-    parts: tuple[PatternBatches, PatternBatches], tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    config = _config(epochs=6, **changes)
-    model = _model(model=config.model, preprocess=config.preprocess)
-    result = fit(model, *parts, config, tmp_path)
-    assert float(result.history.val_reconstruction_nll.min()) < float(result.history.val_reconstruction_nll[0])
-    assert np.isfinite(result.history.to_dataarray()).all()
-
-
-def test_averaged_weights_are_used_and_differ_from_the_last_ones(
-    parts: tuple[PatternBatches, PatternBatches], tmp_path: Path
-) -> None:
-    model = _model()
-    result = fit(model, *parts, _config(ema=0.99, epochs=2), tmp_path)
-    last, _ = read_tensors(tmp_path / "last.safetensors")
-    assert any(not torch.equal(value, last[key]) for key, value in model.state_dict().items())
-    best = float(result.history.val_loss[result.best_epoch])
-    assert evaluate(model, parts[1], _config())["val_loss"] == pytest.approx(best, rel=1e-4)
-
-
-def test_accumulated_batches_make_one_update(parts: tuple[PatternBatches, PatternBatches], tmp_path: Path) -> None:
+def test_accumulated_batches_make_one_update(tmp_path: Path) -> None:
     """Without noise, 4 batches of a quarter give the update of the whole."""
     ds = random_patterns_dataset({"y": 8, "x": 8}, {"dy": 9, "dx": 11})
-    objective = {"likelihood": "gaussian", "input_noise": 0.0, "target": "self"}
     models = []
     for size, accumulate in ((64, 1), (16, 4)):
-        config = _config(epochs=3, batch_size=size, accumulate=accumulate, objective=objective, optimizer="adam")
-        model = _model(model=ModelConfig(name="conv_ae", latent_dim=3, options=SMALL_NETWORK))
-        fit(model, batches(ds, batch_size=size, shuffle=False), None, config, tmp_path)
-        models.append(model)
+        config = _objective(**PLAIN).replace(
+            model=AUTOENCODER, batch_size=size, accumulate=accumulate, optimizer="adam"
+        )
+        models.append(fit(batches(ds, batch_size=size, shuffle=False), None, config, tmp_path).model)
     for one, other in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
+def test_the_best_weights_are_used_and_the_last_ones_kept(parts: Parts, tmp_path: Path) -> None:
+    """Those averaged where that is asked for, which follow the weights more and more slowly."""
+    lines = []
+    config = TINY_TRAINING.replace(ema=0.99, epochs=60, patience=2, learning_rate=0.02)
+    state = fit(*parts, config, tmp_path, on_epochs=[lambda *_: lines.append((tmp_path / "history.csv").read_text())])
+    assert state.epoch == state.best_epoch + 1 + 2 < 60
+    best = state.rows[state.best_epoch]["val_loss"]
+    assert best == min(row["val_loss"] for row in state.rows)
+    assert evaluate(state.model, parts[1], config)["val_loss"] == pytest.approx(best, rel=1e-4)
+    last = read_tensors(tmp_path / "last.safetensors")[0]
+    assert any(not torch.equal(value, last[key]) for key, value in state.model.state_dict().items())
+    assert [text.count("\n") for text in lines] == list(range(2, len(lines) + 2)), "history after every epoch"
+    assert lines[0].startswith("epoch,loss,reconstruction_nll,kl,val_loss")
+    state.epoch, (name, parameter) = 0, next(iter(state.model.named_parameters()))
+    state.average[name].zero_()
+    state.batch = 1
+    state.update_average()  # decay 2 / 11 at first
+    torch.testing.assert_close(state.average[name], parameter.detach() * 9 / 11)
+    with state.averaged():
+        torch.testing.assert_close(parameter.detach(), state.average[name])
+
+
 def test_no_value_leaves_the_device_within_an_epoch(
-    parts: tuple[PatternBatches, PatternBatches], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[int] = []
     steps: list[int] = []
@@ -225,57 +158,235 @@ def test_no_value_leaves_the_device_within_an_epoch(
             return original(self, *args, **kwargs)
 
         monkeypatch.setattr(torch.Tensor, name, counted)
-    config = _config(epochs=1)
-    fit(_model(), parts[0], None, config, tmp_path, on_step=lambda epoch, step: steps.append(step))
+    fit(parts[0], None, TINY_TRAINING.replace(epochs=1), tmp_path, on_step=lambda epoch, step: steps.append(step))
     assert len(steps) == len(parts[0]) > 2
     assert reads, "the epoch's row must be read at its end"
     assert not [step for step in reads if 0 < step < len(steps)]
 
 
-def test_running_out_of_gpu_memory_names_a_batch_size(
-    parts: tuple[PatternBatches, PatternBatches], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_gpu_and_determinism(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    config = TINY_TRAINING.replace(deterministic=True, epochs=1)
+    fit(*parts, config, tmp_path, on_step=lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()
+
     def full(self: Step, *args: object, **kwargs: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
 
     monkeypatch.setattr(Step, "forward", full)
-    with pytest.raises(TrainingError, match=r"batch_size 16: CUDA out of memory. Try batch_size=8 with accumulate=2"):
-        fit(_model(), *parts, _config(), tmp_path)
-
-
-def test_deterministic_is_switched_off_again(parts: tuple[PatternBatches, PatternBatches], tmp_path: Path) -> None:
-    seen = []
-    fit(
-        _model(),
-        *parts,
-        _config(deterministic=True, epochs=1),
-        tmp_path,
-        on_step=lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()),
-    )
-    assert all(seen)
-    assert not torch.are_deterministic_algorithms_enabled()
-
-
-def test_sheets_hold_the_same_samples_every_time(parts: tuple[PatternBatches, PatternBatches], tmp_path: Path) -> None:
-    fit(_model(), *parts, _config(epochs=4, sheets_every=2), tmp_path)
-    sheets = read_sheets(tmp_path, ("dy", "dx"))
-    assert sheets is not None
-    assert list(sheets.epoch.values) == [2, 4]
-    assert sheets.prior.dims == ("epoch", "sample", "dy", "dx")
-    assert sheets.input.sizes == {"sample": 8, "dy": 9, "dx": 11}
-    assert float(abs(sheets.prior[1] - sheets.prior[0]).max()) > 0
+    with pytest.raises(TrainingError, match=r"batch_size 16 needs more memory .*CUDA out of memory.*accumulate"):
+        fit(*parts, TINY_TRAINING, tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_compiled_step_gives_the_same_losses(parts: tuple[PatternBatches, PatternBatches], tmp_path: Path) -> None:
+def test_compiled_step_gives_the_same_losses(parts: Parts, tmp_path: Path) -> None:
     if shutil.which("g++") is None:
         pytest.skip("torch.compile on a CPU needs g++, which is not installed")
-    config = _config(
-        epochs=1, objective={"input_noise": 0.0, "target": "self"}, model={**MODEL.to_attrs(), "name": "conv_ae"}
+    config = _objective(**PLAIN).replace(epochs=1, model=AUTOENCODER)
+    rows = [fit(*parts, config.replace(compile=mode), tmp_path).rows[0]["loss"] for mode in ("off", "default")]
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4)
+
+
+def test_learning_rates_span_the_training() -> None:
+    config = TrainConfig()
+    rates = [rate_at(update, 100, config) for update in range(101)]
+    assert (rates[0], rates[15], rates[-1]) == pytest.approx((1 / 15, 1.0, config.rate_end))
+    assert rates[15:] == sorted(rates[15:], reverse=True)
+    again = config.replace(rise=0.0, restarts=3, rate_end=0.1)
+    assert [i for i in range(401) if rate_at(i, 400, again) == 1.0] == [0, 100, 200, 300]
+    steps = [rate_at(i, 40, config.replace(schedule_per="epoch", rise=0.0), per_epoch=10) for i in range(40)]
+    assert len(set(steps)) == 4
+    assert {rate_at(i, 100, config.replace(schedule="constant")) for i in range(15, 100)} == {1.0}
+
+
+def test_a_head_learns_labels_that_are_partly_missing(tmp_path: Path) -> None:
+    """Two kinds of pattern, 7 and 3, the left half of the scan unlabelled."""
+    ds = random_patterns_dataset({"y": 20, "x": 20}, {"dy": 9, "dx": 11})
+    kind = np.random.default_rng(0).integers(0, 2, (20, 20))
+    values = ds.patterns.values.astype("i4") // 2
+    values[..., :5, :] += (kind * 100)[..., None, None]
+    label = np.where(np.arange(20) < 10, -1, np.where(kind, 7, 3)).astype("i2")
+    ds = ds.assign(patterns=ds.patterns.copy(data=values.astype("u1")), kind=(("y", "x"), label))
+    store = create_store(ds, tmp_path / "labelled.zarr")
+    objective = {"label": "kind", "label_weight": 20.0, "input_noise": 0.1}
+    config = TINY_TRAINING.replace(epochs=12, objective=objective, preprocess={"static_background": "none"})
+    run = va.train(store, config=config)
+    assert float(run.history.val_label_accuracy[-1]) > 0.95
+    assert float(run.history.label_nll[-1]) < 0.5 * float(run.history.label_nll[0])
+    assert run.model.classes == (3, 7)
+    named = run.model.classify(run.encode().latents.values)
+    left = np.where(kind, 7, 3)[:, :10]
+    assert (named[:, :10] == left).mean() > 0.95, "points without a label are named as well"
+    assert (run.model.classify(np.full((2, 3), np.nan, "f4")) == -1).all()
+
+
+def test_balanced_batches_leave_the_static_background_alone(tmp_path: Path) -> None:
+    ds = random_patterns_dataset({"y": 12, "x": 12}, {"dy": 9, "dx": 11})
+    rare = np.zeros((12, 12), "i2")
+    rare[0, :6] = 1
+    path = create_store(ds.assign(rare=(("y", "x"), rare), one=(("y", "x"), rare * 0)), tmp_path / "s.zarr")
+    va.train(path, config=TINY_TRAINING.replace(balance="rare", split={"fraction": 0.0}))
+    want = ds.patterns.values.astype("f8").mean((0, 1))
+    np.testing.assert_allclose(va.load_model(path).preprocess.background[0], want, rtol=1e-5)
+    for changes, error, match in (
+        ({"objective": {"label": "nowhere"}}, UsageError, "there is no map 'nowhere'"),
+        ({"balance": "one"}, SchemaError, "at least two"),
+    ):
+        with pytest.raises(error, match=match):
+            va.train(path, run="b", config=TINY_TRAINING.replace(**changes))
+
+
+def test_fine_tuning(trained_store: Path) -> None:
+    """From a run's folder; what does not fit is refused."""
+    config, said = TINY_TRAINING.replace(init="vae", epochs=1), list[str]()
+    folder = run_folder(trained_store, "vae") / n.MODEL
+    other = config.replace(init=str(folder), preprocess={"static_background": "none"})
+    va.train(trained_store, run="b", config=other, say=said.append)
+    assert any("another preprocessing: static_background divide and none" in text for text in said)
+    relu = {"latent_dim": 3, "options": {**SMALL_NETWORK, "activation": "relu"}}
+    with pytest.raises(UsageError, match=r"options\.activation"):
+        va.train(trained_store, run="c", config=config.replace(model=relu))
+    with pytest.raises(NoInputError, match="no run 'nope'"):
+        va.train(trained_store, run="c", config=config.replace(init="nope"))
+
+
+def test_bernoulli_decodes_probabilities_and_refuses_other_patterns(trained_store: Path) -> None:
+    config = TINY_TRAINING.replace(objective={"likelihood": "bernoulli"})
+    with pytest.raises(TrainingError, match="minmax"):
+        va.train(trained_store, run="b", config=config)
+    assert run_names(trained_store) == ["vae"]
+    va.train(trained_store, run="b", config=config.replace(preprocess={"normalise": "minmax"}))
+    decoded = va.load_model(trained_store, "b").decode(np.random.default_rng(0).normal(size=(5, 3)) * 10)
+    assert 0 <= decoded.min() < decoded.max() <= 1
+
+
+@pytest.mark.parametrize("batch_size", [4, 128])
+def test_sheets_hold_the_same_samples_every_time(tmp_path: Path, batch_size: int) -> None:
+    path = create_store(random_patterns_dataset({"y": 8, "x": 8}, {"dy": 9, "dx": 11}), tmp_path / "s.zarr")
+    va.train(path, config=TINY_TRAINING.replace(sheets_every=2, batch_size=batch_size, epochs=4))
+    sheets = open_table(path, "vae", n.SHEETS)
+    assert sheets.sizes["sample"] == min(8, int((open_store(path).split == n.VALIDATION).sum()))
+    assert list(sheets.epoch.values) == [2, 4]
+    assert sheets.input.dims == ("sample", "dy", "dx")
+    assert sheets.reconstruction.dims == sheets.prior.dims == ("epoch", "sample", "dy", "dx")
+    assert float(abs(sheets.prior[1] - sheets.prior[0]).max()) > 0
+
+
+def test_without_validation_the_last_epoch_is_the_best(tmp_path: Path) -> None:
+    path = create_store(random_patterns_dataset({"y": 8, "x": 8}, {"dy": 9, "dx": 11}), tmp_path / "s.zarr")
+    run = va.train(path, config=TINY_TRAINING.replace(split={"fraction": 0.0}, min_delta=100.0, patience=1, epochs=4))
+    assert (run.manifest["best_epoch"], run.manifest["stopped_early"]) == (4, False)
+
+
+def test_tensorboard_gets_every_epoch_where_it_is_asked_for(
+    trained_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logs, config = trained_store.with_name("scan.zarr.logs"), TINY_TRAINING.replace(log=["tensorboard"])
+
+    def interrupt(epoch: int, step: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        va.train(trained_store, run="b", config=TINY_TRAINING, on_step=interrupt)
+    assert not logs.exists()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorboard", None)
+        with pytest.raises(MissingExtraError):  # before anything is thrown away
+            va.train(trained_store, run="b", config=config, restart=True)
+    said: list[str] = []
+    run = va.train(trained_store, run="b", config=config, say=said.append)
+    assert "going on from checkpoint.safetensors" in said
+    events = reader.EventAccumulator(str(logs / "tensorboard" / "b")).Reload()
+    written = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert written == [(i, pytest.approx(float(loss))) for i, loss in enumerate(run.history.loss, 1)]
+
+
+def test_discriminators(images: Path) -> None:
+    """One without weight changes nothing; the best epoch is one with the whole one, where patience begins."""
+    va.train(images, run="plain", config=_config())
+    va.train(images, run="judged", config=_config(adversarial={**CRITIC, "weight": 0.0, "start": 0.0}))
+    one, other = _weights(images, "plain"), _weights(images, "judged")
+    assert one.keys() == other.keys(), "nothing but the VAE is published"
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    config = _config(adversarial=CRITIC).replace(learning_rate=1e-9, patience=1, min_delta=1e3)
+    run = va.train(images, config=config)
+    assert run.manifest["best_epoch"] == 3, "the first two cannot be, and no other is better by min_delta"
+    assert run.manifest["epochs_run"] == 4 == 3 + config.patience
+    config = _config(adversarial={**CRITIC, "kind": "wgan-gp"})
+    with pytest.raises(UsageError, match="wgan-gp runs in one process"):
+        Training(_model(), batches(open_store(images)), None, config, images, team=Processes(rank=0, size=2))
+
+
+def test_windows_are_scaled_up_to_whole_samples(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation sees whole samples, in pieces that fit; a discriminator sees windows."""
+    config = _config(likelihood="laplace").replace(model=SPATIAL, learning_rate=1e-9, epochs=1, sheets_every=1)
+    whole = va.train(images, run="whole", config=config)
+    cropped = config.replace(augment={"crop": (8, 8)})
+    cut = va.train(images, run="cut", config=cropped)
+    assert float(cut.history.reconstruction_nll[0]) == pytest.approx(
+        float(whole.history.reconstruction_nll[0]), rel=0.1
     )
-    rows = [
-        fit(_model(model=config.model), *parts, config.replace(compile=mode), tmp_path).history
-        for mode in ("off", "default")
-    ]
-    np.testing.assert_allclose(rows[0].loss, rows[1].loss, rtol=1e-4)
+    assert float(cut.history.kl[0]) == pytest.approx(float(whole.history.kl[0]), rel=0.3)
+    monkeypatch.setattr("vaearr.artifacts.VALUES_AT_ONCE", 3 * 12 * 13)
+    pieces = va.train(images, run="pieces", config=cropped)
+    for run in (cut, pieces):
+        assert float(run.history.val_loss[0]) == pytest.approx(float(whole.history.val_loss[0]), rel=1e-6)
+    assert pieces.health.attrs["kl_total"] == pytest.approx(cut.health.attrs["kl_total"], rel=1e-5)
+    one, other = (open_table(images, run, n.SHEETS).reconstruction for run in ("cut", "pieces"))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    judged = _config(adversarial={**CRITIC, "start": 0.0}).replace(model=SPATIAL, augment={"crop": (8, 40)})
+    assert np.isfinite(va.train(images, config=judged).history.critic).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"augment": {"crop": (8, 8)}}, "'conv' of stride .*takes whole samples"),
+        ({"augment": {"crop": (8, 7)}, "model": SPATIAL}, r"of stride .2, 2.; give a multiple"),
+        ({"augment": {"crop": (8, 8, 8)}, "model": SPATIAL}, r"of stride .2, 2.; give a multiple"),
+        ({"objective": {"perceptual": {"kind": "encoder"}}}, r"needs a trained run: set objective\.perceptual\.run"),
+        (
+            {"objective": {"perceptual": {"kind": "features", "run": "plain"}}},
+            "is for kind 'encoder', not for 'features'",
+        ),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(images: Path, changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        va.train(images, config=_config().replace(**changes))
+
+
+def test_an_encoder_of_other_samples_is_refused(images: Path, tmp_path: Path) -> None:
+    other = create_store(random_patterns_dataset({"sample": 30}, {"channel": 3, "y": 9, "x": 9}), tmp_path / "c.zarr")
+    va.train(other, config=_config())
+    folder = str(run_folder(other, n.DEFAULT_RUN) / n.MODEL)
+    with pytest.raises(UsageError, match=r"knows samples \(3, 9, 9\), these are \(1, 12, 13\)"):
+        va.train(images, config=_config(perceptual={"kind": "encoder", "run": folder}))
+
+
+class Looked(torch.nn.Module):
+    """Remembers in which mode it was and what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modes: list[bool] = []
+        self.shown: list[torch.Tensor] = []
+
+    def forward(self, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
+        self.modes.append(self.training)
+        self.shown = [target, recon]
+        return (target - recon).square().flatten(1).mean(1)
+
+
+def test_the_perceptual_term_trains_again_after_validation(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it sees probabilities, no logits."""
+    looked = Looked()
+    monkeypatch.setattr("vaearr.training.loop._perceptual", lambda *_: looked)
+    config = _config(perceptual={"kind": "features", "weights": "given"}, likelihood="bernoulli").replace(epochs=2)
+    va.train(images, config=config.replace(preprocess={"normalise": "unit"}))
+    assert looked.modes == 2 * ([True] * 2 + [False])  # two batches of 16, one of 8 for validation
+    assert all(0 <= float(shown.min()) < float(shown.max()) <= 1 for shown in looked.shown)

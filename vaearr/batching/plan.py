@@ -1,37 +1,52 @@
-"""The plan of an epoch, without reading anything: who reads what, in which order, cut where into batches.
+"""The plan of an epoch, without reading anything: who reads what, in which order, cut where, and who is whose partner.
 
 The samples of an epoch form one stream: buffer after buffer, each in an order of its own. Batches are cut from the
 stream at places that do not depend on the buffers, so their number and sizes are the same wherever the patterns are
-kept, and a batch may begin in one buffer and end in the next.
+kept, and a batch may begin in one buffer and end in the next. A sample's partner is where a random walk through alike
+neighbours on the grid ends, among the samples that are held together.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 FEWEST_PIECES, MOST_PIECES = 4, 64
 MOST_READS = 4  # of a block in an epoch
 MAX_GROUPS, FEW_GROUPS = 16, 3
 SLACK = 1.4
+VIEWED = 2**19  # pattern values that are viewed at once
+PART = 1024  # samples whose likeness is looked at together
+POOLED_SIDE = 32
+ALIKE = 0.8  # of the best neighbour's correlation
+
+View = Callable[[torch.Tensor], torch.Tensor]
+Paths = tuple[torch.Tensor, torch.Tensor]  # positions of the neighbours that a walk may choose `(n, k)`, and how many
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Samples that are read together: of the chosen points of a block, in its order, those from `start` to `stop`."""
 
     block: int
     start: int
     stop: int
 
-    @property
-    def count(self) -> int:
-        return self.stop - self.start
+
+class Walk(NamedTuple):
+    """How a sample's partner is found: at the end of a random walk through neighbours that are much alike.
+
+    view: stored patterns `(B, C, …)` on the device -> what likeness is judged by, for example the preprocessed
+    patterns; it is averaged down to at most 32 x 32 before. steps: of the walk.
+    """
+
+    view: View
+    steps: int = 4
 
 
 def piece_samples(capacity: int, block: int) -> int:
@@ -52,11 +67,6 @@ def in_tiles(points: np.ndarray, limit: int) -> np.ndarray:
         return np.arange(len(points))
     side = max(1, round(limit ** (1 / points.shape[1])))
     return np.lexsort((*points.T[::-1], *(points // side).T[::-1]))
-
-
-def share_of(n_samples: int, rank: int, world_size: int) -> tuple[int, int]:
-    """First and last + 1 of the samples of a rank; shares are equal to within one."""
-    return n_samples * rank // world_size, n_samples * (rank + 1) // world_size
 
 
 def plan_pieces(counts: Sequence[int], limit: int, low: int, high: int) -> list[Piece]:
@@ -105,30 +115,6 @@ def _filled(order: np.ndarray, counts: Sequence[int], capacity: int) -> list[lis
 def batch_bounds(n_samples: int, n_batches: int) -> np.ndarray:
     """Where each batch begins in the stream, and its end: `n_batches + 1` places, sizes equal to within one."""
     return np.arange(n_batches + 1) * n_samples // n_batches
-
-
-def plan_draws(weights: Sequence[float], n_samples: int) -> list[int]:
-    """How many of `n_samples` draws fall to each buffer, in proportion to its weight; their sum is exact."""
-    ends = np.cumsum([0.0, *weights])
-    return np.diff(np.round(ends / ends[-1] * n_samples).astype(int)).tolist()
-
-
-@dataclass(frozen=True)
-class EpochPlan:
-    """Buffers of an epoch and its batches, both as places in the stream of samples."""
-
-    groups: list[list[int]]
-    ends: np.ndarray  # buffer g holds the stream from ends[g] to ends[g + 1]
-    bounds: np.ndarray  # batch k is the stream from bounds[k] to bounds[k + 1]
-
-    def first_buffer(self, batch: int) -> int:
-        """The buffer in which a batch begins."""
-        return int(np.searchsorted(self.ends, self.bounds[batch], side="right")) - 1
-
-    def sizes(self, buffer: int) -> np.ndarray:
-        """Sizes of the batches, or parts of batches, that a buffer is cut into."""
-        low, high = self.ends[buffer], self.ends[buffer + 1]
-        return np.diff(np.unique(np.clip(self.bounds, low, high)))
 
 
 def deal(points: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -182,7 +168,7 @@ def _seat(taken: tuple[np.ndarray, np.ndarray], seats: np.ndarray, rng: np.rando
         free = np.where(free == 0, open_groups, free)
         turn = rng.integers(n_groups, size=len(waiting), dtype=np.uint32)  # the first free one from here on
         turned = ((free >> turn) | (free << (n_groups - turn))) & every
-        wish = (_lowest_bits(n_groups)[turned] + turn.astype(np.int8)) % n_groups
+        wish = (np.log2(turned & -turned).astype(np.int8) + turn.astype(np.int8)) % n_groups
         order = np.argsort(wish, kind="stable")
         ordered = wish[order]
         seated = order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < seats[ordered]]
@@ -190,13 +176,6 @@ def _seat(taken: tuple[np.ndarray, np.ndarray], seats: np.ndarray, rng: np.rando
         seats = seats - np.bincount(wish[seated], minlength=n_groups)
         waiting = np.delete(waiting, seated)
     return group
-
-
-@functools.cache
-def _lowest_bits(n_bits: int) -> np.ndarray:
-    """Place of the lowest bit that is set, for each number of so many bits."""
-    numbers = np.arange(1 << n_bits)
-    return np.log2(np.maximum(numbers & -numbers, 1)).astype(np.int8)
 
 
 def _shuffled_by(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -221,3 +200,65 @@ def positions_around(points: np.ndarray, steps: np.ndarray) -> np.ndarray:
     position = np.full(math.prod(shape.tolist()), -1, np.int32)
     position[flat] = np.arange(len(points))
     return np.stack([position[flat + step @ strides] for step in steps], 1)
+
+
+@torch.no_grad()
+def find_paths(held: torch.Tensor, points: np.ndarray, view: View, device: torch.device) -> Paths:
+    """Where a walk may go among the samples held: stored patterns `(n, C, …)` and their grid points `(n, n_nav)`.
+
+    A part of the samples at a time, with the neighbours of that part: samples of one shard lie next to each other.
+    """
+    near = torch.from_numpy(positions_around(points, grid_steps(points.shape[1], 1)).astype(np.int64))
+    neighbours, count = torch.empty_like(near), torch.empty_like(near[:, 0])
+    size = max(1, VIEWED // held[:1].numel())
+    for rows in torch.arange(len(near)).split(PART):
+        around = near[rows]
+        needed = torch.unique(torch.cat([rows, around[around >= 0]]))
+        seen = [pooled(view(held[some.to(held.device)].to(device))) for some in needed.split(size)]
+        local = torch.where(around < 0, -1, torch.searchsorted(needed, around)).to(device)
+        own = torch.searchsorted(needed, rows).to(device)
+        found, n_found = alike_neighbours(torch.cat(seen), local, own)
+        neighbours[rows], count[rows] = needed[found.clamp_min(0).cpu()], n_found.cpu()
+    return neighbours.to(held.device), count.to(held.device)
+
+
+def pooled(x: torch.Tensor) -> torch.Tensor:
+    """Patterns averaged down to at most 32 along each signal dim, flat: `(B, C, …) -> (B, f)`."""
+    sizes = [min(size, POOLED_SIDE) for size in x.shape[2:]]
+    pool = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(sizes)]
+    averaged: torch.Tensor = pool(x, sizes)  # type: ignore[arg-type]  # stubs know one number only
+    return averaged.flatten(1)
+
+
+def alike_neighbours(features: torch.Tensor, near: torch.Tensor, own: torch.Tensor) -> Paths:
+    """The neighbours about as similar to a sample as its best one, the first `count` of each row.
+
+    features: `(m, f)`. near: candidates of n samples as positions in them `(n, k)`, -1 for none. own: positions of the
+    samples themselves. Chosen are the candidates whose correlation is at least 0.8 times the best, which is positive;
+    where none is positive the best one, and the sample itself where there is no candidate.
+    """
+    unit = features - features.mean(1, keepdim=True)
+    unit /= unit.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    seen = torch.stack([(unit[own] * unit[column.clamp_min(0)]).sum(1) for column in near.T], 1)
+    seen = seen.masked_fill(near < 0, -2.0)
+    best = seen.amax(1, keepdim=True)
+    good = torch.where(best > 0, seen >= ALIKE * best, seen == best)
+    neighbours, count = near.gather(1, (~good).byte().argsort(dim=1, stable=True)), good.sum(1)
+    alone = (near < 0).all(1)
+    neighbours[alone, 0], count[alone] = own[alone], 1
+    return neighbours, count
+
+
+def random_walk(paths: Paths, steps: int, rng: np.random.Generator) -> torch.Tensor:
+    """Where a walk of random steps ends for each sample, `(n,)`.
+
+    Each step goes to one of the alike neighbours, so that a walk hardly leaves a grain: its end shows the same crystal
+    with other noise, and over the epochs the mean of the surroundings.
+    """
+    neighbours, count = paths
+    position = torch.arange(len(count), device=count.device)
+    for _ in range(steps):
+        draws = torch.from_numpy(rng.random(len(position), dtype=np.float32)).to(position.device)
+        choice = (draws * count[position]).long().clamp_max(count[position] - 1)
+        position = neighbours[position, choice]
+    return position

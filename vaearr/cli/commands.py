@@ -35,7 +35,7 @@ from vaearr.cli.common import (
     with_settings,
 )
 from vaearr.config import over, resolved
-from vaearr.errors import DataError, UsageError
+from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.names import BC, DEFAULT_RUN
 from vaearr.presets import PRESETS, check_preset, preset_settings
 
@@ -93,10 +93,11 @@ def attach(
     prefix: Annotated[str | None, opt("CSV: columns that begin with this")] = None,
     column: Annotated[list[str] | None, opt("CSV: column to take; repeatable")] = None,
     units: Annotated[str | None, opt("unit of the values")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Add latents or maps computed elsewhere, to be analysed like the store's own."""
     about: Given = {"kind": kind, "run": run, "name": name, "coords": coords, "roi": roi, "prefix": prefix}
-    va.attach(store, file, columns=column or (), units=units, say=say, **about)
+    va.attach(store, file, columns=column or (), units=units, overwrite=overwrite, say=say, **about)
 
 
 @app.command()
@@ -148,8 +149,6 @@ def verify(
     """
     from vaearr import verifying
     from vaearr.store import check_store, stored_bytes
-    from vaearr.store.leftovers import clean as clean_up
-    from vaearr.store.leftovers import removable
 
     refuse(
         (
@@ -166,7 +165,7 @@ def verify(
         verifying.relist(store)
         say(f"the variables of {store} are listed anew")
     elif clean:
-        found = (clean_up if yes else removable)(check_store(store), unfinished=unfinished)
+        found = (verifying.clean if yes else verifying.removable)(check_store(store), unfinished=unfinished)
         print_lines(f"{left.path}: {left.what}" for left in found)
         again = f"'vaearr verify {store} --clean{' --unfinished' * unfinished} --yes' removes them"
         say(f"{len(found)} removed" if yes else f"{len(found)} to remove; {again}")
@@ -424,7 +423,7 @@ def judge(
             places = [str(name) for name in nearest.coords if str(name).startswith("nearest_")]
             table = nearest[["distance"]].to_dataframe().reset_index()
             table.to_csv(folder / "nearest.csv", columns=["draw", "distance", *places], index=False)
-    print_lines([*va.describe(fidelity, "fidelity"), *va.describe(nearest, "nearest")])
+    print_lines([*va.describe(fidelity, "fidelity"), *va.describe(nearest, "nearest")], warnings_aside=True)
 
 
 @app.command()
@@ -487,3 +486,138 @@ def serve(
 ) -> None:
     """Register all flows with the configured Prefect server and run what is asked of them, until stopped."""
     import_module(FLOWS).serve(names, limit=limit, say=say)
+
+
+# ---- of `vaearr look`, which has the others ----------------------------------------------------------------------
+
+
+def contrast(
+    store: Store,
+    variable: Annotated[str, opt("map to look at", "--map")] = BC,
+    out: Annotated[Path | None, opt("PNG or PDF with map, histogram and profiles")] = None,
+    width: Annotated[float, opt("width of a bin of the histogram")] = 10.0,
+    row: Annotated[list[float] | None, opt("profile along the row at this y; repeatable")] = None,
+    column: Annotated[list[float] | None, opt("profile along the column at this x; repeatable")] = None,
+    top: Annotated[float | None, opt("percent of the points with the largest values")] = None,
+    where: Annotated[str | None, opt('points by a condition, such as "BC >= 45"')] = None,
+    keep: Annotated[Path | None, opt("CSV to write the points of --top or --where to")] = None,
+) -> None:
+    """Histogram, profiles and kept points of band contrast or any other map."""
+    from vaearr.schema import maps
+    from vaearr.side_maps import histogram, profile, top_percent, write_kept_coordinates
+
+    refuse(
+        (
+            keep and (top is None) == (where is None),
+            "--keep writes the points of --top or of --where; give one of them.",
+        )
+    )
+    ds = va.open_store(store, chunks=None)
+    if variable not in maps(ds):
+        raise NoInputError(f"{store} has no map {variable!r}.{did_you_mean(variable, maps(ds))}")
+    da, mask = ds[variable].load(), None
+    counts = histogram(da, width)
+    profiles = [profile(da, y=y) for y in row or ()] + [profile(da, x=x) for x in column or ()]
+    print_lines(va.describe(counts, "histogram"))
+    if top is not None:
+        mask = top_percent(da, top)
+        typer.echo(f"the strongest {top:g} %: {mask.attrs['n_kept']} points from {mask.attrs['threshold']:g} on")
+    elif where is not None:
+        mask = va.roi(ds, where=where)
+        typer.echo(f"{where}: {mask.attrs['n']} points")
+    if keep and mask is not None:
+        say(f"their coordinates are in {write_kept_coordinates(ds, mask, keep)}")
+    if out:
+        from vaearr.views import save
+
+        figure = save(da, out, kind="contrast", histogram=counts, profiles=profiles, roi=mask)
+        say(f"the figure is {figure}")
+
+
+PAIR = "file, X:Y[:Z] of a scan point, or number of a sample"
+WAYS = (("--a", "--b"), ("--positive", "--negative"), ("--labels",), ("--masked",))  # to choose what is compared
+
+
+def layers(
+    store: Store,
+    run: RunName = DEFAULT_RUN,
+    a: Annotated[str | None, opt(f"first sample: {PAIR}", "--a")] = None,
+    b: Annotated[str | None, opt("second sample, given like --a", "--b")] = None,
+    positive: Annotated[Path | None, opt("folder of files, each a of a pair")] = None,
+    negative: Annotated[Path | None, opt("folder of files of the same names, each b of a pair")] = None,
+    labels: Annotated[tuple[str, str] | None, opt("two classes, put together by chance", "--labels")] = None,
+    by: Annotated[str, opt("--labels: variable that holds the classes")] = "label",
+    masked: Annotated[str | None, opt("mask variable: samples beside themselves without what it covers")] = None,
+    fill: Annotated[str, opt("--masked: what pixels become, a number or mean")] = "0",
+    outside: Annotated[bool, opt("--masked: take away what it does not cover", "--outside")] = False,
+    most: Annotated[int | None, opt("--labels, --masked: most pairs", "--pairs")] = None,
+    seed: Seed = 0,
+    part: Annotated[str, opt("both, encoder or decoder")] = "both",
+    level: Annotated[str, opt("leaf: every single layer; block: residual blocks and the like")] = "leaf",
+    top: Annotated[int, opt("layers that are listed and whose maps are kept")] = 10,
+    skip_bad: Annotated[bool, opt("leave out pairs that cannot be compared", "--skip-bad")] = False,
+    out: Folder = None,
+    seed_files: Annotated[bool, opt("also the JSON files of an earlier program", "--seed-files")] = False,
+    keep: Annotated[bool, opt("keep the result as a table of the run", "--keep")] = False,
+    overwrite: Overwrite = False,
+    name: Annotated[str, opt("--keep: name of the table")] = "layers",
+    device: Device = "auto",
+    as_json: Annotated[bool, opt("print the whole result as JSON", "--json")] = False,
+) -> None:
+    """Compare two samples layer by layer: how far apart a trained model's activations are.
+
+    One of --a with --b, --positive with --negative, --labels, or --masked says what is compared. --out writes
+    layers.csv, layers.json, top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
+    """
+    given: Given = {"--a": a, "--b": b, "--positive": positive, "--negative": negative}
+    given |= {"--labels": labels, "--masked": masked}
+    chosen = [way for way in WAYS if any(given[option] is not None for option in way)]
+    ways = ", ".join(" with ".join(way) for way in WAYS)
+    refuse((len(chosen) != 1, f"{len(chosen)} ways to choose samples are given; give one of {ways}."))
+    lacking = [option for option in chosen[0] if given[option] is None]
+    refuse(
+        (lacking, f"{' with '.join(chosen[0])} belong together; {', '.join(lacking)} is missing."),
+        (seed_files and out is None, "--seed-files writes files; say where with --out FOLDER."),
+    )
+    from vaearr import layers as of
+    from vaearr.exporting.layer_files import layer_summary, write_layer_files
+    from vaearr.layers.stored import check_table_name
+    from vaearr.provenance import as_json as plain
+
+    if keep:
+        check_table_name(name)
+    opened = va.load_run(store, run, device=device)
+    model, ds, alone = opened.model, opened.ds, list[str]()
+    about: Given = {option[2:]: str(value) if isinstance(value, Path) else value for option, value in given.items()}
+    about = {key: value for key, value in about.items() if value is not None}
+    made: Any
+    if a is not None:
+        made = of.sample_of(ds, a), of.sample_of(ds, str(b))
+    elif positive is not None:
+        made, alone = of.pairs_of_folders(ds, positive, str(negative), skip_bad=skip_bad)
+    elif labels is not None:
+        about |= {"by": by, "seed": seed, "most": most}
+        made = of.pairs_of_labels(ds, labels, by=by, seed=seed, most=most)
+    else:
+        about |= {"fill": fill, "outside": outside, "most": most}
+        made = of.pairs_of_masks(ds, str(masked), fill=fill, outside=outside, most=most)
+    how: Given = {"part": part, "level": level, "top": top}
+    if isinstance(made, tuple):
+        found = va.compare_layers(model, *made, **how)
+    else:
+        with bar("comparing") as progress:
+            how |= {"skip_bad": skip_bad, "on_pair": lambda done: progress(done, len(made))}
+            found = va.compare_pairs(model, made, **how)
+    found.attrs.update(opened.attrs, unpaired=alone, samples=about)
+    if keep:
+        of.keep_layers(store, run, found, name=name, about=about, overwrite=overwrite, say=say)
+        say(f"the comparison is kept as table {name!r} of run {run!r}")
+    with folder_of(out) as folder:
+        if folder:
+            write_layer_files(found, folder, seed_files=seed_files)
+    for text in (*(f"{name} has no partner" for name in alone), *found.attrs.get("failed", ())):
+        say(f"left out: {text}")
+    if as_json:
+        print_lines([json.dumps(plain(layer_summary(found)), indent=2, ensure_ascii=False, allow_nan=False)])
+    else:
+        print_lines(va.describe(found, "layers"))

@@ -55,23 +55,18 @@ def read_tensors(path: Path, *, sha256: str | None = None) -> tuple[dict[str, to
 
     sha256: of the whole file. Raises NoInputError or DataError for one that is missing or not whole.
     """
-    with _opened(path) as file:
+    with _opened(path) as (file, header), path.open("rb") as data:
         tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        header = _header(file, path)
-        if sha256 is not None:
-            with path.open("rb") as data:
-                is_whole = hashlib.file_digest(data, "sha256").hexdigest() == sha256
-        else:
-            is_whole = CHECKSUM not in about or about[CHECKSUM] == _checksum(tensors, about.get(HEADER, ""))
-    if not is_whole:
-        raise DataError(f"{path} is damaged: its checksum is not the one that was recorded; restore it or use another.")
+        is_whole = CHECKSUM not in about or about[CHECKSUM] == _checksum(tensors, about.get(HEADER, ""))
+        if not is_whole or sha256 not in (None, sha256 and hashlib.file_digest(data, "sha256").hexdigest()):
+            raise DataError(f"{path} is damaged: its checksum is not the recorded one; restore it, or use another one.")
     return tensors, header
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of such a file alone."""
-    with _opened(path) as file:
-        return _header(file, path)
+    with _opened(path) as (_, header):
+        return header
 
 
 def check_finite(tensors: Tensors, path: Path) -> None:
@@ -113,22 +108,16 @@ def _checksum(tensors: Tensors, header: str) -> str:
     return seal.hexdigest()
 
 
-def _header(file: Any, path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} has a header that is not JSON ({error}); use another one.") from None
-    return found if isinstance(found, dict) else {}
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A file, and its header."""
     try:
         with safe_open(path, framework="pt") as file:
-            yield file
+            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            yield file, header if isinstance(header, dict) else {}
     except FileNotFoundError:
         raise NoInputError(f"{path} is missing; restore it from a copy, or give the path of one.") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not a whole safetensors file ({error}); use another one.") from None
 
 
@@ -157,9 +146,7 @@ class _Empty:
 
     def __init__(self, *parts: object) -> None: ...
 
-    def __setstate__(self, state: object) -> None: ...
-
-    def __setitem__(self, key: object, value: object) -> None: ...
+    __setstate__ = __setitem__ = __init__
 
 
 def _torch_content(path: Path) -> Any:

@@ -1,6 +1,6 @@
 """Perceptual distances: how far apart two samples are to a network that has learned to see, not pixel by pixel.
 
-`build_perceptual` makes one of three kinds. lpips: a feature network and linear weights from the user's files, the
+`PerceptualLoss` is of one of three kinds. lpips: a feature network and linear weights from the user's files, the
 distance of Zhang, Isola, Efros, Shechtman & Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual
 Metric", CVPR 2018, eq. 1. features: the same without linear weights. encoder: the stages of a trained encoder of ours,
 in 2-D and 3-D, which needs no file. Volumes pass 2-D networks slice by slice along their three axes (2.5-D).
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from vaearr.config import PerceptualConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.models.files import check_finite, check_fit, named_tensors
 from vaearr.models.networks import with_edges
@@ -115,8 +116,9 @@ def layers_without_weights(name: str) -> nn.Sequential:
                 layers.append(Fire(before, *layer))
                 before = 2 * layer[1]
             else:
-                layers += [nn.Conv2d(before, *layer), nn.ReLU()]
-                before = layer[0]
+                after, size, stride, padding = layer
+                layers += [nn.Conv2d(before, after, size, stride, padding), nn.ReLU()]
+                before = after
     return nn.Sequential(*layers)
 
 
@@ -184,30 +186,36 @@ class EncoderFeatures(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """Distance of two batches in the features of a frozen network, per sample; made by `build_perceptual`.
+    """Distance of two batches, `forward(target, recon)`: `2 x (B, C, …) -> (B,)`, in the features of a frozen network.
 
     At each layer the features of a position are scaled to length 1, subtracted and squared; channels are summed with
     the linear weights of LPIPS, or with weight 1; positions are averaged, layers summed: Zhang et al. 2018, eq. 1. The
     network computes in the precision around it, the distance in float32. Equal samples have distance 0 exactly.
 
-    features: `ImageFeatures` or `EncoderFeatures`. linear: weights `(c,)` per layer, or None. low, high: the range of
-    the samples' values, mapped to [-1, 1] for image networks without cutting. slices, chunk: see `build_perceptual`.
+    config: what it is. `weights` is a safetensors or pth file with torchvision's state dict of alexnet, vgg16 or
+    squeezenet1_1; which, its shapes tell; `linear` the LPIPS weights for that network, `lin0.model.1.weight` and so on.
+    A whole LPIPS checkpoint may be given as both. Nothing is unpickled. value_range: of the samples, mapped to [-1, 1]
+    for image networks without cutting. network: of a trained run, such as `load_model(store).network`, for the kind
+    encoder; it must have seen samples preprocessed as these are. Raises UsageError for what does not fit together,
+    NoInputError or DataError for files that are missing or other than described.
     """
 
     def __init__(
-        self,
-        features: ImageFeatures | EncoderFeatures,
-        linear: Sequence[torch.Tensor] | None,
-        *,
-        low: float,
-        high: float,
-        slices: float,
-        chunk: int,
+        self, config: PerceptualConfig, value_range: tuple[float, float], network: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.features, self.low, self.high, self.slices, self.chunk = features, low, high, slices, chunk
-        self.is_lpips, self.is_image = linear is not None, isinstance(features, ImageFeatures)
-        self.linear = nn.ParameterList(linear or [])
+        kind, self.slices, self.chunk = config.kind, config.slices, config.chunk
+        for what, value in {"weights": config.weights, "linear": config.linear, "network": network}.items():
+            if (value is not None) != (what in WANTED[kind]):
+                lack = "needs" if value is None else "has no use for"
+                raise UsageError(f"the perceptual loss {kind!r} {lack} {what}; it takes {' and '.join(WANTED[kind])}.")
+        if self.slices > 1 and self.slices != int(self.slices):
+            raise UsageError(f"slices is {self.slices:g}; give a share above 0 and up to 1, or a whole number above 1.")
+        features = EncoderFeatures(network) if network is not None else read_features(Path(str(config.weights)))
+        self.features: ImageFeatures | EncoderFeatures = features
+        self.is_image, (self.low, self.high) = network is None, value_range
+        lines = [] if config.linear is None else read_linear(config.linear, str(features.name))
+        self.linear = nn.ParameterList(lines)
         self.requires_grad_(False)
         self.train()
 
@@ -260,7 +268,7 @@ class PerceptualLoss(nn.Module):
         with torch.autocast(recon.device.type, enabled=False):
             for i, (a, b) in enumerate(zip(wanted, found, strict=True)):
                 squares = (_unit(a) - _unit(b)).square().flatten(2).mean(2)
-                total = total + (squares * self.linear[i] if self.is_lpips else squares).sum(1)
+                total = total + (squares * self.linear[i] if len(self.linear) else squares).sum(1)
         return total
 
     def _check(self, target: torch.Tensor) -> None:
@@ -274,50 +282,10 @@ class PerceptualLoss(nn.Module):
             )
 
 
-def build_perceptual(
-    kind: str,
-    *,
-    weights: Path | None = None,
-    linear: Path | None = None,
-    network: nn.Module | None = None,
-    low: float = -1.0,
-    high: float = 1.0,
-    slices: float = 1.0,
-    chunk: int = 0,
-) -> PerceptualLoss:
-    """A perceptual distance, `forward(target, recon)`: `2 x (B, C, …) -> (B,)`; frozen; on the CPU, or by `network`.
-
-    kind: lpips (`weights` and `linear`), features (`weights`) or encoder (`network`).
-    weights: safetensors or pth file with torchvision's state dict of alexnet, vgg16 or squeezenet1_1; which, its shapes
-    tell. linear: the LPIPS weights for that network, `lin0.model.1.weight` and so on. A whole LPIPS checkpoint may be
-    given as both. Nothing is unpickled.
-    network: of a trained run, such as `load_model(store).network`. It must have seen samples preprocessed as these are.
-    low, high: range of the samples' values; for image networks alone.
-    slices: of volumes in a 2-D network: up to 1 their share along each axis, above 1 their number.
-    chunk: images, or volumes in a 3-D network, at a time, 0 for all: activations are held for one chunk only.
-
-    Raises UsageError for arguments that do not fit, NoInputError or DataError for files that are missing or other than
-    described.
-    """
-    for what, value in {"weights": weights, "linear": linear, "network": network}.items():
-        if (value is not None) != (what in WANTED[kind]):
-            lack = "needs" if value is None else "has no use for"
-            raise UsageError(f"the perceptual loss {kind!r} {lack} {what}; it takes {' and '.join(WANTED[kind])}.")
-    if slices > 1 and slices != int(slices):
-        raise UsageError(f"slices is {slices:g}; give a share above 0 and up to 1, or a whole number above 1.")
-    features: ImageFeatures | EncoderFeatures
-    if network is not None:
-        features, lines = EncoderFeatures(network), None
-    else:
-        features = read_features(Path(str(weights)))
-        lines = None if linear is None else read_linear(linear, features.name)
-    return PerceptualLoss(features, lines, low=low, high=high, slices=slices, chunk=chunk)
-
-
 def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) -> torch.Tensor:
     """LPIPS of each sample, `2 x (B, C, …) -> (B,)`, 0 for equal ones, down is better; a metric, without gradient.
 
-    network: made by `build_perceptual("lpips", …)` with the range of these values; it is left in evaluation mode. In
+    network: of the kind lpips, made with the range of these values; it is left in evaluation mode. In
     float32; of volumes, evenly spaced slices.
     """
     device = next(network.parameters()).device

@@ -22,6 +22,7 @@ from vaearr.views.common import unit
 from vaearr.views.explorer import explorer, pack
 from vaearr.views.maps import latent_map, side_map_list
 from vaearr.views.page import Section
+from vaearr.words import describe
 
 HEADINGS = {
     "overview": "Overview of the scan",
@@ -245,7 +246,7 @@ def has_model(facts: Facts) -> bool:
 def model(facts: Facts, figures: dict[str, Any]) -> Section:
     """The network as a picture, and its layers."""
     from vaearr.artifacts import load_model
-    from vaearr.model_card import card_lines, model_card
+    from vaearr.model_card import model_card
 
     card = model_card(load_model(facts.store, facts.run))
     section = Section("model", HEADINGS["model"])
@@ -255,7 +256,7 @@ def model(facts: Facts, figures: dict[str, Any]) -> Section:
         "A box is what is run at one resolution: its height shows the rows of the feature maps, to scale, its width "
         "the logarithm of the most channels there. The lists name the blocks and layers of each box."
     )
-    section.folded("All layers, in order of execution", "\n".join(card_lines(card)))
+    section.folded("All layers, in order of execution", "\n".join(describe(card, "network")))
     return section
 
 

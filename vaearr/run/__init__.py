@@ -15,6 +15,7 @@ import vaearr as va
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError
+from vaearr.info import run_facts, run_lines
 from vaearr.store import (
     check_store,
     open_store,
@@ -119,19 +120,20 @@ class Run:
         """Shape of one sample's latents in the store, `(L[, lz, ly, lx])`."""
         return self.latents.shape[len(self.grid) :]
 
-    def latent_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def latent_blocks(self, *others: str) -> Iterator[tuple[np.ndarray, ...]]:
         """Shard by shard: numbers of the known samples in row-major order of the grid `(k,)`, latents `(k, *shape)`.
 
         A sample is known where all its latents, of a spatial one at any position, are finite; positions that a mask
-        left out stay NaN.
+        left out stay NaN. others: names of the run's variables, such as `latents_std`, whose rows come too.
         """
-        variable, nav = self.latents, schema.navigation_dims(self.ds)
+        variables, nav = [self.latents, *map(self.own, others)], schema.navigation_dims(self.ds)
         numbers, regions = np.arange(np.prod(self.grid)).reshape(self.grid), store_blocks(self.path)
-        for region, block in zip(regions, read_ahead(lambda r: read_block(variable, r), regions), strict=True):
-            rows = block.reshape(-1, *variable.shape[len(nav) :])
-            known = np.isfinite(rows).all(1).reshape(len(rows), -1).any(1)
+        read = read_ahead(lambda region: [read_block(variable, region) for variable in variables], regions)
+        for region, blocks in zip(regions, read, strict=True):
+            rows = [block.reshape(-1, *block.shape[len(nav) :]) for block in blocks]
+            known = np.isfinite(rows[0]).all(1).reshape(len(rows[0]), -1).any(1)
             if known.any():
-                yield numbers[tuple(region[d] for d in nav)].ravel()[known], rows[known]
+                yield numbers[tuple(region[d] for d in nav)].ravel()[known], *(part[known] for part in rows)
 
     def samples(self, points: Sequence[Sequence[int]]) -> np.ndarray:
         """The stored patterns of a few grid points, `(k, *signal)`, in native byte order."""
@@ -177,32 +179,19 @@ class Run:
         return va.compare_layers(self.model, a, b, **settings)
 
     def __repr__(self) -> str:
-        return "\n".join(f"{key}: {value}" if key else value for key, value in self._facts())
+        return "\n".join(self._lines())
 
     def _repr_html_(self) -> str:
-        (_, heading), *facts = self._facts()
-        rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts)
+        heading, *lines = map(escape, self._lines())
+        rows = "".join(f"<tr><td>{line}</td></tr>" for line in lines)
         kind = self.manifest.get("kind")
         table = "" if kind == n.ATTACHED else self.health.to_dataframe().to_html(float_format="{:.3g}".format)
-        return f"<b>{escape(heading)}</b><table>{rows}</table><details><summary>health</summary>{table}</details>"
+        return f"<b>{heading}</b><table>{rows}</table><details><summary>health</summary>{table}</details>"
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def _lines(self) -> list[str]:
         """What a reader wants to know first, in words."""
-        about, found = self.manifest, [("", f"<run {self.name!r} of {shown(self.path)}>")]
-        if about.get("kind") == n.ATTACHED:
-            found.append(("model", "none: its latents were computed elsewhere"))
-        else:
-            model, shape = self.config["model"], schema.input_shape(self.ds)
-            found.append(("model", f"{model['name']}, {model['latent_dim']} latent dimensions, samples of {shape}"))
-        if "epochs_run" in about:
-            found.append(("trained", f"on {about['n_train']} points, best epoch {about['best_epoch']} of "
-                          f"{about['epochs_run']}; {about['n_validation']} points held out"))  # fmt: skip
-        if about.get("kind") != n.ATTACHED:
-            health = self.health.attrs
-            found.append(("latents", f"{health['n_active']} active, {health['explained_variance']:.1%} explained"))
-            found += [("warning", str(text)) for text in health["warnings"]]
-        is_encoded = n.run_name(n.LATENTS, self.name) in self.ds
-        return [*found, ("in the store", n.run_name(n.LATENTS, self.name) if is_encoded else "not encoded yet")]
+        facts = run_facts(self.path, self.ds, self.name)
+        return [f"<run {self.name!r} of {shown(self.path)}>", *run_lines(facts, schema.samples_word(self.ds))]
 
 
 def load_run(store: str | Path | Run, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:

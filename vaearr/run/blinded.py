@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_
 from vaearr.models.preprocess import undo
 from vaearr.run import Run, open_run
 from vaearr.run.draw import check_draws, decoded_array, draw_latents, scale_attrs, seen_batch
-from vaearr.run.stream import part_map
+from vaearr.run.stream import part_map, through
 from vaearr.sources.nifti import AXES
 from vaearr.sources.single import as_dtype, stored_affine, write_nifti
 from vaearr.store.folders import staged
@@ -93,8 +92,11 @@ def blinded_set(
             path = aside / "images" / item.name
             _write(path, values if limits is None else _grey(values, *limits), affine)
             os.utime(path, (moment, moment))
-        _write_rows(aside / "key.csv", [Item._fields[:3], *(item[:3] for item in items)])
-        _write_rows(aside / "answers.csv", [("name", "answer"), *((item.name, "") for item in items)])
+        rows = {"key": [Item._fields[:3], *(item[:3] for item in items)]}
+        rows["answers"] = [("name", "answer"), *((item.name, "") for item in items)]
+        for name, lines in rows.items():
+            with (aside / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(lines)
     words = {"truth": "real or drawn", "origin": "sample or draw"}
     return xr.Dataset(
         {key: ("name", [getattr(item, key) for item in items], {"long_name": text}) for key, text in words.items()},
@@ -198,9 +200,8 @@ def _picture(opened: Run, item: Item, is_stored: bool, latents: np.ndarray | Non
         return decoded_array(opened, latents[item.where[0]][None], n.SAMPLE).values.reshape(model.input_shape)
     raw = torch.from_numpy(opened.samples([item.where]).reshape(1, *model.input_shape)).to(model.device)
     if item.truth == DRAWN:
-        found = undo(
-            model.decode_batch(model.encode_batch(raw)[0]), raw, model.preprocess.background, model.preprocess_config
-        )
+        decoded = through(model, raw)[3].float()
+        found = undo(decoded, raw, model.preprocess.background, model.preprocess_config)
     else:
         found = raw.float() if is_stored else seen_batch(opened, raw)
     return np.asarray(found[0].cpu().numpy())
@@ -222,11 +223,6 @@ def _write(path: Path, values: np.ndarray, affine: np.ndarray | None) -> None:
 
     pixels: Any = np.ascontiguousarray(np.moveaxis(values, 0, -1) if len(values) == 3 else values[0])
     Image.fromarray(pixels).save(path, compress_level=0)
-
-
-def _write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
 
 
 def _column(path: Path, column: str) -> dict[str, str]:

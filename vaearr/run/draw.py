@@ -103,12 +103,7 @@ def draw_warnings(opened: Run, source: str) -> list[str]:
 
 
 def sample_prior(
-    store: str | Path | Run,
-    run: str = n.DEFAULT_RUN,
-    n_samples: int = 16,
-    seed: int = 0,
-    *,
-    source: Source = "prior",
+    store: str | Path | Run, run: str = n.DEFAULT_RUN, n_samples: int = 16, seed: int = 0, *, source: Source = "prior"
 ) -> xr.Dataset:
     """Draws of latents, decoded: `latents (sample, latent[, lz, ly, lx])` and `decoded (sample, [channel,] dy, dx)`.
 

@@ -18,19 +18,28 @@ import xarray as xr
 import vaearr as va
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model, read_about
-from vaearr.blocks import Blocks, in_chunks, read_chosen, sides, take_rows
+from vaearr.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
+from vaearr.blocks import (
+    Blocks,
+    check_grid,
+    in_chunks,
+    is_same,
+    on_grid,
+    read_chosen,
+    seen,
+    sides,
+    store_of,
+    take_rows,
+)
 from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import autocast, host_tensor, pick_precision
 from vaearr.errors import DataError, UsageError, did_you_mean
-from vaearr.given import check_grid, is_same, on_grid, seen, store_of
-from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made
 from vaearr.run.statistics import Sums
-from vaearr.run.stream import Made, Values, write_made
-from vaearr.run.train import data_fingerprint, resolve_roi
+from vaearr.run.stream import Made, Values, through, write_made
+from vaearr.run.train import data_fingerprint
 from vaearr.store import (
     Region,
     Staging,
@@ -42,16 +51,15 @@ from vaearr.store import (
     recover,
     run_folder,
     run_manifest,
-    run_names,
     shown,
     staged_variables,
 )
-from vaearr.store.remove import removable, remove
-from vaearr.training import fingerprint
+from vaearr.store.remove import removable
 
 VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
 
-LatentMask = Callable[[Region], np.ndarray]  # positions of a region that count, `(navigation…, 1, positions…)`
+Tensors = tuple[torch.Tensor, ...]
+LatentMask = Callable[[Region], xr.DataArray]  # whether each position of a region counts
 
 
 @settings_as_keywords(EncodeConfig)
@@ -76,7 +84,8 @@ def encode(
 
     Vector latents lie over the navigation dims and `latent`, spatial ones over `latent[, lz], ly, lx` with coordinates
     in the units of the samples; with `config.mask` they are NaN where no pixel of the mask lies. Latents of a
-    collection, and all spatial ones, say what a diffusion stage needs: see `channel_attrs`.
+    collection, and all spatial ones, say what a diffusion stage needs: `channel_mean`, `channel_std` and
+    `diffusion_scale`.
 
     Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a chunk of the
     store: after an interruption the same call goes on where it stopped, and nothing is visible before all is written.
@@ -98,9 +107,11 @@ def encode(
     tell, path = say or (lambda text: None), store_of(data, store)
     recover(path)
     if source is not None:
-        name = name or settings.run
-        _take(path, data, source, settings, name, roi, overwrite=overwrite, say=tell)
-        settings = settings.replace(run=name)
+        if isinstance(data, xr.Dataset):
+            raise UsageError("a run of another store is taken to a store's own patterns; give a path, or no source.")
+        folder, settings = run_folder(source, settings.run) / n.MODEL, settings.replace(run=name or settings.run)
+        taken = {"roi": roi, "device": settings.device, "overwrite": overwrite, "say": say}
+        va.import_model(path, folder, run=settings.run, **taken)
     elif name is not None or roi is not None:
         raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
     check_patterns(path)
@@ -129,9 +140,14 @@ def encode(
                 tell(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
                 by = sides(staging.regions)
                 if client:
-                    made = _by_workers(client, ds, inside.values, left, by, shown(path), manifest, settings)
+                    what = (shown(path), manifest["weights_sha256"], settings.to_attrs())
+                    made = _by_workers(
+                        client, in_chunks(ds[n.PATTERNS], nav, by), inside, left, model.input_shape, *what
+                    )
                 else:
-                    made = _here(model, ds, inside.values, left, by, settings)
+                    blocks = Blocks(ds[n.PATTERNS], nav, by)
+                    read = read_chosen(blocks, inside.values, model.input_shape, left, model.device)
+                    made = ((block.region, block.inside, _encoded(model, block.stored, settings)) for block in read)
                 for region, points, values in made:
                     yield region, points, functools.partial(_finished, values, run, mask, region, points)
 
@@ -176,69 +192,18 @@ def _as_trained(
     return whole, patterns | ({SEEN: trained_on} if trained_on else {})
 
 
-def _take(
-    path: Path,
-    data: str | Path | xr.Dataset,
-    source: str | Path,
-    settings: EncodeConfig,
-    name: str,
-    roi: xr.DataArray | RoiConfig | None,
-    *,
-    overwrite: bool,
-    say: Callable[[str], None],
-) -> None:
-    """Have `path` hold a run called `name` with the model of one of `source`."""
-    if isinstance(data, xr.Dataset):
-        raise UsageError("a run of another store is taken to a store's own patterns; give a path, or leave source out.")
-    folder = run_folder(source, settings.run) / n.MODEL
-    if name in run_names(path):
-        own, ds = run_manifest(path, name), open_store(path, chunks=None)
-        here = ds[n.run_name(n.ROI, name)].values
-        wanted = here if roi is None else resolve_roi(ds, roi).values
-        recipe = Recipe(None, {"weights_sha256": read_about(folder)["weights_sha256"], "region": fingerprint(wanted)})
-        made = {"weights_sha256": own.get("weights_sha256"), "region": fingerprint(here)}
-        if is_made(f"{shown(path)} already has a run {name!r}", made, recipe, overwrite=overwrite):
-            return
-        remove(path, runs=[name])
-    va.import_model(path, folder, run=name, roi=roi, device=settings.device, say=say)
-
-
-def _here(
-    model: TrainedModel,
-    ds: xr.Dataset,
-    inside: np.ndarray,
-    regions: Sequence[Region],
-    by: Mapping[str, int],
-    config: EncodeConfig,
-) -> Iterator[tuple[Region, np.ndarray, Callable[[], Values]]]:
-    """Read and encode the blocks in this process, the next one read in a thread of its own."""
-    blocks = Blocks(ds[n.PATTERNS], schema.navigation_dims(ds), by)
-    for region, chosen, stored in read_chosen(blocks, inside, model.input_shape, regions, model.device):
-        yield region, chosen, _encoded(model, stored, config)
-
-
 def _by_workers(
-    client: Any,
-    ds: xr.Dataset,
-    inside: np.ndarray,
-    regions: Sequence[Region],
-    by: Mapping[str, int],
-    store: str | Path,
-    manifest: Mapping[str, Any],
-    config: EncodeConfig,
+    client: Any, patterns: xr.DataArray, inside: xr.DataArray, regions: Sequence[Region], *what: Any
 ) -> Iterator[tuple[Region, np.ndarray, Callable[[], Values]]]:
     """Have workers read and encode the blocks: one task for each, behind those that make its patterns."""
-    parts = in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds), by).data.to_delayed()
-    items = []
+    parts, items = patterns.data.to_delayed(), []
     for region in regions:
-        chosen = inside[tuple(region.values())]
-        if chosen.any():
-            place = tuple(part.start // by[dim] for dim, part in region.items())
+        if (chosen := inside.isel(region).values).any():
+            place = tuple(part.start // patterns.chunksizes[dim][0] for dim, part in region.items())
             items.append((region, chosen, parts[place].item()))
         else:
             yield region, chosen, dict
-    what = (str(store), config.run, str(manifest["weights_sha256"]), config.to_attrs())
-    for (region, chosen, _), made in each(client, encode_block, items, schema.input_shape(ds), *what):
+    for (region, chosen, _), made in each(client, encode_block, items, *what):
         yield region, chosen, functools.partial(dict, made)
 
 
@@ -246,16 +211,15 @@ def encode_block(
     block: tuple[Region, np.ndarray, np.ndarray],
     shape: tuple[int, ...],
     store: str,
-    run: str,
     weights_sha256: str,
     config: Mapping[str, Any],
 ) -> Values:
     """On a worker: latents, standard deviations and errors of one block's chosen points, by name."""
     _, chosen, patterns = block
     settings = EncodeConfig.from_attrs(dict(config))
-    model = _kept_model(store, run, weights_sha256, settings.device)
     stored = np.empty((int(chosen.sum()), *shape), patterns.dtype.newbyteorder("="))
     take_rows(patterns, np.flatnonzero(chosen), stored)
+    model = _kept_model(store, settings.run, weights_sha256, settings.device)
     return _encoded(model, torch.from_numpy(stored), settings)()
 
 
@@ -277,7 +241,7 @@ def _encoded(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) ->
     precision, parts = pick_precision(config.precision, model.device), []
     for some in stored.split(model.fitting(config.batch_size)):
         with autocast(model.device, precision):
-            parts.append(_encode_batch(model, some, config))
+            parts.append(_values(*through(model, some, config.window, config.overlap)))
     whole = [torch.cat(column) for column in zip(*parts, strict=True)]
     if model.device.type != "cuda":
         found = {name: values.cpu().numpy() for name, values in zip(VALUES, whole, strict=True)}
@@ -294,14 +258,7 @@ def _encoded(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) ->
 
 
 @torch.inference_mode()
-def _encode_batch(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> tuple[torch.Tensor, ...]:
-    seen = model.preprocess(stored.to(model.device, non_blocking=True))
-    if config.window is None:
-        mean, logvar = model.network.encode(seen)
-        decoded = model.network.decode(mean)
-    else:
-        mean, logvar = encode_windows(model.network, seen, config.window, config.overlap)
-        decoded = decode_windows(model.network, mean, config.window, config.overlap)
+def _values(seen: torch.Tensor, mean: torch.Tensor, logvar: torch.Tensor, decoded: torch.Tensor) -> Tensors:
     off = (seen - decoded).flatten(1)
     error = torch.linalg.vector_norm(off, dim=1).square() / off.shape[1]
     return mean.float(), (0.5 * logvar.float()).exp(), error
@@ -313,38 +270,37 @@ def _finished(
     """A block's values by the names that they have in the store, NaN where the mask has no pixel."""
     found = dict(values())
     if mask is not None and found:
-        covered = mask(region)
-        covered = np.broadcast_to(covered, (*points.shape, *covered.shape[1 - found[n.LATENTS].ndim :]))
+        covered = mask(region).broadcast_like(xr.DataArray(points, dims=list(region))).transpose(*region, ...).values
         for name in (n.LATENTS, n.LATENTS_STD):
-            found[name] = np.where(covered[points], found[name], np.float32(np.nan))
+            found[name] = np.where(covered[points][:, None], found[name], np.float32(np.nan))
     return {n.run_name(name, run): array for name, array in found.items()}
 
 
 def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN) -> xr.Dataset:
     """Coordinates of a run's latent dims: numbers of the dimensions, and where the positions of spatial ones lie.
 
-    Position i stands at the middle of the pixels `stride * i - pad_before …` that it is the coarse grid of, in units of
-    the sample's own coordinate; the first and last may lie beyond the sample's edge, in its padding.
+    A position stands in the middle of the pixels that it is the coarse grid of, in units of the sample's own
+    coordinate; the first and last may lie beyond the sample's edge, in its padding.
     """
-    dim, sizes = n.run_name(n.LATENT, run), model.latent_shape[1:]
+    dim, positions = n.run_name(n.LATENT, run), _positions(ds, model)
     coords: dict[str, Any] = {dim: (dim, np.arange(model.latent_shape[0]), n.ATTRS[n.LATENT])}
-    along = schema.signal_dims(ds)[len(schema.signal_dims(ds)) - len(sizes) :]
-    for k, (signal, size) in enumerate(zip(along, sizes, strict=True)):
-        name, stride = n.run_name(n.POSITIONS[k - len(sizes)], run), model.network.stride[k]
-        pixel = stride * np.arange(size) + (stride - 1) / 2 - model.network.pad_before[k]
-        units = str(ds[signal].attrs.get("units", "px")) if signal in ds.coords else "px"
-        if signal in ds.coords and ds[signal].dtype.kind in "iuf":
-            pixel = _at(ds[signal].values.astype("f8"), pixel)
-        coords[name] = (name, pixel, {"long_name": f"position of the latent along {signal}", "units": units})
+    for own, (signal, (pads, step)) in zip(n.POSITIONS[-len(positions) :], positions.items(), strict=False):
+        along, name = ds[signal], n.run_name(own, run)
+        known = signal in ds.coords and along.dtype.kind in "iuf"
+        values = along.values.astype("f8") if known else np.arange(along.size, dtype=float)
+        values = np.pad(values, pads, mode="reflect", reflect_type="odd").reshape(-1, step).mean(1)
+        units = str(along.attrs.get("units", "px")) if signal in ds.coords else "px"
+        coords[name] = (name, values, {"long_name": f"position of the latent along {signal}", "units": units})
     return xr.Dataset(coords=coords)
 
 
-def _at(values: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Values of a coordinate at fractional pixels, straight on beyond both ends."""
-    if len(values) == 1:
-        return np.asarray(values[0] + pixel)
-    low = np.clip(pixel.astype(int), 0, len(values) - 2)
-    return np.asarray(values[low] + (pixel - low) * (values[low + 1] - values[low]))
+def _positions(ds: xr.Dataset, model: TrainedModel) -> dict[str, tuple[tuple[int, int], int]]:
+    """Of each signal dim with latent positions along it: pixels that are added before and after, and their step."""
+    found, sizes = {}, model.latent_shape[1:]
+    for k, dim in enumerate(schema.signal_dims(ds)[-len(sizes) :] if sizes else ()):
+        step, before = model.network.stride[k], model.network.pad_before[k]
+        found[dim] = ((before, sizes[k] * step - before - ds.sizes[dim]), step)
+    return found
 
 
 def latent_mask(ds: xr.Dataset, model: TrainedModel, name: str | None) -> LatentMask | None:
@@ -355,38 +311,34 @@ def latent_mask(ds: xr.Dataset, model: TrainedModel, name: str | None) -> Latent
     """
     if name is None:
         return None
-    sizes = model.latent_shape[1:]
-    if not sizes:
+    positions, nav = _positions(ds, model), schema.navigation_dims(ds)
+    if not positions:
         raise UsageError("the latents of this model are vectors without positions, so a mask of pixels cannot apply.")
-    nav, spatial = schema.navigation_dims(ds), schema.signal_dims(ds)[-len(sizes) :]
-    fitting = [str(v) for v in ds.data_vars if ds[v].dtype == bool and set(spatial) <= set(ds[v].dims)]
-    if name not in fitting or set(ds[name].dims) not in (set(spatial), {*nav, *spatial}):
-        raise UsageError(f"mask: there is no boolean variable {name!r} over {spatial}.{did_you_mean(name, fitting)}")
-    has_nav = set(ds[name].dims) > set(spatial)
-    variable = ds[name].transpose(*(nav if has_nav else ()), *spatial)
+    fitting = [str(v) for v in ds.data_vars if ds[v].dtype == bool and set(positions) <= set(ds[v].dims)]
+    if name not in fitting or set(ds[name].dims) not in (set(positions), {*nav, *positions}):
+        over = tuple(positions)
+        raise UsageError(f"mask: there is no boolean variable {name!r} over {over}.{did_you_mean(name, fitting)}")
+    own = [dim for dim in nav if dim in ds[name].dims]
+    variable = ds[name].transpose(*own, *positions)
 
-    def apply(region: Region) -> np.ndarray:
-        pixels = read_block(variable, region) if has_nav else variable.values
-        covered = covered_positions(pixels, sizes, model.network.stride, model.network.pad_before)
-        return np.expand_dims(covered, -len(sizes) - 1)  # over the latent dim
+    def apply(region: Region) -> xr.DataArray:
+        pixels = read_block(variable, {dim: region[dim] for dim in own})
+        padded = xr.DataArray(pixels, dims=variable.dims).pad(
+            {d: pads for d, (pads, _) in positions.items()}, constant_values=False
+        )
+        return padded.coarsen({dim: step for dim, (_, step) in positions.items()}).any()
 
     return apply
 
 
-def covered_positions(
-    mask: np.ndarray, sizes: tuple[int, ...], stride: tuple[int, ...], before: tuple[int, ...]
-) -> np.ndarray:
-    """Whether any pixel under each position is true: `(…, y, x) -> (…, ly, lx)`."""
-    lead = mask.shape[: mask.ndim - len(sizes)]
-    spatial = zip(sizes, stride, before, mask.shape[len(lead) :], strict=True)
-    pads = [(first, size * step - first - have) for size, step, first, have in spatial]
-    blocks = [part for pair in zip(sizes, stride, strict=True) for part in pair]
-    folded = np.pad(mask, [(0, 0)] * len(lead) + pads).reshape(*lead, *blocks)
-    return np.asarray(folded.any(axis=tuple(range(len(lead) + 1, folded.ndim, 2))))
-
-
 def _add_channel_attrs(staging: Staging, name: str, split: xr.DataArray) -> None:
-    """Give staged latents the attributes of `channel_attrs`, read back block by block, before they are published."""
+    """Tell of staged latents what a diffusion stage needs, read back block by block, before they are published.
+
+    `channel_mean`, `channel_std`: of each dimension, over samples and positions. `diffusion_scale`: 1 / standard
+    deviation over all values, by which latents are multiplied before diffusion: Rombach et al., "High-Resolution Image
+    Synthesis with Latent Diffusion Models", CVPR 2022, appendix G (there called scale factor, a name that readers of
+    zarr would apply). `channel_statistics_of`: which samples.
+    """
     array, sums, is_train = staging.arrays[name], Sums(), bool((split == n.TRAIN).any())
     for region in staging.regions:
         parts = split.isel(region).values
@@ -396,21 +348,12 @@ def _add_channel_attrs(staging: Staging, name: str, split: xr.DataArray) -> None
         if len(rows := rows[np.isfinite(rows).all(1)]):
             sums.add(rows)
     if sums.count:
-        of = {"channel_statistics_of": "training samples" if is_train else "all samples"}
-        array.update_attributes({**array.attrs, **channel_attrs(sums), **of})
-
-
-def channel_attrs(sums: Sums) -> dict[str, Any]:
-    """What a diffusion stage needs to know of latents, from sums over samples and positions.
-
-    `channel_mean`, `channel_std`: of each dimension. `diffusion_scale`: 1 / standard deviation over all values, by
-    which latents are multiplied before diffusion: Rombach et al., "High-Resolution Image Synthesis with Latent
-    Diffusion Models", CVPR 2022, appendix G (there called scale factor, a name that readers of zarr would apply).
-    """
-    variance = np.maximum(np.diag(sums.covariance), 0)
-    total = float(np.sqrt(variance.mean() + sums.mean.var()))
-    return {
-        "channel_mean": sums.mean.tolist(),
-        "channel_std": np.sqrt(variance).tolist(),
-        "diffusion_scale": 1 / total if total > 0 else None,
-    }
+        variance = np.maximum(np.diag(sums.covariance), 0)
+        total = float(np.sqrt(variance.mean() + sums.mean.var()))
+        about = {
+            "channel_mean": sums.mean.tolist(),
+            "channel_std": np.sqrt(variance).tolist(),
+            "diffusion_scale": 1 / total if total > 0 else None,
+            "channel_statistics_of": "training samples" if is_train else "all samples",
+        }
+        array.update_attributes({**array.attrs, **about})

@@ -18,7 +18,7 @@ from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.names import DEFAULT_RUN
 from vaearr.run import Run, open_run
 from vaearr.run.draw import BATCH, check_draws, draw_latents, draw_warnings
-from vaearr.run.stream import PARTS, batches_of, part_map
+from vaearr.run.stream import PARTS, batches_of, part_map, through
 
 LATENTS, ENCODER, IMAGE = KINDS = ("latents", "encoder", "image")
 OWN = (LATENTS, ENCODER)  # features of the run itself
@@ -206,39 +206,32 @@ def _data_rows(opened: Run, features: Features, chosen: xr.DataArray, batch_size
     """Features of samples and, if wanted, of their reconstructions; none without a sample."""
     parts = []
     for _, stored in batches_of(opened, chosen, batch_size):
-        parts.append([features(_seen(opened, stored))])
-        if rebuilt:
-            parts[-1].append(features(opened.model.decode_batch(opened.model.encode_batch(stored)[0])))
+        sets = through(opened.model, stored)[::3] if rebuilt else [_seen(opened, stored)]  # as seen, and decoded
+        parts.append([features(samples.float()) for samples in sets])
     return [_joined(rows) for rows in zip(*parts, strict=True)]
 
 
 def _table(features: Features, sides: dict[str, tuple[Rows, Rows]]) -> xr.Dataset:
-    frechet, kernel, error = np.full((3, len(COMPARED), len(features.axes)), np.nan)
-    counts = np.zeros((2, len(COMPARED)), int)
+    values, counts = np.full((3, len(COMPARED), len(features.axes)), np.nan), np.zeros((2, len(COMPARED)), int)
     for name, (a, b) in sides.items():
-        i = COMPARED.index(name)
+        i, is_paired = COMPARED.index(name), name == "reconstructions"
         counts[:, i] = len(a[0]) // features.each[0], len(b[0]) // features.each[0]
         for k, each in enumerate(features.each):
-            frechet[i, k] = frechet_distance(a[k], b[k])
-            kernel[i, k], error[i, k] = kernel_distance(a[k], b[k], each=each, is_paired=name == "reconstructions")
+            found = frechet_distance(a[k], b[k]), *kernel_distance(a[k], b[k], each=each, is_paired=is_paired)
+            values[:, i, k] = found
     text = {"frechet": "Fréchet distance of features", "kernel": "kernel distance of features (squared, unbiased)"}
     # one sample has slices along all axes, so that errors of axes are not independent
-    of_error = {"long_name": "standard error (an upper limit of several axes')"}
-    table = xr.Dataset(
-        {
-            "frechet": ("compared", frechet.mean(1), {"long_name": text["frechet"]}),
-            "kernel": ("compared", kernel.mean(1), {"long_name": text["kernel"], "units": "1"}),
-            "kernel_error": ("compared", error.mean(1), of_error),
-            "n": ("compared", counts[0], {"long_name": "samples"}),
-            "n_reference": ("compared", counts[1], {"long_name": "samples of the reference"}),
-        },
-        coords={"compared": list(COMPARED)},
-    )
-    if features.axes == WHOLE:
-        return table
-    for name, values in (("frechet", frechet), ("kernel", kernel)):
-        table[f"{name}_of_axis"] = (("compared", "axis"), values, {"long_name": f"{text[name]}, slices of an axis"})
-    return table.assign_coords(axis=list(features.axes))
+    text |= {"kernel_error": "standard error (an upper limit of several axes')"}
+    text |= {"n": "samples", "n_reference": "samples of the reference"}
+    columns = zip(text.items(), (*values.mean(2), *counts), strict=True)
+    table = xr.Dataset({name: ("compared", column, {"long_name": words}) for (name, words), column in columns})
+    table["kernel"].attrs["units"] = "1"
+    if features.axes != WHOLE:
+        for i, name in enumerate(("frechet", "kernel")):
+            words = {"long_name": f"{text[name]}, slices of an axis"}
+            table[f"{name}_of_axis"] = (("compared", "axis"), values[i], words)
+        table = table.assign_coords(axis=list(features.axes))
+    return table.assign_coords(compared=list(COMPARED))
 
 
 def _warnings(features: Features, table: xr.Dataset, n_features: int, asked: str | FeatureFunction) -> list[str]:
@@ -381,17 +374,10 @@ def nearest_training(
     held = list(rows_of("validation", n_samples))
     distances, points = nearest_rows(np.concatenate(queries + [rows for _, rows in held]), rows_of("train", None))
     text = "distance to the nearest training latent"
-    table = xr.Dataset(
-        {
-            "distance": (DRAW, distances[:n_samples], {"long_name": f"{text}, draws", "units": "1"}),
-            "held_out_distance": (
-                HELD_OUT,
-                distances[n_samples:],
-                {"long_name": f"{text}, held-out samples", "units": "1"},
-            ),
-        },
-        coords={DRAW: np.arange(n_samples)},
-    )
+    table = xr.Dataset(coords={DRAW: np.arange(n_samples)})
+    for dim, part, words in ((DRAW, slice(n_samples), "draws"), (HELD_OUT, slice(n_samples, None), "held-out samples")):
+        name = "distance" if dim == DRAW else "held_out_distance"
+        table[name] = (dim, distances[part], {"long_name": f"{text}, {words}", "units": "1"})
     nav = schema.navigation_dims(opened.ds)
     own = np.concatenate([np.zeros((0, len(nav)), int), *(where for where, _ in held)])
     for i, dim in enumerate(nav):

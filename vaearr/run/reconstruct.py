@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,28 +12,26 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.blocks import Blocks, read_chosen
-from vaearr.config import ReconstructConfig, RoiConfig, resolved, settings_as_keywords
+from vaearr import schema
+from vaearr.config import PerceptualConfig, ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
-from vaearr.models.preprocess import undo
-from vaearr.models.windows import decode_windows, encode_windows
+from vaearr.models.preprocess import undo, value_range
 from vaearr.provenance import nested
 from vaearr.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
 from vaearr.recipe import Recipe, is_made
 from vaearr.run import Run, open_run
 from vaearr.run.draw import scale_attrs
-from vaearr.run.stream import PARTS, example_points, write_chosen
+from vaearr.run.stream import PARTS, Made, chosen_blocks, example_points, through, write_made
+from vaearr.run.train import resolve_roi
 from vaearr.sources.nifti import ORIENTATION
 from vaearr.sources.single import NIFTI, Kept, output_suffix, read_single, stored_affine, stored_geometry, write_sample
 from vaearr.store import (
-    Staging,
+    Region,
     VariableSpec,
     check_patterns,
     has_table,
     open_table,
-    pending,
     publish_staged,
     recover,
     shown,
@@ -63,9 +61,7 @@ LONG_NAMES = {
     "lpips": "learned perceptual image patch similarity",
 }
 
-Judge = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]
 SampleWriter = Callable[[np.ndarray, np.ndarray], None]
-Pictures = dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]]  # input and reconstruction, by place
 
 
 @settings_as_keywords(ReconstructConfig)
@@ -110,36 +106,44 @@ def reconstruct_store(
     recover(opened.path)
     check_patterns(opened.path)
     _check_name(settings.name)
-    _check(opened, settings)
+    _check(opened, settings, None if files is None else dtype)
     chosen = _points(opened, settings, roi if isinstance(roi, xr.DataArray) else None)
-    if files is not None:
-        _check_written(settings, dtype)
     made_from = {**opened.attrs, "points": fingerprint(chosen.values), "data": opened.manifest["data"]}
     recipe, variable = Recipe(settings, made_from), n.run_name(settings.name, settings.run)
     known, has_variable, replacing = _known(opened, settings, recipe, overwrite=overwrite, say=say)
     if known is not None and files is None and (settings.out is None or has_variable):
         return known
+    nav, signal = schema.navigation_dims(opened.ds), schema.signal_dims(opened.ds)
+    judged = Judged(opened, settings, chosen.shape, example_points(opened, chosen, settings.examples, settings.seed))
     with ExitStack() as stack:
-        staging = write = None
+        aside = None if files is None else stack.enter_context(staged(Path(files)))
+        write = None if aside is None else _writer(opened.ds, chosen, aside, dtype)
         if settings.out == "variable" and not has_variable:  # after an interruption the table alone is missing
-            about = {"long_name": "decoded posterior mean", **scale_attrs(opened, stored=settings.units == "stored")}
-            dims = (*schema.navigation_dims(opened.ds), *schema.signal_dims(opened.ds))
-            specs = {variable: VariableSpec(dims=dims, attrs=about | {n.PROVENANCE: recipe.stamp()})}
+            about = {"long_name": "decoded posterior mean", **judged.scale, n.PROVENANCE: recipe.stamp()}
+            specs = {variable: VariableSpec(dims=(*nav, *signal), attrs=about)}
             request = {"name": variable, **recipe.as_attrs()}
             staging = stack.enter_context(
                 staged_variables(opened.path, specs, coords=xr.Dataset(), request=request, replacing=replacing)
             )
-        if files is not None:
-            write = _writer(opened.ds, chosen, stack.enter_context(staged(Path(files))), dtype)
-        numbers, pictures = _stream(opened, settings, chosen, staging, write, on_block)
-        if staging is not None:
+            _, made = _through(judged, chosen, write, variable)
+            tell = say or (lambda text: None)  # what an interrupted call has written is judged again, but not written
+
+            def make(left: Sequence[Region]) -> Iterator[Made]:
+                return (block for block in made if block[0] in left)
+
+            write_made(staging, make, what="reconstruction", say=tell, on_block=on_block)
             publish_staged(staging)
-        elif replacing:
-            remove(opened.path, variables=replacing)
+        else:
+            total, made = _through(judged, chosen, write)
+            for done, _ in enumerate(made, 1):
+                if on_block:
+                    on_block(done, total)
+            if replacing:
+                remove(opened.path, variables=replacing)
     if known is not None:
         return known
-    coords = {dim: opened.ds[dim] for dim in schema.navigation_dims(opened.ds)}
-    table = _table(opened, settings, numbers, coords, int(chosen.sum()), pictures, opened.own(n.SPLIT).values)
+    coords = {dim: opened.ds[dim] for dim in nav}
+    table = judged.table(coords, int(chosen.sum()), opened.own(n.SPLIT).values)
     table.attrs[n.PROVENANCE] = recipe.stamp()
     write_table(opened.path, settings.run, settings.name, table, replace=True)
     return table
@@ -154,28 +158,18 @@ def _check_name(name: str) -> None:
 
 def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) -> xr.DataArray:
     """The samples that are meant, as a boolean map."""
-    ds = opened.ds
-    if roi is not None:
-        chosen = grid.check_map(ds, roi)
-        if n.PRESENT in ds:
-            chosen = chosen & ds[n.PRESENT].load()
-    else:
-        chosen = opened.own(n.ROI).load() if settings.roi is None else grid.roi(ds, config=settings.roi)
+    wanted = settings.roi if roi is None else roi
+    chosen = opened.own(n.ROI).load() if wanted is None else resolve_roi(opened.ds, wanted)
     if settings.part != "all":
         chosen = chosen & (opened.own(n.SPLIT).load() == PARTS[settings.part])
     if not chosen.any():
         part = f"the {settings.part} part of run {opened.name!r}"
         raise NoInputError(f"no sample is left to reconstruct: {part} holds none in this region.")
-    return chosen.transpose(*schema.navigation_dims(ds))
+    return chosen.transpose(*schema.navigation_dims(opened.ds))
 
 
 def _known(
-    opened: Run,
-    settings: ReconstructConfig,
-    recipe: Recipe,
-    *,
-    overwrite: bool,
-    say: Callable[[str], None] | None,
+    opened: Run, settings: ReconstructConfig, recipe: Recipe, *, overwrite: bool, say: Callable[[str], None] | None
 ) -> tuple[xr.Dataset | None, bool, list[str]]:
     """The table made by this recipe, if there is one, whether the variable is there too, and what is to be replaced."""
     name, variable, known = settings.name, n.run_name(settings.name, settings.run), None
@@ -195,42 +189,26 @@ def _known(
     return known, has_variable, []
 
 
-def _stream(
-    opened: Run,
-    settings: ReconstructConfig,
-    chosen: xr.DataArray,
-    staging: Staging | None,
-    write: SampleWriter | None,
-    on_block: Callable[[int, int], None] | None,
-) -> tuple[dict[str, np.ndarray], Pictures]:
-    """Numbers of all samples, pictures of some; blocks that an interrupted call has written are not written again."""
-    wanted = set(map(tuple, example_points(opened, chosen, settings.examples, settings.seed).tolist()))
-    blocks = Blocks(opened.ds[n.PATTERNS], schema.navigation_dims(opened.ds))
-    unwritten = pending(staging) if staging is not None else []
-    judge, size = judge_of(opened, settings), opened.model.fitting(settings.batch_size)
-    maps: dict[str, np.ndarray] = {}
-    pictures: Pictures = {}
-    for i, block in enumerate(read_chosen(blocks, chosen.values, opened.model.input_shape), 1):
-        decoded, is_left = [], block.region in unwritten
-        for start in range(0, len(block.stored), size):
-            points = block.points[start : start + size]
-            target, recon, numbers = judge(block.stored[start : start + size])
-            for name, values in numbers.items():
-                full = maps.setdefault(name, np.full(chosen.shape, np.nan, np.float32))
-                full[tuple(points.T)] = values.cpu().numpy()
-            for k, point in enumerate(map(tuple, points.tolist())):
-                if point in wanted:
-                    pictures[point] = target[k].cpu().numpy(), recon[k].cpu().numpy()
-            if is_left or write:
-                decoded.append(recon.cpu().numpy())
-            if write:
-                write(points, decoded[-1])
-        if staging is not None and is_left:
-            whole = {name: np.concatenate(decoded) for name in staging.arrays if decoded}
-            write_chosen(staging, block.region, block.inside, whole)
-        if on_block:
-            on_block(i, len(blocks.regions))
-    return maps, pictures
+def _through(
+    judged: Judged, chosen: xr.DataArray, write: SampleWriter | None, variable: str | None = None
+) -> tuple[int, Iterator[Made]]:
+    """How many blocks there are, and what becomes of the chosen samples of each: all are judged, those wanted given."""
+    opened, size = judged.opened, judged.opened.model.fitting(judged.settings.batch_size)
+    total, blocks = chosen_blocks(opened, chosen)
+
+    def made() -> Iterator[Made]:
+        for block in blocks:
+            decoded = []
+            for start in range(0, len(block.stored), size):
+                points = block.points[start : start + size]
+                recon = judged(points, block.stored[start : start + size])
+                if variable or write:
+                    decoded.append(recon.cpu().numpy())
+                if write:
+                    write(points, decoded[-1])
+            yield block.region, block.inside, {variable: np.concatenate(decoded)} if variable and decoded else {}
+
+    return total, made()
 
 
 @settings_as_keywords(ReconstructConfig)
@@ -264,41 +242,33 @@ def reconstruct_files(
         raise UsageError("no file is given; name one or more.")
     if any(getattr(settings, name) != getattr(plain, name) for name in ("roi", "part", "out", "name")):
         raise UsageError("part, roi, name and variable are for a store's own samples; leave them out for single files.")
-    if out is not None:
-        _check_written(settings, dtype)
     opened = open_run(store, settings.run, device=settings.device)
-    _check(opened, settings)
+    _check(opened, settings, None if out is None else dtype)
     ds, paths = opened.ds, [Path(file) for file in files]
     names, suffix = [inside_name(path.name) for path in paths], output_suffix(ds)
     twice = [name for name, count in Counter(name.lower() for name in names).items() if count > 1]
     if out is not None and twice:
         raise UsageError(f"two files would both be written as {twice[0]!r}; rename one, or write them one by one.")
+    numbers = np.arange(len(paths))[:, None]
+    judged = Judged(opened, settings, (len(paths),), numbers[: settings.examples])
     with ExitStack() as stack:
         aside = None if out is None else stack.enter_context(staged(Path(out)))
-        judge, size = judge_of(opened, settings), opened.model.fitting(settings.batch_size)
-        columns: list[dict[str, np.ndarray]] = []
-        pictures: Pictures = {}
+        size = opened.model.fitting(settings.batch_size)
         for start in range(0, len(paths), size):
             read = [read_single(ds, path) for path in paths[start : start + size]]
             stored = np.stack([single.values for single in read])
-            target, recon, numbers = judge(torch.from_numpy(stored.reshape(-1, *opened.model.input_shape)))
-            columns.append({name: values.cpu().numpy() for name, values in numbers.items()})
-            for i, (single, *pair) in enumerate(
-                zip(read, target.cpu().numpy(), recon.cpu().numpy(), strict=True), start
-            ):
-                if i < settings.examples:
-                    pictures[(i,)] = pair[0], pair[1]
+            raw = torch.from_numpy(stored.reshape(-1, *opened.model.input_shape))
+            decoded = judged(numbers[start : start + size], raw).cpu().numpy().reshape(stored.shape)
+            for i, (single, values) in enumerate(zip(read, decoded, strict=True), start):
                 if aside is not None:
-                    path, values = aside / f"{names[i]}{suffix}", pair[1].reshape(stored.shape[1:])
-                    write_sample(path, values, ds[n.PATTERNS].dtype, geometry=single.geometry, kept=dtype)
+                    path, as_stored = aside / f"{names[i]}{suffix}", ds[n.PATTERNS].dtype
+                    write_sample(path, values, as_stored, geometry=single.geometry, kept=dtype)
                 if on_file:
                     on_file(i + 1, len(paths))
-    joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
-    coords = {FILE: xr.DataArray([str(path) for path in paths], dims=FILE)}
-    table = _table(opened, settings, joined, coords, len(paths), pictures)
-    return table.assign_coords(
-        {f"{EXAMPLE}_{FILE}": (EXAMPLE, [paths[i].name for (i,) in pictures])} if pictures else {}
-    )
+    table = judged.table({FILE: xr.DataArray([str(path) for path in paths], dims=FILE)}, len(paths))
+    if judged.pictures:
+        table.coords[f"{EXAMPLE}_{FILE}"] = (EXAMPLE, [path.name for path in paths[: settings.examples]])
+    return table
 
 
 def reconstruct(store: str | Path | Run, *, run: str = n.DEFAULT_RUN, n_samples: int = 8, seed: int = 0) -> xr.Dataset:
@@ -316,9 +286,8 @@ def reconstruct(store: str | Path | Run, *, run: str = n.DEFAULT_RUN, n_samples:
         raise NoInputError(f"run {run!r} of {store} has no scan point in its split; train it again.")
     stored = opened.samples(points)
     raw = torch.from_numpy(stored.reshape(-1, *model.input_shape))
-    with torch.inference_mode():
-        seen = model.preprocess(raw)
-    decoded = torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in raw.split(model.fitting(len(raw)))])
+    parts = [through(model, some) for some in raw.split(model.fitting(len(raw)))]
+    seen, _, _, decoded = (torch.cat(column) for column in zip(*parts, strict=True))
     coords = {dim: (n.SAMPLE, ds[dim].values[points[:, i]], ds[dim].attrs) for i, dim in enumerate(nav)}
     words = {"input": "pattern as the network sees it", "reconstruction": "decoded posterior mean"}
     return xr.Dataset(
@@ -331,73 +300,113 @@ def reconstruct(store: str | Path | Run, *, run: str = n.DEFAULT_RUN, n_samples:
     )
 
 
-def _check(opened: Run, settings: ReconstructConfig) -> None:
-    """Raise UsageError for settings that do not fit each other, the data or the network."""
-    wanted, stored = settings.data_range, settings.units == "stored"
+def _check(opened: Run, settings: ReconstructConfig, dtype: str | None) -> None:
+    """Raise UsageError for settings that do not fit each other, the data or the network; dtype: of written files."""
+    wanted, stored, net = settings.data_range, settings.units == "stored", settings.lpips_weights
     if settings.batch_size < 1 or settings.examples < 0:
         raise UsageError("batch_size must be at least 1 and examples at least 0.")
-    if wanted == "dtype" and not (opened.ds[n.PATTERNS].dtype.kind in "iu" and stored):
-        raise UsageError(
-            "data_range 'dtype' is for whole numbers in stored units; give a number, or 'sample' for the range of each "
-            "input."
-        )
+    if wanted == "dtype" and not (stored and opened.ds[n.PATTERNS].dtype.kind in "iu"):
+        raise UsageError("data_range 'dtype' is for whole numbers in stored units; give a number or 'sample'.")
     if isinstance(wanted, float) and wanted <= 0:
-        raise UsageError(f"data_range is {wanted:g}; it must be a positive number.")
-    if (settings.lpips_weights is None) != (settings.lpips_linear is None):
+        raise UsageError(f"data_range is {wanted}; it must be a positive number.")
+    if (net is None) != (settings.lpips_linear is None):
         raise UsageError("LPIPS takes two files: lpips_weights, of the feature network, and lpips_linear.")
-    if settings.lpips_weights is not None and not stored:
+    if net and not stored:
         raise UsageError("LPIPS is measured in stored units; leave units out, or the LPIPS weights.")
-
-
-def _check_written(settings: ReconstructConfig, dtype: str) -> None:
-    """Raise UsageError for what files of samples cannot be."""
-    if settings.units != "stored":
+    if dtype and not stored:
         raise UsageError("files of reconstructions are in stored units; leave units='preprocessed' out.")
-    if dtype not in ("float32", "source"):
+    if dtype not in (None, "float32", "source"):
         raise UsageError(f"dtype is {dtype!r}; use float32, or source for the type of the stored samples.")
 
 
-def judge_of(opened: Run, settings: ReconstructConfig) -> Judge:
-    """A function from stored samples `(B, C, …)` to input and reconstruction in the chosen units, and their numbers.
+class Judged:
+    """Samples through the model and back, in the chosen units, and the numbers that judge them, at their places.
 
-    Raises UsageError or DataError for LPIPS weights that do not fit.
+    shape: of the places. wanted: places `(k, dims)` whose pictures are kept. Raises UsageError or DataError for LPIPS
+    weights that do not fit.
     """
-    model, distance, (_, span) = opened.model, _lpips(opened, settings), _data_range(opened, settings)
+
+    def __init__(self, opened: Run, settings: ReconstructConfig, shape: tuple[int, ...], wanted: np.ndarray) -> None:
+        self.opened, self.settings, self.shape = opened, settings, shape
+        self.wanted = set(map(tuple, wanted.tolist()))
+        self.scale = scale_attrs(opened, stored=settings.units == "stored")
+        self.distance, (self.range_is, self.range) = _lpips(opened, settings), _data_range(opened, settings)
+        self.numbers: dict[str, np.ndarray] = {}
+        self.pictures: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}  # input and reconstruction
 
     @torch.inference_mode()
-    def judge(stored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        raw = stored.to(model.device)
-        target = model.preprocess(raw) if settings.units == "preprocessed" or settings.window else raw
-        if settings.window is None:
-            recon = model.decode_batch(model.encode_batch(raw)[0])
-        else:
-            mean, _ = encode_windows(model.network, target, settings.window, settings.overlap)
-            recon = decode_windows(model.network, mean, settings.window, settings.overlap)
-        if settings.units == "stored":
+    def __call__(self, places: np.ndarray, stored: torch.Tensor) -> torch.Tensor:
+        """The reconstructions of stored samples `(k, C, …)`, whose numbers and pictures are kept."""
+        model, raw = self.opened.model, stored.to(self.opened.model.device)
+        target, _, _, recon = through(model, raw, self.settings.window, self.settings.overlap)
+        recon = recon.float()
+        if self.settings.units == "stored":
             target, recon = raw.float(), undo(recon, raw, model.preprocess.background, model.preprocess_config)
         flat = target.flatten(1)
-        numbers = image_metrics(target, recon, span or flat.amax(1) - flat.amin(1))
-        return target, recon, numbers | ({} if distance is None else {"lpips": distance(target, recon)})
+        found = image_metrics(target, recon, self.range or flat.amax(1) - flat.amin(1))
+        if self.distance is not None:
+            found["lpips"] = self.distance(target, recon)
+        for name, values in found.items():
+            full = self.numbers.setdefault(name, np.full(self.shape, np.nan, np.float32))
+            full[tuple(places.T)] = values.cpu().numpy()
+        for k, place in enumerate(map(tuple, places.tolist())):
+            if place in self.wanted:
+                self.pictures[place] = target[k].cpu().numpy(), recon[k].cpu().numpy()
+        return recon
 
-    return judge
+    def table(self, coords: Mapping[str, xr.DataArray], count: int, split: np.ndarray | None = None) -> xr.Dataset:
+        """Numbers of `count` samples over the dims of `coords`, their summary, and the pictures that were kept."""
+        model, ds, unit = self.opened.model, self.opened.ds, self.scale["units"]
+        patterns, config, signal = ds[n.PATTERNS], model.preprocess_config, schema.signal_dims(ds)
+        units = {"mse": f"{unit}^2" if unit != "1" else "1", "mae": unit, "psnr": "dB"}
+        columns = {
+            name: (tuple(coords), values, {"long_name": LONG_NAMES[name], "units": units.get(name, "1")})
+            for name, values in self.numbers.items()
+        }
+        table = xr.Dataset(columns, coords=coords)
+        table = table.merge(summarise(table, split))
+        if places := sorted(self.pictures):
+            about = {n.SIGNAL_DIMS: list(signal), **self.scale}
+            about |= {key: patterns.attrs[key] for key in (ORIENTATION,) if key in patterns.attrs}
+            at, shape = tuple(np.array(places).T), (len(places), *(ds.sizes[dim] for dim in signal))
+            table = table.assign_coords({dim: ds[dim] for dim in signal if dim in ds.coords})
+            for k, (name, text) in enumerate((("input", "pattern"), ("reconstruction", "decoded posterior mean"))):
+                values = np.stack([self.pictures[place][k] for place in places]).reshape(shape)
+                table[name] = ((EXAMPLE, *signal), values, {"long_name": text, **about})
+            for (dim, coord), where in zip(coords.items(), at, strict=True):
+                table.coords[f"{EXAMPLE}_{dim}"] = (EXAMPLE, coord.values[where], coord.attrs)
+            for name, values in self.numbers.items():
+                table[f"{EXAMPLE}_{name}"] = (EXAMPLE, values[at], table[name].attrs)
+        given = []
+        if self.settings.units == "stored":
+            given = [GIVEN_BACK[config.normalise]] if config.normalise in GIVEN_BACK else []
+            given += ["dynamic background"] * (config.dynamic_background > 0)
+        too_small = f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out."
+        return table.assign_attrs(
+            **self.opened.attrs,
+            **self.scale,
+            n=count,
+            compression_ratio=compression_ratio(model.input_shape, patterns.dtype, model.latent_shape),
+            data_range_is=self.range_is,
+            data_range=self.range,
+            given_back=given,
+            window=None if self.settings.window is None else list(self.settings.window),
+            warnings=[] if can_ssim(model.input_shape) else [too_small],
+        )
 
 
 def _lpips(opened: Run, settings: ReconstructConfig) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
     """LPIPS of stored values, or None without weights. Its range is that of the dtype for 8 bits, else of the store."""
     if settings.lpips_weights is None:
         return None
-    from vaearr.models.perceptual import build_perceptual, lpips
+    from vaearr.models.perceptual import PerceptualLoss, lpips
 
-    patterns = opened.ds[n.PATTERNS]
-    if patterns.dtype in (np.uint8, np.int8):
-        low, high = float(np.iinfo(patterns.dtype).min), float(np.iinfo(patterns.dtype).max)
-    else:
-        low, high = (float(patterns.attrs.get(key, np.nan)) for key in ("value_min", "value_max"))
-        if not low < high:
-            raise UsageError("the store does not tell its least and largest value, which LPIPS needs; ingest it again.")
+    limits = value_range(opened.ds[n.PATTERNS])
+    if limits is None:
+        raise UsageError("the store does not tell its least and largest value, which LPIPS needs; ingest it again.")
     files = {"weights": settings.lpips_weights, "linear": settings.lpips_linear}
-    network = build_perceptual("lpips", **files, low=low, high=high, chunk=settings.batch_size)
-    network = network.to(opened.model.device)
+    config = PerceptualConfig(kind="lpips", slices=1, chunk=settings.batch_size, **files)
+    network = PerceptualLoss(config, limits).to(opened.model.device)
     return lambda target, recon: lpips(target, recon, network)
 
 
@@ -411,59 +420,6 @@ def _data_range(opened: Run, settings: ReconstructConfig) -> tuple[str, float | 
     if kind == "dtype":
         return kind, float(np.iinfo(dtype).max) - float(np.iinfo(dtype).min)
     return "given", float(kind)
-
-
-def _table(
-    opened: Run,
-    settings: ReconstructConfig,
-    numbers: Mapping[str, np.ndarray],
-    coords: Mapping[str, xr.DataArray],
-    count: int,
-    pictures: Pictures,
-    split: np.ndarray | None = None,
-) -> xr.Dataset:
-    """Numbers of `count` samples over the dims of `coords`, their summary, and the pictures at some of the places."""
-    ds, signal, config = opened.ds, schema.signal_dims(opened.ds), opened.model.preprocess_config
-    scale, patterns = scale_attrs(opened, stored=settings.units == "stored"), opened.ds[n.PATTERNS]
-    unit = scale["units"]
-    units = {"mse": f"{unit}^2" if unit != "1" else "1", "mae": unit, "psnr": "dB"}
-    table = xr.Dataset(
-        {
-            name: (tuple(coords), values, {"long_name": LONG_NAMES[name], "units": units.get(name, "1")})
-            for name, values in numbers.items()
-        },
-        coords=coords,
-    )
-    table = table.merge(summarise(table, split))
-    if places := sorted(pictures):
-        about = {n.SIGNAL_DIMS: list(signal), **scale}
-        about |= {key: patterns.attrs[key] for key in (ORIENTATION,) if key in patterns.attrs}
-        at = tuple(np.array(places).T)
-        table = table.assign_coords({dim: ds[dim] for dim in signal if dim in ds.coords})
-        for k, (name, text) in enumerate((("input", "pattern"), ("reconstruction", "decoded posterior mean"))):
-            values = np.stack([pictures[place][k] for place in places])
-            values = values.reshape(len(places), *(ds.sizes[dim] for dim in signal))
-            table[name] = ((EXAMPLE, *signal), values, {"long_name": text, **about})
-        for (dim, coord), where in zip(coords.items(), at, strict=True):
-            table.coords[f"{EXAMPLE}_{dim}"] = (EXAMPLE, coord.values[where], coord.attrs)
-        for name, values in numbers.items():
-            table[f"{EXAMPLE}_{name}"] = (EXAMPLE, values[at], table[name].attrs)
-    (kind, span), given = _data_range(opened, settings), []
-    if settings.units == "stored":
-        given = [GIVEN_BACK[config.normalise]] if config.normalise in GIVEN_BACK else []
-        given += ["dynamic background"] * (config.dynamic_background > 0)
-    too_small = f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out."
-    return table.assign_attrs(
-        **opened.attrs,
-        **scale,
-        n=count,
-        compression_ratio=compression_ratio(opened.model.input_shape, patterns.dtype, opened.model.latent_shape),
-        data_range_is=kind,
-        data_range=span,
-        given_back=given,
-        window=None if settings.window is None else list(settings.window),
-        warnings=[] if can_ssim(opened.model.input_shape) else [too_small],
-    )
 
 
 def summarise(maps: xr.Dataset, split: np.ndarray | None = None) -> xr.Dataset:

@@ -11,8 +11,10 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.artifacts import TrainedModel
 from vaearr.blocks import Block, Blocks, read_chosen
 from vaearr.errors import UsageError, did_you_mean
+from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.run import Run
 from vaearr.store import Region, Staging, pending, write_block
 
@@ -46,10 +48,10 @@ def example_points(run: Run, chosen: xr.DataArray, count: int, seed: int) -> np.
     return points[np.sort(np.random.default_rng(seed).permutation(len(points))[:count])]
 
 
-def chosen_blocks(run: Run, chosen: xr.DataArray) -> Iterator[Block]:
-    """The chosen samples of the store, block by block; the next block is read meanwhile."""
+def chosen_blocks(run: Run, chosen: xr.DataArray) -> tuple[int, Iterator[Block]]:
+    """How many blocks the store has, and its chosen samples, block by block; the next block is read meanwhile."""
     blocks = Blocks(run.ds[n.PATTERNS], schema.navigation_dims(run.ds))
-    return read_chosen(blocks, chosen.values, run.model.input_shape)
+    return len(blocks.regions), read_chosen(blocks, chosen.values, run.model.input_shape)
 
 
 def batches_of(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
@@ -58,13 +60,29 @@ def batches_of(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[tupl
     Samples with values that are not finite are left out.
     """
     size = run.model.fitting(batch_size)
-    for block in chosen_blocks(run, chosen):
+    for block in chosen_blocks(run, chosen)[1]:
         points, stored = block.points, block.stored
         if stored.is_floating_point():
             known = torch.isfinite(stored).flatten(1).all(1)
             points, stored = points[known.numpy()], stored[known]
         for start in range(0, len(points), size):
             yield points[start : start + size], stored[start : start + size].to(run.model.device)
+
+
+@torch.inference_mode()
+def through(
+    model: TrainedModel, stored: torch.Tensor, window: Sequence[int] | None = None, overlap: float = 0.25
+) -> tuple[torch.Tensor, ...]:
+    """Stored patterns `(B, C, …)` as the network sees them, their posterior mean and log-variance, the mean decoded.
+
+    window, overlap: spatial latents by windows, see `vaearr.models.windows`. Nothing is learned.
+    """
+    seen, network = model.preprocess(stored.to(model.device, non_blocking=True)), model.network
+    if window is None:
+        mean, logvar = network.encode(seen)
+        return seen, mean, logvar, network.decode(mean)
+    mean, logvar = encode_windows(network, seen, window, overlap)
+    return seen, mean, logvar, decode_windows(network, mean, window, overlap)
 
 
 def map_blocks(

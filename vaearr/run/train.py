@@ -12,9 +12,9 @@ import xarray as xr
 from vaearr import grid, schema
 from vaearr import names as n
 from vaearr.artifacts import SEEN
+from vaearr.blocks import check_grid, is_same, on_grid, seen, store_of
 from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError, did_you_mean, need
-from vaearr.given import check_grid, is_same, on_grid, seen, store_of
 from vaearr.pattern_steps import OF_THE_VALUES
 from vaearr.provenance import nested
 from vaearr.recipe import Recipe, is_made
@@ -223,7 +223,7 @@ def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
 
 def check_extras(settings: TrainConfig) -> None:
     """Raise MissingExtraError where the model, the discriminator or a logger needs a package that is not there."""
-    from vaearr.training.records import check_loggers
+    from vaearr.training import check_loggers
 
     critic = settings.objective.adversarial
     for part in (settings.model.name, critic.discriminator if critic else ""):

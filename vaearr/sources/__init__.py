@@ -27,14 +27,13 @@ class Source:
     """A format: what it holds, how sure it is of a path (0 no, 1 the container, 2 the content), how it is opened.
 
     Where several formats are possible, a higher number wins, of two the first. files: all files that a path stands for.
-    is_folder: whether a path may be a folder. packages: those beyond the usual ones whose versions decide what is read.
+    packages: those beyond the usual ones whose versions decide what is read.
     """
 
     holds: str
     sniff: Callable[[Path], int]
     open: Callable[..., xr.Dataset]
     files: Callable[[Path, IngestConfig], list[Path]] = lambda path, config: [path]
-    is_folder: bool = False
     packages: tuple[str, ...] = ()
 
 
@@ -64,37 +63,27 @@ SOURCES: dict[str, Source] = {
         images.sniff_points,
         images.open_points,
         images.point_files,
-        is_folder=True,
-        packages=("pillow",),
+        ("pillow",),
     ),
     images.COLLECTION: Source(
-        "a folder or manifest of images, each a sample",
-        images.sniff,
-        images.open_images,
-        images.files,
-        is_folder=True,
-        packages=("pillow",),
+        "a folder or manifest of images, each a sample", images.sniff, images.open_images, images.files, ("pillow",)
     ),
     nifti.ENGINE: Source(
-        "NIfTI volumes: a file, a folder or a manifest of them",
-        nifti.sniff,
-        nifti.open_nifti,
-        nifti.files,
-        is_folder=True,
-        packages=("nibabel",),
+        "NIfTI volumes: a file, folder or manifest of them", nifti.sniff, nifti.open_nifti, nifti.files, ("nibabel",)
     ),
-    ZARR: Source("a zarr store that xarray opens, with patterns", _sniff_zarr, _open_zarr, _zarr_files, is_folder=True),
+    ZARR: Source("a zarr store that xarray opens, with patterns", _sniff_zarr, _open_zarr, _zarr_files),
     digits.IDX: Source("IDX images with their labels beside them", digits.sniff_idx, digits.open_idx, digits.idx_files),
     digits.NPZ: Source("NPZ with images x and labels y", digits.sniff_npz, digits.open_npz),
     **{
         name: Source(holds, _vendor(name), vendor.open_vendor, packages=("kikuchipy",))
         for name, holds in vendor.FORMATS.items()
     },
-    vendor.MASTER: Source("EMsoft master pattern (no scan)", _vendor(vendor.MASTER), vendor.refuse_master_pattern),
+    vendor.MASTER: Source("EMsoft master pattern (no scan)", _vendor(vendor.MASTER), vendor.open_vendor),
     orientation_maps.ENGINE: Source(
         ".ang or .ctf map (no patterns)", orientation_maps.sniff, orientation_maps.refuse_without_patterns
     ),
 }
+FOLDERS = (images.POINTS, images.COLLECTION, nifti.ENGINE, ZARR)  # formats of which a path may be a folder
 COLLECTION_SETTINGS = ("size", "manifest", "classes", "exclude", "spacing")  # given, a folder is no scan
 
 
@@ -103,7 +92,7 @@ def check_source(path: str | Path) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return check_file(path)
-    if not any(source.sniff(folder) for source in SOURCES.values() if source.is_folder):
+    if not any(SOURCES[name].sniff(folder) for name in FOLDERS):
         suffixes = ", ".join((*images.SUFFIXES, *nifti.SUFFIXES))
         raise DataError(
             f"{folder} is a folder; give a file, or a folder that holds images or volumes ({suffixes}) or a zarr store."
@@ -120,13 +109,13 @@ def find_source(path: str | Path, config: IngestConfig | None = None) -> str:
     if (name := config.format) is not None:
         if name not in SOURCES:
             raise UsageError(f"there is no format {name!r}.{did_you_mean(name, list(SOURCES))}")
-        if file.is_dir() and not SOURCES[name].is_folder:
+        if file.is_dir() and name not in FOLDERS:
             raise UsageError(f"{file} is a folder, which format={name!r} does not read; give a file.")
         if not file.is_dir():
             check_file(file)
         return name
     check_source(file)
-    scores = {name: source.sniff(file) for name, source in SOURCES.items() if source.is_folder or file.is_file()}
+    scores = {name: SOURCES[name].sniff(file) for name in (FOLDERS if file.is_dir() else SOURCES)}
     if file.is_dir() and config.filenames is not None:
         return images.POINTS
     if file.is_dir() and any(getattr(config, key) for key in COLLECTION_SETTINGS):
@@ -157,5 +146,6 @@ def open_source(
     config = (config or IngestConfig()).replace(**settings)
     source = SOURCES[find_source(path, config)]
     ds = source.open(Path(path).expanduser(), config, scratch=None if scratch is None else Path(scratch))
+    ds.encoding.setdefault("source", str(path))
     schema.validate(ds)
     return ds

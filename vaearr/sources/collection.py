@@ -115,10 +115,8 @@ def some_files(path: Path, suffixes: tuple[str, ...], count: int = 1) -> list[Pa
     """The first files with one of the suffixes in a folder, or the first file of a manifest if it has one."""
     if path.is_dir():
         return list(islice(files_below(path, suffixes), count))
-    named = (
-        [entry.file for entry in _from_manifest(path, path.parent, IngestConfig())[:1]] if _is_manifest(path) else []
-    )
-    return [file for file in named if file.name.lower().endswith(suffixes)]
+    found = _from_manifest(path, path.parent, IngestConfig()) if _is_manifest(path) else []
+    return [entry.file for entry in found[:1] if entry.file.name.lower().endswith(suffixes)]
 
 
 def _is_manifest(path: Path) -> bool:
@@ -232,9 +230,7 @@ def collection(
     dtype: np.dtype,
     signal: Sequence[str],
     found: Sequence[Entry],
-    *,
     attrs: Mapping[str, Any],
-    source: Path,
     bad: Sequence[str] = (),
 ) -> xr.Dataset:
     """The lazy Dataset (sample, …) with paths, labels and what the manifest told of each sample.
@@ -246,16 +242,13 @@ def collection(
     data: dict[str, Any] = {n.PATTERNS: ((n.SAMPLE, *signal), patterns, about)}
     coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(len(found)), {"long_name": "sample"})}
     coords[PATH] = (n.SAMPLE, [entry.name for entry in found], {"long_name": "file"})
-    coords |= {
-        dim: (dim, np.arange(size), {"long_name": dim, "units": "px"}) for dim, size in zip(signal, shape, strict=True)
-    }
+    for dim, size in zip(signal, shape, strict=True):
+        coords[dim] = (dim, np.arange(size), {"long_name": dim, "units": "px"})
     if any(entry.label is not None for entry in found):
         data[LABEL] = _label_variable([entry.label for entry in found])
     for name in dict.fromkeys(key for entry in found for key in entry.told):
         _add_column(name, [entry.told.get(name) for entry in found], coords, data)
-    ds = xr.Dataset(data, coords, {SKIPPED: list(bad)} if bad else None)
-    ds.encoding["source"] = str(source)
-    return ds
+    return xr.Dataset(data, coords, {SKIPPED: list(bad)} if bad else None)
 
 
 def _label_variable(labels: Sequence[str | None]) -> xr.Variable:

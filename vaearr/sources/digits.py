@@ -152,7 +152,7 @@ def _dataset(file: Path, parts: list[Part]) -> xr.Dataset:
         for i, label in enumerate(_words(file, labels, len(values)))
     ]
     signal, about = (n.CHANNEL, n.Y, n.X)[-first.ndim + 1 :], {"long_name": "image", "units": "1"}
-    return collection(read, first.shape[1:], first.dtype, signal, found, attrs=about, source=file)
+    return collection(read, first.shape[1:], first.dtype, signal, found, about)
 
 
 def _words(file: Path, labels: np.ndarray | None, count: int) -> list[str] | list[None]:

@@ -61,22 +61,17 @@ def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
 
 
 def _why_not(file: Path, message: str) -> str:
-    sizes = re.search(r"eof = (\d+).*stored_eof = (\d+)", message)
-    if sizes:
+    again = "fetch it again from where it was written"
+    if sizes := re.search(r"eof = (\d+).*stored_eof = (\d+)", message):
+        return f"{file} is a truncated HDF5 file: it has {sizes[1]} of {sizes[2]} bytes; {again}."
+    if any(words in message for words in ("h5clear", "open for write", "lock file")):
         return (
-            f"{file} is a truncated HDF5 file: it has {sizes[1]} of {sizes[2]} bytes; fetch it again from where it was "
-            f"written."
+            f"{file} is open for writing: close the program that writes it, or, if that program died, clear the mark "
+            f"with 'h5clear -s {file.name}'."
         )
-    if "h5clear" in message or "open for write" in message:
-        return (
-            f"{file} is marked as open for writing: close the program that writes it, or, if that program died, clear "
-            f"the mark with 'h5clear -s {file.name}'."
-        )
-    if "lock file" in message:
-        return f"{file} is locked by a program that writes it; close that program first."
     if "signature not found" in message:
         return f"{file} is not an HDF5 file; expected HDF5 with the patterns and their coordinates."
-    return f"{file} cannot be opened as HDF5 ({message}); it is damaged, so fetch it again from where it was written."
+    return f"{file} cannot be opened as HDF5 ({message}); it is damaged, so {again}."
 
 
 @contextmanager
@@ -96,19 +91,21 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
     """The dataset `name`, its own data all inside this file, of which `refuse_outside_links` knows that no link leaves
     it. `setting` names the argument that chooses another one."""
     found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
+    where = f"{file.filename}: dataset {name!r}"
+    if not isinstance(found, h5py.Dataset) or found.shape is None:
         raise DataError(
-            f"{file.filename} has no dataset {name!r}; choose one with {setting}=…"
+            f"{file.filename} has no dataset {name!r} with values; choose one with {setting}=…"
             f"{did_you_mean(name, dataset_names(file))}"
         )
-    where = f"{file.filename}: dataset {name!r}"
-    if found.is_virtual:
-        raise DataError(f"{where} is virtual, its values lie in other files; copy them into one file (h5repack).")
-    if found.external:
-        raise DataError(f"{where} keeps its values in another file ({found.external[0][0]}); copy them into one file.")
-    if found.shape is None:
-        raise DataError(f"{where} is a null dataset without values; expected an array.")
-    _check_filters(found, where)
+    if found.is_virtual or found.external:
+        raise DataError(f"{where} has its values in other files; copy them into one file (h5repack).")
+    settings = found.id.get_create_plist()
+    for code, _, _, words in (settings.get_filter(i) for i in range(settings.get_nfilters())):
+        if not h5py.h5z.filter_avail(code):
+            raise DataError(
+                f"{where} is compressed with filter {code} ({words.decode(errors='replace') or 'unnamed'}), which this "
+                f"HDF5 lacks; rewrite it with 'h5repack -f GZIP=4', or import hdf5plugin first."
+            )
     check_size(found, where)
     return found
 
@@ -128,19 +125,16 @@ def listed(file: h5py.File, name: str, of: type[Any] = h5py.Group) -> list[str]:
 def refuse_outside_links(file: h5py.File) -> None:
     """Raise DataError where any link of the file leads into another file, or nobody knows where."""
 
-    found: list[str] = []
-
-    def look(name: str, link: object) -> bool | None:
-        if not isinstance(link, h5py.HardLink | h5py.SoftLink):
-            found.append(f"{name!r} is a link to another file ({getattr(link, 'filename', 'of an unknown kind')})")
-        return True if found else None
+    def look(name: str, link: object) -> str | None:
+        is_inside = isinstance(link, h5py.HardLink | h5py.SoftLink)
+        return None if is_inside else f"{name!r} is a link to another file ({getattr(link, 'filename', 'unknown')})"
 
     try:
-        file.visititems_links(look)
+        found = file.visititems_links(look)
     except TypeError as error:  # a kind of link that h5py has no name for
-        raise DataError(f"{file.filename} holds a link of an unknown kind ({error}); copy the data itself.") from None
+        found = f"it holds a link of an unknown kind ({error})"
     if found:
-        raise DataError(f"{file.filename}: {found[0]}; copy the data into one file.")
+        raise DataError(f"{file.filename}: {found}; copy the data into one file.")
 
 
 def dataset_names(file: h5py.File) -> list[str]:
@@ -154,17 +148,6 @@ def dataset_names(file: h5py.File) -> list[str]:
 
     file.visititems(note)
     return found
-
-
-def _check_filters(dataset: h5py.Dataset, where: str) -> None:
-    settings = dataset.id.get_create_plist()
-    for i in range(settings.get_nfilters()):
-        code, _, _, name = settings.get_filter(i)
-        if not h5py.h5z.filter_avail(code):
-            raise DataError(
-                f"{where} is compressed with filter {code} ({name.decode(errors='replace') or 'unnamed'}), which this "
-                f"HDF5 lacks; rewrite it with 'h5repack -f GZIP=4', or import hdf5plugin first."
-            )
 
 
 def check_size(dataset: h5py.Dataset, where: str) -> None:

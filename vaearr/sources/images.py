@@ -238,7 +238,7 @@ def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = No
     attrs: dict[str, Any] = {"long_name": "image", "units": "1"}
     if any(seen[-2:] != size for seen, _ in looks):
         attrs |= {"size": list(size), "fit": config.fit}
-    ds = collection(read, shape, dtype, signal, kept, attrs=attrs, source=folder, bad=bad)
+    ds = collection(read, shape, dtype, signal, kept, attrs, bad)
     if n.CHANNEL in signal:
         ds = ds.assign_coords({n.CHANNEL: list(COLOURS)})
     for word, axis in (("rows", -2), ("columns", -1)):

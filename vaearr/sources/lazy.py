@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +17,10 @@ from typing import Any
 
 import h5py
 import numpy as np
+from dask.utils import SerializableLock
 from xarray.backends import CachingFileManager
 
-from vaearr.errors import DataError, WriteError
+from vaearr.errors import DataError
 from vaearr.retries import patiently
 from vaearr.sources.hdf5 import open_hdf5
 from vaearr.store.layout import pattern_chunks
@@ -84,33 +83,29 @@ def one_by_one(read: Callable[[int], np.ndarray], shape: tuple[int, ...], dtype:
     return rows
 
 
-class RawRows:
+def raw_rows(wanted: np.ndarray, path: Path, offset: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """Rows that lie one after the other in a binary file, from `offset` on."""
-
-    def __init__(self, path: Path, offset: int, dtype: str, shape: tuple[int, ...]) -> None:
-        self.path, self.offset, self.dtype, self.shape = path, offset, np.dtype(dtype), shape
-
-    def __call__(self, wanted: np.ndarray) -> np.ndarray:
-        try:
-            return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape)[wanted])
-        except ValueError as error:
-            raise DataError(f"{self.path} became shorter while it was read; open it again.") from error
+    try:
+        return np.asarray(np.memmap(path, dtype, "r", offset, shape)[wanted])
+    except ValueError as error:
+        raise DataError(f"{path} became shorter while it was read; open it again.") from error
 
 
 class H5Rows:
-    """Rows of an HDF5 dataset; `close` lets go of the file, which opens again when it is needed, in any process."""
+    """Rows of an HDF5 dataset; `close` lets go of the file, which opens again when it is needed, in any process.
 
-    def __init__(self, path: Path, name: str, grid: np.ndarray, scratch: Path | None) -> None:
-        self.name, self.grid, self.scratch = name, grid, scratch
-        self._file = CachingFileManager(open_hdf5, str(path.resolve()), mode="r")
+    grid: row number of each point, in the order in which the rows will be asked for. scratch: folder for one copy, made
+    at the first read where blocks of the grid would read the file more than twice.
+    """
+
+    def __init__(self, dataset: h5py.Dataset, grid: np.ndarray, scratch: Path | None) -> None:
+        self.name, self._lock = str(dataset.name), SerializableLock()
         self._copy: np.ndarray | None = None
-        self._lock = threading.Lock()
+        self.scratch = scratch if scratch is not None and _times_read(dataset, grid) > MOST_READ else None
+        self._file = CachingFileManager(open_hdf5, str(Path(dataset.file.filename).resolve()), mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "scratch": None, "_copy": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock())
+        return {**vars(self), "scratch": None, "_copy": None}
 
     def close(self) -> None:
         """Close the file and drop a scratch copy."""
@@ -121,9 +116,7 @@ class H5Rows:
         dataset = self._file.acquire()[self.name]
         with self._lock:
             if self.scratch is not None:  # asked once
-                folder, self.scratch = self.scratch, None
-                if _times_read(dataset, self.grid) > MOST_READ:
-                    self._copy = _scratch_copy(dataset, folder)
+                self._copy, self.scratch = _scratch_copy(dataset, self.scratch), None
         return _slabs(dataset, wanted) if self._copy is None else np.asarray(self._copy[wanted])
 
 
@@ -162,12 +155,6 @@ def _times_read(dataset: h5py.Dataset, grid: np.ndarray) -> float:
 
 def _scratch_copy(dataset: h5py.Dataset, folder: Path) -> np.ndarray:
     """All rows in file order, mapped from an unnamed file in `folder`."""
-    need, free = dataset.nbytes, shutil.disk_usage(folder).free
-    if need * 1.05 > free:
-        raise WriteError(
-            f"{folder}: the rows of {Path(dataset.file.filename).name} lie far from grid order and need a scratch copy "
-            f"of {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; free some space or choose another folder."
-        )
     chunk, n_bytes = _chunk(dataset)
     step = chunk * max(1, SLAB_BYTES // (n_bytes * chunk))
     with tempfile.TemporaryFile(dir=folder, prefix=".vaearr-scratch-") as file:

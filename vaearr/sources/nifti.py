@@ -97,7 +97,7 @@ def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = Non
         attrs |= {"size": list(shapes[0]), "fit": config.fit}
     if is_resampled:
         attrs |= {"resampled": "trilinear", "spacing": config.spacing and list(config.spacing)}
-    ds = collection(read, shapes[0], dtype, AXES, kept, attrs=attrs, source=source, bad=bad)
+    ds = collection(read, shapes[0], dtype, AXES, kept, attrs, bad)
     affines = np.stack([volume.affine for volume in volumes])
     about = {"long_name": "affine from voxel numbers (x, y, z, 1) to mm, RAS+", "units": "mm"}
     ds[AFFINE] = ((n.SAMPLE, "affine_row", "affine_column"), affines, about)

@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
+from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, need
 from vaearr.sources import ebsd_maps as m
@@ -42,11 +43,9 @@ COLUMN_NAMES = {
 SAME_COLUMN = 0.45  # of a step; a hexagonal grid has columns half a step apart
 LARGEST = float(np.finfo("f4").max)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Names that a column cannot have, since they mean something else in a store, or begin the names of what a run writes.
-TAKEN = {n.PATTERNS, n.PRESENT, n.ELEMENTS, n.RUNS, n.HISTORY, n.HEALTH, n.MODEL, m.EULER, m.QUATERNION, m.ANGLE}
-TAKEN |= {m.QUATERNION_COMPONENT, *n.SCAN_DIMS, *(f"{dim}_index" for dim in n.SCAN_DIMS), n.DZ, n.DY, n.DX, n.CHANNEL}
-TAKEN |= {n.SAMPLE, n.ELEMENT, n.EPOCH, *n.OF_A_RUN}
-TAKEN_PREFIXES = tuple(f"{name}_" for name in n.OF_A_RUN)
+# Names that a column cannot have, since they mean something else in a store.
+TAKEN = (n.RESERVED - {n.PHASE}) | {m.EULER, m.QUATERNION, m.ANGLE, m.QUATERNION_COMPONENT}
+TAKEN |= {f"{dim}_index" for dim in n.SCAN_DIMS}
 
 
 def sniff(path: Path) -> int:
@@ -91,34 +90,23 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
     lines = _lines(file)
     header = _header(file, lines, kind)
     xmap = _by_orix(file, kind, header, lines[len(header) :])
-    entries = {key.strip("# ").lower(): value.strip() for key, value in (_pair(line) for line in header)}
+    entries = _entries(header)
     columns = _columns(file, xmap, kind, header, entries)
-    steps, places = [], {}
-    for dim in (n.X, n.Y):
-        numbers, unit = _step_numbers(getattr(xmap, dim), _positive(entries.get(f"{dim}step")))
-        steps.append(numbers)
-        places[dim] = (float(getattr(xmap, dim).min()), unit)
-    _refuse_hexagonal(file, entries, *steps)
-    grid = scan_grid(np.stack(steps, axis=1), str(file))
-
-    def on_grid(values: np.ndarray, fill: float = np.nan) -> np.ndarray:
-        out = np.full((*grid.rows.shape, *values.shape[1:]), fill)
-        out[grid.present] = values[grid.rows[grid.present]]
-        return out
-
+    (ix, step_x), (iy, step_y) = (
+        _step_numbers(getattr(xmap, dim), _positive(entries.get(f"{dim}step"))) for dim in (n.X, n.Y)
+    )
+    _refuse_hexagonal(file, entries, ix, iy)
+    grid = scan_grid(np.stack([ix, iy], axis=1), str(file))
     indexed = (xmap.phase_id >= 0) & (columns.get(m.CI, xmap.phase_id) >= 0)
-    names, laue = m.phases_of(xmap)
+    euler, numbers = xmap.rotations.to_euler().reshape(-1, 3), np.where(indexed, xmap.phase_id, n.PHASE_UNKNOWN)
     with damage_in_words(file):
-        numbers = on_grid(np.where(indexed, xmap.phase_id, n.PHASE_UNKNOWN), n.PHASE_MISSING)
-        variables = {n.PHASE: m.phase_map(numbers, names, laue)}
-    variables |= m.orientation_arrays(on_grid(xmap.rotations.to_euler().reshape(-1, 3)), numbers >= 0)
-    variables |= {name: m.map_array(name, on_grid(values)) for name, values in columns.items()}
+        maps = m.indexed_maps(grid, columns, numbers, *m.phases_of(xmap), euler)
     units = "nm" if any("ACOM" in line for line in header) else "um"
     coords = {
-        dim: (dim, start + unit * (axis - axis[0]), {**n.ATTRS[dim], "units": units})
-        for (dim, (start, unit)), axis in zip(places.items(), (grid.x, grid.y), strict=True)
+        dim: (dim, getattr(xmap, dim).min() + step * (axis - axis[0]), {**n.ATTRS[dim], "units": units})
+        for dim, step, axis in ((n.X, step_x, grid.x), (n.Y, step_y, grid.y))
     }
-    ds = xr.Dataset(variables, coords, attrs={"source": file.name, "n_missing": int((~grid.present).sum())})
+    ds = xr.Dataset(maps, coords, attrs={"source": file.name, "n_missing": int((~grid.present).sum())})
     ds.encoding["source"] = str(file)
     return ds
 
@@ -142,29 +130,27 @@ def _header(file: Path, lines: list[str], kind: str) -> list[str]:
     return lines[: last + 1]
 
 
-def _pair(line: str) -> tuple[str, str]:
-    """Key and value of a line of a header: `# XSTEP: 0.5`, `XStep<tab>0,5`."""
-    key, _, value = line.partition("\t" if "\t" in line and not line.startswith("#") else ":")
-    return key, value
+def _entries(header: list[str]) -> dict[str, str]:
+    """Keys in small letters and values of a header: `# XSTEP: 0.5`, `XStep<tab>0,5`."""
+    pairs = (line.partition("\t" if "\t" in line and not line.startswith("#") else ":") for line in header)
+    return {key.strip("# ").lower(): value.strip() for key, _, value in pairs}
 
 
 def _by_orix(file: Path, kind: str, header: list[str], body: list[str]) -> Any:
     """The crystal map that orix makes of the text, in plain UTF-8 and with decimal points; all numbers finite."""
     need("orix", "vaearr[ebsd]", file.name)
     body = [line.replace(",", ".") for line in body if line.strip()]
-    if not body:
-        raise DataError(f"{file} has a header but no points below it; it is truncated, so export it again.")
+    first = [line.replace(",", ".") for line in header] if kind == "ctf" else header
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         from orix.io import load
 
         plain = Path(folder) / f"map.{kind}"
-        first = [line.replace(",", ".") for line in header] if kind == "ctf" else header
         plain.write_text("\n".join([*first, *body, ""]), encoding="utf-8")
         try:
             xmap = load(str(plain), **({"autogen_names": False} if kind == "ang" else {}))
             halves = [line for line in body if float(line.split()[7 if kind == "ang" else 0]) % 1]
-        except Exception as error:  # whatever lines that are no numbers make it raise
+        except Exception as error:  # whatever no points, or lines that are no numbers, make it raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise DataError(
                 f"{file} cannot be read by orix ({reason}); expected lines with the same number of columns, all finite "
@@ -172,8 +158,7 @@ def _by_orix(file: Path, kind: str, header: list[str], body: list[str]) -> Any:
             ) from error
     if halves:
         raise DataError(f"{file}: a phase number is no whole number, in {halves[0].strip()[:40]!r}; export it again.")
-    numbers = [xmap.x, xmap.y, xmap.rotations.data.ravel(), *xmap.prop.values()]
-    if not all((np.abs(values) <= LARGEST).all() for values in numbers):
+    if not all((np.abs(v) <= LARGEST).all() for v in (xmap.x, xmap.y, xmap.rotations.data, *xmap.prop.values())):
         raise DataError(f"{file} has values that are NaN, infinite or too large; expected finite numbers, correct it.")
     return xmap
 
@@ -184,19 +169,18 @@ def _columns(file: Path, xmap: Any, kind: str, header: list[str], entries: dict[
     if kind == "ctf":
         names = [CTF_NAMES[name] for name in xmap.prop]
     else:
-        maker = next((mark for mark in ANG_MAKERS if any(mark in line for line in header)), None)
         listed = (entries.get("column_headers") or entries.get("column names") or "").split(",")
         plain = [re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_") for name in listed]
         named = [COLUMN_NAMES.get(name, name) for name in plain]
-        own = [name for name in named if name not in POINT]
-        is_usable = len(set(own)) == len(own) == len(values) and all(map(n.is_valid_name, own))
-        names = own if is_usable else list(ANG_MAKERS[maker] if maker else ANG_COLUMNS)
-        if is_usable and (len(named) < 8 or (named[0], named[3:5], named[7]) != ("phi1", ["x", "y"], n.PHASE)):
+        names = [name for name in named if name not in POINT]
+        if len(set(names)) < len(values) or len(names) > len(values) or not all(map(n.is_valid_name, names)):
+            makers = (columns for mark, columns in ANG_MAKERS.items() if any(mark in line for line in header))
+            names = list(next(makers, ANG_COLUMNS))
+        elif len(named) < 8 or (named[0], named[3:5], named[7]) != ("phi1", ["x", "y"], n.PHASE):
             raise DataError(
                 f"{file} has columns {', '.join(listed)}; expected phi1, PHI, phi2, x, y, …, phase the 8th."
             )
-    taken = [name for name in names if name in TAKEN or name.startswith(TAKEN_PREFIXES)]
-    if taken:
+    if taken := [name for name in names if name in TAKEN or name.startswith(n.OF_LATER_RUNS)]:
         raise DataError(
             f"{file} has a column {taken[0]!r}, a name with a meaning of its own; rename the column in the header."
         )
@@ -209,19 +193,13 @@ def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
     Raises DataError where the map has another number of rows or columns than the scan.
     """
     found = open_orientation_map(path)
-    if n.Y not in ds.sizes or n.X not in ds.sizes:
-        raise DataError(
-            f"{path} is a map over y and x, but the data has the dimensions {', '.join(map(str, ds.dims))}."
-        )
-    have, want = (found.sizes[n.Y], found.sizes[n.X]), (ds.sizes[n.Y], ds.sizes[n.X])
-    if have != want:
+    have, want = ([one.sizes.get(dim) for dim in (n.Y, n.X)] for one in (found, ds))
+    if have != want or not schema.is_scan(ds):
         raise DataError(
             f"{path} is a map of {have[0]} x {have[1]} points (rows x columns), the scan has {want[0]} x {want[1]}; "
             f"export the map of the whole scan, neither cropped nor of another one."
         )
-    missing = found[n.PHASE].values == n.PHASE_MISSING
-    if n.PRESENT in ds:
-        missing = missing & ds[n.PRESENT].values
+    missing = (found[n.PHASE].values == n.PHASE_MISSING) & (ds[n.PRESENT].values if n.PRESENT in ds else True)
     origin = {"source": Path(path).name, "n_missing": int(missing.sum()), "n_outside": 0, "n_dropped": 0}
     on_scan = found.assign_coords({n.Y: ds[n.Y], n.X: ds[n.X]})
     return {str(name): variable.assign_attrs(origin) for name, variable in on_scan.data_vars.items()}
@@ -242,13 +220,15 @@ def _step_numbers(values: np.ndarray, step: float | None) -> tuple[np.ndarray, f
 
 def _refuse_hexagonal(file: Path, entries: dict[str, str], ix: np.ndarray, iy: np.ndarray) -> None:
     """Raise DataError where the header says that the grid is not square, or every second row is shifted."""
-    grid, odd, even = entries.get("grid", "SqrGrid"), entries.get("ncols_odd"), entries.get("ncols_even")
-    then = "only square grids can be read, so convert the map to a square grid first."
-    if grid.lower() != "sqrgrid" or odd != even:
-        raise DataError(f"{file}: the points lie on the grid {grid!r} with {odd} and {even} columns in turn; {then}")
+    odd, even = entries.get("ncols_odd"), entries.get("ncols_even")
+    is_square = entries.get("grid", "SqrGrid").lower() == "sqrgrid" and odd == even
     ny, nx = int(iy.max()) + 1, int(ix.max()) + 1
-    if ix.size > 4 and min(ny, nx) > 1 and 2 * ix.size <= ny * nx + max(ny, nx) and np.unique((ix + iy) % 2).size == 1:
-        raise DataError(f"{file}: every second row is shifted by half a step, a hexagonal grid; {then}")
+    is_half_full = ix.size > 4 and min(ny, nx) > 1 and 2 * ix.size <= ny * nx + max(ny, nx)
+    if not is_square or (is_half_full and np.unique((ix + iy) % 2).size == 1):
+        raise DataError(
+            f"{file}: the points lie on a hexagonal grid (by its header {entries.get('grid')!r}, {odd} and {even} "
+            "columns in turn, or by their places); only square grids can be read, so convert it to one first."
+        )
 
 
 def _positive(text: str | None) -> float | None:

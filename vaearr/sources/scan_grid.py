@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from vaearr.errors import DataError
 from vaearr.sources.lazy import Read, lazy_array
 
 LARGEST_STEP_NUMBER = 2**53
+WHOLE = 1e-6
 MAX_REGULAR_FILL = 4
 MAX_CELLS_PER_POINT = 16
 
@@ -32,29 +33,30 @@ class ScanGrid:
         """Boolean (y, x): the scan point was measured."""
         return self.rows >= 0
 
+    def put(self, values: np.ndarray, fill: float = np.nan) -> np.ndarray:
+        """Values of the rows as floats (y, x, …), `fill` where there is no row."""
+        out = np.full((*self.rows.shape, *values.shape[1:]), fill, "f8")
+        out[self.present] = values[self.rows[self.present]]
+        return out
+
 
 def step_numbers(values: np.ndarray, where: str) -> np.ndarray:
     """`(N, 2)` values as int64 step numbers. Raises DataError that names the first row that is not whole numbers."""
-    if values.ndim != 2 or values.shape[1] != 2:
-        raise DataError(f"{where} has shape {values.shape}; expected (N, 2), one row [x, y] for each pattern.")
-    if values.dtype.kind not in "uif":
-        raise DataError(f"{where} has dtype {values.dtype}; expected whole numbers, one row [x, y] for each pattern.")
-    if values.dtype.kind == "f":
-        _refuse_first(~np.isfinite(values), values, where, "is not a number; expected whole step numbers")
-        hint = "expected whole step numbers; divide positions by the step size"
-        _refuse_first(np.abs(values - np.rint(values)) > 1e-6, values, where, hint)
-        values = np.rint(values)
-    too_large = (values > LARGEST_STEP_NUMBER) | (values < -LARGEST_STEP_NUMBER)
-    _refuse_first(too_large, values, where, "is out of range; expected step numbers")
-    return values.astype(np.int64)
-
-
-def _refuse_first(bad: np.ndarray, values: np.ndarray, where: str, why: str) -> None:
-    rows = np.flatnonzero(bad.any(axis=1))
-    if rows.size:
-        x, y = values[rows[0]]
-        more = f" ({rows.size} such rows)" if rows.size > 1 else ""
-        raise DataError(f"{where} row {rows[0]}: [x, y] = [{x}, {y}] {why}{more}.")
+    if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "uif":
+        raise DataError(
+            f"{where} has dtype {values.dtype} and shape {values.shape}; expected whole numbers (N, 2), one row [x, y] "
+            f"for each pattern."
+        )
+    with np.errstate(invalid="ignore"):
+        numbers = values.astype("f8")
+        good = (np.abs(numbers - np.rint(numbers)) <= WHOLE) & (np.abs(numbers) <= LARGEST_STEP_NUMBER)
+    bad = np.flatnonzero(~good.all(axis=1))
+    if bad.size:
+        raise DataError(
+            f"{where} row {bad[0]}: [x, y] = {values[bad[0]].tolist()} are no step numbers ({bad.size} such rows); "
+            f"expected whole numbers, so divide positions by the step size."
+        )
+    return np.rint(numbers).astype(np.int64)
 
 
 def scan_grid(steps: np.ndarray, where: str, names: Sequence[str] = ()) -> ScanGrid:
@@ -73,7 +75,7 @@ def scan_grid(steps: np.ndarray, where: str, names: Sequence[str] = ()) -> ScanG
             f"{x.size * y.size} grid cells; expected a scan grid, so resample the points to one first."
         )
     cells = np.searchsorted(y, steps[:, 1]) * x.size + np.searchsorted(x, steps[:, 0])
-    _refuse_duplicates(cells, steps, where, names)
+    refuse_repeats(cells, where, lambda i: repr(names[i]) if names else f"row {i}", "[x, y]", steps)
     rows = np.full(y.size * x.size, -1, dtype=np.int64)
     rows[cells] = np.arange(n_points)
     return ScanGrid(x=x, y=y, rows=rows.reshape(y.size, x.size))
@@ -88,17 +90,16 @@ def _regular_axis(numbers: np.ndarray, n_points: int) -> np.ndarray | None:
     return found[0] + spacing * np.arange(size, dtype=np.int64)
 
 
-def _refuse_duplicates(cells: np.ndarray, steps: np.ndarray, where: str, names: Sequence[str]) -> None:
+def refuse_repeats(cells: np.ndarray, where: str, called: Callable[[int], str], axes: str, points: np.ndarray) -> None:
+    """Raise DataError where two rows lie on one scan point; cells below 0 are none. called: what a row is called."""
     order = np.argsort(cells, kind="stable")
-    again = np.flatnonzero(np.diff(cells[order]) == 0)
+    again = order[1:][(np.diff(cells[order]) == 0) & (cells[order][1:] >= 0)]
     if again.size:
-        second = int(order[again + 1].min())
+        second = int(again.min())
         first = int(np.flatnonzero(cells == cells[second])[0])
-        x, y = steps[first]
-        both = f"{names[first]!r} and {names[second]!r}" if names else f"rows {first} and {second}"
         raise DataError(
-            f"{where}: {both} both have [x, y] = [{x}, {y}] ({again.size} rows repeat a scan point)"
-            f"; expected each scan point once, so remove the repeats."
+            f"{where}: {called(first)} and {called(second)} are both the scan point {axes} = "
+            f"{points[second].tolist()} ({again.size} repeat one); expected each once, so remove the repeats."
         )
 
 
@@ -121,16 +122,14 @@ def scan_dataset(
     data = lazy_array(read, grid.rows, shape, dtype)
     attrs = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: [n.Y, n.X], n.SIGNAL_DIMS: list(signal)}
     dims = (n.Y, n.X, *signal)
-    tile = dict(zip(dims, data.chunksize, strict=True))
     coords: dict[str, Any] = {}
     for dim, numbers, distance in ((n.Y, grid.y, step[0]), (n.X, grid.x, step[1])):
-        values = numbers if distance is None else numbers * distance
-        coords[dim] = (dim, values, {**n.ATTRS[dim], "units": units})
+        coords[dim] = (dim, numbers * (1 if distance is None else distance), {**n.ATTRS[dim], "units": units})
         coords[f"{dim}_index"] = (dim, numbers, {"long_name": f"{dim} step number"})
     for dim, size in zip(signal, shape, strict=True):
         coords[dim] = (dim, np.arange(size), n.ATTRS.get(dim, {"long_name": dim}))
     present = xr.Variable((n.Y, n.X), grid.present, n.ATTRS[n.PRESENT])
-    patterns = xr.Variable(dims, data, attrs, {"preferred_chunks": tile})
-    ds = xr.Dataset({n.PATTERNS: patterns, n.PRESENT: present}, coords)
+    tile = {"preferred_chunks": dict(zip(dims, data.chunksize, strict=True))}
+    ds = xr.Dataset({n.PATTERNS: xr.Variable(dims, data, attrs, tile), n.PRESENT: present}, coords)
     ds.encoding["source"] = str(source)
     return ds

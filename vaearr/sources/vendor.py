@@ -15,9 +15,10 @@ import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import h5py
 import numpy as np
@@ -37,7 +38,7 @@ from vaearr.sources.hdf5 import (
     open_hdf5,
     refuse_outside_links,
 )
-from vaearr.sources.lazy import H5Rows, RawRows, Read
+from vaearr.sources.lazy import H5Rows, Read, raw_rows
 from vaearr.sources.scan_grid import ScanGrid, scan_dataset, scan_grid, step_numbers
 
 EDAX_NO_POSITION = -1111111.0  # x and y of grid points with invalid data
@@ -46,8 +47,17 @@ MASTER_PATTERNS = ("EMData/EBSDmaster", "EMData/ECPmaster", "EMData/TKDmaster")
 UP_HEADER, UP_GRID = struct.Struct("<4I"), struct.Struct("<x2IB2d")  # then, from version 3 on: grid, hexagonal, steps
 UP_DTYPES = {".up1": "<u1", ".up2": "<u2"}
 MASTER, NORDIF_MARK = "emsoft-master", b"[NORDIF]"
-NOTES, DETECTOR = "notes", "detector"
+DETECTOR, NOTES = "detector", "notes"
+SQUARE = "only square grids can be read, so convert the scan to a square grid in the vendor's program first."
 Step = tuple[float | None, float | None]
+
+
+MAPS = {  # columns of `EBSD/Data`, whichever vendor's, and what they are called here
+    "IQ": m.IQ_HOUGH, "CI": m.CI, "Fit": m.FIT, "SEM Signal": m.SEM_SIGNAL, "PRIAS Bottom Strip": "prias_bottom",
+    "PRIAS Center Square": "prias_centre", "PRIAS Top Strip": "prias_top", "Band Contrast": n.BC,
+    "Band Slope": m.BAND_SLOPE, "Bands": m.BANDS, "Mean Angular Deviation": m.MAD, "Error": m.INDEXING_ERROR,
+    "Pattern Quality": "pattern_quality", "RadonQuality": "iq_radon", "MAD": m.MAD, "NIndexedBands": m.BANDS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +70,11 @@ class Layout:
     holds: str
     maker: str
     patterns: tuple[str, ...]
-    maps: Mapping[str, str] = field(default_factory=dict)
     euler: tuple[str, ...] = ()
-    degrees: bool = False
-    mad_in_radians: bool = False
+    to_radians: float = 1
+    mad_to_degrees: float = 1
     unindexed: int | None = None
-    phases: tuple[str, str, Callable[[Mapping[str, Any]], str]] = ("", "", lambda entry: "")
+    phases: tuple[str, str, Callable[[Mapping[str, Any]], str]] | None = None
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -73,15 +82,6 @@ LAYOUTS: dict[str, Layout] = {
         holds="EDAX HDF5 (OIM Analysis)",
         maker="edax",
         patterns=("Pattern",),
-        maps={
-            "IQ": m.IQ_HOUGH,
-            "CI": m.CI,
-            "Fit": m.FIT,
-            "SEM Signal": m.SEM_SIGNAL,
-            "PRIAS Bottom Strip": "prias_bottom",
-            "PRIAS Center Square": "prias_centre",
-            "PRIAS Top Strip": "prias_top",
-        },
         euler=("Phi1", "Phi", "Phi2"),
         phases=("Phase", "MaterialName", lambda entry: m.LAUE_BY_EDAX.get(str(entry.get("Symmetry")), "")),
     ),
@@ -89,16 +89,8 @@ LAYOUTS: dict[str, Layout] = {
         holds="Oxford Instruments H5OINA (AZtec)",
         maker="oxford instruments",
         patterns=("Processed Patterns", "Unprocessed Patterns"),
-        maps={
-            "Band Contrast": n.BC,
-            "Band Slope": m.BAND_SLOPE,
-            "Bands": m.BANDS,
-            "Mean Angular Deviation": m.MAD,
-            "Pattern Quality": "pattern_quality",
-            "Error": m.INDEXING_ERROR,
-        },
         euler=("Euler",),
-        mad_in_radians=True,
+        mad_to_degrees=180 / math.pi,
         unindexed=0,
         phases=("Phases", "Phase Name", lambda entry: m.LAUE_BY_NUMBER.get(int(entry.get("Laue Group", 0)), "")),
     ),
@@ -106,9 +98,8 @@ LAYOUTS: dict[str, Layout] = {
         holds="Bruker HDF5 (Esprit)",
         maker="bruker nano",
         patterns=("RawPatterns",),
-        maps={"RadonQuality": "iq_radon", "MAD": m.MAD, "NIndexedBands": m.BANDS},
         euler=("phi1", "PHI", "phi2"),
-        degrees=True,
+        to_radians=math.pi / 180,
         unindexed=0,
         phases=("Phases", "Name", lambda entry: m.laue_of_space_group(int(entry.get("IT", 0)))),
     ),
@@ -147,29 +138,6 @@ def format_of(path: Path) -> str:
         return ""
 
 
-def refuse_master_pattern(
-    path: str | Path, config: IngestConfig | None = None, *, scratch: Path | None = None
-) -> NoReturn:
-    """Raises DataError: there are no scan points in a master pattern."""
-    raise DataError(
-        f"{path} holds a master pattern, not a scan: the diffraction of one crystal in all directions, without scan "
-        f"points; give the file of a measured or simulated scan."
-    )
-
-
-@dataclass(kw_only=True, eq=False)
-class _Scan:
-    """Where the rows of a scan are, how they lie on its grid, and what the file says besides."""
-
-    read: Read
-    grid: ScanGrid
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    step: Step
-    notes: list[str]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
 def open_vendor(path: str | Path, config: IngestConfig | None = None, *, scratch: Path | None = None) -> xr.Dataset:
     """Lazy Dataset of patterns (y, x, dy, dx) with `present`, the file's maps, `static_background` and `detector`.
 
@@ -181,28 +149,41 @@ def open_vendor(path: str | Path, config: IngestConfig | None = None, *, scratch
     config = config or IngestConfig()
     file = check_file(path)
     kind = format_of(file)
+    if kind == MASTER:
+        raise DataError(
+            f"{path} holds a master pattern, not a scan: the diffraction of one crystal in all directions, without "
+            f"scan points; give the file of a measured or simulated scan."
+        )
     with damage_in_words(file):
-        if kind == "edax-up":
-            scan = _up(file, config)
-        elif kind == "nordif":
-            scan = _nordif(file, config)
-        elif kind in LAYOUTS:
+        if kind in LAYOUTS:
             with open_hdf5(file) as opened:
                 refuse_outside_links(opened)
-                scan = _hdf5(opened, file, kind, config, scratch)
-        else:
-            raise DataError(f"{file} is in none of the vendor formats {', '.join(FORMATS)}.")
-    step = (config.step, config.step) if config.step is not None else scan.step
+                return _hdf5(opened, file, kind, config, scratch)
+        if kind == "edax-up":
+            return _up(file, config)
+        if kind == "nordif":
+            return _nordif(file, config)
+    raise DataError(f"{file} is in none of the vendor formats {', '.join(FORMATS)}.")
+
+
+def _dataset(
+    file: Path,
+    config: IngestConfig,
+    read: Read,
+    grid: ScanGrid,
+    stored: tuple[tuple[int, ...], np.dtype],
+    step: Step,
+    facts: Mapping[str, Any],
+) -> xr.Dataset:
+    """stored: shape and dtype of a pattern. facts: variables, and the attributes `detector` and `notes`."""
+    given = (config.step, config.step) if config.step is not None else step
     units = config.units if config.step is not None else "um" if any(step) else "step"
-    ds = scan_dataset(scan.read, scan.grid, scan.shape, scan.dtype, step, units, file)
-    about = {DETECTOR: scan.facts.pop(DETECTOR, {}), NOTES: scan.notes}
-    ds = ds.assign(scan.facts).assign_attrs({key: value for key, value in about.items() if value})
-    if isinstance(scan.read, H5Rows):
-        ds.set_close(scan.read.close)
-    return ds
+    attrs = {name: facts[name] for name in (DETECTOR, NOTES) if facts.get(name)}
+    variables = {name: value for name, value in facts.items() if name not in (DETECTOR, NOTES)}
+    return scan_dataset(read, grid, *stored, given, units, file).assign(variables).assign_attrs(attrs)
 
 
-def _up(file: Path, config: IngestConfig) -> _Scan:
+def _up(file: Path, config: IngestConfig) -> xr.Dataset:
     """An EDAX file, which has a header of some numbers; kikuchipy opens no interrupted scan and flattens hexagons."""
     size, dtype = file.stat().st_size, np.dtype(UP_DTYPES[file.suffix.lower()])
     with file.open("rb") as opened:
@@ -213,21 +194,19 @@ def _up(file: Path, config: IngestConfig) -> _Scan:
     count, rest = divmod(size - offset, max(1, rows * columns * dtype.itemsize))
     nx, ny, is_hexagonal, dx, dy = UP_GRID.unpack(head[UP_HEADER.size :]) if version > 2 else (0, 0, False, 0, 0)
     if is_hexagonal:
-        raise DataError(f"{file}: the scan points lie on a hexagonal grid ({nx} x {ny}); {_SQUARE}")
+        raise DataError(f"{file}: the scan points lie on a hexagonal grid ({nx} x {ny}); {SQUARE}")
     if min(rows, columns) < 1 or offset < UP_HEADER.size or count < 1 or (rest and (version == 1 or nx * ny > count)):
         raise DataError(
             f"{file} is truncated or damaged: its header says patterns of {rows} x {columns} px from byte {offset} on, "
             f"and the file has {size} bytes; fetch it again from where it was written."
         )
-    shape = (count, rows, columns)
-    nav, notes = _nav_shape(file, count, (ny, nx) if version > 2 else None, config)
-    step = tuple(value if 0 < value < math.inf else None for value in (dy, dx))
     need("kikuchipy", "vaearr[ebsd]", file.name)
-    read = RawRows(file.resolve(), offset, dtype.str, shape)
-    return _Scan(read=read, grid=_raster(nav), shape=shape[1:], dtype=dtype, step=(step[0], step[1]), notes=notes)
+    grid, notes = _raster(file, count, (ny, nx) if version > 2 else None, config)
+    read = partial(raw_rows, path=file.resolve(), offset=offset, dtype=dtype.str, shape=(count, rows, columns))
+    return _dataset(file, config, read, grid, ((rows, columns), dtype), (_known(dy), _known(dx)), {NOTES: notes})
 
 
-def _nordif(file: Path, config: IngestConfig) -> _Scan:
+def _nordif(file: Path, config: IngestConfig) -> xr.Dataset:
     signal = _by_kikuchipy(file, file)
     shape = signal.axes_manager.signal_shape[::-1]
     count, rest = divmod(file.stat().st_size, math.prod(shape))
@@ -237,29 +216,20 @@ def _nordif(file: Path, config: IngestConfig) -> _Scan:
             f"of {shape[0]} x {shape[1]} px and {rest} bytes more; put the file and its Setting.txt together."
         )
     sizes, step = _axes(signal)
-    nav, notes = _nav_shape(file, count, sizes, config)
-    grid, dtype = _raster(nav), np.dtype("u1")
-    read = RawRows(file.resolve(), 0, "u1", (count, *shape))
-    scan = _Scan(read=read, grid=grid, shape=shape, dtype=dtype, step=step, notes=notes)
-    scan.facts = _facts(file, signal, scan, grid)
-    return scan
+    grid, notes = _raster(file, count, sizes, config)
+    read = partial(raw_rows, path=file.resolve(), offset=0, dtype="u1", shape=(count, *shape))
+    facts = _facts(file, signal, shape, grid, notes)
+    return _dataset(file, config, read, grid, (shape, np.dtype("u1")), step, facts)
 
 
-def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig, scratch: Path | None) -> _Scan:
+def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig, scratch: Path | None) -> xr.Dataset:
     """A scan of an HDF5 file. kikuchipy gets a copy without patterns, so that it makes no task for each of them."""
-    layout, notes, name = LAYOUTS[kind], [], ""
-    options: dict[str, Any] = {}
-    if kind == "emsoft-ebsd":
-        dataset = find_dataset(opened, EMSOFT_PATTERNS, "images")
-        notes.append("the patterns are simulated")
+    layout, name, options = LAYOUTS[kind], "", dict[str, Any]()
+    is_simulated = kind == "emsoft-ebsd"
+    if is_simulated:
+        dataset, notes = find_dataset(opened, EMSOFT_PATTERNS, "images"), ["the patterns are simulated"]
     else:
-        name, others = _choose_scan(opened, config.scan)
-        if others and config.scan is None:
-            notes.append(f"{name!r} is read; the file also holds {', '.join(map(repr, others))} (scan=…).")
-        dataset, beside = _choose_patterns(opened, name, layout, config)
-        if beside:
-            own = dataset.name.rsplit("/", 1)[-1]
-            notes.append(f"{own!r} are read; the file also holds {beside!r} (images=…).")
+        name, dataset, notes = _choose(opened, layout, config)
         options = {"scan_group_names": name}
         if kind == "h5oina":
             options["processed"] = not dataset.name.endswith("/Unprocessed Patterns")
@@ -274,42 +244,38 @@ def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig, scratc
             _copy_header(opened, copy, dataset, keep=name)
         signal = _by_kikuchipy(file, header, **options)
         sizes, step = _axes(signal)
-        grid = _bruker_grid(opened, name, dataset.shape[0]) if kind == "bruker-h5" else None
+        grid = _bruker_grid(opened, name, len(dataset)) if kind == "bruker-h5" else None
         if grid is None:
-            in_file = None if kind == "emsoft-ebsd" else sizes
-            nav, more = _nav_shape(file, dataset.shape[0], in_file, config)
-            grid, notes = _raster(nav), [*notes, *more]
-        read = H5Rows(file, str(dataset.name), grid.rows, scratch)
-        scan = _Scan(read=read, grid=grid, shape=dataset.shape[1:], dtype=dataset.dtype, step=step, notes=notes)
-        scan.step = (None, None) if kind == "emsoft-ebsd" else step
-        maps = _maps(opened, name, layout, grid, signal.original_metadata.as_dictionary())
-        scan.facts = _facts(file, signal, scan, grid, maps)
-    return scan
+            grid, more = _raster(file, len(dataset), None if is_simulated else sizes, config)
+            notes += more
+        facts = _facts(file, signal, dataset.shape[1:], grid, notes)
+        facts |= _maps(opened, name, layout, grid, signal.original_metadata.as_dictionary())
+    rows, stored = H5Rows(dataset, grid.rows, scratch), (dataset.shape[1:], dataset.dtype)
+    ds = _dataset(file, config, rows, grid, stored, (None, None) if is_simulated else step, facts)
+    ds.set_close(rows.close)
+    return ds
 
 
-def _choose_scan(file: h5py.File, wanted: str | None) -> tuple[str, list[str]]:
-    """The scan that is wanted, or the first one, and the others."""
-    found = [key for key in listed(file, "/") if f"{key}/EBSD/Data" in file]
+def _choose(file: h5py.File, layout: Layout, config: IngestConfig) -> tuple[str, h5py.Dataset, list[str]]:
+    """The scan that is wanted, or the first one, its patterns, and notes of what else the file has."""
+    found, notes = [key for key in listed(file, "/") if f"{key}/EBSD/Data" in file], []
     if not found:
         raise DataError(f"{file.filename} holds no scan: no group with 'EBSD/Data' in it; check the export.")
-    if wanted is not None and wanted not in found:
-        raise UsageError(f"{file.filename} has no scan {wanted!r}.{did_you_mean(wanted, found)}")
-    chosen = wanted or found[0]
-    return chosen, [name for name in found if name != chosen]
-
-
-def _choose_patterns(
-    file: h5py.File, scan: str, layout: Layout, config: IngestConfig
-) -> tuple[h5py.Dataset, str | None]:
-    """The dataset of the patterns, and another one that the file has."""
-    folder = f"{scan}/EBSD/Data"
+    if config.scan is not None and config.scan not in found:
+        raise UsageError(f"{file.filename} has no scan {config.scan!r}.{did_you_mean(config.scan, found)}")
+    name = config.scan or found[0]
+    if len(found) > 1 and config.scan is None:
+        notes.append(f"{name!r} is read; the file also holds {', '.join(map(repr, found[1:]))} (scan=…).")
+    folder = f"{name}/EBSD/Data"
     if config.images != IngestConfig.model_fields["images"].default:
-        return find_dataset(file, f"{folder}/{config.images}", "images"), None
-    there = [name for name in layout.patterns if find_optional(file, f"{folder}/{name}") is not None]
+        return name, find_dataset(file, f"{folder}/{config.images}", "images"), notes
+    there = [key for key in layout.patterns if find_optional(file, f"{folder}/{key}") is not None]
     if not there:
         expected = " or ".join(map(repr, layout.patterns))
         raise DataError(f"{file.filename}: {folder!r} holds no patterns ({expected}); save the patterns with the scan.")
-    return find_dataset(file, f"{folder}/{there[0]}", "images"), next(iter(there[1:]), None)
+    if len(there) > 1:
+        notes.append(f"{there[0]!r} are read; the file also holds {there[1]!r} (images=…).")
+    return name, find_dataset(file, f"{folder}/{there[0]}", "images"), notes
 
 
 def _copy_header(source: h5py.Group, target: h5py.Group, patterns: h5py.Dataset, keep: str) -> None:
@@ -325,9 +291,6 @@ def _copy_header(source: h5py.Group, target: h5py.Group, patterns: h5py.Dataset,
             source.copy(item, target, name)
 
 
-_SQUARE = "only square grids can be read, so convert the scan to a square grid in the vendor's program first."
-
-
 def _by_kikuchipy(file: Path, header: Path, **options: Any) -> Any:
     """The lazy signal of kikuchipy. Raises DataError for what it cannot read."""
     need("kikuchipy", "vaearr[ebsd]", file.name)
@@ -338,49 +301,43 @@ def _by_kikuchipy(file: Path, header: Path, **options: Any) -> Any:
         try:
             signal = kikuchipy.load(str(header), lazy=True, **options)
             grid = signal.original_metadata.as_dictionary().get("grid_type", "square")
-            if grid != "square":
-                raise ValueError(f"grid {grid!r}, not a square grid")
+            if grid != "square" or type(signal).__name__ not in ("EBSD", "LazyEBSD"):
+                raise ValueError(f"grid {grid!r} of {type(signal).__name__}, not a square grid of EBSD patterns")
         except Exception as error:  # whatever a damaged header makes it raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            then = _SQUARE if "square grid" in reason else "check how it was exported."
+            then = SQUARE if "square grid" in reason else "check how it was exported."
             raise DataError(f"{file} cannot be read by kikuchipy ({reason}); {then}") from error
-    if type(signal).__name__ not in ("EBSD", "LazyEBSD"):
-        raise DataError(f"{file} is read by kikuchipy as {type(signal).__name__}, not as a scan of EBSD patterns.")
     return signal
+
+
+def _known(step: float) -> float | None:
+    return float(step) if 0 < step < math.inf else None
 
 
 def _axes(signal: Any) -> tuple[tuple[int, int], Step]:
     """Rows and columns of the scan, and the steps of y and x in um where they are positive numbers."""
     axes = {axis.name: axis for axis in signal.axes_manager.navigation_axes}
-    sizes = [int(axes[dim].size) if dim in axes else 1 for dim in (n.Y, n.X)]
-    steps = [float(axes[dim].scale) if dim in axes else 0.0 for dim in (n.Y, n.X)]
-    known = [step if 0 < step < math.inf else None for step in steps]
-    return (sizes[0], sizes[1]), (known[0], known[1])
+    rows, columns = (int(axes[dim].size) if dim in axes else 1 for dim in (n.Y, n.X))
+    dy, dx = (_known(axes[dim].scale) if dim in axes else None for dim in (n.Y, n.X))
+    return (rows, columns), (dy, dx)
 
 
-def _nav_shape(
-    file: Path, n_patterns: int, in_file: tuple[int, int] | None, config: IngestConfig
-) -> tuple[tuple[int, int], list[str]]:
-    """Rows and columns of the scan: the setting, else the file's, else one row (which a note says)."""
-    wanted = config.nav_shape or in_file
+def _raster(
+    file: Path, count: int, in_file: tuple[int, int] | None, config: IngestConfig
+) -> tuple[ScanGrid, list[str]]:
+    """Patterns in rows and columns of the setting, else of the file, else in one row, which a note says."""
+    wanted, notes = config.nav_shape or in_file, []
     if wanted is None:
-        note = f"{file.name} stores no scan shape: {n_patterns} patterns in one row; nav_shape=(rows, columns) sets it."
-        return (1, n_patterns), [note] if n_patterns > 1 else []
-    if wanted[0] * wanted[1] == n_patterns:
-        return wanted, []
-    said = f"{wanted[0]} x {wanted[1]} = {wanted[0] * wanted[1]} scan points"
-    if config.nav_shape is not None:
-        raise UsageError(
-            f"nav_shape={wanted} means {said}, but {file} holds {n_patterns} patterns; give its own shape."
+        wanted = (1, count)
+        notes = [f"{file.name} stores no scan shape: {count} patterns in one row; nav_shape=(rows, columns) sets it."]
+    if wanted[0] * wanted[1] != count:
+        who, error = ("nav_shape", UsageError) if config.nav_shape else ("its header", DataError)
+        raise error(
+            f"{file}: {who} says {wanted[0]} x {wanted[1]} = {wanted[0] * wanted[1]} scan points, but it holds {count} "
+            f"patterns; of an interrupted scan give nav_shape=(rows, columns) of those that are there."
         )
-    raise DataError(
-        f"{file}: its header says {said}, but it holds {n_patterns} patterns (an interrupted scan, or a truncated "
-        f"file); fetch it again, or give nav_shape=(rows, columns) for the patterns that are there."
-    )
-
-
-def _raster(nav: tuple[int, int]) -> ScanGrid:
-    return ScanGrid(x=np.arange(nav[1]), y=np.arange(nav[0]), rows=np.arange(nav[0] * nav[1]).reshape(nav))
+    rows = np.arange(count).reshape(wanted)
+    return ScanGrid(x=np.arange(wanted[1]), y=np.arange(wanted[0]), rows=rows), notes if count > 1 else []
 
 
 def _bruker_grid(file: h5py.File, scan: str, n_patterns: int) -> ScanGrid | None:
@@ -394,41 +351,34 @@ def _bruker_grid(file: h5py.File, scan: str, n_patterns: int) -> ScanGrid | None
     return None
 
 
-def _facts(
-    file: Path, signal: Any, scan: _Scan, grid: ScanGrid, maps: Mapping[str, xr.DataArray] | None = None
-) -> dict[str, Any]:
-    """What kikuchipy made of the header besides the grid: variables, `detector`, a note."""
-    shape = tuple(signal.axes_manager.signal_shape[::-1])
-    if shape != tuple(scan.shape):
-        raise DataError(f"{file}: the header says patterns of {shape} px, the patterns have {scan.shape}.")
-    facts: dict[str, Any] = {DETECTOR: _detector(signal.detector), **(maps or {})}
+def _facts(file: Path, signal: Any, shape: tuple[int, ...], grid: ScanGrid, notes: list[str]) -> dict[str, Any]:
+    """What kikuchipy made of the header besides the grid: variables, `detector`, a note.
+
+    The projection centre is in Bruker's convention, the mean over the scan where it varies; (1/2, 1/2, 1/2) is what
+    kikuchipy puts where a file has none, so it is left out.
+    """
+    said = tuple(signal.axes_manager.signal_shape[::-1])
+    if said != tuple(shape):
+        raise DataError(f"{file}: the header says patterns of {said} px, the patterns have {shape}.")
+    facts: dict[str, Any] = {NOTES: notes, **_crystal_map(signal.xmap, grid)}
+    if (detector := signal.detector) is not None:
+        angles = ("sample_tilt", "tilt", "azimuthal", "twist", "binning")
+        facts[DETECTOR] = {key: float(getattr(detector, key)) for key in angles} | {"angle_units": "degree"}
+        centres = np.asarray(detector.pc, dtype="f8").reshape(-1, 3)
+        if not np.all(centres == 0.5):
+            facts[DETECTOR] |= {
+                "projection_centre": centres.mean(axis=0).tolist(),
+                "projection_centre_spread": np.ptp(centres, axis=0).tolist(),
+                "projection_centre_convention": "Bruker",
+            }
     if signal.static_background is not None:
         background = np.asarray(signal.static_background)
-        if background.shape == shape:
+        if background.shape == said:
             attrs = {"long_name": "static background", "units": "counts"}
             facts["static_background"] = xr.DataArray(background, dims=(n.DY, n.DX), attrs=attrs)
         else:
-            scan.notes.append(f"a static background of {background.shape} px is left out: patterns have {shape}.")
-    return facts if n.PHASE in facts else facts | _crystal_map(signal.xmap, grid)
-
-
-def _detector(detector: Any) -> dict[str, Any]:
-    """Plain numbers; the projection centre in Bruker's convention, the mean over the scan where it varies.
-
-    A centre of (1/2, 1/2, 1/2) is what kikuchipy puts where a file has none, so it is left out.
-    """
-    if detector is None:
-        return {}
-    centres = np.asarray(detector.pc, dtype="f8").reshape(-1, 3)
-    angles = {key: float(getattr(detector, key)) for key in ("sample_tilt", "tilt", "azimuthal", "twist")}
-    facts: dict[str, Any] = {**angles, "angle_units": "degree", "binning": float(detector.binning)}
-    if np.all(centres == 0.5):
-        return facts
-    return facts | {
-        "projection_centre": [float(v) for v in centres.mean(axis=0)],
-        "projection_centre_spread": [float(v) for v in np.ptp(centres, axis=0)],
-        "projection_centre_convention": "Bruker",
-    }
+            notes.append(f"a static background of {background.shape} px is left out: patterns have {said}.")
+    return facts
 
 
 def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, xr.DataArray]:
@@ -436,95 +386,73 @@ def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, xr.DataArray]:
     names, laue = m.phases_of(xmap) if xmap is not None else ({}, {})
     if not any(names.values()) or xmap.is_in_data.size != grid.rows.size:
         return {}
-    inside, cells = np.asarray(xmap.is_in_data), grid.rows.shape
 
-    def on_grid(values: Any, fill: float = np.nan) -> np.ndarray:
-        out = np.full((inside.size, *np.shape(values)[1:]), fill)
-        out[inside] = values
-        return out.reshape(*cells, *np.shape(values)[1:])
+    def rows(values: Any, fill: float = np.nan) -> np.ndarray:
+        out = np.full((grid.rows.size, *np.shape(values)[1:]), fill, "f8")
+        out[np.asarray(xmap.is_in_data)] = values
+        return out
 
-    numbers = on_grid(np.where(xmap.is_indexed, xmap.phase_id, n.PHASE_UNKNOWN), n.PHASE_UNKNOWN)
-    maps = {n.PHASE: m.phase_map(numbers, names, laue)}
-    maps |= m.orientation_arrays(on_grid(xmap.rotations.to_euler().reshape(-1, 3)), numbers >= 0)
-    if "scores" in xmap.prop:
-        scores = np.asarray(xmap.prop["scores"]).reshape(int(inside.sum()), -1)[:, 0]
-        maps["scores"] = m.map_array("scores", on_grid(scores))
-    return maps
+    scores = xmap.prop.get("scores")
+    columns = {} if scores is None else {"scores": rows(np.asarray(scores).reshape(xmap.size, -1)[:, 0])}
+    numbers = rows(np.where(xmap.is_indexed, xmap.phase_id, n.PHASE_UNKNOWN), n.PHASE_UNKNOWN)
+    return m.indexed_maps(grid, columns, numbers, names, laue, rows(xmap.rotations.to_euler().reshape(-1, 3)))
 
 
 def _maps(
     file: h5py.File, scan: str, layout: Layout, grid: ScanGrid, header: Mapping[str, Any]
 ) -> dict[str, xr.DataArray]:
-    """Every map of the layout that the file has, on the grid: what kikuchipy leaves out."""
+    """Every map that the file has, on the grid: what kikuchipy leaves out."""
+    count = int(grid.present.sum())
 
-    def column(key: str) -> np.ndarray | None:
-        return _on_grid(find_optional(file, f"{scan}/EBSD/Data/{key}"), grid)
+    def column(key: str, width: int = 1) -> np.ndarray | None:
+        """Numbers of each row, (N,) or (N, width); None for what is something else."""
+        dataset = find_optional(file, f"{scan}/{key}")
+        fits = dataset is not None and dataset.dtype.kind in "uif" and dataset.size == count * width
+        if dataset is None or not fits or dataset.ndim not in (1, 2) or len(dataset) != count:
+            return None
+        return np.asarray(dataset[()], dtype="f8").reshape(count, *[width] * (width > 1))
 
-    columns = {name: column(key) for key, name in layout.maps.items()}
-    found: dict[str, xr.DataArray] = {}
-    place = column("X Position")
-    for name, values in columns.items():
-        if values is not None and values.ndim == 2:
-            values = np.rad2deg(values) if name == m.MAD and layout.mad_in_radians else values
-            found[name] = m.map_array(
-                name, values if place is None else np.where(place == EDAX_NO_POSITION, np.nan, values)
-            )
-    numbers = column("Phase")
-    if numbers is not None and numbers.ndim == 2 and layout.maps:
-        found[n.PHASE] = _phases(numbers, layout, grid, columns.get(m.CI), header)
-    parts = [column(key) for key in layout.euler]
-    if parts and all(part is not None for part in parts):
-        euler = np.stack(parts, axis=-1) if len(parts) == 3 else parts[0]  # type: ignore[arg-type]
-        if euler is not None and euler.shape[2:] == (3,):
-            indexed = np.isfinite(euler).all(axis=-1) & grid.present
-            euler = np.deg2rad(euler) if layout.degrees else euler
-            indexed &= euler.min(axis=-1) < m.EDAX_NO_ANGLE
-            found |= m.orientation_arrays(euler, indexed & (found[n.PHASE].values >= 0 if n.PHASE in found else True))
-    return found | _elements(file, scan, grid)
+    def columns(folder: str, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+        read = ((name, column(f"{folder}/{key}")) for key, name in names.items())
+        return {name: values for name, values in read if values is not None}
+
+    maps, about, euler = columns("EBSD/Data", MAPS), {}, None
+    if layout.phases is not None and (phase := column("EBSD/Data/Phase")) is not None:
+        about = _phases(phase, layout, layout.phases, maps.get(m.CI), header)
+    if (
+        len(layout.euler) == 3
+        and len(parts := columns("EBSD/Data", dict(zip(layout.euler, m.ANGLES, strict=True)))) == 3
+    ):
+        euler = np.stack([parts[name] for name in m.ANGLES], axis=-1) * layout.to_radians
+    elif layout.euler:
+        euler = column(f"EBSD/Data/{layout.euler[0]}", 3)
+    if m.MAD in maps:
+        maps[m.MAD] = maps[m.MAD] * layout.mad_to_degrees
+    if (place := column("EBSD/Data/X Position")) is not None:
+        maps = {name: np.where(place == EDAX_NO_POSITION, np.nan, values) for name, values in maps.items()}
+    found = m.indexed_maps(grid, maps, **about, euler=euler)
+    for kind, units in (("Composition", "wt%"), ("Peak Area", "counts/s"), ("Window Integral", "counts/s")):
+        folder = f"EDS/Data/{kind}"  # of a combined EBSD and EDS scan (H5OINA)
+        named = {key: key.split()[0] for key in listed(file, f"{scan}/{folder}", h5py.Dataset)}
+        if elements := columns(folder, named):
+            attrs = {**n.ATTRS[n.ELEMENTS], "units": units, "source": kind}
+            stack = np.stack([grid.put(values) for values in elements.values()]).astype("f4")
+            found[n.ELEMENTS] = xr.DataArray(stack, {n.ELEMENT: list(elements)}, (n.ELEMENT, n.Y, n.X), attrs=attrs)
+            break
+    return found
 
 
 def _phases(
-    column: np.ndarray, layout: Layout, grid: ScanGrid, ci: np.ndarray | None, header: Mapping[str, Any]
-) -> xr.DataArray:
-    group, name, laue = layout.phases
-    listed = {int(key): entry for key, entry in dict(header.get(group, {})).items() if key.isdigit()}
-    known = {i: (str(entry.get(name, "")), laue(entry)) for i, entry in sorted(listed.items())}
-    numbers = np.where(np.isfinite(column), column, n.PHASE_UNKNOWN)
+    rows: np.ndarray, layout: Layout, where: tuple[str, str, Any], ci: np.ndarray | None, header: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Phase number of each row, -1 where it is not indexed, names and Laue groups by number."""
+    group, name, laue = where
+    entries = {int(key): entry for key, entry in sorted(dict(header.get(group, {})).items()) if key.isdigit()}
+    numbers = np.where(np.isfinite(rows), rows, n.PHASE_UNKNOWN)
     if layout.unindexed is not None:
         numbers[numbers == layout.unindexed] = n.PHASE_UNKNOWN
-    elif len(known) == 1 and set(np.unique(numbers)) <= {n.PHASE_UNKNOWN, 0}:
-        known = {0: next(iter(known.values()))}  # EDAX numbers a single phase 0, several from 1 on
+    elif len(entries) == 1 and set(np.unique(numbers)) <= {n.PHASE_UNKNOWN, 0}:
+        entries = {0: next(iter(entries.values()))}  # EDAX numbers a single phase 0, several from 1 on
     numbers[(numbers < 0) | (ci < 0 if ci is not None else False)] = n.PHASE_UNKNOWN
-    numbers[~grid.present] = n.PHASE_MISSING
-    names, groups = ({i: pair[part] for i, pair in known.items()} for part in (0, 1))
-    return m.phase_map(numbers, names, groups)
-
-
-def _elements(file: h5py.File, scan: str, grid: ScanGrid) -> dict[str, xr.DataArray]:
-    """Element maps of a combined EBSD and EDS scan (H5OINA): composition, else counts."""
-    for kind, units in (("Composition", "wt%"), ("Peak Area", "counts/s"), ("Window Integral", "counts/s")):
-        folder = f"{scan}/EDS/Data/{kind}"
-        found = {}
-        for key in listed(file, folder, of=h5py.Dataset):
-            values = _on_grid(find_optional(file, f"{folder}/{key}"), grid)
-            if values is not None and values.ndim == 2:
-                found[key.split()[0]] = values
-        if found:
-            attrs = {**n.ATTRS[n.ELEMENTS], "units": units, "source": kind}
-            stack = np.stack(list(found.values())).astype("f4")
-            array = xr.DataArray(stack, dims=(n.ELEMENT, n.Y, n.X), coords={n.ELEMENT: list(found)}, attrs=attrs)
-            return {n.ELEMENTS: array}
-    return {}
-
-
-def _on_grid(dataset: h5py.Dataset | None, grid: ScanGrid) -> np.ndarray | None:
-    """Rows as floats (y, x[, k]), NaN where the grid has no row; None for what is not one number for each row."""
-    if dataset is None or dataset.dtype.kind not in "uif" or dataset.ndim not in (1, 2):
-        return None
-    if dataset.shape[0] != int(grid.present.sum()):
-        return None
-    rows = np.asarray(dataset[()], dtype="f8")
-    rows = rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
-    values = np.full((*grid.rows.shape, *rows.shape[1:]), np.nan)
-    values[grid.present] = rows[grid.rows[grid.present]]
-    return values
+    names = {i: str(entry.get(name, "")) for i, entry in entries.items()}
+    return {"numbers": numbers, "names": names, "laue": {i: laue(entry) for i, entry in entries.items()}}

@@ -8,33 +8,72 @@ journal is written first: after a kill the next writer completes it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
+import socket
+import sys
+import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
-from vaearr.errors import ExistsError, LockedError, WriteError
+from vaearr import names as n
+from vaearr.errors import ExistsError, LockedError, NoInputError, WriteError
 from vaearr.store import sending
 from vaearr.store.folders import replace_file, sync_path, sync_tree
-from vaearr.store.listing import refresh_listing, unlist
-from vaearr.store.lock import locked
-from vaearr.store.places import desk, object_url
-from vaearr.store.seals import seal
+from vaearr.store.listing import listed_in, refresh_listing, seal
+from vaearr.store.places import Objects, desk, object_url, place
 from vaearr.store.settling import is_settled, settle
 
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV}
 _CANNOT_WRITE |= {errno.EIO}
-Moves = Mapping[str, Any]  # each key: its folder below `staging_root`, None for one that goes; see `sending.with_tags`
+_ALONE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 def staging_root(store: Path) -> Path:
     """Hidden sibling of the store, on the same file system, where unfinished work lies."""
     own = desk(store)
     return own.parent / f".{own.name}.staging"
+
+
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """Hold the store's write lock. Raises LockedError that names the holder, at once, when another process writes.
+
+    The lock is the kernel's (flock): a process that dies does not keep it. It is on a hidden sibling of the store, of
+    one at a URL on this machine, and on the store's folder: somebody may remove the lock file.
+    """
+    path = lock_path(store)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        stack.callback(os.close, handle)
+        try:
+            fcntl.flock(handle, _ALONE)
+            if store.is_dir():
+                folder = os.open(store, os.O_RDONLY)
+                stack.callback(os.close, folder)
+                try:
+                    fcntl.flock(folder, _ALONE)
+                except OSError as error:  # some file systems of networks lock files only
+                    if isinstance(error, BlockingIOError):
+                        raise
+        except BlockingIOError:
+            holder = " ".join(os.pread(handle, 400, 0).decode(errors="replace").split()) or "another process"
+            raise LockedError(f"{store} is being written by {holder}; wait for it to end.") from None
+        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})".encode(), 0)
+        yield
+
+
+def lock_path(store: Path) -> Path:
+    """The lock file, a hidden sibling of the store; of one at a URL, on this machine."""
+    return desk(store).parent / f".{store.name}.lock"
 
 
 @contextmanager
@@ -62,16 +101,25 @@ def writing(store: Path, need: int = 0) -> Iterator[None]:
 @contextmanager
 def writer(store: Path) -> Iterator[None]:
     """Be the one writer of the store on this machine: lock it, complete what a killed writer had begun to publish."""
+    staging = staging_root(store)
     with writing(store), locked(store):
         if object_url(store):
-            sending.forget_others(store, staging_root(store))
+            sending.token(staging, str(sending.read_root(Objects(store))[0]["attributes"].get(n.STORE_ID)))
         if _journal(store).exists():
-            _roll_forward(store)
-        for left in staging_root(store).glob("replaced-*"):
-            shutil.rmtree(left, ignore_errors=True)
+            if object_url(store) and not sending.is_ours(store, staging):
+                _forget(store)  # it was done, or others have published since
+            else:
+                with _alone(store):
+                    _carry_out(store)
+        _clear(staging)
         if not object_url(store):
             settle(store)
         yield
+
+
+def _alone(store: Path) -> AbstractContextManager[None]:
+    """Be the only one who publishes in a store, on all machines."""
+    return sending.alone(store, staging_root(store), _journal(store)) if object_url(store) else nullcontext()
 
 
 def recover(store: Path) -> None:
@@ -85,19 +133,18 @@ def _journal(store: Path) -> Path:
     return staging_root(store) / "publishing.json"
 
 
-def journalled(store: Path) -> dict[str, Any]:
-    """What is not completed yet: each key, and its folder below `staging_root`; see `Moves`."""
+def journalled(store: Path) -> dict[str, str | None]:
+    """What is not completed yet: each key, and its folder below `staging_root`, None for one that goes."""
     try:
-        found: dict[str, Any] = json.loads(_journal(store).read_bytes())
+        moves = json.loads(_journal(store).read_bytes())
     except FileNotFoundError:
         return {}
-    return found
+    return {key: move["folder"] if isinstance(move, dict) else move for key, move in moves.items()}
 
 
-def staged_names(moves: Moves) -> set[str]:
-    """Folders below `staging_root` that a journal needs."""
-    folders = [found["folder"] if isinstance(found, dict) else found for found in moves.values()]
-    return {Path(folder).parts[0] for folder in folders if folder}
+def staged_names(store: Path) -> set[str]:
+    """Folders below `staging_root` that the journal needs."""
+    return {Path(folder).parts[0] for folder in journalled(store).values() if folder}
 
 
 @contextmanager
@@ -108,9 +155,15 @@ def staged_folder(store: Path, name: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        if folder.name not in staged_names(journalled(store)):
+        if folder.name not in staged_names(store):
             shutil.rmtree(folder, ignore_errors=True)
             remove_if_empty(staging_root(store))
+
+
+def present(store: Path, keys: Collection[str]) -> list[str]:
+    """Those of some keys that a store lists, or has a folder of."""
+    known = listed_in(place(store))
+    return [key for key in keys if key in known or (not object_url(store) and os.path.lexists(store / key))]
 
 
 def publish(
@@ -123,18 +176,16 @@ def publish(
     old, nothing, or the new, never a mixture. instead_of: keys that go in the same step, replaced or not. Of a store on
     object storage, raises LockedError where somebody else publishes at the same time; what is staged stays.
     """
-    there = sending.taken(store, staged) if object_url(store) else [key for key in staged if (store / key).exists()]
-    if not replace and (taken := [key for key in there if key not in instead_of]):
-        raise ExistsError(f"{store} already holds {', '.join(taken)}; nothing was changed.")
-    for folder in staged.values():
-        if object_url(store):
-            sending.mark(folder)
-        seal(folder)
-        if not object_url(store):
+    staging = staging_root(store)
+    with _alone(store):
+        if not replace and (taken := [key for key in present(store, staged) if key not in instead_of]):
+            raise ExistsError(f"{store} already holds {', '.join(taken)}; nothing was changed.")
+        for folder in staged.values():
+            seal(folder)
             sync_tree(folder)
-    sync_path(staging_root(store))
-    come = {key: str(folder.relative_to(staging_root(store))) for key, folder in staged.items()}
-    _change(store, dict.fromkeys(instead_of) | come)
+        sync_path(staging)
+        come = {key: str(folder.relative_to(staging)) for key, folder in staged.items()}
+        _change(store, dict.fromkeys(instead_of) | come)
 
 
 def withdraw(store: Path, keys: Collection[str]) -> None:
@@ -143,61 +194,56 @@ def withdraw(store: Path, keys: Collection[str]) -> None:
     First the listing loses them, then their files go: a reader finds all or none of them.
     """
     staging_root(store).mkdir(parents=True, exist_ok=True)
-    _change(store, dict.fromkeys(keys))
+    with _alone(store):
+        _change(store, dict.fromkeys(keys))
 
 
-def _change(store: Path, moves: Moves) -> None:
-    if object_url(store):
-        moves = sending.with_tags(store, moves)
+def _change(store: Path, moves: Mapping[str, str | None]) -> None:
     replace_file(_journal(store), json.dumps(moves, indent=2).encode())
-    if not object_url(store):
-        _roll_forward(store)
-        return
     try:
-        sending.send(store, staging_root(store), moves)
-    except LockedError:
-        _journal(store).unlink()
-        raise
-    except OSError as error:
+        _carry_out(store)
+    except (NoInputError, WriteError) as error:  # of object storage
         raise WriteError(f"{error} What was made is kept on this machine: run the same command again.") from error
-    _forget(store, moves)
 
 
-def _roll_forward(store: Path) -> None:
+def _carry_out(store: Path) -> None:
     """Do what the journal says and is not done yet, list the result, forget the journal."""
-    moves = journalled(store)
+    staging, moves = staging_root(store), journalled(store)
     if object_url(store):
-        sending.send(store, staging_root(store), moves, is_resumed=True)
-    else:
-        _move(store, moves)
-    _forget(store, moves)
-
-
-def _forget(store: Path, moves: Moves) -> None:
-    """Remove what is left of staged folders, and the journal."""
-    for folder in staged_names(moves):
-        shutil.rmtree(staging_root(store) / folder, ignore_errors=True)
-    _journal(store).unlink()  # last: by it the next writer finds what a kill left of these folders
-    remove_if_empty(staging_root(store))
-
-
-def _move(store: Path, moves: Moves) -> None:
-    staging = staging_root(store)
+        sending.send(store, staging, moves)
+        _forget(store)
+        return
     trash = staging / f"replaced-{uuid.uuid4().hex[:8]}"
-    left = {key: relative for key, relative in moves.items() if relative is None or (staging / relative).exists()}
+    left = {key: folder for key, folder in moves.items() if folder is None or (staging / folder).exists()}
     away = [key for key in left if os.path.lexists(store / key)]
     if away:
-        unlist(store, away)  # so that nobody reads the new chunks by the old metadata
+        refresh_listing(store, (), without=away)  # so that nobody reads the new chunks by the old metadata
         trash.mkdir()
-    for key, relative in left.items():
+    for key, folder in left.items():
         if key in away:
             (store / key).rename(trash / key.replace("/", "-"))
-        if relative is not None:
-            (staging / relative).rename(store / key)
-        if key in away or relative is not None:
+        if folder is not None:
+            (staging / folder).rename(store / key)
+        if key in away or folder is not None:
             sync_path((store / key).parent)
     refresh_listing(store, moves)
-    shutil.rmtree(trash, ignore_errors=True)
+    _forget(store)
+
+
+def _forget(store: Path) -> None:
+    """Remove the journal and what is left of staged folders: what was begun of that is no reason to send it again."""
+    staging = staging_root(store)
+    for name in staged_names(store):
+        if (staging / name).exists():
+            (staging / name).rename(staging / f"replaced-{uuid.uuid4().hex[:8]}")
+    _journal(store).unlink()
+    _clear(staging)
+
+
+def _clear(staging: Path) -> None:
+    for left in staging.glob("replaced-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    remove_if_empty(staging)
 
 
 def remove_if_empty(folder: Path) -> None:

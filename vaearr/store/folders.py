@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import os
 import shutil
 import stat
@@ -36,6 +37,12 @@ def is_there(root: Path, name: str) -> bool:
     return True
 
 
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file aside, sync it, rename it in: a reader finds the old or the new one, whole.
 
@@ -67,9 +74,8 @@ def sync_path(path: Path) -> None:
 def sync_tree(folder: Path) -> None:
     """fsync every file, then every directory from the leaves up."""
     for root, _, files in os.walk(folder, topdown=False):
-        for name in files:
+        for name in (*files, ""):
             sync_path(Path(root) / name)
-        sync_path(Path(root))
 
 
 @contextmanager
@@ -85,7 +91,10 @@ def staged(folder: Path) -> Iterator[Path]:
             raise ExistsError(f"{folder} is a file; give a folder.")
         aside.mkdir(parents=True)
         yield aside
-        _publish(aside, folder)
+        if folder.exists():
+            _move_files(aside, folder)
+        else:
+            aside.rename(folder)
     except VaearrError:
         raise
     except OSError as error:
@@ -94,27 +103,21 @@ def staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _publish(aside: Path, folder: Path) -> None:
-    if not folder.exists():
-        os.rename(aside, folder)
-        return
+def _move_files(aside: Path, folder: Path) -> None:
     files = sorted(path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
-    clashes = [file for file in files if _clashes(aside / file, folder, file)]
-    if clashes:
-        listed = ", ".join(str(file) for file in clashes[:MOST_NAMED])
+    if clashes := [str(file) for file in files if _clashes(aside / file, folder / file)]:
         more = f" and {len(clashes) - MOST_NAMED} more" if len(clashes) > MOST_NAMED else ""
         raise ExistsError(
-            f"{folder} holds {listed}{more} with other content; nothing was changed. Choose another folder."
+            f"{folder} holds {', '.join(clashes[:MOST_NAMED])}{more} with other content; nothing was changed. Choose "
+            "another folder."
         )
     for file in files:
-        final = folder / file
-        if not final.exists():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(aside / file, final)
+        if not (folder / file).exists():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (aside / file).rename(folder / file)
 
 
-def _clashes(new: Path, folder: Path, file: Path) -> bool:
-    final = folder / file
-    if any(parent.exists() and not parent.is_dir() for parent in final.parents if parent != folder):
-        return True
-    return final.exists() and not (final.is_file() and filecmp.cmp(new, final, shallow=False))
+def _clashes(new: Path, final: Path) -> bool:
+    if final.exists():
+        return not (final.is_file() and filecmp.cmp(new, final, shallow=False))
+    return any(parent.is_file() for parent in final.parents)

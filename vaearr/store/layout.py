@@ -1,17 +1,22 @@
-"""How arrays are cut on disk: chunks that are read and written whole, codecs with a checksum."""
+"""How arrays are cut on disk, with which codecs, and in which form their attributes are kept."""
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 CHUNK_BYTES = 8 * 2**20
 CHUNK_SAMPLES = 1024
+# NaN as xarray writes it into the attributes of a zarr v3 array
+NAN_ATTRIBUTE = base64.b64encode(np.array(np.nan, "<f8").tobytes()).decode()
 
 Region = dict[str, slice]
 Dim = TypeVar("Dim", str, int)
@@ -37,6 +42,18 @@ def blocks(sizes: Mapping[Dim, int], block: Mapping[Dim, int]) -> Iterator[dict[
         yield {dim: slice(i, min(i + block[dim], sizes[dim])) for dim, i in zip(sizes, corner, strict=True)}
 
 
+def chunk_name(array: zarr.Array, region: tuple[slice, ...]) -> str:
+    """Name, below the array, of the chunk (shard) that starts a region of its first dims."""
+    index = [part.start // side for part, side in zip(region, array.shards or array.chunks, strict=False)]
+    return array.metadata.encode_chunk_key((*index, *(0,) * (array.ndim - len(index))))
+
+
+def chunks_of(array: zarr.Array) -> Iterator[tuple[str, tuple[slice, ...]]]:
+    """Name and region of each chunk (shard) of an array, row-major."""
+    for region in blocks(dict(enumerate(array.shape)), dict(enumerate(array.shards or array.chunks))):
+        yield chunk_name(array, tuple(region.values())), tuple(region.values())
+
+
 def pattern_codecs() -> tuple[Any, ...]:
     """Fast to read, and checksummed: a flipped bit is an error, not a number."""
     return (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
@@ -50,3 +67,21 @@ def map_codecs() -> tuple[Any, ...]:
 def fill_value(dtype: np.dtype) -> Any:
     """NaN for floats, 0 for the rest (`present`, `roi` and flags say what is not data)."""
     return np.nan if dtype.kind == "f" else np.zeros((), dtype).item()
+
+
+def plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes as plain JSON: numpy scalars and arrays and tuples become numbers and lists, all else text."""
+    text = json.dumps(dict(attrs), default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+    return dict(json.loads(text))
+
+
+def flat(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """The same as text, numbers and flat lists, which netCDF knows too: `vaearr.provenance.nested` reads the rest."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, bool):
+            return int(value)
+        kinds = {type(item) for item in value} if isinstance(value, list) else {type(value)}
+        return value if kinds <= {str} or kinds <= {int, float} else json.dumps(value)
+
+    return {key: one(value) for key, value in plain(attrs).items()}

@@ -9,35 +9,34 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
 import uuid
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vaearr.errors import MissingExtraError, NoInputError, UsageError, VaearrError, WriteError, need
-from vaearr.store.folders import is_there
+from vaearr.store.folders import is_there, sha256_of
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
-    from zarr.abc.store import Store
 
 METADATA = "zarr.json"
 CACHE, ENDPOINT = "VAEARR_CACHE", "AWS_ENDPOINT_URL"
 PART = 64 * 2**20  # bytes above which an object is sent in parts
-PIECE = 2**20
-AT_ONCE = 8  # requests side by side
+AT_ONCE = 8  # requests, or files, side by side
 RETRIES = 5
 LONGEST = timedelta(minutes=2)  # over all retries of a request
 TIMEOUT = timedelta(minutes=5)  # of one request
 _MOST_SAID = 240  # characters of a server's answer
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/]|$)|([A-Za-z][A-Za-z0-9+.-]+):///?")  # Path joins // to /
-_LOCAL = {"file", "local"}
-_WRITABLE = {"s3"}
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}")  # Path joins // to /
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 class ConflictError(Exception):
@@ -55,14 +54,15 @@ def as_url(path: str | Path) -> str | None:
     """The URL of a store elsewhere, None for a path on this machine (`file:` included)."""
     text = PosixPath.__str__(path) if isinstance(path, Path) else str(path)
     found = _URL.match(text)
-    scheme = (found[1] or found[2]).lower() if found else ""
-    return f"{scheme}://{text[len(scheme) + 1 :].lstrip('/')}" if found and scheme not in _LOCAL else None
+    if found is None or (scheme := found[1].lower()) in ("file", "local"):
+        return None
+    return f"{scheme}://{text[found.end() :].lstrip('/')}"
 
 
 def object_url(path: str | Path) -> str | None:
     """The URL of a store on object storage, which can be written; else None."""
     url = as_url(path)
-    return url.rstrip("/") if url and url.split(":", 1)[0] in _WRITABLE else None
+    return url.rstrip("/") if url and url.startswith("s3:") else None
 
 
 def read_only_url(path: str | Path) -> str | None:
@@ -72,8 +72,7 @@ def read_only_url(path: str | Path) -> str | None:
 
 def local_path(path: str | Path) -> Path:
     """The path on this machine. Raises UsageError for a URL: what writes needs a folder."""
-    url = as_url(path)
-    if url is not None:
+    if url := as_url(path):
         raise UsageError(
             f"{url} is a URL, which can only be read (open_store, batches, info); this needs a store in a folder of "
             "this machine, so copy it here first."
@@ -103,26 +102,37 @@ def beside(store: Path) -> Path:
     return Path.cwd() / store.name if as_url(store) else store
 
 
-def shown(store: str | Path) -> str:
-    """A store as users know it: its path or URL."""
-    return str(store)
+def read_ahead(read: Callable[[Item], Value], items: Iterable[Item], at_once: int = 1) -> Iterator[Value]:
+    """`map(read, items)` in threads, in order: at most so many are done ahead of the caller, who works meanwhile."""
+    ahead: deque[Future[Value]] = deque()
+    with ThreadPoolExecutor(at_once) as pool:
+        for item in items:
+            ahead.append(pool.submit(read, item))
+            if len(ahead) > at_once:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 @contextmanager
-def reach(url: str) -> Iterator[None]:
-    """What keeps a URL from being read, as one line that says what to install or to check."""
-    scheme = url.split(":", 1)[0]
+def reach(url: str, *, is_written: bool = False) -> Iterator[None]:
+    """What keeps a URL from being read or written, as one line that says what to install or to check."""
+    is_object = object_url(url) is not None
     try:
         yield
     except (VaearrError, ConflictError):
         raise
     except ImportError as error:
-        reason = " ".join(str(error).split())
+        scheme, reason = url.split(":", 1)[0], " ".join(str(error).split())
         raise MissingExtraError(f"{scheme}:// needs a package that is not installed ({reason}).") from error
     except Exception as error:  # each protocol has errors of its own
-        if isinstance(error, OSError) and error.errno is not None and scheme in _WRITABLE:  # of this machine's disk
+        if is_object and isinstance(error, OSError) and error.errno is not None:  # of this machine's disk
             raise
-        check = "the AWS_* variables and the network" if scheme in _WRITABLE else "your access to it"
+        if is_written:
+            raise WriteError(
+                f"{url} cannot be written ({_words(error)}); check the bucket, your rights in it and the network."
+            ) from error
+        check = "the AWS_* variables and the network" if is_object else "your access to it"
         raise NoInputError(f"{url} cannot be reached ({_words(error)}); check the URL, {check}.") from error
 
 
@@ -154,11 +164,9 @@ class Folder:
         """A file's bytes, None where there is none. Raises DamagedError for a link or what is no file."""
         return (self.path / name).read_bytes() if is_there(self.path, name) else None
 
-    def pieces(self, name: str) -> Iterator[bytes]:
-        """A file piece by piece."""
-        with (self.path / name).open("rb") as opened:
-            while piece := opened.read(PIECE):
-                yield piece
+    def sha256(self, name: str) -> str:
+        """Checksum of a file."""
+        return sha256_of(self.path / name)
 
     def odd(self, name: str) -> str:
         """What keeps a name from being that of an ordinary file; nothing where it is one."""
@@ -166,12 +174,6 @@ class Folder:
         if path.is_symlink():
             return "it is a symbolic link, which may lead anywhere"
         return "" if path.is_file() else "it is not an ordinary file"  # to read a pipe is to wait for ever
-
-    def zarr_store(self) -> Store:
-        """What zarr reads through."""
-        from zarr.storage import LocalStore
-
-        return LocalStore(self.path, read_only=True)
 
 
 class Objects:
@@ -191,9 +193,9 @@ class Objects:
         settings = {"endpoint": os.environ.get(ENDPOINT, ""), **(options or {})}
         self.client = _client(url, tuple(settings.items()), RETRIES)
 
-    def tag(self) -> Hashable:
-        """What changes whenever the root's listing is written; None where there is none."""
-        found = self.head(METADATA)
+    def tag(self, name: str = METADATA) -> str | None:
+        """The tag of an object, a new one whenever it is written; None where there is none."""
+        found = self.head(name)
         return found["e_tag"] if found else None
 
     def head(self, name: str) -> Mapping[str, Any] | None:
@@ -222,13 +224,15 @@ class Objects:
         found = self.fetch(name)
         return found[0] if found else None
 
-    def pieces(self, name: str) -> Iterator[bytes]:
-        """An object piece by piece. Raises NoInputError where there is none."""
+    def sha256(self, name: str) -> str:
+        """Checksum of an object, read piece by piece. Raises NoInputError where there is none."""
         import obstore
 
+        found = hashlib.sha256()
         with reach(self.url):
-            for piece in obstore.get(self.client, name).stream(min_chunk_size=PIECE):
-                yield bytes(piece)
+            for piece in obstore.get(self.client, name).stream(min_chunk_size=2**20):
+                found.update(piece)
+        return found.hexdigest()
 
     def files(self, below: str = "") -> dict[str, int]:
         """Size of each object below a name."""
@@ -246,25 +250,18 @@ class Objects:
         """Nothing: objects are objects."""
         return ""
 
-    def put(self, name: str, data: bytes | Path) -> str:
-        """Write an object, in place of any other; returns its tag."""
-        return self._put(name, data, {})
+    def put(self, name: str, data: bytes | Path, mode: Any = None) -> str:
+        """Write an object; returns its tag.
 
-    def create(self, name: str, data: bytes) -> str:
-        """Write an object where there is none. Raises ConflictError where there is one."""
-        return self._put(name, data, {"mode": "create"})
-
-    def replace(self, name: str, data: bytes, tag: str) -> str:
-        """Write an object in place of the one with this tag. Raises ConflictError where it is another."""
-        return self._put(name, data, {"mode": {"e_tag": tag}})
-
-    def _put(self, name: str, data: bytes | Path, mode: dict[str, Any]) -> str:
+        mode: "create" where there is none, `{"e_tag": …}` in place of the one with this tag, else ConflictError is
+        raised; None: in place of any.
+        """
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with self._writing():
+        with reach(self.url, is_written=True):
             try:
-                return _tag(obstore.put(self.client, name, data, chunk_size=PART, **mode)["e_tag"])
+                return _tag(obstore.put(self.client, name, data, chunk_size=PART, mode=mode)["e_tag"])
             except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:
                 if not mode:
                     raise
@@ -278,55 +275,16 @@ class Objects:
         import obstore
 
         if listed := list(names):
-            with self._writing():
+            with reach(self.url, is_written=True):
                 obstore.delete(self.client, listed)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except (VaearrError, ConflictError):
-            raise
-        except Exception as error:  # obstore's errors have no other base
-            raise WriteError(
-                f"{self.url} cannot be written ({_words(error)}); check the bucket, your rights in it and the network."
-            ) from error
 
-    def zarr_store(self) -> Store:
-        """What zarr reads through."""
-        from zarr.storage import ObjectStore
-
-        return ObjectStore(self.client, read_only=True)
+Place = Folder | Objects
 
 
-def place(path: str | Path) -> Folder | Objects:
-    """The files of a store, wherever they are; nothing need be there."""
-    return Objects(path) if object_url(path) else Folder(store_path(path))
-
-
-def sha256_of(place: Folder | Objects, name: str) -> str:
-    """Checksum of a file, read piece by piece."""
-    found = hashlib.sha256()
-    for piece in place.pieces(name):
-        found.update(piece)
-    return found.hexdigest()
-
-
-def side_by_side(work: Any, items: Iterable[Any]) -> list[Any]:
-    """`work` of each item, several at once; the first error ends it, once those under way are done."""
-    stop = threading.Event()
-
-    def one(item: Any) -> Any:
-        if stop.is_set():
-            return None
-        try:
-            return work(item)
-        except BaseException:
-            stop.set()
-            raise
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return [future.result() for future in [pool.submit(one, item) for item in items]]
+def place(path: str | Path, options: Mapping[str, Any] | None = None) -> Place:
+    """The files of a store, wherever they are; nothing need be there. options: see `Objects`."""
+    return Objects(path, options) if object_url(path) else Folder(store_path(path))
 
 
 def stamped(metadata: bytes) -> bytes:

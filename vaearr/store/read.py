@@ -7,44 +7,29 @@ import errno
 import shutil
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 import zarr
 from zarr.errors import GroupNotFoundError
+from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from vaearr import names as n
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, VaearrError, did_you_mean
 from vaearr.provenance import parsed
-from vaearr.store.attributes import root_attributes
 from vaearr.store.commit import journalled, staging_root
-from vaearr.store.folders import is_there
-from vaearr.store.layout import Region, blocks
-from vaearr.store.places import (
-    METADATA,
-    Folder,
-    Objects,
-    local_path,
-    object_url,
-    place,
-    reach,
-    read_only_url,
-    sha256_of,
-    store_path,
-)
-from vaearr.store.seals import read_seal
+from vaearr.store.folders import is_there, sha256_of
+from vaearr.store.layout import Region, blocks, chunks_of
+from vaearr.store.listing import read_seal
+from vaearr.store.places import METADATA, Objects, local_path, object_url, place, reach, read_only_url, store_path
 from vaearr.store.sending import check_free, read_root
+from vaearr.store.settling import root_attributes
 from vaearr.store.whole import MISSING, WholeStore, damaged, naming
-
-Item = TypeVar("Item")
-Value = TypeVar("Value")
 
 MOST_TRIES = 100
 OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # a source's own copy, made as it is read
@@ -54,10 +39,8 @@ NOT_A_STORE = (GroupNotFoundError, NotADirectoryError, ValueError, KeyError)
 def published_at(path: str | Path) -> float:
     """When something was published in a store last, in seconds since 1970: its listing is new each time."""
     store = check_store(path)
-    if not object_url(store):
-        return (store / METADATA).stat().st_mtime
-    head = Objects(store).head(METADATA)
-    return float(head["last_modified"].timestamp()) if head else 0.0
+    head = Objects(store).head(METADATA) if object_url(store) else None
+    return float(head["last_modified"].timestamp()) if head else (store / METADATA).stat().st_mtime
 
 
 def stored_bytes(path: str | Path) -> int:
@@ -86,27 +69,31 @@ def check_store(path: str | Path) -> Path:
     return store
 
 
+def named(path: str | Path) -> str | Path:
+    """The one name of a store wherever it is, also where it can only be read."""
+    return read_only_url(path) or store_path(path)
+
+
 def open_group(path: str | Path, storage_options: Mapping[str, Any] | None = None) -> zarr.Group:
     """The root group of a vaearr store on this machine or at a URL, for reading, with all that it lists."""
     if url := read_only_url(path):
         return _at_url(url, storage_options)
-    store = store_path(path)
-    found = Objects(store, storage_options) if object_url(store) else Folder(store)
-    return _listed(store, found.tag(), tuple((storage_options or {}).items()))
+    store, options = store_path(path), tuple((storage_options or {}).items())
+    return _listed(store, place(store, storage_options).tag(), options)
 
 
 @lru_cache(maxsize=8)
 def _listed(store: Path, tag: Hashable, options: tuple[tuple[str, Any], ...]) -> zarr.Group:
     """The root group, once for the same listing: of a store with many variables it takes as long as all else."""
-    if not object_url(store) and not store.exists():
+    found = place(store, dict(options))
+    if isinstance(found, Objects):
+        read_root(found)
+    elif not store.exists():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
-        found: Folder | Objects = Folder(store)
-        if object_url(store):
-            found = Objects(store, dict(options))
-            read_root(found)
-        whole = WholeStore(found.zarr_store(), str(store), object_url(store))
-        group = zarr.open_group(whole, mode="r", zarr_format=3)
+        is_far = isinstance(found, Objects)
+        inner = ObjectStore(found.client, read_only=True) if is_far else LocalStore(store, read_only=True)
+        group = zarr.open_group(WholeStore(inner, str(store), object_url(store)), mode="r", zarr_format=3)
         _check_version(store, group)
     except VaearrError:
         raise
@@ -122,8 +109,6 @@ def _listed(store: Path, tag: Hashable, options: tuple[tuple[str, Any], ...]) ->
 
 def _at_url(url: str, storage_options: Mapping[str, Any] | None) -> zarr.Group:
     with reach(url):
-        from zarr.storage import FsspecStore
-
         try:
             found = FsspecStore.from_url(url, storage_options=dict(storage_options or {}) or None, read_only=True)
             group = zarr.open_group(WholeStore(found, url, url), mode="r", zarr_format=3)
@@ -156,11 +141,11 @@ def open_store(
 
     path: a folder, or a URL with its `storage_options`: `s3://…`, or any that fsspec knows (`https://…`).
     """
-    group = open_group(path, storage_options)
-    ds = _dataset(group, read_only_url(path) or str(store_path(path)))
+    group, store = open_group(path, storage_options), named(path)
+    ds = _dataset(group, store)
     if n.SCHEMA_VERSION not in ds.attrs:
-        ds.attrs = root_attributes(group, read_only_url(path) or store_path(path))
-    ds.encoding["source"] = read_only_url(path) or str(store_path(path))  # steps on the Dataset keep it
+        ds.attrs = root_attributes(group, store)
+    ds.encoding["source"] = str(store)  # steps on the Dataset keep it
     if chunks is None:
         return ds
     return ds.assign(
@@ -168,27 +153,45 @@ def open_store(
     )
 
 
-def _dataset(group: zarr.Group, shown: str) -> xr.Dataset:
-    """A group as a lazy Dataset; what damaged metadata or coordinates raise, as one DataError."""
+def _written_whole(variable: xr.DataArray) -> dict[Any, int]:
+    sides = variable.encoding.get("shards") or variable.encoding.get("chunks") or variable.shape
+    return {dim: min(side, size) for dim, side, size in zip(variable.dims, sides, variable.shape, strict=True)}
+
+
+@contextmanager
+def telling(what: str, do: str) -> Iterator[None]:
+    """Whatever damaged metadata, coordinates or chunks raise, as one DataError that says what to do."""
     try:
+        yield
+    except VaearrError:
+        raise
+    except Exception as error:  # codecs and protocols have errors of their own
+        if isinstance(error, OSError) and error.errno in OF_WRITING:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"{what} cannot be read ({reason}); {do}.") from error
+
+
+def _asking(what: object, store: object) -> AbstractContextManager[None]:
+    return telling(str(what), f"'vaearr verify {store}' says what is damaged and what to do")
+
+
+def reading(name: object, region: Region) -> AbstractContextManager[None]:
+    """What a damaged chunk raises, as one DataError that names the place."""
+    place = ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
+    do = "restore the store from a copy, ingest again, or check the connection where it is a URL"
+    return telling(f"{name!r} at {place}", do)
+
+
+def _dataset(group: zarr.Group, store: object) -> xr.Dataset:
+    """A group as a lazy Dataset."""
+    with _asking(store, store):
         with naming():
             ds = xr.open_dataset(xr.backends.ZarrStore(group, mode="r"), chunks=None)
         for name, variable in ds.variables.items():
             if 0 in (variable.encoding.get("chunks") or ()):
-                raise damaged(shown, str(name), "has chunks of no length")
+                raise damaged(store, str(name), "has chunks of no length")
         return ds
-    except VaearrError:
-        raise
-    except Exception as error:  # codecs have errors of their own
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(
-            f"{shown} cannot be opened ({reason[:200]}); 'vaearr verify {shown}' says what is damaged and what to do."
-        ) from error
-
-
-def _written_whole(variable: xr.DataArray) -> dict[Any, int]:
-    sides = variable.encoding.get("shards") or variable.encoding.get("chunks") or variable.shape
-    return {dim: min(side, size) for dim, side, size in zip(variable.dims, sides, variable.shape, strict=True)}
 
 
 def _patterns(store: Path) -> zarr.Array:
@@ -197,13 +200,17 @@ def _patterns(store: Path) -> zarr.Array:
     return patterns
 
 
+def stored_array(folder: Path) -> zarr.Array:
+    """An array by its own folder, for reading, as it is there."""
+    return zarr.open_array(folder, mode="r", zarr_format=3)
+
+
 def block_shape(store: Path) -> dict[str, int]:
     """Scan points per chunk (shard) along each navigation dim: the unit of writing."""
     patterns = _patterns(store)
     dims = patterns.attrs[n.NAVIGATION_DIMS]
     assert isinstance(dims, list)
-    shape = patterns.shards or patterns.chunks
-    return {str(dim): size for dim, size in zip(dims, shape, strict=False)}
+    return {str(dim): size for dim, size in zip(dims, patterns.shards or patterns.chunks, strict=False)}
 
 
 def store_blocks(path: str | Path) -> list[Region]:
@@ -225,7 +232,7 @@ def _runs(root: zarr.Group) -> list[str]:
 
 def _with_run(path: str | Path, run: str) -> tuple[str | Path, zarr.Group]:
     """A store by its name, and its root group. Raises NoInputError that lists the runs where this one is not there."""
-    store = read_only_url(path) or store_path(path)
+    store = named(path)
     root = open_group(store)
     known = _runs(root)
     if run not in known:
@@ -262,7 +269,7 @@ def _downloaded(store: Path, model: str, token: str) -> Path:
         if data is None:
             raise damaged(store, f"{model}/{name}", MISSING.split(" (")[0])
         file.write_bytes(data)
-        if sha256_of(Folder(folder), f"{n.MODEL}/{name}") != digest:
+        if sha256_of(file) != digest:
             raise damaged(store, f"{model}/{name}", "is not what was written")
     return folder
 
@@ -270,21 +277,19 @@ def _downloaded(store: Path, model: str, token: str) -> Path:
 def run_manifest(path: str | Path, run: str) -> dict[str, Any]:
     """What produced a run: config, data fingerprint, model hash, versions, time; as it was published."""
     store, root = _with_run(path, run)
-    try:
+    with _asking(f"run {run!r} is damaged: {store}/{n.RUNS}/{run}/{METADATA}", store):
         return dict(root[f"{n.RUNS}/{run}"].attrs)
-    except (ValueError, KeyError, GroupNotFoundError) as error:
-        where = f"{store}/{n.RUNS}/{run}/zarr.json"
-        raise DataError(f"run {run!r} is damaged: {where} cannot be read ({error}).") from None
 
 
 def has_table(path: str | Path, run: str, name: str) -> bool:
     """Whether a run holds the table (`history`, `health`, `association`…)."""
+    store, root = _with_run(path, run)
     key = f"{n.RUNS}/{run}/{name}"
-    return key in _with_run(path, run)[1] or _is_being_replaced(path, key)
+    return key in root or _is_being_replaced(store, key)
 
 
-def _is_being_replaced(path: str | Path, key: str) -> bool:
-    return not read_only_url(path) and journalled(store_path(path)).get(key) is not None
+def _is_being_replaced(store: str | Path, key: str) -> bool:
+    return isinstance(store, Path) and journalled(store).get(key) is not None
 
 
 def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
@@ -295,48 +300,40 @@ def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
     key = f"{n.RUNS}/{run}/{name}"
     for _ in range(MOST_TRIES):
         store, root = _with_run(path, run)
-        if key not in root:
-            if not _is_being_replaced(store, key):
-                raise NoInputError(f"run {run!r} of {path} has no table {name!r} yet.")
+        problem = None
+        if key in root:
+            try:
+                table = _table(root, key, store)
+            except DataError as error:
+                problem = error
+            if read_only_url(path) or open_group(store) is root:  # else old metadata may have met new chunks
+                break
+        elif _is_being_replaced(store, key):
             time.sleep(0.01)  # between the old and the new
-            continue
-        try:
-            table = _table(root, key, str(store))
-        except DataError:
-            if read_only_url(path) or open_group(store) is root:
-                raise
-            continue
-        if read_only_url(path) or open_group(store) is root:  # else old metadata may have met new chunks
-            break
+        else:
+            raise NoInputError(f"run {run!r} of {path} has no table {name!r} yet.")
     else:
         raise NoInputError(f"{store}/{key} is being replaced; try again in a moment.")
+    if problem:
+        raise problem
     ones: list[Any] = [table, *table.variables.values()]
     for one in ones:
         one.attrs = {key: parsed(value) for key, value in one.attrs.items()}
     return table.rename({n.run_name(n.LATENT, run): n.LATENT}) if n.run_name(n.LATENT, run) in table.dims else table
 
 
-def _table(root: zarr.Group, key: str, shown: str) -> xr.Dataset:
-    try:
+def _table(root: zarr.Group, key: str, store: object) -> xr.Dataset:
+    with _asking(f"{store}/{key}", store):
         group = root[key]
         assert isinstance(group, zarr.Group)
-        return _dataset(group, shown).load()
-    except VaearrError:
-        raise
-    except Exception as error:  # codecs have errors of their own
-        raise DataError(
-            f"{shown}/{key} cannot be read ({' '.join(str(error).split())}); 'vaearr verify {shown}' says what to do."
-        ) from error
+        return _dataset(group, store).load()
 
 
 def check_patterns(path: str | Path) -> None:
     """Raise DataError, with its name, when a chunk of `patterns` is missing: zarr would read zeros there."""
     store = check_store(path)
-    array, there, seal = _patterns(store), place(store).files(n.PATTERNS), read_seal(place(store), n.PATTERNS)
-    sides = array.shards or array.chunks
-    for region in blocks(dict(enumerate(array.shape)), dict(enumerate(sides))):
-        index = tuple(part.start // side for part, side in zip(region.values(), sides, strict=True))
-        chunk = array.metadata.encode_chunk_key(index)
+    there, seal = place(store).files(n.PATTERNS), read_seal(place(store), n.PATTERNS)
+    for chunk, _ in chunks_of(_patterns(store)):
         if not object_url(store) and not there.get(f"{n.PATTERNS}/{chunk}"):
             is_there(store, f"{n.PATTERNS}/{chunk}")  # no link
         if f"{n.PATTERNS}/{chunk}" not in there and (seal is None or chunk in seal):
@@ -349,32 +346,3 @@ def read_block(variable: xr.DataArray, region: Region) -> np.ndarray:
     """Values of one region of a stored variable. Raises DataError that names the place when a chunk is damaged."""
     with reading(variable.name, region):
         return np.asarray(variable.isel(region).values)
-
-
-def read_ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[Value]:
-    """`map(read, items)`, where one thread reads the next item while the caller works on the one before."""
-    ahead: deque[Future[Value]] = deque()
-    with ThreadPoolExecutor(1) as reader:
-        for item in items:
-            ahead.append(reader.submit(read, item))
-            if len(ahead) == 2:
-                yield ahead.popleft().result()
-        if ahead:
-            yield ahead.popleft().result()
-
-
-@contextmanager
-def reading(name: object, region: Region) -> Iterator[None]:
-    """What a damaged chunk raises, as one DataError that names the place."""
-    try:
-        yield
-    except VaearrError:
-        raise
-    except Exception as error:  # codecs and protocols have errors of their own
-        if isinstance(error, OSError) and error.errno in OF_WRITING:
-            raise
-        place = ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
-        raise DataError(
-            f"{name!r} cannot be read at {place}: {' '.join(str(error).split())}; restore the store from a copy, "
-            "ingest again, or check the connection where it is a URL."
-        ) from error

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.store.commit import staging_root, withdraw, writer
-from vaearr.store.listing import listed
-from vaearr.store.lock import lock_path, locked
-from vaearr.store.places import METADATA, object_url, place
+from vaearr.store.commit import lock_path, locked, present, staging_root, withdraw, writer
+from vaearr.store.listing import listed_in
+from vaearr.store.places import object_url, place
 from vaearr.store.read import check_store
 
 
@@ -43,9 +39,14 @@ def removable(store: Path, *, variables: Iterable[str] = (), runs: Iterable[str]
             raise UsageError(f"{name!r} is no variable, table or run of a store.")
     of_runs = [n.run_name(name, run) for run in runs for name in n.OF_A_RUN]
     keys = [*dict.fromkeys([*variables, *of_runs]), *(f"{n.RUNS}/{run}" for run in runs)]
-    known = listed(json.loads(place(store).read(METADATA) or b"{}"))
-    there = [key for key in keys if key in known or (not object_url(store) and os.path.lexists(store / key))]
-    if kept := _kept(there, known):
+    there = present(store, keys)
+    # what the program made: a part of a run, with a provenance, or beside what has one
+    others = [key for key in there if not (key.startswith((f"{n.RUNS}/", *n.OF_LATER_RUNS)) or key in n.OF_A_RUN)]
+    known = listed_in(place(store)) if others else {}
+    own = n.RESERVED - {n.RECONSTRUCTION}
+    made = [key for key in others if key not in own and n.PROVENANCE in known.get(key, {}).get("attributes", {})]
+    beside = tuple(f"{key}_" for key in made)
+    if kept := [key for key in others if key not in made and not key.startswith(beside)]:
         raise UsageError(f"{store}: {', '.join(kept)} came with the source and cannot be removed; ingest anew.")
     return there
 
@@ -64,12 +65,3 @@ def replacing(store: Path) -> Iterator[Path]:
     shutil.rmtree(aside)
     shutil.rmtree(staging_root(store), ignore_errors=True)
     lock_path(new).unlink(missing_ok=True)
-
-
-def _kept(keys: list[str], known: Mapping[str, Any]) -> list[str]:
-    """Those that the program did not make: no part of a run, no provenance, and not beside one that has it."""
-    others = [key for key in keys if not (key.startswith((f"{n.RUNS}/", *n.OF_LATER_RUNS)) or key in n.OF_A_RUN)]
-    of_others = n.RESERVED - {n.RECONSTRUCTION}
-    made = [key for key in others if key not in of_others and n.PROVENANCE in known.get(key, {}).get("attributes", {})]
-    beside = tuple(f"{key}_" for key in made)
-    return [key for key in others if key not in made and not key.startswith(beside)]

@@ -1,19 +1,50 @@
-"""What other programs do to the root of a store in a folder, mended: replaced attributes, copies and parts."""
+"""What other programs do to the root of a store, mended: replaced attributes, copies and parts."""
 
 from __future__ import annotations
 
 import json
 import uuid
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import zarr
 
 from vaearr import names as n
 from vaearr.errors import StoreWarning
 from vaearr.store.folders import replace_file
-from vaearr.store.listing import listed, refresh_listing
+from vaearr.store.listing import ROOT_SEAL, SEAL, attributes_seal, listed_in, refresh_listing, seal, tree
 from vaearr.store.places import METADATA, Folder
-from vaearr.store.seals import ROOT_SEAL, SEAL, attributes_seal, seal, tree
+
+Attributes = dict[str, Any]
+
+
+def sealed(attributes: Mapping[str, Any]) -> Attributes:
+    """Attributes of a root with a checksum of their own."""
+    return {**attributes, ROOT_SEAL: attributes_seal(attributes)}
+
+
+def root_attributes(group: zarr.Group, named: object) -> Attributes:
+    """Attributes of a store's root; where another program replaced them, those that `/runs` has a copy of.
+
+    Stores of earlier versions have no copy; they are known by `/runs` and patterns that name their dims. Warns then.
+    """
+    own, runs, patterns = dict(group.attrs), group.get(n.RUNS), group.get(n.PATTERNS)
+    if n.SCHEMA_VERSION in own or not isinstance(runs, zarr.Group):
+        return own
+    kept = dict(runs.attrs)
+    if n.SCHEMA_VERSION not in kept:
+        if patterns is None or n.NAVIGATION_DIMS not in patterns.attrs:
+            return own
+        kept = {n.SCHEMA_VERSION: n.SCHEMA}
+    warnings.warn(
+        f"another program replaced the attributes of {named}; 'vaearr verify {named} --relist', or the next command "
+        "that writes, puts them back.",
+        StoreWarning,
+        stacklevel=2,
+    )
+    return {**own, **kept}
 
 
 def is_copy(store: Path) -> bool:
@@ -30,46 +61,38 @@ def is_settled(store: Path) -> bool:
 def settle(store: Path) -> None:
     """Put back root attributes that another program replaced; make a copy, or part, of another store one of its own.
 
-    Needs the lock (`writer`). A copy gets an identity and checksums, and loses those of the values it came from. What
-    other programs added to the root's attributes stays.
+    Needs the lock. A copy gets an identity and checksums, and loses those of the values it came from. What other
+    programs added to the root's attributes stays.
     """
     own, kept = _attributes(store), _attributes(store / n.RUNS) or {}
     if own is None:
         return
-    known = listed(json.loads((store / METADATA).read_bytes()))
+    known = listed_in(Folder(store))
     copy = known.get(n.RUNS, {}).get("attributes")  # which a kill may have left unlisted
     if n.SCHEMA_VERSION in own and own == kept == copy:
         return
-    was_copied = is_copy(store) and n.SCHEMA_VERSION in own
-    is_kept = bool(kept) and kept.get(ROOT_SEAL) == attributes_seal(kept)
-    if was_copied:
-        _adopt(store)
-        attrs = {**own, n.STORE_ID: uuid.uuid4().hex}
-    elif is_kept:
-        attrs = {**own, **kept}
+    changed: list[str] = []
+    said = f"the attributes of {store}, which another program had replaced, were put back."
+    if n.SCHEMA_VERSION in own and is_copy(store):
+        said = f"{store} is a copy or part of another store; it has an identity and checksums of its own from now on."
+        attributes, changed = {**own, n.STORE_ID: uuid.uuid4().hex}, [n.PATTERNS]
+        patterns, stale = _attributes(store / n.PATTERNS) or {}, ("sha256", n.SHA256_OF)  # of those it came from
+        _write_attributes(store / n.PATTERNS, {key: value for key, value in patterns.items() if key not in stale})
+        seal(store)
+    elif kept and sealed(kept) == kept:
+        attributes, said = {**own, **kept}, said if own != kept else ""
     elif own.get(ROOT_SEAL, attributes_seal(own)) == attributes_seal(own):
-        attrs = {n.SCHEMA_VERSION: n.SCHEMA, n.STORE_ID: _id_in_runs(store) or uuid.uuid4().hex, **own}
+        attributes = {n.SCHEMA_VERSION: n.SCHEMA, n.STORE_ID: _id_in_runs(store) or uuid.uuid4().hex, **own}
+        said = said if n.SCHEMA_VERSION not in own else ""
     else:
         return  # damage, which `vaearr verify` tells
-    attrs[ROOT_SEAL] = attributes_seal(attrs)
-    _write_attributes(store / n.RUNS, attrs)
+    attributes = sealed(attributes)
+    _write_attributes(store / n.RUNS, attributes)
     found = tree(Folder(store))
-    new = [key for key in (*found.arrays, *found.groups) if key and key not in known]
-    refresh_listing(store, [*new, n.PATTERNS] if was_copied else new, attrs)
-    if was_copied:
-        text = "is a copy or part of another store; it has an identity and checksums of its own from now on"
-        warnings.warn(f"{store} {text}.", StoreWarning, stacklevel=2)
-    elif (is_kept and own != kept) or n.SCHEMA_VERSION not in own:
-        text = f"the attributes of {store}, which another program had replaced, were put back."
-        warnings.warn(text, StoreWarning, stacklevel=2)
-
-
-def _adopt(store: Path) -> None:
-    """Checksums of what is in a copy, and no longer those of the patterns that it came from."""
-    patterns = _attributes(store / n.PATTERNS) or {}
-    stale = ("sha256", n.SHA256_OF)
-    _write_attributes(store / n.PATTERNS, {key: value for key, value in patterns.items() if key not in stale})
-    seal(store)
+    changed += [key for key in (*found.arrays, *found.groups) if key and key not in known]
+    refresh_listing(store, changed, attributes)
+    if said:
+        warnings.warn(said, StoreWarning, stacklevel=2)
 
 
 def _id_in_runs(store: Path) -> str | None:
@@ -79,7 +102,7 @@ def _id_in_runs(store: Path) -> str | None:
     return next((str(found[n.STORE_ID]) for found in data if found.get(n.STORE_ID)), None)
 
 
-def _attributes(group: Path) -> dict[str, Any] | None:
+def _attributes(group: Path) -> Attributes | None:
     """Attributes of an array or group; None where its metadata are not there or cannot be read."""
     try:
         found = json.loads((group / METADATA).read_bytes()).get("attributes", {})
@@ -88,7 +111,7 @@ def _attributes(group: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _write_attributes(group: Path, attributes: dict[str, Any]) -> None:
+def _write_attributes(group: Path, attributes: Attributes) -> None:
     """Replace the attributes of an array or group in one step; a group that is not there is made."""
     group.mkdir(exist_ok=True)
     file = group / METADATA

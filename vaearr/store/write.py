@@ -8,10 +8,8 @@ import math
 import shutil
 import uuid
 import warnings
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,29 +21,41 @@ import zarr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
-from vaearr.store import commit, layout
-from vaearr.store.attributes import NAN_ATTRIBUTE, flat, plain
-from vaearr.store.commit import publish, remove_if_empty, staged_folder, staging_root, writer
-from vaearr.store.folders import sync_path, sync_tree
-from vaearr.store.listing import refresh_listing
-from vaearr.store.lock import locked
-from vaearr.store.places import Folder, Objects, object_url, sha256_of, store_path
-from vaearr.store.read import (
-    block_shape,
-    check_store,
-    open_store,
-    read_ahead,
-    read_block,
-    refuse_taken,
-    run_folder,
-    run_names,
-)
-from vaearr.store.seals import AT_ONCE, ROOT_SEAL, attributes_seal, seal
+from vaearr.store import layout
+from vaearr.store.commit import locked, publish, remove_if_empty, staged_folder, staging_root, writer, writing
+from vaearr.store.folders import sha256_of, sync_path, sync_tree
+from vaearr.store.layout import Region, flat, plain
+from vaearr.store.listing import refresh_listing, seal
+from vaearr.store.places import AT_ONCE, Objects, object_url, read_ahead, store_path
+from vaearr.store.read import block_shape, check_store, open_store, read_block, refuse_taken, run_folder, run_names
 from vaearr.store.sending import creating, finish
-from vaearr.store.shards import Elsewhere, chunk_file, from_elsewhere
+from vaearr.store.settling import sealed
 
-Transform = Callable[[np.ndarray, layout.Region], np.ndarray]
+Transform = Callable[[np.ndarray, Region], np.ndarray]
 Progress = Callable[[int, int], None]
+Written = Generator[tuple[Path, str], None, None]  # the file of each chunk, and its checksum
+Elsewhere = Callable[[Path, Sequence[Region]], Written]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariableSpec:
+    """A variable to come: its dims (navigation dims first), dtype and attributes."""
+
+    dims: tuple[str, ...]
+    dtype: str = "float32"
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staging:
+    """Variables that are being written, block by block, where no reader sees them."""
+
+    store: Path
+    folder: Path
+    arrays: Mapping[str, zarr.Array]
+    regions: tuple[Region, ...]
+    coords: tuple[str, ...] = ()
+    replacing: tuple[str, ...] = ()
 
 
 def create_store(
@@ -67,27 +77,27 @@ def create_store(
     refuse_taken(path)
     schema.validate(ds)
     store = store_path(path)
-    is_far = object_url(store) is not None
-    with _making(store) as objects, commit.writing(store, 0 if is_far else ds.nbytes):
+    with _making(store) as objects, writing(store, ds.nbytes if objects is None else 0):
         for left in staging_root(store).glob("new-*"):  # of a killed ingest; the lock is ours
             shutil.rmtree(left)
         staged = staging_root(store) / f"new-{uuid.uuid4().hex[:8]}"
-        staged.mkdir(parents=True)
         try:
-            group = zarr.create_group(staged, zarr_format=3, overwrite=True)
-            staging = Staging.of_patterns(ds, group, staged)
-            if elsewhere:
-                sums = from_elsewhere(elsewhere, staged, staging.regions, progress)
-            else:
-                sums = _stream(ds, staging, transform, progress, objects)
+            group = _new_group(staged)
+            array, regions = _new_patterns(group, ds)
+            stream = _stream(ds, staged, array, regions, transform, objects)
+            sums = {}
+            with closing(elsewhere(staged, regions) if elsewhere else stream) as written:  # nobody writes on after it
+                for file, checksum in written:
+                    sums[file.relative_to(staged).as_posix()] = checksum
+                    if progress:
+                        progress(len(sums), len(regions))
             final = finalise(ds) if finalise else ds
-            group[n.PATTERNS].attrs.update(flat(final[n.PATTERNS].attrs))
+            array.attrs.update(flat(final[n.PATTERNS].attrs))
             _write_small(final.drop_vars(n.PATTERNS), staged)
-            attrs = flat(final.attrs)
-            attrs |= {n.SCHEMA_VERSION: n.SCHEMA, n.STORE_ID: uuid.uuid4().hex, "Conventions": "CF-1.11"}
-            attrs[ROOT_SEAL] = attributes_seal(attrs)
-            group.attrs.update(attrs)
-            group.create_group(n.RUNS, attributes=attrs)  # the copy that `root_attributes` goes by
+            known = {n.SCHEMA_VERSION: n.SCHEMA, n.STORE_ID: uuid.uuid4().hex, "Conventions": "CF-1.11"}
+            attributes = sealed(flat(final.attrs) | known)
+            group.attrs.update(attributes)
+            group.create_group(n.RUNS, attributes=attributes)  # the copy that `root_attributes` goes by
             refresh_listing(staged)
             seal(staged, sums)
             if objects is not None:
@@ -115,45 +125,91 @@ def _making(store: Path) -> Iterator[Objects | None]:
         yield objects
 
 
+def _new_patterns(group: zarr.Group, ds: xr.Dataset) -> tuple[zarr.Array, list[Region]]:
+    """The array of a new store's patterns, and its chunks."""
+    patterns, nav, sig = ds[n.PATTERNS], schema.navigation_dims(ds), schema.signal_dims(ds)
+    sizes, signal = {dim: ds.sizes[dim] for dim in nav}, tuple(ds.sizes[dim] for dim in sig)
+    chunks = layout.pattern_chunks(tuple(sizes.values()), signal, patterns.dtype.itemsize)
+    spec = VariableSpec(dims=(*nav, *sig), dtype=patterns.dtype.str, attrs=patterns.attrs)
+    array = _new_array(group, n.PATTERNS, spec, ds.sizes, chunks, layout.pattern_codecs())
+    return array, list(layout.blocks(sizes, dict(zip(nav, chunks, strict=False))))
+
+
 def _stream(
     ds: xr.Dataset,
-    staging: Staging,
+    staged: Path,
+    array: zarr.Array,
+    regions: Sequence[Region],
     transform: Transform | None,
-    progress: Progress | None,
     objects: Objects | None,
-) -> dict[str, str]:
-    """Write the patterns; returns the checksum of each chunk's file. Of those for object storage few are here at once.
+) -> Written:
+    """Write the patterns. The next block is read while the ones before are encoded and written.
 
-    The next block is read while the ones before are encoded and written.
+    Of those for object storage few are here at once.
     """
 
-    def write(region: layout.Region, data: np.ndarray) -> tuple[str, str]:
-        write_block(staging, region, {n.PATTERNS: data})
-        file = chunk_file(staging.arrays[n.PATTERNS], region)
-        name = file.relative_to(staging.folder).as_posix()
-        found = name, sha256_of(Folder(staging.folder), name)
+    def write(block: tuple[Region, np.ndarray]) -> tuple[Path, str]:
+        file = _write_chunk(array, staged, *block)
+        checksum = sha256_of(file)
         if objects is not None:
-            objects.put(name, file)
+            objects.put(file.relative_to(staged).as_posix(), file)
             file.unlink()
-        return found
+        return file, checksum
 
-    sums: dict[str, str] = {}
+    read = read_ahead(lambda region: read_block(ds[n.PATTERNS], region), regions)
+    each = zip(regions, read, strict=True)
+    made = ((region, transform(data, region) if transform else data) for region, data in each)
+    yield from read_ahead(write, made, 1 if objects is None else AT_ONCE)
 
-    def done(future: Future[tuple[str, str]]) -> None:
-        sums.update([future.result()])
-        if progress:
-            progress(len(sums), len(staging.regions))
 
-    read = read_ahead(lambda region: read_block(ds[n.PATTERNS], region), staging.regions)
-    under_way: deque[Future[tuple[str, str]]] = deque()
-    with ThreadPoolExecutor(1 if objects is None else AT_ONCE) as pool:
-        for region, data in zip(staging.regions, read, strict=True):
-            under_way.append(pool.submit(write, region, transform(data, region) if transform else data))
-            while len(under_way) > (1 if objects is None else AT_ONCE):
-                done(under_way.popleft())
-        for future in under_way:
-            done(future)
-    return sums
+def _write_chunk(array: zarr.Array, folder: Path, region: Region, values: np.ndarray) -> Path:
+    array[tuple(region.values())] = values
+    return folder / array.path / layout.chunk_name(array, tuple(region.values()))
+
+
+def write_shard(folder: str | Path, region: Region, values: np.ndarray) -> tuple[Path, str]:
+    """Write one whole chunk of `patterns` durably; returns its file and checksum. No two processes share a chunk."""
+    file = _write_chunk(_array(zarr.open_group(folder, mode="r+"), n.PATTERNS), Path(folder), region, values)
+    sync_path(file)
+    return file, sha256_of(file)
+
+
+def _new_group(
+    folder: Path, small: xr.Dataset | None = None, attributes: Mapping[str, Any] | None = None
+) -> zarr.Group:
+    """A zarr group with small variables, in a folder nobody reads yet."""
+    group = zarr.create_group(folder, zarr_format=3)
+    if small is not None and small.variables:
+        _write_small(small, folder)
+    group.attrs.update(attributes or {})  # those that xarray leaves are empty
+    return group
+
+
+def _new_array(
+    group: zarr.Group,
+    name: str,
+    spec: VariableSpec,
+    sizes: Mapping[Any, int],
+    chunks: Sequence[int],
+    codecs: tuple[Any, ...],
+) -> zarr.Array:
+    group.create_array(
+        name,
+        shape=tuple(sizes[dim] for dim in spec.dims),
+        chunks=tuple(chunks),
+        dtype=np.dtype(spec.dtype),
+        compressors=codecs,
+        fill_value=layout.fill_value(np.dtype(spec.dtype)),
+        dimension_names=spec.dims,
+        attributes=flat(spec.attrs),
+    )
+    return _array(group, name)
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array.with_config({"write_empty_chunks": True})  # an all-NaN chunk must exist to count as written
 
 
 def _write_small(ds: xr.Dataset, folder: Path) -> None:
@@ -169,47 +225,6 @@ def _write_small(ds: xr.Dataset, folder: Path) -> None:
         for name, v in clean.variables.items()
     }
     clean.to_zarr(folder, mode="a", zarr_format=3, consolidated=False, encoding=encoding, write_empty_chunks=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VariableSpec:
-    """A variable to come: its dims (navigation dims first), dtype and attributes."""
-
-    dims: tuple[str, ...]
-    dtype: str = "float32"
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Staging:
-    """Variables that are being written, block by block, where no reader sees them."""
-
-    store: Path
-    folder: Path
-    arrays: Mapping[str, zarr.Array]
-    regions: tuple[layout.Region, ...]
-    coords: tuple[str, ...] = ()
-    replacing: tuple[str, ...] = ()
-
-    @classmethod
-    def of_patterns(cls, ds: xr.Dataset, group: zarr.Group, folder: Path) -> Staging:
-        """The patterns of a new store, which is made in a folder."""
-        patterns, nav, sig = ds[n.PATTERNS], schema.navigation_dims(ds), schema.signal_dims(ds)
-        sizes = {dim: ds.sizes[dim] for dim in nav}
-        shape = tuple(sizes.values()), tuple(ds.sizes[d] for d in sig)
-        chunks = layout.pattern_chunks(*shape, patterns.dtype.itemsize)
-        group.create_array(
-            n.PATTERNS,
-            shape=patterns.shape,
-            dtype=patterns.dtype,
-            chunks=chunks,
-            compressors=layout.pattern_codecs(),
-            fill_value=layout.fill_value(patterns.dtype),
-            dimension_names=[*nav, *sig],
-            attributes=flat(patterns.attrs),
-        )
-        regions = tuple(layout.blocks(sizes, dict(zip(nav, chunks, strict=False))))
-        return cls(store=folder, folder=folder, arrays={n.PATTERNS: _array(group, n.PATTERNS)}, regions=regions)
 
 
 @contextmanager
@@ -230,39 +245,54 @@ def staged_variables(
     store = check_store(path)
     with writer(store):
         have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
-        check_new(have, store, [*specs, *map(str, coords.variables)])
-        sizes = {**have.sizes, **coords.sizes}
+        _check_new(have, store, [*specs, *map(str, coords.variables)])
+        sizes, block = {**have.sizes, **coords.sizes}, block_shape(store)
         need = sum(math.prod(sizes[d] for d in spec.dims) * np.dtype(spec.dtype).itemsize for spec in specs.values())
-        with commit.writing(store, need):
-            yield replace(_staged(store, specs, coords, have, request), replacing=tuple(replacing))
+        with writing(store, need):
+            folder = staging_root(store) / f"variables-{'-'.join(sorted(specs))[:60]}"
+            known = folder / f"{_key(request)}.request"
+            if not known.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                group = _new_group(folder, coords)
+                for name, spec in specs.items():
+                    chunks = [min(block.get(dim, sizes[dim]), sizes[dim]) for dim in spec.dims]
+                    is_float = np.dtype(spec.dtype).kind == "f"
+                    nan = {"_FillValue": layout.NAN_ATTRIBUTE} if is_float else {}
+                    spec = replace(spec, attrs={**spec.attrs, **nan})
+                    _new_array(group, name, spec, sizes, chunks, layout.map_codecs())
+                known.write_text(json.dumps(plain(request), indent=2))
+            group = zarr.open_group(folder, mode="r+", zarr_format=3)
+            staging = Staging(
+                store=store,
+                folder=folder,
+                arrays={name: _array(group, name) for name in specs},
+                regions=tuple(layout.blocks({dim: have.sizes[dim] for dim in block}, block)),
+                coords=tuple(map(str, coords.variables)),
+                replacing=tuple(replacing),
+            )
+            _drop_broken(staging)
+            yield staging
 
 
-def _staged(
-    store: Path, specs: Mapping[str, VariableSpec], coords: xr.Dataset, have: xr.Dataset, request: Mapping[str, Any]
-) -> Staging:
-    key, block = _key(request), block_shape(store)
-    folder = staging_root(store) / f"variables-{'-'.join(sorted(specs))[:60]}"
-    if not (folder / f"{key}.request").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        _start_staging(folder, specs, coords, have, block)
-        (folder / f"{key}.request").write_text(json.dumps(plain(request), indent=2))
-    group = zarr.open_group(folder, mode="r+", zarr_format=3)
-    regions = tuple(layout.blocks({dim: have.sizes[dim] for dim in block}, block))
-    arrays, known = {name: _array(group, name) for name in specs}, tuple(map(str, coords.variables))
-    staging = Staging(store=store, folder=folder, arrays=arrays, regions=regions, coords=known)
-    _drop_broken(staging)
-    return staging
+def _key(request: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain(request), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _files(staging: Staging, region: Region) -> Iterator[tuple[zarr.Array, Path]]:
+    """Each staged array, and the file of its chunk."""
+    for name, array in staging.arrays.items():
+        yield array, staging.folder / name / layout.chunk_name(array, tuple(region.values()))
 
 
 def _drop_broken(staging: Staging) -> None:
     """Remove staged chunks that cannot be read, as a power failure leaves them: they count as not written."""
     for region in staging.regions:
-        for array in staging.arrays.values():
-            if (chunk := chunk_file(array, region)).exists():
+        for array, file in _files(staging, region):
+            if file.exists():
                 try:
                     array[tuple(region.values())]
                 except Exception:  # codecs have errors of their own
-                    chunk.unlink()
+                    file.unlink()
 
 
 def begun(path: str | Path, request: Mapping[str, Any]) -> xr.Dataset | None:
@@ -277,40 +307,12 @@ def begun(path: str | Path, request: Mapping[str, Any]) -> xr.Dataset | None:
     return None
 
 
-def _key(request: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plain(request), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _start_staging(
-    folder: Path, specs: Mapping[str, VariableSpec], coords: xr.Dataset, have: xr.Dataset, block: Mapping[str, int]
-) -> None:
-    folder.mkdir(parents=True)
-    group = zarr.create_group(folder, zarr_format=3, overwrite=True)
-    if coords.variables:
-        _write_small(coords, folder)
-    sizes = {**have.sizes, **coords.sizes}
-    for name, spec in specs.items():
-        dtype = np.dtype(spec.dtype)
-        group.create_array(
-            name,
-            shape=tuple(sizes[d] for d in spec.dims),
-            chunks=tuple(min(block.get(d, sizes[d]), sizes[d]) for d in spec.dims),
-            dtype=dtype,
-            compressors=layout.map_codecs(),
-            fill_value=layout.fill_value(dtype),
-            dimension_names=spec.dims,
-            attributes=flat(spec.attrs) | ({"_FillValue": NAN_ATTRIBUTE} if dtype.kind == "f" else {}),
-        )
-
-
-def pending(staging: Staging) -> list[layout.Region]:
+def pending(staging: Staging) -> list[Region]:
     """Blocks that are not written yet; a block counts as written when every variable's chunk is there."""
-    return [
-        region for region in staging.regions if not all(chunk_file(a, region).exists() for a in staging.arrays.values())
-    ]
+    return [region for region in staging.regions if not all(file.exists() for _, file in _files(staging, region))]
 
 
-def write_block(staging: Staging, region: layout.Region, values: Mapping[str, np.ndarray]) -> None:
+def write_block(staging: Staging, region: Region, values: Mapping[str, np.ndarray]) -> None:
     """Write one block of every staged variable."""
     for name, array in staging.arrays.items():
         array[tuple(region.values())] = values[name]
@@ -332,31 +334,24 @@ def add_variables(path: str | Path, ds: xr.Dataset, *, replacing: Collection[str
     go in the same step.
     """
     store = check_store(path)
-    with writer(store):
-        new = _fit(store, ds, replacing)
-        with staged_folder(store, "maps") as folder:
-            zarr.create_group(folder, zarr_format=3, overwrite=True)
-            _write_small(new, folder)
-            publish(store, {str(name): folder / str(name) for name in new.variables}, instead_of=replacing)
+    with writer(store), staged_folder(store, "maps") as folder:
+        publish(store, _staged_maps(store, ds, folder, replacing), instead_of=replacing)
 
 
-def _fit(store: Path, ds: xr.Dataset, replacing: Collection[str] = ()) -> xr.Dataset:
-    """`ds` without the coordinates that the store has, after a check that they agree."""
+def _staged_maps(store: Path, ds: xr.Dataset, folder: Path, replacing: Collection[str]) -> dict[str, Path]:
+    """Stage what the store does not have of some variables and coordinates, after a check that the rest agrees."""
     have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
-    for dim, size in ds.sizes.items():
-        if dim in have.sizes and have.sizes[dim] != size:
-            raise SchemaError(f"dimension {dim!r} has {size} entries, in {store} it has {have.sizes[dim]}.")
-    for name in ds.coords:
-        if name in have.coords and not np.array_equal(have[name].values, ds[name].values):
-            raise SchemaError(
-                f"coordinate {name!r} differs from the one in {store}; align the data to the store first."
-            )
+    try:
+        xr.align(have, ds, join="exact", copy=False)
+    except ValueError as error:
+        raise SchemaError(f"{store}: {' '.join(str(error).split())}; align the data to the store first.") from None
     new = ds.drop_vars([name for name in ds.coords if name in have.variables])
-    check_new(have, store, list(map(str, new.variables)))
-    return new
+    _check_new(have, store, list(map(str, new.variables)))
+    _new_group(folder, new)
+    return {str(name): folder / str(name) for name in new.variables}
 
 
-def check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
+def _check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
     """Raise unless every name is usable and free."""
     for name in wanted:
         if not n.is_valid_name(name):
@@ -381,10 +376,7 @@ def write_dataset(ds: xr.Dataset, folder: Path, *, run: str) -> None:
     Its dim `latent` is stored under the run's own name, so that runs of different size stand in one tree.
     """
     own = ds.rename({n.LATENT: n.run_name(n.LATENT, run)}) if n.LATENT in ds.dims and run != n.DEFAULT_RUN else ds
-    group = zarr.create_group(folder, zarr_format=3)
-    if own.variables:
-        _write_small(own, folder)
-    group.attrs.update(flat(own.attrs))
+    _new_group(folder, own, flat(own.attrs))
 
 
 @contextmanager
@@ -403,7 +395,7 @@ def staged_run(
         if is_there and f"{n.RUNS}/{run}" not in replacing:
             raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
         have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
-        check_new(have, store, [n.run_name(name, run) for name in n.OF_A_RUN])
+        _check_new(have, store, [n.run_name(name, run) for name in n.OF_A_RUN])
         folder = staging_root(store) / f"run-{run}"
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.iterdir():
@@ -428,14 +420,10 @@ def publish_run(
 ) -> None:
     """Publish a run's folder and its maps (`roi`, `split`) together. Call it inside `staged_run`."""
     store = check_store(path)
-    new = _fit(store, variables, replacing)
-    maps = folder.with_name(f"{folder.name}-maps")
-    shutil.rmtree(maps, ignore_errors=True)
-    zarr.create_group(maps, zarr_format=3, overwrite=True)
-    _write_small(new, maps)
-    zarr.create_group(folder, zarr_format=3, attributes=plain(manifest))
-    come = {str(v): maps / str(v) for v in new.variables} | {f"{n.RUNS}/{run}": folder}
-    publish(store, come, instead_of=replacing)
+    with staged_folder(store, "maps") as maps:
+        come = _staged_maps(store, variables, maps, replacing)
+        _new_group(folder, attributes=plain(manifest))
+        publish(store, come | {f"{n.RUNS}/{run}": folder}, instead_of=replacing)
     (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink(missing_ok=True)  # its work is done
 
 
@@ -443,9 +431,3 @@ def check_run_name(run: str) -> None:
     """Raise UsageError for a name that cannot name a run."""
     if not n.is_valid_name(run) or run.startswith("std"):
         raise UsageError(f"{run!r} cannot name a run; use letters, digits and _, a letter first, and not 'std…'.")
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array:
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    return array.with_config({"write_empty_chunks": True})  # an all-NaN chunk must exist to count as written

@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-from vaearr.training.checkpoint import CHECKPOINT, Training, fingerprint
-from vaearr.training.job import train_model
-from vaearr.training.loop import evaluate, fit
-from vaearr.training.processes import Processes, joined
-from vaearr.training.schedule import make_optimizer, rate_at
-from vaearr.training.step import Step, seeded
+from vaearr.training.checkpoint import fingerprint
+from vaearr.training.loop import check_loggers, train_model
+from vaearr.training.processes import joined
 
-__all__ = [
-    "CHECKPOINT",
-    "Processes",
-    "Step",
-    "Training",
-    "evaluate",
-    "fingerprint",
-    "fit",
-    "joined",
-    "make_optimizer",
-    "rate_at",
-    "seeded",
-    "train_model",
-]
+__all__ = ["check_loggers", "fingerprint", "joined", "train_model"]

@@ -8,7 +8,6 @@ random state needs no place: the numbers of each step follow from (seed, rank, s
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import signal
 import threading
@@ -16,13 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
-import xarray as xr
 from torch import nn
 
 from vaearr import names as n
@@ -31,43 +29,41 @@ from vaearr.batching import PatternBatches
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import DataError, TrainingError, UsageError
-from vaearr.models.files import check_finite, read_header, read_tensors, write_tensors
+from vaearr.models import build_discriminator
+from vaearr.models.files import read_header, read_tensors, write_tensors
 from vaearr.provenance import versions
-from vaearr.training.critic import Critic
-from vaearr.training.processes import Processes
-from vaearr.training.records import History, history_dataset
-from vaearr.training.schedule import Average, make_optimizer
-from vaearr.training.step import TERMS, adversarial_shares, seeded, seen_shape, weights_over
+from vaearr.recipe import differing
+from vaearr.training.processes import ALONE, Processes
+from vaearr.training.step import TERMS, Critic, make_optimizer, schedule, seeded, seen_shape
 
 CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
 FORMAT = 2
-WRITING_SHARE = 0.02  # of the time at most goes into checkpoints
+NUMBERS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch", "changed")
 
 Tensors = dict[str, torch.Tensor]
+History = dict[str, float]
 
 
 @dataclass
 class Training:
-    """A training: first what it is made of, then what changes while it runs, which checkpoints hold."""
+    """A training: what it is made of, what follows from that, and what changes while it runs and checkpoints hold.
+
+    average: exponential moving average of the parameters, `config.ema`. totals: sums of the running epoch's terms over
+    samples of this process. schedule: see `step.schedule`; weights: its first columns on the device.
+    """
 
     model: TrainedModel
     train: PatternBatches
     validation: PatternBatches | None
     config: TrainConfig
     folder: Path
-    team: Processes = field(default_factory=Processes)
+    team: Processes = ALONE
     about: Mapping[str, Any] = field(default_factory=dict)  # what a checkpoint must agree with
     perceptual: nn.Module | None = None  # that `objective.perceptual` asks for
     say: Callable[[str], None] = lambda text: None
 
-    optimizer: torch.optim.Optimizer = field(init=False)
-    average: Average | None = field(init=False)
-    critic: Critic | None = field(init=False)
-    totals: torch.Tensor = field(init=False)  # sums of the running epoch's terms over samples of this process
     epoch: int = 0  # the running one, from 0
     batch: int = 0  # batches of it that are done
-    step: int = 0  # batches done in all
-    update: int = 0  # optimizer updates done in all
     seconds: float = 0.0  # spent in the running epoch before this process took over
     rows: list[History] = field(default_factory=list)
     best: float = math.inf
@@ -79,49 +75,76 @@ class Training:
         config, model, device = self.config, self.model, self.model.device
         layout = torch.channels_last if len(model.input_shape) == 3 else torch.contiguous_format
         model.network.to(memory_format=layout)
-        shape = seen_shape(model, config.augment)
+        shape, adversarial = seen_shape(model, config.augment), config.objective.adversarial
         self.optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], config)
-        self.average = Average(model, config.ema) if config.ema else None
+        self.average = {name: p.detach().clone() for name, p in model.named_parameters()} if config.ema else {}
         self.totals = torch.zeros(len(TERMS), device=device)
-        self.critic = None
-        if config.objective.adversarial is not None:
+        self.due = time.monotonic() + 60 * config.checkpoint_minutes  # the next checkpoint
+        self.per_epoch = math.ceil(len(self.train) / config.accumulate)  # updates
+        self.schedule: np.ndarray = schedule(config, self.per_epoch)
+        self.weights = torch.tensor(self.schedule[:, :3], dtype=torch.float32, device=device)
+        self.critic: Critic | None = None
+        if adversarial is not None:
+            if adversarial.kind == "wgan-gp" and self.team.size > 1:  # second derivatives are not averaged
+                raise UsageError("wgan-gp runs in one process; set objective.adversarial.kind='hinge', or start one.")
             with seeded(config.seed, device):
-                precision = pick_precision(config.precision, device)
-                self.critic = Critic(config.objective.adversarial, config, shape, device, precision, self.team)
+                network = build_discriminator(adversarial.discriminator, shape, **adversarial.options).to(device)
+            self.critic = Critic(network, adversarial, pick_precision(config.precision, device))
+            rates = config.replace(learning_rate=adversarial.learning_rate, weight_decay=0.0)
+            self.critic_rate = rates.learning_rate
+            self.critic_optimizer = make_optimizer(list(network.parameters()), rates)
 
     @property
-    def n_weights(self) -> int:
-        """Of the network."""
-        return sum(p.numel() for p in self.model.network.parameters())
+    def update(self) -> int:
+        """Optimizer updates done in all."""
+        return self.epoch * self.per_epoch + math.ceil(self.batch / self.config.accumulate)
 
     @property
-    def per_epoch(self) -> int:
-        """Updates per epoch."""
-        return math.ceil(len(self.train) / self.config.accumulate)
-
-    @cached_property
-    def weights(self) -> torch.Tensor:
-        """Of the loss's terms at each update, see `weights_over`."""
-        return weights_over(self.config.objective, self.per_epoch * self.config.epochs, self.model.device)
-
-    @cached_property
-    def shares(self) -> list[float]:
-        """Of the adversarial weight at each update."""
-        return adversarial_shares(self.config.objective, self.per_epoch * self.config.epochs)
+    def step(self) -> int:
+        """Batches done in all."""
+        return self.epoch * len(self.train) + self.batch
 
     @property
     def place(self) -> str:
         """Where the training is, in words."""
         return f"epoch {self.epoch + 1}, batch {self.batch}" if self.batch else f"{self.epoch} epochs"
 
+    def is_judged_fully(self, epoch: int) -> bool:
+        """Whether an epoch ends with the adversarial term at its final weight; always so where there is none."""
+        return epoch >= 0 and bool(self.schedule[(epoch + 1) * self.per_epoch - 1, 2] == self.schedule[-1, 2])
+
     @property
-    def history(self) -> xr.Dataset:
-        """Rows of all epochs, over `epoch`, counted from 1."""
-        return history_dataset(self.rows)
+    def is_over(self) -> bool:
+        """Whether all epochs are done, or patience is out."""
+        waited = self.epoch - 1 - self.best_epoch
+        is_out_of_patience = waited >= self.config.patience and self.is_judged_fully(self.epoch - 1)
+        return self.epoch >= self.config.epochs or is_out_of_patience
 
+    def update_average(self) -> None:
+        """Take in the parameters: average += (1 - decay) * (parameter - average).
 
-GROUPS = ("weights", "best", "average", "optimizer", "critic", "critic_optimizer")
-NUMBERS = ("epoch", "batch", "step", "update", "seconds", "rows", "best", "best_epoch", "changed")
+        The decay rises to its value over the first updates, so that the start is forgotten: (1 + n) / (10 + n) at most.
+        """
+        decay = min(self.config.ema, (1 + self.update) / (10 + self.update))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.values()), list(self.model.parameters()), 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with the averaged parameters, where there are such, inside the block."""
+        own = {name: p.detach().clone() for name, p in self.model.named_parameters()} if self.average else {}
+        self.model.load_state_dict(self.average, strict=False)
+        yield
+        self.model.load_state_dict(own, strict=False)
+
+    def tensors(self) -> dict[str, Tensors]:
+        """The tensors themselves that a checkpoint holds as they are, by group."""
+        groups = {"weights": self.model.state_dict(), "average": self.average}
+        return groups | ({"critic": self.critic.network.state_dict()} if self.critic else {})
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By the group of their tensors in a checkpoint."""
+        return {"optimizer": self.optimizer} | ({"critic_optimizer": self.critic_optimizer} if self.critic else {})
 
 
 def surroundings() -> dict[str, Any]:
@@ -129,29 +152,22 @@ def surroundings() -> dict[str, Any]:
     return {"threads": torch.get_num_threads(), **versions()}
 
 
-def weights_of(module: nn.Module) -> Tensors:
-    """A copy of the weights, on the CPU."""
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in module.state_dict().items()}
-
-
 def save_state(state: Training, path: Path, totals: torch.Tensor) -> None:
     """Write a checkpoint; `totals` are the sums over all processes.
 
     Raises TrainingError for weights that are not finite: the checkpoint that is there stays.
     """
-    weights = weights_of(state.model)
-    if not all(bool(torch.isfinite(value).all()) for value in [totals, *weights.values()] if value.is_floating_point()):
+    groups = state.tensors()
+    if not all(bool(torch.isfinite(value).all()) for value in [totals, *groups["weights"].values()]):
         raise TrainingError(
             f"weights or loss are not finite after {state.place}, so no checkpoint was written. Lower "
             "learning_rate or use precision='float32'."
         )
-    groups: dict[str, Tensors] = {"weights": weights, "best": state.best_weights}
-    groups["optimizer"] = _moments(state.optimizer)
-    if state.average:
-        groups["average"] = state.average.values
-    if state.critic:
-        groups |= {"critic": weights_of(state.critic.network), "critic_optimizer": _moments(state.critic.optimizer)}
-    tensors = {f"{group}.{name}": value.cpu() for group, values in groups.items() for name, value in values.items()}
+    groups["best"] = state.best_weights
+    for group, optimizer in state.optimizers().items():
+        moments = optimizer.state_dict()["state"].items()
+        groups[group] = {f"{i}.{key}": value for i, of in moments for key, value in of.items() if value is not None}
+    tensors = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
     numbers = {name: getattr(state, name) for name in NUMBERS} | {"totals": totals.tolist()}
     header = {"format": FORMAT, "about": dict(state.about), "state": numbers, "made_with": surroundings()}
     write_tensors(path, tensors, header)
@@ -162,74 +178,43 @@ def load_state(state: Training, path: Path) -> str:
 
     Raises UsageError when it belongs to a training with other settings and DataError for a file that is not whole.
     """
+    check_checkpoint(path, state.about)
     tensors, header = read_tensors(path)
-    _check(path, header, state.about)
-    groups: dict[str, Tensors] = {name: {} for name in GROUPS}
-    for name, value in tensors.items():
-        group, _, rest = name.partition(".")
-        groups[group][rest] = value
-    check_finite(groups["weights"], path)
-    state.model.load_state_dict(groups["weights"], strict=True)
-    state.best_weights = groups["best"]
-    if state.average:
-        for name, value in state.average.values.items():
-            value.copy_(groups["average"][name])
-    _load_moments(state.optimizer, groups["optimizer"])
-    if state.critic:
-        check_finite(groups["critic"], path)
-        state.critic.network.load_state_dict(groups["critic"], strict=True)
-        _load_moments(state.critic.optimizer, groups["critic_optimizer"])
+    for group, values in state.tensors().items():
+        for name, value in values.items():
+            value.copy_(tensors[f"{group}.{name}"])
+    state.best_weights = {key.removeprefix("best."): v for key, v in tensors.items() if key.startswith("best.")}
+    for group, optimizer in state.optimizers().items():
+        parameters = [p for each in optimizer.param_groups for p in each["params"]]
+        for key, value in tensors.items():
+            if key.startswith(f"{group}."):
+                _, i, name = key.split(".", 2)
+                own = parameters[int(i)]
+                # in the parameter's memory format: fused kernels go through memory in order
+                like = value.to(own.device) if value.ndim == 0 else torch.empty_like(own).copy_(value)
+                optimizer.state[own][name] = like
     for name in NUMBERS:
         setattr(state, name, header["state"][name])
     state.totals.copy_(torch.tensor(header["state"]["totals"], dtype=state.totals.dtype))
-    found = differences(header["made_with"], surroundings())
+    found = ", ".join(differing(header["made_with"], surroundings()))
     state.changed += [found] if found else []
     return found
 
 
 def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:
     """Raise UsageError or DataError unless the file is a checkpoint of this training. Looks at the header only."""
-    _check(path, read_header(path), about)
-
-
-def _check(path: Path, header: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    header = read_header(path)
     if header.get("format") != FORMAT:
         raise DataError(f"{path} is not a checkpoint of this vaearr (format {header.get('format')}).")
-    if differing := differences(header["about"], about):
-        raise UsageError(f"{path} belongs to a training with other settings: {differing}; give the same settings.")
+    if found := differing(header["about"], about):
+        raise UsageError(
+            f"{path} belongs to a training with other settings: {', '.join(found)}; give the same settings."
+        )
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint in a folder that was written last."""
-    found = [path for name in (CHECKPOINT, KEPT) for path in folder.glob(name)]
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> Tensors:
-    states = optimizer.state_dict()["state"].items()
-    return {f"{i}.{name}": value for i, values in states for name, value in values.items() if value is not None}
-
-
-def _load_moments(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Moments beside their parameters, in the parameters' memory format: fused kernels go through memory in order."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for name, value in tensors.items():
-        index, _, key = name.partition(".")
-        parameter = parameters[int(index)]
-        like = value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
-        optimizer.state[parameter][key] = like
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> str:
-    """Which settings differ, as "epochs 40 and 20, objective.beta 1.0 and 4.0"; empty when none does."""
-    found = []
-    for key in sorted({*one, *other}):
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found.append(differences(a, b, f"{prefix}{key}."))
-        elif json.loads(json.dumps(a)) != json.loads(json.dumps(b)):
-            found.append(f"{prefix}{key} {a} and {b}")
-    return ", ".join(filter(None, found))
+    return max(folder.glob("checkpoint*.safetensors"), key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def fingerprint(values: Any) -> str:
@@ -237,52 +222,26 @@ def fingerprint(values: Any) -> str:
     return hashlib.sha256(values.tobytes()).hexdigest()[:16]
 
 
-class Due:
-    """Whether it is time for a checkpoint: `minutes` after the last, later where writes are slow (2 % of the time)."""
+@contextmanager
+def signals_wait() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM only leave their number in the list, until the block ends; then they take their course with
+    whoever handled them before. A second one ends the block at once."""
+    asked: list[int] = []
 
-    def __init__(self, minutes: float) -> None:
-        self.shortest = self.pause = 60 * minutes
-        self.last = time.monotonic()
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise SystemExit(128 + number)
 
-    def __bool__(self) -> bool:
-        return time.monotonic() - self.last > self.pause
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Round a write: the next is due after the pause, or later if this one was slow."""
-        began = time.monotonic()
-        yield
-        self.last = time.monotonic()
-        self.pause = max(self.shortest, (self.last - began) / WRITING_SHARE)
-
-
-class Stop:
-    """SIGINT and SIGTERM wait until the step is done; then `deliver` hands them to whoever handled them before."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Stop:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number:  # asked twice: at once
-            self.deliver()
-        self.number = number
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(each) not in (signal.SIG_IGN, None):
+                before[each] = signal.signal(each, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
-        self._before = {}
-
-    def deliver(self) -> None:
-        """Act on the signal as would have been done without us; never returns."""
-        number = self.number or int(signal.SIGTERM)
-        self.__exit__()
-        signal.raise_signal(number)
-        raise SystemExit(128 + number)
+        if asked:
+            signal.raise_signal(asked[-1])

@@ -1,53 +1,262 @@
-"""`fit`: the only training loop. All that a training is stands in one object, `checkpoint.Training`."""
+"""The only training loop, `fit`, over one object, `checkpoint.Training`; `train_model` makes it and judges the result.
+
+What a training leaves to be looked at is here too: history over epochs, decoded samples as it goes on, TensorBoard.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import xarray as xr
 from torch import nn
 
-from vaearr.artifacts import TrainedModel, save_weights
-from vaearr.batching import Batch, PatternBatches, Walk
-from vaearr.config import TrainConfig
+from vaearr import grid, schema
+from vaearr import names as n
+from vaearr.artifacts import TrainedModel, load_folder, save_model
+from vaearr.batching import PatternBatches, Walk, batches
+from vaearr.config import PerceptualConfig, TrainConfig
 from vaearr.device import pick_precision
-from vaearr.errors import TrainingError, UsageError
-from vaearr.models.losses import check_targets
-from vaearr.training.checkpoint import CHECKPOINT, KEPT, Due, Stop, Training, load_state, save_state, weights_of
-from vaearr.training.processes import Processes
-from vaearr.training.records import History, write_history, write_sheet
-from vaearr.training.schedule import rate_at
-from vaearr.training.step import (
-    TERMS,
-    Step,
-    deterministic,
-    final_weights,
-    memory_advice,
-    seed_step,
-    seeded,
-    splits_amplitude,
+from vaearr.errors import TrainingError, UsageError, VaearrError, did_you_mean, need
+from vaearr.models import for_training
+from vaearr.models.files import read_tensors, write_tensors
+from vaearr.models.foreign import load_foreign
+from vaearr.models.losses import check_targets, takes_logits
+from vaearr.models.perceptual import PerceptualLoss
+from vaearr.provenance import as_json, now, versions
+from vaearr.quality import MIN_SAMPLES, latent_health
+from vaearr.recipe import differing
+from vaearr.store.folders import replace_file
+from vaearr.training.checkpoint import (
+    CHECKPOINT,
+    KEPT,
+    History,
+    Training,
+    check_checkpoint,
+    load_state,
+    newest_checkpoint,
+    save_state,
+    signals_wait,
 )
+from vaearr.training.processes import ALONE, Processes
+from vaearr.training.step import TERMS, Step, final_weight, seed_step, seeded, splits_amplitude
 
+# range of preprocessed values, which image networks take as -1 to 1; of the others, most lie within three deviations
+RANGES = {"unit": (0.0, 1.0), "minmax": (0.0, 1.0), "quantile": (0.0, 1.0), "symmetric": (-1.0, 1.0)}
+DEVIATIONS = (-3.0, 3.0)
 MAY_BE_NAN = ("accuracy", "adversarial", "critic")
 CRITIC = TERMS.index("critic")
 AGREE_EVERY = 16  # updates after which several processes ask each other whether to stop or to save
+WRITING_SHARE = 0.02  # of the time at most goes into checkpoints
+SHEETS, N_SAMPLES = "sheets", 8
 
+NATS = "nats per sample"
+UNITS = {
+    "loss": ("reconstruction_nll (+ amplitude_nll) + beta * kl, with all further terms times weight", NATS),
+    "reconstruction_nll": ("negative log likelihood of the pattern", NATS),
+    "amplitude_nll": ("negative log likelihood of the own pattern at the decoded size; counts after the warm-up", NATS),
+    "kl": ("KL divergence, posterior against prior", NATS),
+    "perceptual": ("distance of decoded patterns in the features of a frozen network", "1"),
+    "adversarial": ("adversarial loss of decoded patterns, of the updates with a discriminator", "1"),
+    "critic": ("loss of the discriminator, of the updates with one", "1"),
+    "label_nll": ("cross entropy of the labels, mean over all samples", NATS),
+    "label_accuracy": ("share of the labelled samples that the head names right", "1"),
+    "beta": ("weight of the KL divergence at the end of the epoch", "1"),
+    "capacity": ("nats that the KL divergence is held at, at the end of the epoch", NATS),
+    "learning_rate": ("learning rate of the epoch's last update", "1"),
+    "seconds": ("time of the epoch, validation included", "s"),
+}
+
+Say = Callable[[str], None]
 OnEpoch = Callable[[int, History], None]
 OnStep = Callable[[int, int], None]
 
 
-def fit(
-    state: Training,
+def train_model(
+    ds: xr.Dataset,
+    parts: xr.DataArray,
+    settings: TrainConfig,
+    folder: Path,
     *,
+    device: torch.device,
+    team: Processes,
+    data: Mapping[str, Any],
+    say: Say,
+    init: Path | None = None,
+    perceptual_from: Path | None = None,
     resume: Path | None = None,
-    on_epoch: OnEpoch | None = None,
+    restart: bool = False,
+    logs: tuple[Path, str],
     on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
+    """Train into `folder` (config.json, weights, history) and judge the latents: the tables of the run (history,
+    health, and sheets where they were asked for), and what its manifest says.
+
+    parts: map of the split. data: fingerprints of the patterns and of the maps that choose among them. init: model
+    folder, or checkpoint file made elsewhere, whose weights to start from. perceptual_from: model folder whose encoder
+    the perceptual term looks with. resume: checkpoint to go on from; None looks for what an interruption left in the
+    folder, and `restart` throws that away. logs: folder and name for loggers.
+    """
+    objective, n_validation = settings.objective, int((parts == n.VALIDATION).sum())
+    labels, classes = grid.class_map(ds, objective.label) if objective.label else (None, ())
+    balance = grid.class_map(ds, settings.balance)[0] if settings.balance else None
+
+    def part(which: int, team: Processes = team, **maps: Any) -> PatternBatches:
+        """A process's batches of one part of the split, with its share of the memory that patterns may take."""
+        share = float((parts == which).sum() / (parts != n.OUTSIDE).sum())
+        maps |= {"memory": settings.memory * share, "device_memory": settings.device_memory * share, "device": device}
+        maps |= {"shuffle": which == n.TRAIN, "rank": team.rank, "world_size": team.size, "seed": settings.seed}
+        return batches(ds, split=parts, part=which, batch_size=settings.batch_size, **maps)
+
+    train = part(n.TRAIN, labels=labels, balance=balance)
+    validation = part(n.VALIDATION, labels=labels) if n_validation >= team.size else None
+    compared = {key: value for key, value in settings.to_attrs().items() if key not in TrainConfig.passing}
+    about = {"settings": compared, "data": dict(data), "processes": team.size, "streamed": train.tier == "streamed"}
+    begin = team.first_does(lambda: _where_to_begin(folder, about, resume, restart))
+    with seeded(settings.seed, device):
+        model = TrainedModel(
+            model=for_training(
+                settings.model, likelihood=objective.likelihood, normalise=settings.preprocess.normalise
+            ),
+            preprocess=settings.preprocess,
+            input_shape=schema.input_shape(ds),
+            signal_dims=schema.signal_dims(ds),
+            dtype=str(ds[n.PATTERNS].dtype),
+            label=objective.label,
+            classes=classes,
+        ).to(device)
+    if init is not None and begin is None:
+        _start_from(model, init, say)
+    if team.is_first:
+        folder.mkdir(parents=True, exist_ok=True)
+    if begin is None and settings.preprocess.static_background != "none":
+        model.preprocess.fit(train if balance is None else part(n.TRAIN), team.total)
+    perceptual = _perceptual(model, objective.perceptual, perceptual_from) if objective.perceptual else None
+    state = Training(model, train, validation, settings, folder, team, about, perceptual, say)
+    say(_announcement(state, schema.samples_word(ds), n_validation))
+    if begin:
+        say(f"going on from {begin.name}")
+    log = _tensorboard(*logs, settings) if settings.log and team.is_first else nullcontext(lambda epoch, row: None)
+    try:
+        with log as tell:
+            fit(state, resume=begin, on_step=on_step, on_epochs=[tell, *([on_epoch] if on_epoch else [])])
+    except BaseException:
+        if team.is_first and newest_checkpoint(folder) is None:  # nothing to go on from
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    judged = (n.VALIDATION, validation) if validation is not None and n_validation >= MIN_SAMPLES else (n.TRAIN, train)
+    every = part(judged[0], ALONE) if team.size > 1 or balance is not None else judged[1]  # each sample once
+    tables = {n.HISTORY: history_dataset(state.rows), n.HEALTH: latent_health(model, every)}
+    manifest = _manifest(state, data["patterns"], n_validation)
+    if team.is_first:
+        manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
+    sheets = read_sheets(folder, schema.signal_dims(ds))
+    return tables if sheets is None else tables | {n.SHEETS: sheets}, manifest
+
+
+def _announcement(state: Training, samples: str, n_validation: int) -> str:
+    config, device, size = state.config, state.model.device, state.team.size
+    n_weights = sum(p.numel() for p in state.model.network.parameters())
+    precision = str(pick_precision(config.precision, device)).removeprefix("torch.")
+    return (
+        f"training {config.model.name} ({n_weights / 1e6:.2f} M weights) on {state.train.n_samples_total} {samples}, "
+        f"{n_validation} for validation, {state.train.describe()}, on {device} in {precision}"
+    ) + (f", {size} processes" if size > 1 else "")
+
+
+def _manifest(state: Training, patterns: Mapping[str, Any], n_validation: int) -> dict[str, Any]:
+    manifest = {
+        "state": "trained",
+        "config": state.config.to_attrs(),
+        "data": dict(patterns),
+        "n_train": state.train.n_samples_total,
+        "n_validation": n_validation,
+        "n_weights": sum(p.numel() for p in state.model.network.parameters()),
+        "best_epoch": state.best_epoch + 1,  # counted from 1, as in the history
+        "epochs_run": state.epoch,
+        "stopped_early": state.epoch < state.config.epochs,
+        "processes": state.team.size,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "time": now(),
+    }
+    return manifest | ({"resumed_with": state.changed} if state.changed else {})
+
+
+def _where_to_begin(folder: Path, about: Mapping[str, Any], resume: Path | None, restart: bool) -> Path | None:
+    """The checkpoint to go on from, if any. Nothing is removed before it is known to fit."""
+    left = newest_checkpoint(folder)
+    begin = resume or (None if restart else left)
+    ways_out = "throw it away with restart=True (--restart), or give another run name."
+    if begin is not None:
+        try:
+            check_checkpoint(begin, about)
+        except VaearrError as error:
+            if resume is not None:
+                raise
+            raise type(error)(f"an interrupted training of this run is in the way: {error} Or {ways_out}") from None
+    is_own = begin is not None and begin.is_relative_to(folder)
+    if left is not None and not is_own and not restart:
+        raise UsageError(f"an interrupted training of this run is at {left}; leave --resume out, {ways_out}")
+    if not is_own:
+        shutil.rmtree(folder, ignore_errors=True)
+    for part in folder.glob(".*"):  # of a write that was killed
+        part.unlink()
+    return begin
+
+
+def _start_from(model: TrainedModel, folder: Path, say: Say) -> None:
+    """Give a fresh model the weights of a trained one; its backgrounds are its own data's."""
+    if folder.is_file():
+        say(load_foreign(model.network, folder).in_words())
+        return
+    other = load_folder(folder)
+    one, two = (m.model_config.replace(options={**m.model_config.options, "dropout": 0}) for m in (other, model))
+    found = differing(one.to_attrs(), two.to_attrs()) + differing(other.input_shape, model.input_shape, "samples")
+    if found:
+        raise UsageError(f"the weights in {folder} do not fit: {', '.join(found)}; use the same model settings.")
+    if found := differing(other.preprocess_config.to_attrs(), model.preprocess_config.to_attrs()):
+        say(f"the weights to start from were trained with another preprocessing: {', '.join(found)}")
+    model.network.load_state_dict(other.network.state_dict(), strict=True)
+    if model.classifier is not None and other.classifier is not None:
+        if (other.label, other.classes) == (model.label, model.classes):
+            model.classifier.load_state_dict(other.classifier.state_dict())
+        else:
+            say(f"the classification head starts anew: the weights to start from know {other.label} {other.classes}")
+
+
+def _perceptual(model: TrainedModel, config: PerceptualConfig, folder: Path | None) -> PerceptualLoss:
+    """The module that the settings ask for, on the model's device.
+
+    folder: of the trained model whose encoder is meant. Raises UsageError for one of other samples, and what
+    `PerceptualLoss` raises.
+    """
+    network = None
+    if folder is not None:
+        other = load_folder(folder)
+        if other.input_shape[0] != model.input_shape[0] or len(other.input_shape) != len(model.input_shape):
+            raise UsageError(
+                f"objective.perceptual: the model in {folder} knows samples {other.input_shape}, these are "
+                f"{model.input_shape}; name a run on samples of this kind."
+            )
+        network = other.network
+    value_range = RANGES.get(model.preprocess_config.normalise, DEVIATIONS)
+    return PerceptualLoss(config, value_range, network).to(model.device)
+
+
+def fit(
+    state: Training, *, resume: Path | None = None, on_epochs: Sequence[OnEpoch] = (), on_step: OnStep | None = None
 ) -> None:
     """Train in place; the model ends with the weights of the best epoch (the averaged ones if `config.ema`).
 
@@ -61,125 +270,114 @@ def fit(
     was never interrupted. Of several processes (`state.team`) each trains on its own share. Raises TrainingError as
     soon as an epoch's loss is not finite, and when the GPU's memory does not suffice.
     """
-    config = state.config
-    step = _make_step(state)
-    if resume:
-        if found := load_state(state, resume):
-            state.say(f"warning: it goes on with {found}; the last digits may differ from an undisturbed training's")
-        if not state.team.is_first:
-            state.totals.zero_()
-    due = Due(config.checkpoint_minutes)
-    with ExitStack() as stack:
-        stop = stack.enter_context(Stop())
-        stack.enter_context(seeded(config.seed, state.model.device))
-        stack.enter_context(deterministic(config.deterministic))
-        stack.enter_context(memory_advice(config))
-        check_targets(state.model.preprocess(next(state.train.epoch(0)).patterns), config.objective.likelihood)
-        while state.epoch < config.epochs and not _is_out_of_patience(state):
-            began = time.perf_counter() - state.seconds
-            for _ in _updates(state, step, on_step):
-                _pause(state, stop, due, time.perf_counter() - began)
-            row = _finish_epoch(state, began)
-            if on_epoch:
-                on_epoch(state.epoch - 1, row)
-            _pause(state, stop, due, 0.0)
-    if state.team.is_first:
-        save_weights(state.model, state.folder / "last.safetensors")
-        save_state(state, state.folder / CHECKPOINT, state.totals)  # what follows may fail and be done again
+    config, team, device = state.config, state.team, state.model.device
+    step = team.share(Step(state.model, config, perceptual=state.perceptual), device)
+    critic = team.share(state.critic, device) if state.critic else None
+    if config.compile != "off":
+        step.compile(mode=config.compile, dynamic=False)
+    if resume and (found := load_state(state, resume)):
+        state.say(f"warning: it goes on with {found}; the last digits may differ from an undisturbed training's")
+    if not team.is_first:
+        state.totals.zero_()
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    with signals_wait() as asked, seeded(config.seed, device):
+        try:
+            torch.use_deterministic_algorithms(config.deterministic or was_deterministic)
+            if takes_logits(config.objective.likelihood):
+                check_targets(state.model.preprocess(next(state.train.epoch(0)).patterns), config.objective.likelihood)
+            while not state.is_over:
+                began = time.perf_counter() - state.seconds
+                for _ in _updates(state, step, critic, on_step):
+                    _pause(state, asked, time.perf_counter() - began)
+                row = _finish_epoch(state, began)
+                for on_epoch in on_epochs:
+                    on_epoch(state.epoch - 1, row)
+                _pause(state, asked, 0.0)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"batch_size {config.batch_size} needs more memory than the GPU has ({str(error).split('. ')[0]}); "
+                "halve it and double accumulate, which learns from as many patterns per update."
+            ) from None
+        finally:
+            torch.use_deterministic_algorithms(was_deterministic)
+        if team.is_first:
+            write_tensors(state.folder / "last.safetensors", state.model.state_dict())
+            save_state(state, state.folder / CHECKPOINT, state.totals)  # what follows may fail and be done again
     state.model.load_state_dict(state.best_weights)
 
 
-def _make_step(state: Training) -> nn.Module:
-    config, device = state.config, state.model.device
-    precision = pick_precision(config.precision, device)
-    judge = state.critic.network if state.critic else None
-    step = Step(state.model, config.objective, config.augment, precision, perceptual=state.perceptual, critic=judge)
-    shared = state.team.share(step, device)
-    if config.compile != "off":
-        shared.compile(mode=config.compile, dynamic=False)
-    return shared
-
-
-def _updates(state: Training, step: nn.Module, on_step: OnStep | None) -> Iterator[None]:
+def _updates(state: Training, step: nn.Module, critic: nn.Module | None, on_step: OnStep | None) -> Iterator[None]:
     """The rest of the running epoch; yields after every update."""
-    config, model = state.config, state.model
+    config = state.config
     step.train()  # with the model and the perceptual term, which validation has set to evaluation
-    epoch = state.train.epoch(state.epoch, start=state.batch, walk=_walk(model, config))
+    epoch = state.train.epoch(state.epoch, start=state.batch, walk=_walk(state.model, config))
     while parts := list(islice(epoch, config.accumulate)):
-        for values in state.optimizer.param_groups:
-            values["lr"] = _rate(state, state.update)
-        state.optimizer.zero_grad(set_to_none=True)
-        critic = state.critic if state.shares[state.update] > 0 else None
+        weights, (*_, share, rate) = state.weights[state.update], state.schedule[state.update].tolist()
+        judge = critic if share > 0 else None
         for i, batch in enumerate(parts):
-            seed_step(config.seed, state.team.rank, state.step + i)
+            seed_step(config.seed, state.team.rank, state.step)
             no_sync = getattr(step, "no_sync", None)  # of several processes; gradients meet at the last batch
             with no_sync() if no_sync and i < len(parts) - 1 else nullcontext():
-                weights = state.weights[state.update]
-                terms, wanted, recon = step(
-                    batch.patterns, _target(batch), batch.labels, weights, is_judged=critic is not None
-                )
+                network = state.critic.network if state.critic and judge else None
+                terms, wanted, recon = step(batch.patterns, _target(batch), batch.labels, weights, network)
                 (terms[0] / len(parts)).backward()
             terms = terms.detach()
-            if critic:
-                terms[CRITIC] += critic.learn(wanted, recon, len(parts))
+            if judge:
+                loss = judge(wanted, recon.detach())
+                (loss / len(parts)).backward()
+                terms[CRITIC] += loss.detach()
             state.totals += terms * len(batch.patterns)
-        for _ in parts:
-            state.step += 1
             state.batch += 1
             if on_step:
                 on_step(state.epoch, state.step)
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        state.optimizer.step()
-        if critic:
-            critic.update(_rate(state, state.update) / config.learning_rate)
-        state.update += 1
+        _descend(state.optimizer, rate, config.clip)
+        if judge:
+            _descend(state.critic_optimizer, state.critic_rate * (rate / config.learning_rate), config.clip)
         if state.average:
-            state.average.update(state.update)
+            state.update_average()
         yield
 
 
-def _rate(state: Training, update: int) -> float:
-    share = rate_at(update, len(state.weights), state.config, per_epoch=state.per_epoch)
-    return state.config.learning_rate * share
+def _descend(optimizer: torch.optim.Optimizer, rate: float, clip: float) -> None:
+    """One update at this learning rate, and on to the next."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _walk(model: TrainedModel, config: TrainConfig) -> Walk | None:
     objective = config.objective
-    if objective.target == "auto":
-        raise UsageError("objective.target is 'auto'; `vaearr.run.train.settled` decides it for a Dataset.")
     return Walk(model.preprocess, objective.walk) if objective.target == "neighbour" else None
 
 
-def _target(batch: Batch) -> torch.Tensor | None:
+def _target(batch: Any) -> torch.Tensor | None:
     return None if batch.target is batch.patterns else batch.target
 
 
-def _pieces(batch: Batch, size: int) -> Iterator[list[Any]]:
-    """Patterns, target and labels of a batch, `size` samples at a time."""
-    for start in range(0, len(batch.patterns), size):
-        whole = (batch.patterns, _target(batch), batch.labels)
-        yield [None if part is None else part[start : start + size] for part in whole]
-
-
-def _pause(state: Training, stop: Stop, due: Due, seconds: float) -> None:
+def _pause(state: Training, asked: list[int], seconds: float) -> None:
     """Between updates: save if it is time, end if a signal came. Several processes decide together."""
-    wanted = [bool(stop.number), bool(due)]
+    wanted = [bool(asked), time.monotonic() > state.due]
     if state.team.size > 1:
         if state.update % AGREE_EVERY and state.batch:
             return
-        asked = torch.tensor(wanted, dtype=torch.float32, device=state.totals.device)
-        wanted = [bool(value) for value in state.team.highest(asked).tolist()]
+        votes = torch.tensor(wanted, dtype=torch.float32, device=state.totals.device)
+        wanted = [value > 0 for value in state.team.total(votes).tolist()]
     if not any(wanted):
         return
     state.seconds = seconds
     totals = state.team.total(state.totals.clone())
     if state.team.is_first:
-        with due.writing():
-            save_state(state, state.folder / CHECKPOINT, totals)
+        began = time.monotonic()
+        save_state(state, state.folder / CHECKPOINT, totals)
+        ended = time.monotonic()
+        state.due = ended + max(60 * state.config.checkpoint_minutes, (ended - began) / WRITING_SHARE)
     state.seconds = 0.0
     if wanted[0]:
         state.say(f"saved after {state.place}; the same command goes on from there")
-        stop.deliver()
+        asked[:] = asked or [int(signal.SIGTERM)]  # of another process
+        raise SystemExit(128 + asked[-1])
 
 
 def _finish_epoch(state: Training, began: float) -> History:
@@ -187,26 +385,25 @@ def _finish_epoch(state: Training, began: float) -> History:
     config, team, model = state.config, state.team, state.model
     team.agree(model.network)
     row = _row(team.total(state.totals), state.train.n_samples_total, model, config)
-    if config.objective.adversarial:
-        row |= _of_judged(row, state)
-    if state.average:
-        state.average.swap()
-    if state.validation is not None:
-        row |= evaluate(model, state.validation, config, processes=team, perceptual=state.perceptual)
-    last = state.update - 1
-    kind = "beta" if config.objective.capacity is None else "capacity"
-    row |= {kind: float(state.weights[last, 0]), "learning_rate": _rate(state, last)}
-    row["seconds"] = time.perf_counter() - began
-    _check_finite(row, state)
-    score = row.get("val_loss", math.inf)
-    if _is_judged_fully(state, state.epoch) and not _is_judged_fully(state, state.epoch - 1):
-        state.best = math.inf  # epochs before it are no candidates
-    if state.validation is None or score < state.best - config.min_delta:
-        state.best, state.best_epoch, state.best_weights = score, state.epoch, weights_of(model)
-    if team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
-        write_sheet(model, state.validation or state.train, state.folder, state.epoch + 1, seed=config.seed)
-    if state.average:
-        state.average.swap()
+    if config.objective.adversarial:  # means over the updates that had a discriminator; NaN where none had
+        shares = state.schedule[state.epoch * state.per_epoch :, 2][: state.per_epoch]
+        part = float((shares > 0).mean())
+        row |= {name: row[name] / part if part else math.nan for name in ("adversarial", "critic")}
+    with state.averaged():
+        if state.validation is not None:
+            row |= evaluate(model, state.validation, config, processes=team, perceptual=state.perceptual)
+        last = state.update - 1
+        row["beta" if config.objective.capacity is None else "capacity"] = float(state.weights[last, 0])
+        row |= {"learning_rate": float(state.schedule[last, 3]), "seconds": time.perf_counter() - began}
+        _check_finite(row, state)
+        score = row.get("val_loss", math.inf)
+        if state.is_judged_fully(state.epoch) and not state.is_judged_fully(state.epoch - 1):
+            state.best = math.inf  # epochs before it are no candidates
+        if state.validation is None or score < state.best - config.min_delta:
+            state.best, state.best_epoch = score, state.epoch
+            state.best_weights = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
+        if team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
+            write_sheet(model, state.validation or state.train, state.folder, state.epoch + 1, seed=config.seed)
     state.rows.append(row)
     state.epoch, state.batch, state.seconds = state.epoch + 1, 0, 0.0
     state.totals.zero_()
@@ -223,66 +420,121 @@ def evaluate(
     batches: PatternBatches,
     config: TrainConfig,
     *,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
     perceptual: nn.Module | None = None,
 ) -> History:
-    """Validation terms, posterior mean decoded, at the final beta; weights and random state stay as they are."""
+    """Validation terms, posterior mean decoded, at the final beta; weights and random state stay as they are.
+
+    Without the adversarial term, which compares nothing from one epoch to the next.
+    """
     model.eval()
-    precision = pick_precision(config.precision, model.device)
-    step = Step(model, config.objective, config.augment, precision, perceptual=perceptual).eval()
-    weights = final_weights(config.objective, model.device)
+    step = Step(model, config, perceptual=perceptual).eval()
+    weights = torch.tensor([final_weight(config.objective), 1.0, 0.0], device=model.device)
     totals = torch.zeros(len(TERMS), device=model.device)
     for batch in batches.epoch(0, walk=_walk(model, config)):
         # samples from which windows are cut in training may be too large for a batch
         size = len(batch.patterns) if config.augment.crop is None else model.fitting(len(batch.patterns))
-        for patterns, target, labels in _pieces(batch, size):
-            totals += step(patterns, target, labels, weights)[0] * len(patterns)
-    totals = (processes or Processes()).total(totals)
-    row = _row(totals, batches.n_samples_total, model, config)
+        whole = (batch.patterns, _target(batch), batch.labels)
+        for start in range(0, len(batch.patterns), size):
+            some = [None if column is None else column[start : start + size] for column in whole]
+            totals += step(*some, weights)[0] * len(batch.patterns[start : start + size])
+    row = _row(processes.total(totals), batches.n_samples_total, model, config)
     return {f"val_{key}": value for key, value in row.items() if key not in ("adversarial", "critic")}
 
 
 def _row(totals: torch.Tensor, n_samples: int, model: TrainedModel, config: TrainConfig) -> History:
-    """Means over an epoch, from sums over its samples."""
-    means = {name: value / n_samples for name, value in zip(TERMS, totals.tolist(), strict=True)}
-    if not splits_amplitude(model, config.objective):
-        del means["amplitude_nll"]
-    if config.objective.perceptual is None:
-        del means["perceptual"]
-    if config.objective.adversarial is None:
-        del means["adversarial"], means["critic"]
-    right, known = means.pop("label_right"), means.pop("label_known")
-    if config.objective.label is None:
-        del means["label_nll"]
-        return means
-    return means | {"label_accuracy": right / known if known else math.nan}
-
-
-def _is_judged_fully(state: Training, epoch: int) -> bool:
-    """Whether an epoch ends with the adversarial term at its final weight; always so where there is none."""
-    return epoch >= 0 and state.shares[(epoch + 1) * state.per_epoch - 1] == state.shares[-1]
-
-
-def _is_out_of_patience(state: Training) -> bool:
-    waited = state.epoch - 1 - state.best_epoch
-    return waited >= state.config.patience and _is_judged_fully(state, state.epoch - 1)
-
-
-def _of_judged(row: History, state: Training) -> History:
-    """Terms of the discriminator as means over the updates of the epoch that had one; NaN where none had."""
-    shares = state.shares[state.epoch * state.per_epoch : (state.epoch + 1) * state.per_epoch]
-    part = sum(share > 0 for share in shares) / len(shares)
-    return {name: row[name] / part if part else math.nan for name in ("adversarial", "critic")}
+    """Means over an epoch, from sums over its samples: of the terms that there are."""
+    objective = config.objective
+    row = {name: value / n_samples for name, value in zip(TERMS, totals.tolist(), strict=True)}
+    right, known = row.pop("label_right"), row.pop("label_known")
+    there = {"amplitude_nll": splits_amplitude(model, objective), "perceptual": objective.perceptual is not None}
+    there |= dict.fromkeys(("adversarial", "critic"), objective.adversarial is not None)
+    there["label_nll"] = objective.label is not None
+    row = {name: value for name, value in row.items() if there.get(name, True)}
+    return row | ({"label_accuracy": right / known if known else math.nan} if objective.label else {})
 
 
 def _check_finite(row: History, state: Training) -> None:
     if all(math.isfinite(value) for name, value in row.items() if not name.endswith(MAY_BE_NAN)):
         return
     (state.folder / CHECKPOINT).unlink(missing_ok=True)  # going on from there would end here again
-    earlier = sorted(state.folder.glob(KEPT))
-    kept = f"the best epoch was {state.best_epoch + 1}" if state.best_epoch >= 0 else "it was the first epoch"
+    earlier = f"; the last checkpoint before is {path}" if (path := newest_checkpoint(state.folder)) else ""
     raise TrainingError(
-        f"the loss is not finite in epoch {state.epoch + 1} (loss {row['loss']:g}; {kept}). Lower learning_rate, use "
+        f"the loss is not finite in epoch {state.epoch + 1} (loss {row['loss']:g}{earlier}). Lower learning_rate, use "
         "precision='float32' or check the patterns for extreme values."
-        + (f" The last checkpoint before is {earlier[-1]}." if earlier else "")
     )
+
+
+def history_dataset(rows: list[History]) -> xr.Dataset:
+    """Rows of the epochs over `epoch`, counted from 1, with long_name and units."""
+    variables = {}
+    for name in rows[0]:
+        long_name, units = UNITS[name.removeprefix("val_")]
+        long_name += " (validation points)" if name.startswith("val_") else ""
+        variables[name] = (n.EPOCH, [row[name] for row in rows], {"long_name": long_name, "units": units})
+    return xr.Dataset(variables, coords={n.EPOCH: range(1, len(rows) + 1)})
+
+
+def write_history(rows: list[History], folder: Path) -> None:
+    """history.csv and history.json of a training so far; what is not finite is empty."""
+    table = history_dataset(rows).to_dataframe().to_csv(lineterminator="\n")
+    replace_file(folder / "history.csv", table.encode(), durable=False)
+    replace_file(folder / "history.json", json.dumps(as_json(rows)).encode(), durable=False)
+
+
+@torch.inference_mode()
+def write_sheet(model: TrainedModel, batches: PatternBatches, folder: Path, epoch: int, *, seed: int) -> None:
+    """Write what the model makes of the first patterns of `batches` and of draws from the prior, after an epoch."""
+    model.eval()
+    n_batches = -(-N_SAMPLES // (batches.n_samples // len(batches)))
+    stored = torch.cat([batch.patterns for batch in islice(batches.epoch(0), n_batches)])[:N_SAMPLES]
+    draws = torch.randn(len(stored), *model.latent_shape, generator=torch.Generator().manual_seed(seed))
+    at_once = model.fitting(len(stored))
+    sheet = {
+        "input": model.preprocess(stored),
+        "reconstruction": torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in stored.split(at_once)]),
+        "prior": torch.cat([model.decode_batch(some) for some in draws.split(at_once)]),
+    }
+    (folder / SHEETS).mkdir(exist_ok=True)
+    write_tensors(folder / SHEETS / f"epoch-{epoch:05d}.safetensors", sheet, {"epoch": epoch})
+
+
+def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> xr.Dataset | None:
+    """All sheets of a training: `input (sample, …)`, `reconstruction` and `prior (epoch, sample, …)`; None without."""
+    read = [read_tensors(file) for file in sorted((folder / SHEETS).glob("epoch-*.safetensors"))]
+    if not read:
+        return None
+    shape, dims = read[0][0]["input"].shape[-len(signal_dims) :], (n.EPOCH, n.SAMPLE, *signal_dims)
+    ds = xr.Dataset(coords={n.EPOCH: [header["epoch"] for _, header in read]})
+    for name, long_name in (
+        ("input", "pattern as the network sees it"),
+        ("reconstruction", "decoded posterior mean"),
+        ("prior", "decoded draw from the prior"),
+    ):
+        values = np.stack([tensors[name].numpy().reshape(-1, *shape) for tensors, _ in read])
+        ds[name] = (dims, values, {"long_name": long_name})
+    return ds.assign(input=ds["input"].isel({n.EPOCH: 0}, drop=True))
+
+
+def check_loggers(names: tuple[str, ...]) -> None:
+    """Raise UsageError for an unknown name, MissingExtraError (how to install it) where its package is missing."""
+    for name in names:
+        if name != "tensorboard":
+            raise UsageError(f"there is no logger {name!r}.{did_you_mean(name, ['tensorboard'])}")
+        need(name, "vaearr[loggers]", f"logging to {name}")
+
+
+@contextmanager
+def _tensorboard(folder: Path, run: str, settings: TrainConfig) -> Iterator[OnEpoch]:
+    """What writes the row of an epoch to TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder / "tensorboard" / run)) as writer:
+        writer.add_text("settings", f"```{settings.to_attrs()}```")
+
+        def log(epoch: int, row: History) -> None:
+            for name, value in row.items():
+                writer.add_scalar(name, value, epoch + 1)
+            writer.flush()
+
+        yield log

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -39,28 +39,22 @@ class Processes:
             dist.all_reduce(values)
         return values
 
-    def highest(self, values: torch.Tensor) -> torch.Tensor:
-        """Maximum over processes."""
-        if self.size > 1:
-            dist.all_reduce(values, dist.ReduceOp.MAX)
-        return values
-
     def first_does(self, work: Callable[[], T]) -> T:
         """What the first process's work returns, for all; where it fails, the others end without a word."""
         if self.size == 1:
             return work()
         box: list[Any] = [None, 0]
-        if self.is_first:
-            try:
-                box = [work(), 0]
-            except BaseException as error:
-                dist.broadcast_object_list([None, getattr(error, "exit_code", 1)], src=0)
-                raise
-        dist.broadcast_object_list(box, src=0)
+        try:
+            if self.is_first:
+                box[0] = work()
+        except BaseException as error:
+            box[1] = getattr(error, "exit_code", 1)
+            raise
+        finally:
+            dist.broadcast_object_list(box, src=0)
         if box[1]:
             raise SystemExit(box[1])
-        result: T = box[0]
-        return result
+        return cast(T, box[0])
 
     def share(self, module: nn.Module, device: torch.device) -> nn.Module:
         """The module with gradients averaged over processes."""
@@ -72,6 +66,9 @@ class Processes:
         """Give all processes the buffers of the first one, such as the running statistics of batch norms."""
         for buffer in module.buffers() if self.size > 1 else ():
             dist.broadcast(buffer, src=0)
+
+
+ALONE = Processes()
 
 
 @contextmanager

@@ -1,8 +1,13 @@
-"""The differentiable part of a training step: stored patterns in, terms of the loss out."""
+"""The differentiable part of a training step, and what changes from one update to the next.
+
+`Step` takes stored patterns to the terms of the loss, `Critic` is the discriminator's own loss. `schedule` gives the
+weights and the learning rate of every update, so there is no scheduler whose state would have to be kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,36 +16,15 @@ import torch
 from torch import nn
 
 from vaearr.artifacts import TrainedModel, pooled
-from vaearr.config import AugmentConfig, ObjectiveConfig, TrainConfig
-from vaearr.device import autocast
-from vaearr.errors import TrainingError, UsageError
+from vaearr.config import AdversarialConfig, AugmentConfig, ObjectiveConfig, TrainConfig
+from vaearr.device import autocast, pick_precision
+from vaearr.errors import UsageError
+from vaearr.models import losses
 from vaearr.models.augmentation import add_noise, apply_augmentation, crop_window, plan_augmentation
-from vaearr.models.losses import (
-    LIKELIHOODS,
-    amplitude_nll,
-    beta_schedule,
-    capacity_penalty,
-    classification_nll,
-    generator_loss,
-    kl_penalty,
-    posterior_kl,
-    ramp,
-    shape_nll,
-    takes_logits,
-)
 
-TERMS = (
-    "loss",
-    "reconstruction_nll",
-    "amplitude_nll",
-    "kl",
-    "perceptual",
-    "adversarial",
-    "critic",
-    "label_nll",
-    "label_right",
-    "label_known",
-)
+TERMS: tuple[str, ...] = ("loss", "reconstruction_nll", "amplitude_nll", "kl", "perceptual", "adversarial", "critic")
+TERMS += ("label_nll", "label_right", "label_known")
+BETAS, MOMENTUM = (0.9, 0.99), 0.9
 
 
 class Step(nn.Module):
@@ -50,25 +34,17 @@ class Step(nn.Module):
     (0 here; the discriminator's own loss is its own step's), and the last two: the shares of samples that have a label,
     and that the head names right. With them come the patterns that were wanted and those that were decoded.
 
-    perceptual: a module of `models.perceptual`. critic: gives logit maps of preprocessed patterns; its weights get no
-    gradient here.
+    perceptual: a module of `models.perceptual`.
     """
 
-    def __init__(
-        self,
-        model: TrainedModel,
-        objective: ObjectiveConfig,
-        augment: AugmentConfig,
-        precision: torch.dtype,
-        *,
-        perceptual: nn.Module | None = None,
-        critic: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, model: TrainedModel, config: TrainConfig, *, perceptual: nn.Module | None = None) -> None:
         super().__init__()
-        self.perceptual = perceptual
-        self._critic = (critic,)  # in a tuple: its weights are not this module's
-        self.model, self.objective, self.augment, self.precision = model, objective, augment, precision
-        self.is_split = splits_amplitude(model, objective)
+        if config.objective.target == "auto" or config.objective.input_noise is None:
+            raise UsageError("objective.target or input_noise is not decided; `vaearr.run.train.settled` does it.")
+        self.model, self.objective, self.augment, self.perceptual = model, config.objective, config.augment, perceptual
+        self.noise = config.objective.input_noise
+        self.precision = pick_precision(config.precision, model.device)
+        self.is_split = splits_amplitude(model, config.objective)
 
     def forward(
         self,
@@ -76,85 +52,82 @@ class Step(nn.Module):
         target: torch.Tensor | None,
         labels: torch.Tensor | None,
         weights: torch.Tensor,
-        *,
-        is_judged: bool = False,
+        critic: nn.Module | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """target: patterns to predict; None for the patterns themselves. labels: `(B,)`, -1 for none. weights: a row of
-        `weights_over`. is_judged: whether the critic has begun."""
+        """target: patterns to predict; None for the patterns themselves. labels: `(B,)`, -1 for none. weights: the
+        first three numbers of a row of `schedule`. critic: gives logit maps of preprocessed patterns, once it has
+        begun; its weights get no gradient here."""
         model, objective = self.model, self.objective
         with autocast(patterns.device, self.precision):
             seen = model.preprocess(patterns)
             wanted = seen if target is None else model.preprocess(target)
             own = shown = seen
-            network: nn.Module = model.network
+            network: Any = model.network
             if self.training:
                 plan = plan_augmentation(len(seen), self.augment, seen.device)
                 own = apply_augmentation(seen, plan)
                 wanted = own if wanted is seen else apply_augmentation(wanted, plan)
-                network, own, wanted = self._cropped(own, wanted)
-                shown = add_noise(add_noise(own, noise_of(objective)), self.augment.noise, self.augment.circle)
-            options = {"logits": True} if takes_logits(objective.likelihood) else {}
+                if self.augment.crop is not None:  # windows, at the same place of input and target
+                    window = crop_window(own.shape[2:], self.augment.crop)
+                    own, wanted = own[window], own[window] if wanted is own else wanted[window]
+                    network = network.resized(own.shape[2:])
+                shown = add_noise(add_noise(own, self.noise), self.augment.noise, self.augment.circle)
+            options = {"logits": True} if losses.takes_logits(objective.likelihood) else {}
             recon, mean, logvar = network(shown, **options)
-            share = seen[0].numel() / own[0].numel()  # of a whole sample, in windows
             logits = None if labels is None or model.classifier is None else model.classifier(pooled(mean)).float()
-        likelihood, recon, zero = (
-            LIKELIHOODS[objective.likelihood],
-            recon.float(),
-            recon.new_zeros((), dtype=torch.float32),
-        )
+        # terms of windows are scaled up to whole samples, so that weights and history mean the same
+        share, values = seen[0].numel() / own[0].numel(), seen[0].numel()
+        likelihood, recon = losses.LIKELIHOODS[objective.likelihood], recon.float()
+        zero = recon.new_zeros((), dtype=torch.float32)
+        terms = dict.fromkeys(TERMS, zero)
         if target is not None and self.is_split:
-            nll, amplitude = shape_nll(wanted, recon, likelihood).mean(), amplitude_nll(own, recon, likelihood).mean()
+            nll = losses.shape_nll(wanted, recon, likelihood).mean()
+            amplitude = losses.amplitude_nll(own, recon, likelihood).mean()
         else:
             nll, amplitude = share * likelihood(wanted, recon).mean(), zero
-        kl = posterior_kl(model.network, mean.float(), logvar.float())
-        total_kl = share * kl.flatten(1).sum(1).mean()
+        kl = losses.posterior_kl(model.network, mean.float(), logvar.float())
+        terms |= {"reconstruction_nll": nll, "amplitude_nll": amplitude, "kl": share * kl.flatten(1).sum(1).mean()}
         # the value of the amplitude term always counts, its gradient when its time has come
         loss = nll + amplitude.detach() + weights[1] * (amplitude - amplitude.detach())
         if not getattr(model.network, "is_deterministic", False):
             if objective.capacity is None:
-                loss = loss + weights[0] * share * kl_penalty(kl, objective.free_bits)
+                loss = loss + weights[0] * share * losses.kl_penalty(kl, objective.free_bits)
             else:
-                loss = loss + objective.beta * capacity_penalty(share * kl, weights[0])
-        distance = score = zero
+                loss = loss + objective.beta * losses.capacity_penalty(share * kl, weights[0])
         picture = recon.sigmoid() if options else recon  # no logits for the networks that look at it
-        values = seen[0].numel()
         if objective.perceptual is not None and self.perceptual is not None:
             with autocast(patterns.device, self.precision):
-                distance = self.perceptual(wanted, picture).mean()
-            loss = loss + objective.perceptual.weight * values * distance
-        if objective.adversarial is not None and is_judged:
-            score = self._adversarial(picture, objective.adversarial.kind)
-            loss = loss + weights[2] * objective.adversarial.weight * values * score
-        label_nll = right = known = zero
+                terms["perceptual"] = self.perceptual(wanted, picture).mean()
+            loss = loss + objective.perceptual.weight * values * terms["perceptual"]
+        if objective.adversarial is not None and critic is not None:
+            still = {name: p.detach() for name, p in critic.named_parameters()}
+            with autocast(patterns.device, self.precision):
+                maps = torch.func.functional_call(critic, still, (picture,))
+            terms["adversarial"] = losses.generator_loss(maps, objective.adversarial.kind)
+            loss = loss + weights[2] * objective.adversarial.weight * values * terms["adversarial"]
         if logits is not None and labels is not None:
-            label_nll = classification_nll(logits, labels)
-            loss = loss + objective.label_weight * label_nll
-            right = (logits.argmax(1) == labels).float().mean()  # no argmax is -1
-            known = (labels >= 0).float().mean()
-        terms = [loss, nll, amplitude, total_kl, distance, score, zero, label_nll, right, known]
-        return torch.stack(terms), wanted.detach(), picture
+            terms["label_nll"] = losses.classification_nll(logits, labels)
+            loss = loss + objective.label_weight * terms["label_nll"]
+            terms["label_right"] = (logits.argmax(1) == labels).float().mean()  # no argmax is -1
+            terms["label_known"] = (labels >= 0).float().mean()
+        return torch.stack(list((terms | {"loss": loss}).values())), wanted.detach(), picture
 
-    def _cropped(self, own: torch.Tensor, wanted: torch.Tensor) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
-        """The network for windows of the samples and these windows, of input and target alike; all as it was without.
 
-        Terms are scaled up to whole samples, so that weights and history mean the same with windows and without.
-        """
-        network: Any = self.model.network
-        if self.augment.crop is None:
-            return network, own, wanted
-        window = crop_window(own.shape[2:], self.augment.crop)
-        cut = own[window]
-        return network.resized(cut.shape[2:]), cut, cut if wanted is own else wanted[window]
+class Critic(nn.Module):
+    """Loss of the discriminator for preprocessed patterns and what was decoded for them: `2 x (B, C, …) -> ()`."""
 
-    def _adversarial(self, recon: torch.Tensor, kind: str) -> torch.Tensor:
-        """The adversarial loss of decoded patterns; the critic's weights stand still."""
-        (critic,) = self._critic
-        if critic is None:
-            raise ValueError("a step that is judged needs a critic.")
-        still = {name: p.detach() for name, p in critic.named_parameters()}
-        with autocast(recon.device, self.precision):
-            maps = torch.func.functional_call(critic, still, (recon,))
-        return generator_loss(maps, kind)
+    def __init__(self, network: nn.Module, config: AdversarialConfig, precision: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.config, self.precision = network, config, precision
+
+    def forward(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        """real and fake without history."""
+        with autocast(real.device, self.precision):
+            maps_real, maps_fake = self.network(real), self.network(fake)
+        loss = losses.discriminator_loss(maps_real, maps_fake, self.config.kind)
+        if self.config.kind == "wgan-gp":
+            loss = loss + losses.PENALTY_WEIGHT * losses.gradient_penalty(self.network, real, fake)
+        return loss
 
 
 def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
@@ -162,25 +135,15 @@ def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
 
     Raises UsageError for windows of a network that takes whole samples alone, and for windows that do not fit it.
     """
-    crop = augment.crop
-    if crop is None:
+    if (crop := augment.crop) is None:
         return model.input_shape
-    stride = getattr(model.network, "stride", None)
-    if stride is None or not hasattr(model.network, "resized"):
+    stride = getattr(model.network, "stride", ()) if hasattr(model.network, "resized") else ()
+    if len(crop) != len(stride) or any(size < step or size % step for size, step in zip(crop, stride, strict=True)):
         raise UsageError(
-            f"augment.crop is for networks with spatial latents; {model.model_config.name!r} takes whole samples: "
-            "leave it out, or choose a model such as 'autoencoder-kl'."
+            f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}; give a multiple of it "
+            "along each dim, or leave it out where there is none: such a network takes whole samples."
         )
-    if len(crop) != len(stride) or any(size < step or size % step for size, step in zip(crop, stride, strict=False)):
-        raise UsageError(f"augment.crop is {crop}; give {len(stride)} multiples of {stride[0]}, the network's stride.")
     return (model.input_shape[0], *(min(a, b) for a, b in zip(crop, model.input_shape[1:], strict=True)))
-
-
-def noise_of(objective: ObjectiveConfig) -> float:
-    """The input noise of a training. Raises UsageError where it was never decided."""
-    if objective.input_noise is None:
-        raise UsageError("objective.input_noise is not set; `vaearr.run.train.settled` decides it for a Dataset.")
-    return objective.input_noise
 
 
 def splits_amplitude(model: TrainedModel, objective: ObjectiveConfig) -> bool:
@@ -188,33 +151,59 @@ def splits_amplitude(model: TrainedModel, objective: ObjectiveConfig) -> bool:
     return objective.target == "neighbour" and bool(getattr(model.network, "contrast", False))
 
 
-def weights_over(objective: ObjectiveConfig, n_updates: int, device: torch.device) -> torch.Tensor:
-    """What `Step` takes at each update, `(n_updates, 3)`: beta, or the capacity, as it rises; weight of the amplitude;
-    share of the adversarial weight.
+def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW (decoupled weight decay), Adam or SGD with Nesterov momentum, fused into one kernel per update."""
+    kwargs: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=MOMENTUM, nesterov=True, **kwargs)
+    cls = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return cls(parameters, betas=BETAS, **kwargs)
 
-    The amplitude waits until the rise is over: before, shapes are random and would drive it to 0.
+
+def schedule(config: TrainConfig, per_epoch: int) -> np.ndarray:
+    """What changes over a training, `(n_updates, 4)`: beta, or the capacity, as it rises; weight of the amplitude;
+    share of the adversarial weight; learning rate.
+
+    The amplitude waits until beta has risen: before, shapes are random and would drive it to 0.
     """
-    rise = round(objective.warmup * n_updates)
-    final = objective.beta if objective.capacity is None else objective.capacity
-    shares = adversarial_shares(objective, n_updates)
-    rows = [(beta_schedule(i, rise, final), float(i >= rise), share) for i, share in enumerate(shares)]
-    return torch.tensor(rows, device=device)
+    objective, critic, n_updates = config.objective, config.objective.adversarial, per_epoch * config.epochs
+    rise, start, ramped = round(objective.warmup * n_updates), n_updates, 0
+    if critic is not None:
+        start, ramped = round(critic.start * n_updates), round(critic.rise * n_updates)
+    return np.array(
+        [
+            (
+                losses.beta_schedule(i, rise, final_weight(objective)),
+                float(i >= rise),
+                losses.ramp(i, start, ramped),
+                config.learning_rate * rate_at(i, n_updates, config, per_epoch=per_epoch),
+            )
+            for i in range(n_updates)
+        ]
+    )
 
 
-def final_weights(objective: ObjectiveConfig, device: torch.device) -> torch.Tensor:
-    """The row of `weights_over` after all rises, by which validation is judged: without the adversarial term, which
-    compares nothing from one epoch to the next."""
-    final = objective.beta if objective.capacity is None else objective.capacity
-    return torch.tensor([final, 1.0, 0.0], device=device)
+def final_weight(objective: ObjectiveConfig) -> float:
+    """Beta, or the capacity, after its rise."""
+    return objective.beta if objective.capacity is None else objective.capacity
 
 
-def adversarial_shares(objective: ObjectiveConfig, n_updates: int) -> list[float]:
-    """Share of its weight that the adversarial term has at each update; 0 while there is none."""
-    config = objective.adversarial
-    if config is None:
-        return [0.0] * n_updates
-    start, rise = round(config.start * n_updates), round(config.rise * n_updates)
-    return [ramp(update, start, rise) for update in range(n_updates)]
+def rate_at(update: int, n_updates: int, config: TrainConfig, *, per_epoch: int = 1) -> float:
+    """Share of the highest learning rate at an update (from 0): a linear rise, then a cosine down, or no change.
+
+    With `restarts` the cosine starts again that many times, in parts of equal length (Loshchilov & Hutter, "SGDR", ICLR
+    2017). per_epoch: updates per epoch; with `schedule_per="epoch"` the rate is that of the epoch's first update.
+    """
+    if config.schedule_per == "epoch":
+        update -= update % per_epoch
+    rise = round(config.rise * n_updates)
+    if update < rise:
+        return (update + 1) / rise
+    if config.schedule == "constant":
+        return 1.0
+    done = min(1.0, (update - rise) / max(1, n_updates - rise)) * (config.restarts + 1)
+    part = done % 1 if done < config.restarts + 1 else 1.0
+    return config.rate_end + (1 - config.rate_end) * 0.5 * (1 + math.cos(math.pi * part))
 
 
 @contextmanager
@@ -224,30 +213,6 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices, enabled=True):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Refuse, if wanted, operations whose result differs from run to run."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted or before)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def memory_advice(config: TrainConfig) -> Iterator[None]:
-    """Turn a full GPU into a TrainingError that says which settings need less."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        half = max(2, config.batch_size // 2)
-        raise TrainingError(
-            f"the GPU's memory does not suffice for batch_size {config.batch_size}: {str(error).split('. ')[0]}. Try "
-            f"batch_size={half} with accumulate={2 * config.accumulate}, which learns from as many patterns per update."
-        ) from None
 
 
 def seed_step(seed: int, rank: int, step: int) -> None:

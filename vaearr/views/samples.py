@@ -10,8 +10,9 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.data_report import class_names, class_of_each, usable
 from vaearr.errors import NoInputError, UsageError, did_you_mean
+from vaearr.grid import measured
+from vaearr.info import class_names, class_of_each
 from vaearr.sources.images import MASK
 from vaearr.store import read_block
 from vaearr.views.common import brief, robust_limits, unit
@@ -68,7 +69,7 @@ def data_sheet(ds: xr.Dataset, *, by: str | None = None, columns: int = COLUMNS,
 def _chosen(ds: xr.Dataset, by: str | None) -> str | None:
     known = class_names(ds)
     if by is None:
-        present = usable(ds)
+        present = measured(ds)
         telling = (name for name in known if len(np.unique(class_of_each(ds, name)[0][present])) > 1)
         return next(telling, None)
     if by not in known:
@@ -78,7 +79,7 @@ def _chosen(ds: xr.Dataset, by: str | None) -> str | None:
 
 def _rows(ds: xr.Dataset, by: str | None, columns: int, rng: np.random.Generator) -> tuple[list[Row], int]:
     """The rows, and the number of classes with a sample."""
-    present = usable(ds)
+    present = measured(ds)
     if not present.any():
         raise NoInputError(f"none of the {schema.samples_word(ds)} can be used; there is nothing to show.")
     if by is None:

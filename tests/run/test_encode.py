@@ -1,0 +1,200 @@
+"""Encoding: patterns in any order and form, spatial latents with their positions and masks, what does not fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import vaearr as va
+from vaearr import names as n
+from vaearr.config import EncodeConfig, ModelConfig
+from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.provenance import nested
+from vaearr.store import create_store, open_store, run_folder
+from vaearr.testing import assert_valid
+from vaearr.verifying import relist
+
+from ..conftest import TINY_TRAINING
+from ..data import random_patterns_dataset
+
+SPATIAL = ModelConfig(name="autoencoder-kl", latent_dim=2, options={"channels": [4, 8], "groups": 2})
+N, SIZES, COARSE = 20, {"z": 5, "y": 6, "x": 7}, (3, 3, 4)
+OF_VOLUMES = TINY_TRAINING.replace(
+    model=SPATIAL.to_attrs(), objective={"target": "self", "input_noise": 0.0}, preprocess={"normalise": "symmetric"},
+    split={"method": "random", "fraction": 0.25},
+)  # fmt: skip
+
+
+def test_what_is_written(trained_store: Path) -> None:
+    ds = xr.open_zarr(trained_store).load()
+    assert_valid(ds)
+    for name in ("latents", "latents_std", "reconstruction_error"):
+        finite = np.isfinite(ds[name].values)
+        inside = ds.roi.values if finite.ndim == 2 else ds.roi.values[..., None]
+        np.testing.assert_array_equal(finite, np.broadcast_to(inside, finite.shape))
+        assert nested(ds[name].attrs, "provenance")["run"] == "vae"
+    shown = va.reconstruct(trained_store, n_samples=5)
+    assert shown.input.sizes == {"sample": 5, "dy": 9, "dx": 11}
+    at = {"y": shown.y, "x": shown.x}
+    assert (ds.split.sel(at) == n.VALIDATION).all()
+    error = ((shown.input - shown.reconstruction) ** 2).mean(("dy", "dx"))
+    np.testing.assert_allclose(ds.reconstruction_error.sel(at), error, rtol=1e-3)
+    xr.testing.assert_identical(shown, va.reconstruct(trained_store, n_samples=5))
+
+
+def test_patterns_of_any_form(trained_store: Path) -> None:
+    ds, model = xr.open_zarr(trained_store), va.load_model(trained_store)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    patterns = ds.patterns.values[:2, :2].astype("f4")
+    one = model.encode(ds.patterns.values[0, 0])
+    assert one.shape == (3,)
+    patterns[0, 1, 3, 3], patterns[1, 1] = np.nan, np.inf
+    latents = model.encode(patterns)
+    np.testing.assert_array_equal(np.isnan(latents).all(-1), [[False, True], [False, True]])
+    np.testing.assert_allclose(latents[0, 0], one, atol=1e-5)
+    np.testing.assert_allclose(model.encode(patterns[0, 0].astype(">f4")), one, atol=1e-5)
+    assert model.encode(patterns[:0]).shape == (0, 2, 3)
+    assert model.decode(np.zeros((4, 5, 3), np.float32)).shape == (4, 5, 9, 11)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "nothing is learned"
+    block = ds.patterns.isel(y=slice(0, 9), x=slice(0, 11))  # names decide, not positions
+    straight, turned = model.encode(block), model.encode(block.transpose("dx", "x", "dy", "y"))
+    np.testing.assert_allclose(turned.transpose(*straight.dims).values, straight.values, atol=1e-6)
+    np.testing.assert_array_equal(model.decode(straight.transpose("latent", ...)).values, model.decode(straight).values)
+    refused: list[tuple[Callable[[], Any], str]] = [
+        (lambda: model.encode(np.zeros((5, 9, 12))), r"shape \(5, 9, 12\).*samples of shape \(1, 9, 11\)"),
+        (lambda: model.encode(block.rename(dy="row")), "lacks dy"),
+        (lambda: model.decode(np.zeros((2, 7))), r"latents have shape \(7,\)"),
+        (lambda: model.decode(straight.rename(latent="feature")), "exactly one latent dim"),
+    ]
+    for call, message in refused:
+        with pytest.raises(DataError, match=message):
+            call()
+
+
+def test_channels_keep_their_names(tmp_path: Path) -> None:
+    ds = random_patterns_dataset({"y": 5, "x": 6}, {"channel": 2, "dy": 8, "dx": 9})
+    path = create_store(ds, tmp_path / "c.zarr")
+    va.train(path, config=TINY_TRAINING)
+    latents = va.load_model(path).encode(ds.patterns)
+    assert latents.dims == ("y", "x", "latent")
+    assert va.load_model(path).decode(latents).dims == ("y", "x", "channel", "dy", "dx")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("config.json", None, NoInputError, r"holds no config.json"),
+        ("config.json", b"{", DataError, "cannot be read"),
+        ("config.json", b'{"format": 99}', DataError, "is not as it was published"),
+        ("weights.safetensors", b"{", DataError, "is damaged"),
+        ("weights.safetensors", None, NoInputError, r"weights\.safetensors is missing"),
+    ],
+)
+def test_broken_artefacts_are_refused(
+    trained_store: Path, name: str, content: bytes | None, error: type[Exception], message: str
+) -> None:
+    file = run_folder(trained_store, "vae") / n.MODEL / name
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(error, match=message):
+        va.load_model(trained_store)
+
+
+def test_runs_that_do_not_fit(trained_store: Path, tmp_path: Path) -> None:
+    other = create_store(random_patterns_dataset({"y": 5, "x": 6}), tmp_path / "other.zarr")
+    shutil.copytree(trained_store / "runs" / "vae", other / "runs" / "vae")
+    relist(other)
+    with pytest.raises(UsageError, match=r"trained on samples of shape \(1, 9, 11\), the store has \(1, 8, 9\)"):
+        va.encode(other)
+    with pytest.raises(NoInputError, match="has no run 'nope'"):
+        va.encode(trained_store, config=EncodeConfig(run="nope"))
+    va.train(trained_store, run="b", config=TINY_TRAINING, epochs=1)
+    with pytest.raises(UsageError, match="vectors without positions"):
+        va.encode(trained_store, run="b", mask="roi")
+    va.encode(trained_store, run="b", config=EncodeConfig(batch_size=8))
+    assert "latents_b" in xr.open_zarr(trained_store)
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 volumes of 5 x 6 x 7 voxels, 2 mm apart, with masks; runs `vae` (masked) and `b`, latents 2 x 3 x 3 x 4."""
+    pytest.importorskip("monai")
+    ds = random_patterns_dataset({"sample": N}, SIZES)
+    ds = ds.assign_coords({dim: (dim, 2.0 * np.arange(size) - 3, {"units": "mm"}) for dim, size in SIZES.items()})
+    mask = np.zeros((N, *SIZES.values()), bool)
+    mask[:, 3, 4, 5] = mask[:4] = True
+    ds = ds.assign(brain=(("sample", "z", "y", "x"), mask), flat=(("sample",), np.ones(N, bool)))
+    ds["slab"] = (("z", "y", "x"), mask[5])
+    path = create_store(ds, tmp_path_factory.mktemp("volumes") / "volumes.zarr")
+    va.train(path, config=OF_VOLUMES)
+    va.train(path, run="b", config=OF_VOLUMES.replace(seed=2))
+    va.encode(path, mask="brain")
+    va.encode(path, run="b")
+    return path
+
+
+def test_positions_and_masks(encoded: Path) -> None:
+    ds = open_store(encoded).load()
+    assert ds.latents_b.dims == ("sample", "latent_b", "lz_b", "ly_b", "lx_b")
+    assert ds.latents.shape == (N, 2, *COARSE)
+    np.testing.assert_allclose(ds.ly, [-2, 2, 6])  # voxels 0 and 1 lie at -3 and -1 mm
+    np.testing.assert_allclose(ds.lz, [-2, 2, 6])  # the last half in the padding
+    assert ds.lx.attrs["units"] == "mm"
+    known = ds.latents.notnull()
+    assert known[:4].all()
+    assert (known[4:].sum(("latent", "lz", "ly", "lx")) == 2).all(), "one position of each of two channels"
+    assert known[4:, :, 1, 2, 2].all(), "the position over voxel 3, 4, 5"
+    assert ds.latents_b.notnull().all()
+    np.testing.assert_array_equal(ds.latents_std.notnull(), known)
+    assert np.isfinite(ds.latents.attrs["channel_mean"]).all(), "missing positions are left out"
+
+
+def test_everything_takes_spatial_latents(encoded: Path) -> None:
+    ds, model = open_store(encoded).load(), va.load_model(encoded, "b")
+    labelled: Any = model.encode(ds.patterns)
+    np.testing.assert_allclose(labelled.values, ds.latents_b.values, rtol=1e-4, atol=1e-5)
+    decoded: Any = model.decode(ds.latents_b.transpose("lx_b", "sample", "ly_b", "latent_b", "lz_b"))
+    assert decoded.dims == ("sample", "z", "y", "x")
+    np.testing.assert_allclose(decoded.values, model.decode(ds.latents_b.values), rtol=1e-4, atol=1e-5)
+    with pytest.raises(DataError, match=r"shape \(2, 3, 3\)"):
+        model.decode(ds.latents_b.isel(lx_b=0))
+    assert va.sample_prior(encoded, "b", 3).decoded.shape == (3, *SIZES.values())
+    assert np.isfinite(va.sample_prior(encoded, "b", 3, source="fitted").decoded).all()
+    way = va.interpolate(encoded, "b", 0, 3, 5, "slerp")
+    np.testing.assert_allclose(way.latents[[0, -1]].values, ds.latents_b[[0, 3]].values, atol=1e-5)
+    found = va.reconstruct_store(encoded, "b")
+    assert found.attrs["compression_ratio"] == pytest.approx(5 * 6 * 7 / (2 * 36 * 4))
+    assert found.reconstruction.dims == ("example", "z", "y", "x")
+    table = va.latent_statistics(encoded, "b")
+    np.testing.assert_allclose(table["mean"], ds.latents_b.mean(("sample", "lz_b", "ly_b", "lx_b")), atol=1e-6)
+    mean, std = ds.latents_b.values, ds.latents_std_b.values
+    kl = 0.5 * (mean**2 + std**2 - 1 - 2 * np.log(std)).sum((2, 3, 4)).mean(0)
+    np.testing.assert_allclose(table.kl, kl, rtol=1e-4)
+    masked = va.latent_statistics(encoded)
+    assert (masked.attrs["n"], masked.attrs["n_positions"]) == (N, pytest.approx((4 * 36 + 16) / N))
+
+
+def test_windows_and_masks_that_fit_or_not(encoded: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(encoded, tmp_path / "copy.zarr")
+    va.train(store, run="c", config=OF_VOLUMES, epochs=1)
+    for settings, message in (
+        ({"window": (3, 4, 4)}, "multiples"),
+        ({"mask": "brian"}, "no boolean variable 'brian'.*brain"),
+        ({"mask": "flat"}, "no boolean variable 'flat'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            va.encode(store, run="c", **settings)
+    assert "latents_c" not in xr.open_zarr(store)
+    shutil.copytree(store / "runs" / "b" / "model", store / "runs" / "c" / "model", dirs_exist_ok=True)
+    found = va.encode(store, run="c", window=(8, 8, 8), mask="slab").load()  # a window over all changes nothing
+    known = found.latents_c.notnull().values
+    assert known.sum() == 2 * N
+    np.testing.assert_allclose(found.latents_c.values[known], found.latents_b.values[known], rtol=1e-5, atol=1e-6)

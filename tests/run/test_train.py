@@ -1,0 +1,145 @@
+"""Training into a store: what is published, what is refused, what stays untouched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import vaearr as va
+from vaearr import grid
+from vaearr import names as n
+from vaearr.config import ModelConfig, RoiConfig, TrainConfig
+from vaearr.errors import ExistsError, RoiError, SchemaError, TrainingError, UsageError
+from vaearr.store import create_store, open_store, run_folder, run_names
+from vaearr.testing import assert_valid
+
+from ..conftest import SMALL_NETWORK, TINY_TRAINING
+from ..data import random_patterns_dataset
+from ..store.test_store import tree_hash
+
+
+def test_a_run_is_published_whole(trained_store: Path) -> None:
+    ds, run = xr.open_zarr(trained_store), va.load_run(trained_store)
+    assert_valid(ds)
+    manifest, history = run.manifest, run.history
+    assert manifest["state"] == "trained"
+    assert TrainConfig.from_attrs(manifest["config"]) == TINY_TRAINING
+    assert manifest["data"]["shape"] == list(ds.patterns.shape)
+    assert manifest["n_roi"] == int(ds.roi.sum()) == manifest["n_train"] + manifest["n_validation"]
+    parts = history.val_reconstruction_nll + history.val_amplitude_nll + history.val_kl
+    np.testing.assert_allclose(history.val_loss, parts, rtol=1e-6)
+    folder = run_folder(trained_store, "vae") / n.MODEL
+    about = json.loads((folder / "config.json").read_text())
+    assert (about["input_shape"], about["input_dtype"]) == ([1, 9, 11], "uint8")
+    kept = {"checksums.sha256", "config.json", "weights.safetensors", "last.safetensors", "history.csv", "history.json"}
+    assert {p.name for p in folder.iterdir()} == kept
+
+
+def test_second_run_does_not_touch_the_first(trained_store: Path) -> None:
+    before, said = xr.open_zarr(trained_store).load(), list[str]()
+    va.train(trained_store, run="b", config=TINY_TRAINING, latent_dim=5, seed=2, say=said.append)
+    va.encode(trained_store, run="b")
+    after = xr.open_zarr(trained_store).load()
+    xr.testing.assert_identical(after[list(before.data_vars)].drop_vars("latent_b", errors="ignore"), before)
+    assert after.latents_b.sizes == {"y": 40, "x": 35, "latent_b": 5}
+    assert said[0].startswith("the ROI is that of run 'vae'")
+    xr.testing.assert_equal(after.roi_b, after.roi.rename("roi_b"))
+    tree = xr.open_datatree(trained_store, engine="zarr")
+    assert tree["runs/b/health"].to_dataset(inherit=False).sizes == {"latent_b": 5}
+
+
+def test_training_is_deterministic_and_leaves_the_callers_random_state(scan: xr.Dataset, tmp_path: Path) -> None:
+    weights = []
+    for i in range(2):
+        path = create_store(scan, tmp_path / f"{i}.zarr")
+        torch.manual_seed(i)
+        state = torch.get_rng_state()
+        va.train(path, config=TINY_TRAINING)
+        assert torch.equal(torch.get_rng_state(), state)
+        weights.append(va.load_model(path).state_dict())
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+@pytest.mark.parametrize("memory", [1e-6, 2.0], ids=["streamed", "in memory"])
+def test_static_background_is_the_mean_training_pattern(trained_store: Path, memory: float) -> None:
+    va.train(trained_store, run="c", config=TINY_TRAINING, memory=memory, epochs=1)
+    ds = xr.open_zarr(trained_store)
+    mean = ds.patterns.values[ds.split_c.values == n.TRAIN].mean(0)
+    np.testing.assert_allclose(va.load_model(trained_store, "c").preprocess.background[0].numpy(), mean, rtol=1e-5)
+
+
+def test_refusals_leave_the_store_as_it_was(trained_store: Path) -> None:
+    before, ds = tree_hash(trained_store), open_store(trained_store)
+    shifted = grid.roi(ds).assign_coords(x=ds.x.values + 1)
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"run": "vae", "seed": 5}, ExistsError, "already has a run 'vae'"),
+        ({"roi": RoiConfig(where="BC > 999")}, RoiError, "the ROI is empty; of 1400"),
+        ({"roi": RoiConfig(x=(1.0, 1.5), y=(1.0, 1.5))}, RoiError, "only one scan point"),
+        ({"roi": shifted}, SchemaError, "coordinate 'x' is not the store's"),
+        ({"model": "cnov"}, UsageError, r"no model 'cnov'. Did you mean 'conv'"),
+        ({"model": ModelConfig(options={"widht": 3})}, UsageError, "has no option 'widht'"),
+        ({"epochs": 0}, UsageError, r"TrainConfig\.epochs"),
+        ({"device": "tpu"}, UsageError, "device 'tpu'"),
+        ({"split": {"method": "groups", "by": "BCC"}}, UsageError, "split.by: .*'BCC'.*BC"),
+    ]
+    for given, error, match in cases:
+        with pytest.raises(error, match=match):
+            va.train(trained_store, **{"run": "d", "config": TINY_TRAINING, **given})
+    assert tree_hash(trained_store) == before
+
+
+def test_float_patterns_of_any_scale_train_until_the_loss_is_not_finite(tmp_path: Path) -> None:
+    ds = random_patterns_dataset({"y": 9, "x": 8}, dtype="float32")
+    path = create_store(ds.assign(patterns=ds.patterns * 1e4), tmp_path / "a.zarr")
+    assert np.isfinite(va.train(path, config=TINY_TRAINING).history.loss).all()
+    with pytest.raises(TrainingError, match="the loss is not finite in epoch 1"):
+        va.train(path, run="b", config=TINY_TRAINING, learning_rate=1e30)
+    assert run_names(path) == ["vae"]
+
+
+def test_latents_follow_a_known_factor(tmp_path: Path) -> None:
+    """A scan whose patterns differ in one stripe's position: the latents must tell where it is."""
+    ny, nx = 24, 30
+    rng = np.random.default_rng(0)
+    phase = np.linspace(0, np.pi, nx)[None].repeat(ny, 0)
+    stripe = np.exp(-0.5 * ((np.arange(16) - 8 - 5 * np.cos(phase[..., None])) / 1.5) ** 2)
+    values = 60 + 120 * stripe[..., None] * np.ones(16) + rng.normal(0, 4, (ny, nx, 16, 16))
+    ds = random_patterns_dataset({"y": ny, "x": nx}, {"dy": 16, "dx": 16})
+    ds = ds.assign(patterns=ds.patterns.copy(data=values.clip(0, 255).astype("uint8")))
+    path = create_store(ds, tmp_path / "a.zarr")
+    model = ModelConfig(latent_dim=4, options=SMALL_NETWORK)
+    run = va.train(path, config=TrainConfig(model=model, epochs=25, batch_size=32, learning_rate=3e-3, device="cpu"))
+    latents = va.encode(path).latents.values.reshape(-1, 4)
+    factor, design = np.cos(phase).ravel(), np.column_stack([latents, np.ones(len(latents))])
+    residual = factor - design @ np.linalg.lstsq(design, factor, rcond=None)[0]
+    assert 1 - residual.var() / factor.var() > 0.9
+    assert run.health.attrs["explained_variance"] > 0.5
+    assert run.health.attrs["n_active"] >= 1
+
+
+def test_a_roi_given_as_a_map_and_few_validation_points(trained_store: Path) -> None:
+    ds = open_store(trained_store)
+    few = {"method": "random", "fraction": 0.001}
+    run = va.train(trained_store, run="b", roi=ds.BC > 100, config=TINY_TRAINING, split=few)
+    assert run.manifest["roi"] == "given as a map"
+    stored = xr.open_zarr(trained_store).roi_b
+    np.testing.assert_array_equal(stored.values, ((ds.BC > 100) & ds.present).values)
+    assert stored.attrs["flag_meanings"] == "outside analysed"
+    assert run.manifest["n_validation"] < 5
+    assert run.health.attrs["n_samples"] == run.manifest["n_train"], "few points do not look like a collapse"
+
+
+def test_a_collection_is_its_own_target(tmp_path: Path) -> None:
+    path = create_store(random_patterns_dataset({"sample": 60}, {"dy": 9, "dx": 11}), tmp_path / "collection.zarr")
+    run = va.train(path, config=TINY_TRAINING, objective={"target": "auto"}, split={"method": "random"})
+    assert run.config["objective"]["target"] == "self"
+    assert "amplitude_nll" not in run.history
+    with pytest.raises(UsageError, match="collection without a grid; set it to 'self'"):
+        va.train(path, run="b", config=TINY_TRAINING)
+    assert run_names(path) == ["vae"]

@@ -1,0 +1,127 @@
+"""Band-contrast tools: histogram, profiles, strongest points, lists of kept points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.data import random_patterns_dataset
+from vaearr.errors import DataError, RoiError, SchemaError, UsageError
+from vaearr.side_maps import histogram, profile, read_kept_coordinates, top_percent, write_kept_coordinates
+
+
+def _map(values: np.ndarray) -> xr.DataArray:
+    coords = {"y": np.arange(values.shape[0]) * 0.5 + 3, "x": np.arange(values.shape[1]) * 0.5 - 1}
+    return xr.DataArray(values, coords, ("y", "x"), name="BC", attrs={"units": "1", "long_name": "band contrast"})
+
+
+numbers = hnp.arrays(
+    "f8",
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=6),
+    elements=st.one_of(st.floats(-500, 500), st.integers(-50, 50).map(float), st.just(np.nan)),
+)
+
+
+@given(numbers, st.sampled_from([0.1, 1.0, 7.0, 10.0]))
+@settings(max_examples=60, deadline=None)
+def test_histogram_counts_every_finite_value_once(values: np.ndarray, width: float) -> None:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        with pytest.raises(RoiError, match="no finite value"):
+            histogram(_map(values), width)
+        return
+    found = histogram(_map(values), width)
+    left, count = found["bin"].values, found["count"].values
+    assert count.sum() == finite.size == found.attrs["n"]
+    assert count[0] > 0
+    assert count[-1] > 0
+    np.testing.assert_allclose(left / width, np.rint(left / width), atol=1e-6)
+    slack = 1e-8 * width
+    for edge, number in zip(left, count, strict=True):
+        assert ((finite >= edge + slack) & (finite < edge + width - slack)).sum() <= number
+        assert ((finite >= edge - slack) & (finite < edge + width + slack)).sum() >= number
+
+
+def test_profile_of_a_row_by_its_coordinate() -> None:
+    da = _map(np.arange(12.0).reshape(3, 4))
+    row = profile(da, y=3.6)
+    assert row.dims == ("x",)
+    assert row.values.tolist() == [4, 5, 6, 7]
+    assert row.attrs["y"] == [3.5]
+    assert row.attrs["long_name"] == "band contrast"
+    np.testing.assert_array_equal(row["x"], da["x"])
+    assert profile(da, x=-1).values.tolist() == [0, 4, 8]
+
+
+def test_top_percent_keeps_ties_with_the_threshold() -> None:
+    da = _map(np.array([[1.0, 5, 5, 5, 9], [0, np.nan, 2, 3, 4]]))
+    kept = top_percent(da, 25)  # 9 finite points: ceil(2.25) = 3 wanted
+    assert {k: kept.attrs[k] for k in ("threshold", "n", "n_wanted", "n_kept", "n_tied")} == {
+        "threshold": 5.0, "n": 9, "n_wanted": 3, "n_kept": 4, "n_tied": 3,
+    }  # fmt: skip
+    np.testing.assert_array_equal(kept.values, da.values >= 5)
+    assert top_percent(da, 100).attrs["n_kept"] == 9
+    inside = top_percent(da, 50, roi=da < 4)
+    assert inside.attrs["threshold"] == 2.0
+    assert not inside.values[0, 4]
+
+
+@pytest.fixture
+def shifted() -> xr.Dataset:
+    """A scan whose step numbers begin at 10 and whose coordinates run in half micrometres."""
+    ds = random_patterns_dataset({"y": 5, "x": 6}, missing=2)
+    steps = {d: (d, np.arange(10, 10 + ds.sizes[d])) for d in ("y", "x")}
+    return ds.assign_coords(x_index=steps["x"], y_index=steps["y"], x=steps["x"][1] * 0.5, y=steps["y"][1] * 0.5)
+
+
+def test_kept_coordinates_go_out_and_come_back(shifted: xr.Dataset, tmp_path: Path) -> None:
+    mask = top_percent(shifted["BC"], 30)
+    file = write_kept_coordinates(shifted, mask, tmp_path / "kept" / "points.csv")
+    frame = pd.read_csv(file)
+    assert list(frame) == ["x", "y", "x_position", "y_position"]
+    assert frame[["x", "y"]].dtypes.map(str).tolist() == ["int64", "int64"]
+    assert len(frame) == int(mask.sum())
+    assert frame["x"].min() >= 10
+    np.testing.assert_allclose(frame["x_position"], frame["x"] * 0.5)
+    back = read_kept_coordinates(shifted, file)
+    np.testing.assert_array_equal(back.values, mask.values)
+    assert back.attrs["read_as"] == "steps"
+    assert back.attrs["n"] == int(mask.sum())
+
+
+def test_kept_coordinates_of_another_scan_are_refused(shifted: xr.Dataset, tmp_path: Path) -> None:
+    file = write_kept_coordinates(shifted, top_percent(shifted["BC"], 30), tmp_path / "points.csv")
+    other = shifted.assign_coords(x=shifted["x"] + 100)
+    with pytest.raises(DataError, match="none lies on the scan"):
+        read_kept_coordinates(other, file)
+    near = shifted.assign_coords(x=shifted["x"] + 0.5)
+    with pytest.raises(DataError, match="another scan"):
+        read_kept_coordinates(near, file)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda da: histogram(da, 0), UsageError, "above 0"),
+        (lambda da: histogram(da * 1e9, 0.1), UsageError, "expected at most 1000000, so choose a larger width"),
+        (lambda da: histogram(da, 1e-320), UsageError, "choose a larger width"),
+        (lambda da: histogram(da, roi=da > 100), RoiError, "no finite value among 0 points"),
+        (lambda da: histogram(da, roi=(da < 10).assign_coords(x=np.arange(4))), SchemaError, "coordinate 'x'"),
+        (lambda da: histogram(da, roi=da), SchemaError, "expected boolean"),
+        (lambda da: top_percent(da, np.nan), UsageError, "above 0 and up to 100"),
+        (lambda da: profile(da), UsageError, "one of them"),
+        (lambda da: profile(da, x=1, y=1), UsageError, "one of them"),
+        (lambda da: profile(da, y=4.3), DataError, "the nearest at 4; y spans 3 to 4"),
+        (lambda da: profile(da.isel(x=0), y=3), SchemaError, "needs a map over y and x"),
+    ],
+)
+def test_refusals(call: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(_map(np.arange(12.0).reshape(3, 4)))  # type: ignore[operator]

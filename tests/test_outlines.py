@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vaearr.outlines import edges, label_borders, region_outline
+from vaearr.grid import edges, label_borders, region_outline
 
 CODES = hnp.arrays(np.int16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(-2, 2))
 

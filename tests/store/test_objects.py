@@ -21,7 +21,7 @@ from vaearr.errors import DataError, ExistsError, LockedError, NoInputError, Usa
 from vaearr.store.commit import staging_root
 from vaearr.store.places import ConflictError, Objects, StorePath
 from vaearr.store.remove import remove, replacing
-from vaearr.verifying import clean, leftovers, relist, seal_store, verify_store
+from vaearr.store.verify import clean, leftovers, relist, seal_store, verify_store
 
 from ..data import random_patterns_dataset
 from .s3 import Server
@@ -210,7 +210,7 @@ def test_what_another_machine_left_is_named_and_cleared(
     vs.add_variables(made, xr.Dataset({"one": bc}))  # it is not
     np.testing.assert_array_equal(plain(made).one.values, bc.values)
     Objects(made).put("three/zarr.json", b"{}")
-    monkeypatch.setattr("vaearr.verifying.KEPT_SECONDS", -1.0)
+    monkeypatch.setattr("vaearr.store.verify.KEPT_SECONDS", -1.0)
     assert [str(one.path) for one in clean(store)] == [f"{made}/three"]
     assert "three/zarr.json" not in Objects(made).files()
     assert verify_store(made).is_healthy
@@ -219,6 +219,26 @@ def test_what_another_machine_left_is_named_and_cleared(
     assert "two" not in plain(made)
     np.testing.assert_array_equal(plain(made).one.values, bc.values)
     assert not list(leftovers(store))
+
+
+def test_killed_while_tidying_up(made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is published, and what was staged not yet forgotten: nothing is sent again, and nothing is lost."""
+    unlink = Path.unlink
+
+    def killed(self: Path, **how: bool) -> None:
+        if self.name == "publishing.json":
+            raise KeyboardInterrupt
+        unlink(self, **how)
+
+    bc = vs.open_store(made).BC.load()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vs.add_variables(made, xr.Dataset({"mine": bc}))
+    vs.recover(vs.check_store(made))
+    np.testing.assert_array_equal(plain(made).mine.values, bc.values)
+    assert verify_store(made).is_healthy
+    assert not list(leftovers(vs.check_store(made)))
 
 
 def test_a_listing_that_another_program_writes_meanwhile_stays(made: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +306,7 @@ def test_an_ingest_without_a_network_is_begun_anew(s3: Server, url: str, scan: x
 INGEST = """
 import sys
 from vaearr.store import create_store
-from ..data import random_patterns_dataset
+from tests.data import random_patterns_dataset
 import time
 ds = random_patterns_dataset({"y": 70, "x": 70}, {"dy": 9, "dx": 11})
 def slowly(block, region):

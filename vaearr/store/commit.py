@@ -111,8 +111,7 @@ def writer(store: Path) -> Iterator[None]:
             else:
                 with _alone(store):
                     _carry_out(store)
-        for left in staging.glob("replaced-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        _clear(staging)
         if not object_url(store):
             settle(store)
         yield
@@ -183,8 +182,7 @@ def publish(
             raise ExistsError(f"{store} already holds {', '.join(taken)}; nothing was changed.")
         for folder in staged.values():
             seal(folder)
-            if not object_url(store):
-                sync_tree(folder)
+            sync_tree(folder)
         sync_path(staging)
         come = {key: str(folder.relative_to(staging)) for key, folder in staged.items()}
         _change(store, dict.fromkeys(instead_of) | come)
@@ -229,15 +227,23 @@ def _carry_out(store: Path) -> None:
         if key in away or folder is not None:
             sync_path((store / key).parent)
     refresh_listing(store, moves)
-    shutil.rmtree(trash, ignore_errors=True)
     _forget(store)
 
 
 def _forget(store: Path) -> None:
-    for folder in staged_names(store):
-        shutil.rmtree(staging_root(store) / folder, ignore_errors=True)
-    _journal(store).unlink()  # last: by it the next writer finds what a kill left of these folders
-    remove_if_empty(staging_root(store))
+    """Remove the journal and what is left of staged folders: what was begun of that is no reason to send it again."""
+    staging = staging_root(store)
+    for name in staged_names(store):
+        if (staging / name).exists():
+            (staging / name).rename(staging / f"replaced-{uuid.uuid4().hex[:8]}")
+    _journal(store).unlink()
+    _clear(staging)
+
+
+def _clear(staging: Path) -> None:
+    for left in staging.glob("replaced-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    remove_if_empty(staging)
 
 
 def remove_if_empty(folder: Path) -> None:

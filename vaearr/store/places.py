@@ -24,7 +24,6 @@ from vaearr.store.folders import is_there, sha256_of
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
-    from zarr.abc.store import Store
 
 METADATA = "zarr.json"
 CACHE, ENDPOINT = "VAEARR_CACHE", "AWS_ENDPOINT_URL"
@@ -176,12 +175,6 @@ class Folder:
             return "it is a symbolic link, which may lead anywhere"
         return "" if path.is_file() else "it is not an ordinary file"  # to read a pipe is to wait for ever
 
-    def zarr_store(self) -> Store:
-        """What zarr reads through."""
-        from zarr.storage import LocalStore
-
-        return LocalStore(self.path, read_only=True)
-
 
 class Objects:
     """The objects of a store at an S3 URL, by the names that a folder's files have. Nothing else asks the server.
@@ -284,12 +277,6 @@ class Objects:
         if listed := list(names):
             with reach(self.url, is_written=True):
                 obstore.delete(self.client, listed)
-
-    def zarr_store(self) -> Store:
-        """What zarr reads through."""
-        from zarr.storage import ObjectStore
-
-        return ObjectStore(self.client, read_only=True)
 
 
 Place = Folder | Objects

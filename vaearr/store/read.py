@@ -17,10 +17,11 @@ import numpy as np
 import xarray as xr
 import zarr
 from zarr.errors import GroupNotFoundError
+from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from vaearr import names as n
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, VaearrError, did_you_mean
-from vaearr.provenance import parsed
+from vaearr.recipe import parsed
 from vaearr.store.commit import journalled, staging_root
 from vaearr.store.folders import is_there, sha256_of
 from vaearr.store.layout import Region, blocks, chunks_of
@@ -90,8 +91,9 @@ def _listed(store: Path, tag: Hashable, options: tuple[tuple[str, Any], ...]) ->
     elif not store.exists():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
-        whole = WholeStore(found.zarr_store(), str(store), object_url(store))
-        group = zarr.open_group(whole, mode="r", zarr_format=3)
+        is_far = isinstance(found, Objects)
+        inner = ObjectStore(found.client, read_only=True) if is_far else LocalStore(store, read_only=True)
+        group = zarr.open_group(WholeStore(inner, str(store), object_url(store)), mode="r", zarr_format=3)
         _check_version(store, group)
     except VaearrError:
         raise
@@ -107,8 +109,6 @@ def _listed(store: Path, tag: Hashable, options: tuple[tuple[str, Any], ...]) ->
 
 def _at_url(url: str, storage_options: Mapping[str, Any] | None) -> zarr.Group:
     with reach(url):
-        from zarr.storage import FsspecStore
-
         try:
             found = FsspecStore.from_url(url, storage_options=dict(storage_options or {}) or None, read_only=True)
             group = zarr.open_group(WholeStore(found, url, url), mode="r", zarr_format=3)

@@ -105,6 +105,8 @@ def send(store: Path, staging: Path, moves: Mapping[str, str | None]) -> None:
     """Take keys out of the listing, send staged folders in their place, list these. Needs to be `alone`."""
     objects = Objects(store)
     folders = {key: staging / folder for key, folder in moves.items() if folder}
+    if not all(folder.exists() for folder in folders.values()):
+        return  # it was done, and a kill came while it was forgotten
     come = {name: entry for key, folder in folders.items() for name, entry in entries(folder, key).items()}
     if any(key in listed(read_root(objects)[0]) for key in moves):
         _relist(objects, moves, {})
@@ -112,6 +114,8 @@ def send(store: Path, staging: Path, moves: Mapping[str, str | None]) -> None:
         objects.remove(objects.files(f"{key}/"))
     for key, folder in folders.items():
         _upload(objects, folder, key)
+    if come and not is_ours(store, staging):
+        raise LockedError(f"{objects.url}: sending rested for so long that another command went on; run it again.")
     if come:
         _relist(objects, moves, come)
 

@@ -22,14 +22,13 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.attaching import side_map
 from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import IngestConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, ExistsError, UsageError, VaearrError, WorkersError, WriteError
 from vaearr.grid import measured
+from vaearr.ingestion.attaching import side_map
 from vaearr.pattern_steps import bin_patterns, crop
-from vaearr.provenance import nested, now, versions
-from vaearr.recipe import Recipe, is_made
+from vaearr.recipe import Recipe, is_made, nested, now, versions
 from vaearr.sources import SOURCES, check_source, find_source, open_source, source_files
 from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
@@ -433,7 +432,7 @@ class Checks:
 
     def attrs(self) -> dict[str, Any]:
         """What the patterns say of themselves; the checksum is that of the blocks' checksums, in row-major order: see
-        `store.checks.values_sha256`. Raises DataError where no pattern holds anything to learn from."""
+        `verifying._is_as_ingested`. Raises DataError where no pattern holds anything to learn from."""
         found = [self.seen[start] for start in sorted(self.seen)]
         n_constant = sum(summary.n_constant for summary in found)
         if not sum(summary.n_varying for summary in found):

@@ -54,7 +54,7 @@ def test_a_large_network_for_large_volumes_takes_no_memory() -> None:
     card = model_card(network)
     assert card["shape"].values[1] == "64 x 512 x 512 x 512"
     assert (card.attrs["latent_shape"], card.attrs["stride"]) == ([3, 256, 256, 256], [2, 2, 2])
-    assert card.attrs["compression"] == pytest.approx(511 / (3 * 64 * 2))
+    assert card.attrs["compression"] == pytest.approx(511 / (3 * 64))
     blocks = dict(zip(card["layer"].values, card["block_kind"].values, strict=True))
     assert blocks["encoder.blocks.1.conv1.conv"] == "AEKLResBlock"
     assert blocks["quant_conv"] == "Conv3d"

@@ -121,12 +121,14 @@ def _is_imported(
     """Whether the run that is there was imported from these weights, with these settings, for this region."""
     manifest = run_manifest(path, run)
     imported = manifest["config"].get(n.IMPORTED) or {}
-    recipe = Recipe(settings, {"weights_sha256": _sha256(file), "region": fingerprint(mask.values)})
+    inputs = {"kind": n.IMPORTED, "weights_sha256": _sha256(file), "region": fingerprint(mask.values)}
     made = {
+        "kind": manifest.get("kind", "trained"),
         "weights_sha256": imported.get("sha256", manifest.get("weights_sha256")),
         "region": fingerprint(here.values),
+        "config": imported.get("settings", settings.to_attrs()),
     }
-    made["config"] = imported.get("settings", settings.to_attrs())
+    recipe = Recipe(settings, inputs)
     return is_made(f"{shown(path)} already has a run {run!r}", made, recipe, instead=ELSEWHERE, **how)
 
 

@@ -99,13 +99,10 @@ class Look:
                 found, beside = made if isinstance(made, tuple) else (made, {})
                 if folder:
                     _write_folder(found, folder, self.folder)
-            lines = va.describe(found)
+            lines, table = va.describe(found), self.table
             if out is not None and not self.folder:
-                table = (
-                    self.table(store, run, **given)
-                    if callable(self.table) and out.suffix.lower() in TABLE
-                    else self.table
-                )
+                if callable(table) and out.suffix.lower() in TABLE:
+                    table = table(store, run, **given)
                 _write(found, out, table, heading=self.help.partition(".")[0], **beside)
             print_lines(lines, warnings_aside=True)
 

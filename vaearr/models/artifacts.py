@@ -114,7 +114,7 @@ class TrainedModel(nn.Module):
         """
         if not isinstance(latents, xr.DataArray):
             return self._decoded(latents, batch_size)
-        labelled: xr.DataArray = latents  # type: ignore[assignment]  # of an array of numbers, mypy thinks
+        labelled: xr.DataArray = latents
         found = [str(dim) for dim in latents.dims if str(dim).startswith(n.LATENT)]
         if len(found) != 1:
             raise DataError(f"the array has dims {latents.dims}; expected exactly one latent dim, such as 'latent'.")

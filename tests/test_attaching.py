@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from tests.data import random_patterns_dataset
 from vaearr.association import targets_of
-from vaearr.attaching import KINDS, attach
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
-from vaearr.placing import place_in_order, place_points
-from vaearr.provenance import nested
+from vaearr.ingestion.attaching import KINDS, attach
+from vaearr.ingestion.placing import place_in_order, place_points
+from vaearr.recipe import nested
 from vaearr.store import create_store, open_store, run_manifest, run_names
 
 NY, NX, L = 5, 6, 3
@@ -115,14 +115,6 @@ def test_elements_and_scores(tmp_path: Path) -> None:
     assert got["pca"].dims == ("y", "x", "pca_component")
     with pytest.raises(DataError, match="has the element columns"):
         attach(store, np.zeros((12, 2)), kind="elements", name="eds3")
-
-
-def test_a_collection_takes_rows_in_order(tmp_path: Path) -> None:
-    store = create_store(random_patterns_dataset({"sample": 7}), tmp_path / "c.zarr")
-    attach(store, np.arange(14.0).reshape(7, 2), run="a")
-    assert open_store(store)["latents_a"].dims == ("sample", "latent_a")
-    with pytest.raises(UsageError, match="a collection"):
-        attach(store, np.zeros(7), coords=np.zeros((7, 2)), run="b")
 
 
 @given(

@@ -176,17 +176,3 @@ def test_each_class_gives_its_share(member: list[int], fraction: float, seed: in
         assert held < len(own)
         assert abs(held - fraction * len(own)) <= 1
         assert bool(held) == (fraction > 0 and len(own) > 1)
-
-
-def test_split_by_groups_needs_groups() -> None:
-    inside = _map(np.ones(4, bool), ("sample",))
-    config = SplitConfig(method="groups")
-    with pytest.raises(SchemaError, match="'groups' needs a value of `by` for each point; got nothing"):
-        grid.split(inside, config, seed=0)
-    with pytest.raises(SchemaError, match=r"got shape \(3,\)"):
-        grid.split(inside, config, seed=0, by=_by(1, 2, 3))
-    for missing in (_by("a", "", "b", "b"), _by(1.0, np.nan, 2.0, 2.0), _by(0, -1, 1, 1)):
-        with pytest.raises(RoiError, match="1 points of the ROI have no group; leave them out"):
-            grid.split(inside, config, seed=0, by=missing)
-    with pytest.raises(RoiError, match="all points of the ROI are in one group"):
-        grid.split(inside, config, seed=0, by=_by("a", "a", "a", "a"))

@@ -15,8 +15,8 @@ from tests.data import random_patterns_dataset
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, ExistsError, UsageError, WriteError
-from vaearr.ingestion import ingest, reduced
-from vaearr.provenance import nested
+from vaearr.ingestion.ingest import ingest, reduced
+from vaearr.recipe import nested
 from vaearr.sources.lazy import H5Rows
 from vaearr.store import layout
 
@@ -55,23 +55,6 @@ def out(tmp_path: Path) -> Path:
 def left(out: Path) -> list[str]:
     """What lies in the folder, but for the lock file, which is empty of meaning once free."""
     return sorted(p.name for p in out.iterdir() if not p.name.endswith(".lock"))
-
-
-@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4", "f8"])
-def test_dtype_order_and_gaps(tmp_path: Path, out: Path, dtype: str) -> None:
-    coords = np.random.default_rng(0).permutation(raster())[:-9]
-    said: list[str] = []
-    layout = {"chunks": (16, 1, 5, 7), "compression": "gzip"}
-    ds = ingest(write(tmp_path / "a.h5", patterns(coords, dtype), coords, **layout), out / "a.zarr", say=said.append)
-    assert said == [f"9 of {NY * NX} scan points have no pattern; 'present' marks them."]
-    assert left(out) == ["a.zarr"]
-    assert ds.patterns.dtype == np.dtype(dtype)
-    values, present = ds.patterns.values, ds.present.values
-    np.testing.assert_array_equal(values[coords[:, 1], coords[:, 0]], patterns(coords, dtype)[:, 0])
-    assert (~present).sum() == 9
-    assert present[coords[:, 1], coords[:, 0]].all()
-    assert np.isnan(values[~present]).all() if dtype[0] == "f" else (values[~present] == 0).all()
-    assert ds.patterns.attrs["n_constant"] == 0
 
 
 def test_nonfinite_is_masked_on_request(tmp_path: Path, out: Path) -> None:
@@ -154,7 +137,7 @@ def test_existing_target_is_left_alone(scan: Path, out: Path, kind: str) -> None
 
 
 def test_full_disk(scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaearr.ingestion.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("vaearr.ingestion.ingest.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     with pytest.raises(WriteError, match=r"the patterns need up to .* GB are free"):
         ingest(scan, out / "a.zarr")
     assert left(out) == []
@@ -234,10 +217,3 @@ def test_all_over_the_detector_follows(detector_scan: xr.Dataset) -> None:
     xr.testing.assert_identical(less["BC"], ds["BC"])
     assert less["y_index"].chunks is None
     assert ds.attrs["detector"] == ABOUT
-
-
-def test_a_centre_in_another_convention_does_not_survive_a_crop(detector_scan: xr.Dataset) -> None:
-    ds = detector_scan
-    other = ds.assign_attrs(detector=ABOUT | {"projection_centre_convention": "EDAX"})
-    about = reduced(other, IngestConfig(crop={"dy": (2, 8)})).attrs["detector"]
-    assert about == {"binning": 2.0, "tilt": 5.0}

@@ -121,12 +121,6 @@ def test_average_equals_the_sum_by_hand(sides, gaussian: bool, missing: int, chu
     np.testing.assert_allclose(out.values, wanted, rtol=1e-5)
 
 
-def test_patterns_with_nan_are_missing() -> None:
-    source = patterns(dtype="float32", missing=2)
-    out = neighbour_average(source, 3)
-    np.testing.assert_array_equal(np.isnan(out.values), np.isnan(source.values))
-
-
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -73,22 +73,6 @@ def test_top_percent_keeps_ties_with_the_threshold() -> None:
     assert not inside.values[0, 4]
 
 
-@given(numbers, st.floats(0.01, 100))
-@settings(max_examples=60, deadline=None)
-def test_top_percent_is_the_smallest_such_set(values: np.ndarray, percent: float) -> None:
-    finite = np.isfinite(values)
-    if not finite.any():
-        with pytest.raises(RoiError):
-            top_percent(_map(values), percent)
-        return
-    kept = top_percent(_map(values), percent)
-    inside = values[kept.values]
-    assert inside.size == kept.attrs["n_kept"] >= kept.attrs["n_wanted"]
-    assert inside.min() == kept.attrs["threshold"]
-    assert (values[finite & ~kept.values] < kept.attrs["threshold"]).all()
-    assert (inside > kept.attrs["threshold"]).sum() < kept.attrs["n_wanted"]
-
-
 @pytest.fixture
 def shifted() -> xr.Dataset:
     """A scan whose step numbers begin at 10 and whose coordinates run in half micrometres."""

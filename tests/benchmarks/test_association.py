@@ -15,10 +15,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import scipy.stats
+import xarray as xr
+from sklearn.feature_selection import mutual_info_regression
 
-from vaearr.association.metrics import apply, choose
+import vaearr as va
 
-from ..association import reference
+from ..contract.test_association import partial, terms
 
 pytestmark = pytest.mark.benchmarks
 
@@ -26,82 +29,66 @@ SIDE = 70  # n = 4900
 LATENTS = int(os.environ.get("VAEARR_BENCH_LATENTS", "512"))
 N_FIELD, L_FIELD = map(int, os.environ.get("VAEARR_BENCH_ASSOCIATION", "118000x64").split("x"))
 N_DENSE = 2
-RESULTS: list[str] = []
 
 
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    print("\n" + "\n".join(RESULTS))
+def data(n: int, n_latents: int) -> tuple[xr.DataArray, xr.DataArray]:
+    """Latents `(y, x, latent)` and a map of 8 bits that follows the first of them, over about n points."""
+    rng, side = np.random.default_rng(0), int(np.sqrt(n))
+    latents = rng.normal(size=(n // side, side, n_latents)).astype("f4")
+    target = np.round(60 + 20 * (latents[..., 0] + rng.normal(size=latents.shape[:2]))).clip(0, 255).astype("f4")
+    return xr.DataArray(latents, dims=("y", "x", "latent")), xr.DataArray(target, dims=("y", "x"), name="BC")
 
 
-def _data(n: int, n_latents: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    latents = rng.normal(size=(n, n_latents)).astype("f4")
-    target = np.round(60 + 20 * (latents[:, :1] + rng.normal(size=(n, 1)))).clip(0, 255).astype("f4")
-    side = int(np.ceil(np.sqrt(n)))
-    return latents, target, np.stack(np.divmod(np.arange(n), side), axis=1).astype("f8")
-
-
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
-def _distance_correlation(x: np.ndarray, y: np.ndarray) -> float:
+def distance_correlation(x: np.ndarray, y: np.ndarray) -> float:
     a, b = (np.abs(np.subtract.outer(v, v)) for v in (x, y))
     a, b = (m - m.mean(axis=0) - m.mean(axis=1)[:, None] + m.mean() for m in (a, b))
     return float(np.sqrt((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean())))
 
 
-def _hsic(x: np.ndarray, y: np.ndarray) -> float:
-    n = x.size
-    grams = []
-    for v in (x, y):
-        distance = np.abs(np.subtract.outer(v, v))
-        sigma = np.median(distance[distance > 0])
-        grams.append(np.exp(-(distance**2) / (2 * sigma**2 + 1e-12)))
-    centre = np.eye(n) - 1 / n
-    return float(np.trace(grams[0] @ centre @ grams[1] @ centre) / (n - 1) ** 2)
+def hsic(x: np.ndarray, y: np.ndarray) -> float:
+    distances = [np.abs(np.subtract.outer(v, v)) for v in (x, y)]
+    a, b = (np.exp(-(d**2) / (2 * np.median(d[d > 0]) ** 2 + 1e-12)) for d in distances)
+    centre = np.eye(x.size) - 1 / x.size
+    return float(np.trace(a @ centre @ b @ centre) / (x.size - 1) ** 2)
 
 
-def _formulae(positions: np.ndarray) -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
-    return {
-        "pearson": reference.PAIRWISE["pearson"],
-        "spearman": reference.PAIRWISE["spearman"],
-        "kendall": reference.kendall,
-        "mutual_information": reference.mutual_information,
-        "distance_correlation": _distance_correlation,
-        "hsic": _hsic,
-        "partial_pearson": lambda x, y: reference.partial_pearson(x, y, positions, 1),
-    }
+ROWS = terms(*(axis.ravel().astype(float) for axis in np.indices((SIDE, SIDE))), 1)
+FORMULAE: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "pearson": lambda x, y: float(scipy.stats.pearsonr(x, y).statistic),
+    "spearman": lambda x, y: float(scipy.stats.spearmanr(x, y).statistic),
+    "kendall": lambda x, y: float(scipy.stats.kendalltau(x, y).statistic),
+    "mutual_information": lambda x, y: float(mutual_info_regression(x[:, None], y, n_neighbors=7, random_state=0)[0]),
+    "distance_correlation": distance_correlation,
+    "hsic": hsic,
+    "partial_pearson": lambda x, y: partial(x, y, ROWS),
+}
 
 
 def test_many_latents_against_the_formulae() -> None:
-    latents, target, positions = _data(SIDE**2, LATENTS)
-    apply(choose("all"), latents[:100, :1], target[:100], positions[:100])  # compiled once
-    ours, theirs = {}, {}
-    for name in [*_formulae(positions), "all"]:
-        ours[name] = _seconds(lambda name=name: apply(choose(name), latents, target, positions))
-    values = apply(choose("all"), latents[:, :N_DENSE], target, positions)[0][..., 0]
-    y = target[:, 0].astype("f8")
-    for m, (name, formula) in enumerate(_formulae(positions).items()):
+    latents, target = data(SIDE**2, LATENTS)
+    values = va.associate(latents[..., :N_DENSE], target)  # compiled once
+    y, total = target.values.ravel().astype("f8"), 0.0
+    print(f"\n{LATENTS} latents, n = {SIDE**2} (the formulae: {N_DENSE} latents, scaled)")
+    for name, formula in FORMULAE.items():
         began = time.perf_counter()
-        found = [formula(latents[:, i].astype("f8"), y) for i in range(N_DENSE)]
-        theirs[name] = (time.perf_counter() - began) * LATENTS / N_DENSE
-        np.testing.assert_allclose(values[m], found, rtol=1e-9)
-    theirs["all"] = sum(theirs.values())
-    RESULTS.append(f"{LATENTS} latents, n = {SIDE**2} (the formulae: {N_DENSE} latents, scaled)")
-    for name, seconds in ours.items():
-        RESULTS.append(
-            f"{name:24} {seconds:9.2f} s   formula {theirs[name]:9.1f} s   ratio {theirs[name] / seconds:8.1f}"
-            + ("   (target 200)" if name == "all" else "")
-        )
+        found = [formula(latents.values[..., i].ravel().astype("f8"), y) for i in range(N_DENSE)]
+        theirs = (time.perf_counter() - began) * LATENTS / N_DENSE
+        total += theirs
+        np.testing.assert_allclose(values.sel(metric=name), found, rtol=1e-9)
+        ours = seconds(lambda name=name: va.associate(latents, target, [name]))
+        print(f"{name:24} {ours:9.2f} s   formula {theirs:9.1f} s   ratio {theirs / ours:8.1f}")
+    ours = seconds(lambda: va.associate(latents, target))
+    print(f"{'all':24} {ours:9.2f} s   formula {total:9.1f} s   ratio {total / ours:8.1f}   (target 200)")
 
 
 @contextmanager
-def _peak(found: list[float]) -> Iterator[None]:
+def peak(found: list[float]) -> Iterator[None]:
     """Largest resident memory while it runs, less that before, in MB."""
 
     def resident() -> float:
@@ -124,12 +111,12 @@ def _peak(found: list[float]) -> Iterator[None]:
 
 
 def test_whole_field() -> None:
-    latents, target, positions = _data(N_FIELD, L_FIELD)
-    apply(choose("all"), latents[:100, :1], target[:100], positions[:100])
+    latents, target = data(N_FIELD, L_FIELD)
+    va.associate(latents[:10, :10], target[:10, :10])
     memory: list[float] = []
-    with _peak(memory):
-        seconds = _seconds(lambda: apply(choose("all"), latents, target, positions))
-    RESULTS.append(
-        f"{L_FIELD} latents, n = {N_FIELD}, all seven: {seconds:.1f} s, peak memory {max(memory):.0f} MB above the "
-        f"{(latents.nbytes + target.nbytes + positions.nbytes) / 1e6:.0f} MB of data"
+    with peak(memory):
+        took = seconds(lambda: va.associate(latents, target))
+    print(
+        f"\n{L_FIELD} latents, n = {target.size}, all seven: {took:.1f} s, peak memory {max(memory):.0f} MB above the "
+        f"{(latents.nbytes + target.nbytes) / 1e6:.0f} MB of data"
     )

@@ -21,8 +21,17 @@ import xarray as xr
 OK, FAILED, USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, EXISTS, CANNOT_WRITE, BUSY = 0, 1, 2, 65, 66, 69, 73, 74, 75
 HAS_MONAI = importlib.util.find_spec("monai") is not None
 MONAI = "the autoencoder of volumes needs monai: pip install 'vaearr[monai]'"
-TINY = ("--set", 'model.options={"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}')
-TINY = (*TINY, "--set", "model.latent_dim=3", "--set", "precision=float32", "--set", "device=cpu", "--set", "seed=1")
+
+
+def sets(*settings: object) -> tuple[str, ...]:
+    """Settings as options of a command."""
+    return tuple(part for setting in settings for part in ("--set", str(setting)))
+
+
+TINY = sets(
+    'model.options={"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}',
+    *("model.latent_dim=3", "precision=float32", "device=cpu", "seed=1"),
+)
 
 
 @dataclass(frozen=True)

@@ -96,21 +96,8 @@ def test_prototypes(trained_template: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("base", ["mean", "prototype:bar", "11"])
 def test_traversals(base: str, images_template: Path, tmp_path: Path) -> None:
     ds = zarr(images_template)
-    options = (
-        "--dim",
-        2,
-        "--dim",
-        0,
-        "--steps",
-        5,
-        "--span=-2:1",
-        "--unit",
-        "absolute",
-        "--by",
-        "label",
-        "--base",
-        base,
-    )
+    options = ("--dim", 2, "--dim", 0, "--steps", 5, "--span=-2:1", "--unit", "absolute", "--by", "label")
+    options = (*options, "--base", base)
     found = explored("traverse", images_template, tmp_path / "a.npz", *options)
     assert found["latents"].shape == (2, 5, 3)
     names = ds.label.attrs["flag_meanings"].split()

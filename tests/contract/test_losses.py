@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import vaearr as va
 
 from .conftest import Template
-from .harness import BAD_DATA, EXISTS, HAS_MONAI, MONAI, NO_INPUT, TINY, USAGE, nested, vaearr, zarr
+from .harness import BAD_DATA, EXISTS, HAS_MONAI, MONAI, NO_INPUT, TINY, USAGE, nested, sets, vaearr, zarr
 from .record import read_csv
 
 # squeezenet 1.1 by torchvision's layer numbers: channels in, narrow, wide; features are taken after these layers
@@ -124,16 +124,9 @@ def cubes(template: Template) -> Path:
 
 
 VOLUMES = (
-    *("--model", "autoencoder-kl", "--epochs", 1, "--set", "batch_size=2", "--set", "device=cpu", "--set", "seed=1"),
-    *("--set", 'model.options={"channels": [4, 8], "groups": 2, "mid_attention": false}', "--latent-dim", 2),
-    *(
-        "--set",
-        "preprocess.normalise=unit",
-        "--set",
-        "preprocess.range=[0, 100]",
-        "--set",
-        "objective.likelihood=laplace",
-    ),
+    *("--model", "autoencoder-kl", "--epochs", 1, "--latent-dim", 2, *sets("batch_size=2", "device=cpu", "seed=1")),
+    *sets('model.options={"channels": [4, 8], "groups": 2, "mid_attention": false}', "preprocess.normalise=unit"),
+    *sets("preprocess.range=[0, 100]", "objective.likelihood=laplace"),
 )
 
 
@@ -166,8 +159,7 @@ STILL = ("--learning-rate", 1e-30, "--set", "weight_decay=0", "--set", "batch_si
 
 
 def trained(store: Path, run: str, *settings: str, more: tuple[object, ...] = STILL) -> dict[str, np.ndarray]:
-    options = [part for setting in settings for part in ("--set", setting)]
-    vaearr("train", store, "--run", run, "--epochs", 1, *more, *options)
+    vaearr("train", store, "--run", run, "--epochs", 1, *more, *sets(*settings))
     return history(store, run)
 
 
@@ -243,20 +235,14 @@ WRONG: dict[str, tuple[Callable[[State], State], str]] = {
 def test_weights_that_do_not_fit(kind: str, squeezenet: State, scan_store: Path, tmp_path: Path) -> None:
     change, said = WRONG[kind]
     torch.save(change(squeezenet), tmp_path / "wrong.pth")
-    options = (
-        "--set",
-        "objective.perceptual.kind=features",
-        "--set",
-        f"objective.perceptual.weights={tmp_path}/wrong.pth",
-    )
+    options = sets("objective.perceptual.kind=features", f"objective.perceptual.weights={tmp_path}/wrong.pth")
     assert said in vaearr("train", scan_store, "--epochs", 1, *TINY, *options, code=BAD_DATA).error
     assert "roi" not in zarr(scan_store)
 
 
 def test_what_a_perceptual_term_needs(files: Path, squeezenet: State, lines: State, scan_store: Path) -> None:
     def refused(*settings: str, code: int = USAGE) -> str:
-        options = [part for setting in settings for part in ("--set", setting)]
-        return vaearr("train", scan_store, "--epochs", 1, *TINY, *options, code=code).error
+        return vaearr("train", scan_store, "--epochs", 1, *TINY, *sets(*settings), code=code).error
 
     assert "needs linear" in refused(*perceptual(files, "features")[1:], "objective.perceptual.kind=lpips")
     linear = f"objective.perceptual.linear={files / 'lin.safetensors'}"
@@ -283,7 +269,7 @@ def test_a_discriminator_begins_in_time_and_its_weight_rises(kind: str, scan_sto
     """Eight updates, two an epoch; it begins at the fifth and has its full weight from the eighth on."""
     settings = ("objective.adversarial.start=0.5", "objective.adversarial.rise=0.5", "objective.adversarial.weight=2")
     named = (*CONV, *settings, f"objective.adversarial.kind={kind}", "objective.warmup=0", "batch_size=150")
-    options = [part for setting in named for part in ("--set", setting)]
+    options = sets(*named)
     vaearr("train", scan_store, "--epochs", 4, *options, *TINY)
     values = history(scan_store, "vae")
     before, after = slice(0, 2), slice(2, 4)

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 import vaearr as va
 from vaearr.errors import UsageError
 
-from .harness import HAS_MONAI, MONAI, TINY, USAGE, nested, vaearr, zarr
+from .harness import HAS_MONAI, MONAI, TINY, USAGE, nested, sets, vaearr, zarr
 
 TWO = ("--x", "0:2", "--epochs", 2, "--set", "batch_size=64", *TINY)
 
@@ -72,7 +72,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # settings, what
 @pytest.mark.parametrize("name", VARIANTS)
 def test_settings_are_honoured_and_recorded(name: str, store: Path) -> None:
     asked, needed = VARIANTS[name]
-    options = [part for key, value in (asked | needed).items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    options = sets(*(f"{key}={json.dumps(value)}" for key, value in (asked | needed).items()))
     recorded = trained(store, name, *options)
     for key, value in asked.items():
         found = recorded
@@ -151,16 +151,7 @@ def test_schedule_with_restarts_spans_the_training(store: Path) -> None:
 
 
 def test_early_stopping_and_kept_checkpoints(store: Path) -> None:
-    options = (
-        "--set",
-        "patience=1",
-        "--set",
-        "min_delta=1e9",
-        "--set",
-        "checkpoint_every=1",
-        "--set",
-        "sheets_every=1",
-    )
+    options = sets("patience=1", "min_delta=1e9", "checkpoint_every=1", "sheets_every=1")
     vaearr("train", store, "--run", "short", "--x", "0:2", "--epochs", 9, *TINY, *options)
     attrs = zarr(store, "runs/short").attrs
     assert attrs["stopped_early"]

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from tests.notebooks.running import FOLDER
+from tests.notebooks.test_run import FIGURES
 from vaearr.cli import app
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -21,10 +22,7 @@ METADATA = {
 
 
 def test_the_four_are_there_and_each_is_run():
-    names = [path.stem for path in NOTEBOOKS]
-    assert names == ["01_first_maps", "02_what_latents_mean", "03_latent_space", "04_volumes_and_layers"]
-    here = {path.stem.removeprefix("test_") for path in FOLDER.parent.glob("tests/notebooks/test_0*.py")}
-    assert here == set(names)
+    assert [path.stem for path in NOTEBOOKS] == list(FIGURES)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -67,7 +65,7 @@ def test_commands_that_the_prose_names_exist(path):
         assert command in known, command
         found = known[command]
         if command == "look":
-            found = found.commands[rest.split()[0]]
+            found = found.get_command(None, rest.split()[0])
         options = {option for parameter in found.params for option in parameter.opts}
         assert set(re.findall(r"--[\w-]+", rest)) <= options, f"vaearr {command}{rest}"
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from vaearr.errors import DataError
 from vaearr.sources import lazy, open_source
-from vaearr.sources.kikuchi_h5 import KikuchiH5Backend
 from vaearr.sources.scan_grid import scan_grid
 
 GZIP = {"chunks": (4, 1, 5, 7), "compression": "gzip"}
@@ -118,19 +117,6 @@ def test_shuffled_rows_are_read_through_a_scratch_copy(tmp_path: Path, monkeypat
 # the xarray engine
 
 
-def test_engine_is_guessed_only_for_its_own_files(scan: Path, tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["images"] = np.zeros(3)
-    (tmp_path / "text.h5").write_text("no")
-    engine = KikuchiH5Backend()
-    assert engine.guess_can_open(scan)
-    assert engine.guess_can_open(str(scan))
-    for other in (tmp_path / "other.h5", tmp_path / "text.h5", tmp_path / "none.h5", tmp_path, b"bytes", 3):
-        assert not engine.guess_can_open(other)
-    with xr.open_dataset(scan) as ds:
-        assert ds.patterns.dims == ("y", "x", "dy", "dx")
-
-
 @pytest.mark.parametrize("chunks", [None, {}], ids=["lazy", "dask"])
 @pytest.mark.parametrize("is_read_before", [False, True])
 def test_engine_pickles(scan: Path, chunks: Any, is_read_before: bool) -> None:
@@ -218,11 +204,3 @@ def test_refuses_sizes_that_cannot_be_true(tmp_path: Path) -> None:
         file.create_dataset("images", (6, 60_000, 60_000), "u1", chunks=(1, 100, 100), compression="gzip")
         file["coords"] = coords
     refused(tmp_path / "b.h5", r"declares 21600000000 bytes .* but the file has \d+")
-
-
-def test_refuses_unknown_compression(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with h5py.File(scan, "a") as file:
-        del file["images"]
-        file.create_dataset("images", data=np.zeros((24, 5, 7)), compression="lzf")
-    monkeypatch.setattr("vaearr.sources.hdf5.h5py.h5z.filter_avail", lambda code: False)
-    refused(scan, r"compressed with filter 32000 \(lzf\), which this HDF5 lacks")

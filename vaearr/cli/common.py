@@ -254,9 +254,10 @@ def say(text: str) -> None:
         tell(text)
 
 
-def print_lines(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str], *, warnings_aside: bool = False) -> None:
+    """On stdout; with `warnings_aside` those lines that warn on stderr."""
     for line in lines:
-        typer.echo(line)
+        typer.echo(line, err=warnings_aside and line.startswith("warning: "))
 
 
 @contextmanager

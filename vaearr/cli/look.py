@@ -21,7 +21,21 @@ import typer.main
 
 import vaearr as va
 from vaearr.cli.commands import SOURCE, contrast, layers, refuse
-from vaearr.cli.common import LOOKS, PLAIN, Folder, RunName, Store, app, box, folder_of, opt, pairs, say, with_options
+from vaearr.cli.common import (
+    LOOKS,
+    PLAIN,
+    Folder,
+    RunName,
+    Store,
+    app,
+    box,
+    folder_of,
+    opt,
+    pairs,
+    print_lines,
+    say,
+    with_options,
+)
 from vaearr.errors import ExistsError, NoInputError, UsageError, need
 from vaearr.names import DEFAULT_RUN
 
@@ -85,16 +99,12 @@ class Look:
                 found, beside = made if isinstance(made, tuple) else (made, {})
                 if folder:
                     _write_folder(found, folder, self.folder)
-            lines = va.describe(found)
+            lines, table = va.describe(found), self.table
             if out is not None and not self.folder:
-                table = (
-                    self.table(store, run, **given)
-                    if callable(self.table) and out.suffix.lower() in TABLE
-                    else self.table
-                )
+                if callable(table) and out.suffix.lower() in TABLE:
+                    table = table(store, run, **given)
                 _write(found, out, table, heading=self.help.partition(".")[0], **beside)
-            for line in lines:
-                typer.echo(line, err=line.startswith("warning: "))
+            print_lines(lines, warnings_aside=True)
 
         kinds = "; .csv, .parquet" * bool(self.table) + "; .gif, an animation" * self.film
         words = f"file to write: .png or .pdf, the sheet; .html, a page; .npz, the arrays{kinds}"

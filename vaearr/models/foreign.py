@@ -143,17 +143,13 @@ def read_foreign(
     return Foreign(file, kind, start, plain, len(tensors) - len(kept))
 
 
-def load_foreign(
-    network: nn.Module, source: str | Path | Foreign, *, layout: str = AUTO, prefix: str | None = None
-) -> Report:
+def load_foreign(network: nn.Module, source: str | Path | Foreign) -> Report:
     """Set all weights of a network from a checkpoint made elsewhere, or none.
 
     Layouts other than our own need an `AutoencoderKL`. Raises DataError, with the names and counts, unless all names
     and shapes fit and all values are finite; for the rest see `read_foreign`.
     """
-    given = (
-        source if isinstance(source, Foreign) else read_foreign(source, layout=layout, prefix=prefix, network=network)
-    )
+    given = source if isinstance(source, Foreign) else read_foreign(source, network=network)
     own, tensors, added = network.state_dict(), dict(given.tensors), list[str]()
     names = {name: name for name in own}
     if isinstance(network, AutoencoderKL):

@@ -116,8 +116,9 @@ def layers_without_weights(name: str) -> nn.Sequential:
                 layers.append(Fire(before, *layer))
                 before = 2 * layer[1]
             else:
-                layers += [nn.Conv2d(before, *layer), nn.ReLU()]
-                before = layer[0]
+                after, size, stride, padding = layer
+                layers += [nn.Conv2d(before, after, size, stride, padding), nn.ReLU()]
+                before = after
     return nn.Sequential(*layers)
 
 

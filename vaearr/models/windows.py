@@ -33,7 +33,7 @@ def encode_windows(
     UsageError for a network with vector latents, and for windows that do not fit.
     """
     _check(network, window, overlap)
-    padding = []
+    padding: list[int] = []
     for i, before in enumerate(network.pad_before):
         padding[:0] = [before, network.latent_shape[i + 1] * network.stride[i] - before - network.input_shape[i + 1]]
     mean, logvar = _blended(network, "encode", F.pad(x, padding, mode="replicate"), window, overlap)
@@ -64,21 +64,20 @@ def _blended(
     read, written = both if direction == "encode" else both[::-1]
     weight_of = next(network.parameters(), given)
     for parts in itertools.product(*map(_windows, grid, sides, written, itertools.repeat(overlap))):
-        there, here = (
-            tuple(
-                slice(start * step, (start + side) * step)
-                for (start, _), side, step in zip(parts, sides, steps, strict=True)
-            )
-            for steps in (read, written)
-        )
-        made = getattr(tile, direction)(given[(..., *there)].to(weight_of.device))
+        there, here = (_places(parts, sides, steps) for steps in (read, written))
+        made = getattr(tile, direction)(given[there].to(weight_of.device))
         made = made if isinstance(made, tuple) else (made,)
         weights = torch.from_numpy(reduce(np.multiply.outer, [row for _, row in parts]).astype(np.float32))
         whole = [size * step for size, step in zip(grid, written, strict=True)]
         out = out or [torch.zeros((*part.shape[:2], *whole), device=given.device) for part in made]
         for total, part in zip(out, made, strict=True):
-            total[(..., *here)] += part.to(given.device).float() * weights.to(given.device)
+            total[here] += part.to(given.device).float() * weights.to(given.device)
     return out
+
+
+def _places(parts: Sequence[tuple[int, Any]], sides: Sequence[int], steps: Sequence[int]) -> Any:
+    each = zip(parts, sides, steps, strict=True)
+    return (..., *(slice(start * step, (start + side) * step) for (start, _), side, step in each))
 
 
 def _windows(size: int, side: int, step: int, overlap: float) -> list[tuple[int, np.ndarray]]:

@@ -29,7 +29,7 @@ from vaearr.store import (
 )
 
 if TYPE_CHECKING:
-    from vaearr.artifacts import TrainedModel
+    from vaearr.models.artifacts import TrainedModel
 
 
 class Run:
@@ -80,7 +80,7 @@ class Run:
     @cached_property
     def model(self) -> TrainedModel:
         """The trained network. Raises NoInputError for attached latents, UsageError for a model of other samples."""
-        from vaearr.artifacts import check_fits, check_network, load_model
+        from vaearr.models.artifacts import check_fits, check_network, load_model
 
         check_network(self.manifest, self.name, "decode")
         model = load_model(self.path, self.name, device=self.device)
@@ -120,19 +120,20 @@ class Run:
         """Shape of one sample's latents in the store, `(L[, lz, ly, lx])`."""
         return self.latents.shape[len(self.grid) :]
 
-    def latent_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def latent_blocks(self, *others: str) -> Iterator[tuple[np.ndarray, ...]]:
         """Shard by shard: numbers of the known samples in row-major order of the grid `(k,)`, latents `(k, *shape)`.
 
         A sample is known where all its latents, of a spatial one at any position, are finite; positions that a mask
-        left out stay NaN.
+        left out stay NaN. others: names of the run's variables, such as `latents_std`, whose rows come too.
         """
-        variable, nav = self.latents, schema.navigation_dims(self.ds)
+        variables, nav = [self.latents, *map(self.own, others)], schema.navigation_dims(self.ds)
         numbers, regions = np.arange(np.prod(self.grid)).reshape(self.grid), store_blocks(self.path)
-        for region, block in zip(regions, read_ahead(lambda r: read_block(variable, r), regions), strict=True):
-            rows = block.reshape(-1, *variable.shape[len(nav) :])
-            known = np.isfinite(rows).all(1).reshape(len(rows), -1).any(1)
+        read = read_ahead(lambda region: [read_block(variable, region) for variable in variables], regions)
+        for region, blocks in zip(regions, read, strict=True):
+            rows = [block.reshape(-1, *block.shape[len(nav) :]) for block in blocks]
+            known = np.isfinite(rows[0]).all(1).reshape(len(rows[0]), -1).any(1)
             if known.any():
-                yield numbers[tuple(region[d] for d in nav)].ravel()[known], rows[known]
+                yield numbers[tuple(region[d] for d in nav)].ravel()[known], *(part[known] for part in rows)
 
     def samples(self, points: Sequence[Sequence[int]]) -> np.ndarray:
         """The stored patterns of a few grid points, `(k, *signal)`, in native byte order."""

@@ -18,7 +18,7 @@ from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_
 from vaearr.models.preprocess import undo
 from vaearr.run import Run, open_run
 from vaearr.run.draw import check_draws, decoded_array, draw_latents, scale_attrs, seen_batch
-from vaearr.run.stream import part_map
+from vaearr.run.stream import part_map, through
 from vaearr.sources.nifti import AXES
 from vaearr.sources.single import as_dtype, stored_affine, write_nifti
 from vaearr.store.folders import staged
@@ -200,9 +200,8 @@ def _picture(opened: Run, item: Item, is_stored: bool, latents: np.ndarray | Non
         return decoded_array(opened, latents[item.where[0]][None], n.SAMPLE).values.reshape(model.input_shape)
     raw = torch.from_numpy(opened.samples([item.where]).reshape(1, *model.input_shape)).to(model.device)
     if item.truth == DRAWN:
-        found = undo(
-            model.decode_batch(model.encode_batch(raw)[0]), raw, model.preprocess.background, model.preprocess_config
-        )
+        decoded = through(model, raw)[3].float()
+        found = undo(decoded, raw, model.preprocess.background, model.preprocess_config)
     else:
         found = raw.float() if is_stored else seen_batch(opened, raw)
     return np.asarray(found[0].cpu().numpy())

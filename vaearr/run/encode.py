@@ -18,8 +18,7 @@ import xarray as xr
 import vaearr as va
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
-from vaearr.blocks import (
+from vaearr.batching.blocks import (
     Blocks,
     check_grid,
     in_chunks,
@@ -35,11 +34,10 @@ from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import autocast, host_tensor, pick_precision
 from vaearr.errors import DataError, UsageError, did_you_mean
-from vaearr.models.windows import decode_windows, encode_windows
-from vaearr.provenance import nested
-from vaearr.recipe import Recipe, is_made
+from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
+from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run.statistics import Sums
-from vaearr.run.stream import Made, Values, write_made
+from vaearr.run.stream import Made, Values, through, write_made
 from vaearr.run.train import data_fingerprint
 from vaearr.store import (
     Region,
@@ -59,6 +57,7 @@ from vaearr.store.remove import removable
 
 VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
 
+Tensors = tuple[torch.Tensor, ...]
 LatentMask = Callable[[Region], xr.DataArray]  # whether each position of a region counts
 
 
@@ -241,7 +240,7 @@ def _encoded(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) ->
     precision, parts = pick_precision(config.precision, model.device), []
     for some in stored.split(model.fitting(config.batch_size)):
         with autocast(model.device, precision):
-            parts.append(_encode_batch(model, some, config))
+            parts.append(_values(*through(model, some, config.window, config.overlap)))
     whole = [torch.cat(column) for column in zip(*parts, strict=True)]
     if model.device.type != "cuda":
         found = {name: values.cpu().numpy() for name, values in zip(VALUES, whole, strict=True)}
@@ -258,14 +257,7 @@ def _encoded(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) ->
 
 
 @torch.inference_mode()
-def _encode_batch(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> tuple[torch.Tensor, ...]:
-    seen = model.preprocess(stored.to(model.device, non_blocking=True))
-    if config.window is None:
-        mean, logvar = model.network.encode(seen)
-        decoded = model.network.decode(mean)
-    else:
-        mean, logvar = encode_windows(model.network, seen, config.window, config.overlap)
-        decoded = decode_windows(model.network, mean, config.window, config.overlap)
+def _values(seen: torch.Tensor, mean: torch.Tensor, logvar: torch.Tensor, decoded: torch.Tensor) -> Tensors:
     off = (seen - decoded).flatten(1)
     error = torch.linalg.vector_norm(off, dim=1).square() / off.shape[1]
     return mean.float(), (0.5 * logvar.float()).exp(), error

@@ -18,7 +18,7 @@ from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.names import DEFAULT_RUN
 from vaearr.run import Run, open_run
 from vaearr.run.draw import BATCH, check_draws, draw_latents, draw_warnings
-from vaearr.run.stream import PARTS, batches_of, part_map
+from vaearr.run.stream import PARTS, batches_of, part_map, through
 
 LATENTS, ENCODER, IMAGE = KINDS = ("latents", "encoder", "image")
 OWN = (LATENTS, ENCODER)  # features of the run itself
@@ -206,9 +206,8 @@ def _data_rows(opened: Run, features: Features, chosen: xr.DataArray, batch_size
     """Features of samples and, if wanted, of their reconstructions; none without a sample."""
     parts = []
     for _, stored in batches_of(opened, chosen, batch_size):
-        parts.append([features(_seen(opened, stored))])
-        if rebuilt:
-            parts[-1].append(features(opened.model.decode_batch(opened.model.encode_batch(stored)[0])))
+        sets = through(opened.model, stored)[::3] if rebuilt else [_seen(opened, stored)]  # as seen, and decoded
+        parts.append([features(samples.float()) for samples in sets])
     return [_joined(rows) for rows in zip(*parts, strict=True)]
 
 

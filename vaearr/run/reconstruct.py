@@ -12,18 +12,17 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vaearr import grid, schema
 from vaearr import names as n
+from vaearr import schema
 from vaearr.config import PerceptualConfig, ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
 from vaearr.models.preprocess import undo, value_range
-from vaearr.models.windows import decode_windows, encode_windows
-from vaearr.provenance import nested
-from vaearr.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
-from vaearr.recipe import Recipe, is_made
+from vaearr.models.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
+from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run import Run, open_run
 from vaearr.run.draw import scale_attrs
-from vaearr.run.stream import PARTS, Made, chosen_blocks, example_points, write_made
+from vaearr.run.stream import PARTS, Made, chosen_blocks, example_points, through, write_made
+from vaearr.run.train import resolve_roi
 from vaearr.sources.nifti import ORIENTATION
 from vaearr.sources.single import NIFTI, Kept, output_suffix, read_single, stored_affine, stored_geometry, write_sample
 from vaearr.store import (
@@ -158,19 +157,14 @@ def _check_name(name: str) -> None:
 
 def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) -> xr.DataArray:
     """The samples that are meant, as a boolean map."""
-    ds = opened.ds
-    if roi is not None:
-        chosen = grid.check_map(ds, roi)
-        if n.PRESENT in ds:
-            chosen = chosen & ds[n.PRESENT].load()
-    else:
-        chosen = opened.own(n.ROI).load() if settings.roi is None else grid.roi(ds, config=settings.roi)
+    wanted = settings.roi if roi is None else roi
+    chosen = opened.own(n.ROI).load() if wanted is None else resolve_roi(opened.ds, wanted)
     if settings.part != "all":
         chosen = chosen & (opened.own(n.SPLIT).load() == PARTS[settings.part])
     if not chosen.any():
         part = f"the {settings.part} part of run {opened.name!r}"
         raise NoInputError(f"no sample is left to reconstruct: {part} holds none in this region.")
-    return chosen.transpose(*schema.navigation_dims(ds))
+    return chosen.transpose(*schema.navigation_dims(opened.ds))
 
 
 def _known(
@@ -291,9 +285,8 @@ def reconstruct(store: str | Path | Run, *, run: str = n.DEFAULT_RUN, n_samples:
         raise NoInputError(f"run {run!r} of {store} has no scan point in its split; train it again.")
     stored = opened.samples(points)
     raw = torch.from_numpy(stored.reshape(-1, *model.input_shape))
-    with torch.inference_mode():
-        seen = model.preprocess(raw)
-    decoded = torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in raw.split(model.fitting(len(raw)))])
+    parts = [through(model, some) for some in raw.split(model.fitting(len(raw)))]
+    seen, _, _, decoded = (torch.cat(column) for column in zip(*parts, strict=True))
     coords = {dim: (n.SAMPLE, ds[dim].values[points[:, i]], ds[dim].attrs) for i, dim in enumerate(nav)}
     words = {"input": "pattern as the network sees it", "reconstruction": "decoded posterior mean"}
     return xr.Dataset(
@@ -308,29 +301,21 @@ def reconstruct(store: str | Path | Run, *, run: str = n.DEFAULT_RUN, n_samples:
 
 def _check(opened: Run, settings: ReconstructConfig, dtype: str | None) -> None:
     """Raise UsageError for settings that do not fit each other, the data or the network; dtype: of written files."""
-    wanted, stored = settings.data_range, settings.units == "stored"
-    net, linear, whole = settings.lpips_weights, settings.lpips_linear, opened.ds[n.PATTERNS].dtype.kind in "iu"
-    refused = (
-        (settings.batch_size < 1 or settings.examples < 0, "batch_size must be at least 1 and examples at least 0."),
-        (
-            wanted == "dtype" and not (whole and stored),
-            "data_range 'dtype' is for whole numbers in stored units; give a number, or 'sample' for the input's.",
-        ),
-        (isinstance(wanted, float) and wanted <= 0, f"data_range is {wanted}; it must be a positive number."),
-        (
-            (net is None) != (linear is None),
-            "LPIPS takes two files: lpips_weights, of the feature network, and lpips_linear.",
-        ),
-        (net and not stored, "LPIPS is measured in stored units; leave units out, or the LPIPS weights."),
-        (dtype and not stored, "files of reconstructions are in stored units; leave units='preprocessed' out."),
-        (
-            dtype not in (None, "float32", "source"),
-            f"dtype is {dtype!r}; use float32, or source for the type of the stored samples.",
-        ),
-    )
-    for is_so, words in refused:
-        if is_so:
-            raise UsageError(words)
+    wanted, stored, net = settings.data_range, settings.units == "stored", settings.lpips_weights
+    if settings.batch_size < 1 or settings.examples < 0:
+        raise UsageError("batch_size must be at least 1 and examples at least 0.")
+    if wanted == "dtype" and not (stored and opened.ds[n.PATTERNS].dtype.kind in "iu"):
+        raise UsageError("data_range 'dtype' is for whole numbers in stored units; give a number or 'sample'.")
+    if isinstance(wanted, float) and wanted <= 0:
+        raise UsageError(f"data_range is {wanted}; it must be a positive number.")
+    if (net is None) != (settings.lpips_linear is None):
+        raise UsageError("LPIPS takes two files: lpips_weights, of the feature network, and lpips_linear.")
+    if net and not stored:
+        raise UsageError("LPIPS is measured in stored units; leave units out, or the LPIPS weights.")
+    if dtype and not stored:
+        raise UsageError("files of reconstructions are in stored units; leave units='preprocessed' out.")
+    if dtype not in (None, "float32", "source"):
+        raise UsageError(f"dtype is {dtype!r}; use float32, or source for the type of the stored samples.")
 
 
 class Judged:
@@ -351,15 +336,9 @@ class Judged:
     @torch.inference_mode()
     def __call__(self, places: np.ndarray, stored: torch.Tensor) -> torch.Tensor:
         """The reconstructions of stored samples `(k, C, …)`, whose numbers and pictures are kept."""
-        model, window, overlap = self.opened.model, self.settings.window, self.settings.overlap
-        raw = stored.to(model.device)
-        target = model.preprocess(raw)
-        if window is None:
-            recon = model.decode_batch(model.network.encode(target)[0])
-        else:
-            recon = decode_windows(
-                model.network, encode_windows(model.network, target, window, overlap)[0], window, overlap
-            )
+        model, raw = self.opened.model, stored.to(self.opened.model.device)
+        target, _, _, recon = through(model, raw, self.settings.window, self.settings.overlap)
+        recon = recon.float()
         if self.settings.units == "stored":
             target, recon = raw.float(), undo(recon, raw, model.preprocess.background, model.preprocess_config)
         flat = target.flatten(1)

@@ -14,9 +14,9 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError
-from vaearr.quality import ACTIVE_VARIANCE
+from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run, load_run
-from vaearr.store import read_ahead, read_block, shown, store_blocks, write_table
+from vaearr.store import shown, write_table
 
 MIN_VARIANCE = 1e-12
 FAR_MEAN, FAR_STD = 0.5, (0.5, 1.5)  # of a dimension of the aggregate posterior, in units of the prior
@@ -76,16 +76,10 @@ def posteriors(run: Run) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     Each position of a spatial latent is a row. Latents that came without standard deviations have 0. Raises
     NoInputError for a run that is not encoded.
     """
-    latents, nav = run.latents, len(run.grid)
-    latent, each = latents.dims[nav], int(np.prod(latents.shape[nav + 1 :]))
-    stored = [latents, run.own(n.LATENTS_STD)] if has_posterior(run) else [latents]
-    variables = [variable.transpose(*(dim for dim in variable.dims if dim != latent), latent) for variable in stored]
-    for arrays in read_ahead(lambda region: [read_block(v, region) for v in variables], store_blocks(run.path)):
-        rows = [values.reshape(-1, values.shape[-1]) for values in arrays]
-        known = np.isfinite(rows[0]).all(1)
-        if known.any():
-            mean, *std = (values[known].astype("f8") for values in rows)
-            yield mean, std[0] if std else np.zeros_like(mean), int(known.reshape(-1, each).any(1).sum())
+    for numbers, *stored in run.latent_blocks(*[n.LATENTS_STD] * has_posterior(run)):
+        mean, *std = (np.moveaxis(part, 1, -1).reshape(-1, part.shape[1]).astype("f8") for part in stored)
+        known = np.isfinite(mean).all(1)
+        yield mean[known], std[0][known] if std else np.zeros_like(mean[known]), len(numbers)
 
 
 def latent_sums(run: Run) -> Sums:

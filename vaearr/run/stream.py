@@ -11,8 +11,10 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.blocks import Block, Blocks, read_chosen
+from vaearr.batching.blocks import Block, Blocks, read_chosen
 from vaearr.errors import UsageError, did_you_mean
+from vaearr.models.artifacts import TrainedModel
+from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.run import Run
 from vaearr.store import Region, Staging, pending, write_block
 
@@ -65,6 +67,22 @@ def batches_of(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[tupl
             points, stored = points[known.numpy()], stored[known]
         for start in range(0, len(points), size):
             yield points[start : start + size], stored[start : start + size].to(run.model.device)
+
+
+@torch.inference_mode()
+def through(
+    model: TrainedModel, stored: torch.Tensor, window: Sequence[int] | None = None, overlap: float = 0.25
+) -> tuple[torch.Tensor, ...]:
+    """Stored patterns `(B, C, …)` as the network sees them, their posterior mean and log-variance, the mean decoded.
+
+    window, overlap: spatial latents by windows, see `vaearr.models.windows`. Nothing is learned.
+    """
+    seen, network = model.preprocess(stored.to(model.device, non_blocking=True)), model.network
+    if window is None:
+        mean, logvar = network.encode(seen)
+        return seen, mean, logvar, network.decode(mean)
+    mean, logvar = encode_windows(network, seen, window, overlap)
+    return seen, mean, logvar, decode_windows(network, mean, window, overlap)
 
 
 def map_blocks(

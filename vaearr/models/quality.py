@@ -18,8 +18,8 @@ from vaearr import names as n
 if TYPE_CHECKING:
     import torch
 
-    from vaearr.artifacts import TrainedModel
     from vaearr.batching import PatternBatches
+    from vaearr.models.artifacts import TrainedModel
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, section 5.1
 FEW = 0.5
@@ -120,8 +120,7 @@ def image_metrics(
     target, recon = ((x.cpu() if x.device.type == "mps" else x).double() for x in (target, recon))
     off = (target - recon).flatten(1)
     error = off.square().mean(1)
-    is_one = isinstance(data_range, float | int)
-    span = error.new_full(error.shape, data_range) if is_one else data_range.to(error)
+    span = data_range.to(error) if not isinstance(data_range, float | int) else error.new_full(error.shape, data_range)
     span = span.where(span > 0, math.nan)
     found = {"mse": error, "mae": off.abs().mean(1), "psnr": 10 * (span.square() / error).log10()}
     return found | ({"ssim": _ssim(target, recon, span)} if can_ssim(target.shape[1:]) else {})

@@ -16,16 +16,15 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import ImportConfig, ModelConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import pick_device
 from vaearr.errors import DataError, RoiError, UsageError
+from vaearr.models.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
 from vaearr.models.foreign import MODEL, infer_options, load_foreign, read_foreign
 from vaearr.models.preprocess import settled
-from vaearr.provenance import nested, now, versions
-from vaearr.quality import latent_health
-from vaearr.recipe import Recipe, is_made
+from vaearr.models.quality import latent_health
+from vaearr.recipe import Recipe, is_made, nested, now, versions
 from vaearr.run import Run
 from vaearr.run.train import GIVEN, data_fingerprint, resolve_roi
 from vaearr.store import (
@@ -174,10 +173,10 @@ def _unlike(trained: float | None, found: Mapping[str, Any]) -> list[str]:
 
 def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
     """The network that a checkpoint from elsewhere fits, with its weights, where they come from, and that in words."""
-    shape, how = schema.input_shape(ds), {"layout": settings.layout, "prefix": settings.prefix}
-    given = read_foreign(file, **how) if settings.model == MODEL else file
-    options, latent_dim = settings.options or {}, settings.latent_dim
-    if not isinstance(given, Path):
+    shape, options, latent_dim = schema.input_shape(ds), settings.options or {}, settings.latent_dim
+    given = None
+    if settings.model == MODEL:
+        given = read_foreign(file, layout=settings.layout, prefix=settings.prefix)
         found, (channels, n_dims) = infer_options(given)
         if (channels, n_dims) != (shape[0], len(shape) - 1):
             raise DataError(
@@ -195,7 +194,8 @@ def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[Traine
             signal_dims=schema.signal_dims(ds),
             dtype=str(ds[n.PATTERNS].dtype),
         )
-    report = load_foreign(model.network, given, **how)
+    own = given or read_foreign(file, layout=settings.layout, prefix=settings.prefix, network=model.network)
+    report = load_foreign(model.network, own)
     if report.prefix == "network.":  # a run's weights, which lie beside its background
         raise DataError(
             f"{file} holds the weights of a vaearr run, without the {CONFIG} that says how its samples are prepared; "

@@ -114,10 +114,11 @@ class TrainedModel(nn.Module):
         """
         if not isinstance(latents, xr.DataArray):
             return self._decoded(latents, batch_size)
+        labelled: xr.DataArray = latents
         found = [str(dim) for dim in latents.dims if str(dim).startswith(n.LATENT)]
         if len(found) != 1:
             raise DataError(f"the array has dims {latents.dims}; expected exactly one latent dim, such as 'latent'.")
-        own = (found[0], *schema.position_dims(latents))
+        own = (found[0], *schema.position_dims(labelled))
         sizes = dict(zip(self.signal_dims, self.input_shape[-len(self.signal_dims) :], strict=True))
         self._check_latents(tuple(latents.sizes[dim] for dim in own))
         decoded = _applied(lambda values: self._decoded(values, batch_size), latents, own, sizes)
@@ -204,14 +205,9 @@ def pooled(latents: torch.Tensor) -> torch.Tensor:
     return latents.flatten(2).mean(2) if latents.ndim > 2 else latents
 
 
-def save_weights(model: nn.Module, path: Path) -> str:
-    """Write the weights of a model; returns their sha256."""
-    return write_tensors(path, model.state_dict())
-
-
 def save_model(model: TrainedModel, folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write weights, then config.json that describes and seals them; returns what config.json holds."""
-    sha256 = save_weights(model, folder / WEIGHTS)
+    sha256 = write_tensors(folder / WEIGHTS, model.state_dict())
     described = {
         "format": FORMAT,
         "model": model.model_config.to_attrs(),

@@ -1,7 +1,7 @@
 """Values computed elsewhere, put into a store by their coordinates, to be analysed like its own.
 
 What comes from a file or array is a table of rows; `Placement` says which scan point each row belongs to; a function
-for each kind makes the variable of it. `vaearr.ingestion` places its side maps by the same functions.
+for each kind makes the variable of it. `vaearr.ingestion.ingest` places its side maps by the same functions.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.categories import flags
 from vaearr.errors import DataError, NoInputError, SchemaError, UsageError, did_you_mean
-from vaearr.placing import Placement, are_whole, place_in_order, place_points, point_dims, row_words
-from vaearr.provenance import nested
-from vaearr.recipe import Recipe, is_made
+from vaearr.ingestion.placing import Placement, are_whole, place_in_order, place_points, point_dims, row_words
+from vaearr.recipe import Recipe, is_made, nested
+from vaearr.schema import flags
 from vaearr.sources.ebsd_maps import NO_PHASE
 from vaearr.sources.hdf5 import check_file
 from vaearr.sources.tables import ReadAs, Table, read_table
@@ -82,7 +81,7 @@ def attach(
     values has x and y, or where rows come in row-major order (x fastest), one for every scan point or, with `roi`, one
     for every point of that region.
     roi: name of a run whose region of interest is meant, or a boolean map. Rows outside it are left out.
-    read_as: whether points are "steps" or "coordinates"; "auto" decides by the rule of `vaearr.placing`.
+    read_as: whether points are "steps" or "coordinates"; "auto" decides by the rule of `vaearr.ingestion.placing`.
     prefix, columns, array: which columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known) or which array of a `.npz` or
     Dataset.
     classes: names of class numbers.
@@ -278,7 +277,7 @@ def _read(
     """
     if not isinstance(source, np.ndarray) and (file := _existing(source)).suffix.lower() == ".csv":
         table = read_table(file, dims)
-        return _columns(table, *_in_order(*_chosen(file, table.values, prefix, columns)))
+        return _columns(table, *_chosen(file, table.values, prefix, columns))
     if prefix or columns:
         raise UsageError("prefix and columns choose from a CSV; the values are in none.")
     values, origin = _array(source, array)
@@ -389,36 +388,26 @@ def _array(source: str | Path | np.ndarray, array: str | None) -> tuple[np.ndarr
 
 def _chosen(
     file: Path, others: list[str], prefix: str | None, columns: Sequence[str]
-) -> tuple[tuple[str, ...], str | None]:
-    """The value columns that are meant, and the prefix they share by rule."""
+) -> tuple[Sequence[str], Sequence[int]]:
+    """The value columns that are meant, and their numbers, where all have one; those of a prefix sorted by number."""
     if columns and prefix:
         raise UsageError("columns and prefix both say which columns are meant; give one of them.")
     for name in columns:
         if name not in others:
             raise NoInputError(f"{file} has no value column {name!r}.{did_you_mean(name, others)}")
-    if columns:
-        return tuple(columns), None
-    if prefix is None:
+    if not columns and prefix is None:
         families = [p for p in KNOWN_PREFIXES if any(name.startswith(p) for name in others)]
         if len(families) > 1:
             raise UsageError(f"{file} has columns {' and '.join(f'{p}…' for p in families)}; choose one with prefix=.")
         prefix = families[0] if families else None
-    fitting = tuple(name for name in others if prefix is None or name.startswith(prefix))
-    if not fitting:
+    chosen = list(columns) or [name for name in others if name.startswith(prefix or "")]
+    if not chosen:
         raise DataError(f"{file} has no value column{f' {prefix}…' if prefix else ''}. It has: {_listed(others)}.")
-    return fitting, prefix
-
-
-def _in_order(names: tuple[str, ...], prefix: str | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Columns and their numbers, none where not all have one. Those of a prefix are sorted by number."""
-    found = [match for name in names if (match := re.fullmatch(r"(.*?)(\d{1,9})", name))]
-    numbers = tuple(int(match[2]) for match in found)
-    if len(found) != len(names) or len({match[1] for match in found}) != 1 or len(set(numbers)) != len(numbers):
-        return names, ()
-    if prefix is None:
-        return names, numbers
-    pairs = sorted(zip(numbers, names, strict=True))
-    return tuple(name for _, name in pairs), tuple(number for number, _ in pairs)
+    found = [(match[1], int(match[2]), match[0]) for name in chosen if (match := re.fullmatch(r"(.*?)(\d{1,9})", name))]
+    if len(found) < len(chosen) or len({stem for stem, *_ in found}) > 1 or len({i for _, i, _ in found}) < len(found):
+        return chosen, ()
+    found = sorted(found) if prefix else found
+    return [name for *_, name in found], [number for _, number, _ in found]
 
 
 def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:

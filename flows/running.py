@@ -31,7 +31,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 import vaearr as va
 from vaearr.errors import NoInputError, VaearrError, WriteError
-from vaearr.provenance import as_json
+from vaearr.recipe import as_json
 from vaearr.store import as_url, beside, check_store, local_path
 
 P = ParamSpec("P")

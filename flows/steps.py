@@ -34,7 +34,7 @@ from vaearr.config import (
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
 from vaearr.info import in_words, store_facts
 from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, is_valid_name, run_name
-from vaearr.provenance import as_json
+from vaearr.recipe import as_json
 from vaearr.reporting.write import is_current, report_folder
 from vaearr.run.statistics import recommend, score_run
 from vaearr.run.train import check_extras

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from tests.data import random_patterns_dataset
 from vaearr.association import targets_of
-from vaearr.attaching import KINDS, attach
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
-from vaearr.placing import place_in_order, place_points
-from vaearr.provenance import nested
+from vaearr.ingestion.attaching import KINDS, attach
+from vaearr.ingestion.placing import place_in_order, place_points
+from vaearr.recipe import nested
 from vaearr.store import create_store, open_store, run_manifest, run_names
 
 NY, NX, L = 5, 6, 3

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from vaearr.association import categories as as_exported
-from vaearr.categories import categories, meanings
+from vaearr.schema import categories, meanings
 
 
 def _map(values: object, name: str | None = None, **attrs: object) -> xr.DataArray:

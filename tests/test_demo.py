@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from vaearr.demo import MARK, run_demo
+from vaearr.cli.demo import MARK, run_demo
 from vaearr.errors import ExistsError, VaearrError, WriteError
 
 from .conftest import TINY_TRAINING

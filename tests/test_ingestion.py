@@ -15,8 +15,8 @@ from tests.data import random_patterns_dataset
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, ExistsError, UsageError, WriteError
-from vaearr.ingestion import ingest, reduced
-from vaearr.provenance import nested
+from vaearr.ingestion.ingest import ingest, reduced
+from vaearr.recipe import nested
 from vaearr.sources.lazy import H5Rows
 from vaearr.store import layout
 
@@ -137,7 +137,7 @@ def test_existing_target_is_left_alone(scan: Path, out: Path, kind: str) -> None
 
 
 def test_full_disk(scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaearr.ingestion.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("vaearr.ingestion.ingest.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     with pytest.raises(WriteError, match=r"the patterns need up to .* GB are free"):
         ingest(scan, out / "a.zarr")
     assert left(out) == []

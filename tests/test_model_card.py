@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import vaearr as va
-from vaearr.artifacts import TrainedModel
 from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.errors import SchemaError, UsageError
-from vaearr.model_card import as_record, model_card, sizes_of
 from vaearr.models import build_model
+from vaearr.models.artifacts import TrainedModel
+from vaearr.models.card import as_record, model_card, sizes_of
 
 from .conftest import SMALL_NETWORK
 

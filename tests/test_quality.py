@@ -10,7 +10,7 @@ import torch
 
 import vaearr as va
 from vaearr.batching import batches
-from vaearr.quality import compression_ratio, health_warnings, image_metrics, latent_health
+from vaearr.models.quality import compression_ratio, health_warnings, image_metrics, latent_health
 from vaearr.store import open_store
 
 

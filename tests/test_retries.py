@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from vaearr import retries
 from vaearr.errors import DataError
-from vaearr.retries import PAUSES, is_transient, patiently
+from vaearr.store import retries
+from vaearr.store.retries import PAUSES, is_transient, patiently
 
 WRAPPED = DataError("rows 3 to 4 cannot be read")
 WRAPPED.__cause__ = OSError(errno.EAGAIN, "try again")

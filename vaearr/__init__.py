@@ -14,23 +14,23 @@ from vaearr.threads import wait_briefly as _wait_briefly
 
 if TYPE_CHECKING:
     from vaearr import exploration as explore  # noqa: F401
-    from vaearr.artifacts import load_model
     from vaearr.association import associate, associate_store, significance
-    from vaearr.attaching import attach
     from vaearr.batching import batches
     from vaearr.clustering import cluster, cluster_store
     from vaearr.embedding import embed_store
     from vaearr.exporting import export
     from vaearr.grid import roi, to_grid, to_samples
-    from vaearr.importing import import_model
-    from vaearr.ingestion import ingest
+    from vaearr.ingestion.attaching import attach
+    from vaearr.ingestion.ingest import ingest
     from vaearr.layers import compare_layers, compare_pairs
+    from vaearr.models.artifacts import load_model
     from vaearr.presets import preset
     from vaearr.reporting import report
     from vaearr.run import load_run
     from vaearr.run.blinded import blinded_set, score_blinded
     from vaearr.run.draw import interpolate, sample_prior
     from vaearr.run.encode import encode
+    from vaearr.run.importing import import_model
     from vaearr.run.judge import nearest_training, sample_fidelity
     from vaearr.run.reconstruct import reconstruct, reconstruct_files, reconstruct_store
     from vaearr.run.second_stage import latent_batches
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _HOME = {
     "associate": "vaearr.association",
     "associate_store": "vaearr.association",
-    "attach": "vaearr.attaching",
+    "attach": "vaearr.ingestion.attaching",
     "batches": "vaearr.batching",
     "blinded_set": "vaearr.run.blinded",
     "cluster": "vaearr.clustering",
@@ -55,12 +55,12 @@ _HOME = {
     "embed_store": "vaearr.embedding",
     "encode": "vaearr.run.encode",
     "export": "vaearr.exporting",
-    "import_model": "vaearr.importing",
-    "ingest": "vaearr.ingestion",
+    "import_model": "vaearr.run.importing",
+    "ingest": "vaearr.ingestion.ingest",
     "interpolate": "vaearr.run.draw",
     "latent_batches": "vaearr.run.second_stage",
     "latent_statistics": "vaearr.run.statistics",
-    "load_model": "vaearr.artifacts",
+    "load_model": "vaearr.models.artifacts",
     "load_run": "vaearr.run",
     "nearest_training": "vaearr.run.judge",
     "open_source": "vaearr.sources",

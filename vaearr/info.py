@@ -11,10 +11,10 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.categories import is_categorical, meanings
 from vaearr.errors import VaearrError
 from vaearr.grid import measured
-from vaearr.provenance import nested
+from vaearr.recipe import nested
+from vaearr.schema import is_categorical, meanings
 from vaearr.sources.collection import GROUPS, PATH, SKIPPED
 from vaearr.sources.images import HAS_MASK
 from vaearr.store import (

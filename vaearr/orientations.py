@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError, did_you_mean
-from vaearr.provenance import nested
+from vaearr.recipe import nested
 from vaearr.sources.ebsd_maps import ANGLE, EULER, LAUE_GROUPS, QUATERNION, QUATERNION_COMPONENT, euler_to_quaternion
 
 if TYPE_CHECKING:

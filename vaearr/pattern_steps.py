@@ -16,7 +16,7 @@ import xarray as xr
 from vaearr.errors import SchemaError, UsageError, did_you_mean
 from vaearr.grid import laid_over
 from vaearr.names import CHANNEL, NAVIGATION_DIMS, PROVENANCE, SAMPLE, SHA256_OF, SIGNAL_DIMS, X, Y
-from vaearr.provenance import nested
+from vaearr.recipe import nested
 
 STEPS = "steps"
 OF_THE_VALUES = ("value_min", "value_max", "n_constant", "n_masked", "sha256", SHA256_OF, "preprocess", PROVENANCE)

@@ -13,9 +13,9 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.attaching import read_points
 from vaearr.errors import DataError, ExistsError, RoiError, SchemaError, UsageError
-from vaearr.placing import place_points, point_dims, step_numbers_of
+from vaearr.ingestion.attaching import read_points
+from vaearr.ingestion.placing import place_points, point_dims, step_numbers_of
 from vaearr.sources.tables import read_table
 from vaearr.store.folders import replace_file
 

@@ -411,7 +411,7 @@ def _score(found: xr.Dataset) -> Iterator[str]:
 @words("network")
 def _network(card: xr.Dataset) -> Iterator[str]:
     """The numbers of the whole, then a line for each layer in order of execution."""
-    from vaearr.model_card import as_record, ratio_words
+    from vaearr.models.card import as_record, ratio_words
 
     a = as_record(card)
     heads, shape = a["n_parameters_heads"], {key: by(a[f"{key}_shape"]) for key in ("input", "latent")}

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 import vaearr as va
+from vaearr.cli.demo import run_demo
 from vaearr.config import IngestConfig, TrainConfig
-from vaearr.demo import run_demo
 from vaearr.presets import preset_settings
 from vaearr.testing import synthetic_volumes, write_volume_files
 from vaearr.views import save_figure, view

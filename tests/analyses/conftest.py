@@ -12,8 +12,8 @@ import torch
 import xarray as xr
 
 import vaearr as va
-from vaearr.artifacts import TrainedModel
 from vaearr.config import ModelConfig, PreprocessConfig
+from vaearr.models.artifacts import TrainedModel
 from vaearr.store import create_store
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING

@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import vaearr as va
-from vaearr.artifacts import TrainedModel
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.layers import (
     Pair,
@@ -30,6 +29,7 @@ from vaearr.layers import (
     pairs_of_masks,
     sample_of,
 )
+from vaearr.models.artifacts import TrainedModel
 
 from .conftest import make_model
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vaearr.attaching import attach
+from vaearr.ingestion.attaching import attach
 from vaearr.store import create_store
 
 from ..analyses.conftest import spatial_path

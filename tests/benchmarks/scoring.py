@@ -15,7 +15,7 @@ Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
 SEEDS = (0, 1, 2)
-ACTIVE_VARIANCE = 0.01  # as in vaearr.quality
+ACTIVE_VARIANCE = 0.01  # as in vaearr.models.quality
 BLOCK = 8  # side of a spatial block in scan points
 
 

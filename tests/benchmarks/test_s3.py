@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 import vaearr as va
-from vaearr import demo, grid, store
+from vaearr import grid, store
 from vaearr import names as n
 from vaearr.batching import batches
+from vaearr.cli import demo
 from vaearr.config import SplitConfig, TrainConfig
 from vaearr.store.places import Objects
 

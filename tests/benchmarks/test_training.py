@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 import vaearr as va
-from vaearr.artifacts import TrainedModel
 from vaearr.config import TrainConfig
 from vaearr.device import autocast, pick_device, pick_precision
 from vaearr.models import MODELS, for_training
+from vaearr.models.artifacts import TrainedModel
 from vaearr.run.train import settled, train
 from vaearr.store import create_store, open_store
 from vaearr.testing import synthetic_scan, write_scan_files

@@ -13,9 +13,15 @@ from tests.reliability.workshop import Workshop
 MODULES = (
     "tests.reliability.jobs",
     "tests.reliability.mutations",
-    *("vaearr.run.train", "vaearr.training", "vaearr.run.encode", "vaearr.ingestion", "vaearr.association.stored"),
-    *("vaearr.clustering.stored", "vaearr.embedding.stored", "vaearr.embedding.pca", "vaearr.attaching"),
-    *("vaearr.reporting.write", "vaearr.views", "vaearr.verifying"),
+    *(
+        "vaearr.run.train",
+        "vaearr.training",
+        "vaearr.run.encode",
+        "vaearr.ingestion.ingest",
+        "vaearr.association.stored",
+    ),
+    *("vaearr.clustering.stored", "vaearr.embedding.stored", "vaearr.embedding.pca", "vaearr.ingestion.attaching"),
+    *("vaearr.reporting.write", "vaearr.views", "vaearr.store.verify"),
     *("matplotlib.backends.backend_agg", "sklearn.cluster", "sklearn.mixture", "scipy.stats", "PIL.Image"),
 )
 

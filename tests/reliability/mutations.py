@@ -26,16 +26,16 @@ from PIL import Image
 
 from tests.contract.test_orientation_files import write_ang, write_ctf
 from tests.reliability.jobs import contents
-from vaearr.artifacts import load_folder
-from vaearr.attaching import side_map
 from vaearr.cli.common import settings_file
 from vaearr.config import TrainConfig, resolved
 from vaearr.errors import VaearrError
-from vaearr.ingestion import ingest
+from vaearr.ingestion.attaching import side_map
+from vaearr.ingestion.ingest import ingest
+from vaearr.models.artifacts import load_folder
 from vaearr.models.files import read_tensors, write_tensors
 from vaearr.sources import open_orientation_map, open_source
+from vaearr.store.verify import verify_store
 from vaearr.testing import write_scan_files
-from vaearr.verifying import verify_store
 
 from ..data import random_patterns_dataset
 

@@ -13,7 +13,7 @@ import vaearr as va
 from tests.reliability.jobs import TRAINING
 from vaearr import names as n
 from vaearr.store import create_store, open_store, run_manifest, run_names
-from vaearr.verifying import verify_store
+from vaearr.store.verify import verify_store
 
 from ..data import random_patterns_dataset
 
@@ -28,7 +28,7 @@ def clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         return now[0]
 
     monkeypatch.setattr(time, "time", told)
-    monkeypatch.setattr("vaearr.provenance.now", lambda: datetime.fromtimestamp(told(), UTC).isoformat())
+    monkeypatch.setattr("vaearr.recipe.now", lambda: datetime.fromtimestamp(told(), UTC).isoformat())
     return iter(())
 
 

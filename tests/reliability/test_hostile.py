@@ -25,7 +25,7 @@ from tests.reliability.test_kills import hashes
 from tests.reliability.workshop import Workshop
 from vaearr.errors import DataError, NoInputError, VaearrError
 from vaearr.store import open_store
-from vaearr.verifying import verify_store
+from vaearr.store.verify import verify_store
 
 
 @pytest.fixture

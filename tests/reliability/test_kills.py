@@ -23,7 +23,7 @@ from tests.reliability.conftest import Stage
 from tests.reliability.jobs import BEFORE, STORE, contents
 from tests.reliability.workshop import Workshop
 from vaearr.store import open_store, run_names
-from vaearr.verifying import verify_store
+from vaearr.store.verify import verify_store
 
 ON_REQUEST = int(os.environ.get("VAEARR_KILLS", "0"))
 FEW = {"ingest": 2, "train": 1, "encode": 2, "associate_again": 1, "cluster": 1, "embed": 1, "attach": 1}

@@ -17,7 +17,7 @@ import pytest
 from tests.reliability.conftest import Stage
 from tests.reliability.jobs import BEFORE, STORE, contents
 from tests.reliability.workshop import Workshop
-from vaearr.verifying import verify_store
+from vaearr.store.verify import verify_store
 
 MIB = 96
 ON_REQUEST = pytest.mark.skipif("VAEARR_KILLS" not in os.environ, reason="longer; set VAEARR_KILLS")

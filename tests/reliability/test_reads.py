@@ -20,12 +20,11 @@ from tests.reliability.conftest import Stage
 from tests.reliability.jobs import STORE
 from tests.reliability.mutations import FORMATS
 from tests.reliability.test_kills import hashes
-from vaearr import retries
 from vaearr.config import AssociateConfig, ClusterConfig, IngestConfig
 from vaearr.errors import DataError
 from vaearr.sources import lazy, open_source
-from vaearr.store import create_store, open_store, open_table
-from vaearr.verifying import verify_store
+from vaearr.store import create_store, open_store, open_table, retries
+from vaearr.store.verify import verify_store
 
 from ..data import random_patterns_dataset
 

@@ -19,7 +19,7 @@ from tests.reliability.test_kills import hashes
 from vaearr.errors import DataError, LockedError, NoInputError, UsageError
 from vaearr.store.commit import locked, staging_root
 from vaearr.store.listing import ROOT_SEAL, SEAL
-from vaearr.verifying import clean, in_words, leftovers, removable, seal_store, take_out, verify_store
+from vaearr.store.verify import clean, in_words, leftovers, removable, seal_store, take_out, verify_store
 
 WHOLE = ("files", "ingest", "train", "encode", "associate")
 

@@ -16,10 +16,10 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.provenance import nested
+from vaearr.recipe import nested
 from vaearr.store import create_store, open_store, run_folder
+from vaearr.store.verify import relist
 from vaearr.testing import assert_valid
-from vaearr.verifying import relist
 
 from ..conftest import TINY_TRAINING
 from ..data import random_patterns_dataset

@@ -119,7 +119,7 @@ def test_copies_are_found(collection: Path, monkeypatch: pytest.MonkeyPatch) -> 
     chosen = np.flatnonzero(opened.ds["split"].values == 1)
     with torch.inference_mode():
         seen = opened.model.preprocess(torch.from_numpy(opened.ds["patterns"].values[chosen]))
-    monkeypatch.setattr("vaearr.artifacts.TrainedModel.decode_batch", lambda self, z: seen[: len(z)])
+    monkeypatch.setattr("vaearr.models.artifacts.TrainedModel.decode_batch", lambda self, z: seen[: len(z)])
     copies = va.nearest_training(collection, n_samples=20)
     assert float(copies["distance"].max()) < 1e-3
     assert copies["nearest_sample"].values.tolist() == opened.ds["sample"].values[chosen[:20]].tolist()
@@ -127,7 +127,7 @@ def test_copies_are_found(collection: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert copies.attrs["ratio"] < 0.01
     assert "may be copies" in va.describe(copies, "nearest")[1]
     noise = torch.randn(20, *seen.shape[1:], generator=torch.Generator().manual_seed(0)) * 500
-    monkeypatch.setattr("vaearr.artifacts.TrainedModel.decode_batch", lambda self, z: noise[: len(z)])
+    monkeypatch.setattr("vaearr.models.artifacts.TrainedModel.decode_batch", lambda self, z: noise[: len(z)])
     assert "no sign of copies" in va.nearest_training(collection, n_samples=20).attrs["conclusion"]
 
 

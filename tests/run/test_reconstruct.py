@@ -21,8 +21,8 @@ from vaearr import names as n
 from vaearr.config import IngestConfig, ModelConfig, PreprocessConfig, RoiConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
 from vaearr.models.perceptual import BACKBONES, layers_without_weights
-from vaearr.provenance import nested
-from vaearr.quality import image_metrics
+from vaearr.models.quality import image_metrics
+from vaearr.recipe import nested
 from vaearr.run.reconstruct import metrics_csv, sample_names, summarise
 from vaearr.sources.images import read_image
 from vaearr.sources.single import as_dtype

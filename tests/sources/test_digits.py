@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.sources.refusals import refused
-from vaearr.categories import categories
-from vaearr.ingestion import ingest
-from vaearr.provenance import nested
+from vaearr.ingestion.ingest import ingest
+from vaearr.recipe import nested
+from vaearr.schema import categories
 from vaearr.sources import find_source, open_source
 
 CODES = {"u1": 8, "i1": 9, ">i2": 11, ">i4": 12, ">f4": 13, ">f8": 14}

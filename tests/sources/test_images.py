@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.sources.refusals import refused
-from vaearr.categories import categories
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.ingestion import ingest
-from vaearr.provenance import nested
+from vaearr.ingestion.ingest import ingest
+from vaearr.recipe import nested
+from vaearr.schema import categories
 from vaearr.sources import find_source, open_source
 from vaearr.sources.images import read_image, refit
 from vaearr.store import open_store

@@ -17,8 +17,8 @@ from tests.sources.refusals import refused
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
-from vaearr.ingestion import ingest
-from vaearr.provenance import nested
+from vaearr.ingestion.ingest import ingest
+from vaearr.recipe import nested
 from vaearr.sources import find_source, open_source
 
 SHAPE = (7, 8, 9)  # x, y, z

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError
-from vaearr.ingestion import ingest
+from vaearr.ingestion.ingest import ingest
 from vaearr.sources.single import read_single, restore
 from vaearr.store import create_store, open_store
 

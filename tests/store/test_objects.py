@@ -21,7 +21,7 @@ from vaearr.errors import DataError, ExistsError, LockedError, NoInputError, Usa
 from vaearr.store.commit import staging_root
 from vaearr.store.places import ConflictError, Objects, StorePath
 from vaearr.store.remove import remove, replacing
-from vaearr.verifying import clean, leftovers, relist, seal_store, verify_store
+from vaearr.store.verify import clean, leftovers, relist, seal_store, verify_store
 
 from ..data import random_patterns_dataset
 from .s3 import Server
@@ -210,7 +210,7 @@ def test_what_another_machine_left_is_named_and_cleared(
     vs.add_variables(made, xr.Dataset({"one": bc}))  # it is not
     np.testing.assert_array_equal(plain(made).one.values, bc.values)
     Objects(made).put("three/zarr.json", b"{}")
-    monkeypatch.setattr("vaearr.verifying.KEPT_SECONDS", -1.0)
+    monkeypatch.setattr("vaearr.store.verify.KEPT_SECONDS", -1.0)
     assert [str(one.path) for one in clean(store)] == [f"{made}/three"]
     assert "three/zarr.json" not in Objects(made).files()
     assert verify_store(made).is_healthy

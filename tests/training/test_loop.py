@@ -15,10 +15,10 @@ import torch
 import vaearr as va
 from vaearr import grid
 from vaearr import names as n
-from vaearr.artifacts import TrainedModel
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import SplitConfig, TrainConfig
 from vaearr.errors import MissingExtraError, NoInputError, SchemaError, TrainingError, UsageError
+from vaearr.models.artifacts import TrainedModel
 from vaearr.models.files import read_tensors
 from vaearr.store import create_store, open_store, open_table, run_folder, run_names
 from vaearr.training.checkpoint import Training
@@ -330,7 +330,7 @@ def test_windows_are_scaled_up_to_whole_samples(images: Path, monkeypatch: pytes
         float(whole.history.reconstruction_nll[0]), rel=0.1
     )
     assert float(cut.history.kl[0]) == pytest.approx(float(whole.history.kl[0]), rel=0.3)
-    monkeypatch.setattr("vaearr.artifacts.VALUES_AT_ONCE", 3 * 12 * 13)
+    monkeypatch.setattr("vaearr.models.artifacts.VALUES_AT_ONCE", 3 * 12 * 13)
     pieces = va.train(images, run="pieces", config=cropped)
     for run in (cut, pieces):
         assert float(run.history.val_loss[0]) == pytest.approx(float(whole.history.val_loss[0]), rel=1e-6)

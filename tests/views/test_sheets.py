@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from vaearr.config import ModelConfig
 from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.layers import compare_layers, top_layers
-from vaearr.model_card import model_card
 from vaearr.models import build_model
+from vaearr.models.card import model_card
 from vaearr.views import common
 from vaearr.views.layers import difference_sheet, top_bars
 from vaearr.views.network import model_figure, stages

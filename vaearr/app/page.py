@@ -23,7 +23,7 @@ from vaearr.app import state as s
 from vaearr.app.state import State
 from vaearr.association.table import ranking
 from vaearr.errors import VaearrError
-from vaearr.outlines import edges
+from vaearr.grid import edges
 from vaearr.views import common as c
 from vaearr.views.common import holoviews, number, robust_limits, text
 from vaearr.views.maps import map_plot

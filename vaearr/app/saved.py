@@ -19,7 +19,7 @@ from vaearr.app import state as s
 from vaearr.app.state import NO_MODEL, State, open_state, origin_words, summary
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.names import DEFAULT_RUN
-from vaearr.provenance import now, versions
+from vaearr.recipe import now, versions
 from vaearr.store import open_store
 from vaearr.views.common import as_codes, is_category, label, palette, robust_limits, text, value_text
 from vaearr.views.page import Section, page

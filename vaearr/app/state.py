@@ -19,8 +19,8 @@ from vaearr import schema
 from vaearr.association.stored import current_table
 from vaearr.association.table import ASSOCIATION
 from vaearr.association.targets import TARGET, targets_of
-from vaearr.categories import is_categorical, meanings
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.schema import is_categorical, meanings
 from vaearr.store import check_store, object_url, open_store, read_block, run_folder, run_manifest
 from vaearr.store.places import place
 from vaearr.views.common import brief, text, value_text

@@ -15,7 +15,7 @@ from vaearr.association.stored import (
 )
 from vaearr.association.table import associate, ranking
 from vaearr.association.targets import element_rgb, element_sum, targets_of
-from vaearr.categories import categories, is_categorical
+from vaearr.schema import categories, is_categorical
 
 __all__ = [
     "METRICS",

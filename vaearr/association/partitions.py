@@ -10,8 +10,8 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.association.table import gather, latent_dims
 from vaearr.association.targets import columns, stack
-from vaearr.categories import is_categorical
 from vaearr.errors import SchemaError, UsageError
+from vaearr.schema import is_categorical
 
 ARI, NMI, TIED = "ari", "nmi", "is_tied"
 LEAST_POINTS = 10  # for each cluster of the range

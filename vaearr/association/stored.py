@@ -16,12 +16,11 @@ from vaearr.association.p_values import significance
 from vaearr.association.partitions import latent_partitions
 from vaearr.association.table import ASSOCIATION, METRIC, associate, latent_dims
 from vaearr.association.targets import TARGET, targets_of
-from vaearr.categories import is_categorical
 from vaearr.computing import Where, check_where, connected
 from vaearr.config import AssociateConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.provenance import nested
-from vaearr.recipe import Recipe, is_made
+from vaearr.recipe import Recipe, is_made, nested
+from vaearr.schema import is_categorical
 
 PARAMETERS = "parameters"
 

@@ -12,8 +12,8 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.categories import categories, is_categorical
 from vaearr.errors import NoInputError, SchemaError, UsageError, did_you_mean
+from vaearr.schema import categories, is_categorical
 
 TARGET = "target"
 RGB, MOST_CHANNELS = "rgb", 3

@@ -16,8 +16,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import plan
+from vaearr.batching.blocks import Blocks, corner, take_rows
 from vaearr.batching.plan import Walk
-from vaearr.blocks import Blocks, corner, take_rows
 from vaearr.device import host_tensor, pick_device
 from vaearr.errors import RoiError, UsageError
 from vaearr.grid import check_map

@@ -56,7 +56,7 @@ def demo(
     store: Annotated[str | None, opt("another place for the store, such as s3://bucket/scan.zarr")] = None,
 ) -> None:
     """Make a small EBSD scan from crystal geometry and take it all the way to a report."""
-    from vaearr.demo import run_demo
+    from vaearr.cli.demo import run_demo
 
     with bar("demo") as progress:
         closing = run_demo(folder, store=store, say=say, progress=progress)
@@ -118,7 +118,7 @@ def info(
         (sheet and model, "--sheet draws samples; leave out --model, or draw the network with --out."),
     )
     if model:
-        from vaearr.model_card import as_record, model_card
+        from vaearr.models.card import as_record, model_card
 
         card = model_card(va.load_model(store, run))
         facts, words, shown, how = as_record(card), va.describe(card, "network"), card, {}
@@ -147,8 +147,8 @@ def verify(
 
     One line for each finding says which variable and chunk it is and what to do.
     """
-    from vaearr import verifying
     from vaearr.store import check_store, stored_bytes
+    from vaearr.store import verify as verifying
 
     refuse(
         (
@@ -582,7 +582,7 @@ def layers(
     from vaearr import layers as of
     from vaearr.exporting.layer_files import layer_summary, write_layer_files
     from vaearr.layers.stored import check_table_name
-    from vaearr.provenance import as_json as plain
+    from vaearr.recipe import as_json as plain
 
     if keep:
         check_table_name(name)

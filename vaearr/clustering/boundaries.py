@@ -11,7 +11,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.clustering.scores import whole_numbers
 from vaearr.errors import SchemaError, UsageError
-from vaearr.outlines import edges, label_borders
+from vaearr.grid import edges, label_borders
 
 
 def boundaries(labels: xr.DataArray, connectivity: Literal[4, 8] = 4) -> xr.DataArray:

@@ -11,10 +11,10 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.categories import categories, is_categorical
 from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
-from vaearr.quality import ACTIVE_VARIANCE
+from vaearr.models.quality import ACTIVE_VARIANCE
+from vaearr.schema import categories, is_categorical
 
 Scale = Literal["standard", "robust", "none"]
 MIN_POINTS = 3

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.categories import categories
 from vaearr.errors import RoiError, SchemaError
+from vaearr.schema import categories
 
 CLUSTER, REFERENCE = "cluster", "reference"
 SCORES = {

@@ -16,8 +16,7 @@ from vaearr.clustering.scores import CLUSTER, cluster_scores
 from vaearr.clustering.summary import cluster_summary
 from vaearr.config import ClusterConfig, resolved, settings_as_keywords
 from vaearr.errors import RoiError, UsageError
-from vaearr.provenance import nested
-from vaearr.recipe import Recipe, is_made
+from vaearr.recipe import Recipe, is_made, nested
 
 OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", "stability"}
 

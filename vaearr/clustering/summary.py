@@ -19,7 +19,7 @@ from vaearr.clustering.points import reproducible
 from vaearr.clustering.scores import CLUSTER, whole_numbers
 from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, SchemaError, UsageError
-from vaearr.provenance import nested
+from vaearr.recipe import nested
 
 FEATURE = "feature"
 SEED_STEP = 1000  # between the seeds of two resamplings

@@ -11,10 +11,10 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.categories import meanings
 from vaearr.embedding.pca import fit_pca
 from vaearr.embedding.stream import PatternStream
 from vaearr.errors import DataError, UsageError
+from vaearr.schema import meanings
 
 REACH = 1  # of a window to each side of its centre: 3 x 3 scan points
 QUIET = 0.5  # share of the windows that vary least inside, from which endmembers are chosen

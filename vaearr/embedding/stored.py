@@ -11,13 +11,12 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.blocks import Block
+from vaearr.batching.blocks import Block
 from vaearr.config import EmbedConfig, resolved, settings_as_keywords
 from vaearr.embedding.methods import METHODS, fitted_stream
 from vaearr.embedding.work import plan_work
 from vaearr.errors import UsageError
-from vaearr.provenance import nested
-from vaearr.recipe import is_made
+from vaearr.recipe import is_made, nested
 from vaearr.run.stream import map_blocks
 from vaearr.store import (
     check_patterns,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from vaearr.blocks import Block, Blocks, read_chosen
+from vaearr.batching.blocks import Block, Blocks, read_chosen
 from vaearr.store import Region
 
 BATCH_VALUES = 2**23  # values in a batch at most: 64 MiB in float64

@@ -12,12 +12,12 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.artifacts import check_fits, load_model
-from vaearr.blocks import Blocks
+from vaearr.batching.blocks import Blocks
 from vaearr.config import EmbedConfig, PreprocessConfig
 from vaearr.device import pick_device
 from vaearr.embedding.stream import PatternStream
 from vaearr.errors import DataError, RoiError, UsageError
+from vaearr.models.artifacts import check_fits, load_model
 from vaearr.models.preprocess import Preprocess, settled
 from vaearr.recipe import Recipe
 from vaearr.run.train import data_fingerprint

@@ -12,7 +12,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import UsageError
 from vaearr.exploration.points import check_seed, open_encoded
-from vaearr.quality import ACTIVE_VARIANCE
+from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run
 from vaearr.run.statistics import Sums, correlations, has_posterior, latent_sums, posteriors, statistics_of
 

@@ -11,7 +11,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, UsageError
 from vaearr.exploration.points import POINT, class_coords, classes_if_any, open_encoded, point_coords
-from vaearr.quality import ACTIVE_VARIANCE
+from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run
 from vaearr.run.statistics import latent_sums
 from vaearr.store import read_block

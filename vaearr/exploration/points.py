@@ -12,9 +12,9 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.categories import is_categorical, meanings
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.run import Run, load_run
+from vaearr.schema import is_categorical, meanings
 from vaearr.store import shown
 
 POINT = "point"

@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.categories import meanings
 from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
 from vaearr.exploration.points import all_vectors, class_names, dimensions, kept_classes, open_encoded, point_coords
+from vaearr.schema import meanings
 
 if TYPE_CHECKING:
     import pandas as pd

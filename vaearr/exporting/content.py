@@ -14,8 +14,8 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import ExportConfig
 from vaearr.errors import NoInputError, RoiError, UsageError, did_you_mean
-from vaearr.placing import step_numbers_of
-from vaearr.provenance import nested
+from vaearr.ingestion.placing import step_numbers_of
+from vaearr.recipe import nested
 
 BLOCK_BYTES = 64 * 2**20
 

@@ -16,7 +16,7 @@ from vaearr import names as n
 from vaearr.config import ExportConfig, resolved, settings_as_keywords
 from vaearr.errors import ExistsError, UsageError, did_you_mean, need
 from vaearr.exporting.content import Content, gather
-from vaearr.provenance import as_json
+from vaearr.recipe import as_json
 from vaearr.store.folders import staged
 
 if TYPE_CHECKING:

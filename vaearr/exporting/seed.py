@@ -19,7 +19,7 @@ from vaearr.config import ClusterConfig
 from vaearr.errors import DamagedError, DataError, NoInputError, UsageError, did_you_mean
 from vaearr.exporting.content import Content
 from vaearr.exporting.formats import file_name, npy, write_json, write_table
-from vaearr.provenance import nested, versions
+from vaearr.recipe import nested, versions
 
 # our metrics -> the seed's names, in the seed's order
 METRICS = {

@@ -16,10 +16,10 @@ import torch
 import xarray as xr
 from torch import nn
 
-from vaearr.artifacts import TrainedModel
 from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.layers.measures import LONG_NAMES, MEASURES, measures, squared_map, sums
 from vaearr.layers.steps import Emit, side_by_side
+from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import DECODER, ENCODER, INPUT, LATENT, LAYER, LEAF, OUTPUT, evaluating, watching
 
 PAIR = "pair"

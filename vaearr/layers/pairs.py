@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vaearr.artifacts import TrainedModel
 from vaearr.association.p_values import adjust
 from vaearr.errors import DataError, UsageError, VaearrError
 from vaearr.layers.compare import (
@@ -26,6 +25,7 @@ from vaearr.layers.compare import (
     with_maps,
 )
 from vaearr.layers.measures import LONG_NAMES, MEASURES
+from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import LEAF
 
 SHOWN = 8  # reasons in an error

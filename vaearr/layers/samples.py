@@ -14,12 +14,12 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.categories import categories
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.layers.pairs import Pair
-from vaearr.provenance import nested
+from vaearr.recipe import nested
 from vaearr.run.draw import find_point
+from vaearr.schema import categories
 from vaearr.sources.single import SUFFIXES, read_single
 from vaearr.store import read_block
 

@@ -11,8 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.provenance import nested
-from vaearr.recipe import Recipe, is_made
+from vaearr.recipe import Recipe, is_made, nested
 from vaearr.store import check_store, has_table, open_table, recover, run_manifest, shown, write_table
 
 NAME = "layers"

@@ -15,7 +15,7 @@ from vaearr.association import P_ADJUSTED, associate, associate_classes, current
 from vaearr.clustering import cluster_scores, cluster_summary
 from vaearr.config import ReportConfig
 from vaearr.errors import NoInputError, VaearrError
-from vaearr.provenance import nested, now, versions
+from vaearr.recipe import nested, now, versions
 from vaearr.views.common import holoviews, unit
 
 

@@ -245,8 +245,8 @@ def has_model(facts: Facts) -> bool:
 
 def model(facts: Facts, figures: dict[str, Any]) -> Section:
     """The network as a picture, and its layers."""
-    from vaearr.artifacts import load_model
-    from vaearr.model_card import model_card
+    from vaearr.models.artifacts import load_model
+    from vaearr.models.card import model_card
 
     card = model_card(load_model(facts.store, facts.run))
     section = Section("model", HEADINGS["model"])

@@ -15,8 +15,7 @@ from vaearr import names as n
 from vaearr.association import ranking
 from vaearr.config import ReportConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, ExistsError, NoInputError, VaearrError, WriteError
-from vaearr.provenance import as_json, nested, versions
-from vaearr.recipe import Recipe
+from vaearr.recipe import Recipe, as_json, nested, versions
 from vaearr.reporting import analyses
 from vaearr.reporting import sections as parts
 from vaearr.reporting.facts import Facts, LeftOut, NoMaps, gather, labels_and_n

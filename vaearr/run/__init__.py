@@ -29,7 +29,7 @@ from vaearr.store import (
 )
 
 if TYPE_CHECKING:
-    from vaearr.artifacts import TrainedModel
+    from vaearr.models.artifacts import TrainedModel
 
 
 class Run:
@@ -80,7 +80,7 @@ class Run:
     @cached_property
     def model(self) -> TrainedModel:
         """The trained network. Raises NoInputError for attached latents, UsageError for a model of other samples."""
-        from vaearr.artifacts import check_fits, check_network, load_model
+        from vaearr.models.artifacts import check_fits, check_network, load_model
 
         check_network(self.manifest, self.name, "decode")
         model = load_model(self.path, self.name, device=self.device)

@@ -18,8 +18,7 @@ import xarray as xr
 import vaearr as va
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
-from vaearr.blocks import (
+from vaearr.batching.blocks import (
     Blocks,
     check_grid,
     in_chunks,
@@ -35,8 +34,8 @@ from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import autocast, host_tensor, pick_precision
 from vaearr.errors import DataError, UsageError, did_you_mean
-from vaearr.provenance import nested
-from vaearr.recipe import Recipe, is_made
+from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
+from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run.statistics import Sums
 from vaearr.run.stream import Made, Values, through, write_made
 from vaearr.run.train import data_fingerprint

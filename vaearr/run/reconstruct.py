@@ -17,9 +17,8 @@ from vaearr import schema
 from vaearr.config import PerceptualConfig, ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
 from vaearr.models.preprocess import undo, value_range
-from vaearr.provenance import nested
-from vaearr.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
-from vaearr.recipe import Recipe, is_made
+from vaearr.models.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
+from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run import Run, open_run
 from vaearr.run.draw import scale_attrs
 from vaearr.run.stream import PARTS, Made, chosen_blocks, example_points, through, write_made

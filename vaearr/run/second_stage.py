@@ -13,11 +13,11 @@ from torch.utils.data import IterableDataset
 from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, batches
-from vaearr.categories import categories
 from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.grid import class_map
 from vaearr.run import Run, load_run
 from vaearr.run.stream import part_map
+from vaearr.schema import categories
 
 
 class LatentBatch(NamedTuple):

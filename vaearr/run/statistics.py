@@ -14,7 +14,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError
-from vaearr.quality import ACTIVE_VARIANCE
+from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run, load_run
 from vaearr.store import shown, write_table
 

@@ -11,9 +11,9 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import TrainedModel
-from vaearr.blocks import Block, Blocks, read_chosen
+from vaearr.batching.blocks import Block, Blocks, read_chosen
 from vaearr.errors import UsageError, did_you_mean
+from vaearr.models.artifacts import TrainedModel
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.run import Run
 from vaearr.store import Region, Staging, pending, write_block

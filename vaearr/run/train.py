@@ -11,13 +11,12 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.artifacts import SEEN
-from vaearr.blocks import check_grid, is_same, on_grid, seen, store_of
+from vaearr.batching.blocks import check_grid, is_same, on_grid, seen, store_of
 from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError, did_you_mean, need
+from vaearr.models.artifacts import SEEN
 from vaearr.pattern_steps import OF_THE_VALUES
-from vaearr.provenance import nested
-from vaearr.recipe import Recipe, is_made
+from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run import Run
 from vaearr.store import (
     beside,

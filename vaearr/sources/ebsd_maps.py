@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.categories import flags
+from vaearr.schema import flags
 from vaearr.sources.scan_grid import ScanGrid
 
 EULER, ANGLE, QUATERNION = "euler", "angle", n.QUATERNION

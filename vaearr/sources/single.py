@@ -21,7 +21,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.provenance import nested
+from vaearr.recipe import nested
 from vaearr.sources import images, nifti
 from vaearr.sources.collection import Geometry, in_words
 from vaearr.sources.hdf5 import check_file

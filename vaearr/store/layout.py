@@ -76,7 +76,7 @@ def plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def flat(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """The same as text, numbers and flat lists, which netCDF knows too: `vaearr.provenance.nested` reads the rest."""
+    """The same as text, numbers and flat lists, which netCDF knows too: `vaearr.recipe.nested` reads the rest."""
 
     def one(value: Any) -> Any:
         if isinstance(value, bool):

@@ -21,7 +21,7 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from vaearr import names as n
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, VaearrError, did_you_mean
-from vaearr.provenance import parsed
+from vaearr.recipe import parsed
 from vaearr.store.commit import journalled, staging_root
 from vaearr.store.folders import is_there, sha256_of
 from vaearr.store.layout import Region, blocks, chunks_of

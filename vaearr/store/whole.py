@@ -21,10 +21,10 @@ from zarr.storage import LocalStore, WrapperStore
 from vaearr import names as n
 from vaearr.borrowed import BatchedCodecPipeline
 from vaearr.errors import DamagedError, VaearrError
-from vaearr.retries import is_transient, pauses
 from vaearr.store.folders import is_there
 from vaearr.store.listing import SEAL, parse_seal
 from vaearr.store.places import METADATA, reach
+from vaearr.store.retries import is_transient, pauses
 
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer, BufferPrototype, NDBuffer

@@ -24,15 +24,14 @@ import torch
 from torch import nn
 
 from vaearr import names as n
-from vaearr.artifacts import TrainedModel
 from vaearr.batching import PatternBatches
 from vaearr.config import TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import DataError, TrainingError, UsageError
 from vaearr.models import build_discriminator
+from vaearr.models.artifacts import TrainedModel
 from vaearr.models.files import read_header, read_tensors, write_tensors
-from vaearr.provenance import versions
-from vaearr.recipe import differing
+from vaearr.recipe import differing, versions
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.step import TERMS, Critic, make_optimizer, schedule, seeded, seen_shape
 

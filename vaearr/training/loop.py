@@ -23,19 +23,18 @@ from torch import nn
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.artifacts import TrainedModel, load_folder, save_model
 from vaearr.batching import PatternBatches, Walk, batches
 from vaearr.config import PerceptualConfig, TrainConfig
 from vaearr.device import pick_precision
 from vaearr.errors import TrainingError, UsageError, VaearrError, did_you_mean, need
 from vaearr.models import for_training
+from vaearr.models.artifacts import TrainedModel, load_folder, save_model
 from vaearr.models.files import read_tensors, write_tensors
 from vaearr.models.foreign import load_foreign
 from vaearr.models.losses import check_targets, takes_logits
 from vaearr.models.perceptual import PerceptualLoss
-from vaearr.provenance import as_json, now, versions
-from vaearr.quality import MIN_SAMPLES, latent_health
-from vaearr.recipe import differing
+from vaearr.models.quality import MIN_SAMPLES, latent_health
+from vaearr.recipe import as_json, differing, now, versions
 from vaearr.store.folders import replace_file
 from vaearr.training.checkpoint import (
     CHECKPOINT,

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from vaearr.artifacts import TrainedModel, pooled
 from vaearr.config import AdversarialConfig, AugmentConfig, ObjectiveConfig, TrainConfig
 from vaearr.device import autocast, pick_precision
 from vaearr.errors import UsageError
 from vaearr.models import losses
+from vaearr.models.artifacts import TrainedModel, pooled
 from vaearr.models.augmentation import add_noise, apply_augmentation, crop_window, plan_augmentation
 
 TERMS: tuple[str, ...] = ("loss", "reconstruction_nll", "amplitude_nll", "kl", "perceptual", "adversarial", "critic")

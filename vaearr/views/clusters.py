@@ -12,8 +12,8 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.association import associate
-from vaearr.categories import categories, meanings
 from vaearr.errors import RoiError, SchemaError, UsageError
+from vaearr.schema import categories, meanings
 from vaearr.views.colors import LEVELS, NOISE_COLOR, class_colors, hex_of, ramp
 from vaearr.views.common import NAN_COLOR, as_map, holoviews, label, map_dims, number, text, title
 from vaearr.views.kinds import builder

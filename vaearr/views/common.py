@@ -11,9 +11,9 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.categories import categories, is_categorical
 from vaearr.errors import SchemaError, UsageError
-from vaearr.outlines import edges, region_outline
+from vaearr.grid import edges, region_outline
+from vaearr.schema import categories, is_categorical
 
 NAN_COLOR = "#d4d4d4"
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"

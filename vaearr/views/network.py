@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vaearr.model_card import N_PARAMETERS, check_card, ratio_words, sizes_of
+from vaearr.models.card import N_PARAMETERS, check_card, ratio_words, sizes_of
 from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, OUTPUT
 from vaearr.views.common import COLORS, text
 from vaearr.views.kinds import builder

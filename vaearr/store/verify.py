@@ -22,7 +22,7 @@ import numpy as np
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
-from vaearr.provenance import nested
+from vaearr.recipe import nested
 from vaearr.store import check_store, open_store, run_manifest, run_names
 from vaearr.store.commit import journalled, remove_if_empty, staged_names, staging_root, writer
 from vaearr.store.folders import PART

@@ -18,8 +18,8 @@ from vaearr import names as n
 if TYPE_CHECKING:
     import torch
 
-    from vaearr.artifacts import TrainedModel
     from vaearr.batching import PatternBatches
+    from vaearr.models.artifacts import TrainedModel
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, section 5.1
 FEW = 0.5

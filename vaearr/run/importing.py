@@ -16,16 +16,15 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import ImportConfig, ModelConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.device import pick_device
 from vaearr.errors import DataError, RoiError, UsageError
+from vaearr.models.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
 from vaearr.models.foreign import MODEL, infer_options, load_foreign, read_foreign
 from vaearr.models.preprocess import settled
-from vaearr.provenance import nested, now, versions
-from vaearr.quality import latent_health
-from vaearr.recipe import Recipe, is_made
+from vaearr.models.quality import latent_health
+from vaearr.recipe import Recipe, is_made, nested, now, versions
 from vaearr.run import Run
 from vaearr.run.train import GIVEN, data_fingerprint, resolve_roi
 from vaearr.store import (

@@ -27,7 +27,7 @@ from vaearr.computing import in_use
 from vaearr.device import host_tensor
 from vaearr.errors import SchemaError, UsageError
 from vaearr.pattern_steps import STEPS
-from vaearr.provenance import nested
+from vaearr.recipe import nested
 from vaearr.store import Region, check_store, read_ahead, reading
 from vaearr.store.layout import pattern_chunks
 

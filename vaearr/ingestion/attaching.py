@@ -1,7 +1,7 @@
 """Values computed elsewhere, put into a store by their coordinates, to be analysed like its own.
 
 What comes from a file or array is a table of rows; `Placement` says which scan point each row belongs to; a function
-for each kind makes the variable of it. `vaearr.ingestion` places its side maps by the same functions.
+for each kind makes the variable of it. `vaearr.ingestion.ingest` places its side maps by the same functions.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ import xarray as xr
 
 from vaearr import grid, schema
 from vaearr import names as n
-from vaearr.categories import flags
 from vaearr.errors import DataError, NoInputError, SchemaError, UsageError, did_you_mean
-from vaearr.placing import Placement, are_whole, place_in_order, place_points, point_dims, row_words
-from vaearr.provenance import nested
-from vaearr.recipe import Recipe, is_made
+from vaearr.ingestion.placing import Placement, are_whole, place_in_order, place_points, point_dims, row_words
+from vaearr.recipe import Recipe, is_made, nested
+from vaearr.schema import flags
 from vaearr.sources.ebsd_maps import NO_PHASE
 from vaearr.sources.hdf5 import check_file
 from vaearr.sources.tables import ReadAs, Table, read_table
@@ -82,7 +81,7 @@ def attach(
     values has x and y, or where rows come in row-major order (x fastest), one for every scan point or, with `roi`, one
     for every point of that region.
     roi: name of a run whose region of interest is meant, or a boolean map. Rows outside it are left out.
-    read_as: whether points are "steps" or "coordinates"; "auto" decides by the rule of `vaearr.placing`.
+    read_as: whether points are "steps" or "coordinates"; "auto" decides by the rule of `vaearr.ingestion.placing`.
     prefix, columns, array: which columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known) or which array of a `.npz` or
     Dataset.
     classes: names of class numbers.

@@ -16,8 +16,8 @@ import torch
 import xarray as xr
 from torch import nn
 
-from vaearr.artifacts import TrainedModel
 from vaearr.errors import SchemaError, UsageError
+from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, LEAF, OUTPUT, watching
 
 N_PARAMETERS = "n_parameters"

@@ -157,10 +157,10 @@ def data_facts(ds: xr.Dataset) -> dict[str, Any]:
     """
     nav, about, present = schema.navigation_dims(ds), ds[n.PATTERNS].attrs, measured(ds)
     over = {str(name): variable for name, variable in sorted(ds.variables.items()) if set(variable.dims) == set(nav)}
-    ends = [about.get(f"value_{end}") for end in ("min", "max")]
+    ends = [about[key] for key in ("value_min", "value_max") if about.get(key) is not None]
     n_masks = int(_values(ds, HAS_MASK).sum()) if HAS_MASK in ds else None
     return {
-        "value_range": None if None in ends else [int(v) if float(v).is_integer() else float(v) for v in ends],
+        "value_range": [int(v) if float(v).is_integer() else float(v) for v in ends] if len(ends) == 2 else None,
         "n_constant": about.get("n_constant"),
         "n_nonfinite": about.get("n_masked"),
         "classes": {name: _counts(ds, name, present) for name in class_names(ds)},

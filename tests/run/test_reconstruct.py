@@ -258,7 +258,7 @@ def test_volumes_keep_affine_and_axes(brains: Kept, tmp_path: Path) -> None:
     assert (rounded[0] == 0).all()
     table = va.reconstruct_store(store, out="variable", files=tmp_path / "volumes")
     ds = open_store(store)
-    for i, name in enumerate(ds["path"].values.astype(str)):
+    for i, name in enumerate(map(str, ds["path"].values)):
         image = nib.load(tmp_path / "volumes" / name)
         np.testing.assert_allclose(image.affine, ds["affine"][i])
         np.testing.assert_array_equal(image.get_fdata().T, ds["reconstruction"][i])

@@ -220,7 +220,7 @@ def _keep(
         raise DataError(f"{file} holds no value for any measured scan point of the region.")
     region = inside.drop_vars(dim, errors="ignore").rename(n.run_name(n.ROI, target)).drop_attrs()
     result = xr.Dataset({v.name: v for v in (variable, region.assign_attrs({**n.ATTRS[n.ROI], "n": count}))})
-    manifest = {"run": target, "kind": n.ATTACHED, "state": n.ATTACHED, "config": {n.ATTACHED: stamp}}
+    manifest: dict[str, Any] = {"run": target, "kind": n.ATTACHED, "state": n.ATTACHED, "config": {n.ATTACHED: stamp}}
     manifest |= {"roi": f"points with a value in {file}", "n_roi": count, "latent_dim": variable.sizes[dim]}
     manifest |= {key: stamp[key] for key in ("versions", "time")}
     with staged_run(store, target, replacing=old) as folder:
@@ -455,12 +455,13 @@ def _variable(
         labels = [column.split("(")[0].split("[")[0].strip() or column for column in rows.columns]  # of `Fe [wt%]`
         if not labels or len(set(labels)) < len(labels):
             raise DataError(f"{file} has the element columns {labels}; expected a CSV with each element once.")
-    dim, name, of_dim, attrs = {
-        n.LATENTS: (n.run_name(n.LATENT, target), n.run_name(n.LATENTS, target), n.ATTRS[n.LATENT], "latent"),
-        "scores": (f"{target}_{n.COMPONENT}", target, {"long_name": n.COMPONENT}, f"{target} score"),
-        n.ELEMENTS: (n.ELEMENT if target == n.ELEMENTS else f"{target}_{n.ELEMENT}", target, {}, n.ATTRS[n.ELEMENTS]),
-    }[kind]
-    attrs = attrs if isinstance(attrs, dict) else {"long_name": f"{attrs} (attached)", "units": "1"}
+    name, attrs = target, {"long_name": f"{target} score (attached)", "units": "1"}
+    dim, of_dim = f"{target}_{n.COMPONENT}", {"long_name": n.COMPONENT}
+    if kind == n.LATENTS:
+        name, attrs = n.run_name(n.LATENTS, target), attrs | {"long_name": "latent (attached)"}
+        dim, of_dim = n.run_name(n.LATENT, target), n.ATTRS[n.LATENT]
+    elif kind == n.ELEMENTS:
+        dim, of_dim, attrs = n.ELEMENT if target == n.ELEMENTS else f"{target}_{n.ELEMENT}", {}, n.ATTRS[n.ELEMENTS]
     coords[dim] = xr.Variable(dim, list(labels), of_dim)
     found = xr.DataArray(placement.on_grid(floats, np.nan), coords, tuple(coords), name, attrs)
     return found.transpose(dim, ...) if kind == n.ELEMENTS else found
@@ -472,9 +473,9 @@ def _codes(rows: Rows, numbers: np.ndarray) -> np.ndarray:
         numbers = np.where(np.isnan(numbers), n.NOT_CLUSTERED, numbers)
     wrong = (numbers != np.rint(numbers)) | (numbers < n.NOT_CLUSTERED) | (numbers > np.iinfo("i4").max)
     if wrong.any():
-        row = int(wrong.argmax())
+        row, lines = int(wrong.argmax()), rows.points.lines if rows.points else None
         raise DataError(
-            f"{rows.origin['file']}: {row_words(rows.points and rows.points.lines, row)} holds {numbers[row]:g}; "
+            f"{rows.origin['file']}: {row_words(lines, row)} holds {numbers[row]:g}; "
             f"expected whole numbers of a {n.PHASE} or class, -1 for none, and {n.NOT_CLUSTERED} for no value."
         )
     return np.rint(numbers).astype("i2" if numbers.max(initial=0) <= np.iinfo("i2").max else "i4")

@@ -317,8 +317,8 @@ def reduced(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
             if nav and about:
                 about = _detector_after(about, patterns, said, config.bin)
             if config.bin > 1:
-                shapes = ([said.sizes[dim] for dim in part] for part in (nav, dims))
-                chunks = zip(nav, pattern_chunks(*map(tuple, shapes), variable.dtype.itemsize), strict=False)
+                shape, signal = (tuple(said.sizes[dim] for dim in part) for part in (nav, dims))
+                chunks = zip(nav, pattern_chunks(shape, signal, variable.dtype.itemsize), strict=False)
                 less = bin_patterns(said.chunk(dict(chunks)) if nav else said, config.bin)
             new[str(name)] = less if nav else less.drop_attrs(deep=False).assign_attrs(variable.attrs)
     if patterns.dtype.kind != "f" and new[n.PATTERNS].dtype.kind == "f" and n.PRESENT in ds:

@@ -135,7 +135,7 @@ class Run:
             if known.any():
                 yield numbers[tuple(region[d] for d in nav)].ravel()[known], *(part[known] for part in rows)
 
-    def samples(self, points: Sequence[Sequence[int]]) -> np.ndarray:
+    def samples(self, points: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
         """The stored patterns of a few grid points, `(k, *signal)`, in native byte order."""
         nav, patterns = schema.navigation_dims(self.ds), self.ds[n.PATTERNS]
         places = [{dim: slice(int(i), int(i) + 1) for dim, i in zip(nav, p, strict=True)} for p in points]

@@ -92,7 +92,7 @@ def blinded_set(
             path = aside / "images" / item.name
             _write(path, values if limits is None else _grey(values, *limits), affine)
             os.utime(path, (moment, moment))
-        rows = {"key": [Item._fields[:3], *(item[:3] for item in items)]}
+        rows: dict[str, list[tuple[str, ...]]] = {"key": [Item._fields[:3], *(item[:3] for item in items)]}
         rows["answers"] = [("name", "answer"), *((item.name, "") for item in items)]
         for name, lines in rows.items():
             with (aside / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:

@@ -109,8 +109,7 @@ def encode(
         if isinstance(data, xr.Dataset):
             raise UsageError("a run of another store is taken to a store's own patterns; give a path, or no source.")
         folder, settings = run_folder(source, settings.run) / n.MODEL, settings.replace(run=name or settings.run)
-        taken = {"roi": roi, "device": settings.device, "overwrite": overwrite, "say": say}
-        va.import_model(path, folder, run=settings.run, **taken)
+        va.import_model(path, folder, run=settings.run, roi=roi, device=settings.device, overwrite=overwrite, say=say)
     elif name is not None or roi is not None:
         raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
     check_patterns(path)

@@ -45,7 +45,13 @@ EXAMPLE, FILE, PART, METRIC, STATISTIC = "example", "file", "part", "metric", "s
 ENDINGS = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
 TABLES = {n.SHEETS, n.LATENT_STATISTICS, "layers"}
 TABLE_NAMES = ("association", "partitions", f"{n.CLUSTERS}_")  # how tables of other analyses of a run begin
-STATISTICS = {"mean": np.mean, "std": np.std, "min": np.min, "median": np.median, "max": np.max}
+STATISTICS: dict[str, Callable[[np.ndarray], Any]] = {
+    "mean": np.mean,
+    "std": np.std,
+    "min": np.min,
+    "median": np.median,
+    "max": np.max,
+}
 GIVEN_BACK = {
     "zscore": "mean and standard deviation",
     "robust": "median and interquartile range",

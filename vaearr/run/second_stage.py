@@ -107,7 +107,7 @@ def latent_batches(
         device=device,
         labels=positions,
     )
-    return LatentBatches(stored, float(scale) if scaled else 1.0, opened.latent_shape, codes)
+    return LatentBatches(stored, float(scale) if scaled and scale else 1.0, opened.latent_shape, codes)
 
 
 def _of_classes(ds: xr.Dataset, label: str | None, classes: Sequence[str | int]) -> xr.DataArray:

@@ -135,7 +135,7 @@ def _read_mask(file: Path) -> np.ndarray:
     return np.asarray(flat > (127 if file.suffix.lower() in LOSSY else float(flat.max()) / 2))
 
 
-def refit(values: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
+def refit(values: np.ndarray, size: tuple[int, ...], fit: Fit) -> np.ndarray:
     """An image (…, y, x) at another size, its dtype kept; unchanged where it has that size already.
 
     `pad` scales it to fit inside, in the middle, with 0 around; `crop` scales it to cover and cuts the middle out;

@@ -102,7 +102,7 @@ class KikuchiH5Backend(BackendEntrypoint):
     description = "Pattern stacks with scan coordinates in HDF5 (images, coords)"
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "images", "coords", "step", "units")
 
-    def open_dataset(  # type: ignore[override]
+    def open_dataset(
         self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, **settings: Any
     ) -> xr.Dataset:
         """See `open_kikuchi_h5`; settings: images, coords, step and units of IngestConfig."""

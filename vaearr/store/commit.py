@@ -231,12 +231,13 @@ def _carry_out(store: Path) -> None:
 
 
 def _forget(store: Path) -> None:
-    """Remove the journal and what is left of staged folders: what was begun of that is no reason to send it again."""
+    """Remove what is left of staged folders, and the journal."""
     staging = staging_root(store)
     for name in staged_names(store):
-        if (staging / name).exists():
+        if object_url(store) and (staging / name).exists():  # a kill while it goes leaves no half to send
             (staging / name).rename(staging / f"replaced-{uuid.uuid4().hex[:8]}")
-    _journal(store).unlink()
+        shutil.rmtree(staging / name, ignore_errors=True)
+    _journal(store).unlink()  # after the folders: by it the next writer finds what a kill left of them
     _clear(staging)
 
 

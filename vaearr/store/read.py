@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.abc.store import Store
 from zarr.errors import GroupNotFoundError
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
@@ -91,8 +92,9 @@ def _listed(store: Path, tag: Hashable, options: tuple[tuple[str, Any], ...]) ->
     elif not store.exists():
         raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
     try:
-        is_far = isinstance(found, Objects)
-        inner = ObjectStore(found.client, read_only=True) if is_far else LocalStore(store, read_only=True)
+        inner: Store = LocalStore(store, read_only=True)
+        if isinstance(found, Objects):
+            inner = ObjectStore(found.client, read_only=True)
         group = zarr.open_group(WholeStore(inner, str(store), object_url(store)), mode="r", zarr_format=3)
         _check_version(store, group)
     except VaearrError:

@@ -188,7 +188,8 @@ def serve(names: list[str] | None = None, *, limit: int = 1, say: Say) -> None:
     runner = _Runner(limit=limit, pause_on_shutdown=True)
     for name in chosen:
         how: Any = {"entrypoint_type": EntrypointType.MODULE_PATH, "tags": ["vaearr"]}
-        runner.add_deployment(FLOWS[name].to_deployment(name, **how))
+        made: Any = FLOWS[name].to_deployment(name, **how)  # a coroutine in asynchronous code only
+        runner.add_deployment(made)
     say(f"serving {', '.join(chosen)} for {url}; Ctrl-C ends it")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what asyncio ends its loop by
     with suppress(KeyboardInterrupt):

@@ -76,7 +76,10 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     """Rows of a table, columns under each other: the first `left` ones to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     sides = [str.ljust if i < left else str.rjust for i in range(len(widths))]
-    return ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def table_of(columns: Sequence[str], names: Iterable[Any], values: Any) -> list[str]:
@@ -163,7 +166,7 @@ def _histograms(ds: xr.Dataset) -> Iterator[str]:
 
 @words("latent_table")
 def _latent_table(ds: xr.Dataset) -> list[str]:
-    return by_latent(ds, ds["statistic"].values, ds["summary"].values)
+    return by_latent(ds, list(ds["statistic"].values), ds["summary"].values)
 
 
 @words("latent_pca")

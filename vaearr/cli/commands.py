@@ -117,11 +117,12 @@ def info(
         (out and not model, "--out draws the network; add --model, or draw samples with --sheet."),
         (sheet and model, "--sheet draws samples; leave out --model, or draw the network with --out."),
     )
+    how: Given = {}
     if model:
         from vaearr.models.card import as_record, model_card
 
         card = model_card(va.load_model(store, run))
-        facts, words, shown, how = as_record(card), va.describe(card, "network"), card, {}
+        facts, words, shown = as_record(card), va.describe(card, "network"), card
     else:
         facts = store_facts(store)
         words, shown, how = [in_words(facts)], va.open_store(store, chunks=None), {"kind": "samples", "seed": seed}

@@ -144,7 +144,7 @@ class Looks(typer.core.TyperGroup):
         words = {name: look.help if isinstance(look, Look) else inspect.getdoc(look) for name, look in LOOKS.items()}
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, textwrap.shorten(text, width, placeholder="...")) for name, text in words.items()]
+                [(name, textwrap.shorten(text or "", width, placeholder="...")) for name, text in words.items()]
             )
 
 
@@ -241,11 +241,11 @@ def _interpolate(
     steps: int = 9,
     method: str = "lerp",
 ) -> Any:
-    ends = []
-    for text, file, option in ((a, a_file, "--from"), (b, b_file, "--to")):
+    ends: dict[str, Any] = {}
+    for end, text, file, option in (("a", a, a_file, "--from"), ("b", b, b_file, "--to")):
         refuse(((text is None) == (file is None), f"give either {option} or {option}-file."))
-        ends.append(file if text is None else point_of(text, option))
-    return va.interpolate(store, run, *ends, steps, method)
+        ends[end] = file if text is None else point_of(text, option)
+    return va.interpolate(store, run, **ends, steps=steps, method=method)
 
 
 def _write(found: Any, out: Path, table: Any, **how: Any) -> None:

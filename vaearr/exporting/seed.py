@@ -153,8 +153,8 @@ def _scores(content: Content, target: xr.DataArray, path: Path) -> tuple[xr.Data
     from vaearr.association import associate, ranking
 
     table = associate(content.latents, target, list(METRICS), roi=content.roi)
-    frame = table.transpose(n.LATENT, "metric").to_pandas()[list(METRICS)].rename(columns=METRICS)
-    frame.insert(0, "dim", table[n.LATENT].values)
+    columns = {short: table.sel(metric=name).values for name, short in METRICS.items()}
+    frame = pd.DataFrame({"dim": table[n.LATENT].values, **columns})
     order = np.argsort(-np.nan_to_num(frame["pearson"].abs().to_numpy(), nan=-1.0), kind="stable")
     write_table(frame.iloc[order], path)
     rankings = {}

@@ -183,7 +183,7 @@ KILL = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-import test_store
+from tests.store import test_store
 n = [0]
 rename = Path.rename
 def counted(self, target):
@@ -206,7 +206,7 @@ test_store._stage(Path({path!r}), {{"a": 1}})
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_killed_while_publishing(wide_store: Path, at: int) -> None:
-    script = KILL.format(here=str(Path(__file__).parent), at=at, path=str(wide_store))
+    script = KILL.format(here=str(Path(__file__).parents[2]), at=at, path=str(wide_store))
     code = subprocess.run([sys.executable, "-c", script], check=False).returncode
     assert code == 9
     shown = set(xr.open_zarr(wide_store).data_vars)

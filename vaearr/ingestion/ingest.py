@@ -383,8 +383,8 @@ def look_at(
             place = ", ".join(f"{dim} = {ds[dim].values[part.start + int(i)]}" for (dim, part), i in starts)
             raise DataError(
                 f"the pattern at {place} has values from {low[first]} to {high[first]}: NaN, infinite, or such as "
-                f"float32 cannot hold or tell apart ({int(masked.sum())} such patterns in this block); correct, scale "
-                "or shift them in the file, or leave them out with nonfinite='mask'."
+                f"float32 cannot hold or tell apart ({int(masked.sum())} such patterns in this block); correct or "
+                "scale them or take off an offset in the file, or leave them out with nonfinite='mask'."
             )
         empty = np.array(np.nan if block.dtype.kind == "f" else 0, block.dtype)
         block = np.where(masked.reshape(masked.shape + (1,) * (block.ndim - masked.ndim)), empty, block)
@@ -454,6 +454,6 @@ class Checks:
         attrs, what = self.attrs(), "patterns" if schema.is_scan(self.ds) else schema.samples_word(self.ds)
         if attrs["n_masked"]:
             words = "NaN or infinite values, or such as float32 cannot hold,"
-            yield f"{attrs['n_masked']} {what} with {words} are left out; {n.PRESENT!r} marks them."
+            yield f"{attrs['n_masked']} patterns with {words} are left out; {n.PRESENT!r} marks them."
         if attrs["n_constant"]:
             yield f"{attrs['n_constant']} {what} are constant (every pixel has the same value)."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -26,12 +27,14 @@ from vaearr.store import read_ahead
 GIB = 2**30
 READERS = 4  # blocks that are read side by side, at most
 FREE_SHARE = 0.7  # of the device's free memory that patterns may take; the rest is the model's
+NO_ORDER = np.arange(0)
 ORDER, BUFFER, WALK = 0, 1, 2  # what a random generator of an epoch is for
 
 # torch lacks most operations for unsigned types; the bytes are moved as these
 MOVED_AS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 Columns = dict[str, torch.Tensor]  # `patterns` (n, C, …), `index` (n, n_nav) on the CPU, and where wanted `labels` (n,)
+Order = Callable[[Columns], np.ndarray]
 
 
 class Batch(NamedTuple):
@@ -214,7 +217,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         if self.tier != "streamed":
             if self._resident is None:
                 place = self.device if self.tier == "device" else torch.device("cpu")
-                self._resident = self._read(groups[0], self._memory(self.n_samples, place))
+                self._resident, _ = self._read(groups[0], self._memory(self.n_samples, place))
             yield self._resident, self._order(number, 0, self._resident, ends)
             return
 
@@ -223,8 +226,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
                 memory = self._spare.pop()
             except IndexError:
                 memory = self._memory(min(self.capacity, self.n_samples), torch.device("cpu"))
-            held = self._read(groups[i], memory)
-            return memory, held, self._order(number, i, held, ends)
+            return memory, *self._read(groups[i], memory, lambda held: self._order(number, i, held, ends))
 
         for memory, held, order in read_ahead(read, range(first, len(groups))):
             yield held, order
@@ -251,24 +253,34 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         patterns = moved["patterns"]
         return Batch(patterns, moved.get("target", patterns), moved.get("labels"), moved["index"])
 
-    def _read(self, pieces: Sequence[int], memory: torch.Tensor) -> Columns:
-        """The samples of some pieces, side by side in `memory`; threads read, since decoding frees Python's lock."""
-        starts = np.cumsum([0, *(self.counts[i] for i in pieces)]).tolist()
-        points = np.concatenate([self._points(i) for i in pieces])
+    def _read(
+        self,
+        pieces: Sequence[int],
+        memory: torch.Tensor,
+        order: Order = lambda held: NO_ORDER,
+    ) -> tuple[Columns, np.ndarray]:
+        """The samples of some pieces, side by side in `memory`, and their order, which is found while they are read.
+
+        Threads read, since decoding frees Python's lock.
+        """
+        points = [self._points(i) for i in pieces]
+        starts = np.cumsum([0, *map(len, points)]).tolist()
         self.blocks.prepare()
         with ThreadPoolExecutor(self.readers) as pool:
-            places = (memory[start : start + self.counts[i]] for start, i in zip(starts, pieces, strict=False))
-            list(pool.map(self._read_piece, pieces, places))
-        held = {"patterns": memory[: starts[-1]], "index": torch.from_numpy(points)}
-        if self.labels is not None:
-            held["labels"] = torch.from_numpy(self.labels[tuple(points.T)]).to(memory.device)
-        return held
+            places = [memory[start:stop] for start, stop in itertools.pairwise(starts)]
+            filled = pool.map(self._read_piece, pieces, points, places)
+            held = {"patterns": memory[: starts[-1]], "index": torch.from_numpy(np.concatenate(points))}
+            if self.labels is not None:
+                held["labels"] = torch.from_numpy(self.labels[tuple(held["index"].numpy().T)]).to(memory.device)
+            found = order(held)
+            _ = list(filled)
+        return held, found
 
-    def _read_piece(self, i: int, place: torch.Tensor) -> None:
+    def _read_piece(self, i: int, points: np.ndarray, place: torch.Tensor) -> None:
         block = self.pieces[i].block
         region = self.blocks.regions[block]
         sizes = tuple(part.stop - part.start for part in region.values())
-        rows = np.ravel_multi_index(tuple((self._points(i) - corner(region)).T), sizes)
+        rows = np.ravel_multi_index(tuple((points - corner(region)).T), sizes)
         here = place if place.device.type == "cpu" else host_tensor(tuple(place.shape), place.dtype, place.device)
         take_rows(self.blocks.read(block), rows, here.numpy())
         if here is not place:

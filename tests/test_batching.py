@@ -114,9 +114,9 @@ def test_any_epoch_from_any_batch(ds: xr.Dataset, memory: float, monkeypatch: py
     n_read: list[int] = []
     read = PatternBatches._read_piece
 
-    def counted(self: PatternBatches, i: int, out: torch.Tensor) -> None:
+    def counted(self: PatternBatches, i: int, *where: Any) -> None:
         n_read.append(i)
-        read(self, i, out)
+        read(self, i, *where)
 
     monkeypatch.setattr(PatternBatches, "_read_piece", counted)
     for start in (0, 1, len(loader) - 2, len(loader) - 1, len(loader)):

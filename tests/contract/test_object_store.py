@@ -43,6 +43,7 @@ def test_a_small_life(bucket: Bucket, scan_files: dict[str, Path], tmp_path: Pat
         vaearr("encode", store)
         vaearr("cluster", store, "--method", "kmeans", "--k", 3, "--name", "grains")
         vaearr("associate", store, "--metric", "pearson")
+        vaearr("reconstruct", store)
         vaearr("export", store, out)
         assert "is whole" in vaearr("verify", store).out
     mine, theirs, ours = zarr(folder), bucket.plain("deep/scan.zarr"), va.open_store(url)
@@ -50,6 +51,8 @@ def test_a_small_life(bucket: Bucket, scan_files: dict[str, Path], tmp_path: Pat
     for name in mine.variables:
         np.testing.assert_array_equal(mine[name].values, theirs[name].values, err_msg=str(name))
     np.testing.assert_array_equal(ours.latents.values, mine.latents.values)
+    draws = [va.load_run(store).sample(3)["decoded"] for store in (folder, url)]
+    np.testing.assert_array_equal(*draws)
     found = [{path.relative_to(out) for path in out.rglob("*")} for out in (tmp_path / "one", tmp_path / "two")]
     assert found[0] == found[1]
     assert f"{url}: scan of 17 y x 22 x" in vaearr("info", url).out

@@ -18,6 +18,7 @@ from vaearr.errors import NoInputError
 from vaearr.info import run_facts, run_lines
 from vaearr.store import (
     check_store,
+    open_group,
     open_store,
     open_table,
     read_ahead,
@@ -45,15 +46,15 @@ class Run:
         """device: of the network. known: `manifest`, `history`, `health` by whoever has them already."""
         self.path = self.store = path
         self.name, self.device = name, device
-        self._opened: tuple[int, xr.Dataset] | None = None
+        self._opened: tuple[Any, xr.Dataset] | None = None
         self.__dict__.update(known)
 
     @property
     def ds(self) -> xr.Dataset:
         """The store's Dataset, lazy without dask; opened again where something was published since."""
-        listed = (self.path / "zarr.json").stat().st_mtime_ns
-        if self._opened is None or self._opened[0] != listed:
-            self._opened = listed, open_store(self.path, chunks=None)
+        root = open_group(self.path)
+        if self._opened is None or self._opened[0] is not root:
+            self._opened = root, open_store(self.path, chunks=None)
         return self._opened[1]
 
     @cached_property

@@ -25,7 +25,6 @@ from vaearr.store import (
     read_only_url,
     run_manifest,
     run_names,
-    shown,
     stored_bytes,
 )
 
@@ -47,7 +46,7 @@ def store_facts(store: str | Path) -> dict[str, Any]:
     ds = open_store(path, chunks=None)
     is_local = isinstance(path, Path)
     return schema.describe(ds) | {
-        "store": shown(path) if is_local else path,
+        "store": str(path) if is_local else path,
         "stored_bytes": stored_bytes(store) if is_local else None,
         "n_present": int(ds[n.PRESENT].sum()) if n.PRESENT in ds else None,
         "source": (nested(ds.attrs, n.PROVENANCE) or {}).get("source", {}).get("file"),

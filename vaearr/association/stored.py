@@ -49,7 +49,7 @@ def associate_store(
     """
     from dask import compute as dask_compute
 
-    from vaearr.store import check_store, has_table, open_store, recover, run_folder, shown, write_table
+    from vaearr.store import check_store, has_table, open_store, recover, run_folder, write_table
 
     check_where(dask)
     config = resolved(AssociateConfig, config, settings)
@@ -63,7 +63,7 @@ def associate_store(
     if has_table(store, config.run, name):
         found = _opened(store, config.run, name)
         part = _part_of(found, recipe)
-        there = f"run {config.run!r} of {shown(check_store(store))} already has the table {name!r}"
+        there = f"run {config.run!r} of {check_store(store)} already has the table {name!r}"
         made = found.attrs.get(PARAMETERS) if part is None else part.attrs[PARAMETERS]
         if is_made(there, made, recipe, overwrite=overwrite, say=say):
             return found if part is None else part
@@ -119,7 +119,7 @@ def partitions_store(
     `overwrite` replaces any other. Raises ExistsError for another table of this reference, NoInputError for a run,
     latents or reference that are not there, UsageError for a k_max below 2.
     """
-    from vaearr.store import check_store, has_table, open_store, run_folder, shown, write_table
+    from vaearr.store import check_store, has_table, open_store, run_folder, write_table
 
     run_folder(store, config.run)
     ds = open_store(store)
@@ -131,7 +131,7 @@ def partitions_store(
     name = "_".join(["partitions", reference, *filter(None, (config.variable, config.name))])
     if has_table(store, config.run, name):
         found = _opened(store, config.run, name)
-        there = f"run {config.run!r} of {shown(check_store(store))} already has the table {name!r}"
+        there = f"run {config.run!r} of {check_store(store)} already has the table {name!r}"
         made = {"k_max": found.attrs["k_range"][1], **found.attrs[PARAMETERS]}  # earlier tables have it there alone
         if is_made(there, made, recipe, overwrite=overwrite, say=say):
             return found

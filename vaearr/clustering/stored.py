@@ -49,7 +49,6 @@ def cluster_store(
         recover,
         run_folder,
         run_names,
-        shown,
     )
     from vaearr.store.remove import removable
 
@@ -70,7 +69,7 @@ def cluster_store(
     recipe = _recipe(features, roi, config)
     existing, labels = ds.get(config.name), None
     if existing is not None:
-        there = f"{shown(path)} already holds {config.name!r}"
+        there = f"{path} already holds {config.name!r}"
         made = nested(existing.attrs, n.PROVENANCE)
         if is_made(there, made, recipe, overwrite=overwrite, say=say):
             labels = existing.load()

@@ -24,7 +24,6 @@ from vaearr.store import (
     open_store,
     publish_staged,
     recover,
-    shown,
     staged_variables,
 )
 from vaearr.store.remove import removable
@@ -67,7 +66,7 @@ def embed_store(
     taken, replacing = _taken(ds, work.name), list[str]()
     if taken:
         made = nested(ds[work.name].attrs, n.PROVENANCE) if work.name in ds else None
-        there = f"{shown(path)} already holds {', '.join(taken)}"
+        there = f"{path} already holds {', '.join(taken)}"
         if is_made(there, made, work.recipe, overwrite=overwrite, say=tell):
             return open_store(path)
         replacing = removable(path, variables=taken)

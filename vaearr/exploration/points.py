@@ -15,7 +15,6 @@ from vaearr import schema
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.run import Run, load_run
 from vaearr.schema import is_categorical, meanings
-from vaearr.store import shown
 
 POINT = "point"
 USUAL_CLASSES = ("label", n.PHASE, n.CLUSTERS)
@@ -50,9 +49,7 @@ def all_vectors(encoded: Run) -> tuple[np.ndarray, np.ndarray]:
     """Numbers `(k,)` and pooled latents `(k, L)` of all known samples. Raises NoInputError where there are none."""
     parts = [(numbers, pooled(rows)) for numbers, rows in encoded.latent_blocks()]
     if not parts:
-        raise NoInputError(
-            f"run {encoded.name!r} of {shown(encoded.path)} has no point with known latents; encode it again."
-        )
+        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has no point with known latents; encode it again.")
     numbers = np.concatenate([part[0] for part in parts])
     order = np.argsort(numbers)
     return numbers[order], np.concatenate([part[1] for part in parts])[order]
@@ -82,9 +79,7 @@ def some_rows(encoded: Run, max_points: int, seed: int, *, pool: bool = False) -
         raise UsageError(f"max_points is {max_points}; it must be at least 2.")
     known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.latent_blocks())])
     if len(known) < 2:
-        raise NoInputError(
-            f"run {encoded.name!r} of {shown(encoded.path)} has {len(known)} known samples; this needs two."
-        )
+        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has {len(known)} known samples; this needs two.")
     chosen = np.sort(known)[some(len(known), max_points, seed)]
     width = encoded.latent_shape[0] if pool else int(np.prod(encoded.latent_shape))
     values = np.empty((len(chosen), width), np.float64)

@@ -37,7 +37,6 @@ from vaearr.store import (
     recover,
     run_manifest,
     run_names,
-    shown,
     staged_run,
 )
 from vaearr.store.remove import removable
@@ -200,10 +199,10 @@ def _keep(
     """Write the variable, latents as a run with `/runs/<run>` in one step, unless it is there already."""
     is_run, there, old = kind == n.LATENTS, None, list[str]()
     if is_run and target in run_names(store):
-        there, made = f"{shown(store)} already has a run {target!r}", nested(run_manifest(store, target), "config")
+        there, made = f"{store} already has a run {target!r}", nested(run_manifest(store, target), "config")
         made, gone = (made or {}).get(n.ATTACHED), {"runs": [target]}
     elif not is_run and target in ds.variables:
-        there, made = f"{shown(store)} already holds {target!r}", nested(ds[target].attrs, n.PROVENANCE)
+        there, made = f"{store} already holds {target!r}", nested(ds[target].attrs, n.PROVENANCE)
         gone = {"variables": [target, *(dim for dim in map(str, ds[target].dims) if dim.startswith(f"{target}_"))]}
     if there is not None:
         made = made if isinstance(made, Mapping) and str(made.get("kind")).startswith(n.ATTACHED) else None

@@ -44,7 +44,6 @@ from vaearr.store import (
     open_store,
     recover,
     refuse_taken,
-    shown,
     write_shard,
 )
 from vaearr.store.layout import pattern_chunks
@@ -155,7 +154,7 @@ def _is_ingested(old: Path, source: Any, config: IngestConfig, *, overwrite: boo
     if isinstance(made, Mapping):
         known = dict(made.get("source", {}))
         made = {"source": {key: known.get(key) for key in inputs["source"]}, "config": made.get("ingest")}
-    there = f"{shown(old)} already exists"
+    there = f"{old} already exists"
     return is_made(there, made, Recipe(config, inputs), instead="give another path", overwrite=overwrite, say=say)
 
 

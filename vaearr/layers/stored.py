@@ -12,7 +12,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import UsageError
 from vaearr.recipe import Recipe, is_made, nested
-from vaearr.store import check_store, has_table, open_table, recover, run_manifest, shown, write_table
+from vaearr.store import check_store, has_table, open_table, recover, run_manifest, write_table
 
 NAME = "layers"
 TAKEN = n.RESERVED | {n.SHEETS, n.LATENT_STATISTICS}
@@ -63,7 +63,7 @@ def keep_layers(
         made = nested(known.attrs, n.PROVENANCE)
         if isinstance(made, dict) and not _is_alike(known, found):
             made = {**made, "samples": "as they were"}
-        there = f"run {run!r} of {shown(path)} already holds {name!r}"
+        there = f"run {run!r} of {path} already holds {name!r}"
         if is_made(there, made, recipe, overwrite=overwrite, say=say):
             return known
     stamped = found.assign_attrs({n.PROVENANCE: recipe.stamp("scipy")})

@@ -25,7 +25,6 @@ from vaearr.store import (
     read_block,
     run_folder,
     run_manifest,
-    shown,
     store_blocks,
 )
 
@@ -101,8 +100,8 @@ class Run:
         name, ds = n.run_name(variable, self.name), self.ds
         if name not in ds:
             is_attached = self.manifest.get("kind") == n.ATTACHED
-            hint = "" if is_attached else f"; write it with 'vaearr encode {shown(self.path)} --run {self.name}'"
-            raise NoInputError(f"run {self.name!r} of {shown(self.path)} has no {name}{hint}.")
+            hint = "" if is_attached else f"; write it with 'vaearr encode {self.path} --run {self.name}'"
+            raise NoInputError(f"run {self.name!r} of {self.path} has no {name}{hint}.")
         latent = [dim for dim in ds[name].dims if dim == n.run_name(n.LATENT, self.name)]
         return ds[name].transpose(*schema.navigation_dims(ds), *latent, ...)
 
@@ -192,7 +191,7 @@ class Run:
     def _lines(self) -> list[str]:
         """What a reader wants to know first, in words."""
         facts = run_facts(self.path, self.ds, self.name)
-        return [f"<run {self.name!r} of {shown(self.path)}>", *run_lines(facts, schema.samples_word(self.ds))]
+        return [f"<run {self.name!r} of {self.path}>", *run_lines(facts, schema.samples_word(self.ds))]
 
 
 def load_run(store: str | Path | Run, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:

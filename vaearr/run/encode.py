@@ -50,7 +50,6 @@ from vaearr.store import (
     recover,
     run_folder,
     run_manifest,
-    shown,
     staged_variables,
 )
 from vaearr.store.remove import removable
@@ -138,7 +137,7 @@ def encode(
                 tell(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
                 by = sides(staging.regions)
                 if client:
-                    what = (shown(path), manifest["weights_sha256"], settings.to_attrs())
+                    what = (str(path), manifest["weights_sha256"], settings.to_attrs())
                     made = _by_workers(
                         client, in_chunks(ds[n.PATTERNS], nav, by), inside, left, model.input_shape, *what
                     )
@@ -160,7 +159,7 @@ def _found(
     path: Path, ds: xr.Dataset, recipe: Recipe, *, overwrite: bool, say: Callable[[str], None]
 ) -> list[str] | None:
     """Variables that go when the new ones are published; None where those that are there were made the same way."""
-    run, place = recipe.inputs["run"], shown(path)
+    run, place = recipe.inputs["run"], str(path)
     names = [n.run_name(name, run) for name in VALUES]
     if names[0] not in ds:
         return []

@@ -37,7 +37,6 @@ from vaearr.store import (
     recover,
     run_manifest,
     run_names,
-    shown,
     staged_run,
     write_dataset,
 )
@@ -129,7 +128,7 @@ def _is_imported(
         "config": imported.get("settings", settings.to_attrs()),
     }
     recipe = Recipe(settings, inputs)
-    return is_made(f"{shown(path)} already has a run {run!r}", made, recipe, instead=ELSEWHERE, **how)
+    return is_made(f"{path} already has a run {run!r}", made, recipe, instead=ELSEWHERE, **how)
 
 
 def _of_run(ds: xr.Dataset, folder: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:

@@ -33,7 +33,6 @@ from vaearr.store import (
     open_table,
     publish_staged,
     recover,
-    shown,
     staged_variables,
     write_table,
 )
@@ -180,14 +179,14 @@ def _known(
     name, variable, known = settings.name, n.run_name(settings.name, settings.run), None
     if has_table(opened.path, opened.name, name):
         found = open_table(opened.path, opened.name, name)
-        there = f"run {opened.name!r} of {shown(opened.path)} already holds {name!r}"
+        there = f"run {opened.name!r} of {opened.path} already holds {name!r}"
         if is_made(there, nested(found.attrs, n.PROVENANCE), recipe, overwrite=overwrite, say=say):
             known = found
     has_variable = variable in opened.ds.variables
     if has_variable and (settings.out == "variable" or (known is None and overwrite)):
         made, there = (
             nested(opened.ds[variable].attrs, n.PROVENANCE),
-            f"{shown(opened.path)} already holds {variable!r}",
+            f"{opened.path} already holds {variable!r}",
         )
         if not is_made(there, made, recipe, overwrite=overwrite):
             return known, False, removable(opened.path, variables=[variable])

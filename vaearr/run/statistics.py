@@ -16,7 +16,7 @@ from vaearr import schema
 from vaearr.errors import NoInputError
 from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run, load_run
-from vaearr.store import shown, write_table
+from vaearr.store import write_table
 
 MIN_VARIANCE = 1e-12
 FAR_MEAN, FAR_STD = 0.5, (0.5, 1.5)  # of a dimension of the aggregate posterior, in units of the prior
@@ -89,7 +89,7 @@ def latent_sums(run: Run) -> Sums:
         sums.add(mean, std)
         sums.n_samples += n_samples
     if not sums.count:
-        raise NoInputError(f"run {run.name!r} of {shown(run.path)} has no point with known latents; encode it again.")
+        raise NoInputError(f"run {run.name!r} of {run.path} has no point with known latents; encode it again.")
     return sums
 
 

@@ -28,7 +28,6 @@ from vaearr.store import (
     run_folder,
     run_manifest,
     run_names,
-    shown,
     staged_run,
     write_dataset,
 )
@@ -153,7 +152,7 @@ def _is_trained(
     kind = manifest.get("kind", "trained")
     made = {"kind": kind, "data": manifest.get("data"), "region": _region(region)}
     made["config"] = manifest["config"] if kind == "trained" else recipe.as_attrs()["config"]
-    there, instead = f"{shown(path)} already has a run {run!r}", "choose another name with run='…' (--run)"
+    there, instead = f"{path} already has a run {run!r}", "choose another name with run='…' (--run)"
     return is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=say)
 
 

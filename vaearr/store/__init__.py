@@ -42,5 +42,3 @@ from vaearr.store.write import (
     write_shard,
     write_table,
 )
-
-shown = str  # how a store prints itself

@@ -15,8 +15,8 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 import vaearr as va
-from vaearr.association import ranking, targets_of
-from vaearr.association.stored import table_name
+from vaearr.analysis.association import ranking, targets_of
+from vaearr.analysis.association.stored import table_name
 from vaearr.computing import check_where, connected
 from vaearr.config import (
     AssociateConfig,
@@ -32,16 +32,16 @@ from vaearr.config import (
     resolved,
 )
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
-from vaearr.info import in_words, store_facts
 from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, is_valid_name, run_name
+from vaearr.output.reporting.write import is_current, report_folder
 from vaearr.recipe import as_json
-from vaearr.reporting.write import is_current, report_folder
+from vaearr.run.facts import in_words, store_facts
 from vaearr.run.statistics import recommend, score_run
 from vaearr.run.train import check_extras
 from vaearr.store import as_url, beside, check_store
 from vaearr.store.commit import writing
 from vaearr.store.folders import replace_file
-from vaearr.words import loss_words, strongest
+from vaearr.views.words import loss_words, strongest
 
 from .running import (
     MOST_ROWS,

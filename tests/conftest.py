@@ -12,10 +12,10 @@ import pytest
 import torch
 import xarray as xr
 
-from vaearr import grid
 from vaearr.config import ModelConfig, ObjectiveConfig, PreprocessConfig, TrainConfig
 from vaearr.run.encode import encode
 from vaearr.run.train import train
+from vaearr.schema import grid
 from vaearr.store import create_store
 
 from .contract.conftest import _ctrl_c  # noqa: F401  (a fixture of all tests)

@@ -14,27 +14,22 @@ import pytest
 import zarr
 
 import vaearr
-from vaearr import borrowed
+from vaearr.computing import borrowed
 
 ROOT = Path(vaearr.__file__).parent
 
 # A module may import modules of its own layer and of layers above it in this list.
 LAYERS = [
-    {"names", "errors", "borrowed", "threads"},
-    {"config", "schema", "presets", "recipe", "device"},
-    {"grid", "pattern_steps"},
+    {"names", "errors"},
+    {"config", "schema", "recipe", "computing"},
     {"store"},
-    {"sources", "computing"},
-    {"ingestion", "info"},
-    {"batching"},
-    {"models"},
-    {"training"},
+    {"sources"},
+    {"batching", "models"},
+    {"ingestion", "training"},
     {"run"},
-    {"clustering", "embedding", "orientations", "side_maps"},
-    {"association", "exploration", "layers"},
+    {"analysis"},
     {"views"},
-    {"words"},
-    {"reporting", "exporting", "app"},
+    {"output", "app"},
     {"testing"},
     {"cli"},
     {"__main__"},
@@ -43,13 +38,10 @@ LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 TESTING = {"testing"}  # for tests, the demo and users; no other module may use it
 
 HOMES = {
-    "zarr": {"store", "borrowed"},
+    "zarr": {"store", "computing"},
     "obstore": {"store"},
     "h5py": {"sources", "testing"},
-    "pandas": {
-        *("sources", "association", "ingestion", "exploration", "exporting"),
-        *("side_maps", "views", "reporting", "testing"),
-    },
+    "pandas": {"sources", "ingestion", "analysis", "views", "output", "testing"},
     "holoviews": {"views"},
     "bokeh": {"views", "app"},
     "panel": {"app"},
@@ -63,11 +55,11 @@ HOMES = {
     "kikuchipy": {"sources"},
     "nibabel": {"sources"},
     "monai": {"models"},
-    "orix": {"sources", "orientations"},
-    "sklearn": {"clustering", "association", "embedding", "exploration"},
-    "hdbscan": {"clustering"},
-    "numba": {"association"},
-    "threadpoolctl": {"clustering"},
+    "orix": {"sources", "analysis"},
+    "sklearn": {"analysis"},
+    "hdbscan": {"analysis"},
+    "numba": {"analysis"},
+    "threadpoolctl": {"analysis"},
     "dcor": set(),  # an independent reference in the tests
 }
 
@@ -158,9 +150,9 @@ PRIVATE = ("xarray.core", "xarray.backends.", "zarr.core", "dask._")
 
 
 def test_private_names_of_libraries_are_borrowed_in_one_place() -> None:
-    for name, path in _modules():
+    for _, path in _modules():
         found = [module for module in _imports(path) if module.startswith(PRIVATE)]
-        assert not found or name == "borrowed", f"{path} imports {found}; use vaearr.borrowed"
+        assert not found or path.stem == "borrowed", f"{path} imports {found}; use vaearr.computing.borrowed"
 
 
 def test_what_is_borrowed_is_there(tmp_path: Path) -> None:

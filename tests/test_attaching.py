@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data import random_patterns_dataset
-from vaearr.association import targets_of
+from vaearr.analysis.association import targets_of
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
 from vaearr.ingestion.attaching import KINDS, attach
 from vaearr.ingestion.placing import place_in_order, place_points

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vaearr import grid
 from vaearr import names as n
 from vaearr.batching import PatternBatches, Walk, batches, plan, reader
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
+from vaearr.schema import grid
 from vaearr.store import create_store, open_store
 
 from .data import random_patterns_dataset

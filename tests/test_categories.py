@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vaearr.association import categories as as_exported
+from vaearr.analysis.association import categories as as_exported
 from vaearr.schema import categories, meanings
 
 

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from tests.data import random_patterns_dataset
-from vaearr.info import class_names, data_facts, data_lines
+from vaearr.run.facts import class_names, data_facts, data_lines
 from vaearr.store import create_store, open_store
 
 FLAGS = {"flag_values": [-1, 0, 1, 2], "flag_meanings": "unknown benign malignant normal"}

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vaearr import grid
 from vaearr import names as n
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
+from vaearr.schema import grid
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 6))).filter(lambda m: m.any())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vaearr.info import in_words, roi_words, store_facts
+from vaearr.run.facts import in_words, roi_words, store_facts
 from vaearr.run.train import train
 from vaearr.store import create_store
 

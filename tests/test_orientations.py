@@ -8,7 +8,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaearr import orientations as o
+from vaearr.analysis import orientations as o
 from vaearr.errors import SchemaError, UsageError
 from vaearr.sources.ebsd_maps import euler_to_quaternion
 

@@ -12,7 +12,7 @@ from tests.data import count_computes, random_patterns_dataset
 from vaearr.config import PreprocessConfig
 from vaearr.errors import SchemaError, UsageError
 from vaearr.models.preprocess import preprocess
-from vaearr.pattern_steps import bin_patterns, crop, neighbour_average
+from vaearr.schema.pattern_steps import bin_patterns, crop, neighbour_average
 
 CHUNKS = {"y": 2, "x": 3}
 

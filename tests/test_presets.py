@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from vaearr.config import TrainConfig
-from vaearr.errors import UsageError
-from vaearr.models.losses import LIKELIHOODS, kl_divergence
-from vaearr.presets import (
+from vaearr.config.presets import (
     PRESETS,
     RECONSTRUCTIONS,
     REDUCTIONS,
@@ -18,6 +16,8 @@ from vaearr.presets import (
     preset,
     preset_settings,
 )
+from vaearr.errors import UsageError
+from vaearr.models.losses import LIKELIHOODS, kl_divergence
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -10,22 +10,21 @@ import importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
-from vaearr.threads import wait_briefly as _wait_briefly
+from vaearr.computing.threads import wait_briefly as _wait_briefly
 
 if TYPE_CHECKING:
-    from vaearr import exploration as explore  # noqa: F401
-    from vaearr.association import associate, associate_store, significance
+    from vaearr.analysis import exploration as explore  # noqa: F401
+    from vaearr.analysis.association import associate, associate_store, significance
+    from vaearr.analysis.clustering import cluster, cluster_store
+    from vaearr.analysis.embedding import embed_store
+    from vaearr.analysis.layers import compare_layers, compare_pairs
     from vaearr.batching import batches
-    from vaearr.clustering import cluster, cluster_store
-    from vaearr.embedding import embed_store
-    from vaearr.exporting import export
-    from vaearr.grid import roi, to_grid, to_samples
+    from vaearr.config.presets import preset
     from vaearr.ingestion.attaching import attach
     from vaearr.ingestion.ingest import ingest
-    from vaearr.layers import compare_layers, compare_pairs
     from vaearr.models.artifacts import load_model
-    from vaearr.presets import preset
-    from vaearr.reporting import report
+    from vaearr.output.exporting import export
+    from vaearr.output.reporting import report
     from vaearr.run import load_run
     from vaearr.run.blinded import blinded_set, score_blinded
     from vaearr.run.draw import interpolate, sample_prior
@@ -36,25 +35,26 @@ if TYPE_CHECKING:
     from vaearr.run.second_stage import latent_batches
     from vaearr.run.statistics import latent_statistics
     from vaearr.run.train import train
+    from vaearr.schema.grid import roi, to_grid, to_samples
     from vaearr.sources import open_source
     from vaearr.store import open_store
     from vaearr.views import view
-    from vaearr.words import describe
+    from vaearr.views.words import describe
 
 _HOME = {
-    "associate": "vaearr.association",
-    "associate_store": "vaearr.association",
+    "associate": "vaearr.analysis.association",
+    "associate_store": "vaearr.analysis.association",
     "attach": "vaearr.ingestion.attaching",
     "batches": "vaearr.batching",
     "blinded_set": "vaearr.run.blinded",
-    "cluster": "vaearr.clustering",
-    "cluster_store": "vaearr.clustering",
-    "compare_layers": "vaearr.layers",
-    "compare_pairs": "vaearr.layers",
-    "describe": "vaearr.words",
-    "embed_store": "vaearr.embedding",
+    "cluster": "vaearr.analysis.clustering",
+    "cluster_store": "vaearr.analysis.clustering",
+    "compare_layers": "vaearr.analysis.layers",
+    "compare_pairs": "vaearr.analysis.layers",
+    "describe": "vaearr.views.words",
+    "embed_store": "vaearr.analysis.embedding",
     "encode": "vaearr.run.encode",
-    "export": "vaearr.exporting",
+    "export": "vaearr.output.exporting",
     "import_model": "vaearr.run.importing",
     "ingest": "vaearr.ingestion.ingest",
     "interpolate": "vaearr.run.draw",
@@ -65,18 +65,18 @@ _HOME = {
     "nearest_training": "vaearr.run.judge",
     "open_source": "vaearr.sources",
     "open_store": "vaearr.store",
-    "preset": "vaearr.presets",
+    "preset": "vaearr.config.presets",
     "reconstruct": "vaearr.run.reconstruct",
     "reconstruct_files": "vaearr.run.reconstruct",
     "reconstruct_store": "vaearr.run.reconstruct",
-    "report": "vaearr.reporting",
-    "roi": "vaearr.grid",
+    "report": "vaearr.output.reporting",
+    "roi": "vaearr.schema.grid",
     "sample_fidelity": "vaearr.run.judge",
     "sample_prior": "vaearr.run.draw",
     "score_blinded": "vaearr.run.blinded",
-    "significance": "vaearr.association",
-    "to_grid": "vaearr.grid",
-    "to_samples": "vaearr.grid",
+    "significance": "vaearr.analysis.association",
+    "to_grid": "vaearr.schema.grid",
+    "to_samples": "vaearr.schema.grid",
     "train": "vaearr.run.train",
     "view": "vaearr.views",
 }
@@ -129,7 +129,7 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_HOME[name]), name)
     if name == "explore":
         _wait_briefly()
-        return importlib.import_module("vaearr.exploration")
+        return importlib.import_module("vaearr.analysis.exploration")
     raise AttributeError(f"module 'vaearr' has no attribute {name!r}")
 
 

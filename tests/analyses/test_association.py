@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vaearr.association import targets_of
-from vaearr.association.partitions import latent_partitions
+from vaearr.analysis.association import targets_of
+from vaearr.analysis.association.partitions import latent_partitions
 from vaearr.errors import NoInputError, SchemaError, UsageError
 
 from ..data import random_patterns_dataset

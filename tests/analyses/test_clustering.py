@@ -16,7 +16,7 @@ from scipy.spatial.distance import mahalanobis as of_two_points
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from vaearr.clustering import (
+from vaearr.analysis.clustering import (
     METHODS,
     boundaries,
     boundary_segments,

@@ -16,8 +16,8 @@ from scipy.optimize import nnls as one_by_one
 from sklearn.decomposition import PCA
 
 import vaearr as va
+from vaearr.analysis.embedding import abundance_share, embed_store, fit_pca, nnls, pca_reconstruct
 from vaearr.config import EmbedConfig
-from vaearr.embedding import abundance_share, embed_store, fit_pca, nnls, pca_reconstruct
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
 from vaearr.store import create_store
 from vaearr.testing import assert_valid, synthetic_scan
@@ -137,7 +137,7 @@ def test_components_see_what_the_network_sees_and_reconstruct(trained_store: Pat
 KILLED = """
 import os, sys
 from vaearr.config import EmbedConfig
-from vaearr.embedding import embed_store
+from vaearr.analysis.embedding import embed_store
 def stop(done, total):
     if done == 2:
         os._exit(9)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import vaearr as va
-from vaearr.clustering import cluster_store
+from vaearr.analysis.clustering import cluster_store
 from vaearr.config import ClusterConfig
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.store import add_variables, create_store

@@ -17,8 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import vaearr as va
-from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.layers import (
+from vaearr.analysis.layers import (
     Pair,
     compare_layers,
     compare_pairs,
@@ -29,6 +28,7 @@ from vaearr.layers import (
     pairs_of_masks,
     sample_of,
 )
+from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models.artifacts import TrainedModel
 
 from .conftest import make_model

@@ -37,8 +37,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import vaearr as va
 from tests.benchmarks.rivals import _quiet as quiet
+from vaearr.config.presets import preset
 from vaearr.models.losses import kl_divergence
-from vaearr.presets import preset
 from vaearr.store import create_store
 
 pytestmark = pytest.mark.benchmarks

@@ -25,8 +25,8 @@ import zarr
 
 import vaearr as va
 from vaearr.batching import batches
+from vaearr.computing.device import pick_device
 from vaearr.config import EncodeConfig, TrainConfig
-from vaearr.device import pick_device
 from vaearr.run.train import train
 from vaearr.store import create_store, layout, open_store, store_blocks
 from vaearr.store.folders import sync_tree

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 import vaearr as va
-from vaearr import grid, store
 from vaearr import names as n
+from vaearr import store
 from vaearr.batching import batches
 from vaearr.cli import demo
 from vaearr.config import SplitConfig, TrainConfig
+from vaearr.schema import grid
 from vaearr.store.places import Objects
 
 from ..data import random_patterns_dataset

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 import vaearr as va
+from vaearr.computing.device import autocast, pick_device, pick_precision
 from vaearr.config import TrainConfig
-from vaearr.device import autocast, pick_device, pick_precision
 from vaearr.models import MODELS, for_training
 from vaearr.models.artifacts import TrainedModel
 from vaearr.run.train import settled, train

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from vaearr.config import ModelConfig
+from vaearr.config.presets import preset
 from vaearr.errors import UsageError
 from vaearr.models import MODELS, build_model, for_training
 from vaearr.models.losses import LIKELIHOODS, posterior_kl, takes_logits
 from vaearr.models.networks import CBAM, AutoencoderKL
-from vaearr.presets import preset
 
 SMALL = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}
 TINY = {"channels": (8, 8, 16), "groups": 4}

@@ -18,10 +18,15 @@ MODULES = (
         "vaearr.training",
         "vaearr.run.encode",
         "vaearr.ingestion.ingest",
-        "vaearr.association.stored",
+        "vaearr.analysis.association.stored",
     ),
-    *("vaearr.clustering.stored", "vaearr.embedding.stored", "vaearr.embedding.pca", "vaearr.ingestion.attaching"),
-    *("vaearr.reporting.write", "vaearr.views", "vaearr.store.verify"),
+    *(
+        "vaearr.analysis.clustering.stored",
+        "vaearr.analysis.embedding.stored",
+        "vaearr.analysis.embedding.pca",
+        "vaearr.ingestion.attaching",
+    ),
+    *("vaearr.output.reporting.write", "vaearr.views", "vaearr.store.verify"),
     *("matplotlib.backends.backend_agg", "sklearn.cluster", "sklearn.mixture", "scipy.stats", "PIL.Image"),
 )
 

@@ -12,10 +12,10 @@ import torch
 import xarray as xr
 
 import vaearr as va
-from vaearr import grid
 from vaearr import names as n
 from vaearr.config import ModelConfig, RoiConfig, TrainConfig
 from vaearr.errors import ExistsError, RoiError, SchemaError, TrainingError, UsageError
+from vaearr.schema import grid
 from vaearr.store import create_store, open_store, run_folder, run_names
 from vaearr.testing import assert_valid
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
+from vaearr.analysis.embedding import embed_store
 from vaearr.config import EmbedConfig
-from vaearr.embedding import embed_store
 from vaearr.errors import UsageError
 from vaearr.store import open_store, run_names
 from vaearr.store.remove import remove

@@ -17,7 +17,7 @@ import vaearr as va
 from vaearr import store as vs
 from vaearr.batching import batches
 from vaearr.errors import DataError, MissingExtraError, NoInputError, UsageError
-from vaearr.info import in_words, store_facts
+from vaearr.run.facts import in_words, store_facts
 from vaearr.store.places import as_url, local_path
 
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import vaearr as va
-from vaearr import grid
 from vaearr import names as n
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import SplitConfig, TrainConfig
 from vaearr.errors import MissingExtraError, NoInputError, SchemaError, TrainingError, UsageError
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.files import read_tensors
+from vaearr.schema import grid
 from vaearr.store import create_store, open_store, open_table, run_folder, run_names
 from vaearr.training.checkpoint import Training
 from vaearr.training.loop import evaluate

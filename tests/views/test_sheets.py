@@ -11,9 +11,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vaearr.analysis.layers import compare_layers, top_layers
 from vaearr.config import ModelConfig
 from vaearr.errors import NoInputError, SchemaError, UsageError
-from vaearr.layers import compare_layers, top_layers
 from vaearr.models import build_model
 from vaearr.models.card import model_card
 from vaearr.views import common

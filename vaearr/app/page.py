@@ -19,11 +19,11 @@ from panel.io import hold
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.analysis.association.table import ranking
 from vaearr.app import state as s
 from vaearr.app.state import State
-from vaearr.association.table import ranking
 from vaearr.errors import VaearrError
-from vaearr.grid import edges
+from vaearr.schema.grid import edges
 from vaearr.views import common as c
 from vaearr.views.common import holoviews, number, robust_limits, text
 from vaearr.views.maps import map_plot
@@ -434,8 +434,8 @@ class Explorer(param.Parameterized):
         )  # fmt: skip
 
         def draw(reach: float, steps: int, start: Any) -> str:
-            from vaearr.exploration.bases import STD, values_along
-            from vaearr.exploration.traversals import traversal_latents
+            from vaearr.analysis.exploration.bases import STD, values_along
+            from vaearr.analysis.exploration.traversals import traversal_latents
 
             dims = sorted(rows.value)
             if not dims:
@@ -456,8 +456,8 @@ class Explorer(param.Parameterized):
         )
 
         def draw(reach: float, steps: int, start: Any) -> str:
-            from vaearr.exploration.points import dimensions
-            from vaearr.exploration.traversals import plane_latents
+            from vaearr.analysis.exploration.points import dimensions
+            from vaearr.analysis.exploration.traversals import plane_latents
 
             dims = dimensions([across.value, up.value], self.state.dims)
             x, y, z = plane_latents(start, dims, (-reach, reach), steps)

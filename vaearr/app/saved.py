@@ -311,7 +311,7 @@ def _sliders(state: State) -> Section:
     if not state.has_model:
         section.say(f"No sliders: {NO_MODEL}.")
         return section
-    from vaearr.exploration.traversals import LATENT_DIM, traverse
+    from vaearr.analysis.exploration.traversals import LATENT_DIM, traverse
 
     dims = np.sort(s.widest(state)[:MOST_DIMS]).tolist()
     found = traverse(state.path, state.run, dims, "mean", (-REACH, REACH), STEPS)
@@ -343,8 +343,8 @@ def _sliders(state: State) -> Section:
 
 def _classes(state: State, by: str | None) -> Section | None:
     """Prototypes of the classes; None where no classes are known."""
-    from vaearr.exploration.points import classes_if_any
-    from vaearr.exploration.prototypes import prototypes
+    from vaearr.analysis.exploration.points import classes_if_any
+    from vaearr.analysis.exploration.prototypes import prototypes
 
     if not state.has_model or classes_if_any(state.ds, by) is None:
         return None
@@ -373,7 +373,7 @@ def _classes(state: State, by: str | None) -> Section | None:
 
 def _ranking(state: State) -> Section:
     """The strongest latents of each side map, by each measure of the stored table."""
-    from vaearr.association.table import ranking
+    from vaearr.analysis.association.table import ranking
 
     section, table = Section("association", "Association"), s.associations(state)
     if table is None:

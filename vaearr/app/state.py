@@ -16,9 +16,9 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.association.stored import current_table
-from vaearr.association.table import ASSOCIATION
-from vaearr.association.targets import TARGET, targets_of
+from vaearr.analysis.association.stored import current_table
+from vaearr.analysis.association.table import ASSOCIATION
+from vaearr.analysis.association.targets import TARGET, targets_of
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
 from vaearr.schema import is_categorical, meanings
 from vaearr.store import check_store, object_url, open_store, read_block, run_folder, run_manifest
@@ -87,8 +87,8 @@ class State:
             if self._known is None:
                 if not self.has_model:
                     raise DataError(f"run {self.run!r}: {NO_MODEL}.")
-                from vaearr.exploration.bases import start
-                from vaearr.exploration.points import open_encoded
+                from vaearr.analysis.exploration.bases import start
+                from vaearr.analysis.exploration.points import open_encoded
                 from vaearr.run import open_run
 
                 opened = open_run(self.path, self.run)
@@ -444,8 +444,8 @@ def begin_at(state: State, base: np.ndarray | None) -> Any:
     if base is None:
         return origin
     if not np.isfinite(base).all():
-        from vaearr.exploration.bases import filled
-        from vaearr.exploration.points import open_encoded
+        from vaearr.analysis.exploration.bases import filled
+        from vaearr.analysis.exploration.points import open_encoded
 
         base = filled(open_encoded(state.path, state.run), base[None])[0]
     return replace(origin, latents=np.asarray(base, np.float64))

@@ -22,12 +22,12 @@ from dask.optimization import cull
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.borrowed import DataNode
 from vaearr.computing import in_use
-from vaearr.device import host_tensor
+from vaearr.computing.borrowed import DataNode
+from vaearr.computing.device import host_tensor
 from vaearr.errors import SchemaError, UsageError
-from vaearr.pattern_steps import STEPS
 from vaearr.recipe import nested
+from vaearr.schema.pattern_steps import STEPS
 from vaearr.store import Region, check_store, read_ahead, reading
 from vaearr.store.layout import pattern_chunks
 

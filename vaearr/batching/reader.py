@@ -19,9 +19,9 @@ from vaearr import schema
 from vaearr.batching import plan
 from vaearr.batching.blocks import Blocks, corner, take_rows
 from vaearr.batching.plan import Walk
-from vaearr.device import host_tensor, pick_device
+from vaearr.computing.device import host_tensor, pick_device
 from vaearr.errors import RoiError, UsageError
-from vaearr.grid import check_map
+from vaearr.schema.grid import check_map
 from vaearr.store import read_ahead
 
 GIB = 2**30

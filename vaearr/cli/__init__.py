@@ -15,8 +15,8 @@ from typer.main import get_command
 
 from vaearr.cli import commands, look
 from vaearr.cli.common import app, tell
+from vaearr.computing.threads import wait_briefly
 from vaearr.errors import INTERNAL_ERROR, NoInputError, StoreWarning, VaearrError, WriteError
-from vaearr.threads import wait_briefly
 
 __all__ = ["app", "commands", "look", "main"]
 

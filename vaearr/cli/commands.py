@@ -35,9 +35,9 @@ from vaearr.cli.common import (
     with_settings,
 )
 from vaearr.config import over, resolved
+from vaearr.config.presets import PRESETS, check_preset, preset_settings
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.names import BC, DEFAULT_RUN
-from vaearr.presets import PRESETS, check_preset, preset_settings
 
 FLOWS = "vaearr.flows.serving"  # called by name: nothing else in vaearr imports the flows, they call vaearr
 SOURCE = "prior, or fitted: the Gaussian of the run's own latents"
@@ -111,7 +111,7 @@ def info(
     as_json: Annotated[bool, opt("facts for programs", "--json")] = False,
 ) -> None:
     """Tell in words what is in a store, or what a run's network is made of."""
-    from vaearr.info import in_words, store_facts
+    from vaearr.run.facts import in_words, store_facts
 
     refuse(
         (out and not model, "--out draws the network; add --model, or draw samples with --sheet."),
@@ -203,9 +203,9 @@ def train(
     The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there is one, else every
     measured point.
     """
+    from vaearr.analysis.side_maps import read_kept_coordinates
     from vaearr.schema import input_shape
-    from vaearr.side_maps import read_kept_coordinates
-    from vaearr.words import loss_words
+    from vaearr.views.words import loss_words
 
     refuse((points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where."))
     if preset:
@@ -343,7 +343,7 @@ def associate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare latent dimensions with band contrast, elements and phases."""
-    from vaearr.association import check_reference, partitions_store
+    from vaearr.analysis.association import check_reference, partitions_store
 
     settings = resolved(config.AssociateConfig, None, over({"significance": {}} if significance else {}, given))
     if reference:
@@ -504,8 +504,8 @@ def contrast(
     keep: Annotated[Path | None, opt("CSV to write the points of --top or --where to")] = None,
 ) -> None:
     """Histogram, profiles and kept points of band contrast or any other map."""
+    from vaearr.analysis.side_maps import histogram, profile, top_percent, write_kept_coordinates
     from vaearr.schema import maps
-    from vaearr.side_maps import histogram, profile, top_percent, write_kept_coordinates
 
     refuse(
         (
@@ -580,9 +580,9 @@ def layers(
         (lacking, f"{' with '.join(chosen[0])} belong together; {', '.join(lacking)} is missing."),
         (seed_files and out is None, "--seed-files writes files; say where with --out FOLDER."),
     )
-    from vaearr import layers as of
-    from vaearr.exporting.layer_files import layer_summary, write_layer_files
-    from vaearr.layers.stored import check_table_name
+    from vaearr.analysis import layers as of
+    from vaearr.analysis.layers.stored import check_table_name
+    from vaearr.output.exporting.layer_files import layer_summary, write_layer_files
     from vaearr.recipe import as_json as plain
 
     if keep:

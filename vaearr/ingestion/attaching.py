@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vaearr import grid, schema
 from vaearr import names as n
+from vaearr import schema
 from vaearr.errors import DataError, NoInputError, SchemaError, UsageError, did_you_mean
 from vaearr.ingestion.placing import Placement, are_whole, place_in_order, place_points, point_dims, row_words
 from vaearr.recipe import Recipe, is_made, nested
-from vaearr.schema import flags
+from vaearr.schema import flags, grid
 from vaearr.sources.ebsd_maps import NO_PHASE
 from vaearr.sources.hdf5 import check_file
 from vaearr.sources.tables import ReadAs, Table, read_table

@@ -25,10 +25,10 @@ from vaearr import schema
 from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.config import IngestConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, ExistsError, UsageError, VaearrError, WorkersError, WriteError
-from vaearr.grid import measured
 from vaearr.ingestion.attaching import side_map
-from vaearr.pattern_steps import bin_patterns, crop
 from vaearr.recipe import Recipe, is_made, nested, now, versions
+from vaearr.schema.grid import measured
+from vaearr.schema.pattern_steps import bin_patterns, crop
 from vaearr.sources import SOURCES, check_source, find_source, open_source, source_files
 from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps

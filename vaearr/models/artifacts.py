@@ -16,8 +16,8 @@ from torch import nn
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.computing.device import pick_device
 from vaearr.config import ModelConfig, PreprocessConfig
-from vaearr.device import pick_device
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models import build_model
 from vaearr.models.files import check_finite, read_tensors, write_tensors

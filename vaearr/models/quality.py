@@ -6,7 +6,7 @@ Image metrics take batches `(B, C, …)` of input and reconstruction of one size
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,6 @@ from vaearr import names as n
 if TYPE_CHECKING:
     import torch
 
-    from vaearr.batching import PatternBatches
     from vaearr.models.artifacts import TrainedModel
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, section 5.1
@@ -30,7 +29,7 @@ MIN_SAMPLES = 64  # fewer tell nothing about variances
 SSIM_SIDE, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03
 
 
-def latent_health(model: TrainedModel, batches: PatternBatches) -> xr.Dataset:
+def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Dataset:
     """Per latent dimension: `kl` (nats, mean over samples), `mean_variance` (variance of the posterior mean over the
     data), `std` (root mean square of the posterior standard deviation), `is_active` (mean_variance > 0.01).
 

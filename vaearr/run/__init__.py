@@ -15,7 +15,7 @@ import vaearr as va
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError
-from vaearr.info import run_facts, run_lines
+from vaearr.run.facts import run_facts, run_lines
 from vaearr.store import (
     check_store,
     open_group,

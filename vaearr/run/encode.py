@@ -31,8 +31,8 @@ from vaearr.batching.blocks import (
     take_rows,
 )
 from vaearr.computing import Where, check_where, connected, each, in_words
+from vaearr.computing.device import autocast, host_tensor, pick_precision
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
-from vaearr.device import autocast, host_tensor, pick_precision
 from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
 from vaearr.recipe import Recipe, is_made, nested

@@ -17,8 +17,8 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, batches
+from vaearr.computing.device import pick_device
 from vaearr.config import ImportConfig, ModelConfig, RoiConfig, resolved, settings_as_keywords
-from vaearr.device import pick_device
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
 from vaearr.models.foreign import MODEL, infer_options, load_foreign, read_foreign

@@ -14,10 +14,10 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, batches
 from vaearr.errors import DataError, UsageError, did_you_mean
-from vaearr.grid import class_map
 from vaearr.run import Run, load_run
 from vaearr.run.stream import part_map
 from vaearr.schema import categories
+from vaearr.schema.grid import class_map
 
 
 class LatentBatch(NamedTuple):

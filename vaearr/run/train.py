@@ -9,15 +9,16 @@ from typing import Any
 
 import xarray as xr
 
-from vaearr import grid, schema
 from vaearr import names as n
+from vaearr import schema
 from vaearr.batching.blocks import check_grid, is_same, on_grid, seen, store_of
 from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError, did_you_mean, need
 from vaearr.models.artifacts import SEEN
-from vaearr.pattern_steps import OF_THE_VALUES
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run import Run
+from vaearr.schema import grid
+from vaearr.schema.pattern_steps import OF_THE_VALUES
 from vaearr.store import (
     beside,
     check_patterns,

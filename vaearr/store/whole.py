@@ -19,7 +19,7 @@ from zarr.registry import register_pipeline
 from zarr.storage import LocalStore, WrapperStore
 
 from vaearr import names as n
-from vaearr.borrowed import BatchedCodecPipeline
+from vaearr.computing.borrowed import BatchedCodecPipeline
 from vaearr.errors import DamagedError, VaearrError
 from vaearr.store.folders import is_there
 from vaearr.store.listing import SEAL, parse_seal

@@ -25,8 +25,8 @@ from torch import nn
 
 from vaearr import names as n
 from vaearr.batching import PatternBatches
+from vaearr.computing.device import pick_precision
 from vaearr.config import TrainConfig
-from vaearr.device import pick_precision
 from vaearr.errors import DataError, TrainingError, UsageError
 from vaearr.models import build_discriminator
 from vaearr.models.artifacts import TrainedModel

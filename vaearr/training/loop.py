@@ -21,11 +21,11 @@ import torch
 import xarray as xr
 from torch import nn
 
-from vaearr import grid, schema
 from vaearr import names as n
+from vaearr import schema
 from vaearr.batching import PatternBatches, Walk, batches
+from vaearr.computing.device import pick_precision
 from vaearr.config import PerceptualConfig, TrainConfig
-from vaearr.device import pick_precision
 from vaearr.errors import TrainingError, UsageError, VaearrError, did_you_mean, need
 from vaearr.models import for_training
 from vaearr.models.artifacts import TrainedModel, load_folder, save_model
@@ -35,6 +35,7 @@ from vaearr.models.losses import check_targets, takes_logits
 from vaearr.models.perceptual import PerceptualLoss
 from vaearr.models.quality import MIN_SAMPLES, latent_health
 from vaearr.recipe import as_json, differing, now, versions
+from vaearr.schema import grid
 from vaearr.store.folders import replace_file
 from vaearr.training.checkpoint import (
     CHECKPOINT,

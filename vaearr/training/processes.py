@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from vaearr.device import pick_device
+from vaearr.computing.device import pick_device
 from vaearr.errors import UsageError
 
 T = TypeVar("T")

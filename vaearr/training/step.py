@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from vaearr.computing.device import autocast, pick_precision
 from vaearr.config import AdversarialConfig, AugmentConfig, ObjectiveConfig, TrainConfig
-from vaearr.device import autocast, pick_precision
 from vaearr.errors import UsageError
 from vaearr.models import losses
 from vaearr.models.artifacts import TrainedModel, pooled

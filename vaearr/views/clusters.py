@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.association import associate
+from vaearr.analysis.association import associate
 from vaearr.errors import RoiError, SchemaError, UsageError
 from vaearr.schema import categories, meanings
 from vaearr.views.colors import LEVELS, NOISE_COLOR, class_colors, hex_of, ramp

@@ -12,8 +12,8 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
-from vaearr.grid import edges, region_outline
 from vaearr.schema import categories, is_categorical
+from vaearr.schema.grid import edges, region_outline
 
 NAN_COLOR = "#d4d4d4"
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"

@@ -131,7 +131,7 @@ def contrast_view(
     """Grey map with the rows and columns of the profiles in colour, beside it the histogram, then the profiles along
     x, and along y.
 
-    `histogram` and `profiles` are made by `vaearr.side_maps`; `**options` as of a map.
+    `histogram` and `profiles` are made by `vaearr.analysis.side_maps`; `**options` as of a map.
     """
     hv = holoviews()
     lines: dict[str, list[Any]] = {}
@@ -159,15 +159,15 @@ def contrast_view(
 
 @builder("histogram", "bin", "count", "@width")
 def histogram_plot(histogram: xr.Dataset, **options: Any) -> Any:
-    """How many scan points have which value, of `vaearr.side_maps.histogram`; raises SchemaError for anything else.
+    """How many scan points have which value, of `side_maps.histogram`; raises SchemaError for anything else.
 
     `**options` are those of `holoviews.Histogram`.
     """
-    from vaearr.side_maps import BIN, COUNT
+    from vaearr.analysis.side_maps import BIN, COUNT
 
     if COUNT not in histogram or BIN not in histogram.coords or "width" not in histogram.attrs:
         raise SchemaError(f"expected a histogram with {COUNT!r} over {BIN!r} and the attribute 'width', as made by "
-                          f"vaearr.side_maps.histogram; found {sorted(map(str, histogram.variables))}.")  # fmt: skip
+                          f"side_maps.histogram; found {sorted(map(str, histogram.variables))}.")  # fmt: skip
     left, width = np.asarray(histogram[BIN].values, dtype="f8"), float(histogram.attrs["width"])
     missing = int(histogram.attrs.get("n_missing", 0))
     heading = f"n = {int(histogram[COUNT].sum()):,}" + (f" ({missing:,} missing)" if missing else "")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vaearr.grid import edges
+from vaearr.schema.grid import edges
 from vaearr.views.common import (
     NAN_COLOR,
     as_codes,

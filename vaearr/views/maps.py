@@ -11,7 +11,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, SchemaError, UsageError, did_you_mean
-from vaearr.grid import edges
+from vaearr.schema.grid import edges
 from vaearr.views.common import (
     DIVERGING,
     NAN_COLOR,

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.association import METRICS, associate, targets_of
+from vaearr.analysis.association import METRICS, associate, targets_of
 from vaearr.errors import NoInputError, RoiError, SchemaError, did_you_mean
 from vaearr.views.common import (
     COLORS,

@@ -11,8 +11,8 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.grid import measured
-from vaearr.info import class_names, class_of_each
+from vaearr.run.facts import class_names, class_of_each
+from vaearr.schema.grid import measured
 from vaearr.sources.images import MASK
 from vaearr.store import read_block
 from vaearr.views.common import brief, robust_limits, unit

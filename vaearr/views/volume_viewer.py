@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vaearr.grid import edges
+from vaearr.schema.grid import edges
 from vaearr.views.common import DIVERGING, NAN_COLOR, holoviews, matplotlib, robust_limits, text, unit
 from vaearr.views.volumes import AXES, CROSS, LIMITS, PLANES, SIDES, Convention, as_volume, is_ras
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError, UsageError
-from vaearr.grid import edges
+from vaearr.schema.grid import edges
 from vaearr.views.common import DIVERGING, is_regular, label, robust_limits, text, unit, value_text
 from vaearr.views.kinds import builder
 from vaearr.views.paper import SMALL, WIDTH, colormap, journal, new_figure

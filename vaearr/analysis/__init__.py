@@ -1,0 +1,1 @@
+"""What latents mean, and where: Dataset in, Dataset out."""

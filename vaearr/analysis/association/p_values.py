@@ -1,0 +1,405 @@
+"""How likely an association as strong comes about by chance, in maps whose neighbours are alike."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.analysis.association.columns import Columns, columns_of
+from vaearr.analysis.association.metrics import MIN_POINTS, Metric, apply, choose, latent_blocks
+from vaearr.analysis.association.surrogates import (
+    Neighbourhood,
+    block_side,
+    block_surrogates,
+    covariance_weights,
+    effective_points,
+    field_surrogates,
+    neighbourhood,
+    semivariograms,
+)
+from vaearr.analysis.association.table import ASSOCIATION, METRIC, associate, gather, latent_dims
+from vaearr.analysis.association.targets import TARGET, columns, stack
+from vaearr.computing import in_use
+from vaearr.config import SignificanceConfig
+from vaearr.errors import UsageError, did_you_mean
+
+P_VALUE, P_ADJUSTED, P_NAIVE, N_EFFECTIVE = "p_value", "p_adjusted", "p_naive", "n_effective"
+LOW, HIGH = "low", "high"  # ends of the confidence interval
+HALF_WIDTH = {"pearson": 1.96, "spearman": 1.96 * 1.06**0.5}  # of arctanh(r), for one effective point above three
+CORRECTIONS = ("fdr", "holm", "none")  # of p-values alone; "max" needs the surrogates
+MATRIX_PRODUCTS = ("pearson", "spearman", "partial_pearson", "partial_pearson_2", "partial_pearson_3")
+BLOCKS_OF_A_TASK = 4  # blocks of latents, at least, that are worth making the surrogates anew
+SURROGATE_MEMORY = 2**26  # bytes of surrogate maps held at once
+LEVEL = 0.05  # adjusted p-values that the warning about too few surrogates speaks of
+FEW_POINTS = 10  # effective points below which a p-value rests on a guess of the smoothness
+TIE = 1e-12  # relative difference below which a surrogate counts as equally strong
+
+
+def significance(
+    latents: xr.DataArray,
+    target: xr.DataArray | xr.Dataset,
+    metrics: str | Sequence[str] = "all",
+    roi: xr.DataArray | None = None,
+    config: SignificanceConfig | None = None,
+) -> xr.Dataset:
+    """Associations with p-values that hold for maps: `association`, `p_value`, `p_adjusted` and more.
+
+    Null hypothesis: the target is a random map, as smooth and as distributed as it is, drawn without regard to the
+    latents. `p_value` = (1 + number of surrogate maps with a value >= the observed) / (1 + n_surrogates) (Davison &
+    Hinkley, Bootstrap Methods and their Application (1997), ch. 4); of signed metrics, the |values| are compared. The
+    surrogates of a target serve all latents and metrics; `association.surrogates` says how they are made and where
+    they fail.
+
+    Parameters
+    ----------
+    latents, target, metrics, roi
+        As for `associate`. Surrogates are made of the points where the target and at least one latent are finite.
+    config
+        Method, number of surrogates, correction and seed; default SignificanceConfig(). With `spectrum`, random fields
+        with the map's own autocovariance; with `blocks`, blocks of the map in random places. The samples of a
+        collection have no neighbours: their values are permuted. Costs about n_surrogates times `associate`.
+
+    Returns
+    -------
+    xr.Dataset
+        Over (metric, latent[, target]), NaN where the association is. `p_adjusted` is corrected over latents and
+        metrics, target by target, see SignificanceConfig. `n_effective`, for pearson and spearman: the number of
+        independent points that would let r vary as much under the null, from the fitted autocovariances of values and
+        of ranks, see `surrogates.effective_points`; NaN for other metrics. `low` and `high`, for the same two: ends of
+        a 95 % confidence interval with that number of points. `p_naive`, for the same: Student's t test as if points
+        were independent, for comparison only. attrs: `config`, and `warnings`, a list of sentences.
+
+    Raises what `associate` raises.
+    """
+    import dask
+
+    settings = config or SignificanceConfig()
+    latents, target, roi = dask.compute(latents, target, roi)  # read once, together
+    table = associate(latents, target, metrics, roi)
+    maps = _maps(latents, target, roi)
+    chosen = choose(metrics)
+    observed = table.values.reshape(len(chosen), maps.latents.shape[1], len(maps.labels))
+    found = {name: np.full(observed.shape, np.nan) for name in (P_VALUE, P_ADJUSTED, N_EFFECTIVE, LOW, HIGH, P_NAIVE)}
+    wanted = [t for t in range(len(maps.labels)) if np.isfinite(observed[..., t]).any()]
+    for t, null in _nulls(maps, wanted, chosen, settings):
+        strength = _strength(observed[..., t], chosen)
+        p = _p_values(strength, null)
+        found[P_VALUE][..., t] = p
+        by_max = settings.correction == "max"
+        found[P_ADJUSTED][..., t] = (
+            np.maximum(p, _of_the_largest(strength, null)) if by_max else adjust(p, settings.correction)
+        )
+        _linear(maps, t, chosen, observed[..., t], found)
+    return _dataset(table, found, settings)
+
+
+def adjust(p: np.ndarray, correction: str) -> np.ndarray:
+    """p-values of any shape corrected for their number, NaN left out of it.
+
+    `fdr`: Benjamini & Yekutieli, Ann. Stat. 29, 1165 (2001), doi:10.1214/aos/1013699998, the false discovery rate
+    whatever the dependence of the tests. `holm`: Holm, Scand. J. Stat. 6, 65 (1979), the chance of any false
+    discovery. `none`: as they are. Raises UsageError for another word.
+    """
+    from scipy.stats import false_discovery_control
+
+    if correction not in CORRECTIONS:
+        raise UsageError(f"no correction is named {correction!r}.{did_you_mean(correction, list(CORRECTIONS))}")
+    known = np.isfinite(p)
+    given = p[known]
+    adjusted = np.full(p.shape, np.nan)
+    if correction == "fdr" and given.size:
+        given = false_discovery_control(given, method="by")
+    elif correction == "holm":
+        order = np.argsort(given, kind="stable")
+        steps = np.maximum.accumulate(given[order] * np.arange(given.size, 0, -1))
+        given = np.empty_like(given)
+        given[order] = np.minimum(steps, 1.0)
+    adjusted[known] = given
+    return adjusted
+
+
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """Latents `(n, L)` and targets `(n, T)` at the points of the ROI, and where on the grid these are."""
+
+    latents: np.ndarray
+    targets: np.ndarray
+    labels: list[str]
+    positions: np.ndarray
+    shape: tuple[int, ...]
+    index: np.ndarray  # flat index on the grid of each point
+    spacing: np.ndarray
+    has_neighbours: bool
+    _near: dict[bytes, Neighbourhood] = field(default_factory=dict, repr=False)
+    _weights: dict[tuple[bytes, str], np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was derived."""
+        return {**vars(self), "_near": {}, "_weights": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def inside(self, t: int) -> np.ndarray:
+        """Points (n,) where a target and at least one latent are finite."""
+        return np.asarray(np.isfinite(self.targets[:, t]) & np.isfinite(self.latents).any(axis=1))
+
+    def near(self, inside: np.ndarray) -> Neighbourhood:
+        """Neighbourhood of the points `inside` (n,), made once for each such set."""
+        key = np.packbits(inside).tobytes()
+        if key not in self._near:
+            mask = np.zeros(self.shape, bool)
+            mask.flat[self.index[inside]] = True
+            self._near[key] = neighbourhood(mask, self.spacing)
+        return self._near[key]
+
+
+def _maps(latents: xr.DataArray, target: xr.DataArray | xr.Dataset, roi: xr.DataArray | None) -> _Maps:
+    latent_dim, dims = latent_dims(latents)
+    parts = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
+    stacked = stack([column for part in parts for column in columns(part, dims)], dims)
+    values, points, where = gather(latents, stacked, roi, latent_dim, dims)
+    shape = tuple(latents.sizes[dim] for dim in dims)
+    keep = np.ones(shape, bool) if roi is None else roi.transpose(*dims).values.astype(bool)
+    return _Maps(
+        latents=values.astype("f8"),
+        targets=points.astype("f8"),
+        labels=[str(label) for label in stacked[TARGET].values],
+        positions=where,
+        shape=shape,
+        index=np.flatnonzero(keep),
+        spacing=np.array([_step(latents, dim) for dim in dims]),
+        has_neighbours=n.SAMPLE not in dims,
+    )
+
+
+def _step(latents: xr.DataArray, dim: str) -> float:
+    """Distance of neighbours along a dim; 1 where it has no numeric coordinate."""
+    if dim not in latents.coords or latents[dim].dtype.kind not in "iuf" or latents.sizes[dim] < 2:
+        return 1.0
+    return float(np.median(np.abs(np.diff(latents[dim].values.astype("f8"))))) or 1.0
+
+
+def _nulls(
+    maps: _Maps, wanted: Sequence[int], chosen: Sequence[Metric], settings: SignificanceConfig
+) -> Iterator[tuple[int, np.ndarray]]:
+    """`(target, its null)` of each target; on workers of a cluster side by side, also some latents beside others.
+
+    The surrogates of a target are then made anew for each part of its latents, the same ones by their seed.
+    """
+    import dask
+
+    every = np.arange(maps.latents.shape[1])
+    client = in_use()
+    if client is None:
+        yield from ((t, _null(maps, t, chosen, every, settings)) for t in wanted)
+        return
+    quick = [item for item in chosen if item.name in MATRIX_PRODUCTS]
+    slow = [item for item in chosen if item.name not in MATRIX_PRODUCTS]
+    parts = [(t, quick, every) for t in wanted if quick]
+    for t in wanted if slow else ():
+        blocks = latent_blocks(maps.latents[maps.inside(t)])
+        size = max(-(-len(blocks) * len(wanted) // (2 * max(1, sum(client.nthreads().values())))), BLOCKS_OF_A_TASK)
+        parts += [(t, slow, np.concatenate(blocks[i : i + size])) for i in range(0, len(blocks), size)]
+
+    shared, null = dask.delayed(maps, pure=False, traverse=False), dask.delayed(_null)
+    tasks = [null(shared, t, metrics, latents, settings, "synchronous") for t, metrics, latents in parts]
+    nulls = {t: np.empty((settings.n_surrogates, len(chosen), len(every))) for t in wanted}
+    for (t, metrics, latents), found in zip(parts, dask.compute(*tasks), strict=True):
+        rows = np.flatnonzero([item in metrics for item in chosen])
+        nulls[t][np.ix_(np.arange(settings.n_surrogates), rows, latents)] = found
+    yield from nulls.items()
+
+
+def _null(
+    maps: _Maps,
+    t: int,
+    chosen: Sequence[Metric],
+    columns: np.ndarray,
+    settings: SignificanceConfig,
+    scheduler: str | None = None,
+) -> np.ndarray:
+    """Strength of each surrogate of a target, (surrogate, metric, latent of `columns`); infinite where it has none."""
+    inside, shape = maps.inside(t), (len(chosen), len(columns))
+    seed = np.random.SeedSequence([settings.seed, zlib.crc32(maps.labels[t].encode())])  # whatever others there are
+    quick = [i for i, item in enumerate(chosen) if item.name in MATRIX_PRODUCTS]
+    slow = [i for i, item in enumerate(chosen) if item.name not in MATRIX_PRODUCTS]
+    latents, positions = maps.latents[inside][:, columns], maps.positions[inside]
+    groups = _same_points(latents, positions) if quick else []
+    null, done = np.empty((settings.n_surrogates, *shape)), 0
+    for batch in _batches(_surrogates(maps, t, inside, settings, seed), int(inside.sum())):
+        values = np.full((*shape, batch.shape[1]), np.nan)
+        for keep, members, own, where in groups:
+            drawn = columns_of(batch[keep], where)
+            for i in quick:
+                values[i, members] = chosen[i].kernel(own, drawn)
+        if slow:
+            values[slow] = apply([chosen[i] for i in slow], latents, batch, positions, scheduler=scheduler)[0]
+        null[done : done + batch.shape[1]] = np.moveaxis(_strength(values, chosen), -1, 0)
+        done += batch.shape[1]
+    return np.where(np.isfinite(null), null, np.inf)
+
+
+def _strength(values: np.ndarray, chosen: Sequence[Metric]) -> np.ndarray:
+    """What is compared: |value| of signed metrics, the value of others, (metric, ...)."""
+    signed = np.array([item.signed for item in chosen]).reshape(-1, *[1] * (values.ndim - 1))
+    return np.where(signed, np.abs(values), values)
+
+
+def _p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Share of the maps, the observed one among them, that are at least as strong: (metric, latent)."""
+    hits = (null >= observed - TIE * np.abs(observed)).sum(axis=0)
+    return np.where(np.isfinite(observed), (1 + hits) / (1 + len(null)), np.nan)
+
+
+def _of_the_largest(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """p-values against the largest of all latents and metrics in each surrogate: (metric, latent).
+
+    The chance of any false discovery, with dependent tests and few surrogates (Westfall & Young, Resampling-Based
+    Multiple Testing (1993), single-step maxT). Values are first brought to one scale, by their mean and deviation over
+    all maps, the observed one among them. One that is the same in all maps counts for nothing.
+    """
+    known = np.isfinite(observed)
+    every = np.concatenate([null[:, known], observed[known][None]])
+    finite = np.where(np.isfinite(every), every, np.nan)
+    deviation = np.nanstd(finite, axis=0)
+    still = deviation <= TIE * np.nanmax(np.abs(finite), axis=0)
+    scaled = (every - np.nanmean(finite, axis=0)) / np.where(still, 1.0, deviation)
+    scaled[:, still] = np.where(np.isfinite(every[:, still]), 0.0, np.inf)
+    largest = scaled[:-1].max(axis=1)
+    hits = (largest[:, None] >= scaled[-1] - TIE * np.abs(scaled[-1])).sum(axis=0)
+    p = np.full(observed.shape, np.nan)
+    p[known] = (1 + hits) / (1 + len(null))
+    return p
+
+
+def _same_points(latents: np.ndarray, positions: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, Columns, Columns]]:
+    """Latents by the points they are finite at: these points, which latents, their columns, the positions."""
+    finite = np.isfinite(latents)
+    members: dict[bytes, list[int]] = {}
+    for column in range(latents.shape[1]):
+        members.setdefault(np.packbits(finite[:, column]).tobytes(), []).append(column)
+    groups = []
+    for same in members.values():
+        keep = finite[:, same[0]]
+        if keep.sum() >= MIN_POINTS:
+            where = columns_of(positions[keep])
+            groups.append((keep, np.array(same), columns_of(latents[keep][:, same], where), where))
+    return groups
+
+
+def _surrogates(
+    maps: _Maps, t: int, inside: np.ndarray, settings: SignificanceConfig, seed: np.random.SeedSequence
+) -> Iterator[np.ndarray]:
+    values = maps.targets[inside, t]
+    if not maps.has_neighbours:
+        rng = np.random.default_rng(seed)
+        return (rng.permutation(values) for _ in range(settings.n_surrogates))
+    near = maps.near(inside)
+    if settings.method == "blocks":
+        side = settings.block or block_side(near, values)
+        return block_surrogates(near, values, settings.n_surrogates, seed, side)
+    return field_surrogates(near, values, settings.n_surrogates, seed)
+
+
+def _batches(surrogates: Iterator[np.ndarray], n_points: int) -> Iterator[np.ndarray]:
+    """Surrogates as columns (n, some), so many that they fit in SURROGATE_MEMORY."""
+    size = max(1, min(64, SURROGATE_MEMORY // (8 * n_points)))
+    while batch := list(itertools.islice(surrogates, size)):
+        yield np.column_stack(batch)
+
+
+def _linear(maps: _Maps, t: int, chosen: Sequence[Metric], observed: np.ndarray, found: dict[str, np.ndarray]) -> None:
+    """Fill in `n_effective` and `p_naive` of one target, for the metrics that have them."""
+    from scipy.stats import t as student
+
+    from vaearr.analysis.association.ranks import average_ranks
+
+    inside = np.isfinite(maps.targets[:, t])
+    for i, item in enumerate(chosen):
+        if item.name not in ("pearson", "spearman"):
+            continue
+        for keep, members, own, _ in _same_points(maps.latents[inside], maps.positions[inside]):
+            points = inside.copy()
+            points[inside] = keep
+            mine = columns_of(maps.targets[points, t : t + 1])
+            r = observed[i, members]
+            with np.errstate(divide="ignore"):
+                score = np.abs(r) * np.sqrt((len(mine.values) - 2) / np.maximum(1 - r**2, 0))
+            found[P_NAIVE][i, members, t] = 2 * student.sf(score, len(mine.values) - 2)
+            if item.name == "spearman":
+                own, mine = columns_of(average_ranks(own)), columns_of(average_ranks(mine))
+            effective = _effective(maps, points, own.values, mine.values, item.name)
+            found[N_EFFECTIVE][i, members, t] = np.where(np.isfinite(r), effective, np.nan)
+            ends = _interval(r, effective, HALF_WIDTH[item.name])
+            found[LOW][i, members, t], found[HIGH][i, members, t] = ends
+
+
+def _interval(r: np.ndarray, effective: np.ndarray, half_width: float) -> tuple[np.ndarray, np.ndarray]:
+    """95 % confidence interval of correlations; NaN where three effective points or fewer are left.
+
+    On the scale of arctanh(r), with the effective number in the place of n (Fisher, Metron 1, 3 (1921); for ranks
+    Fieller, Hartley & Pearson, Biometrika 44, 470 (1957)).
+    """
+    width = half_width / np.sqrt(np.where(effective > 3, effective - 3, np.nan))
+    with np.errstate(divide="ignore"):
+        centre = np.arctanh(r)
+    return np.tanh(centre - width), np.tanh(centre + width)
+
+
+def _effective(maps: _Maps, points: np.ndarray, latents: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
+    """Effective sample size (L,) of the correlation of latents (n, L) with a target (n, 1), both of one `kind`."""
+    if not maps.has_neighbours:
+        return np.full(latents.shape[1], float(len(target)))
+    near, key = maps.near(points), (np.packbits(points).tobytes(), kind)
+    if key not in maps._weights:  # the latents are the same for each target with these points
+        maps._weights[key] = _weights(near, latents)
+    return effective_points(near, maps._weights[key], _weights(near, target))[:, 0]
+
+
+def _weights(near: Neighbourhood, values: np.ndarray) -> np.ndarray:
+    """Covariance weights of columns (n, k), each to deviation 1."""
+    unit = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), np.finfo(float).tiny)
+    return covariance_weights(near, semivariograms(near, unit))
+
+
+def _dataset(table: xr.DataArray, found: dict[str, np.ndarray], settings: SignificanceConfig) -> xr.Dataset:
+    words = {
+        P_VALUE: "p-value from surrogate maps",
+        P_ADJUSTED: f"p-value corrected over latents and metrics ({settings.correction})",
+        N_EFFECTIVE: "effective number of independent points",
+        LOW: "lower end of the 95 % confidence interval",
+        HIGH: "upper end of the 95 % confidence interval",
+        P_NAIVE: "p-value as if points were independent, for comparison only",
+    }
+    ds = table.to_dataset(name=ASSOCIATION)
+    for name, values in found.items():
+        ds[name] = (table.dims, values.reshape(table.shape), {"long_name": words[name], "units": "1"})
+    return ds.assign_attrs(config=settings.to_attrs(), warnings=_warnings(ds, settings))
+
+
+def _warnings(ds: xr.Dataset, settings: SignificanceConfig) -> list[str]:
+    found = []
+    m = int(ds[P_VALUE].notnull().sum(dim=[METRIC, n.LATENT]).max())
+    factor = {"fdr": m * float(np.sum(1 / np.arange(1, m + 1))), "holm": float(m)}.get(settings.correction, 1.0)
+    least = factor / (1 + settings.n_surrogates)
+    if least > LEVEL:
+        found.append(
+            f"with {settings.n_surrogates} surrogates a single association among {m} cannot get an adjusted p-value "
+            f"below {min(least, 1.0):.2g}: use {int(np.ceil(factor / LEVEL))} surrogates, fewer metrics or latents, or "
+            f"another correction."
+        )
+    few = float(ds[N_EFFECTIVE].min())
+    if few < FEW_POINTS:
+        found.append(
+            f"some maps vary so slowly that they hold no more than {few:.0f} independent points: their p-values rest "
+            f"on how smooth they are guessed to be."
+        )
+    return found

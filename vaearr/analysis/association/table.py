@@ -1,0 +1,189 @@
+"""Association tables and rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.analysis.association.metrics import METRICS, apply, choose
+from vaearr.analysis.association.targets import TARGET, columns, is_single, stack
+from vaearr.errors import NoInputError, RoiError, SchemaError, UsageError, did_you_mean
+
+METRIC, RANK, ASSOCIATION = "metric", "rank", "association"
+NAVIGATION = (*n.SCAN_DIMS, n.SAMPLE)
+
+
+def associate(
+    latents: xr.DataArray,
+    target: xr.DataArray | xr.Dataset,
+    metrics: str | Sequence[str] = "all",
+    roi: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """How strongly each latent goes with each target: `(metric, latent[, target])`.
+
+    Parameters
+    ----------
+    latents
+        Latents, or scores such as `pca` and `nmf`, over the navigation dims and one further dim; NaN where there is
+        none. Lazy latents and targets are read together, once.
+    target
+        A map over the navigation dims; `elements` or a stack with one further dim (one target per entry); a map of
+        codes such as `phase` (a 0/1 indicator per code, codes below 0 are missing); or a Dataset of these.
+    metrics
+        Names from METRICS, or "all" for the seven usual ones.
+    roi
+        Boolean map, True = used. Points where latent or target is not finite are left out in any case, pair by pair.
+
+    Returns
+    -------
+    xr.DataArray
+        Dim `latent` stands for the latents' own further dim, whatever its name, with its coordinate; attribute
+        `latents` names the variable. Coordinate `n` counts the finite points of each target, `signed` tells which
+        metrics have a direction. NaN where latent or target is constant or too few points are left (3; 8 for mutual
+        information, 4 for unbiased HSIC; for partial Pearson 2 more than the trend has terms: of fewer, any two maps
+        correlate by 1 or -1). Metrics run under the dask scheduler in use; the numbers depend neither on it nor on
+        chunks. Spatial trends are polynomials of the coordinates of the navigation dims, of the index where there are
+        none.
+
+    Raises SchemaError if the latents lack a navigation dim or have not one further dim, if targets are not over the
+    same points; RoiError if the region is empty; UsageError for an unknown metric.
+    """
+    latent_dim, dims = latent_dims(latents)
+    parts = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
+    stacked = stack([column for part in parts for column in columns(part, dims)], dims)
+    chosen = choose(metrics)
+    values, points, where = gather(latents, stacked, roi, latent_dim, dims)
+    numbers, count = apply(chosen, values, points, where)
+    table = xr.DataArray(
+        numbers,
+        dims=(METRIC, n.LATENT, TARGET),
+        coords={
+            METRIC: [item.name for item in chosen],
+            n.LATENT: latents[latent_dim].values if latent_dim in latents.coords else np.arange(values.shape[1]),
+            TARGET: stacked[TARGET].values,
+            "n": (TARGET, count, {"long_name": "finite scan points", "units": "1"}),
+            "signed": (METRIC, [item.signed for item in chosen]),
+        },
+        name=ASSOCIATION,
+        attrs={
+            "long_name": "association of latent and target",
+            "units": "1",
+            "latents": str(latents.name) if latents.name is not None else n.LATENTS,
+            "metrics": {item.name: item.describe() for item in chosen},
+            "roi": "all finite points" if roi is None else "points of the given region of interest",
+        },
+    )
+    table[n.LATENT].attrs.update(n.ATTRS[n.LATENT])
+    return table.isel({TARGET: 0}) if is_single(target, dims) else table
+
+
+def latent_dims(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
+    """The one dim that is no navigation dim, and the navigation dims. Raises SchemaError if that is not so."""
+    dims = [str(dim) for dim in latents.dims]
+    further = [dim for dim in dims if dim not in NAVIGATION]
+    if len(further) != 1 or len(dims) < 2:
+        raise SchemaError(
+            f"latents have dims {dims}; expected navigation dims (of {', '.join(NAVIGATION)}) and one further "
+            f"dimension such as {n.LATENT!r}."
+        )
+    if 0 in latents.shape:
+        raise SchemaError(f"the latents are empty: their sizes are {dict(latents.sizes)}.")
+    return further[0], tuple(dim for dim in dims if dim != further[0])
+
+
+def gather(
+    latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | None, latent_dim: str, dims: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Latents `(n, L)`, targets `(n, T)` and positions `(n, d)` at the points of the ROI, read from disk in one pass.
+
+    Raises SchemaError for different grids, RoiError for an empty region.
+    """
+    import dask
+
+    if roi is None:
+        mask = xr.ones_like(targets.isel({TARGET: 0}, drop=True), dtype=bool)
+    elif isinstance(roi, xr.DataArray) and roi.dtype == bool and set(roi.dims) == set(dims):
+        mask = roi
+    else:
+        found = f"{roi.dtype} over {roi.dims}" if isinstance(roi, xr.DataArray) else type(roi).__name__
+        raise SchemaError(f"the region of interest is {found}; expected a boolean map over {dims}.")
+    try:
+        latents, targets, mask = xr.align(latents, targets, mask, join="exact", copy=False)
+    except ValueError as error:
+        raise SchemaError(
+            f"latents, targets and region of interest do not lie on the same grid: {error} "
+            "Select the same points of each first."
+        ) from None
+    ordered = (latents.transpose(*dims, latent_dim), targets.transpose(*dims, TARGET), mask.transpose(*dims))
+    values, points, keep = dask.compute(*(item.data for item in ordered))
+    keep = np.asarray(keep).ravel()
+    if not keep.any():
+        raise RoiError("the region of interest holds no scan point; widen it.")
+    where = _positions(latents, dims)[keep]
+    return values.reshape(-1, values.shape[-1])[keep], points.reshape(-1, points.shape[-1])[keep], where
+
+
+def _positions(latents: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
+    """Coordinates `(points, d)` of all points; of samples those of the scan, if they carry some."""
+    axes = []
+    for i, dim in enumerate(dims):
+        of_samples = [name for name in n.SCAN_DIMS if name in latents.coords and latents[name].dims == (n.SAMPLE,)]
+        names = of_samples if dim == n.SAMPLE and of_samples else [dim]
+        for name in names:
+            is_number = name in latents.coords and latents[name].dtype.kind in "iuf"
+            along = latents[name].values.astype("f8") if is_number else np.arange(float(latents.sizes[dim]))
+            if not np.isfinite(along).all():
+                raise SchemaError(f"coordinate {name!r} is not finite everywhere; a position is needed for each point.")
+            axes.append(along.reshape([-1 if j == i else 1 for j in range(len(dims))]))
+    shape = tuple(latents.sizes[dim] for dim in dims)
+    return np.stack([np.broadcast_to(axis, shape).ravel() for axis in axes], axis=1)
+
+
+def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: int = 10) -> xr.Dataset:
+    """The `top` latents that go most strongly with a target, over dimension `rank`; `.to_dataframe()` for a table.
+
+    Sorted by |value| for signed metrics. `position` is the place in the competition (1, 2, 2, 4 …) and `is_tied` marks
+    values that another latent shares, also one beyond the cut. Latents without a value (NaN) are left out. Raises
+    NoInputError for a metric or target that the table does not hold, UsageError for a `top` below 0.
+    """
+    if top < 0:
+        raise UsageError(f"top is {top}; it must be 0 or more.")
+    column = _column(table, metric, target)
+    signed = bool(column["signed"]) if "signed" in column.coords else METRICS[metric].signed
+    values = np.asarray(column.values, dtype="f8")
+    strength = np.abs(values) if signed else values
+    order = np.argsort(-strength, kind="stable")
+    order = order[np.isfinite(strength[order])]
+    strength = strength[order]
+    same = np.isclose(strength[1:], strength[:-1], rtol=1e-9, atol=1e-12)
+    tied = np.r_[same, False] | np.r_[False, same] if order.size else np.zeros(0, bool)
+    first = np.maximum.accumulate(np.where(np.r_[True, ~same], np.arange(order.size), 0)) if order.size else order
+    cut = slice(0, top)
+    return xr.Dataset(
+        {
+            n.LATENT: (RANK, column[n.LATENT].values[order][cut]),
+            "value": (RANK, values[order][cut], {"long_name": metric, "units": "1"}),
+            "position": (RANK, first[cut] + 1),
+            "is_tied": (RANK, tied[cut]),
+        },
+        coords={RANK: np.arange(1, min(top, order.size) + 1)},
+        attrs={"metric": metric, "target": target or "", "sorted_by": "absolute value" if signed else "value"},
+    )
+
+
+def _column(table: xr.DataArray, metric: str, target: str | None) -> xr.DataArray:
+    known = [str(name) for name in table[METRIC].values]
+    if metric not in known:
+        raise NoInputError(f"the table has no metric {metric!r}.{did_you_mean(metric, known)}")
+    column = table.sel({METRIC: metric})
+    if TARGET not in table.dims:
+        return column
+    labels = [str(name) for name in table[TARGET].values]
+    if target is None and len(labels) == 1:
+        target = labels[0]
+    if target not in labels:
+        raise NoInputError(f"the table has no target {target!r}.{did_you_mean(str(target), labels)}")
+    return column.sel({TARGET: target})

@@ -1,0 +1,34 @@
+"""Looking around in a latent space: what classes, dimensions, planes and single latents decode to, and how they lie.
+
+For any store: scans, collections, volumes. All functions give labelled Datasets (`activation_table` a DataFrame); those
+that draw take a seed. Reached as `vaearr.explore`.
+"""
+
+from vaearr.analysis.exploration.activations import activations
+from vaearr.analysis.exploration.components import latent_pca
+from vaearr.analysis.exploration.distributions import histograms, pairs
+from vaearr.analysis.exploration.embeddings import embedding
+from vaearr.analysis.exploration.health import health
+from vaearr.analysis.exploration.novelty import out_of_distribution, unusual
+from vaearr.analysis.exploration.paths import path
+from vaearr.analysis.exploration.prototypes import prototypes
+from vaearr.analysis.exploration.tables import activation_table, latent_table, save_table
+from vaearr.analysis.exploration.traversals import manifold, traverse
+
+__all__ = [
+    "activation_table",
+    "activations",
+    "embedding",
+    "health",
+    "histograms",
+    "latent_pca",
+    "latent_table",
+    "manifold",
+    "out_of_distribution",
+    "pairs",
+    "path",
+    "prototypes",
+    "save_table",
+    "traverse",
+    "unusual",
+]

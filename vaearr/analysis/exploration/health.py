@@ -1,0 +1,159 @@
+"""Is a latent space in good order: used, spread as the prior says, its dimensions free of each other."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.analysis.exploration.points import check_seed, open_encoded
+from vaearr.errors import UsageError
+from vaearr.models.quality import ACTIVE_VARIANCE
+from vaearr.run import Run
+from vaearr.run.statistics import Sums, correlations, has_posterior, latent_sums, posteriors, statistics_of
+
+LEAST_DRAWS = 20_000  # of the aggregate posterior: a distance of two distributions is known to about 1 / root of this
+MAX_DRAWS = 50_000
+MOMENTS = (
+    ("kl", "aggregate_mean", "aggregate_std", "aggregate_kl", "is_active"),
+    ("n", "n_active", "kl_total", "aggregate_kl_total", "warnings"),
+)  # of `latent_statistics`, variables and attributes
+REACH = 4.0  # of the histograms, at least, in standard deviations of the prior
+
+
+def health(
+    store: str | Path, run: str = n.DEFAULT_RUN, *, bins: int = 81, max_draws: int = MAX_DRAWS, seed: int = 0
+) -> xr.Dataset:
+    """Disentanglement and health of a run's latents, from what `encode` wrote.
+
+    Over `latent`: `kl` (nats), `is_active` (variance of the mean > 0.01), `aggregate_mean`, `aggregate_std`,
+    `aggregate_kl` as in `latent_statistics`; `kolmogorov`, the largest difference between the distribution functions
+    of the aggregate posterior and of N(0, 1) (0 to 1), and `wasserstein`, the mean distance between their quantiles
+    (W1, in standard deviations of the prior), of one dimension each. `correlation (latent, other)`, Pearson, of the
+    posterior means, NaN of constant dimensions. `density (latent, bin)` of the aggregate posterior beside `prior
+    (bin)`, both per unit, over `edge`; what lies beyond the edges is not in it.
+
+    Attributes: `n_active`, `kl_total`, `largest_correlation` with `largest_pair`, the two active dimensions;
+    `aggregate_kl_total`, KL of the Gaussian with all covariances from the prior; `total_correlation` (nats), its part
+    that is due to dependence, -0.5 log det R with the correlations R of the aggregate posterior (Watanabe, IBM J. Res.
+    Dev. 4, 66 (1960), of a Gaussian), so that aggregate_kl_total = sum(aggregate_kl) + total_correlation for vector
+    latents; `total_correlation_bound` (nats), the same of the normal scores of the draws: no change of single
+    dimensions alters total correlation, and of all distributions with Gaussian margins and correlations R the Gaussian
+    has the least, hence a lower bound; L (L - 1) / (4 draws), what chance makes of none, is taken off. None where
+    dimensions depend linearly. `warnings`.
+
+    The aggregate posterior is drawn from: as often from each posterior until there are 20 000 draws, at most
+    `max_draws`. Each position of a spatial latent counts on its own. Of an autoencoder, and of latents attached without
+    standard deviations, the means are the draws and `kl` is 0 or NaN. Raises NoInputError for a run not encoded,
+    UsageError for bins, max_draws or a seed that cannot be.
+    """
+    if bins < 2 or max_draws < 2:
+        raise UsageError(f"bins is {bins} and max_draws {max_draws}; both must be at least 2.")
+    encoded = open_encoded(store, run)
+    sums = latent_sums(encoded)
+    spread, posterior = np.maximum(np.diag(sums.covariance), 0), sums.variance / sums.count
+    draws = aggregate_draws(encoded, sums, max_draws, seed)
+    drawn = np.sort(draws, axis=0)
+    edges, density = _density(drawn, bins)
+    correlation = correlations(sums.covariance)
+    active = spread > ACTIVE_VARIANCE
+    pair, largest = _largest(correlation, active)
+    known = statistics_of(sums, has_posterior=has_posterior(encoded))
+    attrs: dict[str, Any] = {key: known.attrs[key] for key in MOMENTS[1]}
+    attrs |= {"n_draws": len(drawn), "seed": seed, "largest_correlation": largest, "largest_pair": pair}
+    attrs["total_correlation"] = gaussian_total_correlation(correlations(sums.covariance + np.diag(posterior)))
+    attrs["total_correlation_bound"] = _copula_bound(draws)
+    columns = {
+        "kolmogorov": (kolmogorov(drawn), "Kolmogorov-Smirnov distance from the prior"),
+        "wasserstein": (wasserstein(drawn), "Wasserstein distance from the prior"),
+    }
+    from scipy.stats import norm
+
+    data: dict[str, Any] = {name: known[name] for name in MOMENTS[0]} | {
+        name: (n.LATENT, values, {"long_name": words, "units": "1"}) for name, (values, words) in columns.items()
+    }
+    data |= {
+        "correlation": ((n.LATENT, "other"), correlation, {"long_name": "correlation of the means", "units": "1"}),
+        "density": ((n.LATENT, "bin"), density, {"long_name": "aggregate posterior per unit", "units": "1"}),
+        "prior": ("bin", np.diff(norm.cdf(edges)) / np.diff(edges), {"long_name": "prior per unit", "units": "1"}),
+        "edges": ("edge", edges, {"long_name": "edges of the bins", "units": "1"}),
+    }
+    coords = {n.LATENT: (n.LATENT, np.arange(len(spread)), dict(n.ATTRS[n.LATENT])), "other": np.arange(len(spread))}
+    return xr.Dataset(data, coords=coords, attrs={**encoded.attrs, **attrs})
+
+
+def aggregate_draws(encoded: Run, sums: Sums, most: int, seed: int) -> np.ndarray:
+    """Draws `(k, L)` of the aggregate posterior: one or several of each posterior, of a part if they are many."""
+    check_seed(seed)
+    rng = np.random.default_rng(seed)
+    times = max(1, math.ceil(min(LEAST_DRAWS, most) / sums.count)) if np.any(sums.variance > 0) else 1
+    share = min(1.0, most / (sums.count * times))
+    parts = []
+    for mean, std, _ in posteriors(encoded):
+        if share < 1:
+            taken = rng.random(len(mean)) < share
+            mean, std = mean[taken], std[taken]
+        if times > 1:
+            mean, std = np.repeat(mean, times, axis=0), np.repeat(std, times, axis=0)
+        parts.append(mean + std * rng.standard_normal(mean.shape))
+    return np.concatenate(parts)
+
+
+def gaussian_total_correlation(correlation: np.ndarray) -> float | None:
+    """Total correlation of a Gaussian in nats, -0.5 log det R, over dimensions that vary; None for singular R."""
+    varies = np.isfinite(np.diag(correlation))
+    values = np.linalg.eigvalsh(correlation[np.ix_(varies, varies)])
+    if len(values) and values[0] <= len(values) * np.finfo(float).eps:
+        return None
+    return float(max(0.0, -0.5 * np.log(values).sum()))
+
+
+def _copula_bound(draws: np.ndarray) -> float | None:
+    """Total correlation of the Gaussian copula of draws `(k, L)`: ranks as normal scores; equal values share a rank."""
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    scores = ndtri((rankdata(draws[:, np.ptp(draws, axis=0) > 0], axis=0) - 0.5) / len(draws))
+    off = scores - scores.mean(0)
+    found = gaussian_total_correlation(correlations(off.T @ off))
+    chance = scores.shape[1] * (scores.shape[1] - 1) / (4 * len(draws))
+    return None if found is None else max(0.0, found - chance)
+
+
+def kolmogorov(drawn: np.ndarray) -> np.ndarray:
+    """Largest difference of the distribution functions of sorted draws `(k, L)` and N(0, 1): `(L,)`."""
+    from scipy.special import ndtr
+
+    expected, step = ndtr(drawn), np.arange(len(drawn) + 1)[:, None] / len(drawn)
+    return np.asarray(np.maximum((step[1:] - expected).max(0), (expected - step[:-1]).max(0)))
+
+
+def wasserstein(drawn: np.ndarray) -> np.ndarray:
+    """W1 of sorted draws `(k, L)` and N(0, 1), `(L,)`: mean distance to the normal quantile at (i - 0.5) / k."""
+    from scipy.special import ndtri
+
+    quantiles = ndtri((np.arange(len(drawn)) + 0.5) / len(drawn))
+    return np.asarray(abs(drawn - quantiles[:, None]).mean(0))
+
+
+def _density(drawn: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Edges `(bins + 1,)` about 0, and draws per unit `(L, bins)`. A few far draws do not widen the range."""
+    tails = np.quantile(drawn, (0.001, 0.999), axis=0)
+    reach = max(REACH, float(abs(tails).max()))
+    edges = np.linspace(-reach, reach, bins + 1)
+    counts = np.stack([np.histogram(column, edges)[0] for column in drawn.T])
+    return edges, counts / (len(drawn) * np.diff(edges))
+
+
+def _largest(correlation: np.ndarray, active: np.ndarray) -> tuple[list[int], float]:
+    """The two active dimensions that correlate most, and how much (with its sign); none and 0 of fewer than two."""
+    size = len(correlation)
+    off = np.triu(np.where(np.outer(active, active), abs(correlation), 0), 1)
+    if active.sum() < 2:
+        return [], 0.0
+    i, j = divmod(int(off.argmax()), size)
+    return [i, j], float(correlation[i, j])

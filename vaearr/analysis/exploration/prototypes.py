@@ -1,0 +1,52 @@
+"""The mean code of each class, and what it decodes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.analysis.exploration.bases import class_means, decoded_grid, filled
+from vaearr.analysis.exploration.points import classes_of, open_encoded
+from vaearr.errors import NoInputError
+from vaearr.run import open_run
+
+CLASS = "class"
+
+
+def prototypes(store: str | Path, run: str = n.DEFAULT_RUN, by: str | None = None) -> xr.Dataset:
+    """Prototype of each class: the mean of its samples' latents, decoded.
+
+    by: map or coordinate with a class for each sample, such as label, phase, clusters; None for the first of these
+    three that is there. Classes without an encoded sample are left out; the attribute `empty` names them. `latents`,
+    `std` `(class, latent[, lz, ly, lx])`, mean and standard deviation over the samples; `n (class)`; `distance
+    (class, other)`, Euclidean, of prototypes; `decoded (class, [channel,] dy, dx)`, in the units its `scale` says.
+    Positions that a mask left out of all samples are NaN in `latents`; to decode, they get their channel's mean.
+    Raises NoInputError for a run not encoded or a map that is not there, UsageError for one that holds no classes.
+    """
+    encoded = open_encoded(store, run)
+    classes = classes_of(encoded.ds, by)
+    mean, std, count = class_means(encoded, classes.codes, len(classes.names))
+    kept = np.flatnonzero(count)
+    if not len(kept):
+        raise NoInputError(f"no encoded sample has a class by {classes.by!r}; choose another map.")
+    mean, std, count = mean[kept], std[kept], count[kept]
+    whole = filled(encoded, mean)
+    opened = open_run(store, run)
+    rows = whole.reshape(len(kept), -1)
+    distance = np.sqrt(np.maximum(((rows[:, None] - rows[None]) ** 2).sum(-1), 0))
+    names = [classes.names[i] for i in kept]
+    dims = (CLASS, *n.latent_dims(mean.ndim - 1))
+    return xr.Dataset(
+        {
+            "latents": (dims, mean.astype("f4"), {"long_name": f"mean latent of the {classes.by}", "units": "1"}),
+            "std": (dims, std.astype("f4"), {"long_name": "standard deviation in the class", "units": "1"}),
+            "n": (CLASS, count, {"long_name": "samples", "units": "1"}),
+            "distance": ((CLASS, "other"), distance, {"long_name": "distance of prototypes", "units": "1"}),
+            "decoded": decoded_grid(opened, whole.astype("f4"), (CLASS,), (len(kept),)),
+        },
+        coords={CLASS: (CLASS, names, {"long_name": classes.by}), "other": names, n.LATENT: np.arange(mean.shape[1])},
+        attrs={**opened.attrs, "by": classes.by, "empty": [x for x in classes.names if x not in names]},
+    )

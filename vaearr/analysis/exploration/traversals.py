@@ -1,0 +1,143 @@
+"""One latent dimension at a time, and planes of two: what changes in the picture when they do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.analysis.exploration.bases import STD, Base, Start, decoded_grid, start, values_along
+from vaearr.analysis.exploration.points import dimensions, open_encoded
+from vaearr.errors import UsageError
+from vaearr.run import open_run
+
+LATENT_DIM, STEP = "latent_dim", "step"
+ROW, COLUMN = "row", "column"
+Span = tuple[float, float]
+
+
+def traverse(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    dims: int | list[int] | tuple[int, ...] | None = None,
+    base: Base = "mean",
+    span: Span = (-3.0, 3.0),
+    steps: int = 9,
+    *,
+    unit: str = STD,
+    by: str | None = None,
+) -> xr.Dataset:
+    """One dimension after another moved away from a base, decoded; the other dimensions keep the base's values.
+
+    dims: one dimension, several, or None for all. base: `mean` of all samples; `prototype:NAME` of a class by the map
+    `by` (None: label, phase or clusters); a sample, as a number or `{"x": …, "y": …}`, or a Path, of a file; or latents
+    `(L[, lz, ly, lx])`. span: in unit `std`, standard deviations of the aggregate posterior to either side of the
+    base's own value; in unit `absolute`, values of the dimension. A channel of a spatial latent is shifted as a whole,
+    its value is the mean over positions.
+
+    Returns `decoded (latent_dim, step, [channel,] dy, dx)`, `latents (latent_dim, step, latent[, …])`, `value
+    (latent_dim, step)`, `offset (latent_dim, step)` in standard deviations, `base (latent[, …])` and `base_decoded`.
+    Raises UsageError for a base, dimension or span that cannot be meant, NoInputError for a run not encoded.
+    """
+    encoded, opened = open_encoded(store, run), open_run(store, run)
+    chosen = dimensions(dims, encoded.latent_shape[0])
+    begin = start(encoded, opened, base, by)
+    values = values_along(begin, chosen, span, steps, unit)
+    z = traversal_latents(begin, chosen, values)
+    sizes = (len(chosen), steps)
+    inner = n.latent_dims(z.ndim - 1)
+    base_z = begin.latents[None].astype("f4")
+    return xr.Dataset(
+        {
+            "decoded": decoded_grid(opened, z, (LATENT_DIM, STEP), sizes),
+            "latents": ((LATENT_DIM, STEP, *inner), z.reshape(*sizes, *z.shape[1:]), _words("latents of the steps")),
+            "base": (inner, base_z[0], _words(begin.name)),
+            "base_decoded": decoded_grid(opened, base_z, ("one",), (1,)).isel(one=0),
+        },
+        coords={
+            LATENT_DIM: (LATENT_DIM, chosen, dict(n.ATTRS[n.LATENT])),
+            STEP: np.arange(steps),
+            "value": ((LATENT_DIM, STEP), values, _words("value of the dimension")),
+            "offset": (
+                (LATENT_DIM, STEP),
+                _offsets(begin, chosen, values),
+                _words("distance from the base"),
+            ),
+            n.LATENT: np.arange(z.shape[1]),
+        },
+        attrs={**opened.attrs, "base": begin.name, "unit": unit, "span": list(map(float, span))},
+    )
+
+
+def manifold(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    dims: tuple[int, int] = (0, 1),
+    span: Span = (-3.0, 3.0),
+    steps: int = 15,
+    *,
+    base: Base = "mean",
+    unit: str = STD,
+    by: str | None = None,
+) -> xr.Dataset:
+    """A plane of two dimensions, decoded on a grid: `decoded (row, column, [channel,] dy, dx)`.
+
+    dims: the dimension along the columns (to the right) and the one along the rows (upwards: the first row is the
+    lowest and holds the least value). The coordinates `column` and `row` are the values of the two dimensions. base,
+    span, unit, by: as of `traverse`; all other dimensions keep the base's values. Also `latents (row, column,
+    latent[, …])`. Raises as `traverse`, and UsageError unless there are two dimensions.
+    """
+    encoded, opened = open_encoded(store, run), open_run(store, run)
+    chosen = dimensions(list(dims), encoded.latent_shape[0])
+    if len(chosen) != 2:
+        raise UsageError(f"a plane is of two dimensions, {len(chosen)} were given: {chosen}.")
+    begin = start(encoded, opened, base, by)
+    across, up, z = plane_latents(begin, chosen, span, steps, unit)
+    sizes = (steps, steps)
+    return xr.Dataset(
+        {
+            "decoded": decoded_grid(opened, z, (ROW, COLUMN), sizes),
+            "latents": (
+                (ROW, COLUMN, *n.latent_dims(z.ndim - 1)),
+                z.reshape(*sizes, *z.shape[1:]),
+                _words("latents of the grid"),
+            ),
+        },
+        coords={
+            ROW: (ROW, up, {**_words(f"latent {chosen[1]}"), "latent_dim": chosen[1]}),
+            COLUMN: (COLUMN, across, {**_words(f"latent {chosen[0]}"), "latent_dim": chosen[0]}),
+            n.LATENT: np.arange(z.shape[1]),
+        },
+        attrs={**opened.attrs, "base": begin.name, "unit": unit, "span": list(map(float, span)), "dims": chosen},
+    )
+
+
+def traversal_latents(begin: Start, dims: list[int], values: np.ndarray) -> np.ndarray:
+    """Each dimension alone at its values `(len(dims), steps)`: latents `(len(dims) * steps, L[, lz, ly, lx])`."""
+    return np.concatenate([begin.moved([dim], values[i][:, None]) for i, dim in enumerate(dims)])
+
+
+def plane_latents(
+    begin: Start, dims: list[int], span: Span, steps: int, unit: str = STD
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values of two dimensions `(steps,)`, across and up, and latents of their grid `(steps * steps, L[, …])`.
+
+    Rows are of the second dimension, the first of them holds its least value. Raises UsageError for a dimension that
+    does not vary.
+    """
+    across, up = values_along(begin, dims, span, steps, unit)
+    if not (np.ptp(across) > 0 and np.ptp(up) > 0):
+        raise UsageError(f"one of {dims} does not vary over the data; choose others, or unit='absolute'.")
+    rows, columns = np.meshgrid(up, across, indexing="ij")
+    return across, up, begin.moved(dims, np.stack([columns.ravel(), rows.ravel()], 1))
+
+
+def _offsets(begin: Start, dims: list[int], values: np.ndarray) -> np.ndarray:
+    std = begin.std[dims, None]
+    return np.divide(values - begin.centre[dims, None], std, out=np.full_like(values, np.nan), where=std > 0)
+
+
+def _words(long_name: str) -> dict[str, str]:
+    return {"long_name": long_name, "units": "1"}

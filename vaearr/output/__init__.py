@@ -1,0 +1,1 @@
+"""A run as one page, and its numbers as plain files."""

@@ -1,0 +1,325 @@
+"""The files of an older program (the first seed): same names, columns and keys, so that its scripts read them.
+
+Its JSON reports keep their keys and types; `about`, `parameters`, `scaling`, `seeds`, `n` and `versions` are added.
+Where its numbers differ from ours: a constant latent or target gives null, not 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.config import ClusterConfig
+from vaearr.errors import DamagedError, DataError, NoInputError, UsageError, did_you_mean
+from vaearr.output.exporting.content import Content
+from vaearr.output.exporting.formats import file_name, npy, write_json, write_table
+from vaearr.recipe import nested, versions
+
+# our metrics -> the seed's names, in the seed's order
+METRICS = {
+    "pearson": "pearson",
+    "spearman": "spearman",
+    "kendall": "kendall",
+    "mutual_information": "mi",
+    "distance_correlation": "dcorr",
+    "hsic": "hsic",
+    "partial_pearson": "pp_spatial",
+}
+TOP = 3
+MOST_CHANNELS = 3
+# method of a clustering -> its tag in the names of files, from the keys of `_cluster_keys`
+TAGS = {
+    "gmm": "gmm_k{k}",
+    "kmeans": "kmeans_k{k}",
+    "dbscan": "dbscan_eps{eps:.3g}_m{min_samples}",
+    "hdbscan": "hdbscan_mcs{min_cluster_size}",
+}
+
+
+def seed0(content: Content, folder: Path) -> None:
+    """All of the first seed's files that the store has the data for; `say` tells which are left out, and why.
+
+    `latents_full.npy`, `latents_roi.npy`, `coords.csv`; `latent_maps_selected_dim_<L>/latent_full_d<d>.png`, `.csv`;
+    `bandcontrast_latent_scores.csv`, `report_bandcontrast_multi_metric.json`; `element_latent_scores.csv`,
+    `report_elements_multi_metric__<synth_tag>.json`; `cluster_assignments__<tag>.csv`, `cluster_report__<tag>.json`,
+    `cluster_latent_bc__<tag>.png`; `report_cluster.json`. Asked-for parts that cannot be made are errors.
+    """
+    content.need_plane()
+    config = content.config
+    npy(content, folder)
+    _latent_maps(content, folder)
+    scores: list[xr.DataArray] = []
+    parts: list[tuple[str, bool, Callable[[], Any]]] = [
+        ("band contrast", config.target != n.BC, lambda: scores.append(_band_contrast(content, folder))),
+        ("elements", any((config.elements, config.weights, config.rgb_elements)), lambda: _elements(content, folder)),
+        ("clusters", bool(config.clusters or config.methods), lambda: _clusters(content, folder, *scores)),
+        ("clusters of each latent", config.reference is not None, lambda: _partitions(content, folder)),
+    ]  # fmt: skip
+    for part, is_asked, write in parts:
+        try:
+            write()
+        except DamagedError:
+            raise
+        except (NoInputError, DataError) as reason:
+            if is_asked:
+                raise
+            content.say(f"left out: {part}: {reason}")
+
+
+def _latent_maps(content: Content, folder: Path) -> None:
+    from vaearr.views import save
+
+    maps = folder / f"latent_maps_selected_dim_{content.latents.shape[-1]}"
+    maps.mkdir()
+    outline = None if bool(content.roi.all()) else content.roi
+    for label in content.config.latents or content.labels():
+        one = content.latent(label).where(content.roi)
+        values = one.values.reshape(-1).astype(np.float32)
+        write_table(pd.DataFrame(content.steps() | {f"latent_d{label}": values}), maps / f"latent_full_d{label}.csv")
+        save(one, maps / f"latent_full_d{label}.png", dpi=content.config.dpi, kind="map", roi=outline)
+
+
+def _band_contrast(content: Content, folder: Path) -> xr.DataArray:
+    """Scores and ranking against band contrast; returns the table."""
+    name = content.config.target
+    target = content.variable(name)
+    if target.ndim != len(content.dims):
+        raise UsageError(f"target {name!r} has dims {target.dims}; expected a plain map over {content.dims}.")
+    table, report = _scores(content, target, folder / "bandcontrast_latent_scores.csv")
+    record = {"target": "BandContrast", "target_variable": name} | report
+    write_json(folder / "report_bandcontrast_multi_metric.json", record)
+    return table
+
+
+def _elements(content: Content, folder: Path) -> None:
+    """Scores and ranking against a sum or the luminance of elements."""
+    target, record = _composite(content)
+    _, report = _scores(content, target, folder / "element_latent_scores.csv")
+    share = "weights divided by the sum of their absolute values"
+    luminance = "then 0.2126 red + 0.7152 green + 0.0722 blue"
+    how = share if record["synth_mode"] == "sum" else luminance
+    scaling = f"each element to 0 … 1 between its least and greatest value in the region; {how}"
+    path = folder / f"report_elements_multi_metric__{file_name(record['synth_tag'])}.json"
+    write_json(path, record | report | {"scaling": scaling})
+
+
+def _composite(content: Content) -> tuple[xr.DataArray, dict[str, Any]]:
+    """The element map that latents are compared with, and what it is in the seed's keys."""
+    from vaearr.analysis.association import targets_of
+
+    config = content.config
+    if n.ELEMENTS not in content.ds:
+        raise NoInputError("the store holds no element maps.")
+    known = [str(element) for element in content.ds[n.ELEMENT].values]
+    for element in (*config.elements, *config.rgb_elements):
+        if element not in known:
+            raise NoInputError(f"the store has no element {element!r}.{did_you_mean(element, known)}")
+    elements, weights = list(config.elements) or known, list(config.weights)
+    channels = list(config.rgb_elements) or elements[:MOST_CHANNELS]
+    is_rgb = config.synth_mode == "rgb"
+    if is_rgb and len(channels) > MOST_CHANNELS:
+        raise UsageError(f"{len(channels)} elements are given for rgb; expected one to {MOST_CHANNELS}.")
+    if not is_rgb and weights and len(weights) != len(elements):
+        raise UsageError(f"{len(weights)} weights for {len(elements)} elements ({', '.join(elements)}); give each one.")
+    if is_rgb:
+        formula, tag = f"rgb({', '.join(map(repr, channels))})", f"rgb-{'_'.join(channels)}"
+    else:
+        factors = zip(weights or [1.0] * len(elements), elements, strict=True)
+        formula = " + ".join(f"{weight!r}*{element!r}" for weight, element in factors)
+        tag = "sum-" + ("_".join(f"{weight:.3f}" for weight in weights) or "auto")
+    target = targets_of(content.ds, [formula], roi=content.roi).isel(target=0, drop=True)
+    return target, {
+        "synth_mode": config.synth_mode,
+        "synth_tag": tag,
+        "elements": elements,
+        "rgb_elements": channels if is_rgb else None,
+        "weights": None if is_rgb else weights or None,
+        "formula": formula,
+    }
+
+
+def _scores(content: Content, target: xr.DataArray, path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
+    """The seven metrics of all latents with a map over the region, `(metric, latent)`, and what a report says of them.
+
+    Writes them as CSV with `dim` and the seed's names, the largest |pearson| first, latents without one last. In the
+    rankings `tied` marks a score that another latent shares.
+    """
+    from vaearr.analysis.association import associate, ranking
+
+    table = associate(content.latents, target, list(METRICS), roi=content.roi)
+    columns = {short: table.sel(metric=name).values for name, short in METRICS.items()}
+    frame = pd.DataFrame({"dim": table[n.LATENT].values, **columns})
+    order = np.argsort(-np.nan_to_num(frame["pearson"].abs().to_numpy(), nan=-1.0), kind="stable")
+    write_table(frame.iloc[order], path)
+    rankings = {}
+    for name, short in METRICS.items():
+        best = ranking(table, name, top=TOP).to_dataframe()[[n.LATENT, "value", "is_tied"]]
+        rankings[short] = best.set_axis(["dim", "score", "tied"], axis=1).to_dict("records")
+    inside = content.roi.values.reshape(-1)
+    steps = {dim: values[inside] for dim, values in content.steps().items()}
+    box = {f"{dim}_range": [int(values.min()), int(values.max()) + 1] for dim, values in steps.items()}
+    return table, {
+        "roi": box | {"n": int(inside.sum()), "range_is": "step numbers, start <= step < stop"},
+        "metrics": list(METRICS.values()),
+        "rankings": rankings,
+        "n": int(inside.sum()),
+        "n_finite": int(table["n"]),
+        "parameters": {METRICS[name]: about for name, about in table.attrs["metrics"].items()},
+        "scaling": None,  # the metrics are taken of the values as they are
+        "seeds": {"mi": 0},
+        "about": content.about(),
+        "versions": versions("scipy", "scikit-learn"),
+    }
+
+
+def _clusters(content: Content, folder: Path, scores: xr.DataArray | None = None) -> None:
+    """Files of every cluster map that is meant, named by method and size, several alike also by the variable.
+
+    scores: latents against band contrast, which name the latent shown. Raises NoInputError where there is no cluster
+    map or no band contrast.
+    """
+    target = content.variable(content.config.target).load()
+    maps = list(_cluster_maps(content, scores))
+    tags = [TAGS[labels.attrs["method"]].format(**_cluster_keys(labels)) for labels in maps]
+    for labels, tag in zip(maps, tags, strict=True):
+        own = tag if tags.count(tag) == 1 else f"{tag}_{labels.name}"
+        _write_clusters(content, folder, labels, own, target, _latent_for(content, labels, scores))
+
+
+def _cluster_maps(content: Content, scores: xr.DataArray | None) -> Iterator[xr.DataArray]:
+    ds, config = content.ds, content.config
+
+    def is_map(one: xr.DataArray) -> bool:
+        return one.attrs.get("method") in TAGS and one.dtype.kind in "iu"
+
+    def run_of(one: xr.DataArray) -> str:
+        return str((nested(one.attrs, "config") or {}).get("run", config.run))
+
+    names = list(dict.fromkeys(config.clusters))
+    if not names and not config.methods:
+        names = [str(name) for name, one in ds.data_vars.items() if is_map(one) and run_of(one) == config.run]
+        if not names:
+            raise NoInputError("the store holds no cluster map of this run: 'vaearr cluster' writes one.")
+    for name in names:
+        labels = content.variable(name).load()
+        if not is_map(labels):
+            raise UsageError(f"{name!r} is no cluster map; expected one that 'vaearr cluster' wrote.")
+        yield labels
+    if config.methods:
+        from vaearr.analysis.clustering import cluster
+
+        number = _strongest(content, scores)
+        target = content.variable(config.target).load()
+        features = xr.Dataset({"latent": content.latent(number), config.target: target})
+        for method in dict.fromkeys(config.methods):
+            labels = cluster(features, method, roi=content.roi, config=ClusterConfig(run=config.run, seed=config.seed))
+            labels = labels.transpose(*content.dims).assign_attrs(latent=number)
+            yield labels.rename(f"latent_{number}_{config.target}")
+
+
+def _cluster_keys(labels: xr.DataArray) -> dict[str, Any]:
+    """What the seed's report says of a clustering by its method."""
+    method, used = labels.attrs["method"], nested(labels.attrs, "parameters") or {}
+    if method == "dbscan":
+        return {"eps": float(used["eps"]), "min_samples": int(used["min_samples"])}
+    if method == "hdbscan":
+        least = int(used["min_cluster_size"])
+        return {
+            "min_cluster_size": least,
+            "min_samples": int(used.get("min_samples") or least),
+            "cluster_selection_epsilon": float(used.get("cluster_selection_epsilon") or 0.0),
+        }
+    given = labels.attrs.get("k", used.get("k"))
+    k = int(labels.values.max(initial=-1)) + 1 if given is None else int(given)
+    if method == "kmeans":
+        return {"k": k}
+    value = (nested(labels.attrs, "scores") or {}).get(str(k))
+    return {"k": k, "scores": None if value is None else {"criterion": used.get("criterion"), "value": float(value)}}
+
+
+def _strongest(content: Content, scores: xr.DataArray | None) -> int:
+    """The latent that is shown beside band contrast, unless the clustering says which."""
+    if content.config.latent is not None or scores is None:
+        return content.labels()[0] if content.config.latent is None else content.config.latent
+    strength = np.nan_to_num(np.abs(scores.sel(metric="pearson").values), nan=-1.0)
+    return content.labels()[int(strength.argmax())]
+
+
+def _latent_for(content: Content, labels: xr.DataArray, scores: xr.DataArray | None) -> int:
+    used = (nested(labels.attrs, "config") or {}).get("latents")
+    if "latent" in labels.attrs:
+        return int(labels.attrs["latent"])
+    if content.config.latent is None and used and len(used) == 1:
+        return int(used[0])
+    return _strongest(content, scores)
+
+
+def _write_clusters(
+    content: Content, folder: Path, labels: xr.DataArray, tag: str, target: xr.DataArray, dim: int
+) -> None:
+    """Assignments, report and figure of one cluster map; `eps` is a distance between points as `scaling` says."""
+    from vaearr.views import save
+    from vaearr.views.clusters import classes_of
+
+    latent, attrs = content.latent(dim), labels.attrs
+    inside = (content.roi & (labels != n.NOT_CLUSTERED)).values.reshape(-1)
+    shown = {"latent": latent, "bandcontrast": target, "cluster": labels}
+    columns = content.steps() | {name: one.values.reshape(-1) for name, one in shown.items()}
+    assignments, figure = f"cluster_assignments__{tag}.csv", f"cluster_latent_bc__{tag}.png"
+    write_table(pd.DataFrame(columns)[inside], folder / assignments)
+    told = ("features", "parameters", "sizes", "stability", "stability_is", "approximation", "warnings", "reference")
+    record = {
+        "method": attrs["method"],
+        **_cluster_keys(labels),
+        "n_points": int(inside.sum()),
+        "figure": figure,
+        "assignments_csv": assignments,
+        "cluster_colors": list(classes_of(labels).colors),
+        "latent_dim": dim,
+        "variable": str(labels.name),
+        "scaling": nested(attrs, "scaling"),
+        "n_noise": int((labels == n.NOISE).sum()),
+        **{key: attrs.get(key) for key in ("scale", "n", "seed")},
+        **{key: nested(attrs, key) for key in told},
+        "about": content.about() | {"labels": nested(attrs, n.PROVENANCE)},
+        "versions": versions("scikit-learn"),
+    }
+    write_json(folder / f"cluster_report__{tag}.json", record)
+    inside_only = labels.where(content.roi, n.NOT_CLUSTERED)
+    save(inside_only, folder / figure, dpi=content.config.dpi, kind="clusters", latent=latent, target=target)
+
+
+def _partitions(content: Content, folder: Path) -> None:
+    """`report_cluster.json`: how well clusters of each latent alone agree with those of PCA or NMF scores.
+
+    Raises NoInputError where there are no such scores.
+    """
+    from vaearr.analysis.association.partitions import latent_partitions
+
+    config = content.config
+    names = [config.reference] if config.reference else [n.PCA, n.NMF]
+    name = next((name for name in names if name in content.ds), None)
+    if name is None:
+        raise NoInputError(f"the store holds no scores {' or '.join(names)}: 'vaearr embed' writes them.")
+    found = latent_partitions(content.latents, content.variable(name), roi=content.roi, seed=config.seed)
+    columns = {"ari": "score", "k": "k_lat", "is_tied": "tied", "k_at_bound": "k_lat_at_bound"}
+    best = found[list(columns)].to_dataframe()[list(columns)].rename(columns=columns).rename_axis("dim")
+    best = best.dropna(subset="score").sort_values("score", ascending=False, kind="stable").head(TOP).reset_index()
+    record = {
+        "top_latent_by_cluster": best.assign(k_ref=int(found.attrs["k_reference"])).to_dict("records"),
+        "score_is": "adjusted Rand index",
+        "reference": name,
+        "scaling": "standard",
+        "parameters": {key: value for key, value in found.attrs.items() if key != n.PROVENANCE},
+        "seed": config.seed,
+        "n": int(content.roi.sum()),
+        "about": content.about(),
+        "versions": versions("scikit-learn"),
+    }
+    write_json(folder / "report_cluster.json", record)

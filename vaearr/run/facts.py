@@ -1,0 +1,251 @@
+"""What is in a store, in words: grid, runs, and what the samples are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.errors import VaearrError
+from vaearr.recipe import nested
+from vaearr.schema import is_categorical, meanings
+from vaearr.schema.grid import measured
+from vaearr.sources.collection import GROUPS, PATH, SKIPPED
+from vaearr.sources.images import HAS_MASK
+from vaearr.store import (
+    check_store,
+    open_store,
+    open_table,
+    read_block,
+    read_only_url,
+    run_manifest,
+    run_names,
+    stored_bytes,
+)
+
+MOST_CLASSES = 40  # of a coordinate of text or numbers that is taken for classes
+NAMED = 12  # classes that a line of text lists
+SOURCE_SIZES = "source_"  # how coordinates with the size of a sample's file begin
+PARTS = {n.TRAIN: "train", n.VALIDATION: "validation", n.OUTSIDE: "outside"}
+OF_A_RUN = ("roi", "n_roi", "n_train", "n_validation", "best_epoch", "epochs_run", "time")
+
+
+def store_facts(store: str | Path) -> dict[str, Any]:
+    """Facts about a store as plain JSON: grid, patterns, classes, maps, ROI, runs with training and latents, bytes.
+
+    store: a folder or a URL; the bytes are None for a URL that can only be read.
+
+    A run that cannot be read has the one fact `damaged`, which says why.
+    """
+    path = read_only_url(store) or check_store(store)
+    ds = open_store(path, chunks=None)
+    is_local = isinstance(path, Path)
+    return schema.describe(ds) | {
+        "store": str(path) if is_local else path,
+        "stored_bytes": stored_bytes(store) if is_local else None,
+        "n_present": int(ds[n.PRESENT].sum()) if n.PRESENT in ds else None,
+        "source": (nested(ds.attrs, n.PROVENANCE) or {}).get("source", {}).get("file"),
+        "samples": schema.samples_word(ds),
+        "data": data_facts(ds),
+        "variables": {
+            str(name): {"dims": [str(d) for d in variable.dims], "dtype": str(variable.dtype)}
+            | {key: str(variable.attrs.get(key, "")) for key in ("units", "long_name")}
+            for name, variable in ds.data_vars.items()
+        },
+        "trained": {run: run_facts(path, ds, run) for run in run_names(path)},
+    }
+
+
+def run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
+    """Facts about a run: its model (None where its latents were computed elsewhere), region, training and health."""
+    try:
+        manifest = run_manifest(path, run)
+        kind, latents = manifest.get("kind", "trained"), n.run_name(n.LATENTS, run)
+        facts = {"kind": kind, "model": None, "latents": latents, "encoded": latents in ds, "warnings": []}
+        facts |= {key: manifest.get(key) for key in OF_A_RUN}
+        if kind == n.ATTACHED:
+            return facts | {"latent_dim": manifest.get("latent_dim")}
+        health = open_table(path, run, n.HEALTH).attrs
+        known = {"n_active": health["n_active"], "explained_variance": health["explained_variance"]}
+        return facts | known | {"model": manifest["config"]["model"], "warnings": list(health["warnings"])}
+    except KeyError as error:
+        return {"damaged": f"it lacks {error}"}
+    except (VaearrError, ValueError, TypeError, OSError) as error:
+        return {"damaged": " ".join(str(error).split()).removeprefix(f"run {run!r} is damaged: ")}
+
+
+def in_words(facts: dict[str, Any]) -> str:
+    """The facts as lines of text."""
+    pattern, store = " x ".join(map(str, facts["pattern"].values())), facts["store"]
+    one, is_scan = facts["samples"], facts["kind"] == "scan"
+    many, total = "patterns" if is_scan else one, math.prod(facts["grid"].values())
+    grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
+    what = f"scan of {grid}, patterns of" if is_scan else f"collection of {facts['grid'].get(n.SAMPLE)} {one},"
+    lines = [f"{store}: {what} {pattern} {facts['dtype']}"]
+    lines += [f"  from {facts['source']}"] if facts["source"] else []
+    for dim, (first, last, units) in facts["extent"].items():
+        lines.append(f"  {dim} from {first:g} to {last:g} {units}".rstrip())
+    on_disk = "" if facts["stored_bytes"] is None else f", {_size(facts['stored_bytes'])} on disk in all"
+    lines.append(f"  {_size(facts['nbytes'])} of {many}{on_disk}")
+    if facts["n_present"] not in (None, total):
+        lines.append(f"  {facts['n_present']} of {total} {one} {'were measured' if is_scan else 'can be used'}")
+    lines += [*data_lines(facts["data"], many), "variables"]
+    width = max(map(len, facts["variables"]))
+    for name, v in facts["variables"].items():
+        unit = f" [{v['units']}]" if v["units"] not in ("", "1") else ""
+        lines.append(f"  {name:{width}}  {v['dtype']:8} ({', '.join(v['dims'])})  {v['long_name']}{unit}")
+    lines += [f"  elements: {', '.join(facts['elements'])}"] if facts["elements"] else []
+    lines.append("runs" if facts["trained"] else f"no run yet: 'vaearr train {store}'")
+    for run, r in facts["trained"].items():
+        head, *more = run_lines(r, one)
+        lines += [f"  {run}: {head}", *(f"    {line}" for line in more)]
+    return "\n".join(lines)
+
+
+def run_lines(r: dict[str, Any], one: str = "scan points") -> list[str]:
+    """The facts of `run_facts` as lines of text."""
+    if "damaged" in r:
+        return [f"damaged: {r['damaged']}"]
+    if r["model"] is None:
+        return [f"{r['latent_dim']} latent dimensions of {r['n_roi']} {one}, attached {r['time']}", "network: none"]
+    made = "trained elsewhere, taken here" if r["kind"] == n.IMPORTED else "trained"
+    epochs = f", best epoch {r['best_epoch']} of {r['epochs_run']}" if r["epochs_run"] else ""
+    parts = f", {r['n_train']} trained, {r['n_validation']} validated" if r["n_train"] else ""
+    return [
+        f"{r['model']['name']}, {r['model']['latent_dim']} latent dimensions, {made} {r['time']}{epochs}",
+        f"ROI of {r['n_roi']} {one} ({roi_words(r['roi'], one)}){parts}",
+        f"{r['n_active']} active dimensions, {r['explained_variance']:.1%} of the variance, noise included, explained",
+        f"encoded as {r['latents']!r}" if r["encoded"] else "not encoded yet",
+        *(f"warning: {text}" for text in r["warnings"]),
+    ]
+
+
+def roi_words(roi: dict[str, Any] | str | None, one: str = "scan points") -> str:
+    """A manifest's `roi` in words: its conditions, text as it is, None for all measured points, or all samples."""
+    if isinstance(roi, str):
+        return roi
+    given = {key: value for key, value in (roi or {}).items() if value is not None}
+    parts = [v if key == "where" else f"{key} from {v[0]:g} to below {v[1]:g}" for key, v in given.items()]
+    return ", ".join(parts) or ("every measured point" if one == "scan points" else f"all {one}")
+
+
+def _size(nbytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} TB"
+
+
+# what the samples are: how many of each class and group, sizes, range of values, masks, splits
+
+
+def data_facts(ds: xr.Dataset) -> dict[str, Any]:
+    """Facts about the samples as plain JSON, from attributes and the small variables; no pattern is read.
+
+    `value_range` (lowest and highest value, or None where ingestion did not note them), `n_constant`, `n_nonfinite`;
+    `classes`: counts by name for each variable or coordinate of classes, samples that cannot be used left out;
+    `groups`: number of different subjects, sites and the like; `file_sizes`: smallest and largest side of the files;
+    `n_masks` with `n_without_mask` (None where there are no masks); `splits`: of each run, samples for training and
+    validation; `skipped`: files that ingestion left out, with reasons.
+    """
+    nav, about, present = schema.navigation_dims(ds), ds[n.PATTERNS].attrs, measured(ds)
+    over = {str(name): variable for name, variable in sorted(ds.variables.items()) if set(variable.dims) == set(nav)}
+    ends = [about[key] for key in ("value_min", "value_max") if about.get(key) is not None]
+    n_masks = int(_values(ds, HAS_MASK).sum()) if HAS_MASK in ds else None
+    return {
+        "value_range": [int(v) if float(v).is_integer() else float(v) for v in ends] if len(ends) == 2 else None,
+        "n_constant": about.get("n_constant"),
+        "n_nonfinite": about.get("n_masked"),
+        "classes": {name: _counts(ds, name, present) for name in class_names(ds)},
+        "groups": {name: len(np.unique(_values(ds, name)[present])) for name in over if name.lower() in GROUPS},
+        "file_sizes": {
+            name.removeprefix(SOURCE_SIZES): [int(coord.min()), int(coord.max())]
+            for name, coord in over.items()
+            if name.startswith(SOURCE_SIZES) and coord.dtype.kind in "iu"
+        },
+        "n_masks": n_masks,
+        "n_without_mask": None if n_masks is None else int((~_values(ds, HAS_MASK) & present).sum()),
+        "splits": {
+            name.removeprefix(n.SPLIT).removeprefix("_") or n.DEFAULT_RUN: {
+                words: int((_values(ds, name) == code).sum()) for code, words in PARTS.items()
+            }
+            for name in over
+            if _is_of_run(name, n.SPLIT)
+        },
+        SKIPPED: [str(line) for line in ds.attrs.get(SKIPPED, [])],
+    }
+
+
+def class_names(ds: xr.Dataset) -> list[str]:
+    """Variables and coordinates that give each sample a class, as a source brought them: labels, phases; `label` first.
+
+    Numbers with names (`flag_values`), and text with at most 40 different values; ROIs, splits and clusters are none,
+    and neither are groups such as subjects.
+    """
+    nav, derived, found = set(schema.navigation_dims(ds)), set(schema.cluster_maps(ds)), []
+    for name in map(str, ds.variables):
+        if set(ds[name].dims) != nav or name in derived or any(_is_of_run(name, own) for own in (n.ROI, n.SPLIT)):
+            continue
+        is_text = ds[name].dtype.kind in "UTO" and len(nav) == 1 and name.lower() not in {*GROUPS, PATH}
+        if is_categorical(ds[name]) or (
+            is_text and len(np.unique(_values(ds, name))) <= min(MOST_CLASSES, ds[name].size - 1)
+        ):
+            found.append(name)
+    return sorted(found, key=lambda name: (name != "label", name))
+
+
+def class_of_each(ds: xr.Dataset, name: str) -> tuple[np.ndarray, dict[int, str]]:
+    """The class of each sample over the navigation dims, as a code, and code -> name; codes below 0: no class."""
+    values = _values(ds, name)
+    if is_categorical(ds[name]):
+        return values, meanings(ds[name]) or {int(code): str(code) for code in np.unique(values)}
+    words, codes = np.unique(values, return_inverse=True)
+    return codes.reshape(values.shape), dict(enumerate(map(str, words)))
+
+
+def _counts(ds: xr.Dataset, name: str, present: np.ndarray) -> dict[str, int]:
+    codes, known = class_of_each(ds, name)
+    counted = {code: int(((codes == code) & present).sum()) for code in known}
+    return {known[code]: count for code, count in counted.items() if count or code >= 0}
+
+
+def _values(ds: xr.Dataset, name: str) -> np.ndarray:
+    values = read_block(ds[name].transpose(*schema.navigation_dims(ds)), {})
+    return np.array(values.tolist(), dtype=str) if values.dtype.kind in "UTO" else values
+
+
+def _is_of_run(name: str, own: str) -> bool:
+    return name == own or name.startswith(f"{own}_")
+
+
+def data_lines(facts: dict[str, Any], one: str) -> list[str]:
+    """The facts of `data_facts` as lines of text; one: what the samples are called."""
+    lines = []
+    if facts["value_range"]:
+        flaws = f", {facts['n_constant']} constant {one}" if facts["n_constant"] else ""
+        if facts["n_nonfinite"]:
+            flaws += f", {facts['n_nonfinite']} left out for NaN, infinite or too large values"
+        lines.append("  values from {:g} to {:g}".format(*facts["value_range"]) + flaws)
+    if sides := [
+        f"{low} {words}" if low == high else f"{low} to {high} {words}"
+        for words, (low, high) in sorted(facts["file_sizes"].items(), reverse=True)
+    ]:
+        lines.append(f"  files of {', '.join(sides)}")
+    for name, counts in facts["classes"].items():
+        more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
+        lines.append(f"  {name}: {', '.join(f'{w} = {count}' for w, count in list(counts.items())[:NAMED])}{more}")
+    lines += [f"  {name}: {count} different" for name, count in facts["groups"].items()]
+    if facts["n_masks"] is not None:
+        lines.append(f"  masks: {facts['n_masks']} {one} with one, {facts['n_without_mask']} without")
+    if facts[SKIPPED]:
+        lines.append(f"  left out by ingestion: {len(facts[SKIPPED])}, the first {facts[SKIPPED][0]}")
+    for run, parts in facts["splits"].items():
+        outside = f", {parts['outside']} outside" if parts["outside"] else ""
+        lines.append(f"  split of {run}: {parts['train']} train, {parts['validation']} validation{outside}")
+    return lines

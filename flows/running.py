@@ -10,6 +10,7 @@ import errno
 import functools
 import inspect
 import io
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,8 +49,8 @@ DPI = (200, 140, 100, 70)  # a sheet of 7 inches is 1400 pixels wide
 # a flow whose result, plain JSON, can be fetched afterwards: `run_deployment("train-vae/train-vae").state.result()`
 kept_flow: Any = functools.partial(flow, persist_result=True, result_serializer="json")
 
-# whoever runs steps as plain functions: takes their news, and makes their progress bars
-_HERE: ContextVar[tuple[Callable[[str], None], Any]] = ContextVar("_HERE", default=(lambda text: None, None))
+log = logging.getLogger("vaearr")
+_BAR: ContextVar[Any] = ContextVar("_BAR", default=None)  # makes progress bars where steps run as plain functions
 
 
 def is_recorded() -> bool:
@@ -57,19 +58,25 @@ def is_recorded() -> bool:
     return FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 
-def tell(text: str) -> None:
-    """One line of news: to the log of the flow run, or to whoever runs the plain functions."""
-    (get_run_logger().info if is_recorded() else _HERE.get()[0])(text)
+def _kept_by_the_server(record: logging.LogRecord) -> bool:
+    """A filter of vaearr's log: what is told inside a flow run goes to the log of that run, and no further."""
+    if is_recorded():
+        get_run_logger().log(record.levelno, record.getMessage())
+    return not is_recorded()
+
+
+log.addFilter(_kept_by_the_server)
+log.setLevel(logging.INFO)
 
 
 @contextmanager
-def plainly(say: Callable[[str], None], bar: Callable[[str], Any] | None = None) -> Iterator[None]:
-    """Where steps run as plain functions: `say` gets their news, `bar(what)` makes their progress bars."""
-    token = _HERE.set((say, bar))
+def plainly(bar: Callable[[str], Any] | None = None) -> Iterator[None]:
+    """Where steps run as plain functions: `bar(what)` makes their progress bars."""
+    token = _BAR.set(bar)
     try:
         yield
     finally:
-        _HERE.reset(token)
+        _BAR.reset(token)
 
 
 def place(store: Path) -> str:
@@ -148,7 +155,7 @@ def _shown(show: Callable[[], Any]) -> Any:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: SHOWING_RETRIES}):
             return show()
     except Exception as error:  # of the connection, the server or its database: nothing the results depend on
-        tell(f"not shown on the server's pages: {type(error).__name__}: {error}")
+        log.info(f"not shown on the server's pages: {type(error).__name__}: {error}")
         return None
 
 
@@ -156,7 +163,7 @@ def _shown(show: Callable[[], Any]) -> Any:
 def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
     """`show(done, total, text)` moves a bar: an artifact of the flow run, updated in place, or that of `plainly`."""
     if not is_recorded():
-        bar = _HERE.get()[1]
+        bar = _BAR.get()
         with bar(what) if bar else nullcontext(lambda *args: None) as show:
             yield show
         return
@@ -206,7 +213,7 @@ def picture(store: Path, key: str, result: Callable[[], Any], description: str, 
             heading = f"{path.name}: {description}"
             page = save(shown, folder.resolve() / f"{key}.html", heading=heading, overwrite=True)
     except (NoInputError, WriteError) as reason:
-        tell(f"no picture of {description}: {reason}")
+        log.info(f"no picture of {description}: {reason}")
         return
     inline = f"![{description}](data:image/png;base64,{base64.b64encode(data).decode()})"
     text(key, f"{inline}\n\n{link(page)}", description)  # an image artifact's page would spell the data out beside it

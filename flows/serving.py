@@ -26,7 +26,7 @@ from vaearr.config import Config, group_of, over, resolved
 from vaearr.errors import NoInputError, UsageError, VaearrError, did_you_mean
 
 from . import steps
-from .running import place, plainly
+from .running import log, place, plainly
 
 FLOWS = {found.name: found for found in vars(steps).values() if isinstance(found, Flow)}  # as their deployments
 HOW = (
@@ -36,7 +36,6 @@ HOW = (
 POLL, LAST_LINES = 1.0, 2.5  # s
 PAGE = 200  # log lines at a time
 TRACEBACK = "\nTraceback "  # is for the server's pages
-Say = Callable[[str], None]
 
 
 def flow_name(text: str) -> str:
@@ -53,7 +52,6 @@ def run(
     *,
     watch: bool = False,
     here: bool = False,
-    say: Say,
     bar: Callable[[str], Any] | None = None,
 ) -> None:
     """Run a flow by name: as its deployment on the configured Prefect server, else in this process.
@@ -66,8 +64,8 @@ def run(
     flow, url = FLOWS[flow_name(name)], None if here else api_url()
     if url is None:
         checked = validated(flow, parameters)
-        say(f"{flow.name}: running here, without a Prefect server")
-        with plainly(say, bar):
+        log.info(f"{flow.name}: running here, without a Prefect server")
+        with plainly(bar):
             flow.fn(**checked)
         return
     try:
@@ -77,10 +75,10 @@ def run(
                 deployment = client.read_deployment_by_name(f"{flow.name}/{flow.name}")
             if deployment is not None:
                 checked = validated(flow, over(dict(deployment.parameters), parameters))
-                _submit(client, deployment, {key: submittable(value) for key, value in checked.items()}, watch, say)
+                _submit(client, deployment, {key: submittable(value) for key, value in checked.items()}, watch)
                 return
         checked = validated(flow, parameters)
-        say(f"{flow.name}: {url} has no deployment of it ('vaearr serve' makes one); running here, recorded there")
+        log.info(f"{flow.name}: {url} has no deployment of it ('vaearr serve' makes one); running here, recorded there")
         flow(**checked)
     except httpx.TransportError as error:
         raise NoInputError(
@@ -136,18 +134,18 @@ def submittable(value: Any) -> Any:
     return [submittable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _submit(client: SyncPrefectClient, deployment: Any, parameters: dict[str, Any], watch: bool, say: Say) -> None:
+def _submit(client: SyncPrefectClient, deployment: Any, parameters: dict[str, Any], watch: bool) -> None:
     made = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
     page = get_current_settings().ui_url
     where = f", {page}/runs/flow-run/{made.id}" if page else ""
-    say(f"{deployment.name}: submitted to {api_url()} as flow run {made.name!r}{where}")
+    log.info(f"{deployment.name}: submitted to {api_url()} as flow run {made.name!r}{where}")
     if deployment.paused or str(deployment.status or "").upper().endswith("NOT_READY"):
-        say("nothing serves this deployment at the moment: start 'vaearr serve' or a worker")
+        log.info("nothing serves this deployment at the moment: start 'vaearr serve' or a worker")
     if watch:
-        _watch(client, made, say)
+        _watch(client, made)
 
 
-def _watch(client: SyncPrefectClient, run: Any, say: Say) -> None:
+def _watch(client: SyncPrefectClient, run: Any) -> None:
     """Tell the log lines and states of a flow run until it has ended. Raises VaearrError unless it completed."""
     only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
     told, last, is_over = 0, "", False
@@ -156,23 +154,23 @@ def _watch(client: SyncPrefectClient, run: Any, say: Say) -> None:
             state: Any = client.read_flow_run(run.id).state
             while lines := client.read_logs(only, PAGE, told, LogSort.TIMESTAMP_ASC):
                 for line in lines:
-                    say(f"{line.timestamp:%H:%M:%S}  {line.message.partition(TRACEBACK)[0]}")
+                    log.info(f"{line.timestamp:%H:%M:%S}  {line.message.partition(TRACEBACK)[0]}")
                 told += len(lines)
             if state.name != last:
                 last = str(state.name)
-                say(f"flow run {run.name!r}: {last}")
+                log.info(f"flow run {run.name!r}: {last}")
             if is_over:
                 break
             is_over = state.is_final()  # its last lines are on their way
             time.sleep(LAST_LINES if is_over else POLL)
     except (KeyboardInterrupt, SystemExit):
-        say(f"no longer watching; flow run {run.name!r} goes on")
+        log.info(f"no longer watching; flow run {run.name!r} goes on")
         raise
     if not state.is_completed():
         raise VaearrError(f"flow run {run.name!r} ended as {last}: {state.message or 'no message'}")
 
 
-def serve(names: list[str] | None = None, *, limit: int = 1, say: Say) -> None:
+def serve(names: list[str] | None = None, *, limit: int = 1) -> None:
     """Register the deployments of all flows (or of those named) and run what is asked of them, until stopped.
 
     Each flow run is a process of its own, at most `limit` at a time. SIGTERM and Ctrl-C end it: runs under way are
@@ -190,11 +188,11 @@ def serve(names: list[str] | None = None, *, limit: int = 1, say: Say) -> None:
         how: Any = {"entrypoint_type": EntrypointType.MODULE_PATH, "tags": ["vaearr"]}
         made: Any = FLOWS[name].to_deployment(name, **how)  # a coroutine in asynchronous code only
         runner.add_deployment(made)
-    say(f"serving {', '.join(chosen)} for {url}; Ctrl-C ends it")
+    log.info(f"serving {', '.join(chosen)} for {url}; Ctrl-C ends it")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what asyncio ends its loop by
     with suppress(KeyboardInterrupt):
         asyncio.run(runner.start())
-    say("no longer serving; runs under way were cancelled, the same call goes on with them")
+    log.info("no longer serving; runs under way were cancelled, the same call goes on with them")
 
 
 class _Runner(Runner):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import multiprocessing
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
+from logging.handlers import BufferingHandler
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Self
 
 import pandas as pd
@@ -49,15 +52,14 @@ from .running import (
     kept_flow,
     key_of,
     link,
+    log,
     picture,
     place,
-    plainly,
     progress,
     stage,
     step,
     store_key,
     table,
-    tell,
     text,
 )
 
@@ -84,7 +86,7 @@ def ingest_flow(
         dask: Dask workers that read and write: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
     with progress("blocks written", store_key("ingest-progress", store)) as show:
-        va.ingest(source, store, config=ingest, dask=dask, overwrite=overwrite, say=tell, progress=show)
+        va.ingest(source, store, config=ingest, dask=dask, overwrite=overwrite, progress=show)
     text(store_key("ingest", store), f"```\n{in_words(store_facts(store))}\n```", f"what is in {store.name}")
     return {"store": place(store)}
 
@@ -99,12 +101,12 @@ def train_step(
     restart: bool = False,
 ) -> dict[str, Any]:
     """Train a VAE, publish it as a run of the store, and show how it went."""
-    how: Any = {"overwrite": overwrite, "restart": restart, "say": tell}
+    how: Any = {"overwrite": overwrite, "restart": restart}
     with progress("training", store_key("train-progress", store, run)) as show:
 
         def on_epoch(epoch: int, row: dict[str, float]) -> None:
             if is_recorded():  # a log keeps what a bar shows only
-                tell(f"epoch {epoch + 1} of at most {train.epochs}: {loss_words(row)}")
+                log.info(f"epoch {epoch + 1} of at most {train.epochs}: {loss_words(row)}")
             show(epoch + 1, train.epochs, loss_words(row))
 
         made = va.train(store, run=run, roi=roi, config=train, on_epoch=on_epoch, **how)
@@ -172,7 +174,7 @@ def encode_flow(
     """
     encode = encode.replace(run=run)
     variable = run_name(LATENTS, name or encode.run)
-    how: Any = {"source": source, "name": name, "roi": roi, "dask": dask, "overwrite": overwrite, "say": tell}
+    how: Any = {"source": source, "name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
     with progress("blocks encoded", store_key("encode-progress", store, name or encode.run)) as show:
         va.encode(store, config=encode, on_block=show, **how)
     key = store_key("encode-latents", store, name or encode.run)
@@ -203,7 +205,7 @@ def embed_flow(
     embed = embed.replace(run=run)
     name = embed.name or embed.method
     with progress("blocks decomposed", store_key("embed-progress", store, name)) as show:
-        va.embed_store(store, embed, overwrite=overwrite, say=tell, on_block=show)
+        va.embed_store(store, embed, overwrite=overwrite, on_block=show)
     picture(store, store_key("embed", store, name), lambda: mapped(store, name), f"maps of {name}", kind="stack")
     return {"store": place(store), "variable": name}
 
@@ -222,9 +224,9 @@ def cluster_flow(
     """
     cluster = cluster.replace(run=run)
     name = cluster.name
-    found = va.cluster_store(store, cluster, overwrite=overwrite, say=tell)
+    found = va.cluster_store(store, cluster, overwrite=overwrite)
     for line in va.describe(found, "clusters", name=name):
-        tell(line)
+        log.info(line)
     total = max(int(found["count"].sum()), 1)
     counts = zip(found["cluster"].values, found["count"].values, strict=True)
     rows = [{"cluster": str(label), "points": int(count), "share": int(count) / total} for label, count in counts]
@@ -252,9 +254,9 @@ def associate_flow(
         dask: Dask workers that compute: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
     associate = associate.replace(run=run)
-    found = va.associate_store(store, associate, dask=dask, overwrite=overwrite, say=tell)
+    found = va.associate_store(store, associate, dask=dask, overwrite=overwrite)
     for line in va.describe(found, "association"):
-        tell(line)
+        log.info(line)
     rows, names = rankings(found), (associate.run, *filter(None, [associate.variable]))
     table(store_key("associate", store, *names), rows, "strongest associations, by target and metric")
     picture(store, store_key("associate-map", store, *names), lambda: found, "associations", kind="association")
@@ -288,10 +290,10 @@ def report_flow(store: Path, run: str | None = None, report: ReportConfig = Repo
     report, path = report.replace(run=run), check_store(store)
     if is_current(path, report):
         page = report_folder(path, report) / "index.html"
-        tell(f"the report is there already, and the store has not changed since: {page}")
+        log.info(f"the report is there already, and the store has not changed since: {page}")
     else:
         page = va.report(store, config=report)
-        tell(f"report: {page}")
+        log.info(f"report: {page}")
     text(store_key("report", store, report.run), link(page), f"report of run {report.run} of {store.name}")
     return {"store": place(store), "run": report.run, "page": str(page)}
 
@@ -344,7 +346,7 @@ def analyse_scan(
     if associate.targets or _has_targets(store):
         associate_flow.step(store, run, associate, overwrite, dask)
     else:
-        tell("no band contrast, elements or phases: latents are associated with nothing")
+        log.info("no band contrast, elements or phases: latents are associated with nothing")
     made: dict[str, str] = report_flow.step(store, run, report)
     return made
 
@@ -433,7 +435,7 @@ def analyse_many(
     rows = [results[number] for number in range(len(scans))]
     table(key_of("analyse-many"), rows, "scans")
     for row in rows:
-        tell(f"{row['store']}: {row['state']}{': ' + row['error'] if row['error'] else ''}")
+        log.info(f"{row['store']}: {row['state']}{': ' + row['error'] if row['error'] else ''}")
     if failed := [row["store"] for row in rows if row["state"] == "failed"]:
         raise VaearrError(f"{len(failed)} of {len(rows)} scans failed: {', '.join(failed)}")
     return rows
@@ -466,7 +468,7 @@ def _each(
             except Exception as error:  # a process or worker that died with a scan is a failure of this scan
                 found, news = row_of(scans[number], error=error), []
             for line in news:
-                tell(f"{scans[number].store.name}: {line}")
+                log.info(f"{scans[number].store.name}: {line}")
             yield number, found
 
 
@@ -483,10 +485,14 @@ def _pool(processes: int, dask: str | None) -> Iterator[Executor]:
 
 
 def _in_another_process(scan: dict[str, Any], settings: dict[str, Any]) -> tuple[Result, list[str]]:
-    """Where nothing is recorded: the result, and the news."""
-    news: list[str] = []
-    with plainly(news.append):
-        return analysed(Scan.from_attrs(scan), settings), news
+    """Where nothing is recorded: the result, and what was told meanwhile."""
+    news, thread = BufferingHandler(sys.maxsize), get_ident()
+    news.addFilter(lambda record: record.thread == thread)
+    log.addHandler(news)
+    try:
+        return analysed(Scan.from_attrs(scan), settings), [record.getMessage() for record in news.buffer]
+    finally:
+        log.removeHandler(news)
 
 
 # ---- many trainings of one store ------------------------------------------------------------------------------------
@@ -540,7 +546,7 @@ def score_step(store: Path, run: str, sweep: SweepConfig) -> dict[str, Any]:
     """The numbers of one run, from what is in the store."""
     row = score_run(store, run)
     if sweep.psnr:
-        means = va.reconstruct_store(store, run=run, part="validation", say=tell)["summary"]
+        means = va.reconstruct_store(store, run=run, part="validation")["summary"]
         means = means.sel(part="validation", statistic="mean")
         row |= {str(m): float(means.sel(metric=m)) for m in means["metric"].values if str(m) in ("psnr", "ssim")}
     if sweep.associate:
@@ -572,7 +578,7 @@ def compare_step(store: Path, sweep: SweepConfig, rows: list[dict[str, Any]], fa
         for region, row in chosen.items()
     ]
     for line in (*words, f"table: {file}"):
-        tell(line)
+        log.info(line)
     key = store_key("sweep", path, sweep.name)
     table(key, records, f"sweep {sweep.name!r} of {path.name}; {RULE}")
     text(f"{key}-words", "\n\n".join([*words, *(f"failed: {k}: {v}" for k, v in failed.items())]), "recommended")
@@ -616,7 +622,7 @@ def sweep_flow(
                 rows.append({"region": region, **score_step(store, run, sweep)})
             except PASSED_OVER as error:
                 failed[run] = str(error)
-                tell(f"run {run!r} failed: {error}")
+                log.info(f"run {run!r} failed: {error}")
             show(done, len(combinations))
     if not rows:
         raise TrainingError(f"none of {len(combinations)} runs could be made: {next(iter(failed.values()))}")

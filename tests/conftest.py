@@ -18,7 +18,7 @@ from vaearr.run.train import train
 from vaearr.schema import grid
 from vaearr.store import create_store
 
-from .contract.conftest import _ctrl_c  # noqa: F401  (a fixture of all tests)
+from .contract.conftest import _ctrl_c, said  # noqa: F401  (fixtures of all tests)
 from .data import random_patterns_dataset
 
 

@@ -62,10 +62,9 @@ def _points(scan: xr.Dataset, kind: str) -> np.ndarray:
     return np.stack([np.tile(x, NY), np.repeat(y, NX)], axis=1)
 
 
-def test_full_field_with_nan_becomes_a_run(store: Path, full: np.ndarray, tmp_path: Path) -> None:
+def test_full_field_with_nan_becomes_a_run(store: Path, full: np.ndarray, tmp_path: Path, said: list[str]) -> None:
     file = _save(tmp_path, "z.npy", full)
-    said: list[str] = []
-    result = attach(store, file, run="foreign", say=said.append)
+    result = attach(store, file, run="foreign")
     ds = open_store(store)
     assert ds["latents_foreign"].dims == ("y", "x", "latent_foreign")
     assert ds["latents_foreign"].dtype == np.float32
@@ -223,13 +222,14 @@ def test_npz_and_what_cannot_be_read(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_replaced_only_when_asked(tmp_path: Path, kind: str) -> None:
+def test_replaced_only_when_asked(tmp_path: Path, kind: str, said: list[str]) -> None:
     ds = random_patterns_dataset({"y": NY, "x": NX}).drop_vars(["elements", "element"])
-    store, said = create_store(ds, tmp_path / "scan.zarr"), list[str]()
+    store = create_store(ds, tmp_path / "scan.zarr")
+    said.clear()
     frame = pd.DataFrame([(x, y) for y in range(NY) for x in range(NX)], columns=["x", "y"])
     frame.assign(Fe=1).to_csv(tmp_path / "a.csv", index=False)
     frame.assign(Fe=2, **({"Ni": 3} if kind in ("latents", "scores", "elements") else {})).to_csv(tmp_path / "b.csv")
-    given: dict[str, Any] = {"kind": kind, "say": said.append, "read_as": "steps"}
+    given: dict[str, Any] = {"kind": kind, "read_as": "steps"}
     given |= {"run": "own"} if kind == "latents" else {"name": "own"}
     name = "latents_own" if kind == "latents" else "own"
     for _ in range(2):

@@ -21,7 +21,7 @@ def test_the_demo_runs_again_over_its_own(tmp_path: Path, capsys: pytest.Capture
     for path in (folder / "files" / "old.csv", folder / MARK, elsewhere / "kept"):
         path.touch()
     (folder / "scan.zarr").symlink_to(elsewhere)
-    closing = run_demo(folder, config=TINY_TRAINING, nx=14, ny=11, say=lambda text: None)
+    closing = run_demo(folder, config=TINY_TRAINING, nx=14, ny=11)
     store, page = (Path(line.split(": ", 1)[1].strip()) for line in closing[:2])
     assert page.is_file()
     exec("\n".join(closing[2:]), {})
@@ -31,7 +31,7 @@ def test_the_demo_runs_again_over_its_own(tmp_path: Path, capsys: pytest.Capture
     assert (elsewhere / "kept").exists()  # only the link to it went
     (folder / "thesis.txt").write_text("years of work")
     with pytest.raises(ExistsError, match=r"holds thesis\.txt, not the demo's"):
-        run_demo(folder, say=lambda text: None)
+        run_demo(folder)
     assert (folder / "thesis.txt").exists()
 
 
@@ -49,6 +49,6 @@ def test_what_is_not_its_own_stays(name: str, error: type[VaearrError], words: s
     (tmp_path / "file").write_text("text")
     (tmp_path / "link").symlink_to(tmp_path / "mine")
     with pytest.raises(error, match=words):
-        run_demo(tmp_path / name, say=lambda text: None)
+        run_demo(tmp_path / name)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["scan.zarr"]
     assert (tmp_path / "file").read_text() == "text"

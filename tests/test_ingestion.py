@@ -57,13 +57,12 @@ def left(out: Path) -> list[str]:
     return sorted(p.name for p in out.iterdir() if not p.name.endswith(".lock"))
 
 
-def test_nonfinite_is_masked_on_request(tmp_path: Path, out: Path) -> None:
+def test_nonfinite_is_masked_on_request(tmp_path: Path, out: Path, said: list[str]) -> None:
     images = patterns(raster(), "f4")
     images[5 * NX + 7, 0, 2, 3] = np.nan
     images[-1, 0, 0, 0] = -np.inf
-    said: list[str] = []
     config = IngestConfig(nonfinite="mask")
-    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", config=config, say=said.append)
+    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", config=config)
     assert len(said) == 1
     assert said[0].startswith("2 patterns with NaN or infinite values, or such as float32 cannot hold, are left out")
     assert int((~ds.present).sum()) == 2
@@ -76,12 +75,13 @@ def test_nonfinite_is_masked_on_request(tmp_path: Path, out: Path) -> None:
     assert ds.patterns.attrs["n_masked"] == 2
 
 
-def test_what_is_worth_knowing_is_said(tmp_path: Path, out: Path) -> None:
-    images, said = patterns(raster()), list[str]()
+def test_what_is_worth_knowing_is_said(tmp_path: Path, out: Path, said: list[str]) -> None:
+    images = patterns(raster())
+    said.clear()
     images[[3, 900]] = 7
     (tmp_path / "bc.csv").write_text(",x,y,BC\n0,0,0,5\n1,900,0,5\n")
     maps = {"BC": tmp_path / "bc.csv"}
-    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", maps=maps, say=said.append)
+    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", maps=maps)
     for line, words in zip(said, (f"{NY * NX - 1} scan points", "1 lines", "1 columns", "2 patterns are"), strict=True):
         assert words in line
     assert int(ds.BC.count()) == 1

@@ -9,9 +9,10 @@ and an error names what differs and both ways out, another name or `overwrite`.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,6 +20,8 @@ from typing import Any
 
 from vaearr.config import Config
 from vaearr.errors import ExistsError
+
+log = logging.getLogger("vaearr")
 
 PACKAGES = ("vaearr", "torch", "numpy", "xarray", "zarr")
 MOST_DIFFERENCES, MOST_CHARACTERS = 6, 40
@@ -65,7 +68,6 @@ def is_made(
     *,
     instead: str = BY_NAME,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
 ) -> bool:
     """Whether what is there was made by this recipe, so that it is taken as it is; False: it is to be replaced.
 
@@ -81,8 +83,8 @@ def is_made(
             f"{there}, made otherwise (there and asked: {differences}); {instead}, or replace it with overwrite=True "
             "(--overwrite)."
         )
-    if say:
-        say(f"{there}, {f'made otherwise ({differences}): replaced, as asked' if differences else 'made the same way'}")
+    how = f"made otherwise ({differences}): replaced, as asked" if differences else "made the same way"
+    log.info(f"{there}, {how}")
     return not differences
 
 

@@ -132,12 +132,11 @@ def test_noise_is_minus_one_and_what_is_not_clustered_is_no_row(store: Path, tmp
     assert frame["cluster"].tolist().count(-1) == 1
 
 
-def test_what_the_store_lacks_is_left_out_and_told(tmp_path: Path) -> None:
+def test_what_the_store_lacks_is_left_out_and_told(tmp_path: Path, said: list[str]) -> None:
     ds = random_patterns_dataset({"y": 4, "x": 5}).drop_vars(["BC", "elements", "element", "phase"])
     store = create_store(ds, tmp_path / "scan.zarr")
     va.attach(store, np.random.default_rng(0).normal(size=(20, 2)), run="b")
-    said: list[str] = []
-    out = va.export(store, tmp_path / "out", run="b", dpi=40, say=said.append)
+    out = va.export(store, tmp_path / "out", run="b", dpi=40)
     assert not list(out.glob("*.json"))
     told = [line.split(":")[1] for line in said]
     assert told == [" band contrast", " elements", " clusters", " clusters of each latent"]

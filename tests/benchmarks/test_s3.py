@@ -9,6 +9,7 @@ epoch reads much more than there is.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,18 +73,24 @@ def test_demo(server: Server, tmp_path: Path) -> None:
     server.forget()
     step = ""
 
-    def say(line: str) -> None:
-        nonlocal step
-        if line[1:3] == "/8":
-            counted(server, step)
-            step = line.split(":")[0]
+    class Steps(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            nonlocal step
+            line = record.getMessage()
+            if line[1:3] == "/8":
+                counted(server, step)
+                step = line.split(":")[0]
 
     def progress(done: int, total: int, text: str) -> None:
         if done in (1, 2):
             counted(server, f"   epoch {done}", bytes_of_patterns(url))
 
     config = TrainConfig(epochs=int(os.environ.get("VAEARR_BENCH_EPOCHS", "3")))
-    closing = demo.run_demo(tmp_path / "demo", store=url, config=config, say=say, progress=progress)
+    log, steps = logging.getLogger("vaearr"), Steps()
+    log.setLevel(logging.INFO)
+    log.addHandler(steps)
+    closing = demo.run_demo(tmp_path / "demo", store=url, config=config, progress=progress)
+    log.removeHandler(steps)
     counted(server, step)
     assert (tmp_path / "demo" / "scan.reports" / "vae" / "index.html").is_file()
     assert url in closing[0]

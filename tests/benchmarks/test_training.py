@@ -233,7 +233,7 @@ def test_training_against_the_first_seeds_loop(
     row("training, the default network", ours, "the first seed's loop and network", seed, "")
 
 
-def test_tiers_give_the_same_curve(tmp_path: Path) -> None:
+def test_tiers_give_the_same_curve(tmp_path: Path, said: list[str]) -> None:
     """A simulated scan, streamed with an allowance of a quarter of it, in memory, and on the GPU where there is one."""
     store = create_store(synthetic_scan(nx=64, ny=48, n_grains=72, n_twins=10), tmp_path / "scan.zarr")
     quarter = 64 * 48 * 60 * 60 / 4 / 2**30
@@ -243,8 +243,7 @@ def test_tiers_give_the_same_curve(tmp_path: Path) -> None:
     curves = {}
     for i, (name, changes) in enumerate(tiers.items()):
         config = TrainConfig(epochs=20, **changes)
-        said: list[str] = []
-        run = train(store, run=f"tier_{i}", config=config, say=said.append)
+        run = train(store, run=f"tier_{i}", config=config)
         curves[name] = run.history.val_loss.values
         rate = run.manifest["n_train"] / float(run.history.seconds[1:].median())
         losses = " ".join(f"{value:.0f}" for value in curves[name])

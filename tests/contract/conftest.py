@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -18,6 +19,24 @@ from .harness import HAS_MONAI, MONAI, TINY, vaearr
 CRITIC = 'objective.adversarial.options={"channels": 4, "layers": 1}'
 Make = Callable[[Path], None]
 Template = Callable[[str, Make], Path]
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the steps log under `vaearr`, as the command line prints it."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(f"{'warning: ' * (record.levelno >= logging.WARNING)}{record.getMessage()}")
+
+    log, handler = logging.getLogger("vaearr"), Lines()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield lines
+    log.removeHandler(handler)
+    log.setLevel(level)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -181,11 +181,12 @@ TINY_CONFIG = {
 
 
 @pytest.mark.parametrize("name", calls(Path(), {}))
-def test_by_function(name: str, trained_store: Path, scan_files: dict[str, Path]) -> None:
+def test_by_function(name: str, trained_store: Path, scan_files: dict[str, Path], said: list[str]) -> None:
     call = calls(trained_store, scan_files)[name]
     call(0, overwrite=True)  # whatever the template holds
-    before, said = tree(trained_store), list[str]()
-    call(0, say=said.append)
+    before = tree(trained_store)
+    said.clear()
+    call(0)
     call(0, overwrite=True)  # nothing is made anew that is the same
     assert [line for line in said if "already" in line and "made the same way" in line]
     assert tree(trained_store) == before

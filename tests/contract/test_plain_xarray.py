@@ -191,10 +191,9 @@ def test_attributes_are_text_numbers_or_flat_lists(which: str, request: pytest.F
 # Datasets as sources
 
 
-def test_a_dataset_becomes_a_store(trained_store: Path, tmp_path: Path) -> None:
+def test_a_dataset_becomes_a_store(trained_store: Path, tmp_path: Path, said: list[str]) -> None:
     crop = va.open_store(trained_store).isel(x=slice(3, 15), y=slice(2, None))
-    said: list[str] = []
-    ds = va.ingest(crop, tmp_path / "crop.zarr", say=said.append)
+    ds = va.ingest(crop, tmp_path / "crop.zarr")
     np.testing.assert_array_equal(ds.patterns, crop.patterns)
     np.testing.assert_array_equal(ds.BC, crop.BC)
     assert "latents" not in ds

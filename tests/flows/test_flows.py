@@ -61,7 +61,7 @@ SCAN = {"source": "a", "store": "s.zarr"}
 )
 def test_wrong_parameters_are_named(name: str, given: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError) as raised:
-        run(name, given, say=lambda text: None)
+        run(name, given)
     assert words in str(raised.value)
 
 
@@ -137,15 +137,18 @@ def test_the_whole_line_with_its_artifacts(
 @pytest.mark.parametrize("where", [{"processes": 2}, {"dask": "local:2"}], ids=["processes", "dask"])
 @pytest.mark.usefixtures("unrecorded")
 def test_many_side_by_side(
-    where: dict[str, Any], scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path
+    where: dict[str, Any],
+    scan_files: dict[str, Path],
+    reading: IngestConfig,
+    tmp_path: Path,
+    said: list[str],
 ) -> None:
     scans = [{"source": scan_files["patterns"], "store": tmp_path / f"{n}.zarr", "ingest": reading} for n in "ab"]
     scans.append({"source": tmp_path / "nothing.h5", "store": tmp_path / "c.zarr"})
     given = {"scans": scans, "train": TINY_TRAINING, "associate": {}, "embed": {"n_components": 3}, **where}
-    news: list[str] = []
     with pytest.raises(VaearrError, match="1 of 3 scans failed"):
-        run("analyse-many", {"cluster": {"method": "kmeans", "k": 3}, **given}, say=news.append)
-    assert any(line.startswith(f"{tmp_path / 'c.zarr'}: failed: NoInputError: ") for line in news)
+        run("analyse-many", {"cluster": {"method": "kmeans", "k": 3}, **given})
+    assert any(line.startswith(f"{tmp_path / 'c.zarr'}: failed: NoInputError: ") for line in said)
     for name in "ab":
         assert {"latents", "pca", "clusters"} <= set(xr.open_zarr(tmp_path / f"{name}.zarr").data_vars)
         assert (tmp_path / f"{name}.reports" / "vae" / "index.html").is_file()

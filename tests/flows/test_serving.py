@@ -81,18 +81,19 @@ def test_a_deployment_runs_to_its_end(
     assert prefect_server.runs("encode")[0]["parameters"]["store"] == str(store)
     count = len(prefect_server.runs("train-vae"))
     with pytest.raises(UsageError, match="greater than or equal to 1"):
-        run("train-vae", {"store": "a.zarr", "train": {"epochs": 0}}, say=lambda text: None)
+        run("train-vae", {"store": "a.zarr", "train": {"epochs": 0}})
     assert len(prefect_server.runs("train-vae")) == count
 
 
 @pytest.mark.long
-def test_a_refusal_is_told_and_fails(serving: subprocess.Popen[bytes], recorded: Server, store: Path) -> None:
-    news: list[str] = []
+def test_a_refusal_is_told_and_fails(
+    serving: subprocess.Popen[bytes], recorded: Server, store: Path, said: list[str]
+) -> None:
     given = {"store": store, "train": {**TINY_TRAINING.to_attrs(), "seed": 77}}
     with pytest.raises(VaearrError, match=r"ended as Failed: .*there and asked:"):
-        run("train-vae", given, watch=True, say=news.append)
-    assert any("there and asked:" in line for line in news)
-    assert not any("Traceback" in line for line in news)
+        run("train-vae", given, watch=True)
+    assert any("there and asked:" in line for line in said)
+    assert not any("Traceback" in line for line in said)
 
 
 def _kill(server: Server, serving: subprocess.Popen[bytes], folder: Path) -> None:
@@ -117,17 +118,19 @@ def test_a_training_that_was_ended_goes_on(
     trained_template: Path,
     folder: Path,
     tmp_path: Path,
+    said: list[str],
 ) -> None:
     ended = Path(shutil.copytree(trained_template, tmp_path / "ended.zarr"))
-    given, news = {"store": ended, "run": "long", "train": LONG.to_attrs()}, list[str]()
-    run("train-vae", given, say=news.append)
+    given = {"store": ended, "run": "long", "train": LONG.to_attrs()}
+    said.clear()
+    run("train-vae", given)
     until((tmp_path / ".ended.zarr.staging" / "run-long" / "model" / CHECKPOINT).exists, "a checkpoint")
     end(recorded, serving, folder)
     until(lambda: recorded.runs("train-vae")[0]["state_type"] == state, f"the run is {state}")
     assert run_names(ended) == ["vae"]
     assert_valid(xr.open_zarr(ended))
-    run("train-vae", given, watch=True, say=news.append)
-    assert any("going on from" in line for line in news)
+    run("train-vae", given, watch=True)
+    assert any("going on from" in line for line in said)
     undisturbed = Path(shutil.copytree(trained_template, tmp_path / "whole.zarr"))
     train(undisturbed, run="long", config=LONG)
     sums = [run_manifest(path, "long")["weights_sha256"] for path in (ended, undisturbed)]
@@ -135,11 +138,13 @@ def test_a_training_that_was_ended_goes_on(
 
 
 def test_without_a_deployment_it_runs_here_and_is_recorded(
-    serving: subprocess.Popen[bytes], recorded: Server, store: Path
+    serving: subprocess.Popen[bytes],
+    recorded: Server,
+    store: Path,
+    said: list[str],
 ) -> None:
-    news: list[str] = []
-    run("associate", {"store": store}, say=news.append)
-    assert news[0].endswith("running here, recorded there")
+    run("associate", {"store": store})
+    assert said[0].endswith("running here, recorded there")
     assert recorded.runs("associate")[0]["state_type"] == "COMPLETED"
 
 
@@ -150,7 +155,7 @@ def test_a_server_that_goes_while_a_flow_runs_is_one_line(
     monkeypatch.setattr(flow, "fn", _lose_server)
     monkeypatch.setitem(FLOWS, "report", flow)
     with pytest.raises(NoInputError, match=r"went away while 'report' ran \(ConnectError\)"):
-        run("report", {"store": "a.zarr"}, say=lambda text: None)
+        run("report", {"store": "a.zarr"})
 
 
 def _lose_server(store: Path) -> None:
@@ -173,7 +178,7 @@ def test_what_cannot_be_is_one_line(call: Callable[..., None], url: str | None, 
     cleared = None if url else {PREFECT_API_URL}
     settings = temporary_settings({**address, PREFECT_HOME: tmp_path}, restore_defaults=cleared)
     with settings, pytest.raises((UsageError, NoInputError)) as raised:
-        call(say=lambda text: None)
+        call()
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -97,10 +97,11 @@ def test_a_collection_with_channels(collection: Path) -> None:
     assert all(words in text for words in ("all: ssim", "validation: psnr", "255.0, of the stored type"))
 
 
-def test_again_is_the_same_and_other_settings_need_another_name(trained_store: Path) -> None:
-    found, said = va.reconstruct_store(trained_store), list[str]()
+def test_again_is_the_same_and_other_settings_need_another_name(trained_store: Path, said: list[str]) -> None:
+    found = va.reconstruct_store(trained_store)
+    said.clear()
     before = tree_hash(trained_store)
-    xr.testing.assert_equal(va.reconstruct_store(trained_store, say=said.append), found)
+    xr.testing.assert_equal(va.reconstruct_store(trained_store), found)
     assert "already" in said[0]
     with pytest.raises(ExistsError, match=r"data_range None and 100\.0.*choose another name"):
         va.reconstruct_store(trained_store, data_range=100.0)
@@ -133,11 +134,11 @@ va.reconstruct_store(sys.argv[1], out="variable", on_block=lambda done, total: o
 """
 
 
-def test_killed_is_not_a_result_and_goes_on(trained_store: Path) -> None:
+def test_killed_is_not_a_result_and_goes_on(trained_store: Path, said: list[str]) -> None:
     assert subprocess.run([sys.executable, "-c", KILLED, str(trained_store)], check=False).returncode == 9
     assert "reconstruction" not in open_store(trained_store)
-    said = list[str]()
-    found = va.reconstruct_store(trained_store, out="variable", say=said.append)
+    said.clear()
+    found = va.reconstruct_store(trained_store, out="variable")
     assert said[0].startswith("going on with an interrupted reconstruction")
     ds = open_store(trained_store, chunks=None)
     np.testing.assert_array_equal(np.isfinite(ds["reconstruction"].values).all((2, 3)), ds["roi"])

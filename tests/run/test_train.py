@@ -41,9 +41,10 @@ def test_a_run_is_published_whole(trained_store: Path) -> None:
     assert {p.name for p in folder.iterdir()} == kept
 
 
-def test_second_run_does_not_touch_the_first(trained_store: Path) -> None:
-    before, said = xr.open_zarr(trained_store).load(), list[str]()
-    va.train(trained_store, run="b", config=TINY_TRAINING, latent_dim=5, seed=2, say=said.append)
+def test_second_run_does_not_touch_the_first(trained_store: Path, said: list[str]) -> None:
+    before = xr.open_zarr(trained_store).load()
+    said.clear()
+    va.train(trained_store, run="b", config=TINY_TRAINING, latent_dim=5, seed=2)
     va.encode(trained_store, run="b")
     after = xr.open_zarr(trained_store).load()
     xr.testing.assert_identical(after[list(before.data_vars)].drop_vars("latent_b", errors="ignore"), before)

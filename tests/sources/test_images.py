@@ -168,7 +168,7 @@ def test_manifest(tmp_path: Path) -> None:
         refused(folder, match, manifest=table)
 
 
-def test_bad_files_are_named_together(tmp_path: Path) -> None:
+def test_bad_files_are_named_together(tmp_path: Path, said: list[str]) -> None:
     folder = folder_of(tmp_path / "set")
     (folder / "benign" / "cut.png").write_bytes((folder / "benign" / "case (00).png").read_bytes()[:-40])
     (folder / "benign" / "empty.png").write_bytes(b"")
@@ -194,8 +194,7 @@ def test_bad_files_are_named_together(tmp_path: Path) -> None:
     ):
         assert part in str(caught.value)
     assert not (tmp_path / "a.zarr").exists()
-    said: list[str] = []
-    ds = ingest(folder, tmp_path / "a.zarr", config=IngestConfig(skip_bad=True), say=said.append)
+    ds = ingest(folder, tmp_path / "a.zarr", config=IngestConfig(skip_bad=True))
     assert ds.sizes["sample"] == 12
     assert said[0] == "left out, 8 in all:"
     assert len(said) == 9

@@ -73,7 +73,7 @@ OPTIONS: dict[str, tuple[int, dict[str, Any]]] = {  # step at which it is interr
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_an_interrupted_training_goes_on_bit_for_bit(store: Path, name: str) -> None:
+def test_an_interrupted_training_goes_on_bit_for_bit(store: Path, name: str, said: list[str]) -> None:
     at, options = OPTIONS[name]
     config = CONFIG.replace(**options)
     va.train(store, run="whole", config=config)
@@ -81,8 +81,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(store: Path, name: str) -> 
     assert _interrupted(store, config, at)[-1].startswith("saved after ")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert run_names(store) == ["whole"]
-    said: list[str] = []
-    va.train(store, run="cut", config=config, say=said.append)
+    va.train(store, run="cut", config=config)
     assert f"going on from {CHECKPOINT}" in said
     _assert_same_training(store, "whole", "cut")
     assert not _staged(store).exists()
@@ -97,7 +96,7 @@ def test_asked_twice_it_ends_at_once_and_goes_on_from_the_last_checkpoint(store:
     _assert_same_training(store, "whole", "cut")
 
 
-def test_kept_checkpoints_can_be_gone_on_from(store: Path) -> None:
+def test_kept_checkpoints_can_be_gone_on_from(store: Path, said: list[str]) -> None:
     """By name, and after a kill where no other one is there."""
     config = CONFIG.replace(checkpoint_every=1)
     va.train(store, run="whole", config=config)
@@ -112,8 +111,7 @@ def test_kept_checkpoints_can_be_gone_on_from(store: Path) -> None:
     with pytest.raises(RuntimeError, match="power cut"):
         va.train(store, run="cut", config=config, on_step=fail)
     (_staged(store) / ".checkpoint.safetensors.deadbeef").write_bytes(b"half of it")
-    said: list[str] = []
-    va.train(store, run="cut", config=config, say=said.append)
+    va.train(store, run="cut", config=config)
     assert "going on from checkpoint-0002.safetensors" in said
     _assert_same_training(store, "whole", "cut")
     assert not list((run_folder(store, "cut") / n.MODEL).glob(".*"))
@@ -162,15 +160,16 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(store: Path, mo
     assert (_staged(store) / CHECKPOINT).read_bytes() == before
 
 
-def test_other_threads_or_versions_are_said_and_recorded(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_threads_or_versions_are_said_and_recorded(
+    store: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
     here = checkpoint.surroundings()
     monkeypatch.setattr(checkpoint, "surroundings", lambda: {**here, "threads": here["threads"] + 3, "torch": "1.0"})
     _interrupted(store)
     monkeypatch.setattr(checkpoint, "surroundings", lambda: here)
-    told: list[str] = []
-    run = va.train(store, run="cut", config=CONFIG, say=told.append)
+    run = va.train(store, run="cut", config=CONFIG)
     wanted = f"threads {here['threads'] + 3} and {here['threads']}, torch 1.0 and {here['torch']}"
-    assert any(f"warning: it goes on with {wanted};" in line for line in told)
+    assert any(f"warning: it goes on with {wanted};" in line for line in said)
     assert run.manifest["resumed_with"] == [wanted]
     assert "resumed_with" not in va.train(store, run="b", config=CONFIG).manifest
 

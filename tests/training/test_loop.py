@@ -238,12 +238,13 @@ def test_balanced_batches_leave_the_static_background_alone(tmp_path: Path) -> N
             va.train(path, run="b", config=TINY_TRAINING.replace(**changes))
 
 
-def test_fine_tuning(trained_store: Path) -> None:
+def test_fine_tuning(trained_store: Path, said: list[str]) -> None:
     """From a run's folder; what does not fit is refused."""
-    config, said = TINY_TRAINING.replace(init="vae", epochs=1), list[str]()
+    config = TINY_TRAINING.replace(init="vae", epochs=1)
+    said.clear()
     folder = run_folder(trained_store, "vae") / n.MODEL
     other = config.replace(init=str(folder), preprocess={"static_background": "none"})
-    va.train(trained_store, run="b", config=other, say=said.append)
+    va.train(trained_store, run="b", config=other)
     assert any("another preprocessing: static_background divide and none" in text for text in said)
     relu = {"latent_dim": 3, "options": {**SMALL_NETWORK, "activation": "relu"}}
     with pytest.raises(UsageError, match=r"options\.activation"):
@@ -281,7 +282,7 @@ def test_without_validation_the_last_epoch_is_the_best(tmp_path: Path) -> None:
 
 
 def test_tensorboard_gets_every_epoch_where_it_is_asked_for(
-    trained_store: Path, monkeypatch: pytest.MonkeyPatch
+    trained_store: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logs, config = trained_store.with_name("scan.zarr.logs"), TINY_TRAINING.replace(log=["tensorboard"])
@@ -296,8 +297,7 @@ def test_tensorboard_gets_every_epoch_where_it_is_asked_for(
         patch.setitem(sys.modules, "tensorboard", None)
         with pytest.raises(MissingExtraError):  # before anything is thrown away
             va.train(trained_store, run="b", config=config, restart=True)
-    said: list[str] = []
-    run = va.train(trained_store, run="b", config=config, say=said.append)
+    run = va.train(trained_store, run="b", config=config)
     assert "going on from checkpoint.safetensors" in said
     events = reader.EventAccumulator(str(logs / "tensorboard" / "b")).Reload()
     written = [(event.step, event.value) for event in events.Scalars("loss")]

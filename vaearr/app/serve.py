@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import ipaddress
+import logging
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from vaearr.app.state import State, is_current, open_state, origin_words, summar
 from vaearr.errors import UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN
 from vaearr.views.common import text
+
+log = logging.getLogger("vaearr")
 
 LOOPBACK = "127.0.0.1"
 TRIES = 5  # a port found free may be taken before it is ours
@@ -36,26 +40,25 @@ def explore(
     port: int = 0,
     host: str = LOOPBACK,
     show: bool = True,
-    say: Callable[[str], None] = print,
 ) -> None:
     """Serve the page of a store and a run until interrupted.
 
     port: 0 takes a free one. host: an address of this machine; another than a loopback one lets everybody in the
-    network read the store through the page, and `say` warns of it. Raises NoInputError for a run or latents that are
+    network read the store through the page, and a warning says so. Raises NoInputError for a run or latents that are
     not there, UsageError for a host or port that cannot be used.
     """
     state = open_state(store, run)
     server = serve(state, port=port, host=host)
     with _stopped_by_signals(server.io_loop):
         if not is_loopback(host):
-            say(f"warning: everybody who reaches {host} can read {state.path} through this page; there is no password")
-        say(f"{summary(state)}\nis at {address(server, host)} (Ctrl-C ends it)")
+            log.warning(f"everybody who reaches {host} can read {state.path} through this page; there is no password")
+        print(f"{summary(state)}\nis at {address(server, host)} (Ctrl-C ends it)", file=sys.stderr)
         if show:
             import webbrowser
 
             server.io_loop.add_callback(webbrowser.open, address(server, host))
         server.io_loop.start()
-    say("closed")
+    print("closed", file=sys.stderr)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import traceback
@@ -14,7 +15,7 @@ from typing import Any
 from typer.main import get_command
 
 from vaearr.cli import commands, look
-from vaearr.cli.common import app, tell
+from vaearr.cli.common import app, say, tell
 from vaearr.computing.threads import wait_briefly
 from vaearr.errors import INTERNAL_ERROR, NoInputError, StoreWarning, VaearrError, WriteError
 
@@ -49,6 +50,13 @@ def _shown(others: Callable[..., None]) -> Callable[..., None]:
     return show
 
 
+class _Lines(logging.Handler):
+    """What the steps have to tell, as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{'warning: ' * (record.levelno >= logging.WARNING)}{record.getMessage()}")
+
+
 @cache
 def _command() -> Callable[..., Any]:
     """All commands, put together once a process: that takes as long as many a command."""
@@ -67,6 +75,9 @@ def main() -> None:
         raise SystemExit(128 + number)  # not KeyboardInterrupt: typer would end that without a word
 
     caught = [number for number in STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None)]  # nohup stays
+    log, lines = logging.getLogger("vaearr"), _Lines()
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
     before = {number: signal.signal(number, stop) for number in caught}
     try:
         with warnings.catch_warnings():
@@ -87,5 +98,6 @@ def main() -> None:
         tell(f"vaearr: {' '.join(text.split())}")
         raise SystemExit(number) from None
     finally:
+        log.removeHandler(lines)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -59,7 +59,7 @@ def demo(
     from vaearr.cli.demo import run_demo
 
     with bar("demo") as progress:
-        closing = run_demo(folder, store=store, say=say, progress=progress)
+        closing = run_demo(folder, store=store, progress=progress)
     print_lines(closing)
 
 
@@ -77,7 +77,7 @@ def ingest(
     refuse((bc and BC in given.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them."))
     given = over(given, {"maps": {BC: bc}}) if bc else given
     with bar("reading") as progress:
-        va.ingest(source, store, dask=dask, overwrite=overwrite, say=say, progress=progress, **given)
+        va.ingest(source, store, dask=dask, overwrite=overwrite, progress=progress, **given)
     say(f"{store} is ready; look at it with 'vaearr info {store}'")
 
 
@@ -97,7 +97,7 @@ def attach(
 ) -> None:
     """Add latents or maps computed elsewhere, to be analysed like the store's own."""
     about: Given = {"kind": kind, "run": run, "name": name, "coords": coords, "roi": roi, "prefix": prefix}
-    va.attach(store, file, columns=column or (), units=units, overwrite=overwrite, say=say, **about)
+    va.attach(store, file, columns=column or (), units=units, overwrite=overwrite, **about)
 
 
 @app.command()
@@ -220,7 +220,7 @@ def train(
         def on_epoch(epoch: int, row: dict[str, float]) -> None:
             progress(epoch + 1, settings.epochs, f"training, {loss_words(row)}")
 
-        made = va.train(store, run=run, roi=roi, config=settings, say=say, on_epoch=on_epoch, **about)
+        made = va.train(store, run=run, roi=roi, config=settings, on_epoch=on_epoch, **about)
     _tell_run(store, made)
 
 
@@ -248,7 +248,7 @@ def import_model(
     A model folder of vaearr's brings its settings and background. Of other checkpoints, of which nothing is unpickled,
     the options come from the shapes of the weights; --set options.groups=16 and the like replace single ones.
     """
-    _tell_run(store, va.import_model(store, checkpoint, run=run, overwrite=overwrite, say=say, **given))
+    _tell_run(store, va.import_model(store, checkpoint, run=run, overwrite=overwrite, **given))
 
 
 @app.command()
@@ -268,7 +268,7 @@ def encode(
     """
     about: Given = {"source": source, "name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
     with bar("encoding") as progress:
-        va.encode(store, say=say, on_block=progress, **about, **given)
+        va.encode(store, on_block=progress, **about, **given)
     opens = "vaearr.open_store" if "://" in store else "xarray.open_zarr"
     say(f"latents of run {name or given.get('run', DEFAULT_RUN)!r} are in {store}; open it with {opens}({store!r})")
 
@@ -307,7 +307,7 @@ def reconstruct(
             if file:
                 found = va.reconstruct_files(store, file, out=inner, on_file=progress, **about)
             else:
-                about |= {"overwrite": overwrite, "say": say, "on_block": progress}
+                about |= {"overwrite": overwrite, "on_block": progress}
                 found = va.reconstruct_store(store, files=inner, **about)
         if folder:
             _write_reconstructions(found, folder, binarise)
@@ -348,10 +348,10 @@ def associate(
     settings = resolved(config.AssociateConfig, None, over({"significance": {}} if significance else {}, given))
     if reference:
         check_reference(va.open_store(store, chunks=None), reference)
-    found = va.associate_store(store, settings, dask=dask, overwrite=overwrite, say=say)
+    found = va.associate_store(store, settings, dask=dask, overwrite=overwrite)
     print_lines(va.describe(found, "association", top=top))
     if reference:
-        groups = partitions_store(store, settings, reference, k_max=k_max, overwrite=overwrite, say=say)
+        groups = partitions_store(store, settings, reference, k_max=k_max, overwrite=overwrite)
         print_lines(va.describe(groups, "partitions", top=top))
 
 
@@ -360,7 +360,7 @@ def associate(
 def cluster(store: Store, given: Given, overwrite: Overwrite = False) -> None:
     """Group scan points by latents and maps, and write the cluster map."""
     settings = resolved(config.ClusterConfig, None, given)
-    found = va.cluster_store(store, settings, overwrite=overwrite, say=say)
+    found = va.cluster_store(store, settings, overwrite=overwrite)
     print_lines(va.describe(found, "clusters", name=settings.name))
     say(f"labels are in {store} as {settings.name!r}")
 
@@ -371,7 +371,7 @@ def embed(store: Store, given: Given, overwrite: Overwrite = False) -> None:
     """Decompose the patterns (PCA, NMF with fixed endmembers), beside the latents."""
     settings = resolved(config.EmbedConfig, None, given)
     with bar("embedding") as progress:
-        found = va.embed_store(store, settings, overwrite=overwrite, say=say, on_block=progress)
+        found = va.embed_store(store, settings, overwrite=overwrite, on_block=progress)
     print_lines(va.describe(found, "decomposition", name=settings.name or settings.method))
 
 
@@ -448,7 +448,7 @@ def explore(
         return
     from vaearr.app.serve import explore as serve_page
 
-    serve_page(store, run, port=port, host=host, show=show, say=tell)
+    serve_page(store, run, port=port, host=host, show=show)
 
 
 @app.command()
@@ -462,7 +462,7 @@ def report(store: Store, given: Given) -> None:
 @with_settings(config.ExportConfig, latent="--beside")
 def export(store: Store, out: Annotated[Path, arg("folder to write into")], given: Given) -> None:
     """Write latents, tables, pictures or the first seed's files into a folder."""
-    say(f"files are in {va.export(store, out, say=say, **given)}")
+    say(f"files are in {va.export(store, out, **given)}")
 
 
 PARAMETER = "NAME=VALUE, a value in JSON or plain; NAME.SETTING=VALUE for a single one"
@@ -477,7 +477,7 @@ def run(
 ) -> None:
     """Run a flow: on the Prefect server that is configured (PREFECT_API_URL), else right here without any."""
     given = nested_values(parameters, "-p")
-    import_module(FLOWS).run(name, given, watch=watch, here=here, say=say, bar=bar)
+    import_module(FLOWS).run(name, given, watch=watch, here=here, bar=bar)
 
 
 @app.command()
@@ -486,7 +486,7 @@ def serve(
     limit: Annotated[int, opt("flow runs at a time")] = 1,
 ) -> None:
     """Register all flows with the configured Prefect server and run what is asked of them, until stopped."""
-    import_module(FLOWS).serve(names, limit=limit, say=say)
+    import_module(FLOWS).serve(names, limit=limit)
 
 
 # ---- of `vaearr look`, which has the others ----------------------------------------------------------------------
@@ -611,7 +611,7 @@ def layers(
             found = va.compare_pairs(model, made, **how)
     found.attrs.update(opened.attrs, unpaired=alone, samples=about)
     if keep:
-        of.keep_layers(store, run, found, name=name, about=about, overwrite=overwrite, say=say)
+        of.keep_layers(store, run, found, name=name, about=about, overwrite=overwrite)
         say(f"the comparison is kept as table {name!r} of run {run!r}")
     with folder_of(out) as folder:
         if folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from vaearr.errors import ExistsError, WriteError
 MARK = ".vaearr-demo"
 FILES, STORE, REPORTS = "files", "scan.zarr", "scan.reports"
 OWN = (FILES, STORE, REPORTS, f".{STORE}.lock", f".{STORE}.staging")  # what a demo leaves in its folder
+log = logging.getLogger("vaearr")
+
 STEP = 0.25
 
 
@@ -25,7 +28,6 @@ def run_demo(
     config: TrainConfig | None = None,
     nx: int = 48,
     ny: int = 36,
-    say: Callable[[str], None],
     progress: Callable[..., None] | None = None,
 ) -> list[str]:
     """Make a scan, write it as HDF5 and CSV files, and take it through every step; returns the closing lines.
@@ -37,33 +39,33 @@ def run_demo(
     from vaearr.testing import synthetic_scan, write_scan_files
 
     config, target = config or TrainConfig(), _fresh(Path(folder))
-    say(f"1/8 a scan of {nx} x {ny} points from crystal geometry: {target / FILES}")
+    log.info(f"1/8 a scan of {nx} x {ny} points from crystal geometry: {target / FILES}")
     scan = synthetic_scan(nx=nx, ny=ny, step=STEP)
     files = write_scan_files(scan, target / FILES)
     store = store or target / STORE
-    say(f"2/8 ingest: {store}")
+    log.info(f"2/8 ingest: {store}")
     names = dict(zip(scan[n.PHASE].attrs["flag_values"], scan[n.PHASE].attrs["flag_meanings"].split(), strict=True))
     about: Any = {"phase_names": {int(code): name for code, name in names.items() if code >= 0}, "step": STEP}
     about |= {"maps": {n.BC: files[n.BC]}, "elements": files[n.ELEMENTS], "phases": files[n.PHASE]}
-    va.ingest(files[n.PATTERNS], store, say=say, **about)
-    say("3/8 train")
+    va.ingest(files[n.PATTERNS], store, **about)
+    log.info("3/8 train")
 
     def on_epoch(epoch: int, row: dict[str, float]) -> None:
         if progress:
             progress(epoch + 1, config.epochs, "training")
 
-    va.train(store, config=config, say=say, on_epoch=on_epoch)
-    say("4/8 encode")
-    va.encode(store, say=say)
-    say("5/8 embed: principal components, to compare with")
-    va.embed_store(store, say=say)
-    say("6/8 associate, tested against random maps that are as smooth")
+    va.train(store, config=config, on_epoch=on_epoch)
+    log.info("4/8 encode")
+    va.encode(store)
+    log.info("5/8 embed: principal components, to compare with")
+    va.embed_store(store)
+    log.info("6/8 associate, tested against random maps that are as smooth")
     tested = va.describe(va.associate_store(store, significance=SignificanceConfig()), "association", top=1)
-    say("\n".join(f"    {line}" for line in tested))
-    say("7/8 cluster: grains, without their number being told")
+    log.info("\n".join(f"    {line}" for line in tested))
+    log.info("7/8 cluster: grains, without their number being told")
     grains = va.describe(va.cluster_store(store, method="hdbscan", name="grains"), "clusters", name="grains")
-    say("\n".join(f"    {line}" for line in grains))
-    say("8/8 report")
+    log.info("\n".join(f"    {line}" for line in grains))
+    log.info("8/8 report")
     page = va.report(store, out=target / REPORTS / n.DEFAULT_RUN)
     module, opens = ("vaearr as va", "va.open_store") if "://" in str(store) else ("xarray as xr", "xr.open_zarr")
     code = [f"import {module}", f'ds = {opens}("{store}"); print(ds)']

@@ -7,11 +7,12 @@ for each kind makes the variable of it. `vaearr.ingestion.ingest` places its sid
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ from vaearr.store import (
 )
 from vaearr.store.remove import removable
 
+log = logging.getLogger("vaearr")
+
 KNOWN_PREFIXES = ("latent_", "PCA_", "cNMF_")
 IN_MEMORY = "an array in memory"
 DAMAGED = (zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, RecursionError)
@@ -64,7 +67,6 @@ def attach(
     classes: Mapping[int, str] | None = None,
     units: str | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
 ) -> xr.Dataset:
     """Add latents or maps that were computed elsewhere to a store, where they can be analysed like its own.
 
@@ -117,9 +119,8 @@ def attach(
         "classes": classes or None,
         "units": units,
     }
-    result = _keep(path, ds, kind, target, variable, Recipe(None, made_from), overwrite=overwrite, say=say)
-    if say:
-        say(_in_words(variable, placement))
+    result = _keep(path, ds, kind, target, variable, Recipe(None, made_from), overwrite=overwrite)
+    log.info(_in_words(variable, placement))
     return result.assign_attrs(placement.counts())
 
 
@@ -194,7 +195,6 @@ def _keep(
     recipe: Recipe,
     *,
     overwrite: bool,
-    say: Callable[[str], None] | None,
 ) -> xr.Dataset:
     """Write the variable, latents as a run with `/runs/<run>` in one step, unless it is there already."""
     is_run, there, old = kind == n.LATENTS, None, list[str]()
@@ -206,7 +206,7 @@ def _keep(
         gone = {"variables": [target, *(dim for dim in map(str, ds[target].dims) if dim.startswith(f"{target}_"))]}
     if there is not None:
         made = made if isinstance(made, Mapping) and str(made.get("kind")).startswith(n.ATTACHED) else None
-        if is_made(there, made, recipe, instead="attach under another name", overwrite=overwrite, say=say):
+        if is_made(there, made, recipe, instead="attach under another name", overwrite=overwrite):
             return variable.to_dataset()
         old = removable(store, **gone)
     variable.attrs[n.PROVENANCE] = stamp = recipe.stamp()

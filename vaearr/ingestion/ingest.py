@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -49,12 +50,13 @@ from vaearr.store import (
 from vaearr.store.layout import pattern_chunks
 from vaearr.store.remove import replacing
 
+log = logging.getLogger("vaearr")
+
 OF_SCANS = ("maps", "elements", "phases", "orientations", "step", "crop", "bin")
 OF_ANY_SOURCE = {*OF_SCANS, "element_units", "phase_names", "nonfinite"} - {"step"}
 CENTRE = "projection_centre"
 CONVENTION, SPREAD = f"{CENTRE}_convention", f"{CENTRE}_spread"
 LEVELS = 16  # float32 numbers, as which networks see patterns, that must lie between the extremes of one of integers
-Say = Callable[[str], None]
 
 
 @settings_as_keywords(IngestConfig)
@@ -65,7 +67,6 @@ def ingest(
     config: IngestConfig | None = None,
     dask: Where | None = None,
     overwrite: bool = False,
-    say: Say | None = None,
     progress: Callable[[int, int], None] | None = None,
     **given: Any,
 ) -> xr.Dataset:
@@ -74,9 +75,9 @@ def ingest(
     source: a file, a folder, a zarr store, or a Dataset or DataArray, read block by block, whose dims are told by their
     names or by the attributes `navigation_dims` and `signal_dims`. Keywords replace single settings of `config`.
     A map in several files is taken from its own CSV first, then from `orientations` (.ang, .ctf), then from the source
-    itself. say: called with one line for each thing worth knowing, such as scan points without a value. progress:
-    called with (blocks written, blocks in all). A store that is there, made of the same file with the same settings, is
-    returned; `overwrite` replaces another one, with all its runs, when the new one is whole. Raises ExistsError where
+    itself. progress: called with (blocks written, blocks in all). A store that is there,
+    made of the same file with the same settings, is returned; `overwrite` replaces another one, with all its runs, when
+    the new one is whole. Raises ExistsError where
     anything else is at `store`, DataError or NoInputError for inputs that do not hold what they should, WriteError
     where they do not fit on the disk. No store is left behind then: what is refused before the patterns are read leaves
     nothing, what fails later only the folders that were made for the store and its hidden lock file. At `s3://…` chunks
@@ -86,16 +87,15 @@ def ingest(
     same. They need the source and the store's folder under the same path; where the order of a file needs a scratch
     copy, each makes one. Raises WorkersError where they cannot, or die of a shard each time.
     """
-    say = say or (lambda line: None)
     config = resolved(IngestConfig, config, given)
     check_where(dask)
     if dask is not None and (url := object_url(store)):
         raise UsageError(f"Dask workers write into a folder that they share, and {url} is a URL; leave dask out.")
     if (old := _taken(store)) is not None:
-        if _is_ingested(old, source, config, overwrite=overwrite, say=say):
+        if _is_ingested(old, source, config, overwrite=overwrite):
             return open_store(store)
         with replacing(old) as new:
-            ingest(source, new, config=config, dask=dask, say=say, progress=progress)
+            ingest(source, new, config=config, dask=dask, progress=progress)
         return open_store(store)
     folder = _existing_parent(desk(store))
     file: Path | None = None
@@ -107,7 +107,7 @@ def ingest(
     before = _state(file, config)
     with opening as lazy:
         _refuse_settings(config, lazy, dask, is_file=file is not None)
-        ds = preflight(reduced(lazy, config), config, None if object_url(store) else folder, say)
+        ds = preflight(reduced(lazy, config), config, None if object_url(store) else folder)
         checks = Checks(ds, config.nonfinite)
 
         def finalise(ds: xr.Dataset) -> xr.Dataset:
@@ -118,14 +118,14 @@ def ingest(
         if file is not None and (file / n.RUNS / "zarr.json").exists():  # one of vaearr's: nothing of it may be lost
             check_patterns(file)
 
-        with _by_workers(dask, file, config, folder, checks, say) as elsewhere:
+        with _by_workers(dask, file, config, folder, checks) as elsewhere:
             create_store(
                 ds, store, transform=checks.transform, finalise=finalise, progress=progress, elsewhere=elsewhere
             )
     left_out = ds.attrs.get(SKIPPED, ())
     heading = [f"left out, {len(left_out)} in all:"] if left_out else []
     for line in (*checks.findings(), *heading, *(f"  {line}" for line in left_out)):
-        say(line)
+        log.info(line)
     return open_store(store)
 
 
@@ -143,7 +143,7 @@ def _taken(store: str | Path) -> Path | None:
         return path
 
 
-def _is_ingested(old: Path, source: Any, config: IngestConfig, *, overwrite: bool, say: Say) -> bool:
+def _is_ingested(old: Path, source: Any, config: IngestConfig, *, overwrite: bool) -> bool:
     """Whether a store was made of the same file (name, bytes, time of change) with the same settings."""
     if isinstance(source, xr.Dataset | xr.DataArray):
         inputs = {"source": {"file": "a Dataset, whose values are not compared"}}
@@ -155,12 +155,12 @@ def _is_ingested(old: Path, source: Any, config: IngestConfig, *, overwrite: boo
         known = dict(made.get("source", {}))
         made = {"source": {key: known.get(key) for key in inputs["source"]}, "config": made.get("ingest")}
     there = f"{old} already exists"
-    return is_made(there, made, Recipe(config, inputs), instead="give another path", overwrite=overwrite, say=say)
+    return is_made(there, made, Recipe(config, inputs), instead="give another path", overwrite=overwrite)
 
 
 @contextmanager
 def _by_workers(
-    dask: Where | None, source: Path | None, config: IngestConfig, scratch: Path, checks: Checks, say: Say
+    dask: Where | None, source: Path | None, config: IngestConfig, scratch: Path, checks: Checks
 ) -> Iterator[Elsewhere | None]:
     """What has Dask workers write the shards, all of which see the source; None without `dask`."""
     if dask is None or source is None:
@@ -171,7 +171,7 @@ def _by_workers(
     what = (str(source.absolute()), json.dumps(config.to_attrs()), n_bytes, str(scratch.absolute()))
     with connected(dask) as client:
         assert client is not None
-        say(in_words(client))
+        log.info(in_words(client))
 
         def elsewhere(staged: Path, regions: Sequence[Region]) -> Generator[tuple[Path, str], None, None]:
             try:
@@ -207,7 +207,7 @@ def _opened(source: str, config: str, n_bytes: int, scratch: str) -> tuple[xr.Da
     return ds, measured(ds), settings
 
 
-def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None, say: Say) -> xr.Dataset:
+def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None) -> xr.Dataset:
     """`ds` with its side maps joined and everything checked that does not need the patterns' values.
 
     folder: on the disk that the patterns must fit on; None where they go elsewhere.
@@ -219,9 +219,9 @@ def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None, say: Sa
     if folder is not None and need > (free := shutil.disk_usage(folder).free / 1e9):
         raise WriteError(f"{folder}: the patterns need up to {need:.1f} GB, {free:.1f} GB are free; make room there.")
     if n_absent := int((~ds[n.PRESENT]).sum()) if n.PRESENT in ds else 0:
-        say(f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks them.")
+        log.info(f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks them.")
     for line in ds.attrs.get("notes", ()):
-        say(line)
+        log.info(line)
     beside = side_maps(config.orientations, ds) if config.orientations is not None else {}
     new = {name: side_map(ds, path, name) for name, path in config.maps.items()}
     if config.elements is not None:
@@ -235,9 +235,9 @@ def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None, say: Sa
             ("n_dropped", f"columns of {variable.attrs['source']} without a name are left out"),
         ):
             if variable.attrs[key]:
-                say(f"{name}: {variable.attrs[key]} {words}.")
+                log.info(f"{name}: {variable.attrs[key]} {words}.")
     for name in sorted((new.keys() & (beside.keys() | ds.keys())) | (beside.keys() & ds.keys())):
-        say(f"{name}: taken from {(beside | new)[name].attrs['source']}; it is also in another of the files.")
+        log.info(f"{name}: taken from {(beside | new)[name].attrs['source']}; it is also in another of the files.")
     new = beside | new
     left = ds.drop_vars([name for name in new if name in ds])
     used = {dim for variable in left.data_vars.values() for dim in variable.dims}  # the others go with their maps

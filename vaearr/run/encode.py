@@ -7,6 +7,7 @@ the blocks, and this process writes them.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ from vaearr.store import (
 )
 from vaearr.store.remove import removable
 
+log = logging.getLogger("vaearr")
+
 VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
 
 Tensors = tuple[torch.Tensor, ...]
@@ -71,7 +74,6 @@ def encode(
     config: EncodeConfig | None = None,
     dask: Where | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
     **given: Any,
 ) -> xr.Dataset:
@@ -102,13 +104,13 @@ def encode(
     """
     settings = resolved(EncodeConfig, config, given)
     check_where(dask)
-    tell, path = say or (lambda text: None), store_of(data, store)
+    path = store_of(data, store)
     recover(path)
     if source is not None:
         if isinstance(data, xr.Dataset):
             raise UsageError("a run of another store is taken to a store's own patterns; give a path, or no source.")
         folder, settings = run_folder(source, settings.run) / n.MODEL, settings.replace(run=name or settings.run)
-        va.import_model(path, folder, run=settings.run, roi=roi, device=settings.device, overwrite=overwrite, say=say)
+        va.import_model(path, folder, run=settings.run, roi=roi, device=settings.device, overwrite=overwrite)
     elif name is not None or roi is not None:
         raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
     check_patterns(path)
@@ -117,7 +119,7 @@ def encode(
     check_network(manifest, run, "encode")
     parents = [n.PATTERNS, n.run_name(n.ROI, run)]
     recipe = Recipe(settings, {"run": run, "parents": parents, "weights_sha256": manifest.get("weights_sha256")})
-    if (replacing := _found(path, own, recipe, overwrite=overwrite, say=tell)) is None:
+    if (replacing := _found(path, own, recipe, overwrite=overwrite)) is None:
         return own
     with connected(dask) as client:
         model = load_model(path, run, device="cpu" if client else settings.device)
@@ -134,7 +136,7 @@ def encode(
 
             def make(left: Sequence[Region]) -> Iterator[Made]:
                 count = sum(int(inside.isel(region).sum()) for region in left)
-                tell(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
+                log.info(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
                 by = sides(staging.regions)
                 if client:
                     what = (str(path), manifest["weights_sha256"], settings.to_attrs())
@@ -148,16 +150,14 @@ def encode(
                 for region, points, values in made:
                     yield region, points, functools.partial(_finished, values, run, mask, region, points)
 
-            write_made(staging, make, what="encode", say=tell, on_block=on_block)
+            write_made(staging, make, what="encode", on_block=on_block)
             if len(model.latent_shape) > 1 or not schema.is_scan(own):
                 _add_channel_attrs(staging, n.run_name(n.LATENTS, run), own[n.run_name(n.SPLIT, run)].load())
             publish_staged(staging)
     return open_store(path)
 
 
-def _found(
-    path: Path, ds: xr.Dataset, recipe: Recipe, *, overwrite: bool, say: Callable[[str], None]
-) -> list[str] | None:
+def _found(path: Path, ds: xr.Dataset, recipe: Recipe, *, overwrite: bool) -> list[str] | None:
     """Variables that go when the new ones are published; None where those that are there were made the same way."""
     run, place = recipe.inputs["run"], str(path)
     names = [n.run_name(name, run) for name in VALUES]
@@ -165,7 +165,7 @@ def _found(
         return []
     instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"
     made, there = nested(ds[names[0]].attrs, n.PROVENANCE), f"{place} already holds {', '.join(names)}"
-    if is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=say):
+    if is_made(there, made, recipe, instead=instead, overwrite=overwrite):
         return None
     return removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
 

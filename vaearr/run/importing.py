@@ -5,7 +5,8 @@ Of a run of another store all is taken that decides its latents: weights, settin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ from vaearr.store.folders import sha256_of
 from vaearr.store.remove import removable
 from vaearr.training import fingerprint
 
+log = logging.getLogger("vaearr")
+
 N_JUDGED = 256  # samples that the health of the latents is told from
 UNLIKE = 0.5  # of the odds of the explained variance in training: below, new data are unlike
 ELSEWHERE = "choose another name with run='…' (--run; of encode: name='…', --name)"
@@ -58,7 +61,6 @@ def import_model(
     roi: xr.DataArray | RoiConfig | None = None,
     config: ImportConfig | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
     **given: Any,
 ) -> Run:
     """Publish the network of a checkpoint as `/runs/<run>` with its `roi` and `split` maps; nothing is trained.
@@ -73,7 +75,7 @@ def import_model(
     folder has itself, and what `read_foreign`, `load_foreign` and `load_folder` raise for a checkpoint that is damaged
     or does not fit.
     """
-    settings, tell = resolved(ImportConfig, config, given), say or (lambda text: None)
+    settings = resolved(ImportConfig, config, given)
     check_run_name(run)
     path, file = check_store(store), Path(checkpoint).expanduser().resolve()
     own = file.parent if file.name == WEIGHTS else file  # the model folder of a vaearr run, by itself or its weights
@@ -86,13 +88,13 @@ def import_model(
     mask = here if here is not None and roi is None else resolve_roi(ds, roi)
     if not bool(mask.any()):
         raise RoiError("the ROI has no scan point; widen it.")
-    if here is not None and _is_imported(path, run, file, settings, mask, here, overwrite=overwrite, say=tell):
+    if here is not None and _is_imported(path, run, file, settings, mask, here, overwrite=overwrite):
         return Run(path, run)
     old = removable(path, runs=[run] if is_there else [])
     with staged_run(path, run, replacing=old) as folder:
         model, origin, words = _of_run(ds, own, settings) if is_own else _of_file(ds, file, settings)
         model = model.to(device)
-        tell(words)
+        log.info(words)
         parts = _validating(mask)
         if not is_own and model.preprocess_config.static_background != "none":
             model.preprocess.fit(_batches(ds, parts, model))
@@ -106,7 +108,7 @@ def import_model(
         maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): parts})
         publish_run(path, run, folder, manifest, maps, replacing=old)
     for warning in health.attrs["warnings"]:
-        tell(f"warning: {warning}")
+        log.warning(warning)
     return Run(path, run, health=health, manifest=manifest)
 
 

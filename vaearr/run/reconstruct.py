@@ -79,7 +79,6 @@ def reconstruct_store(
     files: str | Path | None = None,
     dtype: Kept = "float32",
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
     **given: Any,
 ) -> xr.Dataset:
@@ -114,7 +113,7 @@ def reconstruct_store(
     chosen = _points(opened, settings, roi if isinstance(roi, xr.DataArray) else None)
     made_from = {**opened.attrs, "points": fingerprint(chosen.values), "data": opened.manifest["data"]}
     recipe, variable = Recipe(settings, made_from), n.run_name(settings.name, settings.run)
-    known, has_variable, replacing = _known(opened, settings, recipe, overwrite=overwrite, say=say)
+    known, has_variable, replacing = _known(opened, settings, recipe, overwrite=overwrite)
     if known is not None and files is None and (settings.out is None or has_variable):
         return known
     nav, signal = schema.navigation_dims(opened.ds), schema.signal_dims(opened.ds)
@@ -130,12 +129,11 @@ def reconstruct_store(
                 staged_variables(opened.path, specs, coords=xr.Dataset(), request=request, replacing=replacing)
             )
             _, made = _through(judged, chosen, write, variable)
-            tell = say or (lambda text: None)  # what an interrupted call has written is judged again, but not written
 
-            def make(left: Sequence[Region]) -> Iterator[Made]:
+            def make(left: Sequence[Region]) -> Iterator[Made]:  # all is judged again, what is written passed over
                 return (block for block in made if block[0] in left)
 
-            write_made(staging, make, what="reconstruction", say=tell, on_block=on_block)
+            write_made(staging, make, what="reconstruction", on_block=on_block)
             publish_staged(staging)
         else:
             total, made = _through(judged, chosen, write)
@@ -173,14 +171,14 @@ def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) 
 
 
 def _known(
-    opened: Run, settings: ReconstructConfig, recipe: Recipe, *, overwrite: bool, say: Callable[[str], None] | None
+    opened: Run, settings: ReconstructConfig, recipe: Recipe, *, overwrite: bool
 ) -> tuple[xr.Dataset | None, bool, list[str]]:
     """The table made by this recipe, if there is one, whether the variable is there too, and what is to be replaced."""
     name, variable, known = settings.name, n.run_name(settings.name, settings.run), None
     if has_table(opened.path, opened.name, name):
         found = open_table(opened.path, opened.name, name)
         there = f"run {opened.name!r} of {opened.path} already holds {name!r}"
-        if is_made(there, nested(found.attrs, n.PROVENANCE), recipe, overwrite=overwrite, say=say):
+        if is_made(there, nested(found.attrs, n.PROVENANCE), recipe, overwrite=overwrite):
             known = found
     has_variable = variable in opened.ds.variables
     if has_variable and (settings.out == "variable" or (known is None and overwrite)):

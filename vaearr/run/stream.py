@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -17,6 +18,8 @@ from vaearr.models.artifacts import TrainedModel
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.run import Run
 from vaearr.store import Region, Staging, pending, write_block
+
+log = logging.getLogger("vaearr")
 
 PARTS = {"train": n.TRAIN, "validation": n.VALIDATION}
 
@@ -91,7 +94,6 @@ def map_blocks(
     kernel: Callable[[Block], Values],
     *,
     what: str,
-    say: Callable[[str], None],
     on_block: Callable[[int, int], None] | None = None,
 ) -> None:
     """`write_made` of what a kernel makes of each block with chosen points, read by `read` such as `read_chosen`."""
@@ -99,7 +101,7 @@ def map_blocks(
     def make(left: Sequence[Region]) -> Iterator[Made]:
         return ((block.region, block.inside, kernel(block) if len(block.stored) else {}) for block in read(left))
 
-    write_made(staging, make, what=what, say=say, on_block=on_block)
+    write_made(staging, make, what=what, on_block=on_block)
 
 
 def write_made(
@@ -107,7 +109,6 @@ def write_made(
     make: Callable[[Sequence[Region]], Iterable[Made]],
     *,
     what: str,
-    say: Callable[[str], None],
     on_block: Callable[[int, int], None] | None = None,
 ) -> None:
     """Fill the staged variables, block by block: those that are written already are passed over.
@@ -118,7 +119,7 @@ def write_made(
     """
     left, total = pending(staging), len(staging.regions)
     if len(left) < total:
-        say(f"going on with an interrupted {what}: {total - len(left)} blocks are done")
+        log.info(f"going on with an interrupted {what}: {total - len(left)} blocks are done")
     written = _write_behind(lambda made: write_chosen(staging, *made), make(left))
     for done, _ in enumerate(written, total - len(left) + 1):
         if on_block:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +35,8 @@ from vaearr.store import (
 )
 from vaearr.store.remove import removable
 
+log = logging.getLogger("vaearr")
+
 FEW_SAMPLES = 16
 GIVEN = "given as a map"
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
@@ -50,7 +53,6 @@ def train(
     resume: str | Path | None = None,
     restart: bool = False,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     **given: Any,
@@ -77,16 +79,15 @@ def train(
     from vaearr.training import fingerprint, joined, train_model
 
     with joined(settings.device) as (team, torch_device), ExitStack() as stack:
-        tell = say if say and team.is_first else (lambda text: None)
         team.first_does(lambda: recover(path))
         own = open_store(path)
-        ds, mask, everywhere, patterns = _given(data, path, own, roi, tell)
+        ds, mask, everywhere, patterns = _given(data, path, own, roi)
         settings = settled(settings, ds)
         kind = "trained" if resume is None else f"trained from {resume}"
         recipe = Recipe(settings, {"kind": kind, "data": patterns, "region": _region(everywhere.values)})
-        if team.first_does(lambda: _is_trained(path, own, run, recipe, overwrite=overwrite, say=tell)):
+        if team.first_does(lambda: _is_trained(path, own, run, recipe, overwrite=overwrite)):
             return Run(path, run)
-        parts = _parts(ds, mask, settings, tell)
+        parts = _parts(ds, mask, settings)
         old = team.first_does(lambda: removable(path, runs=[run] if run in run_names(path) else []))
         folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL, replacing=old)))
         maps = {"roi": mask.values, "split": parts.values}
@@ -99,7 +100,6 @@ def train(
             device=torch_device,
             team=team,
             data={"patterns": patterns, **{name: fingerprint(values) for name, values in maps.items()}},
-            say=tell,
             init=_model_folder(path, settings.init),
             perceptual_from=_perceptual_from(path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,
@@ -115,8 +115,8 @@ def train(
             own_maps = {n.run_name(n.ROI, run): everywhere, n.run_name(n.SPLIT, run): on_grid(parts, own, n.OUTSIDE)}
             # the store has its own coordinates beside the grid's
             publish_run(path, run, folder, manifest, xr.Dataset(own_maps).reset_coords(drop=True), replacing=old)
-    for warning in tables[n.HEALTH].attrs["warnings"]:
-        tell(f"warning: {warning}")
+            for warning in tables[n.HEALTH].attrs["warnings"]:
+                log.warning(warning)
     return Run(path, run, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
 
 
@@ -125,7 +125,6 @@ def _given(
     path: Path,
     own: xr.Dataset,
     roi: xr.DataArray | RoiConfig | None,
-    tell: Callable[[str], None],
 ) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray, dict[str, Any]]:
     """What is learned from: the Dataset, its region, the same on the store's grid, and what identifies the patterns."""
     check_patterns(path)
@@ -134,18 +133,16 @@ def _given(
     mask, patterns = resolve_roi(ds, roi), data_fingerprint(own)
     everywhere = on_grid(mask, own, fill=False)
     if roi is None and n.ROI in ds:
-        tell(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
+        log.info(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
     if ds is not own and not is_same(found := seen(ds, everywhere), seen(own, everywhere)):
-        tell("the patterns are not the store's own; 'va.encode' needs this Dataset, too")
+        log.info("the patterns are not the store's own; 'va.encode' needs this Dataset, too")
         changed = ds[n.PATTERNS].copy(deep=False)  # its attributes are of the values before the steps
         changed.attrs = {key: value for key, value in changed.attrs.items() if key not in OF_THE_VALUES}
         ds, patterns = ds.assign({n.PATTERNS: changed}), patterns | {SEEN: found}
     return ds, mask, everywhere, patterns
 
 
-def _is_trained(
-    path: Path, own: xr.Dataset, run: str, recipe: Recipe, *, overwrite: bool, say: Callable[[str], None]
-) -> bool:
+def _is_trained(path: Path, own: xr.Dataset, run: str, recipe: Recipe, *, overwrite: bool) -> bool:
     """Whether the run is there, trained the same way: on the same patterns and region, with the same settings."""
     if run not in run_names(path):
         return False
@@ -154,7 +151,7 @@ def _is_trained(
     made = {"kind": kind, "data": manifest.get("data"), "region": _region(region)}
     made["config"] = manifest["config"] if kind == "trained" else recipe.as_attrs()["config"]
     there, instead = f"{path} already has a run {run!r}", "choose another name with run='…' (--run)"
-    return is_made(there, made, recipe, instead=instead, overwrite=overwrite, say=say)
+    return is_made(there, made, recipe, instead=instead, overwrite=overwrite)
 
 
 def _region(mask: Any) -> dict[str, Any]:
@@ -163,11 +160,11 @@ def _region(mask: Any) -> dict[str, Any]:
     return {"points": int(mask.sum()), "sha256": fingerprint(mask)}
 
 
-def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig, tell: Callable[[str], None]) -> xr.DataArray:
+def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:
     """The split of the region. Raises UsageError where the map that it goes by is not there."""
     config, by = settings.split, None
     if int(roi.sum()) < FEW_SAMPLES:
-        tell(f"warning: {int(roi.sum())} {schema.samples_word(ds)} are few; the run shows that it works, no more.")
+        log.warning(f"{int(roi.sum())} {schema.samples_word(ds)} are few; the run shows that it works, no more.")
     if config.method in SPLIT_BY:  # groups or classes by a map or coordinate
         name = config.by or SPLIT_BY[config.method]
         over = [str(v) for v in ds.variables if set(ds[v].dims) == set(roi.dims) and v not in roi.dims]
@@ -177,7 +174,7 @@ def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig, tell: Calla
         by = ds[name].transpose(*roi.dims).load()
     parts = grid.split(roi, config, seed=settings.seed, by=by)
     if config.method == "blocks" and (side := parts.attrs["block_used"]) != config.block:
-        tell(f"split: blocks of side {side}, not {config.block}, so that there are enough to choose from")
+        log.info(f"split: blocks of side {side}, not {config.block}, so that there are enough to choose from")
     return parts
 
 

@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +59,6 @@ class Training:
     team: Processes = ALONE
     about: Mapping[str, Any] = field(default_factory=dict)  # what a checkpoint must agree with
     perceptual: nn.Module | None = None  # that `objective.perceptual` asks for
-    say: Callable[[str], None] = lambda text: None
 
     epoch: int = 0  # the running one, from 0
     batch: int = 0  # batches of it that are done

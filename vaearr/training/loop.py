@@ -6,6 +6,7 @@ What a training leaves to be looked at is here too: history over epochs, decoded
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import signal
@@ -51,6 +52,8 @@ from vaearr.training.checkpoint import (
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.step import TERMS, Step, final_weight, seed_step, seeded, splits_amplitude
 
+log = logging.getLogger("vaearr")
+
 # range of preprocessed values, which image networks take as -1 to 1; of the others, most lie within three deviations
 RANGES = {"unit": (0.0, 1.0), "minmax": (0.0, 1.0), "quantile": (0.0, 1.0), "symmetric": (-1.0, 1.0)}
 DEVIATIONS = (-3.0, 3.0)
@@ -77,7 +80,6 @@ UNITS = {
     "seconds": ("time of the epoch, validation included", "s"),
 }
 
-Say = Callable[[str], None]
 OnEpoch = Callable[[int, History], None]
 OnStep = Callable[[int, int], None]
 
@@ -91,7 +93,6 @@ def train_model(
     device: torch.device,
     team: Processes,
     data: Mapping[str, Any],
-    say: Say,
     init: Path | None = None,
     perceptual_from: Path | None = None,
     resume: Path | None = None,
@@ -137,20 +138,20 @@ def train_model(
             classes=classes,
         ).to(device)
     if init is not None and begin is None:
-        _start_from(model, init, say)
+        _start_from(model, init)
     if team.is_first:
         folder.mkdir(parents=True, exist_ok=True)
     if begin is None and settings.preprocess.static_background != "none":
         model.preprocess.fit(train if balance is None else part(n.TRAIN), team.total)
     perceptual = _perceptual(model, objective.perceptual, perceptual_from) if objective.perceptual else None
-    state = Training(model, train, validation, settings, folder, team, about, perceptual, say)
-    say(_announcement(state, schema.samples_word(ds), n_validation))
+    state = Training(model, train, validation, settings, folder, team, about, perceptual)
+    log.info(_announcement(state, schema.samples_word(ds), n_validation))
     if begin:
-        say(f"going on from {begin.name}")
-    log = _tensorboard(*logs, settings) if settings.log and team.is_first else nullcontext(lambda epoch, row: None)
+        log.info(f"going on from {begin.name}")
+    board = _tensorboard(*logs, settings) if settings.log and team.is_first else nullcontext(lambda epoch, row: None)
     try:
-        with log as tell:
-            fit(state, resume=begin, on_step=on_step, on_epochs=[tell, *([on_epoch] if on_epoch else [])])
+        with board as draw:
+            fit(state, resume=begin, on_step=on_step, on_epochs=[draw, *([on_epoch] if on_epoch else [])])
     except BaseException:
         if team.is_first and newest_checkpoint(folder) is None:  # nothing to go on from
             shutil.rmtree(folder, ignore_errors=True)
@@ -216,10 +217,10 @@ def _where_to_begin(folder: Path, about: Mapping[str, Any], resume: Path | None,
     return begin
 
 
-def _start_from(model: TrainedModel, folder: Path, say: Say) -> None:
+def _start_from(model: TrainedModel, folder: Path) -> None:
     """Give a fresh model the weights of a trained one; its backgrounds are its own data's."""
     if folder.is_file():
-        say(load_foreign(model.network, folder).in_words())
+        log.info(load_foreign(model.network, folder).in_words())
         return
     other = load_folder(folder)
     one, two = (m.model_config.replace(options={**m.model_config.options, "dropout": 0}) for m in (other, model))
@@ -227,13 +228,15 @@ def _start_from(model: TrainedModel, folder: Path, say: Say) -> None:
     if found:
         raise UsageError(f"the weights in {folder} do not fit: {', '.join(found)}; use the same model settings.")
     if found := differing(other.preprocess_config.to_attrs(), model.preprocess_config.to_attrs()):
-        say(f"the weights to start from were trained with another preprocessing: {', '.join(found)}")
+        log.info(f"the weights to start from were trained with another preprocessing: {', '.join(found)}")
     model.network.load_state_dict(other.network.state_dict(), strict=True)
     if model.classifier is not None and other.classifier is not None:
         if (other.label, other.classes) == (model.label, model.classes):
             model.classifier.load_state_dict(other.classifier.state_dict())
         else:
-            say(f"the classification head starts anew: the weights to start from know {other.label} {other.classes}")
+            log.info(
+                f"the classification head starts anew: the weights to start from know {other.label} {other.classes}"
+            )
 
 
 def _perceptual(model: TrainedModel, config: PerceptualConfig, folder: Path | None) -> PerceptualLoss:
@@ -276,7 +279,7 @@ def fit(
     if config.compile != "off":
         step.compile(mode=config.compile, dynamic=False)
     if resume and (found := load_state(state, resume)):
-        state.say(f"warning: it goes on with {found}; the last digits may differ from an undisturbed training's")
+        log.warning(f"it goes on with {found}; the last digits may differ from an undisturbed training's")
     if not team.is_first:
         state.totals.zero_()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
@@ -375,7 +378,7 @@ def _pause(state: Training, asked: list[int], seconds: float) -> None:
         state.due = ended + max(60 * state.config.checkpoint_minutes, (ended - began) / WRITING_SHARE)
     state.seconds = 0.0
     if wanted[0]:
-        state.say(f"saved after {state.place}; the same command goes on from there")
+        log.info(f"saved after {state.place}; the same command goes on from there")
         asked[:] = asked or [int(signal.SIGTERM)]  # of another process
         raise SystemExit(128 + asked[-1])
 

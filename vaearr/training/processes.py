@@ -5,6 +5,7 @@ torchrun and DistributedDataParallel rather than another engine: they come with 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,7 +89,10 @@ def joined(device: str = "auto") -> Iterator[tuple[Processes, torch.device]]:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    log = logging.getLogger("vaearr")
+    log.disabled = dist.get_rank() > 0  # the first speaks for all
     try:
         yield Processes(dist.get_rank(), dist.get_world_size()), chosen
     finally:
+        log.disabled = False
         dist.destroy_process_group()

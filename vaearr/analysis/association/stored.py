@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ def associate_store(
     *,
     dask: Where | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> xr.Dataset:
     """Associate a run's latents with side maps, over the run's ROI, and keep the table in `/runs/<run>`.
@@ -65,7 +64,7 @@ def associate_store(
         part = _part_of(found, recipe)
         there = f"run {config.run!r} of {check_store(store)} already has the table {name!r}"
         made = found.attrs.get(PARAMETERS) if part is None else part.attrs[PARAMETERS]
-        if is_made(there, made, recipe, overwrite=overwrite, say=say):
+        if is_made(there, made, recipe, overwrite=overwrite):
             return found if part is None else part
     values = dask_compute(latents, targets, roi)  # read once, together
     with connected(dask):
@@ -109,7 +108,6 @@ def partitions_store(
     *,
     k_max: int = 12,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
 ) -> xr.Dataset:
     """Clusters of each latent against those of a reference, see `latent_partitions`; kept in `/runs/<run>`.
 
@@ -133,7 +131,7 @@ def partitions_store(
         found = _opened(store, config.run, name)
         there = f"run {config.run!r} of {check_store(store)} already has the table {name!r}"
         made = {"k_max": found.attrs["k_range"][1], **found.attrs[PARAMETERS]}  # earlier tables have it there alone
-        if is_made(there, made, recipe, overwrite=overwrite, say=say):
+        if is_made(there, made, recipe, overwrite=overwrite):
             return found
     roi = ds.get(n.run_name(n.ROI, config.run))
     found = latent_partitions(latents, ds[reference], roi, k_range=(2, k_max))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ def cluster_store(
     config: ClusterConfig | None = None,
     *,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> xr.Dataset:
     """Cluster the scan points of a store by the named features, over the run's ROI, and write the label map into it.
@@ -71,7 +69,7 @@ def cluster_store(
     if existing is not None:
         there = f"{path} already holds {config.name!r}"
         made = nested(existing.attrs, n.PROVENANCE)
-        if is_made(there, made, recipe, overwrite=overwrite, say=say):
+        if is_made(there, made, recipe, overwrite=overwrite):
             labels = existing.load()
     if labels is None:
         labels = cluster(features, roi=roi, config=config).rename(config.name)

@@ -151,9 +151,7 @@ def cluster_stability(
     if n_resamples < 1:
         raise UsageError(f"n_resamples is {n_resamples}; it must be at least 1.")
     if "config" not in labels.attrs or "method" not in labels.attrs:
-        raise UsageError(
-            "the labels do not say how they were made; pass what va.cluster returned."
-        )
+        raise UsageError("the labels do not say how they were made; pass what va.cluster returned.")
     config = ClusterConfig.from_attrs(nested(labels.attrs, "config"))
     if isinstance(features, xr.Dataset) and n.PATTERNS in features:
         features = select_features(features, config)

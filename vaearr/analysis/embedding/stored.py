@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from vaearr.store import (
 from vaearr.store.remove import removable
 from vaearr.store.write import begun
 
+log = logging.getLogger("vaearr")
+
 
 @settings_as_keywords(EmbedConfig)
 def embed_store(
@@ -36,7 +39,6 @@ def embed_store(
     config: EmbedConfig | None = None,
     *,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
     on_block: Callable[[int, int], None] | None = None,
     **given: Any,
 ) -> xr.Dataset:
@@ -49,15 +51,14 @@ def embed_store(
 
     What components are found on is bounded by `max_points`; all other work goes shard by shard. After an interruption
     the same call goes on where it stopped, and nothing is visible before all is written. A decomposition that was made
-    already is returned as it is; `overwrite` replaces another one of this name. say, on_block: told in words, and as
-    (blocks done, blocks in all).
+    already is returned as it is; `overwrite` replaces another one of this name. on_block: told (blocks
+    done, blocks in all).
 
     Returns the opened store. Raises ExistsError where the name is taken by anything else, NoInputError for a run that
     is not there, UsageError for settings that do not fit the data, RoiError for a region that is too small, DataError
     for patterns that cannot be decomposed or a damaged store.
     """
     settings = resolved(EmbedConfig, config, given)
-    tell = say or (lambda text: None)
     path = check_store(store)
     recover(path)
     check_patterns(path)
@@ -67,14 +68,14 @@ def embed_store(
     if taken:
         made = nested(ds[work.name].attrs, n.PROVENANCE) if work.name in ds else None
         there = f"{path} already holds {', '.join(taken)}"
-        if is_made(there, made, work.recipe, overwrite=overwrite, say=tell):
+        if is_made(there, made, work.recipe, overwrite=overwrite):
             return open_store(path)
         replacing = removable(path, variables=taken)
     method = METHODS[settings.method]
     own = {"name": work.name, **work.recipe.as_attrs()}
     fitted = begun(path, own)
     if fitted is None:
-        tell(f"{settings.method} of {int(work.roi.sum())} scan points: looking for components")
+        log.info(f"{settings.method} of {int(work.roi.sum())} scan points: looking for components")
         fitted = method.fit(work)
     stamp = {n.PROVENANCE: work.recipe.stamp("scipy")}
     maps = method.maps(work, fitted)
@@ -86,7 +87,7 @@ def embed_store(
             found = [scores(points, rows) for points, rows in stream.rows_of(block)]
             return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
-        map_blocks(staging, stream.blocks, kernel, what="decomposition", say=tell, on_block=on_block)
+        map_blocks(staging, stream.blocks, kernel, what="decomposition", on_block=on_block)
         staging.arrays[work.name].attrs.update(method.summary(work, fitted, staging.arrays))
         publish_staged(staging)
     return open_store(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ def keep_layers(
     name: str = NAME,
     about: dict[str, Any] | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
 ) -> xr.Dataset:
     """Keep a comparison as table `name` of `/runs/<run>`; returns it with its provenance.
 
@@ -64,7 +62,7 @@ def keep_layers(
         if isinstance(made, dict) and not _is_alike(known, found):
             made = {**made, "samples": "as they were"}
         there = f"run {run!r} of {path} already holds {name!r}"
-        if is_made(there, made, recipe, overwrite=overwrite, say=say):
+        if is_made(there, made, recipe, overwrite=overwrite):
             return known
     stamped = found.assign_attrs({n.PROVENANCE: recipe.stamp("scipy")})
     write_table(path, run, name, stamped, replace=is_there)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ class Content:
     roi: xr.DataArray
     latents: xr.DataArray
     config: ExportConfig
-    say: Callable[[str], None]
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -114,7 +113,7 @@ class Content:
         }
 
 
-def gather(store: str | Path, config: ExportConfig, say: Callable[[str], None]) -> Content:
+def gather(store: str | Path, config: ExportConfig) -> Content:
     """Open what the export is made of. Raises NoInputError for a run that has no latents, naming those that have,
     RoiError for an empty region."""
     from vaearr.store import open_store
@@ -130,4 +129,4 @@ def gather(store: str | Path, config: ExportConfig, say: Callable[[str], None]) 
     mask = roi.transpose(*nav).astype(bool).load()
     if not mask.any():
         raise RoiError(f"the region of run {config.run!r} holds no scan point, so there is nothing to export.")
-    return Content(ds, mask, latents, config, say)
+    return Content(ds, mask, latents, config)

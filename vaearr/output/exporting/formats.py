@@ -40,7 +40,6 @@ def export(
     format: str | None = None,
     *,
     config: ExportConfig | None = None,
-    say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Path:
     """Write a run of a store as plain files into the folder `out`; returns it.
@@ -48,7 +47,7 @@ def export(
     format: a name from FORMATS (`seed0` by default); settings replace single ones of `config`, see ExportConfig. Files
     are written aside and renamed in. Nothing is overwritten: a file that is there with the same content stays, one with
     other content is an ExistsError before anything is changed, so that two modes or runs never mix.
-    say: is told which parts cannot be made, and why. Raises NoInputError for runs and variables that are not there,
+    Which parts cannot be made, and why, is logged. Raises NoInputError for runs and variables that are not there,
     UsageError for settings that cannot be meant, ExistsError for a folder in a store, MissingExtraError where an
     optional package is lacking.
     """
@@ -64,7 +63,7 @@ def export(
     within = next((p for p in (folder.resolve(), *folder.resolve().parents) if (p / "zarr.json").exists()), None)
     if within is not None:
         raise ExistsError(f"{within} is a zarr store; export into a folder outside it.")
-    content = gather(store, wanted, say or (lambda text: None))
+    content = gather(store, wanted)
     with staged(folder) as aside:
         chosen.write(content, aside)
     return folder

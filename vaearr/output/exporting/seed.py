@@ -6,6 +6,7 @@ Where its numbers differ from ours: a constant latent or target gives null, not 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from vaearr.errors import DamagedError, DataError, NoInputError, UsageError, did
 from vaearr.output.exporting.content import Content
 from vaearr.output.exporting.formats import file_name, npy, write_json, write_table
 from vaearr.recipe import nested, versions
+
+log = logging.getLogger("vaearr")
 
 # our metrics -> the seed's names, in the seed's order
 METRICS = {
@@ -43,7 +46,7 @@ TAGS = {
 
 
 def seed0(content: Content, folder: Path) -> None:
-    """All of the first seed's files that the store has the data for; `say` tells which are left out, and why.
+    """All of the first seed's files that the store has the data for; which are left out, and why, is logged.
 
     `latents_full.npy`, `latents_roi.npy`, `coords.csv`; `latent_maps_selected_dim_<L>/latent_full_d<d>.png`, `.csv`;
     `bandcontrast_latent_scores.csv`, `report_bandcontrast_multi_metric.json`; `element_latent_scores.csv`,
@@ -69,7 +72,7 @@ def seed0(content: Content, folder: Path) -> None:
         except (NoInputError, DataError) as reason:
             if is_asked:
                 raise
-            content.say(f"left out: {part}: {reason}")
+            log.info(f"left out: {part}: {reason}")
 
 
 def _latent_maps(content: Content, folder: Path) -> None:

@@ -154,7 +154,7 @@ def test_killed_and_gone_on_with(tmp_path: Path, method: str, said: list[str]) -
     assert method not in xr.open_zarr(store)
     config = EmbedConfig.from_attrs({"method": method, "n_components": 3, **CPU})
     want, got = embed_store(whole, config), embed_store(store, config)
-    assert said[0] == "going on with an interrupted decomposition: 2 blocks are done"
+    assert "going on with an interrupted decomposition: 2 blocks are done" in said
     for name in [str(v) for v in want.variables if str(v).startswith(method)]:
         np.testing.assert_allclose(got[name].values, want[name].values, rtol=1e-5, atol=1e-5)
 

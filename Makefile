@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test contract lint matrix bench pictures clean
+.PHONY: setup demo test contract lint matrix bench pictures docs clean
 
 setup: $(VENV)/.ready
 
@@ -36,6 +36,10 @@ bench: setup
 
 pictures: setup
 	$(BIN)/python notebooks/pictures/make.py
+
+docs: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 clean:
 	rm -rf $(VENV)

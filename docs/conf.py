@@ -1,0 +1,93 @@
+"""The documentation: pages in Markdown, the notebooks as tutorials, references written from the code as it is."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+import vaearr
+import vaearr.config
+from vaearr.cli.common import app
+
+HERE = Path(__file__).parent
+project, author = "vaearr", "The vaearr developers"
+release = version = vaearr.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+default_role = "code"  # as docstrings use backticks
+html_theme = "pydata_sphinx_theme"
+html_theme_options = {"navigation_with_keys": False, "show_prev_next": True, "secondary_sidebar_items": ["page-toc"]}
+html_title = "vaearr"
+html_show_sourcelink = False
+html_css_files = ["site.css"]
+html_static_path = ["_static"]
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True}
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_timeout = 900
+nb_execution_raise_on_error = True
+nb_mime_priority_overrides = [("html", "text/html", 0), ("html", "image/png", 10)]
+
+SETTINGS = ("Ingest", "Train", "Encode", "Reconstruct", "Associate", "Cluster", "Embed", "Report", "Export", "Import")
+
+
+def _cell(text: Any) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def _settings() -> Iterator[str]:
+    """A table of each step's settings: name, default, what it does; groups of settings have tables of their own."""
+    yield "# Settings\n"
+    yield (
+        "A setting is a keyword of its function and an option of its command; those of groups are set by `--set "
+        "objective.beta=2` or by a keyword that takes the group, and all together by `config=` or `--config FILE.json`.\n"
+    )
+    todo, seen = [getattr(vaearr.config, f"{name}Config") for name in SETTINGS], set[Any]()
+    for config in todo:
+        if config in seen:
+            continue
+        seen.add(config)
+        yield f"\n## {config.__name__}\n\n{_cell(inspect.getdoc(config) or '')}\n"
+        yield "| setting | default | what |\n| --- | --- | --- |"
+        for name, field in config.model_fields.items():
+            group = vaearr.config.group_of(field)
+            if group is not None:
+                todo.append(group)
+            default = field.get_default(call_default_factory=True)
+            shown = group.__name__ if group is not None else repr(default)
+            yield f"| `{name}` | `{_cell(shown)}` | {_cell(field.description or '')} |"
+
+
+def _commands() -> Iterator[str]:
+    """Each command with its arguments and options."""
+    yield "# Commands\n\n`vaearr COMMAND --help` says the same in the terminal.\n"
+    root: Any = get_command(app)
+
+    def of(command: Any, path: str) -> Iterator[str]:
+        yield f"\n## {path}\n\n{inspect.cleandoc(command.help or '')}\n"
+        if hasattr(command, "commands"):
+            for name, other in command.commands.items():
+                yield from of(other, f"{path} {name}")
+            return
+        yield "| argument or option | default | what |\n| --- | --- | --- |"
+        for param in command.params:
+            names = ", ".join(param.opts) if param.param_type_name == "option" else (param.metavar or param.name).upper()
+            default = "" if param.default is None or callable(param.default) else f"`{_cell(param.default)}`"
+            yield f"| `{names}` | {default} | {_cell(getattr(param, 'help', '') or '')} |"
+
+    for name, command in root.commands.items():
+        yield from of(command, f"vaearr {name}")
+
+
+def setup(sphinx: Any) -> None:
+    for path in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
+        shutil.copyfile(path, HERE / "tutorials" / path.name)
+    for name, lines in {"settings": _settings(), "commands": _commands()}.items():
+        (HERE / "reference" / f"{name}.md").write_text("\n".join(lines) + "\n")

@@ -46,8 +46,9 @@ def _settings() -> Iterator[str]:
     """A table of each step's settings: name, default, what it does; groups of settings have tables of their own."""
     yield "# Settings\n"
     yield (
-        "A setting is a keyword of its function and an option of its command; those of groups are set by `--set "
-        "objective.beta=2` or by a keyword that takes the group, and all together by `config=` or `--config FILE.json`.\n"
+        "A setting is a keyword of its function and an option of its command; those of groups are set by "
+        "`--set objective.beta=2` or by a keyword that takes the group, all together by `config=` or "
+        "`--config FILE.json`.\n"
     )
     todo, seen = [getattr(vaearr.config, f"{name}Config") for name in SETTINGS], set[Any]()
     for config in todo:
@@ -78,7 +79,9 @@ def _commands() -> Iterator[str]:
             return
         yield "| argument or option | default | what |\n| --- | --- | --- |"
         for param in command.params:
-            names = ", ".join(param.opts) if param.param_type_name == "option" else (param.metavar or param.name).upper()
+            names = (
+                ", ".join(param.opts) if param.param_type_name == "option" else (param.metavar or param.name).upper()
+            )
             default = "" if param.default is None or callable(param.default) else f"`{_cell(param.default)}`"
             yield f"| `{names}` | {default} | {_cell(getattr(param, 'help', '') or '')} |"
 

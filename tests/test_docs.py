@@ -1,0 +1,26 @@
+"""What the guides show in Python runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = ("own-files", "several-scans", "copies")
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+@pytest.mark.filterwarnings("ignore:Object at model is not recognized")
+@pytest.mark.parametrize("page", PAGES)
+def test_python_of_a_guide(page: str, trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "scan"):
+        shutil.copytree(trained_store, tmp_path / "guide" / "stores" / f"{name}.zarr")
+    monkeypatch.chdir(tmp_path / "guide")
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), re.DOTALL)
+    assert blocks
+    known: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, f"{page}.md", "exec"), known)

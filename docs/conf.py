@@ -33,6 +33,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True
+suppress_warnings = ["mystnb.unknown_mime_type"]  # which HoloViews makes for the notebook itself
 nb_mime_priority_overrides = [("html", "text/html", 0), ("html", "image/png", 10)]
 
 SETTINGS = ("Ingest", "Train", "Encode", "Reconstruct", "Associate", "Cluster", "Embed", "Report", "Export", "Import")

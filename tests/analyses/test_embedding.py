@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls as one_by_one
 from sklearn.decomposition import PCA
 
 import vaearr as va
-from vaearr.analysis.embedding import abundance_share, embed_store, fit_pca, nnls, pca_reconstruct
+from vaearr.analysis.embedding import embed_store, fit_pca, nnls, pca_reconstruct
 from vaearr.config import EmbedConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
+from vaearr.recipe import nested
 from vaearr.store import create_store
 from vaearr.testing import assert_valid, synthetic_scan
 
@@ -134,31 +132,6 @@ def test_components_see_what_the_network_sees_and_reconstruct(trained_store: Pat
     assert np.isnan(back.values[~roi]).all()
 
 
-KILLED = """
-import os, sys
-from vaearr.config import EmbedConfig
-from vaearr.analysis.embedding import embed_store
-def stop(done, total):
-    if done == 2:
-        os._exit(9)
-config = EmbedConfig.from_attrs({"method": sys.argv[2], "n_components": 3, "device": "cpu"})
-embed_store(sys.argv[1], config, on_block=stop)
-"""
-
-
-@pytest.mark.parametrize("method", ["pca", "nmf"])
-def test_killed_and_gone_on_with(tmp_path: Path, method: str, said: list[str]) -> None:
-    data = random_patterns_dataset({"y": 40, "x": 70}, {"dy": 6, "dx": 7}, missing=4)
-    whole, store = (create_store(data, tmp_path / f"{name}.zarr") for name in ("whole", "cut"))
-    assert subprocess.run([sys.executable, "-c", KILLED, str(store), method], check=False).returncode == 9
-    assert method not in xr.open_zarr(store)
-    config = EmbedConfig.from_attrs({"method": method, "n_components": 3, **CPU})
-    want, got = embed_store(whole, config), embed_store(store, config)
-    assert said[0] == "going on with an interrupted decomposition: 2 blocks are done"
-    for name in [str(v) for v in want.variables if str(v).startswith(method)]:
-        np.testing.assert_allclose(got[name].values, want[name].values, rtol=1e-5, atol=1e-5)
-
-
 def test_nmf_with_elements_weighs_both_and_names_its_windows(tmp_path: Path) -> None:
     data = synthetic_scan(nx=20, ny=14, pattern_shape=(12, 13), n_grains=4, seed=2)
     data["elements"] = data.elements.where(data.elements.x > float(data.x[1]))
@@ -176,9 +149,8 @@ def test_nmf_with_elements_weighs_both_and_names_its_windows(tmp_path: Path) -> 
     joined = np.hstack([seen / scale, content * weight])
     wanted = np.stack([one_by_one(np.hstack([ends / scale, of_ends * weight]).T, row)[0] for row in joined])
     np.testing.assert_allclose(ds.nmf.values[there], wanted, atol=1e-4)
-    np.testing.assert_allclose(abundance_share(ds.nmf).sum("nmf_component").values[there], 1, atol=1e-6)
     step = 1.1 * float(ds.x[1] - ds.x[0])
-    for i, place in enumerate(ds.nmf.attrs["endmembers"]):  # an endmember is the mean of its own window
+    for i, place in enumerate(nested(ds.nmf.attrs, "endmembers")):  # an endmember is the mean of its own window
         window = ds.patterns.sel({dim: slice(place[dim] - step, place[dim] + step) for dim in ("y", "x")})
         own = window.mean(("y", "x"), dtype=float) / ds.nmf_background.values
         np.testing.assert_allclose(own.values, ds.nmf_components[i].values, rtol=1e-4)

@@ -22,7 +22,6 @@ from vaearr.analysis.clustering import (
     boundary_segments,
     cluster,
     cluster_scores,
-    cluster_stability,
     cluster_summary,
     mahalanobis,
 )
@@ -68,7 +67,7 @@ def test_every_method_finds_the_blobs_whatever_the_layout(method: str) -> None:
     json.dumps(labels.attrs, allow_nan=False)
     assert ClusterConfig.from_attrs(labels.attrs["config"]).method == method
     lazy = ds.transpose("latent", "x", "y").chunk({"y": 5, "x": 4})
-    with count_computes(at_most=1):
+    with count_computes(at_most=2):
         again = cluster(lazy, method, roi=xr.ones_like(truth, dtype=bool).chunk({"y": 3}), **SETTINGS[method])
     xr.testing.assert_identical(again, labels)
     chosen = SETTINGS[method] | {"max_points": 200, "seed": 5}
@@ -208,11 +207,11 @@ LATENTS, TRUTH = blobs()
         (LATENTS[..., :1] * 0, {}, DataError, "one value only"),
         ((LATENTS > 5.5).astype(float), {"scale": "robust"}, DataError, "use scale='standard'"),
         (LATENTS.rename(y="row", x="column"), {}, SchemaError, "none of y, x, z or sample"),
-        (LATENTS.expand_dims(other=2), {}, SchemaError, "one is the most"),
+        (LATENTS.expand_dims(other=2), {}, SchemaError, "at most one further dim"),
         (TRUTH.astype(str), {}, SchemaError, "expected numbers"),
         (LATENTS, {"roi": TRUTH}, SchemaError, "expected boolean"),
-        (LATENTS, {"roi": few.assign_coords(x=few["x"] + 1)}, SchemaError, "same grid"),
-        (LATENTS.isel(y=slice(0)), {}, SchemaError, "is empty"),
+        (LATENTS, {"roi": few.assign_coords(x=few["x"] + 1)}, SchemaError, "make the ROI from this store"),
+        (LATENTS.isel(y=slice(0)), {}, SchemaError, "none of them empty"),
         (LATENTS, {"roi": few}, RoiError, "2 scan points are left"),
         (LATENTS.where(LATENTS["latent"] > 0), {}, RoiError, r"Missing there: {'latents: 0': 270"),
         (LATENTS[:1, :5], {"method": "dbscan"}, UsageError, "smaller min_samples"),
@@ -269,18 +268,6 @@ def test_tables_count_noise_and_keep_units() -> None:
         cluster_summary(xr.full_like(labels, -1), height)
 
 
-@EVERY
-def test_clear_clusters_come_back_from_halves(method: str) -> None:
-    latents, _ = blobs()
-    labels = cluster(latents, method, **SETTINGS[method])
-    jaccard = cluster_stability(latents, labels, n_resamples=3)
-    assert (jaccard > 0.75).all()
-    np.testing.assert_array_equal(cluster_summary(labels, latents, jaccard=jaccard)["jaccard"], jaccard)
-    noise = xr.DataArray(np.random.default_rng(0).normal(size=(20, 20, 2)), dims=("y", "x", "latent"), name="latents")
-    if method == "kmeans":
-        assert float(cluster_stability(noise, cluster(noise, "kmeans", k=6), n_resamples=5).mean()) < 0.75
-
-
 def test_agreement_by_hand() -> None:
     def row(values: list[int], **attrs: object) -> xr.DataArray:
         return xr.DataArray([values], dims=("y", "x"), name="phase", attrs=attrs)
@@ -291,9 +278,6 @@ def test_agreement_by_hand() -> None:
     assert scores["confusion"].values.tolist() == [[1, 2], [2, 0], [1, 0]]
     assert scores["reference_name"].values.tolist() == ["fcc", "bcc"]
     assert (scores.attrs["n"], scores.attrs["n_noise"], scores.attrs["n_without_reference"]) == (6, 1, 2)
-    with_noise = cluster_scores(labels, phase, count_noise=True)
-    assert with_noise["cluster"].values.tolist() == [-1, 0, 1, 2]
-    assert with_noise["confusion"].sel(cluster=-1).values.tolist() == [0, 1]
     with pytest.raises(RoiError, match="3 have a cluster, 1 a reference"):
         cluster_scores(row([0, 1, 1, -1]), row([-1, -1, -1, 0]))
 

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.clustering.scores import whole_numbers
-from vaearr.errors import SchemaError, UsageError
+from vaearr.analysis.clustering.labels import whole_numbers
+from vaearr.errors import UsageError
 from vaearr.schema.grid import edges, label_borders
 
 
@@ -18,14 +18,10 @@ def boundaries(labels: xr.DataArray, connectivity: Literal[4, 8] = 4) -> xr.Data
     """Where a scan point has a neighbour with another label: boolean, over the dims of `labels`.
 
     connectivity: 4 = neighbours that share an edge (in three dimensions a face), 8 = also those at the corners. Points
-    and neighbours without a label (below 0, NaN) make no boundary. Raises SchemaError for a map without scan dims or
-    with fractions.
+    and neighbours without a label (below 0, NaN) make no boundary. Raises SchemaError for a map with fractions.
     """
     if connectivity not in (4, 8):
         raise UsageError(f"connectivity is {connectivity}; it is 4 (shared edges) or 8 (corners too).")
-    dims = [str(dim) for dim in labels.dims]
-    if not dims or not set(dims) <= set(n.SCAN_DIMS):
-        raise SchemaError(f"{labels.name!r} has dims {dims}; boundaries are those of a map over y and x (or z, y, x).")
     codes = whole_numbers(labels)
     found = np.zeros(codes.shape, bool)
     for step in itertools.product((-1, 0, 1), repeat=codes.ndim):
@@ -47,19 +43,9 @@ def boundary_segments(labels: xr.DataArray) -> np.ndarray:
     They run along the edges of the scan points' cells, half-way to the next point; pieces in one line are merged.
     Points without a label make no border. For a map over y and x; x is the last dim (for dims (x, y) too).
     """
-    dims = [str(dim) for dim in labels.dims]
-    if len(dims) != 2:
-        raise UsageError(
-            f"segments are drawn on a map of two dimensions, {labels.name!r} has {dims}; select one slice."
-        )
-    rows, columns = (n.Y, n.X) if dims == [n.X, n.Y] else dims
-    labels = labels.transpose(rows, columns)
-    x, y = edges(_places(labels, columns)), edges(_places(labels, rows))
+    if labels.ndim != 2:
+        raise UsageError(f"segments are drawn on a map of two dimensions, {labels.name!r} has {labels.dims}.")
+    if labels.dims == (n.X, n.Y):
+        labels = labels.transpose()
+    y, x = (edges(labels[dim].values) for dim in labels.dims)
     return label_borders(whole_numbers(labels), x, y)
-
-
-def _places(labels: xr.DataArray, dim: str) -> np.ndarray:
-    """Coordinates along a dim, or indices where it has no numbers."""
-    if dim in labels.coords and labels[dim].dtype.kind in "iuf":
-        return np.asarray(labels[dim].values)
-    return np.arange(labels.sizes[dim])

@@ -112,7 +112,7 @@ def _pca(values: np.ndarray, seed: int, perplexity: float, neighbours: int) -> F
 def _tsne(values: np.ndarray, seed: int, perplexity: float, neighbours: int) -> Found:
     from sklearn.manifold import TSNE
 
-    from vaearr.analysis.clustering.points import reproducible
+    from vaearr.analysis.clustering.methods import reproducible
 
     used = min(perplexity, (len(values) - 1) / 3)
     with reproducible():

@@ -63,7 +63,7 @@ def check_seed(seed: int) -> None:
 
 def some(count: int, most: int, seed: int) -> np.ndarray:
     """Numbers, ascending, of at most `most` of `count` samples: all, or a choice by the seed."""
-    from vaearr.analysis.clustering.points import subsample
+    from vaearr.analysis.clustering.methods import subsample
 
     check_seed(seed)
     return subsample(count, most, seed)

@@ -153,7 +153,7 @@ def feature_table(
             raise UsageError(f"latents {list(latents)} are asked for, but the features {list(given)} are no latents.")
         given |= {name: _chosen(given[name], dim, latents) for name, dim in of_latents.items()}
     columns = columns_of(given, nav)
-    known = np.isfinite(columns)
+    known = columns.notnull() & (abs(columns) < np.inf)
     keep = xr.ones_like(known[..., 0], bool).drop_vars([FEATURE, "units", "is_latent"])
     if roi is not None:
         keep = keep.copy(data=laid_over(columns, roi, nav).values)

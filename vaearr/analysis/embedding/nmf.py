@@ -75,14 +75,15 @@ def _nearest(ds: xr.Dataset, dim: str, value: float) -> int:
     """Index of the scan point within half a step of a place, -1 where there is none."""
     places = ds.indexes[dim]
     half = 0.5 * float(np.abs(np.diff(places)).min()) if len(places) > 1 else 0.5
-    return int(places.get_indexer([value], method="nearest", tolerance=half * (1 + 1e-9))[0])
+    return int(places.get_indexer(np.array([value]), method="nearest", tolerance=half * (1 + 1e-9))[0])
 
 
 def _window(shape: tuple[int, ...], centre: tuple[int, ...]) -> np.ndarray:
     """The points of a grid at most REACH rows and columns from a centre."""
     window = np.zeros(shape, bool)
-    rows, columns = (slice(max(0, i - REACH), i + REACH + 1) for i in centre[-2:])
-    window[(*centre[:-2], rows, columns)] = True
+    row, column = centre[-2:]
+    within = np.s_[max(0, row - REACH) : row + REACH + 1, max(0, column - REACH) : column + REACH + 1]
+    window[centre[:-2]][within] = True
     return window
 
 

@@ -203,6 +203,6 @@ def pca_reconstruct(scores: xr.DataArray, components: xr.DataArray, mean: xr.Dat
     lead = [str(dim) for dim in scores.dims if dim != shared[0]]
     signal = [str(dim) for dim in components.dims if dim != shared[0]]
     result: xr.DataArray = (xr.dot(scores, components, dim=shared[0]) + mean).transpose(*lead, *signal)
-    about = {"long_name": "pattern from principal components", "units": "1"}
+    about: dict[str, Any] = {"long_name": "pattern from principal components", "units": "1"}
     about |= {n.NAVIGATION_DIMS: lead, n.SIGNAL_DIMS: signal}
     return result.rename("reconstruction").drop_attrs(deep=False).assign_attrs(about)

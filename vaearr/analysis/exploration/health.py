@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.points import check_seed, open_encoded
+from vaearr.analysis.exploration.points import open_encoded
 from vaearr.errors import UsageError
-from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run
 from vaearr.run.statistics import Sums, correlations, has_posterior, latent_sums, posteriors, statistics_of
 
 LEAST_DRAWS = 20_000  # of the aggregate posterior: a distance of two distributions is known to about 1 / root of this
 MAX_DRAWS = 50_000
-MOMENTS = (
-    ("kl", "aggregate_mean", "aggregate_std", "aggregate_kl", "is_active"),
-    ("n", "n_active", "kl_total", "aggregate_kl_total", "warnings"),
-)  # of `latent_statistics`, variables and attributes
 REACH = 4.0  # of the histograms, at least, in standard deviations of the prior
 
 
@@ -51,44 +45,64 @@ def health(
     standard deviations, the means are the draws and `kl` is 0 or NaN. Raises NoInputError for a run not encoded,
     UsageError for bins, max_draws or a seed that cannot be.
     """
+    from scipy.special import ndtr, ndtri
+    from scipy.stats import kstest
+
     if bins < 2 or max_draws < 2:
         raise UsageError(f"bins is {bins} and max_draws {max_draws}; both must be at least 2.")
     encoded = open_encoded(store, run)
     sums = latent_sums(encoded)
-    spread, posterior = np.maximum(np.diag(sums.covariance), 0), sums.variance / sums.count
-    draws = aggregate_draws(encoded, sums, max_draws, seed)
-    drawn = np.sort(draws, axis=0)
-    edges, density = _density(drawn, bins)
-    correlation = correlations(sums.covariance)
-    active = spread > ACTIVE_VARIANCE
-    pair, largest = _largest(correlation, active)
     known = statistics_of(sums, has_posterior=has_posterior(encoded))
-    attrs: dict[str, Any] = {key: known.attrs[key] for key in MOMENTS[1]}
-    attrs |= {"n_draws": len(drawn), "seed": seed, "largest_correlation": largest, "largest_pair": pair}
-    attrs["total_correlation"] = gaussian_total_correlation(correlations(sums.covariance + np.diag(posterior)))
-    attrs["total_correlation_bound"] = _copula_bound(draws)
+    draws = aggregate_draws(encoded, sums, max_draws, seed)
+    quantiles = ndtri((np.arange(len(draws)) + 0.5) / len(draws))[:, None]
+    edges, density = _density(draws, bins)
+    correlation = correlations(sums.covariance)
+    active = np.flatnonzero(known["is_active"])
+    pair, largest = list[int](), 0.0
+    if len(active) > 1:
+        off = np.triu(abs(correlation[np.ix_(active, active)]), 1)
+        pair = [int(active[i]) for i in np.unravel_index(off.argmax(), off.shape)]
+        largest = float(correlation[tuple(pair)])
     columns = {
-        "kolmogorov": (kolmogorov(drawn), "Kolmogorov-Smirnov distance from the prior"),
-        "wasserstein": (wasserstein(drawn), "Wasserstein distance from the prior"),
+        "kolmogorov": (
+            [kstest(column, "norm", method="asymp").statistic for column in draws.T],
+            "Kolmogorov-Smirnov distance from the prior",
+        ),
+        "wasserstein": (abs(np.sort(draws, axis=0) - quantiles).mean(0), "Wasserstein distance from the prior"),
     }
-    from scipy.stats import norm
-
-    data: dict[str, Any] = {name: known[name] for name in MOMENTS[0]} | {
-        name: (n.LATENT, values, {"long_name": words, "units": "1"}) for name, (values, words) in columns.items()
-    }
-    data |= {
-        "correlation": ((n.LATENT, "other"), correlation, {"long_name": "correlation of the means", "units": "1"}),
-        "density": ((n.LATENT, "bin"), density, {"long_name": "aggregate posterior per unit", "units": "1"}),
-        "prior": ("bin", np.diff(norm.cdf(edges)) / np.diff(edges), {"long_name": "prior per unit", "units": "1"}),
-        "edges": ("edge", edges, {"long_name": "edges of the bins", "units": "1"}),
-    }
-    coords = {n.LATENT: (n.LATENT, np.arange(len(spread)), dict(n.ATTRS[n.LATENT])), "other": np.arange(len(spread))}
-    return xr.Dataset(data, coords=coords, attrs={**encoded.attrs, **attrs})
+    one = {"units": "1"}
+    return xr.Dataset(
+        {
+            **{name: known[name] for name in ("kl", "aggregate_mean", "aggregate_std", "aggregate_kl", "is_active")},
+            **{name: (n.LATENT, values, {"long_name": words, **one}) for name, (values, words) in columns.items()},
+            "correlation": ((n.LATENT, "other"), correlation, {"long_name": "correlation of the means", **one}),
+            "density": ((n.LATENT, "bin"), density, {"long_name": "aggregate posterior per unit", **one}),
+            "prior": ("bin", np.diff(ndtr(edges)) / np.diff(edges), {"long_name": "prior per unit", **one}),
+            "edges": ("edge", edges, {"long_name": "edges of the bins", **one}),
+        },
+        coords={
+            n.LATENT: (n.LATENT, np.arange(len(correlation)), dict(n.ATTRS[n.LATENT])),
+            "other": np.arange(len(correlation)),
+        },
+        attrs={
+            **encoded.attrs,
+            **{key: known.attrs[key] for key in ("n", "n_active", "kl_total", "aggregate_kl_total", "warnings")},
+            "n_draws": len(draws),
+            "seed": seed,
+            "largest_correlation": largest,
+            "largest_pair": pair,
+            "total_correlation": gaussian_total_correlation(
+                correlations(sums.covariance + np.diag(sums.variance / sums.count))
+            ),
+            "total_correlation_bound": _copula_bound(draws),
+        },
+    )
 
 
 def aggregate_draws(encoded: Run, sums: Sums, most: int, seed: int) -> np.ndarray:
     """Draws `(k, L)` of the aggregate posterior: one or several of each posterior, of a part if they are many."""
-    check_seed(seed)
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; it must be a whole number, at least 0.")
     rng = np.random.default_rng(seed)
     times = max(1, math.ceil(min(LEAST_DRAWS, most) / sums.count)) if np.any(sums.variance > 0) else 1
     share = min(1.0, most / (sums.count * times))
@@ -124,22 +138,6 @@ def _copula_bound(draws: np.ndarray) -> float | None:
     return None if found is None else max(0.0, found - chance)
 
 
-def kolmogorov(drawn: np.ndarray) -> np.ndarray:
-    """Largest difference of the distribution functions of sorted draws `(k, L)` and N(0, 1): `(L,)`."""
-    from scipy.special import ndtr
-
-    expected, step = ndtr(drawn), np.arange(len(drawn) + 1)[:, None] / len(drawn)
-    return np.asarray(np.maximum((step[1:] - expected).max(0), (expected - step[:-1]).max(0)))
-
-
-def wasserstein(drawn: np.ndarray) -> np.ndarray:
-    """W1 of sorted draws `(k, L)` and N(0, 1), `(L,)`: mean distance to the normal quantile at (i - 0.5) / k."""
-    from scipy.special import ndtri
-
-    quantiles = ndtri((np.arange(len(drawn)) + 0.5) / len(drawn))
-    return np.asarray(abs(drawn - quantiles[:, None]).mean(0))
-
-
 def _density(drawn: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Edges `(bins + 1,)` about 0, and draws per unit `(L, bins)`. A few far draws do not widen the range."""
     tails = np.quantile(drawn, (0.001, 0.999), axis=0)
@@ -147,13 +145,3 @@ def _density(drawn: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     edges = np.linspace(-reach, reach, bins + 1)
     counts = np.stack([np.histogram(column, edges)[0] for column in drawn.T])
     return edges, counts / (len(drawn) * np.diff(edges))
-
-
-def _largest(correlation: np.ndarray, active: np.ndarray) -> tuple[list[int], float]:
-    """The two active dimensions that correlate most, and how much (with its sign); none and 0 of fewer than two."""
-    size = len(correlation)
-    off = np.triu(np.where(np.outer(active, active), abs(correlation), 0), 1)
-    if active.sum() < 2:
-        return [], 0.0
-    i, j = divmod(int(off.argmax()), size)
-    return [i, j], float(correlation[i, j])

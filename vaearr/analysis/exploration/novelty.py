@@ -9,12 +9,10 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.exploration.points import POINT, class_coords, classes_if_any, open_encoded, point_coords
+from vaearr.analysis.exploration.points import POINT, classes_if_any, open_encoded, point_coords
 from vaearr.errors import DataError, UsageError
 from vaearr.models.quality import ACTIVE_VARIANCE
-from vaearr.run import Run
 from vaearr.run.statistics import latent_sums
-from vaearr.store import read_block
 
 
 def out_of_distribution(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Dataset:
@@ -93,18 +91,16 @@ def unusual(
     distance = maps["distance"].values.ravel()
     order = np.argsort(-distance, kind="stable")  # NaN last
     numbers = order[: min(count, int(np.isfinite(distance).sum()))]
-    coords = point_coords(encoded, numbers)
     classes = classes_if_any(encoded.ds, by)
-    if classes is not None:
-        coords |= class_coords(classes, numbers)
-    signal = schema.signal_dims(encoded.ds)
-    patterns = encoded.ds[n.PATTERNS]
+    coords = point_coords(encoded, numbers, classes)
+    signal, patterns = schema.signal_dims(encoded.ds), encoded.ds[n.PATTERNS]
+    stored = encoded.samples(np.stack(np.unravel_index(numbers, encoded.grid), axis=1))
     return xr.Dataset(
         {
             **{str(k): (POINT, v.values.ravel()[numbers], dict(v.attrs)) for k, v in maps.data_vars.items()},
             "input": (
                 (POINT, *signal),
-                np.stack([_pattern(encoded, int(number)) for number in numbers]),
+                stored,
                 {**patterns.attrs, n.SIGNAL_DIMS: list(signal), "scale": "stored"},
             ),
         },
@@ -114,11 +110,3 @@ def unusual(
         },
         attrs={**maps.attrs, "by": None if classes is None else classes.by},
     )
-
-
-def _pattern(encoded: Run, number: int) -> np.ndarray:
-    """The stored pattern of a sample by its number in the grid."""
-    nav = schema.navigation_dims(encoded.ds)
-    place = dict(zip(nav, np.unravel_index(number, encoded.grid), strict=True))
-    block = read_block(encoded.ds[n.PATTERNS], {dim: slice(int(i), int(i) + 1) for dim, i in place.items()})
-    return block.reshape(block.shape[len(nav) :])

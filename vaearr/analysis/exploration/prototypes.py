@@ -9,11 +9,9 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.exploration.bases import class_means, decoded_grid, filled
-from vaearr.analysis.exploration.points import classes_of, open_encoded
+from vaearr.analysis.exploration.points import CLASS, classes_of, open_encoded
 from vaearr.errors import NoInputError
 from vaearr.run import open_run
-
-CLASS = "class"
 
 
 def prototypes(store: str | Path, run: str = n.DEFAULT_RUN, by: str | None = None) -> xr.Dataset:
@@ -26,6 +24,8 @@ def prototypes(store: str | Path, run: str = n.DEFAULT_RUN, by: str | None = Non
     Positions that a mask left out of all samples are NaN in `latents`; to decode, they get their channel's mean.
     Raises NoInputError for a run not encoded or a map that is not there, UsageError for one that holds no classes.
     """
+    from scipy.spatial.distance import cdist
+
     encoded = open_encoded(store, run)
     classes = classes_of(encoded.ds, by)
     mean, std, count = class_means(encoded, classes.codes, len(classes.names))
@@ -36,7 +36,7 @@ def prototypes(store: str | Path, run: str = n.DEFAULT_RUN, by: str | None = Non
     whole = filled(encoded, mean)
     opened = open_run(store, run)
     rows = whole.reshape(len(kept), -1)
-    distance = np.sqrt(np.maximum(((rows[:, None] - rows[None]) ** 2).sum(-1), 0))
+    distance = cdist(rows, rows)
     names = [classes.names[i] for i in kept]
     dims = (CLASS, *n.latent_dims(mean.ndim - 1))
     return xr.Dataset(

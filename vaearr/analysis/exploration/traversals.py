@@ -49,6 +49,9 @@ def traverse(
     sizes = (len(chosen), steps)
     inner = n.latent_dims(z.ndim - 1)
     base_z = begin.latents[None].astype("f4")
+    std = begin.std[chosen, None]
+    off = values - begin.centre[chosen, None]
+    offsets = np.divide(off, std, out=np.full_like(off, np.nan), where=std > 0)
     return xr.Dataset(
         {
             "decoded": decoded_grid(opened, z, (LATENT_DIM, STEP), sizes),
@@ -60,11 +63,7 @@ def traverse(
             LATENT_DIM: (LATENT_DIM, chosen, dict(n.ATTRS[n.LATENT])),
             STEP: np.arange(steps),
             "value": ((LATENT_DIM, STEP), values, _words("value of the dimension")),
-            "offset": (
-                (LATENT_DIM, STEP),
-                _offsets(begin, chosen, values),
-                _words("distance from the base"),
-            ),
+            "offset": ((LATENT_DIM, STEP), offsets, _words("distance from the base")),
             n.LATENT: np.arange(z.shape[1]),
         },
         attrs={**opened.attrs, "base": begin.name, "unit": unit, "span": list(map(float, span))},
@@ -90,9 +89,7 @@ def manifold(
     latent[, …])`. Raises as `traverse`, and UsageError unless there are two dimensions.
     """
     encoded, opened = open_encoded(store, run), open_run(store, run)
-    chosen = dimensions(list(dims), encoded.latent_shape[0])
-    if len(chosen) != 2:
-        raise UsageError(f"a plane is of two dimensions, {len(chosen)} were given: {chosen}.")
+    chosen = dimensions(dims, encoded.latent_shape[0], 2)
     begin = start(encoded, opened, base, by)
     across, up, z = plane_latents(begin, chosen, span, steps, unit)
     sizes = (steps, steps)
@@ -132,11 +129,6 @@ def plane_latents(
         raise UsageError(f"one of {dims} does not vary over the data; choose others, or unit='absolute'.")
     rows, columns = np.meshgrid(up, across, indexing="ij")
     return across, up, begin.moved(dims, np.stack([columns.ravel(), rows.ravel()], 1))
-
-
-def _offsets(begin: Start, dims: list[int], values: np.ndarray) -> np.ndarray:
-    std = begin.std[dims, None]
-    return np.divide(values - begin.centre[dims, None], std, out=np.full_like(values, np.nan), where=std > 0)
 
 
 def _words(long_name: str) -> dict[str, str]:

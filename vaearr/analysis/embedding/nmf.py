@@ -73,9 +73,11 @@ def at_coordinates(ds: xr.Dataset, inside: np.ndarray, places: tuple[tuple[float
 
 def _nearest(ds: xr.Dataset, dim: str, value: float) -> int:
     """Index of the scan point within half a step of a place, -1 where there is none."""
+    import pandas as pd
+
     places = ds.indexes[dim]
     half = 0.5 * float(np.abs(np.diff(places)).min()) if len(places) > 1 else 0.5
-    return int(places.get_indexer(np.array([value]), method="nearest", tolerance=half * (1 + 1e-9))[0])
+    return int(places.get_indexer(pd.Index([value]), method="nearest", tolerance=half * (1 + 1e-9))[0])
 
 
 def _window(shape: tuple[int, ...], centre: tuple[int, ...]) -> np.ndarray:

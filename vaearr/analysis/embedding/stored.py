@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ log = logging.getLogger("vaearr")
 
 BATCH_VALUES = 2**23  # values in a batch at most: 64 MiB in float64
 
+SCORES, RESIDUAL = "scores", "residual"
+
 OnBlock = Callable[[int, int], None]
+View = Callable[[torch.Tensor], torch.Tensor]
 Kernel = Callable[[np.ndarray, torch.Tensor], dict[str, np.ndarray]]
 
 
@@ -78,14 +82,15 @@ def embed_store(
             return open_store(path)
         replacing = removable(path, variables=taken)
     log.info(f"{settings.method} of {int(roi.sum())} scan points: looking for components")
-    patterns = Patterns(ds, roi, step, step.background.device, settings.batch_size)
-    found = (_pca if settings.method == "pca" else _nmf)(patterns, settings, name, on_block)
-    stamp = {n.PROVENANCE: recipe.stamp("scipy")}
-    block = block_shape(path)
-    for variable in (name, f"{name}_{RESIDUAL}"):
-        if variable in found:
-            found[variable] = found[variable].assign_attrs(stamp).chunk(block)
-    add_variables(path, found, replacing=replacing)
+    patterns = Patterns(ds, roi, step, settings)
+    patterns.find_background()
+    found = (_pca if settings.method == "pca" else _nmf)(patterns, on_block)
+    words = {"long_name": "principal component" if settings.method == "pca" else "endmember"}
+    found[n.COMPONENT] = xr.DataArray(np.arange(found.sizes[n.COMPONENT]), dims=n.COMPONENT, attrs=words)
+    for variable in {SCORES, RESIDUAL} & set(found):
+        found[variable] = found[variable].assign_attrs({n.PROVENANCE: recipe.stamp("scipy")}).chunk(block_shape(path))
+    named = {variable: name if variable == SCORES else f"{name}_{variable}" for variable in found.variables}
+    add_variables(path, found.rename(named), replacing=replacing)
     return open_store(path)
 
 
@@ -157,181 +162,148 @@ def _maps_of(ds: xr.Dataset, settings: EmbedConfig) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """The patterns of a region `roi`, read block by block as often as they are needed.
-
-    view: what is made of a batch `(b, C, …)` of float32.
-    """
+    """The patterns of a region `roi`, preprocessed by `step`, read block by block as often as they are needed."""
 
     ds: xr.Dataset
     roi: np.ndarray
-    view: Callable[[torch.Tensor], torch.Tensor]
-    device: torch.device
-    batch_size: int
+    step: Preprocess
+    settings: EmbedConfig
+
+    @cached_property
+    def sample(self) -> np.ndarray:
+        """Points that components are found on: all of the region, or `max_points` of them by the seed."""
+        inside = np.flatnonzero(self.roi)
+        if len(inside) <= self.settings.max_points:
+            return self.roi
+        drawn = np.random.default_rng(self.settings.seed).choice(inside, self.settings.max_points, replace=False)
+        chosen = np.zeros(self.roi.size, bool)
+        chosen[drawn] = True
+        return chosen.reshape(self.roi.shape)
 
     def batches(
-        self, inside: np.ndarray, view: Callable[[torch.Tensor], torch.Tensor] | None = None, on_block: Any = None
+        self, inside: np.ndarray, view: View | None = None, on_block: OnBlock | None = None
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """One pass: grid points `(b, n_nav)` and rows of what is seen of their patterns, `(b, values)` float64."""
-        view = view or self.view
-        exact = torch.device("cpu") if self.device.type == "mps" else self.device  # where float64 is
-        blocks, shape = Blocks(self.ds[n.PATTERNS], schema.navigation_dims(self.ds)), schema.input_shape(self.ds)
-        size = max(1, min(self.batch_size, BATCH_VALUES // math.prod(shape)))
-        for done, block in enumerate(read_chosen(blocks, inside, shape, device=self.device), 1):
+        device, view, shape = self.step.background.device, view or self.step, schema.input_shape(self.ds)
+        exact = torch.device("cpu") if device.type == "mps" else device  # where float64 is
+        blocks = Blocks(self.ds[n.PATTERNS], schema.navigation_dims(self.ds))
+        size = max(1, min(self.settings.batch_size, BATCH_VALUES // math.prod(shape)))
+        for done, block in enumerate(read_chosen(blocks, inside, shape, device=device), 1):
             points = block.points
             for start in range(0, len(points), size):
-                stored = block.stored[start : start + size].to(self.device, non_blocking=True).float()
+                stored = block.stored[start : start + size].to(device, non_blocking=True).float()
                 yield points[start : start + size], view(stored).flatten(1).to(exact).double()
             if on_block:
                 on_block(done, len(blocks.regions))
 
-    def maps(self, kernel: Kernel, on_block: OnBlock | None = None) -> dict[str, np.ndarray]:
+    def maps(self, kernel: Kernel, view: View | None = None, on_block: OnBlock | None = None) -> dict[str, np.ndarray]:
         """What a kernel makes of points and rows, on the grid: float32, NaN outside the region."""
         found: dict[str, np.ndarray] = {}
-        for points, rows in self.batches(self.roi, on_block=on_block):
+        for points, rows in self.batches(self.roi, view, on_block):
             for name, values in kernel(points, rows).items():
                 if name not in found:
                     found[name] = np.full((*self.roi.shape, *values.shape[1:]), np.nan, np.float32)
                 found[name][tuple(points.T)] = values
         return found
 
-    def sample(self, settings: EmbedConfig) -> np.ndarray:
-        """Points that components are found on: all of the region, or `max_points` of them by the seed."""
-        inside = np.flatnonzero(self.roi)
-        if len(inside) <= settings.max_points:
-            return self.roi
-        chosen = np.zeros(self.roi.size, bool)
-        chosen[np.random.default_rng(settings.seed).choice(inside, settings.max_points, replace=False)] = True
-        return chosen.reshape(self.roi.shape)
-
-    def components(self, sample: np.ndarray, k: int | None, seed: int, view: Any = None) -> Pca:
-        """Principal components of what is seen of the points of a sample."""
-        return fit_pca(
-            lambda: (rows for _, rows in self.batches(sample, view)),
-            n_samples=int(sample.sum()),
+    def components(self, k: int | None, view: View | None = None) -> tuple[Pca, Kernel]:
+        """Principal components of what is seen of the sample, and what gives the scores of rows."""
+        found = fit_pca(
+            lambda: (rows for _, rows in self.batches(self.sample, view)),
+            n_samples=int(self.sample.sum()),
             n_values=math.prod(schema.input_shape(self.ds)),
             n_components=k,
-            seed=seed,
+            seed=self.settings.seed,
         )
+        mean, axes = torch.from_numpy(found.mean), torch.from_numpy(found.components.T)
 
-    def find_background(self, sample: np.ndarray) -> None:
-        """The mean pattern of a sample becomes the static background, where none is known yet."""
-        step = self.view
-        assert isinstance(step, Preprocess)
-        if bool(torch.isfinite(step.background).all()):
+        def scores(_: np.ndarray, rows: torch.Tensor) -> dict[str, np.ndarray]:
+            return {SCORES: ((rows - mean.to(rows.device)) @ axes.to(rows.device)).cpu().numpy()}
+
+        return found, scores
+
+    def find_background(self) -> None:
+        """The mean pattern of the sample becomes the static background, where none is known yet."""
+        still = self.step.background
+        if bool(torch.isfinite(still).all()):
             return
-        raw = (rows for _, rows in self.batches(sample, lambda batch: batch))
-        step.fit(rows.view(-1, *step.background.shape) for rows in raw)
-        if not bool(torch.isfinite(step.background).all()):
+        raw = (rows for _, rows in self.batches(self.sample, lambda batch: batch))
+        self.step.fit(rows.view(-1, *still.shape) for rows in raw)
+        if not bool(torch.isfinite(still).all()):
             raise DataError("patterns of the region hold NaN or infinite values; leave these points out of the region.")
 
+    def image(self, rows: np.ndarray, long_name: str, **attrs: Any) -> tuple[Any, ...]:
+        """Rows `(k, values)`, or one `(values,)`, as a variable over the signal dims."""
+        signal = schema.signal_dims(self.ds)
+        values = rows.reshape(*rows.shape[:-1], *(self.ds.sizes[dim] for dim in signal)).astype(np.float32)
+        return (*[n.COMPONENT] * (rows.ndim - 1), *signal), values, {"long_name": long_name, "units": "1", **attrs}
 
-COMPONENTS, RESIDUAL = "components", "residual"
-
-
-def _images(patterns: Patterns, name: str, parts: dict[str, tuple[np.ndarray, dict[str, Any]]]) -> dict[str, Any]:
-    """Rows `(k, values)`, or one `(values,)`, as variables over the signal dims, and the static background."""
-    step = patterns.view
-    assert isinstance(step, Preprocess)
-    about = {"long_name": "static background of the patterns", "preprocess": step.config.to_attrs()}
-    about["units"] = str(patterns.ds[n.PATTERNS].attrs.get("units", "1"))
-    signal = schema.signal_dims(patterns.ds)
-    sizes = tuple(patterns.ds.sizes[dim] for dim in signal)
-    found = {}
-    for part, (rows, attrs) in {**parts, "background": (step.background.cpu().numpy().ravel(), about)}.items():
-        lead = (f"{name}_{n.COMPONENT}",) if rows.ndim == 2 else ()
-        values = rows.reshape(*rows.shape[:-1], *sizes).astype(np.float32)
-        found[f"{name}_{part}"] = ((*lead, *signal), values, {"units": "1", **attrs})
-    return found
+    def result(self, maps: dict[str, Any], **others: Any) -> xr.Dataset:
+        """Maps over the navigation dims (arrays and attributes) and further variables, with the static background."""
+        seen = {"preprocess": self.step.config.to_attrs()}
+        units = str(self.ds[n.PATTERNS].attrs.get("units", "1"))
+        still = self.step.background.cpu().numpy().ravel()
+        others["background"] = self.image(still, "static background of the patterns", **seen | {"units": units})
+        for name, (values, attrs) in maps.items():
+            dims = (*schema.navigation_dims(self.ds), *[n.COMPONENT] * (values.ndim - self.roi.ndim))
+            others[name] = dims, values, attrs | (seen if name == SCORES else {})
+        return xr.Dataset(others)
 
 
-def _pca(patterns: Patterns, settings: EmbedConfig, name: str, on_block: OnBlock | None) -> xr.Dataset:
+def _pca(patterns: Patterns, on_block: OnBlock | None) -> xr.Dataset:
     """Scores, components and what they explain."""
-    sample, dim = patterns.sample(settings), f"{name}_{n.COMPONENT}"
-    patterns.find_background(sample)
-    found = patterns.components(sample, settings.n_components, settings.seed)
-    facts = found.facts | {"n_fitted": int(sample.sum()), "total_variance": found.total}
-    images = _images(
-        patterns,
-        name,
-        {
-            COMPONENTS: (found.components, {"long_name": "principal component, of unit length", **facts}),
-            "mean": (found.mean, {"long_name": "mean of the preprocessed patterns"}),
-        },
-    )
-    stored = images[f"{name}_{COMPONENTS}"][1].reshape(len(found.variance), -1)  # scores are of what is written
-    axes, mean = torch.from_numpy(stored.astype("f8")), torch.from_numpy(found.mean.astype("f4").astype("f8"))
-
-    def scores(_: np.ndarray, rows: torch.Tensor) -> dict[str, np.ndarray]:
-        return {name: ((rows - mean.to(rows.device)) @ axes.to(rows.device).T).cpu().numpy()}
-
-    about = {"long_name": "principal component score", "units": "1", "method": "pca", **facts}
-    about["preprocess"] = images[f"{name}_background"][2]["preprocess"]
+    found, scores = patterns.components(patterns.settings.n_components)
+    facts = found.facts | {"n_fitted": int(patterns.sample.sum()), "total_variance": found.total}
     share = {"units": "1", "comment": "of the total variance of all values"}
-    ratio = found.ratio
-    explained = {
-        "": (found.variance, {"long_name": "explained variance", "units": "1"}),
-        "_ratio": (ratio, {"long_name": "explained share of the variance", **share}),
-        "_cumulative": (np.cumsum(ratio), {"long_name": "share of the variance explained up to here", **share}),
-    }
-    nav = schema.navigation_dims(patterns.ds)
-    return xr.Dataset(
-        {
-            name: ((*nav, dim), patterns.maps(scores, on_block)[name], about),
-            **images,
-            **{f"{name}_explained_variance{part}": (dim, *values) for part, values in explained.items()},
-        },
-        coords={dim: (dim, np.arange(len(ratio)), {"long_name": "principal component"})},
+    about = {"long_name": "principal component score", "units": "1", "method": "pca", **facts}
+    cumulative = np.cumsum(found.ratio), {"long_name": "share of the variance explained up to here", **share}
+    return patterns.result(
+        {SCORES: (patterns.maps(scores, on_block=on_block)[SCORES], about)},
+        components=patterns.image(found.components, "principal component, of unit length", **facts),
+        mean=patterns.image(found.mean, "mean of the preprocessed patterns"),
+        explained_variance=(n.COMPONENT, found.variance, {"long_name": "explained variance", "units": "1"}),
+        explained_variance_ratio=(n.COMPONENT, found.ratio, {"long_name": "explained share of the variance", **share}),
+        explained_variance_cumulative=(n.COMPONENT, *cumulative),
     )
 
 
-def _nmf(patterns: Patterns, settings: EmbedConfig, name: str, on_block: OnBlock | None) -> xr.Dataset:
+def _nmf(patterns: Patterns, on_block: OnBlock | None) -> xr.Dataset:
     """Amounts of the endmembers, the misfit, and the endmembers; with elements, both misfits count by their variance.
 
     Refuses negative values and endmembers that depend on each other.
     """
-    roi, sample, dim = patterns.roi, patterns.sample(settings), f"{name}_{n.COMPONENT}"
-    patterns.find_background(sample)
+    roi, wanted = patterns.roi, patterns.settings.elements
     mean, variance = _statistics(patterns)
-    chosen, described = _members(patterns, settings, sample)
+    chosen, described = _members(patterns)
     ends = _group_means(patterns, chosen)
     nmf.check_independent(ends @ ends.T)
-    about = {"long_name": "endmember pattern", "endmembers": described, "mean_variance": variance}
-    about["comment"] = "mean of the reference points, in preprocessed units"
-    images = _images(
-        patterns,
-        name,
-        {COMPONENTS: (ends, about), "mean": (mean, {"long_name": "mean of the preprocessed patterns"})},
-    )
-    ends = images[f"{name}_{COMPONENTS}"][1].reshape(len(ends), -1).astype("f8")  # amounts are of what is written
-    fitted: dict[str, Any] = dict(images)
-    gram, share = ends @ ends.T, 1.0
-    if settings.elements > 0:
-        content, of_ends, attrs = _elements(patterns, chosen, settings.elements)
-        fitted[f"{name}_{n.ELEMENTS}"] = ((dim, n.ELEMENT), of_ends, attrs)
-        weight = settings.elements / (attrs["mean_variance"] * of_ends.shape[1])
-        share = 1 / (variance * ends.shape[1])
+    gram, share, others = ends @ ends.T, 1.0, {}
+    if wanted > 0:
+        content, of_ends, attrs = _elements(patterns, chosen)
+        others[n.ELEMENTS] = (n.COMPONENT, n.ELEMENT), of_ends, attrs
+        weight, share = wanted / (attrs["mean_variance"] * of_ends.shape[1]), 1 / (variance * ends.shape[1])
         gram = gram * share + weight * of_ends @ of_ends.T
 
     def scores(points: np.ndarray, rows: torch.Tensor) -> dict[str, np.ndarray]:
         axes = torch.from_numpy(ends).to(rows.device)
         products = (rows @ axes.T).cpu().numpy() * share
         known = np.ones(len(points), bool)
-        if settings.elements > 0:
+        if wanted > 0:
             further = weight * content[(slice(None), *points.T)].T @ of_ends.T
             known = np.isfinite(further).all(1)
             products += np.where(known[:, None], further, 0)
         amounts = nmf.nnls(gram, products)
-        left = rows - torch.from_numpy(amounts).to(rows.device) @ axes
-        misfit = left.square().mean(1).cpu().numpy()
-        return {name: np.where(known[:, None], amounts, np.nan), RESIDUAL: np.where(known, misfit, np.nan)}
+        misfit = (rows - torch.from_numpy(amounts).to(rows.device) @ axes).square().mean(1).cpu().numpy()
+        return {SCORES: np.where(known[:, None], amounts, np.nan), RESIDUAL: np.where(known, misfit, np.nan)}
 
-    maps, nav = patterns.maps(scores, on_block), schema.navigation_dims(patterns.ds)
+    maps = patterns.maps(scores, on_block=on_block)
     misfit = maps[RESIDUAL][roi].astype("f8")
     known = np.isfinite(misfit)
     mse = float(misfit[known].mean()) if known.any() else float("nan")
-    told: dict[str, Any] = {"long_name": "amount of the endmember", "units": "1", "method": "nmf"}
-    told["preprocess"] = images[f"{name}_background"][2]["preprocess"]
-    told |= {
+    about: dict[str, Any] = {
+        "long_name": "amount of the endmember",
+        "units": "1",
+        "method": "nmf",
         "mse": mse,
         "mean_variance": variance,
         "r2": 1 - mse / variance if variance > 0 else None,
@@ -339,28 +311,27 @@ def _nmf(patterns: Patterns, settings: EmbedConfig, name: str, on_block: OnBlock
         "n_fitted": int(known.sum()),
         "endmembers": described,
     }
-    if settings.elements > 0:
-        off = content[:, roi].T[known] - maps[name][roi][known].astype("f8") @ of_ends
-        told["mse_elements"] = float((off**2).mean())
-        told["r2_elements"] = 1 - told["mse_elements"] / attrs["mean_variance"]
+    if wanted > 0:
+        off = content[:, roi].T[known] - maps[SCORES][roi][known].astype("f8") @ of_ends
+        about["mse_elements"] = float((off**2).mean())
+        about["r2_elements"] = 1 - about["mse_elements"] / attrs["mean_variance"]
+    words = {"comment": "mean of the reference points, in preprocessed units", "endmembers": described}
     about_misfit = {"long_name": "mean squared residual per detector pixel", "units": "1"}
-    return xr.Dataset(
-        {
-            name: ((*nav, dim), maps[name], told),
-            f"{name}_{RESIDUAL}": (nav, maps[RESIDUAL], about_misfit),
-            **fitted,
-        },
-        coords={dim: (dim, np.arange(len(ends)), {"long_name": "endmember"})},
+    return patterns.result(
+        {SCORES: (maps[SCORES], about), RESIDUAL: (maps[RESIDUAL], about_misfit)},
+        components=patterns.image(ends, "endmember pattern", mean_variance=variance, **words),
+        mean=patterns.image(mean, "mean of the preprocessed patterns"),
+        **others,
     )
 
 
-def _members(patterns: Patterns, settings: EmbedConfig, sample: np.ndarray) -> nmf.Members:
-    ds, roi, k = patterns.ds, patterns.roi, settings.n_components
+def _members(patterns: Patterns) -> nmf.Members:
+    ds, roi, settings = patterns.ds, patterns.roi, patterns.settings
     if settings.endmembers:
         return nmf.at_coordinates(ds, roi, settings.endmembers)
     if settings.clusters:
         return nmf.of_classes(ds, roi, settings.clusters)
-    if k is None:
+    if settings.n_components is None:
         raise UsageError("say how many endmembers to look for (n_components), or name them (endmembers, clusters).")
     dims = schema.navigation_dims(ds)
     if dims[-2:] != (n.Y, n.X):
@@ -368,16 +339,12 @@ def _members(patterns: Patterns, settings: EmbedConfig, sample: np.ndarray) -> n
 
     def even(batch: torch.Tensor) -> torch.Tensor:
         """Patterns of equal brightness."""
-        seen = patterns.view(batch).flatten(1)
+        seen = patterns.step(batch).flatten(1)
         level = seen.mean(1, keepdim=True)
         return torch.where(level > 0, seen / torch.where(level > 0, level, 1.0), 0.0)
 
-    found = patterns.components(sample, max(1, k - 1), settings.seed, even)
-    mean, axes = torch.from_numpy(found.mean), torch.from_numpy(found.components.T)
-    scores = np.full((*roi.shape, axes.shape[1]), np.nan)
-    for points, rows in patterns.batches(roi, even):
-        scores[tuple(points.T)] = ((rows - mean.to(rows.device)) @ axes.to(rows.device)).cpu().numpy()
-    return nmf.reference_windows(ds, scores, k)
+    _, scores = patterns.components(max(1, settings.n_components - 1), even)
+    return nmf.reference_windows(ds, patterns.maps(scores, even)[SCORES].astype("f8"), settings.n_components)
 
 
 def _group_means(patterns: Patterns, chosen: np.ndarray) -> np.ndarray:
@@ -408,24 +375,23 @@ def _statistics(patterns: Patterns) -> tuple[np.ndarray, float]:
     return (pilot + shift).cpu().numpy(), variance / len(shift)
 
 
-def _elements(patterns: Patterns, chosen: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def _elements(patterns: Patterns, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Element maps `(element, *grid)`, the content of each endmember `(k, element)`, and what to say of it."""
-    dims = (n.ELEMENT, *schema.navigation_dims(patterns.ds))
-    given = patterns.ds[n.ELEMENTS].transpose(*dims)
+    given = patterns.ds[n.ELEMENTS].transpose(n.ELEMENT, *schema.navigation_dims(patterns.ds))
     content = np.asarray(given.values, np.float64)
     inside = patterns.roi & np.isfinite(content).all(0)
-    _check_amounts(float(content[:, inside].min()) if inside.any() else np.nan, "element maps")
     used = chosen & inside
-    if not used.reshape(len(used), -1).any(1).all():
-        raise UsageError("an endmember has no point with element values; choose another one, or set elements=0.")
-    variance = float(content[:, inside].var(1).mean())
-    if variance <= 0:
-        raise UsageError("the element maps are constant in the region, they cannot be weighed in; set elements=0.")
+    if not used.reshape(len(used), -1).any(1).all() or np.ptp(content[:, inside], axis=1).max() == 0:
+        raise UsageError(
+            "element values are missing at all points of an endmember, or constant in the region: they cannot be "
+            "weighed in. Choose other endmembers, or set elements=0."
+        )
+    _check_amounts(float(content[:, inside].min()), "element maps")
     attrs = {
         "long_name": "element content of the endmember",
         "units": str(given.attrs.get("units", "1")),
-        "weight": weight,
-        "mean_variance": variance,
+        "weight": patterns.settings.elements,
+        "mean_variance": float(content[:, inside].var(1).mean()),
         "n_missing": int((patterns.roi & ~inside).sum()),
     }
     return content, np.stack([content[:, part].mean(1) for part in used]), attrs
@@ -433,10 +399,8 @@ def _elements(patterns: Patterns, chosen: np.ndarray, weight: float) -> tuple[np
 
 def _check_amounts(low: float, what: str) -> None:
     """Raise DataError for values that non-negative mixtures cannot give."""
-    if not np.isfinite(low):
-        raise DataError(f"{what} of the region hold NaN or infinite values; leave these points out of the region.")
-    if low < 0:
+    if not low >= 0:
         raise DataError(
-            f"NMF explains by non-negative amounts, but {what} go down to {low:.4g}; use method='pca', or store them "
-            "without an offset below zero."
+            f"NMF explains by non-negative amounts, but {what} go down to {low:.4g}; use method='pca', store them "
+            "without an offset below zero, or leave values that are not finite out of the region."
         )

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.points import classes_of
+from vaearr.analysis.exploration.points import classes_of, named
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.run import Run
 from vaearr.run.draw import decoded_array, find_point
@@ -156,9 +156,17 @@ def values_along(begin: Start, dims: Sequence[int], span: tuple[float, float], s
     return np.asarray(begin.centre[where, None] + offsets * begin.std[where, None])
 
 
-def decoded_grid(opened: Run, z: np.ndarray, dims: tuple[str, ...], sizes: tuple[int, ...]) -> xr.DataArray:
-    """Latents `(k, *latent_shape)` decoded, batch by batch, and laid out over `dims` with k = the product of sizes."""
+def decoded(opened: Run, z: np.ndarray, dims: tuple[str, ...], sizes: tuple[int, ...]) -> xr.Dataset:
+    """Latents `(k, *latent_shape)` over `dims`, k = the product of sizes, and what they decode to, batch by batch.
+
+    `latents (*dims, latent[, lz, ly, lx])` and `decoded (*dims, [channel,] dy, dx)`, with the run's attributes.
+    """
     flat = decoded_array(opened, z, "flat")
     coords = {str(name): coord for name, coord in flat.coords.items() if coord.dims != ("flat",)}
-    values = flat.values.reshape(*sizes, *flat.shape[1:])
-    return xr.DataArray(values, dims=(*dims, *flat.dims[1:]), coords=coords, name="decoded", attrs=flat.attrs)
+    images = flat.values.reshape(*sizes, *flat.shape[1:])
+    vectors = z.reshape(*sizes, *z.shape[1:])
+    data = {
+        "decoded": ((*dims, *flat.dims[1:]), images, flat.attrs),
+        "latents": named((*dims, *n.latent_dims(z.ndim - 1)), vectors, "latents that were decoded"),
+    }
+    return xr.Dataset(data, {**coords, n.LATENT: np.arange(z.shape[1])}, opened.attrs)

@@ -12,8 +12,8 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.exploration.points import CLASS, POINT, class_names, latent_points, open_encoded, some
-from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
+from vaearr.analysis.exploration.points import CLASS, POINT, class_names, latent_points, named, open_encoded, some
+from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean
 from vaearr.run.statistics import correlations
 from vaearr.schema import meanings
 
@@ -46,15 +46,15 @@ def histograms(
     """
     points = latent_points(open_encoded(store, run), by, classes=classes, dims=dims)
     counts, edges, _ = _binned(points, bins)
-    words = {"long_name": "samples", "units": "1"}
-    found = xr.Dataset({"counts": ((n.LATENT, BIN), counts(None), words), "edges": edges}, attrs=points.attrs)
+    found = xr.Dataset({"counts": named((n.LATENT, BIN), counts(None), "samples"), "edges": edges}, attrs=points.attrs)
     if CLASS in points.coords:
         attrs = points[CLASS].attrs
         names = np.asarray(attrs["flag_meanings"][1:], dtype=str)
         each = [counts(code) for code in range(len(names))]
-        found["unclassified"] = ((n.LATENT, BIN), counts(-1), words)
+        found["unclassified"] = named((n.LATENT, BIN), counts(-1), "samples")
         found = found.assign_coords({CLASS: (CLASS, names, {"long_name": attrs["long_name"]})})
-        found["counts"] = ((CLASS, n.LATENT, BIN), np.reshape(each, (len(names), *found["counts"].shape)), words)
+        own = np.reshape(each, (len(names), *found["counts"].shape))
+        found["counts"] = named((CLASS, n.LATENT, BIN), own, "samples")
     return found
 
 
@@ -93,23 +93,23 @@ def pairs(
     off = values - values.mean(0)
     samples = points.isel({POINT: some(points.sizes[POINT], max_points, seed)})
     coords = {name: coord for name, coord in samples.coords.items() if name != CLASS}
-    words, by_class = {"long_name": "samples", "units": "1"}, {}
+    by_class = {}
     if CLASS in points.coords:
         codes = [code for code in np.unique(points[CLASS]) if code >= 0]
         coords["class_of_point"] = samples[CLASS]
         if codes:
             names = [points[CLASS].attrs["flag_meanings"][code + 1] for code in codes]
             coords[CLASS] = xr.DataArray(names, dims=CLASS, attrs={"long_name": by})
-            by_class["class_counts"] = ((CLASS, n.LATENT, BIN), np.stack([counts(code) for code in codes]), words)
-    of_area = {"long_name": "share of samples per area", "units": "1"}
+            own = np.stack([counts(code) for code in codes])
+            by_class["class_counts"] = named((CLASS, n.LATENT, BIN), own, "samples of each class")
     return xr.Dataset(
         {
             **by_class,
-            "density": ((PAIR, "bin_y", "bin_x"), np.stack(density), of_area),
-            "counts": ((n.LATENT, BIN), counts(None), words),
+            "density": named((PAIR, "bin_y", "bin_x"), np.stack(density), "share of samples per area"),
+            "counts": named((n.LATENT, BIN), counts(None), "samples"),
             "edges": edges,
-            "correlation": ((n.LATENT, "other"), correlations(off.T @ off), {"long_name": "correlation", "units": "1"}),
-            "vectors": ((POINT, n.LATENT), samples["vectors"].values, {"long_name": "latents of some samples"}),
+            "correlation": named((n.LATENT, "other"), correlations(off.T @ off), "correlation"),
+            "vectors": named((POINT, n.LATENT), samples["vectors"].values, "latents of some samples"),
         },
         coords={
             **{str(name): coord.drop_vars(CLASS, errors="ignore") for name, coord in coords.items()},
@@ -137,8 +137,7 @@ def _binned(points: xr.Dataset, bins: int | None) -> tuple[Any, xr.DataArray, np
         own = place if code is None else place[points[CLASS].values == code]
         return np.stack([np.bincount(column, minlength=size) for column in own.T])
 
-    words = {"long_name": "edges of the bins", "units": "1"}
-    return counts, xr.DataArray(edges, {n.LATENT: points[n.LATENT]}, (n.LATENT, EDGE), attrs=words), place
+    return counts, xr.DataArray(edges, {n.LATENT: points[n.LATENT]}, (n.LATENT, EDGE)), place
 
 
 def activations(
@@ -166,10 +165,10 @@ def activations(
 
     encoded = open_encoded(store, run)
     every = latent_points(encoded, dims=dims)["vectors"]
-    points, one = latent_points(encoded, by, classes=classes, dims=dims, usual=True), {"units": "1"}
+    points = latent_points(encoded, by, classes=classes, dims=dims, usual=True)
     data: dict[str, Any] = {
-        "all_mean": (n.LATENT, every.values.mean(0), {"long_name": "mean of all samples", **one}),
-        "all_std": (n.LATENT, every.values.std(0), {"long_name": "standard deviation of all samples", **one}),
+        "all_mean": named(n.LATENT, every.values.mean(0), "mean of all samples"),
+        "all_std": named(n.LATENT, every.values.std(0), "standard deviation of all samples"),
     }
     coords: dict[str, Any] = {}
     if CLASS in points.coords:
@@ -178,11 +177,11 @@ def activations(
             raise NoInputError(f"no encoded sample has one of the classes by {points.attrs['by']!r}; choose others.")
         groups = pd.DataFrame(points["vectors"].values).groupby(points[CLASS].values)
         data |= {
-            "class_mean": ((CLASS, n.LATENT), groups.mean(), {"long_name": "mean", **one}),
-            "class_std": ((CLASS, n.LATENT), groups.std(ddof=0), {"long_name": "standard deviation", **one}),
-            "n": (CLASS, groups.size(), {"long_name": "samples", **one}),
+            "class_mean": named((CLASS, n.LATENT), groups.mean(), "mean"),
+            "class_std": named((CLASS, n.LATENT), groups.std(ddof=0), "standard deviation"),
+            "n": named(CLASS, groups.size(), "samples"),
         }
-        names = [points[CLASS].attrs["flag_meanings"][code + 1] for code in groups.groups]
+        names = [points[CLASS].attrs["flag_meanings"][code + 1] for code in np.unique(points[CLASS])]
         coords[CLASS] = (CLASS, names, {"long_name": points.attrs["by"]})
     shown = points.isel({POINT: some(points.sizes[POINT], max_points, seed)})
     if CLASS in points.coords:
@@ -202,9 +201,8 @@ def latent_table(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Dataset:
 
     points = latent_points(open_encoded(store, run))
     table = pd.DataFrame(points["vectors"].values).describe().T
-    words = {"long_name": "summary of latents", "units": "1"}
     return xr.Dataset(
-        {"summary": ((n.LATENT, "statistic"), table.to_numpy(), words)},
+        {"summary": named((n.LATENT, "statistic"), table.to_numpy(), "summary of latents")},
         coords={n.LATENT: points[n.LATENT], "statistic": table.columns.tolist()},
         attrs={key: value for key, value in points.attrs.items() if key != "by"},
     )
@@ -249,22 +247,17 @@ def activation_table(
     )
 
 
-def save_table(table: pd.DataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
+def save_table(table: pd.DataFrame, path: str | Path) -> Path:
     """Save a table as CSV or, with pyarrow, Parquet, by the ending of the name; returns the path.
 
-    Raises UsageError for another ending, NoInputError where the folder is not there, ExistsError where the file is and
-    `overwrite` is not set, MissingExtraError without pyarrow.
+    Raises UsageError for another ending, ExistsError where the file is there already.
     """
     target = Path(path)
     ending = target.suffix.lower()
     if ending not in (".csv", ".parquet"):
         raise UsageError(f"{target.name!r} ends in {ending!r}; tables are saved as .csv or .parquet.")
-    if not target.parent.is_dir():
-        raise NoInputError(f"there is no folder {target.parent}; make it first.")
-    if target.exists() and not overwrite:
-        raise ExistsError(f"{target} is there already; give another name, or overwrite=True.")
-    if ending == ".parquet":
-        need("pyarrow", "vaearr[parquet]", target.name)
+    if target.exists():
+        raise ExistsError(f"{target} is there already; give another name.")
     part = target.with_name(f".{target.name}.part")
     try:
         if ending == ".csv":

@@ -16,12 +16,13 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.targets import targets_of
 from vaearr.analysis.embedding.pca import Pca, fit_pca
-from vaearr.analysis.exploration.bases import Base, decoded_grid, start
+from vaearr.analysis.exploration.bases import Base, decoded, start
 from vaearr.analysis.exploration.points import (
     POINT,
     classes_if_any,
     dimensions,
     latent_points,
+    named,
     open_encoded,
     point_coords,
     some,
@@ -77,22 +78,19 @@ def latent_pca(
     components = found.components.reshape(-1, *shape)
     scale = np.sqrt(np.maximum(found.variance, 0)).reshape(-1, *(1,) * len(shape))
     inner = n.latent_dims(len(shape))
-    ratio, one = found.ratio, {"units": "1"}
-    share: dict[str, Any] = {"comment": "of the total variance of the latents", **one}
+    share = {"comment": "of the total variance of the latents"}
+    about = {"n_points": len(numbers), "n_known": total, "seed": seed, "total_variance": found.total}
     return xr.Dataset(
         {
-            "components": ((COMPONENT, *inner), components, {"long_name": "principal component", **one}),
-            "loadings": ((COMPONENT, *inner), components * scale, {"long_name": "loading", **one}),
-            "explained_variance": (COMPONENT, found.variance, {"long_name": "explained variance", **one}),
-            "explained_variance_ratio": (COMPONENT, ratio, {"long_name": "explained share", **share}),
-            "explained_variance_cumulative": (COMPONENT, np.cumsum(ratio), {"long_name": "up to here", **share}),
-            "mean": (inner, found.mean.reshape(shape), {"long_name": "mean latent", **one}),
+            "components": named((COMPONENT, *inner), components, "principal component"),
+            "loadings": named((COMPONENT, *inner), components * scale, "loading"),
+            "explained_variance": named(COMPONENT, found.variance, "explained variance"),
+            "explained_variance_ratio": named(COMPONENT, found.ratio, "explained share", **share),
+            "explained_variance_cumulative": named(COMPONENT, np.cumsum(found.ratio), "up to here", **share),
+            "mean": named(inner, found.mean.reshape(shape), "mean latent"),
         },
         coords={COMPONENT: np.arange(len(components)), n.LATENT: np.arange(shape[0])},
-        attrs={
-            **encoded.attrs,
-            **{"n_points": len(numbers), "n_known": total, "seed": seed, "total_variance": found.total},
-        },
+        attrs={**encoded.attrs, **about},
     )
 
 
@@ -142,8 +140,8 @@ def embedding(
         position = (values - found.mean) @ found.components.T
         shape = encoded.latent_shape[:1] if pooled else encoded.latent_shape
         inner = n.latent_dims(len(shape))
-        data["components"] = ((AXIS, *inner), found.components.reshape(-1, *shape), {"long_name": "component"})
-        data["mean"] = (inner, found.mean.reshape(shape), {"long_name": "mean latent"})
+        data["components"] = named((AXIS, *inner), found.components.reshape(-1, *shape), "principal component")
+        data["mean"] = named(inner, found.mean.reshape(shape), "mean latent")
         about["explained_variance_ratio"] = found.ratio.tolist()
     else:
         if values.shape[1] > MOST_VALUES:
@@ -155,9 +153,8 @@ def embedding(
         else:
             position, used = _umap(few, seed, min(neighbours, len(values) - 1))
         about |= used
-    words = {"long_name": f"position by {NAMES[method]}", "units": "1"}
     return xr.Dataset(
-        {"position": ((POINT, AXIS), position.astype(np.float64), words), **data},
+        {"position": named((POINT, AXIS), position.astype(np.float64), f"position by {NAMES[method]}"), **data},
         coords={
             **point_coords(encoded, numbers, classes_if_any(encoded.ds, by)),
             AXIS: [f"{NAMES[method]} {i + 1}" for i in range(position.shape[1])],
@@ -241,11 +238,11 @@ def path(
     asked = _asked(points, steps)
     encoded, opened = open_encoded(store, run), open_run(store, run)
     extra: dict[str, Any] = {}
-    name = space
+    where = space
     if space == PLANE:
         chosen = dimensions(dims, encoded.latent_shape[0], 2)
         begin = start(encoded, opened, base, by)
-        z, position, name = begin.moved(chosen, asked), asked, begin.name
+        z, position, where = begin.moved(chosen, asked), asked, begin.name
         drawn = latent_points(encoded, by, dims=chosen, usual=True).rename({n.LATENT: AXIS, "vectors": "position"})
         drawn = drawn.isel({POINT: some(drawn.sizes[POINT], max_points, seed)})
         drawn = drawn.assign_coords({AXIS: [f"latent {dim}" for dim in chosen]})
@@ -254,24 +251,15 @@ def path(
             scatter = embedding(store, run, space, seed=seed, max_points=max_points, perplexity=perplexity, by=by)
         drawn = scatter
         z, position, extra = _from_embedding(encoded, drawn, space, asked)
-    one = {"units": "1"}
-    return xr.Dataset(
-        {
-            "latents": ((STEP, *n.latent_dims(z.ndim - 1)), z, {"long_name": "latents of the points", **one}),
-            "decoded": decoded_grid(opened, z, (STEP,), (len(z),)),
-            "requested": ((STEP, AXIS), asked, {"long_name": "point asked for", **one}),
-            "position": ((STEP, AXIS), position, {"long_name": "position of the latents", **one}),
-            "scatter": ((POINT, AXIS), drawn["position"].values, {"long_name": "encoded samples", **one}),
-            **extra,
-        },
-        coords={
-            STEP: np.arange(len(z)),
-            AXIS: drawn[AXIS].values.tolist(),
-            n.LATENT: np.arange(z.shape[1]),
-            **{str(k): v for k, v in drawn.coords.items() if v.dims == (POINT,)},
-        },
-        attrs={**opened.attrs, "space": space, "base": name, "seed": seed},
-    )
+    samples = {str(name): coord for name, coord in drawn.coords.items() if coord.dims == (POINT,)}
+    data = {
+        "requested": named((STEP, AXIS), asked, "point asked for"),
+        "position": named((STEP, AXIS), position, "position of the latents"),
+        "scatter": named((POINT, AXIS), drawn["position"].values, "encoded samples"),
+        **extra,
+    }
+    found = decoded(opened, z, (STEP,), (len(z),)).assign(data).assign_attrs(space=space, base=where, seed=seed)
+    return found.assign_coords({STEP: np.arange(len(z)), AXIS: drawn[AXIS].values.tolist(), **samples})
 
 
 def _asked(points: Any, steps: int | None) -> np.ndarray:

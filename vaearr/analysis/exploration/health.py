@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.points import open_encoded
+from vaearr.analysis.exploration.points import named, open_encoded
 from vaearr.errors import UsageError
 from vaearr.run import Run
 from vaearr.run.statistics import Sums, correlations, has_posterior, latent_sums, posteriors, statistics_of
@@ -70,15 +70,14 @@ def health(
         ),
         "wasserstein": (abs(np.sort(draws, axis=0) - quantiles).mean(0), "Wasserstein distance from the prior"),
     }
-    one = {"units": "1"}
     return xr.Dataset(
         {
             **{name: known[name] for name in ("kl", "aggregate_mean", "aggregate_std", "aggregate_kl", "is_active")},
-            **{name: (n.LATENT, values, {"long_name": words, **one}) for name, (values, words) in columns.items()},
-            "correlation": ((n.LATENT, "other"), correlation, {"long_name": "correlation of the means", **one}),
-            "density": ((n.LATENT, "bin"), density, {"long_name": "aggregate posterior per unit", **one}),
-            "prior": ("bin", np.diff(ndtr(edges)) / np.diff(edges), {"long_name": "prior per unit", **one}),
-            "edges": ("edge", edges, {"long_name": "edges of the bins", **one}),
+            **{name: named(n.LATENT, values, words) for name, (values, words) in columns.items()},
+            "correlation": named((n.LATENT, "other"), correlation, "correlation of the means"),
+            "density": named((n.LATENT, "bin"), density, "aggregate posterior per unit"),
+            "prior": named("bin", np.diff(ndtr(edges)) / np.diff(edges), "prior per unit"),
+            "edges": named("edge", edges, "edges of the bins"),
         },
         coords={
             n.LATENT: (n.LATENT, np.arange(len(correlation)), dict(n.ATTRS[n.LATENT])),

@@ -57,9 +57,8 @@ def latent_points(
         if not len(order):
             raise NoInputError(f"no encoded sample has one of the classes {', '.join(classes)}; choose others.")
     coords = {n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT])), **point_coords(encoded, numbers[order], found)}
-    words = {"long_name": "latent (posterior mean)", "units": "1"}
     attrs = {**encoded.attrs, "by": found and found.by, "n": len(order)}
-    return xr.Dataset({"vectors": ((POINT, n.LATENT), vectors[order], words)}, coords, attrs)
+    return xr.Dataset({"vectors": named((POINT, n.LATENT), vectors[order], "latent (posterior mean)")}, coords, attrs)
 
 
 def _flat(rows: np.ndarray) -> np.ndarray:
@@ -77,6 +76,11 @@ def point_coords(encoded: Run, numbers: np.ndarray, classes: Classes | None = No
         attrs["flag_meanings"] = ["none", *classes.names]
         coords[CLASS] = (POINT, classes.codes[numbers], attrs)
     return coords
+
+
+def named(dims: str | tuple[str, ...], values: Any, long_name: str, **attrs: Any) -> tuple[Any, ...]:
+    """A variable without a unit, and what it is."""
+    return dims, values, {"long_name": long_name, "units": "1", **attrs}
 
 
 def some(count: int, most: int, seed: int, least: int = 1) -> np.ndarray:

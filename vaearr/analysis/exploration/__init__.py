@@ -13,8 +13,7 @@ from vaearr.analysis.exploration.distributions import (
     save_table,
 )
 from vaearr.analysis.exploration.embeddings import embedding, latent_pca, path
-from vaearr.analysis.exploration.health import health
-from vaearr.analysis.exploration.novelty import out_of_distribution, unusual
+from vaearr.analysis.exploration.health import health, out_of_distribution, unusual
 from vaearr.analysis.exploration.prototypes import prototypes
 from vaearr.analysis.exploration.traversals import manifold, traverse
 

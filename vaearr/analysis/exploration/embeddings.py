@@ -288,17 +288,17 @@ def _from_embedding(
     encoded: Run, drawn: xr.Dataset, space: str, asked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Latents of points in an embedding `(k, *shape)`, where they lie in it, and what else is known."""
-    if drawn.attrs.get("method") != space or drawn.attrs.get("weights_sha256") != encoded.attrs["weights_sha256"]:
+    is_pooled = "mean" in drawn and drawn["mean"].shape != encoded.latent_shape
+    known = [drawn.attrs.get(key) for key in ("method", "weights_sha256")]
+    if is_pooled or known != [space, encoded.attrs["weights_sha256"]]:
         raise UsageError(
-            f"the scatter is of {drawn.attrs.get('method')!r} of run {drawn.attrs.get('run')!r}; give one of {space!r} "
-            f"of run {encoded.name!r} as it is now, or none."
+            f"the scatter is of {known[0]!r} of run {drawn.attrs.get('run')!r}; give one of {space!r} of run "
+            f"{encoded.name!r} as it is now, of whole latents (pooled=False), or none."
         )
     if drawn.sizes[AXIS] != 2:
         raise UsageError(f"the latents have one dimension, so that {space} gives a line; use space='plane'.")
     if "components" in drawn:
         components, mean = drawn["components"].values.reshape(2, -1), drawn["mean"].values.ravel()
-        if mean.size != int(np.prod(encoded.latent_shape)):
-            raise UsageError("the scatter is of pooled latents, which do not decode; make it with pooled=False.")
         z = mean + asked @ components
         return z.reshape(-1, *encoded.latent_shape).astype("f4"), (z - mean) @ components.T, {}
     from scipy.spatial import cKDTree

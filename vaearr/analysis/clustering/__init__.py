@@ -1,7 +1,6 @@
 """Which scan points belong together: clusters of latents and maps, their summary, agreement, borders and outliers."""
 
-from vaearr.analysis.clustering.boundaries import boundaries, boundary_segments
-from vaearr.analysis.clustering.labels import cluster, mahalanobis
+from vaearr.analysis.clustering.labels import boundary_segments, cluster, mahalanobis
 from vaearr.analysis.clustering.methods import METHODS, Method, method
 from vaearr.analysis.clustering.stored import cluster_store
 from vaearr.analysis.clustering.tables import cluster_scores, cluster_summary
@@ -9,7 +8,6 @@ from vaearr.analysis.clustering.tables import cluster_scores, cluster_summary
 __all__ = [
     "METHODS",
     "Method",
-    "boundaries",
     "boundary_segments",
     "cluster",
     "cluster_scores",

@@ -1,4 +1,4 @@
-"""Features -> maps: cluster numbers, and how far a point lies from its cluster in the cluster's own spread."""
+"""Features -> maps of cluster numbers; how far a point lies from its cluster; borders to draw over any map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vaearr.analysis.clustering.methods import choose, fit, reproducible
 from vaearr.config import ClusterConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
 from vaearr.recipe import as_json
-from vaearr.schema.grid import laid_over, to_grid
+from vaearr.schema.grid import edges, label_borders, laid_over, to_grid
 
 PLAIN_INFO = ("k", "k_at_bound", "n_fitted", "approximation", "stability_is", "stability", "scores")
 REGULARISATION = 1e-6  # added to the variances of the standardised features
@@ -171,3 +171,17 @@ def mahalanobis(
         "is_outlier": to_grid(outside, inside, fill=0).assign_attrs(flagged),
     }
     return xr.Dataset(maps, attrs=attrs)
+
+
+def boundary_segments(labels: xr.DataArray) -> np.ndarray:
+    """Borders between cells of different labels: segments `(n, 4)` of x0, y0, x1, y1 in coordinate units.
+
+    They run along the edges of the scan points' cells, half-way to the next point; pieces in one line are merged.
+    Points without a label make no border. For a map over y and x; x is the last dim (for dims (x, y) too).
+    """
+    if labels.ndim != 2:
+        raise UsageError(f"segments are drawn on a map of two dimensions, {labels.name!r} has {labels.dims}.")
+    if labels.dims == (n.X, n.Y):
+        labels = labels.transpose()
+    y, x = (edges(labels[dim].values) for dim in labels.dims)
+    return label_borders(whole_numbers(labels), x, y)

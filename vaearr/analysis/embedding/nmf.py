@@ -10,6 +10,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, UsageError
+from vaearr.run.draw import find_point
 from vaearr.schema import grid, meanings
 
 LARGEST_CONDITION = 1e12  # of the Gram matrix of endmembers of unit length
@@ -62,22 +63,14 @@ def at_coordinates(ds: xr.Dataset, inside: np.ndarray, places: tuple[tuple[float
         raise UsageError(f"endmembers by (x, y) need a scan over ('y', 'x'); this one lies over {dims}. Use clusters.")
     chosen, described = [], []
     for x, y in places:
-        ix, iy = _nearest(ds, n.X, x), _nearest(ds, n.Y, y)
-        if min(ix, iy) < 0 or not inside[iy, ix]:
-            raise UsageError(f"endmember (x, y) = ({x:g}, {y:g}) is on no scan point of the region; choose another.")
+        place = find_point(ds, {n.X: x, n.Y: y})
+        iy, ix = place[n.Y], place[n.X]
+        if not inside[iy, ix]:
+            raise UsageError(f"endmember (x, y) = ({x:g}, {y:g}) lies outside the region of interest; choose another.")
         window = _window(inside.shape, (iy, ix)) & inside
         chosen.append(window)
         described.append({"x": float(ds[n.X][ix]), "y": float(ds[n.Y][iy]), "n": int(window.sum())})
     return np.stack(chosen), described
-
-
-def _nearest(ds: xr.Dataset, dim: str, value: float) -> int:
-    """Index of the scan point within half a step of a place, -1 where there is none."""
-    import pandas as pd
-
-    places = ds.indexes[dim]
-    half = 0.5 * float(np.abs(np.diff(places)).min()) if len(places) > 1 else 0.5
-    return int(places.get_indexer(pd.Index([value]), method="nearest", tolerance=half * (1 + 1e-9))[0])
 
 
 def _window(shape: tuple[int, ...], centre: tuple[int, ...]) -> np.ndarray:

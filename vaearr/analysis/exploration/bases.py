@@ -15,10 +15,8 @@ from vaearr import names as n
 from vaearr.analysis.exploration.points import classes_of, named
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.run import Run
-from vaearr.run.draw import decoded_array, find_point
+from vaearr.run.draw import decoded_array, stored_sample
 from vaearr.run.statistics import latent_sums
-from vaearr.sources.single import read_single
-from vaearr.store import read_block
 
 PROTOTYPE = "prototype:"
 STD, ABSOLUTE = "std", "absolute"
@@ -114,22 +112,13 @@ def _named(encoded: Run, base: str, by: str | None) -> tuple[np.ndarray, str]:
 
 def _of_sample(opened: Run, point: Any) -> tuple[np.ndarray, str]:
     """Posterior mean of a sample of the store, encoded or not, or of a file, and its name."""
-    if isinstance(point, Path):
-        name, stored = point.name, read_single(opened.ds, point).values
-    else:
-        point = point if isinstance(point, Mapping) else int(point)
-        name = f"sample {point}"
-        if isinstance(point, Mapping):
-            parts = (f"{dim} {v:g}" if isinstance(v, int | float) else f"{dim} {v}" for dim, v in point.items())
-            name = "sample at " + ", ".join(parts)
-        place = find_point(opened.ds, point)
-        stored = read_block(opened.ds[n.PATTERNS], {d: slice(i, i + 1) for d, i in place.items()})
-    stored = stored.reshape(1, *opened.model.input_shape)
-    raw = torch.from_numpy(stored.astype(stored.dtype.newbyteorder("="), copy=False))
-    z: np.ndarray = opened.model.encode_batch(raw)[0].cpu().numpy()[0].astype("f8")
+    stored = stored_sample(opened, point).reshape(1, *opened.model.input_shape)
+    z: np.ndarray = opened.model.encode_batch(torch.from_numpy(stored))[0].cpu().numpy()[0].astype("f8")
     if not np.isfinite(z).all():
         raise DataError("the sample holds values that are not finite; choose another one.")
-    return z, name
+    if isinstance(point, Mapping):
+        return z, "sample at " + ", ".join(f"{dim} {value}" for dim, value in point.items())
+    return z, point.name if isinstance(point, Path) else f"sample {point}"
 
 
 def _of_vector(encoded: Run, base: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from vaearr.analysis.exploration.points import CLASS, POINT, class_names, latent
 from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean
 from vaearr.run.statistics import correlations
 from vaearr.schema import meanings
+from vaearr.store.folders import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -258,13 +259,8 @@ def save_table(table: pd.DataFrame, path: str | Path) -> Path:
         raise UsageError(f"{target.name!r} ends in {ending!r}; tables are saved as .csv or .parquet.")
     if target.exists():
         raise ExistsError(f"{target} is there already; give another name.")
-    part = target.with_name(f".{target.name}.part")
-    try:
-        if ending == ".csv":
-            table.to_csv(part, index=False, lineterminator="\n")
-        else:
-            table.to_parquet(part, index=False, engine="pyarrow")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    if ending == ".csv":
+        replace_file(target, table.to_csv(index=False, lineterminator="\n").encode())
+    else:
+        replace_file(target, table.to_parquet(index=False, engine="pyarrow"))
     return target

@@ -266,10 +266,8 @@ def health_words(found: xr.Dataset) -> list[str]:
     lines = [f"{attrs['n']:,} samples"]
     if attrs["aggregate_kl_total"] is not None:
         lines[0] += f", KL of the aggregate posterior from the prior {attrs['aggregate_kl_total']:.3g} nats"
-    low, gaussian = attrs["total_correlation_bound"], attrs["total_correlation"]
-    if gaussian is not None:
-        bound = "" if low is None else f"; by ranks at least {low:.2g} nats"
-        lines.append(f"total correlation if Gaussian {gaussian:.2g} nats{bound}")
+    if attrs["total_correlation"] is not None:
+        lines.append(f"total correlation if Gaussian {attrs['total_correlation']:.2g} nats")
     return lines
 
 

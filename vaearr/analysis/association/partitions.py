@@ -38,7 +38,7 @@ def latent_partitions(
     """Adjusted Rand index and normalised mutual information of each latent's clusters with those of a reference.
 
     Every latent alone, and all features of the reference together, are standardised and clustered by a Gaussian
-    mixture whose number of components is chosen from `k_range`, see `clustering.mixture.gmm`; of fewer different
+    mixture whose number of components is chosen from `k_range`, see `vaearr.cluster`; of fewer different
     values, from as many as there are. A latent with fewer than the range begins with has no groups: NaN.
 
     Parameters
@@ -137,14 +137,23 @@ def _reference(points: np.ndarray, given: bool, settings: dict[str, Any]) -> tup
 
 def _clusters(values: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, int, bool]:
     """Labels (n,), k and whether k is at its bound, of values (n, f) after standardising; constant features count 0."""
-    from vaearr.analysis.clustering.mixture import gmm
+    from vaearr.analysis.clustering.methods import fit
+    from vaearr.config import ClusterConfig
 
     centred = values.astype("f8") - values.mean(axis=0, dtype="f8")
     centred /= np.maximum(np.abs(centred).max(axis=0), np.finfo(float).tiny)  # tiny spreads do not underflow
     deviation = centred.std(axis=0)
     scaled = centred / np.where(deviation > 0, deviation, 1.0)
     most = min(settings["k_range"][1], len(np.unique(scaled, axis=0)))  # of few values there are few groups
-    labels, info = gmm(scaled, **settings | {"k_range": (min(settings["k_range"][0], most), most)})
+    config = ClusterConfig(
+        method="gmm",
+        k_min=min(settings["k_range"][0], most),
+        k_max=most,
+        criterion=settings["criterion"],
+        seed=settings["seed"],
+        max_points=settings["max_points"] or max(100, len(scaled)),
+    )
+    labels, info = fit(scaled, config)
     return labels, int(info["k"]), bool(info["k_at_bound"])
 
 

@@ -1,21 +1,16 @@
 """Which scan points belong together: clusters of latents and maps, their summary, agreement, borders and outliers."""
 
-from vaearr.analysis.clustering.boundaries import boundaries, boundary_segments
-from vaearr.analysis.clustering.labels import cluster
+from vaearr.analysis.clustering.labels import boundary_segments, cluster, mahalanobis
 from vaearr.analysis.clustering.methods import METHODS, Method, method
-from vaearr.analysis.clustering.outliers import mahalanobis
-from vaearr.analysis.clustering.scores import cluster_scores
 from vaearr.analysis.clustering.stored import cluster_store
-from vaearr.analysis.clustering.summary import cluster_stability, cluster_summary
+from vaearr.analysis.clustering.tables import cluster_scores, cluster_summary
 
 __all__ = [
     "METHODS",
     "Method",
-    "boundaries",
     "boundary_segments",
     "cluster",
     "cluster_scores",
-    "cluster_stability",
     "cluster_store",
     "cluster_summary",
     "mahalanobis",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,30 +14,10 @@ from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.schema import categories, is_categorical
+from vaearr.schema.grid import laid_over
 
-Scale = Literal["standard", "robust", "none"]
 MIN_POINTS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureTable:
-    """Features as columns `(n, f)` in their own units, for the points of `inside` in row-major order."""
-
-    values: np.ndarray
-    labels: tuple[str, ...]
-    units: tuple[str, ...]
-    is_latent: np.ndarray
-    inside: xr.DataArray
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One feature as a map `(*navigation,)`, float64, NaN where it is missing."""
-
-    label: str
-    values: np.ndarray
-    units: str
-    is_latent: bool
+FEATURE = "feature"
 
 
 def navigation_of(data: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
@@ -48,9 +27,7 @@ def navigation_of(data: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
     """
     if isinstance(data, xr.Dataset) and n.PATTERNS in data:
         return schema.navigation_dims(data)
-    if n.SAMPLE in data.dims:
-        return (n.SAMPLE,)
-    found = tuple(dim for dim in n.SCAN_DIMS if dim in data.dims)
+    found = (n.SAMPLE,) if n.SAMPLE in data.dims else tuple(dim for dim in n.SCAN_DIMS if dim in data.dims)
     if not found:
         raise SchemaError(
             f"the data has dims {[str(dim) for dim in data.dims]} and none of y, x, z or sample, so no scan points; "
@@ -62,9 +39,8 @@ def navigation_of(data: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
 def variables_of(data: xr.Dataset | xr.DataArray) -> dict[str, xr.DataArray]:
     """The variables of features by name, spatial latents as means over their positions; a DataArray without a name is
     called "feature"."""
-    if isinstance(data, xr.Dataset):
-        return {str(name): schema.vectors(variable) for name, variable in data.data_vars.items()}
-    return {str(data.name) if data.name is not None else "feature": schema.vectors(data)}
+    given = data.data_vars if isinstance(data, xr.Dataset) else {data.name or FEATURE: data}
+    return {str(name): schema.vectors(variable) for name, variable in given.items()}
 
 
 def select_features(ds: xr.Dataset, config: ClusterConfig) -> xr.Dataset:
@@ -77,7 +53,7 @@ def select_features(ds: xr.Dataset, config: ClusterConfig) -> xr.Dataset:
     if not config.features:
         raise UsageError("no feature is named; name variables to cluster by, such as latents, pca or BC.")
     nav = navigation_of(ds)
-    usable = {name: var for name, var in variables_of(ds).items() if _is_usable(var, nav)}
+    usable = {name: variable for name, variable in variables_of(ds).items() if is_usable(variable, nav)}
     parts = {label: (name, i) for name, var in usable.items() for i, label in enumerate(entries(name, var, nav))}
     chosen: dict[str, xr.DataArray] = {}
     for name in dict.fromkeys(config.features):
@@ -87,8 +63,7 @@ def select_features(ds: xr.Dataset, config: ClusterConfig) -> xr.Dataset:
             chosen[own] = usable[own]
         elif own in parts:
             variable, i = parts[own]
-            extra = _extra(usable[variable], nav)[0]
-            chosen[own] = usable[variable].isel({extra: i}, drop=True)
+            chosen[own] = usable[variable].isel({_extra(usable[variable], nav)[0]: i}, drop=True)
         elif name == n.LATENTS:
             hint = did_you_mean(config.run, schema.runs(ds))
             raise NoInputError(
@@ -99,9 +74,9 @@ def select_features(ds: xr.Dataset, config: ClusterConfig) -> xr.Dataset:
     return xr.Dataset(chosen)
 
 
-def _is_usable(variable: xr.DataArray, nav: Sequence[str]) -> bool:
-    own = set(map(str, variable.dims))
-    return set(nav) <= own and len(own) <= len(nav) + 1 and variable.dtype.kind in "biuf"
+def is_usable(variable: xr.DataArray, nav: Sequence[str]) -> bool:
+    """Whether a variable holds numbers over the navigation dims and at most one further dim."""
+    return set(nav) <= set(variable.dims) and variable.ndim <= len(nav) + 1 and variable.dtype.kind in "biuf"
 
 
 def _extra(variable: xr.DataArray, nav: Sequence[str]) -> list[str]:
@@ -110,189 +85,130 @@ def _extra(variable: xr.DataArray, nav: Sequence[str]) -> list[str]:
 
 def entries(name: str, variable: xr.DataArray, nav: Sequence[str]) -> list[str]:
     """Labels along a variable's further dim: "Fe" for elements, "pca: 0" for others; none for a plain map."""
-    extra = _extra(variable, nav)
-    if not extra:
-        return []
-    values = variable[extra[0]].values if extra[0] in variable.coords else range(variable.sizes[extra[0]])
-    return [str(value) if extra[0] == n.ELEMENT else f"{name}: {value}" for value in values]
+    return [
+        str(value) if dim == n.ELEMENT else f"{name}: {value}"
+        for dim in _extra(variable, nav)
+        for value in variable[dim].values
+    ]
+
+
+def columns_of(variables: dict[str, xr.DataArray], nav: Sequence[str]) -> xr.DataArray:
+    """Variables as one array `(*navigation, feature)`, float64, read in one pass; coordinates `units`, `is_latent`.
+
+    A map of codes (phase, clusters) becomes one 0/1 column per code; codes below 0 are missing. Raises SchemaError for
+    what is no number over the navigation dims and at most one more, for other grids, and for two of the same label.
+    """
+    import dask
+
+    for name, variable in variables.items():
+        if not is_usable(variable, nav) or 0 in variable.shape:
+            raise SchemaError(
+                f"{name!r} is {variable.dtype} over {dict(variable.sizes)}; expected numbers over {tuple(nav)} and at "
+                "most one further dim, none of them empty. Select or reduce, or pass only the variables that are "
+                "meant, such as ds[['latents', 'BC']]."
+            )
+    try:
+        loaded = dask.compute(*xr.align(*variables.values(), join="exact", copy=False))
+    except ValueError as error:
+        raise SchemaError(f"the maps do not lie on the same grid: {error} Select the same points of each.") from None
+    columns, labels, units, is_latent = [], list[str](), list[str](), list[bool]()
+    for name, variable in zip(variables, loaded, strict=True):
+        values, own, unit = variable.transpose(*nav, ...).values, [name], str(variable.attrs.get("units", ""))
+        each: Any = [values]
+        if extra := _extra(variable, nav):
+            own, each = entries(name, variable, nav), np.moveaxis(values, -1, 0)
+        elif is_categorical(variable):
+            codes = categories(variable)
+            own, unit = [f"{name}: {word}" for word in codes.values()], "1"
+            each = [np.where(values >= 0, values == code, np.nan) for code in codes]
+        columns += list(each)
+        labels += own
+        units += [unit] * len(own)
+        is_latent += [_is_latent(extra)] * len(own)
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise SchemaError(f"several features are called {', '.join(map(repr, twice))}; rename one of them.")
+    coords = {name: coord for name, coord in loaded[0].coords.items() if coord.dims and set(coord.dims) <= set(nav)}
+    coords |= {FEATURE: labels, "units": (FEATURE, units), "is_latent": (FEATURE, is_latent)}
+    return xr.DataArray(np.stack(columns, axis=-1).astype("f8"), coords, (*nav, FEATURE))
+
+
+def _is_latent(extra: Sequence[str]) -> bool:
+    return any(dim == n.LATENT or dim.startswith(f"{n.LATENT}_") for dim in extra)
 
 
 def feature_table(
     features: xr.Dataset | xr.DataArray, *, roi: xr.DataArray | None = None, latents: Sequence[int] = ()
-) -> FeatureTable:
-    """Features as columns, read in one pass, at the points of the ROI where every one of them is finite.
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Features `(sample, feature)` at the points of the ROI where each of them is finite, and the map of these points.
 
-    features: a DataArray, or a Dataset of them, each over the navigation dims and at most one further dim. A map of
-    codes (phase, clusters) becomes one 0/1 column per code, codes below 0 are missing. latents: which latent
-    dimensions to take; empty = all. Raises SchemaError for what is laid out otherwise, RoiError where fewer than three
-    points are left.
+    features: a DataArray, or a Dataset of them, see `columns_of`. latents: which latent dimensions to take; empty =
+    all. Raises as `columns_of`, and RoiError where fewer than three points are left.
     """
-    import dask
-
-    nav = navigation_of(features)
-    given = variables_of(features)
+    nav, given = navigation_of(features), variables_of(features)
     if not given:
         raise UsageError("no feature is given; pass maps such as ds[['latents', 'BC']].")
-    for name, variable in given.items():
-        _check(name, variable, nav)
-    chosen = {name: _latents(variable, nav, latents) for name, variable in given.items()}
-    if latents and not any(_latent_dim(variable, nav) for variable in chosen.values()):
-        raise UsageError(f"latents {list(latents)} are asked for, but the features {list(given)} are no latents.")
-    mask = _mask(next(iter(chosen.values())), roi, nav)
-    try:
-        aligned = xr.align(mask, *chosen.values(), join="exact", copy=False)
-    except ValueError as error:
-        raise SchemaError(
-            f"features and region of interest do not lie on the same grid: {error} Select the same points of each."
-        ) from None
-    loaded = dask.compute(*aligned)
-    columns = columns_of(dict(zip(chosen, loaded[1:], strict=True)), nav)
-    keep = loaded[0].transpose(*nav)
-    inside = keep.copy(data=np.logical_and.reduce([keep.values, *(np.isfinite(c.values) for c in columns)]))
+    if latents:
+        of_latents = {name: extra[0] for name, one in given.items() if _is_latent(extra := _extra(one, nav))}
+        if not of_latents:
+            raise UsageError(f"latents {list(latents)} are asked for, but the features {list(given)} are no latents.")
+        given |= {name: _chosen(given[name], dim, latents) for name, dim in of_latents.items()}
+    columns = columns_of(given, nav)
+    known = columns.notnull() & (abs(columns) < np.inf)
+    keep = xr.ones_like(known[..., 0], bool).drop_vars([FEATURE, "units", "is_latent"])
+    if roi is not None:
+        keep = keep.copy(data=laid_over(columns, roi, nav).values)
+    inside = known.all(FEATURE) & keep
     if inside.sum() < MIN_POINTS:
-        missing = {c.label: int((keep.values & ~np.isfinite(c.values)).sum()) for c in columns}
+        missing = dict(zip(columns[FEATURE].values.tolist(), (keep & ~known).sum(nav).values.tolist(), strict=True))
         raise RoiError(
             f"{int(inside.sum())} scan points are left where all features are known, of {int(keep.sum())} in the "
             f"region of interest; at least {MIN_POINTS} are needed. Missing there: {missing}."
         )
-    return FeatureTable(
-        values=np.stack([column.values[inside.values] for column in columns], axis=1),
-        labels=tuple(column.label for column in columns),
-        units=tuple(column.units for column in columns),
-        is_latent=np.array([column.is_latent for column in columns]),
-        inside=inside,
-    )
+    about = {name: coord for name, coord in columns.coords.items() if coord.dims == (FEATURE,)}
+    return xr.DataArray(columns.values[inside.values], about, (n.SAMPLE, FEATURE)), inside
 
 
-def _check(name: str, variable: xr.DataArray, nav: Sequence[str]) -> None:
-    if missing := [dim for dim in nav if dim not in variable.dims]:
-        raise SchemaError(f"feature {name!r} has dims {variable.dims} and lacks {missing} of the others.")
-    if len(extra := _extra(variable, nav)) > 1:
-        raise SchemaError(
-            f"feature {name!r} has the further dims {extra}; one is the most. Select or reduce, or pass only the "
-            "variables to cluster by, such as ds[['latents', 'BC']]."
-        )
-    if variable.dtype.kind not in "biuf":
-        raise SchemaError(f"feature {name!r} has dtype {variable.dtype}; expected numbers.")
-    if 0 in variable.shape:
-        raise SchemaError(f"feature {name!r} is empty: its sizes are {dict(variable.sizes)}.")
-
-
-def _latent_dim(variable: xr.DataArray, nav: Sequence[str]) -> str | None:
-    extra = _extra(variable, nav)
-    return extra[0] if extra and (extra[0] == n.LATENT or extra[0].startswith(f"{n.LATENT}_")) else None
-
-
-def _latents(variable: xr.DataArray, nav: Sequence[str], latents: Sequence[int]) -> xr.DataArray:
-    dim = _latent_dim(variable, nav)
-    if dim is None or not latents:
-        return variable
-    known = [int(v) for v in (variable[dim].values if dim in variable.coords else range(variable.sizes[dim]))]
+def _chosen(variable: xr.DataArray, dim: str, latents: Sequence[int]) -> xr.DataArray:
+    known = variable[dim].values.tolist()
     if unknown := [i for i in latents if i not in known]:
         raise UsageError(f"there is no latent dimension {unknown}; there are {known[0]} to {known[-1]}.")
     return variable.isel({dim: [known.index(i) for i in dict.fromkeys(latents)]})
 
 
-def _mask(like: xr.DataArray, roi: xr.DataArray | None, nav: Sequence[str]) -> xr.DataArray:
-    """The ROI, or True everywhere, with the coordinates of the features' grid."""
-    if roi is not None:
-        if not isinstance(roi, xr.DataArray) or roi.dtype != bool or set(roi.dims) != set(nav):
-            found = f"{roi.dtype} over {roi.dims}" if isinstance(roi, xr.DataArray) else type(roi).__name__
-            raise SchemaError(f"the ROI is {found}; expected boolean over {tuple(nav)}, as va.roi makes it.")
-        return roi
-    corner = like.isel(dict.fromkeys(_extra(like, nav), 0), drop=True).transpose(*nav)
-    coords = {name: coord for name, coord in corner.coords.items() if coord.dims}
-    return xr.DataArray(np.ones(corner.shape, bool), coords, nav)
-
-
-def columns_of(variables: dict[str, xr.DataArray], nav: Sequence[str]) -> list[Column]:
-    """Variables as maps with a label each, read in one pass. Raises SchemaError where two have the same label."""
-    import dask
-
-    for name, variable in variables.items():
-        _check(name, variable, nav)
-    loaded = dask.compute(*variables.values())
-    columns = [
-        column
-        for name, variable in zip(variables, loaded, strict=True)
-        for column in _columns(name, variable.transpose(*nav, ...), nav)
-    ]
-    labels = [column.label for column in columns]
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise SchemaError(f"several features are called {', '.join(map(repr, twice))}; rename one of them.")
-    return columns
-
-
-def _columns(name: str, variable: xr.DataArray, nav: Sequence[str]) -> Iterable[Column]:
-    units = str(variable.attrs.get("units", ""))
-    values = variable.values
-    if variable.ndim > len(nav):
-        is_latent = _latent_dim(variable, nav) is not None
-        for i, label in enumerate(entries(name, variable, nav)):
-            yield Column(label=label, values=values[..., i].astype("f8"), units=units, is_latent=is_latent)
-    elif is_categorical(variable):
-        for code, word in categories(variable).items():
-            one = np.where(values >= 0, values == code, np.nan)
-            yield Column(label=f"{name}: {word}", values=one, units="1", is_latent=False)
-    else:
-        yield Column(label=name, values=values.astype("f8"), units=units, is_latent=False)
-
-
-def scaling(table: FeatureTable, scale: Scale) -> dict[str, dict[str, float]]:
-    """Feature -> `center` and `scale`, so that (value - center) / scale is what is clustered.
+def scaled(table: xr.DataArray, scale: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Columns `(n, f)` as they are clustered, (value - center) / scale, and the attributes that tell of it.
 
     `standard`: mean and standard deviation over the points used, `robust`: median and interquartile range, `none`: 0
-    and 1. Features that hold one value only are left out. Raises DataError where nothing is left, or where more than
-    half of a feature's points share one value, so that it has no interquartile range.
+    and 1. Features that hold one value only are left out. The attributes: `features`, `scale`, `scaling` {feature:
+    center and scale}, `warnings`. Raises DataError where nothing is left, or where more than half of a feature's points
+    share one value, so that it has no interquartile range.
     """
-    found: dict[str, dict[str, float]] = {}
-    for label, column in zip(table.labels, table.values.T, strict=True):
-        if np.ptp(column) == 0:
-            continue
-        center, spread = 0.0, 1.0
-        if scale == "standard":
-            center, spread = float(column.mean()), float(column.std())
-        elif scale == "robust":
-            low, center, high = (float(v) for v in np.quantile(column, (0.25, 0.5, 0.75)))
-            spread = high - low
-        if spread <= 0 or not np.isfinite(spread):
-            raise DataError(
-                f"feature {label!r} has no finite spread to scale by ({scale}: {spread:g}); use scale='standard', or "
-                "leave it out."
-            )
-        found[label] = {"center": center, "scale": spread}
-    if not found:
+    values, labels = table.values, table[FEATURE].values.tolist()
+    center, spread = np.zeros(len(labels)), np.ones(len(labels))
+    if scale == "standard":
+        center, spread = values.mean(axis=0), values.std(axis=0)
+    elif scale == "robust":
+        low, center, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
+        spread = high - low
+    varies = np.ptp(values, axis=0) > 0
+    if not varies.any():
+        raise DataError(f"each of the features {', '.join(labels)} holds one value only: there is nothing to tell.")
+    for i in np.flatnonzero(varies & ~((spread > 0) & np.isfinite(spread))):
         raise DataError(
-            f"each of the features {', '.join(table.labels)} holds one value only: there is nothing to tell."
+            f"feature {labels[i]!r} has no finite spread to scale by ({scale}: {spread[i]:g}); use scale='standard', "
+            "or leave it out."
         )
-    return found
-
-
-def scaled(table: FeatureTable, by: dict[str, dict[str, float]]) -> np.ndarray:
-    """The columns that `by` names, scaled: `(n, f)`."""
-    index = [table.labels.index(label) for label in by]
-    center = np.array([entry["center"] for entry in by.values()])
-    return np.asarray((table.values[:, index] - center) / np.array([entry["scale"] for entry in by.values()]))
-
-
-def feature_warnings(table: FeatureTable, by: dict[str, dict[str, float]], scale: Scale) -> list[str]:
-    """What a user should know about the features, in words."""
+    kept = np.flatnonzero(varies)
+    by = {labels[i]: {"center": float(center[i]), "scale": float(spread[i])} for i in kept}
     warnings = []
-    if constant := [label for label in table.labels if label not in by]:
+    if constant := [label for label in labels if label not in by]:
         warnings.append(f"{', '.join(constant)}: one value only, left out.")
-    idle = [
-        label
-        for label, is_latent, column in zip(table.labels, table.is_latent, table.values.T, strict=True)
-        if is_latent and label in by and column.var() <= ACTIVE_VARIANCE
-    ]
-    if idle and scale != "none":
+    is_idle = table["is_latent"].values & varies & (values.var(axis=0) <= ACTIVE_VARIANCE)
+    if is_idle.any() and scale != "none":
         warnings.append(
-            f"{', '.join(idle)}: variance at most {ACTIVE_VARIANCE}, so these latents carry hardly anything, and "
-            "scaling makes their noise as large as the others' signal; choose dimensions by latents."
+            f"{', '.join(labels[i] for i in np.flatnonzero(is_idle))}: variance at most {ACTIVE_VARIANCE}, so these "
+            "latents carry hardly anything, and scaling makes their noise as large as the others' signal; choose "
+            "dimensions by latents."
         )
-    return warnings
-
-
-def table_attrs(by: dict[str, dict[str, float]], scale: Scale) -> dict[str, Any]:
-    """Features and scaling as attributes."""
-    return {"features": list(by), "scale": scale, "scaling": by}
+    about = {"features": list(by), "scale": scale, "scaling": by, "warnings": warnings}
+    return (values[:, kept] - center[kept]) / spread[kept], about

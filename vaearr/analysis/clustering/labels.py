@@ -1,4 +1,4 @@
-"""Features -> a labelled map of cluster numbers."""
+"""Features -> maps of cluster numbers; how far a point lies from its cluster; borders to draw over any map."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.clustering.features import (
-    FeatureTable,
-    feature_table,
-    feature_warnings,
-    scaled,
-    scaling,
-    select_features,
-    table_attrs,
-)
-from vaearr.analysis.clustering.methods import Method, check_settings, choose
-from vaearr.analysis.clustering.points import plain
+from vaearr.analysis.clustering.features import feature_table, scaled, select_features
+from vaearr.analysis.clustering.methods import choose, fit, reproducible
 from vaearr.config import ClusterConfig
-from vaearr.errors import UsageError
-from vaearr.schema.grid import to_grid
+from vaearr.errors import RoiError, SchemaError, UsageError
+from vaearr.recipe import as_json
+from vaearr.schema.grid import edges, label_borders, laid_over, to_grid
 
-PLAIN_INFO = ("k", "k_at_bound", "n_fitted", "approximation", "stability_is")
-SKIP = (*PLAIN_INFO, "scores", "stability", "warnings")
+PLAIN_INFO = ("k", "k_at_bound", "n_fitted", "approximation", "stability_is", "stability", "scores")
+REGULARISATION = 1e-6  # added to the variances of the standardised features
 
 
 def cluster(
@@ -65,59 +57,131 @@ def cluster(
     and DataError where too little is left to tell clusters apart.
     """
     wanted = (config or ClusterConfig()).replace(method=method, **settings)
-    chosen = choose(wanted.method)
-    check_settings(chosen, settings)
+    chosen = choose(wanted.method, settings)
     if isinstance(features, xr.Dataset) and n.PATTERNS in features:
         features = select_features(features, wanted)
     elif "features" in settings:
         raise UsageError("features names variables of a whole Dataset with patterns; select them in what you pass.")
-    table = feature_table(features, roi=roi, latents=wanted.latents)
-    by = scaling(table, wanted.scale)
-    labels, info = chosen.kernel(scaled(table, by), wanted)
-    return label_map(
-        labels, table, attrs=table_attrs(by, wanted.scale) | _about(labels, info, table, by, wanted, chosen)
-    )
-
-
-def label_map(labels: np.ndarray, table: FeatureTable, *, attrs: dict[str, Any]) -> xr.DataArray:
-    """Labels `(n,)` of a feature table's points on their grid, with names for their numbers."""
-    n_clusters = int(labels.max(initial=-1)) + 1
-    words = ["not_clustered", "noise", *(f"cluster_{number}" for number in range(n_clusters))]
-    flags = {
-        "flag_values": [n.NOT_CLUSTERED, n.NOISE, *range(n_clusters)],
-        "flag_meanings": " ".join(words),
-    }
-    grid = to_grid(labels.astype(np.int32), table.inside, fill=n.NOT_CLUSTERED)
-    return grid.rename(n.CLUSTERS).assign_attrs(n.ATTRS[n.CLUSTERS] | flags | attrs)
-
-
-def _about(
-    labels: np.ndarray,
-    info: dict[str, Any],
-    table: FeatureTable,
-    by: dict[str, dict[str, float]],
-    config: ClusterConfig,
-    chosen: Method,
-) -> dict[str, Any]:
-    """How the labels came about, as plain JSON."""
-    settings = {key: value for key, value in config.to_attrs().items() if key in chosen.uses}
-    used = {key: value for key, value in info.items() if key not in SKIP}
+    table, inside = feature_table(features, roi=roi, latents=wanted.latents)
+    values, about = scaled(table, wanted.scale)
+    labels, info = fit(values, wanted)
+    sizes = np.bincount(labels[labels >= 0]).tolist()
+    used = {key: value for key, value in wanted.to_attrs().items() if key in chosen.uses}
+    used |= {key: value for key, value in info.items() if key not in (*PLAIN_INFO, "warnings")}
     if "k" in chosen.uses:
         used["k"] = info["k"]
-    return {
-        "method": chosen.name,
+    attrs = n.ATTRS[n.CLUSTERS] | {
+        "flag_values": [n.NOT_CLUSTERED, n.NOISE, *range(len(sizes))],
+        "flag_meanings": " ".join(["not_clustered", "noise", *(f"cluster_{number}" for number in range(len(sizes)))]),
+        **about,
+        "method": wanted.method,
         "reference": chosen.reference,
-        "config": config.to_attrs(),
-        "parameters": settings | used,
-        "seed": config.seed,
+        "config": wanted.to_attrs(),
+        "parameters": used,
+        "seed": wanted.seed,
         "n": len(labels),
         "n_noise": int((labels == n.NOISE).sum()),
-        "n_not_clustered": int(table.inside.size - len(labels)),
-        "sizes": np.bincount(labels[labels >= 0]).tolist(),
-        "scores": {
-            str(k): value for k, value in zip(info["scores"], plain(list(info["scores"].values())), strict=True)
-        },
-        "stability": plain(info["stability"]),
-        "warnings": feature_warnings(table, by, config.scale) + info["warnings"],
-        **{key: info[key] for key in PLAIN_INFO},
+        "n_not_clustered": int(inside.size - len(labels)),
+        "sizes": sizes,
+        **{key: as_json(info[key]) for key in PLAIN_INFO},
+        "warnings": about["warnings"] + info["warnings"],
     }
+    return to_grid(labels.astype(np.int32), inside, fill=n.NOT_CLUSTERED).rename(n.CLUSTERS).assign_attrs(attrs)
+
+
+def whole_numbers(labels: xr.DataArray) -> np.ndarray:
+    """A map of whole numbers as int64; NaN becomes NOT_CLUSTERED. Raises SchemaError for fractions or other types."""
+    values = labels.values
+    if values.dtype.kind not in "biuf" or not np.array_equal(rounded := np.round(values), values, equal_nan=True):
+        raise SchemaError(f"{labels.name!r} holds fractions or no numbers; expected whole numbers, -1 for none.")
+    return np.where(np.isfinite(values), rounded, n.NOT_CLUSTERED).astype(np.int64)
+
+
+def mahalanobis(
+    features: xr.Dataset | xr.DataArray,
+    labels: xr.DataArray | None = None,
+    roi: xr.DataArray | None = None,
+    quantile: float = 0.95,
+) -> xr.Dataset:
+    """Mahalanobis distance of each scan point to the mean of its cluster, with the cluster's covariance.
+
+    Parameters
+    ----------
+    features
+        As for `cluster`. Standardised first; 1e-6 is then added to each variance, so that features that depend on each
+        other leave the covariance invertible.
+    labels
+        Cluster map; without it all points form one cluster. A point of noise gets its distance to the nearest cluster.
+    roi
+        Boolean map, True = used.
+    quantile
+        A point is an outlier where its squared distance is above this quantile of the chi-squared distribution with
+        as many degrees of freedom as features: the share expected inside if the cluster is Gaussian. Means and
+        covariances are the plain ones, which the outliers themselves take part in.
+
+    Returns
+    -------
+    xr.Dataset
+        `distance` (NaN outside, and in clusters with no more points than features, whose covariance says nothing) and
+        boolean `is_outlier` (False there). Attributes: `threshold` (of the distance), `quantile`, `n_outliers`, `n`,
+        `features`, `scaling`, `regularisation`, `warnings`.
+
+    Raises UsageError for a quantile outside 0 to 1, SchemaError for labels on another grid, RoiError where no cluster
+    has enough points.
+    """
+    from scipy.spatial.distance import cdist
+    from scipy.stats import chi2
+
+    if not 0 < quantile < 1:
+        raise UsageError(f"quantile is {quantile}; it lies between 0 and 1, such as 0.95.")
+    table, inside = feature_table(features, roi=roi)
+    values, about = scaled(table, "standard")
+    codes = np.zeros(len(values), np.int64)
+    if labels is not None:
+        codes = whole_numbers(laid_over(inside, labels, inside.dims, boolean=False))[inside.values]
+    size = values.shape[1]
+    groups = [codes == code for code in np.unique(codes[codes >= 0])]
+    distance, noise = np.full(len(values), np.nan), codes == n.NOISE
+    with reproducible():
+        for member in groups:
+            if member.sum() > size:
+                spread = np.cov(values[member], rowvar=False).reshape(size, size) + REGULARISATION * np.eye(size)
+                inverse, mean = np.linalg.inv(spread), values[member].mean(axis=0)[None]
+                distance[member] = cdist(values[member], mean, "mahalanobis", VI=inverse)[:, 0]
+                distance[noise] = np.fmin(distance[noise], cdist(values[noise], mean, "mahalanobis", VI=inverse)[:, 0])
+    if not np.isfinite(distance).any():
+        raise RoiError(f"no cluster has more points than the {size} features; use fewer features or clusters.")
+    threshold = float(np.sqrt(chi2.ppf(quantile, size)))
+    outside = distance > threshold
+    warnings = about["warnings"]
+    if small := [int(codes[member][0]) for member in groups if member.sum() <= size]:
+        warnings.append(f"clusters {small} have no more points than features: no distance there.")
+    attrs = about | {
+        "threshold": threshold,
+        "quantile": quantile,
+        "n": int(np.isfinite(distance).sum()),
+        "n_outliers": int(outside.sum()),
+        "regularisation": REGULARISATION,
+        "warnings": warnings,
+    }
+    named = {"long_name": "Mahalanobis distance to the cluster's mean", "units": "1"}
+    flagged = {"long_name": f"outlier (beyond the {quantile:g} quantile of its cluster)"}
+    maps = {
+        "distance": to_grid(distance, inside).assign_attrs(named),
+        "is_outlier": to_grid(outside, inside, fill=0).assign_attrs(flagged),
+    }
+    return xr.Dataset(maps, attrs=attrs)
+
+
+def boundary_segments(labels: xr.DataArray) -> np.ndarray:
+    """Borders between cells of different labels: segments `(n, 4)` of x0, y0, x1, y1 in coordinate units.
+
+    They run along the edges of the scan points' cells, half-way to the next point; pieces in one line are merged.
+    Points without a label make no border. For a map over y and x; x is the last dim (for dims (x, y) too).
+    """
+    if labels.ndim != 2:
+        raise UsageError(f"segments are drawn on a map of two dimensions, {labels.name!r} has {labels.dims}.")
+    if labels.dims == (n.X, n.Y):
+        labels = labels.transpose()
+    y, x = (edges(labels[dim].values) for dim in labels.dims)
+    return label_borders(whole_numbers(labels), x, y)

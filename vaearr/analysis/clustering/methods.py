@@ -1,32 +1,47 @@
 """The clustering methods by name: plain arrays and settings in, labels and how they came out back.
 
-A kernel gets finite float64 features `(n, f)`, already scaled, and the settings; it returns `(n,)` integers, numbers
-0 … k - 1 by falling size and NOISE, with an info dict as the functions in `mixture` and `density` describe it. A
-further method is one function under `@method(...)`.
+A kernel gets finite float64 features `(n, f)`, already scaled, and the settings; it returns a cluster number for each
+point, below 0 for noise, and what is to be told of it (see `fit`, which does what all methods share). A further method
+is one function under `@method(...)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaearr.analysis.clustering import density, mixture
+from vaearr import names as n
 from vaearr.config import ClusterConfig
-from vaearr.errors import UsageError, did_you_mean
+from vaearr.errors import DataError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kernel = Callable[[np.ndarray, ClusterConfig], tuple[np.ndarray, dict[str, Any]]]
 
 ALWAYS = ("run", "name", "features", "latents", "method", "scale", "max_points", "seed")
+SILHOUETTE_POINTS = 4000  # silhouettes need every pair of distances; this many points tell their mean to about 0.01
+MUCH_NOISE = 0.5  # share of the points from which on a user is told
+
+# Added to the variances, as a share of the features' mean variance. A component cannot become narrower than 1 % of the
+# spread, and so not shrink onto single levels of an 8-bit map, where its likelihood would have no bound.
+REGULARISATION = 1e-4
+STARTS, SHORT, LONG = 3, 10, 300  # of a mixture: starts, steps of each, steps of the best
+KMEANS_STARTS = 4
+NEIGHBOURS, QUANTILE = 8, 0.98  # of DBSCAN's radius
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A registered method: the kernel, the settings that it reads beside the common ones, and where it is from."""
 
-    name: str
     kernel: Kernel
     uses: tuple[str, ...]
     reference: str
@@ -39,24 +54,103 @@ def method(*, uses: tuple[str, ...], reference: str) -> Callable[[Kernel], Kerne
     """Register the decorated kernel under its own name."""
 
     def register(kernel: Kernel) -> Kernel:
-        METHODS[kernel.__name__] = Method(name=kernel.__name__, kernel=kernel, uses=uses, reference=reference)
+        METHODS[kernel.__name__] = Method(kernel=kernel, uses=uses, reference=reference)
         return kernel
 
     return register
 
 
-def choose(name: str) -> Method:
-    """The registered method. Raises UsageError for an unknown name."""
+def choose(name: str, given: dict[str, Any]) -> Method:
+    """The registered method. Raises UsageError for an unknown one, or a given setting that it does not read."""
     if name not in METHODS:
         raise UsageError(f"no clustering method is named {name!r}.{did_you_mean(name, list(METHODS))}")
-    return METHODS[name]
-
-
-def check_settings(chosen: Method, given: dict[str, Any]) -> None:
-    """Raise UsageError for a setting that was given but that the method does not read."""
+    chosen = METHODS[name]
     for key, value in given.items():
-        if value is not None and key in ClusterConfig.model_fields and key not in (*ALWAYS, *chosen.uses):
-            raise UsageError(f"method {chosen.name!r} does not use {key!r}; it uses {', '.join(chosen.uses)}.")
+        if value is not None and key not in (*ALWAYS, *chosen.uses):
+            raise UsageError(f"method {name!r} does not use {key!r}; it uses {', '.join(chosen.uses)}.")
+    return chosen
+
+
+def fit(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
+    """Labels `(n,)` of points `(n, f)`, clusters numbered by falling size, NOISE = -1, and how they came out.
+
+    Deterministic by seed, whatever the number of cores. Of more than `max_points` points, a method is fitted on a
+    seeded sub-sample and says what becomes of the others.
+
+    The info holds `k`, `k_at_bound` (k is the last of the range, or its first while one fewer would be better),
+    `scores` {k: criterion}, `n_fitted`, `approximation` (a sentence; empty = exact), `stability` of each cluster with
+    `stability_is` (the kernel's own, by its own numbers, or the mean silhouette width), `warnings`, and whatever else
+    the kernel tells. Raises UsageError or DataError for what cannot be asked of the points.
+    """
+    values = np.ascontiguousarray(values, np.float64)
+    usual = {"k_at_bound": False, "scores": {}, "stability_is": "mean silhouette width", "warnings": []}
+    with reproducible():
+        raw, info = METHODS[config.method].kernel(values, config)
+        labels, old = by_size(raw, values)
+        if "stability" in info:
+            stability = np.asarray(info["stability"])[old]
+        else:
+            stability = silhouette_widths(values, labels, config.seed).groupby(level=0).mean().reindex(range(len(old)))
+    fitted, then = min(len(values), config.max_points), info.pop("then")
+    approximation = "" if fitted == len(values) else f"found on {fitted} of {len(values)} points, seeded; {then}"
+    about = {"k": len(old), "n_clusters": len(old), "n_fitted": fitted, "approximation": approximation}
+    return labels, usual | about | info | {"stability": list(stability)}
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """One thread for BLAS and OpenMP, so that sums do not depend on the number of cores, and no convergence warnings.
+
+    What did not converge is told in the result's own warnings. Both are put back at the end.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def subsample(n_points: int, max_points: int, seed: int) -> np.ndarray:
+    """Sorted indices of a seeded random choice without replacement; all of them where there are few enough."""
+    if n_points <= max_points:
+        return np.arange(n_points)
+    return np.sort(np.random.default_rng(seed).choice(n_points, max_points, replace=False))
+
+
+def by_size(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters renumbered by size, the largest first, and the old number of each new one.
+
+    Equal sizes are ordered by the mean of the first feature, then of the next. Numbers without a point are left out;
+    labels below 0 stay as they are.
+    """
+    import pandas as pd
+
+    inside = labels >= 0
+    old, position, counts = np.unique(labels[inside], return_inverse=True, return_counts=True)
+    means = pd.DataFrame(values[inside]).groupby(position).mean().to_numpy()
+    order = np.lexsort((*means.T[::-1], -counts))
+    renumbered = labels.astype(np.int64)
+    renumbered[inside] = np.argsort(order)[position]
+    return renumbered, old[order]
+
+
+def silhouette_widths(values: np.ndarray, labels: np.ndarray, seed: int) -> pd.Series:
+    """Silhouette widths of a seeded sub-sample of the points in clusters, by cluster; NaN of fewer than two clusters.
+
+    Rousseeuw, J. Comput. Appl. Math. 20, 53 (1987), doi:10.1016/0377-0427(87)90125-7.
+    """
+    import pandas as pd
+    from sklearn.metrics import silhouette_samples
+
+    inside = np.flatnonzero(labels >= 0)
+    chosen = inside[subsample(len(inside), SILHOUETTE_POINTS, seed)]
+    own = labels[chosen]
+    is_known = 2 <= len(np.unique(own)) < len(chosen)
+    return pd.Series(silhouette_samples(values[chosen], own) if is_known else np.nan, index=own, dtype=float)
+
+
+# ---- mixtures and k-means, with the number of clusters chosen where none is given
 
 
 @method(
@@ -64,38 +158,177 @@ def check_settings(chosen: Method, given: dict[str, Any]) -> None:
     reference="Dempster, Laird & Rubin, J. R. Stat. Soc. B 39, 1 (1977)",
 )
 def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
-    """Gaussian mixture, k by BIC, AIC or silhouette."""
-    return mixture.gmm(
-        values,
-        k=config.k,
-        k_range=(config.k_min, config.k_max),
-        criterion=config.criterion,
-        covariance=config.covariance,
-        seed=config.seed,
-        max_points=config.max_points,
-    )
+    """Gaussian mixture by expectation maximisation, each point to its likeliest component.
+
+    Each k starts three times from k-means (k-means++), runs ten steps, and goes on from the likeliest (Biernacki,
+    Celeux & Govaert, Comput. Stat. Data Anal. 41, 561 (2003), doi:10.1016/S0167-9473(02)00163-6). k is the one with
+    the least BIC (Schwarz 1978) or AIC (Akaike 1974), or the greatest mean silhouette. `stability` is the mean
+    posterior probability of each cluster's points.
+    """
+    import pandas as pd
+    from sklearn.mixture import GaussianMixture
+
+    part = values[subsample(len(values), config.max_points, config.seed)]
+    floor = REGULARISATION * (float(part.var(axis=0).mean()) or 1.0)
+    by_silhouette = config.criterion == "silhouette"
+
+    def mixture(k: int) -> GaussianMixture:
+        trials = [
+            GaussianMixture(
+                k,
+                covariance_type=config.covariance,
+                reg_covar=floor,
+                max_iter=SHORT,
+                random_state=config.seed + start,
+            ).fit(part)
+            for start in range(STARTS if k > 1 else 1)
+        ]
+        best = max(trials, key=lambda trial: trial.lower_bound_)
+        return best if best.converged_ else best.set_params(warm_start=True, max_iter=LONG).fit(part)
+
+    def score(model: GaussianMixture) -> float:
+        if by_silhouette:
+            return float(silhouette_widths(part, model.predict(part), config.seed).mean())
+        return float(model.bic(part) if config.criterion == "bic" else model.aic(part))
+
+    numbers = _numbers(part, config, least=2 if by_silhouette else 1)
+    models = _side_by_side(mixture, numbers)
+    scores = {k: score(model) for k, model in models.items()}
+    best = _best(scores, largest=by_silhouette)
+    model, found = models[best], list[str]()
+    if config.k is None and best == numbers[-1]:
+        found.append(LAST.format(best))
+    elif config.k is None and best == numbers[0] > 1 and not by_silhouette and score(mixture(best - 1)) < scores[best]:
+        found.append(f"k = {best} is the smallest that was tried and {best - 1} fits better. Lower k_min.")
+    at_bound = bool(found)
+    if len(part) < len(values):  # the start is found, the rest of the way is walked with all points
+        model.set_params(warm_start=True, max_iter=LONG).fit(values)
+    posterior = model.predict_proba(values)
+    labels = posterior.argmax(axis=1)
+    if empty := best - len(np.unique(labels)):
+        found.append(f"{empty} of {best} components hold no point: they are no cluster.")
+    if not model.converged_:
+        found.append(f"the mixture of {best} components had not converged after {LONG} steps.")
+    return labels, {
+        "k": best,
+        "k_at_bound": at_bound,
+        "scores": scores,
+        "criterion": config.criterion,
+        "converged": bool(model.converged_),
+        "regularisation": floor,
+        "stability": pd.Series(posterior.max(axis=1)).groupby(labels).mean().reindex(range(best)),
+        "stability_is": "mean posterior probability",
+        "then": "the fit was then continued on all points",
+        "warnings": found,
+    }
 
 
 @method(uses=("k", "k_min", "k_max"), reference="Lloyd, IEEE Trans. Inf. Theory 28, 129 (1982)")
 def kmeans(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
-    """k-means, k by silhouette whatever `criterion` says."""
-    return mixture.kmeans(
-        values, k=config.k, k_range=(config.k_min, config.k_max), seed=config.seed, max_points=config.max_points
-    )
+    """k-means from the best of four k-means++ starts, k by the greatest mean silhouette: it has no likelihood."""
+    from sklearn.cluster import KMeans
+
+    part = values[subsample(len(values), config.max_points, config.seed)]
+    numbers = _numbers(part, config, least=2)
+    models = _side_by_side(lambda k: KMeans(k, n_init=KMEANS_STARTS, random_state=config.seed).fit(part), numbers)
+    scores = {k: float(silhouette_widths(part, model.labels_, config.seed).mean()) for k, model in models.items()}
+    best = _best(scores, largest=True)
+    model = models[best]
+    if len(part) < len(values):
+        model = model.set_params(init=model.cluster_centers_, n_init=1).fit(values)
+    at_bound = config.k is None and best == numbers[-1]
+    return model.labels_, {
+        "k": best,
+        "k_at_bound": at_bound,
+        "scores": scores,
+        "criterion": "silhouette",
+        "inertia": float(model.inertia_),
+        "then": "the centres were then moved on with all points",
+        "warnings": [LAST.format(best)] if at_bound else [],
+    }
+
+
+LAST = "k = {} is the largest that was tried: more clusters may fit better. Raise k_max."
+
+
+def _numbers(values: np.ndarray, config: ClusterConfig, *, least: int) -> list[int]:
+    """The numbers of clusters to try. Raises UsageError for more clusters than there are different points."""
+    low, high = (config.k, config.k) if config.k else (config.k_min, config.k_max)
+    if config.k is None and low < least:
+        raise UsageError(f"k from {low} to {high} cannot be tried; give {least} <= k_min.")
+    if (distinct := len(np.unique(values, axis=0))) < high:
+        raise UsageError(
+            f"k up to {high} needs at least {high} different points; {len(values)} points with {distinct} different "
+            "values are there. Ask for fewer clusters or widen the region of interest."
+        )
+    return list(range(low, high + 1))
+
+
+def _side_by_side(fitted: Callable[[int], Any], numbers: Sequence[int]) -> dict[int, Any]:
+    """One fit per number, in threads; each works alone, so the results do not depend on how many there are."""
+    from threadpoolctl import threadpool_limits
+
+    def alone(number: int) -> Any:
+        with threadpool_limits(1, user_api="openmp"):  # OpenMP's number of threads is set thread by thread
+            return fitted(number)
+
+    longest_first = numbers[::-1]
+    with ThreadPoolExecutor(min(len(numbers), os.cpu_count() or 1)) as pool:
+        models = dict(zip(longest_first, pool.map(alone, longest_first), strict=True))
+    return {number: models[number] for number in numbers}
+
+
+def _best(scores: dict[int, float], *, largest: bool) -> int:
+    """The number with the best score; the fewest of equals, the first where there is no score at all."""
+    known = {number: score for number, score in scores.items() if np.isfinite(score)}
+    return (max if largest else min)(known, key=lambda number: known[number], default=next(iter(scores)))
+
+
+# ---- regions of high density; what lies between them is noise
 
 
 @method(uses=("eps", "eps_rule", "min_samples"), reference="Ester, Kriegel, Sander & Xu, KDD-96, 226 (1996)")
 def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
-    """DBSCAN, eps from the k-distance curve."""
-    neighbours = config.min_samples or density.NEIGHBOURS
-    return density.dbscan(
-        values,
-        eps=config.eps,
-        rule=config.eps_rule,
-        min_samples=neighbours,
-        seed=config.seed,
-        max_points=config.max_points,
-    )
+    """DBSCAN; a point that is no core point, or was not fitted, joins its nearest core point within eps, else noise.
+
+    (The original takes the first core point it meets, which depends on the order of the points.) A core point has at
+    least `min_samples` others within eps, which without a given one comes from the distances to the `min_samples`-th
+    neighbours: their 0.98 quantile, so that 98 % of the points are core points, or the elbow of the sorted curve, where
+    it lies furthest below the line from its first to its last point (Satopaa et al., ICDCSW 2011,
+    doi:10.1109/ICDCSW.2011.20).
+    """
+    from sklearn.cluster import DBSCAN
+    from sklearn.neighbors import NearestNeighbors
+
+    part = values[subsample(len(values), config.max_points, config.seed)]
+    neighbours = config.min_samples or NEIGHBOURS
+    if neighbours >= len(part):
+        raise UsageError(f"{len(part)} points have no {neighbours} neighbours each; give a smaller min_samples.")
+    curve = np.sort(NearestNeighbors(n_neighbors=neighbours).fit(part).kneighbors()[0][:, -1])
+    span = (curve[-1] - curve[0]) or 1.0
+    elbow = np.argmax(np.linspace(0, 1, len(curve)) - (curve - curve[0]) / span)
+    rules = {"quantile": float(np.quantile(curve, QUANTILE)), "elbow": float(curve[elbow])}
+    eps = config.eps or rules[config.eps_rule]
+    if eps <= 0:
+        raise DataError(
+            f"the distance to the {neighbours}th neighbour is 0 for nearly all points, since many are equal: give eps, "
+            "a larger min_samples, or cluster by more features."
+        )
+    model = DBSCAN(eps=eps, min_samples=neighbours + 1).fit(part)  # which counts the point itself
+    core = model.core_sample_indices_
+    labels = np.full(len(values), n.NOISE)
+    if len(core):
+        distance, nearest = NearestNeighbors(n_neighbors=1).fit(part[core]).kneighbors(values)
+        labels = np.where(distance[:, 0] <= eps, model.labels_[core][nearest[:, 0]], n.NOISE)
+    return labels, {
+        "eps": eps,
+        "eps_quantile": rules["quantile"],
+        "eps_elbow": rules["elbow"],
+        "min_samples": neighbours,
+        "n_core": len(core),
+        "then": "the others belong to their nearest core point within eps",
+        "warnings": _few(labels, "a larger eps or smaller min_samples", "a smaller eps"),
+    }
 
 
 @method(
@@ -103,11 +336,54 @@ def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
     reference="Campello, Moulavi & Sander, PAKDD 2013, 160, doi:10.1007/978-3-642-37456-2_14",
 )
 def hdbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
-    """HDBSCAN, the clusters that live over the most densities."""
-    return density.hdbscan(
-        values,
-        min_cluster_size=config.min_cluster_size,
-        min_samples=config.min_samples,
-        seed=config.seed,
-        max_points=config.max_points,
-    )
+    """HDBSCAN, the clusters that live over the most densities (excess of mass).
+
+    Points that were not fitted are placed by the library's `approximate_predict`. `stability` is the persistence of
+    each cluster, 0 to 1: the share of densities over which it lives.
+    """
+    import hdbscan as library
+
+    chosen = subsample(len(values), config.max_points, config.seed)
+    part = values[chosen]
+    size, neighbours = config.min_cluster_size, config.min_samples or config.min_cluster_size
+    if len(part) <= max(size, neighbours):
+        raise UsageError(
+            f"{len(part)} points are too few for min_cluster_size={size} and min_samples={config.min_samples}; "
+            "give smaller ones or widen the region of interest."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a library for others: divisions by the distance 0 of equal points
+        model = library.HDBSCAN(
+            min_cluster_size=size,
+            min_samples=config.min_samples,
+            algorithm="boruvka_kdtree",
+            approx_min_span_tree=False,  # the approximate tree gives other clusters
+            core_dist_n_jobs=1,
+            prediction_data=len(part) < len(values),
+        ).fit(part)
+        labels = np.full(len(values), n.NOISE)
+        labels[chosen] = model.labels_
+        if len(part) < len(values) and model.labels_.max() >= 0:
+            rest = np.setdiff1d(np.arange(len(values)), chosen)
+            labels[rest] = library.approximate_predict(model, values[rest])[0]
+    return labels, {
+        "min_cluster_size": size,
+        "min_samples": neighbours,
+        "stability": model.cluster_persistence_,
+        "stability_is": "persistence",
+        "then": "min_cluster_size counts those, the others are placed by approximate_predict",
+        "warnings": _few(labels, "a smaller min_cluster_size or min_samples", "a smaller min_cluster_size"),
+    }
+
+
+def _few(labels: np.ndarray, when_none: str, when_one: str) -> list[str]:
+    """What a user should know when hardly anything was told apart."""
+    n_clusters = len(np.unique(labels[labels >= 0]))
+    if n_clusters == 0:
+        return [f"no cluster was found, all points are noise: try {when_none}."]
+    found = []
+    if n_clusters == 1:
+        found.append(f"all points that are no noise form one cluster: try {when_one}.")
+    if (share := float((labels == n.NOISE).mean())) > MUCH_NOISE:
+        found.append(f"{share:.0%} of the points are noise: try {when_none}, or a mixture, which has none.")
+    return found

@@ -10,12 +10,24 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.analysis.clustering.features import entries, navigation_of, select_features
 from vaearr.analysis.clustering.labels import cluster
-from vaearr.analysis.clustering.methods import check_settings, choose
-from vaearr.analysis.clustering.scores import CLUSTER, cluster_scores
-from vaearr.analysis.clustering.summary import cluster_summary
+from vaearr.analysis.clustering.methods import choose
+from vaearr.analysis.clustering.tables import CLUSTER, cluster_scores, cluster_summary
 from vaearr.config import ClusterConfig, resolved, settings_as_keywords
 from vaearr.errors import RoiError, UsageError
 from vaearr.recipe import Recipe, is_made, nested
+from vaearr.store import (
+    add_variables,
+    check_run_name,
+    check_store,
+    has_table,
+    open_store,
+    open_table,
+    recover,
+    run_folder,
+    run_names,
+    write_table,
+)
+from vaearr.store.remove import removable
 
 OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", "stability"}
 
@@ -39,17 +51,6 @@ def cluster_store(
     Returns the label map with its summary. Raises ExistsError when `config.name` holds anything else, NoInputError for
     a run or feature that is not there, and what `cluster` raises.
     """
-    from vaearr.store import (
-        add_variables,
-        check_run_name,
-        check_store,
-        open_store,
-        recover,
-        run_folder,
-        run_names,
-    )
-    from vaearr.store.remove import removable
-
     config = resolved(ClusterConfig, config, settings)
     path = check_store(store)
     recover(path)
@@ -57,46 +58,36 @@ def cluster_store(
     if config.name in n.RESERVED or config.name in OF_A_SUMMARY or config.name.startswith(n.OF_LATER_RUNS):
         raise UsageError(f"{config.name!r} has a meaning of its own; choose another name with name='…' (--name).")
     usual = ClusterConfig().to_attrs()
-    check_settings(choose(config.method), {k: v for k, v in config.to_attrs().items() if v != usual[k]})
+    choose(config.method, {key: value for key, value in config.to_attrs().items() if value != usual[key]})
     has_run = config.run in run_names(path)
     if not has_run and (config.run != n.DEFAULT_RUN or n.LATENTS in config.features):
         run_folder(path, config.run)  # raises, with the names of the runs there are
     ds = open_store(path)
     features = select_features(ds, config)
     roi = ds.get(n.run_name(n.ROI, config.run)) if has_run else ds.get(n.PRESENT)
-    recipe = _recipe(features, roi, config)
-    existing, labels = ds.get(config.name), None
-    if existing is not None:
-        there = f"{path} already holds {config.name!r}"
-        made = nested(existing.attrs, n.PROVENANCE)
-        if is_made(there, made, recipe, overwrite=overwrite):
-            labels = existing.load()
-    if labels is None:
-        labels = cluster(features, roi=roi, config=config).rename(config.name)
-        stamp = recipe.stamp("scikit-learn", "hdbscan")
-        labels = labels.assign_attrs({n.PROVENANCE: stamp}).reset_coords(drop=True)
-        replacing = [] if existing is None else removable(path, variables=[config.name])
-        add_variables(path, labels.to_dataset(), replacing=replacing)
-    summary = _tables(path, ds, features, labels, config, has_run=has_run)
-    return summary.assign({config.name: labels})
-
-
-def _recipe(features: xr.Dataset, roi: xr.DataArray | None, config: ClusterConfig) -> Recipe:
-    """What decides the labels: settings, and where features and ROI come from."""
     parents = {str(name): nested(variable.attrs, n.PROVENANCE) for name, variable in features.data_vars.items()}
     if roi is not None:
         parents[str(roi.name)] = nested(roi.attrs, n.PROVENANCE) or nested(roi.attrs, "config")
-    return Recipe(config, {"run": config.run, "parents": parents})
+    recipe = Recipe(config, {"run": config.run, "parents": parents})
+    labels, replacing = ds.get(config.name), list[str]()
+    if labels is not None:
+        there = f"{path} already holds {config.name!r}"
+        if is_made(there, nested(labels.attrs, n.PROVENANCE), recipe, overwrite=overwrite):
+            labels = labels.load()
+        else:
+            labels, replacing = None, removable(path, variables=[config.name])
+    if labels is None:
+        labels = cluster(features, roi=roi, config=config).rename(config.name).reset_coords(drop=True)
+        labels.attrs[n.PROVENANCE] = recipe.stamp("scikit-learn", "hdbscan")
+        add_variables(path, labels.to_dataset(), replacing=replacing)
+    return _summary(path, ds, features, labels, config, has_run=has_run).assign({config.name: labels})
 
 
-def _tables(
+def _summary(
     path: Path, ds: xr.Dataset, features: xr.Dataset, labels: xr.DataArray, config: ClusterConfig, *, has_run: bool
 ) -> xr.Dataset:
     """The summary of the clusters; it and the scores are written, where they are not there yet."""
-    from vaearr.store import has_table, open_table, write_table
-
-    name = f"{n.CLUSTERS}_{config.name}"
-    time = nested(labels.attrs, n.PROVENANCE)["time"]
+    name, time = f"{n.CLUSTERS}_{config.name}", nested(labels.attrs, n.PROVENANCE)["time"]
     if has_run and has_table(path, config.run, name):
         summary = open_table(path, config.run, name)
         if summary.attrs.get("time") == time:
@@ -110,16 +101,10 @@ def _tables(
     summary = summary.assign_attrs(time=time)
     if has_run:
         if n.PHASE in ds:
-            _write_scores(path, ds, labels, config, time)
+            try:
+                scores = cluster_scores(labels, ds[n.PHASE].load()).assign_attrs(time=time)
+                write_table(path, config.run, f"{name}_scores", scores, replace=True)
+            except RoiError:
+                pass  # no phase is known where the clusters are
         write_table(path, config.run, name, summary, replace=True)
     return summary
-
-
-def _write_scores(path: Path, ds: xr.Dataset, labels: xr.DataArray, config: ClusterConfig, time: str) -> None:
-    from vaearr.store import write_table
-
-    try:
-        scores = cluster_scores(labels, ds[n.PHASE].load())
-    except RoiError:
-        return  # no phase is known where the clusters are
-    write_table(path, config.run, f"{n.CLUSTERS}_{config.name}_scores", scores.assign_attrs(time=time), replace=True)

@@ -1,34 +1,42 @@
-"""Non-negative amounts of fixed endmembers: all scan points at once, exactly."""
+"""Non-negative amounts of fixed endmembers, and endmembers by coordinates, classes, or windows that differ most."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import DataError, SchemaError
+from vaearr import schema
+from vaearr.errors import DataError, UsageError
+from vaearr.run.draw import find_point
+from vaearr.schema import grid, meanings
 
-TOLERANCE = 1e-13  # of slopes, per amount, for endmembers of unit length
-LARGEST_CONDITION = 1e12  # of the Gram matrix of such endmembers
-EXCHANGES_PER_ENDMEMBER = 50  # before the rows that are left are solved one by one
-FULL_EXCHANGES = 3  # that do not lessen the violations, before single exchanges guarantee the end
+LARGEST_CONDITION = 1e12  # of the Gram matrix of endmembers of unit length
+REACH = 1  # of a window to each side of its centre: 3 x 3 scan points
+QUIET = 0.5  # share of the windows that vary least inside, from which endmembers are chosen
+
+Members = tuple[np.ndarray, list[dict[str, Any]]]
+# which scan points each endmember is the mean of, `(k, *grid)` boolean, and where it comes from, as JSON
 
 
 def nnls(gram: np.ndarray, products: np.ndarray) -> np.ndarray:
     """Non-negative least squares of many right-hand sides: `a >= 0` that minimises |b - A a|, for each row.
 
-    gram: A'A `(k, k)`; products: rows b'A `(n, k)`. Returns float64 `(n, k)`, exact to rounding (the same as an active
-    set method finds for one row at a time). Block principal pivoting: each step solves the normal equations of the
-    amounts that are free, once for all rows with the same free set, and exchanges those that break the conditions of
-    Karush, Kuhn and Tucker. Kim & Park, SIAM J. Sci. Comput. 33 (2011) 3261; grouping after Van Benthem & Keenan,
-    J. Chemometrics 18 (2004) 441. Raises DataError for endmembers that depend on each other.
+    gram: A'A `(k, k)`; products: rows b'A `(n, k)`. Returns float64 `(n, k)`, by scipy's active set method (Lawson &
+    Hanson 1974) on the Cholesky factor of the Gram matrix. Raises DataError for endmembers that depend on each other.
     """
-    gram, products = np.asarray(gram, float), np.asarray(products, float)
+    from scipy.linalg import solve_triangular
+    from scipy.optimize import nnls as active_set
+
     lengths = check_independent(gram)
-    unit, wanted = gram / np.outer(lengths, lengths), products / lengths
-    size = np.abs(wanted).max(1, keepdims=True, initial=0.0)
-    scaled = np.divide(wanted, size, out=np.zeros_like(wanted), where=size > 0)
-    return _pivoted(unit, scaled) * size / lengths
+    factor = np.linalg.cholesky(gram / np.outer(lengths, lengths)).T
+    sides = solve_triangular(factor, (products / lengths).T, trans="T").T
+    size = np.linalg.norm(sides, axis=1, keepdims=True)
+    sides = np.divide(sides, size, out=np.zeros_like(sides), where=size > 0)
+    most = 50 * len(gram)
+    return np.stack([active_set(factor, side, maxiter=most)[0] for side in sides]) * size / lengths
 
 
 def check_independent(gram: np.ndarray) -> np.ndarray:
@@ -45,73 +53,100 @@ def check_independent(gram: np.ndarray) -> np.ndarray:
     return lengths
 
 
-def _pivoted(gram: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """`nnls` for endmembers of unit length and products of size 1."""
-    count, k = wanted.shape
-    amounts = np.zeros((count, k))
-    free = np.zeros((count, k), bool)
-    fewest, patience = np.full(count, k + 1), np.full(count, FULL_EXCHANGES)
-    todo, slope = np.arange(count), -wanted
-    for _ in range(EXCHANGES_PER_ENDMEMBER * k):
-        least = -TOLERANCE * np.maximum(1, np.abs(amounts[todo]).sum(1, keepdims=True))  # what rounding may leave
-        broken = np.where(free[todo], amounts[todo] < 0, slope < least)
-        violations = broken.sum(1)
-        open_ = violations > 0
-        todo, broken, violations = todo[open_], broken[open_], violations[open_]
-        if not len(todo):
-            return amounts
-        better = violations < fewest[todo]
-        patience[todo] = np.where(better, FULL_EXCHANGES, patience[todo] - 1)
-        fewest[todo] = np.where(better, violations, fewest[todo])
-        single = patience[todo] < 0  # exchange the last violation alone: cannot cycle
-        last = k - 1 - broken[:, ::-1].argmax(1)
-        broken[single] &= np.arange(k) == last[single, None]
-        free[todo] ^= broken
-        amounts[todo] = _solved(gram, wanted[todo], free[todo])
-        slope = amounts[todo] @ gram - wanted[todo]
-    amounts[todo] = _one_by_one(gram, wanted[todo])
-    return amounts
+def at_coordinates(ds: xr.Dataset, inside: np.ndarray, places: tuple[tuple[float, float], ...]) -> Members:
+    """3 x 3 windows around (x, y) in coordinate units, cut at the border of the region.
 
-
-def _solved(gram: np.ndarray, wanted: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Least squares over the free amounts of each row, 0 elsewhere; rows with the same free set together."""
-    packed = np.packbits(free, axis=1)
-    _, first, member = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(member.ravel(), kind="stable")
-    ends = np.cumsum(np.bincount(member.ravel()))
-    sets = free[first]
-    amounts = np.zeros(wanted.shape)
-    step = max(1, 2**21 // gram.size)
-    for start in range(0, len(sets), step):
-        chosen = sets[start : start + step]
-        parts = np.where(chosen[:, :, None] & chosen[:, None, :], gram, np.eye(len(gram)))
-        for i, (part, inverse) in enumerate(zip(parts, np.linalg.inv(parts), strict=True), start):
-            rows = order[ends[i - 1] if i else 0 : ends[i]]
-            target = np.where(sets[i], wanted[rows], 0)
-            found = target @ inverse
-            found += (target - found @ part) @ inverse  # what the inverse's rounding left
-            amounts[rows] = np.where(sets[i], found, 0)
-    return amounts
-
-
-def _one_by_one(gram: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The few rows that pivoting has not settled, by scipy's active set method on the Cholesky factor."""
-    from scipy.linalg import solve_triangular
-    from scipy.optimize import nnls as active_set
-
-    factor = np.linalg.cholesky(gram).T
-    sides = solve_triangular(factor, wanted.T, trans="T").T
-    return np.stack([active_set(factor, side)[0] for side in sides])
-
-
-def abundance_share(abundances: xr.DataArray) -> xr.DataArray:
-    """Amounts as shares that add up to 1 at each scan point; NaN where no endmember is present at all.
-
-    abundances: such as `ds.nmf (y, x, nmf_component)`; stays lazy. Raises SchemaError where there is no component dim.
+    Raises UsageError for a place that is farther than half a step from every scan point, or outside the region.
     """
-    found = [str(dim) for dim in abundances.dims if str(dim).endswith(n.COMPONENT)]
-    if len(found) != 1:
-        raise SchemaError(f"the array has dims {abundances.dims}; expected one component dim, such as 'nmf_component'.")
-    total = abundances.sum(found[0], skipna=False)
-    share: xr.DataArray = abundances / total.where(total > 0)
-    return share.drop_attrs(deep=False).assign_attrs(long_name="share of the endmember", units="1")
+    dims = schema.navigation_dims(ds)
+    if dims != (n.Y, n.X):
+        raise UsageError(f"endmembers by (x, y) need a scan over ('y', 'x'); this one lies over {dims}. Use clusters.")
+    chosen, described = [], []
+    for x, y in places:
+        place = find_point(ds, {n.X: x, n.Y: y})
+        iy, ix = place[n.Y], place[n.X]
+        if not inside[iy, ix]:
+            raise UsageError(f"endmember (x, y) = ({x:g}, {y:g}) lies outside the region of interest; choose another.")
+        window = _window(inside.shape, (iy, ix)) & inside
+        chosen.append(window)
+        described.append({"x": float(ds[n.X][ix]), "y": float(ds[n.Y][iy]), "n": int(window.sum())})
+    return np.stack(chosen), described
+
+
+def _window(shape: tuple[int, ...], centre: tuple[int, ...]) -> np.ndarray:
+    """The points of a grid at most REACH rows and columns from a centre."""
+    window = np.zeros(shape, bool)
+    row, column = centre[-2:]
+    within = np.s_[max(0, row - REACH) : row + REACH + 1, max(0, column - REACH) : column + REACH + 1]
+    window[centre[:-2]][within] = True
+    return window
+
+
+def of_classes(ds: xr.Dataset, inside: np.ndarray, name: str) -> Members:
+    """The points of each class of a map inside the region. Raises UsageError where fewer than two classes occur."""
+    positions, classes = grid.class_map(ds, name)
+    words = meanings(ds[name])
+    chosen, described = [], []
+    for i, code in enumerate(classes):
+        if (members := inside & (positions == i)).any():
+            chosen.append(members)
+            about = {"map": name, "class": code, "name": words.get(code, str(code)), "n": int(members.sum())}
+            described.append(about)
+    if len(chosen) < 2:
+        raise UsageError(f"{name!r} has {len(chosen)} class(es) in the region of interest; at least two are needed.")
+    return np.stack(chosen), described
+
+
+def reference_windows(ds: xr.Dataset, scores: np.ndarray, k: int) -> Members:
+    """k windows of 3 x 3 scan points that are as different as can be and even inside; no two overlap.
+
+    scores: k - 1 principal scores of patterns of equal brightness, `(*grid, m)`, NaN outside the region. Of the windows
+    that lie wholly in the region, the half whose points differ least from their mean remains; among these, successive
+    projection takes the window farthest from the span of those chosen before. Araujo et al., Chemom. Intell. Lab. Syst.
+    57 (2001) 65; Gillis & Vavasis, IEEE TPAMI 36 (2014) 698. Deterministic. Raises UsageError where the region holds
+    too few windows or too few different ones.
+    """
+    dims = schema.navigation_dims(ds)
+    around = [(0, 0)] * (scores.ndim - 3) + [(REACH, REACH)] * 2 + [(0, 0)]
+    side = 2 * REACH + 1
+    padded = np.pad(scores, around, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(-3, -2))
+    means, spread = windows.mean((-1, -2)), windows.var((-1, -2)).sum(-1)
+    whole = np.isfinite(spread)
+    if whole.sum() < k:
+        raise UsageError(
+            f"the region holds {int(whole.sum())} windows of 3 x 3 scan points, {k} are to be chosen; ask for fewer "
+            "(n_components), widen the region, or name the endmembers."
+        )
+    centres = successive_projection(means, whole & (spread <= np.quantile(spread[whole], QUIET)), k)
+    chosen = np.stack([_window(spread.shape, centre) for centre in centres])
+    described = [{dim: float(ds[dim][i]) for dim, i in zip(dims, centre, strict=True)} for centre in centres]
+    return chosen, [about | {"n": int(members.sum())} for about, members in zip(described, chosen, strict=True)]
+
+
+def successive_projection(means: np.ndarray, allowed: np.ndarray, k: int) -> list[tuple[int, ...]]:
+    """Centres of k windows, each the farthest from the span of those before; windows that overlap one are left out.
+
+    means: `(*grid, m)`, to which a constant is added so that the span of points holds their mixtures.
+    """
+    centres = np.argwhere(allowed)
+    values = means[tuple(centres.T)]
+    size = np.sqrt((values**2).sum(1).mean())
+    left = np.column_stack([values, np.full(len(values), size if size > 0 else 1.0)])
+    usable = np.ones(len(left), bool)
+    start = (left**2).sum(1).max()
+    picked: list[tuple[int, ...]] = []
+    for _ in range(k):
+        squares = np.where(usable, (left**2).sum(1), -1.0)
+        best = int(squares.argmax())
+        if squares[best] <= 1e-18 * start:
+            raise UsageError(
+                f"only {len(picked)} different reference windows were found, {k} are to be chosen; ask for fewer "
+                "(n_components) or name the endmembers."
+            )
+        axis = left[best] / np.sqrt(squares[best])
+        left = left - np.outer(left @ axis, axis)
+        picked.append(tuple(map(int, centres[best])))
+        near = np.abs(centres[:, -2:] - centres[best, -2:]).max(1) <= 2 * REACH
+        usable &= ~(near & (centres[:, :-2] == centres[best, :-2]).all(1))
+    return picked

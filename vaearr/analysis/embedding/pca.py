@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,7 @@ class Pca:
     components: np.ndarray
     variance: np.ndarray
     total: float
-    n_samples: int
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any]
 
     @property
     def ratio(self) -> np.ndarray:
@@ -64,17 +63,16 @@ def fit_pca(
             f"n_components is {n_components}; {n_samples} scan points with {n_values} values each have at most {most}."
         )
     wanted = n_components or min(KNEE_LIMIT, most)
-    if n_values <= exact_values:
-        found = _exact(passes, n_samples, n_values, wanted, seed)
-    else:
-        found = _randomised(passes, n_samples, n_values, wanted, seed)
+    find = _exact if n_values <= exact_values else _randomised
+    found = find(passes, n_samples, n_values, wanted, seed)
     if n_components is not None:
         return found
     kept = broken_stick(found.ratio, most)
     at_bound = kept == wanted < most
     beyond = f"the knee lies beyond the {wanted} components that were tried: say how many (n_components, --components)."
     knee = {"knee": "broken stick", "knee_at_bound": at_bound, "warnings": [beyond] if at_bound else []}
-    return Pca(found.mean, found.components[:kept], found.variance[:kept], found.total, n_samples, found.facts | knee)
+    components, variance = found.components[:kept], found.variance[:kept]
+    return replace(found, components=components, variance=variance, facts=found.facts | knee)
 
 
 def broken_stick(ratio: np.ndarray, n_pieces: int) -> int:
@@ -89,56 +87,26 @@ def broken_stick(ratio: np.ndarray, n_pieces: int) -> int:
 
 
 def _exact(passes: Passes, n_samples: int, n_values: int, wanted: int, seed: int) -> Pca:
-    """Mean and covariance about a pilot mean (that of the first batch), so that large offsets cost no digits."""
-    pilot = total = scatter = None
-    for rows in passes():
-        if pilot is None or total is None or scatter is None:
-            pilot = rows.mean(0)
-            total = torch.zeros_like(pilot)
-            scatter = torch.zeros((n_values, n_values), dtype=torch.float64, device=rows.device)
-        off = rows - pilot
-        total += off.sum(0)
-        _add_scatter(scatter, off)
-    if pilot is None or total is None or scatter is None:
-        raise RoiError("PCA got no rows.")
-    shift = total / n_samples
-    covariance = scatter.addr_(shift, shift, alpha=-n_samples).div_(n_samples - 1)
-    variance = float(covariance.diagonal().sum())
-    _check_variance(variance, float(pilot.square().sum()) + variance)
+    """By the leading eigenvectors of the covariance."""
+    mean, total, covariance = _covariance_times(passes, n_samples)
     values, vectors = _leading(covariance.cpu().numpy(), wanted, seed)
-    mean = (pilot + shift).cpu().numpy()
-    return Pca(mean, _signed(vectors.T), values, variance, n_samples, {"algorithm": "covariance"})
-
-
-def _add_scatter(scatter: torch.Tensor, rows: torch.Tensor) -> None:
-    """`scatter += rows.T @ rows`, in place; on the CPU the upper triangle alone."""
-    if scatter.device.type != "cpu":
-        scatter.addmm_(rows.T, rows)
-        return
-    from scipy.linalg.blas import dsyrk
-
-    view = scatter.numpy().T  # the same memory in Fortran's order
-    dsyrk(1.0, np.ascontiguousarray(rows.numpy()).T, beta=1.0, c=view, overwrite_c=1, lower=1)
+    return Pca(mean, _signed(vectors.T), values, total, {"algorithm": "covariance"})
 
 
 def _leading(covariance: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The k largest eigenvalues and their vectors, largest first; reads the upper triangle."""
     from scipy.linalg import eigh
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+    from scipy.linalg.blas import dsymv
+    from scipy.sparse.linalg import LinearOperator, eigsh
 
     size = len(covariance)
     if size > 256 and 4 * k < size:
-        from scipy.linalg.blas import dsymv
-
         view = covariance.T
         operator = LinearOperator((size, size), matvec=lambda v: dsymv(1.0, view, v.ravel(), lower=1), dtype=float)
         start = np.random.default_rng(seed).standard_normal(size)
-        try:
-            values, vectors = eigsh(operator, k, v0=start, ncv=min(size - 1, max(2 * k + 1, k + 20)))
-            return np.maximum(values[::-1], 0), vectors[:, ::-1]
-        except ArpackNoConvergence:  # the direct method gives the same, later
-            pass
-    values, vectors = eigh(covariance, lower=False, subset_by_index=(size - k, size - 1))
+        values, vectors = eigsh(operator, k, v0=start, ncv=min(size - 1, max(2 * k + 1, k + 20)))
+    else:
+        values, vectors = eigh(covariance, lower=False, subset_by_index=(size - k, size - 1))
     return np.maximum(values[::-1], 0), vectors[:, ::-1]
 
 
@@ -151,51 +119,65 @@ def _randomised(passes: Passes, n_samples: int, n_values: int, wanted: int, seed
     Halko, Martinsson & Tropp, SIAM Review 53 (2011) 217, algorithm 4.4.
     """
     columns = min(wanted + max(10, wanted // 2), n_values, n_samples)
-    random = torch.randn((n_values, columns), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    basis = torch.linalg.qr(random)[0]
-    for done in range(1, MAX_PASSES + 1):
-        mean, total, product = _apply_covariance(passes, n_samples, basis)
+    product = torch.randn((n_values, columns), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    done, worst = 0, np.inf
+    while worst >= TOLERANCE and done < MAX_PASSES:
+        basis = torch.linalg.qr(product)[0]
+        mean, total, product = _covariance_times(passes, n_samples, basis)
+        basis = basis.to(product.device)
         small = basis.T @ product
         values, rotation = torch.linalg.eigh((small + small.T) / 2)
         values, rotation = values.flip(0)[:wanted], rotation.flip(1)[:, :wanted]
         vectors = basis @ rotation
         residual = torch.linalg.vector_norm(product @ rotation - vectors * values, dim=0)
-        worst = float((residual / values.clamp_min(1e-300)).max())
-        if worst < TOLERANCE or done == MAX_PASSES:
-            break
-        basis = torch.linalg.qr(product)[0]
+        worst, done = float((residual / values.clamp_min(1e-300)).max()), done + 1
     facts = {"algorithm": "randomised subspace iteration", "passes": done, "residual": worst, "columns": columns}
-    components = _signed(vectors.T.cpu().numpy())
-    return Pca(mean.cpu().numpy(), components, values.clamp_min(0).cpu().numpy(), total, n_samples, facts)
+    return Pca(mean, _signed(vectors.T.cpu().numpy()), values.clamp_min(0).cpu().numpy(), total, facts)
 
 
-def _apply_covariance(passes: Passes, n_samples: int, basis: torch.Tensor) -> tuple[torch.Tensor, float, torch.Tensor]:
-    """Mean `(p,)`, total variance, and covariance times `basis` `(p, l)`, by one pass about a pilot mean."""
-    pilot = total = product = None
-    squares = 0.0
+def _covariance_times(
+    passes: Passes, n_samples: int, basis: torch.Tensor | None = None
+) -> tuple[np.ndarray, float, torch.Tensor]:
+    """Mean `(p,)`, total variance, and covariance times `basis` `(p, l)` by one pass; without it the covariance itself.
+
+    About a pilot mean (that of the first batch), so that large offsets cost no digits. Of the covariance only the
+    upper triangle counts.
+    """
+    count, squares = 0, 0.0
     for rows in passes():
-        if pilot is None or total is None or product is None:
-            basis = basis.to(rows.device)
-            pilot, product = rows.mean(0), torch.zeros_like(basis)
+        if not count:
+            pilot = rows.mean(0)
             total = torch.zeros_like(pilot)
+            basis = None if basis is None else basis.to(rows.device)
+            shape = (len(pilot), len(pilot) if basis is None else basis.shape[1])
+            product = torch.zeros(shape, dtype=rows.dtype, device=rows.device)
+        count += len(rows)
         off = rows - pilot
         total += off.sum(0)
         squares += float(off.square().sum())
-        product.addmm_(off.T, off @ basis)
-    if pilot is None or total is None or product is None:
-        raise RoiError("PCA got no rows.")
+        if basis is None:
+            _add_scatter(product, off)
+        else:
+            product.addmm_(off.T, off @ basis)
     shift = total / n_samples
-    product.addr_(shift, shift @ basis, alpha=-n_samples).div_(n_samples - 1)
+    product.addr_(shift, shift if basis is None else shift @ basis, alpha=-n_samples).div_(n_samples - 1)
     variance = (squares - n_samples * float(shift.square().sum())) / (n_samples - 1)
-    _check_variance(variance, float(pilot.square().sum()) + squares)
-    return pilot + shift, variance, product
-
-
-def _check_variance(variance: float, size: float) -> None:
     if not np.isfinite(variance):
         raise DataError("patterns of the region hold NaN or infinite values; leave these points out of the region.")
-    if variance <= 1e-14 * size:
+    if variance <= 1e-14 * (float(pilot.square().sum()) + squares):
         raise DataError("all patterns of the region are alike, there is no variance to explain; choose another region.")
+    return (pilot + shift).cpu().numpy(), variance, product
+
+
+def _add_scatter(scatter: torch.Tensor, rows: torch.Tensor) -> None:
+    """`scatter += rows.T @ rows`, in place; on the CPU the upper triangle alone, which takes half the time."""
+    if scatter.device.type != "cpu":
+        scatter.addmm_(rows.T, rows)
+        return
+    from scipy.linalg.blas import dsyrk
+
+    view = scatter.numpy().T  # the same memory in Fortran's order
+    dsyrk(1.0, np.ascontiguousarray(rows.numpy()).T, beta=1.0, c=view, overwrite_c=1, lower=1)
 
 
 def _signed(components: np.ndarray) -> np.ndarray:
@@ -210,24 +192,17 @@ def pca_reconstruct(scores: xr.DataArray, components: xr.DataArray, mean: xr.Dat
 
     scores: such as `ds.pca (y, x, pca_component)`; components: `ds.pca_components (pca_component, dy, dx)`; a selection
     of components, the same of both, gives the part that it explains. In preprocessed units; NaN where scores are.
-    Raises SchemaError where scores and components share no component dim or number it differently.
+    Raises SchemaError where scores and components do not share the same components.
     """
     shared = [str(dim) for dim in scores.dims if dim in components.dims]
-    if len(shared) != 1 or not shared[0].endswith(n.COMPONENT):
+    if len(shared) != 1 or not scores[shared[0]].equals(components[shared[0]]):
         raise SchemaError(
-            f"scores over {scores.dims} and components over {components.dims} must share one component dim, such as "
-            f"'pca_component'; pass ds.pca and ds.pca_components."
+            f"scores over {scores.dims} and components over {components.dims} must share the same components; pass "
+            "ds.pca and ds.pca_components, or the same selection of both."
         )
-    dim = shared[0]
-    if scores.sizes[dim] != components.sizes[dim] or not np.array_equal(scores[dim].values, components[dim].values):
-        raise SchemaError(f"scores and components differ along {dim!r}; select the same components of both.")
-    lead = [str(d) for d in scores.dims if d != dim]
-    signal = [str(d) for d in components.dims if d != dim]
-    result: xr.DataArray = xr.dot(scores, components, dim=dim) + mean
-    attrs = {
-        "long_name": "pattern from principal components",
-        "units": "1",
-        n.NAVIGATION_DIMS: lead,
-        n.SIGNAL_DIMS: signal,
-    }
-    return result.transpose(*lead, *signal).rename("reconstruction").drop_attrs(deep=False).assign_attrs(attrs)
+    lead = [str(dim) for dim in scores.dims if dim != shared[0]]
+    signal = [str(dim) for dim in components.dims if dim != shared[0]]
+    result: xr.DataArray = (xr.dot(scores, components, dim=shared[0]) + mean).transpose(*lead, *signal)
+    about: dict[str, Any] = {"long_name": "pattern from principal components", "units": "1"}
+    about |= {n.NAVIGATION_DIMS: lead, n.SIGNAL_DIMS: signal}
+    return result.rename("reconstruction").drop_attrs(deep=False).assign_attrs(about)

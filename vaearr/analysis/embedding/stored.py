@@ -1,36 +1,46 @@
-"""Decompositions in a store: planned, found, written shard by shard, published at once. The edge of this package."""
+"""Decompositions of a store's patterns: what is asked for, the patterns as often as they are needed, what comes out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.embedding.methods import METHODS, fitted_stream
-from vaearr.analysis.embedding.work import plan_work
-from vaearr.batching.blocks import Block
-from vaearr.config import EmbedConfig, resolved, settings_as_keywords
-from vaearr.errors import UsageError
-from vaearr.recipe import is_made, nested
-from vaearr.run.stream import map_blocks
-from vaearr.store import (
-    check_patterns,
-    check_store,
-    open_store,
-    publish_staged,
-    recover,
-    staged_variables,
-)
+from vaearr import schema
+from vaearr.analysis.embedding import nmf
+from vaearr.analysis.embedding.pca import Pca, fit_pca
+from vaearr.batching.blocks import Blocks, read_chosen
+from vaearr.computing.device import pick_device
+from vaearr.config import EmbedConfig, PreprocessConfig, resolved, settings_as_keywords
+from vaearr.errors import DataError, RoiError, UsageError
+from vaearr.models.artifacts import check_fits, load_model
+from vaearr.models.preprocess import Preprocess, settled
+from vaearr.recipe import Recipe, is_made, nested
+from vaearr.run.train import data_fingerprint
+from vaearr.schema import grid
+from vaearr.store import add_variables, check_patterns, check_store, open_store, recover, run_manifest, run_names
+from vaearr.store.read import block_shape
 from vaearr.store.remove import removable
-from vaearr.store.write import begun
+from vaearr.training import fingerprint
 
 log = logging.getLogger("vaearr")
+
+BATCH_VALUES = 2**23  # values in a batch at most: 64 MiB in float64
+
+SCORES, RESIDUAL = "scores", "residual"
+
+OnBlock = Callable[[int, int], None]
+View = Callable[[torch.Tensor], torch.Tensor]
+Kernel = Callable[[np.ndarray, torch.Tensor], dict[str, np.ndarray]]
 
 
 @settings_as_keywords(EmbedConfig)
@@ -39,7 +49,7 @@ def embed_store(
     config: EmbedConfig | None = None,
     *,
     overwrite: bool = False,
-    on_block: Callable[[int, int], None] | None = None,
+    on_block: OnBlock | None = None,
     **given: Any,
 ) -> xr.Dataset:
     """Decompose the patterns of a store's region of interest and write the scores beside its latents.
@@ -49,10 +59,9 @@ def embed_store(
     `nmf_background` and, with elements, `nmf_elements`; for another `name`, these names begin with it. Scores are NaN
     outside the region: that of the run if it is there, else all measured points.
 
-    What components are found on is bounded by `max_points`; all other work goes shard by shard. After an interruption
-    the same call goes on where it stopped, and nothing is visible before all is written. A decomposition that was made
-    already is returned as it is; `overwrite` replaces another one of this name. on_block: told (blocks
-    done, blocks in all).
+    What components are found on is bounded by `max_points`; patterns are read block by block, only scores are held.
+    Nothing is visible before all is written. A decomposition that was made already is returned as it is; `overwrite`
+    replaces another one of this name. on_block: told of the scores (blocks done, blocks in all).
 
     Returns the opened store. Raises ExistsError where the name is taken by anything else, NoInputError for a run that
     is not there, UsageError for settings that do not fit the data, RoiError for a region that is too small, DataError
@@ -63,33 +72,25 @@ def embed_store(
     recover(path)
     check_patterns(path)
     ds = open_store(path, chunks=None)
-    work = plan_work(path, ds, settings)
-    taken, replacing = _taken(ds, work.name), list[str]()
+    name = settings.name or settings.method
+    roi, step, recipe = _plan(path, ds, settings)
+    taken, replacing = _taken(ds, name), list[str]()
     if taken:
-        made = nested(ds[work.name].attrs, n.PROVENANCE) if work.name in ds else None
+        made = nested(ds[name].attrs, n.PROVENANCE) if name in ds else None
         there = f"{path} already holds {', '.join(taken)}"
-        if is_made(there, made, work.recipe, overwrite=overwrite):
+        if is_made(there, made, recipe, overwrite=overwrite):
             return open_store(path)
         replacing = removable(path, variables=taken)
-    method = METHODS[settings.method]
-    own = {"name": work.name, **work.recipe.as_attrs()}
-    fitted = begun(path, own)
-    if fitted is None:
-        log.info(f"{settings.method} of {int(work.roi.sum())} scan points: looking for components")
-        fitted = method.fit(work)
-    stamp = {n.PROVENANCE: work.recipe.stamp("scipy")}
-    maps = method.maps(work, fitted)
-    specs = {name: replace(spec, attrs={**spec.attrs, **stamp}) for name, spec in maps.items()}
-    with staged_variables(path, specs, coords=fitted, request=own, replacing=replacing) as staging:
-        stream, scores = fitted_stream(work, fitted), method.scores(work, fitted)
-
-        def kernel(block: Block) -> dict[str, np.ndarray]:
-            found = [scores(points, rows) for points, rows in stream.rows_of(block)]
-            return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-
-        map_blocks(staging, stream.blocks, kernel, what="decomposition", on_block=on_block)
-        staging.arrays[work.name].attrs.update(method.summary(work, fitted, staging.arrays))
-        publish_staged(staging)
+    log.info(f"{settings.method} of {int(roi.sum())} scan points: looking for components")
+    patterns = Patterns(ds, roi, step, settings)
+    patterns.find_background()
+    found = (_pca if settings.method == "pca" else _nmf)(patterns, on_block)
+    words = {"long_name": "principal component" if settings.method == "pca" else "endmember"}
+    found[n.COMPONENT] = xr.DataArray(np.arange(found.sizes[n.COMPONENT]), dims=n.COMPONENT, attrs=words)
+    for variable in {SCORES, RESIDUAL} & set(found):
+        found[variable] = found[variable].assign_attrs({n.PROVENANCE: recipe.stamp("scipy")}).chunk(block_shape(path))
+    named = {variable: name if variable == SCORES else f"{name}_{variable}" for variable in found.variables}
+    add_variables(path, found.rename(named), replacing=replacing)
     return open_store(path)
 
 
@@ -100,3 +101,306 @@ def _taken(ds: xr.Dataset, name: str) -> list[str]:
     beside = (n.COMPONENT, "mean", "background", "residual", "explained_variance", n.ELEMENTS)
     beginnings = tuple(f"{name}_{part}" for part in beside)
     return [str(v) for v in ds.variables if v == name or str(v).startswith(beginnings)]
+
+
+def _plan(path: Path, ds: xr.Dataset, settings: EmbedConfig) -> tuple[np.ndarray, Preprocess, Recipe]:
+    """The region, how patterns are seen, and the recipe. Raises NoInputError for another run that is not there.
+
+    PCA sees patterns as the run's network does, with the default preprocessing where there is none (no run, or one
+    whose latents were computed elsewhere); NMF, which needs amounts, sees them divided by the static background (the
+    region's mean pattern) and nothing else. A background that is to be found yet is NaN.
+    """
+    request: dict[str, Any] = {"run": None, "weights_sha256": None}
+    step = None
+    parents, maps = [n.PATTERNS], _maps_of(ds, settings)
+    mask = grid.roi(ds)
+    if settings.run in run_names(path) or settings.run != n.DEFAULT_RUN:
+        manifest = run_manifest(path, settings.run)
+        parents.append(n.run_name(n.ROI, settings.run))
+        mask = ds[parents[-1]]
+        request["run"] = settings.run
+        if settings.method == "pca" and manifest.get("kind") != n.ATTACHED:
+            model = load_model(path, settings.run)
+            check_fits(ds, manifest, model)
+            request["weights_sha256"] = manifest["weights_sha256"]
+            step = Preprocess(model.preprocess_config, schema.input_shape(ds))
+            step.background.copy_(model.preprocess.background.detach())
+    if step is None:
+        steps = settled(PreprocessConfig(), ds[n.PATTERNS])
+        if settings.method == "nmf":
+            steps = PreprocessConfig(static_background="divide", dynamic_background=0.0, normalise="none")
+        step = Preprocess(steps, schema.input_shape(ds))
+        if steps.static_background != "none":
+            step.background.fill_(torch.nan)
+    roi = mask.transpose(*schema.navigation_dims(ds)).values
+    if roi.sum() < 2:
+        raise RoiError(f"the region of interest has {int(roi.sum())} scan points; a decomposition needs at least two.")
+    request |= {
+        "parents": [*parents, *maps],
+        "preprocess": step.config.to_attrs(),
+        "data": data_fingerprint(ds),
+        "roi": fingerprint(roi),
+        "maps": maps,
+        "n": int(roi.sum()),
+    }
+    return roi, step.to(pick_device(settings.device)), Recipe(settings, request)
+
+
+def _maps_of(ds: xr.Dataset, settings: EmbedConfig) -> dict[str, str]:
+    """What NMF takes beside the patterns: names of maps and fingerprints of their values."""
+    hashes = {}
+    if settings.method == "pca" and (settings.endmembers or settings.clusters or settings.elements):
+        raise UsageError("endmembers, clusters and elements are settings of NMF; set method='nmf' (--method nmf).")
+    if settings.clusters:
+        hashes[settings.clusters] = fingerprint(grid.class_map(ds, settings.clusters)[0])
+    if settings.elements > 0:
+        if n.ELEMENTS not in ds:
+            raise UsageError("elements are to be weighed in, but the store has no 'elements'; set elements=0.")
+        hashes[n.ELEMENTS] = fingerprint(ds[n.ELEMENTS].values)
+    return hashes
+
+
+@dataclass(frozen=True, eq=False)
+class Patterns:
+    """The patterns of a region `roi`, preprocessed by `step`, read block by block as often as they are needed."""
+
+    ds: xr.Dataset
+    roi: np.ndarray
+    step: Preprocess
+    settings: EmbedConfig
+
+    @cached_property
+    def sample(self) -> np.ndarray:
+        """Points that components are found on: all of the region, or `max_points` of them by the seed."""
+        inside = np.flatnonzero(self.roi)
+        if len(inside) <= self.settings.max_points:
+            return self.roi
+        drawn = np.random.default_rng(self.settings.seed).choice(inside, self.settings.max_points, replace=False)
+        chosen = np.zeros(self.roi.size, bool)
+        chosen[drawn] = True
+        return chosen.reshape(self.roi.shape)
+
+    def batches(
+        self, inside: np.ndarray, view: View | None = None, on_block: OnBlock | None = None
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """One pass: grid points `(b, n_nav)` and rows of what is seen of their patterns, `(b, values)` float64."""
+        device, view, shape = self.step.background.device, view or self.step, schema.input_shape(self.ds)
+        exact = torch.device("cpu") if device.type == "mps" else device  # where float64 is
+        blocks = Blocks(self.ds[n.PATTERNS], schema.navigation_dims(self.ds))
+        size = max(1, min(self.settings.batch_size, BATCH_VALUES // math.prod(shape)))
+        for done, block in enumerate(read_chosen(blocks, inside, shape, device=device), 1):
+            points = block.points
+            for start in range(0, len(points), size):
+                stored = block.stored[start : start + size].to(device, non_blocking=True).float()
+                yield points[start : start + size], view(stored).flatten(1).to(exact).double()
+            if on_block:
+                on_block(done, len(blocks.regions))
+
+    def maps(self, kernel: Kernel, view: View | None = None, on_block: OnBlock | None = None) -> dict[str, np.ndarray]:
+        """What a kernel makes of points and rows, on the grid: float32, NaN outside the region."""
+        found: dict[str, np.ndarray] = {}
+        for points, rows in self.batches(self.roi, view, on_block):
+            for name, values in kernel(points, rows).items():
+                if name not in found:
+                    found[name] = np.full((*self.roi.shape, *values.shape[1:]), np.nan, np.float32)
+                found[name][tuple(points.T)] = values
+        return found
+
+    def components(self, k: int | None, view: View | None = None) -> tuple[Pca, Kernel]:
+        """Principal components of what is seen of the sample, and what gives the scores of rows."""
+        found = fit_pca(
+            lambda: (rows for _, rows in self.batches(self.sample, view)),
+            n_samples=int(self.sample.sum()),
+            n_values=math.prod(schema.input_shape(self.ds)),
+            n_components=k,
+            seed=self.settings.seed,
+        )
+        mean, axes = torch.from_numpy(found.mean), torch.from_numpy(found.components.T)
+
+        def scores(_: np.ndarray, rows: torch.Tensor) -> dict[str, np.ndarray]:
+            return {SCORES: ((rows - mean.to(rows.device)) @ axes.to(rows.device)).cpu().numpy()}
+
+        return found, scores
+
+    def find_background(self) -> None:
+        """The mean pattern of the sample becomes the static background, where none is known yet."""
+        still = self.step.background
+        if bool(torch.isfinite(still).all()):
+            return
+        raw = (rows for _, rows in self.batches(self.sample, lambda batch: batch))
+        self.step.fit(rows.view(-1, *still.shape) for rows in raw)
+        if not bool(torch.isfinite(still).all()):
+            raise DataError("patterns of the region hold NaN or infinite values; leave these points out of the region.")
+
+    def image(self, rows: np.ndarray, long_name: str, **attrs: Any) -> tuple[Any, ...]:
+        """Rows `(k, values)`, or one `(values,)`, as a variable over the signal dims."""
+        signal = schema.signal_dims(self.ds)
+        values = rows.reshape(*rows.shape[:-1], *(self.ds.sizes[dim] for dim in signal)).astype(np.float32)
+        return (*[n.COMPONENT] * (rows.ndim - 1), *signal), values, {"long_name": long_name, "units": "1", **attrs}
+
+    def result(self, maps: dict[str, Any], **others: Any) -> xr.Dataset:
+        """Maps over the navigation dims (arrays and attributes) and further variables, with the static background."""
+        seen = {"preprocess": self.step.config.to_attrs()}
+        units = str(self.ds[n.PATTERNS].attrs.get("units", "1"))
+        still = self.step.background.cpu().numpy().ravel()
+        others["background"] = self.image(still, "static background of the patterns", **seen | {"units": units})
+        for name, (values, attrs) in maps.items():
+            dims = (*schema.navigation_dims(self.ds), *[n.COMPONENT] * (values.ndim - self.roi.ndim))
+            others[name] = dims, values, attrs | (seen if name == SCORES else {})
+        return xr.Dataset(others)
+
+
+def _pca(patterns: Patterns, on_block: OnBlock | None) -> xr.Dataset:
+    """Scores, components and what they explain."""
+    found, scores = patterns.components(patterns.settings.n_components)
+    facts = found.facts | {"n_fitted": int(patterns.sample.sum()), "total_variance": found.total}
+    share = {"units": "1", "comment": "of the total variance of all values"}
+    about = {"long_name": "principal component score", "units": "1", "method": "pca", **facts}
+    cumulative = np.cumsum(found.ratio), {"long_name": "share of the variance explained up to here", **share}
+    return patterns.result(
+        {SCORES: (patterns.maps(scores, on_block=on_block)[SCORES], about)},
+        components=patterns.image(found.components, "principal component, of unit length", **facts),
+        mean=patterns.image(found.mean, "mean of the preprocessed patterns"),
+        explained_variance=(n.COMPONENT, found.variance, {"long_name": "explained variance", "units": "1"}),
+        explained_variance_ratio=(n.COMPONENT, found.ratio, {"long_name": "explained share of the variance", **share}),
+        explained_variance_cumulative=(n.COMPONENT, *cumulative),
+    )
+
+
+def _nmf(patterns: Patterns, on_block: OnBlock | None) -> xr.Dataset:
+    """Amounts of the endmembers, the misfit, and the endmembers; with elements, both misfits count by their variance.
+
+    Refuses negative values and endmembers that depend on each other.
+    """
+    roi, wanted = patterns.roi, patterns.settings.elements
+    mean, variance = _statistics(patterns)
+    chosen, described = _members(patterns)
+    ends = _group_means(patterns, chosen)
+    nmf.check_independent(ends @ ends.T)
+    gram, share, others = ends @ ends.T, 1.0, {}
+    if wanted > 0:
+        content, of_ends, attrs = _elements(patterns, chosen)
+        others[n.ELEMENTS] = (n.COMPONENT, n.ELEMENT), of_ends, attrs
+        weight, share = wanted / (attrs["mean_variance"] * of_ends.shape[1]), 1 / (variance * ends.shape[1])
+        gram = gram * share + weight * of_ends @ of_ends.T
+
+    def scores(points: np.ndarray, rows: torch.Tensor) -> dict[str, np.ndarray]:
+        axes = torch.from_numpy(ends).to(rows.device)
+        products = (rows @ axes.T).cpu().numpy() * share
+        known = np.ones(len(points), bool)
+        if wanted > 0:
+            further = weight * content[(slice(None), *points.T)].T @ of_ends.T
+            known = np.isfinite(further).all(1)
+            products += np.where(known[:, None], further, 0)
+        amounts = nmf.nnls(gram, products)
+        misfit = (rows - torch.from_numpy(amounts).to(rows.device) @ axes).square().mean(1).cpu().numpy()
+        return {SCORES: np.where(known[:, None], amounts, np.nan), RESIDUAL: np.where(known, misfit, np.nan)}
+
+    maps = patterns.maps(scores, on_block=on_block)
+    misfit = maps[RESIDUAL][roi].astype("f8")
+    known = np.isfinite(misfit)
+    mse = float(misfit[known].mean()) if known.any() else float("nan")
+    about: dict[str, Any] = {
+        "long_name": "amount of the endmember",
+        "units": "1",
+        "method": "nmf",
+        "mse": mse,
+        "mean_variance": variance,
+        "r2": 1 - mse / variance if variance > 0 else None,
+        "r2_comment": "1 - sum of squared residuals / sum of squared distances from the mean pattern of the region",
+        "n_fitted": int(known.sum()),
+        "endmembers": described,
+    }
+    if wanted > 0:
+        off = content[:, roi].T[known] - maps[SCORES][roi][known].astype("f8") @ of_ends
+        about["mse_elements"] = float((off**2).mean())
+        about["r2_elements"] = 1 - about["mse_elements"] / attrs["mean_variance"]
+    words = {"comment": "mean of the reference points, in preprocessed units", "endmembers": described}
+    about_misfit = {"long_name": "mean squared residual per detector pixel", "units": "1"}
+    return patterns.result(
+        {SCORES: (maps[SCORES], about), RESIDUAL: (maps[RESIDUAL], about_misfit)},
+        components=patterns.image(ends, "endmember pattern", mean_variance=variance, **words),
+        mean=patterns.image(mean, "mean of the preprocessed patterns"),
+        **others,
+    )
+
+
+def _members(patterns: Patterns) -> nmf.Members:
+    ds, roi, settings = patterns.ds, patterns.roi, patterns.settings
+    if settings.endmembers:
+        return nmf.at_coordinates(ds, roi, settings.endmembers)
+    if settings.clusters:
+        return nmf.of_classes(ds, roi, settings.clusters)
+    if settings.n_components is None:
+        raise UsageError("say how many endmembers to look for (n_components), or name them (endmembers, clusters).")
+    dims = schema.navigation_dims(ds)
+    if dims[-2:] != (n.Y, n.X):
+        raise UsageError(f"reference windows need a scan over y and x; this one lies over {dims}. Use clusters.")
+
+    def even(batch: torch.Tensor) -> torch.Tensor:
+        """Patterns of equal brightness."""
+        seen = patterns.step(batch).flatten(1)
+        level = seen.mean(1, keepdim=True)
+        return torch.where(level > 0, seen / torch.where(level > 0, level, 1.0), 0.0)
+
+    _, scores = patterns.components(max(1, settings.n_components - 1), even)
+    return nmf.reference_windows(ds, patterns.maps(scores, even)[SCORES].astype("f8"), settings.n_components)
+
+
+def _group_means(patterns: Patterns, chosen: np.ndarray) -> np.ndarray:
+    """Mean of what is seen at the points of each of k groups, which may overlap: `(k, *grid) -> (k, values)`."""
+    total: Any = 0.0
+    for points, rows in patterns.batches(np.any(chosen, axis=0)):
+        weights = torch.from_numpy(chosen[(slice(None), *points.T)].astype(float)).to(rows.device)
+        total += weights @ rows
+    means: np.ndarray = total.cpu().numpy() / chosen.reshape(len(chosen), -1).sum(1)[:, None]
+    return means
+
+
+def _statistics(patterns: Patterns) -> tuple[np.ndarray, float]:
+    """Mean `(values,)` and mean squared distance from it per value, of all points. Raises DataError below zero."""
+    count, squares, low = 0, 0.0, np.inf
+    for _, rows in patterns.batches(patterns.roi):
+        if not count:
+            pilot = rows.mean(0)
+            total = torch.zeros_like(pilot)
+        off = rows - pilot
+        count += len(rows)
+        total += off.sum(0)
+        squares += float(off.square().sum())
+        low = min(low, float(rows.min()))
+    shift = total / count
+    variance = squares / count - float(shift.square().sum())
+    _check_amounts(low if np.isfinite(variance) else np.nan, "preprocessed patterns")
+    return (pilot + shift).cpu().numpy(), variance / len(shift)
+
+
+def _elements(patterns: Patterns, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Element maps `(element, *grid)`, the content of each endmember `(k, element)`, and what to say of it."""
+    given = patterns.ds[n.ELEMENTS].transpose(n.ELEMENT, *schema.navigation_dims(patterns.ds))
+    content = np.asarray(given.values, np.float64)
+    inside = patterns.roi & np.isfinite(content).all(0)
+    used = chosen & inside
+    if not used.reshape(len(used), -1).any(1).all() or np.ptp(content[:, inside], axis=1).max() == 0:
+        raise UsageError(
+            "element values are missing at all points of an endmember, or constant in the region: they cannot be "
+            "weighed in. Choose other endmembers, or set elements=0."
+        )
+    _check_amounts(float(content[:, inside].min()), "element maps")
+    attrs = {
+        "long_name": "element content of the endmember",
+        "units": str(given.attrs.get("units", "1")),
+        "weight": patterns.settings.elements,
+        "mean_variance": float(content[:, inside].var(1).mean()),
+        "n_missing": int((patterns.roi & ~inside).sum()),
+    }
+    return content, np.stack([content[:, part].mean(1) for part in used]), attrs
+
+
+def _check_amounts(low: float, what: str) -> None:
+    """Raise DataError for values that non-negative mixtures cannot give."""
+    if not low >= 0:
+        raise DataError(
+            f"NMF explains by non-negative amounts, but {what} go down to {low:.4g}; use method='pca', store them "
+            "without an offset below zero, or leave values that are not finite out of the region."
+        )

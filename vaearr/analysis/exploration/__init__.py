@@ -4,15 +4,17 @@ For any store: scans, collections, volumes. All functions give labelled Datasets
 that draw take a seed. Reached as `vaearr.explore`.
 """
 
-from vaearr.analysis.exploration.activations import activations
-from vaearr.analysis.exploration.components import latent_pca
-from vaearr.analysis.exploration.distributions import histograms, pairs
-from vaearr.analysis.exploration.embeddings import embedding
-from vaearr.analysis.exploration.health import health
-from vaearr.analysis.exploration.novelty import out_of_distribution, unusual
-from vaearr.analysis.exploration.paths import path
+from vaearr.analysis.exploration.distributions import (
+    activation_table,
+    activations,
+    histograms,
+    latent_table,
+    pairs,
+    save_table,
+)
+from vaearr.analysis.exploration.embeddings import embedding, latent_pca, path
+from vaearr.analysis.exploration.health import health, out_of_distribution, unusual
 from vaearr.analysis.exploration.prototypes import prototypes
-from vaearr.analysis.exploration.tables import activation_table, latent_table, save_table
 from vaearr.analysis.exploration.traversals import manifold, traverse
 
 __all__ = [

@@ -1,34 +1,30 @@
-"""How the samples spread along single latent dimensions, and over pairs of them."""
+"""How the samples spread along single latent dimensions and over pairs of them, by class too; as tables of all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.points import (
-    POINT,
-    all_vectors,
-    class_coords,
-    classes_of,
-    dimensions,
-    kept_classes,
-    open_encoded,
-    point_coords,
-    some,
-)
-from vaearr.errors import NoInputError, UsageError
+from vaearr import schema
+from vaearr.analysis.exploration.points import CLASS, POINT, class_names, latent_points, named, open_encoded, some
+from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean
 from vaearr.run.statistics import correlations
+from vaearr.schema import meanings
+from vaearr.store.folders import replace_file
 
-BIN, EDGE, CLASS, PAIR = "bin", "edge", "class", "pair"
+if TYPE_CHECKING:
+    import pandas as pd
+
+BIN, EDGE, PAIR = "bin", "edge", "pair"
 MOST_DIMS = 6  # of a pair plot, unless asked for
 LEAST_BINS, MOST_BINS = 5, 50
-SHOWN = 2000  # samples that come with a pair plot
+SHOWN = 2000  # samples that come with a picture
 
 
 def histograms(
@@ -49,36 +45,18 @@ def histograms(
     run not encoded, a map that is not there or classes without samples, UsageError for a class, dimension or number of
     bins that cannot be.
     """
-    encoded = open_encoded(store, run)
-    chosen = dimensions(dims, encoded.latent_shape[0])
-    _check_bins(bins)
-    numbers, values = all_vectors(encoded)
-    values, found = values[:, chosen], None
-    if classes is not None:
-        found = kept_classes(encoded.ds, by, classes)
-        kept = found.codes[numbers] >= 0
-        if not kept.any():
-            raise NoInputError(f"no encoded sample has one of the classes {', '.join(classes)}; choose others.")
-        numbers, values = numbers[kept], values[kept]
-    elif by is not None:
-        found = classes_of(encoded.ds, by)
-    bins = bins or _bins_for(len(values))
-    edges, place = _binned(values, bins)
-    coords: dict[str, Any] = {n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT]))}
-    words = {"long_name": "samples", "units": "1"}
-    if found is None:
-        data: dict[str, Any] = {"counts": ((n.LATENT, BIN), _counts(place, bins), words)}
-    else:
-        codes = found.codes[numbers]
-        parts = [_counts(place[codes == code], bins) for code in range(len(found.names))]
-        counts = np.stack(parts) if parts else np.zeros((0, len(chosen), bins), int)
-        data = {
-            "counts": ((CLASS, n.LATENT, BIN), counts, words),
-            "unclassified": ((n.LATENT, BIN), _counts(place[codes < 0], bins), words),
-        }
-        coords[CLASS] = (CLASS, np.asarray(found.names, dtype=str), {"long_name": found.by})
-    data["edges"] = ((n.LATENT, EDGE), edges, {"long_name": "edges of the bins", "units": "1"})
-    return xr.Dataset(data, coords=coords, attrs={**encoded.attrs, "n": len(values), "by": found and found.by})
+    points = latent_points(open_encoded(store, run), by, classes=classes, dims=dims)
+    counts, edges, _ = _binned(points, bins)
+    found = xr.Dataset({"counts": named((n.LATENT, BIN), counts(None), "samples"), "edges": edges}, attrs=points.attrs)
+    if CLASS in points.coords:
+        attrs = points[CLASS].attrs
+        names = np.asarray(attrs["flag_meanings"][1:], dtype=str)
+        each = [counts(code) for code in range(len(names))]
+        found["unclassified"] = named((n.LATENT, BIN), counts(-1), "samples")
+        found = found.assign_coords({CLASS: (CLASS, names, {"long_name": attrs["long_name"]})})
+        own = np.reshape(each, (len(names), *found["counts"].shape))
+        found["counts"] = named((CLASS, n.LATENT, BIN), own, "samples")
+    return found
 
 
 def pairs(
@@ -100,92 +78,189 @@ def pairs(
     and, with `by`, their `class_of_point`, beside `class_counts (class, latent, bin)` of all samples that have one.
     Raises UsageError for fewer than two dimensions, and as `histograms`.
     """
-    encoded = open_encoded(store, run)
-    _check_bins(bins)
-    if max_points < 1:
-        raise UsageError(f"max_points is {max_points}; it must be at least 1.")
-    numbers, values = all_vectors(encoded)
+    points = latent_points(open_encoded(store, run), by, dims=dims)
     if dims is None:
-        most = np.argsort(-values.var(0), kind="stable")[:MOST_DIMS]
-        dims = sorted(map(int, most))
-    chosen = dimensions(list(dims), encoded.latent_shape[0])
+        widest = np.argsort(-points["vectors"].values.var(0), kind="stable")[:MOST_DIMS]
+        points = points.isel({n.LATENT: np.sort(widest)})
+    chosen, values = points[n.LATENT].values, points["vectors"].values
     if len(chosen) < 2:
-        raise UsageError(f"pairs need two dimensions or more, {len(chosen)} is there: {chosen}.")
-    values = values[:, chosen]
-    bins = bins or _bins_for(len(values))
-    edges, place = _binned(values, bins)
-    both = list(combinations(range(len(chosen)), 2))
-    density, off = _densities(edges, place, both), values - values.mean(0)
-    picked = some(len(numbers), max_points, seed)
-    coords = point_coords(encoded, numbers[picked])
-    by_class: dict[str, Any] = {}
-    if by is not None:
-        classes = classes_of(encoded.ds, by)
-        codes = classes.codes[numbers]
-        there = np.unique(codes[codes >= 0])
-        parts = [_counts(place[codes == code], bins) for code in there]
-        if parts:
-            words = {"long_name": "samples of each class", "units": "1"}
-            by_class["class_counts"] = ((CLASS, n.LATENT, BIN), np.stack(parts), words)
-            coords[CLASS] = (CLASS, [classes.names[code] for code in there], {"long_name": by})
-        coords["class_of_point"] = class_coords(classes, numbers[picked])["class"]
+        raise UsageError(f"pairs need two dimensions or more, {len(chosen)} is there: {chosen.tolist()}.")
+    counts, edges, place = _binned(points, bins)
+    both, size = list(combinations(range(len(chosen)), 2)), edges.sizes[EDGE] - 1
+    width, density = np.diff(edges.values[:, :2])[:, 0], []
+    for i, j in both:
+        joint = np.bincount(place[:, j] * size + place[:, i], minlength=size * size).reshape(size, size)
+        density.append(joint / (len(values) * width[i] * width[j]))
+    off = values - values.mean(0)
+    samples = points.isel({POINT: some(points.sizes[POINT], max_points, seed)})
+    coords = {name: coord for name, coord in samples.coords.items() if name != CLASS}
+    by_class = {}
+    if CLASS in points.coords:
+        codes = [code for code in np.unique(points[CLASS]) if code >= 0]
+        coords["class_of_point"] = samples[CLASS]
+        if codes:
+            names = [points[CLASS].attrs["flag_meanings"][code + 1] for code in codes]
+            coords[CLASS] = xr.DataArray(names, dims=CLASS, attrs={"long_name": by})
+            own = np.stack([counts(code) for code in codes])
+            by_class["class_counts"] = named((CLASS, n.LATENT, BIN), own, "samples of each class")
     return xr.Dataset(
         {
             **by_class,
-            "density": (
-                (PAIR, "bin_y", "bin_x"),
-                density,
-                {"long_name": "share of samples per area", "units": "1"},
-            ),
-            "counts": ((n.LATENT, BIN), _counts(place, bins), {"long_name": "samples", "units": "1"}),
-            "edges": ((n.LATENT, EDGE), edges, {"long_name": "edges of the bins", "units": "1"}),
-            "correlation": ((n.LATENT, "other"), correlations(off.T @ off), {"long_name": "correlation", "units": "1"}),
-            "vectors": ((POINT, n.LATENT), values[picked], {"long_name": "latents of some samples", "units": "1"}),
+            "density": named((PAIR, "bin_y", "bin_x"), np.stack(density), "share of samples per area"),
+            "counts": named((n.LATENT, BIN), counts(None), "samples"),
+            "edges": edges,
+            "correlation": named((n.LATENT, "other"), correlations(off.T @ off), "correlation"),
+            "vectors": named((POINT, n.LATENT), samples["vectors"].values, "latents of some samples"),
         },
         coords={
-            n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT])),
+            **{str(name): coord.drop_vars(CLASS, errors="ignore") for name, coord in coords.items()},
             "other": chosen,
-            "x_dim": (PAIR, [chosen[i] for i, _ in both]),
-            "y_dim": (PAIR, [chosen[j] for _, j in both]),
-            **coords,
+            "x_dim": (PAIR, chosen[[i for i, _ in both]]),
+            "y_dim": (PAIR, chosen[[j for _, j in both]]),
         },
-        attrs={**encoded.attrs, "n": len(values), "by": by, "seed": seed},
+        attrs={**points.attrs, "seed": seed},
     )
 
 
-def _densities(edges: np.ndarray, place: np.ndarray, both: list[tuple[int, int]]) -> np.ndarray:
-    """Share of the samples per area `(pair, bin_y, bin_x)`, by the bins `(k, L)` of each sample."""
-    count, bins = len(place), edges.shape[1] - 1
-    width = np.diff(edges, axis=1)[:, 0]
-    return np.stack(
-        [
-            np.bincount(place[:, j] * bins + place[:, i], minlength=bins * bins).reshape(bins, bins)
-            / (count * width[i] * width[j])
-            for i, j in both
-        ]
-    )
-
-
-def _check_bins(bins: int | None) -> None:
+def _binned(points: xr.Dataset, bins: int | None) -> tuple[Any, xr.DataArray, np.ndarray]:
+    """Counts `(latent, bin)` as a function of a class (None: of all), edges `(latent, edge)`, the bin of each value."""
     if bins is not None and bins < 1:
         raise UsageError(f"bins is {bins}; it must be at least 1.")
-
-
-def _bins_for(count: int) -> int:
-    """Bins of a dimension for so many samples: twice the root, 5 to 50."""
-    return int(np.clip(round(2 * count**0.5), LEAST_BINS, MOST_BINS))
-
-
-def _binned(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Edges `(L, bins + 1)` of equal bins over each column, and the bin of each value `(k, L)`."""
+    values = points["vectors"].values
+    size = bins or int(np.clip(round(2 * len(values) ** 0.5), LEAST_BINS, MOST_BINS))
     low, high = values.min(0), values.max(0)
-    flat = ~(high > low)
-    low, high = np.where(flat, low - 0.5, low), np.where(flat, high + 0.5, high)
-    edges = np.linspace(low, high, bins + 1, axis=1)
-    place = np.stack([np.searchsorted(e, v, side="right") - 1 for e, v in zip(edges, values.T, strict=True)], axis=1)
-    return edges, np.clip(place, 0, bins - 1)
+    low, high = np.where(low < high, low, low - 0.5), np.where(low < high, high, high + 0.5)
+    edges = np.linspace(low, high, size + 1, axis=1)
+    place = [np.searchsorted(own, column, side="right") - 1 for own, column in zip(edges, values.T, strict=True)]
+    place = np.clip(np.stack(place, axis=1), 0, size - 1)
+
+    def counts(code: int | None) -> np.ndarray:
+        own = place if code is None else place[points[CLASS].values == code]
+        return np.stack([np.bincount(column, minlength=size) for column in own.T])
+
+    return counts, xr.DataArray(edges, {n.LATENT: points[n.LATENT]}, (n.LATENT, EDGE)), place
 
 
-def _counts(place: np.ndarray, bins: int) -> np.ndarray:
-    """Values in each bin, `(k, L) -> (L, bins)`."""
-    return np.stack([np.bincount(column, minlength=bins) for column in place.T])
+def activations(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    by: str | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    dims: int | list[int] | None = None,
+    max_points: int = SHOWN,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Latents of samples sorted by class, `activation (point, latent)`, and of classes, `class_mean`, `class_std`.
+
+    by: map or coordinate with the classes; None for label, phase or clusters where one is there, else all samples in
+    their order, without classes. classes: only these; samples without a class are left out. At most `max_points`
+    samples by the seed are shown; `class_mean`, `class_std` `(class, latent)` (standard deviation over the samples) and
+    `n (class)` are over all. Of a spatial latent a sample's value is the mean over its positions. `all_mean`,
+    `all_std (latent)` are over all encoded samples, so that values can be told in standard deviations.
+
+    Raises NoInputError for a run not encoded, a map that is not there or classes without samples, UsageError for a
+    class, dimension or seed that cannot be.
+    """
+    import pandas as pd
+
+    encoded = open_encoded(store, run)
+    every = latent_points(encoded, dims=dims)["vectors"]
+    points = latent_points(encoded, by, classes=classes, dims=dims, usual=True)
+    data: dict[str, Any] = {
+        "all_mean": named(n.LATENT, every.values.mean(0), "mean of all samples"),
+        "all_std": named(n.LATENT, every.values.std(0), "standard deviation of all samples"),
+    }
+    coords: dict[str, Any] = {}
+    if CLASS in points.coords:
+        points = points.isel({POINT: np.flatnonzero(points[CLASS] >= 0)})
+        if not points.sizes[POINT]:
+            raise NoInputError(f"no encoded sample has one of the classes by {points.attrs['by']!r}; choose others.")
+        groups = pd.DataFrame(points["vectors"].values).groupby(points[CLASS].values)
+        data |= {
+            "class_mean": named((CLASS, n.LATENT), groups.mean(), "mean"),
+            "class_std": named((CLASS, n.LATENT), groups.std(ddof=0), "standard deviation"),
+            "n": named(CLASS, groups.size(), "samples"),
+        }
+        names = [points[CLASS].attrs["flag_meanings"][code + 1] for code in np.unique(points[CLASS])]
+        coords[CLASS] = (CLASS, names, {"long_name": points.attrs["by"]})
+    shown = points.isel({POINT: some(points.sizes[POINT], max_points, seed)})
+    if CLASS in points.coords:
+        shown = shown.isel({POINT: np.argsort(shown[CLASS].values, kind="stable")}).rename({CLASS: "class_of_point"})
+    attrs = {**points.attrs, "n": points.sizes[POINT], "seed": seed}
+    return shown.rename(vectors="activation").assign(data).assign_coords(coords).assign_attrs(attrs)
+
+
+def latent_table(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Dataset:
+    """Summary of each latent dimension over the encoded samples: `summary (latent, statistic)`.
+
+    Statistics are those of pandas' `describe`: count, mean, std (divisor n - 1, NaN of a single sample), min, quartiles
+    by linear interpolation, max. Of a spatial latent a sample's value is the mean over its positions. `.to_pandas()` of
+    `summary` is the table. Raises NoInputError for a run that is not there or not encoded.
+    """
+    import pandas as pd
+
+    points = latent_points(open_encoded(store, run))
+    table = pd.DataFrame(points["vectors"].values).describe().T
+    return xr.Dataset(
+        {"summary": named((n.LATENT, "statistic"), table.to_numpy(), "summary of latents")},
+        coords={n.LATENT: points[n.LATENT], "statistic": table.columns.tolist()},
+        attrs={key: value for key, value in points.attrs.items() if key != "by"},
+    )
+
+
+def activation_table(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    by: list[str] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    dims: int | list[int] | None = None,
+) -> pd.DataFrame:
+    """One row for each encoded sample: its coordinates, its classes, then `latent_0`, `latent_1`, ….
+
+    by: maps and coordinates to add as columns, None for all that hold classes; a class with a name becomes two columns,
+    the code and `<map>_name`, codes below 0 kept. classes: only samples of these classes of the first map of `by`
+    (None: of label, phase or clusters). dims: of the latents, None for all; of a spatial latent the means over its
+    positions. Raises NoInputError for a run not encoded or a map that is not there, UsageError for a class or dimension
+    that is not there or a map of other dims.
+    """
+    import pandas as pd
+
+    encoded = open_encoded(store, run)
+    first = by[0] if by and classes is not None else None
+    points = latent_points(encoded, first, classes=classes, dims=dims).drop_vars(CLASS, errors="ignore")
+    columns = {str(name): coord.values for name, coord in points.coords.items() if coord.dims == (POINT,)}
+    nav, numbers = schema.navigation_dims(encoded.ds), points["number"].values
+    for name in class_names(encoded.ds) if by is None else by:
+        if name not in encoded.ds.variables:
+            raise NoInputError(f"there is no map or coordinate {name!r}.{did_you_mean(name, class_names(encoded.ds))}")
+        variable = encoded.ds[name]
+        if set(variable.dims) != set(nav):
+            raise UsageError(f"{name!r} lies over {variable.dims}; a column needs one value for each of {nav}.")
+        column = variable.transpose(*nav).values.ravel()[numbers]
+        columns[name] = column.astype(object) if column.dtype.kind in "UT" else column
+        if words := meanings(variable):
+            columns[f"{name}_name"] = np.asarray([words.get(int(code), "") for code in column], dtype=object)
+    vectors = points["vectors"].astype("f4")
+    return pd.DataFrame(
+        columns | {f"{n.LATENT}_{i}": vectors.sel({n.LATENT: i}).values for i in points[n.LATENT].values}
+    )
+
+
+def save_table(table: pd.DataFrame, path: str | Path) -> Path:
+    """Save a table as CSV or, with pyarrow, Parquet, by the ending of the name; returns the path.
+
+    Raises UsageError for another ending, ExistsError where the file is there already.
+    """
+    target = Path(path)
+    ending = target.suffix.lower()
+    if ending not in (".csv", ".parquet"):
+        raise UsageError(f"{target.name!r} ends in {ending!r}; tables are saved as .csv or .parquet.")
+    if target.exists():
+        raise ExistsError(f"{target} is there already; give another name.")
+    if ending == ".csv":
+        replace_file(target, table.to_csv(index=False, lineterminator="\n").encode())
+    else:
+        replace_file(target, table.to_parquet(index=False, engine="pyarrow"))
+    return target

@@ -1,35 +1,97 @@
-"""All samples in a plane, by their latents: PCA, t-SNE, UMAP."""
+"""All samples in a plane, by their latents: PCA, t-SNE, UMAP; and points and lines drawn in a plane, decoded."""
 
 from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.amounts import amounts, check_amounts
-from vaearr.analysis.exploration.components import rows_pca
+from vaearr import schema
+from vaearr.analysis.association.targets import targets_of
+from vaearr.analysis.embedding.pca import Pca, fit_pca
+from vaearr.analysis.exploration.bases import Base, decoded, start
 from vaearr.analysis.exploration.points import (
     POINT,
-    class_coords,
     classes_if_any,
+    dimensions,
+    latent_points,
+    named,
     open_encoded,
     point_coords,
+    some,
     some_rows,
 )
-from vaearr.errors import NoInputError, UsageError, did_you_mean, need
+from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean, need
+from vaearr.run import Run, open_run
 
-AXIS = "axis"
-MAX_POINTS = 5000
+AXIS, COLOR, COMPONENT, STEP = "axis", "color", "component", "step"
+OF_LATENT = f"{n.LATENT}:"
+MAX_POINTS, MOST_OF_PCA = 5000, 100_000
 MOST_VALUES = 50  # of a sample, before neighbours are looked for
+MOST_BY_DEFAULT = 64
 LEAST_POINTS = 4
+BATCH = 4096
+PLANE = "plane"
+NAMES = {n.PCA: "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 
-Found = tuple[np.ndarray, dict[str, Any]]
+
+def rows_pca(values: np.ndarray, n_components: int, seed: int = 0) -> Pca:
+    """Principal components of rows `(k, p)`. See `vaearr.analysis.embedding.fit_pca`."""
+    rows = torch.from_numpy(np.ascontiguousarray(values, np.float64))
+    count, size = values.shape
+    return fit_pca(
+        lambda: iter(rows.split(BATCH)), n_samples=count, n_values=size, n_components=n_components, seed=seed
+    )
+
+
+def latent_pca(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    n_components: int | None = None,
+    *,
+    pooled: bool = False,
+    max_points: int = MOST_OF_PCA,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Principal components of a run's posterior means, as they are (not scaled), over at most `max_points` samples.
+
+    `components (component, latent[, lz, ly, lx])` of unit length; `loadings` of the same shape, components times the
+    root of their variance; `explained_variance`, `explained_variance_ratio` (of the total variance of the latents),
+    `explained_variance_cumulative` `(component)`; `mean (latent[, …])`. n_components: None for all, at most 64. Spatial
+    latents count with all their values, pooled: with one mean per dimension. Raises NoInputError for a run not
+    encoded, UsageError for none or more components than there are, DataError for latents that are all alike, or that a
+    mask left out at some positions unless `pooled`.
+    """
+    if n_components is not None and n_components < 1:
+        raise UsageError(f"n_components is {n_components}; it must be at least 1.")
+    encoded = open_encoded(store, run)
+    numbers, values, total = some_rows(encoded, max_points, seed, pool=pooled)
+    found = rows_pca(values, n_components or min(len(values) - 1, values.shape[1], MOST_BY_DEFAULT), seed)
+    shape = encoded.latent_shape[:1] if pooled else encoded.latent_shape
+    components = found.components.reshape(-1, *shape)
+    scale = np.sqrt(np.maximum(found.variance, 0)).reshape(-1, *(1,) * len(shape))
+    inner = n.latent_dims(len(shape))
+    share = {"comment": "of the total variance of the latents"}
+    about = {"n_points": len(numbers), "n_known": total, "seed": seed, "total_variance": found.total}
+    return xr.Dataset(
+        {
+            "components": named((COMPONENT, *inner), components, "principal component"),
+            "loadings": named((COMPONENT, *inner), components * scale, "loading"),
+            "explained_variance": named(COMPONENT, found.variance, "explained variance"),
+            "explained_variance_ratio": named(COMPONENT, found.ratio, "explained share", **share),
+            "explained_variance_cumulative": named(COMPONENT, np.cumsum(found.ratio), "up to here", **share),
+            "mean": named(inner, found.mean.reshape(shape), "mean latent"),
+        },
+        coords={COMPONENT: np.arange(len(components)), n.LATENT: np.arange(shape[0])},
+        attrs={**encoded.attrs, **about},
+    )
 
 
 def embedding(
@@ -61,85 +123,190 @@ def embedding(
     MissingExtraError without umap-learn, NoInputError for a run not encoded or with fewer than four samples, DataError
     for latents that a mask left out at some positions unless `pooled`.
     """
-    if method not in METHODS:
-        raise UsageError(f"there is no embedding {method!r}.{did_you_mean(method, sorted(METHODS))}")
+    if method not in NAMES:
+        raise UsageError(f"there is no embedding {method!r}.{did_you_mean(method, sorted(NAMES))}")
     if method == "umap":
         need("umap", "vaearr[umap]", "the method umap (others: pca, tsne)")
     if not perplexity > 0 or neighbours < 2:
         raise UsageError(f"perplexity {perplexity} must be positive, and neighbours {neighbours} 2 or more.")
     encoded = open_encoded(store, run)
-    check_amounts(encoded, color)
     numbers, values, total = some_rows(encoded, max_points, seed, pool=pooled)
     if len(values) < LEAST_POINTS:
         raise NoInputError(f"an embedding needs {LEAST_POINTS} samples or more; run {run!r} has {len(values)}.")
-    position, about = METHODS[method](values, seed, perplexity, neighbours)
-    shape = encoded.latent_shape[:1] if pooled else encoded.latent_shape
-    extra: dict[str, Any] = {}
+    data: dict[str, Any] = {"amount": _amounts(encoded, color, numbers)} if color else {}
+    about: dict[str, Any] = {"method": method, "seed": seed, "n_points": len(numbers), "n_known": total}
     if method == n.PCA:
-        components = about.pop("components").reshape(-1, *shape)
-        extra = {
-            "components": (
-                (AXIS, *n.latent_dims(components.ndim - 1)),
-                components,
-                {"long_name": "principal component"},
-            ),
-            "mean": (
-                n.latent_dims(components.ndim - 1),
-                about.pop("mean").reshape(shape),
-                {"long_name": "mean latent"},
-            ),
-        }
-    if color:
-        extra["amount"] = amounts(encoded, color, numbers)
-    coords = point_coords(encoded, numbers)
-    classes = classes_if_any(encoded.ds, by)
-    if classes is not None:
-        coords |= class_coords(classes, numbers)
-    words = {"long_name": f"position by {NAMES[method]}", "units": "1"}
+        found = rows_pca(values, min(2, values.shape[1]), seed)
+        position = (values - found.mean) @ found.components.T
+        shape = encoded.latent_shape[:1] if pooled else encoded.latent_shape
+        inner = n.latent_dims(len(shape))
+        data["components"] = named((AXIS, *inner), found.components.reshape(-1, *shape), "principal component")
+        data["mean"] = named(inner, found.mean.reshape(shape), "mean latent")
+        about["explained_variance_ratio"] = found.ratio.tolist()
+    else:
+        if values.shape[1] > MOST_VALUES:
+            found = rows_pca(values, min(MOST_VALUES, len(values) - 1), seed)
+            values = (values - found.mean) @ found.components.T
+        few = np.ascontiguousarray(values, np.float32)
+        if method == "tsne":
+            position, used = _tsne(few, seed, min(perplexity, (len(values) - 1) / 3))
+        else:
+            position, used = _umap(few, seed, min(neighbours, len(values) - 1))
+        about |= used
     return xr.Dataset(
-        {"position": ((POINT, AXIS), position.astype(np.float64), words), **extra},
-        coords={**coords, AXIS: (AXIS, [f"{NAMES[method]} {i + 1}" for i in range(position.shape[1])])},
-        attrs={**encoded.attrs, "method": method, "seed": seed, "n_points": len(numbers), "n_known": total, **about},
+        {"position": named((POINT, AXIS), position.astype(np.float64), f"position by {NAMES[method]}"), **data},
+        coords={
+            **point_coords(encoded, numbers, classes_if_any(encoded.ds, by)),
+            AXIS: [f"{NAMES[method]} {i + 1}" for i in range(position.shape[1])],
+        },
+        attrs={**encoded.attrs, **about},
     )
 
 
-def _pca(values: np.ndarray, seed: int, perplexity: float, neighbours: int) -> Found:
-    found = rows_pca(values, min(2, values.shape[1]), seed)
-    about = {"components": found.components, "mean": found.mean, "explained_variance_ratio": found.ratio.tolist()}
-    return (values - found.mean) @ found.components.T, about
-
-
-def _tsne(values: np.ndarray, seed: int, perplexity: float, neighbours: int) -> Found:
+def _tsne(values: np.ndarray, seed: int, perplexity: float) -> tuple[np.ndarray, dict[str, Any]]:
     from sklearn.manifold import TSNE
 
-    from vaearr.analysis.clustering.points import reproducible
+    from vaearr.analysis.clustering.methods import reproducible
 
-    used = min(perplexity, (len(values) - 1) / 3)
+    init = "pca" if values.shape[1] > 1 else "random"
     with reproducible():
-        few = _few(values, seed)
-        init = "pca" if few.shape[1] > 1 else "random"
-        made = TSNE(2, perplexity=used, init=init, learning_rate="auto", random_state=seed, n_jobs=1)
-        position = made.fit_transform(few)
-    return position, {"perplexity": used, "divergence": float(made.kl_divergence_)}
+        made = TSNE(2, perplexity=perplexity, init=init, learning_rate="auto", random_state=seed, n_jobs=1)
+        return made.fit_transform(values), {"perplexity": perplexity, "divergence": float(made.kl_divergence_)}
 
 
-def _umap(values: np.ndarray, seed: int, perplexity: float, neighbours: int) -> Found:
+def _umap(values: np.ndarray, seed: int, neighbours: int) -> tuple[np.ndarray, dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportWarning)  # tells of TensorFlow, which only its other class needs
         umap = importlib.import_module("umap")
-    used = min(neighbours, len(values) - 1)
     init = "spectral" if len(values) > 2 * LEAST_POINTS else "random"
-    made = umap.UMAP(n_components=2, n_neighbors=used, random_state=seed, n_jobs=1, init=init)
-    return np.asarray(made.fit_transform(_few(values, seed))), {"neighbours": used}
+    made = umap.UMAP(n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1, init=init)
+    return np.asarray(made.fit_transform(values)), {"neighbours": neighbours}
 
 
-def _few(values: np.ndarray, seed: int) -> np.ndarray:
-    """Rows of at most 50 values, float32."""
-    if values.shape[1] > MOST_VALUES:
-        found = rows_pca(values, min(MOST_VALUES, len(values) - 1), seed)
-        values = (values - found.mean) @ found.components.T
-    return np.ascontiguousarray(values, np.float32)
+def _amounts(encoded: Run, names: Sequence[str], numbers: np.ndarray) -> xr.DataArray:
+    """Amounts `(color, point)` of samples by their numbers; a map of classes becomes one row for each class."""
+    labels: list[str] = []
+    rows: list[np.ndarray] = []
+    for name in names:
+        if name.startswith(OF_LATENT):
+            text, size = name.removeprefix(OF_LATENT).strip(), encoded.latent_shape[0]
+            if not text.isdigit() or int(text) >= size:
+                raise UsageError(f"{name!r} is no latent dimension; give latent:0 to latent:{size - 1}.")
+            points = latent_points(encoded, dims=int(text))
+            labels.append(f"{n.LATENT} {int(text)}")
+            rows.append(points["vectors"].values[np.searchsorted(points["number"], numbers), 0])
+        else:
+            column = targets_of(encoded.ds, [name]).transpose("target", *schema.navigation_dims(encoded.ds))
+            labels += [str(label) for label in column["target"].values]
+            rows += list(column.values.reshape(column.sizes["target"], -1)[:, numbers])
+    values = np.stack(rows).astype(np.float32)
+    return xr.DataArray(values, {COLOR: labels}, (COLOR, POINT), attrs={"long_name": "amount"})
 
 
-METHODS: dict[str, Callable[[np.ndarray, int, float, int], Found]] = {n.PCA: _pca, "tsne": _tsne, "umap": _umap}
-NAMES = {n.PCA: "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+def path(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    points: Sequence[Sequence[float]] | np.ndarray = (),
+    *,
+    space: str = PLANE,
+    dims: tuple[int, int] = (0, 1),
+    steps: int | None = None,
+    base: Base = "mean",
+    by: str | None = None,
+    seed: int = 0,
+    max_points: int = MAX_POINTS,
+    perplexity: float = 30.0,
+    scatter: xr.Dataset | None = None,
+) -> xr.Dataset:
+    """Points `(k, 2)` in a plane, or `steps` evenly spaced ones on the line through them, decoded.
+
+    space: `plane` of two latent dimensions `dims`, where all others keep the values of `base` (as in `traverse`);
+    `pca`, whose inverse is exact: what is not in the plane stays at the mean; `tsne` or `umap`, which have no inverse:
+    the sample that is encoded nearest to each point is decoded. scatter: a result of `embedding` with this method, so
+    that it is not made again; else it is made with seed, max_points, perplexity.
+
+    Returns `latents (step, latent[, lz, ly, lx])`, `decoded (step, …)`, `requested (step, axis)` as it was asked,
+    `position (step, axis)` where the latents lie in the same coordinates, and `scatter (point, axis)`, the samples
+    (at most `max_points`), with their navigation coordinates and, where there is one, `class`; for t-SNE and UMAP also
+    `nearest (step)`, index along `point`. Raises UsageError for points or a space that cannot be meant, and as
+    `embedding` and `traverse`.
+    """
+    if space != PLANE and space not in NAMES:
+        raise UsageError(f"there is no space {space!r}.{did_you_mean(space, [PLANE, *NAMES])}")
+    if space != PLANE and (tuple(dims), base) != ((0, 1), "mean"):
+        raise UsageError(f"dims and base (--dim, --base) are of --space plane; leave them out, or {space!r}.")
+    asked = _asked(points, steps)
+    encoded, opened = open_encoded(store, run), open_run(store, run)
+    extra: dict[str, Any] = {}
+    where = space
+    if space == PLANE:
+        chosen = dimensions(dims, encoded.latent_shape[0], 2)
+        begin = start(encoded, opened, base, by)
+        z, position, where = begin.moved(chosen, asked), asked, begin.name
+        drawn = latent_points(encoded, by, dims=chosen, usual=True).rename({n.LATENT: AXIS, "vectors": "position"})
+        drawn = drawn.isel({POINT: some(drawn.sizes[POINT], max_points, seed)})
+        drawn = drawn.assign_coords({AXIS: [f"latent {dim}" for dim in chosen]})
+    else:
+        if scatter is None:
+            scatter = embedding(store, run, space, seed=seed, max_points=max_points, perplexity=perplexity, by=by)
+        drawn = scatter
+        z, position, extra = _from_embedding(encoded, drawn, space, asked)
+    samples = {str(name): coord for name, coord in drawn.coords.items() if coord.dims == (POINT,)}
+    data = {
+        "requested": named((STEP, AXIS), asked, "point asked for"),
+        "position": named((STEP, AXIS), position, "position of the latents"),
+        "scatter": named((POINT, AXIS), drawn["position"].values, "encoded samples"),
+        **extra,
+    }
+    found = decoded(opened, z, (STEP,), (len(z),)).assign(data).assign_attrs(space=space, base=where, seed=seed)
+    return found.assign_coords({STEP: np.arange(len(z)), AXIS: drawn[AXIS].values.tolist(), **samples})
+
+
+def _asked(points: Any, steps: int | None) -> np.ndarray:
+    """Points `(k, 2)` as they are, or `steps` of them at equal distances along the line through them, `(steps, 2)`."""
+    try:
+        found = np.asarray(points, np.float64)
+    except (TypeError, ValueError):
+        found = np.zeros(0)
+    if found.ndim != 2 or found.shape[1] != 2 or not np.isfinite(found).all():
+        raise UsageError(
+            f"points of shape {found.shape} were given; give one or more finite pairs, such as [[-1, 0], [1, 2]] "
+            "(--point=-1:0 --point=1:2)."
+        )
+    if steps is None:
+        return found
+    if steps < 2 or len(found) < 2:
+        raise UsageError(f"a line needs two points and two steps or more; {len(found)} and {steps} were given.")
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(found, axis=0), axis=1))])
+    if not along[-1] > 0:
+        raise UsageError("the points of the line are all the same one.")
+    where = np.linspace(0, along[-1], steps)
+    return np.stack([np.interp(where, along, column) for column in found.T], axis=1)
+
+
+def _from_embedding(
+    encoded: Run, drawn: xr.Dataset, space: str, asked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Latents of points in an embedding `(k, *shape)`, where they lie in it, and what else is known."""
+    is_pooled = "mean" in drawn and drawn["mean"].shape != encoded.latent_shape
+    known = [drawn.attrs.get(key) for key in ("method", "weights_sha256")]
+    if is_pooled or known != [space, encoded.attrs["weights_sha256"]]:
+        raise UsageError(
+            f"the scatter is of {known[0]!r} of run {drawn.attrs.get('run')!r}; give one of {space!r} of run "
+            f"{encoded.name!r} as it is now, of whole latents (pooled=False), or none."
+        )
+    if drawn.sizes[AXIS] != 2:
+        raise UsageError(f"the latents have one dimension, so that {space} gives a line; use space='plane'.")
+    if "components" in drawn:
+        components, mean = drawn["components"].values.reshape(2, -1), drawn["mean"].values.ravel()
+        z = mean + asked @ components
+        return z.reshape(-1, *encoded.latent_shape).astype("f4"), (z - mean) @ components.T, {}
+    from scipy.spatial import cKDTree
+
+    positions = drawn["position"].values
+    nearest = np.asarray(cKDTree(positions).query(asked)[1])
+    places = np.stack(np.unravel_index(drawn["number"].values[nearest], encoded.grid), axis=1)
+    z = np.stack([encoded.latents[tuple(place)].values for place in places])
+    if not np.isfinite(z).all():
+        raise DataError("latents are missing at some positions of the samples, where a mask left them out.")
+    return z, positions[nearest], {"nearest": (STEP, nearest, {"long_name": "nearest encoded sample, along point"})}

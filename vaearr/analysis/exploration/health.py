@@ -1,33 +1,27 @@
-"""Is a latent space in good order: used, spread as the prior says, its dimensions free of each other."""
+"""Is a latent space in good order: used, spread as the prior says, its dimensions free; and what lies far off in it."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.points import check_seed, open_encoded
-from vaearr.errors import UsageError
+from vaearr import schema
+from vaearr.analysis.exploration.points import POINT, classes_if_any, named, open_encoded, point_coords
+from vaearr.errors import DataError, UsageError
 from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run
 from vaearr.run.statistics import Sums, correlations, has_posterior, latent_sums, posteriors, statistics_of
 
 LEAST_DRAWS = 20_000  # of the aggregate posterior: a distance of two distributions is known to about 1 / root of this
-MAX_DRAWS = 50_000
-MOMENTS = (
-    ("kl", "aggregate_mean", "aggregate_std", "aggregate_kl", "is_active"),
-    ("n", "n_active", "kl_total", "aggregate_kl_total", "warnings"),
-)  # of `latent_statistics`, variables and attributes
-REACH = 4.0  # of the histograms, at least, in standard deviations of the prior
+MOST_DRAWS = 50_000
+BINS, REACH = 81, 4.0  # of the histograms; at least so far, in standard deviations of the prior
 
 
-def health(
-    store: str | Path, run: str = n.DEFAULT_RUN, *, bins: int = 81, max_draws: int = MAX_DRAWS, seed: int = 0
-) -> xr.Dataset:
+def health(store: str | Path, run: str = n.DEFAULT_RUN, *, seed: int = 0) -> xr.Dataset:
     """Disentanglement and health of a run's latents, from what `encode` wrote.
 
     Over `latent`: `kl` (nats), `is_active` (variance of the mean > 0.01), `aggregate_mean`, `aggregate_std`,
@@ -41,69 +35,64 @@ def health(
     `aggregate_kl_total`, KL of the Gaussian with all covariances from the prior; `total_correlation` (nats), its part
     that is due to dependence, -0.5 log det R with the correlations R of the aggregate posterior (Watanabe, IBM J. Res.
     Dev. 4, 66 (1960), of a Gaussian), so that aggregate_kl_total = sum(aggregate_kl) + total_correlation for vector
-    latents; `total_correlation_bound` (nats), the same of the normal scores of the draws: no change of single
-    dimensions alters total correlation, and of all distributions with Gaussian margins and correlations R the Gaussian
-    has the least, hence a lower bound; L (L - 1) / (4 draws), what chance makes of none, is taken off. None where
-    dimensions depend linearly. `warnings`.
+    latents; None where dimensions depend linearly. `warnings`.
 
-    The aggregate posterior is drawn from: as often from each posterior until there are 20 000 draws, at most
-    `max_draws`. Each position of a spatial latent counts on its own. Of an autoencoder, and of latents attached without
-    standard deviations, the means are the draws and `kl` is 0 or NaN. Raises NoInputError for a run not encoded,
-    UsageError for bins, max_draws or a seed that cannot be.
+    The aggregate posterior is drawn from: as often from each posterior until there are 20 000 draws, at most 50 000.
+    Each position of a spatial latent counts on its own. Of an autoencoder, and of latents attached without standard
+    deviations, the means are the draws and `kl` is 0 or NaN. Raises NoInputError for a run not encoded.
     """
-    if bins < 2 or max_draws < 2:
-        raise UsageError(f"bins is {bins} and max_draws {max_draws}; both must be at least 2.")
+    from scipy.special import ndtr, ndtri
+    from scipy.stats import kstest
+
     encoded = open_encoded(store, run)
     sums = latent_sums(encoded)
-    spread, posterior = np.maximum(np.diag(sums.covariance), 0), sums.variance / sums.count
-    draws = aggregate_draws(encoded, sums, max_draws, seed)
-    drawn = np.sort(draws, axis=0)
-    edges, density = _density(drawn, bins)
-    correlation = correlations(sums.covariance)
-    active = spread > ACTIVE_VARIANCE
-    pair, largest = _largest(correlation, active)
     known = statistics_of(sums, has_posterior=has_posterior(encoded))
-    attrs: dict[str, Any] = {key: known.attrs[key] for key in MOMENTS[1]}
-    attrs |= {"n_draws": len(drawn), "seed": seed, "largest_correlation": largest, "largest_pair": pair}
-    attrs["total_correlation"] = gaussian_total_correlation(correlations(sums.covariance + np.diag(posterior)))
-    attrs["total_correlation_bound"] = _copula_bound(draws)
-    columns = {
-        "kolmogorov": (kolmogorov(drawn), "Kolmogorov-Smirnov distance from the prior"),
-        "wasserstein": (wasserstein(drawn), "Wasserstein distance from the prior"),
-    }
-    from scipy.stats import norm
+    draws = _aggregate_draws(encoded, sums, seed)
+    quantiles = ndtri((np.arange(len(draws)) + 0.5) / len(draws))[:, None]
+    far = abs(np.quantile(draws, (0.001, 0.999), axis=0)).max()  # a few far draws do not widen the range
+    edges = np.linspace(-max(REACH, far), max(REACH, far), BINS + 1)
+    counts = np.stack([np.histogram(column, edges)[0] for column in draws.T])
+    correlation = correlations(sums.covariance)
+    active = np.flatnonzero(known["is_active"])
+    pair, largest = list[int](), 0.0
+    if len(active) > 1:
+        off = np.triu(abs(correlation[np.ix_(active, active)]), 1)
+        pair = [int(active[i]) for i in np.unravel_index(off.argmax(), off.shape)]
+        largest = float(correlation[tuple(pair)])
+    kolmogorov = [kstest(column, "norm", method="asymp").statistic for column in draws.T]
+    wasserstein = abs(np.sort(draws, axis=0) - quantiles).mean(0)
+    about = {key: known.attrs[key] for key in ("n", "n_active", "kl_total", "aggregate_kl_total", "warnings")}
+    about |= {"n_draws": len(draws), "seed": seed, "largest_correlation": largest, "largest_pair": pair}
+    together = correlations(sums.covariance + np.diag(sums.variance / sums.count))
+    return xr.Dataset(
+        {
+            **{name: known[name] for name in ("kl", "aggregate_mean", "aggregate_std", "aggregate_kl", "is_active")},
+            "kolmogorov": named(n.LATENT, kolmogorov, "Kolmogorov-Smirnov distance from the prior"),
+            "wasserstein": named(n.LATENT, wasserstein, "Wasserstein distance from the prior"),
+            "correlation": named((n.LATENT, "other"), correlation, "correlation of the means"),
+            "density": named((n.LATENT, "bin"), counts / (len(draws) * np.diff(edges)), "aggregate posterior per unit"),
+            "prior": named("bin", np.diff(ndtr(edges)) / np.diff(edges), "prior per unit"),
+            "edges": named("edge", edges, "edges of the bins"),
+        },
+        coords={n.LATENT: known[n.LATENT].assign_attrs(n.ATTRS[n.LATENT]), "other": known[n.LATENT].values},
+        attrs={**encoded.attrs, **about, "total_correlation": _total_correlation(together)},
+    )
 
-    data: dict[str, Any] = {name: known[name] for name in MOMENTS[0]} | {
-        name: (n.LATENT, values, {"long_name": words, "units": "1"}) for name, (values, words) in columns.items()
-    }
-    data |= {
-        "correlation": ((n.LATENT, "other"), correlation, {"long_name": "correlation of the means", "units": "1"}),
-        "density": ((n.LATENT, "bin"), density, {"long_name": "aggregate posterior per unit", "units": "1"}),
-        "prior": ("bin", np.diff(norm.cdf(edges)) / np.diff(edges), {"long_name": "prior per unit", "units": "1"}),
-        "edges": ("edge", edges, {"long_name": "edges of the bins", "units": "1"}),
-    }
-    coords = {n.LATENT: (n.LATENT, np.arange(len(spread)), dict(n.ATTRS[n.LATENT])), "other": np.arange(len(spread))}
-    return xr.Dataset(data, coords=coords, attrs={**encoded.attrs, **attrs})
 
-
-def aggregate_draws(encoded: Run, sums: Sums, most: int, seed: int) -> np.ndarray:
+def _aggregate_draws(encoded: Run, sums: Sums, seed: int) -> np.ndarray:
     """Draws `(k, L)` of the aggregate posterior: one or several of each posterior, of a part if they are many."""
-    check_seed(seed)
     rng = np.random.default_rng(seed)
-    times = max(1, math.ceil(min(LEAST_DRAWS, most) / sums.count)) if np.any(sums.variance > 0) else 1
-    share = min(1.0, most / (sums.count * times))
+    times = max(1, math.ceil(LEAST_DRAWS / sums.count)) if np.any(sums.variance > 0) else 1
+    share = min(1.0, MOST_DRAWS / (sums.count * times))
     parts = []
     for mean, std, _ in posteriors(encoded):
-        if share < 1:
-            taken = rng.random(len(mean)) < share
-            mean, std = mean[taken], std[taken]
-        if times > 1:
-            mean, std = np.repeat(mean, times, axis=0), np.repeat(std, times, axis=0)
+        taken = np.repeat(rng.random(len(mean)) < share if share < 1 else np.ones(len(mean), bool), times)
+        mean, std = (np.repeat(part, times, axis=0)[taken] for part in (mean, std))
         parts.append(mean + std * rng.standard_normal(mean.shape))
     return np.concatenate(parts)
 
 
-def gaussian_total_correlation(correlation: np.ndarray) -> float | None:
+def _total_correlation(correlation: np.ndarray) -> float | None:
     """Total correlation of a Gaussian in nats, -0.5 log det R, over dimensions that vary; None for singular R."""
     varies = np.isfinite(np.diag(correlation))
     values = np.linalg.eigvalsh(correlation[np.ix_(varies, varies)])
@@ -112,48 +101,74 @@ def gaussian_total_correlation(correlation: np.ndarray) -> float | None:
     return float(max(0.0, -0.5 * np.log(values).sum()))
 
 
-def _copula_bound(draws: np.ndarray) -> float | None:
-    """Total correlation of the Gaussian copula of draws `(k, L)`: ranks as normal scores; equal values share a rank."""
-    from scipy.special import ndtri
-    from scipy.stats import rankdata
+def out_of_distribution(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Dataset:
+    """How far each sample lies from the others: `distance` over the navigation dims, for vector latents `p_value` too.
 
-    scores = ndtri((rankdata(draws[:, np.ptp(draws, axis=0) > 0], axis=0) - 0.5) / len(draws))
-    off = scores - scores.mean(0)
-    found = gaussian_total_correlation(correlations(off.T @ off))
-    chance = scores.shape[1] * (scores.shape[1] - 1) / (4 * len(draws))
-    return None if found is None else max(0.0, found - chance)
+    distance: Mahalanobis' d of the posterior mean, d^2 = (z - m)' C^-1 (z - m) with the mean m and covariance C of all
+    posterior means (Mahalanobis, Proc. Natl. Inst. Sci. India 2, 49 (1936)). p_value: the probability of a larger one
+    if the means were Gaussian, by chi^2 with as many degrees of freedom as the attribute `degrees` says. Of a spatial
+    latent m and C are over all positions, d is the root mean square over the positions that are known, and there is no
+    p_value, since positions beside each other are alike. Only active dimensions count (variance of the mean > 0.01),
+    since others do not tell samples apart; of an autoencoder, and of latents attached without standard deviations, all
+    that vary.
+
+    NaN outside the region. Attributes: `active`, the dimensions; `degrees`; `n`, samples. Raises NoInputError for a run
+    not encoded, DataError where no dimension is active.
+    """
+    from scipy.stats import chi2
+
+    encoded = open_encoded(store, run)
+    sums = latent_sums(encoded)
+    is_deterministic = bool((sums.variance == 0).all())
+    active = np.flatnonzero(np.diag(sums.covariance) > (0 if is_deterministic else ACTIVE_VARIANCE))
+    if not len(active):
+        raise DataError(f"no latent dimension of run {run!r} varies over the data (collapse); there is no distance.")
+    values, vectors = np.linalg.eigh(sums.covariance[np.ix_(active, active)])
+    kept = values > values.max() * len(values) * np.finfo(float).eps
+    white = vectors[:, kept] / np.sqrt(values[kept])
+    squared = np.full(int(np.prod(encoded.grid)), np.nan)
+    for numbers, rows in encoded.latent_blocks():
+        z = np.moveaxis(rows[:, active].reshape(len(rows), len(active), -1).astype("f8"), 1, -1)
+        squared[numbers] = np.nanmean((((z - sums.mean[active]) @ white) ** 2).sum(-1), axis=1)
+    nav, known = schema.navigation_dims(encoded.ds), squared.reshape(encoded.grid)
+    about = {"active": active.tolist(), "degrees": white.shape[1], "n": int(np.isfinite(known).sum())}
+    data = {"distance": named(nav, np.sqrt(known), "Mahalanobis distance to all posterior means")}
+    if len(encoded.latent_shape) == 1:
+        data["p_value"] = named(nav, chi2.sf(known, white.shape[1]), "probability of a larger distance (chi^2)")
+    return xr.Dataset(data, {dim: encoded.ds[dim] for dim in nav}, {**encoded.attrs, **about})
 
 
-def kolmogorov(drawn: np.ndarray) -> np.ndarray:
-    """Largest difference of the distribution functions of sorted draws `(k, L)` and N(0, 1): `(L,)`."""
-    from scipy.special import ndtr
+def unusual(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    count: int = 16,
+    *,
+    by: str | None = None,
+    maps: xr.Dataset | None = None,
+) -> xr.Dataset:
+    """The samples that lie farthest from the others in latent space, the farthest first, with their patterns.
 
-    expected, step = ndtr(drawn), np.arange(len(drawn) + 1)[:, None] / len(drawn)
-    return np.asarray(np.maximum((step[1:] - expected).max(0), (expected - step[:-1]).max(0)))
-
-
-def wasserstein(drawn: np.ndarray) -> np.ndarray:
-    """W1 of sorted draws `(k, L)` and N(0, 1), `(L,)`: mean distance to the normal quantile at (i - 0.5) / k."""
-    from scipy.special import ndtri
-
-    quantiles = ndtri((np.arange(len(drawn)) + 0.5) / len(drawn))
-    return np.asarray(abs(drawn - quantiles[:, None]).mean(0))
-
-
-def _density(drawn: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Edges `(bins + 1,)` about 0, and draws per unit `(L, bins)`. A few far draws do not widen the range."""
-    tails = np.quantile(drawn, (0.001, 0.999), axis=0)
-    reach = max(REACH, float(abs(tails).max()))
-    edges = np.linspace(-reach, reach, bins + 1)
-    counts = np.stack([np.histogram(column, edges)[0] for column in drawn.T])
-    return edges, counts / (len(drawn) * np.diff(edges))
-
-
-def _largest(correlation: np.ndarray, active: np.ndarray) -> tuple[list[int], float]:
-    """The two active dimensions that correlate most, and how much (with its sign); none and 0 of fewer than two."""
-    size = len(correlation)
-    off = np.triu(np.where(np.outer(active, active), abs(correlation), 0), 1)
-    if active.sum() < 2:
-        return [], 0.0
-    i, j = divmod(int(off.argmax()), size)
-    return [i, j], float(correlation[i, j])
+    `distance` and, of vector latents, `p_value (point)` as of `out_of_distribution`; `input (point, [channel,] dy,
+    dx)`, stored values; coordinates `number`, the navigation coordinates and, of `by` (None: label, phase or clusters
+    where one is there), `class`. maps: a result of `out_of_distribution` of this run, so that it is not made again.
+    Raises UsageError for a count below 1 or maps of another run, and as `out_of_distribution`.
+    """
+    if count < 1:
+        raise UsageError(f"count is {count}; it must be at least 1.")
+    encoded = open_encoded(store, run)
+    if maps is None:
+        maps = out_of_distribution(store, run)
+    elif any(maps.attrs.get(key) != encoded.attrs[key] for key in ("run", "weights_sha256")):
+        raise UsageError(f"the maps are of run {maps.attrs.get('run')!r}; give those of {run!r} as it is now, or none.")
+    distance = maps["distance"].values.ravel()
+    numbers = np.argsort(-distance, kind="stable")[: min(count, int(np.isfinite(distance).sum()))]  # NaN last
+    classes, signal = classes_if_any(encoded.ds, by), schema.signal_dims(encoded.ds)
+    stored = encoded.samples(np.stack(np.unravel_index(numbers, encoded.grid), axis=1))
+    words = {**encoded.ds[n.PATTERNS].attrs, n.SIGNAL_DIMS: list(signal), "scale": "stored"}
+    data = {str(k): (POINT, v.values.ravel()[numbers], dict(v.attrs)) for k, v in maps.data_vars.items()}
+    coords = {dim: encoded.ds[dim] for dim in signal if dim in encoded.ds.coords}
+    return xr.Dataset(
+        {**data, "input": ((POINT, *signal), stored, words)},
+        coords={**coords, **point_coords(encoded, numbers, classes)},
+        attrs={**maps.attrs, "by": None if classes is None else classes.by},
+    )

@@ -16,7 +16,7 @@ from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.run import Run, load_run
 from vaearr.schema import is_categorical, meanings
 
-POINT = "point"
+POINT, CLASS = "point", "class"
 USUAL_CLASSES = ("label", n.PHASE, n.CLUSTERS)
 MOST_CLASSES = 1000
 
@@ -28,44 +28,69 @@ def open_encoded(store: str | Path | Run, run: str) -> Run:
     return found
 
 
-def point_coords(encoded: Run, numbers: np.ndarray) -> dict[str, Any]:
-    """Coordinates over `point`: the samples' numbers in the grid, and their navigation coordinates."""
+def latent_points(
+    encoded: Run,
+    by: str | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    dims: int | Sequence[int] | None = None,
+    usual: bool = False,
+) -> xr.Dataset:
+    """All known samples: `vectors (point, latent)` float64, of a spatial latent the means over its positions.
+
+    Coordinates are those of `point_coords`. by, classes: see `classes_of`; with neither, there are classes only where
+    they are `usual` and one of the usual maps is there. Samples of other classes than those wanted are left out. dims:
+    of the latents, None for all. Raises NoInputError where no sample is left, UsageError for a class or dimension that
+    is not there.
+    """
+    chosen = dimensions(dims, encoded.latent_shape[0])
+    found = classes_of(encoded.ds, by, classes) if by or classes is not None else None
+    if found is None and usual:
+        found = classes_if_any(encoded.ds, None)
+    blocks = [(numbers, np.nanmean(_flat(rows), axis=-1)[:, chosen]) for numbers, rows in encoded.latent_blocks()]
+    if not blocks:
+        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has no point with known latents; encode it again.")
+    numbers, vectors = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    order = np.argsort(numbers)
+    if found is not None and classes is not None:
+        order = order[found.codes[numbers[order]] >= 0]
+        if not len(order):
+            raise NoInputError(f"no encoded sample has one of the classes {', '.join(classes)}; choose others.")
+    coords = {n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT])), **point_coords(encoded, numbers[order], found)}
+    attrs = {**encoded.attrs, "by": found and found.by, "n": len(order)}
+    return xr.Dataset({"vectors": named((POINT, n.LATENT), vectors[order], "latent (posterior mean)")}, coords, attrs)
+
+
+def _flat(rows: np.ndarray) -> np.ndarray:
+    """Latents with their positions in one dim: `(k, L[, lz, ly, lx]) -> (k, L, positions)`, float64."""
+    return rows.reshape(*rows.shape[:2], -1).astype("f8")
+
+
+def point_coords(encoded: Run, numbers: np.ndarray, classes: Classes | None = None) -> dict[str, Any]:
+    """Coordinates over `point`: the samples' numbers in the grid, their navigation coordinates, and their `class`."""
     coords: dict[str, Any] = {"number": (POINT, numbers, {"long_name": "number of the sample, row-major"})}
     for dim, place in zip(schema.navigation_dims(encoded.ds), np.unravel_index(numbers, encoded.grid), strict=True):
         coords[dim] = (POINT, encoded.ds[dim].values[place], dict(encoded.ds[dim].attrs))
+    if classes is not None:
+        attrs = {"long_name": classes.by, "flag_values": list(range(-1, len(classes.names)))}
+        attrs["flag_meanings"] = ["none", *classes.names]
+        coords[CLASS] = (POINT, classes.codes[numbers], attrs)
     return coords
 
 
-def pooled(rows: np.ndarray) -> np.ndarray:
-    """One value per dimension: `(k, L[, lz, ly, lx]) -> (k, L)` float64, means over the positions that are known."""
-    values = rows.reshape(*rows.shape[:2], -1).astype("f8")
-    known = np.isfinite(values)
-    count = known.sum(-1)
-    total = np.where(known, values, 0.0).sum(-1)
-    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+def named(dims: str | tuple[str, ...], values: Any, long_name: str, **attrs: Any) -> tuple[Any, ...]:
+    """A variable without a unit, and what it is."""
+    return dims, values, {"long_name": long_name, "units": "1", **attrs}
 
 
-def all_vectors(encoded: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers `(k,)` and pooled latents `(k, L)` of all known samples. Raises NoInputError where there are none."""
-    parts = [(numbers, pooled(rows)) for numbers, rows in encoded.latent_blocks()]
-    if not parts:
-        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has no point with known latents; encode it again.")
-    numbers = np.concatenate([part[0] for part in parts])
-    order = np.argsort(numbers)
-    return numbers[order], np.concatenate([part[1] for part in parts])[order]
+def some(count: int, most: int, seed: int, least: int = 1) -> np.ndarray:
+    """Numbers, ascending, of at most `most` of `count` samples: all, or a choice by the seed."""
+    from vaearr.analysis.clustering.methods import subsample
 
-
-def check_seed(seed: int) -> None:
-    """Raise UsageError for a seed below 0."""
     if seed < 0:
         raise UsageError(f"seed is {seed}; it must be a whole number, at least 0.")
-
-
-def some(count: int, most: int, seed: int) -> np.ndarray:
-    """Numbers, ascending, of at most `most` of `count` samples: all, or a choice by the seed."""
-    from vaearr.analysis.clustering.points import subsample
-
-    check_seed(seed)
+    if most < least:
+        raise UsageError(f"max_points is {most}; it must be at least {least}.")
     return subsample(count, most, seed)
 
 
@@ -75,18 +100,16 @@ def some_rows(encoded: Run, max_points: int, seed: int, *, pool: bool = False) -
     pool: means over positions in place of all values of a spatial latent. Raises DataError where a mask left
     positions out and `pool` is not set.
     """
-    if max_points < 2:
-        raise UsageError(f"max_points is {max_points}; it must be at least 2.")
     known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.latent_blocks())])
     if len(known) < 2:
         raise NoInputError(f"run {encoded.name!r} of {encoded.path} has {len(known)} known samples; this needs two.")
-    chosen = np.sort(known)[some(len(known), max_points, seed)]
+    chosen = np.sort(known)[some(len(known), max_points, seed, least=2)]
     width = encoded.latent_shape[0] if pool else int(np.prod(encoded.latent_shape))
-    values = np.empty((len(chosen), width), np.float64)
+    values = np.empty((len(chosen), width))
     for numbers, rows in encoded.latent_blocks():
         wanted = np.isin(numbers, chosen)
-        found = pooled(rows[wanted]) if pool else rows[wanted].reshape(-1, width)
-        values[np.searchsorted(chosen, numbers[wanted])] = found
+        flat = _flat(rows[wanted])
+        values[np.searchsorted(chosen, numbers[wanted])] = np.nanmean(flat, -1) if pool else flat.reshape(-1, width)
     if not np.isfinite(values).all():
         raise DataError(
             f"the latents of run {encoded.name!r} are missing at some positions, where a mask left them out; use the "
@@ -115,33 +138,42 @@ def class_names(ds: xr.Dataset) -> list[str]:
     return sorted(found, key=lambda name: (name not in USUAL_CLASSES, found.index(name)))
 
 
-def classes_of(ds: xr.Dataset, by: str | None) -> Classes:
+def classes_of(ds: xr.Dataset, by: str | None, wanted: Sequence[str] | None = None) -> Classes:
     """Classes of a Dataset's samples by one of its maps or coordinates: codes with names, texts, booleans, integers.
 
-    by: None for the first there is of label, phase, clusters. Codes below 0 and empty texts are no class. Raises
-    NoInputError for a name that is not there, UsageError for one that holds amounts or more than 1000 classes.
+    by: None for the first there is of label, phase, clusters. Codes below 0 and empty texts are no class. wanted: only
+    these, in their order; samples of the others have none. Raises NoInputError for a name that is not there, UsageError
+    for one that holds amounts or more than 1000 classes, or lacks a wanted one.
     """
-    nav = schema.navigation_dims(ds)
-    if by is None:
-        by = next((name for name in USUAL_CLASSES if name in ds.variables), None)
-        if by is None:
-            raise NoInputError(f"the store has none of {', '.join(USUAL_CLASSES)}; name a map.{_choices(ds)}")
+    nav, known = schema.navigation_dims(ds), class_names(ds)
+    there = f" There are: {', '.join(known)}." if known else " Cluster the samples first: 'vaearr cluster STORE'."
+    if by is None and not (usual := [name for name in USUAL_CLASSES if name in ds.variables]):
+        raise NoInputError(f"the store has none of {', '.join(USUAL_CLASSES)}; name a map.{there}")
+    by = by or usual[0]
     if by not in ds.variables:
-        raise NoInputError(f"there is no map or coordinate {by!r}.{did_you_mean(by, class_names(ds))}")
+        raise NoInputError(f"there is no map or coordinate {by!r}.{did_you_mean(by, known)}")
     variable = ds[by]
     if set(variable.dims) != set(nav) or variable.dtype.kind not in "biuOUT":
         raise UsageError(
             f"{by!r} ({variable.dtype} over {', '.join(map(str, variable.dims))}) does not hold one class for each "
-            f"sample.{_choices(ds)}"
+            f"sample.{there}"
         )
     values = variable.transpose(*nav).values.ravel()
     if variable.dtype.kind in "iu":
         flags = meanings(variable) if is_categorical(variable) else {}
-        codes = [code for code in (sorted(flags) or np.unique(values).tolist()) if code >= 0]
-        found = {code: flags.get(code, str(code)) for code in codes}
+        found = {
+            code: flags.get(code, str(code)) for code in (sorted(flags) or np.unique(values).tolist()) if code >= 0
+        }
     else:
         values = np.asarray([str(value) for value in values], dtype=str)
         found = {text: str(text) for text in np.unique(values) if text}
+    if wanted is not None:
+        if not wanted or len(set(wanted)) != len(wanted):
+            raise UsageError(f"the classes {list(wanted)} must be one or more different names.")
+        for name in wanted:
+            if name not in found.values():
+                raise UsageError(f"{by!r} has no class {name!r}.{did_you_mean(name, list(found.values()))}")
+        found = {code: name for code, name in found.items() if name in wanted}
     if len(found) > MOST_CLASSES:
         raise UsageError(f"{by!r} has {len(found)} classes; at most {MOST_CLASSES} can be told apart.")
     numbers = np.full(len(values), -1)
@@ -159,39 +191,12 @@ def classes_if_any(ds: xr.Dataset, by: str | None) -> Classes | None:
     return classes_of(ds, by)
 
 
-def _choices(ds: xr.Dataset) -> str:
-    known = class_names(ds)
-    return f" There are: {', '.join(known)}." if known else " Cluster the samples first: 'vaearr cluster STORE'."
-
-
-def only_classes(classes: Classes, wanted: Sequence[str]) -> Classes:
-    """Some of the classes, in their order; samples of the others have none. Raises UsageError for one not there."""
-    if not wanted or len(set(wanted)) != len(wanted):
-        raise UsageError(f"the classes {list(wanted)} must be one or more different names.")
-    for name in wanted:
-        if name not in classes.names:
-            raise UsageError(f"{classes.by!r} has no class {name!r}.{did_you_mean(name, classes.names)}")
-    kept = [code for code, name in enumerate(classes.names) if name in wanted]
-    new = np.full(len(classes.names) + 1, -1)  # the last for -1
-    new[kept] = np.arange(len(kept))
-    return Classes(classes.by, new[classes.codes], [classes.names[code] for code in kept])
-
-
-def kept_classes(ds: xr.Dataset, by: str | None, wanted: Sequence[str]) -> Classes:
-    """`classes_of`, of which only some are wanted."""
-    return only_classes(classes_of(ds, by), wanted)
-
-
-def class_coords(classes: Classes, numbers: np.ndarray) -> dict[str, Any]:
-    """The class of each point, as a coordinate over `point`: codes with their names."""
-    attrs = {"long_name": classes.by, "flag_values": list(range(-1, len(classes.names)))}
-    return {"class": (POINT, classes.codes[numbers], attrs | {"flag_meanings": ["none", *classes.names]})}
-
-
-def dimensions(chosen: int | list[int] | tuple[int, ...] | None, size: int) -> list[int]:
-    """Latent dimensions as a list; None for all. Raises UsageError for one that is not there or given twice."""
+def dimensions(chosen: int | Sequence[int] | None, size: int, count: int | None = None) -> list[int]:
+    """Latent dimensions as a list; None for all. Raises UsageError unless they are there, different, and `count`."""
     dims = list(range(size)) if chosen is None else [chosen] if isinstance(chosen, int) else list(chosen)
     wrong = [d for d in dims if isinstance(d, bool) or not isinstance(d, int | np.integer) or not 0 <= d < size]
     if wrong or not dims or len(set(dims)) != len(dims):
         raise UsageError(f"the dimensions {dims} must be different whole numbers from 0 to {size - 1}.")
+    if count is not None and len(dims) != count:
+        raise UsageError(f"a plane is of two dimensions, {len(dims)} were given: {dims}.")
     return [int(d) for d in dims]

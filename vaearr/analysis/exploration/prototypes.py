@@ -8,12 +8,10 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.bases import class_means, decoded_grid, filled
-from vaearr.analysis.exploration.points import classes_of, open_encoded
+from vaearr.analysis.exploration.bases import class_means, decoded, filled
+from vaearr.analysis.exploration.points import CLASS, classes_of, named, open_encoded
 from vaearr.errors import NoInputError
 from vaearr.run import open_run
-
-CLASS = "class"
 
 
 def prototypes(store: str | Path, run: str = n.DEFAULT_RUN, by: str | None = None) -> xr.Dataset:
@@ -26,6 +24,8 @@ def prototypes(store: str | Path, run: str = n.DEFAULT_RUN, by: str | None = Non
     Positions that a mask left out of all samples are NaN in `latents`; to decode, they get their channel's mean.
     Raises NoInputError for a run not encoded or a map that is not there, UsageError for one that holds no classes.
     """
+    from scipy.spatial.distance import cdist
+
     encoded = open_encoded(store, run)
     classes = classes_of(encoded.ds, by)
     mean, std, count = class_means(encoded, classes.codes, len(classes.names))
@@ -36,17 +36,16 @@ def prototypes(store: str | Path, run: str = n.DEFAULT_RUN, by: str | None = Non
     whole = filled(encoded, mean)
     opened = open_run(store, run)
     rows = whole.reshape(len(kept), -1)
-    distance = np.sqrt(np.maximum(((rows[:, None] - rows[None]) ** 2).sum(-1), 0))
     names = [classes.names[i] for i in kept]
-    dims = (CLASS, *n.latent_dims(mean.ndim - 1))
-    return xr.Dataset(
-        {
-            "latents": (dims, mean.astype("f4"), {"long_name": f"mean latent of the {classes.by}", "units": "1"}),
-            "std": (dims, std.astype("f4"), {"long_name": "standard deviation in the class", "units": "1"}),
-            "n": (CLASS, count, {"long_name": "samples", "units": "1"}),
-            "distance": ((CLASS, "other"), distance, {"long_name": "distance of prototypes", "units": "1"}),
-            "decoded": decoded_grid(opened, whole.astype("f4"), (CLASS,), (len(kept),)),
-        },
-        coords={CLASS: (CLASS, names, {"long_name": classes.by}), "other": names, n.LATENT: np.arange(mean.shape[1])},
-        attrs={**opened.attrs, "by": classes.by, "empty": [x for x in classes.names if x not in names]},
+    dims, about = (CLASS, *n.latent_dims(mean.ndim - 1)), {**opened.attrs, "by": classes.by}
+    return (
+        decoded(opened, whole.astype("f4"), (CLASS,), (len(kept),))
+        .assign(
+            latents=named(dims, mean.astype("f4"), f"mean latent of the {classes.by}"),
+            std=named(dims, std.astype("f4"), "standard deviation in the class"),
+            n=named(CLASS, count, "samples"),
+            distance=named((CLASS, "other"), cdist(rows, rows), "distance of prototypes"),
+        )
+        .assign_coords({CLASS: (CLASS, names, {"long_name": classes.by}), "other": names})
+        .assign_attrs({**about, "empty": [name for name in classes.names if name not in names]})
     )

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.bases import STD, Base, Start, decoded_grid, start, values_along
-from vaearr.analysis.exploration.points import dimensions, open_encoded
+from vaearr.analysis.exploration.bases import STD, Base, Start, decoded, start, values_along
+from vaearr.analysis.exploration.points import dimensions, named, open_encoded
 from vaearr.errors import UsageError
 from vaearr.run import open_run
 
@@ -45,30 +45,18 @@ def traverse(
     chosen = dimensions(dims, encoded.latent_shape[0])
     begin = start(encoded, opened, base, by)
     values = values_along(begin, chosen, span, steps, unit)
-    z = traversal_latents(begin, chosen, values)
-    sizes = (len(chosen), steps)
-    inner = n.latent_dims(z.ndim - 1)
-    base_z = begin.latents[None].astype("f4")
-    return xr.Dataset(
-        {
-            "decoded": decoded_grid(opened, z, (LATENT_DIM, STEP), sizes),
-            "latents": ((LATENT_DIM, STEP, *inner), z.reshape(*sizes, *z.shape[1:]), _words("latents of the steps")),
-            "base": (inner, base_z[0], _words(begin.name)),
-            "base_decoded": decoded_grid(opened, base_z, ("one",), (1,)).isel(one=0),
-        },
-        coords={
-            LATENT_DIM: (LATENT_DIM, chosen, dict(n.ATTRS[n.LATENT])),
-            STEP: np.arange(steps),
-            "value": ((LATENT_DIM, STEP), values, _words("value of the dimension")),
-            "offset": (
-                (LATENT_DIM, STEP),
-                _offsets(begin, chosen, values),
-                _words("distance from the base"),
-            ),
-            n.LATENT: np.arange(z.shape[1]),
-        },
-        attrs={**opened.attrs, "base": begin.name, "unit": unit, "span": list(map(float, span))},
-    )
+    std, off, each = begin.std[chosen, None], values - begin.centre[chosen, None], (LATENT_DIM, STEP)
+    offsets = np.divide(off, std, out=np.full_like(off, np.nan), where=std > 0)
+    found = decoded(opened, traversal_latents(begin, chosen, values), each, values.shape)
+    origin = decoded(opened, begin.latents[None].astype("f4"), ("one",), (1,)).isel(one=0)
+    found["base"], found["base_decoded"] = origin["latents"].assign_attrs(long_name=begin.name), origin["decoded"]
+    axes = {
+        LATENT_DIM: (LATENT_DIM, chosen, dict(n.ATTRS[n.LATENT])),
+        STEP: np.arange(steps),
+        "value": named(each, values, "value of the dimension"),
+        "offset": named(each, offsets, "distance from the base"),
+    }
+    return found.assign_coords(axes).assign_attrs(base=begin.name, unit=unit, span=list(map(float, span)))
 
 
 def manifold(
@@ -90,28 +78,16 @@ def manifold(
     latent[, …])`. Raises as `traverse`, and UsageError unless there are two dimensions.
     """
     encoded, opened = open_encoded(store, run), open_run(store, run)
-    chosen = dimensions(list(dims), encoded.latent_shape[0])
-    if len(chosen) != 2:
-        raise UsageError(f"a plane is of two dimensions, {len(chosen)} were given: {chosen}.")
+    chosen = dimensions(dims, encoded.latent_shape[0], 2)
     begin = start(encoded, opened, base, by)
     across, up, z = plane_latents(begin, chosen, span, steps, unit)
-    sizes = (steps, steps)
-    return xr.Dataset(
-        {
-            "decoded": decoded_grid(opened, z, (ROW, COLUMN), sizes),
-            "latents": (
-                (ROW, COLUMN, *n.latent_dims(z.ndim - 1)),
-                z.reshape(*sizes, *z.shape[1:]),
-                _words("latents of the grid"),
-            ),
-        },
-        coords={
-            ROW: (ROW, up, {**_words(f"latent {chosen[1]}"), "latent_dim": chosen[1]}),
-            COLUMN: (COLUMN, across, {**_words(f"latent {chosen[0]}"), "latent_dim": chosen[0]}),
-            n.LATENT: np.arange(z.shape[1]),
-        },
-        attrs={**opened.attrs, "base": begin.name, "unit": unit, "span": list(map(float, span)), "dims": chosen},
-    )
+    found = decoded(opened, z, (ROW, COLUMN), (steps, steps))
+    axes = {
+        ROW: named(ROW, up, f"latent {chosen[1]}", latent_dim=chosen[1]),
+        COLUMN: named(COLUMN, across, f"latent {chosen[0]}", latent_dim=chosen[0]),
+    }
+    about = {"base": begin.name, "unit": unit, "span": list(map(float, span)), "dims": chosen}
+    return found.assign_coords(axes).assign_attrs(about)
 
 
 def traversal_latents(begin: Start, dims: list[int], values: np.ndarray) -> np.ndarray:
@@ -132,12 +108,3 @@ def plane_latents(
         raise UsageError(f"one of {dims} does not vary over the data; choose others, or unit='absolute'.")
     rows, columns = np.meshgrid(up, across, indexing="ij")
     return across, up, begin.moved(dims, np.stack([columns.ravel(), rows.ravel()], 1))
-
-
-def _offsets(begin: Start, dims: list[int], values: np.ndarray) -> np.ndarray:
-    std = begin.std[dims, None]
-    return np.divide(values - begin.centre[dims, None], std, out=np.full_like(values, np.nan), where=std > 0)
-
-
-def _words(long_name: str) -> dict[str, str]:
-    return {"long_name": long_name, "units": "1"}

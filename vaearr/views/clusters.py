@@ -11,16 +11,16 @@ import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association import associate
-from vaearr.errors import RoiError, SchemaError, UsageError
+from vaearr.errors import SchemaError, UsageError
 from vaearr.schema import categories, meanings
 from vaearr.views.colors import LEVELS, NOISE_COLOR, class_colors, hex_of, ramp
 from vaearr.views.common import NAN_COLOR, as_map, holoviews, label, map_dims, number, text, title
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH, names_on_bar, on_grid, overlay, same_grid
 from vaearr.views.paper import MOST_NAMES, OUTSIDE_COLOR
-from vaearr.views.relations import BRUSH, MOST_POINTS, subsample
+from vaearr.views.relations import BRUSH, MOST_POINTS, points_of, subsample
 
+MOST_KEYS = 12  # of a legend beside a scatter
 WITHIN = (2.0, 98.0)  # percentiles of the latent within a cluster: darkest and brightest
 Colors = Sequence[str] | Mapping[int, str]
 
@@ -177,7 +177,8 @@ def cluster_view(
     numbers, paint = shaded(classes, latent, percent)
     rows, columns = map_dims(classes.values)
     across, up = text(latent.name or "latent"), text(target.name or "target")
-    table = cluster_points(classes, latent, target)
+    maps = {"latent": as_map(latent), "target": as_map(target), "cluster": classes.values}
+    table = points_of(maps, "target")
     shown = subsample(table, most_points, seed)
     shown = shown.isel(point=np.random.default_rng(seed).permutation(shown.sizes["point"]))  # none lies on top
     names = [*classes.names, "noise"]
@@ -205,30 +206,12 @@ def cluster_view(
     return (hv.Overlay([picture, *lines, hidden]) + scatter).opts(shared_axes=False, shared_datasource=True, **BOKEH)
 
 
-def cluster_points(classes: Classes, latent: xr.DataArray, target: xr.DataArray) -> xr.Dataset:
-    """Points with a cluster (or noise), a latent and a target: `x`, `y`, `latent`, `target`, `cluster` over `point`.
-
-    Attribute `r`: Pearson's, over all of them. Raises RoiError where there are none.
-    """
-    maps = {"latent": as_map(latent), "target": as_map(target), "cluster": classes.values}
-    rows, columns = map_dims(classes.values)
-    keep = np.logical_and.reduce([np.isfinite(item.values) for item in maps.values()])
-    if not keep.any():
-        raise RoiError(f"no scan point holds a cluster, {latent.name!r} and {target.name!r}; choose another map.")
-    row, column = np.nonzero(keep)
-    found = {key: ("point", item.values[keep]) for key, item in maps.items()}
-    found["x"] = ("point", classes.values[columns].values[column])
-    found["y"] = ("point", classes.values[rows].values[row])
-    r = associate(maps["latent"].expand_dims(n.LATENT, -1), maps["target"].where(keep), "pearson")
-    return xr.Dataset(found, attrs={"r": float(r.squeeze())})
-
-
 def _legend_keys(classes: Classes, kdims: list[str]) -> list[Any]:
     """Points outside every view that fill the legend: the classes that occur, the largest, noise, what is left."""
     order = classes.by_size()
-    entries = [(classes.names[i], classes.colors[i]) for i in sorted(order[: MOST_NAMES - 2])]
+    entries = [(classes.names[i], classes.colors[i]) for i in sorted(order[:MOST_KEYS])]
     entries += [("noise", NOISE_COLOR)] if classes.has_noise else []
-    left = len(order) - (MOST_NAMES - 2)
+    left = len(order) - MOST_KEYS
     entries += [(f"and {left} smaller", "#00000000")] if left > 0 else []
     return [
         holoviews().Points(([np.nan], [np.nan]), kdims, label=name).opts(color=color, size=9, line_color=None, **BOKEH)
@@ -244,7 +227,6 @@ def comparison_view(
     segments: np.ndarray | None = None,
     scores: Mapping[str, float] | None = None,
     colors: Colors | None = None,
-    reference_colors: Colors | None = None,
     **options: Any,
 ) -> Any:
     """A cluster map beside a reference (phases, true grains), boundaries on both; zoom is linked.
@@ -254,7 +236,7 @@ def comparison_view(
     """
     same_grid(labels, reference)
     left = class_map(labels, colors=colors, segments=segments, **options)
-    right = class_map(reference, colors=reference_colors, segments=segments, **options)
+    right = class_map(reference, segments=segments, **options)
     heading = ", ".join(f"{name} = {value:.3f}" for name, value in (scores or {}).items())
     return (left + right).opts(shared_axes=True, title=heading, **BOKEH)
 

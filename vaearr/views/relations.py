@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.association import METRICS, associate, targets_of
-from vaearr.errors import NoInputError, RoiError, SchemaError, did_you_mean
+from vaearr.errors import NoInputError, RoiError, did_you_mean
 from vaearr.views.common import (
     COLORS,
     DIVERGING,
@@ -34,8 +34,7 @@ from vaearr.views.maps import BOKEH, latent_map, map_plot
 MOST_POINTS = 20_000  # more make a saved page slow
 SELECTED = "#D55E00"
 DENSE = 1500  # points from which on a density is shown instead of the points
-MOST_BINS, PER_BIN = 60, 50
-QUANTILES = (10.0, 50.0, 90.0)
+MOST_BINS = 60
 DENSITY = "cividis"
 ALPHA = 0.05  # adjusted p-values below it are marked
 MOST_LATENTS = 128  # columns of a heat map; of more the strongest are shown
@@ -56,11 +55,10 @@ def map_scatter(
 ) -> Any:
     """Map of a latent beside that latent against a target; a selection in one lights up in the other.
 
-    The link works in a saved page without Python. Many points are a density with the 10, 50 and 90 % quantiles of the
-    target in bins of the latent that hold equally many, so that none hides another; at most `most_points` of them,
-    drawn by `seed`, can be selected. Pearson's r in the title is over all. A phase ("phase: fe_bcc") is the colour of
-    the points, against band contrast where there is one. `**options` as of a map. Raises RoiError where no point has
-    both.
+    The link works in a saved page without Python. Many points are a density, so that none hides another; at most
+    `most_points` of them, drawn by `seed`, can be selected. Pearson's r in the title is over all. A phase ("phase:
+    fe_bcc") is the colour of the points, against band contrast where there is one. `**options` as of a map. Raises
+    RoiError where no point has both.
     """
     hv = holoviews()
     one = latent_map(ds, run, latent)
@@ -84,13 +82,11 @@ def map_scatter(
             alpha=0.5, nonselection_alpha=0.06, selection_alpha=0.9, color=COLORS[0], size=4, line_color=None, **BRUSH
         )
     else:
-        own = density(table["latent"].values, table["up"].values, [across, up])
+        own = [density(table["latent"].values, table["up"].values, [across, up])]
         points = hv.Points(source, [across, up], [rows, columns]).opts(alpha=0, nonselection_alpha=0, size=3, **lit)
-    if "group" not in table:
-        own += quantile_lines(table["latent"].values, table["up"].values, [across, up])
     about = f"{table.attrs['heading']}: " if "group" in table else ""
     heading = f"{about}Pearson r = {number(table.attrs['r'])}, n = {table.sizes['point']:,}"
-    right = hv.Overlay([*own[:1], points, *own[1:]] if own and type(own[0]) is hv.QuadMesh else [points, *own]).opts(
+    right = hv.Overlay([*own, points]).opts(
         frame_width=340, frame_height=300, xlabel=across, ylabel=text(table.attrs["label"]), title=title(heading),
         fontsize={"title": "10pt"}, **BOKEH,
     )  # fmt: skip
@@ -98,28 +94,14 @@ def map_scatter(
     return (left + right).opts(shared_axes=False, shared_datasource=True, **BOKEH)
 
 
-def density(x: np.ndarray, y: np.ndarray, dims: list[str]) -> list[Any]:
+def density(x: np.ndarray, y: np.ndarray, dims: list[str]) -> Any:
     """How many points fall in each cell, on a logarithmic colour scale."""
     count, across, up = counts_of(x, y)
     mesh = holoviews().QuadMesh((across, up, count), dims, "scan points")
-    return [
-        mesh.opts(
-            cmap=DENSITY, logz=True, clim=(1, max(2.0, float(np.nanmax(count)))), colorbar=True, clabel="scan points",
-            clipping_colors={"NaN": "white"}, line_color=None, **BOKEH,
-        )
-    ]  # fmt: skip
-
-
-def quantile_lines(x: np.ndarray, y: np.ndarray, dims: list[str]) -> list[Any]:
-    """Quantiles of y in bins of x that hold equally many points; nothing where they are few."""
-    middle, levels = running_quantiles(x, y)
-    lines = zip(QUANTILES, levels, strict=True) if middle.size else ()
-    return [
-        holoviews()
-        .Curve((middle, level), *dims)
-        .opts(color=SELECTED, line_width=2.2 if p == 50 else 1.2, line_dash="solid" if p == 50 else "dashed", **BOKEH)
-        for p, level in lines
-    ]
+    return mesh.opts(
+        cmap=DENSITY, logz=True, clim=(1, max(2.0, float(np.nanmax(count)))), colorbar=True, clabel="scan points",
+        clipping_colors={"NaN": "white"}, line_color=None, **BOKEH,
+    )  # fmt: skip
 
 
 def bin_edges(values: np.ndarray, most: int = MOST_BINS) -> np.ndarray:
@@ -142,17 +124,6 @@ def counts_of(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return np.where(count > 0, count, np.nan), across, up
 
 
-def running_quantiles(
-    x: np.ndarray, y: np.ndarray, percent: Sequence[float] = QUANTILES
-) -> tuple[np.ndarray, np.ndarray]:
-    """Median x `(bin,)` and quantiles of y `(quantile, bin)` in bins of equally many points; empty if they are few."""
-    count = min(12, x.size // PER_BIN)
-    if count < 2:
-        return np.zeros(0), np.zeros((len(percent), 0))
-    parts = np.array_split(np.argsort(x, kind="stable"), count)
-    return np.array([np.median(x[part]) for part in parts]), np.stack([np.percentile(y[p], percent) for p in parts], 1)
-
-
 def scatter_points(
     ds: xr.Dataset, run: str, latent: int, target: str, *, roi: xr.DataArray | None = None
 ) -> xr.Dataset:
@@ -161,23 +132,34 @@ def scatter_points(
     Attributes: `r` (Pearson, over all points), `up`, `label` and `heading` of the vertical axis.
     """
     one = latent_map(ds, run, latent)
-    rows, columns = map_dims(one)
     wanted = targets_of(ds, [target], roi=roi)
     column, heading = wanted.isel(target=0, drop=True), str(wanted["target"].values[0])
     is_phase = heading.startswith(f"{n.PHASE}: ")
     shown, name = (ds[n.BC], n.BC) if is_phase and n.BC in ds else (column, heading)
     maps = {"latent": as_map(one), "up": as_map(shown.astype("f4")), "group": as_map(column)}
-    keep = np.logical_and.reduce([np.isfinite(item.values) for item in maps.values()])
     if roi is not None:
-        keep &= as_map(roi).values > 0
+        maps["up"] = maps["up"].where(as_map(roi) > 0)
+    found = points_of(maps, "group")
+    heading = f"{heading} (orange)" if is_phase else heading
+    found = found.assign_attrs(up=name, label=_axis(ds, name), heading=heading)
+    return found if is_phase else found.drop_vars("group")
+
+
+def points_of(maps: Mapping[str, xr.DataArray], against: str) -> xr.Dataset:
+    """The scan points where all maps are finite: their values and `x`, `y` over `point`.
+
+    Attribute `r`: Pearson's of `latent` and the map `against`, over all of them. Raises RoiError where there are none.
+    """
+    keep = np.logical_and.reduce([np.isfinite(item.values) for item in maps.values()])
     if not keep.any():
-        raise RoiError(f"no scan point holds both latent {latent} and {target!r}; choose another target or region.")
-    r = associate(maps["latent"].expand_dims(n.LATENT, -1), maps["group"].where(keep), "pearson")
-    row, col = np.nonzero(keep)
-    variables = {key: ("point", item.values[keep]) for key, item in maps.items() if key != "group" or is_phase}
-    variables |= {"x": ("point", maps["latent"][columns].values[col]), "y": ("point", maps["latent"][rows].values[row])}
-    attrs = {"r": float(r.squeeze()), "up": name, "label": _axis(ds, name), "heading": heading}
-    return xr.Dataset(variables, attrs=attrs | ({"heading": f"{heading} (orange)"} if is_phase else {}))
+        raise RoiError(f"no scan point holds all of {', '.join(maps)}; choose another map or region.")
+    rows, columns = map_dims(maps["latent"])
+    row, column = np.nonzero(keep)
+    found = {key: ("point", item.values[keep]) for key, item in maps.items()}
+    found["x"] = ("point", maps["latent"][columns].values[column])
+    found["y"] = ("point", maps["latent"][rows].values[row])
+    r = associate(maps["latent"].expand_dims(n.LATENT, -1), maps[against].where(keep), "pearson")
+    return xr.Dataset(found, attrs={"r": float(r.squeeze())})
 
 
 def _axis(ds: xr.Dataset, name: str) -> str:
@@ -227,7 +209,7 @@ def association(
     if isinstance(found, xr.Dataset):
         p_adjusted = found.get("p_adjusted") if p_adjusted is None else p_adjusted
         found = found["association"]
-    p = None if p_adjusted is None else _like(p_adjusted, found)
+    p = None if p_adjusted is None else p_adjusted.reindex_like(found).transpose(*found.dims)
     if target is not None or (metric is None and "target" not in found.dims):
         name, column = _column_of(found, target)
         return _metric_rows(column, name, None if p is None else _column_of(p, target)[1], most, options)
@@ -268,16 +250,6 @@ def _metric_rows(
 
 def _rows(values: xr.DataArray, dim: str) -> xr.DataArray:
     return (values if dim in values.dims else values.expand_dims(dim)).transpose(dim, n.LATENT)
-
-
-def _like(p_adjusted: xr.DataArray, table: xr.DataArray) -> xr.DataArray:
-    """P-values in the order of the table. Raises SchemaError where they are of another table."""
-    if set(p_adjusted.dims) != set(table.dims):
-        raise SchemaError(f"the p-values have dims {p_adjusted.dims}, the table {table.dims}; give those of the table.")
-    try:
-        return p_adjusted.sel({dim: table[dim] for dim in table.dims}).transpose(*table.dims)
-    except KeyError as error:
-        raise SchemaError(f"the p-values are of another table: they lack {error}.") from None
 
 
 def _column_of(table: xr.DataArray, target: str | None) -> tuple[str, xr.DataArray]:

@@ -13,7 +13,6 @@ from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.run.facts import class_names, class_of_each
 from vaearr.schema.grid import measured
-from vaearr.sources.images import MASK
 from vaearr.store import read_block
 from vaearr.views.common import brief, robust_limits, unit
 from vaearr.views.kinds import builder
@@ -22,7 +21,6 @@ from vaearr.views.pictures import LIMITS, pictures
 
 COLUMNS = 8
 MOST_ROWS = 12
-OUTLINE = "#E69F00"
 Row = tuple[str, np.ndarray]  # what stands in front of a row, and the places of its samples
 
 
@@ -31,8 +29,7 @@ def data_sheet(ds: xr.Dataset, *, by: str | None = None, columns: int = COLUMNS,
     """Samples as they are stored, chosen by chance: a row for each class, or three rows where there are none.
 
     Each picture has a grey scale (of colours a brightness) of its own, from its 0.5 % to its 99.5 % percentile; of
-    volumes the middle slice is shown; the outline of the mask where there is one. Above each stands its number or its
-    coordinates.
+    volumes the middle slice is shown. Above each stands its number or its coordinates.
 
     Parameters
     ----------
@@ -57,7 +54,6 @@ def data_sheet(ds: xr.Dataset, *, by: str | None = None, columns: int = COLUMNS,
         for line, (words, places), shown in zip(axes, rows, images, strict=True):
             for ax, place, image in zip(line, places, shown, strict=False):
                 _show(ax, image)
-                _outline(ax, ds, place)
                 ax.set_title(_where(ds, place), fontsize=SMALL, pad=2)
             line[0].set_ylabel(words, fontsize=SMALL)
             for spare in line[len(places) :]:
@@ -116,16 +112,6 @@ def _show(axes: Any, image: np.ndarray) -> None:
     low, high = robust_limits(image, LIMITS)
     axes.set(xticks=[], yticks=[])
     axes.imshow(np.clip((image - low) / (high - low), 0, 1), cmap="gray", vmin=0, vmax=1)
-
-
-def _outline(axes: Any, ds: xr.Dataset, place: np.ndarray) -> None:
-    """The border of a picture's mask, if it is a picture and has one."""
-    if MASK not in ds or set(ds[MASK].dims) != {*schema.navigation_dims(ds), n.Y, n.X}:
-        return
-    nav = schema.navigation_dims(ds)
-    mask = read_block(ds[MASK].transpose(*nav, n.Y, n.X), _region(ds, place))[0]
-    if mask.any():
-        axes.contour(mask, levels=[0.5], colors=OUTLINE, linewidths=0.8)
 
 
 def _where(ds: xr.Dataset, place: np.ndarray) -> str:

@@ -20,7 +20,7 @@ from vaearr.views.maps import BOKEH, names_on_bar, on_grid, overlay, same_grid
 from vaearr.views.paper import MOST_NAMES, OUTSIDE_COLOR
 from vaearr.views.relations import BRUSH, MOST_POINTS, points_of, subsample
 
-MOST_KEYS = 12  # of a legend beside a scatter
+MOST_KEYS = 10  # of a legend beside a scatter
 WITHIN = (2.0, 98.0)  # percentiles of the latent within a cluster: darkest and brightest
 Colors = Sequence[str] | Mapping[int, str]
 

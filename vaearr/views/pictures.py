@@ -326,14 +326,6 @@ def channel_means(latents: xr.DataArray) -> np.ndarray:
     return np.asarray(np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1))
 
 
-def draw_heat(axes: Any, values: np.ndarray, reach: float) -> Any:
-    """A signed heat map `(rows, dimensions)` centred at 0."""
-    mesh = axes.imshow(values, cmap=DIVERGING, vmin=-reach, vmax=reach, aspect="auto")
-    axes.set_xlabel("latent dimension")
-    axes.xaxis.set_major_locator(integer_ticks(values.shape[1]))
-    return mesh
-
-
 @builder("prototypes", "decoded", "latents", "class", "n")
 def prototype_sheet(found: xr.Dataset) -> Any:
     """The decoded prototypes on one colour scale, and their latents beneath as a heat map centred at 0.
@@ -351,7 +343,10 @@ def prototype_sheet(found: xr.Dataset) -> Any:
         draw_rows(upper, rows, SIDE, bar=True)
         upper.suptitle(text(f"means by {found.attrs['by']}\n({units_of(found['decoded'])})"))
         table = lower.subplots()
-        mesh = draw_heat(table, heat, float(np.abs(heat).max()) or 1.0)
+        reach = float(np.abs(heat).max()) or 1.0
+        mesh = table.imshow(heat, cmap=DIVERGING, vmin=-reach, vmax=reach, aspect="auto")
+        table.set_xlabel("latent dimension")
+        table.xaxis.set_major_locator(integer_ticks(heat.shape[1]))
         table.set_yticks(range(len(names)), names, fontsize=SMALL)
         lower.colorbar(mesh, ax=table, fraction=0.03, pad=0.01, label="mean latent").ax.tick_params(labelsize=SMALL)
     return figure

@@ -183,7 +183,7 @@ def _density(ax: Any, x: np.ndarray, y: np.ndarray, density: np.ndarray, count: 
 def unusual_sheet(found: xr.Dataset, maps: xr.Dataset) -> Any:
     """The most unusual samples of `unusual`, numbered, and where they lie: on the map of a scan, in the histogram.
 
-    maps: the result of `out_of_distribution`. The line in the histogram, of vector latents, is that of a Gaussian.
+    maps: the result of `out_of_distribution`.
     """
     count = found.sizes["point"]
     if not count:
@@ -223,16 +223,8 @@ def sample_words(one: xr.Dataset) -> str:
 
 
 def _distances(ax: Any, maps: xr.Dataset, found: xr.Dataset) -> None:
-    from scipy.stats import chi
-
     values = maps["distance"].values[np.isfinite(maps["distance"].values)]
     ax.hist(values, bins=int(np.clip(np.sqrt(values.size), 10, 80)), color=COLORS[0], density=True)
-    if "p_value" in maps:
-        degrees = maps.attrs["degrees"]
-        low, high = chi.ppf((0.001, 0.999), degrees)
-        grid = np.linspace(min(values.min(), low), max(values.max(), high), 500)
-        ax.plot(grid, chi.pdf(grid, degrees), color=COLORS[5], lw=1.0, label="if Gaussian")
-        ax.legend(fontsize=SMALL)
     ax.plot(found["distance"].values, np.zeros(found.sizes["point"]), ls="", marker="|", ms=9, color=DARK)
     ax.set(xlabel="Mahalanobis distance", ylabel="share of samples per unit", title=f"{values.size:,} samples")
 

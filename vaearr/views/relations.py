@@ -50,20 +50,19 @@ def map_scatter(
     *,
     roi: xr.DataArray | None = None,
     most_points: int = MOST_POINTS,
-    seed: int = 0,
     **options: Any,
 ) -> Any:
     """Map of a latent beside that latent against a target; a selection in one lights up in the other.
 
     The link works in a saved page without Python. Many points are a density, so that none hides another; at most
-    `most_points` of them, drawn by `seed`, can be selected. Pearson's r in the title is over all. A phase ("phase:
+    `most_points` of them can be selected. Pearson's r in the title is over all. A phase ("phase:
     fe_bcc") is the colour of the points, against band contrast where there is one. `**options` as of a map. Raises
     RoiError where no point has both.
     """
     hv = holoviews()
     one = latent_map(ds, run, latent)
     table = scatter_points(ds, run, latent, target, roi=roi)
-    shown = subsample(table, most_points, seed)
+    shown = subsample(table, most_points)
     rows, columns = map_dims(as_map(one))
     across, up = f"latent {latent}", text(table.attrs["up"])
     names = {columns: "x", rows: "y", across: "latent", up: "up"} | ({"group": "group"} if "group" in table else {})
@@ -170,12 +169,12 @@ def _axis(ds: xr.Dataset, name: str) -> str:
     return text(name)
 
 
-def subsample(points: xr.Dataset, most: int, seed: int) -> xr.Dataset:
+def subsample(points: xr.Dataset, most: int) -> xr.Dataset:
     """At most `most` points, drawn without replacement, in their order."""
     count = points.sizes["point"]
     if count <= most:
         return points
-    return points.isel(point=np.sort(np.random.default_rng(seed).choice(count, most, replace=False)))
+    return points.isel(point=np.sort(np.random.default_rng(0).choice(count, most, replace=False)))
 
 
 @builder("association", "metric", n.LATENT)
@@ -185,7 +184,6 @@ def association(
     target: str | None = None,
     *,
     p_adjusted: xr.DataArray | None = None,
-    most: int | None = MOST_LATENTS,
     **options: Any,
 ) -> Any:
     """Heat maps of an association table over its latents: by metric with the targets in rows, or of one target.
@@ -201,8 +199,6 @@ def association(
         table without targets that is the default.
     p_adjusted
         P-values over the same dims, from `significance`: cells below 0.05 get a dot.
-    most
-        Latents that are shown at most, those with the strongest association; None = all.
     **options
         Options of `holoviews.QuadMesh`.
     """
@@ -212,7 +208,7 @@ def association(
     p = None if p_adjusted is None else p_adjusted.reindex_like(found).transpose(*found.dims)
     if target is not None or (metric is None and "target" not in found.dims):
         name, column = _column_of(found, target)
-        return _metric_rows(column, name, None if p is None else _column_of(p, target)[1], most, options)
+        return _metric_rows(column, name, None if p is None else _column_of(p, target)[1], options)
     known = [str(name) for name in found["metric"].values]
     if metric is not None and metric not in known:
         raise NoInputError(f"the table has no metric {metric!r}.{did_you_mean(metric, known)}")
@@ -225,16 +221,14 @@ def association(
             "cmap": DIVERGING if signed else SEQUENTIAL, "clabel": name,
         }  # fmt: skip
         marked = None if p is None else _rows(p.sel(metric=name), "target").values
-        return _heat(f"{name} of latent and side map", values, values.values, marked, most, own | options)
+        return _heat(f"{name} of latent and side map", values, values.values, marked, own | options)
 
     if metric is not None or len(known) == 1:
         return one(metric or known[0])
     return holoviews().HoloMap({name: one(name) for name in known}, kdims="metric")
 
 
-def _metric_rows(
-    column: xr.DataArray, name: str, p: xr.DataArray | None, most: int | None, options: dict[str, Any]
-) -> Any:
+def _metric_rows(column: xr.DataArray, name: str, p: xr.DataArray | None, options: dict[str, Any]) -> Any:
     values = _rows(column, "metric")
     largest = np.array([np.max(np.abs(row[np.isfinite(row)]), initial=0.0) for row in values.values])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -244,7 +238,7 @@ def _metric_rows(
     own = {"clim": (-1.0, 1.0), "cmap": DIVERGING, "clabel": "relative to row max"}
     marked = None if p is None else _rows(p, "metric").values
     return _heat(
-        f"association of latents with {name}", values.assign_coords(metric=labels), share, marked, most, own | options
+        f"association of latents with {name}", values.assign_coords(metric=labels), share, marked, own | options
     )
 
 
@@ -261,7 +255,7 @@ def _column_of(table: xr.DataArray, target: str | None) -> tuple[str, xr.DataArr
 
 
 def _heat(
-    heading: str, values: xr.DataArray, shown: np.ndarray, p: np.ndarray | None, most: int | None,
+    heading: str, values: xr.DataArray, shown: np.ndarray, p: np.ndarray | None,
     options: dict[str, Any],
 ) -> Any:  # fmt: skip
     """Rows over latents: colours stand for `shown`, `values` is told under the pointer, dots mark small p."""
@@ -269,11 +263,11 @@ def _heat(
 
     hv = holoviews()
     count, chosen, notes = values.sizes[n.LATENT], np.arange(values.sizes[n.LATENT]), []
-    if most is not None and count > most:
+    if count > MOST_LATENTS:
         known = np.where(np.isfinite(shown), np.abs(shown), 0.0)
         strength = (known / np.maximum(known.max(axis=1, keepdims=True), 1e-300)).max(axis=0)
-        chosen = np.sort(np.argsort(-strength, kind="stable")[:most])
-        notes.append(f"the {most} strongest of {count} latents")
+        chosen = np.sort(np.argsort(-strength, kind="stable")[:MOST_LATENTS])
+        notes.append(f"the {MOST_LATENTS} strongest of {count} latents")
     if p is not None:
         notes.append(f"dot: adjusted p < {ALPHA:g}")
     latents, whose = (

@@ -42,20 +42,6 @@ def test_stored_clean(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_prose_between_code_and_what_next_at_the_end(path):
-    cells = nbformat.read(path, as_version=4).cells
-    assert cells[0].source.startswith("# ")
-    assert cells[-1].cell_type == "markdown"
-    assert "vaearr explore" in cells[-1].source
-    for cell in cells:
-        lines = cell.source.count("\n") + 1
-        assert lines <= 26, cell.source
-    others = {other.stem for other in NOTEBOOKS}
-    for name in re.findall(r"`(\d\d_\w+)\.ipynb`", "\n".join(cell.source for cell in cells)):
-        assert name in others
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_commands_that_the_prose_names_exist(path):
     known = typer.main.get_command(app).commands
     prose = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")

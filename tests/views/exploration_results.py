@@ -46,14 +46,13 @@ def plane(signal: dict[str, int]) -> xr.Dataset:
     )
 
 
-def classes(signal: dict[str, int], spatial: bool = False) -> xr.Dataset:
+def classes(signal: dict[str, int]) -> xr.Dataset:
     """Three prototypes."""
     latents = np.eye(3, 5)
-    dims = ("class", "latent", "ly") if spatial else ("class", "latent")
     return xr.Dataset(
         {
             "decoded": decoded({"class": 3}, signal),
-            "latents": (dims, latents[..., None] + np.array([0.0, np.nan]) if spatial else latents),
+            "latents": (("class", "latent"), latents),
             "n": ("class", [1, 2, 3]),
         },
         coords={"class": ["a", "b", "c"]},
@@ -83,18 +82,11 @@ def way(signal: dict[str, int], space: str = "plane") -> xr.Dataset:
     )
 
 
-def embedded(amounts: bool = True) -> xr.Dataset:
+def embedded() -> xr.Dataset:
     """Ten samples in a plane, coloured by class and by two amounts, one of which is not known everywhere."""
     found = way(SIGNALS["grey"]).rename(scatter="p")[["p"]].rename(p="position")
     found.attrs = {"method": "tsne", "n_points": 10, "n_known": 40, "perplexity": 3.0, **ATTRS}
-    if not amounts:
-        return found.drop_vars("class")
     values = np.arange(20.0).reshape(2, 10)
     values[1, 2] = np.nan
     found["amount"] = (("color", "point"), values)
     return found.assign_coords(color=["BC", "latent 3"])
-
-
-def spread(seed: int = 0) -> np.ndarray:
-    """200 samples of 3 dimensions."""
-    return np.random.default_rng(seed).normal(size=(200, 3)) * [1, 2, 3]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,8 @@ from vaearr.models.card import model_card
 from vaearr.views import common
 from vaearr.views.layers import difference_sheet, top_bars
 from vaearr.views.network import model_figure, stages
-from vaearr.views.paper import save_figure
+from vaearr.views.page import packed, unpacked
 from vaearr.views.samples import data_sheet
-from vaearr.views.volume_viewer import LEVELS, packed_volume, unpacked_volume
 from vaearr.views.volumes import volume_page, volume_sheet, volume_slices
 
 from ..analyses.conftest import make_model
@@ -41,13 +39,10 @@ def images(**signal: int) -> xr.Dataset:
 @pytest.mark.parametrize("signal", [{"y": 8, "x": 9}, {"channel": 3, "y": 8, "x": 9}, {"z": 4, "y": 8, "x": 9}])
 def test_a_row_of_samples_for_each_class(signal: dict[str, int]) -> None:
     ds = images(**signal)
-    ds["mask"] = (("sample", "y", "x"), np.zeros((30, 8, 9), bool))
-    ds["mask"][:22, 2:5, 3:6] = True
     figure = data_sheet(ds, columns=4, seed=1)
     assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["unknown\n5", "benign\n22", "malignant\n3"]
     numbers = [int(ax.get_title()) for ax in figure.axes]
     assert ds["label"].values[numbers].tolist() == [-1] * 4 + [0] * 4 + [1] * 3
-    assert [len(ax.collections) for ax in figure.axes] == [0] * 4 + [1] * 4 + [0] * 3  # outlines of masks
     assert [int(ax.get_title()) for ax in data_sheet(ds, columns=4, seed=1).axes] == numbers
     if signal == {"y": 8, "x": 9}:
         raw = ds["patterns"].values[numbers[0]].astype("f4")
@@ -97,15 +92,11 @@ def test_three_planes_through_a_position_with_the_patients_sides() -> None:
     np.testing.assert_allclose(ax.images[0].get_extent(), (-6.75, 5.25, 9, 21))
     assert [text.get_text() for text in ax.texts] == ["L", "R", "P", "A"]
     assert [text.get_text() for text in figure.axes[2].texts] == ["P", "A", "I", "S"]
-    radiological = volume_slices(da, convention="radiological").axes
-    assert radiological[0].xaxis_inverted()
-    assert not radiological[2].xaxis_inverted()
     assert not volume_slices(volume(orientation=None)).axes[0].texts
     for call, error, words in (
         (lambda: volume_slices(da[0]), SchemaError, "expected one volume over z, y and x"),
         (lambda: volume_slices(da, {"z": 99}), UsageError, "z = 99 lies outside the volume, which spans -6 to 6 mm"),
         (lambda: volume_slices(da.assign_coords(z=[0.0, 1, 2, 3, 9])), UsageError, "'z' has uneven steps"),
-        (lambda: volume_slices(da, convention="both"), UsageError, "neurological or radiological"),
     ):
         with pytest.raises(error, match=words):
             call()
@@ -129,12 +120,12 @@ def test_sheet_and_page_of_reconstructed_volumes() -> None:
     values=st.lists(st.floats(-50, 50, width=32) | st.just(float("nan")), min_size=24, max_size=24),
     limits=st.sampled_from([(-50.0, 50.0), (0.0, 1.0), (-3.0, 40.0)]),
 )
-def test_volumes_travel_in_8_bits(values: list[float], limits: tuple[float, float]) -> None:
+def test_arrays_travel_in_8_bits(values: list[float], limits: tuple[float, float]) -> None:
     whole = np.array(values, "f4").reshape(2, 3, 4)
-    back = unpacked_volume(packed_volume(whole, limits), whole.shape, limits)
+    back = unpacked(packed(whole, limits, 254), whole.shape, limits, 254)
     known = ~np.isnan(whole)
     np.testing.assert_array_equal(np.isnan(back), ~known)
-    assert (abs(back - np.clip(whole, *limits))[known] <= (limits[1] - limits[0]) / LEVELS * 0.51).all()
+    assert (abs(back - np.clip(whole, *limits))[known] <= (limits[1] - limits[0]) / 254 * 0.51).all()
 
 
 # ---- networks and layers ---------------------------------------------------------------------------------------------
@@ -148,7 +139,7 @@ CARDS: dict[str, tuple[tuple[int, ...], str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CARDS)
-def test_words_of_a_network_stay_inside_and_apart(case: str, tmp_path: Path) -> None:
+def test_a_network_has_a_bar_for_each_stage(case: str) -> None:
     shape, name, options = CARDS[case]
     if name != "conv":
         pytest.importorskip("monai")
@@ -157,14 +148,13 @@ def test_words_of_a_network_stay_inside_and_apart(case: str, tmp_path: Path) -> 
     assert sum(stage.n_parameters for stage in found) == card.attrs["n_parameters"]
     assert [found[0].part, found[-1].part] == ["input", "output"]
     figure = model_figure(card)
-    assert save_figure(figure, tmp_path / "network.png", dpi=100).stat().st_size > 4000
-    renderer, (width, height) = figure.canvas.get_renderer(), figure.bbox.size
-    boxes = [word.get_window_extent(renderer) for word in figure.axes[0].texts if word.get_text()]
-    for i, one in enumerate(boxes):
-        assert -1 < one.x0 < one.x1 < width + 1
-        assert -1 < one.y0 < one.y1 < height + 1
-        for other in boxes[i + 1 :]:
-            assert one.x1 <= other.x0 + 1 or other.x1 <= one.x0 + 1 or one.y1 <= other.y0 + 2 or other.y1 <= one.y0 + 2
+    assert len(figure.axes[0].patches) == len(found)
+    figure.canvas.draw()
+    assert all(0 <= box.x0 < box.x1 <= figure.bbox.width for box in map(_extent, figure.axes[0].get_yticklabels()))
+
+
+def _extent(word: Any) -> Any:
+    return word.get_window_extent()
 
 
 def test_bars_and_maps_of_layers_are_the_top_ones_on_one_scale() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 import vaearr as va
 from tests.views import exploration_results as results
 from vaearr.errors import ExistsError, NoInputError, RoiError, SchemaError, UsageError
-from vaearr.views import KINDS, journal, kind_of, save
+from vaearr.views import journal, kind_of, save
 from vaearr.views.common import NAN_COLOR, holoviews
 from vaearr.views.paper import SMALL
 
@@ -204,19 +204,6 @@ def test_small_panels_of_a_stack_tell_their_range(ds: xr.Dataset) -> None:
         va.view(ds.latents, entries=[7])
 
 
-def test_pages_fetch_nothing_and_a_stack_has_a_selector(ds: xr.Dataset, tmp_path: Path) -> None:
-    page = save(ds.latents, tmp_path / "a.html", heading="<Latents>", sentences=["of a run"]).read_text()
-    assert "&lt;Latents&gt;" in page
-    assert '"Select"' in page
-    assert "https://" not in page.split("</script>")[-2]
-    page = save(results.traversal(results.SIGNALS["grey"]), tmp_path / "b.html").read_text()
-    assert "data:image/png;base64," in page
-    with pytest.raises(ExistsError):
-        save(ds.BC, tmp_path / "a.html")
-    with pytest.raises(NoInputError, match="no folder"):
-        save(ds.BC, tmp_path / "none" / "a.html")
-
-
 def test_figures_have_300_dpi_letters_and_the_same_bytes(ds: xr.Dataset, tmp_path: Path) -> None:
     with Image.open(save(ds.BC, tmp_path / "a.png")) as picture:
         assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
@@ -234,8 +221,3 @@ def test_letters_are_never_below_7_points(ds: xr.Dataset) -> None:
     with journal():
         for text in va.view(ds, "matplotlib", kind="map_scatter").findobj(lambda item: hasattr(item, "get_fontsize")):
             assert text.get_fontsize() >= SMALL - 1 or not text.get_text()
-
-
-def test_the_table_of_kinds_fits_a_screen() -> None:
-    assert len(KINDS) <= 45
-    assert all(kind.build.__doc__ for kind in KINDS.values())

@@ -278,7 +278,6 @@ def _write_folder(found: Any, folder: Path, name: str) -> None:
     save(found, folder / f"{name}.png")
     if "latents" not in found:
         return
-    save(found, folder / "vectors.png", kind="vectors")
     if "step" in found.dims:
         save_animation(frames(found), folder / f"{name}.gif")
     else:
@@ -316,12 +315,12 @@ LOOKS |= {
     "interpolate": Look(
         _interpolate,
         "Decode the way between the latents of two samples, each of the store or a file of its own.\n\n--out writes "
-        "interpolation.png, vectors.png, interpolation.gif and z.csv (z.npy of spatial latents).",
+        "interpolation.png, interpolation.gif and z.csv (z.npy of spatial latents).",
         folder="interpolation",
     ),
     "sample": Look(
         "sample_prior",
-        "Draw latents, decode them, and print the vectors.\n\n--out writes samples.png, vectors.png, one picture for "
+        "Draw latents, decode them, and print the vectors.\n\n--out writes samples.png, one picture for "
         "each draw, and z.csv (z.npy of spatial latents).",
         folder="samples",
     ),

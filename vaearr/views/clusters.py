@@ -11,16 +11,16 @@ import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association import associate
-from vaearr.errors import RoiError, SchemaError, UsageError
+from vaearr.errors import SchemaError, UsageError
 from vaearr.schema import categories, meanings
 from vaearr.views.colors import LEVELS, NOISE_COLOR, class_colors, hex_of, ramp
 from vaearr.views.common import NAN_COLOR, as_map, holoviews, label, map_dims, number, text, title
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH, names_on_bar, on_grid, overlay, same_grid
 from vaearr.views.paper import MOST_NAMES, OUTSIDE_COLOR
-from vaearr.views.relations import BRUSH, MOST_POINTS, subsample
+from vaearr.views.relations import BRUSH, MOST_POINTS, points_of, subsample
 
+MOST_KEYS = 10  # of a legend beside a scatter
 WITHIN = (2.0, 98.0)  # percentiles of the latent within a cluster: darkest and brightest
 Colors = Sequence[str] | Mapping[int, str]
 
@@ -70,7 +70,7 @@ def _plain(name: str) -> str:
     return text(f"{head} {number}" if head == "cluster" and number.isdecimal() else name)
 
 
-def brightness(positions: np.ndarray, values: np.ndarray, percent: tuple[float, float] = WITHIN) -> np.ndarray:
+def brightness(positions: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Where a value lies between the percentiles of its own class, 0 to 1; NaN where either is missing.
 
     A class with one value only is bright.
@@ -79,17 +79,15 @@ def brightness(positions: np.ndarray, values: np.ndarray, percent: tuple[float, 
     for position in np.unique(positions[positions >= 0]):
         here = (positions == position) & np.isfinite(values)
         if here.any():
-            low, high = np.percentile(values[here], percent)
+            low, high = np.percentile(values[here], WITHIN)
             share[here] = np.clip((values[here] - low) / (high - low), 0, 1) if high > low else 1.0
     return share
 
 
-def shaded(
-    classes: Classes, latent: xr.DataArray, percent: tuple[float, float] = WITHIN
-) -> tuple[np.ndarray, list[str]]:
+def shaded(classes: Classes, latent: xr.DataArray) -> tuple[np.ndarray, list[str]]:
     """A shaded map as numbers (NaN = outside) in a list of colours: shades, noise, no latent."""
     positions = classes.values.values
-    share = brightness(positions, as_map(latent).values, percent)
+    share = brightness(positions, as_map(latent).values)
     colors = hex_of(ramp(classes.colors)) if classes.colors else []
     numbers = positions * LEVELS + np.rint(share * (LEVELS - 1))
     numbers = np.where(positions == n.NOISE, len(colors), numbers)
@@ -102,11 +100,10 @@ def class_map(
     labels: xr.DataArray,
     *,
     colors: Colors | None = None,
-    outside: str = OUTSIDE_COLOR,
     segments: np.ndarray | None = None,
     **options: Any,
 ) -> Any:
-    """A map of clusters (or any classes), one colour each, noise grey, all else `outside` (hatched on paper).
+    """A map of clusters (or any classes), one colour each, noise grey, all else white (hatched on paper).
 
     Parameters
     ----------
@@ -126,12 +123,12 @@ def class_map(
     own: dict[str, Any] = {"title": title(label(labels, "cluster"))}
     if count <= MOST_NAMES:
         own |= {"colorbar": True, "colorbar_opts": names_on_bar(names[:count])}
-    shown = _painted(classes, numbers.astype("f4"), {}, [*classes.colors, NOISE_COLOR][:count], outside, own | options)
+    shown = _painted(classes, numbers.astype("f4"), {}, [*classes.colors, NOISE_COLOR][:count], own | options)
     return shown if segments is None else holoviews().Overlay([shown, *overlay(classes.values, segments=segments)])
 
 
 def _painted(
-    classes: Classes, numbers: np.ndarray, values: dict[str, np.ndarray], paint: list[str], outside: str,
+    classes: Classes, numbers: np.ndarray, values: dict[str, np.ndarray], paint: list[str],
     options: dict[str, Any],
 ) -> Any:  # fmt: skip
     """Numbers as colours of a list, with the class and the values under the pointer."""
@@ -143,8 +140,8 @@ def _painted(
         code[classes.values.values == position] = position if position < 0 else classes.codes[position]
     tips = [(columns, "$x{0.[00]}"), (rows, "$y{0.[00]}"), *((name, f"@{{{name}}}") for name in ("class", *values))]
     own = {
-        "cmap": paint, "clim": (-0.5, len(paint) - 0.5), "clipping_colors": {"NaN": outside}, "clabel": "",
-        "tools": [HoverTool(tooltips=tips)], "bgcolor": outside,
+        "cmap": paint, "clim": (-0.5, len(paint) - 0.5), "clipping_colors": {"NaN": OUTSIDE_COLOR}, "clabel": "",
+        "tools": [HoverTool(tooltips=tips)], "bgcolor": OUTSIDE_COLOR,
     }  # fmt: skip
     return on_grid(classes.values, {"number": numbers, "class": code, **values}, own | options)
 
@@ -156,38 +153,36 @@ def cluster_view(
     target: xr.DataArray,
     *,
     colors: Colors | None = None,
-    percent: tuple[float, float] = WITHIN,
-    outside: str = OUTSIDE_COLOR,
     segments: np.ndarray | None = None,
     most_points: int = MOST_POINTS,
-    seed: int = 0,
     **options: Any,
 ) -> Any:
     """Clusters shaded by a latent, linked to the scatter of that latent against a target in the same base colours.
 
-    The brightness of a scan point says where its latent lies between the percentiles `percent` of its own cluster;
+    The brightness of a scan point says where its latent lies between the 2 % and 98 % percentiles of its own cluster;
     hue and chroma are the cluster's (`vaearr.views.colors`). A box or a lasso in one side lights up in the other, also
-    in a saved page. Above `most_points` the scatter shows a random part (`seed`) and says so; r is over all points.
+    in a saved page. Above `most_points` the scatter shows a random part and says so; r is over all points.
     Parameters as of a map of classes. Raises SchemaError where the maps differ in grid, RoiError where no point has
     all.
     """
     hv = holoviews()
     same_grid(labels, latent, target)
     classes = classes_of(labels, colors)
-    numbers, paint = shaded(classes, latent, percent)
+    numbers, paint = shaded(classes, latent)
     rows, columns = map_dims(classes.values)
     across, up = text(latent.name or "latent"), text(target.name or "target")
-    table = cluster_points(classes, latent, target)
-    shown = subsample(table, most_points, seed)
-    shown = shown.isel(point=np.random.default_rng(seed).permutation(shown.sizes["point"]))  # none lies on top
+    maps = {"latent": as_map(latent), "target": as_map(target), "cluster": classes.values}
+    table = points_of(maps, "target")
+    shown = subsample(table, most_points)
+    shown = shown.isel(point=np.random.default_rng(0).permutation(shown.sizes["point"]))  # none lies on top
     names = [*classes.names, "noise"]
     source = pd.DataFrame({
         columns: shown["x"].values, rows: shown["y"].values, across: shown["latent"].values, up: shown["target"].values,
         "cluster": [names[int(position)] for position in shown["cluster"].values],
     })  # fmt: skip
-    heading = f"{label(labels, 'cluster')}, brightness by {label(latent)}, {percent[0]:g}–{percent[1]:g} % within"
+    heading = f"{label(labels, 'cluster')}, brightness by {label(latent)}, {WITHIN[0]:g}–{WITHIN[1]:g} % within"
     values = {across: as_map(latent).values}
-    picture = _painted(classes, numbers, values, paint, outside, {"title": title(heading)} | options)
+    picture = _painted(classes, numbers, values, paint, {"title": title(heading)} | options)
     lines = [] if segments is None else overlay(classes.values, segments=segments)
     hidden = hv.Points(source, [columns, rows], [across, up, "cluster"]).opts(
         alpha=0, selection_alpha=1, nonselection_alpha=0, color="white", selection_line_color="black", size=5, **BRUSH
@@ -205,30 +200,12 @@ def cluster_view(
     return (hv.Overlay([picture, *lines, hidden]) + scatter).opts(shared_axes=False, shared_datasource=True, **BOKEH)
 
 
-def cluster_points(classes: Classes, latent: xr.DataArray, target: xr.DataArray) -> xr.Dataset:
-    """Points with a cluster (or noise), a latent and a target: `x`, `y`, `latent`, `target`, `cluster` over `point`.
-
-    Attribute `r`: Pearson's, over all of them. Raises RoiError where there are none.
-    """
-    maps = {"latent": as_map(latent), "target": as_map(target), "cluster": classes.values}
-    rows, columns = map_dims(classes.values)
-    keep = np.logical_and.reduce([np.isfinite(item.values) for item in maps.values()])
-    if not keep.any():
-        raise RoiError(f"no scan point holds a cluster, {latent.name!r} and {target.name!r}; choose another map.")
-    row, column = np.nonzero(keep)
-    found = {key: ("point", item.values[keep]) for key, item in maps.items()}
-    found["x"] = ("point", classes.values[columns].values[column])
-    found["y"] = ("point", classes.values[rows].values[row])
-    r = associate(maps["latent"].expand_dims(n.LATENT, -1), maps["target"].where(keep), "pearson")
-    return xr.Dataset(found, attrs={"r": float(r.squeeze())})
-
-
 def _legend_keys(classes: Classes, kdims: list[str]) -> list[Any]:
     """Points outside every view that fill the legend: the classes that occur, the largest, noise, what is left."""
     order = classes.by_size()
-    entries = [(classes.names[i], classes.colors[i]) for i in sorted(order[: MOST_NAMES - 2])]
+    entries = [(classes.names[i], classes.colors[i]) for i in sorted(order[:MOST_KEYS])]
     entries += [("noise", NOISE_COLOR)] if classes.has_noise else []
-    left = len(order) - (MOST_NAMES - 2)
+    left = len(order) - MOST_KEYS
     entries += [(f"and {left} smaller", "#00000000")] if left > 0 else []
     return [
         holoviews().Points(([np.nan], [np.nan]), kdims, label=name).opts(color=color, size=9, line_color=None, **BOKEH)
@@ -244,7 +221,6 @@ def comparison_view(
     segments: np.ndarray | None = None,
     scores: Mapping[str, float] | None = None,
     colors: Colors | None = None,
-    reference_colors: Colors | None = None,
     **options: Any,
 ) -> Any:
     """A cluster map beside a reference (phases, true grains), boundaries on both; zoom is linked.
@@ -254,7 +230,7 @@ def comparison_view(
     """
     same_grid(labels, reference)
     left = class_map(labels, colors=colors, segments=segments, **options)
-    right = class_map(reference, colors=reference_colors, segments=segments, **options)
+    right = class_map(reference, segments=segments, **options)
     heading = ", ".join(f"{name} = {value:.3f}" for name, value in (scores or {}).items())
     return (left + right).opts(shared_axes=True, title=heading, **BOKEH)
 

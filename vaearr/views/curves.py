@@ -69,6 +69,15 @@ def bars(edges: np.ndarray, heights: np.ndarray, dims: tuple[str, str], **option
     return shown.opts(**own | options)
 
 
+def activity_bars(edges: np.ndarray, heights: np.ndarray, active: np.ndarray, dims: tuple[str, str]) -> Any:
+    """Bars between edges, active latents in blue and unused ones in grey."""
+    return holoviews().Overlay([
+        bars(edges, np.where(which, heights, np.nan), dims, fill_color=color, label=name)
+        for which, color, name in ((active, COLORS[0], "active"), (~active, UNUSED, "unused"))
+        if which.any()
+    ])  # fmt: skip
+
+
 @builder("run_health", n.LATENT, "kl", "is_active")
 def health_bars(health: xr.Dataset, **options: Any) -> Any:
     """KL divergence of each latent of a training, active latents in blue and unused ones in grey.
@@ -78,17 +87,12 @@ def health_bars(health: xr.Dataset, **options: Any) -> Any:
     active, kl = health["is_active"].values.astype(bool), health["kl"].values
     edges = np.append(health[n.LATENT].values, health[n.LATENT].values[-1] + 1) - 0.5
     dims = ("latent", f"KL ({NATS})")
-    shown = [
-        bars(edges, np.where(which, kl, np.nan), dims, fill_color=color, label=name)
-        for which, color, name in ((active, COLORS[0], "active"), (~active, UNUSED, "unused"))
-        if which.any()
-    ]
     own = {
         "title": f"KL divergence of each latent: {int(active.sum())} of {active.size} active", "frame_width": 860,
         "frame_height": 200, "xlabel": "latent", "ylabel": dims[1], "legend_position": "top_right",
         "xlim": (float(edges[0]), float(edges[-1])), "xticks": 12, **BOKEH,
     }  # fmt: skip
-    return holoviews().Overlay(shown).opts(**own | options)
+    return activity_bars(edges, kl, active, dims).opts(**own | options)
 
 
 @builder("variance", "array", "explained_variance_ratio")

@@ -6,8 +6,6 @@ browser unpacks the one that is chosen. The store keeps the full precision.
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +28,9 @@ from vaearr.views.common import (
     roi_outline,
     text,
 )
+from vaearr.views.page import packed, unpacked
 
-LEVELS, MISSING = 126, 255  # steps between the colour limits: finer than colours can be told apart
+LEVELS = 126  # steps between the colour limits: finer than colours can be told apart
 FRAME = 400
 
 _UNPACK = """
@@ -66,9 +65,7 @@ class PackedMap:
 
     def values(self, shape: tuple[int, ...]) -> np.ndarray:
         """What the browser makes of it."""
-        codes = np.cumsum(np.frombuffer(zlib.decompress(base64.b64decode(self.data)), "u1"), dtype="u1")
-        numbers = self.low + codes.astype("f4") * ((self.high - self.low) / LEVELS)
-        return np.where(codes == MISSING, np.nan, numbers).astype("f4").reshape(shape)
+        return unpacked(self.data, shape, (self.low, self.high), LEVELS)
 
     def arguments(self) -> dict[str, Any]:
         """For the script in the page."""
@@ -91,11 +88,7 @@ def pack(da: xr.DataArray) -> PackedMap:
     else:
         names = []
         low, high = robust_limits(np.asarray(values, np.float32))
-    scaled = np.rint(np.clip((values - low) / (high - low), 0, 1) * LEVELS)
-    codes = np.where(np.isfinite(values), scaled, MISSING).astype("u1").ravel()
-    steps = np.diff(codes, prepend=np.uint8(0))  # wraps modulo 256, as the sum in the page does
-    data = base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode("ascii")
-    return PackedMap(label(da), data, low, high, tuple(names))
+    return PackedMap(label(da), packed(values, (low, high), LEVELS), low, high, tuple(names))
 
 
 def explorer(
@@ -125,35 +118,35 @@ def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None)
     from bokeh.models.widgets import Select
     from bokeh.palettes import Viridis256
 
-    packed = [pack(da) for da in maps]
-    first = packed[0].arguments()
+    drawn = [pack(da) for da in maps]
+    first = drawn[0].arguments()
     grid = as_map(maps[0] if not is_category(maps[0]) else as_codes(maps[0])[0])
     figure = _figure(grid, first["title"])
     mapper = LinearColorMapper(
         palette=first["palette"] or Viridis256, low=first["color_low"], high=first["color_high"], nan_color=NAN_COLOR
     )
     by_cell = not all(is_regular(grid[dim].values) for dim in map_dims(grid))
-    source = ColumnDataSource(_cells(grid, packed[0].values(grid.shape), by_cell))
+    source = ColumnDataSource(_cells(grid, drawn[0].values(grid.shape), by_cell))
     _draw(figure, grid, source, mapper, by_cell)
     if roi is not None:
         x0, y0, x1, y1 = roi_outline(roi).T
         for color, width in (("white", 3), ("black", 1.2)):
             figure.segment(x0, y0, x1, y1, line_color=color, line_width=width)
     bars = {}
-    for names in dict.fromkeys(item.names for item in packed):  # one colour bar for amounts, one for each set of names
+    for names in dict.fromkeys(item.names for item in drawn):  # one colour bar for amounts, one for each set of names
         ticks: Any = FixedTicker(ticks=list(range(len(names)))) if names else BasicTicker()
         bars["|".join(names)] = bar = ColorBar(
             color_mapper=mapper, ticker=ticks, width=12, major_label_overrides=dict(enumerate(names)),
-            visible=names == packed[0].names,
+            visible=names == drawn[0].names,
         )  # fmt: skip
         figure.add_layout(bar, "right")
-    options: list[str | tuple[Any, str]] = [(str(i), item.title) for i, item in enumerate(packed)]
+    options: list[str | tuple[Any, str]] = [(str(i), item.title) for i, item in enumerate(drawn)]
     select = Select(
         title=f"Choose a {heading}", value="0", width=240,
         options=options,
     )  # fmt: skip
     arguments = {
-        "maps": [item.arguments() for item in packed], "select": select, "source": source, "mapper": mapper,
+        "maps": [item.arguments() for item in drawn], "select": select, "source": source, "mapper": mapper,
         "bars": list(bars.values()), "bar_names": list(bars), "figure": figure, "by_cell": by_cell,
         "levels": LEVELS, "scale": list(Viridis256),
     }  # fmt: skip

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean
+from vaearr.errors import UsageError, did_you_mean
 from vaearr.views.common import holoviews
 from vaearr.views.page import Section, page
-from vaearr.views.paper import DPI, on_paper, save_figure
+from vaearr.views.paper import DPI, new_file, on_paper, save_figure
 
 KIND = "kind"  # attribute of a result: which builder shows it
 Builder = Callable[..., Any]
@@ -104,11 +104,6 @@ def view(
     return on_paper(shown) if backend == "matplotlib" else shown
 
 
-def is_figure(shown: Any) -> bool:
-    """Whether a view is a matplotlib Figure already."""
-    return hasattr(shown, "savefig")
-
-
 def save(
     shown: Any,
     path: str | os.PathLike[str],
@@ -130,28 +125,20 @@ def save(
         if isinstance(shown, xr.Dataset | xr.DataArray):
             shown = view(shown, "matplotlib", **options)
         return save_figure(on_paper(shown), target, dpi, overwrite=overwrite)
-    if not target.parent.is_dir():
-        raise NoInputError(f"there is no folder {target.parent}; make it first.")
-    if target.exists() and not overwrite:
-        raise ExistsError(f"{target} is there already; give another name, or overwrite=True.")
-    if isinstance(shown, xr.Dataset | xr.DataArray):
-        shown = view(shown, **options)
-    introduction = Section("view", heading)
-    for sentence in sentences:
-        introduction.say(sentence)
-    show(introduction, shown, heading or target.stem)
-    part = target.with_name(f".{target.name}.part")
-    try:
+    with new_file(target, overwrite=overwrite) as part:
+        if isinstance(shown, xr.Dataset | xr.DataArray):
+            shown = view(shown, **options)
+        introduction = Section("view", heading)
+        for sentence in sentences:
+            introduction.say(sentence)
+        show(introduction, shown, heading or target.stem)
         part.write_text(page(heading or target.stem, introduction, []), encoding="utf-8")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 
 def show(section: Section, shown: Any, alt: str) -> None:
     """Put a view into a section of a page: live by bokeh, a Figure as a picture, a table as one of the page."""
-    if is_figure(shown):
+    if hasattr(shown, "savefig"):
         section.picture(shown, alt, dpi=PAGE_DPI)
     elif isinstance(shown, holoviews().Table):
         names = [str(dim) for dim in shown.dimensions()]

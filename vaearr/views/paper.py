@@ -70,23 +70,32 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = DPI, *, ov
     Raises UsageError for another ending, NoInputError where the folder is not there, ExistsError where the file is
     there and `overwrite` is not set.
     """
-    target = Path(path)
-    ending = target.suffix.lower()
+    ending = Path(path).suffix.lower()
     if ending not in _METADATA:
-        raise UsageError(f"{target.name!r} ends in {ending!r}; figures are saved as {', '.join(_METADATA)} or .html.")
+        name = Path(path).name
+        raise UsageError(f"{name!r} ends in {ending!r}; figures are saved as {', '.join(_METADATA)} or .html.")
+    with new_file(path, overwrite=overwrite) as part, journal(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a script no font has: an empty box
+        figure.savefig(part, format=ending[1:], dpi=dpi, metadata=_METADATA[ending])
+    return Path(path)
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """A file beside `path` that takes its name once it is written. Raises NoInputError where the folder is not there,
+    ExistsError where the file is and `overwrite` is not set.
+    """
+    target = Path(path)
     if not target.parent.is_dir():
         raise NoInputError(f"there is no folder {target.parent}; make it first.")
     if target.exists() and not overwrite:
         raise ExistsError(f"{target} is there already; give another name, or overwrite=True.")
     part = target.with_name(f".{target.name}.part")
     try:
-        with journal(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a script no font has: an empty box
-            figure.savefig(part, format=ending[1:], dpi=dpi, metadata=_METADATA[ending])
+        yield part
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    return target
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -363,7 +372,7 @@ def _legend(axes: Any, o: dict[str, Any], heading: str | None) -> None:
         ncols=1 if len(kept) <= 12 else 2, **where,
     )  # fmt: skip
     for handle in shown.legend_handles:
-        handle.set_alpha(1)
+        handle.set_alpha(None if handle.get_alpha() is None else 1)
         if hasattr(handle, "set_sizes"):
             handle.set_sizes([16])
 

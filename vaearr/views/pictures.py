@@ -13,10 +13,10 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import ExistsError, NoInputError, SchemaError, UsageError
+from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.views.common import DIVERGING, brief, number, robust_limits, text, unit, value_text
 from vaearr.views.kinds import builder
-from vaearr.views.paper import SMALL, WIDTH, integer_ticks, journal, new_figure
+from vaearr.views.paper import SMALL, WIDTH, integer_ticks, journal, new_figure, new_file
 
 LIMITS = (0.5, 99.5)  # percentiles between which grey runs
 FRAME_SIDE = 240  # pixels: smaller pictures are enlarged in an animation
@@ -326,14 +326,6 @@ def channel_means(latents: xr.DataArray) -> np.ndarray:
     return np.asarray(np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1))
 
 
-def draw_heat(axes: Any, values: np.ndarray, reach: float) -> Any:
-    """A signed heat map `(rows, dimensions)` centred at 0."""
-    mesh = axes.imshow(values, cmap=DIVERGING, vmin=-reach, vmax=reach, aspect="auto")
-    axes.set_xlabel("latent dimension")
-    axes.xaxis.set_major_locator(integer_ticks(values.shape[1]))
-    return mesh
-
-
 @builder("prototypes", "decoded", "latents", "class", "n")
 def prototype_sheet(found: xr.Dataset) -> Any:
     """The decoded prototypes on one colour scale, and their latents beneath as a heat map centred at 0.
@@ -351,50 +343,12 @@ def prototype_sheet(found: xr.Dataset) -> Any:
         draw_rows(upper, rows, SIDE, bar=True)
         upper.suptitle(text(f"means by {found.attrs['by']}\n({units_of(found['decoded'])})"))
         table = lower.subplots()
-        mesh = draw_heat(table, heat, float(np.abs(heat).max()) or 1.0)
+        reach = float(np.abs(heat).max()) or 1.0
+        mesh = table.imshow(heat, cmap=DIVERGING, vmin=-reach, vmax=reach, aspect="auto")
+        table.set_xlabel("latent dimension")
+        table.xaxis.set_major_locator(integer_ticks(heat.shape[1]))
         table.set_yticks(range(len(names)), names, fontsize=SMALL)
         lower.colorbar(mesh, ax=table, fraction=0.03, pad=0.01, label="mean latent").ax.tick_params(labelsize=SMALL)
-    return figure
-
-
-@builder("vectors")
-def vector_sheet(found: xr.Dataset, *, most: int = 16) -> Any:
-    """Decoded pictures of `sample_prior` or `interpolate`, each with its latents beside it; numbers where they fit.
-
-    Of spatial latents the mean of each channel over its positions. At most `most`, of a way between samples spread
-    evenly.
-    """
-    lead = str(found["decoded"].dims[0])
-    every = found.sizes[lead]
-    picked = np.arange(min(every, most))
-    if lead == "step":
-        picked = np.unique(np.linspace(0, every - 1, min(most, every)).round().astype(int))
-    images, vectors = pictures(found["decoded"])[picked], channel_means(found["latents"])[picked]
-    rows, size = vectors.shape
-    limits, reach = robust_limits(images, LIMITS), float(abs(vectors).max()) or 1.0
-    digits = None if size > 24 or (reach < 1 and size > 12) else 1 if reach >= 1 else 2
-    side = 0.42
-    wide = min(side * images.shape[2] / images.shape[1], 1.2)
-    names = [f"t = {t:.3g}" for t in found["t"].values[picked]] if "t" in found.coords else [str(i) for i in picked]
-    with journal():
-        figure = new_figure(WIDTH, rows * side + 0.9)
-        left, right = figure.subfigures(1, 2, width_ratios=[wide + 0.7, WIDTH - wide - 0.7])
-        for ax, name, image in zip(left.subplots(rows, 1, squeeze=False)[:, 0], names, images, strict=True):
-            show_picture(ax, image, limits)
-            ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=SMALL)
-        table = right.subplots()
-        mesh = draw_heat(table, vectors, reach)
-        table.set_yticks([])
-        for i in range(1, rows):
-            table.axhline(i - 0.5, color="white", lw=2)
-        for (row, column), value in np.ndenumerate(vectors) if digits is not None else ():
-            words = f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")
-            color = "white" if abs(value) > 0.7 * reach else "black"
-            table.text(column, row, words, fontsize=SMALL, ha="center", va="center", color=color)
-        right.colorbar(mesh, ax=table, fraction=0.02, pad=0.01).ax.tick_params(labelsize=SMALL)
-        part = f", {rows} of {every}" if rows < every else ""
-        about = found.attrs.get("method") or f"draws from {found.attrs.get('source')}"
-        figure.suptitle(text(f"{about}{part}: decoded, and latents"))
     return figure
 
 
@@ -472,16 +426,8 @@ def save_animation(
         raise UsageError(f"{target.name!r} is not a name of a GIF; let it end in .gif.")
     if len(shown) < 2 or not seconds > 0:
         raise UsageError("an animation needs two frames or more and a positive time.")
-    if not target.parent.is_dir():
-        raise NoInputError(f"there is no folder {target.parent}; make it first.")
-    if target.exists() and not overwrite:
-        raise ExistsError(f"{target} is there already; give another name, or overwrite=True.")
     pause = max(20, round(1000 * seconds / len(shown)))
     images = [Image.fromarray(frame) for frame in (*shown, *shown[-2:0:-1])]
-    part = target.with_name(f".{target.name}.part")
-    try:
+    with new_file(target, overwrite=overwrite) as part:
         images[0].save(part, format="GIF", save_all=True, append_images=images[1:], duration=pause, loop=0)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
     return target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.association import METRICS, associate, targets_of
-from vaearr.errors import NoInputError, RoiError, SchemaError, did_you_mean
+from vaearr.errors import NoInputError, RoiError, did_you_mean
 from vaearr.views.common import (
     COLORS,
     DIVERGING,
@@ -34,8 +34,7 @@ from vaearr.views.maps import BOKEH, latent_map, map_plot
 MOST_POINTS = 20_000  # more make a saved page slow
 SELECTED = "#D55E00"
 DENSE = 1500  # points from which on a density is shown instead of the points
-MOST_BINS, PER_BIN = 60, 50
-QUANTILES = (10.0, 50.0, 90.0)
+MOST_BINS = 60
 DENSITY = "cividis"
 ALPHA = 0.05  # adjusted p-values below it are marked
 MOST_LATENTS = 128  # columns of a heat map; of more the strongest are shown
@@ -51,21 +50,19 @@ def map_scatter(
     *,
     roi: xr.DataArray | None = None,
     most_points: int = MOST_POINTS,
-    seed: int = 0,
     **options: Any,
 ) -> Any:
     """Map of a latent beside that latent against a target; a selection in one lights up in the other.
 
-    The link works in a saved page without Python. Many points are a density with the 10, 50 and 90 % quantiles of the
-    target in bins of the latent that hold equally many, so that none hides another; at most `most_points` of them,
-    drawn by `seed`, can be selected. Pearson's r in the title is over all. A phase ("phase: fe_bcc") is the colour of
-    the points, against band contrast where there is one. `**options` as of a map. Raises RoiError where no point has
-    both.
+    The link works in a saved page without Python. Many points are a density, so that none hides another; at most
+    `most_points` of them can be selected. Pearson's r in the title is over all. A phase ("phase:
+    fe_bcc") is the colour of the points, against band contrast where there is one. `**options` as of a map. Raises
+    RoiError where no point has both.
     """
     hv = holoviews()
     one = latent_map(ds, run, latent)
     table = scatter_points(ds, run, latent, target, roi=roi)
-    shown = subsample(table, most_points, seed)
+    shown = subsample(table, most_points)
     rows, columns = map_dims(as_map(one))
     across, up = f"latent {latent}", text(table.attrs["up"])
     names = {columns: "x", rows: "y", across: "latent", up: "up"} | ({"group": "group"} if "group" in table else {})
@@ -84,13 +81,11 @@ def map_scatter(
             alpha=0.5, nonselection_alpha=0.06, selection_alpha=0.9, color=COLORS[0], size=4, line_color=None, **BRUSH
         )
     else:
-        own = density(table["latent"].values, table["up"].values, [across, up])
+        own = [density(table["latent"].values, table["up"].values, [across, up])]
         points = hv.Points(source, [across, up], [rows, columns]).opts(alpha=0, nonselection_alpha=0, size=3, **lit)
-    if "group" not in table:
-        own += quantile_lines(table["latent"].values, table["up"].values, [across, up])
     about = f"{table.attrs['heading']}: " if "group" in table else ""
     heading = f"{about}Pearson r = {number(table.attrs['r'])}, n = {table.sizes['point']:,}"
-    right = hv.Overlay([*own[:1], points, *own[1:]] if own and type(own[0]) is hv.QuadMesh else [points, *own]).opts(
+    right = hv.Overlay([*own, points]).opts(
         frame_width=340, frame_height=300, xlabel=across, ylabel=text(table.attrs["label"]), title=title(heading),
         fontsize={"title": "10pt"}, **BOKEH,
     )  # fmt: skip
@@ -98,28 +93,14 @@ def map_scatter(
     return (left + right).opts(shared_axes=False, shared_datasource=True, **BOKEH)
 
 
-def density(x: np.ndarray, y: np.ndarray, dims: list[str]) -> list[Any]:
+def density(x: np.ndarray, y: np.ndarray, dims: list[str]) -> Any:
     """How many points fall in each cell, on a logarithmic colour scale."""
     count, across, up = counts_of(x, y)
     mesh = holoviews().QuadMesh((across, up, count), dims, "scan points")
-    return [
-        mesh.opts(
-            cmap=DENSITY, logz=True, clim=(1, max(2.0, float(np.nanmax(count)))), colorbar=True, clabel="scan points",
-            clipping_colors={"NaN": "white"}, line_color=None, **BOKEH,
-        )
-    ]  # fmt: skip
-
-
-def quantile_lines(x: np.ndarray, y: np.ndarray, dims: list[str]) -> list[Any]:
-    """Quantiles of y in bins of x that hold equally many points; nothing where they are few."""
-    middle, levels = running_quantiles(x, y)
-    lines = zip(QUANTILES, levels, strict=True) if middle.size else ()
-    return [
-        holoviews()
-        .Curve((middle, level), *dims)
-        .opts(color=SELECTED, line_width=2.2 if p == 50 else 1.2, line_dash="solid" if p == 50 else "dashed", **BOKEH)
-        for p, level in lines
-    ]
+    return mesh.opts(
+        cmap=DENSITY, logz=True, clim=(1, max(2.0, float(np.nanmax(count)))), colorbar=True, clabel="scan points",
+        clipping_colors={"NaN": "white"}, line_color=None, **BOKEH,
+    )  # fmt: skip
 
 
 def bin_edges(values: np.ndarray, most: int = MOST_BINS) -> np.ndarray:
@@ -142,17 +123,6 @@ def counts_of(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return np.where(count > 0, count, np.nan), across, up
 
 
-def running_quantiles(
-    x: np.ndarray, y: np.ndarray, percent: Sequence[float] = QUANTILES
-) -> tuple[np.ndarray, np.ndarray]:
-    """Median x `(bin,)` and quantiles of y `(quantile, bin)` in bins of equally many points; empty if they are few."""
-    count = min(12, x.size // PER_BIN)
-    if count < 2:
-        return np.zeros(0), np.zeros((len(percent), 0))
-    parts = np.array_split(np.argsort(x, kind="stable"), count)
-    return np.array([np.median(x[part]) for part in parts]), np.stack([np.percentile(y[p], percent) for p in parts], 1)
-
-
 def scatter_points(
     ds: xr.Dataset, run: str, latent: int, target: str, *, roi: xr.DataArray | None = None
 ) -> xr.Dataset:
@@ -161,23 +131,34 @@ def scatter_points(
     Attributes: `r` (Pearson, over all points), `up`, `label` and `heading` of the vertical axis.
     """
     one = latent_map(ds, run, latent)
-    rows, columns = map_dims(one)
     wanted = targets_of(ds, [target], roi=roi)
     column, heading = wanted.isel(target=0, drop=True), str(wanted["target"].values[0])
     is_phase = heading.startswith(f"{n.PHASE}: ")
     shown, name = (ds[n.BC], n.BC) if is_phase and n.BC in ds else (column, heading)
     maps = {"latent": as_map(one), "up": as_map(shown.astype("f4")), "group": as_map(column)}
-    keep = np.logical_and.reduce([np.isfinite(item.values) for item in maps.values()])
     if roi is not None:
-        keep &= as_map(roi).values > 0
+        maps["up"] = maps["up"].where(as_map(roi) > 0)
+    found = points_of(maps, "group")
+    heading = f"{heading} (orange)" if is_phase else heading
+    found = found.assign_attrs(up=name, label=_axis(ds, name), heading=heading)
+    return found if is_phase else found.drop_vars("group")
+
+
+def points_of(maps: Mapping[str, xr.DataArray], against: str) -> xr.Dataset:
+    """The scan points where all maps are finite: their values and `x`, `y` over `point`.
+
+    Attribute `r`: Pearson's of `latent` and the map `against`, over all of them. Raises RoiError where there are none.
+    """
+    keep = np.logical_and.reduce([np.isfinite(item.values) for item in maps.values()])
     if not keep.any():
-        raise RoiError(f"no scan point holds both latent {latent} and {target!r}; choose another target or region.")
-    r = associate(maps["latent"].expand_dims(n.LATENT, -1), maps["group"].where(keep), "pearson")
-    row, col = np.nonzero(keep)
-    variables = {key: ("point", item.values[keep]) for key, item in maps.items() if key != "group" or is_phase}
-    variables |= {"x": ("point", maps["latent"][columns].values[col]), "y": ("point", maps["latent"][rows].values[row])}
-    attrs = {"r": float(r.squeeze()), "up": name, "label": _axis(ds, name), "heading": heading}
-    return xr.Dataset(variables, attrs=attrs | ({"heading": f"{heading} (orange)"} if is_phase else {}))
+        raise RoiError(f"no scan point holds all of {', '.join(maps)}; choose another map or region.")
+    rows, columns = map_dims(maps["latent"])
+    row, column = np.nonzero(keep)
+    found = {key: ("point", item.values[keep]) for key, item in maps.items()}
+    found["x"] = ("point", maps["latent"][columns].values[column])
+    found["y"] = ("point", maps["latent"][rows].values[row])
+    r = associate(maps["latent"].expand_dims(n.LATENT, -1), maps[against].where(keep), "pearson")
+    return xr.Dataset(found, attrs={"r": float(r.squeeze())})
 
 
 def _axis(ds: xr.Dataset, name: str) -> str:
@@ -188,12 +169,12 @@ def _axis(ds: xr.Dataset, name: str) -> str:
     return text(name)
 
 
-def subsample(points: xr.Dataset, most: int, seed: int) -> xr.Dataset:
+def subsample(points: xr.Dataset, most: int) -> xr.Dataset:
     """At most `most` points, drawn without replacement, in their order."""
     count = points.sizes["point"]
     if count <= most:
         return points
-    return points.isel(point=np.sort(np.random.default_rng(seed).choice(count, most, replace=False)))
+    return points.isel(point=np.sort(np.random.default_rng(0).choice(count, most, replace=False)))
 
 
 @builder("association", "metric", n.LATENT)
@@ -203,7 +184,6 @@ def association(
     target: str | None = None,
     *,
     p_adjusted: xr.DataArray | None = None,
-    most: int | None = MOST_LATENTS,
     **options: Any,
 ) -> Any:
     """Heat maps of an association table over its latents: by metric with the targets in rows, or of one target.
@@ -219,18 +199,16 @@ def association(
         table without targets that is the default.
     p_adjusted
         P-values over the same dims, from `significance`: cells below 0.05 get a dot.
-    most
-        Latents that are shown at most, those with the strongest association; None = all.
     **options
         Options of `holoviews.QuadMesh`.
     """
     if isinstance(found, xr.Dataset):
         p_adjusted = found.get("p_adjusted") if p_adjusted is None else p_adjusted
         found = found["association"]
-    p = None if p_adjusted is None else _like(p_adjusted, found)
+    p = None if p_adjusted is None else p_adjusted.reindex_like(found).transpose(*found.dims)
     if target is not None or (metric is None and "target" not in found.dims):
         name, column = _column_of(found, target)
-        return _metric_rows(column, name, None if p is None else _column_of(p, target)[1], most, options)
+        return _metric_rows(column, name, None if p is None else _column_of(p, target)[1], options)
     known = [str(name) for name in found["metric"].values]
     if metric is not None and metric not in known:
         raise NoInputError(f"the table has no metric {metric!r}.{did_you_mean(metric, known)}")
@@ -243,16 +221,14 @@ def association(
             "cmap": DIVERGING if signed else SEQUENTIAL, "clabel": name,
         }  # fmt: skip
         marked = None if p is None else _rows(p.sel(metric=name), "target").values
-        return _heat(f"{name} of latent and side map", values, values.values, marked, most, own | options)
+        return _heat(f"{name} of latent and side map", values, values.values, marked, own | options)
 
     if metric is not None or len(known) == 1:
         return one(metric or known[0])
     return holoviews().HoloMap({name: one(name) for name in known}, kdims="metric")
 
 
-def _metric_rows(
-    column: xr.DataArray, name: str, p: xr.DataArray | None, most: int | None, options: dict[str, Any]
-) -> Any:
+def _metric_rows(column: xr.DataArray, name: str, p: xr.DataArray | None, options: dict[str, Any]) -> Any:
     values = _rows(column, "metric")
     largest = np.array([np.max(np.abs(row[np.isfinite(row)]), initial=0.0) for row in values.values])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -262,22 +238,12 @@ def _metric_rows(
     own = {"clim": (-1.0, 1.0), "cmap": DIVERGING, "clabel": "relative to row max"}
     marked = None if p is None else _rows(p, "metric").values
     return _heat(
-        f"association of latents with {name}", values.assign_coords(metric=labels), share, marked, most, own | options
+        f"association of latents with {name}", values.assign_coords(metric=labels), share, marked, own | options
     )
 
 
 def _rows(values: xr.DataArray, dim: str) -> xr.DataArray:
     return (values if dim in values.dims else values.expand_dims(dim)).transpose(dim, n.LATENT)
-
-
-def _like(p_adjusted: xr.DataArray, table: xr.DataArray) -> xr.DataArray:
-    """P-values in the order of the table. Raises SchemaError where they are of another table."""
-    if set(p_adjusted.dims) != set(table.dims):
-        raise SchemaError(f"the p-values have dims {p_adjusted.dims}, the table {table.dims}; give those of the table.")
-    try:
-        return p_adjusted.sel({dim: table[dim] for dim in table.dims}).transpose(*table.dims)
-    except KeyError as error:
-        raise SchemaError(f"the p-values are of another table: they lack {error}.") from None
 
 
 def _column_of(table: xr.DataArray, target: str | None) -> tuple[str, xr.DataArray]:
@@ -289,7 +255,7 @@ def _column_of(table: xr.DataArray, target: str | None) -> tuple[str, xr.DataArr
 
 
 def _heat(
-    heading: str, values: xr.DataArray, shown: np.ndarray, p: np.ndarray | None, most: int | None,
+    heading: str, values: xr.DataArray, shown: np.ndarray, p: np.ndarray | None,
     options: dict[str, Any],
 ) -> Any:  # fmt: skip
     """Rows over latents: colours stand for `shown`, `values` is told under the pointer, dots mark small p."""
@@ -297,11 +263,11 @@ def _heat(
 
     hv = holoviews()
     count, chosen, notes = values.sizes[n.LATENT], np.arange(values.sizes[n.LATENT]), []
-    if most is not None and count > most:
+    if count > MOST_LATENTS:
         known = np.where(np.isfinite(shown), np.abs(shown), 0.0)
         strength = (known / np.maximum(known.max(axis=1, keepdims=True), 1e-300)).max(axis=0)
-        chosen = np.sort(np.argsort(-strength, kind="stable")[:most])
-        notes.append(f"the {most} strongest of {count} latents")
+        chosen = np.sort(np.argsort(-strength, kind="stable")[:MOST_LATENTS])
+        notes.append(f"the {MOST_LATENTS} strongest of {count} latents")
     if p is not None:
         notes.append(f"dot: adjusted p < {ALPHA:g}")
     latents, whose = (

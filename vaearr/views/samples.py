@@ -13,17 +13,13 @@ from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.run.facts import class_names, class_of_each
 from vaearr.schema.grid import measured
-from vaearr.sources.images import MASK
 from vaearr.store import read_block
 from vaearr.views.common import brief, robust_limits, unit
 from vaearr.views.kinds import builder
-from vaearr.views.paper import SMALL, WIDTH, journal, new_figure
-from vaearr.views.pictures import LIMITS, pictures
+from vaearr.views.pictures import COLUMNS, LIMITS, Row, pictures, sheet
 
-COLUMNS = 8
 MOST_ROWS = 12
-OUTLINE = "#E69F00"
-Row = tuple[str, np.ndarray]  # what stands in front of a row, and the places of its samples
+Places = tuple[str, np.ndarray]  # what stands in front of a row, and the places of its samples
 
 
 @builder("samples")
@@ -31,8 +27,7 @@ def data_sheet(ds: xr.Dataset, *, by: str | None = None, columns: int = COLUMNS,
     """Samples as they are stored, chosen by chance: a row for each class, or three rows where there are none.
 
     Each picture has a grey scale (of colours a brightness) of its own, from its 0.5 % to its 99.5 % percentile; of
-    volumes the middle slice is shown; the outline of the mask where there is one. Above each stands its number or its
-    coordinates.
+    volumes the middle slice is shown. Above each stands its number or its coordinates.
 
     Parameters
     ----------
@@ -47,23 +42,11 @@ def data_sheet(ds: xr.Dataset, *, by: str | None = None, columns: int = COLUMNS,
         raise UsageError(f"the number of columns is {columns}; it must be at least 1.")
     by = _chosen(ds, by)
     rows, n_classes = _rows(ds, by, columns, np.random.default_rng(seed))
-    width = max(len(places) for _, places in rows)
-    images = [_pictures(ds, places) for _, places in rows]
-    ratio = images[0].shape[1] / images[0].shape[2]
-    with journal():
-        side = WIDTH / (COLUMNS + 0.6)
-        figure = new_figure(max(side * width + 0.4, 2.8), len(rows) * (side * ratio + 0.17) + 0.42)
-        axes = figure.subplots(len(rows), width, squeeze=False)
-        for line, (words, places), shown in zip(axes, rows, images, strict=True):
-            for ax, place, image in zip(line, places, shown, strict=False):
-                _show(ax, image)
-                _outline(ax, ds, place)
-                ax.set_title(_where(ds, place), fontsize=SMALL, pad=2)
-            line[0].set_ylabel(words, fontsize=SMALL)
-            for spare in line[len(places) :]:
-                spare.remove()
-        figure.suptitle(_heading(ds, by, len(rows), n_classes))
-    return figure
+    lines = [
+        Row(words, [_scaled(image) for image in _pictures(ds, places)], (0, 1), [_where(ds, place) for place in places])
+        for words, places in rows
+    ]
+    return sheet(lines, _heading(ds, by, len(rows), n_classes))
 
 
 def _chosen(ds: xr.Dataset, by: str | None) -> str | None:
@@ -77,7 +60,7 @@ def _chosen(ds: xr.Dataset, by: str | None) -> str | None:
     return by
 
 
-def _rows(ds: xr.Dataset, by: str | None, columns: int, rng: np.random.Generator) -> tuple[list[Row], int]:
+def _rows(ds: xr.Dataset, by: str | None, columns: int, rng: np.random.Generator) -> tuple[list[Places], int]:
     """The rows, and the number of classes with a sample."""
     present = measured(ds)
     if not present.any():
@@ -112,20 +95,9 @@ def _pictures(ds: xr.Dataset, places: np.ndarray) -> np.ndarray:
     return pictures(xr.DataArray(values, dims=("picture", *signal), name=n.PATTERNS))
 
 
-def _show(axes: Any, image: np.ndarray) -> None:
+def _scaled(image: np.ndarray) -> np.ndarray:
     low, high = robust_limits(image, LIMITS)
-    axes.set(xticks=[], yticks=[])
-    axes.imshow(np.clip((image - low) / (high - low), 0, 1), cmap="gray", vmin=0, vmax=1)
-
-
-def _outline(axes: Any, ds: xr.Dataset, place: np.ndarray) -> None:
-    """The border of a picture's mask, if it is a picture and has one."""
-    if MASK not in ds or set(ds[MASK].dims) != {*schema.navigation_dims(ds), n.Y, n.X}:
-        return
-    nav = schema.navigation_dims(ds)
-    mask = read_block(ds[MASK].transpose(*nav, n.Y, n.X), _region(ds, place))[0]
-    if mask.any():
-        axes.contour(mask, levels=[0.5], colors=OUTLINE, linewidths=0.8)
+    return np.asarray(np.clip((image - low) / (high - low), 0, 1))
 
 
 def _where(ds: xr.Dataset, place: np.ndarray) -> str:

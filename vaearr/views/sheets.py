@@ -10,6 +10,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import NoInputError
+from vaearr.schema import meanings
 from vaearr.views.common import COLORS, brief, number, robust_limits, text, value_text
 from vaearr.views.curves import UNUSED
 from vaearr.views.kinds import builder
@@ -158,8 +159,7 @@ def _diagonal(ax: Any, found: xr.Dataset, i: int, classes: Classes | None) -> No
     if classes is None or "class_counts" not in found:
         ax.stairs(found["counts"].values[i], edges, fill=True, color=COLORS[0])
     else:
-        attrs = found["class_of_point"].attrs
-        names = dict(zip(attrs["flag_values"], attrs["flag_meanings"], strict=True))
+        names = meanings(found["class_of_point"])
         drawn = [names[code] for code in np.unique(found["class_of_point"].values) if code >= 0]
         colors = dict(zip(drawn, colors_of(len(drawn)), strict=True))
         for name, counts in zip(found["class"].values, found["class_counts"].values[:, i], strict=True):
@@ -183,7 +183,7 @@ def _density(ax: Any, x: np.ndarray, y: np.ndarray, density: np.ndarray, count: 
 def unusual_sheet(found: xr.Dataset, maps: xr.Dataset) -> Any:
     """The most unusual samples of `unusual`, numbered, and where they lie: on the map of a scan, in the histogram.
 
-    maps: the result of `out_of_distribution`. The line in the histogram, of vector latents, is that of a Gaussian.
+    maps: the result of `out_of_distribution`.
     """
     count = found.sizes["point"]
     if not count:
@@ -203,32 +203,19 @@ def unusual_sheet(found: xr.Dataset, maps: xr.Dataset) -> Any:
         if is_map:
             draw(axes[0], map_plot(maps["distance"].assign_attrs(long_name="Mahalanobis distance")))
             dims = [str(d) for d in maps["distance"].dims][::-1]
-            _numbers_on_map(axes[0], np.column_stack([found[dim].values for dim in dims]))
+            for i, place in enumerate(zip(*(found[dim].values for dim in dims), strict=True)):
+                axes[0].plot(*place, ls="", marker="o", ms=3, mfc="none", mec="white", mew=0.8)
+                axes[0].annotate(f"{i + 1}", place, (4, 3), textcoords="offset points", fontsize=SMALL, color="white",
+                                 bbox={"facecolor": "black", "alpha": 0.45, "pad": 0.6, "lw": 0})  # fmt: skip
         _distances(axes[-1], maps, found)
     return figure
-
-
-def _numbers_on_map(ax: Any, places: np.ndarray) -> None:
-    """A ring at each place `(k, 2)`, with its number where it would not cover one before it."""
-    span = abs(np.diff([ax.get_xlim(), ax.get_ylim()])).max()
-    numbered: list[np.ndarray] = []
-    for i, place in enumerate(places):
-        ax.plot(*place, ls="", marker="o", ms=3, mfc="none", mec="white", mew=0.8)
-        if all(np.linalg.norm(place - other) > 0.09 * span for other in numbered):
-            numbered.append(place)
-            ax.annotate(
-                f"{i + 1}", place, (6, -6), textcoords="offset points", fontsize=SMALL, ha="center", va="center",
-                bbox={"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": MARK, "linewidth": 0.5},
-            )  # fmt: skip
 
 
 def sample_words(one: xr.Dataset) -> str:
     """Class and place of a sample."""
     lines = []
     if "class" in one.coords:
-        attrs = one["class"].attrs
-        names = dict(zip(attrs["flag_values"], attrs["flag_meanings"], strict=True))
-        lines.append(brief(f"{attrs['long_name']} {names[int(one['class'])]}", 17))
+        lines.append(brief(f"{one['class'].attrs['long_name']} {meanings(one['class'])[int(one['class'])]}", 17))
     skipped = {"class", "number", *map(str, one["input"].dims)}
     places = [name for name in map(str, one.coords) if name not in skipped and one[name].ndim == 0]
     lines += [brief(f"{name} = {value_text(one[name].item(), one[name].attrs)}", 17) for name in places[::-1]]
@@ -236,16 +223,8 @@ def sample_words(one: xr.Dataset) -> str:
 
 
 def _distances(ax: Any, maps: xr.Dataset, found: xr.Dataset) -> None:
-    from scipy.stats import chi
-
     values = maps["distance"].values[np.isfinite(maps["distance"].values)]
     ax.hist(values, bins=int(np.clip(np.sqrt(values.size), 10, 80)), color=COLORS[0], density=True)
-    if "p_value" in maps:
-        degrees = maps.attrs["degrees"]
-        low, high = chi.ppf((0.001, 0.999), degrees)
-        grid = np.linspace(min(values.min(), low), max(values.max(), high), 500)
-        ax.plot(grid, chi.pdf(grid, degrees), color=COLORS[5], lw=1.0, label="if Gaussian")
-        ax.legend(fontsize=SMALL)
     ax.plot(found["distance"].values, np.zeros(found.sizes["point"]), ls="", marker="|", ms=9, color=DARK)
     ax.set(xlabel="Mahalanobis distance", ylabel="share of samples per unit", title=f"{values.size:,} samples")
 
@@ -281,28 +260,17 @@ def statistics_sheet(found: xr.Dataset) -> Any:
 
 
 @builder("latent_table", "summary", "statistic", "latent")
-def table_sheet(found: xr.Dataset) -> Any:
+def table_view(found: xr.Dataset) -> Any:
     """The result of `latent_table` as a table."""
     columns = [str(c) for c in found["statistic"].values]
-    numbers = zip(found["latent"].values, found["summary"].values, strict=True)
-    rows = [[str(int(d)), *map(table_text, row)] for d, row in numbers]
+    cells = [[f"{value:.4g}" for value in row] for row in found["summary"].values]
     with journal():
-        figure = new_figure(WIDTH * 0.9, 0.165 * len(rows) + 0.75)
-        ax = figure.subplots()
-        ax.set_axis_off()
-        ax.set(xlim=(0, 9), ylim=(len(rows) + 0.6, -1.0))
-        for row, cells in enumerate([["latent", *columns], *rows]):
-            for column, cell in enumerate(cells):
-                ax.text(column + 0.7, row - 0.5, text(cell), ha="right", va="center", fontsize=8)
-        for y in (-0.95, 0.05, len(rows) + 0.1):
-            ax.axhline(y, color="black", lw=0.6)
-        ax.set_title(f"latents (posterior mean), {found.attrs['n']:,} samples")
+        figure = new_figure(WIDTH * 0.9, 0.19 * len(cells) + 0.75)
+        axes = figure.subplots()
+        axes.set_axis_off()
+        table = axes.table(cells, rowLabels=[str(int(d)) for d in found["latent"].values], colLabels=columns,
+                           loc="center", edges="horizontal")  # fmt: skip
+        table.auto_set_font_size(False)
+        table.set_fontsize(8)
+        axes.set_title(f"latents (posterior mean), {found.attrs['n']:,} samples")
     return figure
-
-
-def table_text(value: float) -> str:
-    """A number of a table: whole ones as such, others with four digits."""
-    if not np.isfinite(value):
-        return "–"
-    shown = f"{int(value):,}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
-    return shown.replace("-", "−")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from vaearr.schema import meanings
 from vaearr.views.colors import distinct_colors
 from vaearr.views.common import (
     COLORS,
@@ -20,7 +21,7 @@ from vaearr.views.common import (
     text,
     title,
 )
-from vaearr.views.curves import UNUSED, bars, variance_curve
+from vaearr.views.curves import UNUSED, activity_bars, bars, variance_curve
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH
 
@@ -32,12 +33,10 @@ def point_classes(found: xr.Dataset, coord: str = "class") -> Classes | None:
     """Class of each point `(k,)`, -1 for none, the names of the classes there are, and what they are of; or None."""
     if coord not in found.coords:
         return None
-    codes, attrs = found[coord].values, found[coord].attrs
-    names = dict(zip(attrs["flag_values"], attrs["flag_meanings"], strict=True))
+    codes, names = found[coord].values, meanings(found[coord])
     there = [int(code) for code in np.unique(codes) if code >= 0]
-    place = np.full(max([0, *map(int, attrs["flag_values"])]) + 2, -1)
-    place[there] = range(len(there))
-    return place[codes], legend_names([names[code] for code in there]), str(attrs["long_name"])
+    place = np.where(codes >= 0, np.searchsorted(there, codes), -1)
+    return place, legend_names([names[code] for code in there]), str(found[coord].attrs["long_name"])
 
 
 def legend_names(names: list[str]) -> list[str]:
@@ -165,8 +164,7 @@ def activation_view(found: xr.Dataset) -> Any:
         own["xticks"] = list(enumerate(dims))
     ticks: list[tuple[float, str]] = []
     if "class_of_point" in found.coords:
-        codes, attrs = found["class_of_point"].values, found["class_of_point"].attrs
-        words = dict(zip(attrs["flag_values"], attrs["flag_meanings"], strict=True))
+        codes, words = found["class_of_point"].values, meanings(found["class_of_point"])
         for code in np.unique(codes):
             place = np.flatnonzero(codes == code)
             if len(place) > len(codes) / 40:
@@ -222,11 +220,10 @@ def latent_health_view(found: xr.Dataset) -> Any:
     heights = found["kl"].values if known else found["aggregate_std"].values ** 2
     what = "KL (nats per sample)" if known else "variance of the latents"
     total = f", KL {found.attrs['kl_total']:.4g} nats" if known else ""
-    kl = hv.Overlay([
-        bars(edges, np.where(which, heights, np.nan), ("latent", text(what)), fill_color=color)
-        for which, color in ((active, COLORS[0]), (~active, UNUSED)) if which.any()
-    ]).opts(title=f"{int(active.sum())} of {active.size} latents active{total}", xlabel="latent dimension",
-            ylabel=what, **size)  # fmt: skip
+    kl = activity_bars(edges, heights, active, ("latent", text(what))).opts(
+        title=f"{int(active.sum())} of {active.size} latents active{total}", xlabel="latent dimension", ylabel=what,
+        show_legend=False, **size,
+    )  # fmt: skip
     names = [str(d) if i % max(1, len(dims) // 12) == 0 else "" for i, d in enumerate(dims)]
     correlation = heat(
         found["correlation"].values, names, correlation_words(found), clim=(-1, 1), frame_width=260, frame_height=260,

@@ -6,8 +6,6 @@ unpacks it and cuts the slices.
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +14,10 @@ import xarray as xr
 
 from vaearr.schema.grid import edges
 from vaearr.views.common import DIVERGING, NAN_COLOR, holoviews, matplotlib, robust_limits, text, unit
-from vaearr.views.volumes import AXES, CROSS, LIMITS, PLANES, SIDES, Convention, as_volume, is_ras
+from vaearr.views.page import packed
+from vaearr.views.volumes import AXES, CROSS, LIMITS, PLANES, SIDES, as_volume, is_ras
 
-LEVELS, MISSING = 254, 255
+LEVELS = 254
 FRAME = 300  # pixels of the longest side of a plane
 
 _SHOW = """
@@ -58,32 +57,15 @@ _SHOW = """
 """
 
 
-def packed_volume(volume: np.ndarray, limits: tuple[float, float]) -> str:
-    """A volume in 8 bits between its limits, as text for a page."""
-    low, high = limits
-    scaled = np.rint(np.clip((volume - low) / (high - low), 0, 1) * LEVELS)
-    codes = np.where(np.isfinite(volume), scaled, MISSING).astype("u1").ravel()
-    steps = np.diff(codes, prepend=np.uint8(0))  # wraps modulo 256, as the sum in the page does
-    return base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode("ascii")
-
-
-def unpacked_volume(data: str, shape: tuple[int, ...], limits: tuple[float, float]) -> np.ndarray:
-    """What the browser makes of it."""
-    codes = np.cumsum(np.frombuffer(zlib.decompress(base64.b64decode(data)), "u1"), dtype="u1")
-    values = limits[0] + codes.astype("f4") * ((limits[1] - limits[0]) / LEVELS)
-    return np.where(codes == MISSING, np.nan, values).astype("f4").reshape(shape)
-
-
 def volume_viewer(
     volumes: Mapping[str, xr.DataArray],
     *,
     diverging: Sequence[str] = (),
-    convention: Convention = "neurological",
 ) -> Any:
     """Volumes (z, y, x) of one grid, by name, as a bokeh layout: a list of them, three planes, a slider for each axis.
 
     All but those named in `diverging` share one grey scale (0.5 % to 99.5 % percentile); the others have one of half
-    its width to both sides of 0. convention: as in `volume_slices`. Raises SchemaError for arrays that are no volumes.
+    its width to both sides of 0. Raises SchemaError for arrays that are no volumes.
     """
     holoviews()
     from bokeh.layouts import column, row
@@ -100,7 +82,7 @@ def volume_viewer(
     mapper = LinearColorMapper(palette=palettes[0], low=grey[0], high=grey[1], nan_color=NAN_COLOR)
     sources, spans, span_axes, figures = [], [], [], []
     for plane in PLANES:
-        figure, source, lines, axes = _plane(first, plane, mapper, convention)
+        figure, source, lines, axes = _plane(first, plane, mapper)
         figures.append(figure)
         sources.append(source)
         spans += lines
@@ -121,7 +103,7 @@ def volume_viewer(
     for slider, dim, values, after, places in zip(sliders, AXES, coords, units, digits, strict=True):
         slider.title = f"{dim} = {values[int(slider.value)]:.{places}f}{after}"
     arguments = {
-        "data": [packed_volume(v.values, limits[k]) for k, v in ready.items()], "shape": list(first.shape),
+        "data": [packed(v.values, limits[k], LEVELS) for k, v in ready.items()], "shape": list(first.shape),
         "lows": [limits[k][0] for k in ready], "highs": [limits[k][1] for k in ready], "palettes": palettes,
         "levels": LEVELS, "select": select, "sliders": sliders, "sources": sources, "mapper": mapper, "spans": spans,
         "span_axes": span_axes, "coords": coords, "units": units, "digits": digits, "names": list(AXES),
@@ -140,9 +122,7 @@ def _palette(name: str) -> list[str]:
     return [str(to_hex(color)) for color in colors]
 
 
-def _plane(
-    volume: xr.DataArray, plane: str, mapper: Any, convention: Convention
-) -> tuple[Any, Any, list[Any], list[int]]:
+def _plane(volume: xr.DataArray, plane: str, mapper: Any) -> tuple[Any, Any, list[Any], list[int]]:
     """Figure of a plane, its data, the lines of the cross-hair and the axis (0 = z) that each of them tells."""
     from bokeh.models import ColumnDataSource, HoverTool, Range1d
     from bokeh.models.annotations import Label, Span
@@ -154,10 +134,9 @@ def _plane(
     x, y = edges(image[along].values), edges(image[up].values)
     wide, tall = x[-1] - x[0], y[-1] - y[0]
     scale = FRAME / max(edges(volume[d].values)[-1] - edges(volume[d].values)[0] for d in AXES)
-    is_mirrored = convention == "radiological" and along == "x"
     shown = figure(
         title=plane, tools="pan,wheel_zoom,reset,save", frame_width=max(40, round(scale * wide)),
-        frame_height=max(40, round(scale * tall)), x_range=Range1d(*((x[-1], x[0]) if is_mirrored else (x[0], x[-1]))),
+        frame_height=max(40, round(scale * tall)), x_range=Range1d(x[0], x[-1]),
         y_range=Range1d(y[0], y[-1]), x_axis_label=text(f"{along} {unit(dict(volume[along].attrs))}".strip()),
         y_axis_label=text(f"{up} {unit(dict(volume[up].attrs))}".strip()),
     )  # fmt: skip
@@ -176,20 +155,8 @@ def _plane(
     for line in lines:
         shown.add_layout(line)
     if is_ras(volume):
-        inset = 0.03 * wide
-        ends = ((x[0] + inset, SIDES[along][0]), (x[-1] - inset, SIDES[along][1]))
-        for where, letter in ends:
-            is_left = (where == ends[0][0]) != is_mirrored
-            shown.add_layout(
-                Label(
-                    x=where,
-                    y=y[0] + tall / 2,
-                    text=letter,
-                    text_color="white",
-                    text_font_style="bold",
-                    text_align="left" if is_left else "right",
-                    background_fill_color="black",
-                    background_fill_alpha=0.4,
-                )
-            )
+        for where, letter, side in ((x[0], SIDES[along][0], "left"), (x[-1], SIDES[along][1], "right")):
+            words = Label(x=where, y=y[0] + tall / 2, text=letter, text_color="white", text_font_style="bold")
+            words.update(text_align=side, background_fill_color="black", background_fill_alpha=0.4)
+            shown.add_layout(words)
     return shown, source, lines, [AXES.index(along), AXES.index(up)]

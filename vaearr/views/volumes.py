@@ -1,13 +1,13 @@
 """Volumes as three orthogonal slices, in coordinates, with a cross-hair and the sides of the patient where known.
 
-In RAS+ orientation x runs to the patient's right, y to the front, z to the top of the head. Neurological pictures have
-the patient's left on the left; radiological ones are seen from the feet and from the front, with the left on the right.
+In RAS+ orientation x runs to the patient's right, y to the front, z to the top of the head; the patient's left is on
+the left (the neurological convention).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,7 +19,6 @@ from vaearr.views.common import DIVERGING, is_regular, label, robust_limits, tex
 from vaearr.views.kinds import builder
 from vaearr.views.paper import SMALL, WIDTH, colormap, journal, new_figure
 
-Convention = Literal["neurological", "radiological"]
 AXES = (n.Z, n.Y, n.X)
 PLANES = {"axial": (n.Z, n.Y, n.X), "coronal": (n.Y, n.Z, n.X), "sagittal": (n.X, n.Z, n.Y)}  # across, up, along
 SIDES = {n.X: ("L", "R"), n.Y: ("P", "A"), n.Z: ("I", "S")}  # at the lower and the upper end of an axis
@@ -49,27 +48,17 @@ def as_volume(da: xr.DataArray) -> xr.DataArray:
     return da.transpose(*AXES).sortby(list(AXES)).astype("f4").reset_coords(drop=True).load()
 
 
-def middle(volume: xr.DataArray) -> dict[str, float]:
-    """Coordinates of the middle voxel."""
-    return {dim: float(volume[dim][volume.sizes[dim] // 2]) for dim in AXES}
-
-
 def place_of(volume: xr.DataArray, position: Mapping[str, float] | None) -> dict[str, int]:
     """Voxel numbers of a position in coordinate units, the middle where a dim is not named. Raises UsageError."""
-    wanted = middle(volume) | dict(position or {})
-    if strangers := sorted(set(wanted) - set(AXES)):
-        raise UsageError(f"the position names {strangers[0]!r}; a volume has z, y and x.")
-    place = {}
-    for dim in AXES:
-        values = volume[dim].values.astype("f8")
-        borders = edges(values)
-        if not borders[0] <= wanted[dim] <= borders[-1]:
-            raise UsageError(
-                f"{dim} = {wanted[dim]:g} lies outside the volume, which spans {values[0]:g} to {values[-1]:g} "
-                f"{unit(dict(volume[dim].attrs))}".rstrip()
-                + "."
-            )
-        place[dim] = int(np.argmin(abs(values - wanted[dim])))
+    place = {dim: volume.sizes[dim] // 2 for dim in AXES}
+    for dim, wanted in (position or {}).items():
+        if dim not in AXES:
+            raise UsageError(f"the position names {dim!r}; a volume has z, y and x.")
+        values, borders = volume[dim].values, edges(volume[dim].values)
+        if not borders[0] <= wanted <= borders[-1]:
+            span = f"{values[0]:g} to {values[-1]:g} {unit(dict(volume[dim].attrs))}".rstrip()
+            raise UsageError(f"{dim} = {wanted:g} lies outside the volume, which spans {span}.")
+        place[dim] = int(np.argmin(abs(values - wanted)))
     return place
 
 
@@ -82,27 +71,22 @@ def is_ras(volume: xr.DataArray) -> bool:
 def volume_slices(
     volume: xr.DataArray,
     position: Mapping[str, float] | None = None,
-    *,
-    convention: Convention = "neurological",
-    limits: tuple[float, float] | None = None,
-    cross: bool = True,
 ) -> Any:
     """Axial, coronal and sagittal slice of a volume (z, y, x) through one position, one scale, true proportions.
 
-    position: in coordinate units, such as `{"z": 12.0}`; the middle of dims that are not named. convention: which side
-    of the patient is left, where the array's attribute `orientation` is RAS+. limits: values that are black and white;
-    default: 0.5 % and 99.5 % percentile. cross: the other two slices as lines. Raises SchemaError for another array,
-    UsageError for a position outside.
+    position: in coordinate units, such as `{"z": 12.0}`; the middle of dims that are not named. Grey runs from the
+    0.5 % to the 99.5 % percentile; the other two slices are lines. Raises SchemaError for another array, UsageError
+    for a position outside.
     """
     one = as_volume(volume)
     place = place_of(one, position)
-    low, high = limits or robust_limits(one.values, LIMITS)
+    low, high = robust_limits(one.values, LIMITS)
     with journal():
         widths = [_span(one, along) for _, _, along in PLANES.values()]
         figure = new_figure(WIDTH, _row_height(one, widths) + 0.75)
         row = figure.subplots(1, 3, width_ratios=widths)
         for ax, plane in zip(row, PLANES, strict=True):
-            mesh = draw_slice(ax, one, plane, place, (low, high), convention=convention, cross=cross)
+            mesh = draw_slice(ax, one, plane, place, (low, high))
             across = PLANES[plane][0]
             ax.set_title(f"{plane}, {across} = {value_text(float(one[across][place[across]]), one[across].attrs)}")
         figure.colorbar(mesh, ax=list(row), fraction=0.03, pad=0.01, label=text(label(one)))
@@ -116,14 +100,11 @@ def draw_slice(
     place: Mapping[str, int],
     limits: tuple[float, float],
     *,
-    convention: Convention = "neurological",
     cross: bool = True,
     diverging: bool = False,
     axes: bool = True,
 ) -> Any:
     """One slice of a volume as `as_volume` gives it; returns the image."""
-    if convention not in ("neurological", "radiological"):
-        raise UsageError(f"convention is {convention!r}; use neurological or radiological.")
     across, up, along = PLANES[plane]
     image = volume.isel({across: place[across]}).transpose(up, along)
     x, y = edges(image[along].values), edges(image[up].values)
@@ -139,8 +120,6 @@ def draw_slice(
     if cross:
         for line, dim in ((ax.axvline, along), (ax.axhline, up)):
             line(float(volume[dim][place[dim]]), color=CROSS, lw=0.6, alpha=0.9)
-    if convention == "radiological" and along == n.X:
-        ax.invert_xaxis()
     if is_ras(volume):
         _mark(ax, along, up)
     if axes:
@@ -157,10 +136,9 @@ def _axis_label(volume: xr.DataArray, dim: str) -> str:
 
 def _mark(ax: Any, along: str, up: str) -> None:
     """Sides of the patient, within the picture."""
-    ends = SIDES[along] if not ax.xaxis_inverted() else SIDES[along][::-1]
     for letter, x, y in (
-        (ends[0], 0.03, 0.5),
-        (ends[1], 0.97, 0.5),
+        (SIDES[along][0], 0.03, 0.5),
+        (SIDES[along][1], 0.97, 0.5),
         (SIDES[up][0], 0.5, 0.03),
         (SIDES[up][1], 0.5, 0.97),
     ):
@@ -187,8 +165,6 @@ def volume_sheet(
     found: xr.Dataset,
     example: int = 0,
     position: Mapping[str, float] | None = None,
-    *,
-    convention: Convention = "neurological",
 ) -> Any:
     """Original, reconstruction and residual of a volume, each as three slices through one position.
 
@@ -208,7 +184,7 @@ def volume_sheet(
             span = (-half, half) if name == "residual" else (low, high)
             for ax, plane in zip(row, PLANES, strict=True):
                 mesh = draw_slice(
-                    ax, volume, plane, place, span, convention=convention, cross=name == "original",
+                    ax, volume, plane, place, span, cross=name == "original",
                     diverging=name == "residual", axes=False,
                 )  # fmt: skip
             row[0].set_ylabel(name)

@@ -43,7 +43,7 @@ def test_boxes_are_not_empty(box: tuple[float, float]) -> None:
     [
         ({"dy": (0, math.inf)}, r"IngestConfig\.crop\.dy\.1: Input should be a finite number"),
         ({"dx": (math.nan, None)}, r"IngestConfig\.crop\.dx\.0: Input should be a finite number"),
-        ({"dx": (5, 5)}, r"the window dx=\(5, 5\) is empty: give start < stop"),
+        ({"dx": (5, 5)}, r"crop\.dx: the interval is empty: give start < stop"),
         ({"x": (0, 5)}, r"IngestConfig\.crop\.x.*'dy' or 'dx'"),
         ({"dy": (1, 2, 3)}, r"IngestConfig\.crop\.dy"),
     ],

@@ -88,15 +88,6 @@ def test_spatial_latents_keep_their_pattern(spatial_path: Path) -> None:
     np.testing.assert_allclose(moved - moved.mean((1, 2), keepdims=True), pattern, atol=1e-5)
 
 
-def test_the_network_is_loaded_aside(state: s.State) -> None:
-    assert not state.is_ready
-    state.load_aside()
-    assert state._thread is not None
-    state._thread.join(60)
-    assert state.is_ready
-    assert state.problem == ""
-
-
 def test_slices_of_a_scan_without_a_network(layered_path: Path) -> None:
     state = s.open_state(layered_path, "own")
     with pytest.raises(DataError, match="no network"):

@@ -6,7 +6,6 @@ What moves was drawn beforehand: a slider chooses among frames of one dimension,
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,6 +20,7 @@ from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.names import DEFAULT_RUN
 from vaearr.recipe import now, versions
 from vaearr.store import open_store
+from vaearr.store.folders import replace_file
 from vaearr.views.common import as_codes, is_category, label, palette, robust_limits, text, value_text
 from vaearr.views.page import Section, page
 
@@ -86,12 +86,7 @@ def save_page(
     head.say(f"{origin_words(state)}; page of {now()}, vaearr {versions()['vaearr']}, seed {seed}.")
     sections = [_maps(state), _points(state, max_points, seed), _sliders(state), _classes(state, by), _ranking(state)]
     text_of_page = page(summary(state), head, [section for section in sections if section is not None])
-    part = target.with_name(f".{target.name}.part")
-    try:
-        part.write_text(text_of_page, encoding="utf-8")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_file(target, text_of_page.encode(), durable=False)
     return target
 
 
@@ -148,25 +143,13 @@ def _points(state: State, most: int, seed: int) -> Section:
     numbers = np.sort(rng.choice(known, min(most, len(known)), replace=False))
     layers, columns = _layers(state, numbers)
     widest = s.widest(state)
-    start = {
-        "across": int(widest[0]),
-        "up": int(widest[min(1, state.dims - 1)]),
-        "colour": _first_colour(state, layers),
-    }
+    start = {"across": widest[0], "up": widest[min(1, state.dims - 1)], "colour": _first_colour(state, layers)}
+    for name, i in zip(("across", "up", "value"), start.values(), strict=True):
+        columns[name] = columns[layers[i]["key"]]
     pictured = np.sort(rng.choice(len(numbers), min(MOST_PICTURES, len(numbers)), replace=False))
     pictures = np.full(len(numbers), "data:,", object)
     pictures[pictured] = _thumbnails(state, numbers[pictured])
-    source = ColumnDataSource(
-        {
-            **columns,
-            **{
-                name: columns[layers[i]["key"]]
-                for name, i in zip(("across", "up", "value"), start.values(), strict=True)
-            },
-            "words": _words(state, numbers),
-            "picture": pictures,
-        }
-    )
+    source = ColumnDataSource(columns | {"words": _words(state, numbers), "picture": pictures})
     section.figure(_linked(state, layers, start, source))
     of_all = f"{len(numbers):,} of {len(known):,} {schema.samples_word(state.ds)} with latents"
     section.caption(
@@ -241,33 +224,26 @@ def _layers(state: State, numbers: np.ndarray) -> tuple[list[dict[str, Any]], di
     """What samples can be placed and coloured by, and the columns of values."""
     from bokeh.palettes import Viridis256
 
+    known: list[tuple[str, str, np.ndarray, list[str]]] = []  # name, title, values, classes
+    for name, values in s.planes(state).items():
+        word = "latent" if name == s.LATENTS else name
+        known += [(f"{word}:{i}", f"{word} {i}", values[:, i], []) for i in range(values.shape[1])]
+    for title, name in s.layers(state).items():
+        if not name.startswith("latent:"):
+            da = s.layer(state, name)
+            codes, classes = as_codes(da) if is_category(da) else (da, [])
+            known.append((name, title, np.asarray(codes.values, "f4").ravel(), classes))
     found: list[dict[str, Any]] = []
     columns: dict[str, Any] = {}
-
-    def add(title: str, name: str, values: np.ndarray, names: Sequence[str] = ()) -> None:
-        known = values[np.isfinite(values)]
-        if not known.size or known.min() == known.max():
-            return
-        low, high = (-0.5, len(names) - 0.5) if names else robust_limits(values)
-        colors = palette(len(names)) if names else list(Viridis256)
-        key = f"v{len(found)}"
-        columns[key] = values.astype("f4")
-        found.append({"title": text(title), "key": key, "name": name, "low": low, "high": high, "palette": colors,
-                      "names": [text(item) for item in names]})  # fmt: skip
-
-    for i in range(state.dims):
-        columns[f"v{i}"] = state.latents[numbers, i].astype("f4")
-        low, high = robust_limits(state.latents[:, i])
-        found.append({"title": f"latent {i}", "key": f"v{i}", "name": f"latent:{i}", "low": low, "high": high,
-                      "palette": list(Viridis256), "names": []})  # fmt: skip
-    for name, values in s.planes(state).items():
-        for i in range(values.shape[1] if name != s.LATENTS else 0):
-            add(f"{name} {i}", name, values[numbers, i])
-    for words, key in s.layers(state).items():
-        if not key.startswith("latent:"):
-            da = s.layer(state, key)
-            codes, names = as_codes(da) if is_category(da) else (da, [])
-            add(words, key, np.asarray(codes.values, "f4").ravel()[numbers], names)
+    for name, title, values, classes in known:
+        finite = values[np.isfinite(values)]
+        if not name.startswith("latent:") and (not finite.size or finite.min() == finite.max()):
+            continue
+        low, high = (-0.5, len(classes) - 0.5) if classes else robust_limits(values)
+        colors = palette(len(classes)) if classes else list(Viridis256)
+        layer = {"title": text(title), "key": f"v{len(found)}", "name": name, "names": [text(one) for one in classes]}
+        found.append(layer | {"low": low, "high": high, "palette": colors})
+        columns[layer["key"]] = values[numbers].astype("f4")
     if state.is_scan and len(state.nav_shape) == 2:
         y, x = (state.ds[dim].values for dim in schema.navigation_dims(state.ds))
         rows, places = np.unravel_index(numbers, state.nav_shape)

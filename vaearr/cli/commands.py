@@ -284,7 +284,6 @@ def reconstruct(
     out: Folder = None,
     files: Annotated[bool, opt("also write each reconstruction as a file into --out", "--files")] = False,
     binarise: Annotated[float | None, opt("value from which on binary.png in --out is white")] = None,
-    dtype: Annotated[str | None, opt("of NIfTI and .npy: float32 (default) or source")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct a store's samples, or single files, and judge them: PSNR, SSIM, MSE, MAE, compression.
@@ -297,10 +296,9 @@ def reconstruct(
     refuse(
         (binarise is not None and out is None, "--binarise is of a picture; give its folder with --out."),
         (files and out is None, "--files needs a folder, so give one with --out."),
-        (dtype and not writes, "--dtype is of written files; give --out FOLDER, with --files or --file."),
     )
     given |= ({"roi": roi} if roi else {}) | ({"out": "variable"} if variable else {})
-    about: Given = {"config": resolved(config.ReconstructConfig, None, given), "dtype": dtype or "float32"}
+    about: Given = {"config": resolved(config.ReconstructConfig, None, given)}
     with folder_of(out) as folder:
         inner = folder / "files" if folder and writes else None
         with bar("reconstructing") as progress:
@@ -477,7 +475,7 @@ def run(
 ) -> None:
     """Run a flow: on the Prefect server that is configured (PREFECT_API_URL), else right here without any."""
     given = nested_values(parameters, "-p")
-    import_module(FLOWS).run(name, given, watch=watch, here=here, bar=bar)
+    import_module(FLOWS).run(name, given, watch=watch, here=here)
 
 
 @app.command()
@@ -536,7 +534,6 @@ def contrast(
 
 
 PAIR = "file, X:Y[:Z] of a scan point, or number of a sample"
-WAYS = (("--a", "--b"), ("--positive", "--negative"), ("--labels",), ("--masked",))  # to choose what is compared
 
 
 def layers(
@@ -546,73 +543,56 @@ def layers(
     b: Annotated[str | None, opt("second sample, given like --a", "--b")] = None,
     positive: Annotated[Path | None, opt("folder of files, each a of a pair")] = None,
     negative: Annotated[Path | None, opt("folder of files of the same names, each b of a pair")] = None,
-    labels: Annotated[tuple[str, str] | None, opt("two classes, put together by chance", "--labels")] = None,
-    by: Annotated[str, opt("--labels: variable that holds the classes")] = "label",
     masked: Annotated[str | None, opt("mask variable: samples beside themselves without what it covers")] = None,
-    fill: Annotated[str, opt("--masked: what pixels become, a number or mean")] = "0",
-    outside: Annotated[bool, opt("--masked: take away what it does not cover", "--outside")] = False,
-    most: Annotated[int | None, opt("--labels, --masked: most pairs", "--pairs")] = None,
-    seed: Seed = 0,
+    most: Annotated[int | None, opt("--masked: most pairs", "--pairs")] = None,
     part: Annotated[str, opt("both, encoder or decoder")] = "both",
     level: Annotated[str, opt("leaf: every single layer; block: residual blocks and the like")] = "leaf",
     top: Annotated[int, opt("layers that are listed and whose maps are kept")] = 10,
     skip_bad: Annotated[bool, opt("leave out pairs that cannot be compared", "--skip-bad")] = False,
     out: Folder = None,
     seed_files: Annotated[bool, opt("also the JSON files of an earlier program", "--seed-files")] = False,
-    keep: Annotated[bool, opt("keep the result as a table of the run", "--keep")] = False,
+    keep: Annotated[bool, opt("keep the result as the run's table 'layers'", "--keep")] = False,
     overwrite: Overwrite = False,
-    name: Annotated[str, opt("--keep: name of the table")] = "layers",
     device: Device = "auto",
     as_json: Annotated[bool, opt("print the whole result as JSON", "--json")] = False,
 ) -> None:
     """Compare two samples layer by layer: how far apart a trained model's activations are.
 
-    One of --a with --b, --positive with --negative, --labels, or --masked says what is compared. --out writes
-    layers.csv, layers.json, top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
+    One of --a with --b, --positive with --negative, or --masked says what is compared. --out writes layers.csv,
+    layers.json, top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
     """
-    given: Given = {"--a": a, "--b": b, "--positive": positive, "--negative": negative}
-    given |= {"--labels": labels, "--masked": masked}
-    chosen = [way for way in WAYS if any(given[option] is not None for option in way)]
-    ways = ", ".join(" with ".join(way) for way in WAYS)
-    refuse((len(chosen) != 1, f"{len(chosen)} ways to choose samples are given; give one of {ways}."))
-    lacking = [option for option in chosen[0] if given[option] is None]
+    ways = [ends for ends in ((a, b), (positive, negative), (masked,)) if any(end is not None for end in ends)]
     refuse(
-        (lacking, f"{' with '.join(chosen[0])} belong together; {', '.join(lacking)} is missing."),
+        (
+            len(ways) != 1 or None in ways[0],
+            "say what is compared by one of --a with --b, --positive with --negative, and --masked.",
+        ),
         (seed_files and out is None, "--seed-files writes files; say where with --out FOLDER."),
     )
     from vaearr.analysis import layers as of
-    from vaearr.analysis.layers.stored import check_table_name
     from vaearr.output.exporting.layer_files import layer_summary, write_layer_files
     from vaearr.recipe import as_json as plain
 
-    if keep:
-        check_table_name(name)
     opened = va.load_run(store, run, device=device)
     model, ds, alone = opened.model, opened.ds, list[str]()
-    about: Given = {option[2:]: str(value) if isinstance(value, Path) else value for option, value in given.items()}
-    about = {key: value for key, value in about.items() if value is not None}
-    made: Any
-    if a is not None:
-        made = of.sample_of(ds, a), of.sample_of(ds, str(b))
-    elif positive is not None:
-        made, alone = of.pairs_of_folders(ds, positive, str(negative), skip_bad=skip_bad)
-    elif labels is not None:
-        about |= {"by": by, "seed": seed, "most": most}
-        made = of.pairs_of_labels(ds, labels, by=by, seed=seed, most=most)
-    else:
-        about |= {"fill": fill, "outside": outside, "most": most}
-        made = of.pairs_of_masks(ds, str(masked), fill=fill, outside=outside, most=most)
+    about: Given = {"a": a, "b": b, "positive": positive, "negative": negative, "masked": masked}
+    about = {key: str(value) if isinstance(value, Path) else value for key, value in about.items() if value is not None}
     how: Given = {"part": part, "level": level, "top": top}
-    if isinstance(made, tuple):
-        found = va.compare_layers(model, *made, **how)
+    if a is not None:
+        found = va.compare_layers(model, of.sample_of(ds, a), of.sample_of(ds, str(b)), **how)
     else:
+        if masked is not None:
+            about |= {"fill": "0", "outside": False, "most": most}
+            made = of.pairs_of_masks(ds, masked, most=most)
+        else:
+            made, alone = of.pairs_of_folders(ds, str(positive), str(negative), skip_bad=skip_bad)
         with bar("comparing") as progress:
             how |= {"skip_bad": skip_bad, "on_pair": lambda done: progress(done, len(made))}
             found = va.compare_pairs(model, made, **how)
     found.attrs.update(opened.attrs, unpaired=alone, samples=about)
     if keep:
-        of.keep_layers(store, run, found, name=name, about=about, overwrite=overwrite)
-        say(f"the comparison is kept as table {name!r} of run {run!r}")
+        of.keep_layers(store, run, found, about=about, overwrite=overwrite)
+        say(f"the comparison is kept as table 'layers' of run {run!r}")
     with folder_of(out) as folder:
         if folder:
             write_layer_files(found, folder, seed_files=seed_files)

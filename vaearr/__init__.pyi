@@ -1,0 +1,42 @@
+"""What `vaearr` offers: each name is loaded from its module when it is first used, see `vaearr/__init__.py`."""
+
+from .analysis import exploration as explore  # noqa: F401
+from .analysis.association import associate as associate
+from .analysis.association import associate_store as associate_store
+from .analysis.association import significance as significance
+from .analysis.clustering import cluster as cluster
+from .analysis.clustering import cluster_store as cluster_store
+from .analysis.embedding import embed_store as embed_store
+from .analysis.layers import compare_layers as compare_layers
+from .analysis.layers import compare_pairs as compare_pairs
+from .batching import batches as batches
+from .config.presets import preset as preset
+from .ingestion.attaching import attach as attach
+from .ingestion.ingest import ingest as ingest
+from .models.artifacts import load_model as load_model
+from .output.exporting import export as export
+from .output.reporting import report as report
+from .run import load_run as load_run
+from .run.blinded import blinded_set as blinded_set
+from .run.blinded import score_blinded as score_blinded
+from .run.draw import interpolate as interpolate
+from .run.draw import sample_prior as sample_prior
+from .run.encode import encode as encode
+from .run.importing import import_model as import_model
+from .run.judge import nearest_training as nearest_training
+from .run.judge import sample_fidelity as sample_fidelity
+from .run.reconstruct import reconstruct as reconstruct
+from .run.reconstruct import reconstruct_files as reconstruct_files
+from .run.reconstruct import reconstruct_store as reconstruct_store
+from .run.second_stage import latent_batches as latent_batches
+from .run.statistics import latent_statistics as latent_statistics
+from .run.train import train as train
+from .schema.grid import roi as roi
+from .schema.grid import to_grid as to_grid
+from .schema.grid import to_samples as to_samples
+from .sources import open_source as open_source
+from .store import open_store as open_store
+from .views import view as view
+from .views.words import describe as describe
+
+__version__: str

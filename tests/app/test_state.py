@@ -82,7 +82,7 @@ def test_spatial_latents_keep_their_pattern(spatial_path: Path) -> None:
     base = s.base_of(state, 5)
     same = s.decode(state, base.reshape(2, -1).mean(1)[None], base)
     np.testing.assert_allclose(same, s.rebuilt(state, [5]), atol=1e-4)
-    moved = s.begin(state, state.mean, base).latents
+    moved = s.moved(state, state.mean[None], base)[0]
     np.testing.assert_allclose(moved.reshape(2, -1).mean(1), state.mean, atol=1e-5)
     pattern = base - base.mean((1, 2), keepdims=True)
     np.testing.assert_allclose(moved - moved.mean((1, 2), keepdims=True), pattern, atol=1e-5)

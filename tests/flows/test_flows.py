@@ -24,7 +24,7 @@ from vaearr.config import (
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
 from vaearr.flows.running import MOST_BYTES, RETRIES, is_passing, key_of, step
 from vaearr.flows.serving import FLOWS, flow_name, run, submittable, validated
-from vaearr.flows.steps import SweepConfig, analyse_scan, encode_flow
+from vaearr.flows.steps import analyse_scan, encode_flow
 from vaearr.testing import assert_valid
 
 pytestmark = [
@@ -97,12 +97,6 @@ def test_parameters_make_forms_and_deployments() -> None:
     train = FLOWS["train-vae"].parameters.model_dump()["definitions"]
     assert train["TrainConfig"]["properties"]["epochs"]["minimum"] == 1
     assert key_of("train-vae", "My scan_1 (µm)", "B") == "train-vae-my-scan-1-m-b"
-
-
-def test_names_of_a_sweep_are_stable() -> None:
-    config = SweepConfig(latent_dims=(8, 4, 8), betas=(1.0, 0.5, 1e-06), name="s")
-    names = [name for name, *_ in config.combinations()]
-    assert names == ["s_l4_b1", "s_l8_b1", "s_l4_b0p5", "s_l8_b0p5", "s_l4_b1em06", "s_l8_b1em06"]
 
 
 @pytest.mark.long

@@ -414,7 +414,7 @@ class Explorer(param.Parameterized):
             if not (state.is_ready and dims()):
                 self.tell("choose one dimension or more" if state.is_ready else state.problem)
                 return
-            base = s.begin(state, self.vector, self.base).latents
+            base = s.moved(state, self.vector[None], self.base)[0]
             span = (-reach.value, reach.value)
             found = function(state.network[0], state.run, dims(), base=base, span=span, steps=STEPS)
             pane.object = png(on_paper(view(found)), DPI)

@@ -412,13 +412,6 @@ def base_of(state: State, index: int) -> np.ndarray:
 # ---- decoding
 
 
-def begin(state: State, vector: np.ndarray, base: np.ndarray | None = None) -> Any:
-    """A `Start` at a vector `(latent)`: `base` (a spatial latent's own pattern; the mean of all) moved to it."""
-    start = begin_at(state, base)
-    z = start.moved(range(state.dims), np.asarray(vector, np.float64)[None])[0]
-    return replace(start, latents=z.astype(np.float64), name="the sliders")
-
-
 def begin_at(state: State, base: np.ndarray | None) -> Any:
     """A `Start` at the latents of a sample; where a mask left positions out, at their channel's mean."""
     origin = state.network[1]
@@ -432,12 +425,18 @@ def begin_at(state: State, base: np.ndarray | None) -> Any:
     return replace(origin, latents=np.asarray(base, np.float64))
 
 
-def decode(state: State, vectors: np.ndarray, base: np.ndarray | None = None) -> xr.DataArray:
-    """Latent vectors `(k, latent)` decoded in one go: `(picture, [channel,] …)`.
+def moved(state: State, vectors: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
+    """Latents at vectors `(k, latent)`, as the decoder takes them: `(k, *latent_shape)`.
 
     A spatial latent keeps the pattern of `base` (None: of the mean of all) and is moved to the vector's means.
     """
-    return decode_latents(state, begin_at(state, base).moved(range(state.dims), np.asarray(vectors, np.float64)))
+    z: np.ndarray = begin_at(state, base).moved(range(state.dims), np.asarray(vectors, np.float64))
+    return z
+
+
+def decode(state: State, vectors: np.ndarray, base: np.ndarray | None = None) -> xr.DataArray:
+    """Latent vectors `(k, latent)` decoded in one go, see `moved`: `(picture, [channel,] …)`."""
+    return decode_latents(state, moved(state, vectors, base))
 
 
 def decode_latents(state: State, z: np.ndarray) -> xr.DataArray:

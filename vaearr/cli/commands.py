@@ -43,11 +43,10 @@ FLOWS = "vaearr.flows.serving"  # called by name: nothing else in vaearr imports
 SOURCE = "prior, or fitted: the Gaussian of the run's own latents"
 
 
-def refuse(*rules: tuple[object, str]) -> None:
-    """Raise UsageError with the words of the first rule that is broken: options that need or exclude others."""
-    for is_broken, words in rules:
-        if is_broken:
-            raise UsageError(words)
+def refuse(is_broken: object, words: str) -> None:
+    """Raise UsageError where a rule is broken: options that need or exclude others."""
+    if is_broken:
+        raise UsageError(words)
 
 
 @app.command()
@@ -74,7 +73,7 @@ def ingest(
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a store."""
-    refuse((bc and BC in given.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them."))
+    refuse(bc and BC in given.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them.")
     given = over(given, {"maps": {BC: bc}}) if bc else given
     with bar("reading") as progress:
         va.ingest(source, store, dask=dask, overwrite=overwrite, progress=progress, **given)
@@ -113,10 +112,8 @@ def info(
     """Tell in words what is in a store, or what a run's network is made of."""
     from vaearr.run.facts import in_words, store_facts
 
-    refuse(
-        (out and not model, "--out draws the network; add --model, or draw samples with --sheet."),
-        (sheet and model, "--sheet draws samples; leave out --model, or draw the network with --out."),
-    )
+    refuse(out and not model, "--out draws the network; add --model, or draw samples with --sheet.")
+    refuse(sheet and model, "--sheet draws samples; leave out --model, or draw the network with --out.")
     how: Given = {}
     if model:
         from vaearr.models.card import as_record, model_card
@@ -152,12 +149,9 @@ def verify(
     from vaearr.store import verify as verifying
 
     refuse(
-        (
-            sum((remove is not None, seal, relist, clean)) > 1,
-            "give --remove, --seal, --relist and --clean one at a time.",
-        ),
-        ((unfinished or yes) and not clean, "--yes and --unfinished are for --clean; add it."),
+        sum((remove is not None, seal, relist, clean)) > 1, "give --remove, --seal, --relist and --clean one at a time."
     )
+    refuse((unfinished or yes) and not clean, "--yes and --unfinished are for --clean; add it.")
     if remove is not None:
         say(f"taken out of {store}: {', '.join(verifying.take_out(store, remove))}")
     elif seal:
@@ -207,7 +201,7 @@ def train(
     from vaearr.schema import input_shape
     from vaearr.views.words import loss_words
 
-    refuse((points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where."))
+    refuse(points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where.")
     if preset:
         given = over(preset_settings(preset), given)
         check_preset(preset, len(input_shape(va.open_store(store, chunks=None))) - 1)
@@ -293,10 +287,8 @@ def reconstruct(
     affine, or .npy.
     """
     writes = out is not None and (files or file)
-    refuse(
-        (binarise is not None and out is None, "--binarise is of a picture; give its folder with --out."),
-        (files and out is None, "--files needs a folder, so give one with --out."),
-    )
+    refuse(binarise is not None and out is None, "--binarise is of a picture; give its folder with --out.")
+    refuse(files and out is None, "--files needs a folder, so give one with --out.")
     given |= ({"roi": roi} if roi else {}) | ({"out": "variable"} if variable else {})
     about: Given = {"config": resolved(config.ReconstructConfig, None, given)}
     with folder_of(out) as folder:
@@ -396,12 +388,10 @@ def judge(
     images/ for the reader, answers.csv to fill, and key.csv to keep. --key with --answers prints the reader's score.
     """
     is_score = key is not None or answers is not None
-    refuse(
-        (is_score and (key is None or answers is None), "--key and --answers belong together; give both."),
-        (is_score and store is not None, "--key and --answers need no store; leave it out."),
-        (not is_score and store is None, "give a store to judge, or --key with --answers to score a reader."),
-        (blinded and out, "--out is for tables of numbers; --blinded says itself where its files go."),
-    )
+    refuse(is_score and (key is None or answers is None), "--key and --answers belong together; give both.")
+    refuse(is_score and store is not None, "--key and --answers need no store; leave it out.")
+    refuse(not is_score and store is None, "give a store to judge, or --key with --answers to score a reader.")
+    refuse(blinded and out, "--out is for tables of numbers; --blinded says itself where its files go.")
     if key is not None and answers is not None:
         print_lines(va.describe(va.score_blinded(key, answers), "score"))
         return
@@ -506,10 +496,7 @@ def contrast(
     from vaearr.schema import maps
 
     refuse(
-        (
-            keep and (top is None) == (where is None),
-            "--keep writes the points of --top or of --where; give one of them.",
-        )
+        keep and (top is None) == (where is None), "--keep writes the points of --top or of --where; give one of them."
     )
     ds = va.open_store(store, chunks=None)
     if variable not in maps(ds):
@@ -563,12 +550,10 @@ def layers(
     """
     ways = [ends for ends in ((a, b), (positive, negative), (masked,)) if any(end is not None for end in ends)]
     refuse(
-        (
-            len(ways) != 1 or None in ways[0],
-            "say what is compared by one of --a with --b, --positive with --negative, and --masked.",
-        ),
-        (seed_files and out is None, "--seed-files writes files; say where with --out FOLDER."),
+        len(ways) != 1 or None in ways[0],
+        "say what is compared by one of --a with --b, --positive with --negative, and --masked.",
     )
+    refuse(seed_files and out is None, "--seed-files writes files; say where with --out FOLDER.")
     from vaearr.analysis import layers as of
     from vaearr.output.exporting.layer_files import layer_summary, write_layer_files
     from vaearr.recipe import as_json as plain

@@ -65,7 +65,6 @@ def save_page(
     out: str | Path = "explore.html",
     *,
     by: str | None = None,
-    max_points: int = MOST_POINTS,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Path:
@@ -74,31 +73,29 @@ def save_page(
     Maps of a scan with a chooser; samples over two latents, components or maps, selected together with their places on
     the map, with their stored pictures under the pointer; a slider for each of the dimensions (the 64 widest), whose
     pictures are decoded beforehand from -3 to 3 standard deviations about the mean; prototypes of the classes of `by`
-    (None: label, phase or clusters); the stored ranking. At most `max_points` samples, drawn by the seed. What is left
+    (None: label, phase or clusters); the stored ranking. At most 5000 samples, drawn by the seed. What is left
     out is said on the page. Written aside and renamed into place.
 
     Raises NoInputError for a store, run, latents, map or folder that are not there, ExistsError where the file is and
     `overwrite` is not set, UsageError for settings that cannot be meant.
     """
-    target = _checked(Path(out), max_points, overwrite)
+    target = _checked(Path(out), overwrite)
     state = open_state(store, run)
     head = Section("top", "")
     head.say(f"{origin_words(state)}; page of {now()}, vaearr {versions()['vaearr']}, seed {seed}.")
-    sections = [_maps(state), _points(state, max_points, seed), _sliders(state), _classes(state, by), _ranking(state)]
+    sections = [_maps(state), _points(state, seed), _sliders(state), _classes(state, by), _ranking(state)]
     text_of_page = page(summary(state), head, [section for section in sections if section is not None])
     replace_file(target, text_of_page.encode(), durable=False)
     return target
 
 
-def _checked(target: Path, max_points: int, overwrite: bool) -> Path:
+def _checked(target: Path, overwrite: bool) -> Path:
     if target.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{target.name!r} is a page and must end in .html.")
     if not target.absolute().parent.is_dir():
         raise NoInputError(f"there is no folder {target.parent}; make it first.")
     if target.is_dir() or (target.exists() and not overwrite):
         raise ExistsError(f"{target} is there already; give another name, or overwrite it (overwrite=True).")
-    if max_points < 2:
-        raise UsageError(f"max_points is {max_points}; it must be at least 2.")
     return target
 
 
@@ -134,13 +131,13 @@ def _maps(state: State) -> Section | None:
 # ---- samples
 
 
-def _points(state: State, most: int, seed: int) -> Section:
+def _points(state: State, seed: int) -> Section:
     """Samples over two layers, and at their places on the map: one source, so that a selection is in both."""
     from bokeh.models import ColumnDataSource
 
     section, rng = Section("samples", "Samples"), np.random.default_rng(seed)
     known = np.flatnonzero(np.isfinite(state.latents).all(1))
-    numbers = np.sort(rng.choice(known, min(most, len(known)), replace=False))
+    numbers = np.sort(rng.choice(known, min(MOST_POINTS, len(known)), replace=False))
     layers, columns = _layers(state, numbers)
     widest = s.widest(state)
     start = {"across": widest[0], "up": widest[min(1, state.dims - 1)], "colour": _first_colour(state, layers)}
@@ -241,9 +238,10 @@ def _layers(state: State, numbers: np.ndarray) -> tuple[list[dict[str, Any]], di
             continue
         low, high = (-0.5, len(classes) - 0.5) if classes else robust_limits(values)
         colors = palette(len(classes)) if classes else list(Viridis256)
-        layer = {"title": text(title), "key": f"v{len(found)}", "name": name, "names": [text(one) for one in classes]}
+        key = f"v{len(found)}"
+        layer = {"title": text(title), "key": key, "name": name, "names": [text(one) for one in classes]}
         found.append(layer | {"low": low, "high": high, "palette": colors})
-        columns[layer["key"]] = values[numbers].astype("f4")
+        columns[key] = values[numbers].astype("f4")
     if state.is_scan and len(state.nav_shape) == 2:
         y, x = (state.ds[dim].values for dim in schema.navigation_dims(state.ds))
         rows, places = np.unravel_index(numbers, state.nav_shape)

@@ -538,8 +538,9 @@ def layers(
     skip_bad: Annotated[bool, opt("leave out pairs that cannot be compared", "--skip-bad")] = False,
     out: Folder = None,
     seed_files: Annotated[bool, opt("also the JSON files of an earlier program", "--seed-files")] = False,
-    keep: Annotated[bool, opt("keep the result as the run's table 'layers'", "--keep")] = False,
+    keep: Annotated[bool, opt("keep the result as a table of the run", "--keep")] = False,
     overwrite: Overwrite = False,
+    name: Annotated[str, opt("--keep: name of the table")] = "layers",
     device: Device = "auto",
     as_json: Annotated[bool, opt("print the whole result as JSON", "--json")] = False,
 ) -> None:
@@ -576,12 +577,12 @@ def layers(
             found = va.compare_pairs(model, made, **how)
     found.attrs.update(opened.attrs, unpaired=alone, samples=about)
     if keep:
-        of.keep_layers(store, run, found, about=about, overwrite=overwrite)
-        say(f"the comparison is kept as table 'layers' of run {run!r}")
+        of.keep_layers(store, run, found, name=name, about=about, overwrite=overwrite)
+        say(f"the comparison is kept as table {name!r} of run {run!r}")
     with folder_of(out) as folder:
         if folder:
             write_layer_files(found, folder, seed_files=seed_files)
-    for text in (*(f"{name} has no partner" for name in alone), *found.attrs.get("failed", ())):
+    for text in (*(f"{file} has no partner" for file in alone), *found.attrs.get("failed", ())):
         say(f"left out: {text}")
     if as_json:
         print_lines([json.dumps(plain(layer_summary(found)), indent=2, ensure_ascii=False, allow_nan=False)])

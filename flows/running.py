@@ -14,8 +14,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -50,7 +49,6 @@ DPI = (200, 140, 100, 70)  # a sheet of 7 inches is 1400 pixels wide
 kept_flow: Any = functools.partial(flow, persist_result=True, result_serializer="json")
 
 log = logging.getLogger("vaearr")
-_BAR: ContextVar[Any] = ContextVar("_BAR", default=None)  # makes progress bars where steps run as plain functions
 
 
 def is_recorded() -> bool:
@@ -67,16 +65,6 @@ def _kept_by_the_server(record: logging.LogRecord) -> bool:
 
 log.addFilter(_kept_by_the_server)
 log.setLevel(logging.INFO)
-
-
-@contextmanager
-def plainly(bar: Callable[[str], Any] | None = None) -> Iterator[None]:
-    """Where steps run as plain functions: `bar(what)` makes their progress bars."""
-    token = _BAR.set(bar)
-    try:
-        yield
-    finally:
-        _BAR.reset(token)
 
 
 def place(store: Path) -> str:
@@ -161,12 +149,7 @@ def _shown(show: Callable[[], Any]) -> Any:
 
 @contextmanager
 def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
-    """`show(done, total, text)` moves a bar: an artifact of the flow run, updated in place, or that of `plainly`."""
-    if not is_recorded():
-        bar = _BAR.get()
-        with bar(what) if bar else nullcontext(lambda *args: None) as show:
-            yield show
-        return
+    """`show(done, total, text)` moves a bar: an artifact of the flow run, updated in place."""
     made = _shown(lambda: create_progress_artifact(progress=0.0, key=key, description=what))
     last = time.monotonic()
 

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from vaearr.config import Config, group_of, over, resolved
 from vaearr.errors import NoInputError, UsageError, VaearrError, did_you_mean
 
 from . import steps
-from .running import log, place, plainly
+from .running import log, place
 
 FLOWS = {found.name: found for found in vars(steps).values() if isinstance(found, Flow)}  # as their deployments
 HOW = (
@@ -46,14 +46,7 @@ def flow_name(text: str) -> str:
     return name
 
 
-def run(
-    name: str,
-    parameters: dict[str, Any],
-    *,
-    watch: bool = False,
-    here: bool = False,
-    bar: Callable[[str], Any] | None = None,
-) -> None:
+def run(name: str, parameters: dict[str, Any], *, watch: bool = False, here: bool = False) -> None:
     """Run a flow by name: as its deployment on the configured Prefect server, else in this process.
 
     Without a configured server, or with `here`, the flow's functions are called one after the other and no server is
@@ -65,8 +58,7 @@ def run(
     if url is None:
         checked = validated(flow, parameters)
         log.info(f"{flow.name}: running here, without a Prefect server")
-        with plainly(bar):
-            flow.fn(**checked)
+        flow.fn(**checked)
         return
     try:
         with reached(url) as client:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
-import sys
+import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
-from logging.handlers import BufferingHandler
+from contextlib import suppress
 from pathlib import Path
-from threading import get_ident
-from typing import Any, Self
+from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 import vaearr as va
 from vaearr.analysis.association import ranking, targets_of
@@ -28,14 +24,16 @@ from vaearr.config import (
     EmbedConfig,
     EncodeConfig,
     IngestConfig,
+    Name,
     ReportConfig,
     RoiConfig,
     SignificanceConfig,
     TrainConfig,
+    field,
     resolved,
 )
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
-from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, is_valid_name, run_name
+from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, run_name
 from vaearr.output.reporting.write import is_current, report_folder
 from vaearr.recipe import as_json
 from vaearr.run.facts import in_words, store_facts
@@ -48,7 +46,6 @@ from vaearr.views.words import loss_words, strongest
 
 from .running import (
     MOST_ROWS,
-    is_recorded,
     kept_flow,
     key_of,
     link,
@@ -105,8 +102,7 @@ def train_step(
     with progress("training", store_key("train-progress", store, run)) as show:
 
         def on_epoch(epoch: int, row: dict[str, float]) -> None:
-            if is_recorded():  # a log keeps what a bar shows only
-                log.info(f"epoch {epoch + 1} of at most {train.epochs}: {loss_words(row)}")
+            log.info(f"epoch {epoch + 1} of at most {train.epochs}: {loss_words(row)}")
             show(epoch + 1, train.epochs, loss_words(row))
 
         made = va.train(store, run=run, roi=roi, config=train, on_epoch=on_epoch, **how)
@@ -366,10 +362,10 @@ def _has_targets(store: Path) -> bool:
 class Scan(Config):
     """One scan: where it is, where its store goes, how it is read."""
 
-    source: Path = Field(description="file or folder with the patterns")
-    store: Path = Field(description="path of its zarr store")
-    ingest: IngestConfig = Field(default=IngestConfig(), description="how it is read")
-    roi: RoiConfig | None = Field(default=None, description="points to look at; none = all that were measured")
+    source: Path = field(..., "file or folder with the patterns")
+    store: Path = field(..., "path of its zarr store")
+    ingest: IngestConfig = field(IngestConfig(), "how it is read")
+    roi: RoiConfig | None = field(None, "points to look at; none = all that were measured")
 
 
 Result = dict[str, str]  # of one scan: store, state, and its report or its error
@@ -392,7 +388,7 @@ def analysed(scan: Scan, settings: dict[str, Any]) -> Result:
 
 @kept_flow(name="analyse-many")
 def analyse_many(
-    scans: list[Scan],
+    scans: Annotated[list[Scan], Field(min_length=1)],
     run: str = DEFAULT_RUN,
     train: TrainConfig = TrainConfig(),
     encode: EncodeConfig = EncodeConfig(),
@@ -401,7 +397,6 @@ def analyse_many(
     associate: AssociateConfig = TESTED,
     report: ReportConfig = ReportConfig(),
     overwrite: bool = False,
-    processes: int = 1,
     dask: str | None = None,
 ) -> list[dict[str, str]]:
     """Take many scans through the whole line, side by side; returns a row for each: state, report, error.
@@ -419,17 +414,19 @@ def analyse_many(
         associate: which metrics against which maps
         report: what the pages show
         overwrite: replace results that are there but were made otherwise
-        processes: scans at a time, each in a process of this machine; 1 = one after the other
-        dask: Dask workers that take the scans instead: tcp://host:8786, a scheduler file, or local:4 on this machine
+        dask: Dask workers that each take a scan: tcp://host:8786, a scheduler file, or local:4 on this machine; none =
+            one scan after the other
     """
-    _check(scans, processes)
+    stores = [as_url(scan.store) or str(scan.store.expanduser().resolve()) for scan in scans]
+    if twice := [store for store in stores if stores.count(store) > 1]:
+        raise UsageError(f"{twice[0]} is named for more than one scan; give each a store of its own.")
     check_extras(train)
     check_where(dask)
     settings = {"run": run, "train": train, "encode": encode, "embed": embed, "cluster": cluster}
     settings |= {"associate": associate, "report": report, "overwrite": overwrite}
     results: dict[int, Result] = {}
     with progress("scans", key_of("analyse-many-progress")) as show:
-        for number, found in _each(scans, settings, processes, dask):
+        for number, found in _each(scans, settings, dask):
             results[number] = found
             show(len(results), len(scans))
     rows = [results[number] for number in range(len(scans))]
@@ -441,58 +438,20 @@ def analyse_many(
     return rows
 
 
-def _check(scans: Sequence[Scan], processes: int) -> None:
-    stores = [as_url(scan.store) or str(scan.store.expanduser().resolve()) for scan in scans]
-    twice = sorted({store for store in stores if stores.count(store) > 1})
-    if not scans:
-        raise UsageError("scans is empty; give a source and a store for each scan.")
-    if twice:
-        raise UsageError(f"{twice[0]} is named for more than one scan; give each a store of its own.")
-    if processes < 1:
-        raise UsageError(f"processes is {processes}; it must be 1 or more.")
-
-
-def _each(
-    scans: Sequence[Scan], settings: dict[str, Any], processes: int, dask: str | None
-) -> Iterator[tuple[int, Result]]:
-    """(number, result) of each scan, as they come: here, in processes of this machine, or on Dask workers."""
-    if not dask and processes == 1:
-        yield from ((number, analysed(scan, settings)) for number, scan in enumerate(scans))
-        return
-    with _pool(processes, dask) as pool:
-        made = {pool.submit(_in_another_process, scan.to_attrs(), settings): i for i, scan in enumerate(scans)}
-        for future in as_completed(made):
-            number = made[future]
-            try:
-                found, news = future.result()
-            except Exception as error:  # a process or worker that died with a scan is a failure of this scan
-                found, news = row_of(scans[number], error=error), []
-            for line in news:
-                log.info(f"{scans[number].store.name}: {line}")
-            yield number, found
-
-
-@contextmanager
-def _pool(processes: int, dask: str | None) -> Iterator[Executor]:
-    """Fresh processes of this machine, or Dask workers."""
-    if dask is None:
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield pool
-        return
+def _each(scans: Sequence[Scan], settings: dict[str, Any], dask: str | None) -> Iterator[tuple[int, Result]]:
+    """(number, result) of each scan, as they come: here, or on Dask workers."""
     with connected(dask) as client:
-        assert client is not None
-        yield client.get_executor(pure=False)
+        if client is None:
+            yield from ((number, analysed(scan, settings)) for number, scan in enumerate(scans))
+            return
+        from distributed import as_completed
 
-
-def _in_another_process(scan: dict[str, Any], settings: dict[str, Any]) -> tuple[Result, list[str]]:
-    """Where nothing is recorded: the result, and what was told meanwhile."""
-    news, thread = BufferingHandler(sys.maxsize), get_ident()
-    news.addFilter(lambda record: record.thread == thread)
-    log.addHandler(news)
-    try:
-        return analysed(Scan.from_attrs(scan), settings), [record.getMessage() for record in news.buffer]
-    finally:
-        log.removeHandler(news)
+        client.forward_logging(log.name, logging.INFO)
+        futures = client.map(analysed, scans, settings=settings, pure=False)
+        for future in as_completed(futures):
+            number, error = futures.index(future), future.exception()
+            # a worker that died with a scan is a failure of this scan
+            yield number, row_of(scans[number], error=error) if error else future.result()
 
 
 # ---- many trainings of one store ------------------------------------------------------------------------------------
@@ -504,41 +463,24 @@ PASSED_OVER = (RoiError, TrainingError, NoInputError, UsageError)  # of one comb
 class SweepConfig(Config):
     """Which trainings: every combination of a region, a latent size and a beta."""
 
-    latent_dims: tuple[int, ...] = Field(
-        default=(4, 8, 16, 32), min_length=1, description="numbers of latent dimensions"
+    latent_dims: tuple[PositiveInt, ...] = field((4, 8, 16, 32), "numbers of latent dimensions", min_length=1)
+    betas: tuple[NonNegativeFloat, ...] = field((1.0,), "weights of the KL divergence", min_length=1)
+    rois: dict[Name, RoiConfig] = field(
+        {}, "name -> conditions; empty = that of the run 'vae', else all measured points"
     )
-    betas: tuple[float, ...] = Field(default=(1.0,), min_length=1, description="weights of the KL divergence")
-    rois: dict[str, RoiConfig] = Field(
-        default_factory=dict, description="name -> conditions; empty = that of the run 'vae', else all measured points"
-    )
-    name: str = Field(default="sweep", description="what the names of all runs begin with")
-    psnr: bool = Field(default=True, description="also reconstruct the validation points and measure PSNR (and SSIM)")
-    associate: bool = Field(
-        default=True, description="also associate the latents with band contrast, elements and phases"
-    )
-
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        for name in (self.name, *self.rois):
-            if not is_valid_name(name):
-                raise ValueError(f"{name!r} must be letters, digits and _ and start with a letter")
-        if min(self.latent_dims) < 1 or min(self.betas) < 0:
-            raise ValueError("latent_dims must be 1 or more, betas 0 or more")
-        return self
+    name: Name = field("sweep", "what the names of all runs begin with")
+    psnr: bool = field(True, "also reconstruct the validation points and measure PSNR (and SSIM)")
+    associate: bool = field(True, "also associate the latents with band contrast, elements and phases")
 
     def combinations(self) -> list[tuple[str, str, int, float]]:
         """(name of the run, region, latent size, beta) of each training; the same settings give the same names."""
         regions = tuple(self.rois) or (WHOLE,)
-        return [
-            (run_name_of(self.name, region if self.rois else "", size, beta), region, size, beta)
-            for region, beta, size in itertools.product(regions, dict.fromkeys(self.betas), sorted({*self.latent_dims}))
-        ]
-
-
-def run_name_of(name: str, region: str, latent_dim: int, beta: float) -> str:
-    """Such as `sweep_l16_b0p5`, with a region `sweep_grain_l16_b0p5`."""
-    number = repr(beta).removesuffix(".0").replace(".", "p").replace("e-", "em").replace("e+", "e")
-    return "_".join(filter(None, (name, region, f"l{latent_dim}", f"b{number}")))
+        found = []
+        for region, beta, size in itertools.product(regions, dict.fromkeys(self.betas), sorted({*self.latent_dims})):
+            number = repr(beta).removesuffix(".0").replace(".", "p").replace("e-", "em").replace("e+", "e")
+            name = "_".join([self.name, *([region] if self.rois else []), f"l{size}", f"b{number}"])
+            found.append((name, region, size, beta))
+        return found
 
 
 @step("score")

@@ -82,19 +82,10 @@ def test_spatial_latents_keep_their_pattern(spatial_path: Path) -> None:
     base = s.base_of(state, 5)
     same = s.decode(state, base.reshape(2, -1).mean(1)[None], base)
     np.testing.assert_allclose(same, s.rebuilt(state, [5]), atol=1e-4)
-    moved = s.begin(state, state.mean, base).latents
+    moved = s.moved(state, state.mean[None], base)[0]
     np.testing.assert_allclose(moved.reshape(2, -1).mean(1), state.mean, atol=1e-5)
     pattern = base - base.mean((1, 2), keepdims=True)
     np.testing.assert_allclose(moved - moved.mean((1, 2), keepdims=True), pattern, atol=1e-5)
-
-
-def test_the_network_is_loaded_aside(state: s.State) -> None:
-    assert not state.is_ready
-    state.load_aside()
-    assert state._thread is not None
-    state._thread.join(60)
-    assert state.is_ready
-    assert state.problem == ""
 
 
 def test_slices_of_a_scan_without_a_network(layered_path: Path) -> None:

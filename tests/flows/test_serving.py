@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from tests.conftest import TINY_TRAINING
 from tests.contract import prefect_server as real
 from tests.contract.prefect_server import ROOT, Server, children, running, served, until
-from vaearr.errors import NoInputError, UsageError, VaearrError
+from vaearr.errors import NoInputError, UsageError
 from vaearr.flows.serving import FLOWS, run, serve
 from vaearr.names import CHECKPOINT
 from vaearr.run.train import train
@@ -83,17 +83,6 @@ def test_a_deployment_runs_to_its_end(
     with pytest.raises(UsageError, match="greater than or equal to 1"):
         run("train-vae", {"store": "a.zarr", "train": {"epochs": 0}})
     assert len(prefect_server.runs("train-vae")) == count
-
-
-@pytest.mark.long
-def test_a_refusal_is_told_and_fails(
-    serving: subprocess.Popen[bytes], recorded: Server, store: Path, said: list[str]
-) -> None:
-    given = {"store": store, "train": {**TINY_TRAINING.to_attrs(), "seed": 77}}
-    with pytest.raises(VaearrError, match=r"ended as Failed: .*there and asked:"):
-        run("train-vae", given, watch=True)
-    assert any("there and asked:" in line for line in said)
-    assert not any("Traceback" in line for line in said)
 
 
 def _kill(server: Server, serving: subprocess.Popen[bytes], folder: Path) -> None:

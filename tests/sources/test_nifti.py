@@ -164,4 +164,4 @@ def test_bad_volumes_are_named_together(tmp_path: Path) -> None:
     assert ds.path.values.tolist() == ["good.nii.gz"]
     assert open_source(folder, skip_bad=True, nonfinite="mask").sizes["sample"] == 2
     refused(folder, "must be three numbers", UsageError, size=(4, 4))
-    refused(folder, "must be three positive numbers", UsageError, spacing=(1, 1, 0))
+    refused(folder, "greater than 0", UsageError, spacing=(1, 1, 0))

@@ -25,20 +25,20 @@ from vaearr.app.state import State
 from vaearr.errors import VaearrError
 from vaearr.schema.grid import edges
 from vaearr.views import common as c
-from vaearr.views.common import holoviews, number, robust_limits, text
+from vaearr.views import on_paper, view
+from vaearr.views.common import holoviews, robust_limits, text
 from vaearr.views.maps import map_plot
+from vaearr.views.page import png
 
 MARK = "#e5007e"  # of what is chosen
 MOST_SLIDERS, MOST_POINTS, MOST_MARKED, MOST_ROWS, MOST_CHANNELS = 32, 10_000, 5000, 5, 32
-QUICK = 0.1  # seconds of a decoding beyond which sheets have few steps
-POLL = 200  # milliseconds between looks at whether the network is loaded
+STEPS, DPI = 7, 110  # of what is decoded about the sliders
 SIDE, WIDE, HIGH = 205, 620, 385  # pixels of a picture, and that a sheet may take
 MAP, PLANE, PLANE_ALONE, PAIR = (312, 240), (312, 160), (312, 450), (215, 220)
 ONE = {"size": 15, "marker": "circle_cross", "fill_alpha": 0, "line_width": 2}
 MANY = {"marker": "square", "fill_alpha": 0.6, "line_width": 0}
 FRAME: dict[str, Any] = {"plot.toolbar.logo": None, "plot.min_border_right": 75}
 COLUMNS = 6  # of the sheet of samples
-STRENGTHS = ((0.7, "strongly"), (0.4, "moderately"), (0.2, "weakly"))
 HEADINGS = {
     "stored": "as stored", "seen": "as the network sees it", "rebuilt": "reconstruction", "live": "from the sliders",
 }  # fmt: skip
@@ -106,14 +106,11 @@ class Explorer(param.Parameterized):
         self.choose(self.chosen)
         if not (state.is_ready or state.problem):
             self.tell("the network is being loaded …")
-            self._wait()
+            pn.state.onload(self.safe(self._load))  # once the page is seen
 
-    def _wait(self) -> None:
-        document = pn.state.curdoc
-        if self.state.is_ready or self.state.problem:
-            self.choose(self.chosen)
-        elif document is not None and document.session_context is not None:
-            document.add_timeout_callback(self.safe(self._wait), POLL)
+    def _load(self) -> None:
+        self.state.load()
+        self.choose(self.chosen)
 
     def safe(self, call: Callable[..., None]) -> Callable[..., None]:
         """The call with its errors shown on the page; its changes reach the browser together."""
@@ -278,16 +275,11 @@ class Explorer(param.Parameterized):
         def points() -> np.ndarray:
             return places if len(dims) == 2 else np.where((index[0] == self.places[0].value)[:, None], places, np.nan)
 
-        def draw(layer: str, *above: int, x_range: Any = None, y_range: Any = None) -> Any:
-            da = self.slice_of(s.layer(self.state, layer))
-            if x_range and y_range:  # the part that is seen, in smaller blocks
-                seen = [(axis >= min(r)) & (axis <= max(r)) for axis, r in zip(axes, (y_range, x_range), strict=True)]
-                da = da[seen[0], seen[1]] if all(map(np.any, seen)) else da
-            return self._small_map(da, MAP).opts(**TOOLS, backend="bokeh")
+        def draw(layer: str, *above: int) -> Any:
+            return self._small_map(self.slice_of(s.layer(self.state, layer)), MAP).opts(**TOOLS, backend="bokeh")
 
-        streams = [hv.streams.RangeXY()] if axes[0].size * axes[1].size > s.MOST_CELLS else []
         above = self.places[:-2]
-        shown = hv.DynamicMap(pn.bind(draw, self.layer, *above), streams=streams)
+        shown = hv.DynamicMap(pn.bind(draw, self.layer, *above))
         size = max(3.0, min(MAP[0] / axes[1].size, MAP[1] / axes[0].size))
         return self._linked(shown, points, size, **{f"above_{i}": place for i, place in enumerate(above)})
 
@@ -410,67 +402,44 @@ class Explorer(param.Parameterized):
 
         return pane, draw
 
-    def _drawing(self, *choosers: Any, draw: Callable[[float, int, Any], str]) -> tuple[Any, Callable[[], None]]:
-        """A sheet decoded about the sliders: choosers, how far it reaches, and the button that draws it."""
-        pane, state = pn.pane.HTML(""), self.state
+    def _drawing(
+        self, function: Callable[..., xr.Dataset], dims: Callable[[], list[int]], *choosers: Any
+    ) -> tuple[Any, Callable[[], None]]:
+        """What is decoded about the sliders: choosers, how far it reaches, and the button that draws it."""
+        pane, state = pn.pane.PNG(None, width=WIDE), self.state
         reach: Any = pn.widgets.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
         button = pn.widgets.Button(label="Draw about the sliders", margin=(15, 10))
 
-        def drawn() -> None:
-            if not state.is_ready:
-                pane.object = html.escape(text(state.problem or "The network is being loaded."))
+        def draw() -> None:
+            if not (state.is_ready and dims()):
+                self.tell("choose one dimension or more" if state.is_ready else state.problem)
                 return
-            base = self.sample.base if np.isfinite(self.sample.latents).all() else None
-            pane.object = draw(reach.value, 9 if state.seconds < QUICK else 5, s.begin(state, self.vector, base))
+            base = s.moved(state, self.vector[None], self.base)[0]
+            span = (-reach.value, reach.value)
+            found = function(state.network[0], state.run, dims(), base=base, span=span, steps=STEPS)
+            pane.object = png(on_paper(view(found)), DPI)
 
-        button.on_click(self.safe(lambda _: drawn()))
-        return pn.Row(pane, pn.Column(*choosers, reach, button)), drawn
+        button.on_click(self.safe(lambda _: draw()))
+        return pn.Row(pane, pn.Column(*choosers, reach, button)), draw
 
     def _traversal(self) -> tuple[Any, Callable[[], None]]:
-        widest = s.widest(self.state)
+        from vaearr.analysis.exploration.traversals import traverse
+
+        widest, label = s.widest(self.state), f"Dimensions (at most {MOST_ROWS})"
         rows = pn.widgets.MultiChoice(
-            label=f"Dimensions (at most {MOST_ROWS})", options=sorted(widest), value=widest[:3], max_items=MOST_ROWS,
-            width=180,
-        )  # fmt: skip
-
-        def draw(reach: float, steps: int, start: Any) -> str:
-            from vaearr.analysis.exploration.bases import STD, values_along
-            from vaearr.analysis.exploration.traversals import traversal_latents
-
-            dims = sorted(rows.value)
-            if not dims:
-                return "choose one dimension or more"
-            values = values_along(start, dims, (-reach, reach), steps, STD)
-            images = self._decoded(traversal_latents(start, dims, values), (len(dims), steps))
-            columns = [f"{v:+.3g}".replace("-", "−") if v else "0" for v in np.linspace(-reach, reach, steps)]
-            below = "offset in standard deviations of the aggregate posterior"
-            return sheet(images, columns, [f"latent {dim}" for dim in dims], None, HIGH, below)
-
-        return self._drawing(rows, draw=draw)
+            label=label, options=sorted(widest), value=widest[:3], max_items=MOST_ROWS, width=180
+        )
+        return self._drawing(traverse, lambda: sorted(rows.value), rows)
 
     def _manifold(self) -> tuple[Any, Callable[[], None]]:
+        from vaearr.analysis.exploration.traversals import manifold
+
         widest = s.widest(self.state)
         across, up = (
             pn.widgets.Select(label=name, options=sorted(widest), value=value, width=90)
             for name, value in (("Across", widest[0]), ("Up", widest[min(1, len(widest) - 1)]))
         )
-
-        def draw(reach: float, steps: int, start: Any) -> str:
-            from vaearr.analysis.exploration.points import dimensions
-            from vaearr.analysis.exploration.traversals import plane_latents
-
-            dims = dimensions([across.value, up.value], self.state.dims)
-            x, y, z = plane_latents(start, dims, (-reach, reach), steps)
-            images = self._decoded(z, (steps, steps))[::-1]
-            rows = [number(float(v)) for v in y[::-1]]
-            rows[0] = f"latent {dims[1]}: {rows[0]}"
-            return sheet(images, [number(float(v)) for v in x], rows, None, HIGH, f"latent {dims[0]}")
-
-        return self._drawing(across, up, draw=draw)
-
-    def _decoded(self, z: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        images = s.as_pictures(s.decode_latents(self.state, z), self.depth)
-        return images.reshape(*shape, *images.shape[1:])
+        return self._drawing(manifold, lambda: [across.value, up.value], across, up)
 
     def _association(self) -> tuple[Any, Callable[[], None]]:
         state = self.state
@@ -503,9 +472,9 @@ class Explorer(param.Parameterized):
             if dim is None:
                 return
             value = float(table.sel(metric=metric.value, target=target.value).sel({n.LATENT: dim}))
-            signed = bool(table["signed"].sel(metric=metric.value)) if "signed" in table.coords else True
             count = int(table["n"].sel(target=target.value)) if "n" in table.coords else 0
-            said.object = html.escape(in_words(dim, text(target.value), metric.value, value, signed, count))
+            strength = f"{metric.value.replace('_', ' ')} {value:+.2f}".replace("-", "−")
+            said.object = html.escape(f"latent {dim} and {text(target.value)}: {strength} over {count:,} points")
             both = s.layer(state, f"latent:{dim}"), s.target(state, target.value)
             if state.is_scan:
                 maps = [self._small_map(self.slice_of(da), PAIR) for da in both]
@@ -554,40 +523,19 @@ def _named(plot: Any, element: Any, names: list[str]) -> None:
             bar.major_label_overrides = dict(enumerate(names))
 
 
-def sheet(
-    images: np.ndarray, columns: list[str], rows: list[str], limits: tuple[float, float] | None, high: float,
-    below: str = "",
-) -> str:  # fmt: skip
-    """Pictures `(rows, columns, H, W[, 3])` on one scale, named along both axes, as HTML of `high` pixels at most."""
-    limits = limits or robust_limits(images, s.GREY)
-    height, width = images.shape[2:4]
-    side = min((WIDE - 70) / len(columns) / width, (high - 30) / len(rows) / height, 120 / height)
-    style = f"width: {width * side:.0f}px; height: {height * side:.0f}px; display: block; image-rendering: pixelated"
-    lines = [
-        f'<tr><th style="text-align: right">{html.escape(name)}</th>'
-        + "".join(f'<td><img alt="" style="{style}" src="{s.png(s.reduced(one, 128), limits)}"></td>' for one in line)
-        for name, line in zip(rows, images, strict=True)
-    ]
-    named = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    end = f'<tr><td></td><td colspan="{len(columns)}">{html.escape(below)}</td></tr>' if below else ""
-    look = "border-spacing: 2px; text-align: center; font-size: 11px"
-    return f'<table style="{look}">{"".join(lines)}<tr><th></th>{named}</tr>{end}</table>'
-
-
-def sheets(
-    images: np.ndarray, columns: list[str], rows: list[str], limits: tuple[float, float], most: int
-) -> str:  # fmt: skip
-    """Pictures as in `sheet`, at most so many in a row and the others below."""
+def sheets(images: np.ndarray, columns: list[str], rows: list[str], limits: tuple[float, float], most: int) -> str:
+    """Pictures `(rows, columns, H, W[, 3])` on one scale, named along both axes; at most so many in a row, as HTML."""
     parts = [slice(i, i + most) for i in range(0, len(columns), most)]
-    high = (HIGH - 60) / len(parts)
-    return "".join(sheet(images[:, part], columns[part], rows, limits, high) for part in parts)
-
-
-def in_words(dim: int, target: str, metric: str, value: float, signed: bool, points: int) -> str:
-    """An association in words."""
-    size = next((word for least, word in STRENGTHS if abs(value) >= least), "hardly")
-    is_rising = signed and size != "hardly"
-    how = "goes" if not is_rising else "rises" if value > 0 else "falls"
-    end = f"as {target} rises" if is_rising else f"with {target}"
-    strength = f"{value:+.2f}".replace("-", "−")
-    return f"latent {dim} {size} {how} {end}: {metric.replace('_', ' ')} {strength} over {points:,} points"
+    height, width = images.shape[2:4]
+    count = min(most, len(columns))
+    side = min((WIDE - 70) / count / width, ((HIGH - 60) / len(parts) - 30) / len(rows) / height, 120 / height)
+    style = f"width: {width * side:.0f}px; height: {height * side:.0f}px; display: block; image-rendering: pixelated"
+    lines = []
+    for part in parts:
+        for name, line in zip(rows, images[:, part], strict=True):
+            sources = [s.png(s.reduced(one, 128), limits) for one in line]
+            cells = [f'<td><img alt="" style="{style}" src="{source}"></td>' for source in sources]
+            lines.append(f'<tr><th style="text-align: right">{html.escape(name)}</th>{"".join(cells)}</tr>')
+        named = "".join(f"<th>{html.escape(name)}</th>" for name in columns[part])
+        lines.append(f"<tr><th></th>{named}</tr>")
+    return f'<table style="border-spacing: 2px; text-align: center; font-size: 11px">{"".join(lines)}</table>'

@@ -6,7 +6,6 @@ What moves was drawn beforehand: a slider chooses among frames of one dimension,
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,6 +20,7 @@ from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.names import DEFAULT_RUN
 from vaearr.recipe import now, versions
 from vaearr.store import open_store
+from vaearr.store.folders import replace_file
 from vaearr.views.common import as_codes, is_category, label, palette, robust_limits, text, value_text
 from vaearr.views.page import Section, page
 
@@ -65,7 +65,6 @@ def save_page(
     out: str | Path = "explore.html",
     *,
     by: str | None = None,
-    max_points: int = MOST_POINTS,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Path:
@@ -74,36 +73,29 @@ def save_page(
     Maps of a scan with a chooser; samples over two latents, components or maps, selected together with their places on
     the map, with their stored pictures under the pointer; a slider for each of the dimensions (the 64 widest), whose
     pictures are decoded beforehand from -3 to 3 standard deviations about the mean; prototypes of the classes of `by`
-    (None: label, phase or clusters); the stored ranking. At most `max_points` samples, drawn by the seed. What is left
+    (None: label, phase or clusters); the stored ranking. At most 5000 samples, drawn by the seed. What is left
     out is said on the page. Written aside and renamed into place.
 
     Raises NoInputError for a store, run, latents, map or folder that are not there, ExistsError where the file is and
     `overwrite` is not set, UsageError for settings that cannot be meant.
     """
-    target = _checked(Path(out), max_points, overwrite)
+    target = _checked(Path(out), overwrite)
     state = open_state(store, run)
     head = Section("top", "")
     head.say(f"{origin_words(state)}; page of {now()}, vaearr {versions()['vaearr']}, seed {seed}.")
-    sections = [_maps(state), _points(state, max_points, seed), _sliders(state), _classes(state, by), _ranking(state)]
+    sections = [_maps(state), _points(state, seed), _sliders(state), _classes(state, by), _ranking(state)]
     text_of_page = page(summary(state), head, [section for section in sections if section is not None])
-    part = target.with_name(f".{target.name}.part")
-    try:
-        part.write_text(text_of_page, encoding="utf-8")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_file(target, text_of_page.encode(), durable=False)
     return target
 
 
-def _checked(target: Path, max_points: int, overwrite: bool) -> Path:
+def _checked(target: Path, overwrite: bool) -> Path:
     if target.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{target.name!r} is a page and must end in .html.")
     if not target.absolute().parent.is_dir():
         raise NoInputError(f"there is no folder {target.parent}; make it first.")
     if target.is_dir() or (target.exists() and not overwrite):
         raise ExistsError(f"{target} is there already; give another name, or overwrite it (overwrite=True).")
-    if max_points < 2:
-        raise UsageError(f"max_points is {max_points}; it must be at least 2.")
     return target
 
 
@@ -139,34 +131,22 @@ def _maps(state: State) -> Section | None:
 # ---- samples
 
 
-def _points(state: State, most: int, seed: int) -> Section:
+def _points(state: State, seed: int) -> Section:
     """Samples over two layers, and at their places on the map: one source, so that a selection is in both."""
     from bokeh.models import ColumnDataSource
 
     section, rng = Section("samples", "Samples"), np.random.default_rng(seed)
     known = np.flatnonzero(np.isfinite(state.latents).all(1))
-    numbers = np.sort(rng.choice(known, min(most, len(known)), replace=False))
+    numbers = np.sort(rng.choice(known, min(MOST_POINTS, len(known)), replace=False))
     layers, columns = _layers(state, numbers)
     widest = s.widest(state)
-    start = {
-        "across": int(widest[0]),
-        "up": int(widest[min(1, state.dims - 1)]),
-        "colour": _first_colour(state, layers),
-    }
+    start = {"across": widest[0], "up": widest[min(1, state.dims - 1)], "colour": _first_colour(state, layers)}
+    for name, i in zip(("across", "up", "value"), start.values(), strict=True):
+        columns[name] = columns[layers[i]["key"]]
     pictured = np.sort(rng.choice(len(numbers), min(MOST_PICTURES, len(numbers)), replace=False))
     pictures = np.full(len(numbers), "data:,", object)
     pictures[pictured] = _thumbnails(state, numbers[pictured])
-    source = ColumnDataSource(
-        {
-            **columns,
-            **{
-                name: columns[layers[i]["key"]]
-                for name, i in zip(("across", "up", "value"), start.values(), strict=True)
-            },
-            "words": _words(state, numbers),
-            "picture": pictures,
-        }
-    )
+    source = ColumnDataSource(columns | {"words": _words(state, numbers), "picture": pictures})
     section.figure(_linked(state, layers, start, source))
     of_all = f"{len(numbers):,} of {len(known):,} {schema.samples_word(state.ds)} with latents"
     section.caption(
@@ -241,33 +221,27 @@ def _layers(state: State, numbers: np.ndarray) -> tuple[list[dict[str, Any]], di
     """What samples can be placed and coloured by, and the columns of values."""
     from bokeh.palettes import Viridis256
 
+    known: list[tuple[str, str, np.ndarray, list[str]]] = []  # name, title, values, classes
+    for name, values in s.planes(state).items():
+        word = "latent" if name == s.LATENTS else name
+        known += [(f"{word}:{i}", f"{word} {i}", values[:, i], []) for i in range(values.shape[1])]
+    for title, name in s.layers(state).items():
+        if not name.startswith("latent:"):
+            da = s.layer(state, name)
+            codes, classes = as_codes(da) if is_category(da) else (da, [])
+            known.append((name, title, np.asarray(codes.values, "f4").ravel(), classes))
     found: list[dict[str, Any]] = []
     columns: dict[str, Any] = {}
-
-    def add(title: str, name: str, values: np.ndarray, names: Sequence[str] = ()) -> None:
-        known = values[np.isfinite(values)]
-        if not known.size or known.min() == known.max():
-            return
-        low, high = (-0.5, len(names) - 0.5) if names else robust_limits(values)
-        colors = palette(len(names)) if names else list(Viridis256)
+    for name, title, values, classes in known:
+        finite = values[np.isfinite(values)]
+        if not name.startswith("latent:") and (not finite.size or finite.min() == finite.max()):
+            continue
+        low, high = (-0.5, len(classes) - 0.5) if classes else robust_limits(values)
+        colors = palette(len(classes)) if classes else list(Viridis256)
         key = f"v{len(found)}"
-        columns[key] = values.astype("f4")
-        found.append({"title": text(title), "key": key, "name": name, "low": low, "high": high, "palette": colors,
-                      "names": [text(item) for item in names]})  # fmt: skip
-
-    for i in range(state.dims):
-        columns[f"v{i}"] = state.latents[numbers, i].astype("f4")
-        low, high = robust_limits(state.latents[:, i])
-        found.append({"title": f"latent {i}", "key": f"v{i}", "name": f"latent:{i}", "low": low, "high": high,
-                      "palette": list(Viridis256), "names": []})  # fmt: skip
-    for name, values in s.planes(state).items():
-        for i in range(values.shape[1] if name != s.LATENTS else 0):
-            add(f"{name} {i}", name, values[numbers, i])
-    for words, key in s.layers(state).items():
-        if not key.startswith("latent:"):
-            da = s.layer(state, key)
-            codes, names = as_codes(da) if is_category(da) else (da, [])
-            add(words, key, np.asarray(codes.values, "f4").ravel()[numbers], names)
+        layer = {"title": text(title), "key": key, "name": name, "names": [text(one) for one in classes]}
+        found.append(layer | {"low": low, "high": high, "palette": colors})
+        columns[key] = values[numbers].astype("f4")
     if state.is_scan and len(state.nav_shape) == 2:
         y, x = (state.ds[dim].values for dim in schema.navigation_dims(state.ds))
         rows, places = np.unravel_index(numbers, state.nav_shape)

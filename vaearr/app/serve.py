@@ -120,7 +120,6 @@ def page(state: State) -> Any:
     if pn.state.curdoc is not None:  # panel itself takes the address apart, but for IPv6 cannot
         pn.state._locations[pn.state.curdoc] = Location()
     shown, words = Explorer(state), f"{summary(state)} ({origin_words(state)})"
-    pn.state.onload(state.load_aside)
     return pn.template.FastListTemplate(
         title="vaearr", header=[pn.pane.HTML(html.escape(words), styles={"color": "white"})],
         sidebar=[shown.left], main=[shown.right], main_layout=None, sidebar_width=470, font="system-ui, sans-serif",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-import threading
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ CLASSES = ("map:label", f"map:{n.CLUSTERS}")  # layers that collections begin wi
 MOST_CLASSES = 64  # of texts that are shown as colours
 MOST_WORDS = 60  # characters of a name in the heading
 REGION_MOST, SOME = 64, 12  # samples of a region whose mean is shown, and that are shown one by one
-MOST_CELLS = 250_000  # of a map, beyond which cells are means over blocks of scan points
+MOST_CELLS = 1_000_000  # of a map, beyond which cells are means over blocks of scan points
 GREY = (0.5, 99.5)  # percentiles between which grey runs
 PICTURE = "picture"
 NO_MODEL = "this run's latents were computed elsewhere: it has no network, so nothing can be decoded"
@@ -55,12 +54,8 @@ class State:
     spread: np.ndarray
     has_model: bool
     version: Hashable = ()
-    seconds: float = 0.0  # that a decoding takes, once `is_ready`
     is_ready: bool = False  # the network is loaded and has decoded once
     problem: str = ""  # why nothing can be decoded
-    _known: tuple[Any, Any] | None = None
-    _thread: threading.Thread | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def dims(self) -> int:
@@ -77,42 +72,28 @@ class State:
         """Whether the samples can be shown as a map."""
         return schema.is_scan(self.ds) and len(self.nav_shape) in (2, 3)
 
-    @property
+    @cached_property
     def network(self) -> tuple[Any, Any]:
         """The run with its network, and the mean of all samples that vectors are moved from; loaded on first use.
 
         Raises what `open_run` raises, DataError for a run without a network.
         """
-        with self._lock:
-            if self._known is None:
-                if not self.has_model:
-                    raise DataError(f"run {self.run!r}: {NO_MODEL}.")
-                from vaearr.analysis.exploration.bases import start
-                from vaearr.analysis.exploration.points import open_encoded
-                from vaearr.run import open_run
+        if not self.has_model:
+            raise DataError(f"run {self.run!r}: {NO_MODEL}.")
+        from vaearr.analysis.exploration.bases import start
+        from vaearr.analysis.exploration.points import open_encoded
+        from vaearr.run import open_run
 
-                opened = open_run(self.path, self.run)
-                self._known = opened, start(open_encoded(self.path, self.run), opened, "mean")
-            return self._known
+        opened = open_run(self.path, self.run)
+        return opened, start(open_encoded(self.path, self.run), opened, "mean")
 
-    def load_aside(self) -> None:
-        """Load the network in a thread, so that the page comes up first; `is_ready` and `problem` tell when."""
-        if self._thread is None and self.has_model:
-            self._thread = threading.Thread(target=self._load)  # no daemon: cut off inside torch it would abort
-            self._thread.start()
-
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Load the network and decode once, which is slow; `is_ready` or `problem` tell how it went."""
         try:
-            for _ in range(2):  # the first decoding is slow
-                began = perf_counter()
-                decode(self, self.network[1].centre[None])
-                self.seconds = perf_counter() - began
+            decode(self, self.network[1].centre[None])
             self.is_ready = True
         except (VaearrError, OSError) as error:
             self.problem = str(error)
-        except Exception as error:
-            self.problem = f"the network cannot be loaded: {type(error).__name__}: {error}"
-            raise
 
 
 def open_state(store: str | Path, run: str = n.DEFAULT_RUN) -> State:
@@ -431,13 +412,6 @@ def base_of(state: State, index: int) -> np.ndarray:
 # ---- decoding
 
 
-def begin(state: State, vector: np.ndarray, base: np.ndarray | None = None) -> Any:
-    """A `Start` at a vector `(latent)`: `base` (a spatial latent's own pattern; the mean of all) moved to it."""
-    start = begin_at(state, base)
-    z = start.moved(range(state.dims), np.asarray(vector, np.float64)[None])[0]
-    return replace(start, latents=z.astype(np.float64), name="the sliders")
-
-
 def begin_at(state: State, base: np.ndarray | None) -> Any:
     """A `Start` at the latents of a sample; where a mask left positions out, at their channel's mean."""
     origin = state.network[1]
@@ -451,12 +425,18 @@ def begin_at(state: State, base: np.ndarray | None) -> Any:
     return replace(origin, latents=np.asarray(base, np.float64))
 
 
-def decode(state: State, vectors: np.ndarray, base: np.ndarray | None = None) -> xr.DataArray:
-    """Latent vectors `(k, latent)` decoded in one go: `(picture, [channel,] …)`.
+def moved(state: State, vectors: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
+    """Latents at vectors `(k, latent)`, as the decoder takes them: `(k, *latent_shape)`.
 
     A spatial latent keeps the pattern of `base` (None: of the mean of all) and is moved to the vector's means.
     """
-    return decode_latents(state, begin_at(state, base).moved(range(state.dims), np.asarray(vectors, np.float64)))
+    z: np.ndarray = begin_at(state, base).moved(range(state.dims), np.asarray(vectors, np.float64))
+    return z
+
+
+def decode(state: State, vectors: np.ndarray, base: np.ndarray | None = None) -> xr.DataArray:
+    """Latent vectors `(k, latent)` decoded in one go, see `moved`: `(picture, [channel,] …)`."""
+    return decode_latents(state, moved(state, vectors, base))
 
 
 def decode_latents(state: State, z: np.ndarray) -> xr.DataArray:

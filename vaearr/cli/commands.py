@@ -43,11 +43,10 @@ FLOWS = "vaearr.flows.serving"  # called by name: nothing else in vaearr imports
 SOURCE = "prior, or fitted: the Gaussian of the run's own latents"
 
 
-def refuse(*rules: tuple[object, str]) -> None:
-    """Raise UsageError with the words of the first rule that is broken: options that need or exclude others."""
-    for is_broken, words in rules:
-        if is_broken:
-            raise UsageError(words)
+def refuse(is_broken: object, words: str) -> None:
+    """Raise UsageError where a rule is broken: options that need or exclude others."""
+    if is_broken:
+        raise UsageError(words)
 
 
 @app.command()
@@ -74,7 +73,7 @@ def ingest(
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a store."""
-    refuse((bc and BC in given.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them."))
+    refuse(bc and BC in given.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them.")
     given = over(given, {"maps": {BC: bc}}) if bc else given
     with bar("reading") as progress:
         va.ingest(source, store, dask=dask, overwrite=overwrite, progress=progress, **given)
@@ -113,10 +112,8 @@ def info(
     """Tell in words what is in a store, or what a run's network is made of."""
     from vaearr.run.facts import in_words, store_facts
 
-    refuse(
-        (out and not model, "--out draws the network; add --model, or draw samples with --sheet."),
-        (sheet and model, "--sheet draws samples; leave out --model, or draw the network with --out."),
-    )
+    refuse(out and not model, "--out draws the network; add --model, or draw samples with --sheet.")
+    refuse(sheet and model, "--sheet draws samples; leave out --model, or draw the network with --out.")
     how: Given = {}
     if model:
         from vaearr.models.card import as_record, model_card
@@ -152,12 +149,9 @@ def verify(
     from vaearr.store import verify as verifying
 
     refuse(
-        (
-            sum((remove is not None, seal, relist, clean)) > 1,
-            "give --remove, --seal, --relist and --clean one at a time.",
-        ),
-        ((unfinished or yes) and not clean, "--yes and --unfinished are for --clean; add it."),
+        sum((remove is not None, seal, relist, clean)) > 1, "give --remove, --seal, --relist and --clean one at a time."
     )
+    refuse((unfinished or yes) and not clean, "--yes and --unfinished are for --clean; add it.")
     if remove is not None:
         say(f"taken out of {store}: {', '.join(verifying.take_out(store, remove))}")
     elif seal:
@@ -207,7 +201,7 @@ def train(
     from vaearr.schema import input_shape
     from vaearr.views.words import loss_words
 
-    refuse((points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where."))
+    refuse(points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where.")
     if preset:
         given = over(preset_settings(preset), given)
         check_preset(preset, len(input_shape(va.open_store(store, chunks=None))) - 1)
@@ -284,7 +278,6 @@ def reconstruct(
     out: Folder = None,
     files: Annotated[bool, opt("also write each reconstruction as a file into --out", "--files")] = False,
     binarise: Annotated[float | None, opt("value from which on binary.png in --out is white")] = None,
-    dtype: Annotated[str | None, opt("of NIfTI and .npy: float32 (default) or source")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct a store's samples, or single files, and judge them: PSNR, SSIM, MSE, MAE, compression.
@@ -294,13 +287,10 @@ def reconstruct(
     affine, or .npy.
     """
     writes = out is not None and (files or file)
-    refuse(
-        (binarise is not None and out is None, "--binarise is of a picture; give its folder with --out."),
-        (files and out is None, "--files needs a folder, so give one with --out."),
-        (dtype and not writes, "--dtype is of written files; give --out FOLDER, with --files or --file."),
-    )
+    refuse(binarise is not None and out is None, "--binarise is of a picture; give its folder with --out.")
+    refuse(files and out is None, "--files needs a folder, so give one with --out.")
     given |= ({"roi": roi} if roi else {}) | ({"out": "variable"} if variable else {})
-    about: Given = {"config": resolved(config.ReconstructConfig, None, given), "dtype": dtype or "float32"}
+    about: Given = {"config": resolved(config.ReconstructConfig, None, given)}
     with folder_of(out) as folder:
         inner = folder / "files" if folder and writes else None
         with bar("reconstructing") as progress:
@@ -398,12 +388,10 @@ def judge(
     images/ for the reader, answers.csv to fill, and key.csv to keep. --key with --answers prints the reader's score.
     """
     is_score = key is not None or answers is not None
-    refuse(
-        (is_score and (key is None or answers is None), "--key and --answers belong together; give both."),
-        (is_score and store is not None, "--key and --answers need no store; leave it out."),
-        (not is_score and store is None, "give a store to judge, or --key with --answers to score a reader."),
-        (blinded and out, "--out is for tables of numbers; --blinded says itself where its files go."),
-    )
+    refuse(is_score and (key is None or answers is None), "--key and --answers belong together; give both.")
+    refuse(is_score and store is not None, "--key and --answers need no store; leave it out.")
+    refuse(not is_score and store is None, "give a store to judge, or --key with --answers to score a reader.")
+    refuse(blinded and out, "--out is for tables of numbers; --blinded says itself where its files go.")
     if key is not None and answers is not None:
         print_lines(va.describe(va.score_blinded(key, answers), "score"))
         return
@@ -477,7 +465,7 @@ def run(
 ) -> None:
     """Run a flow: on the Prefect server that is configured (PREFECT_API_URL), else right here without any."""
     given = nested_values(parameters, "-p")
-    import_module(FLOWS).run(name, given, watch=watch, here=here, bar=bar)
+    import_module(FLOWS).run(name, given, watch=watch, here=here)
 
 
 @app.command()
@@ -508,10 +496,7 @@ def contrast(
     from vaearr.schema import maps
 
     refuse(
-        (
-            keep and (top is None) == (where is None),
-            "--keep writes the points of --top or of --where; give one of them.",
-        )
+        keep and (top is None) == (where is None), "--keep writes the points of --top or of --where; give one of them."
     )
     ds = va.open_store(store, chunks=None)
     if variable not in maps(ds):
@@ -536,7 +521,6 @@ def contrast(
 
 
 PAIR = "file, X:Y[:Z] of a scan point, or number of a sample"
-WAYS = (("--a", "--b"), ("--positive", "--negative"), ("--labels",), ("--masked",))  # to choose what is compared
 
 
 def layers(
@@ -546,13 +530,8 @@ def layers(
     b: Annotated[str | None, opt("second sample, given like --a", "--b")] = None,
     positive: Annotated[Path | None, opt("folder of files, each a of a pair")] = None,
     negative: Annotated[Path | None, opt("folder of files of the same names, each b of a pair")] = None,
-    labels: Annotated[tuple[str, str] | None, opt("two classes, put together by chance", "--labels")] = None,
-    by: Annotated[str, opt("--labels: variable that holds the classes")] = "label",
     masked: Annotated[str | None, opt("mask variable: samples beside themselves without what it covers")] = None,
-    fill: Annotated[str, opt("--masked: what pixels become, a number or mean")] = "0",
-    outside: Annotated[bool, opt("--masked: take away what it does not cover", "--outside")] = False,
-    most: Annotated[int | None, opt("--labels, --masked: most pairs", "--pairs")] = None,
-    seed: Seed = 0,
+    most: Annotated[int | None, opt("--masked: most pairs", "--pairs")] = None,
     part: Annotated[str, opt("both, encoder or decoder")] = "both",
     level: Annotated[str, opt("leaf: every single layer; block: residual blocks and the like")] = "leaf",
     top: Annotated[int, opt("layers that are listed and whose maps are kept")] = 10,
@@ -567,45 +546,32 @@ def layers(
 ) -> None:
     """Compare two samples layer by layer: how far apart a trained model's activations are.
 
-    One of --a with --b, --positive with --negative, --labels, or --masked says what is compared. --out writes
-    layers.csv, layers.json, top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
+    One of --a with --b, --positive with --negative, or --masked says what is compared. --out writes layers.csv,
+    layers.json, top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
     """
-    given: Given = {"--a": a, "--b": b, "--positive": positive, "--negative": negative}
-    given |= {"--labels": labels, "--masked": masked}
-    chosen = [way for way in WAYS if any(given[option] is not None for option in way)]
-    ways = ", ".join(" with ".join(way) for way in WAYS)
-    refuse((len(chosen) != 1, f"{len(chosen)} ways to choose samples are given; give one of {ways}."))
-    lacking = [option for option in chosen[0] if given[option] is None]
+    ways = [ends for ends in ((a, b), (positive, negative), (masked,)) if any(end is not None for end in ends)]
     refuse(
-        (lacking, f"{' with '.join(chosen[0])} belong together; {', '.join(lacking)} is missing."),
-        (seed_files and out is None, "--seed-files writes files; say where with --out FOLDER."),
+        len(ways) != 1 or None in ways[0],
+        "say what is compared by one of --a with --b, --positive with --negative, and --masked.",
     )
+    refuse(seed_files and out is None, "--seed-files writes files; say where with --out FOLDER.")
     from vaearr.analysis import layers as of
-    from vaearr.analysis.layers.stored import check_table_name
     from vaearr.output.exporting.layer_files import layer_summary, write_layer_files
     from vaearr.recipe import as_json as plain
 
-    if keep:
-        check_table_name(name)
     opened = va.load_run(store, run, device=device)
     model, ds, alone = opened.model, opened.ds, list[str]()
-    about: Given = {option[2:]: str(value) if isinstance(value, Path) else value for option, value in given.items()}
-    about = {key: value for key, value in about.items() if value is not None}
-    made: Any
-    if a is not None:
-        made = of.sample_of(ds, a), of.sample_of(ds, str(b))
-    elif positive is not None:
-        made, alone = of.pairs_of_folders(ds, positive, str(negative), skip_bad=skip_bad)
-    elif labels is not None:
-        about |= {"by": by, "seed": seed, "most": most}
-        made = of.pairs_of_labels(ds, labels, by=by, seed=seed, most=most)
-    else:
-        about |= {"fill": fill, "outside": outside, "most": most}
-        made = of.pairs_of_masks(ds, str(masked), fill=fill, outside=outside, most=most)
+    about: Given = {"a": a, "b": b, "positive": positive, "negative": negative, "masked": masked}
+    about = {key: str(value) if isinstance(value, Path) else value for key, value in about.items() if value is not None}
     how: Given = {"part": part, "level": level, "top": top}
-    if isinstance(made, tuple):
-        found = va.compare_layers(model, *made, **how)
+    if a is not None:
+        found = va.compare_layers(model, of.sample_of(ds, a), of.sample_of(ds, str(b)), **how)
     else:
+        if masked is not None:
+            about |= {"fill": "0", "outside": False, "most": most}
+            made = of.pairs_of_masks(ds, masked, most=most)
+        else:
+            made, alone = of.pairs_of_folders(ds, str(positive), str(negative), skip_bad=skip_bad)
         with bar("comparing") as progress:
             how |= {"skip_bad": skip_bad, "on_pair": lambda done: progress(done, len(made))}
             found = va.compare_pairs(model, made, **how)
@@ -616,7 +582,7 @@ def layers(
     with folder_of(out) as folder:
         if folder:
             write_layer_files(found, folder, seed_files=seed_files)
-    for text in (*(f"{name} has no partner" for name in alone), *found.attrs.get("failed", ())):
+    for text in (*(f"{file} has no partner" for file in alone), *found.attrs.get("failed", ())):
         say(f"left out: {text}")
     if as_json:
         print_lines([json.dumps(plain(layer_summary(found)), indent=2, ensure_ascii=False, allow_nan=False)])

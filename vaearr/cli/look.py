@@ -226,7 +226,7 @@ READ: dict[str, Callable[[Any], Any]] = {
 
 def _unusual(store: str, run: str, count: int = 16, by: str | None = None) -> Any:
     """With the maps that the samples are chosen by, which the pictures show too."""
-    refuse((count < 1, f"--n is {count}; it must be at least 1."))
+    refuse(count < 1, f"--n is {count}; it must be at least 1.")
     maps = va.explore.out_of_distribution(store, run)
     return va.explore.unusual(store, run, count, by=by, maps=maps), {"maps": maps}
 
@@ -243,7 +243,7 @@ def _interpolate(
 ) -> Any:
     ends: dict[str, Any] = {}
     for end, text, file, option in (("a", a, a_file, "--from"), ("b", b, b_file, "--to")):
-        refuse(((text is None) == (file is None), f"give either {option} or {option}-file."))
+        refuse((text is None) == (file is None), f"give either {option} or {option}-file.")
         ends[end] = file if text is None else point_of(text, option)
     return va.interpolate(store, run, **ends, steps=steps, method=method)
 
@@ -257,7 +257,7 @@ def _write(found: Any, out: Path, table: Any, **how: Any) -> None:
     if ending in TABLE:
         va.explore.save_table(_wide(found, table.split()) if isinstance(table, str) else table, out)
     elif ending in FILM:
-        refuse((found.sizes["step"] < 2, "an animation needs two points or more; give another --point or ending."))
+        refuse(found.sizes["step"] < 2, "an animation needs two points or more; give another --point or ending.")
         save_animation(frames(found), out)
     elif ending == ".npz":
         _save_arrays(found, out)

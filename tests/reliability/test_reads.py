@@ -23,10 +23,8 @@ from tests.reliability.test_kills import hashes
 from vaearr.config import AssociateConfig, ClusterConfig, IngestConfig
 from vaearr.errors import DataError
 from vaearr.sources import lazy, open_source
-from vaearr.store import create_store, open_store, open_table, retries
+from vaearr.store import open_store, open_table, retries
 from vaearr.store.verify import verify_store
-
-from ..data import random_patterns_dataset
 
 SECONDS = 60  # after which a command that should refuse a pipe counts as hung
 
@@ -97,16 +95,6 @@ def test_reads_that_fail_for_a_moment(
     fails["left"] = 0
 
 
-def test_damaged_data_are_not_tried_again(fails: dict[str, int], store: Path) -> None:
-    open_store(store, chunks=None).patterns.load()
-    usual, fails["calls"] = fails["calls"], 0
-    shard = next(path for path in (store / "patterns/c").rglob("*") if path.is_file())
-    shard.write_bytes(shard.read_bytes()[:-1] + b"\0")
-    with pytest.raises(Exception, match=r"[Cc]hecksum|crc"):
-        open_store(store, chunks=None).patterns.load()
-    assert 0 < fails["calls"] <= 2 * usual  # the second time alone, to be named
-
-
 READERS: dict[str, Callable[[Path], object]] = {
     "BC": lambda store: va.associate_store(
         store, AssociateConfig(metrics=("distance_correlation",), targets=("BC",)), overwrite=True
@@ -128,15 +116,6 @@ def test_a_chunk_that_is_gone_is_not_read_as_nothing(name: str, store: Path) -> 
         READERS[name](store)
     assert hashes(store) == before
     assert any(str(chunk.relative_to(store)) in str(item) for item in verify_store(store).findings)
-
-
-def test_a_store_whose_chunks_never_were_is_read(tmp_path: Path) -> None:
-    """Without checksums nobody knows whether a chunk was ever there."""
-    store = create_store(random_patterns_dataset({"y": 5, "x": 4}), tmp_path / "a.zarr")
-    for seal in store.rglob("checksums.sha256"):
-        seal.unlink()
-    shutil.rmtree(store / "BC" / "c")
-    assert np.isnan(open_store(store, chunks=None).BC.values).all()
 
 
 @pytest.fixture

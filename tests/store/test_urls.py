@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,9 +15,8 @@ import pytest
 import vaearr as va
 from vaearr import store as vs
 from vaearr.batching import batches
-from vaearr.errors import DataError, MissingExtraError, NoInputError, UsageError
+from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.run.facts import in_words, store_facts
-from vaearr.store.places import as_url, local_path
 
 
 @pytest.fixture
@@ -56,27 +54,6 @@ def served(trained_store: Path) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}/{trained_store.name}"
     server.shutdown()
     server.server_close()
-
-
-@pytest.mark.parametrize(
-    ("path", "url"),
-    [
-        ("s3://bucket/a.zarr", "s3://bucket/a.zarr"),
-        (Path("s3://bucket/a.zarr"), "s3://bucket/a.zarr"),  # a Path joins the slashes
-        ("HTTPS://host/a", "https://host/a"),
-        ("/data/a.zarr", None),
-        ("a:b/c.zarr", None),
-        ("file:///data/a.zarr", None),
-    ],
-    ids=str,
-)
-def test_what_is_a_url(path: str | Path, url: str | None) -> None:
-    assert as_url(path) == url
-
-
-def test_file_urls_are_paths(trained_store: Path) -> None:
-    assert local_path(f"file://{trained_store}") == trained_store
-    assert vs.check_store(f"file://{trained_store}") == trained_store.resolve()
 
 
 @pytest.mark.parametrize("place", ["in_memory", "served"])
@@ -140,21 +117,3 @@ def test_wrong_urls(url: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message) as caught:
         vs.open_store(url)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("scheme", "package"), [("gs", "gcsfs"), ("https", "aiohttp")])
-def test_a_missing_package_is_named(scheme: str, package: str) -> None:
-    if importlib.util.find_spec(package):
-        pytest.skip(f"{package} is installed")
-    with pytest.raises(MissingExtraError, match=rf"{scheme}:// needs a package that is not installed .*{package}"):
-        vs.open_store(f"{scheme}://somewhere/a.zarr")
-
-
-@pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("403 Forbidden")], ids=lambda e: type(e).__name__)
-def test_a_url_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def fail(*args: object, **kwargs: object) -> None:
-        raise error
-
-    monkeypatch.setattr("vaearr.store.read.zarr.open_group", fail)
-    with pytest.raises(NoInputError, match=f"memory://x.zarr cannot be reached .{type(error).__name__}: {error}"):
-        vs.open_store("memory://x.zarr")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from pathlib import Path
 
@@ -91,27 +90,3 @@ def test_no_flipped_bit_is_silent(tmp_path: Path) -> None:
                 n_found += problem is not None
         shard.write_bytes(good)
     assert n_found > 100  # of 120; a chunk beyond the border is not read
-
-
-def test_a_lost_shard_is_an_error(tmp_path: Path) -> None:
-    store = _sharded(vs.create_store(random_patterns_dataset({"y": 40, "x": 19}), tmp_path / "s.zarr"))
-    (store / "patterns" / "c" / "1" / "0" / "0" / "0").unlink()
-    patterns = vs.open_store(store, chunks=None).patterns
-    assert vs.read_block(patterns, {"y": slice(0, 32), "x": slice(0, 19)}).shape == (32, 19, 8, 9)
-    with pytest.raises(DataError, match=r"s\.zarr is damaged: patterns/c/1/0/0/0 is missing"):
-        vs.read_block(patterns, {"y": slice(30, 33), "x": slice(0, 19)})
-
-
-def test_the_users_configuration_stays(path: Path) -> None:
-    before = pickle.dumps(zarr.config.config)
-    vs.read_block(vs.open_store(path, chunks=None).patterns, {"y": slice(0, 40), "x": slice(0, 35)})
-    assert pickle.dumps(zarr.config.config) == before
-    own = zarr.open_group(path, mode="r")["patterns"]
-    assert isinstance(own, zarr.Array)
-    assert type(own.async_array.codec_pipeline).__name__ == "BatchedCodecPipeline"
-
-
-def test_variables_travel_to_other_processes(path: Path) -> None:
-    patterns = vs.open_store(path, chunks=None).patterns
-    twin = pickle.loads(pickle.dumps(patterns))
-    np.testing.assert_array_equal(twin, patterns)

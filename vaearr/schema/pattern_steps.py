@@ -94,18 +94,13 @@ def bin_patterns(patterns: xr.DataArray, size: int | Mapping[str, int] = 2) -> x
 
 
 def neighbour_average(
-    patterns: xr.DataArray,
-    window: int | Mapping[str, int] = 3,
-    *,
-    sigma: float | None = None,
-    roi: xr.DataArray | None = None,
+    patterns: xr.DataArray, window: int | Mapping[str, int] = 3, *, roi: xr.DataArray | None = None
 ) -> xr.DataArray:
     """Each pattern averaged with those of neighbouring scan points, float32.
 
-    window: scan points per side, odd; one number for y and x, or one per navigation dim. sigma: None weights all alike,
-    a number by a Gaussian of that standard deviation in scan points. roi: boolean map of the points that count
-    (`present` or a region of interest). Points outside it, and patterns with NaN, neither contribute nor get a value:
-    the weights of the others are scaled to add up to 1, as they are at the edge of the grid; what has no value is NaN.
+    window: scan points per side, odd; one number for y and x, or one per navigation dim; all weigh alike. roi: boolean
+    map of the points that count (`present` or a region of interest). Points outside it, and patterns with NaN, neither
+    contribute nor get a value, which is NaN then.
 
     Under dask each chunk is computed with a rim of half a window from its neighbours, so memory stays that of a row of
     chunks. Raises UsageError for a window that is even or lies along a dim without a grid, SchemaError for a map of
@@ -116,10 +111,7 @@ def neighbour_average(
     for dim, side in sides.items():
         if side < 1 or side % 2 == 0 or (dim == SAMPLE and side > 1):
             raise UsageError(f"the window is {side} along {dim!r}; use an odd number of scan points of a scan.")
-    if sigma is not None and not sigma > 0:
-        raise UsageError(f"sigma is {sigma}; it is in scan points and must be positive.")
-    offsets = [np.arange(sides.get(dim, 1)) - sides.get(dim, 1) // 2 for dim in nav]
-    profiles = [np.exp(-0.5 * (offset / (sigma or np.inf)) ** 2).astype("f4") for offset in offsets]
+    profiles = [np.ones(sides.get(dim, 1), "f4") for dim in nav]
     shape = tuple(patterns.sizes[dim] for dim in nav)
     inside = np.ones(shape, bool) if roi is None else laid_over(patterns, roi, tuple(nav)).values
     inside = inside.reshape(*shape, *[1] * len(signal))
@@ -128,8 +120,8 @@ def neighbour_average(
         data = _averaged_lazily(_whole(ordered, signal).data, inside, profiles)
     else:
         data = _averaged(ordered.values, inside, profiles)
-    step = {"step": "neighbour_average", "window": sides, "sigma": sigma}
-    attrs = _attrs(patterns, step | {"roi": None if roi is None else str(roi.name or "given")})
+    step = {"step": "neighbour_average", "window": sides, "roi": None if roi is None else str(roi.name or "given")}
+    attrs = _attrs(patterns, step)
     return xr.DataArray(data, ordered.coords, ordered.dims, patterns.name, attrs).transpose(*patterns.dims)
 
 

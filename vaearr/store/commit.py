@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vaearr import names as n
@@ -28,8 +28,8 @@ from vaearr.store.listing import listed_in, refresh_listing, seal
 from vaearr.store.places import Objects, desk, object_url, place
 from vaearr.store.settling import is_settled, settle
 
-_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV}
-_CANNOT_WRITE |= {errno.EIO}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_CANNOT_WRITE = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV, errno.EIO}
 _ALONE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
@@ -90,8 +90,7 @@ def writing(store: Path, need: int = 0) -> Iterator[None]:
         here = next(p for p in (desk(store), *desk(store).parents) if p.exists())
         free = shutil.disk_usage(here).free / 2**30
         at = f" at {error.filename}" if isinstance(error.filename, str) else ""
-        is_full = need and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        needed = f"; it takes up to {need / 2**30:.2g} GiB in all" if is_full else ""
+        needed = f"; it takes up to {need / 2**30:.2g} GiB in all" if need and error.errno in _FULL else ""
         raise WriteError(
             f"cannot write {store}: {os.strerror(error.errno)}{at} ({free:.2g} GiB free{needed}); nothing was "
             "published. Make room or mend the permissions and run the same command again."
@@ -106,20 +105,11 @@ def writer(store: Path) -> Iterator[None]:
         if object_url(store):
             sending.token(staging, str(sending.read_root(Objects(store))[0]["attributes"].get(n.STORE_ID)))
         if _journal(store).exists():
-            if object_url(store) and not sending.is_ours(store, staging):
-                _forget(store)  # it was done, or others have published since
-            else:
-                with _alone(store):
-                    _carry_out(store)
+            _carry_out(store, again=True)
         _clear(staging)
         if not object_url(store):
             settle(store)
         yield
-
-
-def _alone(store: Path) -> AbstractContextManager[None]:
-    """Be the only one who publishes in a store, on all machines."""
-    return sending.alone(store, staging_root(store), _journal(store)) if object_url(store) else nullcontext()
 
 
 def recover(store: Path) -> None:
@@ -136,10 +126,9 @@ def _journal(store: Path) -> Path:
 def journalled(store: Path) -> dict[str, str | None]:
     """What is not completed yet: each key, and its folder below `staging_root`, None for one that goes."""
     try:
-        moves = json.loads(_journal(store).read_bytes())
+        return dict(json.loads(_journal(store).read_bytes()))
     except FileNotFoundError:
         return {}
-    return {key: move["folder"] if isinstance(move, dict) else move for key, move in moves.items()}
 
 
 def staged_names(store: Path) -> set[str]:
@@ -177,15 +166,14 @@ def publish(
     object storage, raises LockedError where somebody else publishes at the same time; what is staged stays.
     """
     staging = staging_root(store)
-    with _alone(store):
-        if not replace and (taken := [key for key in present(store, staged) if key not in instead_of]):
-            raise ExistsError(f"{store} already holds {', '.join(taken)}; nothing was changed.")
-        for folder in staged.values():
-            seal(folder)
-            sync_tree(folder)
-        sync_path(staging)
-        come = {key: str(folder.relative_to(staging)) for key, folder in staged.items()}
-        _change(store, dict.fromkeys(instead_of) | come)
+    if not replace and (taken := [key for key in present(store, staged) if key not in instead_of]):
+        raise ExistsError(f"{store} already holds {', '.join(taken)}; nothing was changed.")
+    for folder in staged.values():
+        seal(folder)
+        sync_tree(folder)
+    sync_path(staging)
+    come = {key: str(folder.relative_to(staging)) for key, folder in staged.items()}
+    _change(store, dict.fromkeys(instead_of) | come)
 
 
 def withdraw(store: Path, keys: Collection[str]) -> None:
@@ -194,23 +182,25 @@ def withdraw(store: Path, keys: Collection[str]) -> None:
     First the listing loses them, then their files go: a reader finds all or none of them.
     """
     staging_root(store).mkdir(parents=True, exist_ok=True)
-    with _alone(store):
-        _change(store, dict.fromkeys(keys))
+    _change(store, dict.fromkeys(keys))
 
 
 def _change(store: Path, moves: Mapping[str, str | None]) -> None:
     replace_file(_journal(store), json.dumps(moves, indent=2).encode())
     try:
         _carry_out(store)
+    except LockedError:  # nothing has begun
+        _journal(store).unlink()
+        raise
     except (NoInputError, WriteError) as error:  # of object storage
         raise WriteError(f"{error} What was made is kept on this machine: run the same command again.") from error
 
 
-def _carry_out(store: Path) -> None:
+def _carry_out(store: Path, *, again: bool = False) -> None:
     """Do what the journal says and is not done yet, list the result, forget the journal."""
     staging, moves = staging_root(store), journalled(store)
     if object_url(store):
-        sending.send(store, staging, moves)
+        sending.send(store, staging, moves, again=again)
         _forget(store)
         return
     trash = staging / f"replaced-{uuid.uuid4().hex[:8]}"

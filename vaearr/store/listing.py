@@ -142,13 +142,9 @@ def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
         if name.endswith(PART):
             (folder / name).unlink()
     for key, names in tree(Folder(folder)).parts.items():
-        own = {name.removeprefix(join(key, "")): digest for name, digest in (known or {}).items() if is_in(name, key)}
+        before = join(key, "")
+        own = {name.removeprefix(before): sha for name, sha in (known or {}).items() if name.startswith(before)}
         write_seal(folder / key, names, own)
-
-
-def is_in(name: str, key: str) -> bool:
-    """Whether a name is below a key; all are below that of the place itself."""
-    return not key or name.startswith(f"{key}/")
 
 
 def write_seal(

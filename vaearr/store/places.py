@@ -7,8 +7,10 @@ what is staged) lies in hidden siblings of `desk`: the store itself, for a URL a
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -32,6 +34,8 @@ AT_ONCE = 8  # requests, or files, side by side
 RETRIES = 5
 LONGEST = timedelta(minutes=2)  # over all retries of a request
 TIMEOUT = timedelta(minutes=5)  # of one request
+FRESH_SECONDS = 1.0
+_TOLD: dict[Hashable, tuple[float, str | None]] = {}  # of each store: when its listing's tag was told, and the tag
 _MOST_SAID = 240  # characters of a server's answer
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}")  # Path joins // to /
 
@@ -142,7 +146,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def tag(self) -> Hashable:
+    def tag(self, *, now: bool = True) -> Hashable:
         """What changes whenever the root's listing is written; None where there is none."""
         try:
             found = (self.path / METADATA).stat()
@@ -191,12 +195,20 @@ class Objects:
             raise UsageError(f"{url} names no store in a bucket; give a URL such as s3://bucket/scan.zarr.")
         self.url = url
         settings = {"endpoint": os.environ.get(ENDPOINT, ""), **(options or {})}
-        self.client = _client(url, tuple(settings.items()), RETRIES)
+        self._key = url, tuple(settings.items())
+        self.client = _client(*self._key, RETRIES)
 
-    def tag(self, name: str = METADATA) -> str | None:
-        """The tag of an object, a new one whenever it is written; None where there is none."""
-        found = self.head(name)
-        return found["e_tag"] if found else None
+    def tag(self, *, now: bool = False) -> str | None:
+        """The tag of the root's listing, a new one whenever it is written; None where there is none.
+
+        What was told less than a second ago holds, unless it is asked for `now` or was written here since.
+        """
+        told, tag = _TOLD.get(self._key, (-math.inf, None))
+        if now or tag is None or time.monotonic() - told > FRESH_SECONDS:
+            found = self.head(METADATA)
+            tag = found["e_tag"] if found else None
+            _TOLD[self._key] = time.monotonic(), tag
+        return tag
 
     def head(self, name: str) -> Mapping[str, Any] | None:
         """What the server says of an object (`e_tag`, `size`, `last_modified`), None where there is none."""
@@ -259,6 +271,8 @@ class Objects:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
+        if name == METADATA:
+            _TOLD.pop(self._key, None)
         with reach(self.url, is_written=True):
             try:
                 return _tag(obstore.put(self.client, name, data, chunk_size=PART, mode=mode)["e_tag"])
@@ -275,6 +289,7 @@ class Objects:
         import obstore
 
         if listed := list(names):
+            _TOLD.pop(self._key, None)
             with reach(self.url, is_written=True):
                 obstore.delete(self.client, listed)
 

@@ -75,12 +75,15 @@ def named(path: str | Path) -> str | Path:
     return read_only_url(path) or store_path(path)
 
 
-def open_group(path: str | Path, storage_options: Mapping[str, Any] | None = None) -> zarr.Group:
-    """The root group of a vaearr store on this machine or at a URL, for reading, with all that it lists."""
+def open_group(path: str | Path, storage_options: Mapping[str, Any] | None = None, *, now: bool = False) -> zarr.Group:
+    """The root group of a vaearr store on this machine or at a URL, for reading, with all that it lists.
+
+    That of a store on object storage may be a second old, unless it is asked for `now`.
+    """
     if url := read_only_url(path):
         return _at_url(url, storage_options)
     store, options = store_path(path), tuple((storage_options or {}).items())
-    return _listed(store, place(store, storage_options).tag(), options)
+    return _listed(store, place(store, storage_options).tag(now=now), options)
 
 
 @lru_cache(maxsize=8)
@@ -308,7 +311,7 @@ def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
                 table = _table(root, key, store)
             except DataError as error:
                 problem = error
-            if read_only_url(path) or open_group(store) is root:  # else old metadata may have met new chunks
+            if read_only_url(path) or open_group(store, now=True) is root:  # else old metadata may have met new chunks
                 break
         elif _is_being_replaced(store, key):
             time.sleep(0.01)  # between the old and the new

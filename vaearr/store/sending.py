@@ -1,8 +1,8 @@
-"""Publishing to object storage, as the only one: who publishes puts a lock object there, with bytes of its own.
+"""Publishing to object storage, as the only one: who publishes marks the listing, in place of the one that was read.
 
-Of two who come at once one is told. Objects follow, unlisted; the listing goes last, in place of the one that was read.
-Whose lock it is, a file beside what is staged says, so that the next command of a machine goes on with what one before
-began. A command that publishes puts objects all the time: a lock is anybody's where all objects have rested for long.
+Of two who come at once one is told. Objects follow, unlisted; a listing of them without the mark goes last. Whose mark
+it is, a file beside what is staged says, so that the next command of a machine goes on with what one before began. A
+command that publishes puts objects all the time: a mark is nobody's where all objects have rested for long.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from vaearr.store.listing import LISTING, entries, is_of, join, listed, listing
 from vaearr.store.places import AT_ONCE, METADATA, ConflictError, Folder, Objects, read_ahead, stamped
 
 RESTING_SECONDS = 3600.0  # no request takes as long, with all its retries
-LOCK = "publishing.lock"  # the object
-TOKEN = "publishing.token"  # the file, with the same content: the store that all is for, and bytes of its own
+MARK = "publishing"  # of the listing, with the content of the file
+LOCK = "publishing.lock"  # the object, with the same content, while there is no listing yet
+TOKEN = "publishing.token"  # the file: the store that all is for, and a word of its own
 _NEW = "new"
 
 
@@ -61,78 +62,58 @@ def _rest(stamps: Collection[Mapping[str, Any]]) -> float:
     return time.time() - max((stamp["last_modified"].timestamp() for stamp in stamps), default=0.0)
 
 
-def token(staging: Path, store_id: str) -> bytes:
-    """What says that a lock is this machine's. What is staged for another store that was at the URL goes."""
+def token(staging: Path, store_id: str) -> str:
+    """What says that a mark is this machine's. What is staged for another store that was at the URL goes."""
     file = staging / TOKEN
     if not file.exists() or file.read_text().split(" ")[0] != store_id:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         replace_file(file, f"{store_id} {uuid.uuid4().hex}".encode())
-    return file.read_bytes()
+    return file.read_text()
 
 
-def is_ours(store: Path, staging: Path) -> bool:
-    """Whether nobody has published since a command of this machine began to, and was killed."""
-    return Objects(store).read(LOCK) == (staging / TOKEN).read_bytes()
+def send(store: Path, staging: Path, moves: Mapping[str, str | None], *, again: bool = False) -> None:
+    """Mark the listing and take keys out of it, send staged folders in their place, list these.
 
-
-@contextmanager
-def alone(store: Path, staging: Path, journal: Path) -> Iterator[None]:
-    """Be the only one who publishes, also after an error, as long as there is a journal. Raises LockedError."""
-    objects, own = Objects(store), (staging / TOKEN).read_bytes()
+    again: what a killed command had begun; nothing is done where it, or others since, had come to the end. Raises
+    LockedError where another machine publishes.
+    """
+    objects, own = Objects(store), (staging / TOKEN).read_text()
+    root, tag = read_root(objects)
+    mark, folders = root[LISTING].get(MARK), {key: staging / folder for key, folder in moves.items() if folder}
+    if again and mark != own and any(key in listed(root) for key in moves):
+        return
+    if not all(folder.exists() for folder in folders.values()):
+        return  # it was done, and a kill came while it was forgotten
+    come = {name: entry for key, folder in folders.items() for name, entry in entries(folder, key).items()}
+    is_free = mark in (None, own) or _rest([*objects.listed()]) >= RESTING_SECONDS
     try:
-        try:
-            objects.put(LOCK, own, "create")
-        except ConflictError:
-            tag = objects.tag(LOCK)
-            if tag is None or _rest([*objects.listed()]) < RESTING_SECONDS:
-                raise
-            objects.put(LOCK, own, {"e_tag": tag})
+        if not is_free:
+            raise ConflictError(METADATA)
+        root = json.loads(listing(root, moves, {}))
+        root[LISTING][MARK] = own
+        tag = objects.put(METADATA, stamped(json.dumps(root, indent=2).encode()), {"e_tag": tag})
     except ConflictError:
         raise LockedError(
             f"{objects.url} is being written by another command, or one was killed on another machine; nothing was "
             "published. Run the same command again when it is done, or an hour after it was killed."
         ) from None
-    try:
-        yield
-    finally:
-        if not journal.exists():
-            with suppress(VaearrError):  # without a network it stays, and is this machine's
-                objects.remove([LOCK])
-
-
-def send(store: Path, staging: Path, moves: Mapping[str, str | None]) -> None:
-    """Take keys out of the listing, send staged folders in their place, list these. Needs to be `alone`."""
-    objects = Objects(store)
-    folders = {key: staging / folder for key, folder in moves.items() if folder}
-    if not all(folder.exists() for folder in folders.values()):
-        return  # it was done, and a kill came while it was forgotten
-    come = {name: entry for key, folder in folders.items() for name, entry in entries(folder, key).items()}
-    if any(key in listed(read_root(objects)[0]) for key in moves):
-        _relist(objects, moves, {})
     for key in moves:
         objects.remove(objects.files(f"{key}/"))
     for key, folder in folders.items():
         _upload(objects, folder, key)
-    if come and not is_ours(store, staging):
-        raise LockedError(f"{objects.url}: sending rested for so long that another command went on; run it again.")
-    if come:
-        _relist(objects, moves, come)
+    while root[LISTING].get(MARK) == own:
+        with suppress(ConflictError):  # another program may write attributes meanwhile
+            objects.put(METADATA, stamped(listing(root, moves, come)), {"e_tag": tag})
+            return
+        root, tag = read_root(objects)
+    raise LockedError(f"{objects.url}: sending rested for so long that another command went on; run it again.")
 
 
 def _upload(objects: Objects, folder: Path, key: str) -> None:
     names = [name for name in Folder(folder).files() if Path(name).name != n.CHECKPOINT and not name.endswith(PART)]
     for _ in read_ahead(lambda name: objects.put(join(key, name), folder / name), names, AT_ONCE):
         pass
-
-
-def _relist(objects: Objects, gone: Collection[str], new: Mapping[str, Any]) -> None:
-    """Put a new listing in place of the known one, or of one that another program wrote meanwhile."""
-    while True:
-        root, tag = read_root(objects)
-        with suppress(ConflictError):
-            objects.put(METADATA, stamped(listing(root, gone, new)), {"e_tag": tag})
-            return
 
 
 @contextmanager
@@ -145,7 +126,7 @@ def creating(store: Path, staging: Path) -> Iterator[Objects]:
     objects = Objects(store)
     check_free(objects, staging)
     try:
-        objects.put(LOCK, token(staging, _NEW), "create")
+        objects.put(LOCK, token(staging, _NEW).encode(), "create")
     except ConflictError:
         raise ExistsError(f"{objects.url} is being made by another command; give another URL, or wait.") from None
     try:

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -404,50 +405,33 @@ def _run_damage(store: Path, run: str, attributes: Mapping[str, Any]) -> Iterato
         yield n.run_name(n.LATENTS, run), f"the latents were not made by the weights of run {run!r}"
 
 
-_HEX = r"[0-9a-f]{8}"
-_OF_A_FILE = rf"\..+\.({_HEX}|[0-9a-f]{{32}}{re.escape(PART)})"  # of `folders.replace_file`
-_OF_AN_ARRAY = rf".*\.[0-9a-f]{{32}}{re.escape(PART)}"  # of zarr
-_OF_A_REPORT = r"\..+\.\d+\.(part|old)"
 _RUBBISH, _WORK, _NEEDED = "rubbish", "work", "needed"
 _STAGED = {  # what lies in the staging folder: its name, what it is, and whether a command goes on with it
-    r"publishing\.json": ("a publication that was killed; the next command that writes completes it", _NEEDED),
-    _OF_A_FILE: ("an unfinished file", _RUBBISH),
-    r"variables-.+": ("unfinished variables; the same command goes on with them", _WORK),
-    r"run-.+-maps": ("maps of a run that was not published", _RUBBISH),
-    r"run-.+": ("an unfinished training; 'vaearr train' with the same run goes on with it", _WORK),
-    r"new-.+": ("a store that was not finished", _RUBBISH),
-    r"replaced-.+": ("what was replaced", _RUBBISH),
-    rf".+-{_HEX}": ("maps or a table that were not published", _RUBBISH),
-    r".+": ("nothing that vaearr wrote", _NEEDED),
+    "publishing.json": ("a publication that was killed; the next command that writes completes it", _NEEDED),
+    "variables-*": ("unfinished variables; the same command goes on with them", _WORK),
+    "run-*": ("an unfinished training; 'vaearr train' with the same run goes on with it", _WORK),
+    "new-*": ("a store that was not finished", _RUBBISH),
+    "replaced-*": ("what was replaced", _RUBBISH),
+    "*-[0-9a-f]*": ("maps or a table that were not published", _RUBBISH),
+    "*": ("nothing that vaearr wrote", _NEEDED),
 }
-_OURS = {TOKEN, "store.id", "ingest.claim"}  # of `sending`, and as earlier versions called it; small, and no trouble
 _OF_OBJECTS = "objects that no list of variables mentions: of a command that was killed, or is at work elsewhere"
+_OF_A_REPORT = re.compile(r"\..+\.\d+\.(part|old)")
 
 
 def leftovers(store: Path) -> Iterator[Leftover]:
-    """All that killed writers of a store left: in its hidden sibling, in it or among its objects, among its reports."""
-    try:
-        needed = {*staged_names(store), *_OURS}
-    except ValueError:
-        needed = _OURS
+    """What killed writers of a store left: in its hidden sibling, among its objects, among its reports."""
+    needed = {*staged_names(store), TOKEN}
     for path in _within(staging_root(store)):
         if path.name not in needed:
-            what = next(what for pattern, what in _STAGED.items() if re.fullmatch(pattern, path.name))
+            what = next(what for pattern, what in _STAGED.items() if fnmatchcase(path.name, pattern))
             yield Leftover(path, *what, _age(path))
     if url := object_url(store):
         for key, age in unlisted(Objects(store)).items():
             if key not in journalled(store):
                 yield Leftover(StorePath(f"{url}/{key}"), _OF_OBJECTS, _RUBBISH, age)
-        return
-    there = tree(Folder(store))
-    for name in sorted(there.sizes):
-        folder, _, file = name.rpartition("/")
-        if folder in ("", *there.groups) and re.fullmatch(_OF_A_FILE, file):
-            yield Leftover(store / name, "an unfinished file", _RUBBISH, _age(store / name))
-        elif re.fullmatch(_OF_AN_ARRAY, file):
-            yield Leftover(store / name, "an unfinished chunk", _RUBBISH, _age(store / name))
     for path in _within(store.with_name(f"{store.name.removesuffix('.zarr')}.reports")):
-        if re.fullmatch(_OF_A_REPORT, path.name):
+        if _OF_A_REPORT.fullmatch(path.name):
             yield Leftover(path, "an unfinished or replaced report", _RUBBISH, _age(path))
 
 

@@ -331,7 +331,6 @@ def test_channels_and_volumes() -> None:
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        ({"rank": 2, "world_size": 2}, "rank is 2 of world_size 2"),
         ({"world_size": 100}, "74 samples cannot be shared by 100 processes"),
         ({"batch_size": 1, "world_size": 4}, "batch_size must be at least 2"),
         ({"shuffle": False, "balance": np.zeros((11, 7), int)}, "balance draws samples at random"),

@@ -78,38 +78,3 @@ def kl_nats(mean: Floats, std: Floats) -> float:
     """KL(N(mean, std^2) || N(0, 1)), summed over dimensions, averaged over points, in nats."""
     variance = np.square(std.astype(np.float64))
     return float(0.5 * (np.square(mean) + variance - 1 - np.log(variance)).sum(axis=1).mean())
-
-
-def misorientation(one: Floats, others: Floats) -> Floats:
-    """Angles in degrees between a quaternion `(4,)` and others `(n, 4)` of the same grain: no symmetry is applied."""
-    return np.rad2deg(2 * np.arccos(np.clip(np.abs(others @ one), 0, 1)))
-
-
-def grain_means(
-    seen: Floats,
-    grains: Integers,
-    clean: NDArray[np.bool_],
-    orientation: Floats | None = None,
-    *,
-    within: float = 0.5,
-    least: int = 8,
-) -> tuple[Integers, NDArray[np.float32]]:
-    """Stand-in for noise-free patterns where the truth has none: the mean of the other clean points of the same grain.
-
-    For each clean point the mean of all other clean points of its grain whose orientation differs by less than `within`
-    degrees (a detector pixel covers about 2); the point itself is left out, so that nobody gains by repeating its
-    noise. Points with fewer than `least` such companions are left out. Returns the points and their references. Noise
-    that is left in the mean keeps even a perfect reconstruction below infinity: compare methods, not scans.
-    """
-    points: list[int] = []
-    references: list[NDArray[Any]] = []
-    for grain in np.unique(grains[clean]):
-        members = np.flatnonzero(clean & (grains == grain))
-        for point in members:
-            others = members[members != point]
-            if orientation is not None:
-                others = others[misorientation(orientation[point], orientation[others]) < within]
-            if len(others) >= least:
-                points.append(int(point))
-                references.append(seen[others].mean(axis=0))
-    return np.array(points, int), np.array(references, np.float32).reshape(len(points), *seen.shape[1:])

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,6 @@ import pytest
 
 import vaearr as va
 from tests.contract.browser import CHROMIUM, browser
-from vaearr.run import open_run
-from vaearr.run.draw import decoded_array
 from vaearr.testing import synthetic_scan, write_scan_files
 
 pytestmark = [pytest.mark.benchmarks, pytest.mark.filterwarnings("default")]
@@ -56,48 +54,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ds = va.open_store(path)
     ROWS.append(f"{path.name}: {ds.sizes['y'] * ds.sizes['x']} scan points, {ds.sizes['latent']} latent dimensions")
     return path
-
-
-def _median(work: Callable[[], object], count: int = MOVES) -> float:
-    """Seconds of one call, median; the first call is not counted."""
-    work()
-    found = []
-    for _ in range(count):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return float(np.median(found))
-
-
-def test_decoding(store: Path) -> None:
-    opened = open_run(store, "vae")
-    z = np.random.default_rng(0).normal(size=(225, *opened.model.latent_shape)).astype("f4")
-    one = _median(lambda: decoded_array(opened, z[:1], "picture"))
-    many = _median(lambda: decoded_array(opened, z, "picture"), 3)
-    ROWS.append(
-        f"decode one vector {1e3 * one:.1f} ms; 225 at once {1e3 * many:.0f} ms, {1e3 * many / 225:.2f} ms each"
-    )
-
-
-CALLS: dict[str, Callable[[Path], object]] = {
-    "prototypes by phase": lambda path: va.explore.prototypes(path, by="phase"),
-    "manifold 15 x 15": lambda path: va.explore.manifold(path),
-    "traverse all dimensions, 9 steps": lambda path: va.explore.traverse(path),
-    "out_of_distribution": va.explore.out_of_distribution,
-    "histograms": va.explore.histograms,
-    "pairs of six dimensions": va.explore.pairs,
-    "latent_pca": va.explore.latent_pca,
-    "latent_table": va.explore.latent_table,
-    "activation_table": va.explore.activation_table,
-    "embedding by PCA": lambda path: va.explore.embedding(path, method="pca"),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_functions(store: Path, name: str) -> None:
-    began = time.perf_counter()
-    CALLS[name](store)
-    ROWS.append(f"{name:34} {time.perf_counter() - began:6.2f} s")
 
 
 def _memory(pid: int) -> float:

@@ -121,13 +121,3 @@ def test_discriminators_judge_samples_apart_in_2d_and_3d(name):
             torch.testing.assert_close(joint, torch.cat([r, f]), rtol=1e-4, atol=1e-6)
         with pytest.raises(UsageError, match=f"takes {shape[0]} channels"):
             network(torch.randn(1, 3, 32, 32))
-
-
-def test_a_spectral_critic_is_lipschitz():
-    network = build_discriminator("conv", (1, 32, 32), channels=8, norm="none", spectral=True, layers=3)
-    for _ in range(30):
-        network(torch.randn(2, 1, 32, 32))  # the singular vectors settle while training
-    for module in network.eval().modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-            largest = float(torch.linalg.matrix_norm(module.weight.detach().flatten(1), ord=2))
-            assert largest == pytest.approx(1, abs=0.02)

@@ -16,7 +16,7 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import SplitConfig, TrainConfig
-from vaearr.errors import MissingExtraError, NoInputError, SchemaError, TrainingError, UsageError
+from vaearr.errors import MissingExtraError, SchemaError, TrainingError, UsageError
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.files import read_tensors
 from vaearr.schema import grid
@@ -236,21 +236,6 @@ def test_balanced_batches_leave_the_static_background_alone(tmp_path: Path) -> N
     ):
         with pytest.raises(error, match=match):
             va.train(path, run="b", config=TINY_TRAINING.replace(**changes))
-
-
-def test_fine_tuning(trained_store: Path, said: list[str]) -> None:
-    """From a run's folder; what does not fit is refused."""
-    config = TINY_TRAINING.replace(init="vae", epochs=1)
-    said.clear()
-    folder = run_folder(trained_store, "vae") / n.MODEL
-    other = config.replace(init=str(folder), preprocess={"static_background": "none"})
-    va.train(trained_store, run="b", config=other)
-    assert any("another preprocessing: static_background divide and none" in text for text in said)
-    relu = {"latent_dim": 3, "options": {**SMALL_NETWORK, "activation": "relu"}}
-    with pytest.raises(UsageError, match=r"options\.activation"):
-        va.train(trained_store, run="c", config=config.replace(model=relu))
-    with pytest.raises(NoInputError, match="no run 'nope'"):
-        va.train(trained_store, run="c", config=config.replace(init="nope"))
 
 
 def test_bernoulli_decodes_probabilities_and_refuses_other_patterns(trained_store: Path) -> None:

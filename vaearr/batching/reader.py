@@ -92,8 +92,6 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             raise UsageError(f"batch_size is {batch_size}, seed {seed}; expected whole numbers, at least 1 and 0.")
         if not (math.isfinite(memory) and memory > 0 and device_memory >= 0):
             raise UsageError(f"memory is {memory} and device_memory {device_memory} GiB; they must be positive.")
-        if not 0 <= rank < world_size:
-            raise UsageError(f"rank is {rank} of world_size {world_size}; expected 0 to {world_size - 1}.")
         if balance is not None and (not shuffle or world_size > 1):
             raise UsageError("balance draws samples at random from the whole scan: shuffle=True, in one process.")
         self.inside = _chosen(ds, roi, split, part)

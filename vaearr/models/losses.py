@@ -313,30 +313,26 @@ def conv(
     max_channels: int = 256,
     layers: int = 4,
     norm: str = "group",
-    spectral: bool = False,
 ) -> Discriminator:
     """Small convolutional discriminator, one logit for the whole sample whatever its size, in 2-D and 3-D.
 
     Strided convolutions, the mean over the last grid, one linear layer. channels: of the first convolution; they double
     with each layer up to `max_channels`. layers: convolutions that halve the grid. norm: group, instance or none, from
-    the second on. spectral: all weights divided by their largest singular value (Miyato et al., "Spectral Normalization
-    for Generative Adversarial Networks", ICLR 2018); take it with norm='none' for a network that is Lipschitz. Raises
-    UsageError.
+    the second on. Raises UsageError.
     """
     _check_options(input_shape, norm, channels=channels, layers=layers, max_channels=max_channels)
     is_image, before = len(input_shape) == 3, input_shape[0]
     convolution = nn.Conv2d if is_image else nn.Conv3d
     instance = nn.InstanceNorm2d if is_image else nn.InstanceNorm3d
-    wrap: Callable[[nn.Module], nn.Module] = nn.utils.parametrizations.spectral_norm if spectral else lambda x: x
     stages: list[nn.Module] = []
     for layer in range(layers):
         after = min(channels * 2**layer, max_channels)
-        stages.append(wrap(convolution(before, after, 4, stride=2, padding=1)))  # a side n becomes n // 2
+        stages.append(convolution(before, after, 4, stride=2, padding=1))  # a side n becomes n // 2
         if layer and norm != "none":
             stages.append(nn.GroupNorm(_groups(after), after) if norm == "group" else instance(after))
         stages.append(nn.LeakyReLU(SLOPE))
         before = after
-    parts = {"stages": nn.Sequential(*stages), "score": wrap(nn.Linear(before, 1))}
+    parts = {"stages": nn.Sequential(*stages), "score": nn.Linear(before, 1)}
     least = (2 if norm == "instance" and layers > 1 else 1) * 2**layers
     return Discriminator(parts, lambda p, x: [p["score"](p["stages"](x).flatten(2).mean(2))], input_shape, least)
 

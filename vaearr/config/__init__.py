@@ -50,7 +50,14 @@ def _not_empty(ends: tuple[float | None, float | None]) -> tuple[float | None, f
     return ends
 
 
+def _of_an_image(masks: str) -> str:
+    if masks and not masks.startswith("*"):
+        raise ValueError("it must begin with *, which stands for the image's own name")
+    return masks
+
+
 Name = Annotated[str, AfterValidator(_usable_name)]
+MaskNames = Annotated[str, AfterValidator(_of_an_image)]
 Interval = Annotated[tuple[float, float], AfterValidator(_not_empty)]
 Window = Annotated[tuple[float | None, float | None], AfterValidator(_not_empty)]
 
@@ -182,9 +189,7 @@ class IngestConfig(Config):
     channels: Literal["auto", "grey", "colour"] = field(
         "auto", "images: as they are (all alike), all to grey, or all to RGB"
     )
-    masks: str = field(
-        "*_mask*", "names of mask files, * first for the image's own name; '' = no masks", pattern=r"^(\*.*)?$"
-    )
+    masks: MaskNames = field("*_mask*", "names of mask files, * first for the image's own name; '' = no masks")
     manifest: Path | None = field(None, "CSV with path, label and further columns for a folder's files")
     label_column: str = field("label", "column of the manifest that holds the label")
     classes: tuple[str, ...] = field((), "labels of the samples to take; empty = all")

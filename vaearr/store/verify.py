@@ -408,6 +408,7 @@ def _run_damage(store: Path, run: str, attributes: Mapping[str, Any]) -> Iterato
 _RUBBISH, _WORK, _NEEDED = "rubbish", "work", "needed"
 _STAGED = {  # what lies in the staging folder: its name, what it is, and whether a command goes on with it
     "publishing.json": ("a publication that was killed; the next command that writes completes it", _NEEDED),
+    f".*{PART}": ("an unfinished file", _RUBBISH),
     "variables-*": ("unfinished variables; the same command goes on with them", _WORK),
     "run-*": ("an unfinished training; 'vaearr train' with the same run goes on with it", _WORK),
     "new-*": ("a store that was not finished", _RUBBISH),
@@ -430,6 +431,9 @@ def leftovers(store: Path) -> Iterator[Leftover]:
         for key, age in unlisted(Objects(store)).items():
             if key not in journalled(store):
                 yield Leftover(StorePath(f"{url}/{key}"), _OF_OBJECTS, _RUBBISH, age)
+    else:
+        for path in sorted(path for place in ("", "*/", "runs/*/") for path in store.glob(f"{place}.*{PART}")):
+            yield Leftover(path, "an unfinished file", _RUBBISH, _age(path))
     for path in _within(store.with_name(f"{store.name.removesuffix('.zarr')}.reports")):
         if _OF_A_REPORT.fullmatch(path.name):
             yield Leftover(path, "an unfinished or replaced report", _RUBBISH, _age(path))

@@ -61,11 +61,11 @@ def units_of(da: xr.DataArray) -> str:
 
 @dataclass
 class Row:
-    """Pictures beside each other on one scale."""
+    """Pictures beside each other on one scale, or each on its own."""
 
     name: str
     images: Sequence[np.ndarray] | np.ndarray
-    limits: tuple[float, float]
+    limits: tuple[float, float] | Sequence[tuple[float, float]]
     above: Sequence[str] = ()
     below: Sequence[str] = ()
     diverging: bool = False
@@ -87,7 +87,8 @@ def draw_rows(figure: Any, rows: Sequence[Row], side: float, *, bar: bool = Fals
     drawn = figure.subplots(len(rows), columns, squeeze=False)
     for line, row in zip(drawn, rows, strict=True):
         for i, (ax, image) in enumerate(zip(line, row.images, strict=False)):
-            mesh = show_picture(ax, image, row.limits, diverging=row.diverging)
+            limits = row.limits if isinstance(row.limits, tuple) else row.limits[i]
+            mesh = show_picture(ax, image, limits, diverging=row.diverging)
             if row.above:
                 ax.set_title(row.above[i], fontsize=SMALL, pad=2)
             if row.below:
@@ -113,14 +114,12 @@ def height_of(rows: Sequence[Row], side: float) -> float:
     return high + 0.13 * sum(words) + 0.06 * sum(1 for some in words if some)
 
 
-def sheet(
-    rows: Sequence[Row], heading: str, *, side: float = SIDE, least: float = 2.8, bar: bool = False, turn: bool = False
-) -> Any:
+def sheet(rows: Sequence[Row], heading: str, *, side: float = SIDE, bar: bool = False, turn: bool = False) -> Any:
     """A figure of rows of pictures, `side` inches wide each."""
     columns = max(len(row.images) for row in rows)
     with journal():
         figure = new_figure(
-            max(side * columns + (0.9 if turn else 0.6), least),
+            max(side * columns + (0.9 if turn else 0.6), 2.8),
             height_of(rows, side) + 0.3 + 0.17 * heading.count("\n"),
         )
         draw_rows(figure, rows, side, bar=bar, turn=turn)
@@ -129,20 +128,31 @@ def sheet(
 
 
 def tiles(
-    images: np.ndarray, limits: tuple[float, float], above: Sequence[str], below: Sequence[str] = ()
+    images: np.ndarray,
+    limits: tuple[float, float] | Sequence[tuple[float, float]],
+    above: Sequence[str],
+    below: Sequence[str] = (),
+    *,
+    diverging: bool = False,
 ) -> list[Row]:
-    """Pictures as rows of at most 8 on one scale."""
-    lines = math.ceil(len(images) / COLUMNS)
-    columns = math.ceil(len(images) / lines)
+    """Pictures as rows of at most 8, on one scale or each on its own."""
+    columns = math.ceil(len(images) / math.ceil(len(images) / COLUMNS))
     cut = [slice(i, i + columns) for i in range(0, len(images), columns)]
-    return [Row("", images[here], limits, above[here], below[here]) for here in cut]
+    spans = [limits if isinstance(limits, tuple) else limits[here] for here in cut]
+    return [
+        Row("", images[here], span, above[here], below[here], diverging) for here, span in zip(cut, spans, strict=True)
+    ]
 
 
-def _examples(found: xr.Dataset, most: int) -> tuple[xr.Dataset, list[np.ndarray]]:
-    if "input" not in found or not found.sizes.get("example"):
-        raise NoInputError("no example was kept; reconstruct with examples of 1 or more.")
-    shown = found.isel(example=slice(most))
-    return shown, [pictures(shown[name]) for name in ("input", "reconstruction")]
+def grey_of(images: np.ndarray) -> np.ndarray:
+    """Pictures as uint8, all on one scale."""
+    low, high = robust_limits(images, LIMITS)
+    return np.asarray((255 * np.clip((images - low) / (high - low), 0, 1)).round().astype(np.uint8))
+
+
+def _grey_scale(images: np.ndarray) -> np.ndarray:
+    """Pictures `(k, H, W)`: of colours the mean of their channels."""
+    return images.mean(-1) if images.ndim == 4 else images
 
 
 @builder("reconstruction", "input", "reconstruction", "example")
@@ -154,29 +164,28 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
     channels), and the share of pixels on which the two differ. Raises NoInputError where there is no example,
     UsageError for a threshold that is no number.
     """
-    shown, (original, recon) = _examples(found, most)
+    if "input" not in found or not found.sizes.get("example"):
+        raise NoInputError("no example was kept; reconstruct with examples of 1 or more.")
+    ones = [found.isel(example=i) for i in range(min(most, found.sizes["example"]))]
+    original, recon = (pictures(found[name].isel(example=slice(most))) for name in ("input", "reconstruction"))
     limits = robust_limits(np.stack([original, recon]), LIMITS)
     half = (limits[1] - limits[0]) / 2
-    ones = [shown.isel(example=i) for i in range(shown.sizes["example"])]
     rows = [Row("input", original, limits, [_where(one) for one in ones]), Row("reconstruction", recon, limits)]
-    plain = [images.mean(-1) if images.ndim == 4 else images for images in (original, recon)]
+    heading = "reconstructions"
     if threshold is None:
-        residual = recon - original
-        residual = residual.mean(-1) if residual.ndim == 4 else residual
-        rows.append(Row("residual", residual, (-half, half), below=[_numbers(one) for one in ones], diverging=True))
+        below = [_numbers(one) for one in ones]
+        rows.append(Row("residual", _grey_scale(recon - original), (-half, half), below=below, diverging=True))
         for row in rows:
             row.bar = True
-        heading = "reconstructions"
     else:
         if not np.isfinite(threshold):
             raise UsageError(f"the threshold is {threshold}; give a number in the units of the pictures.")
-        masks = [(images >= threshold).astype("f4") for images in plain]
-        differ = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
+        masks = [(_grey_scale(images) >= threshold).astype("f4") for images in (original, recon)]
         rows += [Row(f"{row.name}\n≥ {threshold:g}", mask, (0, 1)) for row, mask in zip(rows, masks, strict=True)]
-        rows[-1].below = differ
+        rows[-1].below = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
         heading = "reconstructions, black and white"
     gap = "\n" if len(ones) < 4 else " "
-    return sheet(rows, f"{heading}{gap}({units_of(shown['input'])})")
+    return sheet(rows, f"{heading}{gap}({units_of(found['input'])})")
 
 
 def _where(one: xr.Dataset) -> str:
@@ -208,22 +217,18 @@ def patterns_sheet(samples: xr.Dataset) -> Any:
     """
     if not samples.sizes[n.SAMPLE]:
         raise NoInputError("there are no samples to reconstruct.")
-    pair = [pictures(samples[name]) for name in ("input", "reconstruction")]
-    if pair[0].shape != pair[1].shape:
-        raise UsageError(f"original {pair[0].shape} and reconstruction {pair[1].shape} differ in size.")
-    spans = [robust_limits(np.stack(both)) for both in zip(*pair, strict=True)]
-    scaled = [[(image - low) / (high - low) for image, (low, high) in zip(some, spans, strict=True)] for some in pair]
-    residual = [(b - a).mean(-1) if a.ndim == 3 else b - a for a, b in zip(*scaled, strict=True)]
-    where = [sample_title(samples, i).replace(", ", "\n") for i in range(len(spans))]
-    rows = [Row("original", scaled[0], (0, 1), where), Row("reconstruction", scaled[1], (0, 1))]
-    return sheet([*rows, Row("residual", residual, (-0.5, 0.5), diverging=True)], "")
+    original, recon = (pictures(samples[name]) for name in ("input", "reconstruction"))
+    spans = [robust_limits(np.stack(both)) for both in zip(original, recon, strict=True)]
+    halves = [((low - high) / 2, (high - low) / 2) for low, high in spans]
+    where = [_sample_title(samples.isel({n.SAMPLE: i}), i) for i in range(len(spans))]
+    rows = [Row("original", original, spans, where), Row("reconstruction", recon, spans)]
+    return sheet([*rows, Row("residual", _grey_scale(recon - original), halves, diverging=True)], "")
 
 
-def sample_title(samples: xr.Dataset, position: int) -> str:
+def _sample_title(one: xr.Dataset, position: int) -> str:
     """Where a sample comes from: its coordinates, or its number."""
-    one = samples.isel({n.SAMPLE: position})
-    found = [f"{d} = {value_text(one[d].item(), samples[d].attrs)}" for d in (n.X, n.Y, n.Z) if d in one.coords]
-    return ", ".join(found) or f"sample {one[n.SAMPLE].item() if n.SAMPLE in one.coords else position}"
+    found = [f"{d} = {value_text(one[d].item(), one[d].attrs)}" for d in (n.X, n.Y, n.Z) if d in one.coords]
+    return "\n".join(found) or f"sample {one[n.SAMPLE].item() if n.SAMPLE in one.coords else position}"
 
 
 @builder("progress", "input", "reconstruction", "prior", n.EPOCH)
@@ -370,10 +375,7 @@ def component_sheet(components: xr.DataArray, ratio: xr.DataArray | None = None,
     shares = ["" if ratio is None else f": {float(ratio[i]):.1%}" for i in range(len(images))]
     above = [f"{text(name)}{share}" for name, share in zip(names, shares, strict=False)]
     spans = [robust_limits(image, LIMITS, symmetric=signed) for image in images]
-    scaled = np.stack([(image - low) / (high - low) for image, (low, high) in zip(images, spans, strict=True)])
-    rows = tiles(scaled, (0, 1), above)
-    for row in rows:
-        row.diverging = signed
+    rows = tiles(images, spans, above, diverging=signed)
     part = "" if len(images) == len(names) else f", {len(images)} of {len(names)}"
     return sheet(rows, f"component images{part}" + (", share of the variance" if ratio is not None else ""))
 
@@ -385,8 +387,7 @@ def frames(found: xr.Dataset) -> list[np.ndarray]:
     """
     moving = "latent_dim" in found["decoded"].dims
     images = stacked(found["decoded"], ("latent_dim", "step")) if moving else pictures(found["decoded"])[None]
-    low, high = robust_limits(images, LIMITS)
-    grey = (255 * np.clip((images - low) / (high - low), 0, 1)).round().astype(np.uint8)
+    grey = grey_of(images)
     columns = min(len(grey), COLUMNS)
     grey = np.concatenate([grey, np.full((-len(grey) % columns, *grey.shape[1:]), 255, np.uint8)])
     rows = grey.reshape(-1, columns, *grey.shape[1:])
@@ -402,9 +403,7 @@ def save_pictures(da: xr.DataArray, folder: Path, name: str) -> list[Path]:
     """One 8-bit PNG for each decoded sample, pixel for pixel, all on one scale: `<name>_000.png` and so on."""
     from PIL import Image
 
-    images = pictures(da)
-    low, high = robust_limits(images, LIMITS)
-    grey = (255 * np.clip((images - low) / (high - low), 0, 1)).round().astype(np.uint8)
+    grey = grey_of(pictures(da))
     paths = [folder / f"{name}_{i:03d}.png" for i in range(len(grey))]
     for image, path in zip(grey, paths, strict=True):
         Image.fromarray(image).save(path)

@@ -162,7 +162,7 @@ def options_of(shown: Any) -> dict[str, Any]:
         found.pop("show_legend", None)
     for group in ("style", "plot"):
         found |= hv.Store.lookup_options("bokeh", shown, group).kwargs
-    return found
+    return {name: value for name, value in found.items() if not isinstance(value, hv.Cycle)}
 
 
 def elements_of(shown: Any) -> list[tuple[str, Any]]:
@@ -409,7 +409,7 @@ def _points(axes: Any, element: Any, o: dict[str, Any], name: str, order: float)
     given = o.get("color")
     style: dict[str, Any] = {"color": given}
     if given is None:
-        style = {"facecolors": "none"}
+        style = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.8}
     elif given in element:
         values = element.dimension_values(given)
         if isinstance(o.get("cmap"), dict):
@@ -419,8 +419,8 @@ def _points(axes: Any, element: Any, o: dict[str, Any], name: str, order: float)
             style |= dict(zip(("vmin", "vmax"), o.get("clim") or (None, None), strict=True))
     if o.get("line_color"):
         style |= {"edgecolors": o["line_color"], "linewidths": 0.5 * o.get("line_width", 1)}
-    else:
-        style |= {"linewidths": 0}
+    elif given is not None:
+        style["linewidths"] = 0
     area = float(np.clip(6000 / max(count, 1), 0.6, size**2 * 0.45))
     return axes.scatter(*place, s=area, marker="s" if o.get("marker") == "square" else "o", alpha=o.get("alpha"),
                         label=name or None, zorder=order, rasterized=count > 400, **style)  # fmt: skip
@@ -429,7 +429,7 @@ def _points(axes: Any, element: Any, o: dict[str, Any], name: str, order: float)
 def _curve(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:
     x, y = (np.asarray(element.dimension_values(i), dtype="f8") for i in range(2))
     style = "steps-mid" if o.get("interpolation") == "steps-mid" else "default"
-    axes.plot(x, y, color=o["color"], lw=0.7 * o.get("line_width", 1.8), marker="o" if x.size < 3 else None,
+    axes.plot(x, y, color=o.get("color"), lw=0.7 * o.get("line_width", 1.8), marker="o" if x.size < 3 else None,
               drawstyle=style, label=name or None, zorder=order)  # fmt: skip
 
 
@@ -444,8 +444,8 @@ def _segments(axes: Any, element: Any, o: dict[str, Any], name: str, order: floa
 
     lines = np.stack([np.asarray(element.dimension_values(i), dtype="f8") for i in range(4)], 1).reshape(-1, 2, 2)
     axes.add_collection(
-        LineCollection(list(lines), colors=o["color"], linewidths=0.5 * o["line_width"], capstyle="projecting",
-                       zorder=order), autolim=False,
+        LineCollection(list(lines), colors=o.get("color", "black"), linewidths=0.5 * o.get("line_width", 2),
+                       capstyle="projecting", zorder=order), autolim=False,
     )  # fmt: skip
 
 
@@ -453,8 +453,8 @@ def _boxes(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) 
     from matplotlib.patches import Rectangle
 
     for x0, y0, x1, y1 in np.stack([element.dimension_values(i) for i in range(4)], 1):
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=o["line_color"], lw=0.6 * o["line_width"],
-                                 zorder=order))  # fmt: skip
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, lw=0.6 * o.get("line_width", 2),
+                                 ec=o.get("line_color", "black"), zorder=order))  # fmt: skip
 
 
 def _words(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:

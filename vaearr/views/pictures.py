@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,10 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
     original, recon = (pictures(found[name].isel(example=slice(most))) for name in ("input", "reconstruction"))
     limits = robust_limits(np.stack([original, recon]), LIMITS)
     half = (limits[1] - limits[0]) / 2
-    rows = [Row("input", original, limits, [_where(one) for one in ones]), Row("reconstruction", recon, limits)]
+    rows = [
+        Row("input", original, limits, [where_of(one, "example_") for one in ones]),
+        Row("reconstruction", recon, limits),
+    ]
     heading = "reconstructions"
     if threshold is None:
         below = [_numbers(one) for one in ones]
@@ -188,19 +191,15 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
     return sheet(rows, f"{heading}{gap}({units_of(found['input'])})")
 
 
-def _where(one: xr.Dataset) -> str:
-    if "example_file" in one.coords:
-        return brief(one["example_file"].item(), 17)
-    return _places(one, "example_", "")
-
-
-def _places(one: xr.Dataset, before: str, after: str) -> str:
-    """The coordinates of a sample whose names begin and end so, a line each."""
+def where_of(one: xr.Dataset, before: str = "", after: str = "", skipped: Collection[str] = ()) -> str:
+    """Where a sample comes from: its file, else a line for each coordinate whose name begins and ends so."""
+    if f"{before}file{after}" in one.coords:
+        return brief(one[f"{before}file{after}"].item(), 17)
     names = [name for name in map(str, one.coords) if name.startswith(before) and name.endswith(after)]
     return "\n".join(
-        brief(f"{name.removeprefix(before).removesuffix(after)} = {value_text(one[name].item(), one[name].attrs)}", 20)
+        brief(f"{name.removeprefix(before).removesuffix(after)} = {value_text(one[name].item(), one[name].attrs)}", 17)
         for name in names[::-1]
-        if one[name].ndim == 0
+        if one[name].ndim == 0 and name not in skipped
     )
 
 
@@ -269,14 +268,11 @@ def interpolation_strip(found: xr.Dataset, *, most: int = 9) -> Any:
     steps, ends = pictures(found["decoded"])[picked], pictures(found["input"])
     titles = [f"{end}: input" for end in map(str, found["end"].values)]
     titles[1:1] = [f"t = {t:.3g}" for t in found["t"].values[picked]]
-    below = [_end(found.isel(end=0)), *[""] * len(steps), _end(found.isel(end=1))]
+    first, last = (where_of(found.isel(end=end), after="_of_end") for end in (0, 1))
+    below = [first, *[""] * len(steps), last]
     row = Row("", [ends[0], *steps, ends[1]], robust_limits(np.concatenate([steps, ends]), LIMITS), titles, below)
     heading = f"{found.attrs['method']} between posterior means ({units_of(found['decoded'])})"
     return sheet([row], heading, side=max((WIDTH - 0.6) / len(row.images), 0.62))
-
-
-def _end(one: xr.Dataset) -> str:
-    return brief(one["file_of_end"].item(), 15) if "file_of_end" in one.coords else _places(one, "", "_of_end")
 
 
 @builder("traversal", "decoded", "latent_dim", "step", "value")

@@ -144,6 +144,14 @@ def test_odd_maps_are_drawn(ds: xr.Dataset) -> None:
         va.view(ds.latents, kind="map")
 
 
+def test_plain_elements_are_laid_over_a_map_on_paper(ds: xr.Dataset, tmp_path: Path) -> None:
+    hv = holoviews()
+    before = Image.open(save(ds.BC, tmp_path / "map.png", dpi=60)).tobytes()
+    for i, element in enumerate((hv.Points(([1.0], [2.0])), hv.Rectangles([(1, 1, 2, 2)]), hv.Segments((1, 1, 2, 2)))):
+        path = save(va.view(ds.BC) * element, tmp_path / f"{i}.png", dpi=60)
+        assert Image.open(path).tobytes() != before
+
+
 def test_classes_and_noise_never_share_a_colour(ds: xr.Dataset, clusters: xr.DataArray) -> None:
     numbers, mapper = _image(va.view(clusters))
     assert len(set(mapper.palette)) == 4
@@ -153,6 +161,8 @@ def test_classes_and_noise_never_share_a_colour(ds: xr.Dataset, clusters: xr.Dat
     shaded, mapper = _image(va.view(clusters, kind="clusters", latent=latent, target=ds.BC))
     of = [{mapper.palette[int(v)] for v in shaded[(clusters == code).values]} for code in (-1, 0, 1, 2)]
     assert all(not (one & other) for i, one in enumerate(of) for other in of[:i])
+    hover = _bokeh(va.view(clusters, kind="clusters", latent=latent, target=ds.BC)).select_one({"type": bm.HoverTool})
+    assert hover.tooltips[-1] == ("latent 0", "@{latent_0}")  # the name of the column in the page
     assert va.view(clusters, "matplotlib").axes[0].patch.get_hatch() == "////"
     with pytest.raises(SchemaError, match="same grid"):
         va.view(clusters, kind="comparison", reference=ds.phase.isel(x=slice(3)))

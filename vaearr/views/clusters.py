@@ -133,12 +133,14 @@ def _painted(
 ) -> Any:  # fmt: skip
     """Numbers as colours of a list, with the class and the values under the pointer."""
     from bokeh.models import HoverTool
+    from holoviews.core.util import dimension_sanitizer
 
     rows, columns = map_dims(classes.values)
     code = np.full(numbers.shape, float(n.NOT_CLUSTERED))
     for position in (n.NOISE, *range(len(classes.codes))):
         code[classes.values.values == position] = position if position < 0 else classes.codes[position]
-    tips = [(columns, "$x{0.[00]}"), (rows, "$y{0.[00]}"), *((name, f"@{{{name}}}") for name in ("class", *values))]
+    tips = [(columns, "$x{0.[00]}"), (rows, "$y{0.[00]}"), ("class", "@class")]
+    tips += [(name, f"@{{{dimension_sanitizer(name)}}}") for name in values]
     own = {
         "cmap": paint, "clim": (-0.5, len(paint) - 0.5), "clipping_colors": {"NaN": OUTSIDE_COLOR}, "clabel": "",
         "tools": [HoverTool(tooltips=tips)], "bgcolor": OUTSIDE_COLOR,

@@ -12,7 +12,6 @@ from functools import lru_cache
 import numpy as np
 
 from vaearr.errors import UsageError
-from vaearr.views.common import matplotlib
 
 NOISE_COLOR = "#8c8c8c"
 LEVELS = 32  # steps of brightness
@@ -121,7 +120,6 @@ def _separation(ramps: np.ndarray) -> float:
 
 def rgb_of(colors: Sequence[str]) -> np.ndarray:
     """sRGB `(k, 3)` of colours by name or hex. Raises UsageError for what is no colour."""
-    matplotlib()
     from matplotlib.colors import to_rgb
 
     try:

@@ -34,11 +34,6 @@ def holoviews() -> ModuleType:
     return hv
 
 
-def matplotlib() -> ModuleType:
-    """matplotlib, without pyplot and its state."""
-    return importlib.import_module("matplotlib")
-
-
 def text(value: object) -> str:
     """A label that is shown as it is: no control characters, no TeX (which bokeh would fetch a library for)."""
     plain = re.sub(r"[\x00-\x1f\x7f]+", " ", str(value))
@@ -118,9 +113,9 @@ def palette(count: int) -> list[str]:
     """`count` colours that can be told apart."""
     if count <= len(COLORS):
         return list(COLORS[:count])
-    colors = matplotlib() and importlib.import_module("matplotlib.colors")
-    steps = importlib.import_module("matplotlib").colormaps["turbo"](np.linspace(0.05, 0.95, count))
-    return [str(colors.to_hex(color)) for color in steps]
+    from matplotlib import colormaps, colors
+
+    return [str(colors.to_hex(color)) for color in colormaps["turbo"](np.linspace(0.05, 0.95, count))]
 
 
 def paintable(values: np.ndarray, colors: Any, missing: str) -> tuple[np.ndarray, Any]:

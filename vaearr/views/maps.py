@@ -10,10 +10,9 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.errors import NoInputError, SchemaError, UsageError, did_you_mean
+from vaearr.errors import NoInputError, SchemaError, did_you_mean
 from vaearr.schema.grid import edges
 from vaearr.views.common import (
-    DIVERGING,
     NAN_COLOR,
     PERCENT,
     SEQUENTIAL,
@@ -36,8 +35,6 @@ from vaearr.views.kinds import builder
 
 FRAME = 380  # longer side of a map in screen pixels
 BOKEH = {"backend": "bokeh"}
-KAM_CAP = 95.0  # percentile at which misorientation is opaque: single bad points would fade all others
-OUTLIER_COLOR, WINDOW_COLOR = "#D55E00", "#ffffff"
 
 
 @builder("map", "map")
@@ -46,17 +43,13 @@ def map_plot(
     *,
     roi: xr.DataArray | None = None,
     segments: np.ndarray | None = None,
-    kam: xr.DataArray | None = None,
-    kam_cap: float = KAM_CAP,
-    outliers: xr.DataArray | None = None,
-    windows: np.ndarray | None = None,
-    window_names: Sequence[str] = (),
     nan_color: str = NAN_COLOR,
-    percent: tuple[float, float] = PERCENT,
-    symmetric: bool = False,
     **options: Any,
 ) -> Any:
     """A map over two dimensions in its coordinates: rows downwards, equal scales, NaN in `nan_color`.
+
+    Colours run from the 1 % to the 99 % percentile of the finite values, which the colour bar says. Further layers are
+    HoloViews elements laid over it, such as `va.view(ds.BC) * hv.Points((x, y))`.
 
     Parameters
     ----------
@@ -66,16 +59,6 @@ def map_plot(
         Boolean map whose outline is drawn on top.
     segments
         Boundaries on top, `(n, 4)` of x0, y0, x1, y1.
-    kam
-        Kernel average misorientation on top: transparent at 0, black from its percentile `kam_cap` upwards.
-    outliers
-        Boolean map; its points are circled.
-    windows, window_names
-        Frames, `(n, 4)` of x0, y0, x1, y1, and their names.
-    percent
-        Percentiles of the finite values between which the colours run; named in the colour bar unless 0 and 100.
-    symmetric
-        Colours centred at 0 on a diverging scale.
     **options
         Options of `holoviews.Image` (`holoviews.QuadMesh` where coordinates are not evenly spaced).
     """
@@ -83,19 +66,16 @@ def map_plot(
     values = as_map(da if codes is None else codes[0])
     own: dict[str, Any] = {"title": title(label(da)), "colorbar": True, "tools": ["hover"]}
     if codes is None:
-        limits = robust_limits(values.values, percent, symmetric)
-        own |= {"cmap": DIVERGING if symmetric else SEQUENTIAL, "clim": limits, "clabel": limits_text(da, percent)}
+        clabel = ", ".join(filter(None, (unit(da.attrs), f"colours span {PERCENT[0]:g}–{PERCENT[1]:g} %")))
+        own |= {"cmap": SEQUENTIAL, "clim": robust_limits(values.values), "clabel": clabel}
     else:
         own |= {"cmap": palette(len(codes[1])), "clim": (-0.5, len(codes[1]) - 0.5), "clabel": ""}
         own["colorbar_opts"] = names_on_bar(codes[1])
     own["clipping_colors"] = {"NaN": nan_color}
     shown = on_grid(values, {text(da.name or "value"): values.values}, own | options)
-    over = [overlay(da, segments=segments)] if segments is not None else []
-    over += [_kam(kam, kam_cap)] if kam is not None else []
-    over += [overlay(roi, segments=roi_outline(roi))] if roi is not None else []
-    over += [_circles(outliers)] if outliers is not None else []
-    over += _windows(windows, window_names, map_dims(values)) if windows is not None else []
-    return holoviews().Overlay([shown, *(part for some in over for part in some)]) if over else shown
+    lines = [] if segments is None else overlay(da, segments=segments)
+    lines += [] if roi is None else overlay(roi, segments=roi_outline(roi))
+    return holoviews().Overlay([shown, *lines]) if lines else shown
 
 
 def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[str, Any]) -> Any:
@@ -114,12 +94,6 @@ def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[
     element = (hv.Image if even else hv.QuadMesh)((*where, shown, *list(columns.values())[1:]), kdims, list(columns))
     own |= {} if even else {"line_color": None}
     return element.opts(**own | options | {"cmap": cmap}, **BOKEH)
-
-
-def limits_text(da: xr.DataArray, percent: tuple[float, float]) -> str:
-    """What the colour bar says: the unit, and between which percentiles the colours run."""
-    note = "" if percent == (0.0, 100.0) else f"colours span {percent[0]:g}–{percent[1]:g} %"
-    return ", ".join(part for part in (unit(da.attrs), note) if part)
 
 
 def names_on_bar(names: Sequence[str]) -> dict[str, Any]:
@@ -147,62 +121,15 @@ def overlay(da: xr.DataArray, *, segments: np.ndarray) -> list[Any]:
 
     Raises SchemaError for another shape or values that are not finite.
     """
-    hv = holoviews()
-    rows, columns = map_dims(da)
-    x0, y0, x1, y1 = _fours(segments).T
-    lines = hv.Segments((x0, y0, x1, y1), [columns, rows, f"{columns}1", f"{rows}1"])
-    return [
-        lines.opts(color="white", line_width=2.8, clone=True, **BOKEH),
-        lines.opts(color="black", line_width=1.2, clone=True, **BOKEH),
-    ]
-
-
-def _fours(given: np.ndarray) -> np.ndarray:
-    found = np.asarray(given, dtype="f8")
+    found = np.asarray(segments, dtype="f8")
     if found.ndim != 2 or found.shape[1] != 4 or not np.isfinite(found).all():
         raise SchemaError(f"segments have shape {found.shape}; expected (n, 4), finite, of x0, y0, x1, y1.")
-    return found
-
-
-def _kam(kam: xr.DataArray, cap: float) -> list[Any]:
-    if not 0 < cap <= 100:
-        raise UsageError(f"the cap is a percentile above 0 and up to 100, not {cap}.")
-    values = as_map(kam)
-    own = {
-        "cmap": [f"#000000{round(step):02x}" for step in np.linspace(0, 255, 64)], "colorbar": False,
-        "clim": (0.0, robust_limits(values.values, (0.0, cap))[1]), "clipping_colors": {"NaN": "transparent"},
-    }  # fmt: skip
-    return [on_grid(values, {"misorientation": values.values}, own)]
-
-
-def _circles(outliers: xr.DataArray) -> list[Any]:
-    if outliers.dtype != bool:
-        raise SchemaError(f"{outliers.name!r} holds {outliers.dtype} values; outliers are marked by a boolean map.")
-    grid = as_map(outliers)
-    rows, columns = map_dims(grid)
-    row, column = np.nonzero(grid.values > 0)
-    marks = holoviews().Points((grid[columns].values[column], grid[rows].values[row]), [columns, rows])
-    return [marks.opts(marker="circle", size=6, color=None, line_color=OUTLIER_COLOR, line_width=1.5, **BOKEH)]
-
-
-def _windows(windows: np.ndarray, names: Sequence[str], dims: tuple[str, str]) -> list[Any]:
-    hv, found, (rows, columns) = holoviews(), _fours(windows), dims
-    if names and len(names) != len(found):
-        raise UsageError(f"there are {len(found)} windows and {len(names)} names: give one for each window, or none.")
-    frames = hv.Rectangles([tuple(box) for box in found], [columns, rows, f"{columns}1", f"{rows}1"])
-    shown = [
-        frames.opts(fill_alpha=0, line_color=color, line_width=width, clone=True, **BOKEH)
-        for color, width in (("black", 3.2), (WINDOW_COLOR, 1.6))
+    rows, columns = map_dims(da)
+    lines = holoviews().Segments(tuple(found.T), [columns, rows, f"{columns}1", f"{rows}1"])
+    return [
+        lines.opts(color=color, line_width=width, clone=True, **BOKEH)
+        for color, width in (("white", 2.8), ("black", 1.2))
     ]
-    if names:
-        words = hv.Labels((found[:, 2], found[:, 1], [text(name) for name in names]), [columns, rows], "window")
-        shown.append(
-            words.opts(
-                text_color="white", text_font_size="9pt", text_align="left", text_baseline="bottom",
-                background_fill_color="black", background_fill_alpha=0.55, **BOKEH,
-            )
-        )  # fmt: skip
-    return shown
 
 
 def latent_map(ds: xr.Dataset, run: str, latent: int) -> xr.DataArray:

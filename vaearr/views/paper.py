@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from vaearr.errors import ExistsError, NoInputError, UsageError
-from vaearr.views.common import COLORS, NAN_COLOR, holoviews, matplotlib, robust_limits, unit
+from vaearr.views.common import COLORS, NAN_COLOR, holoviews, robust_limits
 
 WIDTH = 7.0  # inches: two columns of a journal
 DPI = 300
@@ -32,7 +32,7 @@ MOST_NAMES = 24  # that a colour bar or a legend can hold
 HATCH: dict[str, Any] = {"hatch": "////", "facecolor": "white", "edgecolor": "#d0d0d0", "linewidth": 0}
 OUTSIDE_COLOR = "#ffffff"  # on the screen, of what belongs to no class; hatched on paper
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9, "figure.titlesize": 10, "axes.titlesize": 10, "axes.labelsize": 9, "legend.fontsize": 8,
     "xtick.labelsize": 8, "ytick.labelsize": 8, "font.family": ["sans-serif", "DejaVu Sans"],
     "font.sans-serif": ["Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"],
@@ -48,9 +48,10 @@ def journal() -> Iterator[None]:
 
     Sans-serif letters, the first of the listed fonts that is there; a letter that font lacks comes from DejaVu Sans.
     """
+    import matplotlib as mpl
     from cycler import cycler
 
-    with matplotlib().rc_context({**STYLE, "axes.prop_cycle": cycler(color=COLORS)}):
+    with mpl.rc_context({**STYLE, "axes.prop_cycle": cycler(color=COLORS)}):
         logger = logging.getLogger("matplotlib.font_manager")  # tells of every font of the list that is not there
         level = logger.level
         logger.setLevel(logging.ERROR)
@@ -100,7 +101,6 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
 
 def new_figure(width: float, height: float) -> Any:
     """An empty figure of so many inches, without pyplot."""
-    matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -111,10 +111,10 @@ def new_figure(width: float, height: float) -> Any:
 
 def colormap(name: str | Sequence[str], bad: str = NAN_COLOR) -> Any:
     """A colour map by name or from a list of colours, with a colour for missing values."""
+    from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, to_rgba
 
-    mpl = matplotlib()
-    colors = mpl.colormaps[name] if isinstance(name, str) else ListedColormap([to_rgba(color) for color in name])
+    colors = colormaps[name] if isinstance(name, str) else ListedColormap([to_rgba(color) for color in name])
     return colors.with_extremes(bad=(0, 0, 0, 0) if bad == "transparent" else bad)
 
 
@@ -162,7 +162,7 @@ def options_of(shown: Any) -> dict[str, Any]:
         found.pop("show_legend", None)
     for group in ("style", "plot"):
         found |= hv.Store.lookup_options("bokeh", shown, group).kwargs
-    return found
+    return {name: value for name, value in found.items() if not isinstance(value, hv.Cycle)}
 
 
 def elements_of(shown: Any) -> list[tuple[str, Any]]:
@@ -260,7 +260,8 @@ def _frames(shown: Any) -> Any:
         words = f"{words}: {limits[0]:.2g} … {limits[1]:.2g}" if limits else f"{shown.kdims[0].label} {words}"
         axes.set_title(words, fontsize=SMALL, pad=2)
     if _is_map(shown.last):
-        scale_bar(drawn[0], unit({"units": _unit_of(str(options_of(shown.last).get("xlabel", "")))}))
+        across = str(options_of(shown.last).get("xlabel", ""))  # such as "x (µm)"
+        scale_bar(drawn[0], across.rpartition("(")[2].rstrip(")") if across.endswith(")") else "")
     if named:
         figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside right upper", fontsize=SMALL,
                       title=_legend_title(shown.last), title_fontsize=SMALL)  # fmt: skip
@@ -270,10 +271,6 @@ def _frames(shown: Any) -> Any:
 
 def _is_map(frame: Any) -> bool:
     return bool(options_of(frame).get("data_aspect"))
-
-
-def _unit_of(label: str) -> str:
-    return label.rpartition("(")[2].rstrip(")") if label.endswith(")") else ""
 
 
 def _legend_title(shown: Any) -> str | None:
@@ -324,10 +321,12 @@ def draw(axes: Any, shown: Any, *, small: bool = False) -> None:
 
 
 def _ticks(axis: Any, ticks: Any, *, hidden: bool, turned: float | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     if hidden:
         axis.set_ticks([])
     elif isinstance(ticks, int):
-        axis.set_major_locator(matplotlib().ticker.MaxNLocator(ticks, integer=True))
+        axis.set_major_locator(MaxNLocator(ticks, integer=True))
     elif ticks:
         pairs = [tick if isinstance(tick, tuple) else (tick, f"{tick:g}") for tick in ticks]
         axis.set_ticks([place for place, _ in pairs], labels=[str(name) for _, name in pairs])
@@ -384,6 +383,9 @@ def _edges(element: Any, axis: int) -> np.ndarray:
 def _mesh(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> Any:
     from matplotlib.colors import LogNorm, Normalize
 
+    if type(element).__name__ == "RGB":
+        paint = np.stack([element.dimension_values(i, flat=False) for i in range(2, 5)], axis=-1)
+        return axes.pcolormesh(_edges(element, 0), _edges(element, 1), paint, rasterized=True, zorder=order)
     values = np.asarray(element.dimension_values(2, flat=False), dtype="f8")
     low, high = o.get("clim") or robust_limits(values, (0, 100))
     missing = o.get("clipping_colors", {}).get("NaN", NAN_COLOR)
@@ -400,11 +402,6 @@ def _mesh(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -
     return mesh
 
 
-def _rgb(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:
-    paint = np.stack([element.dimension_values(i, flat=False) for i in range(2, 5)], axis=-1)
-    axes.pcolormesh(_edges(element, 0), _edges(element, 1), paint, rasterized=True, zorder=order)
-
-
 def _points(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> Any:
     place = [np.asarray(element.dimension_values(i), dtype="f8") for i in range(2)]
     count = len(place[0])
@@ -412,7 +409,7 @@ def _points(axes: Any, element: Any, o: dict[str, Any], name: str, order: float)
     given = o.get("color")
     style: dict[str, Any] = {"color": given}
     if given is None:
-        style = {"facecolors": "none"}
+        style = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.8}
     elif given in element:
         values = element.dimension_values(given)
         if isinstance(o.get("cmap"), dict):
@@ -422,21 +419,18 @@ def _points(axes: Any, element: Any, o: dict[str, Any], name: str, order: float)
             style |= dict(zip(("vmin", "vmax"), o.get("clim") or (None, None), strict=True))
     if o.get("line_color"):
         style |= {"edgecolors": o["line_color"], "linewidths": 0.5 * o.get("line_width", 1)}
-    else:
-        style |= {"linewidths": 0}
+    elif given is not None:
+        style["linewidths"] = 0
     area = float(np.clip(6000 / max(count, 1), 0.6, size**2 * 0.45))
-    mark = {"square": "s", "circle": "o", "dash": "|"}.get(str(o.get("marker", "circle")), "o")
-    return axes.scatter(*place, s=area, marker=mark, alpha=o.get("alpha"), label=name or None, zorder=order,
-                        rasterized=count > 400, **style)  # fmt: skip
+    return axes.scatter(*place, s=area, marker="s" if o.get("marker") == "square" else "o", alpha=o.get("alpha"),
+                        label=name or None, zorder=order, rasterized=count > 400, **style)  # fmt: skip
 
 
 def _curve(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:
     x, y = (np.asarray(element.dimension_values(i), dtype="f8") for i in range(2))
-    axes.plot(
-        x, y, color=o["color"], lw=0.7 * o.get("line_width", 1.8), ls="--" if o.get("line_dash") == "dashed" else "-",
-        marker="o" if x.size < 3 else None, drawstyle={"steps-mid": "steps-mid"}.get(str(o.get("interpolation"))),
-        label=name or None, zorder=order,
-    )  # fmt: skip
+    style = "steps-mid" if o.get("interpolation") == "steps-mid" else "default"
+    axes.plot(x, y, color=o.get("color"), lw=0.7 * o.get("line_width", 1.8), marker="o" if x.size < 3 else None,
+              drawstyle=style, label=name or None, zorder=order)  # fmt: skip
 
 
 def _bars(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:
@@ -450,8 +444,8 @@ def _segments(axes: Any, element: Any, o: dict[str, Any], name: str, order: floa
 
     lines = np.stack([np.asarray(element.dimension_values(i), dtype="f8") for i in range(4)], 1).reshape(-1, 2, 2)
     axes.add_collection(
-        LineCollection(list(lines), colors=o["color"], linewidths=0.5 * o["line_width"], capstyle="projecting",
-                       zorder=order), autolim=False,
+        LineCollection(list(lines), colors=o.get("color", "black"), linewidths=0.5 * o.get("line_width", 2),
+                       capstyle="projecting", zorder=order), autolim=False,
     )  # fmt: skip
 
 
@@ -459,23 +453,19 @@ def _boxes(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) 
     from matplotlib.patches import Rectangle
 
     for x0, y0, x1, y1 in np.stack([element.dimension_values(i) for i in range(4)], 1):
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=o["line_color"], lw=0.6 * o["line_width"],
-                                 zorder=order))  # fmt: skip
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, lw=0.6 * o.get("line_width", 2),
+                                 ec=o.get("line_color", "black"), zorder=order))  # fmt: skip
 
 
 def _words(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:
-    style = {"fontsize": SMALL, "color": o.get("text_color", "black"), "zorder": order + 1}
-    if paint := o.get("background_fill_color"):
-        style["bbox"] = {"facecolor": paint, "alpha": 0.55, "pad": 1, "lw": 0}
-    style |= {"ha": o.get("text_align", "center"), "va": o.get("text_baseline", "center").replace("middle", "center")}
     for x, y, word in zip(*(element.dimension_values(i) for i in range(3)), strict=True):
-        axes.text(x, y, str(word), **style)
+        axes.text(x, y, str(word), fontsize=SMALL, color=o["text_color"], ha="center", va="center", zorder=order + 1)
 
 
 def _line(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:
     mark = axes.axhline if type(element).__name__ == "HLine" else axes.axvline
     mark(element.data, color="white", lw=1.6, alpha=0.6, zorder=order)
-    mark(element.data, color=o["color"], lw=1, ls="--" if o.get("line_dash") == "dashed" else "-", zorder=order)
+    mark(element.data, color=o["color"], lw=1, ls="--", zorder=order)
 
 
 def _errors(axes: Any, element: Any, o: dict[str, Any], name: str, order: float) -> None:
@@ -484,7 +474,7 @@ def _errors(axes: Any, element: Any, o: dict[str, Any], name: str, order: float)
 
 
 _PAINT = {
-    "Image": _mesh, "QuadMesh": _mesh, "RGB": _rgb, "Points": _points, "Scatter": _points, "Curve": _curve,
+    "Image": _mesh, "QuadMesh": _mesh, "RGB": _mesh, "Points": _points, "Scatter": _points, "Curve": _curve,
     "Histogram": _bars, "Segments": _segments, "Rectangles": _boxes, "Labels": _words, "HLine": _line, "VLine": _line,
     "ErrorBars": _errors,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,11 @@ def units_of(da: xr.DataArray) -> str:
 
 @dataclass
 class Row:
-    """Pictures beside each other on one scale."""
+    """Pictures beside each other on one scale, or each on its own."""
 
     name: str
     images: Sequence[np.ndarray] | np.ndarray
-    limits: tuple[float, float]
+    limits: tuple[float, float] | Sequence[tuple[float, float]]
     above: Sequence[str] = ()
     below: Sequence[str] = ()
     diverging: bool = False
@@ -87,7 +87,8 @@ def draw_rows(figure: Any, rows: Sequence[Row], side: float, *, bar: bool = Fals
     drawn = figure.subplots(len(rows), columns, squeeze=False)
     for line, row in zip(drawn, rows, strict=True):
         for i, (ax, image) in enumerate(zip(line, row.images, strict=False)):
-            mesh = show_picture(ax, image, row.limits, diverging=row.diverging)
+            limits = row.limits if isinstance(row.limits, tuple) else row.limits[i]
+            mesh = show_picture(ax, image, limits, diverging=row.diverging)
             if row.above:
                 ax.set_title(row.above[i], fontsize=SMALL, pad=2)
             if row.below:
@@ -113,14 +114,12 @@ def height_of(rows: Sequence[Row], side: float) -> float:
     return high + 0.13 * sum(words) + 0.06 * sum(1 for some in words if some)
 
 
-def sheet(
-    rows: Sequence[Row], heading: str, *, side: float = SIDE, least: float = 2.8, bar: bool = False, turn: bool = False
-) -> Any:
+def sheet(rows: Sequence[Row], heading: str, *, side: float = SIDE, bar: bool = False, turn: bool = False) -> Any:
     """A figure of rows of pictures, `side` inches wide each."""
     columns = max(len(row.images) for row in rows)
     with journal():
         figure = new_figure(
-            max(side * columns + (0.9 if turn else 0.6), least),
+            max(side * columns + (0.9 if turn else 0.6), 2.8),
             height_of(rows, side) + 0.3 + 0.17 * heading.count("\n"),
         )
         draw_rows(figure, rows, side, bar=bar, turn=turn)
@@ -129,20 +128,31 @@ def sheet(
 
 
 def tiles(
-    images: np.ndarray, limits: tuple[float, float], above: Sequence[str], below: Sequence[str] = ()
+    images: np.ndarray,
+    limits: tuple[float, float] | Sequence[tuple[float, float]],
+    above: Sequence[str],
+    below: Sequence[str] = (),
+    *,
+    diverging: bool = False,
 ) -> list[Row]:
-    """Pictures as rows of at most 8 on one scale."""
-    lines = math.ceil(len(images) / COLUMNS)
-    columns = math.ceil(len(images) / lines)
+    """Pictures as rows of at most 8, on one scale or each on its own."""
+    columns = math.ceil(len(images) / math.ceil(len(images) / COLUMNS))
     cut = [slice(i, i + columns) for i in range(0, len(images), columns)]
-    return [Row("", images[here], limits, above[here], below[here]) for here in cut]
+    spans = [limits if isinstance(limits, tuple) else limits[here] for here in cut]
+    return [
+        Row("", images[here], span, above[here], below[here], diverging) for here, span in zip(cut, spans, strict=True)
+    ]
 
 
-def _examples(found: xr.Dataset, most: int) -> tuple[xr.Dataset, list[np.ndarray]]:
-    if "input" not in found or not found.sizes.get("example"):
-        raise NoInputError("no example was kept; reconstruct with examples of 1 or more.")
-    shown = found.isel(example=slice(most))
-    return shown, [pictures(shown[name]) for name in ("input", "reconstruction")]
+def grey_of(images: np.ndarray) -> np.ndarray:
+    """Pictures as uint8, all on one scale."""
+    low, high = robust_limits(images, LIMITS)
+    return np.asarray((255 * np.clip((images - low) / (high - low), 0, 1)).round().astype(np.uint8))
+
+
+def _grey_scale(images: np.ndarray) -> np.ndarray:
+    """Pictures `(k, H, W)`: of colours the mean of their channels."""
+    return images.mean(-1) if images.ndim == 4 else images
 
 
 @builder("reconstruction", "input", "reconstruction", "example")
@@ -154,44 +164,42 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
     channels), and the share of pixels on which the two differ. Raises NoInputError where there is no example,
     UsageError for a threshold that is no number.
     """
-    shown, (original, recon) = _examples(found, most)
+    if "input" not in found or not found.sizes.get("example"):
+        raise NoInputError("no example was kept; reconstruct with examples of 1 or more.")
+    ones = [found.isel(example=i) for i in range(min(most, found.sizes["example"]))]
+    original, recon = (pictures(found[name].isel(example=slice(most))) for name in ("input", "reconstruction"))
     limits = robust_limits(np.stack([original, recon]), LIMITS)
     half = (limits[1] - limits[0]) / 2
-    ones = [shown.isel(example=i) for i in range(shown.sizes["example"])]
-    rows = [Row("input", original, limits, [_where(one) for one in ones]), Row("reconstruction", recon, limits)]
-    plain = [images.mean(-1) if images.ndim == 4 else images for images in (original, recon)]
+    rows = [
+        Row("input", original, limits, [where_of(one, "example_") for one in ones]),
+        Row("reconstruction", recon, limits),
+    ]
+    heading = "reconstructions"
     if threshold is None:
-        residual = recon - original
-        residual = residual.mean(-1) if residual.ndim == 4 else residual
-        rows.append(Row("residual", residual, (-half, half), below=[_numbers(one) for one in ones], diverging=True))
+        below = [_numbers(one) for one in ones]
+        rows.append(Row("residual", _grey_scale(recon - original), (-half, half), below=below, diverging=True))
         for row in rows:
             row.bar = True
-        heading = "reconstructions"
     else:
         if not np.isfinite(threshold):
             raise UsageError(f"the threshold is {threshold}; give a number in the units of the pictures.")
-        masks = [(images >= threshold).astype("f4") for images in plain]
-        differ = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
+        masks = [(_grey_scale(images) >= threshold).astype("f4") for images in (original, recon)]
         rows += [Row(f"{row.name}\n≥ {threshold:g}", mask, (0, 1)) for row, mask in zip(rows, masks, strict=True)]
-        rows[-1].below = differ
+        rows[-1].below = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
         heading = "reconstructions, black and white"
     gap = "\n" if len(ones) < 4 else " "
-    return sheet(rows, f"{heading}{gap}({units_of(shown['input'])})")
+    return sheet(rows, f"{heading}{gap}({units_of(found['input'])})")
 
 
-def _where(one: xr.Dataset) -> str:
-    if "example_file" in one.coords:
-        return brief(one["example_file"].item(), 17)
-    return _places(one, "example_", "")
-
-
-def _places(one: xr.Dataset, before: str, after: str) -> str:
-    """The coordinates of a sample whose names begin and end so, a line each."""
+def where_of(one: xr.Dataset, before: str = "", after: str = "", skipped: Collection[str] = ()) -> str:
+    """Where a sample comes from: its file, else a line for each coordinate whose name begins and ends so."""
+    if f"{before}file{after}" in one.coords:
+        return brief(one[f"{before}file{after}"].item(), 17)
     names = [name for name in map(str, one.coords) if name.startswith(before) and name.endswith(after)]
     return "\n".join(
-        brief(f"{name.removeprefix(before).removesuffix(after)} = {value_text(one[name].item(), one[name].attrs)}", 20)
+        brief(f"{name.removeprefix(before).removesuffix(after)} = {value_text(one[name].item(), one[name].attrs)}", 17)
         for name in names[::-1]
-        if one[name].ndim == 0
+        if one[name].ndim == 0 and name not in skipped
     )
 
 
@@ -208,22 +216,18 @@ def patterns_sheet(samples: xr.Dataset) -> Any:
     """
     if not samples.sizes[n.SAMPLE]:
         raise NoInputError("there are no samples to reconstruct.")
-    pair = [pictures(samples[name]) for name in ("input", "reconstruction")]
-    if pair[0].shape != pair[1].shape:
-        raise UsageError(f"original {pair[0].shape} and reconstruction {pair[1].shape} differ in size.")
-    spans = [robust_limits(np.stack(both)) for both in zip(*pair, strict=True)]
-    scaled = [[(image - low) / (high - low) for image, (low, high) in zip(some, spans, strict=True)] for some in pair]
-    residual = [(b - a).mean(-1) if a.ndim == 3 else b - a for a, b in zip(*scaled, strict=True)]
-    where = [sample_title(samples, i).replace(", ", "\n") for i in range(len(spans))]
-    rows = [Row("original", scaled[0], (0, 1), where), Row("reconstruction", scaled[1], (0, 1))]
-    return sheet([*rows, Row("residual", residual, (-0.5, 0.5), diverging=True)], "")
+    original, recon = (pictures(samples[name]) for name in ("input", "reconstruction"))
+    spans = [robust_limits(np.stack(both)) for both in zip(original, recon, strict=True)]
+    halves = [((low - high) / 2, (high - low) / 2) for low, high in spans]
+    where = [_sample_title(samples.isel({n.SAMPLE: i}), i) for i in range(len(spans))]
+    rows = [Row("original", original, spans, where), Row("reconstruction", recon, spans)]
+    return sheet([*rows, Row("residual", _grey_scale(recon - original), halves, diverging=True)], "")
 
 
-def sample_title(samples: xr.Dataset, position: int) -> str:
+def _sample_title(one: xr.Dataset, position: int) -> str:
     """Where a sample comes from: its coordinates, or its number."""
-    one = samples.isel({n.SAMPLE: position})
-    found = [f"{d} = {value_text(one[d].item(), samples[d].attrs)}" for d in (n.X, n.Y, n.Z) if d in one.coords]
-    return ", ".join(found) or f"sample {one[n.SAMPLE].item() if n.SAMPLE in one.coords else position}"
+    found = [f"{d} = {value_text(one[d].item(), one[d].attrs)}" for d in (n.X, n.Y, n.Z) if d in one.coords]
+    return "\n".join(found) or f"sample {one[n.SAMPLE].item() if n.SAMPLE in one.coords else position}"
 
 
 @builder("progress", "input", "reconstruction", "prior", n.EPOCH)
@@ -264,14 +268,11 @@ def interpolation_strip(found: xr.Dataset, *, most: int = 9) -> Any:
     steps, ends = pictures(found["decoded"])[picked], pictures(found["input"])
     titles = [f"{end}: input" for end in map(str, found["end"].values)]
     titles[1:1] = [f"t = {t:.3g}" for t in found["t"].values[picked]]
-    below = [_end(found.isel(end=0)), *[""] * len(steps), _end(found.isel(end=1))]
+    first, last = (where_of(found.isel(end=end), after="_of_end") for end in (0, 1))
+    below = [first, *[""] * len(steps), last]
     row = Row("", [ends[0], *steps, ends[1]], robust_limits(np.concatenate([steps, ends]), LIMITS), titles, below)
     heading = f"{found.attrs['method']} between posterior means ({units_of(found['decoded'])})"
     return sheet([row], heading, side=max((WIDTH - 0.6) / len(row.images), 0.62))
-
-
-def _end(one: xr.Dataset) -> str:
-    return brief(one["file_of_end"].item(), 15) if "file_of_end" in one.coords else _places(one, "", "_of_end")
 
 
 @builder("traversal", "decoded", "latent_dim", "step", "value")
@@ -370,10 +371,7 @@ def component_sheet(components: xr.DataArray, ratio: xr.DataArray | None = None,
     shares = ["" if ratio is None else f": {float(ratio[i]):.1%}" for i in range(len(images))]
     above = [f"{text(name)}{share}" for name, share in zip(names, shares, strict=False)]
     spans = [robust_limits(image, LIMITS, symmetric=signed) for image in images]
-    scaled = np.stack([(image - low) / (high - low) for image, (low, high) in zip(images, spans, strict=True)])
-    rows = tiles(scaled, (0, 1), above)
-    for row in rows:
-        row.diverging = signed
+    rows = tiles(images, spans, above, diverging=signed)
     part = "" if len(images) == len(names) else f", {len(images)} of {len(names)}"
     return sheet(rows, f"component images{part}" + (", share of the variance" if ratio is not None else ""))
 
@@ -385,8 +383,7 @@ def frames(found: xr.Dataset) -> list[np.ndarray]:
     """
     moving = "latent_dim" in found["decoded"].dims
     images = stacked(found["decoded"], ("latent_dim", "step")) if moving else pictures(found["decoded"])[None]
-    low, high = robust_limits(images, LIMITS)
-    grey = (255 * np.clip((images - low) / (high - low), 0, 1)).round().astype(np.uint8)
+    grey = grey_of(images)
     columns = min(len(grey), COLUMNS)
     grey = np.concatenate([grey, np.full((-len(grey) % columns, *grey.shape[1:]), 255, np.uint8)])
     rows = grey.reshape(-1, columns, *grey.shape[1:])
@@ -402,9 +399,7 @@ def save_pictures(da: xr.DataArray, folder: Path, name: str) -> list[Path]:
     """One 8-bit PNG for each decoded sample, pixel for pixel, all on one scale: `<name>_000.png` and so on."""
     from PIL import Image
 
-    images = pictures(da)
-    low, high = robust_limits(images, LIMITS)
-    grey = (255 * np.clip((images - low) / (high - low), 0, 1)).round().astype(np.uint8)
+    grey = grey_of(pictures(da))
     paths = [folder / f"{name}_{i:03d}.png" for i in range(len(grey))]
     for image, path in zip(grey, paths, strict=True):
         Image.fromarray(image).save(path)

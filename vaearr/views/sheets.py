@@ -11,12 +11,12 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import NoInputError
 from vaearr.schema import meanings
-from vaearr.views.common import COLORS, brief, number, robust_limits, text, value_text
+from vaearr.views.common import COLORS, brief, number, robust_limits, text
 from vaearr.views.curves import UNUSED
 from vaearr.views.kinds import builder
 from vaearr.views.maps import map_plot
 from vaearr.views.paper import MOST_NAMES, SMALL, WIDTH, draw, journal, new_figure, panels
-from vaearr.views.pictures import LIMITS, draw_rows, height_of, pictures, show_picture, tiles, units_of
+from vaearr.views.pictures import LIMITS, draw_rows, height_of, pictures, show_picture, tiles, units_of, where_of
 from vaearr.views.relations import DENSITY
 from vaearr.views.spread import Classes, colors_of, point_classes, scatter
 
@@ -216,10 +216,7 @@ def sample_words(one: xr.Dataset) -> str:
     lines = []
     if "class" in one.coords:
         lines.append(brief(f"{one['class'].attrs['long_name']} {meanings(one['class'])[int(one['class'])]}", 17))
-    skipped = {"class", "number", *map(str, one["input"].dims)}
-    places = [name for name in map(str, one.coords) if name not in skipped and one[name].ndim == 0]
-    lines += [brief(f"{name} = {value_text(one[name].item(), one[name].attrs)}", 17) for name in places[::-1]]
-    return "\n".join(lines)
+    return "\n".join([*lines, where_of(one, skipped={"class", "number", *map(str, one["input"].dims)})])
 
 
 def _distances(ax: Any, maps: xr.Dataset, found: xr.Dataset) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr.schema.grid import edges
-from vaearr.views.common import DIVERGING, NAN_COLOR, holoviews, matplotlib, robust_limits, text, unit
+from vaearr.views.common import DIVERGING, NAN_COLOR, holoviews, robust_limits, text, unit
 from vaearr.views.page import packed
 from vaearr.views.volumes import AXES, CROSS, LIMITS, PLANES, SIDES, as_volume, is_ras
 
@@ -116,9 +116,10 @@ def volume_viewer(
 
 
 def _palette(name: str) -> list[str]:
+    from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    colors = matplotlib().colormaps[name](np.linspace(0, 1, 256))
+    colors = colormaps[name](np.linspace(0, 1, 256))
     return [str(to_hex(color)) for color in colors]
 
 

@@ -78,6 +78,7 @@ def main() -> None:
     log, lines = logging.getLogger("vaearr"), _Lines()
     log.addHandler(lines)
     log.setLevel(logging.INFO)
+    log.propagate = False  # Prefect prints what reaches the root
     before = {number: signal.signal(number, stop) for number in caught}
     try:
         with warnings.catch_warnings():
@@ -99,5 +100,6 @@ def main() -> None:
         raise SystemExit(number) from None
     finally:
         log.removeHandler(lines)
+        log.propagate = True
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -98,7 +98,7 @@ def compare_pairs(
 
     Parameters
     ----------
-    pairs : `(a, b)` of stored patterns, or `Pair`s that are read in their turn
+    pairs : `(a, b)` of stored patterns, or a `Pair` each, read in its turn
     part, level, top : as for `compare_layers`; the maps are root mean squares over the pairs
     skip_bad : leave out pairs that cannot be read or do not fit
     on_pair : called with the number of pairs that are done

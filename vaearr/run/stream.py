@@ -88,22 +88,6 @@ def through(
     return seen, mean, logvar, decode_windows(network, mean, window, overlap)
 
 
-def map_blocks(
-    staging: Staging,
-    read: Callable[[Sequence[Region]], Iterator[Block]],
-    kernel: Callable[[Block], Values],
-    *,
-    what: str,
-    on_block: Callable[[int, int], None] | None = None,
-) -> None:
-    """`write_made` of what a kernel makes of each block with chosen points, read by `read` such as `read_chosen`."""
-
-    def make(left: Sequence[Region]) -> Iterator[Made]:
-        return ((block.region, block.inside, kernel(block) if len(block.stored) else {}) for block in read(left))
-
-    write_made(staging, make, what=what, on_block=on_block)
-
-
 def write_made(
     staging: Staging,
     make: Callable[[Sequence[Region]], Iterable[Made]],

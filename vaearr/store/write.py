@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 import uuid
-import warnings
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -293,18 +292,6 @@ def _drop_broken(staging: Staging) -> None:
                     array[tuple(region.values())]
                 except Exception:  # codecs have errors of their own
                     file.unlink()
-
-
-def begun(path: str | Path, request: Mapping[str, Any]) -> xr.Dataset | None:
-    """What interrupted work of the same request staged whole (`coords` of `staged_variables`), in memory; else None."""
-    store = check_store(path)
-    for found in staging_root(store).glob(f"variables-*/{_key(request)}.request"):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")  # the request
-            staged = xr.open_zarr(found.parent, consolidated=False, chunks=None, zarr_format=3)
-        over_grid = [name for name, v in staged.variables.items() if set(block_shape(store)) & set(map(str, v.dims))]
-        return staged.drop_vars(over_grid).load()
-    return None
 
 
 def pending(staging: Staging) -> list[Region]:

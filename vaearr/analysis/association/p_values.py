@@ -53,8 +53,8 @@ def significance(
 
     Null hypothesis: the target is a random map, as smooth and as distributed as it is, drawn without regard to the
     latents. `p_value` = (1 + number of surrogate maps with a value >= the observed) / (1 + n_surrogates) (Davison &
-    Hinkley, Bootstrap Methods and their Application (1997), ch. 4); of signed metrics, absolute values are compared. The
-    surrogates of a target serve all latents and metrics; `association.surrogates` says how they are made and where
+    Hinkley, Bootstrap Methods and their Application (1997), ch. 4); of signed metrics, absolute values are compared.
+    The surrogates of a target serve all latents and metrics; `association.surrogates` says how they are made and where
     they fail.
 
     Parameters

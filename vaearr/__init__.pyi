@@ -13,7 +13,9 @@ from .analysis.association import (
 )
 from .analysis.clustering import cluster as cluster
 from .analysis.clustering import cluster_store as cluster_store
+from .analysis.embedding import embed as embed
 from .analysis.embedding import embed_store as embed_store
+from .analysis.keeping import keep as keep
 from .analysis.layers import compare_layers as compare_layers
 from .analysis.layers import compare_pairs as compare_pairs
 from .batching import batches as batches

@@ -50,7 +50,7 @@ from .schema.grid import roi as roi
 from .schema.grid import to_grid as to_grid
 from .schema.grid import to_samples as to_samples
 from .sources import open_source as open_source
-from .store import open_store as open_store
+from .store.read import open_store as open_store
 from .views import view as view
 from .views.words import describe as describe
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vaearr.analysis.layers import top_layers
-from vaearr.analysis.layers.compare import DECODER, ENCODER, LAYER, MAP, PAIR, TOP
+from vaearr.analysis.layers import MAP, PAIR, TOP, top_layers
 from vaearr.errors import NoInputError, SchemaError
+from vaearr.models.hooks import DECODER, ENCODER, LAYER
 from vaearr.views.common import COLORS, SEQUENTIAL, brief, robust_limits, text
 from vaearr.views.kinds import builder
 from vaearr.views.paper import SMALL, WIDTH, journal, new_figure, panels

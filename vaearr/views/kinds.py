@@ -137,12 +137,9 @@ def save(
 
 
 def show(section: Section, shown: Any, alt: str) -> None:
-    """Put a view into a section of a page: live by bokeh, a Figure as a picture, a table as one of the page."""
+    """Put a view into a section of a page: live by bokeh, a Figure as a picture."""
     if hasattr(shown, "savefig"):
         section.picture(shown, alt, dpi=PAGE_DPI)
-    elif isinstance(shown, holoviews().Table):
-        names = [str(dim) for dim in shown.dimensions()]
-        section.table(names, list(zip(*(shown[name].tolist() for name in names), strict=True)))
     else:
         section.figure(bokeh_model(shown))
 

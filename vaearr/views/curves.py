@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,8 +93,8 @@ def health_view(found: xr.Dataset) -> Any:
     total = f", KL {a['kl_total']:.4g} nats" if known and a.get("kl_total") is not None else ""
     edges, place = np.append(dims, dims[-1] + 1) - 0.5, ("latent", what)
     alone = not {"logvar_mean", "density"} & set(found)
-    ticks = [(i, str(i)) for i in dims[:: max(1, len(dims) // 12)].tolist()]
-    size = {"xlabel": "latent dimension", "xticks": ticks, "xlim": (float(edges[0]), float(edges[-1]))}
+    ticks = [(i, str(i)) for i in dims[:: math.ceil(len(dims) / 12)].tolist()]
+    size: dict[str, Any] = {"xlabel": "latent dimension", "xticks": ticks, "xlim": (float(edges[0]), float(edges[-1]))}
     size |= {"frame_width": 860, "frame_height": 200} if alone else {"frame_width": 350, "frame_height": 240}
     shown = [
         panel(

@@ -47,7 +47,7 @@ def pack(da: xr.DataArray, *, turned: bool = False) -> dict[str, Any]:
     if len(names) > LEVELS + 1:
         grid, names = as_values(da.astype("f4"))
     low, high = (0.0, float(LEVELS)) if names else robust_limits(grid.values)
-    ticks = [tick for tick in MaxNLocator(6).tick_values(low, high).tolist() if low <= tick <= high]
+    ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
     return {
         "title": label(da), "data": packed(grid.values.T if turned else grid.values, (low, high)), "low": low,
         "high": high, "names": names, "palette": palette(len(names)) if names else colors_of(SEQUENTIAL),
@@ -81,7 +81,9 @@ def explorer(sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi
 
 def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None) -> tuple[Any, Any]:
     """The first map as a figure, and the selector that shows another one in it."""
-    from bokeh.models import ColorBar, CustomJS, FixedTicker, GlyphRenderer, LinearColorMapper
+    from bokeh.models import CustomJS, FixedTicker, LinearColorMapper
+    from bokeh.models.annotations import ColorBar
+    from bokeh.models.renderers import GlyphRenderer
     from bokeh.models.widgets import Select
 
     shown = map_plot(maps[0].rename("value"), roi=roi, title=title(label(maps[0])), clabel="", frame=FRAME)

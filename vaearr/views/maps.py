@@ -63,7 +63,7 @@ def map_plot(
     """
     values, names = as_values(da)
     clabel = ", ".join(filter(None, (unit(da.attrs), f"colours span {PERCENT[0]:g}–{PERCENT[1]:g} %")))
-    own = {"cmap": SEQUENTIAL, "clim": robust_limits(values.values), "clabel": clabel}
+    own: dict[str, Any] = {"cmap": SEQUENTIAL, "clim": robust_limits(values.values), "clabel": clabel}
     own = {"title": title(label(da)), "colorbar": True, "tools": ["hover"], "clipping_colors": {"NaN": nan_color}} | (
         {"cmap": palette(len(names)), **named_bar(names)} if names else own
     )

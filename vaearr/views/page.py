@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vaearr.views.paper import journal
+from vaearr.views.paper import file_of
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -128,13 +127,7 @@ def packed(values: np.ndarray, limits: tuple[float, float]) -> str:
 
 def png(figure: Any, dpi: int) -> bytes:
     """A matplotlib figure as the bytes of a PNG file."""
-    import warnings
-
-    buffer = io.BytesIO()
-    with journal(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a script our fonts lack: an empty box
-        figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
+    return file_of(figure, ".png", dpi)
 
 
 def page(heading: str, introduction: Section, sections: Sequence[Section]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import os
@@ -17,7 +18,7 @@ from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.views.common import DIVERGING, brief, number, robust_limits, text, unit, value_text
 from vaearr.views.kinds import builder
-from vaearr.views.paper import SMALL, WIDTH, draw, journal, new_figure, new_file
+from vaearr.views.paper import SMALL, WIDTH, draw, journal, new_figure, write_new
 from vaearr.views.spread import centred
 
 LIMITS = (0.5, 99.5)  # percentiles between which grey runs
@@ -68,7 +69,7 @@ class Row:
 
     name: str
     images: Sequence[np.ndarray] | np.ndarray
-    limits: Limits | Sequence[Limits]
+    limits: Limits | list[Limits]
     above: Sequence[str] = ()
     below: Sequence[str] = ()
     cmap: str = "gray"
@@ -95,8 +96,8 @@ def draw_rows(figure: Any, rows: Sequence[Row], *, turn: bool = False) -> list[A
     for scale, group in itertools.groupby(zip(rows, drawn, strict=True), lambda pair: pair[0].scale):
         axes: list[Any] = []
         for row, line in group:
-            for i, (ax, image) in enumerate(zip(line, row.images, strict=False)):
-                span = scale[1] if scale else row.limits[i]
+            spans: Any = itertools.repeat(row.limits) if scale else row.limits
+            for i, (ax, image, span) in enumerate(zip(line, row.images, spans, strict=False)):
                 shown = scaled(image, span) if image.ndim == 3 else image
                 mesh = ax.imshow(shown, cmap=row.cmap, vmin=span[0], vmax=span[1], extent=(0, wide, tall, 0))
                 if row.above:
@@ -134,7 +135,7 @@ def sheet(
 
 
 def tiles(
-    images: np.ndarray | Sequence[np.ndarray], limits: Limits | Sequence[Limits], above: Sequence[str],
+    images: np.ndarray | Sequence[np.ndarray], limits: Limits | list[Limits], above: Sequence[str],
     below: Sequence[str] = (), *, cmap: str = "gray", most: int = COLUMNS,
 ) -> list[Row]:  # fmt: skip
     """Pictures as rows of at most so many, on one scale or each on its own."""
@@ -169,7 +170,7 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
     if dim == "example":
         names = [where_of(one, "example_") for one in ones]
     else:
-        names = [where_of(one[[d for d in n.SCAN_DIMS if d in one.coords]]) or f"sample {one[dim]}" for one in ones]
+        names = [where_of(one.drop_vars({*one.coords} - {*n.SCAN_DIMS})) or f"sample {one[dim]}" for one in ones]
     rows = [Row("input", original, limits, names), Row("reconstruction", recon, limits)]
     heading = "reconstructions"
     if threshold is None:
@@ -379,8 +380,7 @@ def save_animation(shown: list[np.ndarray], path: str | os.PathLike[str], *, ove
     """
     from PIL import Image
 
-    pause = max(20, round(2000 / len(shown)))
+    pause, data = max(20, round(2000 / len(shown))), io.BytesIO()
     images = [Image.fromarray(frame) for frame in (*shown, *shown[-2:0:-1])]
-    with new_file(path, overwrite=overwrite) as part:
-        images[0].save(part, format="GIF", save_all=True, append_images=images[1:], duration=pause, loop=0)
-    return Path(path)
+    images[0].save(data, format="GIF", save_all=True, append_images=images[1:], duration=pause, loop=0)
+    return write_new(Path(path), data.getvalue(), overwrite)

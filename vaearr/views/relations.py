@@ -107,7 +107,7 @@ def map_scatter(
     else:
         source = source.drop(columns="group")
         if len(table) >= DENSE:
-            over, how = [density(table[across].values, table[up].values, [across, up])], {"size": 4, **HIDDEN}
+            over, how = [density(table[across].to_numpy(), table[up].to_numpy(), [across, up])], {"size": 4, **HIDDEN}
     about = f"{heading} (orange): " if is_phase else ""
     frame = {"xlabel": across, "title": title(f"{about}Pearson r = {number(r)}, n = {len(table):,}")}
     if name not in ds and n.ELEMENTS in ds and name in ds[n.ELEMENTS][n.ELEMENT].values:
@@ -236,7 +236,7 @@ def _heat(
     options: dict[str, Any],
 ) -> Any:
     """Rows over latents: colours stand for `shown`, `values` is told under the pointer, dots mark small p."""
-    count, notes, places = values.sizes[n.LATENT], [], slice(None)
+    count, notes, places = values.sizes[n.LATENT], [], np.arange(values.sizes[n.LATENT])
     if count > MOST_LATENTS:
         strength = (abs(shown) / abs(shown).max(n.LATENT)).max(str(shown.dims[0])).fillna(0).values
         places = np.sort(np.argsort(-strength, kind="stable")[:MOST_LATENTS])

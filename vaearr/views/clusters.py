@@ -34,11 +34,6 @@ class Classes:
     colors: tuple[str, ...]
     values: xr.DataArray  # float map of positions in `codes`, n.NOISE for noise, NaN for all else
 
-    @property
-    def has_noise(self) -> bool:
-        """Whether points are in no cluster."""
-        return bool((self.values == n.NOISE).any())
-
 
 def classes_of(labels: xr.DataArray, colors: Colors | None = None) -> Classes:
     """The classes of an integer map and their colours. Raises UsageError for a map of amounts.
@@ -99,21 +94,23 @@ def class_map(
     classes = classes_of(labels, colors)
     numbers = np.where(classes.values.values == n.NOISE, len(classes.codes), classes.values.values)
     names, paint = [*classes.names, "noise"], [*classes.colors, NOISE_COLOR]
-    count = len(names) if classes.has_noise or len(names) == 1 else len(names) - 1
+    count = len(names) if (classes.values == n.NOISE).any() or len(names) == 1 else len(names) - 1
     own = {"title": title(label(labels, "cluster"))} | (named_bar(names[:count]) if count <= MOST_NAMES else {})
-    return with_lines(_painted(classes, numbers.astype("f4"), {}, paint[:count], own | options), segments)
+    return with_lines(_painted(labels, classes, numbers.astype("f4"), {}, paint[:count], own | options), segments)
 
 
 def _painted(
-    classes: Classes, numbers: np.ndarray, values: dict[str, np.ndarray], paint: list[str], options: dict[str, Any]
+    labels: xr.DataArray,
+    classes: Classes,
+    numbers: np.ndarray,
+    values: dict[str, np.ndarray],
+    paint: list[str],
+    options: dict[str, Any],
 ) -> Any:
     """Numbers as colours of a list, with the class and the values under the pointer."""
     from bokeh.models import HoverTool
     from holoviews.core.util import dimension_sanitizer
 
-    positions = classes.values.values
-    code = np.where(positions == n.NOISE, float(n.NOISE), float(n.NOT_CLUSTERED))
-    code[positions >= 0] = np.array(classes.codes)[positions[positions >= 0].astype(int)]
     rows, columns = map(str, classes.values.dims)
     tips = [(columns, "$x{0.[00]}"), (rows, "$y{0.[00]}"), ("class", "@class")]
     tips += [(name, f"@{{{dimension_sanitizer(name)}}}") for name in values]
@@ -121,7 +118,7 @@ def _painted(
         "cmap": paint, "clim": (-0.5, len(paint) - 0.5), "clipping_colors": {"NaN": OUTSIDE_COLOR}, "clabel": "",
         "tools": [HoverTool(tooltips=tips)], "bgcolor": OUTSIDE_COLOR,
     }  # fmt: skip
-    return on_grid(classes.values, {"number": numbers, "class": code, **values}, own | options)
+    return on_grid(classes.values, {"number": numbers, "class": as_map(labels).values, **values}, own | options)
 
 
 @builder("clusters")
@@ -150,14 +147,14 @@ def cluster_view(
     values = {across: as_map(latent).values}
     heading = f"{label(labels, 'cluster')}, brightness by {label(latent)}, {WITHIN[0]:g}–{WITHIN[1]:g} % within"
     numbers, shades = shaded(classes, values[across])
-    picture = _painted(classes, numbers, values, shades, {"title": title(heading)} | options)
+    picture = _painted(labels, classes, numbers, values, shades, {"title": title(heading)} | options)
     table = table_of(**{across: latent, up: target, "cluster": classes.values})
     source = drawn(table, most_points)
     part = "" if len(source) == len(table) else f", {len(source):,} shown"
     r = number(table[across].corr(table[up]))
     order = table["cluster"][table["cluster"] >= 0].astype(int).value_counts(sort=True).index.tolist()
     entries = [(names[i], paint[i]) for i in sorted(order[:MOST_KEYS])]
-    entries += [("noise", NOISE_COLOR)] if classes.has_noise else []
+    entries += [("noise", NOISE_COLOR)] if (classes.values == n.NOISE).any() else []
     entries += [(f"and {len(order) - MOST_KEYS} smaller", "#00000000")] if len(order) > MOST_KEYS else []
     return linked(
         with_lines(picture, segments), source.assign(cluster=[names[int(i)] for i in source["cluster"]]),

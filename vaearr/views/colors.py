@@ -101,20 +101,13 @@ def class_colors(
     if unknown := sorted(set(colors) - set(codes)):
         raise UsageError(f"no class has the code {unknown}; the codes are {list(codes)}.")
     given = {code: hex_of(rgb_of([colors[code]]))[0] for code in codes if code in colors}
-    _assert_apart(given)
+    lab = oklab(rgb_of([*given.values()]))
+    near = np.argwhere(np.tril(np.linalg.norm(lab[:, None] - lab, axis=-1) < APART, -1))
+    if len(near):
+        one, other = ([*given.items()][i] for i in near[0])
+        raise UsageError(f"the colours of the classes {one} and {other} can hardly be told apart; choose others.")
     further = iter(distinct_colors(len(codes), first=list(given.values()), avoid=avoid)[len(given) :])
     return [given[code] if code in given else next(further) for code in codes]
-
-
-def _assert_apart(given: Mapping[int, str]) -> None:
-    codes, lab = list(given), oklab(rgb_of(list(given.values())))
-    for i, code in enumerate(codes):
-        for j in range(i):
-            if np.linalg.norm(lab[i] - lab[j]) < APART:
-                raise UsageError(
-                    f"the colours of the classes {codes[j]} and {code}, {given[codes[j]]} and {given[code]}, can "
-                    "hardly be told apart; choose others."
-                )
 
 
 def distinct_colors(count: int, first: Sequence[str] | None = None, avoid: Sequence[str] = ()) -> list[str]:

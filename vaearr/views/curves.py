@@ -34,10 +34,22 @@ def panel(parts: Sequence[Any], **options: Any) -> Any:
     return holoviews().Overlay(list(parts)).opts(**own | options, **BOKEH)
 
 
-def curve(x: Any, y: Any, dims: Sequence[str], name: str = "", color: str = COLORS[0], **options: Any) -> Any:
-    """A line with a name in the legend."""
-    own = {"color": color, "line_width": 2, "tools": ["hover"], **BOKEH}
-    return holoviews().Curve((x, np.asarray(y, "f8")), *dims, label=name).opts(**own | options)
+def curve(
+    x: Any, y: Any, dims: Sequence[str], name: str = "", color: str = COLORS[0], *, style: str = "-", spread: Any = None,
+    **options: Any,
+) -> list[Any]:  # fmt: skip
+    """A line ("-"), points ("o") or both ("-o") with a name in the legend, and bars of a spread."""
+    hv, y, parts = holoviews(), np.asarray(y, "f8"), []
+    if spread is not None:
+        bars = hv.ErrorBars((x, y, spread), dims[0], [dims[1], "spread"])
+        parts.append(bars.opts(line_color=color, **BOKEH))
+    if "-" in style:
+        own = {"color": color, "line_width": 2, "tools": ["hover"], **BOKEH}
+        parts.append(hv.Curve((x, y), *dims, label=name).opts(**own | options))
+    if "o" in style or len(y) < 3:
+        points = hv.Points((x, y), list(dims), label=name)
+        parts.append(points.opts(color=color, size=5, line_color=None, **BOKEH))
+    return parts
 
 
 def bars(edges: np.ndarray, heights: np.ndarray, dims: tuple[str, str], **options: Any) -> Any:
@@ -62,11 +74,7 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
         }
         lines = []
         for color, (legend, values) in zip(COLORS, curves.items(), strict=False):
-            epochs = values[n.EPOCH].values
-            lines.append(curve(epochs, values, (n.EPOCH, "value"), legend, color, **options))
-            if values.size < 3:
-                points = hv.Scatter((epochs, values.values), n.EPOCH, "value", label=legend)
-                lines.append(points.opts(size=7, line_color=None, color=color, **BOKEH))
+            lines += curve(values[n.EPOCH].values, values, (n.EPOCH, "value"), legend, color, **options)
         if lines:
             rises = sum(float(values[-1] - values[0]) for values in curves.values()) > 0
             where = "bottom_right" if rises else "top_right"  # where it hides no curve
@@ -125,15 +133,19 @@ def health_view(found: xr.Dataset) -> Any:
 
 def _means(found: xr.Dataset, middle: str, spread: str, *ends: str, **options: Any) -> Any:
     """A value of each latent with its spread, and its ends; the prior's where it is of the aggregate posterior."""
-    hv, dims, dots = holoviews(), ("latent", "value"), {"size": 4, "line_color": None, **BOKEH}
-    place, values = found[n.LATENT].values, found[middle].values
-    parts = [hv.Points((place, found[end].values), list(dims)).opts(color=UNUSED, **dots) for end in ends]
-    prior = (-1.0, 1.0) if middle == "aggregate_mean" else ()
-    parts += [hv.HLine(edge).opts(color=UNUSED, line_dash="dashed", line_width=1.6, **BOKEH) for edge in prior]
-    parts.append(hv.ErrorBars((place, values, found[spread].values), dims[0], [dims[1], "std"]).opts(
-        line_color=COLORS[0], **BOKEH))  # fmt: skip
-    parts.append(hv.Points((place, values), list(dims)).opts(color=COLORS[0], **dots))
-    return panel(parts[::-1], **{"ylabel": "latent"} | options)
+    place, dims = found[n.LATENT].values, ("latent", "value")
+    parts = curve(place, found[middle], dims, style="o", spread=found[spread].values)
+    for end in ends:
+        parts += curve(place, found[end], dims, color=UNUSED, style="o")
+    for edge in (-1.0, 1.0) if middle == "aggregate_mean" else ():
+        parts.append(mark_line(edge, UNUSED))
+    return panel(parts, **{"ylabel": "latent"} | options)
+
+
+def mark_line(place: float, color: str, *, upright: bool = False) -> Any:
+    """A dashed line across a frame."""
+    line = holoviews().VLine(place) if upright else holoviews().HLine(place)
+    return line.opts(color=color, line_dash="dashed", line_width=1.6, **BOKEH)
 
 
 def _on_its_own(plot: Any, _: Any) -> None:
@@ -159,12 +171,11 @@ def _beside_prior(found: xr.Dataset, edges: np.ndarray, size: dict[str, Any]) ->
         **size | {"xticks": [(-2, "prior"), *size["xticks"][len(dims) > 12 :]], "xlim": (-2.5, edges[-1])},
     )  # fmt: skip
     far = max(float(found["wasserstein"].max()), float(found["kolmogorov"].max()), 0.05)
-    distances = [
-        curve(dims, found[name].values, ("latent", "distance from the prior"), words, color, interpolation="steps-mid")
-        for name, words, color in (
-            ("wasserstein", "Wasserstein (σ)", COLORS[0]), ("kolmogorov", "Kolmogorov-Smirnov", COLORS[1]),
-        )
-    ]  # fmt: skip
+    distances = []
+    for color, name in zip(COLORS, ("wasserstein", "kolmogorov"), strict=False):
+        legend = {"wasserstein": "Wasserstein (σ)", "kolmogorov": "Kolmogorov-Smirnov"}[name]
+        place = "latent", "distance from the prior"
+        distances += curve(dims, found[name], place, legend, color, interpolation="steps-mid")
     words = {"title": "distance from the prior", "ylabel": "distance", "legend_position": "top_right"}
     return [correlation, mesh, panel(distances, ylim=(0, 1.4 * far), **words, **size)]
 
@@ -195,18 +206,14 @@ def variance_curve(ratio: xr.DataArray, *, knee: int | None = None, **options: A
     `ratio` is of the total variance, `(component,)`; `knee` (else its attribute) is the number of components before
     it. `**options` are those of the HoloViews overlay.
     """
-    hv, dims = holoviews(), ("component", "share")
+    dims = ("component", "share")
     values, knee = np.asarray(ratio.values, dtype="f8"), ratio.attrs.get("knee") if knee is None else knee
     if values.ndim != 1 or not values.size:
         raise SchemaError(f"{ratio.name!r} has sizes {dict(ratio.sizes)}; expected a value for each component.")
     count, total = np.arange(1, values.size + 1), np.cumsum(values)
-    parts = [
-        bars(np.append(count - 0.4, count[-1] + 0.6), values, dims, label="of each"),
-        curve(count, total, dims, "sum so far", COLORS[1]),
-        hv.Points((count, total), list(dims)).opts(color=COLORS[1], size=4, line_color=None, **BOKEH),
-    ]
-    if knee is not None:
-        parts.append(hv.VLine(knee + 0.5).opts(color=KNEE_COLOR, line_dash="dashed", line_width=1.6, **BOKEH))
+    parts = [bars(np.append(count - 0.4, count[-1] + 0.6), values, dims, label="of each")]
+    parts += curve(count, total, dims, "sum so far", COLORS[1], style="-o")
+    parts += [] if knee is None else [mark_line(knee + 0.5, KNEE_COLOR, upright=True)]
     before = f", {knee} before the knee: {total[min(knee, total.size) - 1]:.1%}" if knee else ""
     own = {"title": title(f"{total.size} components: {total[-1]:.1%}{before}"), "xlabel": "component", "xticks": 10}
     return panel(parts, **own | {"ylabel": "share of the variance", "ylim": (0, 1.03)} | options)
@@ -230,11 +237,9 @@ def contrast_view(
         if one.ndim != 1 or not across:
             raise SchemaError(f"{one.name!r} has dims {one.dims}; a profile runs along {n.X!r} or {n.Y!r} only.")
         row, color = float(np.squeeze(one.attrs[across])), COLORS[i % len(COLORS)]
-        lines.setdefault(along, []).append(
-            curve(one[along].values, one.values, (along, "value"), f"{across} = {row:g}", color)
-        )
-        mark = hv.HLine(row) if along == n.X else hv.VLine(row)
-        shown[0] = shown[0] * mark.opts(color=color, line_width=1.6, line_dash="dashed", **BOKEH)
+        drawn = curve(one[along].values, one.values, (along, "value"), f"{across} = {row:g}", color)
+        lines.setdefault(along, []).extend(drawn)
+        shown[0] = shown[0] * mark_line(row, color, upright=along == n.Y)
     shown.append(histogram_plot(histogram))
     for along, curves in lines.items():
         words = {"xlabel": label(as_map(da)[along]), "ylabel": label(da), "title": title(f"profiles of {label(da)}")}
@@ -267,8 +272,6 @@ def elbo_view(table: xr.Dataset) -> Any:
     groups = table.to_dataframe().groupby(["region", "beta"], sort=False)
     for i, ((region, beta), rows) in enumerate(groups):
         color = COLORS[i % len(COLORS)]
-        parts.append(curve(rows["latent_dim"].values, rows["elbo"], names, f"{region}, beta {beta:g}", color))
-        points = rows[["latent_dim", "elbo", "elbo_se"]].to_numpy()
-        errors = holoviews().ErrorBars(points, names[0], [names[1], "standard error"])
-        parts.append(errors.opts(line_color=color, **BOKEH))
+        spread = rows["elbo_se"].to_numpy()
+        parts += curve(rows["latent_dim"].values, rows["elbo"], names, f"{region}, beta {beta:g}", color, spread=spread)
     return panel(parts, xlabel=names[0], ylabel=names[1])

@@ -86,13 +86,8 @@ def layer_curves(found: xr.Dataset) -> Any:
     for name, words in (("relative_l2", RELATIVE), ("cosine", "cosine similarity")):
         (values, spread), dims, drawn = _numbers(found, name), ("layer", words), []
         for here, color, label in groups:
-            place = order[here], values[here]
-            drawn += [curve(*place, dims, label, color)] if color != OTHER_COLOR else []
-            own = {"color": color, "size": 5 if color != OTHER_COLOR else 8, "line_color": None, **BOKEH}
-            drawn.append(hv.Points(place, list(dims), label=label).opts(**own))
-            if spread is not None:
-                errors = hv.ErrorBars((*place, spread[here]), dims[0], [dims[1], "std"])
-                drawn.append(errors.opts(line_color=color, **BOKEH))
+            style, error = "o" if color == OTHER_COLOR else "-o", None if spread is None else spread[here]
+            drawn += curve(order[here], values[here], dims, label, color, style=style, spread=error)
         frame = {"frame_width": 700, "frame_height": 190, "xlabel": "layer, in order of execution", "ylabel": words}
         panels.append(panel(drawn, xticks=10, **frame))
     heading = f"{found.sizes[LAYER]} layers{_how_many(found)}"

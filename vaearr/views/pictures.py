@@ -277,7 +277,7 @@ def manifold_sheet(found: xr.Dataset) -> Any:
     images = stacked(found["decoded"], ("row", "column"))
     limits = robust_limits(images, LIMITS)
     rows, columns, tall, wide = images.shape[:4]
-    mosaic = np.concatenate([np.concatenate(list(line), axis=1) for line in images[::-1]], axis=0)
+    mosaic = mosaic_of(images[::-1])
     with journal():
         figure = new_figure(WIDTH * 0.8 + 1.55, min(WIDTH * 0.8 * tall * rows / (wide * columns), 2 * WIDTH) + 0.75)
         axes = figure.subplots()
@@ -299,6 +299,12 @@ def manifold_sheet(found: xr.Dataset) -> Any:
             figure.colorbar(mesh, ax=axes, fraction=0.04, pad=0.02).ax.tick_params(labelsize=SMALL)
         axes.set_title(text(f"others: {brief(found.attrs['base'], 30)} ({units_of(found['decoded'])})"))
     return figure
+
+
+def mosaic_of(images: np.ndarray) -> np.ndarray:
+    """Pictures `(rows, columns, H, W[, 3])` as one."""
+    rows, columns, tall, wide = images.shape[:4]
+    return images.swapaxes(1, 2).reshape(rows * tall, columns * wide, *images.shape[4:])
 
 
 def channel_means(latents: xr.DataArray) -> np.ndarray:
@@ -355,10 +361,7 @@ def frames(found: xr.Dataset) -> list[np.ndarray]:
     grey = np.concatenate([grey, np.full((-len(grey) % columns, *grey.shape[1:]), 255, np.uint8)])
     rows = grey.reshape(-1, columns, *grey.shape[1:])
     factor = max(1, math.ceil(FRAME_SIDE / max(rows.shape[3], rows.shape[4] * columns)))
-    made = [
-        np.concatenate([np.concatenate(list(line), axis=1) for line in rows[:, :, step]], axis=0)
-        for step in range(rows.shape[2])
-    ]
+    made = [mosaic_of(rows[:, :, step]) for step in range(rows.shape[2])]
     return [frame.repeat(factor, axis=0).repeat(factor, axis=1) for frame in made]
 
 

@@ -102,7 +102,7 @@ def histogram_view(found: xr.Dataset) -> Any:
         labels, middles = legend_names([found["class"].values[k] for k in kept]), (edges[1:] + edges[:-1]) / 2
         curves = {
             label: curve(middles, counts[k] / max(counts[k].sum(), 1), (name, "share of the class"), "", color,
-                         interpolation="steps-mid", line_width=1.5)
+                         interpolation="steps-mid", line_width=1.5)[0]
             for k, label, color in zip(kept, labels, palette(len(kept)), strict=True)
         }  # fmt: skip
         overlay = hv.NdOverlay(curves, kdims=text(found.attrs["by"]), sort=False)

@@ -191,14 +191,11 @@ def _mark(ax: Any, volume: xr.DataArray, along: str, up: str) -> None:
     """Sides of the patient, where they are known, within the picture."""
     if volume.attrs.get("orientation") != "RAS+":
         return
-    for dim, turned in ((along, False), (up, True)):
-        for letter, end, side in zip(SIDES[dim], (0.03, 0.97), ("left", "right"), strict=True):
-            place, ha, va = (end, 0.5), side, "center"
-            if turned:
-                place, ha, va = (0.5, end), "center", "bottom" if side == "left" else "top"
-            box = {"facecolor": "black", "alpha": 0.45, "pad": 1, "linewidth": 0}
-            ax.text(*place, letter, transform=ax.transAxes, color="white", fontsize=8, fontweight="bold", ha=ha, va=va,
-                    bbox=box)  # fmt: skip
+    box = {"facecolor": "black", "alpha": 0.45, "pad": 1, "linewidth": 0}
+    places = ((0.05, 0.5), (0.95, 0.5), (0.5, 0.06), (0.5, 0.94))
+    for letter, (x, y) in zip((*SIDES[along], *SIDES[up]), places, strict=True):
+        ax.text(x, y, letter, transform=ax.transAxes, color="white", fontsize=8, fontweight="bold", ha="center",
+                va="center", bbox=box)  # fmt: skip
 
 
 def example_volumes(found: xr.Dataset, example: int) -> tuple[dict[str, xr.DataArray], str]:

@@ -152,8 +152,8 @@ def test_a_damaged_checkpoint_says_how_to_go_on(store: Path) -> None:
 def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _interrupted(store)
     before = (_staged(store) / CHECKPOINT).read_bytes()
-    monkeypatch.setattr(checkpoint.Training, "tensors", lambda self: {"weights": {"a": torch.tensor([torch.nan])}})
-    monkeypatch.setattr("vaearr.training.loop.load_state", lambda *_: "")
+    monkeypatch.setattr(checkpoint.Training, "tensors", lambda self: {"weights.a": torch.tensor([torch.nan])})
+    monkeypatch.setattr(checkpoint.Training, "load", lambda *_: "")
     with pytest.raises(TrainingError, match="no checkpoint was written"):
         va.train(store, run="cut", config=CONFIG)
     assert (_staged(store) / CHECKPOINT).read_bytes() == before
@@ -171,6 +171,17 @@ def test_other_threads_or_versions_are_said_and_recorded(
     assert any(f"warning: it goes on with {wanted};" in line for line in said)
     assert run.manifest["resumed_with"] == [wanted]
     assert "resumed_with" not in va.train(store, run="b", config=CONFIG).manifest
+
+
+def test_a_checkpoint_with_another_discriminator_is_refused(store: Path) -> None:
+    """As one of earlier versions, whose layers had other names."""
+    config = CONFIG.replace(objective={**SELF, "adversarial": CRITIC})
+    _interrupted(store, config, at=17)
+    tensors, header = read_tensors(_staged(store) / CHECKPOINT)
+    renamed = {name.replace("critic.stacks.0.", "critic.network.stages."): value for name, value in tensors.items()}
+    write_tensors(_staged(store) / CHECKPOINT, renamed, header)
+    with pytest.raises(DataError, match=r"missing in the file: critic\.stacks.*--restart|--restart.*critic\.stacks"):
+        va.train(store, run="cut", config=config)
 
 
 @pytest.mark.parametrize("broken", ["vaearr.training.loop.latent_health", "vaearr.run.train.publish_run"])

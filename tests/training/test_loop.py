@@ -25,7 +25,7 @@ from vaearr.training.checkpoint import Training
 from vaearr.training.loop import evaluate
 from vaearr.training.loop import fit as _fit
 from vaearr.training.processes import Processes
-from vaearr.training.step import TERMS, Step, rate_at, seeded
+from vaearr.training.step import TERMS, Step, learning_rates, schedule, seeded
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
 from ..data import random_patterns_dataset
@@ -84,10 +84,12 @@ def _weights(store: Path, run: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("target", ["self", "neighbour"])
-def test_evaluation_changes_nothing(parts: Parts, target: str) -> None:
-    model, config = _model(), _objective(target=target).replace(augment={"flip_x": True, "noise": 1.0})
+def test_evaluation_changes_nothing(parts: Parts, target: str, tmp_path: Path) -> None:
+    config = _objective(target=target).replace(augment={"flip_x": True, "noise": 1.0})
+    training = Training(_model(), *parts, config, tmp_path)
+    model = training.model
     before, state = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
-    first, second = (evaluate(model, parts[1], config) for _ in range(2))
+    first, second = (evaluate(training) for _ in range(2))
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -131,7 +133,7 @@ def test_the_best_weights_are_used_and_the_last_ones_kept(parts: Parts, tmp_path
     assert state.epoch == state.best_epoch + 1 + 2 < 60
     best = state.rows[state.best_epoch]["val_loss"]
     assert best == min(row["val_loss"] for row in state.rows)
-    assert evaluate(state.model, parts[1], config)["val_loss"] == pytest.approx(best, rel=1e-4)
+    assert evaluate(state)["val_loss"] == pytest.approx(best, rel=1e-4)
     last = read_tensors(tmp_path / "last.safetensors")[0]
     assert any(not torch.equal(value, last[key]) for key, value in state.model.state_dict().items())
     assert [text.count("\n") for text in lines] == list(range(2, len(lines) + 2)), "history after every epoch"
@@ -189,16 +191,20 @@ def test_compiled_step_gives_the_same_losses(parts: Parts, tmp_path: Path) -> No
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4)
 
 
-def test_learning_rates_span_the_training() -> None:
-    config = TrainConfig()
-    rates = [rate_at(update, 100, config) for update in range(101)]
-    assert (rates[0], rates[15], rates[-1]) == pytest.approx((1 / 15, 1.0, config.rate_end))
-    assert rates[15:] == sorted(rates[15:], reverse=True)
+def test_what_changes_over_a_training() -> None:
+    """The rate rises, falls along a cosine and starts again; beta rises, then the amplitude counts."""
+    config = TrainConfig(epochs=100)
+    rates = learning_rates(config, 1)
+    assert (rates[0], rates[15]) == pytest.approx((1 / 15, 1.0))
+    assert (np.diff(rates[15:]) < 0).all()
     again = config.replace(rise=0.0, restarts=3, rate_end=0.1)
-    assert [i for i in range(401) if rate_at(i, 400, again) == 1.0] == [0, 100, 200, 300]
-    steps = [rate_at(i, 40, config.replace(schedule_per="epoch", rise=0.0), per_epoch=10) for i in range(40)]
-    assert len(set(steps)) == 4
-    assert {rate_at(i, 100, config.replace(schedule="constant")) for i in range(15, 100)} == {1.0}
+    assert np.flatnonzero(learning_rates(again, 4) == 1).tolist() == [0, 100, 200, 300]
+    assert len(set(learning_rates(config.replace(schedule_per="epoch", rise=0.0, epochs=4), 10))) == 4
+    assert set(learning_rates(config.replace(schedule="constant"), 1)[15:]) == {1.0}
+    weight, amplitude, share, _ = schedule(TrainConfig(epochs=6, objective={"beta": 2.0, "warmup": 4 / 6}), 1).T
+    assert weight.tolist() == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert amplitude.tolist() == [0, 0, 0, 0, 1, 1]
+    assert not share.any()
 
 
 def test_a_head_learns_labels_that_are_partly_missing(tmp_path: Path) -> None:

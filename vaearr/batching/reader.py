@@ -40,13 +40,13 @@ Order = Callable[[Columns], np.ndarray]
 class Batch(NamedTuple):
     """Patterns `(B, C, …)` in their stored dtype, on the device.
 
-    target: what a pattern is compared with; the same object as `patterns` unless neighbours are asked for. labels:
+    target: what a pattern is compared with, where neighbours are asked for. labels:
     int64 `(B,)`, -1 where missing; None without labels. index: position of each sample on the navigation grid, int64
     `(B, n_nav)` on the CPU, so that what is made of a batch can be put back: `out[tuple(batch.index.T)] = …`.
     """
 
     patterns: torch.Tensor
-    target: torch.Tensor
+    target: torch.Tensor | None
     labels: torch.Tensor | None
     index: torch.Tensor  # type: ignore[assignment]  # hides the tuple's method
 
@@ -248,8 +248,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
     def _sent(self, filled: Columns) -> Batch:
         """The batch on the device; the copy does not wait."""
         moved = {key: v if key == "index" else v.to(self.device, non_blocking=True) for key, v in filled.items()}
-        patterns = moved["patterns"]
-        return Batch(patterns, moved.get("target", patterns), moved.get("labels"), moved["index"])
+        return Batch(moved["patterns"], moved.get("target"), moved.get("labels"), moved["index"])
 
     def _read(
         self,

@@ -110,7 +110,7 @@ def test_shared_layers_count_once() -> None:
     card = model_card(Shared())
     assert " ".join(card["layer"].values) == "input way.layer way.layer:2 latent way.layer:3 output"
     assert card["n_parameters"].values.tolist() == [0, 20, 0, 0, 0, 0]
-    assert [card.attrs[f"n_parameters{end}"] for end in ("", "_encoder", "_decoder", "_heads")] == [34, 24, 24, 10]
+    assert [card.attrs[f"n_parameters{end}"] for end in ("", "_encoder", "_decoder", "_heads")] == [34, 20, 20, 14]
 
 
 def test_in_words_and_as_json() -> None:

@@ -83,28 +83,25 @@ class TrainedModel(nn.Module):
         Patterns with NaN or infinite values give NaN. Raises DataError when the patterns have other dims or another
         shape than the model knows.
         """
+
+        def encoded(values: np.ndarray, n_lead: int) -> np.ndarray:
+            flat = np.ascontiguousarray(values).reshape(-1, *self.input_shape)
+            flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
+            found = self._by_batches(lambda part: self.encode_batch(part)[0], flat, self.latent_shape, batch_size)
+            if flat.dtype.kind == "f":
+                found[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
+            return found.reshape(*np.shape(values)[:n_lead], *self.latent_shape)
+
         if not isinstance(patterns, xr.DataArray):
-            n_signal = len(self._signal(np.shape(patterns)))
-            return self._encoded(patterns, np.ndim(patterns) - n_signal, batch_size)
+            return encoded(patterns, np.ndim(patterns) - len(self._signal(np.shape(patterns))))
         if lacking := [dim for dim in self.signal_dims if dim not in patterns.dims]:
-            raise DataError(
-                f"the array has dims {patterns.dims} and lacks {', '.join(lacking)}; the model knows samples over "
-                f"{self.signal_dims}."
-            )
+            known = f"the model knows samples over {self.signal_dims}"
+            raise DataError(f"the array has dims {patterns.dims} and lacks {', '.join(lacking)}; {known}.")
         self._signal(tuple(patterns.sizes[dim] for dim in self.signal_dims))
         sizes = dict(zip(n.latent_dims(len(self.latent_shape)), self.latent_shape, strict=True))
-        n_lead = patterns.ndim - len(self.signal_dims)
-        found = _applied(lambda values: self._encoded(values, n_lead, batch_size), patterns, self.signal_dims, sizes)
+        found = _applied(encoded, patterns, self.signal_dims, sizes)
         found = found.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
         return found.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS])
-
-    def _encoded(self, patterns: np.ndarray, n_lead: int, batch_size: int) -> np.ndarray:
-        flat = np.ascontiguousarray(patterns).reshape(-1, *self.input_shape)
-        flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-        values = self._by_batches(lambda part: self.encode_batch(part)[0], flat, self.latent_shape, batch_size)
-        if flat.dtype.kind == "f":
-            values[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
-        return values.reshape(*np.shape(patterns)[:n_lead], *self.latent_shape)
 
     def decode(self, latents: Array, *, batch_size: int = 1024) -> Array:
         """Patterns that the decoder expects for latents `(…, *latent_shape)`: `(…, [C,] H, W)`, in preprocessed units.
@@ -112,25 +109,26 @@ class TrainedModel(nn.Module):
         A DataArray is read by the names of its latent dims; of dask chunks it is lazy. NaN latents give NaN patterns.
         Raises DataError when the latents are not of the model's shape.
         """
-        if not isinstance(latents, xr.DataArray):
-            return self._decoded(latents, batch_size)
-        labelled: xr.DataArray = latents
-        found = [str(dim) for dim in latents.dims if str(dim).startswith(n.LATENT)]
-        if len(found) != 1:
-            raise DataError(f"the array has dims {latents.dims}; expected exactly one latent dim, such as 'latent'.")
-        own = (found[0], *schema.position_dims(labelled))
-        sizes = dict(zip(self.signal_dims, self.input_shape[-len(self.signal_dims) :], strict=True))
-        self._check_latents(tuple(latents.sizes[dim] for dim in own))
-        decoded = _applied(lambda values: self._decoded(values, batch_size), latents, own, sizes)
-        attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
-        return decoded.rename("decoded").assign_attrs(attrs)
+        shape = self.input_shape[-len(self.signal_dims) :]
 
-    def _decoded(self, latents: np.ndarray, batch_size: int) -> np.ndarray:
-        n_lead = np.ndim(latents) - len(self.latent_shape)
-        self._check_latents(np.shape(latents)[max(n_lead, 0) :])
-        flat = np.asarray(latents, np.float32).reshape(-1, *self.latent_shape)
-        values = self._by_batches(self.decode_batch, flat, self.input_shape, batch_size)
-        return values.reshape(*np.shape(latents)[:n_lead], *self.input_shape[-len(self.signal_dims) :])
+        def decoded(values: np.ndarray, n_lead: int) -> np.ndarray:
+            flat = np.asarray(values, np.float32).reshape(-1, *self.latent_shape)
+            made = self._by_batches(self.decode_batch, flat, self.input_shape, batch_size)
+            return made.reshape(*np.shape(values)[:n_lead], *shape)
+
+        if not isinstance(latents, xr.DataArray):
+            n_lead = max(np.ndim(latents) - len(self.latent_shape), 0)
+            self._check_latents(np.shape(latents)[n_lead:])
+            return decoded(latents, n_lead)
+        labelled: xr.DataArray = latents
+        found = [str(dim) for dim in labelled.dims if str(dim).startswith(n.LATENT)]
+        if len(found) != 1:
+            raise DataError(f"the array has dims {labelled.dims}; expected exactly one latent dim, such as 'latent'.")
+        own = (found[0], *schema.position_dims(labelled))
+        self._check_latents(tuple(labelled.sizes[dim] for dim in own))
+        attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
+        made = _applied(decoded, labelled, own, dict(zip(self.signal_dims, shape, strict=True)))
+        return made.rename("decoded").assign_attrs(attrs)
 
     def _check_latents(self, shape: tuple[int, ...]) -> None:
         if shape != self.latent_shape:
@@ -183,13 +181,14 @@ class TrainedModel(nn.Module):
 
 
 def _applied(
-    function: Callable[[np.ndarray], np.ndarray], array: xr.DataArray, core: tuple[str, ...], sizes: dict[str, int]
+    function: Callable[[np.ndarray, int], np.ndarray], array: xr.DataArray, core: tuple[str, ...], sizes: dict[str, int]
 ) -> xr.DataArray:
     """A function of plain arrays on the last dims, `core` before and those of `sizes` after; lazy on dask chunks."""
     found: xr.DataArray = xr.apply_ufunc(
         function,
         array,
-        input_core_dims=[core],
+        array.ndim - len(core),
+        input_core_dims=[core, []],
         output_core_dims=[tuple(sizes)],
         exclude_dims=set(core),
         dask="parallelized",

@@ -169,8 +169,8 @@ class Training:
         tensors, header = read_tensors(path)
         own, groups = self.tensors(), ("weights.", "average.", "critic.")
         held = {name: value for name, value in tensors.items() if name.startswith(groups)}
-        shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in (own, held)]
-        check_fit(*shapes, f"{path} holds other networks; throw it away with restart=True (--restart)")
+        wanted, found = ({name: tuple(value.shape) for name, value in each.items()} for each in (own, held))
+        check_fit(wanted, found, f"{path} holds other networks; throw it away with restart=True (--restart)")
         for name, value in own.items():
             value.copy_(held[name])
         self.best_weights = {key.removeprefix("best."): v for key, v in tensors.items() if key.startswith("best.")}
@@ -185,9 +185,9 @@ class Training:
         for name in NUMBERS:
             setattr(self, name, header["state"][name])
         self.totals.copy_(torch.tensor(header["state"]["totals"], dtype=self.totals.dtype))
-        found = ", ".join(differing(header["made_with"], surroundings()))
-        self.changed += [found] if found else []
-        return found
+        others = ", ".join(differing(header["made_with"], surroundings()))
+        self.changed += [others] if others else []
+        return others
 
 
 def surroundings() -> dict[str, Any]:

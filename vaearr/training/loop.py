@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -436,9 +436,10 @@ def evaluate(state: Training) -> History:
     for batch in held_out.epoch(0, walk=_walk(state)):
         # samples from which windows are cut in training may be too large for a batch
         size = len(batch.patterns) if state.config.augment.crop is None else model.fitting(len(batch.patterns))
-        for start in range(0, len(batch.patterns), size):
-            some = [None if column is None else column[start : start + size] for column in batch[:3]]
-            totals += step.forward(*some, weights)[0] * len(batch.patterns[start : start + size])
+        columns = (batch.patterns, batch.target, batch.labels)
+        each = [column.split(size) if column is not None else repeat(None) for column in columns]
+        for patterns, target, labels in zip(*each, strict=False):
+            totals += step.forward(patterns, target, labels, weights)[0] * len(patterns)
     row = _row(state, totals, held_out.n_samples_total)
     return {f"val_{key}": value for key, value in row.items() if key not in ("adversarial", "critic")}
 

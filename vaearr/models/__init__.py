@@ -81,9 +81,7 @@ def for_training(config: ModelConfig, *, likelihood: str, normalise: str) -> Mod
     """
     options = dict(config.options)
     if likelihood == "bernoulli" and options.setdefault("head", "sigmoid") != "sigmoid":
-        raise UsageError(
-            f"the bernoulli likelihood needs a decoder of probabilities, head='sigmoid', not {options['head']!r}."
-        )
+        raise UsageError(f"the bernoulli likelihood needs a decoder with head='sigmoid', not {options['head']!r}.")
     if "contrast" in _maker("model", config.name)[1]:
         is_scaled = normalise in ("zscore", "robust") and options.get("head", "identity") == "identity"
         options.setdefault("contrast", is_scaled and config.latent_dim > 1)

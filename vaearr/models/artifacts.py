@@ -234,9 +234,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise ValueError(f"it describes no model of vaearr's format {FORMAT}")
     except FileNotFoundError:
-        raise NoInputError(
-            f"{folder} holds no {CONFIG}: it is not a trained model; give a run's model folder."
-        ) from None
+        raise NoInputError(f"{folder} holds no {CONFIG}, so no trained model; give a run's model folder.") from None
     except ValueError as error:
         raise DataError(f"{folder / CONFIG} cannot be used ({error}); restore it from a copy or train again.") from None
     return about
@@ -275,21 +273,15 @@ def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cp
 def check_network(manifest: Mapping[str, Any], run: str, use: str) -> None:
     """Raise NoInputError for a run whose latents were attached; use: what a network is wanted for, in a verb."""
     if manifest.get("kind") == n.ATTACHED:
-        raise NoInputError(
-            f"the latents of run {run!r} were attached: it has no network to {use} with; choose another."
-        )
+        raise NoInputError(f"the latents of run {run!r} were attached: it has no network to {use} with.")
 
 
 def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel, *, is_given: bool = False) -> None:
     """Raise UsageError, naming both sides, unless the model was trained on samples such as these: those of a store, or
     those that the caller has compared (`is_given`)."""
+    trained = f"run {manifest.get('run')!r} was trained on"
     if SEEN in manifest.get("data", {}) and not is_given:
-        raise UsageError(
-            f"run {manifest.get('run')!r} was trained on a Dataset whose patterns are not the store's own; give that "
-            "Dataset, as in va.encode(ds, run=…), or make a store of it first: va.ingest(ds, 'NEW.zarr')."
-        )
-    if model.input_shape != schema.input_shape(ds):
-        raise UsageError(
-            f"run {manifest.get('run')!r} was trained on samples of shape {model.input_shape}, the store has "
-            f"{schema.input_shape(ds)}; train a run on this store."
-        )
+        ways_out = "give that Dataset, as in va.encode(ds, run=…), or make a store of it: va.ingest(ds, 'NEW.zarr')"
+        raise UsageError(f"{trained} a Dataset whose patterns are not the store's own; {ways_out}.")
+    if model.input_shape != (shape := schema.input_shape(ds)):
+        raise UsageError(f"{trained} samples of shape {model.input_shape}, the store has {shape}; train a run on it.")

@@ -129,11 +129,7 @@ def named_tensors(path: Path) -> dict[str, torch.Tensor]:
     tensors and plain values, or no tensor at all.
     """
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        raise NoInputError(
-            f"the checkpoint {path} {what}; give the path of a .safetensors, .pt, .pth or .ckpt "
-            "file, or of a run's model folder."
-        )
+        raise NoInputError(f"the checkpoint {path} is not there; give a .safetensors, .pt, .pth or .ckpt file.")
     is_plain = path.suffix.lower() == ".safetensors"
     tensors = read_tensors(path)[0] if is_plain else dict(_flat(_torch_content(path)))
     if not tensors:

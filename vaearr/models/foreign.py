@@ -127,15 +127,10 @@ def read_foreign(
     if not places:
         where = "" if prefix is None else f" under the prefix {prefix!r}"
         known = " or ".join(anchors if layout == AUTO else [layout])
-        raise DataError(
-            f"{file} holds {len(tensors)} tensors and no autoencoder in the layout {known}{where}; its names are "
-            f"{some(list(tensors))}."
-        )
+        raise DataError(f"{file} holds no autoencoder in the layout {known}{where}; it has {some(list(tensors))}.")
     if len(places) > 1:
         several = ", ".join(f"{start!r} ({kind})" for kind, start in places)
-        raise DataError(
-            f"{file} holds {len(places)} autoencoders, under {several}; choose one with prefix=… (--prefix)."
-        )
+        raise DataError(f"{file} holds {len(places)} autoencoders, under {several}; choose one with --prefix.")
     ((kind, start),) = places
     found = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
     kept = {name: value for name, value in found.items() if not name.startswith(OF_TRAINING)}
@@ -165,9 +160,7 @@ def load_foreign(network: nn.Module, source: str | Path | Foreign) -> Report:
     check_fit(shapes, found, what)
     for name, value in tensors.items():
         if wanted[name].is_floating_point() and not value.is_floating_point():
-            raise DataError(
-                f"{given.path}: {name} is {value.dtype}, not a floating-point type; use a file that is not quantised."
-            )
+            raise DataError(f"{given.path}: {name} is {value.dtype}, not a floating-point type (quantised?).")
         tensors[name] = value.to(wanted[name].dtype)
     check_finite(tensors, given.path)
     network.load_state_dict({name: tensors[other] for name, other in names.items()}, strict=True)
@@ -273,10 +266,8 @@ def infer_options(given: Foreign) -> tuple[ModelConfig, tuple[int, int]]:
         first = tensors["encoder.conv_in.weight" if is_leveled else "encoder.blocks.0.weight"]
         latent_dim = tensors["decoder.conv_in.weight" if is_leveled else "decoder.blocks.0.weight"].shape[1]
     except (KeyError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{given.path} is not a whole autoencoder in the layout {given.layout}: {error} does not fit; give another "
-            "file, or name the model yourself."
-        ) from None
+        what = f"{given.path} is not a whole autoencoder in the layout {given.layout}"
+        raise DataError(f"{what}: {error} does not fit; give another file, or name the model yourself.") from None
     options["groups"] = math.gcd(GROUPS, *options["channels"])
     return ModelConfig(name=MODEL, latent_dim=latent_dim, options=options), (int(first.shape[1]), first.ndim - 2)
 

@@ -157,11 +157,8 @@ def check_targets(target: Tensor, likelihood: str) -> None:
     """Raise TrainingError for preprocessed patterns `(B, C, …)` that the likelihood cannot score. Waits for the device:
     for the first batch only."""
     if takes_logits(likelihood) and not bool(_is_probability(target).all()):
-        raise TrainingError(
-            f"patterns range from {float(target.min()):g} to {float(target.max()):g} after preprocessing, but the "
-            "bernoulli likelihood is for values between 0 and 1; set preprocess.normalise='minmax' or choose another "
-            "objective.likelihood."
-        )
+        found = f"patterns range from {float(target.min()):g} to {float(target.max()):g} after preprocessing"
+        raise TrainingError(f"{found}; the bernoulli likelihood needs 0 to 1: set preprocess.normalise='minmax'.")
 
 
 def classification_nll(logits: Tensor, labels: Tensor) -> Tensor:
@@ -250,10 +247,8 @@ class Discriminator(nn.Module):
 
     def _check(self, shape: tuple[int, ...]) -> None:
         if len(shape) != self.n_dims + 1 or shape[0] != self.n_channels or min(shape[1:]) < self.least:
-            raise UsageError(
-                f"samples have shape {shape}; this discriminator takes {self.n_channels} channels and {self.n_dims} "
-                f"spatial dims, every side at least {self.least}; set fewer layers or scales for smaller samples."
-            )
+            taken = f"takes {self.n_channels} channels and {self.n_dims} spatial dims, every side at least {self.least}"
+            raise UsageError(f"samples have shape {shape}; this discriminator {taken}; set fewer layers or scales.")
 
 
 def _stack(input_shape: tuple[int, ...], widths: Sequence[int], norm: str, *, is_patch: bool) -> nn.Sequential:

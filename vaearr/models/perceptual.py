@@ -165,10 +165,7 @@ class EncoderFeatures(nn.Module):
         encoder, shape = getattr(network, "encoder", None), getattr(network, "input_shape", None)
         blocks = getattr(encoder, "blocks", encoder)
         if shape is None or not isinstance(blocks, nn.Sequential | nn.ModuleList) or len(blocks) < 2:
-            raise UsageError(
-                f"{type(network).__name__} has no encoder in stages; use a network of vaearr.models, such as "
-                "load_model(store).network."
-            )
+            raise UsageError(f"{type(network).__name__} has no encoder in stages; use a network of vaearr.models.")
         self.n_dims, self.n_channels = len(shape) - 1, (shape[0],)
         self.stride = tuple(getattr(network, "stride", None) or (getattr(network, "patch", 1),) * self.n_dims)
         self.blocks = nn.ModuleList(copy.deepcopy(list(blocks)[:-1]))
@@ -275,11 +272,8 @@ class PerceptualLoss(nn.Module):
         shape, seen = tuple(target.shape[1:]), self.features
         can_see = seen.n_dims < len(shape) < 5 and shape[0] in seen.n_channels
         if not can_see or min(shape[1:]) < seen.least:
-            raise UsageError(
-                f"samples have shape {shape}; this network takes {' or '.join(map(str, seen.n_channels))} channels, "
-                f"{'2 or 3' if seen.n_dims == 2 else 3} spatial dims and sides of {seen.least} or more (vgg16: 16, the "
-                "encoder of a trained run: any)."
-            )
+            taken = f"{seen.n_channels} channels, {seen.n_dims} to 3 spatial dims, sides of {seen.least} or more"
+            raise UsageError(f"samples have shape {shape}; this network takes {taken}; the encoder of a run takes any.")
 
 
 def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) -> torch.Tensor:

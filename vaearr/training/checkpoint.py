@@ -33,6 +33,7 @@ from vaearr.training.step import TERMS, Critic, Step, make_optimizer, schedule, 
 
 CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
 FORMAT = 2
+REMEDY = "Lower learning_rate, use precision='float32'"
 NUMBERS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch", "changed")
 
 Tensors = dict[str, torch.Tensor]
@@ -147,10 +148,8 @@ class Training:
         tensors = self.tensors()
         weights = [value for name, value in tensors.items() if name.startswith("weights.")]
         if not all(bool(torch.isfinite(value).all()) for value in [totals, *weights]):
-            raise TrainingError(
-                f"weights or loss are not finite after {self.place}, so no checkpoint was written. Lower "
-                "learning_rate or use precision='float32'."
-            )
+            found = f"weights or loss are not finite after {self.place}, so no checkpoint was written"
+            raise TrainingError(f"{found}. {REMEDY}.")
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         for group, optimizer in self.optimizers.items():
             for i, moments in optimizer.state_dict()["state"].items():
@@ -201,9 +200,7 @@ def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:
     if header.get("format") != FORMAT:
         raise DataError(f"{path} is not a checkpoint of this vaearr (format {header.get('format')}).")
     if found := differing(header["about"], about):
-        raise UsageError(
-            f"{path} belongs to a training with other settings: {', '.join(found)}; give the same settings."
-        )
+        raise UsageError(f"{path} belongs to a training with other settings: {', '.join(found)}; give the same.")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

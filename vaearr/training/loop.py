@@ -39,7 +39,7 @@ from vaearr.models.quality import MIN_SAMPLES, latent_health
 from vaearr.recipe import as_json, differing, now, versions
 from vaearr.schema import grid
 from vaearr.store.folders import replace_file
-from vaearr.training.checkpoint import CHECKPOINT, KEPT, History, Training, check_checkpoint, newest_checkpoint
+from vaearr.training.checkpoint import CHECKPOINT, KEPT, REMEDY, History, Training, check_checkpoint, newest_checkpoint
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.step import TERMS, seed_step, seeded
 
@@ -230,10 +230,8 @@ def _perceptual(model: TrainedModel, config: PerceptualConfig, folder: Path | No
     if folder is not None:
         other = load_folder(folder)
         if other.input_shape[0] != model.input_shape[0] or len(other.input_shape) != len(model.input_shape):
-            raise UsageError(
-                f"objective.perceptual: the model in {folder} knows samples {other.input_shape}, these are "
-                f"{model.input_shape}; name a run on samples of this kind."
-            )
+            known = f"the model in {folder} knows samples {other.input_shape}, these are {model.input_shape}"
+            raise UsageError(f"objective.perceptual: {known}; name a run on samples of this kind.")
         network = other.network
     value_range = RANGES.get(model.preprocess_config.normalise, DEVIATIONS)
     return PerceptualLoss(config, value_range, network).to(model.device)
@@ -278,10 +276,8 @@ def fit(
                     on_epoch(state.epoch - 1, row)
                 _pause(state, asked, 0.0)
         except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"batch_size {config.batch_size} needs more memory than the GPU has ({str(error).split('. ')[0]}); "
-                "halve it and double accumulate, which learns from as many patterns per update."
-            ) from None
+            needs = f"batch_size {config.batch_size} needs more memory than the GPU has ({str(error).split('. ')[0]})"
+            raise TrainingError(f"{needs}; halve it and double accumulate, for as many patterns per update.") from None
         finally:
             torch.use_deterministic_algorithms(was_deterministic)
         if team.is_first:
@@ -397,10 +393,8 @@ def _finish_epoch(state: Training, began: float) -> History:
         if not all(math.isfinite(value) for name, value in row.items() if not name.endswith(MAY_BE_NAN)):
             (state.folder / CHECKPOINT).unlink(missing_ok=True)  # going on from there would end here again
             earlier = f"; the last checkpoint before is {path}" if (path := newest_checkpoint(state.folder)) else ""
-            raise TrainingError(
-                f"the loss is not finite in epoch {state.epoch + 1} (loss {row['loss']:g}{earlier}). Lower "
-                "learning_rate, use precision='float32' or check the patterns for extreme values."
-            )
+            found = f"the loss is not finite in epoch {state.epoch + 1} (loss {row['loss']:g}{earlier})"
+            raise TrainingError(f"{found}. {REMEDY} or check the patterns for extreme values.")
         score = row.get("val_loss", math.inf)
         if state.is_judged_fully(state.epoch) and not state.is_judged_fully(state.epoch - 1):
             state.best = math.inf  # epochs before it are no candidates

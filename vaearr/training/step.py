@@ -19,7 +19,7 @@ from vaearr.config import AdversarialConfig, AugmentConfig, TrainConfig
 from vaearr.errors import UsageError
 from vaearr.models import losses
 from vaearr.models.artifacts import TrainedModel, pooled
-from vaearr.models.augmentation import add_noise, apply_augmentation, crop_window, plan_augmentation
+from vaearr.models.augmentation import add_noise, crop_window, draw_geometry
 
 TERMS: tuple[str, ...] = ("loss", "reconstruction_nll", "amplitude_nll", "kl", "perceptual", "adversarial", "critic")
 TERMS += ("label_nll", "label_right", "label_known")
@@ -67,9 +67,9 @@ class Step(nn.Module):
             seen = own = shown = model.preprocess(patterns)
             wanted = seen if target is None else model.preprocess(target)
             if self.training:
-                plan = plan_augmentation(len(seen), self.augment, seen.device)
-                own = apply_augmentation(seen, plan)
-                wanted = own if target is None else apply_augmentation(wanted, plan)
+                move = draw_geometry(len(seen), self.augment, seen.device)
+                own = move(seen)
+                wanted = own if target is None else move(wanted)
                 if self.augment.crop is not None:  # windows, at the same place of input and target
                     window = crop_window(own.shape[2:], self.augment.crop)
                     own, wanted = own[window], wanted[window]
@@ -141,10 +141,8 @@ def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
         return model.input_shape
     stride = getattr(model.network, "stride", ()) if hasattr(model.network, "resized") else ()
     if len(crop) != len(stride) or any(size < step or size % step for size, step in zip(crop, stride, strict=True)):
-        raise UsageError(
-            f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}; give a multiple of it "
-            "along each dim, or leave it out where there is none: such a network takes whole samples."
-        )
+        given = f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}"
+        raise UsageError(f"{given}; give a multiple of it; a network without a stride takes whole samples.")
     return (model.input_shape[0], *(min(a, b) for a, b in zip(crop, model.input_shape[1:], strict=True)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import SplitConfig, TrainConfig
-from vaearr.errors import MissingExtraError, SchemaError, TrainingError, UsageError
+from vaearr.errors import MissingExtraError, TrainingError, UsageError
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.files import read_tensors
 from vaearr.schema import grid
@@ -66,7 +65,7 @@ def _objective(**changes: Any) -> TrainConfig:
 
 
 def _model(config: TrainConfig = TINY_TRAINING) -> TrainedModel:
-    about: dict[str, Any] = {"input_shape": (1, 9, 11), "signal_dims": ("dy", "dx"), "dtype": "uint8"}
+    about: dict[str, Any] = {"input_shape": (1, 9, 11), "signal_dims": ("dy", "dx"), "input_dtype": "uint8"}
     with seeded(0, CPU):
         return TrainedModel(model=config.model, preprocess=config.preprocess, **about)
 
@@ -207,41 +206,14 @@ def test_what_changes_over_a_training() -> None:
     assert not share.any()
 
 
-def test_a_head_learns_labels_that_are_partly_missing(tmp_path: Path) -> None:
-    """Two kinds of pattern, 7 and 3, the left half of the scan unlabelled."""
-    ds = random_patterns_dataset({"y": 20, "x": 20}, {"dy": 9, "dx": 11})
-    kind = np.random.default_rng(0).integers(0, 2, (20, 20))
-    values = ds.patterns.values.astype("i4") // 2
-    values[..., :5, :] += (kind * 100)[..., None, None]
-    label = np.where(np.arange(20) < 10, -1, np.where(kind, 7, 3)).astype("i2")
-    ds = ds.assign(patterns=ds.patterns.copy(data=values.astype("u1")), kind=(("y", "x"), label))
-    store = create_store(ds, tmp_path / "labelled.zarr")
-    objective = {"label": "kind", "label_weight": 20.0, "input_noise": 0.1}
-    config = TINY_TRAINING.replace(epochs=12, objective=objective, preprocess={"static_background": "none"})
-    run = va.train(store, config=config)
-    assert float(run.history.val_label_accuracy[-1]) > 0.95
-    assert float(run.history.label_nll[-1]) < 0.5 * float(run.history.label_nll[0])
-    assert run.model.classes == (3, 7)
-    named = run.model.classify(run.encode().latents.values)
-    left = np.where(kind, 7, 3)[:, :10]
-    assert (named[:, :10] == left).mean() > 0.95, "points without a label are named as well"
-    assert (run.model.classify(np.full((2, 3), np.nan, "f4")) == -1).all()
-
-
 def test_balanced_batches_leave_the_static_background_alone(tmp_path: Path) -> None:
     ds = random_patterns_dataset({"y": 12, "x": 12}, {"dy": 9, "dx": 11})
     rare = np.zeros((12, 12), "i2")
     rare[0, :6] = 1
-    path = create_store(ds.assign(rare=(("y", "x"), rare), one=(("y", "x"), rare * 0)), tmp_path / "s.zarr")
+    path = create_store(ds.assign(rare=(("y", "x"), rare)), tmp_path / "s.zarr")
     va.train(path, config=TINY_TRAINING.replace(balance="rare", split={"fraction": 0.0}))
     want = ds.patterns.values.astype("f8").mean((0, 1))
     np.testing.assert_allclose(va.load_model(path).preprocess.background[0], want, rtol=1e-5)
-    for changes, error, match in (
-        ({"objective": {"label": "nowhere"}}, UsageError, "there is no map 'nowhere'"),
-        ({"balance": "one"}, SchemaError, "at least two"),
-    ):
-        with pytest.raises(error, match=match):
-            va.train(path, run="b", config=TINY_TRAINING.replace(**changes))
 
 
 def test_bernoulli_decodes_probabilities_and_refuses_other_patterns(trained_store: Path) -> None:
@@ -273,23 +245,16 @@ def test_without_validation_the_last_epoch_is_the_best(tmp_path: Path) -> None:
 
 
 def test_tensorboard_gets_every_epoch_where_it_is_asked_for(
-    trained_store: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    trained_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logs, config = trained_store.with_name("scan.zarr.logs"), TINY_TRAINING.replace(log=["tensorboard"])
-
-    def interrupt(epoch: int, step: int) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        va.train(trained_store, run="b", config=TINY_TRAINING, on_step=interrupt)
-    assert not logs.exists()
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "tensorboard", None)
-        with pytest.raises(MissingExtraError):  # before anything is thrown away
-            va.train(trained_store, run="b", config=config, restart=True)
+        with pytest.raises(MissingExtraError):
+            va.train(trained_store, run="b", config=config)
+    assert not logs.exists()
     run = va.train(trained_store, run="b", config=config)
-    assert "going on from checkpoint.safetensors" in said
     events = reader.EventAccumulator(str(logs / "tensorboard" / "b")).Reload()
     written = [(event.step, event.value) for event in events.Scalars("loss")]
     assert written == [(i, pytest.approx(float(loss))) for i, loss in enumerate(run.history.loss, 1)]
@@ -337,7 +302,6 @@ def test_windows_are_scaled_up_to_whole_samples(images: Path, monkeypatch: pytes
     [
         ({"augment": {"crop": (8, 8)}}, "'conv' of stride .*takes whole samples"),
         ({"augment": {"crop": (8, 7)}, "model": SPATIAL}, r"of stride .2, 2.; give a multiple"),
-        ({"augment": {"crop": (8, 8, 8)}, "model": SPATIAL}, r"of stride .2, 2.; give a multiple"),
         ({"objective": {"perceptual": {"kind": "encoder"}}}, r"needs a trained run: set objective\.perceptual\.run"),
         (
             {"objective": {"perceptual": {"kind": "features", "run": "plain"}}},
@@ -349,14 +313,6 @@ def test_windows_are_scaled_up_to_whole_samples(images: Path, monkeypatch: pytes
 def test_what_does_not_fit_is_refused(images: Path, changes: dict[str, Any], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         va.train(images, config=_config().replace(**changes))
-
-
-def test_an_encoder_of_other_samples_is_refused(images: Path, tmp_path: Path) -> None:
-    other = create_store(random_patterns_dataset({"sample": 30}, {"channel": 3, "y": 9, "x": 9}), tmp_path / "c.zarr")
-    va.train(other, config=_config())
-    folder = str(run_folder(other, n.DEFAULT_RUN) / n.MODEL)
-    with pytest.raises(UsageError, match=r"knows samples \(3, 9, 9\), these are \(1, 12, 13\)"):
-        va.train(images, config=_config(perceptual={"kind": "encoder", "run": folder}))
 
 
 class Looked(torch.nn.Module):

@@ -17,7 +17,7 @@ from torch import nn
 from vaearr import names as n
 from vaearr import schema
 from vaearr.computing.device import pick_device
-from vaearr.config import ModelConfig, PreprocessConfig
+from vaearr.config import Config, ModelConfig, PreprocessConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models import build_model
 from vaearr.models.files import check_finite, read_tensors, write_tensors
@@ -34,31 +34,35 @@ SEEN = "seen"  # of the patterns that a run was trained on, where they are not t
 Array = TypeVar("Array", xr.DataArray, np.ndarray)
 
 
+class ModelRecord(Config):
+    """What makes a trained model beside its weights, as config.json says it."""
+
+    model: ModelConfig
+    preprocess: PreprocessConfig
+    input_shape: tuple[int, ...]
+    signal_dims: tuple[str, ...]
+    input_dtype: str
+    label: str | None = None
+    classes: tuple[int, ...] = ()
+
+
 class TrainedModel(nn.Module):
     """Preprocessing and network together: from patterns as they were stored to latents, and back.
 
     `encode_batch` and `decode_batch` work on torch batches `(B, C, …)`; `encode` and `decode` on arrays. `label` and
-    `classes`: the map that a linear head on the posterior mean learned to tell, and its class numbers.
+    `classes`: the map that a linear head on the posterior mean learned to tell, and its class numbers. record: the
+    fields of `ModelRecord`.
     """
 
-    def __init__(
-        self,
-        *,
-        model: ModelConfig,
-        preprocess: PreprocessConfig,
-        input_shape: tuple[int, ...],
-        signal_dims: tuple[str, ...],
-        dtype: str,
-        label: str | None = None,
-        classes: tuple[int, ...] = (),
-    ) -> None:
+    def __init__(self, **record: Any) -> None:
         super().__init__()
-        self.label, self.classes = label, tuple(classes)
-        self.model_config, self.preprocess_config = model, preprocess
-        self.input_shape, self.signal_dims, self.dtype = tuple(input_shape), tuple(signal_dims), dtype
-        self.preprocess = Preprocess(preprocess, self.input_shape)
-        self.network = build_model(model, self.input_shape)
-        self.classifier = nn.Linear(model.latent_dim, len(self.classes)) if self.classes else None
+        self.record = about = ModelRecord.from_attrs(record)
+        self.model_config, self.preprocess_config = about.model, about.preprocess
+        self.input_shape, self.signal_dims = about.input_shape, about.signal_dims
+        self.label, self.classes = about.label, about.classes
+        self.preprocess = Preprocess(about.preprocess, self.input_shape)
+        self.network = build_model(about.model, self.input_shape)
+        self.classifier = nn.Linear(about.model.latent_dim, len(self.classes)) if self.classes else None
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -207,18 +211,8 @@ def pooled(latents: torch.Tensor) -> torch.Tensor:
 def save_model(model: TrainedModel, folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write weights, then config.json that describes and seals them; returns what config.json holds."""
     sha256 = write_tensors(folder / WEIGHTS, model.state_dict())
-    described = {
-        "format": FORMAT,
-        "model": model.model_config.to_attrs(),
-        "preprocess": model.preprocess_config.to_attrs(),
-        "input_shape": list(model.input_shape),
-        "signal_dims": list(model.signal_dims),
-        "input_dtype": model.dtype,
-        "label": model.label,
-        "classes": list(model.classes),
-        "weights_sha256": sha256,
-        **about,
-    }
+    record = model.record.to_attrs() | {"signal_dims": list(model.signal_dims)}
+    described = {"format": FORMAT, **record, "weights_sha256": sha256, **about}
     replace_file(folder / CONFIG, json.dumps(described, indent=2).encode())
     return described
 
@@ -247,19 +241,11 @@ def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedM
     """
     about, path = read_about(folder), folder / WEIGHTS
     try:
-        model = TrainedModel(
-            model=ModelConfig.from_attrs(about["model"]),
-            preprocess=PreprocessConfig.from_attrs(about["preprocess"]),
-            input_shape=tuple(about["input_shape"]),
-            signal_dims=tuple(about["signal_dims"]),
-            dtype=about["input_dtype"],
-            label=about.get("label"),
-            classes=tuple(about.get("classes", ())),
-        )
+        model = TrainedModel(**{name: about[name] for name in ModelRecord.model_fields if name in about})
         state, _ = read_tensors(path, sha256=str(about["weights_sha256"]))
         check_finite(state, path)
         model.load_state_dict(state, strict=True)
-    except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+    except (UsageError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{folder / CONFIG} describes no model ({reason}); restore it or train again.") from None
     return model.to(device).eval()

@@ -115,15 +115,13 @@ def read_foreign(
         anchors = {**anchors, **own} if isinstance(network, AutoencoderKL) else own
     if layout not in (AUTO, *anchors):
         raise UsageError(f"weights in the layout {layout!r} fit the model {MODEL!r} alone, not this network.")
-    places = [
-        (kind, name.removesuffix(anchor))
+    starts = {
+        kind: [name.removesuffix(anchor) for name in tensors if f".{name}".endswith(f".{anchor}")]
         for kind, anchor in anchors.items()
-        for name in tensors
-        if layout in (AUTO, kind) and f".{name}".endswith(f".{anchor}")
-    ]
-    monai = {start for kind, start in places if kind == MONAI}  # has the anchor of our own names too
-    places = [(kind, start) for kind, start in places if kind != OWN or start not in monai]
-    places = [(kind, start) for kind, start in places if prefix in (None, start, start.removesuffix("."))]
+        if layout in (AUTO, kind)
+    }
+    places = [(k, start) for k, found in starts.items() for start in found if prefix in (None, start, start.strip("."))]
+    places = [(k, start) for k, start in places if k != OWN or (MONAI, start) not in places]  # which has our anchor too
     if not places:
         where = "" if prefix is None else f" under the prefix {prefix!r}"
         known = " or ".join(anchors if layout == AUTO else [layout])
@@ -155,9 +153,9 @@ def load_foreign(network: nn.Module, source: str | Path | Foreign) -> Report:
     for name in tensors.keys() & wanted.keys():  # a 1 x 1 convolution is the matrix that it is, where ours is one
         is_matrix = wanted[name].ndim == 2 and set(tensors[name].shape[2:]) == {1}
         tensors[name] = tensors[name].flatten(1) if is_matrix else tensors[name]
-    shapes, found = ({name: tuple(v.shape) for name, v in each.items()} for each in (wanted, tensors))
-    what = f"{given.path} (layout {given.layout}, prefix {given.prefix!r}) does not fit the network"
-    check_fit(shapes, found, what)
+    check_fit(
+        wanted, tensors, f"{given.path} (layout {given.layout}, prefix {given.prefix!r}) does not fit the network"
+    )
     for name, value in tensors.items():
         if wanted[name].is_floating_point() and not value.is_floating_point():
             raise DataError(f"{given.path}: {name} is {value.dtype}, not a floating-point type (quantised?).")

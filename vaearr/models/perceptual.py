@@ -106,20 +106,18 @@ class Fire(nn.Module):
 
 def layers_without_weights(name: str) -> nn.Sequential:
     """The layers of a network on the meta device: shapes alone, no memory, no random numbers."""
-    side, ceil = BACKBONES[name].pool
-    layers, before = list[nn.Module](), 3
+    (side, ceil), before, layers = BACKBONES[name].pool, 3, nn.Sequential()
     with torch.device("meta"):
         for layer in BACKBONES[name].layers:
-            if layer == POOL:
-                layers.append(nn.MaxPool2d(side, 2, ceil_mode=ceil))
-            elif len(layer) == 2:
+            if len(layer) == 4:
+                layers.extend([nn.Conv2d(before, *layer), nn.ReLU()])
+                before = layer[0]
+            elif layer:
                 layers.append(Fire(before, *layer))
                 before = 2 * layer[1]
             else:
-                after, size, stride, padding = layer
-                layers += [nn.Conv2d(before, after, size, stride, padding), nn.ReLU()]
-                before = after
-    return nn.Sequential(*layers)
+                layers.append(nn.MaxPool2d(side, 2, ceil_mode=ceil))
+    return layers
 
 
 class ImageFeatures(nn.Module):
@@ -294,27 +292,23 @@ def read_features(path: Path) -> ImageFeatures:
     found = {
         match[1] if (match := own(key)) else key: value for key, value in state.items() if not ELSEWHERE.match(key)
     }
-    shapes = _shapes(found)
-    layouts = {name: _shapes(layers_without_weights(name).state_dict()) for name in BACKBONES}
-    nearest = max(layouts, key=lambda name: len(layouts[name].items() & shapes.items()))
+    layouts = {name: layers_without_weights(name).state_dict() for name in BACKBONES}
+    nearest = max(layouts, key=lambda name: len(layouts[name].keys() & found.keys()))
     known = f"{', '.join(BACKBONES)} in torchvision's names ('features.0.weight', …)"
-    check_fit(layouts[nearest], shapes, f"{path} holds no weights of {known}; nearest is {nearest}")
+    check_fit(layouts[nearest], found, f"{path} holds no weights of {known}; nearest is {nearest}")
     return ImageFeatures(nearest, _plain(found, path))
 
 
 def read_linear(path: Path, name: str) -> list[torch.Tensor]:
     """The linear weights of LPIPS for a feature network, `(c,)` per layer. Raises NoInputError or DataError."""
     state = {key: value for key, value in named_tensors(path).items() if not COPIES.match(key)}
-    layout = {LINEAR.format(i): (1, c, 1, 1) for i, c in enumerate(BACKBONES[name].channels)}
-    check_fit(layout, _shapes(state), f"{path} does not hold the linear weights of LPIPS for {name}")
+    channels = BACKBONES[name].channels
+    layout = {LINEAR.format(i): torch.empty(1, c, 1, 1, device="meta") for i, c in enumerate(channels)}
+    check_fit(layout, state, f"{path} does not hold the linear weights of LPIPS for {name}")
     lines = [line.flatten() for line in _plain({key: state[key] for key in layout}, path).values()]
     if any(bool((line < 0).any()) for line in lines):
         raise DataError(f"{path} holds negative linear weights; LPIPS has none, and a distance would fall below 0.")
     return lines
-
-
-def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
 def _plain(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:

@@ -48,20 +48,20 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
     for stored in (part.to(model.device) for batch in batches for part in batch.split(model.fitting(len(batch)))):
         mean, logvar = model.encode_batch(stored)
         x = model.preprocess(stored)
-        n_wider = int(model.preprocess.are_wider(stored).sum())
-        sums += len(mean), n_wider, x.numel(), float(x.sum()), float(x.square().sum())
+        is_wider = model.preprocess.are_wider(stored)
+        sums += len(mean), int(is_wider.sum()), x.numel(), float(x.sum()), float(x.square().sum())
         residual += float((x - model.decode_batch(mean)).square().sum())
         parts = (posterior_kl(model.network, mean, logvar), mean, mean.square(), logvar.exp())
         total += np.stack([part.cpu().double().sum(0).numpy() for part in parts])
-    n_samples, n_wider, n_values, sum_of_values, squares = sums.tolist()
+    n_samples, n_wide, n_values, sum_of_values, squares = sums.tolist()
     each_kl, first, second, each_variance = (total / n_samples).reshape(4, latent, -1)
     kl, spread = each_kl.sum(1), np.maximum(second - first**2, 0).mean(1)
     active = spread > ACTIVE_VARIANCE
     explained = 1 - residual / max(squares - sum_of_values**2 / n_values, 1e-30)
     warnings = health_warnings(int(active.sum()), latent, explained, is_deterministic=is_deterministic)
-    if n_wider:
+    if n_wide:
         warnings.append(
-            f"In {n_wider / n_samples:.1%} of the patterns most pixels hold one value, so that their quantiles agree "
+            f"In {n_wide / n_samples:.1%} of the patterns most pixels hold one value, so that their quantiles agree "
             f"and normalise={model.preprocess_config.normalise} scaled them by a wider spread than the others: zscore "
             "or minmax treats all alike."
         )

@@ -63,10 +63,8 @@ def _blended(
     read, written = both if direction == "encode" else both[::-1]
     device = next(network.parameters(), given).device
     for parts in itertools.product(*map(_windows, grid, sides, written, itertools.repeat(overlap))):
-        there, here = (
-            (..., *(slice(i * step, (i + side) * step) for (i, _), side, step in zip(parts, sides, steps, strict=True)))
-            for steps in (read, written)
-        )
+        there: Any = (..., *map(_place, parts, sides, read))
+        here: Any = (..., *map(_place, parts, sides, written))
         made = getattr(tile, direction)(given[there].to(device))
         made = made if isinstance(made, tuple) else (made,)
         weights = torch.from_numpy(reduce(np.multiply.outer, [row for _, row in parts]).astype(np.float32))
@@ -75,6 +73,10 @@ def _blended(
         for total, part in zip(out, made, strict=True):
             total[here] += part.to(given.device).float() * weights.to(given.device)
     return out
+
+
+def _place(part: tuple[int, Any], side: int, step: int) -> slice:
+    return slice(part[0] * step, (part[0] + side) * step)
 
 
 def _windows(size: int, side: int, step: int, overlap: float) -> list[tuple[int, np.ndarray]]:

@@ -34,7 +34,7 @@ from vaearr.training.step import TERMS, Critic, Step, make_optimizer, schedule, 
 CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
 FORMAT = 2
 REMEDY = "Lower learning_rate, use precision='float32'"
-NUMBERS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch", "changed")
+NUMBERS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch")
 
 Tensors = dict[str, torch.Tensor]
 History = dict[str, float]
@@ -64,7 +64,6 @@ class Training:
     best: float = math.inf
     best_epoch: int = -1
     best_weights: Tensors = field(default_factory=dict)
-    changed: list[str] = field(default_factory=list)  # threads and versions with which it went on, where others
 
     def __post_init__(self) -> None:
         config, model, device = self.config, self.model, self.model.device
@@ -159,7 +158,7 @@ class Training:
         write_tensors(path, tensors, header)
 
     def load(self, path: Path) -> str:
-        """Become what a checkpoint holds; returns, and notes in `changed`, threads and versions that are others.
+        """Become what a checkpoint holds; returns which threads and versions are others than then, in words.
 
         Raises UsageError when it belongs to a training with other settings and DataError for a file that is not whole
         or holds other networks.
@@ -168,8 +167,7 @@ class Training:
         tensors, header = read_tensors(path)
         own, groups = self.tensors(), ("weights.", "average.", "critic.")
         held = {name: value for name, value in tensors.items() if name.startswith(groups)}
-        wanted, found = ({name: tuple(value.shape) for name, value in each.items()} for each in (own, held))
-        check_fit(wanted, found, f"{path} holds other networks; throw it away with restart=True (--restart)")
+        check_fit(own, held, f"{path} holds other networks; throw it away with restart=True (--restart)")
         for name, value in own.items():
             value.copy_(held[name])
         self.best_weights = {key.removeprefix("best."): v for key, v in tensors.items() if key.startswith("best.")}
@@ -184,9 +182,7 @@ class Training:
         for name in NUMBERS:
             setattr(self, name, header["state"][name])
         self.totals.copy_(torch.tensor(header["state"]["totals"], dtype=self.totals.dtype))
-        others = ", ".join(differing(header["made_with"], surroundings()))
-        self.changed += [others] if others else []
-        return others
+        return ", ".join(differing(header["made_with"], surroundings()))
 
 
 def surroundings() -> dict[str, Any]:

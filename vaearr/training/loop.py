@@ -123,7 +123,7 @@ def train_model(
             preprocess=settings.preprocess,
             input_shape=schema.input_shape(ds),
             signal_dims=schema.signal_dims(ds),
-            dtype=str(ds[n.PATTERNS].dtype),
+            input_dtype=str(ds[n.PATTERNS].dtype),
             label=objective.label,
             classes=classes,
         ).to(device)
@@ -168,7 +168,6 @@ def train_model(
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "time": now(),
-        **({"resumed_with": state.changed} if state.changed else {}),
     }
     if team.is_first:
         manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
@@ -208,16 +207,10 @@ def _start_from(model: TrainedModel, folder: Path) -> None:
     found = differing(one.to_attrs(), two.to_attrs()) + differing(other.input_shape, model.input_shape, "samples")
     if found:
         raise UsageError(f"the weights in {folder} do not fit: {', '.join(found)}; use the same model settings.")
-    if found := differing(other.preprocess_config.to_attrs(), model.preprocess_config.to_attrs()):
-        log.info(f"the weights to start from were trained with another preprocessing: {', '.join(found)}")
     model.network.load_state_dict(other.network.state_dict(), strict=True)
-    if model.classifier is not None and other.classifier is not None:
-        if (other.label, other.classes) == (model.label, model.classes):
-            model.classifier.load_state_dict(other.classifier.state_dict())
-        else:
-            log.info(
-                f"the classification head starts anew: the weights to start from know {other.label} {other.classes}"
-            )
+    is_head_known = (other.label, other.classes) == (model.label, model.classes)
+    if model.classifier is not None and other.classifier is not None and is_head_known:
+        model.classifier.load_state_dict(other.classifier.state_dict())
 
 
 def _perceptual(model: TrainedModel, config: PerceptualConfig, folder: Path | None) -> PerceptualLoss:

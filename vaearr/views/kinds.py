@@ -10,7 +10,8 @@ from typing import Any, Literal
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import UsageError, did_you_mean
+from vaearr.config.parts import of_packages, part
+from vaearr.errors import UsageError
 from vaearr.views.common import holoviews
 from vaearr.views.page import Section, page
 from vaearr.views.paper import DPI, check_new, file_of, on_paper, write_new
@@ -41,7 +42,7 @@ def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
 def kind_of(result: xr.Dataset | xr.DataArray) -> str:
     """The kind of a result, by its attribute `kind` or its names. Raises UsageError where nothing shows it."""
     given = str(result.attrs.get(KIND, ""))
-    if given in KINDS:
+    if given in KINDS or given in of_packages("view") or ":" in given:
         return given
     known = {str(name) for name in (*result.dims, *result.coords)} | {f"@{key}" for key in result.attrs}
     if isinstance(result, xr.Dataset):
@@ -82,9 +83,8 @@ def view(
     if backend not in ("bokeh", "matplotlib"):
         raise UsageError(f"backend is {backend!r}; use bokeh or matplotlib.")
     name = kind or kind_of(result)
-    if name not in KINDS:
-        raise UsageError(f"there is no kind of view {name!r}.{did_you_mean(name, sorted(KINDS))}")
-    shown = KINDS[name][0](result, **options)
+    found = part("view", name, KINDS)
+    shown = (found[0] if isinstance(found, tuple) else found)(result, **options)
     return on_paper(shown) if backend == "matplotlib" else shown
 
 

@@ -42,7 +42,7 @@ from vaearr.run.train import check_extras
 from vaearr.store import as_url, beside, check_store
 from vaearr.store.commit import writing
 from vaearr.store.folders import replace_file
-from vaearr.views.words import loss_words, strongest
+from vaearr.views.words import strongest
 
 from .running import (
     MOST_ROWS,
@@ -101,11 +101,11 @@ def train_step(
     how: Any = {"overwrite": overwrite, "restart": restart}
     with progress("training", store_key("train-progress", store, run)) as show:
 
-        def on_epoch(epoch: int, row: dict[str, float]) -> None:
-            log.info(f"epoch {epoch + 1} of at most {train.epochs}: {loss_words(row)}")
-            show(epoch + 1, train.epochs, loss_words(row))
+        def on_epoch(done: int, total: int, text: str) -> None:
+            log.info(f"epoch {done} of at most {total}: {text}")
+            show(done, total, text)
 
-        made = va.train(store, run=run, roi=roi, config=train, on_epoch=on_epoch, **how)
+        made = va.train(store, run=run, roi=roi, config=train, progress=on_epoch, **how)
         count = made.manifest["epochs_run"]
         show(count, count, f"trained, best epoch {made.manifest['best_epoch']}; epochs")
     text(store_key("train-vae", store, run), f"```\n{made!r}\n```", f"run {run} of {store.name}")
@@ -172,7 +172,7 @@ def encode_flow(
     variable = run_name(LATENTS, name or encode.run)
     how: Any = {"source": source, "name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
     with progress("blocks encoded", store_key("encode-progress", store, name or encode.run)) as show:
-        va.encode(store, config=encode, on_block=show, **how)
+        va.encode(store, config=encode, progress=show, **how)
     key = store_key("encode-latents", store, name or encode.run)
     picture(store, key, lambda: mapped(store, variable), "maps of latents", kind="stack")
     return {"store": place(store), "run": name or encode.run, "variable": variable}
@@ -201,7 +201,7 @@ def embed_flow(
     embed = embed.replace(run=run)
     name = embed.name or embed.method
     with progress("blocks decomposed", store_key("embed-progress", store, name)) as show:
-        va.embed_store(store, embed, overwrite=overwrite, on_block=show)
+        va.embed_store(store, embed, overwrite=overwrite, progress=show)
     picture(store, store_key("embed", store, name), lambda: mapped(store, name), f"maps of {name}", kind="stack")
     return {"store": place(store), "variable": name}
 

@@ -49,7 +49,7 @@ HOMES = {
     "prefect": set(),
     "distributed": {"computing"},
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"computing"},
     "safetensors": {"models"},
     "pydantic": {"config"},
     "kikuchipy": {"sources"},

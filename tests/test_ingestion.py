@@ -62,7 +62,7 @@ def test_nonfinite_is_masked_on_request(tmp_path: Path, out: Path, said: list[st
     images[5 * NX + 7, 0, 2, 3] = np.nan
     images[-1, 0, 0, 0] = -np.inf
     config = IngestConfig(nonfinite="mask")
-    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", config=config)
+    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", config=config, progress=False)
     assert len(said) == 1
     assert said[0].startswith("2 patterns with NaN or infinite values, or such as float32 cannot hold, are left out")
     assert int((~ds.present).sum()) == 2
@@ -81,7 +81,7 @@ def test_what_is_worth_knowing_is_said(tmp_path: Path, out: Path, said: list[str
     images[[3, 900]] = 7
     (tmp_path / "bc.csv").write_text(",x,y,BC\n0,0,0,5\n1,900,0,5\n")
     maps = {"BC": tmp_path / "bc.csv"}
-    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", maps=maps)
+    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", maps=maps, progress=False)
     for line, words in zip(said, (f"{NY * NX - 1} scan points", "1 lines", "1 columns", "2 patterns are"), strict=True):
         assert words in line
     assert int(ds.BC.count()) == 1
@@ -106,7 +106,7 @@ def test_patterns_to_learn_nothing_from(
 
 def test_source_that_changes_is_refused(scan: Path, out: Path) -> None:
     with pytest.raises(DataError, match="changed while it was read"):
-        ingest(scan, out / "a.zarr", progress=lambda done, total: os.utime(scan, (1, 1)))
+        ingest(scan, out / "a.zarr", progress=lambda *_: os.utime(scan, (1, 1)))
     assert left(out) == []
 
 

@@ -30,7 +30,7 @@ MOST_BYTES = 150_000
 
 def scan(folder: Path) -> Any:
     """The latent maps of the demo's scan."""
-    run_demo(folder / "demo", say=print)
+    run_demo(folder / "demo")
     return view(va.open_store(folder / "demo" / "scan.zarr")["latents"], "matplotlib")
 
 
@@ -39,7 +39,7 @@ def page(folder: Path) -> Any:
     sys.path.insert(0, str(FOLDER.parents[1]))  # for the driver of the browser
     from tests.contract import explorer
 
-    run_demo(folder / "demo", say=print)
+    run_demo(folder / "demo")
     store = folder / "demo" / "scan.zarr"
     widest = int(va.open_store(store)["latents"].std(("y", "x")).argmax("latent"))
     with explorer.opened(store, folder) as shown:
@@ -62,7 +62,7 @@ def volumes(folder: Path) -> Any:
     settings["objective"] |= {"beta": 1e-3, "adversarial": None}
     settings["split"] = {"method": "groups", "by": "subject", "fraction": 0.2}
     settings |= {"epochs": 50, "learning_rate": 2e-3}
-    va.train(store, config=TrainConfig.from_attrs(settings), say=print, on_epoch=_tell)
+    va.train(store, config=TrainConfig.from_attrs(settings))
     va.encode(store)
     found = va.reconstruct_store(store)
     return view(found, kind="volumes")
@@ -80,7 +80,7 @@ def digits(folder: Path) -> Any:
         Image.fromarray(np.pad(grey, 1)).save(file)
     store = folder / "digits.zarr"
     va.ingest(folder / "digits", store, config=IngestConfig(size=(20, 20)))
-    va.train(store, latent_dim=2, epochs=60, say=print, on_epoch=_tell)
+    va.train(store, latent_dim=2, epochs=60)
     va.encode(store)
     figure = view(va.explore.manifold(store, span=(-2, 2), steps=14))
     figure.axes[0].set_title("a run with two latents: its plane, decoded")
@@ -93,10 +93,6 @@ PICTURES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "volumes": ("volume_reconstruction.png", volumes),
     "digits": ("digits_manifold.png", digits),
 }
-
-
-def _tell(epoch: int, row: dict[str, float]) -> None:
-    print(f"epoch {epoch + 1}: validation loss {row['val_loss']:.6g}", flush=True)
 
 
 def trimmed(image: Image.Image) -> Image.Image:

@@ -81,15 +81,11 @@ def test_demo(server: Server, tmp_path: Path) -> None:
                 counted(server, step)
                 step = line.split(":")[0]
 
-    def progress(done: int, total: int, text: str) -> None:
-        if done in (1, 2):
-            counted(server, f"   epoch {done}", bytes_of_patterns(url))
-
     config = TrainConfig(epochs=int(os.environ.get("VAEARR_BENCH_EPOCHS", "3")))
     log, steps = logging.getLogger("vaearr"), Steps()
     log.setLevel(logging.INFO)
     log.addHandler(steps)
-    closing = demo.run_demo(tmp_path / "demo", store=url, config=config, progress=progress)
+    closing = demo.run_demo(tmp_path / "demo", store=url, config=config)
     log.removeHandler(steps)
     counted(server, step)
     assert (tmp_path / "demo" / "scan.reports" / "vae" / "index.html").is_file()

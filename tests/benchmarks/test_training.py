@@ -122,7 +122,7 @@ def test_training_against_the_bare_step(store: Path, mode: str) -> None:
     epoch()
     bare: list[float] = []
     began = time.perf_counter()
-    run = train(store, run=f"bare_{mode.replace('-', '_')}", config=config, on_epoch=lambda *_: bare.append(epoch()))
+    run = train(store, run=f"bare_{mode.replace('-', '_')}", config=config, progress=lambda *_: bare.append(epoch()))
     whole = time.perf_counter() - began - sum(bare)
     n_points, ours = SIDE * SIDE, [float(value) for value in run.history.seconds][1:]
     other = statistics.median(bare)

@@ -236,12 +236,12 @@ def test_a_lock_that_somebody_removed_still_holds(trained_store: Path) -> None:
     vaearr("verify", trained_store, "--remove", "latents")
     tried = []
 
-    def meanwhile(done: int, total: int) -> None:
+    def meanwhile(done: int, total: int, text: str) -> None:
         for file in trained_store.parent.glob(".scan.zarr*lock*"):
             file.unlink()
         tried.append(vaearr("encode", trained_store, code=BUSY).error)
 
-    va.encode(trained_store, on_block=meanwhile)
+    va.encode(trained_store, progress=meanwhile)
     assert tried
     assert "is being written" in tried[0]
     vaearr("verify", trained_store)

@@ -130,7 +130,7 @@ def test_part_and_region(trained_store: Path) -> None:
 KILLED = """
 import os, sys
 import vaearr as va
-va.reconstruct_store(sys.argv[1], out="variable", on_block=lambda done, total: os._exit(9) if done == 2 else None)
+va.reconstruct_store(sys.argv[1], out="variable", progress=lambda done, total, text: os._exit(9) if done == 2 else None)
 """
 
 
@@ -139,7 +139,7 @@ def test_killed_is_not_a_result_and_goes_on(trained_store: Path, said: list[str]
     assert "reconstruction" not in open_store(trained_store)
     said.clear()
     found = va.reconstruct_store(trained_store, out="variable")
-    assert said[0].startswith("going on with an interrupted reconstruction")
+    assert said[0].startswith("going on with interrupted reconstructing")
     ds = open_store(trained_store, chunks=None)
     np.testing.assert_array_equal(np.isfinite(ds["reconstruction"].values).all((2, 3)), ds["roi"])
     np.testing.assert_array_equal(np.isfinite(found["mse"]), ds["roi"])

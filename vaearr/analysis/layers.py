@@ -6,7 +6,7 @@ import math
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from queue import Empty, Queue
@@ -20,6 +20,7 @@ from torch import nn
 
 from vaearr import names as n
 from vaearr.analysis.association.p_values import adjust
+from vaearr.computing.progress import Progress, tracked
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
 from vaearr.models.artifacts import TrainedModel
@@ -138,13 +139,13 @@ def compare_layers(
 
 def compare_pairs(
     model: TrainedModel,
-    pairs: Iterable[Pair | tuple[Any, Any]],
+    pairs: Sequence[Pair | tuple[Any, Any]],
     *,
     part: str = "both",
     level: str = LEAF,
     top: int = TOP,
     skip_bad: bool = False,
-    on_pair: Callable[[int], None] | None = None,
+    progress: Progress = True,
 ) -> xr.Dataset:
     """`compare_layers` for many pairs, one after the other, with mean, spread and a paired test for each layer.
 
@@ -160,7 +161,6 @@ def compare_pairs(
     pairs : `(a, b)` of stored patterns, or a `Pair` each, read in its turn
     part, level, top : as for `compare_layers`; the maps are root mean squares over the pairs
     skip_bad : leave out pairs that cannot be read or do not fit
-    on_pair : called with the number of pairs that are done
 
     Returns
     -------
@@ -174,11 +174,11 @@ def compare_pairs(
     `compare_layers` raises.
     """
     _check(part, top)
-    names, bad, sums, total = list[str](), list[str](), list[torch.Tensor](), 0
+    names, bad, sums = list[str](), list[str](), list[torch.Tensor]()
     first: list[Layer] = []
     squares: list[torch.Tensor | None] = []
-    for total, given in enumerate(pairs, 1):
-        pair = given if isinstance(given, Pair) else Pair(str(total - 1), lambda both=given: both)  # type: ignore[misc]
+    known = [one if isinstance(one, Pair) else Pair(str(i), lambda both=one: both) for i, one in enumerate(pairs)]  # type: ignore[misc]
+    for pair in tracked(known, progress, "comparing"):
         try:
             layers, _ = trace(model, pair_batch(model, *pair.read()), part=part, level=level)
         except UsageError:
@@ -194,15 +194,13 @@ def compare_pairs(
             first = first or layers
             names.append(pair.name)
             sums.append(torch.stack([layer.sums for layer in layers]))
-        if on_pair:
-            on_pair(total)
-    if not total:
+    if not known:
         raise DataError("there is no pair to compare; give one or more.")
     if bad and (not skip_bad or not names):
         listed = "; ".join(text.rstrip(".") for text in bad[:SHOWN])
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         then = "correct them, or leave them out with skip_bad=True (--skip-bad)" if names else "none is left"
-        raise DataError(f"{len(bad)} of {total} pairs cannot be compared: {listed}{more}. Of these: {then}.")
+        raise DataError(f"{len(bad)} of {len(known)} pairs cannot be compared: {listed}{more}. Of these: {then}.")
     table = _table(first, sums, names)
     table = table.merge(_over_pairs(table)).merge(_tests(table))
     table = _with_maps(table, [None if one is None else one / len(names) for one in squares], model, top)

@@ -25,7 +25,6 @@ from vaearr.cli.common import (
     Store,
     app,
     arg,
-    bar,
     folder_of,
     nested_values,
     opt,
@@ -57,9 +56,7 @@ def demo(
     """Make a small EBSD scan from crystal geometry and take it all the way to a report."""
     from vaearr.cli.demo import run_demo
 
-    with bar("demo") as progress:
-        closing = run_demo(folder, store=store, progress=progress)
-    print_lines(closing)
+    print_lines(run_demo(folder, store=store))
 
 
 @app.command()
@@ -75,8 +72,7 @@ def ingest(
     """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a store."""
     refuse(bc and BC in given.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them.")
     given = over(given, {"maps": {BC: bc}}) if bc else given
-    with bar("reading") as progress:
-        va.ingest(source, store, dask=dask, overwrite=overwrite, progress=progress, **given)
+    va.ingest(source, store, dask=dask, overwrite=overwrite, **given)
     say(f"{store} is ready; look at it with 'vaearr info {store}'")
 
 
@@ -145,7 +141,7 @@ def verify(
 
     One line for each finding says which variable and chunk it is and what to do.
     """
-    from vaearr.store import check_store, stored_bytes
+    from vaearr.store import check_store
     from vaearr.store import verify as verifying
 
     refuse(
@@ -165,15 +161,7 @@ def verify(
         again = f"'vaearr verify {store} --clean{' --unfinished' * unfinished} --yes' removes them"
         say(f"{len(found)} removed" if yes else f"{len(found)} to remove; {again}")
     else:
-        total, done = max(stored_bytes(store), 1), 0
-        with bar("verifying") as progress:
-
-            def on_file(size: int) -> None:
-                nonlocal done
-                done = min(done + size, total)
-                progress(done, total)
-
-            result = verifying.verify_store(store, on_file=on_file)
+        result = verifying.verify_store(store)
         print_lines([json.dumps(result.record(), indent=2)] if as_json else verifying.in_words(result))
         if not result.is_healthy:
             raise typer.Exit(DataError.exit_code)
@@ -199,7 +187,6 @@ def train(
     """
     from vaearr.analysis.side_maps import read_kept_coordinates
     from vaearr.schema import input_shape
-    from vaearr.views.words import loss_words
 
     refuse(points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where.")
     if preset:
@@ -209,13 +196,7 @@ def train(
         roi = read_kept_coordinates(va.open_store(store, chunks=None), points)
     settings = resolved(config.TrainConfig, None, given)
     about: Given = {"resume": resume, "restart": restart, "overwrite": overwrite}
-    with bar("training") as progress:
-
-        def on_epoch(epoch: int, row: dict[str, float]) -> None:
-            progress(epoch + 1, settings.epochs, f"training, {loss_words(row)}")
-
-        made = va.train(store, run=run, roi=roi, config=settings, on_epoch=on_epoch, **about)
-    _tell_run(store, made)
+    _tell_run(store, va.train(store, run=run, roi=roi, config=settings, **about))
 
 
 def _tell_run(store: str, run: Any) -> None:
@@ -261,8 +242,7 @@ def encode(
     The ROI is chosen with --from only; else it is that of the run.
     """
     about: Given = {"source": source, "name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
-    with bar("encoding") as progress:
-        va.encode(store, on_block=progress, **about, **given)
+    va.encode(store, **about, **given)
     opens = "vaearr.open_store" if "://" in store else "xarray.open_zarr"
     say(f"latents of run {name or given.get('run', DEFAULT_RUN)!r} are in {store}; open it with {opens}({store!r})")
 
@@ -293,12 +273,10 @@ def reconstruct(
     about: Given = {"config": resolved(config.ReconstructConfig, None, given)}
     with folder_of(out) as folder:
         inner = folder / "files" if folder and writes else None
-        with bar("reconstructing") as progress:
-            if file:
-                found = va.reconstruct_files(store, file, out=inner, on_file=progress, **about)
-            else:
-                about |= {"overwrite": overwrite, "on_block": progress}
-                found = va.reconstruct_store(store, files=inner, **about)
+        if file:
+            found = va.reconstruct_files(store, file, out=inner, **about)
+        else:
+            found = va.reconstruct_store(store, files=inner, overwrite=overwrite, **about)
         if folder:
             _write_reconstructions(found, folder, binarise)
     print_lines(va.describe(found, "reconstruction"))
@@ -360,8 +338,7 @@ def cluster(store: Store, given: Given, overwrite: Overwrite = False) -> None:
 def embed(store: Store, given: Given, overwrite: Overwrite = False) -> None:
     """Decompose the patterns (PCA, NMF with fixed endmembers), beside the latents."""
     settings = resolved(config.EmbedConfig, None, given)
-    with bar("embedding") as progress:
-        found = va.embed_store(store, settings, overwrite=overwrite, on_block=progress)
+    found = va.embed_store(store, settings, overwrite=overwrite)
     print_lines(va.describe(found, "decomposition", name=settings.name or settings.method))
 
 
@@ -565,9 +542,7 @@ def layers(
         found = va.compare_layers(model, of.sample_of(ds, a), of.sample_of(ds, str(b)), **how)
     else:
         made, alone = of.pairs_of_folders(ds, str(positive), str(negative), skip_bad=skip_bad)
-        with bar("comparing") as progress:
-            how |= {"skip_bad": skip_bad, "on_pair": lambda done: progress(done, len(made))}
-            found = va.compare_pairs(model, made, **how)
+        found = va.compare_pairs(model, made, skip_bad=skip_bad, **how)
     found.attrs.update(opened.attrs, unpaired=alone, samples=about)
     if keep:
         of.keep_layers(store, run, found, name=name, about=about, overwrite=overwrite)

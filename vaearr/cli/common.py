@@ -272,25 +272,6 @@ def print_lines(lines: Iterable[str], *, warnings_aside: bool = False) -> None:
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[..., None]]:
-    """A progress bar on a terminal, ten lines elsewhere; `progress(done, total, text)` moves it."""
-    from rich.console import Console
-    from rich.progress import Progress, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
-        task = shown.add_task(what, total=None)
-
-        def progress(done: int, total: int, text: str = what) -> None:
-            shown.update(task, completed=done, total=total, description=text)
-            if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
-                say(f"{text}: {done} of {total}")
-
-        yield progress
-
-
-@contextmanager
 def folder_of(out: Path | None) -> Iterator[Path | None]:
     """Where files go until all are there; told at the end."""
     if out is None:

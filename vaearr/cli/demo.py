@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ def run_demo(
     config: TrainConfig | None = None,
     nx: int = 48,
     ny: int = 36,
-    progress: Callable[..., None] | None = None,
 ) -> list[str]:
     """Make a scan, write it as HDF5 and CSV files, and take it through every step; returns the closing lines.
 
@@ -50,11 +48,7 @@ def run_demo(
     va.ingest(files[n.PATTERNS], store, **about)
     log.info("3/8 train")
 
-    def on_epoch(epoch: int, row: dict[str, float]) -> None:
-        if progress:
-            progress(epoch + 1, config.epochs, "training")
-
-    va.train(store, config=config, on_epoch=on_epoch)
+    va.train(store, config=config)
     log.info("4/8 encode")
     va.encode(store)
     log.info("5/8 embed: principal components, to compare with")

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.computing import Where, check_where, connected, each, in_words
+from vaearr.computing.progress import Progress, showing
 from vaearr.config import IngestConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, ExistsError, UsageError, VaearrError, WorkersError, WriteError
 from vaearr.ingestion.attaching import side_map
@@ -67,7 +68,7 @@ def ingest(
     config: IngestConfig | None = None,
     dask: Where | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
     """Write a source and its side maps as a new store; returns the store's Dataset.
@@ -75,7 +76,7 @@ def ingest(
     source: a file, a folder, a zarr store, or a Dataset or DataArray, read block by block, whose dims are told by their
     names or by the attributes `navigation_dims` and `signal_dims`. Keywords replace single settings of `config`.
     A map in several files is taken from its own CSV first, then from `orientations` (.ang, .ctf), then from the source
-    itself. progress: called with (blocks written, blocks in all). A store that is there,
+    itself. A store that is there,
     made of the same file with the same settings, is returned; `overwrite` replaces another one, with all its runs, when
     the new one is whole. Raises ExistsError where
     anything else is at `store`, DataError or NoInputError for inputs that do not hold what they should, WriteError
@@ -118,10 +119,8 @@ def ingest(
         if file is not None and (file / n.RUNS / "zarr.json").exists():  # one of vaearr's: nothing of it may be lost
             check_patterns(file)
 
-        with _by_workers(dask, file, config, folder, checks) as elsewhere:
-            create_store(
-                ds, store, transform=checks.transform, finalise=finalise, progress=progress, elsewhere=elsewhere
-            )
+        with _by_workers(dask, file, config, folder, checks) as elsewhere, showing(progress, "reading") as show:
+            create_store(ds, store, transform=checks.transform, finalise=finalise, progress=show, elsewhere=elsewhere)
     left_out = ds.attrs.get(SKIPPED, ())
     heading = [f"left out, {len(left_out)} in all:"] if left_out else []
     for line in (*checks.findings(), *heading, *(f"  {line}" for line in left_out)):

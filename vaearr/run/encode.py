@@ -33,6 +33,7 @@ from vaearr.batching.blocks import (
 )
 from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.computing.device import autocast, host_tensor, pick_precision
+from vaearr.computing.progress import Progress
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
@@ -74,7 +75,7 @@ def encode(
     config: EncodeConfig | None = None,
     dask: Where | None = None,
     overwrite: bool = False,
-    on_block: Callable[[int, int], None] | None = None,
+    progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
     """Write `latents`, `latents_std` and `reconstruction_error` of a run into its store; NaN outside the run's ROI.
@@ -150,7 +151,7 @@ def encode(
                 for region, points, values in made:
                     yield region, points, functools.partial(_finished, values, run, mask, region, points)
 
-            write_made(staging, make, what="encode", on_block=on_block)
+            write_made(staging, make, what="encoding", progress=progress)
             if len(model.latent_shape) > 1 or not schema.is_scan(own):
                 _add_channel_attrs(staging, n.run_name(n.LATENTS, run), own[n.run_name(n.SPLIT, run)].load())
             publish_staged(staging)

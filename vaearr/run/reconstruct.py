@@ -14,6 +14,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.computing.progress import Progress, showing
 from vaearr.config import PerceptualConfig, ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
 from vaearr.models.preprocess import undo, value_range
@@ -79,7 +80,7 @@ def reconstruct_store(
     files: str | Path | None = None,
     dtype: Kept = "float32",
     overwrite: bool = False,
-    on_block: Callable[[int, int], None] | None = None,
+    progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
     """Reconstruct the samples of a store (posterior mean, decoded), shard by shard, and judge each against its input.
@@ -133,13 +134,13 @@ def reconstruct_store(
             def make(left: Sequence[Region]) -> Iterator[Made]:  # all is judged again, what is written passed over
                 return (block for block in made if block[0] in left)
 
-            write_made(staging, make, what="reconstruction", on_block=on_block)
+            write_made(staging, make, what="reconstructing", progress=progress)
             publish_staged(staging)
         else:
             total, made = _through(judged, chosen, write)
+            show = stack.enter_context(showing(progress, "reconstructing"))
             for done, _ in enumerate(made, 1):
-                if on_block:
-                    on_block(done, total)
+                show(done, total)
             if replacing:
                 remove(opened.path, variables=replacing)
     if known is not None:
@@ -222,7 +223,7 @@ def reconstruct_files(
     out: str | Path | None = None,
     dtype: Kept = "float32",
     config: ReconstructConfig | None = None,
-    on_file: Callable[[int, int], None] | None = None,
+    progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
     """Reconstruct single files (posterior mean, decoded) as the store's samples, and judge each against its input.
@@ -256,6 +257,7 @@ def reconstruct_files(
     with ExitStack() as stack:
         aside = None if out is None else stack.enter_context(staged(Path(out)))
         size = opened.model.fitting(settings.batch_size)
+        show = stack.enter_context(showing(progress, "reconstructing"))
         for start in range(0, len(paths), size):
             read = [read_single(ds, path) for path in paths[start : start + size]]
             stored = np.stack([single.values for single in read])
@@ -265,8 +267,7 @@ def reconstruct_files(
                 if aside is not None:
                     path, as_stored = aside / f"{names[i]}{suffix}", ds[n.PATTERNS].dtype
                     write_sample(path, values, as_stored, geometry=single.geometry, kept=dtype)
-                if on_file:
-                    on_file(i + 1, len(paths))
+                show(i + 1, len(paths))
     table = judged.table({FILE: xr.DataArray([str(path) for path in paths], dims=FILE)}, len(paths))
     if judged.pictures:
         table.coords[f"{EXAMPLE}_{FILE}"] = (EXAMPLE, [path.name for path in paths[: settings.examples]])

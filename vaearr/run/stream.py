@@ -13,6 +13,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.blocks import Block, Blocks, read_chosen
+from vaearr.computing.progress import Progress, showing
 from vaearr.errors import UsageError, did_you_mean
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.windows import decode_windows, encode_windows
@@ -93,21 +94,21 @@ def write_made(
     make: Callable[[Sequence[Region]], Iterable[Made]],
     *,
     what: str,
-    on_block: Callable[[int, int], None] | None = None,
+    progress: Progress,
 ) -> None:
     """Fill the staged variables, block by block: those that are written already are passed over.
 
     make: from the regions that are left to what becomes of each: values by variable, or a function that gives them, for
     work that goes on elsewhere; NaN is written at points not chosen. One block is written while the next is made. what:
-    the work, in a word, for who goes on with an interrupted one. on_block: told (done, in all).
+    the work, in a word.
     """
     left, total = pending(staging), len(staging.regions)
     if len(left) < total:
-        log.info(f"going on with an interrupted {what}: {total - len(left)} blocks are done")
+        log.info(f"going on with interrupted {what}: {total - len(left)} blocks are done")
     written = _write_behind(lambda made: write_chosen(staging, *made), make(left))
-    for done, _ in enumerate(written, total - len(left) + 1):
-        if on_block:
-            on_block(done, total)
+    with showing(progress, what) as show:
+        for done, _ in enumerate(written, total - len(left) + 1):
+            show(done, total)
 
 
 def _write_behind(write: Callable[[Made], None], items: Iterable[Made]) -> Iterator[None]:

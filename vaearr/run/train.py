@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.blocks import check_grid, is_same, on_grid, seen, store_of
+from vaearr.computing.progress import Progress, showing
 from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError, did_you_mean, need
 from vaearr.models.artifacts import SEEN
@@ -54,7 +55,7 @@ def train(
     restart: bool = False,
     overwrite: bool = False,
     on_step: Callable[[int, int], None] | None = None,
-    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    progress: Progress = True,
     **given: Any,
 ) -> Run:
     """Train a VAE on the scan points of the ROI and publish it as `/runs/<run>` with its `roi` and `split` maps.
@@ -71,6 +72,8 @@ def train(
     makes this call. A run that is there, trained the same way, is returned; `overwrite` replaces another one of this
     name, with its latents and tables, when the new one is trained. Raises ExistsError for a name that is taken,
     RoiError and UsageError for settings that do not fit, or that differ from those of the interrupted training.
+
+    progress: False shows none; a function is told (epochs done, in all at most, text with the losses).
     """
     settings = resolved(TrainConfig, config, given)
     check_run_name(run)
@@ -79,6 +82,7 @@ def train(
     from vaearr.training import fingerprint, joined, train_model
 
     with joined(settings.device) as (team, torch_device), ExitStack() as stack:
+        show = stack.enter_context(showing(progress, "training"))
         team.first_does(lambda: recover(path))
         own = open_store(path)
         ds, mask, everywhere, patterns = _given(data, path, own, roi)
@@ -106,7 +110,7 @@ def train(
             restart=restart,
             logs=(beside(path).with_name(f"{path.name}.logs"), run),
             on_step=on_step,
-            on_epoch=on_epoch if team.is_first else None,
+            on_epoch=lambda epoch, row: show(epoch + 1, settings.epochs, f"training, {_loss_words(row)}"),
         )
         manifest |= {"run": run, "roi": nested(mask.attrs, "config") or GIVEN, "n_roi": int(mask.sum())}
         if team.is_first:
@@ -118,6 +122,11 @@ def train(
             for warning in tables[n.HEALTH].attrs["warnings"]:
                 log.warning(warning)
     return Run(path, run, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
+
+
+def _loss_words(row: Mapping[str, float]) -> str:
+    held_out = f", validation {row['val_loss']:.1f}" if "val_loss" in row else ""
+    return f"loss {row['loss']:.1f}{held_out} nats per sample"
 
 
 def _given(

@@ -89,7 +89,7 @@ COLLECTION_SETTINGS = ("size", "manifest", "classes", "exclude", "spacing")  # g
 
 
 def named_source(name: str) -> Source:
-    """A format by its name; that of another package is a Source, or a function `path -> Dataset` meant by name alone."""
+    """A format by its name; of another package a Source, or a function `path -> Dataset` meant by name alone."""
     found = part("source", name, SOURCES)
     if isinstance(found, Source):
         return found

@@ -12,7 +12,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.computing.progress import Progress, Show, showing
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
 from vaearr.recipe import nested
 from vaearr.store import check_store, open_store, run_manifest, run_names
@@ -60,7 +61,6 @@ from vaearr.store.settling import is_copy
 ROOT = ""
 MOST_ABSENT = 10**6  # chunks that an array may declare beyond those that have files
 KEPT_SECONDS = 24 * 3600.0  # what is younger may belong to a command that runs
-OnFile = Callable[[int], None]
 _MOST_NAMED = 5
 _DAMAGED_JSON = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -180,12 +180,12 @@ class Verification:
         self.findings.append(Finding(variable, where, what, do or self.known.advice(variable)))
 
 
-def verify_store(path: str | Path, *, on_file: OnFile | None = None) -> Verification:
+def verify_store(path: str | Path, *, progress: Progress = True) -> Verification:
     """Check a store: all files, the list of variables, the schema, the runs and where things came from.
 
     Files are held against the checksums that were taken when they were published. Variables without (of an earlier
     version, or written by other programs) are decoded instead, which finds all but a chunk in the place of another; of
-    patterns that is found too. Memory stays small: one chunk or shard per thread. on_file: told the bytes of each file.
+    patterns that is found too. Memory stays small: one chunk or shard per thread.
 
     Of a store at `s3://…` every object is read where it is, once.
 
@@ -202,7 +202,8 @@ def verify_store(path: str | Path, *, on_file: OnFile | None = None) -> Verifica
     except DataError as error:
         result.find(ROOT, METADATA, str(error), again)
     can_be_opened = result.is_healthy
-    _check_files(result, on_file or (lambda size: None))
+    with showing(progress, "verifying") as show:
+        _check_files(result, show)
     if result.is_healthy:
         try:
             schema.validate(open_store(store, chunks=None))
@@ -223,7 +224,7 @@ def verify_store(path: str | Path, *, on_file: OnFile | None = None) -> Verifica
     return result
 
 
-def _check_files(result: Verification, on_file: OnFile) -> None:
+def _check_files(result: Verification, show: Show) -> None:
     """The listing, then every array; of objects only what is listed: all else is left over, see `leftovers`."""
     files = place(result.store)
     there, is_here = tree(files), isinstance(files, Folder)
@@ -241,7 +242,7 @@ def _check_files(result: Verification, on_file: OnFile) -> None:
         if not key or not (is_node or f"{key}/{SEAL}" in there.sizes):
             continue
         if is_here or (key if is_node else key.rpartition("/")[0]) in result.known.listed:
-            _check_array(result, files, there, key, names, on_file)
+            _check_array(result, files, there, key, names, show)
     for name in sorted(there.sizes):  # links in the place of variables
         if name.rpartition("/")[0] in ("", *there.groups) and (what := files.odd(name)):
             result.find(name, name, what)
@@ -289,7 +290,7 @@ def _is_same(entry: Any, place: Place, key: str) -> bool:
         return False
 
 
-def _check_array(result: Verification, files: Place, there: Tree, key: str, names: list[str], on_file: OnFile) -> None:
+def _check_array(result: Verification, files: Place, there: Tree, key: str, names: list[str], show: Show) -> None:
     """Each file of an array, or of a model, against the checksums of its publication; without them it is decoded."""
     result.n_variables += not key.endswith(f"/{n.MODEL}")
     odd = {name: what for name in names if not name.endswith(PART) and (what := files.odd(f"{key}/{name}"))}
@@ -334,7 +335,7 @@ def _check_array(result: Verification, files: Place, there: Tree, key: str, name
     for name, what in zip(looked, read_ahead(look, looked, AT_ONCE), strict=True):
         size = there.sizes[f"{key}/{name}"]
         result.n_files, result.n_bytes = result.n_files + 1, result.n_bytes + size
-        on_file(size)
+        show(result.n_bytes, sum(there.sizes.values()))
         if what:
             wrong.append((name, what))
     for name, what in wrong:

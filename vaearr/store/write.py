@@ -31,7 +31,7 @@ from vaearr.store.sending import creating, finish
 from vaearr.store.settling import sealed
 
 Transform = Callable[[np.ndarray, Region], np.ndarray]
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 Written = Generator[tuple[Path, str], None, None]  # the file of each chunk, and its checksum
 Elsewhere = Callable[[Path, Sequence[Region]], Written]
 

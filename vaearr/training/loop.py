@@ -71,7 +71,7 @@ UNITS = {
     "seconds": ("time of the epoch, validation included", "s"),
 }
 
-OnEpoch = Callable[[int, History], None]
+OnEpoch = Callable[[int, History], object]
 OnStep = Callable[[int, int], None]
 
 
@@ -101,6 +101,7 @@ def train_model(
     folder, and `restart` throws that away. logs: folder and name for loggers.
     """
     objective, n_validation = settings.objective, int((parts == n.VALIDATION).sum())
+    about = {key: value for key, value in settings.to_attrs().items() if key not in TrainConfig.passing}
     labels, classes = grid.class_map(ds, objective.label) if objective.label else (None, ())
     balance = grid.class_map(ds, settings.balance)[0] if settings.balance else None
 
@@ -113,13 +114,13 @@ def train_model(
 
     train = part(n.TRAIN, labels=labels, balance=balance)
     validation = part(n.VALIDATION, labels=labels) if n_validation >= team.size else None
-    compared = {key: value for key, value in settings.to_attrs().items() if key not in TrainConfig.passing}
-    about = {"settings": compared, "data": dict(data), "processes": team.size, "streamed": train.tier == "streamed"}
+    about = {"settings": about, "data": dict(data), "processes": team.size, "streamed": train.tier == "streamed"}
     begin = team.first_does(lambda: _where_to_begin(folder, about, resume, restart))
-    normalise = settings.preprocess.normalise
     with seeded(settings.seed, device):
         model = TrainedModel(
-            model=for_training(settings.model, likelihood=objective.likelihood, normalise=normalise),
+            model=for_training(
+                settings.model, likelihood=objective.likelihood, normalise=settings.preprocess.normalise
+            ),
             preprocess=settings.preprocess,
             input_shape=schema.input_shape(ds),
             signal_dims=schema.signal_dims(ds),

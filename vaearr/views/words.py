@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,12 +59,6 @@ def words(kind: str) -> Callable[[Words], Words]:
 def row(values: Iterable[Any]) -> str:
     """Numbers beside each other."""
     return " ".join(f"{float(value):.4g}" for value in values)
-
-
-def loss_words(epoch: Mapping[str, float]) -> str:
-    """A row of a training's history."""
-    held_out = f", validation {epoch['val_loss']:.1f}" if "val_loss" in epoch else ""
-    return f"loss {epoch['loss']:.1f}{held_out} nats per sample"
 
 
 def by(sizes: Iterable[int]) -> str:

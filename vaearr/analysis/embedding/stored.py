@@ -20,6 +20,7 @@ from vaearr.analysis.embedding import nmf
 from vaearr.analysis.embedding.pca import Pca, fit_pca
 from vaearr.batching.blocks import Blocks, read_chosen
 from vaearr.computing.device import pick_device
+from vaearr.computing.progress import Progress, Show, showing
 from vaearr.config import EmbedConfig, PreprocessConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.artifacts import check_fits, load_model
@@ -38,7 +39,6 @@ BATCH_VALUES = 2**23  # values in a batch at most: 64 MiB in float64
 
 SCORES, RESIDUAL = "scores", "residual"
 
-OnBlock = Callable[[int, int], None]
 View = Callable[[torch.Tensor], torch.Tensor]
 Kernel = Callable[[np.ndarray, torch.Tensor], dict[str, np.ndarray]]
 
@@ -50,7 +50,7 @@ def embed(
     *,
     roi: xr.DataArray | None = None,
     like: Preprocess | None = None,
-    on_block: OnBlock | None = None,
+    progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
     """Decompose the patterns of a Dataset: `ds.patterns` as they are, lazy steps on them included.
@@ -64,8 +64,9 @@ def embed(
 
     roi: the points that are decomposed, by default all that were measured. like: how the patterns are seen, such as
     `va.load_run(store).model.preprocess`; by default PCA sees them as a network of default settings does, and NMF,
-    which needs amounts, divided by the static background (the region's mean pattern). on_block: told of the scores
-    (blocks done, blocks in all). `va.keep(store, pca=result)` writes the result.
+    which needs amounts, divided by the static background (the region's mean pattern).
+
+    `va.keep(store, pca=result)` writes the result.
 
     Raises UsageError for settings that do not fit the data, RoiError for a region that is too small, DataError for
     patterns that cannot be decomposed.
@@ -77,7 +78,8 @@ def embed(
     log.info(f"{settings.method} of {int(inside.sum())} scan points: looking for components")
     patterns = Patterns(ds, inside, step, settings)
     patterns.find_background()
-    found = (_pca if settings.method == "pca" else _nmf)(patterns, on_block)
+    with showing(progress, "embedding") as show:
+        found = (_pca if settings.method == "pca" else _nmf)(patterns, show)
     words = {"long_name": "principal component" if settings.method == "pca" else "endmember"}
     found[n.COMPONENT] = xr.DataArray(np.arange(found.sizes[n.COMPONENT]), dims=n.COMPONENT, attrs=words)
     found = found.assign_coords({dim: ds[dim] for dim in (*schema.navigation_dims(ds), *schema.signal_dims(ds))})
@@ -92,7 +94,7 @@ def embed_store(
     config: EmbedConfig | None = None,
     *,
     overwrite: bool = False,
-    on_block: OnBlock | None = None,
+    progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
     """Decompose the patterns of a store's region of interest, see `embed`, and write the scores beside its latents.
@@ -118,7 +120,7 @@ def embed_store(
         if is_made(there, made, recipe, overwrite=overwrite):
             return open_store(path)
         replacing = removable(path, variables=taken)
-    found = embed(ds, settings, roi=roi, like=step, on_block=on_block)
+    found = embed(ds, settings, roi=roi, like=step, progress=progress)
     for variable in {name, f"{name}_{RESIDUAL}"} & set(found):
         found[variable] = found[variable].assign_attrs({n.PROVENANCE: recipe.stamp("scipy")}).chunk(block_shape(path))
     add_variables(path, found, replacing=replacing)
@@ -218,7 +220,7 @@ class Patterns:
         return chosen.reshape(self.roi.shape)
 
     def batches(
-        self, inside: np.ndarray, view: View | None = None, on_block: OnBlock | None = None
+        self, inside: np.ndarray, view: View | None = None, show: Show | None = None
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """One pass: grid points `(b, n_nav)` and rows of what is seen of their patterns, `(b, values)` float64."""
         device, view, shape = self.step.background.device, view or self.step, schema.input_shape(self.ds)
@@ -230,13 +232,13 @@ class Patterns:
             for start in range(0, len(points), size):
                 stored = block.stored[start : start + size].to(device, non_blocking=True).float()
                 yield points[start : start + size], view(stored).flatten(1).to(exact).double()
-            if on_block:
-                on_block(done, len(blocks.regions))
+            if show:
+                show(done, len(blocks.regions))
 
-    def maps(self, kernel: Kernel, view: View | None = None, on_block: OnBlock | None = None) -> dict[str, np.ndarray]:
+    def maps(self, kernel: Kernel, view: View | None = None, show: Show | None = None) -> dict[str, np.ndarray]:
         """What a kernel makes of points and rows, on the grid: float32, NaN outside the region."""
         found: dict[str, np.ndarray] = {}
-        for points, rows in self.batches(self.roi, view, on_block):
+        for points, rows in self.batches(self.roi, view, show):
             for name, values in kernel(points, rows).items():
                 if name not in found:
                     found[name] = np.full((*self.roi.shape, *values.shape[1:]), np.nan, np.float32)
@@ -287,7 +289,7 @@ class Patterns:
         return xr.Dataset(others)
 
 
-def _pca(patterns: Patterns, on_block: OnBlock | None) -> xr.Dataset:
+def _pca(patterns: Patterns, show: Show | None) -> xr.Dataset:
     """Scores, components and what they explain."""
     found, scores = patterns.components(patterns.settings.n_components)
     facts = found.facts | {"n_fitted": int(patterns.sample.sum()), "total_variance": found.total}
@@ -295,7 +297,7 @@ def _pca(patterns: Patterns, on_block: OnBlock | None) -> xr.Dataset:
     about = {"long_name": "principal component score", "units": "1", "method": "pca", **facts}
     cumulative = np.cumsum(found.ratio), {"long_name": "share of the variance explained up to here", **share}
     return patterns.result(
-        {SCORES: (patterns.maps(scores, on_block=on_block)[SCORES], about)},
+        {SCORES: (patterns.maps(scores, show=show)[SCORES], about)},
         components=patterns.image(found.components, "principal component, of unit length", **facts),
         mean=patterns.image(found.mean, "mean of the preprocessed patterns"),
         explained_variance=(n.COMPONENT, found.variance, {"long_name": "explained variance", "units": "1"}),
@@ -304,7 +306,7 @@ def _pca(patterns: Patterns, on_block: OnBlock | None) -> xr.Dataset:
     )
 
 
-def _nmf(patterns: Patterns, on_block: OnBlock | None) -> xr.Dataset:
+def _nmf(patterns: Patterns, show: Show | None) -> xr.Dataset:
     """Amounts of the endmembers, the misfit, and the endmembers; with elements, both misfits count by their variance.
 
     Refuses negative values and endmembers that depend on each other.
@@ -333,7 +335,7 @@ def _nmf(patterns: Patterns, on_block: OnBlock | None) -> xr.Dataset:
         misfit = (rows - torch.from_numpy(amounts).to(rows.device) @ axes).square().mean(1).cpu().numpy()
         return {SCORES: np.where(known[:, None], amounts, np.nan), RESIDUAL: np.where(known, misfit, np.nan)}
 
-    maps = patterns.maps(scores, on_block=on_block)
+    maps = patterns.maps(scores, show=show)
     misfit = maps[RESIDUAL][roi].astype("f8")
     known = np.isfinite(misfit)
     mse = float(misfit[known].mean()) if known.any() else float("nan")

@@ -1,0 +1,54 @@
+"""How far a step is: a bar in a terminal or notebook, lines in the log elsewhere, or what the caller makes of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias, TypeVar
+
+log = logging.getLogger("vaearr")
+
+# whether to show it, or what is told (done, in all, text)
+Progress: TypeAlias = bool | Callable[[int, int, str], object]
+Show: TypeAlias = Callable[..., object]
+Item = TypeVar("Item")
+
+
+@contextmanager
+def showing(progress: Progress, what: str) -> Iterator[Show]:
+    """`show(done, total, text)` moves a bar; where there is no terminal or notebook, ten lines go to the log.
+
+    progress: False for neither; a function is told instead. Of several processes the first one shows.
+    """
+    if not progress or os.environ.get("RANK", "0") != "0":
+        yield lambda done, total, text=what: None
+        return
+    if callable(progress):
+        tell = progress
+        yield lambda done, total, text=what: tell(done, total, text)
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TimeElapsedColumn
+
+    console = Console(stderr=True)
+    is_seen = console.is_terminal or console.is_jupyter
+    with Bars(*Bars.get_default_columns(), TimeElapsedColumn(), console=console, disable=not is_seen) as bars:
+        task = bars.add_task(what, total=None)
+
+        def show(done: int, total: int, text: str = what) -> None:
+            bars.update(task, completed=done, total=total, description=text)
+            if not is_seen and done * 10 // total > (done - 1) * 10 // total:
+                log.info(f"{text}: {done} of {total}")
+
+        yield show
+
+
+def tracked(items: Sequence[Item], progress: Progress, what: str) -> Iterator[Item]:
+    """The items, one after the other, with a bar that moves when one is done."""
+    with showing(progress, what) as show:
+        for done, item in enumerate(items, 1):
+            yield item
+            show(done, len(items))

@@ -34,12 +34,10 @@ def panel(parts: Sequence[Any], **options: Any) -> Any:
     return holoviews().Overlay(list(parts)).opts(**own | options, **BOKEH)
 
 
-def curve(
-    x: Any, y: Any, dims: Sequence[str], name: str = "", color: str = COLORS[0], *, style: str = "-", spread: Any = None,
-    **options: Any,
-) -> list[Any]:  # fmt: skip
-    """A line ("-"), points ("o") or both ("-o") with a name in the legend, and bars of a spread."""
+def curve(x: Any, y: Any, dims: Sequence[str], name: str = "", color: str = COLORS[0], **options: Any) -> list[Any]:
+    """A line (style="-"), points ("o") or both ("-o") with a name in the legend, and bars of a `spread`."""
     hv, y, parts = holoviews(), np.asarray(y, "f8"), []
+    style, spread = options.pop("style", "-"), options.pop("spread", None)
     if spread is not None:
         bars = hv.ErrorBars((x, y, spread), dims[0], [dims[1], "spread"])
         parts.append(bars.opts(line_color=color, **BOKEH))

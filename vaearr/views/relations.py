@@ -13,21 +13,8 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.analysis.association import METRICS, targets_of
 from vaearr.errors import NoInputError, RoiError, did_you_mean
-from vaearr.views.common import (
-    COLORS,
-    DIVERGING,
-    NAN_COLOR,
-    SEQUENTIAL,
-    as_map,
-    holoviews,
-    label,
-    map_dims,
-    number,
-    paintable,
-    robust_limits,
-    text,
-    title,
-)
+from vaearr.views import common as c
+from vaearr.views.common import COLORS, DIVERGING, NAN_COLOR, SEQUENTIAL
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH, latent_map, map_plot
 
@@ -43,7 +30,7 @@ HIDDEN = {"alpha": 0, "nonselection_alpha": 0, "selection_alpha": 1, "color": "w
 
 def table_of(**maps: xr.DataArray) -> pd.DataFrame:
     """The scan points where all maps are finite: a row each, with their coordinates. Raises RoiError where none is."""
-    table = xr.Dataset({name: as_map(da.astype("f4")) for name, da in maps.items()}).to_dataframe().dropna()
+    table = xr.Dataset({name: c.as_map(da.astype("f4")) for name, da in maps.items()}).to_dataframe().dropna()
     if table.empty:
         raise RoiError(f"no scan point holds all of {', '.join(maps)}; choose another map or region.")
     return table.reset_index()
@@ -63,7 +50,7 @@ def linked(
     selected. source: columns of the places and of the plane, and what else is told; over: elements of the plane below
     or beside the points, and options of these and of the frame in `how`.
     """
-    hv = holoviews()
+    hv = c.holoviews()
     frame = {key: how.pop(key) for key in ("xlabel", "ylabel", "title")}
     others = [name for name in source if name not in (*place, *plane)]
     hidden = hv.Points(source, list(place), [*plane, *others]).opts(size=5, **HIDDEN, **BRUSH)
@@ -97,7 +84,7 @@ def map_scatter(
     is_phase = heading.startswith(f"{n.PHASE}: ")
     name = n.BC if is_phase and n.BC in ds else heading
     shown = ds[n.BC] if is_phase and n.BC in ds else column
-    across, up, places = f"latent {latent}", text(name), list(map_dims(one))[::-1]
+    across, up, places = f"latent {latent}", c.text(name), list(c.map_dims(one))[::-1]
     table = table_of(**{across: one if roi is None else one.where(roi), up: shown, "group": column})
     r = table[across].corr(table["group"])
     source = drawn(table, most_points).astype("f4")
@@ -109,11 +96,11 @@ def map_scatter(
         if len(table) >= DENSE:
             over, how = [density(table[across].to_numpy(), table[up].to_numpy(), [across, up])], {"size": 4, **HIDDEN}
     about = f"{heading} (orange): " if is_phase else ""
-    frame = {"xlabel": across, "title": title(f"{about}Pearson r = {number(r)}, n = {len(table):,}")}
+    frame = {"xlabel": across, "title": c.title(f"{about}Pearson r = {c.number(r)}, n = {len(table):,}")}
     if name not in ds and n.ELEMENTS in ds and name in ds[n.ELEMENTS][n.ELEMENT].values:
-        frame["ylabel"] = label(ds[n.ELEMENTS].assign_attrs(long_name=name))
+        frame["ylabel"] = c.label(ds[n.ELEMENTS].assign_attrs(long_name=name))
     else:
-        frame["ylabel"] = label(ds[name]) if name in ds else up
+        frame["ylabel"] = c.label(ds[name]) if name in ds else up
     return linked(map_plot(one, roi=roi, **options), source, places, [across, up], over, **frame, **how)
 
 
@@ -122,7 +109,7 @@ def density(x: np.ndarray, y: np.ndarray, dims: list[str]) -> Any:
     most = int(np.clip(x.size**0.5 * 0.6, 16, MOST_BINS))
     across, up = bin_edges(x.astype("f8"), most), bin_edges(y.astype("f8"), most)
     count = np.histogram2d(y, x, bins=(up, across))[0]
-    mesh = holoviews().QuadMesh((across, up, np.where(count > 0, count, np.nan)), dims, "scan points")
+    mesh = c.holoviews().QuadMesh((across, up, np.where(count > 0, count, np.nan)), dims, "scan points")
     return mesh.opts(
         cmap=DENSITY, logz=True, clim=(1, max(2.0, float(count.max()))), colorbar=True, clabel="scan points",
         clipping_colors={"NaN": "white"}, line_color=None, **BOKEH,
@@ -145,7 +132,7 @@ def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, t
     """
     from bokeh.models import HoverTool
 
-    hv, (height, width) = holoviews(), values.shape
+    hv, (height, width) = c.holoviews(), values.shape
     own: dict[str, Any] = {
         "colorbar": True, "clabel": "", "tools": ["hover"], "invert_yaxis": True, "clipping_colors": {"NaN": NAN_COLOR},
         "frame_width": int(np.clip(18 * width, 260, 900)), "frame_height": int(np.clip(18 * height, 120, 700)),
@@ -156,11 +143,11 @@ def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, t
     for ticks, names, pixels in (("xticks", columns, cell[0]), ("yticks", rows, cell[1])):
         letters = max(map(len, names), default=0) if ticks == "xticks" and not own.get("xrotation") else 0.5
         step = math.ceil((10 + 8 * letters) / pixels)
-        own.setdefault(ticks, [(i, text(names[i])) for i in range(0, len(names), step)])
-    painted, own["cmap"] = paintable(np.asarray(values, "f4"), own["cmap"], NAN_COLOR)
+        own.setdefault(ticks, [(i, c.text(names[i])) for i in range(0, len(names), step)])
+    painted, own["cmap"] = c.paintable(np.asarray(values, "f4"), own["cmap"], NAN_COLOR)
     tips: dict[str, Any] = {}
     if told is not None:
-        tips = {"of": [[text(name)] * width for name in rows], "at": [[text(name) for name in columns]] * height}
+        tips = {"of": [[c.text(name)] * width for name in rows], "at": [[c.text(name) for name in columns]] * height}
         tips = {key: np.array(part, dtype=object) for key, part in (tips | {"told": told}).items()}
         own["tools"] = [HoverTool(tooltips=[(own["xlabel"], "@at"), (own["ylabel"], "@of"), ("value", "@told")])]
     x, y = np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
@@ -213,18 +200,18 @@ def association(
         rows = [f"{name} (max {top})" for name, top in zip(values["metric"].values, tops, strict=True)]
         own = {"clim": (-1.0, 1.0), "cmap": DIVERGING, "clabel": "relative to row max"} | options
         marked = p.sel(target=target).transpose("metric", n.LATENT) if is_tested else None
-        heading = f"association of latents with {text(target)}"
+        heading = f"association of latents with {c.text(target)}"
         return _heat(heading, rows, values, values / largest.where(largest > 0, 1), marked, own)
     frames = {}
     for name in [metric] if metric else map(str, found["metric"].values):
         values = found.sel(metric=name).transpose("target", n.LATENT)
         signed = bool(found["signed"].sel(metric=name)) if "signed" in found.coords else METRICS[name].signed
         own = {"cmap": DIVERGING if signed else SEQUENTIAL, "clabel": name}
-        own |= {"clim": robust_limits(values.values, (0, 100), symmetric=signed)} | options
+        own |= {"clim": c.robust_limits(values.values, (0, 100), symmetric=signed)} | options
         marked = p.sel(metric=name).transpose("target", n.LATENT) if is_tested else None
         rows = [str(target) for target in values["target"].values]
         frames[name] = _heat(f"{name} of latent and side map", rows, values, values, marked, own)
-    return holoviews().HoloMap(frames, kdims="metric") if len(frames) > 1 else next(iter(frames.values()))
+    return c.holoviews().HoloMap(frames, kdims="metric") if len(frames) > 1 else next(iter(frames.values()))
 
 
 def _heat(
@@ -247,10 +234,10 @@ def _heat(
     body = matrix(
         shown.values, rows, [str(name) for name in values[n.LATENT].values], told=told,
         **{"frame_width": 780, "frame_height": max(60, 24 * len(rows)), "xlabel": "latent",
-           "title": title(f"{heading} ({', '.join(notes)})" if notes else heading)} | options,
+           "title": c.title(f"{heading} ({', '.join(notes)})" if notes else heading)} | options,
     )  # fmt: skip
     if p is None:
         return body
     row, column = np.nonzero(p[:, places].fillna(1).values < ALPHA)
-    dots = holoviews().Points((column, row), ["column", "row"])
+    dots = c.holoviews().Points((column, row), ["column", "row"])
     return body * dots.opts(color="black", line_color="white", size=5 if count <= 64 else 3.5, **BOKEH)

@@ -173,7 +173,7 @@ def test_a_network_has_a_bar_for_each_stage(shape: tuple[int, ...], name: str, o
 
 def test_bars_and_maps_of_layers_are_the_top_ones_on_one_scale() -> None:
     found = compare_layers(make_model((1, 12, 16)), *np.random.default_rng(0).random((2, 12, 16), dtype="f4"), top=3)
-    widths = [bar.get_width() for bar in top_bars(found, 3).axes[0].patches]
+    widths = [bar.get_width() for bar in top_bars(found).axes[0].patches]
     np.testing.assert_allclose(widths, found["relative_l2"].values[top_layers(found, 3)])
     drawn = [ax.images[0] for ax in difference_sheet(found).axes if ax.images][-3:]
     assert len({(image.get_clim(), tuple(image.get_extent())) for image in drawn}) == 1

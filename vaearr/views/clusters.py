@@ -203,9 +203,8 @@ def confusion_view(table: xr.DataArray, **options: Any) -> Any:
     dims = [str(dim) for dim in table.dims]
     rows, columns = ([text(name) for name in table.coords.get(f"{d}_name", table[d]).values.tolist()] for d in dims)
     wide, high = int(np.clip(60 * counts.shape[1], 160, 640)), int(np.clip(30 * counts.shape[0], 150, 600))
-    told = np.array([f"{v:.0f} points, {s:.1%}" for v, s in zip(counts.flat, share.flat, strict=True)], dtype=object)
     shown = matrix(
-        share, rows, columns, told=told.reshape(share.shape),
+        share, rows, columns, told=counts,
         **{"cmap": "Blues", "clim": (0.0, 1.0), "clabel": "share of the row", "xlabel": text(dims[1]),
            "ylabel": text(dims[0]), "title": title(f"n = {int(counts.sum()):,}"), "frame_width": wide,
            "frame_height": high, "xrotation": 90 if max(map(len, columns)) * 7 > wide / len(columns) else 0} | options,

@@ -24,8 +24,7 @@ LOSS_PANELS: dict[str, dict[str, str]] = {
 }
 NATS = "nats per sample"
 UNUSED = "#9a9a9a"
-GREY, BAR_COLOR, KNEE_COLOR = "gray", "#6f7a85", COLORS[5]
-Profiles = xr.DataArray | Sequence[xr.DataArray]
+GREY, BAR_COLOR = "gray", "#6f7a85"
 
 
 def panel(parts: Sequence[Any], **options: Any) -> Any:
@@ -198,28 +197,29 @@ def correlation_words(found: xr.Dataset) -> str:
 
 
 @builder("variance", "array", "explained_variance_ratio")
-def variance_curve(ratio: xr.DataArray, *, knee: int | None = None, **options: Any) -> Any:
-    """Share of the variance that each component explains, and the sum of the shares so far; the knee marked.
+def variance_curve(ratio: xr.DataArray, **options: Any) -> Any:
+    """Share of the total variance that each component explains, `(component,)`, and the sum of the shares so far.
 
-    `ratio` is of the total variance, `(component,)`; `knee` (else its attribute) is the number of components before
-    it. `**options` are those of the HoloViews overlay.
+    `**options` are those of the HoloViews overlay. Raises SchemaError for other dims.
     """
-    dims = ("component", "share")
-    values, knee = np.asarray(ratio.values, dtype="f8"), ratio.attrs.get("knee") if knee is None else knee
+    values, dims = np.asarray(ratio.values, dtype="f8"), ("component", "share")
     if values.ndim != 1 or not values.size:
         raise SchemaError(f"{ratio.name!r} has sizes {dict(ratio.sizes)}; expected a value for each component.")
     count, total = np.arange(1, values.size + 1), np.cumsum(values)
     parts = [bars(np.append(count - 0.4, count[-1] + 0.6), values, dims, label="of each")]
     parts += curve(count, total, dims, "sum so far", COLORS[1], style="-o")
-    parts += [] if knee is None else [mark_line(knee + 0.5, KNEE_COLOR, upright=True)]
-    before = f", {knee} before the knee: {total[min(knee, total.size) - 1]:.1%}" if knee else ""
-    own = {"title": title(f"{total.size} components: {total[-1]:.1%}{before}"), "xlabel": "component", "xticks": 10}
+    own = {"title": title(f"{total.size} components: {total[-1]:.1%}"), "xlabel": "component", "xticks": 10}
     return panel(parts, **own | {"ylabel": "share of the variance", "ylim": (0, 1.03)} | options)
 
 
 @builder("contrast")
 def contrast_view(
-    da: xr.DataArray, histogram: xr.Dataset, profiles: Profiles = (), *, roi: xr.DataArray | None = None, **options: Any
+    da: xr.DataArray,
+    histogram: xr.Dataset,
+    profiles: Sequence[xr.DataArray] = (),
+    *,
+    roi: xr.DataArray | None = None,
+    **options: Any,
 ) -> Any:
     """Grey map with the rows and columns of the profiles in colour, beside it the histogram, then the profiles along
     x, and along y.
@@ -229,7 +229,7 @@ def contrast_view(
     hv = holoviews()
     lines: dict[str, list[Any]] = {}
     shown = [map_plot(da, roi=roi, **{"cmap": GREY} | options)]
-    for i, one in enumerate([profiles] if isinstance(profiles, xr.DataArray) else profiles):
+    for i, one in enumerate(profiles):
         along = str(one.dims[0])
         across = {n.X: n.Y, n.Y: n.X}.get(along, "")
         if one.ndim != 1 or not across:

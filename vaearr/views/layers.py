@@ -44,14 +44,14 @@ def _how_many(found: xr.Dataset) -> str:
 
 
 @builder("top_layers")
-def top_bars(found: xr.Dataset, top: int | None = None) -> Any:
+def top_bars(found: xr.Dataset) -> Any:
     """The layers with the largest relative L2 difference as bars, largest first, coloured by part of the network.
 
-    Of many pairs, means with their standard deviation. top: how many; default: as many as the comparison says. Raises
-    NoInputError where no layer has a finite value.
+    As many as the comparison says; of many pairs, means with their standard deviation. Raises NoInputError where no
+    layer has a finite value.
     """
     values, spread = _numbers(found, "relative_l2")
-    chosen = top_layers(found, top or int(found.attrs.get("top", 0)) or TOP)
+    chosen = top_layers(found, int(found.attrs.get("top", 0)) or TOP)
     if not len(chosen):
         raise NoInputError("no layer of the comparison has a finite relative difference; there is nothing to rank.")
     parts, names, kinds = (found[name].values[chosen].astype(str) for name in ("part", LAYER, "kind"))

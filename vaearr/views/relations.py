@@ -125,7 +125,9 @@ def bin_edges(values: np.ndarray, most: int) -> np.ndarray:
     return np.linspace(low, high, most + 1)
 
 
-def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, told: Any = None, **how: Any) -> Any:
+def matrix(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, told: np.ndarray | None = None, **how: Any
+) -> Any:
     """A heat map `(rows, columns)` of named rows, the first on top, and columns; NaN grey.
 
     told: for each cell what the pointer tells beside the names; default: its value.
@@ -147,9 +149,12 @@ def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, t
     painted, own["cmap"] = c.paintable(np.asarray(values, "f4"), own["cmap"], NAN_COLOR)
     tips: dict[str, Any] = {}
     if told is not None:
-        tips = {"of": [[c.text(name)] * width for name in rows], "at": [[c.text(name) for name in columns]] * height}
-        tips = {key: np.array(part, dtype=object) for key, part in (tips | {"told": told}).items()}
-        own["tools"] = [HoverTool(tooltips=[(own["xlabel"], "@at"), (own["ylabel"], "@of"), ("value", "@told")])]
+        of, at = np.meshgrid(
+            np.array([*map(c.text, rows)], object), np.array([*map(c.text, columns)], object), indexing="ij"
+        )
+        tips = {"of": of, "at": at, "told": told}
+        tooltips = [(own["xlabel"], "@at"), (own["ylabel"], "@of"), ("value", "@told{0.[0000]}")]
+        own["tools"] = [HoverTool(tooltips=tooltips)]
     x, y = np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
     mesh = hv.QuadMesh((x, y, painted, *tips.values()), ["column", "row"], ["value", *tips])
     return mesh.opts(**own, **BOKEH)
@@ -183,61 +188,51 @@ def association(
     if isinstance(found, xr.Dataset):
         p_adjusted = found.get("p_adjusted") if p_adjusted is None else p_adjusted
         found = found["association"]
-    p = xr.full_like(found, np.nan, "f8") if p_adjusted is None else p_adjusted.reindex_like(found)
-    if "target" not in found.dims:
-        name = str(found["target"].item()) if "target" in found.coords else "target"
-        found, p = (da.drop_vars("target", errors="ignore").expand_dims(target=[name]) for da in (found, p))
+    table = found.to_dataset(name="value")
+    if p_adjusted is not None:
+        table["p"] = p_adjusted.reindex_like(found)
+    if "target" not in table.dims:
+        name = str(table["target"].item()) if "target" in table.coords else "target"
+        table = table.drop_vars("target", errors="ignore").expand_dims(target=[name])
         target = name if metric is None and target is None else target
     for dim, wanted in (("metric", metric), ("target", target)):
-        known = [str(name) for name in found[dim].values]
+        known = [str(name) for name in table[dim].values]
         if wanted is not None and wanted not in known:
             raise NoInputError(f"the table has no {dim} {wanted!r}.{did_you_mean(wanted, known)}")
-    is_tested = p_adjusted is not None
     if target is not None:
-        values = found.sel(target=target).transpose("metric", n.LATENT)
-        largest = abs(values).max(n.LATENT).fillna(0)
+        one = table.sel(target=target).transpose("metric", n.LATENT)
+        largest = abs(one["value"]).max(n.LATENT).fillna(0)
         tops = [f"{top:.2f}" if top >= 0.01 or top == 0 else f"{top:.0e}" for top in largest.values]
-        rows = [f"{name} (max {top})" for name, top in zip(values["metric"].values, tops, strict=True)]
+        rows = [f"{name} (max {top})" for name, top in zip(one["metric"].values, tops, strict=True)]
         own = {"clim": (-1.0, 1.0), "cmap": DIVERGING, "clabel": "relative to row max"} | options
-        marked = p.sel(target=target).transpose("metric", n.LATENT) if is_tested else None
-        heading = f"association of latents with {c.text(target)}"
-        return _heat(heading, rows, values, values / largest.where(largest > 0, 1), marked, own)
+        shown = one["value"] / largest.where(largest > 0, 1)
+        return _heat(f"association of latents with {c.text(target)}", rows, one, shown, own)
     frames = {}
-    for name in [metric] if metric else map(str, found["metric"].values):
-        values = found.sel(metric=name).transpose("target", n.LATENT)
-        signed = bool(found["signed"].sel(metric=name)) if "signed" in found.coords else METRICS[name].signed
+    for name in [metric] if metric else map(str, table["metric"].values):
+        one = table.sel(metric=name).transpose("target", n.LATENT)
+        signed = bool(one["signed"]) if "signed" in one else METRICS[name].signed
         own = {"cmap": DIVERGING if signed else SEQUENTIAL, "clabel": name}
-        own |= {"clim": c.robust_limits(values.values, (0, 100), symmetric=signed)} | options
-        marked = p.sel(metric=name).transpose("target", n.LATENT) if is_tested else None
-        rows = [str(target) for target in values["target"].values]
-        frames[name] = _heat(f"{name} of latent and side map", rows, values, values, marked, own)
+        own |= {"clim": c.robust_limits(one["value"].values, (0, 100), symmetric=signed)} | options
+        rows = [str(target) for target in one["target"].values]
+        frames[name] = _heat(f"{name} of latent and side map", rows, one, one["value"], own)
     return c.holoviews().HoloMap(frames, kdims="metric") if len(frames) > 1 else next(iter(frames.values()))
 
 
-def _heat(
-    heading: str,
-    rows: list[str],
-    values: xr.DataArray,
-    shown: xr.DataArray,
-    p: xr.DataArray | None,
-    options: dict[str, Any],
-) -> Any:
-    """Rows over latents: colours stand for `shown`, `values` is told under the pointer, dots mark small p."""
-    count, notes, places = values.sizes[n.LATENT], [], np.arange(values.sizes[n.LATENT])
+def _heat(heading: str, rows: list[str], one: xr.Dataset, shown: xr.DataArray, options: dict[str, Any]) -> Any:
+    """Rows over latents: colours stand for `shown`, `value` is told under the pointer, dots mark small `p`."""
+    count, notes = one.sizes[n.LATENT], []
     if count > MOST_LATENTS:
         strength = (abs(shown) / abs(shown).max(n.LATENT)).max(str(shown.dims[0])).fillna(0).values
         places = np.sort(np.argsort(-strength, kind="stable")[:MOST_LATENTS])
+        one, shown = one.isel({n.LATENT: places}), shown[:, places]
         notes.append(f"the {MOST_LATENTS} strongest of {count} latents")
-    notes += [f"dot: adjusted p < {ALPHA:g}"] if p is not None else []
-    values, shown = values[:, places], shown[:, places]
-    told = [[f"{v:.4g}" if np.isfinite(v) else "no value" for v in row] for row in values.values]
-    body = matrix(
-        shown.values, rows, [str(name) for name in values[n.LATENT].values], told=told,
-        **{"frame_width": 780, "frame_height": max(60, 24 * len(rows)), "xlabel": "latent",
-           "title": c.title(f"{heading} ({', '.join(notes)})" if notes else heading)} | options,
-    )  # fmt: skip
-    if p is None:
+    notes += [f"dot: adjusted p < {ALPHA:g}"] if "p" in one else []
+    own = {"frame_width": 780, "frame_height": max(60, 24 * len(rows)), "xlabel": "latent"}
+    own["title"] = c.title(f"{heading} ({', '.join(notes)})" if notes else heading)
+    latents = [str(name) for name in one[n.LATENT].values]
+    body = matrix(shown.values, rows, latents, told=one["value"].values, **own | options)
+    if "p" not in one:
         return body
-    row, column = np.nonzero(p[:, places].fillna(1).values < ALPHA)
+    row, column = np.nonzero(one["p"].fillna(1).values < ALPHA)
     dots = c.holoviews().Points((column, row), ["column", "row"])
     return body * dots.opts(color="black", line_color="white", size=5 if count <= 64 else 3.5, **BOKEH)

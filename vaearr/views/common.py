@@ -143,10 +143,8 @@ def robust_limits(
         return -high, high
     if low == high:  # most of the map is one value: show the rest all the same
         low, high = float(finite.min()), float(finite.max())
-    if low == high:
-        margin = abs(low) * 0.5 or 0.5
-        low, high = low - margin, high + margin
-    return low, high
+    margin = 0.0 if low < high else abs(low) * 0.5 or 0.5
+    return low - margin, high + margin
 
 
 def is_regular(coord: np.ndarray) -> bool:

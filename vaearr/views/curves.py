@@ -25,6 +25,7 @@ LOSS_PANELS: dict[str, dict[str, str]] = {
 NATS = "nats per sample"
 UNUSED = "#9a9a9a"
 GREY, BAR_COLOR = "gray", "#6f7a85"
+Profiles = Sequence[xr.DataArray]
 
 
 def panel(parts: Sequence[Any], **options: Any) -> Any:
@@ -214,12 +215,7 @@ def variance_curve(ratio: xr.DataArray, **options: Any) -> Any:
 
 @builder("contrast")
 def contrast_view(
-    da: xr.DataArray,
-    histogram: xr.Dataset,
-    profiles: Sequence[xr.DataArray] = (),
-    *,
-    roi: xr.DataArray | None = None,
-    **options: Any,
+    da: xr.DataArray, histogram: xr.Dataset, profiles: Profiles = (), *, roi: xr.DataArray | None = None, **options: Any
 ) -> Any:
     """Grey map with the rows and columns of the profiles in colour, beside it the histogram, then the profiles along
     x, and along y.

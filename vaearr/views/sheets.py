@@ -14,7 +14,6 @@ from vaearr.errors import NoInputError, did_you_mean
 from vaearr.run.facts import class_names, class_of_each
 from vaearr.schema import meanings
 from vaearr.schema.grid import measured
-from vaearr.store import read_block
 from vaearr.views.common import COLORS, brief, number, palette, robust_limits, text, unit
 from vaearr.views.curves import UNUSED
 from vaearr.views.kinds import builder
@@ -51,31 +50,25 @@ def data_sheet(ds: xr.Dataset, *, by: str | None = None, seed: int = 0) -> Any:
     groups = {name: places for name, places in groups.items() if len(places)}
     if not groups:
         raise NoInputError(f"none of the {schema.samples_word(ds)} can be used; there is nothing to show.")
-    rows: list[Row] = []
+    rows, nav = list[Row](), schema.navigation_dims(ds)
     for name, places in [*groups.items()][:MOST_ROWS]:
         chosen = places[np.sort(rng.permutation(len(places))[: COLUMNS if by else 3 * COLUMNS])]
-        images = _stored(ds, chosen)
-        rows += tiles(images, [robust_limits(image, LIMITS) for image in images], [_where(ds, at) for at in chosen])
+        at = {dim: xr.DataArray(place, dims="picture") for dim, place in zip(nav, chosen.T, strict=True)}
+        part = ds[n.PATTERNS].isel(at).transpose("picture", ...).load()
+        images = pictures(part)
+        where = [", ".join(_short(part[dim].values[i]) for dim in nav[::-1]) for i in range(len(images))]
+        rows += tiles(images, [robust_limits(image, LIMITS) for image in images], where)
         rows[-1].name = f"{brief(name.replace('_', ' '), 14)}\n{len(places):,}" if by else ""
     cut = f", {MOST_ROWS} of {len(groups)} classes" if len(groups) > MOST_ROWS else ""
     slices = ", middle slices" if n.Z in schema.signal_dims(ds) else ""
     heading = f"{schema.samples_word(ds)}{f' by {by}' if by else ''}{cut}{slices}"
     if schema.is_scan(ds):
-        nav = schema.navigation_dims(ds)
         heading += f" at {', '.join(nav[::-1])} in {unit(ds[nav[-1]].attrs)}".removesuffix(" in ")
     return sheet(rows, heading)
 
 
-def _stored(ds: xr.Dataset, places: np.ndarray) -> np.ndarray:
-    signal, nav = schema.signal_dims(ds), schema.navigation_dims(ds)
-    regions = [{dim: slice(i, i + 1) for dim, i in zip(nav, map(int, place), strict=True)} for place in places]
-    values = [read_block(ds[n.PATTERNS], region).reshape([ds.sizes[dim] for dim in signal]) for region in regions]
-    return pictures(xr.DataArray(np.stack(values), dims=("picture", *signal), name=n.PATTERNS))
-
-
-def _where(ds: xr.Dataset, place: np.ndarray) -> str:
-    values = [ds[dim].values[int(i)] for dim, i in zip(schema.navigation_dims(ds), place, strict=True)][::-1]
-    return ", ".join(f"{value:.4g}" for value in values) if schema.is_scan(ds) else brief(values[0], 14)
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else brief(value, 14)
 
 
 @builder("path", "decoded", "scatter", "position", "requested")

@@ -86,11 +86,11 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
 @builder("run_health", n.LATENT, "kl", "is_active")
 @builder("statistics", "logvar_mean", "aggregate_std", "min", "max")
 @builder("health", "kl", "correlation", "density", "prior", "wasserstein")
-def health_view(found: xr.Dataset) -> Any:
+def health_view(found: xr.Dataset, **options: Any) -> Any:
     """KL divergence of each latent, active ones blue and unused ones grey: of a training, of statistics, of `health`.
 
     Of `latent_statistics` also the aggregate posterior, the range of the means and the log-variance, of `health` the
-    correlation, and the aggregate posterior beside the prior and how far from it.
+    correlation, and the aggregate posterior beside the prior and how far from it. `**options` are of the overlays.
     """
     dims, active, a = found[n.LATENT].values, found["is_active"].values.astype(bool), found.attrs
     known = "aggregate_std" not in found or np.isfinite(found["kl"].values).any()
@@ -102,6 +102,7 @@ def health_view(found: xr.Dataset) -> Any:
     ticks = [(i, str(i)) for i in dims[:: math.ceil(len(dims) / 12)].tolist()]
     size: dict[str, Any] = {"xlabel": "latent dimension", "xticks": ticks, "xlim": (float(edges[0]), float(edges[-1]))}
     size |= {"frame_width": 860, "frame_height": 200} if alone else {"frame_width": 350, "frame_height": 240}
+    size |= options
     shown = [
         panel(
             [

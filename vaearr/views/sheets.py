@@ -21,7 +21,7 @@ from vaearr.views.maps import map_plot
 from vaearr.views.paper import MOST_NAMES, SMALL, WIDTH, draw, journal, new_figure
 from vaearr.views.pictures import COLUMNS, LIMITS, Row, draw_rows, pictures, sheet, tiles, units_of, where_of
 from vaearr.views.relations import DENSITY
-from vaearr.views.spread import point_classes, scatter
+from vaearr.views.spread import legend_names, point_classes, scatter
 
 MARK = "#111111"
 SHARES = (0.5, 0.9)  # of the samples, within the contours of a density
@@ -147,24 +147,25 @@ def pair_sheet(found: xr.Dataset) -> Any:
     """
     dims = [int(d) for d in found["latent"].values]
     size, edges = len(dims), found["edges"].values
-    place, classes = {dim: i for i, dim in enumerate(dims)}, point_classes(found, "class_of_point")
-    colors = np.asarray([*palette(len(classes[1])), UNUSED] if classes else [])
+    place, color_of = {dim: i for i, dim in enumerate(dims)}, dict[str, str]()
+    if by_class := "class_of_point" in found.coords:
+        words, codes = meanings(found["class_of_point"]), found["class_of_point"].values
+        there = [words[code] for code in np.unique(codes) if code >= 0]
+        color_of = dict(zip(there, palette(len(there)), strict=True))
+        colors = np.array([color_of.get(words.get(int(code), ""), UNUSED) for code in codes])
     with journal():
         from matplotlib.colors import PowerNorm
         from matplotlib.lines import Line2D
 
         side = min(1.35, (WIDTH - 1.0) / size)
-        figure = new_figure(side * size + (1.6 if classes else 0.7), side * size + 0.7)
+        figure = new_figure(side * size + (1.6 if by_class else 0.7), side * size + 0.7)
         axes = figure.subplots(size, size, squeeze=False)
         for i in range(size):
-            if classes is None or "class_counts" not in found:
+            if "class_counts" not in found:
                 axes[i, i].stairs(found["counts"].values[i], edges[i], fill=True, color=COLORS[0])
             else:
-                names = meanings(found["class_of_point"])
-                drawn = [names[code] for code in np.unique(found["class_of_point"].values) if code >= 0]
                 for name, counts in zip(found["class"].values, found["class_counts"].values[:, i], strict=True):
-                    color = colors[drawn.index(str(name))] if str(name) in drawn else UNUSED
-                    axes[i, i].stairs(counts, edges[i], color=color, lw=0.8)
+                    axes[i, i].stairs(counts, edges[i], color=color_of.get(str(name), UNUSED), lw=0.8)
             axes[i, i].set(xlim=edges[i][[0, -1]], yticks=[])
         for x, y, density in zip(found["x_dim"].values, found["y_dim"].values, found["density"].values, strict=True):
             i, j = place[int(x)], place[int(y)]
@@ -176,26 +177,27 @@ def pair_sheet(found: xr.Dataset) -> Any:
                 middles = [(edges[k][1:] + edges[k][:-1]) / 2 for k in (i, j)]
                 lower.contour(*middles, soft, levels=levels, colors=COLORS[5], linewidths=0.8)
             lower.set(xlim=edges[i][[0, -1]], ylim=edges[j][[0, -1]])
-            if classes is None:
+            if not by_class:
                 upper.set_axis_off()
                 upper.text(0.5, 0.5, r, ha="center", va="center", transform=upper.transAxes, fontsize=9)
                 continue
             lower.set_title(f"r = {r}", fontsize=SMALL, pad=2)
-            order = np.random.default_rng(0).permutation(len(classes[0]))
+            order = np.random.default_rng(0).permutation(len(codes))
             area = float(np.clip(3000 / max(len(order), 1), 1.2, 7))
             points = found["vectors"].values[:, [j, i]][order].T
-            upper.scatter(*points, c=colors[classes[0]][order], s=area, linewidths=0, alpha=0.7, rasterized=True)
+            upper.scatter(*points, c=colors[order], s=area, linewidths=0, alpha=0.7, rasterized=True)
             upper.set(xlim=edges[j][[0, -1]], ylim=edges[i][[0, -1]])
         for (i, j), ax in np.ndenumerate(axes):
             ax.tick_params(labelsize=SMALL, labelbottom=i == size - 1, labelleft=j == 0 and i > 0)
             ax.locator_params(nbins=3)
             ax.set_xlabel(f"latent {dims[j]}" if i == size - 1 else "", fontsize=SMALL)
             ax.set_ylabel(f"latent {dims[i]}" if j == 0 else "", fontsize=SMALL)
-        if classes and len(classes[1]) <= MOST_NAMES:
-            marks = [Line2D([], [], marker="s", ls="", ms=4, color=color) for color in colors[:-1]]
-            figure.legend(marks, classes[1], title=brief(classes[2], 18), loc="outside right upper", fontsize=SMALL,
+        if by_class and len(there) <= MOST_NAMES:
+            marks = [Line2D([], [], marker="s", ls="", ms=4, color=color) for color in color_of.values()]
+            by = brief(found["class_of_point"].attrs["long_name"], 18)
+            figure.legend(marks, legend_names(there), title=by, loc="outside right upper", fontsize=SMALL,
                           title_fontsize=SMALL, handletextpad=0.1)  # fmt: skip
-        is_cut = classes and found.sizes["point"] < found.attrs["n"]
+        is_cut = by_class and found.sizes["point"] < found.attrs["n"]
         cut = "" if not is_cut else f", {found.sizes['point']:,} shown above the diagonal"
         figure.suptitle(f"pairs of latents, {found.attrs['n']:,} samples{cut}")
     return figure

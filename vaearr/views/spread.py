@@ -26,14 +26,14 @@ POINTS = {
 Classes = tuple[np.ndarray, list[str], str]  # class of each point (-1 for none), the names there are, what they are of
 
 
-def point_classes(found: xr.Dataset, coord: str = "class") -> Classes | None:
+def point_classes(found: xr.Dataset) -> Classes | None:
     """Class of each point `(k,)`, -1 for none, the names of the classes there are, and what they are of; or None."""
-    if coord not in found.coords:
+    if "class" not in found.coords:
         return None
-    codes, names = found[coord].values, meanings(found[coord])
+    codes, names = found["class"].values, meanings(found["class"])
     there = [int(code) for code in np.unique(codes) if code >= 0]
     place = np.where(codes >= 0, np.searchsorted(there, codes), -1)
-    return place, legend_names([names[code] for code in there]), str(found[coord].attrs["long_name"])
+    return place, legend_names([names[code] for code in there]), str(found["class"].attrs["long_name"])
 
 
 def legend_names(names: list[str]) -> list[str]:

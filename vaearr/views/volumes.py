@@ -21,7 +21,7 @@ from vaearr.views.common import DIVERGING, NAN_COLOR, is_regular, label, robust_
 from vaearr.views.kinds import builder
 from vaearr.views.page import LEVELS, UNPACK, Section, packed, page
 from vaearr.views.paper import SMALL, WIDTH, colormap, journal, new_figure
-from vaearr.views.pictures import LIMITS
+from vaearr.views.pictures import LIMITS, numbers_of, where_of
 
 AXES = (n.Z, n.Y, n.X)
 PLANES = {"axial": (n.Z, n.Y, n.X), "coronal": (n.Y, n.Z, n.X), "sagittal": (n.X, n.Z, n.Y)}  # across, up, along
@@ -167,7 +167,12 @@ def _slices(volumes: Mapping[str, xr.DataArray], position: Mapping[str, float] |
                         line(float(volume[dim][place[dim]]), color=CROSS, lw=0.6, alpha=0.9)
                 _mark(ax, volume, along, up)
                 if alone:
-                    ax.set(xlabel=label(volume[along], along), ylabel=label(volume[up], up))
+                    ax.set(
+                        **{
+                            f"{a}label": label(volume[d].assign_attrs(long_name=d))
+                            for a, d in (("x", along), ("y", up))
+                        }
+                    )
                 else:
                     ax.set(xticks=[], yticks=[])
             bar = figure.colorbar(mesh, ax=list(row), fraction=0.03, pad=0.01, label=name if alone else None)
@@ -205,13 +210,7 @@ def example_volumes(found: xr.Dataset, example: int) -> tuple[dict[str, xr.DataA
         raise NoInputError(f"there is no example {example}; {count} were kept, set by 'examples'.")
     one = found.isel(example=example)
     original, recon = (as_volume(one[name]) for name in ("input", "reconstruction"))
-    told = [
-        f"{name.removeprefix('example_')} {value_text(one[name].item(), one[name].attrs)}"
-        for name in map(str, one.coords)
-        if name.startswith("example_") and one[name].ndim == 0
-    ]
-    told += [f"PSNR {float(one['example_psnr']):.1f} dB"] if "example_psnr" in one else []
-    told += [f"SSIM {float(one['example_ssim']):.3f}"] if "example_ssim" in one else []
+    told = [*where_of(one, "example_", most=80).splitlines(), *numbers_of(one)]
     residual = (recon - original).assign_attrs(original.attrs)
     return {"original": original, "reconstruction": recon, "residual": residual}, text(", ".join(told))
 

@@ -13,6 +13,7 @@ from vaearr import schema
 from vaearr.errors import NoInputError, SchemaError, did_you_mean
 from vaearr.schema.grid import edges
 from vaearr.views import common as c
+from vaearr.views.colors import hex_of
 from vaearr.views.common import NAN_COLOR, PERCENT, SEQUENTIAL
 from vaearr.views.kinds import builder
 
@@ -203,18 +204,11 @@ def same_grid(*maps: xr.DataArray) -> None:
 
 
 @builder("rgb", "array", n.CHANNEL, n.Y, n.X)
-def rgb_map(
-    rgb: xr.DataArray,
-    elements: Sequence[str] | None = None,
-    *,
-    roi: xr.DataArray | None = None,
-    nan_color: str = NAN_COLOR,
-    **options: Any,
-) -> Any:
+def rgb_map(rgb: xr.DataArray, *, roi: xr.DataArray | None = None, nan_color: str = NAN_COLOR, **options: Any) -> Any:
     """Elements as red, green and blue, with a legend: `(y, x, channel)` between 0 and 1, NaN in `nan_color`.
 
-    `elements` (else the attribute `elements`, else the labels of the channels) names the channels: one element is
-    grey, of two the blue channel is their mean. Raises SchemaError for another shape or values outside 0 to 1.
+    The attribute `elements` names the channels; of one element three times it is grey. Raises SchemaError for another
+    shape or values outside 0 to 1.
     """
     if rgb.ndim != 3 or rgb.sizes.get(n.CHANNEL) != 3:
         raise SchemaError(f"{rgb.name!r} has dims {dict(rgb.sizes)}; expected two map axes and 3 of {n.CHANNEL!r}.")
@@ -226,28 +220,13 @@ def rgb_map(
     # each scan point as the number of its colour in a list
     whole = np.rint(255 * np.clip(np.nan_to_num(values.reshape(-1, 3)), 0, 1)).astype("u1")
     colors, numbers = np.unique(whole, axis=0, return_inverse=True)
-    cmap = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colors]
-    own = {"cmap": cmap, "clim": (-0.5, len(cmap) - 0.5), "clipping_colors": {"NaN": nan_color}}
     paint = np.where(missing, np.nan, numbers.reshape(missing.shape)).astype("f4")
+    own = {"cmap": hex_of(colors / 255), "clim": (-0.5, len(colors) - 0.5), "clipping_colors": {"NaN": nan_color}}
     body = on_grid(planes[0], {"paint": paint}, {"title": c.title(c.label(rgb, "elements"))} | own | options)
-    keys = [*_rgb_legend(rgb, elements), *([("missing", nan_color)] if missing.any() else [])]
+    names = [c.text(name) for name in rgb.attrs.get("elements", ("red", "green", "blue"))]
+    keys = [*zip(names, ("#ff0000", "#00ff00", "#0000ff"), strict=True)]
+    keys = [(names[0], "#808080")] if len(set(names)) == 1 else keys
+    keys += [("missing", nan_color)] if missing.any() else []
     shown = with_lines(body, None if roi is None else c.roi_outline(roi))
-    layers = [*shown] if roi is not None else [shown]
-    return (
-        c.holoviews()
-        .Overlay([*layers, *legend_keys(keys, body.kdims, marker="square")])
-        .opts(legend_position="right", **BOKEH)
-    )
-
-
-def _rgb_legend(rgb: xr.DataArray, elements: Sequence[str] | None) -> list[tuple[str, str]]:
-    """Name and colour of what each channel shows."""
-    given = elements if elements is not None else rgb.attrs.get("elements")
-    if given is None and n.CHANNEL in rgb.coords:
-        given = rgb[n.CHANNEL].values.tolist()
-    names = [c.text(name) for name in ([given] if isinstance(given, str) else given or ("red", "green", "blue"))]
-    if len(set(names)) == 1:
-        return [(names[0], "#808080")]
-    if len(names) > 3:
-        raise SchemaError(f"there are {len(names)} names ({', '.join(names)}) for the channels; expected one to three.")
-    return list(zip([*names, "mean of both"][:3], ("#ff0000", "#00ff00", "#0000ff"), strict=True))
+    shown = shown * c.holoviews().Overlay(legend_keys(keys, body.kdims, marker="square"))
+    return shown.opts(legend_position="right", **BOKEH)

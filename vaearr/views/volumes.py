@@ -166,15 +166,8 @@ def _slices(volumes: Mapping[str, xr.DataArray], position: Mapping[str, float] |
                     for line, dim in ((ax.axvline, along), (ax.axhline, up)):
                         line(float(volume[dim][place[dim]]), color=CROSS, lw=0.6, alpha=0.9)
                 _mark(ax, volume, along, up)
-                if alone:
-                    ax.set(
-                        **{
-                            f"{a}label": label(volume[d].assign_attrs(long_name=d))
-                            for a, d in (("x", along), ("y", up))
-                        }
-                    )
-                else:
-                    ax.set(xticks=[], yticks=[])
+                words = [label(volume[dim].assign_attrs(long_name=dim)) for dim in (along, up)]
+                ax.set(**{"xlabel": words[0], "ylabel": words[1]} if alone else {"xticks": [], "yticks": []})
             bar = figure.colorbar(mesh, ax=list(row), fraction=0.03, pad=0.01, label=name if alone else None)
             bar.ax.tick_params(labelsize=SMALL)
             row[0].set_ylabel(row[0].get_ylabel() if alone else name)

@@ -21,7 +21,7 @@ from vaearr.views.maps import map_plot
 from vaearr.views.paper import MOST_NAMES, SMALL, WIDTH, draw, journal, new_figure
 from vaearr.views.pictures import COLUMNS, LIMITS, Row, draw_rows, pictures, sheet, tiles, units_of, where_of
 from vaearr.views.relations import DENSITY
-from vaearr.views.spread import legend_names, point_classes, scatter
+from vaearr.views.spread import legend_names, scatter
 
 MARK = "#111111"
 SHARES = (0.5, 0.9)  # of the samples, within the contours of a density
@@ -86,7 +86,7 @@ def path_sheet(found: xr.Dataset) -> Any:
         figure = new_figure(WIDTH, max(3.3, len(rows) * (min(2.5 / columns, 1.1) * tall / wide + 0.2)) + 0.35)
         left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
         ax, axes = left.subplots(), [text(name) for name in found["axis"].values]
-        cloud = scatter(found["scatter"].values, axes, point_classes(found), found["number"].values)
+        cloud = scatter(found, found["scatter"].values, axes)
         draw(ax, cloud.opts(title="", legend_position="top_right", backend="bokeh"))
         if legend := ax.get_legend():
             legend.set(visible=len(legend.get_texts()) <= 12, zorder=9)

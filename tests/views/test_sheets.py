@@ -22,7 +22,7 @@ from vaearr.models.card import model_card
 from vaearr.views.layers import difference_sheet, model_figure, stages, top_bars
 from vaearr.views.page import LEVELS, packed
 from vaearr.views.sheets import data_sheet
-from vaearr.views.volumes import volume_page, volume_sheet, volume_slices
+from vaearr.views.volumes import volume_page, volume_slices
 
 from ..analyses.conftest import make_model
 from ..conftest import SMALL_NETWORK
@@ -103,7 +103,7 @@ def shown(figure: Any) -> list[np.ndarray]:
 
 def test_three_planes_through_a_position_with_the_patients_sides() -> None:
     da = volume()
-    figure = volume_slices(da.transpose("x", "z", "y")[::-1], {"z": 3.2, "x": 0.0})
+    figure = volume_slices(da.transpose("x", "z", "y")[::-1], position={"z": 3.2, "x": 0.0})
     for plane, wanted in zip(shown(figure), (da[3], da[:, 3], da[:, :, 4]), strict=False):
         np.testing.assert_array_equal(plane, wanted)
     ax = figure.axes[0]
@@ -118,20 +118,20 @@ def test_three_planes_through_a_position_with_the_patients_sides() -> None:
         (da.assign_coords(z=[0.0, 1, 2, 3, 9]), {}, UsageError, "'z' has uneven steps"),
     ):
         with pytest.raises(error, match=words):
-            volume_slices(wrong, at)
+            volume_slices(wrong, position=at)
 
 
 def test_sheet_and_page_of_reconstructed_volumes() -> None:
     pair = [xr.concat([volume(i), volume(i + 1)], "example").assign_attrs(volume().attrs) for i in (0, 2)]
     found = xr.Dataset({"input": pair[0], "reconstruction": pair[1], "example_psnr": ("example", [20.0, 21.5])})
     found = found.assign_coords(example_file=("example", ["a.nii.gz", "b.nii.gz"]))
-    figure = volume_sheet(found, 1)
+    figure = volume_slices(found, 1)
     np.testing.assert_array_equal(shown(figure)[3], found["reconstruction"][1, 2])
     np.testing.assert_allclose(shown(figure)[6], found["reconstruction"][1, 2] - found["input"][1, 2])
     assert figure.get_suptitle() == "b.nii.gz, PSNR 21.5 dB"
     assert "a.nii.gz" in volume_page(found)
     with pytest.raises(NoInputError, match="no example 2; 2 were kept"):
-        volume_sheet(found, 2)
+        volume_slices(found, 2)
 
 
 @settings(max_examples=25, deadline=None)

@@ -121,30 +121,22 @@ def span_of(volume: xr.DataArray, dim: str) -> float:
 
 
 @builder("volume", "array", n.Z, n.Y, n.X)
-def volume_slices(volume: xr.DataArray, position: Mapping[str, float] | None = None) -> Any:
-    """Axial, coronal and sagittal slice of a volume (z, y, x) through one position, one scale, true proportions.
-
-    position: in coordinate units, such as `{"z": 12.0}`; the middle of dims that are not named. Grey runs from the
-    0.5 % to the 99.5 % percentile; the other two slices are lines. Raises SchemaError for another array, UsageError
-    for a position outside.
-    """
-    return _slices({text(label(volume)): as_volume(volume)}, position, "")
-
-
 @builder("volumes")
-def volume_sheet(found: xr.Dataset, example: int = 0, position: Mapping[str, float] | None = None) -> Any:
-    """Original, reconstruction and residual of a volume, each as three slices through one position.
+def volume_slices(
+    found: xr.DataArray | xr.Dataset, example: int = 0, position: Mapping[str, float] | None = None
+) -> Any:
+    """Axial, coronal and sagittal slice through one position, true proportions: of a volume (z, y, x) on its axes.
 
-    found: of `reconstruct_store` or `reconstruct_files`. Original and reconstruction share one scale, the residual has
-    one of half its width to both sides of 0. Raises NoInputError where there is no such example, SchemaError where the
-    samples are no volumes.
+    Of what `reconstruct_store` or `reconstruct_files` give: original, reconstruction and residual of an example, one
+    below the other. Grey runs from the 0.5 % to the 99.5 % percentile of all, the residual has a scale half as wide to
+    both sides of 0; the other two slices are lines. position: in coordinate units, such as `{"z": 12.0}`; the middle
+    of dims that are not named. Raises SchemaError for other arrays, NoInputError where there is no such example,
+    UsageError for a position outside.
     """
-    volumes, heading = example_volumes(found, example)
-    return _slices(volumes, position, heading)
-
-
-def _slices(volumes: Mapping[str, xr.DataArray], position: Mapping[str, float] | None, heading: str) -> Any:
-    """A row of three planes for each volume; one alone has axes."""
+    if isinstance(found, xr.DataArray):
+        volumes, heading = {text(label(found)): as_volume(found)}, ""
+    else:
+        volumes, heading = example_volumes(found, example)
     first = next(iter(volumes.values()))
     place, alone, widths = place_of(first, position), len(volumes) == 1, [span_of(first, p[2]) for p in PLANES.values()]
     tallest = max(span_of(first, up) for _, up, _ in PLANES.values())
@@ -166,8 +158,9 @@ def _slices(volumes: Mapping[str, xr.DataArray], position: Mapping[str, float] |
                     for line, dim in ((ax.axvline, along), (ax.axhline, up)):
                         line(float(volume[dim][place[dim]]), color=CROSS, lw=0.6, alpha=0.9)
                 _mark(ax, volume, along, up)
-                words = [label(volume[dim].assign_attrs(long_name=dim)) for dim in (along, up)]
-                ax.set(**{"xlabel": words[0], "ylabel": words[1]} if alone else {"xticks": [], "yticks": []})
+                across, upwards = (label(volume[dim].assign_attrs(long_name=dim)) for dim in (along, up))
+                axis: dict[str, Any] = {"xlabel": across, "ylabel": upwards} if alone else {"xticks": [], "yticks": []}
+                ax.set(**axis)
             bar = figure.colorbar(mesh, ax=list(row), fraction=0.03, pad=0.01, label=name if alone else None)
             bar.ax.tick_params(labelsize=SMALL)
             row[0].set_ylabel(row[0].get_ylabel() if alone else name)

@@ -158,8 +158,8 @@ def volume_slices(
                     for line, dim in ((ax.axvline, along), (ax.axhline, up)):
                         line(float(volume[dim][place[dim]]), color=CROSS, lw=0.6, alpha=0.9)
                 _mark(ax, volume, along, up)
-                across, upwards = (label(volume[dim].assign_attrs(long_name=dim)) for dim in (along, up))
-                axis: dict[str, Any] = {"xlabel": across, "ylabel": upwards} if alone else {"xticks": [], "yticks": []}
+                right, upwards = (label(volume[dim].assign_attrs(long_name=dim)) for dim in (along, up))
+                axis: dict[str, Any] = {"xlabel": right, "ylabel": upwards} if alone else {"xticks": [], "yticks": []}
                 ax.set(**axis)
             bar = figure.colorbar(mesh, ax=list(row), fraction=0.03, pad=0.01, label=name if alone else None)
             bar.ax.tick_params(labelsize=SMALL)

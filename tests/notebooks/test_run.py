@@ -10,7 +10,7 @@ FIGURES = {  # bokeh views, pictures
     "01_first_maps": (8, 2),
     "02_what_latents_mean": (6, 1),
     "03_latent_space": (3, 8),
-    "04_volumes_and_layers": (3, 4),
+    "04_volumes_and_layers": (4, 3),
 }
 
 

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import bokeh.models as bm
+import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray as xr
 from PIL import Image
 
 import vaearr as va
-from tests.views import exploration_results as results
 from vaearr.errors import ExistsError, NoInputError, RoiError, SchemaError, UsageError
-from vaearr.views import journal, kind_of, save
+from vaearr.views import common, journal, kind_of, save
 from vaearr.views.common import NAN_COLOR, holoviews
 from vaearr.views.paper import SMALL
+
+from ..data import random_patterns_dataset
 
 
 def _bokeh(shown: Any) -> Any:
@@ -27,6 +29,14 @@ def _image(shown: Any) -> tuple[np.ndarray, Any]:
     """The values of a map on the screen, the first row of its coordinates first, and its colour mapper."""
     glyph = next(g for g in _bokeh(shown).select({"type": bm.GlyphRenderer}) if isinstance(g.glyph, bm.Image))
     return np.asarray(glyph.data_source.data["image"][0]), glyph.glyph.color_mapper
+
+
+@pytest.fixture
+def ds() -> xr.Dataset:
+    """12 x 9 scan points with band contrast, elements, phase, latents and a region of interest."""
+    ds = random_patterns_dataset({"y": 12, "x": 9}, {"dy": 2, "dx": 2}, runs=["vae"], roi=True)
+    ds["BC"] = ds["BC"].astype("f4").assign_attrs(ds["BC"].attrs)
+    return ds
 
 
 @pytest.fixture
@@ -42,9 +52,8 @@ def table() -> xr.DataArray:
 
 @pytest.fixture
 def clusters(ds: xr.Dataset) -> xr.DataArray:
-    """Three clusters in the region, two noise points, -2 outside."""
-    values = np.where(ds["roi"], np.random.default_rng(1).integers(0, 3, ds["roi"].shape), -2).astype("i2")
-    values[2, 1] = values[4, 3] = -1
+    """Three clusters in the region, noise points, -2 outside."""
+    values = np.where(ds["roi"], np.random.default_rng(1).integers(-1, 3, ds["roi"].shape), -2).astype("i2")
     attrs = {
         "long_name": "cluster", "flag_values": [-2, -1, 0, 1, 2], "n_noise": 2,
         "flag_meanings": "not_clustered noise cluster_0 cluster_1 cluster_2",
@@ -52,104 +61,62 @@ def clusters(ds: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(values, dict(ds["BC"].coords), ("y", "x"), name="clusters", attrs=attrs)
 
 
-def test_a_result_finds_its_builder(
-    ds: xr.Dataset, history: xr.Dataset, health: xr.Dataset, samples: xr.Dataset, table: Any, clusters: Any
-) -> None:
-    grey = results.SIGNALS["grey"]
-    found = {
-        "map": ds.BC, "stack": ds.latents, "history": history, "run_health": health, "patterns": samples,
-        "association": table, "classes": clusters, "traversal": results.traversal(grey),
-        "manifold": results.plane(grey), "prototypes": results.classes(grey), "path": results.way(grey),
-        "embedding": results.embedded(),
-    }  # fmt: skip
-    for kind, result in found.items():
-        assert kind_of(result) == kind
-    assert kind_of(xr.DataArray(np.eye(2), dims=("cluster", "reference"), name="confusion")) == "confusion"
-    assert kind_of(ds.BC.assign_attrs(kind="contrast")) == "contrast"
+def test_every_kind_is_found_and_drawn_on_paper(ds: xr.Dataset, table: Any, clusters: Any, tmp_path: Path) -> None:
+    before, rng = dict(mpl.rcParams), np.random.default_rng(0)
+    latent = ds.latents.isel(latent=0, drop=True).rename("latent 0")
+    losses = ["loss", "val_loss", "reconstruction_nll", "val_reconstruction_nll", "kl", "val_kl"]
+    history = xr.Dataset({name: ("epoch", [3.0, 2.0, 1.5]) for name in losses}, {"epoch": [1, 2, 3]})
+    health = xr.Dataset({"kl": ("latent", [2.0, 1, 0]), "is_active": ("latent", [True, True, False])})
+    where = {"x": ("sample", [0.5, 1.5], {"units": "um"})}
+    pair = {name: (("sample", "dy", "dx"), rng.normal(size=(2, 8, 10))) for name in ("input", "reconstruction")}
+    confusion = xr.DataArray(rng.integers(0, 9, (3, 2)), dims=("cluster", "reference"), name="confusion")
+    runs = {"region": ["a", "a", "b", "b"], "beta": [1.0] * 4, "latent_dim": [2, 4, 2, 4], "elbo": [-5.0, -4, -6, -5]}
+    sweep = xr.Dataset({name: ("run", values) for name, values in runs.items()} | {"elbo_se": ("run", [0.1] * 4)})
+    rgb = xr.DataArray(rng.random((12, 9, 3)), ds.BC.coords, ("y", "x", "channel"), name="rgb")
+    found: list[tuple[str, Any, dict[str, Any]]] = [
+        ("map", ds.BC, {"roi": ds.roi}), ("map", ds.phase, {}), ("stack", ds.latents, {}), ("history", history, {}),
+        ("run_health", health.assign_coords(latent=range(3)), {}), ("patterns", xr.Dataset(pair, where), {}),
+        ("association", table, {}), ("association", table, {"target": "BC"}), ("classes", clusters, {}),
+        ("confusion", confusion, {}), ("sweep", sweep, {}), ("side_maps", ds, {"kind": "side_maps"}), ("rgb", rgb, {}),
+        ("clusters", clusters, {"kind": "clusters", "latent": latent, "target": ds.BC}),
+        ("comparison", clusters, {"kind": "comparison", "reference": ds.phase}),
+        ("map_scatter", ds, {"kind": "map_scatter"}), ("", ds, {"kind": "map_scatter", "target": "phase: bcc"}),
+    ]  # fmt: skip
+    for i, (kind, result, options) in enumerate(found):
+        assert "kind" in options or kind_of(result) == kind
+        with Image.open(save(result, tmp_path / f"{i}.png", dpi=60, **options)) as picture:
+            assert len(np.unique(np.asarray(picture.convert("L")))) > 20, kind
+    assert dict(mpl.rcParams) == before
     with pytest.raises(UsageError, match="no view shows a result"):
         va.view(xr.Dataset({"strange": 1}))
     with pytest.raises(UsageError, match="Did you mean 'stack'"):
         va.view(ds.latents, kind="stak")
-    with pytest.raises(UsageError, match="use bokeh or matplotlib"):
-        va.view(ds.BC, "plotly")  # type: ignore[arg-type]
-
-
-def test_every_kind_is_drawn_on_paper_and_leaves_no_trace(
-    ds: xr.Dataset,
-    history: xr.Dataset,
-    health: xr.Dataset,
-    samples: xr.Dataset,
-    table: Any,
-    clusters: Any,
-    tmp_path: Any,
-) -> None:
-    import matplotlib as mpl
-
-    before = dict(mpl.rcParams)
-    latent = ds.latents.isel(latent=0, drop=True).rename("latent 0")
-    shown = [
-        (ds.BC, {"roi": ds.roi}), (ds.phase, {}), (ds.latents, {}), (ds, {"kind": "side_maps"}), (history, {}),
-        (health, {}), (samples, {}), (table, {}), (table, {"target": "BC"}), (clusters, {}),
-        (clusters, {"kind": "clusters", "latent": latent, "target": ds.BC}),
-        (clusters, {"kind": "comparison", "reference": ds.phase}),
-        (ds, {"kind": "map_scatter"}), (ds, {"kind": "map_scatter", "target": "phase: fe_bcc"}),
-    ]  # fmt: skip
-    for i, (result, options) in enumerate(shown):
-        path = save(result, tmp_path / f"{i}.png", dpi=60, **options)
-        with Image.open(path) as picture:
-            assert len(np.unique(np.asarray(picture.convert("L")))) > 20, options
-    assert dict(mpl.rcParams) == before
-
-
-@pytest.mark.parametrize("kind", list(results.SIGNALS))
-def test_decoded_pictures_of_every_kind_of_sample(kind: str, tmp_path: Path) -> None:
-    signal = results.SIGNALS[kind]
-    made = (results.traversal(signal), results.plane(signal), results.classes(signal), results.way(signal, "tsne"))
-    for found in made:
-        figure = va.view(found)
-        assert any(ax.images for part in (figure, *figure.subfigs) for ax in part.axes)
-    strip = va.view(made[0])
-    assert [ax.get_xlabel() for ax in strip.axes[:6]] == ["0.00", "1.00", "2.00", "3.00", "4.00", "5.00"]
-    if kind != "colour":
-        assert len({image.get_clim() for ax in strip.axes[:6] for image in ax.images}) == 1  # one scale for all
 
 
 def test_maps_have_units_rows_downwards_and_robust_limits(ds: xr.Dataset) -> None:
-    _, mapper = _image(va.view(ds.BC))
-    assert (mapper.low, mapper.high) == pytest.approx(tuple(np.percentile(ds.BC, (1, 99))))
-    (axes,) = va.view(ds.BC, "matplotlib", roi=ds.roi).axes[:1]
+    part = ds.BC.where(ds.roi)
+    _, mapper = _image(va.view(part))
+    assert (mapper.low, mapper.high) == pytest.approx(tuple(np.nanpercentile(part, (1, 99))))
+    assert mapper.nan_color == NAN_COLOR
+    (axes,) = va.view(part, "matplotlib", roi=ds.roi).axes[:1]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x (µm)", "y (µm)")
     assert axes.get_ylim() == (5.75, -0.25)
     assert axes.get_aspect() == 1
     mesh = axes.collections[0]
     assert mesh.get_clim() == pytest.approx((mapper.low, mapper.high))
-    np.testing.assert_array_equal(mesh.get_array(), ds.BC)
-    assert axes.get_title() == "band contrast"
+    np.testing.assert_array_equal(mesh.get_array().filled(np.nan), part)
+    assert mpl.colors.to_hex(mesh.get_cmap().get_bad()) == NAN_COLOR
 
 
-def test_missing_values_are_grey_on_both(ds: xr.Dataset) -> None:
-    _, mapper = _image(va.view(ds.BC.where(ds.roi)))
-    assert mapper.nan_color == NAN_COLOR
-    axes = va.view(ds.BC.where(ds.roi), "matplotlib").axes[0]
-    from matplotlib.colors import to_hex
-
-    assert to_hex(axes.collections[0].get_cmap().get_bad()) == NAN_COLOR
-
-
-def test_odd_maps_are_drawn(ds: xr.Dataset) -> None:
+def test_odd_maps_are_drawn_and_elements_laid_over(ds: xr.Dataset, tmp_path: Path) -> None:
     for odd in (ds.BC.isel(y=[0, 1, 4]), ds.BC.isel(y=[0]), ds.BC * np.nan, ds.BC.drop_vars(["x", "y"]), ds.BC.T):
         _bokeh(va.view(odd))
         assert va.view(odd, "matplotlib").axes
     with pytest.raises(UsageError, match="two dimensions"):
         va.view(ds.latents, kind="map")
-
-
-def test_plain_elements_are_laid_over_a_map_on_paper(ds: xr.Dataset, tmp_path: Path) -> None:
-    hv = holoviews()
-    before = Image.open(save(ds.BC, tmp_path / "map.png", dpi=60)).tobytes()
+    hv, plain = holoviews(), Image.open(save(ds.BC, tmp_path / "map.png", dpi=60)).tobytes()
     for i, element in enumerate((hv.Points(([1.0], [2.0])), hv.Rectangles([(1, 1, 2, 2)]), hv.Segments((1, 1, 2, 2)))):
-        path = save(va.view(ds.BC) * element, tmp_path / f"{i}.png", dpi=60)
-        assert Image.open(path).tobytes() != before
+        assert Image.open(save(va.view(ds.BC) * element, tmp_path / f"{i}.png", dpi=60)).tobytes() != plain
 
 
 def test_classes_and_noise_never_share_a_colour(ds: xr.Dataset, clusters: xr.DataArray) -> None:
@@ -158,10 +125,11 @@ def test_classes_and_noise_never_share_a_colour(ds: xr.Dataset, clusters: xr.Dat
     np.testing.assert_array_equal(np.isnan(numbers), clusters == -2)
     assert set(np.unique(numbers[np.isfinite(numbers)])) == {0, 1, 2, 3}
     latent = ds.latents.isel(latent=0, drop=True).rename("latent 0")
-    shaded, mapper = _image(va.view(clusters, kind="clusters", latent=latent, target=ds.BC))
+    both = va.view(clusters, kind="clusters", latent=latent, target=ds.BC)
+    shaded, mapper = _image(both)
     of = [{mapper.palette[int(v)] for v in shaded[(clusters == code).values]} for code in (-1, 0, 1, 2)]
     assert all(not (one & other) for i, one in enumerate(of) for other in of[:i])
-    hover = _bokeh(va.view(clusters, kind="clusters", latent=latent, target=ds.BC)).select_one({"type": bm.HoverTool})
+    hover = _bokeh(both).select_one({"type": bm.HoverTool})
     assert hover.tooltips[-1] == ("latent 0", "@{latent_0}")  # the name of the column in the page
     assert va.view(clusters, "matplotlib").axes[0].patch.get_hatch() == "////"
     with pytest.raises(SchemaError, match="same grid"):
@@ -172,11 +140,16 @@ def test_map_and_scatter_share_one_source_and_many_points_are_a_density(ds: xr.D
     model = _bokeh(va.view(ds, kind="map_scatter", latent=1, roi=ds.roi))
     sources = {r.data_source.id for r in model.select({"type": bm.GlyphRenderer}) if isinstance(r.glyph, bm.Scatter)}
     assert len(sources) == 1
-    many = ds.isel(y=np.arange(1200) % 12, x=np.arange(9)).assign_coords(y=np.arange(1200.0))
+    many = ds.isel(y=np.arange(2400) % 12).assign_coords(y=np.arange(2400.0))
     right = va.view(many, "matplotlib", kind="map_scatter").axes[1]
     counts = next(c for c in right.collections if c.get_array() is not None).get_array()
     assert counts.sum() == np.isfinite(many.latents[..., 0]).sum()
-    assert right.get_title().startswith("Pearson r = ")
+    known, contrast = many.latents[..., 0].values.ravel(), many.BC.values.ravel()
+    r = np.corrcoef(known[np.isfinite(known)], contrast[np.isfinite(known)])[0, 1]
+    assert right.get_title().startswith(f"Pearson r = {common.number(r)}")
+    with journal():
+        for text in right.figure.findobj(lambda item: hasattr(item, "get_fontsize")):
+            assert text.get_fontsize() >= SMALL - 1 or not text.get_text()
     with pytest.raises(RoiError, match="no scan point"):
         va.view(ds, kind="map_scatter", roi=~ds.roi)
 
@@ -194,23 +167,11 @@ def test_heat_maps_are_centred_and_mark_what_is_significant(table: xr.DataArray)
         va.view(table, metric="pearso")
 
 
-def test_a_sweep_has_a_line_for_each_region_and_beta(tmp_path: Path) -> None:
-    names = {"region": ["a", "a", "b", "b"], "beta": [1.0] * 4, "latent_dim": [2, 4, 2, 4]}
-    rows = names | {"elbo": [-5.0, -4.0, -6.0, -5.5], "elbo_se": [0.1, 0.2, 0.0, 0.1]}
-    table = xr.Dataset({name: ("run", values) for name, values in rows.items()})
-    axes = va.view(table, "matplotlib").axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a, beta 1", "b, beta 1"]
-    assert axes.get_ylabel() == "held-out ELBO (nats per sample)"
-    assert "Bokeh" in save(table, tmp_path / "sweep.html").read_text()
-
-
 def test_small_panels_of_a_stack_tell_their_range(ds: xr.Dataset) -> None:
-    figure = va.view(ds.latents, "matplotlib")
-    titles = [ax.get_title() for ax in figure.axes[:3]]
+    axes = va.view(ds.latents, "matplotlib").axes
     low, high = np.nanpercentile(ds.latents[..., 2], (1, 99))
-    assert titles[2] == f"2: {low:.2g} … {high:.2g}"
-    words = figure.axes[0].findobj(lambda item: hasattr(item, "get_text"))
-    assert any("µm" in word.get_text() for word in words)  # the scale bar
+    assert axes[2].get_title() == f"2: {low:.2g} … {high:.2g}"
+    assert any("µm" in word.get_text() for word in axes[0].findobj(lambda item: hasattr(item, "get_text")))
     with pytest.raises(NoInputError, match="no entry 7"):
         va.view(ds.latents, entries=[7])
 
@@ -222,13 +183,25 @@ def test_figures_have_300_dpi_letters_and_the_same_bytes(ds: xr.Dataset, tmp_pat
     assert first == second
     assert b"/Type3" not in first
     assert save(ds.BC, tmp_path / "a.svg").read_text().startswith("<?xml")
-    for path, error in ((tmp_path / "a.png", ExistsError), (tmp_path / "a.jpg", UsageError)):
+    for name, error in (("a.png", ExistsError), ("a.jpg", UsageError), ("no/a.png", NoInputError)):
         with pytest.raises(error):
-            save(ds.BC, path)
+            save(ds.BC, tmp_path / name)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pdf", "a.png", "a.svg", "b.pdf"]
 
 
-def test_letters_are_never_below_7_points(ds: xr.Dataset) -> None:
-    with journal():
-        for text in va.view(ds, "matplotlib", kind="map_scatter").findobj(lambda item: hasattr(item, "get_fontsize")):
-            assert text.get_fontsize() >= SMALL - 1 or not text.get_text()
+def test_limits_outlines_codes_and_labels() -> None:
+    assert common.robust_limits(np.r_[np.arange(100.0), 1e9]) == (1.0, 99.0)
+    assert common.robust_limits(np.full(5, np.nan), symmetric=True) == (-1.0, 1.0)
+    assert common.robust_limits(np.r_[np.zeros(999), 5.0]) == (0.0, 5.0)
+    mask = np.random.default_rng(0).random((20, 30)) < 0.5
+    da = xr.DataArray(mask, {"y": np.arange(20.0), "x": np.arange(30.0)}, ("y", "x"))
+    segments, padded = common.roi_outline(da), np.pad(mask, 1).astype(int)
+    wanted = np.abs(np.diff(padded, axis=0)).sum() + np.abs(np.diff(padded, axis=1)).sum()
+    assert np.abs(segments[:, 2:] - segments[:, :2]).sum() == wanted
+    np.testing.assert_array_equal(common.roi_outline(da[::-1]), segments)
+    codes = xr.DataArray([-2, 7, 3], dims="x", attrs={"flag_values": [-2, 3, 7], "flag_meanings": "no a b"})
+    positions, names = common.as_codes(codes)
+    np.testing.assert_array_equal(positions, [np.nan, 1, 0])
+    assert names == ["a", "b"]
+    assert common.label(xr.DataArray(0, name="x", attrs={"units": "um"})) == "x (µm)"
+    assert "$$" not in common.text("$$x$$ \\(y\\)\n")

@@ -14,7 +14,7 @@ from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
 from vaearr.schema import categories, meanings
 from vaearr.views.colors import LEVELS, NOISE_COLOR, class_colors, hex_of, ramp
-from vaearr.views.common import NAN_COLOR, as_map, holoviews, label, number, text, title
+from vaearr.views.common import NAN_COLOR, as_codes, as_map, holoviews, label, number, text, title
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH, legend_keys, named_bar, on_grid, same_grid, with_lines
 from vaearr.views.paper import MOST_NAMES, OUTSIDE_COLOR
@@ -29,10 +29,9 @@ Colors = Sequence[str] | Mapping[int, str]
 class Classes:
     """The classes of a map with their colours, and where they are."""
 
-    codes: tuple[int, ...]
     names: tuple[str, ...]
     colors: tuple[str, ...]
-    values: xr.DataArray  # float map of positions in `codes`, n.NOISE for noise, NaN for all else
+    values: xr.DataArray  # float map of positions in `names`, n.NOISE for noise, NaN for all else
 
 
 def classes_of(labels: xr.DataArray, colors: Colors | None = None) -> Classes:
@@ -43,17 +42,12 @@ def classes_of(labels: xr.DataArray, colors: Colors | None = None) -> Classes:
     """
     if labels.dtype.kind not in "iu":
         raise UsageError(f"{labels.name!r} holds {labels.dtype} values; a map of classes holds whole numbers.")
-    known, grid = categories(labels), as_map(labels)
-    codes = grid.values.astype("i8")
-    positions = np.full(grid.shape, np.nan, dtype="f4")
-    for position, code in enumerate(known):
-        positions[codes == code] = position
+    known, values = categories(labels), as_map(as_codes(labels)[0])
     named = labels.attrs.get("flag_meanings")
     if meanings(labels).get(n.NOISE) == "noise" if named else labels.name != n.PHASE:
-        positions[codes == n.NOISE] = n.NOISE
-    paint = tuple(class_colors(list(known), colors, avoid=[NAN_COLOR]))
+        values = values.where(as_map(labels) != n.NOISE, n.NOISE)
     names = tuple(re.sub(r"^cluster_(?=\d+$)", "cluster ", text(name)) for name in known.values())
-    return Classes(tuple(known), names, paint, grid.copy(data=positions))
+    return Classes(names, tuple(class_colors(list(known), colors, avoid=[NAN_COLOR])), values)
 
 
 def shaded(classes: Classes, latent: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -62,10 +56,10 @@ def shaded(classes: Classes, latent: np.ndarray) -> tuple[np.ndarray, list[str]]
     Shades run from the 2 % to the 98 % percentile of the class; one with a single value is bright.
     """
     positions = classes.values.values
-    numbers = np.where(positions == n.NOISE, LEVELS * len(classes.codes), np.nan)
+    numbers = np.where(positions == n.NOISE, LEVELS * len(classes.names), np.nan)
     for position in np.unique(positions[positions >= 0]):
         known = (positions == position) & np.isfinite(latent)
-        numbers[positions == position] = LEVELS * len(classes.codes) + 1
+        numbers[positions == position] = LEVELS * len(classes.names) + 1
         if known.any():
             low, high = np.percentile(latent[known], WITHIN)
             share = np.clip((latent[known] - low) / (high - low), 0, 1) if high > low else 1.0
@@ -92,7 +86,7 @@ def class_map(
         Options of `holoviews.Image` (`holoviews.QuadMesh` where coordinates are not evenly spaced).
     """
     classes = classes_of(labels, colors)
-    numbers = np.where(classes.values.values == n.NOISE, len(classes.codes), classes.values.values)
+    numbers = np.where(classes.values.values == n.NOISE, len(classes.names), classes.values.values)
     names, paint = [*classes.names, "noise"], [*classes.colors, NOISE_COLOR]
     count = len(names) if (classes.values == n.NOISE).any() or len(names) == 1 else len(names) - 1
     own = {"title": title(label(labels, "cluster"))} | (named_bar(names[:count]) if count <= MOST_NAMES else {})
@@ -203,9 +197,8 @@ def confusion_view(table: xr.DataArray, **options: Any) -> Any:
     dims = [str(dim) for dim in table.dims]
     rows, columns = ([text(name) for name in table.coords.get(f"{d}_name", table[d]).values.tolist()] for d in dims)
     wide, high = int(np.clip(60 * counts.shape[1], 160, 640)), int(np.clip(30 * counts.shape[0], 150, 600))
-    told = np.array([f"{v:.0f} points, {s:.1%}" for v, s in zip(counts.flat, share.flat, strict=True)], dtype=object)
     shown = matrix(
-        share, rows, columns, told=told.reshape(share.shape),
+        share, rows, columns, told=counts,
         **{"cmap": "Blues", "clim": (0.0, 1.0), "clabel": "share of the row", "xlabel": text(dims[1]),
            "ylabel": text(dims[0]), "title": title(f"n = {int(counts.sum()):,}"), "frame_width": wide,
            "frame_height": high, "xrotation": 90 if max(map(len, columns)) * 7 > wide / len(columns) else 0} | options,

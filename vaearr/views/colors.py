@@ -124,8 +124,9 @@ def distinct_colors(count: int, first: Sequence[str] | None = None, avoid: Seque
 def _further(count: int, chosen: tuple[str, ...], avoid: tuple[str, ...]) -> tuple[str, ...]:
     grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 12)] * 3), axis=-1).reshape(-1, 3)
     lab = oklab(grid)
-    vivid = (lab[:, 0] >= 0.5) & (lab[:, 0] <= 0.92) & (np.hypot(lab[:, 1], lab[:, 2]) >= 0.08)
-    pool = np.concatenate([rgb_of(FIRST), grid[vivid]])  # neither pale nor dark
+    light, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
+    fit = (light >= 0.5) & (light <= 0.92) & (chroma >= 0.08) & (chroma <= 0.25)  # neither pale, dark nor glaring
+    pool = np.concatenate([rgb_of(FIRST), grid[fit]])
     distance = np.full(len(pool), np.inf)
     for color in rgb_of([*chosen, *avoid, NOISE_COLOR, "#ffffff"]):
         distance = np.minimum(distance, _distance(pool, color))

@@ -118,11 +118,15 @@ def as_values(da: xr.DataArray) -> tuple[xr.DataArray, list[str]]:
 
 def palette(count: int) -> list[str]:
     """`count` colours that can be told apart; of more than 40 a run through the spectrum."""
-    if count <= 40:
-        return distinct_colors(count)
-    from matplotlib import colormaps, colors
+    return distinct_colors(count) if count <= 40 else colors_of("turbo", count)
 
-    return [str(colors.to_hex(color)) for color in colormaps["turbo"](np.linspace(0.05, 0.95, count))]
+
+def colors_of(name: str, count: int = 256) -> list[str]:
+    """So many colours of a colour map."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [str(to_hex(color)) for color in colormaps[name](np.linspace(0, 1, count))]
 
 
 def paintable(values: np.ndarray, colors: Any, missing: str) -> tuple[np.ndarray, Any]:
@@ -143,10 +147,8 @@ def robust_limits(
         return -high, high
     if low == high:  # most of the map is one value: show the rest all the same
         low, high = float(finite.min()), float(finite.max())
-    if low == high:
-        margin = abs(low) * 0.5 or 0.5
-        low, high = low - margin, high + margin
-    return low, high
+    margin = 0.0 if low < high else abs(low) * 0.5 or 0.5
+    return low - margin, high + margin
 
 
 def is_regular(coord: np.ndarray) -> bool:

@@ -24,8 +24,8 @@ LOSS_PANELS: dict[str, dict[str, str]] = {
 }
 NATS = "nats per sample"
 UNUSED = "#9a9a9a"
-GREY, BAR_COLOR, KNEE_COLOR = "gray", "#6f7a85", COLORS[5]
-Profiles = xr.DataArray | Sequence[xr.DataArray]
+GREY, BAR_COLOR = "gray", "#6f7a85"
+Profiles = Sequence[xr.DataArray]
 
 
 def panel(parts: Sequence[Any], **options: Any) -> Any:
@@ -34,12 +34,10 @@ def panel(parts: Sequence[Any], **options: Any) -> Any:
     return holoviews().Overlay(list(parts)).opts(**own | options, **BOKEH)
 
 
-def curve(
-    x: Any, y: Any, dims: Sequence[str], name: str = "", color: str = COLORS[0], *, style: str = "-", spread: Any = None,
-    **options: Any,
-) -> list[Any]:  # fmt: skip
-    """A line ("-"), points ("o") or both ("-o") with a name in the legend, and bars of a spread."""
+def curve(x: Any, y: Any, dims: Sequence[str], name: str = "", color: str = COLORS[0], **options: Any) -> list[Any]:
+    """A line (style="-"), points ("o") or both ("-o") with a name in the legend, and bars of a `spread`."""
     hv, y, parts = holoviews(), np.asarray(y, "f8"), []
+    style, spread = options.pop("style", "-"), options.pop("spread", None)
     if spread is not None:
         bars = hv.ErrorBars((x, y, spread), dims[0], [dims[1], "spread"])
         parts.append(bars.opts(line_color=color, **BOKEH))
@@ -88,11 +86,11 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
 @builder("run_health", n.LATENT, "kl", "is_active")
 @builder("statistics", "logvar_mean", "aggregate_std", "min", "max")
 @builder("health", "kl", "correlation", "density", "prior", "wasserstein")
-def health_view(found: xr.Dataset) -> Any:
+def health_view(found: xr.Dataset, **options: Any) -> Any:
     """KL divergence of each latent, active ones blue and unused ones grey: of a training, of statistics, of `health`.
 
     Of `latent_statistics` also the aggregate posterior, the range of the means and the log-variance, of `health` the
-    correlation, and the aggregate posterior beside the prior and how far from it.
+    correlation, and the aggregate posterior beside the prior and how far from it. `**options` are of the overlays.
     """
     dims, active, a = found[n.LATENT].values, found["is_active"].values.astype(bool), found.attrs
     known = "aggregate_std" not in found or np.isfinite(found["kl"].values).any()
@@ -104,6 +102,7 @@ def health_view(found: xr.Dataset) -> Any:
     ticks = [(i, str(i)) for i in dims[:: math.ceil(len(dims) / 12)].tolist()]
     size: dict[str, Any] = {"xlabel": "latent dimension", "xticks": ticks, "xlim": (float(edges[0]), float(edges[-1]))}
     size |= {"frame_width": 860, "frame_height": 200} if alone else {"frame_width": 350, "frame_height": 240}
+    size |= options
     shown = [
         panel(
             [
@@ -200,22 +199,18 @@ def correlation_words(found: xr.Dataset) -> str:
 
 
 @builder("variance", "array", "explained_variance_ratio")
-def variance_curve(ratio: xr.DataArray, *, knee: int | None = None, **options: Any) -> Any:
-    """Share of the variance that each component explains, and the sum of the shares so far; the knee marked.
+def variance_curve(ratio: xr.DataArray, **options: Any) -> Any:
+    """Share of the total variance that each component explains, `(component,)`, and the sum of the shares so far.
 
-    `ratio` is of the total variance, `(component,)`; `knee` (else its attribute) is the number of components before
-    it. `**options` are those of the HoloViews overlay.
+    `**options` are those of the HoloViews overlay. Raises SchemaError for other dims.
     """
-    dims = ("component", "share")
-    values, knee = np.asarray(ratio.values, dtype="f8"), ratio.attrs.get("knee") if knee is None else knee
+    values, dims = np.asarray(ratio.values, dtype="f8"), ("component", "share")
     if values.ndim != 1 or not values.size:
         raise SchemaError(f"{ratio.name!r} has sizes {dict(ratio.sizes)}; expected a value for each component.")
     count, total = np.arange(1, values.size + 1), np.cumsum(values)
     parts = [bars(np.append(count - 0.4, count[-1] + 0.6), values, dims, label="of each")]
     parts += curve(count, total, dims, "sum so far", COLORS[1], style="-o")
-    parts += [] if knee is None else [mark_line(knee + 0.5, KNEE_COLOR, upright=True)]
-    before = f", {knee} before the knee: {total[min(knee, total.size) - 1]:.1%}" if knee else ""
-    own = {"title": title(f"{total.size} components: {total[-1]:.1%}{before}"), "xlabel": "component", "xticks": 10}
+    own = {"title": title(f"{total.size} components: {total[-1]:.1%}"), "xlabel": "component", "xticks": 10}
     return panel(parts, **own | {"ylabel": "share of the variance", "ylim": (0, 1.03)} | options)
 
 
@@ -231,7 +226,7 @@ def contrast_view(
     hv = holoviews()
     lines: dict[str, list[Any]] = {}
     shown = [map_plot(da, roi=roi, **{"cmap": GREY} | options)]
-    for i, one in enumerate([profiles] if isinstance(profiles, xr.DataArray) else profiles):
+    for i, one in enumerate(profiles):
         along = str(one.dims[0])
         across = {n.X: n.Y, n.Y: n.X}.get(along, "")
         if one.ndim != 1 or not across:

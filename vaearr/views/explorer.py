@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from vaearr.views.common import SEQUENTIAL, as_values, holoviews, label, palette, robust_limits, title
+from vaearr.views.common import SEQUENTIAL, as_values, colors_of, holoviews, label, palette, robust_limits, title
 from vaearr.views.maps import map_plot
 from vaearr.views.page import LEVELS, UNPACK, packed
 
@@ -54,14 +53,6 @@ def pack(da: xr.DataArray, *, turned: bool = False) -> dict[str, Any]:
         "limits": (-0.5, len(names) - 0.5) if names else (low, high),
         "ticks": list(range(len(names))) if names else ticks,
     }  # fmt: skip
-
-
-def colors_of(name: str) -> list[str]:
-    """256 colours of a colour map."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return [str(to_hex(color)) for color in colormaps[name](np.linspace(0, 1, 256))]
 
 
 def explorer(sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi: xr.DataArray | None = None) -> Any:

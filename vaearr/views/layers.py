@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr.analysis.layers import MAP, PAIR, TOP, top_layers
-from vaearr.errors import NoInputError, SchemaError
+from vaearr.errors import NoInputError
 from vaearr.models.card import N_PARAMETERS, check_card, ratio_words, sizes_of
 from vaearr.models.hooks import BLOCK, DECODER, ENCODER, LAYER
 from vaearr.views.common import COLORS, SEQUENTIAL, brief, holoviews, robust_limits, text
@@ -29,10 +29,6 @@ LINE = 0.3  # inches of a stage
 
 def _numbers(found: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """A measure of each layer; of many pairs its mean and standard deviation."""
-    if "relative_l2" not in found or LAYER not in found.dims:
-        raise SchemaError(
-            "the Dataset is no layer-wise comparison; pass what compare_layers or compare_pairs returned."
-        )
     if PAIR not in found.dims:
         return found[name].values, None
     return found[f"{name}_mean"].values, found[f"{name}_std"].values
@@ -46,7 +42,7 @@ def _how_many(found: xr.Dataset) -> str:
 def top_bars(found: xr.Dataset, top: int | None = None) -> Any:
     """The layers with the largest relative L2 difference as bars, largest first, coloured by part of the network.
 
-    Of many pairs, means with their standard deviation. top: how many; default: as many as the comparison says. Raises
+    top: how many; default: as many as the comparison says. Of many pairs, means with their standard deviation. Raises
     NoInputError where no layer has a finite value.
     """
     values, spread = _numbers(found, "relative_l2")

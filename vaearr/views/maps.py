@@ -12,24 +12,9 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, SchemaError, did_you_mean
 from vaearr.schema.grid import edges
-from vaearr.views.common import (
-    NAN_COLOR,
-    PERCENT,
-    SEQUENTIAL,
-    as_map,
-    as_values,
-    holoviews,
-    is_regular,
-    label,
-    map_dims,
-    paintable,
-    palette,
-    robust_limits,
-    roi_outline,
-    text,
-    title,
-    unit,
-)
+from vaearr.views import common as c
+from vaearr.views.colors import hex_of
+from vaearr.views.common import NAN_COLOR, PERCENT, SEQUENTIAL
 from vaearr.views.kinds import builder
 
 FRAME = 380  # longer side of a map in screen pixels
@@ -61,14 +46,17 @@ def map_plot(
     **options
         Options of `holoviews.Image` (`holoviews.QuadMesh` where coordinates are not evenly spaced).
     """
-    values, names = as_values(da)
-    clabel = ", ".join(filter(None, (unit(da.attrs), f"colours span {PERCENT[0]:g}–{PERCENT[1]:g} %")))
-    own: dict[str, Any] = {"cmap": SEQUENTIAL, "clim": robust_limits(values.values), "clabel": clabel}
-    own = {"title": title(label(da)), "colorbar": True, "tools": ["hover"], "clipping_colors": {"NaN": nan_color}} | (
-        {"cmap": palette(len(names)), **named_bar(names)} if names else own
-    )
-    shown = on_grid(values, {text(da.name or "value"): values.values}, own | options)
-    return with_lines(shown, segments, None if roi is None else roi_outline(roi))
+    values, names = c.as_values(da)
+    clabel = ", ".join(filter(None, (c.unit(da.attrs), f"colours span {PERCENT[0]:g}–{PERCENT[1]:g} %")))
+    own: dict[str, Any] = {"cmap": SEQUENTIAL, "clim": c.robust_limits(values.values), "clabel": clabel}
+    own = {
+        "title": c.title(c.label(da)),
+        "colorbar": True,
+        "tools": ["hover"],
+        "clipping_colors": {"NaN": nan_color},
+    } | ({"cmap": c.palette(len(names)), **named_bar(names)} if names else own)
+    shown = on_grid(values, {c.text(da.name or "value"): values.values}, own | options)
+    return with_lines(shown, segments, None if roi is None else c.roi_outline(roi))
 
 
 def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[str, Any]) -> Any:
@@ -76,14 +64,14 @@ def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[
 
     Scales are equal, unless the map is a mere line.
     """
-    hv = holoviews()
-    rows, across = map_dims(values)
+    hv = c.holoviews()
+    rows, across = c.map_dims(values)
     x, y = values[across], values[rows]
     borders = edges(x.values), edges(y.values)
-    even = all(is_regular(axis.values) and axis.size > 1 for axis in (x, y))
+    even = all(c.is_regular(axis.values) and axis.size > 1 for axis in (x, y))
     (x0, x1), (y0, y1) = ((float(border[0]), float(border[-1])) for border in borders)
     ratio = (x1 - x0) / (y1 - y0)
-    own: dict[str, Any] = {"invert_yaxis": True, "xlabel": label(x, across), "ylabel": label(y, rows)}
+    own: dict[str, Any] = {"invert_yaxis": True, "xlabel": c.label(x, across), "ylabel": c.label(y, rows)}
     if 1 in values.shape or not 1 / 8 <= ratio <= 8:
         own |= dict(zip(("frame_width", "frame_height"), (FRAME, 60) if ratio >= 1 else (60, FRAME), strict=True))
     else:
@@ -93,7 +81,7 @@ def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[
     own |= {} if even else {"line_color": None}
     own |= {name: value for name, value in options.items() if name != "frame"}
     first = next(iter(columns))
-    shown, own["cmap"] = paintable(columns[first], own["cmap"], own["clipping_colors"]["NaN"])
+    shown, own["cmap"] = c.paintable(columns[first], own["cmap"], own["clipping_colors"]["NaN"])
     where = (x.values, y.values) if even else borders
     element = (hv.Image if even else hv.QuadMesh)(
         (*where, shown, *list(columns.values())[1:]), [across, rows], list(columns)
@@ -115,7 +103,7 @@ def with_lines(shown: Any, *many: np.ndarray | None) -> Any:
 
     Raises SchemaError for another shape or values that are not finite.
     """
-    hv = holoviews()
+    hv = c.holoviews()
     parts = [shown]
     for segments in many:
         if segments is None:
@@ -136,7 +124,7 @@ def legend_keys(entries: Sequence[tuple[str, str]], kdims: Sequence[Any], **opti
     """Points outside every view, a name and a colour each, that fill a legend."""
     empty = ([np.nan], [np.nan])
     own = {"size": 9, "line_color": None, "legend_position": "right", **options, **BOKEH}
-    return [holoviews().Points(empty, list(kdims), label=name).opts(color=color, **own) for name, color in entries]
+    return [c.holoviews().Points(empty, list(kdims), label=name).opts(color=color, **own) for name, color in entries]
 
 
 def latent_map(ds: xr.Dataset, run: str, latent: int) -> xr.DataArray:
@@ -175,13 +163,13 @@ def stack(
         raise NoInputError(f"{dim!r} has no entry {strange[0]}.{did_you_mean(strange[0], [str(e) for e in known])}")
     name = "latent" if dim.startswith(n.LATENT) else dim
     frames = {
-        text(entry) if isinstance(entry, str) else entry: map_plot(
-            da.isel({dim: known.index(entry)}, drop=True), roi=roi, **{"title": title(f"{name} {entry}")} | options
+        c.text(entry) if isinstance(entry, str) else entry: map_plot(
+            da.isel({dim: known.index(entry)}, drop=True), roi=roi, **{"title": c.title(f"{name} {entry}")} | options
         )
         for entry in wanted
     }
-    what = "latent (posterior mean)" if name == "latent" else label(da)
-    shown = holoviews().HoloMap(frames, kdims=[name], sort=False)
+    what = "latent (posterior mean)" if name == "latent" else c.label(da)
+    shown = c.holoviews().HoloMap(frames, kdims=[name], sort=False)
     return shown.relabel(f"{what}: number, 1 % … 99 % percentile = colour range").opts(framewise=True)
 
 
@@ -192,7 +180,7 @@ def side_maps(ds: xr.Dataset, *, roi: xr.DataArray | None = None, columns: int =
     if not found:
         raise NoInputError("the Dataset holds no band contrast, elements or phases to show.")
     shown = [map_plot(da, roi=roi, **{"frame": 260} | options) for da in found]
-    return holoviews().Layout(shown).cols(columns).opts(shared_axes=True)
+    return c.holoviews().Layout(shown).cols(columns).opts(shared_axes=True)
 
 
 def side_map_list(ds: xr.Dataset) -> list[xr.DataArray]:
@@ -201,8 +189,8 @@ def side_map_list(ds: xr.Dataset) -> list[xr.DataArray]:
     if n.ELEMENTS in ds:
         elements = ds[n.ELEMENTS]
         for i, element in enumerate(elements[n.ELEMENT].values):
-            one = elements.isel({n.ELEMENT: i}, drop=True).rename(text(element))
-            found.append(one.assign_attrs(long_name=text(element)))
+            one = elements.isel({n.ELEMENT: i}, drop=True).rename(c.text(element))
+            found.append(one.assign_attrs(long_name=c.text(element)))
     return found + ([ds[n.PHASE]] if n.PHASE in ds else [])
 
 
@@ -216,51 +204,29 @@ def same_grid(*maps: xr.DataArray) -> None:
 
 
 @builder("rgb", "array", n.CHANNEL, n.Y, n.X)
-def rgb_map(
-    rgb: xr.DataArray,
-    elements: Sequence[str] | None = None,
-    *,
-    roi: xr.DataArray | None = None,
-    nan_color: str = NAN_COLOR,
-    **options: Any,
-) -> Any:
+def rgb_map(rgb: xr.DataArray, *, roi: xr.DataArray | None = None, nan_color: str = NAN_COLOR, **options: Any) -> Any:
     """Elements as red, green and blue, with a legend: `(y, x, channel)` between 0 and 1, NaN in `nan_color`.
 
-    `elements` (else the attribute `elements`, else the labels of the channels) names the channels: one element is
-    grey, of two the blue channel is their mean. Raises SchemaError for another shape or values outside 0 to 1.
+    The attribute `elements` names the channels; of one element three times it is grey. Raises SchemaError for another
+    shape or values outside 0 to 1.
     """
     if rgb.ndim != 3 or rgb.sizes.get(n.CHANNEL) != 3:
         raise SchemaError(f"{rgb.name!r} has dims {dict(rgb.sizes)}; expected two map axes and 3 of {n.CHANNEL!r}.")
     if not -1e-6 <= float(rgb.min().fillna(0)) <= float(rgb.max().fillna(0)) <= 1 + 1e-6:
         raise SchemaError(f"{rgb.name!r} runs from {float(rgb.min()):g} to {float(rgb.max()):g}; expected 0 to 1.")
-    planes = [as_map(rgb.isel({n.CHANNEL: i}, drop=True)) for i in range(3)]
+    planes = [c.as_map(rgb.isel({n.CHANNEL: i}, drop=True)) for i in range(3)]
     values = np.stack([plane.values for plane in planes], axis=-1)
     missing = ~np.isfinite(values).all(axis=-1)
     # each scan point as the number of its colour in a list
     whole = np.rint(255 * np.clip(np.nan_to_num(values.reshape(-1, 3)), 0, 1)).astype("u1")
     colors, numbers = np.unique(whole, axis=0, return_inverse=True)
-    cmap = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colors]
-    own = {"cmap": cmap, "clim": (-0.5, len(cmap) - 0.5), "clipping_colors": {"NaN": nan_color}}
     paint = np.where(missing, np.nan, numbers.reshape(missing.shape)).astype("f4")
-    body = on_grid(planes[0], {"paint": paint}, {"title": title(label(rgb, "elements"))} | own | options)
-    keys = [*_rgb_legend(rgb, elements), *([("missing", nan_color)] if missing.any() else [])]
-    shown = with_lines(body, None if roi is None else roi_outline(roi))
-    layers = [*shown] if roi is not None else [shown]
-    return (
-        holoviews()
-        .Overlay([*layers, *legend_keys(keys, body.kdims, marker="square")])
-        .opts(legend_position="right", **BOKEH)
-    )
-
-
-def _rgb_legend(rgb: xr.DataArray, elements: Sequence[str] | None) -> list[tuple[str, str]]:
-    """Name and colour of what each channel shows."""
-    given = elements if elements is not None else rgb.attrs.get("elements")
-    if given is None and n.CHANNEL in rgb.coords:
-        given = rgb[n.CHANNEL].values.tolist()
-    names = [text(name) for name in ([given] if isinstance(given, str) else given or ("red", "green", "blue"))]
-    if len(set(names)) == 1:
-        return [(names[0], "#808080")]
-    if len(names) > 3:
-        raise SchemaError(f"there are {len(names)} names ({', '.join(names)}) for the channels; expected one to three.")
-    return list(zip([*names, "mean of both"][:3], ("#ff0000", "#00ff00", "#0000ff"), strict=True))
+    own = {"cmap": hex_of(colors / 255), "clim": (-0.5, len(colors) - 0.5), "clipping_colors": {"NaN": nan_color}}
+    body = on_grid(planes[0], {"paint": paint}, {"title": c.title(c.label(rgb, "elements"))} | own | options)
+    names = [c.text(name) for name in rgb.attrs.get("elements", ("red", "green", "blue"))]
+    keys = [*zip(names, ("#ff0000", "#00ff00", "#0000ff"), strict=True)]
+    keys = [(names[0], "#808080")] if len(set(names)) == 1 else keys
+    keys += [("missing", nan_color)] if missing.any() else []
+    shown = with_lines(body, None if roi is None else c.roi_outline(roi))
+    shown = shown * c.holoviews().Overlay(legend_keys(keys, body.kdims, marker="square"))
+    return shown.opts(legend_position="right", **BOKEH)

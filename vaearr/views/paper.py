@@ -304,7 +304,9 @@ def _bar(axes: Any, mesh: Any, o: dict[str, Any]) -> None:
 
 
 def _legend(axes: Any, o: dict[str, Any], heading: str | None) -> None:
-    kept = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    kept: dict[str, Any] = {}
+    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+        kept.setdefault(label, handle)
     beside = o.get("legend_position") == "right"
     if not kept or o.get("show_legend") is False or (len(kept) < 2 and not beside):
         return

@@ -175,7 +175,7 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
     heading = "reconstructions"
     if threshold is None:
         half = (limits[1] - limits[0]) / 2
-        below = [_numbers(one) for one in ones]
+        below = ["\n".join(numbers_of(one)).removeprefix("PSNR ") for one in ones]
         rows.append(Row("residual", (recon - original).mean(grey), (-half, half), (), below, DIVERGING))
     else:
         if not np.isfinite(threshold):
@@ -189,21 +189,24 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
     return sheet(rows, f"{heading}{gap}({units_of(found['input'])})")
 
 
-def where_of(one: xr.Dataset, before: str = "", after: str = "", skipped: Collection[str] = ()) -> str:
+def where_of(one: xr.Dataset, before: str = "", after: str = "", skipped: Collection[str] = (), most: int = 17) -> str:
     """Where a sample comes from: its file, else a line for each coordinate whose name begins and ends so."""
     if f"{before}file{after}" in one.coords:
-        return brief(one[f"{before}file{after}"].item(), 17)
+        return brief(one[f"{before}file{after}"].item(), most)
     names = [name for name in map(str, one.coords) if name.startswith(before) and name.endswith(after)]
     return "\n".join(
-        brief(f"{name.removeprefix(before).removesuffix(after)} = {value_text(one[name].item(), one[name].attrs)}", 17)
+        brief(
+            f"{name.removeprefix(before).removesuffix(after)} = {value_text(one[name].item(), one[name].attrs)}", most
+        )
         for name in names[::-1]
         if one[name].ndim == 0 and name not in skipped
     )
 
 
-def _numbers(one: xr.Dataset) -> str:
-    lines = [f"{float(one['example_psnr']):.1f} dB"] if "example_psnr" in one else []
-    return "\n".join([*lines, *([f"SSIM {float(one['example_ssim']):.2f}"] if "example_ssim" in one else [])])
+def numbers_of(one: xr.Dataset) -> list[str]:
+    """How good a reconstruction is, as far as it is known."""
+    told = [f"PSNR {float(one['example_psnr']):.1f} dB"] if "example_psnr" in one else []
+    return told + ([f"SSIM {float(one['example_ssim']):.2f}"] if "example_ssim" in one else [])
 
 
 @builder("progress", "input", "reconstruction", "prior", n.EPOCH)
@@ -337,12 +340,9 @@ def component_sheet(components: xr.DataArray, *, most: int = 32) -> Any:
     Signed components (PCA) are centred at 0 on a diverging scale, others (NMF) grey; limits are the 0.5 % and 99.5 %
     percentiles of each image. Raises SchemaError for other dims than (component, [channel,] dy, dx).
     """
-    if components.ndim not in (3, 4) or 0 in components.shape:
-        dims = dict(components.sizes)
-        raise SchemaError(f"{components.name!r} has dims {dims}; expected (component, [channel,] dy, dx).")
     names = [text(name) for name in components[str(components.dims[0])].values]
-    images = np.asarray(components.values[:most], dtype="f4")
-    images = images[:, 0] if images.ndim == 4 else images
+    images = pictures(components[:most])
+    images = images[..., 0] if images.ndim == 4 else images
     signed = bool(np.nanmin(images) < 0)
     spans = [robust_limits(image, LIMITS, symmetric=signed) for image in images]
     part = "" if len(images) == len(names) else f", {len(images)} of {len(names)}"

@@ -13,21 +13,8 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.analysis.association import METRICS, targets_of
 from vaearr.errors import NoInputError, RoiError, did_you_mean
-from vaearr.views.common import (
-    COLORS,
-    DIVERGING,
-    NAN_COLOR,
-    SEQUENTIAL,
-    as_map,
-    holoviews,
-    label,
-    map_dims,
-    number,
-    paintable,
-    robust_limits,
-    text,
-    title,
-)
+from vaearr.views import common as c
+from vaearr.views.common import COLORS, DIVERGING, NAN_COLOR, SEQUENTIAL
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH, latent_map, map_plot
 
@@ -43,7 +30,7 @@ HIDDEN = {"alpha": 0, "nonselection_alpha": 0, "selection_alpha": 1, "color": "w
 
 def table_of(**maps: xr.DataArray) -> pd.DataFrame:
     """The scan points where all maps are finite: a row each, with their coordinates. Raises RoiError where none is."""
-    table = xr.Dataset({name: as_map(da.astype("f4")) for name, da in maps.items()}).to_dataframe().dropna()
+    table = xr.Dataset({name: c.as_map(da.astype("f4")) for name, da in maps.items()}).to_dataframe().dropna()
     if table.empty:
         raise RoiError(f"no scan point holds all of {', '.join(maps)}; choose another map or region.")
     return table.reset_index()
@@ -63,7 +50,7 @@ def linked(
     selected. source: columns of the places and of the plane, and what else is told; over: elements of the plane below
     or beside the points, and options of these and of the frame in `how`.
     """
-    hv = holoviews()
+    hv = c.holoviews()
     frame = {key: how.pop(key) for key in ("xlabel", "ylabel", "title")}
     others = [name for name in source if name not in (*place, *plane)]
     hidden = hv.Points(source, list(place), [*plane, *others]).opts(size=5, **HIDDEN, **BRUSH)
@@ -97,7 +84,7 @@ def map_scatter(
     is_phase = heading.startswith(f"{n.PHASE}: ")
     name = n.BC if is_phase and n.BC in ds else heading
     shown = ds[n.BC] if is_phase and n.BC in ds else column
-    across, up, places = f"latent {latent}", text(name), list(map_dims(one))[::-1]
+    across, up, places = f"latent {latent}", c.text(name), list(c.map_dims(one))[::-1]
     table = table_of(**{across: one if roi is None else one.where(roi), up: shown, "group": column})
     r = table[across].corr(table["group"])
     source = drawn(table, most_points).astype("f4")
@@ -109,11 +96,11 @@ def map_scatter(
         if len(table) >= DENSE:
             over, how = [density(table[across].to_numpy(), table[up].to_numpy(), [across, up])], {"size": 4, **HIDDEN}
     about = f"{heading} (orange): " if is_phase else ""
-    frame = {"xlabel": across, "title": title(f"{about}Pearson r = {number(r)}, n = {len(table):,}")}
+    frame = {"xlabel": across, "title": c.title(f"{about}Pearson r = {c.number(r)}, n = {len(table):,}")}
     if name not in ds and n.ELEMENTS in ds and name in ds[n.ELEMENTS][n.ELEMENT].values:
-        frame["ylabel"] = label(ds[n.ELEMENTS].assign_attrs(long_name=name))
+        frame["ylabel"] = c.label(ds[n.ELEMENTS].assign_attrs(long_name=name))
     else:
-        frame["ylabel"] = label(ds[name]) if name in ds else up
+        frame["ylabel"] = c.label(ds[name]) if name in ds else up
     return linked(map_plot(one, roi=roi, **options), source, places, [across, up], over, **frame, **how)
 
 
@@ -122,7 +109,7 @@ def density(x: np.ndarray, y: np.ndarray, dims: list[str]) -> Any:
     most = int(np.clip(x.size**0.5 * 0.6, 16, MOST_BINS))
     across, up = bin_edges(x.astype("f8"), most), bin_edges(y.astype("f8"), most)
     count = np.histogram2d(y, x, bins=(up, across))[0]
-    mesh = holoviews().QuadMesh((across, up, np.where(count > 0, count, np.nan)), dims, "scan points")
+    mesh = c.holoviews().QuadMesh((across, up, np.where(count > 0, count, np.nan)), dims, "scan points")
     return mesh.opts(
         cmap=DENSITY, logz=True, clim=(1, max(2.0, float(count.max()))), colorbar=True, clabel="scan points",
         clipping_colors={"NaN": "white"}, line_color=None, **BOKEH,
@@ -138,14 +125,16 @@ def bin_edges(values: np.ndarray, most: int) -> np.ndarray:
     return np.linspace(low, high, most + 1)
 
 
-def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, told: Any = None, **how: Any) -> Any:
+def matrix(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, told: np.ndarray | None = None, **how: Any
+) -> Any:
     """A heat map `(rows, columns)` of named rows, the first on top, and columns; NaN grey.
 
     told: for each cell what the pointer tells beside the names; default: its value.
     """
     from bokeh.models import HoverTool
 
-    hv, (height, width) = holoviews(), values.shape
+    hv, (height, width) = c.holoviews(), values.shape
     own: dict[str, Any] = {
         "colorbar": True, "clabel": "", "tools": ["hover"], "invert_yaxis": True, "clipping_colors": {"NaN": NAN_COLOR},
         "frame_width": int(np.clip(18 * width, 260, 900)), "frame_height": int(np.clip(18 * height, 120, 700)),
@@ -156,13 +145,16 @@ def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, t
     for ticks, names, pixels in (("xticks", columns, cell[0]), ("yticks", rows, cell[1])):
         letters = max(map(len, names), default=0) if ticks == "xticks" and not own.get("xrotation") else 0.5
         step = math.ceil((10 + 8 * letters) / pixels)
-        own.setdefault(ticks, [(i, text(names[i])) for i in range(0, len(names), step)])
-    painted, own["cmap"] = paintable(np.asarray(values, "f4"), own["cmap"], NAN_COLOR)
+        own.setdefault(ticks, [(i, c.text(names[i])) for i in range(0, len(names), step)])
+    painted, own["cmap"] = c.paintable(np.asarray(values, "f4"), own["cmap"], NAN_COLOR)
     tips: dict[str, Any] = {}
     if told is not None:
-        tips = {"of": [[text(name)] * width for name in rows], "at": [[text(name) for name in columns]] * height}
-        tips = {key: np.array(part, dtype=object) for key, part in (tips | {"told": told}).items()}
-        own["tools"] = [HoverTool(tooltips=[(own["xlabel"], "@at"), (own["ylabel"], "@of"), ("value", "@told")])]
+        of, at = np.meshgrid(
+            np.array([*map(c.text, rows)], object), np.array([*map(c.text, columns)], object), indexing="ij"
+        )
+        tips = {"of": of, "at": at, "told": told}
+        tooltips = [(own["xlabel"], "@at"), (own["ylabel"], "@of"), ("value", "@told{0.[0000]}")]
+        own["tools"] = [HoverTool(tooltips=tooltips)]
     x, y = np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
     mesh = hv.QuadMesh((x, y, painted, *tips.values()), ["column", "row"], ["value", *tips])
     return mesh.opts(**own, **BOKEH)
@@ -196,61 +188,51 @@ def association(
     if isinstance(found, xr.Dataset):
         p_adjusted = found.get("p_adjusted") if p_adjusted is None else p_adjusted
         found = found["association"]
-    p = xr.full_like(found, np.nan, "f8") if p_adjusted is None else p_adjusted.reindex_like(found)
-    if "target" not in found.dims:
-        name = str(found["target"].item()) if "target" in found.coords else "target"
-        found, p = (da.drop_vars("target", errors="ignore").expand_dims(target=[name]) for da in (found, p))
+    table = found.to_dataset(name="value")
+    if p_adjusted is not None:
+        table["p"] = p_adjusted.reindex_like(found)
+    if "target" not in table.dims:
+        name = str(table["target"].item()) if "target" in table.coords else "target"
+        table = table.drop_vars("target", errors="ignore").expand_dims(target=[name])
         target = name if metric is None and target is None else target
     for dim, wanted in (("metric", metric), ("target", target)):
-        known = [str(name) for name in found[dim].values]
+        known = [str(name) for name in table[dim].values]
         if wanted is not None and wanted not in known:
             raise NoInputError(f"the table has no {dim} {wanted!r}.{did_you_mean(wanted, known)}")
-    is_tested = p_adjusted is not None
     if target is not None:
-        values = found.sel(target=target).transpose("metric", n.LATENT)
-        largest = abs(values).max(n.LATENT).fillna(0)
+        one = table.sel(target=target).transpose("metric", n.LATENT)
+        largest = abs(one["value"]).max(n.LATENT).fillna(0)
         tops = [f"{top:.2f}" if top >= 0.01 or top == 0 else f"{top:.0e}" for top in largest.values]
-        rows = [f"{name} (max {top})" for name, top in zip(values["metric"].values, tops, strict=True)]
+        rows = [f"{name} (max {top})" for name, top in zip(one["metric"].values, tops, strict=True)]
         own = {"clim": (-1.0, 1.0), "cmap": DIVERGING, "clabel": "relative to row max"} | options
-        marked = p.sel(target=target).transpose("metric", n.LATENT) if is_tested else None
-        heading = f"association of latents with {text(target)}"
-        return _heat(heading, rows, values, values / largest.where(largest > 0, 1), marked, own)
+        shown = one["value"] / largest.where(largest > 0, 1)
+        return _heat(f"association of latents with {c.text(target)}", rows, one, shown, own)
     frames = {}
-    for name in [metric] if metric else map(str, found["metric"].values):
-        values = found.sel(metric=name).transpose("target", n.LATENT)
-        signed = bool(found["signed"].sel(metric=name)) if "signed" in found.coords else METRICS[name].signed
+    for name in [metric] if metric else map(str, table["metric"].values):
+        one = table.sel(metric=name).transpose("target", n.LATENT)
+        signed = bool(one["signed"]) if "signed" in one else METRICS[name].signed
         own = {"cmap": DIVERGING if signed else SEQUENTIAL, "clabel": name}
-        own |= {"clim": robust_limits(values.values, (0, 100), symmetric=signed)} | options
-        marked = p.sel(metric=name).transpose("target", n.LATENT) if is_tested else None
-        rows = [str(target) for target in values["target"].values]
-        frames[name] = _heat(f"{name} of latent and side map", rows, values, values, marked, own)
-    return holoviews().HoloMap(frames, kdims="metric") if len(frames) > 1 else next(iter(frames.values()))
+        own |= {"clim": c.robust_limits(one["value"].values, (0, 100), symmetric=signed)} | options
+        rows = [str(target) for target in one["target"].values]
+        frames[name] = _heat(f"{name} of latent and side map", rows, one, one["value"], own)
+    return c.holoviews().HoloMap(frames, kdims="metric") if len(frames) > 1 else next(iter(frames.values()))
 
 
-def _heat(
-    heading: str,
-    rows: list[str],
-    values: xr.DataArray,
-    shown: xr.DataArray,
-    p: xr.DataArray | None,
-    options: dict[str, Any],
-) -> Any:
-    """Rows over latents: colours stand for `shown`, `values` is told under the pointer, dots mark small p."""
-    count, notes, places = values.sizes[n.LATENT], [], np.arange(values.sizes[n.LATENT])
+def _heat(heading: str, rows: list[str], one: xr.Dataset, shown: xr.DataArray, options: dict[str, Any]) -> Any:
+    """Rows over latents: colours stand for `shown`, `value` is told under the pointer, dots mark small `p`."""
+    count, notes = one.sizes[n.LATENT], []
     if count > MOST_LATENTS:
         strength = (abs(shown) / abs(shown).max(n.LATENT)).max(str(shown.dims[0])).fillna(0).values
         places = np.sort(np.argsort(-strength, kind="stable")[:MOST_LATENTS])
+        one, shown = one.isel({n.LATENT: places}), shown[:, places]
         notes.append(f"the {MOST_LATENTS} strongest of {count} latents")
-    notes += [f"dot: adjusted p < {ALPHA:g}"] if p is not None else []
-    values, shown = values[:, places], shown[:, places]
-    told = [[f"{v:.4g}" if np.isfinite(v) else "no value" for v in row] for row in values.values]
-    body = matrix(
-        shown.values, rows, [str(name) for name in values[n.LATENT].values], told=told,
-        **{"frame_width": 780, "frame_height": max(60, 24 * len(rows)), "xlabel": "latent",
-           "title": title(f"{heading} ({', '.join(notes)})" if notes else heading)} | options,
-    )  # fmt: skip
-    if p is None:
+    notes += [f"dot: adjusted p < {ALPHA:g}"] if "p" in one else []
+    own = {"frame_width": 780, "frame_height": max(60, 24 * len(rows)), "xlabel": "latent"}
+    own["title"] = c.title(f"{heading} ({', '.join(notes)})" if notes else heading)
+    latents = [str(name) for name in one[n.LATENT].values]
+    body = matrix(shown.values, rows, latents, told=one["value"].values, **own | options)
+    if "p" not in one:
         return body
-    row, column = np.nonzero(p[:, places].fillna(1).values < ALPHA)
-    dots = holoviews().Points((column, row), ["column", "row"])
+    row, column = np.nonzero(one["p"].fillna(1).values < ALPHA)
+    dots = c.holoviews().Points((column, row), ["column", "row"])
     return body * dots.opts(color="black", line_color="white", size=5 if count <= 64 else 3.5, **BOKEH)

@@ -14,7 +14,6 @@ from vaearr.errors import NoInputError, did_you_mean
 from vaearr.run.facts import class_names, class_of_each
 from vaearr.schema import meanings
 from vaearr.schema.grid import measured
-from vaearr.store import read_block
 from vaearr.views.common import COLORS, brief, number, palette, robust_limits, text, unit
 from vaearr.views.curves import UNUSED
 from vaearr.views.kinds import builder
@@ -22,7 +21,7 @@ from vaearr.views.maps import map_plot
 from vaearr.views.paper import MOST_NAMES, SMALL, WIDTH, draw, journal, new_figure
 from vaearr.views.pictures import COLUMNS, LIMITS, Row, draw_rows, pictures, sheet, tiles, units_of, where_of
 from vaearr.views.relations import DENSITY
-from vaearr.views.spread import point_classes, scatter
+from vaearr.views.spread import legend_names, scatter
 
 MARK = "#111111"
 SHARES = (0.5, 0.9)  # of the samples, within the contours of a density
@@ -51,31 +50,25 @@ def data_sheet(ds: xr.Dataset, *, by: str | None = None, seed: int = 0) -> Any:
     groups = {name: places for name, places in groups.items() if len(places)}
     if not groups:
         raise NoInputError(f"none of the {schema.samples_word(ds)} can be used; there is nothing to show.")
-    rows: list[Row] = []
+    rows, nav = list[Row](), schema.navigation_dims(ds)
     for name, places in [*groups.items()][:MOST_ROWS]:
         chosen = places[np.sort(rng.permutation(len(places))[: COLUMNS if by else 3 * COLUMNS])]
-        images = _stored(ds, chosen)
-        rows += tiles(images, [robust_limits(image, LIMITS) for image in images], [_where(ds, at) for at in chosen])
+        at = {dim: xr.DataArray(place, dims="picture") for dim, place in zip(nav, chosen.T, strict=True)}
+        part = ds[n.PATTERNS].isel(at).transpose("picture", ...).load()
+        images = pictures(part)
+        where = [", ".join(_short(part[dim].values[i]) for dim in nav[::-1]) for i in range(len(images))]
+        rows += tiles(images, [robust_limits(image, LIMITS) for image in images], where)
         rows[-1].name = f"{brief(name.replace('_', ' '), 14)}\n{len(places):,}" if by else ""
     cut = f", {MOST_ROWS} of {len(groups)} classes" if len(groups) > MOST_ROWS else ""
     slices = ", middle slices" if n.Z in schema.signal_dims(ds) else ""
     heading = f"{schema.samples_word(ds)}{f' by {by}' if by else ''}{cut}{slices}"
     if schema.is_scan(ds):
-        nav = schema.navigation_dims(ds)
         heading += f" at {', '.join(nav[::-1])} in {unit(ds[nav[-1]].attrs)}".removesuffix(" in ")
     return sheet(rows, heading)
 
 
-def _stored(ds: xr.Dataset, places: np.ndarray) -> np.ndarray:
-    signal, nav = schema.signal_dims(ds), schema.navigation_dims(ds)
-    regions = [{dim: slice(i, i + 1) for dim, i in zip(nav, map(int, place), strict=True)} for place in places]
-    values = [read_block(ds[n.PATTERNS], region).reshape([ds.sizes[dim] for dim in signal]) for region in regions]
-    return pictures(xr.DataArray(np.stack(values), dims=("picture", *signal), name=n.PATTERNS))
-
-
-def _where(ds: xr.Dataset, place: np.ndarray) -> str:
-    values = [ds[dim].values[int(i)] for dim, i in zip(schema.navigation_dims(ds), place, strict=True)][::-1]
-    return ", ".join(f"{value:.4g}" for value in values) if schema.is_scan(ds) else brief(values[0], 14)
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else brief(value, 14)
 
 
 @builder("path", "decoded", "scatter", "position", "requested")
@@ -93,7 +86,7 @@ def path_sheet(found: xr.Dataset) -> Any:
         figure = new_figure(WIDTH, max(3.3, len(rows) * (min(2.5 / columns, 1.1) * tall / wide + 0.2)) + 0.35)
         left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
         ax, axes = left.subplots(), [text(name) for name in found["axis"].values]
-        cloud = scatter(found["scatter"].values, axes, point_classes(found), found["number"].values)
+        cloud = scatter(found, found["scatter"].values, axes)
         draw(ax, cloud.opts(title="", legend_position="top_right", backend="bokeh"))
         if legend := ax.get_legend():
             legend.set(visible=len(legend.get_texts()) <= 12, zorder=9)
@@ -154,24 +147,25 @@ def pair_sheet(found: xr.Dataset) -> Any:
     """
     dims = [int(d) for d in found["latent"].values]
     size, edges = len(dims), found["edges"].values
-    place, classes = {dim: i for i, dim in enumerate(dims)}, point_classes(found, "class_of_point")
-    colors = np.asarray([*palette(len(classes[1])), UNUSED] if classes else [])
+    place, color_of = {dim: i for i, dim in enumerate(dims)}, dict[str, str]()
+    if by_class := "class_of_point" in found.coords:
+        words, codes = meanings(found["class_of_point"]), found["class_of_point"].values
+        there = [words[code] for code in np.unique(codes) if code >= 0]
+        color_of = dict(zip(there, palette(len(there)), strict=True))
+        colors = np.array([color_of.get(words.get(int(code), ""), UNUSED) for code in codes])
     with journal():
         from matplotlib.colors import PowerNorm
         from matplotlib.lines import Line2D
 
         side = min(1.35, (WIDTH - 1.0) / size)
-        figure = new_figure(side * size + (1.6 if classes else 0.7), side * size + 0.7)
+        figure = new_figure(side * size + (1.6 if by_class else 0.7), side * size + 0.7)
         axes = figure.subplots(size, size, squeeze=False)
         for i in range(size):
-            if classes is None or "class_counts" not in found:
+            if "class_counts" not in found:
                 axes[i, i].stairs(found["counts"].values[i], edges[i], fill=True, color=COLORS[0])
             else:
-                names = meanings(found["class_of_point"])
-                drawn = [names[code] for code in np.unique(found["class_of_point"].values) if code >= 0]
                 for name, counts in zip(found["class"].values, found["class_counts"].values[:, i], strict=True):
-                    color = colors[drawn.index(str(name))] if str(name) in drawn else UNUSED
-                    axes[i, i].stairs(counts, edges[i], color=color, lw=0.8)
+                    axes[i, i].stairs(counts, edges[i], color=color_of.get(str(name), UNUSED), lw=0.8)
             axes[i, i].set(xlim=edges[i][[0, -1]], yticks=[])
         for x, y, density in zip(found["x_dim"].values, found["y_dim"].values, found["density"].values, strict=True):
             i, j = place[int(x)], place[int(y)]
@@ -183,26 +177,27 @@ def pair_sheet(found: xr.Dataset) -> Any:
                 middles = [(edges[k][1:] + edges[k][:-1]) / 2 for k in (i, j)]
                 lower.contour(*middles, soft, levels=levels, colors=COLORS[5], linewidths=0.8)
             lower.set(xlim=edges[i][[0, -1]], ylim=edges[j][[0, -1]])
-            if classes is None:
+            if not by_class:
                 upper.set_axis_off()
                 upper.text(0.5, 0.5, r, ha="center", va="center", transform=upper.transAxes, fontsize=9)
                 continue
             lower.set_title(f"r = {r}", fontsize=SMALL, pad=2)
-            order = np.random.default_rng(0).permutation(len(classes[0]))
+            order = np.random.default_rng(0).permutation(len(codes))
             area = float(np.clip(3000 / max(len(order), 1), 1.2, 7))
             points = found["vectors"].values[:, [j, i]][order].T
-            upper.scatter(*points, c=colors[classes[0]][order], s=area, linewidths=0, alpha=0.7, rasterized=True)
+            upper.scatter(*points, c=colors[order], s=area, linewidths=0, alpha=0.7, rasterized=True)
             upper.set(xlim=edges[j][[0, -1]], ylim=edges[i][[0, -1]])
         for (i, j), ax in np.ndenumerate(axes):
             ax.tick_params(labelsize=SMALL, labelbottom=i == size - 1, labelleft=j == 0 and i > 0)
             ax.locator_params(nbins=3)
             ax.set_xlabel(f"latent {dims[j]}" if i == size - 1 else "", fontsize=SMALL)
             ax.set_ylabel(f"latent {dims[i]}" if j == 0 else "", fontsize=SMALL)
-        if classes and len(classes[1]) <= MOST_NAMES:
-            marks = [Line2D([], [], marker="s", ls="", ms=4, color=color) for color in colors[:-1]]
-            figure.legend(marks, classes[1], title=brief(classes[2], 18), loc="outside right upper", fontsize=SMALL,
+        if by_class and len(there) <= MOST_NAMES:
+            marks = [Line2D([], [], marker="s", ls="", ms=4, color=color) for color in color_of.values()]
+            by = brief(found["class_of_point"].attrs["long_name"], 18)
+            figure.legend(marks, legend_names(there), title=by, loc="outside right upper", fontsize=SMALL,
                           title_fontsize=SMALL, handletextpad=0.1)  # fmt: skip
-        is_cut = classes and found.sizes["point"] < found.attrs["n"]
+        is_cut = by_class and found.sizes["point"] < found.attrs["n"]
         cut = "" if not is_cut else f", {found.sizes['point']:,} shown above the diagonal"
         figure.suptitle(f"pairs of latents, {found.attrs['n']:,} samples{cut}")
     return figure

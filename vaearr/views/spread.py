@@ -15,25 +15,7 @@ from vaearr.views.maps import BOKEH
 from vaearr.views.relations import matrix
 
 FRAME = 420
-POINTS = {
-    "size": 4,
-    "tools": ["hover"],
-    "line_color": None,
-    "frame_width": FRAME,
-    "frame_height": FRAME,
-    "data_aspect": 1,
-}
-Classes = tuple[np.ndarray, list[str], str]  # class of each point (-1 for none), the names there are, what they are of
-
-
-def point_classes(found: xr.Dataset, coord: str = "class") -> Classes | None:
-    """Class of each point `(k,)`, -1 for none, the names of the classes there are, and what they are of; or None."""
-    if coord not in found.coords:
-        return None
-    codes, names = found[coord].values, meanings(found[coord])
-    there = [int(code) for code in np.unique(codes) if code >= 0]
-    place = np.where(codes >= 0, np.searchsorted(there, codes), -1)
-    return place, legend_names([names[code] for code in there]), str(found[coord].attrs["long_name"])
+POINTS = {"size": 4, "tools": ["hover"], "line_color": None, "data_aspect": 1, "frame_width": 420, "frame_height": 420}
 
 
 def legend_names(names: list[str]) -> list[str]:
@@ -42,21 +24,21 @@ def legend_names(names: list[str]) -> list[str]:
     return cut if len(set(cut)) == len(cut) else [text(name) for name in names]
 
 
-def scatter(position: np.ndarray, axes: list[str], classes: Classes | None, numbers: np.ndarray) -> Any:
-    """Points `(k, 2)` in a plane in the colours of their classes; the pointer names the sample."""
-    hv, dims, options = holoviews(), [text(name) for name in axes], POINTS | {"alpha": 0.6} | BOKEH
-    if classes is None:
-        return hv.Points((*position.T, numbers), dims, "sample").opts(color=UNUSED, **options)
-    codes, names, by = classes
-    kinds = [*zip(range(len(names)), names, palette(len(names)), strict=True)]
-    kinds = [(-1, "none", UNUSED), *kinds] if (codes < 0).any() else kinds
-    groups = {
-        name: hv.Points((*position[codes == i].T, numbers[codes == i]), dims, "sample", label=name).opts(
-            color=color, **options
-        )
-        for i, name, color in kinds
+def scatter(found: xr.Dataset, position: np.ndarray, axes: list[str]) -> Any:
+    """Points `(k, 2)` in a plane, each of a sample, in the colours of their classes; the pointer names the sample."""
+    hv, numbers, options = holoviews(), found["number"].values, POINTS | {"alpha": 0.6} | BOKEH
+    if "class" not in found.coords:
+        return hv.Points((*position.T, numbers), axes, "sample").opts(color=UNUSED, **options)
+    codes, names, by = found["class"].values, meanings(found["class"]), text(found["class"].attrs["long_name"])
+    there = np.unique(codes[codes >= 0])
+    labels = legend_names([names[int(code)] for code in there])
+    groups = {"none": (codes < 0, UNUSED)} if (codes < 0).any() else {}
+    groups |= {label: (codes == i, color) for i, label, color in zip(there, labels, palette(len(there)), strict=True)}
+    points = {
+        name: hv.Points((*position[here].T, numbers[here]), axes, "sample", label=name).opts(color=color, **options)
+        for name, (here, color) in groups.items()
     }
-    return hv.NdOverlay(groups, kdims=text(by), sort=False).opts(legend_position="right", title=title(by), **BOKEH)
+    return hv.NdOverlay(points, kdims=by, sort=False).opts(legend_position="right", title=title(by), **BOKEH)
 
 
 @builder("embedding", "position", "axis", "point", "number")
@@ -66,11 +48,9 @@ def embedding_view(found: xr.Dataset) -> Any:
     position, axes = found["position"].values, [text(a) for a in found["axis"].values]
     if position.shape[1] == 1:
         position, axes = np.column_stack([position, np.zeros(len(position))]), [*axes, "no second component"]
-    classes, numbers, shown = point_classes(found), found["number"].values, []
-    if classes is not None or "amount" not in found:
-        shown.append(scatter(position, axes, classes, numbers))
+    shown = [scatter(found, position, axes)] if "class" in found.coords or "amount" not in found else []
     for name, values in zip(found["color"].values, found["amount"].values, strict=True) if "amount" in found else ():
-        points = hv.Points((*position.T, values, numbers), axes, [text(name), "sample"])
+        points = hv.Points((*position.T, values, found["number"].values), axes, [text(name), "sample"])
         own = {"color": text(name), "cmap": SEQUENTIAL, "clim": robust_limits(values), "colorbar": True, "clabel": ""}
         shown.append(points.opts(**POINTS | own, alpha=0.8, title=title(name), **BOKEH))
     heading = title(embedding_words(found))

@@ -21,7 +21,7 @@ from vaearr.views.common import DIVERGING, NAN_COLOR, is_regular, label, robust_
 from vaearr.views.kinds import builder
 from vaearr.views.page import LEVELS, UNPACK, Section, packed, page
 from vaearr.views.paper import SMALL, WIDTH, colormap, journal, new_figure
-from vaearr.views.pictures import LIMITS
+from vaearr.views.pictures import LIMITS, numbers_of, where_of
 
 AXES = (n.Z, n.Y, n.X)
 PLANES = {"axial": (n.Z, n.Y, n.X), "coronal": (n.Y, n.Z, n.X), "sagittal": (n.X, n.Z, n.Y)}  # across, up, along
@@ -121,30 +121,22 @@ def span_of(volume: xr.DataArray, dim: str) -> float:
 
 
 @builder("volume", "array", n.Z, n.Y, n.X)
-def volume_slices(volume: xr.DataArray, position: Mapping[str, float] | None = None) -> Any:
-    """Axial, coronal and sagittal slice of a volume (z, y, x) through one position, one scale, true proportions.
-
-    position: in coordinate units, such as `{"z": 12.0}`; the middle of dims that are not named. Grey runs from the
-    0.5 % to the 99.5 % percentile; the other two slices are lines. Raises SchemaError for another array, UsageError
-    for a position outside.
-    """
-    return _slices({text(label(volume)): as_volume(volume)}, position, "")
-
-
 @builder("volumes")
-def volume_sheet(found: xr.Dataset, example: int = 0, position: Mapping[str, float] | None = None) -> Any:
-    """Original, reconstruction and residual of a volume, each as three slices through one position.
+def volume_slices(
+    found: xr.DataArray | xr.Dataset, example: int = 0, position: Mapping[str, float] | None = None
+) -> Any:
+    """Axial, coronal and sagittal slice through one position, true proportions: of a volume (z, y, x) on its axes.
 
-    found: of `reconstruct_store` or `reconstruct_files`. Original and reconstruction share one scale, the residual has
-    one of half its width to both sides of 0. Raises NoInputError where there is no such example, SchemaError where the
-    samples are no volumes.
+    Of what `reconstruct_store` or `reconstruct_files` give: original, reconstruction and residual of an example, one
+    below the other. Grey runs from the 0.5 % to the 99.5 % percentile of all, the residual has a scale half as wide to
+    both sides of 0; the other two slices are lines. position: in coordinate units, such as `{"z": 12.0}`; the middle
+    of dims that are not named. Raises SchemaError for other arrays, NoInputError where there is no such example,
+    UsageError for a position outside.
     """
-    volumes, heading = example_volumes(found, example)
-    return _slices(volumes, position, heading)
-
-
-def _slices(volumes: Mapping[str, xr.DataArray], position: Mapping[str, float] | None, heading: str) -> Any:
-    """A row of three planes for each volume; one alone has axes."""
+    if isinstance(found, xr.DataArray):
+        volumes, heading = {text(label(found)): as_volume(found)}, ""
+    else:
+        volumes, heading = example_volumes(found, example)
     first = next(iter(volumes.values()))
     place, alone, widths = place_of(first, position), len(volumes) == 1, [span_of(first, p[2]) for p in PLANES.values()]
     tallest = max(span_of(first, up) for _, up, _ in PLANES.values())
@@ -166,10 +158,9 @@ def _slices(volumes: Mapping[str, xr.DataArray], position: Mapping[str, float] |
                     for line, dim in ((ax.axvline, along), (ax.axhline, up)):
                         line(float(volume[dim][place[dim]]), color=CROSS, lw=0.6, alpha=0.9)
                 _mark(ax, volume, along, up)
-                if alone:
-                    ax.set(xlabel=label(volume[along], along), ylabel=label(volume[up], up))
-                else:
-                    ax.set(xticks=[], yticks=[])
+                right, upwards = (label(volume[dim].assign_attrs(long_name=dim)) for dim in (along, up))
+                axis: dict[str, Any] = {"xlabel": right, "ylabel": upwards} if alone else {"xticks": [], "yticks": []}
+                ax.set(**axis)
             bar = figure.colorbar(mesh, ax=list(row), fraction=0.03, pad=0.01, label=name if alone else None)
             bar.ax.tick_params(labelsize=SMALL)
             row[0].set_ylabel(row[0].get_ylabel() if alone else name)
@@ -205,13 +196,7 @@ def example_volumes(found: xr.Dataset, example: int) -> tuple[dict[str, xr.DataA
         raise NoInputError(f"there is no example {example}; {count} were kept, set by 'examples'.")
     one = found.isel(example=example)
     original, recon = (as_volume(one[name]) for name in ("input", "reconstruction"))
-    told = [
-        f"{name.removeprefix('example_')} {value_text(one[name].item(), one[name].attrs)}"
-        for name in map(str, one.coords)
-        if name.startswith("example_") and one[name].ndim == 0
-    ]
-    told += [f"PSNR {float(one['example_psnr']):.1f} dB"] if "example_psnr" in one else []
-    told += [f"SSIM {float(one['example_ssim']):.3f}"] if "example_ssim" in one else []
+    told = [*where_of(one, "example_", most=80).splitlines(), *numbers_of(one)]
     residual = (recon - original).assign_attrs(original.attrs)
     return {"original": original, "reconstruction": recon, "residual": residual}, text(", ".join(told))
 

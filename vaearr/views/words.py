@@ -18,6 +18,7 @@ from vaearr.analysis.association.targets import TARGET
 from vaearr.analysis.layers import top_layers
 from vaearr.errors import UsageError, did_you_mean
 from vaearr.models.card import as_record, ratio_words
+from vaearr.views.common import brief
 from vaearr.views.curves import correlation_words, health_words
 from vaearr.views.kinds import kind_of
 from vaearr.views.pictures import channel_means
@@ -63,11 +64,6 @@ def row(values: Iterable[Any]) -> str:
 
 def by(sizes: Iterable[int]) -> str:
     return " x ".join(map(str, sizes))
-
-
-def brief(name: str) -> str:
-    """A layer's name, cut at its beginning where it is long."""
-    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
@@ -283,7 +279,7 @@ def _layers(found: xr.Dataset) -> Iterator[str]:
         one, mean = found.isel(layer=i), "_mean" * is_many
         relative, l2, rms, cosine = (float(one[f"{key}{mean}"]) for key in ("relative_l2", "l2", "rms", "cosine"))
         spread = f" ± {float(one['relative_l2_std']):.4f}" if is_many else ""
-        cells = [brief(str(one["layer"].item())), *(str(one[about].item()) for about in ("kind", "part", "order"))]
+        cells = [brief(one["layer"].item(), LETTERS), *(str(one[about].item()) for about in ("kind", "part", "order"))]
         cells += [f"{relative:.4f}{spread}", f"{l2:.4g}", f"{rms:.4g}", f"{cosine:.4f}"]
         p = float(one["t_p_adjusted"]) if is_many else np.nan
         table.append(cells + [f"{p:.3g}" if np.isfinite(p) else ""] * is_many)
@@ -373,5 +369,5 @@ def _network(card: xr.Dataset) -> Iterator[str]:
     for layer in a["layers"]:
         kind = layer["kind"] if layer["part"] in ("encoder", "decoder") else ""
         count = f"{layer['n_parameters']:,}" if layer["n_parameters"] else ""
-        rows.append([brief(layer["layer"]), kind, by(layer["shape"]), count])
+        rows.append([brief(layer["layer"], LETTERS), kind, by(layer["shape"]), count])
     yield from (f"  {line}" for line in aligned(rows, left=3))

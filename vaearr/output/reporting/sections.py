@@ -116,7 +116,7 @@ def _element_colours(facts: Facts, section: Section, figures: dict[str, Any]) ->
     spread = elements.std([dim for dim in elements.dims if dim != n.ELEMENT]).fillna(0)
     chosen = [str(elements[n.ELEMENT].values[i]) for i in np.argsort(-spread.values, kind="stable")[:3]]
     rgb = element_rgb(facts.ds, chosen, (0.01, 0.99), roi=facts.roi)
-    figures["elements_rgb"] = view(rgb, "matplotlib", kind="rgb", elements=chosen, roi=facts.roi)
+    figures["elements_rgb"] = view(rgb, "matplotlib", kind="rgb", roi=facts.roi)
     section.picture(figures["elements_rgb"], f"{', '.join(chosen)} as colours", dpi=110)
     section.caption(
         f"{', '.join(chosen)}, which vary most, as colours; each from its 1 % to its 99 % percentile in the region."

@@ -73,23 +73,3 @@ def test_refusals() -> None:
     network.latent_shape = (4,)
     with pytest.raises(UsageError, match="need a network with spatial latents"):
         encode_windows(network, x, (4, 4))
-
-
-@pytest.mark.parametrize("spatial", [(13, 10), (9, 8, 7)], ids=["2-D", "3-D"])
-def test_the_kl_autoencoder_by_windows(spatial: tuple[int, ...]) -> None:
-    """One window that covers all is the whole; smaller ones run the same weights, padded and cropped alike."""
-    pytest.importorskip("monai")
-    from vaearr.models.networks import AutoencoderKL
-
-    network = AutoencoderKL((1, *spatial), 2, channels=(4, 8), groups=2).eval()
-    x = torch.randn(2, 1, *spatial)
-    with torch.inference_mode():
-        wanted = network.encode(x)
-        decoded = network.decode(wanted[0])
-    found = encode_windows(network, x, (16,) * len(spatial), 0.5)
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(decode_windows(network, wanted[0], (16,) * len(spatial)), decoded, atol=1e-5, rtol=1e-5)
-    few, _ = encode_windows(network, x, (4,) * len(spatial), 0.5)
-    assert few.shape == wanted[0].shape
-    assert decode_windows(network, few, (4,) * len(spatial), 0.5).shape == x.shape
-    assert network.input_shape == (1, *spatial)

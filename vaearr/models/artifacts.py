@@ -160,21 +160,6 @@ class TrainedModel(nn.Module):
         decoded: torch.Tensor = self.network.decode(z.to(self.device))
         return decoded.float()
 
-    @torch.inference_mode()
-    def classify(self, latents: np.ndarray) -> np.ndarray:
-        """Class number that the head gives each latent, `(…, *latent_shape) -> (…)`; -1 for NaN.
-
-        The head sees the mean over the positions of a spatial latent. Raises DataError for a model that was trained
-        without labels.
-        """
-        if self.classifier is None:
-            raise DataError("the model has no classification head; train with objective.label set to a map of classes.")
-        lead = np.shape(latents)[: np.ndim(latents) - len(self.latent_shape)]
-        values = pooled(torch.from_numpy(np.array(latents, np.float32)).reshape(-1, *self.latent_shape)).to(self.device)
-        chosen = self.classifier(values).argmax(-1).cpu().numpy()
-        found = np.where(np.isnan(values.cpu().numpy()).any(-1), -1, np.array(self.classes)[chosen])
-        return np.asarray(found.reshape(lead))
-
     def _signal(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         plain = self.input_shape[1:]
         if self.input_shape[0] == 1 and shape[-len(plain) :] == plain and shape[-len(plain) - 1 : -len(plain)] != (1,):

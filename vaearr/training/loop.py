@@ -28,7 +28,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, Walk, batches
 from vaearr.config import PerceptualConfig, TrainConfig
-from vaearr.errors import TrainingError, UsageError, VaearrError, did_you_mean, need
+from vaearr.errors import TrainingError, UsageError, VaearrError
 from vaearr.models import for_training
 from vaearr.models.artifacts import TrainedModel, load_folder, save_model
 from vaearr.models.files import read_tensors, write_tensors
@@ -483,14 +483,6 @@ def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> xr.Dataset | None
         values = np.stack([tensors[name].numpy().reshape(-1, *shape) for tensors, _ in read])
         ds[name] = (dims, values, {"long_name": long_name})
     return ds.assign(input=ds["input"].isel({n.EPOCH: 0}, drop=True))
-
-
-def check_loggers(names: tuple[str, ...]) -> None:
-    """Raise UsageError for an unknown name, MissingExtraError (how to install it) where its package is missing."""
-    for name in names:
-        if name != "tensorboard":
-            raise UsageError(f"there is no logger {name!r}.{did_you_mean(name, ['tensorboard'])}")
-        need(name, "vaearr[loggers]", f"logging to {name}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vaearr.errors import UsageError
-from vaearr.models.windows import decode_windows, encode_windows
+from vaearr.models.networks import decode_windows, encode_windows
 
 
 class Blocks(nn.Module):

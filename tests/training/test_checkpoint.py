@@ -13,7 +13,7 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, NoInputError, TrainingError, UsageError
-from vaearr.models.files import read_header, read_tensors, write_tensors
+from vaearr.models.artifacts import read_header, read_tensors, write_tensors
 from vaearr.store import create_store, open_table, run_folder, run_names
 from vaearr.training import checkpoint
 from vaearr.training.checkpoint import CHECKPOINT

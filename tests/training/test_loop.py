@@ -16,8 +16,7 @@ from vaearr import names as n
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import SplitConfig, TrainConfig
 from vaearr.errors import MissingExtraError, TrainingError, UsageError
-from vaearr.models.artifacts import TrainedModel
-from vaearr.models.files import read_tensors
+from vaearr.models.artifacts import TrainedModel, read_tensors
 from vaearr.schema import grid
 from vaearr.store import create_store, open_store, open_table, run_folder, run_names
 from vaearr.training.checkpoint import Training

@@ -16,7 +16,7 @@ import xarray as xr
 import vaearr as va
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.models.files import read_tensors
+from vaearr.models.artifacts import read_tensors
 from vaearr.store import create_store, open_table, run_folder, run_names
 from vaearr.training import joined
 from vaearr.training.checkpoint import CHECKPOINT

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from vaearr.config import ModelConfig
+from vaearr.config.parts import part
 from vaearr.errors import UsageError, did_you_mean
 
 # kind -> name -> module:what makes it; the module is imported when the network is built
@@ -40,10 +40,7 @@ NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that
 
 def _maker(kind: str, name: str) -> tuple[Callable[..., Any], list[str]]:
     """What makes the registered network of a kind, and its arguments. Raises UsageError for an unknown name."""
-    known = {entry.name: entry.value for entry in entry_points(group=f"vaearr.{kind}s")} | REGISTERED[kind]
-    if name not in known:
-        raise UsageError(f"there is no {kind} {name!r}.{did_you_mean(name, sorted(known))}")
-    make: Callable[..., Any] = EntryPoint(name, known[name], "").load()
+    make: Callable[..., Any] = part(kind, name, REGISTERED[kind])
     return make, list(inspect.signature(make).parameters)
 
 
@@ -71,6 +68,8 @@ def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
     network = build("model", config.name, input_shape, config.options, latent_dim=config.latent_dim)
     if not hasattr(network, "latent_shape"):
         network.latent_shape = (config.latent_dim,)
+    if not hasattr(network, "is_deterministic"):
+        network.is_deterministic = False
     return network
 
 

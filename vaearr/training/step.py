@@ -16,6 +16,7 @@ from torch import nn
 
 from vaearr.computing.device import autocast, pick_precision
 from vaearr.config import AdversarialConfig, AugmentConfig, TrainConfig
+from vaearr.config.parts import part
 from vaearr.errors import UsageError
 from vaearr.models import losses
 from vaearr.models.artifacts import TrainedModel, pooled
@@ -42,6 +43,7 @@ class Step(nn.Module):
         objective = config.objective
         if objective.target == "auto" or objective.input_noise is None:
             raise UsageError("objective.target or input_noise is not decided; `vaearr.run.train.settled` does it.")
+        self.likelihood: Any = part("objective", objective.likelihood, losses.LIKELIHOODS)
         self.model, self.objective, self.augment, self.perceptual = model, objective, config.augment, perceptual
         self.noise, self.precision = objective.input_noise, pick_precision(config.precision, model.device)
         self.is_split = objective.target == "neighbour" and bool(getattr(model.network, "contrast", False))
@@ -80,7 +82,7 @@ class Step(nn.Module):
             named = None if labels is None or model.classifier is None else model.classifier(pooled(mean)).float()
         # terms of windows are scaled up to whole samples, so that weights and history mean the same
         share, values = seen[0].numel() / own[0].numel(), seen[0].numel()
-        likelihood, recon = losses.LIKELIHOODS[objective.likelihood], recon.float()
+        likelihood, recon = self.likelihood, recon.float()
         terms = dict.fromkeys(TERMS, recon.new_zeros((), dtype=torch.float32))
         if target is not None and self.is_split:
             terms["reconstruction_nll"] = losses.shape_nll(wanted, recon, likelihood).mean()

@@ -59,18 +59,6 @@ def test_a_large_network_for_large_volumes_takes_no_memory() -> None:
     assert blocks["quant_conv"] == "Conv3d"
 
 
-def test_the_network_is_left_alone() -> None:
-    network = _conv(norm="batch", dropout=0.5).train()
-    network.to_posterior.eval()
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    modes, random = [module.training for module in network.modules()], torch.get_rng_state()
-    model_card(network)
-    assert [module.training for module in network.modules()] == modes
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), random)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-
-
 def test_a_head_counts_beside_encoder_and_decoder() -> None:
     model = TrainedModel(
         model=ModelConfig(name="conv", latent_dim=4, options=SMALL_NETWORK),

@@ -14,7 +14,6 @@ from vaearr.models.losses import (
     LIKELIHOODS,
     amplitude_nll,
     bernoulli_nll,
-    capacity_penalty,
     check_targets,
     classification_nll,
     gaussian_nll,
@@ -67,15 +66,6 @@ def test_targets_that_are_no_probability_give_no_number(value):
     with pytest.raises(TrainingError, match=r"range from .* to .*bernoulli.*normalise='minmax'"):
         check_targets(target, "bernoulli")
     check_targets(target, "gaussian")
-
-
-@pytest.mark.parametrize(("capacity", "sign"), [(1.0, 1), (50.0, -1)], ids=["above", "below"])
-def test_capacity_pulls_the_kl_towards_it(capacity, sign):
-    kl = torch.rand(6, 4).add(1).requires_grad_()
-    penalty = capacity_penalty(kl, torch.tensor(capacity))
-    penalty.backward()
-    assert float(penalty.detach()) == pytest.approx(abs(float(kl.detach().sum()) / 6 - capacity), rel=1e-5)
-    torch.testing.assert_close(kl.grad, torch.full((6, 4), sign / 6))
 
 
 def test_missing_labels_add_nothing_and_batches_average_exactly():

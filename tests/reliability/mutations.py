@@ -31,8 +31,7 @@ from vaearr.config import TrainConfig, resolved
 from vaearr.errors import VaearrError
 from vaearr.ingestion.attaching import side_map
 from vaearr.ingestion.ingest import ingest
-from vaearr.models.artifacts import load_folder
-from vaearr.models.files import read_tensors, write_tensors
+from vaearr.models.artifacts import load_folder, read_tensors, write_tensors
 from vaearr.sources import open_orientation_map, open_source
 from vaearr.store.verify import verify_store
 from vaearr.testing import write_scan_files

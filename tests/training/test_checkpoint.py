@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import xarray as xr
 
 import vaearr as va
 from vaearr import names as n
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, NoInputError, TrainingError, UsageError
-from vaearr.models.files import read_header, read_tensors, write_tensors
+from vaearr.models.artifacts import read_header, read_tensors, write_tensors
 from vaearr.store import create_store, open_table, run_folder, run_names
-from vaearr.training import checkpoint
+from vaearr.training import checkpoint, joined
 from vaearr.training.checkpoint import CHECKPOINT
 
-from ..conftest import TINY_TRAINING
+from ..conftest import SMALL_NETWORK, TINY_TRAINING
 from ..data import random_patterns_dataset
 
 CONFIG = TINY_TRAINING.replace(epochs=3)
 STREAMED = 60 * 9 * 11 / 2**30  # GiB: 60 patterns, so that several buffers are needed
 SELF = {"target": "self", "input_noise": 0.0}
 CRITIC = {"discriminator": "conv", "options": {"channels": 8, "layers": 2}, "kind": "wgan-gp", "start": 0.3}
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+BATCH_NORM = {"latent_dim": 3, "options": {**SMALL_NETWORK, "norm": "batch"}}  # whose running means must agree
+MANY = TINY_TRAINING.replace(epochs=20, patience=20, checkpoint_minutes=1e-6, checkpoint_every=20, model=BATCH_NORM)
 
 
 @pytest.fixture
@@ -60,7 +69,6 @@ def _assert_same_training(store: Path, one: str, other: str) -> None:
 
 
 OPTIONS: dict[str, tuple[int, dict[str, Any]]] = {  # step at which it is interrupted, of 14 or so in an epoch
-    "first epoch": (3, {}),
     "streamed": (17, {"memory": STREAMED}),
     "average": (17, {"ema": 0.95}),
     "sgd-accumulated": (18, {"optimizer": "sgd", "learning_rate": 1e-4, "accumulate": 3}),
@@ -148,16 +156,6 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(store: Path, mo
     assert (_staged(store) / CHECKPOINT).read_bytes() == before
 
 
-def test_other_threads_or_versions_are_said(store: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
-    here = checkpoint.surroundings()
-    monkeypatch.setattr(checkpoint, "surroundings", lambda: {**here, "threads": here["threads"] + 3, "torch": "1.0"})
-    _interrupted(store)
-    monkeypatch.setattr(checkpoint, "surroundings", lambda: here)
-    va.train(store, run="cut", config=CONFIG)
-    wanted = f"threads {here['threads'] + 3} and {here['threads']}, torch 1.0 and {here['torch']}"
-    assert any(f"warning: it goes on with {wanted};" in line for line in said)
-
-
 def test_a_checkpoint_with_another_discriminator_is_refused(store: Path) -> None:
     """As one of earlier versions, whose layers had other names."""
     config = CONFIG.replace(objective={**SELF, "adversarial": CRITIC})
@@ -187,3 +185,50 @@ def test_what_fails_after_the_last_epoch_is_done_again_and_the_training_is_not(
     assert steps == []
     _assert_same_training(store, "whole", "cut")
     assert not (run_folder(store, "cut") / n.MODEL / CHECKPOINT).exists()
+
+
+def _two(store: Path, run: str) -> subprocess.Popen[str]:
+    file = store.parent / f"{run}.json"
+    file.write_text(MANY.model_dump_json())
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vaearr"]
+    command = [*start, "--", "train", str(store), "--run", run, "--config", str(file)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+@pytest.mark.long
+def test_two_processes_are_interrupted_and_go_on(store: Path) -> None:
+    whole = _two(store, "whole")
+    whole.communicate(timeout=300)
+    assert whole.returncode == 0
+    process, end = _two(store, "cut"), time.monotonic() + 120
+    while not (store.parent / f".{store.name}.staging" / "run-cut" / n.MODEL / CHECKPOINT).exists():
+        assert process.poll() is None, "it ended before it could be interrupted"
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert run_names(store) == ["whole"]
+    assert "going on from" in _two(store, "cut").communicate(timeout=300)[1]
+    first, second = (open_table(store, run, n.HISTORY).drop_vars("seconds") for run in ("whole", "cut"))
+    xr.testing.assert_allclose(first, second, rtol=1e-6)  # an epoch's sums are added up in another order
+    a, b = (read_tensors(run_folder(store, run) / n.MODEL / n.MODEL_WEIGHTS)[0] for run in ("whole", "cut"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    begun = run_folder(store, "cut") / n.MODEL / "checkpoint-0020.safetensors"
+    with pytest.raises(UsageError, match="processes 2 and 1"):
+        va.train(store, run="other", config=MANY, resume=begun)
+
+
+def test_an_error_in_two_processes_is_told_once(trained_store: Path) -> None:
+    process = _two(trained_store, "vae")
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode != 0
+    assert error.count("already has a run 'vae'") == 1
+    assert "internal error" not in error
+
+
+def test_processes_cannot_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("vaearr.training.processes.pick_device", lambda name: torch.device("cuda:0"))
+    with pytest.raises(UsageError, match="2 processes cannot share cuda:0"), joined("cuda:0"):
+        pass

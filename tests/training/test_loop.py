@@ -16,8 +16,7 @@ from vaearr import names as n
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import SplitConfig, TrainConfig
 from vaearr.errors import MissingExtraError, TrainingError, UsageError
-from vaearr.models.artifacts import TrainedModel
-from vaearr.models.files import read_tensors
+from vaearr.models.artifacts import TrainedModel, read_tensors
 from vaearr.schema import grid
 from vaearr.store import create_store, open_store, open_table, run_folder, run_names
 from vaearr.training.checkpoint import Training
@@ -233,7 +232,6 @@ def test_sheets_hold_the_same_samples_every_time(tmp_path: Path, batch_size: int
     sheets = open_table(path, "vae", n.SHEETS)
     assert sheets.sizes["sample"] == min(8, int((open_store(path).split == n.VALIDATION).sum()))
     assert list(sheets.epoch.values) == [2, 4]
-    assert sheets.input.dims == ("sample", "dy", "dx")
     assert sheets.reconstruction.dims == sheets.prior.dims == ("epoch", "sample", "dy", "dx")
     assert float(abs(sheets.prior[1] - sheets.prior[0]).max()) > 0
 
@@ -291,49 +289,33 @@ def test_windows_are_scaled_up_to_whole_samples(images: Path, monkeypatch: pytes
     for run in (cut, pieces):
         assert float(run.history.val_loss[0]) == pytest.approx(float(whole.history.val_loss[0]), rel=1e-6)
     assert pieces.health.attrs["kl_total"] == pytest.approx(cut.health.attrs["kl_total"], rel=1e-5)
-    one, other = (open_table(images, run, n.SHEETS).reconstruction for run in ("cut", "pieces"))
-    np.testing.assert_allclose(one, other, atol=1e-5)
     judged = _config(adversarial={**CRITIC, "start": 0.0}).replace(model=SPATIAL, augment={"crop": (8, 40)})
     assert np.isfinite(va.train(images, config=judged).history.critic).all()
 
 
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
+def test_what_does_not_fit_is_refused(images: Path) -> None:
+    for changes, match in (
         ({"augment": {"crop": (8, 8)}}, "'conv' of stride .*takes whole samples"),
         ({"augment": {"crop": (8, 7)}, "model": SPATIAL}, r"of stride .2, 2.; give a multiple"),
         ({"objective": {"perceptual": {"kind": "encoder"}}}, r"needs a trained run: set objective\.perceptual\.run"),
-        (
-            {"objective": {"perceptual": {"kind": "features", "run": "plain"}}},
-            "is for kind 'encoder', not for 'features'",
-        ),
-    ],
-    ids=str,
-)
-def test_what_does_not_fit_is_refused(images: Path, changes: dict[str, Any], match: str) -> None:
-    with pytest.raises(UsageError, match=match):
-        va.train(images, config=_config().replace(**changes))
-
-
-class Looked(torch.nn.Module):
-    """Remembers in which mode it was and what it was shown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.modes: list[bool] = []
-        self.shown: list[torch.Tensor] = []
-
-    def forward(self, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
-        self.modes.append(self.training)
-        self.shown = [target, recon]
-        return (target - recon).square().flatten(1).mean(1)
+        ({"objective": {"perceptual": {"kind": "features", "run": "plain"}}}, "is for kind 'encoder', not for"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            va.train(images, config=_config().replace(**changes))
 
 
 def test_the_perceptual_term_trains_again_after_validation(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And it sees probabilities, no logits."""
-    looked = Looked()
-    monkeypatch.setattr("vaearr.training.loop._perceptual", lambda *_: looked)
-    config = _config(perceptual={"kind": "features", "weights": "given"}, likelihood="bernoulli").replace(epochs=2)
+    modes, shown = list[bool](), list[torch.Tensor]()
+
+    def forward(self: torch.nn.Module, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
+        modes.append(self.training)
+        shown.extend([target.detach(), recon.detach()])
+        return (target - recon).square().flatten(1).mean(1)
+
+    monkeypatch.setattr("vaearr.models.perceptual.PerceptualLoss.forward", forward)
+    va.train(images, run="eye", config=_config().replace(epochs=1))
+    config = _config(perceptual={"kind": "encoder", "run": "eye"}, likelihood="bernoulli").replace(epochs=2)
     va.train(images, config=config.replace(preprocess={"normalise": "unit"}))
-    assert looked.modes == 2 * ([True] * 2 + [False])  # two batches of 16, one of 8 for validation
-    assert all(0 <= float(shown.min()) < float(shown.max()) <= 1 for shown in looked.shown)
+    assert modes == 2 * ([True] * 2 + [False])  # two batches of 16, one of 8 for validation
+    assert all(0 <= float(some.min()) < float(some.max()) <= 1 for some in shown)

@@ -8,8 +8,9 @@ the one that is named.
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +18,8 @@ import dask
 import numpy as np
 import torch
 import xarray as xr
-from dask.core import get_deps, toposort
+from dask.array.core import slices_from_chunks
+from dask.core import flatten, get_deps, toposort
 from dask.optimization import cull
 
 from vaearr import names as n
@@ -64,42 +66,33 @@ class Blocks:
         variable = in_chunks(variable, nav, by)
         self.name, self.dtype = variable.name, variable.dtype.newbyteorder("=")
         (array,) = dask.optimize(variable.data)
-        ends = [np.cumsum((0, *chunks)).tolist() for chunks in array.chunks[: len(nav)]]
-        sides = [[slice(*pair) for pair in itertools.pairwise(end)] for end in ends]
-        self.regions: list[Region] = [dict(zip(nav, each, strict=True)) for each in itertools.product(*sides)]
-        self._keys = list(itertools.product([array.name], *map(range, array.numblocks)))
-        self._graph = dict(array.__dask_graph__())
-        self._is_prepared, self._client = False, in_use()
-
-    @property
-    def largest(self) -> int:
-        """Samples of the largest block."""
-        return max(int(np.prod([part.stop - part.start for part in region.values()])) for region in self.regions)
+        chunks = array.chunks[: len(nav)]
+        self.regions: list[Region] = [dict(zip(nav, each, strict=True)) for each in slices_from_chunks(chunks)]
+        self.largest = math.prod(map(max, chunks))  # samples of the largest block
+        self._keys, self._tasks = list(flatten(array.__dask_keys__())), dict(array.__dask_graph__())
+        self._client = in_use()
 
     def read(self, i: int) -> np.ndarray:
         """Values of block i. Raises DataError that names the place when a chunk is damaged."""
-        self.prepare()
         with reading(self.name, self.regions[i]):
-            graph, _ = cull(self._graph, self._keys[i])
+            graph, _ = cull(self.graph, self._keys[i])
             return np.asarray(self._computed(graph, self._keys[i]))
 
-    def prepare(self) -> None:
-        """Compute, once, what more blocks need than lie side by side, and put the values in the place of the tasks."""
-        if self._is_prepared:
-            return
-        most = max(min(NEIGHBOURS, len(self._keys) - 1), 1)
-        needs, _ = get_deps(self._graph)
-        serves: dict[Any, set[int]] = {key: set() for key in self._graph} | {k: {i} for i, k in enumerate(self._keys)}
+    @cached_property
+    def graph(self) -> dict[Any, Any]:
+        """The tasks; what more blocks need than lie side by side is computed, once, its value in the task's place."""
+        graph, most = self._tasks, max(min(NEIGHBOURS, len(self._keys) - 1), 1)
+        needs, _ = get_deps(graph)
+        serves: dict[Any, set[int]] = {key: set() for key in graph} | {key: {i} for i, key in enumerate(self._keys)}
         shared = []
-        for key in reversed(toposort(self._graph, dependencies=needs)):
-            if len(serves[key]) > most and not isinstance(self._graph[key], DataNode):
+        for key in reversed(toposort(graph, dependencies=needs)):
+            if len(serves[key]) > most and not isinstance(graph[key], DataNode):
                 shared.append(key)
                 continue
             for needed in needs[key]:
                 serves[needed] |= serves[key]
-        for key, value in zip(shared, self._computed(self._graph, shared), strict=True):
-            self._graph[key] = DataNode(key, value)
-        self._is_prepared = True
+        values = zip(shared, self._computed(graph, shared), strict=True)
+        return graph | {key: DataNode(key, value) for key, value in values}
 
     def _computed(self, graph: Mapping[Any, Any], keys: Any) -> Any:
         return self._client.get(graph, keys) if self._client else dask.get(graph, keys)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -92,24 +92,21 @@ def plan_buffers(counts: Sequence[int], capacity: int, rng: np.random.Generator 
     order of the pieces. Buffers are filled about equally.
     """
     order = np.arange(len(counts)) if rng is None else rng.permutation(len(counts))
-    groups = _filled(order, counts, capacity)
-    even = -(-sum(counts) // len(groups)) + max(counts) // 2
-    if even < capacity:
-        evenly = _filled(order, counts, even)
-        groups = evenly if len(evenly) == len(groups) else groups
-    return groups
 
+    def filled(most: int) -> list[list[int]]:
+        groups: list[list[int]] = []
+        count = most + 1
+        for piece in map(int, order):
+            if count + counts[piece] > most:
+                groups.append([])
+                count = 0
+            groups[-1].append(piece)
+            count += counts[piece]
+        return groups
 
-def _filled(order: np.ndarray, counts: Sequence[int], capacity: int) -> list[list[int]]:
-    groups: list[list[int]] = []
-    filled = capacity + 1
-    for piece in map(int, order):
-        if filled + counts[piece] > capacity:
-            groups.append([])
-            filled = 0
-        groups[-1].append(piece)
-        filled += counts[piece]
-    return groups
+    groups = filled(capacity)
+    evenly = filled(min(capacity, -(-sum(counts) // len(groups)) + max(counts) // 2))
+    return evenly if len(evenly) == len(groups) else groups
 
 
 def batch_bounds(n_samples: int, n_batches: int) -> np.ndarray:
@@ -224,10 +221,9 @@ def find_paths(held: torch.Tensor, points: np.ndarray, view: View, device: torch
 
 def pooled(x: torch.Tensor) -> torch.Tensor:
     """Patterns averaged down to at most 32 along each signal dim, flat: `(B, C, …) -> (B, f)`."""
-    sizes = [min(size, POOLED_SIDE) for size in x.shape[2:]]
-    pool = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(sizes)]
-    averaged: torch.Tensor = pool(x, sizes)  # type: ignore[arg-type]  # stubs know one number only
-    return averaged.flatten(1)
+    pool = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[x.ndim - 3]
+    sizes: Any = [min(size, POOLED_SIDE) for size in x.shape[2:]]
+    return pool(x, sizes).flatten(1)
 
 
 def alike_neighbours(features: torch.Tensor, near: torch.Tensor, own: torch.Tensor) -> Paths:

@@ -242,7 +242,7 @@ class PatternBatches(IterableDataset[torch.Tensor]):
 
     def _read(self, pieces: Sequence[int], points: Sequence[np.ndarray], memory: torch.Tensor) -> Columns:
         """The samples of some pieces, side by side in `memory`; threads read, since decoding frees Python's lock."""
-        self.blocks.prepare()
+        _ = self.blocks.graph  # what blocks share is computed before the threads begin
         places = memory.split([*map(len, points), len(memory) - sum(map(len, points))])
         with ThreadPoolExecutor(self.readers) as pool:
             _ = list(pool.map(self._read_piece, pieces, points, places))

@@ -379,7 +379,7 @@ class TrainConfig(Config):
     checkpoint_minutes: float = field(1.0, "most work that a kill can cost", gt=0)
     checkpoint_every: int = field(0, "keep one of every N-th epoch; 0 = the last only", ge=0)
     sheets_every: int = field(0, "keep decoded samples of every N-th epoch; 0 = none", ge=0)
-    log: tuple[str, ...] = field((), "loggers beside the stored history: tensorboard")
+    log: tuple[Literal["tensorboard"], ...] = field((), "loggers beside the stored history: tensorboard")
     seed: int = field(0, "of split, weights and order", ge=0)
 
     @model_validator(mode="before")

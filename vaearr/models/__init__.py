@@ -39,9 +39,9 @@ NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that
 
 
 def _maker(kind: str, name: str) -> tuple[Callable[..., Any], list[str]]:
-    """What makes the registered network of a kind, and its options. Raises UsageError for an unknown name."""
+    """What makes the registered network of a kind, and its arguments. Raises UsageError for an unknown name."""
     make: Callable[..., Any] = part(kind, name, REGISTERED[kind])
-    return make, [p for p in inspect.signature(make).parameters if p not in NO_OPTIONS]
+    return make, list(inspect.signature(make).parameters)
 
 
 def build(kind: str, name: str, input_shape: Sequence[int], options: Mapping[str, Any], **more: Any) -> Any:
@@ -50,12 +50,14 @@ def build(kind: str, name: str, input_shape: Sequence[int], options: Mapping[str
     Its weights follow torch's random state. Raises UsageError for an unknown name or option and for samples that it
     cannot be made for, MissingExtraError where it needs a package that is not there.
     """
-    make, known = _maker(kind, name)
+    make, arguments = _maker(kind, name)
+    place = "input_shape" if "input_shape" in arguments else arguments[0]
+    known = [argument for argument in arguments if argument not in (*NO_OPTIONS, place)]
     for option in options:
         if option not in known:
             raise UsageError(f"{kind} {name!r} has no option {option!r}.{did_you_mean(option, known)}")
     try:
-        return make(input_shape=tuple(input_shape), **more, **options)
+        return make(**{place: tuple(input_shape)}, **more, **options)
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         shape = tuple(input_shape)
         raise UsageError(f"{kind} {name!r} cannot be built for samples of shape {shape}: {error}") from error

@@ -21,7 +21,7 @@ from torch import nn
 
 from vaearr.config import ModelConfig
 from vaearr.errors import DataError, UsageError
-from vaearr.models.files import check_finite, check_fit, named_tensors, some
+from vaearr.models.artifacts import check_finite, check_fit, named_tensors, some
 from vaearr.models.networks import AutoencoderKL
 
 AUTO = "auto"
@@ -75,27 +75,14 @@ class Foreign:
     n_ignored: int
 
 
-@dataclass(frozen=True)
-class Report:
-    """What became of a checkpoint's weights.
-
-    n_weights_read: weights of the network that were set, which is all of them. n_ignored: tensors that belong to other
-    networks. added: layers that the file's network does not have, set so that they change nothing.
-    """
-
-    layout: str
-    prefix: str
-    n_weights_read: int
-    n_ignored: int
-    added: list[str]
-
-    def in_words(self) -> str:
-        """One line for the user."""
-        read = f"{self.n_weights_read} weights read, layout {self.layout}"
-        parts = [read + f" under {self.prefix!r}" * bool(self.prefix)]
-        parts += [f"{self.n_ignored} tensors of other networks ignored"] * bool(self.n_ignored)
-        parts += [f"without effect, as the file has none: {', '.join(self.added)}"] * bool(self.added)
-        return "; ".join(parts)
+def in_words(report: Mapping[str, Any]) -> str:
+    """What became of a checkpoint's weights, in a line for the user."""
+    prefix, ignored, added = report["prefix"], report["n_ignored"], report["added"]
+    parts = [f"{report['n_weights_read']} weights read, layout {report['layout']}"]
+    parts[0] += f" under {prefix!r}" if prefix else ""
+    parts += [f"{ignored} tensors of other networks ignored"] if ignored else []
+    parts += [f"without effect, as the file has none: {', '.join(added)}"] if added else []
+    return "; ".join(parts)
 
 
 def read_foreign(
@@ -136,8 +123,11 @@ def read_foreign(
     return Foreign(file, kind, start, plain, len(tensors) - len(kept))
 
 
-def load_foreign(network: nn.Module, source: str | Path | Foreign) -> Report:
-    """Set all weights of a network from a checkpoint made elsewhere, or none.
+def load_foreign(network: nn.Module, source: str | Path | Foreign) -> dict[str, Any]:
+    """Set all weights of a network from a checkpoint made elsewhere, or none; returns what became of them.
+
+    That is `layout` and `prefix` of its names; `n_weights_read`, all of the network; `n_ignored`, tensors that are of
+    other networks; `added`, layers that the file's network does not have, set so that they change nothing.
 
     Layouts other than our own need an `AutoencoderKL`. Raises DataError, with the names and counts, unless all names
     and shapes fit and all values are finite; for the rest see `read_foreign`.
@@ -162,7 +152,8 @@ def load_foreign(network: nn.Module, source: str | Path | Foreign) -> Report:
         tensors[name] = value.to(wanted[name].dtype)
     check_finite(tensors, given.path)
     network.load_state_dict({name: tensors[other] for name, other in names.items()}, strict=True)
-    return Report(given.layout, given.prefix, len(names), given.n_ignored, added)
+    counts = {"n_weights_read": len(names), "n_ignored": given.n_ignored}
+    return {"layout": given.layout, "prefix": given.prefix, **counts, "added": added}
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------

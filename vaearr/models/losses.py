@@ -311,12 +311,7 @@ def multiscale(
 
 
 def conv(
-    input_shape: tuple[int, ...],
-    *,
-    channels: int = 32,
-    max_channels: int = 256,
-    layers: int = 4,
-    norm: str = "group",
+    input_shape: tuple[int, ...], *, channels: int = 32, max_channels: int = 256, layers: int = 4, norm: str = "group"
 ) -> Discriminator:
     """Small convolutional discriminator, one logit for the whole sample whatever its size, in 2-D and 3-D.
 

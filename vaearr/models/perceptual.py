@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vaearr.config import PerceptualConfig
 from vaearr.errors import DataError, UsageError
-from vaearr.models.files import check_finite, check_fit, named_tensors
+from vaearr.models.artifacts import check_finite, check_fit, named_tensors
 from vaearr.models.networks import with_edges
 
 EPS = 1e-10  # under the root of a length: bounds the gradient where all features are 0

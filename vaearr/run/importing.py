@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from vaearr.computing.device import pick_device
 from vaearr.config import ImportConfig, ModelConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
-from vaearr.models.foreign import MODEL, infer_options, load_foreign, read_foreign
+from vaearr.models.foreign import MODEL, in_words, infer_options, load_foreign, read_foreign
 from vaearr.models.preprocess import settled
 from vaearr.models.quality import latent_health
 from vaearr.recipe import Recipe, is_made, nested, now, versions
@@ -199,12 +198,12 @@ def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[Traine
         )
     own = given or read_foreign(file, layout=settings.layout, prefix=settings.prefix, network=model.network)
     report = load_foreign(model.network, own)
-    if report.prefix == "network.":  # a run's weights, which lie beside its background
+    if report["prefix"] == "network.":  # a run's weights, which lie beside its background
         raise DataError(
             f"{file} holds the weights of a vaearr run, without the {CONFIG} that says how its samples are prepared; "
             "give the run's model folder."
         )
-    return model.eval(), asdict(report), report.in_words()
+    return model.eval(), report, in_words(report)
 
 
 def _validating(mask: xr.DataArray, seed: int | None = None) -> xr.DataArray:

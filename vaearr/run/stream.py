@@ -16,7 +16,7 @@ from vaearr.batching.blocks import Block, Blocks, read_chosen
 from vaearr.computing.progress import Progress, showing
 from vaearr.errors import UsageError, did_you_mean
 from vaearr.models.artifacts import TrainedModel
-from vaearr.models.windows import decode_windows, encode_windows
+from vaearr.models.networks import decode_windows, encode_windows
 from vaearr.run import Run
 from vaearr.store import Region, Staging, pending, write_block
 
@@ -79,7 +79,7 @@ def through(
 ) -> tuple[torch.Tensor, ...]:
     """Stored patterns `(B, C, …)` as the network sees them, their posterior mean and log-variance, the mean decoded.
 
-    window, overlap: spatial latents by windows, see `vaearr.models.windows`. Nothing is learned.
+    window, overlap: spatial latents by windows, see `models.networks`. Nothing is learned.
     """
     seen, network = model.preprocess(stored.to(model.device, non_blocking=True)), model.network
     if window is None:

@@ -228,11 +228,10 @@ def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
 
 def check_extras(settings: TrainConfig) -> None:
     """Raise MissingExtraError where the model or a logger needs a package that is not there."""
-    from vaearr.training import check_loggers
-
     if settings.model.name == "autoencoder-kl":
         need("monai", "vaearr[monai]", settings.model.name)
-    check_loggers(settings.log)
+    if settings.log:
+        need("tensorboard", "vaearr[loggers]", "logging to tensorboard")
 
 
 def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.DataArray:

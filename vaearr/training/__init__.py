@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vaearr.training.checkpoint import fingerprint
-from vaearr.training.loop import check_loggers, train_model
+from vaearr.training.loop import train_model
 from vaearr.training.processes import joined
 
-__all__ = ["check_loggers", "fingerprint", "joined", "train_model"]
+__all__ = ["fingerprint", "joined", "train_model"]

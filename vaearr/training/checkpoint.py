@@ -25,8 +25,7 @@ from vaearr.computing.device import pick_precision
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, TrainingError, UsageError
 from vaearr.models import build
-from vaearr.models.artifacts import TrainedModel
-from vaearr.models.files import check_fit, read_header, read_tensors, write_tensors
+from vaearr.models.artifacts import TrainedModel, check_fit, read_header, read_tensors, write_tensors
 from vaearr.recipe import differing, versions
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.step import TERMS, Critic, Step, make_optimizer, schedule, seeded, seen_shape

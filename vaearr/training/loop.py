@@ -28,11 +28,10 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, Walk, batches
 from vaearr.config import PerceptualConfig, TrainConfig
-from vaearr.errors import TrainingError, UsageError, VaearrError, did_you_mean, need
+from vaearr.errors import TrainingError, UsageError, VaearrError
 from vaearr.models import for_training
-from vaearr.models.artifacts import TrainedModel, load_folder, save_model
-from vaearr.models.files import read_tensors, write_tensors
-from vaearr.models.foreign import load_foreign
+from vaearr.models.artifacts import TrainedModel, load_folder, read_tensors, save_model, write_tensors
+from vaearr.models.foreign import in_words, load_foreign
 from vaearr.models.losses import check_targets, takes_logits
 from vaearr.models.perceptual import PerceptualLoss
 from vaearr.models.quality import MIN_SAMPLES, latent_health
@@ -130,8 +129,7 @@ def train_model(
         ).to(device)
     if init is not None and begin is None:
         _start_from(model, init)
-    if team.is_first:
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if begin is None and settings.preprocess.static_background != "none":
         model.preprocess.fit(train if balance is None else part(n.TRAIN), team.total)
     perceptual = _perceptual(model, objective.perceptual, perceptual_from) if objective.perceptual else None
@@ -172,8 +170,7 @@ def train_model(
     }
     if team.is_first:
         manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
-    sheets = read_sheets(folder, schema.signal_dims(ds))
-    return tables if sheets is None else tables | {n.SHEETS: sheets}, manifest
+    return tables | read_sheets(folder, schema.signal_dims(ds)), manifest
 
 
 def _where_to_begin(folder: Path, about: Mapping[str, Any], resume: Path | None, restart: bool) -> Path | None:
@@ -201,7 +198,7 @@ def _where_to_begin(folder: Path, about: Mapping[str, Any], resume: Path | None,
 def _start_from(model: TrainedModel, folder: Path) -> None:
     """Give a fresh model the weights of a trained one; its backgrounds are its own data's."""
     if folder.is_file():
-        log.info(load_foreign(model.network, folder).in_words())
+        log.info(in_words(load_foreign(model.network, folder)))
         return
     other = load_folder(folder)
     one, two = (m.model_config.replace(options={**m.model_config.options, "dropout": 0}) for m in (other, model))
@@ -469,11 +466,11 @@ def write_sheet(state: Training) -> None:
     write_tensors(state.folder / SHEETS / f"epoch-{epoch:05d}.safetensors", sheet, {"epoch": epoch})
 
 
-def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> xr.Dataset | None:
-    """All sheets of a training: `input (sample, …)`, `reconstruction` and `prior (epoch, sample, …)`; None without."""
+def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> dict[str, xr.Dataset]:
+    """The table of all sheets, if any: `input (sample, …)`, `reconstruction` and `prior (epoch, sample, …)`."""
     read = [read_tensors(file) for file in sorted((folder / SHEETS).glob("epoch-*.safetensors"))]
     if not read:
-        return None
+        return {}
     shape, dims = read[0][0]["input"].shape[-len(signal_dims) :], (n.EPOCH, n.SAMPLE, *signal_dims)
     ds = xr.Dataset(coords={n.EPOCH: [header["epoch"] for _, header in read]})
     for name, long_name in (
@@ -483,15 +480,7 @@ def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> xr.Dataset | None
     ):
         values = np.stack([tensors[name].numpy().reshape(-1, *shape) for tensors, _ in read])
         ds[name] = (dims, values, {"long_name": long_name})
-    return ds.assign(input=ds["input"].isel({n.EPOCH: 0}, drop=True))
-
-
-def check_loggers(names: tuple[str, ...]) -> None:
-    """Raise UsageError for an unknown name, MissingExtraError (how to install it) where its package is missing."""
-    for name in names:
-        if name != "tensorboard":
-            raise UsageError(f"there is no logger {name!r}.{did_you_mean(name, ['tensorboard'])}")
-        need(name, "vaearr[loggers]", f"logging to {name}")
+    return {n.SHEETS: ds.assign(input=ds["input"].isel({n.EPOCH: 0}, drop=True))}
 
 
 @contextmanager

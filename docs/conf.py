@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bokeh
+import panel
 from typer.main import get_command
 
 import vaearr
@@ -90,7 +93,29 @@ def _commands() -> Iterator[str]:
         yield from of(command, f"vaearr {name}")
 
 
+CARRIED = {  # what notebooks would load from other hosts: where it lies in the packages
+    f"https://cdn.holoviz.org/panel/{panel.__version__}/dist/": Path(panel.__file__).parent / "dist",
+    "https://cdn.bokeh.org/bokeh/release/": Path(bokeh.__file__).parent / "server" / "static" / "js",
+}
+
+
+def _carry(sphinx: Any, error: Exception | None) -> None:
+    """Put the scripts and style sheets of the notebooks' pictures beside the pages, which then ask no other host."""
+    out = Path(sphinx.outdir)
+    for page in [] if error else sorted((out / "tutorials").glob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        for url, folder in CARRIED.items():
+            for name in sorted({*re.findall(rf"{re.escape(url)}([\w./@^-]+?\.(?:js|css))", text)}):
+                file = folder / name.replace(f"-{bokeh.__version__}", "")
+                target = out / "_static" / folder.name / file.relative_to(folder).as_posix().replace("^", "")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+                text = text.replace(url + name, f"../{target.relative_to(out).as_posix()}")
+        page.write_text(text, encoding="utf-8")
+
+
 def setup(sphinx: Any) -> None:
+    sphinx.connect("build-finished", _carry)
     for path in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
         shutil.copyfile(path, HERE / "tutorials" / path.name)
     for name, lines in {"settings": _settings(), "commands": _commands()}.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -76,7 +75,7 @@ def test_a_head_counts_beside_encoder_and_decoder() -> None:
     model = TrainedModel(
         model=ModelConfig(name="conv", latent_dim=4, options=SMALL_NETWORK),
         preprocess=PreprocessConfig(static_background="none"),
-        input_shape=(1, 12, 13), signal_dims=("dy", "dx"), dtype="uint8", label="phase", classes=(0, 1, 2),
+        input_shape=(1, 12, 13), signal_dims=("dy", "dx"), input_dtype="uint8", label="phase", classes=(0, 1, 2),
     )  # fmt: skip
     card, plain = model_card(model), model_card(model.network)
     assert card.attrs["n_parameters_heads"] == 4 * 3 + 3
@@ -110,24 +109,14 @@ def test_shared_layers_count_once() -> None:
     card = model_card(Shared())
     assert " ".join(card["layer"].values) == "input way.layer way.layer:2 latent way.layer:3 output"
     assert card["n_parameters"].values.tolist() == [0, 20, 0, 0, 0, 0]
-    assert [card.attrs[f"n_parameters{end}"] for end in ("", "_encoder", "_decoder", "_heads")] == [34, 24, 24, 10]
-
-
-def test_in_words_and_as_json() -> None:
-    card = model_card(_conv())
-    lines, record = va.describe(card, "network"), json.loads(json.dumps(as_record(card)))
-    assert lines[0].startswith(f"ConvVAE: {card.attrs['n_layers']} layers, {card.attrs['n_parameters']:,} parameters")
-    assert "input 1 x 12 x 13, latent 4" in lines[2]
-    assert len(lines) == 5 + card.sizes["layer"]
-    assert record["layers"][0]["shape"] == [1, 12, 13]
-    assert sum(layer["n_parameters"] for layer in record["layers"]) == record["n_parameters"]
+    assert [card.attrs[f"n_parameters{end}"] for end in ("", "_encoder", "_decoder", "_heads")] == [34, 20, 20, 14]
 
 
 def test_refusals() -> None:
     with pytest.raises(UsageError, match="Linear has no input_shape, latent_shape, encode, decode"):
         model_card(nn.Linear(2, 2))
     with pytest.raises(SchemaError, match="no model card"):
-        va.describe(xr.Dataset(), "network")
+        as_record(xr.Dataset())
     network = Shared()
     network.decode = lambda z: torch.full((1, 4), float(z.sum().item()))  # type: ignore[method-assign]
     with pytest.raises(UsageError, match="Shared cannot be run on shapes alone"):

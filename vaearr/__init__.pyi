@@ -13,7 +13,9 @@ from .analysis.association import (
 )
 from .analysis.clustering import cluster as cluster
 from .analysis.clustering import cluster_store as cluster_store
+from .analysis.embedding import embed as embed
 from .analysis.embedding import embed_store as embed_store
+from .analysis.keeping import keep as keep
 from .analysis.layers import compare_layers as compare_layers
 from .analysis.layers import compare_pairs as compare_pairs
 from .batching import batches as batches
@@ -48,7 +50,7 @@ from .schema.grid import roi as roi
 from .schema.grid import to_grid as to_grid
 from .schema.grid import to_samples as to_samples
 from .sources import open_source as open_source
-from .store import open_store as open_store
+from .store.read import open_store as open_store
 from .views import view as view
 from .views.words import describe as describe
 

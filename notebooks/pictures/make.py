@@ -20,7 +20,8 @@ from vaearr.cli.demo import run_demo
 from vaearr.config import IngestConfig, TrainConfig
 from vaearr.presets import preset_settings
 from vaearr.testing import synthetic_volumes, write_volume_files
-from vaearr.views import save_figure, view
+from vaearr.views import save as save_view
+from vaearr.views import view
 
 FOLDER = Path(__file__).parent
 DPI, RIM = 150, 8
@@ -112,7 +113,7 @@ def save(figure: Any, path: Path) -> int:
         whole = figure
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            whole = trimmed(Image.open(save_figure(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB"))
+            whole = trimmed(Image.open(save_view(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB"))
     red, green, blue = np.moveaxis(np.asarray(whole), -1, 0)
     tries = [whole.convert("L") if (red == green).all() and (red == blue).all() else whole]
     tries.append(whole.quantize(256, kmeans=4, dither=Image.Dither.NONE))

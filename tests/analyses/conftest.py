@@ -93,7 +93,7 @@ def make_model(shape: tuple[int, ...] = (3, 12, 13), name: str = "conv", **optio
         preprocess=PREPROCESS,
         input_shape=shape,
         signal_dims=dims if shape[0] == 1 else ("channel", *dims),
-        dtype="uint8",
+        input_dtype="uint8",
     ).eval()
 
 

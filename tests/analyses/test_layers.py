@@ -24,8 +24,6 @@ from vaearr.analysis.layers import (
     keep_layers,
     paired_tests,
     pairs_of_folders,
-    pairs_of_labels,
-    pairs_of_masks,
     sample_of,
 )
 from vaearr.errors import DataError, NoInputError, UsageError
@@ -211,23 +209,6 @@ def ds(labelled: Path) -> xr.Dataset:
     return va.open_store(labelled, chunks=None)
 
 
-def test_samples_classes_and_masks_of_a_store(ds: xr.Dataset) -> None:
-    np.testing.assert_array_equal(sample_of(ds, "3"), ds["patterns"].values[3])
-    pairs = pairs_of_labels(ds, ["benign", "malignant"], seed=3)
-    numbers = np.array([[int(part) for part in pair.name.split()] for pair in pairs])
-    assert sorted(numbers[:, 1]) == list(range(10, 19))  # each once
-    np.testing.assert_array_equal(pairs[0].read()[1], ds["patterns"].values[numbers[0, 1]])
-    assert [p.name for p in pairs_of_labels(ds, ["benign", "malignant"], seed=3)] == [p.name for p in pairs]
-    for outside in (False, True):
-        masked = pairs_of_masks(ds, "mask", fill=7, outside=outside)
-        a, b = masked[0].read()
-        inside = ds["mask"].values[0] ^ outside
-        assert (b[:, inside] == 7).all()
-        np.testing.assert_array_equal(b[:, ~inside], a[:, ~inside])
-    a, b = pairs_of_masks(ds, "mask", fill="mean")[0].read()
-    np.testing.assert_allclose(b[:, 4, 5], a.mean((1, 2)), atol=1)
-
-
 def test_files_of_the_same_name(ds: xr.Dataset, images: np.ndarray, tmp_path: Path) -> None:
     for k, side in enumerate(("one", "two")):
         (tmp_path / side).mkdir()
@@ -256,12 +237,6 @@ MODEL, IMAGE = make_model(), np.zeros((3, 12, 13), np.uint8)
         (lambda ds: compare_layers(MODEL, IMAGE, IMAGE, top=-1), UsageError, "top is -1"),
         (lambda ds: sample_of(ds, "none.png"), NoInputError, "none.png"),
         (lambda ds: sample_of(ds, "99"), UsageError, "nothing at sample = 99"),
-        (lambda ds: pairs_of_labels(ds, ["begnin", "malignant"]), UsageError, "Did you mean 'benign'"),
-        (lambda ds: pairs_of_labels(ds, ["benign", "benign"]), UsageError, "two different ones"),
-        (lambda ds: pairs_of_labels(ds, ["benign", "normal"]), DataError, "no sample of the store has label 'normal'"),
-        (lambda ds: pairs_of_masks(ds, "masks"), NoInputError, "Did you mean 'mask'"),
-        (lambda ds: pairs_of_masks(ds, "label"), UsageError, "a mask is boolean over"),
-        (lambda ds: pairs_of_masks(ds, "mask", fill=300), UsageError, "which uint8 cannot hold"),
     ],
 )
 def test_refusals(ds: xr.Dataset, call: Any, error: type[Exception], words: str) -> None:
@@ -273,12 +248,37 @@ def test_kept_under_a_name_of_its_own(labelled: Path, ds: xr.Dataset, tmp_path: 
     import shutil
 
     store, model = Path(shutil.copytree(labelled, tmp_path / "images.zarr")), va.load_model(labelled)
-    found = compare_pairs(model, pairs_of_masks(ds, "mask"), top=2)
+    images = ds["patterns"].values
+    found = compare_pairs(model, [(images[0], images[1]), (images[2], images[3])], top=2)
     for _ in range(2):
         xr.testing.assert_equal(keep_layers(store, "vae", found), found)
     other = compare_layers(model, sample_of(ds, 1), sample_of(ds, 2))
     with pytest.raises(FileExistsError, match=r"already holds 'layers'.*another name"):
         keep_layers(store, "vae", other)
     keep_layers(store, "vae", other, name="second")
-    with pytest.raises(UsageError, match="meaning of its own"):
-        keep_layers(store, "vae", found, name="roi_b")
+    with pytest.raises(UsageError, match="no name of vaearr"):
+        keep_layers(store, "vae", found, name="history")
+
+
+def test_files_of_an_earlier_program(images: np.ndarray, tmp_path: Path) -> None:
+    import json
+
+    from vaearr.output.exporting.layer_files import write_seed_files
+
+    model = make_model()
+    one = compare_layers(model, images[0], images[1])
+    write_seed_files(one, tmp_path)
+    rows = json.loads((tmp_path / "layer_differences.json").read_text())
+    assert list(rows) == list(one["layer"].values)
+    assert rows["latent"]["l2_difference"] == pytest.approx(float(one["l2"].sel(layer="latent")))
+    assert rows["input"] | {"shape": [3, 12, 13], "type": "input", "part": "input", "order": 0} == rows["input"]
+    many = compare_pairs(model, [Pair("a/b", lambda: tuple(images[:2])), Pair("a?b", lambda: tuple(images[2:4]))])
+    (tmp_path / "many").mkdir()
+    write_seed_files(many, tmp_path / "many")
+    found = json.loads((tmp_path / "many" / "aggregated_results.json").read_text())
+    assert (found["n_pairs"], found["failed_pairs"]) == (2, [])
+    mean = float(many["cosine_mean"].sel(layer="output"))
+    assert found["layers"]["output"]["mean_cosine_similarity"] == pytest.approx(mean)
+    pairs = sorted((tmp_path / "many" / "pairs").glob("*/layer_differences.json"))
+    assert len(pairs) == 2
+    assert json.loads(pairs[0].read_text()).keys() == rows.keys()

@@ -84,7 +84,7 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
         preprocess=config.preprocess,
         input_shape=(1, HEIGHT, WIDTH),
         signal_dims=("dy", "dx"),
-        dtype="uint8",
+        input_dtype="uint8",
     ).to(device)
     model.network.to(memory_format=torch.channels_last)
     model.train()

@@ -146,9 +146,9 @@ def test_debug_shows_where_it_came_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_signals_end_a_training_cleanly(trained_template: Path, number: int, code: int, word: str) -> None:
-    before = tree(trained_template)
-    words = command("train", trained_template, "--run", "s", "--epochs", 100_000, "--set", "patience=100000", *TINY)
+def test_signals_end_a_training_cleanly(trained_store: Path, number: int, code: int, word: str) -> None:
+    before = tree(trained_store)
+    words = command("train", trained_store, "--run", "s", "--epochs", 100_000, "--set", "patience=100000", *TINY)
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
@@ -164,7 +164,7 @@ def test_signals_end_a_training_cleanly(trained_template: Path, number: int, cod
     said = f"vaearr: {word}; nothing unfinished was published, run the same command again"
     assert rest.splitlines()[-1] == said
     assert rest.count("vaearr:") == 1
-    assert tree(trained_template) == before
+    assert tree(trained_store) == before
 
 
 def test_help(monkeypatch: pytest.MonkeyPatch) -> None:

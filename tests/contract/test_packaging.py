@@ -31,7 +31,6 @@ MANY = '[{"source": "none.h5", "store": "new.zarr"}]'
     [
         ("umap", "vaearr[umap]", ["look", "scatter", "none.zarr", "--method", "umap"]),
         ("monai", "vaearr[monai]", ["train", "none.zarr", "--set", "model.name=autoencoder-kl"]),
-        ("monai", "vaearr[monai]", ["train", "none.zarr", "--set", "objective.adversarial.discriminator=patch"]),
         ("monai", "vaearr[monai]", ["run", "analyse-scan", *PLACES, "-p", "train.model.name=autoencoder-kl"]),
         ("tensorboard", "vaearr[loggers]", ["train", "none.zarr", "--set", 'log=["tensorboard"]']),
         ("distributed", "vaearr[dask]", ["ingest", "none.h5", "new.zarr", "--dask", "local:2"]),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,3 +138,26 @@ def test_help_fits_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sorted(names) == sorted(line.split()[0] for line in listed)
     for name in LOOKS:
         assert f"'vaearr look {name}'" in vaearr(name, "stores/a.zarr", code=USAGE).error
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("settings.toml", "epochs = 2\n[objective]\nbetta = 3.0\n"),
+        ("settings.yaml", "epochs: 2\nobjective:\n  betta: 3.0\n"),
+        ("settings.json", '{"epochs": 2, "objective": {"betta": 3.0}}'),
+    ],
+)
+def test_settings_of_a_file(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert "no setting 'objective.betta'" in vaearr("train", "s.zarr", "--config", tmp_path / name, code=USAGE).error
+    (tmp_path / name).write_text("{ = : [")
+    form = name.partition(".")[2].upper()
+    assert f"it is not {form}" in vaearr("train", "s.zarr", "--config", tmp_path / name, code=USAGE).error
+
+
+def test_completion_in_a_shell() -> None:
+    asked = {"_VAEARR_COMPLETE": "complete_bash", "COMP_WORDS": "vaearr train --la", "COMP_CWORD": "2"}
+    program = Path(sys.executable).with_name("vaearr")
+    done = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True)
+    assert "--latent-dim" in done.stdout

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
 
 from vaearr.errors import UsageError
-from vaearr.models.hooks import BLOCK, LEAF, evaluating, is_block, is_leaf, watching
+from vaearr.models.hooks import BLOCK, LEAF, evaluating, watching
 
 
 class Residual(nn.Module):
@@ -50,14 +49,6 @@ def test_layers_in_order_of_execution_and_twice_where_called_twice() -> None:
     one = [f"stage.blocks.{i}.{name}" for i in (1, 0) for name in ("one", "act", "two", "act")]
     assert met(network, x, LEAF) == [*one, *after]
     assert met(network, x, BLOCK) == ["stage.blocks.1", "stage.blocks.0", *after]
-
-
-def test_what_counts_as_leaf_and_block() -> None:
-    attention = nn.MultiheadAttention(4, 2)
-    assert all(map(is_leaf, (nn.ReLU(), attention, parametrizations.spectral_norm(nn.Linear(3, 3)))))
-    assert not any(map(is_leaf, (nn.PixelShuffle(2), nn.Sequential())))
-    assert is_block(Residual())
-    assert not any(map(is_block, (Stage(), attention, nn.Sequential(Residual()))))
 
 
 @pytest.mark.parametrize("level", [LEAF, BLOCK])

@@ -12,7 +12,7 @@ from vaearr.config import ModelConfig
 from vaearr.config.presets import preset
 from vaearr.errors import UsageError
 from vaearr.models import MODELS, build_model, for_training
-from vaearr.models.losses import LIKELIHOODS, posterior_kl, takes_logits
+from vaearr.models.losses import posterior_kl
 from vaearr.models.networks import CBAM, AutoencoderKL
 
 SMALL = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}
@@ -67,17 +67,6 @@ def test_names_and_numbers_are_those_of_earlier_versions() -> None:
     assert found == pytest.approx((0.0348664668, 0.0377927090, -0.0118648705), rel=1e-4)
 
 
-def test_the_autoencoder_is_the_same_network_without_a_posterior() -> None:
-    vae, ae = made("conv"), made("conv_ae").train()
-    shapes = [{key: value.shape for key, value in m.state_dict().items() if "posterior" not in key} for m in (vae, ae)]
-    assert shapes[0] == shapes[1]
-    x, state = torch.randn(3, *SHAPE), torch.get_rng_state()
-    _, mean, logvar = ae(x)
-    assert torch.equal(torch.get_rng_state(), state)  # no noise is drawn
-    assert float((0.5 * logvar).exp().max()) == 0
-    assert float(posterior_kl(ae, mean, logvar).abs().max()) == 0
-
-
 def test_attention_equals_the_formula_of_the_paper() -> None:
     block, x = CBAM(32), torch.randn(3, 32, 5, 6)
     first, _, last = block.channel
@@ -91,36 +80,6 @@ def test_attention_equals_the_formula_of_the_paper() -> None:
     expected = refined * torch.sigmoid(F.conv2d(maps, block.spatial.weight, block.spatial.bias, padding=3))
     torch.testing.assert_close(block(x), expected)
     assert [CBAM(width).channel[0].out_features for width in (1, 16, 32)] == [1, 1, 2]
-
-
-@torch.no_grad()
-def test_bernoulli_decodes_probabilities_and_trains_on_their_logits() -> None:
-    for likelihood in LIKELIHOODS:
-        chosen = for_training(ModelConfig(options=SMALL), likelihood=likelihood, normalise="zscore")
-        assert chosen.options.get("head") == ("sigmoid" if takes_logits(likelihood) else None)
-    network = build_model(chosen, SHAPE).eval()
-    z = 50 * torch.randn(5, 32)
-    torch.testing.assert_close(network.decode(z), torch.sigmoid(network.decode(z, logits=True)))
-    with pytest.raises(UsageError, match=r"sigmoid.*not 'tanh'"):
-        for_training(ModelConfig(options={"head": "tanh"}), likelihood="bernoulli", normalise="minmax")
-
-
-@pytest.mark.parametrize(
-    ("latent_dim", "options", "normalise", "expected"),
-    [
-        (4, {}, "zscore", True),
-        (4, {}, "robust", True),
-        (4, {}, "minmax", False),
-        (1, {}, "zscore", False),
-        (4, {"head": "tanh"}, "zscore", False),
-        (4, {"contrast": False}, "zscore", False),
-    ],
-)
-def test_contrast_is_on_where_patterns_have_standard_deviation_1(
-    latent_dim: int, options: dict[str, Any], normalise: str, expected: bool
-) -> None:
-    config = ModelConfig(latent_dim=latent_dim, options=options)
-    assert for_training(config, likelihood="gaussian", normalise=normalise).options["contrast"] is expected
 
 
 @torch.no_grad()
@@ -153,6 +112,21 @@ def test_spatial_latents_lie_where_they_say() -> None:
         place = divmod(int(off.argmax()), off.shape[1])
         for at, found, stride, before in zip((row, column), place, model.stride, model.pad_before, strict=True):
             assert abs((found + 0.5) * stride - before - at) <= 1.5 * stride
+
+
+def test_options_follow_from_likelihood_and_preprocessing() -> None:
+    """The decoder of probabilities; a latent for the contrast where patterns have standard deviation 1."""
+    for latent_dim, options, normalise, expected in (
+        (4, {}, "zscore", True),
+        (4, {}, "minmax", False),
+        (1, {}, "robust", False),
+        (4, {"head": "tanh"}, "zscore", False),
+        (4, {"contrast": False}, "zscore", False),
+    ):
+        config = ModelConfig(latent_dim=latent_dim, options=options)
+        assert for_training(config, likelihood="gaussian", normalise=normalise).options["contrast"] is expected
+    with pytest.raises(UsageError, match=r"sigmoid.*not 'tanh'"):
+        for_training(ModelConfig(options={"head": "tanh"}), likelihood="bernoulli", normalise="minmax")
 
 
 def test_the_presets_are_the_published_networks() -> None:
@@ -195,21 +169,16 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(shape: tuple[int,
         ("conv", {}, (1, 7, 60), "at least 8"),
         ("conv", {}, (1, 20, 20, 20), "for volumes choose the model 'autoencoder-kl' or the preset 'maisi'"),
         ("conv", {"attention": "se"}, SHAPE, "attention is 'se'; use one of none, cbam"),
-        ("conv", {"activation": "sine"}, SHAPE, "activation is 'sine'"),
-        ("conv", {"head": "relu6"}, SHAPE, "head is 'relu6'"),
         ("conv", {"coarsest": 0}, SHAPE, "coarsest and patch 1 or more"),
-        ("conv", {"contrast": True, "head": "tanh"}, SHAPE, "contrast needs at least 2 latent dimensions and head="),
+        ("conv", {"contrast": True, "head": "tanh"}, SHAPE, "needs at least 2 latent dimensions and head="),
         ("conv", {"atention": "cbam"}, SHAPE, "Did you mean 'attention'.*Known: width"),
         ("conv", {"is_deterministic": True}, SHAPE, "has no option 'is_deterministic'"),
-        ("autoencoder-kl", {"groups": 3}, SHAPE, r"channels \(8, 8, 16\) must be one or more positive multiples of"),
-        ("autoencoder-kl", {"res_blocks": (1, 2)}, SHAPE, "or one for each of 3 levels"),
-        ("autoencoder-kl", {"decoder_res_blocks": 0}, SHAPE, "res_blocks is 0"),
-        ("autoencoder-kl", {"attention_levels": (True,)}, SHAPE, "attention_levels has 1 entries, channels 3"),
-        ("autoencoder-kl", {"mid_attention": 1}, SHAPE, "mid_attention, .*: use true or false"),
+        ("autoencoder-kl", {"groups": 3}, SHAPE, "divisible by num_groups"),
+        ("autoencoder-kl", {"res_blocks": (1, 2)}, SHAPE, "one or each of 3"),
+        ("autoencoder-kl", {"decoder_res_blocks": 0}, SHAPE, "res_blocks .1 or more"),
         ("autoencoder-kl", {"head": "softmax"}, SHAPE, "head is 'softmax'; use one of identity, tanh, sigmoid"),
         ("autoencoder-kl", {"channels": (8,) * 6, "groups": 8}, SHAPE, "use fewer groups or levels"),
         ("autoencoder-kl", {}, (1, 24), "height, width"),
-        ("autoencoder-kl", {}, (1, 0, 4), "height, width"),
     ],
 )
 def test_what_cannot_be_is_refused(name: str, options: dict[str, Any], shape: tuple[int, ...], says: str) -> None:

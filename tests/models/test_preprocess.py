@@ -78,13 +78,6 @@ def test_undo_is_the_inverse(static, dynamic, mode):
         torch.testing.assert_close(undo_without_input(seen[2:], background, config), wanted[2:], rtol=1e-4, atol=1e-2)
 
 
-def test_undo_gives_back_the_scale_and_not_the_shape():
-    config = PreprocessConfig(static_background="none", normalise="zscore")
-    x = patterns(3, 1, 9, 11).float()
-    flat = undo(torch.zeros_like(x), x, torch.ones(1, 9, 11), config)
-    torch.testing.assert_close(flat, x.mean((1, 2, 3), keepdim=True).expand_as(x))
-
-
 def test_a_background_to_take_off_decides_what_auto_means() -> None:
     patterns = random_patterns_dataset({"sample": 4}, {"y": 12, "x": 13}).patterns
     assert settled(PreprocessConfig(), patterns).normalise == "symmetric"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import SplitConfig, TrainConfig
-from vaearr.errors import MissingExtraError, SchemaError, TrainingError, UsageError
+from vaearr.errors import MissingExtraError, TrainingError, UsageError
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.files import read_tensors
 from vaearr.schema import grid
@@ -25,7 +24,7 @@ from vaearr.training.checkpoint import Training
 from vaearr.training.loop import evaluate
 from vaearr.training.loop import fit as _fit
 from vaearr.training.processes import Processes
-from vaearr.training.step import TERMS, Step, rate_at, seeded
+from vaearr.training.step import TERMS, Step, learning_rates, schedule, seeded
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
 from ..data import random_patterns_dataset
@@ -66,7 +65,7 @@ def _objective(**changes: Any) -> TrainConfig:
 
 
 def _model(config: TrainConfig = TINY_TRAINING) -> TrainedModel:
-    about: dict[str, Any] = {"input_shape": (1, 9, 11), "signal_dims": ("dy", "dx"), "dtype": "uint8"}
+    about: dict[str, Any] = {"input_shape": (1, 9, 11), "signal_dims": ("dy", "dx"), "input_dtype": "uint8"}
     with seeded(0, CPU):
         return TrainedModel(model=config.model, preprocess=config.preprocess, **about)
 
@@ -84,10 +83,12 @@ def _weights(store: Path, run: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("target", ["self", "neighbour"])
-def test_evaluation_changes_nothing(parts: Parts, target: str) -> None:
-    model, config = _model(), _objective(target=target).replace(augment={"flip_x": True, "noise": 1.0})
+def test_evaluation_changes_nothing(parts: Parts, target: str, tmp_path: Path) -> None:
+    config = _objective(target=target).replace(augment={"flip_x": True, "noise": 1.0})
+    training = Training(_model(), *parts, config, tmp_path)
+    model = training.model
     before, state = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
-    first, second = (evaluate(model, parts[1], config) for _ in range(2))
+    first, second = (evaluate(training) for _ in range(2))
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -131,7 +132,7 @@ def test_the_best_weights_are_used_and_the_last_ones_kept(parts: Parts, tmp_path
     assert state.epoch == state.best_epoch + 1 + 2 < 60
     best = state.rows[state.best_epoch]["val_loss"]
     assert best == min(row["val_loss"] for row in state.rows)
-    assert evaluate(state.model, parts[1], config)["val_loss"] == pytest.approx(best, rel=1e-4)
+    assert evaluate(state)["val_loss"] == pytest.approx(best, rel=1e-4)
     last = read_tensors(tmp_path / "last.safetensors")[0]
     assert any(not torch.equal(value, last[key]) for key, value in state.model.state_dict().items())
     assert [text.count("\n") for text in lines] == list(range(2, len(lines) + 2)), "history after every epoch"
@@ -189,53 +190,30 @@ def test_compiled_step_gives_the_same_losses(parts: Parts, tmp_path: Path) -> No
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4)
 
 
-def test_learning_rates_span_the_training() -> None:
-    config = TrainConfig()
-    rates = [rate_at(update, 100, config) for update in range(101)]
-    assert (rates[0], rates[15], rates[-1]) == pytest.approx((1 / 15, 1.0, config.rate_end))
-    assert rates[15:] == sorted(rates[15:], reverse=True)
+def test_what_changes_over_a_training() -> None:
+    """The rate rises, falls along a cosine and starts again; beta rises, then the amplitude counts."""
+    config = TrainConfig(epochs=100)
+    rates = learning_rates(config, 1)
+    assert (rates[0], rates[15]) == pytest.approx((1 / 15, 1.0))
+    assert (np.diff(rates[15:]) < 0).all()
     again = config.replace(rise=0.0, restarts=3, rate_end=0.1)
-    assert [i for i in range(401) if rate_at(i, 400, again) == 1.0] == [0, 100, 200, 300]
-    steps = [rate_at(i, 40, config.replace(schedule_per="epoch", rise=0.0), per_epoch=10) for i in range(40)]
-    assert len(set(steps)) == 4
-    assert {rate_at(i, 100, config.replace(schedule="constant")) for i in range(15, 100)} == {1.0}
-
-
-def test_a_head_learns_labels_that_are_partly_missing(tmp_path: Path) -> None:
-    """Two kinds of pattern, 7 and 3, the left half of the scan unlabelled."""
-    ds = random_patterns_dataset({"y": 20, "x": 20}, {"dy": 9, "dx": 11})
-    kind = np.random.default_rng(0).integers(0, 2, (20, 20))
-    values = ds.patterns.values.astype("i4") // 2
-    values[..., :5, :] += (kind * 100)[..., None, None]
-    label = np.where(np.arange(20) < 10, -1, np.where(kind, 7, 3)).astype("i2")
-    ds = ds.assign(patterns=ds.patterns.copy(data=values.astype("u1")), kind=(("y", "x"), label))
-    store = create_store(ds, tmp_path / "labelled.zarr")
-    objective = {"label": "kind", "label_weight": 20.0, "input_noise": 0.1}
-    config = TINY_TRAINING.replace(epochs=12, objective=objective, preprocess={"static_background": "none"})
-    run = va.train(store, config=config)
-    assert float(run.history.val_label_accuracy[-1]) > 0.95
-    assert float(run.history.label_nll[-1]) < 0.5 * float(run.history.label_nll[0])
-    assert run.model.classes == (3, 7)
-    named = run.model.classify(run.encode().latents.values)
-    left = np.where(kind, 7, 3)[:, :10]
-    assert (named[:, :10] == left).mean() > 0.95, "points without a label are named as well"
-    assert (run.model.classify(np.full((2, 3), np.nan, "f4")) == -1).all()
+    assert np.flatnonzero(learning_rates(again, 4) == 1).tolist() == [0, 100, 200, 300]
+    assert len(set(learning_rates(config.replace(schedule_per="epoch", rise=0.0, epochs=4), 10))) == 4
+    assert set(learning_rates(config.replace(schedule="constant"), 1)[15:]) == {1.0}
+    weight, amplitude, share, _ = schedule(TrainConfig(epochs=6, objective={"beta": 2.0, "warmup": 4 / 6}), 1).T
+    assert weight.tolist() == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert amplitude.tolist() == [0, 0, 0, 0, 1, 1]
+    assert not share.any()
 
 
 def test_balanced_batches_leave_the_static_background_alone(tmp_path: Path) -> None:
     ds = random_patterns_dataset({"y": 12, "x": 12}, {"dy": 9, "dx": 11})
     rare = np.zeros((12, 12), "i2")
     rare[0, :6] = 1
-    path = create_store(ds.assign(rare=(("y", "x"), rare), one=(("y", "x"), rare * 0)), tmp_path / "s.zarr")
+    path = create_store(ds.assign(rare=(("y", "x"), rare)), tmp_path / "s.zarr")
     va.train(path, config=TINY_TRAINING.replace(balance="rare", split={"fraction": 0.0}))
     want = ds.patterns.values.astype("f8").mean((0, 1))
     np.testing.assert_allclose(va.load_model(path).preprocess.background[0], want, rtol=1e-5)
-    for changes, error, match in (
-        ({"objective": {"label": "nowhere"}}, UsageError, "there is no map 'nowhere'"),
-        ({"balance": "one"}, SchemaError, "at least two"),
-    ):
-        with pytest.raises(error, match=match):
-            va.train(path, run="b", config=TINY_TRAINING.replace(**changes))
 
 
 def test_bernoulli_decodes_probabilities_and_refuses_other_patterns(trained_store: Path) -> None:
@@ -267,23 +245,16 @@ def test_without_validation_the_last_epoch_is_the_best(tmp_path: Path) -> None:
 
 
 def test_tensorboard_gets_every_epoch_where_it_is_asked_for(
-    trained_store: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    trained_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logs, config = trained_store.with_name("scan.zarr.logs"), TINY_TRAINING.replace(log=["tensorboard"])
-
-    def interrupt(epoch: int, step: int) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        va.train(trained_store, run="b", config=TINY_TRAINING, on_step=interrupt)
-    assert not logs.exists()
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "tensorboard", None)
-        with pytest.raises(MissingExtraError):  # before anything is thrown away
-            va.train(trained_store, run="b", config=config, restart=True)
+        with pytest.raises(MissingExtraError):
+            va.train(trained_store, run="b", config=config)
+    assert not logs.exists()
     run = va.train(trained_store, run="b", config=config)
-    assert "going on from checkpoint.safetensors" in said
     events = reader.EventAccumulator(str(logs / "tensorboard" / "b")).Reload()
     written = [(event.step, event.value) for event in events.Scalars("loss")]
     assert written == [(i, pytest.approx(float(loss))) for i, loss in enumerate(run.history.loss, 1)]
@@ -331,7 +302,6 @@ def test_windows_are_scaled_up_to_whole_samples(images: Path, monkeypatch: pytes
     [
         ({"augment": {"crop": (8, 8)}}, "'conv' of stride .*takes whole samples"),
         ({"augment": {"crop": (8, 7)}, "model": SPATIAL}, r"of stride .2, 2.; give a multiple"),
-        ({"augment": {"crop": (8, 8, 8)}, "model": SPATIAL}, r"of stride .2, 2.; give a multiple"),
         ({"objective": {"perceptual": {"kind": "encoder"}}}, r"needs a trained run: set objective\.perceptual\.run"),
         (
             {"objective": {"perceptual": {"kind": "features", "run": "plain"}}},
@@ -343,14 +313,6 @@ def test_windows_are_scaled_up_to_whole_samples(images: Path, monkeypatch: pytes
 def test_what_does_not_fit_is_refused(images: Path, changes: dict[str, Any], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         va.train(images, config=_config().replace(**changes))
-
-
-def test_an_encoder_of_other_samples_is_refused(images: Path, tmp_path: Path) -> None:
-    other = create_store(random_patterns_dataset({"sample": 30}, {"channel": 3, "y": 9, "x": 9}), tmp_path / "c.zarr")
-    va.train(other, config=_config())
-    folder = str(run_folder(other, n.DEFAULT_RUN) / n.MODEL)
-    with pytest.raises(UsageError, match=r"knows samples \(3, 9, 9\), these are \(1, 12, 13\)"):
-        va.train(images, config=_config(perceptual={"kind": "encoder", "run": folder}))
 
 
 class Looked(torch.nn.Module):

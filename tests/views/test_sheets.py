@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,9 @@ from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.models import build_model
 from vaearr.models.card import model_card
 from vaearr.views import common
-from vaearr.views.layers import difference_sheet, top_bars
-from vaearr.views.network import model_figure, stages
-from vaearr.views.page import packed, unpacked
-from vaearr.views.samples import data_sheet
+from vaearr.views.layers import difference_sheet, model_figure, stages, top_bars
+from vaearr.views.page import LEVELS, packed
+from vaearr.views.sheets import data_sheet
 from vaearr.views.volumes import volume_page, volume_sheet, volume_slices
 
 from ..analyses.conftest import make_model
@@ -39,29 +40,26 @@ def images(**signal: int) -> xr.Dataset:
 @pytest.mark.parametrize("signal", [{"y": 8, "x": 9}, {"channel": 3, "y": 8, "x": 9}, {"z": 4, "y": 8, "x": 9}])
 def test_a_row_of_samples_for_each_class(signal: dict[str, int]) -> None:
     ds = images(**signal)
-    figure = data_sheet(ds, columns=4, seed=1)
+    figure = data_sheet(ds, seed=1)
     assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["unknown\n5", "benign\n22", "malignant\n3"]
     numbers = [int(ax.get_title()) for ax in figure.axes]
-    assert ds["label"].values[numbers].tolist() == [-1] * 4 + [0] * 4 + [1] * 3
-    assert [int(ax.get_title()) for ax in data_sheet(ds, columns=4, seed=1).axes] == numbers
+    assert ds["label"].values[numbers].tolist() == [-1] * 5 + [0] * 8 + [1] * 3
+    assert [int(ax.get_title()) for ax in data_sheet(ds, seed=1).axes] == numbers
     if signal == {"y": 8, "x": 9}:
         raw = ds["patterns"].values[numbers[0]].astype("f4")
-        low, high = np.percentile(raw, (0.5, 99.5))
-        shown = np.asarray(figure.axes[0].images[0].get_array(), "f4")
-        np.testing.assert_allclose(shown, np.clip((raw - low) / (high - low), 0, 1), atol=1e-5)
+        drawn = figure.axes[0].images[0]
+        np.testing.assert_array_equal(np.asarray(drawn.get_array(), "f4"), raw)
+        np.testing.assert_allclose(drawn.get_clim(), np.percentile(raw, (0.5, 99.5)), rtol=1e-6)
 
 
 def test_samples_of_a_scan_and_without_classes() -> None:
     ds = random_patterns_dataset({"sample": 7}, missing=2).drop_vars("label")
-    shown = [int(ax.get_title()) for ax in data_sheet(ds, columns=4).axes]
+    shown = [int(ax.get_title()) for ax in data_sheet(ds).axes]
     assert shown == np.flatnonzero(ds["present"].values).tolist()
-    scan = data_sheet(random_patterns_dataset({"y": 9, "x": 8}, missing=3), columns=5)
+    scan = data_sheet(random_patterns_dataset({"y": 9, "x": 8}, missing=3))
     rows = [ax.get_ylabel().split("\n")[0] for ax in scan.axes if ax.get_ylabel()]
     assert rows == ["not indexed", "fcc", "bcc"]
-    for options, error, words in (
-        ({"by": "lable"}, NoInputError, "no variable of classes 'lable'"),
-        ({"columns": 0}, UsageError, "columns is 0"),
-    ):
+    for options, error, words in (({"by": "lable"}, NoInputError, "no variable of classes 'lable'"),):
         with pytest.raises(error, match=words):
             data_sheet(images(), **options)
 
@@ -120,12 +118,13 @@ def test_sheet_and_page_of_reconstructed_volumes() -> None:
     values=st.lists(st.floats(-50, 50, width=32) | st.just(float("nan")), min_size=24, max_size=24),
     limits=st.sampled_from([(-50.0, 50.0), (0.0, 1.0), (-3.0, 40.0)]),
 )
-def test_arrays_travel_in_8_bits(values: list[float], limits: tuple[float, float]) -> None:
-    whole = np.array(values, "f4").reshape(2, 3, 4)
-    back = unpacked(packed(whole, limits, 254), whole.shape, limits, 254)
+def test_arrays_travel_in_127_steps(values: list[float], limits: tuple[float, float]) -> None:
+    whole, (low, high) = np.array(values, "f4"), limits
+    codes = np.cumsum(np.frombuffer(zlib.decompress(base64.b64decode(packed(whole, limits))), "u1"), dtype="u1")
+    back = np.where(codes == 255, np.nan, low + codes * ((high - low) / LEVELS))  # as the browser does
     known = ~np.isnan(whole)
     np.testing.assert_array_equal(np.isnan(back), ~known)
-    assert (abs(back - np.clip(whole, *limits))[known] <= (limits[1] - limits[0]) / 254 * 0.51).all()
+    assert (abs(back - np.clip(whole, *limits))[known] <= (high - low) / LEVELS * 0.51).all()
 
 
 # ---- networks and layers ---------------------------------------------------------------------------------------------

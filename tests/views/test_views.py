@@ -209,7 +209,8 @@ def test_small_panels_of_a_stack_tell_their_range(ds: xr.Dataset) -> None:
     titles = [ax.get_title() for ax in figure.axes[:3]]
     low, high = np.nanpercentile(ds.latents[..., 2], (1, 99))
     assert titles[2] == f"2: {low:.2g} … {high:.2g}"
-    assert any("µm" in text.get_text() for text in figure.axes[0].texts)  # the scale bar
+    words = figure.axes[0].findobj(lambda item: hasattr(item, "get_text"))
+    assert any("µm" in word.get_text() for word in words)  # the scale bar
     with pytest.raises(NoInputError, match="no entry 7"):
         va.view(ds.latents, entries=[7])
 

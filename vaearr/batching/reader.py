@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -27,26 +26,25 @@ from vaearr.store import read_ahead
 GIB = 2**30
 READERS = 4  # blocks that are read side by side, at most
 FREE_SHARE = 0.7  # of the device's free memory that patterns may take; the rest is the model's
-NO_ORDER = np.arange(0)
+CPU = torch.device("cpu")
 ORDER, BUFFER, WALK = 0, 1, 2  # what a random generator of an epoch is for
 
 # torch lacks most operations for unsigned types; the bytes are moved as these
 MOVED_AS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 Columns = dict[str, torch.Tensor]  # `patterns` (n, C, …), `index` (n, n_nav) on the CPU, and where wanted `labels` (n,)
-Order = Callable[[Columns], np.ndarray]
 
 
 class Batch(NamedTuple):
     """Patterns `(B, C, …)` in their stored dtype, on the device.
 
-    target: what a pattern is compared with; the same object as `patterns` unless neighbours are asked for. labels:
+    target: what a pattern is compared with, where neighbours are asked for. labels:
     int64 `(B,)`, -1 where missing; None without labels. index: position of each sample on the navigation grid, int64
     `(B, n_nav)` on the CPU, so that what is made of a batch can be put back: `out[tuple(batch.index.T)] = …`.
     """
 
     patterns: torch.Tensor
-    target: torch.Tensor
+    target: torch.Tensor | None
     labels: torch.Tensor | None
     index: torch.Tensor  # type: ignore[assignment]  # hides the tuple's method
 
@@ -88,14 +86,15 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         balance: np.ndarray | xr.DataArray | None = None,
     ) -> None:
         schema.validate(ds)
-        if not (isinstance(batch_size, int) and isinstance(seed, int) and batch_size >= 1 and seed >= 0):
-            raise UsageError(f"batch_size is {batch_size}, seed {seed}; expected whole numbers, at least 1 and 0.")
-        if not (math.isfinite(memory) and memory > 0 and device_memory >= 0):
-            raise UsageError(f"memory is {memory} and device_memory {device_memory} GiB; they must be positive.")
+        is_count = isinstance(batch_size, int) and isinstance(seed, int) and batch_size >= 1 and seed >= 0
+        if not (is_count and 0 < memory < math.inf and device_memory >= 0):
+            given = f"batch_size is {batch_size}, seed {seed}, memory {memory}, device_memory {device_memory}"
+            raise UsageError(f"{given}; expected whole numbers of at least 1 and 0, and GiB, which must be positive.")
         if balance is not None and (not shuffle or world_size > 1):
             raise UsageError("balance draws samples at random from the whole scan: shuffle=True, in one process.")
         self.inside = _chosen(ds, roi, split, part)
         self.labels, classes = _class_map("labels", labels, ds), _class_map("balance", balance, ds)
+        self.weights = None if classes is None else sample_weights(classes, self.inside)
         self.shuffle, self.seed, self.rank, self.device = shuffle, seed, rank, pick_device(str(device))
         self.blocks = Blocks(ds[n.PATTERNS], schema.navigation_dims(ds))
         self.sample_shape, self.dtype = schema.input_shape(ds), self.blocks.dtype
@@ -111,17 +110,16 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         low, high = total * rank // world_size, total * (rank + 1) // world_size  # shares are equal to within one
         self.pieces = plan.plan_pieces(counts, self.limit, low, high)
         self.counts = [piece.stop - piece.start for piece in self.pieces]
-        self.n_samples, most = sum(self.counts), -(-total // world_size)
+        self.n_samples, most = high - low, -(-total // world_size)
         n_batches = -(-most // batch_size)
         if n_batches > self.n_samples:
             raise UsageError("the ranks' shares differ by one sample, so batch_size must be at least 2.")
         self.bounds = plan.batch_bounds(self.n_samples, n_batches)
         self.nbytes, self.allowed = most * sample_bytes, {"device": device_memory * GIB, "memory": memory * GIB}
         self.tier = pick_tier(self.nbytes, self.allowed, self.device)
-        self.weights = None if classes is None else sample_weights(classes, self.inside)
         self._resident: Columns | None = None
         self._paths: tuple[plan.View, plan.Paths] | None = None
-        self._spare: list[torch.Tensor] = []
+        self._spare: list[torch.Tensor] = []  # memory of two buffers, while no epoch uses it
         self._next = 0
 
     def __len__(self) -> int:
@@ -152,26 +150,19 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             return
         groups, ends = self._plan(number)
         first = int(np.searchsorted(ends, self.bounds[start], side="right")) - 1
-        batch, filling = start, Columns()
+        batch, parts = start, list[Columns]()  # of the batch, which may begin in the buffer before
         for i, (held, order) in enumerate(self._buffers(groups, ends, number, first), first):
-            low, high = ends[i], ends[i + 1]
-            sources: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = {key: (v, None) for key, v in held.items()}
-            if walk:
-                sources["target"] = held["patterns"], self._partners(held, walk, number, i)
-            while batch < len(self) and self.bounds[batch] < high:
-                begin, end = self.bounds[batch], self.bounds[batch + 1]
-                if not filling:  # else it began in the buffer before
-                    filling = {key: self._empty(end - begin, values) for key, (values, _) in sources.items()}
-                here = slice(max(begin, low), min(end, high))
-                rows = torch.from_numpy(order[here.start - low : here.stop - low])
-                for key, (values, partner) in sources.items():
-                    chosen = rows.to(values.device)
-                    place = filling[key][here.start - begin : here.stop - begin]
-                    pick_rows(values, chosen if partner is None else partner[chosen], place)
-                if end > high:
+            partners = self._partners(held, walk, number, i) if walk else None
+            while batch < len(self) and self.bounds[batch] < ends[i + 1]:
+                begin, end = max(self.bounds[batch], ends[i]), min(self.bounds[batch + 1], ends[i + 1])
+                rows = torch.from_numpy(order[begin - ends[i] : end - ends[i]])
+                parts.append({key: self._picked(values, rows) for key, values in held.items()})
+                if partners is not None:
+                    parts[-1]["target"] = self._picked(held["patterns"], partners[rows.to(partners.device)])
+                if end < self.bounds[batch + 1]:
                     break
-                yield self._sent(filling)
-                batch, filling = batch + 1, {}
+                yield self._batch(parts)
+                batch, parts = batch + 1, []
 
     def _plan(self, number: int) -> tuple[list[list[int]], np.ndarray]:
         """Pieces of each buffer of an epoch; buffer g holds the stream of samples from `ends[g]` to `ends[g + 1]`."""
@@ -188,9 +179,8 @@ class PatternBatches(IterableDataset[torch.Tensor]):
     def _generator(self, number: int, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, number, self.rank, *purpose])
 
-    def _order(self, number: int, i: int, held: Columns, ends: np.ndarray) -> np.ndarray:
-        """Positions in a buffer, in the order in which they are handed out."""
-        points = held["index"].numpy()
+    def _order(self, number: int, i: int, points: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Positions in a buffer with these grid points, in the order in which they are handed out."""
         if not self.shuffle:
             return np.arange(len(points))
         rng = self._generator(number, BUFFER, i)
@@ -214,65 +204,53 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         """The buffers of an epoch from `first` on and their orders, each read while the one before is handed out."""
         if self.tier != "streamed":
             if self._resident is None:
-                place = self.device if self.tier == "device" else torch.device("cpu")
-                self._resident, _ = self._read(groups[0], self._memory(self.n_samples, place))
-            yield self._resident, self._order(number, 0, self._resident, ends)
+                memory = self._memory(self.n_samples, self.device if self.tier == "device" else CPU)
+                self._resident = self._read(groups[0], [self._points(piece) for piece in groups[0]], memory)
+            yield self._resident, self._order(number, 0, self._resident["index"].numpy(), ends)
             return
+        memories = self._spare or [self._memory(min(self.capacity, self.n_samples), CPU) for _ in range(2)]
+        self._spare = []
 
-        def read(i: int) -> tuple[torch.Tensor, Columns, np.ndarray]:
-            try:
-                memory = self._spare.pop()
-            except IndexError:
-                memory = self._memory(min(self.capacity, self.n_samples), torch.device("cpu"))
-            return memory, *self._read(groups[i], memory, lambda held: self._order(number, i, held, ends))
+        def read(i: int) -> tuple[Columns, np.ndarray]:
+            points = [self._points(piece) for piece in groups[i]]
+            with ThreadPoolExecutor(1) as meanwhile:
+                order = meanwhile.submit(self._order, number, i, np.concatenate(points), ends)
+                return self._read(groups[i], points, memories[i % 2]), order.result()
 
-        for memory, held, order in read_ahead(read, range(first, len(groups))):
-            yield held, order
-            if len(self._spare) < 2:
-                self._spare.append(memory)
+        yield from read_ahead(read, range(first, len(groups)))
+        self._spare = memories
 
     def _memory(self, count: int, device: torch.device) -> torch.Tensor:
-        """For so many samples."""
-        shape = (count, *self.sample_shape)
-        if device.type == "cpu":
-            return torch.from_numpy(np.empty(shape, self.dtype))  # numpy asks for huge pages
-        return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, self.dtype)).dtype, device=device)
+        """For so many samples; of the host by numpy, which asks for huge pages."""
+        like = torch.from_numpy(np.empty((count, *self.sample_shape), self.dtype))
+        return like if device.type == "cpu" else torch.empty_like(like, device=device)
 
-    def _empty(self, size: int, like: torch.Tensor) -> torch.Tensor:
-        """A column of a batch, for samples that are held in `like`."""
-        shape = (size, *like.shape[1:])
-        if like.device.type == "cpu":
-            return host_tensor(shape, like.dtype, self.device)
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
+    def _picked(self, held: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """`held[rows]`, for every dtype, where it is held; on the CPU by one thread, as the others decode."""
+        shape, moved = (len(rows), *held.shape[1:]), MOVED_AS.get(held.dtype, held.dtype)
+        if held.device.type == "cpu":
+            out = host_tensor(shape, held.dtype, self.device)
+            np.take(held.numpy(), rows.cpu().numpy(), axis=0, out=out.numpy(), mode="clip")
+            return out
+        return torch.index_select(held.view(moved), 0, rows.to(held.device)).view(held.dtype)
 
-    def _sent(self, filled: Columns) -> Batch:
-        """The batch on the device; the copy does not wait."""
-        moved = {key: v if key == "index" else v.to(self.device, non_blocking=True) for key, v in filled.items()}
-        patterns = moved["patterns"]
-        return Batch(patterns, moved.get("target", patterns), moved.get("labels"), moved["index"])
+    def _batch(self, parts: Sequence[Columns]) -> Batch:
+        """The parts of a batch, one after the other, on the device; the copy does not wait."""
+        whole = {key: torch.cat([p[key] for p in parts]) if parts[1:] else parts[0][key] for key in parts[0]}
+        moved = {key: v if key == "index" else v.to(self.device, non_blocking=True) for key, v in whole.items()}
+        return Batch(moved["patterns"], moved.get("target"), moved.get("labels"), moved["index"])
 
-    def _read(
-        self,
-        pieces: Sequence[int],
-        memory: torch.Tensor,
-        order: Order = lambda held: NO_ORDER,
-    ) -> tuple[Columns, np.ndarray]:
-        """The samples of some pieces, side by side in `memory`, and their order, which is found while they are read.
-
-        Threads read, since decoding frees Python's lock.
-        """
-        points = [self._points(i) for i in pieces]
-        starts = np.cumsum([0, *map(len, points)]).tolist()
+    def _read(self, pieces: Sequence[int], points: Sequence[np.ndarray], memory: torch.Tensor) -> Columns:
+        """The samples of some pieces, side by side in `memory`; threads read, since decoding frees Python's lock."""
         self.blocks.prepare()
+        places = memory.split([*map(len, points), len(memory) - sum(map(len, points))])
         with ThreadPoolExecutor(self.readers) as pool:
-            places = [memory[start:stop] for start, stop in itertools.pairwise(starts)]
-            filled = pool.map(self._read_piece, pieces, points, places)
-            held = {"patterns": memory[: starts[-1]], "index": torch.from_numpy(np.concatenate(points))}
-            if self.labels is not None:
-                held["labels"] = torch.from_numpy(self.labels[tuple(held["index"].numpy().T)]).to(memory.device)
-            found = order(held)
-            _ = list(filled)
-        return held, found
+            _ = list(pool.map(self._read_piece, pieces, points, places))
+        index = np.concatenate(points)
+        held = {"patterns": memory[: len(index)], "index": torch.from_numpy(index)}
+        if self.labels is not None:
+            held["labels"] = torch.from_numpy(self.labels[tuple(index.T)]).to(memory.device)
+        return held
 
     def _read_piece(self, i: int, points: np.ndarray, place: torch.Tensor) -> None:
         block = self.pieces[i].block
@@ -317,15 +295,6 @@ def _class_map(what: str, values: np.ndarray | xr.DataArray | None, ds: xr.Datas
     if plain.shape != shape or plain.dtype.kind not in "iu":
         raise UsageError(f"{what} is {plain.dtype} of shape {plain.shape}; expected integers of shape {shape}.")
     return plain.astype(np.int64)
-
-
-def pick_rows(held: torch.Tensor, index: torch.Tensor, out: torch.Tensor) -> None:
-    """`out[:] = held[index]`, for every dtype; on the CPU by one thread, as the others decode."""
-    if held.device.type == "cpu":
-        np.take(held.numpy(), index.numpy(), axis=0, out=out.numpy(), mode="clip")
-        return
-    moved = MOVED_AS.get(held.dtype, held.dtype)
-    torch.index_select(held.view(moved), 0, index, out=out.view(moved))
 
 
 def sample_weights(classes: np.ndarray, inside: np.ndarray) -> np.ndarray:

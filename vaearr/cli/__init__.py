@@ -60,7 +60,10 @@ class _Lines(logging.Handler):
 @cache
 def _command() -> Callable[..., Any]:
     """All commands, put together once a process: that takes as long as many a command."""
-    return get_command(app)
+    command: Any = get_command(app)
+    for option in command.params:
+        option.hidden = option.name == "show_completion"  # --help fits a screen
+    return command
 
 
 def main() -> None:

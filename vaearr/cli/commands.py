@@ -384,7 +384,7 @@ def judge(
 ) -> None:
     """Judge draws: how like the data they are, whether they are copies, whether a reader can tell them apart.
 
-    STORE alone prints Fréchet and kernel distances and the distance to the nearest training sample. --blinded writes
+    STORE alone prints Fréchet distances and the distance to the nearest training sample. --blinded writes
     images/ for the reader, answers.csv to fill, and key.csv to keep. --key with --answers prints the reader's score.
     """
     is_score = key is not None or answers is not None
@@ -407,7 +407,7 @@ def judge(
     nearest = va.nearest_training(store, run, **about)
     with folder_of(out) as folder:
         if folder:
-            columns = ["frechet", "kernel", "kernel_error", "n", "n_reference"]
+            columns = ["frechet", "n", "n_reference"]
             fidelity[columns].to_dataframe().to_csv(folder / "fidelity.csv", columns=columns, index_label="compared")
             places = [str(name) for name in nearest.coords if str(name).startswith("nearest_")]
             table = nearest[["distance"]].to_dataframe().reset_index()
@@ -530,8 +530,6 @@ def layers(
     b: Annotated[str | None, opt("second sample, given like --a", "--b")] = None,
     positive: Annotated[Path | None, opt("folder of files, each a of a pair")] = None,
     negative: Annotated[Path | None, opt("folder of files of the same names, each b of a pair")] = None,
-    masked: Annotated[str | None, opt("mask variable: samples beside themselves without what it covers")] = None,
-    most: Annotated[int | None, opt("--masked: most pairs", "--pairs")] = None,
     part: Annotated[str, opt("both, encoder or decoder")] = "both",
     level: Annotated[str, opt("leaf: every single layer; block: residual blocks and the like")] = "leaf",
     top: Annotated[int, opt("layers that are listed and whose maps are kept")] = 10,
@@ -546,13 +544,12 @@ def layers(
 ) -> None:
     """Compare two samples layer by layer: how far apart a trained model's activations are.
 
-    One of --a with --b, --positive with --negative, or --masked says what is compared. --out writes layers.csv,
-    layers.json, top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
+    --a with --b, or --positive with --negative, say what is compared. --out writes layers.csv, layers.json,
+    top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
     """
-    ways = [ends for ends in ((a, b), (positive, negative), (masked,)) if any(end is not None for end in ends)]
+    ways = [ends for ends in ((a, b), (positive, negative)) if any(end is not None for end in ends)]
     refuse(
-        len(ways) != 1 or None in ways[0],
-        "say what is compared by one of --a with --b, --positive with --negative, and --masked.",
+        len(ways) != 1 or None in ways[0], "say what is compared by either --a with --b, or --positive with --negative."
     )
     refuse(seed_files and out is None, "--seed-files writes files; say where with --out FOLDER.")
     from vaearr.analysis import layers as of
@@ -561,17 +558,13 @@ def layers(
 
     opened = va.load_run(store, run, device=device)
     model, ds, alone = opened.model, opened.ds, list[str]()
-    about: Given = {"a": a, "b": b, "positive": positive, "negative": negative, "masked": masked}
+    about: Given = {"a": a, "b": b, "positive": positive, "negative": negative}
     about = {key: str(value) if isinstance(value, Path) else value for key, value in about.items() if value is not None}
     how: Given = {"part": part, "level": level, "top": top}
     if a is not None:
         found = va.compare_layers(model, of.sample_of(ds, a), of.sample_of(ds, str(b)), **how)
     else:
-        if masked is not None:
-            about |= {"fill": "0", "outside": False, "most": most}
-            made = of.pairs_of_masks(ds, masked, most=most)
-        else:
-            made, alone = of.pairs_of_folders(ds, str(positive), str(negative), skip_bad=skip_bad)
+        made, alone = of.pairs_of_folders(ds, str(positive), str(negative), skip_bad=skip_bad)
         with bar("comparing") as progress:
             how |= {"skip_bad": skip_bad, "on_pair": lambda done: progress(done, len(made))}
             found = va.compare_pairs(model, made, **how)

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -16,11 +17,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 import typer.core
+import yaml
 
 from vaearr.config import Config, RoiConfig, Setting, group_of, over, placed, settings_of
 from vaearr.errors import UsageError
 
-PLAIN: Any = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+PLAIN: Any = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
 LOOKS: dict[str, Any] = {}  # the commands of `look`, by name
 Given = dict[str, Any]
 
@@ -72,7 +74,7 @@ DASK = "Dask workers: tcp://host:8786, a scheduler file, or local:4 on this mach
 Dask = Annotated[str | None, opt(DASK, "--dask", metavar="WHERE")]
 Overwrite = Annotated[bool, opt("replace what is there, made otherwise", "--overwrite")]
 Folder = Annotated[Path | None, opt("folder to write pictures and tables into")]
-CONFIG = opt("JSON file with settings; options and --set replace single ones", "--config", metavar="FILE")
+CONFIG = opt("JSON, YAML or TOML file with settings; options and --set replace single ones", "--config", metavar="FILE")
 REGION: dict[str, Any] = {
     name: Annotated[str | None, opt("ROI box START:STOP in coordinate units, half-open", f"--{name}")] for name in "xyz"
 } | {"where": Annotated[str | None, opt('ROI condition on maps, such as "BC > 45"', "--where")]}
@@ -197,19 +199,28 @@ def nested_values(items: Sequence[str] | None, option: str) -> dict[str, Any]:
     return found
 
 
+READERS: dict[str, Callable[[str], Any]] = {"json": json.loads, "toml": tomllib.loads}
+READERS |= dict.fromkeys(("yaml", "yml"), yaml.safe_load)
+
+
 def settings_file(file: Path | None) -> dict[str, Any]:
+    """Settings of a file in JSON, or in what its ending says."""
     if file is None:
         return {}
+    form = file.suffix.lower()[1:] if file.suffix.lower()[1:] in READERS else "json"
     try:
-        values = json.loads(file.read_text())
+        values = READERS[form](file.read_text())
     except FileNotFoundError:
         raise UsageError(f"there is no settings file {file}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or f"it is not JSON: {error}"
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or f"it is not {form.upper()}: {' '.join(str(error).split())}"
         raise UsageError(f"{file} cannot be read as a settings file: {reason}.") from None
     if not isinstance(values, dict):
         kind = type(values).__name__
-        raise UsageError(f'{file} holds a JSON {kind}; settings are an object, such as {{"epochs": 20}}.')
+        raise UsageError(
+            f'{file} holds a {form.upper()} {kind}; settings are an object, such as {{"epochs": 20}}, epochs = 20 in '
+            "TOML or epochs: 20 in YAML."
+        )
     return values
 
 

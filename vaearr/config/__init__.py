@@ -294,9 +294,9 @@ class AdversarialConfig(Config):
 class ObjectiveConfig(Config):
     """The loss, in nats per sample: loss = reconstruction_nll + beta * kl, with further terms where they are set."""
 
-    likelihood: Literal["optimal_sigma", "gaussian", "laplace", "bernoulli"] = field(
+    likelihood: str = field(
         "optimal_sigma",
-        "Gaussian with one analytic variance, of variance 1, Laplace (absolute error), values from 0 to 1",
+        "optimal_sigma, gaussian: of one analytic variance, of variance 1; laplace: absolute error; bernoulli: 0 to 1",
     )
     beta: float = field(1.0, "weight of the KL divergence", ge=0)
     warmup: float = field(0.2, "share of all steps over which beta, or `capacity`, rises from 0", ge=0, le=1)

@@ -30,7 +30,7 @@ from vaearr.ingestion.attaching import side_map
 from vaearr.recipe import Recipe, is_made, nested, now, versions
 from vaearr.schema.grid import measured
 from vaearr.schema.pattern_steps import bin_patterns, crop
-from vaearr.sources import SOURCES, check_source, find_source, open_source, source_files
+from vaearr.sources import check_source, find_source, named_source, open_source, source_files
 from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
 from vaearr.sources.vendor import DETECTOR
@@ -269,7 +269,7 @@ def _described(ds: xr.Dataset, file: Path | None, config: IngestConfig, checks: 
     origin = {
         "source": source | ({"of": came_from} if came_from else {}),
         "ingest": config.deciding(),
-        "versions": versions("h5py", "pandas", *(() if file is None else SOURCES[kind].packages)),
+        "versions": versions("h5py", "pandas", *(() if file is None else named_source(kind).packages)),
         "created": now(),
     }
     present = xr.DataArray(checks.present, dims=schema.navigation_dims(ds), attrs=n.ATTRS[n.PRESENT])

@@ -18,65 +18,57 @@ Adding a model is one file and one line in `MODELS`; from a package of your own 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vaearr.config import ModelConfig
+from vaearr.config.parts import part
 from vaearr.errors import UsageError, did_you_mean
 
-# name -> module:what makes it; the module is imported when the network is built
-MODELS: dict[str, str] = {
-    "conv": "vaearr.models.networks:ConvVAE",
-    "conv_ae": "vaearr.models.networks:conv_ae",
-    "autoencoder-kl": "vaearr.models.networks:AutoencoderKL",
+# kind -> name -> module:what makes it; the module is imported when the network is built
+REGISTERED: dict[str, dict[str, str]] = {
+    "model": {
+        "conv": "vaearr.models.networks:ConvVAE",
+        "conv_ae": "vaearr.models.networks:conv_ae",
+        "autoencoder-kl": "vaearr.models.networks:AutoencoderKL",
+    },
+    "discriminator": {name: f"vaearr.models.losses:{name}" for name in ("patch", "multiscale", "conv")},
 }
-DISCRIMINATORS: dict[str, str] = {
-    "patch": "vaearr.models.losses:patch",
-    "multiscale": "vaearr.models.losses:multiscale",
-    "conv": "vaearr.models.losses:conv",
-}
+MODELS = REGISTERED["model"]
 NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that are not the user's to give
 
 
-def maker(kind: str, name: str, options: Mapping[str, Any] | None = None) -> Callable[..., Any]:
-    """What makes the registered network of a kind, model or discriminator.
+def _maker(kind: str, name: str) -> tuple[Callable[..., Any], list[str]]:
+    """What makes the registered network of a kind, and its options. Raises UsageError for an unknown name."""
+    make: Callable[..., Any] = part(kind, name, REGISTERED[kind])
+    return make, [p for p in inspect.signature(make).parameters if p not in NO_OPTIONS]
 
-    Raises UsageError for an unknown name, and for options that it has not.
+
+def build(kind: str, name: str, input_shape: Sequence[int], options: Mapping[str, Any], **more: Any) -> Any:
+    """A fresh network of a kind, model or discriminator, for samples of `input_shape` (channels first).
+
+    Its weights follow torch's random state. Raises UsageError for an unknown name or option and for samples that it
+    cannot be made for, MissingExtraError where it needs a package that is not there.
     """
-    known = {entry.name: entry.value for entry in entry_points(group=f"vaearr.{kind}s")}
-    known |= MODELS if kind == "model" else DISCRIMINATORS
-    if name not in known:
-        raise UsageError(f"there is no {kind} {name!r}.{did_you_mean(name, sorted(known))}")
-    make: Callable[..., Any] = EntryPoint(name, known[name], "").load()
-    names = [p for p in inspect.signature(make).parameters if p not in NO_OPTIONS]
-    for option in options or ():
-        if option not in names:
-            raise UsageError(f"{kind} {name!r} has no option {option!r}.{did_you_mean(option, names)}")
-    return make
+    make, known = _maker(kind, name)
+    for option in options:
+        if option not in known:
+            raise UsageError(f"{kind} {name!r} has no option {option!r}.{did_you_mean(option, known)}")
+    try:
+        return make(input_shape=tuple(input_shape), **more, **options)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
+        shape = tuple(input_shape)
+        raise UsageError(f"{kind} {name!r} cannot be built for samples of shape {shape}: {error}") from error
 
 
 def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
-    """A fresh network for samples of `input_shape` (channels first). Raises UsageError for an unknown option."""
-    make = maker("model", config.name, config.options)
-    try:
-        network = make(input_shape=tuple(input_shape), latent_dim=config.latent_dim, **config.options)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise UsageError(
-            f"model {config.name!r} cannot be built for samples of shape {input_shape}: {error}"
-        ) from error
+    """The network of a model's settings, for samples of `input_shape`; see `build`."""
+    network = build("model", config.name, input_shape, config.options, latent_dim=config.latent_dim)
     if not hasattr(network, "latent_shape"):
         network.latent_shape = (config.latent_dim,)
+    if not hasattr(network, "is_deterministic"):
+        network.is_deterministic = False
     return network
-
-
-def build_discriminator(name: str, input_shape: tuple[int, ...], **options: Any) -> Any:
-    """A fresh discriminator for samples of `input_shape` (channels first); weights follow torch's random state.
-
-    See `vaearr.models.losses`. Raises UsageError for an unknown name or option and for samples that are too small,
-    MissingExtraError where it needs MONAI and there is none.
-    """
-    return maker("discriminator", name, options)(tuple(input_shape), **options)
 
 
 def for_training(config: ModelConfig, *, likelihood: str, normalise: str) -> ModelConfig:
@@ -88,10 +80,8 @@ def for_training(config: ModelConfig, *, likelihood: str, normalise: str) -> Mod
     """
     options = dict(config.options)
     if likelihood == "bernoulli" and options.setdefault("head", "sigmoid") != "sigmoid":
-        raise UsageError(
-            f"the bernoulli likelihood needs a decoder of probabilities, head='sigmoid', not {options['head']!r}."
-        )
-    if "contrast" in inspect.signature(maker("model", config.name)).parameters:
+        raise UsageError(f"the bernoulli likelihood needs a decoder with head='sigmoid', not {options['head']!r}.")
+    if "contrast" in _maker("model", config.name)[1]:
         is_scaled = normalise in ("zscore", "robust") and options.get("head", "identity") == "identity"
         options.setdefault("contrast", is_scaled and config.latent_dim > 1)
     return config.replace(options=options)

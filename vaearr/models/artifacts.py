@@ -17,7 +17,7 @@ from torch import nn
 from vaearr import names as n
 from vaearr import schema
 from vaearr.computing.device import pick_device
-from vaearr.config import ModelConfig, PreprocessConfig
+from vaearr.config import Config, ModelConfig, PreprocessConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models import build_model
 from vaearr.models.files import check_finite, read_tensors, write_tensors
@@ -34,31 +34,35 @@ SEEN = "seen"  # of the patterns that a run was trained on, where they are not t
 Array = TypeVar("Array", xr.DataArray, np.ndarray)
 
 
+class ModelRecord(Config):
+    """What makes a trained model beside its weights, as config.json says it."""
+
+    model: ModelConfig
+    preprocess: PreprocessConfig
+    input_shape: tuple[int, ...]
+    signal_dims: tuple[str, ...]
+    input_dtype: str
+    label: str | None = None
+    classes: tuple[int, ...] = ()
+
+
 class TrainedModel(nn.Module):
     """Preprocessing and network together: from patterns as they were stored to latents, and back.
 
     `encode_batch` and `decode_batch` work on torch batches `(B, C, …)`; `encode` and `decode` on arrays. `label` and
-    `classes`: the map that a linear head on the posterior mean learned to tell, and its class numbers.
+    `classes`: the map that a linear head on the posterior mean learned to tell, and its class numbers. record: the
+    fields of `ModelRecord`.
     """
 
-    def __init__(
-        self,
-        *,
-        model: ModelConfig,
-        preprocess: PreprocessConfig,
-        input_shape: tuple[int, ...],
-        signal_dims: tuple[str, ...],
-        dtype: str,
-        label: str | None = None,
-        classes: tuple[int, ...] = (),
-    ) -> None:
+    def __init__(self, **record: Any) -> None:
         super().__init__()
-        self.label, self.classes = label, tuple(classes)
-        self.model_config, self.preprocess_config = model, preprocess
-        self.input_shape, self.signal_dims, self.dtype = tuple(input_shape), tuple(signal_dims), dtype
-        self.preprocess = Preprocess(preprocess, self.input_shape)
-        self.network = build_model(model, self.input_shape)
-        self.classifier = nn.Linear(model.latent_dim, len(self.classes)) if self.classes else None
+        self.record = about = ModelRecord.from_attrs(record)
+        self.model_config, self.preprocess_config = about.model, about.preprocess
+        self.input_shape, self.signal_dims = about.input_shape, about.signal_dims
+        self.label, self.classes = about.label, about.classes
+        self.preprocess = Preprocess(about.preprocess, self.input_shape)
+        self.network = build_model(about.model, self.input_shape)
+        self.classifier = nn.Linear(about.model.latent_dim, len(self.classes)) if self.classes else None
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -83,28 +87,25 @@ class TrainedModel(nn.Module):
         Patterns with NaN or infinite values give NaN. Raises DataError when the patterns have other dims or another
         shape than the model knows.
         """
+
+        def encoded(values: np.ndarray, n_lead: int) -> np.ndarray:
+            flat = np.ascontiguousarray(values).reshape(-1, *self.input_shape)
+            flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
+            found = self._by_batches(lambda part: self.encode_batch(part)[0], flat, self.latent_shape, batch_size)
+            if flat.dtype.kind == "f":
+                found[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
+            return found.reshape(*np.shape(values)[:n_lead], *self.latent_shape)
+
         if not isinstance(patterns, xr.DataArray):
-            n_signal = len(self._signal(np.shape(patterns)))
-            return self._encoded(patterns, np.ndim(patterns) - n_signal, batch_size)
+            return encoded(patterns, np.ndim(patterns) - len(self._signal(np.shape(patterns))))
         if lacking := [dim for dim in self.signal_dims if dim not in patterns.dims]:
-            raise DataError(
-                f"the array has dims {patterns.dims} and lacks {', '.join(lacking)}; the model knows samples over "
-                f"{self.signal_dims}."
-            )
+            known = f"the model knows samples over {self.signal_dims}"
+            raise DataError(f"the array has dims {patterns.dims} and lacks {', '.join(lacking)}; {known}.")
         self._signal(tuple(patterns.sizes[dim] for dim in self.signal_dims))
         sizes = dict(zip(n.latent_dims(len(self.latent_shape)), self.latent_shape, strict=True))
-        n_lead = patterns.ndim - len(self.signal_dims)
-        found = _applied(lambda values: self._encoded(values, n_lead, batch_size), patterns, self.signal_dims, sizes)
+        found = _applied(encoded, patterns, self.signal_dims, sizes)
         found = found.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
         return found.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS])
-
-    def _encoded(self, patterns: np.ndarray, n_lead: int, batch_size: int) -> np.ndarray:
-        flat = np.ascontiguousarray(patterns).reshape(-1, *self.input_shape)
-        flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-        values = self._by_batches(lambda part: self.encode_batch(part)[0], flat, self.latent_shape, batch_size)
-        if flat.dtype.kind == "f":
-            values[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
-        return values.reshape(*np.shape(patterns)[:n_lead], *self.latent_shape)
 
     def decode(self, latents: Array, *, batch_size: int = 1024) -> Array:
         """Patterns that the decoder expects for latents `(…, *latent_shape)`: `(…, [C,] H, W)`, in preprocessed units.
@@ -112,25 +113,26 @@ class TrainedModel(nn.Module):
         A DataArray is read by the names of its latent dims; of dask chunks it is lazy. NaN latents give NaN patterns.
         Raises DataError when the latents are not of the model's shape.
         """
-        if not isinstance(latents, xr.DataArray):
-            return self._decoded(latents, batch_size)
-        labelled: xr.DataArray = latents
-        found = [str(dim) for dim in latents.dims if str(dim).startswith(n.LATENT)]
-        if len(found) != 1:
-            raise DataError(f"the array has dims {latents.dims}; expected exactly one latent dim, such as 'latent'.")
-        own = (found[0], *schema.position_dims(labelled))
-        sizes = dict(zip(self.signal_dims, self.input_shape[-len(self.signal_dims) :], strict=True))
-        self._check_latents(tuple(latents.sizes[dim] for dim in own))
-        decoded = _applied(lambda values: self._decoded(values, batch_size), latents, own, sizes)
-        attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
-        return decoded.rename("decoded").assign_attrs(attrs)
+        shape = self.input_shape[-len(self.signal_dims) :]
 
-    def _decoded(self, latents: np.ndarray, batch_size: int) -> np.ndarray:
-        n_lead = np.ndim(latents) - len(self.latent_shape)
-        self._check_latents(np.shape(latents)[max(n_lead, 0) :])
-        flat = np.asarray(latents, np.float32).reshape(-1, *self.latent_shape)
-        values = self._by_batches(self.decode_batch, flat, self.input_shape, batch_size)
-        return values.reshape(*np.shape(latents)[:n_lead], *self.input_shape[-len(self.signal_dims) :])
+        def decoded(values: np.ndarray, n_lead: int) -> np.ndarray:
+            flat = np.asarray(values, np.float32).reshape(-1, *self.latent_shape)
+            made = self._by_batches(self.decode_batch, flat, self.input_shape, batch_size)
+            return made.reshape(*np.shape(values)[:n_lead], *shape)
+
+        if not isinstance(latents, xr.DataArray):
+            n_lead = max(np.ndim(latents) - len(self.latent_shape), 0)
+            self._check_latents(np.shape(latents)[n_lead:])
+            return decoded(latents, n_lead)
+        labelled: xr.DataArray = latents
+        found = [str(dim) for dim in labelled.dims if str(dim).startswith(n.LATENT)]
+        if len(found) != 1:
+            raise DataError(f"the array has dims {labelled.dims}; expected exactly one latent dim, such as 'latent'.")
+        own = (found[0], *schema.position_dims(labelled))
+        self._check_latents(tuple(labelled.sizes[dim] for dim in own))
+        attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
+        made = _applied(decoded, labelled, own, dict(zip(self.signal_dims, shape, strict=True)))
+        return made.rename("decoded").assign_attrs(attrs)
 
     def _check_latents(self, shape: tuple[int, ...]) -> None:
         if shape != self.latent_shape:
@@ -183,13 +185,14 @@ class TrainedModel(nn.Module):
 
 
 def _applied(
-    function: Callable[[np.ndarray], np.ndarray], array: xr.DataArray, core: tuple[str, ...], sizes: dict[str, int]
+    function: Callable[[np.ndarray, int], np.ndarray], array: xr.DataArray, core: tuple[str, ...], sizes: dict[str, int]
 ) -> xr.DataArray:
     """A function of plain arrays on the last dims, `core` before and those of `sizes` after; lazy on dask chunks."""
     found: xr.DataArray = xr.apply_ufunc(
         function,
         array,
-        input_core_dims=[core],
+        array.ndim - len(core),
+        input_core_dims=[core, []],
         output_core_dims=[tuple(sizes)],
         exclude_dims=set(core),
         dask="parallelized",
@@ -208,18 +211,8 @@ def pooled(latents: torch.Tensor) -> torch.Tensor:
 def save_model(model: TrainedModel, folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write weights, then config.json that describes and seals them; returns what config.json holds."""
     sha256 = write_tensors(folder / WEIGHTS, model.state_dict())
-    described = {
-        "format": FORMAT,
-        "model": model.model_config.to_attrs(),
-        "preprocess": model.preprocess_config.to_attrs(),
-        "input_shape": list(model.input_shape),
-        "signal_dims": list(model.signal_dims),
-        "input_dtype": model.dtype,
-        "label": model.label,
-        "classes": list(model.classes),
-        "weights_sha256": sha256,
-        **about,
-    }
+    record = model.record.to_attrs() | {"signal_dims": list(model.signal_dims)}
+    described = {"format": FORMAT, **record, "weights_sha256": sha256, **about}
     replace_file(folder / CONFIG, json.dumps(described, indent=2).encode())
     return described
 
@@ -235,9 +228,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise ValueError(f"it describes no model of vaearr's format {FORMAT}")
     except FileNotFoundError:
-        raise NoInputError(
-            f"{folder} holds no {CONFIG}: it is not a trained model; give a run's model folder."
-        ) from None
+        raise NoInputError(f"{folder} holds no {CONFIG}, so no trained model; give a run's model folder.") from None
     except ValueError as error:
         raise DataError(f"{folder / CONFIG} cannot be used ({error}); restore it from a copy or train again.") from None
     return about
@@ -250,19 +241,11 @@ def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedM
     """
     about, path = read_about(folder), folder / WEIGHTS
     try:
-        model = TrainedModel(
-            model=ModelConfig.from_attrs(about["model"]),
-            preprocess=PreprocessConfig.from_attrs(about["preprocess"]),
-            input_shape=tuple(about["input_shape"]),
-            signal_dims=tuple(about["signal_dims"]),
-            dtype=about["input_dtype"],
-            label=about.get("label"),
-            classes=tuple(about.get("classes", ())),
-        )
+        model = TrainedModel(**{name: about[name] for name in ModelRecord.model_fields if name in about})
         state, _ = read_tensors(path, sha256=str(about["weights_sha256"]))
         check_finite(state, path)
         model.load_state_dict(state, strict=True)
-    except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+    except (UsageError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{folder / CONFIG} describes no model ({reason}); restore it or train again.") from None
     return model.to(device).eval()
@@ -276,21 +259,15 @@ def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cp
 def check_network(manifest: Mapping[str, Any], run: str, use: str) -> None:
     """Raise NoInputError for a run whose latents were attached; use: what a network is wanted for, in a verb."""
     if manifest.get("kind") == n.ATTACHED:
-        raise NoInputError(
-            f"the latents of run {run!r} were attached: it has no network to {use} with; choose another."
-        )
+        raise NoInputError(f"the latents of run {run!r} were attached: it has no network to {use} with.")
 
 
 def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel, *, is_given: bool = False) -> None:
     """Raise UsageError, naming both sides, unless the model was trained on samples such as these: those of a store, or
     those that the caller has compared (`is_given`)."""
+    trained = f"run {manifest.get('run')!r} was trained on"
     if SEEN in manifest.get("data", {}) and not is_given:
-        raise UsageError(
-            f"run {manifest.get('run')!r} was trained on a Dataset whose patterns are not the store's own; give that "
-            "Dataset, as in va.encode(ds, run=…), or make a store of it first: va.ingest(ds, 'NEW.zarr')."
-        )
-    if model.input_shape != schema.input_shape(ds):
-        raise UsageError(
-            f"run {manifest.get('run')!r} was trained on samples of shape {model.input_shape}, the store has "
-            f"{schema.input_shape(ds)}; train a run on this store."
-        )
+        ways_out = "give that Dataset, as in va.encode(ds, run=…), or make a store of it: va.ingest(ds, 'NEW.zarr')"
+        raise UsageError(f"{trained} a Dataset whose patterns are not the store's own; {ways_out}.")
+    if model.input_shape != (shape := schema.input_shape(ds)):
+        raise UsageError(f"{trained} samples of shape {model.input_shape}, the store has {shape}; train a run on it.")

@@ -1,15 +1,14 @@
 """Random changes of training patterns, on their device: geometry for input and target alike, noise for the input only.
 
-The draws are made first and are small tensors (`plan_augmentation`), so that any number of patterns can be moved by
-the same ones (`apply_augmentation`). They come from torch's own generator: its state reproduces them. For
-preprocessed patterns: a static background belongs to the detector and must be off before anything moves.
+The draws are made first (`draw_geometry`), so that any number of patterns can be moved by the same ones. They come from
+torch's own generator: its state reproduces them. For preprocessed patterns: a static background belongs to the detector
+and must be off before anything moves.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,77 +16,59 @@ import torch.nn.functional as F
 from vaearr.config import AugmentConfig
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Geometry of each sample of a batch; `None` is one that is off.
+def draw_geometry(
+    batch: int, config: AugmentConfig, device: torch.device | str = "cpu"
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Draw how each of `batch` samples moves; what moves patterns `(B, C, …, H, W)` so, and leaves them if all is off.
 
-    flip_x, flip_y: `(B,)` bool, mirrored left-right, top-bottom. angle: `(B,)` radians, counter-clockwise as seen with
-    the first row on top; turned after the flips. scale: `(B,)`, the factor by which the content grows about the centre.
-    shift: `(B, 2)`, by which it then moves down and to the right, as shares of height and width.
-    fill: what comes in from outside. `mean`: the sample's mean over its pixels, per channel; a mirror image would show
-    bands that are not there, and 0 is a value like another where patterns are not centred. `edge` is the nearest pixel
-    of the edge, for pictures on an even background.
-    """
-
-    flip_x: torch.Tensor | None = None
-    flip_y: torch.Tensor | None = None
-    angle: torch.Tensor | None = None
-    scale: torch.Tensor | None = None
-    shift: torch.Tensor | None = None
-    fill: str = "mean"
-
-
-def plan_augmentation(batch: int, config: AugmentConfig, device: torch.device | str = "cpu") -> Augmentation:
-    """Draw the geometry of `batch` samples on `device`.
-
-    Flips with probability 1/2, angles uniform in +-`rotate`, shifts along each axis uniform in +-`shift`, the logarithm
-    of the scale uniform in +-log(1 + `scale`). What is off draws nothing, so the state of the generator stays as it is.
+    Flips left-right and top-bottom with probability 1/2, angles uniform in +-`rotate`, shifts along each axis uniform
+    in +-`shift`, the logarithm of the scale uniform in +-log(1 + `scale`). What is off draws nothing, so the state of
+    the generator stays as it is. See `moved`.
     """
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.rand(batch, *shape, device=device)
 
-    return Augmentation(
-        flip_x=draw() < 0.5 if config.flip_x else None,
-        flip_y=draw() < 0.5 if config.flip_y else None,
-        angle=(2 * draw() - 1) * math.radians(config.rotate) if config.rotate > 0 else None,
-        scale=((2 * draw() - 1) * math.log1p(config.scale)).exp() if config.scale > 0 else None,
-        shift=(2 * draw(2) - 1) * config.shift if config.shift > 0 else None,
-        fill=config.fill,
-    )
+    flips = {axis: draw() < 0.5 for axis, is_on in ((-1, config.flip_x), (-2, config.flip_y)) if is_on}
+    still = torch.zeros(batch, device=device)
+    angle = (2 * draw() - 1) * math.radians(config.rotate) if config.rotate > 0 else still
+    scale = ((2 * draw() - 1) * math.log1p(config.scale)).exp() if config.scale > 0 else still + 1
+    shift = (2 * draw(2) - 1) * config.shift if config.shift > 0 else torch.zeros(batch, 2, device=device)
 
-
-def apply_augmentation(x: torch.Tensor, plan: Augmentation) -> torch.Tensor:
-    """Patterns `(B, C, …, H, W)` moved by the plan, along the last two axes; `x` itself if all is off.
-
-    Flipped, turned and scaled about their centre, then shifted; one bilinear interpolation.
-    """
-    for axis, flip in ((-1, plan.flip_x), (-2, plan.flip_y)):
-        if flip is not None:
+    def move(x: torch.Tensor) -> torch.Tensor:
+        for axis, flip in flips.items():
             x = torch.where(flip.view(-1, *[1] * (x.ndim - 1)), x.flip(axis), x)
-    if plan.angle is None and plan.scale is None and plan.shift is None:
-        return x
+        is_moved = max(config.rotate, config.scale, config.shift) > 0
+        return moved(x, angle, scale, shift, config.fill) if is_moved else x
+
+    return move
+
+
+def moved(
+    x: torch.Tensor, angle: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, fill: str = "mean"
+) -> torch.Tensor:
+    """Patterns `(B, C, …, H, W)` turned and scaled about their centre, then shifted; one bilinear interpolation.
+
+    angle: `(B,)` radians, counter-clockwise as seen with the first row on top. scale: `(B,)`, the factor by which the
+    content grows. shift: `(B, 2)`, by which it moves down and to the right, as shares of height and width. fill: what
+    comes in from outside. `mean`: the sample's mean over its pixels, per channel; a mirror image would show bands that
+    are not there, and 0 is a value like another where patterns are not centred. `edge`: the nearest pixel of the edge,
+    for pictures on an even background.
+    """
     images = x.flatten(1, -3)
-    theta = _to_input(images, plan)
+    height, width = images.shape[-2:]
+    shrink = 1 / scale
+    cos, sin = angle.cos() * shrink, angle.sin() * shrink
     with torch.autocast(x.device.type, enabled=False):  # positions in bfloat16 would be pixels off
+        # where an output pixel comes from: an affine map of coordinates from -1 to 1 along x and y
+        turn = torch.stack([cos, -sin * (height / width), sin * (width / height), cos], 1).view(-1, 2, 2)
+        theta = torch.cat([turn, -2 * turn @ shift.flip(1)[..., None].to(turn)], 2).to(images.dtype)
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-        if plan.fill == "edge":
+        if fill == "edge":
             return F.grid_sample(images, grid, padding_mode="border", align_corners=False).reshape(x.shape)
         mean = images.mean((-2, -1), keepdim=True)
-        moved = F.grid_sample(images - mean, grid, padding_mode="zeros", align_corners=False)
-    return (moved + mean).reshape(x.shape)
-
-
-def _to_input(images: torch.Tensor, plan: Augmentation) -> torch.Tensor:
-    """Where an output pixel comes from, `(B, 2, 3)`: an affine map of coordinates from -1 to 1 along x and y."""
-    height, width = images.shape[-2:]
-    angle = images.new_zeros(len(images)) if plan.angle is None else plan.angle
-    shrink = 1.0 if plan.scale is None else 1 / plan.scale
-    cos, sin = angle.cos() * shrink, angle.sin() * shrink
-    turn = torch.stack([cos, -sin * (height / width), sin * (width / height), cos], 1).view(-1, 2, 2)
-    still = torch.zeros_like(turn[..., :1])
-    back = still if plan.shift is None else -2 * turn @ plan.shift.flip(1)[..., None].to(turn)
-    return torch.cat([turn, back], 2).to(images.dtype)
+        found = F.grid_sample(images - mean, grid, padding_mode="zeros", align_corners=False)
+    return (found + mean).reshape(x.shape)
 
 
 def crop_window(sides: Sequence[int], crop: Sequence[int]) -> tuple[slice, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,9 +20,7 @@ from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, LEAF, OUTPUT, watching
 
 N_PARAMETERS = "n_parameters"
-HEADS = "heads"
 BY = " x "
-LETTERS = 44  # of a layer's name in text
 COLUMNS = {
     "name": "name of the module",
     "part": "part of the network",
@@ -33,8 +30,6 @@ COLUMNS = {
     "block_kind": "class of that block",
     "block_shape": "shape of the output of that block",
 }
-
-Call = tuple[str, str, tuple[int, ...]]  # name of a layer or end, part, shape of what it put out
 
 
 def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
@@ -69,83 +64,67 @@ def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
     for tensor in (*network.parameters(), *network.buffers()):
         empty = torch.empty_like(tensor, device="meta")
         known[id(tensor)] = nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
-    shapes_only = copy.deepcopy(network, known).eval()
-    calls, modules = _calls(shapes_only, LEAF), dict(network.named_modules())
-    shapes = {name: shape for name, _, shape in _calls(shapes_only, BLOCK)}
-    seen: Counter[str] = Counter()
-    rows, sizes = {}, []
-    for name, part, shape in calls:
-        seen[name] += 1
-        is_end = part not in (ENCODER, DECODER)
-        block = name if name in shapes else next(outer for outer in shapes if name.startswith(f"{outer}."))
-        kind, block_kind = (each if is_end else type(modules[each]).__name__ for each in (name, block))
-        row = (name, part, kind, _words(shape), block, block_kind, _words(shape if block == name else shapes[block]))
-        rows[name if seen[name] == 1 else f"{name}:{seen[name]}"] = row
-        sizes.append(0 if is_end or seen[name] > 1 else sum(p.numel() for p in modules[name].parameters()))
-    columns = zip(COLUMNS.items(), zip(*rows.values(), strict=True), strict=True)
-    coords = {name: (LAYER, list(values), {"long_name": words}) for (name, words), values in columns}
-    coords[LAYER] = (LAYER, list(rows), {"long_name": "layer, in order of execution"})
-    about = {"long_name": "number of parameters", "units": "1"}
-    heads = model.classifier if isinstance(model, TrainedModel) else None
-    card = xr.Dataset({N_PARAMETERS: (LAYER, sizes, about)}, coords=coords)
-    return card.assign_attrs(_counts(network, calls, [] if heads is None else list(heads.parameters())))
+    shapes_only: Any = copy.deepcopy(network, known).eval()
+    heads = list(model.classifier.parameters()) if isinstance(model, TrainedModel) and model.classifier else []
+    rows, used = list[list[str]](), {ENCODER: dict[int, int](), DECODER: dict[int, int]()}
+    part, sizes = ENCODER, list[int]()
 
+    def on_layer(name: str, module: nn.Module, output: torch.Tensor) -> None:
+        own = {id(p): p.numel() for p in module.parameters()}
+        sizes.append(0 if any(name == row[0] for row in rows) else sum(own.values()))
+        used[part] |= own
+        rows.append([name, part, type(module).__name__, _words(output)])
 
-def _calls(network: Any, level: str) -> list[Call]:
-    """The calls of all layers, or outermost blocks, in order; what goes in and comes out among them."""
-    found: list[Call] = [(INPUT, INPUT, tuple(network.input_shape))]
-    part = ENCODER
+    def on_block(name: str, module: nn.Module, output: torch.Tensor) -> None:
+        used[part] |= {id(p): p.numel() for p in module.parameters()}
+        for row in rows:  # those that were run since the block before
+            row += [name, type(module).__name__, _words(output)] if len(row) == 4 else []
 
-    def on_output(name: str, module: nn.Module | None, output: torch.Tensor) -> None:
-        is_one = output.shape[0] == 1 and output.ndim > 1
-        found.append((name, OUTPUT if module is None else part, tuple(output.shape[is_one:])))
+    def on_end(name: str, batch: torch.Tensor) -> None:
+        rows.append([name, name, name, _words(batch), name, name, _words(batch)])
+        sizes.append(0)
 
+    x, z = (torch.zeros(1, *shape, device="meta") for shape in (network.input_shape, network.latent_shape))
     try:
-        with torch.inference_mode(), watching(network, level, on_output):
-            network.encode(torch.zeros(1, *network.input_shape, device="meta"))
-            found.append((LATENT, LATENT, tuple(network.latent_shape)))
+        with torch.inference_mode(), watching(shapes_only, LEAF, on_layer), watching(shapes_only, BLOCK, on_block):
+            on_end(INPUT, x)
+            shapes_only.encode(x)
+            on_end(LATENT, z)
             part = DECODER
-            on_output(OUTPUT, None, network.decode(torch.zeros(1, *network.latent_shape, device="meta")))
+            on_end(OUTPUT, shapes_only.decode(z))
     except (NotImplementedError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise UsageError(f"{type(network).__name__} cannot be run on shapes alone ({reason}).") from error
-    return found
-
-
-def _counts(network: Any, calls: list[Call], heads: list[nn.Parameter]) -> dict[str, Any]:
-    """Counts of parameters; one that several layers share counts once in all, and once in each part that uses it."""
-    used = {part: _used(network, [name for name, where, _ in calls if where == part]) for part in (ENCODER, DECODER)}
-    every = {id(p): p.numel() for p in (*network.parameters(), *heads)}
-    counts = {
-        "": every,
-        **{f"_{part}": {key: every[key] for key in keys} for part, keys in used.items()},
-        f"_{HEADS}": {key: size for key, size in every.items() if key not in used[ENCODER] | used[DECODER]},
-    }
-    tensors = {id(t): t.nbytes for t in (*network.parameters(), *network.buffers(), *heads)}
-    return {
-        **{f"{N_PARAMETERS}{end}": sum(sizes.values()) for end, sizes in counts.items()},
-        "n_layers": sum(part in (ENCODER, DECODER) for _, part, _ in calls),
-        "weights_MB": sum(tensors.values()) / 1e6,
+    calls, names = Counter[str](), list[str]()
+    for name, *_ in rows:
+        calls[name] += 1
+        names.append(name if calls[name] == 1 else f"{name}:{calls[name]}")
+    columns = zip(COLUMNS.items(), zip(*rows, strict=True), strict=True)
+    coords = {name: (LAYER, list(values), {"long_name": words}) for (name, words), values in columns}
+    coords[LAYER] = (LAYER, names, {"long_name": "layer, in order of execution"})
+    every = {id(p): p.numel() for p in (*shapes_only.parameters(), *heads)}
+    of_neither = sum(size for key, size in every.items() if key not in used[ENCODER] | used[DECODER])
+    held = {id(t): t.nbytes for t in (*shapes_only.parameters(), *shapes_only.buffers(), *heads)}
+    attrs = {
+        N_PARAMETERS: sum(every.values()),
+        f"{N_PARAMETERS}_{ENCODER}": sum(used[ENCODER].values()),
+        f"{N_PARAMETERS}_{DECODER}": sum(used[DECODER].values()),
+        f"{N_PARAMETERS}_heads": of_neither,
+        "n_layers": len(rows) - 3,
+        "weights_MB": sum(held.values()) / 1e6,
         "input_shape": list(network.input_shape),
         "latent_shape": list(network.latent_shape),
         "stride": list(getattr(network, "stride", None) or []),
         "compression": math.prod(network.input_shape) / math.prod(network.latent_shape),
         "network": type(network).__name__,
     }
+    counts = (LAYER, sizes, {"long_name": "number of parameters", "units": "1"})
+    return xr.Dataset({N_PARAMETERS: counts}, coords, attrs)
 
 
-def _used(network: nn.Module, names: Iterable[str]) -> set[int]:
-    """The parameters of these layers, and those that lie beside them in the modules around, but for the network's."""
-    used = [f"{name}." for name in names]
-    owners = {name: f"{name.rpartition('.')[0]}." for name, _ in network.named_parameters()}
-    return {
-        id(parameter)
-        for name, parameter in network.named_parameters()
-        if owners[name] != "." and any(one.startswith(owners[name]) or owners[name].startswith(one) for one in used)
-    }
-
-
-def _words(shape: tuple[int, ...]) -> str:
+def _words(batch: torch.Tensor) -> str:
+    """The shape of one sample of a batch."""
+    shape = batch.shape[1:] if batch.ndim > 1 and batch.shape[0] == 1 else batch.shape
     return BY.join(map(str, shape))
 
 

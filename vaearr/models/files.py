@@ -37,7 +37,6 @@ BESIDE = (
 )
 SHOWN = 4  # names in a message
 Tensors = Mapping[str, torch.Tensor]
-Shapes = Mapping[str, tuple[int, ...]]
 SAVE_PLAIN = "save its state_dict() alone, as safetensors at best"
 
 
@@ -76,18 +75,14 @@ def check_finite(tensors: Tensors, path: Path) -> None:
             raise DataError(f"{path} holds values that are not finite in {key!r}; use another copy, or train again.")
 
 
-def check_fit(wanted: Shapes, found: Shapes, what: str) -> None:
+def check_fit(wanted: Tensors, found: Tensors, what: str) -> None:
     """Raise DataError, with names and counts, unless names and shapes are those of a network. what: is found, in words
     that a sentence begins with."""
-    shapes = [
-        f"{key} {found[key]}, the network's {wanted[key]}"
-        for key in wanted
-        if wanted[key] != found.get(key, wanted[key])
-    ]
+    pairs = {key: (tuple(found[key].shape), tuple(wanted[key].shape)) for key in wanted if key in found}
     wrong = {
         "missing in the file": [key for key in wanted if key not in found],
-        "unexpected in it": sorted(key for key in found if key not in wanted),
-        "of another shape": shapes,
+        "unexpected in it": sorted(found.keys() - wanted.keys()),
+        "of another shape": [f"{key} {has}, the network's {own}" for key, (has, own) in pairs.items() if has != own],
     }
     if parts := [f"{len(names)} {words}: {some(names)}" for words, names in wrong.items() if names]:
         raise DataError(f"{what}: {'; '.join(parts)}. Nothing was loaded; give the file that belongs to the settings.")
@@ -129,11 +124,7 @@ def named_tensors(path: Path) -> dict[str, torch.Tensor]:
     tensors and plain values, or no tensor at all.
     """
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        raise NoInputError(
-            f"the checkpoint {path} {what}; give the path of a .safetensors, .pt, .pth or .ckpt "
-            "file, or of a run's model folder."
-        )
+        raise NoInputError(f"the checkpoint {path} is not there; give a .safetensors, .pt, .pth or .ckpt file.")
     is_plain = path.suffix.lower() == ".safetensors"
     tensors = read_tensors(path)[0] if is_plain else dict(_flat(_torch_content(path)))
     if not tensors:

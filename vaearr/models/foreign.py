@@ -115,27 +115,20 @@ def read_foreign(
         anchors = {**anchors, **own} if isinstance(network, AutoencoderKL) else own
     if layout not in (AUTO, *anchors):
         raise UsageError(f"weights in the layout {layout!r} fit the model {MODEL!r} alone, not this network.")
-    places = [
-        (kind, name.removesuffix(anchor))
+    starts = {
+        kind: [name.removesuffix(anchor) for name in tensors if f".{name}".endswith(f".{anchor}")]
         for kind, anchor in anchors.items()
-        for name in tensors
-        if layout in (AUTO, kind) and f".{name}".endswith(f".{anchor}")
-    ]
-    monai = {start for kind, start in places if kind == MONAI}  # has the anchor of our own names too
-    places = [(kind, start) for kind, start in places if kind != OWN or start not in monai]
-    places = [(kind, start) for kind, start in places if prefix in (None, start, start.removesuffix("."))]
+        if layout in (AUTO, kind)
+    }
+    places = [(k, start) for k, found in starts.items() for start in found if prefix in (None, start, start.strip("."))]
+    places = [(k, start) for k, start in places if k != OWN or (MONAI, start) not in places]  # which has our anchor too
     if not places:
         where = "" if prefix is None else f" under the prefix {prefix!r}"
         known = " or ".join(anchors if layout == AUTO else [layout])
-        raise DataError(
-            f"{file} holds {len(tensors)} tensors and no autoencoder in the layout {known}{where}; its names are "
-            f"{some(list(tensors))}."
-        )
+        raise DataError(f"{file} holds no autoencoder in the layout {known}{where}; it has {some(list(tensors))}.")
     if len(places) > 1:
         several = ", ".join(f"{start!r} ({kind})" for kind, start in places)
-        raise DataError(
-            f"{file} holds {len(places)} autoencoders, under {several}; choose one with prefix=… (--prefix)."
-        )
+        raise DataError(f"{file} holds {len(places)} autoencoders, under {several}; choose one with --prefix.")
     ((kind, start),) = places
     found = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
     kept = {name: value for name, value in found.items() if not name.startswith(OF_TRAINING)}
@@ -160,14 +153,12 @@ def load_foreign(network: nn.Module, source: str | Path | Foreign) -> Report:
     for name in tensors.keys() & wanted.keys():  # a 1 x 1 convolution is the matrix that it is, where ours is one
         is_matrix = wanted[name].ndim == 2 and set(tensors[name].shape[2:]) == {1}
         tensors[name] = tensors[name].flatten(1) if is_matrix else tensors[name]
-    shapes, found = ({name: tuple(v.shape) for name, v in each.items()} for each in (wanted, tensors))
-    what = f"{given.path} (layout {given.layout}, prefix {given.prefix!r}) does not fit the network"
-    check_fit(shapes, found, what)
+    check_fit(
+        wanted, tensors, f"{given.path} (layout {given.layout}, prefix {given.prefix!r}) does not fit the network"
+    )
     for name, value in tensors.items():
         if wanted[name].is_floating_point() and not value.is_floating_point():
-            raise DataError(
-                f"{given.path}: {name} is {value.dtype}, not a floating-point type; use a file that is not quantised."
-            )
+            raise DataError(f"{given.path}: {name} is {value.dtype}, not a floating-point type (quantised?).")
         tensors[name] = value.to(wanted[name].dtype)
     check_finite(tensors, given.path)
     network.load_state_dict({name: tensors[other] for name, other in names.items()}, strict=True)
@@ -273,10 +264,8 @@ def infer_options(given: Foreign) -> tuple[ModelConfig, tuple[int, int]]:
         first = tensors["encoder.conv_in.weight" if is_leveled else "encoder.blocks.0.weight"]
         latent_dim = tensors["decoder.conv_in.weight" if is_leveled else "decoder.blocks.0.weight"].shape[1]
     except (KeyError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{given.path} is not a whole autoencoder in the layout {given.layout}: {error} does not fit; give another "
-            "file, or name the model yourself."
-        ) from None
+        what = f"{given.path} is not a whole autoencoder in the layout {given.layout}"
+        raise DataError(f"{what}: {error} does not fit; give another file, or name the model yourself.") from None
     options["groups"] = math.gcd(GROUPS, *options["channels"])
     return ModelConfig(name=MODEL, latent_dim=latent_dim, options=options), (int(first.shape[1]), first.ndim - 2)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from vaearr.errors import UsageError, did_you_mean
 
@@ -20,15 +21,16 @@ LAYER = "layer"
 INPUT, ENCODER, LATENT, DECODER, OUTPUT = "input", "encoder", "latent", "decoder", "output"  # parts of a network
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 # what gives on, while evaluating, the very values that it is given, if in another order
-PASSES_ON = (
-    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
-    *(nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
-)
+PASSES_ON = (nn.Identity, _DropoutNd, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 REARRANGES = "einops."  # layers of this package do the same
 WHOLE = (nn.MultiheadAttention,)  # runs its parts without calling them
 PARAMETRIZATIONS = "parametrizations"  # torch's own child of a layer whose weights are computed, as in spectral norm
 
 OnOutput = Callable[[str, nn.Module, torch.Tensor], None]
+
+
+def _children(module: nn.Module) -> list[nn.Module]:
+    return [child for name, child in module.named_children() if name != PARAMETRIZATIONS]
 
 
 def is_leaf(module: nn.Module) -> bool:
@@ -44,18 +46,13 @@ def is_block(module: nn.Module) -> bool:
     A plain container is none, and neither is a module with a container of two or more modules that are made of others:
     that is a stage, such as a whole encoder.
     """
-    if type(module) in CONTAINERS or isinstance(module, WHOLE) or not _children(module):
-        return False
-    inside = [inner for inner in module.modules() if type(inner) in CONTAINERS and inner is not module]
-    return not any(sum(_is_composite(child) for child in container.children()) > 1 for container in inside)
 
+    def is_composite(part: nn.Module) -> bool:
+        return type(part) not in CONTAINERS and bool(_children(part))
 
-def _children(module: nn.Module) -> list[nn.Module]:
-    return [child for name, child in module.named_children() if name != PARAMETRIZATIONS]
-
-
-def _is_composite(module: nn.Module) -> bool:
-    return type(module) not in CONTAINERS and bool(_children(module))
+    inside = [list(inner.children()) for inner in module.modules() if type(inner) in CONTAINERS]
+    is_row = any(sum(map(is_composite, parts)) > 1 for parts in inside)
+    return is_composite(module) and not isinstance(module, WHOLE) and not is_row
 
 
 @contextmanager

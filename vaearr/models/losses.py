@@ -13,14 +13,14 @@ or apart with equal results. Adding one is a function and a line in `vaearr.mode
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vaearr.errors import TrainingError, UsageError, did_you_mean, need
+from vaearr.errors import TrainingError, UsageError, did_you_mean
 
 LOG_2 = math.log(2)
 LOG_2PI = math.log(2 * math.pi)
@@ -157,11 +157,8 @@ def check_targets(target: Tensor, likelihood: str) -> None:
     """Raise TrainingError for preprocessed patterns `(B, C, …)` that the likelihood cannot score. Waits for the device:
     for the first batch only."""
     if takes_logits(likelihood) and not bool(_is_probability(target).all()):
-        raise TrainingError(
-            f"patterns range from {float(target.min()):g} to {float(target.max()):g} after preprocessing, but the "
-            "bernoulli likelihood is for values between 0 and 1; set preprocess.normalise='minmax' or choose another "
-            "objective.likelihood."
-        )
+        found = f"patterns range from {float(target.min()):g} to {float(target.max()):g} after preprocessing"
+        raise TrainingError(f"{found}; the bernoulli likelihood needs 0 to 1: set preprocess.normalise='minmax'.")
 
 
 def classification_nll(logits: Tensor, labels: Tensor) -> Tensor:
@@ -171,23 +168,6 @@ def classification_nll(logits: Tensor, labels: Tensor) -> Tensor:
     the data set, whatever the batch, so batches and processes average exactly. 0 with gradient 0 where all lack one.
     """
     return F.cross_entropy(logits.float(), labels, ignore_index=MISSING, reduction="sum") / len(labels)
-
-
-def beta_schedule(step: int, n_warmup: int, beta: float) -> float:
-    """Weight of the KL term at a step (from 0): rises linearly to `beta` over `n_warmup` steps, then stays.
-
-    Warm-up against collapse: Bowman et al., "Generating Sentences from a Continuous Space", 2016; Sønderby et al.,
-    "Ladder Variational Autoencoders", 2016.
-    """
-    return beta * min(1.0, (step + 1) / n_warmup) if n_warmup > 0 else beta
-
-
-def ramp(update: int, start: int, rise: int) -> float:
-    """Weight of the adversarial term at an update (from 0): 0 before `start`, then linear to 1 over `rise` updates.
-
-    The decoder learns to reconstruct first; a discriminator of noise teaches it nothing.
-    """
-    return 0.0 if update < start else beta_schedule(update - start, rise, 1.0)
 
 
 # ---- adversarial -----------------------------------------------------------------------------------------------------
@@ -246,35 +226,60 @@ def gradient_penalty(discriminator: Callable[[Tensor], Maps], real: Tensor, fake
 
 
 class Discriminator(nn.Module):
-    """A network that scores samples `(B, C, …)`, with the checks and the float32 that all kinds share.
+    """Scores samples `(B, C, …)` of any size from `least` on, in 2-D and 3-D: one map of logits per stack of layers.
 
-    parts: its modules by name; maps: what they make of samples. input_shape: `(C, *spatial)`; only the channels and the
-    number of spatial dims bind. least: smallest side that the network can score.
+    score: one logit for the whole sample, made of the mean over the last grid.
     """
 
     def __init__(
-        self,
-        parts: dict[str, nn.Module],
-        maps: Callable[[Any, Tensor], list[Tensor]],
-        input_shape: tuple[int, ...],
-        least: int,
+        self, input_shape: tuple[int, ...], stacks: Iterable[nn.Module], least: int, score: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.network, self.maps, self.least = nn.ModuleDict(parts), maps, least
+        self.stacks, self.score, self.least = nn.ModuleList(stacks), score, least
         self.n_channels, self.n_dims = input_shape[0], len(input_shape) - 1
         self._check(tuple(input_shape))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Logit maps of samples of any size from `least` on. Raises UsageError for others."""
+        """Logit maps. Raises UsageError for samples of another kind, or too small."""
         self._check(tuple(x.shape[1:]))
-        return [each.float() for each in self.maps(self.network, x)]
+        maps = [stack(x) for stack in self.stacks]
+        return [(self.score(each.flatten(2).mean(2)) if self.score else each).float() for each in maps]
 
     def _check(self, shape: tuple[int, ...]) -> None:
         if len(shape) != self.n_dims + 1 or shape[0] != self.n_channels or min(shape[1:]) < self.least:
-            raise UsageError(
-                f"samples have shape {shape}; this discriminator takes {self.n_channels} channels and {self.n_dims} "
-                f"spatial dims, every side at least {self.least}; set fewer layers or scales for smaller samples."
-            )
+            taken = f"takes {self.n_channels} channels and {self.n_dims} spatial dims, every side at least {self.least}"
+            raise UsageError(f"samples have shape {shape}; this discriminator {taken}; set fewer layers or scales.")
+
+
+def _stack(input_shape: tuple[int, ...], widths: Sequence[int], norm: str, *, is_patch: bool) -> nn.Sequential:
+    """Convolutions that halve the grid, a norm on each but the first, leaky ReLUs.
+
+    is_patch: the last one has stride 1, a map of logits follows it, and weights are drawn as in the paper.
+    """
+    conv, instance = ((nn.Conv2d, nn.InstanceNorm2d), (nn.Conv3d, nn.InstanceNorm3d))[len(input_shape) - 3]
+    layers: list[nn.Module] = []
+    for i, (before, after) in enumerate(pairwise((input_shape[0], *widths))):
+        stride = 1 if is_patch and i == len(widths) - 1 else 2
+        has_bias = not is_patch or i == 0 or norm == "none"  # the norm takes it off
+        layers.append(conv(before, after, 4, stride=stride, padding=1, bias=has_bias))
+        if i and norm != "none":
+            groups = math.gcd(MAX_GROUPS, widths[1] if is_patch else after)
+            layers.append(nn.GroupNorm(groups, after) if norm == "group" else instance(after))
+        layers.append(nn.LeakyReLU(SLOPE))
+    return nn.Sequential(*layers)
+
+
+def _patch_stack(input_shape: tuple[int, ...], channels: int, layers: int, norm: str, side: int) -> nn.Sequential:
+    """A PatchGAN: `layers` convolutions after the first, and one of this side to the logits."""
+    stack = _stack(input_shape, [channels * 2**i for i in range(layers + 1)], norm, is_patch=True)
+    conv = nn.Conv2d if len(input_shape) == 3 else nn.Conv3d
+    stack.append(conv(channels * 2**layers, 1, side, padding=(side - 1) // 2))
+    for layer in stack:
+        if isinstance(layer, conv):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return stack
 
 
 def patch(input_shape: tuple[int, ...], *, channels: int = 64, layers: int = 3, norm: str = "group") -> Discriminator:
@@ -282,11 +287,11 @@ def patch(input_shape: tuple[int, ...], *, channels: int = 64, layers: int = 3, 
 
     channels: of the first convolution, doubled by each layer. layers: convolutions between the first and the last.
     norm: group, instance or none. Isola, Zhu, Zhou & Efros, "Image-to-Image Translation with Conditional Adversarial
-    Networks", CVPR 2017, section 3.2.2. Raises UsageError, or MissingExtraError without MONAI.
+    Networks", CVPR 2017, section 3.2.2. Raises UsageError.
     """
     _check_options(input_shape, norm, channels=channels, layers=layers)
     # layers strided convolutions, then two that take one pixel off each side
-    return _of_monai("PatchDiscriminator", input_shape, 3 * 2**layers, channels, norm, num_layers_d=layers)
+    return Discriminator(input_shape, [_patch_stack(input_shape, channels, layers, norm, 4)], 3 * 2**layers)
 
 
 def multiscale(
@@ -297,13 +302,12 @@ def multiscale(
     Their patches grow by their depth and not, as in the paper, by making the samples smaller. Channels double with
     every layer, so that each one more takes four times as many parameters. Wang et al., "High-Resolution Image
     Synthesis and Semantic Manipulation with Conditional GANs", CVPR 2018, section 3.2. For the options see `patch`.
-    Raises UsageError, or MissingExtraError without MONAI.
+    Raises UsageError.
     """
     _check_options(input_shape, norm, channels=channels, layers=layers, scales=scales)
-    sizes = {"num_d": scales, "num_layers_d": layers, "minimum_size_im": 2 ** (layers * scales)}  # a weaker check
+    stacks = [_patch_stack(input_shape, channels, layers * (i + 1), norm, 1) for i in range(scales)]
     # the deepest has so many strided convolutions, then one that takes a pixel off; its last is pointwise
-    least = (3 if norm == "instance" else 2) * 2 ** (layers * scales)
-    return _of_monai("MultiScalePatchDiscriminator", input_shape, least, channels, norm, **sizes)
+    return Discriminator(input_shape, stacks, (3 if norm == "instance" else 2) * 2 ** (layers * scales))
 
 
 def conv(
@@ -321,20 +325,10 @@ def conv(
     the second on. Raises UsageError.
     """
     _check_options(input_shape, norm, channels=channels, layers=layers, max_channels=max_channels)
-    is_image, before = len(input_shape) == 3, input_shape[0]
-    convolution = nn.Conv2d if is_image else nn.Conv3d
-    instance = nn.InstanceNorm2d if is_image else nn.InstanceNorm3d
-    stages: list[nn.Module] = []
-    for layer in range(layers):
-        after = min(channels * 2**layer, max_channels)
-        stages.append(convolution(before, after, 4, stride=2, padding=1))  # a side n becomes n // 2
-        if layer and norm != "none":
-            stages.append(nn.GroupNorm(_groups(after), after) if norm == "group" else instance(after))
-        stages.append(nn.LeakyReLU(SLOPE))
-        before = after
-    parts = {"stages": nn.Sequential(*stages), "score": nn.Linear(before, 1)}
-    least = (2 if norm == "instance" and layers > 1 else 1) * 2**layers
-    return Discriminator(parts, lambda p, x: [p["score"](p["stages"](x).flatten(2).mean(2))], input_shape, least)
+    widths = [min(channels * 2**i, max_channels) for i in range(layers)]
+    stack, least = _stack(input_shape, widths, norm, is_patch=False), 2**layers
+    least *= 2 if norm == "instance" and layers > 1 else 1
+    return Discriminator(input_shape, [stack], least, nn.Linear(widths[-1], 1))
 
 
 def _check_options(input_shape: tuple[int, ...], norm: str, **counts: int) -> None:
@@ -343,35 +337,5 @@ def _check_options(input_shape: tuple[int, ...], norm: str, **counts: int) -> No
     if norm not in NORMS:
         raise UsageError(f"there is no norm {norm!r}.{did_you_mean(norm, list(NORMS))}")
     for what, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if type(count) is not int or count < 1:
             raise UsageError(f"{what} is {count!r}; it must be a whole number of at least 1.")
-
-
-def _groups(channels: int) -> int:
-    return math.gcd(MAX_GROUPS, channels)
-
-
-def _of_monai(
-    name: str, input_shape: tuple[int, ...], least: int, channels: int, norm: str, **sizes: int
-) -> Discriminator:
-    """One of MONAI's discriminators, which also return what lies between. Raises MissingExtraError without MONAI."""
-    need("monai", "vaearr[monai]", "this discriminator (all but 'conv')")
-    from monai.networks import nets
-
-    # layers that have a norm hold a multiple of `channels`
-    norms: dict[str, Any] = {"group": ("group", {"num_groups": _groups(2 * channels)}), "instance": "instance"}
-    network = getattr(nets, name)(
-        spatial_dims=len(input_shape) - 1,
-        in_channels=input_shape[0],
-        channels=channels,
-        norm=norms.get(norm),
-        bias=norm == "none",
-        **sizes,
-    )
-
-    def maps(parts: Any, x: Tensor) -> list[Tensor]:
-        found = parts["network"](x)
-        last: list[Tensor] = found[0] if isinstance(found, tuple) else found[-1:]
-        return last
-
-    return Discriminator({"network": network}, maps, input_shape, least)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -58,38 +58,35 @@ class CBAM(nn.Module):
         return x * torch.sigmoid(self.spatial(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
 
 
-# option -> name -> what makes it
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU, "elu": nn.ELU}
-HEADS: dict[str, Callable[[], nn.Module]] = {"identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "group": lambda width: nn.GroupNorm(math.gcd(8, width), width),
-    "batch": nn.BatchNorm2d,
-    "none": lambda width: nn.Identity(),
-}
-UPSAMPLINGS: dict[str, Callable[[int, int], list[nn.Module]]] = {  # double the grid, from `a` to `b` channels
-    "shuffle": lambda a, b: [nn.Conv2d(a, 4 * b, 1), nn.PixelShuffle(2)],
-    "nearest": lambda a, b: [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(a, b, 3, padding=1)],
-    "bilinear": lambda a, b: [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(a, b, 3, padding=1)],
-    "transpose": lambda a, b: [nn.ConvTranspose2d(a, b, 2, stride=2)],
-}
-ATTENTIONS: dict[str, Callable[..., list[nn.Module]]] = {
-    "none": lambda width, activation: [],
-    "cbam": lambda width, activation: [CBAM(width, activation)],
-}
-CHOICES: dict[str, Mapping[str, Any]] = {
-    **{"activation": ACTIVATIONS, "norm": NORMS, "upsampling": UPSAMPLINGS},
-    **{"head": HEADS, "attention": ATTENTIONS},
+# option -> name -> what makes it; an upsampling doubles the grid, from `a` to `b` channels
+CHOICES: dict[str, dict[str, Callable[..., Any]]] = {
+    "activation": {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU, "elu": nn.ELU},
+    "head": {"identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid},
+    "norm": {
+        "group": lambda width: nn.GroupNorm(math.gcd(8, width), width),
+        "batch": nn.BatchNorm2d,
+        "none": lambda width: nn.Identity(),
+    },
+    "upsampling": {
+        "shuffle": lambda a, b: [nn.Conv2d(a, 4 * b, 1), nn.PixelShuffle(2)],
+        "nearest": lambda a, b: [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(a, b, 3, padding=1)],
+        "bilinear": lambda a, b: [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(a, b, 3, padding=1)],
+        "transpose": lambda a, b: [nn.ConvTranspose2d(a, b, 2, stride=2)],
+    },
+    "attention": {"none": lambda width, activation: [], "cbam": lambda width, activation: [CBAM(width, activation)]},
 }
 
 
-def _require(is_fine: bool, text: str) -> None:
+def chosen(option: str, name: str) -> Callable[..., Any]:
+    """What makes the part of a network that an option names. Raises ValueError for another name."""
+    require(name in CHOICES[option], f"{option} is {name!r}; use one of {', '.join(CHOICES[option])}.")
+    return CHOICES[option][name]
+
+
+def require(is_fine: bool, text: str) -> None:
+    """Raise ValueError with this text unless a claim holds."""
     if not is_fine:
         raise ValueError(text)
-
-
-def _require_known(**chosen: str) -> None:
-    for what, name in chosen.items():
-        _require(name in CHOICES[what], f"{what} is {name!r}; use one of {', '.join(CHOICES[what])}.")
 
 
 class Variational(nn.Module):
@@ -152,33 +149,30 @@ class ConvVAE(Variational):
     ) -> None:
         super().__init__()
         shape = tuple(input_shape)
-        _require(
-            len(shape) != 4, "it takes images; for volumes choose the model 'autoencoder-kl' or the preset 'maisi'."
-        )
+        require(len(shape) < 4, "it takes images; for volumes choose the model 'autoencoder-kl' or the preset 'maisi'.")
         is_image = len(shape) == 3 and min(shape[1:]) >= 8 and shape[0] > 0
-        _require(is_image, f"input_shape is {shape}; it must be (channels, height, width), sides at least 8.")
+        require(is_image, f"input_shape is {shape}; it must be (channels, height, width), sides at least 8.")
         smallest = min(width, max_width, hidden, squeeze, coarsest, patch or 1, depth + 1)
-        _require(smallest > 0, "depth is 0 or more; width, max_width, hidden, squeeze, coarsest and patch 1 or more.")
-        _require_known(activation=activation, norm=norm, upsampling=upsampling, head=head, attention=attention)
-        _require(isinstance(contrast, bool), f"contrast is {contrast!r}; use true or false.")
-        can_contrast = latent_dim > 1 and head == "identity"
-        _require(can_contrast or not contrast, "contrast needs at least 2 latent dimensions and head='identity'.")
+        require(smallest > 0, "depth is 0 or more; width, max_width, hidden, squeeze, coarsest and patch 1 or more.")
+        can_contrast = contrast is False or (contrast is True and latent_dim > 1 and head == "identity")
+        require(can_contrast, "contrast is true or false; it needs at least 2 latent dimensions and head='identity'.")
         self.input_shape, self.latent_dim, self.latent_shape = shape, latent_dim, (latent_dim,)
         self.is_deterministic, self.contrast, self.squeeze = is_deterministic, contrast, squeeze
-        channels, height, w = input_shape
-        side = min(height, w)
+        side = min(shape[1:])
         self.patch = patch or (2 if side < 32 else 4 if side < 128 else 8)
-        self.grids = [(-(-height // self.patch), -(-w // self.patch))]  # each half of the one before, rounded up
+        self.grids = [(-(-shape[1] // self.patch), -(-shape[2] // self.patch))]  # each half of the one before
         while max(self.grids[-1]) > coarsest:
             self.grids.append((-(-self.grids[-1][0] // 2), -(-self.grids[-1][1] // 2)))
         widths = [min(width * 2**i, max_width) for i in range(len(self.grids))]
-        n_coarse = squeeze * math.prod(self.grids[-1])
-        act, normed = ACTIVATIONS[activation], NORMS[norm]
-        attend = partial(ATTENTIONS[attention], activation=act)
+        n_coarse, first, last = squeeze * math.prod(self.grids[-1]), widths[0], widths[-1]
+        act, normed, upsampled = (
+            chosen("activation", activation),
+            chosen("norm", norm),
+            chosen("upsampling", upsampling),
+        )
+        attend = partial(chosen("attention", attention), activation=act)
 
-        last = widths[-1]
-        first = nn.Conv2d(channels, widths[0], 2 * self.patch, self.patch, padding=self.patch // 2)
-        stages: list[nn.Module] = [first, *attend(widths[0])]
+        stages = [nn.Conv2d(shape[0], first, 2 * self.patch, self.patch, padding=self.patch // 2), *attend(first)]
         for a, b in pairwise(widths):
             stages += [normed(a), act(), nn.Conv2d(a, b, 3, stride=2, padding=1), *attend(b)]
         for _ in range(depth):
@@ -189,16 +183,14 @@ class ConvVAE(Variational):
         self.to_hidden = nn.Sequential(nn.Linear(n_coarse, hidden), act())
         self.to_posterior = nn.Linear(hidden, latent_dim if is_deterministic else 2 * latent_dim)
 
-        self.from_latent = nn.Sequential(
-            nn.Linear(latent_dim - contrast, hidden), act(), nn.Linear(hidden, n_coarse), act()
-        )
+        n_shape = latent_dim - contrast
+        self.from_latent = nn.Sequential(nn.Linear(n_shape, hidden), act(), nn.Linear(hidden, n_coarse), act())
         self.from_coarse = nn.Conv2d(squeeze, last, 3, padding=1)
-        self.up = nn.ModuleList(
-            nn.Sequential(normed(a), act(), *UPSAMPLINGS[upsampling](a, b)) for a, b in pairwise(widths[::-1])
-        )
-        to_patches = nn.Conv2d(widths[0], channels * self.patch**2, 3, padding=1)
-        self.to_pattern = nn.Sequential(normed(widths[0]), act(), to_patches, nn.PixelShuffle(self.patch))
-        self.head = HEADS[head]()
+        ups = [nn.Sequential(normed(a), act(), *upsampled(a, b)) for a, b in pairwise(widths[::-1])]
+        self.up = nn.ModuleList(ups)
+        to_patches = nn.Conv2d(first, shape[0] * self.patch**2, 3, padding=1)
+        self.to_pattern = nn.Sequential(normed(first), act(), to_patches, nn.PixelShuffle(self.patch))
+        self.head = chosen("head", head)()
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and log-variance of patterns: `(B, C, H, W) -> 2 x (B, latent_dim)`, float32.
@@ -224,8 +216,7 @@ class ConvVAE(Variational):
         for up, (height, width) in zip(self.up, self.grids[-2::-1], strict=True):
             grid = up(grid)[..., :height, :width]
         decoded: torch.Tensor = self.to_pattern(grid)
-        if not logits:
-            decoded = self.head(decoded)
+        decoded = decoded if logits else self.head(decoded)
         decoded = decoded[..., : self.input_shape[1], : self.input_shape[2]].contiguous()
         return with_amplitude(decoded, z[:, 0]) if self.contrast else decoded
 
@@ -300,28 +291,24 @@ class AutoencoderKL(Variational):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.channels, n_levels, shape = tuple(channels), len(channels), tuple(input_shape)
-        self.attention_levels = (False,) * n_levels if attention_levels is None else tuple(attention_levels)
-        self.res_blocks = _of_levels(res_blocks, n_levels)
-        own = decoder_res_blocks is None
-        self.decoder_res_blocks = self.res_blocks if own else _of_levels(decoder_res_blocks, n_levels)
-        self.mid_attention, self.final_activation, self.latent_dim = mid_attention, final_activation, latent_dim
-        _require(
+        shape, back = tuple(input_shape), res_blocks if decoder_res_blocks is None else decoder_res_blocks
+        self.channels, self.latent_dim = tuple(channels), latent_dim
+        self.res_blocks, self.decoder_res_blocks, self.attention_levels = (
+            (each,) * len(channels) if isinstance(each, int) else tuple(each)
+            for each in (res_blocks, back, attention_levels or False)
+        )
+        self.mid_attention, self.final_activation = mid_attention, final_activation
+        require(
             len(shape) in (3, 4) and min(shape) > 0,
-            f"input_shape is {shape}; it must be (channels, [depth,] height, width).",
+            f"input_shape is {shape}; it is (channels, [depth,] height, width).",
         )
-        is_divided = bool(channels) and min(*channels, groups) > 0 and not any(c % groups for c in channels)
-        _require(is_divided, f"channels {self.channels} must be one or more positive multiples of groups={groups}.")
-        given = len(self.attention_levels)
-        _require(given == n_levels, f"attention_levels has {given} entries, channels {n_levels}; give one per level.")
-        flags = {*map(type, (mid_attention, final_activation, checkpointing, *self.attention_levels))}
-        _require(
-            flags == {bool}, "attention_levels, mid_attention, final_activation, checkpointing: use true or false."
-        )
-        _require_known(head=head)
+        per_level = (self.res_blocks, self.decoder_res_blocks, self.attention_levels)
+        fits = {*map(len, per_level)} == {len(channels)} and min(*self.res_blocks, *self.decoder_res_blocks) > 0
+        require(fits, f"res_blocks (1 or more) and attention_levels are one or each of {len(channels)}, as channels.")
         self._place(shape)
         n_coarsest = math.prod(self.latent_shape[1:]) * channels[-1]
-        _require(n_coarsest != groups, "groups has one value each on the coarsest grid; use fewer groups or levels.")
+        require(n_coarsest != groups, "groups has one value each on the coarsest grid; use fewer groups or levels.")
+        made_head = chosen("head", head)
         need("monai", "vaearr[monai]", "the model autoencoder-kl")
         from monai.networks.nets.autoencoderkl import Decoder, Encoder
 
@@ -331,18 +318,17 @@ class AutoencoderKL(Variational):
             "norm_num_groups": groups,
             "norm_eps": NORM_EPS,
             "attention_levels": self.attention_levels,
-            "with_nonlocal_attn": mid_attention,
+            "with_nonlocal_attn": bool(mid_attention),
             "use_flash_attention": True,  # softmax(q k / sqrt(C)) v without the matrix of all pairs in memory
         }
-        out, back = 2 * latent_dim, self.decoder_res_blocks
-        encoder = Encoder(in_channels=shape[0], out_channels=out, num_res_blocks=self.res_blocks, **shared)
-        decoder = Decoder(in_channels=latent_dim, out_channels=shape[0], num_res_blocks=back, **shared)
-        self.encoder, self.decoder = (
-            Chain(half.blocks, final_activation, checkpointing) for half in (encoder, decoder)
-        )
+        n, out = shape[0], 2 * latent_dim
+        encoder = Encoder(in_channels=n, out_channels=out, num_res_blocks=self.res_blocks, **shared)
+        decoder = Decoder(in_channels=latent_dim, out_channels=n, num_res_blocks=self.decoder_res_blocks, **shared)
+        self.encoder = Chain(encoder.blocks, final_activation, checkpointing)
+        self.decoder = Chain(decoder.blocks, final_activation, checkpointing)
         conv = nn.Conv2d if len(shape) == 3 else nn.Conv3d
         self.quant_conv, self.post_quant_conv = conv(out, out, 1), conv(latent_dim, latent_dim, 1)
-        self.head = HEADS[head]()
+        self.head = made_head()
         for through in (self.quant_conv, self.post_quant_conv):  # begin as if they were not there
             nn.init.dirac_(through.weight)
             nn.init.zeros_(through.get_parameter("bias"))
@@ -397,14 +383,6 @@ class Chain(nn.Module):
         for block in self.blocks:  # nothing in a block is random
             x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False) if again else block(x)
         return x
-
-
-def _of_levels(number: int | Sequence[int] | None, n_levels: int) -> tuple[int, ...]:
-    """One number for each level. Raises ValueError for another count and for numbers below 1."""
-    each = (number,) * n_levels if isinstance(number, int) else tuple(number or ())
-    if len(each) != n_levels or any(not isinstance(i, int) or i < 1 for i in each):
-        raise ValueError(f"res_blocks is {number}; give a positive number, or one for each of {n_levels} levels.")
-    return each
 
 
 def with_edges(x: torch.Tensor, padding: Iterable[tuple[int, int]]) -> torch.Tensor:

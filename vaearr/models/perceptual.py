@@ -106,20 +106,18 @@ class Fire(nn.Module):
 
 def layers_without_weights(name: str) -> nn.Sequential:
     """The layers of a network on the meta device: shapes alone, no memory, no random numbers."""
-    side, ceil = BACKBONES[name].pool
-    layers, before = list[nn.Module](), 3
+    (side, ceil), before, layers = BACKBONES[name].pool, 3, nn.Sequential()
     with torch.device("meta"):
         for layer in BACKBONES[name].layers:
-            if layer == POOL:
-                layers.append(nn.MaxPool2d(side, 2, ceil_mode=ceil))
-            elif len(layer) == 2:
+            if len(layer) == 4:
+                layers.extend([nn.Conv2d(before, *layer), nn.ReLU()])
+                before = layer[0]
+            elif layer:
                 layers.append(Fire(before, *layer))
                 before = 2 * layer[1]
             else:
-                after, size, stride, padding = layer
-                layers += [nn.Conv2d(before, after, size, stride, padding), nn.ReLU()]
-                before = after
-    return nn.Sequential(*layers)
+                layers.append(nn.MaxPool2d(side, 2, ceil_mode=ceil))
+    return layers
 
 
 class ImageFeatures(nn.Module):
@@ -165,10 +163,7 @@ class EncoderFeatures(nn.Module):
         encoder, shape = getattr(network, "encoder", None), getattr(network, "input_shape", None)
         blocks = getattr(encoder, "blocks", encoder)
         if shape is None or not isinstance(blocks, nn.Sequential | nn.ModuleList) or len(blocks) < 2:
-            raise UsageError(
-                f"{type(network).__name__} has no encoder in stages; use a network of vaearr.models, such as "
-                "load_model(store).network."
-            )
+            raise UsageError(f"{type(network).__name__} has no encoder in stages; use a network of vaearr.models.")
         self.n_dims, self.n_channels = len(shape) - 1, (shape[0],)
         self.stride = tuple(getattr(network, "stride", None) or (getattr(network, "patch", 1),) * self.n_dims)
         self.blocks = nn.ModuleList(copy.deepcopy(list(blocks)[:-1]))
@@ -275,11 +270,8 @@ class PerceptualLoss(nn.Module):
         shape, seen = tuple(target.shape[1:]), self.features
         can_see = seen.n_dims < len(shape) < 5 and shape[0] in seen.n_channels
         if not can_see or min(shape[1:]) < seen.least:
-            raise UsageError(
-                f"samples have shape {shape}; this network takes {' or '.join(map(str, seen.n_channels))} channels, "
-                f"{'2 or 3' if seen.n_dims == 2 else 3} spatial dims and sides of {seen.least} or more (vgg16: 16, the "
-                "encoder of a trained run: any)."
-            )
+            taken = f"{seen.n_channels} channels, {seen.n_dims} to 3 spatial dims, sides of {seen.least} or more"
+            raise UsageError(f"samples have shape {shape}; this network takes {taken}; the encoder of a run takes any.")
 
 
 def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) -> torch.Tensor:
@@ -300,27 +292,23 @@ def read_features(path: Path) -> ImageFeatures:
     found = {
         match[1] if (match := own(key)) else key: value for key, value in state.items() if not ELSEWHERE.match(key)
     }
-    shapes = _shapes(found)
-    layouts = {name: _shapes(layers_without_weights(name).state_dict()) for name in BACKBONES}
-    nearest = max(layouts, key=lambda name: len(layouts[name].items() & shapes.items()))
+    layouts = {name: layers_without_weights(name).state_dict() for name in BACKBONES}
+    nearest = max(layouts, key=lambda name: len(layouts[name].keys() & found.keys()))
     known = f"{', '.join(BACKBONES)} in torchvision's names ('features.0.weight', …)"
-    check_fit(layouts[nearest], shapes, f"{path} holds no weights of {known}; nearest is {nearest}")
+    check_fit(layouts[nearest], found, f"{path} holds no weights of {known}; nearest is {nearest}")
     return ImageFeatures(nearest, _plain(found, path))
 
 
 def read_linear(path: Path, name: str) -> list[torch.Tensor]:
     """The linear weights of LPIPS for a feature network, `(c,)` per layer. Raises NoInputError or DataError."""
     state = {key: value for key, value in named_tensors(path).items() if not COPIES.match(key)}
-    layout = {LINEAR.format(i): (1, c, 1, 1) for i, c in enumerate(BACKBONES[name].channels)}
-    check_fit(layout, _shapes(state), f"{path} does not hold the linear weights of LPIPS for {name}")
+    channels = BACKBONES[name].channels
+    layout = {LINEAR.format(i): torch.empty(1, c, 1, 1, device="meta") for i, c in enumerate(channels)}
+    check_fit(layout, state, f"{path} does not hold the linear weights of LPIPS for {name}")
     lines = [line.flatten() for line in _plain({key: state[key] for key in layout}, path).values()]
     if any(bool((line < 0).any()) for line in lines):
         raise DataError(f"{path} holds negative linear weights; LPIPS has none, and a distance would fall below 0.")
     return lines
-
-
-def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
 def _plain(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:

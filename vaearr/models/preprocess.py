@@ -32,7 +32,7 @@ def remove_static(x: torch.Tensor, background: torch.Tensor, mode: str = "divide
     """
     x, background = x.float(), background.to(x.device, torch.float32)
     if mode == "divide":
-        lit = _lit(background)
+        lit = background > background.abs().max() * DARK
         return torch.where(lit, x / torch.where(lit, background, 1.0), 1.0)
     return x - background if mode == "subtract" else x
 
@@ -41,12 +41,8 @@ def _with_static(x: torch.Tensor, background: torch.Tensor, mode: str) -> torch.
     """The inverse of `remove_static`; detector pixels without signal become the background."""
     background = background.to(x)
     if mode == "divide":
-        return torch.where(_lit(background), x * background, background)
+        return torch.where(background > background.abs().max() * DARK, x * background, background)
     return x + background if mode == "subtract" else x
-
-
-def _lit(background: torch.Tensor) -> torch.Tensor:
-    return background > background.abs().max() * DARK
 
 
 def dynamic_background(x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -55,10 +51,13 @@ def dynamic_background(x: torch.Tensor, sigma: float) -> torch.Tensor:
     At the edges the Gaussian is cut and renormalised, so that no pixel from outside enters. Two small matrix products
     (rows, columns); exact, for any size. Subtract the result from the patterns to remove it.
     """
-    x = x.float()
-    height, width = x.shape[-2:]
-    std = sigma * min(height, width)
-    return _smoothing(height, std, x) @ x @ _smoothing(width, std, x).T
+    x, std = x.float(), sigma * min(x.shape[-2:])
+    smoothings = []
+    for size in x.shape[-2:]:
+        position = torch.arange(size, dtype=torch.float64)
+        weights = torch.exp(-0.5 * ((position[:, None] - position) / std) ** 2)
+        smoothings.append((weights / weights.sum(1, keepdim=True)).to(x))
+    return smoothings[0] @ x @ smoothings[1].T
 
 
 def normalise(x: torch.Tensor, mode: str = "zscore") -> torch.Tensor:
@@ -82,17 +81,23 @@ def normalise(x: torch.Tensor, mode: str = "zscore") -> torch.Tensor:
 def _scale(flat: torch.Tensor, mode: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Centre and spread of each row, and whether a wider spread stands in because quantiles agree: `(B, D) -> 3 x
     (B, 1)`; the spread of a constant row is 0."""
+
+    def ranked(*shares: float) -> list[torch.Tensor]:
+        """Order statistics by one sort; nearest rank."""
+        ordered = flat.sort(1).values
+        return [ordered[:, round(share * (flat.shape[1] - 1)), None] for share in shares]
+
     if mode == "minmax":
         centre = flat.amin(1, keepdim=True)
         wider = spread = flat.amax(1, keepdim=True) - centre
     elif mode == "quantile":
-        centre, high, most = _quantiles(flat, (0.0, HIGH, 1.0))
+        centre, high, most = ranked(0.0, HIGH, 1.0)
         spread, wider = high - centre, most - centre
     else:
-        centre, spread = flat.mean(1, keepdim=True), flat.std(1, correction=0, keepdim=True)
-        wider = spread
+        centre, wider = flat.mean(1, keepdim=True), flat.std(1, correction=0, keepdim=True)
+        spread = wider
         if mode == "robust":
-            low, centre, high = _quantiles(flat, (0.25, 0.5, 0.75))
+            low, centre, high = ranked(0.25, 0.5, 0.75)
             spread = (high - low) / 1.349
     least = EPS * centre.abs()
     is_narrow = spread <= least
@@ -100,24 +105,11 @@ def _scale(flat: torch.Tensor, mode: str) -> tuple[torch.Tensor, torch.Tensor, t
     return centre, torch.where(spread <= least, 0.0, spread), is_narrow  # NaN stays NaN
 
 
-def is_constant(x: torch.Tensor) -> torch.Tensor:
-    """Which patterns hold one value only, as stored: `(B, C, ...) -> (B,)`. Backgrounds would print a shape on them."""
+def _where_constant(x: torch.Tensor, value: torch.Tensor | float, seen: torch.Tensor) -> torch.Tensor:
+    """`seen`, but `value` for patterns that hold one value only, as stored: backgrounds would print a shape on them."""
     flat = x.flatten(1)
-    return flat.amax(1) == flat.amin(1)
-
-
-def _quantiles(flat: torch.Tensor, shares: tuple[float, ...]) -> list[torch.Tensor]:
-    """Order statistics of each row by one sort, `(B, D) -> (B, 1)` each; nearest rank."""
-    ordered = flat.sort(1).values
-    last = flat.shape[1] - 1
-    return [ordered[:, round(share * last), None] for share in shares]
-
-
-def _smoothing(size: int, std: float, like: torch.Tensor) -> torch.Tensor:
-    """Rows of normalised Gaussian weights, `(size, size)`: a smoothing along one axis as a matrix."""
-    position = torch.arange(size, dtype=torch.float64)
-    weights = torch.exp(-0.5 * ((position[:, None] - position) / std) ** 2)
-    return (weights / weights.sum(1, keepdim=True)).to(like)
+    is_constant = flat.amax(1) == flat.amin(1)
+    return torch.where(is_constant.view(-1, *[1] * (seen.ndim - 1)), value, seen)
 
 
 def apply(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
@@ -127,8 +119,7 @@ def apply(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -
         if config.normalise in FIXED:
             low, size, start = _fixed(config)
             return (x - low) / size + start
-        seen = normalise(_without_backgrounds(x, background, config)[0], config.normalise)
-        return torch.where(is_constant(x).view(-1, *[1] * (x.ndim - 1)), 0.0, seen)
+        return _where_constant(x, 0.0, normalise(_without_backgrounds(x, background, config)[0], config.normalise))
 
 
 def _without_backgrounds(
@@ -155,8 +146,7 @@ def undo(decoded: torch.Tensor, x: torch.Tensor, background: torch.Tensor, confi
         if config.normalise != "none":
             centre, spread, _ = _scale(seen.flatten(1), config.normalise)
             decoded = (decoded.flatten(1) * spread + centre).view_as(x)
-        stored = _with_static(decoded + slow, background, config.static_background)
-        return torch.where(is_constant(x).view(-1, *[1] * (x.ndim - 1)), x, stored)
+        return _where_constant(x, x, _with_static(decoded + slow, background, config.static_background))
 
 
 def undo_without_input(decoded: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
@@ -193,12 +183,9 @@ def settled(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfi
     if normal in FIXED and fixed is None:
         fixed = value_range(patterns)
         if fixed is None:
-            raise UsageError(
-                "the patterns do not tell their least and largest value; set preprocess.range=[LOW, HIGH], in stored "
-                "units."
-            )
-    chosen = {"static_background": static, "normalise": normal, "range": fixed}
-    return PreprocessConfig.from_attrs({**config.to_attrs(), **chosen})
+            unknown = "the patterns do not tell their least and largest value"
+            raise UsageError(f"{unknown}; set preprocess.range=[LOW, HIGH], in stored units.")
+    return config.replace(static_background=static, normalise=normal, range=fixed)
 
 
 def value_range(patterns: xr.DataArray) -> tuple[float, float] | None:
@@ -241,7 +228,8 @@ class Preprocess(nn.Module):
         if self.config.normalise not in ("robust", "quantile"):
             return torch.zeros(len(x), dtype=torch.bool)
         seen = _without_backgrounds(x.float(), self.background, self.config)[0]
-        return _scale(seen.flatten(1), self.config.normalise)[2][:, 0] & ~is_constant(x)
+        is_narrow = _scale(seen.flatten(1), self.config.normalise)[2][:, 0]
+        return _where_constant(x, torch.zeros_like(is_narrow), is_narrow)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Patterns as they are stored -> as the network sees them, `(B, C, ...)`."""

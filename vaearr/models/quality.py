@@ -41,47 +41,44 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
     """
     from vaearr.models.losses import posterior_kl
 
-    latent = model.latent_shape[0]
+    latent, is_deterministic = model.latent_shape[0], bool(model.network.is_deterministic)
     total = np.zeros((4, *model.latent_shape))
-    residual = squares = sums = 0.0
-    n_samples = n_values = n_wider = 0
+    sums = np.zeros(5)  # samples, those scaled by a wider spread, values, their sum, sum of squares
+    residual = 0.0
     for stored in (part.to(model.device) for batch in batches for part in batch.split(model.fitting(len(batch)))):
         mean, logvar = model.encode_batch(stored)
         x = model.preprocess(stored)
-        n_wider += int(model.preprocess.are_wider(stored).sum())
+        is_wider = model.preprocess.are_wider(stored)
+        sums += len(mean), int(is_wider.sum()), x.numel(), float(x.sum()), float(x.square().sum())
         residual += float((x - model.decode_batch(mean)).square().sum())
-        squares += float(x.square().sum())
-        sums += float(x.sum())
         parts = (posterior_kl(model.network, mean, logvar), mean, mean.square(), logvar.exp())
         total += np.stack([part.cpu().double().sum(0).numpy() for part in parts])
-        n_samples += len(mean)
-        n_values += x.numel()
+    n_samples, n_wide, n_values, sum_of_values, squares = sums.tolist()
     each_kl, first, second, each_variance = (total / n_samples).reshape(4, latent, -1)
-    kl, variance = each_kl.sum(1), each_variance.mean(1)
-    spread = np.maximum(second - first**2, 0).mean(1)
+    kl, spread = each_kl.sum(1), np.maximum(second - first**2, 0).mean(1)
     active = spread > ACTIVE_VARIANCE
-    explained = float(1 - residual / max(squares - sums**2 / n_values, 1e-30))
-    n_active, is_deterministic = int(active.sum()), bool(model.network.is_deterministic)
-    warnings = health_warnings(n_active, latent, explained, is_deterministic=is_deterministic)
-    if n_wider:
+    explained = 1 - residual / max(squares - sum_of_values**2 / n_values, 1e-30)
+    warnings = health_warnings(int(active.sum()), latent, explained, is_deterministic=is_deterministic)
+    if n_wide:
         warnings.append(
-            f"In {n_wider / n_samples:.1%} of the patterns most pixels hold one value, so that their quantiles agree "
+            f"In {n_wide / n_samples:.1%} of the patterns most pixels hold one value, so that their quantiles agree "
             f"and normalise={model.preprocess_config.normalise} scaled them by a wider spread than the others: zscore "
             "or minmax treats all alike."
         )
+    std, about = np.sqrt(each_variance.mean(1)), f"active unit (variance > {ACTIVE_VARIANCE})"
     return xr.Dataset(
         {
             "kl": (n.LATENT, kl, {"long_name": "KL divergence", "units": "nats"}),
             "mean_variance": (n.LATENT, spread, {"long_name": "variance of the posterior mean", "units": "1"}),
-            "std": (n.LATENT, np.sqrt(variance), {"long_name": "posterior standard deviation (rms)", "units": "1"}),
-            "is_active": (n.LATENT, active, {"long_name": f"active unit (variance > {ACTIVE_VARIANCE})"}),
+            "std": (n.LATENT, std, {"long_name": "posterior standard deviation (rms)", "units": "1"}),
+            "is_active": (n.LATENT, active, {"long_name": about}),
         },
         coords={n.LATENT: np.arange(latent)},
         attrs={
-            "n_active": n_active,
+            "n_active": int(active.sum()),
             "kl_total": float(kl.sum()),
             "explained_variance": explained,
-            "n_samples": n_samples,
+            "n_samples": int(n_samples),
             "warnings": warnings,
         },
     )

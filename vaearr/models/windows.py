@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from vaearr.errors import UsageError
+from vaearr.models.networks import with_edges
 
 
 @torch.inference_mode()
@@ -33,10 +33,9 @@ def encode_windows(
     UsageError for a network with vector latents, and for windows that do not fit.
     """
     _check(network, window, overlap)
-    padding: list[int] = []
-    for i, before in enumerate(network.pad_before):
-        padding[:0] = [before, network.latent_shape[i + 1] * network.stride[i] - before - network.input_shape[i + 1]]
-    mean, logvar = _blended(network, "encode", F.pad(x, padding, mode="replicate"), window, overlap)
+    each = zip(network.pad_before, network.latent_shape[1:], network.stride, network.input_shape[1:], strict=True)
+    padded = with_edges(x, [(before, count * step - before - size) for before, count, step, size in each])
+    mean, logvar = _blended(network, "encode", padded, window, overlap)
     return mean, logvar
 
 
@@ -62,10 +61,11 @@ def _blended(
     tile = network.resized(tuple(side * step for side, step in zip(sides, stride, strict=True)))
     both = (stride, (1,) * len(stride))  # values per latent position in what is given and in what is made
     read, written = both if direction == "encode" else both[::-1]
-    weight_of = next(network.parameters(), given)
+    device = next(network.parameters(), given).device
     for parts in itertools.product(*map(_windows, grid, sides, written, itertools.repeat(overlap))):
-        there, here = (_places(parts, sides, steps) for steps in (read, written))
-        made = getattr(tile, direction)(given[there].to(weight_of.device))
+        there: Any = (..., *map(_place, parts, sides, read))
+        here: Any = (..., *map(_place, parts, sides, written))
+        made = getattr(tile, direction)(given[there].to(device))
         made = made if isinstance(made, tuple) else (made,)
         weights = torch.from_numpy(reduce(np.multiply.outer, [row for _, row in parts]).astype(np.float32))
         whole = [size * step for size, step in zip(grid, written, strict=True)]
@@ -75,9 +75,8 @@ def _blended(
     return out
 
 
-def _places(parts: Sequence[tuple[int, Any]], sides: Sequence[int], steps: Sequence[int]) -> Any:
-    each = zip(parts, sides, steps, strict=True)
-    return (..., *(slice(start * step, (start + side) * step) for (start, _), side, step in each))
+def _place(part: tuple[int, Any], side: int, step: int) -> slice:
+    return slice(part[0] * step, (part[0] + side) * step)
 
 
 def _windows(size: int, side: int, step: int, overlap: float) -> list[tuple[int, np.ndarray]]:

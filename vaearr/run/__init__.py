@@ -77,6 +77,10 @@ class Run:
         """KL and activity of each latent dimension, with warnings. Raises NoInputError for attached latents."""
         return open_table(self.path, self.name, n.HEALTH)
 
+    def table(self, name: str) -> xr.Dataset:
+        """A table of the run by its name, such as `association`. Raises NoInputError where it is not there."""
+        return open_table(self.path, self.name, name)
+
     @cached_property
     def model(self) -> TrainedModel:
         """The trained network. Raises NoInputError for attached latents, UsageError for a model of other samples."""

@@ -195,7 +195,7 @@ def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[Traine
             preprocess=settled(settings.preprocess, ds[n.PATTERNS]),
             input_shape=shape,
             signal_dims=schema.signal_dims(ds),
-            dtype=str(ds[n.PATTERNS].dtype),
+            input_dtype=str(ds[n.PATTERNS].dtype),
         )
     own = given or read_foreign(file, layout=settings.layout, prefix=settings.prefix, network=model.network)
     report = load_foreign(model.network, own)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ WHOLE = ("whole",)
 MOST_SLICES = 32
 COMPARED = ("draws", "reconstructions", "data")
 FEW = 2048  # samples below which the Fréchet distance is said to be biased
-GROUPS = 20  # that samples are left out by, for the standard error
-ROWS_AT_ONCE = 2048
 DRAW, HELD_OUT = "draw", "held_out"
 NEAR = 0.05  # quantile of the held-out distances below which a draw counts as near
 LEVEL = 0.01
@@ -49,19 +46,19 @@ def sample_fidelity(
     device: str = "cpu",
     batch_size: int = BATCH,
 ) -> xr.Dataset:
-    """Fréchet and kernel distance of draws to data, beside those of reconstructions and of training to validation data.
+    """Fréchet distance of draws to data, beside those of reconstructions and of training to validation data.
 
-    All are compared as the network sees them, preprocessed. `frechet`, `kernel`, `kernel_error (compared)`: draws, and
-    the reconstructions of the reference, against the reference, which is the data of `part`; `data`, the floor, is
-    training against validation data. `n`, `n_reference`: samples on each side, at most `n_samples`. Draws are those of
-    `sample_prior` with the same seed. The kernel distance is unbiased and the one for few samples; see
-    `frechet_distance`, `kernel_distance`. Attribute `warnings`: what stands against reading the numbers.
+    All are compared as the network sees them, preprocessed. `frechet (compared)`: draws, and the reconstructions of the
+    reference, against the reference, which is the data of `part`; `data`, the floor, is training against validation
+    data. `n`, `n_reference`: samples on each side, at most `n_samples`. Draws are those of `sample_prior` with the same
+    seed. Attribute `warnings`: what stands against reading the numbers, such as too few samples; see
+    `frechet_distance`.
 
     features: latents, posterior means (of spatial ones mean and standard deviation of each channel); encoder, the
     stages of the run's encoder averaged over positions; image, the same of an image network whose `weights` are given
     (alexnet, vgg16 or squeezenet1_1 as torchvision names them), with the reference's values from -1 to 1; or a
     function from preprocessed samples `(B, C, …)` to `(B, d)`. In 2-D image networks volumes go slice by slice:
-    `frechet_of_axis`, `kernel_of_axis (compared, axis)` are those of each axis, the others their means.
+    `frechet_of_axis (compared, axis)` is that of each axis, `frechet` their mean.
 
     Raises UsageError for arguments that do not fit, NoInputError for a run that is not there or, with
     `source="fitted"`, not encoded, DataError where a set has fewer than two samples.
@@ -212,26 +209,22 @@ def _data_rows(opened: Run, features: Features, chosen: xr.DataArray, batch_size
 
 
 def _table(features: Features, sides: dict[str, tuple[Rows, Rows]]) -> xr.Dataset:
-    values, counts = np.full((3, len(COMPARED), len(features.axes)), np.nan), np.zeros((2, len(COMPARED)), int)
-    for name, (a, b) in sides.items():
-        i, is_paired = COMPARED.index(name), name == "reconstructions"
-        counts[:, i] = len(a[0]) // features.each[0], len(b[0]) // features.each[0]
-        for k, each in enumerate(features.each):
-            found = frechet_distance(a[k], b[k]), *kernel_distance(a[k], b[k], each=each, is_paired=is_paired)
-            values[:, i, k] = found
-    text = {"frechet": "Fréchet distance of features", "kernel": "kernel distance of features (squared, unbiased)"}
-    # one sample has slices along all axes, so that errors of axes are not independent
-    text |= {"kernel_error": "standard error (an upper limit of several axes')"}
-    text |= {"n": "samples", "n_reference": "samples of the reference"}
-    columns = zip(text.items(), (*values.mean(2), *counts), strict=True)
-    table = xr.Dataset({name: ("compared", column, {"long_name": words}) for (name, words), column in columns})
-    table["kernel"].attrs["units"] = "1"
-    if features.axes != WHOLE:
-        for i, name in enumerate(("frechet", "kernel")):
-            words = {"long_name": f"{text[name]}, slices of an axis"}
-            table[f"{name}_of_axis"] = (("compared", "axis"), values[i], words)
-        table = table.assign_coords(axis=list(features.axes))
-    return table.assign_coords(compared=list(COMPARED))
+    words = "Fréchet distance of features"
+    of_axis = xr.DataArray(
+        [
+            [frechet_distance(*pair) for pair in zip(*sides[name], strict=True)]
+            if name in sides
+            else [np.nan] * len(features.axes)
+            for name in COMPARED
+        ],
+        {"compared": list(COMPARED), "axis": list(features.axes)},
+        attrs={"long_name": f"{words}, slices of an axis"},
+    )
+    table = of_axis.mean("axis").assign_attrs(long_name=words).to_dataset(name="frechet")
+    for i, (name, text) in enumerate({"n": "samples", "n_reference": "samples of the reference"}.items()):
+        counts = [len(sides[of][i][0]) // features.each[0] if of in sides else 0 for of in COMPARED]
+        table[name] = ("compared", counts, {"long_name": text})
+    return table if features.axes == WHOLE else table.assign(frechet_of_axis=of_axis)
 
 
 def _warnings(features: Features, table: xr.Dataset, n_features: int, asked: str | FeatureFunction) -> list[str]:
@@ -241,7 +234,7 @@ def _warnings(features: Features, table: xr.Dataset, n_features: int, asked: str
     if rank or fewest < FEW:
         found.append(
             f"The Fréchet distance is of {fewest} samples{rank}: it comes out too large. Read it beside the others of "
-            "this table alone, and trust the kernel distance."
+            "this table alone."
         )
     if not int(table["n"].sel(compared="data")):
         found.append("One part of the split has fewer than two samples, so there is no floor to read the distances by.")
@@ -259,7 +252,7 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     |mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), the squared distance of Dowson & Landau 1982, on
     features as in Heusel et al. 2017 (FID). In float64, with covariances over n - 1. S = R^T R of the centred
     features makes the trace of the root the sum of the singular values of R_a R_b^T: nothing is squared or inverted,
-    so it holds for n < d too. Few samples bias it upward; `kernel_distance` is not biased.
+    so it holds for n < d too. Few samples bias it upward.
 
     Raises UsageError for arrays of other shapes, DataError for values that are not finite or fewer than 2 rows.
     """
@@ -268,56 +261,6 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     first, second = _root(a), _root(b)
     shared = np.linalg.svd(first @ second.T, compute_uv=False).sum()
     return max(float(apart @ apart + (first**2).sum() + (second**2).sum() - 2 * shared), 0.0)
-
-
-def kernel_distance(
-    features_a: np.ndarray, features_b: np.ndarray, *, each: int = 1, is_paired: bool = False
-) -> tuple[float, float]:
-    """Squared maximum mean discrepancy of two sets of features, `(n, d), (m, d)`, and its standard error.
-
-    The kernel is (x.y / d + 1)^3 and the estimate unbiased for any n and m, so that it may be below 0 where the sets
-    are alike: Binkowski et al. 2018 (KID). each: rows in a row that come from one sample, such as its slices.
-    is_paired: sample i of one set was made from sample i of the other. Pairs of rows of one sample, and of such a pair,
-    are left out: the expectation is over independent samples. The error is a jackknife that leaves out groups of
-    samples, at most a twentieth at a time; NaN below 3 samples.
-
-    Raises UsageError for arrays of other shapes, DataError for values that are not finite or fewer than 2 samples.
-    """
-    a, b = _checked(features_a, features_b, 2 * each)
-    n_a, n_b = len(a) // each, len(b) // each
-    if n_a * each != len(a) or n_b * each != len(b) or (is_paired and n_a != n_b):
-        raise UsageError(f"{len(a)} and {len(b)} rows do not go up in {'pairs of ' * is_paired}samples of {each} rows.")
-    n_groups = min(n_a, n_b, max(GROUPS, -(-max(len(a), len(b)) // ROWS_AT_ONCE)))
-    bounds = [np.linspace(0, count, n_groups + 1).astype(int) * each for count in (n_a, n_b)]
-    first, second = ([x[i:j] for i, j in itertools.pairwise(at)] for x, at in zip((a, b), bounds, strict=True))
-    tables = [_sums(first, first, each, True), _sums(second, second, each, True), _sums(first, second, each, is_paired)]
-
-    def discrepancy(kept: np.ndarray) -> float:
-        sums = [table[:, kept][:, :, kept].sum((1, 2)) for table in tables]
-        aa, bb, ab = (float(total / count) for total, count in sums)
-        return aa + bb - 2 * ab
-
-    value, every = discrepancy(np.arange(n_groups)), np.arange(n_groups)
-    if min(n_a, n_b) < 3:
-        return value, math.nan
-    without = np.array([discrepancy(np.delete(every, g)) for g in every])
-    return value, float(np.sqrt((n_groups - 1) / n_groups * ((without - without.mean()) ** 2).sum()))
-
-
-def _sums(first: Rows, second: Rows, each: int, leave_own: bool) -> np.ndarray:
-    """Sum and number `(2, groups, groups)` of kernel values between groups; leave_own: not of a sample's own rows."""
-    found = np.zeros((2, len(first), len(second)))
-    for i, a in enumerate(first):
-        for j, b in enumerate(second):
-            if first is second and j < i:
-                found[:, i, j] = found[:, j, i]
-                continue
-            values = (a @ b.T / a.shape[1] + 1) ** 3
-            found[:, i, j] = values.sum(), values.size
-            if leave_own and i == j:
-                own = sum(values[k : k + each, k : k + each].sum() for k in range(0, len(a), each))
-                found[:, i, j] -= own, len(a) * each
-    return found
 
 
 def _root(rows: np.ndarray) -> np.ndarray:
@@ -397,20 +340,15 @@ def nearest_rows(
     batches: points `(k, p)` and rows. Euclidean, by blocks, in float64; the first of equally near ones. Distances below
     1e-8 times the length of the rows are rounding. Raises DataError without any row.
     """
-    wanted = np.asarray(queries, np.float64)
-    lengths, best, points = (wanted**2).sum(1), np.full(len(wanted), np.inf), None
+    wanted, best, points = torch.from_numpy(np.asarray(queries, np.float64)), np.full(len(queries), np.inf), None
     for where, rows in batches:
-        points = np.full((len(wanted), where.shape[1]), -1) if points is None else points
-        for low, start in itertools.product(range(0, len(rows), ROWS_AT_ONCE), range(0, len(wanted), ROWS_AT_ONCE)):
-            block, part = np.asarray(rows[low : low + ROWS_AT_ONCE], np.float64), slice(start, start + ROWS_AT_ONCE)
-            squares = lengths[part, None] + (block**2).sum(1) - 2 * wanted[part] @ block.T
-            index = squares.argmin(1)
-            least = squares[np.arange(len(index)), index]
-            nearer = least < best[part]
-            best[part][nearer], points[part][nearer] = least[nearer], where[low + index[nearer]]
+        found, index = (part.numpy() for part in torch.cdist(wanted, torch.from_numpy(rows).double()).min(1))
+        points = np.zeros((len(wanted), where.shape[1]), int) if points is None else points
+        nearer = found < best
+        best[nearer], points[nearer] = found[nearer], where[index[nearer]]
     if points is None:
         raise DataError("there is no row to be near to.")
-    return np.sqrt(np.maximum(best, 0)), points
+    return best, points
 
 
 def _conclusion(draws: np.ndarray, held_out: np.ndarray, *, is_scan: bool) -> dict[str, Any]:

@@ -218,13 +218,11 @@ def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
 
 
 def check_extras(settings: TrainConfig) -> None:
-    """Raise MissingExtraError where the model, the discriminator or a logger needs a package that is not there."""
+    """Raise MissingExtraError where the model or a logger needs a package that is not there."""
     from vaearr.training import check_loggers
 
-    critic = settings.objective.adversarial
-    for part in (settings.model.name, critic.discriminator if critic else ""):
-        if part in ("autoencoder-kl", "patch", "multiscale"):
-            need("monai", "vaearr[monai]", part)
+    if settings.model.name == "autoencoder-kl":
+        need("monai", "vaearr[monai]", settings.model.name)
     check_loggers(settings.log)
 
 

@@ -12,7 +12,8 @@ import xarray as xr
 
 from vaearr import schema
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError, UsageError, did_you_mean
+from vaearr.config.parts import of_packages, part
+from vaearr.errors import DataError, UsageError
 from vaearr.sources import digits, images, kikuchi_h5, nifti, orientation_maps, vendor
 from vaearr.sources.collection import in_words
 from vaearr.sources.hdf5 import check_file
@@ -87,12 +88,30 @@ FOLDERS = (images.POINTS, images.COLLECTION, nifti.ENGINE, ZARR)  # formats of w
 COLLECTION_SETTINGS = ("size", "manifest", "classes", "exclude", "spacing")  # given, a folder is no scan
 
 
+def named_source(name: str) -> Source:
+    """A format by its name; that of another package is a Source, or a function `path -> Dataset` meant by name alone."""
+    found = part("source", name, SOURCES)
+    if isinstance(found, Source):
+        return found
+
+    def opened(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+        made: xr.Dataset = found(path)
+        return made
+
+    return Source(" ".join((found.__doc__ or name).split()), lambda path: 0, opened)
+
+
+def _possible(file: Path) -> list[str]:
+    """Formats that a file or folder may have, those of other packages first."""
+    return [*of_packages("source"), *(FOLDERS if file.is_dir() else SOURCES)]
+
+
 def check_source(path: str | Path) -> Path:
     """The path of a readable file, or of a folder of images or volumes. Raises NoInputError or DataError."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return check_file(path)
-    if not any(SOURCES[name].sniff(folder) for name in FOLDERS):
+    if not any(named_source(name).sniff(folder) for name in _possible(folder)):
         suffixes = ", ".join((*images.SUFFIXES, *nifti.SUFFIXES))
         raise DataError(
             f"{folder} is a folder; give a file, or a folder that holds images or volumes ({suffixes}) or a zarr store."
@@ -107,15 +126,14 @@ def find_source(path: str | Path, config: IngestConfig | None = None) -> str:
     """
     config, file = config or IngestConfig(), Path(path).expanduser()
     if (name := config.format) is not None:
-        if name not in SOURCES:
-            raise UsageError(f"there is no format {name!r}.{did_you_mean(name, list(SOURCES))}")
-        if file.is_dir() and name not in FOLDERS:
+        named_source(name)
+        if file.is_dir() and name in SOURCES and name not in FOLDERS:
             raise UsageError(f"{file} is a folder, which format={name!r} does not read; give a file.")
         if not file.is_dir():
             check_file(file)
         return name
     check_source(file)
-    scores = {name: SOURCES[name].sniff(file) for name in (FOLDERS if file.is_dir() else SOURCES)}
+    scores = {name: named_source(name).sniff(file) for name in _possible(file)}
     if file.is_dir() and config.filenames is not None:
         return images.POINTS
     if file.is_dir() and any(getattr(config, key) for key in COLLECTION_SETTINGS):
@@ -132,7 +150,7 @@ def find_source(path: str | Path, config: IngestConfig | None = None) -> str:
 def source_files(path: str | Path, config: IngestConfig | None = None) -> list[Path]:
     """All files that the Dataset of a path is made from."""
     settings = config or IngestConfig()
-    return SOURCES[find_source(path, settings)].files(Path(path).expanduser(), settings)
+    return named_source(find_source(path, settings)).files(Path(path).expanduser(), settings)
 
 
 def open_source(
@@ -144,8 +162,9 @@ def open_source(
     DataError, in one line, for a file that does not hold what it should.
     """
     config = (config or IngestConfig()).replace(**settings)
-    source = SOURCES[find_source(path, config)]
-    ds = source.open(Path(path).expanduser(), config, scratch=None if scratch is None else Path(scratch))
+    name = find_source(path, config)
+    ds = named_source(name).open(Path(path).expanduser(), config, scratch=None if scratch is None else Path(scratch))
+    ds = ds if name in SOURCES else schema.as_dataset(ds)
     ds.encoding.setdefault("source", str(path))
     schema.validate(ds)
     return ds

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -28,16 +24,17 @@ from vaearr.batching import PatternBatches
 from vaearr.computing.device import pick_precision
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, TrainingError, UsageError
-from vaearr.models import build_discriminator
+from vaearr.models import build
 from vaearr.models.artifacts import TrainedModel
-from vaearr.models.files import read_header, read_tensors, write_tensors
+from vaearr.models.files import check_fit, read_header, read_tensors, write_tensors
 from vaearr.recipe import differing, versions
 from vaearr.training.processes import ALONE, Processes
-from vaearr.training.step import TERMS, Critic, make_optimizer, schedule, seeded, seen_shape
+from vaearr.training.step import TERMS, Critic, Step, make_optimizer, schedule, seeded, seen_shape
 
 CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
 FORMAT = 2
-NUMBERS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch", "changed")
+REMEDY = "Lower learning_rate, use precision='float32'"
+NUMBERS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch")
 
 Tensors = dict[str, torch.Tensor]
 History = dict[str, float]
@@ -67,30 +64,31 @@ class Training:
     best: float = math.inf
     best_epoch: int = -1
     best_weights: Tensors = field(default_factory=dict)
-    changed: list[str] = field(default_factory=list)  # threads and versions with which it went on, where others
 
     def __post_init__(self) -> None:
         config, model, device = self.config, self.model, self.model.device
         layout = torch.channels_last if len(model.input_shape) == 3 else torch.contiguous_format
         model.network.to(memory_format=layout)
         shape, adversarial = seen_shape(model, config.augment), config.objective.adversarial
-        self.optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], config)
+        self.terms = Step(model, config, perceptual=self.perceptual)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizers = {"optimizer": make_optimizer(parameters, config)}  # by the group of their tensors in a file
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()} if config.ema else {}
         self.totals = torch.zeros(len(TERMS), device=device)
         self.due = time.monotonic() + 60 * config.checkpoint_minutes  # the next checkpoint
         self.per_epoch = math.ceil(len(self.train) / config.accumulate)  # updates
-        self.schedule: np.ndarray = schedule(config, self.per_epoch)
+        self.schedule = schedule(config, self.per_epoch)
         self.weights = torch.tensor(self.schedule[:, :3], dtype=torch.float32, device=device)
         self.critic: Critic | None = None
         if adversarial is not None:
             if adversarial.kind == "wgan-gp" and self.team.size > 1:  # second derivatives are not averaged
                 raise UsageError("wgan-gp runs in one process; set objective.adversarial.kind='hinge', or start one.")
             with seeded(config.seed, device):
-                network = build_discriminator(adversarial.discriminator, shape, **adversarial.options).to(device)
+                network = build("discriminator", adversarial.discriminator, shape, adversarial.options).to(device)
             self.critic = Critic(network, adversarial, pick_precision(config.precision, device))
             rates = config.replace(learning_rate=adversarial.learning_rate, weight_decay=0.0)
             self.critic_rate = rates.learning_rate
-            self.critic_optimizer = make_optimizer(list(network.parameters()), rates)
+            self.optimizers["critic_optimizer"] = make_optimizer(list(network.parameters()), rates)
 
     @property
     def update(self) -> int:
@@ -135,68 +133,61 @@ class Training:
         yield
         self.model.load_state_dict(own, strict=False)
 
-    def tensors(self) -> dict[str, Tensors]:
-        """The tensors themselves that a checkpoint holds as they are, by group."""
+    def tensors(self) -> Tensors:
+        """The tensors themselves that a checkpoint holds as they are, by group and name."""
         groups = {"weights": self.model.state_dict(), "average": self.average}
-        return groups | ({"critic": self.critic.network.state_dict()} if self.critic else {})
+        groups |= {"critic": self.critic.network.state_dict()} if self.critic else {}
+        return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """By the group of their tensors in a checkpoint."""
-        return {"optimizer": self.optimizer} | ({"critic_optimizer": self.critic_optimizer} if self.critic else {})
+    def save(self, path: Path, totals: torch.Tensor) -> None:
+        """Write a checkpoint; `totals` are the sums over all processes.
+
+        Raises TrainingError for weights that are not finite: the checkpoint that is there stays.
+        """
+        tensors = self.tensors()
+        weights = [value for name, value in tensors.items() if name.startswith("weights.")]
+        if not all(bool(torch.isfinite(value).all()) for value in [totals, *weights]):
+            found = f"weights or loss are not finite after {self.place}, so no checkpoint was written"
+            raise TrainingError(f"{found}. {REMEDY}.")
+        tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
+        for group, optimizer in self.optimizers.items():
+            for i, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"{group}.{i}.{key}": value for key, value in moments.items() if value is not None}
+        numbers = {name: getattr(self, name) for name in NUMBERS} | {"totals": totals.tolist()}
+        header = {"format": FORMAT, "about": dict(self.about), "state": numbers, "made_with": surroundings()}
+        write_tensors(path, tensors, header)
+
+    def load(self, path: Path) -> str:
+        """Become what a checkpoint holds; returns which threads and versions are others than then, in words.
+
+        Raises UsageError when it belongs to a training with other settings and DataError for a file that is not whole
+        or holds other networks.
+        """
+        check_checkpoint(path, self.about)
+        tensors, header = read_tensors(path)
+        own, groups = self.tensors(), ("weights.", "average.", "critic.")
+        held = {name: value for name, value in tensors.items() if name.startswith(groups)}
+        check_fit(own, held, f"{path} holds other networks; throw it away with restart=True (--restart)")
+        for name, value in own.items():
+            value.copy_(held[name])
+        self.best_weights = {key.removeprefix("best."): v for key, v in tensors.items() if key.startswith("best.")}
+        for key, value in tensors.items():
+            group, _, rest = key.partition(".")
+            if optimizer := self.optimizers.get(group):
+                i, _, name = rest.partition(".")
+                mine = [p for each in optimizer.param_groups for p in each["params"]][int(i)]
+                # in the parameter's memory format: fused kernels go through memory in order
+                like = value.to(mine.device) if value.ndim == 0 else torch.empty_like(mine).copy_(value)
+                optimizer.state[mine][name] = like
+        for name in NUMBERS:
+            setattr(self, name, header["state"][name])
+        self.totals.copy_(torch.tensor(header["state"]["totals"], dtype=self.totals.dtype))
+        return ", ".join(differing(header["made_with"], surroundings()))
 
 
 def surroundings() -> dict[str, Any]:
     """What beside settings and data decides the last digits: threads of the CPU, versions."""
     return {"threads": torch.get_num_threads(), **versions()}
-
-
-def save_state(state: Training, path: Path, totals: torch.Tensor) -> None:
-    """Write a checkpoint; `totals` are the sums over all processes.
-
-    Raises TrainingError for weights that are not finite: the checkpoint that is there stays.
-    """
-    groups = state.tensors()
-    if not all(bool(torch.isfinite(value).all()) for value in [totals, *groups["weights"].values()]):
-        raise TrainingError(
-            f"weights or loss are not finite after {state.place}, so no checkpoint was written. Lower "
-            "learning_rate or use precision='float32'."
-        )
-    groups["best"] = state.best_weights
-    for group, optimizer in state.optimizers().items():
-        moments = optimizer.state_dict()["state"].items()
-        groups[group] = {f"{i}.{key}": value for i, of in moments for key, value in of.items() if value is not None}
-    tensors = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
-    numbers = {name: getattr(state, name) for name in NUMBERS} | {"totals": totals.tolist()}
-    header = {"format": FORMAT, "about": dict(state.about), "state": numbers, "made_with": surroundings()}
-    write_tensors(path, tensors, header)
-
-
-def load_state(state: Training, path: Path) -> str:
-    """Make `state` what the checkpoint holds; returns, and notes in `changed`, threads and versions that are others.
-
-    Raises UsageError when it belongs to a training with other settings and DataError for a file that is not whole.
-    """
-    check_checkpoint(path, state.about)
-    tensors, header = read_tensors(path)
-    for group, values in state.tensors().items():
-        for name, value in values.items():
-            value.copy_(tensors[f"{group}.{name}"])
-    state.best_weights = {key.removeprefix("best."): v for key, v in tensors.items() if key.startswith("best.")}
-    for group, optimizer in state.optimizers().items():
-        parameters = [p for each in optimizer.param_groups for p in each["params"]]
-        for key, value in tensors.items():
-            if key.startswith(f"{group}."):
-                _, i, name = key.split(".", 2)
-                own = parameters[int(i)]
-                # in the parameter's memory format: fused kernels go through memory in order
-                like = value.to(own.device) if value.ndim == 0 else torch.empty_like(own).copy_(value)
-                optimizer.state[own][name] = like
-    for name in NUMBERS:
-        setattr(state, name, header["state"][name])
-    state.totals.copy_(torch.tensor(header["state"]["totals"], dtype=state.totals.dtype))
-    found = ", ".join(differing(header["made_with"], surroundings()))
-    state.changed += [found] if found else []
-    return found
 
 
 def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:
@@ -205,9 +196,7 @@ def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:
     if header.get("format") != FORMAT:
         raise DataError(f"{path} is not a checkpoint of this vaearr (format {header.get('format')}).")
     if found := differing(header["about"], about):
-        raise UsageError(
-            f"{path} belongs to a training with other settings: {', '.join(found)}; give the same settings."
-        )
+        raise UsageError(f"{path} belongs to a training with other settings: {', '.join(found)}; give the same.")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -218,28 +207,3 @@ def newest_checkpoint(folder: Path) -> Path | None:
 def fingerprint(values: Any) -> str:
     """Short hash of an array, for `about`."""
     return hashlib.sha256(values.tobytes()).hexdigest()[:16]
-
-
-@contextmanager
-def signals_wait() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM only leave their number in the list, until the block ends; then they take their course with
-    whoever handled them before. A second one ends the block at once."""
-    asked: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        if len(asked) > 1:
-            raise SystemExit(128 + number)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for each in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(each) not in (signal.SIG_IGN, None):
-                before[each] = signal.signal(each, note)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if asked:
-            signal.raise_signal(asked[-1])

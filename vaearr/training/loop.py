@@ -10,11 +10,13 @@ import logging
 import math
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,6 @@ from torch import nn
 from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, Walk, batches
-from vaearr.computing.device import pick_precision
 from vaearr.config import PerceptualConfig, TrainConfig
 from vaearr.errors import TrainingError, UsageError, VaearrError, did_you_mean, need
 from vaearr.models import for_training
@@ -38,19 +39,9 @@ from vaearr.models.quality import MIN_SAMPLES, latent_health
 from vaearr.recipe import as_json, differing, now, versions
 from vaearr.schema import grid
 from vaearr.store.folders import replace_file
-from vaearr.training.checkpoint import (
-    CHECKPOINT,
-    KEPT,
-    History,
-    Training,
-    check_checkpoint,
-    load_state,
-    newest_checkpoint,
-    save_state,
-    signals_wait,
-)
+from vaearr.training.checkpoint import CHECKPOINT, KEPT, REMEDY, History, Training, check_checkpoint, newest_checkpoint
 from vaearr.training.processes import ALONE, Processes
-from vaearr.training.step import TERMS, Step, final_weight, seed_step, seeded, splits_amplitude
+from vaearr.training.step import TERMS, seed_step, seeded
 
 log = logging.getLogger("vaearr")
 
@@ -125,15 +116,14 @@ def train_model(
     compared = {key: value for key, value in settings.to_attrs().items() if key not in TrainConfig.passing}
     about = {"settings": compared, "data": dict(data), "processes": team.size, "streamed": train.tier == "streamed"}
     begin = team.first_does(lambda: _where_to_begin(folder, about, resume, restart))
+    normalise = settings.preprocess.normalise
     with seeded(settings.seed, device):
         model = TrainedModel(
-            model=for_training(
-                settings.model, likelihood=objective.likelihood, normalise=settings.preprocess.normalise
-            ),
+            model=for_training(settings.model, likelihood=objective.likelihood, normalise=normalise),
             preprocess=settings.preprocess,
             input_shape=schema.input_shape(ds),
             signal_dims=schema.signal_dims(ds),
-            dtype=str(ds[n.PATTERNS].dtype),
+            input_dtype=str(ds[n.PATTERNS].dtype),
             label=objective.label,
             classes=classes,
         ).to(device)
@@ -145,7 +135,12 @@ def train_model(
         model.preprocess.fit(train if balance is None else part(n.TRAIN), team.total)
     perceptual = _perceptual(model, objective.perceptual, perceptual_from) if objective.perceptual else None
     state = Training(model, train, validation, settings, folder, team, about, perceptual)
-    log.info(_announcement(state, schema.samples_word(ds), n_validation))
+    n_weights = sum(p.numel() for p in model.network.parameters())
+    log.info(
+        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples_total} "
+        f"{schema.samples_word(ds)}, {n_validation} for validation, {train.describe()}, on {device} in "
+        f"{str(state.terms.precision).removeprefix('torch.')}" + (f", {team.size} processes" if team.size > 1 else "")
+    )
     if begin:
         log.info(f"going on from {begin.name}")
     board = _tensorboard(*logs, settings) if settings.log and team.is_first else nullcontext(lambda epoch, row: None)
@@ -159,40 +154,25 @@ def train_model(
     judged = (n.VALIDATION, validation) if validation is not None and n_validation >= MIN_SAMPLES else (n.TRAIN, train)
     every = part(judged[0], ALONE) if team.size > 1 or balance is not None else judged[1]  # each sample once
     tables = {n.HISTORY: history_dataset(state.rows), n.HEALTH: latent_health(model, every)}
-    manifest = _manifest(state, data["patterns"], n_validation)
-    if team.is_first:
-        manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
-    sheets = read_sheets(folder, schema.signal_dims(ds))
-    return tables if sheets is None else tables | {n.SHEETS: sheets}, manifest
-
-
-def _announcement(state: Training, samples: str, n_validation: int) -> str:
-    config, device, size = state.config, state.model.device, state.team.size
-    n_weights = sum(p.numel() for p in state.model.network.parameters())
-    precision = str(pick_precision(config.precision, device)).removeprefix("torch.")
-    return (
-        f"training {config.model.name} ({n_weights / 1e6:.2f} M weights) on {state.train.n_samples_total} {samples}, "
-        f"{n_validation} for validation, {state.train.describe()}, on {device} in {precision}"
-    ) + (f", {size} processes" if size > 1 else "")
-
-
-def _manifest(state: Training, patterns: Mapping[str, Any], n_validation: int) -> dict[str, Any]:
     manifest = {
         "state": "trained",
-        "config": state.config.to_attrs(),
-        "data": dict(patterns),
-        "n_train": state.train.n_samples_total,
+        "config": settings.to_attrs(),
+        "data": dict(data["patterns"]),
+        "n_train": train.n_samples_total,
         "n_validation": n_validation,
-        "n_weights": sum(p.numel() for p in state.model.network.parameters()),
+        "n_weights": n_weights,
         "best_epoch": state.best_epoch + 1,  # counted from 1, as in the history
         "epochs_run": state.epoch,
-        "stopped_early": state.epoch < state.config.epochs,
-        "processes": state.team.size,
+        "stopped_early": state.epoch < settings.epochs,
+        "processes": team.size,
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "time": now(),
     }
-    return manifest | ({"resumed_with": state.changed} if state.changed else {})
+    if team.is_first:
+        manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
+    sheets = read_sheets(folder, schema.signal_dims(ds))
+    return tables if sheets is None else tables | {n.SHEETS: sheets}, manifest
 
 
 def _where_to_begin(folder: Path, about: Mapping[str, Any], resume: Path | None, restart: bool) -> Path | None:
@@ -227,16 +207,10 @@ def _start_from(model: TrainedModel, folder: Path) -> None:
     found = differing(one.to_attrs(), two.to_attrs()) + differing(other.input_shape, model.input_shape, "samples")
     if found:
         raise UsageError(f"the weights in {folder} do not fit: {', '.join(found)}; use the same model settings.")
-    if found := differing(other.preprocess_config.to_attrs(), model.preprocess_config.to_attrs()):
-        log.info(f"the weights to start from were trained with another preprocessing: {', '.join(found)}")
     model.network.load_state_dict(other.network.state_dict(), strict=True)
-    if model.classifier is not None and other.classifier is not None:
-        if (other.label, other.classes) == (model.label, model.classes):
-            model.classifier.load_state_dict(other.classifier.state_dict())
-        else:
-            log.info(
-                f"the classification head starts anew: the weights to start from know {other.label} {other.classes}"
-            )
+    is_head_known = (other.label, other.classes) == (model.label, model.classes)
+    if model.classifier is not None and other.classifier is not None and is_head_known:
+        model.classifier.load_state_dict(other.classifier.state_dict())
 
 
 def _perceptual(model: TrainedModel, config: PerceptualConfig, folder: Path | None) -> PerceptualLoss:
@@ -249,10 +223,8 @@ def _perceptual(model: TrainedModel, config: PerceptualConfig, folder: Path | No
     if folder is not None:
         other = load_folder(folder)
         if other.input_shape[0] != model.input_shape[0] or len(other.input_shape) != len(model.input_shape):
-            raise UsageError(
-                f"objective.perceptual: the model in {folder} knows samples {other.input_shape}, these are "
-                f"{model.input_shape}; name a run on samples of this kind."
-            )
+            known = f"the model in {folder} knows samples {other.input_shape}, these are {model.input_shape}"
+            raise UsageError(f"objective.perceptual: {known}; name a run on samples of this kind.")
         network = other.network
     value_range = RANGES.get(model.preprocess_config.normalise, DEVIATIONS)
     return PerceptualLoss(config, value_range, network).to(model.device)
@@ -274,11 +246,11 @@ def fit(
     soon as an epoch's loss is not finite, and when the GPU's memory does not suffice.
     """
     config, team, device = state.config, state.team, state.model.device
-    step = team.share(Step(state.model, config, perceptual=state.perceptual), device)
+    step = team.share(state.terms, device)
     critic = team.share(state.critic, device) if state.critic else None
     if config.compile != "off":
         step.compile(mode=config.compile, dynamic=False)
-    if resume and (found := load_state(state, resume)):
+    if resume and (found := state.load(resume)):
         log.warning(f"it goes on with {found}; the last digits may differ from an undisturbed training's")
     if not team.is_first:
         state.totals.zero_()
@@ -297,32 +269,52 @@ def fit(
                     on_epoch(state.epoch - 1, row)
                 _pause(state, asked, 0.0)
         except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"batch_size {config.batch_size} needs more memory than the GPU has ({str(error).split('. ')[0]}); "
-                "halve it and double accumulate, which learns from as many patterns per update."
-            ) from None
+            needs = f"batch_size {config.batch_size} needs more memory than the GPU has ({str(error).split('. ')[0]})"
+            raise TrainingError(f"{needs}; halve it and double accumulate, for as many patterns per update.") from None
         finally:
             torch.use_deterministic_algorithms(was_deterministic)
         if team.is_first:
             write_tensors(state.folder / "last.safetensors", state.model.state_dict())
-            save_state(state, state.folder / CHECKPOINT, state.totals)  # what follows may fail and be done again
+            state.save(state.folder / CHECKPOINT, state.totals)  # what follows may fail and be done again
     state.model.load_state_dict(state.best_weights)
+
+
+@contextmanager
+def signals_wait() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM only leave their number in the list, until the block ends; then they take their course with
+    whoever handled them before. A second one ends the block at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise SystemExit(128 + number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    handled = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, note) for number in (handled if is_main else ())}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if asked:
+            signal.raise_signal(asked[-1])
 
 
 def _updates(state: Training, step: nn.Module, critic: nn.Module | None, on_step: OnStep | None) -> Iterator[None]:
     """The rest of the running epoch; yields after every update."""
     config = state.config
     step.train()  # with the model and the perceptual term, which validation has set to evaluation
-    epoch = state.train.epoch(state.epoch, start=state.batch, walk=_walk(state.model, config))
+    epoch = state.train.epoch(state.epoch, start=state.batch, walk=_walk(state))
     while parts := list(islice(epoch, config.accumulate)):
         weights, (*_, share, rate) = state.weights[state.update], state.schedule[state.update].tolist()
-        judge = critic if share > 0 else None
+        judge, network = (critic, state.critic.network) if state.critic and share > 0 else (None, None)
         for i, batch in enumerate(parts):
             seed_step(config.seed, state.team.rank, state.step)
             no_sync = getattr(step, "no_sync", None)  # of several processes; gradients meet at the last batch
             with no_sync() if no_sync and i < len(parts) - 1 else nullcontext():
-                network = state.critic.network if state.critic and judge else None
-                terms, wanted, recon = step(batch.patterns, _target(batch), batch.labels, weights, network)
+                terms, wanted, recon = step(batch.patterns, batch.target, batch.labels, weights, network)
                 (terms[0] / len(parts)).backward()
             terms = terms.detach()
             if judge:
@@ -333,30 +325,24 @@ def _updates(state: Training, step: nn.Module, critic: nn.Module | None, on_step
             state.batch += 1
             if on_step:
                 on_step(state.epoch, state.step)
-        _descend(state.optimizer, rate, config.clip)
+        rates = {"optimizer": rate}
         if judge:
-            _descend(state.critic_optimizer, state.critic_rate * (rate / config.learning_rate), config.clip)
+            rates["critic_optimizer"] = state.critic_rate * (rate / config.learning_rate)
+        for name, each in rates.items():
+            optimizer = state.optimizers[name]
+            for group in optimizer.param_groups:
+                group["lr"] = each
+            nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], config.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if state.average:
             state.update_average()
         yield
 
 
-def _descend(optimizer: torch.optim.Optimizer, rate: float, clip: float) -> None:
-    """One update at this learning rate, and on to the next."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
-def _walk(model: TrainedModel, config: TrainConfig) -> Walk | None:
-    objective = config.objective
-    return Walk(model.preprocess, objective.walk) if objective.target == "neighbour" else None
-
-
-def _target(batch: Any) -> torch.Tensor | None:
-    return None if batch.target is batch.patterns else batch.target
+def _walk(state: Training) -> Walk | None:
+    objective = state.config.objective
+    return Walk(state.model.preprocess, objective.walk) if objective.target == "neighbour" else None
 
 
 def _pause(state: Training, asked: list[int], seconds: float) -> None:
@@ -373,7 +359,7 @@ def _pause(state: Training, asked: list[int], seconds: float) -> None:
     totals = state.team.total(state.totals.clone())
     if state.team.is_first:
         began = time.monotonic()
-        save_state(state, state.folder / CHECKPOINT, totals)
+        state.save(state.folder / CHECKPOINT, totals)
         ended = time.monotonic()
         state.due = ended + max(60 * state.config.checkpoint_minutes, (ended - began) / WRITING_SHARE)
     state.seconds = 0.0
@@ -387,18 +373,21 @@ def _finish_epoch(state: Training, began: float) -> History:
     """Close the books of an epoch: history, validation, best weights, checkpoints."""
     config, team, model = state.config, state.team, state.model
     team.agree(model.network)
-    row = _row(team.total(state.totals), state.train.n_samples_total, model, config)
+    row = _row(state, state.totals, state.train.n_samples_total)
     if config.objective.adversarial:  # means over the updates that had a discriminator; NaN where none had
         shares = state.schedule[state.epoch * state.per_epoch :, 2][: state.per_epoch]
         part = float((shares > 0).mean())
         row |= {name: row[name] / part if part else math.nan for name in ("adversarial", "critic")}
     with state.averaged():
-        if state.validation is not None:
-            row |= evaluate(model, state.validation, config, processes=team, perceptual=state.perceptual)
+        row |= evaluate(state)
         last = state.update - 1
         row["beta" if config.objective.capacity is None else "capacity"] = float(state.weights[last, 0])
         row |= {"learning_rate": float(state.schedule[last, 3]), "seconds": time.perf_counter() - began}
-        _check_finite(row, state)
+        if not all(math.isfinite(value) for name, value in row.items() if not name.endswith(MAY_BE_NAN)):
+            (state.folder / CHECKPOINT).unlink(missing_ok=True)  # going on from there would end here again
+            earlier = f"; the last checkpoint before is {path}" if (path := newest_checkpoint(state.folder)) else ""
+            found = f"the loss is not finite in epoch {state.epoch + 1} (loss {row['loss']:g}{earlier})"
+            raise TrainingError(f"{found}. {REMEDY} or check the patterns for extreme values.")
         score = row.get("val_loss", math.inf)
         if state.is_judged_fully(state.epoch) and not state.is_judged_fully(state.epoch - 1):
             state.best = math.inf  # epochs before it are no candidates
@@ -406,66 +395,50 @@ def _finish_epoch(state: Training, began: float) -> History:
             state.best, state.best_epoch = score, state.epoch
             state.best_weights = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
         if team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
-            write_sheet(model, state.validation or state.train, state.folder, state.epoch + 1, seed=config.seed)
+            write_sheet(state)
     state.rows.append(row)
     state.epoch, state.batch, state.seconds = state.epoch + 1, 0, 0.0
     state.totals.zero_()
     if team.is_first:
-        write_history(state.rows, state.folder)
+        table = history_dataset(state.rows).to_dataframe().to_csv(lineterminator="\n")
+        replace_file(state.folder / "history.csv", table.encode(), durable=False)
+        replace_file(state.folder / "history.json", json.dumps(as_json(state.rows)).encode(), durable=False)
         if config.checkpoint_every and state.epoch % config.checkpoint_every == 0:
-            save_state(state, state.folder / KEPT.replace("*", f"{state.epoch:04d}"), state.totals)
+            state.save(state.folder / KEPT.replace("*", f"{state.epoch:04d}"), state.totals)
     return row
 
 
 @torch.inference_mode()
-def evaluate(
-    model: TrainedModel,
-    batches: PatternBatches,
-    config: TrainConfig,
-    *,
-    processes: Processes = ALONE,
-    perceptual: nn.Module | None = None,
-) -> History:
+def evaluate(state: Training) -> History:
     """Validation terms, posterior mean decoded, at the final beta; weights and random state stay as they are.
 
-    Without the adversarial term, which compares nothing from one epoch to the next.
+    Without the adversarial term, which compares nothing from one epoch to the next. Nothing without validation.
     """
-    model.eval()
-    step = Step(model, config, perceptual=perceptual).eval()
-    weights = torch.tensor([final_weight(config.objective), 1.0, 0.0], device=model.device)
-    totals = torch.zeros(len(TERMS), device=model.device)
-    for batch in batches.epoch(0, walk=_walk(model, config)):
+    model, held_out = state.model, state.validation
+    if held_out is None:
+        return {}
+    step = state.terms.eval()  # its forward alone, never compiled: sizes differ
+    weights = torch.tensor([state.schedule[-1, 0], 1.0, 0.0], device=model.device, dtype=torch.float32)
+    totals = torch.zeros_like(state.totals)
+    for batch in held_out.epoch(0, walk=_walk(state)):
         # samples from which windows are cut in training may be too large for a batch
-        size = len(batch.patterns) if config.augment.crop is None else model.fitting(len(batch.patterns))
-        whole = (batch.patterns, _target(batch), batch.labels)
-        for start in range(0, len(batch.patterns), size):
-            some = [None if column is None else column[start : start + size] for column in whole]
-            totals += step(*some, weights)[0] * len(batch.patterns[start : start + size])
-    row = _row(processes.total(totals), batches.n_samples_total, model, config)
+        size = len(batch.patterns) if state.config.augment.crop is None else model.fitting(len(batch.patterns))
+        columns = (batch.patterns, batch.target, batch.labels)
+        each = [column.split(size) if column is not None else repeat(None) for column in columns]
+        for patterns, target, labels in zip(*each, strict=False):
+            totals += step.forward(patterns, target, labels, weights)[0] * len(patterns)
+    row = _row(state, totals, held_out.n_samples_total)
     return {f"val_{key}": value for key, value in row.items() if key not in ("adversarial", "critic")}
 
 
-def _row(totals: torch.Tensor, n_samples: int, model: TrainedModel, config: TrainConfig) -> History:
-    """Means over an epoch, from sums over its samples: of the terms that there are."""
-    objective = config.objective
-    row = {name: value / n_samples for name, value in zip(TERMS, totals.tolist(), strict=True)}
-    right, known = row.pop("label_right"), row.pop("label_known")
-    there = {"amplitude_nll": splits_amplitude(model, objective), "perceptual": objective.perceptual is not None}
-    there |= dict.fromkeys(("adversarial", "critic"), objective.adversarial is not None)
-    there["label_nll"] = objective.label is not None
-    row = {name: value for name, value in row.items() if there.get(name, True)}
-    return row | ({"label_accuracy": right / known if known else math.nan} if objective.label else {})
-
-
-def _check_finite(row: History, state: Training) -> None:
-    if all(math.isfinite(value) for name, value in row.items() if not name.endswith(MAY_BE_NAN)):
-        return
-    (state.folder / CHECKPOINT).unlink(missing_ok=True)  # going on from there would end here again
-    earlier = f"; the last checkpoint before is {path}" if (path := newest_checkpoint(state.folder)) else ""
-    raise TrainingError(
-        f"the loss is not finite in epoch {state.epoch + 1} (loss {row['loss']:g}{earlier}). Lower learning_rate, use "
-        "precision='float32' or check the patterns for extreme values."
-    )
+def _row(state: Training, totals: torch.Tensor, n_samples: int) -> History:
+    """Means over an epoch, from sums over this process's samples: of the terms that there are."""
+    means = zip(TERMS, state.team.total(totals).tolist(), strict=True)
+    row = {name: value / n_samples for name, value in means if name in state.terms.terms}
+    if state.config.objective.label:
+        right, known = row.pop("label_right"), row.pop("label_known")
+        row["label_accuracy"] = right / known if known else math.nan
+    return row
 
 
 def history_dataset(rows: list[History]) -> xr.Dataset:
@@ -478,28 +451,21 @@ def history_dataset(rows: list[History]) -> xr.Dataset:
     return xr.Dataset(variables, coords={n.EPOCH: range(1, len(rows) + 1)})
 
 
-def write_history(rows: list[History], folder: Path) -> None:
-    """history.csv and history.json of a training so far; what is not finite is empty."""
-    table = history_dataset(rows).to_dataframe().to_csv(lineterminator="\n")
-    replace_file(folder / "history.csv", table.encode(), durable=False)
-    replace_file(folder / "history.json", json.dumps(as_json(rows)).encode(), durable=False)
-
-
 @torch.inference_mode()
-def write_sheet(model: TrainedModel, batches: PatternBatches, folder: Path, epoch: int, *, seed: int) -> None:
-    """Write what the model makes of the first patterns of `batches` and of draws from the prior, after an epoch."""
-    model.eval()
-    n_batches = -(-N_SAMPLES // (batches.n_samples // len(batches)))
-    stored = torch.cat([batch.patterns for batch in islice(batches.epoch(0), n_batches)])[:N_SAMPLES]
-    draws = torch.randn(len(stored), *model.latent_shape, generator=torch.Generator().manual_seed(seed))
+def write_sheet(state: Training) -> None:
+    """Write what the model makes of its first patterns and of draws from the prior, after an epoch."""
+    model, chosen, epoch = state.model.eval(), state.validation or state.train, state.epoch + 1
+    n_batches = -(-N_SAMPLES // (chosen.n_samples // len(chosen)))
+    stored = torch.cat([batch.patterns for batch in islice(chosen.epoch(0), n_batches)])[:N_SAMPLES]
+    draws = torch.randn(len(stored), *model.latent_shape, generator=torch.Generator().manual_seed(state.config.seed))
     at_once = model.fitting(len(stored))
     sheet = {
         "input": model.preprocess(stored),
         "reconstruction": torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in stored.split(at_once)]),
         "prior": torch.cat([model.decode_batch(some) for some in draws.split(at_once)]),
     }
-    (folder / SHEETS).mkdir(exist_ok=True)
-    write_tensors(folder / SHEETS / f"epoch-{epoch:05d}.safetensors", sheet, {"epoch": epoch})
+    (state.folder / SHEETS).mkdir(exist_ok=True)
+    write_tensors(state.folder / SHEETS / f"epoch-{epoch:05d}.safetensors", sheet, {"epoch": epoch})
 
 
 def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> xr.Dataset | None:

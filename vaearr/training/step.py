@@ -6,7 +6,6 @@ weights and the learning rate of every update, so there is no scheduler whose st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,11 +15,12 @@ import torch
 from torch import nn
 
 from vaearr.computing.device import autocast, pick_precision
-from vaearr.config import AdversarialConfig, AugmentConfig, ObjectiveConfig, TrainConfig
+from vaearr.config import AdversarialConfig, AugmentConfig, TrainConfig
+from vaearr.config.parts import part
 from vaearr.errors import UsageError
 from vaearr.models import losses
 from vaearr.models.artifacts import TrainedModel, pooled
-from vaearr.models.augmentation import add_noise, apply_augmentation, crop_window, plan_augmentation
+from vaearr.models.augmentation import add_noise, crop_window, draw_geometry
 
 TERMS: tuple[str, ...] = ("loss", "reconstruction_nll", "amplitude_nll", "kl", "perceptual", "adversarial", "critic")
 TERMS += ("label_nll", "label_right", "label_known")
@@ -34,17 +34,23 @@ class Step(nn.Module):
     (0 here; the discriminator's own loss is its own step's), and the last two: the shares of samples that have a label,
     and that the head names right. With them come the patterns that were wanted and those that were decoded.
 
-    perceptual: a module of `models.perceptual`.
+    perceptual: a module of `models.perceptual`. is_split: the partner's pattern decides on shapes alone, and the own
+    pattern on the amplitude. terms: names of those that there are.
     """
 
     def __init__(self, model: TrainedModel, config: TrainConfig, *, perceptual: nn.Module | None = None) -> None:
         super().__init__()
-        if config.objective.target == "auto" or config.objective.input_noise is None:
+        objective = config.objective
+        if objective.target == "auto" or objective.input_noise is None:
             raise UsageError("objective.target or input_noise is not decided; `vaearr.run.train.settled` does it.")
-        self.model, self.objective, self.augment, self.perceptual = model, config.objective, config.augment, perceptual
-        self.noise = config.objective.input_noise
-        self.precision = pick_precision(config.precision, model.device)
-        self.is_split = splits_amplitude(model, config.objective)
+        self.likelihood: Any = part("objective", objective.likelihood, losses.LIKELIHOODS)
+        self.model, self.objective, self.augment, self.perceptual = model, objective, config.augment, perceptual
+        self.noise, self.precision = objective.input_noise, pick_precision(config.precision, model.device)
+        self.is_split = objective.target == "neighbour" and bool(getattr(model.network, "contrast", False))
+        there = {"amplitude_nll": self.is_split, "perceptual": objective.perceptual is not None}
+        there |= dict.fromkeys(("adversarial", "critic"), objective.adversarial is not None)
+        there |= dict.fromkeys(("label_nll", "label_right", "label_known"), objective.label is not None)
+        self.terms = [name for name in TERMS if there.get(name, True)]
 
     def forward(
         self,
@@ -58,43 +64,41 @@ class Step(nn.Module):
         first three numbers of a row of `schedule`. critic: gives logit maps of preprocessed patterns, once it has
         begun; its weights get no gradient here."""
         model, objective = self.model, self.objective
+        network: Any = model.network
         with autocast(patterns.device, self.precision):
-            seen = model.preprocess(patterns)
+            seen = own = shown = model.preprocess(patterns)
             wanted = seen if target is None else model.preprocess(target)
-            own = shown = seen
-            network: Any = model.network
             if self.training:
-                plan = plan_augmentation(len(seen), self.augment, seen.device)
-                own = apply_augmentation(seen, plan)
-                wanted = own if wanted is seen else apply_augmentation(wanted, plan)
+                move = draw_geometry(len(seen), self.augment, seen.device)
+                own = move(seen)
+                wanted = own if target is None else move(wanted)
                 if self.augment.crop is not None:  # windows, at the same place of input and target
                     window = crop_window(own.shape[2:], self.augment.crop)
-                    own, wanted = own[window], own[window] if wanted is own else wanted[window]
+                    own, wanted = own[window], wanted[window]
                     network = network.resized(own.shape[2:])
                 shown = add_noise(add_noise(own, self.noise), self.augment.noise, self.augment.circle)
-            options = {"logits": True} if losses.takes_logits(objective.likelihood) else {}
-            recon, mean, logvar = network(shown, **options)
-            logits = None if labels is None or model.classifier is None else model.classifier(pooled(mean)).float()
+            has_logits = losses.takes_logits(objective.likelihood)
+            recon, mean, logvar = network(shown, **({"logits": True} if has_logits else {}))
+            named = None if labels is None or model.classifier is None else model.classifier(pooled(mean)).float()
         # terms of windows are scaled up to whole samples, so that weights and history mean the same
         share, values = seen[0].numel() / own[0].numel(), seen[0].numel()
-        likelihood, recon = losses.LIKELIHOODS[objective.likelihood], recon.float()
-        zero = recon.new_zeros((), dtype=torch.float32)
-        terms = dict.fromkeys(TERMS, zero)
+        likelihood, recon = self.likelihood, recon.float()
+        terms = dict.fromkeys(TERMS, recon.new_zeros((), dtype=torch.float32))
         if target is not None and self.is_split:
-            nll = losses.shape_nll(wanted, recon, likelihood).mean()
-            amplitude = losses.amplitude_nll(own, recon, likelihood).mean()
+            terms["reconstruction_nll"] = losses.shape_nll(wanted, recon, likelihood).mean()
+            terms["amplitude_nll"] = losses.amplitude_nll(own, recon, likelihood).mean()
         else:
-            nll, amplitude = share * likelihood(wanted, recon).mean(), zero
-        kl = losses.posterior_kl(model.network, mean.float(), logvar.float())
-        terms |= {"reconstruction_nll": nll, "amplitude_nll": amplitude, "kl": share * kl.flatten(1).sum(1).mean()}
+            terms["reconstruction_nll"] = share * likelihood(wanted, recon).mean()
+        kl, amplitude = losses.posterior_kl(network, mean.float(), logvar.float()), terms["amplitude_nll"]
+        terms["kl"] = share * kl.flatten(1).sum(1).mean()
         # the value of the amplitude term always counts, its gradient when its time has come
-        loss = nll + amplitude.detach() + weights[1] * (amplitude - amplitude.detach())
-        if not getattr(model.network, "is_deterministic", False):
+        loss = terms["reconstruction_nll"] + amplitude.detach() + weights[1] * (amplitude - amplitude.detach())
+        if not getattr(network, "is_deterministic", False):
             if objective.capacity is None:
                 loss = loss + weights[0] * share * losses.kl_penalty(kl, objective.free_bits)
             else:
                 loss = loss + objective.beta * losses.capacity_penalty(share * kl, weights[0])
-        picture = recon.sigmoid() if options else recon  # no logits for the networks that look at it
+        picture = recon.sigmoid() if has_logits else recon  # no logits for the networks that look at it
         if objective.perceptual is not None and self.perceptual is not None:
             with autocast(patterns.device, self.precision):
                 terms["perceptual"] = self.perceptual(wanted, picture).mean()
@@ -105,10 +109,10 @@ class Step(nn.Module):
                 maps = torch.func.functional_call(critic, still, (picture,))
             terms["adversarial"] = losses.generator_loss(maps, objective.adversarial.kind)
             loss = loss + weights[2] * objective.adversarial.weight * values * terms["adversarial"]
-        if logits is not None and labels is not None:
-            terms["label_nll"] = losses.classification_nll(logits, labels)
+        if named is not None and labels is not None:
+            terms["label_nll"] = losses.classification_nll(named, labels)
             loss = loss + objective.label_weight * terms["label_nll"]
-            terms["label_right"] = (logits.argmax(1) == labels).float().mean()  # no argmax is -1
+            terms["label_right"] = (named.argmax(1) == labels).float().mean()  # no argmax is -1
             terms["label_known"] = (labels >= 0).float().mean()
         return torch.stack(list((terms | {"loss": loss}).values())), wanted.detach(), picture
 
@@ -139,16 +143,9 @@ def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
         return model.input_shape
     stride = getattr(model.network, "stride", ()) if hasattr(model.network, "resized") else ()
     if len(crop) != len(stride) or any(size < step or size % step for size, step in zip(crop, stride, strict=True)):
-        raise UsageError(
-            f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}; give a multiple of it "
-            "along each dim, or leave it out where there is none: such a network takes whole samples."
-        )
+        given = f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}"
+        raise UsageError(f"{given}; give a multiple of it; a network without a stride takes whole samples.")
     return (model.input_shape[0], *(min(a, b) for a, b in zip(crop, model.input_shape[1:], strict=True)))
-
-
-def splits_amplitude(model: TrainedModel, objective: ObjectiveConfig) -> bool:
-    """Whether the partner's pattern decides on shapes alone, and the own pattern on the amplitude."""
-    return objective.target == "neighbour" and bool(getattr(model.network, "contrast", False))
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
@@ -161,49 +158,40 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> t
 
 
 def schedule(config: TrainConfig, per_epoch: int) -> np.ndarray:
-    """What changes over a training, `(n_updates, 4)`: beta, or the capacity, as it rises; weight of the amplitude;
-    share of the adversarial weight; learning rate.
+    """What changes over a training, a row per update: beta, or the capacity; whether the amplitude counts; share of the
+    adversarial weight; learning rate.
 
-    The amplitude waits until beta has risen: before, shapes are random and would drive it to 0.
+    Beta (or the capacity) rises linearly over the warm-up, against collapse: Bowman et al., "Generating Sentences from
+    a Continuous Space", 2016; Sønderby et al., "Ladder Variational Autoencoders", 2016. The amplitude waits until it
+    has risen: before, shapes are random and would drive it to 0. The adversarial weight is 0 until the decoder has
+    begun to reconstruct, then rises linearly to 1: a discriminator of noise teaches nothing.
     """
     objective, critic, n_updates = config.objective, config.objective.adversarial, per_epoch * config.epochs
-    rise, start, ramped = round(objective.warmup * n_updates), n_updates, 0
+    update = np.arange(n_updates)
+    rise, final = round(objective.warmup * n_updates), objective.beta
+    final = final if objective.capacity is None else objective.capacity
+    weight, share = final * np.minimum(1.0, (update + 1) / max(rise, 1)), np.zeros(n_updates)
     if critic is not None:
-        start, ramped = round(critic.start * n_updates), round(critic.rise * n_updates)
-    return np.array(
-        [
-            (
-                losses.beta_schedule(i, rise, final_weight(objective)),
-                float(i >= rise),
-                losses.ramp(i, start, ramped),
-                config.learning_rate * rate_at(i, n_updates, config, per_epoch=per_epoch),
-            )
-            for i in range(n_updates)
-        ]
-    )
+        start, ramp = round(critic.start * n_updates), max(1, round(critic.rise * n_updates))
+        share = np.clip((update - start + 1) / ramp, 0.0, 1.0)
+    return np.stack([weight, update >= rise, share, config.learning_rate * learning_rates(config, per_epoch)], 1)
 
 
-def final_weight(objective: ObjectiveConfig) -> float:
-    """Beta, or the capacity, after its rise."""
-    return objective.beta if objective.capacity is None else objective.capacity
-
-
-def rate_at(update: int, n_updates: int, config: TrainConfig, *, per_epoch: int = 1) -> float:
-    """Share of the highest learning rate at an update (from 0): a linear rise, then a cosine down, or no change.
+def learning_rates(config: TrainConfig, per_epoch: int) -> np.ndarray:
+    """Shares of the highest learning rate, for each update: a linear rise, then a cosine down, or no change.
 
     With `restarts` the cosine starts again that many times, in parts of equal length (Loshchilov & Hutter, "SGDR", ICLR
-    2017). per_epoch: updates per epoch; with `schedule_per="epoch"` the rate is that of the epoch's first update.
+    2017). With `schedule_per="epoch"` the rate is that of the epoch's first update.
     """
+    n_updates, n_parts = per_epoch * config.epochs, config.restarts + 1
+    update = np.arange(n_updates)
     if config.schedule_per == "epoch":
         update -= update % per_epoch
     rise = round(config.rise * n_updates)
-    if update < rise:
-        return (update + 1) / rise
-    if config.schedule == "constant":
-        return 1.0
-    done = min(1.0, (update - rise) / max(1, n_updates - rise)) * (config.restarts + 1)
-    part = done % 1 if done < config.restarts + 1 else 1.0
-    return config.rate_end + (1 - config.rate_end) * 0.5 * (1 + math.cos(math.pi * part))
+    done = (update - rise) / max(1, n_updates - rise) * n_parts
+    cosine = config.rate_end + (1 - config.rate_end) * 0.5 * (1 + np.cos(np.pi * (done % 1)))
+    after = cosine if config.schedule == "cosine" else 1.0
+    return np.where(update < rise, (update + 1) / max(rise, 1), after)
 
 
 @contextmanager

@@ -10,15 +10,13 @@ from vaearr.views import (  # noqa: F401  (they register their builders)
     curves,
     layers,
     maps,
-    network,
     pictures,
     relations,
-    samples,
     sheets,
     spread,
     volumes,
 )
 from vaearr.views.kinds import KINDS, builder, kind_of, save, show, view
-from vaearr.views.paper import journal, on_paper, save_figure
+from vaearr.views.paper import journal, on_paper
 
-__all__ = ["KINDS", "builder", "journal", "kind_of", "on_paper", "save", "save_figure", "show", "view"]
+__all__ = ["KINDS", "builder", "journal", "kind_of", "on_paper", "save", "show", "view"]

@@ -1,7 +1,7 @@
-"""Colours that stay apart: shades of a base colour in OKLab, and base colours for any number of classes.
+"""Colours that stay apart: shades of a base colour, and base colours for any number of classes.
 
-OKLab is a colour space in which equal distances look about equal (B. Ottosson, "A perceptual color space for image
-processing", 2020): L runs from 0 (black) to 1 (white), the angle of (a, b) is the hue, its length the chroma.
+Distances are in OKLab, a colour space in which equal distances look about equal (B. Ottosson, "A perceptual color space
+for image processing", 2020): L runs from 0 (black) to 1 (white), the angle of (a, b) is the hue, its length the chroma.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from vaearr.errors import UsageError
 
 NOISE_COLOR = "#8c8c8c"
 LEVELS = 32  # steps of brightness
-SPANS = (0.32, 0.28, 0.24, 0.2, 0.16, 0.12, 0.08)  # of lightness, from a base colour downwards
+SPANS = (0.42, 0.36, 0.3, 0.25, 0.2, 0.15, 0.1)  # of lightness, as a share of that of the base colour
 # Okabe & Ito's colours in an order in which many shades of the first stay apart, without the second blue
 FIRST = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442")
 APART = 0.05  # least OKLab distance of any two shades of two classes
 CLEAR = 0.05  # distance, as `_distance` has it, at which a colour needs no better one
-DARKEST = 0.12
 
 _TO_LMS = np.array([
     [0.4122214708, 0.5363325363, 0.0514459929],
@@ -52,70 +51,20 @@ def oklab(rgb: np.ndarray) -> np.ndarray:
     return np.cbrt(_linear(np.asarray(rgb, dtype="f8")) @ _TO_LMS.T) @ _TO_LAB.T
 
 
-def _linear_of(lab: np.ndarray) -> np.ndarray:
-    return (lab @ np.linalg.inv(_TO_LAB).T) ** 3 @ np.linalg.inv(_TO_LMS).T
-
-
-def srgb(lab: np.ndarray) -> np.ndarray:
-    """sRGB `(..., 3)` of OKLab `(..., 3)`, cut to what a screen can show."""
-    return np.clip(_gamma(_linear_of(np.asarray(lab, dtype="f8"))), 0, 1)
-
-
-def shades(rgb: np.ndarray, lightness: np.ndarray) -> np.ndarray:
-    """A colour `(3,)` at other lightnesses `(m,)`: sRGB `(m, 3)`.
-
-    Hue and chroma are kept; chroma falls only where no screen shows it at that lightness.
-    """
-    _, a, b = oklab(rgb)
-    lightness = np.asarray(lightness, dtype="f8")
-
-    def painted(share: np.ndarray) -> np.ndarray:
-        return np.stack([lightness, share * a, share * b], axis=1)
-
-    low, high = np.zeros(len(lightness)), np.ones(len(lightness))
-    low = np.where(_is_shown(painted(high)), high, low)
-    for _ in range(20):
-        middle = (low + high) / 2
-        fits = _is_shown(painted(middle))
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-    return srgb(painted(low))
-
-
-def _is_shown(lab: np.ndarray) -> np.ndarray:
-    """Whether a screen can show a colour."""
-    linear = _linear_of(lab)
-    return np.asarray(((linear >= -1e-6) & (linear <= 1 + 1e-6)).all(axis=-1))
-
-
 def ramp(colors: Sequence[str], levels: int = LEVELS) -> np.ndarray:
     """Shades `(k, levels, 3)` of k base colours, dark to the base colour itself; no two classes share a shade.
 
-    All ramps span the same lightness, the widest of SPANS at which shades of different colours stay APART.
+    Less light of the same colour: hue is kept, lightness and chroma fall together. All ramps span the same share of
+    lightness, the widest of SPANS at which shades of different colours stay APART.
     """
-    bases = rgb_of(colors)
+    bases = _linear(rgb_of(colors))[:, None]
     for span in SPANS:
-        made = _ramps(bases, span, levels)
-        if _separation(made) >= APART:
+        made = _gamma(bases * np.linspace(1 - span, 1, levels)[:, None] ** 3)  # OKLab goes with the cube root of light
+        lab = oklab(made)
+        pairs = ((one, other) for i, one in enumerate(lab) for other in lab[i + 1 :])
+        if min((np.linalg.norm(a[:, None] - b, axis=-1).min() for a, b in pairs), default=np.inf) >= APART:
             break
     return made
-
-
-def _ramps(bases: np.ndarray, span: float, levels: int) -> np.ndarray:
-    made = np.empty((len(bases), levels, 3))
-    for i, base in enumerate(bases):
-        top = oklab(base)[0]
-        made[i] = shades(base, np.linspace(max(top - span, min(DARKEST, top)), top, levels))
-        made[i, -1] = base
-    return made
-
-
-def _separation(ramps: np.ndarray) -> float:
-    """Least OKLab distance of shades of two different ramps."""
-    lab = oklab(ramps)
-    distances = [
-        np.linalg.norm(one[:, None] - other[None], axis=-1).min() for i, one in enumerate(lab) for other in lab[i + 1 :]
-    ]
-    return float(min(distances, default=np.inf))
 
 
 def rgb_of(colors: Sequence[str]) -> np.ndarray:
@@ -152,20 +101,13 @@ def class_colors(
     if unknown := sorted(set(colors) - set(codes)):
         raise UsageError(f"no class has the code {unknown}; the codes are {list(codes)}.")
     given = {code: hex_of(rgb_of([colors[code]]))[0] for code in codes if code in colors}
-    _assert_apart(given)
+    lab = oklab(rgb_of([*given.values()]))
+    near = np.argwhere(np.tril(np.linalg.norm(lab[:, None] - lab, axis=-1) < APART, -1))
+    if len(near):
+        one, other = ([*given.items()][i] for i in near[0])
+        raise UsageError(f"the colours of the classes {one} and {other} can hardly be told apart; choose others.")
     further = iter(distinct_colors(len(codes), first=list(given.values()), avoid=avoid)[len(given) :])
     return [given[code] if code in given else next(further) for code in codes]
-
-
-def _assert_apart(given: Mapping[int, str]) -> None:
-    codes, lab = list(given), oklab(rgb_of(list(given.values())))
-    for i, code in enumerate(codes):
-        for j in range(i):
-            if np.linalg.norm(lab[i] - lab[j]) < APART:
-                raise UsageError(
-                    f"the colours of the classes {codes[j]} and {code}, {given[codes[j]]} and {given[code]}, can "
-                    "hardly be told apart; choose others."
-                )
 
 
 def distinct_colors(count: int, first: Sequence[str] | None = None, avoid: Sequence[str] = ()) -> list[str]:
@@ -180,39 +122,27 @@ def distinct_colors(count: int, first: Sequence[str] | None = None, avoid: Seque
 
 @lru_cache(maxsize=32)
 def _further(count: int, chosen: tuple[str, ...], avoid: tuple[str, ...]) -> tuple[str, ...]:
-    pool = np.concatenate([rgb_of(FIRST), _pool()])
-    seen = _as_seen(pool)
-    taken = _as_seen(rgb_of([*chosen, *avoid, NOISE_COLOR, "#ffffff"]))
-    distance = np.min([_distance(seen, one) for one in taken], axis=0)
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 12)] * 3), axis=-1).reshape(-1, 3)
+    lab = oklab(grid)
+    vivid = (lab[:, 0] >= 0.5) & (lab[:, 0] <= 0.92) & (np.hypot(lab[:, 1], lab[:, 2]) >= 0.08)
+    pool = np.concatenate([rgb_of(FIRST), grid[vivid]])  # neither pale nor dark
+    distance = np.full(len(pool), np.inf)
+    for color in rgb_of([*chosen, *avoid, NOISE_COLOR, "#ffffff"]):
+        distance = np.minimum(distance, _distance(pool, color))
     found: list[str] = []
     for _ in range(count):
         first = int(np.argmax(distance[: len(FIRST)] >= CLEAR))  # the well-known colours, as long as they are clear
         best = first if distance[first] >= CLEAR else int(np.argmax(distance))
         found += hex_of(pool[best])
-        distance = np.minimum(distance, _distance(seen, seen[best]))
+        distance = np.minimum(distance, _distance(pool, pool[best]))
     return tuple(found)
 
 
-def _distance(seen: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """Distance of colours `(k, 3 eyes, 3)` from one of them, `(3 eyes, 3)`."""
-    away = seen - one
-    dichromats = np.linalg.norm(away[:, 1:], axis=-1).min(axis=1)
-    beyond_shades = np.maximum(np.abs(away[:, 0, 0]) - SPANS[3], 0)
-    normal = np.sqrt(away[:, 0, 1] ** 2 + away[:, 0, 2] ** 2 + beyond_shades**2)
-    return np.minimum(normal, dichromats / 2)
-
-
-def _pool() -> np.ndarray:
-    """Colours of many hues, neither pale nor dark, that a screen can show: sRGB `(n, 3)`."""
-    hue, chroma, lightness = np.meshgrid(
-        np.radians(np.arange(0, 360, 10)), [0.08, 0.12, 0.16, 0.2, 0.25], [0.5, 0.58, 0.66, 0.74, 0.82, 0.9]
-    )
-    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=-1).reshape(-1, 3)
-    return srgb(lab[_is_shown(lab)])
-
-
-def _as_seen(rgb: np.ndarray) -> np.ndarray:
-    """OKLab `(k, 3 eyes, 3)` of colours for normal eyes and two kinds of dichromats."""
-    linear = _linear(np.asarray(rgb, dtype="f8"))
-    dichromats = np.clip(np.einsum("eij,kj->kei", _DICHROMATS, linear), 0, 1)
-    return oklab(_gamma(np.concatenate([linear[:, None], dichromats], axis=1)))
+def _distance(pool: np.ndarray, one: np.ndarray) -> np.ndarray:
+    """Distance of colours `(k, 3)` from one: of all their shades for normal eyes, of themselves for dichromats."""
+    both = _linear(np.vstack([pool, one]))
+    lab = oklab(_gamma(both))
+    away = 0.7 * lab[:, 1:] / lab[:, :1]  # at the same lightness
+    normal = np.linalg.norm(away[:-1] - away[-1], axis=-1)
+    seen = oklab(_gamma(np.clip(np.einsum("eij,kj->eki", _DICHROMATS, both), 0, 1)))
+    return np.minimum(normal, np.linalg.norm(seen[:, :-1] - seen[:, -1:], axis=-1).min(axis=0) / 2)

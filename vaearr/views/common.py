@@ -12,13 +12,14 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
-from vaearr.schema import categories, is_categorical
+from vaearr.schema import categories
+from vaearr.schema import is_categorical as is_category
 from vaearr.schema.grid import edges, region_outline
+from vaearr.views.colors import FIRST, distinct_colors
 
 NAN_COLOR = "#d4d4d4"
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
-# Okabe & Ito's colours, which people with any colour vision tell apart, without their black
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+COLORS = (*FIRST[:4], "#56B4E9", *FIRST[4:])  # Okabe & Ito's, which people with any colour vision tell apart
 PERCENT = (1.0, 99.0)
 _UNITS = {"um": "µm", "micron": "µm", "microns": "µm", "deg": "°", "degree": "°", "1": "", "": ""}
 
@@ -109,10 +110,16 @@ def as_codes(da: xr.DataArray) -> tuple[xr.DataArray, list[str]]:
     return positions, [brief(name) for name in known.values()] or ["none"]
 
 
+def as_values(da: xr.DataArray) -> tuple[xr.DataArray, list[str]]:
+    """A map as `as_map` gives it; one of codes as positions in the list of their names, which of amounts is empty."""
+    codes, names = as_codes(da) if is_category(da) else (da, [])
+    return as_map(codes), names
+
+
 def palette(count: int) -> list[str]:
-    """`count` colours that can be told apart."""
-    if count <= len(COLORS):
-        return list(COLORS[:count])
+    """`count` colours that can be told apart; of more than 40 a run through the spectrum."""
+    if count <= 40:
+        return distinct_colors(count)
     from matplotlib import colormaps, colors
 
     return [str(colors.to_hex(color)) for color in colormaps["turbo"](np.linspace(0.05, 0.95, count))]
@@ -153,8 +160,3 @@ def roi_outline(roi: xr.DataArray) -> np.ndarray:
     rows, columns = map_dims(roi)
     grid = as_map(roi)
     return region_outline(grid.values > 0, edges(grid[columns].values), edges(grid[rows].values))
-
-
-def is_category(da: xr.DataArray) -> bool:
-    """Whether a map is drawn with one colour per code."""
-    return is_categorical(da)

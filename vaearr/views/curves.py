@@ -1,7 +1,8 @@
-"""Curves and bars: training, latent health, explained variance, histograms and profiles of maps, sweeps."""
+"""Curves and bars: training, the health of latents, explained variance, histograms and profiles of maps, sweeps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError
-from vaearr.views.common import COLORS, as_map, holoviews, label, title, unit
+from vaearr.views.common import COLORS, DIVERGING, SEQUENTIAL, as_map, holoviews, label, number, title, unit
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH, map_plot
+from vaearr.views.relations import matrix
 
 # what a panel of the loss curves shows: heading, and variable -> legend
 LOSS_PANELS: dict[str, dict[str, str]] = {
@@ -26,40 +28,28 @@ GREY, BAR_COLOR, KNEE_COLOR = "gray", "#6f7a85", COLORS[5]
 Profiles = xr.DataArray | Sequence[xr.DataArray]
 
 
-@builder("history", n.EPOCH, "loss")
-def loss_curves(history: xr.Dataset, **options: Any) -> Any:
-    """Loss, reconstruction NLL and KL over epochs, training and validation, in nats per sample.
+def panel(parts: Sequence[Any], **options: Any) -> Any:
+    """Curves and bars in one frame."""
+    own = {"show_grid": True, "frame_width": 420, "frame_height": 240, "legend_position": "right"}
+    return holoviews().Overlay(list(parts)).opts(**own | options, **BOKEH)
 
-    Curves without any finite value are left out. `**options` are those of `holoviews.Curve`.
-    """
-    hv = holoviews()
-    panels = []
-    for heading, variables in LOSS_PANELS.items():
-        curves = {
-            legend: history[name].load()
-            for name, legend in variables.items()
-            if name in history and bool(np.isfinite(history[name]).any())
-        }
-        lines = []
-        for position, (legend, values) in enumerate(curves.items()):
-            data = (values[n.EPOCH].values, values.values.astype("f8"))
-            style = {"color": COLORS[position], **BOKEH}
-            line = hv.Curve(data, n.EPOCH, "value", label=legend)
-            lines.append(line.opts(**{"line_width": 2, "tools": ["hover"]} | style | options))
-            if values.size < 3:
-                lines.append(hv.Scatter(data, n.EPOCH, "value", label=legend).opts(size=7, line_color=None, **style))
-        if not lines:
-            continue
-        rises = sum(float(values[-1] - values[0]) for values in curves.values()) > 0
-        panels.append(
-            hv.Overlay(lines).opts(
-                title=title(heading), xlabel="epoch", ylabel=NATS, frame_width=280, frame_height=220, show_grid=True,
-                legend_position="bottom_right" if rises else "top_right", **BOKEH,  # where it hides no curve
-            )
-        )  # fmt: skip
-    if not panels:
-        raise NoInputError("the history holds no losses; has the run been trained?")
-    return hv.Layout(panels).cols(3).opts(shared_axes=False)
+
+def curve(
+    x: Any, y: Any, dims: Sequence[str], name: str = "", color: str = COLORS[0], *, style: str = "-", spread: Any = None,
+    **options: Any,
+) -> list[Any]:  # fmt: skip
+    """A line ("-"), points ("o") or both ("-o") with a name in the legend, and bars of a spread."""
+    hv, y, parts = holoviews(), np.asarray(y, "f8"), []
+    if spread is not None:
+        bars = hv.ErrorBars((x, y, spread), dims[0], [dims[1], "spread"])
+        parts.append(bars.opts(line_color=color, **BOKEH))
+    if "-" in style:
+        own = {"color": color, "line_width": 2, "tools": ["hover"], **BOKEH}
+        parts.append(hv.Curve((x, y), *dims, label=name).opts(**own | options))
+    if "o" in style or len(y) < 3:
+        points = hv.Points((x, y), list(dims), label=name)
+        parts.append(points.opts(color=color, size=5, line_color=None, **BOKEH))
+    return parts
 
 
 def bars(edges: np.ndarray, heights: np.ndarray, dims: tuple[str, str], **options: Any) -> Any:
@@ -69,30 +59,144 @@ def bars(edges: np.ndarray, heights: np.ndarray, dims: tuple[str, str], **option
     return shown.opts(**own | options)
 
 
-def activity_bars(edges: np.ndarray, heights: np.ndarray, active: np.ndarray, dims: tuple[str, str]) -> Any:
-    """Bars between edges, active latents in blue and unused ones in grey."""
-    return holoviews().Overlay([
-        bars(edges, np.where(which, heights, np.nan), dims, fill_color=color, label=name)
-        for which, color, name in ((active, COLORS[0], "active"), (~active, UNUSED, "unused"))
-        if which.any()
-    ])  # fmt: skip
+@builder("history", n.EPOCH, "loss")
+def loss_curves(history: xr.Dataset, **options: Any) -> Any:
+    """Loss, reconstruction NLL and KL over epochs, training and validation, in nats per sample.
+
+    Curves without any finite value are left out. `**options` are those of `holoviews.Curve`.
+    """
+    hv, panels = holoviews(), []
+    for heading, variables in LOSS_PANELS.items():
+        curves = {
+            legend: history[name].load()
+            for name, legend in variables.items()
+            if name in history and bool(np.isfinite(history[name]).any())
+        }
+        lines = []
+        for color, (legend, values) in zip(COLORS, curves.items(), strict=False):
+            lines += curve(values[n.EPOCH].values, values, (n.EPOCH, "value"), legend, color, **options)
+        if lines:
+            rises = sum(float(values[-1] - values[0]) for values in curves.values()) > 0
+            where = "bottom_right" if rises else "top_right"  # where it hides no curve
+            own = {"title": title(heading), "xlabel": "epoch", "ylabel": NATS, "legend_position": where}
+            panels.append(panel(lines, frame_width=280, frame_height=220, **own))
+    if not panels:
+        raise NoInputError("the history holds no losses; has the run been trained?")
+    return hv.Layout(panels).cols(3).opts(shared_axes=False)
 
 
 @builder("run_health", n.LATENT, "kl", "is_active")
-def health_bars(health: xr.Dataset, **options: Any) -> Any:
-    """KL divergence of each latent of a training, active latents in blue and unused ones in grey.
+@builder("statistics", "logvar_mean", "aggregate_std", "min", "max")
+@builder("health", "kl", "correlation", "density", "prior", "wasserstein")
+def health_view(found: xr.Dataset) -> Any:
+    """KL divergence of each latent, active ones blue and unused ones grey: of a training, of statistics, of `health`.
 
-    `**options` are those of the HoloViews overlay.
+    Of `latent_statistics` also the aggregate posterior, the range of the means and the log-variance, of `health` the
+    correlation, and the aggregate posterior beside the prior and how far from it.
     """
-    active, kl = health["is_active"].values.astype(bool), health["kl"].values
-    edges = np.append(health[n.LATENT].values, health[n.LATENT].values[-1] + 1) - 0.5
-    dims = ("latent", f"KL ({NATS})")
-    own = {
-        "title": f"KL divergence of each latent: {int(active.sum())} of {active.size} active", "frame_width": 860,
-        "frame_height": 200, "xlabel": "latent", "ylabel": dims[1], "legend_position": "top_right",
-        "xlim": (float(edges[0]), float(edges[-1])), "xticks": 12, **BOKEH,
-    }  # fmt: skip
-    return activity_bars(edges, kl, active, dims).opts(**own | options)
+    dims, active, a = found[n.LATENT].values, found["is_active"].values.astype(bool), found.attrs
+    known = "aggregate_std" not in found or np.isfinite(found["kl"].values).any()
+    heights = found["kl"].values if known else found["aggregate_std"].values ** 2
+    what = f"KL ({NATS})" if known else "variance of the latents"
+    total = f", KL {a['kl_total']:.4g} nats" if known and a.get("kl_total") is not None else ""
+    edges, place = np.append(dims, dims[-1] + 1) - 0.5, ("latent", what)
+    alone = not {"logvar_mean", "density"} & set(found)
+    ticks = [(i, str(i)) for i in dims[:: math.ceil(len(dims) / 12)].tolist()]
+    size: dict[str, Any] = {"xlabel": "latent dimension", "xticks": ticks, "xlim": (float(edges[0]), float(edges[-1]))}
+    size |= {"frame_width": 860, "frame_height": 200} if alone else {"frame_width": 350, "frame_height": 240}
+    shown = [
+        panel(
+            [
+                bars(edges, np.where(which, heights, np.nan), place, fill_color=color, label=name)
+                for which, color, name in ((active, COLORS[0], "active"), (~active, UNUSED, "unused"))
+                if which.any()
+            ],
+            title=f"{int(active.sum())} of {active.size} latents active{total}",
+            ylabel=what, legend_position="top_right", **size,
+        )
+    ]  # fmt: skip
+    if "logvar_mean" in found:
+        shown += [
+            _means(found, "aggregate_mean", "aggregate_std", title="aggregate posterior (dashed: prior)", **size),
+            _means(found, "mean", "std", "min", "max", title="posterior mean: mean ± std, range (grey)", **size),
+        ]
+        if np.isfinite(found["logvar_mean"].values).any():
+            words = {"title": "posterior log-variance, mean ± std", "ylabel": "log-variance"}
+            shown.append(_means(found, "logvar_mean", "logvar_std", **size | words))
+    if "density" in found:
+        shown += _beside_prior(found, edges, size)
+    if alone:
+        return shown[0]
+    heading = title(", ".join(health_words(found))) if "total_correlation" in a else ""
+    return holoviews().Layout(shown).cols(2).opts(shared_axes=False, title=heading, **BOKEH)
+
+
+def _means(found: xr.Dataset, middle: str, spread: str, *ends: str, **options: Any) -> Any:
+    """A value of each latent with its spread, and its ends; the prior's where it is of the aggregate posterior."""
+    place, dims = found[n.LATENT].values, ("latent", "value")
+    parts = curve(place, found[middle], dims, style="o", spread=found[spread].values)
+    for end in ends:
+        parts += curve(place, found[end], dims, color=UNUSED, style="o")
+    for edge in (-1.0, 1.0) if middle == "aggregate_mean" else ():
+        parts.append(mark_line(edge, UNUSED))
+    return panel(parts, **{"ylabel": "latent"} | options)
+
+
+def mark_line(place: float, color: str, *, upright: bool = False) -> Any:
+    """A dashed line across a frame."""
+    line = holoviews().VLine(place) if upright else holoviews().HLine(place)
+    return line.opts(color=color, line_dash="dashed", line_width=1.6, **BOKEH)
+
+
+def _on_its_own(plot: Any, _: Any) -> None:
+    """Borders of its own width, not matched to the plots around it, which would push what stands last out of view."""
+    plot.state.frame_align = False
+
+
+def _beside_prior(found: xr.Dataset, edges: np.ndarray, size: dict[str, Any]) -> list[Any]:
+    """Correlation of the dimensions, the aggregate posterior beside the prior, how far it is."""
+    dims, density, prior = found[n.LATENT].values, found["density"].values, found["prior"].values
+    names = [str(dim) for dim in dims]
+    correlation = matrix(
+        found["correlation"].values, names, names, clim=(-1, 1), cmap=DIVERGING, frame_width=240, frame_height=240,
+        ylabel="latent dimension", title=correlation_words(found), hooks=[_on_its_own],
+    )  # fmt: skip
+    columns = np.column_stack([prior, np.full_like(prior, np.nan), *density])
+    # where colours end: one narrow dimension does not darken the others
+    top = max(float(np.quantile(density.max(1), 0.75)), float(prior.max()))
+    borders = np.concatenate([[-2.5, -1.5], edges])
+    mesh = holoviews().QuadMesh((borders, found["edges"].values, columns), ["latent", "value"], "share per unit").opts(
+        cmap=SEQUENTIAL, colorbar=True, line_color=None, clipping_colors={"NaN": "white"}, clim=(0, top),
+        title="aggregate posterior (share per unit)", ylabel="latent", tools=["hover"], **BOKEH,
+        **size | {"xticks": [(-2, "prior"), *size["xticks"][len(dims) > 12 :]], "xlim": (-2.5, edges[-1])},
+    )  # fmt: skip
+    far = max(float(found["wasserstein"].max()), float(found["kolmogorov"].max()), 0.05)
+    distances = []
+    for color, name in zip(COLORS, ("wasserstein", "kolmogorov"), strict=False):
+        legend = {"wasserstein": "Wasserstein (σ)", "kolmogorov": "Kolmogorov-Smirnov"}[name]
+        place = "latent", "distance from the prior"
+        distances += curve(dims, found[name], place, legend, color, interpolation="steps-mid")
+    words = {"title": "distance from the prior", "ylabel": "distance", "legend_position": "top_right"}
+    return [correlation, mesh, panel(distances, ylim=(0, 1.4 * far), **words, **size)]
+
+
+def health_words(found: xr.Dataset) -> list[str]:
+    """The numbers about all dimensions together, in lines."""
+    attrs = found.attrs
+    lines = [f"{attrs['n']:,} samples"]
+    if attrs["aggregate_kl_total"] is not None:
+        lines[0] += f", KL of the aggregate posterior from the prior {attrs['aggregate_kl_total']:.3g} nats"
+    if attrs["total_correlation"] is not None:
+        lines.append(f"total correlation if Gaussian {attrs['total_correlation']:.2g} nats")
+    return lines
+
+
+def correlation_words(found: xr.Dataset) -> str:
+    """The largest correlation and of which dimensions."""
+    if not found.attrs["largest_pair"]:
+        return "correlation of the means"
+    i, j = (int(found["latent"][k]) for k in found.attrs["largest_pair"])
+    return f"largest correlation {number(found.attrs['largest_correlation'])} ({i}, {j})"
 
 
 @builder("variance", "array", "explained_variance_ratio")
@@ -102,30 +206,17 @@ def variance_curve(ratio: xr.DataArray, *, knee: int | None = None, **options: A
     `ratio` is of the total variance, `(component,)`; `knee` (else its attribute) is the number of components before
     it. `**options` are those of the HoloViews overlay.
     """
-    hv = holoviews()
-    values = np.asarray(ratio.values, dtype="f8")
-    knee = ratio.attrs.get("knee") if knee is None else knee
-    if values.ndim != 1:
-        raise SchemaError(f"{ratio.name!r} has dims {ratio.dims}; expected one value for each component.")
-    if not values.size:
-        raise NoInputError("there is no component to show.")
-    number, total = np.arange(1, values.size + 1), np.cumsum(values)
-    parts: list[Any] = [
-        bars(np.append(number - 0.4, number[-1] + 0.6), values, ("component", "share"), label="of each"),
-        hv.Curve((number, total), "component", "share", label="sum so far").opts(
-            color=COLORS[1], line_width=2, **BOKEH
-        ),
-        hv.Points((number, total), ["component", "share"]).opts(color=COLORS[1], size=4, line_color=None, **BOKEH),
-    ]
-    if knee is not None:
-        parts.append(hv.VLine(knee + 0.5).opts(color=KNEE_COLOR, line_dash="dashed", line_width=1.6, **BOKEH))
+    dims = ("component", "share")
+    values, knee = np.asarray(ratio.values, dtype="f8"), ratio.attrs.get("knee") if knee is None else knee
+    if values.ndim != 1 or not values.size:
+        raise SchemaError(f"{ratio.name!r} has sizes {dict(ratio.sizes)}; expected a value for each component.")
+    count, total = np.arange(1, values.size + 1), np.cumsum(values)
+    parts = [bars(np.append(count - 0.4, count[-1] + 0.6), values, dims, label="of each")]
+    parts += curve(count, total, dims, "sum so far", COLORS[1], style="-o")
+    parts += [] if knee is None else [mark_line(knee + 0.5, KNEE_COLOR, upright=True)]
     before = f", {knee} before the knee: {total[min(knee, total.size) - 1]:.1%}" if knee else ""
-    own = {
-        "title": title(f"{total.size} components: {total[-1]:.1%}{before}"), "xlabel": "component",
-        "ylabel": "share of the variance", "ylim": (0, 1.03), "frame_width": 460, "frame_height": 240,
-        "legend_position": "right", "show_grid": True, "xticks": 10, **BOKEH,
-    }  # fmt: skip
-    return hv.Overlay(parts).opts(**own | options)
+    own = {"title": title(f"{total.size} components: {total[-1]:.1%}{before}"), "xlabel": "component", "xticks": 10}
+    return panel(parts, **own | {"ylabel": "share of the variance", "ylim": (0, 1.03)} | options)
 
 
 @builder("contrast")
@@ -139,64 +230,36 @@ def contrast_view(
     """
     hv = holoviews()
     lines: dict[str, list[Any]] = {}
-    marks = []
-    values = as_map(da)
-    for i, (along, name, one, rows) in enumerate(_as_profiles(profiles)):
-        color = COLORS[i % len(COLORS)]
-        place = one[along].values if along in one.coords else np.arange(one.size)
-        curve = hv.Curve((place, one.values.astype("f8")), along, "value", label=name)
-        lines.setdefault(along, []).append(curve.opts(color=color, **BOKEH))
-        for row in rows:
-            mark = hv.HLine(row) if along == n.X else hv.VLine(row)
-            marks.append(mark.opts(color=color, line_width=1.6, line_dash="dashed", **BOKEH))
-    picture = map_plot(da, roi=roi, **{"cmap": GREY} | options)
-    shown = [hv.Overlay([picture, *marks]) if marks else picture, histogram_plot(histogram)]
-    shown += [
-        hv.Overlay(curves).opts(
-            xlabel=label(values[along]), ylabel=label(da), title=title(f"profiles of {label(da)}"), frame_width=420,
-            frame_height=240, legend_position="right", show_grid=True, **BOKEH,
-        )
-        for along, curves in lines.items()
-    ]  # fmt: skip
+    shown = [map_plot(da, roi=roi, **{"cmap": GREY} | options)]
+    for i, one in enumerate([profiles] if isinstance(profiles, xr.DataArray) else profiles):
+        along = str(one.dims[0])
+        across = {n.X: n.Y, n.Y: n.X}.get(along, "")
+        if one.ndim != 1 or not across:
+            raise SchemaError(f"{one.name!r} has dims {one.dims}; a profile runs along {n.X!r} or {n.Y!r} only.")
+        row, color = float(np.squeeze(one.attrs[across])), COLORS[i % len(COLORS)]
+        drawn = curve(one[along].values, one.values, (along, "value"), f"{across} = {row:g}", color)
+        lines.setdefault(along, []).extend(drawn)
+        shown[0] = shown[0] * mark_line(row, color, upright=along == n.Y)
+    shown.append(histogram_plot(histogram))
+    for along, curves in lines.items():
+        words = {"xlabel": label(as_map(da)[along]), "ylabel": label(da), "title": title(f"profiles of {label(da)}")}
+        shown.append(panel(curves, **words))
     return hv.Layout(shown).cols(2).opts(shared_axes=False, **BOKEH)
 
 
 @builder("histogram", "bin", "count", "@width")
 def histogram_plot(histogram: xr.Dataset, **options: Any) -> Any:
-    """How many scan points have which value, of `side_maps.histogram`; raises SchemaError for anything else.
-
-    `**options` are those of `holoviews.Histogram`.
-    """
-    from vaearr.analysis.side_maps import BIN, COUNT
-
-    if COUNT not in histogram or BIN not in histogram.coords or "width" not in histogram.attrs:
-        raise SchemaError(f"expected a histogram with {COUNT!r} over {BIN!r} and the attribute 'width', as made by "
-                          f"side_maps.histogram; found {sorted(map(str, histogram.variables))}.")  # fmt: skip
-    left, width = np.asarray(histogram[BIN].values, dtype="f8"), float(histogram.attrs["width"])
+    """How many scan points have which value, of `side_maps.histogram`. `**options` are of `holoviews.Histogram`."""
+    left, width = np.asarray(histogram["bin"].values, dtype="f8"), float(histogram.attrs["width"])
     missing = int(histogram.attrs.get("n_missing", 0))
-    heading = f"n = {int(histogram[COUNT].sum()):,}" + (f" ({missing:,} missing)" if missing else "")
-    heading += f", bins of {width:g} {unit(histogram[BIN].attrs)}".rstrip()
+    heading = f"n = {int(histogram['count'].sum()):,}" + (f" ({missing:,} missing)" if missing else "")
+    heading += f", bins of {width:g} {unit(histogram['bin'].attrs)}".rstrip()
     own = {
-        "title": title(heading), "xlabel": label(histogram[BIN], "value"), "ylabel": "scan points", "frame_width": 420,
-        "frame_height": 240, "fill_color": BAR_COLOR, "line_width": 0.5,
+        "title": title(heading), "xlabel": label(histogram["bin"], "value"), "ylabel": "scan points",
+        "frame_width": 420, "frame_height": 240, "fill_color": BAR_COLOR, "line_width": 0.5,
     }  # fmt: skip
-    return bars(np.append(left, left[-1] + width), histogram[COUNT].values, ("value", "scan points"), **own | options)
-
-
-def _as_profiles(profiles: Profiles) -> list[tuple[str, str, xr.DataArray, list[float]]]:
-    """Along which dim each profile runs, its name, its values, and the rows or columns that it was taken of."""
-    found = []
-    for one in [profiles] if isinstance(profiles, xr.DataArray) else profiles:
-        along = str(one.dims[0]) if one.ndim == 1 else ""
-        across = {n.X: n.Y, n.Y: n.X}.get(along, "")
-        if not across:
-            raise SchemaError(f"{one.name!r} has dims {one.dims}; a profile runs along {n.X!r} or {n.Y!r} only.")
-        places = one.attrs.get(across, one[across].item() if across in one.coords else [])
-        rows = [float(value) for value in np.atleast_1d(places)]
-        mean = f"mean of {len(rows)} at {across} = {min(rows, default=0):g} … {max(rows, default=0):g}"
-        name = f"{across} = {rows[0]:g}" if len(rows) == 1 else mean
-        found.append((along, name if rows else "profile", one, rows))
-    return found
+    edges = np.append(left, left[-1] + width)
+    return bars(edges, histogram["count"].values, ("value", "scan points"), **own | options)
 
 
 @builder("sweep", "elbo", "elbo_se")
@@ -205,16 +268,10 @@ def elbo_view(table: xr.Dataset) -> Any:
 
     `table` has `region`, `beta`, `latent_dim`, `elbo` and `elbo_se`, one entry for each run.
     """
-    hv, shown = holoviews(), []
-    rows = [{name: table[name].values[i] for name in table.data_vars} for i in range(next(iter(table.sizes.values())))]
-    names = ("latent dimensions", "held-out ELBO (nats per sample)")
-    for i, (region, beta) in enumerate(dict.fromkeys((row["region"], row["beta"]) for row in rows)):
-        line = [row for row in rows if (row["region"], row["beta"]) == (region, beta)]
-        points = [(row["latent_dim"], row["elbo"], row["elbo_se"]) for row in line]
-        style = {"color": COLORS[i % len(COLORS)], **BOKEH}
-        curve = hv.Curve([point[:2] for point in points], *names, label=f"{region}, beta {beta:g}")
-        shown.append(curve.opts(frame_width=420, frame_height=270, tools=["hover"], **style))
-        shown.append(
-            hv.ErrorBars(points, names[0], [names[1], "standard error"]).opts(line_color=style["color"], **BOKEH)
-        )
-    return hv.Overlay(shown).opts(legend_position="right", **BOKEH)
+    names, parts = ("latent dimensions", "held-out ELBO (nats per sample)"), []
+    groups = table.to_dataframe().groupby(["region", "beta"], sort=False)
+    for i, ((region, beta), rows) in enumerate(groups):
+        color = COLORS[i % len(COLORS)]
+        spread = rows["elbo_se"].to_numpy()
+        parts += curve(rows["latent_dim"].values, rows["elbo"], names, f"{region}, beta {beta:g}", color, spread=spread)
+    return panel(parts, xlabel=names[0], ylabel=names[1])

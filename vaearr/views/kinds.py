@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import UsageError, did_you_mean
+from vaearr.config.parts import of_packages, part
+from vaearr.errors import UsageError
 from vaearr.views.common import holoviews
 from vaearr.views.page import Section, page
-from vaearr.views.paper import DPI, new_file, on_paper, save_figure
+from vaearr.views.paper import DPI, check_new, file_of, on_paper, write_new
 
 KIND = "kind"  # attribute of a result: which builder shows it
 Builder = Callable[..., Any]
-_CHOOSE = "frames.forEach((frame, i) => { frame.visible = String(i) === select.value; });"
 PAGE_DPI = 170
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A builder and the names (dims, coordinates, variables) by which a result without `kind` is known."""
-
-    build: Builder
-    has: frozenset[str]
-
-
-KINDS: dict[str, Kind] = {}
+# builder of each kind, and the names (dims, coordinates, variables) by which a result without `kind` is known
+KINDS: dict[str, tuple[Builder, frozenset[str]]] = {}
 
 
 def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
@@ -43,7 +33,7 @@ def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
     """
 
     def register(build: Builder) -> Builder:
-        KINDS[kind] = Kind(build, frozenset(has))
+        KINDS[kind] = build, frozenset(has)
         return build
 
     return register
@@ -52,26 +42,21 @@ def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
 def kind_of(result: xr.Dataset | xr.DataArray) -> str:
     """The kind of a result, by its attribute `kind` or its names. Raises UsageError where nothing shows it."""
     given = str(result.attrs.get(KIND, ""))
-    if given in KINDS:
+    if given in KINDS or given in of_packages("view") or ":" in given:
         return given
-    known = {str(name) for name in (*result.dims, *result.coords)}
-    known |= {str(result.name)} if isinstance(result, xr.DataArray) else {str(name) for name in result.data_vars}
-    known |= {f"@{key}" for key in result.attrs}
-    if isinstance(result, xr.DataArray):
-        known |= (
-            {"array", str(result.name).partition("_")[2]}
-            | ({"map"} if result.ndim == 2 else set())
-            | ({"stack"} if _is_stack(result) else set())
-        )
-    found = [(len(kind.has), name) for name, kind in KINDS.items() if kind.has and kind.has <= known]
+    known = {str(name) for name in (*result.dims, *result.coords)} | {f"@{key}" for key in result.attrs}
+    if isinstance(result, xr.Dataset):
+        known |= set(map(str, result.data_vars))
+    else:
+        known |= {"array", str(result.name), str(result.name).partition("_")[2]}
+        n_scan = sum(dim in n.SCAN_DIMS for dim in map(str, result.dims))
+        known |= {"map"} if result.ndim == 2 else set()
+        known |= {"stack"} if result.ndim == 3 and n_scan == 2 and n.CHANNEL not in result.dims else set()
+    found = [(len(has), name) for name, (_, has) in KINDS.items() if has and has <= known]
     if not found:
-        there = ", ".join(sorted(name for name in known if name[0] != "@")) or "nothing in it"
+        there = ", ".join(sorted(name for name in known if name[:1] != "@")) or "nothing in it"
         raise UsageError(f"no view shows a result with {there}; name one with kind=…: {', '.join(sorted(KINDS))}.")
     return max(found)[1]
-
-
-def _is_stack(da: xr.DataArray) -> bool:
-    return da.ndim == 3 and sum(dim in n.SCAN_DIMS for dim in map(str, da.dims)) == 2 and n.CHANNEL not in da.dims
 
 
 def view(
@@ -98,9 +83,8 @@ def view(
     if backend not in ("bokeh", "matplotlib"):
         raise UsageError(f"backend is {backend!r}; use bokeh or matplotlib.")
     name = kind or kind_of(result)
-    if name not in KINDS:
-        raise UsageError(f"there is no kind of view {name!r}.{did_you_mean(name, sorted(KINDS))}")
-    shown = KINDS[name].build(result, **options)
+    found = part("view", name, KINDS)
+    shown = (found[0] if isinstance(found, tuple) else found)(result, **options)
     return on_paper(shown) if backend == "matplotlib" else shown
 
 
@@ -121,28 +105,22 @@ def save(
     `overwrite` is not set.
     """
     target = Path(path)
+    check_new(target, overwrite)
+    if isinstance(shown, xr.Dataset | xr.DataArray):
+        shown = view(shown, **options)
     if target.suffix.lower() != ".html":
-        if isinstance(shown, xr.Dataset | xr.DataArray):
-            shown = view(shown, "matplotlib", **options)
-        return save_figure(on_paper(shown), target, dpi, overwrite=overwrite)
-    with new_file(target, overwrite=overwrite) as part:
-        if isinstance(shown, xr.Dataset | xr.DataArray):
-            shown = view(shown, **options)
-        introduction = Section("view", heading)
-        for sentence in sentences:
-            introduction.say(sentence)
-        show(introduction, shown, heading or target.stem)
-        part.write_text(page(heading or target.stem, introduction, []), encoding="utf-8")
-    return target
+        return write_new(target, file_of(on_paper(shown), target.suffix, dpi), overwrite)
+    introduction = Section("view", heading)
+    for sentence in sentences:
+        introduction.say(sentence)
+    show(introduction, shown, heading or target.stem)
+    return write_new(target, page(heading or target.stem, introduction, []).encode(), overwrite)
 
 
 def show(section: Section, shown: Any, alt: str) -> None:
-    """Put a view into a section of a page: live by bokeh, a Figure as a picture, a table as one of the page."""
+    """Put a view into a section of a page: live by bokeh, a Figure as a picture."""
     if hasattr(shown, "savefig"):
         section.picture(shown, alt, dpi=PAGE_DPI)
-    elif isinstance(shown, holoviews().Table):
-        names = [str(dim) for dim in shown.dimensions()]
-        section.table(names, list(zip(*(shown[name].tolist() for name in names), strict=True)))
     else:
         section.figure(bokeh_model(shown))
 
@@ -152,19 +130,24 @@ def bokeh_model(shown: Any) -> Any:
 
     Only the frame that is shown is drawn, the others when they are chosen.
     """
-    hv = holoviews()
-    renderer = hv.renderer("bokeh")
-    if not isinstance(shown, hv.HoloMap):
-        return renderer.get_plot(shown).state
     from bokeh.layouts import column
-    from bokeh.models import CustomJS
     from bokeh.models.widgets import Select
 
-    frames = [renderer.get_plot(frame).state for frame in shown.data.values()]
-    for frame in frames[1:]:
-        frame.visible = False
-    names = [", ".join(str(part) for part in key) for key in shown.data]
-    choices: list[Any] = [(str(i), name) for i, name in enumerate(names)]
-    select = Select(title=", ".join(str(d.label) for d in shown.kdims), value="0", options=choices, width=160)
-    select.js_on_change("value", CustomJS(args={"frames": frames, "select": select}, code=_CHOOSE))
+    hv = holoviews()
+    plots = (
+        {", ".join(map(str, key)): frame for key, frame in shown.data.items()} if isinstance(shown, hv.HoloMap) else {}
+    )
+    frames = [hv.renderer("bokeh").get_plot(frame).state for frame in plots.values() or [shown]]
+    if not plots:
+        return frames[0]
+    select = Select(title=str(shown.kdims[0].label), value=next(iter(plots)), options=list[Any](plots), width=160)
+    for name, frame in zip(plots, frames, strict=True):
+        frame.visible = name == select.value
+        select.js_on_change("value", _choose(frame, name))
     return column(select, *frames)
+
+
+def _choose(frame: Any, name: str) -> Any:
+    from bokeh.models import CustomJS
+
+    return CustomJS(args={"frame": frame, "name": name}, code="frame.visible = cb_obj.value === name;")

@@ -1,27 +1,30 @@
-"""Layer-wise comparisons on paper: the layers that differ most, all layers in order, where the differences lie."""
+"""A network and its layers: its stages as bars, the layers that differ most between samples, and where."""
 
 from __future__ import annotations
 
-import math
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from vaearr.analysis.layers import top_layers
-from vaearr.analysis.layers.compare import DECODER, ENCODER, LAYER, MAP, PAIR, TOP
+from vaearr.analysis.layers import MAP, PAIR, TOP, top_layers
 from vaearr.errors import NoInputError, SchemaError
-from vaearr.views.common import COLORS, SEQUENTIAL, brief, robust_limits, text
+from vaearr.models.card import N_PARAMETERS, check_card, ratio_words, sizes_of
+from vaearr.models.hooks import BLOCK, DECODER, ENCODER, LAYER
+from vaearr.views.common import COLORS, SEQUENTIAL, brief, holoviews, robust_limits, text
+from vaearr.views.curves import curve, panel
 from vaearr.views.kinds import builder
-from vaearr.views.paper import SMALL, WIDTH, journal, new_figure, panels
-from vaearr.views.pictures import pictures, show_picture
+from vaearr.views.maps import BOKEH
+from vaearr.views.paper import SMALL, WIDTH, journal, new_figure
+from vaearr.views.pictures import LIMITS, pictures, sheet, tiles
 
 PART_COLORS = {ENCODER: COLORS[0], DECODER: COLORS[1]}
 OTHER_COLOR = "#6e6e6e"  # input, latent and output, which are no layers
 RELATIVE = "relative L2 difference"
-COLUMNS = 4
-LETTERS = 34  # of a layer's name beside a bar
-MAP_LETTERS = 26  # and above a map
+LETTERS, MAP_LETTERS = 34, 26  # of a layer's name beside a bar, and above a map
+LINE = 0.3  # inches of a stage
 
 
 def _numbers(found: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -54,12 +57,10 @@ def top_bars(found: xr.Dataset, top: int | None = None) -> Any:
     with journal():
         figure = new_figure(WIDTH * 0.72, 0.21 * len(chosen) + 0.85)
         axes = figure.subplots()
-        for part, color in PART_COLORS.items():
+        for part in dict.fromkeys(parts):
             own = np.flatnonzero(parts == part)
-            if not own.size:
-                continue
             error = None if spread is None else spread[chosen][own]
-            axes.barh(own, values[chosen][own], xerr=error, height=0.72, color=color, label=part,
+            axes.barh(own, values[chosen][own], xerr=error, height=0.72, color=PART_COLORS[part], label=part,
                       error_kw={"lw": 0.8, "capsize": 2})  # fmt: skip
         labels = [f"{brief(name, LETTERS)}  ({kind})" for name, kind in zip(names, kinds, strict=True)]
         axes.set_yticks(np.arange(len(chosen)), labels=labels, fontsize=SMALL)
@@ -74,29 +75,22 @@ def top_bars(found: xr.Dataset, top: int | None = None) -> Any:
 def layer_curves(found: xr.Dataset) -> Any:
     """Relative L2 difference and cosine similarity of all layers in the order in which they are run.
 
-    Encoder and decoder in their colours, input, latent and output as diamonds; of many pairs the mean with its
-    standard deviation.
+    Encoder and decoder in their colours, input, latent and output grey; of many pairs the mean with its standard
+    deviation.
     """
-    order, parts = found["order"].values, found["part"].values.astype(str)
-    others = ~np.isin(parts, list(PART_COLORS))
-    groups = [(parts == part, color, part, "o-") for part, color in PART_COLORS.items()]
-    groups += [(others, OTHER_COLOR, "input, latent, output", "D")] if others.any() else []
-    with journal():
-        figure = new_figure(WIDTH, 3.85)
-        both = figure.subplots(2, 1, sharex=True)
-        for axes, name, words in zip(both, ("relative_l2", "cosine"), (RELATIVE, "cosine similarity"), strict=True):
-            values, spread = _numbers(found, name)
-            for here, color, label, mark in groups:
-                error = None if spread is None else spread[here]
-                axes.errorbar(order[here], values[here], error, fmt=mark, ms=3, lw=0.9, color=color, label=label)
-            axes.set_ylabel(words)
-            axes.grid(alpha=0.25, lw=0.4)
-        both[0].set_ylim(0, None)
-        both[1].set_xlabel("layer, in order of execution")
-        both[1].xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(*both[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, borderpad=0)
-        figure.suptitle(f"{found.sizes[LAYER]} layers{_how_many(found)}", x=0.01, ha="left")
-    return figure
+    hv, order, parts = holoviews(), found["order"].values, found["part"].values.astype(str)
+    groups = [(parts == part, color, part) for part, color in PART_COLORS.items()]
+    groups.append((~np.isin(parts, list(PART_COLORS)), OTHER_COLOR, "input, latent, output"))
+    panels = []
+    for name, words in (("relative_l2", RELATIVE), ("cosine", "cosine similarity")):
+        (values, spread), dims, drawn = _numbers(found, name), ("layer", words), []
+        for here, color, label in groups:
+            style, error = "o" if color == OTHER_COLOR else "-o", None if spread is None else spread[here]
+            drawn += curve(order[here], values[here], dims, label, color, style=style, spread=error)
+        frame = {"frame_width": 700, "frame_height": 190, "xlabel": "layer, in order of execution", "ylabel": words}
+        panels.append(panel(drawn, xticks=10, **frame))
+    heading = f"{found.sizes[LAYER]} layers{_how_many(found)}"
+    return hv.Layout(panels).cols(1).opts(title=heading, shared_axes=False, **BOKEH)
 
 
 @builder("layer_maps")
@@ -110,66 +104,101 @@ def difference_sheet(found: xr.Dataset) -> Any:
     maps = [str(name) for name in found.attrs.get("maps", [])]
     if not maps:
         raise NoInputError("no difference map was kept; compare with top of 1 or more, and a network with positions.")
-    shown = [*_ends(found), *maps]
-    size, _ = _numbers(found, "rms_a")
-    relative = []
-    for name in shown:
-        at = int(name.removeprefix(f"{MAP}_"))
-        relative.append(_middle(found[name].values) / (size[at] or 1.0))
-    limits = (0.0, robust_limits(np.concatenate([one.ravel() for one in relative]), (0.0, 99.5))[1])
-    samples = _samples(found)
-    height, width = max((one.shape for one in [image for _, image, _ in samples] or relative), key=np.prod)[:2]
-    count = len(samples) + len(shown)
-    columns = min(COLUMNS, count)
-    with journal():
-        side = (WIDTH - 0.55) / columns
-        rows = math.ceil(count / columns)
-        figure = new_figure(WIDTH, rows * (side * min(height / width, 2.0) + 0.33) + 0.3)
-        axes = panels(figure, count, columns)
-        for ax, (name, image, limits_of_pair) in zip(axes, samples, strict=False):
-            show_picture(ax, image, limits_of_pair)
-            ax.set_title(name, fontsize=SMALL, pad=2)
-        for ax, name, image in zip(axes[len(samples) :], shown, relative, strict=True):
-            mesh = ax.imshow(image, cmap=SEQUENTIAL, vmin=limits[0], vmax=limits[1], extent=(0, width, height, 0))
-            where = f"{image.shape[0]} x {image.shape[1]}"
-            kind = found[name].attrs["kind"]
-            label = _ending(found[name].attrs[LAYER])
-            ax.set(xticks=[], yticks=[])
-            ax.set_title(f"{label}\n{where}" if kind == label else f"{label}\n{kind}, {where}", fontsize=SMALL, pad=2)
-        bar = figure.colorbar(mesh, ax=axes, fraction=0.015, pad=0.01, extend="max")
-        bar.set_label("RMS difference / RMS of a")
-        heading = "differences by position"
-        if PAIR in found.dims:
-            heading += f", root mean square over {found.sizes[PAIR]} pairs"
-        figure.suptitle(heading + (", middle slice" if found[maps[0]].ndim == 3 else ""))
-    return figure
-
-
-def _ending(name: str) -> str:
-    """A layer's name with its start and end, which tells layers of one block apart."""
-    whole = text(name)
-    return whole if len(whole) <= MAP_LETTERS else f"{whole[:3]}…{whole[4 - MAP_LETTERS :]}"
-
-
-def _ends(found: xr.Dataset) -> list[str]:
-    """The maps of input and output, where they were kept."""
-    kept = set(found.attrs["maps"])
-    return [str(name) for name in found.data_vars if str(name).startswith(f"{MAP}_") and name not in kept]
-
-
-def _middle(values: np.ndarray) -> np.ndarray:
-    """A map as a picture: of a volume its middle slice, of a line one row."""
-    values = values[len(values) // 2] if values.ndim == 3 else values
-    return values[None] if values.ndim == 1 else values
-
-
-def _samples(found: xr.Dataset) -> list[tuple[str, np.ndarray, tuple[float, float]]]:
-    """The two samples and their reconstructions as pictures, a pair on one scale."""
-    out = []
+    ends = [str(name) for name in found.data_vars if str(name).startswith(f"{MAP}_") and name not in maps]
+    size, images, spans, above = _numbers(found, "rms_a")[0], list[np.ndarray](), [], []
     for name, words in (("input", "as seen"), ("decoded", "decoded")):
-        if f"{name}_a" not in found:
-            continue
-        pair = [pictures(found[f"{name}_{which}"].expand_dims("pair_member"))[0] for which in "ab"]
-        limits = robust_limits(np.stack(pair), (0.5, 99.5))
-        out += [(f"{which}, {words}", image, limits) for which, image in zip("ab", pair, strict=True)]
-    return out
+        if f"{name}_a" in found:  # a pair on one scale
+            pair = [pictures(found[f"{name}_{which}"].expand_dims("pair_member"))[0] for which in "ab"]
+            images += pair
+            spans += [robust_limits(np.stack(pair), LIMITS)] * 2
+            above += [f"a, {words}", f"b, {words}"]
+    rows = tiles(images, spans, above, most=4) if images else []
+    relative, above = [], []
+    for name in [*ends, *maps]:
+        values = found[name].values / (size[int(name.removeprefix(f"{MAP}_"))] or 1.0)
+        values = values[len(values) // 2] if values.ndim == 3 else np.atleast_2d(values)
+        whole, kind = text(found[name].attrs[LAYER]), found[name].attrs["kind"]
+        label = whole if len(whole) <= MAP_LETTERS else f"{whole[:3]}…{whole[4 - MAP_LETTERS :]}"
+        where = f"{values.shape[0]} x {values.shape[1]}"
+        above.append(f"{label}\n{where}" if kind == label else f"{label}\n{kind}, {where}")
+        relative.append(values)
+    limits = (0.0, robust_limits(np.concatenate([one.ravel() for one in relative]), (0.0, 99.5))[1])
+    rows += tiles(relative, limits, above, cmap=SEQUENTIAL, most=4)
+    many = f", root mean square over {found.sizes[PAIR]} pairs" if PAIR in found.dims else ""
+    slices = ", middle slice" if found[maps[0]].ndim == 3 else ""
+    heading = f"differences by position: RMS difference / RMS of a{many}{slices}"
+    return sheet(rows, heading, side=(WIDTH - 0.75) / 4, least=WIDTH)
+
+
+@dataclass
+class Stage:
+    """Layers that follow one another at one resolution: `sizes` are their positions, none for vectors."""
+
+    part: str
+    sizes: tuple[int, ...]
+    channels: list[int] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    n_parameters: int = 0
+
+
+def stages(card: xr.Dataset) -> list[Stage]:
+    """The blocks of a model card, joined where one after the other has the same resolution and part of the network.
+
+    A block whose output is neither a vector nor a grid of the network's dims belongs to the stage before. Raises
+    SchemaError for a Dataset that is no model card.
+    """
+    check_card(card)
+    found: list[Stage] = []
+    before = ("", "")
+    rows = zip(*(card[name].values for name in (BLOCK, "part", "block_kind", "block_shape", N_PARAMETERS)), strict=True)
+    for name, part, kind, written, count in rows:
+        shape = sizes_of(written)
+        fits = len(shape) in (1, len(card.attrs["input_shape"]))
+        if not found or found[-1].part != part or (fits and found[-1].sizes != shape[1:]):
+            found.append(Stage(str(part), shape[1:]))
+        stage = found[-1]
+        stage.n_parameters += int(count)
+        stage.channels += [shape[0]] if fits else []
+        stage.kinds += [str(kind)] if part in PART_COLORS and (part, name) != before else []
+        before = (part, name)
+    return found
+
+
+@builder("network", BLOCK, "block_kind")
+def model_figure(card: xr.Dataset) -> Any:
+    """The network of a model card from the input at the top to the output, a bar for each stage.
+
+    A stage is what is run at one resolution; the bar is as wide as its feature maps have rows. To the left the layers
+    of the stage, to the right channels, positions and parameters. Raises SchemaError for a Dataset that is no model
+    card.
+    """
+    found, left, right = stages(card), [], []
+    for stage in found:
+        counted = Counter(stage.kinds).items()
+        contents = ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in counted)
+        left.append(brief(f"{stage.part}: {text(contents)}" if contents else stage.part, 52))
+        sizes = " × ".join(str(size) for size in (max(stage.channels, default=1), *stage.sizes))
+        right.append(f"{sizes}, {stage.n_parameters:,} parameters" if stage.n_parameters else sizes)
+    rows = np.array([stage.sizes[0] if stage.sizes else 1 for stage in found], dtype=float)
+    width, place, a = np.maximum(rows / rows.max(), 0.02), np.arange(len(found)), card.attrs
+    parts = [f"{a[f'{N_PARAMETERS}_{part}']:,} in the {part}" for part in PART_COLORS]
+    parts += [f"{a[f'{N_PARAMETERS}_heads']:,} in heads"] if a[f"{N_PARAMETERS}_heads"] else []
+    with journal():
+        figure = new_figure(WIDTH, LINE * len(found) + 0.7)
+        axes = figure.subplots()
+        colors = [PART_COLORS.get(stage.part, OTHER_COLOR) for stage in found]
+        axes.barh(place, width, left=-width / 2, height=0.62, color=colors, zorder=2)
+        axes.plot([0, 0], [0, len(found) - 1], color="#555555", lw=0.8, zorder=1)
+        axes.set_yticks(place, left, fontsize=SMALL)
+        axes.set(xlim=(-0.55, 0.55), ylim=(len(found) - 0.5, -0.5), xticks=[])
+        beside = axes.secondary_yaxis("right")
+        beside.set_yticks(place, right, fontsize=SMALL)
+        for one in (axes, beside):
+            one.tick_params(length=0)
+            one.spines[:].set_visible(False)
+        figure.suptitle(
+            f"{text(a['network'])}: {a[N_PARAMETERS]:,} parameters ({a['weights_MB']:.3g} MB; {', '.join(parts)}),\n"
+            f"{ratio_words(a['compression'])} input values per latent value; bars: rows of the feature maps",
+            fontsize=9,
+        )
+    return figure

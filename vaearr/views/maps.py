@@ -16,10 +16,9 @@ from vaearr.views.common import (
     NAN_COLOR,
     PERCENT,
     SEQUENTIAL,
-    as_codes,
     as_map,
+    as_values,
     holoviews,
-    is_category,
     is_regular,
     label,
     map_dims,
@@ -62,74 +61,82 @@ def map_plot(
     **options
         Options of `holoviews.Image` (`holoviews.QuadMesh` where coordinates are not evenly spaced).
     """
-    codes = as_codes(da) if is_category(da) else None
-    values = as_map(da if codes is None else codes[0])
-    own: dict[str, Any] = {"title": title(label(da)), "colorbar": True, "tools": ["hover"]}
-    if codes is None:
-        clabel = ", ".join(filter(None, (unit(da.attrs), f"colours span {PERCENT[0]:g}–{PERCENT[1]:g} %")))
-        own |= {"cmap": SEQUENTIAL, "clim": robust_limits(values.values), "clabel": clabel}
-    else:
-        own |= {"cmap": palette(len(codes[1])), "clim": (-0.5, len(codes[1]) - 0.5), "clabel": ""}
-        own["colorbar_opts"] = names_on_bar(codes[1])
-    own["clipping_colors"] = {"NaN": nan_color}
+    values, names = as_values(da)
+    clabel = ", ".join(filter(None, (unit(da.attrs), f"colours span {PERCENT[0]:g}–{PERCENT[1]:g} %")))
+    own: dict[str, Any] = {"cmap": SEQUENTIAL, "clim": robust_limits(values.values), "clabel": clabel}
+    own = {"title": title(label(da)), "colorbar": True, "tools": ["hover"], "clipping_colors": {"NaN": nan_color}} | (
+        {"cmap": palette(len(names)), **named_bar(names)} if names else own
+    )
     shown = on_grid(values, {text(da.name or "value"): values.values}, own | options)
-    lines = [] if segments is None else overlay(da, segments=segments)
-    lines += [] if roi is None else overlay(roi, segments=roi_outline(roi))
-    return holoviews().Overlay([shown, *lines]) if lines else shown
+    return with_lines(shown, segments, None if roi is None else roi_outline(roi))
 
 
 def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[str, Any]) -> Any:
-    """Arrays on the grid of a map (as `as_map` gives it) as `holoviews.Image`, or QuadMesh where steps are uneven."""
+    """Arrays on the grid of a map (as `as_map` gives it) as `holoviews.Image`, or QuadMesh where steps are uneven.
+
+    Scales are equal, unless the map is a mere line.
+    """
     hv = holoviews()
     rows, across = map_dims(values)
     x, y = values[across], values[rows]
-    kdims, even = [across, rows], all(is_regular(axis.values) and axis.size > 1 for axis in (x, y))
-    where = (x.values, y.values) if even else (edges(x.values), edges(y.values))
+    borders = edges(x.values), edges(y.values)
+    even = all(is_regular(axis.values) and axis.size > 1 for axis in (x, y))
+    (x0, x1), (y0, y1) = ((float(border[0]), float(border[-1])) for border in borders)
+    ratio = (x1 - x0) / (y1 - y0)
     own: dict[str, Any] = {"invert_yaxis": True, "xlabel": label(x, across), "ylabel": label(y, rows)}
-    own |= frame_size(values)
-    for axis, ticks in ((x, "xticks"), (y, "yticks")):
-        own |= {ticks: [float(axis[0])]} if axis.size == 1 else {}
-    first = next(iter(columns))
-    shown, cmap = paintable(columns[first], options["cmap"], options["clipping_colors"]["NaN"])
-    element = (hv.Image if even else hv.QuadMesh)((*where, shown, *list(columns.values())[1:]), kdims, list(columns))
+    if 1 in values.shape or not 1 / 8 <= ratio <= 8:
+        own |= dict(zip(("frame_width", "frame_height"), (FRAME, 60) if ratio >= 1 else (60, FRAME), strict=True))
+    else:
+        own |= {"data_aspect": 1, "xlim": (x0, x1), "ylim": (y0, y1)}
+        own["frame_width" if ratio >= 1 else "frame_height"] = options.get("frame", FRAME)
+    own |= {ticks: [float(axis[0])] for ticks, axis in (("xticks", x), ("yticks", y)) if axis.size == 1}
     own |= {} if even else {"line_color": None}
-    return element.opts(**own | options | {"cmap": cmap}, **BOKEH)
+    own |= {name: value for name, value in options.items() if name != "frame"}
+    first = next(iter(columns))
+    shown, own["cmap"] = paintable(columns[first], own["cmap"], own["clipping_colors"]["NaN"])
+    where = (x.values, y.values) if even else borders
+    element = (hv.Image if even else hv.QuadMesh)(
+        (*where, shown, *list(columns.values())[1:]), [across, rows], list(columns)
+    )
+    return element.opts(**own, **BOKEH)
 
 
-def names_on_bar(names: Sequence[str]) -> dict[str, Any]:
-    """Options of a colour bar of classes."""
+def named_bar(names: Sequence[str]) -> dict[str, Any]:
+    """Options of a map of positions in a list of names: limits, and the names on the colour bar."""
     from bokeh.models import FixedTicker
 
     places = list(range(len(names)))
-    return {"ticker": FixedTicker(ticks=places), "major_label_overrides": dict(zip(places, names, strict=True))}
+    bar = {"ticker": FixedTicker(ticks=places), "major_label_overrides": dict(zip(places, names, strict=True))}
+    return {"clim": (-0.5, len(names) - 0.5), "clabel": "", "colorbar": True, "colorbar_opts": bar}
 
 
-def frame_size(values: xr.DataArray) -> dict[str, Any]:
-    """Size on the screen of a map as `as_map` returns it: equal scales, unless it is a mere line."""
-    rows, columns = map_dims(values)
-    (y0, y1), (x0, x1) = ((b[0], b[-1]) for b in (edges(values[rows].values), edges(values[columns].values)))
-    ratio = (x1 - x0) / (y1 - y0)
-    if 1 in values.shape or not 1 / 8 <= ratio <= 8:
-        width, height = (FRAME, 60) if ratio >= 1 else (60, FRAME)
-        return {"frame_width": width, "frame_height": height}
-    size = {"frame_width": FRAME} if ratio >= 1 else {"frame_height": FRAME}
-    return {"data_aspect": 1, "xlim": (float(x0), float(x1)), "ylim": (float(y0), float(y1)), **size}
-
-
-def overlay(da: xr.DataArray, *, segments: np.ndarray) -> list[Any]:
-    """Lines `(n, 4)` of x0, y0, x1, y1 over a map, black with a white rim so that they are seen on any colour.
+def with_lines(shown: Any, *many: np.ndarray | None) -> Any:
+    """A map with lines `(n, 4)` of x0, y0, x1, y1, black with a white rim so that they are seen on any colour.
 
     Raises SchemaError for another shape or values that are not finite.
     """
-    found = np.asarray(segments, dtype="f8")
-    if found.ndim != 2 or found.shape[1] != 4 or not np.isfinite(found).all():
-        raise SchemaError(f"segments have shape {found.shape}; expected (n, 4), finite, of x0, y0, x1, y1.")
-    rows, columns = map_dims(da)
-    lines = holoviews().Segments(tuple(found.T), [columns, rows, f"{columns}1", f"{rows}1"])
-    return [
-        lines.opts(color=color, line_width=width, clone=True, **BOKEH)
-        for color, width in (("white", 2.8), ("black", 1.2))
-    ]
+    hv = holoviews()
+    parts = [shown]
+    for segments in many:
+        if segments is None:
+            continue
+        found = np.asarray(segments, dtype="f8")
+        if found.ndim != 2 or found.shape[1] != 4 or not np.isfinite(found).all():
+            raise SchemaError(f"segments have shape {found.shape}; expected (n, 4), finite, of x0, y0, x1, y1.")
+        across, rows = map(str, shown.kdims[:2])
+        lines = hv.Segments(tuple(found.T), [across, rows, f"{across}1", f"{rows}1"])
+        parts += [
+            lines.opts(color=color, line_width=width, clone=True, **BOKEH)
+            for color, width in (("white", 2.8), ("black", 1.2))
+        ]
+    return hv.Overlay(parts) if len(parts) > 1 else shown
+
+
+def legend_keys(entries: Sequence[tuple[str, str]], kdims: Sequence[Any], **options: Any) -> list[Any]:
+    """Points outside every view, a name and a colour each, that fill a legend."""
+    empty = ([np.nan], [np.nan])
+    own = {"size": 9, "line_color": None, "legend_position": "right", **options, **BOKEH}
+    return [holoviews().Points(empty, list(kdims), label=name).opts(color=color, **own) for name, color in entries]
 
 
 def latent_map(ds: xr.Dataset, run: str, latent: int) -> xr.DataArray:
@@ -164,11 +171,8 @@ def stack(
     (dim,) = further
     known = _entries(da, dim)
     wanted = known if entries is None else list(entries)
-    if not wanted:
-        raise NoInputError(f"no entry of {dim!r} is named for the sheet.")
-    for entry in wanted:
-        if entry not in known:
-            raise NoInputError(f"{dim!r} has no entry {entry!r}.{did_you_mean(str(entry), [str(e) for e in known])}")
+    if strange := [str(entry) for entry in wanted if entry not in known]:
+        raise NoInputError(f"{dim!r} has no entry {strange[0]}.{did_you_mean(strange[0], [str(e) for e in known])}")
     name = "latent" if dim.startswith(n.LATENT) else dim
     frames = {
         text(entry) if isinstance(entry, str) else entry: map_plot(
@@ -187,11 +191,7 @@ def side_maps(ds: xr.Dataset, *, roi: xr.DataArray | None = None, columns: int =
     found = side_map_list(ds)
     if not found:
         raise NoInputError("the Dataset holds no band contrast, elements or phases to show.")
-    size = {"frame_width": 260, "frame_height": None} | options
-    shown = []
-    for da in found:
-        wide = "frame_width" in frame_size(as_map(da if not is_category(da) else as_codes(da)[0]))
-        shown.append(map_plot(da, roi=roi, **(size if wide else options)))
+    shown = [map_plot(da, roi=roi, **{"frame": 260} | options) for da in found]
     return holoviews().Layout(shown).cols(columns).opts(shared_axes=True)
 
 
@@ -229,40 +229,28 @@ def rgb_map(
     `elements` (else the attribute `elements`, else the labels of the channels) names the channels: one element is
     grey, of two the blue channel is their mean. Raises SchemaError for another shape or values outside 0 to 1.
     """
-    from matplotlib.colors import to_rgb
-
-    hv = holoviews()
-    if rgb.ndim != 3 or n.CHANNEL not in rgb.dims or rgb.sizes[n.CHANNEL] != 3:
+    if rgb.ndim != 3 or rgb.sizes.get(n.CHANNEL) != 3:
         raise SchemaError(f"{rgb.name!r} has dims {dict(rgb.sizes)}; expected two map axes and 3 of {n.CHANNEL!r}.")
+    if not -1e-6 <= float(rgb.min().fillna(0)) <= float(rgb.max().fillna(0)) <= 1 + 1e-6:
+        raise SchemaError(f"{rgb.name!r} runs from {float(rgb.min()):g} to {float(rgb.max()):g}; expected 0 to 1.")
     planes = [as_map(rgb.isel({n.CHANNEL: i}, drop=True)) for i in range(3)]
-    grid, values = planes[0], np.stack([plane.values for plane in planes], axis=-1)
-    finite = values[np.isfinite(values)]
-    if finite.size and (finite.min() < -1e-6 or finite.max() > 1 + 1e-6):
-        raise SchemaError(f"{rgb.name!r} runs from {finite.min():g} to {finite.max():g}; expected 0 to 1.")
+    values = np.stack([plane.values for plane in planes], axis=-1)
     missing = ~np.isfinite(values).all(axis=-1)
-    paint = np.where(missing[..., None], to_rgb(nan_color), np.clip(np.nan_to_num(values), 0, 1))
-    rows, columns = map_dims(grid)
-    x, y = grid[columns], grid[rows]
-    own = {"title": title(label(rgb, "elements")), **options}
-    if all(is_regular(axis.values) and axis.size > 1 for axis in (x, y)):
-        body = hv.RGB((x.values, y.values, *np.moveaxis(paint, -1, 0)), [columns, rows]).opts(**{
-            "invert_yaxis": True, "xlabel": label(x, columns), "ylabel": label(y, rows), **frame_size(grid), **own,
-            **BOKEH,
-        })  # fmt: skip
-    else:  # as numbers in a list of colours
-        colors, number = np.unique(np.rint(paint.reshape(-1, 3) * 255).astype("u1"), axis=0, return_inverse=True)
-        cmap = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colors]
-        own |= {"cmap": cmap, "clim": (-0.5, len(cmap) - 0.5), "clipping_colors": {"NaN": nan_color}}
-        body = on_grid(grid, {"paint": number.reshape(grid.shape).astype("f4")}, own)
-    names = [*_rgb_legend(rgb, elements), *([("missing", nan_color)] if missing.any() else [])]
-    keys = [
-        hv.Points(([np.nan], [np.nan]), [columns, rows], label=name).opts(
-            color=color, size=10, marker="square", line_color=None, legend_position="right", **BOKEH
-        )
-        for name, color in names
-    ]
-    lines = [] if roi is None else overlay(roi, segments=roi_outline(roi))
-    return hv.Overlay([body, *lines, *keys]).opts(legend_position="right", **BOKEH)
+    # each scan point as the number of its colour in a list
+    whole = np.rint(255 * np.clip(np.nan_to_num(values.reshape(-1, 3)), 0, 1)).astype("u1")
+    colors, numbers = np.unique(whole, axis=0, return_inverse=True)
+    cmap = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colors]
+    own = {"cmap": cmap, "clim": (-0.5, len(cmap) - 0.5), "clipping_colors": {"NaN": nan_color}}
+    paint = np.where(missing, np.nan, numbers.reshape(missing.shape)).astype("f4")
+    body = on_grid(planes[0], {"paint": paint}, {"title": title(label(rgb, "elements"))} | own | options)
+    keys = [*_rgb_legend(rgb, elements), *([("missing", nan_color)] if missing.any() else [])]
+    shown = with_lines(body, None if roi is None else roi_outline(roi))
+    layers = [*shown] if roi is not None else [shown]
+    return (
+        holoviews()
+        .Overlay([*layers, *legend_keys(keys, body.kdims, marker="square")])
+        .opts(legend_position="right", **BOKEH)
+    )
 
 
 def _rgb_legend(rgb: xr.DataArray, elements: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -271,9 +259,8 @@ def _rgb_legend(rgb: xr.DataArray, elements: Sequence[str] | None) -> list[tuple
     if given is None and n.CHANNEL in rgb.coords:
         given = rgb[n.CHANNEL].values.tolist()
     names = [text(name) for name in ([given] if isinstance(given, str) else given or ("red", "green", "blue"))]
-    names = names[:1] if len(set(names)) == 1 else names
-    if not 1 <= len(names) <= 3:
-        raise SchemaError(f"there are {len(names)} names ({', '.join(names)}) for the channels; expected one to three.")
-    if len(names) == 1:
+    if len(set(names)) == 1:
         return [(names[0], "#808080")]
+    if len(names) > 3:
+        raise SchemaError(f"there are {len(names)} names ({', '.join(names)}) for the channels; expected one to three.")
     return list(zip([*names, "mean of both"][:3], ("#ff0000", "#00ff00", "#0000ff"), strict=True))

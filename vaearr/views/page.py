@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vaearr.views.paper import journal
+from vaearr.views.paper import file_of
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -104,34 +103,31 @@ def _number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-MISSING = 255  # stands for NaN in `packed`
+LEVELS = 126  # steps between the limits of what travels packed: finer than colours can be told apart
+MISSING = 255  # stands for NaN
+UNPACK = """
+const unpack = async (data) => {
+  const packed = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const codes = new Uint8Array(await new Response(stream).arrayBuffer());
+  for (let i = 1; i < codes.length; i++) codes[i] = (codes[i] + codes[i - 1]) & 255;
+  return codes;
+};
+"""
 
 
-def packed(values: np.ndarray, limits: tuple[float, float], levels: int) -> str:
-    """An array in so many steps between its limits, at most 254, as text for a page: differences, deflated."""
+def packed(values: np.ndarray, limits: tuple[float, float]) -> str:
+    """An array in steps between its limits as text for a page, which `UNPACK` reads: differences, deflated."""
     low, high = limits
-    scaled = np.rint(np.clip((values - low) / (high - low), 0, 1) * levels)
+    scaled = np.rint(np.clip((values - low) / (high - low), 0, 1) * LEVELS)
     codes = np.where(np.isfinite(values), scaled, MISSING).astype("u1").ravel()
     steps = np.diff(codes, prepend=np.uint8(0))  # wraps modulo 256, as the sum in the page does
     return base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode("ascii")
 
 
-def unpacked(data: str, shape: tuple[int, ...], limits: tuple[float, float], levels: int) -> np.ndarray:
-    """What the browser makes of `packed`."""
-    codes = np.cumsum(np.frombuffer(zlib.decompress(base64.b64decode(data)), "u1"), dtype="u1")
-    values = limits[0] + codes.astype("f4") * ((limits[1] - limits[0]) / levels)
-    return np.where(codes == MISSING, np.nan, values).astype("f4").reshape(shape)
-
-
 def png(figure: Any, dpi: int) -> bytes:
     """A matplotlib figure as the bytes of a PNG file."""
-    import warnings
-
-    buffer = io.BytesIO()
-    with journal(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a script our fonts lack: an empty box
-        figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
+    return file_of(figure, ".png", dpi)
 
 
 def page(heading: str, introduction: Section, sections: Sequence[Section]) -> str:

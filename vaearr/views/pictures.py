@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import math
 import os
 from collections.abc import Collection, Sequence
@@ -16,13 +18,15 @@ from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.views.common import DIVERGING, brief, number, robust_limits, text, unit, value_text
 from vaearr.views.kinds import builder
-from vaearr.views.paper import SMALL, WIDTH, integer_ticks, journal, new_figure, new_file
+from vaearr.views.paper import SMALL, WIDTH, draw, journal, new_figure, write_new
+from vaearr.views.spread import centred
 
 LIMITS = (0.5, 99.5)  # percentiles between which grey runs
 FRAME_SIDE = 240  # pixels: smaller pictures are enlarged in an animation
 COLUMNS = 8  # pictures beside each other
 SIDE = WIDTH / (COLUMNS + 0.6)  # inches of a picture
 MOST_TICKS = 8
+Limits = tuple[float, float]
 
 
 def pictures(da: xr.DataArray) -> np.ndarray:
@@ -61,130 +65,124 @@ def units_of(da: xr.DataArray) -> str:
 
 @dataclass
 class Row:
-    """Pictures beside each other on one scale, or each on its own."""
+    """Pictures beside each other: on one scale, which a colour bar shows, or (a list of limits) each on its own."""
 
     name: str
     images: Sequence[np.ndarray] | np.ndarray
-    limits: tuple[float, float] | Sequence[tuple[float, float]]
+    limits: Limits | list[Limits]
     above: Sequence[str] = ()
     below: Sequence[str] = ()
-    diverging: bool = False
-    bar: bool = False
+    cmap: str = "gray"
+
+    @property
+    def scale(self) -> tuple[str, Limits] | None:
+        """What rows that share a colour bar have in common."""
+        return (self.cmap, self.limits) if isinstance(self.limits, tuple) else None
 
 
-def show_picture(axes: Any, image: np.ndarray, limits: tuple[float, float], *, diverging: bool = False) -> Any:
-    """A picture of `pictures` on axes without ticks, between two limits."""
-    axes.set(xticks=[], yticks=[])
-    if image.ndim == 3:
-        low, high = limits
-        return axes.imshow(np.clip((image - low) / (high - low), 0, 1))
-    return axes.imshow(image, cmap=DIVERGING if diverging else "gray", vmin=limits[0], vmax=limits[1])
+def scaled(image: np.ndarray, limits: Limits) -> np.ndarray:
+    """Values between the limits as 0 to 1."""
+    return np.asarray(np.clip((image - limits[0]) / (limits[1] - limits[0]), 0, 1))
 
 
-def draw_rows(figure: Any, rows: Sequence[Row], side: float, *, bar: bool = False, turn: bool = False) -> list[Any]:
-    """Draw rows of pictures into a figure, `side` inches wide each; `bar`: one grey scale for all. Returns the axes."""
+def draw_rows(figure: Any, rows: Sequence[Row], *, turn: bool = False) -> list[Any]:
+    """Draw rows of pictures into a figure, all in frames like the first; rows on one scale share a colour bar.
+
+    turn: names of rows are written across. Returns the axes of the pictures.
+    """
     columns = max(len(row.images) for row in rows)
+    tall, wide = rows[0].images[0].shape[:2]
     drawn = figure.subplots(len(rows), columns, squeeze=False)
-    for line, row in zip(drawn, rows, strict=True):
-        for i, (ax, image) in enumerate(zip(line, row.images, strict=False)):
-            limits = row.limits if isinstance(row.limits, tuple) else row.limits[i]
-            mesh = show_picture(ax, image, limits, diverging=row.diverging)
-            if row.above:
-                ax.set_title(row.above[i], fontsize=SMALL, pad=2)
-            if row.below:
-                ax.set_xlabel(row.below[i], fontsize=SMALL, labelpad=2)
-        style: dict[str, Any] = {"rotation": 0, "ha": "right", "va": "center"} if turn else {}
-        line[0].set_ylabel(row.name, fontsize=SMALL, **style)
-        for spare in line[len(row.images) :]:
-            spare.remove()
-        if row.bar:
-            scale = figure.colorbar(mesh, ax=list(line), fraction=0.03, pad=0.01)
-            scale.ax.tick_params(labelsize=SMALL)
-            scale.ax.set_visible(mesh.get_array().ndim == 2)  # hidden: the columns stay in line
-    if bar and rows[0].images[0].ndim == 2:
-        axes = [ax for ax in drawn.ravel() if ax.figure is not None]
-        figure.colorbar(mesh, ax=axes, fraction=0.02, pad=0.01).ax.tick_params(labelsize=SMALL)
-    return list(drawn.ravel())
+    for scale, group in itertools.groupby(zip(rows, drawn, strict=True), lambda pair: pair[0].scale):
+        axes: list[Any] = []
+        for row, line in group:
+            spans: Any = itertools.repeat(row.limits) if scale else row.limits
+            for i, (ax, image, span) in enumerate(zip(line, row.images, spans, strict=False)):
+                shown = scaled(image, span) if image.ndim == 3 else image
+                mesh = ax.imshow(shown, cmap=row.cmap, vmin=span[0], vmax=span[1], extent=(0, wide, tall, 0))
+                if row.above:
+                    ax.set_title(row.above[i], fontsize=SMALL, pad=2)
+                if row.below:
+                    ax.set_xlabel(row.below[i], fontsize=SMALL, labelpad=2)
+                ax.set(xticks=[], yticks=[])
+            style: dict[str, Any] = {"rotation": 0, "ha": "right", "va": "center"} if turn else {}
+            line[0].set_ylabel(row.name, fontsize=SMALL, **style)
+            for spare in line[len(row.images) :]:
+                spare.remove()
+            axes += [*line[: len(row.images)]]
+        if scale:
+            bar = figure.colorbar(mesh, ax=axes, fraction=0.03, pad=0.01)
+            bar.ax.tick_params(labelsize=SMALL)
+            bar.ax.set_visible(row.images[0].ndim == 2)  # hidden of colours: the columns stay in line
+    return [ax for ax in drawn.ravel() if ax.figure is not None]
 
 
-def height_of(rows: Sequence[Row], side: float) -> float:
-    """Inches that rows of pictures need."""
-    words = [max((text.count("\n") + 1 for text in some), default=0) for row in rows for some in (row.above, row.below)]
-    high = sum(side * row.images[0].shape[0] / row.images[0].shape[1] + 0.04 for row in rows)
-    return high + 0.13 * sum(words) + 0.06 * sum(1 for some in words if some)
-
-
-def sheet(rows: Sequence[Row], heading: str, *, side: float = SIDE, bar: bool = False, turn: bool = False) -> Any:
-    """A figure of rows of pictures, `side` inches wide each."""
+def sheet(
+    rows: Sequence[Row], heading: str, *, side: float = SIDE, turn: bool = False, below: float = 0.0, least: float = 2.8
+) -> Any:
+    """A figure of rows of pictures, `side` inches wide each; `below`: inches of a free part, its last subfigure."""
     columns = max(len(row.images) for row in rows)
+    words = [max((text.count("\n") + 1 for text in some), default=0) for row in rows for some in (row.above, row.below)]
+    shape = rows[0].images[0].shape
+    height = len(rows) * (side * shape[0] / shape[1] + 0.04) + 0.13 * sum(words) + 0.06 * sum(map(bool, words))
+    height += 0.3 + 0.17 * heading.count("\n")
     with journal():
-        figure = new_figure(
-            max(side * columns + (0.9 if turn else 0.6), 2.8),
-            height_of(rows, side) + 0.3 + 0.17 * heading.count("\n"),
-        )
-        draw_rows(figure, rows, side, bar=bar, turn=turn)
-        figure.suptitle(heading)
+        figure = new_figure(max(side * columns + (0.9 if turn else 0.6), least), height + below)
+        upper = figure.subfigures(2, 1, height_ratios=[height, below])[0] if below else figure
+        draw_rows(upper, rows, turn=turn)
+        upper.suptitle(heading)
     return figure
 
 
 def tiles(
-    images: np.ndarray,
-    limits: tuple[float, float] | Sequence[tuple[float, float]],
-    above: Sequence[str],
-    below: Sequence[str] = (),
-    *,
-    diverging: bool = False,
-) -> list[Row]:
-    """Pictures as rows of at most 8, on one scale or each on its own."""
-    columns = math.ceil(len(images) / math.ceil(len(images) / COLUMNS))
+    images: np.ndarray | Sequence[np.ndarray], limits: Limits | list[Limits], above: Sequence[str],
+    below: Sequence[str] = (), *, cmap: str = "gray", most: int = COLUMNS,
+) -> list[Row]:  # fmt: skip
+    """Pictures as rows of at most so many, on one scale or each on its own."""
+    columns = math.ceil(len(images) / math.ceil(len(images) / most))
     cut = [slice(i, i + columns) for i in range(0, len(images), columns)]
     spans = [limits if isinstance(limits, tuple) else limits[here] for here in cut]
-    return [
-        Row("", images[here], span, above[here], below[here], diverging) for here, span in zip(cut, spans, strict=True)
-    ]
+    return [Row("", images[here], span, above[here], below[here], cmap) for here, span in zip(cut, spans, strict=True)]
 
 
 def grey_of(images: np.ndarray) -> np.ndarray:
     """Pictures as uint8, all on one scale."""
-    low, high = robust_limits(images, LIMITS)
-    return np.asarray((255 * np.clip((images - low) / (high - low), 0, 1)).round().astype(np.uint8))
-
-
-def _grey_scale(images: np.ndarray) -> np.ndarray:
-    """Pictures `(k, H, W)`: of colours the mean of their channels."""
-    return images.mean(-1) if images.ndim == 4 else images
+    return (255 * scaled(images, robust_limits(images, LIMITS))).round().astype(np.uint8)
 
 
 @builder("reconstruction", "input", "reconstruction", "example")
+@builder("patterns", "input", "reconstruction", n.SAMPLE)
 def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, most: int = 8) -> Any:
-    """Inputs, reconstructions and residuals (reconstruction - input) of the examples of `reconstruct_store`.
+    """Inputs, reconstructions and residuals (reconstruction - input) of `reconstruct` or `reconstruct_store`.
 
     All share one scale, the residuals one of the same width centred at 0; PSNR and SSIM under each. threshold: instead
     of the residuals both as black and white, at or above it, in the units of the pictures (of colours the mean of their
     channels), and the share of pixels on which the two differ. Raises NoInputError where there is no example,
     UsageError for a threshold that is no number.
     """
-    if "input" not in found or not found.sizes.get("example"):
+    dim = "example" if "example" in found.dims else n.SAMPLE
+    if "input" not in found or not found.sizes.get(dim):
         raise NoInputError("no example was kept; reconstruct with examples of 1 or more.")
-    ones = [found.isel(example=i) for i in range(min(most, found.sizes["example"]))]
-    original, recon = (pictures(found[name].isel(example=slice(most))) for name in ("input", "reconstruction"))
-    limits = robust_limits(np.stack([original, recon]), LIMITS)
-    half = (limits[1] - limits[0]) / 2
-    rows = [
-        Row("input", original, limits, [where_of(one, "example_") for one in ones]),
-        Row("reconstruction", recon, limits),
-    ]
+    found = found.isel({dim: slice(most)})
+    ones = [found.isel({dim: i}) for i in range(found.sizes[dim])]
+    original, recon = (pictures(found[name]) for name in ("input", "reconstruction"))
+    limits, grey = robust_limits(np.stack([original, recon]), LIMITS), (-1,) if original.ndim == 4 else ()
+    if dim == "example":
+        names = [where_of(one, "example_") for one in ones]
+    else:
+        names = [where_of(one.drop_vars({*one.coords} - {*n.SCAN_DIMS})) or f"sample {one[dim]}" for one in ones]
+    rows = [Row("input", original, limits, names), Row("reconstruction", recon, limits)]
     heading = "reconstructions"
     if threshold is None:
+        half = (limits[1] - limits[0]) / 2
         below = [_numbers(one) for one in ones]
-        rows.append(Row("residual", _grey_scale(recon - original), (-half, half), below=below, diverging=True))
-        for row in rows:
-            row.bar = True
+        rows.append(Row("residual", (recon - original).mean(grey), (-half, half), (), below, DIVERGING))
     else:
         if not np.isfinite(threshold):
             raise UsageError(f"the threshold is {threshold}; give a number in the units of the pictures.")
-        masks = [(_grey_scale(images) >= threshold).astype("f4") for images in (original, recon)]
-        rows += [Row(f"{row.name}\n≥ {threshold:g}", mask, (0, 1)) for row, mask in zip(rows, masks, strict=True)]
+        masks = [(images.mean(grey) >= threshold).astype("f4") for images in (original, recon)]
+        both = [(0.0, 1.0)] * len(ones)
+        rows += [Row(f"{row.name}\n≥ {threshold:g}", mask, both) for row, mask in zip(rows, masks, strict=True)]
         rows[-1].below = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
         heading = "reconstructions, black and white"
     gap = "\n" if len(ones) < 4 else " "
@@ -208,41 +206,23 @@ def _numbers(one: xr.Dataset) -> str:
     return "\n".join([*lines, *([f"SSIM {float(one['example_ssim']):.2f}"] if "example_ssim" in one else [])])
 
 
-@builder("patterns", "input", "reconstruction", n.SAMPLE)
-def patterns_sheet(samples: xr.Dataset) -> Any:
-    """Patterns as the network sees them, reconstructions and residuals of `vaearr.reconstruct`; a scale per sample.
-
-    The residual (of colour the mean over channels) has a scale of the same width centred at 0.
-    """
-    if not samples.sizes[n.SAMPLE]:
-        raise NoInputError("there are no samples to reconstruct.")
-    original, recon = (pictures(samples[name]) for name in ("input", "reconstruction"))
-    spans = [robust_limits(np.stack(both)) for both in zip(original, recon, strict=True)]
-    halves = [((low - high) / 2, (high - low) / 2) for low, high in spans]
-    where = [_sample_title(samples.isel({n.SAMPLE: i}), i) for i in range(len(spans))]
-    rows = [Row("original", original, spans, where), Row("reconstruction", recon, spans)]
-    return sheet([*rows, Row("residual", _grey_scale(recon - original), halves, diverging=True)], "")
-
-
-def _sample_title(one: xr.Dataset, position: int) -> str:
-    """Where a sample comes from: its coordinates, or its number."""
-    found = [f"{d} = {value_text(one[d].item(), one[d].attrs)}" for d in (n.X, n.Y, n.Z) if d in one.coords]
-    return "\n".join(found) or f"sample {one[n.SAMPLE].item() if n.SAMPLE in one.coords else position}"
-
-
 @builder("progress", "input", "reconstruction", "prior", n.EPOCH)
 def progress_sheet(found: xr.Dataset, *, most: int = 8) -> Any:
     """Samples decoded as training went on: inputs on top, below them reconstructions and prior draws by epoch.
 
     At most `most` epochs, spread over the training; one grey scale per row.
     """
-    picked = np.unique(np.linspace(0, found.sizes[n.EPOCH] - 1, most).round().astype(int))
-    shown = found.isel({n.EPOCH: picked})
+    shown = found.isel({n.EPOCH: _spread(found.sizes[n.EPOCH], most)})
     parts = [("input", shown["input"])]
     for name in ("reconstruction", "prior"):
         parts += [(f"{name}\nepoch {int(part[n.EPOCH])}", part) for part in shown[name]]
     images = [(name, pictures(part)) for name, part in parts]
-    return sheet([Row(name, some, robust_limits(some, LIMITS)) for name, some in images], "", turn=True)
+    return sheet([Row(name, some, [robust_limits(some, LIMITS)] * len(some)) for name, some in images], "", turn=True)
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most so many of the numbers below `count`, evenly spread, the ends among them."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
 @builder("draws", "decoded", "latents", n.SAMPLE)
@@ -254,8 +234,7 @@ def sample_sheet(found: xr.Dataset, *, most: int = 64) -> Any:
     source = "the prior" if found.attrs.get("source") == "prior" else "the fitted distribution"
     cut = f", {len(images)} of {found.sizes[n.SAMPLE]}" if len(images) < found.sizes[n.SAMPLE] else ""
     heading = f"draws from {source}{cut} ({units_of(found['decoded'])})"
-    numbers = [str(value) for value in found[n.SAMPLE].values[:most]]
-    return sheet(tiles(images, robust_limits(images, LIMITS), numbers), heading, bar=True)
+    return sheet(tiles(images, robust_limits(images, LIMITS), [*map(str, found[n.SAMPLE].values[:most])]), heading)
 
 
 @builder("interpolation", "decoded", "step", "input", "end", "t")
@@ -264,7 +243,7 @@ def interpolation_strip(found: xr.Dataset, *, most: int = 9) -> Any:
 
     At most `most` steps, evenly spread, the ends among them.
     """
-    picked = np.unique(np.linspace(0, found.sizes["step"] - 1, min(most, found.sizes["step"])).round().astype(int))
+    picked = _spread(found.sizes["step"], most)
     steps, ends = pictures(found["decoded"])[picked], pictures(found["input"])
     titles = [f"{end}: input" for end in map(str, found["end"].values)]
     titles[1:1] = [f"t = {t:.3g}" for t in found["t"].values[picked]]
@@ -280,12 +259,13 @@ def traversal_sheet(found: xr.Dataset) -> Any:
     """The pictures of `traverse`, a row for each dimension with its values underneath, all on one colour scale."""
     images = stacked(found["decoded"], ("latent_dim", "step"))
     limits = robust_limits(images, LIMITS)
-    values = [[number(float(value)) for value in row] for row in found["value"].values]
-    dims = [f"latent {int(dim)}" for dim in found["latent_dim"].values]
-    rows = [Row(name, row, limits, below=words) for name, row, words in zip(dims, images, values, strict=True)]
+    rows = [
+        Row(f"latent {int(dim)}", row, limits, (), [number(float(value)) for value in values])
+        for dim, row, values in zip(found["latent_dim"].values, images, found["value"].values, strict=True)
+    ]
     about = f"from {brief(found.attrs['base'], 40)} ({units_of(found['decoded'])})"
     heading = text(f"traversal {about}") if images.shape[1] >= 5 else f"traversal\n{text(about)}"
-    return sheet(rows, heading, side=max((WIDTH - 0.6) / (images.shape[1] + 0.5), 0.62), bar=True)
+    return sheet(rows, heading, side=max((WIDTH - 0.6) / (images.shape[1] + 0.5), 0.62))
 
 
 @builder("manifold", "decoded", "row", "column")
@@ -295,15 +275,16 @@ def manifold_sheet(found: xr.Dataset) -> Any:
     The value on an axis is that of the middle of its picture; the vertical dimension rises upwards.
     """
     images = stacked(found["decoded"], ("row", "column"))
-    low, high = robust_limits(images, LIMITS)
+    limits = robust_limits(images, LIMITS)
     rows, columns, tall, wide = images.shape[:4]
-    mosaic = np.concatenate([np.concatenate(list(line), axis=1) for line in images[::-1]], axis=0)
+    mosaic = mosaic_of(images[::-1])
     with journal():
-        beside = 1.55 if mosaic.ndim == 2 else 0.95
-        figure = new_figure(WIDTH * 0.8 + beside, min(WIDTH * 0.8 * tall * rows / (wide * columns), 2 * WIDTH) + 0.75)
+        figure = new_figure(WIDTH * 0.8 + 1.55, min(WIDTH * 0.8 * tall * rows / (wide * columns), 2 * WIDTH) + 0.75)
         axes = figure.subplots()
-        shown = np.clip((mosaic - low) / (high - low), 0, 1) if mosaic.ndim == 3 else mosaic
-        mesh = axes.imshow(shown, cmap="gray", vmin=low, vmax=high, extent=(0, columns * wide, 0, rows * tall))
+        shown = scaled(mosaic, limits) if mosaic.ndim == 3 else mosaic
+        mesh = axes.imshow(
+            shown, cmap="gray", vmin=limits[0], vmax=limits[1], extent=(0, columns * wide, 0, rows * tall)
+        )
         for axis, name, side, line in (
             (axes.xaxis, "column", wide, axes.axvline),
             (axes.yaxis, "row", tall, axes.axhline),
@@ -320,11 +301,15 @@ def manifold_sheet(found: xr.Dataset) -> Any:
     return figure
 
 
+def mosaic_of(images: np.ndarray) -> np.ndarray:
+    """Pictures `(rows, columns, H, W[, 3])` as one."""
+    rows, columns, tall, wide = images.shape[:4]
+    return images.swapaxes(1, 2).reshape(rows * tall, columns * wide, *images.shape[4:])
+
+
 def channel_means(latents: xr.DataArray) -> np.ndarray:
     """Latents as `(vector, latent)`; of spatial ones the mean over the positions that are known."""
-    values = latents.values.reshape(*latents.shape[:2], -1)
-    known = np.isfinite(values)
-    return np.asarray(np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1))
+    return np.asarray(latents.astype("f8").mean(latents.dims[2:]).values)
 
 
 @builder("prototypes", "decoded", "latents", "class", "n")
@@ -333,29 +318,21 @@ def prototype_sheet(found: xr.Dataset) -> Any:
 
     Of spatial latents the heat map shows the mean over positions.
     """
-    images = stacked(found["decoded"], ("class",))
+    images, heat = stacked(found["decoded"], ("class",)), channel_means(found["latents"])
     names = [brief(name, 18) for name in found["class"].values]
     above = [f"{name}\nn = {int(count)}" for name, count in zip(names, found["n"].values, strict=True)]
-    rows, heat = tiles(images, robust_limits(images, LIMITS), above), channel_means(found["latents"])
-    top, bottom = height_of(rows, SIDE) + 0.55, 0.17 * len(names) + 0.9
+    heading = text(f"means by {found.attrs['by']}\n({units_of(found['decoded'])})")
+    rows = tiles(images, robust_limits(images, LIMITS), above)
+    figure = sheet(rows, heading, below=0.17 * len(names) + 0.9, least=4.0)
     with journal():
-        figure = new_figure(max(SIDE * len(rows[0].images) + 0.6, 4.0), top + bottom)
-        upper, lower = figure.subfigures(2, 1, height_ratios=[top, bottom])
-        draw_rows(upper, rows, SIDE, bar=True)
-        upper.suptitle(text(f"means by {found.attrs['by']}\n({units_of(found['decoded'])})"))
-        table = lower.subplots()
-        reach = float(np.abs(heat).max()) or 1.0
-        mesh = table.imshow(heat, cmap=DIVERGING, vmin=-reach, vmax=reach, aspect="auto")
-        table.set_xlabel("latent dimension")
-        table.xaxis.set_major_locator(integer_ticks(heat.shape[1]))
-        table.set_yticks(range(len(names)), names, fontsize=SMALL)
-        lower.colorbar(mesh, ax=table, fraction=0.03, pad=0.01, label="mean latent").ax.tick_params(labelsize=SMALL)
+        dims = [str(i) for i in range(heat.shape[1])]
+        draw(figure.subfigs[1].subplots(), centred(heat, names, dims, "", clabel="mean latent", frame_height=600))
     return figure
 
 
 @builder("components", "array", "components")
-def component_sheet(components: xr.DataArray, ratio: xr.DataArray | None = None, *, most: int = 32) -> Any:
-    """The first `most` component images of a decomposition, with the share of the variance each explains.
+def component_sheet(components: xr.DataArray, *, most: int = 32) -> Any:
+    """The first `most` component images of a decomposition.
 
     Signed components (PCA) are centred at 0 on a diverging scale, others (NMF) grey; limits are the 0.5 % and 99.5 %
     percentiles of each image. Raises SchemaError for other dims than (component, [channel,] dy, dx).
@@ -363,17 +340,13 @@ def component_sheet(components: xr.DataArray, ratio: xr.DataArray | None = None,
     if components.ndim not in (3, 4) or 0 in components.shape:
         dims = dict(components.sizes)
         raise SchemaError(f"{components.name!r} has dims {dims}; expected (component, [channel,] dy, dx).")
-    first = str(components.dims[0])
-    names = components[first].values.tolist() if first in components.coords else range(components.sizes[first])
+    names = [text(name) for name in components[str(components.dims[0])].values]
     images = np.asarray(components.values[:most], dtype="f4")
     images = images[:, 0] if images.ndim == 4 else images
     signed = bool(np.nanmin(images) < 0)
-    shares = ["" if ratio is None else f": {float(ratio[i]):.1%}" for i in range(len(images))]
-    above = [f"{text(name)}{share}" for name, share in zip(names, shares, strict=False)]
     spans = [robust_limits(image, LIMITS, symmetric=signed) for image in images]
-    rows = tiles(images, spans, above, diverging=signed)
     part = "" if len(images) == len(names) else f", {len(images)} of {len(names)}"
-    return sheet(rows, f"component images{part}" + (", share of the variance" if ratio is not None else ""))
+    return sheet(tiles(images, spans, names[:most], cmap=DIVERGING if signed else "gray"), f"component images{part}")
 
 
 def frames(found: xr.Dataset) -> list[np.ndarray]:
@@ -388,10 +361,7 @@ def frames(found: xr.Dataset) -> list[np.ndarray]:
     grey = np.concatenate([grey, np.full((-len(grey) % columns, *grey.shape[1:]), 255, np.uint8)])
     rows = grey.reshape(-1, columns, *grey.shape[1:])
     factor = max(1, math.ceil(FRAME_SIDE / max(rows.shape[3], rows.shape[4] * columns)))
-    made = [
-        np.concatenate([np.concatenate(list(line), axis=1) for line in rows[:, :, step]], axis=0)
-        for step in range(rows.shape[2])
-    ]
+    made = [mosaic_of(rows[:, :, step]) for step in range(rows.shape[2])]
     return [frame.repeat(factor, axis=0).repeat(factor, axis=1) for frame in made]
 
 
@@ -406,23 +376,14 @@ def save_pictures(da: xr.DataArray, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def save_animation(
-    shown: list[np.ndarray], path: str | os.PathLike[str], *, seconds: float = 2.0, overwrite: bool = False
-) -> Path:
-    """Save frames as an endless GIF that runs to the end in `seconds` and back; returns the path.
+def save_animation(shown: list[np.ndarray], path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Save frames as an endless GIF that runs to the end in two seconds and back; returns the path.
 
-    Raises UsageError for another ending than .gif or fewer than two frames, NoInputError where the folder is not there,
-    ExistsError where the file is and `overwrite` is not set.
+    Raises NoInputError where the folder is not there, ExistsError where the file is and `overwrite` is not set.
     """
     from PIL import Image
 
-    target = Path(path)
-    if target.suffix.lower() != ".gif":
-        raise UsageError(f"{target.name!r} is not a name of a GIF; let it end in .gif.")
-    if len(shown) < 2 or not seconds > 0:
-        raise UsageError("an animation needs two frames or more and a positive time.")
-    pause = max(20, round(1000 * seconds / len(shown)))
+    pause, data = max(20, round(2000 / len(shown))), io.BytesIO()
     images = [Image.fromarray(frame) for frame in (*shown, *shown[-2:0:-1])]
-    with new_file(target, overwrite=overwrite) as part:
-        images[0].save(part, format="GIF", save_all=True, append_images=images[1:], duration=pause, loop=0)
-    return target
+    images[0].save(data, format="GIF", save_all=True, append_images=images[1:], duration=pause, loop=0)
+    return write_new(Path(path), data.getvalue(), overwrite)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association import METRICS, associate, targets_of
+from vaearr.analysis.association import METRICS, targets_of
 from vaearr.errors import NoInputError, RoiError, did_you_mean
 from vaearr.views.common import (
     COLORS,
@@ -32,13 +32,46 @@ from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH, latent_map, map_plot
 
 MOST_POINTS = 20_000  # more make a saved page slow
-SELECTED = "#D55E00"
 DENSE = 1500  # points from which on a density is shown instead of the points
 MOST_BINS = 60
 DENSITY = "cividis"
 ALPHA = 0.05  # adjusted p-values below it are marked
 MOST_LATENTS = 128  # columns of a heat map; of more the strongest are shown
 BRUSH = {"shared_datasource": True, "tools": ["box_select", "lasso_select"], **BOKEH}
+HIDDEN = {"alpha": 0, "nonselection_alpha": 0, "selection_alpha": 1, "color": "white", "selection_line_color": "black"}
+
+
+def table_of(**maps: xr.DataArray) -> pd.DataFrame:
+    """The scan points where all maps are finite: a row each, with their coordinates. Raises RoiError where none is."""
+    table = xr.Dataset({name: as_map(da.astype("f4")) for name, da in maps.items()}).to_dataframe().dropna()
+    if table.empty:
+        raise RoiError(f"no scan point holds all of {', '.join(maps)}; choose another map or region.")
+    return table.reset_index()
+
+
+def drawn(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most `most` rows by chance, in an order by chance, so that no class lies on top."""
+    return table.sample(min(most, len(table)), random_state=0)
+
+
+def linked(
+    picture: Any, source: pd.DataFrame, place: Sequence[str], plane: Sequence[str], over: Sequence[Any] = (), **how: Any
+) -> Any:
+    """A map beside a scatter of the same points: a box or a lasso in one side lights up in the other.
+
+    The link works in a saved page without Python: the points on the map are there all the time, and seen when they are
+    selected. source: columns of the places and of the plane, and what else is told; over: elements of the plane below
+    or beside the points, and options of these and of the frame in `how`.
+    """
+    hv = holoviews()
+    frame = {key: how.pop(key) for key in ("xlabel", "ylabel", "title")}
+    others = [name for name in source if name not in (*place, *plane)]
+    hidden = hv.Points(source, list(place), [*plane, *others]).opts(size=5, **HIDDEN, **BRUSH)
+    points = hv.Points(source, list(plane), [*place, *others]).opts(line_color=None, **how, **BRUSH)
+    right = hv.Overlay([*over, points]).opts(
+        frame_width=340, frame_height=320, fontsize={"title": "10pt"}, legend_position="right", **frame, **BOKEH
+    )
+    return (picture * hidden + right).opts(shared_axes=False, shared_datasource=True, **BOKEH)
 
 
 @builder("map_scatter")
@@ -59,122 +92,80 @@ def map_scatter(
     fe_bcc") is the colour of the points, against band contrast where there is one. `**options` as of a map. Raises
     RoiError where no point has both.
     """
-    hv = holoviews()
-    one = latent_map(ds, run, latent)
-    table = scatter_points(ds, run, latent, target, roi=roi)
-    shown = subsample(table, most_points)
-    rows, columns = map_dims(as_map(one))
-    across, up = f"latent {latent}", text(table.attrs["up"])
-    names = {columns: "x", rows: "y", across: "latent", up: "up"} | ({"group": "group"} if "group" in table else {})
-    source = pd.DataFrame({key: shown[item].values.astype("f4") for key, item in names.items()})
-    # bokeh brushes both: the points on the map are invisible until they are selected
-    lit = {"selection_alpha": 0.9, "selection_color": SELECTED, "color": SELECTED, **BRUSH}
-    hidden = hv.Points(source, [columns, rows], [across, up]).opts(alpha=0, nonselection_alpha=0, size=4, **lit)
-    own: list[Any] = []
-    if "group" in table:
-        points = hv.Points(source, [across, up], [rows, columns, "group"]).opts(
-            alpha=1, nonselection_alpha=0.06, selection_alpha=0.9, color="group", cmap=[COLORS[0], COLORS[1]],
-            clim=(0, 1), size=3, line_color=None, **BRUSH,
-        )  # fmt: skip
-    elif table.sizes["point"] < DENSE:
-        points = hv.Points(source, [across, up], [rows, columns]).opts(
-            alpha=0.5, nonselection_alpha=0.06, selection_alpha=0.9, color=COLORS[0], size=4, line_color=None, **BRUSH
-        )
+    one, wanted = latent_map(ds, run, latent), targets_of(ds, [target], roi=roi)
+    column, heading = wanted.isel(target=0, drop=True), str(wanted["target"].values[0])
+    is_phase = heading.startswith(f"{n.PHASE}: ")
+    name = n.BC if is_phase and n.BC in ds else heading
+    shown = ds[n.BC] if is_phase and n.BC in ds else column
+    across, up, places = f"latent {latent}", text(name), list(map_dims(one))[::-1]
+    table = table_of(**{across: one if roi is None else one.where(roi), up: shown, "group": column})
+    r = table[across].corr(table["group"])
+    source = drawn(table, most_points).astype("f4")
+    over, how = [], {"alpha": 0.5, "selection_alpha": 0.9, "nonselection_alpha": 0.06, "color": COLORS[0], "size": 4}
+    if is_phase:
+        how |= {"alpha": 1, "color": "group", "cmap": list(COLORS[:2]), "clim": (0, 1), "size": 3}
     else:
-        own = [density(table["latent"].values, table["up"].values, [across, up])]
-        points = hv.Points(source, [across, up], [rows, columns]).opts(alpha=0, nonselection_alpha=0, size=3, **lit)
-    about = f"{table.attrs['heading']}: " if "group" in table else ""
-    heading = f"{about}Pearson r = {number(table.attrs['r'])}, n = {table.sizes['point']:,}"
-    right = hv.Overlay([*own, points]).opts(
-        frame_width=340, frame_height=300, xlabel=across, ylabel=text(table.attrs["label"]), title=title(heading),
-        fontsize={"title": "10pt"}, **BOKEH,
-    )  # fmt: skip
-    left = map_plot(one, roi=roi, **options) * hidden
-    return (left + right).opts(shared_axes=False, shared_datasource=True, **BOKEH)
+        source = source.drop(columns="group")
+        if len(table) >= DENSE:
+            over, how = [density(table[across].to_numpy(), table[up].to_numpy(), [across, up])], {"size": 4, **HIDDEN}
+    about = f"{heading} (orange): " if is_phase else ""
+    frame = {"xlabel": across, "title": title(f"{about}Pearson r = {number(r)}, n = {len(table):,}")}
+    if name not in ds and n.ELEMENTS in ds and name in ds[n.ELEMENTS][n.ELEMENT].values:
+        frame["ylabel"] = label(ds[n.ELEMENTS].assign_attrs(long_name=name))
+    else:
+        frame["ylabel"] = label(ds[name]) if name in ds else up
+    return linked(map_plot(one, roi=roi, **options), source, places, [across, up], over, **frame, **how)
 
 
 def density(x: np.ndarray, y: np.ndarray, dims: list[str]) -> Any:
     """How many points fall in each cell, on a logarithmic colour scale."""
-    count, across, up = counts_of(x, y)
-    mesh = holoviews().QuadMesh((across, up, count), dims, "scan points")
+    most = int(np.clip(x.size**0.5 * 0.6, 16, MOST_BINS))
+    across, up = bin_edges(x.astype("f8"), most), bin_edges(y.astype("f8"), most)
+    count = np.histogram2d(y, x, bins=(up, across))[0]
+    mesh = holoviews().QuadMesh((across, up, np.where(count > 0, count, np.nan)), dims, "scan points")
     return mesh.opts(
-        cmap=DENSITY, logz=True, clim=(1, max(2.0, float(np.nanmax(count)))), colorbar=True, clabel="scan points",
+        cmap=DENSITY, logz=True, clim=(1, max(2.0, float(count.max()))), colorbar=True, clabel="scan points",
         clipping_colors={"NaN": "white"}, line_color=None, **BOKEH,
     )  # fmt: skip
 
 
-def bin_edges(values: np.ndarray, most: int = MOST_BINS) -> np.ndarray:
+def bin_edges(values: np.ndarray, most: int) -> np.ndarray:
     """Edges of equal bins over finite values; of whole numbers each bin holds equally many."""
     low, high = float(values.min()), float(values.max())
     if (values == np.rint(values)).all():
         width = max(1, math.ceil((high - low + 1) / most))
         return np.arange(low - 0.5, high + 0.5 + width, width)
-    if low == high:
-        return np.array([low - 0.5, low + 0.5])
     return np.linspace(low, high, most + 1)
 
 
-def counts_of(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts `(y, x)` (NaN = none) and the edges in x and y."""
-    x, y = x.astype("f8"), y.astype("f8")
-    most = int(np.clip(x.size**0.5 * 0.6, 16, MOST_BINS))
-    across, up = bin_edges(x, most), bin_edges(y, most)
-    count = np.histogram2d(y, x, bins=(up, across))[0]
-    return np.where(count > 0, count, np.nan), across, up
+def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, told: Any = None, **how: Any) -> Any:
+    """A heat map `(rows, columns)` of named rows, the first on top, and columns; NaN grey.
 
-
-def scatter_points(
-    ds: xr.Dataset, run: str, latent: int, target: str, *, roi: xr.DataArray | None = None
-) -> xr.Dataset:
-    """Points where latent and target are finite: `x`, `y`, `latent`, `up` (and `group` 0/1 for a phase) over `point`.
-
-    Attributes: `r` (Pearson, over all points), `up`, `label` and `heading` of the vertical axis.
+    told: for each cell what the pointer tells beside the names; default: its value.
     """
-    one = latent_map(ds, run, latent)
-    wanted = targets_of(ds, [target], roi=roi)
-    column, heading = wanted.isel(target=0, drop=True), str(wanted["target"].values[0])
-    is_phase = heading.startswith(f"{n.PHASE}: ")
-    shown, name = (ds[n.BC], n.BC) if is_phase and n.BC in ds else (column, heading)
-    maps = {"latent": as_map(one), "up": as_map(shown.astype("f4")), "group": as_map(column)}
-    if roi is not None:
-        maps["up"] = maps["up"].where(as_map(roi) > 0)
-    found = points_of(maps, "group")
-    heading = f"{heading} (orange)" if is_phase else heading
-    found = found.assign_attrs(up=name, label=_axis(ds, name), heading=heading)
-    return found if is_phase else found.drop_vars("group")
+    from bokeh.models import HoverTool
 
-
-def points_of(maps: Mapping[str, xr.DataArray], against: str) -> xr.Dataset:
-    """The scan points where all maps are finite: their values and `x`, `y` over `point`.
-
-    Attribute `r`: Pearson's of `latent` and the map `against`, over all of them. Raises RoiError where there are none.
-    """
-    keep = np.logical_and.reduce([np.isfinite(item.values) for item in maps.values()])
-    if not keep.any():
-        raise RoiError(f"no scan point holds all of {', '.join(maps)}; choose another map or region.")
-    rows, columns = map_dims(maps["latent"])
-    row, column = np.nonzero(keep)
-    found = {key: ("point", item.values[keep]) for key, item in maps.items()}
-    found["x"] = ("point", maps["latent"][columns].values[column])
-    found["y"] = ("point", maps["latent"][rows].values[row])
-    r = associate(maps["latent"].expand_dims(n.LATENT, -1), maps[against].where(keep), "pearson")
-    return xr.Dataset(found, attrs={"r": float(r.squeeze())})
-
-
-def _axis(ds: xr.Dataset, name: str) -> str:
-    if name in ds:
-        return label(ds[name])
-    if n.ELEMENTS in ds and name in ds[n.ELEMENTS][n.ELEMENT].values:
-        return label(ds[n.ELEMENTS].assign_attrs(long_name=name))
-    return text(name)
-
-
-def subsample(points: xr.Dataset, most: int) -> xr.Dataset:
-    """At most `most` points, drawn without replacement, in their order."""
-    count = points.sizes["point"]
-    if count <= most:
-        return points
-    return points.isel(point=np.sort(np.random.default_rng(0).choice(count, most, replace=False)))
+    hv, (height, width) = holoviews(), values.shape
+    own: dict[str, Any] = {
+        "colorbar": True, "clabel": "", "tools": ["hover"], "invert_yaxis": True, "clipping_colors": {"NaN": NAN_COLOR},
+        "frame_width": int(np.clip(18 * width, 260, 900)), "frame_height": int(np.clip(18 * height, 120, 700)),
+        "xlabel": "latent dimension", "ylabel": "", "line_width": 0.4,
+    } | how  # fmt: skip
+    cell = own["frame_width"] / width, own["frame_height"] / height
+    own.setdefault("line_color", "white" if min(cell) >= 20 else None)
+    for ticks, names, pixels in (("xticks", columns, cell[0]), ("yticks", rows, cell[1])):
+        letters = max(map(len, names), default=0) if ticks == "xticks" and not own.get("xrotation") else 0.5
+        step = math.ceil((10 + 8 * letters) / pixels)
+        own.setdefault(ticks, [(i, text(names[i])) for i in range(0, len(names), step)])
+    painted, own["cmap"] = paintable(np.asarray(values, "f4"), own["cmap"], NAN_COLOR)
+    tips: dict[str, Any] = {}
+    if told is not None:
+        tips = {"of": [[text(name)] * width for name in rows], "at": [[text(name) for name in columns]] * height}
+        tips = {key: np.array(part, dtype=object) for key, part in (tips | {"told": told}).items()}
+        own["tools"] = [HoverTool(tooltips=[(own["xlabel"], "@at"), (own["ylabel"], "@of"), ("value", "@told")])]
+    x, y = np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
+    mesh = hv.QuadMesh((x, y, painted, *tips.values()), ["column", "row"], ["value", *tips])
+    return mesh.opts(**own, **BOKEH)
 
 
 @builder("association", "metric", n.LATENT)
@@ -205,96 +196,61 @@ def association(
     if isinstance(found, xr.Dataset):
         p_adjusted = found.get("p_adjusted") if p_adjusted is None else p_adjusted
         found = found["association"]
-    p = None if p_adjusted is None else p_adjusted.reindex_like(found).transpose(*found.dims)
-    if target is not None or (metric is None and "target" not in found.dims):
-        name, column = _column_of(found, target)
-        return _metric_rows(column, name, None if p is None else _column_of(p, target)[1], options)
-    known = [str(name) for name in found["metric"].values]
-    if metric is not None and metric not in known:
-        raise NoInputError(f"the table has no metric {metric!r}.{did_you_mean(metric, known)}")
-
-    def one(name: str) -> Any:
-        values = _rows(found.sel(metric=name), "target")
+    p = xr.full_like(found, np.nan, "f8") if p_adjusted is None else p_adjusted.reindex_like(found)
+    if "target" not in found.dims:
+        name = str(found["target"].item()) if "target" in found.coords else "target"
+        found, p = (da.drop_vars("target", errors="ignore").expand_dims(target=[name]) for da in (found, p))
+        target = name if metric is None and target is None else target
+    for dim, wanted in (("metric", metric), ("target", target)):
+        known = [str(name) for name in found[dim].values]
+        if wanted is not None and wanted not in known:
+            raise NoInputError(f"the table has no {dim} {wanted!r}.{did_you_mean(wanted, known)}")
+    is_tested = p_adjusted is not None
+    if target is not None:
+        values = found.sel(target=target).transpose("metric", n.LATENT)
+        largest = abs(values).max(n.LATENT).fillna(0)
+        tops = [f"{top:.2f}" if top >= 0.01 or top == 0 else f"{top:.0e}" for top in largest.values]
+        rows = [f"{name} (max {top})" for name, top in zip(values["metric"].values, tops, strict=True)]
+        own = {"clim": (-1.0, 1.0), "cmap": DIVERGING, "clabel": "relative to row max"} | options
+        marked = p.sel(target=target).transpose("metric", n.LATENT) if is_tested else None
+        heading = f"association of latents with {text(target)}"
+        return _heat(heading, rows, values, values / largest.where(largest > 0, 1), marked, own)
+    frames = {}
+    for name in [metric] if metric else map(str, found["metric"].values):
+        values = found.sel(metric=name).transpose("target", n.LATENT)
         signed = bool(found["signed"].sel(metric=name)) if "signed" in found.coords else METRICS[name].signed
-        own = {
-            "clim": robust_limits(values.values, (0, 100), symmetric=signed),
-            "cmap": DIVERGING if signed else SEQUENTIAL, "clabel": name,
-        }  # fmt: skip
-        marked = None if p is None else _rows(p.sel(metric=name), "target").values
-        return _heat(f"{name} of latent and side map", values, values.values, marked, own | options)
-
-    if metric is not None or len(known) == 1:
-        return one(metric or known[0])
-    return holoviews().HoloMap({name: one(name) for name in known}, kdims="metric")
-
-
-def _metric_rows(column: xr.DataArray, name: str, p: xr.DataArray | None, options: dict[str, Any]) -> Any:
-    values = _rows(column, "metric")
-    largest = np.array([np.max(np.abs(row[np.isfinite(row)]), initial=0.0) for row in values.values])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(largest[:, None] > 0, values.values / largest[:, None], values.values)
-    short = [f"{top:.2f}" if top >= 0.01 or top == 0 else f"{top:.0e}" for top in largest]
-    labels = [f"{metric} (max {top})" for metric, top in zip(values["metric"].values, short, strict=True)]
-    own = {"clim": (-1.0, 1.0), "cmap": DIVERGING, "clabel": "relative to row max"}
-    marked = None if p is None else _rows(p, "metric").values
-    return _heat(
-        f"association of latents with {name}", values.assign_coords(metric=labels), share, marked, own | options
-    )
-
-
-def _rows(values: xr.DataArray, dim: str) -> xr.DataArray:
-    return (values if dim in values.dims else values.expand_dims(dim)).transpose(dim, n.LATENT)
-
-
-def _column_of(table: xr.DataArray, target: str | None) -> tuple[str, xr.DataArray]:
-    labels = [str(name) for name in np.atleast_1d(table["target"].values)] if "target" in table.coords else ["target"]
-    target = labels[0] if target is None and len(labels) == 1 else target
-    if target not in labels:
-        raise NoInputError(f"the table has no target {target!r}.{did_you_mean(str(target), labels)}")
-    return text(target), table.sel(target=target) if "target" in table.dims else table
+        own = {"cmap": DIVERGING if signed else SEQUENTIAL, "clabel": name}
+        own |= {"clim": robust_limits(values.values, (0, 100), symmetric=signed)} | options
+        marked = p.sel(metric=name).transpose("target", n.LATENT) if is_tested else None
+        rows = [str(target) for target in values["target"].values]
+        frames[name] = _heat(f"{name} of latent and side map", rows, values, values, marked, own)
+    return holoviews().HoloMap(frames, kdims="metric") if len(frames) > 1 else next(iter(frames.values()))
 
 
 def _heat(
-    heading: str, values: xr.DataArray, shown: np.ndarray, p: np.ndarray | None,
+    heading: str,
+    rows: list[str],
+    values: xr.DataArray,
+    shown: xr.DataArray,
+    p: xr.DataArray | None,
     options: dict[str, Any],
-) -> Any:  # fmt: skip
+) -> Any:
     """Rows over latents: colours stand for `shown`, `values` is told under the pointer, dots mark small p."""
-    from bokeh.models import HoverTool
-
-    hv = holoviews()
-    count, chosen, notes = values.sizes[n.LATENT], np.arange(values.sizes[n.LATENT]), []
+    count, notes, places = values.sizes[n.LATENT], [], np.arange(values.sizes[n.LATENT])
     if count > MOST_LATENTS:
-        known = np.where(np.isfinite(shown), np.abs(shown), 0.0)
-        strength = (known / np.maximum(known.max(axis=1, keepdims=True), 1e-300)).max(axis=0)
-        chosen = np.sort(np.argsort(-strength, kind="stable")[:MOST_LATENTS])
+        strength = (abs(shown) / abs(shown).max(n.LATENT)).max(str(shown.dims[0])).fillna(0).values
+        places = np.sort(np.argsort(-strength, kind="stable")[:MOST_LATENTS])
         notes.append(f"the {MOST_LATENTS} strongest of {count} latents")
-    if p is not None:
-        notes.append(f"dot: adjusted p < {ALPHA:g}")
-    latents, whose = (
-        [text(item) for item in values[n.LATENT].values[chosen]],
-        [text(name) for name in values[str(values.dims[0])].values],
-    )
-    rows, count = len(whose), len(latents)
-    written = [[f"{v:.4g}" if np.isfinite(v) else "no value" for v in row] for row in values.values[:, chosen]]
-    painted, cmap = paintable(shown[:, chosen], options["cmap"], NAN_COLOR)
-    x, y = np.arange(count + 1) - 0.5, np.arange(rows + 1) - 0.5
-    tips = {
-        "value": np.array(written, dtype=object), "latent": np.tile(np.array(latents, dtype=object), (rows, 1)),
-        "of": np.tile(np.array(whose, dtype=object)[:, None], (1, count)),
-    }  # fmt: skip
-    mesh = hv.QuadMesh((x, y, painted, *tips.values()), ["place", "row"], ["shown", *tips])
-    hover = HoverTool(tooltips=[("latent", "@latent"), ("", "@of"), ("value", "@value")])
-    step = max(1, -(-count // 32))
-    own = {
-        "colorbar": True, "xlabel": "latent", "ylabel": "", "frame_width": 780, "frame_height": max(60, 24 * rows),
-        "tools": [hover], "invert_yaxis": True, "clipping_colors": {"NaN": NAN_COLOR},
-        "title": title(f"{heading} ({', '.join(notes)})" if notes else heading),
-        "xticks": [(i, latents[i]) for i in range(0, count, step)], "yticks": list(enumerate(whose)),
-        "line_color": "white" if count <= 64 else None, "line_width": 0.4,
-    }  # fmt: skip
-    body = mesh.opts(**own | options | {"cmap": cmap}, **BOKEH)
+    notes += [f"dot: adjusted p < {ALPHA:g}"] if p is not None else []
+    values, shown = values[:, places], shown[:, places]
+    told = [[f"{v:.4g}" if np.isfinite(v) else "no value" for v in row] for row in values.values]
+    body = matrix(
+        shown.values, rows, [str(name) for name in values[n.LATENT].values], told=told,
+        **{"frame_width": 780, "frame_height": max(60, 24 * len(rows)), "xlabel": "latent",
+           "title": title(f"{heading} ({', '.join(notes)})" if notes else heading)} | options,
+    )  # fmt: skip
     if p is None:
         return body
-    row, column = np.nonzero(np.nan_to_num(p[:, chosen], nan=1.0) < ALPHA)
-    dots = hv.Points((column, row), ["place", "row"])
+    row, column = np.nonzero(p[:, places].fillna(1).values < ALPHA)
+    dots = holoviews().Points((column, row), ["column", "row"])
     return body * dots.opts(color="black", line_color="white", size=5 if count <= 64 else 3.5, **BOKEH)

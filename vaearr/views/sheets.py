@@ -1,4 +1,4 @@
-"""Sheets of several parts, set by matplotlib: paths in a plane, pairs, unusual samples, statistics, tables."""
+"""Sheets of several parts, set by matplotlib: samples of a store, paths in a plane, pairs, unusual samples, tables."""
 
 from __future__ import annotations
 
@@ -9,19 +9,73 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import NoInputError
+from vaearr import schema
+from vaearr.errors import NoInputError, did_you_mean
+from vaearr.run.facts import class_names, class_of_each
 from vaearr.schema import meanings
-from vaearr.views.common import COLORS, brief, number, robust_limits, text
+from vaearr.schema.grid import measured
+from vaearr.store import read_block
+from vaearr.views.common import COLORS, brief, number, palette, robust_limits, text, unit
 from vaearr.views.curves import UNUSED
 from vaearr.views.kinds import builder
 from vaearr.views.maps import map_plot
-from vaearr.views.paper import MOST_NAMES, SMALL, WIDTH, draw, journal, new_figure, panels
-from vaearr.views.pictures import LIMITS, draw_rows, height_of, pictures, show_picture, tiles, units_of, where_of
+from vaearr.views.paper import MOST_NAMES, SMALL, WIDTH, draw, journal, new_figure
+from vaearr.views.pictures import COLUMNS, LIMITS, Row, draw_rows, pictures, sheet, tiles, units_of, where_of
 from vaearr.views.relations import DENSITY
-from vaearr.views.spread import Classes, colors_of, point_classes, scatter
+from vaearr.views.spread import point_classes, scatter
 
-MARK, DARK = "#111111", "#333333"
+MARK = "#111111"
 SHARES = (0.5, 0.9)  # of the samples, within the contours of a density
+MOST_ROWS = 12
+
+
+@builder("samples")
+def data_sheet(ds: xr.Dataset, *, by: str | None = None, seed: int = 0) -> Any:
+    """Samples as they are stored, chosen by chance: a row for each class, or three rows where there are none.
+
+    Each picture has a grey scale (of colours a brightness) of its own, from its 0.5 % to its 99.5 % percentile; of
+    volumes the middle slice is shown. Above each stands its number or its coordinates.
+
+    by : variable or coordinate of classes; default: `label`, else the first (for a scan its phase) with two or more
+    seed : of the choice
+
+    At most 12 classes are shown, the first. Raises NoInputError for a variable that is not there and for a store none
+    of whose samples can be used.
+    """
+    known, present, rng = class_names(ds), measured(ds), np.random.default_rng(seed)
+    if by is not None and by not in known:
+        raise NoInputError(f"the store has no variable of classes {by!r}.{did_you_mean(by, known)}")
+    by = by or next((name for name in known if len(np.unique(class_of_each(ds, name)[0][present])) > 1), None)
+    codes, names = class_of_each(ds, by) if by else (np.zeros(present.shape), {0: ""})
+    groups = {name: np.argwhere((codes == code) & present) for code, name in names.items()}
+    groups = {name: places for name, places in groups.items() if len(places)}
+    if not groups:
+        raise NoInputError(f"none of the {schema.samples_word(ds)} can be used; there is nothing to show.")
+    rows: list[Row] = []
+    for name, places in [*groups.items()][:MOST_ROWS]:
+        chosen = places[np.sort(rng.permutation(len(places))[: COLUMNS if by else 3 * COLUMNS])]
+        images = _stored(ds, chosen)
+        rows += tiles(images, [robust_limits(image, LIMITS) for image in images], [_where(ds, at) for at in chosen])
+        rows[-1].name = f"{brief(name.replace('_', ' '), 14)}\n{len(places):,}" if by else ""
+    cut = f", {MOST_ROWS} of {len(groups)} classes" if len(groups) > MOST_ROWS else ""
+    slices = ", middle slices" if n.Z in schema.signal_dims(ds) else ""
+    heading = f"{schema.samples_word(ds)}{f' by {by}' if by else ''}{cut}{slices}"
+    if schema.is_scan(ds):
+        nav = schema.navigation_dims(ds)
+        heading += f" at {', '.join(nav[::-1])} in {unit(ds[nav[-1]].attrs)}".removesuffix(" in ")
+    return sheet(rows, heading)
+
+
+def _stored(ds: xr.Dataset, places: np.ndarray) -> np.ndarray:
+    signal, nav = schema.signal_dims(ds), schema.navigation_dims(ds)
+    regions = [{dim: slice(i, i + 1) for dim, i in zip(nav, map(int, place), strict=True)} for place in places]
+    values = [read_block(ds[n.PATTERNS], region).reshape([ds.sizes[dim] for dim in signal]) for region in regions]
+    return pictures(xr.DataArray(np.stack(values), dims=("picture", *signal), name=n.PATTERNS))
+
+
+def _where(ds: xr.Dataset, place: np.ndarray) -> str:
+    values = [ds[dim].values[int(i)] for dim, i in zip(schema.navigation_dims(ds), place, strict=True)][::-1]
+    return ", ".join(f"{value:.4g}" for value in values) if schema.is_scan(ds) else brief(values[0], 14)
 
 
 @builder("path", "decoded", "scatter", "position", "requested")
@@ -31,29 +85,21 @@ def path_sheet(found: xr.Dataset) -> Any:
     For t-SNE and UMAP a number stands at the sample that is decoded, a line leads to the point that was asked for.
     """
     images = pictures(found["decoded"])
-    limits, (tall, wide) = robust_limits(images, LIMITS), images.shape[1:3]
+    tall, wide = images.shape[1:3]
     columns = min(len(images), max(1, round(math.sqrt(len(images) * tall / wide))))
-    height = max(3.3, math.ceil(len(images) / columns) * (min(2.5 / columns, 1.1) * tall / wide + 0.2)) + 0.35
-    space = found.attrs["space"]
+    rows = tiles(images, robust_limits(images, LIMITS), [f"{i + 1}" for i in range(len(images))], most=columns)
     words = {"plane": f"others: {brief(found.attrs['base'], 30)}", "pca": "principal components, inverted"}
     with journal():
-        figure = new_figure(WIDTH, height)
+        figure = new_figure(WIDTH, max(3.3, len(rows) * (min(2.5 / columns, 1.1) * tall / wide + 0.2)) + 0.35)
         left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
-        ax = left.subplots()
-        cloud = scatter(
-            found["scatter"].values, [str(a) for a in found["axis"].values], point_classes(found),
-            found["number"].values,
-        )  # fmt: skip
+        ax, axes = left.subplots(), [text(name) for name in found["axis"].values]
+        cloud = scatter(found["scatter"].values, axes, point_classes(found), found["number"].values)
         draw(ax, cloud.opts(title="", legend_position="top_right", backend="bokeh"))
         if legend := ax.get_legend():
             legend.set(visible=len(legend.get_texts()) <= 12, zorder=9)
         _mark(ax, found["position"].values, found["requested"].values)
-        for i, (axes, image) in enumerate(zip(panels(right, len(images), columns), images, strict=True)):
-            mesh = show_picture(axes, image, limits)
-            axes.set_title(f"{i + 1}", fontsize=SMALL, pad=2)
-        if images.ndim == 3:
-            right.colorbar(mesh, ax=right.axes, fraction=0.04, pad=0.02).ax.tick_params(labelsize=SMALL)
-        left.suptitle(text(words.get(space, "nearest encoded sample")))
+        draw_rows(right, rows)
+        left.suptitle(text(words.get(found.attrs["space"], "nearest encoded sample")))
         right.suptitle(f"decoded ({units_of(found['decoded'])})")
     return figure
 
@@ -61,19 +107,19 @@ def path_sheet(found: xr.Dataset) -> Any:
 def _mark(ax: Any, position: np.ndarray, asked: np.ndarray) -> None:
     """Numbered points, and lines from where they were asked for."""
     moved = ~np.isclose(position, asked).all(1)
-    if moved.any():
-        for start, end in zip(asked[moved], position[moved], strict=True):
-            ax.plot(*zip(start, end, strict=True), color=MARK, lw=0.6, zorder=3)
-        ax.plot(*asked[moved].T, ls="", marker="x", ms=3, color=MARK, zorder=3)
-    elif len(position) > 1:
+    for start, end in zip(asked[moved], position[moved], strict=True):
+        ax.plot(*zip(start, end, strict=True), color=MARK, lw=0.6, marker="x", markevery=[0], ms=3, zorder=3)
+    if not moved.any():
         ax.plot(*position.T, color=MARK, lw=0.8, zorder=3)
     for i, point in enumerate(position):
-        ax.text(
-            *point, f"{i + 1}", fontsize=SMALL, ha="center", va="center", zorder=4, clip_on=False,
-            bbox={"boxstyle": "circle,pad=0.18", "facecolor": "white", "edgecolor": MARK, "linewidth": 0.6},
-        )  # fmt: skip
+        _number(ax, i, point, clip_on=False)
     ax.update_datalim(np.concatenate([position, asked]))
     ax.autoscale_view()
+
+
+def _number(ax: Any, i: int, place: np.ndarray, **options: Any) -> None:
+    box = {"boxstyle": "circle,pad=0.18", "facecolor": "white", "edgecolor": MARK, "linewidth": 0.6}
+    ax.text(*place, f"{i + 1}", fontsize=SMALL, ha="center", va="center", zorder=4, bbox=box, **options)
 
 
 def smoothed(density: np.ndarray, count: int) -> np.ndarray:
@@ -86,18 +132,17 @@ def smoothed(density: np.ndarray, count: int) -> np.ndarray:
 
     widths = []
     for axis in (0, 1):
-        weights = density.sum(1 - axis)
-        place = np.arange(len(weights))
-        mean = np.average(place, weights=weights)
-        widths.append(math.sqrt(np.average((place - mean) ** 2, weights=weights)) * count ** (-1 / 6) / 2)
+        weights, place = density.sum(1 - axis), np.arange(density.shape[axis])
+        spread = np.average((place - np.average(place, weights=weights)) ** 2, weights=weights)
+        widths.append(math.sqrt(spread) * count ** (-1 / 6) / 2)
     return np.asarray(gaussian_filter(density, widths, mode="constant"))
 
 
-def levels_of(density: np.ndarray, shares: tuple[float, ...] = SHARES) -> list[float]:
-    """Values of a density above which such shares of it lie, ascending and different."""
+def levels_of(density: np.ndarray) -> list[float]:
+    """Values of a density above which SHARES of it lie, ascending and different."""
     falling = np.sort(density.ravel())[::-1]
     total = np.cumsum(falling)
-    found = [float(falling[np.searchsorted(total, share * total[-1])]) for share in shares]
+    found = [float(falling[np.searchsorted(total, share * total[-1])]) for share in SHARES]
     return sorted({level for level in found if 0 < level < falling[0]})
 
 
@@ -108,75 +153,59 @@ def pair_sheet(found: xr.Dataset) -> Any:
     The lines of a density hold 50 % and 90 % of a Gaussian kernel estimate of it.
     """
     dims = [int(d) for d in found["latent"].values]
-    size, place = len(dims), {dim: i for i, dim in enumerate(dims)}
-    edges = found["edges"].values
-    classes = point_classes(found, "class_of_point")
+    size, edges = len(dims), found["edges"].values
+    place, classes = {dim: i for i, dim in enumerate(dims)}, point_classes(found, "class_of_point")
+    colors = np.asarray([*palette(len(classes[1])), UNUSED] if classes else [])
     with journal():
+        from matplotlib.colors import PowerNorm
+        from matplotlib.lines import Line2D
+
         side = min(1.35, (WIDTH - 1.0) / size)
         figure = new_figure(side * size + (1.6 if classes else 0.7), side * size + 0.7)
         axes = figure.subplots(size, size, squeeze=False)
         for i in range(size):
-            _diagonal(axes[i, i], found, i, classes)
-        for k, (x, y) in enumerate(zip(found["x_dim"].values, found["y_dim"].values, strict=True)):
+            if classes is None or "class_counts" not in found:
+                axes[i, i].stairs(found["counts"].values[i], edges[i], fill=True, color=COLORS[0])
+            else:
+                names = meanings(found["class_of_point"])
+                drawn = [names[code] for code in np.unique(found["class_of_point"].values) if code >= 0]
+                for name, counts in zip(found["class"].values, found["class_counts"].values[:, i], strict=True):
+                    color = colors[drawn.index(str(name))] if str(name) in drawn else UNUSED
+                    axes[i, i].stairs(counts, edges[i], color=color, lw=0.8)
+            axes[i, i].set(xlim=edges[i][[0, -1]], yticks=[])
+        for x, y, density in zip(found["x_dim"].values, found["y_dim"].values, found["density"].values, strict=True):
             i, j = place[int(x)], place[int(y)]
-            _density(axes[j, i], edges[i], edges[j], found["density"].values[k], found.attrs["n"])
-            r = number(float(found["correlation"].values[i, j]))
-            upper = axes[i, j]
+            lower, upper, r = axes[j, i], axes[i, j], number(float(found["correlation"].values[i, j]))
+            norm, soft = PowerNorm(0.5, 0, float(density.max())), smoothed(density, found.attrs["n"])
+            shown = np.ma.masked_equal(density, 0)
+            lower.pcolormesh(edges[i], edges[j], shown, cmap=DENSITY, norm=norm, rasterized=True)
+            if levels := levels_of(soft):
+                middles = [(edges[k][1:] + edges[k][:-1]) / 2 for k in (i, j)]
+                lower.contour(*middles, soft, levels=levels, colors=COLORS[5], linewidths=0.8)
+            lower.set(xlim=edges[i][[0, -1]], ylim=edges[j][[0, -1]])
             if classes is None:
                 upper.set_axis_off()
                 upper.text(0.5, 0.5, r, ha="center", va="center", transform=upper.transAxes, fontsize=9)
                 continue
-            axes[j, i].set_title(f"r = {r}", fontsize=SMALL, pad=2)
+            lower.set_title(f"r = {r}", fontsize=SMALL, pad=2)
             order = np.random.default_rng(0).permutation(len(classes[0]))
-            colors = np.asarray([*colors_of(len(classes[1])), UNUSED])[classes[0]][order]
             area = float(np.clip(3000 / max(len(order), 1), 1.2, 7))
-            upper.scatter(*found["vectors"].values[:, [j, i]][order].T, c=colors, s=area, linewidths=0, alpha=0.7,
-                          rasterized=True)  # fmt: skip
+            points = found["vectors"].values[:, [j, i]][order].T
+            upper.scatter(*points, c=colors[classes[0]][order], s=area, linewidths=0, alpha=0.7, rasterized=True)
             upper.set(xlim=edges[j][[0, -1]], ylim=edges[i][[0, -1]])
-        for i, row in enumerate(axes):
-            for j, ax in enumerate(row):
-                ax.tick_params(labelsize=SMALL, labelbottom=i == size - 1, labelleft=j == 0 and i > 0)
-                ax.locator_params(nbins=3)
-                ax.set_xlabel(f"latent {dims[j]}" if i == size - 1 else "", fontsize=SMALL)
-                ax.set_ylabel(f"latent {dims[i]}" if j == 0 else "", fontsize=SMALL)
+        for (i, j), ax in np.ndenumerate(axes):
+            ax.tick_params(labelsize=SMALL, labelbottom=i == size - 1, labelleft=j == 0 and i > 0)
+            ax.locator_params(nbins=3)
+            ax.set_xlabel(f"latent {dims[j]}" if i == size - 1 else "", fontsize=SMALL)
+            ax.set_ylabel(f"latent {dims[i]}" if j == 0 else "", fontsize=SMALL)
         if classes and len(classes[1]) <= MOST_NAMES:
-            from matplotlib.lines import Line2D
-
-            marks = [
-                Line2D([], [], marker="s", ls="", ms=4, color=color, label=name)
-                for name, color in zip(classes[1], colors_of(len(classes[1])), strict=True)
-            ]
-            figure.legend(handles=marks, title=brief(classes[2], 18), loc="outside right upper", fontsize=SMALL,
+            marks = [Line2D([], [], marker="s", ls="", ms=4, color=color) for color in colors[:-1]]
+            figure.legend(marks, classes[1], title=brief(classes[2], 18), loc="outside right upper", fontsize=SMALL,
                           title_fontsize=SMALL, handletextpad=0.1)  # fmt: skip
         is_cut = classes and found.sizes["point"] < found.attrs["n"]
         cut = "" if not is_cut else f", {found.sizes['point']:,} shown above the diagonal"
         figure.suptitle(f"pairs of latents, {found.attrs['n']:,} samples{cut}")
     return figure
-
-
-def _diagonal(ax: Any, found: xr.Dataset, i: int, classes: Classes | None) -> None:
-    edges = found["edges"].values[i]
-    if classes is None or "class_counts" not in found:
-        ax.stairs(found["counts"].values[i], edges, fill=True, color=COLORS[0])
-    else:
-        names = meanings(found["class_of_point"])
-        drawn = [names[code] for code in np.unique(found["class_of_point"].values) if code >= 0]
-        colors = dict(zip(drawn, colors_of(len(drawn)), strict=True))
-        for name, counts in zip(found["class"].values, found["class_counts"].values[:, i], strict=True):
-            ax.stairs(counts, edges, color=colors.get(str(name), UNUSED), lw=0.8)
-    ax.set(xlim=(edges[0], edges[-1]), yticks=[])
-
-
-def _density(ax: Any, x: np.ndarray, y: np.ndarray, density: np.ndarray, count: int) -> None:
-    from matplotlib.colors import PowerNorm
-
-    norm = PowerNorm(0.5, 0, float(density.max()))
-    ax.pcolormesh(x, y, np.ma.masked_equal(density, 0), cmap=DENSITY, norm=norm, rasterized=True)
-    soft = smoothed(density, count)
-    if levels := levels_of(soft):
-        middles = [(edges[1:] + edges[:-1]) / 2 for edges in (x, y)]
-        ax.contour(*middles, soft, levels=levels, colors=COLORS[5], linewidths=0.8)
-    ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
 
 
 @builder("unusual", "input", "distance", "point")
@@ -185,29 +214,24 @@ def unusual_sheet(found: xr.Dataset, maps: xr.Dataset) -> Any:
 
     maps: the result of `out_of_distribution`.
     """
-    count = found.sizes["point"]
-    if not count:
+    if not found.sizes["point"]:
         raise NoInputError("there is no sample with a distance to show.")
-    images, is_map = pictures(found["input"]), maps["distance"].ndim == 2
+    images, distance = pictures(found["input"]), maps["distance"]
     above = [f"{i + 1}: d = {float(d):.3g}" for i, d in enumerate(found["distance"].values)]
-    below = [sample_words(found.isel(point=i)) for i in range(count)]
-    side = (WIDTH - 0.7) / 8
+    below = [sample_words(found.isel(point=i)) for i in range(len(images))]
+    heading = f"samples farthest from the others in latent space ({units_of(found['input'])})"
     rows = tiles(images, robust_limits(images, LIMITS), above, below)
-    top = height_of(rows, side) + 0.35
+    figure = sheet(rows, heading, side=(WIDTH - 0.7) / 8, below=2.9 if distance.ndim == 2 else 2.2, least=WIDTH)
     with journal():
-        figure = new_figure(WIDTH, top + (2.9 if is_map else 2.2))
-        upper, lower = figure.subfigures(2, 1, height_ratios=[top, 2.9 if is_map else 2.2])
-        draw_rows(upper, rows, side, bar=True)
-        upper.suptitle(f"samples farthest from the others in latent space ({units_of(found['input'])})")
-        axes = lower.subplots(1, 1 + is_map, squeeze=False)[0]
-        if is_map:
-            draw(axes[0], map_plot(maps["distance"].assign_attrs(long_name="Mahalanobis distance")))
-            dims = [str(d) for d in maps["distance"].dims][::-1]
-            for i, place in enumerate(zip(*(found[dim].values for dim in dims), strict=True)):
-                axes[0].plot(*place, ls="", marker="o", ms=3, mfc="none", mec="white", mew=0.8)
-                axes[0].annotate(f"{i + 1}", place, (4, 3), textcoords="offset points", fontsize=SMALL, color="white",
-                                 bbox={"facecolor": "black", "alpha": 0.45, "pad": 0.6, "lw": 0})  # fmt: skip
-        _distances(axes[-1], maps, found)
+        *places, ax = figure.subfigs[1].subplots(1, 1 + (distance.ndim == 2), squeeze=False)[0]
+        for place in places:
+            draw(place, map_plot(distance.assign_attrs(long_name="Mahalanobis distance")))
+            for i, at in enumerate(zip(*(found[dim].values for dim in distance.dims[::-1]), strict=True)):
+                _number(place, i, np.asarray(at))
+        values = distance.values[np.isfinite(distance.values)]
+        ax.hist(values, bins=int(np.clip(np.sqrt(values.size), 10, 80)), color=COLORS[0], density=True)
+        ax.plot(found["distance"].values, np.zeros(len(images)), ls="", marker="|", ms=9, color=MARK)
+        ax.set(xlabel="Mahalanobis distance", ylabel="share of samples per unit", title=f"{values.size:,} samples")
     return figure
 
 
@@ -219,54 +243,16 @@ def sample_words(one: xr.Dataset) -> str:
     return "\n".join([*lines, where_of(one, skipped={"class", "number", *map(str, one["input"].dims)})])
 
 
-def _distances(ax: Any, maps: xr.Dataset, found: xr.Dataset) -> None:
-    values = maps["distance"].values[np.isfinite(maps["distance"].values)]
-    ax.hist(values, bins=int(np.clip(np.sqrt(values.size), 10, 80)), color=COLORS[0], density=True)
-    ax.plot(found["distance"].values, np.zeros(found.sizes["point"]), ls="", marker="|", ms=9, color=DARK)
-    ax.set(xlabel="Mahalanobis distance", ylabel="share of samples per unit", title=f"{values.size:,} samples")
-
-
-@builder("statistics", "logvar_mean", "aggregate_std", "min", "max")
-def statistics_sheet(found: xr.Dataset) -> Any:
-    """Latent statistics: KL per dimension; aggregate posterior beside the prior; range of the means; log-variance."""
-    place, active = found[n.LATENT].values, found["is_active"].values.astype(bool)
-    with journal():
-        figure = new_figure(WIDTH, 4.4)
-        (kl, aggregate), (means, logvar) = figure.subplots(2, 2)
-        kl.bar(place, found["kl"].values, color=np.where(active, COLORS[0], UNUSED).tolist())
-        kl.set(title=f"{int(active.sum())} of {active.size} latents active", ylabel="KL (nats per sample)")
-        aggregate.axhspan(-1, 1, color="#e8e8e8", lw=0)
-        aggregate.set(title="aggregate posterior (grey: prior)", ylabel="latent")
-        means.vlines(place, found["min"].values, found["max"].values, color="#b5b5b5", lw=1)
-        means.set(title="posterior mean: mean ± std, range", ylabel="latent", xlabel="latent dimension")
-        known = np.isfinite(found["logvar_mean"].values).any()
-        if not known:
-            logvar.text(0.5, 0.5, "no posterior", ha="center", va="center", transform=logvar.transAxes)
-        logvar.set(title="posterior log-variance, mean ± std", ylabel="log-variance", xlabel="latent dimension")
-        for ax, middle, spread in (
-            (aggregate, "aggregate_mean", "aggregate_std"), (means, "mean", "std"),
-            *([(logvar, "logvar_mean", "logvar_std")] if known else []),
-        ):  # fmt: skip
-            ax.errorbar(place, found[middle].values, found[spread].values, fmt="o", ms=2.5, lw=1, color=COLORS[0])
-        for ax in (kl, aggregate, means, logvar):
-            ax.set_xlim(-0.7, active.size - 0.3)
-            ax.xaxis.get_major_locator().set_params(integer=True)
-            ax.grid(alpha=0.25, lw=0.4)
-            ax.set_axisbelow(True)
-    return figure
-
-
 @builder("latent_table", "summary", "statistic", "latent")
 def table_view(found: xr.Dataset) -> Any:
     """The result of `latent_table` as a table."""
-    columns = [str(c) for c in found["statistic"].values]
     cells = [[f"{value:.4g}" for value in row] for row in found["summary"].values]
+    names, columns = ([str(name) for name in found[dim].values] for dim in ("latent", "statistic"))
     with journal():
         figure = new_figure(WIDTH * 0.9, 0.19 * len(cells) + 0.75)
         axes = figure.subplots()
         axes.set_axis_off()
-        table = axes.table(cells, rowLabels=[str(int(d)) for d in found["latent"].values], colLabels=columns,
-                           loc="center", edges="horizontal")  # fmt: skip
+        table = axes.table(cells, rowLabels=names, colLabels=columns, loc="center", edges="horizontal")
         table.auto_set_font_size(False)
         table.set_fontsize(8)
         axes.set_title(f"latents (posterior mean), {found.attrs['n']:,} samples")

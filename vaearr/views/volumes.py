@@ -6,6 +6,8 @@ the left (the neurological convention).
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,15 +17,66 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.schema.grid import edges
-from vaearr.views.common import DIVERGING, is_regular, label, robust_limits, text, unit, value_text
+from vaearr.views.common import DIVERGING, NAN_COLOR, is_regular, label, robust_limits, text, unit, value_text
 from vaearr.views.kinds import builder
+from vaearr.views.page import LEVELS, UNPACK, Section, packed, page
 from vaearr.views.paper import SMALL, WIDTH, colormap, journal, new_figure
+from vaearr.views.pictures import LIMITS
 
 AXES = (n.Z, n.Y, n.X)
 PLANES = {"axial": (n.Z, n.Y, n.X), "coronal": (n.Y, n.Z, n.X), "sagittal": (n.X, n.Z, n.Y)}  # across, up, along
 SIDES = {n.X: ("L", "R"), n.Y: ("P", "A"), n.Z: ("I", "S")}  # at the lower and the upper end of an axis
 CROSS = "#ffb000"
-LIMITS = (0.5, 99.5)  # percentiles between which grey runs
+FRAME = 360  # pixels of the longest side of a plane in a page
+
+_VIEWER = f"""
+<style>
+.volume figure {{ display: inline-block; margin: 8px 12px 0 0; position: relative; }}
+.volume canvas {{ display: block; cursor: crosshair; }}
+.volume input {{ display: block; width: 100%; }}
+.volume b {{ position: absolute; top: 45%; color: white; background: #0008; padding: 0 3px; }}
+</style>
+<script>
+{UNPACK}
+document.querySelectorAll(".volume").forEach(async (box) => {{
+  const about = JSON.parse(box.querySelector("script").textContent), [select, said] = box.querySelectorAll("select, p");
+  const volumes = await Promise.all(about.volumes.map((one) => unpack(one.data)));
+  const strides = [about.shape[1] * about.shape[2], about.shape[2], 1];
+  const figures = [...box.querySelectorAll("figure")], sliders = figures.map((one) => one.querySelector("input"));
+  const draw = () => {{
+    const one = about.volumes[select.value], codes = volumes[select.value];
+    const at = sliders.map((slider) => Number(slider.value));
+    figures.forEach((figure, i) => {{
+      const [across, up, along] = about.planes[i];
+      const canvas = figure.querySelector("canvas"), pen = canvas.getContext("2d");
+      const [rows, columns] = [about.shape[up], about.shape[along]], image = pen.createImageData(columns, rows);
+      for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {{
+        const voxel = at[across] * strides[across] + (rows - 1 - r) * strides[up] + c * strides[along];
+        image.data.set(one.palette[codes[voxel]], 4 * (r * columns + c));
+      }}
+      const voxels = new OffscreenCanvas(columns, rows), [wide, high] = [canvas.width / columns, canvas.height / rows];
+      voxels.getContext("2d").putImageData(image, 0, 0);
+      pen.imageSmoothingEnabled = false;
+      pen.drawImage(voxels, 0, 0, canvas.width, canvas.height);
+      pen.fillStyle = "{CROSS}";
+      pen.fillRect((at[along] + 0.5) * wide, 0, 1, canvas.height);
+      pen.fillRect(0, (rows - 0.5 - at[up]) * high, canvas.width, 1);
+      canvas.onclick = (event) => {{
+        sliders[along].value = Math.floor(event.offsetX / wide);
+        sliders[up].value = rows - 1 - Math.floor(event.offsetY / high);
+        draw();
+      }};
+    }});
+    const code = codes[at.reduce((sum, place, axis) => sum + place * strides[axis], 0)];
+    const value = code === 255 ? "none" : (one.low + (code * (one.high - one.low)) / {LEVELS}).toPrecision(4);
+    const span = `colours from ${{one.low.toPrecision(3)}} to ${{one.high.toPrecision(3)}}`;
+    said.textContent = `${{at.map((place, axis) => about.places[axis][place]).join(", ")}}: ${{value}}; ${{span}}`;
+  }};
+  [select, ...sliders].forEach((input) => {{ input.oninput = draw; }});
+  draw();
+}});
+</script>
+"""
 
 
 def is_volume(da: xr.DataArray) -> bool:
@@ -62,139 +115,87 @@ def place_of(volume: xr.DataArray, position: Mapping[str, float] | None) -> dict
     return place
 
 
-def is_ras(volume: xr.DataArray) -> bool:
-    """Whether the sides of the patient are known."""
-    return volume.attrs.get("orientation") == "RAS+"
+def span_of(volume: xr.DataArray, dim: str) -> float:
+    """Length of a volume along a dim."""
+    return float(np.ptp(edges(volume[dim].values)))
 
 
 @builder("volume", "array", n.Z, n.Y, n.X)
-def volume_slices(
-    volume: xr.DataArray,
-    position: Mapping[str, float] | None = None,
-) -> Any:
+def volume_slices(volume: xr.DataArray, position: Mapping[str, float] | None = None) -> Any:
     """Axial, coronal and sagittal slice of a volume (z, y, x) through one position, one scale, true proportions.
 
     position: in coordinate units, such as `{"z": 12.0}`; the middle of dims that are not named. Grey runs from the
     0.5 % to the 99.5 % percentile; the other two slices are lines. Raises SchemaError for another array, UsageError
     for a position outside.
     """
-    one = as_volume(volume)
-    place = place_of(one, position)
-    low, high = robust_limits(one.values, LIMITS)
-    with journal():
-        widths = [_span(one, along) for _, _, along in PLANES.values()]
-        figure = new_figure(WIDTH, _row_height(one, widths) + 0.75)
-        row = figure.subplots(1, 3, width_ratios=widths)
-        for ax, plane in zip(row, PLANES, strict=True):
-            mesh = draw_slice(ax, one, plane, place, (low, high))
-            across = PLANES[plane][0]
-            ax.set_title(f"{plane}, {across} = {value_text(float(one[across][place[across]]), one[across].attrs)}")
-        figure.colorbar(mesh, ax=list(row), fraction=0.03, pad=0.01, label=text(label(one)))
-    return figure
-
-
-def draw_slice(
-    ax: Any,
-    volume: xr.DataArray,
-    plane: str,
-    place: Mapping[str, int],
-    limits: tuple[float, float],
-    *,
-    cross: bool = True,
-    diverging: bool = False,
-    axes: bool = True,
-) -> Any:
-    """One slice of a volume as `as_volume` gives it; returns the image."""
-    across, up, along = PLANES[plane]
-    image = volume.isel({across: place[across]}).transpose(up, along)
-    x, y = edges(image[along].values), edges(image[up].values)
-    shown = ax.imshow(
-        image.values,
-        cmap=colormap(DIVERGING if diverging else "gray"),
-        vmin=limits[0],
-        vmax=limits[1],
-        extent=(x[0], x[-1], y[0], y[-1]),
-        origin="lower",
-        aspect="equal",
-    )
-    if cross:
-        for line, dim in ((ax.axvline, along), (ax.axhline, up)):
-            line(float(volume[dim][place[dim]]), color=CROSS, lw=0.6, alpha=0.9)
-    if is_ras(volume):
-        _mark(ax, along, up)
-    if axes:
-        ax.set(xlabel=_axis_label(volume, along), ylabel=_axis_label(volume, up))
-    else:
-        ax.set(xticks=[], yticks=[])
-    return shown
-
-
-def _axis_label(volume: xr.DataArray, dim: str) -> str:
-    units = unit(dict(volume[dim].attrs))
-    return f"{dim} ({units})" if units else dim
-
-
-def _mark(ax: Any, along: str, up: str) -> None:
-    """Sides of the patient, within the picture."""
-    for letter, x, y in (
-        (SIDES[along][0], 0.03, 0.5),
-        (SIDES[along][1], 0.97, 0.5),
-        (SIDES[up][0], 0.5, 0.03),
-        (SIDES[up][1], 0.5, 0.97),
-    ):
-        ax.text(
-            x, y, letter, transform=ax.transAxes, color="white", fontsize=8, fontweight="bold",
-            ha={0.03: "left", 0.97: "right"}.get(x, "center"), va={0.03: "bottom", 0.97: "top"}.get(y, "center"),
-            bbox={"facecolor": "black", "alpha": 0.45, "pad": 1, "linewidth": 0},
-        )  # fmt: skip
-
-
-def _span(volume: xr.DataArray, dim: str) -> float:
-    borders = edges(volume[dim].values)
-    return float(borders[-1] - borders[0])
-
-
-def _row_height(volume: xr.DataArray, widths: list[float]) -> float:
-    """Inches that a row of the three planes needs, drawn at one scale over the width of a page."""
-    tallest = max(_span(volume, up) for _, up, _ in PLANES.values())
-    return float(np.clip((WIDTH - 1.6) * tallest / sum(widths), 0.8, 8.0))
+    return _slices({text(label(volume)): as_volume(volume)}, position, "")
 
 
 @builder("volumes")
-def volume_sheet(
-    found: xr.Dataset,
-    example: int = 0,
-    position: Mapping[str, float] | None = None,
-) -> Any:
+def volume_sheet(found: xr.Dataset, example: int = 0, position: Mapping[str, float] | None = None) -> Any:
     """Original, reconstruction and residual of a volume, each as three slices through one position.
 
     found: of `reconstruct_store` or `reconstruct_files`. Original and reconstruction share one scale, the residual has
     one of half its width to both sides of 0. Raises NoInputError where there is no such example, SchemaError where the
     samples are no volumes.
     """
-    pair, heading = example_volumes(found, example)
-    place = place_of(pair["original"], position)
-    low, high = robust_limits(np.stack([pair["original"].values, pair["reconstruction"].values]), LIMITS)
-    half = (high - low) / 2
+    volumes, heading = example_volumes(found, example)
+    return _slices(volumes, position, heading)
+
+
+def _slices(volumes: Mapping[str, xr.DataArray], position: Mapping[str, float] | None, heading: str) -> Any:
+    """A row of three planes for each volume; one alone has axes."""
+    first = next(iter(volumes.values()))
+    place, alone, widths = place_of(first, position), len(volumes) == 1, [span_of(first, p[2]) for p in PLANES.values()]
+    tallest = max(span_of(first, up) for _, up, _ in PLANES.values())
+    high = float(np.clip((WIDTH - 1.6) * tallest / sum(widths), 0.8, 8.0))
     with journal():
-        widths = [_span(pair["original"], along) for _, _, along in PLANES.values()]
-        figure = new_figure(WIDTH, 3 * _row_height(pair["original"], widths) + 0.8)
-        axes = figure.subplots(3, 3, width_ratios=widths, squeeze=False)
-        for row, (name, volume) in zip(axes, pair.items(), strict=True):
-            span = (-half, half) if name == "residual" else (low, high)
-            for ax, plane in zip(row, PLANES, strict=True):
-                mesh = draw_slice(
-                    ax, volume, plane, place, span, cross=name == "original",
-                    diverging=name == "residual", axes=False,
+        figure = new_figure(WIDTH, len(volumes) * high + 0.8)
+        axes = figure.subplots(len(volumes), 3, width_ratios=widths, squeeze=False)
+        for row, (name, (volume, limits, cmap)) in zip(axes, scales_of(volumes).items(), strict=True):
+            for ax, (plane, (across, up, along)) in zip(row, PLANES.items(), strict=True):
+                image = volume.isel({across: place[across]}).transpose(up, along)
+                x, y = edges(image[along].values), edges(image[up].values)
+                mesh = ax.imshow(
+                    image.values, cmap=colormap(cmap), vmin=limits[0], vmax=limits[1], origin="lower", aspect="equal",
+                    extent=(x[0], x[-1], y[0], y[-1]),
                 )  # fmt: skip
-            row[0].set_ylabel(name)
-            figure.colorbar(mesh, ax=list(row), fraction=0.03, pad=0.01).ax.tick_params(labelsize=SMALL)
-        for ax, plane in zip(axes[0], PLANES, strict=True):
-            across = PLANES[plane][0]
-            one = pair["original"][across]
-            ax.set_title(f"{plane}, {across} = {value_text(float(one[place[across]]), one.attrs)}", fontsize=8)
+                if volume is first:
+                    where = value_text(float(first[across][place[across]]), first[across].attrs)
+                    ax.set_title(f"{plane}, {across} = {where}", fontsize=10 if alone else 8)
+                    for line, dim in ((ax.axvline, along), (ax.axhline, up)):
+                        line(float(volume[dim][place[dim]]), color=CROSS, lw=0.6, alpha=0.9)
+                _mark(ax, volume, along, up)
+                if alone:
+                    ax.set(xlabel=label(volume[along], along), ylabel=label(volume[up], up))
+                else:
+                    ax.set(xticks=[], yticks=[])
+            bar = figure.colorbar(mesh, ax=list(row), fraction=0.03, pad=0.01, label=name if alone else None)
+            bar.ax.tick_params(labelsize=SMALL)
+            row[0].set_ylabel(row[0].get_ylabel() if alone else name)
         figure.suptitle(heading)
     return figure
+
+
+def scales_of(volumes: Mapping[str, xr.DataArray]) -> dict[str, tuple[xr.DataArray, tuple[float, float], str]]:
+    """Each volume with its limits and colours: grey on one scale, the residual half as wide to both sides of 0."""
+    grey = robust_limits(np.stack([one.values for name, one in volumes.items() if name != "residual"]), LIMITS)
+    half = (grey[1] - grey[0]) / 2
+    return {
+        name: (one, (-half, half), DIVERGING) if name == "residual" else (one, grey, "gray")
+        for name, one in volumes.items()
+    }
+
+
+def _mark(ax: Any, volume: xr.DataArray, along: str, up: str) -> None:
+    """Sides of the patient, where they are known, within the picture."""
+    if volume.attrs.get("orientation") != "RAS+":
+        return
+    box = {"facecolor": "black", "alpha": 0.45, "pad": 1, "linewidth": 0}
+    places = ((0.05, 0.5), (0.95, 0.5), (0.5, 0.06), (0.5, 0.94))
+    for letter, (x, y) in zip((*SIDES[along], *SIDES[up]), places, strict=True):
+        ax.text(x, y, letter, transform=ax.transAxes, color="white", fontsize=8, fontweight="bold", ha="center",
+                va="center", bbox=box)  # fmt: skip
 
 
 def example_volumes(found: xr.Dataset, example: int) -> tuple[dict[str, xr.DataArray], str]:
@@ -204,37 +205,59 @@ def example_volumes(found: xr.Dataset, example: int) -> tuple[dict[str, xr.DataA
         raise NoInputError(f"there is no example {example}; {count} were kept, set by 'examples'.")
     one = found.isel(example=example)
     original, recon = (as_volume(one[name]) for name in ("input", "reconstruction"))
-    residual = (recon - original).assign_attrs({**original.attrs, "long_name": "residual"})
     told = [
         f"{name.removeprefix('example_')} {value_text(one[name].item(), one[name].attrs)}"
         for name in map(str, one.coords)
         if name.startswith("example_") and one[name].ndim == 0
     ]
-    told += [
-        f"{words} {float(one[name]):.{digits}f}{after}"
-        for name, words, digits, after in (("example_psnr", "PSNR", 1, " dB"), ("example_ssim", "SSIM", 3, ""))
-        if name in one
-    ]
+    told += [f"PSNR {float(one['example_psnr']):.1f} dB"] if "example_psnr" in one else []
+    told += [f"SSIM {float(one['example_ssim']):.3f}"] if "example_ssim" in one else []
+    residual = (recon - original).assign_attrs(original.attrs)
     return {"original": original, "reconstruction": recon, "residual": residual}, text(", ".join(told))
 
 
 def volume_page(found: xr.Dataset, *, most: int = 4) -> str:
-    """An HTML page that needs nothing else, with the first examples as volumes to slide through."""
-    from vaearr.views.page import Section, page
-    from vaearr.views.volume_viewer import volume_viewer
+    """An HTML page that needs nothing else, with the first examples as volumes to slide through.
 
-    count = min(most, found.sizes.get("example", 0))
-    if not count:
-        raise NoInputError("no example was kept; reconstruct with examples of 1 or more.")
-    intro = Section("about", "Volumes")
+    A volume travels once, deflated in 127 steps between its limits; the browser unpacks it and cuts the slices.
+    """
+    intro, sections = Section("about", "Volumes"), []
     intro.say(
-        "Each sample as three slices. The sliders move the slices; the list changes between original, reconstruction "
-        "and residual (reconstruction - original)."
+        "Each sample as three slices. The sliders, or a click on a slice, move the others; the list changes between "
+        "original, reconstruction and residual (reconstruction - original)."
     )
-    sections = []
-    for i in range(count):
+    for i in range(max(1, min(most, found.sizes.get("example", 0)))):
         volumes, heading = example_volumes(found, i)
         section = Section(f"example-{i}", heading or f"example {i}")
-        section.figure(volume_viewer(volumes, diverging=("residual",)))
+        section.blocks.append(_viewer(volumes))
         sections.append(section)
+    sections[-1].blocks.append(_VIEWER)
     return page("Volumes and their reconstructions", intro, sections)
+
+
+def _viewer(volumes: Mapping[str, xr.DataArray]) -> str:
+    """A list of volumes, three planes with a slider each, and what the browser draws them from."""
+    first = next(iter(volumes.values()))
+    scale = FRAME / max(span_of(first, dim) for dim in AXES)
+    about: dict[str, Any] = {"shape": first.shape, "volumes": []}
+    about["planes"] = [[AXES.index(dim) for dim in plane] for plane in PLANES.values()]
+    about["places"] = [[f"{d} = {value_text(float(v), first[d].attrs)}" for v in first[d].values] for d in AXES]
+    for volume, (low, high), cmap in scales_of(volumes).values():
+        colors = colormap(cmap)(np.linspace(0, 1, LEVELS + 1), bytes=True).tolist()
+        colors += [colormap([NAN_COLOR])(0, bytes=True)] * (256 - len(colors))
+        palette = [[int(part) for part in color] for color in colors]
+        data = packed(volume.values, (low, high))
+        about["volumes"].append({"data": data, "low": low, "high": high, "palette": palette})
+    options = "".join(f'<option value="{i}">{html.escape(name)}</option>' for i, name in enumerate(volumes))
+    figures = []
+    for plane, (across, up, along) in PLANES.items():
+        width, height = (max(1, round(scale * span_of(first, dim))) for dim in (along, up))
+        left, right = SIDES[along] if first.attrs.get("orientation") == "RAS+" else ("", "")
+        figures.append(
+            f'<figure>{plane}<canvas width="{width}" height="{height}"></canvas>'
+            f'<b style="left: 0">{left}</b><b style="right: 0">{right}</b><input type="range" min="0" '
+            f'max="{first.sizes[across] - 1}" value="{first.sizes[across] // 2}" aria-label="{across}"></figure>'
+        )
+    data = json.dumps(about).replace("<", "\\u003c")
+    body = f"<select>{options}</select><p></p>{''.join(figures)}"
+    return f'<div class="volume">{body}<script type="application/json">{data}</script></div>'

@@ -15,7 +15,14 @@ from vaearr.analysis.association.p_values import HIGH, LOW, P_ADJUSTED
 from vaearr.analysis.association.partitions import ARI, NMI, TIED
 from vaearr.analysis.association.table import ASSOCIATION, METRIC, ranking
 from vaearr.analysis.association.targets import TARGET
+from vaearr.analysis.layers import top_layers
 from vaearr.errors import UsageError, did_you_mean
+from vaearr.models.card import as_record, ratio_words
+from vaearr.views.curves import correlation_words, health_words
+from vaearr.views.kinds import kind_of
+from vaearr.views.pictures import channel_means
+from vaearr.views.sheets import sample_words
+from vaearr.views.spread import embedding_words
 
 LEVEL = 0.05  # above, nothing is called significant
 MOST_CLUSTERS = 10
@@ -32,10 +39,7 @@ def describe(result: xr.Dataset | xr.DataArray, kind: str | None = None, **optio
     kind: by default that of the result, as in `va.view`. `**options` are those of the kind: `top` of associations,
     partitions; `name` of the variable in which clusters or a decomposition lie. Raises UsageError for an unknown kind.
     """
-    if kind is None:
-        from vaearr.views import kind_of  # views and models load torch
-
-        kind = kind_of(result)
+    kind = kind_of(result) if kind is None else kind
     if kind not in WORDS:
         raise UsageError(f"no words are known for a result of kind {kind!r}.{did_you_mean(kind, sorted(WORDS))}")
     about = result[options["name"]] if "name" in options else result
@@ -82,124 +86,86 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     ]
 
 
-def table_of(columns: Sequence[str], names: Iterable[Any], values: Any) -> list[str]:
-    """Numbers under the names of their columns, beside those of their rows."""
-    rows = [[f"{name}", *(f"{value:.4g}" for value in line)] for name, line in zip(names, values, strict=True)]
-    return aligned([columns, *rows])
+def table_of(ds: xr.Dataset, dim: str, columns: Sequence[str]) -> list[str]:
+    """Variables over a dim under each other, beside its entries."""
+    values = np.stack([ds[name].values.astype(float) for name in columns], 1)
+    rows = [[f"{name}", *(f"{value:.4g}" for value in line)] for name, line in zip(ds[dim].values, values, strict=True)]
+    return aligned([[dim, *columns], *rows])
 
 
-def by_latent(ds: xr.Dataset, columns: Sequence[Any], values: Any = None) -> list[str]:
-    """Numbers of each latent dimension under each other: variables, or the columns of an array."""
-    array = np.stack([ds[name].values.astype(float) for name in columns], 1) if values is None else values
-    return table_of([n.LATENT, *map(str, columns)], ds[n.LATENT].values, array)
+# ---- lines made by one expression: a table of kinds
 
 
-def _pooled(latents: xr.DataArray) -> Any:
-    """One value for each dimension, `(k, latent[, …]) -> (k, latent)`: means over the positions that are known."""
-    return latents.astype("f8").mean(latents.dims[2:]).values
+def each(ds: xr.Dataset, *names: str) -> Iterator[Any]:
+    """The values of variables side by side."""
+    return zip(*(ds[name].values for name in names), strict=True)
 
 
-def _means(ds: xr.Dataset, means: Any) -> Iterator[str]:
-    for name, count, vector in zip(ds["class"].values, ds["n"].values, means, strict=True):
-        yield f"{name}: n {int(count)}, {row(vector)}"
+def _means(ds: xr.Dataset, means: np.ndarray) -> list[str]:
+    counted = zip(*(ds[name].values for name in ("class", "n")), means, strict=True)
+    return [f"{name}: n {int(count)}, {row(vector)}" for name, count, vector in counted]
 
 
-@words("prototypes")
-def _prototypes(ds: xr.Dataset) -> Iterator[str]:
-    if ds.attrs["empty"]:
-        yield f"without an encoded sample: {', '.join(ds.attrs['empty'])}"
-    yield from _means(ds, _pooled(ds["latents"]))
-
-
-@words("activations")
-def _activations(ds: xr.Dataset) -> Iterator[str]:
-    yield f"{ds.attrs['n']} samples"
-    if "class_mean" in ds:
-        yield from _means(ds, ds["class_mean"].values)
-
-
-@words("traversal")
-def _traversal(ds: xr.Dataset) -> Iterator[str]:
-    yield f"from {ds.attrs['base']}"
-    for i, values in zip(ds["latent_dim"].values, ds["value"].values, strict=True):
-        yield f"latent {i}: {values[0]:.4g} to {values[-1]:.4g} in {len(values)} steps"
-
-
-@words("manifold")
-def _manifold(ds: xr.Dataset) -> Iterator[str]:
-    for axis in ("column", "row"):
-        values = ds[axis].values
-        yield f"{axis}s: {ds[axis].attrs['long_name']} from {values[0]:.4g} to {values[-1]:.4g}"
-
-
-@words("path")
-def _path(ds: xr.Dataset) -> Iterator[str]:
-    yield f"{', '.join(map(str, ds['axis'].values))}; others: {ds.attrs['base']}"
-    for i, (where, z) in enumerate(zip(ds["position"].values, _pooled(ds["latents"]), strict=True), 1):
-        yield f"{i} at {row(where)}: {row(z)}"
-
-
-@words("embedding")
-def _embedding(ds: xr.Dataset) -> list[str]:
-    from vaearr.views.spread import embedding_words
-
-    return [embedding_words(ds)]
+WORDS |= {
+    "embedding": lambda ds: [embedding_words(ds)],
+    "latent_table": lambda ds: table_of(ds["summary"].to_dataset("statistic"), n.LATENT, [*ds["statistic"].values]),
+    "health": lambda ds: [
+        f"{ds.attrs['n_active']} of {ds.sizes['latent']} latents active"
+        + ("" if ds.attrs["kl_total"] is None else f", KL {ds.attrs['kl_total']:.4g} nats per sample"),
+        correlation_words(ds), *health_words(ds), *table_of(ds, n.LATENT, OF_HEALTH),
+    ],
+    "statistics": lambda ds: [
+        f"run {ds.attrs['run']!r}: {ds.attrs['n']} samples, {ds.attrs['n_active']} of {ds.sizes['latent']} latents "
+        f"active, KL {ds.attrs['kl_total']:.4g} nats per sample, largest correlation "
+        f"{ds.attrs['largest_correlation']:.2f}",
+        *table_of(ds, n.LATENT, STATISTICS),
+    ],
+    "prototypes": lambda ds: [
+        *([f"without an encoded sample: {', '.join(ds.attrs['empty'])}"] if ds.attrs["empty"] else []),
+        *_means(ds, channel_means(ds["latents"])),
+    ],
+    "activations": lambda ds: [
+        f"{ds.attrs['n']} samples", *(_means(ds, ds["class_mean"].values) if "class_mean" in ds else []),
+    ],
+    "traversal": lambda ds: [
+        f"from {ds.attrs['base']}",
+        *(f"latent {i}: {v[0]:.4g} to {v[-1]:.4g} in {len(v)} steps" for i, v in each(ds, "latent_dim", "value")),
+    ],
+    "manifold": lambda ds: [
+        f"{axis}s: {ds[axis].attrs['long_name']} from {float(ds[axis][0]):.4g} to {float(ds[axis][-1]):.4g}"
+        for axis in ("column", "row")
+    ],
+    "path": lambda ds: [
+        f"{', '.join(map(str, ds['axis'].values))}; others: {ds.attrs['base']}",
+        *(
+            f"{i} at {row(where)}: {row(z)}"
+            for i, (where, z) in enumerate(zip(ds["position"].values, channel_means(ds["latents"]), strict=True), 1)
+        ),
+    ],
+    "histograms": lambda ds: [
+        *(f"latent {i}: {v[0]:.4g} to {v[-1]:.4g}, {ds.attrs['n']} samples" for i, v in each(ds, "latent", "edges")),
+        *(f"{name}: {int(v[0].sum())} samples" for name, v in (each(ds, "class", "counts") if "class" in ds else ())),
+    ],
+    "interpolation": lambda ds: [
+        f"{ds.attrs['method']}, {ds.sizes['step']} steps, distance of the ends {ds.attrs['distance']:.4g}"
+    ],
+    "histogram": lambda ds: [
+        f"{ds['bin'].attrs['long_name']}: {ds.attrs['n']} points, {ds.attrs['n_missing']} missing",
+        *(f"  {left:g} to below {left + ds.attrs['width']:g}: {count}" for left, count in each(ds, "bin", "count")),
+    ],
+}  # fmt: skip
 
 
 @words("pairs")
 def _pairs(ds: xr.Dataset) -> Iterator[str]:
-    place = {int(d): i for i, d in enumerate(ds["latent"].values)}
-    both = [(int(x), int(y)) for x, y in zip(ds["x_dim"].values, ds["y_dim"].values, strict=True)]
-    r = {(x, y): float(ds["correlation"].values[place[x], place[y]]) for x, y in both}
-    for x, y in sorted(both, key=lambda xy: -abs(r[xy])):
-        yield f"latent {x}, latent {y}: r = {r[x, y]:.3f}"
-
-
-@words("histograms")
-def _histograms(ds: xr.Dataset) -> Iterator[str]:
-    for i, edges in zip(ds["latent"].values, ds["edges"].values, strict=True):
-        yield f"latent {i}: {edges[0]:.4g} to {edges[-1]:.4g}, {ds.attrs['n']} samples"
-    if "class" in ds.coords:
-        for name, count in zip(ds["class"].values, ds["counts"].isel(latent=0).sum("bin").values, strict=True):
-            yield f"{name}: {int(count)} samples"
-
-
-@words("latent_table")
-def _latent_table(ds: xr.Dataset) -> list[str]:
-    return by_latent(ds, list(ds["statistic"].values), ds["summary"].values)
-
-
-@words("latent_pca")
-def _components(ds: xr.Dataset) -> Iterator[str]:
-    shares = zip(ds["explained_variance_ratio"].values, ds["explained_variance_cumulative"].values, strict=True)
-    for i, (share, total) in enumerate(shares, 1):
-        yield f"component {i}: {share:.2%} of the variance, {total:.2%} so far"
-
-
-@words("health")
-def _health(ds: xr.Dataset) -> list[str]:
-    from vaearr.views.spread import correlation_words, health_words
-
-    total = ds.attrs["kl_total"]
-    kl = "" if total is None else f", KL {total:.4g} nats per sample"
-    head = f"{ds.attrs['n_active']} of {ds.sizes['latent']} latents active{kl}"
-    return [head, correlation_words(ds), *health_words(ds), *by_latent(ds, OF_HEALTH)]
-
-
-@words("statistics")
-def _statistics(ds: xr.Dataset) -> list[str]:
-    a = ds.attrs
-    head = (
-        f"run {a['run']!r}: {a['n']} samples, {a['n_active']} of {ds.sizes['latent']} latents active, KL "
-        f"{a['kl_total']:.4g} nats per sample, largest correlation {a['largest_correlation']:.2f}"
-    )
-    return [head, *by_latent(ds, STATISTICS)]
+    r = ds["correlation"].assign_coords(other=ds["latent"].values)
+    both = [(int(x), int(y), float(r.sel(latent=x, other=y))) for x, y in each(ds, "x_dim", "y_dim")]
+    for x, y, value in sorted(both, key=lambda one: -abs(one[2])):
+        yield f"latent {x}, latent {y}: r = {value:.3f}"
 
 
 @words("unusual")
 def _unusual(ds: xr.Dataset) -> Iterator[str]:
-    from vaearr.views.sheets import sample_words
-
     for i in range(ds.sizes["point"]):
         one = ds.isel(point=i)
         p_value = f", p {float(one['p_value']):.3g}" if "p_value" in one else ""
@@ -209,24 +175,12 @@ def _unusual(ds: xr.Dataset) -> Iterator[str]:
 
 @words("draws")
 def _draws(ds: xr.Dataset) -> Iterator[str]:
-    for number, z in zip(ds["sample"].values, ds["latents"].values, strict=True):
+    for number, z in each(ds, "sample", "latents"):
         if z.ndim == 1:
             yield f"{number}: {row(z)}"
         else:  # of spatial latents the size of each channel
             sizes = row(z.reshape(len(z), -1).std(1))
             yield f"{number}: {by(z.shape)}, standard deviation of each channel {sizes}"
-
-
-@words("interpolation")
-def _interpolation(ds: xr.Dataset) -> list[str]:
-    return [f"{ds.attrs['method']}, {ds.sizes['step']} steps, distance of the ends {ds.attrs['distance']:.4g}"]
-
-
-@words("histogram")
-def _histogram(ds: xr.Dataset) -> Iterator[str]:
-    yield f"{ds['bin'].attrs['long_name']}: {ds.attrs['n']} points, {ds.attrs['n_missing']} missing"
-    for left, count in zip(ds["bin"].values, ds["count"].values, strict=True):
-        yield f"  {left:g} to below {left + ds.attrs['width']:g}: {count}"
 
 
 @words("association")
@@ -245,9 +199,8 @@ def strongest(table: xr.DataArray | xr.Dataset, metric: str, target: str, top: i
     """The latents that go most strongly with a target, such as `3 (+0.50, tied, p = 0.01)`: with all that is known."""
     values = table[ASSOCIATION] if isinstance(table, xr.Dataset) else table
     where = {METRIC: metric} | ({TARGET: target} if TARGET in values.dims else {})
-    best = ranking(values, metric, where.get(TARGET), top)
     found = []
-    for latent, value, tied in zip(best[n.LATENT].values, best["value"].values, best["is_tied"].values, strict=True):
+    for latent, value, tied in each(ranking(values, metric, where.get(TARGET), top), n.LATENT, "value", "is_tied"):
         notes = [short(value), *(["tied"] if tied else [])]
         if isinstance(table, xr.Dataset) and P_ADJUSTED in table:
             one = table.sel(where | {n.LATENT: latent})
@@ -268,21 +221,21 @@ def short(value: float) -> str:
 def _partitions(found: xr.Dataset, top: int = 3) -> Iterator[str]:
     """The latents whose clusters agree best with the reference's."""
 
-    def best(name: str) -> list[int]:
+    def best(name: str) -> list[xr.Dataset]:
         order = np.argsort(-found[name].fillna(-np.inf).values, kind="stable")
-        return [int(i) for i in order if np.isfinite(found[name].values[i])][:top]
+        return [found.isel({n.LATENT: i}) for i in order if np.isfinite(found[name].values[i])][:top]
 
-    latents, attrs = found[n.LATENT].values, found.attrs
+    reference, k = found.attrs["reference_name"], found.attrs["k_reference"]
     parts = [
-        f"latent {latents[i]} (ARI {float(found[ARI][i]):.2f}, NMI {float(found[NMI][i]):.2f}, k = {int(found['k'][i])}"
-        f"{', tied' if found[TIED].values[i] else ''})"
-        for i in best(ARI)
+        f"latent {int(one[n.LATENT])} (ARI {float(one[ARI]):.2f}, NMI {float(one[NMI]):.2f}, k = {int(one['k'])}"
+        f"{', tied' if one[TIED] else ''})"
+        for one in best(ARI)
     ]
-    yield f"groups of {attrs['reference_name']} (k = {attrs['k_reference']}): {', '.join(parts) or 'no value'}"
+    yield f"groups of {reference} (k = {k}): {', '.join(parts) or 'no value'}"
     for name in (ETA_SQUARED, MUTUAL):
         if name in found:
-            listed = ", ".join(f"latent {latents[i]} ({float(found[name][i]):.2f})" for i in best(name))
-            yield f"{attrs['reference_name']}  {name}: {listed}"
+            listed = ", ".join(f"latent {int(one[n.LATENT])} ({float(one[name]):.2f})" for one in best(name))
+            yield f"{reference}  {name}: {listed}"
 
 
 @words("clusters")
@@ -319,23 +272,26 @@ def _decomposition(ds: xr.Dataset, name: str = n.PCA) -> Iterator[str]:
     yield f"next: 'vaearr associate STORE --variable {name}', or cluster by it with --feature {name}"
 
 
+@words("latent_pca")
+def _components(ds: xr.Dataset) -> Iterator[str]:
+    shares = each(ds, "explained_variance_ratio", "explained_variance_cumulative")
+    for i, (share, total) in enumerate(shares, 1):
+        yield f"component {i}: {share:.2%} of the variance, {total:.2%} so far"
+
+
 @words("layers")
 def _layers(found: xr.Dataset) -> Iterator[str]:
     """The layers that differ most as a table, largest relative L2 first; then latent and output."""
-    from vaearr.analysis.layers import top_layers
-
     is_many = "pair" in found.dims
     ends = np.flatnonzero(np.isin(found["part"].values.astype(str), ("latent", "output")))
     table = [["layer", "class", "part", "order", "relative L2", "L2", "RMS", "cosine", *["p (t, Holm)"] * is_many]]
     for i in [*top_layers(found, int(found.attrs["top"])), *ends]:
-        relative, l2, rms, cosine = (
-            float(found[f"{measure}{'_mean' * is_many}"][i]) for measure in ("relative_l2", "l2", "rms", "cosine")
-        )
-        spread = f" ± {float(found['relative_l2_std'][i]):.4f}" if is_many else ""
-        cells = [brief(str(found["layer"].values[i]))]
-        cells += [str(found[about].values[i]) for about in ("kind", "part", "order")]
+        one, mean = found.isel(layer=i), "_mean" * is_many
+        relative, l2, rms, cosine = (float(one[f"{key}{mean}"]) for key in ("relative_l2", "l2", "rms", "cosine"))
+        spread = f" ± {float(one['relative_l2_std']):.4f}" if is_many else ""
+        cells = [brief(str(one["layer"].item())), *(str(one[about].item()) for about in ("kind", "part", "order"))]
         cells += [f"{relative:.4f}{spread}", f"{l2:.4g}", f"{rms:.4g}", f"{cosine:.4f}"]
-        p = float(found["t_p_adjusted"][i]) if is_many else np.nan
+        p = float(one["t_p_adjusted"]) if is_many else np.nan
         table.append(cells + [f"{p:.3g}" if np.isfinite(p) else ""] * is_many)
     of = f"{found.sizes['pair']} pairs, mean ± std" if is_many else "one pair"
     yield f"layers that differ most, of {found.sizes['layer']} ({of})"
@@ -352,8 +308,7 @@ def _reconstruction(found: xr.Dataset) -> Iterator[str]:
     """A line for each file, then the numbers of all samples and of the parts of the split."""
     attrs, metrics = found.attrs, [str(name) for name in found["metric"].values]
     if "file" in found.dims:
-        values = np.stack([found[metric].values for metric in metrics], 1)
-        yield from table_of(["file", *metrics], found["file"].values, values)
+        yield from table_of(found, "file", metrics)
     span = {"sample": "of each input", "dtype": f"{attrs['data_range']}, of the stored type"}
     yield (
         f"{attrs['n']} sample{'s' * (attrs['n'] != 1)} of run {attrs['run']!r} in {attrs['scale']} units; data range "
@@ -375,15 +330,14 @@ def _fidelity(found: xr.Dataset) -> Iterator[str]:
     attrs = found.attrs
     features = f"{attrs['features']} ({attrs['n_features']})"
     yield f"run {attrs['run']!r}, reference: {attrs['part']} data; features: {features}"
-    table = [["", "n", "against", "Fréchet", "kernel +- error"]]
-    for i, name in enumerate((f"draws ({attrs['source']})", "reconstructions", "training against validation")):
-        one = {key: values.item() for key, values in found.isel(compared=i).items() if not values.ndim}
-        kernel = f"{one['kernel']:.4g} +- {one['kernel_error']:.2g}"
-        table.append([name, f"{one['n']}", f"{one['n_reference']}", f"{one['frechet']:.5g}", kernel])
+    table = [["", "n", "against", "Fréchet"]]
+    names = (f"draws ({attrs['source']})", "reconstructions", "training against validation")
+    for name, (count, reference, frechet) in zip(names, each(found, "n", "n_reference", "frechet"), strict=True):
+        table.append([name, f"{count}", f"{reference}", f"{frechet:.5g}"])
     yield from aligned(table)
     for axis in found["axis"].values if "axis" in found.dims else ():
-        values = ", ".join(f"{float(value):.5g}" for value in found["frechet_of_axis"].sel(axis=axis))
-        yield f"Fréchet of slices along {axis}: {values}"
+        slices = ", ".join(f"{float(value):.5g}" for value in found["frechet_of_axis"].sel(axis=axis))
+        yield f"Fréchet of slices along {axis}: {slices}"
 
 
 @words("nearest")
@@ -414,15 +368,12 @@ def _score(found: xr.Dataset) -> Iterator[str]:
 @words("network")
 def _network(card: xr.Dataset) -> Iterator[str]:
     """The numbers of the whole, then a line for each layer in order of execution."""
-    from vaearr.models.card import as_record, ratio_words
-
     a = as_record(card)
-    heads, shape = a["n_parameters_heads"], {key: by(a[f"{key}_shape"]) for key in ("input", "latent")}
-    stride = f", {by(a['stride'])} pixels per position" if a["stride"] else ""
+    heads, stride = a["n_parameters_heads"], f", {by(a['stride'])} pixels per position" if a["stride"] else ""
     yield f"{a['network']}: {a['n_layers']} layers, {a['n_parameters']:,} parameters, {a['weights_MB']:.3g} MB"
     parts = ", ".join(f"{a[f'n_parameters_{part}']:,} in the {part}" for part in ("encoder", "decoder"))
     yield f"  {parts}" + (f", {heads:,} elsewhere (heads)" if heads else "")
-    yield f"  input {shape['input']}, latent {shape['latent']}{stride}"
+    yield f"  input {by(a['input_shape'])}, latent {by(a['latent_shape'])}{stride}"
     yield f"  {ratio_words(a['compression'])} values of the input per value of the latent"
     rows = [["layer", "kind", "output", "parameters"]]
     for layer in a["layers"]:

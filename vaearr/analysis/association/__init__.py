@@ -1,5 +1,6 @@
 """How latents go with side maps: dependence metrics, tables, rankings, significance, partitions."""
 
+from vaearr.analysis.association import correlations, information, distance, hsic  # noqa: F401, I001  (they register)
 from vaearr.analysis.association.classes import associate_classes
 from vaearr.analysis.association.columns import Columns
 from vaearr.analysis.association.metrics import METRICS, Metric, metric

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vaearr.analysis.association.columns import Columns, each_pair, order
-from vaearr.analysis.association.compiled import compiled
+from vaearr.analysis.association.columns import Columns, compiled, each_pair, order
+from vaearr.analysis.association.metrics import metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,15 @@ def distances(columns: Columns) -> list[Distances]:
     return found
 
 
+@metric(
+    signed=False,
+    formula="sqrt(dCov^2 / sqrt(dVar^2(latent) dVar^2(target))), dCov^2 the mean over all n^2 pairs of the product of"
+    " the doubly centred distances (V-statistic)",
+    reference="Szekely, Rizzo, Bakirov, Ann. Stat. 35, 2769 (2007), doi:10.1214/009053607000000505; in O(n log n) after"
+    " Chaudhuri, Hu, Comput. Stat. Data Anal. 135, 15 (2019), doi:10.1016/j.csda.2019.01.016",
+    higher="more dependent, along any curve; 0 only if independent, 1 if a straight line",
+    prepare=lambda columns: columns.made(distances),
+)
 def distance_correlation(latents: Columns, targets: Columns) -> np.ndarray:
     """Distance correlation `(L, T)` of the V-statistics."""
     ours, theirs = latents.made(distances), targets.made(distances)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vaearr.analysis.association.columns import Columns, order
-from vaearr.analysis.association.compiled import compiled
-from vaearr.analysis.association.ranks import Codes, codes
+from vaearr.analysis.association.columns import Columns, compiled, order
+from vaearr.analysis.association.correlations import Codes, codes
 
 REACH = 8.6  # exp(-REACH^2 / 2) = 9e-17
 STRETCH = 64.0  # longest interval that the series is made for

@@ -8,6 +8,7 @@ import numpy as np
 
 from vaearr.analysis.association.columns import Columns
 from vaearr.analysis.association.gaussian import CHUNK, Kernel, kernels, outside_products, row_sums, vector_sum
+from vaearr.analysis.association.metrics import metric
 
 ROUNDING = 1e-13  # of a kernel's values; what is left of smaller differences after centring is noise
 
@@ -22,11 +23,26 @@ class Sums(NamedTuple):
     theirs: np.ndarray  # sum of L_ij
 
 
+@metric(
+    signed=False,
+    formula="tr(KHLH) / (n-1)^2, K and L of exp(-d^2 / (2 sigma^2 + 1e-12)), sigma the median of the positive distances"
+    " between points, H = 1 - 1/n",
+    reference="Gretton, Bousquet, Smola, Schölkopf, Algorithmic Learning Theory, 63 (2005), doi:10.1007/11564089_7",
+    higher="more dependent, along any curve; independent columns give about 1/n, not 0",
+    prepare=lambda columns: columns.made(kernels),
+)
 def hsic(latents: Columns, targets: Columns) -> np.ndarray:
     """Biased HSIC `(L, T)`."""
     return sums(latents, targets).centred / (latents.n - 1) ** 2
 
 
+@metric(
+    signed=False,
+    formula="hsic(latent, target) / sqrt(hsic(latent, latent) hsic(target, target))",
+    reference="Cortes, Mohri, Rostamizadeh, J. Mach. Learn. Res. 13, 795 (2012)",
+    higher="more dependent, along any curve; at most 1",
+    prepare=lambda columns: columns.made(self_traces),
+)
 def hsic_normalised(latents: Columns, targets: Columns) -> np.ndarray:
     """HSIC over the geometric mean of both columns' HSIC with themselves, `(L, T)`, 0 to 1.
 
@@ -36,6 +52,13 @@ def hsic_normalised(latents: Columns, targets: Columns) -> np.ndarray:
     return np.minimum(sums(latents, targets).centred / np.sqrt(own), 1.0)
 
 
+@metric(
+    signed=False,
+    formula="(tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1) / (n(n-3)), K and L of hsic with diagonals of 0",
+    reference="Song, Smola, Gretton, Bedo, Borgwardt, J. Mach. Learn. Res. 13, 1393 (2012)",
+    higher="more dependent, along any curve; 0 on average if independent",
+    prepare=lambda columns: columns.made(kernels),
+)
 def hsic_unbiased(latents: Columns, targets: Columns) -> np.ndarray:
     """Unbiased HSIC `(L, T)`, near 0 and also below it for independent columns; NaN for fewer than four points."""
     n = latents.n

@@ -6,14 +6,14 @@ import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.association.columns import Columns, columns_of
-from vaearr.analysis.association.metrics import MIN_POINTS, Metric, apply, choose, latent_blocks
+from vaearr.analysis.association.correlations import average_ranks
+from vaearr.analysis.association.metrics import MIN_POINTS, Metric, apply, choose, same_missing
 from vaearr.analysis.association.surrogates import (
     Neighbourhood,
     block_side,
@@ -26,7 +26,6 @@ from vaearr.analysis.association.surrogates import (
 )
 from vaearr.analysis.association.table import ASSOCIATION, METRIC, associate, gather, latent_dims
 from vaearr.analysis.association.targets import TARGET, columns, stack
-from vaearr.computing import in_use
 from vaearr.config import SignificanceConfig
 from vaearr.errors import UsageError, did_you_mean
 
@@ -35,7 +34,6 @@ LOW, HIGH = "low", "high"  # ends of the confidence interval
 HALF_WIDTH = {"pearson": 1.96, "spearman": 1.96 * 1.06**0.5}  # of arctanh(r), for one effective point above three
 CORRECTIONS = ("fdr", "holm", "none")  # of p-values alone; "max" needs the surrogates
 MATRIX_PRODUCTS = ("pearson", "spearman", "partial_pearson", "partial_pearson_2", "partial_pearson_3")
-BLOCKS_OF_A_TASK = 4  # blocks of latents, at least, that are worth making the surrogates anew
 SURROGATE_MEMORY = 2**26  # bytes of surrogate maps held at once
 LEVEL = 0.05  # adjusted p-values that the warning about too few surrogates speaks of
 FEW_POINTS = 10  # effective points below which a p-value rests on a guess of the smoothness
@@ -88,7 +86,8 @@ def significance(
     observed = table.values.reshape(len(chosen), maps.latents.shape[1], len(maps.labels))
     found = {name: np.full(observed.shape, np.nan) for name in (P_VALUE, P_ADJUSTED, N_EFFECTIVE, LOW, HIGH, P_NAIVE)}
     wanted = [t for t in range(len(maps.labels)) if np.isfinite(observed[..., t]).any()]
-    for t, null in _nulls(maps, wanted, chosen, settings):
+    for t in wanted:
+        null = _null(maps, t, chosen, settings)
         strength = _strength(observed[..., t], chosen)
         p = _p_values(strength, null)
         found[P_VALUE][..., t] = p
@@ -140,13 +139,6 @@ class _Maps:
     _near: dict[bytes, Neighbourhood] = field(default_factory=dict, repr=False)
     _weights: dict[tuple[bytes, str], np.ndarray] = field(default_factory=dict, repr=False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what was derived."""
-        return {**vars(self), "_near": {}, "_weights": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-
     def inside(self, t: int) -> np.ndarray:
         """Points (n,) where a target and at least one latent are finite."""
         return np.asarray(np.isfinite(self.targets[:, t]) & np.isfinite(self.latents).any(axis=1))
@@ -187,51 +179,16 @@ def _step(latents: xr.DataArray, dim: str) -> float:
     return float(np.median(np.abs(np.diff(latents[dim].values.astype("f8"))))) or 1.0
 
 
-def _nulls(
-    maps: _Maps, wanted: Sequence[int], chosen: Sequence[Metric], settings: SignificanceConfig
-) -> Iterator[tuple[int, np.ndarray]]:
-    """`(target, its null)` of each target; on workers of a cluster side by side, also some latents beside others.
+def _null(maps: _Maps, t: int, chosen: Sequence[Metric], settings: SignificanceConfig) -> np.ndarray:
+    """Strength of each surrogate of a target, (surrogate, metric, latent); infinite where it has none.
 
-    The surrogates of a target are then made anew for each part of its latents, the same ones by their seed.
+    What is a product of matrices is made here, the other metrics by the scheduler in use, also that of a cluster.
     """
-    import dask
-
-    every = np.arange(maps.latents.shape[1])
-    client = in_use()
-    if client is None:
-        yield from ((t, _null(maps, t, chosen, every, settings)) for t in wanted)
-        return
-    quick = [item for item in chosen if item.name in MATRIX_PRODUCTS]
-    slow = [item for item in chosen if item.name not in MATRIX_PRODUCTS]
-    parts = [(t, quick, every) for t in wanted if quick]
-    for t in wanted if slow else ():
-        blocks = latent_blocks(maps.latents[maps.inside(t)])
-        size = max(-(-len(blocks) * len(wanted) // (2 * max(1, sum(client.nthreads().values())))), BLOCKS_OF_A_TASK)
-        parts += [(t, slow, np.concatenate(blocks[i : i + size])) for i in range(0, len(blocks), size)]
-
-    shared, null = dask.delayed(maps, pure=False, traverse=False), dask.delayed(_null)
-    tasks = [null(shared, t, metrics, latents, settings, "synchronous") for t, metrics, latents in parts]
-    nulls = {t: np.empty((settings.n_surrogates, len(chosen), len(every))) for t in wanted}
-    for (t, metrics, latents), found in zip(parts, dask.compute(*tasks), strict=True):
-        rows = np.flatnonzero([item in metrics for item in chosen])
-        nulls[t][np.ix_(np.arange(settings.n_surrogates), rows, latents)] = found
-    yield from nulls.items()
-
-
-def _null(
-    maps: _Maps,
-    t: int,
-    chosen: Sequence[Metric],
-    columns: np.ndarray,
-    settings: SignificanceConfig,
-    scheduler: str | None = None,
-) -> np.ndarray:
-    """Strength of each surrogate of a target, (surrogate, metric, latent of `columns`); infinite where it has none."""
-    inside, shape = maps.inside(t), (len(chosen), len(columns))
+    inside, shape = maps.inside(t), (len(chosen), maps.latents.shape[1])
     seed = np.random.SeedSequence([settings.seed, zlib.crc32(maps.labels[t].encode())])  # whatever others there are
     quick = [i for i, item in enumerate(chosen) if item.name in MATRIX_PRODUCTS]
     slow = [i for i, item in enumerate(chosen) if item.name not in MATRIX_PRODUCTS]
-    latents, positions = maps.latents[inside][:, columns], maps.positions[inside]
+    latents, positions = maps.latents[inside], maps.positions[inside]
     groups = _same_points(latents, positions) if quick else []
     null, done = np.empty((settings.n_surrogates, *shape)), 0
     for batch in _batches(_surrogates(maps, t, inside, settings, seed), int(inside.sum())):
@@ -241,7 +198,7 @@ def _null(
             for i in quick:
                 values[i, members] = chosen[i].kernel(own, drawn)
         if slow:
-            values[slow] = apply([chosen[i] for i in slow], latents, batch, positions, scheduler=scheduler)[0]
+            values[slow] = apply([chosen[i] for i in slow], latents, batch, positions)[0]
         null[done : done + batch.shape[1]] = np.moveaxis(_strength(values, chosen), -1, 0)
         done += batch.shape[1]
     return np.where(np.isfinite(null), null, np.inf)
@@ -282,16 +239,11 @@ def _of_the_largest(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
 
 def _same_points(latents: np.ndarray, positions: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, Columns, Columns]]:
     """Latents by the points they are finite at: these points, which latents, their columns, the positions."""
-    finite = np.isfinite(latents)
-    members: dict[bytes, list[int]] = {}
-    for column in range(latents.shape[1]):
-        members.setdefault(np.packbits(finite[:, column]).tobytes(), []).append(column)
     groups = []
-    for same in members.values():
-        keep = finite[:, same[0]]
+    for keep, members in same_missing(np.isfinite(latents)):
         if keep.sum() >= MIN_POINTS:
             where = columns_of(positions[keep])
-            groups.append((keep, np.array(same), columns_of(latents[keep][:, same], where), where))
+            groups.append((keep, members, columns_of(latents[keep][:, members], where), where))
     return groups
 
 
@@ -319,8 +271,6 @@ def _batches(surrogates: Iterator[np.ndarray], n_points: int) -> Iterator[np.nda
 def _linear(maps: _Maps, t: int, chosen: Sequence[Metric], observed: np.ndarray, found: dict[str, np.ndarray]) -> None:
     """Fill in `n_effective` and `p_naive` of one target, for the metrics that have them."""
     from scipy.stats import t as student
-
-    from vaearr.analysis.association.ranks import average_ranks
 
     inside = np.isfinite(maps.targets[:, t])
     for i, item in enumerate(chosen):

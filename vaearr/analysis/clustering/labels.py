@@ -22,7 +22,7 @@ REGULARISATION = 1e-6  # added to the variances of the standardised features
 def cluster(
     features: xr.Dataset | xr.DataArray,
     /,
-    method: str | None = None,
+    method: str | Any | None = None,
     *,
     roi: xr.DataArray | None = None,
     config: ClusterConfig | None = None,
@@ -37,7 +37,9 @@ def cluster(
         elements, BC, any map. Of a Dataset with `patterns`, the variables that `config.features` names. Lazy ones are
         read in one pass. A map of codes counts as one 0/1 feature per code.
     method
-        Registered in METHODS: gmm, kmeans, dbscan, hdbscan; default: that of `config`.
+        gmm, kmeans, dbscan, hdbscan, one of your own package (`package.module:Name`), an estimator of scikit-learn's
+        form such as `AgglomerativeClustering(5)`, or a function `points (n, f) -> labels (n,)`; default: that of
+        `config`.
     roi
         Boolean map, True = used. Points where a feature is not finite are left out in any case.
     config, settings
@@ -56,15 +58,16 @@ def cluster(
     Raises UsageError for settings that cannot be meant, SchemaError for features that do not fit together, RoiError
     and DataError where too little is left to tell clusters apart.
     """
-    wanted = (config or ClusterConfig()).replace(method=method, **settings)
-    chosen = choose(wanted.method, settings)
+    named = method if isinstance(method, str | None) else getattr(method, "__name__", type(method).__name__)
+    wanted = (config or ClusterConfig()).replace(method=named, **settings)
+    chosen = choose(wanted.method if named is method else method, settings)
     if isinstance(features, xr.Dataset) and n.PATTERNS in features:
         features = select_features(features, wanted)
     elif "features" in settings:
         raise UsageError("features names variables of a whole Dataset with patterns; select them in what you pass.")
     table, inside = feature_table(features, roi=roi, latents=wanted.latents)
     values, about = scaled(table, wanted.scale)
-    labels, info = fit(values, wanted)
+    labels, info = fit(values, wanted, chosen)
     sizes = np.bincount(labels[labels >= 0]).tolist()
     used = {key: value for key, value in wanted.to_attrs().items() if key in chosen.uses}
     used |= {key: value for key, value in info.items() if key not in (*PLAIN_INFO, "warnings")}

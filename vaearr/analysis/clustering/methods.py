@@ -2,7 +2,7 @@
 
 A kernel gets finite float64 features `(n, f)`, already scaled, and the settings; it returns a cluster number for each
 point, below 0 for noise, and what is to be told of it (see `fit`, which does what all methods share). A further method
-is one function under `@method(...)`.
+is one function under `@method(...)`, also in a package of your own, where it is an entry point of `vaearr.clusterings`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 
 from vaearr import names as n
 from vaearr.config import ClusterConfig
-from vaearr.errors import DataError, UsageError, did_you_mean
+from vaearr.config.parts import part
+from vaearr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,18 +61,42 @@ def method(*, uses: tuple[str, ...], reference: str) -> Callable[[Kernel], Kerne
     return register
 
 
-def choose(name: str, given: dict[str, Any]) -> Method:
-    """The registered method. Raises UsageError for an unknown one, or a given setting that it does not read."""
-    if name not in METHODS:
-        raise UsageError(f"no clustering method is named {name!r}.{did_you_mean(name, list(METHODS))}")
-    chosen = METHODS[name]
+def choose(name: str | Any, given: dict[str, Any]) -> Method:
+    """A method by its name, see `vaearr.config.parts.part`, or as such: a kernel, or what has fit_predict.
+
+    Raises UsageError for an unknown one, or a given setting that it does not read.
+    """
+    found = part("clustering", name, METHODS) if isinstance(name, str) else name
+    chosen = found if isinstance(found, Method) else _of_others(found)
     for key, value in given.items():
         if value is not None and key not in (*ALWAYS, *chosen.uses):
-            raise UsageError(f"method {name!r} does not use {key!r}; it uses {', '.join(chosen.uses)}.")
+            uses = f"it uses {', '.join(chosen.uses)}" if chosen.uses else "it has settings of its own"
+            raise UsageError(f"method {getattr(name, '__name__', name)!r} does not use {key!r}; {uses}.")
     return chosen
 
 
-def fit(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
+def _of_others(found: Any) -> Method:
+    """A decorated kernel, a plain function of points that gives labels, or an estimator (class or object)."""
+    for known in METHODS.values():
+        if found is known.kernel:
+            return known
+    if not hasattr(found, "fit_predict") and not callable(found):
+        raise UsageError(f"{found!r} is no clustering method: neither a function of points nor has it fit_predict.")
+
+    def kernel(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
+        from sklearn.base import clone
+
+        if hasattr(found, "fit_predict"):
+            labels = (found() if isinstance(found, type) else clone(found)).fit_predict(values)
+        else:
+            labels = found(values)
+        return np.asarray(labels), {}
+
+    reference = " ".join((found.__doc__ or repr(found)).split())[:200]
+    return Method(kernel=kernel, uses=(), reference=reference)
+
+
+def fit(values: np.ndarray, config: ClusterConfig, chosen: Method | None = None) -> tuple[np.ndarray, dict[str, Any]]:
     """Labels `(n,)` of points `(n, f)`, clusters numbered by falling size, NOISE = -1, and how they came out.
 
     Deterministic by seed, whatever the number of cores. Of more than `max_points` points, a method is fitted on a
@@ -85,13 +110,14 @@ def fit(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
     values = np.ascontiguousarray(values, np.float64)
     usual = {"k_at_bound": False, "scores": {}, "stability_is": "mean silhouette width", "warnings": []}
     with reproducible():
-        raw, info = METHODS[config.method].kernel(values, config)
+        raw, info = (chosen or METHODS[config.method]).kernel(values, config)
         labels, old = by_size(raw, values)
         if "stability" in info:
             stability = np.asarray(info["stability"])[old]
         else:
             stability = silhouette_widths(values, labels, config.seed).groupby(level=0).mean().reindex(range(len(old)))
-    fitted, then = min(len(values), config.max_points), info.pop("then")
+    then = info.pop("then", None)  # of a method that does not say what it does with many points: it took all
+    fitted = len(values) if then is None else min(len(values), config.max_points)
     approximation = "" if fitted == len(values) else f"found on {fitted} of {len(values)} points, seeded; {then}"
     about = {"k": len(old), "n_clusters": len(old), "n_fitted": fitted, "approximation": approximation}
     return labels, usual | about | info | {"stability": list(stability)}

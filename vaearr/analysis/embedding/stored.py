@@ -44,6 +44,49 @@ Kernel = Callable[[np.ndarray, torch.Tensor], dict[str, np.ndarray]]
 
 
 @settings_as_keywords(EmbedConfig)
+def embed(
+    ds: xr.Dataset,
+    config: EmbedConfig | None = None,
+    *,
+    roi: xr.DataArray | None = None,
+    like: Preprocess | None = None,
+    on_block: OnBlock | None = None,
+    **given: Any,
+) -> xr.Dataset:
+    """Decompose the patterns of a Dataset: `ds.patterns` as they are, lazy steps on them included.
+
+    PCA gives `pca (y, x, pca_component)`, `pca_components`, `pca_mean`, `pca_background` and three variables of
+    explained variance; NMF `nmf (y, x, nmf_component)`, `nmf_residual (y, x)`, `nmf_components`, `nmf_mean`,
+    `nmf_background` and, with elements, `nmf_elements`; for another `name`, these names begin with it. Scores are NaN
+    outside the region.
+
+    What components are found on is bounded by `max_points`; patterns are read block by block, only scores are held.
+
+    roi: the points that are decomposed, by default all that were measured. like: how the patterns are seen, such as
+    `va.load_run(store).model.preprocess`; by default PCA sees them as a network of default settings does, and NMF,
+    which needs amounts, divided by the static background (the region's mean pattern). on_block: told of the scores
+    (blocks done, blocks in all). `va.keep(store, pca=result)` writes the result.
+
+    Raises UsageError for settings that do not fit the data, RoiError for a region that is too small, DataError for
+    patterns that cannot be decomposed.
+    """
+    settings, ds = resolved(EmbedConfig, config, given), schema.as_dataset(ds)
+    inside = _region(ds, grid.roi(ds) if roi is None else roi)
+    step = _step(ds, settings, like)
+    _maps_of(ds, settings)
+    log.info(f"{settings.method} of {int(inside.sum())} scan points: looking for components")
+    patterns = Patterns(ds, inside, step, settings)
+    patterns.find_background()
+    found = (_pca if settings.method == "pca" else _nmf)(patterns, on_block)
+    words = {"long_name": "principal component" if settings.method == "pca" else "endmember"}
+    found[n.COMPONENT] = xr.DataArray(np.arange(found.sizes[n.COMPONENT]), dims=n.COMPONENT, attrs=words)
+    found = found.assign_coords({dim: ds[dim] for dim in (*schema.navigation_dims(ds), *schema.signal_dims(ds))})
+    name = settings.name or settings.method
+    own = [v for v in found.variables if v not in ds.coords]
+    return found.rename({str(v): name if v == SCORES else f"{name}_{v}" for v in own})
+
+
+@settings_as_keywords(EmbedConfig)
 def embed_store(
     store: str | Path,
     config: EmbedConfig | None = None,
@@ -52,20 +95,14 @@ def embed_store(
     on_block: OnBlock | None = None,
     **given: Any,
 ) -> xr.Dataset:
-    """Decompose the patterns of a store's region of interest and write the scores beside its latents.
+    """Decompose the patterns of a store's region of interest, see `embed`, and write the scores beside its latents.
 
-    PCA writes `pca (y, x, pca_component)`, `pca_components`, `pca_mean`, `pca_background` and three variables of
-    explained variance; NMF `nmf (y, x, nmf_component)`, `nmf_residual (y, x)`, `nmf_components`, `nmf_mean`,
-    `nmf_background` and, with elements, `nmf_elements`; for another `name`, these names begin with it. Scores are NaN
-    outside the region: that of the run if it is there, else all measured points.
-
-    What components are found on is bounded by `max_points`; patterns are read block by block, only scores are held.
-    Nothing is visible before all is written. A decomposition that was made already is returned as it is; `overwrite`
-    replaces another one of this name. on_block: told of the scores (blocks done, blocks in all).
+    The region is that of the run if it is there, else all measured points; PCA sees the patterns as the run's network
+    does. Nothing is visible before all is written. A decomposition that was made already is returned as it is;
+    `overwrite` replaces another one of this name.
 
     Returns the opened store. Raises ExistsError where the name is taken by anything else, NoInputError for a run that
-    is not there, UsageError for settings that do not fit the data, RoiError for a region that is too small, DataError
-    for patterns that cannot be decomposed or a damaged store.
+    is not there, DataError for a damaged store, and what `embed` raises.
     """
     settings = resolved(EmbedConfig, config, given)
     path = check_store(store)
@@ -81,16 +118,10 @@ def embed_store(
         if is_made(there, made, recipe, overwrite=overwrite):
             return open_store(path)
         replacing = removable(path, variables=taken)
-    log.info(f"{settings.method} of {int(roi.sum())} scan points: looking for components")
-    patterns = Patterns(ds, roi, step, settings)
-    patterns.find_background()
-    found = (_pca if settings.method == "pca" else _nmf)(patterns, on_block)
-    words = {"long_name": "principal component" if settings.method == "pca" else "endmember"}
-    found[n.COMPONENT] = xr.DataArray(np.arange(found.sizes[n.COMPONENT]), dims=n.COMPONENT, attrs=words)
-    for variable in {SCORES, RESIDUAL} & set(found):
+    found = embed(ds, settings, roi=roi, like=step, on_block=on_block)
+    for variable in {name, f"{name}_{RESIDUAL}"} & set(found):
         found[variable] = found[variable].assign_attrs({n.PROVENANCE: recipe.stamp("scipy")}).chunk(block_shape(path))
-    named = {variable: name if variable == SCORES else f"{name}_{variable}" for variable in found.variables}
-    add_variables(path, found.rename(named), replacing=replacing)
+    add_variables(path, found, replacing=replacing)
     return open_store(path)
 
 
@@ -103,47 +134,53 @@ def _taken(ds: xr.Dataset, name: str) -> list[str]:
     return [str(v) for v in ds.variables if v == name or str(v).startswith(beginnings)]
 
 
-def _plan(path: Path, ds: xr.Dataset, settings: EmbedConfig) -> tuple[np.ndarray, Preprocess, Recipe]:
-    """The region, how patterns are seen, and the recipe. Raises NoInputError for another run that is not there.
+def _region(ds: xr.Dataset, roi: xr.DataArray) -> np.ndarray:
+    inside: np.ndarray = roi.transpose(*schema.navigation_dims(ds)).values
+    if inside.sum() < 2:
+        raise RoiError(
+            f"the region of interest has {int(inside.sum())} scan points; a decomposition needs at least two."
+        )
+    return inside.astype(bool)
 
-    PCA sees patterns as the run's network does, with the default preprocessing where there is none (no run, or one
-    whose latents were computed elsewhere); NMF, which needs amounts, sees them divided by the static background (the
-    region's mean pattern) and nothing else. A background that is to be found yet is NaN.
-    """
+
+def _step(ds: xr.Dataset, settings: EmbedConfig, like: Preprocess | None) -> Preprocess:
+    """How patterns are seen. A background that is to be found yet is NaN."""
+    steps = settled(PreprocessConfig(), ds[n.PATTERNS]) if like is None else like.config
+    if settings.method == "nmf":
+        steps = PreprocessConfig(static_background="divide", dynamic_background=0.0, normalise="none")
+    step = Preprocess(steps, schema.input_shape(ds))
+    if like is not None and settings.method != "nmf":
+        step.background.copy_(like.background.detach())
+    elif steps.static_background != "none":
+        step.background.fill_(torch.nan)
+    return step.to(pick_device(settings.device))
+
+
+def _plan(path: Path, ds: xr.Dataset, settings: EmbedConfig) -> tuple[xr.DataArray, Preprocess | None, Recipe]:
+    """The region, how the run's network sees patterns, and the recipe. Raises NoInputError for another run that is not
+    there."""
     request: dict[str, Any] = {"run": None, "weights_sha256": None}
-    step = None
-    parents, maps = [n.PATTERNS], _maps_of(ds, settings)
-    mask = grid.roi(ds)
+    like, roi, parents, maps = None, grid.roi(ds), [n.PATTERNS], _maps_of(ds, settings)
     if settings.run in run_names(path) or settings.run != n.DEFAULT_RUN:
         manifest = run_manifest(path, settings.run)
         parents.append(n.run_name(n.ROI, settings.run))
-        mask = ds[parents[-1]]
+        roi = ds[parents[-1]]
         request["run"] = settings.run
         if settings.method == "pca" and manifest.get("kind") != n.ATTACHED:
             model = load_model(path, settings.run)
             check_fits(ds, manifest, model)
             request["weights_sha256"] = manifest["weights_sha256"]
-            step = Preprocess(model.preprocess_config, schema.input_shape(ds))
-            step.background.copy_(model.preprocess.background.detach())
-    if step is None:
-        steps = settled(PreprocessConfig(), ds[n.PATTERNS])
-        if settings.method == "nmf":
-            steps = PreprocessConfig(static_background="divide", dynamic_background=0.0, normalise="none")
-        step = Preprocess(steps, schema.input_shape(ds))
-        if steps.static_background != "none":
-            step.background.fill_(torch.nan)
-    roi = mask.transpose(*schema.navigation_dims(ds)).values
-    if roi.sum() < 2:
-        raise RoiError(f"the region of interest has {int(roi.sum())} scan points; a decomposition needs at least two.")
+            like = model.preprocess
+    inside = _region(ds, roi)
     request |= {
         "parents": [*parents, *maps],
-        "preprocess": step.config.to_attrs(),
+        "preprocess": _step(ds, settings, like).config.to_attrs(),
         "data": data_fingerprint(ds),
-        "roi": fingerprint(roi),
+        "roi": fingerprint(inside),
         "maps": maps,
-        "n": int(roi.sum()),
+        "n": int(inside.sum()),
     }
-    return roi, step.to(pick_device(settings.device)), Recipe(settings, request)
+    return roi, like, Recipe(settings, request)
 
 
 def _maps_of(ds: xr.Dataset, settings: EmbedConfig) -> dict[str, str]:

@@ -177,7 +177,7 @@ def fitting(facts: Facts, order: list[int]) -> list[int]:
     """The first latents of an order whose maps together are not too much for a page; at least one."""
     total, chosen = 0, list[int]()
     for latent in order:
-        total += len(pack(latent_map(facts.ds, facts.run, latent)).data)
+        total += len(pack(latent_map(facts.ds, facts.run, latent))["data"])
         if chosen and total > PACKED_MAPS:
             break
         chosen.append(latent)
@@ -195,8 +195,8 @@ def linked(facts: Facts, figures: dict[str, Any]) -> Section:
     if not pairs:
         raise LeftOut("no latent has an association with any target (all are constant or missing).")
     section.say(
-        "Draw a box or a lasso (toolbar) in a scatter or on a map: the same scan points light up in orange on the "
-        "other side. A double click ends the selection."
+        "Draw a box or a lasso (toolbar) in a scatter or on a map: the same scan points light up on the other "
+        "side. A double click ends the selection."
     )
     most = min(PAIR_POINTS, ALL_PAIR_POINTS // len(pairs))
     for target, latent in pairs:

@@ -1,0 +1,91 @@
+"""Analyses of arrays in memory, and `va.keep`, which writes what they give into the store the arrays came from."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import vaearr as va
+from vaearr.errors import ExistsError, NoInputError, SchemaError, UsageError
+
+from .harness import tree, vaearr
+
+
+@pytest.fixture
+def store(known_template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(known_template, tmp_path / "scan.zarr"))
+
+
+def test_a_dataset_is_decomposed_as_its_store_is(store: Path) -> None:
+    """`va.embed` of a Dataset with the run's region gives the numbers that `vaearr embed` wrote."""
+    ds = va.open_store(store)
+    found = va.embed(ds, n_components=4, roi=ds.roi_theirs, device="cpu")
+    np.testing.assert_allclose(found.pca, ds.pca, atol=1e-5)
+    np.testing.assert_allclose(found.pca_explained_variance, ds.pca_explained_variance)
+    whole = va.embed(ds, n_components=4, device="cpu")
+    np.testing.assert_array_equal(whole.pca.notnull().all("pca_component"), ds.present)
+    binned = ds.patterns[:9].coarsen(dy=2, dx=2).mean()
+    small = xr.Dataset({"patterns": binned, "present": ds.present[:9]})
+    assert va.embed(small, n_components=2, method="nmf", device="cpu").nmf.shape == (9, ds.sizes["x"], 2)
+
+
+def test_results_are_kept_and_read_with_plain_xarray(store: Path) -> None:
+    ds = va.open_store(store)
+    groups = va.cluster(ds[["latents_theirs"]], method="kmeans", k=3)
+    scores = va.embed(ds, n_components=3, device="cpu")
+    table = va.associate(ds.latents_theirs, ds[["BC"]], metrics=["pearson"])
+    kept = va.keep(ds, run="theirs", groups=groups, texture=scores, contrast=table)
+    plain = xr.open_zarr(store)
+    np.testing.assert_array_equal(plain.groups, groups)
+    np.testing.assert_array_equal(plain.texture, scores.pca)
+    assert plain.texture.dims == ("y", "x", "texture_component")
+    assert "texture_components" in kept
+    assert plain.patterns.chunks[:2] == plain.texture.chunks[:2] == plain.groups.chunks
+    np.testing.assert_array_equal(va.load_run(store, "theirs").table("contrast").association, table)
+    vaearr("verify", store)
+    vaearr("verify", store, "--remove", "texture")
+    assert not any(str(name).startswith("texture") for name in xr.open_zarr(store).variables)
+
+
+def test_the_same_values_are_left_and_others_need_overwrite(store: Path, said: list[str]) -> None:
+    ds = va.open_store(store)
+    rank = ds.BC - ds.BC.mean("x")
+    va.keep(store, rank=rank)
+    before = tree(store)
+    va.keep(ds, rank=rank)
+    assert "already holds 'rank', with the same values" in said[-1]
+    assert tree(store) == before
+    with pytest.raises(ExistsError, match="overwrite=True"):
+        va.keep(ds, other=rank, rank=rank + 1)
+    assert tree(store) == before
+    va.keep(ds, rank=rank + 1, overwrite=True)
+    np.testing.assert_array_equal(xr.open_zarr(store)["rank"], rank + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "error", "words"),
+    [
+        ("latents", lambda ds: ds.BC, UsageError, "meaning of its own"),
+        ("two words", lambda ds: ds.BC, UsageError, "letters, digits"),
+        ("part", lambda ds: ds.BC.isel(x=slice(3, None)), SchemaError, "align the data"),
+        ("pair", lambda ds: ds[["BC", "phase"]], UsageError, "one after the other"),
+        ("BC", lambda ds: ds.BC + 1, UsageError, "came with the source"),
+        ("table", lambda ds: ds.BC.mean(("y", "x")), NoInputError, "no run 'vae'"),
+    ],
+)
+def test_what_cannot_be_kept(store: Path, name: str, of: Any, error: type[Exception], words: str) -> None:
+    before = tree(store)
+    with pytest.raises(error, match=words):
+        va.keep(store, overwrite=True, **{name: of(va.open_store(store))})
+    assert tree(store) == before
+
+
+def test_a_dataset_from_nowhere_names_its_store(store: Path) -> None:
+    made = xr.Dataset({"BC": (("y", "x"), np.ones((2, 2)))})
+    with pytest.raises(UsageError, match="which store"):
+        va.keep(made, some=made.BC)

@@ -1,0 +1,27 @@
+"""What a typed user writes; checked by `test_typing`, not run."""
+
+from pathlib import Path
+
+import xarray as xr
+
+import vaearr as va
+from vaearr.config import ClusterConfig, EmbedConfig, EncodeConfig, TrainConfig
+
+store: Path = Path("stores/scan.zarr")
+ds: xr.Dataset = va.open_store(store)
+roi: xr.DataArray = va.roi(ds, x=(0, 5), where="BC > 45")
+run = va.train(store, run="vae", roi=roi, latent_dim=16, epochs=3)
+config = TrainConfig(epochs=4)
+again = va.train(ds, run="b", config=config)
+encoded: xr.Dataset = va.encode(store, run="vae")
+z = run.decode(ds.latents)
+table: xr.DataArray = va.associate(ds.latents, ds[["BC"]], metrics=["pearson"])
+labels: xr.DataArray = va.cluster(ds[["latents"]], method="kmeans", k=4)
+p: xr.Dataset = va.embed(ds, n_components=4)
+kept: xr.Dataset = va.keep(ds, labels=labels, p=p)
+settings = (ClusterConfig(method="gmm"), EmbedConfig(method="nmf"), EncodeConfig(batch_size=3))
+page: Path = va.report(store)
+for batch in va.batches(ds, batch_size=4, shuffle=True, seed=0):
+    print(batch)
+model = va.load_model(store, "vae")
+print(run.name, run.health, again.history, z, page, table, model, settings, labels, kept, encoded)

@@ -1,0 +1,609 @@
+"""Layer-wise comparison of two samples, or of many pairs, in the encoder and decoder of a trained model."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import xarray as xr
+from torch import nn
+
+from vaearr import names as n
+from vaearr.analysis.association.p_values import adjust
+from vaearr.config import IngestConfig
+from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.models.artifacts import TrainedModel
+from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, LEAF, OUTPUT, evaluating, watching
+from vaearr.recipe import Recipe, is_made, nested
+from vaearr.run.draw import find_point
+from vaearr.sources.single import SUFFIXES, read_single
+from vaearr.store import check_store, has_table, open_table, read_block, recover, run_manifest, write_table
+
+__all__ = ["BLOCK", "LEAF", "Pair", "compare_layers", "compare_pairs", "keep_layers", "pairs_of_folders", "sample_of"]
+
+PAIR, MAP, TOP = "pair", "difference_map", 10
+PARTS = ("both", ENCODER, DECODER)
+SHOWN = 8  # names and reasons in an error
+PIECE, DEVICE_PIECE = 2**18, 2**24  # values in float64 at once: as many as stay in a CPU's cache, or fill a GPU
+MOST_POSITIONS = 2**20  # of a difference map; larger ones are averaged down
+ROUNDING = 1e-5  # relative change of a layer's size that is rounding, as where a normalisation fixes that size
+LEVEL = 0.05  # of p-values that the warning about too few pairs speaks of
+MEASURES = {
+    "l2": "L2 norm of the difference a - b",
+    "rms": "root mean square of the difference a - b",
+    "relative_l2": "L2 norm of the difference over that of a",
+    "cosine": "cosine similarity",
+    "mean_abs": "mean absolute difference",
+    "rms_a": "root mean square of a",
+    "rms_b": "root mean square of b",
+}
+TESTS = {
+    "rms_change_mean": "mean over pairs of rms_b - rms_a",
+    "rms_change_std": "standard deviation over pairs of rms_b - rms_a",
+    "effect_size": "rms_change_mean / rms_change_std",
+    "t": "paired t statistic of rms_b - rms_a",
+    "t_p_value": "two-sided p-value of the paired t-test",
+    "t_p_adjusted": "p-value of the paired t-test, Holm over layers",
+    "wilcoxon": "Wilcoxon signed-rank statistic of rms_b - rms_a",
+    "wilcoxon_p_value": "two-sided p-value of the Wilcoxon signed-rank test",
+    "wilcoxon_p_adjusted": "p-value of the Wilcoxon test, Holm over layers",
+}
+
+
+class Output(NamedTuple):
+    """What a layer put out for one sample `(1, C, …)`."""
+
+    name: str
+    kind: str
+    part: str
+    values: torch.Tensor
+
+
+class Layer(NamedTuple):
+    """What one run of a layer put out for two samples, reduced: `sums`, and `squares` where it has positions."""
+
+    label: str
+    name: str
+    call: int
+    kind: str
+    part: str
+    shape: tuple[int, ...]
+    sums: torch.Tensor
+    squares: torch.Tensor | None
+
+
+class Pair(NamedTuple):
+    """Two samples with a name; `read` gives them `(a, b)` when their turn comes."""
+
+    name: str
+    read: Callable[[], tuple[Any, Any]]
+
+
+def compare_layers(
+    model: TrainedModel,
+    a: xr.DataArray | np.ndarray,
+    b: xr.DataArray | np.ndarray,
+    *,
+    part: str = "both",
+    level: str = LEAF,
+    top: int = TOP,
+) -> xr.Dataset:
+    """How far two samples are apart at each layer of a trained model, in the order in which the layers are run.
+
+    Both go through preprocessing, encoder, posterior mean (no draw) and decoder, side by side, in float32 and
+    evaluation mode. Each layer's output is reduced at once, in float64, and let go; weights, modes and hooks of the
+    model are afterwards as they were. Two equal samples differ by exactly 0 everywhere.
+
+    Parameters
+    ----------
+    a, b : stored patterns `(C, …)`, or `(…)` where there is one channel; DataArrays are read by the names of their dims
+    part : both, encoder or decoder
+    level : leaf, every module without modules inside that changes values; block, residual and attention blocks as one
+        layer each, with the leaves between them
+    top : number of layers with the largest `relative_l2` whose difference maps are kept; 0 keeps none
+
+    Returns
+    -------
+    xr.Dataset
+        Over `layer`: l2, rms, relative_l2, cosine, mean_abs, rms_a, rms_b (see `measures`), with coordinates
+        `layer` (the module's name, `name:2` at its second call), `name`, `call`, `kind` (class), `part` (input,
+        encoder, latent, decoder, output), `order`, `shape` and `n_values`. `difference_map_<order>`: RMS over channels
+        of a - b at each position of that layer, on its own grid. `input_a`, `input_b`, `decoded_a`, `decoded_b`: the
+        samples as the network sees and decodes them. attrs: `maps`, the variables of the layers, largest first.
+
+    Raises DataError for samples of another shape or with values that are not finite, UsageError for another part or
+    level.
+    """
+    _check(part, top)
+    layers, ends = trace(model, pair_batch(model, a, b), part=part, level=level)
+    table = _with_maps(_table(layers, [layer.sums for layer in layers]), [one.squares for one in layers], model, top)
+    signal = tuple(model.signal_dims)
+    for which, words in ((INPUT, "as the network sees it"), (OUTPUT, "decoded posterior mean")):
+        for side, values in zip("ab", ends.get(which, ()), strict=False):
+            shown = values.float().cpu().numpy().reshape(model.input_shape[-len(signal) :])
+            name = f"{'decoded' if which == OUTPUT else which}_{side}"
+            table[name] = (signal, shown, {"long_name": f"{side}: {words}", "units": "1"})
+    return table.assign_attrs({"part": part, "level": level, "top": top, "n": 1})
+
+
+def compare_pairs(
+    model: TrainedModel,
+    pairs: Iterable[Pair | tuple[Any, Any]],
+    *,
+    part: str = "both",
+    level: str = LEAF,
+    top: int = TOP,
+    skip_bad: bool = False,
+    on_pair: Callable[[int], None] | None = None,
+) -> xr.Dataset:
+    """`compare_layers` for many pairs, one after the other, with mean, spread and a paired test for each layer.
+
+    The differences l2, rms and so on are distances: they are never negative, so that a test of them against zero says
+    nothing. What is tested is whether a layer answers more strongly to b than to a: the change rms_b - rms_a of its
+    activation's root mean square over the pairs, by the paired t-test (the changes are about normal) and by the
+    Wilcoxon signed-rank test (they are symmetric about their median), both two-sided, each corrected by Holm over the
+    layers of encoder and decoder. The pairs are taken as independent; images of one person are not. A change of
+    less than 1e-5 of the size is rounding and counts as 0; where no pair changes, t is 0 and p 1.
+
+    Parameters
+    ----------
+    pairs : `(a, b)` of stored patterns, or a `Pair` each, read in its turn
+    part, level, top : as for `compare_layers`; the maps are root mean squares over the pairs
+    skip_bad : leave out pairs that cannot be read or do not fit
+    on_pair : called with the number of pairs that are done
+
+    Returns
+    -------
+    xr.Dataset
+        The measures over `(pair, layer)`; `<measure>_mean`, `<measure>_std` (with n - 1) and `n_<measure>`, the number
+        of pairs where it is finite, over `layer`; `rms_change_mean`, `rms_change_std`, `effect_size`, `t`, `wilcoxon`
+        and their p-values, plain and adjusted. With one pair spreads and tests are NaN. Coordinates and maps as of
+        `compare_layers`. attrs: `n`, `failed` (pairs left out, with the reason), `warnings`.
+
+    Raises DataError where pairs cannot be read or do not fit (all named, unless `skip_bad` and some are left), and what
+    `compare_layers` raises.
+    """
+    _check(part, top)
+    names, bad, sums, total = list[str](), list[str](), list[torch.Tensor](), 0
+    first: list[Layer] = []
+    squares: list[torch.Tensor | None] = []
+    for total, given in enumerate(pairs, 1):
+        pair = given if isinstance(given, Pair) else Pair(str(total - 1), lambda both=given: both)  # type: ignore[misc]
+        try:
+            layers, _ = trace(model, pair_batch(model, *pair.read()), part=part, level=level)
+        except UsageError:
+            raise
+        except (VaearrError, OSError) as error:
+            bad.append(f"{pair.name}: {error}")
+        else:
+            if first and [(one.label, one.shape) for one in layers] != [(one.label, one.shape) for one in first]:
+                raise DataError(f"pair {pair.name!r} runs other layers than the first pair; compare it alone.")
+            own = [layer.squares for layer in layers]
+            both = zip(squares or own, own, strict=True)
+            squares = own if not first else [None if x is None or y is None else x + y for x, y in both]
+            first = first or layers
+            names.append(pair.name)
+            sums.append(torch.stack([layer.sums for layer in layers]))
+        if on_pair:
+            on_pair(total)
+    if not total:
+        raise DataError("there is no pair to compare; give one or more.")
+    if bad and (not skip_bad or not names):
+        listed = "; ".join(text.rstrip(".") for text in bad[:SHOWN])
+        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        then = "correct them, or leave them out with skip_bad=True (--skip-bad)" if names else "none is left"
+        raise DataError(f"{len(bad)} of {total} pairs cannot be compared: {listed}{more}. Of these: {then}.")
+    table = _table(first, sums, names)
+    table = table.merge(_over_pairs(table)).merge(_tests(table))
+    table = _with_maps(table, [None if one is None else one / len(names) for one in squares], model, top)
+    about = {"part": part, "level": level, "top": top, "n": len(names)}
+    return table.assign_attrs(**about, failed=bad, warnings=_warnings(table))
+
+
+# ---- one pair through the network -----------------------------------------------------------------------------------
+
+
+def _check(part: str, top: int) -> None:
+    if part not in PARTS:
+        raise UsageError(f"there is no part {part!r}.{did_you_mean(part, list(PARTS))}")
+    if top < 0:
+        raise UsageError(f"top is {top}; it must be 0 or more.")
+
+
+def pair_batch(model: TrainedModel, a: Any, b: Any) -> torch.Tensor:
+    """Two samples as the batch `(2, C, …)` that the model takes, in their stored type."""
+    both = np.stack([_plain(model, a, "a"), _plain(model, b, "b")])
+    return torch.from_numpy(both.astype(both.dtype.newbyteorder("="), copy=False))
+
+
+def _plain(model: TrainedModel, sample: Any, which: str) -> np.ndarray:
+    if isinstance(sample, xr.DataArray):
+        if set(sample.dims) != set(model.signal_dims):
+            raise DataError(
+                f"sample {which} has dims {sample.dims}; expected one sample over {tuple(model.signal_dims)}."
+            )
+        sample = sample.transpose(*model.signal_dims)
+    values, shape = np.asarray(sample), model.input_shape
+    if values.shape != shape and (shape[0] != 1 or values.shape != shape[1:]):
+        raise DataError(f"sample {which} has shape {values.shape}; the model was trained on samples of shape {shape}.")
+    if values.dtype.kind not in "uif":
+        raise DataError(f"sample {which} has dtype {values.dtype}; expected whole or floating numbers.")
+    if not np.isfinite(values).all():
+        raise DataError(f"sample {which} holds values that are not finite; choose another one.")
+    return values.reshape(shape)
+
+
+class _StoppedError(Exception):
+    """Ends a pass whose outputs nobody waits for any more."""
+
+
+def trace(
+    model: TrainedModel, stored: torch.Tensor, *, part: str = "both", level: str = LEAF
+) -> tuple[list[Layer], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """Two stored samples `(2, C, …)` through the model side by side, every layer reduced as it is run.
+
+    Returns the layers in the order in which they were run, and the samples as they went in and came out. Each sample is
+    a batch of its own: in one batch the place of a sample may change the last digits of what it gives. The second has
+    a thread of its own, one layer ahead at most, so that only what is looked at has to be in memory. Raises DataError
+    where the two do not run the same layers.
+    """
+    layers: list[Layer] = []
+    calls: Counter[str] = Counter()
+    ends: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    line: Queue[Output | BaseException | None] = Queue(1)
+    stop, here = threading.Event(), threading.local()
+
+    def hand_on(one: Output) -> None:
+        if stop.is_set():
+            raise _StoppedError
+        line.put(one)
+
+    def second() -> None:
+        end: BaseException | None = None
+        try:
+            _run_one(model, stored[1:].clone(), part, here, hand_on)
+        except BaseException as error:  # raised again where the outputs are waited for
+            end = error
+        if not stop.is_set():
+            line.put(end)
+
+    def meet(one: Output) -> None:
+        two = line.get()
+        if isinstance(two, BaseException):
+            raise two
+        if two is None or (one.name, one.part, one.values.shape) != (two.name, two.part, two.values.shape):
+            raise DataError(f"the samples do not run the same layers: {one.name} and {two.name if two else 'none'}.")
+        if one.part in (INPUT, OUTPUT):
+            ends[one.part] = one.values[0], two.values[0]
+        if one.part != INPUT or part != DECODER:
+            calls[one.name] += 1
+            layers.append(_reduced(one, two.values, calls[one.name], len(model.input_shape)))
+
+    def on_output(name: str, module: nn.Module, output: torch.Tensor) -> None:
+        if here.part is not None:
+            here.emit(Output(name, type(module).__name__, here.part, output))
+
+    with evaluating(model.network), watching(model.network, level, on_output):
+        other = threading.Thread(target=second)
+        other.start()
+        try:
+            _run_one(model, stored[:1].clone(), part, here, meet)
+            if (end := line.get()) is not None:
+                raise end if isinstance(end, BaseException) else DataError("the samples do not run the same layers.")
+        finally:
+            stop.set()
+            while other.is_alive():
+                try:
+                    line.get(timeout=0.01)
+                except Empty:
+                    continue
+    return layers, ends
+
+
+def _run_one(model: TrainedModel, stored: torch.Tensor, part: str, here: Any, emit: Callable[[Output], None]) -> None:
+    """One sample `(1, C, …)` through the model in this thread; `here` tells the hooks where they are."""
+    network: Any = model.network
+    here.emit, here.part = emit, None
+    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+        seen = model.preprocess(stored.to(model.device))
+        emit(Output(INPUT, INPUT, INPUT, seen))
+        here.part = None if part == DECODER else ENCODER
+        mean = network.encode(seen)[0].float()
+        emit(Output(LATENT, LATENT, LATENT, mean))
+        if part != ENCODER:
+            here.part = DECODER
+            emit(Output(OUTPUT, OUTPUT, OUTPUT, network.decode(mean).float()))
+
+
+@torch.inference_mode()
+def _reduced(one: Output, two: torch.Tensor, call: int, n_dims: int) -> Layer:
+    a, b = (values[0] if len(values) == 1 else values for values in (one.values, two))
+    squares = squared_map(a, b) if a.ndim == n_dims and a.numel() else None
+    label = one.name if call == 1 else f"{one.name}:{call}"
+    return Layer(label, one.name, call, one.kind, one.part, tuple(a.shape), sums(a, b), squares)
+
+
+def sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Sums of a^2, b^2, a b, (a - b)^2 and |a - b| over all values: `2 x (…) -> (5,)`, float64 where the device can.
+
+    They stay on the device, so that nothing waits for it.
+    """
+    wide = torch.float32 if a.device.type == "mps" else torch.float64
+    total = torch.zeros(5, dtype=wide, device=a.device)
+    piece = PIECE if a.device.type == "cpu" else DEVICE_PIECE
+    for x, y in zip(a.reshape(-1).split(piece), b.reshape(-1).split(piece), strict=True):
+        x, y = x.to(wide), y.to(wide)
+        off = x - y
+        total += torch.stack([part.sum() for part in (x.square(), y.square(), x * y, off.square(), off.abs())])
+    return total
+
+
+def squared_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Mean of (a - b)^2 over channels at each position: `2 x (C, *spatial) -> spatial`, float32 on the host.
+
+    A map of more than 2^20 positions is averaged down to at most that.
+    """
+    squares = (a.float() - b.float()).square().mean(0)
+    if squares.numel() > MOST_POSITIONS:
+        shrink = (MOST_POSITIONS / squares.numel()) ** (1 / squares.ndim)
+        size = tuple(max(1, math.floor(side * shrink)) for side in squares.shape)
+        pool: Any = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[squares.ndim]
+        squares = pool(squares[None], size)[0]
+    return squares.cpu()
+
+
+# ---- numbers of layers ----------------------------------------------------------------------------------------------
+
+
+def measures(found: np.ndarray, n_values: np.ndarray) -> dict[str, np.ndarray]:
+    """The numbers of `MEASURES` from such sums: `(…, 5), (…) -> (…)` each, float64.
+
+    l2 = |a - b|; rms = l2 / sqrt(n); relative_l2 = l2 / |a|; cosine = a.b / (|a| |b|), the cosine of their angle;
+    mean_abs; rms_a and rms_b = |a| / sqrt(n), |b| / sqrt(n). Where a and b are equal, zeros too, relative_l2 is 0 and
+    cosine 1. Where only a is all zeros relative_l2 is NaN, and where one of them is cosine is.
+    """
+    aa, bb, ab, dd, absolute = np.moveaxis(np.asarray(found, np.float64), -1, 0)
+    same, (a, b, off) = dd == 0, np.sqrt([aa, bb, dd])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(same, 0.0, np.where(a > 0, off / a, np.nan))
+        cosine = np.where(same, 1.0, np.clip(ab / (a * b), -1.0, 1.0))
+    root = np.sqrt(n_values)
+    return dict(
+        zip(MEASURES, (off, off / root, relative, cosine, absolute / n_values, a / root, b / root), strict=True)
+    )
+
+
+def _table(layers: Sequence[Layer], found: Sequence[torch.Tensor], pairs: Sequence[str] | None = None) -> xr.Dataset:
+    """The numbers of all layers, of `(layer, 5)` sums or, with names of pairs, of `(pair, layer, 5)`."""
+    n_values = np.array([math.prod(layer.shape) for layer in layers], np.int64)
+    dims, values = (LAYER,) if pairs is None else (PAIR, LAYER), measures(torch.stack([*found]).cpu().numpy(), n_values)
+    coords = {
+        LAYER: ([layer.label for layer in layers], "layer, in order of execution"),
+        "name": ([layer.name for layer in layers], "name of the module"),
+        "call": ([layer.call for layer in layers], "call of the module"),
+        "kind": ([layer.kind for layer in layers], "class of the module"),
+        "part": ([layer.part for layer in layers], "part of the network"),
+        "order": (np.arange(len(layers)), "place in the order of execution"),
+        "shape": ([" x ".join(map(str, layer.shape)) for layer in layers], "shape"),
+        "n_values": (n_values, "values of one sample"),
+    }
+    table = xr.Dataset(
+        {name: (dims, values[name], {"long_name": words, "units": "1"}) for name, words in MEASURES.items()},
+        coords={name: (LAYER, column, {"long_name": words}) for name, (column, words) in coords.items()},
+    )
+    return table if pairs is None else table.assign_coords({PAIR: (PAIR, [*pairs], {"long_name": "pair"})})
+
+
+def top_layers(found: xr.Dataset, top: int = TOP) -> np.ndarray:
+    """Positions of the encoder's and decoder's layers with the largest `relative_l2` (mean over pairs), largest first.
+
+    NaN is left out; of equal values the one that is run first comes first.
+    """
+    score = found["relative_l2_mean" if PAIR in found["relative_l2"].dims else "relative_l2"].values
+    candidates = np.flatnonzero(found["part"].isin([ENCODER, DECODER]).values & np.isfinite(score))
+    return candidates[np.argsort(-score[candidates], kind="stable")][:top]
+
+
+def _with_maps(table: xr.Dataset, squares: Sequence[torch.Tensor | None], model: TrainedModel, top: int) -> xr.Dataset:
+    """The table with the roots of the mean squares of its `top` layers with positions, and of input and output.
+
+    Each map has dims of its own, `<dim>_<order>`; the attribute `maps` names those of layers, largest difference first.
+    """
+    ranked = [int(i) for i in top_layers(table, table.sizes[LAYER]) if squares[i] is not None][:top]
+    ends = np.flatnonzero(table["part"].isin([INPUT, OUTPUT]).values & (top > 0))
+    spatial = model.signal_dims[-(len(model.input_shape) - 1) :]
+    found = table.copy()
+    for i in [*ranked, *ends]:
+        if (square := squares[i]) is not None:
+            about = {LAYER: str(table[LAYER].values[i]), "kind": str(table["kind"].values[i])}
+            attrs = {"long_name": "root mean square difference over channels", "units": "1", **about}
+            found[f"{MAP}_{i}"] = (tuple(f"{dim}_{i}" for dim in spatial), square.sqrt().numpy(), attrs)
+    return found.assign_attrs(maps=[f"{MAP}_{i}" for i in ranked])
+
+
+# ---- over many pairs ------------------------------------------------------------------------------------------------
+
+
+def _over_pairs(table: xr.Dataset) -> xr.Dataset:
+    known = table[[*MEASURES]].where(np.isfinite)
+    with warnings.catch_warnings():  # of one pair, which has no spread
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = {"{}_mean": known.mean(PAIR), "{}_std": known.std(PAIR, ddof=1), "n_{}": known.count(PAIR)}
+    words = {
+        "{}_mean": "{}, mean over pairs",
+        "{}_std": "{}, standard deviation over pairs",
+        "n_{}": "pairs with a finite {}",
+    }
+    out = xr.Dataset()
+    for form, values in found.items():
+        for name, text in MEASURES.items():
+            out[form.format(name)] = values[name].assign_attrs(long_name=words[form].format(text), units="1")
+    return out
+
+
+def _tests(table: xr.Dataset) -> xr.Dataset:
+    one, two = (table[name].transpose(PAIR, LAYER).values for name in ("rms_a", "rms_b"))
+    change = two - one
+    values = paired_tests(np.where(np.abs(change) <= ROUNDING * np.maximum(one, two), 0.0, change))
+    is_layer = table["part"].isin([ENCODER, DECODER]).values
+    for kind in ("t", "wilcoxon"):
+        values[f"{kind}_p_adjusted"] = adjust(np.where(is_layer, values[f"{kind}_p_value"], np.nan), "holm")
+    return xr.Dataset(
+        {name: (LAYER, values[name], {"long_name": words, "units": "1"}) for name, words in TESTS.items()}
+    )
+
+
+def paired_tests(change: np.ndarray) -> dict[str, np.ndarray]:
+    """Two-sided paired t-test and Wilcoxon signed-rank test of changes `(pair, layer)` for each layer `(layer,)`.
+
+    t = mean / (std / sqrt(n)) with n - 1 degrees of freedom; Wilcoxon, Biometrics Bulletin 1, 80 (1945), zeros left
+    out, with its exact distribution for few pairs without ties. All NaN with fewer than two pairs; where every change
+    is 0, t is 0 and both p are 1.
+    """
+    from scipy import stats
+
+    n_pairs, n_layers = change.shape
+    found = {name: np.full(n_layers, np.nan) for name in TESTS}
+    found["rms_change_mean"] = change.mean(0)
+    if n_pairs < 2:
+        return found
+    std, none = change.std(0, ddof=1), (change == 0).all(0)
+    found["rms_change_std"] = std
+    effect = np.divide(found["rms_change_mean"], std, out=np.full(n_layers, np.nan), where=std > 0)
+    found["effect_size"] = np.where(none, 0.0, effect)
+    found["t"] = found["effect_size"] * np.sqrt(n_pairs)
+    found["t_p_value"] = 2 * stats.t.sf(np.abs(found["t"]), n_pairs - 1)
+    found["wilcoxon"][none], found["wilcoxon_p_value"][none] = 0.0, 1.0
+    for i in np.flatnonzero(~none & np.isfinite(change).all(0)):
+        with warnings.catch_warnings():  # of few pairs, which is said once for all layers
+            warnings.simplefilter("ignore")
+            test: Any = stats.wilcoxon(change[:, i])
+        found["wilcoxon"][i], found["wilcoxon_p_value"][i] = test.statistic, test.pvalue
+    return found
+
+
+def _warnings(table: xr.Dataset) -> list[str]:
+    n_pairs, n_layers = table.sizes[PAIR], int(np.isfinite(table["wilcoxon_p_adjusted"]).sum())
+    if n_pairs < 2:
+        return ["one pair has no spread and allows no test: these are NaN; give two pairs or more."]
+    if (least := min(1.0, n_layers * 2.0 ** (1 - n_pairs))) <= LEVEL:
+        return []
+    return [
+        f"with {n_pairs} pairs and {n_layers} layers no adjusted p-value of the Wilcoxon test can be below "
+        f"{least:.2g}; give more pairs, or compare blocks instead of single layers."
+    ]
+
+
+# ---- where samples come from, and where results go ------------------------------------------------------------------
+
+
+def sample_of(ds: xr.Dataset, given: str | Path | float | Mapping[str, float]) -> np.ndarray:
+    """One sample `(*signal shape)`: of a file as the store's ingest would make it, or a sample of the store.
+
+    given: path of a file; coordinates such as `{"x": 2.0, "y": 0.5}`; text such as "2:0.5"; or, for a collection, the
+    value of its coordinate `sample`. A text that is a file's name is that file. Raises NoInputError or DataError for a
+    file that is not there or does not fit, UsageError for a point that is not in the store.
+    """
+    point = given if not isinstance(given, str) or Path(given).is_file() else _point(given)
+    if isinstance(point, str | Path):
+        return read_single(ds, point).values
+    place = find_point(ds, point)  # type: ignore[arg-type]  # a float coordinate is a number too
+    return read_block(ds[n.PATTERNS], {dim: slice(i, i + 1) for dim, i in place.items()})[(0,) * len(place)]
+
+
+def _point(text: str) -> Any:
+    """The point that a text means, X:Y, X:Y:Z or the number of a sample; the text itself where it is none."""
+    try:
+        values = [float(part) for part in text.split(":")]
+    except ValueError:
+        return text
+    if not all(map(math.isfinite, values)) or len(values) > 3:
+        return text
+    if len(values) == 1:
+        return int(values[0]) if values[0].is_integer() else values[0]
+    return dict(zip("xyz", values, strict=False))
+
+
+def pairs_of_folders(
+    ds: xr.Dataset, positive: str | Path, negative: str | Path, *, skip_bad: bool = False
+) -> tuple[list[Pair], list[str]]:
+    """Files of the same name in two folders as pairs `(positive, negative)`, sorted; and the names in one only.
+
+    Images, NIfTI volumes and .npy files, without sub-folders; masks, by the name that the store's ingest knows them by,
+    are left out. Raises NoInputError for a folder that is not there, DataError where no name is in both, and for names
+    in one folder only unless `skip_bad`.
+    """
+    masks = IngestConfig.from_attrs((nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})).masks
+    one, two = (_files(Path(folder), masks) for folder in (positive, negative))
+    both, alone = sorted(one.keys() & two.keys()), sorted(one.keys() ^ two.keys())
+    listed = ", ".join(alone[:SHOWN]) + (f" and {len(alone) - SHOWN} more" if len(alone) > SHOWN else "")
+    if not both:
+        raise DataError(
+            f"no file of {positive} has its partner, of the same name, in {negative}; found {listed or 'no files'}."
+        )
+    if alone and not skip_bad:
+        raise DataError(
+            f"{len(alone)} files have no partner of the same name in the other folder: {listed}. Add their partners, "
+            "or leave them out with skip_bad=True (--skip-bad)."
+        )
+
+    def reading(name: str) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+        return lambda: (read_single(ds, one[name]).values, read_single(ds, two[name]).values)
+
+    return [Pair(name, reading(name)) for name in both], alone
+
+
+def _files(folder: Path, masks: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise NoInputError(f"there is no folder {folder}; give one that holds the files to compare.")
+    found = [p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(SUFFIXES) and p.name[0] != "."]
+    return {path.name: path for path in found if not (masks and fnmatch(path.stem, masks))}
+
+
+def keep_layers(
+    store: str | Path,
+    run: str,
+    found: xr.Dataset,
+    *,
+    name: str = "layers",
+    about: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> xr.Dataset:
+    """Keep a comparison as table `name` of `/runs/<run>`; returns it with its provenance.
+
+    about: which samples were compared. The same comparison again is left as it is; `overwrite` replaces another. Raises
+    ExistsError where the name holds another table, NoInputError for a run that is not there, UsageError for a name that
+    cannot be one.
+    """
+    if not n.is_valid_name(name) or name in n.RESERVED:
+        raise UsageError(
+            f"{name!r} cannot be the table's name; use letters, digits and _, and no name of vaearr's own."
+        )
+    path = check_store(store)
+    recover(path)
+    settings = {key: found.attrs[key] for key in ("part", "level", "top", "n")}
+    inputs = {"run": run, "weights_sha256": run_manifest(path, run).get("weights_sha256"), "config": settings}
+    recipe, is_there = Recipe(None, {**inputs, "samples": about or {}}), has_table(path, run, name)
+    if is_there:
+        known = open_table(path, run, name)
+        made = nested(known.attrs, n.PROVENANCE)
+        same = all(
+            known[m].shape == found[m].shape and np.allclose(known[m], found[m], rtol=1e-3) for m in ("l2", "rms_a")
+        )
+        if isinstance(made, dict) and not same:  # files of the same name may have changed
+            made = {**made, "samples": "as they were"}
+        if is_made(f"run {run!r} of {path} already holds {name!r}", made, recipe, overwrite=overwrite):
+            return known
+    stamped = found.assign_attrs({n.PROVENANCE: recipe.stamp("scipy")})
+    write_table(path, run, name, stamped, replace=is_there)
+    return stamped

@@ -1,0 +1,38 @@
+"""Parts of a user's own packages, by name: networks, likelihoods, readers, metrics, methods, views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from vaearr.errors import UsageError, did_you_mean
+
+KINDS = ("source", "model", "discriminator", "objective", "metric", "clustering", "view")
+
+
+def of_packages(kind: str) -> dict[str, str]:
+    """Parts that installed packages have as entry points of the group `vaearr.<kind>s`: name -> `module:Name`."""
+    return {entry.name: entry.value for entry in entry_points(group=f"vaearr.{kind}s")}
+
+
+def part(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    """A part by its name: a known one, one of an installed package, or what `package.module:Name` names.
+
+    kind: one of KINDS; known: the parts themselves, or where they are, as `module:Name`. Settings and runs hold no more
+    than the name, so that every process finds the part. Raises UsageError for a name that nothing has, and where the
+    package's module cannot be imported.
+    """
+    places = of_packages(kind) | dict(known)
+    place = places.get(name, name)
+    if not isinstance(place, str):
+        return place
+    if ":" not in place:
+        raise UsageError(f"there is no {kind} {name!r}.{did_you_mean(name, sorted(places))}")
+    try:
+        return EntryPoint(name, place, f"vaearr.{kind}s").load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"{kind} {name!r} cannot be loaded ({' '.join(str(error).split())}); install its package where this runs, "
+            "and write it as package.module:Name."
+        ) from error

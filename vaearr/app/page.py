@@ -31,7 +31,7 @@ from vaearr.views.maps import map_plot
 MARK = "#e5007e"  # of what is chosen
 MOST_SLIDERS, MOST_POINTS, MOST_MARKED, MOST_ROWS, MOST_CHANNELS = 32, 10_000, 5000, 5, 32
 STEPS, DPI = 7, 110  # of what is decoded about the sliders
-SIDE, WIDE = 205, 620  # pixels of a picture, and that the views below may take
+SIDE, WIDE, HIGH = 205, 620, 385  # pixels of a picture, and that the views below may take
 MAP, PLANE, PLANE_ALONE, PAIR = (312, 240), (312, 160), (312, 450), (215, 220)
 HEADINGS = {
     "stored": "as stored", "seen": "as the network sees it", "rebuilt": "reconstruction", "live": "from the sliders",
@@ -76,11 +76,16 @@ class Explorer(param.Parameterized):
             self.show(name, None)
         self.tabs = pn.Tabs(dynamic=True)
         self._choosers()
-        views = [self._sliders, self._samples]
-        views += [self._channels] if schema.position_dims(state.run.latents) else []
-        views += [self._traversal, self._manifold] if state.has_model else []
-        for made in [*views, self._association]:
-            self.tabs.append((made.__name__.strip("_").capitalize(), made()))
+        views: dict[str, Callable[[], Any]] = {"Sliders": self._sliders, "Samples": self._samples}
+        if schema.position_dims(state.run.latents):
+            views["Channels"] = self._channels
+        if state.has_model:
+            from vaearr.analysis.exploration.traversals import manifold, traverse
+
+            views["Traversal"] = partial(self._drawing, traverse, MOST_ROWS)
+            views["Manifold"] = partial(self._drawing, manifold, 2)
+        for name, made in (views | {"Association": self._association}).items():
+            self.tabs.append((name, made()))
         maps = [pn.pane.HoloViews(self._map(), margin=0)] if state.is_scan else []
         plane = pn.pane.HoloViews(self._plane(), margin=0)
         self.left = pn.Column(pn.Row(self.layer, *self.places), *maps, pn.Row(self.across, self.up), plane)
@@ -94,7 +99,7 @@ class Explorer(param.Parameterized):
     def _load(self) -> None:
         """Load the network and decode once, which is slow."""
         try:
-            self.state.decode(self.state.moved(self.state.mean[None]))
+            self.state.at(self.state.mean, None)
             self.problem = ""
         except (VaearrError, OSError) as error:
             self.problem = str(error)
@@ -188,7 +193,7 @@ class Explorer(param.Parameterized):
         self.is_told = False
         self.show("stored", sample.stored)
         if not self.problem:
-            rebuilt = state.decode(state.moved(sample.latents[None], sample.base)) if is_known else None
+            rebuilt = state.at(sample.latents, sample.base) if is_known else None
             self.limits = None if rebuilt is None else robust_limits(rebuilt.values, GREY)
             self.show("rebuilt", rebuilt)
             members = sample.members
@@ -197,12 +202,16 @@ class Explorer(param.Parameterized):
             self.go_to(sample.latents, sample.base)
         self.chosen = indices
 
+    def seen(self, da: xr.DataArray) -> np.ndarray:
+        """Samples as pictures, of volumes the chosen slice."""
+        return as_pictures(da, self.depth.value / self.depth.end)
+
     def show(self, name: str, da: xr.DataArray | None) -> None:
         """Show a picture under its heading, None for none; all but the stored one on the reconstruction's scale."""
         image = f'<div style="font-weight: 600">{HEADINGS[name]}</div>'
         self.shown.pop(name, None)
         if da is not None:
-            self.shown[name], picture = da, as_pictures(da, self.depth.value / self.depth.end)[0]
+            self.shown[name], picture = da, self.seen(da)[0]
             limits = self.limits if name != "stored" and self.limits else robust_limits(picture, GREY)
             style = f"width: {SIDE}px; height: {SIDE}px; object-fit: contain; image-rendering: pixelated"
             source = png(picture, limits, 2 * SIDE)
@@ -220,20 +229,18 @@ class Explorer(param.Parameterized):
 
         hv = holoviews()
 
-        def tapped(x: float, y: float) -> np.ndarray:
+        def inside(x: float = 0, y: float = 0, bounds: Any = None, geometry: Any = None) -> np.ndarray:
             known = points()
+            if geometry is not None:
+                return np.flatnonzero(Outline(geometry).contains_points(known))
+            if bounds is not None:
+                low, high = np.sort(np.reshape(bounds, (2, 2)), axis=0)
+                return np.flatnonzero(((known >= low) & (known <= high)).all(1))
             return np.array([np.nanargmin((((known - (x, y)) / np.nanstd(known, 0)) ** 2).sum(1))])
 
-        def boxed(bounds: tuple[float, float, float, float]) -> np.ndarray:
-            low, high = np.sort(np.reshape(bounds, (2, 2)), axis=0)
-            return np.flatnonzero(((points() >= low) & (points() <= high)).all(1))
-
-        def outlined(geometry: np.ndarray) -> np.ndarray:
-            return np.flatnonzero(Outline(np.asarray(geometry, float)).contains_points(points()))
-
-        def subscribed(call: Callable[..., np.ndarray], **event: Any) -> None:
-            if None not in event.values():
-                self.choose(call(**event))
+        def pointed(**at: Any) -> None:
+            if all(value is not None for value in at.values()):
+                self.choose(inside(**at))
 
         def marks(chosen: np.ndarray, *_: Any) -> Any:
             places = points()[thinned(chosen, MOST_MARKED)]
@@ -242,8 +249,8 @@ class Explorer(param.Parameterized):
             found = hv.Points(places[np.isfinite(places).all(1)], shown[()].kdims)
             return found.opts(color=MARK, **look, framewise=bool(follows), **BOKEH)
 
-        for stream, call in ((hv.streams.Tap, tapped), (hv.streams.BoundsXY, boxed), (hv.streams.Lasso, outlined)):
-            stream(source=shown).add_subscriber(self.safe(partial(subscribed, call)))
+        for stream in (hv.streams.Tap, hv.streams.BoundsXY, hv.streams.Lasso):
+            stream(source=shown).add_subscriber(self.safe(pointed))
         both = shown * hv.DynamicMap(pn.bind(marks, self.param.chosen, *follows))
         return both.opts(backend_opts={"plot.toolbar.logo": None, "plot.min_border_right": 75}, **BOKEH)
 
@@ -287,12 +294,9 @@ class Explorer(param.Parameterized):
             part = f", {len(some):,} of {len(known):,}" if len(some) < len(known) else ""
             width, height = PLANE if self.state.is_scan else PLANE_ALONE
             return points_plot(points()[some], [across, up], self.state.layers[layer].load(), some).opts(
-                title=c.title(f"coloured by {layer}{part}"),
-                frame_width=width,
-                frame_height=height,
-                framewise=True,
+                title=c.title(f"coloured by {layer}{part}"), frame_width=width, frame_height=height, framewise=True,
                 **TOOLS,
-            )
+            )  # fmt: skip
 
         shown = holoviews().DynamicMap(pn.bind(draw, self.across, self.up, self.layer))
         return self._linked(shown, points, 4, self.across, self.up)
@@ -301,16 +305,14 @@ class Explorer(param.Parameterized):
 
     def _sliders(self) -> Any:
         state, dims = self.state, sorted(self.state.widest[:MOST_SLIDERS])
-        self.sliders = {
-            i: Slider(
+        self.sliders = {}
+        for i in dims:
+            self.sliders[i] = Slider(
                 label=f"latent {i}", start=float(state.low[i]), end=float(state.high[i]), value=float(state.mean[i]),
                 step=float(state.high[i] - state.low[i]) / 200, format="0.00", width=190, margin=(0, 10),
                 disabled=not state.has_model,
-            )
-            for i in dims
-        }  # fmt: skip
-        for i, slider in self.sliders.items():
-            self.watch(partial(self._moved, i), slider)
+            )  # fmt: skip
+            self.watch(partial(self._moved, i), self.sliders[i])
         back, mean = (
             pn.widgets.Button(label=name, visible=state.has_model)
             for name in ("Back to the sample", "Mean of all samples")
@@ -336,10 +338,10 @@ class Explorer(param.Parameterized):
 
     def _decode(self) -> None:
         if not self.problem:
-            self.show("live", self.state.decode(self.state.moved(self.vector[None], self.base)))
+            self.show("live", self.state.at(self.vector, self.base))
 
     def _samples(self) -> Any:
-        def draw(depth: int) -> Any:
+        def draw(_: int) -> Any:
             state, chosen = self.state, self.chosen
             if len(chosen) > 1:
                 some = state.shown_of(chosen)
@@ -350,64 +352,46 @@ class Explorer(param.Parameterized):
             if not len(some):
                 return "no chosen sample has latents and a pattern"
             calls = {"stored": state.stored} if self.problem else {"input": state.seen, "rebuilt": state.rebuilt}
-            found = np.stack([as_pictures(call(some), depth / self.depth.end) for call in calls.values()], 1)
-            names = [_brief_place(state, i) for i in some]
-            limits = robust_limits(found, GREY)
-            return sheet(f"{words}; {', '.join(calls)}", names, found, limits)
+            found = np.stack([self.seen(call(some)) for call in calls.values()], 1)
+            return sheet(f"{words}; {', '.join(calls)}", state.where(some), found, robust_limits(found, GREY))
 
         return self.following(draw, self.depth)
 
     def _channels(self) -> Any:
-        def draw(depth: int) -> Any:
+        def draw(_: int) -> Any:
             from matplotlib import colormaps
 
             base = self.sample.base
-            if base.ndim == 4:
-                base = base[:, round(depth / self.depth.end * (base.shape[1] - 1))]
-                if self.state.signal[-2:] == (n.Y, n.X):
-                    base = base[:, ::-1]  # turned as the pictures are
-            shown = base.reshape(len(base), -1, base.shape[-1])[:MOST_CHANNELS]
+            dims = [dim for dim in self.state.signal if dim != n.CHANNEL][-base.ndim + 1 :]
+            shown = self.seen(xr.DataArray(base[:MOST_CHANNELS], dims=(PICTURE, *dims)))
             half = float(np.nanmax(np.abs(shown), initial=0)) or 1.0
             colors = colormaps[c.DIVERGING](shown / (2 * half) + 0.5)[..., :3]
             colors[~np.isfinite(shown)] = np.nan
-            more = f" (the first {len(shown)} of {len(base)})" if len(shown) < len(base) else ""
-            words = f"latents at each position{more}: blue −{half:.3g}, white 0, red +{half:.3g}"
+            words = f"latents at each position, {len(shown)} of {len(base)}: blue −{half:.3g}, white 0, red +{half:.3g}"
             return sheet(words, [f"latent {i}" for i in range(len(shown))], colors[:, None], (0, 1))
 
         return self.following(draw, self.depth)
 
-    def _drawing(self, function: Callable[..., xr.Dataset], dims: Callable[[], list[int]], *choosers: Any) -> Any:
-        """What is decoded about the sliders: choosers, how far it reaches, and the button that draws it."""
+    def _drawing(self, function: Callable[..., xr.Dataset], most: int) -> Any:
+        """What is decoded about the sliders: dimensions, how far they reach, and the button that draws it."""
+        widest = self.state.widest
+        dims = pn.widgets.MultiChoice(
+            label=f"Dimensions (at most {most})", options=sorted(widest), value=widest[: min(3, most)], max_items=most,
+            width=180,
+        )  # fmt: skip
         reach: Any = pn.widgets.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
         button = pn.widgets.Button(label="Draw about the sliders", margin=(15, 10))
 
         def draw(_: int) -> Any:
-            if self.problem or not dims():
+            if self.problem or not dims.value:
                 raise UsageError(self.problem or "choose one dimension or more")
             base, span = self.state.moved(self.vector[None], self.base)[0], (-reach.value, reach.value)
-            found = function(self.state.run, dims=dims(), base=base, span=span, steps=STEPS)
-            return pn.pane.PNG(paper.png(on_paper(view(found)), DPI), width=WIDE)
+            found = function(self.state.run, dims=dims.value, base=base, span=span, steps=STEPS)
+            figure = on_paper(view(found))
+            across, up = figure.get_size_inches()
+            return pn.pane.PNG(paper.png(figure, DPI), width=int(min(WIDE, HIGH * across / up)))
 
-        return pn.Row(self.following(draw, button.param.clicks), pn.Column(*choosers, reach, button))
-
-    def _traversal(self) -> Any:
-        from vaearr.analysis.exploration.traversals import traverse
-
-        widest, label = self.state.widest, f"Dimensions (at most {MOST_ROWS})"
-        rows = pn.widgets.MultiChoice(
-            label=label, options=sorted(widest), value=widest[:3], max_items=MOST_ROWS, width=180
-        )
-        return self._drawing(traverse, lambda: sorted(rows.value), rows)
-
-    def _manifold(self) -> Any:
-        from vaearr.analysis.exploration.traversals import manifold
-
-        widest = self.state.widest
-        across, up = (
-            pn.widgets.Select(label=name, options=sorted(widest), value=value, width=90)
-            for name, value in (("Across", widest[0]), ("Up", widest[min(1, len(widest) - 1)]))
-        )
-        return self._drawing(manifold, lambda: [across.value, up.value], across, up)
+        return pn.Row(self.following(draw, button.param.clicks), pn.Column(dims, reach, button))
 
     def _association(self) -> Any:
         state, table = self.state, self.state.associations
@@ -423,11 +407,8 @@ class Explorer(param.Parameterized):
 
         def rank(_: str) -> None:
             found = ranking(table, metric.value, target.value, top=len(state.mean))
-            rows = zip(found[n.LATENT].values, found["value"].values, found["is_tied"].values, strict=True)
-            options = {
-                f"latent {dim}: {value:+.3f}{' (tied)' if tied else ''}".replace("-", "−"): int(dim)
-                for dim, value, tied in rows
-            }
+            rows = zip(found[n.LATENT].values.tolist(), found["value"].values, strict=True)
+            options = {f"latent {dim}: {value:+.3f}".replace("-", "−"): dim for dim, value in rows}
             ranks.param.update(options=options, value=next(iter(options.values()), None))
 
         def draw(dim: int | None, metric: str, target: str, *above: int) -> Any:
@@ -479,17 +460,11 @@ def _ticked(look: dict[str, Any]) -> Callable[..., None]:
 def sheet(words: str, names: list[str], images: np.ndarray, limits: tuple[float, float]) -> Any:
     """Pictures `(samples, k, H, W[, 3])` on one scale, the k of a sample above each other over its name."""
     height, width = images.shape[2:4]
-    side = 120 / max(height * images.shape[1] / 2, width)
-    style = f"width: {width * side:.0f}px; height: {height * side:.0f}px; display: block; image-rendering: pixelated"
+    side = min(150 / height / images.shape[1], 94 / width)  # six beside each other
+    style = f"width: {width * side:.0f}px; height: {height * side:.0f}px; display: block; margin: auto; image-rendering: pixelated"
     cells = []
     for name, pictures in zip(names, images, strict=True):
         shown = [f'<img alt="" style="{style}" src="{png(one, limits, 128)}">' for one in pictures]
-        cells.append(f"<span>{''.join(shown)}{html.escape(name)}</span>")
+        cells.append(f'<span style="width: 98px">{"".join(shown)}{html.escape(c.brief(name, 40))}</span>')
     box = f"display: flex; flex-wrap: wrap; gap: 4px; width: {WIDE}px; text-align: center; font-size: 11px"
     return pn.pane.HTML(f'<p>{html.escape(words)}</p><div style="{box}">{"".join(cells)}</div>')
-
-
-def _brief_place(state: State, index: int) -> str:
-    """A sample in as few characters as will do, for under its picture."""
-    found = [str(state.ds[dim].values[i])[:9] for dim, i in state.places(index).items()]
-    return text(found[0] if len(found) == 1 else f"({', '.join(f'{float(v):.4g}' for v in found)})")

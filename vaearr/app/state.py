@@ -230,17 +230,10 @@ class State:
 
         A spatial latent keeps the pattern of `base` (None: of the mean of all) and is moved to the vector's means.
         """
-        if not schema.position_dims(self.run.latents):
-            return np.asarray(vectors, np.float32)
-        base = self.origin if base is None else self._filled(base[None])[0]
-        pattern = base - base.mean(tuple(range(1, base.ndim)), keepdims=True)
-        return (vectors.reshape(*vectors.shape, *(1,) * (base.ndim - 1)) + pattern).astype(np.float32)
+        from vaearr.analysis.exploration.bases import Start, filled
 
-    def _filled(self, bases: np.ndarray) -> np.ndarray:
-        """Where a mask left positions out, they get their channel's mean."""
-        from vaearr.analysis.exploration.bases import filled
-
-        return filled(self.run, bases)
+        base = self.origin if base is None else filled(self.run, base[None])[0]
+        return Start(base.astype("f8"), self.spread, "").moved(range(len(self.mean)), vectors)
 
     def decode(self, z: np.ndarray) -> xr.DataArray:
         """Latents `(k, *latent_shape)` decoded: `(picture, [channel,] …)`."""
@@ -248,9 +241,15 @@ class State:
 
         return decoded_array(self.run, z, PICTURE)
 
+    def at(self, vector: np.ndarray, base: np.ndarray | None) -> xr.DataArray:
+        """One vector decoded, see `moved`."""
+        return self.decode(self.moved(vector[None], base))
+
     def rebuilt(self, indices: np.ndarray) -> xr.DataArray:
         """Samples decoded from their stored latents."""
-        return self.decode(self._filled(self.bases(indices).values))
+        from vaearr.analysis.exploration.bases import filled
+
+        return self.decode(filled(self.run, self.bases(indices).values))
 
     def seen(self, indices: np.ndarray) -> xr.DataArray:
         """Samples in the units in which latents are decoded."""
@@ -267,7 +266,7 @@ def _coded(da: xr.DataArray) -> xr.DataArray | None:
     """A map as it is, of texts as codes with names; None for texts too many to colour by, and for other kinds."""
     if da.dtype.kind in "iufb":
         return da
-    names, codes = np.unique(np.asarray(da.values).astype(str), return_inverse=True)
+    names, codes = np.unique([str(value) for value in da.values.ravel()], return_inverse=True)
     if da.dtype.kind not in "OUT" or not 1 < len(names) <= MOST_CLASSES:
         return None
     attrs = da.attrs | {"flag_values": list(range(len(names))), "flag_meanings": names.tolist()}

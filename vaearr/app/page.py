@@ -459,9 +459,9 @@ def _ticked(look: dict[str, Any]) -> Callable[..., None]:
 
 def sheet(words: str, names: list[str], images: np.ndarray, limits: tuple[float, float]) -> Any:
     """Pictures `(samples, k, H, W[, 3])` on one scale, the k of a sample above each other over its name."""
-    height, width = images.shape[2:4]
-    side = min(150 / height / images.shape[1], 94 / width)  # six beside each other
-    style = f"width: {width * side:.0f}px; height: {height * side:.0f}px; display: block; margin: auto; image-rendering: pixelated"
+    rows, height, width = images.shape[1:4]
+    side = min(150 / height / rows, 94 / width)  # six beside each other
+    style = f"width: {width * side:.0f}px; margin: auto; display: block; image-rendering: pixelated"
     cells = []
     for name, pictures in zip(names, images, strict=True):
         shown = [f'<img alt="" style="{style}" src="{png(one, limits, 128)}">' for one in pictures]

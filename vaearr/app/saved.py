@@ -6,7 +6,7 @@ What moves was drawn beforehand: a slider chooses among frames of one dimension,
 from __future__ import annotations
 
 import html
-import json
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.names import DEFAULT_RUN
 from vaearr.recipe import now, versions
 from vaearr.store.folders import replace_file
-from vaearr.views import on_paper, view
+from vaearr.views import view
 from vaearr.views.common import NAN_COLOR, label, robust_limits, text, value_text
+from vaearr.views.kinds import show
 from vaearr.views.page import Section, page
 
 STEPS, REACH, PLANE = 9, 3.0, 9  # frames of a dimension, the standard deviations they reach, and pictures of a plane
@@ -31,18 +32,17 @@ FRAME, THUMBNAIL = 128, 64  # pixels along the longer side
 LEAST = 1e-5  # standard deviation of a dimension that varies
 COLOURS = ("label", n.PHASE, n.CLUSTERS, n.BC)  # layers that the samples begin with
 
-_SLIDERS = """
+_STYLE = """
 <style>
 .dims { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 16px; }
 .dim { display: grid; gap: 4px; justify-items: center; font-size: .85rem; }
-.dim div { background-repeat: no-repeat; image-rendering: pixelated; width: 150px; aspect-ratio: var(--ratio); }
-.dim input { width: 150px; }
+.dim img { image-rendering: pixelated; width: 150px; } .dim img[hidden] { display: none; }
 </style>
 <script>
 function moved(input) {
-  const steps = Number(input.max), values = JSON.parse(input.dataset.values), box = input.parentElement;
-  box.querySelector("div").style.backgroundPosition = `${(100 * input.value) / steps}% 0`;
-  box.querySelector("output").textContent = `${values[input.value]} std`;
+  const frames = input.parentElement.querySelectorAll("img"), chosen = Number(input.value);
+  frames.forEach((frame, i) => { frame.hidden = i !== chosen; });
+  input.parentElement.querySelector("output").textContent = frames[chosen].alt;
 }
 </script>
 """
@@ -144,48 +144,44 @@ def _points(state: State, seed: int) -> Section:
 def _linked(state: State, numbers: np.ndarray, columns: dict[str, Any]) -> Any:
     """The figures over one source, with choosers of what lies across, up and in the colours."""
     from bokeh.layouts import column, row
-    from bokeh.models import ColorBar, ColumnDataSource, CustomJS, FixedTicker, HoverTool, LinearColorMapper
+    from bokeh.models import ColorBar, ColumnDataSource, CustomJS, FixedTicker, LinearColorMapper
     from bokeh.models.widgets import Select
     from bokeh.plotting import figure
 
-    layers = {words: coloured(da.load()) for words, da in state.layers.items()}
-    columns |= {words: layer.pop("values")[numbers] for words, layer in layers.items()}
-    axes = [f"latent {i}" for i in state.widest]
-    start = {"across": axes[0], "up": axes[min(1, len(axes) - 1)], "value": state.first(*COLOURS)}
-    columns |= {name: columns[words] for name, words in start.items()}
-    two = state.is_scan and len(state.grid) == 2
-    if two:
-        columns |= {dim: state.ds[dim].values[at] for dim, at in state.places(numbers).items()}
+    layers = {f"layer{i}": coloured(da.load()) for i, da in enumerate(state.layers.values())}
+    keys, axes = dict(zip(state.layers, layers, strict=True)), [f"latent {i}" for i in state.widest]
+    words = {"across": axes[0], "up": axes[min(1, len(axes) - 1)], "value": state.first(*COLOURS)}
+    start = {name: keys[layer] for name, layer in words.items()}
+    columns |= {key: layer.pop("values")[numbers] for key, layer in layers.items()}
+    columns |= {name: columns[key] for name, key in start.items()}
+    columns |= {dim: state.ds[dim].values[at] for dim, at in state.places(numbers).items()}
     source, shown = ColumnDataSource(columns), layers[start["value"]]
-    low, high = shown["limits"]
-    mapper = LinearColorMapper(palette=shown["palette"], low=low, high=high, nan_color=NAN_COLOR)
-    named = dict(enumerate(shown["names"]))
-    ticker = FixedTicker(ticks=shown["ticks"])
+    mapper = LinearColorMapper(
+        palette=shown["palette"], low=shown["limits"][0], high=shown["limits"][1], nan_color=NAN_COLOR
+    )
+    ticker, named = FixedTicker(ticks=shown["ticks"]), dict(enumerate(shown["names"]))
     bar = ColorBar(color_mapper=mapper, width=12, ticker=ticker, major_label_overrides=named)
-    tips: Any = '<div>@words<br><img src="@picture" alt="" style="image-rendering: pixelated; height: 96px"></div>'
-    look: Any = {"size": 5, "fill_color": {"field": "value", "transform": mapper}, "line_color": None}
 
     def scatter(x: str, y: str, titles: list[str], height: int) -> Any:
+        tips: Any = '<div>@words<br><img src="@picture" alt="" style="image-rendering: pixelated; height: 96px"></div>'
         drawn = figure(
             frame_width=420, frame_height=height, x_axis_label=titles[0], y_axis_label=titles[1], active_drag=None,
-            tools="pan,wheel_zoom,box_select,lasso_select,reset,save",
+            tooltips=tips, tools="pan,wheel_zoom,box_select,lasso_select,reset,save",
         )  # fmt: skip
-        drawn.scatter(
-            x, y, source=source, nonselection_alpha=0.08, marker="circle" if x == "across" else "square", **look
-        )
-        drawn.add_tools(HoverTool(tooltips=tips))
+        color: Any = {"field": "value", "transform": mapper}
+        drawn.scatter(x, y, source=source, size=5, fill_color=color, line_color=None, nonselection_alpha=0.08)
         drawn.grid.visible = False
         return drawn
 
     plane = scatter("across", "up", [layers[start[name]]["title"] for name in ("across", "up")], 380)
     plane.add_layout(bar, "right")
     figures = [plane]
-    if two:
+    if state.is_scan and len(state.grid) == 2:
         y, x = (state.ds[dim] for dim in state.nav)
         height = int(np.clip(420 * np.ptp(y.values) / max(np.ptp(x.values), 1e-12), 80, 520))
         figures.insert(0, scatter(str(x.name), str(y.name), [label(x), label(y)], height))
         figures[0].y_range.flipped = True
-    options: list[Any] = [(words, layer["title"]) for words, layer in layers.items()]
+    options: list[Any] = [(key, layer["title"]) for key, layer in layers.items()]
     selects = {
         name: Select(title=heading, value=start[name], width=190, options=options)
         for name, heading in (("across", "Across"), ("up", "Up"), ("value", "Colour"))
@@ -203,34 +199,41 @@ def _sliders(state: State) -> Section:
     """A slider for each dimension, over frames that are decoded here."""
     from vaearr.analysis.exploration.traversals import LATENT_DIM, traverse
 
-    section = Section("sliders", "Sliders")
+    section, dims = Section("sliders", "Sliders"), sorted(state.widest[:MOST_DIMS])
     if not state.has_model:
         section.say(f"No sliders: {NO_MODEL}.")
         return section
-    dims = sorted(state.widest[:MOST_DIMS])
     found = traverse(state.run, dims=dims, span=(-REACH, REACH), steps=STEPS)
     frames = [as_pictures(found["decoded"].sel({LATENT_DIM: dim}).reset_coords(drop=True)) for dim in dims]
-    limits, (height, width) = robust_limits(np.stack(frames), GREY), frames[0].shape[1:3]
-    values = html.escape(json.dumps([f"{value:+.2f}" for value in np.linspace(-REACH, REACH, STEPS)]))
-    rows = []
+    limits, cells = robust_limits(np.stack(frames), GREY), []
     for dim, images in zip(dims, frames, strict=True):
-        sprite = png(np.concatenate(images, axis=1), limits, FRAME * STEPS)
-        rows.append(
-            f'<label class="dim"><div style="--ratio: {width} / {height}; background-size: {STEPS * 100}% 100%; '
-            f'background-image: url({sprite})"></div><span>latent {dim}: <output></output></span>'
-            f'<input type="range" min="0" max="{STEPS - 1}" value="{STEPS // 2}" data-values="{values}" '
-            f'oninput="moved(this)" aria-label="latent {dim}"></label>'
+        offsets = [f"{offset:+.2f} std" for offset in np.linspace(-REACH, REACH, STEPS)]
+        cells.append(
+            f"{_pictures(images, offsets, limits)}<span>latent {dim}: <output></output></span><input type='range' "
+            f"min='0' max='{STEPS - 1}' value='{STEPS // 2}' oninput='moved(this)' aria-label='latent {dim}'>"
         )
-    start = '<script>document.querySelectorAll(".dim input").forEach(moved);</script>'
-    section.blocks.append(f'{_SLIDERS}<div class="dims">{"".join(rows)}</div>{start}')
-    left_out = (
-        f" The {len(dims)} of {len(state.mean)} dimensions that vary most." if len(dims) < len(state.mean) else ""
-    )
+    _cells(section, cells)
+    section.blocks.append('<script>document.querySelectorAll(".dim input").forEach(moved);</script>')
+    count = len(state.mean)
+    left_out = f" The {len(dims)} of {count} dimensions that vary most." if len(dims) < count else ""
     section.caption(
         f"Each dimension alone, moved from the mean of all samples by up to {REACH:g} of its standard deviations; the "
         f"others stay at the mean. {_units(found)}, one grey scale.{left_out} 'vaearr explore' decodes any combination."
     )
     return section
+
+
+def _pictures(images: np.ndarray, words: list[str], limits: tuple[float, float]) -> str:
+    """Pictures `(k, H, W[, 3])` on one scale, told in words where they are not seen."""
+    return "".join(
+        f'<img alt="{html.escape(told)}" src="{png(image, limits, FRAME)}">'
+        for image, told in zip(images, words, strict=True)
+    )
+
+
+def _cells(section: Section, cells: list[str]) -> None:
+    labels = "".join(f'<label class="dim">{cell}</label>' for cell in cells)
+    section.blocks.append(f'{_STYLE}<div class="dims">{labels}</div>')
 
 
 def _units(found: xr.Dataset) -> str:
@@ -249,7 +252,7 @@ def _plane(state: State) -> list[Section]:
         return []
     section = Section("plane", "Plane")
     found = manifold(state.run, dims=(dims[0], dims[1]), span=(-REACH, REACH), steps=PLANE)
-    section.picture(on_paper(view(found)), f"decoded pictures over latent {dims[0]} and latent {dims[1]}")
+    show(section, view(found), f"decoded pictures over latent {dims[0]} and latent {dims[1]}")
     section.caption(f"The two dimensions that vary most; the others stay at the mean of all samples. {_units(found)}.")
     return [section]
 
@@ -270,12 +273,9 @@ def _classes(state: State, by: str | None) -> list[Section]:
     section = Section("classes", "Classes")
     most = np.sort(np.argsort(-found["n"].values, kind="stable")[:MOST_CLASSES])
     images = as_pictures(found["decoded"].isel({"class": most}).reset_coords(drop=True))
-    limits, cells = robust_limits(images, GREY), []
-    for image, i in zip(images, most, strict=True):
-        words = html.escape(f"{text(found['class'].values[i])}, n {int(found['n'].values[i]):,}")
-        source = png(image, limits, FRAME)
-        cells.append(f'<span class="dim"><img src="{source}" alt="{words}" width="150">{words}</span>')
-    section.blocks.append(f'<div class="dims">{"".join(cells)}</div>')
+    names = [f"{text(found['class'].values[i])}, n {int(found['n'].values[i]):,}" for i in most]
+    limits = robust_limits(images, GREY)
+    _cells(section, [_pictures(images[i : i + 1], [name], limits) + html.escape(name) for i, name in enumerate(names)])
     left_out = found.sizes["class"] - len(most)
     more = f" {left_out} smaller classes are left out." if left_out else ""
     section.caption(f"The mean code of each class of {text(found.attrs['by'])}, decoded.{more}")
@@ -289,11 +289,9 @@ def _ranking(state: State) -> Section:
         section.say("No table of these latents and maps is stored; 'vaearr associate' makes one.")
         return section
     rows: list[list[object]] = []
-    for target in map(str, table["target"].values):
-        for metric in map(str, table["metric"].values):
-            best = ranking(table, metric, target, top=3)
-            pairs = zip(best[n.LATENT].values, best["value"].values, strict=True)
-            words = ", ".join(f"{dim} ({float(value):+.3f})" for dim, value in pairs)
-            rows.append([text(target), text(metric), words or "no value"])
+    for target, metric in itertools.product(table["target"].values, table["metric"].values):
+        best = ranking(table, str(metric), str(target), top=3).to_dataframe()
+        words = ", ".join(f"{row.latent} ({row.value:+.3f})" for row in best.itertuples())
+        rows.append([text(target), text(metric), words or "no value"])
     section.table(["side map", "measure", "strongest latents"], rows)
     return section

@@ -113,22 +113,23 @@ class State:
     def layers(self) -> dict[str, xr.DataArray]:
         """By their words: latents, components, maps and coordinates, elements; texts as codes."""
         ds, coords = self.ds, {dim: self.ds[dim] for dim in self.nav}
-        stacks = {"latent": xr.DataArray(self.latents.reshape(*self.grid, -1), coords, (*self.nav, n.LATENT))}
-        stacks |= {name: ds[name].transpose(*self.nav, ...) for name in schema.decompositions(ds)}
-        found = {}
-        for name, stack in stacks.items():
-            for i in range(stack.shape[-1]):
-                found[f"{name} {i}"] = (
-                    stack[..., i].reset_coords(drop=True).rename(f"{name} {i}").assign_attrs(units="1")
-                )
+        latents = xr.DataArray(self.latents.reshape(*self.grid, -1), coords, (*self.nav, n.LATENT))
+        found: dict[str, xr.DataArray] = {}
+
+        def add(prefix: str, stack: xr.DataArray, names: Any) -> None:
+            for name, one in zip(names, stack.transpose(..., *self.nav), strict=True):
+                words = f"{prefix} {text(name)}"
+                found[words] = one.reset_coords(drop=True).rename(words)
+
+        add("latent", latents, range(latents.shape[-1]))
         for name in [*schema.maps(ds), *(c for c in map(str, ds.coords) if set(ds[c].dims) == set(self.nav) != {c})]:
-            coded = _coded(ds[name].transpose(*self.nav))
-            words = text(ds[name].attrs.get("long_name", name))
+            coded, words = _coded(ds[name].transpose(*self.nav)), text(ds[name].attrs.get("long_name", name))
             if coded is not None:
                 found[text(name) if words in found else words] = coded
-        for element in ds[n.ELEMENT].values if n.ELEMENTS in ds and n.ELEMENT in ds.coords else []:
-            one = ds[n.ELEMENTS].sel({n.ELEMENT: element}).reset_coords(drop=True).transpose(*self.nav)
-            found[f"element {text(element)}"] = one.rename(text(element))
+        if n.ELEMENTS in ds and n.ELEMENT in ds.coords:
+            add("element", ds[n.ELEMENTS], ds[n.ELEMENT].values)
+        for name in schema.decompositions(ds):
+            add(name, ds[name].assign_attrs(units="1"), range(ds.sizes[f"{name}_{n.COMPONENT}"]))
         return {words: da.assign_attrs(long_name=words) for words, da in found.items()}
 
     def values(self, words: str) -> np.ndarray:
@@ -144,7 +145,7 @@ class State:
     def associations(self) -> xr.DataArray | None:
         """The stored table `(metric, latent, target)` of the run if it is of these latents and maps, else None."""
         table = current_table(self.path, self.ds, self.name)
-        return None if table is None else table[ASSOCIATION].load()
+        return table if table is None else table[ASSOCIATION].load()
 
     def target(self, name: str) -> xr.DataArray:
         """A target of the table as a map over the navigation dims."""

@@ -5,17 +5,13 @@ from __future__ import annotations
 import html
 import ipaddress
 import logging
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from vaearr.app.state import State, is_current, open_state, origin_words, summary
+from vaearr.app.state import State
 from vaearr.errors import UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN
 from vaearr.views.common import text
@@ -23,7 +19,6 @@ from vaearr.views.common import text
 log = logging.getLogger("vaearr")
 
 LOOPBACK = "127.0.0.1"
-TRIES = 5  # a port found free may be taken before it is ours
 MOST_PAGES = 8  # open at a time
 CHECK = 1000  # milliseconds between looks for pages that were closed
 STYLE = """
@@ -34,12 +29,7 @@ STYLE = """
 
 
 def explore(
-    store: str | Path,
-    run: str = DEFAULT_RUN,
-    *,
-    port: int = 0,
-    host: str = LOOPBACK,
-    show: bool = True,
+    store: str | Path, run: str = DEFAULT_RUN, *, port: int = 0, host: str = LOOPBACK, show: bool = True
 ) -> None:
     """Serve the page of a store and a run until interrupted.
 
@@ -47,66 +37,36 @@ def explore(
     network read the store through the page, and a warning says so. Raises NoInputError for a run or latents that are
     not there, UsageError for a host or port that cannot be used.
     """
-    state = open_state(store, run)
-    server = serve(state, port=port, host=host)
-    with _stopped_by_signals(server.io_loop):
-        if not is_loopback(host):
-            log.warning(f"everybody who reaches {host} can read {state.path} through this page; there is no password")
-        print(f"{summary(state)}\nis at {address(server, host)} (Ctrl-C ends it)", file=sys.stderr)
-        if show:
-            import webbrowser
-
-            server.io_loop.add_callback(webbrowser.open, address(server, host))
-        server.io_loop.start()
-    print("closed", file=sys.stderr)
-
-
-@contextmanager
-def _stopped_by_signals(loop: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM stop a loop; afterwards they do what they did before. Other threads get no signals."""
-
-    def stop(number: int, frame: Any) -> None:
-        loop.add_callback_from_signal(loop.stop)
-
-    is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def serve(state: State, *, port: int = 0, host: str = LOOPBACK) -> Any:
-    """A bokeh server of the page, listening and not yet running: `server.io_loop.start()` runs it."""
     import panel as pn
 
-    if not 0 <= port < 65536:
-        raise UsageError(f"port {port} is not one of 0 … 65535.")
-    held = [state]
+    state = State(store, run)
 
     def made() -> Any:
+        nonlocal state
         try:
-            if not is_current(held[0]):
-                held[0] = open_state(state.path, state.run)
-            return page(held[0])
+            if not state.is_current:
+                state = State(store, run)
+            return page(state)
         except (VaearrError, OSError) as error:
             return pn.pane.HTML(f'<p role="alert">{html.escape(text(error))}</p>')
 
-    for _ in range(1 if port else TRIES):
-        at = _free_port(host, port)
-        try:
-            server = pn.serve(
-                made, port=at, address=host, show=False, start=False, verbose=False,
-                title=f"vaearr: {text(state.path.name)}", check_unused_sessions_milliseconds=CHECK,
-            )  # fmt: skip
-        except OSError as error:
-            problem = error.strerror or str(error)
-        else:
-            _guard(server, host)
-            server.start()
-            return server
-    raise UsageError(f"cannot listen at {host}:{port} ({problem}); choose another.")
+    try:
+        server = pn.serve(
+            made, port=port, address=host, show=False, start=False, verbose=False,
+            title=f"vaearr: {text(state.path.name)}", check_unused_sessions_milliseconds=CHECK,
+        )  # fmt: skip
+    except (OSError, OverflowError) as error:  # the latter for a port that is none
+        raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another.") from None
+    _guard(server, host)
+    if host != "localhost" and not (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+        log.warning(f"everybody who reaches {host} can read {state.path} through this page; there is no password")
+    address = f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"
+    print(f"{state.summary}\nis at {address} (Ctrl-C ends it)", file=sys.stderr)
+    if show:
+        import webbrowser
+
+        server.io_loop.add_callback(webbrowser.open, address)
+    server.run_until_shutdown()
 
 
 def page(state: State) -> Any:
@@ -119,24 +79,12 @@ def page(state: State) -> Any:
     pn.theme.Fast._resources.pop("font", None)  # which the browser would fetch from another host
     if pn.state.curdoc is not None:  # panel itself takes the address apart, but for IPv6 cannot
         pn.state._locations[pn.state.curdoc] = Location()
-    shown, words = Explorer(state), f"{summary(state)} ({origin_words(state)})"
+    shown, words = Explorer(state), f"{state.summary} ({state.origin_words})"
     return pn.template.FastListTemplate(
         title="vaearr", header=[pn.pane.HTML(html.escape(words), styles={"color": "white"})],
         sidebar=[shown.left], main=[shown.right], main_layout=None, sidebar_width=470, font="system-ui, sans-serif",
         font_url="", header_background="#0b63a5", accent_base_color="#0b63a5", raw_css=[STYLE],
     )  # fmt: skip
-
-
-def _free_port(host: str, port: int) -> int:
-    """The port, or where it is 0 any, that nobody listens at. Raises UsageError where there is none."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        raise UsageError(f"cannot listen at {host}:{port} ({error.strerror or error}); choose another.") from None
 
 
 def _guard(server: Any, host: str) -> None:
@@ -190,16 +138,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def address(server: Any, host: str) -> str:
-    """Where the page is."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"

@@ -1,11 +1,11 @@
-"""What the page shows, as plain functions: a store and a run opened once, its layers and samples, what is decoded."""
+"""What the page shows: a store and a run, its layers and samples, and what is decoded of them."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,16 @@ from vaearr import schema
 from vaearr.analysis.association.stored import current_table
 from vaearr.analysis.association.table import ASSOCIATION
 from vaearr.analysis.association.targets import TARGET, targets_of
-from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.errors import NoInputError, UsageError
+from vaearr.run import load_run
 from vaearr.schema import is_categorical, meanings
-from vaearr.store import check_store, object_url, open_store, read_block, run_folder, run_manifest
+from vaearr.schema.grid import measured
+from vaearr.store import object_url
 from vaearr.store.places import place
-from vaearr.views.common import brief, text, value_text
+from vaearr.views.common import as_codes, brief, label, palette, robust_limits, text, value_text
 from vaearr.views.pictures import pictures
 
-SPREAD = (0.5, 99.5)  # percentiles between which sliders run, with a margin
-MARGIN = 0.25
-CONTENTS = "zarr.json"
-LATENTS = "latents"  # the plane of them
-CLASSES = ("map:label", f"map:{n.CLUSTERS}")  # layers that collections begin with
+SPREAD, MARGIN = (0.5, 99.5), 0.25  # percentiles between which sliders run, and what is added to either side
 MOST_CLASSES = 64  # of texts that are shown as colours
 MOST_WORDS = 60  # characters of a name in the heading
 REGION_MOST, SOME = 64, 12  # samples of a region whose mean is shown, and that are shown one by one
@@ -39,254 +37,7 @@ PICTURE = "picture"
 NO_MODEL = "this run's latents were computed elsewhere: it has no network, so nothing can be decoded"
 
 
-@dataclass
-class State:
-    """A store and a run. `latents` `(samples, latent)`, NaN where a sample has none; spatial ones as their means."""
-
-    path: Path
-    run: str
-    ds: xr.Dataset
-    manifest: Mapping[str, Any]
-    latents: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    mean: np.ndarray
-    spread: np.ndarray
-    has_model: bool
-    version: Hashable = ()
-    is_ready: bool = False  # the network is loaded and has decoded once
-    problem: str = ""  # why nothing can be decoded
-
-    @property
-    def dims(self) -> int:
-        """Number of latent dimensions."""
-        return int(self.latents.shape[1])
-
-    @property
-    def nav_shape(self) -> tuple[int, ...]:
-        """Sizes of the navigation dims."""
-        return schema.navigation_shape(self.ds)
-
-    @property
-    def is_scan(self) -> bool:
-        """Whether the samples can be shown as a map."""
-        return schema.is_scan(self.ds) and len(self.nav_shape) in (2, 3)
-
-    @cached_property
-    def network(self) -> tuple[Any, Any]:
-        """The run with its network, and the mean of all samples that vectors are moved from; loaded on first use.
-
-        Raises what `open_run` raises, DataError for a run without a network.
-        """
-        if not self.has_model:
-            raise DataError(f"run {self.run!r}: {NO_MODEL}.")
-        from vaearr.analysis.exploration.bases import start
-        from vaearr.analysis.exploration.points import open_encoded
-        from vaearr.run import open_run
-
-        opened = open_run(self.path, self.run)
-        return opened, start(open_encoded(self.path, self.run), opened, "mean")
-
-    def load(self) -> None:
-        """Load the network and decode once, which is slow; `is_ready` or `problem` tell how it went."""
-        try:
-            decode(self, self.network[1].centre[None])
-            self.is_ready = True
-        except (VaearrError, OSError) as error:
-            self.problem = str(error)
-
-
-def open_state(store: str | Path, run: str = n.DEFAULT_RUN) -> State:
-    """Open a store and a run for exploring, without the network. Raises NoInputError for a run or latents not there."""
-    path = check_store(store)
-    manifest = run_manifest(path, run)
-    ds = open_store(path, chunks=None)
-    variable = n.run_name(n.LATENTS, run)
-    if variable not in ds:
-        hint = did_you_mean(run, schema.runs(ds))
-        raise NoInputError(f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}")
-    pooled = schema.vectors(ds[variable]).transpose(*schema.navigation_dims(ds), ...)
-    latents = np.asarray(pooled.values, np.float32).reshape(-1, pooled.shape[-1])
-    known = latents[np.isfinite(latents).all(1)]
-    if not len(known):
-        raise NoInputError(f"{variable!r} holds no finite latents; run 'vaearr encode STORE --run {run}' again.")
-    low, high = np.percentile(known, SPREAD, axis=0)
-    margin = np.maximum(MARGIN * (high - low), 1e-3)
-    has_model = (run_folder(path, run) / n.MODEL / "config.json").is_file()
-    return State(
-        path, run, ds, manifest, latents, low - margin, high + margin, known.mean(0), np.maximum(known.std(0), 1e-6),
-        has_model, version(path, run), problem="" if has_model else NO_MODEL,
-    )  # fmt: skip
-
-
-def version(path: Path, run: str) -> Hashable:
-    """What is another once the store's list of contents, the run or its latents were written again."""
-    if object_url(path):
-        return place(path).tag()
-    files = (path / CONTENTS, path / n.RUNS / run / CONTENTS, path / n.run_name(n.LATENTS, run) / CONTENTS)
-    return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
-
-
-def is_current(state: State) -> bool:
-    """Whether neither the store nor the run has been written since it was opened."""
-    return version(state.path, state.run) == state.version
-
-
-def summary(state: State) -> str:
-    """What is shown, in one line: the store, the run, the samples."""
-    size = " × ".join(map(str, state.nav_shape))
-    picture = " × ".join(str(state.ds.sizes[dim]) for dim in schema.signal_dims(state.ds))
-    return (
-        f"{brief(state.path.name, MOST_WORDS)}, run {brief(state.run, MOST_WORDS)!r}: {size} "
-        f"{schema.samples_word(state.ds)} of {picture}, {state.dims} latent dimensions"
-    )
-
-
-def origin_words(state: State) -> str:
-    """Which weights made the latents, and when: "weights 253e2bc9, 2026-11-21"."""
-    sha, time = state.manifest.get("weights_sha256"), str(state.manifest.get("time", ""))
-    parts = [f"weights {text(str(sha)[:8])}" if sha else "latents from elsewhere", text(time[:10])]
-    return ", ".join(part for part in parts if part)
-
-
-# ---- layers
-
-
-def layers(state: State) -> dict[str, str]:
-    """What a map or the colour of points can show: its words and name, latents first."""
-    ds, nav = state.ds, set(schema.navigation_dims(state.ds))
-    found = {f"latent {i}": f"latent:{i}" for i in range(state.dims)}
-    names = [*schema.maps(ds), *(str(c) for c in ds.coords if set(ds[c].dims) == nav and c not in ds.dims)]
-    for name in names:
-        kind = ds[name].dtype.kind
-        if kind not in "iufbOUT" or (kind in "OUT" and _texts(state, name) is None):
-            continue
-        words = text(ds[name].attrs.get("long_name", name))
-        found[words if words not in found and words != name else text(name)] = f"map:{name}"
-    elements: Any = ds[n.ELEMENT].values if n.ELEMENTS in ds and n.ELEMENT in ds.coords else []
-    return found | {f"element {text(name)}": f"element:{name}" for name in elements}
-
-
-def layer(state: State, name: str) -> xr.DataArray:
-    """The values of a layer over the navigation dims, in memory; texts as codes with names.
-
-    Raises UsageError for one that is not there.
-    """
-    kind, _, rest = name.partition(":")
-    nav = schema.navigation_dims(state.ds)
-    if kind == "latent" and rest.isdigit() and int(rest) < state.dims:
-        values = state.latents[:, int(rest)].reshape(state.nav_shape)
-        coords = {dim: state.ds[dim] for dim in nav}
-        return xr.DataArray(values, dims=nav, coords=coords, name=f"latent {rest}", attrs={"units": "1"})
-    if name not in layers(state).values():
-        raise UsageError(f"there is no layer {name!r}.{did_you_mean(name, list(layers(state).values()))}")
-    if kind == "element":
-        one = state.ds[n.ELEMENTS].sel({n.ELEMENT: rest}).transpose(*nav).load()
-        return one.rename(text(rest)).assign_attrs(long_name=text(rest))
-    found = state.ds[rest].transpose(*nav).load()
-    if found.dtype.kind not in "OUT":
-        return found
-    names, codes = _texts(state, rest) or ([], np.zeros(0))
-    attrs = found.attrs | {"flag_values": list(range(len(names))), "flag_meanings": names}
-    return found.copy(data=codes.reshape(found.shape).astype(np.int32)).assign_attrs(attrs)
-
-
-def _texts(state: State, name: str) -> tuple[list[str], np.ndarray] | None:
-    """Different texts of a map and their numbers, where there are few enough to colour by."""
-    values = np.asarray([str(v) for v in state.ds[name].transpose(*schema.navigation_dims(state.ds)).values.ravel()])
-    found, codes = np.unique(values, return_inverse=True)
-    return (found.tolist(), codes) if 1 < len(found) <= MOST_CLASSES else None
-
-
-def coarse(da: xr.DataArray, factor: int) -> xr.DataArray:
-    """A map in blocks of `factor` x `factor` cells: their means, of classes the first cell."""
-    if is_categorical(da):
-        return da[::factor, ::factor]
-    blocks: Any = da.coarsen(dict.fromkeys(da.dims, factor), boundary="trim")
-    return blocks.mean(keep_attrs=True).rename(da.name)
-
-
-def planes(state: State) -> dict[str, np.ndarray]:
-    """What points can be drawn over: the latents, and scores of two or more components, each `(samples, k)`."""
-    nav = schema.navigation_dims(state.ds)
-    found = {LATENTS: state.latents}
-    for name in schema.decompositions(state.ds):
-        scores = state.ds[name].transpose(*nav, ...)
-        if scores.shape[-1] > 1:
-            found[name] = np.asarray(scores.values, np.float32).reshape(-1, scores.shape[-1])
-    return found
-
-
-def widest(state: State) -> list[int]:
-    """Dimensions that vary most, first."""
-    return [int(i) for i in np.argsort(-state.spread, kind="stable")]
-
-
-def associations(state: State) -> xr.DataArray | None:
-    """The stored table `(metric, latent, target)` of the run if it is of these latents and maps, else None."""
-    table = current_table(state.path, state.ds, state.run)
-    return None if table is None else table[ASSOCIATION].load()
-
-
-def target(state: State, name: str) -> xr.DataArray:
-    """A target of the table as a map over the navigation dims."""
-    found = targets_of(state.ds, [name]).isel({TARGET: 0}).transpose(*schema.navigation_dims(state.ds))
-    return found.load().rename(text(name)).assign_attrs(long_name=text(name))
-
-
-# ---- pictures
-
-
-def as_pictures(da: xr.DataArray, depth: float = 0.5) -> np.ndarray:
-    """Stacked samples as pictures `(k, H, W[, 3])`; of volumes the slice at a depth in 0 … 1."""
-    across = next((dim for dim in (n.Z, n.DZ) if dim in da.dims), None)
-    if across is not None:
-        at = round(depth * (da.sizes[across] - 1))
-        da = da.isel({across: slice(at, at + 1)})  # of one slice, the middle one is shown
-    return np.asarray(pictures(da), np.float32)
-
-
-def is_volume(state: State) -> bool:
-    """Whether samples are volumes, shown slice by slice."""
-    return bool({n.Z, n.DZ} & set(schema.signal_dims(state.ds)))
-
-
-def reduced(image: np.ndarray, side: int) -> np.ndarray:
-    """A picture `(H, W[, 3])` in means over blocks until its longer side is at most `side`."""
-    factor = -(-max(image.shape[:2]) // side)
-    if factor == 1:
-        return image
-    stacked = xr.DataArray(image).coarsen(dim_0=factor, dim_1=factor, boundary="pad")
-    return np.asarray(stacked.mean().values, np.float32)
-
-
-def png(image: np.ndarray, limits: tuple[float, float]) -> str:
-    """A picture `(H, W[, 3])` in 8 bits between two limits, as the address of an image; what is missing is clear."""
-    from PIL import Image
-
-    low, high = limits
-    levels = np.rint(np.clip((np.nan_to_num(image, nan=low, posinf=high, neginf=low) - low) / (high - low), 0, 1) * 255)
-    known = np.isfinite(image) if image.ndim == 2 else np.isfinite(image).all(-1)
-    shown = Image.fromarray(levels.astype("u1"))
-    if not known.all():
-        shown.putalpha(Image.fromarray(known.astype("u1") * 255))
-    buffer = io.BytesIO()
-    shown.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def scale_words(state: State) -> str:
-    """Units of decoded pictures in words."""
-    from vaearr.run.draw import scale_attrs
-
-    found = scale_attrs(state.network[0])
-    return "preprocessed units" if found["scale"] != "stored" else f"stored units ({found['units']})"
-
-
-# ---- samples
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """One sample, or the mean of several: `latents (latent)`, `base` as decoded, the stored pattern (None: none).
 
@@ -297,42 +48,239 @@ class Sample:
     latents: np.ndarray
     base: np.ndarray
     stored: xr.DataArray | None
-    members: list[int]
+    members: np.ndarray
 
 
-def sample(state: State, indices: np.ndarray) -> Sample:
-    """One sample; of several the mean of all latents, and of the pictures of at most 64 evenly chosen ones.
+class State:
+    """A store and a run as they were when opened; what is large is read when it is asked for, the network last.
 
-    Raises UsageError where none of several has latents.
+    `latents` `(samples, latent)`, NaN where a sample has none, spatial ones as their means; their `mean`, their
+    `spread` (standard deviation) and the values from `low` to `high` that sliders take, each `(latent,)`; `widest`, the
+    dimensions that vary most first. Samples are numbered row by row in the `grid`.
     """
-    if len(indices) == 1:
-        index = int(indices[0])
-        measured = _measured(state, indices)
-        found = stored(state, [index]) if len(measured) else None
-        return Sample(where(state, index), state.latents[index], base_of(state, index), found, measured.tolist())
-    known = with_latents(state, indices)
-    if not len(known):
-        raise UsageError("none of the chosen samples has latents; choose others.")
-    some, members = thinned(known, REGION_MOST), some_of(state, known, REGION_MOST).tolist()
-    mean = stored(state, members).astype("f4").mean(PICTURE, keepdims=True) if members else None
-    words = f"mean of {len(known):,} {schema.samples_word(state.ds)}"
-    if len(known) > len(some):
-        words += f" (picture: of {len(some)})"
-    bases = np.stack([base_of(state, int(i)) for i in some])
-    count = np.isfinite(bases).sum(0)
-    base = np.where(count > 0, np.nansum(bases, 0) / np.maximum(count, 1), np.nan)
-    return Sample(words, state.latents[known].mean(0), base, mean, members)
+
+    def __init__(self, store: str | Path, run: str = n.DEFAULT_RUN) -> None:
+        """Raises NoInputError for a run or latents that are not there."""
+        self.run = load_run(store, run)
+        self.path, self.name, self.ds = self.run.path, run, self.run.ds
+        self.version, self.grid = self._version(), self.run.grid
+        self.nav, self.signal = schema.navigation_dims(self.ds), schema.signal_dims(self.ds)
+        self.is_scan = schema.is_scan(self.ds) and len(self.grid) in (2, 3)  # which can be shown as a map
+        self.has_model = self.run.manifest.get("kind") != n.ATTACHED
+        pooled = schema.vectors(self.run.latents)
+        self.latents = np.asarray(pooled.values, np.float32).reshape(-1, pooled.shape[-1])
+        self.known = np.flatnonzero(np.isfinite(self.latents).all(1))
+        if not len(self.known):
+            raise NoInputError(f"{pooled.name!r} holds no finite latents; run 'vaearr encode STORE --run {run}' again.")
+        known = self.latents[self.known]
+        self.mean, self.spread = known.mean(0), np.maximum(known.std(0), 1e-6)
+        low, high = np.percentile(known, SPREAD, axis=0)
+        margin = np.maximum(MARGIN * (high - low), 1e-3)
+        self.low, self.high = low - margin, high + margin
+        self.widest = [int(i) for i in np.argsort(-self.spread, kind="stable")]
+
+    def _version(self) -> Hashable:
+        if object_url(self.path):
+            return place(self.path).tag()
+        folders = ("", f"{n.RUNS}/{self.name}", n.run_name(n.LATENTS, self.name))
+        files = [self.path / folder / "zarr.json" for folder in folders]
+        return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether neither the store nor the run nor its latents have been written since they were opened."""
+        return self._version() == self.version
+
+    @property
+    def summary(self) -> str:
+        """What is shown, in one line: the store, the run, the samples."""
+        size, picture = " × ".join(map(str, self.grid)), " × ".join(str(self.ds.sizes[dim]) for dim in self.signal)
+        return (
+            f"{brief(self.path.name, MOST_WORDS)}, run {brief(self.name, MOST_WORDS)!r}: {size} "
+            f"{schema.samples_word(self.ds)} of {picture}, {len(self.mean)} latent dimensions"
+        )
+
+    @property
+    def origin_words(self) -> str:
+        """Which weights made the latents, and when: "weights 253e2bc9, 2026-11-21"."""
+        sha, time = self.run.manifest.get("weights_sha256"), str(self.run.manifest.get("time", ""))
+        parts = [f"weights {text(str(sha)[:8])}" if sha else "latents from elsewhere", text(time[:10])]
+        return ", ".join(part for part in parts if part)
+
+    # ---- layers: what a map, an axis and colours can show
+
+    @cached_property
+    def layers(self) -> dict[str, xr.DataArray]:
+        """By their words: latents, components, maps and coordinates, elements; texts as codes."""
+        ds, coords = self.ds, {dim: self.ds[dim] for dim in self.nav}
+        latents = xr.DataArray(self.latents.reshape(*self.grid, -1), coords, (*self.nav, n.LATENT))
+        found: dict[str, xr.DataArray] = {}
+
+        def add(prefix: str, stack: xr.DataArray, names: Any) -> None:
+            for name, one in zip(names, stack.transpose(..., *self.nav), strict=True):
+                words = f"{prefix} {text(name)}"
+                found[words] = one.reset_coords(drop=True).rename(words)
+
+        add("latent", latents, range(latents.shape[-1]))
+        for name in [*schema.maps(ds), *(c for c in map(str, ds.coords) if set(ds[c].dims) == set(self.nav) != {c})]:
+            coded, words = _coded(ds[name].transpose(*self.nav)), text(ds[name].attrs.get("long_name", name))
+            if coded is not None:
+                found[text(name) if words in found else words] = coded
+        if n.ELEMENTS in ds and n.ELEMENT in ds.coords:
+            add("element", ds[n.ELEMENTS], ds[n.ELEMENT].values)
+        for name in schema.decompositions(ds):
+            add(name, ds[name].assign_attrs(units="1"), range(ds.sizes[f"{name}_{n.COMPONENT}"]))
+        return {words: da.assign_attrs(long_name=words) for words, da in found.items()}
+
+    def values(self, words: str) -> np.ndarray:
+        """A layer's values `(samples,)`, float64, read once."""
+        return np.asarray(self.layers[words].load().values, np.float64).ravel()
+
+    def first(self, *names: str) -> str:
+        """The layer of the first of these variables that is there, else of the widest latent dimension."""
+        words = {da.name: words for words, da in self.layers.items()}
+        return next((words[name] for name in names if name in words), f"latent {self.widest[0]}")
+
+    @cached_property
+    def associations(self) -> xr.DataArray | None:
+        """The stored table `(metric, latent, target)` of the run if it is of these latents and maps, else None."""
+        table = current_table(self.path, self.ds, self.name)
+        return table if table is None else table[ASSOCIATION].load()
+
+    def target(self, name: str) -> xr.DataArray:
+        """A target of the table as a map over the navigation dims."""
+        found = targets_of(self.ds, [name]).isel({TARGET: 0}).transpose(*self.nav)
+        return found.load().rename(text(name)).assign_attrs(long_name=text(name))
+
+    # ---- samples
+
+    def sample(self, indices: np.ndarray) -> Sample:
+        """One sample; of several the mean of all latents, and of the pictures of at most 64 evenly chosen ones.
+
+        Raises UsageError where none of several has latents.
+        """
+        members = self.with_pattern(indices)
+        if len(indices) == 1:
+            words = self.where(indices)[0]
+        else:
+            indices = self.with_latents(indices)
+            if not len(indices):
+                raise UsageError("none of the chosen samples has latents; choose others.")
+            members = thinned(self.with_pattern(indices), REGION_MOST)
+            part = f" (picture: of {len(members)})" if len(members) < len(indices) else ""
+            words = f"mean of {len(indices):,} {schema.samples_word(self.ds)}{part}"
+        stored = self.stored(members).astype("f4").mean(PICTURE, keepdims=True) if len(members) else None
+        base = self.bases(thinned(indices, REGION_MOST)).mean(PICTURE).values
+        return Sample(words, self.latents[indices].mean(0), base, stored, members)
+
+    def places(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Where samples lie along each navigation dim."""
+        return dict(zip(self.nav, np.unravel_index(indices, self.grid), strict=True))
+
+    def with_latents(self, indices: np.ndarray) -> np.ndarray:
+        """Those of some samples that have latents."""
+        return indices[np.isfinite(self.latents[indices]).all(1)]
+
+    def with_pattern(self, indices: np.ndarray) -> np.ndarray:
+        """Those of some samples that were measured."""
+        return indices[measured(self.ds).ravel()[indices]]
+
+    def shown_of(self, indices: np.ndarray, most: int = SOME) -> np.ndarray:
+        """At most `most` of some samples, evenly chosen, that have latents and a pattern."""
+        return thinned(self.with_pattern(self.with_latents(indices)), most)
+
+    def alike(self, latents: np.ndarray, most: int = SOME) -> np.ndarray:
+        """The samples nearest to a vector, each dimension in its standard deviations over the store, nearest first."""
+        away = (((self.latents[self.known] - latents) / self.spread) ** 2).sum(1)
+        return self.known[np.argsort(away, kind="stable")[:most]] if np.isfinite(latents).all() else self.known[:0]
+
+    def where(self, indices: np.ndarray) -> list[str]:
+        """Samples in words: their coordinates, and the classes or files they are known by."""
+        columns = [
+            [f"{dim} = {value_text(value, self.ds[dim].attrs)}" for value in self.ds[dim].values[at]]
+            for dim, at in self.places(indices).items()
+        ]
+        for name in ("label", "path") if not schema.is_scan(self.ds) else ():
+            if name in self.ds.variables:
+                known = meanings(self.ds[name]) if is_categorical(self.ds[name]) else {}
+                values = self.ds[name].values.ravel()[indices]
+                columns.append([f"{name} = {text(known.get(value, value))}" for value in values])
+        return [", ".join(words) for words in zip(*columns, strict=True)]
+
+    def stored(self, indices: np.ndarray) -> xr.DataArray:
+        """Samples as stored, `(picture, [channel,] …)`."""
+        values = self.run.samples(np.stack([*self.places(indices).values()], 1))
+        return xr.DataArray(values, dims=(PICTURE, *self.signal), name=n.PATTERNS)
+
+    def bases(self, indices: np.ndarray) -> xr.DataArray:
+        """Latents of samples as the decoder takes them, `(picture, latent[, lz, ly, lx])`."""
+        at = {dim: xr.DataArray(i, dims=PICTURE) for dim, i in self.places(indices).items()}
+        return self.run.latents.isel(at).transpose(PICTURE, ...).astype("f4").load()
+
+    # ---- decoding; all raise NoInputError for a run without a network
+
+    @cached_property
+    def origin(self) -> np.ndarray:
+        """The mean of all samples as the decoder takes it."""
+        from vaearr.analysis.exploration.bases import start
+
+        return start(self.run, self.run, "mean").latents
+
+    def moved(self, vectors: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
+        """Latents at vectors `(k, latent)`, as the decoder takes them: `(k, *latent_shape)`.
+
+        A spatial latent keeps the pattern of `base` (None: of the mean of all) and is moved to the vector's means.
+        """
+        from vaearr.analysis.exploration.bases import Start, filled
+
+        base = self.origin if base is None else filled(self.run, base[None])[0]
+        return Start(base.astype("f8"), self.spread, "").moved(range(len(self.mean)), vectors)
+
+    def decode(self, z: np.ndarray) -> xr.DataArray:
+        """Latents `(k, *latent_shape)` decoded: `(picture, [channel,] …)`."""
+        from vaearr.run.draw import decoded_array
+
+        return decoded_array(self.run, z, PICTURE)
+
+    def at(self, vector: np.ndarray, base: np.ndarray | None) -> xr.DataArray:
+        """One vector decoded, see `moved`."""
+        return self.decode(self.moved(vector[None], base))
+
+    def rebuilt(self, indices: np.ndarray) -> xr.DataArray:
+        """Samples decoded from their stored latents."""
+        from vaearr.analysis.exploration.bases import filled
+
+        return self.decode(filled(self.run, self.bases(indices).values))
+
+    def seen(self, indices: np.ndarray) -> xr.DataArray:
+        """Samples in the units in which latents are decoded."""
+        import torch
+
+        from vaearr.run.draw import seen_batch
+
+        found = self.stored(indices)
+        raw = torch.from_numpy(found.values.reshape(len(indices), *schema.input_shape(self.ds)))
+        return found.copy(data=seen_batch(self.run, raw).numpy().reshape(found.shape))
 
 
-def place_of(state: State, index: int) -> dict[str, int]:
-    """Where a sample lies in the grid."""
-    place = np.unravel_index(index, state.nav_shape)
-    return {dim: int(i) for dim, i in zip(schema.navigation_dims(state.ds), place, strict=True)}
+def _coded(da: xr.DataArray) -> xr.DataArray | None:
+    """A map as it is, of texts as codes with names; None for texts too many to colour by, and for other kinds."""
+    if da.dtype.kind in "iufb":
+        return da
+    names, codes = np.unique([str(value) for value in da.values.ravel()], return_inverse=True)
+    if da.dtype.kind not in "OUT" or not 1 < len(names) <= MOST_CLASSES:
+        return None
+    attrs = da.attrs | {"flag_values": list(range(len(names))), "flag_meanings": names.tolist()}
+    return da.copy(data=codes.reshape(da.shape)).assign_attrs(attrs)
 
 
-def with_latents(state: State, indices: np.ndarray) -> np.ndarray:
-    """Those of some samples that have latents."""
-    return indices[np.isfinite(state.latents[indices]).all(1)]
+def coarse(da: xr.DataArray) -> tuple[xr.DataArray, int]:
+    """A map in blocks of `factor` x `factor` cells where it is large, and the factor: means, of classes the first."""
+    factor = int(np.ceil(np.sqrt(max(1.0, da.size / MOST_CELLS))))
+    if factor == 1 or is_categorical(da):
+        return da[::factor, ::factor], factor
+    blocks: Any = da.coarsen(dict.fromkeys(da.dims, factor), boundary="trim")
+    return blocks.mean(keep_attrs=True), factor
 
 
 def thinned(indices: np.ndarray, most: int) -> np.ndarray:
@@ -340,124 +288,47 @@ def thinned(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.unique(np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int))]
 
 
-def some_of(state: State, indices: np.ndarray, most: int = SOME) -> np.ndarray:
-    """At most `most` of some samples, evenly chosen, that have latents and a pattern."""
-    return thinned(_measured(state, with_latents(state, indices)), most)
+def coloured(da: xr.DataArray) -> dict[str, Any]:
+    """What draws a layer: `values` (samples,), `names` of classes, `palette`, colour `limits`, `ticks`, `title`."""
+    from bokeh.palettes import Viridis256
+    from matplotlib.ticker import MaxNLocator
+
+    codes, names = as_codes(da) if is_categorical(da) else (da, [])
+    values = np.asarray(codes.values, np.float32).ravel()
+    low, high = (-0.5, len(names) - 0.5) if names else robust_limits(values)
+    ticks = range(len(names)) if names else MaxNLocator(8).tick_values(low, high)
+    return {
+        "values": values, "names": names, "palette": palette(len(names)) if names else list(Viridis256),
+        "limits": (low, high), "ticks": [float(tick) for tick in ticks if low <= tick <= high], "title": label(da),
+    }  # fmt: skip
 
 
-def _measured(state: State, indices: np.ndarray) -> np.ndarray:
-    if n.PRESENT not in state.ds:
-        return indices
-    return indices[state.ds[n.PRESENT].transpose(*schema.navigation_dims(state.ds)).values.ravel()[indices]]
+def depth_dim(da: xr.DataArray) -> str | None:
+    """The dim that volumes are cut along, None of flat pictures."""
+    return next((dim for dim in (n.Z, n.DZ) if dim in da.dims), None)
 
 
-def alike(state: State, latents: np.ndarray, most: int = SOME) -> np.ndarray:
-    """The samples nearest to a vector, each dimension in its standard deviations over the store; the nearest first."""
-    away = (((state.latents - latents) / state.spread) ** 2).sum(1)
-    away[~np.isfinite(away)] = np.inf
-    order = np.argsort(away, kind="stable")[:most]
-    return order[np.isfinite(away[order])]
+def as_pictures(da: xr.DataArray, depth: float = 0.5) -> np.ndarray:
+    """Stacked samples as pictures `(k, H, W[, 3])`; of volumes the slice at a depth in 0 … 1."""
+    across = depth_dim(da)
+    if across is not None:
+        da = da.isel({across: [round(depth * (da.sizes[across] - 1))]})  # of one slice, the middle one is shown
+    return np.asarray(pictures(da), np.float32)
 
 
-def in_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Which points `(k, 2)` lie in a polygon `(m, 2)`: a ray to the right crosses its sides an odd number of times."""
-    inside = np.zeros(len(points), bool)
-    x, y = points.T
-    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        if y0 != y1:
-            inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
-    return inside
+def png(image: np.ndarray, limits: tuple[float, float], side: int) -> str:
+    """A picture `(H, W[, 3])` in 8 bits between two limits, as the address of an image; what is missing is clear.
 
-
-def where(state: State, index: int) -> str:
-    """A sample in words: its coordinates, and the class or file it is known by."""
-    at = place_of(state, index)
-    parts = [f"{dim} = {value_text(state.ds[dim].values[i], state.ds[dim].attrs)}" for dim, i in at.items()]
-    for name in ("label", "path") if not schema.is_scan(state.ds) else ():
-        if name in state.ds.variables:
-            one = state.ds[name]
-            value = one.isel(at).item()
-            parts.append(f"{name} = {text(meanings(one).get(value, value) if is_categorical(one) else value)}")
-    return ", ".join(parts)
-
-
-def brief_place(state: State, index: int) -> str:
-    """A sample in as few characters as will do, for under its picture."""
-    found = [str(state.ds[dim].values[i])[:9] for dim, i in place_of(state, index).items()]
-    return text(found[0] if len(found) == 1 else f"({', '.join(f'{float(v):.4g}' for v in found)})")
-
-
-def stored(state: State, indices: Sequence[int]) -> xr.DataArray:
-    """Samples as stored, `(picture, [channel,] …)`."""
-    signal = schema.signal_dims(state.ds)
-    blocks = [
-        read_block(state.ds[n.PATTERNS], {dim: slice(i, i + 1) for dim, i in place_of(state, index).items()})
-        for index in indices
-    ]
-    values = np.stack(blocks).reshape(len(blocks), *(state.ds.sizes[dim] for dim in signal))
-    return xr.DataArray(values, dims=(PICTURE, *signal), name=n.PATTERNS)
-
-
-def base_of(state: State, index: int) -> np.ndarray:
-    """The latents of a sample as the decoder takes them, `latent_shape`."""
-    found = state.ds[n.run_name(n.LATENTS, state.run)]
-    if not schema.position_dims(found):
-        return state.latents[index]
-    order = (n.LATENT, *n.POSITIONS)
-    one = found.isel(place_of(state, index))
-    stems = {d: next((s for s in order if d == s or str(d).startswith(f"{s}_")), n.LATENT) for d in one.dims}
-    return np.asarray(one.transpose(*sorted(one.dims, key=lambda d: order.index(stems[d]))).values, np.float32)
-
-
-# ---- decoding
-
-
-def begin_at(state: State, base: np.ndarray | None) -> Any:
-    """A `Start` at the latents of a sample; where a mask left positions out, at their channel's mean."""
-    origin = state.network[1]
-    if base is None:
-        return origin
-    if not np.isfinite(base).all():
-        from vaearr.analysis.exploration.bases import filled
-        from vaearr.analysis.exploration.points import open_encoded
-
-        base = filled(open_encoded(state.path, state.run), base[None])[0]
-    return replace(origin, latents=np.asarray(base, np.float64))
-
-
-def moved(state: State, vectors: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
-    """Latents at vectors `(k, latent)`, as the decoder takes them: `(k, *latent_shape)`.
-
-    A spatial latent keeps the pattern of `base` (None: of the mean of all) and is moved to the vector's means.
+    side: pixels; larger ones are shown in means over blocks.
     """
-    z: np.ndarray = begin_at(state, base).moved(range(state.dims), np.asarray(vectors, np.float64))
-    return z
+    from PIL import Image
 
-
-def decode(state: State, vectors: np.ndarray, base: np.ndarray | None = None) -> xr.DataArray:
-    """Latent vectors `(k, latent)` decoded in one go, see `moved`: `(picture, [channel,] …)`."""
-    return decode_latents(state, moved(state, vectors, base))
-
-
-def decode_latents(state: State, z: np.ndarray) -> xr.DataArray:
-    """Latents `(k, *latent_shape)` decoded: `(picture, [channel,] …)`."""
-    from vaearr.run.draw import decoded_array
-
-    return decoded_array(state.network[0], z, PICTURE)
-
-
-def seen(state: State, indices: Sequence[int]) -> xr.DataArray:
-    """Samples in the units in which latents are decoded, `(picture, [channel,] …)`."""
-    import torch
-
-    from vaearr.run.draw import seen_batch
-
-    found = stored(state, indices)
-    raw = found.values.reshape(len(indices), *schema.input_shape(state.ds))
-    raw = np.ascontiguousarray(raw, raw.dtype.newbyteorder("="))
-    return found.copy(data=seen_batch(state.network[0], torch.from_numpy(raw)).numpy().reshape(found.shape))
-
-
-def rebuilt(state: State, indices: Sequence[int]) -> xr.DataArray:
-    """Samples decoded from their stored latents, `(picture, [channel,] …)`."""
-    return decode_latents(state, np.stack([begin_at(state, base_of(state, i)).latents for i in indices]))
+    low, high = limits
+    levels = np.rint(np.clip((np.nan_to_num(image, nan=low, posinf=high, neginf=low) - low) / (high - low), 0, 1) * 255)
+    known = np.isfinite(image) if image.ndim == 2 else np.isfinite(image).all(-1)
+    shown = Image.fromarray(levels.astype("u1"))
+    if not known.all():
+        shown.putalpha(Image.fromarray(known.astype("u1") * 255))
+    shown, buffer = shown.reduce(-(-max(shown.size) // side)), io.BytesIO()
+    shown.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -19,7 +20,7 @@ from vaearr.config import ModelConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models.perceptual import layers_without_weights
 from vaearr.run import open_run
-from vaearr.run.judge import ENCODER, features_of, frechet_distance, kernel_distance, nearest_rows
+from vaearr.run.judge import ENCODER, features_of, frechet_distance, nearest_rows
 from vaearr.store import create_store, open_store
 
 from ..conftest import TINY_TRAINING
@@ -60,7 +61,6 @@ def test_numbers_are_those_of_the_formulas(trained_template: Path) -> None:
     with torch.inference_mode():
         again = model.network.encode(torch.from_numpy(drawn[:, None]))[0].numpy()
     assert float(found["frechet"][0]) == pytest.approx(frechet_distance(again, held), rel=1e-3)
-    assert float(found["kernel"][0]) == pytest.approx(kernel_distance(again, held)[0], rel=1e-3)
     assert float(found["frechet"].sel(compared="data")) == pytest.approx(frechet_distance(train, held), rel=1e-3)
     assert found["n"].values.tolist() == [5000, len(held), len(train)]
     assert (found["n_reference"] == len(held)).all()
@@ -76,7 +76,8 @@ def test_own_function_and_encoder_stages(collection: Path) -> None:
     assert (found.attrs["features"], found.attrs["n_features"]) == ("mean_colour", 3)
     assert not any("run's own" in text for text in found.attrs["warnings"])
     stages, opened = va.sample_fidelity(collection, n_samples=8, part="all", features="encoder"), open_run(collection)
-    (rows,) = features_of(opened, ENCODER)(torch.rand(4, *opened.model.input_shape))
+    _, stages_of = features_of(opened, ENCODER, None, xr.DataArray())
+    (rows,) = stages_of(torch.rand(4, *opened.model.input_shape)).values()
     assert rows.shape == (4, stages.attrs["n_features"])
 
 
@@ -85,7 +86,7 @@ def test_volumes_go_through_an_image_network_slice_by_slice(volumes: Path, weigh
     assert found["axis"].values.tolist() == ["z", "y", "x"]
     np.testing.assert_allclose(found["frechet_of_axis"].mean("axis"), found["frechet"])
     assert found["n"].values.tolist()[:2] == [4, 4]
-    assert np.isnan(found["kernel"].sel(compared="data"))  # one held-out volume
+    assert np.isnan(found["frechet"].sel(compared="data"))  # one held-out volume
     assert any("no floor" in text for text in found.attrs["warnings"])
     assert va.sample_fidelity(volumes, n_samples=4, part="train").attrs["n_features"] == 4  # mean and std of 2 channels
 
@@ -156,14 +157,6 @@ def test_refusals(collection: Path, trained_template: Path, volumes: Path, weigh
                 judge(store, **given_to)
 
 
-def kernel_by_loops(a: np.ndarray, b: np.ndarray, each: int = 1, is_paired: bool = False) -> float:
-    def mean(x: np.ndarray, y: np.ndarray, leave_own: bool) -> float:
-        pairs = [(i, j) for i in range(len(x)) for j in range(len(y)) if not (leave_own and i // each == j // each)]
-        return float(np.mean([(float(x[i] @ y[j]) / x.shape[1] + 1) ** 3 for i, j in pairs]))
-
-    return mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, is_paired)
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(20, 60), st.integers(20, 60), st.integers(1, 8), st.integers(0, 99))
 def test_frechet_equals_the_root_of_the_product(n: int, m: int, d: int, seed: int) -> None:
@@ -190,40 +183,15 @@ def test_frechet_in_closed_form() -> None:
         assert frechet_distance(one, other) == pytest.approx(want, abs=1e-10)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(2, 25), st.integers(2, 25), st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(0, 99))
-def test_kernel_distance_equals_its_sums(n: int, m: int, d: int, each: int, is_paired: bool, seed: int) -> None:
-    rng, m = np.random.default_rng(seed), n if is_paired else m
-    a, b = rng.normal(size=(n * each, d)), rng.normal(0.3, 1, size=(m * each, d))
-    value, error = kernel_distance(a, b, each=each, is_paired=is_paired)
-    assert value == pytest.approx(kernel_by_loops(a, b, each, is_paired), rel=1e-9, abs=1e-9)
-    assert np.isnan(error) == (min(n, m) < 3)
-
-
-def test_kernel_distance_is_unbiased_and_its_error_right() -> None:
-    rng = np.random.default_rng(1)
-    alike = np.array([kernel_distance(*rng.normal(size=(2, 12, 3))) for _ in range(200)])
-    assert abs(alike[:, 0].mean()) < 3 * alike[:, 0].std() / np.sqrt(200)
-    apart = np.array([kernel_distance(rng.normal(size=(60, 3)), rng.normal(1, 1, (60, 3))) for _ in range(120)])
-    assert np.sqrt((apart[:, 1] ** 2).mean()) == pytest.approx(apart[:, 0].std(), rel=0.3)
-    slices = [np.repeat(rng.normal(size=(2, 8, 1, 3)), 5, axis=2).reshape(2, 40, 3) for _ in range(120)]
-    values = np.array(
-        [kernel_distance(*pair, each=5)[0] for pair in slices]
-    )  # slices of one sample are not independent
-    assert abs(values.mean()) < 3 * values.std() / np.sqrt(120)
-
-
-def test_distances_that_cannot_be() -> None:
-    a = np.ones((4, 3))
-    for distance in (frechet_distance, kernel_distance):
-        for b, error, message in (
-            (np.ones((4, 2)), UsageError, r"expected \(n, d\) and \(m, d\)"),
-            (a[:1], DataError, "4 and 1 rows"),
-            (a * np.nan, DataError, "not finite"),
-        ):
-            with pytest.raises(error, match=message):
-                distance(a, b)
-    with pytest.raises(UsageError, match="samples of 3 rows"):
-        kernel_distance(np.ones((7, 2)), np.ones((6, 2)), each=3)
-    with pytest.raises(UsageError, match="pairs of samples"):
-        kernel_distance(a, np.ones((5, 3)), is_paired=True)
+@pytest.mark.parametrize(
+    ("b", "error", "message"),
+    [
+        (np.ones((4, 2)), UsageError, r"expected \(n, d\) and \(m, d\)"),
+        (np.ones((1, 3)), DataError, "4 and 1 rows"),
+        (np.full((4, 3), np.nan), DataError, "not finite"),
+    ],
+    ids=["shapes", "one row", "NaN"],
+)
+def test_distances_that_cannot_be(b: np.ndarray, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        frechet_distance(np.ones((4, 3)), b)

@@ -384,7 +384,7 @@ def judge(
 ) -> None:
     """Judge draws: how like the data they are, whether they are copies, whether a reader can tell them apart.
 
-    STORE alone prints Fréchet and kernel distances and the distance to the nearest training sample. --blinded writes
+    STORE alone prints Fréchet distances and the distance to the nearest training sample. --blinded writes
     images/ for the reader, answers.csv to fill, and key.csv to keep. --key with --answers prints the reader's score.
     """
     is_score = key is not None or answers is not None
@@ -407,7 +407,7 @@ def judge(
     nearest = va.nearest_training(store, run, **about)
     with folder_of(out) as folder:
         if folder:
-            columns = ["frechet", "kernel", "kernel_error", "n", "n_reference"]
+            columns = ["frechet", "n", "n_reference"]
             fidelity[columns].to_dataframe().to_csv(folder / "fidelity.csv", columns=columns, index_label="compared")
             places = [str(name) for name in nearest.coords if str(name).startswith("nearest_")]
             table = nearest[["distance"]].to_dataframe().reset_index()

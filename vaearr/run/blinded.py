@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 
@@ -82,6 +82,8 @@ def blinded_set(
         if not limits[0] < limits[1]:
             raise DataError("all values of the real samples are equal; there is nothing to see.")
     affine = stored_affine(opened.ds, 0) if schema.signal_dims(opened.ds) == AXES else None
+    from PIL import Image
+
     moment = time.time()
     with staged(folder) as aside:
         (aside / "images").mkdir()
@@ -89,18 +91,20 @@ def blinded_set(
             values = _picture(opened, item, is_stored, latents)
             if dtype.kind in "iu" and is_stored:  # so that real samples do not show gaps that others lack
                 values = as_dtype(values, dtype)
-            path = aside / "images" / item.name
-            _write(path, values if limits is None else _grey(values, *limits), affine)
+            path, values = aside / "images" / item.name, values if limits is None else _grey(values, *limits)
+            if path.suffix == ".nii":
+                write_nifti(path, values[0], None, affine)
+            else:
+                pixels: Any = np.moveaxis(values, 0, -1) if len(values) == 3 else values[0]
+                Image.fromarray(np.ascontiguousarray(pixels)).save(path, compress_level=0)
             os.utime(path, (moment, moment))
-        rows: dict[str, list[tuple[str, ...]]] = {"key": [Item._fields[:3], *(item[:3] for item in items)]}
-        rows["answers"] = [("name", "answer"), *((item.name, "") for item in items)]
-        for name, lines in rows.items():
-            with (aside / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(lines)
+        key = pd.DataFrame(items)[["name", "truth", "origin"]]
+        key.to_csv(aside / "key.csv", index=False)
+        key[["name"]].assign(answer="").to_csv(aside / "answers.csv", index=False)
     words = {"truth": "real or drawn", "origin": "sample or draw"}
     return xr.Dataset(
-        {key: ("name", [getattr(item, key) for item in items], {"long_name": text}) for key, text in words.items()},
-        coords={"name": [item.name for item in items]},
+        {column: ("name", key[column].to_list(), {"long_name": text}) for column, text in words.items()},
+        coords={"name": key["name"].to_list()},
         attrs={**opened.attrs, "kind": kind, "source": source, "part": part, "seed": seed},
     )
 
@@ -118,19 +122,17 @@ def score_blinded(key: str | Path, answers: str | Path) -> xr.Dataset:
     """
     from scipy.stats import binomtest, fisher_exact
 
-    truths, given = _column(Path(key), "truth"), _column(Path(answers), "answer")
-    if unknown := [name for name in given if name not in truths]:
+    truths, given = _column(Path(key), "truth"), _column(Path(answers), "answer").str.strip().str.lower()
+    if len(unknown := given.index.difference(truths.index)):
         raise DataError(f"{answers} names {unknown[0]!r}, which {key} does not; use the key of this set.")
-    told = {name: answer.strip().lower() for name, answer in given.items() if answer.strip()}
+    told = given[given != ""]
     for where, values in ((key, truths), (answers, told)):
-        if wrong := [(name, value) for name, value in values.items() if value not in ANSWERS]:
-            (name, value), *_ = wrong
+        for name, value in values[~values.isin(ANSWERS)].items():
             raise DataError(f"{where} says {value!r} of {name}.{did_you_mean(value, list(ANSWERS))}")
-    if not told:
+    if told.empty:
         raise DataError(f"{answers} holds no answer; fill the column 'answer' with {REAL} or {DRAWN}.")
-    counts = np.zeros((2, 2), int)
-    for name, answer in told.items():
-        counts[ANSWERS.index(truths[name]), ANSWERS.index(answer)] += 1
+    table = pd.crosstab(truths[told.index], told).reindex(index=ANSWERS, columns=ANSWERS, fill_value=0)
+    counts = table.to_numpy()
     total, right = int(counts.sum()), int(np.trace(counts))
     chance, accuracy = float(counts.sum(1).max() / total), right / total
     interval = binomtest(right, total).proportion_ci(method="wilson")
@@ -182,11 +184,10 @@ def _items(opened: Run, n_real: int, n_drawn: int, *, seed: int, kind: str, part
         )
     chosen = [tuple(point) for point in points[rng.permutation(len(points))[:needed]].tolist()]
     labels = [", ".join(f"{d} {opened.ds[d].values[i]}" for d, i in zip(nav, point, strict=True)) for point in chosen]
-    sides = [(REAL, label, point) for label, point in zip(labels[:n_real], chosen[:n_real], strict=True)]
+    sides = [(REAL, label, point) for label, point in zip(labels, chosen, strict=True)]
+    sides[n_real:] = [(DRAWN, f"reconstruction of {label}", point) for _, label, point in sides[n_real:]]
     if kind == "draws":
         sides += [(DRAWN, f"draw {i} of seed {seed}", (i,)) for i in range(n_drawn)]
-    rest = zip(labels[n_real:], chosen[n_real:], strict=True)
-    sides += [(DRAWN, f"reconstruction of {label}", point) for label, point in rest]
     suffix = ".png" if len(opened.model.input_shape) == 3 else ".nii"
     codes = rng.choice(16**6, len(sides), replace=False).tolist()
     return sorted(Item(f"{code:06x}{suffix}", *side) for code, side in zip(codes, sides, strict=True))
@@ -214,32 +215,17 @@ def _grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return as_dtype(np.clip(scaled, 0, top), np.dtype(np.uint8 if top < 2**8 else np.int16))
 
 
-def _write(path: Path, values: np.ndarray, affine: np.ndarray | None) -> None:
-    """A sample `(C, …)` as a file, not compressed."""
-    if path.suffix == ".nii":
-        write_nifti(path, values[0], None, affine)
-        return
-    from PIL import Image
-
-    pixels: Any = np.ascontiguousarray(np.moveaxis(values, 0, -1) if len(values) == 3 else values[0])
-    Image.fromarray(pixels).save(path, compress_level=0)
-
-
-def _column(path: Path, column: str) -> dict[str, str]:
+def _column(path: Path, column: str) -> pd.Series:
     """A column of a CSV file by its column `name`."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise NoInputError(f"there is no file {path}; give the CSV file with name and {column}.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except ValueError as error:  # those of pandas and of decoding are of this kind
         raise DataError(f"{path} is not a CSV file ({error}).") from None
-    if lacking := [name for name in ("name", column) if name not in columns]:
-        raise DataError(f"{path} lacks the column {lacking[0]!r}; it has {', '.join(columns) or 'none'}.")
-    found: dict[str, str] = {}
-    for row in rows:
-        if row["name"] in found:
-            raise DataError(f"{path} names {row['name']!r} twice; keep one.")
-        found[row["name"]] = row[column] or ""
-    return found
+    if lacking := [name for name in ("name", column) if name not in found]:
+        raise DataError(f"{path} lacks the column {lacking[0]!r}; it has {', '.join(found) or 'none'}.")
+    values = found.set_index("name")[column].fillna("")
+    if values.index.has_duplicates:
+        raise DataError(f"{path} names {values.index[values.index.duplicated()][0]!r} twice; keep one.")
+    return values

@@ -375,11 +375,10 @@ def _fidelity(found: xr.Dataset) -> Iterator[str]:
     attrs = found.attrs
     features = f"{attrs['features']} ({attrs['n_features']})"
     yield f"run {attrs['run']!r}, reference: {attrs['part']} data; features: {features}"
-    table = [["", "n", "against", "Fréchet", "kernel +- error"]]
+    table = [["", "n", "against", "Fréchet"]]
     for i, name in enumerate((f"draws ({attrs['source']})", "reconstructions", "training against validation")):
         one = {key: values.item() for key, values in found.isel(compared=i).items() if not values.ndim}
-        kernel = f"{one['kernel']:.4g} +- {one['kernel_error']:.2g}"
-        table.append([name, f"{one['n']}", f"{one['n_reference']}", f"{one['frechet']:.5g}", kernel])
+        table.append([name, f"{one['n']}", f"{one['n_reference']}", f"{one['frechet']:.5g}"])
     yield from aligned(table)
     for axis in found["axis"].values if "axis" in found.dims else ():
         values = ", ".join(f"{float(value):.5g}" for value in found["frechet_of_axis"].sel(axis=axis))

@@ -114,6 +114,19 @@ def test_again_is_the_same_and_other_settings_need_another_name(trained_store: P
     xr.testing.assert_equal(open_table(trained_store, "vae", "reconstruction"), found)
 
 
+def test_what_is_replaced_stays_until_the_new_is_there(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    va.reconstruct_store(trained_store, out="variable")
+    before = tree_hash(trained_store)
+    with monkeypatch.context() as broken:
+        broken.setattr("vaearr.run.reconstruct.write_table", lambda *given, **how: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            va.reconstruct_store(trained_store, seed=1, overwrite=True)
+    assert tree_hash(trained_store) == before
+    found = va.reconstruct_store(trained_store, seed=1, overwrite=True)
+    assert "reconstruction" not in open_store(trained_store), "it was made otherwise"
+    xr.testing.assert_equal(open_table(trained_store, "vae", "reconstruction"), found)
+
+
 def test_part_and_region(trained_store: Path) -> None:
     ds = open_store(trained_store, chunks=None)
     found = va.reconstruct_store(trained_store, part="validation", name="held")
@@ -147,7 +160,7 @@ def test_killed_is_not_a_result_and_goes_on(trained_store: Path, said: list[str]
 
 def test_summary_by_hand() -> None:
     maps = xr.Dataset({"psnr": ("sample", [1.0, 3.0, np.nan, np.inf]), "mse": ("sample", [1.0, 2.0, 3.0, 0.0])})
-    found = summarise(maps, np.array([n.TRAIN, n.TRAIN, n.VALIDATION, n.OUTSIDE]))
+    found = summarise(maps, xr.DataArray([n.TRAIN, n.TRAIN, n.VALIDATION, n.OUTSIDE], dims="sample"))
     assert found["summary"].sel(part="train", metric="psnr").values.tolist() == [2, 1, 1, 2, 3]
     assert np.isnan(found["summary"].sel(part="validation", metric="psnr")).all()
     assert found["count"].sel(metric="psnr").values.tolist() == [3, 2, 0]
@@ -165,7 +178,7 @@ def test_summary_by_hand() -> None:
         ({"data_range": -1.0}, UsageError, "must be a positive number"),
         ({"data_range": "dtype", "units": "preprocessed"}, UsageError, "whole numbers in stored units"),
         ({"data_range": "all"}, UsageError, "data_range"),
-        ({"batch_size": 0}, UsageError, "at least 1"),
+        ({"batch_size": 0}, UsageError, "ReconstructConfig.batch_size"),
         ({"roi": RoiConfig(x=(90, 99))}, RoiError, "the ROI is empty"),
         ({"roi": RoiConfig(x=(14, 18)), "part": "train"}, NoInputError, "no sample is left"),
         ({"window": (4, 4)}, UsageError, "need a network with spatial latents"),
@@ -174,7 +187,7 @@ def test_summary_by_hand() -> None:
         (
             {"lpips_weights": "n", "lpips_linear": "l", "units": "preprocessed"},
             UsageError,
-            "LPIPS is measured in stored",
+            "in stored units",
         ),
     ],
     ids=lambda v: str(v)[:40],

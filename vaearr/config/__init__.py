@@ -448,9 +448,9 @@ class ReconstructConfig(Config):
     data_range: float | Literal["dtype", "sample"] | None = field(
         None, "of PSNR and SSIM: number, of the stored type, of each input; default: dtype for 8 bits"
     )
-    examples: int = field(8, "samples kept as pictures, of the validation part where there is one")
+    examples: int = field(8, "samples kept as pictures, of the validation part where there is one", ge=0)
     seed: int = field(0, "of the choice of examples")
-    batch_size: int = field(256, "samples at once, fewer where they are large")
+    batch_size: int = field(256, "samples at once, fewer where they are large", ge=1)
     device: str = field("auto", DEVICE)
     window: tuple[int, ...] | None = field(
         None, "pixels per spatial dim: spatial latents of large samples, window by window"

@@ -579,16 +579,13 @@ class ExportConfig(Config):
     dpi: int = field(300, "of pictures")
     target: str = field(BC, "seed0: band contrast variable")
     clusters: tuple[str, ...] = field((), "seed0: cluster maps of the store; empty = all of this run")
-    methods: tuple[str, ...] = field((), "seed0: clusterings to make now, of one latent and the target")
     latent: int | None = field(
         None, "seed0: dimension in cluster files; default: the clustering's only one, else the strongest"
     )
     elements: tuple[str, ...] = field((), "seed0: of the element sum; empty = all")
     weights: tuple[float, ...] = field((), "seed0: of these elements; empty = equal")
-    synth_mode: Literal["sum", "rgb"] = field("sum", "seed0: sum of elements, or luminance of one to three")
-    rgb_elements: tuple[str, ...] = field((), "seed0: elements that are red, green and blue")
     reference: str | None = field(None, "seed0: scores to compare clusters with; default: pca, else nmf")
-    seed: int = field(0, "seed0: of clusterings and mixtures made here")
+    seed: int = field(0, "seed0: of the mixtures made for the comparison with scores")
 
 
 # ---- settings as keywords of a function ----

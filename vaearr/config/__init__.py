@@ -400,7 +400,6 @@ class EncodeConfig(Config):
     batch_size: int = field(1024, "samples at once", ge=1)
     device: str = field("auto", DEVICE)
     precision: Literal["auto", "float32", "bfloat16"] = field("float32", "of the network's numbers")
-    mask: str | None = field(None, "boolean variable over pixels; spatial latents without a true pixel are NaN")
     window: tuple[int, ...] | None = field(
         None, "pixels per spatial dim: spatial latents of samples that memory does not hold, piece by piece"
     )

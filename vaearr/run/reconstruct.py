@@ -25,7 +25,7 @@ from vaearr.run.stream import PARTS, Made, chosen_blocks, example_points, throug
 from vaearr.run.train import resolve_roi
 from vaearr.sources.collection import Geometry
 from vaearr.sources.nifti import ORIENTATION
-from vaearr.sources.single import NIFTI, Kept, output_suffix, read_single, stored_affine, stored_geometry, write_sample
+from vaearr.sources.single import NIFTI, output_suffix, read_single, stored_affine, stored_geometry, write_sample
 from vaearr.store import (
     Region,
     VariableSpec,
@@ -73,7 +73,6 @@ def reconstruct_store(
     roi: xr.DataArray | RoiConfig | None = None,
     config: ReconstructConfig | None = None,
     files: str | Path | None = None,
-    dtype: Kept = "float32",
     overwrite: bool = False,
     on_block: Callable[[int, int], None] | None = None,
     **given: Any,
@@ -92,11 +91,11 @@ def reconstruct_store(
     `reconstruction_b`); nothing is visible before all is written.
 
     files: folder for a file of each reconstruction, PNG, NIfTI or .npy in stored units, in the size and affine of its
-    source: collections name them after their files (`path`), scans after the numbers of the point. dtype: see
-    `reconstruct_files`. roi: map or conditions instead of the run's region. The same call again returns what was made;
-    `overwrite` replaces what was made otherwise. Raises ExistsError where the name holds anything else, NoInputError
-    for a run or part that is not there, RoiError for an empty region, UsageError for settings that do not fit,
-    DataError for a damaged store or model.
+    source: collections name them after their files (`path`), scans after the numbers of the point. roi: map or
+    conditions instead of the run's region. The same call again returns what was made; `overwrite` replaces what was
+    made otherwise. Raises ExistsError where the name holds anything else, NoInputError for a run or part that is not
+    there, RoiError for an empty region, UsageError for settings that do not fit, DataError for a damaged store or
+    model.
     """
     conditions = {"roi": roi} if isinstance(roi, RoiConfig) else {}
     settings = resolved(ReconstructConfig, config, given | conditions | ({"out": out} if out else {}) | {"run": run})
@@ -108,7 +107,7 @@ def reconstruct_store(
         raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
     if not n.is_valid_name(name):
         raise UsageError(f"{name!r} cannot be a name; use letters, digits and _, a letter first.")
-    _check(opened, settings, None if files is None else dtype)
+    _check(opened, settings, has_files=files is not None)
     chosen = _points(opened, settings, roi if isinstance(roi, xr.DataArray) else None)
     made_from = {**opened.attrs, "points": fingerprint(chosen.values), "data": opened.manifest["data"]}
     recipe, variable = Recipe(settings, made_from), n.run_name(name, opened.name)
@@ -130,7 +129,7 @@ def reconstruct_store(
     judged = Judged(opened, settings, chosen.shape, example_points(opened, chosen, settings.examples, settings.seed))
     with ExitStack() as stack:
         aside = None if files is None else stack.enter_context(staged(Path(files)))
-        write = None if aside is None else _writer(opened.ds, chosen, aside, dtype)
+        write = None if aside is None else _writer(opened.ds, chosen, aside)
         total, made = _through(judged, chosen, write, variable if is_wanted else None)
         if is_wanted:
             dims = (*schema.navigation_dims(opened.ds), *schema.signal_dims(opened.ds))
@@ -196,7 +195,6 @@ def reconstruct_files(
     run: str | None = None,
     *,
     out: str | Path | None = None,
-    dtype: Kept = "float32",
     config: ReconstructConfig | None = None,
     on_file: Callable[[int, int], None] | None = None,
     **given: Any,
@@ -210,7 +208,7 @@ def reconstruct_files(
     `file`, with their `summary (part, metric, statistic)`; `input` and `reconstruction (example, …)` of the
     first files.
     out: folder that gets the reconstructions, PNG of the file's own size or NIfTI of its own grid, axes and affine,
-    else .npy; it appears when all are there. dtype: of NIfTI and .npy: float32, or source = the stored type.
+    else .npy, as float32 in stored units; it appears when all are there.
 
     Raises UsageError for settings that are meant for stores, two files of one name, or no file; NoInputError or
     DataError for a run or file that is missing, damaged or of another kind than the store's samples.
@@ -221,7 +219,7 @@ def reconstruct_files(
     if any(getattr(settings, name) != getattr(plain, name) for name in ("roi", "part", "out", "name")):
         raise UsageError("part, roi, name and variable are for a store's own samples; leave them out for single files.")
     opened = open_run(store, settings.run, device=settings.device)
-    _check(opened, settings, None if out is None else dtype)
+    _check(opened, settings, has_files=out is not None)
     ds, paths = opened.ds, [Path(file) for file in files]
     names = [inside_name(path.name) for path in paths]
     twice = [name for name, count in Counter(name.lower() for name in names).items() if count > 1]
@@ -246,7 +244,7 @@ def reconstruct_files(
                 geometry = geometries.pop(i)
                 if aside is not None:
                     path = aside / f"{names[i]}{output_suffix(ds)}"
-                    write_sample(path, values.reshape(shape), stored, geometry=geometry, kept=dtype)
+                    write_sample(path, values.reshape(shape), stored, geometry=geometry)
                 if on_file:
                     on_file(i + 1, len(paths))
     table = judged.table({FILE: xr.DataArray([str(path) for path in paths], dims=FILE)}, len(paths))
@@ -284,8 +282,8 @@ def reconstruct(store: str | Path | Run, *, run: str = n.DEFAULT_RUN, n_samples:
     )
 
 
-def _check(opened: Run, settings: ReconstructConfig, dtype: str | None) -> None:
-    """Raise UsageError for settings that do not fit each other, the data or the network; dtype: of written files."""
+def _check(opened: Run, settings: ReconstructConfig, *, has_files: bool) -> None:
+    """Raise UsageError for settings that do not fit each other, the data or the network."""
     wanted, stored, net = settings.data_range, settings.units == "stored", settings.lpips_weights
     if wanted == "dtype" and not (stored and opened.ds[n.PATTERNS].dtype.kind in "iu"):
         raise UsageError("data_range 'dtype' is for whole numbers in stored units; give a number or 'sample'.")
@@ -293,10 +291,8 @@ def _check(opened: Run, settings: ReconstructConfig, dtype: str | None) -> None:
         raise UsageError(f"data_range is {wanted}; it must be a positive number.")
     if (net is None) != (settings.lpips_linear is None):
         raise UsageError("LPIPS takes two files: lpips_weights, of the feature network, and lpips_linear.")
-    if not stored and (net or dtype):
+    if not stored and (net or has_files):
         raise UsageError("LPIPS and files of reconstructions are in stored units; leave units='preprocessed' out.")
-    if dtype not in (None, "float32", "source"):
-        raise UsageError(f"dtype is {dtype!r}; use float32, or source for the type of the stored samples.")
 
 
 class Judged:
@@ -434,7 +430,7 @@ def summarise(maps: xr.Dataset, split: xr.DataArray | None = None) -> xr.Dataset
     )
 
 
-def _writer(ds: xr.Dataset, chosen: xr.DataArray, folder: Path, dtype: Kept) -> SampleWriter:
+def _writer(ds: xr.Dataset, chosen: xr.DataArray, folder: Path) -> SampleWriter:
     """A function that writes samples `(k, …)` at points `(k, navigation)` as files into a folder."""
     names, suffix, stored = sample_names(ds, chosen), output_suffix(ds), ds[n.PATTERNS].dtype
     shape, about = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds)), ds.copy()
@@ -449,7 +445,6 @@ def _writer(ds: xr.Dataset, chosen: xr.DataArray, folder: Path, dtype: Kept) -> 
                 stored,
                 geometry=None if schema.is_scan(ds) else stored_geometry(about, point[0]),
                 affine=stored_affine(about, point[0]) if suffix == NIFTI else None,
-                kept=dtype,
             )
 
     return write

@@ -52,8 +52,10 @@ class Recipe:
             return None
         known = {key: made.get(key) for key in asked}
         if self.config is not None:
-            try:
-                known["config"] = type(self.config).from_attrs(dict(made["config"])).deciding()
+            kind = type(self.config)
+            try:  # what is no setting any more and was left empty decided nothing
+                settings = {key: v for key, v in dict(made["config"]).items() if key in kind.model_fields or v}
+                known["config"] = kind.from_attrs(settings).deciding()
             except (KeyError, TypeError, ValueError):
                 return None
         found = differing(known, asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vaearr.analysis.clustering import cluster_store
 from vaearr.config import ClusterConfig
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.store import add_variables, create_store
+from vaearr.store.folders import staged
 
 from ..data import random_patterns_dataset
 
@@ -88,26 +90,18 @@ def test_collections_and_volumes_as_tables(tmp_path: Path) -> None:
             va.export(volume, tmp_path / "no", format_, run="a")
 
 
-@pytest.mark.parametrize(
-    ("settings", "tag"),
-    [
-        ({"elements": ("Fe", "Ni"), "weights": (1.0, 0.25)}, "sum-1.000_0.250"),
-        ({"synth_mode": "rgb", "rgb_elements": ("Fe", "Ni", "Cr")}, "rgb-Fe_Ni_Cr"),
-    ],
-)
-def test_tags_of_other_element_targets(store: Path, tmp_path: Path, settings: dict[str, Any], tag: str) -> None:
-    out = va.export(store, tmp_path / "out", **QUICK, **settings)
-    record = record_of(out / f"report_elements_multi_metric__{tag}.json")
-    assert (record["synth_mode"], record["synth_tag"]) == (tag.split("-")[0], tag)
-    for name in ("weights", "rgb_elements"):
-        assert record[name] == (list(settings[name]) if name in settings else None)
+def test_weights_are_in_the_name_and_stay_apart(store: Path, tmp_path: Path) -> None:
+    out = va.export(store, tmp_path / "out", **QUICK, elements=("Fe", "Ni"), weights=(1.0, 0.25))
+    record = record_of(out / "report_elements_multi_metric__sum-1.000_0.250.json")
+    assert (record["synth_mode"], record["weights"]) == ("sum", [1.0, 0.25])
     with pytest.raises(ExistsError, match=r"element_latent_scores\.csv with other content"):
         va.export(store, out, **QUICK)
 
 
 @pytest.mark.parametrize("method", list(OWN))
 def test_each_method_has_the_keys_of_the_seed(store: Path, tmp_path: Path, method: str) -> None:
-    out = va.export(store, tmp_path / "out", **QUICK, methods=(method,))
+    cluster_store(store, ClusterConfig(run="b", method=method, name="own", features=("latents",), max_points=1000))
+    out = va.export(store, tmp_path / "out", **QUICK, clusters=("own",))
     (record,) = map(record_of, out.glob("cluster_report__*.json"))
     expected = {"method": str} | OWN[method] | COMMON
     assert list(record)[: len(expected)] == list(expected)
@@ -142,25 +136,13 @@ def test_what_the_store_lacks_is_left_out_and_told(tmp_path: Path, said: list[st
     assert told == [" band contrast", " elements", " clusters", " clusters of each latent"]
 
 
-def test_names_of_elements_never_lead_elsewhere(store: Path, tmp_path: Path) -> None:
-    ds = va.open_store(store)
-    names = ["../../Fe/Ni", *map(str, ds["element"].values[1:])]
-    renamed = ds.load().assign_coords(element=names).drop_encoding()
-    other = create_store(renamed[["patterns", "present", "BC", "elements"]], tmp_path / "other.zarr")
-    va.attach(other, ds["latents_b"].values, run="b")
-    out = va.export(other, tmp_path / "a" / "out", **QUICK, synth_mode="rgb", rgb_elements=(names[0],))
-    written = [path.name for path in out.glob("report_elements*")]
-    assert written == ["report_elements_multi_metric__rgb-.._.._Fe_Ni.json"]
-
-
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
         ({"weights": (1.0, 2.0)}, UsageError, "2 weights for 3 elements"),
         ({"elements": ("Fr",)}, NoInputError, "no element 'Fr'"),
-        ({"synth_mode": "rgb", "rgb_elements": ("Fe", "Ni", "Cr", "Fe")}, UsageError, "expected one to 3"),
         ({"target": "elements"}, UsageError, "plain map"),
-        ({"latent": 7, "methods": ("kmeans",)}, NoInputError, "no latent 7"),
+        ({"latent": 7, "clusters": ("clusters",)}, NoInputError, "no latent 7"),
         ({"reference": "nmf"}, NoInputError, "nmf"),
         ({"format": "csv", "variables": ("patterns",)}, NoInputError, "no map 'patterns'"),
         (
@@ -177,3 +159,33 @@ def test_refusals(store: Path, tmp_path: Path, settings: dict[str, Any], error: 
     with pytest.raises(error, match=words):
         va.export(store, tmp_path / "out", **{**QUICK, **settings})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_ours_is_whole_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a report is written: killed at any rename, a page is there, and its record is new only with all the rest."""
+    folder, names = tmp_path / "report", ["index.html", "png/a.png", "report.json"]
+
+    def write(text: str, *files: str) -> None:
+        with staged(folder, last="report.json") as aside:
+            (aside / "png").mkdir()
+            for file in files:
+                (aside / file).write_text(text)
+
+    replace = Path.replace
+    write("0", *names, "png/old.png")
+    for survived in range(3):
+        left = iter(range(survived))
+
+        def killed(path: Path, target: Path, left: Iterator[int] = left) -> Path:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return replace(path, target)
+
+        monkeypatch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write("1", *names)
+        monkeypatch.undo()
+        assert [(folder / name).read_text() for name in names] == ["1"] * survived + ["0"] * (3 - survived)
+    write("1", *names)
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["a.png", "index.html", "report.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]

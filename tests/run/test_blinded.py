@@ -67,9 +67,6 @@ def test_images(collection: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again" / "key.csv").read_bytes() == (tmp_path / "set" / "key.csv").read_bytes()
     assert not set(_key(tmp_path / "other")) & set(key)
     assert (tmp_path / "set" / "answers.csv").read_text().splitlines()[1] == f"{files[0].name},"
-    va.blinded_set(collection, "vae", tmp_path / "rebuilt", kind="reconstructions", **SET)
-    _alike(tmp_path / "rebuilt")
-    assert len(set(_numbers(tmp_path / "rebuilt"))) == 9, "reconstructions are of other samples"
 
 
 def test_samples_in_other_units_get_one_scale(trained_template: Path, tmp_path: Path) -> None:
@@ -133,12 +130,10 @@ def test_score(tmp_path: Path) -> None:
 def test_refusals(collection: Path, tmp_path: Path) -> None:
     out, two = tmp_path / "set", random_patterns_dataset({"sample": 20}, {"channel": 2, "y": 12, "x": 13})
     va.train(create_store(two, tmp_path / "2.zarr"), config=TINY_TRAINING.replace(objective=SELF, epochs=1))
-    many = {"n_real": 40, "n_drawn": 40, "kind": "reconstructions", "part": "all"}
     for store, run, how, error, message in (
-        (collection, "vae", {"kind": "draw"}, UsageError, "Did you mean 'draws'"),
         (collection, "vae", {"n_real": 0}, UsageError, "give 1 or more"),
         (collection, "ae", {}, UsageError, "autoencoder"),
-        (collection, "vae", many, NoInputError, "the set needs 80"),
+        (collection, "vae", {"n_real": 80, "part": "all"}, NoInputError, "the set needs 80"),
         (tmp_path / "2.zarr", "vae", {}, UsageError, r"samples of 2 channels .* are no pictures"),
     ):
         with pytest.raises(error, match=message):

@@ -16,7 +16,7 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.recipe import nested
+from vaearr.recipe import Recipe, nested
 from vaearr.store import create_store, open_store, run_folder
 from vaearr.store.verify import relist
 from vaearr.testing import assert_valid
@@ -109,6 +109,15 @@ def test_broken_artefacts_are_refused(
         va.load_model(trained_store)
 
 
+def test_a_setting_that_is_no_more_and_was_empty_decides_nothing(trained_template: Path) -> None:
+    recipe = nested(open_store(trained_template)["latents"].attrs, "provenance")
+    recipe["config"]["mask"] = None  # as stores of version 1 have it
+    found = Recipe(EncodeConfig(), {key: recipe[key] for key in ("run", "parents", "weights_sha256")})
+    assert found.differences(recipe) == ""
+    recipe["config"]["mask"] = "brain"
+    assert found.differences(recipe) is None
+
+
 def test_runs_that_do_not_fit(trained_store: Path, tmp_path: Path) -> None:
     other = create_store(random_patterns_dataset({"y": 5, "x": 6}), tmp_path / "other.zarr")
     shutil.copytree(trained_store / "runs" / "vae", other / "runs" / "vae")
@@ -118,44 +127,32 @@ def test_runs_that_do_not_fit(trained_store: Path, tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="has no run 'nope'"):
         va.encode(trained_store, config=EncodeConfig(run="nope"))
     va.train(trained_store, run="b", config=TINY_TRAINING, epochs=1)
-    with pytest.raises(UsageError, match="vectors without positions"):
-        va.encode(trained_store, run="b", mask="roi")
     va.encode(trained_store, run="b", config=EncodeConfig(batch_size=8))
     assert "latents_b" in xr.open_zarr(trained_store)
 
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 volumes of 5 x 6 x 7 voxels, 2 mm apart, with masks; runs `vae` (masked) and `b`, latents 2 x 3 x 3 x 4."""
+    """20 volumes of 5 x 6 x 7 voxels, 2 mm apart; runs `vae` and `b`, latents 2 x 3 x 3 x 4."""
     pytest.importorskip("monai")
     ds = random_patterns_dataset({"sample": N}, SIZES)
     ds = ds.assign_coords({dim: (dim, 2.0 * np.arange(size) - 3, {"units": "mm"}) for dim, size in SIZES.items()})
-    mask = np.zeros((N, *SIZES.values()), bool)
-    mask[:, 3, 4, 5] = mask[:4] = True
-    ds = ds.assign(brain=(("sample", "z", "y", "x"), mask), flat=(("sample",), np.ones(N, bool)))
-    ds["slab"] = (("z", "y", "x"), mask[5])
     path = create_store(ds, tmp_path_factory.mktemp("volumes") / "volumes.zarr")
     va.train(path, config=OF_VOLUMES)
     va.train(path, run="b", config=OF_VOLUMES.replace(seed=2))
-    va.encode(path, mask="brain")
+    va.encode(path)
     va.encode(path, run="b")
     return path
 
 
-def test_positions_and_masks(encoded: Path) -> None:
+def test_positions(encoded: Path) -> None:
     ds = open_store(encoded).load()
     assert ds.latents_b.dims == ("sample", "latent_b", "lz_b", "ly_b", "lx_b")
     assert ds.latents.shape == (N, 2, *COARSE)
     np.testing.assert_allclose(ds.ly, [-2, 2, 6])  # voxels 0 and 1 lie at -3 and -1 mm
     np.testing.assert_allclose(ds.lz, [-2, 2, 6])  # the last half in the padding
     assert ds.lx.attrs["units"] == "mm"
-    known = ds.latents.notnull()
-    assert known[:4].all()
-    assert (known[4:].sum(("latent", "lz", "ly", "lx")) == 2).all(), "one position of each of two channels"
-    assert known[4:, :, 1, 2, 2].all(), "the position over voxel 3, 4, 5"
-    assert ds.latents_b.notnull().all()
-    np.testing.assert_array_equal(ds.latents_std.notnull(), known)
-    assert np.isfinite(ds.latents.attrs["channel_mean"]).all(), "missing positions are left out"
+    assert ds[["latents", "latents_std"]].notnull().all().to_array().all()
 
 
 def test_everything_takes_spatial_latents(encoded: Path) -> None:
@@ -179,23 +176,14 @@ def test_everything_takes_spatial_latents(encoded: Path) -> None:
     mean, std = ds.latents_b.values, ds.latents_std_b.values
     kl = 0.5 * (mean**2 + std**2 - 1 - 2 * np.log(std)).sum((2, 3, 4)).mean(0)
     np.testing.assert_allclose(table.kl, kl, rtol=1e-4)
-    masked = va.latent_statistics(encoded)
-    assert (masked.attrs["n"], masked.attrs["n_positions"]) == (N, pytest.approx((4 * 36 + 16) / N))
 
 
-def test_windows_and_masks_that_fit_or_not(encoded: Path, tmp_path: Path) -> None:
+def test_windows(encoded: Path, tmp_path: Path) -> None:
     store = shutil.copytree(encoded, tmp_path / "copy.zarr")
     va.train(store, run="c", config=OF_VOLUMES, epochs=1)
-    for settings, message in (
-        ({"window": (3, 4, 4)}, "multiples"),
-        ({"mask": "brian"}, "no boolean variable 'brian'.*brain"),
-        ({"mask": "flat"}, "no boolean variable 'flat'"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            va.encode(store, run="c", **settings)
+    with pytest.raises(UsageError, match="multiples"):
+        va.encode(store, run="c", window=(3, 4, 4))
     assert "latents_c" not in xr.open_zarr(store)
     shutil.copytree(store / "runs" / "b" / "model", store / "runs" / "c" / "model", dirs_exist_ok=True)
-    found = va.encode(store, run="c", window=(8, 8, 8), mask="slab").load()  # a window over all changes nothing
-    known = found.latents_c.notnull().values
-    assert known.sum() == 2 * N
-    np.testing.assert_allclose(found.latents_c.values[known], found.latents_b.values[known], rtol=1e-5, atol=1e-6)
+    found = va.encode(store, run="c", window=(8, 8, 8)).load()  # a window over all changes nothing
+    np.testing.assert_allclose(found.latents_c.values, found.latents_b.values, rtol=1e-5, atol=1e-6)

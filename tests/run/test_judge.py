@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -75,7 +76,8 @@ def test_own_function_and_encoder_stages(collection: Path) -> None:
     assert (found.attrs["features"], found.attrs["n_features"]) == ("mean_colour", 3)
     assert not any("run's own" in text for text in found.attrs["warnings"])
     stages, opened = va.sample_fidelity(collection, n_samples=8, part="all", features="encoder"), open_run(collection)
-    (rows,) = features_of(opened, ENCODER)(torch.rand(4, *opened.model.input_shape))
+    _, stages_of = features_of(opened, ENCODER, None, xr.DataArray())
+    (rows,) = stages_of(torch.rand(4, *opened.model.input_shape)).values()
     assert rows.shape == (4, stages.attrs["n_features"])
 
 
@@ -181,12 +183,15 @@ def test_frechet_in_closed_form() -> None:
         assert frechet_distance(one, other) == pytest.approx(want, abs=1e-10)
 
 
-def test_distances_that_cannot_be() -> None:
-    a = np.ones((4, 3))
-    for b, error, message in (
+@pytest.mark.parametrize(
+    ("b", "error", "message"),
+    [
         (np.ones((4, 2)), UsageError, r"expected \(n, d\) and \(m, d\)"),
-        (a[:1], DataError, "4 and 1 rows"),
-        (a * np.nan, DataError, "not finite"),
-    ):
-        with pytest.raises(error, match=message):
-            frechet_distance(a, b)
+        (np.ones((1, 3)), DataError, "4 and 1 rows"),
+        (np.full((4, 3), np.nan), DataError, "not finite"),
+    ],
+    ids=["shapes", "one row", "NaN"],
+)
+def test_distances_that_cannot_be(b: np.ndarray, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        frechet_distance(np.ones((4, 3)), b)

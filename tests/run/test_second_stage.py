@@ -24,18 +24,16 @@ MODEL = ModelConfig(name="autoencoder-kl", latent_dim=2, options={"channels": [4
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 images of 6 x 7 with labels 3 = thin and 5 = thick, some unknown, and a mask; spatial latents; run b not."""
+    """30 images of 6 x 7 with labels 3 = thin and 5 = thick, some unknown; spatial latents; run b not."""
     pytest.importorskip("monai")
     ds = random_patterns_dataset({"sample": 30}, {"y": 6, "x": 7})
     attrs = {"flag_values": [-1, 3, 5], "flag_meanings": "unknown thin thick"}
-    mask = np.ones((30, 6, 7), bool)
-    mask[0, :, :4] = False
-    ds = ds.assign(kind=("sample", np.array([3, 5, -1] * 10, "i4"), attrs), mask=(("sample", "y", "x"), mask))
+    ds = ds.assign(kind=("sample", np.array([3, 5, -1] * 10, "i4"), attrs))
     path = create_store(ds, tmp_path_factory.mktemp("latents") / "images.zarr")
     split = {"method": "random", "fraction": 0.2}
     config = TINY_TRAINING.replace(model=MODEL.to_attrs(), objective={"target": "self"}, split=split, epochs=1)
     va.train(path, config=config)
-    va.encode(path, mask="mask")
+    va.encode(path)
     va.train(path, run="b", config=config)
     return path
 

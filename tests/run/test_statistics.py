@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 import vaearr as va
+from vaearr import run as run_module
 from vaearr.errors import NoInputError
 from vaearr.run.statistics import Sums, _standard_error, held_out, prior_warnings, recommend, score_run, statistics_of
 from vaearr.store import open_store, open_table
@@ -65,7 +66,7 @@ def test_warnings_tell_when_the_prior_is_not_the_data() -> None:
     np.testing.assert_allclose(_statistics(1e7 + mean, std)["std"], mean.std(0), rtol=1e-6)  # nothing cancels
 
 
-def test_elbo_is_that_of_the_formula(trained_store: Path) -> None:
+def test_elbo_is_that_of_the_formula(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, ds = held_out(trained_store, "vae"), xr.open_zarr(trained_store).load()
     size = ds.sizes["dy"] * ds.sizes["dx"]
     variance = float(ds["reconstruction_error"].where(ds["split"] == 1).mean())
@@ -80,6 +81,10 @@ def test_elbo_is_that_of_the_formula(trained_store: Path) -> None:
     assert 1 < (found["n_groups"] or 0) < len(elbos)
     row = score_run(trained_store, "vae")
     assert (row["run"], row["latent_dim"], row["beta"], row["epochs"]) == ("vae", 3, 1.0, 2)
+    read, block = [], run_module.read_block
+    monkeypatch.setattr(run_module, "read_block", lambda values, at: read.append(at) or block(values, at))
+    assert held_out(trained_store, "vae") == found
+    assert len({str(at) for at in read}) > 1, "one shard after the other"
     remove(trained_store, variables=["latents_std"])
     with pytest.raises(NoInputError, match="no latents_std; write it with 'vaearr encode"):
         held_out(trained_store, "vae")

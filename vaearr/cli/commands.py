@@ -354,7 +354,6 @@ def judge(
     seed: Seed = 0,
     out: Annotated[Path | None, opt("folder for fidelity.csv and nearest.csv")] = None,
     blinded: Annotated[Path | None, opt("write real and drawn files for a reader into this folder")] = None,
-    kind: Annotated[str, opt("--blinded: draws or reconstructions")] = "draws",
     key: Annotated[Path | None, opt("key.csv of a blinded set; with --answers, without a store")] = None,
     answers: Annotated[Path | None, opt("the reader's CSV file with name, answer")] = None,
     device: Device = "auto",
@@ -376,7 +375,7 @@ def judge(
     about: Given = {"source": source, "seed": seed, "device": device}
     if blinded is not None:
         size = 25 if count is None else count
-        va.blinded_set(store, run, blinded, n_real=size, n_drawn=size, kind=kind, part=part, **about)
+        va.blinded_set(store, run, blinded, n_real=size, n_drawn=size, part=part, **about)
         typer.echo(f"{2 * size} files for the reader are in {blinded / 'images'}; {blinded / 'key.csv'} is the key")
         return
     about["n_samples"] = 1000 if count is None else count

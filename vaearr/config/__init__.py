@@ -400,7 +400,6 @@ class EncodeConfig(Config):
     batch_size: int = field(1024, "samples at once", ge=1)
     device: str = field("auto", DEVICE)
     precision: Literal["auto", "float32", "bfloat16"] = field("float32", "of the network's numbers")
-    mask: str | None = field(None, "boolean variable over pixels; spatial latents without a true pixel are NaN")
     window: tuple[int, ...] | None = field(
         None, "pixels per spatial dim: spatial latents of samples that memory does not hold, piece by piece"
     )
@@ -448,9 +447,9 @@ class ReconstructConfig(Config):
     data_range: float | Literal["dtype", "sample"] | None = field(
         None, "of PSNR and SSIM: number, of the stored type, of each input; default: dtype for 8 bits"
     )
-    examples: int = field(8, "samples kept as pictures, of the validation part where there is one")
+    examples: int = field(8, "samples kept as pictures, of the validation part where there is one", ge=0)
     seed: int = field(0, "of the choice of examples")
-    batch_size: int = field(256, "samples at once, fewer where they are large")
+    batch_size: int = field(256, "samples at once, fewer where they are large", ge=1)
     device: str = field("auto", DEVICE)
     window: tuple[int, ...] | None = field(
         None, "pixels per spatial dim: spatial latents of large samples, window by window"
@@ -579,16 +578,13 @@ class ExportConfig(Config):
     dpi: int = field(300, "of pictures")
     target: str = field(BC, "seed0: band contrast variable")
     clusters: tuple[str, ...] = field((), "seed0: cluster maps of the store; empty = all of this run")
-    methods: tuple[str, ...] = field((), "seed0: clusterings to make now, of one latent and the target")
     latent: int | None = field(
         None, "seed0: dimension in cluster files; default: the clustering's only one, else the strongest"
     )
     elements: tuple[str, ...] = field((), "seed0: of the element sum; empty = all")
     weights: tuple[float, ...] = field((), "seed0: of these elements; empty = equal")
-    synth_mode: Literal["sum", "rgb"] = field("sum", "seed0: sum of elements, or luminance of one to three")
-    rgb_elements: tuple[str, ...] = field((), "seed0: elements that are red, green and blue")
     reference: str | None = field(None, "seed0: scores to compare clusters with; default: pca, else nmf")
-    seed: int = field(0, "seed0: of clusterings and mixtures made here")
+    seed: int = field(0, "seed0: of the mixtures made for the comparison with scores")
 
 
 # ---- settings as keywords of a function ----

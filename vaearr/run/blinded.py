@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_you_mean
-from vaearr.models.preprocess import undo
 from vaearr.run import Run, open_run
-from vaearr.run.draw import check_draws, decoded_array, draw_latents, scale_attrs, seen_batch
-from vaearr.run.stream import part_map, through
+from vaearr.run.draw import decoded_array, draw_latents, scale_attrs, seen_batch
+from vaearr.run.stream import part_map
 from vaearr.sources.nifti import AXES
 from vaearr.sources.single import as_dtype, stored_affine, write_nifti
 from vaearr.store.folders import staged
 
-KINDS = ("draws", "reconstructions")
 ANSWERS = REAL, DRAWN = ("real", "drawn")
 LEVELS = {2: 2**8, 3: 2**12}  # grey levels of images, of volumes
 CUT = (0.005, 0.995)  # quantiles of real samples that become black and white
@@ -46,7 +44,6 @@ def blinded_set(
     n_real: int = 25,
     n_drawn: int = 25,
     seed: int = 0,
-    kind: str = "draws",
     source: str = "prior",
     part: str = "validation",
     device: str = "cpu",
@@ -60,49 +57,92 @@ def blinded_set(
     values become black and white (256 levels, of volumes 4096): the 0.5 and 99.5 % quantiles of the real ones. All
     volumes have the affine of the store's first.
 
-    kind: draws, decoded latents from `source` (prior or fitted), or reconstructions of samples that are not among the
-    real ones, in stored units. Draws and the real samples beside them are in stored units where the preprocessing
-    treats all samples alike, else as the network sees them. part: of the split that samples come from. The same seed
-    makes the same set. Returns the key, `truth, origin (name)`.
+    source: of the draws, prior or fitted. All samples are in stored units where the preprocessing treats all samples
+    alike, else as the network sees them. part: of the split that real samples come from. The same seed makes the same
+    set. Returns the key, `truth, origin (name)`.
 
     Raises UsageError for arguments that do not fit or samples that are no pictures, NoInputError where the part has too
     few samples, ExistsError for a folder that is there and not empty.
     """
     opened, folder = open_run(store, run, device=device), Path(out)
-    _check(opened, n_real, n_drawn, kind, source)
+    if min(n_real, n_drawn) < 1:
+        raise UsageError(f"a set of {n_real} real and {n_drawn} drawn samples cannot be told apart; give 1 or more.")
+    ds, shape, signal = opened.ds, opened.model.input_shape, schema.signal_dims(opened.ds)
+    is_flat, dtype = len(shape) == 3, ds[n.PATTERNS].dtype
+    if shape[0] not in ((1, 3) if is_flat else (1,)):
+        raise UsageError(
+            f"samples of {shape[0]} channels over {signal} are no pictures: images have 1 or 3, volumes 1."
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExistsError(f"{folder} is there and not empty; a set takes a new folder.")
-    items = _items(opened, n_real, n_drawn, seed=seed, kind=kind, part=part)
-    latents = np.concatenate(list(draw_latents(opened, n_drawn, seed, source))) if kind == "draws" else None
-    is_stored = kind == "reconstructions" or scale_attrs(opened)["scale"] == "stored"
-    dtype, limits = opened.ds[n.PATTERNS].dtype, None
-    if not (is_stored and dtype == np.uint8 and len(opened.model.input_shape) == 3):  # bytes of images need no scale
-        spans = [np.nanquantile(_picture(opened, i, is_stored, None), CUT) for i in items if i.truth == REAL]
+    latents = np.concatenate(list(draw_latents(opened, n_drawn, seed, source)))
+    items = _items(opened, n_real, n_drawn, seed, part)
+    is_stored = scale_attrs(opened)["scale"] == "stored"
+
+    def picture(item: Item) -> np.ndarray:  # (C, …), in the units of the set
+        if item.truth == DRAWN:
+            return decoded_array(opened, latents[item.where[0]][None], n.SAMPLE).values.reshape(shape)
+        raw = torch.from_numpy(opened.samples([item.where]).reshape(1, *shape))
+        return np.asarray(seen_batch(opened, raw)[0].numpy())
+
+    limits = None
+    if not (is_stored and dtype == np.uint8 and is_flat):  # bytes of images need no scale
+        spans = [np.nanquantile(picture(item), CUT) for item in items if item.truth == REAL]
         limits = float(np.min(spans)), float(np.max(spans))
         if not limits[0] < limits[1]:
             raise DataError("all values of the real samples are equal; there is nothing to see.")
-    affine = stored_affine(opened.ds, 0) if schema.signal_dims(opened.ds) == AXES else None
-    moment = time.time()
+    from PIL import Image
+
+    affine, moment = stored_affine(ds, 0) if signal == AXES else None, time.time()
     with staged(folder) as aside:
         (aside / "images").mkdir()
         for item in items:  # in the order of their names, which is random
-            values = _picture(opened, item, is_stored, latents)
+            path, values = aside / "images" / item.name, picture(item)
             if dtype.kind in "iu" and is_stored:  # so that real samples do not show gaps that others lack
                 values = as_dtype(values, dtype)
-            path = aside / "images" / item.name
-            _write(path, values if limits is None else _grey(values, *limits), affine)
+            if limits is not None:
+                values = _grey(values, *limits)
+            if is_flat:
+                pixels: Any = np.moveaxis(values, 0, -1) if len(values) == 3 else values[0]
+                Image.fromarray(np.ascontiguousarray(pixels)).save(path, compress_level=0)
+            else:
+                write_nifti(path, values[0], None, affine)
             os.utime(path, (moment, moment))
-        rows: dict[str, list[tuple[str, ...]]] = {"key": [Item._fields[:3], *(item[:3] for item in items)]}
-        rows["answers"] = [("name", "answer"), *((item.name, "") for item in items)]
-        for name, lines in rows.items():
-            with (aside / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(lines)
+        key = pd.DataFrame(items)[["name", "truth", "origin"]]
+        key.to_csv(aside / "key.csv", index=False)
+        key[["name"]].assign(answer="").to_csv(aside / "answers.csv", index=False)
     words = {"truth": "real or drawn", "origin": "sample or draw"}
     return xr.Dataset(
-        {key: ("name", [getattr(item, key) for item in items], {"long_name": text}) for key, text in words.items()},
-        coords={"name": [item.name for item in items]},
-        attrs={**opened.attrs, "kind": kind, "source": source, "part": part, "seed": seed},
+        {column: ("name", key[column].to_list(), {"long_name": text}) for column, text in words.items()},
+        coords={"name": key["name"].to_list()},
+        attrs={**opened.attrs, "source": source, "part": part, "seed": seed},
     )
+
+
+def _items(opened: Run, n_real: int, n_drawn: int, seed: int, part: str) -> list[Item]:
+    """Names, truths and origins, in the order of the names."""
+    rng, nav = np.random.default_rng([seed, 2]), schema.navigation_dims(opened.ds)
+    points = np.argwhere(part_map(opened, part).values)
+    if len(points) < n_real:
+        raise NoInputError(
+            f"the {part} part of run {opened.name!r} has {len(points)} samples, the set needs {n_real}; take fewer or "
+            "another part (--part)."
+        )
+    sides: list[tuple[str, str, tuple[int, ...]]] = []
+    for point in points[rng.permutation(len(points))[:n_real]].tolist():
+        where = ", ".join(f"{d} {opened.ds[d].values[i]}" for d, i in zip(nav, point, strict=True))
+        sides.append((REAL, where, tuple(point)))
+    sides += [(DRAWN, f"draw {i} of seed {seed}", (i,)) for i in range(n_drawn)]
+    suffix = ".png" if len(opened.model.input_shape) == 3 else ".nii"
+    codes = rng.choice(16**6, len(sides), replace=False).tolist()
+    return sorted(Item(f"{code:06x}{suffix}", *side) for code, side in zip(codes, sides, strict=True))
+
+
+def _grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """A sample `(C, …)` in the grey levels of the set."""
+    top = LEVELS[values.ndim - 1] - 1
+    scaled = np.nan_to_num((values.astype(np.float64) - low) / (high - low) * top)
+    return as_dtype(np.clip(scaled, 0, top), np.dtype(np.uint8 if top < 2**8 else np.int16))
 
 
 def score_blinded(key: str | Path, answers: str | Path) -> xr.Dataset:
@@ -118,19 +158,17 @@ def score_blinded(key: str | Path, answers: str | Path) -> xr.Dataset:
     """
     from scipy.stats import binomtest, fisher_exact
 
-    truths, given = _column(Path(key), "truth"), _column(Path(answers), "answer")
-    if unknown := [name for name in given if name not in truths]:
+    truths, given = _column(Path(key), "truth"), _column(Path(answers), "answer").str.strip().str.lower()
+    if len(unknown := given.index.difference(truths.index)):
         raise DataError(f"{answers} names {unknown[0]!r}, which {key} does not; use the key of this set.")
-    told = {name: answer.strip().lower() for name, answer in given.items() if answer.strip()}
+    told = given[given != ""]
     for where, values in ((key, truths), (answers, told)):
-        if wrong := [(name, value) for name, value in values.items() if value not in ANSWERS]:
-            (name, value), *_ = wrong
+        for name, value in values[~values.isin(ANSWERS)].items():
             raise DataError(f"{where} says {value!r} of {name}.{did_you_mean(value, list(ANSWERS))}")
-    if not told:
+    if told.empty:
         raise DataError(f"{answers} holds no answer; fill the column 'answer' with {REAL} or {DRAWN}.")
-    counts = np.zeros((2, 2), int)
-    for name, answer in told.items():
-        counts[ANSWERS.index(truths[name]), ANSWERS.index(answer)] += 1
+    table = pd.crosstab(truths[told.index], told).reindex(index=ANSWERS, columns=ANSWERS, fill_value=0)
+    counts = table.to_numpy()
     total, right = int(counts.sum()), int(np.trace(counts))
     chance, accuracy = float(counts.sum(1).max() / total), right / total
     interval = binomtest(right, total).proportion_ci(method="wilson")
@@ -155,91 +193,17 @@ def score_blinded(key: str | Path, answers: str | Path) -> xr.Dataset:
     )
 
 
-def _check(opened: Run, n_real: int, n_drawn: int, kind: str, source: str) -> None:
-    if kind not in KINDS:
-        raise UsageError(f"there is no kind {kind!r} of blinded set.{did_you_mean(kind, list(KINDS))}")
-    if min(n_real, n_drawn) < 1:
-        raise UsageError(f"a set of {n_real} real and {n_drawn} drawn samples cannot be told apart; give 1 or more.")
-    if kind == "draws":
-        check_draws(opened, n_drawn, source)
-    channels, *sides = opened.model.input_shape
-    if channels not in ((1, 3) if len(sides) == 2 else (1,)):
-        raise UsageError(
-            f"samples of {channels} channels over {schema.signal_dims(opened.ds)} are no pictures: images have 1 or 3, "
-            "volumes 1."
-        )
-
-
-def _items(opened: Run, n_real: int, n_drawn: int, *, seed: int, kind: str, part: str) -> list[Item]:
-    """Names, truths and origins, in the order of the names."""
-    rng, nav = np.random.default_rng([seed, 2]), schema.navigation_dims(opened.ds)
-    points = np.argwhere(part_map(opened, part).values)
-    needed = n_real + (n_drawn if kind == "reconstructions" else 0)
-    if len(points) < needed:
-        raise NoInputError(
-            f"the {part} part of run {opened.name!r} has {len(points)} samples, the set needs {needed}; take fewer or "
-            "another part (--part)."
-        )
-    chosen = [tuple(point) for point in points[rng.permutation(len(points))[:needed]].tolist()]
-    labels = [", ".join(f"{d} {opened.ds[d].values[i]}" for d, i in zip(nav, point, strict=True)) for point in chosen]
-    sides = [(REAL, label, point) for label, point in zip(labels[:n_real], chosen[:n_real], strict=True)]
-    if kind == "draws":
-        sides += [(DRAWN, f"draw {i} of seed {seed}", (i,)) for i in range(n_drawn)]
-    rest = zip(labels[n_real:], chosen[n_real:], strict=True)
-    sides += [(DRAWN, f"reconstruction of {label}", point) for label, point in rest]
-    suffix = ".png" if len(opened.model.input_shape) == 3 else ".nii"
-    codes = rng.choice(16**6, len(sides), replace=False).tolist()
-    return sorted(Item(f"{code:06x}{suffix}", *side) for code, side in zip(codes, sides, strict=True))
-
-
-@torch.inference_mode()
-def _picture(opened: Run, item: Item, is_stored: bool, latents: np.ndarray | None) -> np.ndarray:
-    """A sample `(C, …)` in the units of the set; a drawn one from its latents, without them reconstructed."""
-    model = opened.model
-    if item.truth == DRAWN and latents is not None:
-        return decoded_array(opened, latents[item.where[0]][None], n.SAMPLE).values.reshape(model.input_shape)
-    raw = torch.from_numpy(opened.samples([item.where]).reshape(1, *model.input_shape)).to(model.device)
-    if item.truth == DRAWN:
-        decoded = through(model, raw)[3].float()
-        found = undo(decoded, raw, model.preprocess.background, model.preprocess_config)
-    else:
-        found = raw.float() if is_stored else seen_batch(opened, raw)
-    return np.asarray(found[0].cpu().numpy())
-
-
-def _grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """A sample `(C, …)` in the grey levels of the set."""
-    top = LEVELS[values.ndim - 1] - 1
-    scaled = np.nan_to_num((values.astype(np.float64) - low) / (high - low) * top)
-    return as_dtype(np.clip(scaled, 0, top), np.dtype(np.uint8 if top < 2**8 else np.int16))
-
-
-def _write(path: Path, values: np.ndarray, affine: np.ndarray | None) -> None:
-    """A sample `(C, …)` as a file, not compressed."""
-    if path.suffix == ".nii":
-        write_nifti(path, values[0], None, affine)
-        return
-    from PIL import Image
-
-    pixels: Any = np.ascontiguousarray(np.moveaxis(values, 0, -1) if len(values) == 3 else values[0])
-    Image.fromarray(pixels).save(path, compress_level=0)
-
-
-def _column(path: Path, column: str) -> dict[str, str]:
+def _column(path: Path, column: str) -> pd.Series:
     """A column of a CSV file by its column `name`."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise NoInputError(f"there is no file {path}; give the CSV file with name and {column}.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except ValueError as error:  # those of pandas and of decoding are of this kind
         raise DataError(f"{path} is not a CSV file ({error}).") from None
-    if lacking := [name for name in ("name", column) if name not in columns]:
-        raise DataError(f"{path} lacks the column {lacking[0]!r}; it has {', '.join(columns) or 'none'}.")
-    found: dict[str, str] = {}
-    for row in rows:
-        if row["name"] in found:
-            raise DataError(f"{path} names {row['name']!r} twice; keep one.")
-        found[row["name"]] = row[column] or ""
-    return found
+    if lacking := [name for name in ("name", column) if name not in found]:
+        raise DataError(f"{path} lacks the column {lacking[0]!r}; it has {', '.join(found) or 'none'}.")
+    values = found.set_index("name")[column].fillna("")
+    if values.index.has_duplicates:
+        raise DataError(f"{path} names {values.index[values.index.duplicated()][0]!r} twice; keep one.")
+    return values

@@ -35,7 +35,7 @@ from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.computing.device import autocast, host_tensor, pick_precision
 from vaearr.computing.progress import Progress
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
-from vaearr.errors import DataError, UsageError, did_you_mean
+from vaearr.errors import DataError, UsageError
 from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run.statistics import Sums
@@ -48,7 +48,6 @@ from vaearr.store import (
     check_patterns,
     open_store,
     publish_staged,
-    read_block,
     recover,
     run_folder,
     run_manifest,
@@ -59,9 +58,6 @@ from vaearr.store.remove import removable
 log = logging.getLogger("vaearr")
 
 VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
-
-Tensors = tuple[torch.Tensor, ...]
-LatentMask = Callable[[Region], xr.DataArray]  # whether each position of a region counts
 
 
 @settings_as_keywords(EncodeConfig)
@@ -84,9 +80,8 @@ def encode(
     goes into the store that it was opened from, or into `store`.
 
     Vector latents lie over the navigation dims and `latent`, spatial ones over `latent[, lz], ly, lx` with coordinates
-    in the units of the samples; with `config.mask` they are NaN where no pixel of the mask lies. Latents of a
-    collection, and all spatial ones, say what a diffusion stage needs: `channel_mean`, `channel_std` and
-    `diffusion_scale`.
+    in the units of the samples. Latents of a collection, and all spatial ones, say what a diffusion stage needs:
+    `channel_mean`, `channel_std` and `diffusion_scale`.
 
     Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a chunk of the
     store: after an interruption the same call goes on where it stopped, and nothing is visible before all is written.
@@ -116,59 +111,48 @@ def encode(
         raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
     check_patterns(path)
     run, own = settings.run, open_store(path)
-    manifest = run_manifest(path, run)
+    manifest, place = run_manifest(path, run), str(path)
     check_network(manifest, run, "encode")
-    parents = [n.PATTERNS, n.run_name(n.ROI, run)]
+    parents, names = [n.PATTERNS, n.run_name(n.ROI, run)], [n.run_name(name, run) for name in VALUES]
     recipe = Recipe(settings, {"run": run, "parents": parents, "weights_sha256": manifest.get("weights_sha256")})
-    if (replacing := _found(path, own, recipe, overwrite=overwrite)) is None:
-        return own
+    replacing: list[str] = []
+    if names[0] in own:
+        instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"
+        made, there = nested(own[names[0]].attrs, n.PROVENANCE), f"{place} already holds {', '.join(names)}"
+        if is_made(there, made, recipe, instead=instead, overwrite=overwrite):
+            return own
+        replacing = removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
     with connected(dask) as client:
         model = load_model(path, run, device="cpu" if client else settings.device)
         ds = data if isinstance(data, xr.Dataset) else own
         check_fits(ds, manifest, model, is_given=ds is not own)
         inside = own[n.run_name(n.ROI, run)].load()
         ds, patterns = _as_trained(ds, own, manifest, inside)
-        mask, coords = latent_mask(ds, model, settings.mask), latent_coords(ds, model, run)
-        stamp, nav = {n.PROVENANCE: recipe.stamp() | {"data": patterns}}, schema.navigation_dims(own)
+        coords, nav = latent_coords(ds, model, run), schema.navigation_dims(own)
         dims = dict.fromkeys(VALUES, (*nav, *map(str, coords.sizes))) | {n.RECONSTRUCTION_ERROR: nav}
-        specs = {n.run_name(v, run): VariableSpec(dims=dims[v], attrs=n.ATTRS[v] | stamp) for v in VALUES}
+        stamp = {n.PROVENANCE: recipe.stamp() | {"data": patterns}}
+        specs = {
+            name: VariableSpec(dims=dims[v], attrs=n.ATTRS[v] | stamp) for v, name in zip(VALUES, names, strict=True)
+        }
         request = recipe.as_attrs() | {"data": patterns}
         with staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging:
 
             def make(left: Sequence[Region]) -> Iterator[Made]:
-                count = sum(int(inside.isel(region).sum()) for region in left)
+                count, by = sum(int(inside.isel(region).sum()) for region in left), sides(staging.regions)
                 log.info(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
-                by = sides(staging.regions)
                 if client:
-                    what = (str(path), manifest["weights_sha256"], settings.to_attrs())
-                    made = _by_workers(
-                        client, in_chunks(ds[n.PATTERNS], nav, by), inside, left, model.input_shape, *what
-                    )
-                else:
-                    blocks = Blocks(ds[n.PATTERNS], nav, by)
-                    read = read_chosen(blocks, inside.values, model.input_shape, left, model.device)
-                    made = ((block.region, block.inside, _encoded(model, block.stored, settings)) for block in read)
-                for region, points, values in made:
-                    yield region, points, functools.partial(_finished, values, run, mask, region, points)
+                    what = (model.input_shape, place, manifest["weights_sha256"], settings.to_attrs())
+                    yield from _by_workers(client, in_chunks(ds[n.PATTERNS], nav, by), inside, left, *what)
+                    return
+                blocks = Blocks(ds[n.PATTERNS], nav, by)
+                for block in read_chosen(blocks, inside.values, model.input_shape, left, model.device):
+                    yield block.region, block.inside, _encoded(model, block.stored, settings)
 
             write_made(staging, make, what="encoding", progress=progress)
             if len(model.latent_shape) > 1 or not schema.is_scan(own):
-                _add_channel_attrs(staging, n.run_name(n.LATENTS, run), own[n.run_name(n.SPLIT, run)].load())
+                _add_channel_attrs(staging, names[0], own[n.run_name(n.SPLIT, run)].load())
             publish_staged(staging)
     return open_store(path)
-
-
-def _found(path: Path, ds: xr.Dataset, recipe: Recipe, *, overwrite: bool) -> list[str] | None:
-    """Variables that go when the new ones are published; None where those that are there were made the same way."""
-    run, place = recipe.inputs["run"], str(path)
-    names = [n.run_name(name, run) for name in VALUES]
-    if names[0] not in ds:
-        return []
-    instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"
-    made, there = nested(ds[names[0]].attrs, n.PROVENANCE), f"{place} already holds {', '.join(names)}"
-    if is_made(there, made, recipe, instead=instead, overwrite=overwrite):
-        return None
-    return removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
 
 
 def _as_trained(
@@ -192,7 +176,7 @@ def _as_trained(
 
 def _by_workers(
     client: Any, patterns: xr.DataArray, inside: xr.DataArray, regions: Sequence[Region], *what: Any
-) -> Iterator[tuple[Region, np.ndarray, Callable[[], Values]]]:
+) -> Iterator[Made]:
     """Have workers read and encode the blocks: one task for each, behind those that make its patterns."""
     parts, items = patterns.data.to_delayed(), []
     for region in regions:
@@ -200,9 +184,9 @@ def _by_workers(
             place = tuple(part.start // patterns.chunksizes[dim][0] for dim, part in region.items())
             items.append((region, chosen, parts[place].item()))
         else:
-            yield region, chosen, dict
-    for (region, chosen, _), made in each(client, encode_block, items, *what):
-        yield region, chosen, functools.partial(dict, made)
+            yield region, chosen, {}
+    for (region, chosen, _), values in each(client, encode_block, items, *what):
+        yield region, chosen, values
 
 
 def encode_block(
@@ -229,8 +213,9 @@ def _kept_model(store: str, run: str, weights_sha256: str, device: str) -> Train
     return load_model(store, run, device=device)
 
 
+@torch.inference_mode()
 def _encoded(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> Callable[[], Values]:
-    """Latents, their standard deviation and the reconstruction error of a block's patterns `(n, C, …)`.
+    """Latents, their standard deviation and the reconstruction error of a block's patterns `(n, C, …)`, by name.
 
     They come from a GPU while the next block is encoded there; what is returned waits for them.
     """
@@ -239,39 +224,26 @@ def _encoded(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) ->
     precision, parts = pick_precision(config.precision, model.device), []
     for some in stored.split(model.fitting(config.batch_size)):
         with autocast(model.device, precision):
-            parts.append(_values(*through(model, some, config.window, config.overlap)))
-    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
+            seen, mean, logvar, decoded = through(model, some, config.window, config.overlap)
+        off = (seen - decoded).flatten(1)
+        error = torch.linalg.vector_norm(off, dim=1).square() / off.shape[1]
+        parts.append((mean.float(), (0.5 * logvar.float()).exp(), error))
+    names = [n.run_name(name, config.run) for name in VALUES]
+    whole = dict(zip(names, (torch.cat(column) for column in zip(*parts, strict=True)), strict=True))
     if model.device.type != "cuda":
-        found = {name: values.cpu().numpy() for name, values in zip(VALUES, whole, strict=True)}
+        found = {name: values.cpu().numpy() for name, values in whole.items()}
         return lambda: found
-    copies = [host_tensor(tuple(v.shape), v.dtype, model.device).copy_(v, non_blocking=True) for v in whole]
+    copies = {
+        k: host_tensor(tuple(v.shape), v.dtype, model.device).copy_(v, non_blocking=True) for k, v in whole.items()
+    }
     copied = torch.cuda.Event()
     copied.record()
 
     def wait() -> Values:
         copied.synchronize()
-        return {name: values.numpy() for name, values in zip(VALUES, copies, strict=True)}
+        return {name: values.numpy() for name, values in copies.items()}
 
     return wait
-
-
-@torch.inference_mode()
-def _values(seen: torch.Tensor, mean: torch.Tensor, logvar: torch.Tensor, decoded: torch.Tensor) -> Tensors:
-    off = (seen - decoded).flatten(1)
-    error = torch.linalg.vector_norm(off, dim=1).square() / off.shape[1]
-    return mean.float(), (0.5 * logvar.float()).exp(), error
-
-
-def _finished(
-    values: Callable[[], Values], run: str, mask: LatentMask | None, region: Region, points: np.ndarray
-) -> Values:
-    """A block's values by the names that they have in the store, NaN where the mask has no pixel."""
-    found = dict(values())
-    if mask is not None and found:
-        covered = mask(region).broadcast_like(xr.DataArray(points, dims=list(region))).transpose(*region, ...).values
-        for name in (n.LATENTS, n.LATENTS_STD):
-            found[name] = np.where(covered[points][:, None], found[name], np.float32(np.nan))
-    return {n.run_name(name, run): array for name, array in found.items()}
 
 
 def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN) -> xr.Dataset:
@@ -280,53 +252,19 @@ def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN)
     A position stands in the middle of the pixels that it is the coarse grid of, in units of the sample's own
     coordinate; the first and last may lie beyond the sample's edge, in its padding.
     """
-    dim, positions = n.run_name(n.LATENT, run), _positions(ds, model)
+    dim, sizes = n.run_name(n.LATENT, run), model.latent_shape[1:]
     coords: dict[str, Any] = {dim: (dim, np.arange(model.latent_shape[0]), n.ATTRS[n.LATENT])}
-    for own, (signal, (pads, step)) in zip(n.POSITIONS[-len(positions) :], positions.items(), strict=False):
+    signals = schema.signal_dims(ds)[-len(sizes) :] if sizes else ()
+    for k, (own, signal) in enumerate(zip(n.POSITIONS[-len(sizes) :], signals, strict=False)):
         along, name = ds[signal], n.run_name(own, run)
+        step, before = model.network.stride[k], model.network.pad_before[k]
         known = signal in ds.coords and along.dtype.kind in "iuf"
         values = along.values.astype("f8") if known else np.arange(along.size, dtype=float)
+        pads = before, sizes[k] * step - before - along.size
         values = np.pad(values, pads, mode="reflect", reflect_type="odd").reshape(-1, step).mean(1)
         units = str(along.attrs.get("units", "px")) if signal in ds.coords else "px"
         coords[name] = (name, values, {"long_name": f"position of the latent along {signal}", "units": units})
     return xr.Dataset(coords=coords)
-
-
-def _positions(ds: xr.Dataset, model: TrainedModel) -> dict[str, tuple[tuple[int, int], int]]:
-    """Of each signal dim with latent positions along it: pixels that are added before and after, and their step."""
-    found, sizes = {}, model.latent_shape[1:]
-    for k, dim in enumerate(schema.signal_dims(ds)[-len(sizes) :] if sizes else ()):
-        step, before = model.network.stride[k], model.network.pad_before[k]
-        found[dim] = ((before, sizes[k] * step - before - ds.sizes[dim]), step)
-    return found
-
-
-def latent_mask(ds: xr.Dataset, model: TrainedModel, name: str | None) -> LatentMask | None:
-    """Which positions of spatial latents have a pixel of the mask under them, region by region.
-
-    The mask lies over the spatial dims of a sample, or over those and the navigation dims. Raises UsageError for a
-    variable that is not there or no such mask, and for vector latents, which have no positions.
-    """
-    if name is None:
-        return None
-    positions, nav = _positions(ds, model), schema.navigation_dims(ds)
-    if not positions:
-        raise UsageError("the latents of this model are vectors without positions, so a mask of pixels cannot apply.")
-    fitting = [str(v) for v in ds.data_vars if ds[v].dtype == bool and set(positions) <= set(ds[v].dims)]
-    if name not in fitting or set(ds[name].dims) not in (set(positions), {*nav, *positions}):
-        over = tuple(positions)
-        raise UsageError(f"mask: there is no boolean variable {name!r} over {over}.{did_you_mean(name, fitting)}")
-    own = [dim for dim in nav if dim in ds[name].dims]
-    variable = ds[name].transpose(*own, *positions)
-
-    def apply(region: Region) -> xr.DataArray:
-        pixels = read_block(variable, {dim: region[dim] for dim in own})
-        padded = xr.DataArray(pixels, dims=variable.dims).pad(
-            {d: pads for d, (pads, _) in positions.items()}, constant_values=False
-        )
-        return padded.coarsen({dim: step for dim, (_, step) in positions.items()}).any()
-
-    return apply
 
 
 def _add_channel_attrs(staging: Staging, name: str, split: xr.DataArray) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,16 @@ from vaearr.run.draw import BATCH, check_draws, draw_latents, draw_warnings
 from vaearr.run.stream import PARTS, batches_of, part_map, through
 
 LATENTS, ENCODER, IMAGE = KINDS = ("latents", "encoder", "image")
-OWN = (LATENTS, ENCODER)  # features of the run itself
-WHOLE = ("whole",)
+WHOLE = "whole"
 MOST_SLICES = 32
-COMPARED = ("draws", "reconstructions", "data")
 FEW = 2048  # samples below which the Fréchet distance is said to be biased
 DRAW, HELD_OUT = "draw", "held_out"
 NEAR = 0.05  # quantile of the held-out distances below which a draw counts as near
 LEVEL = 0.01
 
 FeatureFunction = Callable[[torch.Tensor], torch.Tensor]
-Rows = list[np.ndarray]  # features of a set of samples, an array per axis
+Features = Callable[[torch.Tensor], dict[str, torch.Tensor]]  # of samples (B, C, …): rows of features by axis
+Side = tuple[int, dict[str, np.ndarray]]  # a number of samples, and their rows of features by axis
 
 
 def sample_fidelity(
@@ -46,13 +44,12 @@ def sample_fidelity(
     device: str = "cpu",
     batch_size: int = BATCH,
 ) -> xr.Dataset:
-    """Fréchet distance of draws to data, beside those of reconstructions and of training to validation data.
+    """Fréchet distance of draws to data, beside that of reconstructions and of training to validation data.
 
     All are compared as the network sees them, preprocessed. `frechet (compared)`: draws, and the reconstructions of the
     reference, against the reference, which is the data of `part`; `data`, the floor, is training against validation
     data. `n`, `n_reference`: samples on each side, at most `n_samples`. Draws are those of `sample_prior` with the same
-    seed. Attribute `warnings`: what stands against reading the numbers, such as too few samples; see
-    `frechet_distance`.
+    seed. Attribute `warnings`: what stands against reading the numbers, such as few samples.
 
     features: latents, posterior means (of spatial ones mean and standard deviation of each channel); encoder, the
     stages of the run's encoder averaged over positions; image, the same of an image network whose `weights` are given
@@ -65,63 +62,45 @@ def sample_fidelity(
     """
     opened = open_run(store, run, device=device)
     check_draws(opened, n_samples, source)
-    names = dict.fromkeys((*PARTS, part))
-    maps = {name: part_map(opened, name, most=n_samples, seed=seed) for name in names}
-    found = features_of(opened, features, None if weights is None else Path(weights), maps[part], batch_size)
-    drawn = [found(_decoded(opened, z)) for z in draw_latents(opened, n_samples, seed, source, batch_size)]
-    rows = {name: _data_rows(opened, found, chosen, batch_size, rebuilt=name == part) for name, chosen in maps.items()}
-    if len(rows[part]) < 2 or len(rows[part][0][0]) < 2 * found.each[0]:
+    maps = {name: part_map(opened, name, most=n_samples, seed=seed) for name in dict.fromkeys((*PARTS, part))}
+    name, function = features_of(opened, features, weights, maps[part], batch_size)
+
+    def seen(samples: xr.DataArray) -> Iterator[torch.Tensor]:
+        return (opened.model.preprocess(stored) for _, stored in batches_of(opened, samples, batch_size))
+
+    def rebuilt(samples: xr.DataArray) -> Iterator[torch.Tensor]:
+        return (through(opened.model, stored)[3] for _, stored in batches_of(opened, samples, batch_size))
+
+    drawn = (_decoded(opened, z) for z in draw_latents(opened, n_samples, seed, source, batch_size))
+    draws, real = _side(function, drawn), {name: _side(function, seen(chosen)) for name, chosen in maps.items()}
+    if real[part][0] < 2:
         raise DataError(f"the {part} part of run {run!r} has fewer than two samples; choose another part (--part).")
-    real, recon = rows[part]
-    sides = {"draws": (_joined(drawn), real), "reconstructions": (recon, real)}
-    first, second = rows["train"][:1], rows["validation"][:1]
-    if all(sets and len(sets[0][0]) >= 2 * found.each[0] for sets in (first, second)):
-        sides["data"] = (first[0], second[0])
-    table, n_features = _table(found, sides), int(real[0].shape[1])
-    told = [*draw_warnings(opened, source), *_warnings(found, table, n_features, features)]
-    about = {"source": source, "seed": seed, "part": part, "features": found.name, "n_features": n_features}
+    sides = {
+        "draws": (draws, real[part]),
+        "reconstructions": (_side(function, rebuilt(maps[part])), real[part]),
+        "data": (real["train"], real["validation"]),
+    }
+    table = _table(sides)
+    n_features = next(iter(real[part][1].values())).shape[1]
+    told = [*draw_warnings(opened, source), *_warnings(name, table, n_features, is_own=features in (LATENTS, ENCODER))]
+    about = {"source": source, "seed": seed, "part": part, "features": name, "n_features": n_features}
     return table.assign_attrs(**opened.attrs, **about, warnings=told)
-
-
-@dataclass(frozen=True)
-class Features:
-    """A function from preprocessed samples `(B, C, …)` to one array of features per axis, `(B * each, d)`.
-
-    axes: `("whole",)`, or the dims along which volumes are cut into slices; each: slices of a sample along each.
-    """
-
-    name: str
-    function: Callable[[torch.Tensor], list[torch.Tensor]]
-    axes: tuple[str, ...] = WHOLE
-    each: tuple[int, ...] = (1,)
-
-    @torch.inference_mode()
-    def __call__(self, samples: torch.Tensor) -> Rows:
-        """Raises UsageError for a function of the user's that gives another shape."""
-        found = self.function(samples)
-        for rows, each in zip(found, self.each, strict=True):
-            if rows.ndim != 2 or len(rows) != len(samples) * each:
-                raise UsageError(
-                    f"the features of a batch {tuple(samples.shape)} have shape {tuple(rows.shape)}; expected (B, d)."
-                )
-        return [rows.float().cpu().numpy() for rows in found]
 
 
 def features_of(
     opened: Run,
     kind: str | FeatureFunction,
-    weights: Path | None = None,
-    reference: xr.DataArray | None = None,
+    weights: str | Path | None,
+    reference: xr.DataArray,
     batch_size: int = BATCH,
-) -> Features:
-    """The features that are meant, see `sample_fidelity`; reference: whose values an image network sees from -1 to 1.
+) -> tuple[str, Features]:
+    """The features that are meant, see `sample_fidelity`, in words and as a function from samples to rows by axis.
 
-    Raises UsageError for features that are not there or do not fit the samples, NoInputError or DataError for a file
-    of weights that does not hold them.
+    reference: samples whose values an image network sees from -1 to 1. Raises UsageError for features that are not
+    there or do not fit the samples, NoInputError or DataError for a file of weights that does not hold them.
     """
     if callable(kind):
-        given = kind
-        return Features(getattr(kind, "__name__", "own function"), lambda x: [given(x)])
+        return getattr(kind, "__name__", "own function"), _of_user(kind)
     if kind not in KINDS:
         raise UsageError(f"there are no features {kind!r}.{did_you_mean(kind, list(KINDS))}")
     if (kind == IMAGE) != (weights is not None):
@@ -129,16 +108,30 @@ def features_of(
         raise UsageError(f"features {kind!r} {needed} (--weights FILE --features image).")
     network = opened.model.network
     if kind == LATENTS:
-        return Features(LATENTS, lambda x: [_of_latents(network.encode(x)[0])])
-    if weights is not None and reference is not None:
-        return _image_features(opened, weights, reference, batch_size)
+        return LATENTS, lambda x: {WHOLE: _of_latents(network.encode(x)[0])}
+    if weights is not None:
+        return _image_features(opened, Path(weights), reference, batch_size)
     from vaearr.models.perceptual import EncoderFeatures
 
     stages = EncoderFeatures(network).to(opened.model.device).eval()
-    return Features(ENCODER, lambda x: [_pooled(stages(x))])
+    return ENCODER, lambda x: {WHOLE: _pooled(stages(x))}
 
 
-def _image_features(opened: Run, weights: Path, reference: xr.DataArray, batch_size: int) -> Features:
+def _of_user(function: FeatureFunction) -> Features:
+    def features(samples: torch.Tensor) -> dict[str, torch.Tensor]:
+        rows = function(samples)
+        if rows.ndim != 2 or len(rows) != len(samples):
+            raise UsageError(
+                f"the features of a batch {tuple(samples.shape)} have shape {tuple(rows.shape)}; expected (B, d)."
+            )
+        return {WHOLE: rows}
+
+    return features
+
+
+@torch.inference_mode()
+def _image_features(opened: Run, weights: Path, reference: xr.DataArray, batch_size: int) -> tuple[str, Features]:
+    """An image network's features; of volumes, of at most `MOST_SLICES` slices along each axis."""
     from vaearr.models.perceptual import read_features
 
     network = read_features(weights).to(opened.model.device).eval()
@@ -147,29 +140,26 @@ def _image_features(opened: Run, weights: Path, reference: xr.DataArray, batch_s
         raise UsageError(f"samples have {channels} channels; an image network takes 1 or 3. Use other features.")
     if min(sides) < network.least:
         raise UsageError(f"samples of sides {sides} are too small: {network.name} takes {network.least} or more.")
-    seen = (_seen(opened, stored) for _, stored in batches_of(opened, reference, batch_size))
-    spans = np.array([(float(x.min()), float(x.max())) for x in seen]).reshape(-1, 2)
-    low, high = float(spans[:, 0].min(initial=np.inf)), float(spans[:, 1].max(initial=-np.inf))
+    low, high = math.inf, -math.inf
+    for _, stored in batches_of(opened, reference, batch_size):
+        seen = opened.model.preprocess(stored)
+        low, high = min(low, float(seen.min())), max(high, float(seen.max()))
     if not low < high:
         raise DataError("all values of the samples are equal; there is nothing for an image network to see.")
 
-    def planes(x: torch.Tensor) -> torch.Tensor:
-        return _pooled(network(2 * (x - low) / (high - low) - 1))
-
-    name = f"{network.name} ({weights.name})"
-    if len(sides) == 2:
-        return Features(name, lambda x: [planes(x)])
-    counts = tuple(min(size, MOST_SLICES) for size in sides)
-
-    def slices(x: torch.Tensor) -> list[torch.Tensor]:
-        found = []
-        for axis, count in enumerate(counts, start=2):
-            places = ((torch.arange(count) + 0.5) * x.shape[axis] / count).long().to(x.device)
-            flat = x.index_select(axis, places).movedim(axis, 1).flatten(0, 1)
-            found.append(torch.cat([planes(part) for part in flat.split(MOST_SLICES)]))
+    def features(samples: torch.Tensor) -> dict[str, torch.Tensor]:
+        scaled = 2 * (samples - low) / (high - low) - 1
+        if len(sides) == 2:
+            return {WHOLE: _pooled(network(scaled))}
+        found = {}
+        for k, axis in enumerate(schema.signal_dims(opened.ds)[-3:]):
+            count = min(sides[k], MOST_SLICES)
+            at = ((torch.arange(count) + 0.5) * sides[k] / count).long().to(scaled.device)
+            slices = scaled.index_select(k + 2, at).movedim(k + 2, 1).flatten(0, 1)
+            found[axis] = torch.cat([_pooled(network(some)) for some in slices.split(MOST_SLICES)])
         return found
 
-    return Features(name, slices, schema.signal_dims(opened.ds)[-3:], counts)
+    return f"{network.name} ({weights.name})", features
 
 
 def _of_latents(mean: torch.Tensor) -> torch.Tensor:
@@ -183,51 +173,43 @@ def _pooled(maps: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([found.flatten(2).mean(2) for found in maps], 1)
 
 
-@torch.inference_mode()
-def _seen(opened: Run, stored: torch.Tensor) -> torch.Tensor:
-    """Stored samples as the network sees them."""
-    seen: torch.Tensor = opened.model.preprocess(stored)
-    return seen
-
-
 def _decoded(opened: Run, z: np.ndarray) -> torch.Tensor:
     return opened.model.decode_batch(torch.from_numpy(z))
 
 
-def _joined(parts: Iterable[Rows]) -> Rows:
+@torch.inference_mode()
+def _side(features: Features, batches: Iterable[torch.Tensor]) -> Side:
     """Features of many batches; the samples themselves are not kept."""
-    return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
+    count, parts = 0, dict[str, list[np.ndarray]]()
+    for samples in batches:
+        count += len(samples)
+        for axis, rows in features(samples.float()).items():
+            parts.setdefault(axis, []).append(rows.float().cpu().numpy())
+    return count, {axis: np.concatenate(rows) for axis, rows in parts.items()}
 
 
-def _data_rows(opened: Run, features: Features, chosen: xr.DataArray, batch_size: int, *, rebuilt: bool) -> list[Rows]:
-    """Features of samples and, if wanted, of their reconstructions; none without a sample."""
-    parts = []
-    for _, stored in batches_of(opened, chosen, batch_size):
-        sets = through(opened.model, stored)[::3] if rebuilt else [_seen(opened, stored)]  # as seen, and decoded
-        parts.append([features(samples.float()) for samples in sets])
-    return [_joined(rows) for rows in zip(*parts, strict=True)]
+def _table(sides: dict[str, tuple[Side, Side]]) -> xr.Dataset:
+    """The distance of both sides of each comparison, NaN where one has fewer than two samples; their numbers."""
+    axes = list(sides["draws"][0][1])
+    values, counts = np.full((len(sides), len(axes)), np.nan), np.zeros((2, len(sides)), int)
+    for i, ((n_first, first), (n_second, second)) in enumerate(sides.values()):
+        if min(n_first, n_second) >= 2:
+            counts[:, i] = n_first, n_second
+            values[i] = [frechet_distance(first[axis], second[axis]) for axis in axes]
+    text = "Fréchet distance of features"
+    columns = {
+        "frechet": ("compared", values.mean(1), {"long_name": text}),
+        "n": ("compared", counts[0], {"long_name": "samples"}),
+        "n_reference": ("compared", counts[1], {"long_name": "samples of the reference"}),
+    }
+    table = xr.Dataset(columns, coords={"compared": list(sides)})
+    if axes == [WHOLE]:
+        return table
+    about = {"long_name": f"{text}, slices of an axis"}
+    return table.assign(frechet_of_axis=(("compared", "axis"), values, about)).assign_coords(axis=axes)
 
 
-def _table(features: Features, sides: dict[str, tuple[Rows, Rows]]) -> xr.Dataset:
-    words = "Fréchet distance of features"
-    of_axis = xr.DataArray(
-        [
-            [frechet_distance(*pair) for pair in zip(*sides[name], strict=True)]
-            if name in sides
-            else [np.nan] * len(features.axes)
-            for name in COMPARED
-        ],
-        {"compared": list(COMPARED), "axis": list(features.axes)},
-        attrs={"long_name": f"{words}, slices of an axis"},
-    )
-    table = of_axis.mean("axis").assign_attrs(long_name=words).to_dataset(name="frechet")
-    for i, (name, text) in enumerate({"n": "samples", "n_reference": "samples of the reference"}.items()):
-        counts = [len(sides[of][i][0]) // features.each[0] if of in sides else 0 for of in COMPARED]
-        table[name] = ("compared", counts, {"long_name": text})
-    return table if features.axes == WHOLE else table.assign(frechet_of_axis=of_axis)
-
-
-def _warnings(features: Features, table: xr.Dataset, n_features: int, asked: str | FeatureFunction) -> list[str]:
+def _warnings(features: str, table: xr.Dataset, n_features: int, *, is_own: bool) -> list[str]:
     found = []
     fewest = int(min(table["n"][0], table["n_reference"][0]))
     rank = f", no more than the {n_features} features" if fewest <= n_features else ""
@@ -238,9 +220,9 @@ def _warnings(features: Features, table: xr.Dataset, n_features: int, asked: str
         )
     if not int(table["n"].sel(compared="data")):
         found.append("One part of the split has fewer than two samples, so there is no floor to read the distances by.")
-    if asked in OWN:
+    if is_own:
         found.append(
-            f"The features ({features.name}) are the run's own: they do not see what the model does not, and distances "
+            f"The features ({features}) are the run's own: they do not see what the model does not, and distances "
             "of other runs are on another scale. Use an image network to compare runs."
         )
     return found
@@ -256,9 +238,14 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
 
     Raises UsageError for arrays of other shapes, DataError for values that are not finite or fewer than 2 rows.
     """
-    a, b = _checked(features_a, features_b, 2)
-    apart = a.mean(0) - b.mean(0)
-    first, second = _root(a), _root(b)
+    a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.shape[1]:
+        raise UsageError(f"features have shapes {a.shape} and {b.shape}; expected (n, d) and (m, d).")
+    if min(len(a), len(b)) < 2:
+        raise DataError(f"there are {len(a)} and {len(b)} rows of features; a distance takes 2 or more.")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise DataError("features hold values that are not finite; leave those samples out.")
+    apart, first, second = a.mean(0) - b.mean(0), _root(a), _root(b)
     shared = np.linalg.svd(first @ second.T, compute_uv=False).sum()
     return max(float(apart @ apart + (first**2).sum() + (second**2).sum() - 2 * shared), 0.0)
 
@@ -267,17 +254,6 @@ def _root(rows: np.ndarray) -> np.ndarray:
     """R, `(min(n, d), d)`, with R^T R the covariance of the rows."""
     centred = (rows - rows.mean(0)) / math.sqrt(len(rows) - 1)
     return centred if len(rows) <= rows.shape[1] else np.asarray(np.linalg.qr(centred, mode="r"))
-
-
-def _checked(a: np.ndarray, b: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not first.shape[1]:
-        raise UsageError(f"features have shapes {first.shape} and {second.shape}; expected (n, d) and (m, d).")
-    if min(len(first), len(second)) < least:
-        raise DataError(f"there are {len(first)} and {len(second)} rows of features; distances take {least} or more.")
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise DataError("features hold values that are not finite; leave those samples out.")
-    return first, second
 
 
 def nearest_training(
@@ -337,15 +313,18 @@ def nearest_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distance `(q,)` of each query `(q, d)` to the nearest of many rows `(k, d)`, and that row's point `(q, p)`.
 
-    batches: points `(k, p)` and rows. Euclidean, by blocks, in float64; the first of equally near ones. Distances below
-    1e-8 times the length of the rows are rounding. Raises DataError without any row.
+    batches: points `(k, p)` and rows. Euclidean, in float64; the first of equally near ones. Distances below 1e-8 times
+    the length of the rows are rounding. Raises DataError without any row.
     """
-    wanted, best, points = torch.from_numpy(np.asarray(queries, np.float64)), np.full(len(queries), np.inf), None
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    wanted = np.asarray(queries, np.float64)
+    best, points = np.full(len(wanted), np.inf), None
     for where, rows in batches:
-        found, index = (part.numpy() for part in torch.cdist(wanted, torch.from_numpy(rows).double()).min(1))
-        points = np.zeros((len(wanted), where.shape[1]), int) if points is None else points
-        nearer = found < best
-        best[nearer], points[nearer] = found[nearer], where[index[nearer]]
+        index, distance = pairwise_distances_argmin_min(wanted, np.asarray(rows, np.float64))
+        points = np.full((len(wanted), where.shape[1]), -1) if points is None else points
+        nearer = distance < best
+        best[nearer], points[nearer] = distance[nearer], where[index[nearer]]
     if points is None:
         raise DataError("there is no row to be near to.")
     return best, points

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,8 +24,9 @@ from vaearr.run import Run, open_run
 from vaearr.run.draw import scale_attrs
 from vaearr.run.stream import PARTS, Made, chosen_blocks, example_points, through, write_made
 from vaearr.run.train import resolve_roi
+from vaearr.sources.collection import Geometry
 from vaearr.sources.nifti import ORIENTATION
-from vaearr.sources.single import NIFTI, Kept, output_suffix, read_single, stored_affine, stored_geometry, write_sample
+from vaearr.sources.single import NIFTI, output_suffix, read_single, stored_affine, stored_geometry, write_sample
 from vaearr.store import (
     Region,
     VariableSpec,
@@ -38,20 +39,15 @@ from vaearr.store import (
     write_table,
 )
 from vaearr.store.folders import staged
-from vaearr.store.remove import removable, remove
+from vaearr.store.remove import removable
 from vaearr.training import fingerprint
 
 EXAMPLE, FILE, PART, METRIC, STATISTIC = "example", "file", "part", "metric", "statistic"
 ENDINGS = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
 TABLES = {n.SHEETS, n.LATENT_STATISTICS, "layers"}
 TABLE_NAMES = ("association", "partitions", f"{n.CLUSTERS}_")  # how tables of other analyses of a run begin
-STATISTICS: dict[str, Callable[[np.ndarray], Any]] = {
-    "mean": np.mean,
-    "std": np.std,
-    "min": np.min,
-    "median": np.median,
-    "max": np.max,
-}
+STATISTICS = ("mean", "std", "min", "median", "max")
+PICTURES = {"input": "pattern", "reconstruction": "decoded posterior mean"}
 GIVEN_BACK = {
     "zscore": "mean and standard deviation",
     "robust": "median and interquartile range",
@@ -66,7 +62,7 @@ LONG_NAMES = {
     "lpips": "learned perceptual image patch similarity",
 }
 
-SampleWriter = Callable[[np.ndarray, np.ndarray], None]
+SampleWriter = Callable[[np.ndarray, np.ndarray], None]  # of points (k, navigation) and their samples (k, …)
 
 
 @settings_as_keywords(ReconstructConfig)
@@ -78,7 +74,6 @@ def reconstruct_store(
     roi: xr.DataArray | RoiConfig | None = None,
     config: ReconstructConfig | None = None,
     files: str | Path | None = None,
-    dtype: Kept = "float32",
     overwrite: bool = False,
     progress: Progress = True,
     **given: Any,
@@ -97,66 +92,70 @@ def reconstruct_store(
     `reconstruction_b`); nothing is visible before all is written.
 
     files: folder for a file of each reconstruction, PNG, NIfTI or .npy in stored units, in the size and affine of its
-    source: collections name them after their files (`path`), scans after the numbers of the point. dtype: see
-    `reconstruct_files`. roi: map or conditions instead of the run's region. The same call again returns what was made;
-    `overwrite` replaces what was made otherwise. Raises ExistsError where the name holds anything else, NoInputError
-    for a run or part that is not there, RoiError for an empty region, UsageError for settings that do not fit,
-    DataError for a damaged store or model.
+    source: collections name them after their files (`path`), scans after the numbers of the point. roi: map or
+    conditions instead of the run's region. The same call again returns what was made; `overwrite` replaces what was
+    made otherwise. Raises ExistsError where the name holds anything else, NoInputError for a run or part that is not
+    there, RoiError for an empty region, UsageError for settings that do not fit, DataError for a damaged store or
+    model.
     """
     conditions = {"roi": roi} if isinstance(roi, RoiConfig) else {}
     settings = resolved(ReconstructConfig, config, given | conditions | ({"out": out} if out else {}) | {"run": run})
     opened = open_run(store, settings.run, device=settings.device)
-    settings = settings.replace(run=opened.name)
-    recover(opened.path)
-    check_patterns(opened.path)
-    _check_name(settings.name)
-    _check(opened, settings, None if files is None else dtype)
+    settings, path, name = settings.replace(run=opened.name), opened.path, settings.name
+    recover(path)
+    check_patterns(path)
+    if name in (n.RESERVED | TABLES) - {n.RECONSTRUCTION} or name.startswith((*n.OF_LATER_RUNS, *TABLE_NAMES)):
+        raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
+    if not n.is_valid_name(name):
+        raise UsageError(f"{name!r} cannot be a name; use letters, digits and _, a letter first.")
+    _check(opened, settings, has_files=files is not None)
     chosen = _points(opened, settings, roi if isinstance(roi, xr.DataArray) else None)
     made_from = {**opened.attrs, "points": fingerprint(chosen.values), "data": opened.manifest["data"]}
-    recipe, variable = Recipe(settings, made_from), n.run_name(settings.name, settings.run)
-    known, has_variable, replacing = _known(opened, settings, recipe, overwrite=overwrite)
-    if known is not None and files is None and (settings.out is None or has_variable):
-        return known
-    nav, signal = schema.navigation_dims(opened.ds), schema.signal_dims(opened.ds)
+    recipe, variable = Recipe(settings, made_from), n.run_name(name, opened.name)
+
+    def is_same(what: str, found: xr.Dataset | xr.DataArray) -> bool:
+        made = nested(found.attrs, n.PROVENANCE)
+        return is_made(f"{path} already holds {what}", made, recipe, overwrite=overwrite)
+
+    table = open_table(path, opened.name, name) if has_table(path, opened.name, name) else None
+    if table is not None and not is_same(f"{name!r} of run {opened.name!r}", table):
+        table = None
+    has_variable, old = variable in opened.ds.variables, list[str]()  # old: goes in the step that brings the new one
+    if has_variable and (settings.out or (overwrite and table is None)):
+        has_variable = is_same(repr(variable), opened.ds[variable])
+        old = [] if has_variable else removable(path, variables=[variable])
+    is_wanted = settings.out is not None and not has_variable
+    if table is not None and files is None and not is_wanted:
+        return table
     judged = Judged(opened, settings, chosen.shape, example_points(opened, chosen, settings.examples, settings.seed))
     with ExitStack() as stack:
         aside = None if files is None else stack.enter_context(staged(Path(files)))
-        write = None if aside is None else _writer(opened.ds, chosen, aside, dtype)
-        if settings.out == "variable" and not has_variable:  # after an interruption the table alone is missing
-            about = {"long_name": "decoded posterior mean", **judged.scale, n.PROVENANCE: recipe.stamp()}
-            specs = {variable: VariableSpec(dims=(*nav, *signal), attrs=about)}
-            request = {"name": variable, **recipe.as_attrs()}
+        write = None if aside is None else _writer(opened.ds, chosen, aside)
+        total, made = _through(judged, chosen, write, variable if is_wanted else None)
+        if is_wanted:
+            dims = (*schema.navigation_dims(opened.ds), *schema.signal_dims(opened.ds))
+            about = {"long_name": PICTURES["reconstruction"], **judged.scale, n.PROVENANCE: recipe.stamp()}
+            specs, request = {variable: VariableSpec(dims=dims, attrs=about)}, {"name": variable, **recipe.as_attrs()}
             staging = stack.enter_context(
-                staged_variables(opened.path, specs, coords=xr.Dataset(), request=request, replacing=replacing)
+                staged_variables(path, specs, coords=xr.Dataset(), request=request, replacing=old)
             )
-            _, made = _through(judged, chosen, write, variable)
 
             def make(left: Sequence[Region]) -> Iterator[Made]:  # all is judged again, what is written passed over
                 return (block for block in made if block[0] in left)
 
             write_made(staging, make, what="reconstructing", progress=progress)
             publish_staged(staging)
+            old = []
         else:
-            total, made = _through(judged, chosen, write)
             show = stack.enter_context(showing(progress, "reconstructing"))
             for done, _ in enumerate(made, 1):
                 show(done, total)
-            if replacing:
-                remove(opened.path, variables=replacing)
-    if known is not None:
-        return known
-    coords = {dim: opened.ds[dim] for dim in nav}
-    table = judged.table(coords, int(chosen.sum()), opened.own(n.SPLIT).values)
-    table.attrs[n.PROVENANCE] = recipe.stamp()
-    write_table(opened.path, settings.run, settings.name, table, replace=True)
+    if table is None:
+        coords = {dim: opened.ds[dim] for dim in schema.navigation_dims(opened.ds)}
+        table = judged.table(coords, int(chosen.sum()), opened.own(n.SPLIT).load())
+        table.attrs[n.PROVENANCE] = recipe.stamp()
+        write_table(path, opened.name, name, table, replace=True, instead_of=old)
     return table
-
-
-def _check_name(name: str) -> None:
-    if name in (n.RESERVED | TABLES) - {n.RECONSTRUCTION} or name.startswith((*n.OF_LATER_RUNS, *TABLE_NAMES)):
-        raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
-    if not n.is_valid_name(name):
-        raise UsageError(f"{name!r} cannot be a name; use letters, digits and _, a letter first.")
 
 
 def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) -> xr.DataArray:
@@ -171,44 +170,20 @@ def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) 
     return chosen.transpose(*schema.navigation_dims(opened.ds))
 
 
-def _known(
-    opened: Run, settings: ReconstructConfig, recipe: Recipe, *, overwrite: bool
-) -> tuple[xr.Dataset | None, bool, list[str]]:
-    """The table made by this recipe, if there is one, whether the variable is there too, and what is to be replaced."""
-    name, variable, known = settings.name, n.run_name(settings.name, settings.run), None
-    if has_table(opened.path, opened.name, name):
-        found = open_table(opened.path, opened.name, name)
-        there = f"run {opened.name!r} of {opened.path} already holds {name!r}"
-        if is_made(there, nested(found.attrs, n.PROVENANCE), recipe, overwrite=overwrite):
-            known = found
-    has_variable = variable in opened.ds.variables
-    if has_variable and (settings.out == "variable" or (known is None and overwrite)):
-        made, there = (
-            nested(opened.ds[variable].attrs, n.PROVENANCE),
-            f"{opened.path} already holds {variable!r}",
-        )
-        if not is_made(there, made, recipe, overwrite=overwrite):
-            return known, False, removable(opened.path, variables=[variable])
-    return known, has_variable, []
-
-
 def _through(
-    judged: Judged, chosen: xr.DataArray, write: SampleWriter | None, variable: str | None = None
+    judged: Judged, chosen: xr.DataArray, write: SampleWriter | None, variable: str | None
 ) -> tuple[int, Iterator[Made]]:
     """How many blocks there are, and what becomes of the chosen samples of each: all are judged, those wanted given."""
-    opened, size = judged.opened, judged.opened.model.fitting(judged.settings.batch_size)
-    total, blocks = chosen_blocks(opened, chosen)
+    total, blocks = chosen_blocks(judged.opened, chosen)
 
     def made() -> Iterator[Made]:
         for block in blocks:
             decoded = []
-            for start in range(0, len(block.stored), size):
-                points = block.points[start : start + size]
-                recon = judged(points, block.stored[start : start + size])
-                if variable or write:
-                    decoded.append(recon.cpu().numpy())
+            for points, recon in judged.rebuilt([(block.points, block.stored)]):
                 if write:
-                    write(points, decoded[-1])
+                    write(points, recon)
+                if variable:
+                    decoded.append(recon)
             yield block.region, block.inside, {variable: np.concatenate(decoded)} if variable and decoded else {}
 
     return total, made()
@@ -221,7 +196,6 @@ def reconstruct_files(
     run: str | None = None,
     *,
     out: str | Path | None = None,
-    dtype: Kept = "float32",
     config: ReconstructConfig | None = None,
     progress: Progress = True,
     **given: Any,
@@ -235,7 +209,7 @@ def reconstruct_files(
     `file`, with their `summary (part, metric, statistic)`; `input` and `reconstruction (example, …)` of the
     first files.
     out: folder that gets the reconstructions, PNG of the file's own size or NIfTI of its own grid, axes and affine,
-    else .npy; it appears when all are there. dtype: of NIfTI and .npy: float32, or source = the stored type.
+    else .npy, as float32 in stored units; it appears when all are there.
 
     Raises UsageError for settings that are meant for stores, two files of one name, or no file; NoInputError or
     DataError for a run or file that is missing, damaged or of another kind than the store's samples.
@@ -246,27 +220,33 @@ def reconstruct_files(
     if any(getattr(settings, name) != getattr(plain, name) for name in ("roi", "part", "out", "name")):
         raise UsageError("part, roi, name and variable are for a store's own samples; leave them out for single files.")
     opened = open_run(store, settings.run, device=settings.device)
-    _check(opened, settings, None if out is None else dtype)
+    _check(opened, settings, has_files=out is not None)
     ds, paths = opened.ds, [Path(file) for file in files]
-    names, suffix = [inside_name(path.name) for path in paths], output_suffix(ds)
+    names = [inside_name(path.name) for path in paths]
     twice = [name for name, count in Counter(name.lower() for name in names).items() if count > 1]
     if out is not None and twice:
         raise UsageError(f"two files would both be written as {twice[0]!r}; rename one, or write them one by one.")
-    numbers = np.arange(len(paths))[:, None]
+    numbers, size = np.arange(len(paths))[:, None], opened.model.fitting(settings.batch_size)
     judged = Judged(opened, settings, (len(paths),), numbers[: settings.examples])
+    shape, stored = [ds.sizes[dim] for dim in schema.signal_dims(ds)], ds[n.PATTERNS].dtype
+    geometries: dict[int, Geometry] = {}  # of the files that are read and not yet written
+
+    def read() -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        for start in range(0, len(paths), size):
+            singles = [read_single(ds, path) for path in paths[start : start + size]]
+            geometries.update(enumerate((single.geometry for single in singles), start))
+            values = np.stack([single.values for single in singles])
+            yield numbers[start : start + size], torch.from_numpy(values.reshape(-1, *opened.model.input_shape))
+
     with ExitStack() as stack:
         aside = None if out is None else stack.enter_context(staged(Path(out)))
-        size = opened.model.fitting(settings.batch_size)
         show = stack.enter_context(showing(progress, "reconstructing"))
-        for start in range(0, len(paths), size):
-            read = [read_single(ds, path) for path in paths[start : start + size]]
-            stored = np.stack([single.values for single in read])
-            raw = torch.from_numpy(stored.reshape(-1, *opened.model.input_shape))
-            decoded = judged(numbers[start : start + size], raw).cpu().numpy().reshape(stored.shape)
-            for i, (single, values) in enumerate(zip(read, decoded, strict=True), start):
+        for places, recon in judged.rebuilt(read()):
+            for (i,), values in zip(places.tolist(), recon, strict=True):
+                geometry = geometries.pop(i)
                 if aside is not None:
-                    path, as_stored = aside / f"{names[i]}{suffix}", ds[n.PATTERNS].dtype
-                    write_sample(path, values, as_stored, geometry=single.geometry, kept=dtype)
+                    path = aside / f"{names[i]}{output_suffix(ds)}"
+                    write_sample(path, values.reshape(shape), stored, geometry=geometry)
                 show(i + 1, len(paths))
     table = judged.table({FILE: xr.DataArray([str(path) for path in paths], dims=FILE)}, len(paths))
     if judged.pictures:
@@ -303,23 +283,17 @@ def reconstruct(store: str | Path | Run, *, run: str = n.DEFAULT_RUN, n_samples:
     )
 
 
-def _check(opened: Run, settings: ReconstructConfig, dtype: str | None) -> None:
-    """Raise UsageError for settings that do not fit each other, the data or the network; dtype: of written files."""
+def _check(opened: Run, settings: ReconstructConfig, *, has_files: bool) -> None:
+    """Raise UsageError for settings that do not fit each other, the data or the network."""
     wanted, stored, net = settings.data_range, settings.units == "stored", settings.lpips_weights
-    if settings.batch_size < 1 or settings.examples < 0:
-        raise UsageError("batch_size must be at least 1 and examples at least 0.")
     if wanted == "dtype" and not (stored and opened.ds[n.PATTERNS].dtype.kind in "iu"):
         raise UsageError("data_range 'dtype' is for whole numbers in stored units; give a number or 'sample'.")
     if isinstance(wanted, float) and wanted <= 0:
         raise UsageError(f"data_range is {wanted}; it must be a positive number.")
     if (net is None) != (settings.lpips_linear is None):
         raise UsageError("LPIPS takes two files: lpips_weights, of the feature network, and lpips_linear.")
-    if net and not stored:
-        raise UsageError("LPIPS is measured in stored units; leave units out, or the LPIPS weights.")
-    if dtype and not stored:
-        raise UsageError("files of reconstructions are in stored units; leave units='preprocessed' out.")
-    if dtype not in (None, "float32", "source"):
-        raise UsageError(f"dtype is {dtype!r}; use float32, or source for the type of the stored samples.")
+    if not stored and (net or has_files):
+        raise UsageError("LPIPS and files of reconstructions are in stored units; leave units='preprocessed' out.")
 
 
 class Judged:
@@ -337,9 +311,17 @@ class Judged:
         self.numbers: dict[str, np.ndarray] = {}
         self.pictures: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}  # input and reconstruction
 
+    def rebuilt(self, given: Iterable[tuple[np.ndarray, torch.Tensor]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Places `(k, dims)` and reconstructions of samples `(k, C, …)`, as many at once as fit; all are judged."""
+        size = self.opened.model.fitting(self.settings.batch_size)
+        for places, stored in given:
+            for start in range(0, len(places), size):
+                part = slice(start, start + size)
+                yield places[part], self._judge(places[part], stored[part])
+
     @torch.inference_mode()
-    def __call__(self, places: np.ndarray, stored: torch.Tensor) -> torch.Tensor:
-        """The reconstructions of stored samples `(k, C, …)`, whose numbers and pictures are kept."""
+    def _judge(self, places: np.ndarray, stored: torch.Tensor) -> np.ndarray:
+        """The reconstructions of stored samples, whose numbers and pictures are kept."""
         model, raw = self.opened.model, stored.to(self.opened.model.device)
         target, _, _, recon = through(model, raw, self.settings.window, self.settings.overlap)
         recon = recon.float()
@@ -352,15 +334,15 @@ class Judged:
         for name, values in found.items():
             full = self.numbers.setdefault(name, np.full(self.shape, np.nan, np.float32))
             full[tuple(places.T)] = values.cpu().numpy()
+        decoded = recon.cpu().numpy()
         for k, place in enumerate(map(tuple, places.tolist())):
             if place in self.wanted:
-                self.pictures[place] = target[k].cpu().numpy(), recon[k].cpu().numpy()
-        return recon
+                self.pictures[place] = target[k].cpu().numpy(), decoded[k].copy()
+        return decoded
 
-    def table(self, coords: Mapping[str, xr.DataArray], count: int, split: np.ndarray | None = None) -> xr.Dataset:
+    def table(self, coords: Mapping[str, xr.DataArray], count: int, split: xr.DataArray | None = None) -> xr.Dataset:
         """Numbers of `count` samples over the dims of `coords`, their summary, and the pictures that were kept."""
-        model, ds, unit = self.opened.model, self.opened.ds, self.scale["units"]
-        patterns, config, signal = ds[n.PATTERNS], model.preprocess_config, schema.signal_dims(ds)
+        model, patterns, unit = self.opened.model, self.opened.ds[n.PATTERNS], self.scale["units"]
         units = {"mse": f"{unit}^2" if unit != "1" else "1", "mae": unit, "psnr": "dB"}
         columns = {
             name: (tuple(coords), values, {"long_name": LONG_NAMES[name], "units": units.get(name, "1")})
@@ -369,18 +351,19 @@ class Judged:
         table = xr.Dataset(columns, coords=coords)
         table = table.merge(summarise(table, split))
         if places := sorted(self.pictures):
+            signal, at = schema.signal_dims(self.opened.ds), tuple(np.array(places).T)
             about = {n.SIGNAL_DIMS: list(signal), **self.scale}
             about |= {key: patterns.attrs[key] for key in (ORIENTATION,) if key in patterns.attrs}
-            at, shape = tuple(np.array(places).T), (len(places), *(ds.sizes[dim] for dim in signal))
-            table = table.assign_coords({dim: ds[dim] for dim in signal if dim in ds.coords})
-            for k, (name, text) in enumerate((("input", "pattern"), ("reconstruction", "decoded posterior mean"))):
-                values = np.stack([self.pictures[place][k] for place in places]).reshape(shape)
-                table[name] = ((EXAMPLE, *signal), values, {"long_name": text, **about})
+            table = table.assign_coords({dim: patterns[dim] for dim in signal if dim in patterns.coords})
+            for k, (name, text) in enumerate(PICTURES.items()):
+                values = np.stack([self.pictures[place][k] for place in places])
+                shape = (len(places), *(patterns.sizes[dim] for dim in signal))
+                table[name] = ((EXAMPLE, *signal), values.reshape(shape), {"long_name": text, **about})
             for (dim, coord), where in zip(coords.items(), at, strict=True):
                 table.coords[f"{EXAMPLE}_{dim}"] = (EXAMPLE, coord.values[where], coord.attrs)
             for name, values in self.numbers.items():
                 table[f"{EXAMPLE}_{name}"] = (EXAMPLE, values[at], table[name].attrs)
-        given = []
+        config, given = model.preprocess_config, []
         if self.settings.units == "stored":
             given = [GIVEN_BACK[config.normalise]] if config.normalise in GIVEN_BACK else []
             given += ["dynamic background"] * (config.dynamic_background > 0)
@@ -425,30 +408,30 @@ def _data_range(opened: Run, settings: ReconstructConfig) -> tuple[str, float | 
     return "given", float(kind)
 
 
-def summarise(maps: xr.Dataset, split: np.ndarray | None = None) -> xr.Dataset:
+def summarise(maps: xr.Dataset, split: xr.DataArray | None = None) -> xr.Dataset:
     """`summary (part, metric, statistic)` and `count (part, metric)` of maps, for all points and the parts of a split.
 
     NaN counts as missing; a statistic over no points is NaN.
     """
-
-    def described(values: np.ndarray) -> list[float]:
-        values = values[~np.isnan(values)].astype("f8")
-        with np.errstate(invalid="ignore"):  # the PSNR of equal samples is infinite
-            return [len(values), *(of(values) if len(values) else np.nan for of in STATISTICS.values())]
-
-    metrics = [str(name) for name in maps.data_vars]
-    parts: dict[str, Any] = {"all": ...} | ({} if split is None else {k: split == part for k, part in PARTS.items()})
-    rows = np.array([[described(maps[metric].values[inside]) for metric in metrics] for inside in parts.values()])
+    values, dims = maps.to_dataarray(METRIC).astype("f8"), list(maps.dims)
+    parts = {"all": values} | ({} if split is None else {k: values.where(split == part) for k, part in PARTS.items()})
+    with np.errstate(invalid="ignore"):  # the PSNR of equal samples is infinite
+        rows = [[getattr(part, name)(dims).values for name in STATISTICS] for part in parts.values()]
+    count = np.stack([part.count(dims).values for part in parts.values()])
     return xr.Dataset(
         {
-            "summary": ((PART, METRIC, STATISTIC), rows[..., 1:], {"long_name": "summary of each metric over samples"}),
-            "count": ((PART, METRIC), rows[..., 0].astype(int), {"long_name": "samples"}),
+            "summary": (
+                (PART, METRIC, STATISTIC),
+                np.moveaxis(np.array(rows), 1, 2),
+                {"long_name": "summary of each metric over samples"},
+            ),
+            "count": ((PART, METRIC), count, {"long_name": "samples"}),
         },
-        coords={PART: list(parts), METRIC: metrics, STATISTIC: list(STATISTICS)},
+        coords={PART: list(parts), METRIC: [str(name) for name in maps.data_vars], STATISTIC: list(STATISTICS)},
     )
 
 
-def _writer(ds: xr.Dataset, chosen: xr.DataArray, folder: Path, dtype: Kept) -> SampleWriter:
+def _writer(ds: xr.Dataset, chosen: xr.DataArray, folder: Path) -> SampleWriter:
     """A function that writes samples `(k, …)` at points `(k, navigation)` as files into a folder."""
     names, suffix, stored = sample_names(ds, chosen), output_suffix(ds), ds[n.PATTERNS].dtype
     shape, about = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds)), ds.copy()
@@ -463,7 +446,6 @@ def _writer(ds: xr.Dataset, chosen: xr.DataArray, folder: Path, dtype: Kept) -> 
                 stored,
                 geometry=None if schema.is_scan(ds) else stored_geometry(about, point[0]),
                 affine=stored_affine(about, point[0]) if suffix == NIFTI else None,
-                kept=dtype,
             )
 
     return write

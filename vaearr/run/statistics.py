@@ -205,24 +205,31 @@ def held_out(store: str | Path | Run, run: str = n.DEFAULT_RUN) -> dict[str, flo
     2021, section 4, here of the training points, so that nothing is fitted to the validation points).
 
     Neighbours on a scan are alike, so the standard error takes the blocks of the split, not their points, as
-    independent (all points where the split is not by blocks); None for fewer than two of them. Raises NoInputError for
-    a run that is not encoded or that has no validation points.
+    independent (all points where the split is not by blocks); None for fewer than two of them. Read shard by shard.
+    Raises NoInputError for a run that is not encoded or that has no training or no validation points.
     """
     opened = load_run(store, run)
-    names = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR, n.SPLIT)
-    latents, std, error, parts = (opened.own(name).values for name in names)
-    points = np.argwhere(parts == n.VALIDATION)
-    if not len(points):
-        raise NoInputError(f"run {run!r} has no validation points; train with split.fraction above 0.")
-    size, where = math.prod(schema.input_shape(opened.ds)), tuple(points.T)
-    variance = max(float(error[parts == n.TRAIN].mean(dtype="f8")), MIN_VARIANCE)
-    mean, spread = (values[where].reshape(len(points), -1).astype("f8") for values in (latents, std))
-    spread = np.maximum(spread, MIN_VARIANCE)
-    kl = 0.5 * (mean**2 + spread**2 - 1 - 2 * np.log(spread)).sum(1)
-    elbo = -0.5 * size * (math.log(2 * math.pi * variance) + error[where].astype("f8") / variance) - kl
-    groups = points // max(int(opened.own(n.SPLIT).attrs.get("block_used") or 1), 1)
-    label = np.unique(groups, axis=0, return_inverse=True)[1].ravel()
-    scored = {"elbo": float(elbo.mean()), "elbo_se": _standard_error(elbo, label), "n": len(points)}
+    split, size = opened.own(n.SPLIT).load(), math.prod(schema.input_shape(opened.ds))
+    parts, training, found = split.values.ravel(), [np.zeros(0)], [np.zeros((3, 0))]
+    for numbers, *stored in opened.latent_blocks(n.LATENTS_STD, n.RECONSTRUCTION_ERROR):
+        part = parts[numbers]
+        latents, std, error = (values.reshape(len(numbers), -1).astype("f8") for values in stored)
+        training.append(error[part == n.TRAIN, 0])
+        held = part == n.VALIDATION
+        mean, spread = latents[held], np.maximum(std[held], MIN_VARIANCE)
+        kl = 0.5 * (mean**2 + spread**2 - 1 - 2 * np.log(spread)).sum(1)
+        found.append(np.stack([numbers[held], error[held, 0], kl]))
+    own, (held_numbers, errors, kl) = np.concatenate(training), np.concatenate(found, 1)
+    if not (len(own) and len(kl)):
+        raise NoInputError(
+            f"run {run!r} has {len(own)} training and {len(kl)} validation points; train with split.fraction above 0."
+        )
+    variance = max(float(own.mean()), MIN_VARIANCE)
+    elbo = -0.5 * size * (math.log(2 * math.pi * variance) + errors / variance) - kl
+    points = np.stack(np.unravel_index(held_numbers.astype(int), split.shape), 1)
+    blocks = points // max(int(split.attrs.get("block_used") or 1), 1)
+    label = np.unique(blocks, axis=0, return_inverse=True)[1].ravel()
+    scored = {"elbo": float(elbo.mean()), "elbo_se": _standard_error(elbo, label), "n": len(elbo)}
     return {**scored, "n_groups": int(label.max()) + 1}
 
 

@@ -79,11 +79,14 @@ def sync_tree(folder: Path) -> None:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path, *, last: str | None = None) -> Iterator[Path]:
     """A hidden folder beside `folder`, whose files are renamed into it at the end.
 
     A new folder appears in one rename, with all files in it. In one that is there, files of the same content are left
     as they are. Raises ExistsError, with nothing changed, where one of another content is there.
+
+    last: for a folder that is all the caller's: its files are replaced one by one, this one after the others, then go
+    those that are not among the new. A kill in between leaves each file whole, the old or the new one.
     """
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -92,7 +95,7 @@ def staged(folder: Path) -> Iterator[Path]:
         aside.mkdir(parents=True)
         yield aside
         if folder.exists():
-            _move_files(aside, folder)
+            _move_files(aside, folder, last)
         else:
             aside.rename(folder)
     except VaearrError:
@@ -103,8 +106,15 @@ def staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _move_files(aside: Path, folder: Path) -> None:
-    files = sorted(path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
+def _move_files(aside: Path, folder: Path, last: str | None) -> None:
+    files = sorted(_files(aside), key=lambda file: (str(file) == last, file))
+    if last is not None:
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (aside / file).replace(folder / file)
+        for file in _files(folder) - set(files):
+            (folder / file).unlink()
+        return
     if clashes := [str(file) for file in files if _clashes(aside / file, folder / file)]:
         more = f" and {len(clashes) - MOST_NAMED} more" if len(clashes) > MOST_NAMED else ""
         raise ExistsError(
@@ -115,6 +125,10 @@ def _move_files(aside: Path, folder: Path) -> None:
         if not (folder / file).exists():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (aside / file).rename(folder / file)
+
+
+def _files(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()}
 
 
 def _clashes(new: Path, final: Path) -> bool:

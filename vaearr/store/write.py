@@ -348,13 +348,24 @@ def _check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
         raise ExistsError(f"{store} already holds {', '.join(taken)}; choose another run name.")
 
 
-def write_table(path: str | Path, run: str, name: str, ds: xr.Dataset, *, replace: bool = False) -> None:
-    """Store a table of a run under `/runs/<run>/<name>`; one that is there is replaced only if `replace`."""
+def write_table(
+    path: str | Path,
+    run: str,
+    name: str,
+    ds: xr.Dataset,
+    *,
+    replace: bool = False,
+    instead_of: Collection[str] = (),
+) -> None:
+    """Store a table of a run under `/runs/<run>/<name>`; one that is there is replaced only if `replace`.
+
+    instead_of: keys that go in the same step, see `publish`.
+    """
     store = check_store(path)
     run_folder(store, run)
     with writer(store), staged_folder(store, f"{run}-{name}") as folder:
         write_dataset(ds, folder / name, run=run)
-        publish(store, {f"{n.RUNS}/{run}/{name}": folder / name}, replace=replace)
+        publish(store, {f"{n.RUNS}/{run}/{name}": folder / name}, replace=replace, instead_of=instead_of)
 
 
 def write_dataset(ds: xr.Dataset, folder: Path, *, run: str) -> None:

@@ -180,9 +180,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Strict JSON: NaN and infinity become null. Raises ExistsError where this export has written the file already."""
-    if path.exists():
-        raise ExistsError(f"two parts of this export are both called {path.name}; choose one of them.")
+    """Strict JSON: NaN and infinity become null."""
     text = json.dumps(as_json(record), indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 

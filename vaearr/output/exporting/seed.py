@@ -7,7 +7,7 @@ Where its numbers differ from ours: a constant latent or target gives null, not 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.config import ClusterConfig
+from vaearr.analysis.association import associate, latent_partitions, ranking, targets_of
 from vaearr.errors import DamagedError, DataError, NoInputError, UsageError, did_you_mean
 from vaearr.output.exporting.content import Content
-from vaearr.output.exporting.formats import file_name, npy, write_json, write_table
+from vaearr.output.exporting.formats import npy, write_json, write_table
 from vaearr.recipe import nested, versions
 
 log = logging.getLogger("vaearr")
@@ -35,7 +35,6 @@ METRICS = {
     "partial_pearson": "pp_spatial",
 }
 TOP = 3
-MOST_CHANNELS = 3
 # method of a clustering -> its tag in the names of files, from the keys of `_cluster_keys`
 TAGS = {
     "gmm": "gmm_k{k}",
@@ -55,24 +54,23 @@ def seed0(content: Content, folder: Path) -> None:
     """
     content.need_plane()
     config = content.config
-    npy(content, folder)
-    _latent_maps(content, folder)
-    scores: list[xr.DataArray] = []
-    parts: list[tuple[str, bool, Callable[[], Any]]] = [
-        ("band contrast", config.target != n.BC, lambda: scores.append(_band_contrast(content, folder))),
-        ("elements", any((config.elements, config.weights, config.rgb_elements)), lambda: _elements(content, folder)),
-        ("clusters", bool(config.clusters or config.methods), lambda: _clusters(content, folder, *scores)),
-        ("clusters of each latent", config.reference is not None, lambda: _partitions(content, folder)),
-    ]  # fmt: skip
-    for part, is_asked, write in parts:
+
+    def attempt(part: str, is_asked: bool, write: Callable[..., Any], *given: Any) -> Any:
         try:
-            write()
+            return write(content, folder, *given)
         except DamagedError:
             raise
         except (NoInputError, DataError) as reason:
             if is_asked:
                 raise
             log.info(f"left out: {part}: {reason}")
+
+    npy(content, folder)
+    _latent_maps(content, folder)
+    scores = attempt("band contrast", config.target != n.BC, _band_contrast)
+    attempt("elements", bool(config.elements or config.weights), _elements)
+    attempt("clusters", bool(config.clusters), _clusters, scores)
+    attempt("clusters of each latent", config.reference is not None, _partitions)
 
 
 def _latent_maps(content: Content, folder: Path) -> None:
@@ -101,50 +99,25 @@ def _band_contrast(content: Content, folder: Path) -> xr.DataArray:
 
 
 def _elements(content: Content, folder: Path) -> None:
-    """Scores and ranking against a sum or the luminance of elements."""
-    target, record = _composite(content)
-    _, report = _scores(content, target, folder / "element_latent_scores.csv")
-    share = "weights divided by the sum of their absolute values"
-    luminance = "then 0.2126 red + 0.7152 green + 0.0722 blue"
-    how = share if record["synth_mode"] == "sum" else luminance
-    scaling = f"each element to 0 … 1 between its least and greatest value in the region; {how}"
-    path = folder / f"report_elements_multi_metric__{file_name(record['synth_tag'])}.json"
-    write_json(path, record | report | {"scaling": scaling})
-
-
-def _composite(content: Content) -> tuple[xr.DataArray, dict[str, Any]]:
-    """The element map that latents are compared with, and what it is in the seed's keys."""
-    from vaearr.analysis.association import targets_of
-
-    config = content.config
+    """Scores and ranking against a weighted sum of elements."""
     if n.ELEMENTS not in content.ds:
         raise NoInputError("the store holds no element maps.")
-    known = [str(element) for element in content.ds[n.ELEMENT].values]
-    for element in (*config.elements, *config.rgb_elements):
-        if element not in known:
-            raise NoInputError(f"the store has no element {element!r}.{did_you_mean(element, known)}")
+    config, known = content.config, [str(element) for element in content.ds[n.ELEMENT].values]
+    if unknown := [element for element in config.elements if element not in known]:
+        raise NoInputError(f"the store has no element {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
     elements, weights = list(config.elements) or known, list(config.weights)
-    channels = list(config.rgb_elements) or elements[:MOST_CHANNELS]
-    is_rgb = config.synth_mode == "rgb"
-    if is_rgb and len(channels) > MOST_CHANNELS:
-        raise UsageError(f"{len(channels)} elements are given for rgb; expected one to {MOST_CHANNELS}.")
-    if not is_rgb and weights and len(weights) != len(elements):
+    if weights and len(weights) != len(elements):
         raise UsageError(f"{len(weights)} weights for {len(elements)} elements ({', '.join(elements)}); give each one.")
-    if is_rgb:
-        formula, tag = f"rgb({', '.join(map(repr, channels))})", f"rgb-{'_'.join(channels)}"
-    else:
-        factors = zip(weights or [1.0] * len(elements), elements, strict=True)
-        formula = " + ".join(f"{weight!r}*{element!r}" for weight, element in factors)
-        tag = "sum-" + ("_".join(f"{weight:.3f}" for weight in weights) or "auto")
+    factors = zip(weights or [1.0] * len(elements), elements, strict=True)
+    formula = " + ".join(f"{weight!r}*{element!r}" for weight, element in factors)
+    tag = "sum-" + ("_".join(f"{weight:.3f}" for weight in weights) or "auto")
     target = targets_of(content.ds, [formula], roi=content.roi).isel(target=0, drop=True)
-    return target, {
-        "synth_mode": config.synth_mode,
-        "synth_tag": tag,
-        "elements": elements,
-        "rgb_elements": channels if is_rgb else None,
-        "weights": None if is_rgb else weights or None,
-        "formula": formula,
-    }
+    record = {"synth_mode": "sum", "synth_tag": tag, "elements": elements, "rgb_elements": None}
+    record |= {"weights": weights or None, "formula": formula}
+    record |= _scores(content, target, folder / "element_latent_scores.csv")[1]
+    how = "weights divided by the sum of their absolute values"
+    record["scaling"] = f"each element to 0 … 1 between its least and greatest value in the region; {how}"
+    write_json(folder / f"report_elements_multi_metric__{tag}.json", record)
 
 
 def _scores(content: Content, target: xr.DataArray, path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
@@ -153,8 +126,6 @@ def _scores(content: Content, target: xr.DataArray, path: Path) -> tuple[xr.Data
     Writes them as CSV with `dim` and the seed's names, the largest |pearson| first, latents without one last. In the
     rankings `tied` marks a score that another latent shares.
     """
-    from vaearr.analysis.association import associate, ranking
-
     table = associate(content.latents, target, list(METRICS), roi=content.roi)
     columns = {short: table.sel(metric=name).values for name, short in METRICS.items()}
     frame = pd.DataFrame({"dim": table[n.LATENT].values, **columns})
@@ -181,49 +152,45 @@ def _scores(content: Content, target: xr.DataArray, path: Path) -> tuple[xr.Data
     }
 
 
-def _clusters(content: Content, folder: Path, scores: xr.DataArray | None = None) -> None:
+def _clusters(content: Content, folder: Path, scores: xr.DataArray | None) -> None:
     """Files of every cluster map that is meant, named by method and size, several alike also by the variable.
 
     scores: latents against band contrast, which name the latent shown. Raises NoInputError where there is no cluster
     map or no band contrast.
     """
-    target = content.variable(content.config.target).load()
-    maps = list(_cluster_maps(content, scores))
+    config, target = content.config, content.variable(content.config.target).load()
+    own = [
+        str(name)
+        for name, one in content.ds.data_vars.items()
+        if _is_map(one) and (nested(one.attrs, "config") or {}).get("run", config.run) == config.run
+    ]
+    names = list(dict.fromkeys(config.clusters)) or own
+    if not names:
+        raise NoInputError("the store holds no cluster map of this run: 'vaearr cluster' writes one.")
+    maps = [content.variable(name).load() for name in names]
+    if others := [one.name for one in maps if not _is_map(one)]:
+        raise UsageError(f"{others[0]!r} is no cluster map; expected one that 'vaearr cluster' wrote.")
     tags = [TAGS[labels.attrs["method"]].format(**_cluster_keys(labels)) for labels in maps]
     for labels, tag in zip(maps, tags, strict=True):
-        own = tag if tags.count(tag) == 1 else f"{tag}_{labels.name}"
-        _write_clusters(content, folder, labels, own, target, _latent_for(content, labels, scores))
+        full = tag if tags.count(tag) == 1 else f"{tag}_{labels.name}"
+        _write_clusters(content, folder, labels, full, target, _latent_for(content, labels, scores))
 
 
-def _cluster_maps(content: Content, scores: xr.DataArray | None) -> Iterator[xr.DataArray]:
-    ds, config = content.ds, content.config
+def _is_map(one: xr.DataArray) -> bool:
+    return one.attrs.get("method") in TAGS and one.dtype.kind in "iu"
 
-    def is_map(one: xr.DataArray) -> bool:
-        return one.attrs.get("method") in TAGS and one.dtype.kind in "iu"
 
-    def run_of(one: xr.DataArray) -> str:
-        return str((nested(one.attrs, "config") or {}).get("run", config.run))
-
-    names = list(dict.fromkeys(config.clusters))
-    if not names and not config.methods:
-        names = [str(name) for name, one in ds.data_vars.items() if is_map(one) and run_of(one) == config.run]
-        if not names:
-            raise NoInputError("the store holds no cluster map of this run: 'vaearr cluster' writes one.")
-    for name in names:
-        labels = content.variable(name).load()
-        if not is_map(labels):
-            raise UsageError(f"{name!r} is no cluster map; expected one that 'vaearr cluster' wrote.")
-        yield labels
-    if config.methods:
-        from vaearr.analysis.clustering import cluster
-
-        number = _strongest(content, scores)
-        target = content.variable(config.target).load()
-        features = xr.Dataset({"latent": content.latent(number), config.target: target})
-        for method in dict.fromkeys(config.methods):
-            labels = cluster(features, method, roi=content.roi, config=ClusterConfig(run=config.run, seed=config.seed))
-            labels = labels.transpose(*content.dims).assign_attrs(latent=number)
-            yield labels.rename(f"latent_{number}_{config.target}")
+def _latent_for(content: Content, labels: xr.DataArray, scores: xr.DataArray | None) -> int:
+    """The latent shown beside band contrast: the one asked for, the only one clustered, or the strongest."""
+    used = (nested(labels.attrs, "config") or {}).get("latents")
+    if content.config.latent is not None:
+        return content.config.latent
+    if used and len(used) == 1:
+        return int(used[0])
+    if scores is None:
+        return content.labels()[0]
+    strength = np.nan_to_num(np.abs(scores.sel(metric="pearson").values), nan=-1.0)
+    return content.labels()[int(strength.argmax())]
 
 
 def _cluster_keys(labels: xr.DataArray) -> dict[str, Any]:
@@ -244,23 +211,6 @@ def _cluster_keys(labels: xr.DataArray) -> dict[str, Any]:
         return {"k": k}
     value = (nested(labels.attrs, "scores") or {}).get(str(k))
     return {"k": k, "scores": None if value is None else {"criterion": used.get("criterion"), "value": float(value)}}
-
-
-def _strongest(content: Content, scores: xr.DataArray | None) -> int:
-    """The latent that is shown beside band contrast, unless the clustering says which."""
-    if content.config.latent is not None or scores is None:
-        return content.labels()[0] if content.config.latent is None else content.config.latent
-    strength = np.nan_to_num(np.abs(scores.sel(metric="pearson").values), nan=-1.0)
-    return content.labels()[int(strength.argmax())]
-
-
-def _latent_for(content: Content, labels: xr.DataArray, scores: xr.DataArray | None) -> int:
-    used = (nested(labels.attrs, "config") or {}).get("latents")
-    if "latent" in labels.attrs:
-        return int(labels.attrs["latent"])
-    if content.config.latent is None and used and len(used) == 1:
-        return int(used[0])
-    return _strongest(content, scores)
 
 
 def _write_clusters(
@@ -303,8 +253,6 @@ def _partitions(content: Content, folder: Path) -> None:
 
     Raises NoInputError where there are no such scores.
     """
-    from vaearr.analysis.association.partitions import latent_partitions
-
     config = content.config
     names = [config.reference] if config.reference else [n.PCA, n.NMF]
     name = next((name for name in names if name in content.ds), None)

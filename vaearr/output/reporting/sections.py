@@ -12,153 +12,114 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association import element_rgb, ranking
+from vaearr.analysis.clustering import boundary_segments
 from vaearr.analysis.orientations import kernel_average_misorientation, max_misorientation
 from vaearr.errors import VaearrError
-from vaearr.output.reporting.facts import Facts, LeftOut, labels_and_n
+from vaearr.output.reporting.contents import Absent, Contents, LeftOut
 from vaearr.run.facts import roi_words
-from vaearr.store import run_folder
-from vaearr.views import on_paper, show, view
+from vaearr.run.reconstruct import reconstruct
+from vaearr.views import view
 from vaearr.views.common import unit
 from vaearr.views.explorer import explorer, pack
 from vaearr.views.maps import latent_map, side_map_list
 from vaearr.views.page import Section
-from vaearr.views.words import describe
+from vaearr.views.words import describe, strongest
 
-HEADINGS = {
-    "overview": "Overview of the scan",
-    "maps": "Latent maps beside side maps",
-    "linked": "Strongest latents, map and scatter linked",
-    "association": "Association of latents and side maps",
-    "decomposition": "Linear decompositions beside the latents",
-    "clusters": "Clusters",
-    "model": "Model",
-    "training": "Training",
-    "health": "Health of the latent space",
-    "reconstructions": "Reconstructions",
-}
 MOST_PAIRS, PAIR_POINTS, ALL_PAIR_POINTS = 6, 20_000, 60_000
 PAIR_PIXELS = 240_000  # of all maps beside a scatter together: larger scans show fewer pairs
 PACKED_MAPS = 5_000_000  # characters of latent maps in the page, which keeps it at about 10 MB
 SHEET_MAPS = 64
+MOST_METRICS, MOST_CLUSTERINGS, CLUSTER_POINTS = 2, 3, 8_000
+SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy")
 
 
-def _extent(facts: Facts) -> str:
-    spans = [
-        f"{dim} from {low:g} to {high:g} {unit({'units': units})}".strip()
-        for dim, (low, high, units) in facts.description["extent"].items()
-    ]
-    return f" ({', '.join(spans)})" if spans else ""
-
-
-def introduction(facts: Facts) -> Section:
+def introduction(contents: Contents) -> Section:
     """The head of the page in words."""
-    section = Section("top", "")
-    d, manifest = facts.description, facts.manifest
+    section, d, manifest = Section("top", ""), schema.describe(contents.whole), contents.manifest
+    is_scan, one = schema.is_scan(contents.ds), schema.samples_word(contents.ds)
     grid = " × ".join(f"{size} ({dim})" for dim, size in d["grid"].items())
     pattern = " × ".join(str(size) for size in d["pattern"].values())
+    spans = [
+        f"{dim} from {low:g} to {high:g} {unit({'units': units})}".strip()
+        for dim, (low, high, units) in d["extent"].items()
+    ]
+    extent = f" ({', '.join(spans)})" if spans else ""
     section.say(
-        f"Data: {facts.name}, {grid} scan points{_extent(facts)}, each a pattern of {pattern} pixels ({d['dtype']})."
-        if d["kind"] == "scan"
-        else f"Data: {facts.name}, {grid} samples of {pattern} values ({d['dtype']})."
+        f"Data: {contents.name}, {grid} scan points{extent}, each a pattern of {pattern} pixels ({d['dtype']})."
+        if is_scan
+        else f"Data: {contents.name}, {grid} samples of {pattern} values ({d['dtype']})."
     )
-    config = manifest.get("config") or {}
-    model = config.get("model") or {}
-    is_scan, one = schema.is_scan(facts.ds), schema.samples_word(facts.ds)
     section.say(
-        f"Region of interest: {facts.n_roi:,} of {facts.n_grid:,} {'points' if is_scan else one} "
-        f"({facts.n_roi / facts.n_grid:.1%}): {roi_words(manifest.get('roi'), one)}."
+        f"Region of interest: {contents.n_roi:,} of {contents.n_grid:,} {'points' if is_scan else one} "
+        f"({contents.n_roi / contents.n_grid:.1%}): {roi_words(manifest.get('roi'), one)}."
         f"{' Points outside are grey in the latent maps.' if is_scan else ''}"
     )
-    size = facts.latents.sizes[facts.latent_dim]
-    epochs = f", {manifest['epochs_run']} epochs" if "epochs_run" in manifest else ""
+    size = contents.latents.sizes[contents.latent_dim]
     if manifest.get("kind") == n.ATTACHED:
-        section.say(
-            f"Run “{facts.run}”: {size} latent dimensions computed elsewhere, attached {manifest['time']} from "
-            f"{manifest['config'][n.ATTACHED]['values']['file']}."
-        )
+        file = manifest["config"][n.ATTACHED]["values"]["file"]
+        made = f"{size} latent dimensions computed elsewhere, attached {manifest['time']} from {file}."
     else:
-        made = "trained elsewhere, taken here" if manifest.get("kind") == n.IMPORTED else "trained"
-        section.say(
-            f"Run “{facts.run}”: model {model.get('name', 'unknown')} with {size} latent dimensions{epochs}, {made} "
-            f"{manifest.get('time', 'at an unknown time')}. Latents are posterior means, without unit."
-        )
-    section.say(f"Report of {facts.created}, vaearr {facts.versions.get('vaearr', '')}, store {facts.store.name}.")
-    if facts.plane:
-        section.say(f"Maps show the plane {facts.plane}; associations are over the whole volume.")
-    for warning in facts.warnings:
+        how = "trained elsewhere, taken here" if manifest.get("kind") == n.IMPORTED else "trained"
+        epochs = f", {manifest['epochs_run']} epochs" if "epochs_run" in manifest else ""
+        model = manifest["config"]["model"]["name"]
+        made = f"model {model} with {size} latent dimensions{epochs}, {how} {manifest['time']}. "
+        made += "Latents are posterior means, without unit."
+    section.say(f"Run “{contents.config.run}”: {made}")
+    version = contents.versions["vaearr"]
+    section.say(f"Report of {contents.created}, vaearr {version}, store {contents.store.name}.")
+    if contents.plane:
+        section.say(f"Maps show the plane {contents.plane}; associations are over the whole volume.")
+    for warning in contents.warnings:
         section.say(f"Warning: {warning}", "note")
-    if facts.health is not None and not facts.warnings:
-        active = int(facts.health["is_active"].sum())
+    if contents.health is not None and not contents.warnings:
+        active = int(contents.health["is_active"].sum())
         section.say(f"No sign of posterior collapse: {active} of {size} latent dimensions are in use.", "note good")
     return section
 
 
-def overview(facts: Facts, figures: dict[str, Any]) -> Section:
-    """Band contrast, elements, phase."""
-    facts.need_plane()
-    section = Section("overview", HEADINGS["overview"])
-    figures["side_maps"] = view(facts.ds, "matplotlib", kind="side_maps", roi=facts.roi)
-    section.picture(figures["side_maps"], "band contrast, element and phase maps", dpi=110)
+def overview(contents: Contents, section: Section) -> None:
+    """Band contrast, elements, phase; the elements as colours; misorientation."""
+    contents.need_plane()
+    ds, roi = contents.ds, contents.roi
+    contents.show(section, "side_maps", view(ds, "matplotlib", kind="side_maps", roi=roi))
     section.caption(
         "Side maps in scan coordinates, with units in the headings. Colours run from the 1 % to the 99 % percentile of "
         "each map; grey = not measured or not indexed. The line is the border of the region of interest."
     )
-    if n.ELEMENTS in facts.ds and facts.ds.sizes[n.ELEMENT] > 1:
-        _element_colours(facts, section, figures)
-    if n.QUATERNION in facts.ds:
-        _misorientation(facts, section, figures)
-    return section
+    if n.ELEMENTS in ds and ds.sizes[n.ELEMENT] > 1:
+        spread = ds[n.ELEMENTS].std([dim for dim in ds[n.ELEMENTS].dims if dim != n.ELEMENT]).fillna(0)
+        chosen = [str(ds[n.ELEMENT].values[i]) for i in np.argsort(-spread.values, kind="stable")[:3]]
+        rgb = element_rgb(ds, chosen, (0.01, 0.99), roi=roi)
+        contents.show(section, "elements_rgb", view(rgb, "matplotlib", kind="rgb", roi=roi))
+        section.caption(
+            f"{', '.join(chosen)}, which vary most, as colours; each from its 1 % to its 99 % percentile in the region."
+        )
+    if n.QUATERNION in ds:
+        try:
+            kam, largest = kernel_average_misorientation(ds), max_misorientation(ds)
+        except VaearrError as reason:
+            section.say(f"No map of misorientation: {reason}", "note")
+            return
+        for name, da in (("kernel_average_misorientation", kam), ("largest_misorientation", largest)):
+            contents.show(section, name, view(da.rename(name), "matplotlib", roi=roi))
+        section.caption(
+            "From the orientations: mean misorientation with the neighbours of the same grain (up to 5 degrees), and "
+            "the largest with any neighbour of the same phase; degrees, grey = not indexed."
+        )
 
 
-def _element_colours(facts: Facts, section: Section, figures: dict[str, Any]) -> None:
-    """The up to three elements that vary most, as red, green and blue."""
-    elements = facts.ds[n.ELEMENTS]
-    spread = elements.std([dim for dim in elements.dims if dim != n.ELEMENT]).fillna(0)
-    chosen = [str(elements[n.ELEMENT].values[i]) for i in np.argsort(-spread.values, kind="stable")[:3]]
-    rgb = element_rgb(facts.ds, chosen, (0.01, 0.99), roi=facts.roi)
-    figures["elements_rgb"] = view(rgb, "matplotlib", kind="rgb", roi=facts.roi)
-    section.picture(figures["elements_rgb"], f"{', '.join(chosen)} as colours", dpi=110)
-    section.caption(
-        f"{', '.join(chosen)}, which vary most, as colours; each from its 1 % to its 99 % percentile in the region."
-    )
-
-
-def _misorientation(facts: Facts, section: Section, figures: dict[str, Any]) -> None:
-    """Kernel average misorientation and the largest misorientation with a neighbour."""
-    try:
-        kam, largest = kernel_average_misorientation(facts.ds), max_misorientation(facts.ds)
-    except VaearrError as reason:
-        section.say(f"No map of misorientation: {reason}", "note")
-        return
-    for name, da in (("kernel_average_misorientation", kam), ("largest_misorientation", largest)):
-        figures[name] = view(da.rename(name), "matplotlib", roi=facts.roi)
-        section.picture(figures[name], name.replace("_", " "), dpi=110)
-    section.caption(
-        "From the orientations: mean misorientation with the neighbours of the same grain (up to 5 degrees), and the "
-        "largest with any neighbour of the same phase; degrees, grey = not indexed."
-    )
-
-
-def latents_by_strength(facts: Facts) -> list[int]:
-    """Latents, those with the strongest association (else the largest KL) first."""
-    names = facts.ds[facts.latent_dim].values.tolist() if facts.latent_dim in facts.ds.coords else None
-    known = names if names is not None else list(range(facts.latents.sizes[facts.latent_dim]))
-    if facts.table is not None:
-        strength = abs(facts.table.isel(metric=0)).fillna(-1).max("target").values
-    elif facts.health is not None:
-        strength = facts.health["kl"].values
-    else:
-        return list(known)
-    return [known[i] for i in np.argsort(-strength, kind="stable")]
-
-
-def explorer_section(facts: Facts, max_maps: int, figures: dict[str, Any]) -> Section:
+def maps(contents: Contents, section: Section) -> None:
     """All latent maps (or the most telling), selectable, beside the side maps."""
-    facts.need_plane()
-    section = Section("maps", HEADINGS["maps"])
-    order = latents_by_strength(facts)
-    chosen = sorted(fitting(facts, order[:max_maps]))
-    section.figure(explorer(side_map_list(facts.ds), [latent_map(facts.ds, facts.run, k) for k in chosen], facts.roi))
+    contents.need_plane()
+    ds, run, order, most = contents.ds, contents.config.run, contents.order, contents.config.max_maps
+    size, chosen = 0, list[int]()
+    for latent in order[:most]:
+        size += len(pack(latent_map(ds, run, latent))["data"])
+        if chosen and size > PACKED_MAPS:
+            break
+        chosen.append(latent)
+    chosen.sort()
+    section.figure(explorer(side_map_list(ds), [latent_map(ds, run, k) for k in chosen], contents.roi))
     section.caption(
         "Left: side map, right: latent (posterior mean, no unit), each chosen above the map. Zoom and cross-hair are "
         "linked. Colours run from the 1 % to the 99 % percentile of the map; values here are rounded to 1/126 of that "
@@ -167,193 +128,248 @@ def explorer_section(facts: Facts, max_maps: int, figures: dict[str, Any]) -> Se
     if len(chosen) < len(order):
         section.say(
             f"The page holds the {len(chosen)} of {len(order)} latents with the strongest association "
-            f"(setting max_maps = {max_maps}, and a page of about 10 MB at most); the store holds all of them.", "note",
-        )  # fmt: skip
-    figures["latent_maps"] = view(facts.latents, "matplotlib", kind="stack", entries=chosen[:SHEET_MAPS])
-    return section
+            f"(setting max_maps = {most}, and a page of about 10 MB at most); the store holds all of them.",
+            "note",
+        )
+    figure = view(contents.latents, "matplotlib", kind="stack", entries=chosen[:SHEET_MAPS])
+    contents.figures["latent_maps"] = figure
 
 
-def fitting(facts: Facts, order: list[int]) -> list[int]:
-    """The first latents of an order whose maps together are not too much for a page; at least one."""
-    total, chosen = 0, list[int]()
-    for latent in order:
-        total += len(pack(latent_map(facts.ds, facts.run, latent))["data"])
-        if chosen and total > PACKED_MAPS:
-            break
-        chosen.append(latent)
-    return chosen
-
-
-def linked(facts: Facts, figures: dict[str, Any]) -> Section:
-    """For each target its strongest latent, map and scatter linked."""
-    facts.need_plane()
-    if facts.table is None:
-        raise LeftOut(facts.no_table)
-    section = Section("linked", HEADINGS["linked"])
-    most_pairs = int(np.clip(PAIR_PIXELS // max(facts.n_grid, 1), 2, MOST_PAIRS))
-    pairs = strongest_pairs(facts.table, most_pairs)
-    if not pairs:
+def linked(contents: Contents, section: Section) -> None:
+    """For each target its strongest latent, map and scatter linked: band contrast first, then the strongest."""
+    contents.need_plane()
+    found = {target: best for target, _ in contents.targets if (best := contents.strongest(target))}
+    if not found:
         raise LeftOut("no latent has an association with any target (all are constant or missing).")
+    order = sorted(found, key=lambda target: (target != n.BC, -abs(found[target][1])))
+    phases = [target for target in order if target.startswith(f"{n.PHASE}: ")]
+    order = [target for target in order if target not in phases[1:]]  # of two, one is the other's mirror image
+    pairs = order[: int(np.clip(PAIR_PIXELS // max(contents.n_grid, 1), 2, MOST_PAIRS))]
     section.say(
-        "Draw a box or a lasso (toolbar) in a scatter or on a map: the same scan points light up on the other "
-        "side. A double click ends the selection."
+        "Draw a box or a lasso (toolbar) in a scatter or on a map: the same scan points light up on the "
+        "other side. A double click ends the selection."
     )
     most = min(PAIR_POINTS, ALL_PAIR_POINTS // len(pairs))
-    for target, latent in pairs:
-        name = f"latent_{latent}_against_{slug(target)}"
-        pair: dict[str, Any] = {
-            "run": facts.run,
-            "latent": latent,
-            "target": target,
-            "roi": facts.roi,
-            "most_points": most,
-        }
-        figures[name] = show_both(section, view(facts.ds, kind="map_scatter", **pair), name)
-    metric = str(facts.table["metric"].values[0])
-    which = "each target" if len(pairs) < most_pairs else f"{len(pairs)} targets (band contrast, then the strongest)"
+    about: dict[str, Any] = {"run": contents.config.run, "roi": contents.roi, "most_points": most}
+    for target in pairs:
+        latent, name = found[target][0], "".join(c if c.isalnum() and c.isascii() else "_" for c in target).strip("_")
+        shown = view(contents.ds, kind="map_scatter", latent=latent, target=target, **about)
+        contents.show(section, f"latent_{latent}_against_{name or 'target'}", shown)
     section.caption(
-        f"For {which} the latent with the largest |{metric}|, as a map (no unit) and against the target. r is "
-        f"Pearson's, over all n points of the region; a scatter shows at most {most:,} of them, drawn at random "
-        "(seed 0). For a phase the scatter is against band contrast, points of that phase in orange."
+        f"For {'each target' if len(pairs) == len(order) else f'{len(pairs)} targets'} the latent with the largest "
+        f"|{contents.metric}|, as a map (no unit) and against the target. r is Pearson's, over all n points of the "
+        f"region; a scatter shows at most {most:,} of them, drawn at random (seed 0). For a phase the scatter is "
+        "against band contrast, points of that phase in orange."
     )
-    return section
 
 
-def strongest_pairs(table: xr.DataArray, most: int) -> list[tuple[str, int]]:
-    """(target, latent) of the strongest association of each target: BC first, one phase only, at most `most`."""
-    metric = str(table["metric"].values[0])
-    found = []
-    for target in labels_and_n(table)[0]:
-        best = ranking(table, metric, target, top=1)
-        if best.sizes["rank"]:
-            found.append((target, int(best[n.LATENT][0]), abs(float(best["value"][0]))))
-    found.sort(key=lambda item: (item[0] != n.BC, -item[2]))
-    pairs, phase_seen = [], False
-    for target, latent, _ in found:
-        if target.startswith(f"{n.PHASE}: "):
-            if phase_seen:  # of two phases one is the mirror image of the other
-                continue
-            phase_seen = True
-        pairs.append((target, latent))
-    return pairs[:most]
+def association(contents: Contents, section: Section) -> None:
+    """Heat maps and ranking table."""
+    table = contents.table
+    metrics = [str(name) for name in table["metric"].values]
+    for k, metric in enumerate(metrics):
+        shown = view(contents.association, kind="association", metric=metric)
+        contents.show(section if k < MOST_METRICS else Section("", ""), f"association_{metric}", shown)
+    section.caption(
+        "Rows are side maps, columns latents; values have no unit, grey = no value. "
+        + (
+            "Dots: adjusted p < 0.05 against surrogate maps that are as smooth as the target."
+            if contents.has_p_values
+            else "No value is a proof: neighbouring scan points are not independent. 'vaearr associate --significance' "
+            "tests against surrogate maps that are as smooth."
+        )
+    )
+    formulas = [f"{k}: {item['formula']} ({item['reference']})" for k, item in table.attrs.get("metrics", {}).items()]
+    section.folded("How the metrics are defined", "\n".join(formulas))
+    tested, top = contents.association if contents.has_p_values else table, 3 if len(metrics) <= 3 else 1
+    rows: list[list[object]] = [
+        [target, count, *(", ".join(strongest(tested, m, target, top)) or "no value" for m in metrics)]
+        for target, count in contents.targets
+    ]
+    section.table(["target", "n", *(f"strongest latents, {m}" for m in metrics)], rows)
+    section.caption("The strongest latents of each target, by absolute value; n = finite scan points.")
 
 
-def has_model(facts: Facts) -> bool:
-    """Whether the run has a network; attached latents, for example, have none."""
-    return (run_folder(facts.store, facts.run) / n.MODEL).is_dir()
+def decomposition(contents: Contents, section: Section) -> None:
+    """Components, explained variance, and how the best of them compares with the best latent."""
+    if not contents.decompositions:
+        raise LeftOut("the store holds no linear decomposition to compare with; 'vaearr embed STORE' adds one.")
+    for name in contents.decompositions:
+        if f"{name}_explained_variance_ratio" in contents.ds:
+            ratio = contents.ds[f"{name}_explained_variance_ratio"]
+            contents.show(section, f"{name}_variance", view(ratio, kind="variance"))
+        if f"{name}_components" in contents.ds:
+            components = contents.ds[f"{name}_components"]
+            contents.show(section, f"{name}_components", view(components, kind="components"))
+    if isinstance(contents.association, str):
+        section.say(contents.association, "note")
+        return
+
+    def best(table: xr.DataArray, target: str) -> str:
+        found = ranking(table, contents.metric, target if "target" in table.dims else None, top=1)
+        return f"{float(found['value'][0]):+.2f} ({int(found[n.LATENT][0])})" if found.sizes["rank"] else "no value"
+
+    tables = {"latents": contents.table, **contents.rivals}
+    rows: list[list[object]] = [
+        [target, count, *(best(table, target) for table in tables.values())] for target, count in contents.targets
+    ]
+    section.table(["target", "n", *tables], rows)
+    section.caption(
+        f"The strongest single dimension of each, by |{contents.metric}|, over the same points. A latent that does no "
+        "better than a principal component tells nothing new about that target."
+    )
 
 
-def model(facts: Facts, figures: dict[str, Any]) -> Section:
+def clusters(contents: Contents, section: Section) -> None:
+    """Cluster maps of the run, each shaded by a latent beside a scatter, in numbers, against the phases."""
+    contents.need_plane()
+    if not contents.clusters:
+        option = "" if contents.config.run == n.DEFAULT_RUN else f" --run {contents.config.run}"
+        raise LeftOut(f"the run has no clusters; 'vaearr cluster STORE{option}' finds some.")
+    names = list(contents.clusters)
+    for name in names[-MOST_CLUSTERINGS:]:
+        _clustering(contents, section, name, *contents.clusters[name])
+    if left := names[:-MOST_CLUSTERINGS]:
+        section.say(f"Not shown here: {', '.join(left)}.", "note")
+
+
+def _clustering(
+    contents: Contents, section: Section, name: str, summary: xr.Dataset | None, scores: xr.Dataset | None
+) -> None:
+    labels = contents.ds[name]
+    about, features = labels.attrs, [str(item) for item in labels.attrs.get("features", [])]
+    many = f"{features[0]} … {features[-1]} ({len(features)})" if len(features) > 4 else ", ".join(features)
+    section.say(
+        f"{name}: {about.get('k')} clusters of {about.get('n'):,} scan points by {about['method']}, of {many}; "
+        f"noise: {about.get('n_noise', 0):,} points."
+    )
+    for text in filter(None, [*about.get("warnings", []), about.get("approximation")]):
+        section.say(str(text), "note")
+    if (labels >= n.NOISE).any():
+        pair = dict(zip(("latent", "target"), _pair(contents), strict=True))
+        how: dict[str, Any] = {**pair, "segments": boundary_segments(labels), "most_points": CLUSTER_POINTS}
+        contents.show(section, f"{name}_sheet", view(labels, kind="clusters", **how))
+        section.caption(
+            "One colour per cluster, brighter where the latent is larger within its cluster; the same colours in the "
+            "scatter. Grey = noise. Draw a box or a lasso in one side, and the points light up in the other."
+        )
+    if summary is not None:
+        rows: list[list[object]] = []
+        for i in range(summary.sizes["cluster"]):
+            one = summary.isel(cluster=i)
+            stability = float(one["stability"])
+            cells = [f"{m:.4g} ± {s:.2g}" for m, s in zip(one["mean"].values, one["std"].values, strict=True)]
+            known = f"{stability:.2f}" if np.isfinite(stability) else ""
+            rows.append([int(one["cluster"]), int(one["count"]), f"{float(one['share']):.1%}", known, *cells])
+        section.table(["cluster", "points", "share", "stability", *map(str, summary["feature"].values)], rows)
+        section.caption("Mean ± standard deviation of the maps in each cluster, in their own units.")
+    if scores is not None:
+        phase = contents.ds[n.PHASE]
+        section.table(["agreement with the phases", "value"], [[key, float(scores[key])] for key in SHOWN_SCORES])
+        how = {"reference": phase, "segments": boundary_segments(phase), "scores": {"ARI": float(scores["ari"])}}
+        contents.show(section, f"{name}_against_phase", view(labels, "matplotlib", kind="comparison", **how))
+        contents.figures[f"{name}_confusion"] = view(scores["confusion"], "matplotlib", kind="confusion")
+        section.caption(f"Over {scores.attrs['n']:,} points with both; lines are the borders of the phases.")
+
+
+def _pair(contents: Contents) -> tuple[xr.DataArray, xr.DataArray]:
+    """The latent and the target of the scatter: band contrast and its strongest latent, else the two strongest."""
+    ds, run, order = contents.ds, contents.config.run, contents.order
+    if n.BC not in ds:
+        return latent_map(ds, run, order[0]), latent_map(ds, run, order[min(1, len(order) - 1)])
+    known = not isinstance(contents.association, str) and n.BC in contents.table["target"].values
+    best = contents.strongest(n.BC) if known else None
+    return latent_map(ds, run, best[0] if best else order[0]), ds[n.BC]
+
+
+def model(contents: Contents, section: Section) -> None:
     """The network as a picture, and its layers."""
-    from vaearr.models.artifacts import load_model
+    if contents.manifest.get("kind") == n.ATTACHED:
+        raise Absent("the latents were computed elsewhere, so there is no network.")
     from vaearr.models.card import model_card
 
-    card = model_card(load_model(facts.store, facts.run))
-    section = Section("model", HEADINGS["model"])
-    figures["model"] = view(card)
-    section.picture(figures["model"], "the network from input to output", dpi=170)
+    card = model_card(contents.run.model)
+    contents.show(section, "model", view(card))
     section.caption(
         "A box is what is run at one resolution: its height shows the rows of the feature maps, to scale, its width "
         "the logarithm of the most channels there. The lists name the blocks and layers of each box."
     )
     section.folded("All layers, in order of execution", "\n".join(describe(card, "network")))
-    return section
 
 
-def training(facts: Facts, figures: dict[str, Any]) -> Section:
+def training(contents: Contents, section: Section) -> None:
     """Loss curves."""
-    if facts.history is None:
+    if contents.history is None:
         raise LeftOut("the run has no training history.")
-    section = Section("training", HEADINGS["training"])
-    figures["loss_curves"] = show_both(section, view(facts.history, kind="history"), "loss curves")
-    best = facts.manifest.get("best_epoch")
+    contents.show(section, "loss_curves", view(contents.history, kind="history"))
+    best = contents.manifest.get("best_epoch")
     note = f" The weights are those of epoch {best}." if best is not None else ""
+    has_amplitude = "amplitude_nll" in contents.history
     amplitude = (
         " The amplitude NLL is that of the point's own pattern at the decoded strength; the reconstruction NLL is "
         "that of its partner's."
-        if "amplitude_nll" in facts.history
-        else ""
-    )
+    ) * has_amplitude
     section.caption(
-        f"Loss = reconstruction NLL {'+ amplitude NLL ' if amplitude else ''}+ beta × KL, in nats per sample, lower is "
+        f"Loss = reconstruction NLL {'+ amplitude NLL ' * has_amplitude}+ beta × KL, in nats per sample, lower is "
         f"better; NLL is summed over the pixels of a pattern, KL over the latents.{amplitude} Validation points were "
         f"never trained on.{note}"
     )
-    if facts.sheets is not None:
-        figures["progress"] = view(facts.sheets, kind="progress")
-        section.picture(figures["progress"], "samples decoded as training went on", dpi=170)
+    if contents.sheets is not None:
+        contents.show(section, "progress", view(contents.sheets, kind="progress"))
         section.caption(
             "The same validation patterns and the same draws from the prior, decoded after the epochs named on the "
             "left; preprocessed units, one grey scale per row."
         )
-    return section
 
 
-def health(facts: Facts, figures: dict[str, Any]) -> Section:
+def health(contents: Contents, section: Section) -> None:
     """KL of each latent, as bars and table."""
-    if facts.health is None:
+    found = contents.health
+    if found is None:
         raise LeftOut("the run has no table of latent health.")
-    section = Section("health", HEADINGS["health"])
-    found = facts.health
-    figures["latent_health"] = show_both(section, view(found, kind="run_health"), "KL of each latent")
+    contents.show(section, "latent_health", view(found, kind="run_health"))
     explained = found.attrs.get("explained_variance")
     share = f" The reconstruction explains {float(explained):.1%} of the patterns' variance." if explained else ""
     section.caption(
         "Kullback-Leibler divergence of each latent from the prior, in nats per sample. A latent near 0 "
         f"carries nothing about the pattern (grey).{share}"
     )
-    rows = [
-        [int(k), float(kl), float(variance), "in use" if on else "unused"]
-        for k, kl, variance, on in zip(
-            found[n.LATENT].values, found["kl"].values, found["mean_variance"].values, found["is_active"].values,
-            strict=True,
-        )
-    ]  # fmt: skip
+    columns = (found[name].values.tolist() for name in (n.LATENT, "kl", "mean_variance", "is_active"))
+    rows = [[k, kl, spread, "in use" if on else "unused"] for k, kl, spread, on in zip(*columns, strict=True)]
     section.table(["latent", "KL (nats)", "variance of the posterior mean", "state"], rows)
-    return section
 
 
-def reconstructions(
-    facts: Facts, samples: xr.Dataset | Callable[[], xr.Dataset] | None, figures: dict[str, Any]
-) -> Section:
+def reconstructions(contents: Contents, section: Section) -> None:
     """Patterns, reconstructions, residuals."""
-    if samples is None:
-        from vaearr.run.reconstruct import reconstruct
-
-        samples = reconstruct(facts.store, run=facts.run)
-    elif callable(samples):
-        samples = samples()
-    section = Section("reconstructions", HEADINGS["reconstructions"])
-    figures["reconstructions"] = view(samples, kind="patterns")
-    section.picture(figures["reconstructions"], "patterns, their reconstructions and residuals", dpi=170)
+    samples = reconstruct(contents.run, run=contents.config.run)
+    contents.show(section, "reconstructions", view(samples, kind="patterns"))
     section.caption(
         "Scan points by coordinate. Top: pattern as the network sees it (after preprocessing); middle: decoded "
         "posterior mean, same grey scale (1–99 % of both); bottom: reconstruction − original, blue negative, red "
         "positive, a scale of the same width centred at 0."
     )
-    return section
 
 
-def provenance(facts: Facts) -> Section:
+def provenance(contents: Contents) -> Section:
     """Settings and origins, folded."""
     section = Section("provenance", "Parameters and provenance")
-    section.folded("Training parameters", _pretty(facts.manifest.get("config")))
-    section.folded("Run", _pretty({k: v for k, v in facts.manifest.items() if k != "config"}))
-    section.folded("Latents", _pretty(facts.latents.attrs))
-    section.folded("Dataset", _pretty(facts.ds.attrs))
-    section.folded("Versions of this report", _pretty(facts.versions))
+    manifest = dict(contents.manifest)
+    parts = {"Training parameters": manifest.pop("config"), "Run": manifest, "Latents": contents.latents.attrs}
+    parts |= {"Dataset": contents.whole.attrs, "Versions of this report": contents.versions}
+    for heading, values in parts.items():
+        section.folded(heading, json.dumps(values, indent=2, default=str, ensure_ascii=False))
     return section
 
 
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, default=str, ensure_ascii=False)
-
-
-def show_both(section: Section, shown: Any, alt: str) -> Any:
-    """Put a view into the page, and return it as a figure."""
-    show(section, shown, alt)
-    return on_paper(shown)
-
-
-def slug(label: str) -> str:
-    return "".join(c if c.isalnum() and c.isascii() else "_" for c in label).strip("_") or "target"
+PARTS: dict[str, tuple[str, Callable[[Contents, Section], None]]] = {
+    "overview": ("Overview of the scan", overview),
+    "maps": ("Latent maps beside side maps", maps),
+    "linked": ("Strongest latents, map and scatter linked", linked),
+    "association": ("Association of latents and side maps", association),
+    "decomposition": ("Linear decompositions beside the latents", decomposition),
+    "clusters": ("Clusters", clusters),
+    "model": ("Model", model),
+    "training": ("Training", training),
+    "health": ("Health of the latent space", health),
+    "reconstructions": ("Reconstructions", reconstructions),
+}

@@ -38,9 +38,9 @@ Columns = dict[str, torch.Tensor]  # `patterns` (n, C, …), `index` (n, n_nav) 
 class Batch(NamedTuple):
     """Patterns `(B, C, …)` in their stored dtype, on the device.
 
-    target: what a pattern is compared with, where neighbours are asked for. labels:
-    int64 `(B,)`, -1 where missing; None without labels. index: position of each sample on the navigation grid, int64
-    `(B, n_nav)` on the CPU, so that what is made of a batch can be put back: `out[tuple(batch.index.T)] = …`.
+    target: what a pattern is compared with; None unless neighbours are asked for. labels: int64 `(B,)`, -1 where
+    missing; None without labels. index: position of each sample on the navigation grid, int64 `(B, n_nav)` on the CPU,
+    so that what is made of a batch can be put back: `out[tuple(batch.index.T)] = …`.
     """
 
     patterns: torch.Tensor

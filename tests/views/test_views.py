@@ -132,6 +132,9 @@ def test_classes_and_noise_never_share_a_colour(ds: xr.Dataset, clusters: xr.Dat
     hover = _bokeh(both).select_one({"type": bm.HoverTool})
     assert hover.tooltips[-1] == ("latent 0", "@{latent_0}")  # the name of the column in the page
     assert va.view(clusters, "matplotlib").axes[0].patch.get_hatch() == "////"
+    many = clusters.copy(data=np.arange(108).reshape(12, 9).astype("i2") % 20).drop_attrs().assign_attrs(n_noise=0)
+    left = va.view(many, "matplotlib", kind="comparison", reference=ds.phase).axes[0]
+    assert len(left.child_axes[0].get_yticks()) <= 12  # names that do not lie on each other
     with pytest.raises(SchemaError, match="same grid"):
         va.view(clusters, kind="comparison", reference=ds.phase.isel(x=slice(3)))
 

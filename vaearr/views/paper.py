@@ -298,7 +298,8 @@ def _bar(axes: Any, mesh: Any, o: dict[str, Any]) -> None:
     words = clabel.partition("colours span")[0].strip(", ")
     bar.set_label(words if 5 * len(words) < (o.get("frame_height") or 1000) else "")
     if names:
-        step = math.ceil(len(names) / MOST_NAMES)
+        beside = axes.get_subplotspec().get_gridspec().ncols  # the smaller, the fewer names have room
+        step = math.ceil(len(names) * beside / MOST_NAMES)
         bar.set_ticks([*names][::step], labels=[*names.values()][::step])
         bar.ax.tick_params(length=0)
 

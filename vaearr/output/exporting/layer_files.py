@@ -72,7 +72,7 @@ def write_seed_files(found: xr.Dataset, folder: Path) -> None:
     if PAIR not in found.dims:
         write_json(folder / "layer_differences.json", _layers(found, SEED_KEYS))
         return
-    columns = {}
+    columns: dict[str, str] = {}
     for ours, theirs in SEED_KEYS.items():
         columns |= {f"{ours}_mean": f"mean_{theirs}", f"{ours}_std": f"std_{theirs}", f"n_{ours}": f"n_{theirs}"}
     head = {"n_pairs": found.sizes[PAIR], "failed_pairs": list(found.attrs["failed"])}

@@ -49,10 +49,6 @@ def test_a_collection(is_stored: bool, tmp_path: Path) -> None:
             "label": {"unknown": 1, "benign": 3, "malignant": 3, "normal": 0},
             "scanner_kind": {"new": 3, "old": 4},
         },
-        "groups": {"subject": 3, "site": 2},
-        "file_sizes": {"rows": [20, 27], "columns": [30, 30]},
-        "n_masks": 4,
-        "n_without_mask": 4,
         "splits": {
             "vae": {"train": 4, "validation": 2, "outside": 2},
             "b": {"train": 8, "validation": 0, "outside": 0},
@@ -61,12 +57,8 @@ def test_a_collection(is_stored: bool, tmp_path: Path) -> None:
     }
     assert data_lines(facts, "images") == [
         "  values from 0 to 255, 1 constant images, 2 left out for NaN, infinite or too large values",
-        "  files of 20 to 27 rows, 30 columns",
         "  label: unknown = 1, benign = 3, malignant = 3, normal = 0",
         "  scanner_kind: new = 3, old = 4",
-        "  site: 2 different",
-        "  subject: 3 different",
-        "  masks: 4 images with one, 4 without",
         "  left out by ingestion: 2, the first x.png: empty",
         "  split of vae: 4 train, 2 validation, 2 outside",
         "  split of b: 8 train, 0 validation",
@@ -81,5 +73,3 @@ def test_a_scan() -> None:
     assert sum(counts.values()) == 26
     assert "missing" not in counts
     assert facts["value_range"] is None
-    assert not facts["groups"]
-    assert facts["n_masks"] is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,20 +28,6 @@ def test_a_damaged_run_does_not_hide_the_rest(trained_store: Path, monkeypatch: 
     lines = in_words(facts).splitlines()
     assert [line for line in lines if line.startswith("  vae: damaged: ")]
     assert [line for line in lines if line.startswith("  b: conv, 3 latent dimensions")]
-
-
-@pytest.mark.parametrize(
-    ("roi", "words"),
-    [
-        (None, "every measured point"),
-        ({"x": None, "y": None, "z": None, "where": None}, "every measured point"),
-        ({"x": [1.0, 12.5], "where": "BC > 45"}, "x from 1 to below 12.5, BC > 45"),
-        ("given as a map", "given as a map"),
-    ],
-    ids=["none", "empty", "conditions", "map"],
-)
-def test_the_roi_in_words(roi: Any, words: str) -> None:
-    assert roi_words(roi) == words
 
 
 @pytest.mark.parametrize(

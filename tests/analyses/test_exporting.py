@@ -150,7 +150,7 @@ def test_what_the_store_lacks_is_left_out_and_told(tmp_path: Path, said: list[st
             UsageError,
             "two columns of the table would be called 'Ni'",
         ),
-        ({"format": "png", "dpi": 100_000}, UsageError, "expected dots per inch from 1 to 2400"),
+        ({"format": "png", "dpi": 100_000}, UsageError, "ExportConfig.dpi"),
     ],
 )
 def test_refusals(store: Path, tmp_path: Path, settings: dict[str, Any], error: type[Exception], words: str) -> None:

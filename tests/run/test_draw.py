@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
-from hypothesis import strategies as st
 
 import vaearr as va
 from vaearr.errors import NoInputError, UsageError
 from vaearr.run import open_run
-from vaearr.run.draw import METHODS, draw_latents, lerp, slerp
+from vaearr.run.draw import draw_latents, lerp, slerp
 from vaearr.store import open_store
 from vaearr.store.listing import refresh_listing
 
@@ -92,25 +90,6 @@ def test_a_run_that_is_not_encoded_has_a_prior_but_no_fitted_distribution(traine
     for call in (lambda: va.sample_prior(trained_store, source="fitted"), lambda: va.latent_statistics(trained_store)):
         with pytest.raises(NoInputError, match="has no latents; write it with 'vaearr encode"):
             call()
-
-
-@given(size=st.integers(1, 40), seed=st.integers(0, 99), method=st.sampled_from(sorted(METHODS)))
-def test_ends_are_exact_and_the_way_back_is_the_way(size: int, seed: int, method: str) -> None:
-    a, b = np.random.default_rng(seed).normal(size=(2, size))
-    if size == 1:
-        b = abs(b) * np.sign(a)
-    path = METHODS[method](a, b, T)
-    np.testing.assert_allclose(path[[0, -1]], [a, b], atol=1e-9)
-    np.testing.assert_allclose(METHODS[method](b, a, T)[::-1], path, atol=1e-9)
-
-
-@given(size=st.integers(2, 40), seed=st.integers(0, 99))
-def test_slerp_turns_at_constant_speed_and_keeps_the_length(size: int, seed: int) -> None:
-    a, b = np.random.default_rng(seed).normal(size=(2, size))
-    path = slerp(a, b * (np.linalg.norm(a) / np.linalg.norm(b)), T)
-    np.testing.assert_allclose(np.linalg.norm(path, axis=1), np.linalg.norm(a), rtol=1e-6)
-    chords = np.linalg.norm(np.diff(path, axis=0), axis=1)
-    np.testing.assert_allclose(chords, chords[0], rtol=1e-5)
 
 
 def test_slerp_where_there_is_no_one_arc() -> None:

@@ -19,7 +19,6 @@ from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.recipe import Recipe, nested
 from vaearr.store import create_store, open_store, run_folder
 from vaearr.store.verify import relist
-from vaearr.testing import assert_valid
 
 from ..conftest import TINY_TRAINING
 from ..data import random_patterns_dataset
@@ -30,23 +29,6 @@ OF_VOLUMES = TINY_TRAINING.replace(
     model=SPATIAL.to_attrs(), objective={"target": "self", "input_noise": 0.0}, preprocess={"normalise": "symmetric"},
     split={"method": "random", "fraction": 0.25},
 )  # fmt: skip
-
-
-def test_what_is_written(trained_store: Path) -> None:
-    ds = xr.open_zarr(trained_store).load()
-    assert_valid(ds)
-    for name in ("latents", "latents_std", "reconstruction_error"):
-        finite = np.isfinite(ds[name].values)
-        inside = ds.roi.values if finite.ndim == 2 else ds.roi.values[..., None]
-        np.testing.assert_array_equal(finite, np.broadcast_to(inside, finite.shape))
-        assert nested(ds[name].attrs, "provenance")["run"] == "vae"
-    shown = va.reconstruct(trained_store, n_samples=5)
-    assert shown.input.sizes == {"sample": 5, "dy": 9, "dx": 11}
-    at = {"y": shown.y, "x": shown.x}
-    assert (ds.split.sel(at) == n.VALIDATION).all()
-    error = ((shown.input - shown.reconstruction) ** 2).mean(("dy", "dx"))
-    np.testing.assert_allclose(ds.reconstruction_error.sel(at), error, rtol=1e-3)
-    xr.testing.assert_identical(shown, va.reconstruct(trained_store, n_samples=5))
 
 
 def test_patterns_of_any_form(trained_store: Path) -> None:
@@ -76,15 +58,6 @@ def test_patterns_of_any_form(trained_store: Path) -> None:
     for call, message in refused:
         with pytest.raises(DataError, match=message):
             call()
-
-
-def test_channels_keep_their_names(tmp_path: Path) -> None:
-    ds = random_patterns_dataset({"y": 5, "x": 6}, {"channel": 2, "dy": 8, "dx": 9})
-    path = create_store(ds, tmp_path / "c.zarr")
-    va.train(path, config=TINY_TRAINING)
-    latents = va.load_model(path).encode(ds.patterns)
-    assert latents.dims == ("y", "x", "latent")
-    assert va.load_model(path).decode(latents).dims == ("y", "x", "channel", "dy", "dx")
 
 
 @pytest.mark.parametrize(

@@ -292,18 +292,6 @@ def test_scans_become_arrays(trained_store: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(single["mse"][0], found["mse"][12, 20], rtol=1e-5)
 
 
-def test_windows(brains: Kept) -> None:
-    store, files = brains
-    plain = va.reconstruct_files(store, files)
-    one, many = (va.reconstruct_files(store, files, window=(side,) * 3, overlap=0.5) for side in (64, 4))
-    np.testing.assert_allclose(one["reconstruction"], plain["reconstruction"], atol=1e-2)
-    assert one.attrs["window"] == [64, 64, 64]
-    assert np.isfinite(many["reconstruction"]).all()
-    assert not np.allclose(many["reconstruction"], plain["reconstruction"], atol=1e-2)
-    with pytest.raises(UsageError, match=r"multiples of \(2, 2, 2\)"):
-        va.reconstruct_files(store, files, window=(3, 4, 4))
-
-
 def test_lpips(tmp_path: Path) -> None:
     ds = random_patterns_dataset({"sample": 16}, {"y": 20, "x": 20})
     store = create_store(ds, tmp_path / "a.zarr")

@@ -575,7 +575,7 @@ class ExportConfig(Config):
     )
     points: Literal["roi", "all"] = field("roi", "tables: points of the region, or all")
     latents: tuple[int, ...] = field((), "latent dimensions in tables and maps; empty = all")
-    dpi: int = field(300, "of pictures")
+    dpi: int = field(300, "of pictures", ge=1, le=2400)
     target: str = field(BC, "seed0: band contrast variable")
     clusters: tuple[str, ...] = field((), "seed0: cluster maps of the store; empty = all of this run")
     latent: int | None = field(

@@ -202,7 +202,7 @@ def _column(path: Path, column: str) -> pd.Series:
     except ValueError as error:  # those of pandas and of decoding are of this kind
         raise DataError(f"{path} is not a CSV file ({error}).") from None
     if lacking := [name for name in ("name", column) if name not in found]:
-        raise DataError(f"{path} lacks the column {lacking[0]!r}; it has {', '.join(found) or 'none'}.")
+        raise DataError(f"{path} lacks the column {lacking[0]!r}; it has {', '.join(map(str, found)) or 'none'}.")
     values = found.set_index("name")[column].fillna("")
     if values.index.has_duplicates:
         raise DataError(f"{path} names {values.index[values.index.duplicated()][0]!r} twice; keep one.")

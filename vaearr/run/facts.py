@@ -16,7 +16,6 @@ from vaearr.recipe import nested
 from vaearr.schema import is_categorical, meanings
 from vaearr.schema.grid import measured
 from vaearr.sources.collection import GROUPS, PATH, SKIPPED
-from vaearr.sources.images import HAS_MASK
 from vaearr.store import (
     check_store,
     open_store,
@@ -30,7 +29,6 @@ from vaearr.store import (
 
 MOST_CLASSES = 40  # of a coordinate of text or numbers that is taken for classes
 NAMED = 12  # classes that a line of text lists
-SOURCE_SIZES = "source_"  # how coordinates with the size of a sample's file begin
 PARTS = {n.TRAIN: "train", n.VALIDATION: "validation", n.OUTSIDE: "outside"}
 OF_A_RUN = ("roi", "n_roi", "n_train", "n_validation", "best_epoch", "epochs_run", "time")
 
@@ -150,33 +148,19 @@ def data_facts(ds: xr.Dataset) -> dict[str, Any]:
 
     `value_range` (lowest and highest value, or None where ingestion did not note them), `n_constant`, `n_nonfinite`;
     `classes`: counts by name for each variable or coordinate of classes, samples that cannot be used left out;
-    `groups`: number of different subjects, sites and the like; `file_sizes`: smallest and largest side of the files;
-    `n_masks` with `n_without_mask` (None where there are no masks); `splits`: of each run, samples for training and
-    validation; `skipped`: files that ingestion left out, with reasons.
+    `splits`: of each run, samples for training and validation; `skipped`: files that ingestion left out, with reasons.
     """
-    nav, about, present = schema.navigation_dims(ds), ds[n.PATTERNS].attrs, measured(ds)
-    over = {str(name): variable for name, variable in sorted(ds.variables.items()) if set(variable.dims) == set(nav)}
+    about, present = ds[n.PATTERNS].attrs, measured(ds)
     ends = [about[key] for key in ("value_min", "value_max") if about.get(key) is not None]
-    n_masks = int(_values(ds, HAS_MASK).sum()) if HAS_MASK in ds else None
+    splits = {name.removeprefix(n.SPLIT).strip("_"): name for name in map(str, ds) if _is_of_run(name, n.SPLIT)}
     return {
         "value_range": [int(v) if float(v).is_integer() else float(v) for v in ends] if len(ends) == 2 else None,
         "n_constant": about.get("n_constant"),
         "n_nonfinite": about.get("n_masked"),
         "classes": {name: _counts(ds, name, present) for name in class_names(ds)},
-        "groups": {name: len(np.unique(_values(ds, name)[present])) for name in over if name.lower() in GROUPS},
-        "file_sizes": {
-            name.removeprefix(SOURCE_SIZES): [int(coord.min()), int(coord.max())]
-            for name, coord in over.items()
-            if name.startswith(SOURCE_SIZES) and coord.dtype.kind in "iu"
-        },
-        "n_masks": n_masks,
-        "n_without_mask": None if n_masks is None else int((~_values(ds, HAS_MASK) & present).sum()),
         "splits": {
-            name.removeprefix(n.SPLIT).removeprefix("_") or n.DEFAULT_RUN: {
-                words: int((_values(ds, name) == code).sum()) for code, words in PARTS.items()
-            }
-            for name in over
-            if _is_of_run(name, n.SPLIT)
+            run or n.DEFAULT_RUN: {words: int((_values(ds, name) == code).sum()) for code, words in PARTS.items()}
+            for run, name in sorted(splits.items())
         },
         SKIPPED: [str(line) for line in ds.attrs.get(SKIPPED, [])],
     }
@@ -232,17 +216,9 @@ def data_lines(facts: dict[str, Any], one: str) -> list[str]:
         if facts["n_nonfinite"]:
             flaws += f", {facts['n_nonfinite']} left out for NaN, infinite or too large values"
         lines.append("  values from {:g} to {:g}".format(*facts["value_range"]) + flaws)
-    if sides := [
-        f"{low} {words}" if low == high else f"{low} to {high} {words}"
-        for words, (low, high) in sorted(facts["file_sizes"].items(), reverse=True)
-    ]:
-        lines.append(f"  files of {', '.join(sides)}")
     for name, counts in facts["classes"].items():
         more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
         lines.append(f"  {name}: {', '.join(f'{w} = {count}' for w, count in list(counts.items())[:NAMED])}{more}")
-    lines += [f"  {name}: {count} different" for name, count in facts["groups"].items()]
-    if facts["n_masks"] is not None:
-        lines.append(f"  masks: {facts['n_masks']} {one} with one, {facts['n_without_mask']} without")
     if facts[SKIPPED]:
         lines.append(f"  left out by ingestion: {len(facts[SKIPPED])}, the first {facts[SKIPPED][0]}")
     for run, parts in facts["splits"].items():

@@ -87,49 +87,55 @@ def import_model(
     mask = here if here is not None and roi is None else resolve_roi(ds, roi)
     if not bool(mask.any()):
         raise RoiError("the ROI has no scan point; widen it.")
-    if here is not None and _is_imported(path, run, file, settings, mask, here, overwrite=overwrite):
-        return Run(path, run)
+    if here is not None:
+        inputs = {"kind": n.IMPORTED, "weights_sha256": sha256_of(file), "region": fingerprint(mask.values)}
+        there, known = f"{path} already has a run {run!r}", run_manifest(path, run)
+        imported = known["config"].get(n.IMPORTED) or {}
+        made = {
+            "kind": known.get("kind", "trained"),
+            "weights_sha256": imported.get("sha256", known.get("weights_sha256")),
+            "region": fingerprint(here.values),
+            "config": imported.get("settings", settings.to_attrs()),
+        }
+        if is_made(there, made, Recipe(settings, inputs), instead=ELSEWHERE, overwrite=overwrite):
+            return Run(path, run)
     old = removable(path, runs=[run] if is_there else [])
     with staged_run(path, run, replacing=old) as folder:
         model, origin, words = _of_run(ds, own, settings) if is_own else _of_file(ds, file, settings)
         model = model.to(device)
         log.info(words)
-        parts = _validating(mask)
         if not is_own and model.preprocess_config.static_background != "none":
-            model.preprocess.fit(_batches(ds, parts, model))
+            model.preprocess.fit(_batches(ds, _validating(mask), model))
         health = latent_health(model, _batches(ds, _validating(mask, settings.seed), model))
         if is_own:
             health.attrs["warnings"] += _unlike(origin["explained_variance"], health.attrs)
         (folder / n.MODEL).mkdir()
-        imported = {"file": file.name, "sha256": _sha256(file), **origin, "settings": settings.to_attrs()}
-        manifest = save_model(model, folder / n.MODEL, _described(ds, model, imported, mask)) | {"run": run}
+        about = {
+            "kind": n.IMPORTED,
+            "state": n.IMPORTED,
+            "config": {
+                "model": model.model_config.to_attrs(),
+                "preprocess": model.preprocess_config.to_attrs(),
+                n.IMPORTED: {
+                    "file": file.name, "sha256": sha256_of(file), **origin, "settings": settings.to_attrs(),
+                },
+            },
+            "roi": nested(mask.attrs, "config") or GIVEN,
+            "n_roi": int(mask.sum()),
+            "n_train": 0,
+            "n_validation": int(mask.sum()),
+            "n_weights": sum(p.numel() for p in model.network.parameters()),
+            "data": data_fingerprint(ds),
+            "versions": versions(),
+            "time": now(),
+        }  # fmt: skip
+        manifest = save_model(model, folder / n.MODEL, about) | {"run": run}
         write_dataset(health, folder / n.HEALTH, run=run)
-        maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): parts})
+        maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): _validating(mask)})
         publish_run(path, run, folder, manifest, maps, replacing=old)
     for warning in health.attrs["warnings"]:
         log.warning(warning)
     return Run(path, run, health=health, manifest=manifest)
-
-
-def _sha256(file: Path) -> str:
-    return sha256_of(file)
-
-
-def _is_imported(
-    path: Path, run: str, file: Path, settings: ImportConfig, mask: xr.DataArray, here: xr.DataArray, **how: Any
-) -> bool:
-    """Whether the run that is there was imported from these weights, with these settings, for this region."""
-    manifest = run_manifest(path, run)
-    imported = manifest["config"].get(n.IMPORTED) or {}
-    inputs = {"kind": n.IMPORTED, "weights_sha256": _sha256(file), "region": fingerprint(mask.values)}
-    made = {
-        "kind": manifest.get("kind", "trained"),
-        "weights_sha256": imported.get("sha256", manifest.get("weights_sha256")),
-        "region": fingerprint(here.values),
-        "config": imported.get("settings", settings.to_attrs()),
-    }
-    recipe = Recipe(settings, inputs)
-    return is_made(f"{path} already has a run {run!r}", made, recipe, instead=ELSEWHERE, **how)
 
 
 def _of_run(ds: xr.Dataset, folder: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
@@ -220,21 +226,3 @@ def _validating(mask: xr.DataArray, seed: int | None = None) -> xr.DataArray:
 def _batches(ds: xr.Dataset, parts: xr.DataArray, model: TrainedModel) -> PatternBatches:
     size = model.fitting(256)
     return batches(ds, split=parts, part=n.VALIDATION, shuffle=False, batch_size=size, device=model.device)
-
-
-def _described(ds: xr.Dataset, model: TrainedModel, imported: Mapping[str, Any], mask: xr.DataArray) -> dict[str, Any]:
-    """What the manifest says beside the model itself."""
-    config = {"model": model.model_config.to_attrs(), "preprocess": model.preprocess_config.to_attrs()}
-    return {
-        "kind": n.IMPORTED,
-        "state": n.IMPORTED,
-        "config": {**config, n.IMPORTED: dict(imported)},
-        "roi": nested(mask.attrs, "config") or GIVEN,
-        "n_roi": int(mask.sum()),
-        "n_train": 0,
-        "n_validation": int(mask.sum()),
-        "n_weights": sum(p.numel() for p in model.network.parameters()),
-        "data": data_fingerprint(ds),
-        "versions": versions(),
-        "time": now(),
-    }

@@ -131,7 +131,17 @@ def reconstruct_store(
     with ExitStack() as stack:
         aside = None if files is None else stack.enter_context(staged(Path(files)))
         write = None if aside is None else _writer(opened.ds, chosen, aside)
-        total, made = _through(judged, chosen, write, variable if is_wanted else None)
+        total, blocks = chosen_blocks(opened, chosen)
+
+        def made() -> Iterator[Made]:
+            for block in blocks:
+                decoded = []
+                for points, recon in judged.rebuilt([(block.points, block.stored)]):
+                    decoded.append(recon)
+                    if write:
+                        write(points, recon)
+                yield block.region, block.inside, {variable: np.concatenate(decoded)} if decoded else {}
+
         if is_wanted:
             dims = (*schema.navigation_dims(opened.ds), *schema.signal_dims(opened.ds))
             about = {"long_name": PICTURES["reconstruction"], **judged.scale, n.PROVENANCE: recipe.stamp()}
@@ -141,14 +151,14 @@ def reconstruct_store(
             )
 
             def make(left: Sequence[Region]) -> Iterator[Made]:  # all is judged again, what is written passed over
-                return (block for block in made if block[0] in left)
+                return (one for one in made() if one[0] in left)
 
             write_made(staging, make, what="reconstructing", progress=progress)
             publish_staged(staging)
             old = []
         else:
             show = stack.enter_context(showing(progress, "reconstructing"))
-            for done, _ in enumerate(made, 1):
+            for done, _ in enumerate(made(), 1):
                 show(done, total)
     if table is None:
         coords = {dim: opened.ds[dim] for dim in schema.navigation_dims(opened.ds)}
@@ -168,25 +178,6 @@ def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) 
         part = f"the {settings.part} part of run {opened.name!r}"
         raise NoInputError(f"no sample is left to reconstruct: {part} holds none in this region.")
     return chosen.transpose(*schema.navigation_dims(opened.ds))
-
-
-def _through(
-    judged: Judged, chosen: xr.DataArray, write: SampleWriter | None, variable: str | None
-) -> tuple[int, Iterator[Made]]:
-    """How many blocks there are, and what becomes of the chosen samples of each: all are judged, those wanted given."""
-    total, blocks = chosen_blocks(judged.opened, chosen)
-
-    def made() -> Iterator[Made]:
-        for block in blocks:
-            decoded = []
-            for points, recon in judged.rebuilt([(block.points, block.stored)]):
-                if write:
-                    write(points, recon)
-                if variable:
-                    decoded.append(recon)
-            yield block.region, block.inside, {variable: np.concatenate(decoded)} if variable and decoded else {}
-
-    return total, made()
 
 
 @settings_as_keywords(ReconstructConfig)

@@ -153,24 +153,28 @@ def train_model(
     judged = (n.VALIDATION, validation) if validation is not None and n_validation >= MIN_SAMPLES else (n.TRAIN, train)
     every = part(judged[0], ALONE) if team.size > 1 or balance is not None else judged[1]  # each sample once
     tables = {n.HISTORY: history_dataset(state.rows), n.HEALTH: latent_health(model, every)}
-    manifest = {
+    manifest = _manifest(state, dict(data["patterns"]), n_validation, n_weights)
+    if team.is_first:
+        manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
+    return tables | read_sheets(folder, schema.signal_dims(ds)), manifest
+
+
+def _manifest(state: Training, patterns: dict[str, Any], n_validation: int, n_weights: int) -> dict[str, Any]:
+    return {
         "state": "trained",
-        "config": settings.to_attrs(),
-        "data": dict(data["patterns"]),
-        "n_train": train.n_samples_total,
+        "config": state.config.to_attrs(),
+        "data": patterns,
+        "n_train": state.train.n_samples_total,
         "n_validation": n_validation,
         "n_weights": n_weights,
         "best_epoch": state.best_epoch + 1,  # counted from 1, as in the history
         "epochs_run": state.epoch,
-        "stopped_early": state.epoch < settings.epochs,
-        "processes": team.size,
+        "stopped_early": state.epoch < state.config.epochs,
+        "processes": state.team.size,
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "time": now(),
     }
-    if team.is_first:
-        manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
-    return tables | read_sheets(folder, schema.signal_dims(ds)), manifest
 
 
 def _where_to_begin(folder: Path, about: Mapping[str, Any], resume: Path | None, restart: bool) -> Path | None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,16 +21,6 @@ from vaearr.store.folders import staged
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LARGEST_DPI = 2400
-
-
-class Format(NamedTuple):
-    """The function that writes a format's files into a folder, what they are, the extra that it needs."""
-
-    write: Callable[[Content, Path], Any]
-    holds: str
-    extra: str | None = None
 
 
 @settings_as_keywords(ExportConfig)
@@ -54,18 +44,13 @@ def export(
     wanted = resolved(ExportConfig, config, {"format": format, **settings})
     if wanted.format not in FORMATS:
         raise UsageError(f"no format is named {wanted.format!r}.{did_you_mean(wanted.format, list(FORMATS))}")
-    chosen = FORMATS[wanted.format]
-    if chosen.extra:
-        need("pyarrow", f"vaearr[{chosen.extra}]", f"the format {wanted.format}")
-    if not 1 <= wanted.dpi <= LARGEST_DPI:
-        raise UsageError(f"dpi is {wanted.dpi}; expected dots per inch from 1 to {LARGEST_DPI}, such as 300.")
     folder = Path(out).expanduser().absolute()
     within = next((p for p in (folder.resolve(), *folder.resolve().parents) if (p / "zarr.json").exists()), None)
     if within is not None:
         raise ExistsError(f"{within} is a zarr store; export into a folder outside it.")
     content = gather(store, wanted)
     with staged(folder) as aside:
-        chosen.write(content, aside)
+        FORMATS[wanted.format](content, aside)
     return folder
 
 
@@ -77,7 +62,8 @@ def csv(content: Content, folder: Path) -> None:
 
 
 def parquet(content: Content, folder: Path) -> None:
-    """The same table as `latents.parquet`."""
+    """The same table as `latents.parquet`; needs pyarrow."""
+    need("pyarrow", "vaearr[parquet]", "the format parquet")
     pyarrow, storage = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     tables = (pyarrow.Table.from_pandas(frame, preserve_index=False) for frame in frames(content))
     first = next(tables)
@@ -159,18 +145,19 @@ def pictures(ending: str, content: Content, folder: Path) -> None:
 
 
 def _seed0(content: Content, folder: Path) -> None:
+    """The first seed's files: arrays, latent maps, cluster, score and ranking files."""
     from vaearr.output.exporting.seed import seed0
 
     seed0(content, folder)
 
 
-FORMATS: dict[str, Format] = {
-    "npy": Format(npy, "latents_full.npy, latents_roi.npy (float32, row-major), coords.csv, coords_roi.csv"),
-    "png": Format(partial(pictures, "png"), "the sheet of latent maps, or the maps named, as PNG at 300 dpi"),
-    "pdf": Format(partial(pictures, "pdf"), "the sheet of latent maps, or the maps named, as PDF"),
-    "seed0": Format(_seed0, "the first seed's files: arrays, latent maps, cluster, score and ranking files"),
-    "csv": Format(csv, "one table: step numbers x, y, latent_0 … and the variables asked for"),
-    "parquet": Format(parquet, "the table of csv as Parquet; needs pyarrow", extra="parquet"),
+FORMATS: dict[str, Callable[[Content, Path], None]] = {
+    "npy": npy,
+    "png": partial(pictures, "png"),
+    "pdf": partial(pictures, "pdf"),
+    "seed0": _seed0,
+    "csv": csv,
+    "parquet": parquet,
 }
 
 

@@ -112,7 +112,7 @@ def _elements(content: Content, folder: Path) -> None:
     formula = " + ".join(f"{weight!r}*{element!r}" for weight, element in factors)
     tag = "sum-" + ("_".join(f"{weight:.3f}" for weight in weights) or "auto")
     target = targets_of(content.ds, [formula], roi=content.roi).isel(target=0, drop=True)
-    record = {"synth_mode": "sum", "synth_tag": tag, "elements": elements, "rgb_elements": None}
+    record: dict[str, Any] = {"synth_mode": "sum", "synth_tag": tag, "elements": elements, "rgb_elements": None}
     record |= {"weights": weights or None, "formula": formula}
     record |= _scores(content, target, folder / "element_latent_scores.csv")[1]
     how = "weights divided by the sum of their absolute values"

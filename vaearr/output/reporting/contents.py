@@ -12,7 +12,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association import P_ADJUSTED, associate, current_table, ranking, run_latents, targets_of
+from vaearr.analysis.association import associate, current_table, ranking, run_latents, targets_of
 from vaearr.analysis.clustering import cluster_scores, cluster_summary
 from vaearr.config import ReportConfig
 from vaearr.errors import VaearrError
@@ -86,9 +86,7 @@ class Contents:
         return [] if self.health is None else [str(w) for w in self.health.attrs.get("warnings", [])]
 
     @cached_property
-    def association(self) -> xr.Dataset | str:
-        """The stored table, if it is up to date, else one made now, `association (metric, latent, target)` and where
-        they were asked for the p-values; or why there is none."""
+    def _association(self) -> xr.Dataset | str:
         try:
             found = current_table(self.store, self.whole, self.config.run)
             if found is None:
@@ -100,16 +98,22 @@ class Contents:
         return found if "target" in found.dims else found.expand_dims("target", -1)
 
     @property
-    def table(self) -> xr.DataArray:
-        """The association alone. Raises LeftOut where there is none."""
-        if isinstance(self.association, str):
-            raise LeftOut(self.association)
-        return self.association["association"]
+    def is_associated(self) -> bool:
+        """Whether there is an association of the latents with anything."""
+        return not isinstance(self._association, str)
 
     @property
-    def has_p_values(self) -> bool:
-        """Whether the association was tested."""
-        return not isinstance(self.association, str) and P_ADJUSTED in self.association
+    def association(self) -> xr.Dataset:
+        """The stored table, if it is up to date, else one made now: `association (metric, latent, target)`, and its
+        p-values where they were asked for. Raises LeftOut that says why there is none."""
+        if isinstance(self._association, str):
+            raise LeftOut(self._association)
+        return self._association
+
+    @property
+    def table(self) -> xr.DataArray:
+        """The association without p-values. Raises LeftOut as `association`."""
+        return self.association["association"]
 
     @property
     def targets(self) -> list[tuple[str, int]]:
@@ -125,7 +129,7 @@ class Contents:
     @cached_property
     def rivals(self) -> dict[str, xr.DataArray]:
         """Decompositions beside the latents: their association with the same targets over the same points."""
-        if isinstance(self.association, str):
+        if not self.is_associated:
             return {}
         targets = targets_of(self.whole, [target for target, _ in self.targets], roi=self.region)
         return {
@@ -155,7 +159,7 @@ class Contents:
     def order(self) -> list[int]:
         """Latents, those with the strongest association (else the largest KL) first."""
         labels = self.latents[self.latent_dim].values.tolist()  # positions, where it has no coordinate
-        if not isinstance(self.association, str):
+        if self.is_associated:
             strength = abs(self.table.isel(metric=0)).fillna(-1).max("target").values
         elif self.health is not None:
             strength = self.health["kl"].values

@@ -11,7 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association import element_rgb, ranking
+from vaearr.analysis.association import P_ADJUSTED, element_rgb, ranking
 from vaearr.analysis.clustering import boundary_segments
 from vaearr.analysis.orientations import kernel_average_misorientation, max_misorientation
 from vaearr.errors import VaearrError
@@ -165,7 +165,7 @@ def linked(contents: Contents, section: Section) -> None:
 
 def association(contents: Contents, section: Section) -> None:
     """Heat maps and ranking table."""
-    table = contents.table
+    table, is_tested = contents.table, P_ADJUSTED in contents.association
     metrics = [str(name) for name in table["metric"].values]
     for k, metric in enumerate(metrics):
         shown = view(contents.association, kind="association", metric=metric)
@@ -174,16 +174,16 @@ def association(contents: Contents, section: Section) -> None:
         "Rows are side maps, columns latents; values have no unit, grey = no value. "
         + (
             "Dots: adjusted p < 0.05 against surrogate maps that are as smooth as the target."
-            if contents.has_p_values
+            if is_tested
             else "No value is a proof: neighbouring scan points are not independent. 'vaearr associate --significance' "
             "tests against surrogate maps that are as smooth."
         )
     )
     formulas = [f"{k}: {item['formula']} ({item['reference']})" for k, item in table.attrs.get("metrics", {}).items()]
     section.folded("How the metrics are defined", "\n".join(formulas))
-    tested, top = contents.association if contents.has_p_values else table, 3 if len(metrics) <= 3 else 1
+    top = 3 if len(metrics) <= 3 else 1
     rows: list[list[object]] = [
-        [target, count, *(", ".join(strongest(tested, m, target, top)) or "no value" for m in metrics)]
+        [target, count, *(", ".join(strongest(contents.association, m, target, top)) or "no value" for m in metrics)]
         for target, count in contents.targets
     ]
     section.table(["target", "n", *(f"strongest latents, {m}" for m in metrics)], rows)
@@ -201,8 +201,8 @@ def decomposition(contents: Contents, section: Section) -> None:
         if f"{name}_components" in contents.ds:
             components = contents.ds[f"{name}_components"]
             contents.show(section, f"{name}_components", view(components, kind="components"))
-    if isinstance(contents.association, str):
-        section.say(contents.association, "note")
+    if not contents.is_associated:
+        section.say("No latent and no component is compared with anything: there is no association.", "note")
         return
 
     def best(table: xr.DataArray, target: str) -> str:
@@ -277,7 +277,7 @@ def _pair(contents: Contents) -> tuple[xr.DataArray, xr.DataArray]:
     ds, run, order = contents.ds, contents.config.run, contents.order
     if n.BC not in ds:
         return latent_map(ds, run, order[0]), latent_map(ds, run, order[min(1, len(order) - 1)])
-    known = not isinstance(contents.association, str) and n.BC in contents.table["target"].values
+    known = contents.is_associated and n.BC in contents.table["target"].values
     best = contents.strongest(n.BC) if known else None
     return latent_map(ds, run, best[0] if best else order[0]), ds[n.BC]
 

@@ -253,8 +253,8 @@ def model(facts: Facts, figures: dict[str, Any]) -> Section:
     figures["model"] = view(card)
     section.picture(figures["model"], "the network from input to output", dpi=170)
     section.caption(
-        "A box is what is run at one resolution: its height shows the rows of the feature maps, to scale, its width "
-        "the logarithm of the most channels there. The lists name the blocks and layers of each box."
+        "A bar is what is run at one resolution, as wide as its feature maps have rows, to scale; to the left its blocks "
+        "and layers, to the right channels, positions and parameters."
     )
     section.folded("All layers, in order of execution", "\n".join(describe(card, "network")))
     return section
@@ -328,7 +328,7 @@ def reconstructions(
     section.picture(figures["reconstructions"], "patterns, their reconstructions and residuals", dpi=170)
     section.caption(
         "Scan points by coordinate. Top: pattern as the network sees it (after preprocessing); middle: decoded "
-        "posterior mean, same grey scale (1–99 % of both); bottom: reconstruction − original, blue negative, red "
+        "posterior mean, same grey scale (0.5–99.5 % of all); bottom: reconstruction − original, blue negative, red "
         "positive, a scale of the same width centred at 0."
     )
     return section

@@ -253,8 +253,8 @@ def model(facts: Facts, figures: dict[str, Any]) -> Section:
     figures["model"] = view(card)
     section.picture(figures["model"], "the network from input to output", dpi=170)
     section.caption(
-        "A bar is what is run at one resolution, as wide as its feature maps have rows, to scale; to the left its blocks "
-        "and layers, to the right channels, positions and parameters."
+        "A bar is what is run at one resolution, as wide as its feature maps have rows, to scale; to the left its "
+        "blocks and layers, to the right channels, positions and parameters."
     )
     section.folded("All layers, in order of execution", "\n".join(describe(card, "network")))
     return section

@@ -291,8 +291,8 @@ def model(contents: Contents, section: Section) -> None:
     card = model_card(contents.run.model)
     contents.show(section, "model", view(card))
     section.caption(
-        "A box is what is run at one resolution: its height shows the rows of the feature maps, to scale, its width "
-        "the logarithm of the most channels there. The lists name the blocks and layers of each box."
+        "A bar is what is run at one resolution, as wide as its feature maps have rows, to scale; to the left its "
+        "blocks and layers, to the right channels, positions and parameters."
     )
     section.folded("All layers, in order of execution", "\n".join(describe(card, "network")))
 
@@ -345,7 +345,7 @@ def reconstructions(contents: Contents, section: Section) -> None:
     contents.show(section, "reconstructions", view(samples, kind="patterns"))
     section.caption(
         "Scan points by coordinate. Top: pattern as the network sees it (after preprocessing); middle: decoded "
-        "posterior mean, same grey scale (1–99 % of both); bottom: reconstruction − original, blue negative, red "
+        "posterior mean, same grey scale (0.5–99.5 % of all); bottom: reconstruction − original, blue negative, red "
         "positive, a scale of the same width centred at 0."
     )
 

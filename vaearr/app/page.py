@@ -403,20 +403,20 @@ class Explorer(param.Parameterized):
             pn.widgets.Select(label=name, options={text(v): str(v) for v in table[dim].values}, width=190)
             for name, dim in (("Measure", "metric"), ("Side map", "target"))
         )
-        ranks = pn.widgets.Select(label="Latents, strongest first", size=10, width=190)
 
-        def rank(_: str) -> None:
-            found = ranking(table, metric.value, target.value, top=len(state.mean))
-            rows = zip(found[n.LATENT].values.tolist(), found["value"].values, strict=True)
-            options = {f"latent {dim}: {value:+.3f}".replace("-", "−"): dim for dim, value in rows}
-            ranks.param.update(options=options, value=next(iter(options.values()), None))
+        def ranked(metric: str, target: str) -> dict[str, tuple[int, str, str, float]]:
+            found = ranking(table, metric, target, top=len(state.mean))
+            rows = zip(found[n.LATENT].values.tolist(), found["value"].values.tolist(), strict=True)
+            return {
+                f"latent {dim}: {value:+.3f}".replace("-", "−"): (dim, metric, target, value) for dim, value in rows
+            }
 
-        def draw(dim: int | None, metric: str, target: str, *above: int) -> Any:
-            if dim is None:
+        def draw(chosen: tuple[int, str, str, float] | None, *above: int) -> Any:
+            if chosen is None:
                 return "no latent has a value"
-            one = table.sel({"metric": metric, "target": target, n.LATENT: dim})
-            strength = f"{metric.replace('_', ' ')} {float(one):+.2f}".replace("-", "−")
-            over = f" over {int(one['n']):,} points" if "n" in one.coords else ""
+            dim, metric, target, value = chosen
+            strength = f"{metric.replace('_', ' ')} {value:+.2f}".replace("-", "−")
+            over = f" over {int(table['n'].sel(target=target)):,} points" if "n" in table.coords else ""
             said = pn.pane.HTML(html.escape(f"latent {dim} and {text(target)}: {strength}{over}"))
             both = state.layers[f"latent {dim}"], state.target(target)
             if state.is_scan:
@@ -426,10 +426,10 @@ class Explorer(param.Parameterized):
             shown = points_plot(points, [f"latent {dim}", target], both[1], np.arange(len(points)))
             return pn.Column(said, shown.opts(frame_width=400, frame_height=PAIR[1], **BOKEH))
 
-        rank("")
-        self.watch(rank, metric, target)
-        self.watch(lambda dim: self.layer.param.update(value=f"latent {dim}"), ranks)
-        drawn = pn.panel(pn.bind(self.safe(draw), ranks, metric, target, *self.places[:-2]), lazy=True)
+        options = pn.bind(ranked, metric, target)
+        ranks = pn.widgets.Select(label="Latents, strongest first", options=options, size=10, width=190)
+        self.watch(lambda chosen: self.layer.param.update(value=f"latent {chosen[0]}"), ranks)
+        drawn = pn.panel(pn.bind(self.safe(draw), ranks, *self.places[:-2]), lazy=True)
         return pn.Row(pn.Column(metric, target, ranks), drawn)
 
 

@@ -1,4 +1,4 @@
-"""The explorer as one HTML file: maps, samples, sliders, plane, classes and ranking, with nothing to fetch.
+"""The explorer as one HTML file: maps, samples, sliders, plane and classes, with nothing to fetch.
 
 What moves was drawn beforehand: a slider chooses among frames of one dimension, all others stay where they are.
 """
@@ -6,7 +6,6 @@ What moves was drawn beforehand: a slider chooses among frames of one dimension,
 from __future__ import annotations
 
 import html
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association.table import ranking
 from vaearr.app.state import GREY, NO_MODEL, PICTURE, State, as_pictures, coarse, coloured, depth_dim, png
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.names import DEFAULT_RUN
@@ -74,8 +72,8 @@ def save_page(
     Maps of a scan with a chooser; samples over two latents, components or maps, selected together with their places on
     the map, with their stored pictures under the pointer; a slider for each of the dimensions (the 64 widest), whose
     pictures are decoded beforehand from -3 to 3 standard deviations about the mean; the plane of the two widest;
-    prototypes of the classes of `by` (None: label, phase or clusters); the stored ranking. At most 5000 samples, drawn
-    by the seed. What is left out is said on the page. Written aside and renamed into place.
+    prototypes of the classes of `by` (None: label, phase or clusters). At most 5000 samples, drawn by the seed. What is
+    left out is said on the page. Written aside and renamed into place.
 
     Raises NoInputError for a store, run, latents, map or folder that are not there, ExistsError where the file is and
     `overwrite` is not set, UsageError for settings that cannot be meant.
@@ -93,7 +91,6 @@ def save_page(
     sections += [_points(state, seed), _sliders(state)]
     if state.has_model:
         sections += [*_plane(state), *_classes(state, by)]
-    sections.append(_ranking(state))
     replace_file(target, page(state.summary, head, sections).encode(), durable=False)
     return target
 
@@ -280,18 +277,3 @@ def _classes(state: State, by: str | None) -> list[Section]:
     more = f" {left_out} smaller classes are left out." if left_out else ""
     section.caption(f"The mean code of each class of {text(found.attrs['by'])}, decoded.{more}")
     return [section]
-
-
-def _ranking(state: State) -> Section:
-    """The strongest latents of each side map, by each measure of the stored table."""
-    section, table = Section("association", "Association"), state.associations
-    if table is None:
-        section.say("No table of these latents and maps is stored; 'vaearr associate' makes one.")
-        return section
-    rows: list[list[object]] = []
-    for target, metric in itertools.product(table["target"].values, table["metric"].values):
-        best = ranking(table, str(metric), str(target), top=3).to_dataframe()
-        words = ", ".join(f"{row.latent} ({row.value:+.3f})" for row in best.itertuples())
-        rows.append([text(target), text(metric), words or "no value"])
-    section.table(["side map", "measure", "strongest latents"], rows)
-    return section

@@ -69,7 +69,8 @@ class State:
         self.has_model = self.run.manifest.get("kind") != n.ATTACHED
         pooled = schema.vectors(self.run.latents)
         self.latents = np.asarray(pooled.values, np.float32).reshape(-1, pooled.shape[-1])
-        self.known = np.flatnonzero(np.isfinite(self.latents).all(1))
+        self.has_latents, self.has_pattern = np.isfinite(self.latents).all(1), measured(self.ds).ravel()
+        self.known = np.flatnonzero(self.has_latents)
         if not len(self.known):
             raise NoInputError(f"{pooled.name!r} holds no finite latents; run 'vaearr encode STORE --run {run}' again.")
         known = self.latents[self.known]
@@ -159,14 +160,12 @@ class State:
 
         Raises UsageError where none of several has latents.
         """
-        members = self.with_pattern(indices)
-        if len(indices) == 1:
-            words = self.where(indices)[0]
-        else:
-            indices = self.with_latents(indices)
+        if len(indices) > 1:
+            indices = indices[self.has_latents[indices]]
             if not len(indices):
                 raise UsageError("none of the chosen samples has latents; choose others.")
-            members = thinned(self.with_pattern(indices), REGION_MOST)
+        members, words = thinned(indices[self.has_pattern[indices]], REGION_MOST), self.where(indices[:1])[0]
+        if len(indices) > 1:
             part = f" (picture: of {len(members)})" if len(members) < len(indices) else ""
             words = f"mean of {len(indices):,} {schema.samples_word(self.ds)}{part}"
         stored = self.stored(members).astype("f4").mean(PICTURE, keepdims=True) if len(members) else None
@@ -177,17 +176,9 @@ class State:
         """Where samples lie along each navigation dim."""
         return dict(zip(self.nav, np.unravel_index(indices, self.grid), strict=True))
 
-    def with_latents(self, indices: np.ndarray) -> np.ndarray:
-        """Those of some samples that have latents."""
-        return indices[np.isfinite(self.latents[indices]).all(1)]
-
-    def with_pattern(self, indices: np.ndarray) -> np.ndarray:
-        """Those of some samples that were measured."""
-        return indices[measured(self.ds).ravel()[indices]]
-
     def shown_of(self, indices: np.ndarray, most: int = SOME) -> np.ndarray:
         """At most `most` of some samples, evenly chosen, that have latents and a pattern."""
-        return thinned(self.with_pattern(self.with_latents(indices)), most)
+        return thinned(indices[self.has_latents[indices] & self.has_pattern[indices]], most)
 
     def alike(self, latents: np.ndarray, most: int = SOME) -> np.ndarray:
         """The samples nearest to a vector, each dimension in its standard deviations over the store, nearest first."""

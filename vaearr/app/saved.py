@@ -141,7 +141,8 @@ def _points(state: State, seed: int) -> Section:
 def _linked(state: State, numbers: np.ndarray, columns: dict[str, Any]) -> Any:
     """The figures over one source, with choosers of what lies across, up and in the colours."""
     from bokeh.layouts import column, row
-    from bokeh.models import ColorBar, ColumnDataSource, CustomJS, FixedTicker, LinearColorMapper
+    from bokeh.models import ColumnDataSource, CustomJS, FixedTicker, LinearColorMapper
+    from bokeh.models.annotations import ColorBar
     from bokeh.models.widgets import Select
     from bokeh.plotting import figure
 
@@ -200,7 +201,7 @@ def _sliders(state: State) -> Section:
     if not state.has_model:
         section.say(f"No sliders: {NO_MODEL}.")
         return section
-    found = traverse(state.run, dims=dims, span=(-REACH, REACH), steps=STEPS)
+    found = traverse(state.path, state.name, dims=dims, span=(-REACH, REACH), steps=STEPS)
     frames = [as_pictures(found["decoded"].sel({LATENT_DIM: dim}).reset_coords(drop=True)) for dim in dims]
     limits, cells = robust_limits(np.stack(frames), GREY), []
     for dim, images in zip(dims, frames, strict=True):
@@ -248,7 +249,7 @@ def _plane(state: State) -> list[Section]:
     if len(dims) < 2:
         return []
     section = Section("plane", "Plane")
-    found = manifold(state.run, dims=(dims[0], dims[1]), span=(-REACH, REACH), steps=PLANE)
+    found = manifold(state.path, state.name, dims=(dims[0], dims[1]), span=(-REACH, REACH), steps=PLANE)
     show(section, view(found), f"decoded pictures over latent {dims[0]} and latent {dims[1]}")
     section.caption(f"The two dimensions that vary most; the others stay at the mean of all samples. {_units(found)}.")
     return [section]
@@ -262,7 +263,7 @@ def _classes(state: State, by: str | None) -> list[Section]:
     if classes_if_any(state.ds, by) is None:
         return []
     try:
-        found = prototypes(state.run, by=by)
+        found = prototypes(state.path, state.name, by)
     except NoInputError:
         if by is not None:
             raise

@@ -69,7 +69,8 @@ class State:
         self.has_model = self.run.manifest.get("kind") != n.ATTACHED
         pooled = schema.vectors(self.run.latents)
         self.latents = np.asarray(pooled.values, np.float32).reshape(-1, pooled.shape[-1])
-        self.has_latents, self.has_pattern = np.isfinite(self.latents).all(1), measured(self.ds).ravel()
+        self.has_latents: np.ndarray = np.isfinite(self.latents).all(1)
+        self.has_pattern = measured(self.ds).ravel()
         self.known = np.flatnonzero(self.has_latents)
         if not len(self.known):
             raise NoInputError(f"{pooled.name!r} holds no finite latents; run 'vaearr encode STORE --run {run}' again.")
@@ -224,24 +225,23 @@ class State:
         """
         from vaearr.analysis.exploration.bases import Start, filled
 
-        base = self.origin if base is None else filled(self.run, base[None])[0]
+        base = self.origin if base is None else base
+        if not np.isfinite(base).all():
+            base = filled(self.run, base[None])[0]
         return Start(base.astype("f8"), self.spread, "").moved(range(len(self.mean)), vectors)
 
-    def decode(self, z: np.ndarray) -> xr.DataArray:
-        """Latents `(k, *latent_shape)` decoded: `(picture, [channel,] …)`."""
+    def at(self, vector: np.ndarray, base: np.ndarray | None) -> xr.DataArray:
+        """One vector decoded, see `moved`: `(picture, [channel,] …)`."""
         from vaearr.run.draw import decoded_array
 
-        return decoded_array(self.run, z, PICTURE)
-
-    def at(self, vector: np.ndarray, base: np.ndarray | None) -> xr.DataArray:
-        """One vector decoded, see `moved`."""
-        return self.decode(self.moved(vector[None], base))
+        return decoded_array(self.run, self.moved(vector[None], base), PICTURE)
 
     def rebuilt(self, indices: np.ndarray) -> xr.DataArray:
         """Samples decoded from their stored latents."""
         from vaearr.analysis.exploration.bases import filled
+        from vaearr.run.draw import decoded_array
 
-        return self.decode(filled(self.run, self.bases(indices).values))
+        return decoded_array(self.run, filled(self.run, self.bases(indices).values), PICTURE)
 
     def seen(self, indices: np.ndarray) -> xr.DataArray:
         """Samples in the units in which latents are decoded."""

@@ -14,12 +14,25 @@ import panel as pn
 import param
 import xarray as xr
 from bokeh.models import FixedTicker
+from bokeh.palettes import RdBu11
 from panel.io import hold
 
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.table import ranking
-from vaearr.app.state import GREY, NO_MODEL, PICTURE, Sample, State, as_pictures, coarse, coloured, png, thinned
+from vaearr.app.state import (
+    GREY,
+    NO_MODEL,
+    PICTURE,
+    Sample,
+    State,
+    as_pictures,
+    coarse,
+    coloured,
+    in_polygon,
+    png,
+    thinned,
+)
 from vaearr.errors import UsageError, VaearrError
 from vaearr.schema.grid import edges
 from vaearr.views import common as c
@@ -145,15 +158,10 @@ class Explorer(param.Parameterized):
 
     def _choosers(self) -> None:
         state, options = self.state, list(self.state.layers)
-        classes, axes = state.first("label", n.CLUSTERS), [f"latent {i}" for i in (*state.widest, state.widest[-1])]
-        if not state.is_scan and (found := schema.decompositions(state.ds)):
-            axes = [words for words in options if words.startswith(f"{found[0]} ")]
-        self.layer = pn.widgets.Select(
-            label="Show", options=options, value=options[0] if state.is_scan else classes, width=150
-        )
-        self.across, self.up = (
+        first = options[0] if state.is_scan else state.first("label", n.CLUSTERS)
+        self.layer, self.across, self.up = (
             pn.widgets.Select(label=name, options=options, value=words, width=150)
-            for name, words in zip(("Across", "Up"), (axes[0], axes[min(1, len(axes) - 1)]), strict=True)
+            for name, words in (("Show", first), ("Across", state.axes["across"]), ("Up", state.axes["up"]))
         )
         self.places: list[Any] = [
             pn.widgets.IntInput(label=f"{dim} (position)", start=0, end=size - 1, width=88)
@@ -225,14 +233,12 @@ class Explorer(param.Parameterized):
 
         A click in it chooses the nearest sample, a box or an outline all inside. size: of the marks, in pixels.
         """
-        from matplotlib.path import Path as Outline
-
         hv = holoviews()
 
         def inside(x: float = 0, y: float = 0, bounds: Any = None, geometry: Any = None) -> np.ndarray:
             known = points()
             if geometry is not None:
-                return np.flatnonzero(Outline(geometry).contains_points(known))
+                return np.flatnonzero(in_polygon(known, np.asarray(geometry, float)))
             if bounds is not None:
                 low, high = np.sort(np.reshape(bounds, (2, 2)), axis=0)
                 return np.flatnonzero(((known >= low) & (known <= high)).all(1))
@@ -359,16 +365,15 @@ class Explorer(param.Parameterized):
 
     def _channels(self) -> Any:
         def draw(_: int) -> Any:
-            from matplotlib import colormaps
-
             base = self.sample.base
             dims = [dim for dim in self.state.signal if dim != n.CHANNEL][-base.ndim + 1 :]
             shown = self.seen(xr.DataArray(base[:MOST_CHANNELS], dims=(PICTURE, *dims)))
             half = float(np.nanmax(np.abs(shown), initial=0)) or 1.0
-            colors = colormaps[c.DIVERGING](shown / (2 * half) + 0.5)[..., :3]
-            colors[~np.isfinite(shown)] = np.nan
+            rgb = np.array([tuple(bytes.fromhex(color[1:])) for color in RdBu11], np.float32)
+            colors = rgb[np.rint(5 * np.nan_to_num(shown / half) + 5).astype(int)]
+            colors[~np.isfinite(shown)] = np.nan  # left out by a mask
             words = f"latents at each position, {len(shown)} of {len(base)}: blue −{half:.3g}, white 0, red +{half:.3g}"
-            return sheet(words, [f"latent {i}" for i in range(len(shown))], colors[:, None], (0, 1))
+            return sheet(words, [f"latent {i}" for i in range(len(shown))], colors[:, None], (0, 255))
 
         return self.following(draw, self.depth)
 

@@ -147,8 +147,7 @@ def _linked(state: State, numbers: np.ndarray, columns: dict[str, Any]) -> Any:
     from bokeh.plotting import figure
 
     layers = {f"layer{i}": coloured(da.load()) for i, da in enumerate(state.layers.values())}
-    keys, axes = dict(zip(state.layers, layers, strict=True)), [f"latent {i}" for i in state.widest]
-    words = {"across": axes[0], "up": axes[min(1, len(axes) - 1)], "value": state.first(*COLOURS)}
+    keys, words = dict(zip(state.layers, layers, strict=True)), state.axes | {"value": state.first(*COLOURS)}
     start = {name: keys[layer] for name, layer in words.items()}
     columns |= {key: layer.pop("values")[numbers] for key, layer in layers.items()}
     columns |= {name: columns[key] for name, key in start.items()}

@@ -50,15 +50,16 @@ def explore(
         except (VaearrError, OSError) as error:
             return pn.pane.HTML(f'<p role="alert">{html.escape(text(error))}</p>')
 
-    if not 0 <= port < 65536:
-        raise UsageError(f"cannot listen at port {port}, which is not one of 0 … 65535; choose another.")
     try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))  # before the server, which leaves sockets open that it cannot bind
         server = pn.serve(
             made, port=port, address=host, show=False, start=False, verbose=False,
             title=f"vaearr: {text(state.path.name)}", check_unused_sessions_milliseconds=CHECK,
         )  # fmt: skip
-    except OSError as error:
-        raise UsageError(f"cannot listen at {host}:{port} ({error.strerror or error}); choose another.") from None
+    except (OSError, OverflowError) as error:  # the latter for a port beyond 65535
+        raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another.") from None
     _guard(server, host)
     if host != "localhost" and not getattr(_address(host), "is_loopback", False):
         log.warning(f"everybody who reaches {host} can read {state.path} through this page; there is no password")

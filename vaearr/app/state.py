@@ -56,7 +56,8 @@ class State:
 
     `latents` `(samples, latent)`, NaN where a sample has none, spatial ones as their means; their `mean`, their
     `spread` (standard deviation) and the values from `low` to `high` that sliders take, each `(latent,)`; `widest`, the
-    dimensions that vary most first. Samples are numbered row by row in the `grid`.
+    dimensions that vary most first, the first two of which are the `axes` of the plane. Samples are numbered row by row
+    in the `grid`.
     """
 
     def __init__(self, store: str | Path, run: str = n.DEFAULT_RUN) -> None:
@@ -80,6 +81,7 @@ class State:
         margin = np.maximum(MARGIN * (high - low), 1e-3)
         self.low, self.high = low - margin, high + margin
         self.widest = [int(i) for i in np.argsort(-self.spread, kind="stable")]
+        self.axes = {"across": f"latent {self.widest[0]}", "up": f"latent {self.widest[:2][-1]}"}
 
     def _version(self) -> Hashable:
         if object_url(self.path):
@@ -279,18 +281,28 @@ def thinned(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.unique(np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int))]
 
 
+def in_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Which points `(k, 2)` lie in a polygon `(m, 2)`: a ray to the right crosses its sides an odd number of times."""
+    inside, (x, y) = np.zeros(len(points), bool), points.T
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if y0 != y1:
+            inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
+    return inside
+
+
 def coloured(da: xr.DataArray) -> dict[str, Any]:
     """What draws a layer: `values` (samples,), `names` of classes, `palette`, colour `limits`, `ticks`, `title`."""
     from bokeh.palettes import Viridis256
-    from matplotlib.ticker import MaxNLocator
 
     codes, names = as_codes(da) if is_categorical(da) else (da, [])
     values = np.asarray(codes.values, np.float32).ravel()
     low, high = (-0.5, len(names) - 0.5) if names else robust_limits(values)
-    ticks = range(len(names)) if names else MaxNLocator(8).tick_values(low, high)
+    step = 10.0 ** np.floor(np.log10((high - low) / 2))
+    step *= next(part for part in (0.2, 0.5, 1) if (high - low) / (part * step) <= 10)
+    ticks = np.arange(len(names)) if names else step * np.arange(np.ceil(low / step), np.floor(high / step) + 1)
     return {
         "values": values, "names": names, "palette": palette(len(names)) if names else list(Viridis256),
-        "limits": (low, high), "ticks": [float(tick) for tick in ticks if low <= tick <= high], "title": label(da),
+        "limits": (low, high), "ticks": ticks.tolist(), "title": label(da),
     }  # fmt: skip
 
 

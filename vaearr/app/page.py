@@ -79,7 +79,8 @@ class Explorer(param.Parameterized):
         self.state = state
         self.problem = "the network is being loaded …" if state.has_model else NO_MODEL  # why nothing is decoded
         self.sample: Sample
-        self.vector, self.base = state.mean.astype(float), None  # what the sliders show, and the pattern they move
+        self.vector = state.mean.astype(float)  # what the sliders show
+        self.base: np.ndarray | None = None  # whose pattern they move
         self.limits: tuple[float, float] | None = None
         self.shown: dict[str, xr.DataArray] = {}
         self.words, self.message = pn.pane.HTML("", margin=(0, 10)), pn.pane.HTML("", margin=(0, 10))
@@ -173,7 +174,11 @@ class Explorer(param.Parameterized):
         last = max(1, state.ds.sizes.get(across, 2) - 1)
         label = f"Slice {across}"
         self.depth: Any = pn.widgets.IntSlider(label=label, end=last, value=last // 2, visible=bool(across))
-        self.watch(lambda _: [self.show(name, da) for name, da in list(self.shown.items())], self.depth)
+        self.watch(self._cut, self.depth)
+
+    def _cut(self, _: int) -> None:
+        for name, da in list(self.shown.items()):
+            self.show(name, da)
 
     def _typed(self, _: int) -> None:
         if not self.is_told:

@@ -156,7 +156,7 @@ def _linked(state: State, numbers: np.ndarray, columns: dict[str, Any]) -> Any:
     mapper = LinearColorMapper(
         palette=shown["palette"], low=shown["limits"][0], high=shown["limits"][1], nan_color=NAN_COLOR
     )
-    ticker, named = FixedTicker(ticks=shown["ticks"]), dict(enumerate(shown["names"]))
+    ticker, named = FixedTicker(ticks=shown["ticks"]), dict[Any, Any](enumerate(shown["names"]))
     bar = ColorBar(color_mapper=mapper, width=12, ticker=ticker, major_label_overrides=named)
 
     def scatter(x: str, y: str, titles: list[str], height: int) -> Any:

@@ -70,7 +70,7 @@ class State:
         self.has_model = self.run.manifest.get("kind") != n.ATTACHED
         pooled = schema.vectors(self.run.latents)
         self.latents = np.asarray(pooled.values, np.float32).reshape(-1, pooled.shape[-1])
-        self.has_latents: np.ndarray = np.isfinite(self.latents).all(1)
+        self.has_latents = np.asarray(np.isfinite(self.latents).all(1))
         self.has_pattern = measured(self.ds).ravel()
         self.known = np.flatnonzero(self.has_latents)
         if not len(self.known):

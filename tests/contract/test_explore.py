@@ -138,7 +138,13 @@ def test_the_page_is_driven_by_mouse_and_keys(trained_store: Path, tmp_path: Pat
         changed(page, "from the sliders", live)
         page.drag(on_map(page, 0.25, 0.3), on_map(page, 0.45, 0.6))
         says(page, "mean of ")
-        changed(page, "as stored", stored)
+        boxed = changed(page, "as stored", stored)
+        page.click(*page.run(
+            "((r) => [r.left + r.width / 2, r.top + r.height / 2])(deep((e) => "
+            "String(e.className).includes('bk-tool-icon-lasso-select'))[0].getBoundingClientRect())"
+        ))  # fmt: skip
+        page.trace([on_map(page, *place) for place in ((0.6, 0.5), (0.8, 0.5), (0.8, 0.8), (0.7, 0.9), (0.6, 0.8))])
+        changed(page, "as stored", boxed)
         press(page, "Samples")
         says(page, "chosen, evenly spread")
         for name, words in (("Traversal", "latent dimension"), ("Manifold", "latent 0"), ("Association", "over ")):

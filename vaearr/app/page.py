@@ -14,12 +14,25 @@ import panel as pn
 import param
 import xarray as xr
 from bokeh.models import FixedTicker
+from bokeh.palettes import RdBu11
 from panel.io import hold
 
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.table import ranking
-from vaearr.app.state import GREY, NO_MODEL, PICTURE, Sample, State, as_pictures, coarse, coloured, png, thinned
+from vaearr.app.state import (
+    GREY,
+    NO_MODEL,
+    PICTURE,
+    Sample,
+    State,
+    as_pictures,
+    coarse,
+    coloured,
+    in_polygon,
+    png,
+    thinned,
+)
 from vaearr.errors import UsageError, VaearrError
 from vaearr.schema.grid import edges
 from vaearr.views import common as c
@@ -66,7 +79,8 @@ class Explorer(param.Parameterized):
         self.state = state
         self.problem = "the network is being loaded …" if state.has_model else NO_MODEL  # why nothing is decoded
         self.sample: Sample
-        self.vector, self.base = state.mean.astype(float), None  # what the sliders show, and the pattern they move
+        self.vector = state.mean.astype(float)  # what the sliders show
+        self.base: np.ndarray | None = None  # whose pattern they move
         self.limits: tuple[float, float] | None = None
         self.shown: dict[str, xr.DataArray] = {}
         self.words, self.message = pn.pane.HTML("", margin=(0, 10)), pn.pane.HTML("", margin=(0, 10))
@@ -145,15 +159,10 @@ class Explorer(param.Parameterized):
 
     def _choosers(self) -> None:
         state, options = self.state, list(self.state.layers)
-        classes, axes = state.first("label", n.CLUSTERS), [f"latent {i}" for i in (*state.widest, state.widest[-1])]
-        if not state.is_scan and (found := schema.decompositions(state.ds)):
-            axes = [words for words in options if words.startswith(f"{found[0]} ")]
-        self.layer = pn.widgets.Select(
-            label="Show", options=options, value=options[0] if state.is_scan else classes, width=150
-        )
-        self.across, self.up = (
+        first = options[0] if state.is_scan else state.first("label", n.CLUSTERS)
+        self.layer, self.across, self.up = (
             pn.widgets.Select(label=name, options=options, value=words, width=150)
-            for name, words in zip(("Across", "Up"), (axes[0], axes[min(1, len(axes) - 1)]), strict=True)
+            for name, words in (("Show", first), ("Across", state.axes["across"]), ("Up", state.axes["up"]))
         )
         self.places: list[Any] = [
             pn.widgets.IntInput(label=f"{dim} (position)", start=0, end=size - 1, width=88)
@@ -165,7 +174,11 @@ class Explorer(param.Parameterized):
         last = max(1, state.ds.sizes.get(across, 2) - 1)
         label = f"Slice {across}"
         self.depth: Any = pn.widgets.IntSlider(label=label, end=last, value=last // 2, visible=bool(across))
-        self.watch(lambda _: [self.show(name, da) for name, da in list(self.shown.items())], self.depth)
+        self.watch(self._cut, self.depth)
+
+    def _cut(self, _: int) -> None:
+        for name, da in list(self.shown.items()):
+            self.show(name, da)
 
     def _typed(self, _: int) -> None:
         if not self.is_told:
@@ -225,14 +238,12 @@ class Explorer(param.Parameterized):
 
         A click in it chooses the nearest sample, a box or an outline all inside. size: of the marks, in pixels.
         """
-        from matplotlib.path import Path as Outline
-
         hv = holoviews()
 
         def inside(x: float = 0, y: float = 0, bounds: Any = None, geometry: Any = None) -> np.ndarray:
             known = points()
             if geometry is not None:
-                return np.flatnonzero(Outline(geometry).contains_points(known))
+                return np.flatnonzero(in_polygon(known, np.asarray(geometry, float)))
             if bounds is not None:
                 low, high = np.sort(np.reshape(bounds, (2, 2)), axis=0)
                 return np.flatnonzero(((known >= low) & (known <= high)).all(1))
@@ -359,16 +370,15 @@ class Explorer(param.Parameterized):
 
     def _channels(self) -> Any:
         def draw(_: int) -> Any:
-            from matplotlib import colormaps
-
             base = self.sample.base
             dims = [dim for dim in self.state.signal if dim != n.CHANNEL][-base.ndim + 1 :]
             shown = self.seen(xr.DataArray(base[:MOST_CHANNELS], dims=(PICTURE, *dims)))
             half = float(np.nanmax(np.abs(shown), initial=0)) or 1.0
-            colors = colormaps[c.DIVERGING](shown / (2 * half) + 0.5)[..., :3]
-            colors[~np.isfinite(shown)] = np.nan
+            rgb = np.array([tuple(bytes.fromhex(color[1:])) for color in RdBu11], np.float32)
+            colors = rgb[np.rint(5 * np.nan_to_num(shown / half) + 5).astype(int)]
+            colors[~np.isfinite(shown)] = np.nan  # left out by a mask
             words = f"latents at each position, {len(shown)} of {len(base)}: blue −{half:.3g}, white 0, red +{half:.3g}"
-            return sheet(words, [f"latent {i}" for i in range(len(shown))], colors[:, None], (0, 1))
+            return sheet(words, [f"latent {i}" for i in range(len(shown))], colors[:, None], (0, 255))
 
         return self.following(draw, self.depth)
 
@@ -403,20 +413,20 @@ class Explorer(param.Parameterized):
             pn.widgets.Select(label=name, options={text(v): str(v) for v in table[dim].values}, width=190)
             for name, dim in (("Measure", "metric"), ("Side map", "target"))
         )
-        ranks = pn.widgets.Select(label="Latents, strongest first", size=10, width=190)
 
-        def rank(_: str) -> None:
-            found = ranking(table, metric.value, target.value, top=len(state.mean))
-            rows = zip(found[n.LATENT].values.tolist(), found["value"].values, strict=True)
-            options = {f"latent {dim}: {value:+.3f}".replace("-", "−"): dim for dim, value in rows}
-            ranks.param.update(options=options, value=next(iter(options.values()), None))
+        def ranked(metric: str, target: str) -> dict[str, tuple[int, str, str, float]]:
+            found = ranking(table, metric, target, top=len(state.mean))
+            rows = zip(found[n.LATENT].values.tolist(), found["value"].values.tolist(), strict=True)
+            return {
+                f"latent {dim}: {value:+.3f}".replace("-", "−"): (dim, metric, target, value) for dim, value in rows
+            }
 
-        def draw(dim: int | None, metric: str, target: str, *above: int) -> Any:
-            if dim is None:
+        def draw(chosen: tuple[int, str, str, float] | None, *above: int) -> Any:
+            if chosen is None:
                 return "no latent has a value"
-            one = table.sel({"metric": metric, "target": target, n.LATENT: dim})
-            strength = f"{metric.replace('_', ' ')} {float(one):+.2f}".replace("-", "−")
-            over = f" over {int(one['n']):,} points" if "n" in one.coords else ""
+            dim, metric, target, value = chosen
+            strength = f"{metric.replace('_', ' ')} {value:+.2f}".replace("-", "−")
+            over = f" over {int(table['n'].sel(target=target)):,} points" if "n" in table.coords else ""
             said = pn.pane.HTML(html.escape(f"latent {dim} and {text(target)}: {strength}{over}"))
             both = state.layers[f"latent {dim}"], state.target(target)
             if state.is_scan:
@@ -426,10 +436,10 @@ class Explorer(param.Parameterized):
             shown = points_plot(points, [f"latent {dim}", target], both[1], np.arange(len(points)))
             return pn.Column(said, shown.opts(frame_width=400, frame_height=PAIR[1], **BOKEH))
 
-        rank("")
-        self.watch(rank, metric, target)
-        self.watch(lambda dim: self.layer.param.update(value=f"latent {dim}"), ranks)
-        drawn = pn.panel(pn.bind(self.safe(draw), ranks, metric, target, *self.places[:-2]), lazy=True)
+        options = pn.bind(ranked, metric, target)
+        ranks = pn.widgets.Select(label="Latents, strongest first", options=options, size=10, width=190)
+        self.watch(lambda chosen: self.layer.param.update(value=f"latent {chosen[0]}"), ranks)
+        drawn = pn.panel(pn.bind(self.safe(draw), ranks, *self.places[:-2]), lazy=True)
         return pn.Row(pn.Column(metric, target, ranks), drawn)
 
 

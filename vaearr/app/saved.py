@@ -1,4 +1,4 @@
-"""The explorer as one HTML file: maps, samples, sliders, plane, classes and ranking, with nothing to fetch.
+"""The explorer as one HTML file: maps, samples, sliders, plane and classes, with nothing to fetch.
 
 What moves was drawn beforehand: a slider chooses among frames of one dimension, all others stay where they are.
 """
@@ -6,7 +6,6 @@ What moves was drawn beforehand: a slider chooses among frames of one dimension,
 from __future__ import annotations
 
 import html
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association.table import ranking
 from vaearr.app.state import GREY, NO_MODEL, PICTURE, State, as_pictures, coarse, coloured, depth_dim, png
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.names import DEFAULT_RUN
@@ -74,8 +72,8 @@ def save_page(
     Maps of a scan with a chooser; samples over two latents, components or maps, selected together with their places on
     the map, with their stored pictures under the pointer; a slider for each of the dimensions (the 64 widest), whose
     pictures are decoded beforehand from -3 to 3 standard deviations about the mean; the plane of the two widest;
-    prototypes of the classes of `by` (None: label, phase or clusters); the stored ranking. At most 5000 samples, drawn
-    by the seed. What is left out is said on the page. Written aside and renamed into place.
+    prototypes of the classes of `by` (None: label, phase or clusters). At most 5000 samples, drawn by the seed. What is
+    left out is said on the page. Written aside and renamed into place.
 
     Raises NoInputError for a store, run, latents, map or folder that are not there, ExistsError where the file is and
     `overwrite` is not set, UsageError for settings that cannot be meant.
@@ -93,7 +91,6 @@ def save_page(
     sections += [_points(state, seed), _sliders(state)]
     if state.has_model:
         sections += [*_plane(state), *_classes(state, by)]
-    sections.append(_ranking(state))
     replace_file(target, page(state.summary, head, sections).encode(), durable=False)
     return target
 
@@ -144,13 +141,13 @@ def _points(state: State, seed: int) -> Section:
 def _linked(state: State, numbers: np.ndarray, columns: dict[str, Any]) -> Any:
     """The figures over one source, with choosers of what lies across, up and in the colours."""
     from bokeh.layouts import column, row
-    from bokeh.models import ColorBar, ColumnDataSource, CustomJS, FixedTicker, LinearColorMapper
+    from bokeh.models import ColumnDataSource, CustomJS, FixedTicker, LinearColorMapper
+    from bokeh.models.annotations import ColorBar
     from bokeh.models.widgets import Select
     from bokeh.plotting import figure
 
     layers = {f"layer{i}": coloured(da.load()) for i, da in enumerate(state.layers.values())}
-    keys, axes = dict(zip(state.layers, layers, strict=True)), [f"latent {i}" for i in state.widest]
-    words = {"across": axes[0], "up": axes[min(1, len(axes) - 1)], "value": state.first(*COLOURS)}
+    keys, words = dict(zip(state.layers, layers, strict=True)), state.axes | {"value": state.first(*COLOURS)}
     start = {name: keys[layer] for name, layer in words.items()}
     columns |= {key: layer.pop("values")[numbers] for key, layer in layers.items()}
     columns |= {name: columns[key] for name, key in start.items()}
@@ -159,7 +156,7 @@ def _linked(state: State, numbers: np.ndarray, columns: dict[str, Any]) -> Any:
     mapper = LinearColorMapper(
         palette=shown["palette"], low=shown["limits"][0], high=shown["limits"][1], nan_color=NAN_COLOR
     )
-    ticker, named = FixedTicker(ticks=shown["ticks"]), dict(enumerate(shown["names"]))
+    ticker, named = FixedTicker(ticks=shown["ticks"]), dict[Any, Any](enumerate(shown["names"]))
     bar = ColorBar(color_mapper=mapper, width=12, ticker=ticker, major_label_overrides=named)
 
     def scatter(x: str, y: str, titles: list[str], height: int) -> Any:
@@ -203,7 +200,7 @@ def _sliders(state: State) -> Section:
     if not state.has_model:
         section.say(f"No sliders: {NO_MODEL}.")
         return section
-    found = traverse(state.run, dims=dims, span=(-REACH, REACH), steps=STEPS)
+    found = traverse(state.path, state.name, dims=dims, span=(-REACH, REACH), steps=STEPS)
     frames = [as_pictures(found["decoded"].sel({LATENT_DIM: dim}).reset_coords(drop=True)) for dim in dims]
     limits, cells = robust_limits(np.stack(frames), GREY), []
     for dim, images in zip(dims, frames, strict=True):
@@ -251,7 +248,7 @@ def _plane(state: State) -> list[Section]:
     if len(dims) < 2:
         return []
     section = Section("plane", "Plane")
-    found = manifold(state.run, dims=(dims[0], dims[1]), span=(-REACH, REACH), steps=PLANE)
+    found = manifold(state.path, state.name, dims=(dims[0], dims[1]), span=(-REACH, REACH), steps=PLANE)
     show(section, view(found), f"decoded pictures over latent {dims[0]} and latent {dims[1]}")
     section.caption(f"The two dimensions that vary most; the others stay at the mean of all samples. {_units(found)}.")
     return [section]
@@ -265,7 +262,7 @@ def _classes(state: State, by: str | None) -> list[Section]:
     if classes_if_any(state.ds, by) is None:
         return []
     try:
-        found = prototypes(state.run, by=by)
+        found = prototypes(state.path, state.name, by)
     except NoInputError:
         if by is not None:
             raise
@@ -280,18 +277,3 @@ def _classes(state: State, by: str | None) -> list[Section]:
     more = f" {left_out} smaller classes are left out." if left_out else ""
     section.caption(f"The mean code of each class of {text(found.attrs['by'])}, decoded.{more}")
     return [section]
-
-
-def _ranking(state: State) -> Section:
-    """The strongest latents of each side map, by each measure of the stored table."""
-    section, table = Section("association", "Association"), state.associations
-    if table is None:
-        section.say("No table of these latents and maps is stored; 'vaearr associate' makes one.")
-        return section
-    rows: list[list[object]] = []
-    for target, metric in itertools.product(table["target"].values, table["metric"].values):
-        best = ranking(table, str(metric), str(target), top=3).to_dataframe()
-        words = ", ".join(f"{row.latent} ({row.value:+.3f})" for row in best.itertuples())
-        rows.append([text(target), text(metric), words or "no value"])
-    section.table(["side map", "measure", "strongest latents"], rows)
-    return section

@@ -51,14 +51,17 @@ def explore(
             return pn.pane.HTML(f'<p role="alert">{html.escape(text(error))}</p>')
 
     try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))  # before the server, which leaves sockets open that it cannot bind
         server = pn.serve(
             made, port=port, address=host, show=False, start=False, verbose=False,
             title=f"vaearr: {text(state.path.name)}", check_unused_sessions_milliseconds=CHECK,
         )  # fmt: skip
-    except (OSError, OverflowError) as error:  # the latter for a port that is none
+    except (OSError, OverflowError) as error:  # the latter for a port beyond 65535
         raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another.") from None
     _guard(server, host)
-    if host != "localhost" and not (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+    if host != "localhost" and not getattr(_address(host), "is_loopback", False):
         log.warning(f"everybody who reaches {host} can read {state.path} through this page; there is no password")
     address = f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"
     print(f"{state.summary}\nis at {address} (Ctrl-C ends it)", file=sys.stderr)
@@ -119,22 +122,22 @@ def refusal(request: Any, host: str, pages: int) -> tuple[int, str] | None:
     is the number of pages open.
     """
     name = request.host_name.strip("[]").lower()
-    if not _is_address(name) and name not in ("localhost", host.lower(), socket.gethostname().lower()):
+    if not _address(name) and name not in ("localhost", host.lower(), socket.gethostname().lower()):
         return 403, f"this page is not at {name}; open it by the address it was started with, or start it with --host."
     if request.path.endswith("/ws"):
         origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
         return None if origin == request.host.lower() else (403, "only the page itself may connect here.")
-    is_own = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
-    if not is_own and request.headers.get("Sec-Fetch-Dest") != "document":
+    site, kind = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Sec-Fetch-Dest")
+    if site not in ("none", "same-origin") and kind != "document":
         return 403, "other sites may link to this page, not load it."
     if pages >= MOST_PAGES and not request.path.startswith(("/static/", "/components/", "/favicon.ico")):
         return 503, f"{pages} pages are open, which is the most; close one and try again in half a minute."
     return None
 
 
-def _is_address(name: str) -> bool:
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host's name is, None for a name."""
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None

@@ -56,7 +56,8 @@ class State:
 
     `latents` `(samples, latent)`, NaN where a sample has none, spatial ones as their means; their `mean`, their
     `spread` (standard deviation) and the values from `low` to `high` that sliders take, each `(latent,)`; `widest`, the
-    dimensions that vary most first. Samples are numbered row by row in the `grid`.
+    dimensions that vary most first, the first two of which are the `axes` of the plane. Samples are numbered row by row
+    in the `grid`.
     """
 
     def __init__(self, store: str | Path, run: str = n.DEFAULT_RUN) -> None:
@@ -69,7 +70,9 @@ class State:
         self.has_model = self.run.manifest.get("kind") != n.ATTACHED
         pooled = schema.vectors(self.run.latents)
         self.latents = np.asarray(pooled.values, np.float32).reshape(-1, pooled.shape[-1])
-        self.known = np.flatnonzero(np.isfinite(self.latents).all(1))
+        self.has_latents = np.asarray(np.isfinite(self.latents).all(1))
+        self.has_pattern = measured(self.ds).ravel()
+        self.known = np.flatnonzero(self.has_latents)
         if not len(self.known):
             raise NoInputError(f"{pooled.name!r} holds no finite latents; run 'vaearr encode STORE --run {run}' again.")
         known = self.latents[self.known]
@@ -78,6 +81,7 @@ class State:
         margin = np.maximum(MARGIN * (high - low), 1e-3)
         self.low, self.high = low - margin, high + margin
         self.widest = [int(i) for i in np.argsort(-self.spread, kind="stable")]
+        self.axes = {"across": f"latent {self.widest[0]}", "up": f"latent {self.widest[:2][-1]}"}
 
     def _version(self) -> Hashable:
         if object_url(self.path):
@@ -159,14 +163,12 @@ class State:
 
         Raises UsageError where none of several has latents.
         """
-        members = self.with_pattern(indices)
-        if len(indices) == 1:
-            words = self.where(indices)[0]
-        else:
-            indices = self.with_latents(indices)
+        if len(indices) > 1:
+            indices = indices[self.has_latents[indices]]
             if not len(indices):
                 raise UsageError("none of the chosen samples has latents; choose others.")
-            members = thinned(self.with_pattern(indices), REGION_MOST)
+        members, words = thinned(indices[self.has_pattern[indices]], REGION_MOST), self.where(indices[:1])[0]
+        if len(indices) > 1:
             part = f" (picture: of {len(members)})" if len(members) < len(indices) else ""
             words = f"mean of {len(indices):,} {schema.samples_word(self.ds)}{part}"
         stored = self.stored(members).astype("f4").mean(PICTURE, keepdims=True) if len(members) else None
@@ -177,17 +179,9 @@ class State:
         """Where samples lie along each navigation dim."""
         return dict(zip(self.nav, np.unravel_index(indices, self.grid), strict=True))
 
-    def with_latents(self, indices: np.ndarray) -> np.ndarray:
-        """Those of some samples that have latents."""
-        return indices[np.isfinite(self.latents[indices]).all(1)]
-
-    def with_pattern(self, indices: np.ndarray) -> np.ndarray:
-        """Those of some samples that were measured."""
-        return indices[measured(self.ds).ravel()[indices]]
-
     def shown_of(self, indices: np.ndarray, most: int = SOME) -> np.ndarray:
         """At most `most` of some samples, evenly chosen, that have latents and a pattern."""
-        return thinned(self.with_pattern(self.with_latents(indices)), most)
+        return thinned(indices[self.has_latents[indices] & self.has_pattern[indices]], most)
 
     def alike(self, latents: np.ndarray, most: int = SOME) -> np.ndarray:
         """The samples nearest to a vector, each dimension in its standard deviations over the store, nearest first."""
@@ -233,24 +227,23 @@ class State:
         """
         from vaearr.analysis.exploration.bases import Start, filled
 
-        base = self.origin if base is None else filled(self.run, base[None])[0]
+        base = self.origin if base is None else base
+        if not np.isfinite(base).all():
+            base = filled(self.run, base[None])[0]
         return Start(base.astype("f8"), self.spread, "").moved(range(len(self.mean)), vectors)
 
-    def decode(self, z: np.ndarray) -> xr.DataArray:
-        """Latents `(k, *latent_shape)` decoded: `(picture, [channel,] …)`."""
+    def at(self, vector: np.ndarray, base: np.ndarray | None) -> xr.DataArray:
+        """One vector decoded, see `moved`: `(picture, [channel,] …)`."""
         from vaearr.run.draw import decoded_array
 
-        return decoded_array(self.run, z, PICTURE)
-
-    def at(self, vector: np.ndarray, base: np.ndarray | None) -> xr.DataArray:
-        """One vector decoded, see `moved`."""
-        return self.decode(self.moved(vector[None], base))
+        return decoded_array(self.run, self.moved(vector[None], base), PICTURE)
 
     def rebuilt(self, indices: np.ndarray) -> xr.DataArray:
         """Samples decoded from their stored latents."""
         from vaearr.analysis.exploration.bases import filled
+        from vaearr.run.draw import decoded_array
 
-        return self.decode(filled(self.run, self.bases(indices).values))
+        return decoded_array(self.run, filled(self.run, self.bases(indices).values), PICTURE)
 
     def seen(self, indices: np.ndarray) -> xr.DataArray:
         """Samples in the units in which latents are decoded."""
@@ -288,18 +281,28 @@ def thinned(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.unique(np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int))]
 
 
+def in_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Which points `(k, 2)` lie in a polygon `(m, 2)`: a ray to the right crosses its sides an odd number of times."""
+    inside, (x, y) = np.zeros(len(points), bool), points.T
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if y0 != y1:
+            inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
+    return inside
+
+
 def coloured(da: xr.DataArray) -> dict[str, Any]:
     """What draws a layer: `values` (samples,), `names` of classes, `palette`, colour `limits`, `ticks`, `title`."""
     from bokeh.palettes import Viridis256
-    from matplotlib.ticker import MaxNLocator
 
     codes, names = as_codes(da) if is_categorical(da) else (da, [])
     values = np.asarray(codes.values, np.float32).ravel()
     low, high = (-0.5, len(names) - 0.5) if names else robust_limits(values)
-    ticks = range(len(names)) if names else MaxNLocator(8).tick_values(low, high)
+    step = 10.0 ** np.floor(np.log10((high - low) / 2))
+    step *= next(part for part in (0.2, 0.5, 1) if (high - low) / (part * step) <= 10)
+    ticks = np.arange(len(names)) if names else step * np.arange(np.ceil(low / step), np.floor(high / step) + 1)
     return {
         "values": values, "names": names, "palette": palette(len(names)) if names else list(Viridis256),
-        "limits": (low, high), "ticks": [float(tick) for tick in ticks if low <= tick <= high], "title": label(da),
+        "limits": (low, high), "ticks": ticks.tolist(), "title": label(da),
     }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 import vaearr as va
 from vaearr.cli.demo import run_demo
 from vaearr.config import IngestConfig, TrainConfig
-from vaearr.presets import preset_settings
+from vaearr.config.presets import preset_settings
 from vaearr.testing import synthetic_volumes, write_volume_files
 from vaearr.views import save as save_view
 from vaearr.views import view

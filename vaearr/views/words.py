@@ -249,8 +249,9 @@ def _clusters(found: xr.Dataset, name: str = n.CLUSTERS) -> Iterator[str]:
 
 
 @words("decomposition")
-def _decomposition(ds: xr.Dataset, name: str = n.PCA) -> Iterator[str]:
+def _decomposition(ds: xr.Dataset, name: str | None = None) -> Iterator[str]:
     """Components and how much of the patterns they explain."""
+    name = name or str(ds.attrs.get("name", n.PCA))
     scores, explained = ds[name], f"{name}_explained_variance_cumulative"
     if explained in ds:
         share = f"{float(ds[explained][-1]):.1%} of the patterns' variance, noise included, explained"

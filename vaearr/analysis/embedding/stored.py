@@ -82,8 +82,8 @@ def embed(
         found = (_pca if settings.method == "pca" else _nmf)(patterns, show)
     words = {"long_name": "principal component" if settings.method == "pca" else "endmember"}
     found[n.COMPONENT] = xr.DataArray(np.arange(found.sizes[n.COMPONENT]), dims=n.COMPONENT, attrs=words)
-    found = found.assign_coords({dim: ds[dim] for dim in (*schema.navigation_dims(ds), *schema.signal_dims(ds))})
-    name = settings.name or settings.method
+    name, dims = settings.name or settings.method, (*schema.navigation_dims(ds), *schema.signal_dims(ds))
+    found = found.assign_coords({dim: ds[dim] for dim in dims}).assign_attrs(kind="decomposition", name=name)
     own = [v for v in found.variables if v not in ds.coords]
     return found.rename({str(v): name if v == SCORES else f"{name}_{v}" for v in own})
 

@@ -41,7 +41,7 @@ HOMES = {
     "zarr": {"store", "computing"},
     "obstore": {"store"},
     "h5py": {"sources", "testing"},
-    "pandas": {"sources", "ingestion", "analysis", "views", "output", "testing"},
+    "pandas": {"sources", "ingestion", "analysis", "views", "output", "run", "testing"},
     "holoviews": {"views"},
     "bokeh": {"views", "app"},
     "panel": {"app"},

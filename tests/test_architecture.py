@@ -56,7 +56,7 @@ HOMES = {
     "nibabel": {"sources"},
     "monai": {"models"},
     "orix": {"sources", "analysis"},
-    "sklearn": {"analysis"},
+    "sklearn": {"analysis", "run"},
     "hdbscan": {"analysis"},
     "numba": {"analysis"},
     "threadpoolctl": {"analysis"},

@@ -1,4 +1,4 @@
-"""What is told of the samples: classes, groups, sizes, masks, splits, files left out."""
+"""What is told of the samples: classes, values, splits, files left out."""
 
 from __future__ import annotations
 

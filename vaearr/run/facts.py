@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.utils import format_bytes
 
 from vaearr import names as n
 from vaearr import schema
@@ -88,8 +89,8 @@ def in_words(facts: dict[str, Any]) -> str:
     lines += [f"  from {facts['source']}"] if facts["source"] else []
     for dim, (first, last, units) in facts["extent"].items():
         lines.append(f"  {dim} from {first:g} to {last:g} {units}".rstrip())
-    on_disk = "" if facts["stored_bytes"] is None else f", {_size(facts['stored_bytes'])} on disk in all"
-    lines.append(f"  {_size(facts['nbytes'])} of {many}{on_disk}")
+    on_disk = "" if facts["stored_bytes"] is None else f", {format_bytes(facts['stored_bytes'])} on disk in all"
+    lines.append(f"  {format_bytes(facts['nbytes'])} of {many}{on_disk}")
     if facts["n_present"] not in (None, total):
         lines.append(f"  {facts['n_present']} of {total} {one} {'were measured' if is_scan else 'can be used'}")
     lines += [*data_lines(facts["data"], many), "variables"]
@@ -132,15 +133,7 @@ def roi_words(roi: dict[str, Any] | str | None, one: str = "scan points") -> str
     return ", ".join(parts) or ("every measured point" if one == "scan points" else f"all {one}")
 
 
-def _size(nbytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g} TB"
-
-
-# what the samples are: how many of each class and group, sizes, range of values, masks, splits
+# what the samples are: how many of each class, range of values, splits
 
 
 def data_facts(ds: xr.Dataset) -> dict[str, Any]:

@@ -40,13 +40,15 @@ def keep(
     path = store_of(data)
     recover(path)
     ds = open_store(path, chunks=None)
-    to_do = []
+    signal, to_do = schema.signal_dims(ds), []
     for name, result in results.items():
         check_run_name(name)
         if name in n.RESERVED or name.startswith(n.OF_LATER_RUNS):
             raise UsageError(f"{name!r} has a meaning of its own; keep the result by another name.")
         if is_map := not {*schema.navigation_dims(ds)}.isdisjoint(result.dims):
             made = _named(name, result)
+            others = [d for d in map(str, made.dims) if d in signal and not _is_same_axis(made, ds, d)]
+            made = made.rename({dim: f"{name}_{dim}" for dim in others})  # of binned or cropped patterns
             there = ds[[v for v in ds.data_vars if v == name or v in made]]
         else:
             made = result.to_dataset(name=result.name or name) if isinstance(result, xr.DataArray) else result
@@ -89,6 +91,10 @@ def _stamped(made: xr.Dataset, name: str, block: Mapping[str, int]) -> xr.Datase
     return made.assign(
         {v: one.chunk({d: side for d, side in block.items() if d in one.dims}) for v, one in maps.items()}
     )
+
+
+def _is_same_axis(one: xr.Dataset, other: xr.Dataset, dim: str) -> bool:
+    return one.sizes[dim] == other.sizes[dim] and (dim not in one.coords or one[dim].equals(other[dim]))
 
 
 def _is_alike(one: xr.Dataset, other: xr.Dataset) -> bool:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from vaearr.app.page import Explorer
-from vaearr.app.state import State, in_polygon
+from vaearr.app.state import State, coloured, in_polygon
 from vaearr.errors import NoInputError, UsageError
 from vaearr.store import open_store
 
@@ -85,3 +86,10 @@ def test_slices_of_a_scan_without_a_network(layered_path: Path) -> None:
     assert page.chosen.tolist() == numbers(state, (2, rows, columns)).tolist()
     known = open_store(layered_path)["latents_own"].values[2, ..., 1]
     np.testing.assert_array_equal(page.slice_of(state.layers["latent 1"]), known)
+
+
+@pytest.mark.parametrize("span", [1e-3, 0.7, 3, 10.5, 15, 19.9, 20, 150, 210, 6e4])
+def test_a_colour_bar_has_few_even_ticks(span: float) -> None:
+    ticks = coloured(xr.DataArray(np.linspace(-span / 3, 2 * span / 3, 500)))["ticks"]
+    assert 2 <= len(ticks) <= 11
+    np.testing.assert_allclose(np.diff(ticks), ticks[1] - ticks[0])

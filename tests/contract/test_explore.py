@@ -143,7 +143,9 @@ def test_the_page_is_driven_by_mouse_and_keys(trained_store: Path, tmp_path: Pat
             "((r) => [r.left + r.width / 2, r.top + r.height / 2])(deep((e) => "
             "String(e.className).includes('bk-tool-icon-lasso-select'))[0].getBoundingClientRect())"
         ))  # fmt: skip
-        page.trace([on_map(page, *place) for place in ((0.6, 0.5), (0.8, 0.5), (0.8, 0.8), (0.7, 0.9), (0.6, 0.8))])
+        page.trace(
+            [on_map(page, *place) for place in ((0.25, 0.3), (0.45, 0.3), (0.45, 0.45), (0.35, 0.5), (0.25, 0.45))]
+        )
         changed(page, "as stored", boxed)
         press(page, "Samples")
         says(page, "chosen, evenly spread")

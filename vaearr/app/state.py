@@ -298,7 +298,7 @@ def coloured(da: xr.DataArray) -> dict[str, Any]:
     values = np.asarray(codes.values, np.float32).ravel()
     low, high = (-0.5, len(names) - 0.5) if names else robust_limits(values)
     step = 10.0 ** np.floor(np.log10((high - low) / 2))
-    step *= next(part for part in (0.2, 0.5, 1) if (high - low) / (part * step) <= 10)
+    step *= next(part for part in (0.2, 0.5, 1, 2) if (high - low) / (part * step) <= 10)
     ticks = np.arange(len(names)) if names else step * np.arange(np.ceil(low / step), np.floor(high / step) + 1)
     return {
         "values": values, "names": names, "palette": palette(len(names)) if names else list(Viridis256),

@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, NamedTuple
@@ -177,7 +178,9 @@ def compare_pairs(
     names, bad, sums = list[str](), list[str](), list[torch.Tensor]()
     first: list[Layer] = []
     squares: list[torch.Tensor | None] = []
-    known = [one if isinstance(one, Pair) else Pair(str(i), lambda both=one: both) for i, one in enumerate(pairs)]  # type: ignore[misc]
+    known: list[Pair] = []
+    for i, one in enumerate(pairs):
+        known.append(one if isinstance(one, Pair) else Pair(str(i), partial(tuple, one)))
     for pair in tracked(known, progress, "comparing"):
         try:
             layers, _ = trace(model, pair_batch(model, *pair.read()), part=part, level=level)

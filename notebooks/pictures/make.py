@@ -48,7 +48,7 @@ def page(folder: Path) -> Any:
         )
         shown.until("deep((e) => e.tagName === 'IMG' && e.alt === 'from the sliders').length")
         explorer.press(shown, "Traversal")
-        explorer.says(shown, "offset in standard deviations")
+        shown.until("deep((e) => e.tagName === 'IMG' && e.getBoundingClientRect().width > 300).length > 0")
         shown.picture(folder / "page.png")
     return Image.open(folder / "page.png").convert("RGB")
 

@@ -44,11 +44,11 @@ def page(folder: Path) -> Any:
     widest = int(va.open_store(store)["latents"].std(("y", "x")).argmax("latent"))
     with explorer.opened(store, folder) as shown:
         shown.run(
-            f"[...Bokeh.documents[0]._all_models.values()].find((m) => m.title === 'Show').value='latent:{widest}'"
+            f"[...Bokeh.documents[0]._all_models.values()].find((m) => m.title === 'Show').value='latent {widest}'"
         )
         shown.until("deep((e) => e.tagName === 'IMG' && e.alt === 'from the sliders').length")
         explorer.press(shown, "Traversal")
-        explorer.says(shown, "offset in standard deviations")
+        shown.until("deep((e) => e.tagName === 'IMG' && e.getBoundingClientRect().width > 300).length > 0")
         shown.picture(folder / "page.png")
     return Image.open(folder / "page.png").convert("RGB")
 

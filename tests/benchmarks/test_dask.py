@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 import vaearr as va
@@ -27,14 +26,7 @@ from .test_ratios import POINTS, SIDE
 pytestmark = pytest.mark.benchmarks
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
 
-RESULTS: list[str] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    print(f"\n{POINTS} patterns of 60x60, 2 workers of one thread, {torch.get_num_threads()} threads without\n")
-    print("\n".join(RESULTS))
+LINES: list[str] = [f"{POINTS} patterns of 60x60, 2 workers of one thread"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +45,7 @@ def _compare(what: str, work: Callable[[Any], object], client: Any, rounds: int 
             work(client if side else None)
             seconds[side].append(time.perf_counter() - began)
     without, with_dask = min(seconds[False]), min(seconds[True])
-    RESULTS.append(f"{what:44}{without:8.2f} s without, {with_dask:8.2f} s with Dask: {without / with_dask:5.2f} x")
+    LINES.append(f"{what:44}{without:8.2f} s without, {with_dask:8.2f} s with Dask: {without / with_dask:5.2f} x")
 
 
 def test_encode(client: Any, tmp_path: Path) -> None:
@@ -89,7 +81,7 @@ def test_association(client: Any) -> None:
 def test_cost_of_a_task(client: Any) -> None:
     began = time.perf_counter()
     count = sum(1 for _ in computing.each(client, _nothing, range(500)))
-    RESULTS.append(f"a task that does nothing: {1e3 * (time.perf_counter() - began) / count:.1f} ms")
+    LINES.append(f"a task that does nothing: {1e3 * (time.perf_counter() - began) / count:.1f} ms")
     assert count == 500
 
 

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +29,7 @@ NX, NY = map(int, os.environ.get("VAEARR_BENCH_EXPLORE", "100x60").split("x"))
 LATENTS = int(os.environ.get("VAEARR_BENCH_EXPLORE_LATENTS", "64"))
 STORE = os.environ.get("VAEARR_BENCH_EXPLORE_STORE")
 MOVES = 20
-ROWS: list[str] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    print("\n" + "\n".join(ROWS))
+LINES: list[str] = []
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         va.train(path, latent_dim=LATENTS, epochs=1)
         va.encode(path)
     ds = va.open_store(path)
-    ROWS.append(f"{path.name}: {ds.sizes['y'] * ds.sizes['x']} scan points, {ds.sizes['latent']} latent dimensions")
+    LINES.append(f"{path.name}: {ds.sizes['y'] * ds.sizes['x']} scan points, {ds.sizes['latent']} latent dimensions")
     return path
 
 
@@ -89,7 +82,7 @@ def test_page(store: Path, tmp_path: Path) -> None:
                     decoded = time.perf_counter() - loaded
                 before = _memory(server.pid)
                 moves = page.run(MOVE)
-                ROWS.append(
+                LINES.append(
                     f"page: listening after {listening:.2f} s, drawn {loads[0]:.2f} s later, again {loads[-1]:.2f} s, "
                     f"with the decoded picture {decoded:.2f} s; slider to picture {np.median(moves):.0f} ms "
                     f"({max(moves):.0f} ms at most of {MOVES}); server {before:.0f} MiB, then {_memory(server.pid):.0f}"

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 import vaearr as va
@@ -38,13 +36,7 @@ HEAD = (
     f"{'method':34} {'ARI all':>7} {'inside':>7} {'phase: blocks/grains':>20} {'BC r':>6} {'PSNR':>6} {'active':>6} "
     f"{'KL':>7} {'seconds':>8} {'patterns/s':>10}"
 )
-ROWS: list[str] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    print("\n\n" + "\n".join([f"{torch.get_num_threads()} threads", HEAD, *ROWS]), flush=True)
+LINES: list[str] = [HEAD]
 
 
 @pytest.mark.parametrize("seed", scoring.SEEDS)
@@ -60,8 +52,8 @@ def test_representation(seed: int, tmp_path: Path) -> None:
         ("vaearr, defaults, 32", vaearr_defaults(store, seed, seen.shape)),
         ("PCA, 32", principal_components(seen, 32)),
     ):
-        ROWS.append(f"{row(method, truth, found, clean)}  scan {seed}")
-        print(f"\n{ROWS[-1]}", end="", flush=True)
+        LINES.append(f"{row(method, truth, found, clean)}  scan {seed}")
+        print(f"\n{LINES[-1]}", end="", flush=True)
 
 
 def vaearr_defaults(store: Path, seed: int, shape: tuple[int, ...]) -> Representation:

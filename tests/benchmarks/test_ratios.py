@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -31,7 +31,6 @@ from vaearr.run.train import train
 from vaearr.store import create_store, layout, open_store, store_blocks
 from vaearr.store.folders import sync_tree
 from vaearr.store.listing import refresh_listing
-from vaearr.testing import write_scan_files
 
 from ..data import random_patterns_dataset
 from ..test_batching import meeting_ratio
@@ -43,27 +42,7 @@ HEIGHT, WIDTH = map(int, os.environ.get("VAEARR_BENCH_SIGNAL", "60x60").split("x
 ROUNDS = int(os.environ.get("VAEARR_BENCH_ROUNDS", "5"))
 POINTS, NBYTES = SIDE * SIDE, SIDE * SIDE * HEIGHT * WIDTH
 QUARTER = NBYTES / 4 / 2**30
-RESULTS: list[str] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    size = f"{POINTS} patterns of {HEIGHT}x{WIDTH} uint8 ({NBYTES / 1e6:.0f} MB), device {pick_device('auto')}"
-    print(f"\n{size}\n" + "\n".join(RESULTS))
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    ds = random_patterns_dataset({"y": SIDE, "x": SIDE}, {"dy": HEIGHT, "dx": WIDTH})
-    return write_scan_files(ds, tmp_path_factory.mktemp("bench"))
-
-
-@pytest.fixture(scope="module")
-def store(files: dict[str, Path]) -> Path:
-    path = files["patterns"].parent / "scan.zarr"
-    va.ingest(files["patterns"], path)
-    return path
+LINES: list[str] = [f"{POINTS} patterns of {HEIGHT}x{WIDTH} uint8 ({NBYTES / 1e6:.0f} MB)"]
 
 
 def compare(what: str, ours: Callable[[], int], others: dict[str, tuple[Callable[[], int], str]]) -> None:
@@ -80,7 +59,7 @@ def compare(what: str, ours: Callable[[], int], others: dict[str, tuple[Callable
             count = work()
             rates[name] = max(rates[name], count / (time.perf_counter() - began))
     for name, (_, target) in others.items():
-        RESULTS.append(
+        LINES.append(
             f"{what:32} {rates[what]:9.0f}/s   {name:46} {rates[name]:9.0f}/s   ratio {rates[what] / rates[name]:6.2f}"
             f"   {target}"
         )
@@ -123,7 +102,7 @@ def test_batches_against_block_reads_and_single_reads(store: Path, files: dict[s
     ds, default = open_store(store, chunks=None), xr.open_zarr(store, chunks=None)
     regions = store_blocks(store)
     streamed, resident = batches(ds, memory=QUARTER), batches(ds, memory=2 * NBYTES / 2**30)
-    RESULTS.append(f"streamed: {streamed.describe()}; resident: {resident.describe()}")
+    LINES.append(f"streamed: {streamed.describe()}; resident: {resident.describe()}")
 
     def epoch(of: Callable[[], object]) -> Callable[[], int]:
         return lambda: sum(len(batch) for batch in of())  # type: ignore[attr-defined]
@@ -225,7 +204,7 @@ for epoch in range(3):
 def test_memory_over_three_streamed_epochs(store: Path) -> None:
     told = subprocess.run([sys.executable, "-c", MEMORY, str(store), str(QUARTER)], capture_output=True, check=True)
     allowed = QUARTER * 1024
-    RESULTS.append(f"RSS in MiB, allowance {allowed:.0f} MiB, store {4 * allowed:.0f} MiB: {told.stdout.decode()}")
+    LINES.append(f"RSS in MiB, allowance {allowed:.0f} MiB, store {4 * allowed:.0f} MiB: {told.stdout.decode()}")
 
 
 def test_quality_of_the_shuffle(store: Path) -> None:
@@ -235,4 +214,4 @@ def test_quality_of_the_shuffle(store: Path) -> None:
         loader = batches(ds, memory=memory, labels=labels)
         ratios = [meeting_ratio(loader, 0, step) for step in (1, 2, 4, 16)]
         told = ", ".join(f"{step}: {r:.2f}" for step, r in zip((1, 2, 4, 16), ratios, strict=True))
-        RESULTS.append(f"two scan points in one batch / chance, {name}, by steps apart: {told}   (target 1: <= 1.5)")
+        LINES.append(f"two scan points in one batch / chance, {name}, by steps apart: {told}   (target 1: <= 1.5)")

@@ -32,13 +32,7 @@ pytestmark = pytest.mark.benchmarks
 
 SIDE = int(int(os.environ.get("VAEARR_BENCH_POINTS", "65536")) ** 0.5)
 HEIGHT, WIDTH = map(int, os.environ.get("VAEARR_BENCH_SIGNAL", "24x24").split("x"))
-RESULTS: list[str] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    print("\n" + "\n".join(RESULTS))
+LINES: list[str] = []
 
 
 @pytest.fixture
@@ -56,7 +50,7 @@ def counted(server: Server, what: str, stored: int | None = None) -> tuple[int, 
     count, read, sent = (sum(found.values()) for found in (server.requests, server.sent, server.received))
     by_method = ", ".join(f"{number} {method}" for method, number in sorted(server.requests.items()))
     part = f" ({read / stored:.2f} of the patterns)" if stored else ""
-    RESULTS.append(
+    LINES.append(
         f"{what:44} {count:5} requests {read / 1e6:8.2f} MB read{part} {sent / 1e6:8.2f} MB written  {by_method}"
     )
     server.forget()
@@ -101,7 +95,7 @@ def test_epochs(server: Server, share: float) -> None:
     store.create_store(made, url)
     stored, memory = bytes_of_patterns(url), share * made.patterns.nbytes / 2**30
     what = f"{SIDE * SIDE} patterns of {HEIGHT}x{WIDTH}, {len(store.store_blocks(url))} shards, {stored / 1e6:.1f} MB"
-    RESULTS.append(f"{what}, read with memory={memory:.3g}")
+    LINES.append(f"{what}, read with memory={memory:.3g}")
     ds = store.open_store(url, chunks=None)
     split = grid.split(va.roi(ds), SplitConfig(), seed=0)
     parts = {}

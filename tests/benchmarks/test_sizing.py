@@ -10,7 +10,7 @@ import math
 import os
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,7 @@ POINTS = int(os.environ.get("VAEARR_BENCH_POINTS", "9216"))
 SIDE = int(POINTS**0.5)
 SIZES = (131_670, 10**7, 10**9)
 GIB = 2**30
-RESULTS: list[str] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    print("\n" + "\n".join(RESULTS))
+LINES: list[str] = []
 
 
 def _seconds(work: Callable[[], object], rounds: int = 3) -> float:
@@ -66,7 +60,7 @@ def test_times_and_bytes(tmp_path: Path) -> None:
     associating = _seconds(lambda: va.associate(ds.latents, ds.BC, metrics="all")) / (count * math.log2(count))
     pattern = _bytes(store / "patterns") / count
     code = _bytes(*(store / name for name in ("latents", "latents_std", "reconstruction_error"))) / count
-    RESULTS.append(
+    LINES.append(
         f"measured on {count} patterns of 60x60 uint8, streamed, 32 latents: ingest {count / ingesting:.0f}/s, "
         f"training {count / epoch:.0f}/s, encode {count / encoding:.0f}/s; {pattern:.0f} bytes a pattern, "
         f"{code:.0f} its latents"
@@ -74,7 +68,7 @@ def test_times_and_bytes(tmp_path: Path) -> None:
     for n_points in SIZES:
         hours = [n_points / count * seconds / 3600 for seconds in (ingesting, epoch, encoding)]
         associated = associating * n_points * math.log2(n_points) / 3600
-        RESULTS.append(
+        LINES.append(
             f"{n_points:13,} patterns: {n_points * pattern / 1e9:9.1f} GB, ingest {hours[0]:8.3f} h, an epoch "
             f"{hours[1]:8.3f} h, encode {hours[2]:8.3f} h, latents {n_points * code / 1e9:7.2f} GB, seven metrics of "
             f"32 latents {associated:8.3f} h"
@@ -96,7 +90,7 @@ def test_the_plan_of_an_epoch(n_points: int) -> None:
     tracemalloc.stop()
     assert sum(piece.stop - piece.start for piece in pieces) == side * side
     assert sum(map(len, groups)) == len(pieces)
-    RESULTS.append(
+    LINES.append(
         f"{n_points:13,} patterns: plan of an epoch {seconds:6.1f} s, {peak / 2**20:7.0f} MiB in {len(pieces)} reads; "
         f"region {inside.nbytes / 2**20:5.0f} MiB"
     )

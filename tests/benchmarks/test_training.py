@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -26,10 +26,9 @@ from vaearr.models import MODELS, for_training
 from vaearr.models.artifacts import TrainedModel
 from vaearr.run.train import settled, train
 from vaearr.store import create_store, open_store
-from vaearr.testing import synthetic_scan, write_scan_files
+from vaearr.testing import synthetic_scan
 from vaearr.training.step import Step, make_optimizer
 
-from ..data import random_patterns_dataset
 from .rivals import SeedVAE
 
 pytestmark = pytest.mark.benchmarks
@@ -37,33 +36,11 @@ pytestmark = pytest.mark.benchmarks
 SIDE = int(int(os.environ.get("VAEARR_BENCH_POINTS", "4096")) ** 0.5)
 HEIGHT, WIDTH = map(int, os.environ.get("VAEARR_BENCH_SIGNAL", "60x60").split("x"))
 EPOCHS = int(os.environ.get("VAEARR_BENCH_EPOCHS", "20"))
-RESULTS: list[str] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    print(
-        f"\n{SIDE * SIDE} patterns of {HEIGHT}x{WIDTH}, {pick_device('auto')}, {torch.get_num_threads()} threads\n"
-        + "\n".join(RESULTS)
-    )
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    ds = random_patterns_dataset({"y": SIDE, "x": SIDE}, {"dy": HEIGHT, "dx": WIDTH})
-    return write_scan_files(ds, tmp_path_factory.mktemp("bench"))
-
-
-@pytest.fixture(scope="module")
-def store(files: dict[str, Path]) -> Path:
-    path = files["patterns"].parent / "scan.zarr"
-    va.ingest(files["patterns"], path)
-    return path
+LINES: list[str] = [f"{SIDE * SIDE} patterns of {HEIGHT}x{WIDTH}"]
 
 
 def row(what: str, ours: float, against: str, other: float, target: str) -> None:
-    RESULTS.append(
+    LINES.append(
         f"{what:34} {ours:9.0f} patterns/s   {against:38} {other:9.0f} patterns/s   ratio {ours / other:5.2f}  {target}"
     )
 
@@ -247,11 +224,11 @@ def test_tiers_give_the_same_curve(tmp_path: Path, said: list[str]) -> None:
         curves[name] = run.history.val_loss.values
         rate = run.manifest["n_train"] / float(run.history.seconds[1:].median())
         losses = " ".join(f"{value:.0f}" for value in curves[name])
-        RESULTS.append(f"tier {name:22} {rate:9.0f} patterns/s (validation included)   validation loss {losses}")
+        LINES.append(f"tier {name:22} {rate:9.0f} patterns/s (validation included)   validation loss {losses}")
     first, *others = curves.values()
     for curve in others:
         span = first.max() - first.min()
-        RESULTS.append(f"     largest difference of the curves: {abs(curve - first).max() / span:.3f} of their span")
+        LINES.append(f"     largest difference of the curves: {abs(curve - first).max() / span:.3f} of their span")
         assert np.isfinite(curve).all()
 
 
@@ -261,5 +238,5 @@ def test_gpu_agrees_with_cpu(store: Path) -> None:
     patterns = open_store(store, chunks=None).patterns[:8, :8].values
     latents = [va.load_model(store, "agree", device=device).encode(patterns) for device in ("cpu", "cuda")]
     off = float(np.abs(latents[0] - latents[1]).max() / latents[0].std())
-    RESULTS.append(f"latents, GPU against CPU, float32: largest difference {off:.1e} of their standard deviation")
+    LINES.append(f"latents, GPU against CPU, float32: largest difference {off:.1e} of their standard deviation")
     assert off < 1e-2

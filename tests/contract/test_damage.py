@@ -16,7 +16,6 @@ import zarr as zarr_python
 
 import vaearr as va
 
-from .bucket import Bucket
 from .harness import BAD_DATA, CANNOT_WRITE, OK, Done, tree, vaearr, zarr
 
 SUMS = "checksums.sha256"
@@ -198,18 +197,3 @@ def test_a_removal_that_was_stopped_is_no_damage(trained_store: Path, tmp_path: 
         finally:
             _left[0] = -1
             shutil.rmtree(store.parent)
-
-
-def test_an_empty_object_is_damage(bucket: Bucket, scan_files: dict[str, Path]) -> None:
-    """Zero bytes in the place of a shard are not zeros."""
-    from obstore.store import S3Store
-
-    url = f"{bucket.url}/scan.zarr"
-    vaearr("ingest", scan_files["patterns"], url)
-    va.open_store(url).patterns.values  # noqa: B018
-    S3Store.from_url(url, client_options={"allow_http": True}).put("patterns/c/0/0/0/0", b"")
-    with pytest.raises(ValueError, match="patterns/c/0/0/0/0"):
-        va.open_store(url).patterns.values  # noqa: B018
-    said = vaearr("embed", url, "--components", 3, code=BAD_DATA).error
-    assert "patterns/c/0/0/0/0" in said
-    vaearr("verify", url, code=BAD_DATA)

@@ -133,5 +133,7 @@ def test_missing_and_empty_objects_are_damage(bucket: Bucket, url: str, tmp_path
                 va.open_store(url)[name.split("/")[0]].values  # noqa: B018
             found = json.loads(vaearr("verify", url, "--json", code=BAD_DATA).out)["findings"]
             assert [item["place"] for item in found] == [name]
+            if name.startswith("patterns"):
+                assert name in vaearr("embed", url, "--components", 3, code=BAD_DATA).error
             store.put(name, good)
     assert "is whole" in vaearr("verify", url).out

@@ -21,7 +21,6 @@ import vaearr as va
 from tests.reliability.conftest import Stage
 from tests.reliability.jobs import STORE
 from tests.reliability.test_kills import hashes
-from tests.reliability.workshop import Workshop
 from vaearr.errors import DataError, VaearrError
 from vaearr.store.verify import verify_store
 
@@ -73,28 +72,27 @@ def _listed(store: Path, key: str, about: dict[str, Any]) -> None:
     (store / key / "zarr.json").write_text(json.dumps(about))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"shape": [10**12, 10**12]},
-        {"shape": [-1, 35]},
-        {"shape": "many"},
-        {"data_type": "int32"},
-        {"data_type": "nothing"},
-        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 0]}}},
-        {"dimension_names": ["y", "y"]},
-        {"node_type": "group"},
-        {"codecs": [{"name": "nothing"}]},
-    ],
-    ids=lambda change: f"{next(iter(change))} {next(iter(change.values()))}"[:40],
+ABSURD: tuple[dict[str, Any], ...] = (
+    {"shape": [10**12, 10**12]},
+    {"shape": [-1, 35]},
+    {"shape": "many"},
+    {"data_type": "int32"},
+    {"data_type": "nothing"},
+    {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 0]}}},
+    {"dimension_names": ["y", "y"]},
+    {"node_type": "group"},
+    {"codecs": [{"name": "nothing"}]},
 )
-def test_absurd_metadata(change: dict[str, Any], store: Path, workshop: Workshop) -> None:
+
+
+def test_absurd_metadata(store: Path) -> None:
     about = json.loads((store / "BC" / "zarr.json").read_bytes())
-    _listed(store, "BC", about | change)
-    began = time.monotonic()
-    found = verify_store(store)
-    assert time.monotonic() - began < 20
-    assert "BC" in {item.variable for item in found.findings}
+    for change in ABSURD:
+        _listed(store, "BC", about | change)
+        began = time.monotonic()
+        found = verify_store(store)
+        assert time.monotonic() - began < 20, change
+        assert "BC" in {item.variable for item in found.findings}, change
 
 
 def _links(file: h5py.File, secret: Path) -> None:
@@ -144,11 +142,11 @@ def _nifti_header(shape: tuple[int, ...], code: int = 2, bits: int = 8) -> bytes
 
 
 @pytest.mark.parametrize("shape", [(32767, 32767, 32767), (-5, 4, 4), (0, 4, 4)])
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_nifti_that_lies(shape: tuple[int, ...], suffix: str, tmp_path: Path, workshop: Workshop) -> None:
+def test_nifti_that_lies(shape: tuple[int, ...], tmp_path: Path) -> None:
     data = _nifti_header(shape) + bytes(64)
-    (tmp_path / f"a{suffix}").write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
-    with pytest.raises(DataError) as caught:
-        va.ingest(tmp_path / f"a{suffix}", tmp_path / "a.zarr")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "a.zarr").exists()
+    for name, content in (("a.nii", data), ("a.nii.gz", gzip.compress(data))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            va.ingest(tmp_path / name, tmp_path / "a.zarr")
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "a.zarr").exists()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.contract.harness import BUSY, vaearr
 from tests.reliability.conftest import Stage
 from tests.reliability.jobs import STORE
 from vaearr.errors import NoInputError
@@ -50,22 +51,21 @@ for i in itertools.count(1):
 
 def test_the_second_writer_is_refused(stage: Stage, tmp_path: Path) -> None:
     store = Path(shutil.copytree(stage(("files", "ingest", "train", "encode")) / STORE, tmp_path / STORE))
-    command = [sys.executable, "-m", "vaearr", "cluster", str(store), "--method", "kmeans", "--k", "2"]
+    np.save(tmp_path / "map.npy", np.ones((40, 35), "f4"))
+    command = ("attach", store, tmp_path / "map.npy", "--kind", "map", "--name", "mine")
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        second = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert second.returncode == 75
-        said = second.stderr.strip().splitlines()[-1]
+        said = vaearr(*command, code=BUSY).error
         assert f"process {holder.pid} on {socket.gethostname()} since {time.strftime('%Y-')}" in said
         holder.kill()
         holder.wait()
         began = time.monotonic()
         with locked(store):  # at once: the lock is the kernel's
             assert time.monotonic() - began < 0.5
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    vaearr(*command)
 
 
 def test_readers_never_see_a_mixture(stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

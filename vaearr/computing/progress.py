@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
@@ -29,19 +30,23 @@ def showing(progress: Progress, what: str) -> Iterator[Show]:
         tell = progress
         yield lambda done, total, text=what: tell(done, total, text)
         return
+    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):  # without rich, which takes as long as a short step
+
+        def say(done: int, total: int, text: str = what) -> None:
+            if done * 10 // total > (done - 1) * 10 // total:
+                log.info(f"{text}: {done} of {total}")
+
+        yield say
+        return
     from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import TimeElapsedColumn
 
-    console = Console(stderr=True)
-    is_seen = console.is_terminal or console.is_jupyter
-    with Bars(*Bars.get_default_columns(), TimeElapsedColumn(), console=console, disable=not is_seen) as bars:
+    with Bars(*Bars.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True)) as bars:
         task = bars.add_task(what, total=None)
 
         def show(done: int, total: int, text: str = what) -> None:
             bars.update(task, completed=done, total=total, description=text)
-            if not is_seen and done * 10 // total > (done - 1) * 10 // total:
-                log.info(f"{text}: {done} of {total}")
 
         yield show
 

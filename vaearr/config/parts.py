@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -11,6 +12,7 @@ from vaearr.errors import UsageError, did_you_mean
 KINDS = ("source", "model", "discriminator", "objective", "metric", "clustering", "view")
 
 
+@cache
 def of_packages(kind: str) -> dict[str, str]:
     """Parts that installed packages have as entry points of the group `vaearr.<kind>s`: name -> `module:Name`."""
     return {entry.name: entry.value for entry in entry_points(group=f"vaearr.{kind}s")}
@@ -23,12 +25,11 @@ def part(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     than the name, so that every process finds the part. Raises UsageError for a name that nothing has, and where the
     package's module cannot be imported.
     """
-    places = of_packages(kind) | dict(known)
-    place = places.get(name, name)
+    place = known[name] if name in known else of_packages(kind).get(name, name)
     if not isinstance(place, str):
         return place
     if ":" not in place:
-        raise UsageError(f"there is no {kind} {name!r}.{did_you_mean(name, sorted(places))}")
+        raise UsageError(f"there is no {kind} {name!r}.{did_you_mean(name, sorted({*known, *of_packages(kind)}))}")
     try:
         return EntryPoint(name, place, f"vaearr.{kind}s").load()
     except (ImportError, AttributeError, ValueError) as error:

@@ -139,7 +139,7 @@ def cluster_view(
     names, paint = [*classes.names, "noise"], [*classes.colors, NOISE_COLOR]
     across, up = text(latent.name or "latent"), text(target.name or "target")
     values = {across: as_map(latent).values}
-    heading = f"{label(labels, 'cluster')}, brightness by {label(latent)}, {WITHIN[0]:g}–{WITHIN[1]:g} % within"
+    heading = f"{label(labels, 'cluster')}, shaded by {label(latent)}"
     numbers, shades = shaded(classes, values[across])
     picture = _painted(labels, classes, numbers, values, shades, {"title": title(heading)} | options)
     table = table_of(**{across: latent, up: target, "cluster": classes.values})

@@ -299,6 +299,9 @@ def test_wrong_arguments_are_refused(scan: xr.Dataset) -> None:
     ):
         with pytest.raises((UsageError, RoiError, SchemaError), match=match):
             batches(scan, **wrong)
-    loader = torch.utils.data.DataLoader(batches(scan), batch_size=None, num_workers=2)
+
+
+def test_workers_of_a_data_loader_are_refused(scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaearr.batching.reader.get_worker_info", lambda: "a worker")  # as in a process of a DataLoader
     with pytest.raises(UsageError, match="num_workers=0"):
-        next(iter(loader))
+        next(iter(batches(scan)))

@@ -55,7 +55,7 @@ def test_the_command_draws_the_network_and_samples(trained_store: Path, tmp_path
         (["--out", "a.png"], USAGE, "add --model"),
         (["--model", "--sheet", "a.png"], USAGE, "leave out --model"),
         (["--model"], NO_INPUT, "run 'vae'"),
-        (["--sheet", "a.gif"], USAGE, "ends in '.gif'"),
+        (["--sheet", "a.gif"], USAGE, "cannot end in '.gif'"),
     ],
     ids=["out alone", "both", "no run", "no picture"],
 )

@@ -84,11 +84,11 @@ def test_functions_in_the_place_of_names(known_template: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda ds: va.associate(ds.latents_theirs, ds.BC, "no.such:metric"), "install its package"),
+        (lambda ds: va.associate(ds.latents_theirs, ds.BC, "no.such:metric"), "install its package here"),
         (lambda ds: va.associate(ds.latents_theirs, ds.BC, "speerman"), "spearman"),
         (lambda ds: va.cluster(ds.latents_theirs, "math:no_such"), "cannot be loaded"),
         (lambda ds: va.view(ds.BC, kind="heatmap"), "there is no view"),
-        (lambda ds: va.open_source("none", format="math"), "there is no source"),
+        (lambda ds: va.open_source("none", format="math"), "there is no format"),
     ],
 )
 def test_names_that_nothing_has(known_template: Path, call: object, words: str) -> None:

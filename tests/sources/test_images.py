@@ -194,7 +194,7 @@ def test_bad_files_are_named_together(tmp_path: Path, said: list[str]) -> None:
     ):
         assert part in str(caught.value)
     assert not (tmp_path / "a.zarr").exists()
-    ds = ingest(folder, tmp_path / "a.zarr", config=IngestConfig(skip_bad=True))
+    ds = ingest(folder, tmp_path / "a.zarr", config=IngestConfig(skip_bad=True), progress=False)
     assert ds.sizes["sample"] == 12
     assert said[0] == "left out, 8 in all:"
     assert len(said) == 9

@@ -18,22 +18,24 @@ def of_packages(kind: str) -> dict[str, str]:
     return {entry.name: entry.value for entry in entry_points(group=f"vaearr.{kind}s")}
 
 
-def part(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+def part(kind: str, name: str, known: Mapping[str, Any], *, called: str = "") -> Any:
     """A part by its name: a known one, one of an installed package, or what `package.module:Name` names.
 
-    kind: one of KINDS; known: the parts themselves, or where they are, as `module:Name`. Settings and runs hold no more
-    than the name, so that every process finds the part. Raises UsageError for a name that nothing has, and where the
-    package's module cannot be imported.
+    kind: one of KINDS; known: the parts themselves, or where they are, as `module:Name`; called: the kind in words.
+    Settings and runs hold no more than the name, so that every process finds the part. Raises UsageError for a name
+    that nothing has, and where the package's module cannot be imported.
     """
     place = known[name] if name in known else of_packages(kind).get(name, name)
     if not isinstance(place, str):
         return place
     if ":" not in place:
-        raise UsageError(f"there is no {kind} {name!r}.{did_you_mean(name, sorted({*known, *of_packages(kind)}))}")
+        raise UsageError(
+            f"there is no {called or kind} {name!r}.{did_you_mean(name, sorted({*known, *of_packages(kind)}))}"
+        )
     try:
         return EntryPoint(name, place, f"vaearr.{kind}s").load()
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(
-            f"{kind} {name!r} cannot be loaded ({' '.join(str(error).split())}); install its package where this runs, "
+            f"{called or kind} {name!r} cannot be loaded ({' '.join(str(error).split())}); install its package here, "
             "and write it as package.module:Name."
         ) from error

@@ -44,6 +44,8 @@ def export(
     wanted = resolved(ExportConfig, config, {"format": format, **settings})
     if wanted.format not in FORMATS:
         raise UsageError(f"no format is named {wanted.format!r}.{did_you_mean(wanted.format, list(FORMATS))}")
+    if wanted.format == "parquet":
+        need("pyarrow", "vaearr[parquet]", "the format parquet")
     folder = Path(out).expanduser().absolute()
     within = next((p for p in (folder.resolve(), *folder.resolve().parents) if (p / "zarr.json").exists()), None)
     if within is not None:
@@ -63,7 +65,6 @@ def csv(content: Content, folder: Path) -> None:
 
 def parquet(content: Content, folder: Path) -> None:
     """The same table as `latents.parquet`; needs pyarrow."""
-    need("pyarrow", "vaearr[parquet]", "the format parquet")
     pyarrow, storage = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     tables = (pyarrow.Table.from_pandas(frame, preserve_index=False) for frame in frames(content))
     first = next(tables)

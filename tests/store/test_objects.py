@@ -320,7 +320,7 @@ def test_the_disk_stays_free_while_chunks_are_sent(s3: Server, url: str) -> None
 
     vs.create_store(ds, url, progress=look)
     assert len(vs.store_blocks(url)) == 49
-    assert most <= 6
+    assert most <= 9  # those that are sent at once, and one that is made
 
 
 @pytest.mark.parametrize("taken", ["store", "other"])

@@ -60,7 +60,7 @@ HOMES = {
     "hdbscan": {"analysis"},
     "numba": {"analysis"},
     "threadpoolctl": {"analysis"},
-    "dcor": set(),  # an independent reference in the tests
+    "dcor": {"analysis"},
 }
 
 

@@ -6,6 +6,9 @@ from .analysis.association import (
     associate as associate,
 )
 from .analysis.association import (
+    associate_jointly as associate_jointly,
+)
+from .analysis.association import (
     associate_store as associate_store,
 )
 from .analysis.association import (

@@ -227,7 +227,11 @@ def _heat(heading: str, rows: list[str], one: xr.Dataset, shown: xr.DataArray, o
         one, shown = one.isel({n.LATENT: places}), shown[:, places]
         notes.append(f"the {MOST_LATENTS} strongest of {count} latents")
     notes += [f"dot: adjusted p < {ALPHA:g}"] if "p" in one else []
-    own = {"frame_width": 780, "frame_height": max(60, 24 * len(rows)), "xlabel": "latent"}
+    own = {
+        "frame_width": int(np.clip(60 * count, 160, 780)),
+        "frame_height": max(60, 24 * len(rows)),
+        "xlabel": "latent",
+    }
     own["title"] = c.title(f"{heading} ({', '.join(notes)})" if notes else heading)
     latents = [str(name) for name in one[n.LATENT].values]
     body = matrix(shown.values, rows, latents, told=one["value"].values, **own | options)

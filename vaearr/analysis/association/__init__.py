@@ -1,8 +1,9 @@
 """How latents go with side maps: dependence metrics, tables, rankings, significance, partitions."""
 
-from vaearr.analysis.association import correlations, information, distance, hsic  # noqa: F401, I001  (they register)
+from vaearr.analysis.association import correlations, information, distance, hsic, joint  # noqa: F401, I001  (they register)
 from vaearr.analysis.association.classes import associate_classes
 from vaearr.analysis.association.columns import Columns
+from vaearr.analysis.association.joint import associate_jointly
 from vaearr.analysis.association.metrics import METRICS, Metric, metric
 from vaearr.analysis.association.p_values import P_ADJUSTED, P_VALUE, significance
 from vaearr.analysis.association.partitions import latent_partitions
@@ -26,6 +27,7 @@ __all__ = [
     "Metric",
     "associate",
     "associate_classes",
+    "associate_jointly",
     "associate_store",
     "categories",
     "check_reference",

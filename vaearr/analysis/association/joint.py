@@ -58,7 +58,7 @@ def associate_jointly(
     are known (Szekely, Rizzo, Ann. Stat. 42, 2382 (2014)). Both are squared and may be a little below 0.
 
     latents, target, roi: as of `associate`. given: maps over the same points, or "position". max_points: at most so
-    many points, a seeded choice: time and memory grow with their square (2000 points: about 1 s for each target, 0.7 GB).
+    many points, a seeded choice: time and memory grow with their square (2000: about 1 s for each target, 0.7 GB).
     The test takes points as independent, which neighbours on a scan are not; see `significance`.
 
     Returns `association` and `p_value (metric, latent, target)` with the one latent "all"; NaN where a target is

@@ -23,6 +23,7 @@ Prepare = Callable[[Columns], object]
 
 MIN_POINTS = 3  # fewer finite points say nothing: the value is NaN
 LATENTS_AT_ONCE, TARGETS_AT_ONCE = 4, 16  # columns of one task
+VALUES_AT_ONCE = 2**24  # of latents in a task, which are fewer columns then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +117,10 @@ def apply(
     if positions is None and (needy := [item.name for item in metrics if item.needs_positions]):
         raise UsageError(f"{', '.join(needy)} need the positions of the points; pass positions, or leave them out.")
     finite_latents, finite_targets = np.isfinite(latents), np.isfinite(targets)
+    at_once = max(1, min(LATENTS_AT_ONCE, VALUES_AT_ONCE // len(latents)))
     values = np.full((len(metrics), latents.shape[1], targets.shape[1]), np.nan)
     groups = [
-        (keep, list(_blocks(columns, TARGETS_AT_ONCE)), list(_blocks(members, LATENTS_AT_ONCE)))
+        (keep, list(_blocks(columns, TARGETS_AT_ONCE)), list(_blocks(members, at_once)))
         for pattern, members in same_missing(finite_latents)  # nearly always one pattern
         for keep, columns in same_missing(finite_targets & pattern[:, None])
         if keep.sum() >= MIN_POINTS

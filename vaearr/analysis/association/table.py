@@ -101,8 +101,6 @@ def gather(
 
     Raises SchemaError for different grids, RoiError for an empty region.
     """
-    import dask
-
     if roi is None:
         mask = xr.ones_like(targets.isel({TARGET: 0}, drop=True), dtype=bool)
     elif isinstance(roi, xr.DataArray) and roi.dtype == bool and set(roi.dims) == set(dims):
@@ -118,12 +116,24 @@ def gather(
             "Select the same points of each first."
         ) from None
     ordered = (latents.transpose(*dims, latent_dim), targets.transpose(*dims, TARGET), mask.transpose(*dims))
-    values, points, keep = dask.compute(*(item.data for item in ordered))
-    keep = np.asarray(keep).ravel()
+    values, points, keep = _loaded(*ordered)
+    keep = keep.ravel()
     if not keep.any():
         raise RoiError("the region of interest holds no scan point; widen it.")
-    where = _positions(latents, dims)[keep]
-    return values.reshape(-1, values.shape[-1])[keep], points.reshape(-1, points.shape[-1])[keep], where
+    used = slice(None) if keep.all() else keep  # the whole field is not copied
+    where = _positions(latents, dims)[used]
+    return values.reshape(-1, values.shape[-1])[used], points.reshape(-1, points.shape[-1])[used], where
+
+
+def _loaded(*arrays: xr.DataArray) -> list[np.ndarray]:
+    """Values of arrays, lazy ones in one pass and chunk by chunk into their place, so that they are not there twice."""
+    import dask.array as da
+
+    out = [np.empty(array.shape, array.dtype) if array.chunks else array.values for array in arrays]
+    lazy = [(array.data, place) for array, place in zip(arrays, out, strict=True) if array.chunks]
+    if lazy:
+        da.store(*map(list, zip(*lazy, strict=True)), lock=False)
+    return out
 
 
 def _positions(latents: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:

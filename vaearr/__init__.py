@@ -4,8 +4,12 @@ Data flows one way: sources -> store -> batches -> models and training -> latent
 The public names are listed in `__init__.pyi`, and loaded when they are first used, so that `import vaearr` is quick.
 """
 
-from importlib import import_module
+import sys
+from importlib import import_module, util
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
 import lazy_loader
@@ -14,12 +18,49 @@ from vaearr.computing.threads import wait_briefly
 
 _load, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("vaearr")
+_ACCESSOR = "vaearr.app.accessor"
+
+
+class _Explore(ModuleType):
+    """`va.explore(run)` opens the page; its functions, such as `va.explore.traverse`, look around without one."""
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        return import_module("vaearr.app.serve").explore(*args, **settings)
 
 
 def __getattr__(name: str) -> Any:
     wait_briefly()
-    return import_module("vaearr.analysis.exploration") if name == "explore" else _load(name)
+    if name != "explore":
+        return _load(name)
+    exploration = import_module("vaearr.analysis.exploration")
+    exploration.__class__ = _Explore
+    return exploration
 
 
 def __dir__() -> list[str]:
     return [*_names(), "explore"]
+
+
+class _WithAccessor(MetaPathFinder):
+    """Makes `ds.vae` where xarray is imported after vaearr, which does not import it, to be quick."""
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "xarray":
+            return None
+        sys.meta_path.remove(self)
+        spec = util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                load(module)
+                import_module(_ACCESSOR)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if "xarray" in sys.modules:
+    import_module(_ACCESSOR)
+else:
+    sys.meta_path.insert(0, _WithAccessor())

@@ -1,6 +1,7 @@
 """The public names, where each is defined; `vaearr/__init__.py` loads a name when it is first used."""
 
 import vaearr.analysis.exploration as _exploration
+import vaearr.app.serve as _serve
 
 from .analysis.association import (
     associate as associate,
@@ -57,5 +58,23 @@ from .store.read import open_store as open_store
 from .views import view as view
 from .views.words import describe as describe
 
-explore = _exploration
+class _Explore:
+    __call__ = staticmethod(_serve.explore)
+    activation_table = staticmethod(_exploration.activation_table)
+    activations = staticmethod(_exploration.activations)
+    embedding = staticmethod(_exploration.embedding)
+    health = staticmethod(_exploration.health)
+    histograms = staticmethod(_exploration.histograms)
+    latent_pca = staticmethod(_exploration.latent_pca)
+    latent_table = staticmethod(_exploration.latent_table)
+    manifold = staticmethod(_exploration.manifold)
+    out_of_distribution = staticmethod(_exploration.out_of_distribution)
+    pairs = staticmethod(_exploration.pairs)
+    path = staticmethod(_exploration.path)
+    prototypes = staticmethod(_exploration.prototypes)
+    save_table = staticmethod(_exploration.save_table)
+    traverse = staticmethod(_exploration.traverse)
+    unusual = staticmethod(_exploration.unusual)
+
+explore: _Explore
 __version__: str

@@ -9,10 +9,18 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.batching.blocks import store_of
 from vaearr.errors import ExistsError, UsageError
 from vaearr.recipe import log, now, versions
-from vaearr.store import add_variables, check_run_name, has_table, open_store, open_table, recover, write_table
+from vaearr.store import (
+    add_variables,
+    check_run_name,
+    has_table,
+    open_store,
+    open_table,
+    recover,
+    store_of,
+    write_table,
+)
 from vaearr.store.read import block_shape
 from vaearr.store.remove import removable
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import dask
@@ -30,7 +29,7 @@ from vaearr.computing.device import host_tensor
 from vaearr.errors import SchemaError, UsageError
 from vaearr.recipe import nested
 from vaearr.schema.pattern_steps import STEPS
-from vaearr.store import Region, check_store, read_ahead, reading
+from vaearr.store import Region, read_ahead, reading
 from vaearr.store.layout import pattern_chunks
 
 CPU = torch.device("cpu")
@@ -149,17 +148,6 @@ def read_chosen(
 def take_rows(block: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
     """Samples of a block by their row-major number, channels first, into `out` `(k, C, …)`: the one copy there is."""
     np.take(block.reshape(-1, *out.shape[1:]), rows, axis=0, out=out, mode="clip")
-
-
-def store_of(data: str | Path | xr.Dataset, store: str | Path | None = None) -> Path:
-    """The store on this machine that results of `data` go into. Raises UsageError where that is not said."""
-    if isinstance(data, xr.Dataset):
-        if (place := store or data.encoding.get("source")) is None:
-            raise UsageError("the Dataset does not say which store it was opened from; name one by store='…'.")
-        return check_store(place)
-    if store is not None or not isinstance(data, str | Path):
-        raise UsageError(f"data is a {type(data).__name__}; give a store's path alone, or a Dataset and its store.")
-    return check_store(data)
 
 
 def check_grid(ds: xr.Dataset, own: xr.Dataset) -> None:

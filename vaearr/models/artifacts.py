@@ -30,7 +30,7 @@ from vaearr.computing.device import pick_device
 from vaearr.config import Config, ModelConfig, PreprocessConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.models import build_model
-from vaearr.models.preprocess import Preprocess
+from vaearr.models.preprocess import Preprocess, undo
 from vaearr.store import run_folder
 from vaearr.store.folders import replace_file
 from vaearr.store.listing import SEAL, read_seal
@@ -111,25 +111,52 @@ class TrainedModel(nn.Module):
         Patterns with NaN or infinite values give NaN. Raises DataError when the patterns have other dims or another
         shape than the model knows.
         """
+        sizes = dict(zip(n.latent_dims(len(self.latent_shape)), self.latent_shape, strict=True))
+        found = self._of_patterns(lambda part: self.encode_batch(part)[0], patterns, sizes, batch_size)
+        if isinstance(found, xr.DataArray):
+            found = found.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
+            return found.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS])
+        return found
 
-        def encoded(values: np.ndarray, n_lead: int) -> np.ndarray:
+    def reconstruct(self, patterns: Array, *, batch_size: int = 1024) -> Array:
+        """Patterns as they were stored, encoded (posterior mean) and decoded, in stored units and of the same shape.
+
+        What the preprocessing took from a pattern, such as its mean and scale, is given back to it. Otherwise as
+        `encode`.
+        """
+
+        def step(stored: torch.Tensor) -> torch.Tensor:
+            raw, decoded = stored.to(self.device).float(), self.decode_batch(self.encode_batch(stored)[0])
+            return undo(decoded, raw, self.preprocess.background, self.preprocess_config)
+
+        sizes = dict(zip(self.signal_dims, self.input_shape[-len(self.signal_dims) :], strict=True))
+        found = self._of_patterns(step, patterns, sizes, batch_size)
+        if isinstance(found, xr.DataArray):
+            own = {dim: patterns[dim] for dim in sizes if dim in patterns.coords}
+            found = found.transpose(*patterns.dims).assign_coords(own)
+            return found.rename(n.RECONSTRUCTION).assign_attrs(patterns.attrs)
+        return found.reshape(np.shape(patterns))
+
+    def _of_patterns(
+        self, step: Callable[[torch.Tensor], torch.Tensor], patterns: Array, sizes: dict[str, int], batch_size: int
+    ) -> Array:
+        """What a step makes of stored patterns, over dims of these sizes; NaN of those with values not finite."""
+
+        def made(values: np.ndarray, n_lead: int) -> np.ndarray:
             flat = np.ascontiguousarray(values).reshape(-1, *self.input_shape)
             flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-            found = self._by_batches(lambda part: self.encode_batch(part)[0], flat, self.latent_shape, batch_size)
+            found = self._by_batches(step, flat, math.prod(sizes.values()), batch_size)
             if flat.dtype.kind == "f":
                 found[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
-            return found.reshape(*np.shape(values)[:n_lead], *self.latent_shape)
+            return found.reshape(*np.shape(values)[:n_lead], *sizes.values())
 
         if not isinstance(patterns, xr.DataArray):
-            return encoded(patterns, np.ndim(patterns) - len(self._signal(np.shape(patterns))))
+            return made(patterns, np.ndim(patterns) - len(self._signal(np.shape(patterns))))
         if lacking := [dim for dim in self.signal_dims if dim not in patterns.dims]:
             known = f"the model knows samples over {self.signal_dims}"
             raise DataError(f"the array has dims {patterns.dims} and lacks {', '.join(lacking)}; {known}.")
         self._signal(tuple(patterns.sizes[dim] for dim in self.signal_dims))
-        sizes = dict(zip(n.latent_dims(len(self.latent_shape)), self.latent_shape, strict=True))
-        found = _applied(encoded, patterns, self.signal_dims, sizes)
-        found = found.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
-        return found.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS])
+        return _applied(made, patterns, self.signal_dims, sizes)
 
     def decode(self, latents: Array, *, batch_size: int = 1024) -> Array:
         """Patterns that the decoder expects for latents `(…, *latent_shape)`: `(…, [C,] H, W)`, in preprocessed units.
@@ -141,7 +168,7 @@ class TrainedModel(nn.Module):
 
         def decoded(values: np.ndarray, n_lead: int) -> np.ndarray:
             flat = np.asarray(values, np.float32).reshape(-1, *self.latent_shape)
-            made = self._by_batches(self.decode_batch, flat, self.input_shape, batch_size)
+            made = self._by_batches(self.decode_batch, flat, math.prod(self.input_shape), batch_size)
             return made.reshape(*np.shape(values)[:n_lead], *shape)
 
         if not isinstance(latents, xr.DataArray):
@@ -163,11 +190,12 @@ class TrainedModel(nn.Module):
             raise DataError(f"latents have shape {shape} in their last dims; the model's have {self.latent_shape}.")
 
     def _by_batches(
-        self, step: Callable[[torch.Tensor], torch.Tensor], flat: np.ndarray, shape: tuple[int, ...], batch_size: int
+        self, step: Callable[[torch.Tensor], torch.Tensor], flat: np.ndarray, n_values: int, batch_size: int
     ) -> np.ndarray:
-        values, size = np.empty((len(flat), *shape), np.float32), self.fitting(batch_size)
+        values, size = np.empty((len(flat), n_values), np.float32), self.fitting(batch_size)
         for start in range(0, len(flat), size):
-            values[start : start + size] = step(torch.from_numpy(flat[start : start + size])).cpu().numpy()
+            made = step(torch.from_numpy(flat[start : start + size]))
+            values[start : start + size] = made.flatten(1).cpu().numpy()
         return values
 
     @torch.inference_mode()

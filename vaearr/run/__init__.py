@@ -17,7 +17,6 @@ from vaearr import schema
 from vaearr.errors import NoInputError
 from vaearr.run.facts import run_facts, run_lines
 from vaearr.store import (
-    check_store,
     open_group,
     open_store,
     open_table,
@@ -26,6 +25,7 @@ from vaearr.store import (
     run_folder,
     run_manifest,
     store_blocks,
+    store_of,
 )
 
 if TYPE_CHECKING:
@@ -154,9 +154,10 @@ class Run:
         """Patterns that the decoder expects for latents, in preprocessed units, see `TrainedModel.decode`."""
         return self.model.decode(latents, **settings)
 
-    def reconstruct(self, **settings: Any) -> xr.Dataset:
-        """Reconstruct the store's samples and judge them, see `va.reconstruct_store`."""
-        return va.reconstruct_store(self, **settings)
+    def reconstruct(self, patterns: Any = None, **settings: Any) -> Any:
+        """Patterns as stored, through the network and back, see `TrainedModel.reconstruct`; without any the store's own
+        samples, reconstructed and judged, see `va.reconstruct_store`."""
+        return va.reconstruct_store(self, **settings) if patterns is None else self.model.reconstruct(patterns)
 
     def sample(self, n_samples: int = 16, **settings: Any) -> xr.Dataset:
         """Draws from the prior, decoded, see `va.sample_prior`."""
@@ -198,16 +199,22 @@ class Run:
         return [f"<run {self.name!r} of {self.path}>", *run_lines(facts, schema.samples_word(self.ds))]
 
 
-def load_run(store: str | Path | Run, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:
-    """A run of a store, lazy; a Run is returned as it is. Raises NoInputError that lists the runs there are."""
+StoreOrRun = str | Path | xr.Dataset | Run
+
+
+def load_run(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:
+    """A run of a store, or of the one that a Dataset was opened from, lazy; a Run is returned as it is.
+
+    Raises NoInputError that lists the runs there are.
+    """
     if isinstance(store, Run):
         return store
-    path = check_store(store)
+    path = store_of(store)
     run_folder(path, run)
     return Run(path, run, device=device)
 
 
-def open_run(store: str | Path | Run, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:
+def open_run(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:
     """`load_run` with the network loaded, so that what is wrong with it is told before any work."""
     found = load_run(store, run, device=device)
     _ = found.model

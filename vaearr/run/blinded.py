@@ -15,7 +15,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, did_you_mean
-from vaearr.run import Run, open_run
+from vaearr.run import Run, StoreOrRun, open_run
 from vaearr.run.draw import decoded_array, draw_latents, scale_attrs, seen_batch
 from vaearr.run.stream import part_map
 from vaearr.sources.nifti import AXES
@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
 
 def blinded_set(
-    store: str | Path | Run,
+    store: StoreOrRun,
     run: str,
     out: str | Path,
     *,

@@ -14,7 +14,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.models.preprocess import needs_input, undo_without_input
-from vaearr.run import Run, open_run
+from vaearr.run import Run, StoreOrRun, open_run
 from vaearr.run.statistics import latent_statistics, latent_sums
 from vaearr.sources.single import read_single
 
@@ -103,7 +103,7 @@ def draw_warnings(opened: Run, source: str) -> list[str]:
 
 
 def sample_prior(
-    store: str | Path | Run, run: str = n.DEFAULT_RUN, n_samples: int = 16, seed: int = 0, *, source: Source = "prior"
+    store: StoreOrRun, run: str = n.DEFAULT_RUN, n_samples: int = 16, seed: int = 0, *, source: Source = "prior"
 ) -> xr.Dataset:
     """Draws of latents, decoded: `latents (sample, latent[, lz, ly, lx])` and `decoded (sample, [channel,] dy, dx)`.
 
@@ -128,7 +128,7 @@ def sample_prior(
 
 
 def interpolate(
-    store: str | Path | Run,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     a: Point | None = None,
     b: Point | None = None,

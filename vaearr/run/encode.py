@@ -28,7 +28,6 @@ from vaearr.batching.blocks import (
     read_chosen,
     seen,
     sides,
-    store_of,
     take_rows,
 )
 from vaearr.computing import Where, check_where, connected, each, in_words
@@ -38,6 +37,7 @@ from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keyword
 from vaearr.errors import DataError, UsageError
 from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
 from vaearr.recipe import Recipe, is_made, nested
+from vaearr.run import Run
 from vaearr.run.statistics import Sums
 from vaearr.run.stream import Made, Values, through, write_made
 from vaearr.run.train import data_fingerprint
@@ -52,6 +52,7 @@ from vaearr.store import (
     run_folder,
     run_manifest,
     staged_variables,
+    store_of,
 )
 from vaearr.store.remove import removable
 
@@ -62,7 +63,8 @@ VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
 
 @settings_as_keywords(EncodeConfig)
 def encode(
-    data: str | Path | xr.Dataset,
+    data: str | Path | xr.Dataset | Run,
+    run: str | Run | None = None,
     *,
     store: str | Path | None = None,
     source: str | Path | None = None,
@@ -76,8 +78,8 @@ def encode(
 ) -> xr.Dataset:
     """Write `latents`, `latents_std` and `reconstruction_error` of a run into its store; NaN outside the run's ROI.
 
-    data: the store, or the Dataset that the run was trained on, with its lazy steps, whose chunks are what is read; it
-    goes into the store that it was opened from, or into `store`.
+    data: the store, the Run itself, or the Dataset that the run was trained on, with its lazy steps, whose chunks are
+    what is read; it goes into the store that it was opened from, or into `store`.
 
     Vector latents lie over the navigation dims and `latent`, spatial ones over `latent[, lz], ly, lx` with coordinates
     in the units of the samples. Latents of a collection, and all spatial ones, say what a diffusion stage needs:
@@ -98,7 +100,12 @@ def encode(
     there is one. They only read the store. `config.device` is picked on each of them. Raises WorkersError where they
     cannot be reached or die of a block each time; what is done by then is kept.
     """
-    settings = resolved(EncodeConfig, config, given)
+    if isinstance(data, Run):
+        data, run = data.path, run or data.name
+    if isinstance(run, Run):
+        store = store or (run.path if isinstance(data, xr.Dataset) else None)
+        run = run.name
+    settings = resolved(EncodeConfig, config, given | {"run": run})
     check_where(dask)
     path = store_of(data, store)
     recover(path)

@@ -14,7 +14,7 @@ import xarray as xr
 from vaearr import schema
 from vaearr.errors import DataError, UsageError, did_you_mean
 from vaearr.names import DEFAULT_RUN
-from vaearr.run import Run, open_run
+from vaearr.run import Run, StoreOrRun, open_run
 from vaearr.run.draw import BATCH, check_draws, draw_latents, draw_warnings
 from vaearr.run.stream import PARTS, batches_of, part_map, through
 
@@ -32,7 +32,7 @@ Side = tuple[int, dict[str, np.ndarray]]  # a number of samples, and their rows 
 
 
 def sample_fidelity(
-    store: str | Path | Run,
+    store: StoreOrRun,
     run: str = DEFAULT_RUN,
     *,
     n_samples: int = 1000,
@@ -257,7 +257,7 @@ def _root(rows: np.ndarray) -> np.ndarray:
 
 
 def nearest_training(
-    store: str | Path | Run,
+    store: StoreOrRun,
     run: str = DEFAULT_RUN,
     *,
     n_samples: int = 1000,

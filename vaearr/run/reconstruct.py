@@ -20,7 +20,7 @@ from vaearr.errors import NoInputError, UsageError
 from vaearr.models.preprocess import undo, value_range
 from vaearr.models.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
 from vaearr.recipe import Recipe, is_made, nested
-from vaearr.run import Run, open_run
+from vaearr.run import Run, StoreOrRun, open_run
 from vaearr.run.draw import scale_attrs
 from vaearr.run.stream import PARTS, Made, chosen_blocks, example_points, through, write_made
 from vaearr.run.train import resolve_roi
@@ -67,7 +67,7 @@ SampleWriter = Callable[[np.ndarray, np.ndarray], None]  # of points (k, navigat
 
 @settings_as_keywords(ReconstructConfig)
 def reconstruct_store(
-    store: str | Path | Run,
+    store: StoreOrRun,
     run: str | None = None,
     *,
     out: str | None = None,
@@ -182,7 +182,7 @@ def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) 
 
 @settings_as_keywords(ReconstructConfig)
 def reconstruct_files(
-    store: str | Path | Run,
+    store: StoreOrRun,
     files: Sequence[str | Path],
     run: str | None = None,
     *,
@@ -245,7 +245,7 @@ def reconstruct_files(
     return table
 
 
-def reconstruct(store: str | Path | Run, *, run: str = n.DEFAULT_RUN, n_samples: int = 8, seed: int = 0) -> xr.Dataset:
+def reconstruct(store: StoreOrRun, *, run: str = n.DEFAULT_RUN, n_samples: int = 8, seed: int = 0) -> xr.Dataset:
     """Patterns as the network sees them and as it decodes them, for scan points spread over the validation part.
 
     Variables `input` and `reconstruction`, `(sample, [channel,] dy, dx)`, in preprocessed units; the navigation

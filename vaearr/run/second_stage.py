@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, batches
 from vaearr.errors import DataError, UsageError, did_you_mean
-from vaearr.run import Run, load_run
+from vaearr.run import StoreOrRun, load_run
 from vaearr.run.stream import part_map
 from vaearr.schema import categories
 from vaearr.schema.grid import class_map
@@ -61,7 +60,7 @@ class LatentBatches(IterableDataset[LatentBatch]):
 
 
 def latent_batches(
-    store: str | Path | Run,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     *,
     batch_size: int = 64,

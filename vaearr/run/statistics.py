@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError
 from vaearr.models.quality import ACTIVE_VARIANCE
-from vaearr.run import Run, load_run
+from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.store import write_table
 
 MIN_VARIANCE = 1e-12
@@ -93,7 +92,7 @@ def latent_sums(run: Run) -> Sums:
     return sums
 
 
-def latent_statistics(store: str | Path | Run, run: str = n.DEFAULT_RUN, *, write: bool = False) -> xr.Dataset:
+def latent_statistics(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, write: bool = False) -> xr.Dataset:
     """Statistics of each latent dimension over the points of the run's region, from what `encode` wrote.
 
     `mean, std, min, max` of the posterior mean; `logvar_mean, logvar_std` of its log-variance; `kl` (nats, mean over
@@ -196,7 +195,7 @@ def prior_warnings(statistics: xr.Dataset) -> list[str]:
     return warnings
 
 
-def held_out(store: str | Path | Run, run: str = n.DEFAULT_RUN) -> dict[str, float | int | None]:
+def held_out(store: StoreOrRun, run: str = n.DEFAULT_RUN) -> dict[str, float | int | None]:
     """`elbo` of a run's validation points, nats per sample, with its standard error `elbo_se`, `n` and `n_groups`.
 
     ELBO of a sample = -D / 2 log(2 pi s2) - D e / (2 s2) - KL, with its D values, its mean squared error e in
@@ -243,7 +242,7 @@ def _standard_error(values: np.ndarray, label: np.ndarray) -> float | None:
     return float(math.sqrt(count / (count - 1) * float((rest**2).sum())) / sizes.sum())
 
 
-def score_run(store: str | Path | Run, run: str) -> dict[str, Any]:
+def score_run(store: StoreOrRun, run: str) -> dict[str, Any]:
     """What a run is compared by: its settings, held-out ELBO, active dimensions, explained variance, epochs."""
     opened = load_run(store, run)
     config, health = opened.config, opened.health.attrs

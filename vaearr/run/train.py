@@ -12,7 +12,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.batching.blocks import check_grid, is_same, on_grid, seen, store_of
+from vaearr.batching.blocks import check_grid, is_same, on_grid, seen
 from vaearr.computing.progress import Progress, showing
 from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError, did_you_mean, need
@@ -32,6 +32,7 @@ from vaearr.store import (
     run_manifest,
     run_names,
     staged_run,
+    store_of,
     write_dataset,
 )
 from vaearr.store.remove import removable

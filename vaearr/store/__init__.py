@@ -23,6 +23,7 @@ from vaearr.store.read import (
     run_manifest,
     run_names,
     store_blocks,
+    store_of,
     stored_bytes,
 )
 from vaearr.store.write import (

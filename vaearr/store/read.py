@@ -70,6 +70,17 @@ def check_store(path: str | Path) -> Path:
     return store
 
 
+def store_of(data: str | Path | xr.Dataset, store: str | Path | None = None) -> Path:
+    """The store on this machine that results of `data` go into. Raises UsageError where that is not said."""
+    if isinstance(data, xr.Dataset):
+        if (place := store or data.encoding.get("source")) is None:
+            raise UsageError("the Dataset does not say which store it was opened from; name one by store='…'.")
+        return check_store(place)
+    if store is not None or not isinstance(data, str | Path):
+        raise UsageError(f"data is a {type(data).__name__}; give a store's path alone, or a Dataset and its store.")
+    return check_store(data)
+
+
 def named(path: str | Path) -> str | Path:
     """The one name of a store wherever it is, also where it can only be read."""
     return read_only_url(path) or store_path(path)

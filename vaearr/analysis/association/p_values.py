@@ -24,7 +24,7 @@ from vaearr.analysis.association.surrogates import (
     neighbourhood,
     semivariograms,
 )
-from vaearr.analysis.association.table import ASSOCIATION, METRIC, associate, gather, latent_dims
+from vaearr.analysis.association.table import ASSOCIATION, METRIC, Metrics, associate, gather, latent_dims
 from vaearr.analysis.association.targets import TARGET, columns, stack
 from vaearr.config import SignificanceConfig
 from vaearr.errors import UsageError, did_you_mean
@@ -43,7 +43,7 @@ TIE = 1e-12  # relative difference below which a surrogate counts as equally str
 def significance(
     latents: xr.DataArray,
     target: xr.DataArray | xr.Dataset,
-    metrics: str | Sequence[str] = "all",
+    metrics: Metrics = "all",
     roi: xr.DataArray | None = None,
     config: SignificanceConfig | None = None,
 ) -> xr.Dataset:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, overload
 
 import numpy as np
 import xarray as xr
@@ -10,18 +11,42 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.analysis.association.metrics import METRICS, apply, choose
 from vaearr.analysis.association.targets import TARGET, columns, is_single, stack
+from vaearr.config import SignificanceConfig
 from vaearr.errors import NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 
 METRIC, RANK, ASSOCIATION = "metric", "rank", "association"
 NAVIGATION = (*n.SCAN_DIMS, n.SAMPLE)
 
 
+Metrics = str | Callable[..., float] | Sequence[str | Callable[..., float]]
+
+
+@overload
 def associate(
     latents: xr.DataArray,
     target: xr.DataArray | xr.Dataset,
-    metrics: str | Sequence[str] = "all",
+    metrics: Metrics = "all",
     roi: xr.DataArray | None = None,
-) -> xr.DataArray:
+    *,
+    significance: Literal[False] = False,
+) -> xr.DataArray: ...
+@overload
+def associate(
+    latents: xr.DataArray,
+    target: xr.DataArray | xr.Dataset,
+    metrics: Metrics = "all",
+    roi: xr.DataArray | None = None,
+    *,
+    significance: Literal[True] | SignificanceConfig,
+) -> xr.Dataset: ...
+def associate(
+    latents: xr.DataArray,
+    target: xr.DataArray | xr.Dataset,
+    metrics: Metrics = "all",
+    roi: xr.DataArray | None = None,
+    *,
+    significance: bool | SignificanceConfig = False,
+) -> xr.DataArray | xr.Dataset:
     """How strongly each latent goes with each target: `(metric, latent[, target])`.
 
     Parameters
@@ -33,9 +58,11 @@ def associate(
         A map over the navigation dims; `elements` or a stack with one further dim (one target per entry); a map of
         codes such as `phase` (a 0/1 indicator per code, codes below 0 are missing); or a Dataset of these.
     metrics
-        Names from METRICS, or "all" for the seven usual ones.
+        Names from METRICS, "all" for the seven usual ones, or functions of two columns to a number.
     roi
         Boolean map, True = used. Points where latent or target is not finite are left out in any case, pair by pair.
+    significance
+        True, or settings: a Dataset with p-values too, see `significance`.
 
     Returns
     -------
@@ -51,6 +78,10 @@ def associate(
     Raises SchemaError if the latents lack a navigation dim or have not one further dim, if targets are not over the
     same points; RoiError if the region is empty; UsageError for an unknown metric.
     """
+    if significance:
+        from vaearr.analysis.association.p_values import significance as with_p_values
+
+        return with_p_values(latents, target, metrics, roi, None if significance is True else significance)
     latent_dim, dims = latent_dims(latents)
     parts = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
     stacked = stack([column for part in parts for column in columns(part, dims)], dims)
@@ -130,9 +161,9 @@ def _loaded(*arrays: xr.DataArray) -> list[np.ndarray]:
     import dask.array as da
 
     out = [np.empty(array.shape, array.dtype) if array.chunks else array.values for array in arrays]
-    lazy = [(array.data, place) for array, place in zip(arrays, out, strict=True) if array.chunks]
+    lazy = [i for i, array in enumerate(arrays) if array.chunks]
     if lazy:
-        da.store(*map(list, zip(*lazy, strict=True)), lock=False)
+        da.store([arrays[i].data for i in lazy], [out[i] for i in lazy], lock=False)
     return out
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
-from vaearr.run import Run, load_run
+from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.schema import is_categorical, meanings
 
 POINT, CLASS = "point", "class"
@@ -21,7 +20,7 @@ USUAL_CLASSES = ("label", n.PHASE, n.CLUSTERS)
 MOST_CLASSES = 1000
 
 
-def open_encoded(store: str | Path | Run, run: str) -> Run:
+def open_encoded(store: StoreOrRun, run: str) -> Run:
     """A run of a store. Raises NoInputError for one that is not there or not encoded."""
     found = load_run(store, run)
     _ = found.latents

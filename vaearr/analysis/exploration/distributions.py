@@ -14,6 +14,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.exploration.points import CLASS, POINT, class_names, latent_points, named, open_encoded, some
 from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean
+from vaearr.run import StoreOrRun
 from vaearr.run.statistics import correlations
 from vaearr.schema import meanings
 from vaearr.store.folders import replace_file
@@ -28,7 +29,7 @@ SHOWN = 2000  # samples that come with a picture
 
 
 def histograms(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     by: str | None = None,
     *,
@@ -60,7 +61,7 @@ def histograms(
 
 
 def pairs(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     dims: list[int] | tuple[int, ...] | None = None,
     *,
@@ -142,7 +143,7 @@ def _binned(points: xr.Dataset, bins: int | None) -> tuple[Any, xr.DataArray, np
 
 
 def activations(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     by: str | None = None,
     *,
@@ -191,7 +192,7 @@ def activations(
     return shown.rename(vectors="activation").assign(data).assign_coords(coords).assign_attrs(attrs)
 
 
-def latent_table(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Dataset:
+def latent_table(store: StoreOrRun, run: str = n.DEFAULT_RUN) -> xr.Dataset:
     """Summary of each latent dimension over the encoded samples: `summary (latent, statistic)`.
 
     Statistics are those of pandas' `describe`: count, mean, std (divisor n - 1, NaN of a single sample), min, quartiles
@@ -210,7 +211,7 @@ def latent_table(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Dataset:
 
 
 def activation_table(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     by: list[str] | None = None,
     *,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from vaearr.analysis.exploration.points import (
     some_rows,
 )
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean, need
-from vaearr.run import Run, open_run
+from vaearr.run import Run, StoreOrRun, open_run
 
 AXIS, COLOR, COMPONENT, STEP = "axis", "color", "component", "step"
 OF_LATENT = f"{n.LATENT}:"
@@ -52,7 +51,7 @@ def rows_pca(values: np.ndarray, n_components: int, seed: int = 0) -> Pca:
 
 
 def latent_pca(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     n_components: int | None = None,
     *,
@@ -95,7 +94,7 @@ def latent_pca(
 
 
 def embedding(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     method: str = "tsne",
     *,
@@ -204,7 +203,7 @@ def _amounts(encoded: Run, names: Sequence[str], numbers: np.ndarray) -> xr.Data
 
 
 def path(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     points: Sequence[Sequence[float]] | np.ndarray = (),
     *,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -13,7 +12,7 @@ from vaearr import schema
 from vaearr.analysis.exploration.points import POINT, classes_if_any, named, open_encoded, point_coords
 from vaearr.errors import DataError, UsageError
 from vaearr.models.quality import ACTIVE_VARIANCE
-from vaearr.run import Run
+from vaearr.run import Run, StoreOrRun
 from vaearr.run.statistics import Sums, correlations, has_posterior, latent_sums, posteriors, statistics_of
 
 LEAST_DRAWS = 20_000  # of the aggregate posterior: a distance of two distributions is known to about 1 / root of this
@@ -21,7 +20,7 @@ MOST_DRAWS = 50_000
 BINS, REACH = 81, 4.0  # of the histograms; at least so far, in standard deviations of the prior
 
 
-def health(store: str | Path, run: str = n.DEFAULT_RUN, *, seed: int = 0) -> xr.Dataset:
+def health(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, seed: int = 0) -> xr.Dataset:
     """Disentanglement and health of a run's latents, from what `encode` wrote.
 
     Over `latent`: `kl` (nats), `is_active` (variance of the mean > 0.01), `aggregate_mean`, `aggregate_std`,
@@ -101,7 +100,7 @@ def _total_correlation(correlation: np.ndarray) -> float | None:
     return float(max(0.0, -0.5 * np.log(values).sum()))
 
 
-def out_of_distribution(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Dataset:
+def out_of_distribution(store: StoreOrRun, run: str = n.DEFAULT_RUN) -> xr.Dataset:
     """How far each sample lies from the others: `distance` over the navigation dims, for vector latents `p_value` too.
 
     distance: Mahalanobis' d of the posterior mean, d^2 = (z - m)' C^-1 (z - m) with the mean m and covariance C of all
@@ -139,7 +138,7 @@ def out_of_distribution(store: str | Path, run: str = n.DEFAULT_RUN) -> xr.Datas
 
 
 def unusual(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     count: int = 16,
     *,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import xarray as xr
 
@@ -11,10 +9,10 @@ from vaearr import names as n
 from vaearr.analysis.exploration.bases import class_means, decoded, filled
 from vaearr.analysis.exploration.points import CLASS, classes_of, named, open_encoded
 from vaearr.errors import NoInputError
-from vaearr.run import open_run
+from vaearr.run import StoreOrRun, open_run
 
 
-def prototypes(store: str | Path, run: str = n.DEFAULT_RUN, by: str | None = None) -> xr.Dataset:
+def prototypes(store: StoreOrRun, run: str = n.DEFAULT_RUN, by: str | None = None) -> xr.Dataset:
     """Prototype of each class: the mean of its samples' latents, decoded.
 
     by: map or coordinate with a class for each sample, such as label, phase, clusters; None for the first of these

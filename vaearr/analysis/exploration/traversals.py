@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import xarray as xr
 
@@ -11,7 +9,7 @@ from vaearr import names as n
 from vaearr.analysis.exploration.bases import STD, Base, Start, decoded, start, values_along
 from vaearr.analysis.exploration.points import dimensions, named, open_encoded
 from vaearr.errors import UsageError
-from vaearr.run import open_run
+from vaearr.run import StoreOrRun, open_run
 
 LATENT_DIM, STEP = "latent_dim", "step"
 ROW, COLUMN = "row", "column"
@@ -19,7 +17,7 @@ Span = tuple[float, float]
 
 
 def traverse(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     dims: int | list[int] | tuple[int, ...] | None = None,
     base: Base = "mean",
@@ -60,7 +58,7 @@ def traverse(
 
 
 def manifold(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = n.DEFAULT_RUN,
     dims: tuple[int, int] = (0, 1),
     span: Span = (-3.0, 3.0),

@@ -1,0 +1,82 @@
+"""The public interface on one screen, as it is written down for users, called in the ways that they call it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import vaearr as va
+from vaearr.errors import DataError
+
+ACCESSOR = """
+import sys
+{first}
+{second}
+ds = xr.open_zarr(sys.argv[1])
+print(int(ds.vae.roi(x=(0, 2)).sum()), len(ds.vae.latent_statistics().latent), "torch" in sys.modules)
+print(*dir(ds.vae))
+print(hasattr(ds.vae, "nonsense"))
+"""
+IMPORTS = ("import vaearr", "import xarray as xr")
+
+
+def test_a_run_its_name_and_its_store_are_the_same_to_encode(trained_store: Path) -> None:
+    ds, run = va.open_store(trained_store), va.load_run(trained_store)
+    known = va.encode(trained_store)
+    for found in (va.encode(run), va.encode(ds, "vae"), va.encode(ds, run), run.encode()):
+        xr.testing.assert_identical(found.latents, known.latents)
+    again = va.encode(run, batch_size=7, precision="float32", overwrite=True)
+    np.testing.assert_allclose(again.latents, known.latents, atol=1e-5)
+
+
+def test_a_dataset_stands_for_the_store_that_it_was_opened_from(trained_template: Path) -> None:
+    ds = xr.open_zarr(trained_template)
+    assert va.load_run(ds).path == trained_template
+    xr.testing.assert_equal(va.latent_statistics(ds), va.latent_statistics(trained_template))
+    xr.testing.assert_equal(
+        va.explore.traverse(ds, dims=0, steps=3), va.explore.traverse(trained_template, dims=0, steps=3)
+    )
+
+
+def test_patterns_through_the_network_and_back(trained_store: Path) -> None:
+    run = va.load_run(trained_store)
+    patterns = va.open_store(trained_store).patterns[:3, :4]
+    found = run.reconstruct(patterns)
+    assert found.chunks is not None
+    assert found.dims == patterns.dims
+    values = found.values
+    np.testing.assert_allclose(run.reconstruct(patterns.values), values, atol=1e-4)
+    whole = va.reconstruct_store(trained_store, examples=4, name="other")
+    one = whole.isel(example=0)
+    place = {dim: float(one[f"example_{dim}"]) for dim in ("y", "x")}
+    stored = run.ds.patterns.sel(place, method="nearest")
+    np.testing.assert_allclose(run.reconstruct(stored.values), one["reconstruction"], atol=1e-3)
+    with pytest.raises(DataError, match="lacks dy"):
+        run.reconstruct(patterns.isel(dy=0))
+
+
+def test_p_values_are_a_setting_of_associate(trained_template: Path) -> None:
+    ds = va.open_store(trained_store)
+    found = va.associate(ds.latents, ds[["BC"]], metrics=["pearson"], roi=ds.roi, significance=True)
+    xr.testing.assert_identical(found, va.significance(ds.latents, ds[["BC"]], ["pearson"], roi=ds.roi))
+    plain = va.associate(ds.latents, ds[["BC"]], metrics=["pearson"], roi=ds.roi)
+    np.testing.assert_allclose(found.association, plain, atol=1e-12)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_accessor_is_there_in_either_order_of_imports(trained_template: Path, first: int) -> None:
+    code = ACCESSOR.format(first=IMPORTS[first], second=IMPORTS[1 - first])
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(trained_template)], capture_output=True, text=True, check=True
+    )
+    numbers, names, last = told.stdout.splitlines()
+    assert numbers.split()[1:] == ["3", "False"]
+    assert int(numbers.split()[0]) > 0
+    assert {"train", "encode", "view", "keep"} <= {*names.split()}
+    assert last == "False"
+    assert all(callable(getattr(va, name)) for name in names.split())

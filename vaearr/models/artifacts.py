@@ -39,7 +39,6 @@ from vaearr.store.places import Folder
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
 VALUES_AT_ONCE = 2**20  # pixels of samples that a network with feature maps of their size takes at once
-OF_PATTERNS = (n.NAVIGATION_DIMS, n.SIGNAL_DIMS)
 SEEN = "seen"  # of the patterns that a run was trained on, where they are not the store's own
 Array = TypeVar("Array", xr.DataArray, np.ndarray)
 HEADER, CHECKSUM = "vaearr", "sha256"  # entries of a file's metadata
@@ -135,7 +134,9 @@ class TrainedModel(nn.Module):
         if isinstance(found, xr.DataArray):
             own = {dim: patterns[dim] for dim in sizes if dim in patterns.coords}
             found = found.transpose(*patterns.dims).assign_coords(own)
-            kept = {key: patterns.attrs[key] for key in (*OF_PATTERNS, "units") if key in patterns.attrs}
+            kept = {
+                key: patterns.attrs[key] for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS, "units") if key in patterns.attrs
+            }
             return found.rename(n.RECONSTRUCTION).assign_attrs(kept | {"long_name": "decoded posterior mean"})
         return found.reshape(np.shape(patterns))
 

@@ -13,8 +13,8 @@ from vaearr.errors import did_you_mean
 
 NAMES = (
     "batches", "cluster", "embed", "encode", "explore", "export", "interpolate", "keep", "latent_batches",
-    "latent_statistics", "load_run", "reconstruct", "reconstruct_store", "report", "roi", "sample_prior", "train",
-    "view",
+    "latent_statistics", "load_run", "reconstruct", "reconstruct_store", "report", "roi", "sample_prior",
+    "to_anndata", "to_hyperspy", "train", "view",
 )  # fmt: skip
 
 

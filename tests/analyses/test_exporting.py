@@ -148,7 +148,7 @@ def test_what_the_store_lacks_is_left_out_and_told(tmp_path: Path, said: list[st
         (
             {"format": "csv", "variables": ("elements", "Ni")},
             UsageError,
-            "two columns of the table would be called 'Ni'",
+            "two maps would be called 'Ni'",
         ),
         ({"format": "png", "dpi": 100_000}, UsageError, "ExportConfig.dpi"),
     ],

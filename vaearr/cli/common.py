@@ -209,7 +209,7 @@ def with_settings(kind: type[Config], *without: str, **flags: str) -> Callable[[
                 values["roi"] = RoiConfig.from_attrs(sides) if sides else None
             function(**values, given=over(base, placed(kind, given)))
 
-        return with_options(region | options)(call)  # type: ignore[no-any-return]
+        return with_options(region | options)(call)
 
     return wrap
 

@@ -107,8 +107,10 @@ class Look:
                 if aside:
                     _write_folder(found, aside, self.folder)
             if file:
-                is_table = callable(self.table) and file.suffix.lower() in TABLE
-                _write(found, file, self.table(store, run, **given) if is_table else self.table, **beside)
+                table: Any = self.table
+                if callable(table) and file.suffix.lower() in TABLE:
+                    table = table(store, run, **given)
+                _write(found, file, table, **beside)
             print_lines(va.describe(found), warnings_aside=True)
 
         call.__doc__ = self.help

@@ -126,7 +126,8 @@ def _scores(content: Content, target: xr.DataArray, path: Path) -> dict[str, Any
     rankings `tied` marks a score that another latent shares.
     """
     table = associate(content.latents, target, list(METRICS), roi=content.roi)
-    frame = table.reset_coords(drop=True).T.to_pandas().rename(columns=METRICS).rename_axis("dim").reset_index()
+    frame: Any = table.reset_coords(drop=True).T.to_pandas()
+    frame = frame.rename(columns=METRICS).rename_axis("dim").reset_index()
     write_table(frame.sort_values("pearson", key=lambda r: -r.abs(), kind="stable"), path)
     rankings = {}
     for name, short in METRICS.items():
@@ -186,7 +187,7 @@ def _is_map(one: xr.DataArray) -> bool:
 
 def _latent_for(content: Content, labels: xr.DataArray, target: xr.DataArray) -> int:
     """The latent shown beside band contrast: the one asked for, the only one clustered, or the strongest."""
-    used = (nested(labels.attrs, "config") or {}).get("latents") or ()
+    used: Any = (nested(labels.attrs, "config") or {}).get("latents") or ()
     if content.config.latent is not None or len(used) == 1:
         return int(used[0] if content.config.latent is None else content.config.latent)
     best = ranking(associate(content.latents, target, "pearson", roi=content.roi), "pearson", top=1)

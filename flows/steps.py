@@ -36,10 +36,9 @@ from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, Vae
 from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, run_name
 from vaearr.output.reporting.write import is_current, report_folder
 from vaearr.recipe import as_json
-from vaearr.run.facts import in_words, store_facts
 from vaearr.run.statistics import recommend, score_run
 from vaearr.run.train import check_extras
-from vaearr.store import as_url, beside, check_store
+from vaearr.store import beside, check_store
 from vaearr.store.commit import writing
 from vaearr.store.folders import replace_file
 from vaearr.views.words import strongest
@@ -84,7 +83,6 @@ def ingest_flow(
     """
     with progress("blocks written", store_key("ingest-progress", store)) as show:
         va.ingest(source, store, config=ingest, dask=dask, overwrite=overwrite, progress=show)
-    text(store_key("ingest", store), f"```\n{in_words(store_facts(store))}\n```", f"what is in {store.name}")
     return {"store": place(store)}
 
 
@@ -99,18 +97,10 @@ def train_step(
 ) -> dict[str, Any]:
     """Train a VAE, publish it as a run of the store, and show how it went."""
     how: Any = {"overwrite": overwrite, "restart": restart}
-    with progress("training", store_key("train-progress", store, run)) as show:
-
-        def on_epoch(done: int, total: int, text: str) -> None:
-            log.info(f"epoch {done} of at most {total}: {text}")
-            show(done, total, text)
-
-        made = va.train(store, run=run, roi=roi, config=train, progress=on_epoch, **how)
+    with progress("epochs", store_key("train-progress", store, run)) as show:
+        made = va.train(store, run=run, roi=roi, config=train, progress=show, **how)
         count = made.manifest["epochs_run"]
         show(count, count, f"trained, best epoch {made.manifest['best_epoch']}; epochs")
-    text(store_key("train-vae", store, run), f"```\n{made!r}\n```", f"run {run} of {store.name}")
-    rows: Any = made.health.to_dataframe().reset_index().to_dict("records")
-    table(store_key("train-vae-health", store, run), rows, "health of each latent dimension (KL in nats)")
     loss, active = (store_key(f"train-vae-{what}", store, run) for what in ("loss", "active"))
     picture(store, loss, lambda: made.history, "loss curves", kind="history")
     picture(store, active, lambda: made.health, "KL of each latent dimension", kind="run_health")
@@ -223,9 +213,8 @@ def cluster_flow(
     found = va.cluster_store(store, cluster, overwrite=overwrite)
     for line in va.describe(found, "clusters", name=name):
         log.info(line)
-    total = max(int(found["count"].sum()), 1)
     counts = zip(found["cluster"].values, found["count"].values, strict=True)
-    rows = [{"cluster": str(label), "points": int(count), "share": int(count) / total} for label, count in counts]
+    rows = [{"cluster": str(label), "points": int(count)} for label, count in counts]
     table(store_key("cluster", store, name), rows, f"clusters {name!r} of {store.name}")
     if found[name].ndim == 2:
         picture(store, store_key("cluster-map", store, name), lambda: found[name], f"map of {name!r}", kind="classes")
@@ -417,7 +406,7 @@ def analyse_many(
         dask: Dask workers that each take a scan: tcp://host:8786, a scheduler file, or local:4 on this machine; none =
             one scan after the other
     """
-    stores = [as_url(scan.store) or str(scan.store.expanduser().resolve()) for scan in scans]
+    stores = [place(scan.store) for scan in scans]
     if twice := [store for store in stores if stores.count(store) > 1]:
         raise UsageError(f"{twice[0]} is named for more than one scan; give each a store of its own.")
     check_extras(train)
@@ -523,7 +512,6 @@ def compare_step(store: Path, sweep: SweepConfig, rows: list[dict[str, Any]], fa
         log.info(line)
     key = store_key("sweep", path, sweep.name)
     table(key, records, f"sweep {sweep.name!r} of {path.name}; {RULE}")
-    text(f"{key}-words", "\n\n".join([*words, *(f"failed: {k}: {v}" for k, v in failed.items())]), "recommended")
     lines = found[["region", "beta", "latent_dim", "elbo", "elbo_se"]].fillna({"elbo_se": 0.0})
     picture(store, f"{key}-elbo", lines.to_xarray, "held-out ELBO over latent dimensions", kind="sweep")
     return {"store": place(store), "file": str(file), "table": records}

@@ -118,7 +118,7 @@ def test_the_whole_line_with_its_artifacts(
     assert len(bars) >= 3
     assert set(bars.values()) == {100.0}
     tables = {key for key, item in shown.items() if item["type"] == "table"}
-    assert tables >= {"train-vae-health-line-vae", "associate-line-vae", "cluster-line-clusters"}
+    assert tables >= {"associate-line-vae", "cluster-line-clusters"}
     pictures = [item["data"] for item in shown.values() if str(item["data"]).startswith("![")]
     assert len(pictures) == 6
     assert all(len(data) < 1.1 * MOST_BYTES and "](data:image/png;base64," in data for data in pictures)

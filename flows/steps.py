@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +40,6 @@ from vaearr.run.train import check_extras
 from vaearr.store import beside, check_store
 from vaearr.store.commit import writing
 from vaearr.store.folders import replace_file
-from vaearr.views.words import strongest
 
 from .running import (
     MOST_ROWS,
@@ -459,7 +457,6 @@ class SweepConfig(Config):
     )
     name: Name = field("sweep", "what the names of all runs begin with")
     psnr: bool = field(True, "also reconstruct the validation points and measure PSNR (and SSIM)")
-    associate: bool = field(True, "also associate the latents with band contrast, elements and phases")
 
     def combinations(self) -> list[tuple[str, str, int, float]]:
         """(name of the run, region, latent size, beta) of each training; the same settings give the same names."""
@@ -480,12 +477,6 @@ def score_step(store: Path, run: str, sweep: SweepConfig) -> dict[str, Any]:
         means = va.reconstruct_store(store, run=run, part="validation")["summary"]
         means = means.sel(part="validation", statistic="mean")
         row |= {str(m): float(means.sel(metric=m)) for m in means["metric"].values if str(m) in ("psnr", "ssim")}
-    if sweep.associate:
-        with suppress(NoInputError):  # no maps to compare with
-            values = va.associate_store(store, run=run)["association"]
-            metric, targets = str(values["metric"].values[0]), map(str, values["target"].values)
-            best = {target: strongest(values, metric, target, 1) for target in targets}
-            row["strongest"] = f"{metric} " + ", ".join(f"{k}: latent {words[0]}" for k, words in best.items() if words)
     return row
 
 
@@ -529,8 +520,8 @@ def sweep_flow(
 ) -> dict[str, Any]:
     """Train a run for each combination of region, latent size and beta, compare them; returns the table.
 
-    Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance, PSNR, its
-    strongest associations. Recommended are the fewest latent dimensions whose held-out ELBO is within one standard
+    Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance, PSNR.
+    Recommended are the fewest latent dimensions whose held-out ELBO is within one standard
     error of the best, for each region. Runs that are complete are not trained again. A combination that cannot be
     trained (such as a region that is too small) is told and the others go on; the flow then fails at its end.
 

@@ -13,19 +13,14 @@ from prefect import flow
 from tests.conftest import TINY_TRAINING
 from tests.contract.prefect_server import ROOT, Server
 from vaearr.config import (
-    AssociateConfig,
-    ClusterConfig,
-    EmbedConfig,
     EncodeConfig,
     IngestConfig,
-    RoiConfig,
     TrainConfig,
 )
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
-from vaearr.flows.running import MOST_BYTES, RETRIES, is_passing, key_of, step
+from vaearr.flows.running import RETRIES, is_passing, key_of, step
 from vaearr.flows.serving import FLOWS, flow_name, run, submittable, validated
-from vaearr.flows.steps import analyse_scan, encode_flow
-from vaearr.testing import assert_valid
+from vaearr.flows.steps import encode_flow
 
 pytestmark = [
     pytest.mark.slow,
@@ -97,33 +92,6 @@ def test_parameters_make_forms_and_deployments() -> None:
     train = FLOWS["train-vae"].parameters.model_dump()["definitions"]
     assert train["TrainConfig"]["properties"]["epochs"]["minimum"] == 1
     assert key_of("train-vae", "My scan_1 (µm)", "B") == "train-vae-my-scan-1-m-b"
-
-
-@pytest.mark.long
-def test_the_whole_line_with_its_artifacts(
-    recorded: Server, scan_files: dict[str, Path], reading: IngestConfig, tmp_path: Path
-) -> None:
-    store, quick = tmp_path / "line.zarr", AssociateConfig.from_attrs({"significance": {"n_surrogates": 19}})
-    page = analyse_scan(
-        scan_files["patterns"], store, ingest=reading, roi=RoiConfig(x=(0.0, 3.0)), train=TINY_TRAINING,
-        embed=EmbedConfig(n_components=4), cluster=ClusterConfig(method="kmeans", k=3, features=("latents", "BC")),
-        associate=quick,
-    )["page"]  # fmt: skip
-    assert_valid(xr.open_zarr(store))
-    name = recorded.runs("analyse-scan")[0]["name"]
-    tasks = recorded.ask("/task_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
-    assert [run["state_type"] for run in tasks] == ["COMPLETED"] * 7
-    shown = {key: item for key, item in recorded.artifacts().items() if "line" in key}
-    bars = {key: item["data"] for key, item in shown.items() if item["type"] == "progress"}
-    assert len(bars) >= 3
-    assert set(bars.values()) == {100.0}
-    tables = {key for key, item in shown.items() if item["type"] == "table"}
-    assert tables >= {"associate-line-vae", "cluster-line-clusters"}
-    pictures = [item["data"] for item in shown.values() if str(item["data"]).startswith("![")]
-    assert len(pictures) == 6
-    assert all(len(data) < 1.1 * MOST_BYTES and "](data:image/png;base64," in data for data in pictures)
-    assert '"p_adjusted"' in str(shown["associate-line-vae"]["data"])
-    assert page in shown["report-line-vae"]["data"]
 
 
 @pytest.mark.long

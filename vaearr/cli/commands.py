@@ -40,8 +40,6 @@ from vaearr.config.presets import PRESETS, check_preset, preset_settings
 from vaearr.errors import DataError
 from vaearr.names import BC, DEFAULT_RUN
 
-FLOWS = "vaearr.flows.serving"  # called by name: nothing else in vaearr imports the flows, they call vaearr
-
 
 @app.command()
 def demo(

@@ -109,7 +109,8 @@ def option(annotation: Any, words: str, flag: str, form: str = "") -> Option:
         return Option(Annotated[list[str] | None, values], lambda said: read(said, flag, inner[-1]))
     if origin is tuple:
         one, metavar = _plain_kind(inner[0])
-        return Option(Annotated[list[one] | None, opt(f"{words}; repeatable", flag, metavar=metavar)], list)  # type: ignore[valid-type]
+        values = opt(f"{words}; repeatable", flag, metavar=metavar)
+        return Option(Annotated[list[one] | None, values], list)  # type: ignore[valid-type]
     if origin is Literal:
         return Option(Annotated[str | None, opt(words, flag, metavar="|".join(map(str, inner)))], str)
     kind, metavar = _plain_kind(kind)
@@ -166,7 +167,8 @@ def with_options(options: Mapping[str, Option]) -> Callable[[Callable[..., None]
             given = {name: options[name].read(value) for name, value in said.items() if value not in (None, [])}
             function(**values, given=given)
 
-        call.__signature__ = own.replace(parameters=[*kept, *more], return_annotation=None)  # type: ignore[attr-defined]
+        made: Any = call
+        made.__signature__ = own.replace(parameters=[*kept, *more], return_annotation=None)
         return call
 
     return wrap

@@ -243,32 +243,29 @@ def reconstruct(
     variable: Annotated[bool, opt("also write the reconstructions into the store", "--variable")] = False,
     out: Folder = None,
     files: Annotated[bool, opt("also write each reconstruction as a file into --out", "--files")] = False,
-    binarise: Annotated[float | None, opt("value from which on binary.png in --out is white")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct a store's samples, or single files, and judge them: PSNR, SSIM, MSE, MAE, compression.
 
-    Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, with --binarise
-    binary.png, of volumes slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
+    Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, of volumes
+    slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
     affine, or .npy.
     """
-    writes = out is not None and (files or file)
-    refuse(binarise is not None and out is None, "--binarise is of a picture; give its folder with --out.")
     refuse(files and out is None, "--files needs a folder, so give one with --out.")
     given |= ({"roi": roi} if roi else {}) | ({"out": "variable"} if variable else {})
     about: Given = {"config": resolved(config.ReconstructConfig, None, given)}
     with folder_of(out) as folder:
-        inner = folder / "files" if folder and writes else None
+        inner = folder / "files" if folder and (files or file) else None
         if file:
             found = va.reconstruct_files(store, file, out=inner, **about)
         else:
             found = va.reconstruct_store(store, files=inner, overwrite=overwrite, **about)
         if folder:
-            _write_reconstructions(found, folder, binarise)
+            _write_reconstructions(found, folder)
     print_lines(va.describe(found, "reconstruction"))
 
 
-def _write_reconstructions(found: Any, folder: Path, binarise: float | None) -> None:
+def _write_reconstructions(found: Any, folder: Path) -> None:
     from vaearr.run.reconstruct import metrics_csv
     from vaearr.views import save
     from vaearr.views.volumes import is_volume, volume_page
@@ -277,8 +274,6 @@ def _write_reconstructions(found: Any, folder: Path, binarise: float | None) -> 
     if not found.sizes.get("example"):
         return
     save(found, folder / "reconstruction.png")
-    if binarise is not None:
-        save(found, folder / "binary.png", threshold=binarise)
     if is_volume(found["input"]):
         save(found, folder / "slices.png", kind="volumes")
         (folder / "slices.html").write_text(volume_page(found), encoding="utf-8")

@@ -149,17 +149,18 @@ def _shown(show: Callable[[], Any]) -> Any:
 
 @contextmanager
 def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
-    """`show(done, total, text)` moves a bar: an artifact of the flow run, updated in place."""
+    """`show(done, total, text)` tells how far a step is, in the log and as a bar that is updated in place."""
     made = _shown(lambda: create_progress_artifact(progress=0.0, key=key, description=what))
     last = time.monotonic()
 
     def update(done: int, total: int, text: str = what) -> None:
         nonlocal made, last
-        if made is None or (done < total and time.monotonic() - last < SECONDS):
+        if done < total and time.monotonic() - last < SECONDS:
             return
-        share, words = 100.0 * done / max(total, 1), f"{text}: {done} of {total}"
-        is_reached = _shown(lambda: update_progress_artifact(made, progress=share, description=words) or True)
-        made, last = made if is_reached else None, time.monotonic()
+        share, words, last = 100.0 * done / max(total, 1), f"{text}: {done} of {total}", time.monotonic()
+        log.info(words)
+        if made and not _shown(lambda: update_progress_artifact(made, progress=share, description=words) or True):
+            made = None  # for what is left of this step
 
     yield update
 
@@ -167,9 +168,7 @@ def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
 def table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
     """Rows of numbers and names, at most a hundred; NumPy's become Python's, what is not finite stays empty."""
     plain = [as_json(dict(row)) for row in rows[:MOST_ROWS]]
-    plain = [{k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()} for row in plain]
-    more = f" (the first {MOST_ROWS} of {len(rows)})" if len(rows) > MOST_ROWS else ""
-    _shown(lambda: create_table_artifact(table=plain, key=key, description=f"{description}{more}"))
+    _shown(lambda: create_table_artifact(table=plain, key=key, description=f"{description}, {len(rows)} in all"))
 
 
 def text(key: str, markdown: str, description: str) -> None:

@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,13 +35,11 @@ from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, Vae
 from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, run_name
 from vaearr.output.reporting.write import is_current, report_folder
 from vaearr.recipe import as_json
-from vaearr.run.facts import in_words, store_facts
 from vaearr.run.statistics import recommend, score_run
 from vaearr.run.train import check_extras
-from vaearr.store import as_url, beside, check_store
+from vaearr.store import beside, check_store
 from vaearr.store.commit import writing
 from vaearr.store.folders import replace_file
-from vaearr.views.words import strongest
 
 from .running import (
     MOST_ROWS,
@@ -84,7 +81,6 @@ def ingest_flow(
     """
     with progress("blocks written", store_key("ingest-progress", store)) as show:
         va.ingest(source, store, config=ingest, dask=dask, overwrite=overwrite, progress=show)
-    text(store_key("ingest", store), f"```\n{in_words(store_facts(store))}\n```", f"what is in {store.name}")
     return {"store": place(store)}
 
 
@@ -99,18 +95,10 @@ def train_step(
 ) -> dict[str, Any]:
     """Train a VAE, publish it as a run of the store, and show how it went."""
     how: Any = {"overwrite": overwrite, "restart": restart}
-    with progress("training", store_key("train-progress", store, run)) as show:
-
-        def on_epoch(done: int, total: int, text: str) -> None:
-            log.info(f"epoch {done} of at most {total}: {text}")
-            show(done, total, text)
-
-        made = va.train(store, run=run, roi=roi, config=train, progress=on_epoch, **how)
+    with progress("epochs", store_key("train-progress", store, run)) as show:
+        made = va.train(store, run=run, roi=roi, config=train, progress=show, **how)
         count = made.manifest["epochs_run"]
         show(count, count, f"trained, best epoch {made.manifest['best_epoch']}; epochs")
-    text(store_key("train-vae", store, run), f"```\n{made!r}\n```", f"run {run} of {store.name}")
-    rows: Any = made.health.to_dataframe().reset_index().to_dict("records")
-    table(store_key("train-vae-health", store, run), rows, "health of each latent dimension (KL in nats)")
     loss, active = (store_key(f"train-vae-{what}", store, run) for what in ("loss", "active"))
     picture(store, loss, lambda: made.history, "loss curves", kind="history")
     picture(store, active, lambda: made.health, "KL of each latent dimension", kind="run_health")
@@ -223,9 +211,8 @@ def cluster_flow(
     found = va.cluster_store(store, cluster, overwrite=overwrite)
     for line in va.describe(found, "clusters", name=name):
         log.info(line)
-    total = max(int(found["count"].sum()), 1)
     counts = zip(found["cluster"].values, found["count"].values, strict=True)
-    rows = [{"cluster": str(label), "points": int(count), "share": int(count) / total} for label, count in counts]
+    rows = [{"cluster": str(label), "points": int(count)} for label, count in counts]
     table(store_key("cluster", store, name), rows, f"clusters {name!r} of {store.name}")
     if found[name].ndim == 2:
         picture(store, store_key("cluster-map", store, name), lambda: found[name], f"map of {name!r}", kind="classes")
@@ -417,7 +404,7 @@ def analyse_many(
         dask: Dask workers that each take a scan: tcp://host:8786, a scheduler file, or local:4 on this machine; none =
             one scan after the other
     """
-    stores = [as_url(scan.store) or str(scan.store.expanduser().resolve()) for scan in scans]
+    stores = [place(scan.store) for scan in scans]
     if twice := [store for store in stores if stores.count(store) > 1]:
         raise UsageError(f"{twice[0]} is named for more than one scan; give each a store of its own.")
     check_extras(train)
@@ -470,7 +457,6 @@ class SweepConfig(Config):
     )
     name: Name = field("sweep", "what the names of all runs begin with")
     psnr: bool = field(True, "also reconstruct the validation points and measure PSNR (and SSIM)")
-    associate: bool = field(True, "also associate the latents with band contrast, elements and phases")
 
     def combinations(self) -> list[tuple[str, str, int, float]]:
         """(name of the run, region, latent size, beta) of each training; the same settings give the same names."""
@@ -491,12 +477,6 @@ def score_step(store: Path, run: str, sweep: SweepConfig) -> dict[str, Any]:
         means = va.reconstruct_store(store, run=run, part="validation")["summary"]
         means = means.sel(part="validation", statistic="mean")
         row |= {str(m): float(means.sel(metric=m)) for m in means["metric"].values if str(m) in ("psnr", "ssim")}
-    if sweep.associate:
-        with suppress(NoInputError):  # no maps to compare with
-            values = va.associate_store(store, run=run)["association"]
-            metric, targets = str(values["metric"].values[0]), map(str, values["target"].values)
-            best = {target: strongest(values, metric, target, 1) for target in targets}
-            row["strongest"] = f"{metric} " + ", ".join(f"{k}: latent {words[0]}" for k, words in best.items() if words)
     return row
 
 
@@ -523,7 +503,6 @@ def compare_step(store: Path, sweep: SweepConfig, rows: list[dict[str, Any]], fa
         log.info(line)
     key = store_key("sweep", path, sweep.name)
     table(key, records, f"sweep {sweep.name!r} of {path.name}; {RULE}")
-    text(f"{key}-words", "\n\n".join([*words, *(f"failed: {k}: {v}" for k, v in failed.items())]), "recommended")
     lines = found[["region", "beta", "latent_dim", "elbo", "elbo_se"]].fillna({"elbo_se": 0.0})
     picture(store, f"{key}-elbo", lines.to_xarray, "held-out ELBO over latent dimensions", kind="sweep")
     return {"store": place(store), "file": str(file), "table": records}
@@ -541,8 +520,8 @@ def sweep_flow(
 ) -> dict[str, Any]:
     """Train a run for each combination of region, latent size and beta, compare them; returns the table.
 
-    Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance, PSNR, its
-    strongest associations. Recommended are the fewest latent dimensions whose held-out ELBO is within one standard
+    Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance, PSNR.
+    Recommended are the fewest latent dimensions whose held-out ELBO is within one standard
     error of the best, for each region. Runs that are complete are not trained again. A combination that cannot be
     trained (such as a region that is too small) is told and the others go on; the flow then fails at its end.
 

@@ -20,14 +20,9 @@ from vaearr.models.card import as_record, model_card, sizes_of
 from .conftest import SMALL_NETWORK
 
 
-def _conv(shape: tuple[int, ...] = (1, 12, 13), name: str = "conv", **options: Any) -> Any:
-    return build_model(ModelConfig(name=name, latent_dim=4, options={**SMALL_NETWORK, **options}), shape)
-
-
-@pytest.mark.parametrize("name", ["conv", "conv_ae"])
-@pytest.mark.parametrize(("attention", "norm"), [("none", "none"), ("cbam", "group"), ("cbam", "batch")])
-def test_shapes_and_counts_are_those_of_a_real_pass(attention: str, norm: str, name: str) -> None:
-    network = _conv((2, 19, 33), name, attention=attention, norm=norm).eval()
+def test_shapes_and_counts_are_those_of_a_real_pass() -> None:
+    options = {**SMALL_NETWORK, "attention": "cbam", "norm": "batch"}
+    network: Any = build_model(ModelConfig(name="conv", latent_dim=4, options=options), (2, 19, 33)).eval()
     card, seen = model_card(network), {}
     for key, module in network.named_modules():
         module.register_forward_hook(lambda _, __, out, key=key: seen.__setitem__(key, out[0].shape if key else None))
@@ -43,20 +38,6 @@ def test_shapes_and_counts_are_those_of_a_real_pass(attention: str, norm: str, n
     total = sum(p.numel() for p in network.parameters())
     assert card.attrs["n_parameters"] == int(card["n_parameters"].sum()) == total
     assert card.attrs["n_parameters_encoder"] + card.attrs["n_parameters_decoder"] == total
-
-
-def test_a_large_network_for_large_volumes_takes_no_memory() -> None:
-    pytest.importorskip("monai")
-    options = {"channels": [64, 128], "groups": 16}
-    with torch.device("meta"):
-        network = build_model(ModelConfig(name="autoencoder-kl", latent_dim=3, options=options), (1, 511, 512, 512))
-    card = model_card(network)
-    assert card["shape"].values[1] == "64 x 512 x 512 x 512"
-    assert (card.attrs["latent_shape"], card.attrs["stride"]) == ([3, 256, 256, 256], [2, 2, 2])
-    assert card.attrs["compression"] == pytest.approx(511 / (3 * 64))
-    blocks = dict(zip(card["layer"].values, card["block_kind"].values, strict=True))
-    assert blocks["encoder.blocks.1.conv1.conv"] == "AEKLResBlock"
-    assert blocks["quant_conv"] == "Conv3d"
 
 
 def test_a_head_counts_beside_encoder_and_decoder() -> None:

@@ -140,17 +140,9 @@ def test_what_the_store_lacks_is_left_out_and_told(tmp_path: Path, said: list[st
     ("settings", "error", "words"),
     [
         ({"weights": (1.0, 2.0)}, UsageError, "2 weights for 3 elements"),
-        ({"elements": ("Fr",)}, NoInputError, "no element 'Fr'"),
         ({"target": "elements"}, UsageError, "plain map"),
-        ({"latent": 7, "clusters": ("clusters",)}, NoInputError, "no latent 7"),
         ({"reference": "nmf"}, NoInputError, "nmf"),
-        ({"format": "csv", "variables": ("patterns",)}, NoInputError, "no map 'patterns'"),
-        (
-            {"format": "csv", "variables": ("elements", "Ni")},
-            UsageError,
-            "two columns of the table would be called 'Ni'",
-        ),
-        ({"format": "png", "dpi": 100_000}, UsageError, "ExportConfig.dpi"),
+        ({"format": "csv", "variables": ("elements", "Ni")}, UsageError, "two maps would be called 'Ni'"),
     ],
 )
 def test_refusals(store: Path, tmp_path: Path, settings: dict[str, Any], error: type[Exception], words: str) -> None:

@@ -90,10 +90,6 @@ class Page:
         """Move the pointer to a place of the window."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    def wheel(self, x: float, y: float, by: float) -> None:
-        """Turn the wheel over a place of the window; up, which is negative, zooms in."""
-        self.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=by)
-
     def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 5) -> None:
         """Press the left button at one place of the window, move in steps, release at the other."""
         (x0, y0), (x1, y1) = start, end
@@ -110,10 +106,8 @@ class Page:
 
     def key(self, name: str) -> None:
         """Press a key."""
-        codes = {"Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, "Enter": 13, "ArrowUp": 38, "ArrowDown": 40, "End": 35}
-        more = {"text": "\r"} if name == "Enter" else {}
-        about = {"key": name, "code": name, "windowsVirtualKeyCode": codes[name]}
-        self.call("Input.dispatchKeyEvent", type="keyDown", **about, **more)
+        about = {"key": name, "code": name, "windowsVirtualKeyCode": {"End": 35}[name]}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **about)
         self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def picture(self, path: Path) -> None:
@@ -137,13 +131,8 @@ def browser(profile: Path, size: tuple[int, int] = (1366, 768)) -> Iterator[Page
                 for domain in ("Page", "Runtime", "Log", "Network"):
                     page.call(f"{domain}.enable")
                 page.call("Page.addScriptToEvaluateOnNewDocument", source=DEEP)
-                page.call(
-                    "Emulation.setDeviceMetricsOverride",
-                    width=size[0],
-                    height=size[1],
-                    deviceScaleFactor=1,
-                    mobile=False,
-                )
+                screen: dict[str, Any] = {"width": size[0], "height": size[1], "deviceScaleFactor": 1}
+                page.call("Emulation.setDeviceMetricsOverride", mobile=False, **screen)
                 yield page
         finally:
             process.terminate()

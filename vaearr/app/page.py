@@ -14,7 +14,7 @@ import panel as pn
 import param
 import xarray as xr
 from bokeh.models import FixedTicker
-from bokeh.palettes import RdBu11
+from matplotlib.path import Path as Outline
 from panel.io import hold
 
 from vaearr import names as n
@@ -29,7 +29,6 @@ from vaearr.app.state import (
     as_pictures,
     coarse,
     coloured,
-    in_polygon,
     png,
     thinned,
 )
@@ -45,7 +44,7 @@ MARK = "#e5007e"  # of what is chosen
 MOST_SLIDERS, MOST_POINTS, MOST_MARKED, MOST_ROWS, MOST_CHANNELS = 32, 10_000, 5000, 5, 32
 STEPS, DPI = 7, 110  # of what is decoded about the sliders
 SIDE, WIDE, HIGH = 205, 620, 385  # pixels of a picture, and that the views below may take
-MAP, PLANE, PLANE_ALONE, PAIR = (312, 240), (312, 160), (312, 450), (215, 220)
+MAP, PLANE, PLANE_ALONE = (312, 240), (312, 160), (312, 450)
 HEADINGS = {
     "stored": "as stored", "seen": "as the network sees it", "rebuilt": "reconstruction", "live": "from the sliders",
 }  # fmt: skip
@@ -243,7 +242,7 @@ class Explorer(param.Parameterized):
         def inside(x: float = 0, y: float = 0, bounds: Any = None, geometry: Any = None) -> np.ndarray:
             known = points()
             if geometry is not None:
-                return np.flatnonzero(in_polygon(known, np.asarray(geometry, float)))
+                return np.flatnonzero(Outline(geometry).contains_points(known))
             if bounds is not None:
                 low, high = np.sort(np.reshape(bounds, (2, 2)), axis=0)
                 return np.flatnonzero(((known >= low) & (known <= high)).all(1))
@@ -275,8 +274,13 @@ class Explorer(param.Parameterized):
         def points() -> np.ndarray:
             return np.where((index[0] == above[0].value)[:, None], places, np.nan) if above else places
 
+        sides = [float(np.ptp(edges(axis))) for axis in (x, y)]
+        scale = min(most / side for most, side in zip(MAP, sides, strict=True))  # equal for both
+        frame = {f"frame_{k}": max(60, int(side * scale)) for k, side in zip(("width", "height"), sides, strict=True)}
+
         def draw(layer: str, *_: int) -> Any:
-            return self._small_map(state.layers[layer].load(), MAP).opts(**TOOLS)
+            shown = coarse(self.slice_of(state.layers[layer].load()))
+            return map_plot(shown, data_aspect=None, **frame).opts(hooks=[_ticked(coloured(shown))], **(SMALL | TOOLS))
 
         shown = holoviews().DynamicMap(pn.bind(draw, self.layer, *above))
         return self._linked(shown, points, max(3.0, min(MAP[0] / x.size, MAP[1] / y.size)), *above)
@@ -285,14 +289,6 @@ class Explorer(param.Parameterized):
         """The part of a layer that the map shows."""
         return da if da.ndim == 2 else da[self.places[0].value]
 
-    def _small_map(self, da: xr.DataArray, size: tuple[int, int]) -> Any:
-        """The seen part of a layer, no larger than `size` in pixels, at equal scales of the whole scan."""
-        shown = coarse(self.slice_of(da))[0]
-        up, across = (float(np.ptp(edges(self.state.ds[dim].values))) for dim in shown.dims)
-        scale = min(size[0] / across, size[1] / up)
-        frame: dict[str, Any] = {"frame_width": max(60, int(across * scale)), "frame_height": max(60, int(up * scale))}
-        return map_plot(shown, data_aspect=None, **frame).opts(hooks=[_ticked(coloured(shown))], **SMALL)
-
     def _plane(self) -> Any:
         """The samples over two layers, coloured by the third."""
 
@@ -300,14 +296,10 @@ class Explorer(param.Parameterized):
             return np.stack([self.state.values(axis.value) for axis in (self.across, self.up)], 1)
 
         def draw(across: str, up: str, layer: str) -> Any:
-            known = np.flatnonzero(np.isfinite(points()).all(1))
-            some = thinned(known, MOST_POINTS)
-            part = f", {len(some):,} of {len(known):,}" if len(some) < len(known) else ""
+            shown = points_plot(points(), [across, up], self.state.layers[layer].load())
             width, height = PLANE if self.state.is_scan else PLANE_ALONE
-            return points_plot(points()[some], [across, up], self.state.layers[layer].load(), some).opts(
-                title=c.title(f"coloured by {layer}{part}"), frame_width=width, frame_height=height, framewise=True,
-                **TOOLS,
-            )  # fmt: skip
+            title = c.title(f"coloured by {layer}")
+            return shown.opts(title=title, frame_width=width, frame_height=height, framewise=True, **TOOLS)
 
         shown = holoviews().DynamicMap(pn.bind(draw, self.across, self.up, self.layer))
         return self._linked(shown, points, 4, self.across, self.up)
@@ -374,11 +366,8 @@ class Explorer(param.Parameterized):
             dims = [dim for dim in self.state.signal if dim != n.CHANNEL][-base.ndim + 1 :]
             shown = self.seen(xr.DataArray(base[:MOST_CHANNELS], dims=(PICTURE, *dims)))
             half = float(np.nanmax(np.abs(shown), initial=0)) or 1.0
-            rgb = np.array([tuple(bytes.fromhex(color[1:])) for color in RdBu11], np.float32)
-            colors = rgb[np.rint(5 * np.nan_to_num(shown / half) + 5).astype(int)]
-            colors[~np.isfinite(shown)] = np.nan  # left out by a mask
-            words = f"latents at each position, {len(shown)} of {len(base)}: blue −{half:.3g}, white 0, red +{half:.3g}"
-            return sheet(words, [f"latent {i}" for i in range(len(shown))], colors[:, None], (0, 255))
+            words = f"latents at each position, {len(shown)} of {len(base)}: black −{half:.3g}, white {half:.3g}"
+            return sheet(words, [f"latent {i}" for i in range(len(shown))], shown[:, None], (-half, half))
 
         return self.following(draw, self.depth)
 
@@ -414,39 +403,32 @@ class Explorer(param.Parameterized):
             for name, dim in (("Measure", "metric"), ("Side map", "target"))
         )
 
-        def ranked(metric: str, target: str) -> dict[str, tuple[int, str, str, float]]:
+        def ranked(metric: str, target: str) -> dict[str, tuple[int, str]]:
             found = ranking(table, metric, target, top=len(state.mean))
             rows = zip(found[n.LATENT].values.tolist(), found["value"].values.tolist(), strict=True)
-            return {
-                f"latent {dim}: {value:+.3f}".replace("-", "−"): (dim, metric, target, value) for dim, value in rows
-            }
+            return {f"latent {dim}: {value:+.3f}".replace("-", "−"): (dim, target) for dim, value in rows}
 
-        def draw(chosen: tuple[int, str, str, float] | None, *above: int) -> Any:
+        def draw(chosen: tuple[int, str] | None) -> Any:
             if chosen is None:
                 return "no latent has a value"
-            dim, metric, target, value = chosen
-            strength = f"{metric.replace('_', ' ')} {value:+.2f}".replace("-", "−")
-            over = f" over {int(table['n'].sel(target=target)):,} points" if "n" in table.coords else ""
-            said = pn.pane.HTML(html.escape(f"latent {dim} and {text(target)}: {strength}{over}"))
-            both = state.layers[f"latent {dim}"], state.target(target)
-            if state.is_scan:
-                maps = holoviews().Layout([self._small_map(da, PAIR) for da in both])
-                return pn.Column(said, maps.opts(toolbar=None, **BOKEH))
-            points = np.stack([np.asarray(da.values, float).ravel() for da in both], 1)
-            shown = points_plot(points, [f"latent {dim}", target], both[1], np.arange(len(points)))
-            return pn.Column(said, shown.opts(frame_width=400, frame_height=PAIR[1], **BOKEH))
+            across, up = f"latent {chosen[0]}", state.target(chosen[1])
+            points = np.stack([state.values(across), np.asarray(up.values, float).ravel()], 1)
+            count = int(np.isfinite(points).all(1).sum())
+            said = pn.pane.HTML(html.escape(f"{across} and {text(chosen[1])} over {count:,} points"))
+            shown = points_plot(points, [across, chosen[1]], up)
+            return pn.Column(said, shown.opts(frame_width=400, frame_height=240, **BOKEH))
 
         options = pn.bind(ranked, metric, target)
         ranks = pn.widgets.Select(label="Latents, strongest first", options=options, size=10, width=190)
         self.watch(lambda chosen: self.layer.param.update(value=f"latent {chosen[0]}"), ranks)
-        drawn = pn.panel(pn.bind(self.safe(draw), ranks, *self.places[:-2]), lazy=True)
+        drawn = pn.panel(pn.bind(self.safe(draw), ranks), lazy=True)
         return pn.Row(pn.Column(metric, target, ranks), drawn)
 
 
-def points_plot(points: np.ndarray, names: list[str], colors: xr.DataArray, some: np.ndarray) -> Any:
-    """The points `(k, 2)` of some samples in the colours of a layer, its classes named at the colour bar."""
-    look = coloured(colors)
-    shown = holoviews().Points((*points.T, look["values"][some]), ["across", "up"], "value")
+def points_plot(points: np.ndarray, names: list[str], colors: xr.DataArray) -> Any:
+    """The samples' points `(samples, 2)`, of many some, in the colours of a layer, its classes named at the bar."""
+    look, some = coloured(colors), thinned(np.flatnonzero(np.isfinite(points).all(1)), MOST_POINTS)
+    shown = holoviews().Points((*points[some].T, look["values"][some]), ["across", "up"], "value")
     return shown.opts(
         color="value", cmap=look["palette"], clim=look["limits"], colorbar=True, size=5, line_color=None, alpha=0.85,
         nonselection_alpha=0.85, xlabel=text(names[0]), ylabel=text(names[1]), hooks=[_ticked(look)], **SMALL,

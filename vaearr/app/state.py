@@ -267,13 +267,14 @@ def _coded(da: xr.DataArray) -> xr.DataArray | None:
     return da.copy(data=codes.reshape(da.shape)).assign_attrs(attrs)
 
 
-def coarse(da: xr.DataArray) -> tuple[xr.DataArray, int]:
-    """A map in blocks of `factor` x `factor` cells where it is large, and the factor: means, of classes the first."""
+def coarse(da: xr.DataArray) -> xr.DataArray:
+    """A map in blocks of cells where it is large: means, of classes the first."""
     factor = int(np.ceil(np.sqrt(max(1.0, da.size / MOST_CELLS))))
     if factor == 1 or is_categorical(da):
-        return da[::factor, ::factor], factor
+        return da[::factor, ::factor]
     blocks: Any = da.coarsen(dict.fromkeys(da.dims, factor), boundary="trim")
-    return blocks.mean(keep_attrs=True), factor
+    found: xr.DataArray = blocks.mean(keep_attrs=True)
+    return found
 
 
 def thinned(indices: np.ndarray, most: int) -> np.ndarray:
@@ -281,29 +282,18 @@ def thinned(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.unique(np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int))]
 
 
-def in_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Which points `(k, 2)` lie in a polygon `(m, 2)`: a ray to the right crosses its sides an odd number of times."""
-    inside, (x, y) = np.zeros(len(points), bool), points.T
-    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        if y0 != y1:
-            inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
-    return inside
-
-
 def coloured(da: xr.DataArray) -> dict[str, Any]:
     """What draws a layer: `values` (samples,), `names` of classes, `palette`, colour `limits`, `ticks`, `title`."""
     from bokeh.palettes import Viridis256
+    from matplotlib.ticker import MaxNLocator
 
     codes, names = as_codes(da) if is_categorical(da) else (da, [])
     values = np.asarray(codes.values, np.float32).ravel()
     low, high = (-0.5, len(names) - 0.5) if names else robust_limits(values)
-    step = 10.0 ** np.floor(np.log10((high - low) / 2))
-    step *= next(part for part in (0.2, 0.5, 1, 2) if (high - low) / (part * step) <= 10)
-    ticks = np.arange(len(names)) if names else step * np.arange(np.ceil(low / step), np.floor(high / step) + 1)
-    return {
-        "values": values, "names": names, "palette": palette(len(names)) if names else list(Viridis256),
-        "limits": (low, high), "ticks": ticks.tolist(), "title": label(da),
-    }  # fmt: skip
+    even = [float(tick) for tick in MaxNLocator(8).tick_values(low, high) if low <= tick <= high]
+    ticks, colors = (list(range(len(names))), palette(len(names))) if names else (even, list(Viridis256))
+    about = {"names": names, "palette": colors, "limits": (low, high), "ticks": ticks}
+    return {"values": values, "title": label(da), **about}
 
 
 def depth_dim(da: xr.DataArray) -> str | None:

@@ -15,6 +15,7 @@ import typer
 import vaearr as va
 from vaearr import config
 from vaearr.cli.common import (
+    SOURCE,
     Dask,
     Device,
     Folder,
@@ -29,23 +30,15 @@ from vaearr.cli.common import (
     nested_values,
     opt,
     print_lines,
+    refuse,
     say,
     tell,
     with_settings,
 )
 from vaearr.config import over, resolved
 from vaearr.config.presets import PRESETS, check_preset, preset_settings
-from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
+from vaearr.errors import DataError
 from vaearr.names import BC, DEFAULT_RUN
-
-FLOWS = "vaearr.flows.serving"  # called by name: nothing else in vaearr imports the flows, they call vaearr
-SOURCE = "prior, or fitted: the Gaussian of the run's own latents"
-
-
-def refuse(is_broken: object, words: str) -> None:
-    """Raise UsageError where a rule is broken: options that need or exclude others."""
-    if is_broken:
-        raise UsageError(words)
 
 
 @app.command()
@@ -100,29 +93,24 @@ def info(
     store: Store,
     model: Annotated[bool, opt("the layers of a run's network instead", "--model")] = False,
     run: RunName = DEFAULT_RUN,
-    out: Annotated[Path | None, opt("--model: PNG or PDF to draw the network into")] = None,
-    sheet: Annotated[Path | None, opt("PNG or PDF to draw some samples of each class into")] = None,
+    out: Annotated[Path | None, opt("PNG or PDF: samples of each class, or with --model the network")] = None,
     seed: Seed = 0,
     as_json: Annotated[bool, opt("facts for programs", "--json")] = False,
 ) -> None:
-    """Tell in words what is in a store, or what a run's network is made of."""
+    """Tell in words what is in a store, or what a run's network is made of; --out draws it."""
+    from vaearr.models.card import as_record, model_card
     from vaearr.run.facts import in_words, store_facts
 
-    refuse(out and not model, "--out draws the network; add --model, or draw samples with --sheet.")
-    refuse(sheet and model, "--sheet draws samples; leave out --model, or draw the network with --out.")
-    how: Given = {}
     if model:
-        from vaearr.models.card import as_record, model_card
-
-        card = model_card(va.load_model(store, run))
-        facts, words, shown = as_record(card), va.describe(card, "network"), card
+        shown: Any = model_card(va.load_model(store, run))
+        facts, words, how = as_record(shown), va.describe(shown, "network"), Given()
     else:
-        facts = store_facts(store)
-        words, shown, how = [in_words(facts)], va.open_store(store, chunks=None), {"kind": "samples", "seed": seed}
-    if target := out or sheet:
+        facts, shown, how = store_facts(store), va.open_store(store, chunks=None), {"kind": "samples", "seed": seed}
+        words = [in_words(facts)]
+    if out:
         from vaearr.views import save
 
-        say(f"{'the network is drawn' if model else 'samples are'} in {save(shown, target, **how)}")
+        say(f"{'the network is drawn' if model else 'samples are'} in {save(shown, out, **how)}")
     print_lines([json.dumps(facts, indent=2, default=str)] if as_json else words)
 
 
@@ -144,9 +132,8 @@ def verify(
     from vaearr.store import check_store
     from vaearr.store import verify as verifying
 
-    refuse(
-        sum((remove is not None, seal, relist, clean)) > 1, "give --remove, --seal, --relist and --clean one at a time."
-    )
+    chosen = (remove is not None, seal, relist, clean)
+    refuse(sum(chosen) > 1, "give --remove, --seal, --relist and --clean one at a time.")
     refuse((unfinished or yes) and not clean, "--yes and --unfinished are for --clean; add it.")
     if remove is not None:
         say(f"taken out of {store}: {', '.join(verifying.take_out(store, remove))}")
@@ -158,8 +145,7 @@ def verify(
     elif clean:
         found = (verifying.clean if yes else verifying.removable)(check_store(store), unfinished=unfinished)
         print_lines(f"{left.path}: {left.what}" for left in found)
-        again = f"'vaearr verify {store} --clean{' --unfinished' * unfinished} --yes' removes them"
-        say(f"{len(found)} removed" if yes else f"{len(found)} to remove; {again}")
+        say(f"{len(found)} {'removed' if yes else 'to remove; the same with --yes removes them'}")
     else:
         result = verifying.verify_store(store)
         print_lines([json.dumps(result.record(), indent=2)] if as_json else verifying.in_words(result))
@@ -257,32 +243,29 @@ def reconstruct(
     variable: Annotated[bool, opt("also write the reconstructions into the store", "--variable")] = False,
     out: Folder = None,
     files: Annotated[bool, opt("also write each reconstruction as a file into --out", "--files")] = False,
-    binarise: Annotated[float | None, opt("value from which on binary.png in --out is white")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct a store's samples, or single files, and judge them: PSNR, SSIM, MSE, MAE, compression.
 
-    Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, with --binarise
-    binary.png, of volumes slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
+    Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, of volumes
+    slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
     affine, or .npy.
     """
-    writes = out is not None and (files or file)
-    refuse(binarise is not None and out is None, "--binarise is of a picture; give its folder with --out.")
     refuse(files and out is None, "--files needs a folder, so give one with --out.")
     given |= ({"roi": roi} if roi else {}) | ({"out": "variable"} if variable else {})
     about: Given = {"config": resolved(config.ReconstructConfig, None, given)}
     with folder_of(out) as folder:
-        inner = folder / "files" if folder and writes else None
+        inner = folder / "files" if folder and (files or file) else None
         if file:
             found = va.reconstruct_files(store, file, out=inner, **about)
         else:
             found = va.reconstruct_store(store, files=inner, overwrite=overwrite, **about)
         if folder:
-            _write_reconstructions(found, folder, binarise)
+            _write_reconstructions(found, folder)
     print_lines(va.describe(found, "reconstruction"))
 
 
-def _write_reconstructions(found: Any, folder: Path, binarise: float | None) -> None:
+def _write_reconstructions(found: Any, folder: Path) -> None:
     from vaearr.run.reconstruct import metrics_csv
     from vaearr.views import save
     from vaearr.views.volumes import is_volume, volume_page
@@ -291,8 +274,6 @@ def _write_reconstructions(found: Any, folder: Path, binarise: float | None) -> 
     if not found.sizes.get("example"):
         return
     save(found, folder / "reconstruction.png")
-    if binarise is not None:
-        save(found, folder / "binary.png", threshold=binarise)
     if is_volume(found["input"]):
         save(found, folder / "slices.png", kind="volumes")
         (folder / "slices.html").write_text(volume_page(found), encoding="utf-8")
@@ -364,9 +345,8 @@ def judge(
     images/ for the reader, answers.csv to fill, and key.csv to keep. --key with --answers prints the reader's score.
     """
     is_score = key is not None or answers is not None
-    refuse(is_score and (key is None or answers is None), "--key and --answers belong together; give both.")
-    refuse(is_score and store is not None, "--key and --answers need no store; leave it out.")
-    refuse(not is_score and store is None, "give a store to judge, or --key with --answers to score a reader.")
+    words = "give a store to judge, or --key with --answers, without a store, to score a reader."
+    refuse(is_score is (store is not None) or (key is None) is not (answers is None), words)
     refuse(blinded and out, "--out is for tables of numbers; --blinded says itself where its files go.")
     if key is not None and answers is not None:
         print_lines(va.describe(va.score_blinded(key, answers), "score"))
@@ -383,11 +363,11 @@ def judge(
     nearest = va.nearest_training(store, run, **about)
     with folder_of(out) as folder:
         if folder:
-            columns = ["frechet", "n", "n_reference"]
-            fidelity[columns].to_dataframe().to_csv(folder / "fidelity.csv", columns=columns, index_label="compared")
+            fidelity[["frechet", "n", "n_reference"]].to_dataframe().to_csv(
+                folder / "fidelity.csv", columns=["frechet", "n", "n_reference"], index_label="compared"
+            )
             places = [str(name) for name in nearest.coords if str(name).startswith("nearest_")]
-            table = nearest[["distance"]].to_dataframe().reset_index()
-            table.to_csv(folder / "nearest.csv", columns=["draw", "distance", *places], index=False)
+            nearest["distance"].to_dataframe().to_csv(folder / "nearest.csv", columns=["distance", *places])
     print_lines([*va.describe(fidelity, "fidelity"), *va.describe(nearest, "nearest")], warnings_aside=True)
 
 
@@ -429,6 +409,11 @@ def export(store: Store, out: Annotated[Path, arg("folder to write into")], give
     say(f"files are in {va.export(store, out, **given)}")
 
 
+def serving() -> Any:
+    """The flows, by name: nothing else in vaearr imports them, they call vaearr."""
+    return import_module("vaearr.flows.serving")
+
+
 PARAMETER = "NAME=VALUE, a value in JSON or plain; NAME.SETTING=VALUE for a single one"
 
 
@@ -440,8 +425,8 @@ def run(
     here: Annotated[bool, opt("run in this process even where a server is configured", "--here")] = False,
 ) -> None:
     """Run a flow: on the Prefect server that is configured (PREFECT_API_URL), else right here without any."""
-    given = nested_values(parameters, "-p")
-    import_module(FLOWS).run(name, given, watch=watch, here=here)
+    given = nested_values(parameters or (), "-p")
+    serving().run(name, given, watch=watch, here=here)
 
 
 @app.command()
@@ -450,108 +435,4 @@ def serve(
     limit: Annotated[int, opt("flow runs at a time")] = 1,
 ) -> None:
     """Register all flows with the configured Prefect server and run what is asked of them, until stopped."""
-    import_module(FLOWS).serve(names, limit=limit)
-
-
-# ---- of `vaearr look`, which has the others ----------------------------------------------------------------------
-
-
-def contrast(
-    store: Store,
-    variable: Annotated[str, opt("map to look at", "--map")] = BC,
-    out: Annotated[Path | None, opt("PNG or PDF with map, histogram and profiles")] = None,
-    width: Annotated[float, opt("width of a bin of the histogram")] = 10.0,
-    row: Annotated[list[float] | None, opt("profile along the row at this y; repeatable")] = None,
-    column: Annotated[list[float] | None, opt("profile along the column at this x; repeatable")] = None,
-    top: Annotated[float | None, opt("percent of the points with the largest values")] = None,
-    where: Annotated[str | None, opt('points by a condition, such as "BC >= 45"')] = None,
-    keep: Annotated[Path | None, opt("CSV to write the points of --top or --where to")] = None,
-) -> None:
-    """Histogram, profiles and kept points of band contrast or any other map."""
-    from vaearr.analysis.side_maps import histogram, profile, top_percent, write_kept_coordinates
-    from vaearr.schema import maps
-
-    refuse(
-        keep and (top is None) == (where is None), "--keep writes the points of --top or of --where; give one of them."
-    )
-    ds = va.open_store(store, chunks=None)
-    if variable not in maps(ds):
-        raise NoInputError(f"{store} has no map {variable!r}.{did_you_mean(variable, maps(ds))}")
-    da, mask = ds[variable].load(), None
-    counts = histogram(da, width)
-    profiles = [profile(da, y=y) for y in row or ()] + [profile(da, x=x) for x in column or ()]
-    print_lines(va.describe(counts, "histogram"))
-    if top is not None:
-        mask = top_percent(da, top)
-        typer.echo(f"the strongest {top:g} %: {mask.attrs['n_kept']} points from {mask.attrs['threshold']:g} on")
-    elif where is not None:
-        mask = va.roi(ds, where=where)
-        typer.echo(f"{where}: {mask.attrs['n']} points")
-    if keep and mask is not None:
-        say(f"their coordinates are in {write_kept_coordinates(ds, mask, keep)}")
-    if out:
-        from vaearr.views import save
-
-        figure = save(da, out, kind="contrast", histogram=counts, profiles=profiles, roi=mask)
-        say(f"the figure is {figure}")
-
-
-PAIR = "file, X:Y[:Z] of a scan point, or number of a sample"
-
-
-def layers(
-    store: Store,
-    run: RunName = DEFAULT_RUN,
-    a: Annotated[str | None, opt(f"first sample: {PAIR}", "--a")] = None,
-    b: Annotated[str | None, opt("second sample, given like --a", "--b")] = None,
-    positive: Annotated[Path | None, opt("folder of files, each a of a pair")] = None,
-    negative: Annotated[Path | None, opt("folder of files of the same names, each b of a pair")] = None,
-    part: Annotated[str, opt("both, encoder or decoder")] = "both",
-    level: Annotated[str, opt("leaf: every single layer; block: residual blocks and the like")] = "leaf",
-    top: Annotated[int, opt("layers that are listed and whose maps are kept")] = 10,
-    skip_bad: Annotated[bool, opt("leave out pairs that cannot be compared", "--skip-bad")] = False,
-    out: Folder = None,
-    seed_files: Annotated[bool, opt("also the JSON files of an earlier program", "--seed-files")] = False,
-    keep: Annotated[bool, opt("keep the result as a table of the run", "--keep")] = False,
-    overwrite: Overwrite = False,
-    name: Annotated[str, opt("--keep: name of the table")] = "layers",
-    device: Device = "auto",
-    as_json: Annotated[bool, opt("print the whole result as JSON", "--json")] = False,
-) -> None:
-    """Compare two samples layer by layer: how far apart a trained model's activations are.
-
-    --a with --b, or --positive with --negative, say what is compared. --out writes layers.csv, layers.json,
-    top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
-    """
-    ways = [ends for ends in ((a, b), (positive, negative)) if any(end is not None for end in ends)]
-    refuse(
-        len(ways) != 1 or None in ways[0], "say what is compared by either --a with --b, or --positive with --negative."
-    )
-    refuse(seed_files and out is None, "--seed-files writes files; say where with --out FOLDER.")
-    from vaearr.analysis import layers as of
-    from vaearr.output.exporting.layer_files import layer_summary, write_layer_files
-    from vaearr.recipe import as_json as plain
-
-    opened = va.load_run(store, run, device=device)
-    model, ds, alone = opened.model, opened.ds, list[str]()
-    about: Given = {"a": a, "b": b, "positive": positive, "negative": negative}
-    about = {key: str(value) if isinstance(value, Path) else value for key, value in about.items() if value is not None}
-    how: Given = {"part": part, "level": level, "top": top}
-    if a is not None:
-        found = va.compare_layers(model, of.sample_of(ds, a), of.sample_of(ds, str(b)), **how)
-    else:
-        made, alone = of.pairs_of_folders(ds, str(positive), str(negative), skip_bad=skip_bad)
-        found = va.compare_pairs(model, made, skip_bad=skip_bad, **how)
-    found.attrs.update(opened.attrs, unpaired=alone, samples=about)
-    if keep:
-        of.keep_layers(store, run, found, name=name, about=about, overwrite=overwrite)
-        say(f"the comparison is kept as table {name!r} of run {run!r}")
-    with folder_of(out) as folder:
-        if folder:
-            write_layer_files(found, folder, seed_files=seed_files)
-    for text in (*(f"{file} has no partner" for file in alone), *found.attrs.get("failed", ())):
-        say(f"left out: {text}")
-    if as_json:
-        print_lines([json.dumps(plain(layer_summary(found)), indent=2, ensure_ascii=False, allow_nan=False)])
-    else:
-        print_lines(va.describe(found, "layers"))
+    serving().serve(names, limit=limit)

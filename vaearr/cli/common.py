@@ -1,4 +1,4 @@
-"""What the commands share: the app, options made from settings, what options spell, progress, plain words."""
+"""What the commands share: the app, options made from settings and keywords, what options spell, plain words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
@@ -19,19 +20,19 @@ import typer
 import typer.core
 import yaml
 
-from vaearr.config import Config, RoiConfig, Setting, group_of, over, placed, settings_of
+from vaearr.config import Config, RoiConfig, group_of, over, placed, settings_of
 from vaearr.errors import UsageError
 
 PLAIN: Any = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
-LOOKS: dict[str, Any] = {}  # the commands of `look`, by name
 Given = dict[str, Any]
+look = typer.Typer(help="Look around in a latent space, and at the data it is learned from.", **PLAIN)
 
 
 class Commands(typer.core.TyperGroup):
     """All commands; whoever names one of `look` alone is told where it is."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] in LOOKS:
+        if args[0] not in self.commands and args[0] in getattr(self.commands["look"], "commands", ()):
             raise UsageError(f"there is no command {args[0]!r}: it is 'vaearr look {args[0]}'.")
         return super().resolve_command(ctx, args)
 
@@ -70,107 +71,164 @@ Store = Annotated[str, arg("zarr store, as made by 'vaearr ingest'")]  # text: a
 RunName = Annotated[str, opt("name of the run; 'vae' writes `latents`, 'b' writes `latents_b`", "--run")]
 Device = Annotated[str, opt("auto, cpu, cuda, mps")]
 Seed = Annotated[int, opt("seed of whatever is drawn or chosen", min=0)]
+SOURCE = "prior, or fitted: the Gaussian of the run's own latents"
 DASK = "Dask workers: tcp://host:8786, a scheduler file, or local:4 on this machine"
 Dask = Annotated[str | None, opt(DASK, "--dask", metavar="WHERE")]
 Overwrite = Annotated[bool, opt("replace what is there, made otherwise", "--overwrite")]
 Folder = Annotated[Path | None, opt("folder to write pictures and tables into")]
-CONFIG = opt("JSON, YAML or TOML file with settings; options and --set replace single ones", "--config", metavar="FILE")
-REGION: dict[str, Any] = {
-    name: Annotated[str | None, opt("ROI box START:STOP in coordinate units, half-open", f"--{name}")] for name in "xyz"
-} | {"where": Annotated[str | None, opt('ROI condition on maps, such as "BC > 45"', "--where")]}
+
+
+# ---- options from settings and keywords
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option that need not be given: what typer makes it of, and what reads it."""
+
+    annotation: Any
+    read: Callable[[Any], Any]
+
+
+def option(annotation: Any, words: str, flag: str, form: str = "") -> Option:
+    """An option of the type of a setting or keyword; of several items there is one for each, such as --metric.
+
+    form: how numbers that belong together are spelt, such as START:STOP or ROWSxCOLUMNS.
+    """
+    takes_none = NoneType in get_args(annotation)
+    parts = [_bare(part) for part in get_args(annotation) if part is not NoneType] if takes_none else [annotation]
+    kind: Any = parts[0] if len(parts) == 1 else str
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is bool:
+        return Option(Annotated[bool | None, opt(words, f"{flag}/--no-{flag[2:]}")], bool)
+    if origin is tuple and inner and (takes_none or form):
+        form = form or ("START:STOP" if inner == (float, float) else "AxB")
+        return Option(Annotated[str | None, opt(words, flag, metavar=form)], lambda said: numbers(said, flag, form))
+    if origin is dict or (origin is tuple and get_origin(inner[0]) is tuple):
+        metavar, read = ("X:Y", _pairs) if origin is tuple else ("NAME=VALUE", _names)
+        values = opt(f"{words}; repeatable", flag, metavar=metavar)
+        return Option(Annotated[list[str] | None, values], lambda said: read(said, flag, inner[-1]))
+    if origin is tuple:
+        one, metavar = _plain_kind(inner[0])
+        values = opt(f"{words}; repeatable", flag, metavar=metavar)
+        return Option(Annotated[list[one] | None, values], list)  # type: ignore[valid-type]
+    if origin is Literal:
+        return Option(Annotated[str | None, opt(words, flag, metavar="|".join(map(str, inner)))], str)
+    kind, metavar = _plain_kind(kind)
+    least = 0 if kind is int else None
+    return Option(Annotated[kind | None, opt(words, flag, metavar=metavar, min=least)], kind)
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _plain_kind(annotation: Any) -> tuple[Any, str]:
+    """A type that typer reads, and the placeholder that help has for it."""
+    kind = _bare(annotation)
+    return {int: (int, "INTEGER"), float: (float, "NUMBER"), Path: (str, "FILE")}.get(kind, (str, "TEXT"))
+
+
+def _pairs(said: list[str], flag: str, _: Any) -> list[tuple[float, ...]]:
+    return [numbers(text, flag, "X:Y") for text in said]
+
+
+def _names(said: list[str], flag: str, kind: Any) -> dict[str, Any]:
+    given = key_values(said, flag)
+    return dict(given) if kind in (str, Path) else {name: plain(value) for name, value in given.items()}
+
+
+def setting_options(kind: type[Config], *without: str, **flags: str) -> dict[str, Option]:
+    """An option for each setting of a config that is no group; flags: those of another name than theirs."""
+    found = {}
+    for name, setting in settings_of(kind).items():
+        if setting.group is None and name not in without:
+            words, default = setting.field.description or "", setting.default
+            usual = ", ".join(default) if isinstance(default, tuple) else default
+            sides = re.search(r"\((\w+(?:, \w+)+)\)", words)  # such as (rows, columns)
+            form = "x".join(sides[1].upper().split(", ")) if sides and default is None else ""
+            told = f"{words}{'' if usual in (None, '', {}) else f' [default: {usual}]'}"
+            annotation = setting.field.annotation
+            single = name if get_origin(annotation) not in (tuple, dict) else name.removesuffix("s")
+            found[name] = option(annotation, told, flags.get(name, f"--{single}".replace("_", "-")), form)
+    return found
+
+
+def with_options(options: Mapping[str, Option]) -> Callable[[Callable[..., None]], Any]:
+    """Of a command with `given`: further options; what they say, read, is `given` to it."""
+
+    def wrap(function: Callable[..., None]) -> Callable[..., None]:
+        own, kind = inspect.signature(function, eval_str=True), inspect.Parameter.KEYWORD_ONLY
+        kept = [p for name, p in own.parameters.items() if name not in ("given", "roi")]
+        more = [inspect.Parameter(name, kind, default=None, annotation=o.annotation) for name, o in options.items()]
+
+        @functools.wraps(function)
+        def call(**values: Any) -> None:
+            said = {name: values.pop(name) for name in options}
+            given = {name: options[name].read(value) for name, value in said.items() if value not in (None, [])}
+            function(**values, given=given)
+
+        made: Any = call
+        made.__signature__ = own.replace(parameters=[*kept, *more], return_annotation=None)
+        return call
+
+    return wrap
+
+
+CONFIG = "JSON, YAML or TOML file with settings; options and --set replace single ones"
+BOX = tuple[float, float] | None
+REGION = {side: option(BOX, "ROI box in coordinate units, half-open", f"--{side}") for side in "xyz"}
+REGION["where"] = option(str, 'ROI condition on maps, such as "BC > 45"', "--where")
 
 
 def with_settings(kind: type[Config], *without: str, **flags: str) -> Callable[[Callable[..., None]], Any]:
     """Of a command with `given`: an option for each setting, --config and --set; what they say is `given` to it.
 
-    Type, default and help text of an option are those of the field; of lists there is one for each item, such as
-    --metric. A command with `roi` has the options of a region too. without: settings that the command has words of its
-    own for. flags: options of another name than theirs.
+    Type, default and help text of an option are those of the field. A command with `roi` has the options of a region
+    too. without: settings that the command has words of its own for. flags: options of another name than theirs.
     """
-    options = {n: s for n, s in settings_of(kind).items() if s.group is None and n not in without}
-    spelt = {n: _spelling(setting) for n, setting in options.items()}
-    called = {n: flags.get(n, f"--{n.removesuffix('s') if spelt[n][1] else n}".replace("_", "-")) for n in options}
     groups = "".join(
         f"; {name} ({field.description}): {', '.join(group.model_fields)}"
         for name, field in kind.model_fields.items()
         if (group := group_of(field)) and name not in without
     )
     sets = "any setting" + f", or GROUP.NAME=VALUE of a group{groups}" * bool(groups)
+    options = setting_options(kind, *without, **flags) | {
+        "config": Option(Annotated[Path | None, opt(CONFIG, "--config", metavar="FILE")], settings_file),
+        "sets": Option(
+            Annotated[list[str] | None, opt(sets, "--set", metavar="NAME=VALUE")],
+            lambda said: nested_values(said, "--set"),
+        ),
+    }
 
     def wrap(function: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(function, eval_str=True)
-        region = REGION if "roi" in own.parameters else {}
-        more = region | {name: _option(called[name], setting, *spelt[name][:2]) for name, setting in options.items()}
-        more["config"] = Annotated[Path | None, CONFIG]
-        more["sets"] = Annotated[list[str] | None, opt(sets, "--set", metavar="NAME=VALUE")]
+        region = REGION if "roi" in inspect.signature(function).parameters else {}
 
         @functools.wraps(function)
-        def call(**values: Any) -> None:
-            base = placed(kind, settings_file(values.pop("config")))
-            base = over(base, placed(kind, nested_values(values.pop("sets"), "--set")))
-            said = {name: values.pop(name) for name in options}
-            read = {n: spelt[n][2](value, called[n]) for n, value in said.items() if value not in (None, [])}
+        def call(given: Given, **values: Any) -> None:
+            base = over(placed(kind, given.pop("config", {})), placed(kind, given.pop("sets", {})))
             if region:
-                values["roi"] = roi_of(**{name: values.pop(name) for name in REGION})
-            function(**values, given=over(base, placed(kind, read)))
+                sides = {name: given.pop(name) for name in REGION if name in given}
+                values["roi"] = RoiConfig.from_attrs(sides) if sides else None
+            function(**values, given=over(base, placed(kind, given)))
 
-        call.__signature__ = with_options(own, more, "given", "roi")  # type: ignore[attr-defined]
-        return call
+        return with_options(region | options)(call)
 
     return wrap
 
 
-def with_options(own: inspect.Signature, more: Mapping[str, Any], *without: str) -> inspect.Signature:
-    """A command's signature with further options, none of which must be given."""
-    kind = inspect.Parameter.KEYWORD_ONLY
-    kept = [p for p in own.parameters.values() if p.name not in without]
-    added = [inspect.Parameter(name, kind, default=None, annotation=annotation) for name, annotation in more.items()]
-    return own.replace(parameters=[*kept, *added], return_annotation=None)
+# ---- what options spell
 
 
-def _spelling(setting: Setting) -> tuple[str, bool, Callable[[Any, str], Any]]:
-    """How an option spells a setting: its placeholder, whether it repeats, and what reads it.
-
-    Numbers and choices are read by the config itself.
-    """
-    annotation = setting.field.annotation
-    parts = [part for part in get_args(annotation) if part is not NoneType] if setting.takes_none else [annotation]
-    kind: Any = parts[0] if len(parts) == 1 else str
-    origin, inner = get_origin(kind), get_args(kind)
-    words = {int: "INTEGER", float: "NUMBER"}
-    if origin is dict:
-        read = str if inner[1] in (str, Path) else plain
-        return "NAME=VALUE", True, lambda said, flag: {k: read(v) for k, v in key_values(said, flag).items()}
-    if origin is tuple and setting.takes_none:
-        names = re.search(r"\((\w+(?:, \w+)+)\)", setting.field.description or "")  # such as (rows, columns)
-        form = "x".join(names[1].upper().split(", ")) if names else "AxB"
-        count = None if Ellipsis in inner else len(inner)
-        return form, False, lambda said, flag: _sides(said, flag, form, count)
-    if origin is tuple:
-        is_pair = get_origin(inner[0]) is tuple
-        return ("X:Y", True, pairs) if is_pair else (words.get(inner[0], "TEXT"), True, lambda said, flag: said)
-    return "|".join(map(str, inner)) if origin is Literal else words.get(kind, "TEXT"), False, lambda said, flag: said
-
-
-def _option(flag: str, setting: Setting, metavar: str, repeats: bool) -> Any:
-    usual = ", ".join(setting.default) if isinstance(setting.default, tuple) else setting.default
-    default = "" if usual in (None, "", {}) else f" [default: {usual}]"
-    text = f"{setting.field.description}{default}{'; repeatable' * repeats}"
-    if setting.field.annotation is bool:
-        return Annotated[bool | None, opt(text, f"{flag}/--no-{flag[2:]}")]
-    kind: Any = list[str] | None if repeats else str | None
-    return Annotated[kind, opt(text, flag, metavar=metavar)]
-
-
-def _sides(text: str, flag: str, form: str, count: int | None) -> list[float]:
-    """`AxB` or `AxBxC` as numbers."""
+def numbers(text: str, flag: str, form: str) -> tuple[float, ...]:
+    """Numbers as a form such as START:STOP or ROWSxCOLUMNS has them."""
+    separator = ":" if ":" in form else "x"
     try:
-        numbers = [float(part) if "." in part else int(part) for part in text.lower().split("x")]
+        found = tuple(map(float, text.lower().split(separator)))
     except ValueError:
-        numbers = []
-    if not numbers or len(numbers) != (count or len(numbers)):
-        raise UsageError(f"{flag} {text!r} is not {form}, such as {'x'.join(['60', '80', '40'][: count or 2])}.")
-    return numbers
+        found = ()
+    if not 2 <= len(found) <= (2 if separator == ":" else 3):
+        raise UsageError(f"{flag} {text!r} is not {form}, such as 20{separator}90.")
+    return found
 
 
 def plain(text: str) -> Any:
@@ -181,9 +239,22 @@ def plain(text: str) -> Any:
         return text
 
 
-def nested_values(items: Sequence[str] | None, option: str) -> dict[str, Any]:
+def key_values(items: Sequence[str], flag: str) -> dict[str, str]:
+    """`NAME=VALUE` texts, each name once."""
+    given: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"{flag} {name!r} is not NAME=VALUE.")
+        if name in given:
+            raise UsageError(f"{flag} {name} is given twice, as {given[name]!r} and {value!r}; give it once.")
+        given[name] = value
+    return given
+
+
+def nested_values(items: Sequence[str], flag: str) -> dict[str, Any]:
     """`NAME=VALUE` and `NAME.INNER=VALUE` as nested values, in JSON or plain; single ones go over a whole object."""
-    given, found = key_values(items, option), dict[str, Any]()
+    given, found = key_values(items, flag), dict[str, Any]()
     for key in sorted(given, key=lambda key: key.count(".")):
         *path, last = key.split(".")
         inner = found
@@ -192,68 +263,37 @@ def nested_values(items: Sequence[str] | None, option: str) -> dict[str, Any]:
             inner = inner[part]
             if not isinstance(inner, dict):
                 group = ".".join(path[:i])
-                raise UsageError(
-                    f"{option} {key}: {group!r} is set to {inner!r} already; nothing can be set inside it."
-                )
+                raise UsageError(f"{flag} {key}: {group!r} is set to {inner!r} already; nothing can be set inside it.")
         inner[last] = plain(given[key])
     return found
 
 
-READERS: dict[str, Callable[[str], Any]] = {"json": json.loads, "toml": tomllib.loads}
-READERS |= dict.fromkeys(("yaml", "yml"), yaml.safe_load)
+READERS: dict[str, Callable[[str], Any]] = {"toml": tomllib.loads, "yaml": yaml.safe_load, "yml": yaml.safe_load}
 
 
-def settings_file(file: Path | None) -> dict[str, Any]:
+def settings_file(file: Path) -> dict[str, Any]:
     """Settings of a file in JSON, or in what its ending says."""
-    if file is None:
-        return {}
     form = file.suffix.lower()[1:] if file.suffix.lower()[1:] in READERS else "json"
     try:
-        values = READERS[form](file.read_text())
+        values = READERS.get(form, json.loads)(file.read_text())
     except FileNotFoundError:
         raise UsageError(f"there is no settings file {file}.") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or f"it is not {form.upper()}: {' '.join(str(error).split())}"
         raise UsageError(f"{file} cannot be read as a settings file: {reason}.") from None
     if not isinstance(values, dict):
-        kind = type(values).__name__
-        raise UsageError(
-            f'{file} holds a {form.upper()} {kind}; settings are an object, such as {{"epochs": 20}}, epochs = 20 in '
-            "TOML or epochs: 20 in YAML."
-        )
+        found = f"{file} holds a {form.upper()} {type(values).__name__}"
+        raise UsageError(f'{found}; settings are an object, such as {{"epochs": 20}} or epochs: 20 in YAML.')
     return values
 
 
-def key_values(items: Sequence[str] | None, option: str) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for item in items or []:
-        name, equals, value = item.partition("=")
-        if not (name and equals and value):
-            raise UsageError(f"{option} {name!r} is not NAME=VALUE.")
-        if name in given:
-            raise UsageError(f"{option} {name} is given twice, as {given[name]!r} and {value!r}; give it once.")
-        given[name] = value
-    return given
+# ---- what is told, and where files go
 
 
-def box(text: str, option: str, form: str = "START:STOP") -> tuple[float, float]:
-    try:
-        start, stop = map(float, text.split(":"))
-    except ValueError:
-        raise UsageError(f"{option} {text!r} is not {form}, such as 20:90.") from None
-    return start, stop
-
-
-def pairs(items: Sequence[str], option: str) -> list[tuple[float, float]]:
-    """`X:Y` texts as numbers."""
-    return [box(item, option, "X:Y") for item in items]
-
-
-def roi_of(where: str | None = None, **boxes: str | None) -> RoiConfig | None:
-    """The ROI of `--x`, `--y`, `--z` and `--where`; None where none is given."""
-    given: Given = {name: box(text, f"--{name}") for name, text in boxes.items() if text is not None}
-    given |= {} if where is None else {"where": where}
-    return RoiConfig.from_attrs(given) if given else None
+def refuse(is_broken: object, words: str) -> None:
+    """Raise UsageError where a rule is broken: options that need or exclude others."""
+    if is_broken:
+        raise UsageError(words)
 
 
 def tell(text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import vaearr as va
 from vaearr import names as n
 from vaearr.config import SignificanceConfig, TrainConfig
-from vaearr.errors import ExistsError, WriteError
+from vaearr.errors import ExistsError
 
 MARK = ".vaearr-demo"
 FILES, STORE, REPORTS = "files", "scan.zarr", "scan.reports"
@@ -71,18 +71,11 @@ def _fresh(folder: Path) -> Path:
     folder = folder.expanduser()
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ExistsError(f"{folder} is a {'link' if folder.is_symlink() else 'file'}, not a folder; give a folder.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        inside = sorted(path.name for path in folder.iterdir() if path.name != MARK)
-        if inside and not (folder / MARK).exists():
-            raise ExistsError(f"{folder} is there and was not made by the demo; give another folder.")
-        if others := [name for name in inside if name not in OWN]:
-            raise ExistsError(f"{folder} holds {', '.join(others)}, not the demo's; move it or give another folder.")
-        (folder / MARK).touch()
-        for path in (folder / name for name in inside):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    except ExistsError:
-        raise
-    except OSError as error:
-        raise WriteError(f"the demo cannot be made in {folder}: {error.strerror or error}.") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    inside = sorted(path.name for path in folder.iterdir() if path.name != MARK)
+    if others := [name for name in inside if name not in OWN or not (folder / MARK).exists()]:
+        raise ExistsError(f"{folder} holds {', '.join(others)}, not the demo's; move it or give another folder.")
+    (folder / MARK).touch()
+    for path in (folder / name for name in inside):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return folder

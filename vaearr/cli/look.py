@@ -6,9 +6,8 @@ terminal.
 
 from __future__ import annotations
 
-import inspect
 import io
-import textwrap
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -16,143 +15,106 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import typer.core
-import typer.main
 
 import vaearr as va
-from vaearr.cli.commands import SOURCE, contrast, layers, refuse
 from vaearr.cli.common import (
-    LOOKS,
-    PLAIN,
+    SOURCE,
+    Device,
     Folder,
+    Given,
+    Option,
+    Overwrite,
     RunName,
     Store,
     app,
-    box,
     folder_of,
+    look,
     opt,
-    pairs,
+    option,
     print_lines,
+    refuse,
     say,
     with_options,
 )
-from vaearr.errors import ExistsError, NoInputError, UsageError, need
-from vaearr.names import DEFAULT_RUN
+from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
+from vaearr.names import BC, DEFAULT_RUN
 
 SHEET, TABLE, FILM = (".png", ".pdf", ".html", ".npz"), (".csv", ".parquet"), (".gif",)
 FILE_MOST = 1000  # single pictures of draws
-Numbers, Texts = list[int] | None, list[str] | None
-OPTIONS: dict[str, tuple[Any, ...]] = {  # by the keyword of the functions: type, help, flag
-    "dims": (Numbers, "latent dimension; repeat", "--dim"),
-    "base": (str | None, "mean, prototype:NAME, X:Y[:Z] of a scan point, or the number of a sample"),
-    "by": (str | None, "map with the classes; default: label, phase or clusters"),
-    "classes": (Texts, "only samples of this class of --by; repeat", "--class"),
-    "span": (str | None, "LOW:HIGH to either side of the base, write --span=-3:3"),
-    "unit": (str | None, "of --span: std of the aggregate posterior, or absolute"),
-    "steps": (int | None, "pictures of each dimension, side or line"),
-    "points": (Texts, "X:Y in the plane, write --point=-1:2; repeat", "--point"),
-    "space": (str | None, "plane of two latents, pca, tsne or umap"),
-    "method": (str | None, "pca, tsne or umap; of a way: lerp or slerp"),
-    "color": (Texts, "once more by latent:N or a map such as BC; repeat"),
-    "bins": (int | None, "bins of each dimension"),
-    "count": (int | None, "number of samples", "--n"),
-    "n_samples": (int | None, "number of draws", "--n"),
-    "n_components": (int | None, "number of components; all, at most 64", "--components"),
-    "max_points": (int | None, "samples at most"),
-    "perplexity": (float | None, "of t-SNE: about how many neighbours count"),
-    "neighbours": (int | None, "of UMAP"),
-    "pooled": (bool | None, "spatial latents: one mean for each dimension, as where a mask is", "--pooled"),
-    "seed": (int | None, "seed of whatever is drawn or chosen"),
-    "source": (str | None, SOURCE),
-    "a": (str | None, "X:Y[:Z] of a scan point in coordinate units, or number of a sample", "--from"),
-    "b": (str | None, "where to go, given like --from", "--to"),
-    "a_file": (Path | None, "a file as the sample to begin with", "--from-file"),
-    "b_file": (Path | None, "a file as the sample to end with", "--to-file"),
+PAIR = "file, X:Y[:Z] of a scan point, or number of a sample"
+NUMBERS, TEXTS = tuple[int, ...], tuple[str, ...]
+KEYWORDS: dict[str, tuple[Any, ...]] = {  # of the functions: type, help, flag, form
+    "dims": (NUMBERS, "latent dimension", "--dim"),
+    "base": (str, "mean, prototype:NAME, X:Y[:Z] of a scan point, or the number of a sample", "--base"),
+    "by": (str, "map with the classes; default: label, phase or clusters", "--by"),
+    "classes": (TEXTS, "only samples of this class of --by", "--class"),
+    "span": (tuple[float, float], "to either side of the base, write --span=-3:3", "--span", "LOW:HIGH"),
+    "unit": (str, "of --span: std of the aggregate posterior (default), or absolute", "--unit"),
+    "steps": (int, "pictures of each dimension, side or line; default: 9, of a manifold 15", "--steps"),
+    "points": (tuple[tuple[float, float], ...], "in the plane, write --point=-1:2", "--point"),
+    "space": (str, "plane of two latents (default), pca, tsne or umap", "--space"),
+    "method": (str, "tsne (default), pca or umap; of a way: lerp (default) or slerp", "--method"),
+    "color": (TEXTS, "once more by latent:N or a map such as BC", "--color"),
+    "bins": (int, "bins of each dimension", "--bins"),
+    "count": (int, "number of samples; default: 16", "--n"),
+    "n_samples": (int, "number of draws; default: 16", "--n"),
+    "n_components": (int, "number of components; default: all, at most 64", "--components"),
+    "max_points": (int, "samples at most", "--max-points"),
+    "perplexity": (float, "of t-SNE: about how many neighbours count; default: 30", "--perplexity"),
+    "neighbours": (int, "of UMAP; default: 15", "--neighbours"),
+    "pooled": (bool, "spatial latents: one mean for each dimension, as where a mask is", "--pooled"),
+    "seed": (int, "seed of whatever is drawn or chosen; default: 0", "--seed"),
+    "source": (str, SOURCE, "--source"),
+    "a": (str, PAIR, "--from"),
+    "b": (str, "where to go, given like --from", "--to"),
 }
 
 
 @dataclass(frozen=True)
 class Look:
-    """A command around a function `(store, run, …)`, by its name in `va`, whose keywords among OPTIONS are options.
+    """A command around a function `(store, run, …)`, by its name in `va`, some of whose keywords are its options.
 
     It returns a result, or one and options of its view. table: variables of .csv and .parquet, or what makes the table
     from the call's arguments. film: whether .gif can be written. folder: the picture, where --out is a folder.
     """
 
     function: str | Callable[..., Any]
+    keywords: str
     help: str
     table: str | Callable[..., Any] = ""
     film: bool = False
     folder: str = ""
 
-    def command(self) -> Callable[..., None]:
-        find: Any = reduce(getattr, self.function.split("."), va) if isinstance(self.function, str) else self.function
+    def command(self) -> Any:
         endings = (*SHEET, *(TABLE if self.table else ()), *(FILM if self.film else ()))
-
-        def call(store: Store, run: RunName = DEFAULT_RUN, out: Path | None = None, **given: Any) -> None:
-            if out is not None and not self.folder:
-                _check_out(out, endings)
-            given = {key: value for key, value in given.items() if value not in (None, [])}
-            given = {key: READ[key](value) if key in READ else value for key, value in given.items()}
-            with folder_of(out if self.folder else None) as folder:
-                made = find(store, run, **given)
-                found, beside = made if isinstance(made, tuple) else (made, {})
-                if folder:
-                    _write_folder(found, folder, self.folder)
-            lines, table = va.describe(found), self.table
-            if out is not None and not self.folder:
-                if callable(table) and out.suffix.lower() in TABLE:
-                    table = table(store, run, **given)
-                _write(found, out, table, heading=self.help.partition(".")[0], **beside)
-            print_lines(lines, warnings_aside=True)
-
         kinds = "; .csv, .parquet" * bool(self.table) + "; .gif, an animation" * self.film
         words = f"file to write: .png or .pdf, the sheet; .html, a page; .npz, the arrays{kinds}"
-        known = inspect.signature(find).parameters
-        chosen = {name: _option(*OPTIONS[name], usual=p.default) for name, p in known.items() if name in OPTIONS}
-        chosen["out"] = Folder if self.folder else Annotated[Path | None, opt(words)]
-        own = inspect.signature(call, eval_str=True)
-        call.__signature__ = with_options(own, chosen, "out", "given")  # type: ignore[attr-defined]
+        if self.folder:
+            words = f"folder for {self.folder}.png, each draw or a .gif of the way, and z.csv (spatial latents: z.npy)"
+        options = {"out": Option(Annotated[Path | None, opt(words)], Path)}
+        options |= {name: option(*KEYWORDS[name]) for name in self.keywords.split()}
+
+        def call(store: Store, given: Given, run: RunName = DEFAULT_RUN) -> None:
+            out: Path | None = given.pop("out", None)
+            file, folder = (None, out) if self.folder else (out, None)
+            if file:
+                _check_out(file, endings)
+            given |= {name: POINTS[name](given[name]) for name in POINTS if name in given}
+            find: Any = self.function if callable(self.function) else reduce(getattr, self.function.split("."), va)
+            with folder_of(folder) as aside:
+                made = find(store, run, **given)
+                found, beside = made if isinstance(made, tuple) else (made, {})
+                if aside:
+                    _write_folder(found, aside, self.folder)
+            if file:
+                table: Any = self.table
+                if callable(table) and file.suffix.lower() in TABLE:
+                    table = table(store, run, **given)
+                _write(found, file, table, **beside)
+            print_lines(va.describe(found), warnings_aside=True)
+
         call.__doc__ = self.help
-        return call
-
-
-def _option(kind: Any, words: str, *flags: str, usual: Any) -> Any:
-    """An option whose help tells the default of the function."""
-    if usual not in (None, (), False):
-        words += f" [default: {':'.join(f'{end:g}' for end in usual) if isinstance(usual, tuple) else usual}]"
-    return Annotated[kind, opt(words, *flags, min=0 if kind == int | None else None)]
-
-
-class Looks(typer.core.TyperGroup):
-    """Commands that are made when they are asked for, with what stands behind them."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [*LOOKS]
-
-    def get_command(self, ctx: Any, name: str) -> Any:
-        look = LOOKS.get(name)
-        if look is None:
-            return None
-        one = typer.Typer(**PLAIN)
-        one.command(name)(look.command() if isinstance(look, Look) else look)
-        return typer.main.get_command(one)
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Without making them."""
-        width = formatter.width - 6 - max(map(len, LOOKS))
-        words = {name: look.help if isinstance(look, Look) else inspect.getdoc(look) for name, look in LOOKS.items()}
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, textwrap.shorten(text or "", width, placeholder="...")) for name, text in words.items()]
-            )
-
-
-app.add_typer(
-    typer.Typer(cls=Looks, help="Look around in a latent space, and at the data it is learned from.", **PLAIN),
-    name="look",
-    short_help="Pictures and numbers of a latent space: vaearr look --help",
-)
+        return with_options(options)(call)
 
 
 def _check_out(out: Path, endings: tuple[str, ...]) -> None:
@@ -165,6 +127,46 @@ def _check_out(out: Path, endings: tuple[str, ...]) -> None:
         raise NoInputError(f"there is no folder {out.parent}; make it first.")
     if out.exists():
         raise ExistsError(f"{out} is there already; give another name.")
+
+
+def _point(text: str) -> Any:
+    """A scan point X:Y or X:Y:Z, the number of a sample, or else a file."""
+    try:
+        values = [float(part) for part in text.split(":")]
+    except ValueError:
+        return Path(text)
+    if len(values) == 1:
+        return int(values[0]) if values[0].is_integer() else values[0]
+    return dict(zip("xyz", values, strict=False))
+
+
+def _base(text: str) -> Any:
+    """What `--base` names: a word, a scan point or the number of a sample."""
+    found = _point(text)
+    return text if isinstance(found, Path) else found
+
+
+POINTS: dict[str, Callable[[str], Any]] = {"base": _base, "a": _point, "b": _point}
+
+
+def _write(found: Any, out: Path, table: Any, **how: Any) -> None:
+    """Write what was found by the ending of `out`: its table, an animation, its arrays, or its view."""
+    from vaearr.views import save
+    from vaearr.views.pictures import frames, save_animation
+
+    ending = out.suffix.lower()
+    if ending in TABLE:
+        va.explore.save_table(_wide(found, table.split()) if isinstance(table, str) else table, out)
+    elif ending in FILM:
+        refuse(found.sizes["step"] < 2, "an animation needs two points or more; give another --point or ending.")
+        save_animation(frames(found), out)
+    elif ending == ".npz":
+        _save_arrays(found, out)
+    else:
+        weights = found.attrs.get("weights_sha256")
+        origin = f"Run {found.attrs.get('run')!r}" + (f", weights {weights[:12]}." if weights else ".")
+        save(found, out, sentences=[origin], **how)
+    say(f"written: {out}")
 
 
 def _wide(found: Any, names: list[str]) -> Any:
@@ -199,75 +201,6 @@ def _save_arrays(found: Any, out: Path) -> None:
     replace_file(out, data.getvalue())
 
 
-def point_of(text: str, option: str) -> Any:
-    """`X:Y`, `X:Y:Z` or the number of a sample."""
-    try:
-        values = [float(part) for part in text.split(":")]
-    except ValueError:
-        values = []
-    if len(values) == 1:
-        return int(values[0]) if values[0].is_integer() else values[0]
-    if len(values) not in (2, 3):
-        raise UsageError(f"{option} {text!r} is not X:Y, X:Y:Z or the number of a sample.")
-    return dict(zip("xyz", values, strict=False))
-
-
-def _base(text: str) -> Any:
-    """What `--base` names: a word, a scan point or the number of a sample."""
-    return point_of(text, "--base") if text[:1].isdigit() or text[:1] in "-." else text
-
-
-READ: dict[str, Callable[[Any], Any]] = {
-    "base": _base,
-    "span": lambda text: box(text, "--span", "LOW:HIGH"),
-    "points": lambda texts: pairs(texts, "--point"),
-}
-
-
-def _unusual(store: str, run: str, count: int = 16, by: str | None = None) -> Any:
-    """With the maps that the samples are chosen by, which the pictures show too."""
-    refuse(count < 1, f"--n is {count}; it must be at least 1.")
-    maps = va.explore.out_of_distribution(store, run)
-    return va.explore.unusual(store, run, count, by=by, maps=maps), {"maps": maps}
-
-
-def _interpolate(
-    store: str,
-    run: str,
-    a: str | None = None,
-    b: str | None = None,
-    a_file: Path | None = None,
-    b_file: Path | None = None,
-    steps: int = 9,
-    method: str = "lerp",
-) -> Any:
-    ends: dict[str, Any] = {}
-    for end, text, file, option in (("a", a, a_file, "--from"), ("b", b, b_file, "--to")):
-        refuse((text is None) == (file is None), f"give either {option} or {option}-file.")
-        ends[end] = file if text is None else point_of(text, option)
-    return va.interpolate(store, run, **ends, steps=steps, method=method)
-
-
-def _write(found: Any, out: Path, table: Any, **how: Any) -> None:
-    """Write what was found by the ending of `out`: its table, an animation, its arrays, or its view."""
-    from vaearr.views import save
-    from vaearr.views.pictures import frames, save_animation
-
-    ending = out.suffix.lower()
-    if ending in TABLE:
-        va.explore.save_table(_wide(found, table.split()) if isinstance(table, str) else table, out)
-    elif ending in FILM:
-        refuse(found.sizes["step"] < 2, "an animation needs two points or more; give another --point or ending.")
-        save_animation(frames(found), out)
-    elif ending == ".npz":
-        _save_arrays(found, out)
-    else:
-        weights = found.attrs.get("weights_sha256")
-        origin = f"Run {found.attrs.get('run')!r}" + (f", weights {weights[:12]}." if weights else ".")
-        save(found, out, sentences=[origin], **how)
-    say(f"written: {out}")
-
-
 def _write_folder(found: Any, folder: Path, name: str) -> None:
     """The view, single draws or an animation of a way, and the latents: beside their pictures, and as numbers."""
     import numpy as np
@@ -289,68 +222,162 @@ def _write_folder(found: Any, folder: Path, name: str) -> None:
         va.explore.save_table(_wide(z.to_dataset(), ["latents"]), folder / "z.csv")
 
 
+def _unusual(store: str, run: str, **given: Any) -> Any:
+    """With the maps that the samples are chosen by, which the pictures show too."""
+    maps = va.explore.out_of_distribution(store, run)
+    return va.explore.unusual(store, run, maps=maps, **given), {"maps": maps}
+
+
 def _rows(store: str, run: str, by: str | None = None, **given: Any) -> Any:
     """A row for every sample, where the result holds some."""
     chosen = {key: value for key, value in given.items() if key in ("classes", "dims")}
     return va.explore.activation_table(store, run, [by] if by else None, **chosen)
 
 
+def _statistics(store: str, run: str) -> Any:
+    return va.latent_statistics(store, run, write=True)
+
+
 OF_HEALTH = "kl is_active aggregate_mean aggregate_std aggregate_kl kolmogorov wasserstein"
 LOADINGS = "explained_variance explained_variance_ratio explained_variance_cumulative loadings"
-LOOKS |= {
-    "prototypes": Look("explore.prototypes", "Mean latents of each class and what they decode to."),
+LOOKS = {
+    "prototypes": Look("explore.prototypes", "by", "Mean latents of each class and what they decode to."),
     "traverse": Look(
-        "explore.traverse", "Move one latent dimension after another and decode; all, or those of --dim.", film=True
+        "explore.traverse", "dims base span steps unit by", "Move single latent dimensions and decode.", film=True
     ),
     "manifold": Look(
-        "explore.manifold",
-        "Decode a grid over two latent dimensions: the first --dim to the right, the second upwards.",
+        "explore.manifold", "dims span steps base unit by", "Decode a grid, the first --dim to the right, one upwards."
     ),
     "path": Look(
         "explore.path",
+        "points space dims steps base by seed max_points perplexity",
         "Decode points, or a line, in a plane: of two latents, of PCA, t-SNE or UMAP.\n\nThe others keep the values of "
         "--base; PCA is inverted exactly; for t-SNE and UMAP the nearest sample is decoded.",
         film=True,
     ),
     "interpolate": Look(
-        _interpolate,
-        "Decode the way between the latents of two samples, each of the store or a file of its own.\n\n--out writes "
-        "interpolation.png, interpolation.gif and z.csv (z.npy of spatial latents).",
-        folder="interpolation",
+        "interpolate", "a b steps method", "Decode the way between two samples or files.", folder="interpolation"
     ),
-    "sample": Look(
-        "sample_prior",
-        "Draw latents, decode them, and print the vectors.\n\n--out writes samples.png, one picture for "
-        "each draw, and z.csv (z.npy of spatial latents).",
-        folder="samples",
-    ),
+    "sample": Look("sample_prior", "n_samples seed source", "Draw latents and decode them.", folder="samples"),
     "scatter": Look(
-        "explore.embedding", "Samples in a plane by their latents, coloured by class and by --color.", "position amount"
+        "explore.embedding",
+        "method seed max_points perplexity neighbours by pooled color",
+        "Samples in a plane by their latents, coloured by class and by --color.",
+        "position amount",
     ),
-    "pairs": Look(
-        "explore.pairs", "Every two of some latent dimensions: densities, histograms, correlation; default: six widest."
-    ),
-    "histograms": Look(
-        "explore.histograms", "Histogram of each latent dimension; with --by or --class, one for each class."
-    ),
+    "pairs": Look("explore.pairs", "dims bins by max_points seed", "Each two of some latents: density, correlation."),
+    "histograms": Look("explore.histograms", "by classes dims bins", "Histograms of latents, one for each class."),
     "activations": Look(
-        "explore.activations", "Latents of samples sorted by class, and their means; .csv holds every sample.", _rows
+        "explore.activations", "by classes dims max_points seed", "Latents of samples sorted by class.", _rows
     ),
-    "describe": Look(
-        "explore.latent_table", "Count, mean, spread, quartiles and range of each latent dimension.", "summary"
-    ),
+    "describe": Look("explore.latent_table", "", "Count, mean, spread, quartiles and range of latents.", "summary"),
     "components": Look(
-        "explore.latent_pca", "Principal components of the latents (those of the patterns: vaearr embed).", LOADINGS
+        "explore.latent_pca", "n_components pooled max_points seed", "Principal components of the latents.", LOADINGS
     ),
-    "health": Look(
-        "explore.health", "KL, active units, correlation, the aggregate posterior against the prior.", OF_HEALTH
-    ),
-    "stats": Look(
-        lambda store, run: va.latent_statistics(store, run, write=True),
-        "Statistics of the latents; kept in the store as the run's table latent_statistics.",
-        folder="latent_statistics",
-    ),
-    "unusual": Look(_unusual, "The samples farthest from the others in latent space.", "distance p_value"),
-    "contrast": contrast,
-    "layers": layers,
+    "health": Look("explore.health", "seed", "KL, active units, the aggregate posterior and the prior.", OF_HEALTH),
+    "stats": Look(_statistics, "", "Keep the latents' statistics as a table of the run.", folder="latent_statistics"),
+    "unusual": Look(_unusual, "count by", "The samples farthest from the others.", "distance p_value"),
 }
+for _name, _look in LOOKS.items():
+    look.command(_name)(_look.command())
+
+
+@look.command()
+def contrast(
+    store: Store,
+    variable: Annotated[str, opt("map to look at", "--map")] = BC,
+    out: Annotated[Path | None, opt("PNG or PDF with map, histogram and profiles")] = None,
+    width: Annotated[float, opt("width of a bin of the histogram")] = 10.0,
+    row: Annotated[list[float] | None, opt("profile along the row at this y; repeatable")] = None,
+    column: Annotated[list[float] | None, opt("profile along the column at this x; repeatable")] = None,
+    top: Annotated[float | None, opt("percent of the points with the largest values")] = None,
+    where: Annotated[str | None, opt('points by a condition, such as "BC >= 45"')] = None,
+    keep: Annotated[Path | None, opt("CSV to write the points of --top or --where to")] = None,
+) -> None:
+    """Histogram, profiles and kept points of band contrast or any other map."""
+    from vaearr.analysis.side_maps import histogram, profile, top_percent, write_kept_coordinates
+    from vaearr.schema import maps
+
+    refuse(
+        keep and (top is None) == (where is None), "--keep writes the points of --top or of --where; give one of them."
+    )
+    ds = va.open_store(store, chunks=None)
+    if variable not in maps(ds):
+        raise NoInputError(f"{store} has no map {variable!r}.{did_you_mean(variable, maps(ds))}")
+    da, mask = ds[variable].load(), None
+    counts = histogram(da, width)
+    profiles = [profile(da, y=y) for y in row or ()] + [profile(da, x=x) for x in column or ()]
+    print_lines(va.describe(counts, "histogram"))
+    if top is not None:
+        mask = top_percent(da, top)
+        typer.echo(f"the strongest {top:g} %: {mask.attrs['n_kept']} points from {mask.attrs['threshold']:g} on")
+    elif where is not None:
+        mask = va.roi(ds, where=where)
+        typer.echo(f"{where}: {mask.attrs['n']} points")
+    if keep and mask is not None:
+        say(f"their coordinates are in {write_kept_coordinates(ds, mask, keep)}")
+    if out:
+        from vaearr.views import save
+
+        figure = save(da, out, kind="contrast", histogram=counts, profiles=profiles, roi=mask)
+        say(f"the figure is {figure}")
+
+
+@look.command()
+def layers(
+    store: Store,
+    run: RunName = DEFAULT_RUN,
+    a: Annotated[str | None, opt(f"first sample: {PAIR}", "--a")] = None,
+    b: Annotated[str | None, opt("second sample, given like --a", "--b")] = None,
+    positive: Annotated[Path | None, opt("folder of files, each a of a pair")] = None,
+    negative: Annotated[Path | None, opt("folder of files of the same names, each b of a pair")] = None,
+    part: Annotated[str, opt("both, encoder or decoder")] = "both",
+    level: Annotated[str, opt("leaf: every single layer; block: residual blocks and the like")] = "leaf",
+    top: Annotated[int, opt("layers that are listed and whose maps are kept")] = 10,
+    skip_bad: Annotated[bool, opt("leave out pairs that cannot be compared", "--skip-bad")] = False,
+    out: Folder = None,
+    seed_files: Annotated[bool, opt("also the JSON files of an earlier program", "--seed-files")] = False,
+    keep: Annotated[bool, opt("keep the result as a table of the run", "--keep")] = False,
+    overwrite: Overwrite = False,
+    name: Annotated[str, opt("--keep: name of the table")] = "layers",
+    device: Device = "auto",
+    as_json: Annotated[bool, opt("print the whole result as JSON", "--json")] = False,
+) -> None:
+    """Compare two samples layer by layer: how far apart a trained model's activations are.
+
+    --a with --b, or --positive with --negative, say what is compared. --out writes layers.csv, layers.json,
+    top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
+    """
+    said = {"a": a, "b": b, "positive": positive, "negative": negative}
+    about = {key: str(value) for key, value in said.items() if value is not None}
+    words = "say what is compared by either --a with --b, or --positive with --negative."
+    refuse({*about} not in ({"a", "b"}, {"positive", "negative"}), words)
+    refuse(seed_files and out is None, "--seed-files writes files; say where with --out FOLDER.")
+    from vaearr.analysis import layers as of
+    from vaearr.output.exporting.layer_files import layer_summary, write_layer_files
+    from vaearr.recipe import as_json as plain
+
+    opened = va.load_run(store, run, device=device)
+    model, ds, alone = opened.model, opened.ds, list[str]()
+    how: Given = {"part": part, "level": level, "top": top}
+    if "a" in about:
+        found = va.compare_layers(model, of.sample_of(ds, about["a"]), of.sample_of(ds, about["b"]), **how)
+    else:
+        pairs, alone = of.pairs_of_folders(ds, about["positive"], about["negative"], skip_bad=skip_bad)
+        found = va.compare_pairs(model, pairs, skip_bad=skip_bad, **how)
+    found.attrs.update(opened.attrs, unpaired=alone, samples=about)
+    if keep:
+        of.keep_layers(store, run, found, name=name, about=about, overwrite=overwrite)
+        say(f"the comparison is kept as table {name!r} of run {run!r}")
+    with folder_of(out) as folder:
+        if folder:
+            write_layer_files(found, folder, seed_files=seed_files)
+    for text in (*(f"{file} has no partner" for file in alone), *found.attrs.get("failed", ())):
+        say(f"left out: {text}")
+    if as_json:
+        print_lines([json.dumps(plain(layer_summary(found)), indent=2, ensure_ascii=False, allow_nan=False)])
+    else:
+        print_lines(va.describe(found, "layers"))
+
+
+app.add_typer(look, name="look", short_help="Pictures and numbers of a latent space: vaearr look --help")

@@ -1,22 +1,24 @@
-"""The formats: tables and arrays, streamed, and pictures at journal resolution; `export` writes one of them."""
+"""The formats: tables, arrays and pictures of a run's latents and of the store's maps; `export` writes one of them."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from vaearr import names as n
+from vaearr import schema
 from vaearr.config import ExportConfig, resolved, settings_as_keywords
-from vaearr.errors import ExistsError, UsageError, did_you_mean, need
-from vaearr.output.exporting.content import Content, gather
+from vaearr.errors import ExistsError, NoInputError, RoiError, UsageError, did_you_mean, need
+from vaearr.ingestion.placing import step_numbers_of
 from vaearr.recipe import as_json
+from vaearr.store import open_store
 from vaearr.store.folders import staged
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def export(
 
     format: a name from FORMATS (`seed0` by default); settings replace single ones of `config`, see ExportConfig. Files
     are written aside and renamed in. Nothing is overwritten: a file that is there with the same content stays, one with
-    other content is an ExistsError before anything is changed, so that two modes or runs never mix.
+    other content is an ExistsError before anything is changed, so that two modes or runs never mix. The latents and
+    maps that are written are held in memory.
     Which parts cannot be made, and why, is logged. Raises NoInputError for runs and variables that are not there,
     UsageError for settings that cannot be meant, ExistsError for a folder in a store, MissingExtraError where an
     optional package is lacking.
@@ -50,49 +53,105 @@ def export(
     within = next((p for p in (folder.resolve(), *folder.resolve().parents) if (p / "zarr.json").exists()), None)
     if within is not None:
         raise ExistsError(f"{within} is a zarr store; export into a folder outside it.")
-    content = gather(store, wanted)
+    content = Content(store, wanted)
     with staged(folder) as aside:
         FORMATS[wanted.format](content, aside)
     return folder
 
 
+class Content:
+    """A run to export: the store's Dataset `ds`, the run's region `roi`, its `latents` `(navigation…, latent)`.
+
+    Raises NoInputError for a run that has no latents, naming those that have, RoiError for an empty region.
+    """
+
+    def __init__(self, store: str | Path, config: ExportConfig) -> None:
+        self.config, self.ds = config, open_store(store, chunks=None)
+        name, roi_name = n.run_name(n.LATENTS, config.run), n.run_name(n.ROI, config.run)
+        if name not in self.ds:
+            hint = did_you_mean(config.run, schema.runs(self.ds))
+            raise NoInputError(f"run {config.run!r} has no latents in {store}: 'vaearr encode' writes them.{hint}")
+        self.dims = schema.navigation_dims(self.ds)
+        self.latents = schema.vectors(self.ds[name]).transpose(*self.dims, ...).load()
+        roi = self.ds[roi_name] if roi_name in self.ds else self.latents.notnull().any(str(self.latents.dims[-1]))
+        self.roi = roi.transpose(*self.dims).astype(bool).load()
+        self.inside = self.roi.values.reshape(-1)
+        if not self.inside.any():
+            raise RoiError(f"the region of run {config.run!r} holds no scan point, so there is nothing to export.")
+
+    def labels(self) -> list[int]:
+        """Labels of the latents that are asked for, by default all. Raises NoInputError for one that is not there."""
+        known = [int(label) for label in self.latents[self.latents.dims[-1]].values]
+        asked = {*self.config.latents, *([] if self.config.latent is None else [self.config.latent])}
+        if lost := sorted(asked - {*known}):
+            raise NoInputError(f"run {self.config.run!r} has no latent {lost[0]}; it has {known[0]} to {known[-1]}.")
+        return list(self.config.latents) or known
+
+    def latent(self, label: int) -> xr.DataArray:
+        """One latent as a map."""
+        dim = self.latents.dims[-1]
+        one = self.latents.isel({dim: self.latents[dim].values.tolist().index(label)}, drop=True)
+        return one.rename(f"latent {label}").assign_attrs(long_name=f"latent {label}")
+
+    def variable(self, name: str) -> xr.DataArray:
+        """A variable or coordinate over the navigation dims and at most one more, which comes last."""
+        most, own = len(self.dims) + 1, (n.PATTERNS, *self.dims)
+        found = {str(key): one for key, one in self.ds.variables.items() if {*self.dims} <= {*one.dims}}
+        known = [key for key, one in found.items() if key not in own and len(one.dims) <= most]
+        if name not in known:
+            raise NoInputError(f"the store has no map {name!r}.{did_you_mean(name, known)}")
+        return self.ds[name].transpose(*self.dims, ...).load()
+
+    def maps(self, names: Sequence[str]) -> dict[str, xr.DataArray]:
+        """Variables as maps: itself, or one for each entry of a further dim: elements, others `<variable>_<entry>`."""
+        found = dict[str, xr.DataArray]()
+        for name in names:
+            variable = self.variable(name)
+            dim = variable.dims[-1]
+            maps = {name: variable}
+            if variable.ndim > len(self.dims):
+                entries = map(str, variable[dim].values)
+                words = [entry if dim == n.ELEMENT else f"{name}_{entry}" for entry in entries]
+                maps = {word: variable.isel({dim: i}, drop=True) for i, word in enumerate(words)}
+                maps = {word: one.rename(word).assign_attrs(long_name=word) for word, one in maps.items()}
+            if twice := sorted({*maps} & {*found}):
+                raise UsageError(f"two maps would be called {twice[0]!r}; name one variable less.")
+            found |= maps
+        return found
+
+    def table(self, maps: Mapping[str, xr.DataArray], inside: np.ndarray | None = None) -> pd.DataFrame:
+        """Step numbers x, y[, z] (of a collection positions) and maps as columns; a row for each point, x fastest."""
+        import pandas as pd
+
+        steps = [np.arange(self.ds.sizes[d]) if d == n.SAMPLE else step_numbers_of(self.ds, d) for d in self.dims]
+        grids = zip(self.dims, np.meshgrid(*steps, indexing="ij"), strict=True)
+        columns = {dim: grid.reshape(-1) for dim, grid in reversed([*grids])}
+        frame = pd.DataFrame(columns | {name: one.values.reshape(-1) for name, one in maps.items()})
+        return frame if inside is None else frame[inside]
+
+    def need_plane(self) -> None:
+        """Raise UsageError unless the samples are the points of a two-dimensional scan."""
+        if len(self.dims) != 2:
+            raise UsageError(
+                f"format {self.config.format!r} holds scans over x and y; this store lies over {', '.join(self.dims)}. "
+                "Use csv or npy."
+            )
+
+
+def _frame(content: Content) -> pd.DataFrame:
+    latents = {f"{n.LATENT}_{label}": content.latent(label) for label in content.labels()}
+    inside = content.inside | (content.config.points == "all")
+    return content.table(latents | content.maps(content.config.variables), inside)
+
+
 def csv(content: Content, folder: Path) -> None:
     """`latents.csv` (of a run b `latents_b.csv`): x, y[, z], latent_<number> …, then the variables; NaN is empty."""
-    with (folder / f"{content.latents.name}.csv").open("w", encoding="utf-8", newline="") as file:
-        for i, frame in enumerate(frames(content)):
-            frame.to_csv(file, index=False, header=i == 0, lineterminator="\n")
+    write_table(_frame(content), folder / f"{content.latents.name}.csv")
 
 
 def parquet(content: Content, folder: Path) -> None:
     """The same table as `latents.parquet`; needs pyarrow."""
-    pyarrow, storage = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    tables = (pyarrow.Table.from_pandas(frame, preserve_index=False) for frame in frames(content))
-    first = next(tables)
-    with storage.ParquetWriter(folder / f"{content.latents.name}.parquet", first.schema) as writer:
-        writer.write_table(first)
-        for table in tables:
-            writer.write_table(table)
-
-
-def frames(content: Content) -> Iterator[pd.DataFrame]:
-    """The table in pieces, row-major; the points of the region, or all where the settings say so."""
-    import pandas as pd
-
-    config, latents = content.config, content.latents
-    labels = config.latents or content.labels()
-    positions = [content.position(label) for label in labels]
-    further = sum(content.variable(name).sizes.get(content.variable(name).dims[-1], 1) for name in config.variables)
-    for region in content.blocks(8 * (len(labels) + len(content.dims) + further)):
-        inside = content.roi.isel(region).values.reshape(-1) | (config.points == "all")
-        columns = {dim: values[inside] for dim, values in content.steps(region).items()}
-        values = latents.isel(region).values.reshape(inside.size, -1)[inside][:, positions]
-        columns |= {f"{n.LATENT}_{label}": values[:, i] for i, label in enumerate(labels)}
-        for name in config.variables:
-            for column, one in content.maps(name, region).items():
-                if column in columns:
-                    raise UsageError(f"two columns of the table would be called {column!r}; name one variable less.")
-                columns[column] = one.values.reshape(-1)[inside]
-        yield pd.DataFrame(columns)
+    _frame(content).to_parquet(folder / f"{content.latents.name}.parquet", index=False, engine="pyarrow")
 
 
 def npy(content: Content, folder: Path) -> None:
@@ -100,27 +159,11 @@ def npy(content: Content, folder: Path) -> None:
 
     `coords.csv` and `coords_roi.csv` hold the step numbers x, y[, z] of the rows.
     """
-    import pandas as pd
-
-    inside, n_latents = content.roi.values.reshape(-1), content.latents.shape[-1]
-
-    def array(name: str, n_rows: int) -> np.memmap:
-        return np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.float32, shape=(n_rows, n_latents))
-
-    full, own = array("latents_full.npy", inside.size), array("latents_roi.npy", int(inside.sum()))
-    start = done = 0
-    for region in content.blocks(8 * n_latents):
-        rows = content.latents.isel(region).values.reshape(-1, n_latents).astype(np.float32)
-        here = inside[start : start + len(rows)]
-        rows[~here] = np.nan
-        full[start : start + len(rows)] = rows
-        own[done : done + int(here.sum())] = rows[here]
-        start, done = start + len(rows), done + int(here.sum())
-    full.flush()
-    own.flush()
-    coords = pd.DataFrame(content.steps())
-    write_table(coords, folder / "coords.csv")
-    write_table(coords[inside], folder / "coords_roi.csv")
+    rows = content.latents.where(content.roi).values.reshape(content.inside.size, -1).astype(np.float32)
+    np.save(folder / "latents_full.npy", rows)
+    np.save(folder / "latents_roi.npy", rows[content.inside])
+    write_table(content.table({}), folder / "coords.csv")
+    write_table(content.table({}, content.inside), folder / "coords_roi.csv")
 
 
 def pictures(ending: str, content: Content, folder: Path) -> None:
@@ -128,21 +171,15 @@ def pictures(ending: str, content: Content, folder: Path) -> None:
     content.need_plane()
     from vaearr.views import save
 
-    dpi = content.config.dpi
-    if not content.config.variables:
-        sheet = folder / f"{content.latents.name}.{ending}"
-        entries = list(content.config.latents) or content.labels()
-        _ = [content.position(label) for label in entries]
-        save(content.latents, sheet, dpi=dpi, kind="stack", entries=entries)
-    for name in content.config.variables:
+    config, entries = content.config, content.labels()
+    if not config.variables:
+        save(
+            content.latents, folder / f"{content.latents.name}.{ending}", dpi=config.dpi, kind="stack", entries=entries
+        )
+    for name, one in content.maps(config.variables).items():
         outline = None if name.startswith((n.ROI, n.LATENTS)) else content.roi
-        for column, one in content.maps(name).items():
-            path = folder / f"{file_name(column)}.{ending}"
-            if path.exists():
-                raise UsageError(f"two pictures would be called {path.name!r}; name one variable less.")
-            if column != name:
-                one = one.rename(column).assign_attrs(long_name=column)
-            save(one.astype("i1") if one.dtype == bool else one, path, dpi=dpi, kind="map", roi=outline)
+        shown = one.astype("i1") if one.dtype == bool else one
+        save(shown, folder / f"{file_name(name)}.{ending}", dpi=config.dpi, kind="map", roi=outline)
 
 
 def _seed0(content: Content, folder: Path) -> None:

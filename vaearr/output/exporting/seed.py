@@ -7,19 +7,16 @@ Where its numbers differ from ours: a constant latent or target gives null, not 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.association import associate, latent_partitions, ranking, targets_of
 from vaearr.errors import DamagedError, DataError, NoInputError, UsageError, did_you_mean
-from vaearr.output.exporting.content import Content
-from vaearr.output.exporting.formats import npy, write_json, write_table
+from vaearr.output.exporting.formats import Content, npy, write_json, write_table
 from vaearr.recipe import nested, versions
 
 log = logging.getLogger("vaearr")
@@ -53,49 +50,44 @@ def seed0(content: Content, folder: Path) -> None:
     `cluster_latent_bc__<tag>.png`; `report_cluster.json`. Asked-for parts that cannot be made are errors.
     """
     content.need_plane()
-    config = content.config
-
-    def attempt(part: str, is_asked: bool, write: Callable[..., Any], *given: Any) -> Any:
-        try:
-            return write(content, folder, *given)
-        except DamagedError:
-            raise
-        except (NoInputError, DataError) as reason:
-            if is_asked:
-                raise
-            log.info(f"left out: {part}: {reason}")
-
     npy(content, folder)
     _latent_maps(content, folder)
-    scores = attempt("band contrast", config.target != n.BC, _band_contrast)
-    attempt("elements", bool(config.elements or config.weights), _elements)
-    attempt("clusters", bool(config.clusters), _clusters, scores)
-    attempt("clusters of each latent", config.reference is not None, _partitions)
+    config = content.config
+    for part, is_asked, write in (
+        ("band contrast", config.target != n.BC, _band_contrast),
+        ("elements", bool(config.elements or config.weights), _elements),
+        ("clusters", bool(config.clusters), _clusters),
+        ("clusters of each latent", config.reference is not None, _partitions),
+    ):
+        try:
+            write(content, folder)
+        except (NoInputError, DataError) as reason:
+            if is_asked or isinstance(reason, DamagedError):
+                raise
+            log.info(f"left out: {part}: {reason}")
 
 
 def _latent_maps(content: Content, folder: Path) -> None:
     from vaearr.views import save
 
-    maps = folder / f"latent_maps_selected_dim_{content.latents.shape[-1]}"
+    maps, outline = folder / f"latent_maps_selected_dim_{content.latents.shape[-1]}", content.roi
     maps.mkdir()
-    outline = None if bool(content.roi.all()) else content.roi
-    for label in content.config.latents or content.labels():
-        one = content.latent(label).where(content.roi)
-        values = one.values.reshape(-1).astype(np.float32)
-        write_table(pd.DataFrame(content.steps() | {f"latent_d{label}": values}), maps / f"latent_full_d{label}.csv")
-        save(one, maps / f"latent_full_d{label}.png", dpi=content.config.dpi, kind="map", roi=outline)
+    for label in content.labels():
+        one = content.latent(label).where(content.roi).astype(np.float32)
+        write_table(content.table({f"latent_d{label}": one}), maps / f"latent_full_d{label}.csv")
+        roi = None if bool(outline.all()) else outline
+        save(one, maps / f"latent_full_d{label}.png", dpi=content.config.dpi, kind="map", roi=roi)
 
 
-def _band_contrast(content: Content, folder: Path) -> xr.DataArray:
-    """Scores and ranking against band contrast; returns the table."""
+def _band_contrast(content: Content, folder: Path) -> None:
+    """Scores and ranking against band contrast."""
     name = content.config.target
     target = content.variable(name)
     if target.ndim != len(content.dims):
         raise UsageError(f"target {name!r} has dims {target.dims}; expected a plain map over {content.dims}.")
-    table, report = _scores(content, target, folder / "bandcontrast_latent_scores.csv")
+    report = _scores(content, target, folder / "bandcontrast_latent_scores.csv")
     record = {"target": "BandContrast", "target_variable": name} | report
     write_json(folder / "report_bandcontrast_multi_metric.json", record)
-    return table
 
 
 def _elements(content: Content, folder: Path) -> None:
@@ -112,85 +104,94 @@ def _elements(content: Content, folder: Path) -> None:
     formula = " + ".join(f"{weight!r}*{element!r}" for weight, element in factors)
     tag = "sum-" + ("_".join(f"{weight:.3f}" for weight in weights) or "auto")
     target = targets_of(content.ds, [formula], roi=content.roi).isel(target=0, drop=True)
-    record: dict[str, Any] = {"synth_mode": "sum", "synth_tag": tag, "elements": elements, "rgb_elements": None}
-    record |= {"weights": weights or None, "formula": formula}
-    record |= _scores(content, target, folder / "element_latent_scores.csv")[1]
-    how = "weights divided by the sum of their absolute values"
-    record["scaling"] = f"each element to 0 … 1 between its least and greatest value in the region; {how}"
+    scores = _scores(content, target, folder / "element_latent_scores.csv")
+    record = {
+        "synth_mode": "sum",
+        "synth_tag": tag,
+        "elements": elements,
+        "rgb_elements": None,
+        "weights": weights or None,
+        "formula": formula,
+        **scores,
+        "scaling": "each element to 0 … 1 between its least and greatest value in the region; weights divided by the "
+        "sum of their absolute values",
+    }
     write_json(folder / f"report_elements_multi_metric__{tag}.json", record)
 
 
-def _scores(content: Content, target: xr.DataArray, path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
-    """The seven metrics of all latents with a map over the region, `(metric, latent)`, and what a report says of them.
+def _scores(content: Content, target: xr.DataArray, path: Path) -> dict[str, Any]:
+    """What a report says of the seven metrics of all latents with a map over the region.
 
     Writes them as CSV with `dim` and the seed's names, the largest |pearson| first, latents without one last. In the
     rankings `tied` marks a score that another latent shares.
     """
     table = associate(content.latents, target, list(METRICS), roi=content.roi)
-    columns = {short: table.sel(metric=name).values for name, short in METRICS.items()}
-    frame = pd.DataFrame({"dim": table[n.LATENT].values, **columns})
-    order = np.argsort(-np.nan_to_num(frame["pearson"].abs().to_numpy(), nan=-1.0), kind="stable")
-    write_table(frame.iloc[order], path)
+    frame: Any = table.reset_coords(drop=True).T.to_pandas()
+    frame = frame.rename(columns=METRICS).rename_axis("dim").reset_index()
+    write_table(frame.sort_values("pearson", key=lambda r: -r.abs(), kind="stable"), path)
     rankings = {}
     for name, short in METRICS.items():
         best = ranking(table, name, top=TOP).to_dataframe()[[n.LATENT, "value", "is_tied"]]
         rankings[short] = best.set_axis(["dim", "score", "tied"], axis=1).to_dict("records")
-    inside = content.roi.values.reshape(-1)
-    steps = {dim: values[inside] for dim, values in content.steps().items()}
-    box = {f"{dim}_range": [int(values.min()), int(values.max()) + 1] for dim, values in steps.items()}
-    return table, {
-        "roi": box | {"n": int(inside.sum()), "range_is": "step numbers, start <= step < stop"},
+    steps, count = content.table({}, content.inside), int(content.inside.sum())
+    box = {f"{dim}_range": [int(steps[dim].min()), int(steps[dim].max()) + 1] for dim in steps}
+    return {
+        "roi": box | {"n": count, "range_is": "step numbers, start <= step < stop"},
         "metrics": list(METRICS.values()),
         "rankings": rankings,
-        "n": int(inside.sum()),
+        "n": count,
         "n_finite": int(table["n"]),
         "parameters": {METRICS[name]: about for name, about in table.attrs["metrics"].items()},
         "scaling": None,  # the metrics are taken of the values as they are
         "seeds": {"mi": 0},
-        "about": content.about(),
+        "about": _about(content),
         "versions": versions("scipy", "scikit-learn"),
     }
 
 
-def _clusters(content: Content, folder: Path, scores: xr.DataArray | None) -> None:
+def _about(content: Content) -> dict[str, Any]:
+    """Where the numbers come from."""
+    return {
+        "run": content.config.run,
+        "latents": str(content.latents.name),
+        "store_id": content.ds.attrs.get(n.STORE_ID),
+        "provenance": nested(content.latents.attrs, n.PROVENANCE),
+    }
+
+
+def _clusters(content: Content, folder: Path) -> None:
     """Files of every cluster map that is meant, named by method and size, several alike also by the variable.
 
-    scores: latents against band contrast, which name the latent shown. Raises NoInputError where there is no cluster
-    map or no band contrast.
+    Raises NoInputError where there is no cluster map or no band contrast.
     """
-    config, target = content.config, content.variable(content.config.target).load()
+    config, target = content.config, content.variable(content.config.target)
     own = [
         str(name)
         for name, one in content.ds.data_vars.items()
         if _is_map(one) and (nested(one.attrs, "config") or {}).get("run", config.run) == config.run
     ]
-    names = list(dict.fromkeys(config.clusters)) or own
-    if not names:
+    maps = [content.variable(name) for name in dict.fromkeys(config.clusters or own)]
+    if not maps:
         raise NoInputError("the store holds no cluster map of this run: 'vaearr cluster' writes one.")
-    maps = [content.variable(name).load() for name in names]
     if others := [one.name for one in maps if not _is_map(one)]:
         raise UsageError(f"{others[0]!r} is no cluster map; expected one that 'vaearr cluster' wrote.")
     tags = [TAGS[labels.attrs["method"]].format(**_cluster_keys(labels)) for labels in maps]
     for labels, tag in zip(maps, tags, strict=True):
         full = tag if tags.count(tag) == 1 else f"{tag}_{labels.name}"
-        _write_clusters(content, folder, labels, full, target, _latent_for(content, labels, scores))
+        _write_clusters(content, folder, labels, full, target, _latent_for(content, labels, target))
 
 
 def _is_map(one: xr.DataArray) -> bool:
     return one.attrs.get("method") in TAGS and one.dtype.kind in "iu"
 
 
-def _latent_for(content: Content, labels: xr.DataArray, scores: xr.DataArray | None) -> int:
+def _latent_for(content: Content, labels: xr.DataArray, target: xr.DataArray) -> int:
     """The latent shown beside band contrast: the one asked for, the only one clustered, or the strongest."""
-    used = (nested(labels.attrs, "config") or {}).get("latents")
-    if content.config.latent is not None:
-        return content.config.latent
-    if used and len(used) == 1:
-        return int(used[0])
-    if scores is None:
-        return content.labels()[0]
-    strength = np.nan_to_num(np.abs(scores.sel(metric="pearson").values), nan=-1.0)
-    return content.labels()[int(strength.argmax())]
+    used: Any = (nested(labels.attrs, "config") or {}).get("latents") or ()
+    if content.config.latent is not None or len(used) == 1:
+        return int(used[0] if content.config.latent is None else content.config.latent)
+    best = ranking(associate(content.latents, target, "pearson", roi=content.roi), "pearson", top=1)
+    return int(best[n.LATENT][0]) if best.sizes["rank"] else content.labels()[0]
 
 
 def _cluster_keys(labels: xr.DataArray) -> dict[str, Any]:
@@ -199,14 +200,10 @@ def _cluster_keys(labels: xr.DataArray) -> dict[str, Any]:
     if method == "dbscan":
         return {"eps": float(used["eps"]), "min_samples": int(used["min_samples"])}
     if method == "hdbscan":
-        least = int(used["min_cluster_size"])
-        return {
-            "min_cluster_size": least,
-            "min_samples": int(used.get("min_samples") or least),
-            "cluster_selection_epsilon": float(used.get("cluster_selection_epsilon") or 0.0),
-        }
-    given = labels.attrs.get("k", used.get("k"))
-    k = int(labels.values.max(initial=-1)) + 1 if given is None else int(given)
+        least, epsilon = int(used["min_cluster_size"]), float(used.get("cluster_selection_epsilon") or 0.0)
+        samples = int(used.get("min_samples") or least)
+        return {"min_cluster_size": least, "min_samples": samples, "cluster_selection_epsilon": epsilon}
+    k = int(labels.attrs.get("k") or used.get("k") or labels.max() + 1)
     if method == "kmeans":
         return {"k": k}
     value = (nested(labels.attrs, "scores") or {}).get(str(k))
@@ -221,11 +218,10 @@ def _write_clusters(
     from vaearr.views.clusters import classes_of
 
     latent, attrs = content.latent(dim), labels.attrs
-    inside = (content.roi & (labels != n.NOT_CLUSTERED)).values.reshape(-1)
-    shown = {"latent": latent, "bandcontrast": target, "cluster": labels}
-    columns = content.steps() | {name: one.values.reshape(-1) for name, one in shown.items()}
+    inside = content.inside & (labels != n.NOT_CLUSTERED).values.reshape(-1)
+    columns = {"latent": latent, "bandcontrast": target, "cluster": labels}
     assignments, figure = f"cluster_assignments__{tag}.csv", f"cluster_latent_bc__{tag}.png"
-    write_table(pd.DataFrame(columns)[inside], folder / assignments)
+    write_table(content.table(columns, inside), folder / assignments)
     told = ("features", "parameters", "sizes", "stability", "stability_is", "approximation", "warnings", "reference")
     record = {
         "method": attrs["method"],
@@ -236,11 +232,10 @@ def _write_clusters(
         "cluster_colors": list(classes_of(labels).colors),
         "latent_dim": dim,
         "variable": str(labels.name),
-        "scaling": nested(attrs, "scaling"),
         "n_noise": int((labels == n.NOISE).sum()),
         **{key: attrs.get(key) for key in ("scale", "n", "seed")},
-        **{key: nested(attrs, key) for key in told},
-        "about": content.about() | {"labels": nested(attrs, n.PROVENANCE)},
+        **{key: nested(attrs, key) for key in ("scaling", *told)},
+        "about": _about(content) | {"labels": nested(attrs, n.PROVENANCE)},
         "versions": versions("scikit-learn"),
     }
     write_json(folder / f"cluster_report__{tag}.json", record)
@@ -269,8 +264,8 @@ def _partitions(content: Content, folder: Path) -> None:
         "scaling": "standard",
         "parameters": {key: value for key, value in found.attrs.items() if key != n.PROVENANCE},
         "seed": config.seed,
-        "n": int(content.roi.sum()),
-        "about": content.about(),
+        "n": int(content.inside.sum()),
+        "about": _about(content),
         "versions": versions("scikit-learn"),
     }
     write_json(folder / "report_cluster.json", record)

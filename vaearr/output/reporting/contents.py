@@ -86,7 +86,9 @@ class Contents:
         return [] if self.health is None else [str(w) for w in self.health.attrs.get("warnings", [])]
 
     @cached_property
-    def _association(self) -> xr.Dataset | str:
+    def association(self) -> xr.Dataset | None:
+        """The stored table, if it is up to date, else one made now: `association (metric, latent, target)`, and its
+        p-values where they were asked for. None where there is nothing to compare with, which `why` tells."""
         try:
             found = current_table(self.store, self.whole, self.config.run)
             if found is None:
@@ -94,26 +96,20 @@ class Contents:
                 table = associate(self.whole[self.latents.name], targets, ("pearson", "spearman"), roi=self.region)
                 found = table.to_dataset(name="association")
         except VaearrError as reason:
-            return str(reason)
+            self.why = str(reason)
+            return None
         return found if "target" in found.dims else found.expand_dims("target", -1)
 
-    @property
-    def is_associated(self) -> bool:
-        """Whether there is an association of the latents with anything."""
-        return not isinstance(self._association, str)
-
-    @property
-    def association(self) -> xr.Dataset:
-        """The stored table, if it is up to date, else one made now: `association (metric, latent, target)`, and its
-        p-values where they were asked for. Raises LeftOut that says why there is none."""
-        if isinstance(self._association, str):
-            raise LeftOut(self._association)
-        return self._association
+    def need_association(self) -> xr.Dataset:
+        """The association. Raises LeftOut that says why there is none."""
+        if self.association is None:
+            raise LeftOut(self.why)
+        return self.association
 
     @property
     def table(self) -> xr.DataArray:
-        """The association without p-values. Raises LeftOut as `association`."""
-        return self.association["association"]
+        """The association without p-values. Raises LeftOut as `need_association`."""
+        return self.need_association()["association"]
 
     @property
     def targets(self) -> list[tuple[str, int]]:
@@ -129,7 +125,7 @@ class Contents:
     @cached_property
     def rivals(self) -> dict[str, xr.DataArray]:
         """Decompositions beside the latents: their association with the same targets over the same points."""
-        if not self.is_associated:
+        if self.association is None:
             return {}
         targets = targets_of(self.whole, [target for target, _ in self.targets], roi=self.region)
         return {
@@ -150,21 +146,20 @@ class Contents:
             found[name] = summary, scores
         return found
 
-    def strongest(self, target: str) -> tuple[int, float] | None:
-        """The latent with the strongest association with a target, and that; None where none has any."""
-        best = ranking(self.table, self.metric, target, top=1)
+    def strongest(self, target: str, table: xr.DataArray | None = None) -> tuple[int, float] | None:
+        """The latent (of another table the component) that goes most strongly with a target; None where none does."""
+        table = self.table if table is None else table
+        best = ranking(table, self.metric, target if "target" in table.dims else None, top=1)
         return (int(best[n.LATENT][0]), float(best["value"][0])) if best.sizes["rank"] else None
 
     @cached_property
     def order(self) -> list[int]:
         """Latents, those with the strongest association (else the largest KL) first."""
-        labels = self.latents[self.latent_dim].values.tolist()  # positions, where it has no coordinate
-        if self.is_associated:
+        labels: list[int] = self.latents[self.latent_dim].values.tolist()
+        if self.association is not None:
             strength = abs(self.table.isel(metric=0)).fillna(-1).max("target").values
-        elif self.health is not None:
-            strength = self.health["kl"].values
         else:
-            return list(labels)
+            strength = np.zeros(len(labels)) if self.health is None else self.health["kl"].values
         return [labels[i] for i in np.argsort(-strength, kind="stable")]
 
     def need_plane(self) -> None:

@@ -11,23 +11,22 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association import P_ADJUSTED, element_rgb, ranking
+from vaearr.analysis.association import P_ADJUSTED, element_rgb
 from vaearr.analysis.clustering import boundary_segments
 from vaearr.analysis.orientations import kernel_average_misorientation, max_misorientation
-from vaearr.errors import VaearrError
+from vaearr.errors import DataError
 from vaearr.output.reporting.contents import Absent, Contents, LeftOut
-from vaearr.run.facts import roi_words
+from vaearr.run.facts import run_facts, run_lines
 from vaearr.run.reconstruct import reconstruct
 from vaearr.views import view
-from vaearr.views.common import unit
-from vaearr.views.explorer import explorer, pack
+from vaearr.views.explorer import explorer
 from vaearr.views.maps import latent_map, side_map_list
 from vaearr.views.page import Section
 from vaearr.views.words import describe, strongest
 
-MOST_PAIRS, PAIR_POINTS, ALL_PAIR_POINTS = 6, 20_000, 60_000
+MOST_PAIRS, PAIR_POINTS = 6, 10_000
 PAIR_PIXELS = 240_000  # of all maps beside a scatter together: larger scans show fewer pairs
-PACKED_MAPS = 5_000_000  # characters of latent maps in the page, which keeps it at about 10 MB
+PACKED_MAPS = 10_000_000  # scan points of all latent maps in the page, which keeps it at about 10 MB
 SHEET_MAPS = 64
 MOST_METRICS, MOST_CLUSTERINGS, CLUSTER_POINTS = 2, 3, 8_000
 SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy")
@@ -35,45 +34,17 @@ SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy
 
 def introduction(contents: Contents) -> Section:
     """The head of the page in words."""
-    section, d, manifest = Section("top", ""), schema.describe(contents.whole), contents.manifest
-    is_scan, one = schema.is_scan(contents.ds), schema.samples_word(contents.ds)
-    grid = " × ".join(f"{size} ({dim})" for dim, size in d["grid"].items())
-    pattern = " × ".join(str(size) for size in d["pattern"].values())
-    spans = [
-        f"{dim} from {low:g} to {high:g} {unit({'units': units})}".strip()
-        for dim, (low, high, units) in d["extent"].items()
-    ]
-    extent = f" ({', '.join(spans)})" if spans else ""
-    section.say(
-        f"Data: {contents.name}, {grid} scan points{extent}, each a pattern of {pattern} pixels ({d['dtype']})."
-        if is_scan
-        else f"Data: {contents.name}, {grid} samples of {pattern} values ({d['dtype']})."
-    )
-    section.say(
-        f"Region of interest: {contents.n_roi:,} of {contents.n_grid:,} {'points' if is_scan else one} "
-        f"({contents.n_roi / contents.n_grid:.1%}): {roi_words(manifest.get('roi'), one)}."
-        f"{' Points outside are grey in the latent maps.' if is_scan else ''}"
-    )
-    size = contents.latents.sizes[contents.latent_dim]
-    if manifest.get("kind") == n.ATTACHED:
-        file = manifest["config"][n.ATTACHED]["values"]["file"]
-        made = f"{size} latent dimensions computed elsewhere, attached {manifest['time']} from {file}."
-    else:
-        how = "trained elsewhere, taken here" if manifest.get("kind") == n.IMPORTED else "trained"
-        epochs = f", {manifest['epochs_run']} epochs" if "epochs_run" in manifest else ""
-        model = manifest["config"]["model"]["name"]
-        made = f"model {model} with {size} latent dimensions{epochs}, {how} {manifest['time']}. "
-        made += "Latents are posterior means, without unit."
-    section.say(f"Run “{contents.config.run}”: {made}")
-    version = contents.versions["vaearr"]
+    section, about, run = Section("top", ""), schema.describe(contents.whole), contents.config.run
+    grid, pattern = (" × ".join(f"{size} {dim}" for dim, size in about[key].items()) for key in ("grid", "pattern"))
+    one, version = schema.samples_word(contents.ds), contents.versions["vaearr"]
+    section.say(f"Data: {contents.name}, {one} {grid}, each of {pattern} values ({about['dtype']}).")
+    head, *more = run_lines(run_facts(contents.store, contents.whole, run), one)
+    section.say(f"Run “{run}”: {head}.")
+    for line in more:
+        section.say(f"{line[0].upper()}{line[1:]}.", "note" * line.startswith("warning"))
     section.say(f"Report of {contents.created}, vaearr {version}, store {contents.store.name}.")
     if contents.plane:
         section.say(f"Maps show the plane {contents.plane}; associations are over the whole volume.")
-    for warning in contents.warnings:
-        section.say(f"Warning: {warning}", "note")
-    if contents.health is not None and not contents.warnings:
-        active = int(contents.health["is_active"].sum())
-        section.say(f"No sign of posterior collapse: {active} of {size} latent dimensions are in use.", "note good")
     return section
 
 
@@ -83,24 +54,22 @@ def overview(contents: Contents, section: Section) -> None:
     ds, roi = contents.ds, contents.roi
     contents.show(section, "side_maps", view(ds, "matplotlib", kind="side_maps", roi=roi))
     section.caption(
-        "Side maps in scan coordinates, with units in the headings. Colours run from the 1 % to the 99 % percentile of "
-        "each map; grey = not measured or not indexed. The line is the border of the region of interest."
+        "Side maps in scan coordinates. Colours run from the 1 % to the 99 % percentile of each map; grey = not "
+        "measured or not indexed. The line is the border of the region of interest."
     )
     if n.ELEMENTS in ds and ds.sizes[n.ELEMENT] > 1:
         spread = ds[n.ELEMENTS].std([dim for dim in ds[n.ELEMENTS].dims if dim != n.ELEMENT]).fillna(0)
         chosen = [str(ds[n.ELEMENT].values[i]) for i in np.argsort(-spread.values, kind="stable")[:3]]
         rgb = element_rgb(ds, chosen, (0.01, 0.99), roi=roi)
         contents.show(section, "elements_rgb", view(rgb, "matplotlib", kind="rgb", roi=roi))
-        section.caption(
-            f"{', '.join(chosen)}, which vary most, as colours; each from its 1 % to its 99 % percentile in the region."
-        )
+        section.caption(f"{', '.join(chosen)}, which vary most, as colours.")
     if n.QUATERNION in ds:
         try:
-            kam, largest = kernel_average_misorientation(ds), max_misorientation(ds)
-        except VaearrError as reason:
+            found = kernel_average_misorientation(ds), max_misorientation(ds)
+        except DataError as reason:
             section.say(f"No map of misorientation: {reason}", "note")
             return
-        for name, da in (("kernel_average_misorientation", kam), ("largest_misorientation", largest)):
+        for name, da in zip(("kernel_average_misorientation", "largest_misorientation"), found, strict=True):
             contents.show(section, name, view(da.rename(name), "matplotlib", roi=roi))
         section.caption(
             "From the orientations: mean misorientation with the neighbours of the same grain (up to 5 degrees), and "
@@ -111,28 +80,17 @@ def overview(contents: Contents, section: Section) -> None:
 def maps(contents: Contents, section: Section) -> None:
     """All latent maps (or the most telling), selectable, beside the side maps."""
     contents.need_plane()
-    ds, run, order, most = contents.ds, contents.config.run, contents.order, contents.config.max_maps
-    size, chosen = 0, list[int]()
-    for latent in order[:most]:
-        size += len(pack(latent_map(ds, run, latent))["data"])
-        if chosen and size > PACKED_MAPS:
-            break
-        chosen.append(latent)
-    chosen.sort()
+    ds, run, order = contents.ds, contents.config.run, contents.order
+    most = min(contents.config.max_maps, max(1, PACKED_MAPS // contents.n_grid))
+    chosen = sorted(order[:most])
     section.figure(explorer(side_map_list(ds), [latent_map(ds, run, k) for k in chosen], contents.roi))
+    left_out = f" The {most} of {len(order)} latents that say most; max_maps sets how many." * (most < len(order))
     section.caption(
-        "Left: side map, right: latent (posterior mean, no unit), each chosen above the map. Zoom and cross-hair are "
-        "linked. Colours run from the 1 % to the 99 % percentile of the map; values here are rounded to 1/126 of that "
-        "range and cut at its ends, the store holds them in full. Grey = outside the region of interest or missing."
+        "Left: side map, right: latent (posterior mean, no unit), each chosen above the map; zoom and cross-hair are "
+        "linked. Colours run from the 1 % to the 99 % percentile; grey = outside the region of interest or missing."
+        f"{left_out}"
     )
-    if len(chosen) < len(order):
-        section.say(
-            f"The page holds the {len(chosen)} of {len(order)} latents with the strongest association "
-            f"(setting max_maps = {most}, and a page of about 10 MB at most); the store holds all of them.",
-            "note",
-        )
-    figure = view(contents.latents, "matplotlib", kind="stack", entries=chosen[:SHEET_MAPS])
-    contents.figures["latent_maps"] = figure
+    contents.figures["latent_maps"] = view(contents.latents, "matplotlib", kind="stack", entries=chosen[:SHEET_MAPS])
 
 
 def linked(contents: Contents, section: Section) -> None:
@@ -145,45 +103,37 @@ def linked(contents: Contents, section: Section) -> None:
     phases = [target for target in order if target.startswith(f"{n.PHASE}: ")]
     order = [target for target in order if target not in phases[1:]]  # of two, one is the other's mirror image
     pairs = order[: int(np.clip(PAIR_PIXELS // max(contents.n_grid, 1), 2, MOST_PAIRS))]
-    section.say(
-        "Draw a box or a lasso (toolbar) in a scatter or on a map: the same scan points light up on the "
-        "other side. A double click ends the selection."
-    )
-    most = min(PAIR_POINTS, ALL_PAIR_POINTS // len(pairs))
-    about: dict[str, Any] = {"run": contents.config.run, "roi": contents.roi, "most_points": most}
+    about: dict[str, Any] = {"run": contents.config.run, "roi": contents.roi, "most_points": PAIR_POINTS}
     for target in pairs:
         latent, name = found[target][0], "".join(c if c.isalnum() and c.isascii() else "_" for c in target).strip("_")
         shown = view(contents.ds, kind="map_scatter", latent=latent, target=target, **about)
         contents.show(section, f"latent_{latent}_against_{name or 'target'}", shown)
     section.caption(
         f"For {'each target' if len(pairs) == len(order) else f'{len(pairs)} targets'} the latent with the largest "
-        f"|{contents.metric}|, as a map (no unit) and against the target. r is Pearson's, over all n points of the "
-        f"region; a scatter shows at most {most:,} of them, drawn at random (seed 0). For a phase the scatter is "
-        "against band contrast, points of that phase in orange."
+        f"|{contents.metric}|, as a map and against the target (at most {PAIR_POINTS:,} points, drawn at random); r is "
+        "Pearson's over the region; for a phase against band contrast, points of that phase in orange. Draw a box or "
+        "a lasso on one side: the same scan points light up on the other; a double click ends the selection."
     )
 
 
 def association(contents: Contents, section: Section) -> None:
     """Heat maps and ranking table."""
-    table, is_tested = contents.table, P_ADJUSTED in contents.association
+    found, table = contents.need_association(), contents.table
     metrics = [str(name) for name in table["metric"].values]
     for k, metric in enumerate(metrics):
-        shown = view(contents.association, kind="association", metric=metric)
+        shown = view(found, kind="association", metric=metric)
         contents.show(section if k < MOST_METRICS else Section("", ""), f"association_{metric}", shown)
     section.caption(
-        "Rows are side maps, columns latents; values have no unit, grey = no value. "
-        + (
-            "Dots: adjusted p < 0.05 against surrogate maps that are as smooth as the target."
-            if is_tested
-            else "No value is a proof: neighbouring scan points are not independent. 'vaearr associate --significance' "
-            "tests against surrogate maps that are as smooth."
-        )
+        "Dots: adjusted p < 0.05 against surrogate maps that are as smooth as the target. Grey = no value."
+        if P_ADJUSTED in found
+        else "No value is a proof: neighbouring scan points are not independent. 'vaearr associate --significance' "
+        "tests against surrogate maps that are as smooth. Grey = no value."
     )
     formulas = [f"{k}: {item['formula']} ({item['reference']})" for k, item in table.attrs.get("metrics", {}).items()]
     section.folded("How the metrics are defined", "\n".join(formulas))
     top = 3 if len(metrics) <= 3 else 1
     rows: list[list[object]] = [
-        [target, count, *(", ".join(strongest(contents.association, m, target, top)) or "no value" for m in metrics)]
+        [target, count, *(", ".join(strongest(found, m, target, top)) or "no value" for m in metrics)]
         for target, count in contents.targets
     ]
     section.table(["target", "n", *(f"strongest latents, {m}" for m in metrics)], rows)
@@ -195,24 +145,18 @@ def decomposition(contents: Contents, section: Section) -> None:
     if not contents.decompositions:
         raise LeftOut("the store holds no linear decomposition to compare with; 'vaearr embed STORE' adds one.")
     for name in contents.decompositions:
-        if f"{name}_explained_variance_ratio" in contents.ds:
-            ratio = contents.ds[f"{name}_explained_variance_ratio"]
-            contents.show(section, f"{name}_variance", view(ratio, kind="variance"))
-        if f"{name}_components" in contents.ds:
-            components = contents.ds[f"{name}_components"]
-            contents.show(section, f"{name}_components", view(components, kind="components"))
-    if not contents.is_associated:
+        for part, kind in (("explained_variance_ratio", "variance"), ("components", "components")):
+            if f"{name}_{part}" in contents.ds:
+                shown = view(contents.ds[f"{name}_{part}"], kind=kind)
+                contents.show(section, f"{name}_{kind}", shown)
+    if contents.association is None:
         section.say("No latent and no component is compared with anything: there is no association.", "note")
         return
-
-    def best(table: xr.DataArray, target: str) -> str:
-        found = ranking(table, contents.metric, target if "target" in table.dims else None, top=1)
-        return f"{float(found['value'][0]):+.2f} ({int(found[n.LATENT][0])})" if found.sizes["rank"] else "no value"
-
     tables = {"latents": contents.table, **contents.rivals}
-    rows: list[list[object]] = [
-        [target, count, *(best(table, target) for table in tables.values())] for target, count in contents.targets
-    ]
+    rows = list[list[object]]()
+    for target, count in contents.targets:
+        best = [contents.strongest(target, table) for table in tables.values()]
+        rows.append([target, count, *(f"{one[1]:+.2f} ({one[0]})" if one else "no value" for one in best)])
     section.table(["target", "n", *tables], rows)
     section.caption(
         f"The strongest single dimension of each, by |{contents.metric}|, over the same points. A latent that does no "
@@ -237,11 +181,10 @@ def _clustering(
     contents: Contents, section: Section, name: str, summary: xr.Dataset | None, scores: xr.Dataset | None
 ) -> None:
     labels = contents.ds[name]
-    about, features = labels.attrs, [str(item) for item in labels.attrs.get("features", [])]
-    many = f"{features[0]} … {features[-1]} ({len(features)})" if len(features) > 4 else ", ".join(features)
+    about = labels.attrs
     section.say(
-        f"{name}: {about.get('k')} clusters of {about.get('n'):,} scan points by {about['method']}, of {many}; "
-        f"noise: {about.get('n_noise', 0):,} points."
+        f"{name}: {about.get('k')} clusters of {about.get('n'):,} scan points by {about['method']}, of "
+        f"{len(about.get('features', []))} features; noise: {about.get('n_noise', 0):,} points."
     )
     for text in filter(None, [*about.get("warnings", []), about.get("approximation")]):
         section.say(str(text), "note")
@@ -254,14 +197,12 @@ def _clustering(
             "scatter. Grey = noise. Draw a box or a lasso in one side, and the points light up in the other."
         )
     if summary is not None:
-        rows: list[list[object]] = []
-        for i in range(summary.sizes["cluster"]):
-            one = summary.isel(cluster=i)
-            stability = float(one["stability"])
-            cells = [f"{m:.4g} ± {s:.2g}" for m, s in zip(one["mean"].values, one["std"].values, strict=True)]
-            known = f"{stability:.2f}" if np.isfinite(stability) else ""
-            rows.append([int(one["cluster"]), int(one["count"]), f"{float(one['share']):.1%}", known, *cells])
-        section.table(["cluster", "points", "share", "stability", *map(str, summary["feature"].values)], rows)
+        table = summary[["count", "share", "stability"]].to_dataframe().reset_index()
+        for feature in summary["feature"].values:
+            one = summary.sel(feature=feature)
+            cells = zip(one["mean"].values, one["std"].values, strict=True)
+            table[str(feature)] = [f"{mean:.4g} ± {std:.2g}" for mean, std in cells]
+        section.table([*map(str, table)], table.values.tolist())
         section.caption("Mean ± standard deviation of the maps in each cluster, in their own units.")
     if scores is not None:
         phase = contents.ds[n.PHASE]
@@ -277,8 +218,8 @@ def _pair(contents: Contents) -> tuple[xr.DataArray, xr.DataArray]:
     ds, run, order = contents.ds, contents.config.run, contents.order
     if n.BC not in ds:
         return latent_map(ds, run, order[0]), latent_map(ds, run, order[min(1, len(order) - 1)])
-    known = contents.is_associated and n.BC in contents.table["target"].values
-    best = contents.strongest(n.BC) if known else None
+    is_known = contents.association is not None and n.BC in contents.table["target"].values
+    best = contents.strongest(n.BC) if is_known else None
     return latent_map(ds, run, best[0] if best else order[0]), ds[n.BC]
 
 
@@ -291,8 +232,8 @@ def model(contents: Contents, section: Section) -> None:
     card = model_card(contents.run.model)
     contents.show(section, "model", view(card))
     section.caption(
-        "A bar is what is run at one resolution, as wide as its feature maps have rows, to scale; to the left its "
-        "blocks and layers, to the right channels, positions and parameters."
+        "A bar is what is run at one resolution, as wide as its feature maps have rows; to the left its blocks and "
+        "layers, to the right channels, positions and parameters."
     )
     section.folded("All layers, in order of execution", "\n".join(describe(card, "network")))
 
@@ -302,17 +243,10 @@ def training(contents: Contents, section: Section) -> None:
     if contents.history is None:
         raise LeftOut("the run has no training history.")
     contents.show(section, "loss_curves", view(contents.history, kind="history"))
-    best = contents.manifest.get("best_epoch")
-    note = f" The weights are those of epoch {best}." if best is not None else ""
-    has_amplitude = "amplitude_nll" in contents.history
-    amplitude = (
-        " The amplitude NLL is that of the point's own pattern at the decoded strength; the reconstruction NLL is "
-        "that of its partner's."
-    ) * has_amplitude
+    amplitude = "amplitude NLL + " * ("amplitude_nll" in contents.history)
     section.caption(
-        f"Loss = reconstruction NLL {'+ amplitude NLL ' * has_amplitude}+ beta × KL, in nats per sample, lower is "
-        f"better; NLL is summed over the pixels of a pattern, KL over the latents.{amplitude} Validation points were "
-        f"never trained on.{note}"
+        f"Loss = reconstruction NLL + {amplitude}beta × KL, in nats per sample, lower is better; validation points "
+        f"were never trained on. The weights are those of epoch {contents.manifest.get('best_epoch', 'that was last')}."
     )
     if contents.sheets is not None:
         contents.show(section, "progress", view(contents.sheets, kind="progress"))
@@ -344,9 +278,8 @@ def reconstructions(contents: Contents, section: Section) -> None:
     samples = reconstruct(contents.run, run=contents.config.run)
     contents.show(section, "reconstructions", view(samples, kind="patterns"))
     section.caption(
-        "Scan points by coordinate. Top: pattern as the network sees it (after preprocessing); middle: decoded "
-        "posterior mean, same grey scale (0.5–99.5 % of all); bottom: reconstruction − original, blue negative, red "
-        "positive, a scale of the same width centred at 0."
+        "Top: pattern as the network sees it; middle: decoded posterior mean, same grey scale; bottom: reconstruction "
+        "− original, blue negative, red positive, a scale of the same width centred at 0."
     )
 
 

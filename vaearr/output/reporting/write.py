@@ -93,7 +93,7 @@ def _record_of(folder: Path) -> dict[str, Any] | None:
 def _record(contents: Contents, folder: Path, left_out: dict[str, str]) -> dict[str, Any]:
     """Everything of the page that is a number or a name, for other programs."""
     settings, manifest, about = contents.config, contents.manifest, schema.describe(contents.whole)
-    table = contents.association if contents.is_associated else None
+    table = contents.association
 
     def plain(numbers: xr.Dataset | xr.DataArray | None) -> dict[str, Any] | None:
         return None if numbers is None else numbers.to_dict()

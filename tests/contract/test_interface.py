@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -80,3 +82,24 @@ def test_the_accessor_is_there_in_either_order_of_imports(trained_template: Path
     assert {"train", "encode", "view", "keep"} <= {*names.split()}
     assert last == "False"
     assert all(callable(getattr(va, name)) for name in names.split())
+
+
+def test_reports_exports_and_the_page_take_a_run_or_a_dataset(trained_store: Path, tmp_path: Path) -> None:
+    run, ds = va.load_run(trained_store), va.open_store(trained_store)
+    assert (
+        va.report(run)
+        == va.report(trained_store, "vae")
+        == trained_store.with_name("scan.reports") / "vae" / "index.html"
+    )
+    for place, source in (("a", run), ("b", ds), ("c", trained_store)):
+        va.export(source, tmp_path / place, "csv")
+    tables = {(tmp_path / place / "latents.csv").read_text() for place in "abc"}
+    assert len(tables) == 1
+
+    async def in_a_notebook() -> bytes:
+        server = va.explore(run, show=False)
+        page = await asyncio.to_thread(lambda: urlopen(f"http://127.0.0.1:{server.port}/", timeout=60).read())
+        server.stop()
+        return bytes(page)
+
+    assert b"vaearr" in asyncio.run(in_a_notebook())

@@ -18,6 +18,7 @@ from vaearr.app.state import GREY, NO_MODEL, PICTURE, State, as_pictures, coarse
 from vaearr.errors import NoInputError, UsageError
 from vaearr.names import DEFAULT_RUN
 from vaearr.recipe import now, versions
+from vaearr.run import StoreOrRun
 from vaearr.views import view
 from vaearr.views.common import NAN_COLOR, label, robust_limits, text, value_text
 from vaearr.views.kinds import show
@@ -59,7 +60,7 @@ source.change.emit();
 
 
 def save_page(
-    store: str | Path,
+    store: StoreOrRun,
     run: str = DEFAULT_RUN,
     out: str | Path = "explore.html",
     *,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import ipaddress
 import logging
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from vaearr.app.state import State
 from vaearr.errors import UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN
+from vaearr.run import StoreOrRun
 from vaearr.views.common import text
 
 log = logging.getLogger("vaearr")
@@ -29,13 +30,15 @@ STYLE = """
 
 
 def explore(
-    store: str | Path, run: str = DEFAULT_RUN, *, port: int = 0, host: str = LOOPBACK, show: bool = True
-) -> None:
-    """Serve the page of a store and a run until interrupted.
+    store: StoreOrRun, run: str = DEFAULT_RUN, *, port: int = 0, host: str = LOOPBACK, show: bool = True
+) -> Any:
+    """Serve the page of a store and a run until interrupted; in a notebook as long as its kernel runs.
 
     port: 0 takes a free one. host: an address of this machine; another than a loopback one lets everybody in the
     network read the store through the page, and a warning says so. Raises NoInputError for a run or latents that are
     not there, UsageError for a host or port that cannot be used.
+
+    Returns None, in a notebook the server, whose `stop()` ends it.
     """
     import panel as pn
 
@@ -69,7 +72,12 @@ def explore(
         import webbrowser
 
         server.io_loop.add_callback(webbrowser.open, address)
-    server.run_until_shutdown()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return server.run_until_shutdown()
+    server.start()  # on the loop of a notebook
+    return server
 
 
 def page(state: State) -> Any:

@@ -7,7 +7,6 @@ import io
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from vaearr.analysis.association.stored import current_table
 from vaearr.analysis.association.table import ASSOCIATION
 from vaearr.analysis.association.targets import TARGET, targets_of
 from vaearr.errors import NoInputError, UsageError
-from vaearr.run import load_run
+from vaearr.run import StoreOrRun, load_run
 from vaearr.schema import is_categorical, meanings
 from vaearr.schema.grid import measured
 from vaearr.store import object_url
@@ -60,7 +59,7 @@ class State:
     in the `grid`.
     """
 
-    def __init__(self, store: str | Path, run: str = n.DEFAULT_RUN) -> None:
+    def __init__(self, store: StoreOrRun, run: str = n.DEFAULT_RUN) -> None:
         """Raises NoInputError for a run or latents that are not there."""
         self.run = load_run(store, run)
         self.path, self.name, self.ds = self.run.path, run, self.run.ds

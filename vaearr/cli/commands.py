@@ -243,12 +243,13 @@ def reconstruct(
     variable: Annotated[bool, opt("also write the reconstructions into the store", "--variable")] = False,
     out: Folder = None,
     files: Annotated[bool, opt("also write each reconstruction as a file into --out", "--files")] = False,
+    binarise: Annotated[float | None, opt("value from which on binary.png in --out is white")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct a store's samples, or single files, and judge them: PSNR, SSIM, MSE, MAE, compression.
 
-    Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, of volumes
-    slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
+    Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, with --binarise
+    binary.png, of volumes slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
     affine, or .npy.
     """
     refuse(files and out is None, "--files needs a folder, so give one with --out.")
@@ -261,11 +262,11 @@ def reconstruct(
         else:
             found = va.reconstruct_store(store, files=inner, overwrite=overwrite, **about)
         if folder:
-            _write_reconstructions(found, folder)
+            _write_reconstructions(found, folder, binarise)
     print_lines(va.describe(found, "reconstruction"))
 
 
-def _write_reconstructions(found: Any, folder: Path) -> None:
+def _write_reconstructions(found: Any, folder: Path, binarise: float | None) -> None:
     from vaearr.run.reconstruct import metrics_csv
     from vaearr.views import save
     from vaearr.views.volumes import is_volume, volume_page
@@ -274,6 +275,8 @@ def _write_reconstructions(found: Any, folder: Path) -> None:
     if not found.sizes.get("example"):
         return
     save(found, folder / "reconstruction.png")
+    if binarise is not None:
+        save(found, folder / "binary.png", threshold=binarise)
     if is_volume(found["input"]):
         save(found, folder / "slices.png", kind="volumes")
         (folder / "slices.html").write_text(volume_page(found), encoding="utf-8")

@@ -214,6 +214,11 @@ def load_run(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, device: str = "cpu"
     return Run(path, run, device=device)
 
 
+def path_of(store: StoreOrRun) -> Path:
+    """The store that is meant."""
+    return store.path if isinstance(store, Run) else store_of(store)
+
+
 def open_run(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:
     """`load_run` with the network loaded, so that what is wrong with it is told before any work."""
     found = load_run(store, run, device=device)

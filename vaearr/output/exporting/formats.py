@@ -18,6 +18,7 @@ from vaearr.config import ExportConfig, resolved, settings_as_keywords
 from vaearr.errors import ExistsError, NoInputError, RoiError, UsageError, did_you_mean, need
 from vaearr.ingestion.placing import step_numbers_of
 from vaearr.recipe import as_json
+from vaearr.run import Run, StoreOrRun, path_of
 from vaearr.store import open_store
 from vaearr.store.folders import staged
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @settings_as_keywords(ExportConfig)
 def export(
-    store: str | Path,
+    store: StoreOrRun,
     out: str | Path,
     format: str | None = None,
     *,
@@ -44,6 +45,8 @@ def export(
     UsageError for settings that cannot be meant, ExistsError for a folder in a store, MissingExtraError where an
     optional package is lacking.
     """
+    if isinstance(store, Run):
+        settings = {"run": store.name, **settings}
     wanted = resolved(ExportConfig, config, {"format": format, **settings})
     if wanted.format not in FORMATS:
         raise UsageError(f"no format is named {wanted.format!r}.{did_you_mean(wanted.format, list(FORMATS))}")
@@ -65,8 +68,8 @@ class Content:
     Raises NoInputError for a run that has no latents, naming those that have, RoiError for an empty region.
     """
 
-    def __init__(self, store: str | Path, config: ExportConfig) -> None:
-        self.config, self.ds = config, open_store(store, chunks=None)
+    def __init__(self, store: StoreOrRun, config: ExportConfig) -> None:
+        self.config, self.ds = config, open_store(path_of(store), chunks=None)
         name, roi_name = n.run_name(n.LATENTS, config.run), n.run_name(n.ROI, config.run)
         if name not in self.ds:
             hint = did_you_mean(config.run, schema.runs(self.ds))

@@ -17,7 +17,7 @@ from vaearr.analysis.clustering import cluster_scores, cluster_summary
 from vaearr.config import ReportConfig
 from vaearr.errors import VaearrError
 from vaearr.recipe import nested, now, versions
-from vaearr.run import load_run
+from vaearr.run import StoreOrRun, load_run
 from vaearr.store import has_table, open_store, open_table
 from vaearr.views import on_paper, show
 from vaearr.views.common import holoviews, unit
@@ -39,7 +39,7 @@ class Contents:
     Raises NoInputError for a run that is not there or not encoded.
     """
 
-    def __init__(self, store: str | Path, config: ReportConfig) -> None:
+    def __init__(self, store: StoreOrRun, config: ReportConfig) -> None:
         holoviews()  # before any work: say what is not installed
         self.config, self.run = config, load_run(store, config.run)
         self.store, self.manifest = self.run.path, self.run.manifest

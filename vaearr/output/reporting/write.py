@@ -17,6 +17,7 @@ from vaearr.errors import DataError, ExistsError, NoInputError
 from vaearr.output.reporting.contents import Absent, Contents, LeftOut
 from vaearr.output.reporting.sections import PARTS, introduction, provenance
 from vaearr.recipe import Recipe, as_json, nested, versions
+from vaearr.run import Run, StoreOrRun
 from vaearr.store import as_url, beside, published_at
 from vaearr.store.folders import staged
 from vaearr.views.page import Section, page, png
@@ -27,14 +28,15 @@ PNG_DPI = 300
 
 
 @settings_as_keywords(ReportConfig)
-def report(store: str | Path, *, config: ReportConfig | None = None, **given: Any) -> Path:
+def report(store: StoreOrRun, run: str | None = None, *, config: ReportConfig | None = None, **given: Any) -> Path:
     """Write the report of a run: `index.html` (works offline), `png/` and `report.json`. Returns the page's path.
 
     config: settings; keywords replace single ones. A report that lies in its folder, by default `<store without
     .zarr>.reports/<run>`, is replaced file by file, its record last, so that a page is always there; a folder with
     anything else in it is refused (ExistsError). Raises NoInputError for a run that is not there or not encoded.
     """
-    settings = resolved(ReportConfig, config, given)
+    run = run or (store.name if isinstance(store, Run) else None)
+    settings = resolved(ReportConfig, config, given | {"run": run})
     contents = Contents(store, settings)
     folder = report_folder(contents.store, settings)
     sections, left_out = list[Section](), dict[str, str]()

@@ -104,7 +104,8 @@ def option(annotation: Any, words: str, flag: str, form: str = "") -> Option:
         form = form or ("START:STOP" if inner == (float, float) else "AxB")
         return Option(Annotated[str | None, opt(words, flag, metavar=form)], lambda said: numbers(said, flag, form))
     if origin is dict or (origin is tuple and get_origin(inner[0]) is tuple):
-        metavar, read = ("X:Y", _pairs) if origin is tuple else ("NAME=VALUE", _names)
+        ends = origin is dict and get_origin(_bare(inner[-1])) is tuple
+        metavar, read = ("X:Y", _pairs) if origin is tuple else ("NAME=START:STOP" if ends else "NAME=VALUE", _names)
         values = opt(f"{words}; repeatable", flag, metavar=metavar)
         return Option(Annotated[list[str] | None, values], lambda said: read(said, flag, inner[-1]))
     if origin is tuple:
@@ -134,7 +135,15 @@ def _pairs(said: list[str], flag: str, _: Any) -> list[tuple[float, ...]]:
 
 def _names(said: list[str], flag: str, kind: Any) -> dict[str, Any]:
     given = key_values(said, flag)
+    if get_origin(_bare(kind)) is tuple:
+        return {name: plain(_as_list(value)) for name, value in given.items()}
     return dict(given) if kind in (str, Path) else {name: plain(value) for name, value in given.items()}
+
+
+def _as_list(text: str) -> str:
+    """`START:STOP`, of which one may be left out, as JSON; all else as it is."""
+    start, colon, stop = text.partition(":")
+    return f"[{start or 'null'}, {stop or 'null'}]" if colon else text
 
 
 def setting_options(kind: type[Config], *without: str, **flags: str) -> dict[str, Option]:

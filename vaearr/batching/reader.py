@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -125,6 +126,13 @@ class PatternBatches(IterableDataset[torch.Tensor]):
     def __len__(self) -> int:
         """Batches of an epoch; the same for every epoch and on every rank."""
         return len(self.bounds) - 1
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.sample_shape))
+        return f"<{len(self)} batches of {self.n_samples} samples, {shape} {self.dtype}, {self.describe()}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
     def describe(self) -> str:
         """Where the patterns wait, such as `in memory (11.00 MiB of 2.00 GiB)`."""

@@ -49,6 +49,9 @@ class LatentBatches(IterableDataset[LatentBatch]):
     def __len__(self) -> int:
         return len(self.stored)
 
+    def __repr__(self) -> str:
+        return f"<latents times {self.scale:.3g}: {self.stored!r}>"
+
     def epoch(self, number: int) -> Iterator[LatentBatch]:
         """The batches of an epoch; the same number gives the same ones."""
         for batch in self.stored.epoch(number):

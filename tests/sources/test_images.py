@@ -124,7 +124,6 @@ def test_masks_are_attached(tmp_path: Path) -> None:
     assert ds.mask.dtype == bool
     assert ds.mask.sum(["y", "x"]).values.tolist() == [6 + 4, 16, 0]
     assert bool(ds.mask[0, 1, 2] & ds.mask[0, 6, 0])
-    assert ds.has_mask.values.tolist() == [True, True, False]
     assert open_source(folder, size=(18, 22)).mask.sum(["y", "x"]).values.tolist() == [40, 64, 0]
     assert open_source(folder, masks="").sizes["sample"] == 6
     Image.new("1", (5, 5)).save(folder / "c_mask.png")
@@ -138,17 +137,19 @@ def test_manifest(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "set")
     with_masks(folder / "benign")
     lines = [
-        f"{CLASSES[i % 3]}/case ({i:02d}).png;grade {i % 2};{i // 2};{0.5 * i};{'north' * (i % 2)}" for i in range(6)
+        f"{CLASSES[i % 3]}/case ({i:02d}).png;grade {i % 2};00{i // 2};0{i};{0.5 * i};{'north' * (i % 2)}"
+        for i in range(6)
     ]
     table = tmp_path / "set" / "list.csv"
-    table.write_text("path;label;subject;age;site\n" + "\n".join(lines) + "\nbenign/b.png;;9;30;x\n")
+    table.write_text("path;label;subject;ward;age;site\n" + "\n".join(lines) + "\nbenign/b.png;;9;07;30,5;x\n")
     ds = open_source(table)
     assert find_source(table) == "images"
     np.testing.assert_array_equal(ds.patterns[:6], GREY[:6])
     assert categories(ds.label) == {0: "grade_0", 1: "grade_1"}
     assert ds.label.values.tolist() == [0, 1, 0, 1, 0, 1, -1]
-    assert ds.coords["subject"].values.tolist() == ["0", "0", "1", "1", "2", "2", "9"]
-    assert "age" in ds.data_vars
+    assert ds.coords["subject"].values.tolist() == ["000", "000", "001", "001", "002", "002", "9"]
+    assert ds.coords["ward"].values.tolist() == ["00", "01", "02", "03", "04", "05", "07"]
+    assert ds.age.values.tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 30.5]
     assert ds.site.values.tolist() == ["", "north"] * 3 + ["x"]
     assert ds.mask.sum(["y", "x"]).values.tolist() == [0] * 6 + [16]
     assert open_source(table, label_column="site").label.values.tolist() == [-1, 0, -1, 0, -1, 0, 1]
@@ -188,7 +189,7 @@ def test_bad_files_are_named_together(tmp_path: Path, said: list[str]) -> None:
         "normal/glass.png: has transparent pixels",
         "normal/pages.tif: holds 2 images",
         "normal/huge.png: declares 9000 x 9000 px; at most 64 million",
-        "normal/vast.png: declares 2000 x 2000 px, more than",
+        "normal/vast.png: cannot be read as an image",
         "normal/deep.png: is a colour image of 16 bits",
         "skip_bad=True (--skip-bad)",
     ):

@@ -86,7 +86,7 @@ def test_npz_refusals(tmp_path: Path) -> None:
     arrays: dict[str, np.ndarray]
     for arrays, match in (
         ({"weights": LABELS}, r"holds weights; expected images x"),
-        ({"x": np.array([{}, []], dtype=object)}, "cannot be read as NPZ .*Python objects"),
+        ({"x": np.array([{}, []], dtype=object)}, "cannot be read as NPZ .*Object arrays"),
         ({"x": LABELS}, r"holds uint8 of shape \(40,\); expected images \(N, y, x\)"),
         ({"x": DIGITS, "y": LABELS[:-1]}, r"labels are uint8 of shape \(39,\)"),
         ({"x": DIGITS, "y": LABELS / 2}, "labels are float64"),

@@ -185,7 +185,6 @@ ABOUT = {
     "binning": 2.0,
     "tilt": 5.0,
     "projection_centre": [0.5, 0.25, 0.6],
-    "projection_centre_spread": [0.1, 0.2, 0.3],
     "projection_centre_convention": "Bruker",
 }
 
@@ -210,7 +209,6 @@ def test_all_over_the_detector_follows(detector_scan: xr.Dataset) -> None:
     assert less["static_background"].attrs == ds["static_background"].attrs
     about = less.attrs["detector"]
     np.testing.assert_allclose(about["projection_centre"], [5 / 8, 0, 0.8])  # 5, 2 and 4.8 px, from row 2 of 8 x 6 px
-    np.testing.assert_allclose(about["projection_centre_spread"], [1 / 8, 1.6 / 6, 2.4 / 6])
     assert (about["binning"], about["tilt"], less.attrs["notes"]) == (4.0, 5.0, ["a"])
     assert not {"projection_centre", "projection_centre_convention"} & set(less["patterns"].attrs)
     assert set(less.data_vars) == set(ds.data_vars)

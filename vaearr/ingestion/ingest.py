@@ -277,17 +277,14 @@ def _detector_after(about: dict[str, Any], ds: xr.Dataset, config: IngestConfig)
         about["binning"] *= config.bin
     if CENTRE not in about or not config.crop:
         return about
-    (x, y, z), spread, convention = (about.pop(f"{CENTRE}{of}", None) for of in ("", "_spread", "_convention"))
+    (x, y, z), convention = about.pop(CENTRE), about.pop(f"{CENTRE}_convention", None)
     if str(convention).lower() != "bruker":
         return about
     left = crop(ds[n.PATTERNS], **config.crop)
     (wide, off_x), (high, off_y) = (
         (ds.sizes[dim] / left.sizes[dim], int((ds[dim] < left[dim][0]).sum()) / left.sizes[dim]) for dim in (n.DX, n.DY)
     )
-    about |= {CENTRE: [x * wide - off_x, y * high - off_y, z * high], f"{CENTRE}_convention": convention}
-    if spread:
-        about[f"{CENTRE}_spread"] = [spread[0] * wide, spread[1] * high, spread[2] * high]
-    return about
+    return about | {CENTRE: [x * wide - off_x, y * high - off_y, z * high], f"{CENTRE}_convention": convention}
 
 
 # what is looked for in each block

@@ -49,7 +49,8 @@ def sniff_npz(path: Path) -> int:
         if file.read(4) != ZIP:
             return 0
     try:
-        names = zipfile.ZipFile(path).namelist()
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError):
         return 1 * (path.suffix.lower() == ".npz")
     arrays = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]

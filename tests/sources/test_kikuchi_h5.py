@@ -71,15 +71,6 @@ def test_values_land_at_their_coordinates(tmp_path_factory: pytest.TempPathFacto
         assert np.isnan(absent).all() if dtype == "f4" else (absent == 0).all()
 
 
-def test_step_of_the_file(scan: Path) -> None:
-    with h5py.File(scan, "a") as file:
-        file["coords"].attrs.update({"step_size": np.float32(0.5), "unit": b"nm"})
-    ds = open_source(scan)
-    assert float(ds.x[-1]) == 2.5
-    assert ds.x.attrs["units"] == "nm"
-    assert float(open_source(scan, step=2.0).x[-1]) == 10
-
-
 # reading
 
 

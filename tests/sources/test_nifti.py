@@ -121,7 +121,7 @@ def test_bad_volumes_are_named_together(tmp_path: Path) -> None:
         "negative.nii: holds int16 of shape (-3, 8, 9)",
         "flat.nii: has an affine that maps no volume to millimetres",
         "text.nii: cannot be read as NIfTI",
-        "lying.nii.gz: cannot be read as NIfTI",
+        "lying.nii.gz: declares 54000000000352 bytes, more than its",
         "inf.nii: has NaN or infinite values; correct it",
     ):
         assert part in str(caught.value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from vaearr.errors import DataError, NoInputError, SchemaError, UsageError, did_
 from vaearr.ingestion.placing import Placement, are_whole, place_in_order, place_points, point_dims, row_words
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.schema import flags, grid
-from vaearr.sources.collection import in_words
 from vaearr.sources.ebsd_maps import NO_PHASE
-from vaearr.sources.hdf5 import check_file
+from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.sources.tables import ReadAs, Table, read_table
 from vaearr.store import (
     add_variables,
@@ -252,7 +251,7 @@ def _read(source: Values, dims: Sequence[str], prefix: str | None, columns: Sequ
     a prefix come in the order of their numbers. Raises DataError, NoInputError or UsageError that says what is there
     instead.
     """
-    if _is_csv(source):
+    if not isinstance(source, np.ndarray) and _is_csv(source):
         table = read_table(source, dims)
         if columns and prefix:
             raise UsageError("columns and prefix both say which columns are meant; give one of them.")
@@ -278,7 +277,7 @@ def _read(source: Values, dims: Sequence[str], prefix: str | None, columns: Sequ
 def _columns(table: Table, chosen: Sequence[str], wanted: str = "") -> Rows:
     """The values of a CSV in some columns, with its points."""
     if not chosen:
-        raise DataError(f"{table.file} has no value column{wanted}. It has: {_listed(list(table.frame))}.")
+        raise DataError(f"{table.file} has no value column{wanted}. It has: {_listed(table.frame.columns)}.")
     values = table.numbers(chosen)
     origin = _origin(values, table.file) | {"columns": list(chosen)}
     return Rows(values, origin, tuple(chosen), points=_points_of(table) if table.coordinates else None)
@@ -292,7 +291,7 @@ def _points_of(table: Table) -> Points:
 
 def read_points(source: Values, dims: Sequence[str]) -> Points:
     """Points `(N, d)` from a CSV with columns for all `dims`, `.npy`, `.npz` or memory."""
-    if not _is_csv(source):
+    if isinstance(source, np.ndarray) or not _is_csv(source):
         values, origin = _array(source, None)
         return Points(values, "auto", origin)
     table = read_table(source, dims)
@@ -330,10 +329,8 @@ def _labelled(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Rows
     return Rows(rows, _origin(rows), tuple(named), tuple(numbers), points)
 
 
-def _is_csv(source: Values) -> bool:
+def _is_csv(source: str | Path) -> bool:
     """Whether values lie in a CSV. Raises NoInputError, DataError or UsageError for what is no file of values."""
-    if isinstance(source, np.ndarray):
-        return False
     suffix = check_file(source).suffix
     if suffix.lower() not in (".npy", ".npz", ".csv"):
         raise UsageError(f"{source} is {suffix or 'without a suffix'}; expected .npy, .npz or .csv.")
@@ -345,12 +342,11 @@ def _array(source: Values, array: str | None) -> tuple[np.ndarray, dict[str, Any
     if isinstance(source, np.ndarray):
         return source, _origin(source)
     file, more = Path(source).expanduser(), {}
-    with in_words(file, "plain numbers"):
-        values = np.load(file, mmap_mode="r", allow_pickle=False)
+    with in_words(file, "plain numbers"), file.open("rb") as opened:
+        values = np.load(opened, allow_pickle=False)
         if not isinstance(values, np.ndarray):
-            with values as bundle:
-                more = {"array": _meant(str(file), list(bundle.files), array)}
-                values = np.asarray(bundle[more["array"]])
+            more = {"array": _meant(str(file), list(values.files), array)}
+            values = np.asarray(values[more["array"]])
     return values, _origin(values, file) | more
 
 
@@ -372,8 +368,9 @@ def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:
         return {"file": file.name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest(), **about}
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
+def _listed(names: Iterable[Any]) -> str:
+    known = list(map(str, names))
+    return ", ".join(known[:30]) + (", …" if len(known) > 30 else "")
 
 
 # what they become
@@ -448,7 +445,7 @@ def side_map(
     table = read_table(path, point_dims(ds))
     if not table.coordinates or not table.values:
         wanted = f"{', '.join(point_dims(ds))} and at least one column of values"
-        raise DataError(f"{table.file} has no column for {wanted}. It has: {_listed(list(table.frame))}.")
+        raise DataError(f"{table.file} has no column for {wanted}. It has: {_listed(table.frame.columns)}.")
     rows = _columns(table, table.values if kind == n.ELEMENTS else [table.meant(name)])
     points, lines = table.numbers(table.coordinates), table.frame.index.to_numpy()
     way: ReadAs = "steps" if are_whole(points) else "coordinates"

@@ -88,11 +88,15 @@ def ingest(
         with replacing(old) as new:
             ingest(source, new, config=config, dask=dask, progress=progress)
         return open_store(store)
-    folder, is_file = _existing_parent(desk(store)), not isinstance(source, xr.Dataset | xr.DataArray)
-    file = check_source(source) if is_file else None
+    folder, file = _existing_parent(desk(store)), None
+    if isinstance(source, xr.Dataset | xr.DataArray):
+        opening: Any = nullcontext(schema.as_dataset(source))
+    else:
+        file = check_source(source)
+        opening = open_source(file, config, scratch=folder)
     before = _state(file, config)
-    with open_source(file, config, scratch=folder) if file else nullcontext(schema.as_dataset(source)) as lazy:
-        _refuse_settings(config, lazy, is_file=is_file)
+    with opening as lazy:
+        _refuse_settings(config, lazy, is_file=file is not None)
         ds = preflight(reduced(lazy, config), config, None if object_url(store) else folder)
         checks = Checks(ds, config.nonfinite)
 
@@ -106,7 +110,7 @@ def ingest(
         with connected(dask) as client, showing(progress, "reading") as show:
             if client is not None:
                 log.info(in_words(client))
-            how = dask_config.set(scheduler=client.get) if client is not None else nullcontext()
+            how: Any = nullcontext() if client is None else dask_config.set(scheduler=client.get)
             with how:  # the threads of the store that read ahead know it too
                 at_once = 1 if client is None else 2 * len(client.nthreads())
                 create_store(ds, store, transform=checks, finalise=finalise, progress=show, at_once=at_once)

@@ -8,6 +8,7 @@ nothing is guessed: the caller has to say which is meant.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -123,13 +124,9 @@ def place_points(
     ways = [read_as] if read_as != "auto" else ["steps"] * are_whole(points) + ["coordinates"]
     way, cells = _decide({way: _cells(ds, dims, points, way) for way in ways}, what)
     if (cells == OUTSIDE).all():
-        axes = {"they cover": points.T, "the scan's steps are": [step_numbers_of(ds, d) for d in dims]}
-        axes["its coordinates"] = [ds[d].values for d in dims]
-        spans = (
-            f"{words} {', '.join(f'{dim} {np.min(v):g} to {np.max(v):g}' for dim, v in zip(dims, values, strict=True))}"
-            for words, values in axes.items()
-        )
-        raise DataError(f"{what}: none lies on the scan: {'; '.join(spans)}.")
+        read = {"steps": [step_numbers_of(ds, d) for d in dims], "coordinates": [ds[d].values for d in dims]}
+        scan = " and ".join(f"{name} {_extent(dims, axes)}" for name, axes in read.items())
+        raise DataError(f"{what}: none lies on the scan: they cover {_extent(dims, points.T)}, the scan {scan}.")
     refuse_repeats(cells, what, lambda row: row_words(lines, row), f"[{', '.join(dims)}]", points)
     return Placement(cells, np.ones(schema.navigation_shape(ds), bool), way)
 
@@ -172,3 +169,7 @@ def _cells(ds: xr.Dataset, dims: tuple[str, ...], points: np.ndarray, read_as: s
     on_grid = np.all([position >= 0 for position in positions.values()], axis=0)
     index = tuple(np.where(on_grid, positions[dim], 0) for dim in schema.navigation_dims(ds))
     return np.where(on_grid, np.ravel_multi_index(index, schema.navigation_shape(ds)), OUTSIDE)
+
+
+def _extent(dims: Sequence[str], axes: Iterable[np.ndarray]) -> str:
+    return ", ".join(f"{dim} {np.min(axis):g} to {np.max(axis):g}" for dim, axis in zip(dims, axes, strict=True))

@@ -12,12 +12,10 @@ before anything is written; samples are then read when they are asked for, and n
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from itertools import islice
@@ -75,26 +73,6 @@ class Geometry:
     def is_same(self) -> bool:
         """Whether the pixels of the sample are those of the file."""
         return self.shape == self.size and not self.is_resampled and set(self.offset) == {0.0}
-
-
-@contextmanager
-def in_words(file: Path | str, kind: str) -> Iterator[None]:
-    """What decoders raise for damaged files, which is anything, as one DataError; a NoInputError for one that is gone.
-
-    What the system says itself, such as that a disk is full, stays as it is.
-    """
-    try:
-        yield
-    except VaearrError:
-        raise
-    except FileNotFoundError as error:
-        raise NoInputError(f"{file} is gone; restore it, or open the source again.") from error
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place that is none
-            raise
-        told = str(error).replace(f"{Path(file).parent}/", "") or type(error).__name__
-        reason = " ".join(told.split())[:120]
-        raise DataError(f"{file} cannot be read as {kind} ({reason}); it is damaged, so fetch it again.") from error
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...], *, deep: bool = True) -> Iterator[Path]:

@@ -22,8 +22,8 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources.collection import Entry, collection, in_words
-from vaearr.sources.hdf5 import check_file
+from vaearr.sources.collection import Entry, collection
+from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.store.layout import pattern_chunks
 
 IDX, NPZ = "idx", "npz"
@@ -75,7 +75,7 @@ def open_npz(path: Path, config: IngestConfig, *, scratch: Path | None = None) -
 
     Nothing is unpickled: arrays of Python objects are refused.
     """
-    with in_words(path, "NPZ"), np.load(check_file(path), allow_pickle=False) as archive:
+    with in_words(path, "NPZ"), check_file(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
         pairs, names = _pairs(archive.files), ", ".join(archive.files)
         parts = [(part, archive[images], archive[labels] if labels else None) for part, images, labels in pairs]
     if not parts:

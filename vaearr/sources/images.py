@@ -38,11 +38,11 @@ from vaearr.sources.collection import (
     entries,
     examined,
     files_below,
-    in_words,
     samples,
     some_files,
     source_files,
 )
+from vaearr.sources.hdf5 import in_words
 from vaearr.sources.lazy import one_by_one
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_dataset, scan_grid
 
@@ -205,7 +205,7 @@ def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = No
     found, masks = _with_masks(entries(folder, config, SUFFIXES), config)
 
     def look(entry: Entry) -> tuple[tuple[int, ...], np.dtype]:
-        if masks.get(entry.file) is None:
+        if entry.file not in masks:
             raise DataError("a mask without its image")
         values = read_image(entry.file, config.channels)
         if values.dtype.kind == "f" and config.nonfinite == "error" and not np.isfinite(values).all():
@@ -249,26 +249,24 @@ def _px(shape: tuple[int, ...]) -> str:
     return f"{shape[-2]} x {shape[-1]} px"
 
 
-def _with_masks(found: list[Entry], config: IngestConfig) -> tuple[list[Entry], dict[Path, list[Path] | None]]:
-    """The samples, and the masks of each by its file; None for a mask without an image, which stays among the samples.
+def _with_masks(found: list[Entry], config: IngestConfig) -> tuple[list[Entry], dict[Path, list[Path]]]:
+    """The samples, and the masks of each by its file; masks without an image stay among the samples, without an entry.
 
     Masks lie beside their images, whether a manifest names them or not.
     """
-    masks: dict[Path, list[Path] | None] = {entry.file: [] for entry in found}
+    listed = {entry.file for entry in found}
     if not config.masks:
-        return found, masks
-    places = {entry.file.parent for entry in found if entry.file.parent.is_dir()}
+        return found, {file: [] for file in listed}
+    places = {file.parent for file in listed if file.parent.is_dir()}
     beside = {file for place in places for file in files_below(place, SUFFIXES, deep=False)}
     mask = re.compile(f"(?s:(?P<image>.+?)){translate(config.masks[1:])}")
-    owners = {file: match["image"] for file in beside | masks.keys() if (match := mask.match(file.stem))}
-    images = {(file.parent, file.stem): file for file in masks.keys() - owners.keys()}
-    for file, stem in sorted(owners.items()):
-        if image := images.get((file.parent, stem)):
-            masks[image] = [*(masks[image] or ()), file]
-            masks.pop(file, None)
-        elif file in masks:
-            masks[file] = None
-    return [entry for entry in found if entry.file in masks], masks
+    owners = {file: match["image"] for file in sorted(beside | listed) if (match := mask.match(file.stem))}
+    images = {(file.parent, file.stem): file for file in listed - owners.keys()}
+    masks: dict[Path, list[Path]] = {file: [] for file in images.values()}
+    owned = {file: image for file, stem in owners.items() if (image := images.get((file.parent, stem)))}
+    for file, image in owned.items():
+        masks[image].append(file)
+    return [entry for entry in found if entry.file not in owned], masks
 
 
 def _agreed(

@@ -32,15 +32,16 @@ from vaearr.sources.collection import (
     collection,
     entries,
     examined,
-    in_words,
     samples,
     some_files,
     source_files,
 )
+from vaearr.sources.hdf5 import in_words
 
 ENGINE = "nifti"
 SUFFIXES = (".nii", ".nii.gz")
 AFFINE, ORIENTATION = "affine", "orientation"
+PLENTY, MOST_PACKED = 256 * 2**20, 100  # bytes of a packed volume, above which one byte may stand for so many
 AXES = (n.Z, n.Y, n.X)
 
 
@@ -124,6 +125,9 @@ def read_header(file: Path, config: IngestConfig) -> Volume:
     shape = shape[:3]
     if stored.kind not in "uif" or len(shape) < 3 or min(shape) < 1:
         raise DataError(f"{file} holds {stored} of shape {shape}; expected numbers.")
+    need, has = image.dataobj.offset + math.prod(shape) * stored.itemsize, file.stat().st_size
+    if need > (max(PLENTY, MOST_PACKED * has) if file.name.lower().endswith(".gz") else has):
+        raise DataError(f"{file} declares {need} bytes, more than its {has} can be believed to hold; fetch it again.")
     axes = nib.io_orientation(image.affine) if np.isfinite(image.affine).all() else np.full((3, 2), np.nan)
     if not np.isfinite(axes).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
         raise DataError(f"{file} has an affine that maps no volume to millimetres; correct its header.")

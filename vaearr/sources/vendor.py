@@ -31,10 +31,9 @@ from vaearr.errors import DataError, UsageError, did_you_mean, need
 from vaearr.sources import ebsd_maps as m
 from vaearr.sources.hdf5 import (
     check_file,
-    damage_in_words,
     find_dataset,
     find_optional,
-    has_hdf5_signature,
+    in_words,
     listed,
     open_hdf5,
     refuse_outside_links,
@@ -124,7 +123,7 @@ def format_of(path: Path) -> str:
     setting = path.with_name("Setting.txt")
     if suffix == ".dat" and setting.is_file() and NORDIF_MARK in setting.read_bytes()[:4096]:
         return "nordif"
-    if not has_hdf5_signature(path):
+    if not h5py.is_hdf5(path):
         return ""
     try:
         with open_hdf5(path) as opened:
@@ -155,7 +154,7 @@ def open_vendor(path: str | Path, config: IngestConfig | None = None, *, scratch
             f"{path} holds a master pattern, not a scan: the diffraction of one crystal in all directions, without "
             f"scan points; give the file of a measured or simulated scan."
         )
-    with damage_in_words(file):
+    with in_words(file, FORMATS.get(kind, "a scan")):
         if kind in LAYOUTS:
             with open_hdf5(file) as opened:
                 refuse_outside_links(opened)

@@ -14,9 +14,10 @@ from vaearr.errors import UsageError
 from vaearr.schema import navigation_dims
 
 BLOCK = 64  # patterns in an HDF5 chunk
-TABLES = {  # file, names of the columns x and y, of the values (None: of the elements), format of numbers
+# file, names of the columns x and y, of the values, format of numbers
+TABLES: dict[str, tuple[str, str, str, str, str | None]] = {
     n.BC: ("bandcontrast.csv", "x", "y", "band_contrast", "%g"),
-    n.ELEMENTS: ("elements.csv", "x", "y", None, "%.3f"),
+    n.ELEMENTS: ("elements.csv", "x", "y", "", "%.3f"),
     n.PHASE: ("phases.csv", "x_indice", "y_indice", "phase_id", None),
 }
 
@@ -46,8 +47,8 @@ def write_scan_files(
         raise UsageError(f"only scans over ('y', 'x') can be written; this one has {navigation_dims(ds)}.")
     ny, nx = ds.sizes["y"], ds.sizes["x"]
     kept = np.ones((ny, nx), bool) if n.PRESENT not in ds else ds[n.PRESENT].transpose("y", "x").values.copy()
-    for x, y in drop:
-        kept[y, x] = False
+    for column, row in drop:
+        kept[row, column] = False
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -59,13 +60,14 @@ def write_scan_files(
 
     paths = {n.PATTERNS: folder / "scan.h5"}
     _write_patterns(ds[n.PATTERNS], points(), paths[n.PATTERNS])
-    for variable, (file, first, second, column, digits) in TABLES.items():
+    for variable, (file, first, second, name, digits) in TABLES.items():
         if variable in ds:
             at = points()
             values = ds[variable].isel(at).drop_vars(["x", "y"]).transpose("row", ...)
-            names = [str(name) for name in values["element"].values] if variable == n.ELEMENTS else [column]
-            table = pd.DataFrame({first: at["x"].values, second: at["y"].values})
-            table[names] = values.values.reshape(len(table), -1)
+            names = values["element"].values.tolist() if variable == n.ELEMENTS else [name]
+            columns = values.values.reshape(len(x), -1).T
+            points_of = {first: at["x"].values, second: at["y"].values}
+            table = pd.DataFrame(points_of | dict(zip(names, columns, strict=True)))
             paths[variable] = folder / file
             table.to_csv(paths[variable], index=False, float_format=digits)
     return paths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from vaearr.analysis.association import targets_of
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
 from vaearr.ingestion.attaching import KINDS, attach
 from vaearr.ingestion.placing import place_in_order, place_points
-from vaearr.recipe import nested
-from vaearr.store import create_store, open_store, run_manifest, run_names
+from vaearr.store import create_store, open_store, run_names
 
 NY, NX, L = 5, 6, 3
 
@@ -41,43 +39,6 @@ def scan() -> xr.Dataset:
 def store(scan: xr.Dataset, tmp_path: Path) -> Path:
     """The scan as a store; it has a region of interest."""
     return create_store(scan, tmp_path / "scan.zarr")
-
-
-@pytest.fixture(scope="module")
-def full() -> np.ndarray:
-    """Latents of the full field, float32, NaN at two points."""
-    values = np.random.default_rng(3).normal(size=(NY * NX, L)).astype("f4")
-    values[[4, 17]] = np.nan
-    return values
-
-
-def _save(folder: Path, name: str, values: np.ndarray) -> Path:
-    np.save(folder / name, values)
-    return folder / name
-
-
-def _points(scan: xr.Dataset, kind: str) -> np.ndarray:
-    """All scan points in row-major order, [x, y]."""
-    x, y = (scan["x_index"], scan["y_index"]) if kind == "steps" else (scan["x"], scan["y"])
-    return np.stack([np.tile(x, NY), np.repeat(y, NX)], axis=1)
-
-
-def test_full_field_with_nan_becomes_a_run(store: Path, full: np.ndarray, tmp_path: Path, said: list[str]) -> None:
-    file = _save(tmp_path, "z.npy", full)
-    result = attach(store, file, run="foreign")
-    ds = open_store(store)
-    assert ds["latents_foreign"].dims == ("y", "x", "latent_foreign")
-    assert ds["latents_foreign"].dtype == np.float32
-    np.testing.assert_array_equal(ds["latents_foreign"].values, full.reshape(NY, NX, L))
-    np.testing.assert_array_equal(ds["roi_foreign"].values, np.isfinite(full[:, 0]).reshape(NY, NX))
-    made = nested(ds["latents_foreign"].attrs, "provenance")
-    assert made["values"]["file"] == "z.npy"
-    assert made["values"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert {"time", "versions", "placing"} <= set(made)
-    manifest = run_manifest(store, "foreign")
-    assert (manifest["kind"], manifest["n_roi"], manifest["latent_dim"]) == ("attached", 28, L)
-    assert result.attrs["n_placed"] == NY * NX
-    assert "30 of 30 rows placed by full field" in said[0]
 
 
 def test_classes_become_a_map_of_codes(store: Path) -> None:

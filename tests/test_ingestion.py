@@ -9,13 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import xarray as xr
 
-from tests.data import random_patterns_dataset
-from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, ExistsError, UsageError, WriteError
-from vaearr.ingestion.ingest import ingest, reduced
+from vaearr.ingestion.ingest import ingest
 from vaearr.recipe import nested
 from vaearr.sources.lazy import H5Rows
 from vaearr.store import layout
@@ -55,24 +52,6 @@ def out(tmp_path: Path) -> Path:
 def left(out: Path) -> list[str]:
     """What lies in the folder, but for the lock file, which is empty of meaning once free."""
     return sorted(p.name for p in out.iterdir() if not p.name.endswith(".lock"))
-
-
-def test_nonfinite_is_masked_on_request(tmp_path: Path, out: Path, said: list[str]) -> None:
-    images = patterns(raster(), "f4")
-    images[5 * NX + 7, 0, 2, 3] = np.nan
-    images[-1, 0, 0, 0] = -np.inf
-    config = IngestConfig(nonfinite="mask")
-    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", config=config, progress=False)
-    assert len(said) == 1
-    assert said[0].startswith("2 patterns with NaN or infinite values, or such as float32 cannot hold, are left out")
-    assert int((~ds.present).sum()) == 2
-    assert not ds.present[5, 7]
-    assert not ds.present[-1, -1]
-    assert ds.patterns[5, 7].isnull().all()
-    assert ds.patterns[-1, -1].isnull().all()
-    assert int(ds.patterns.isnull().sum()) == 2 * 35
-    assert ds.patterns.attrs["value_min"] == 0
-    assert ds.patterns.attrs["n_masked"] == 2
 
 
 def test_what_is_worth_knowing_is_said(tmp_path: Path, out: Path, said: list[str]) -> None:
@@ -179,41 +158,3 @@ def test_cropped_and_binned(tmp_path: Path, out: Path, monkeypatch: pytest.Monke
     assert ds.patterns.attrs["sha256"]
     assert max(read) <= layout.CHUNK_BYTES  # memory does not grow with the scan
     assert sum(read) == len(coords) * 35  # each pattern once
-
-
-ABOUT = {
-    "binning": 2.0,
-    "tilt": 5.0,
-    "projection_centre": [0.5, 0.25, 0.6],
-    "projection_centre_spread": [0.1, 0.2, 0.3],
-    "projection_centre_convention": "Bruker",
-}
-
-
-@pytest.fixture
-def detector_scan() -> xr.Dataset:
-    ds = random_patterns_dataset({"y": 5, "x": 4}, {"dy": 8, "dx": 10})
-    background = np.arange(80.0).reshape(8, 10)
-    ds["static_background"] = (("dy", "dx"), background, {"long_name": "static background", "units": "counts"})
-    return ds.assign_attrs(detector=ABOUT, notes=["a"])
-
-
-def test_all_over_the_detector_follows(detector_scan: xr.Dataset) -> None:
-    ds = detector_scan
-    less = reduced(ds, IngestConfig(crop={"dy": (2, 8), "dx": (None, 8)}, bin=2))
-    schema.validate(less)
-    assert (less.sizes["dy"], less.sizes["dx"]) == (3, 4)
-    np.testing.assert_array_equal(less["dy"], [2.5, 4.5, 6.5])
-    assert less["dy"].attrs == ds["dy"].attrs
-    background = ds["static_background"].values[2:8, :8].reshape(3, 2, 4, 2).mean((1, 3))
-    np.testing.assert_array_equal(less["static_background"], background)
-    assert less["static_background"].attrs == ds["static_background"].attrs
-    about = less.attrs["detector"]
-    np.testing.assert_allclose(about["projection_centre"], [5 / 8, 0, 0.8])  # 5, 2 and 4.8 px, from row 2 of 8 x 6 px
-    np.testing.assert_allclose(about["projection_centre_spread"], [1 / 8, 1.6 / 6, 2.4 / 6])
-    assert (about["binning"], about["tilt"], less.attrs["notes"]) == (4.0, 5.0, ["a"])
-    assert not {"projection_centre", "projection_centre_convention"} & set(less["patterns"].attrs)
-    assert set(less.data_vars) == set(ds.data_vars)
-    xr.testing.assert_identical(less["BC"], ds["BC"])
-    assert less["y_index"].chunks is None
-    assert ds.attrs["detector"] == ABOUT

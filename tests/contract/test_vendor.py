@@ -329,7 +329,6 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files that kikuchipy leaves open
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line(case: str, tmp_path: Path) -> None:
     make, match = REFUSED[case]

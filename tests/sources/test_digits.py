@@ -85,12 +85,12 @@ def test_npz_refusals(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     arrays: dict[str, np.ndarray]
     for arrays, match in (
-        ({"weights": LABELS}, r"holds weights\.npy; expected images x"),
-        ({"x": np.array([{}, []], dtype=object)}, "cannot be read as NPZ .*Python objects"),
+        ({"weights": LABELS}, r"holds weights; expected images x"),
+        ({"x": np.array([{}, []], dtype=object)}, "cannot be read as NPZ .*Object arrays"),
         ({"x": LABELS}, r"holds uint8 of shape \(40,\); expected images \(N, y, x\)"),
         ({"x": DIGITS, "y": LABELS[:-1]}, r"labels are uint8 of shape \(39,\)"),
         ({"x": DIGITS, "y": LABELS / 2}, "labels are float64"),
-        ({"x_train": DIGITS, "x_test": DIGITS[:, :5]}, "images of 'test' are uint8 .*all must agree"),
+        ({"x_train": DIGITS, "x_test": DIGITS[:, :5]}, "'train' uint8 .*'test' uint8 .*all must agree"),
         ({"x": np.zeros((2, 9, 8, 7))}, "with at most 4 channels"),
     ):
         np.savez(path, **arrays)  # type: ignore[arg-type]

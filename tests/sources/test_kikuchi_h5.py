@@ -13,9 +13,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaearr.errors import DataError
+from tests.sources.refusals import refused
 from vaearr.sources import lazy, open_source
-from vaearr.sources.scan_grid import scan_grid
 
 GZIP = {"chunks": (4, 1, 5, 7), "compression": "gzip"}
 
@@ -72,22 +71,6 @@ def test_values_land_at_their_coordinates(tmp_path_factory: pytest.TempPathFacto
         assert np.isnan(absent).all() if dtype == "f4" else (absent == 0).all()
 
 
-@pytest.mark.parametrize("where", ["/", "coords", "images"])
-def test_step_of_the_file(scan: Path, where: str) -> None:
-    with h5py.File(scan, "a") as file:
-        file[where].attrs.update({"step_size": np.float32(0.5), "unit": b"nm"})
-    ds = open_source(scan)
-    assert float(ds.x[-1]) == 2.5
-    assert ds.x.attrs["units"] == "nm"
-    assert float(open_source(scan, step=2.0).x[-1]) == 10
-
-
-def test_spacing_is_the_common_divisor() -> None:
-    grid = scan_grid(np.array([[0, 7], [4, 7], [10, 7], [10, 9]]), "coords")
-    np.testing.assert_array_equal(grid.x, [0, 2, 4, 6, 8, 10])
-    np.testing.assert_array_equal(grid.rows, [[0, -1, 1, -1, -1, 2], [-1, -1, -1, -1, -1, 3]])
-
-
 # reading
 
 
@@ -118,22 +101,14 @@ def test_shuffled_rows_are_read_through_a_scratch_copy(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("chunks", [None, {}], ids=["lazy", "dask"])
-@pytest.mark.parametrize("is_read_before", [False, True])
-def test_engine_pickles(scan: Path, chunks: Any, is_read_before: bool) -> None:
+def test_engine_pickles(scan: Path, chunks: Any) -> None:
     with xr.open_dataset(scan, engine="kikuchi-h5", chunks=chunks, cache=False) as ds:
-        if is_read_before:
-            ds.patterns[0, 0].values  # noqa: B018
+        ds.patterns[0, 0].values  # noqa: B018
         with pickle.loads(pickle.dumps(ds)) as again:
             xr.testing.assert_identical(again.compute(), open_source(scan).load())
 
 
 # refusals of the file
-
-
-def refused(path: Path, match: str, kind: type[Exception] = DataError, **settings: Any) -> None:
-    with pytest.raises(kind, match=match) as caught:
-        open_source(path, **settings)
-    assert "\n" not in str(caught.value)
 
 
 NAN, HALF, TWICE, FAR = (np.where(np.arange(12).reshape(6, 2) == 8, v, raster(2, 3)) for v in (np.nan, 1.5, 0, 1e300))
@@ -159,11 +134,10 @@ def test_refuses_what_is_no_scan(tmp_path: Path, images: np.ndarray, coords: np.
     refused(write(tmp_path / "a.h5", images, coords), match)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.99])
-def test_refuses_truncated(scan: Path, share: float) -> None:
+def test_refuses_truncated(scan: Path) -> None:
     raw = scan.read_bytes()
-    scan.write_bytes(raw[: int(len(raw) * share)])
-    refused(scan, rf"truncated HDF5 file: it has {int(len(raw) * share)} of {len(raw)} bytes")
+    scan.write_bytes(raw[:-20])
+    refused(scan, rf"truncated HDF5 file: it has {len(raw) - 20} of {len(raw)} bytes")
 
 
 @pytest.mark.parametrize("name", ["images", "coords"])

@@ -18,7 +18,6 @@ from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.ingestion.ingest import ingest
-from vaearr.recipe import nested
 from vaearr.sources import find_source, open_source
 
 SHAPE = (7, 8, 9)  # x, y, z
@@ -53,28 +52,6 @@ def test_one_volume(codes: str, suffix: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(ds.z, -7 + 3 * np.arange(9))
     assert ds.z.attrs["units"] == "mm"
     np.testing.assert_array_equal(ds.patterns[0, 2:5, ::2, 3], VALUES.T[2:5, ::2, 3])
-
-
-def test_cohort(tmp_path: Path) -> None:
-    for i in range(4):
-        write(tmp_path / "data" / f"s{i}.nii.gz", VALUES + i)
-    image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE)
-    image.header.set_data_dtype(np.uint8)
-    image.header.set_slope_inter(0.5, 3)
-    nib.save(nib.Nifti1Image(VALUES / 9, AFFINE, image.header), tmp_path / "data" / "s3.nii.gz")  # scaled bytes
-    table = tmp_path / "cohort.csv"
-    lines = [f"data/s{i}.nii.gz,{'mf'[i % 2]},{i // 2},{60 + i}" for i in (3, 1, 0, 2)]
-    table.write_text("path,label,subject,age\n" + "\n".join(lines))
-    assert find_source(table) == "nifti"
-    ds = ingest(table, tmp_path / "a.zarr")
-    assert ds.patterns.dtype == np.float32
-    np.testing.assert_array_equal(ds.patterns[1:], np.stack([VALUES.T + i for i in (1, 0, 2)]))
-    np.testing.assert_allclose(ds.patterns[0], nib.load(tmp_path / "data" / "s3.nii.gz").get_fdata().T, rtol=1e-6)
-    assert ds.subject.values.tolist() == ["1", "0", "0", "1"]
-    assert ds.age.values.tolist() == [63, 61, 60, 62]
-    assert ds.label.attrs["flag_meanings"] == "unknown f m"
-    np.testing.assert_allclose(ds.affine, np.broadcast_to(AFFINE, (4, 4, 4)))
-    assert nested(ds.attrs, "provenance")["versions"]["nibabel"]
 
 
 def centre(ds: xr.Dataset, i: int = 0) -> np.ndarray:
@@ -114,17 +91,6 @@ def test_resampling_finer_keeps_a_ramp(given: dict[str, Any], tmp_path: Path) ->
     inside = (slice(2, -2),) * 3
     np.testing.assert_allclose(ds.patterns[0].values[inside], (places[..., :3] @ weights)[inside], atol=1e-3)
     assert ds.patterns.dtype == np.float32
-
-
-def test_several_shapes_and_spacings(tmp_path: Path) -> None:
-    write(tmp_path / "set" / "a.nii")
-    write(tmp_path / "set" / "b.nii", VALUES[1:], AFFINE + np.diag([0.5, 0, 0, 0]))
-    refused(tmp_path / "set", r"have 2 shapes \(z, y, x\), such as \(9, 8, 6\) and \(9, 8, 7\); give one with size=")
-    ds = open_source(tmp_path / "set", size=(9, 8, 8))
-    assert ds.x.attrs["units"] == "px"
-    same = open_source(tmp_path / "set", size=(9, 8, 8), fit="crop", spacing=(3, 2, 2))
-    assert same.x.attrs == {"long_name": "x distance from the first voxel", "units": "mm"}
-    np.testing.assert_allclose(same.x, 2 * np.arange(8))
 
 
 def test_bad_volumes_are_named_together(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError
 from vaearr.ingestion.ingest import ingest
 from vaearr.sources.single import read_single, restore
-from vaearr.store import create_store, open_store
 
 from ..data import random_patterns_dataset
 
@@ -69,19 +68,6 @@ def test_samples_are_what_ingest_makes(
             corner = np.array([*np.array(single.geometry.offset)[::-1], 1.0])  # the sample's first voxel, in the file
             assert single.geometry.affine is not None
             np.testing.assert_allclose((single.geometry.affine @ corner)[:3], ds.affine[i, :3, 3], atol=1e-9)
-
-
-def test_scans_take_arrays_and_images(tmp_path: Path) -> None:
-    scan = random_patterns_dataset({"y": 3, "x": 2}, {"dy": 8, "dx": 9})
-    ds = open_store(create_store(scan, tmp_path / "a.zarr"), chunks=None)
-    pattern = scan.patterns[1, 1].values
-    np.save(tmp_path / "a.npy", pattern)
-    np.save(tmp_path / "b.npy", pattern[None].astype(float))
-    Image.fromarray(pattern).save(tmp_path / "c.png")
-    for name in ("a.npy", "b.npy", "c.png"):
-        values = read_single(ds, tmp_path / name).values
-        assert values.dtype == np.uint8
-        np.testing.assert_array_equal(values, pattern)
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Values computed elsewhere, put into a store by their coordinates, to be analysed like its own.
 
-What comes from a file or array is a table of rows; `Placement` says which scan point each row belongs to; a function
+Whatever comes, a file or an array, becomes `Rows`; `Placement` says which scan point each row belongs to; a function
 for each kind makes the variable of it. `vaearr.ingestion.ingest` places its side maps by the same functions.
 """
 
@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +23,7 @@ from vaearr.ingestion.placing import Placement, are_whole, place_in_order, place
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.schema import flags, grid
 from vaearr.sources.ebsd_maps import NO_PHASE
-from vaearr.sources.hdf5 import check_file
+from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.sources.tables import ReadAs, Table, read_table
 from vaearr.store import (
     add_variables,
@@ -45,20 +41,24 @@ from vaearr.store.remove import removable
 log = logging.getLogger("vaearr")
 
 KNOWN_PREFIXES = ("latent_", "PCA_", "cNMF_")
-IN_MEMORY = "an array in memory"
-DAMAGED = (zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, RecursionError)
 NO_CLASS = {n.NOT_CLUSTERED: "no_value", n.NOISE: "no_class"}
 KINDS = (n.LATENTS, "scores", n.ELEMENTS, "map", "classes")
+COUNTED = {
+    "n_outside": "lie outside the scan",
+    "n_left_out": "on points not measured or outside the region",
+    "n_missing": "scan points without a row",
+}
+Values = str | Path | np.ndarray
 
 
 def attach(
     store: str | Path,
-    values: str | Path | np.ndarray | xr.DataArray | xr.Dataset,
+    values: Values | xr.DataArray | xr.Dataset,
     *,
     kind: str = n.LATENTS,
     run: str | None = None,
     name: str | None = None,
-    coords: str | Path | np.ndarray | None = None,
+    coords: Values | None = None,
     roi: str | xr.DataArray | None = None,
     read_as: ReadAs = "auto",
     prefix: str | None = None,
@@ -93,35 +93,42 @@ def attach(
     are named), repeated points, infinite values; NoInputError and UsageError for files and arguments that cannot be
     meant.
     """
+    about: dict[str, Any] = {}
     if isinstance(values, xr.Dataset):
-        values = _one_of(values, array)
+        values = values[_meant("the Dataset", [str(key) for key in values.data_vars], array)]
     if isinstance(values, xr.DataArray) and kind != n.LATENTS:
         name = name or (None if values.name is None else str(values.name))
+        about = {key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs}
     path, target = check_store(store), _target(kind, run, name)
     recover(path)
     ds = open_store(path, chunks=None)
     dims = point_dims(ds) if schema.is_scan(ds) else ()
     if isinstance(values, xr.DataArray):
-        table = _labelled(values, ds, dims)
+        rows = _labelled(values, ds, dims)
     else:
-        table = _read(values, dims, prefix, columns, array)
-    table, placement = _placed(ds, _with_points(table, coords, dims), _region(ds, roi), read_as)
-    variable = _variable(ds, table, placement, kind, target, classes or {})
-    if isinstance(values, xr.DataArray) and kind in ("map", "classes"):
-        variable.attrs |= {key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs}
-    variable.attrs |= {} if units is None else {"units": units}
+        rows = _read(values, dims, prefix, columns, array)
+    if coords is not None:
+        if rows.points is not None:
+            raise UsageError(f"{rows.origin['file']} has points of its own; leave coords out.")
+        rows = replace(rows, points=read_points(coords, point_dims(ds)))
+    rows, placement = _placed(ds, rows, _region(ds, roi), read_as)
+    variable = _variable(ds, rows, placement, kind, target, classes or {})
+    variable.attrs |= (about if kind in ("map", "classes") else {}) | ({} if units is None else {"units": units})
     made_from = {
         "kind": f"{n.ATTACHED} {kind}",
-        "values": table.origin,
-        "points": table.points and table.points.origin,
+        "values": rows.origin,
+        "points": rows.points and rows.points.origin,
         "placing": placement.counts(),
         "roi": roi if roi is None or isinstance(roi, str) else "given as a map",
         "classes": classes or None,
         "units": units,
     }
     result = _keep(path, ds, kind, target, variable, Recipe(None, made_from), overwrite=overwrite)
-    log.info(_in_words(variable, placement))
-    return result.assign_attrs(placement.counts())
+    counts = placement.counts()
+    words = [f"{counts['n_placed']} of {counts['n_rows']} rows placed by {counts['read_as']}"]
+    words += [f"{counts[key]} {text}" for key, text in COUNTED.items() if counts[key]]
+    log.info(f"{variable.name}: {'; '.join(words)}")
+    return result.assign_attrs(counts)
 
 
 def _target(kind: str, run: str | None, name: str | None) -> str:
@@ -145,16 +152,6 @@ def _target(kind: str, run: str | None, name: str | None) -> str:
     return chosen
 
 
-def _with_points(table: Rows, coords: str | Path | np.ndarray | None, dims: tuple[str, ...]) -> Rows:
-    if coords is None:
-        return table
-    if table.points is not None:
-        raise UsageError(f"{table.origin['file']} has points of its own; leave coords out.")
-    if not dims:
-        raise UsageError("the samples are a collection without coordinates; give one row per sample, in their order.")
-    return replace(table, points=read_points(coords, dims))
-
-
 def _region(ds: xr.Dataset, roi: str | xr.DataArray | None) -> xr.DataArray | None:
     if roi is None or isinstance(roi, xr.DataArray):
         return None if roi is None else grid.check_map(ds, roi)
@@ -164,48 +161,40 @@ def _region(ds: xr.Dataset, roi: str | xr.DataArray | None) -> xr.DataArray | No
     return ds[variable].load()
 
 
-def _placed(ds: xr.Dataset, table: Rows, region: xr.DataArray | None, read_as: ReadAs) -> tuple[Rows, Placement]:
+def _placed(ds: xr.Dataset, rows: Rows, region: xr.DataArray | None, read_as: ReadAs) -> tuple[Rows, Placement]:
     """Values as rows, finite or NaN, and where each belongs."""
-    shape, values, file = schema.navigation_shape(ds), table.values, str(table.origin["file"])
-    over_grid = len(shape) > 1 and values.shape[: len(shape)] == shape and values.ndim - len(shape) in (0, 1)
-    if table.points is None and over_grid:
+    shape, values, points, file = schema.navigation_shape(ds), rows.values, rows.points, rows.origin["file"]
+    if points is None and len(shape) > 1 and values.shape[: len(shape)] == shape and values.ndim <= len(shape) + 1:
         values = values.reshape(-1, *values.shape[len(shape) :])
     if values.ndim > 2:
         raise DataError(f"{file} has shape {values.shape}; expected (N,), (N, L) or the grid's {shape} in front.")
     if values.dtype.kind == "f" and np.isinf(values).any():
         row = int(np.isinf(values).reshape(len(values), -1).any(axis=1).argmax())
         raise DataError(f"{file}: row {row} holds an infinite value; write NaN where there is none.")
-    if (points := table.points) is None:
-        placement = place_in_order(ds, len(values), region, what=f"{file} of shape {table.values.shape}")
+    if points is None:
+        placement = place_in_order(ds, len(values), region, what=f"{file} of shape {rows.values.shape}")
     else:
         if points.values.ndim and len(points.values) != len(values):
             raise DataError(f"{file} has {len(values)} rows, {points.origin['file']} has {len(points.values)} points.")
         way, what = points.read_as if read_as == "auto" else read_as, f"the points of {points.origin['file']}"
         placement = place_points(ds, points.values, read_as=way, what=what, lines=points.lines)
     allowed = np.ones(shape, bool) if region is None else region.values
-    return replace(table, values=values), placement.within(allowed & grid.measured(ds))
+    return replace(rows, values=values), placement.within(allowed & grid.measured(ds))
 
 
 def _keep(
-    store: Path,
-    ds: xr.Dataset,
-    kind: str,
-    target: str,
-    variable: xr.DataArray,
-    recipe: Recipe,
-    *,
-    overwrite: bool,
+    store: Path, ds: xr.Dataset, kind: str, target: str, variable: xr.DataArray, recipe: Recipe, *, overwrite: bool
 ) -> xr.Dataset:
     """Write the variable, latents as a run with `/runs/<run>` in one step, unless it is there already."""
-    is_run, there, old = kind == n.LATENTS, None, list[str]()
+    is_run, made, gone, old = kind == n.LATENTS, None, {}, list[str]()
     if is_run and target in run_names(store):
-        there, made = f"{store} already has a run {target!r}", nested(run_manifest(store, target), "config")
-        made, gone = (made or {}).get(n.ATTACHED), {"runs": [target]}
+        made, gone = (nested(run_manifest(store, target), "config") or {}).get(n.ATTACHED), {"runs": [target]}
     elif not is_run and target in ds.variables:
-        there, made = f"{store} already holds {target!r}", nested(ds[target].attrs, n.PROVENANCE)
+        made = nested(ds[target].attrs, n.PROVENANCE)
         gone = {"variables": [target, *(dim for dim in map(str, ds[target].dims) if dim.startswith(f"{target}_"))]}
-    if there is not None:
+    if gone:
         made = made if isinstance(made, Mapping) and str(made.get("kind")).startswith(n.ATTACHED) else None
+        there = f"{store} already has a run {target!r}" if is_run else f"{store} already holds {target!r}"
         if is_made(there, made, recipe, instead="attach under another name", overwrite=overwrite):
             return variable.to_dataset()
         old = removable(store, **gone)
@@ -225,17 +214,6 @@ def _keep(
     with staged_run(store, target, replacing=old) as folder:
         publish_run(store, target, folder, manifest, result, replacing=old)
     return result
-
-
-def _in_words(variable: xr.DataArray, placement: Placement) -> str:
-    c = placement.counts()
-    words = {
-        "n_outside": "lie outside the scan",
-        "n_left_out": "on points not measured or outside the region",
-        "n_missing": "scan points without a row",
-    }
-    parts = [f"{c['n_placed']} of {c['n_rows']} rows placed by {c['read_as']}"]
-    return f"{variable.name}: {'; '.join(parts + [f'{c[key]} {text}' for key, text in words.items() if c[key]])}"
 
 
 # reading
@@ -265,18 +243,29 @@ class Rows:
     points: Points | None = None
 
 
-def _read(
-    source: str | Path | np.ndarray, dims: Sequence[str], prefix: str | None, columns: Sequence[str], array: str | None
-) -> Rows:
+def _read(source: Values, dims: Sequence[str], prefix: str | None, columns: Sequence[str], array: str | None) -> Rows:
     """Values from `.npy`, `.npz` (`array` names one of several), CSV or memory.
 
     dims: the point dims, `("x", "y")`, whose columns in a CSV are coordinates. Of a CSV the named `columns` are taken,
-    else those that begin with `prefix`, else those of the one known prefix that occurs, else all. Numbered columns come
-    in the order of their numbers. Raises DataError, NoInputError or UsageError that says what is there instead.
+    else those that begin with `prefix`, else those of the first known prefix that occurs, else all; numbered columns of
+    a prefix come in the order of their numbers. Raises DataError, NoInputError or UsageError that says what is there
+    instead.
     """
-    if not isinstance(source, np.ndarray) and (file := _existing(source)).suffix.lower() == ".csv":
-        table = read_table(file, dims)
-        return _columns(table, *_chosen(file, table.values, prefix, columns))
+    if not isinstance(source, np.ndarray) and _is_csv(source):
+        table = read_table(source, dims)
+        if columns and prefix:
+            raise UsageError("columns and prefix both say which columns are meant; give one of them.")
+        for name in columns:
+            if name not in table.values:
+                raise NoInputError(f"{table.file} has no value column {name!r}.{did_you_mean(name, table.values)}")
+        known = (start for start in KNOWN_PREFIXES if any(name.startswith(start) for name in table.values))
+        start = prefix if prefix is not None else "" if columns else next(known, "")
+        chosen = list(columns) or [name for name in table.values if name.startswith(start)]
+        ends = [name.removeprefix(start) for name in chosen]
+        if not (chosen and start and all(map(str.isdecimal, ends)) and len(set(map(int, ends))) == len(ends)):
+            return _columns(table, chosen, f" {prefix}…" if prefix else "")
+        rows = _columns(table, sorted(chosen, key=lambda name: int(name.removeprefix(start))))
+        return replace(rows, numbers=tuple(sorted(map(int, ends))))
     if prefix or columns:
         raise UsageError("prefix and columns choose from a CSV; the values are in none.")
     values, origin = _array(source, array)
@@ -285,43 +274,30 @@ def _read(
     return Rows(values, origin)
 
 
-def _columns(table: Table, chosen: Sequence[str], numbers: Sequence[int] = ()) -> Rows:
+def _columns(table: Table, chosen: Sequence[str], wanted: str = "") -> Rows:
     """The values of a CSV in some columns, with its points."""
+    if not chosen:
+        raise DataError(f"{table.file} has no value column{wanted}. It has: {_listed(table.frame.columns)}.")
     values = table.numbers(chosen)
     origin = _origin(values, table.file) | {"columns": list(chosen)}
-    return Rows(values, origin, tuple(chosen), tuple(numbers), _table_points(table))
+    return Rows(values, origin, tuple(chosen), points=_points_of(table) if table.coordinates else None)
 
 
-def _table_points(table: Table) -> Points | None:
-    if not table.coordinates:
-        return None
+def _points_of(table: Table) -> Points:
     values = table.numbers(table.coordinates)
     origin = _origin(values, table.file) | {"columns": table.coordinates}
     return Points(values, table.read_as, origin, table.frame.index.to_numpy())
 
 
-def read_points(source: str | Path | np.ndarray, dims: Sequence[str]) -> Points:
+def read_points(source: Values, dims: Sequence[str]) -> Points:
     """Points `(N, d)` from a CSV with columns for all `dims`, `.npy`, `.npz` or memory."""
-    if isinstance(source, np.ndarray) or (file := _existing(source)).suffix.lower() != ".csv":
+    if isinstance(source, np.ndarray) or not _is_csv(source):
         values, origin = _array(source, None)
         return Points(values, "auto", origin)
-    table = read_table(file, dims)
-    if (found := _table_points(table)) is None:
-        raise DataError(f"{file} has no columns {' and '.join(dims)}. It has: {_listed(table.values)}.")
-    return found
-
-
-def _one_of(values: xr.Dataset, array: str | None) -> xr.DataArray:
-    """The variable of a Dataset that is meant: `array`, or the only one."""
-    return values[_meant("the Dataset", [str(name) for name in values.data_vars], array)]
-
-
-def _meant(where: str, known: list[str], array: str | None) -> str:
-    if array is None and len(known) != 1:
-        raise UsageError(f"{where} holds {len(known)} arrays ({_listed(known)}); choose one with array='…'.")
-    if (name := array or known[0]) not in known:
-        raise NoInputError(f"{where} holds no array {name!r}.{did_you_mean(name, known)}")
-    return name
+    table = read_table(source, dims)
+    if not table.coordinates:
+        raise DataError(f"{source} has no columns {' and '.join(dims)}. It has: {_listed(table.values)}.")
+    return _points_of(table)
 
 
 def _labelled(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Rows:
@@ -335,92 +311,66 @@ def _labelled(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Rows
         raise SchemaError(
             f"the array has dims {tuple(values.dims)}; expected {nav} and at most one more; rename them by .rename(…)."
         )
-    whole = values.transpose(*nav, *others)
-    is_placed = bool(dims) and set(nav) <= set(values.coords)
-    for dim in nav if not is_placed else ():
-        if whole.sizes[dim] != ds.sizes[dim] or (dim in whole.coords and not whole[dim].equals(ds[dim])):
-            raise SchemaError(
-                f"along {dim!r} the array has {whole.sizes[dim]} entries that are not the store's {ds.sizes[dim]}; "
-                "bring it there with .reindex_like(va.open_store(STORE).present)."
-            )
+    whole, points = values.transpose(*nav, *others), None
     rows = np.asarray(whole.values).reshape(-1, *(whole.sizes[dim] for dim in others))
-    labels = whole[others[0]].values if others and others[0] in whole.coords else np.arange(rows.shape[-1])
-    points = None
-    if is_placed:
-        axes = dict(zip(nav, np.meshgrid(*(whole[dim].values for dim in nav), indexing="ij"), strict=True))
-        points = Points(np.stack([axes[dim].ravel() for dim in dims], 1), "coordinates", _origin(rows))
-    numbers = tuple(map(int, labels)) if others and labels.dtype.kind in "iu" else ()
-    columns = tuple(map(str, labels)) if labels.dtype.kind in "OUT" else ()
-    return Rows(rows, _origin(rows), columns, numbers, points)
+    if dims and set(nav) <= set(values.coords):
+        axes = np.meshgrid(*(whole[dim].values for dim in nav), indexing="ij")
+        places = {dim: axis.ravel() for dim, axis in zip(nav, axes, strict=True)}
+        points = Points(np.stack([places[dim] for dim in dims], 1), "coordinates", _origin(rows))
+    else:
+        try:
+            xr.align(whole, xr.Dataset(coords={dim: ds[dim] for dim in nav}), join="exact")
+        except ValueError as error:
+            told = " ".join(str(error).split())
+            raise SchemaError(f"the array does not cover the store's {nav} ({told}); use .reindex_like(…).") from None
+    labels = whole[others[0]].values if others and others[0] in whole.coords else np.empty(0)
+    is_numbered, is_named = labels.dtype.kind in "iu", labels.dtype.kind in "OUT"
+    named, numbers = map(str, labels[: len(labels) * is_named]), map(int, labels[: len(labels) * is_numbered])
+    return Rows(rows, _origin(rows), tuple(named), tuple(numbers), points)
 
 
-def _existing(source: str | Path) -> Path:
-    file = check_file(source)
-    if file.suffix.lower() not in (".npy", ".npz", ".csv"):
-        raise UsageError(f"{file} is {file.suffix or 'without a suffix'}; expected .npy, .npz or .csv.")
-    return file
+def _is_csv(source: str | Path) -> bool:
+    """Whether values lie in a CSV. Raises NoInputError, DataError or UsageError for what is no file of values."""
+    suffix = check_file(source).suffix
+    if suffix.lower() not in (".npy", ".npz", ".csv"):
+        raise UsageError(f"{source} is {suffix or 'without a suffix'}; expected .npy, .npz or .csv.")
+    return suffix.lower() == ".csv"
 
 
-def _array(source: str | Path | np.ndarray, array: str | None) -> tuple[np.ndarray, dict[str, Any]]:
+def _array(source: Values, array: str | None) -> tuple[np.ndarray, dict[str, Any]]:
     """An array in memory, that of a `.npy`, or the one meant of a `.npz`; and where it comes from."""
     if isinstance(source, np.ndarray):
         return source, _origin(source)
-    file = _existing(source)
-    try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            if array:
-                raise UsageError(f"array={array!r} chooses from a .npz; {file.name} holds one array.")
-            return found, _origin(found, file)
-        with found as bundle:
-            name = _meant(str(file), list(bundle.files), array)
-            values = bundle[name]
-    except (UsageError, NoInputError):
-        raise
-    except (ValueError, EOFError, OSError, KeyError, OverflowError, MemoryError, *DAMAGED) as error:
-        reason = "it holds objects, or is damaged" if "pickle" in str(error) else " ".join(str(error).split())
-        raise DataError(f"{file} cannot be read as plain numbers ({reason}); save it again with numpy.save.") from None
-    if not isinstance(values, np.ndarray):
-        raise DataError(f"{file}: {name!r} is no array; save it again with numpy.savez.")
-    return values, _origin(values, file) | {"array": name}
+    file, more = Path(source).expanduser(), {}
+    with in_words(file, "plain numbers"), file.open("rb") as opened:
+        values = np.load(opened, allow_pickle=False)
+        if not isinstance(values, np.ndarray):
+            more = {"array": _meant(str(file), list(values.files), array)}
+            values = np.asarray(values[more["array"]])
+    return values, _origin(values, file) | more
 
 
-def _chosen(
-    file: Path, others: list[str], prefix: str | None, columns: Sequence[str]
-) -> tuple[Sequence[str], Sequence[int]]:
-    """The value columns that are meant, and their numbers, where all have one; those of a prefix sorted by number."""
-    if columns and prefix:
-        raise UsageError("columns and prefix both say which columns are meant; give one of them.")
-    for name in columns:
-        if name not in others:
-            raise NoInputError(f"{file} has no value column {name!r}.{did_you_mean(name, others)}")
-    if not columns and prefix is None:
-        families = [p for p in KNOWN_PREFIXES if any(name.startswith(p) for name in others)]
-        if len(families) > 1:
-            raise UsageError(f"{file} has columns {' and '.join(f'{p}…' for p in families)}; choose one with prefix=.")
-        prefix = families[0] if families else None
-    chosen = list(columns) or [name for name in others if name.startswith(prefix or "")]
-    if not chosen:
-        raise DataError(f"{file} has no value column{f' {prefix}…' if prefix else ''}. It has: {_listed(others)}.")
-    found = [(match[1], int(match[2]), match[0]) for name in chosen if (match := re.fullmatch(r"(.*?)(\d{1,9})", name))]
-    if len(found) < len(chosen) or len({stem for stem, *_ in found}) > 1 or len({i for _, i, _ in found}) < len(found):
-        return chosen, ()
-    found = sorted(found) if prefix else found
-    return [name for *_, name in found], [number for _, number, _ in found]
+def _meant(where: str, known: list[str], array: str | None) -> str:
+    """The one of several arrays that is meant: `array`, or the only one."""
+    if array is None and len(known) != 1:
+        raise UsageError(f"{where} holds {len(known)} arrays ({_listed(known)}); choose one with array='…'.")
+    if (name := array or known[0]) not in known:
+        raise NoInputError(f"{where} holds no array {name!r}.{did_you_mean(name, known)}")
+    return name
 
 
 def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:
+    about = {"shape": list(values.shape), "dtype": str(values.dtype)}
     if file is None:
         digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-    else:
-        with file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    name = IN_MEMORY if file is None else file.name
-    return {"file": name, "sha256": digest, "shape": list(values.shape), "dtype": str(values.dtype)}
+        return {"file": "an array in memory", "sha256": digest, **about}
+    with file.open("rb") as opened:
+        return {"file": file.name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest(), **about}
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
+def _listed(names: Iterable[Any]) -> str:
+    known = list(map(str, names))
+    return ", ".join(known[:30]) + (", …" if len(known) > 30 else "")
 
 
 # what they become
@@ -493,17 +443,15 @@ def side_map(
     """
     kind = name if name in (n.PHASE, n.ELEMENTS) else "map"
     table = read_table(path, point_dims(ds))
-    columns = table.values if kind == n.ELEMENTS else [table.meant(name)]
-    if not table.coordinates or not columns:
+    if not table.coordinates or not table.values:
         wanted = f"{', '.join(point_dims(ds))} and at least one column of values"
-        raise DataError(f"{table.file} has no column for {wanted}. It has: {_listed(list(map(str, table.frame)))}.")
-    rows = _columns(table, columns)
-    assert rows.points is not None
-    points = rows.points.values
+        raise DataError(f"{table.file} has no column for {wanted}. It has: {_listed(table.frame.columns)}.")
+    rows = _columns(table, table.values if kind == n.ELEMENTS else [table.meant(name)])
+    points, lines = table.numbers(table.coordinates), table.frame.index.to_numpy()
     way: ReadAs = "steps" if are_whole(points) else "coordinates"
-    placement = place_points(ds, points, read_as=way, what=str(table.file), lines=rows.points.lines)
+    placement = place_points(ds, points, read_as=way, what=str(table.file), lines=lines)
     found = _variable(ds, rows, placement, kind, name, words or {})
     counts = placement.within(grid.measured(ds)).counts()
-    about = {"source": table.file.name, "column": ", ".join(columns), "n_dropped": table.n_dropped}
+    about = {"source": table.file.name, "column": ", ".join(rows.columns), "n_dropped": table.n_dropped}
     about |= {key: counts[key] for key in ("n_missing", "n_outside")} | ({} if units is None else {"units": units})
     return (found.astype("f4") if found.dtype.kind == "f" else found).assign_attrs(about)

@@ -6,27 +6,25 @@ Everything cheap is checked before anything is written; what fails later leaves 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask import config as dask_config
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.computing import Where, check_where, connected, each, in_words
+from vaearr.computing import Where, connected, in_words
 from vaearr.computing.progress import Progress, showing
 from vaearr.config import IngestConfig, resolved, settings_as_keywords
-from vaearr.errors import DataError, ExistsError, UsageError, VaearrError, WorkersError, WriteError
+from vaearr.errors import DataError, ExistsError, UsageError, VaearrError, WriteError
 from vaearr.ingestion.attaching import side_map
 from vaearr.recipe import Recipe, is_made, nested, now, versions
 from vaearr.schema.grid import measured
@@ -36,7 +34,6 @@ from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
 from vaearr.sources.vendor import DETECTOR
 from vaearr.store import (
-    Elsewhere,
     Region,
     check_patterns,
     check_store,
@@ -46,7 +43,6 @@ from vaearr.store import (
     open_store,
     recover,
     refuse_taken,
-    write_shard,
 )
 from vaearr.store.layout import pattern_chunks
 from vaearr.store.remove import replacing
@@ -56,7 +52,6 @@ log = logging.getLogger("vaearr")
 OF_SCANS = ("maps", "elements", "phases", "orientations", "step", "crop", "bin")
 OF_ANY_SOURCE = {*OF_SCANS, "element_units", "phase_names", "nonfinite"} - {"step"}
 CENTRE = "projection_centre"
-CONVENTION, SPREAD = f"{CENTRE}_convention", f"{CENTRE}_spread"
 LEVELS = 16  # float32 numbers, as which networks see patterns, that must lie between the extremes of one of integers
 
 
@@ -76,38 +71,32 @@ def ingest(
     source: a file, a folder, a zarr store, or a Dataset or DataArray, read block by block, whose dims are told by their
     names or by the attributes `navigation_dims` and `signal_dims`. Keywords replace single settings of `config`.
     A map in several files is taken from its own CSV first, then from `orientations` (.ang, .ctf), then from the source
-    itself. A store that is there,
-    made of the same file with the same settings, is returned; `overwrite` replaces another one, with all its runs, when
-    the new one is whole. Raises ExistsError where
-    anything else is at `store`, DataError or NoInputError for inputs that do not hold what they should, WriteError
-    where they do not fit on the disk. No store is left behind then: what is refused before the patterns are read leaves
-    nothing, what fails later only the folders that were made for the store and its hidden lock file. At `s3://…` chunks
-    are sent one by one, so that the disk need not hold them.
+    itself. A store that is there, made of the same file with the same settings, is returned; `overwrite` replaces
+    another one, with all its runs, when the new one is whole. Raises ExistsError where anything else is at `store`,
+    DataError or NoInputError for inputs that do not hold what they should, WriteError where they do not fit on the
+    disk. No store is left behind then: what is refused before the patterns are read leaves nothing, what fails later
+    only the folders that were made for the store and its hidden lock file. At `s3://…` chunks are sent one by one, so
+    that the disk need not hold them.
 
-    dask: the workers that read, check and write the patterns shard by shard, see `vaearr.computing`; the store is the
-    same. They need the source and the store's folder under the same path; where the order of a file needs a scratch
-    copy, each makes one. Raises WorkersError where they cannot, or die of a shard each time.
+    dask: the workers that read the patterns, see `vaearr.computing`; this process checks and writes them, and the store
+    is the same. Workers need the source under the same path. Raises WorkersError where they die of a block each time.
     """
     config = resolved(IngestConfig, config, given)
-    check_where(dask)
-    if dask is not None and (url := object_url(store)):
-        raise UsageError(f"Dask workers write into a folder that they share, and {url} is a URL; leave dask out.")
     if (old := _taken(store)) is not None:
         if _is_ingested(old, source, config, overwrite=overwrite):
             return open_store(store)
         with replacing(old) as new:
             ingest(source, new, config=config, dask=dask, progress=progress)
         return open_store(store)
-    folder = _existing_parent(desk(store))
-    file: Path | None = None
+    folder, file = _existing_parent(desk(store)), None
     if isinstance(source, xr.Dataset | xr.DataArray):
-        opening: AbstractContextManager[xr.Dataset] = nullcontext(schema.as_dataset(source))
+        opening: Any = nullcontext(schema.as_dataset(source))
     else:
         file = check_source(source)
         opening = open_source(file, config, scratch=folder)
     before = _state(file, config)
     with opening as lazy:
-        _refuse_settings(config, lazy, dask, is_file=file is not None)
+        _refuse_settings(config, lazy, is_file=file is not None)
         ds = preflight(reduced(lazy, config), config, None if object_url(store) else folder)
         checks = Checks(ds, config.nonfinite)
 
@@ -118,12 +107,14 @@ def ingest(
 
         if file is not None and (file / n.RUNS / "zarr.json").exists():  # one of vaearr's: nothing of it may be lost
             check_patterns(file)
-
-        with _by_workers(dask, file, config, folder, checks) as elsewhere, showing(progress, "reading") as show:
-            create_store(ds, store, transform=checks.transform, finalise=finalise, progress=show, elsewhere=elsewhere)
-    left_out = ds.attrs.get(SKIPPED, ())
-    heading = [f"left out, {len(left_out)} in all:"] if left_out else []
-    for line in (*checks.findings(), *heading, *(f"  {line}" for line in left_out)):
+        with connected(dask) as client, showing(progress, "reading") as show:
+            if client is not None:
+                log.info(in_words(client))
+            how: Any = nullcontext() if client is None else dask_config.set(scheduler=client.get)
+            with how:  # the threads of the store that read ahead know it too
+                at_once = 1 if client is None else 2 * len(client.nthreads())
+                create_store(ds, store, transform=checks, finalise=finalise, progress=show, at_once=at_once)
+    for line in checks.findings():
         log.info(line)
     return open_store(store)
 
@@ -155,55 +146,6 @@ def _is_ingested(old: Path, source: Any, config: IngestConfig, *, overwrite: boo
         made = {"source": {key: known.get(key) for key in inputs["source"]}, "config": made.get("ingest")}
     there = f"{old} already exists"
     return is_made(there, made, Recipe(config, inputs), instead="give another path", overwrite=overwrite)
-
-
-@contextmanager
-def _by_workers(
-    dask: Where | None, source: Path | None, config: IngestConfig, scratch: Path, checks: Checks
-) -> Iterator[Elsewhere | None]:
-    """What has Dask workers write the shards, all of which see the source; None without `dask`."""
-    if dask is None or source is None:
-        yield None
-        return
-    n_bytes = _state(source, config)["bytes"]
-    config = config.replace(manifest=config.manifest and Path(config.manifest).expanduser().absolute())
-    what = (str(source.absolute()), json.dumps(config.to_attrs()), n_bytes, str(scratch.absolute()))
-    with connected(dask) as client:
-        assert client is not None
-        log.info(in_words(client))
-
-        def elsewhere(staged: Path, regions: Sequence[Region]) -> Generator[tuple[Path, str], None, None]:
-            try:
-                for region, (shard, checksum, summary) in each(client, ingest_shard, regions, str(staged), *what):
-                    checks.add(region, summary)
-                    yield shard, checksum
-            finally:
-                client.run(_opened.cache_clear, on_error="ignore")  # the source, and a scratch copy of it
-
-        yield elsewhere
-
-
-def ingest_shard(
-    region: Region, staged: str, source: str, config: str, n_bytes: int, scratch: str
-) -> tuple[Path, str, Summary]:
-    """On a worker: read one shard from the source, look at it, write it; its file, checksum and summary."""
-    ds, present, settings = _opened(source, config, n_bytes, scratch)
-    block = ds[n.PATTERNS].isel(region).compute(scheduler="synchronous").values
-    block, summary = look_at(block, region, ds, present, settings.nonfinite)
-    if not (Path(staged) / "zarr.json").exists():
-        raise WorkersError(
-            f"a worker does not see {staged}; put the store where all machines have it at the same path."
-        )
-    return *write_shard(staged, region, block), summary
-
-
-@lru_cache(maxsize=1)
-def _opened(source: str, config: str, n_bytes: int, scratch: str) -> tuple[xr.Dataset, np.ndarray, IngestConfig]:
-    settings = IngestConfig.from_attrs(json.loads(config))
-    if _state(check_source(source), settings)["bytes"] != n_bytes:
-        raise WorkersError(f"a worker sees another file at {source} than this process; give all machines the same one.")
-    ds = reduced(open_source(source, settings, scratch=scratch), settings)
-    return ds, measured(ds), settings
 
 
 def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None) -> xr.Dataset:
@@ -245,10 +187,10 @@ def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None) -> xr.D
     return joined
 
 
-def _refuse_settings(config: IngestConfig, ds: xr.Dataset, dask: Where | None, *, is_file: bool) -> None:
+def _refuse_settings(config: IngestConfig, ds: xr.Dataset, *, is_file: bool) -> None:
     """Raise UsageError for what a collection has no place for, and of a Dataset for what says how files are read."""
     given = [key for key in IngestConfig.model_fields if getattr(config, key) != getattr(IngestConfig(), key)]
-    if not is_file and (wrong := [*(key for key in given if key not in OF_ANY_SOURCE), *["dask"] * (dask is not None)]):
+    if not is_file and (wrong := [key for key in given if key not in OF_ANY_SOURCE]):
         raise UsageError(
             f"{wrong[0]} says how files are read, and a Dataset is taken as it is; leave it out and change the Dataset "
             "(coordinates by ds.assign_coords, size by ds.isel or ds.coarsen)."
@@ -298,104 +240,131 @@ def _existing_parent(target: Path) -> Path:
 def reduced(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
     """`ds` with `config.crop` and then `config.bin` applied to everything over the detector; lazy where it was.
 
-    A static background and the numbers of the attribute `detector` follow. Patterns are read by whole shards, so memory
-    stays that of a few. Scan points without a pattern are NaN where binning makes floats of integers. Raises UsageError
-    for a window without pixels and for a side that is not a multiple of `bin`.
+    A static background and the numbers of the attribute `detector` follow. Patterns are read by whole chunks of the
+    store, so memory stays that of a few. Scan points without a pattern are NaN where binning makes floats of integers.
+    Raises UsageError for a window without pixels and for a side that is not a multiple of `bin`.
     """
     if not config.crop and config.bin == 1:
         return ds
-    patterns, about = ds[n.PATTERNS], dict(nested(ds.attrs, DETECTOR) or {})
-    new: dict[str, xr.DataArray] = {}
-    for name, variable in ds.data_vars.items():
-        if dims := [dim for dim in schema.signal_dims(ds) if dim in variable.dims]:
-            nav = schema.navigation_dims(ds) if name == n.PATTERNS else ()
-            said = variable.assign_attrs({n.NAVIGATION_DIMS: list(nav), n.SIGNAL_DIMS: dims})
-            windows: dict[str, Any] = {dim: window for dim, window in config.crop.items() if dim in dims}
-            less = said = crop(said, **windows) if windows else said
-            if nav and about:
-                about = _detector_after(about, patterns, said, config.bin)
-            if config.bin > 1:
-                shape, signal = (tuple(said.sizes[dim] for dim in part) for part in (nav, dims))
-                chunks = zip(nav, pattern_chunks(shape, signal, variable.dtype.itemsize), strict=False)
-                less = bin_patterns(said.chunk(dict(chunks)) if nav else said, config.bin)
-            new[str(name)] = less if nav else less.drop_attrs(deep=False).assign_attrs(variable.attrs)
-    if patterns.dtype.kind != "f" and new[n.PATTERNS].dtype.kind == "f" and n.PRESENT in ds:
-        new[n.PATTERNS] = new[n.PATTERNS].where(ds[n.PRESENT])
-    own = [name for name, coord in ds.coords.items() if {n.DY, n.DX} & set(coord.dims)]
-    others = [name for name in ds.coords if name not in own]
-    rest = ds.drop_vars([*new, *own])
-    rest = rest.assign({name: variable.drop_vars(others, errors="ignore") for name, variable in new.items()})
-    return rest.assign_attrs({DETECTOR: about} if about else {})
+    signal = schema.signal_dims(ds)
+    detector = [name for name, variable in ds.data_vars.items() if set(signal) & set(variable.dims)]
+    less = {name: _reduced(ds[name], ds, config) for name in detector}
+    patterns = less[n.PATTERNS]
+    if ds[n.PATTERNS].dtype.kind != "f" and patterns.dtype.kind == "f" and n.PRESENT in ds:
+        less[n.PATTERNS] = patterns.where(ds[n.PRESENT])
+    rest = ds.drop_vars([*detector, *(name for name, coord in ds.coords.items() if set(signal) & set(coord.dims))])
+    result = rest.assign({name: variable.drop_vars(rest.coords, errors="ignore") for name, variable in less.items()})
+    about = _detector_after(dict(nested(ds.attrs, DETECTOR) or {}), ds, config)
+    return result.assign_attrs({DETECTOR: about} if about else {})
 
 
-def _detector_after(about: dict[str, Any], before: xr.DataArray, after: xr.DataArray, size: int) -> dict[str, Any]:
-    """The numbers of the detector after a crop, and binning by `size` then.
+def _reduced(variable: xr.DataArray, ds: xr.Dataset, config: IngestConfig) -> xr.DataArray:
+    signal = [dim for dim in schema.signal_dims(ds) if dim in variable.dims]
+    nav = schema.navigation_dims(ds) if variable.name == n.PATTERNS else ()
+    less = variable.assign_attrs({n.NAVIGATION_DIMS: list(nav), n.SIGNAL_DIMS: signal})
+    if windows := {dim: window for dim, window in config.crop.items() if dim in signal}:
+        less = crop(less, **windows)
+    if config.bin > 1:
+        sizes, pixels = (tuple(less.sizes[dim] for dim in dims) for dims in (nav, signal))
+        chunks = dict(zip(nav, pattern_chunks(sizes, pixels, less.dtype.itemsize), strict=False))
+        less = bin_patterns(less.chunk(chunks) if nav else less, config.bin)
+    return less if nav else less.drop_attrs(deep=False).assign_attrs(variable.attrs)
+
+
+def _detector_after(about: dict[str, Any], ds: xr.Dataset, config: IngestConfig) -> dict[str, Any]:
+    """The numbers of the detector after a crop, and binning then.
 
     Bruker's projection centre is in shares: x from the left edge of the width, y from the top and z, the distance, of
     the height. In another convention it no longer holds after a crop.
     """
-    kept = about | ({"binning": about["binning"] * size} if "binning" in about else {})
-    if CENTRE not in about or before.sizes == after.sizes:
-        return kept
-    (x, y, z), spread, convention = kept.pop(CENTRE), kept.pop(SPREAD, None), str(kept.pop(CONVENTION, ""))
-    if convention.lower() != "bruker":
-        return kept
-    wide, high = (before.sizes[dim] / after.sizes[dim] for dim in (n.DX, n.DY))
-    left, top = (int((before[dim] < after[dim][0]).sum()) / after.sizes[dim] for dim in (n.DX, n.DY))
-    kept |= {CENTRE: [x * wide - left, y * high - top, z * high], CONVENTION: convention}
-    return kept | ({SPREAD: [spread[0] * wide, spread[1] * high, spread[2] * high]} if spread else {})
+    if "binning" in about:
+        about["binning"] *= config.bin
+    if CENTRE not in about or not config.crop:
+        return about
+    (x, y, z), convention = about.pop(CENTRE), about.pop(f"{CENTRE}_convention", None)
+    if str(convention).lower() != "bruker":
+        return about
+    left = crop(ds[n.PATTERNS], **config.crop)
+    (wide, off_x), (high, off_y) = (
+        (ds.sizes[dim] / left.sizes[dim], int((ds[dim] < left[dim][0]).sum()) / left.sizes[dim]) for dim in (n.DX, n.DY)
+    )
+    return about | {CENTRE: [x * wide - off_x, y * high - off_y, z * high], f"{CENTRE}_convention": convention}
 
 
 # what is looked for in each block
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """One block: its extremes (None without a finite pattern), patterns by kind, which are masked, its checksum."""
+class Checks:
+    """What the blocks of patterns say on their way into a store, in row-major order: their extremes, which are constant
+    or not finite, a checksum of the values."""
 
-    low: float | None
-    high: float | None
-    n_constant: int
-    n_varying: int
-    masked: np.ndarray  # over the block's points
-    sha256: bytes
+    def __init__(self, ds: xr.Dataset, nonfinite: str) -> None:
+        self.ds, self.nonfinite, self.present = ds, nonfinite, measured(ds)
+        self.low, self.high = np.inf, -np.inf
+        self.n_constant = self.n_masked = self.n_varying = 0
+        self.sha256 = hashlib.sha256()
 
+    def __call__(self, block: np.ndarray, region: Region) -> np.ndarray:
+        """The block as it is to be written, NaN (of integers 0) where a pattern is masked.
 
-def look_at(
-    block: np.ndarray, region: Region, ds: xr.Dataset, present: np.ndarray, nonfinite: str
-) -> tuple[np.ndarray, Summary]:
-    """The block as it is to be written, NaN (of integers 0) where a pattern is masked, and its summary.
+        Raises DataError that names the point of the first pattern that is not finite, or that float32 cannot hold,
+        unless `nonfinite` is `mask`.
+        """
+        place = tuple(region.values())
+        inside = self.present[place]
+        flat = np.ascontiguousarray(block).reshape(*inside.shape, -1)
+        with np.errstate(invalid="ignore"):
+            low, high = flat.min(-1), flat.max(-1)
+        masked = inside & ~_fits(low, high)
+        if masked.any():
+            if self.nonfinite != "mask":
+                raise DataError(self._first_of(masked, low, high, region))
+            empty = np.array(np.nan if block.dtype.kind == "f" else 0, block.dtype)
+            block = np.where(masked.reshape(masked.shape + (1,) * (block.ndim - masked.ndim)), empty, block)
+            self.present[place] = inside = inside & ~masked
+        if inside.any():
+            self.low = min(self.low, low[inside].min().item())
+            self.high = max(self.high, high[inside].max().item())
+        n_constant = int((low == high)[inside].sum())
+        self.n_constant += n_constant
+        self.n_varying += int(inside.sum()) - n_constant
+        self.n_masked += int(masked.sum())
+        self.sha256.update(hashlib.sha256(np.ascontiguousarray(block).data).digest())
+        return block
 
-    It knows one block only, so any process may do it. present: of the whole grid. Raises DataError that names the point
-    of the first pattern that is not finite, or that float32 cannot hold, unless `nonfinite` is `mask`.
-    """
-    inside = present[tuple(region.values())]
-    flat = np.ascontiguousarray(block).reshape(*inside.shape, -1)
-    with np.errstate(invalid="ignore"):
-        low, high = flat.min(-1), flat.max(-1)
-    masked = inside & ~_fits(low, high)
-    if masked.any():
-        if nonfinite != "mask":
-            first = tuple(np.argwhere(masked)[0])
-            starts = zip(region.items(), first, strict=True)
-            place = ", ".join(f"{dim} = {ds[dim].values[part.start + int(i)]}" for (dim, part), i in starts)
+    def _first_of(self, masked: np.ndarray, low: np.ndarray, high: np.ndarray, region: Region) -> str:
+        first = tuple(np.argwhere(masked)[0])
+        starts = zip(region.items(), first, strict=True)
+        place = ", ".join(f"{dim} = {self.ds[dim].values[part.start + int(i)]}" for (dim, part), i in starts)
+        return (
+            f"the pattern at {place} has values from {low[first]} to {high[first]}: NaN, infinite, or such as float32 "
+            f"cannot hold or tell apart ({int(masked.sum())} such patterns in this block); correct or scale them or "
+            "take off an offset in the file, or leave them out with nonfinite='mask'."
+        )
+
+    def attrs(self) -> dict[str, Any]:
+        """What the patterns say of themselves; the checksum is that of the blocks' checksums: see
+        `verifying._is_as_ingested`. Raises DataError where no pattern holds anything to learn from."""
+        if not self.n_varying:
             raise DataError(
-                f"the pattern at {place} has values from {low[first]} to {high[first]}: NaN, infinite, or such as "
-                f"float32 cannot hold or tell apart ({int(masked.sum())} such patterns in this block); correct or "
-                "scale them or take off an offset in the file, or leave them out with nonfinite='mask'."
+                f"no pattern holds anything to learn from: {self.n_constant} are constant (every pixel has the same "
+                "value), the others are missing or not finite; check the source file."
             )
-        empty = np.array(np.nan if block.dtype.kind == "f" else 0, block.dtype)
-        block = np.where(masked.reshape(masked.shape + (1,) * (block.ndim - masked.ndim)), empty, block)
-        inside = inside & ~masked
-    n_constant = int((low == high)[inside].sum())
-    return block, Summary(
-        low=low[inside].min().item() if inside.any() else None,
-        high=high[inside].max().item() if inside.any() else None,
-        n_constant=n_constant,
-        n_varying=int(inside.sum()) - n_constant,
-        masked=masked,
-        sha256=hashlib.sha256(np.ascontiguousarray(block).data).digest(),
-    )
+        counts = {"n_constant": self.n_constant, "n_masked": self.n_masked}
+        seal = {"sha256": self.sha256.hexdigest(), n.SHA256_OF: n.SHARDS}
+        return {"value_min": self.low, "value_max": self.high, **counts, **seal}
+
+    def findings(self) -> Iterator[str]:
+        """What is worth knowing, a line each."""
+        what = "patterns" if schema.is_scan(self.ds) else schema.samples_word(self.ds)
+        if self.n_masked:
+            words = "NaN or infinite values, or such as float32 cannot hold,"
+            yield f"{self.n_masked} patterns with {words} are left out; {n.PRESENT!r} marks them."
+        if self.n_constant:
+            yield f"{self.n_constant} {what} are constant (every pixel has the same value)."
+        if left_out := self.ds.attrs.get(SKIPPED, ()):
+            yield f"left out, {len(left_out)} in all:"
+            yield from (f"  {line}" for line in left_out)
 
 
 def _fits(low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -405,53 +374,3 @@ def _fits(low: np.ndarray, high: np.ndarray) -> np.ndarray:
         return np.asarray(largest <= np.finfo("f4").max)  # false for NaN
     step = np.spacing(largest.astype("f4"))
     return np.asarray((step <= 1) | (low == high) | (high.astype("f8") - low.astype("f8") >= LEVELS * step))
-
-
-class Checks:
-    """What all blocks say together: non-finite and constant patterns, extremes, a checksum of the values.
-
-    They may come in any order.
-    """
-
-    def __init__(self, ds: xr.Dataset, nonfinite: str) -> None:
-        self.ds, self.nonfinite, self.present = ds, nonfinite, measured(ds)
-        self.seen: dict[tuple[int, ...], Summary] = {}
-
-    def transform(self, block: np.ndarray, region: Region) -> np.ndarray:
-        """Look at a block on its way into the store."""
-        block, summary = look_at(block, region, self.ds, self.present, self.nonfinite)
-        self.add(region, summary)
-        return block
-
-    def add(self, region: Region, summary: Summary) -> None:
-        """Count a block in, once."""
-        self.present[tuple(region.values())] &= ~summary.masked
-        self.seen[tuple(part.start for part in region.values())] = summary
-
-    def attrs(self) -> dict[str, Any]:
-        """What the patterns say of themselves; the checksum is that of the blocks' checksums, in row-major order: see
-        `verifying._is_as_ingested`. Raises DataError where no pattern holds anything to learn from."""
-        found = [self.seen[start] for start in sorted(self.seen)]
-        n_constant = sum(summary.n_constant for summary in found)
-        if not sum(summary.n_varying for summary in found):
-            raise DataError(
-                f"no pattern holds anything to learn from: {n_constant} are constant (every pixel has the same value), "
-                "the others are missing or not finite; check the source file."
-            )
-        return {
-            "value_min": min(summary.low for summary in found if summary.low is not None),
-            "value_max": max(summary.high for summary in found if summary.high is not None),
-            "n_constant": n_constant,
-            "n_masked": int(sum(summary.masked.sum() for summary in found)),
-            "sha256": hashlib.sha256(b"".join(summary.sha256 for summary in found)).hexdigest(),
-            n.SHA256_OF: n.SHARDS,
-        }
-
-    def findings(self) -> Iterator[str]:
-        """What is worth knowing, a line each."""
-        attrs, what = self.attrs(), "patterns" if schema.is_scan(self.ds) else schema.samples_word(self.ds)
-        if attrs["n_masked"]:
-            words = "NaN or infinite values, or such as float32 cannot hold,"
-            yield f"{attrs['n_masked']} patterns with {words} are left out; {n.PRESENT!r} marks them."
-        if attrs["n_constant"]:
-            yield f"{attrs['n_constant']} {what} are constant (every pixel has the same value)."

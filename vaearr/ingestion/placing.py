@@ -8,8 +8,8 @@ nothing is guessed: the caller has to say which is meant.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -83,15 +83,16 @@ def place_in_order(ds: xr.Dataset, n_rows: int, roi: xr.DataArray | None = None,
     Raises DataError with the numbers found and expected where neither fits.
     """
     everywhere = np.ones(schema.navigation_shape(ds), bool)
-    if n_rows == everywhere.size:
-        return Placement(np.arange(n_rows), everywhere, "full field, row-major")
-    inside = None if roi is None else np.flatnonzero(roi.values)
-    if inside is not None and n_rows == inside.size:
-        return Placement(inside, everywhere, "points of the region of interest, row-major")
-    others = "" if inside is None else f" or {inside.size} (the points of the region of interest, row-major)"
+    orders = {"full field, row-major": np.arange(everywhere.size)}
+    if roi is not None:
+        orders["points of the region of interest, row-major"] = np.flatnonzero(roi.values)
+    for way, cells in orders.items():
+        if n_rows == cells.size:
+            return Placement(cells, everywhere, way)
+    expected = " or ".join(f"{cells.size} ({way})" for way, cells in orders.items())
     raise DataError(
-        f"{what}: {n_rows} rows found, expected {everywhere.size} (every scan point, row-major, or an array of the "
-        f"grid's {everywhere.shape}){others}; give coordinates, or the region that the rows belong to (roi='RUN')."
+        f"{what}: {n_rows} rows found, expected {expected}, or an array of the grid's {everywhere.shape}; give "
+        "coordinates, or the region that the rows belong to (roi='RUN')."
     )
 
 
@@ -123,12 +124,10 @@ def place_points(
     ways = [read_as] if read_as != "auto" else ["steps"] * are_whole(points) + ["coordinates"]
     way, cells = _decide({way: _cells(ds, dims, points, way) for way in ways}, what)
     if (cells == OUTSIDE).all():
-        raise DataError(
-            f"{what}: none lies on the scan: they cover {_extent(dict(zip(dims, points.T, strict=True)))}, the scan "
-            f"steps {_extent({d: step_numbers_of(ds, d) for d in dims})} and coordinates "
-            f"{_extent({d: ds[d].values for d in dims})}."
-        )
-    refuse_repeats(cells, what, partial(row_words, lines), f"[{', '.join(dims)}]", points)
+        read = {"steps": [step_numbers_of(ds, d) for d in dims], "coordinates": [ds[d].values for d in dims]}
+        scan = " and ".join(f"{name} {_extent(dims, axes)}" for name, axes in read.items())
+        raise DataError(f"{what}: none lies on the scan: they cover {_extent(dims, points.T)}, the scan {scan}.")
+    refuse_repeats(cells, what, lambda row: row_words(lines, row), f"[{', '.join(dims)}]", points)
     return Placement(cells, np.ones(schema.navigation_shape(ds), bool), way)
 
 
@@ -143,18 +142,16 @@ def are_whole(points: np.ndarray) -> bool:
 
 
 def _decide(readings: dict[str, np.ndarray], what: str) -> tuple[str, np.ndarray]:
-    placed = {name: cells for name, cells in readings.items() if (cells >= 0).any()}
-    complete = {name: cells for name, cells in placed.items() if (cells >= 0).all()}
-    candidates = complete or placed or readings
-    first, *others = candidates
-    if placed and any(not np.array_equal(candidates[first], candidates[name]) for name in others):
-        n_of = {name: int((cells >= 0).sum()) for name, cells in candidates.items()}
+    placed = {name: int((cells >= 0).sum()) for name, cells in readings.items() if (cells >= 0).any()}
+    complete = [name for name in placed if placed[name] == readings[name].size]
+    first, *others = complete or list(placed) or list(readings)
+    if placed and any(not np.array_equal(readings[first], readings[name]) for name in others):
         raise UsageError(
-            f"{what} can be read as step numbers ({n_of['steps']} on the scan) and as coordinates "
-            f"({n_of['coordinates']} on the scan), which are different scan points; say which with "
+            f"{what} can be read as step numbers ({placed['steps']} on the scan) and as coordinates "
+            f"({placed['coordinates']} on the scan), which are different scan points; say which with "
             "read_as='steps' or read_as='coordinates'."
         )
-    return first, candidates[first]
+    return first, readings[first]
 
 
 def _cells(ds: xr.Dataset, dims: tuple[str, ...], points: np.ndarray, read_as: str) -> np.ndarray:
@@ -164,17 +161,15 @@ def _cells(ds: xr.Dataset, dims: tuple[str, ...], points: np.ndarray, read_as: s
         axis = step_numbers_of(ds, dim) if read_as == "steps" else ds[dim].values
         if axis.dtype.kind not in "iuf":
             raise SchemaError(f"coordinate {dim!r} has dtype {axis.dtype}; points can be placed by numbers only.")
-        order = np.argsort(axis, kind="stable")
-        ordered = axis[order].astype("f8")
+        ordered = pd.Index(np.sort(axis).astype("f8"))
         steps = np.diff(ordered)
         within = float(steps.min()) * TOLERANCE if steps.size else max(abs(float(ordered[0])), 1.0) * WHOLE
-        tolerance = WHOLE if read_as == "steps" else within
-        found = pd.Index(ordered).get_indexer(values, method="nearest", tolerance=tolerance)
-        positions[dim] = np.where(found >= 0, order[found], OUTSIDE)
+        found = ordered.get_indexer(values, method="nearest", tolerance=WHOLE if read_as == "steps" else within)
+        positions[dim] = np.where(found >= 0, np.argsort(axis, kind="stable")[found], OUTSIDE)
     on_grid = np.all([position >= 0 for position in positions.values()], axis=0)
     index = tuple(np.where(on_grid, positions[dim], 0) for dim in schema.navigation_dims(ds))
     return np.where(on_grid, np.ravel_multi_index(index, schema.navigation_shape(ds)), OUTSIDE)
 
 
-def _extent(axes: dict[str, np.ndarray]) -> str:
-    return ", ".join(f"{dim} {float(np.min(v)):g} to {float(np.max(v)):g}" for dim, v in axes.items())
+def _extent(dims: Sequence[str], axes: Iterable[np.ndarray]) -> str:
+    return ", ".join(f"{dim} {np.min(axis):g} to {np.max(axis):g}" for dim, axis in zip(dims, axes, strict=True))

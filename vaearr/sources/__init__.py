@@ -15,8 +15,7 @@ from vaearr.config import IngestConfig
 from vaearr.config.parts import of_packages, part
 from vaearr.errors import DataError, UsageError
 from vaearr.sources import digits, images, kikuchi_h5, nifti, orientation_maps, vendor
-from vaearr.sources.collection import in_words
-from vaearr.sources.hdf5 import check_file
+from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.sources.orientation_maps import open_orientation_map
 
 __all__ = ["SOURCES", "Source", "check_source", "find_source", "open_orientation_map", "open_source", "source_files"]

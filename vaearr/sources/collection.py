@@ -12,13 +12,10 @@ before anything is written; samples are then read when they are asked for, and n
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from itertools import islice
@@ -26,13 +23,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
 from vaearr.sources.lazy import THREADS, lazy_array, one_by_one
-from vaearr.sources.tables import read_csv
+from vaearr.sources.tables import NO_VALUE, read_csv
 
 LABEL, PATH, SKIPPED, UNKNOWN = "label", "path", "skipped", -1
 GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", "id"})
@@ -75,26 +73,6 @@ class Geometry:
     def is_same(self) -> bool:
         """Whether the pixels of the sample are those of the file."""
         return self.shape == self.size and not self.is_resampled and set(self.offset) == {0.0}
-
-
-@contextmanager
-def in_words(file: Path | str, kind: str) -> Iterator[None]:
-    """What decoders raise for damaged files, which is anything, as one DataError; a NoInputError for one that is gone.
-
-    What the system says itself, such as that a disk is full, stays as it is.
-    """
-    try:
-        yield
-    except VaearrError:
-        raise
-    except FileNotFoundError as error:
-        raise NoInputError(f"{file} is gone; restore it, or open the source again.") from error
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place that is none
-            raise
-        told = str(error).replace(f"{Path(file).parent}/", "") or type(error).__name__
-        reason = " ".join(told.split())[:120]
-        raise DataError(f"{file} cannot be read as {kind} ({reason}); it is damaged, so fetch it again.") from error
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...], *, deep: bool = True) -> Iterator[Path]:
@@ -167,30 +145,23 @@ def entries(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list
 def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> list[Entry]:
     manifest = manifest.expanduser()
     frame = read_csv(manifest)
-    frame.columns = [PATH if name.lower() == PATH else name for name in map(str, frame.columns)]
+    frame.columns = [PATH if name.lower() == PATH else name for name in frame.columns]
     columns, wanted = list(frame.columns), config.label_column
     if columns.count(PATH) != 1:
         raise DataError(f"{manifest} has columns {', '.join(columns)}; name the one of files, and no other, 'path'.")
     if wanted != LABEL and wanted not in columns:
         raise UsageError(f"{manifest} has no column {wanted!r}.{did_you_mean(wanted, columns)}")
-    paths = [_text(value) for value in frame[PATH]]
+    paths = list(frame[PATH])
     if "" in paths:
         raise DataError(f"{manifest} line {frame.index[paths.index('')]}: the path is empty; give one file a line.")
-    files = [os.path.abspath(folder / path) for path in paths]  # one file under two names is one file
-    count = Counter(files)
-    if twice := [path for path, file in zip(paths, files, strict=True) if count[file] > 1]:
-        raise DataError(f"{manifest} names {twice[-1]!r} more than once; one line for each sample.")
-    labels = [_text(value) or None for value in frame[wanted]] if wanted in columns else [None] * len(paths)
-    others = frame.drop(columns=[PATH, wanted], errors="ignore")
-    rows: list[Any] = others.to_dict("records") if len(others.columns) else [{}] * len(paths)
-    return [Entry(folder / path, path, label, row) for path, label, row in zip(paths, labels, rows, strict=True)]
-
-
-def _text(value: Any) -> str:
-    """A cell as text; whole numbers without a point, empty cells as ''."""
-    if isinstance(value, float):
-        return "" if np.isnan(value) else (str(int(value)) if value.is_integer() else str(value))
-    return str(value).strip()
+    files = frame[PATH].map(lambda path: os.path.abspath(folder / path))  # one file under two names is one file
+    if files.duplicated().any():
+        raise DataError(f"{manifest} names {frame[PATH][files.duplicated()].iloc[0]!r} more than once; name it once.")
+    labels = list(frame[wanted]) if wanted in columns else [""] * len(paths)
+    rows: list[Any] = frame.drop(columns=[PATH, wanted], errors="ignore").to_dict("records")
+    return [
+        Entry(folder / path, path, label or None, row) for path, label, row in zip(paths, labels, rows, strict=True)
+    ]
 
 
 def examined(
@@ -225,30 +196,28 @@ def examined(
 
 
 def collection(
-    read: Callable[[int], np.ndarray],
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    signal: Sequence[str],
-    found: Sequence[Entry],
-    attrs: Mapping[str, Any],
-    bad: Sequence[str] = (),
+    patterns: Any, signal: Sequence[str], found: Sequence[Entry], attrs: Mapping[str, Any], bad: Sequence[str] = ()
 ) -> xr.Dataset:
     """The lazy Dataset (sample, …) with paths, labels and what the manifest told of each sample.
 
-    read: gives sample i, of `shape` over the dims `signal`.
+    patterns: a dask array (sample, *signal).
     """
     about = {n.NAVIGATION_DIMS: [n.SAMPLE], n.SIGNAL_DIMS: list(signal), **attrs}
-    patterns = lazy_array(one_by_one(read, shape, dtype), np.arange(len(found)), shape, dtype)
     data: dict[str, Any] = {n.PATTERNS: ((n.SAMPLE, *signal), patterns, about)}
     coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(len(found)), {"long_name": "sample"})}
     coords[PATH] = (n.SAMPLE, [entry.name for entry in found], {"long_name": "file"})
-    for dim, size in zip(signal, shape, strict=True):
+    for dim, size in zip(signal, patterns.shape[1:], strict=True):
         coords[dim] = (dim, np.arange(size), {"long_name": dim, "units": "px"})
     if any(entry.label is not None for entry in found):
         data[LABEL] = _label_variable([entry.label for entry in found])
     for name in dict.fromkeys(key for entry in found for key in entry.told):
-        _add_column(name, [entry.told.get(name) for entry in found], coords, data)
+        _add_column(name, pd.Series([entry.told.get(name, "") for entry in found]), coords, data)
     return xr.Dataset(data, coords, {SKIPPED: list(bad)} if bad else None)
+
+
+def samples(read: Callable[[int], np.ndarray], count: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """A dask array (sample, *shape) of what `read` gives for each sample."""
+    return lazy_array(one_by_one(read, shape, dtype), np.arange(count), shape, dtype)
 
 
 def _label_variable(labels: Sequence[str | None]) -> xr.Variable:
@@ -267,14 +236,19 @@ def _number(label: str) -> float:
     return float(label) if re.fullmatch(r"[-+]?\d+(\.\d*)?", label) else np.inf
 
 
-def _add_column(name: str, values: list[Any], coords: dict[str, Any], data: dict[str, Any]) -> None:
-    """A column of a manifest: a coordinate where it is text or names groups, else a variable of numbers."""
+def _add_column(name: str, cells: pd.Series, coords: dict[str, Any], data: dict[str, Any]) -> None:
+    """A column of a manifest: a variable where it holds numbers, a coordinate where it is text or names groups.
+
+    Numbers with zeros in front, such as 0012, are names, and stay text.
+    """
     plain = re.sub(r"[^0-9A-Za-z_]+", "_", name).strip("_")
     plain = "manifest_label" if plain == LABEL else plain  # where another column was chosen for the labels
     is_taken = plain in n.RESERVED or plain in coords or plain in data or plain.startswith(n.OF_LATER_RUNS)
     if is_taken or not n.is_valid_name(plain):
         raise DataError(f"the manifest's column {name!r} has a name that is taken, or no name; rename it.")
-    if plain.lower() not in GROUPS and all(isinstance(value, (int, float, np.number)) for value in values):
-        data[plain] = (n.SAMPLE, np.array(values, np.float32), {"long_name": name, "units": "1"})
+    values = pd.to_numeric(cells.mask(cells.str.lower().isin(NO_VALUE)), errors="coerce")
+    is_text = (values.isna() & ~cells.str.lower().isin(NO_VALUE)).any() or cells.str.match(r"0\d").any()
+    if plain.lower() in GROUPS or is_text:
+        coords[plain] = (n.SAMPLE, list(cells), {"long_name": name})
     else:
-        coords[plain] = (n.SAMPLE, [_text(value) for value in values], {"long_name": name})
+        data[plain] = (n.SAMPLE, values.to_numpy(np.float32, na_value=np.nan), {"long_name": name, "units": "1"})

@@ -1,10 +1,9 @@
-"""Sets of small images in one file, IDX or NPZ, as a collection (sample[, channel], y, x) with `label`.
+"""Sets of small images in one file, IDX or NPZ, as a collection (sample[, channel], y, x) with `label`, in memory.
 
 IDX (`train-images-idx3-ubyte`, also `.gz`): big-endian, (N, rows, columns); the labels are looked for beside it, under
 the same name with `labels` and `idx1`. NPZ: images `x`, `images` or `data` with labels `y`, `labels` or `label`, or
 `x_train`, `y_train`, `x_test`, `y_test`, put one after the other with the coordinate `part`; images (N, y, x),
-(N, y, x, channel) or (N, channel, y, x). Arrays are unpacked once, to a temporary file that vanishes with the Dataset,
-so that memory stays flat.
+(N, y, x, channel) or (N, channel, y, x).
 """
 
 from __future__ import annotations
@@ -12,12 +11,10 @@ from __future__ import annotations
 import gzip
 import math
 import re
-import shutil
-import tempfile
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import xarray as xr
@@ -25,8 +22,9 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources.collection import Entry, collection, in_words
-from vaearr.sources.hdf5 import check_file
+from vaearr.sources.collection import Entry, collection
+from vaearr.sources.hdf5 import check_file, in_words
+from vaearr.store.layout import pattern_chunks
 
 IDX, NPZ = "idx", "npz"
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
@@ -40,8 +38,7 @@ Part = tuple[str, np.ndarray, np.ndarray | None]  # its name, its images, their 
 def sniff_idx(path: Path) -> int:
     """2: starts as IDX does, perhaps inside gzip; 0: anything else."""
     try:
-        with _opened(path) as file:
-            return 2 * (_idx_header(file) is not None)
+        return 2 * (_idx_header(_unpacked(path, 20)) is not None)
     except (OSError, EOFError, zlib.error):
         return 0
 
@@ -52,10 +49,12 @@ def sniff_npz(path: Path) -> int:
         if file.read(4) != ZIP:
             return 0
     try:
-        with in_words(path, "NPZ"), zipfile.ZipFile(path) as archive:
-            return 2 if _pairs(archive) else 1 * any(name.endswith(".npy") for name in archive.namelist())
-    except DataError:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
         return 1 * (path.suffix.lower() == ".npz")
+    arrays = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+    return 2 if _pairs(arrays) else 1 * bool(arrays)
 
 
 def idx_files(path: Path, config: IngestConfig) -> list[Path]:
@@ -66,54 +65,51 @@ def idx_files(path: Path, config: IngestConfig) -> list[Path]:
 
 
 def open_idx(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
-    """Lazy Dataset of the images of an IDX file and their labels. Raises DataError for files that do not fit."""
-    arrays = [_idx(check_file(file), scratch) for file in idx_files(path, config)]
+    """Dataset of the images of an IDX file and their labels. Raises DataError for files that do not fit."""
+    arrays = [_idx(check_file(file)) for file in idx_files(path, config)]
     return _dataset(path, [("", arrays[0], arrays[1] if arrays[1:] else None)])
 
 
 def open_npz(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
-    """Lazy Dataset of the images of an NPZ file and their labels. Raises DataError for files that do not fit.
+    """Dataset of the images of an NPZ file and their labels. Raises DataError for files that do not fit.
 
     Nothing is unpickled: arrays of Python objects are refused.
     """
-    with in_words(path, "NPZ"), zipfile.ZipFile(check_file(path)) as archive:
-        names = ", ".join(archive.namelist())
-        parts = [
-            (part, _npy(archive, images, scratch), _npy(archive, labels, scratch) if labels else None)
-            for part, images, labels in _pairs(archive)
-        ]
+    with in_words(path, "NPZ"), check_file(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        pairs, names = _pairs(archive.files), ", ".join(archive.files)
+        parts = [(part, archive[images], archive[labels] if labels else None) for part, images, labels in pairs]
     if not parts:
         raise DataError(f"{path} holds {names}; expected images x (labels y) or x_train (y_train).")
     return _dataset(path, parts)
 
 
-def _opened(path: Path) -> Any:
+def _unpacked(path: Path, size: int = -1) -> bytes:
     with path.open("rb") as raw:
-        return gzip.open(path) if raw.read(2) == GZIP else path.open("rb")
+        is_packed = raw.read(2) == GZIP
+    with gzip.open(path) if is_packed else path.open("rb") as file:
+        return file.read(size)
 
 
-def _idx_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...]] | None:
-    start = file.read(4)
+def _idx_header(start: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in IDX_TYPES or not 0 < start[3] <= 4:
         return None
-    shape = tuple(int.from_bytes(file.read(4), "big") for _ in range(start[3]))
+    shape = tuple(int.from_bytes(start[4 * i : 4 * i + 4], "big") for i in range(1, start[3] + 1))
     return (np.dtype(IDX_TYPES[start[2]]), shape) if math.prod(shape) else None
 
 
-def _idx(file: Path, scratch: Path | None) -> np.ndarray:
-    """The array of an IDX file, mapped. Raises DataError for a damaged one, or one of another size than it declares."""
-    with in_words(file, "IDX"), _opened(file) as opened, tempfile.TemporaryFile(dir=scratch) as copy:
-        dtype, shape = _idx_header(opened) or (np.dtype("u1"), ())
-        shutil.copyfileobj(opened, copy)
-        copy.flush()
-        if (has := copy.tell()) != (need := math.prod(shape) * dtype.itemsize):
-            raise DataError(f"{file} declares {dtype} of shape {shape}, {need} bytes, but holds {has}; fetch it again.")
-        return np.memmap(copy, dtype=dtype, mode="r", shape=shape)
+def _idx(file: Path) -> np.ndarray:
+    """The array of an IDX file. Raises DataError for a damaged one, or one of another size than it declares."""
+    with in_words(file, "IDX"):
+        content = _unpacked(file)
+    dtype, shape = _idx_header(content) or (np.dtype("u1"), ())
+    start, need = 4 + 4 * len(shape), math.prod(shape) * dtype.itemsize
+    if (has := len(content) - start) != need:
+        raise DataError(f"{file} declares {dtype} of shape {shape}, {need} bytes, but holds {has}; fetch it again.")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape)
 
 
-def _pairs(archive: zipfile.ZipFile) -> list[tuple[str, str, str | None]]:
+def _pairs(names: Collection[str]) -> list[tuple[str, str, str | None]]:
     """(part, name of the images, name of their labels or None) for all images that are known by their name."""
-    names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
     known = [
         (part, form.format(part=part, name=x), form.format(part=part, name=y))
         for part in PARTS
@@ -125,34 +121,23 @@ def _pairs(archive: zipfile.ZipFile) -> list[tuple[str, str, str | None]]:
     return found or [("", name, labels) for name in IMAGES if name in names][:1]
 
 
-def _npy(archive: zipfile.ZipFile, name: str, scratch: Path | None) -> np.ndarray:
-    with archive.open(f"{name}.npy") as opened, tempfile.NamedTemporaryFile(dir=scratch) as copy:
-        shutil.copyfileobj(opened, copy)
-        copy.flush()
-        return np.asarray(np.load(copy.name, mmap_mode="r", allow_pickle=False))
-
-
 def _dataset(file: Path, parts: list[Part]) -> xr.Dataset:
+    import dask.array as da
+
     arrays = [_channels_first(file, values) for _, values, _ in parts]
-    first, starts = arrays[0], np.cumsum([0, *map(len, arrays)])
-    for (part, *_), array in zip(parts, arrays, strict=True):
-        if array.shape[1:] != first.shape[1:] or array.dtype != first.dtype:
-            raise DataError(
-                f"{file}: the images of {part!r} are {array.dtype} {array.shape[1:]}, those of {parts[0][0]!r} "
-                f"{first.dtype} {first.shape[1:]}; all must agree."
-            )
-
-    def read(i: int) -> np.ndarray:
-        which = int(np.searchsorted(starts, i, side="right")) - 1
-        return np.asarray(arrays[which][i - starts[which]])
-
+    if len({(array.shape[1:], array.dtype) for array in arrays}) > 1:
+        told = ", ".join(f"{part!r} {v.dtype} {v.shape[1:]}" for (part, *_), v in zip(parts, arrays, strict=True))
+        raise DataError(f"{file}: the parts' images are {told}; all must agree.")
+    values = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    tile = pattern_chunks(values.shape[:1], values.shape[1:], values.dtype.itemsize)
     found = [
         Entry(file, f"{part}/{i}" if part else f"{i}", label, {"part": part} if len(parts) > 1 else {})
-        for part, values, labels in parts
-        for i, label in enumerate(_words(file, labels, len(values)))
+        for part, images, labels in parts
+        for i, label in enumerate(_words(file, labels, len(images)))
     ]
-    signal, about = (n.CHANNEL, n.Y, n.X)[-first.ndim + 1 :], {"long_name": "image", "units": "1"}
-    return collection(read, first.shape[1:], first.dtype, signal, found, about)
+    signal, about = (n.CHANNEL, n.Y, n.X)[-values.ndim + 1 :], {"long_name": "image", "units": "1"}
+    return collection(da.from_array(values, chunks=tile, name=False), signal, found, about)
 
 
 def _words(file: Path, labels: np.ndarray | None, count: int) -> list[str] | list[None]:

@@ -6,6 +6,7 @@ are held against the size of the file before anything is read.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,22 +18,9 @@ import numpy as np
 
 from vaearr.errors import DataError, NoInputError, VaearrError, did_you_mean
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_RATIO = 1000
 RATIO_FROM_BYTES = 2**30
 MAX_LISTED = 20
-
-
-def has_hdf5_signature(path: Path) -> bool:
-    """Whether the file starts as HDF5 files do (at byte 0, or behind a user block of 512, 1024, … bytes)."""
-    size, offset = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while offset + len(SIGNATURE) <= size:
-            file.seek(offset)
-            if file.read(len(SIGNATURE)) == SIGNATURE:
-                return True
-            offset = 512 if offset == 0 else offset * 2
-    return False
 
 
 def check_file(path: str | Path) -> Path:
@@ -75,16 +63,24 @@ def _why_not(file: Path, message: str) -> str:
 
 
 @contextmanager
-def damage_in_words(path: Path) -> Iterator[None]:
-    """What HDF5 raises for damaged structures, and numpy for what they claim, as one DataError."""
+def in_words(file: Path | str, kind: str) -> Iterator[None]:
+    """What decoders raise for damaged files, which is anything, as one DataError; a NoInputError for one that is gone.
+
+    What the system says itself, such as that a disk is full, stays as it is.
+    """
     try:
         yield
     except VaearrError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError, SystemError) as error:
-        told = error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error  # h5py's lock hides it
-        reason = " ".join(str(told).split())[:200]
-        raise DataError(f"{path} cannot be read ({reason}); it is damaged, so fetch it again.") from error
+    except FileNotFoundError as error:
+        raise NoInputError(f"{file} is gone; restore it, or open the source again.") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place that is none
+            raise
+        cause = error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error  # h5py's lock hides it
+        told = str(cause).replace(f"{Path(file).parent}/", "") or type(cause).__name__
+        reason = " ".join(told.split())[:200]
+        raise DataError(f"{file} cannot be read as {kind} ({reason}); it is damaged, so fetch it again.") from error
 
 
 def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:

@@ -3,8 +3,7 @@
 A collection (sample[, channel], y, x): a folder of png, jpg, jpeg, tif, tiff and bmp in any case, with its sub-folders,
 or a manifest; see `collection` for labels and manifests. Images of several sizes need `size`; grey and colour among
 each other need `channels`. Files whose name is that of an image with the addition that `masks` says (`*_mask*`: `a.png`
-and `a_mask.png`, `a_mask_1.png` …) are no samples: their union is the variable `mask`, with `has_mask` where there was
-one.
+and `a_mask.png`, `a_mask_1.png` …) are no samples: their union is the variable `mask`.
 
 A scan (y, x, dy, dx): a folder with one grey image for each scan point, whose name tells where: in any order, with
 points missing. Names are matched without their suffix by `IngestConfig.filenames`: a template such as `x{x}_y{y}` or
@@ -39,23 +38,23 @@ from vaearr.sources.collection import (
     entries,
     examined,
     files_below,
-    in_words,
+    samples,
     some_files,
     source_files,
 )
-from vaearr.sources.lazy import lazy_array, one_by_one
+from vaearr.sources.hdf5 import in_words
+from vaearr.sources.lazy import one_by_one
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_dataset, scan_grid
 
 COLLECTION, POINTS = "images", "point-images"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-MASK, HAS_MASK = "mask", "has_mask"
+MASK = "mask"
 COLOURS = ("red", "green", "blue")
 LOOKED_AT = 200  # names that decide what a folder is
 SHOWN = 3
 Fit = Literal["pad", "crop", "squash"]
 Channels = Literal["auto", "grey", "colour"]
 MOST_PIXELS = 64 * 10**6  # an image that declares more is not decoded
-MOST_PER_BYTE = 10_000  # pixels that a byte of a file can stand for
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # of no other is the decoder tried: that of EPS starts a program
 LOSSY = (".jpg", ".jpeg")
 MODES = ("1", "L", "P", "PA", "LA", "RGB", "RGBA", "F")
@@ -80,7 +79,7 @@ def read_image(file: Path, channels: Channels = "auto") -> np.ndarray:
     from PIL import Image, ImageOps
 
     with in_words(file, "an image"), Image.open(file, formats=FORMATS) as image:
-        if why := _why_not(image, file.stat().st_size):
+        if why := _why_not(image):
             raise DataError(f"{file} {why}.")
         image.load()
         plain: Any = ImageOps.exif_transpose(image)
@@ -89,15 +88,12 @@ def read_image(file: Path, channels: Channels = "auto") -> np.ndarray:
         return _values(file, plain, channels)
 
 
-def _why_not(image: Any, n_bytes: int) -> str:
+def _why_not(image: Any) -> str:
     """What the header says that cannot be used, known before anything is decoded; "" = nothing."""
     width, height = image.size
-    declares = f"declares {height} x {width} px"
     raw = " ".join(str(part) for tile in image.tile for part in tile[3:])
     if width * height > MOST_PIXELS:
-        return f"{declares}; at most {MOST_PIXELS // 10**6} million are read"
-    if width * height > MOST_PER_BYTE * n_bytes:
-        return f"{declares}, more than {n_bytes} bytes can hold; fetch it again"
+        return f"declares {height} x {width} px; at most {MOST_PIXELS // 10**6} million are read"
     if (frames := getattr(image, "n_frames", 1)) > 1:
         return f"holds {frames} images; expected one, so save them as files of their own"
     if image.mode not in MODES and not image.mode.startswith("I"):
@@ -206,16 +202,15 @@ def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = No
     """
     if config.size is not None and len(config.size) != 2:
         raise UsageError(f"size {config.size} of images must be two numbers, (rows, columns).")
-    is_whole = folder.is_dir() and config.manifest is None
-    found, masks, alone = _with_masks(entries(folder, config, SUFFIXES), config, is_whole=is_whole)
+    found, masks = _with_masks(entries(folder, config, SUFFIXES), config)
 
     def look(entry: Entry) -> tuple[tuple[int, ...], np.dtype]:
-        if entry.file in alone:
+        if entry.file not in masks:
             raise DataError("a mask without its image")
         values = read_image(entry.file, config.channels)
         if values.dtype.kind == "f" and config.nonfinite == "error" and not np.isfinite(values).all():
             raise DataError(f"{entry.file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
-        for file in masks.get(entry.file, ()):
+        for file in masks[entry.file]:
             if (other := _read_mask(file).shape) != values.shape[-2:]:
                 raise DataError(
                     f"its mask {file.name} is {_px(other)}, the image {_px(values.shape)}; they must agree."
@@ -231,28 +226,22 @@ def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = No
         return refit(read_image(kept[i].file, config.channels), size, config.fit)
 
     def read_masks(i: int) -> np.ndarray:
-        parts = [refit(_read_mask(file), size, config.fit) for file in masks.get(kept[i].file, ())]
+        parts = [refit(_read_mask(file), size, config.fit) for file in masks[kept[i].file]]
         return np.any(parts, axis=0) if parts else np.zeros(size, bool)
 
     signal = (n.CHANNEL, n.Y, n.X)[-len(shape) :]
     attrs: dict[str, Any] = {"long_name": "image", "units": "1"}
     if any(seen[-2:] != size for seen, _ in looks):
         attrs |= {"size": list(size), "fit": config.fit}
-    ds = collection(read, shape, dtype, signal, kept, attrs, bad)
+    ds = collection(samples(read, len(kept), shape, dtype), signal, kept, attrs, bad)
     if n.CHANNEL in signal:
         ds = ds.assign_coords({n.CHANNEL: list(COLOURS)})
     for word, axis in (("rows", -2), ("columns", -1)):
         about = {"long_name": f"{word} of the file", "units": "px"}
         ds.coords[f"source_{word}"] = (n.SAMPLE, np.array([seen[axis] for seen, _ in looks], np.int32), about)
-    has_mask = np.array([bool(masks.get(entry.file)) for entry in kept])
-    if has_mask.any():
-        union = lazy_array(one_by_one(read_masks, size, np.dtype(bool)), np.arange(len(kept)), size, np.dtype(bool))
+    if any(masks[entry.file] for entry in kept):
         flags = {"long_name": "mask", "flag_values": [0, 1], "flag_meanings": "outside inside"}
-        ds[MASK] = xr.Variable((n.SAMPLE, n.Y, n.X), union, flags)
-        ds[HAS_MASK] = xr.Variable(n.SAMPLE, has_mask, {"long_name": "image has a mask"})
-    if has_mask.any() and not has_mask.all():
-        lacking = f"{int((~has_mask).sum())} of {len(has_mask)} images have no mask"
-        ds.attrs["notes"] = [f"{lacking}; 'has_mask' marks the others."]
+        ds[MASK] = xr.Variable((n.SAMPLE, n.Y, n.X), samples(read_masks, len(kept), size, np.dtype(bool)), flags)
     return ds
 
 
@@ -260,29 +249,24 @@ def _px(shape: tuple[int, ...]) -> str:
     return f"{shape[-2]} x {shape[-1]} px"
 
 
-def _with_masks(
-    found: list[Entry], config: IngestConfig, *, is_whole: bool
-) -> tuple[list[Entry], dict[Path, list[Path]], set[Path]]:
-    """The samples, the masks of each by its file, and the masks without an image, which stay among the samples.
+def _with_masks(found: list[Entry], config: IngestConfig) -> tuple[list[Entry], dict[Path, list[Path]]]:
+    """The samples, and the masks of each by its file; masks without an image stay among the samples, without an entry.
 
-    is_whole: the entries are all files that there are; else masks may lie beside them.
+    Masks lie beside their images, whether a manifest names them or not.
     """
-    if not config.masks:
-        return found, {}, set()
     listed = {entry.file for entry in found}
-    places = set() if is_whole else {file.parent for file in listed if file.parent.is_dir()}
+    if not config.masks:
+        return found, {file: [] for file in listed}
+    places = {file.parent for file in listed if file.parent.is_dir()}
     beside = {file for place in places for file in files_below(place, SUFFIXES, deep=False)}
     mask = re.compile(f"(?s:(?P<image>.+?)){translate(config.masks[1:])}")
-    owners = {file: match["image"] for file in listed | beside if (match := mask.match(file.stem))}
+    owners = {file: match["image"] for file in sorted(beside | listed) if (match := mask.match(file.stem))}
     images = {(file.parent, file.stem): file for file in listed - owners.keys()}
-    masks: dict[Path, list[Path]] = {}
-    alone = set()
-    for file, stem in owners.items():
-        if image := images.get((file.parent, stem)):
-            masks.setdefault(image, []).append(file)
-        else:
-            alone.add(file)
-    return [entry for entry in found if entry.file not in owners or entry.file in alone], masks, alone
+    masks: dict[Path, list[Path]] = {file: [] for file in images.values()}
+    owned = {file: image for file, stem in owners.items() if (image := images.get((file.parent, stem)))}
+    for file, image in owned.items():
+        masks[image].append(file)
+    return [entry for entry in found if entry.file not in owned], masks
 
 
 def _agreed(

@@ -1,8 +1,7 @@
 """HDF5 with a stack of patterns and the `[x, y]` step numbers of each: lazy, in any row order, with points missing.
 
 `/images` is (N, H, W), (N, 1, H, W) or (N, C, H, W) of any integer or float type, `/coords` is (N, 2). The distance of
-scan points is taken from the settings, else from an attribute `step` or `step_size` (with `unit` or `units`) of
-`/coords`, `/images` or the file; without one, coordinates are the step numbers themselves. Scan points without a
+scan points is a setting; without one, coordinates are the step numbers themselves. Scan points without a
 pattern are NaN (floats) or 0 (integers) and False in `present`.
 
 Also an xarray engine: `xr.open_dataset("scan.h5", engine="kikuchi-h5")`.
@@ -10,7 +9,6 @@ Also an xarray engine: `xr.open_dataset("scan.h5", engine="kikuchi-h5")`.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
@@ -26,9 +23,8 @@ from vaearr.config import IngestConfig
 from vaearr.errors import DataError
 from vaearr.sources.hdf5 import (
     check_file,
-    damage_in_words,
     find_dataset,
-    has_hdf5_signature,
+    in_words,
     open_hdf5,
     refuse_outside_links,
 )
@@ -40,7 +36,7 @@ ENGINE = "kikuchi-h5"
 
 def sniff(path: Path) -> int:
     """2: HDF5 with `images` and `coords`; 1: some HDF5; 0: another format."""
-    if not has_hdf5_signature(path):
+    if not h5py.is_hdf5(path):
         return 0
     with suppress(Exception), open_hdf5(path) as file:  # of a damaged file; opening it says how
         names = ("images", "coords")
@@ -58,7 +54,7 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
     """
     config = config or IngestConfig()
     file = check_file(path)
-    with open_hdf5(file) as opened, damage_in_words(file):
+    with open_hdf5(file) as opened, in_words(file, "HDF5"):
         refuse_outside_links(opened)
         images = find_dataset(opened, config.images, "images")
         if images.ndim not in (3, 4) or 0 in images.shape or images.dtype.kind not in "uif" or _is_enum(images):
@@ -72,7 +68,7 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
         if len(steps) != images.shape[0]:
             raise DataError(f"{where} has {len(steps)} rows for {images.shape[0]} patterns; expected one [x, y] each.")
         grid = scan_grid(steps, where)
-        step, units = (config.step, config.units) if config.step else _step((coords, images, opened), config.units)
+        step, units = config.step, config.units if config.step else "step"
         rows, row_shape, dtype = H5Rows(images, grid.rows, scratch), images.shape[1:], images.dtype
     ds = scan_dataset(rows, grid, row_shape, dtype, (step, step), units, file)
     ds.set_close(rows.close)
@@ -81,19 +77,6 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
 
 def _is_enum(images: h5py.Dataset) -> bool:
     return h5py.check_enum_dtype(images.dtype) is not None
-
-
-def _step(items: Iterable[Any], units: str) -> tuple[float | None, str]:
-    """Distance of scan points and its unit as the file tells them; a type that h5py cannot read tells nothing."""
-    for item in items:
-        for key in ("step", "step_size"):
-            with suppress(OSError, TypeError, ValueError, RuntimeError, KeyError):
-                step = float(np.asarray(item.attrs[key], dtype="f8").item())
-                if math.isfinite(step) and step > 0:
-                    unit = next((item.attrs[name] for name in ("units", "unit") if name in item.attrs), "")
-                    text = unit.decode(errors="replace") if isinstance(unit, bytes) else unit
-                    return step, (text.strip() if isinstance(text, str) else "") or units
-    return None, "step"
 
 
 class KikuchiH5Backend(BackendEntrypoint):

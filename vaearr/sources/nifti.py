@@ -15,7 +15,6 @@ is resampled; the rest is float32. See `collection` for labels and manifests.
 
 from __future__ import annotations
 
-import gzip
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,17 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
-from vaearr.sources.collection import Entry, Geometry, collection, entries, examined, in_words, some_files, source_files
+from vaearr.sources.collection import (
+    Entry,
+    Geometry,
+    collection,
+    entries,
+    examined,
+    samples,
+    some_files,
+    source_files,
+)
+from vaearr.sources.hdf5 import in_words
 
 ENGINE = "nifti"
 SUFFIXES = (".nii", ".nii.gz")
@@ -73,8 +82,8 @@ def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = Non
 
     def look(entry: Entry) -> Volume:
         volume = read_header(entry.file, config)
-        is_checked = volume.dtype.kind == "f" and config.nonfinite == "error"
-        if is_checked and not np.isfinite(_values(entry.file)).all():
+        values = _values(entry.file)  # to the end of the file, where gzip keeps its checksum
+        if config.nonfinite == "error" and values.dtype.kind == "f" and not np.isfinite(values).all():
             raise DataError(f"{entry.file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
         return volume
 
@@ -97,7 +106,7 @@ def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = Non
         attrs |= {"size": list(shapes[0]), "fit": config.fit}
     if is_resampled:
         attrs |= {"resampled": "trilinear", "spacing": config.spacing and list(config.spacing)}
-    ds = collection(read, shapes[0], dtype, AXES, kept, attrs, bad)
+    ds = collection(samples(read, len(kept), shapes[0], dtype), AXES, kept, attrs, bad)
     affines = np.stack([volume.affine for volume in volumes])
     about = {"long_name": "affine from voxel numbers (x, y, z, 1) to mm, RAS+", "units": "mm"}
     ds[AFFINE] = ((n.SAMPLE, "affine_row", "affine_column"), affines, about)
@@ -117,21 +126,15 @@ def read_header(file: Path, config: IngestConfig) -> Volume:
     if stored.kind not in "uif" or len(shape) < 3 or min(shape) < 1:
         raise DataError(f"{file} holds {stored} of shape {shape}; expected numbers.")
     need, has = image.dataobj.offset + math.prod(shape) * stored.itemsize, file.stat().st_size
-    is_packed = file.name.lower().endswith(".gz")
-    if need > (max(PLENTY, MOST_PACKED * has) if is_packed else has):
-        then = "unpack it (gunzip) if that is meant, or fetch it again" if is_packed else "fetch it again"
-        raise DataError(f"{file} declares {need} bytes, more than its {has} bytes can be believed to hold; {then}.")
-    if is_packed:
-        with in_words(file, "NIfTI"), gzip.open(file) as opened:  # to its end, where gzip keeps the checksum
-            has = sum(len(part) for part in iter(lambda: opened.read(2**20), b""))
-        if need > has:
-            raise DataError(f"{file} declares {need} bytes, but holds {has}; fetch it again.")
+    if need > (max(PLENTY, MOST_PACKED * has) if file.name.lower().endswith(".gz") else has):
+        raise DataError(f"{file} declares {need} bytes, more than its {has} can be believed to hold; fetch it again.")
     axes = nib.io_orientation(image.affine) if np.isfinite(image.affine).all() else np.full((3, 2), np.nan)
     if not np.isfinite(axes).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
         raise DataError(f"{file} has an affine that maps no volume to millimetres; correct its header.")
-    ras = nib.as_closest_canonical(nib.Nifti1Image(np.empty(shape, "u1"), image.affine))
+    ras_shape = tuple(int(shape[i]) for i in np.argsort(axes[:, 0]))
+    ras_affine = image.affine @ nib.orientations.inv_ornt_aff(axes, shape)
     dtype = stored.newbyteorder("=") if _is_plain(image) else np.dtype("f4")
-    return Volume(_geometry(file, ras.shape[::-1], ras.affine, config), "".join(nib.aff2axcodes(image.affine)), dtype)
+    return Volume(_geometry(file, ras_shape[::-1], ras_affine, config), "".join(nib.aff2axcodes(image.affine)), dtype)
 
 
 def read_volume(volume: Volume) -> np.ndarray:

@@ -23,7 +23,7 @@ from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, need
 from vaearr.sources import ebsd_maps as m
-from vaearr.sources.hdf5 import check_file, damage_in_words
+from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_grid
 
 ENGINE = "orientation-map"
@@ -99,7 +99,7 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
     grid = scan_grid(np.stack([ix, iy], axis=1), str(file))
     indexed = (xmap.phase_id >= 0) & (columns.get(m.CI, xmap.phase_id) >= 0)
     euler, numbers = xmap.rotations.to_euler().reshape(-1, 3), np.where(indexed, xmap.phase_id, n.PHASE_UNKNOWN)
-    with damage_in_words(file):
+    with in_words(file, f"an .{kind} map"):
         maps = m.indexed_maps(grid, columns, numbers, *m.phases_of(xmap), euler)
     units = "nm" if any("ACOM" in line for line in header) else "um"
     coords = {

@@ -23,8 +23,8 @@ from vaearr.config import IngestConfig
 from vaearr.errors import DataError
 from vaearr.recipe import nested
 from vaearr.sources import images, nifti
-from vaearr.sources.collection import Geometry, in_words
-from vaearr.sources.hdf5 import check_file
+from vaearr.sources.collection import Geometry
+from vaearr.sources.hdf5 import check_file, in_words
 
 PNG, NIFTI, NUMPY = ".png", ".nii.gz", ".npy"
 SUFFIXES = (*images.SUFFIXES, *nifti.SUFFIXES, NUMPY)

@@ -2,7 +2,7 @@
 
 Columns are separated by comma, semicolon or tab, whichever the header uses; beside the last two, a comma may be the
 decimal point. Names are compared without case, spaces, punctuation and a unit in brackets: `X Position [um]` is
-`xposition`.
+`xposition`. Cells stay text until numbers are asked for, so that a subject `0012` keeps its zeros.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import pandas as pd
 from vaearr.errors import DataError, did_you_mean
 from vaearr.sources.hdf5 import check_file
 
-MOST_COLUMNS = 10_000
 SEPARATORS = (",", ";", "\t")
 NO_VALUE = ["", "nan", "na", "n/a", "null", "none", "-"]
 # Names of a coordinate, # for its letter, and of maps that mean the same, as `plain_name` gives them; the first that a
@@ -37,6 +36,7 @@ SYNONYMS: tuple[set[str], ...] = (
     {"ci", "confidenceindex"},
     {"phase", "phaseid", "phaseindex", "phaseindice", "phaseno", "phasenumber", "phasenum"},
 )
+DECIMAL_COMMA = r"^([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)$"
 UNIT = r"[\[(]([^\])]*)[\])]\s*$"
 NOT_A_UNIT = {"", "1", "px", "pixel", "pixels", "step", "steps"}
 STEP_NAMES = ("index", "indice", "idx", "step", "pixel", "px", "i")
@@ -46,7 +46,7 @@ ReadAs = Literal["auto", "steps", "coordinates"]
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A CSV: all columns by line number, names of the columns of values, of coordinates, and what these are.
+    """A CSV: all columns as text by line number, names of the columns of values, of coordinates, and what these are.
 
     read_as: what the names of the coordinates say. n_dropped: columns without a name.
     """
@@ -58,9 +58,9 @@ class Table:
     read_as: ReadAs
     n_dropped: int
 
-    def numbers(self, columns: Sequence[str], dtype: str = "f8") -> np.ndarray:
+    def numbers(self, columns: Sequence[str]) -> np.ndarray:
         """Columns as floats `(N, K)`, NaN where a field is empty. Raises DataError that names a line of text."""
-        return np.stack([numbers_of(self.frame, name, self.file, dtype=dtype) for name in columns], axis=1)
+        return np.stack([_numbers(self.frame[name], self.file) for name in columns], axis=1)
 
     def meant(self, name: str) -> str:
         """The column of a map: the only one, or the one whose name means the same as `name`. Raises DataError."""
@@ -78,7 +78,7 @@ class Table:
 def read_table(path: str | Path, dims: Sequence[str] = ()) -> Table:
     """A CSV and which of its columns are coordinates along `dims`: for all of them, or for none."""
     frame, file = read_csv(path), Path(path).expanduser()
-    named = [name for name in map(str, frame.columns) if not name.startswith("\0") and name[:8].lower() != "unnamed:"]
+    named = [name for name in frame.columns if name and name[:8].lower() != "unnamed:"]
     found: dict[str, list[str]] = {}
     for dim in dims:
         known = [form.replace("#", dim) for form in COORDINATES]
@@ -114,7 +114,10 @@ def plain_name(name: str) -> str:
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:
-    """All columns as numbers or text, indexed by line number of the file. Raises DataError or NoInputError."""
+    """All columns as text without spaces around, indexed by line number of the file; numbers have decimal points.
+
+    Raises DataError or NoInputError.
+    """
     file = check_file(path)
     raw = file.read_bytes()
     if b"\0" in raw:
@@ -123,72 +126,40 @@ def read_csv(path: str | Path) -> pd.DataFrame:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")  # older instruments write units so
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    numbers = [i for i, line in enumerate(lines) if line.strip()]
-    if len(numbers) < 2:
-        raise DataError(f"{file} has {len(numbers)} lines; expected a header line and one line for each scan point.")
-    separator = max(SEPARATORS, key=lines[numbers[0]].count)
-
-    def fields(i: int) -> list[str]:
-        try:
-            return next(csv.reader([lines[i]], delimiter=separator, skipinitialspace=True, strict=True))
-        except csv.Error as error:
-            raise DataError(f"{file} line {i + 1} is no line of a table ({error}); correct it.") from error
-
-    names = [name.strip() for name in fields(numbers[0])]
-    _check_header(file, names)
-    for i in numbers:
-        n_fields = len(fields(i)) if '"' in lines[i] else lines[i].count(separator) + 1
-        if n_fields != len(names):
-            hint = " (decimal commas? write decimal points)" if separator == "," and n_fields > len(names) else ""
-            raise DataError(f"{file} line {i + 1} has {n_fields} fields, the header {len(names)}{hint}; correct it.")
-    body = [lines[i] for i in numbers[1:]]
+    separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True, strict=True)
+    rows: dict[int, list[str]] = {}
     try:
-        frame = pd.read_csv(
-            io.StringIO("\n".join(body)),
-            sep=separator,
-            decimal="," if separator != "," and any(re.search(r"\d,\d", line) for line in body) else ".",
-            header=None,
-            names=[name or f"\0{i}" for i, name in enumerate(names)],
-            index_col=False,
-            skipinitialspace=True,
-            na_values=NO_VALUE,
-            low_memory=False,
-        )
-    except pd.errors.ParserError:
-        frame = pd.DataFrame()
-    if len(frame) != len(body):
-        raise DataError(f"{file} has {len(body)} lines but {len(frame)} rows; look for unbalanced quotes.")
-    frame.index = pd.Index(np.array(numbers[1:]) + 1, name="line")
-    return frame
-
-
-def _check_header(file: Path, names: Sequence[str]) -> None:
-    if not 1 < len(names) <= MOST_COLUMNS:
-        raise DataError(
-            f"{file}: the header has {len(names)} columns; expected 2 to {MOST_COLUMNS}, separated by comma, semicolon "
-            "or tab."
-        )
-    if not pd.to_numeric(pd.Series(names), errors="coerce").isna().any():
-        raise DataError(f"{file} has no header: its first line holds numbers only; expected names such as x,y,BC.")
+        for row in reader:
+            if len(row) > 1 or "".join(row).strip():
+                rows[reader.line_num] = [cell.strip() for cell in row]
+    except csv.Error as error:
+        raise DataError(f"{file} line {reader.line_num} is no line of a table ({error}); correct it.") from error
+    names = rows.pop(min(rows), []) if rows else []
+    if not rows or len(names) < 2:
+        raise DataError(f"{file}: expected a header of 2 names or more and a line for each point, split by , ; or tab.")
+    if pd.to_numeric(pd.Series(names), errors="coerce").notna().any():
+        raise DataError(f"{file} has no header: its first line holds numbers; expected names such as x,y,BC.")
     if twice := [name for name, count in Counter(names).items() if name and count > 1]:
         raise DataError(f"{file}: the header names column {twice[0]!r} {names.count(twice[0])} times; name each once.")
+    if wrong := next((line for line, row in rows.items() if len(row) != len(names)), None):
+        hint = " (decimal commas? write decimal points)" if separator == "," and len(rows[wrong]) > len(names) else ""
+        raise DataError(
+            f"{file} line {wrong} has {len(rows[wrong])} fields, the header {len(names)}{hint}; correct it."
+        )
+    frame = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="line"), columns=names, dtype=str)
+    return frame.replace(DECIMAL_COMMA, r"\1.\2", regex=True) if separator != "," and "," in text else frame
 
 
-def numbers_of(frame: pd.DataFrame, column: str, file: Path, *, dtype: str) -> np.ndarray:
+def _numbers(cells: pd.Series, file: Path) -> np.ndarray:
     """A column as floats, NaN where it says so. Raises DataError that names the line of text or infinite values."""
-    told = frame[column]
-    is_text = not pd.api.types.is_numeric_dtype(told) or pd.api.types.is_bool_dtype(told)
-    values = pd.to_numeric(told.astype(str).str.strip(), errors="coerce") if is_text else told
-    with np.errstate(over="ignore"):
-        result = values.to_numpy(dtype)
-    bad = (values.isna() & told.notna()).to_numpy() | np.isinf(result)
+    empty = cells.str.lower().isin(NO_VALUE)
+    values = pd.to_numeric(cells.mask(empty), errors="coerce").to_numpy("f8", na_value=np.nan)
+    bad = ~np.isfinite(values) & ~empty.to_numpy()
     if bad.any():
         row = int(bad.argmax())
-        found = str(told.iloc[row])[:40]
-        is_comma = re.fullmatch(r"[-+ ]*\d+,\d+\s*", found)
-        then = "write a decimal point" if is_comma else "leave the field empty where there is no value"
         raise DataError(
-            f"{file} line {frame.index[row]}, column {column!r}: {found!r} is not a number, or not finite; {then}."
+            f"{file} line {cells.index[row]}, column {cells.name!r}: {cells.iloc[row][:40]!r} is not a number, or not "
+            "finite; write numbers with a decimal point, and leave the field empty where there is no value."
         )
-    return result
+    return values

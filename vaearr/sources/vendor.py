@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import struct
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,10 +31,9 @@ from vaearr.errors import DataError, UsageError, did_you_mean, need
 from vaearr.sources import ebsd_maps as m
 from vaearr.sources.hdf5 import (
     check_file,
-    damage_in_words,
     find_dataset,
     find_optional,
-    has_hdf5_signature,
+    in_words,
     listed,
     open_hdf5,
     refuse_outside_links,
@@ -123,7 +123,7 @@ def format_of(path: Path) -> str:
     setting = path.with_name("Setting.txt")
     if suffix == ".dat" and setting.is_file() and NORDIF_MARK in setting.read_bytes()[:4096]:
         return "nordif"
-    if not has_hdf5_signature(path):
+    if not h5py.is_hdf5(path):
         return ""
     try:
         with open_hdf5(path) as opened:
@@ -154,7 +154,7 @@ def open_vendor(path: str | Path, config: IngestConfig | None = None, *, scratch
             f"{path} holds a master pattern, not a scan: the diffraction of one crystal in all directions, without "
             f"scan points; give the file of a measured or simulated scan."
         )
-    with damage_in_words(file):
+    with in_words(file, FORMATS.get(kind, "a scan")):
         if kind in LAYOUTS:
             with open_hdf5(file) as opened:
                 refuse_outside_links(opened)
@@ -178,9 +178,9 @@ def _dataset(
     """stored: shape and dtype of a pattern. facts: variables, and the attributes `detector` and `notes`."""
     given = (config.step, config.step) if config.step is not None else step
     units = config.units if config.step is not None else "um" if any(step) else "step"
-    attrs = {name: facts[name] for name in (DETECTOR, NOTES) if facts.get(name)}
-    variables = {name: value for name, value in facts.items() if name not in (DETECTOR, NOTES)}
-    return scan_dataset(read, grid, *stored, given, units, file).assign(variables).assign_attrs(attrs)
+    ds = scan_dataset(read, grid, *stored, given, units, file)
+    ds.attrs = {name: facts[name] for name in (DETECTOR, NOTES) if facts.get(name)}
+    return ds.assign({name: value for name, value in facts.items() if name not in (DETECTOR, NOTES)})
 
 
 def _up(file: Path, config: IngestConfig) -> xr.Dataset:
@@ -241,7 +241,7 @@ def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig, scratc
     with tempfile.TemporaryDirectory() as folder:
         header = Path(folder) / file.name
         with h5py.File(header, "w") as copy:
-            _copy_header(opened, copy, dataset, keep=name)
+            _copy_header(opened, copy, dataset, name)
         signal = _by_kikuchipy(file, header, **options)
         sizes, step = _axes(signal)
         grid = _bruker_grid(opened, name, len(dataset)) if kind == "bruker-h5" else None
@@ -258,33 +258,34 @@ def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig, scratc
 
 def _choose(file: h5py.File, layout: Layout, config: IngestConfig) -> tuple[str, h5py.Dataset, list[str]]:
     """The scan that is wanted, or the first one, its patterns, and notes of what else the file has."""
-    found, notes = [key for key in listed(file, "/") if f"{key}/EBSD/Data" in file], []
+    found = [key for key in listed(file, "/") if f"{key}/EBSD/Data" in file]
     if not found:
         raise DataError(f"{file.filename} holds no scan: no group with 'EBSD/Data' in it; check the export.")
-    if config.scan is not None and config.scan not in found:
-        raise UsageError(f"{file.filename} has no scan {config.scan!r}.{did_you_mean(config.scan, found)}")
     name = config.scan or found[0]
-    if len(found) > 1 and config.scan is None:
-        notes.append(f"{name!r} is read; the file also holds {', '.join(map(repr, found[1:]))} (scan=…).")
+    if name not in found:
+        raise UsageError(f"{file.filename} has no scan {name!r}.{did_you_mean(name, found)}")
     folder = f"{name}/EBSD/Data"
+    there = [key for key in layout.patterns if isinstance(file.get(f"{folder}/{key}"), h5py.Dataset)]
     if config.images != IngestConfig.model_fields["images"].default:
-        return name, find_dataset(file, f"{folder}/{config.images}", "images"), notes
-    there = [key for key in layout.patterns if find_optional(file, f"{folder}/{key}") is not None]
+        there = [config.images]
     if not there:
         expected = " or ".join(map(repr, layout.patterns))
         raise DataError(f"{file.filename}: {folder!r} holds no patterns ({expected}); save the patterns with the scan.")
-    if len(there) > 1:
-        notes.append(f"{there[0]!r} are read; the file also holds {there[1]!r} (images=…).")
+    both = ((name, found if config.scan is None else [], "scan"), (there[0], there, "images"))
+    notes = [
+        f"{chosen!r} is read; the file also holds {', '.join(repr(key) for key in known if key != chosen)} ({how}=…)."
+        for chosen, known, how in both
+        if len(known) > 1
+    ]
     return name, find_dataset(file, f"{folder}/{there[0]}", "images"), notes
 
 
-def _copy_header(source: h5py.Group, target: h5py.Group, patterns: h5py.Dataset, keep: str) -> None:
-    """All but patterns, element maps and, at the top, scans other than `keep`; patterns stay as a shape."""
-    top = source.name == "/" and bool(keep)
+def _copy_header(source: h5py.Group, target: h5py.Group, patterns: h5py.Dataset, scan: str = "") -> None:
+    """All but patterns, element maps and, with `scan`, other scans; patterns stay as a shape."""
     for name in source:
         item = source.get(name)
-        if isinstance(item, h5py.Group) and name != "EDS" and not (top and name != keep):
-            _copy_header(item, target.create_group(name), patterns, keep)
+        if isinstance(item, h5py.Group) and name != "EDS" and scan in ("", name):
+            _copy_header(item, target.create_group(name), patterns)
         elif isinstance(item, h5py.Dataset) and item.ndim == 3 and item.shape == patterns.shape:
             target.create_dataset(name, item.shape, item.dtype)  # of no bytes, since nothing is written
         elif isinstance(item, h5py.Dataset):
@@ -304,6 +305,7 @@ def _by_kikuchipy(file: Path, header: Path, **options: Any) -> Any:
             if grid != "square" or type(signal).__name__ not in ("EBSD", "LazyEBSD"):
                 raise ValueError(f"grid {grid!r} of {type(signal).__name__}, not a square grid of EBSD patterns")
         except Exception as error:  # whatever a damaged header makes it raise
+            traceback.clear_frames(error.__traceback__)  # closes the files that it leaves open then
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             then = SQUARE if "square grid" in reason else "check how it was exported."
             raise DataError(f"{file} cannot be read by kikuchipy ({reason}); {then}") from error
@@ -368,7 +370,6 @@ def _facts(file: Path, signal: Any, shape: tuple[int, ...], grid: ScanGrid, note
         if not np.all(centres == 0.5):
             facts[DETECTOR] |= {
                 "projection_centre": centres.mean(axis=0).tolist(),
-                "projection_centre_spread": np.ptp(centres, axis=0).tolist(),
                 "projection_centre_convention": "Bruker",
             }
     if signal.static_background is not None:
@@ -398,46 +399,40 @@ def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, xr.DataArray]:
     return m.indexed_maps(grid, columns, numbers, names, laue, rows(xmap.rotations.to_euler().reshape(-1, 3)))
 
 
+def _table(file: h5py.File, folder: str, count: int) -> dict[str, np.ndarray]:
+    """The datasets of a group that hold numbers for each row: (N,) or (N, width), as floats."""
+    found = {}
+    for key in listed(file, folder, h5py.Dataset):
+        dataset = find_optional(file, f"{folder}/{key}")
+        if dataset is not None and dataset.dtype.kind in "uif" and dataset.ndim in (1, 2) and len(dataset) == count:
+            values = np.asarray(dataset[()], dtype="f8")
+            found[key] = values[:, 0] if values.shape[1:] == (1,) else values
+    return found
+
+
 def _maps(
     file: h5py.File, scan: str, layout: Layout, grid: ScanGrid, header: Mapping[str, Any]
 ) -> dict[str, xr.DataArray]:
     """Every map that the file has, on the grid: what kikuchipy leaves out."""
-    count = int(grid.present.sum())
-
-    def column(key: str, width: int = 1) -> np.ndarray | None:
-        """Numbers of each row, (N,) or (N, width); None for what is something else."""
-        dataset = find_optional(file, f"{scan}/{key}")
-        fits = dataset is not None and dataset.dtype.kind in "uif" and dataset.size == count * width
-        if dataset is None or not fits or dataset.ndim not in (1, 2) or len(dataset) != count:
-            return None
-        return np.asarray(dataset[()], dtype="f8").reshape(count, *[width] * (width > 1))
-
-    def columns(folder: str, names: Mapping[str, str]) -> dict[str, np.ndarray]:
-        read = ((name, column(f"{folder}/{key}")) for key, name in names.items())
-        return {name: values for name, values in read if values is not None}
-
-    maps, about, euler = columns("EBSD/Data", MAPS), {}, None
-    if layout.phases is not None and (phase := column("EBSD/Data/Phase")) is not None:
-        about = _phases(phase, layout, layout.phases, maps.get(m.CI), header)
-    if (
-        len(layout.euler) == 3
-        and len(parts := columns("EBSD/Data", dict(zip(layout.euler, m.ANGLES, strict=True)))) == 3
-    ):
-        euler = np.stack([parts[name] for name in m.ANGLES], axis=-1) * layout.to_radians
-    elif layout.euler:
-        euler = column(f"EBSD/Data/{layout.euler[0]}", 3)
+    count, about, euler = int(grid.present.sum()), {}, None
+    data = _table(file, f"{scan}/EBSD/Data", count)
+    maps = {name: data[key] for key, name in MAPS.items() if key in data and data[key].ndim == 1}
+    if layout.phases is not None and "Phase" in data:
+        about = _phases(data["Phase"], layout, layout.phases, maps.get(m.CI), header)
+    if layout.euler and set(layout.euler) <= set(data):
+        angles = np.column_stack([data[key] for key in layout.euler])
+        euler = angles * layout.to_radians if angles.shape[1] == 3 else None
     if m.MAD in maps:
         maps[m.MAD] = maps[m.MAD] * layout.mad_to_degrees
-    if (place := column("EBSD/Data/X Position")) is not None:
+    if (place := data.get("X Position")) is not None:
         maps = {name: np.where(place == EDAX_NO_POSITION, np.nan, values) for name, values in maps.items()}
     found = m.indexed_maps(grid, maps, **about, euler=euler)
     for kind, units in (("Composition", "wt%"), ("Peak Area", "counts/s"), ("Window Integral", "counts/s")):
-        folder = f"EDS/Data/{kind}"  # of a combined EBSD and EDS scan (H5OINA)
-        named = {key: key.split()[0] for key in listed(file, f"{scan}/{folder}", h5py.Dataset)}
-        if elements := columns(folder, named):
+        if elements := _table(file, f"{scan}/EDS/Data/{kind}", count):  # of a combined EBSD and EDS scan (H5OINA)
             attrs = {**n.ATTRS[n.ELEMENTS], "units": units, "source": kind}
             stack = np.stack([grid.put(values) for values in elements.values()]).astype("f4")
-            found[n.ELEMENTS] = xr.DataArray(stack, {n.ELEMENT: list(elements)}, (n.ELEMENT, n.Y, n.X), attrs=attrs)
+            named = [key.split()[0] for key in elements]
+            found[n.ELEMENTS] = xr.DataArray(stack, {n.ELEMENT: named}, (n.ELEMENT, n.Y, n.X), attrs=attrs)
             break
     return found
 

@@ -27,7 +27,6 @@ from vaearr.store.read import (
     stored_bytes,
 )
 from vaearr.store.write import (
-    Elsewhere,
     Staging,
     VariableSpec,
     add_variables,
@@ -40,6 +39,5 @@ from vaearr.store.write import (
     staged_variables,
     write_block,
     write_dataset,
-    write_shard,
     write_table,
 )

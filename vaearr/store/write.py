@@ -33,7 +33,6 @@ from vaearr.store.settling import sealed
 Transform = Callable[[np.ndarray, Region], np.ndarray]
 Progress = Callable[[int, int], object]
 Written = Generator[tuple[Path, str], None, None]  # the file of each chunk, and its checksum
-Elsewhere = Callable[[Path, Sequence[Region]], Written]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +63,13 @@ def create_store(
     transform: Transform | None = None,
     finalise: Callable[[xr.Dataset], xr.Dataset] | None = None,
     progress: Progress | None = None,
-    elsewhere: Elsewhere | None = None,
+    at_once: int = 1,
 ) -> Path:
     """Write a valid Dataset as a new store, streaming `patterns` chunk by chunk, and publish it in one step.
 
     transform(block, region) sees every block before it is written and returns what to write; finalise(ds) is called
-    after the last block and returns the Dataset whose other variables and attributes are written. elsewhere(folder,
-    regions) has other processes write the chunks. Chunks for object storage leave this machine one by one. Raises
+    after the last block and returns the Dataset whose other variables and attributes are written. at_once: blocks
+    that are read side by side. Chunks for object storage leave this machine one by one. Raises
     ExistsError when something is at `path`, SchemaError for a Dataset that is not valid; nothing is left behind then.
     """
     refuse_taken(path)
@@ -83,9 +82,10 @@ def create_store(
         try:
             group = _new_group(staged)
             array, regions = _new_patterns(group, ds)
-            stream = _stream(ds, staged, array, regions, transform, objects)
             sums = {}
-            with closing(elsewhere(staged, regions) if elsewhere else stream) as written:  # nobody writes on after it
+            with closing(
+                _stream(ds, staged, array, regions, transform, objects, at_once)
+            ) as written:  # nobody writes on after it
                 for file, checksum in written:
                     sums[file.relative_to(staged).as_posix()] = checksum
                     if progress:
@@ -141,6 +141,7 @@ def _stream(
     regions: Sequence[Region],
     transform: Transform | None,
     objects: Objects | None,
+    at_once: int,
 ) -> Written:
     """Write the patterns. The next block is read while the ones before are encoded and written.
 
@@ -148,29 +149,19 @@ def _stream(
     """
 
     def write(block: tuple[Region, np.ndarray]) -> tuple[Path, str]:
-        file = _write_chunk(array, staged, *block)
+        region, values = block
+        array[tuple(region.values())] = values
+        file = staged / array.path / layout.chunk_name(array, tuple(region.values()))
         checksum = sha256_of(file)
         if objects is not None:
             objects.put(file.relative_to(staged).as_posix(), file)
             file.unlink()
         return file, checksum
 
-    read = read_ahead(lambda region: read_block(ds[n.PATTERNS], region), regions)
+    read = read_ahead(lambda region: read_block(ds[n.PATTERNS], region), regions, at_once)
     each = zip(regions, read, strict=True)
     made = ((region, transform(data, region) if transform else data) for region, data in each)
     yield from read_ahead(write, made, 1 if objects is None else AT_ONCE)
-
-
-def _write_chunk(array: zarr.Array, folder: Path, region: Region, values: np.ndarray) -> Path:
-    array[tuple(region.values())] = values
-    return folder / array.path / layout.chunk_name(array, tuple(region.values()))
-
-
-def write_shard(folder: str | Path, region: Region, values: np.ndarray) -> tuple[Path, str]:
-    """Write one whole chunk of `patterns` durably; returns its file and checksum. No two processes share a chunk."""
-    file = _write_chunk(_array(zarr.open_group(folder, mode="r+"), n.PATTERNS), Path(folder), region, values)
-    sync_path(file)
-    return file, sha256_of(file)
 
 
 def _new_group(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,12 @@ from vaearr.errors import UsageError
 from vaearr.schema import navigation_dims
 
 BLOCK = 64  # patterns in an HDF5 chunk
+# file, names of the columns x and y, of the values, format of numbers
+TABLES: dict[str, tuple[str, str, str, str, str | None]] = {
+    n.BC: ("bandcontrast.csv", "x", "y", "band_contrast", "%g"),
+    n.ELEMENTS: ("elements.csv", "x", "y", "", "%.3f"),
+    n.PHASE: ("phases.csv", "x_indice", "y_indice", "phase_id", None),
+}
 
 
 def write_scan_files(
@@ -39,52 +45,45 @@ def write_scan_files(
 
     if navigation_dims(ds) != ("y", "x"):
         raise UsageError(f"only scans over ('y', 'x') can be written; this one has {navigation_dims(ds)}.")
-    if order not in ("raster", "column", "shuffled"):
-        raise UsageError(f"order={order!r} is not known; use 'raster', 'column' or 'shuffled'.")
     ny, nx = ds.sizes["y"], ds.sizes["x"]
     kept = np.ones((ny, nx), bool) if n.PRESENT not in ds else ds[n.PRESENT].transpose("y", "x").values.copy()
-    for x, y in drop:
-        if not (0 <= x < nx and 0 <= y < ny):
-            raise UsageError(f"cannot drop the scan point (x={x}, y={y}): the grid is {nx} x {ny}.")
-        kept[y, x] = False
+    for column, row in drop:
+        kept[row, column] = False
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
+    y, x = np.nonzero(kept) if order != "column" else np.nonzero(kept.T)[::-1]
 
-    def rows() -> tuple[Any, Any]:
-        y, x = np.nonzero(kept) if order != "column" else np.nonzero(kept.T)[::-1]
-        shuffle = rng.permutation(len(y)) if order == "shuffled" else slice(None)
-        return y[shuffle], x[shuffle]
+    def points() -> dict[str, xr.DataArray]:
+        rows = rng.permutation(len(y)) if order == "shuffled" else slice(None)
+        return {"y": xr.DataArray(y[rows], dims="row"), "x": xr.DataArray(x[rows], dims="row")}
 
     paths = {n.PATTERNS: folder / "scan.h5"}
-    _write_patterns(ds[n.PATTERNS], *rows(), path=paths[n.PATTERNS])
-    tables: dict[str, tuple[str, dict[str, Any], tuple[str, str], str | None]] = {}
-    if n.BC in ds:
-        tables[n.BC] = ("bandcontrast.csv", {"band_contrast": ds[n.BC].values}, ("x", "y"), "%g")
-    if n.ELEMENTS in ds:
-        columns = {
-            str(name): ds[n.ELEMENTS].sel(element=name).transpose("y", "x").values for name in ds["element"].values
-        }
-        tables[n.ELEMENTS] = ("elements.csv", columns, ("x", "y"), "%.3f")
-    if n.PHASE in ds:
-        tables[n.PHASE] = ("phases.csv", {"phase_id": ds[n.PHASE].values}, ("x_indice", "y_indice"), None)
-    for variable, (name, columns, (first, second), digits) in tables.items():
-        y, x = rows()
-        table = pd.DataFrame({first: x, second: y, **{column: values[y, x] for column, values in columns.items()}})
-        table.to_csv(folder / name, index=False, float_format=digits)
-        paths[variable] = folder / name
+    _write_patterns(ds[n.PATTERNS], points(), paths[n.PATTERNS])
+    for variable, (file, first, second, name, digits) in TABLES.items():
+        if variable in ds:
+            at = points()
+            values = ds[variable].isel(at).drop_vars(["x", "y"]).transpose("row", ...)
+            names = values["element"].values.tolist() if variable == n.ELEMENTS else [name]
+            columns = values.values.reshape(len(x), -1).T
+            points_of = {first: at["x"].values, second: at["y"].values}
+            table = pd.DataFrame(points_of | dict(zip(names, columns, strict=True)))
+            paths[variable] = folder / file
+            table.to_csv(paths[variable], index=False, float_format=digits)
     return paths
 
 
-def _write_patterns(patterns: xr.DataArray, y: Any, x: Any, *, path: Path) -> None:
+def _write_patterns(patterns: xr.DataArray, points: dict[str, xr.DataArray], path: Path) -> None:
     import h5py
 
-    shape = (len(y), 1, *patterns.shape[2:])
-    chunk = (min(BLOCK, max(len(y), 1)), *shape[1:])
+    count = len(points["x"])
+    shape = (count, 1, *patterns.shape[2:])
     with h5py.File(path, "w") as file:
+        chunk = (min(BLOCK, max(count, 1)), *shape[1:])
         images = file.create_dataset("images", shape, patterns.dtype, chunks=chunk, compression="gzip")
-        for start in range(0, len(y), BLOCK * 8):
+        for start in range(0, count, BLOCK * 8):
             part = slice(start, start + BLOCK * 8)
-            points = {"y": xr.DataArray(y[part], dims="row"), "x": xr.DataArray(x[part], dims="row")}
-            images[part, 0] = patterns.isel(points).transpose("row", "dy", "dx").values
-        file.create_dataset("coords", data=np.stack([x, y], axis=1).astype(np.int32))
+            some = patterns.isel({dim: places[part] for dim, places in points.items()})
+            images[part, 0] = some.transpose("row", "dy", "dx").values
+        coords = np.stack([points["x"], points["y"]], axis=1)
+        file.create_dataset("coords", data=coords.astype(np.int32))

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from vaearr.app.page import Explorer
-from vaearr.app.state import State, coloured
+from vaearr.app.state import State, coloured, in_polygon
 from vaearr.errors import NoInputError, UsageError
 from vaearr.store import open_store
 
@@ -56,6 +56,12 @@ def test_layers_are_those_of_the_store(state: State, trained_template: Path) -> 
     np.testing.assert_array_equal(state.layers["band contrast"], ds["BC"].values)
     with pytest.raises(NoInputError, match="vea"):
         State(trained_template, "vea")
+
+
+def test_points_in_an_outline() -> None:
+    corners = np.array([[0, 0], [4, 0], [4, 4], [2, 1], [0, 4]], float)  # a notch from above
+    points = np.array([[1, 1], [2, 3], [3, 2], [5, 1], [np.nan, 1]])
+    assert in_polygon(points, corners).tolist() == [True, False, True, False, False]
 
 
 def test_spatial_latents_keep_their_pattern(spatial_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,13 +19,8 @@ from tests.contract import prefect_server as real
 from tests.contract.prefect_server import ROOT, Server, children, running, served, until
 from vaearr.errors import NoInputError, UsageError
 from vaearr.flows.serving import FLOWS, run, serve
-from vaearr.names import CHECKPOINT
-from vaearr.run.train import train
-from vaearr.store import run_manifest, run_names
 from vaearr.testing import assert_valid
 
-# long enough to be killed in its midst, with a checkpoint after every few steps
-LONG = TINY_TRAINING.replace(epochs=10, patience=10, checkpoint_minutes=1e-4)
 pytestmark = [
     pytest.mark.slow,
     # of the libraries that Prefect talks to its server with
@@ -83,47 +76,6 @@ def test_a_deployment_runs_to_its_end(
     with pytest.raises(UsageError, match="greater than or equal to 1"):
         run("train-vae", {"store": "a.zarr", "train": {"epochs": 0}})
     assert len(prefect_server.runs("train-vae")) == count
-
-
-def _kill(server: Server, serving: subprocess.Popen[bytes], folder: Path) -> None:
-    victims = children(serving.pid)
-    assert victims
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
-
-
-def _cancel(server: Server, serving: subprocess.Popen[bytes], folder: Path) -> None:
-    made = server.command("prefect", "flow-run", "cancel", server.runs("train-vae")[0]["id"], cwd=folder)
-    assert made.returncode == 0, made.stderr
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("end", "state"), [(_kill, "CRASHED"), (_cancel, "CANCELLED")], ids=["killed", "cancelled"])
-def test_a_training_that_was_ended_goes_on(
-    end: Callable[..., None],
-    state: str,
-    serving: subprocess.Popen[bytes],
-    recorded: Server,
-    trained_template: Path,
-    folder: Path,
-    tmp_path: Path,
-    said: list[str],
-) -> None:
-    ended = Path(shutil.copytree(trained_template, tmp_path / "ended.zarr"))
-    given = {"store": ended, "run": "long", "train": LONG.to_attrs()}
-    said.clear()
-    run("train-vae", given)
-    until((tmp_path / ".ended.zarr.staging" / "run-long" / "model" / CHECKPOINT).exists, "a checkpoint")
-    end(recorded, serving, folder)
-    until(lambda: recorded.runs("train-vae")[0]["state_type"] == state, f"the run is {state}")
-    assert run_names(ended) == ["vae"]
-    assert_valid(xr.open_zarr(ended))
-    run("train-vae", given, watch=True)
-    assert any("going on from" in line for line in said)
-    undisturbed = Path(shutil.copytree(trained_template, tmp_path / "whole.zarr"))
-    train(undisturbed, run="long", config=LONG)
-    sums = [run_manifest(path, "long")["weights_sha256"] for path in (ended, undisturbed)]
-    assert sums[0] == sums[1]
 
 
 def test_without_a_deployment_it_runs_here_and_is_recorded(

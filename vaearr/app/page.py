@@ -14,7 +14,6 @@ import panel as pn
 import param
 import xarray as xr
 from bokeh.models import FixedTicker
-from matplotlib.path import Path as Outline
 from panel.io import hold
 
 from vaearr import names as n
@@ -29,6 +28,7 @@ from vaearr.app.state import (
     as_pictures,
     coarse,
     coloured,
+    in_polygon,
     png,
     thinned,
 )
@@ -242,7 +242,7 @@ class Explorer(param.Parameterized):
         def inside(x: float = 0, y: float = 0, bounds: Any = None, geometry: Any = None) -> np.ndarray:
             known = points()
             if geometry is not None:
-                return np.flatnonzero(Outline(geometry).contains_points(known))
+                return np.flatnonzero(in_polygon(known, np.asarray(geometry, float)))
             if bounds is not None:
                 low, high = np.sort(np.reshape(bounds, (2, 2)), axis=0)
                 return np.flatnonzero(((known >= low) & (known <= high)).all(1))

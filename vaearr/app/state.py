@@ -281,15 +281,25 @@ def thinned(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.unique(np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int))]
 
 
+def in_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Which points `(k, 2)` lie in a polygon `(m, 2)`: a ray to the right crosses its sides an odd number of times."""
+    inside, (x, y) = np.zeros(len(points), bool), points.T
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if y0 != y1:
+            inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
+    return inside
+
+
 def coloured(da: xr.DataArray) -> dict[str, Any]:
     """What draws a layer: `values` (samples,), `names` of classes, `palette`, colour `limits`, `ticks`, `title`."""
     from bokeh.palettes import Viridis256
-    from matplotlib.ticker import MaxNLocator
 
     codes, names = as_codes(da) if is_categorical(da) else (da, [])
     values = np.asarray(codes.values, np.float32).ravel()
     low, high = (-0.5, len(names) - 0.5) if names else robust_limits(values)
-    even = [float(tick) for tick in MaxNLocator(8).tick_values(low, high) if low <= tick <= high]
+    step = 10.0 ** np.floor(np.log10((high - low) / 2))
+    step *= next(part for part in (0.2, 0.5, 1, 2) if (high - low) / (part * step) <= 10)
+    even = (step * np.arange(np.ceil(low / step), np.floor(high / step) + 1)).tolist()
     ticks, colors = (list(range(len(names))), palette(len(names))) if names else (even, list(Viridis256))
     about = {"names": names, "palette": colors, "limits": (low, high), "ticks": ticks}
     return {"values": values, "title": label(da), **about}

@@ -36,7 +36,7 @@ from vaearr.cli.common import (
     say,
     with_options,
 )
-from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
+from vaearr.errors import NoInputError, UsageError, did_you_mean, need
 from vaearr.names import BC, DEFAULT_RUN
 
 SHEET, TABLE, FILM = (".png", ".pdf", ".html", ".npz"), (".csv", ".parquet"), (".gif",)
@@ -119,14 +119,13 @@ class Look:
 
 def _check_out(out: Path, endings: tuple[str, ...]) -> None:
     """Refuse a file that could not be written, before anything is worked out."""
+    from vaearr.views.paper import check_new
+
     if out.suffix.lower() not in endings:
         raise UsageError(f"--out {out.name!r} must end in {', '.join(endings[:-1])} or {endings[-1]}.")
     if out.suffix.lower() == ".parquet":
         need("pyarrow", "vaearr[parquet]", out.name)
-    if not out.absolute().parent.is_dir():
-        raise NoInputError(f"there is no folder {out.parent}; make it first.")
-    if out.exists():
-        raise ExistsError(f"{out} is there already; give another name.")
+    check_new(out, overwrite=False)
 
 
 def _point(text: str) -> Any:

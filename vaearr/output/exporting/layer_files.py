@@ -69,30 +69,21 @@ def write_seed_files(found: xr.Dataset, folder: Path) -> None:
     null.
     """
     if PAIR not in found.dims:
-        write_json(
-            folder / "layer_differences.json", _by_layer(found, {theirs: ours for ours, theirs in SEED_KEYS.items()})
-        )
+        write_json(folder / "layer_differences.json", _by_layer(found, SEED_KEYS))
         return
-    forms = {"mean_{}": "{}_mean", "std_{}": "{}_std", "n_{}": "n_{}"}
-    keys = {a.format(theirs): b.format(ours) for ours, theirs in SEED_KEYS.items() for a, b in forms.items()}
-    layers = _by_layer(found, keys)
-    head = {"n_pairs": found.sizes[PAIR], "failed_pairs": list(found.attrs["failed"])}
-    write_json(folder / "aggregated_results.json", {**head, "layers": layers})
-    taken: set[str] = set()
-    for i, name in enumerate(found[PAIR].values):
-        own = file_name(str(name))
-        own = f"{own}_{i}" if own in taken else own
-        taken.add(own)
-        (folder / "pairs" / own).mkdir(parents=True)
-        write_seed_files(found.isel({PAIR: i}), folder / "pairs" / own)
+    forms = {"{}_mean": "mean_{}", "{}_std": "std_{}", "n_{}": "n_{}"}
+    keys = {a.format(ours): b.format(theirs) for ours, theirs in SEED_KEYS.items() for a, b in forms.items()}
+    record = {"n_pairs": found.sizes[PAIR], "failed_pairs": list(found.attrs["failed"])}
+    write_json(folder / "aggregated_results.json", record | {"layers": _by_layer(found, keys)})
+    names = [file_name(str(name)) for name in found[PAIR].values]
+    for i, name in enumerate(names):
+        own = folder / "pairs" / (f"{name}_{i}" if name in names[:i] else name)
+        own.mkdir(parents=True)
+        write_seed_files(found.isel({PAIR: i}), own)
 
 
-def _by_layer(found: xr.Dataset, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """{layer: {key: number of a variable}, shape, type, part, order} in order of execution."""
-    rows = layer_table(found).to_dict("records")
-    about = [{"shape": [int(side) for side in row["shape"].split(" x ")], "type": row["kind"]} for row in rows]
-    more = [{"part": row["part"], "order": row["order"]} for row in rows]
-    return {
-        row[LAYER]: {key: row[name] for key, name in keys.items()} | first | last
-        for row, first, last in zip(rows, about, more, strict=True)
-    }
+def _by_layer(found: xr.Dataset, keys: Mapping[str, str]) -> dict[Any, dict[Any, Any]]:
+    """{layer: {key of a variable: number}, shape, type, part, order} in order of execution."""
+    table = layer_table(found).set_index(LAYER).rename(columns={**keys, "kind": "type"})
+    table["shape"] = [[int(side) for side in shape.split(" x ")] for shape in table["shape"]]
+    return table[[*keys.values(), "shape", "type", "part", "order"]].to_dict("index")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,9 @@ from vaearr.errors import VaearrError
 from vaearr.recipe import nested, now, versions
 from vaearr.run import StoreOrRun, load_run
 from vaearr.store import has_table, open_store, open_table
-from vaearr.views import on_paper, show
+from vaearr.views import on_paper, show, view
 from vaearr.views.common import holoviews, unit
+from vaearr.views.kinds import KINDS
 from vaearr.views.page import Section
 
 
@@ -44,7 +46,7 @@ class Contents:
         self.config, self.run = config, load_run(store, config.run)
         self.store, self.manifest = self.run.path, self.run.manifest
         _ = self.run.latents
-        self.figures: dict[str, Any] = {}
+        self.figures, self.captions = dict[str, Any](), set[tuple[str, str]]()
         self.created, self.versions = now(), versions("scipy", "holoviews", "bokeh", "matplotlib")
         whole = open_store(self.store)
         latents = run_latents(whole, config.run)
@@ -167,9 +169,14 @@ class Contents:
         if not schema.is_scan(self.ds) or len(schema.navigation_dims(self.ds)) != 2:
             raise Absent("the samples are a collection, not scan points on a grid, so there is no map to draw.")
 
-    def show(self, section: Section, name: str, shown: Any) -> None:
-        """Put a view into the page, and its figure for paper into `png/`."""
+    def show(self, section: Section, name: str, result: Any, *backend: Any, kind: str, **options: Any) -> None:
+        """Put the view of a result into the page, with what its builder says of it, and its figure into `png/`."""
+        shown = view(result, *backend, kind=kind, **options)
         show(section, shown, name.replace("_", " "))
+        words = inspect.cleandoc(KINDS[kind][0].__doc__ or "").partition("\n\n")[0]
+        if (section.name, kind) not in self.captions:
+            section.caption(" ".join(words.replace("`", "").split()))
+        self.captions.add((section.name, kind))
         self.figures[name] = on_paper(shown)
 
 

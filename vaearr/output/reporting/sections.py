@@ -52,17 +52,12 @@ def overview(contents: Contents, section: Section) -> None:
     """Band contrast, elements, phase; the elements as colours; misorientation."""
     contents.need_plane()
     ds, roi = contents.ds, contents.roi
-    contents.show(section, "side_maps", view(ds, "matplotlib", kind="side_maps", roi=roi))
-    section.caption(
-        "Side maps in scan coordinates. Colours run from the 1 % to the 99 % percentile of each map; grey = not "
-        "measured or not indexed. The line is the border of the region of interest."
-    )
+    contents.show(section, "side_maps", ds, "matplotlib", kind="side_maps", roi=roi)
     if n.ELEMENTS in ds and ds.sizes[n.ELEMENT] > 1:
         spread = ds[n.ELEMENTS].std([dim for dim in ds[n.ELEMENTS].dims if dim != n.ELEMENT]).fillna(0)
         chosen = [str(ds[n.ELEMENT].values[i]) for i in np.argsort(-spread.values, kind="stable")[:3]]
         rgb = element_rgb(ds, chosen, (0.01, 0.99), roi=roi)
-        contents.show(section, "elements_rgb", view(rgb, "matplotlib", kind="rgb", roi=roi))
-        section.caption(f"{', '.join(chosen)}, which vary most, as colours.")
+        contents.show(section, "elements_rgb", rgb, "matplotlib", kind="rgb", roi=roi)
     if n.QUATERNION in ds:
         try:
             found = kernel_average_misorientation(ds), max_misorientation(ds)
@@ -70,11 +65,7 @@ def overview(contents: Contents, section: Section) -> None:
             section.say(f"No map of misorientation: {reason}", "note")
             return
         for name, da in zip(("kernel_average_misorientation", "largest_misorientation"), found, strict=True):
-            contents.show(section, name, view(da.rename(name), "matplotlib", roi=roi))
-        section.caption(
-            "From the orientations: mean misorientation with the neighbours of the same grain (up to 5 degrees), and "
-            "the largest with any neighbour of the same phase; degrees, grey = not indexed."
-        )
+            contents.show(section, name, da.rename(name), "matplotlib", kind="map", roi=roi)
 
 
 def maps(contents: Contents, section: Section) -> None:
@@ -84,12 +75,9 @@ def maps(contents: Contents, section: Section) -> None:
     most = min(contents.config.max_maps, max(1, PACKED_MAPS // contents.n_grid))
     chosen = sorted(order[:most])
     section.figure(explorer(side_map_list(ds), [latent_map(ds, run, k) for k in chosen], contents.roi))
-    left_out = f" The {most} of {len(order)} latents that say most; max_maps sets how many." * (most < len(order))
-    section.caption(
-        "Left: side map, right: latent (posterior mean, no unit), each chosen above the map; zoom and cross-hair are "
-        "linked. Colours run from the 1 % to the 99 % percentile; grey = outside the region of interest or missing."
-        f"{left_out}"
-    )
+    section.caption("Left: side map, right: latent, each chosen above the map; zoom and cross-hair are linked.")
+    if most < len(order):
+        section.say(f"The {most} of {len(order)} latents that say most; the setting max_maps says how many.", "note")
     contents.figures["latent_maps"] = view(contents.latents, "matplotlib", kind="stack", entries=chosen[:SHEET_MAPS])
 
 
@@ -106,14 +94,9 @@ def linked(contents: Contents, section: Section) -> None:
     about: dict[str, Any] = {"run": contents.config.run, "roi": contents.roi, "most_points": PAIR_POINTS}
     for target in pairs:
         latent, name = found[target][0], "".join(c if c.isalnum() and c.isascii() else "_" for c in target).strip("_")
-        shown = view(contents.ds, kind="map_scatter", latent=latent, target=target, **about)
-        contents.show(section, f"latent_{latent}_against_{name or 'target'}", shown)
-    section.caption(
-        f"For {'each target' if len(pairs) == len(order) else f'{len(pairs)} targets'} the latent with the largest "
-        f"|{contents.metric}|, as a map and against the target (at most {PAIR_POINTS:,} points, drawn at random); r is "
-        "Pearson's over the region; for a phase against band contrast, points of that phase in orange. Draw a box or "
-        "a lasso on one side: the same scan points light up on the other; a double click ends the selection."
-    )
+        key = f"latent_{latent}_against_{name or 'target'}"
+        contents.show(section, key, contents.ds, kind="map_scatter", latent=latent, target=target, **about)
+    section.say(f"Of each target the latent with the largest |{contents.metric}|, for {len(pairs)} of {len(order)}.")
 
 
 def association(contents: Contents, section: Section) -> None:
@@ -121,13 +104,13 @@ def association(contents: Contents, section: Section) -> None:
     found, table = contents.need_association(), contents.table
     metrics = [str(name) for name in table["metric"].values]
     for k, metric in enumerate(metrics):
-        shown = view(found, kind="association", metric=metric)
-        contents.show(section if k < MOST_METRICS else Section("", ""), f"association_{metric}", shown)
-    section.caption(
-        "Dots: adjusted p < 0.05 against surrogate maps that are as smooth as the target. Grey = no value."
+        where = section if k < MOST_METRICS else Section("", "")
+        contents.show(where, f"association_{metric}", found, kind="association", metric=metric)
+    section.say(
+        "Dots: adjusted p < 0.05 against surrogate maps that are as smooth as the target."
         if P_ADJUSTED in found
         else "No value is a proof: neighbouring scan points are not independent. 'vaearr associate --significance' "
-        "tests against surrogate maps that are as smooth. Grey = no value."
+        "tests against surrogate maps that are as smooth."
     )
     formulas = [f"{k}: {item['formula']} ({item['reference']})" for k, item in table.attrs.get("metrics", {}).items()]
     section.folded("How the metrics are defined", "\n".join(formulas))
@@ -137,7 +120,6 @@ def association(contents: Contents, section: Section) -> None:
         for target, count in contents.targets
     ]
     section.table(["target", "n", *(f"strongest latents, {m}" for m in metrics)], rows)
-    section.caption("The strongest latents of each target, by absolute value; n = finite scan points.")
 
 
 def decomposition(contents: Contents, section: Section) -> None:
@@ -147,8 +129,7 @@ def decomposition(contents: Contents, section: Section) -> None:
     for name in contents.decompositions:
         for part, kind in (("explained_variance_ratio", "variance"), ("components", "components")):
             if f"{name}_{part}" in contents.ds:
-                shown = view(contents.ds[f"{name}_{part}"], kind=kind)
-                contents.show(section, f"{name}_{kind}", shown)
+                contents.show(section, f"{name}_{kind}", contents.ds[f"{name}_{part}"], kind=kind)
     if contents.association is None:
         section.say("No latent and no component is compared with anything: there is no association.", "note")
         return
@@ -191,11 +172,7 @@ def _clustering(
     if (labels >= n.NOISE).any():
         pair = dict(zip(("latent", "target"), _pair(contents), strict=True))
         how: dict[str, Any] = {**pair, "segments": boundary_segments(labels), "most_points": CLUSTER_POINTS}
-        contents.show(section, f"{name}_sheet", view(labels, kind="clusters", **how))
-        section.caption(
-            "One colour per cluster, brighter where the latent is larger within its cluster; the same colours in the "
-            "scatter. Grey = noise. Draw a box or a lasso in one side, and the points light up in the other."
-        )
+        contents.show(section, f"{name}_sheet", labels, kind="clusters", **how)
     if summary is not None:
         table = summary[["count", "share", "stability"]].to_dataframe().reset_index()
         for feature in summary["feature"].values:
@@ -208,9 +185,8 @@ def _clustering(
         phase = contents.ds[n.PHASE]
         section.table(["agreement with the phases", "value"], [[key, float(scores[key])] for key in SHOWN_SCORES])
         how = {"reference": phase, "segments": boundary_segments(phase), "scores": {"ARI": float(scores["ari"])}}
-        contents.show(section, f"{name}_against_phase", view(labels, "matplotlib", kind="comparison", **how))
+        contents.show(section, f"{name}_against_phase", labels, "matplotlib", kind="comparison", **how)
         contents.figures[f"{name}_confusion"] = view(scores["confusion"], "matplotlib", kind="confusion")
-        section.caption(f"Over {scores.attrs['n']:,} points with both; lines are the borders of the phases.")
 
 
 def _pair(contents: Contents) -> tuple[xr.DataArray, xr.DataArray]:
@@ -230,11 +206,7 @@ def model(contents: Contents, section: Section) -> None:
     from vaearr.models.card import model_card
 
     card = model_card(contents.run.model)
-    contents.show(section, "model", view(card))
-    section.caption(
-        "A bar is what is run at one resolution, as wide as its feature maps have rows; to the left its blocks and "
-        "layers, to the right channels, positions and parameters."
-    )
+    contents.show(section, "model", card, kind="network")
     section.folded("All layers, in order of execution", "\n".join(describe(card, "network")))
 
 
@@ -242,18 +214,10 @@ def training(contents: Contents, section: Section) -> None:
     """Loss curves."""
     if contents.history is None:
         raise LeftOut("the run has no training history.")
-    contents.show(section, "loss_curves", view(contents.history, kind="history"))
-    amplitude = "amplitude NLL + " * ("amplitude_nll" in contents.history)
-    section.caption(
-        f"Loss = reconstruction NLL + {amplitude}beta × KL, in nats per sample, lower is better; validation points "
-        f"were never trained on. The weights are those of epoch {contents.manifest.get('best_epoch', 'that was last')}."
-    )
+    contents.show(section, "loss_curves", contents.history, kind="history")
+    section.say(f"The weights are those of epoch {contents.manifest.get('best_epoch', 'that was last')}.")
     if contents.sheets is not None:
-        contents.show(section, "progress", view(contents.sheets, kind="progress"))
-        section.caption(
-            "The same validation patterns and the same draws from the prior, decoded after the epochs named on the "
-            "left; preprocessed units, one grey scale per row."
-        )
+        contents.show(section, "progress", contents.sheets, kind="progress")
 
 
 def health(contents: Contents, section: Section) -> None:
@@ -261,26 +225,15 @@ def health(contents: Contents, section: Section) -> None:
     found = contents.health
     if found is None:
         raise LeftOut("the run has no table of latent health.")
-    contents.show(section, "latent_health", view(found, kind="run_health"))
-    explained = found.attrs.get("explained_variance")
-    share = f" The reconstruction explains {float(explained):.1%} of the patterns' variance." if explained else ""
-    section.caption(
-        "Kullback-Leibler divergence of each latent from the prior, in nats per sample. A latent near 0 "
-        f"carries nothing about the pattern (grey).{share}"
-    )
-    columns = (found[name].values.tolist() for name in (n.LATENT, "kl", "mean_variance", "is_active"))
-    rows = [[k, kl, spread, "in use" if on else "unused"] for k, kl, spread, on in zip(*columns, strict=True)]
-    section.table(["latent", "KL (nats)", "variance of the posterior mean", "state"], rows)
+    contents.show(section, "latent_health", found, kind="run_health")
+    table = found[["kl", "mean_variance", "is_active"]].to_dataframe().reset_index()
+    section.table(["latent", "KL (nats)", "variance of the posterior mean", "in use"], table.values.tolist())
 
 
 def reconstructions(contents: Contents, section: Section) -> None:
     """Patterns, reconstructions, residuals."""
     samples = reconstruct(contents.run, run=contents.config.run)
-    contents.show(section, "reconstructions", view(samples, kind="patterns"))
-    section.caption(
-        "Top: pattern as the network sees it; middle: decoded posterior mean, same grey scale; bottom: reconstruction "
-        "− original, blue negative, red positive, a scale of the same width centred at 0."
-    )
+    contents.show(section, "reconstructions", samples, kind="patterns")
 
 
 def provenance(contents: Contents) -> Section:

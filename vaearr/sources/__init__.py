@@ -14,7 +14,7 @@ from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.config.parts import of_packages, part
 from vaearr.errors import DataError, UsageError
-from vaearr.sources import digits, images, kikuchi_h5, nifti, orientation_maps, vendor
+from vaearr.sources import digits, images, kikuchi_h5, nifti, ome, orientation_maps, vendor
 from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.sources.orientation_maps import open_orientation_map
 
@@ -71,6 +71,7 @@ SOURCES: dict[str, Source] = {
     nifti.ENGINE: Source(
         "NIfTI volumes: a file, folder or manifest of them", nifti.sniff, nifti.open_nifti, nifti.files, ("nibabel",)
     ),
+    ome.ENGINE: Source("an OME-Zarr image, a time series or one", ome.sniff, ome.open_ome, _zarr_files),
     ZARR: Source("a zarr store that xarray opens, with patterns", _sniff_zarr, _open_zarr, _zarr_files),
     digits.IDX: Source("IDX images with their labels beside them", digits.sniff_idx, digits.open_idx, digits.idx_files),
     digits.NPZ: Source("NPZ with images x and labels y", digits.sniff_npz, digits.open_npz),
@@ -83,7 +84,7 @@ SOURCES: dict[str, Source] = {
         ".ang or .ctf map (no patterns)", orientation_maps.sniff, orientation_maps.refuse_without_patterns
     ),
 }
-FOLDERS = (images.POINTS, images.COLLECTION, nifti.ENGINE, ZARR)  # formats of which a path may be a folder
+FOLDERS = (images.POINTS, images.COLLECTION, nifti.ENGINE, ome.ENGINE, ZARR)  # formats of which a path may be a folder
 COLLECTION_SETTINGS = ("size", "manifest", "classes", "exclude", "spacing")  # given, a folder is no scan
 
 

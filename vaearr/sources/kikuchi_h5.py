@@ -4,20 +4,15 @@
 scan points is a setting; without one, coordinates are the step numbers themselves. Scan points without a
 pattern are NaN (floats) or 0 (integers) and False in `present`.
 
-Also an xarray engine: `xr.open_dataset("scan.h5", engine="kikuchi-h5")`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import h5py
 import xarray as xr
-from xarray.backends import BackendEntrypoint
 
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
@@ -77,26 +72,3 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
 
 def _is_enum(images: h5py.Dataset) -> bool:
     return h5py.check_enum_dtype(images.dtype) is not None
-
-
-class KikuchiH5Backend(BackendEntrypoint):
-    """`xr.open_dataset(path, engine="kikuchi-h5")`."""
-
-    description = "Pattern stacks with scan coordinates in HDF5 (images, coords)"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables", "images", "coords", "step", "units")
-
-    def open_dataset(
-        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, **settings: Any
-    ) -> xr.Dataset:
-        """See `open_kikuchi_h5`; settings: images, coords, step and units of IngestConfig."""
-        if not isinstance(filename_or_obj, (str, os.PathLike)):
-            raise DataError(f"the {ENGINE} engine reads files by path, not {type(filename_or_obj).__name__} objects.")
-        ds = open_kikuchi_h5(Path(filename_or_obj), IngestConfig().replace(**settings))
-        drop = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
-        return ds.drop_vars(drop, errors="ignore")
-
-    def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Only files that hold both datasets."""
-        with suppress(OSError, TypeError):
-            return Path(filename_or_obj).is_file() and sniff(Path(filename_or_obj)) == 2
-        return False

@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import vaearr as va
+from vaearr.errors import DataError
+from vaearr.schema.pattern_steps import bin_patterns
+
 from .harness import NO_INPUT, OK, UNAVAILABLE, USAGE, spawn, tree, vaearr, zarr
 from .test_training import history, weights
 
@@ -145,3 +149,17 @@ def test_torchrun_learns_what_one_process_learns(scan_store: Path, tmp_path: Pat
     one, two = weights(scan_store, "one"), weights(scan_store, "two")
     for name, values in one.items():
         np.testing.assert_allclose(two[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_a_step_that_lost_the_patterns_is_told_before_a_training(scan_store: Path) -> None:
+    """What is assigned to a Dataset is aligned with its old coordinates, of which none is a binned one."""
+    ds = xr.open_zarr(scan_store)
+    with pytest.raises(DataError, match="hold NaN or infinite values, such as at y = "):
+        va.train(ds.assign(patterns=bin_patterns(ds.patterns, 2)), epochs=1)
+    binned = bin_patterns(ds, 2)
+    np.testing.assert_allclose(binned.patterns, ds.patterns.coarsen(dy=2, dx=2).mean(), rtol=1e-6)
+    run = binned.vae.train(latent_dim=3, epochs=1)
+    latents = va.encode(binned, run).latents
+    np.testing.assert_allclose(run.model.encode(binned.patterns[:2, :2]), latents[:2, :2], atol=1e-5)
+    assert run.decode(latents[0, 0]).sizes == {"dy": binned.sizes["dy"], "dx": binned.sizes["dx"]}
+    assert run.reconstruct(binned.patterns[0, :2]).shape == (2, binned.sizes["dy"], binned.sizes["dx"])

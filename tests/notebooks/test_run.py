@@ -11,6 +11,7 @@ FIGURES = {  # bokeh views, pictures
     "02_what_latents_mean": (6, 1),
     "03_latent_space": (3, 8),
     "04_volumes_and_layers": (4, 3),
+    "05_dataset_in_your_hands": (4, 0),
 }
 
 

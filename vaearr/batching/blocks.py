@@ -26,7 +26,7 @@ from vaearr import schema
 from vaearr.computing import in_use
 from vaearr.computing.borrowed import DataNode
 from vaearr.computing.device import host_tensor
-from vaearr.errors import SchemaError, UsageError
+from vaearr.errors import DataError, SchemaError, UsageError
 from vaearr.recipe import nested
 from vaearr.schema.pattern_steps import STEPS
 from vaearr.store import Region, read_ahead, reading
@@ -178,6 +178,13 @@ def seen(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
         raise UsageError(f"the Dataset lacks points of the run's region, such as {lacking[0]}; give the whole region.")
     some = ds[n.PATTERNS].sel({dim: xr.DataArray(values, dims="seen") for dim, values in at.items()})
     rows = some.transpose("seen", ...).values.reshape(len(points), -1).astype("f8")
+    if not (finite := np.isfinite(rows).all(1)).all():
+        where = ", ".join(f"{dim} = {values[~finite][0]}" for dim, values in at.items())
+        raise DataError(
+            f"patterns of the region hold NaN or infinite values, such as at {where}; leave these points out, or see "
+            "that steps gave patterns coordinates of their own: what is assigned to a Dataset is aligned with the old "
+            "ones (ds.drop_dims before, or vaearr.schema.pattern_steps, which does)."
+        )
     return {
         "sample_shape": list(schema.input_shape(ds)),
         "dtype": str(ds[n.PATTERNS].dtype),

@@ -355,8 +355,9 @@ def layers(
     from vaearr.analysis import layers as of
     from vaearr.output.exporting.layer_files import layer_summary, write_layer_files
     from vaearr.recipe import as_json as plain
+    from vaearr.run import open_run
 
-    opened = va.load_run(store, run, device=device)
+    opened = open_run(store, run, device=device)
     model, ds, alone = opened.model, opened.ds, list[str]()
     how: Given = {"part": part, "level": level, "top": top}
     if "a" in about:

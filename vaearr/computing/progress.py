@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from typing import TypeAlias, TypeVar
 
 log = logging.getLogger("vaearr")
@@ -30,7 +31,18 @@ def showing(progress: Progress, what: str) -> Iterator[Show]:
         tell = progress
         yield lambda done, total, text=what: tell(done, total, text)
         return
-    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):  # without rich, which takes as long as a short step
+    if "ipykernel" in sys.modules:
+        from IPython.display import HTML, display
+
+        handle = display(HTML(""), display_id=True)
+
+        def draw(done: int, total: int, text: str = what) -> None:
+            bar = f'<progress max="{total}" value="{done}"></progress> {escape(text)}: {done} of {total}'
+            handle.update(HTML(bar))
+
+        yield draw
+        return
+    if not sys.stderr.isatty():  # without rich, which takes as long as a short step
 
         def say(done: int, total: int, text: str = what) -> None:
             if done * 10 // total > (done - 1) * 10 // total:

@@ -83,13 +83,11 @@ class Run:
 
     @cached_property
     def model(self) -> TrainedModel:
-        """The trained network. Raises NoInputError for attached latents, UsageError for a model of other samples."""
-        from vaearr.models.artifacts import check_fits, check_network, load_model
+        """The trained network. Raises NoInputError for attached latents."""
+        from vaearr.models.artifacts import check_network, load_model
 
         check_network(self.manifest, self.name, "decode")
-        model = load_model(self.path, self.name, device=self.device)
-        check_fits(self.ds, self.manifest, model)
-        return model
+        return load_model(self.path, self.name, device=self.device)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -220,7 +218,12 @@ def path_of(store: StoreOrRun) -> Path:
 
 
 def open_run(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:
-    """`load_run` with the network loaded, so that what is wrong with it is told before any work."""
+    """`load_run` with the network loaded, so that what is wrong with it is told before any work on stored patterns.
+
+    Raises UsageError too for a run of other patterns than the store's.
+    """
+    from vaearr.models.artifacts import check_fits
+
     found = load_run(store, run, device=device)
-    _ = found.model
+    check_fits(found.ds, found.manifest, found.model)
     return found

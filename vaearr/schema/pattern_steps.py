@@ -1,29 +1,52 @@
-"""Steps on patterns before anything is learned, DataArray -> DataArray: crop, bin, average over neighbours.
+"""Steps on patterns before anything is learned: crop, bin, average over neighbours.
 
-Each is lazy where the patterns are, finds its axes by `navigation_dims` and `signal_dims`, keeps the coordinates right
-and adds itself to the attribute `steps`. Static and dynamic background: `vaearr.models.preprocess.preprocess` with
-`normalise="none"`.
+Each takes patterns, or a Dataset, whose patterns it replaces together with their coordinates. It is lazy where the
+patterns are, finds its axes by `navigation_dims` and `signal_dims`, keeps the coordinates right and adds itself to the
+attribute `steps`. Static and dynamic background: `vaearr.models.preprocess.preprocess` with `normalise="none"`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import xarray as xr
 
 from vaearr.errors import SchemaError, UsageError, did_you_mean
-from vaearr.names import CHANNEL, NAVIGATION_DIMS, PROVENANCE, SAMPLE, SHA256_OF, SIGNAL_DIMS, X, Y
+from vaearr.names import CHANNEL, NAVIGATION_DIMS, PATTERNS, PROVENANCE, SAMPLE, SHA256_OF, SIGNAL_DIMS, X, Y
 from vaearr.schema.grid import laid_over
 
 STEPS = "steps"
 OF_THE_VALUES = ("value_min", "value_max", "n_constant", "n_masked", "sha256", SHA256_OF, "preprocess", PROVENANCE)
 
 Window = tuple[float | None, float | None]
+Given = TypeVar("Given", xr.DataArray, xr.Dataset)
+P = ParamSpec("P")
 
 
+def _of_datasets(
+    step: Callable[Concatenate[xr.DataArray, P], xr.DataArray],
+) -> Callable[Concatenate[Given, P], Given]:
+    """The same step on a Dataset: to `ds.assign(patterns=…)` xarray would align coordinates of the old patterns."""
+
+    @wraps(step)
+    def wrapped(given: Given, *args: P.args, **kwargs: P.kwargs) -> Given:
+        if isinstance(given, xr.DataArray):
+            return step(given, *args, **kwargs)
+        return _without_patterns(given).assign({PATTERNS: step(given[PATTERNS], *args, **kwargs)})
+
+    return wrapped
+
+
+def _without_patterns(ds: xr.Dataset) -> xr.Dataset:
+    signal = {*_dims(ds[PATTERNS])[1]}
+    return ds.drop_vars([PATTERNS, *(name for name, coord in ds.coords.items() if signal & {*coord.dims})])
+
+
+@_of_datasets
 def crop(patterns: xr.DataArray, **windows: Window) -> xr.DataArray:
     """A window of the detector: `crop(patterns, dy=(5, 55), dx=(0, 60))`.
 
@@ -49,6 +72,7 @@ def crop(patterns: xr.DataArray, **windows: Window) -> xr.DataArray:
     return patterns.isel(bounds).drop_attrs(deep=False).assign_attrs(attrs)
 
 
+@_of_datasets
 def bin_patterns(patterns: xr.DataArray, size: int | Mapping[str, int] = 2) -> xr.DataArray:
     """Detector pixels joined in blocks of `size`, their mean in float32; channels stay apart.
 
@@ -93,6 +117,7 @@ def bin_patterns(patterns: xr.DataArray, size: int | Mapping[str, int] = 2) -> x
     return ordered.drop_attrs(deep=False).assign_attrs(attrs)
 
 
+@_of_datasets
 def neighbour_average(
     patterns: xr.DataArray, window: int | Mapping[str, int] = 3, *, roi: xr.DataArray | None = None
 ) -> xr.DataArray:

@@ -175,8 +175,9 @@ def setting_options(kind: type[Config], *without: str, **flags: str) -> dict[str
             form = "x".join(sides[1].upper().split(", ")) if sides and default is None else ""
             told = f"{words}{'' if usual in (None, '', {}) else f' [default: {usual}]'}"
             annotation = setting.field.annotation
-            single = name if get_origin(annotation) not in (tuple, dict) else name.removesuffix("s")
-            found[name] = option(annotation, told, flags.get(name, f"--{single}".replace("_", "-")), form)
+            repeats = get_origin(annotation) is tuple or dict in map(get_origin, (annotation, *get_args(annotation)))
+            flag = f"--{name.removesuffix('s') if repeats else name}".replace("_", "-")
+            found[name] = option(annotation, told, flags.get(name, flag), form)
     return found
 
 

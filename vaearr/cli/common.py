@@ -175,7 +175,8 @@ def setting_options(kind: type[Config], *without: str, **flags: str) -> dict[str
             form = "x".join(sides[1].upper().split(", ")) if sides and default is None else ""
             told = f"{words}{'' if usual in (None, '', {}) else f' [default: {usual}]'}"
             annotation = setting.field.annotation
-            repeats = get_origin(annotation) is tuple or dict in map(get_origin, (annotation, *get_args(annotation)))
+            kinds: list[Any] = [get_origin(part) for part in (annotation, *get_args(annotation))]
+            repeats = kinds[0] is tuple or dict in kinds
             flag = f"--{name.removesuffix('s') if repeats else name}".replace("_", "-")
             found[name] = option(annotation, told, flags.get(name, flag), form)
     return found

@@ -103,9 +103,7 @@ class Explorer(param.Parameterized):
         plane = pn.pane.HoloViews(self._plane(), margin=0)
         self.left = pn.Column(pn.Row(self.layer, *self.places), *maps, pn.Row(self.across, self.up), plane)
         self.right = pn.Column(pn.Row(self.words, self.message), pn.Row(*self.pictures.values()), self.depth, self.tabs)
-        middle = np.array(state.grid) / 2 if state.is_scan else 0.0
-        away = ((np.stack(np.unravel_index(state.known, state.grid), 1) - middle) ** 2).sum(1)
-        self.choose(state.known[[np.argmin(away)]])
+        self.choose(state.known[[len(state.known) // 2 if state.is_scan else 0]])
         if state.has_model:
             pn.state.onload(self.safe(self._load))  # once the page is seen
 

@@ -8,96 +8,96 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 import vaearr as va
 from vaearr import config
-from vaearr.cli.common import (
-    SOURCE,
-    Dask,
-    Device,
-    Folder,
-    Given,
-    Overwrite,
-    RunName,
-    Seed,
-    Store,
-    app,
-    arg,
-    folder_of,
-    nested_values,
-    opt,
-    print_lines,
-    refuse,
-    say,
-    tell,
-    with_settings,
-)
+from vaearr.cli.common import Given, command, folder_of, nested_values, print_lines, refuse, say, tell
 from vaearr.config import over, resolved
-from vaearr.config.presets import PRESETS, check_preset, preset_settings
+from vaearr.config.presets import check_preset, preset_settings
 from vaearr.errors import DataError
 from vaearr.names import BC, DEFAULT_RUN
 
 
-@app.command()
-def demo(
-    folder: Annotated[Path, arg("where to put files, store and report")] = Path("stores/demo"),
-    store: Annotated[str | None, opt("another place for the store, such as s3://bucket/scan.zarr")] = None,
-) -> None:
-    """Make a small EBSD scan from crystal geometry and take it all the way to a report."""
+@command()
+def demo(folder: Path = Path("stores/demo"), store: str | None = None) -> None:
+    """Make a small EBSD scan from crystal geometry and take it all the way to a report.
+
+    Args:
+        folder (argument): where to put files, store and report
+        store: another place for the store, such as s3://bucket/scan.zarr
+    """
     from vaearr.cli.demo import run_demo
 
     print_lines(run_demo(folder, store=store))
 
 
-@app.command()
-@with_settings(config.IngestConfig, phase_names="--phase", classes="--class")
+@command(config.IngestConfig, phase_names="--phase", classes="--class")
 def ingest(
-    source: Annotated[Path, arg("file, image folder or zarr store to read, for example scan.h5")],
-    store: Annotated[str, arg("store to make, for example stores/scan.zarr")],
-    given: Given,
-    bc: Annotated[Path | None, opt("CSV with x, y, band contrast", "--bc")] = None,
-    dask: Dask = None,
-    overwrite: Overwrite = False,
+    source: Path, store: str, given: Given, bc: Path | None = None, dask: str | None = None, overwrite: bool = False
 ) -> None:
-    """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a store."""
+    """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a store.
+
+    Args:
+        source: file, image folder or zarr store to read, for example scan.h5
+        store: store to make, for example stores/scan.zarr
+        bc: CSV with x, y, band contrast
+    """
     refuse(bc and BC in given.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them.")
     given = over(given, {"maps": {BC: bc}}) if bc else given
     va.ingest(source, store, dask=dask, overwrite=overwrite, **given)
     say(f"{store} is ready; look at it with 'vaearr info {store}'")
 
 
-@app.command()
+@command()
 def attach(
-    store: Store,
-    file: Annotated[Path, arg(".npy, .npz or CSV with values computed elsewhere")],
-    run: Annotated[str | None, opt("latents: name of the run they become", "--run")] = None,
-    kind: Annotated[str, opt("latents, map, classes, elements or scores")] = "latents",
-    name: Annotated[str | None, opt("the rest: name of the variable they become")] = None,
-    coords: Annotated[Path | None, opt("CSV or .npy with x, y of each row")] = None,
-    roi: Annotated[str | None, opt("run whose points the rows are, in row-major order")] = None,
-    prefix: Annotated[str | None, opt("CSV: columns that begin with this")] = None,
-    column: Annotated[list[str] | None, opt("CSV: column to take; repeatable")] = None,
-    units: Annotated[str | None, opt("unit of the values")] = None,
-    overwrite: Overwrite = False,
+    store: str,
+    file: Path,
+    run: str | None = None,
+    kind: str = "latents",
+    name: str | None = None,
+    coords: Path | None = None,
+    roi: str | None = None,
+    prefix: str | None = None,
+    column: list[str] | None = None,
+    units: str | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Add latents or maps computed elsewhere, to be analysed like the store's own."""
+    """Add latents or maps computed elsewhere, to be analysed like the store's own.
+
+    Args:
+        file: .npy, .npz or CSV with values computed elsewhere
+        run: latents: name of the run they become
+        kind: latents, map, classes, elements or scores
+        name: the rest: name of the variable they become
+        coords: CSV or .npy with x, y of each row
+        roi: run whose points the rows are, in row-major order
+        prefix: CSV: columns that begin with this
+        column: CSV: column to take; repeatable
+        units: unit of the values
+    """
     about: Given = {"kind": kind, "run": run, "name": name, "coords": coords, "roi": roi, "prefix": prefix}
     va.attach(store, file, columns=column or (), units=units, overwrite=overwrite, **about)
 
 
-@app.command()
+@command()
 def info(
-    store: Store,
-    model: Annotated[bool, opt("the layers of a run's network instead", "--model")] = False,
-    run: RunName = DEFAULT_RUN,
-    out: Annotated[Path | None, opt("PNG or PDF: samples of each class, or with --model the network")] = None,
-    seed: Seed = 0,
-    as_json: Annotated[bool, opt("facts for programs", "--json")] = False,
+    store: str,
+    model: bool = False,
+    run: str = DEFAULT_RUN,
+    out: Path | None = None,
+    seed: int = 0,
+    as_json: bool = False,
 ) -> None:
-    """Tell in words what is in a store, or what a run's network is made of; --out draws it."""
+    """Tell in words what is in a store, or what a run's network is made of; --out draws it.
+
+    Args:
+        model: the layers of a run's network instead
+        out: PNG or PDF: samples of each class, or with --model the network
+        as_json (--json): facts for programs
+    """
     from vaearr.models.card import as_record, model_card
     from vaearr.run.facts import in_words, store_facts
 
@@ -114,20 +114,29 @@ def info(
     print_lines([json.dumps(facts, indent=2, default=str)] if as_json else words)
 
 
-@app.command()
+@command()
 def verify(
-    store: Store,
-    as_json: Annotated[bool, opt("findings for programs", "--json")] = False,
-    remove: Annotated[str | None, opt("take a variable that can be made again, a table or runs/NAME out")] = None,
-    seal: Annotated[bool, opt("add checksums to variables that have none", "--seal")] = False,
-    relist: Annotated[bool, opt("list the variables anew, put the store's attributes back", "--relist")] = False,
-    clean: Annotated[bool, opt("list what killed commands left, older than a day", "--clean")] = False,
-    unfinished: Annotated[bool, opt("--clean: also work that a command could go on with", "--unfinished")] = False,
-    yes: Annotated[bool, opt("--clean: remove it", "--yes")] = False,
+    store: str,
+    as_json: bool = False,
+    remove: str | None = None,
+    seal: bool = False,
+    relist: bool = False,
+    clean: bool = False,
+    unfinished: bool = False,
+    yes: bool = False,
 ) -> None:
     """Check every file of a store; exit code 65 where it is damaged.
 
     One line for each finding says which variable and chunk it is and what to do.
+
+    Args:
+        as_json (--json): findings for programs
+        remove: take a variable that can be made again, a table or runs/NAME out
+        seal: add checksums to variables that have none
+        relist: list the variables anew, put the store's attributes back
+        clean: list what killed commands left, older than a day
+        unfinished: --clean: also work that a command could go on with
+        yes: --clean: remove it
     """
     from vaearr.store import check_store
     from vaearr.store import verify as verifying
@@ -153,23 +162,28 @@ def verify(
             raise typer.Exit(DataError.exit_code)
 
 
-@app.command()
-@with_settings(config.TrainConfig)
+@command(config.TrainConfig)
 def train(
-    store: Store,
+    store: str,
     given: Given,
     roi: Any,
-    run: RunName = DEFAULT_RUN,
-    points: Annotated[Path | None, opt("ROI as a CSV with x, y, see 'vaearr look contrast --keep'")] = None,
-    preset: Annotated[str | None, opt(f"settings that others replace: {', '.join(PRESETS)}")] = None,
-    resume: Annotated[Path | None, opt("checkpoint file to go on from")] = None,
-    restart: Annotated[bool, opt("throw an interrupted training of this run away", "--restart")] = False,
-    overwrite: Overwrite = False,
+    run: str = DEFAULT_RUN,
+    points: Path | None = None,
+    preset: str | None = None,
+    resume: Path | None = None,
+    restart: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Train a VAE on a store's patterns; after an interruption, go on where it was.
 
     The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there is one, else every
     measured point.
+
+    Args:
+        points: ROI as a CSV with x, y, see 'vaearr look contrast --keep'
+        preset: settings that others replace: sd, maisi, beta-vae or digits
+        resume: checkpoint file to go on from
+        restart: throw an interrupted training of this run away
     """
     from vaearr.analysis.side_maps import read_kept_coordinates
     from vaearr.schema import input_shape
@@ -195,37 +209,37 @@ def _tell_run(store: str, run: Any) -> None:
     say(f"next: 'vaearr encode {store} --run {run.name}'")
 
 
-@app.command("import")
-@with_settings(config.ImportConfig)
-def import_model(
-    store: Store,
-    checkpoint: Annotated[Path, arg("model folder of a run, or .safetensors, .pt, .pth or .ckpt file")],
-    run: Annotated[str, opt("name of the run that the model becomes", "--run")],
-    given: Given,
-    overwrite: Overwrite = False,
-) -> None:
+@command(config.ImportConfig, name="import")
+def import_model(store: str, checkpoint: Path, run: str, given: Given, overwrite: bool = False) -> None:
     """Make a model trained elsewhere, by vaearr or as Stable Diffusion's VAE, a run of a store.
 
     A model folder of vaearr's brings its settings and background. Of other checkpoints, of which nothing is unpickled,
     the options come from the shapes of the weights; --set options.groups=16 and the like replace single ones.
+
+    Args:
+        checkpoint: model folder of a run, or .safetensors, .pt, .pth or .ckpt file
+        run (--run): name of the run that the model becomes
     """
     _tell_run(store, va.import_model(store, checkpoint, run=run, overwrite=overwrite, **given))
 
 
-@app.command()
-@with_settings(config.EncodeConfig)
+@command(config.EncodeConfig)
 def encode(
-    store: Store,
+    store: str,
     given: Given,
     roi: config.RoiConfig | None,
-    source: Annotated[str | None, opt("another store, whose run is taken to these data", "--from")] = None,
-    name: Annotated[str | None, opt("with --from: what the run is called here; default: its name there")] = None,
-    dask: Dask = None,
-    overwrite: Overwrite = False,
+    source: str | None = None,
+    name: str | None = None,
+    dask: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a run's latents into the store; with --from, those of a model that was trained in another store.
 
     The ROI is chosen with --from only; else it is that of the run.
+
+    Args:
+        source (--from): another store, whose run is taken to these data
+        name: with --from: what the run is called here; default: its name there
     """
     about: Given = {"source": source, "name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
     va.encode(store, **about, **given)
@@ -233,24 +247,29 @@ def encode(
     say(f"latents of run {name or given.get('run', DEFAULT_RUN)!r} are in {store}; open it with {opens}({store!r})")
 
 
-@app.command()
-@with_settings(config.ReconstructConfig, "out", "roi")
+@command(config.ReconstructConfig, "out", "roi")
 def reconstruct(
-    store: Store,
+    store: str,
     given: Given,
     roi: config.RoiConfig | None,
-    file: Annotated[list[Path] | None, opt("single file instead of the store's samples; repeat")] = None,
-    variable: Annotated[bool, opt("also write the reconstructions into the store", "--variable")] = False,
-    out: Folder = None,
-    files: Annotated[bool, opt("also write each reconstruction as a file into --out", "--files")] = False,
-    binarise: Annotated[float | None, opt("value from which on binary.png in --out is white")] = None,
-    overwrite: Overwrite = False,
+    file: list[Path] | None = None,
+    variable: bool = False,
+    out: Path | None = None,
+    files: bool = False,
+    binarise: float | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Reconstruct a store's samples, or single files, and judge them: PSNR, SSIM, MSE, MAE, compression.
 
     Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, with --binarise
     binary.png, of volumes slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
     affine, or .npy.
+
+    Args:
+        file: single file instead of the store's samples; repeat
+        variable: also write the reconstructions into the store
+        files: also write each reconstruction as a file into --out
+        binarise: value from which on binary.png in --out is white
     """
     refuse(files and out is None, "--files needs a folder, so give one with --out.")
     given |= ({"roi": roi} if roi else {}) | ({"out": "variable"} if variable else {})
@@ -282,19 +301,25 @@ def _write_reconstructions(found: Any, folder: Path, binarise: float | None) -> 
         (folder / "slices.html").write_text(volume_page(found), encoding="utf-8")
 
 
-@app.command()
-@with_settings(config.AssociateConfig)
+@command(config.AssociateConfig)
 def associate(
-    store: Store,
+    store: str,
     given: Given,
-    significance: Annotated[bool, opt("p-values from surrogate maps", "--significance")] = False,
-    reference: Annotated[str | None, opt("also: clusters of each dimension against this map's")] = None,
-    k_max: Annotated[int, opt("most clusters of a dimension that --reference tries")] = 12,
-    top: Annotated[int, opt("dimensions to list per target")] = 3,
-    dask: Dask = None,
-    overwrite: Overwrite = False,
+    significance: bool = False,
+    reference: str | None = None,
+    k_max: int = 12,
+    top: int = 3,
+    dask: str | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Compare latent dimensions with band contrast, elements and phases."""
+    """Compare latent dimensions with band contrast, elements and phases.
+
+    Args:
+        significance: p-values from surrogate maps
+        reference: also: clusters of each dimension against this map's
+        k_max: most clusters of a dimension that --reference tries
+        top: dimensions to list per target
+    """
     from vaearr.analysis.association import check_reference, partitions_store
 
     settings = resolved(config.AssociateConfig, None, over({"significance": {}} if significance else {}, given))
@@ -307,9 +332,8 @@ def associate(
         print_lines(va.describe(groups, "partitions", top=top))
 
 
-@app.command()
-@with_settings(config.ClusterConfig)
-def cluster(store: Store, given: Given, overwrite: Overwrite = False) -> None:
+@command(config.ClusterConfig)
+def cluster(store: str, given: Given, overwrite: bool = False) -> None:
     """Group scan points by latents and maps, and write the cluster map."""
     settings = resolved(config.ClusterConfig, None, given)
     found = va.cluster_store(store, settings, overwrite=overwrite)
@@ -317,35 +341,45 @@ def cluster(store: Store, given: Given, overwrite: Overwrite = False) -> None:
     say(f"labels are in {store} as {settings.name!r}")
 
 
-@app.command()
-@with_settings(config.EmbedConfig, n_components="--components", clusters="--clusters")
-def embed(store: Store, given: Given, overwrite: Overwrite = False) -> None:
+@command(config.EmbedConfig, n_components="--components", clusters="--clusters")
+def embed(store: str, given: Given, overwrite: bool = False) -> None:
     """Decompose the patterns (PCA, NMF with fixed endmembers), beside the latents."""
     settings = resolved(config.EmbedConfig, None, given)
     found = va.embed_store(store, settings, overwrite=overwrite)
     print_lines(va.describe(found, "decomposition", name=settings.name or settings.method))
 
 
-@app.command()
+@command()
 def judge(
-    store: Annotated[Path | None, arg("zarr store; not with --key")] = None,
-    run: RunName = DEFAULT_RUN,
-    count: Annotated[int | None, opt("draws; default 1000, --blinded: 25 and as many real", "--n")] = None,
-    source: Annotated[str, opt(SOURCE)] = "prior",
-    features: Annotated[str, opt("latents, encoder or image (with --weights)")] = "latents",
-    weights: Annotated[Path | None, opt("weights of an image network, for --features image")] = None,
-    part: Annotated[str, opt("data to compare with: validation, train or all")] = "validation",
-    seed: Seed = 0,
-    out: Annotated[Path | None, opt("folder for fidelity.csv and nearest.csv")] = None,
-    blinded: Annotated[Path | None, opt("write real and drawn files for a reader into this folder")] = None,
-    key: Annotated[Path | None, opt("key.csv of a blinded set; with --answers, without a store")] = None,
-    answers: Annotated[Path | None, opt("the reader's CSV file with name, answer")] = None,
-    device: Device = "auto",
+    store: Path | None = None,
+    run: str = DEFAULT_RUN,
+    count: int | None = None,
+    source: str = "prior",
+    features: str = "latents",
+    weights: Path | None = None,
+    part: str = "validation",
+    seed: int = 0,
+    out: Path | None = None,
+    blinded: Path | None = None,
+    key: Path | None = None,
+    answers: Path | None = None,
+    device: str = "auto",
 ) -> None:
     """Judge draws: how like the data they are, whether they are copies, whether a reader can tell them apart.
 
     STORE alone prints Fréchet distances and the distance to the nearest training sample. --blinded writes
     images/ for the reader, answers.csv to fill, and key.csv to keep. --key with --answers prints the reader's score.
+
+    Args:
+        store (argument): zarr store; not with --key
+        count (--n): draws; default 1000, --blinded: 25 and as many real
+        features: latents, encoder or image (with --weights)
+        weights: weights of an image network, for --features image
+        part: data to compare with: validation, train or all
+        out: folder for fidelity.csv and nearest.csv
+        blinded: write real and drawn files for a reader into this folder
+        key: key.csv of a blinded set; with --answers, without a store
+        answers: the reader's CSV file with name, answer
     """
     is_score = key is not None or answers is not None
     words = "give a store to judge, or --key with --answers, without a store, to score a reader."
@@ -374,19 +408,28 @@ def judge(
     print_lines([*va.describe(fidelity, "fidelity"), *va.describe(nearest, "nearest")], warnings_aside=True)
 
 
-@app.command()
+@command()
 def explore(
-    store: Store,
-    run: RunName = DEFAULT_RUN,
-    port: Annotated[int, opt("port; 0 takes a free one")] = 0,
-    host: Annotated[str, opt("address; another than 127.0.0.1 opens the store to the network")] = "127.0.0.1",
-    show: Annotated[bool, opt("open the page in the browser", "--show/--no-show")] = True,
-    save: Annotated[Path | None, opt("serve nothing; write one .html file that works offline")] = None,
-    by: Annotated[str | None, opt("with --save: map with the classes; default: label, phase or clusters")] = None,
-    seed: Seed = 0,
-    overwrite: Annotated[bool, opt("with --save: replace the file")] = False,
+    store: str,
+    run: str = DEFAULT_RUN,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    show: bool = True,
+    save: Path | None = None,
+    by: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
-    """Explore a run in the browser: click a map, move the latents, see what is decoded. The store stays as it is."""
+    """Explore a run in the browser: click a map, move the latents, see what is decoded. The store stays as it is.
+
+    Args:
+        port: port; 0 takes a free one
+        host: address; another than 127.0.0.1 opens the store to the network
+        show (--show/--no-show): open the page in the browser
+        save: serve nothing; write one .html file that works offline
+        by: with --save: map with the classes; default: label, phase or clusters
+        overwrite: with --save: replace the file
+    """
     if save is not None:
         from vaearr.app.saved import save_page
 
@@ -398,17 +441,19 @@ def explore(
     serve_page(store, run, port=port, host=host, show=show)
 
 
-@app.command()
-@with_settings(config.ReportConfig)
-def report(store: Store, given: Given) -> None:
+@command(config.ReportConfig)
+def report(store: str, given: Given) -> None:
     """Write one self-contained HTML page about a run, and PNGs of its main views."""
     say(f"the report is {va.report(store, **given)}")
 
 
-@app.command()
-@with_settings(config.ExportConfig, latent="--beside")
-def export(store: Store, out: Annotated[Path, arg("folder to write into")], given: Given) -> None:
-    """Write latents, tables, pictures or the first seed's files into a folder."""
+@command(config.ExportConfig, latent="--beside")
+def export(store: str, out: Path, given: Given) -> None:
+    """Write latents, tables, pictures or the first seed's files into a folder.
+
+    Args:
+        out: folder to write into
+    """
     say(f"files are in {va.export(store, out, **given)}")
 
 
@@ -417,25 +462,26 @@ def serving() -> Any:
     return import_module("vaearr.flows.serving")
 
 
-PARAMETER = "NAME=VALUE, a value in JSON or plain; NAME.SETTING=VALUE for a single one"
+@command()
+def run(name: str, parameters: list[str] | None = None, watch: bool = False, here: bool = False) -> None:
+    """Run a flow: on the Prefect server that is configured (PREFECT_API_URL), else right here without any.
 
-
-@app.command()
-def run(
-    name: Annotated[str, arg("flow, such as train-vae; an unknown name lists them all")],
-    parameters: Annotated[list[str] | None, opt(PARAMETER, "-p", "--param")] = None,
-    watch: Annotated[bool, opt("follow a run on a server to its end", "--watch")] = False,
-    here: Annotated[bool, opt("run in this process even where a server is configured", "--here")] = False,
-) -> None:
-    """Run a flow: on the Prefect server that is configured (PREFECT_API_URL), else right here without any."""
+    Args:
+        name: flow, such as train-vae; an unknown name lists them all
+        parameters (-p --param): NAME=VALUE, a value in JSON or plain; NAME.SETTING=VALUE for a single one
+        watch: follow a run on a server to its end
+        here: run in this process even where a server is configured
+    """
     given = nested_values(parameters or (), "-p")
     serving().run(name, given, watch=watch, here=here)
 
 
-@app.command()
-def serve(
-    names: Annotated[list[str] | None, arg("flows to serve; default: all")] = None,
-    limit: Annotated[int, opt("flow runs at a time")] = 1,
-) -> None:
-    """Register all flows with the configured Prefect server and run what is asked of them, until stopped."""
+@command()
+def serve(names: list[str] | None = None, limit: int = 1) -> None:
+    """Register all flows with the configured Prefect server and run what is asked of them, until stopped.
+
+    Args:
+        names (argument): flows to serve; default: all
+        limit: flow runs at a time
+    """
     serving().serve(names, limit=limit)

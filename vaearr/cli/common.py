@@ -67,18 +67,45 @@ def _options(is_asked: Annotated[bool, Version] = False) -> None:
     pass
 
 
-Store = Annotated[str, arg("zarr store, as made by 'vaearr ingest'")]  # text: a path takes a slash out of a URL
-RunName = Annotated[str, opt("name of the run; 'vae' writes `latents`, 'b' writes `latents_b`", "--run")]
-Device = Annotated[str, opt("auto, cpu, cuda, mps")]
-Seed = Annotated[int, opt("seed of whatever is drawn or chosen", min=0)]
+# ---- options from docstrings, settings and keywords
+
 SOURCE = "prior, or fitted: the Gaussian of the run's own latents"
-DASK = "Dask workers: tcp://host:8786, a scheduler file, or local:4 on this machine"
-Dask = Annotated[str | None, opt(DASK, "--dask", metavar="WHERE")]
-Overwrite = Annotated[bool, opt("replace what is there, made otherwise", "--overwrite")]
-Folder = Annotated[Path | None, opt("folder to write pictures and tables into")]
+WORDS = {  # of parameters that many commands have
+    "store": "zarr store, as made by 'vaearr ingest'",
+    "run": "name of the run; 'vae' writes `latents`, 'b' writes `latents_b`",
+    "device": "auto, cpu, cuda, mps",
+    "seed": "seed of whatever is drawn or chosen",
+    "dask": "Dask workers: tcp://host:8786, a scheduler file, or local:4 on this machine",
+    "overwrite": "replace what is there, made otherwise",
+    "out": "folder to write pictures and tables into",
+    "source": SOURCE,
+}
 
 
-# ---- options from settings and keywords
+def command(
+    kind: type[Config] | None = None, *without: str, group: typer.Typer = app, name: str | None = None, **flags: str
+) -> Callable[[Callable[..., None]], Any]:
+    """Register a function as a command, whose parameters without a default are arguments and the others options.
+
+    Their words are those of `Args:` in its docstring, as in the flows, else of WORDS; flags stand in brackets after
+    the name. Those with flags are options anyway. kind: the config whose settings are options too, see `with_settings`.
+    """
+    with_more = with_settings(kind, *without, **flags) if kind else with_options({})
+
+    def register(function: Callable[..., None]) -> Any:
+        return group.command(name)(with_more(function))
+
+    return register
+
+
+def described(parameter: inspect.Parameter, said: Mapping[str, tuple[str, str]]) -> inspect.Parameter:
+    """A parameter of a command with the words that help has for it, and its flags."""
+    flags, words = said.get(parameter.name, ("", WORDS.get(parameter.name, "")))
+    if flags == "argument" or (parameter.default is parameter.empty and not flags):
+        return parameter.replace(annotation=Annotated[parameter.annotation, arg(words)])
+    least = 0 if parameter.annotation is int else None
+    spelt = opt(words, *(flags.split() or [f"--{parameter.name.replace('_', '-')}"]), min=least)
+    return parameter.replace(annotation=Annotated[parameter.annotation, spelt])
 
 
 @dataclass(frozen=True)
@@ -157,25 +184,31 @@ def setting_options(kind: type[Config], *without: str, **flags: str) -> dict[str
             form = "x".join(sides[1].upper().split(", ")) if sides and default is None else ""
             told = f"{words}{'' if usual in (None, '', {}) else f' [default: {usual}]'}"
             annotation = setting.field.annotation
-            single = name if get_origin(annotation) not in (tuple, dict) else name.removesuffix("s")
-            found[name] = option(annotation, told, flags.get(name, f"--{single}".replace("_", "-")), form)
+            kinds: list[Any] = [get_origin(part) for part in (annotation, *get_args(annotation))]
+            repeats = kinds[0] is tuple or dict in kinds
+            flag = f"--{name.removesuffix('s') if repeats else name}".replace("_", "-")
+            found[name] = option(annotation, told, flags.get(name, flag), form)
     return found
 
 
-def with_options(options: Mapping[str, Option]) -> Callable[[Callable[..., None]], Any]:
-    """Of a command with `given`: further options; what they say, read, is `given` to it."""
+def with_options(options: Mapping[str, Option], *without: str) -> Callable[[Callable[..., None]], Any]:
+    """Of a command: its own parameters as `described`, and further options; what these say, read, is `given` to it."""
 
     def wrap(function: Callable[..., None]) -> Callable[..., None]:
         own, kind = inspect.signature(function, eval_str=True), inspect.Parameter.KEYWORD_ONLY
-        kept = [p for name, p in own.parameters.items() if name not in ("given", "roi")]
+        text, _, args = inspect.cleandoc(function.__doc__ or "").partition("\n\nArgs:\n")
+        found = re.findall(r"^    (\w+)(?: \((.*?)\))?: (.*(?:\n {8}.*)*)", args, re.MULTILINE)
+        said = {name: (flags, " ".join(words.split())) for name, flags, words in found}
+        kept = [described(p, said) for name, p in own.parameters.items() if name not in ("given", *without)]
         more = [inspect.Parameter(name, kind, default=None, annotation=o.annotation) for name, o in options.items()]
 
         @functools.wraps(function)
         def call(**values: Any) -> None:
             said = {name: values.pop(name) for name in options}
             given = {name: options[name].read(value) for name, value in said.items() if value not in (None, [])}
-            function(**values, given=given)
+            function(**values, **({"given": given} if options else {}))
 
+        call.__doc__ = text
         made: Any = call
         made.__signature__ = own.replace(parameters=[*kept, *more], return_annotation=None)
         return call
@@ -220,7 +253,7 @@ def with_settings(kind: type[Config], *without: str, **flags: str) -> Callable[[
                 values["roi"] = RoiConfig.from_attrs(sides) if sides else None
             function(**values, given=over(base, placed(kind, given)))
 
-        return with_options(region | options)(call)
+        return with_options(region | options, *(["roi"] if region else []))(call)
 
     return wrap
 

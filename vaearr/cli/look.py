@@ -19,14 +19,10 @@ import typer
 import vaearr as va
 from vaearr.cli.common import (
     SOURCE,
-    Device,
-    Folder,
     Given,
     Option,
-    Overwrite,
-    RunName,
-    Store,
     app,
+    command,
     folder_of,
     look,
     opt,
@@ -41,7 +37,6 @@ from vaearr.names import BC, DEFAULT_RUN
 
 SHEET, TABLE, FILM = (".png", ".pdf", ".html", ".npz"), (".csv", ".parquet"), (".gif",)
 FILE_MOST = 1000  # single pictures of draws
-PAIR = "file, X:Y[:Z] of a scan point, or number of a sample"
 NUMBERS, TEXTS = tuple[int, ...], tuple[str, ...]
 KEYWORDS: dict[str, tuple[Any, ...]] = {  # of the functions: type, help, flag, form
     "dims": (NUMBERS, "latent dimension", "--dim"),
@@ -65,7 +60,7 @@ KEYWORDS: dict[str, tuple[Any, ...]] = {  # of the functions: type, help, flag, 
     "pooled": (bool, "spatial latents: one mean for each dimension, as where a mask is", "--pooled"),
     "seed": (int, "seed of whatever is drawn or chosen; default: 0", "--seed"),
     "source": (str, SOURCE, "--source"),
-    "a": (str, PAIR, "--from"),
+    "a": (str, "file, X:Y[:Z] of a scan point, or number of a sample", "--from"),
     "b": (str, "where to go, given like --from", "--to"),
 }
 
@@ -94,7 +89,7 @@ class Look:
         options = {"out": Option(Annotated[Path | None, opt(words)], Path)}
         options |= {name: option(*KEYWORDS[name]) for name in self.keywords.split()}
 
-        def call(store: Store, given: Given, run: RunName = DEFAULT_RUN) -> None:
+        def call(store: str, given: Given, run: str = DEFAULT_RUN) -> None:
             out: Path | None = given.pop("out", None)
             file, folder = (None, out) if self.folder else (out, None)
             if file:
@@ -281,19 +276,30 @@ for _name, _look in LOOKS.items():
     look.command(_name)(_look.command())
 
 
-@look.command()
+@command(group=look)
 def contrast(
-    store: Store,
-    variable: Annotated[str, opt("map to look at", "--map")] = BC,
-    out: Annotated[Path | None, opt("PNG or PDF with map, histogram and profiles")] = None,
-    width: Annotated[float, opt("width of a bin of the histogram")] = 10.0,
-    row: Annotated[list[float] | None, opt("profile along the row at this y; repeatable")] = None,
-    column: Annotated[list[float] | None, opt("profile along the column at this x; repeatable")] = None,
-    top: Annotated[float | None, opt("percent of the points with the largest values")] = None,
-    where: Annotated[str | None, opt('points by a condition, such as "BC >= 45"')] = None,
-    keep: Annotated[Path | None, opt("CSV to write the points of --top or --where to")] = None,
+    store: str,
+    variable: str = BC,
+    out: Path | None = None,
+    width: float = 10.0,
+    row: list[float] | None = None,
+    column: list[float] | None = None,
+    top: float | None = None,
+    where: str | None = None,
+    keep: Path | None = None,
 ) -> None:
-    """Histogram, profiles and kept points of band contrast or any other map."""
+    """Histogram, profiles and kept points of band contrast or any other map.
+
+    Args:
+        variable (--map): map to look at
+        out: PNG or PDF with map, histogram and profiles
+        width: width of a bin of the histogram
+        row: profile along the row at this y; repeatable
+        column: profile along the column at this x; repeatable
+        top: percent of the points with the largest values
+        where: points by a condition, such as "BC >= 45"
+        keep: CSV to write the points of --top or --where to
+    """
     from vaearr.analysis.side_maps import histogram, profile, top_percent, write_kept_coordinates
     from vaearr.schema import maps
 
@@ -322,30 +328,44 @@ def contrast(
         say(f"the figure is {figure}")
 
 
-@look.command()
+@command(group=look)
 def layers(
-    store: Store,
-    run: RunName = DEFAULT_RUN,
-    a: Annotated[str | None, opt(f"first sample: {PAIR}", "--a")] = None,
-    b: Annotated[str | None, opt("second sample, given like --a", "--b")] = None,
-    positive: Annotated[Path | None, opt("folder of files, each a of a pair")] = None,
-    negative: Annotated[Path | None, opt("folder of files of the same names, each b of a pair")] = None,
-    part: Annotated[str, opt("both, encoder or decoder")] = "both",
-    level: Annotated[str, opt("leaf: every single layer; block: residual blocks and the like")] = "leaf",
-    top: Annotated[int, opt("layers that are listed and whose maps are kept")] = 10,
-    skip_bad: Annotated[bool, opt("leave out pairs that cannot be compared", "--skip-bad")] = False,
-    out: Folder = None,
-    seed_files: Annotated[bool, opt("also the JSON files of an earlier program", "--seed-files")] = False,
-    keep: Annotated[bool, opt("keep the result as a table of the run", "--keep")] = False,
-    overwrite: Overwrite = False,
-    name: Annotated[str, opt("--keep: name of the table")] = "layers",
-    device: Device = "auto",
-    as_json: Annotated[bool, opt("print the whole result as JSON", "--json")] = False,
+    store: str,
+    run: str = DEFAULT_RUN,
+    a: str | None = None,
+    b: str | None = None,
+    positive: Path | None = None,
+    negative: Path | None = None,
+    part: str = "both",
+    level: str = "leaf",
+    top: int = 10,
+    skip_bad: bool = False,
+    out: Path | None = None,
+    seed_files: bool = False,
+    keep: bool = False,
+    overwrite: bool = False,
+    name: str = "layers",
+    device: str = "auto",
+    as_json: bool = False,
 ) -> None:
     """Compare two samples layer by layer: how far apart a trained model's activations are.
 
     --a with --b, or --positive with --negative, say what is compared. --out writes layers.csv, layers.json,
     top_layers.png, layer_curves.png, difference_maps.png, and pairs.csv of many pairs.
+
+    Args:
+        a: first sample: file, X:Y[:Z] of a scan point, or number of a sample
+        b: second sample, given like --a
+        positive: folder of files, each a of a pair
+        negative: folder of files of the same names, each b of a pair
+        part: both, encoder or decoder
+        level: leaf: every single layer; block: residual blocks and the like
+        top: layers that are listed and whose maps are kept
+        skip_bad: leave out pairs that cannot be compared
+        seed_files: also the JSON files of an earlier program
+        keep: keep the result as a table of the run
+        name: --keep: name of the table
+        as_json (--json): print the whole result as JSON
     """
     said = {"a": a, "b": b, "positive": positive, "negative": negative}
     about = {key: str(value) for key, value in said.items() if value is not None}

@@ -127,7 +127,8 @@ def read_header(file: Path, config: IngestConfig) -> Volume:
         raise DataError(f"{file} holds {stored} of shape {shape}; expected numbers.")
     need, has = image.dataobj.offset + math.prod(shape) * stored.itemsize, file.stat().st_size
     if need > (max(PLENTY, MOST_PACKED * has) if file.name.lower().endswith(".gz") else has):
-        raise DataError(f"{file} declares {need} bytes, more than its {has} can be believed to hold; fetch it again.")
+        then = "fetch it again, or unpack it (gunzip) if that is meant"
+        raise DataError(f"{file} declares {need} bytes, more than its {has} bytes can be believed to hold; {then}.")
     axes = nib.io_orientation(image.affine) if np.isfinite(image.affine).all() else np.full((3, 2), np.nan)
     if not np.isfinite(axes).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
         raise DataError(f"{file} has an affine that maps no volume to millimetres; correct its header.")

@@ -30,7 +30,6 @@ from vaearr.recipe import Recipe, is_made, nested, now, versions
 from vaearr.schema.grid import measured
 from vaearr.schema.pattern_steps import bin_patterns, crop
 from vaearr.sources import check_source, find_source, named_source, open_source, source_files
-from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
 from vaearr.sources.vendor import DETECTOR
 from vaearr.store import (
@@ -362,9 +361,6 @@ class Checks:
             yield f"{self.n_masked} patterns with {words} are left out; {n.PRESENT!r} marks them."
         if self.n_constant:
             yield f"{self.n_constant} {what} are constant (every pixel has the same value)."
-        if left_out := self.ds.attrs.get(SKIPPED, ()):
-            yield f"left out, {len(left_out)} in all:"
-            yield from (f"  {line}" for line in left_out)
 
 
 def _fits(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_
 from vaearr.sources.lazy import THREADS, lazy_array, one_by_one
 from vaearr.sources.tables import NO_VALUE, read_csv
 
-LABEL, PATH, SKIPPED, UNKNOWN = "label", "path", "skipped", -1
+LABEL, PATH, UNKNOWN = "label", "path", -1
 GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", "id"})
 SHOWN = 8
 TABLES = (".csv", ".tsv")
@@ -164,40 +164,32 @@ def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> list[E
     ]
 
 
-def examined(
-    found: Sequence[Entry], look: Callable[[Entry], Seen], config: IngestConfig
-) -> tuple[list[Entry], list[Seen], list[str]]:
-    """The samples that can be read, what `look` saw of each, and the others with the reason.
+def examined(found: Sequence[Entry], look: Callable[[Entry], Seen]) -> list[Seen]:
+    """What `look` saw of each sample. Raises DataError that names all those that cannot be read."""
 
-    Raises DataError that names those that cannot be read, unless `skip_bad` and some are left.
-    """
-
-    def tried(entry: Entry) -> Seen | str:
-        if entry.name.encode(errors="replace").decode() != entry.name:
-            return "its name is not UTF-8; rename it"
-        if not entry.file.is_file():
-            return "there is no such file"
+    def tried(entry: Entry) -> tuple[Seen | None, str]:
         try:
-            return look(entry)
+            if not entry.name.isprintable():
+                raise DataError("its name cannot be written down; rename it")
+            if not entry.file.is_file():
+                raise DataError("there is no such file")
+            return look(entry), ""
         except (VaearrError, OSError) as error:
-            return str(error).removeprefix(str(entry.file)).lstrip(": ")
+            name = entry.name if entry.name.isprintable() else ascii(entry.name)[1:-1]
+            return None, f"{name}: {str(error).removeprefix(str(entry.file)).lstrip(': ').rstrip('.')}"
 
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        seen = list(zip(found, pool.map(tried, found), strict=True))
-    good = [(entry, what) for entry, what in seen if not isinstance(what, str)]
-    names = [(entry.name if entry.name.isprintable() else ascii(entry.name)[1:-1], what) for entry, what in seen]
-    bad = [f"{name}: {what}" for name, what in names if isinstance(what, str)]
-    if bad and (not config.skip_bad or not good):
-        listed = "; ".join(text.rstrip(".") for text in bad[:SHOWN])
+        seen = list(pool.map(tried, found))
+    if bad := [why for _, why in seen if why]:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        then = "correct them, or leave them out with skip_bad=True (--skip-bad)" if good else "none is left"
-        raise DataError(f"{len(bad)} of {len(found)} files cannot be used: {listed}{more}. Of these: {then}.")
-    return [entry for entry, _ in good], [what for _, what in good], bad
+        raise DataError(
+            f"{len(bad)} of {len(found)} files cannot be used: {'; '.join(bad[:SHOWN])}{more}. Correct them, or leave "
+            "them out with exclude=['NAME', …] (--exclude)."
+        )
+    return [what for what, _ in seen if what is not None]
 
 
-def collection(
-    patterns: Any, signal: Sequence[str], found: Sequence[Entry], attrs: Mapping[str, Any], bad: Sequence[str] = ()
-) -> xr.Dataset:
+def collection(patterns: Any, signal: Sequence[str], found: Sequence[Entry], attrs: Mapping[str, Any]) -> xr.Dataset:
     """The lazy Dataset (sample, …) with paths, labels and what the manifest told of each sample.
 
     patterns: a dask array (sample, *signal).
@@ -212,7 +204,7 @@ def collection(
         data[LABEL] = _label_variable([entry.label for entry in found])
     for name in dict.fromkeys(key for entry in found for key in entry.told):
         _add_column(name, pd.Series([entry.told.get(name, "") for entry in found]), coords, data)
-    return xr.Dataset(data, coords, {SKIPPED: list(bad)} if bad else None)
+    return xr.Dataset(data, coords)
 
 
 def samples(read: Callable[[int], np.ndarray], count: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:

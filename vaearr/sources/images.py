@@ -196,9 +196,8 @@ def files(path: Path, config: IngestConfig) -> list[Path]:
 def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
     """Lazy Dataset of images (sample[, channel], y, x) with paths, labels and masks; 8 and 16 bits are kept.
 
-    Raises DataError or NoInputError that names all files that cannot be used (see `read_image`), unless `skip_bad`;
-    DataError for images that do not agree in channels, dtype or (without `size`) size; UsageError for settings that
-    cannot be meant.
+    Raises DataError or NoInputError that names all files that cannot be used (see `read_image`); DataError for images
+    that do not agree in channels, dtype or (without `size`) size; UsageError for settings that cannot be meant.
     """
     if config.size is not None and len(config.size) != 2:
         raise UsageError(f"size {config.size} of images must be two numbers, (rows, columns).")
@@ -218,30 +217,30 @@ def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = No
         return values.shape, values.dtype
 
     with warnings.catch_warnings(action="error"):  # what Pillow only warns of: damaged headers, cut-off files
-        kept, looks, bad = examined(found, look, config)
-    shape, dtype = _agreed(folder, kept, looks, config)
+        looks = examined(found, look)
+    shape, dtype = _agreed(folder, found, looks, config)
     size = (shape[-2], shape[-1])
 
     def read(i: int) -> np.ndarray:
-        return refit(read_image(kept[i].file, config.channels), size, config.fit)
+        return refit(read_image(found[i].file, config.channels), size, config.fit)
 
     def read_masks(i: int) -> np.ndarray:
-        parts = [refit(_read_mask(file), size, config.fit) for file in masks[kept[i].file]]
+        parts = [refit(_read_mask(file), size, config.fit) for file in masks[found[i].file]]
         return np.any(parts, axis=0) if parts else np.zeros(size, bool)
 
     signal = (n.CHANNEL, n.Y, n.X)[-len(shape) :]
     attrs: dict[str, Any] = {"long_name": "image", "units": "1"}
     if any(seen[-2:] != size for seen, _ in looks):
         attrs |= {"size": list(size), "fit": config.fit}
-    ds = collection(samples(read, len(kept), shape, dtype), signal, kept, attrs, bad)
+    ds = collection(samples(read, len(found), shape, dtype), signal, found, attrs)
     if n.CHANNEL in signal:
         ds = ds.assign_coords({n.CHANNEL: list(COLOURS)})
     for word, axis in (("rows", -2), ("columns", -1)):
         about = {"long_name": f"{word} of the file", "units": "px"}
         ds.coords[f"source_{word}"] = (n.SAMPLE, np.array([seen[axis] for seen, _ in looks], np.int32), about)
-    if any(masks[entry.file] for entry in kept):
+    if any(masks[entry.file] for entry in found):
         flags = {"long_name": "mask", "flag_values": [0, 1], "flag_meanings": "outside inside"}
-        ds[MASK] = xr.Variable((n.SAMPLE, n.Y, n.X), samples(read_masks, len(kept), size, np.dtype(bool)), flags)
+        ds[MASK] = xr.Variable((n.SAMPLE, n.Y, n.X), samples(read_masks, len(found), size, np.dtype(bool)), flags)
     return ds
 
 

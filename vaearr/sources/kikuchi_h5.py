@@ -57,7 +57,7 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
     with open_hdf5(file) as opened, in_words(file, "HDF5"):
         refuse_outside_links(opened)
         images = find_dataset(opened, config.images, "images")
-        if images.ndim not in (3, 4) or 0 in images.shape or images.dtype.kind not in "uif" or _is_enum(images):
+        if images.ndim not in (3, 4) or 0 in images.shape or images.dtype.kind not in "uif":
             raise DataError(
                 f"{file}: {config.images!r} has dtype {images.dtype} and shape {images.shape}; expected integers or "
                 f"floats (N, H, W), (N, 1, H, W) or (N, C, H, W), at least one pattern."
@@ -73,10 +73,6 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
     ds = scan_dataset(rows, grid, row_shape, dtype, (step, step), units, file)
     ds.set_close(rows.close)
     return ds
-
-
-def _is_enum(images: h5py.Dataset) -> bool:
-    return h5py.check_enum_dtype(images.dtype) is not None
 
 
 class KikuchiH5Backend(BackendEntrypoint):

@@ -74,7 +74,7 @@ class Volume:
 def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
     """Lazy Dataset of volumes (sample, z, y, x) with `affine`, orientation, paths and labels.
 
-    Raises DataError or NoInputError that names all files that cannot be used, unless `skip_bad`; DataError for volumes
+    Raises DataError or NoInputError that names all files that cannot be used; DataError for volumes
     of several shapes without `size`; UsageError for config that cannot be meant.
     """
     if config.size is not None and len(config.size) != 3:
@@ -87,7 +87,8 @@ def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = Non
             raise DataError(f"{entry.file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
         return volume
 
-    kept, volumes, bad = examined(entries(source, config, SUFFIXES), look, config)
+    found = entries(source, config, SUFFIXES)
+    volumes = examined(found, look)
     shapes = sorted({volume.geometry.size for volume in volumes})
     if len(shapes) > 1:
         raise DataError(
@@ -106,7 +107,7 @@ def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = Non
         attrs |= {"size": list(shapes[0]), "fit": config.fit}
     if is_resampled:
         attrs |= {"resampled": "trilinear", "spacing": config.spacing and list(config.spacing)}
-    ds = collection(samples(read, len(kept), shapes[0], dtype), AXES, kept, attrs, bad)
+    ds = collection(samples(read, len(found), shapes[0], dtype), AXES, found, attrs)
     affines = np.stack([volume.affine for volume in volumes])
     about = {"long_name": "affine from voxel numbers (x, y, z, 1) to mm, RAS+", "units": "mm"}
     ds[AFFINE] = ((n.SAMPLE, "affine_row", "affine_column"), affines, about)

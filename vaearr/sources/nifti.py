@@ -27,12 +27,11 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.sources.collection import (
-    Entry,
     Geometry,
     collection,
-    entries,
     examined,
     samples,
+    samples_of,
     some_files,
     source_files,
 )
@@ -80,14 +79,14 @@ def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = Non
     if config.size is not None and len(config.size) != 3:
         raise UsageError(f"size {config.size} of volumes must be three numbers, (z, y, x).")
 
-    def look(entry: Entry) -> Volume:
-        volume = read_header(entry.file, config)
-        values = _values(entry.file)  # to the end of the file, where gzip keeps its checksum
+    def look(file: Path) -> Volume:
+        volume = read_header(file, config)
+        values = _values(file)  # to the end of the file, where gzip keeps its checksum
         if config.nonfinite == "error" and values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise DataError(f"{entry.file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
+            raise DataError(f"{file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
         return volume
 
-    found = entries(source, config, SUFFIXES)
+    found = samples_of(source, config, SUFFIXES)
     volumes = examined(found, look)
     shapes = sorted({volume.geometry.size for volume in volumes})
     if len(shapes) > 1:

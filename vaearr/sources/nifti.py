@@ -15,6 +15,7 @@ is resampled; the rest is float32. See `collection` for labels and manifests.
 
 from __future__ import annotations
 
+import gzip
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,8 @@ def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = Non
 
     def look(file: Path) -> Volume:
         volume = read_header(file, config)
-        values = _values(file)  # to the end of the file, where gzip keeps its checksum
-        if config.nonfinite == "error" and values.dtype.kind == "f" and not np.isfinite(values).all():
+        is_checked = volume.dtype.kind == "f" and config.nonfinite == "error"
+        if is_checked and not np.isfinite(_values(file)).all():
             raise DataError(f"{file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
         return volume
 
@@ -126,9 +127,14 @@ def read_header(file: Path, config: IngestConfig) -> Volume:
     if stored.kind not in "uif" or len(shape) < 3 or min(shape) < 1:
         raise DataError(f"{file} holds {stored} of shape {shape}; expected numbers.")
     need, has = image.dataobj.offset + math.prod(shape) * stored.itemsize, file.stat().st_size
-    if need > (max(PLENTY, MOST_PACKED * has) if file.name.lower().endswith(".gz") else has):
+    is_packed = file.name.lower().endswith(".gz")
+    if need > (max(PLENTY, MOST_PACKED * has) if is_packed else has):
         then = "fetch it again, or unpack it (gunzip) if that is meant"
         raise DataError(f"{file} declares {need} bytes, more than its {has} bytes can be believed to hold; {then}.")
+    if is_packed:
+        with in_words(file, "NIfTI"), gzip.open(file) as opened:  # to its end, where gzip keeps the checksum
+            while opened.read(2**20):
+                pass
     axes = nib.io_orientation(image.affine) if np.isfinite(image.affine).all() else np.full((3, 2), np.nan)
     if not np.isfinite(axes).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
         raise DataError(f"{file} has an affine that maps no volume to millimetres; correct its header.")

@@ -145,25 +145,6 @@ def test_refusals(store: Path, case: str) -> None:
     assert run_names(store) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "given", "error", "message"),
-    [
-        ("x,v\n1,2\n", {}, DataError, "no column for y"),
-        ("x,y\n1,2\n", {}, DataError, "no value column"),
-        ("x,y,latent_0\n10,10,1\n", {"columns": ["latent_1"]}, NoInputError, "Did you mean 'latent_0'"),
-        ("x,y,latent_0\n10,10,1\n", {"prefix": "PCA_"}, DataError, "no value column PCA_…"),
-        ("x,y,latent_0\n10,10,1\n", {"prefix": "a", "columns": ["b"]}, UsageError, "give one of them"),
-        ("x,y,latent_0\n10,10,1\n", {"coords": np.zeros((1, 2))}, UsageError, "points of its own"),
-    ],
-)
-def test_csv_refusals(
-    store: Path, tmp_path: Path, text: str, given: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    (tmp_path / "z.csv").write_text(text)
-    with pytest.raises(error, match=message):
-        attach(store, tmp_path / "z.csv", run="a", **given)
-
-
 def test_npz_and_what_cannot_be_read(store: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=np.zeros(30), b=np.ones(30))
     with pytest.raises(UsageError, match="array="):

@@ -1,4 +1,4 @@
-"""What is told of the samples: classes, values, splits, files left out."""
+"""What is told of the samples: classes, values, splits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ def _collection() -> xr.Dataset:
     ds = random_patterns_dataset({"sample": 8}, {"channel": 3, "y": 8, "x": 9}).drop_vars(["label", "subject"])
     ds["label"] = ("sample", np.array([0, 0, 1, 1, 1, -1, 0, 1], "i4"), FLAGS)
     ds["present"] = ("sample", np.arange(8) < 7)
-    ds["has_mask"] = ("sample", np.array([1, 1, 1, 0, 0, 0, 0, 1], bool))
     ds["roi"] = ("sample", np.ones(8, bool))
     ds["split"] = ("sample", np.array([1, 1, 1, 1, 2, 2, 0, 0], "i1"), {"flag_values": [0, 1, 2]})
     ds["split_b"] = ("sample", np.ones(8, "i1"), {"flag_values": [0, 1, 2]})
@@ -32,7 +31,7 @@ def _collection() -> xr.Dataset:
         source_columns=("sample", np.full(8, 30)),
     )
     ds["patterns"].attrs.update(value_min=0.0, value_max=255.0, n_constant=1, n_masked=2)
-    return ds.assign_attrs(skipped=["x.png: empty", "y.png: no image"])
+    return ds
 
 
 @pytest.mark.parametrize("is_stored", [False, True], ids=["in memory", "in a store"])
@@ -53,13 +52,11 @@ def test_a_collection(is_stored: bool, tmp_path: Path) -> None:
             "vae": {"train": 4, "validation": 2, "outside": 2},
             "b": {"train": 8, "validation": 0, "outside": 0},
         },
-        "skipped": ["x.png: empty", "y.png: no image"],
     }
     assert data_lines(facts, "images") == [
         "  values from 0 to 255, 1 constant images, 2 left out for NaN, infinite or too large values",
         "  label: unknown = 1, benign = 3, malignant = 3, normal = 0",
         "  scanner_kind: new = 3, old = 4",
-        "  left out by ingestion: 2, the first x.png: empty",
         "  split of vae: 4 train, 2 validation, 2 outside",
         "  split of b: 8 train, 0 validation",
     ]

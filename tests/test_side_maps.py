@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -49,17 +48,6 @@ def test_histogram_counts_every_finite_value_once(values: np.ndarray, width: flo
         assert ((finite >= edge - slack) & (finite < edge + width + slack)).sum() >= number
 
 
-def test_profile_of_a_row_by_its_coordinate() -> None:
-    da = _map(np.arange(12.0).reshape(3, 4))
-    row = profile(da, y=3.6)
-    assert row.dims == ("x",)
-    assert row.values.tolist() == [4, 5, 6, 7]
-    assert row.attrs["y"] == [3.5]
-    assert row.attrs["long_name"] == "band contrast"
-    np.testing.assert_array_equal(row["x"], da["x"])
-    assert profile(da, x=-1).values.tolist() == [0, 4, 8]
-
-
 def test_top_percent_keeps_ties_with_the_threshold() -> None:
     da = _map(np.array([[1.0, 5, 5, 5, 9], [0, np.nan, 2, 3, 4]]))
     kept = top_percent(da, 25)  # 9 finite points: ceil(2.25) = 3 wanted
@@ -79,21 +67,6 @@ def shifted() -> xr.Dataset:
     ds = random_patterns_dataset({"y": 5, "x": 6}, missing=2)
     steps = {d: (d, np.arange(10, 10 + ds.sizes[d])) for d in ("y", "x")}
     return ds.assign_coords(x_index=steps["x"], y_index=steps["y"], x=steps["x"][1] * 0.5, y=steps["y"][1] * 0.5)
-
-
-def test_kept_coordinates_go_out_and_come_back(shifted: xr.Dataset, tmp_path: Path) -> None:
-    mask = top_percent(shifted["BC"], 30)
-    file = write_kept_coordinates(shifted, mask, tmp_path / "kept" / "points.csv")
-    frame = pd.read_csv(file)
-    assert list(frame) == ["x", "y", "x_position", "y_position"]
-    assert frame[["x", "y"]].dtypes.map(str).tolist() == ["int64", "int64"]
-    assert len(frame) == int(mask.sum())
-    assert frame["x"].min() >= 10
-    np.testing.assert_allclose(frame["x_position"], frame["x"] * 0.5)
-    back = read_kept_coordinates(shifted, file)
-    np.testing.assert_array_equal(back.values, mask.values)
-    assert back.attrs["read_as"] == "steps"
-    assert back.attrs["n"] == int(mask.sum())
 
 
 def test_kept_coordinates_of_another_scan_are_refused(shifted: xr.Dataset, tmp_path: Path) -> None:

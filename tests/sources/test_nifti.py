@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from tests.sources.refusals import refused
 from vaearr import schema
-from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.ingestion.ingest import ingest
 from vaearr.sources import find_source, open_source
@@ -126,8 +125,5 @@ def test_bad_volumes_are_named_together(tmp_path: Path) -> None:
     ):
         assert part in str(caught.value)
     assert not (tmp_path / "a.zarr").exists()
-    ds = ingest(folder, tmp_path / "a.zarr", config=IngestConfig(skip_bad=True))
-    assert ds.path.values.tolist() == ["good.nii.gz"]
-    assert open_source(folder, skip_bad=True, nonfinite="mask").sizes["sample"] == 2
     refused(folder, "must be three numbers", UsageError, size=(4, 4))
     refused(folder, "greater than 0", UsageError, spacing=(1, 1, 0))

@@ -83,27 +83,20 @@ def test_refusals(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((12, 10), np.uint16)).save(other / "deep.png")
     (other / "cut.png").write_bytes((folder / "a0.png").read_bytes()[:60])
     (other / "text.txt").write_text("no image")
-    (other / "empty.npy").write_bytes(b"")
     np.save(other / "objects.npy", np.array([{}]), allow_pickle=True)
-    for name, value in {"half": 0.5, "large": 300, "nan": np.nan}.items():
+    for name, value in {"half": 0.5, "nan": np.nan}.items():
         np.save(other / f"{name}.npy", np.full((12, 10), value))
     np.save(other / "stack.npy", np.zeros((4, 12, 10), np.uint8))
     for ds, path, match in (
         (grey, other / "a0.png", "is in colour; the samples of this store are uint8 of 12 y x 10 x, so convert"),
-        (grey, other / "a1.png", "is 4 x 10 px; the samples of this store are uint8"),
         (grey, other / "deep.png", "holds uint16 from 0 to 0; the samples of this store are uint8"),
         (grey, other / "cut.png", "it is damaged, so fetch it again"),
         (grey, other / "text.txt", r"is none of \.png.*\.npy; the samples of this store are"),
-        (grey, small, r"is none of \.png, .*\.npy"),
-        (grey, other / "empty.npy", "is empty"),
         (grey, other / "objects.npy", "cannot be read as an array"),
         (grey, other / "half.npy", "holds float64 from 0.5 to 0.5"),
-        (grey, other / "large.npy", "from 300 to 300"),
-        (grey, other / "nan.npy", "from nan to nan"),
         (floats, other / "nan.npy", "NaN or infinite"),
         (grey, other / "stack.npy", r"of shape \(4, 12, 10\)"),
         (brain, small, r"has \(5, 8, 7\) voxels \(z, y, x\)"),
-        (brain, other / "a0.png", r"is none of \.nii, \.nii\.gz, \.npy"),
     ):
         with pytest.raises(DataError, match=match) as caught:
             read_single(ds, path)

@@ -197,7 +197,6 @@ class IngestConfig(Config):
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = field(
         None, "volumes: voxels (z, y, x) in mm to resample to, before `size`"
     )
-    skip_bad: bool = field(False, "collections: leave out files that cannot be read, and list them")
 
 
 class RoiConfig(Config):

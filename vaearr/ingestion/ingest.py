@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -30,7 +29,6 @@ from vaearr.recipe import Recipe, is_made, nested, now, versions
 from vaearr.schema.grid import measured
 from vaearr.schema.pattern_steps import bin_patterns, crop
 from vaearr.sources import check_source, find_source, named_source, open_source, source_files
-from vaearr.sources.collection import SKIPPED
 from vaearr.sources.orientation_maps import side_maps
 from vaearr.sources.vendor import DETECTOR
 from vaearr.store import (
@@ -39,7 +37,6 @@ from vaearr.store import (
     check_store,
     create_store,
     desk,
-    object_url,
     open_store,
     recover,
     refuse_taken,
@@ -97,7 +94,7 @@ def ingest(
     before = _state(file, config)
     with opening as lazy:
         _refuse_settings(config, lazy, is_file=file is not None)
-        ds = preflight(reduced(lazy, config), config, None if object_url(store) else folder)
+        ds = preflight(reduced(lazy, config), config)
         checks = Checks(ds, config.nonfinite)
 
         def finalise(ds: xr.Dataset) -> xr.Dataset:
@@ -148,38 +145,33 @@ def _is_ingested(old: Path, source: Any, config: IngestConfig, *, overwrite: boo
     return is_made(there, made, Recipe(config, inputs), instead="give another path", overwrite=overwrite)
 
 
-def preflight(ds: xr.Dataset, config: IngestConfig, folder: Path | None) -> xr.Dataset:
-    """`ds` with its side maps joined and everything checked that does not need the patterns' values.
-
-    folder: on the disk that the patterns must fit on; None where they go elsewhere.
-    """
+def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
+    """`ds` with its side maps joined and everything checked that does not need the patterns' values."""
     for name in config.maps:
         if name in n.RESERVED or name in ds.coords or name.startswith(n.OF_LATER_RUNS):
             raise UsageError(f"{name!r} cannot name a map, the name has a meaning of its own; choose another one.")
-    need = ds[n.PATTERNS].nbytes * 1.1 / 1e9
-    if folder is not None and need > (free := shutil.disk_usage(folder).free / 1e9):
-        raise WriteError(f"{folder}: the patterns need up to {need:.1f} GB, {free:.1f} GB are free; make room there.")
     if n_absent := int((~ds[n.PRESENT]).sum()) if n.PRESENT in ds else 0:
         log.info(f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks them.")
     for line in ds.attrs.get("notes", ()):
         log.info(line)
     beside = side_maps(config.orientations, ds) if config.orientations is not None else {}
-    new = {name: side_map(ds, path, name) for name, path in config.maps.items()}
+    own = {name: side_map(ds, path, name) for name, path in config.maps.items()}
     if config.elements is not None:
-        new[n.ELEMENTS] = side_map(ds, config.elements, n.ELEMENTS, units=config.element_units)
+        own[n.ELEMENTS] = side_map(ds, config.elements, n.ELEMENTS, units=config.element_units)
     if config.phases is not None:
-        new[n.PHASE] = side_map(ds, config.phases, n.PHASE, words=config.phase_names)
-    for name, variable in (dict(list(beside.items())[:1]) | new).items():  # those of an orientation map are alike
+        own[n.PHASE] = side_map(ds, config.phases, n.PHASE, words=config.phase_names)
+    for name, variable in (dict(list(beside.items())[:1]) | own).items():  # those of an orientation map are alike
+        source = variable.attrs["source"]
         for key, words in (
-            ("n_missing", f"scan points have no entry in {variable.attrs['source']}"),
-            ("n_outside", f"lines of {variable.attrs['source']} lie outside the scan and are left out"),
-            ("n_dropped", f"columns of {variable.attrs['source']} without a name are left out"),
+            ("n_missing", f"scan points have no entry in {source}"),
+            ("n_outside", f"lines of {source} lie outside the scan and are left out"),
+            ("n_dropped", f"columns of {source} without a name are left out"),
         ):
             if variable.attrs[key]:
                 log.info(f"{name}: {variable.attrs[key]} {words}.")
-    for name in sorted((new.keys() & (beside.keys() | ds.keys())) | (beside.keys() & ds.keys())):
-        log.info(f"{name}: taken from {(beside | new)[name].attrs['source']}; it is also in another of the files.")
-    new = beside | new
+    new = beside | own
+    for name in sorted((beside.keys() & own.keys()) | (new.keys() & ds.keys())):
+        log.info(f"{name}: taken from {new[name].attrs['source']}; it is also in another of the files.")
     left = ds.drop_vars([name for name in new if name in ds])
     used = {dim for variable in left.data_vars.values() for dim in variable.dims}  # the others go with their maps
     joined = left.drop_vars([name for name, coord in left.coords.items() if not set(coord.dims) <= used]).assign(new)
@@ -362,9 +354,6 @@ class Checks:
             yield f"{self.n_masked} patterns with {words} are left out; {n.PRESENT!r} marks them."
         if self.n_constant:
             yield f"{self.n_constant} {what} are constant (every pixel has the same value)."
-        if left_out := self.ds.attrs.get(SKIPPED, ()):
-            yield f"left out, {len(left_out)} in all:"
-            yield from (f"  {line}" for line in left_out)
 
 
 def _fits(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from vaearr.errors import VaearrError
 from vaearr.recipe import nested
 from vaearr.schema import is_categorical, meanings
 from vaearr.schema.grid import measured
-from vaearr.sources.collection import GROUPS, PATH, SKIPPED
+from vaearr.sources.collection import GROUPS, PATH
 from vaearr.store import (
     check_store,
     open_store,
@@ -155,7 +155,6 @@ def data_facts(ds: xr.Dataset) -> dict[str, Any]:
             run or n.DEFAULT_RUN: {words: int((_values(ds, name) == code).sum()) for code, words in PARTS.items()}
             for run, name in sorted(splits.items())
         },
-        SKIPPED: [str(line) for line in ds.attrs.get(SKIPPED, [])],
     }
 
 
@@ -212,8 +211,6 @@ def data_lines(facts: dict[str, Any], one: str) -> list[str]:
     for name, counts in facts["classes"].items():
         more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
         lines.append(f"  {name}: {', '.join(f'{w} = {count}' for w, count in list(counts.items())[:NAMED])}{more}")
-    if facts[SKIPPED]:
-        lines.append(f"  left out by ingestion: {len(facts[SKIPPED])}, the first {facts[SKIPPED][0]}")
     for run, parts in facts["splits"].items():
         outside = f", {parts['outside']} outside" if parts["outside"] else ""
         lines.append(f"  split of {run}: {parts['train']} train, {parts['validation']} validation{outside}")

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
@@ -32,21 +32,11 @@ from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_
 from vaearr.sources.lazy import THREADS, lazy_array, one_by_one
 from vaearr.sources.tables import NO_VALUE, read_csv
 
-LABEL, PATH, SKIPPED, UNKNOWN = "label", "path", "skipped", -1
+LABEL, PATH, UNKNOWN = "label", "path", -1
 GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", "id"})
 SHOWN = 8
 TABLES = (".csv", ".tsv")
 Seen = TypeVar("Seen")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One sample to be: its file, its name in the collection, its label, what the manifest says of it besides."""
-
-    file: Path
-    name: str
-    label: str | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,8 +83,8 @@ def some_files(path: Path, suffixes: tuple[str, ...], count: int = 1) -> list[Pa
     """The first files with one of the suffixes in a folder, or the first file of a manifest if it has one."""
     if path.is_dir():
         return list(islice(files_below(path, suffixes), count))
-    found = _from_manifest(path, path.parent, IngestConfig()) if _is_manifest(path) else []
-    return [entry.file for entry in found[:1] if entry.file.name.lower().endswith(suffixes)]
+    found = _from_manifest(path, path.parent, IngestConfig()) if _is_manifest(path) else pd.DataFrame()
+    return [file for file in found.index[:1] if file.name.lower().endswith(suffixes)]
 
 
 def _is_manifest(path: Path) -> bool:
@@ -108,15 +98,16 @@ def _is_manifest(path: Path) -> bool:
 
 def source_files(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list[Path]:
     """All files that a collection is made from: those of its samples, and its manifest."""
-    found = {entry.file for entry in entries(path, config, suffixes)} | {path, config.manifest or path}
+    found = {*samples_of(path, config, suffixes).index, path, config.manifest or path}
     return [file for file in found if file.is_file()]
 
 
-def entries(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list[Entry]:
+def samples_of(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> pd.DataFrame:
     """The samples of a file, a folder or a manifest, sorted by name (a manifest: in its order), as the settings choose.
 
-    Raises NoInputError for a path that is not there, DataError where there are none or a manifest does not say what it
-    should.
+    Indexed by file: columns `path`, the name in the collection, `label`, "" where there is none, and what the manifest
+    says besides, all text. Raises NoInputError for a path that is not there, DataError where there are none or a
+    manifest does not say what it should.
     """
     if not path.exists():
         raise NoInputError(f"{path} does not exist; check the path.")
@@ -124,17 +115,17 @@ def entries(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list
         raise UsageError(f"manifest={str(config.manifest)!r} describes the files of a folder, but {path} is none.")
     if config.manifest is not None or _is_manifest(path):
         found = _from_manifest(config.manifest or path, path if path.is_dir() else path.parent, config)
-    elif path.is_dir():
-        named = sorted((file.relative_to(path).as_posix(), file) for file in files_below(path, suffixes))
-        found = [Entry(file, name, file.parent.name if "/" in name else None) for name, file in named]
     else:
-        found = [Entry(path, path.name)]
-    kept = [entry for entry in found if not any(fnmatch(entry.name, part) for part in config.exclude)]
-    known = sorted({entry.label for entry in kept if entry.label is not None})
+        files = list(files_below(path, suffixes)) if path.is_dir() else [path]
+        names = [file.relative_to(path if path.is_dir() else path.parent).as_posix() for file in files]
+        labels = [file.parent.name if "/" in name else "" for file, name in zip(files, names, strict=True)]
+        found = pd.DataFrame({PATH: names, LABEL: labels}, index=files).sort_values(PATH)
+    kept = found[[not any(fnmatch(name, part) for part in config.exclude) for name in found[PATH]]]
+    known = sorted(set(kept[LABEL]) - {""})
     if unknown := [name for name in config.classes if name not in known]:
         raise UsageError(f"classes: no sample has the label {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
-    kept = [entry for entry in kept if not config.classes or entry.label in config.classes]
-    if not kept:
+    kept = kept[kept[LABEL].isin(config.classes)] if config.classes else kept
+    if kept.empty:
         raise DataError(
             f"{path} holds {len(found)} files to read ({', '.join(suffixes)}), of which exclude={list(config.exclude)} "
             "leaves none; give the folder that holds some, or other parts to leave out."
@@ -142,7 +133,7 @@ def entries(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list
     return kept
 
 
-def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> list[Entry]:
+def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> pd.DataFrame:
     manifest = manifest.expanduser()
     frame = read_csv(manifest)
     frame.columns = [PATH if name.lower() == PATH else name for name in frame.columns]
@@ -151,68 +142,58 @@ def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> list[E
         raise DataError(f"{manifest} has columns {', '.join(columns)}; name the one of files, and no other, 'path'.")
     if wanted != LABEL and wanted not in columns:
         raise UsageError(f"{manifest} has no column {wanted!r}.{did_you_mean(wanted, columns)}")
-    paths = list(frame[PATH])
-    if "" in paths:
-        raise DataError(f"{manifest} line {frame.index[paths.index('')]}: the path is empty; give one file a line.")
-    files = frame[PATH].map(lambda path: os.path.abspath(folder / path))  # one file under two names is one file
-    if files.duplicated().any():
-        raise DataError(f"{manifest} names {frame[PATH][files.duplicated()].iloc[0]!r} more than once; name it once.")
-    labels = list(frame[wanted]) if wanted in columns else [""] * len(paths)
-    rows: list[Any] = frame.drop(columns=[PATH, wanted], errors="ignore").to_dict("records")
-    return [
-        Entry(folder / path, path, label or None, row) for path, label, row in zip(paths, labels, rows, strict=True)
-    ]
+    if (frame[PATH] == "").any():
+        raise DataError(f"{manifest} line {(frame[PATH] == '').idxmax()}: the path is empty; give one file a line.")
+    twice = frame[PATH].map(lambda path: os.path.abspath(folder / path)).duplicated()  # one file under two names
+    if twice.any():
+        raise DataError(f"{manifest} names {frame[PATH][twice].iloc[0]!r} more than once; one line for each sample.")
+    if wanted != LABEL:
+        frame = frame.rename(columns={LABEL: f"manifest_{LABEL}", wanted: LABEL})
+    frame.index = pd.Index([folder / path for path in frame[PATH]])
+    return frame if LABEL in frame else frame.assign(**{LABEL: ""})
 
 
-def examined(
-    found: Sequence[Entry], look: Callable[[Entry], Seen], config: IngestConfig
-) -> tuple[list[Entry], list[Seen], list[str]]:
-    """The samples that can be read, what `look` saw of each, and the others with the reason.
+def examined(found: pd.DataFrame, look: Callable[[Path], Seen]) -> list[Seen]:
+    """What `look` saw of each sample's file. Raises DataError that names all those that cannot be read."""
 
-    Raises DataError that names those that cannot be read, unless `skip_bad` and some are left.
-    """
-
-    def tried(entry: Entry) -> Seen | str:
-        if entry.name.encode(errors="replace").decode() != entry.name:
-            return "its name is not UTF-8; rename it"
-        if not entry.file.is_file():
-            return "there is no such file"
+    def tried(file: Path, name: str) -> tuple[Seen | None, str]:
         try:
-            return look(entry)
+            if not name.isprintable():
+                raise DataError("its name cannot be written down; rename it")
+            if not file.is_file():
+                raise DataError("there is no such file")
+            return look(file), ""
         except (VaearrError, OSError) as error:
-            return str(error).removeprefix(str(entry.file)).lstrip(": ")
+            shown = name if name.isprintable() else ascii(name)[1:-1]
+            return None, f"{shown}: {str(error).removeprefix(str(file)).lstrip(': ').rstrip('.')}"
 
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        seen = list(zip(found, pool.map(tried, found), strict=True))
-    good = [(entry, what) for entry, what in seen if not isinstance(what, str)]
-    names = [(entry.name if entry.name.isprintable() else ascii(entry.name)[1:-1], what) for entry, what in seen]
-    bad = [f"{name}: {what}" for name, what in names if isinstance(what, str)]
-    if bad and (not config.skip_bad or not good):
-        listed = "; ".join(text.rstrip(".") for text in bad[:SHOWN])
+        seen = list(pool.map(tried, found.index, found[PATH]))
+    if bad := [why for _, why in seen if why]:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        then = "correct them, or leave them out with skip_bad=True (--skip-bad)" if good else "none is left"
-        raise DataError(f"{len(bad)} of {len(found)} files cannot be used: {listed}{more}. Of these: {then}.")
-    return [entry for entry, _ in good], [what for _, what in good], bad
+        raise DataError(
+            f"{len(bad)} of {len(found)} files cannot be used: {'; '.join(bad[:SHOWN])}{more}. Correct them, or leave "
+            "them out with exclude=['NAME', …] (--exclude)."
+        )
+    return [what for what, _ in seen if what is not None]
 
 
-def collection(
-    patterns: Any, signal: Sequence[str], found: Sequence[Entry], attrs: Mapping[str, Any], bad: Sequence[str] = ()
-) -> xr.Dataset:
+def collection(patterns: Any, signal: Sequence[str], found: pd.DataFrame, attrs: Mapping[str, Any]) -> xr.Dataset:
     """The lazy Dataset (sample, …) with paths, labels and what the manifest told of each sample.
 
-    patterns: a dask array (sample, *signal).
+    patterns: a dask array (sample, *signal). found: see `samples_of`.
     """
     about = {n.NAVIGATION_DIMS: [n.SAMPLE], n.SIGNAL_DIMS: list(signal), **attrs}
     data: dict[str, Any] = {n.PATTERNS: ((n.SAMPLE, *signal), patterns, about)}
     coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(len(found)), {"long_name": "sample"})}
-    coords[PATH] = (n.SAMPLE, [entry.name for entry in found], {"long_name": "file"})
+    coords[PATH] = (n.SAMPLE, found[PATH].tolist(), {"long_name": "file"})
     for dim, size in zip(signal, patterns.shape[1:], strict=True):
         coords[dim] = (dim, np.arange(size), {"long_name": dim, "units": "px"})
-    if any(entry.label is not None for entry in found):
-        data[LABEL] = _label_variable([entry.label for entry in found])
-    for name in dict.fromkeys(key for entry in found for key in entry.told):
-        _add_column(name, pd.Series([entry.told.get(name, "") for entry in found]), coords, data)
-    return xr.Dataset(data, coords, {SKIPPED: list(bad)} if bad else None)
+    if (found[LABEL] != "").any():
+        data[LABEL] = _label_variable(found[LABEL])
+    for name in found.columns.drop([PATH, LABEL]):
+        _add_column(name, found[name], coords, data)
+    return xr.Dataset(data, coords)
 
 
 def samples(read: Callable[[int], np.ndarray], count: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:
@@ -220,16 +201,15 @@ def samples(read: Callable[[int], np.ndarray], count: int, shape: tuple[int, ...
     return lazy_array(one_by_one(read, shape, dtype), np.arange(count), shape, dtype)
 
 
-def _label_variable(labels: Sequence[str | None]) -> xr.Variable:
-    """Names as codes 0, 1, … in sorted order (numbers by size), None as -1; CF flags say which is which."""
-    given = sorted({label for label in labels if label is not None}, key=lambda label: (_number(label), label))
+def _label_variable(labels: pd.Series) -> xr.Variable:
+    """Names as codes 0, 1, … in sorted order (numbers by size), "" as -1; CF flags say which is which."""
+    given = sorted(set(labels) - {""}, key=lambda label: (_number(label), label))
     words = [re.sub(r"\s+", "_", label) for label in given]
     if len(set(words)) < len(words):
         raise DataError(f"two labels differ only in spaces: {', '.join(map(repr, given))}; rename one of them.")
-    codes: dict[str | None, int] = {label: code for code, label in enumerate(given)}
-    values = np.array([codes.get(label, UNKNOWN) for label in labels], np.int32)
-    flags = {"flag_values": [UNKNOWN, *codes.values()], "flag_meanings": " ".join(["unknown", *words])}
-    return xr.Variable(n.SAMPLE, values, {"long_name": "label", **flags})
+    codes = pd.Index(given).get_indexer(labels).astype(np.int32)
+    flags = {"flag_values": list(range(UNKNOWN, len(given))), "flag_meanings": " ".join(["unknown", *words])}
+    return xr.Variable(n.SAMPLE, codes, {"long_name": "label", **flags})
 
 
 def _number(label: str) -> float:
@@ -242,13 +222,12 @@ def _add_column(name: str, cells: pd.Series, coords: dict[str, Any], data: dict[
     Numbers with zeros in front, such as 0012, are names, and stay text.
     """
     plain = re.sub(r"[^0-9A-Za-z_]+", "_", name).strip("_")
-    plain = "manifest_label" if plain == LABEL else plain  # where another column was chosen for the labels
     is_taken = plain in n.RESERVED or plain in coords or plain in data or plain.startswith(n.OF_LATER_RUNS)
     if is_taken or not n.is_valid_name(plain):
         raise DataError(f"the manifest's column {name!r} has a name that is taken, or no name; rename it.")
     values = pd.to_numeric(cells.mask(cells.str.lower().isin(NO_VALUE)), errors="coerce")
     is_text = (values.isna() & ~cells.str.lower().isin(NO_VALUE)).any() or cells.str.match(r"0\d").any()
     if plain.lower() in GROUPS or is_text:
-        coords[plain] = (n.SAMPLE, list(cells), {"long_name": name})
+        coords[plain] = (n.SAMPLE, cells.tolist(), {"long_name": name})
     else:
         data[plain] = (n.SAMPLE, values.to_numpy(np.float32, na_value=np.nan), {"long_name": name, "units": "1"})

@@ -17,12 +17,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources.collection import Entry, collection
+from vaearr.sources.collection import LABEL, PATH, collection
 from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.store.layout import pattern_chunks
 
@@ -131,19 +132,18 @@ def _dataset(file: Path, parts: list[Part]) -> xr.Dataset:
     values = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     tile = pattern_chunks(values.shape[:1], values.shape[1:], values.dtype.itemsize)
-    found = [
-        Entry(file, f"{part}/{i}" if part else f"{i}", label, {"part": part} if len(parts) > 1 else {})
-        for part, images, labels in parts
-        for i, label in enumerate(_words(file, labels, len(images)))
-    ]
+    found = pd.DataFrame({"part": [part for part, images, _ in parts for _ in images]})
+    found[PATH] = [f"{part}/{i}" if part else f"{i}" for part, images, _ in parts for i in range(len(images))]
+    found[LABEL] = [label for _, images, labels in parts for label in _words(file, labels, len(images))]
+    found = found if len(parts) > 1 else found.drop(columns="part")
     signal, about = (n.CHANNEL, n.Y, n.X)[-values.ndim + 1 :], {"long_name": "image", "units": "1"}
     return collection(da.from_array(values, chunks=tile, name=False), signal, found, about)
 
 
-def _words(file: Path, labels: np.ndarray | None, count: int) -> list[str] | list[None]:
+def _words(file: Path, labels: np.ndarray | None, count: int) -> list[str]:
     """Labels as text. Raises DataError where they are not one whole number or word for each image."""
     if labels is None:
-        return [None] * count
+        return [""] * count
     if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "uiUSb":
         raise DataError(
             f"{file}: the labels are {labels.dtype} of shape {labels.shape}; expected a whole number or a word for "

@@ -7,7 +7,6 @@ are held against the size of the file before anything is read.
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,21 +44,8 @@ def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
     except PermissionError as error:
         raise NoInputError(f"{file} may not be read ({error.strerror or error}); change its permissions.") from error
     except OSError as error:
-        raise DataError(_why_not(file, str(error))) from error
-
-
-def _why_not(file: Path, message: str) -> str:
-    again = "fetch it again from where it was written"
-    if sizes := re.search(r"eof = (\d+).*stored_eof = (\d+)", message):
-        return f"{file} is a truncated HDF5 file: it has {sizes[1]} of {sizes[2]} bytes; {again}."
-    if any(words in message for words in ("h5clear", "open for write", "lock file")):
-        return (
-            f"{file} is open for writing: close the program that writes it, or, if that program died, clear the mark "
-            f"with 'h5clear -s {file.name}'."
-        )
-    if "signature not found" in message:
-        return f"{file} is not an HDF5 file; expected HDF5 with the patterns and their coordinates."
-    return f"{file} cannot be opened as HDF5 ({message}); it is damaged, so {again}."
+        then = "close the program that writes it, or, if it is damaged, fetch it again from where it was written"
+        raise DataError(f"{file} cannot be opened as HDF5 ({' '.join(str(error).split())}); {then}.") from error
 
 
 @contextmanager
@@ -86,12 +72,13 @@ def in_words(file: Path | str, kind: str) -> Iterator[None]:
 def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
     """The dataset `name`, its own data all inside this file, of which `refuse_outside_links` knows that no link leaves
     it. `setting` names the argument that chooses another one."""
-    found = file.get(name)
+    found, names = file.get(name), list[str]()
     where = f"{file.filename}: dataset {name!r}"
     if not isinstance(found, h5py.Dataset) or found.shape is None:
+        file.visit(names.append)
         raise DataError(
             f"{file.filename} has no dataset {name!r} with values; choose one with {setting}=…"
-            f"{did_you_mean(name, dataset_names(file))}"
+            f"{did_you_mean(name, names[:MAX_LISTED])}"
         )
     if found.is_virtual or found.external:
         raise DataError(f"{where} has its values in other files; copy them into one file (h5repack).")
@@ -131,19 +118,6 @@ def refuse_outside_links(file: h5py.File) -> None:
         found = f"it holds a link of an unknown kind ({error})"
     if found:
         raise DataError(f"{file.filename}: {found}; copy the data into one file.")
-
-
-def dataset_names(file: h5py.File) -> list[str]:
-    """Names of the datasets in the file, without following links; the first ones where there are many."""
-    found: list[str] = []
-
-    def note(name: str, item: object) -> bool | None:
-        if isinstance(item, h5py.Dataset):
-            found.append(name)
-        return True if len(found) >= MAX_LISTED else None
-
-    file.visititems(note)
-    return found
 
 
 def check_size(dataset: h5py.Dataset, where: str) -> None:

@@ -26,19 +26,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.sources.collection import (
-    Entry,
+    PATH,
     Geometry,
     collection,
-    entries,
     examined,
     files_below,
     samples,
+    samples_of,
     some_files,
     source_files,
 )
@@ -196,21 +197,20 @@ def files(path: Path, config: IngestConfig) -> list[Path]:
 def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
     """Lazy Dataset of images (sample[, channel], y, x) with paths, labels and masks; 8 and 16 bits are kept.
 
-    Raises DataError or NoInputError that names all files that cannot be used (see `read_image`), unless `skip_bad`;
-    DataError for images that do not agree in channels, dtype or (without `size`) size; UsageError for settings that
-    cannot be meant.
+    Raises DataError or NoInputError that names all files that cannot be used (see `read_image`); DataError for images
+    that do not agree in channels, dtype or (without `size`) size; UsageError for settings that cannot be meant.
     """
     if config.size is not None and len(config.size) != 2:
         raise UsageError(f"size {config.size} of images must be two numbers, (rows, columns).")
-    found, masks = _with_masks(entries(folder, config, SUFFIXES), config)
+    found, masks = _with_masks(samples_of(folder, config, SUFFIXES), config)
 
-    def look(entry: Entry) -> tuple[tuple[int, ...], np.dtype]:
-        if entry.file not in masks:
+    def look(path: Path) -> tuple[tuple[int, ...], np.dtype]:
+        if path not in masks:
             raise DataError("a mask without its image")
-        values = read_image(entry.file, config.channels)
+        values = read_image(path, config.channels)
         if values.dtype.kind == "f" and config.nonfinite == "error" and not np.isfinite(values).all():
-            raise DataError(f"{entry.file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
-        for file in masks[entry.file]:
+            raise DataError(f"{path} has NaN or infinite values; correct it, or set nonfinite='mask'.")
+        for file in masks[path]:
             if (other := _read_mask(file).shape) != values.shape[-2:]:
                 raise DataError(
                     f"its mask {file.name} is {_px(other)}, the image {_px(values.shape)}; they must agree."
@@ -218,30 +218,30 @@ def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = No
         return values.shape, values.dtype
 
     with warnings.catch_warnings(action="error"):  # what Pillow only warns of: damaged headers, cut-off files
-        kept, looks, bad = examined(found, look, config)
-    shape, dtype = _agreed(folder, kept, looks, config)
+        looks = examined(found, look)
+    shape, dtype = _agreed(folder, found, looks, config)
     size = (shape[-2], shape[-1])
 
     def read(i: int) -> np.ndarray:
-        return refit(read_image(kept[i].file, config.channels), size, config.fit)
+        return refit(read_image(found.index[i], config.channels), size, config.fit)
 
     def read_masks(i: int) -> np.ndarray:
-        parts = [refit(_read_mask(file), size, config.fit) for file in masks[kept[i].file]]
+        parts = [refit(_read_mask(file), size, config.fit) for file in masks[found.index[i]]]
         return np.any(parts, axis=0) if parts else np.zeros(size, bool)
 
     signal = (n.CHANNEL, n.Y, n.X)[-len(shape) :]
     attrs: dict[str, Any] = {"long_name": "image", "units": "1"}
     if any(seen[-2:] != size for seen, _ in looks):
         attrs |= {"size": list(size), "fit": config.fit}
-    ds = collection(samples(read, len(kept), shape, dtype), signal, kept, attrs, bad)
+    ds = collection(samples(read, len(found), shape, dtype), signal, found, attrs)
     if n.CHANNEL in signal:
         ds = ds.assign_coords({n.CHANNEL: list(COLOURS)})
     for word, axis in (("rows", -2), ("columns", -1)):
         about = {"long_name": f"{word} of the file", "units": "px"}
         ds.coords[f"source_{word}"] = (n.SAMPLE, np.array([seen[axis] for seen, _ in looks], np.int32), about)
-    if any(masks[entry.file] for entry in kept):
+    if any(masks[path] for path in found.index):
         flags = {"long_name": "mask", "flag_values": [0, 1], "flag_meanings": "outside inside"}
-        ds[MASK] = xr.Variable((n.SAMPLE, n.Y, n.X), samples(read_masks, len(kept), size, np.dtype(bool)), flags)
+        ds[MASK] = xr.Variable((n.SAMPLE, n.Y, n.X), samples(read_masks, len(found), size, np.dtype(bool)), flags)
     return ds
 
 
@@ -249,12 +249,12 @@ def _px(shape: tuple[int, ...]) -> str:
     return f"{shape[-2]} x {shape[-1]} px"
 
 
-def _with_masks(found: list[Entry], config: IngestConfig) -> tuple[list[Entry], dict[Path, list[Path]]]:
+def _with_masks(found: pd.DataFrame, config: IngestConfig) -> tuple[pd.DataFrame, dict[Path, list[Path]]]:
     """The samples, and the masks of each by its file; masks without an image stay among the samples, without an entry.
 
     Masks lie beside their images, whether a manifest names them or not.
     """
-    listed = {entry.file for entry in found}
+    listed = set(found.index)
     if not config.masks:
         return found, {file: [] for file in listed}
     places = {file.parent for file in listed if file.parent.is_dir()}
@@ -266,11 +266,11 @@ def _with_masks(found: list[Entry], config: IngestConfig) -> tuple[list[Entry], 
     owned = {file: image for file, stem in owners.items() if (image := images.get((file.parent, stem)))}
     for file, image in owned.items():
         masks[image].append(file)
-    return [entry for entry in found if entry.file not in owned], masks
+    return found[[path not in owned for path in found.index]], masks
 
 
 def _agreed(
-    folder: Path, found: list[Entry], looks: list[tuple[tuple[int, ...], np.dtype]], config: IngestConfig
+    folder: Path, found: pd.DataFrame, looks: list[tuple[tuple[int, ...], np.dtype]], config: IngestConfig
 ) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of all samples. Raises DataError where images differ."""
     kinds = [
@@ -281,8 +281,8 @@ def _agreed(
     if others:
         raise DataError(
             f"{folder}: the images differ: {most} in {many} of {len(kinds)}, but {others[0][0]} in "
-            f"{found[kinds.index(others[0][0])].name}; make them alike with size=(rows, columns) (--size ROWSxCOLUMNS) "
-            "and channels='grey' or 'colour' (--channels), and save them with the same number of bits."
+            f"{found[PATH].iloc[kinds.index(others[0][0])]}; make them alike with size=(rows, columns) (--size "
+            "ROWSxCOLUMNS) and channels='grey' or 'colour' (--channels), and save them with the same number of bits."
         )
     shape, dtype = looks[0]
     return (*shape[:-2], *(config.size or shape[-2:])), dtype

@@ -15,6 +15,7 @@ is resampled; the rest is float32. See `collection` for labels and manifests.
 
 from __future__ import annotations
 
+import gzip
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,11 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.sources.collection import (
-    Entry,
     Geometry,
     collection,
-    entries,
     examined,
     samples,
+    samples_of,
     some_files,
     source_files,
 )
@@ -74,20 +74,21 @@ class Volume:
 def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
     """Lazy Dataset of volumes (sample, z, y, x) with `affine`, orientation, paths and labels.
 
-    Raises DataError or NoInputError that names all files that cannot be used, unless `skip_bad`; DataError for volumes
+    Raises DataError or NoInputError that names all files that cannot be used; DataError for volumes
     of several shapes without `size`; UsageError for config that cannot be meant.
     """
     if config.size is not None and len(config.size) != 3:
         raise UsageError(f"size {config.size} of volumes must be three numbers, (z, y, x).")
 
-    def look(entry: Entry) -> Volume:
-        volume = read_header(entry.file, config)
-        values = _values(entry.file)  # to the end of the file, where gzip keeps its checksum
-        if config.nonfinite == "error" and values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise DataError(f"{entry.file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
+    def look(file: Path) -> Volume:
+        volume = read_header(file, config)
+        is_checked = volume.dtype.kind == "f" and config.nonfinite == "error"
+        if is_checked and not np.isfinite(_values(file)).all():
+            raise DataError(f"{file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
         return volume
 
-    kept, volumes, bad = examined(entries(source, config, SUFFIXES), look, config)
+    found = samples_of(source, config, SUFFIXES)
+    volumes = examined(found, look)
     shapes = sorted({volume.geometry.size for volume in volumes})
     if len(shapes) > 1:
         raise DataError(
@@ -106,7 +107,7 @@ def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = Non
         attrs |= {"size": list(shapes[0]), "fit": config.fit}
     if is_resampled:
         attrs |= {"resampled": "trilinear", "spacing": config.spacing and list(config.spacing)}
-    ds = collection(samples(read, len(kept), shapes[0], dtype), AXES, kept, attrs, bad)
+    ds = collection(samples(read, len(found), shapes[0], dtype), AXES, found, attrs)
     affines = np.stack([volume.affine for volume in volumes])
     about = {"long_name": "affine from voxel numbers (x, y, z, 1) to mm, RAS+", "units": "mm"}
     ds[AFFINE] = ((n.SAMPLE, "affine_row", "affine_column"), affines, about)
@@ -126,8 +127,14 @@ def read_header(file: Path, config: IngestConfig) -> Volume:
     if stored.kind not in "uif" or len(shape) < 3 or min(shape) < 1:
         raise DataError(f"{file} holds {stored} of shape {shape}; expected numbers.")
     need, has = image.dataobj.offset + math.prod(shape) * stored.itemsize, file.stat().st_size
-    if need > (max(PLENTY, MOST_PACKED * has) if file.name.lower().endswith(".gz") else has):
-        raise DataError(f"{file} declares {need} bytes, more than its {has} can be believed to hold; fetch it again.")
+    is_packed = file.name.lower().endswith(".gz")
+    if need > (max(PLENTY, MOST_PACKED * has) if is_packed else has):
+        then = "fetch it again, or unpack it (gunzip) if that is meant"
+        raise DataError(f"{file} declares {need} bytes, more than its {has} bytes can be believed to hold; {then}.")
+    if is_packed:
+        with in_words(file, "NIfTI"), gzip.open(file) as opened:  # to its end, where gzip keeps the checksum
+            while opened.read(2**20):
+                pass
     axes = nib.io_orientation(image.affine) if np.isfinite(image.affine).all() else np.full((3, 2), np.nan)
     if not np.isfinite(axes).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
         raise DataError(f"{file} has an affine that maps no volume to millimetres; correct its header.")

@@ -9,6 +9,7 @@ that rounded coordinates do not add up.
 
 from __future__ import annotations
 
+import codecs
 import re
 import tempfile
 import warnings
@@ -25,6 +26,7 @@ from vaearr.errors import DataError, need
 from vaearr.sources import ebsd_maps as m
 from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_grid
+from vaearr.sources.tables import read_text
 
 ENGINE = "orientation-map"
 POINT = ("phi1", "phi", "phi2", "x", "y", n.PHASE)  # columns that orix names itself
@@ -42,7 +44,6 @@ COLUMN_NAMES = {
 }  # fmt: skip
 SAME_COLUMN = 0.45  # of a step; a hexagonal grid has columns half a step apart
 LARGEST = float(np.finfo("f4").max)
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Names that a column cannot have, since they mean something else in a store.
 TAKEN = (n.RESERVED - {n.PHASE}) | {m.EULER, m.QUATERNION, m.ANGLE, m.QUATERNION_COMPONENT}
 TAKEN |= {f"{dim}_index" for dim in n.SCAN_DIMS}
@@ -56,7 +57,7 @@ def sniff(path: Path) -> int:
 def _kind(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            head = file.read(2**14).removeprefix(BYTE_ORDER_MARK).decode("latin-1")
+            head = file.read(2**14).removeprefix(codecs.BOM_UTF8).decode("latin-1")
     except OSError:
         return ""
     if head.startswith("Channel Text File"):
@@ -87,7 +88,7 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
     kind = _kind(file)
     if not kind:
         raise DataError(f"{file} is neither an .ang nor a .ctf file; export the map in one of these formats.")
-    lines = _lines(file)
+    lines = read_text(file).split("\n")  # str.splitlines() also cuts at other characters
     header = _header(file, lines, kind)
     xmap = _by_orix(file, kind, header, lines[len(header) :])
     entries = _entries(header)
@@ -109,15 +110,6 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
     ds = xr.Dataset(maps, coords, attrs={"source": file.name, "n_missing": int((~grid.present).sum())})
     ds.encoding["source"] = str(file)
     return ds
-
-
-def _lines(file: Path) -> list[str]:
-    raw = file.read_bytes().removeprefix(BYTE_ORDER_MARK)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # str.splitlines() also cuts at other characters
 
 
 def _header(file: Path, lines: list[str], kind: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
@@ -92,11 +93,9 @@ def _regular_axis(numbers: np.ndarray, n_points: int) -> np.ndarray | None:
 
 def refuse_repeats(cells: np.ndarray, where: str, called: Callable[[int], str], axes: str, points: np.ndarray) -> None:
     """Raise DataError where two rows lie on one scan point; cells below 0 are none. called: what a row is called."""
-    order = np.argsort(cells, kind="stable")
-    again = order[1:][(np.diff(cells[order]) == 0) & (cells[order][1:] >= 0)]
+    again = np.flatnonzero(pd.Series(cells).duplicated() & (cells >= 0))
     if again.size:
-        second = int(again.min())
-        first = int(np.flatnonzero(cells == cells[second])[0])
+        second, first = int(again[0]), int((cells == cells[again[0]]).argmax())
         raise DataError(
             f"{where}: {called(first)} and {called(second)} are both the scan point {axes} = "
             f"{points[second].tolist()} ({again.size} repeat one); expected each once, so remove the repeats."

@@ -48,7 +48,8 @@ def read_single(ds: xr.Dataset, path: str | Path) -> Single:
     """
     file, dims = check_file(path), schema.signal_dims(ds)
     sizes = tuple(ds.sizes[dim] for dim in dims)
-    config = IngestConfig.from_attrs((nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {}))
+    made = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
+    config = IngestConfig.from_attrs({key: made[key] for key in IngestConfig.model_fields if key in made})
     spatial = len(dims) - (n.CHANNEL in dims)
     size, wanted = sizes[-spatial:], ds[n.PATTERNS].dtype.newbyteorder("=")
     geometry = Geometry(file, size, size, (1.0,) * spatial, (0.0,) * spatial)

@@ -7,6 +7,7 @@ decimal point. Names are compared without case, spaces, punctuation and a unit i
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -113,21 +114,27 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^0-9a-zµ]", "", (re.sub(UNIT, "", name.strip()) or name).lower())
 
 
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8 or, as older instruments write units, Latin-1; lines end with a line feed."""
+    raw = file.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.removeprefix(codecs.BOM_UTF8).decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def read_csv(path: str | Path) -> pd.DataFrame:
     """All columns as text without spaces around, indexed by line number of the file; numbers have decimal points.
 
     Raises DataError or NoInputError.
     """
     file = check_file(path)
-    raw = file.read_bytes()
-    if b"\0" in raw:
+    text = read_text(file)
+    if "\0" in text:
         raise DataError(f"{file} holds NUL bytes; it is damaged, UTF-16 or not text, so export it again as UTF-8.")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")  # older instruments write units so
     separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True, strict=True)
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
     rows: dict[int, list[str]] = {}
     try:
         for row in reader:

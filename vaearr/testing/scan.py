@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -31,6 +31,7 @@ JITTER = 0.05  # orientation noise per scan point, degrees
 MIXING = 0.45  # standard deviation of the interaction volume, scan points
 CONTRAST = 0.115  # relative strength of the bands
 NOT_INDEXED = 0.01  # share of scan points, the worst ones
+DOSE = 420.0  # electrons per detector pixel where the background is brightest
 READ_NOISE = 3.0  # standard deviation, electrons
 COUNTS_PER_PERCENT = 60.0  # X-ray counts per wt%
 XRAY_BLUR = 0.9  # standard deviation of the X-ray volume, scan points
@@ -61,19 +62,15 @@ def synthetic_scan(
     n_twins: int = 2,
     seed: int = 0,
     step: float = 0.25,
-    roi: Literal["disc"] | None = None,
     scratch: bool = True,
     noise: bool = True,
-    dose: float = 420.0,
-    chunks: Mapping[str, int] | None = None,
 ) -> xr.Dataset:
     """An EBSD scan with known truth: (y, x, dy, dx) uint8 patterns, band contrast, elements, phases.
 
     A pattern is `brightness * background * (1 + CONTRAST * quality * signal)` times the dose, where the Kikuchi signal
-    (variance 1) is mixed from neighbouring scan points; Poisson and read-out noise follow. The phase of the
-    worst percent of scan points is -1. The same arguments give the
-    same Dataset; the microstructure does not depend on `pattern_shape` or the noise. Memory beyond the result stays at
-    a few rows of scan points.
+    (variance 1) is mixed from neighbouring scan points; Poisson and read-out noise follow. The phase of the worst
+    percent of scan points is -1. The same arguments give the same Dataset; the microstructure does not depend on
+    `pattern_shape` or the noise. Memory beyond the result stays at a few rows of scan points.
 
     Parameters
     ----------
@@ -81,21 +78,16 @@ def synthetic_scan(
     pattern_shape : detector rows and columns
     n_grains, n_twins : grains, and twin lamellae on top (fewer if grains are too small)
     step : distance of scan points in um
-    roi : "disc" adds the boolean map `roi`, a disc that leaves out the corners
     scratch : whether a scratch with bad patterns crosses the field
     noise : False gives the expected patterns
-    dose : electrons per detector pixel where the background is brightest
-    chunks : dask chunks of the result; None keeps plain arrays
     """
     if min(nx, ny, n_grains, *pattern_shape) < 1:
         raise UsageError("nx, ny, n_grains and both sizes of pattern_shape must be at least 1.")
-    if not (step > 0 and dose > 0):
-        raise UsageError(f"step={step} and dose={dose} must be positive.")
-    if roi not in (None, "disc"):
-        raise UsageError(f"roi={roi!r} is not known; use 'disc' or None.")
+    if step <= 0:
+        raise UsageError(f"step={step} must be positive.")
     for_structure, for_patterns, for_maps = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
     truth = _microstructure(ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=for_structure)
-    patterns = _patterns(truth, pattern_shape, dose, for_patterns if noise else None)
+    patterns = _patterns(truth, pattern_shape, for_patterns if noise else None)
     elements = _elements(truth, for_maps)
     meanings = " ".join(["not_indexed", *(crystal.name for crystal in CRYSTALS)])
     phases = {**n.ATTRS[n.PHASE], "flag_values": [n.PHASE_UNKNOWN, FCC, BCC], "flag_meanings": meanings}
@@ -108,12 +100,8 @@ def synthetic_scan(
         **{name: (nav, truth[name], about) for name, about in TRUTH.items()},
     }
     data["true_phase"] = (nav, truth["true_phase"], phases | TRUTH["true_phase"])
-    if roi is not None:
-        y, x = np.meshgrid(*((np.arange(size) + 0.5) / size - 0.5 for size in (ny, nx)), indexing="ij")
-        data[n.ROI] = (nav, x**2 + y**2 < 0.45**2, n.ATTRS[n.ROI])
     ds = xr.Dataset(data, scan_coords({"y": ny, "x": nx}, step, pattern_shape), {"title": "synthetic EBSD scan"})
-    ds = ds.assign_coords(element=list(COMPOSITION))
-    return ds if chunks is None else ds.chunk(chunks)
+    return ds.assign_coords(element=list(COMPOSITION))
 
 
 def scan_coords(sizes: Mapping[str, int], step: float, pattern_shape: tuple[int, ...]) -> dict[str, Any]:
@@ -128,18 +116,16 @@ def scan_coords(sizes: Mapping[str, int], step: float, pattern_shape: tuple[int,
     return coords
 
 
-def _patterns(
-    truth: Mapping[str, Any], shape: tuple[int, int], dose: float, rng: np.random.Generator | None
-) -> NDArray[np.uint8]:
+def _patterns(truth: Mapping[str, Any], shape: tuple[int, int], rng: np.random.Generator | None) -> NDArray[np.uint8]:
     """Patterns (y, x, dy, dx) as the camera gives them; expected values where there is no `rng`.
 
     The mean intensity over the detector is a broad hump above the middle, with darker corners.
     """
     v, u = np.meshgrid(*[(np.arange(size) + 0.5) / size for size in shape], indexing="ij")
     hump = np.exp(-0.5 * (((u - 0.47) / 0.42) ** 2 + ((v - 0.38) / 0.45) ** 2))
-    lit = (dose * (0.3 + 0.7 * hump)).astype(np.float32)
+    lit = (DOSE * (0.3 + 0.7 * hump)).astype(np.float32)
     quality, brightness = (truth[name][..., None, None] for name in ("true_quality", "brightness"))
-    gain = np.float32(175 / (dose * brightness.max()))
+    gain = np.float32(175 / (DOSE * brightness.max()))
     out = np.empty((*truth["true_grain"].shape, *shape), dtype=np.uint8)
     for y, signal in enumerate(_mixed_signals(truth, shape)):
         expected = np.maximum(brightness[y] * lit * (1 + np.float32(CONTRAST) * quality[y] * signal), 0)

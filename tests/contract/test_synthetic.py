@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+import dask
 import nibabel
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import xarray as xr
 import vaearr as va
 from vaearr import testing
 
-from ..data import random_patterns_dataset
+from ..data import count_computes, random_patterns_dataset
 from .harness import vaearr, zarr
 
 SMALL = {"nx": 20, "ny": 14, "pattern_shape": (24, 28), "n_grains": 6}
@@ -20,7 +22,7 @@ SMALL = {"nx": 20, "ny": 14, "pattern_shape": (24, 28), "n_grains": 6}
 
 @pytest.fixture(scope="module")
 def scan() -> xr.Dataset:
-    return testing.synthetic_scan(nx=32, ny=24, pattern_shape=(40, 40), n_grains=10, seed=1)
+    return testing.synthetic_scan(nx=32, ny=24, pattern_shape=(40, 40), n_grains=10, seed=1, roi="disc")
 
 
 def test_a_scan_means_what_it_says(scan: xr.Dataset) -> None:
@@ -39,12 +41,15 @@ def test_a_scan_means_what_it_says(scan: xr.Dataset) -> None:
     assert scan.BC.values[on].mean() < 0.5 * scan.BC.values[off].mean()
     truth = (scan.true_quality * scan.own_grain_fraction).values
     assert np.corrcoef(scan.BC.values.ravel(), truth.ravel())[0, 1] > 0.85
+    assert not scan.roi[0, 0]
+    assert scan.roi[12, 16]
 
 
 def test_the_same_arguments_give_the_same_scan() -> None:
     first, again, other = (testing.synthetic_scan(**SMALL, seed=seed) for seed in (5, 5, 6))
     xr.testing.assert_identical(first, again)
     assert not first.true_grain.equals(other.true_grain)
+    xr.testing.assert_identical(testing.synthetic_scan(**SMALL, seed=5, chunks={"y": 4}).load(), first)
     clean = testing.synthetic_scan(**{**SMALL, "pattern_shape": (8, 8)}, seed=5, noise=False)
     xr.testing.assert_identical(clean.true_grain, first.true_grain)
     grains = [int(testing.synthetic_scan(**SMALL, n_twins=count).true_grain.max()) for count in (0, 2)]
@@ -68,10 +73,10 @@ def test_patterns_show_the_grain() -> None:
     assert abs(noise.mean()) < 0.2
 
 
-def test_files_of_a_scan_come_back(scan: xr.Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", ["raster", "column", "shuffled"])
+def test_files_of_a_scan_come_back(order: str, scan: xr.Dataset, tmp_path: Path) -> None:
     few = scan.isel(y=slice(0, 9), x=slice(0, 13))
-    few["present"] = (few.x_index != 3) | (few.y_index != 2)
-    files = testing.write_scan_files(few, tmp_path / "new" / "files")
+    files = testing.write_scan_files(few, tmp_path / "new" / "files", order=order, drop=[(3, 2)])
     maps = ("--bc", files["BC"], "--elements", files["elements"], "--phases", files["phase"])
     vaearr("ingest", files["patterns"], tmp_path / "a.zarr", *maps, "--step", 0.25)
     ds = zarr(tmp_path / "a.zarr")
@@ -118,7 +123,7 @@ def test_factors_show_in_the_voxels() -> None:
 
 
 WRONG = {
-    "synthetic_scan": [{"nx": 0}, {"pattern_shape": (0, 4)}, {"step": -1.0}],
+    "synthetic_scan": [{"nx": 0}, {"pattern_shape": (0, 4)}, {"roi": "star"}, {"dose": 0}, {"step": -1.0}],
     "synthetic_volumes": [{"n_subjects": 0}, {"shape": (4, 4)}, {"spacing": 0}, {"noise": -1}],
 }
 
@@ -152,3 +157,15 @@ def test_assert_valid_names_the_broken_promise() -> None:
             testing.assert_valid(broken.assign(phase=broken.phase.assign_attrs(ds.phase.attrs)))
     with pytest.raises(Exception, match="no variable 'patterns'"):
         testing.assert_valid(ds.drop_vars("patterns"))
+
+
+def test_count_computes() -> None:
+    lazy = random_patterns_dataset(chunks={"y": 2})
+    with count_computes() as computes:
+        lazy.mean()
+        lazy.compute()
+        dask.compute(lazy.BC.data, lazy.phase.data)
+    assert len(computes) == 2
+    careless = contextlib.suppress(AssertionError)
+    with pytest.raises(AssertionError, match="computed 1 times, at most 0"), count_computes(0), careless:
+        lazy.BC.compute()

@@ -1,7 +1,7 @@
 """Data to test with, and checks on data: for the demo and the tests of those who use vaearr.
 
 >>> from vaearr.testing import assert_valid, synthetic_scan
->>> assert_valid(synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3))
+>>> assert_valid(synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3, chunks={"y": 2}))
 """
 
 from vaearr.testing.checks import assert_valid

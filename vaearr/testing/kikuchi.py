@@ -23,9 +23,6 @@ TABLE = 640  # side of the table of intensities over one cube face
 PIXEL_BLUR = 0.36  # standard deviation of the detector blur, pixels
 SATURATION = 1.3  # in units of the strongest band
 EDGE = 0.25  # width of a band's edge in Bragg angles
-PROJECTION_CENTRE = (0.42, 0.22, 0.5)
-SAMPLE_TILT = 70.0  # degrees
-ENERGY = 20.0  # of the beam, keV
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,22 @@ IRON = Crystal("fe_bcc", 2.87, BCC, 26, ((1, 1, 0), (2, 0, 0), (2, 1, 1), (3, 1,
 CRYSTALS = (NICKEL, IRON)
 
 
-def bragg_angle(hkl: Miller, a: float, energy: float = ENERGY) -> float:
+@dataclass(frozen=True)
+class Detector:
+    """Where the detector stands: pixels, projection centre (Bruker), specimen tilt in degrees, beam energy in keV."""
+
+    shape: tuple[int, int] = (60, 60)
+    projection_centre: tuple[float, float, float] = (0.42, 0.22, 0.5)
+    sample_tilt: float = 70.0
+    energy: float = 20.0
+
+    @property
+    def pixel_angle(self) -> float:
+        """Angle in radians that a pixel covers at the projection centre."""
+        return 1.0 / (self.shape[0] * self.projection_centre[2])
+
+
+def bragg_angle(hkl: Miller, a: float, energy: float = 20.0) -> float:
     """Bragg angle in radians of a reflection of a cubic crystal: sin(theta) = lambda sqrt(h^2 + k^2 + l^2) / (2 a).
 
     a in angstrom, energy of the beam in keV. The relativistic electron wavelength is lambda = h / sqrt(2 m e V (1 +
@@ -103,7 +115,7 @@ def band_profile(angle: ArrayLike, bragg: float, *, blur: float = 0.0) -> Floats
     return np.interp(np.asarray(angle), grid, profile, left=0.0, right=0.0)
 
 
-def kikuchi_sphere(directions: ArrayLike, crystal: Crystal, *, blur: float = 0.0) -> Floats:
+def kikuchi_sphere(directions: ArrayLike, crystal: Crystal, *, energy: float = 20.0, blur: float = 0.0) -> Floats:
     """Intensity along crystal directions (..., 3): the sum of all bands, each profile weighted with |F|^2.
 
     Where many bands cross the sum saturates, as in many-beam theory, where zone axes are not as bright as the
@@ -114,7 +126,7 @@ def kikuchi_sphere(directions: ArrayLike, crystal: Crystal, *, blur: float = 0.0
     factors = {hkl: structure_factor(hkl, crystal) for hkl in crystal.families}
     total = np.zeros(v.shape[:-1])
     for hkl, factor in factors.items():
-        theta = bragg_angle(hkl, crystal.a)
+        theta = bragg_angle(hkl, crystal.a, energy)
         for plane in equivalent_planes(hkl):
             angle = np.arcsin(np.clip(v @ (plane / np.linalg.norm(plane)), -1, 1))
             total += (factor / max(factors.values())) ** 2 * band_profile(angle, theta, blur=blur)
@@ -122,49 +134,47 @@ def kikuchi_sphere(directions: ArrayLike, crystal: Crystal, *, blur: float = 0.0
 
 
 @lru_cache(maxsize=16)
-def _face_table(crystal: Crystal, blur: float) -> NDArray[np.float32]:
+def _face_table(crystal: Crystal, energy: float, blur: float) -> NDArray[np.float32]:
     """Sphere of a cubic crystal over the cube face (1, u, v), 0 <= u, v <= 1; mean 0 and variance 1 over the sphere."""
     u, v = np.meshgrid(*[np.linspace(0, 1, TABLE)] * 2, indexing="ij")
-    values = kikuchi_sphere(np.stack([np.ones_like(u), u, v], axis=-1), crystal, blur=blur)
+    values = kikuchi_sphere(np.stack([np.ones_like(u), u, v], axis=-1), crystal, energy=energy, blur=blur)
     area = (1 + u**2 + v**2) ** -1.5  # solid angle of a cell of the face
     mean = np.average(values, weights=area)
     spread = np.sqrt(np.average((values - mean) ** 2, weights=area))
     return ((values - mean) / spread).astype(np.float32)
 
 
-def pixel_blur(rows: int) -> float:
-    """Standard deviation of the detector blur in radians, for so many rows."""
-    return PIXEL_BLUR / (rows * PROJECTION_CENTRE[2])
-
-
-def detector_rays(shape: tuple[int, int], centre: tuple[float, float, float] = PROJECTION_CENTRE) -> Floats:
+def detector_rays(detector: Detector) -> Floats:
     """Rays (dy, dx, 3) to the pixel centres in the specimen frame; the gnomonic projection, so not of unit length.
 
     Geometry as in Britton et al., Materials Characterization 117 (2016) 113, with a vertical detector and square
     pixels.
     """
-    (rows, columns), (x0, y0, distance) = shape, centre
+    rows, columns = detector.shape
+    x0, y0, distance = detector.projection_centre
     right = ((np.arange(columns) + 0.5) - x0 * columns) / (rows * distance)
     up = (y0 - (np.arange(rows) + 0.5) / rows) / distance
     up, right = np.meshgrid(up, right, indexing="ij")
-    tilt = np.deg2rad(SAMPLE_TILT)
+    tilt = np.deg2rad(detector.sample_tilt)
     along, normal = np.cos(tilt) - up * np.sin(tilt), np.sin(tilt) + up * np.cos(tilt)
     return np.stack([right, along, normal], axis=-1)
 
 
-def kikuchi_patterns(orientations: Any, phases: ArrayLike, shape: tuple[int, int]) -> Floats:
-    """Noise-free Kikuchi signal (n, *shape) float32 of n orientations, a `scipy.spatial.transform.Rotation`.
+def kikuchi_patterns(orientations: Any, phases: ArrayLike = 0, *, detector: Detector | None = None) -> Floats:
+    """Noise-free Kikuchi signal (n, dy, dx) float32 of n orientations, a `scipy.spatial.transform.Rotation`.
 
     phases: indices into `CRYSTALS`. The signal has mean 0 and variance 1 over all directions. Cubic symmetry is exact:
     directions are folded into the part of the sphere with 0 <= z <= y <= x before the table is read.
     """
     from scipy.ndimage import map_coordinates
 
-    rays = detector_rays(shape).reshape(-1, 3).astype(np.float32)
+    detector = detector or Detector()
+    rays = detector_rays(detector).reshape(-1, 3).astype(np.float32)
     matrices = orientations.as_matrix().reshape(-1, 3, 3).astype(np.float32)
     folded = np.sort(np.abs(np.einsum("nij,rj->nri", matrices, rays)), axis=-1)
-    tables = np.stack([_face_table(crystal, pixel_blur(shape[0])) for crystal in CRYSTALS])
+    blur = detector.pixel_angle * PIXEL_BLUR
+    tables = np.stack([_face_table(crystal, detector.energy, blur) for crystal in CRYSTALS])
     places = np.empty((3, *folded.shape[:2]), np.float32)
     places[0] = np.broadcast_to(np.asarray(phases), len(folded))[:, None]
     places[1:] = np.moveaxis(folded[..., 1::-1] / folded[..., 2:], -1, 0) * (TABLE - 1)
-    return np.asarray(map_coordinates(tables, places, np.float32, order=1)).reshape(-1, *shape)
+    return np.asarray(map_coordinates(tables, places, np.float32, order=1)).reshape(-1, *detector.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.testing.kikuchi import CRYSTALS, ENERGY, PROJECTION_CENTRE, SAMPLE_TILT, Floats, kikuchi_patterns
+from vaearr.testing.kikuchi import CRYSTALS, Detector, Floats, kikuchi_patterns
 
 COMPOSITION = {  # wt% in the fcc and in the bcc phase
     "Fe": (17.0, 88.5),
@@ -29,21 +29,9 @@ BCC_SHARE = 0.35  # of the grains
 GRADIENT = 0.1  # mean orientation gradient in a grain, degrees per scan point
 JITTER = 0.05  # orientation noise per scan point, degrees
 MIXING = 0.45  # standard deviation of the interaction volume, scan points
-CONTRAST = 0.115  # relative strength of the bands
-NOT_INDEXED = 0.01  # share of scan points, the worst ones
-DOSE = 420.0  # electrons per detector pixel where the background is brightest
 READ_NOISE = 3.0  # standard deviation, electrons
 COUNTS_PER_PERCENT = 60.0  # X-ray counts per wt%
 XRAY_BLUR = 0.9  # standard deviation of the X-ray volume, scan points
-ABOUT_PATTERNS = {
-    **n.ATTRS[n.PATTERNS],
-    n.NAVIGATION_DIMS: ["y", "x"],
-    n.SIGNAL_DIMS: ["dy", "dx"],
-    "projection_centre": list(PROJECTION_CENTRE),
-    "projection_centre_convention": "Bruker",
-    "sample_tilt": SAMPLE_TILT,
-    "beam_energy": ENERGY,
-}
 TRUTH = {  # the truth in the result: name, its attributes
     "true_grain": {"long_name": "true grain number"},
     "true_phase": {"long_name": "true phase"},
@@ -62,15 +50,21 @@ def synthetic_scan(
     n_twins: int = 2,
     seed: int = 0,
     step: float = 0.25,
+    roi: Literal["disc"] | None = None,
     scratch: bool = True,
     noise: bool = True,
+    dose: float = 420.0,
+    contrast: float = 0.115,
+    not_indexed: float = 0.01,
+    detector: Detector | None = None,
+    chunks: Mapping[str, int] | None = None,
 ) -> xr.Dataset:
     """An EBSD scan with known truth: (y, x, dy, dx) uint8 patterns, band contrast, elements, phases.
 
-    A pattern is `brightness * background * (1 + CONTRAST * quality * signal)` times the dose, where the Kikuchi signal
-    (variance 1) is mixed from neighbouring scan points; Poisson and read-out noise follow. The phase of the worst
-    percent of scan points is -1. The same arguments give the same Dataset; the microstructure does not depend on
-    `pattern_shape` or the noise. Memory beyond the result stays at a few rows of scan points.
+    A pattern is `brightness * background * (1 + contrast * quality * signal)` times the dose, where the Kikuchi signal
+    (variance 1) is mixed from neighbouring scan points; Poisson and read-out noise follow. The same arguments give the
+    same Dataset; the microstructure does not depend on `pattern_shape` or the noise. Memory beyond the result stays at
+    a few rows of scan points.
 
     Parameters
     ----------
@@ -78,30 +72,44 @@ def synthetic_scan(
     pattern_shape : detector rows and columns
     n_grains, n_twins : grains, and twin lamellae on top (fewer if grains are too small)
     step : distance of scan points in um
+    roi : "disc" adds the boolean map `roi`, a disc that leaves out the corners
     scratch : whether a scratch with bad patterns crosses the field
     noise : False gives the expected patterns
+    dose : electrons per detector pixel where the background is brightest
+    contrast : relative strength of the bands
+    not_indexed : share of scan points whose phase is -1, the worst ones first
+    detector : geometry; its shape is replaced by `pattern_shape`
+    chunks : dask chunks of the result; None keeps plain arrays
     """
     if min(nx, ny, n_grains, *pattern_shape) < 1:
         raise UsageError("nx, ny, n_grains and both sizes of pattern_shape must be at least 1.")
-    if step <= 0:
-        raise UsageError(f"step={step} must be positive.")
+    if not (step > 0 and dose > 0 and contrast >= 0):
+        raise UsageError(f"step={step} and dose={dose} must be positive, contrast={contrast} must not be negative.")
+    if roi not in (None, "disc"):
+        raise UsageError(f"roi={roi!r} is not known; use 'disc' or None.")
+    given = detector or Detector()
+    detector = Detector((pattern_shape[0], pattern_shape[1]), given.projection_centre, given.sample_tilt, given.energy)
     for_structure, for_patterns, for_maps = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
     truth = _microstructure(ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=for_structure)
-    patterns = _patterns(truth, pattern_shape, for_patterns if noise else None)
+    patterns = _patterns(truth, detector, dose=dose, contrast=contrast, rng=for_patterns if noise else None)
     elements = _elements(truth, for_maps)
     meanings = " ".join(["not_indexed", *(crystal.name for crystal in CRYSTALS)])
     phases = {**n.ATTRS[n.PHASE], "flag_values": [n.PHASE_UNKNOWN, FCC, BCC], "flag_meanings": meanings}
     nav = ("y", "x")
     data: dict[str, Any] = {
-        n.PATTERNS: ((*nav, "dy", "dx"), patterns, ABOUT_PATTERNS),
+        n.PATTERNS: ((*nav, "dy", "dx"), patterns, _pattern_attrs(detector)),
         n.BC: (nav, _band_contrast(patterns), n.ATTRS[n.BC]),
         n.ELEMENTS: (("element", *nav), elements, {**n.ATTRS[n.ELEMENTS], "units": "wt%"}),
-        n.PHASE: (nav, _indexed_phase(truth, for_maps), phases),
+        n.PHASE: (nav, _indexed_phase(truth, not_indexed, for_maps), phases),
         **{name: (nav, truth[name], about) for name, about in TRUTH.items()},
     }
     data["true_phase"] = (nav, truth["true_phase"], phases | TRUTH["true_phase"])
+    if roi is not None:
+        y, x = np.meshgrid(*((np.arange(size) + 0.5) / size - 0.5 for size in (ny, nx)), indexing="ij")
+        data[n.ROI] = (nav, x**2 + y**2 < 0.45**2, n.ATTRS[n.ROI])
     ds = xr.Dataset(data, scan_coords({"y": ny, "x": nx}, step, pattern_shape), {"title": "synthetic EBSD scan"})
-    return ds.assign_coords(element=list(COMPOSITION))
+    ds = ds.assign_coords(element=list(COMPOSITION))
+    return ds if chunks is None else ds.chunk(chunks)
 
 
 def scan_coords(sizes: Mapping[str, int], step: float, pattern_shape: tuple[int, ...]) -> dict[str, Any]:
@@ -116,26 +124,61 @@ def scan_coords(sizes: Mapping[str, int], step: float, pattern_shape: tuple[int,
     return coords
 
 
-def _patterns(truth: Mapping[str, Any], shape: tuple[int, int], rng: np.random.Generator | None) -> NDArray[np.uint8]:
+def image_quality(patterns: NDArray[Any]) -> NDArray[np.float32]:
+    """FFT image quality of patterns (..., dy, dx) after a division by their mean: near 1 sharp, near 0 noise.
+
+    Q = 1 - J / J_flat, where J is the mean of the squared spatial frequency, weighted with the modulus of the Fourier
+    transform of a pattern (mean removed, Hann window), and J_flat its value where all frequencies are equally strong;
+    after Krieger Lassen, Automated determination of crystal orientations from electron backscattering patterns (1994).
+    """
+    rows, columns = patterns.shape[-2:]
+    window = np.outer(np.hanning(rows + 2)[1:-1], np.hanning(columns + 2)[1:-1]).astype(np.float32)
+    frequency = np.fft.fftfreq(rows)[:, None] ** 2 + np.fft.fftfreq(columns) ** 2
+    flat = patterns.reshape(-1, rows, columns)
+    static = np.maximum(flat.mean(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
+    found = []
+    for start in range(0, len(flat), 512):
+        block = flat[start : start + 512] / static
+        modulus = np.abs(np.fft.fft2((block - block.mean(axis=(-2, -1), keepdims=True)) * window))
+        found.append((modulus * frequency).sum((-2, -1)) / np.maximum(modulus.sum((-2, -1)), 1e-12))
+    quality = 1 - np.concatenate(found) / max(frequency.mean(), 1e-12)
+    return np.asarray(quality.reshape(patterns.shape[:-2]), dtype=np.float32)
+
+
+def _pattern_attrs(detector: Detector) -> dict[str, Any]:
+    return {
+        **n.ATTRS[n.PATTERNS],
+        n.NAVIGATION_DIMS: ["y", "x"],
+        n.SIGNAL_DIMS: ["dy", "dx"],
+        "projection_centre": [float(value) for value in detector.projection_centre],
+        "projection_centre_convention": "Bruker",
+        "sample_tilt": float(detector.sample_tilt),
+        "beam_energy": float(detector.energy),
+    }
+
+
+def _patterns(
+    truth: Mapping[str, Any], detector: Detector, *, dose: float, contrast: float, rng: np.random.Generator | None
+) -> NDArray[np.uint8]:
     """Patterns (y, x, dy, dx) as the camera gives them; expected values where there is no `rng`.
 
     The mean intensity over the detector is a broad hump above the middle, with darker corners.
     """
-    v, u = np.meshgrid(*[(np.arange(size) + 0.5) / size for size in shape], indexing="ij")
+    v, u = np.meshgrid(*[(np.arange(size) + 0.5) / size for size in detector.shape], indexing="ij")
     hump = np.exp(-0.5 * (((u - 0.47) / 0.42) ** 2 + ((v - 0.38) / 0.45) ** 2))
-    lit = (DOSE * (0.3 + 0.7 * hump)).astype(np.float32)
+    lit = (dose * (0.3 + 0.7 * hump)).astype(np.float32)
     quality, brightness = (truth[name][..., None, None] for name in ("true_quality", "brightness"))
-    gain = np.float32(175 / (DOSE * brightness.max()))
-    out = np.empty((*truth["true_grain"].shape, *shape), dtype=np.uint8)
-    for y, signal in enumerate(_mixed_signals(truth, shape)):
-        expected = np.maximum(brightness[y] * lit * (1 + np.float32(CONTRAST) * quality[y] * signal), 0)
+    gain = np.float32(175 / (dose * brightness.max()))
+    out = np.empty((*truth["true_grain"].shape, *detector.shape), dtype=np.uint8)
+    for y, signal in enumerate(_mixed_signals(truth, detector)):
+        expected = np.maximum(brightness[y] * lit * (1 + np.float32(contrast) * quality[y] * signal), 0)
         if rng is not None:
             expected = rng.poisson(expected) + READ_NOISE * rng.standard_normal(expected.shape, dtype=np.float32)
         out[y] = np.clip(np.rint(expected * gain), 0, 255)
     return out
 
 
-def _mixed_signals(truth: Mapping[str, Any], shape: tuple[int, int]) -> Iterator[Floats]:
+def _mixed_signals(truth: Mapping[str, Any], detector: Detector) -> Iterator[Floats]:
     """Kikuchi signal of each row of scan points (x, dy, dx), mixed with the neighbours'; holds three rows at a time."""
     from scipy.ndimage import correlate1d
 
@@ -143,7 +186,7 @@ def _mixed_signals(truth: Mapping[str, Any], shape: tuple[int, int]) -> Iterator
 
     def row(y: int) -> Floats:
         orientations = truth["orientation"][y * nx : (y + 1) * nx]
-        signal = kikuchi_patterns(orientations, truth["true_phase"][y], shape)
+        signal = kikuchi_patterns(orientations, truth["true_phase"][y], detector=detector)
         return np.asarray(correlate1d(signal, share, axis=0, mode="nearest"))
 
     rows = deque([row(0)] * 2, maxlen=3)
@@ -159,27 +202,10 @@ def _mixing() -> Floats:
 
 
 def _band_contrast(patterns: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Fourier image quality in whole numbers from 0 to 255, between its 0.2 and 99.8 % quantiles.
-
-    Q = 1 - J / J_flat, where J is the mean of the squared spatial frequency, weighted with the modulus of the Fourier
-    transform of a pattern over the mean pattern (mean removed, Hann window), and J_flat its value where all frequencies
-    are equally strong; after Krieger Lassen, Automated determination of crystal orientations from electron
-    backscattering patterns (1994).
-    """
-    rows, columns = patterns.shape[-2:]
-    window = np.outer(np.hanning(rows + 2)[1:-1], np.hanning(columns + 2)[1:-1]).astype(np.float32)
-    frequency = np.fft.fftfreq(rows)[:, None] ** 2 + np.fft.fftfreq(columns) ** 2
-    flat = patterns.reshape(-1, rows, columns)
-    static = np.maximum(flat.mean(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
-    found = []
-    for start in range(0, len(flat), 512):
-        block = flat[start : start + 512] / static
-        modulus = np.abs(np.fft.fft2((block - block.mean(axis=(-2, -1), keepdims=True)) * window))
-        found.append((modulus * frequency).sum((-2, -1)) / np.maximum(modulus.sum((-2, -1)), 1e-12))
-    quality = (1 - np.concatenate(found) / max(frequency.mean(), 1e-12)).astype(np.float32)
+    """Image quality in whole numbers from 0 to 255, between its 0.2 and 99.8 % quantiles."""
+    quality = image_quality(patterns)
     low, high = np.quantile(quality, [0.002, 0.998])
-    scaled = np.clip((quality - low) / max(high - low, 1e-12), 0, 1)
-    return np.rint(255 * scaled).astype(np.float32).reshape(patterns.shape[:-2])
+    return np.rint(255 * np.clip((quality - low) / max(high - low, 1e-12), 0, 1)).astype(np.float32)
 
 
 def _elements(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -198,12 +224,13 @@ def _elements(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArray[np.
     return np.asarray(100 * counts / counts.sum(axis=0), dtype=np.float32)
 
 
-def _indexed_phase(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArray[np.int16]:
+def _indexed_phase(truth: Mapping[str, Any], share: float, rng: np.random.Generator) -> NDArray[np.int16]:
     """The phase an indexing program gives: the true one, -1 where patterns are poor or mixed."""
     phase: NDArray[np.int16] = truth["true_phase"].copy()
-    noise = 0.1 * rng.standard_normal(phase.shape)
-    worst = np.argsort(truth["true_quality"] * truth["own_grain_fraction"] + noise, axis=None)
-    phase.reshape(-1)[worst[: int(np.ceil(NOT_INDEXED * phase.size))]] = n.PHASE_UNKNOWN
+    if share > 0:
+        noise = 0.1 * rng.standard_normal(phase.shape)
+        worst = np.argsort(truth["true_quality"] * truth["own_grain_fraction"] + noise, axis=None)
+        phase.reshape(-1)[worst[: int(np.ceil(share * phase.size))]] = n.PHASE_UNKNOWN
     return phase
 
 

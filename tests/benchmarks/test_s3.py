@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,8 @@ from vaearr.config import SplitConfig, TrainConfig
 from vaearr.schema import grid
 from vaearr.store.places import Objects
 
+from ..contract.bucket import Bucket
 from ..data import random_patterns_dataset
-from ..store.s3 import KEYS, Server, serving
 
 pytestmark = pytest.mark.benchmarks
 
@@ -35,25 +34,15 @@ HEIGHT, WIDTH = map(int, os.environ.get("VAEARR_BENCH_SIGNAL", "24x24").split("x
 LINES: list[str] = []
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    with serving() as found:
-        for name, value in (
-            KEYS | {"AWS_ENDPOINT_URL": found.endpoint, "VAEARR_CACHE": str(tmp_path / "cache")}
-        ).items():
-            monkeypatch.setenv(name, value)
-        yield found
-
-
-def counted(server: Server, what: str, stored: int | None = None) -> tuple[int, int]:
+def counted(bucket: Bucket, what: str, stored: int | None = None) -> tuple[int, int]:
     """Note what was asked since the last time; returns requests and bytes read."""
-    count, read, sent = (sum(found.values()) for found in (server.requests, server.sent, server.received))
-    by_method = ", ".join(f"{number} {method}" for method, number in sorted(server.requests.items()))
+    count, read, sent = (sum(found.values()) for found in (bucket.requests, bucket.sent, bucket.received))
+    by_method = ", ".join(f"{number} {method}" for method, number in sorted(bucket.requests.items()))
     part = f" ({read / stored:.2f} of the patterns)" if stored else ""
     LINES.append(
         f"{what:44} {count:5} requests {read / 1e6:8.2f} MB read{part} {sent / 1e6:8.2f} MB written  {by_method}"
     )
-    server.forget()
+    bucket.forget()
     return count, read
 
 
@@ -61,10 +50,10 @@ def bytes_of_patterns(url: str) -> int:
     return sum(Objects(url).files("patterns/c/").values())
 
 
-def test_demo(server: Server, tmp_path: Path) -> None:
+def test_demo(bucket: Bucket, tmp_path: Path) -> None:
     """Every step of the demo with the store on S3."""
-    url = f"s3://{server.new_bucket()}/demo/scan.zarr"
-    server.forget()
+    url = f"{bucket.url}/demo/scan.zarr"
+    bucket.forget()
     step = ""
 
     class Steps(logging.Handler):
@@ -72,7 +61,7 @@ def test_demo(server: Server, tmp_path: Path) -> None:
             nonlocal step
             line = record.getMessage()
             if line[1:3] == "/8":
-                counted(server, step)
+                counted(bucket, step)
                 step = line.split(":")[0]
 
     config = TrainConfig(epochs=int(os.environ.get("VAEARR_BENCH_EPOCHS", "3")))
@@ -81,16 +70,16 @@ def test_demo(server: Server, tmp_path: Path) -> None:
     log.addHandler(steps)
     closing = demo.run_demo(tmp_path / "demo", store=url, config=config)
     log.removeHandler(steps)
-    counted(server, step)
+    counted(bucket, step)
     assert (tmp_path / "demo" / "scan.reports" / "vae" / "index.html").is_file()
     assert url in closing[0]
     assert {"latents", "grains"} <= set(store.open_store(url).variables)
 
 
 @pytest.mark.parametrize("share", [4.0, 0.5, 0.1], ids=["in memory", "streamed", "streamed with little"])
-def test_epochs(server: Server, share: float) -> None:
+def test_epochs(bucket: Bucket, share: float) -> None:
     """What the reader asks for in two epochs; nothing is computed with the patterns."""
-    url = f"s3://{server.new_bucket()}/lab/scan.zarr"
+    url = f"{bucket.url}/lab/scan.zarr"
     made = random_patterns_dataset({"y": SIDE, "x": SIDE}, {"dy": HEIGHT, "dx": WIDTH})
     store.create_store(made, url)
     stored, memory = bytes_of_patterns(url), share * made.patterns.nbytes / 2**30
@@ -102,13 +91,13 @@ def test_epochs(server: Server, share: float) -> None:
     for name, value in (("training", n.TRAIN), ("validation", n.VALIDATION)):
         allowed = memory * float((split == value).mean())
         parts[name] = batches(ds, split=split, part=value, memory=allowed, device="cpu", batch_size=256, shuffle=True)
-    server.forget()
+    bucket.forget()
     read: dict[str, int] = {}
     for epoch in (1, 2):
         for name, found in parts.items():
             seen = sum(len(batch) for batch in found)
             assert seen == found.n_samples_total
-            read[f"{name} {epoch}"] = counted(server, f"   epoch {epoch}, {name}, {found.tier}", stored)[1]
+            read[f"{name} {epoch}"] = counted(bucket, f"   epoch {epoch}, {name}, {found.tier}", stored)[1]
     if share > 1:
         assert read["training 2"] == read["validation 2"] == 0
     else:

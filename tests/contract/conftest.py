@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from . import inputs
-from .bucket import Bucket, serving
+from .bucket import bucket  # noqa: F401
 from .harness import HAS_MONAI, MONAI, TINY, vaearr
 
 CRITIC = 'objective.adversarial.options={"channels": 4, "layers": 1}'
@@ -37,6 +37,20 @@ def said() -> Iterator[list[str]]:
     yield lines
     log.removeHandler(handler)
     log.setLevel(level)
+
+
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """What waits for ever, or walks in circles, ends in an error."""
+
+    def over(number: int, frame: object) -> None:
+        pytest.fail("it takes for ever")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -185,12 +199,3 @@ def images_store(images_template: Path, tmp_path: Path) -> Path:
 def volumes_store(volumes_template: Path, tmp_path: Path) -> Path:
     """A copy of the store of `volumes_template` to change."""
     return _copied(volumes_template, tmp_path)
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
-    """A bucket on a server on loopback, which the environment points to."""
-    with serving() as found:
-        for name, value in (found.environment | {"VAEARR_CACHE": str(tmp_path / "cache")}).items():
-            monkeypatch.setenv(name, value)
-        yield found

@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
+import re
 import shutil
-import signal
 import subprocess
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+import nibabel
 import numpy as np
 import pytest
 
 import vaearr as va
 
 from . import inputs
-from .harness import BAD_DATA, BUSY, OK, USAGE, tree, vaearr
+from .harness import BAD_DATA, BUSY, OK, TINY, USAGE, tree, vaearr
 
-SECONDS = 60
-
-
-@pytest.fixture(autouse=True)
-def in_time() -> Iterator[None]:
-    """What waits for ever, or walks in circles, ends in an error."""
-
-    def over(number: int, frame: object) -> None:
-        raise TimeoutError("it takes for ever")
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.alarm(SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
+pytestmark = pytest.mark.usefixtures("in_time")
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
 %%BoundingBox: 0 0 32 24
@@ -68,23 +55,6 @@ def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.
     assert ran.exists()
 
 
-def test_links_in_a_store_lead_nowhere(trained_store: Path, tmp_path: Path) -> None:
-    """A chunk, a folder of chunks or a variable that is a link: its bytes come out of no reader."""
-    for place in ("BC/c/0/0", "BC", "patterns/c/0/0/0/0", "patterns/c"):
-        store = Path(shutil.copytree(trained_store, tmp_path / "linked" / "scan.zarr"))
-        shutil.move(store / place, tmp_path / "elsewhere")
-        (store / place).symlink_to(tmp_path / "elsewhere")
-        variable = place.split("/")[0]
-        with pytest.raises(ValueError, match="symbolic link"):
-            va.open_store(store, chunks=None)[variable].values  # noqa: B018
-        if variable == "BC":
-            assert "symbolic link" in vaearr("export", store, tmp_path / "out", code=BAD_DATA).error
-            assert not (tmp_path / "out").exists()
-        assert "symbolic link" in vaearr("verify", store, code=BAD_DATA).out
-        shutil.rmtree(tmp_path / "linked")
-        shutil.move(tmp_path / "elsewhere", tmp_path / place.replace("/", "-"))
-
-
 def test_links_in_circles(scan_store: Path) -> None:
     for name in ("a", "b"):
         (scan_store / name).symlink_to(".")
@@ -95,36 +65,8 @@ def test_links_in_circles(scan_store: Path) -> None:
     assert "m" in va.open_store(scan_store)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("config.json", "pipe"), ("weights.safetensors", "link")])
-def test_files_of_a_model_are_files(trained_store: Path, tmp_path: Path, kind: str, name: str) -> None:
-    file = trained_store / "runs" / "vae" / "model" / name
-    shutil.move(file, tmp_path / "elsewhere")
-    os.mkfifo(file) if kind == "pipe" else file.symlink_to(tmp_path / "elsewhere")
-    assert f"runs/vae/model/{name}" in vaearr("verify", trained_store, code=BAD_DATA).out
-    vaearr("look", "sample", trained_store, "--out", tmp_path / "drawn.png", code=BAD_DATA)
-    assert not (tmp_path / "drawn.png").exists()
-
-
 def deep(levels: int = 100_000) -> str:
     return '{"a":' * levels + "1" + "}" * levels
-
-
-def test_verify_has_a_word_for_any_metadata(trained_store: Path) -> None:
-    for file in ("runs/vae/model/config.json", "runs/vae/zarr.json", "zarr.json"):
-        good = (trained_store / file).read_bytes()
-        for content in (deep(), "null"):
-            (trained_store / file).write_text(content)
-            assert file in vaearr("verify", trained_store, code=BAD_DATA).out
-        (trained_store / file).write_bytes(good)
-
-
-def test_verify_has_a_word_for_a_manifest_of_another_kind(trained_store: Path) -> None:
-    for file in ("runs/vae/zarr.json", "zarr.json"):
-        about = json.loads((trained_store / file).read_bytes())
-        own = about["consolidated_metadata"]["metadata"]["runs/vae"] if file == "zarr.json" else about
-        own["attributes"]["data"] = []
-        (trained_store / file).write_text(json.dumps(about))
-    vaearr("verify", trained_store, code=BAD_DATA)
 
 
 @pytest.mark.parametrize(
@@ -144,69 +86,6 @@ def test_settings_that_cannot_be_meant(scan_template: Path, tmp_path: Path, sett
     assert not (scan_template.parent / ".scan.zarr.staging").exists()
 
 
-def _long_field(file: Path) -> None:
-    file.write_text('x,y,BC\n0,0,"' + "1" * 200_000 + '"\n')
-
-
-def _many_columns(file: Path) -> None:
-    file.write_text(",".join(["x", "y", *(f"c{i}" for i in range(40_000))]) + "\n" + ",".join("1" * 40_002) + "\n")
-
-
-@pytest.mark.parametrize("write", [_long_field, _many_columns])
-def test_tables_that_are_none(scan_files: dict[str, Path], tmp_path: Path, write: Callable[[Path], None]) -> None:
-    write(tmp_path / "bc.csv")
-    vaearr("ingest", scan_files["patterns"], tmp_path / "new.zarr", "--bc", tmp_path / "bc.csv", code=BAD_DATA)
-    assert not (tmp_path / "new.zarr").exists()
-
-
-def _npy(header: str) -> bytes:
-    data = header.encode()
-    return b"\x93NUMPY\x02\x00" + len(data).to_bytes(4, "little") + data
-
-
-NESTED = "{'descr': '<f4', 'fortran_order': False, 'shape': " + "(" * 4_000 + ")" * 4_000 + ", }\n"
-
-
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_arrays_that_are_none(scan_template: Path, tmp_path: Path, suffix: str) -> None:
-    file = tmp_path / f"values{suffix}"
-    if suffix == ".npz":
-        import zipfile
-
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr("x.npy", _npy(NESTED))
-    else:
-        file.write_bytes(_npy(NESTED))
-    before = tree(scan_template)
-    vaearr("attach", scan_template, file, "--kind", "map", "--name", "m", code=BAD_DATA)
-    if suffix == ".npz":
-        vaearr("ingest", file, tmp_path / "new.zarr", code=BAD_DATA)
-    assert tree(scan_template) == before
-
-
-def test_numbers_that_no_store_holds(tmp_path: Path) -> None:
-    """Patterns of 16-byte floats, which zarr has no name for."""
-    import h5py
-
-    with h5py.File(tmp_path / "scan.h5", "w") as file:
-        file["images"] = np.zeros((6, 1, 4, 4), np.longdouble)
-        file["coords"] = np.stack([np.arange(6) % 3, np.arange(6) // 3], 1).astype("int32")
-    said = vaearr("ingest", tmp_path / "scan.h5", tmp_path / "new.zarr", code=BAD_DATA).error
-    assert "float128" in said
-    assert not (tmp_path / "new.zarr").exists()
-
-
-def test_chunks_of_no_length(trained_store: Path) -> None:
-    grid: dict[str, Any] = {"name": "regular", "configuration": {"chunk_shape": [0, 0]}}
-    for file in ("BC/zarr.json", "zarr.json"):
-        about = json.loads((trained_store / file).read_bytes())
-        own = about["consolidated_metadata"]["metadata"]["BC"] if file == "zarr.json" else about
-        own["chunk_grid"] = grid
-        (trained_store / file).write_text(json.dumps(about))
-    for command in (("verify",), ("look contrast",), ("export", trained_store.parent / "out")):
-        vaearr(*str(command[0]).split(), trained_store, *command[1:], code=BAD_DATA)
-
-
 def test_a_safetensors_header_in_itself(trained_store: Path, tmp_path: Path) -> None:
     header = deep(20_000).encode()
     file = tmp_path / "weights.safetensors"
@@ -216,8 +95,6 @@ def test_a_safetensors_header_in_itself(trained_store: Path, tmp_path: Path) -> 
 
 def test_a_small_file_that_becomes_a_large_one(tmp_path: Path) -> None:
     """Zeros, packed a thousandfold: refused by its header, before anything is unpacked."""
-    import nibabel
-
     folder = inputs.volume_folder(tmp_path / "volumes", 2)
     header = nibabel.Nifti1Header()
     header.set_data_shape((700, 700, 700))
@@ -245,3 +122,160 @@ def test_a_lock_that_somebody_removed_still_holds(trained_store: Path) -> None:
     assert tried
     assert "is being written" in tried[0]
     vaearr("verify", trained_store)
+
+
+class Canary:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_pickles_are_not_run(scan_store: Path, tmp_path: Path) -> None:
+    import torch
+
+    canary, new = Canary(tmp_path / "canary"), tmp_path / "new.zarr"
+    before = tree(scan_store)
+    for name in ("a.pt", "a.pth", "a.ckpt", "a.pkl", "a.safetensors"):
+        torch.save({"state_dict": canary}, tmp_path / name)
+        for option in (("--set", f"init={tmp_path / name}"), ("--resume", tmp_path / name)):
+            assert vaearr("train", scan_store, "--run", "b", "--epochs", 1, *option, *TINY, code=None).code != OK
+    np.save(tmp_path / "a.npy", np.array([canary], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "a.npz", x=np.array([canary], dtype=object))
+    for name in ("a.npy", "a.npz"):
+        assert vaearr("attach", scan_store, tmp_path / name, "--run", "b", code=None).code != OK
+        assert vaearr("ingest", tmp_path / name, new, code=None).code != OK
+    assert not canary.path.exists()
+    assert not new.exists()
+    assert tree(scan_store) == before
+
+
+def scan_of(images: Callable[[h5py.File, Path], object]) -> Callable[[Path], Path]:
+    """An HDF5 scan of 3 x 2 points whose images are made by a function of the file and of a file beside it."""
+
+    def write(folder: Path) -> Path:
+        with h5py.File(folder / "secret.h5", "w") as file:
+            file["images"] = np.full((6, 1, 4, 4), 7, "u1")
+        with h5py.File(folder / "scan.h5", "w") as file:
+            images(file, folder / "secret.h5")
+            file["coords"] = np.stack([np.arange(6) % 3, np.arange(6) // 3], 1).astype("i4")
+        return folder / "scan.h5"
+
+    return write
+
+
+def virtual(file: h5py.File, secret: Path) -> None:
+    layout = h5py.VirtualLayout(shape=(6, 1, 4, 4), dtype="u1")
+    layout[:] = h5py.VirtualSource(str(secret), "images", shape=(6, 1, 4, 4))
+    file.create_virtual_dataset("images", layout)
+
+
+HUGE: dict[str, Any] = {"shape": (10**6, 1, 800, 800), "dtype": "u1", "chunks": (1, 1, 800, 800)}
+
+
+def volume_of(shape: tuple[int, ...], name: str) -> Callable[[Path], Path]:
+    """A NIfTI file with so large a volume in its header, and 64 bytes."""
+
+    def write(folder: Path) -> Path:
+        header = nibabel.Nifti1Header()
+        header.set_data_dtype(np.uint8)
+        header["dim"][:4], header["pixdim"][:] = (3, *shape), 1
+        header["vox_offset"], header["magic"], header["sform_code"] = 352, b"n+1", 1
+        header["srow_x"][0] = header["srow_y"][1] = header["srow_z"][2] = 1
+        data = header.binaryblock + bytes(4 + 64)
+        (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        return folder / name
+
+    return write
+
+
+def nested_array(name: str) -> Callable[[Path], Path]:
+    """Brackets 4000 deep in the header of an array."""
+
+    def write(folder: Path) -> Path:
+        shape = "(" * 4_000 + ")" * 4_000
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+        data = b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header
+        if name.endswith(".npy"):
+            (folder / name).write_bytes(data)
+        else:
+            with zipfile.ZipFile(folder / name, "w") as archive:
+                archive.writestr("x.npy", data)
+        return folder / name
+
+    return write
+
+
+def text(content: str) -> Callable[[Path], Path]:
+    """A table."""
+
+    def write(folder: Path) -> Path:
+        (folder / "bc.csv").write_text(content)
+        return folder / "bc.csv"
+
+    return write
+
+
+def pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe.csv")
+    return folder / "pipe.csv"
+
+
+def folder_with_a_pipe(folder: Path) -> Path:
+    (folder / "pictures").mkdir()
+    os.mkfifo(folder / "pictures" / "a.png")
+    return folder / "pictures"
+
+
+SOURCE, MAP, ATTACHED = "ingest FILE NEW", "ingest SCAN NEW --bc FILE", "attach STORE FILE --kind map --name m"
+NOT_A_FILE = "not an ordinary file|no such file"
+COLUMNS = ",".join(["x", "y", *(f"c{i}" for i in range(40_000))]) + "\n" + ",".join("1" * 40_002) + "\n"
+HARM: dict[str, tuple[Callable[[Path], Path], str, str]] = {  # how it is written, who reads it, words of the error
+    "a link to another file": (
+        scan_of(lambda f, to: f.update(images=h5py.ExternalLink(to, "/images"))),
+        SOURCE,
+        "",
+    ),
+    "bytes of another file": (
+        scan_of(lambda f, to: f.create_dataset("images", (6, 1, 4, 4), "u1", external=[(str(to), 0, 2**20)])),
+        *(SOURCE, ""),
+    ),
+    "a virtual dataset": (scan_of(virtual), SOURCE, ""),
+    "640 GB": (scan_of(lambda f, to: f.create_dataset("images", compression="gzip", **HUGE)), SOURCE, ""),
+    "16-byte floats": (scan_of(lambda f, to: f.update(images=np.zeros((6, 1, 4, 4), "g"))), SOURCE, "float128"),
+    **{
+        f"{name} of {shape}": (volume_of(shape, name), SOURCE, "")
+        for shape in ((32767, 32767, 32767), (-5, 4, 4), (0, 4, 4))
+        for name in ("a.nii", "a.nii.gz")
+    },
+    "nested npz": (nested_array("a.npz"), SOURCE, ""),
+    "nested npy, attached": (nested_array("a.npy"), ATTACHED, ""),
+    "nested npz, attached": (nested_array("a.npz"), ATTACHED, ""),
+    "a long field": (text('x,y,BC\n0,0,"' + "1" * 200_000 + '"\n'), MAP, ""),
+    "many columns": (text(COLUMNS), MAP, ""),
+    "a pipe": (pipe, SOURCE, NOT_A_FILE),
+    "a device": (lambda folder: Path("/dev/zero"), SOURCE, NOT_A_FILE),
+    "a pipe as a volume": (pipe, f"{SOURCE} --set format=nifti", NOT_A_FILE),
+    "a pipe as a map": (pipe, MAP, NOT_A_FILE),
+    "a pipe as elements": (pipe, "ingest SCAN NEW --elements FILE", NOT_A_FILE),
+    "a pipe as orientations": (pipe, "ingest SCAN NEW --orientations FILE", NOT_A_FILE),
+    "a pipe in a folder": (folder_with_a_pipe, SOURCE, NOT_A_FILE),
+    "a pipe, attached": (pipe, "attach STORE FILE --run other", NOT_A_FILE),
+}
+
+
+@pytest.mark.parametrize("what", HARM)
+def test_files_that_lie_lead_out_or_never_end(
+    what: str, scan_template: Path, scan_files: dict[str, Path], tmp_path: Path
+) -> None:
+    write, command, words = HARM[what]
+    places = {"FILE": write(tmp_path), "NEW": tmp_path / "new.zarr", "STORE": scan_template}
+    places["SCAN"] = scan_files["patterns"]
+    before = tree(tmp_path), tree(scan_template)
+    said = vaearr(*(places.get(word, word) for word in command.split()), code=BAD_DATA).error
+    assert re.search(words, said), said
+    assert (tree(tmp_path), tree(scan_template)) == before
+    assert not places["NEW"].exists()

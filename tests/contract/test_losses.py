@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import vaearr as va
 
 from .conftest import Template
-from .harness import BAD_DATA, EXISTS, HAS_MONAI, MONAI, NO_INPUT, TINY, USAGE, nested, sets, vaearr, zarr
+from .harness import BAD_DATA, EXISTS, HAS_MONAI, MONAI, NO_INPUT, TINY, USAGE, attributes, nested, sets, vaearr, zarr
 from .record import read_csv
 
 # squeezenet 1.1 by torchvision's layer numbers: channels in, narrow, wide; features are taken after these layers
@@ -98,12 +98,19 @@ def images_of(store: Path, variable: str) -> torch.Tensor:
     return torch.from_numpy(zarr(store)[variable].values.astype(float))[:, None] / 127.5 - 1
 
 
-def test_lpips_of_images(files: Path, squeezenet: State, lines: State, images_store: Path, tmp_path: Path) -> None:
+def test_lpips_of_images(
+    files: Path, squeezenet: State, lines: State, images_template: Path, images_store: Path, tmp_path: Path
+) -> None:
     given = ("--lpips-weights", files / "squeeze.pth", "--lpips-linear", files / "lin.safetensors")
     vaearr("reconstruct", images_store, "--variable", "--out", tmp_path / "out", *given)
     found = read_csv(tmp_path / "out" / "metrics.csv", "lpips")[:, 0]
     one, other = (images_of(images_store, name) for name in ("patterns", "reconstruction"))
     np.testing.assert_allclose(found, lpips(squeezenet, lines, one, other), rtol=1e-3)
+    about = nested(attributes(images_store, "runs/vae/reconstruction")["provenance"])
+    assert about["config"]["lpips_weights"] == "squeeze.pth"  # where it lay says nothing
+    file = images_template.parent / "pictures" / str(zarr(images_store).path.values[2])
+    vaearr("reconstruct", images_store, "--file", file, "--out", tmp_path / "single", *given)
+    assert read_csv(tmp_path / "single" / "metrics.csv", "lpips")[0, 0] == pytest.approx(found[2], rel=1e-3)
 
 
 @pytest.fixture(scope="module")

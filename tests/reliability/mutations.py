@@ -1,4 +1,4 @@
-"""Damaged files, read in a process of their own: for each, what came of it, one line of JSON at a time.
+"""Damaged files, read in a process of their own: for each, what came of it.
 
 A damaged file is a whole one with bits flipped, bytes replaced, a part cut off the end, left out, or copied elsewhere.
 What comes of it: `error` (one of ours, in one line), `same` (the values of the whole file), `silent` (other values
@@ -15,6 +15,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tests.contract.test_orientation_files import write_ang, write_ctf
 from tests.reliability.jobs import contents
 from vaearr.cli.common import settings_file
 from vaearr.config import TrainConfig, resolved
-from vaearr.errors import VaearrError
+from vaearr.errors import DataError, VaearrError
 from vaearr.ingestion.attaching import side_map
 from vaearr.ingestion.ingest import ingest
 from vaearr.models.artifacts import load_folder, read_tensors, write_tensors
@@ -148,9 +149,30 @@ def _model_read(path: Path) -> str:
     return hashlib.sha256(model.encode(np.ones((2, 8, 9), np.uint8)).tobytes()).hexdigest()
 
 
+def _store_read(path: Path) -> str:
+    """The file's own bytes, so that damage that `verify` does not find is silent; so are other values of a chunk."""
+    store = next(parent for parent in path.parents if parent.suffix == ".zarr")
+    found = verify_store(store).findings
+    if not found:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    if "c" in path.relative_to(store).parts:
+        try:
+            now = contents(store)
+        except Exception as error:  # any error is what we want: zarr has many kinds
+            raise DataError(str(found[0])) from error
+        if now != _whole(store.with_name("whole.zarr")):
+            return "the chunk is read as other values"
+    raise DataError(str(found[0]))
+
+
+@cache
+def _whole(store: Path) -> dict[str, Any]:
+    return contents(store)
+
+
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: how a whole one is made, how it is read, whether damage must not pass in silence."""
+    """Files, by a name or pattern: how a whole one is made, how it is read, whether damage must not pass in silence."""
 
     name: str
     make: Callable[[Path], None] | None
@@ -180,6 +202,8 @@ FORMATS: dict[str, Format] = {
     "checkpoint": Format("checkpoint.safetensors", _checkpoint, _checkpoint_read, is_sealed=True),
     "weights": Format("weights.safetensors", None, _model_read, is_sealed=True),
     "model config": Format("config.json", None, _model_read),
+    "chunks of a store": Format("scan.zarr/**/c/**/*", None, _store_read, is_sealed=True),
+    "metadata of a store": Format("scan.zarr/**/zarr.json", None, _store_read, is_sealed=True),
 }
 
 
@@ -220,73 +244,27 @@ def outcome(read: Callable[[], str], whole: str) -> tuple[str, str]:
         return "raw", f"{type(error).__name__}: {error}"[:300]
 
 
-def fuzz(folder: Path, *, format: str, seed: int, first: int, count: int) -> None:
-    """Read `count` damaged files from the `first` on; a line of `results` for each, written before the next."""
+def fuzz(folder: Path, *, format: str, count: int, seed: int) -> list[tuple[str, str]]:
+    """What came of reading so many damaged files; `at` in the folder is the number of the one that is read."""
     kind = FORMATS[format]
-    place = folder / "in"
-    place.mkdir(exist_ok=True)
-    path = place / kind.name
     if kind.make is not None:
-        kind.make(path)
-    good = path.read_bytes()
-    whole = {False: kind.read(path), True: _ingested(path) if kind.is_source else ""}
-    with (folder / "results").open("a") as results:
-        for i in range(first, first + count):
-            signal.alarm(SECONDS)
-            path.write_bytes(damaged(good, np.random.default_rng([seed, i])))
-            by_store = kind.is_source and i % 4 == 0
-            found, words = outcome(lambda by=by_store: _ingested(path) if by else kind.read(path), whole[by_store])
-            if found in ("error", "same") and path.read_bytes() == good:
-                found = "same"
-            results.write(json.dumps([i, found, words]) + "\n")
-            results.flush()
+        kind.make(folder / "in" / kind.name)
+    paths = sorted(path for path in (folder / "in").glob(kind.name) if path.is_file())
+    told = []
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])
+        path = paths[int(rng.integers(len(paths)))]
+        read = _ingested if kind.is_source and i % 4 == 0 else kind.read
+        good, whole = path.read_bytes(), read(path)
+        (folder / "at").write_text(str(i))
+        signal.alarm(SECONDS)
+        path.write_bytes(damaged(good, rng))
+        found, words = outcome(lambda read=read, path=path: read(path), whole)
+        is_damaged = path.read_bytes() != good
+        told.append((found if is_damaged or found not in ("error", "same") else "same", f"{path.name}: {words}"))
+        path.write_bytes(good)
     signal.alarm(0)
+    return told
 
 
-def fuzz_store(folder: Path, *, seed: int, first: int, count: int, which: str) -> None:
-    """The same for the files of a store: `verify_store` must tell, and chunks must not be read as other values."""
-    whole = folder / "scan.zarr"
-    is_chunk = which == "chunks"
-    names = [
-        p for p in sorted(whole.rglob("*")) if p.is_file() and ("/c/" in str(p) or p.parent.name == "c") == is_chunk
-    ]
-    names = [p for p in names if is_chunk or p.name == "zarr.json"]
-    before, store = contents(whole), folder / "broken.zarr"
-    shutil.rmtree(store, ignore_errors=True)
-    shutil.copytree(whole, store)
-    with (folder / "results").open("a") as results:
-        for i in range(first, first + count):
-            signal.alarm(SECONDS)
-            rng = np.random.default_rng([seed, i])
-            good = names[int(rng.integers(len(names)))]
-            path = store / good.relative_to(whole)
-            data = good.read_bytes()
-            path.write_bytes(damaged(data, rng))
-            if path.read_bytes() == data:
-                found, words = "same", ""
-            else:
-                found, words = _told(store, before, is_chunk)
-            path.write_bytes(data)
-            results.write(json.dumps([i, found, f"{path.relative_to(store)}: {words}"]) + "\n")
-            results.flush()
-    signal.alarm(0)
-
-
-def _told(store: Path, before: dict[str, Any], is_chunk: bool) -> tuple[str, str]:
-    try:
-        found = verify_store(store).findings
-    except Exception as error:
-        return "raw", f"{type(error).__name__}: {error}"[:300]
-    if not found:
-        return "silent", "verify finds nothing"
-    if is_chunk:
-        try:
-            now = contents(store)
-        except Exception:  # any error is what we want: zarr has many kinds
-            return "error", str(found[0])
-        if now != before:
-            return "silent", "the chunk is read as other values"
-    return "error", str(found[0])
-
-
-JOBS: dict[str, Callable[..., Any]] = {"fuzz": fuzz, "fuzz_store": fuzz_store}
+JOBS: dict[str, Callable[..., Any]] = {"fuzz": fuzz}

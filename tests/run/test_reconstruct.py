@@ -14,19 +14,16 @@ import pytest
 import torch
 import xarray as xr
 from PIL import Image
-from safetensors.torch import save_file
 
 import vaearr as va
 from vaearr import names as n
 from vaearr.config import IngestConfig, ModelConfig, PreprocessConfig, RoiConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
-from vaearr.models.perceptual import BACKBONES, layers_without_weights
 from vaearr.models.quality import image_metrics
-from vaearr.recipe import nested
 from vaearr.run.reconstruct import metrics_csv, sample_names, summarise
 from vaearr.sources.images import read_image
 from vaearr.sources.single import as_dtype
-from vaearr.store import create_store, open_store, open_table
+from vaearr.store import open_store, open_table
 
 from ..conftest import TINY_TRAINING
 from ..data import random_patterns_dataset
@@ -97,23 +94,6 @@ def test_a_collection_with_channels(collection: Path) -> None:
     assert all(words in text for words in ("all: ssim", "validation: psnr", "255.0, of the stored type"))
 
 
-def test_again_is_the_same_and_other_settings_need_another_name(trained_store: Path, said: list[str]) -> None:
-    found = va.reconstruct_store(trained_store)
-    said.clear()
-    before = tree_hash(trained_store)
-    xr.testing.assert_equal(va.reconstruct_store(trained_store), found)
-    assert "already" in said[0]
-    with pytest.raises(ExistsError, match=r"data_range None and 100\.0.*choose another name"):
-        va.reconstruct_store(trained_store, data_range=100.0)
-    with pytest.raises(ExistsError, match="already holds 'BC', and it is no result of this step"):
-        va.reconstruct_store(trained_store, name="BC", out="variable")
-    assert tree_hash(trained_store) == before
-    xr.testing.assert_allclose(va.reconstruct_store(trained_store, batch_size=3, name="one"), found, rtol=1e-4)
-    va.reconstruct_store(trained_store, out="variable")  # the table is there, the variable comes
-    assert "reconstruction" in open_store(trained_store)
-    xr.testing.assert_equal(open_table(trained_store, "vae", "reconstruction"), found)
-
-
 def test_what_is_replaced_stays_until_the_new_is_there(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     va.reconstruct_store(trained_store, out="variable")
     before = tree_hash(trained_store)
@@ -174,6 +154,7 @@ def test_summary_by_hand() -> None:
         ({"run": "b"}, NoInputError, "no run 'b'"),
         ({"name": "patterns"}, UsageError, "a meaning of its own"),
         ({"name": "latents_x"}, UsageError, "a meaning of its own"),
+        ({"name": "BC", "out": "variable"}, ExistsError, "already holds 'BC', and it is no result of this step"),
         ({"name": "a b"}, UsageError, "cannot be a name"),
         ({"data_range": -1.0}, UsageError, "must be a positive number"),
         ({"data_range": "dtype", "units": "preprocessed"}, UsageError, "whole numbers in stored units"),
@@ -290,25 +271,6 @@ def test_scans_become_arrays(trained_store: Path, tmp_path: Path) -> None:
     single = va.reconstruct_files(trained_store, [tmp_path / "one.npy"], out=tmp_path / "single")
     np.testing.assert_allclose(np.load(tmp_path / "single" / "one.npy"), values, rtol=1e-4)
     np.testing.assert_allclose(single["mse"][0], found["mse"][12, 20], rtol=1e-5)
-
-
-def test_lpips(tmp_path: Path) -> None:
-    ds = random_patterns_dataset({"sample": 16}, {"y": 20, "x": 20})
-    store = create_store(ds, tmp_path / "a.zarr")
-    va.train(store, config=TINY)
-    generator = torch.Generator().manual_seed(0)
-    layers = layers_without_weights("vgg16").state_dict()
-    weights = {f"features.{key}": 0.03 * torch.randn(v.shape, generator=generator) for key, v in layers.items()}
-    lines = {f"lin{i}.model.1.weight": torch.ones(1, c, 1, 1) for i, c in enumerate(BACKBONES["vgg16"].channels)}
-    files = {"lpips_weights": tmp_path / "net.safetensors", "lpips_linear": tmp_path / "lin.safetensors"}
-    for file, tensors in zip(files.values(), (weights, lines), strict=True):
-        save_file(tensors, file)
-    found = va.reconstruct_store(store, **files)
-    assert (found["lpips"] > 0).all()
-    assert nested(found.attrs, "provenance")["config"]["lpips_weights"] == "net.safetensors"
-    np.save(tmp_path / "one.npy", ds["patterns"][2].values)
-    single = va.reconstruct_files(store, [tmp_path / "one.npy"], **files)
-    np.testing.assert_allclose(single["lpips"][0], found["lpips"][2], rtol=1e-4)
 
 
 def test_between_two_files(pictures: Kept) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from zarr.storage import ObjectStore
 
 from vaearr import names as n
 from vaearr import store as vs
@@ -23,8 +22,8 @@ from vaearr.store.places import Objects, StorePath
 from vaearr.store.remove import remove
 from vaearr.store.verify import clean, leftovers, verify_store
 
+from ..contract.bucket import Bucket, plain
 from ..data import random_patterns_dataset
-from .s3 import Server
 
 RUN = n.DEFAULT_RUN
 
@@ -38,27 +37,19 @@ def table(value: float) -> xr.Dataset:
     return xr.Dataset({"score": ("metric", np.full(5, value)), "metric": list("abcde")})
 
 
-def plain(url: str) -> xr.Dataset:
-    """What any program sees that knows zarr and nothing else."""
-    from obstore.store import S3Store
-
-    store = S3Store.from_url(url, client_options={"allow_http": True})
-    return xr.open_zarr(ObjectStore(store, read_only=True), chunks=None, zarr_format=3)
-
-
 @pytest.fixture(scope="module")
 def scan() -> xr.Dataset:
     return random_patterns_dataset({"y": 11, "x": 7}, missing=3)
 
 
 @pytest.fixture
-def made(s3: Server, url: str, scan: xr.Dataset) -> str:
+def made(bucket: Bucket, url: str, scan: xr.Dataset) -> str:
     vs.create_store(scan, url)
     return url
 
 
 @pytest.fixture
-def with_run(s3: Server, url: str, trained_template: Path) -> str:
+def with_run(bucket: Bucket, url: str, trained_template: Path) -> str:
     """A store with a run, put there file by file as other programs do."""
     objects = Objects(url)
     for file in trained_template.rglob("*"):
@@ -67,20 +58,20 @@ def with_run(s3: Server, url: str, trained_template: Path) -> str:
     return url
 
 
-def test_few_requests_where_nothing_changed(s3: Server, made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_requests_where_nothing_changed(bucket: Bucket, made: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vs.check_store(made)
-    s3.forget()
+    bucket.forget()
     vs.check_store(made)
-    assert not s3.requests
+    assert not bucket.requests
     monkeypatch.setattr("vaearr.store.places.FRESH_SECONDS", -1.0)
     vs.check_store(made)
-    assert dict(s3.requests) == {"HEAD": 1}
+    assert dict(bucket.requests) == {"HEAD": 1}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("what", ["new variable", "table in place of another", "removal"])
 def test_a_commit_cut_short_anywhere_is_all_or_nothing_and_completed(
-    s3: Server, with_run: str, what: str, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, with_run: str, what: str, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network goes at the first, second, third … request that writes; nobody sees a part, and a rerun completes."""
     bc = vs.open_store(with_run).BC.load()
@@ -94,14 +85,13 @@ def test_a_commit_cut_short_anywhere_is_all_or_nothing_and_completed(
         if what == "removal":
             vs.add_variables(with_run, xr.Dataset({f"gone{i}": bc.assign_attrs({n.PROVENANCE: {}})}))
         before = set(plain(with_run).load().variables)
-        s3.forget()
-        s3.go_away(i)
+        bucket.go_away(i)
         try:
             work(i)
             break  # it needs no more requests than that
         except (WriteError, NoInputError) as error:
             assert "s3://" in str(error)  # noqa: PT017
-        s3.forget()
+        bucket.forget()
         after = set(plain(with_run).load().variables)
         assert before - after in (set(), {f"gone{i}"})
         machine("stranger", tmp_path, monkeypatch)
@@ -243,7 +233,7 @@ def test_a_store_made_anew_at_the_url_forgets_what_was_staged(
     assert not left.exists()
 
 
-def test_a_failed_ingest_leaves_nothing(s3: Server, url: str, scan: xr.Dataset) -> None:
+def test_a_failed_ingest_leaves_nothing(bucket: Bucket, url: str, scan: xr.Dataset) -> None:
     def fail(ds: xr.Dataset) -> xr.Dataset:
         assert "patterns/c/0/0/0/0" in Objects(url).files()
         raise DataError("no good")
@@ -253,16 +243,15 @@ def test_a_failed_ingest_leaves_nothing(s3: Server, url: str, scan: xr.Dataset) 
     assert not Objects(url).files()
 
 
-def test_an_ingest_without_a_network_is_begun_anew(s3: Server, url: str, scan: xr.Dataset, impatient: None) -> None:
-    s3.forget()
+def test_an_ingest_without_a_network_is_begun_anew(bucket: Bucket, url: str, scan: xr.Dataset, impatient: None) -> None:
+    bucket.forget()
     vs.create_store(scan, f"{url}.other")
-    count = s3.requests["PUT"]
+    count = bucket.requests["PUT"]
     for i in (0, 1, 2, 3, count // 2, count - 1):
-        s3.forget()
-        s3.go_away(i)
+        bucket.go_away(i)
         with pytest.raises((WriteError, NoInputError), match="cannot be"):
             vs.create_store(scan, url)
-        s3.forget()
+        bucket.forget()
         with pytest.raises(NoInputError, match="there is no store at"):
             vs.open_store(url)
     vs.create_store(scan, url)
@@ -285,7 +274,7 @@ create_store(ds, sys.argv[1], transform=slowly)
 
 
 def test_a_killed_ingest_is_recognised_and_begun_anew(
-    s3: Server, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = subprocess.Popen(
         [sys.executable, "-c", INGEST, url], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.getcwd()}
@@ -310,7 +299,7 @@ def test_a_killed_ingest_is_recognised_and_begun_anew(
     assert verify_store(url).is_healthy
 
 
-def test_the_disk_stays_free_while_chunks_are_sent(s3: Server, url: str) -> None:
+def test_the_disk_stays_free_while_chunks_are_sent(bucket: Bucket, url: str) -> None:
     ds, most = random_patterns_dataset({"y": 200, "x": 200}, {"dy": 4, "dx": 4}), 0
     staging = staging_root(StorePath(url))
 
@@ -324,7 +313,7 @@ def test_the_disk_stays_free_while_chunks_are_sent(s3: Server, url: str) -> None
 
 
 @pytest.mark.parametrize("taken", ["store", "other"])
-def test_what_is_there_is_never_replaced(s3: Server, url: str, scan: xr.Dataset, taken: str) -> None:
+def test_what_is_there_is_never_replaced(bucket: Bucket, url: str, scan: xr.Dataset, taken: str) -> None:
     if taken == "store":
         vs.create_store(scan, url)
         message = "already exists; give another URL"
@@ -337,7 +326,7 @@ def test_what_is_there_is_never_replaced(s3: Server, url: str, scan: xr.Dataset,
     assert Objects(url).files() == before
 
 
-def test_refusals(s3: Server, url: str, impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals(bucket: Bucket, url: str, impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoInputError, match=r"there is no store at s3://.*scan.zarr; make one with 'vaearr ingest"):
         vs.open_store(url)
     with pytest.raises(NoInputError, match=r"there is no store at s3://no-such-bucket/scan.zarr"):
@@ -352,7 +341,7 @@ def test_refusals(s3: Server, url: str, impatient: None, monkeypatch: pytest.Mon
         with pytest.raises(DataError, match="is not a zarr v3 store with a list of its variables"):
             vs.open_store(url)
     monkeypatch.setattr("vaearr.store.places.FRESH_SECONDS", -1.0)
-    s3.go_away(0, "HEAD")
+    bucket.go_away(0, "HEAD")
     with pytest.raises(NoInputError, match=r"cannot be reached .*check the URL, the AWS_\* variables") as caught:
         vs.open_store(url)
     assert "\n" not in str(caught.value)

@@ -20,7 +20,7 @@ from dask import config as dask_config
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.computing import Where, connected, in_words
+from vaearr.computing import Where, check_where, connected, in_words
 from vaearr.computing.progress import Progress, showing
 from vaearr.config import IngestConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, ExistsError, UsageError, VaearrError, WriteError
@@ -79,6 +79,7 @@ def ingest(
     is the same. Workers need the source under the same path. Raises WorkersError where they die of a block each time.
     """
     config = resolved(IngestConfig, config, given)
+    check_where(dask)
     if (old := _taken(store)) is not None:
         if _is_ingested(old, source, config, overwrite=overwrite):
             return open_store(store)

@@ -64,8 +64,7 @@ VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
 @settings_as_keywords(EncodeConfig)
 def encode(
     data: str | Path | xr.Dataset | Run,
-    run: str | Run | None = None,
-    *,
+    *runs: str | Run,
     store: str | Path | None = None,
     source: str | Path | None = None,
     name: str | None = None,
@@ -79,7 +78,8 @@ def encode(
     """Write `latents`, `latents_std` and `reconstruction_error` of a run into its store; NaN outside the run's ROI.
 
     data: the store, the Run itself, or the Dataset that the run was trained on, with its lazy steps, whose chunks are
-    what is read; it goes into the store that it was opened from, or into `store`.
+    what is read; it goes into the store that it was opened from, or into `store`. runs: the run, by its name or as a
+    Run, which may stand second instead of `run=`.
 
     Vector latents lie over the navigation dims and `latent`, spatial ones over `latent[, lz], ly, lx` with coordinates
     in the units of the samples. Latents of a collection, and all spatial ones, say what a diffusion stage needs:
@@ -100,12 +100,13 @@ def encode(
     there is one. They only read the store. `config.device` is picked on each of them. Raises WorkersError where they
     cannot be reached or die of a block each time; what is done by then is kept.
     """
+    named: str | Run | None = next(iter(runs), given.get("run"))
     if isinstance(data, Run):
-        data, run = data.path, run or data.name
-    if isinstance(run, Run):
-        store = store or (run.path if isinstance(data, xr.Dataset) else None)
-        run = run.name
-    settings = resolved(EncodeConfig, config, given | {"run": run})
+        data, named = data.path, named or data.name
+    if isinstance(named, Run):
+        store = store or (named.path if isinstance(data, xr.Dataset) else None)
+        named = named.name
+    settings = resolved(EncodeConfig, config, given | {"run": named})
     check_where(dask)
     path = store_of(data, store)
     recover(path)

@@ -228,7 +228,7 @@ def _heat(heading: str, rows: list[str], one: xr.Dataset, shown: xr.DataArray, o
         notes.append(f"the {MOST_LATENTS} strongest of {count} latents")
     notes += [f"dot: adjusted p < {ALPHA:g}"] if "p" in one else []
     own = {
-        "frame_width": int(np.clip(60 * count, 160, 780)),
+        "frame_width": 780,
         "frame_height": max(60, 24 * len(rows)),
         "xlabel": "latent",
     }

@@ -28,14 +28,15 @@ PNG_DPI = 300
 
 
 @settings_as_keywords(ReportConfig)
-def report(store: StoreOrRun, run: str | None = None, *, config: ReportConfig | None = None, **given: Any) -> Path:
+def report(store: StoreOrRun, *runs: str, config: ReportConfig | None = None, **given: Any) -> Path:
     """Write the report of a run: `index.html` (works offline), `png/` and `report.json`. Returns the page's path.
 
-    config: settings; keywords replace single ones. A report that lies in its folder, by default `<store without
-    .zarr>.reports/<run>`, is replaced file by file, its record last, so that a page is always there; a folder with
-    anything else in it is refused (ExistsError). Raises NoInputError for a run that is not there or not encoded.
+    runs: the run, which may stand second instead of `run=`; of a Run its own. config: settings; keywords replace single
+    ones. A report that lies in its folder, by default `<store without .zarr>.reports/<run>`, is replaced file by file,
+    its record last, so that a page is always there; a folder with anything else in it is refused (ExistsError). Raises
+    NoInputError for a run that is not there or not encoded.
     """
-    run = run or (store.name if isinstance(store, Run) else None)
+    run = next(iter(runs), given.get("run")) or (store.name if isinstance(store, Run) else None)
     settings = resolved(ReportConfig, config, given | {"run": run})
     contents = Contents(store, settings)
     folder = report_folder(contents.store, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -12,9 +13,14 @@ from vaearr.errors import UsageError, did_you_mean
 KINDS = ("source", "model", "discriminator", "objective", "metric", "clustering", "view")
 
 
-@cache
 def of_packages(kind: str) -> dict[str, str]:
     """Parts that installed packages have as entry points of the group `vaearr.<kind>s`: name -> `module:Name`."""
+    return _of_packages(kind, tuple(sys.path))
+
+
+@cache
+def _of_packages(kind: str, folders: tuple[str, ...]) -> dict[str, str]:
+    """The same, looked up once for the folders that packages come from."""
     return {entry.name: entry.value for entry in entry_points(group=f"vaearr.{kind}s")}
 
 

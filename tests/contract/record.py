@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -189,8 +190,7 @@ def read_csv(path: Path, name: str, *, exact: bool = False) -> NDArray[np.float6
 
 def unpack(folder: Path) -> Path:
     """The recorded stores, in `folder`."""
-    with tarfile.open(RECORDED / "stores.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+    shutil.unpack_archive(RECORDED / "stores.tar.xz", folder)
     return folder
 
 

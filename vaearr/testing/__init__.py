@@ -6,6 +6,7 @@
 
 from vaearr.testing.checks import assert_valid
 from vaearr.testing.files import write_scan_files
+from vaearr.testing.large import write_large_scan
 from vaearr.testing.scan import synthetic_scan
 from vaearr.testing.volumes import synthetic_volumes, write_volume_files
 
@@ -13,6 +14,7 @@ __all__ = [
     "assert_valid",
     "synthetic_scan",
     "synthetic_volumes",
+    "write_large_scan",
     "write_scan_files",
     "write_volume_files",
 ]

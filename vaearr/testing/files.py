@@ -37,7 +37,7 @@ def write_scan_files(
     """
     import pandas as pd
 
-    if navigation_dims(ds) != ("y", "x"):
+    if n.PATTERNS in ds and navigation_dims(ds) != ("y", "x"):
         raise UsageError(f"only scans over ('y', 'x') can be written; this one has {navigation_dims(ds)}.")
     if order not in ("raster", "column", "shuffled"):
         raise UsageError(f"order={order!r} is not known; use 'raster', 'column' or 'shuffled'.")
@@ -56,8 +56,10 @@ def write_scan_files(
         shuffle = rng.permutation(len(y)) if order == "shuffled" else slice(None)
         return y[shuffle], x[shuffle]
 
-    paths = {n.PATTERNS: folder / "scan.h5"}
-    _write_patterns(ds[n.PATTERNS], *rows(), path=paths[n.PATTERNS])
+    paths = {}
+    if n.PATTERNS in ds:
+        paths[n.PATTERNS] = folder / "scan.h5"
+        _write_patterns(ds[n.PATTERNS], *rows(), path=paths[n.PATTERNS])
     tables: dict[str, tuple[str, dict[str, Any], tuple[str, str], str | None]] = {}
     if n.BC in ds:
         tables[n.BC] = ("bandcontrast.csv", {"band_contrast": ds[n.BC].values}, ("x", "y"), "%g")

@@ -171,10 +171,12 @@ def kikuchi_patterns(orientations: Any, phases: ArrayLike = 0, *, detector: Dete
     detector = detector or Detector()
     rays = detector_rays(detector).reshape(-1, 3).astype(np.float32)
     matrices = orientations.as_matrix().reshape(-1, 3, 3).astype(np.float32)
-    folded = np.sort(np.abs(np.einsum("nij,rj->nri", matrices, rays)), axis=-1)
+    one, two, three = np.abs(np.einsum("nij,rj->inr", matrices, rays))
+    low, high = np.minimum(one, two), np.maximum(one, two)
+    low, middle, high = np.minimum(low, three), np.maximum(low, np.minimum(high, three)), np.maximum(high, three)
     blur = detector.pixel_angle * PIXEL_BLUR
     tables = np.stack([_face_table(crystal, detector.energy, blur) for crystal in CRYSTALS])
-    places = np.empty((3, *folded.shape[:2]), np.float32)
-    places[0] = np.broadcast_to(np.asarray(phases), len(folded))[:, None]
-    places[1:] = np.moveaxis(folded[..., 1::-1] / folded[..., 2:], -1, 0) * (TABLE - 1)
+    places = np.empty((3, *low.shape), np.float32)
+    places[0] = np.broadcast_to(np.asarray(phases), len(low))[:, None]
+    places[1:] = np.stack([middle / high, low / high]) * (TABLE - 1)
     return np.asarray(map_coordinates(tables, places, np.float32, order=1)).reshape(-1, *detector.shape)

@@ -90,26 +90,32 @@ def synthetic_scan(
     given = detector or Detector()
     detector = Detector((pattern_shape[0], pattern_shape[1]), given.projection_centre, given.sample_tilt, given.energy)
     for_structure, for_patterns, for_maps = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
-    truth = _microstructure(ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=for_structure)
+    truth = microstructure(ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=for_structure)
     patterns = _patterns(truth, detector, dose=dose, contrast=contrast, rng=for_patterns if noise else None)
-    elements = _elements(truth, for_maps)
-    meanings = " ".join(["not_indexed", *(crystal.name for crystal in CRYSTALS)])
-    phases = {**n.ATTRS[n.PHASE], "flag_values": [n.PHASE_UNKNOWN, FCC, BCC], "flag_meanings": meanings}
-    nav = ("y", "x")
-    data: dict[str, Any] = {
-        n.PATTERNS: ((*nav, "dy", "dx"), patterns, _pattern_attrs(detector)),
-        n.BC: (nav, _band_contrast(patterns), n.ATTRS[n.BC]),
-        n.ELEMENTS: (("element", *nav), elements, {**n.ATTRS[n.ELEMENTS], "units": "wt%"}),
-        n.PHASE: (nav, _indexed_phase(truth, not_indexed, for_maps), phases),
-        **{name: (nav, truth[name], about) for name, about in TRUTH.items()},
-    }
-    data["true_phase"] = (nav, truth["true_phase"], phases | TRUTH["true_phase"])
+    data: dict[str, tuple[Any, ...]] = {n.PATTERNS: (("y", "x", "dy", "dx"), patterns, _pattern_attrs(detector))}
+    data |= side_maps(truth, image_quality(patterns), not_indexed, for_maps)
     if roi is not None:
         y, x = np.meshgrid(*((np.arange(size) + 0.5) / size - 0.5 for size in (ny, nx)), indexing="ij")
-        data[n.ROI] = (nav, x**2 + y**2 < 0.45**2, n.ATTRS[n.ROI])
+        data[n.ROI] = (("y", "x"), x**2 + y**2 < 0.45**2, n.ATTRS[n.ROI])
     ds = xr.Dataset(data, scan_coords({"y": ny, "x": nx}, step, pattern_shape), {"title": "synthetic EBSD scan"})
     ds = ds.assign_coords(element=list(COMPOSITION))
     return ds if chunks is None else ds.chunk(chunks)
+
+
+def side_maps(
+    truth: Mapping[str, Any], quality: Floats, not_indexed: float, rng: np.random.Generator
+) -> dict[str, tuple[Any, ...]]:
+    """Band contrast, elements, phases and the truth, as variables over y and x."""
+    nav, elements = ("y", "x"), _elements(truth, rng)
+    meanings = " ".join(["not_indexed", *(crystal.name for crystal in CRYSTALS)])
+    phases = {**n.ATTRS[n.PHASE], "flag_values": [n.PHASE_UNKNOWN, FCC, BCC], "flag_meanings": meanings}
+    return {
+        n.BC: (nav, _band_contrast(quality), n.ATTRS[n.BC]),
+        n.ELEMENTS: (("element", *nav), elements, {**n.ATTRS[n.ELEMENTS], "units": "wt%"}),
+        n.PHASE: (nav, _indexed_phase(truth, not_indexed, rng), phases),
+        **{name: (nav, truth[name], about) for name, about in TRUTH.items()},
+        "true_phase": (nav, truth["true_phase"], phases | TRUTH["true_phase"]),
+    }
 
 
 def scan_coords(sizes: Mapping[str, int], step: float, pattern_shape: tuple[int, ...]) -> dict[str, Any]:
@@ -160,17 +166,12 @@ def _pattern_attrs(detector: Detector) -> dict[str, Any]:
 def _patterns(
     truth: Mapping[str, Any], detector: Detector, *, dose: float, contrast: float, rng: np.random.Generator | None
 ) -> NDArray[np.uint8]:
-    """Patterns (y, x, dy, dx) as the camera gives them; expected values where there is no `rng`.
-
-    The mean intensity over the detector is a broad hump above the middle, with darker corners.
-    """
-    v, u = np.meshgrid(*[(np.arange(size) + 0.5) / size for size in detector.shape], indexing="ij")
-    hump = np.exp(-0.5 * (((u - 0.47) / 0.42) ** 2 + ((v - 0.38) / 0.45) ** 2))
-    lit = (dose * (0.3 + 0.7 * hump)).astype(np.float32)
+    """Patterns (y, x, dy, dx) as the camera gives them; expected values where there is no `rng`."""
+    lit = illumination(detector.shape, dose)
     quality, brightness = (truth[name][..., None, None] for name in ("true_quality", "brightness"))
     gain = np.float32(175 / (dose * brightness.max()))
     out = np.empty((*truth["true_grain"].shape, *detector.shape), dtype=np.uint8)
-    for y, signal in enumerate(_mixed_signals(truth, detector)):
+    for y, signal in enumerate(mixed_signals(truth, detector)):
         expected = np.maximum(brightness[y] * lit * (1 + np.float32(contrast) * quality[y] * signal), 0)
         if rng is not None:
             expected = rng.poisson(expected) + READ_NOISE * rng.standard_normal(expected.shape, dtype=np.float32)
@@ -178,7 +179,14 @@ def _patterns(
     return out
 
 
-def _mixed_signals(truth: Mapping[str, Any], detector: Detector) -> Iterator[Floats]:
+def illumination(shape: tuple[int, int], dose: float) -> Floats:
+    """Mean electrons per pixel of a detector: a broad hump above the middle, with darker corners."""
+    v, u = np.meshgrid(*[(np.arange(size) + 0.5) / size for size in shape], indexing="ij")
+    hump = np.exp(-0.5 * (((u - 0.47) / 0.42) ** 2 + ((v - 0.38) / 0.45) ** 2))
+    return np.asarray(dose * (0.3 + 0.7 * hump), np.float32)
+
+
+def mixed_signals(truth: Mapping[str, Any], detector: Detector) -> Iterator[Floats]:
     """Kikuchi signal of each row of scan points (x, dy, dx), mixed with the neighbours'; holds three rows at a time."""
     from scipy.ndimage import correlate1d
 
@@ -201,9 +209,8 @@ def _mixing() -> Floats:
     return np.asarray(weights / weights.sum(), np.float32)
 
 
-def _band_contrast(patterns: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _band_contrast(quality: Floats) -> NDArray[np.float32]:
     """Image quality in whole numbers from 0 to 255, between its 0.2 and 99.8 % quantiles."""
-    quality = image_quality(patterns)
     low, high = np.quantile(quality, [0.002, 0.998])
     return np.rint(255 * np.clip((quality - low) / max(high - low, 1e-12), 0, 1)).astype(np.float32)
 
@@ -237,7 +244,7 @@ def _indexed_phase(truth: Mapping[str, Any], share: float, rng: np.random.Genera
 # ---- a made-up polycrystal -------------------------------------------------------------------------------------------
 
 
-def _microstructure(
+def microstructure(
     ny: int, nx: int, *, n_grains: int, n_twins: int, scratch: bool, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Truth of a scan: the maps of `TRUTH`, `brightness`, and `orientation`, one Rotation for all points, row by row.

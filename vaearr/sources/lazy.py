@@ -140,8 +140,9 @@ def _slabs(dataset: h5py.Dataset, wanted: np.ndarray) -> np.ndarray:
 
 
 def _chunk(dataset: h5py.Dataset) -> tuple[int, int]:
-    """Rows that must be read together, and bytes of a row."""
-    return int(dataset.chunks[0]) if dataset.chunks else 1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])
+    """Rows that must be read together, which are one where nothing is compressed, and bytes of a row."""
+    is_packed = dataset.chunks and dataset.id.get_create_plist().get_nfilters()
+    return int(dataset.chunks[0]) if is_packed else 1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])
 
 
 def _times_read(dataset: h5py.Dataset, grid: np.ndarray) -> float:

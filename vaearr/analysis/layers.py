@@ -132,7 +132,9 @@ def compare_layers(
     signal = tuple(model.signal_dims)
     for which, words in ((INPUT, "as the network sees it"), (OUTPUT, "decoded posterior mean")):
         for side, values in zip("ab", ends.get(which, ()), strict=False):
-            shown = values.float().cpu().numpy().reshape(model.input_shape[-len(signal) :])
+            shown = (
+                model.preprocess.enlarged(values[None].float()).cpu().numpy().reshape(model.input_shape[-len(signal) :])
+            )
             name = f"{'decoded' if which == OUTPUT else which}_{side}"
             table[name] = (signal, shown, {"long_name": f"{side}: {words}", "units": "1"})
     return table.assign_attrs({"part": part, "level": level, "top": top, "n": 1})

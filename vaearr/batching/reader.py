@@ -127,6 +127,11 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         """Batches of an epoch; the same for every epoch and on every rank."""
         return len(self.bounds) - 1
 
+    def handed_out(self, batches: int) -> int:
+        """Samples in so many batches from the first of the first epoch on, on this rank."""
+        epochs, rest = divmod(batches, len(self))
+        return epochs * self.n_samples + int(self.bounds[rest])
+
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.sample_shape))
         return f"<{len(self)} batches of {self.n_samples} samples, {shape} {self.dtype}, {self.describe()}>"

@@ -231,6 +231,11 @@ class SplitConfig(Config):
 class PreprocessConfig(Config):
     """What the network sees of a pattern; applied on the device, from the stored dtype, and recorded with the model."""
 
+    bin: PositiveInt | Literal["auto"] = field(
+        "auto",
+        "side of the blocks of detector pixels whose mean the network sees; auto: of a scan, the largest that leaves "
+        "60 pixels along the shorter side",
+    )
     static_background: Literal["auto", "none", "subtract", "divide"] = field(
         "auto", "mean training pattern; auto: divide for a scan, none for a collection"
     )
@@ -245,6 +250,10 @@ class PreprocessConfig(Config):
     range: Interval | None = field(
         None, "of unit and symmetric, in stored units; default: of an 8-bit type, else of the data"
     )
+
+    def deciding(self) -> dict[str, Any]:
+        """Without a `bin` that joins nothing, which earlier versions did not have."""
+        return {key: v for key, v in super().deciding().items() if key != "bin" or v not in (1, "auto")}
 
     @model_validator(mode="after")
     def _fixed_range(self) -> Self:
@@ -353,6 +362,9 @@ class TrainConfig(Config):
         None, "start (fine-tuning): a run of the same store, or path of a model folder or checkpoint file"
     )
     epochs: int = field(40, "most epochs", ge=1)
+    epoch_samples: int = field(
+        8192, "samples of an epoch at most, so that more of them are passed over in several epochs; 0 = all", ge=0
+    )
     batch_size: int = field(128, "patterns per step, in each process", ge=1)
     accumulate: int = field(1, "batches whose gradients are averaged before each update", ge=1)
     optimizer: Literal["adamw", "adam", "sgd"] = field("adamw", "rule of the updates")

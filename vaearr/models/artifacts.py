@@ -85,8 +85,13 @@ class TrainedModel(nn.Module):
         self.input_shape, self.signal_dims = about.input_shape, about.signal_dims
         self.label, self.classes = about.label, about.classes
         self.preprocess = Preprocess(about.preprocess, self.input_shape)
-        self.network = build_model(about.model, self.input_shape)
+        self.network = build_model(about.model, self.seen_shape)
         self.classifier = nn.Linear(about.model.latent_dim, len(self.classes)) if self.classes else None
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """`(C, …)` of a sample as the network sees it: `input_shape`, or fewer pixels where the steps bin them."""
+        return tuple(self.preprocess.background.shape)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -97,7 +102,7 @@ class TrainedModel(nn.Module):
         """The batch size, made smaller for a spatial latent, whose feature maps are as large as its samples."""
         if len(self.latent_shape) == 1:
             return batch_size
-        return max(1, min(batch_size, VALUES_AT_ONCE // math.prod(self.input_shape)))
+        return max(1, min(batch_size, VALUES_AT_ONCE // math.prod(self.seen_shape)))
 
     @property
     def device(self) -> torch.device:
@@ -171,7 +176,7 @@ class TrainedModel(nn.Module):
 
         def decoded(values: np.ndarray, n_lead: int) -> np.ndarray:
             flat = np.asarray(values, np.float32).reshape(-1, *self.latent_shape)
-            made = self._by_batches(self.decode_batch, flat, math.prod(self.input_shape), batch_size)
+            made = self._by_batches(self._pictures, flat, math.prod(self.input_shape), batch_size)
             return made.reshape(*np.shape(values)[:n_lead], *shape)
 
         if not isinstance(latents, xr.DataArray):
@@ -210,10 +215,13 @@ class TrainedModel(nn.Module):
 
     @torch.inference_mode()
     def decode_batch(self, z: torch.Tensor) -> torch.Tensor:
-        """Decoded patterns `(B, C, …)`, in preprocessed units."""
+        """Decoded patterns `(B, *seen_shape)`, in preprocessed units."""
         self.eval()
         decoded: torch.Tensor = self.network.decode(z.to(self.device))
         return decoded.float()
+
+    def _pictures(self, z: torch.Tensor) -> torch.Tensor:
+        return self.preprocess.enlarged(self.decode_batch(z))
 
     def _signal(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         plain = self.input_shape[1:]

@@ -1,7 +1,8 @@
 """What the network sees of a pattern: pure functions on batches `(B, C, H, W)` of any dtype, giving float32.
 
-Order: static background, dynamic background, normalisation. They run on the device, after the transfer, so that the
-patterns travel and wait in their stored dtype.
+Order: binning, static background, dynamic background, normalisation. They run on the device, after the transfer, so
+that the patterns travel and wait in their stored dtype; only what is learned from is binned as it is read
+(`seen_patterns`). What is decoded comes back in detector pixels, between which it is interpolated.
 """
 
 from __future__ import annotations
@@ -10,18 +11,65 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import xarray as xr
 from torch import nn
 
 from vaearr import names as n
 from vaearr.config import PreprocessConfig
 from vaearr.errors import SchemaError, UsageError
+from vaearr.schema.pattern_steps import bin_patterns, joined
 
 FIXED = ("unit", "symmetric")  # the same for all patterns
 CUT = 8.0  # of robust normalisation
 EPS = 1e-4  # share of a pattern's centre up to which its spread is rounding noise
 HIGH = 0.995  # quantile that becomes 1; a few bright voxels do not decide
+SEEN_SIDE = 60  # pixels along the shorter side that are enough for a network to see a pattern of a scan
 DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
+
+
+def seen_shape(config: PreprocessConfig, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a sample `(C, …)` as the network sees it. Raises UsageError for one too small for its blocks."""
+    shape = (input_shape[0], *(side // side_of(config) for side in input_shape[1:]))
+    if min(shape) < 1:
+        raise UsageError(f"preprocess.bin is {config.bin}, samples have shape {input_shape}; use a smaller number.")
+    return shape
+
+
+def side_of(config: PreprocessConfig) -> int:
+    """Side of the blocks of detector pixels; 1 where it was not decided, as by earlier versions."""
+    return 1 if config.bin == "auto" else config.bin
+
+
+def seen_patterns(patterns: xr.DataArray, config: PreprocessConfig) -> xr.DataArray:
+    """Patterns with the network's pixels, lazily: so they are read once and kept in less memory.
+
+    Means of 8-bit values are float16, which is finer than their noise. `Preprocess` takes them, too.
+    """
+    if (side := side_of(config)) == 1:
+        return patterns
+    sides = {dim: side for dim in patterns.attrs[n.SIGNAL_DIMS] if dim != n.CHANNEL}
+    whole = patterns.isel({dim: slice(patterns.sizes[dim] // side * side) for dim in sides})
+    seen = bin_patterns(whole, sides)
+    return seen.astype("f2", keep_attrs=True) if patterns.dtype == np.uint8 else seen
+
+
+def binned(x: torch.Tensor, shape: tuple[int, ...], side: int) -> torch.Tensor:
+    """Patterns `(B, C, …)` with the network's pixels `(C, …)`, as they are where they have them already."""
+    if x.shape[1:] == shape or side == 1:
+        return x
+    if x.device.type == "cpu":
+        return torch.from_numpy(joined(x.numpy(), (1, *[side] * (x.ndim - 2))))
+    return (F.avg_pool2d if x.ndim == 4 else F.avg_pool3d)(x.float(), side)
+
+
+def enlarged(x: torch.Tensor, shape: tuple[int, ...], side: int) -> torch.Tensor:
+    """The network's pixels `(B, C, …)` brought to detector pixels `(C, …)`: linear between the blocks' centres."""
+    if x.shape[1:] == shape or side == 1:
+        return x
+    whole = F.interpolate(x.float(), scale_factor=side, mode="bilinear" if x.ndim == 4 else "trilinear")
+    left = [(0, size - has) for size, has in zip(shape[:0:-1], whole.shape[:1:-1], strict=True)]
+    return F.pad(whole, [end for ends in left for end in ends], mode="replicate")  # pixels that no block had
 
 
 def remove_static(x: torch.Tensor, background: torch.Tensor, mode: str = "divide") -> torch.Tensor:
@@ -115,7 +163,9 @@ def _where_constant(x: torch.Tensor, value: torch.Tensor | float, seen: torch.Te
 def apply(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
     """All steps of the configuration on patterns `(B, C, ...)` of any dtype; float32, never in reduced precision."""
     with torch.autocast(x.device.type, enabled=False):
-        x = x.float()  # torch has no arithmetic for some stored dtypes
+        x = binned(
+            x, tuple(background.shape), side_of(config)
+        ).float()  # torch has no arithmetic for some stored dtypes
         if config.normalise in FIXED:
             low, size, start = _fixed(config)
             return (x - low) / size + start
@@ -132,25 +182,28 @@ def _without_backgrounds(
 
 
 def undo(decoded: torch.Tensor, x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
-    """Decoded patterns in the units in which `x` is stored: the inverse of `apply`, `2 x (B, C, …) -> (B, C, …)`.
+    """Decoded patterns in the units and pixels of the stored `x`: the inverse of `apply`, `2 x (B, C, …) -> (B, C, …)`.
 
     What `apply` took from each pattern is given back from `x`: its centre and spread, and its dynamic background.
     These pass by the network, and only the patterns' own shape comes from it. What is lost beyond that: robust cuts at
     +-8; detector pixels without signal become the background; a pattern of one value becomes that value.
     """
     with torch.autocast(x.device.type, enabled=False):
-        x, decoded = x.float(), decoded.float()
+        stored, side, decoded = tuple(x.shape[1:]), side_of(config), decoded.float()
+        x = binned(x, tuple(background.shape), side).float()
         if config.normalise in FIXED:
-            return undo_without_input(decoded, background, config)
+            return enlarged(undo_without_input(decoded, background, config), stored, side)
         seen, slow = _without_backgrounds(x, background, config)
         if config.normalise != "none":
             centre, spread, _ = _scale(seen.flatten(1), config.normalise)
             decoded = (decoded.flatten(1) * spread + centre).view_as(x)
-        return _where_constant(x, x, _with_static(decoded + slow, background, config.static_background))
+        whole = _where_constant(x, x, _with_static(decoded + slow, background, config.static_background))
+        return enlarged(whole, stored, side)
 
 
 def undo_without_input(decoded: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
-    """Decoded patterns of no input, such as draws from the prior, in stored units; not where it `needs_input`."""
+    """Decoded patterns of no input, such as draws from the prior, in stored units and the network's pixels; not where
+    it `needs_input`."""
     if config.normalise in FIXED:
         low, size, start = _fixed(config)
         return (decoded.float() - start) * size + low
@@ -185,7 +238,11 @@ def settled(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfi
         if fixed is None:
             unknown = "the patterns do not tell their least and largest value"
             raise UsageError(f"{unknown}; set preprocess.range=[LOW, HIGH], in stored units.")
-    return config.replace(static_background=static, normalise=normal, range=fixed)
+    side = config.bin
+    if side == "auto":
+        shape = [patterns.sizes[dim] for dim in patterns.attrs.get(n.SIGNAL_DIMS, ()) if dim != n.CHANNEL]
+        side = max(1, min(shape) // SEEN_SIDE) if is_scan and len(shape) > 1 else 1
+    return config.replace(bin=side, static_background=static, normalise=normal, range=fixed)
 
 
 def value_range(patterns: xr.DataArray) -> tuple[float, float] | None:
@@ -205,7 +262,12 @@ class Preprocess(nn.Module):
     def __init__(self, config: PreprocessConfig, input_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("background", torch.ones(input_shape))
+        self.input_shape = input_shape
+        self.register_buffer("background", torch.ones(seen_shape(config, input_shape)))
+
+    def enlarged(self, x: torch.Tensor) -> torch.Tensor:
+        """What has the network's pixels, in detector pixels, see `enlarged`."""
+        return enlarged(x, self.input_shape, side_of(self.config))
 
     def fit(
         self, batches: Iterable[torch.Tensor], total_of: Callable[[torch.Tensor], torch.Tensor] = lambda part: part
@@ -216,7 +278,7 @@ class Preprocess(nn.Module):
         """
         total, count = torch.zeros(self.background.shape, dtype=torch.float64), 0
         for batch in batches:
-            total += batch.float().sum(0).cpu()
+            total += binned(batch, tuple(total.shape), side_of(self.config)).float().sum(0).cpu()
             count += len(batch)
         parts = torch.cat([total.flatten(), torch.tensor([float(count)], dtype=torch.float64)])
         # sums over processes are made on the GPU where there is one
@@ -227,7 +289,8 @@ class Preprocess(nn.Module):
         """Which patterns vary though their quantiles agree, so that a wider spread scales them: `(B, C, …) -> (B,)`."""
         if self.config.normalise not in ("robust", "quantile"):
             return torch.zeros(len(x), dtype=torch.bool)
-        seen = _without_backgrounds(x.float(), self.background, self.config)[0]
+        x = binned(x, tuple(self.background.shape), side_of(self.config)).float()
+        seen = _without_backgrounds(x, self.background, self.config)[0]
         is_narrow = _scale(seen.flatten(1), self.config.normalise)[2][:, 0]
         return _where_constant(x, torch.zeros_like(is_narrow), is_narrow)
 
@@ -251,18 +314,21 @@ def preprocess(
         raise SchemaError(f"the array lacks the attribute {n.SIGNAL_DIMS!r}; pass the `patterns` of a store or source.")
     settings = settled(config or PreprocessConfig(), patterns)
     signal = tuple(patterns.attrs[n.SIGNAL_DIMS])
+    seen = seen_patterns(patterns, settings)
     if background is None:
-        background = patterns.mean(set(patterns.dims) - set(signal), dtype="float64").transpose(*signal).values
+        background = seen.mean(set(seen.dims) - set(signal), dtype="float64").transpose(*signal).values
     still = torch.from_numpy(np.array(background, np.float32))
     still = still if still.ndim > 2 else still[None]
+    shape = (len(still), *(seen.sizes[dim] for dim in signal[-(still.ndim - 1) :]))
+    still = binned(still[None], shape, side_of(settings))[0]
 
     def kernel(block: np.ndarray) -> np.ndarray:
         flat = torch.from_numpy(np.ascontiguousarray(block)).reshape(-1, *still.shape)
         return apply(flat, still, settings).numpy().reshape(block.shape)
 
-    seen: xr.DataArray = xr.apply_ufunc(
+    found: xr.DataArray = xr.apply_ufunc(
         kernel,
-        patterns.chunk(dict.fromkeys(signal, -1)) if patterns.chunks else patterns,
+        seen.chunk(dict.fromkeys(signal, -1)) if seen.chunks else seen,
         input_core_dims=[signal],
         output_core_dims=[signal],
         dask="parallelized",
@@ -271,4 +337,4 @@ def preprocess(
     )
     kept = {key: patterns.attrs[key] for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS) if key in patterns.attrs}
     attrs = kept | {"long_name": "preprocessed pattern", "units": "1", "preprocess": settings.to_attrs()}
-    return seen.drop_attrs(deep=False).transpose(*patterns.dims).rename("preprocessed").assign_attrs(attrs)
+    return found.drop_attrs(deep=False).transpose(*patterns.dims).rename("preprocessed").assign_attrs(attrs)

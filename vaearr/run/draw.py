@@ -38,7 +38,7 @@ def decoded_array(opened: Run, z: np.ndarray, dim: str) -> xr.DataArray:
         decoded = model.decode_batch(some)
         if not needs_input(model.preprocess_config):
             decoded = undo_without_input(decoded, model.preprocess.background, model.preprocess_config)
-        parts.append(decoded.cpu().numpy())
+        parts.append(model.preprocess.enlarged(decoded).cpu().numpy())
     return xr.DataArray(
         np.concatenate(parts).reshape(-1, *(opened.ds.sizes[d] for d in signal)),
         dims=(dim, *signal),
@@ -60,7 +60,8 @@ def seen_batch(opened: Run, raw: torch.Tensor) -> torch.Tensor:
     """Stored patterns `(B, C, …)` in the units of `decoded_array`."""
     if not needs_input(opened.model.preprocess_config):
         return raw.float()
-    return opened.model.preprocess(raw.to(opened.model.device)).cpu()
+    steps = opened.model.preprocess
+    return steps.enlarged(steps(raw.to(opened.model.device))).cpu()
 
 
 def check_draws(opened: Run, n_samples: int, source: str) -> None:

@@ -36,6 +36,7 @@ from vaearr.computing.progress import Progress
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, UsageError
 from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
+from vaearr.models.preprocess import seen_patterns, side_of
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run import Run
 from vaearr.run.statistics import Sums
@@ -143,17 +144,18 @@ def encode(
             name: VariableSpec(dims=dims[v], attrs=n.ATTRS[v] | stamp) for v, name in zip(VALUES, names, strict=True)
         }
         request = recipe.as_attrs() | {"data": patterns}
+        as_seen = seen_patterns(in_chunks(ds[n.PATTERNS], nav), model.preprocess_config)
         with staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging:
 
             def make(left: Sequence[Region]) -> Iterator[Made]:
                 count, by = sum(int(inside.isel(region).sum()) for region in left), sides(staging.regions)
                 log.info(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
                 if client:
-                    what = (model.input_shape, place, manifest["weights_sha256"], settings.to_attrs())
-                    yield from _by_workers(client, in_chunks(ds[n.PATTERNS], nav, by), inside, left, *what)
+                    what = (model.seen_shape, place, manifest["weights_sha256"], settings.to_attrs())
+                    yield from _by_workers(client, in_chunks(as_seen, nav, by), inside, left, *what)
                     return
-                blocks = Blocks(ds[n.PATTERNS], nav, by)
-                for block in read_chosen(blocks, inside.values, model.input_shape, left, model.device):
+                blocks = Blocks(as_seen, nav, by)
+                for block in read_chosen(blocks, inside.values, model.seen_shape, left, model.device):
                     yield block.region, block.inside, _encoded(model, block.stored, settings)
 
             write_made(staging, make, what="encoding", progress=progress)
@@ -260,6 +262,7 @@ def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN)
     A position stands in the middle of the pixels that it is the coarse grid of, in units of the sample's own
     coordinate; the first and last may lie beyond the sample's edge, in its padding.
     """
+    side = side_of(model.preprocess_config)
     dim, sizes = n.run_name(n.LATENT, run), model.latent_shape[1:]
     coords: dict[str, Any] = {dim: (dim, np.arange(model.latent_shape[0]), n.ATTRS[n.LATENT])}
     signals = schema.signal_dims(ds)[-len(sizes) :] if sizes else ()
@@ -268,7 +271,8 @@ def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN)
         step, before = model.network.stride[k], model.network.pad_before[k]
         known = signal in ds.coords and along.dtype.kind in "iuf"
         values = along.values.astype("f8") if known else np.arange(along.size, dtype=float)
-        pads = before, sizes[k] * step - before - along.size
+        values = values[: values.size // side * side].reshape(-1, side).mean(1)  # of what the network sees
+        pads = before, sizes[k] * step - before - values.size
         values = np.pad(values, pads, mode="reflect", reflect_type="odd").reshape(-1, step).mean(1)
         units = str(along.attrs.get("units", "px")) if signal in ds.coords else "px"
         coords[name] = (name, values, {"long_name": f"position of the latent along {signal}", "units": units})

@@ -182,7 +182,9 @@ def _unlike(trained: float | None, found: Mapping[str, Any]) -> list[str]:
 def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
     """The network that a checkpoint from elsewhere fits, with its weights, where they come from, and that in words."""
     shape, options, latent_dim = schema.input_shape(ds), settings.options or {}, settings.latent_dim
-    given = None
+    given, given_steps = None, settings.preprocess
+    if given_steps.bin == "auto":  # a network from elsewhere was made for the samples as they are
+        given_steps = given_steps.replace(bin=1)
     if settings.model == MODEL:
         given = read_foreign(file, layout=settings.layout, prefix=settings.prefix)
         found, (channels, n_dims) = infer_options(given)
@@ -197,7 +199,7 @@ def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[Traine
     with torch.random.fork_rng(devices=[]):  # weights are drawn, then replaced
         model = TrainedModel(
             model=ModelConfig.from_attrs({"name": settings.model, "latent_dim": latent_dim, "options": options}),
-            preprocess=settled(settings.preprocess, ds[n.PATTERNS]),
+            preprocess=settled(given_steps, ds[n.PATTERNS]),
             input_shape=shape,
             signal_dims=schema.signal_dims(ds),
             input_dtype=str(ds[n.PATTERNS].dtype),

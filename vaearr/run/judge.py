@@ -135,7 +135,7 @@ def _image_features(opened: Run, weights: Path, reference: xr.DataArray, batch_s
     from vaearr.models.perceptual import read_features
 
     network = read_features(weights).to(opened.model.device).eval()
-    channels, *sides = opened.model.input_shape
+    channels, *sides = opened.model.seen_shape
     if channels not in network.n_channels:
         raise UsageError(f"samples have {channels} channels; an image network takes 1 or 3. Use other features.")
     if min(sides) < network.least:

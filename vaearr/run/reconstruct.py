@@ -261,7 +261,7 @@ def reconstruct(store: StoreOrRun, *, run: str = n.DEFAULT_RUN, n_samples: int =
     stored = opened.samples(points)
     raw = torch.from_numpy(stored.reshape(-1, *model.input_shape))
     parts = [through(model, some) for some in raw.split(model.fitting(len(raw)))]
-    seen, _, _, decoded = (torch.cat(column) for column in zip(*parts, strict=True))
+    seen, decoded = (model.preprocess.enlarged(torch.cat([part[i] for part in parts])) for i in (0, 3))
     coords = {dim: (n.SAMPLE, ds[dim].values[points[:, i]], ds[dim].attrs) for i, dim in enumerate(nav)}
     words = {"input": "pattern as the network sees it", "reconstruction": "decoded posterior mean"}
     return xr.Dataset(
@@ -328,7 +328,8 @@ class Judged:
         decoded = recon.cpu().numpy()
         for k, place in enumerate(map(tuple, places.tolist())):
             if place in self.wanted:
-                self.pictures[place] = target[k].cpu().numpy(), decoded[k].copy()
+                both = model.preprocess.enlarged(torch.stack([target[k], recon[k]])).cpu().numpy()
+                self.pictures[place] = both[0], both[1]
         return decoded
 
     def table(self, coords: Mapping[str, xr.DataArray], count: int, split: xr.DataArray | None = None) -> xr.Dataset:

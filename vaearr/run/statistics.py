@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr import schema
 from vaearr.errors import NoInputError
 from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run, StoreOrRun, load_run
@@ -208,7 +207,7 @@ def held_out(store: StoreOrRun, run: str = n.DEFAULT_RUN) -> dict[str, float | i
     Raises NoInputError for a run that is not encoded or that has no training or no validation points.
     """
     opened = load_run(store, run)
-    split, size = opened.own(n.SPLIT).load(), math.prod(schema.input_shape(opened.ds))
+    split, size = opened.own(n.SPLIT).load(), math.prod(opened.model.seen_shape)
     parts, training, found = split.values.ravel(), [np.zeros(0)], [np.zeros((3, 0))]
     for numbers, *stored in opened.latent_blocks(n.LATENTS_STD, n.RECONSTRUCTION_ERROR):
         part = parts[numbers]

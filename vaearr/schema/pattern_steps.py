@@ -8,6 +8,7 @@ attribute `steps`. Static and dynamic background: `vaearr.models.preprocess.prep
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -88,18 +89,11 @@ def bin_patterns(patterns: xr.DataArray, size: int | Mapping[str, int] = 2) -> x
             hint = f"crop to {length // side * side} first" if 1 <= side <= length else "use a number from 1 to it"
             raise UsageError(f"{dim!r} has {length} pixels, which is not a multiple of {side}; {hint}.")
     left = {dim: patterns.sizes[dim] // sizes.get(dim, 1) for dim in signal}
-
-    def kernel(block: np.ndarray) -> np.ndarray:
-        """`(…, signal)` with blocks of pixels joined."""
-        lead = block.ndim - len(signal)
-        split = [part for dim in signal for part in (left[dim], sizes.get(dim, 1))]
-        axes = tuple(lead + 1 + 2 * i for i in range(len(signal)))
-        return block.reshape(*block.shape[:lead], *split).mean(axes, dtype="f8").astype("f4")
-
     along = {name: coord for name, coord in patterns.coords.items() if set(coord.dims) & set(signal)}
     result: xr.DataArray = xr.apply_ufunc(
-        kernel,
+        joined,
         _whole(patterns, signal).drop_vars(along),
+        kwargs={"sides": [sizes.get(dim, 1) for dim in signal]},
         input_core_dims=[signal],
         output_core_dims=[signal],
         exclude_dims=set(signal),
@@ -115,6 +109,30 @@ def bin_patterns(patterns: xr.DataArray, size: int | Mapping[str, int] = 2) -> x
     attrs = _attrs(patterns, {"step": "bin", "size": sizes})
     ordered = result.transpose(*patterns.dims).assign_coords(coords).rename(patterns.name)
     return ordered.drop_attrs(deep=False).assign_attrs(attrs)
+
+
+def joined(patterns: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+    """Means over blocks of pixels along the last axes, float32: `(…, H, W) -> (…, H // side, W // side)`.
+
+    sides: of the blocks, one for each of these axes; what is left over at the far ends is cut off. Pattern by pattern,
+    so that sums stay in the processor's cache.
+    """
+    signal, small = patterns.shape[-len(sides) :], patterns.dtype == np.uint8 and math.prod(sides) < 2**8
+    sums = np.dtype("u2" if small else "i8" if patterns.dtype.kind in "iu" else "f8")
+    left = tuple(size // side for size, side in zip(signal, sides, strict=True))
+    flat = patterns.reshape(-1, *signal)
+    out = np.empty((len(flat), *left), np.float32)
+    for pattern, place in zip(flat, out, strict=True):
+        whole = pattern[tuple(slice(0, n * side) for n, side in zip(left, sides, strict=True))]
+        for axis, side in enumerate(sides):
+            parts = np.moveaxis(
+                whole.reshape(*whole.shape[:axis], left[axis], side, *whole.shape[axis + 1 :]), axis + 1, 0
+            )
+            whole = parts[0].astype(sums)
+            for part in parts[1:]:
+                whole += part
+        np.divide(whole, math.prod(sides), out=place, casting="same_kind")
+    return out.reshape(*patterns.shape[: -len(sides)], *left)
 
 
 @_of_datasets

@@ -75,7 +75,9 @@ class Training:
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()} if config.ema else {}
         self.totals = torch.zeros(len(TERMS), device=device)
         self.due = time.monotonic() + 60 * config.checkpoint_minutes  # the next checkpoint
-        self.per_epoch = math.ceil(len(self.train) / config.accumulate)  # updates
+        most = math.ceil(config.epoch_samples / (config.batch_size * self.team.size)) or len(self.train)
+        self.epoch_batches = min(most, len(self.train))  # the next epoch goes on where the one before has ended
+        self.per_epoch = math.ceil(self.epoch_batches / config.accumulate)  # updates
         self.schedule = schedule(config, self.per_epoch)
         self.weights = torch.tensor(self.schedule[:, :3], dtype=torch.float32, device=device)
         self.critic: Critic | None = None
@@ -97,7 +99,7 @@ class Training:
     @property
     def step(self) -> int:
         """Batches done in all."""
-        return self.epoch * len(self.train) + self.batch
+        return self.epoch * self.epoch_batches + self.batch
 
     @property
     def place(self) -> str:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import islice, repeat
+from itertools import count, islice, repeat
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +26,8 @@ from torch import nn
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.batching import PatternBatches, Walk, batches
+from vaearr.batching import Batch, PatternBatches, Walk, batches
+from vaearr.batching.blocks import in_chunks
 from vaearr.config import PerceptualConfig, TrainConfig
 from vaearr.errors import TrainingError, UsageError, VaearrError
 from vaearr.models import for_training
@@ -34,6 +35,7 @@ from vaearr.models.artifacts import TrainedModel, load_folder, read_tensors, sav
 from vaearr.models.foreign import in_words, load_foreign
 from vaearr.models.losses import check_targets, takes_logits
 from vaearr.models.perceptual import PerceptualLoss
+from vaearr.models.preprocess import seen_patterns
 from vaearr.models.quality import MIN_SAMPLES, latent_health
 from vaearr.recipe import as_json, differing, now, versions
 from vaearr.schema import grid
@@ -51,6 +53,9 @@ MAY_BE_NAN = ("accuracy", "adversarial", "critic")
 CRITIC = TERMS.index("critic")
 AGREE_EVERY = 16  # updates after which several processes ask each other whether to stop or to save
 WRITING_SHARE = 0.02  # of the time at most goes into checkpoints
+TIMED = 4, 20  # updates between which the time is taken
+WORTH_TELLING = 20.0  # seconds
+VALIDATED = 2048  # samples by which an epoch is judged at most
 SHEETS, N_SAMPLES = "sheets", 8
 
 NATS = "nats per sample"
@@ -101,6 +106,8 @@ def train_model(
     """
     objective, n_validation = settings.objective, int((parts == n.VALIDATION).sum())
     about = {key: value for key, value in settings.to_attrs().items() if key not in TrainConfig.passing}
+    patterns = seen_patterns(in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds)), settings.preprocess)
+    seen = ds.drop_dims(schema.signal_dims(ds)).assign({n.PATTERNS: patterns})
     labels, classes = grid.class_map(ds, objective.label) if objective.label else (None, ())
     balance = grid.class_map(ds, settings.balance)[0] if settings.balance else None
 
@@ -108,8 +115,9 @@ def train_model(
         """A process's batches of one part of the split, with its share of the memory that patterns may take."""
         share = float((parts == which).sum() / (parts != n.OUTSIDE).sum())
         maps |= {"memory": settings.memory * share, "device_memory": settings.device_memory * share, "device": device}
-        maps |= {"shuffle": which == n.TRAIN, "rank": team.rank, "world_size": team.size, "seed": settings.seed}
-        return batches(ds, split=parts, part=which, batch_size=settings.batch_size, **maps)
+        is_mixed = which == n.TRAIN or n_validation > VALIDATED  # a part of it stands for the whole
+        maps |= {"shuffle": is_mixed, "rank": team.rank, "world_size": team.size, "seed": settings.seed}
+        return batches(seen, split=parts, part=which, batch_size=settings.batch_size, **maps)
 
     train = part(n.TRAIN, labels=labels, balance=balance)
     validation = part(n.VALIDATION, labels=labels) if n_validation >= team.size else None
@@ -206,7 +214,7 @@ def _start_from(model: TrainedModel, folder: Path) -> None:
         return
     other = load_folder(folder)
     one, two = (m.model_config.replace(options={**m.model_config.options, "dropout": 0}) for m in (other, model))
-    found = differing(one.to_attrs(), two.to_attrs()) + differing(other.input_shape, model.input_shape, "samples")
+    found = differing(one.to_attrs(), two.to_attrs()) + differing(other.seen_shape, model.seen_shape, "samples")
     if found:
         raise UsageError(f"the weights in {folder} do not fit: {', '.join(found)}; use the same model settings.")
     model.network.load_state_dict(other.network.state_dict(), strict=True)
@@ -262,9 +270,11 @@ def fit(
             torch.use_deterministic_algorithms(config.deterministic or was_deterministic)
             if takes_logits(config.objective.likelihood):
                 check_targets(state.model.preprocess(next(state.train.epoch(0)).patterns), config.objective.likelihood)
+            stream, tell_time = _stream(state), _telling_time()
             while not state.is_over:
                 began = time.perf_counter() - state.seconds
-                for _ in _updates(state, step, critic, on_step):
+                for _ in _updates(state, stream, step, critic, on_step):
+                    tell_time(state)
                     _pause(state, asked, time.perf_counter() - began)
                 row = _finish_epoch(state, began)
                 for on_epoch in on_epochs:
@@ -304,12 +314,21 @@ def signals_wait() -> Iterator[list[int]]:
             signal.raise_signal(asked[-1])
 
 
-def _updates(state: Training, step: nn.Module, critic: nn.Module | None, on_step: OnStep | None) -> Iterator[None]:
+def _stream(state: Training) -> Iterator[Batch]:
+    """The batches from where the training is on, pass after pass over the samples, without an end."""
+    number, start = divmod(state.step, len(state.train))
+    for later in count(number):
+        yield from state.train.epoch(later, start=start, walk=_walk(state))
+        start = 0
+
+
+def _updates(
+    state: Training, stream: Iterator[Batch], step: nn.Module, critic: nn.Module | None, on_step: OnStep | None
+) -> Iterator[None]:
     """The rest of the running epoch; yields after every update."""
     config = state.config
     step.train()  # with the model and the perceptual term, which validation has set to evaluation
-    epoch = state.train.epoch(state.epoch, start=state.batch, walk=_walk(state))
-    while parts := list(islice(epoch, config.accumulate)):
+    while parts := list(islice(stream, min(config.accumulate, state.epoch_batches - state.batch))):
         weights, (*_, share, rate) = state.weights[state.update], state.schedule[state.update].tolist()
         judge, network = (critic, state.critic.network) if state.critic and share > 0 else (None, None)
         for i, batch in enumerate(parts):
@@ -340,6 +359,24 @@ def _updates(state: Training, step: nn.Module, critic: nn.Module | None, on_step
         if state.average:
             state.update_average()
         yield
+
+
+def _telling_time() -> Callable[[Training], None]:
+    """Says, once, how long the training will take at most, from the updates `TIMED` of this process."""
+    moments: list[float] = []
+
+    def tell(state: Training) -> None:
+        if len(moments) > TIMED[1]:
+            return
+        moments.append(time.perf_counter())
+        if len(moments) > TIMED[1] and state.team.is_first:
+            each = (moments[TIMED[1]] - moments[TIMED[0]]) / (TIMED[1] - TIMED[0])
+            left = each * (len(state.schedule) - state.update)
+            if left > WORTH_TELLING:
+                words = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
+                log.info(f"about {words} for {state.config.epochs} epochs, less if the validation loss ends its fall")
+
+    return tell
 
 
 def _walk(state: Training) -> Walk | None:
@@ -375,7 +412,8 @@ def _finish_epoch(state: Training, began: float) -> History:
     """Close the books of an epoch: history, validation, best weights, checkpoints."""
     config, team, model = state.config, state.team, state.model
     team.agree(model.network)
-    row = _row(state, state.totals, state.train.n_samples_total)
+    seen = state.train.handed_out(state.step) - state.train.handed_out(state.step - state.epoch_batches)
+    row = _row(state, state.totals, seen)
     if config.objective.adversarial:  # means over the updates that had a discriminator; NaN where none had
         shares = state.schedule[state.epoch * state.per_epoch :, 2][: state.per_epoch]
         part = float((shares > 0).mean())
@@ -422,21 +460,23 @@ def evaluate(state: Training) -> History:
     step = state.terms.eval()  # its forward alone, never compiled: sizes differ
     weights = torch.tensor([state.schedule[-1, 0], 1.0, 0.0], device=model.device, dtype=torch.float32)
     totals = torch.zeros_like(state.totals)
-    for batch in held_out.epoch(0, walk=_walk(state)):
+    n_batches = min(len(held_out), -(-VALIDATED // (state.config.batch_size * state.team.size)))
+    for batch in islice(held_out.epoch(0, walk=_walk(state)), n_batches):
         # samples from which windows are cut in training may be too large for a batch
         size = len(batch.patterns) if state.config.augment.crop is None else model.fitting(len(batch.patterns))
         columns = (batch.patterns, batch.target, batch.labels)
         each = [column.split(size) if column is not None else repeat(None) for column in columns]
         for patterns, target, labels in zip(*each, strict=False):
             totals += step.forward(patterns, target, labels, weights)[0] * len(patterns)
-    row = _row(state, totals, held_out.n_samples_total)
+    row = _row(state, totals, held_out.handed_out(n_batches))
     return {f"val_{key}": value for key, value in row.items() if key not in ("adversarial", "critic")}
 
 
 def _row(state: Training, totals: torch.Tensor, n_samples: int) -> History:
-    """Means over an epoch, from sums over this process's samples: of the terms that there are."""
+    """Means over an epoch, from sums over this process's samples and their number: of the terms that there are."""
+    whole = state.team.total(torch.tensor([float(n_samples)], device=totals.device)).item()
     means = zip(TERMS, state.team.total(totals).tolist(), strict=True)
-    row = {name: value / n_samples for name, value in means if name in state.terms.terms}
+    row = {name: value / whole for name, value in means if name in state.terms.terms}
     if state.config.objective.label:
         right, known = row.pop("label_right"), row.pop("label_known")
         row["label_accuracy"] = right / known if known else math.nan

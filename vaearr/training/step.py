@@ -140,12 +140,12 @@ def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
     Raises UsageError for windows of a network that takes whole samples alone, and for windows that do not fit it.
     """
     if (crop := augment.crop) is None:
-        return model.input_shape
+        return model.seen_shape
     stride = getattr(model.network, "stride", ()) if hasattr(model.network, "resized") else ()
     if len(crop) != len(stride) or any(size < step or size % step for size, step in zip(crop, stride, strict=True)):
         given = f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}"
         raise UsageError(f"{given}; give a multiple of it; a network without a stride takes whole samples.")
-    return (model.input_shape[0], *(min(a, b) for a, b in zip(crop, model.input_shape[1:], strict=True)))
+    return (model.seen_shape[0], *(min(a, b) for a, b in zip(crop, model.seen_shape[1:], strict=True)))
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:

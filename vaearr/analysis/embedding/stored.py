@@ -18,13 +18,13 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.embedding import nmf
 from vaearr.analysis.embedding.pca import Pca, fit_pca
-from vaearr.batching.blocks import Blocks, read_chosen
+from vaearr.batching.blocks import Blocks, in_chunks, read_chosen
 from vaearr.computing.device import pick_device
 from vaearr.computing.progress import Progress, Show, showing
 from vaearr.config import EmbedConfig, PreprocessConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.artifacts import check_fits, load_model
-from vaearr.models.preprocess import Preprocess, settled
+from vaearr.models.preprocess import Preprocess, seen_patterns, settled
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run.train import data_fingerprint
 from vaearr.schema import grid
@@ -149,7 +149,7 @@ def _step(ds: xr.Dataset, settings: EmbedConfig, like: Preprocess | None) -> Pre
     """How patterns are seen. A background that is to be found yet is NaN."""
     steps = settled(PreprocessConfig(), ds[n.PATTERNS]) if like is None else like.config
     if settings.method == "nmf":
-        steps = PreprocessConfig(static_background="divide", dynamic_background=0.0, normalise="none")
+        steps = PreprocessConfig(bin=steps.bin, static_background="divide", dynamic_background=0.0, normalise="none")
     step = Preprocess(steps, schema.input_shape(ds))
     if like is not None and settings.method != "nmf":
         step.background.copy_(like.background.detach())
@@ -176,7 +176,7 @@ def _plan(path: Path, ds: xr.Dataset, settings: EmbedConfig) -> tuple[xr.DataArr
     inside = _region(ds, roi)
     request |= {
         "parents": [*parents, *maps],
-        "preprocess": _step(ds, settings, like).config.to_attrs(),
+        "preprocess": _step(ds, settings, like).config.deciding(),
         "data": data_fingerprint(ds),
         "roi": fingerprint(inside),
         "maps": maps,
@@ -223,9 +223,11 @@ class Patterns:
         self, inside: np.ndarray, view: View | None = None, show: Show | None = None
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """One pass: grid points `(b, n_nav)` and rows of what is seen of their patterns, `(b, values)` float64."""
-        device, view, shape = self.step.background.device, view or self.step, schema.input_shape(self.ds)
+        still, view = self.step.background, view or self.step
+        device, shape = still.device, tuple(still.shape)
         exact = torch.device("cpu") if device.type == "mps" else device  # where float64 is
-        blocks = Blocks(self.ds[n.PATTERNS], schema.navigation_dims(self.ds))
+        nav = schema.navigation_dims(self.ds)
+        blocks = Blocks(seen_patterns(in_chunks(self.ds[n.PATTERNS], nav), self.step.config), nav)
         size = max(1, min(self.settings.batch_size, BATCH_VALUES // math.prod(shape)))
         for done, block in enumerate(read_chosen(blocks, inside, shape, device=device), 1):
             points = block.points
@@ -250,7 +252,7 @@ class Patterns:
         found = fit_pca(
             lambda: (rows for _, rows in self.batches(self.sample, view)),
             n_samples=int(self.sample.sum()),
-            n_values=math.prod(schema.input_shape(self.ds)),
+            n_values=self.step.background.numel(),
             n_components=k,
             seed=self.settings.seed,
         )
@@ -272,9 +274,10 @@ class Patterns:
             raise DataError("patterns of the region hold NaN or infinite values; leave these points out of the region.")
 
     def image(self, rows: np.ndarray, long_name: str, **attrs: Any) -> tuple[Any, ...]:
-        """Rows `(k, values)`, or one `(values,)`, as a variable over the signal dims."""
-        signal = schema.signal_dims(self.ds)
-        values = rows.reshape(*rows.shape[:-1], *(self.ds.sizes[dim] for dim in signal)).astype(np.float32)
+        """Rows `(k, values)`, or one `(values,)`, as a variable over the signal dims, in detector pixels."""
+        signal, seen = schema.signal_dims(self.ds), torch.from_numpy(rows).view(-1, *self.step.background.shape)
+        whole = self.step.enlarged(seen).float().cpu().numpy()
+        values = whole.reshape(*rows.shape[:-1], *(self.ds.sizes[dim] for dim in signal))
         return (*[n.COMPONENT] * (rows.ndim - 1), *signal), values, {"long_name": long_name, "units": "1", **attrs}
 
     def result(self, maps: dict[str, Any], **others: Any) -> xr.Dataset:

@@ -35,6 +35,19 @@ def small_scan(path: Path, *, dtype: str = "uint8", channel: bool = False, order
     return values
 
 
+@pytest.mark.parametrize("packed", [None, "gzip"])
+def test_hdf5_of_rows_and_columns(packed: str | None, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (13, 41, 9, 8), dtype=np.uint16)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("entry/frames", data=values, chunks=packed and (2, 7, 9, 8), compression=packed)
+        file["xy"] = np.indices((41, 13)).reshape(2, -1, order="F").T
+    for name in ("coords", "xy"):
+        with va.open_source(tmp_path / "a.h5", images="entry/frames", coords=name) as lazy:
+            assert lazy.patterns.dims == ("y", "x", "dy", "dx")
+            np.testing.assert_array_equal(lazy.patterns.values, values)
+            np.testing.assert_array_equal(lazy.patterns[3:12, 39:].values, values[3:12, 39:])
+
+
 @pytest.mark.parametrize(("dtype", "channel", "shuffled"), [("uint8", False, True), ("uint16", True, False)])
 def test_hdf5(dtype: str, channel: bool, shuffled: bool, tmp_path: Path) -> None:
     order = np.random.default_rng(0).permutation(12) if shuffled else None

@@ -91,6 +91,31 @@ def raw_rows(wanted: np.ndarray, path: Path, offset: int, dtype: str, shape: tup
         raise DataError(f"{path} became shorter while it was read; open it again.") from error
 
 
+class Flat:
+    """An HDF5 dataset over rows and columns of a scan `(ny, nx, …)`, as one of its points `(ny * nx, …)`."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self.of, self.dtype, self.name, self.file, self.id = (
+            dataset,
+            dataset.dtype,
+            dataset.name,
+            dataset.file,
+            dataset.id,
+        )
+        self.shape = (dataset.shape[0] * dataset.shape[1], *dataset.shape[2:])
+        self.chunks = dataset.chunks and dataset.chunks[1:]
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, points: slice) -> np.ndarray:
+        (first, x0), (last, x1) = (divmod(point, self.of.shape[1]) for point in (points.start, points.stop - 1))
+        if first == last:
+            return np.asarray(self.of[first, x0 : x1 + 1])
+        parts = self.of[first, x0:], *(self.of[y] for y in range(first + 1, last)), self.of[last, : x1 + 1]
+        return np.concatenate(parts)
+
+
 class H5Rows:
     """Rows of an HDF5 dataset; `close` lets go of the file, which opens again when it is needed, in any process.
 
@@ -98,8 +123,8 @@ class H5Rows:
     at the first read where blocks of the grid would read the file more than twice.
     """
 
-    def __init__(self, dataset: h5py.Dataset, grid: np.ndarray, scratch: Path | None) -> None:
-        self.name, self._lock = str(dataset.name), SerializableLock()
+    def __init__(self, dataset: h5py.Dataset | Flat, grid: np.ndarray, scratch: Path | None) -> None:
+        self.name, self._lock, self._is_flat = str(dataset.name), SerializableLock(), isinstance(dataset, Flat)
         self._copy: np.ndarray | None = None
         self.scratch = scratch if scratch is not None and _times_read(dataset, grid) > MOST_READ else None
         self._file = CachingFileManager(open_hdf5, str(Path(dataset.file.filename).resolve()), mode="r")
@@ -114,13 +139,14 @@ class H5Rows:
 
     def __call__(self, wanted: np.ndarray) -> np.ndarray:
         dataset = self._file.acquire()[self.name]
+        dataset = Flat(dataset) if self._is_flat else dataset
         with self._lock:
             if self.scratch is not None:  # asked once
                 self._copy, self.scratch = _scratch_copy(dataset, self.scratch), None
         return _slabs(dataset, wanted) if self._copy is None else np.asarray(self._copy[wanted])
 
 
-def _slabs(dataset: h5py.Dataset, wanted: np.ndarray) -> np.ndarray:
+def _slabs(dataset: h5py.Dataset | Flat, wanted: np.ndarray) -> np.ndarray:
     """Rows in few reads: neighbours together, whole chunks, at most `SLAB_BYTES` at a time."""
     out = np.empty((wanted.size, *dataset.shape[1:]), dataset.dtype)
     order = np.argsort(wanted, kind="stable")
@@ -139,13 +165,13 @@ def _slabs(dataset: h5py.Dataset, wanted: np.ndarray) -> np.ndarray:
     return out
 
 
-def _chunk(dataset: h5py.Dataset) -> tuple[int, int]:
+def _chunk(dataset: h5py.Dataset | Flat) -> tuple[int, int]:
     """Rows that must be read together, which are one where nothing is compressed, and bytes of a row."""
     is_packed = dataset.chunks and dataset.id.get_create_plist().get_nfilters()
     return int(dataset.chunks[0]) if is_packed else 1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])
 
 
-def _times_read(dataset: h5py.Dataset, grid: np.ndarray) -> float:
+def _times_read(dataset: h5py.Dataset | Flat, grid: np.ndarray) -> float:
     """How often each chunk of the file is touched when the grid is read once in blocks."""
     side = pattern_chunks(grid.shape, dataset.shape[1:], dataset.dtype.itemsize)
     iy, ix = np.nonzero(grid >= 0)
@@ -154,7 +180,7 @@ def _times_read(dataset: h5py.Dataset, grid: np.ndarray) -> float:
     return np.unique(blocks * (int(chunks.max()) + 1) + chunks).size / np.unique(chunks).size
 
 
-def _scratch_copy(dataset: h5py.Dataset, folder: Path) -> np.ndarray:
+def _scratch_copy(dataset: h5py.Dataset | Flat, folder: Path) -> np.ndarray:
     """All rows in file order, mapped from an unnamed file in `folder`."""
     chunk, n_bytes = _chunk(dataset)
     step = chunk * max(1, SLAB_BYTES // (n_bytes * chunk))

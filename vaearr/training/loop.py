@@ -143,9 +143,11 @@ def train_model(
     perceptual = _perceptual(model, objective.perceptual, perceptual_from) if objective.perceptual else None
     state = Training(model, train, validation, settings, folder, team, about, perceptual)
     n_weights = sum(p.numel() for p in model.network.parameters())
+    few, many = (" x ".join(map(str, shape[1:])) for shape in (model.seen_shape, model.input_shape))
+    words = schema.samples_word(ds) + (f" of {many} pixels, seen as {few}" if few != many else "")
     log.info(
-        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples_total} "
-        f"{schema.samples_word(ds)}, {n_validation} for validation, {train.describe()}, on {device} in "
+        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples_total} {words}, "
+        f"{n_validation} for validation, {train.describe()}, on {device} in "
         f"{str(state.terms.precision).removeprefix('torch.')}" + (f", {team.size} processes" if team.size > 1 else "")
     )
     if begin:

@@ -10,9 +10,8 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association.classes import ETA_SQUARED, MUTUAL
 from vaearr.analysis.association.p_values import HIGH, LOW, P_ADJUSTED
-from vaearr.analysis.association.partitions import ARI, NMI, TIED
+from vaearr.analysis.association.partitions import ARI, ETA_SQUARED, MUTUAL, NMI, TIED
 from vaearr.analysis.association.table import ASSOCIATION, METRIC, ranking
 from vaearr.analysis.association.targets import TARGET
 from vaearr.analysis.layers import top_layers

@@ -45,6 +45,12 @@ def columns(target: xr.DataArray, dims: Sequence[str]) -> Iterator[tuple[str, xr
         yield name, target
 
 
+def stacked(target: xr.DataArray | xr.Dataset, dims: Sequence[str]) -> xr.DataArray:
+    """All columns of a target as one DataArray, see `stack`."""
+    parts = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
+    return stack([column for part in parts for column in columns(part, dims)], dims)
+
+
 def is_single(target: xr.DataArray | xr.Dataset, dims: Sequence[str]) -> bool:
     """Whether a target is one plain map, so that the result needs no target dimension."""
     return isinstance(target, xr.DataArray) and set(target.dims) == set(dims) and not is_categorical(target)

@@ -224,7 +224,8 @@ class State:
 
         A spatial latent keeps the pattern of `base` (None: of the mean of all) and is moved to the vector's means.
         """
-        from vaearr.analysis.exploration.bases import Start, filled
+        from vaearr.analysis.exploration.bases import Start
+        from vaearr.analysis.exploration.points import filled
 
         base = self.origin if base is None else base
         if not np.isfinite(base).all():
@@ -239,7 +240,7 @@ class State:
 
     def rebuilt(self, indices: np.ndarray) -> xr.DataArray:
         """Samples decoded from their stored latents."""
-        from vaearr.analysis.exploration.bases import filled
+        from vaearr.analysis.exploration.points import filled
         from vaearr.run.draw import decoded_array
 
         return decoded_array(self.run, filled(self.run, self.bases(indices).values), PICTURE)

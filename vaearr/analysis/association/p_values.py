@@ -102,7 +102,7 @@ def significance(
     maps = _Maps(points, np.array([_step(latents, dim) for dim in dims]), n.SAMPLE not in dims)
     observed = table.values.reshape(len(chosen), len(points.entries), len(points.labels))
     found = {name: np.full(observed.shape, np.nan) for name in WORDS}
-    for t in np.flatnonzero(np.isfinite(observed).any(axis=(0, 1))):
+    for t in np.flatnonzero(np.isfinite(observed).any(axis=(0, 1))).tolist():
         null = _null(maps, t, chosen, settings)
         strength = _strength(observed[..., t], chosen)
         p = _p_values(strength, null)

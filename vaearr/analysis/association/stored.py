@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import xarray as xr
 
@@ -160,11 +160,15 @@ def table_name(variable: str | None, name: str | None = None) -> str:
 def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
     """Latents of a run, lazy; of spatial ones the means over their positions. Raises NoInputError, naming the runs that
     have some, if it has none."""
-    variable = n.run_name(n.LATENTS, run)
-    if variable not in ds:
-        hint = did_you_mean(run, schema.runs(ds))
-        raise NoInputError(f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}")
-    return schema.vectors(ds[variable])
+    if n.run_name(n.LATENTS, run) not in ds:
+        refuse_not_encoded(ds, run)
+    return schema.vectors(ds[n.run_name(n.LATENTS, run)])
+
+
+def refuse_not_encoded(ds: xr.Dataset, run: str) -> NoReturn:
+    """Raise NoInputError that names the runs with latents."""
+    hint = did_you_mean(run, schema.runs(ds))
+    raise NoInputError(f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}")
 
 
 def latents_of(ds: xr.Dataset, run: str, variable: str | None = None) -> xr.DataArray:

@@ -62,13 +62,16 @@ def stack(maps: Sequence[tuple[str, xr.DataArray]], dims: Sequence[str]) -> xr.D
     if not labels:
         raise NoInputError("there is nothing to compare with: the targets hold no entry and no known class.")
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise SchemaError(f"several targets are called {', '.join(map(repr, twice))}; rename one of them.")
+        raise SchemaError(f"several maps are called {', '.join(map(repr, twice))}; rename one of them.")
     plain = [
-        item.transpose(*dims).astype(_float_type(item.dtype)).drop_attrs(deep=False).reset_coords(drop=True)
+        item.transpose(*dims).astype(_float_type(item.dtype), copy=False).drop_attrs(deep=False).reset_coords(drop=True)
         for _, item in maps
     ]
-    stacked = xr.concat(plain, dim=TARGET, join="exact", combine_attrs="drop", coords="minimal", compat="override")
-    return stacked.assign_coords({TARGET: labels}).rename("targets").assign_attrs(long_name="association targets")
+    try:
+        both = xr.concat(plain, dim=TARGET, join="exact", combine_attrs="drop", coords="minimal", compat="override")
+    except ValueError as error:
+        raise SchemaError(f"the maps do not lie on the same grid: {error} Select the same points of each.") from None
+    return both.assign_coords({TARGET: labels}).rename("targets").assign_attrs(long_name="association targets")
 
 
 def _float_type(dtype: np.dtype) -> str:

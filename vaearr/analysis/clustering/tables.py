@@ -67,9 +67,10 @@ def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.D
     n_clusters = int(codes.max(initial=-1)) + 1
     if n_clusters == 0:
         raise DataError("the labels hold no cluster: every point is noise or outside.")
-    inside, known = codes >= 0, columns.where(np.isfinite(columns))
+    inside = codes >= 0
     count = np.bincount(codes[inside], minlength=n_clusters)
-    groups = pd.DataFrame(known.values[inside]).groupby(codes[inside])
+    known = pd.DataFrame(columns.values[:, inside].T.astype("f8")).replace([np.inf, -np.inf], np.nan)
+    groups = known.groupby(codes[inside])
     mean, std, number = (
         part.reindex(range(n_clusters)) for part in (groups.mean(), groups.std(ddof=0), groups.count())
     )

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.points import classes_of, named
+from vaearr.analysis.exploration.points import classes_of, filled, named
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.run import Run
 from vaearr.run.draw import decoded_array, stored_sample
@@ -72,15 +72,6 @@ def class_means(encoded: Run, codes: np.ndarray, count: int) -> tuple[np.ndarray
     mean = mean_of(lambda flat, _: flat)
     variance = mean_of(lambda flat, own: (flat - mean[own]) ** 2)
     return mean.reshape(count, *shape), np.sqrt(variance).reshape(count, *shape), n_samples
-
-
-def filled(encoded: Run, mean: np.ndarray) -> np.ndarray:
-    """Means `(k, L[, lz, ly, lx])` fit to decode: values known nowhere (a mask) get their channel's mean."""
-    flat = mean.reshape(-1, encoded.latent_shape[0], int(np.prod(encoded.latent_shape[1:])))
-    known = np.isfinite(flat)
-    if not known.any(2).all():
-        raise NoInputError(f"a class of run {encoded.name!r} has no known latents; encode it again.")
-    return np.where(known, flat, np.nanmean(flat, axis=2, keepdims=True)).reshape(mean.shape)
 
 
 def start(encoded: Run, opened: Run, base: Base, by: str | None = None) -> Start:

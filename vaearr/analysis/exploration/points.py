@@ -11,7 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
+from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.schema import is_categorical, meanings
 
@@ -46,7 +46,10 @@ def latent_points(
     found = classes_of(encoded.ds, by, classes) if by or classes is not None else None
     if found is None and usual:
         found = classes_if_any(encoded.ds, None)
-    blocks = [(numbers, np.nanmean(_flat(rows), axis=-1)[:, chosen]) for numbers, rows in encoded.latent_blocks()]
+    blocks = [
+        (numbers, np.nanmean(rows.reshape(*rows.shape[:2], -1).astype("f8"), axis=-1)[:, chosen])
+        for numbers, rows in encoded.latent_blocks()
+    ]
     if not blocks:
         raise NoInputError(f"run {encoded.name!r} of {encoded.path} has no point with known latents; encode it again.")
     numbers, vectors = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
@@ -58,11 +61,6 @@ def latent_points(
     coords = {n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT])), **point_coords(encoded, numbers[order], found)}
     attrs = {**encoded.attrs, "by": found and found.by, "n": len(order)}
     return xr.Dataset({"vectors": named((POINT, n.LATENT), vectors[order], "latent (posterior mean)")}, coords, attrs)
-
-
-def _flat(rows: np.ndarray) -> np.ndarray:
-    """Latents with their positions in one dim: `(k, L[, lz, ly, lx]) -> (k, L, positions)`, float64."""
-    return rows.reshape(*rows.shape[:2], -1).astype("f8")
 
 
 def point_coords(encoded: Run, numbers: np.ndarray, classes: Classes | None = None) -> dict[str, Any]:
@@ -93,28 +91,26 @@ def some(count: int, most: int, seed: int, least: int = 1) -> np.ndarray:
     return subsample(count, most, seed)
 
 
-def some_rows(encoded: Run, max_points: int, seed: int, *, pool: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
-    """Numbers `(k,)`, latents `(k, values)` of at most `max_points` known samples by the seed, and how many are known.
-
-    pool: means over positions in place of all values of a spatial latent. Raises DataError where a mask left
-    positions out and `pool` is not set.
-    """
+def some_rows(encoded: Run, max_points: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Numbers `(k,)`, latents `(k, values)` of at most `max_points` known samples by the seed, and how many are known."""
     known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.latent_blocks())])
     if len(known) < 2:
         raise NoInputError(f"run {encoded.name!r} of {encoded.path} has {len(known)} known samples; this needs two.")
     chosen = np.sort(known)[some(len(known), max_points, seed, least=2)]
-    width = encoded.latent_shape[0] if pool else int(np.prod(encoded.latent_shape))
-    values = np.empty((len(chosen), width))
+    values = np.empty((len(chosen), *encoded.latent_shape))
     for numbers, rows in encoded.latent_blocks():
         wanted = np.isin(numbers, chosen)
-        flat = _flat(rows[wanted])
-        values[np.searchsorted(chosen, numbers[wanted])] = np.nanmean(flat, -1) if pool else flat.reshape(-1, width)
-    if not np.isfinite(values).all():
-        raise DataError(
-            f"the latents of run {encoded.name!r} are missing at some positions, where a mask left them out; use the "
-            "mean of each dimension with pooled=True (--pooled), for a path space='plane' (--space plane)."
-        )
-    return chosen, values, len(known)
+        values[np.searchsorted(chosen, numbers[wanted])] = filled(encoded, rows[wanted])
+    return chosen, values.reshape(len(chosen), -1), len(known)
+
+
+def filled(encoded: Run, latents: np.ndarray) -> np.ndarray:
+    """Latents `(k, L[, lz, ly, lx])` fit to decode: positions that are not known (a mask) get their channel's mean."""
+    flat = latents.reshape(-1, encoded.latent_shape[0], int(np.prod(encoded.latent_shape[1:])))
+    known = np.isfinite(flat)
+    if not known.any(2).all():
+        raise NoInputError(f"a class of run {encoded.name!r} has no known latents; encode it again.")
+    return np.where(known, flat, np.nanmean(flat, axis=2, keepdims=True)).reshape(latents.shape)
 
 
 @dataclass(frozen=True, eq=False)

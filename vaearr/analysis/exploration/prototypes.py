@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.bases import class_means, decoded, filled
-from vaearr.analysis.exploration.points import CLASS, classes_of, named, open_encoded
+from vaearr.analysis.exploration.bases import class_means, decoded
+from vaearr.analysis.exploration.points import CLASS, classes_of, filled, named, open_encoded
 from vaearr.errors import NoInputError
 from vaearr.run import StoreOrRun, open_run
 

@@ -203,7 +203,12 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
     """
     if top < 0:
         raise UsageError(f"top is {top}; it must be 0 or more.")
-    column = _column(table, metric, target)
+    _known(metric, table[METRIC], "metric")
+    column = table.sel({METRIC: metric})
+    if TARGET in table.dims:
+        target = str(table[TARGET].item()) if target is None and table[TARGET].size == 1 else str(target)
+        _known(target, table[TARGET], "target")
+        column = column.sel({TARGET: target})
     signed = bool(column["signed"]) if "signed" in column.coords else METRICS[metric].signed
     values = np.asarray(column.values, dtype="f8")
     strength = np.abs(values) if signed else values
@@ -211,8 +216,8 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
     order = order[np.isfinite(strength[order])]
     strength = strength[order]
     same = np.isclose(strength[1:], strength[:-1], rtol=1e-9, atol=1e-12)
-    tied = np.r_[same, False] | np.r_[False, same] if order.size else np.zeros(0, bool)
-    first = np.maximum.accumulate(np.where(np.r_[True, ~same], np.arange(order.size), 0)) if order.size else order
+    tied = (np.r_[same, False] | np.r_[False, same])[: order.size]
+    first = np.maximum.accumulate(np.where(np.r_[True, ~same][: order.size], np.arange(order.size), 0))
     cut = slice(0, top)
     return xr.Dataset(
         {
@@ -226,16 +231,7 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
     )
 
 
-def _column(table: xr.DataArray, metric: str, target: str | None) -> xr.DataArray:
-    known = [str(name) for name in table[METRIC].values]
-    if metric not in known:
-        raise NoInputError(f"the table has no metric {metric!r}.{did_you_mean(metric, known)}")
-    column = table.sel({METRIC: metric})
-    if TARGET not in table.dims:
-        return column
-    labels = [str(name) for name in table[TARGET].values]
-    if target is None and len(labels) == 1:
-        target = labels[0]
-    if target not in labels:
-        raise NoInputError(f"the table has no target {target!r}.{did_you_mean(str(target), labels)}")
-    return column.sel({TARGET: target})
+def _known(name: str, entries: xr.DataArray, what: str) -> None:
+    known = entries.values.astype(str).tolist()
+    if name not in known:
+        raise NoInputError(f"the table has no {what} {name!r}.{did_you_mean(name, known)}")

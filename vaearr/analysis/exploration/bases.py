@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.points import classes_of, filled, named
+from vaearr.analysis.exploration.points import classes_of, filled, known_rows, named
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.run import Run
 from vaearr.run.draw import decoded_array, stored_sample
@@ -51,27 +51,16 @@ class Start:
 def class_means(encoded: Run, codes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and standard deviation `(count, *shape)` float64 of the latents of each class, and its samples `(count,)`.
 
-    codes: of every sample of the grid, below 0 for none. By two passes over the latents. A position that is known in no
-    sample of its class is NaN.
+    codes: of every sample of the grid, below 0 for none. A position that is known in no sample of its class is NaN.
     """
-    shape, n_samples = encoded.latent_shape, np.zeros(count, int)
+    import pandas as pd
 
-    def mean_of(values_of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-        total, known = np.zeros((2, count, int(np.prod(shape))))
-        n_samples[:] = 0
-        for numbers, rows in encoded.latent_blocks():
-            own, flat = codes[numbers], rows.reshape(len(rows), -1).astype("f8")
-            flat, own = flat[own >= 0], own[own >= 0]
-            member = (own == np.arange(count)[:, None]).astype("f8")
-            values = values_of(flat, own)
-            total += member @ np.nan_to_num(values)
-            known += member @ np.isfinite(values)
-            n_samples[:] += np.bincount(own, minlength=count)
-        return np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0)
-
-    mean = mean_of(lambda flat, _: flat)
-    variance = mean_of(lambda flat, own: (flat - mean[own]) ** 2)
-    return mean.reshape(count, *shape), np.sqrt(variance).reshape(count, *shape), n_samples
+    numbers, rows = known_rows(encoded)
+    inside = codes[numbers] >= 0
+    own, flat = codes[numbers][inside], rows.reshape(len(rows), -1)[inside].astype("f8")
+    groups, shape = pd.DataFrame(flat).groupby(own), (count, *encoded.latent_shape)
+    mean, std = (found.reindex(range(count)).to_numpy().reshape(shape) for found in (groups.mean(), groups.std(ddof=0)))
+    return mean, std, np.bincount(own, minlength=count)
 
 
 def start(encoded: Run, opened: Run, base: Base, by: str | None = None) -> Start:

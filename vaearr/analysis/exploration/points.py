@@ -46,21 +46,16 @@ def latent_points(
     found = classes_of(encoded.ds, by, classes) if by or classes is not None else None
     if found is None and usual:
         found = classes_if_any(encoded.ds, None)
-    blocks = [
-        (numbers, np.nanmean(rows.reshape(*rows.shape[:2], -1).astype("f8"), axis=-1)[:, chosen])
-        for numbers, rows in encoded.latent_blocks()
-    ]
-    if not blocks:
-        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has no point with known latents; encode it again.")
-    numbers, vectors = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    order = np.argsort(numbers)
+    numbers, rows = known_rows(encoded)
     if found is not None and classes is not None:
-        order = order[found.codes[numbers[order]] >= 0]
-        if not len(order):
+        wanted = found.codes[numbers] >= 0
+        numbers, rows = numbers[wanted], rows[wanted]
+        if not len(numbers):
             raise NoInputError(f"no encoded sample has one of the classes {', '.join(classes)}; choose others.")
-    coords = {n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT])), **point_coords(encoded, numbers[order], found)}
-    attrs = {**encoded.attrs, "by": found and found.by, "n": len(order)}
-    return xr.Dataset({"vectors": named((POINT, n.LATENT), vectors[order], "latent (posterior mean)")}, coords, attrs)
+    vectors = np.nanmean(rows.reshape(*rows.shape[:2], -1)[:, chosen], axis=-1, dtype="f8")
+    coords = {n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT])), **point_coords(encoded, numbers, found)}
+    attrs = {**encoded.attrs, "by": found and found.by, "n": len(numbers)}
+    return xr.Dataset({"vectors": named((POINT, n.LATENT), vectors, "latent (posterior mean)")}, coords, attrs)
 
 
 def point_coords(encoded: Run, numbers: np.ndarray, classes: Classes | None = None) -> dict[str, Any]:
@@ -91,17 +86,23 @@ def some(count: int, most: int, seed: int, least: int = 1) -> np.ndarray:
     return subsample(count, most, seed)
 
 
+def known_rows(encoded: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers `(k,)`, ascending, and latents `(k, *shape)` of all known samples. Raises NoInputError where none is."""
+    blocks = list(encoded.latent_blocks())
+    if not blocks:
+        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has no point with known latents; encode it again.")
+    numbers, rows = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    order = np.argsort(numbers)
+    return numbers[order], rows[order]
+
+
 def some_rows(encoded: Run, max_points: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Numbers `(k,)`, latents `(k, values)` of at most `max_points` known samples by the seed, and how many are known."""
-    known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.latent_blocks())])
-    if len(known) < 2:
-        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has {len(known)} known samples; this needs two.")
-    chosen = np.sort(known)[some(len(known), max_points, seed, least=2)]
-    values = np.empty((len(chosen), *encoded.latent_shape))
-    for numbers, rows in encoded.latent_blocks():
-        wanted = np.isin(numbers, chosen)
-        values[np.searchsorted(chosen, numbers[wanted])] = filled(encoded, rows[wanted])
-    return chosen, values.reshape(len(chosen), -1), len(known)
+    """Numbers `(k,)`, latents `(k, values)` of at most `max_points` known samples by the seed; how many are known."""
+    numbers, rows = known_rows(encoded)
+    if len(numbers) < 2:
+        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has one known sample; this needs two.")
+    chosen = some(len(numbers), max_points, seed, least=2)
+    return numbers[chosen], filled(encoded, rows[chosen]).reshape(len(chosen), -1).astype("f8"), len(numbers)
 
 
 def filled(encoded: Run, latents: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ from vaearr.analysis.clustering import (
     METHODS,
     boundary_segments,
     cluster,
-    cluster_summary,
     mahalanobis,
 )
 from vaearr.config import ClusterConfig
@@ -73,19 +72,6 @@ def test_every_method_finds_the_blobs_whatever_the_layout(method: str) -> None:
     assert part.attrs["n_fitted"] == 200
     assert "200 of 600" in part.attrs["approximation"]
     assert agreement(truth, part) == 1.0
-
-
-@EVERY
-def test_outside_and_noise_stay_apart(method: str) -> None:
-    latents, _ = blobs()
-    latents[0, 0, 1], latents[2, 2, 0], latents[5, 5] = np.nan, np.inf, 60.0  # the last far from everything
-    roi = xr.ones_like(latents[..., 0], dtype=bool)
-    roi[:, -2:] = False
-    labels = cluster(latents, method, roi=roi, **SETTINGS[method])
-    outside = ~roi
-    outside[0, 0] = outside[2, 2] = True
-    np.testing.assert_array_equal(labels == -2, outside)
-    assert (int(labels[5, 5]) == -1) == (labels.attrs["n_noise"] > 0) == (method in ("dbscan", "hdbscan"))
 
 
 def test_hdbscan_is_the_librarys_and_labels_what_was_not_fitted() -> None:
@@ -171,7 +157,6 @@ LATENTS, TRUTH = blobs()
 @pytest.mark.parametrize(
     ("data", "options", "error", "words"),
     [
-        (LATENTS, {"eps": 0.3}, UsageError, "method 'gmm' does not use 'eps'"),
         (LATENTS, {"features": ("BC",)}, UsageError, "select them in what you pass"),
         (LATENTS.rename(latent="pca_component"), {"latents": (0,)}, UsageError, "are no latents"),
         (LATENTS, {"k_min": 1, "criterion": "silhouette"}, UsageError, "2 <= k_min"),
@@ -220,19 +205,6 @@ def test_distances_from_cluster_centres_are_scipys_in_any_unit() -> None:
         mahalanobis(latents, quantile=95)
     with pytest.raises(RoiError, match="no cluster has more points"):
         mahalanobis(latents.isel(y=slice(1), x=slice(3)))
-
-
-def test_tables_count_noise_and_keep_units() -> None:
-    labels = xr.DataArray([[0, 0, 2], [-1, -2, 2]], dims=("y", "x"), name="mine")
-    height = xr.DataArray([[1.0, 3.0, np.nan], [9, 9, np.nan]], dims=("y", "x"), name="height", attrs={"units": "um"})
-    summary = cluster_summary(labels, height)
-    assert summary["count"].values.tolist() == [2, 0, 2]
-    np.testing.assert_allclose(summary["share"], [0.4, 0, 0.4])
-    np.testing.assert_allclose(summary["mean"][:, 0], [2.0, np.nan, np.nan])
-    assert str(summary["units"].values[0]) == "um"
-    assert (summary.attrs["n"], summary.attrs["n_noise"], summary.attrs["n_not_clustered"]) == (5, 1, 1)
-    with pytest.raises(DataError, match="no cluster"):
-        cluster_summary(xr.full_like(labels, -1), height)
 
 
 CODES = hnp.arrays(np.int16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(-2, 2))

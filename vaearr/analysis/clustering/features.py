@@ -128,7 +128,7 @@ def feature_table(
                 raise UsageError(f"there is no latent dimension {unknown}; there are {known[0]} to {known[-1]}.")
             given[name] = given[name].isel({dim: [known.index(i) for i in dict.fromkeys(latents)]})
     table = columns_of(given, nav)
-    is_known = np.isfinite(table)
+    is_known = table.notnull() & (abs(table) < np.inf)
     keep = xr.ones_like(is_known[0], bool).drop_vars([FEATURE, "units", "is_latent"])
     if roi is not None:
         keep = keep.copy(data=laid_over(table, roi, nav).values)

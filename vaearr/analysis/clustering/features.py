@@ -179,4 +179,7 @@ def scaled(table: xr.DataArray, scale: str) -> tuple[np.ndarray, dict[str, Any]]
             "dimensions by latents."
         )
     about = {"features": list(by), "scale": scale, "scaling": by, "warnings": warnings}
-    return (values[:, kept] - center[kept]) / spread[kept], about
+    columns = values[:, kept].astype("f8")
+    columns -= center[kept]
+    columns /= spread[kept]
+    return columns, about

@@ -150,12 +150,10 @@ def by_size(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
     Equal sizes are ordered by the mean of the first feature, then of the next. Numbers without a point are left out;
     labels below 0 stay as they are.
     """
-    import pandas as pd
-
     inside = labels >= 0
     old, position, counts = np.unique(labels[inside], return_inverse=True, return_counts=True)
-    means = pd.DataFrame(values[inside]).groupby(position).mean().to_numpy()
-    order = np.lexsort((*means.T[::-1], -counts))
+    means = [np.bincount(position, column[inside]) / counts for column in values.T]
+    order = np.lexsort((*means[::-1], -counts))
     renumbered = labels.astype(np.int64)
     renumbered[inside] = np.argsort(order)[position]
     return renumbered, old[order]

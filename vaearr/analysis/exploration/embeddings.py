@@ -15,7 +15,6 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.targets import targets_of
 from vaearr.analysis.embedding.pca import Pca, fit_pca
-from vaearr.analysis.exploration.bases import Base, decoded, start
 from vaearr.analysis.exploration.points import (
     POINT,
     classes_if_any,
@@ -28,10 +27,11 @@ from vaearr.analysis.exploration.points import (
     some,
     some_rows,
 )
+from vaearr.analysis.exploration.traversals import STEP, Base, decoded, start
 from vaearr.errors import NoInputError, UsageError, did_you_mean, need
-from vaearr.run import Run, StoreOrRun, open_run
+from vaearr.run import Run, StoreOrRun
 
-AXIS, COLOR, COMPONENT, STEP = "axis", "color", "component", "step"
+AXIS, COLOR, COMPONENT = "axis", "color", "component"
 OF_LATENT = f"{n.LATENT}:"
 MAX_POINTS, MOST_OF_PCA = 5000, 100_000
 MOST_VALUES = 50  # of a sample, before neighbours are looked for
@@ -235,21 +235,18 @@ def path(
     if space != PLANE and (tuple(dims), base) != ((0, 1), "mean"):
         raise UsageError(f"dims and base (--dim, --base) are of --space plane; leave them out, or {space!r}.")
     asked = _asked(points, steps)
-    encoded, opened = open_encoded(store, run), open_run(store, run)
-    extra: dict[str, Any] = {}
-    where = space
+    opened, extra, where = open_encoded(store, run, decodes=True), dict[str, Any](), space
     if space == PLANE:
-        chosen = dimensions(dims, encoded.latent_shape[0], 2)
-        begin = start(encoded, opened, base, by)
+        chosen, begin = dimensions(dims, opened.latent_shape[0], 2), start(opened, base, by)
         z, position, where = begin.moved(chosen, asked), asked, begin.name
-        drawn = latent_points(encoded, by, dims=chosen, usual=True).rename({n.LATENT: AXIS, "vectors": "position"})
+        drawn = latent_points(opened, by, dims=chosen, usual=True).rename({n.LATENT: AXIS, "vectors": "position"})
         drawn = drawn.isel({POINT: some(drawn.sizes[POINT], max_points, seed)})
         drawn = drawn.assign_coords({AXIS: [f"latent {dim}" for dim in chosen]})
     else:
         if scatter is None:
             scatter = embedding(store, run, space, seed=seed, max_points=max_points, perplexity=perplexity, by=by)
         drawn = scatter
-        z, position, extra = _from_embedding(encoded, drawn, space, asked)
+        z, position, extra = _from_embedding(opened, drawn, space, asked)
     samples = {str(name): coord for name, coord in drawn.coords.items() if coord.dims == (POINT,)}
     data = {
         "requested": named((STEP, AXIS), asked, "point asked for"),

@@ -12,7 +12,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.run import Run, StoreOrRun, load_run
+from vaearr.run import Run, StoreOrRun, load_run, open_run
 from vaearr.schema import is_categorical, meanings
 
 POINT, CLASS = "point", "class"
@@ -20,11 +20,12 @@ USUAL_CLASSES = ("label", n.PHASE, n.CLUSTERS)
 MOST_CLASSES = 1000
 
 
-def open_encoded(store: StoreOrRun, run: str) -> Run:
-    """A run of a store. Raises NoInputError for one that is not there or not encoded."""
+def open_encoded(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, decodes: bool = False) -> Run:
+    """A run of a store, with its network loaded where it `decodes`. Raises NoInputError for one that is not there, not
+    encoded, or has no network."""
     found = load_run(store, run)
     _ = found.latents
-    return found
+    return open_run(found) if decodes else found
 
 
 def latent_points(

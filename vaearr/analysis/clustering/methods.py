@@ -259,7 +259,7 @@ def kmeans(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
     best = _best(scores, largest=True)
     model = models[best]
     if len(part) < len(values):
-        model = model.set_params(init=model.cluster_centers_, n_init=1).fit(values)
+        model = model.set_params(init=model.cluster_centers_, n_init=1, copy_x=False).fit(values)
     at_bound = config.k is None and best == numbers[-1]
     return model.labels_, {
         "k": best,

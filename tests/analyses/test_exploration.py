@@ -181,10 +181,8 @@ def test_health_and_distances_of_known_latents(attached_path: Path) -> None:
     assert (found.attrs["kl_total"], found.attrs["n_active"], found.attrs["largest_pair"]) == (None, 4, [0, 1])
     r = np.corrcoef(whole.T)
     assert found.attrs["largest_correlation"] == pytest.approx(r[0, 1])
-    assert found.attrs["total_correlation"] == pytest.approx(-0.5 * np.log(np.linalg.det(r)))
     grid = stats.norm.ppf((np.arange(400_000) + 0.5) / 400_000)
     for i in range(4):
-        assert float(found["kolmogorov"][i]) == pytest.approx(stats.kstest(whole[:, i], "norm").statistic)
         distance = stats.wasserstein_distance(whole[:, i], grid)
         assert float(found["wasserstein"][i]) == pytest.approx(distance, abs=0.02)
     maps = explore.out_of_distribution(attached_path, "own")

@@ -117,21 +117,15 @@ def compare_layers(
         Over `layer`: l2, rms, relative_l2, cosine, mean_abs, rms_a, rms_b (see `measures`), with coordinates
         `layer` (the module's name, `name:2` at its second call), `name`, `call`, `kind` (class), `part` (input,
         encoder, latent, decoder, output), `order`, `shape` and `n_values`. `difference_map_<order>`: RMS over channels
-        of a - b at each position of that layer, on its own grid. `input_a`, `input_b`, `decoded_a`, `decoded_b`: the
-        samples as the network sees and decodes them. attrs: `maps`, the variables of the layers, largest first.
+        of a - b at each position of that layer, on its own grid. attrs: `maps`, the variables of the layers, largest
+        first.
 
     Raises DataError for samples of another shape or with values that are not finite, UsageError for another part or
     level.
     """
     _check(part, top)
-    layers, ends = trace(model, pair_batch(model, a, b), part=part, level=level)
+    layers = trace(model, pair_batch(model, a, b), part=part, level=level)
     table = _with_maps(_table(layers, [layer.sums for layer in layers]), [one.squares for one in layers], model, top)
-    signal = tuple(model.signal_dims)
-    for which, words in ((INPUT, "as the network sees it"), (OUTPUT, "decoded posterior mean")):
-        for side, values in zip("ab", ends.get(which, ()), strict=False):
-            shown = values.float().cpu().numpy().reshape(model.input_shape[-len(signal) :])
-            name = f"{'decoded' if which == OUTPUT else which}_{side}"
-            table[name] = (signal, shown, {"long_name": f"{side}: {words}", "units": "1"})
     return table.assign_attrs({"part": part, "level": level, "top": top, "n": 1})
 
 
@@ -177,7 +171,7 @@ def compare_pairs(
     squares: list[torch.Tensor | None] = []
     for pair in tracked(known, progress, "comparing"):
         try:
-            layers, _ = trace(model, pair_batch(model, *pair.read()), part=part, level=level)
+            layers = trace(model, pair_batch(model, *pair.read()), part=part, level=level)
         except UsageError:
             raise
         except (VaearrError, OSError) as error:
@@ -246,19 +240,16 @@ class _StoppedError(Exception):
     """Ends a pass whose outputs nobody waits for any more."""
 
 
-def trace(
-    model: TrainedModel, stored: torch.Tensor, *, part: str = "both", level: str = LEAF
-) -> tuple[list[Layer], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+def trace(model: TrainedModel, stored: torch.Tensor, *, part: str = "both", level: str = LEAF) -> list[Layer]:
     """Two stored samples `(2, C, …)` through the model side by side, every layer reduced as it is run.
 
-    Returns the layers in the order in which they were run, and the samples as they went in and came out. Each sample is
-    a batch of its own: in one batch the place of a sample may change the last digits of what it gives. The second has
-    a thread of its own, one layer ahead at most, so that only what is looked at has to be in memory. Raises DataError
-    where the two do not run the same layers.
+    Returns the layers in the order in which they were run. Each sample is a batch of its own: in one batch the place
+    of a sample may change the last digits of what it gives. The second has a thread of its own, one layer ahead at
+    most, so that only what is looked at has to be in memory. Raises DataError where the two do not run the same
+    layers.
     """
     layers: list[Layer] = []
     calls: Counter[str] = Counter()
-    ends: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     line: Queue[Output | BaseException | None] = Queue(1)
     stop, here = threading.Event(), threading.local()
 
@@ -301,11 +292,7 @@ def trace(
         kinds = [other and (other.name, other.part, other.values.shape) for other in (one, two)]
         if kinds[0] != kinds[1]:
             raise DataError(f"the samples do not run the same layers: {kinds[0]} and {kinds[1]}.")
-        if one is None or two is None:
-            return
-        if one.part in (INPUT, OUTPUT):
-            ends[one.part] = one.values[0], two.values[0]
-        if one.part != INPUT or part != DECODER:
+        if one is not None and two is not None and (one.part != INPUT or part != DECODER):
             calls[one.name] += 1
             layers.append(_reduced(one, two.values, calls[one.name], len(model.input_shape)))
 
@@ -320,7 +307,7 @@ def trace(
             while other.is_alive():
                 with suppress(Empty):
                     line.get(timeout=0.01)
-    return layers, ends
+    return layers
 
 
 @torch.inference_mode()

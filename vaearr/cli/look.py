@@ -231,7 +231,7 @@ def _statistics(store: str, run: str) -> Any:
     return va.latent_statistics(store, run, write=True)
 
 
-OF_HEALTH = "kl is_active aggregate_mean aggregate_std aggregate_kl kolmogorov wasserstein"
+OF_HEALTH = "kl is_active aggregate_mean aggregate_std aggregate_kl wasserstein"
 LOADINGS = "explained_variance explained_variance_ratio explained_variance_cumulative loadings"
 LOOKS = {
     "prototypes": Look("explore.prototypes", "by", "Mean latents of each class and what they decode to."),

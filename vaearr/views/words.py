@@ -27,7 +27,7 @@ from vaearr.views.spread import embedding_words
 LEVEL = 0.05  # above, nothing is called significant
 MOST_CLUSTERS = 10
 LETTERS = 48  # of a layer's name
-OF_HEALTH = ("kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl", "kolmogorov", "wasserstein")
+OF_HEALTH = ("kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl", "wasserstein")
 STATISTICS = ("mean", "std", "min", "max", "logvar_mean", "logvar_std", "kl", "aggregate_std", "aggregate_kl")
 Words = Callable[..., Iterable[str]]
 WORDS: dict[str, Words] = {}

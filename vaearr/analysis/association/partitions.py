@@ -86,7 +86,6 @@ def latent_partitions(
         k_reference=k_reference,
         k_reference_at_bound=at_bound,
         n_reference=int((labels >= 0).sum()),
-        scaling="each feature to mean 0 and deviation 1",
         warnings=warnings,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
     )

@@ -101,7 +101,6 @@ def associate(
             "units": "1",
             "latents": name_of(latents),
             "metrics": {item.name: item.describe() for item in chosen},
-            "roi": "all finite points" if roi is None else "points of the given region of interest",
         },
     )
     return table.isel({TARGET: 0}) if is_single(target, dims) else table

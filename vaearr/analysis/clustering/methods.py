@@ -119,7 +119,7 @@ def fit(values: np.ndarray, config: ClusterConfig, chosen: Method | None = None)
     then = info.pop("then", None)  # of a method that does not say what it does with many points: it took all
     fitted = len(values) if then is None else min(len(values), config.max_points)
     approximation = "" if fitted == len(values) else f"found on {fitted} of {len(values)} points, seeded; {then}"
-    about = {"k": len(old), "n_clusters": len(old), "n_fitted": fitted, "approximation": approximation}
+    about = {"k": len(old), "n_fitted": fitted, "approximation": approximation}
     return labels, usual | about | info | {"stability": list(stability)}
 
 
@@ -238,7 +238,6 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
         "k_at_bound": at_bound,
         "scores": scores,
         "criterion": config.criterion,
-        "converged": bool(model.converged_),
         "regularisation": floor,
         "stability": pd.Series(posterior.max(axis=1)).groupby(labels).mean().reindex(range(best)),
         "stability_is": "mean posterior probability",
@@ -266,7 +265,6 @@ def kmeans(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
         "k_at_bound": at_bound,
         "scores": scores,
         "criterion": "silhouette",
-        "inertia": float(model.inertia_),
         "then": "the centres were then moved on with all points",
         "warnings": [LAST.format(best)] if at_bound else [],
     }
@@ -346,10 +344,8 @@ def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
         labels = np.where(distance[:, 0] <= eps, model.labels_[core][nearest[:, 0]], n.NOISE)
     return labels, {
         "eps": eps,
-        "eps_quantile": rules["quantile"],
         "eps_elbow": rules["elbow"],
         "min_samples": neighbours,
-        "n_core": len(core),
         "then": "the others belong to their nearest core point within eps",
         "warnings": _few(labels, "a larger eps or smaller min_samples", "a smaller eps"),
     }

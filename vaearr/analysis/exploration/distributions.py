@@ -155,28 +155,21 @@ def activations(
     by: map or coordinate with the classes; None for label, phase or clusters where one is there, else all samples in
     their order, without classes. classes: only these; samples without a class are left out. At most `max_points`
     samples by the seed are shown; `class_mean`, `class_std` `(class, latent)` (standard deviation over the samples) and
-    `n (class)` are over all. Of a spatial latent a sample's value is the mean over its positions. `all_mean`,
-    `all_std (latent)` are over all encoded samples, so that values can be told in standard deviations.
+    `n (class)` are over all. Of a spatial latent a sample's value is the mean over its positions.
 
     Raises NoInputError for a run not encoded, a map that is not there or classes without samples, UsageError for a
     class, dimension or seed that cannot be.
     """
     import pandas as pd
 
-    encoded = open_encoded(store, run)
-    every = latent_points(encoded, dims=dims)["vectors"]
-    points = latent_points(encoded, by, classes=classes, dims=dims, usual=True)
-    data: dict[str, Any] = {
-        "all_mean": named(n.LATENT, every.values.mean(0), "mean of all samples"),
-        "all_std": named(n.LATENT, every.values.std(0), "standard deviation of all samples"),
-    }
-    coords: dict[str, Any] = {}
+    points = latent_points(open_encoded(store, run), by, classes=classes, dims=dims, usual=True)
+    data, coords = dict[str, Any](), dict[str, Any]()
     if CLASS in points.coords:
         points = points.isel({POINT: np.flatnonzero(points[CLASS] >= 0)})
         if not points.sizes[POINT]:
             raise NoInputError(f"no encoded sample has one of the classes by {points.attrs['by']!r}; choose others.")
         groups = pd.DataFrame(points["vectors"].values).groupby(points[CLASS].values)
-        data |= {
+        data = {
             "class_mean": named((CLASS, n.LATENT), groups.mean(), "mean"),
             "class_std": named((CLASS, n.LATENT), groups.std(ddof=0), "standard deviation"),
             "n": named(CLASS, groups.size(), "samples"),

@@ -185,23 +185,19 @@ def traverse(
     its value is the mean over positions.
 
     Returns `decoded (latent_dim, step, [channel,] dy, dx)`, `latents (latent_dim, step, latent[, …])`, `value
-    (latent_dim, step)`, `offset (latent_dim, step)` in standard deviations, `base (latent[, …])` and `base_decoded`.
+    (latent_dim, step)` and `base (latent[, …])`.
     Raises UsageError for a base, dimension or span that cannot be meant, NoInputError for a run not encoded.
     """
     opened, each = open_encoded(store, run, decodes=True), (LATENT_DIM, STEP)
     chosen, begin = dimensions(dims, opened.latent_shape[0]), start(opened, base, by)
     values = begin.values(chosen, span, steps, unit)
-    std, off = begin.std[chosen, None], values - begin.centre[chosen, None]
-    offsets = np.divide(off, std, out=np.full_like(off, np.nan), where=std > 0)
     z = np.concatenate([begin.moved([dim], row[:, None]) for dim, row in zip(chosen, values, strict=True)])
     found = decoded(opened, z, each, values.shape)
-    origin = decoded(opened, begin.latents[None].astype("f4"), ("one",), (1,)).isel(one=0)
-    found["base"], found["base_decoded"] = origin["latents"].assign_attrs(long_name=begin.name), origin["decoded"]
+    found["base"] = named(n.latent_dims(begin.latents.ndim), begin.latents.astype("f4"), begin.name)
     axes = {
         LATENT_DIM: (LATENT_DIM, chosen, dict(n.ATTRS[n.LATENT])),
         STEP: np.arange(steps),
         "value": named(each, values, "value of the dimension"),
-        "offset": named(each, offsets, "distance from the base"),
     }
     return found.assign_coords(axes).assign_attrs(base=begin.name, unit=unit, span=list(map(float, span)))
 

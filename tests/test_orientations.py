@@ -126,8 +126,6 @@ def test_phases_and_boundaries() -> None:
     np.testing.assert_array_equal(o.grain_boundaries(ds), expected)
     np.testing.assert_array_equal(o.grain_boundaries(ds, threshold=25), expected_phase)
     assert o.grain_boundaries(ds).dtype == bool
-    for low, high in ((5, 15), (15, 25)):  # a higher threshold never adds a boundary
-        assert not (o.grain_boundaries(ds, high) & ~o.grain_boundaries(ds, low)).any()
 
 
 def test_euler_angles_serve_as_well() -> None:
@@ -146,7 +144,6 @@ def test_euler_angles_serve_as_well() -> None:
     ("call", "error", "message"),
     [
         (lambda ds: o.misorientation(ds.drop_vars("quaternion")), SchemaError, "ingest an orientation map"),
-        (lambda ds: o.misorientation(ds.expand_dims("z")), SchemaError, "neither quaternion"),
         (lambda ds: o.misorientation(ds.drop_vars("phase")), SchemaError, "there is no phase"),
         (lambda ds: o.misorientation(ds.isel(quaternion_component=slice(3))), SchemaError, "neither quaternion"),
         (lambda ds: o.misorientation(ds, symmetries={1: "m-3m"}), UsageError, "Laue group of phase 0 is not known"),

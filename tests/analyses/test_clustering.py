@@ -99,11 +99,6 @@ def test_levels_of_eight_bits_do_not_become_components_and_bounds_are_told() -> 
     low = cluster(levels, "gmm", k_min=2, k_max=4).attrs
     assert low["k_at_bound"]
     assert "Lower k_min" in low["warnings"][0]
-    np.random.seed(3)  # noqa: NPY002
-    expected = np.random.rand()  # noqa: NPY002
-    np.random.seed(3)  # noqa: NPY002
-    cluster(blobs()[0], "kmeans", k=2)
-    assert np.random.rand() == expected  # noqa: NPY002
 
 
 def test_features_of_many_kinds_by_name() -> None:
@@ -163,8 +158,6 @@ LATENTS, TRUTH = blobs()
         ((LATENTS > 5.5).astype(float), {"scale": "robust"}, DataError, "use scale='standard'"),
         (LATENTS.rename(y="row", x="column"), {}, SchemaError, "none of y, x, z or sample"),
         (LATENTS.expand_dims(other=2), {}, SchemaError, "at most one further dim"),
-        (LATENTS, {"roi": TRUTH}, SchemaError, "expected boolean"),
-        (LATENTS, {"roi": few.assign_coords(x=few["x"] + 1)}, SchemaError, "make the ROI from this store"),
         (LATENTS, {"roi": few}, RoiError, "2 scan points are left"),
         (LATENTS.where(LATENTS["latent"] > 0), {}, RoiError, r"Missing there: {'latents: 0': 270"),
         (LATENTS[:1], {"method": "hdbscan"}, UsageError, "too few for min_cluster_size=20"),

@@ -207,7 +207,6 @@ def test_health_and_distances_of_known_latents(attached_path: Path) -> None:
         ("path", {"points": [[1, 2, 3]]}, UsageError, "give one or more"),
         ("embedding", {"max_points": 3}, NoInputError, "4 samples or more"),
         ("embedding", {"method": "pca", "color": ["latent:4"]}, UsageError, "latent:0 to latent:2"),
-        ("prototypes", {"by": "BC"}, UsageError, "does not hold one class"),
         ("activation_table", {"by": ["elements"]}, UsageError, "one value for each"),
         ("pairs", {"dims": [1]}, UsageError, "two dimensions or more"),
         ("out_of_distribution", {}, DataError, "no latent dimension of run 'vae' varies"),
@@ -217,12 +216,6 @@ def test_health_and_distances_of_known_latents(attached_path: Path) -> None:
 def test_refusals(scan_path: Path, name: str, options: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         getattr(explore, name)(scan_path, **options)
-
-
-@pytest.mark.parametrize("name", ["prototypes", "traverse", "manifold"])
-def test_attached_latents_do_not_decode(attached_path: Path, name: str) -> None:
-    with pytest.raises(NoInputError, match="no network to decode with"):
-        getattr(explore, name)(attached_path, "own")
 
 
 SHOWN = {
@@ -267,9 +260,7 @@ def test_tables_as_files(attached_path: Path, tmp_path: Path, ending: str) -> No
 @pytest.mark.parametrize(
     ("command", "options", "words"),
     [
-        ("manifold", ["--out", "{}/t.gif"], "must end in .png"),
         ("health", ["--out", "{}/there.png"], "already"),
-        ("traverse", ["--span", "3"], "is not LOW:HIGH"),
         ("path", ["--point", "1:2", "--space", "pca", "--dim", "1"], "are of --space plane"),
         ("path", ["--point", "1:2", "--out", "{}/new.gif"], "two points or more"),
         ("scatter", ["--color", "BCC"], "Did you mean 'BC'"),

@@ -231,6 +231,6 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
 
 
 def _known(name: str, entries: xr.DataArray, what: str) -> None:
-    known = entries.values.astype(str).tolist()
+    known = [str(entry) for entry in entries.values]
     if name not in known:
         raise NoInputError(f"the table has no {what} {name!r}.{did_you_mean(name, known)}")

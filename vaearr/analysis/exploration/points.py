@@ -13,7 +13,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.run import Run, StoreOrRun, load_run, open_run
-from vaearr.schema import is_categorical, meanings
+from vaearr.schema import categories, is_categorical
 
 POINT, CLASS = "point", "class"
 USUAL_CLASSES = ("label", n.PHASE, n.CLUSTERS)
@@ -142,6 +142,8 @@ def classes_of(ds: xr.Dataset, by: str | None, wanted: Sequence[str] | None = No
     these, in their order; samples of the others have none. Raises NoInputError for a name that is not there, UsageError
     for one that holds amounts or more than 1000 classes, or lacks a wanted one.
     """
+    import pandas as pd
+
     nav, known = schema.navigation_dims(ds), class_names(ds)
     there = f" There are: {', '.join(known)}." if known else " Cluster the samples first: 'vaearr cluster STORE'."
     if by is None and not (usual := [name for name in USUAL_CLASSES if name in ds.variables]):
@@ -157,10 +159,7 @@ def classes_of(ds: xr.Dataset, by: str | None, wanted: Sequence[str] | None = No
         )
     values = variable.transpose(*nav).values.ravel()
     if variable.dtype.kind in "iu":
-        flags = meanings(variable) if is_categorical(variable) else {}
-        found = {
-            code: flags.get(code, str(code)) for code in (sorted(flags) or np.unique(values).tolist()) if code >= 0
-        }
+        found: dict[Any, str] = dict(sorted(categories(variable).items()))
     else:
         values = np.asarray([str(value) for value in values], dtype=str)
         found = {text: str(text) for text in np.unique(values) if text}
@@ -173,11 +172,7 @@ def classes_of(ds: xr.Dataset, by: str | None, wanted: Sequence[str] | None = No
         found = {code: name for code, name in found.items() if name in wanted}
     if len(found) > MOST_CLASSES:
         raise UsageError(f"{by!r} has {len(found)} classes; at most {MOST_CLASSES} can be told apart.")
-    numbers = np.full(len(values), -1)
-    if found:
-        keys = np.asarray(list(found))
-        place = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
-        numbers = np.where(keys[place] == values, place, -1)
+    numbers = pd.Categorical(values, categories=list(found)).codes.astype(int)  # -1 for all others
     return Classes(by, numbers, list(found.values()))
 
 

@@ -172,7 +172,7 @@ def classes_of(ds: xr.Dataset, by: str | None, wanted: Sequence[str] | None = No
         found = {code: name for code, name in found.items() if name in wanted}
     if len(found) > MOST_CLASSES:
         raise UsageError(f"{by!r} has {len(found)} classes; at most {MOST_CLASSES} can be told apart.")
-    numbers = pd.Categorical(values, categories=list(found)).codes.astype(int)  # -1 for all others
+    numbers = pd.Index(list(found)).get_indexer(values)  # -1 for all others
     return Classes(by, numbers, list(found.values()))
 
 

@@ -108,6 +108,8 @@ def test_features_of_many_kinds_by_name() -> None:
     labels = cluster(ds, "kmeans", k=2)
     assert labels.attrs["features"] == ["Fe", "Ni", "phase: iron", "phase: nickel", "roi"]
     assert ((labels == -2) == (truth == 2)).all()  # phase not known
+    single = latents.astype("f4")  # held as it is, scaled in float64
+    xr.testing.assert_identical(cluster(single, "gmm", k=3), cluster(single.astype("f8"), "gmm", k=3))
     chosen = cluster(latents.assign_coords(latent=[3, 5, 8]), "gmm", k=3, latents=(8, 3))
     assert chosen.attrs["features"] == ["latents: 8", "latents: 3"]
     ds = random_patterns_dataset({"y": 12, "x": 10}, roi=True, runs=["vae", "b"], missing=4)

@@ -83,15 +83,12 @@ def test_kept_coordinates_of_another_scan_are_refused(shifted: xr.Dataset, tmp_p
     ("call", "error", "message"),
     [
         (lambda da: histogram(da, 0), UsageError, "above 0"),
-        (lambda da: histogram(da * 1e9, 0.1), UsageError, "expected at most 1000000, so choose a larger width"),
         (lambda da: histogram(da, 1e-320), UsageError, "choose a larger width"),
-        (lambda da: histogram(da, roi=da > 100), RoiError, "no finite value among 0 points"),
         (lambda da: histogram(da, roi=(da < 10).assign_coords(x=np.arange(4))), SchemaError, "coordinate 'x'"),
         (lambda da: histogram(da, roi=da), SchemaError, "expected boolean"),
         (lambda da: top_percent(da, np.nan), UsageError, "above 0 and up to 100"),
         (lambda da: profile(da), UsageError, "one of them"),
-        (lambda da: profile(da, x=1, y=1), UsageError, "one of them"),
-        (lambda da: profile(da, y=4.3), DataError, "the nearest at 4; y spans 3 to 4"),
+        (lambda da: profile(da, y=4.3), DataError, "within 0.25 of y = 4.3; y spans 3 to 4"),
         (lambda da: profile(da.isel(x=0), y=3), SchemaError, "needs a map over y and x"),
     ],
 )

@@ -35,15 +35,12 @@ def test_elements_are_scaled_between_quantiles_of_the_region(scan: xr.Dataset) -
     ("text", "error", "words"),
     [
         ("Fe + Nii", NoInputError, "Did you mean 'Ni'"),
-        ("rgb(Fe, Co)", NoInputError, "no element is named 'Co'"),
         ("rgb(Fe, Ni, Cr, Fe)", UsageError, "one to three elements"),
         ("rgb(Fe + Ni)", UsageError, "one to three elements"),
         ("open('x')", UsageError, "other than rgb"),
         ("Fe * Ni", UsageError, "no element times a number"),
         ("Fe / 0", UsageError, "no element times a number"),
-        ("Fe + 1", UsageError, "'1'"),
         ("Fe - Fe", UsageError, "one of them not 0"),
-        ("1e400*Fe", UsageError, "finite"),
         ("Fe +", NoInputError, "no target is named"),
     ],
 )

@@ -11,7 +11,7 @@ from scipy.optimize import nnls as one_by_one
 from sklearn.decomposition import PCA
 
 import vaearr as va
-from vaearr.analysis.embedding import embed_store, fit_pca, nnls, pca_reconstruct
+from vaearr.analysis.embedding import embed_store, fit_pca, pca_reconstruct
 from vaearr.config import EmbedConfig
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.recipe import nested
@@ -21,20 +21,6 @@ from vaearr.testing import assert_valid, synthetic_scan
 from ..data import random_patterns_dataset
 
 CPU = {"device": "cpu"}
-
-
-@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
-def test_amounts_are_scipys(size: float) -> None:
-    rng = np.random.default_rng(3)
-    for ends in (rng.random((9, 24)) + 5, rng.random((4, 24)) * np.array([1e-2, 1, 10, 1e3])[:, None]):
-        rows = size * np.concatenate([rng.random((20, len(ends))) @ ends, rng.normal(size=(20, 24)), np.zeros((1, 24))])
-        wanted = np.stack([one_by_one(ends.T, row)[0] for row in rows])
-        found = nnls(ends @ ends.T, rows @ ends.T)
-        assert (found >= 0).all()
-        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-8 * size)
-    for bad, words in (([[1.0, 2], [2, 4]], "depend on each other"), ([[1.0, 2], [0, 0]], "an endmember is zero")):
-        with pytest.raises(DataError, match=words):
-            nnls(np.array(bad) @ np.array(bad).T, np.ones((2, 2)))
 
 
 def rows_of(n: int = 200, p: int = 30, rank: int = 6, offset: float = 0.0) -> np.ndarray:

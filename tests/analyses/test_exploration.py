@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 import vaearr as va
@@ -51,36 +49,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
 # ---- traversals, planes, prototypes, ways ----------------------------------------------------------------------------
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(dims=st.lists(st.integers(0, 2), min_size=1, unique=True), steps=st.integers(2, 6), low=st.floats(-5, 0.5))
-def test_only_the_dimension_moves(scan_path: Path, dims: list[int], steps: int, low: float) -> None:
-    found = explore.traverse(scan_path, dims=dims, span=(low, low + 2), steps=steps, unit="absolute")
-    assert found["decoded"].shape == (len(dims), steps, 9, 11)
-    for i, dim in enumerate(dims):
-        values = found["latents"].values[i]
-        np.testing.assert_allclose(values[:, dim], np.linspace(low, low + 2, steps), atol=1e-6)
-        rest = [d for d in range(3) if d != dim]
-        assert (values[:, rest] == found["base"].values[rest]).all()
-
-
-def test_bases(scan_path: Path, scan_ds: xr.Dataset) -> None:
-    statistics = va.latent_statistics(scan_path)
-    found = explore.traverse(scan_path, steps=5)
-    np.testing.assert_allclose(found["base"], statistics["aggregate_mean"], atol=1e-6)
-    reach = statistics["aggregate_std"].values[:, None] * np.linspace(-3, 3, 5)
-    np.testing.assert_allclose(found["value"], statistics["aggregate_mean"].values[:, None] + reach, atol=1e-6)
-    prototype = explore.prototypes(scan_path).sel({"class": "bcc"})["latents"].values
-    np.testing.assert_allclose(explore.traverse(scan_path, base="prototype:bcc")["base"], prototype, atol=1e-6)
-    inside = tuple(np.argwhere(scan_ds["roi"].values)[7])
-    outside = tuple(np.argwhere(~scan_ds["roi"].values & scan_ds["present"].values)[0])
-    for place in (inside, outside):
-        point = {"y": float(scan_ds["y"][place[0]]), "x": float(scan_ds["x"][place[1]])}
-        base = explore.traverse(scan_path, base=point)["base"]
-        assert np.isfinite(base).all()
-        if place == inside:
-            np.testing.assert_allclose(base, scan_ds["latents"].values[place], atol=1e-4)
-
-
 def test_spatial_latents_are_shifted_as_a_whole_and_keep_their_positions(spatial_path: Path) -> None:
     ds = va.open_store(spatial_path)
     found = explore.traverse(spatial_path, dims=1, span=(-1, 1), steps=3, unit="absolute")
@@ -93,17 +61,17 @@ def test_spatial_latents_are_shifted_as_a_whole_and_keep_their_positions(spatial
     classes = explore.prototypes(spatial_path)
     first = ds["latents"].values[ds["label"].values == classes["class"].values[0]]
     np.testing.assert_allclose(classes["latents"][0], first.mean(0), atol=1e-5)
-    whole, means = explore.latent_pca(spatial_path), explore.latent_pca(spatial_path, pooled=True)
-    assert (whole["components"].shape, means["components"].shape) == ((23, 2, 3, 4), (2, 2))
+    assert explore.latent_pca(spatial_path)["components"].shape == (23, 2, 3, 4)
     health = explore.health(spatial_path)
     assert (health["correlation"].shape, health.attrs["n"]) == ((2, 2), 24)
 
 
-@pytest.mark.parametrize("kind", ["scan_path", "spatial_path"])
-def test_pca_inverts_exactly(kind: str, request: pytest.FixtureRequest) -> None:
-    store = request.getfixturevalue(kind)
+def test_pca_of_spatial_latents_inverts_exactly(spatial_path: Path) -> None:
     asked = [[0.0, 0.0], [1.5, -0.7]]
-    found, scatter = explore.path(store, points=asked, space="pca"), explore.embedding(store, method="pca")
+    found, scatter = (
+        explore.path(spatial_path, points=asked, space="pca"),
+        explore.embedding(spatial_path, method="pca"),
+    )
     offset = found["latents"].values.reshape(2, -1) - scatter["mean"].values.ravel()
     components = scatter["components"].values.reshape(2, -1)
     np.testing.assert_allclose(offset, np.asarray(asked) @ components, atol=1e-5)  # nothing beside the plane
@@ -213,10 +181,8 @@ def test_health_and_distances_of_known_latents(attached_path: Path) -> None:
     assert (found.attrs["kl_total"], found.attrs["n_active"], found.attrs["largest_pair"]) == (None, 4, [0, 1])
     r = np.corrcoef(whole.T)
     assert found.attrs["largest_correlation"] == pytest.approx(r[0, 1])
-    assert found.attrs["total_correlation"] == pytest.approx(-0.5 * np.log(np.linalg.det(r)))
     grid = stats.norm.ppf((np.arange(400_000) + 0.5) / 400_000)
     for i in range(4):
-        assert float(found["kolmogorov"][i]) == pytest.approx(stats.kstest(whole[:, i], "norm").statistic)
         distance = stats.wasserstein_distance(whole[:, i], grid)
         assert float(found["wasserstein"][i]) == pytest.approx(distance, abs=0.02)
     maps = explore.out_of_distribution(attached_path, "own")
@@ -237,14 +203,10 @@ def test_health_and_distances_of_known_latents(attached_path: Path) -> None:
     ("name", "options", "error", "words"),
     [
         ("traverse", {"base": "middle"}, UsageError, "no base 'middle'"),
-        ("traverse", {"base": "prototype:bbc"}, UsageError, "Did you mean 'bcc'"),
         ("traverse", {"base": [1.0, 2.0]}, UsageError, r"latents of shape \(2,\) were given"),
         ("path", {"points": [[1, 2, 3]]}, UsageError, "give one or more"),
-        ("embedding", {"perplexity": 0}, UsageError, "must be positive"),
         ("embedding", {"max_points": 3}, NoInputError, "4 samples or more"),
         ("embedding", {"method": "pca", "color": ["latent:4"]}, UsageError, "latent:0 to latent:2"),
-        ("prototypes", {"by": "BC"}, UsageError, "does not hold one class"),
-        ("activations", {"by": "phase", "classes": ["bc"]}, UsageError, "Did you mean 'bcc'"),
         ("activation_table", {"by": ["elements"]}, UsageError, "one value for each"),
         ("pairs", {"dims": [1]}, UsageError, "two dimensions or more"),
         ("out_of_distribution", {}, DataError, "no latent dimension of run 'vae' varies"),
@@ -256,22 +218,11 @@ def test_refusals(scan_path: Path, name: str, options: dict[str, Any], error: ty
         getattr(explore, name)(scan_path, **options)
 
 
-@pytest.mark.parametrize("name", ["prototypes", "traverse", "manifold"])
-def test_attached_latents_do_not_decode(attached_path: Path, name: str) -> None:
-    with pytest.raises(NoInputError, match="no network to decode with"):
-        getattr(explore, name)(attached_path, "own")
-
-
 SHOWN = {
     "manifold": ("scan", "--dim", 2, "--dim", 0, "--steps", 3),
-    "prototypes": ("scan",),
-    "traverse": ("scan", "--steps", 3),
     "path": ("scan", "--point", "0:0"),
     "health": ("scan",),
     "scatter": ("own", "--method", "pca"),
-    "pairs": ("own",),
-    "histograms": ("own",),
-    "activations": ("own",),
     "describe": ("own",),
     "components": ("own",),
     "unusual": ("own", "--n", 4),
@@ -309,13 +260,9 @@ def test_tables_as_files(attached_path: Path, tmp_path: Path, ending: str) -> No
 @pytest.mark.parametrize(
     ("command", "options", "words"),
     [
-        ("manifold", ["--out", "{}/t.gif"], "must end in .png"),
-        ("describe", ["--out", "{}/no/t.csv"], "no folder"),
         ("health", ["--out", "{}/there.png"], "already"),
-        ("traverse", ["--span", "3"], "is not LOW:HIGH"),
         ("path", ["--point", "1:2", "--space", "pca", "--dim", "1"], "are of --space plane"),
         ("path", ["--point", "1:2", "--out", "{}/new.gif"], "two points or more"),
-        ("path", ["--point", "1"], "is not X:Y"),
         ("scatter", ["--color", "BCC"], "Did you mean 'BC'"),
     ],
 )

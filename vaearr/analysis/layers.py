@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, LEAF, OUTPUT, evaluating, watching
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run.draw import find_point
+from vaearr.run.stream import through
 from vaearr.sources.single import SUFFIXES, read_single
 from vaearr.store import check_store, has_table, open_table, read_block, recover, run_manifest, write_table
 
@@ -36,10 +38,9 @@ __all__ = ["BLOCK", "LEAF", "Pair", "compare_layers", "compare_pairs", "keep_lay
 PAIR, MAP, TOP = "pair", "difference_map", 10
 PARTS = ("both", ENCODER, DECODER)
 SHOWN = 8  # names and reasons in an error
-PIECE, DEVICE_PIECE = 2**18, 2**24  # values in float64 at once: as many as stay in a CPU's cache, or fill a GPU
+PIECE = 2**20  # values in float64 at once
 MOST_POSITIONS = 2**20  # of a difference map; larger ones are averaged down
 ROUNDING = 1e-5  # relative change of a layer's size that is rounding, as where a normalisation fixes that size
-LEVEL = 0.05  # of p-values that the warning about too few pairs speaks of
 MEASURES = {
     "l2": "L2 norm of the difference a - b",
     "rms": "root mean square of the difference a - b",
@@ -56,9 +57,6 @@ TESTS = {
     "t": "paired t statistic of rms_b - rms_a",
     "t_p_value": "two-sided p-value of the paired t-test",
     "t_p_adjusted": "p-value of the paired t-test, Holm over layers",
-    "wilcoxon": "Wilcoxon signed-rank statistic of rms_b - rms_a",
-    "wilcoxon_p_value": "two-sided p-value of the Wilcoxon signed-rank test",
-    "wilcoxon_p_adjusted": "p-value of the Wilcoxon test, Holm over layers",
 }
 
 
@@ -127,16 +125,14 @@ def compare_layers(
     level.
     """
     _check(part, top)
-    layers, ends = trace(model, pair_batch(model, a, b), part=part, level=level)
+    stored, signal = pair_batch(model, a, b), tuple(model.signal_dims)
+    layers = trace(model, stored, part=part, level=level)
     table = _with_maps(_table(layers, [layer.sums for layer in layers]), [one.squares for one in layers], model, top)
-    signal = tuple(model.signal_dims)
-    for which, words in ((INPUT, "as the network sees it"), (OUTPUT, "decoded posterior mean")):
-        for side, values in zip("ab", ends.get(which, ()), strict=False):
-            shown = (
-                model.preprocess.enlarged(values[None].float()).cpu().numpy().reshape(model.input_shape[-len(signal) :])
-            )
-            name = f"{'decoded' if which == OUTPUT else which}_{side}"
-            table[name] = (signal, shown, {"long_name": f"{side}: {words}", "units": "1"})
+    for k, side in enumerate("ab"):
+        seen, _, _, decoded = through(model, stored[k : k + 1])
+        for name, values, words in (("input", seen, "as the network sees it"), ("decoded", decoded, "decoded mean")):
+            shown = model.preprocess.enlarged(values).cpu().numpy().reshape(model.input_shape[-len(signal) :])
+            table[f"{name}_{side}"] = (signal, shown, {"long_name": f"{side}: {words}", "units": "1"})
     return table.assign_attrs({"part": part, "level": level, "top": top, "n": 1})
 
 
@@ -154,10 +150,9 @@ def compare_pairs(
 
     The differences l2, rms and so on are distances: they are never negative, so that a test of them against zero says
     nothing. What is tested is whether a layer answers more strongly to b than to a: the change rms_b - rms_a of its
-    activation's root mean square over the pairs, by the paired t-test (the changes are about normal) and by the
-    Wilcoxon signed-rank test (they are symmetric about their median), both two-sided, each corrected by Holm over the
-    layers of encoder and decoder. The pairs are taken as independent; images of one person are not. A change of
-    less than 1e-5 of the size is rounding and counts as 0; where no pair changes, t is 0 and p 1.
+    activation's root mean square over the pairs, by the two-sided paired t-test, corrected by Holm over the layers of
+    encoder and decoder. The pairs are taken as independent; images of one person are not. A change of less than 1e-5 of
+    the size is rounding and counts as 0; where no pair changes, t is 0 and p 1.
 
     Parameters
     ----------
@@ -169,48 +164,50 @@ def compare_pairs(
     -------
     xr.Dataset
         The measures over `(pair, layer)`; `<measure>_mean`, `<measure>_std` (with n - 1) and `n_<measure>`, the number
-        of pairs where it is finite, over `layer`; `rms_change_mean`, `rms_change_std`, `effect_size`, `t`, `wilcoxon`
-        and their p-values, plain and adjusted. With one pair spreads and tests are NaN. Coordinates and maps as of
+        of pairs where it is finite, over `layer`; `rms_change_mean`, `rms_change_std`, `effect_size`, `t`, and its
+        p-value, plain and adjusted. With one pair spreads and tests are NaN. Coordinates and maps as of
         `compare_layers`. attrs: `n`, `failed` (pairs left out, with the reason), `warnings`.
 
     Raises DataError where pairs cannot be read or do not fit (all named, unless `skip_bad` and some are left), and what
     `compare_layers` raises.
     """
     _check(part, top)
+    known = [one if isinstance(one, Pair) else Pair(str(i), partial(tuple, one)) for i, one in enumerate(pairs)]
     names, bad, sums = list[str](), list[str](), list[torch.Tensor]()
     first: list[Layer] = []
     squares: list[torch.Tensor | None] = []
-    known: list[Pair] = []
-    for i, one in enumerate(pairs):
-        known.append(one if isinstance(one, Pair) else Pair(str(i), partial(tuple, one)))
     for pair in tracked(known, progress, "comparing"):
         try:
-            layers, _ = trace(model, pair_batch(model, *pair.read()), part=part, level=level)
+            layers = trace(model, pair_batch(model, *pair.read()), part=part, level=level)
         except UsageError:
             raise
         except (VaearrError, OSError) as error:
-            bad.append(f"{pair.name}: {error}")
+            bad.append(f"{pair.name}: {str(error).rstrip('.')}")
+            continue
+        if not names:
+            first, squares = layers, [layer.squares for layer in layers]
+        elif [(one.label, one.shape) for one in layers] != [(one.label, one.shape) for one in first]:
+            raise DataError(f"pair {pair.name!r} runs other layers than the first pair; compare it alone.")
         else:
-            if first and [(one.label, one.shape) for one in layers] != [(one.label, one.shape) for one in first]:
-                raise DataError(f"pair {pair.name!r} runs other layers than the first pair; compare it alone.")
-            own = [layer.squares for layer in layers]
-            both = zip(squares or own, own, strict=True)
-            squares = own if not first else [None if x is None or y is None else x + y for x, y in both]
-            first = first or layers
-            names.append(pair.name)
-            sums.append(torch.stack([layer.sums for layer in layers]))
-    if not known:
-        raise DataError("there is no pair to compare; give one or more.")
+            own = zip(squares, (layer.squares for layer in layers), strict=True)
+            squares = [None if x is None or y is None else x + y for x, y in own]
+        names.append(pair.name)
+        sums.append(torch.stack([layer.sums for layer in layers]))
     if bad and (not skip_bad or not names):
-        listed = "; ".join(text.rstrip(".") for text in bad[:SHOWN])
-        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         then = "correct them, or leave them out with skip_bad=True (--skip-bad)" if names else "none is left"
-        raise DataError(f"{len(bad)} of {len(known)} pairs cannot be compared: {listed}{more}. Of these: {then}.")
+        raise DataError(f"{len(bad)} of {len(known)} pairs cannot be compared: {_listed(bad, '; ')}. Of these: {then}.")
+    if not names:
+        raise DataError("there is no pair to compare; give one or more.")
     table = _table(first, sums, names)
     table = table.merge(_over_pairs(table)).merge(_tests(table))
     table = _with_maps(table, [None if one is None else one / len(names) for one in squares], model, top)
+    alone = ["one pair has no spread and allows no test: these are NaN; give two pairs or more."]
     about = {"part": part, "level": level, "top": top, "n": len(names)}
-    return table.assign_attrs(**about, failed=bad, warnings=_warnings(table))
+    return table.assign_attrs(**about, failed=bad, warnings=alone if len(names) < 2 else [])
+
+
+def _listed(items: Sequence[str], between: str = ", ") -> str:
+    return between.join(items[:SHOWN]) + (f"{between}and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
 
 
 # ---- one pair through the network -----------------------------------------------------------------------------------
@@ -250,23 +247,38 @@ class _StoppedError(Exception):
     """Ends a pass whose outputs nobody waits for any more."""
 
 
-def trace(
-    model: TrainedModel, stored: torch.Tensor, *, part: str = "both", level: str = LEAF
-) -> tuple[list[Layer], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+def trace(model: TrainedModel, stored: torch.Tensor, *, part: str = "both", level: str = LEAF) -> list[Layer]:
     """Two stored samples `(2, C, …)` through the model side by side, every layer reduced as it is run.
 
-    Returns the layers in the order in which they were run, and the samples as they went in and came out. Each sample is
-    a batch of its own: in one batch the place of a sample may change the last digits of what it gives. The second has
-    a thread of its own, one layer ahead at most, so that only what is looked at has to be in memory. Raises DataError
-    where the two do not run the same layers.
+    Returns the layers in the order in which they were run. Each sample is a batch of its own: in one batch the place
+    of a sample may change the last digits of what it gives. The second has a thread of its own, one layer ahead at
+    most, so that only what is looked at has to be in memory. Raises DataError where the two do not run the same
+    layers.
     """
     layers: list[Layer] = []
     calls: Counter[str] = Counter()
-    ends: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     line: Queue[Output | BaseException | None] = Queue(1)
     stop, here = threading.Event(), threading.local()
 
-    def hand_on(one: Output) -> None:
+    def run(sample: torch.Tensor, emit: Callable[[Output], None]) -> None:
+        """One sample `(1, C, …)` through the model in this thread; `here` tells the hooks where they are."""
+        network: Any = model.network
+        here.emit, here.part = emit, None
+        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+            seen = model.preprocess(sample.to(model.device))
+            emit(Output(INPUT, INPUT, INPUT, seen))
+            here.part = None if part == DECODER else ENCODER
+            mean = network.encode(seen)[0].float()
+            emit(Output(LATENT, LATENT, LATENT, mean))
+            if part != ENCODER:
+                here.part = DECODER
+                emit(Output(OUTPUT, OUTPUT, OUTPUT, network.decode(mean).float()))
+
+    def on_output(name: str, module: nn.Module, output: torch.Tensor) -> None:
+        if here.part is not None:
+            here.emit(Output(name, type(module).__name__, here.part, output))
+
+    def hand_on(one: Output | BaseException | None) -> None:
         if stop.is_set():
             raise _StoppedError
         line.put(one)
@@ -274,58 +286,35 @@ def trace(
     def second() -> None:
         end: BaseException | None = None
         try:
-            _run_one(model, stored[1:].clone(), part, here, hand_on)
+            run(stored[1:].clone(), hand_on)
         except BaseException as error:  # raised again where the outputs are waited for
             end = error
-        if not stop.is_set():
-            line.put(end)
+        with suppress(_StoppedError):
+            hand_on(end)
 
-    def meet(one: Output) -> None:
+    def meet(one: Output | None) -> None:
         two = line.get()
         if isinstance(two, BaseException):
             raise two
-        if two is None or (one.name, one.part, one.values.shape) != (two.name, two.part, two.values.shape):
-            raise DataError(f"the samples do not run the same layers: {one.name} and {two.name if two else 'none'}.")
-        if one.part in (INPUT, OUTPUT):
-            ends[one.part] = one.values[0], two.values[0]
-        if one.part != INPUT or part != DECODER:
+        kinds = [other and (other.name, other.part, other.values.shape) for other in (one, two)]
+        if kinds[0] != kinds[1]:
+            raise DataError(f"the samples do not run the same layers: {kinds[0]} and {kinds[1]}.")
+        if one is not None and two is not None and (one.part != INPUT or part != DECODER):
             calls[one.name] += 1
             layers.append(_reduced(one, two.values, calls[one.name], len(model.input_shape)))
-
-    def on_output(name: str, module: nn.Module, output: torch.Tensor) -> None:
-        if here.part is not None:
-            here.emit(Output(name, type(module).__name__, here.part, output))
 
     with evaluating(model.network), watching(model.network, level, on_output):
         other = threading.Thread(target=second)
         other.start()
         try:
-            _run_one(model, stored[:1].clone(), part, here, meet)
-            if (end := line.get()) is not None:
-                raise end if isinstance(end, BaseException) else DataError("the samples do not run the same layers.")
+            run(stored[:1].clone(), meet)
+            meet(None)
         finally:
             stop.set()
             while other.is_alive():
-                try:
+                with suppress(Empty):
                     line.get(timeout=0.01)
-                except Empty:
-                    continue
-    return layers, ends
-
-
-def _run_one(model: TrainedModel, stored: torch.Tensor, part: str, here: Any, emit: Callable[[Output], None]) -> None:
-    """One sample `(1, C, …)` through the model in this thread; `here` tells the hooks where they are."""
-    network: Any = model.network
-    here.emit, here.part = emit, None
-    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-        seen = model.preprocess(stored.to(model.device))
-        emit(Output(INPUT, INPUT, INPUT, seen))
-        here.part = None if part == DECODER else ENCODER
-        mean = network.encode(seen)[0].float()
-        emit(Output(LATENT, LATENT, LATENT, mean))
-        if part != ENCODER:
-            here.part = DECODER
-            emit(Output(OUTPUT, OUTPUT, OUTPUT, network.decode(mean).float()))
+    return layers
 
 
 @torch.inference_mode()
@@ -343,8 +332,7 @@ def sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """
     wide = torch.float32 if a.device.type == "mps" else torch.float64
     total = torch.zeros(5, dtype=wide, device=a.device)
-    piece = PIECE if a.device.type == "cpu" else DEVICE_PIECE
-    for x, y in zip(a.reshape(-1).split(piece), b.reshape(-1).split(piece), strict=True):
+    for x, y in zip(a.reshape(-1).split(PIECE), b.reshape(-1).split(PIECE), strict=True):
         x, y = x.to(wide), y.to(wide)
         off = x - y
         total += torch.stack([part.sum() for part in (x.square(), y.square(), x * y, off.square(), off.abs())])
@@ -360,8 +348,7 @@ def squared_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if squares.numel() > MOST_POSITIONS:
         shrink = (MOST_POSITIONS / squares.numel()) ** (1 / squares.ndim)
         size = tuple(max(1, math.floor(side * shrink)) for side in squares.shape)
-        pool: Any = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[squares.ndim]
-        squares = pool(squares[None], size)[0]
+        squares = F.interpolate(squares[None, None], size, mode="area")[0, 0]
     return squares.cpu()
 
 
@@ -438,73 +425,44 @@ def _with_maps(table: xr.Dataset, squares: Sequence[torch.Tensor | None], model:
 
 
 def _over_pairs(table: xr.Dataset) -> xr.Dataset:
-    known = table[[*MEASURES]].where(np.isfinite)
-    with warnings.catch_warnings():  # of one pair, which has no spread
-        warnings.simplefilter("ignore", RuntimeWarning)
-        found = {"{}_mean": known.mean(PAIR), "{}_std": known.std(PAIR, ddof=1), "n_{}": known.count(PAIR)}
-    words = {
-        "{}_mean": "{}, mean over pairs",
-        "{}_std": "{}, standard deviation over pairs",
-        "n_{}": "pairs with a finite {}",
-    }
     out = xr.Dataset()
-    for form, values in found.items():
-        for name, text in MEASURES.items():
-            out[form.format(name)] = values[name].assign_attrs(long_name=words[form].format(text), units="1")
+    for name, text in MEASURES.items():
+        known = table[name].where(np.isfinite(table[name]))
+        with warnings.catch_warnings():  # of one pair, which has no spread
+            warnings.simplefilter("ignore", RuntimeWarning)
+            mean, std, count = known.mean(PAIR), known.std(PAIR, ddof=1), known.count(PAIR)
+        out[f"{name}_mean"] = mean.assign_attrs(long_name=f"{text}, mean over pairs", units="1")
+        out[f"{name}_std"] = std.assign_attrs(long_name=f"{text}, standard deviation over pairs", units="1")
+        out[f"n_{name}"] = count.assign_attrs(long_name=f"pairs with a finite {text}", units="1")
     return out
 
 
 def _tests(table: xr.Dataset) -> xr.Dataset:
     one, two = (table[name].transpose(PAIR, LAYER).values for name in ("rms_a", "rms_b"))
     change = two - one
-    values = paired_tests(np.where(np.abs(change) <= ROUNDING * np.maximum(one, two), 0.0, change))
+    values = paired_test(np.where(np.abs(change) <= ROUNDING * np.maximum(one, two), 0.0, change))
     is_layer = table["part"].isin([ENCODER, DECODER]).values
-    for kind in ("t", "wilcoxon"):
-        values[f"{kind}_p_adjusted"] = adjust(np.where(is_layer, values[f"{kind}_p_value"], np.nan), "holm")
+    values["t_p_adjusted"] = adjust(np.where(is_layer, values["t_p_value"], np.nan), "holm")
     return xr.Dataset(
         {name: (LAYER, values[name], {"long_name": words, "units": "1"}) for name, words in TESTS.items()}
     )
 
 
-def paired_tests(change: np.ndarray) -> dict[str, np.ndarray]:
-    """Two-sided paired t-test and Wilcoxon signed-rank test of changes `(pair, layer)` for each layer `(layer,)`.
+def paired_test(change: np.ndarray) -> dict[str, np.ndarray]:
+    """Two-sided paired t-test of changes `(pair, layer)` for each layer `(layer,)`.
 
-    t = mean / (std / sqrt(n)) with n - 1 degrees of freedom; Wilcoxon, Biometrics Bulletin 1, 80 (1945), zeros left
-    out, with its exact distribution for few pairs without ties. All NaN with fewer than two pairs; where every change
-    is 0, t is 0 and both p are 1.
+    t = mean / (std / sqrt(n)) with n - 1 degrees of freedom. NaN with fewer than two pairs; where every change is 0, t
+    is 0 and p is 1.
     """
     from scipy import stats
 
-    n_pairs, n_layers = change.shape
-    found = {name: np.full(n_layers, np.nan) for name in TESTS}
-    found["rms_change_mean"] = change.mean(0)
-    if n_pairs < 2:
-        return found
-    std, none = change.std(0, ddof=1), (change == 0).all(0)
-    found["rms_change_std"] = std
-    effect = np.divide(found["rms_change_mean"], std, out=np.full(n_layers, np.nan), where=std > 0)
-    found["effect_size"] = np.where(none, 0.0, effect)
-    found["t"] = found["effect_size"] * np.sqrt(n_pairs)
-    found["t_p_value"] = 2 * stats.t.sf(np.abs(found["t"]), n_pairs - 1)
-    found["wilcoxon"][none], found["wilcoxon_p_value"][none] = 0.0, 1.0
-    for i in np.flatnonzero(~none & np.isfinite(change).all(0)):
-        with warnings.catch_warnings():  # of few pairs, which is said once for all layers
-            warnings.simplefilter("ignore")
-            test: Any = stats.wilcoxon(change[:, i])
-        found["wilcoxon"][i], found["wilcoxon_p_value"][i] = test.statistic, test.pvalue
-    return found
-
-
-def _warnings(table: xr.Dataset) -> list[str]:
-    n_pairs, n_layers = table.sizes[PAIR], int(np.isfinite(table["wilcoxon_p_adjusted"]).sum())
-    if n_pairs < 2:
-        return ["one pair has no spread and allows no test: these are NaN; give two pairs or more."]
-    if (least := min(1.0, n_layers * 2.0 ** (1 - n_pairs))) <= LEVEL:
-        return []
-    return [
-        f"with {n_pairs} pairs and {n_layers} layers no adjusted p-value of the Wilcoxon test can be below "
-        f"{least:.2g}; give more pairs, or compare blocks instead of single layers."
-    ]
+    n_pairs, mean = len(change), change.mean(0)
+    std = change.std(0, ddof=1) if n_pairs > 1 else np.full_like(mean, np.nan)
+    effect = np.divide(mean, std, out=np.full_like(mean, np.nan), where=std > 0)
+    effect[std == 0] = np.where(mean[std == 0] == 0, 0.0, np.nan)
+    t = effect * np.sqrt(n_pairs)
+    p_value = 2 * stats.t.sf(np.abs(t), n_pairs - 1)
+    return {"rms_change_mean": mean, "rms_change_std": std, "effect_size": effect, "t": t, "t_p_value": p_value}
 
 
 # ---- where samples come from, and where results go ------------------------------------------------------------------
@@ -513,28 +471,14 @@ def _warnings(table: xr.Dataset) -> list[str]:
 def sample_of(ds: xr.Dataset, given: str | Path | float | Mapping[str, float]) -> np.ndarray:
     """One sample `(*signal shape)`: of a file as the store's ingest would make it, or a sample of the store.
 
-    given: path of a file; coordinates such as `{"x": 2.0, "y": 0.5}`; text such as "2:0.5"; or, for a collection, the
-    value of its coordinate `sample`. A text that is a file's name is that file. Raises NoInputError or DataError for a
-    file that is not there or does not fit, UsageError for a point that is not in the store.
+    given: path of a file; coordinates such as `{"x": 2.0, "y": 0.5}`; or, for a collection, the value of its coordinate
+    `sample`. Raises NoInputError or DataError for a file that is not there or does not fit, UsageError for a point that
+    is not in the store.
     """
-    point = given if not isinstance(given, str) or Path(given).is_file() else _point(given)
-    if isinstance(point, str | Path):
-        return read_single(ds, point).values
-    place = find_point(ds, point)  # type: ignore[arg-type]  # a float coordinate is a number too
+    if isinstance(given, str | Path):
+        return read_single(ds, given).values
+    place = find_point(ds, given)  # type: ignore[arg-type]  # a float coordinate is a number too
     return read_block(ds[n.PATTERNS], {dim: slice(i, i + 1) for dim, i in place.items()})[(0,) * len(place)]
-
-
-def _point(text: str) -> Any:
-    """The point that a text means, X:Y, X:Y:Z or the number of a sample; the text itself where it is none."""
-    try:
-        values = [float(part) for part in text.split(":")]
-    except ValueError:
-        return text
-    if not all(map(math.isfinite, values)) or len(values) > 3:
-        return text
-    if len(values) == 1:
-        return int(values[0]) if values[0].is_integer() else values[0]
-    return dict(zip("xyz", values, strict=False))
 
 
 def pairs_of_folders(
@@ -549,21 +493,16 @@ def pairs_of_folders(
     masks = IngestConfig.from_attrs((nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})).masks
     one, two = (_files(Path(folder), masks) for folder in (positive, negative))
     both, alone = sorted(one.keys() & two.keys()), sorted(one.keys() ^ two.keys())
-    listed = ", ".join(alone[:SHOWN]) + (f" and {len(alone) - SHOWN} more" if len(alone) > SHOWN else "")
+    words = f"{len(alone)} files have no partner of the same name in the other folder: {_listed(alone)}."
     if not both:
-        raise DataError(
-            f"no file of {positive} has its partner, of the same name, in {negative}; found {listed or 'no files'}."
-        )
+        raise DataError(f"no file of {positive} has its partner in {negative}: {words}")
     if alone and not skip_bad:
-        raise DataError(
-            f"{len(alone)} files have no partner of the same name in the other folder: {listed}. Add their partners, "
-            "or leave them out with skip_bad=True (--skip-bad)."
-        )
+        raise DataError(f"{words} Add their partners, or leave them out with skip_bad=True (--skip-bad).")
 
-    def reading(name: str) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-        return lambda: (read_single(ds, one[name]).values, read_single(ds, two[name]).values)
+    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+        return read_single(ds, one[name]).values, read_single(ds, two[name]).values
 
-    return [Pair(name, reading(name)) for name in both], alone
+    return [Pair(name, partial(read, name)) for name in both], alone
 
 
 def _files(folder: Path, masks: str) -> dict[str, Path]:

@@ -83,17 +83,15 @@ def offset_angles(
     return angles
 
 
-def misorientation(
-    data: xr.Dataset, phase: xr.DataArray | None = None, symmetries: Symmetries | None = None
-) -> xr.Dataset:
+def misorientation(data: xr.Dataset, symmetries: Symmetries | None = None) -> xr.Dataset:
     """Misorientation of each scan point with its neighbours: `right` and `down` (y, x), in degrees.
 
     data: with `quaternion (y, x, quaternion_component)` (scalar first, sample to crystal) or `euler (y, x, angle)`, and
-    `phase`, unless it is given. symmetries: Laue group of each phase, or of all; default: those that `phase` came with
-    from its file. NaN in the last column (`right`) and row (`down`), between different phases and where a point is not
+    `phase`, unless all points are of one. symmetries: Laue group of each phase, or of all; default: those that `phase`
+    came with from its file. NaN in the last column (`right`) and row (`down`), between phases and where a point is not
     indexed. Raises SchemaError where orientations or phases are lacking, UsageError for an unknown Laue group.
     """
-    of = _orientations(data, phase, symmetries)
+    of = _orientations(data, symmetries)
     edges = {"right": ((0, 1), "to the right"), "down": ((1, 0), "below")}
     return xr.Dataset(
         {
@@ -110,7 +108,6 @@ def kernel_average_misorientation(
     kernel: int = 1,
     max_angle: float = 5.0,
     *,
-    phase: xr.DataArray | None = None,
     symmetries: Symmetries | None = None,
 ) -> xr.DataArray:
     """Mean misorientation in degrees (y, x) with the neighbours in the same grain; NaN where there is none.
@@ -121,7 +118,7 @@ def kernel_average_misorientation(
     """
     if kernel < 1 or not max_angle > 0:
         raise UsageError(f"kernel={kernel} must be at least 1, and max_angle={max_angle} above 0 degrees.")
-    of = _orientations(data, phase, symmetries)
+    of = _orientations(data, symmetries)
     total, count = np.zeros(of[1].shape), np.zeros(of[1].shape)
     steps = [(down, right) for down in range(kernel + 1) for right in range(down - kernel, kernel - down + 1)]
     for down, right in (step for step in steps if step > (0, 0)):  # each pair of neighbours once
@@ -135,33 +132,29 @@ def kernel_average_misorientation(
     return _map(data, mean, long_name=name, units="degree", kernel=kernel, max_angle=max_angle)
 
 
-def max_misorientation(
-    data: xr.Dataset, phase: xr.DataArray | None = None, symmetries: Symmetries | None = None
-) -> xr.DataArray:
+def max_misorientation(data: xr.Dataset, symmetries: Symmetries | None = None) -> xr.DataArray:
     """Largest misorientation in degrees (y, x) with the up to four nearest neighbours of the same phase."""
-    edges = misorientation(data, phase, symmetries)
+    edges = misorientation(data, symmetries)
     largest = _largest(edges["right"].values, edges["down"].values)
     return _map(data, largest, long_name="largest misorientation with a neighbour", units="degree")
 
 
-def grain_boundaries(
-    data: xr.Dataset, threshold: float = 15.0, phase: xr.DataArray | None = None, symmetries: Symmetries | None = None
-) -> xr.DataArray:
+def grain_boundaries(data: xr.Dataset, threshold: float = 15.0, symmetries: Symmetries | None = None) -> xr.DataArray:
     """Boolean (y, x): one of the four neighbours is misoriented by more than `threshold` degrees or of another phase.
 
     Both points of such a pair are True; points that are not indexed make no boundary.
     """
     if not threshold > 0:
         raise UsageError(f"threshold={threshold} must be above 0 degrees.")
-    values = max_misorientation(data, phase, symmetries).values > threshold
-    if phase is not None or n.PHASE in data:
-        values = values | phase_boundaries(data, phase).values
+    values = max_misorientation(data, symmetries).values > threshold
+    if n.PHASE in data:
+        values = values | phase_boundaries(data).values
     return _map(data, values, long_name="grain boundary", threshold=threshold)
 
 
-def phase_boundaries(data: xr.Dataset, phase: xr.DataArray | None = None) -> xr.DataArray:
+def phase_boundaries(data: xr.Dataset) -> xr.DataArray:
     """Boolean (y, x): one of the four neighbours is of another phase; points that are not indexed make none."""
-    numbers = _phase_numbers(data, phase)
+    numbers = _phase_numbers(data)
     right, down = np.zeros(numbers.shape), np.zeros(numbers.shape)
     right[:, :-1] = (numbers[:, 1:] != numbers[:, :-1]) & (numbers[:, 1:] >= 0) & (numbers[:, :-1] >= 0)
     down[:-1] = (numbers[1:] != numbers[:-1]) & (numbers[1:] >= 0) & (numbers[:-1] >= 0)
@@ -175,32 +168,24 @@ def _largest(right: np.ndarray, down: np.ndarray) -> np.ndarray:
     return np.asarray(np.fmax(np.fmax(right, down), np.fmax(left, up)))
 
 
-def _orientations(
-    data: xr.Dataset, phase: xr.DataArray | None, symmetries: Symmetries | None
-) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+def _orientations(data: xr.Dataset, symmetries: Symmetries | None) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Quaternions (y, x, 4), phase numbers (y, x) with -1 where there is no orientation, and each phase's group."""
-    stored, last = (QUATERNION, QUATERNION_COMPONENT) if QUATERNION in data else (EULER, ANGLE)
-    if stored not in data or set(data[stored].dims) != {n.Y, n.X, last}:
+    stored, last, size = (QUATERNION, QUATERNION_COMPONENT, 4) if QUATERNION in data else (EULER, ANGLE, 3)
+    if stored not in data or set(data[stored].dims) != {n.Y, n.X, last} or data[stored].sizes[last] != size:
         raise SchemaError(
             f"the Dataset has neither {QUATERNION} (y, x, {QUATERNION_COMPONENT}) nor {EULER} (y, x, {ANGLE}); ingest "
             f"an orientation map beside the patterns (orientations=…)."
         )
     values = data[stored].transpose(n.Y, n.X, last).values
     quaternion = values if stored == QUATERNION else euler_to_quaternion(values)
-    if phase is None and n.PHASE not in data and isinstance(symmetries, str):
-        numbers = np.zeros(values.shape[:2], dtype=np.int64)
-    else:
-        numbers = _phase_numbers(data, phase)
-    if quaternion.shape != (*numbers.shape, 4):
-        raise SchemaError(f"orientations of shape {quaternion.shape} do not fit phases of {numbers.shape} points.")
+    is_single = n.PHASE not in data and isinstance(symmetries, str)
+    numbers = np.zeros(values.shape[:2], dtype=np.int64) if is_single else _phase_numbers(data)
     numbers = np.where(np.linalg.norm(quaternion, axis=-1) > 0, numbers, n.PHASE_UNKNOWN)  # false for NaN
     found = np.unique(numbers[numbers >= 0]).tolist()
     if isinstance(symmetries, str):
-        groups = dict.fromkeys(found, symmetries)
-    else:
-        came_with = (data.get(n.PHASE, xr.DataArray()) if phase is None else phase).attrs
-        given = symmetries if symmetries is not None else nested(came_with, LAUE_GROUPS) or {}
-        groups = {int(number): str(laue) for number, laue in given.items()}
+        return quaternion, numbers, dict.fromkeys(found, symmetries)
+    given = symmetries if symmetries is not None else nested(data[n.PHASE].attrs, LAUE_GROUPS) or {}
+    groups = {int(number): str(laue) for number, laue in given.items()}
     if lacking := [number for number in found if number not in groups]:
         raise UsageError(
             f"the Laue group of phase {', '.join(map(str, lacking))} is not known; give "
@@ -209,13 +194,12 @@ def _orientations(
     return quaternion, numbers, groups
 
 
-def _phase_numbers(data: xr.Dataset, phase: xr.DataArray | None) -> np.ndarray:
-    given = phase if phase is not None else data.get(n.PHASE)
-    if given is None or set(given.dims) != {n.Y, n.X}:
+def _phase_numbers(data: xr.Dataset) -> np.ndarray:
+    if n.PHASE not in data or set(data[n.PHASE].dims) != {n.Y, n.X}:
         raise SchemaError(
-            f"there is no {n.PHASE} (y, x); give phase=…, or symmetries='m-3m' for orientations of a single phase."
+            f"there is no {n.PHASE} (y, x); assign one, or give symmetries='m-3m' for orientations of a single phase."
         )
-    values = given.transpose(n.Y, n.X).values
+    values = data[n.PHASE].transpose(n.Y, n.X).values
     return np.where(np.isfinite(values), values, n.PHASE_UNKNOWN).astype(np.int64)
 
 

@@ -73,16 +73,14 @@ def profile(da: xr.DataArray, *, y: float | None = None, x: float | None = None)
     dim, place = (n.Y, y) if y is not None else (n.X, x)
     if not {n.Y, n.X} <= set(da.dims):
         raise SchemaError(f"{_name(da)} has dims {da.dims}; a profile needs a map over y and x.")
-    axis = da[dim].values.astype("f8")
-    nearest = int(np.abs(axis - place).argmin())
-    half = np.abs(np.diff(np.sort(axis))).max(initial=0) / 2 or 0.5
-    if not abs(axis[nearest] - place) <= half * (1 + 1e-9):
-        raise DataError(
-            f"no point lies within {half:g} of {dim} = {place:g}, the nearest at {axis[nearest]:g}; {dim} spans "
-            f"{axis.min():g} to {axis.max():g} {da[dim].attrs.get('units', '')}".rstrip()
-            + "."
-        )
-    return da.isel({dim: nearest}, drop=True).load().assign_attrs({dim: [float(axis[nearest])]})
+    axis = np.sort(da[dim].values.astype("f8"))
+    half = np.diff(axis).max(initial=0) / 2 or 0.5
+    try:
+        found = da.assign_coords({dim: da[dim].astype("f8")}).sel({dim: place}, "nearest", half * (1 + 1e-9))
+    except KeyError:
+        span = f"{axis[0]:g} to {axis[-1]:g} {da[dim].attrs.get('units', '')}".rstrip()
+        raise DataError(f"no point lies within {half:g} of {dim} = {place:g}; {dim} spans {span}.") from None
+    return found.drop_vars(dim).load().assign_attrs({dim: [float(found[dim])]})
 
 
 def top_percent(da: xr.DataArray, percent: float, roi: xr.DataArray | None = None) -> xr.DataArray:

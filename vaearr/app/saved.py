@@ -243,7 +243,7 @@ def _plane(state: State) -> list[Section]:
 def _classes(state: State, by: str | None) -> list[Section]:
     """Prototypes of the classes; none where no classes are known."""
     from vaearr.analysis.exploration.points import classes_if_any
-    from vaearr.analysis.exploration.prototypes import prototypes
+    from vaearr.analysis.exploration.traversals import prototypes
 
     try:
         found = prototypes(state.path, state.name, by) if classes_if_any(state.ds, by) else None

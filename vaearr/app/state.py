@@ -215,16 +215,17 @@ class State:
     @cached_property
     def origin(self) -> np.ndarray:
         """The mean of all samples as the decoder takes it."""
-        from vaearr.analysis.exploration.bases import start
+        from vaearr.analysis.exploration.traversals import start
 
-        return start(self.run, self.run, "mean").latents
+        return start(self.run, "mean").latents
 
     def moved(self, vectors: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
         """Latents at vectors `(k, latent)`, as the decoder takes them: `(k, *latent_shape)`.
 
         A spatial latent keeps the pattern of `base` (None: of the mean of all) and is moved to the vector's means.
         """
-        from vaearr.analysis.exploration.bases import Start, filled
+        from vaearr.analysis.exploration.points import filled
+        from vaearr.analysis.exploration.traversals import Start
 
         base = self.origin if base is None else base
         if not np.isfinite(base).all():
@@ -239,7 +240,7 @@ class State:
 
     def rebuilt(self, indices: np.ndarray) -> xr.DataArray:
         """Samples decoded from their stored latents."""
-        from vaearr.analysis.exploration.bases import filled
+        from vaearr.analysis.exploration.points import filled
         from vaearr.run.draw import decoded_array
 
         return decoded_array(self.run, filled(self.run, self.bases(indices).values), PICTURE)

@@ -57,7 +57,6 @@ KEYWORDS: dict[str, tuple[Any, ...]] = {  # of the functions: type, help, flag, 
     "max_points": (int, "samples at most", "--max-points"),
     "perplexity": (float, "of t-SNE: about how many neighbours count; default: 30", "--perplexity"),
     "neighbours": (int, "of UMAP; default: 15", "--neighbours"),
-    "pooled": (bool, "spatial latents: one mean for each dimension, as where a mask is", "--pooled"),
     "seed": (int, "seed of whatever is drawn or chosen; default: 0", "--seed"),
     "source": (str, SOURCE, "--source"),
     "a": (str, "file, X:Y[:Z] of a scan point, or number of a sample", "--from"),
@@ -232,7 +231,7 @@ def _statistics(store: str, run: str) -> Any:
     return va.latent_statistics(store, run, write=True)
 
 
-OF_HEALTH = "kl is_active aggregate_mean aggregate_std aggregate_kl kolmogorov wasserstein"
+OF_HEALTH = "kl is_active aggregate_mean aggregate_std aggregate_kl wasserstein"
 LOADINGS = "explained_variance explained_variance_ratio explained_variance_cumulative loadings"
 LOOKS = {
     "prototypes": Look("explore.prototypes", "by", "Mean latents of each class and what they decode to."),
@@ -255,7 +254,7 @@ LOOKS = {
     "sample": Look("sample_prior", "n_samples seed source", "Draw latents and decode them.", folder="samples"),
     "scatter": Look(
         "explore.embedding",
-        "method seed max_points perplexity neighbours by pooled color",
+        "method seed max_points perplexity neighbours by color",
         "Samples in a plane by their latents, coloured by class and by --color.",
         "position amount",
     ),
@@ -266,7 +265,7 @@ LOOKS = {
     ),
     "describe": Look("explore.latent_table", "", "Count, mean, spread, quartiles and range of latents.", "summary"),
     "components": Look(
-        "explore.latent_pca", "n_components pooled max_points seed", "Principal components of the latents.", LOADINGS
+        "explore.latent_pca", "n_components max_points seed", "Principal components of the latents.", LOADINGS
     ),
     "health": Look("explore.health", "seed", "KL, active units, the aggregate posterior and the prior.", OF_HEALTH),
     "stats": Look(_statistics, "", "Keep the latents' statistics as a table of the run.", folder="latent_statistics"),
@@ -381,7 +380,8 @@ def layers(
     model, ds, alone = opened.model, opened.ds, list[str]()
     how: Given = {"part": part, "level": level, "top": top}
     if "a" in about:
-        found = va.compare_layers(model, of.sample_of(ds, about["a"]), of.sample_of(ds, about["b"]), **how)
+        one, two = (of.sample_of(ds, _point(about[side])) for side in "ab")
+        found = va.compare_layers(model, one, two, **how)
     else:
         pairs, alone = of.pairs_of_folders(ds, about["positive"], about["negative"], skip_bad=skip_bad)
         found = va.compare_pairs(model, pairs, skip_bad=skip_bad, **how)

@@ -126,7 +126,7 @@ def health_view(found: xr.Dataset, **options: Any) -> Any:
         shown += _beside_prior(found, edges, size)
     if alone:
         return shown[0]
-    heading = title(", ".join(health_words(found))) if "total_correlation" in a else ""
+    heading = title(", ".join(health_words(found))) if "density" in found else ""
     return holoviews().Layout(shown).cols(2).opts(shared_axes=False, title=heading, **BOKEH)
 
 
@@ -169,12 +169,8 @@ def _beside_prior(found: xr.Dataset, edges: np.ndarray, size: dict[str, Any]) ->
         title="aggregate posterior (share per unit)", ylabel="latent", tools=["hover"], **BOKEH,
         **size | {"xticks": [(-2, "prior"), *size["xticks"][len(dims) > 12 :]], "xlim": (-2.5, edges[-1])},
     )  # fmt: skip
-    far = max(float(found["wasserstein"].max()), float(found["kolmogorov"].max()), 0.05)
-    distances = []
-    for color, name in zip(COLORS, ("wasserstein", "kolmogorov"), strict=False):
-        legend = {"wasserstein": "Wasserstein (σ)", "kolmogorov": "Kolmogorov-Smirnov"}[name]
-        place = "latent", "distance from the prior"
-        distances += curve(dims, found[name], place, legend, color, interpolation="steps-mid")
+    far, place = max(float(found["wasserstein"].max()), 0.05), ("latent", "distance from the prior")
+    distances = curve(dims, found["wasserstein"], place, "Wasserstein (σ)", COLORS[0], interpolation="steps-mid")
     words = {"title": "distance from the prior", "ylabel": "distance", "legend_position": "top_right"}
     return [correlation, mesh, panel(distances, ylim=(0, 1.4 * far), **words, **size)]
 
@@ -185,8 +181,6 @@ def health_words(found: xr.Dataset) -> list[str]:
     lines = [f"{attrs['n']:,} samples"]
     if attrs["aggregate_kl_total"] is not None:
         lines[0] += f", KL of the aggregate posterior from the prior {attrs['aggregate_kl_total']:.3g} nats"
-    if attrs["total_correlation"] is not None:
-        lines.append(f"total correlation if Gaussian {attrs['total_correlation']:.2g} nats")
     return lines
 
 

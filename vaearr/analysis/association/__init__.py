@@ -1,42 +1,32 @@
 """How latents go with side maps: dependence metrics, tables, rankings, significance, partitions."""
 
 from vaearr.analysis.association import correlations, information, distance, hsic, joint  # noqa: F401, I001  (they register)
-from vaearr.analysis.association.classes import associate_classes
 from vaearr.analysis.association.columns import Columns
 from vaearr.analysis.association.joint import associate_jointly
-from vaearr.analysis.association.metrics import METRICS, Metric, metric
-from vaearr.analysis.association.p_values import P_ADJUSTED, P_VALUE, significance
+from vaearr.analysis.association.metrics import METRICS, metric
+from vaearr.analysis.association.p_values import P_ADJUSTED, significance
 from vaearr.analysis.association.partitions import latent_partitions
 from vaearr.analysis.association.stored import (
     associate_store,
     check_reference,
     current_table,
-    latents_of,
     partitions_store,
     run_latents,
 )
 from vaearr.analysis.association.table import associate, ranking
-from vaearr.analysis.association.targets import element_rgb, element_sum, targets_of
-from vaearr.schema import categories, is_categorical
+from vaearr.analysis.association.targets import element_rgb, targets_of
 
 __all__ = [
     "METRICS",
     "P_ADJUSTED",
-    "P_VALUE",
     "Columns",
-    "Metric",
     "associate",
-    "associate_classes",
     "associate_jointly",
     "associate_store",
-    "categories",
     "check_reference",
     "current_table",
     "element_rgb",
-    "element_sum",
-    "is_categorical",
     "latent_partitions",
-    "latents_of",
     "metric",
     "partitions_store",
     "ranking",

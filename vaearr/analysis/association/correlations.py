@@ -212,7 +212,6 @@ def _partial_metric(degree: int) -> Kernel:
         " NaN for fewer points than its terms and two",
         reference="trend surfaces: Legendre, Ecology 74, 1659 (1993), doi:10.2307/1939924",
         higher="closer to a straight line once large-scale trends are gone; the sign is its direction",
-        needs_positions=True,
         prepare=lambda columns: columns.made(_of_residuals, degree),
     )(kernel)
 

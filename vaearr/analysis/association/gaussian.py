@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from vaearr.analysis.association.columns import Columns, compiled, order
-from vaearr.analysis.association.correlations import Codes, codes
 
 REACH = 8.6  # exp(-REACH^2 / 2) = 9e-17
 STRETCH = 64.0  # longest interval that the series is made for
@@ -65,8 +64,8 @@ def vector_sum(vectors: np.ndarray) -> np.ndarray:
 def kernels(columns: Columns) -> list[Kernel | None]:
     """The kernel of each column, None for a constant one."""
     return [
-        None if code.start.size == 1 else _kernel(values, places, code)
-        for values, places, code in zip(columns.values.T, columns.made(order).T, columns.made(codes), strict=True)
+        None if values[places[0]] == values[places[-1]] else _kernel(values, places)
+        for values, places in zip(columns.values.T, columns.made(order).T, strict=True)
     ]
 
 
@@ -125,8 +124,11 @@ def median_distance(ordered: np.ndarray) -> float:
     return (first + second) / 2
 
 
-def _kernel(values: np.ndarray, places: np.ndarray, code: Codes) -> Kernel:
+def _kernel(values: np.ndarray, places: np.ndarray) -> Kernel:
     ordered = values[places]
+    is_first = np.r_[True, ordered[1:] != ordered[:-1]]  # of the points with this value
+    code = np.empty(values.size, np.int64)
+    code[places] = np.cumsum(is_first) - 1
     sigma = median_distance(ordered)
     scaled = (ordered - np.median(ordered)) / math.hypot(sigma, math.sqrt(0.5e-12))
     excess = np.maximum(np.diff(scaled) - REACH, 0)
@@ -143,18 +145,10 @@ def _kernel(values: np.ndarray, places: np.ndarray, code: Codes) -> Kernel:
     outside[places] = (np.arange(values.size) < first) | (np.arange(values.size) > last)
     place = np.empty(values.size)
     place[places] = scaled - (scaled[first] + scaled[last]) / 2
-    table = _table(scaled[code.start]) if code.start.size < 2 * wave.size else None
-    is_whole = table is not None or not outside.any()
-    return Kernel(
-        sigma,
-        place,
-        np.ascontiguousarray(places),
-        None if is_whole else outside,
-        frequency,
-        np.sqrt(strength),
-        table,
-        code.code,
-    )
+    table = _table(scaled[is_first]) if is_first.sum() < 2 * wave.size else None
+    left_out = outside if table is None and outside.any() else None
+    places = np.ascontiguousarray(places)
+    return Kernel(sigma, place, places, left_out, frequency, np.sqrt(strength), table, code)
 
 
 def _table(distinct: np.ndarray) -> np.ndarray:

@@ -72,15 +72,16 @@ def associate_jointly(
     by_position, wanted = isinstance(given, str), _labelled(target, dims)
     known = [] if given is None or isinstance(given, str) else _labelled(given, dims)
     both = stack([*wanted, *((f"given {label}", values) for label, values in known)], dims)
-    x, y, where = gather(latents, both, roi, latent_dims(latents)[0], dims)
-    y, z = y[:, : len(wanted)], where if by_position else y[:, len(wanted) :]
+    points = gather(latents, both, roi)
+    x, y, z = points.latents, *np.split(points.targets, [len(wanted)], axis=1)
+    z = points.positions if by_position else z
     usable, rng = np.isfinite(np.column_stack([x, z])).all(1), np.random.default_rng(seed)
     order, rows = rng.permutation(len(x)), []
     for (label, _), column in zip(wanted, y.T, strict=True):
-        points = order[usable[order] & np.isfinite(column[order])][:max_points]
-        if len(points) < LEAST:
-            raise RoiError(f"target {label!r} has {len(points)} points with all values; at least {LEAST} are needed.")
-        rows.append((len(points), *_of_points(x[points], column[points, None], z[points] if z.size else None)))
+        some = order[usable[order] & np.isfinite(column[order])][:max_points]
+        if len(some) < LEAST:
+            raise RoiError(f"target {label!r} has {len(some)} points with all values; at least {LEAST} are needed.")
+        rows.append((len(some), *_of_points(x[some], column[some, None], z[some] if z.size else None)))
     used, values, partial, p_value = map(np.array, zip(*rows, strict=True))
     names = [UNBIASED, PARTIAL] if given is not None else [UNBIASED]
     both_values = np.stack([values, partial])[: len(names), None]

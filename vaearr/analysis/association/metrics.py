@@ -36,7 +36,6 @@ class Metric:
     formula: str
     reference: str
     higher: str  # what a larger (absolute) value means
-    needs_positions: bool = False  # the kernel reads `Columns.positions`
     prepare: Prepare | None = None  # makes what the kernel needs of targets, before latents are compared with them
 
     def describe(self) -> dict[str, str | bool]:
@@ -102,25 +101,22 @@ def apply(
     metrics: Sequence[Metric],
     latents: np.ndarray,
     targets: np.ndarray,
-    positions: np.ndarray | None = None,
+    positions: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every metric of every latent `(n, L)` with every target `(n, T)`: values `(metric, L, T)` and n `(T,)`.
 
     Each latent-target pair uses the points where both are finite; fewer than MIN_POINTS give NaN. `n` counts, per
     target, the points where the target and at least one latent are finite. `positions` `(n, d)` are the coordinates of
-    the points, for metrics that need them. Runs under the dask scheduler in use, threads by default, a few latents and
-    targets to a task; memory beyond the arguments is that of the tasks under way. Raises UsageError if positions are
-    needed and missing.
+    the points. Runs under the dask scheduler in use, threads by default, a few latents and
+    targets to a task; memory beyond the arguments is that of the tasks under way.
     """
     import dask
 
-    if positions is None and (needy := [item.name for item in metrics if item.needs_positions]):
-        raise UsageError(f"{', '.join(needy)} need the positions of the points; pass positions, or leave them out.")
     finite_latents, finite_targets = np.isfinite(latents), np.isfinite(targets)
     at_once = max(1, min(LATENTS_AT_ONCE, VALUES_AT_ONCE // len(latents)))
     values = np.full((len(metrics), latents.shape[1], targets.shape[1]), np.nan)
     groups = [
-        (keep, list(_blocks(columns, TARGETS_AT_ONCE)), list(_blocks(members, at_once)))
+        (keep, _blocks(columns, TARGETS_AT_ONCE), _blocks(members, at_once))
         for pattern, members in same_missing(finite_latents)  # nearly always one pattern
         for keep, columns in same_missing(finite_targets & pattern[:, None])
         if keep.sum() >= MIN_POINTS
@@ -133,7 +129,7 @@ def apply(
         own, others = share(latents), share(targets)
         for keep, targets_at_once, latents_at_once in groups:
             points = share(keep)
-            where = None if positions is None else share(columns_of(positions[keep]))
+            where = share(columns_of(positions[keep]))
             for wanted in targets_at_once:
                 prepared = dask.delayed(_prepared)(metrics, others, points, wanted, where)
                 yield from (dask.delayed(_task)(metrics, own, points, block, prepared) for block in latents_at_once)
@@ -165,9 +161,8 @@ def _task(
     return np.stack([item.kernel(columns, targets) for item in metrics])
 
 
-def _blocks(members: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(members), size):
-        yield members[start : start + size]
+def _blocks(members: np.ndarray, size: int) -> list[np.ndarray]:
+    return np.split(members, range(size, len(members), size))
 
 
 def same_missing(finite: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

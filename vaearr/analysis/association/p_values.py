@@ -24,13 +24,29 @@ from vaearr.analysis.association.surrogates import (
     neighbourhood,
     semivariograms,
 )
-from vaearr.analysis.association.table import ASSOCIATION, METRIC, Metrics, associate, gather, latent_dims
-from vaearr.analysis.association.targets import TARGET, columns, stack
+from vaearr.analysis.association.table import (
+    ASSOCIATION,
+    METRIC,
+    Metrics,
+    Points,
+    associate,
+    gather,
+    latent_dims,
+)
+from vaearr.analysis.association.targets import stacked
 from vaearr.config import SignificanceConfig
 from vaearr.errors import UsageError, did_you_mean
 
 P_VALUE, P_ADJUSTED, P_NAIVE, N_EFFECTIVE = "p_value", "p_adjusted", "p_naive", "n_effective"
 LOW, HIGH = "low", "high"  # ends of the confidence interval
+WORDS = {
+    P_VALUE: "p-value from surrogate maps",
+    P_ADJUSTED: "p-value corrected over latents and metrics",
+    N_EFFECTIVE: "effective number of independent points",
+    LOW: "lower end of the 95 % confidence interval",
+    HIGH: "upper end of the 95 % confidence interval",
+    P_NAIVE: "p-value as if points were independent, for comparison only",
+}
 HALF_WIDTH = {"pearson": 1.96, "spearman": 1.96 * 1.06**0.5}  # of arctanh(r), for one effective point above three
 CORRECTIONS = ("fdr", "holm", "none")  # of p-values alone; "max" needs the surrogates
 MATRIX_PRODUCTS = ("pearson", "spearman", "partial_pearson", "partial_pearson_2", "partial_pearson_3")
@@ -81,12 +97,12 @@ def significance(
     settings = config or SignificanceConfig()
     latents, target, roi = dask.compute(latents, target, roi)  # read once, together
     table = associate(latents, target, metrics, roi)
-    maps = _maps(latents, target, roi)
-    chosen = choose(metrics)
-    observed = table.values.reshape(len(chosen), maps.latents.shape[1], len(maps.labels))
-    found = {name: np.full(observed.shape, np.nan) for name in (P_VALUE, P_ADJUSTED, N_EFFECTIVE, LOW, HIGH, P_NAIVE)}
-    wanted = [t for t in range(len(maps.labels)) if np.isfinite(observed[..., t]).any()]
-    for t in wanted:
+    chosen, dims = choose(metrics), latent_dims(latents)[1]
+    points = gather(latents, stacked(target, dims), roi)
+    maps = _Maps(points, np.array([_step(latents, dim) for dim in dims]), n.SAMPLE not in dims)
+    observed = table.values.reshape(len(chosen), len(points.entries), len(points.labels))
+    found = {name: np.full(observed.shape, np.nan) for name in WORDS}
+    for t in np.flatnonzero(np.isfinite(observed).any(axis=(0, 1))).tolist():
         null = _null(maps, t, chosen, settings)
         strength = _strength(observed[..., t], chosen)
         p = _p_values(strength, null)
@@ -96,7 +112,11 @@ def significance(
             np.maximum(p, _of_the_largest(strength, null)) if by_max else adjust(p, settings.correction)
         )
         _linear(maps, t, chosen, observed[..., t], found)
-    return _dataset(table, found, settings)
+    ds = table.to_dataset(name=ASSOCIATION)
+    for name, values in found.items():
+        ds[name] = (table.dims, values.reshape(table.shape), {"long_name": WORDS[name], "units": "1"})
+    ds[P_ADJUSTED].attrs["long_name"] += f" ({settings.correction})"
+    return ds.assign_attrs(config=settings.to_attrs(), warnings=_warnings(ds, settings))
 
 
 def adjust(p: np.ndarray, correction: str) -> np.ndarray:
@@ -126,50 +146,31 @@ def adjust(p: np.ndarray, correction: str) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Maps:
-    """Latents `(n, L)` and targets `(n, T)` at the points of the ROI, and where on the grid these are."""
+    """The points, the distance of neighbours along each axis of the grid, and what serves several targets."""
 
-    latents: np.ndarray
-    targets: np.ndarray
-    labels: list[str]
-    positions: np.ndarray
-    shape: tuple[int, ...]
-    index: np.ndarray  # flat index on the grid of each point
+    points: Points
     spacing: np.ndarray
     has_neighbours: bool
     _near: dict[bytes, Neighbourhood] = field(default_factory=dict, repr=False)
     _weights: dict[tuple[bytes, str], np.ndarray] = field(default_factory=dict, repr=False)
 
-    def inside(self, t: int) -> np.ndarray:
-        """Points (n,) where a target and at least one latent are finite."""
-        return np.asarray(np.isfinite(self.targets[:, t]) & np.isfinite(self.latents).any(axis=1))
-
     def near(self, inside: np.ndarray) -> Neighbourhood:
         """Neighbourhood of the points `inside` (n,), made once for each such set."""
         key = np.packbits(inside).tobytes()
         if key not in self._near:
-            mask = np.zeros(self.shape, bool)
-            mask.flat[self.index[inside]] = True
+            mask = self.points.inside.copy()
+            mask[mask] = inside
             self._near[key] = neighbourhood(mask, self.spacing)
         return self._near[key]
 
-
-def _maps(latents: xr.DataArray, target: xr.DataArray | xr.Dataset, roi: xr.DataArray | None) -> _Maps:
-    latent_dim, dims = latent_dims(latents)
-    parts = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
-    stacked = stack([column for part in parts for column in columns(part, dims)], dims)
-    values, points, where = gather(latents, stacked, roi, latent_dim, dims)
-    shape = tuple(latents.sizes[dim] for dim in dims)
-    keep = np.ones(shape, bool) if roi is None else roi.transpose(*dims).values.astype(bool)
-    return _Maps(
-        latents=values.astype("f8"),
-        targets=points.astype("f8"),
-        labels=[str(label) for label in stacked[TARGET].values],
-        positions=where,
-        shape=shape,
-        index=np.flatnonzero(keep),
-        spacing=np.array([_step(latents, dim) for dim in dims]),
-        has_neighbours=n.SAMPLE not in dims,
-    )
+    def effective(self, inside: np.ndarray, latents: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
+        """Effective sample size (L,) of the correlation of latents (n, L) with a target (n, 1), both of one `kind`."""
+        if not self.has_neighbours:
+            return np.full(latents.shape[1], float(len(target)))
+        near, key = self.near(inside), (np.packbits(inside).tobytes(), kind)
+        if key not in self._weights:  # the latents are the same for each target with these points
+            self._weights[key] = _weights(near, latents)
+        return effective_points(near, self._weights[key], _weights(near, target))[:, 0]
 
 
 def _step(latents: xr.DataArray, dim: str) -> float:
@@ -184,11 +185,12 @@ def _null(maps: _Maps, t: int, chosen: Sequence[Metric], settings: SignificanceC
 
     What is a product of matrices is made here, the other metrics by the scheduler in use, also that of a cluster.
     """
-    inside, shape = maps.inside(t), (len(chosen), maps.latents.shape[1])
-    seed = np.random.SeedSequence([settings.seed, zlib.crc32(maps.labels[t].encode())])  # whatever others there are
+    points, shape = maps.points, (len(chosen), len(maps.points.entries))
+    inside = np.isfinite(points.targets[:, t]) & np.isfinite(points.latents).any(axis=1)
+    seed = np.random.SeedSequence([settings.seed, zlib.crc32(points.labels[t].encode())])  # whatever others there are
     quick = [i for i, item in enumerate(chosen) if item.name in MATRIX_PRODUCTS]
     slow = [i for i, item in enumerate(chosen) if item.name not in MATRIX_PRODUCTS]
-    latents, positions = maps.latents[inside], maps.positions[inside]
+    latents, positions = points.latents[inside], points.positions[inside]
     groups = _same_points(latents, positions) if quick else []
     null, done = np.empty((settings.n_surrogates, *shape)), 0
     for batch in _batches(_surrogates(maps, t, inside, settings, seed), int(inside.sum())):
@@ -250,7 +252,7 @@ def _same_points(latents: np.ndarray, positions: np.ndarray) -> list[tuple[np.nd
 def _surrogates(
     maps: _Maps, t: int, inside: np.ndarray, settings: SignificanceConfig, seed: np.random.SeedSequence
 ) -> Iterator[np.ndarray]:
-    values = maps.targets[inside, t]
+    values = maps.points.targets[inside, t].astype("f8")
     if not maps.has_neighbours:
         rng = np.random.default_rng(seed)
         return (rng.permutation(values) for _ in range(settings.n_surrogates))
@@ -272,21 +274,22 @@ def _linear(maps: _Maps, t: int, chosen: Sequence[Metric], observed: np.ndarray,
     """Fill in `n_effective` and `p_naive` of one target, for the metrics that have them."""
     from scipy.stats import t as student
 
-    inside = np.isfinite(maps.targets[:, t])
+    points = maps.points
+    known = np.isfinite(points.targets[:, t])
     for i, item in enumerate(chosen):
-        if item.name not in ("pearson", "spearman"):
+        if item.name not in HALF_WIDTH:
             continue
-        for keep, members, own, _ in _same_points(maps.latents[inside], maps.positions[inside]):
-            points = inside.copy()
-            points[inside] = keep
-            mine = columns_of(maps.targets[points, t : t + 1])
+        for keep, members, own, _ in _same_points(points.latents[known], points.positions[known]):
+            inside = known.copy()
+            inside[known] = keep
+            mine = columns_of(points.targets[inside, t : t + 1])
             r = observed[i, members]
             with np.errstate(divide="ignore"):
-                score = np.abs(r) * np.sqrt((len(mine.values) - 2) / np.maximum(1 - r**2, 0))
-            found[P_NAIVE][i, members, t] = 2 * student.sf(score, len(mine.values) - 2)
+                score = np.abs(r) * np.sqrt((mine.n - 2) / np.maximum(1 - r**2, 0))
+            found[P_NAIVE][i, members, t] = 2 * student.sf(score, mine.n - 2)
             if item.name == "spearman":
                 own, mine = columns_of(average_ranks(own)), columns_of(average_ranks(mine))
-            effective = _effective(maps, points, own.values, mine.values, item.name)
+            effective = maps.effective(inside, own.values, mine.values, item.name)
             found[N_EFFECTIVE][i, members, t] = np.where(np.isfinite(r), effective, np.nan)
             ends = _interval(r, effective, HALF_WIDTH[item.name])
             found[LOW][i, members, t], found[HIGH][i, members, t] = ends
@@ -304,35 +307,10 @@ def _interval(r: np.ndarray, effective: np.ndarray, half_width: float) -> tuple[
     return np.tanh(centre - width), np.tanh(centre + width)
 
 
-def _effective(maps: _Maps, points: np.ndarray, latents: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
-    """Effective sample size (L,) of the correlation of latents (n, L) with a target (n, 1), both of one `kind`."""
-    if not maps.has_neighbours:
-        return np.full(latents.shape[1], float(len(target)))
-    near, key = maps.near(points), (np.packbits(points).tobytes(), kind)
-    if key not in maps._weights:  # the latents are the same for each target with these points
-        maps._weights[key] = _weights(near, latents)
-    return effective_points(near, maps._weights[key], _weights(near, target))[:, 0]
-
-
 def _weights(near: Neighbourhood, values: np.ndarray) -> np.ndarray:
     """Covariance weights of columns (n, k), each to deviation 1."""
     unit = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), np.finfo(float).tiny)
     return covariance_weights(near, semivariograms(near, unit))
-
-
-def _dataset(table: xr.DataArray, found: dict[str, np.ndarray], settings: SignificanceConfig) -> xr.Dataset:
-    words = {
-        P_VALUE: "p-value from surrogate maps",
-        P_ADJUSTED: f"p-value corrected over latents and metrics ({settings.correction})",
-        N_EFFECTIVE: "effective number of independent points",
-        LOW: "lower end of the 95 % confidence interval",
-        HIGH: "upper end of the 95 % confidence interval",
-        P_NAIVE: "p-value as if points were independent, for comparison only",
-    }
-    ds = table.to_dataset(name=ASSOCIATION)
-    for name, values in found.items():
-        ds[name] = (table.dims, values.reshape(table.shape), {"long_name": words[name], "units": "1"})
-    return ds.assign_attrs(config=settings.to_attrs(), warnings=_warnings(ds, settings))
 
 
 def _warnings(ds: xr.Dataset, settings: SignificanceConfig) -> list[str]:

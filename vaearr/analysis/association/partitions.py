@@ -8,12 +8,15 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association.table import gather, latent_dims
-from vaearr.analysis.association.targets import columns, stack
+from vaearr.analysis.association.metrics import MIN_POINTS
+from vaearr.analysis.association.table import gather, latent_dims, name_of
+from vaearr.analysis.association.targets import stack, stacked
 from vaearr.errors import SchemaError, UsageError
 from vaearr.schema import is_categorical
 
 ARI, NMI, TIED = "ari", "nmi", "is_tied"
+ETA_SQUARED, MUTUAL = "eta_squared", "adjusted_mutual_information"
+BINS = 16  # of a latent, equally full
 LEAST_POINTS = 10  # for each cluster of the range
 WORDS = {
     ARI: {"long_name": "adjusted Rand index", "units": "1"},
@@ -22,6 +25,8 @@ WORDS = {
     "k_at_bound": {"long_name": "k is at the end of the range that was tried"},
     TIED: {"long_name": "another latent has the same adjusted Rand index"},
     "n": {"long_name": "finite scan points", "units": "1"},
+    ETA_SQUARED: {"long_name": "share of the latent's variance that its class explains", "units": "1"},
+    MUTUAL: {"long_name": "adjusted mutual information of classes and latent", "units": "1", "bins": BINS},
 }
 
 
@@ -59,30 +64,28 @@ def latent_partitions(
         Over `latent`: `ari` (1 the same groups, 0 as by chance; Hubert & Arabie, J. Classif. 2, 193 (1985)), `nmi`
         (mutual information over the mean entropy, 0 to 1, not corrected for chance), `k`, `k_at_bound`, `n`, and
         `is_tied`, whether another latent has the same ari. attrs: `k_reference`, `k_reference_at_bound`,
-        `n_reference`, `warnings`, and the settings.
+        `n_reference`, `warnings`, and the settings. Of classes as given also `eta_squared` and
+        `adjusted_mutual_information`, see `_of_classes`.
 
     Raises UsageError for an unusable range, SchemaError for other grids or too few points, RoiError for an empty
     region.
     """
     if not 1 <= k_range[0] <= k_range[1]:
         raise UsageError(f"k_range {k_range} must be two numbers, 1 <= first <= last.")
-    latent_dim, dims = latent_dims(latents)
     given = isinstance(reference, xr.DataArray) and is_categorical(reference)
-    values, points, _ = gather(latents, _features(reference, dims), roi, latent_dim, dims)
+    points = gather(latents, _features(reference, latent_dims(latents)[1]), roi)
     settings = {"k_range": k_range, "criterion": criterion, "seed": seed, "max_points": max_points}
-    labels, k_reference, at_bound = _reference(points, given, settings)
-    numbers = _each(values, labels, settings)
-    names = latents[latent_dim].values if latent_dim in latents.coords else np.arange(values.shape[1])
-    ds = xr.Dataset({name: (n.LATENT, numbers[name], WORDS[name]) for name in WORDS}, coords={n.LATENT: names})
-    ds[n.LATENT].attrs.update(n.ATTRS[n.LATENT])
+    labels, k_reference, at_bound = _reference(points.targets, given, settings)
+    numbers = _each(points.latents, labels, settings) | (_of_classes(points.latents, labels) if given else {})
+    ds = xr.Dataset({name: (n.LATENT, values, WORDS[name]) for name, values in numbers.items()})
+    ds = ds.assign_coords({n.LATENT: points.entries})
     warnings = _warnings(ds, k_range, k_reference if at_bound else None)
     return ds.assign_attrs(
-        latents=str(latents.name) if latents.name is not None else n.LATENTS,
+        latents=name_of(latents),
         reference="classes as given" if given else "Gaussian mixture of the standardised features",
         k_reference=k_reference,
         k_reference_at_bound=at_bound,
         n_reference=int((labels >= 0).sum()),
-        scaling="each feature to mean 0 and deviation 1",
         warnings=warnings,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
     )
@@ -103,7 +106,36 @@ def _each(values: np.ndarray, labels: np.ndarray, settings: dict[str, Any]) -> d
         own, k[i], bound[i] = _clusters(column[keep, None], settings)
         ari[i] = adjusted_rand_score(labels[keep], own)
         nmi[i] = normalized_mutual_info_score(labels[keep], own)
-    return {ARI: ari, NMI: nmi, "k": k, "k_at_bound": bound, TIED: _tied(ari), "n": count}
+    same = np.isclose(ari[:, None], ari[None], rtol=1e-9, atol=1e-12)
+    return {ARI: ari, NMI: nmi, "k": k, "k_at_bound": bound, TIED: same.sum(axis=1) > 1, "n": count}
+
+
+def _of_classes(values: np.ndarray, classes: np.ndarray) -> dict[str, np.ndarray]:
+    """How well each latent (n, L) tells classes (n,), below 0 for none, apart: arrays (L,).
+
+    eta_squared: sum of squares between the classes over the total, 0 to 1 (Fisher, Statistical Methods for Research
+    Workers (1925), § 45, the squared correlation ratio). adjusted_mutual_information: of the classes and the latent in
+    16 equally full bins, less its expectation under random labels, over the smaller entropy less the same (Vinh, Epps
+    & Bailey, J. Mach. Learn. Res. 11, 2837 (2010), AMI_min): 0 by chance, 1 where bins determine classes, whatever the
+    shape of the relation. Equal values share a bin. NaN where the latent is constant, there is one class only, or fewer
+    points are left than three or one more than classes (of which classes always explain all).
+    """
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    found = np.full((2, values.shape[1]), np.nan)
+    for i, column in enumerate(values.T.astype("f8")):
+        keep = (classes >= 0) & np.isfinite(column)
+        latent, place = column[keep], np.unique(classes[keep], return_inverse=True)[1]
+        n_classes = int(place.max(initial=-1)) + 1
+        if n_classes < 2 or latent.size < max(MIN_POINTS, n_classes + 1) or np.ptp(latent) == 0:
+            continue
+        off = latent - latent.mean()
+        off /= np.abs(off).max()
+        between = np.bincount(place, off) ** 2 / np.bincount(place)
+        bins = np.searchsorted(np.sort(latent), latent) * BINS // latent.size
+        mutual = adjusted_mutual_info_score(place, bins, average_method="min")
+        found[:, i] = min(between.sum() / (off @ off), 1.0), mutual
+    return {ETA_SQUARED: found[0], MUTUAL: found[1]}
 
 
 def _features(reference: xr.DataArray | xr.Dataset, dims: tuple[str, ...]) -> xr.DataArray:
@@ -112,8 +144,7 @@ def _features(reference: xr.DataArray | xr.Dataset, dims: tuple[str, ...]) -> xr
         if set(reference.dims) != set(dims):
             raise SchemaError(f"the classes have dims {reference.dims}; a map of classes lies over {dims}.")
         return stack([("classes", reference.astype("f8").where(reference >= 0))], dims)
-    parts = reference.data_vars.values() if isinstance(reference, xr.Dataset) else [reference]
-    return stack([column for part in parts for column in columns(part, dims)], dims)
+    return stacked(reference, dims)
 
 
 def _reference(points: np.ndarray, given: bool, settings: dict[str, Any]) -> tuple[np.ndarray, int, bool]:
@@ -155,11 +186,6 @@ def _clusters(values: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray,
     )
     labels, info = fit(scaled, config)
     return labels, int(info["k"]), bool(info["k_at_bound"])
-
-
-def _tied(values: np.ndarray) -> np.ndarray:
-    same = np.isclose(values[:, None], values[None], rtol=1e-9, atol=1e-12)
-    return np.asarray(same.sum(axis=1) > 1)
 
 
 def _warnings(ds: xr.Dataset, k_range: tuple[int, int], k_reference: int | None) -> list[str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association.classes import associate_classes
 from vaearr.analysis.association.metrics import choose
 from vaearr.analysis.association.p_values import significance
 from vaearr.analysis.association.partitions import latent_partitions
@@ -20,7 +19,7 @@ from vaearr.computing import Where, check_where, connected
 from vaearr.config import AssociateConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.recipe import Recipe, is_made, nested
-from vaearr.schema import is_categorical
+from vaearr.store import check_store, has_table, open_store, open_table, recover, run_folder, write_table
 
 PARAMETERS = "parameters"
 
@@ -48,8 +47,6 @@ def associate_store(
     """
     from dask import compute as dask_compute
 
-    from vaearr.store import check_store, has_table, open_store, recover, run_folder, write_table
-
     check_where(dask)
     config = resolved(AssociateConfig, config, settings)
     recover(check_store(store))
@@ -66,9 +63,12 @@ def associate_store(
         made = found.attrs.get(PARAMETERS) if part is None else part.attrs[PARAMETERS]
         if is_made(there, made, recipe, overwrite=overwrite):
             return found if part is None else part
-    values = dask_compute(latents, targets, roi)  # read once, together
+    latents, targets, roi = dask_compute(latents, targets, roi)  # read once, together
     with connected(dask):
-        table = _associated(values, config)
+        if config.significance is None:
+            table = associate(latents, targets, config.metrics, roi=roi).to_dataset()
+        else:
+            table = significance(latents, targets, config.metrics, roi=roi, config=config.significance)
     table.attrs[PARAMETERS] = recipe.as_attrs()
     write_table(store, config.run, name, _named(table, latents), replace=has_table(store, config.run, name))
     return table
@@ -87,18 +87,9 @@ def _named(table: xr.Dataset, latents: xr.DataArray) -> xr.Dataset:
 
 def _opened(store: str | Path, run: str, name: str) -> xr.Dataset:
     """A kept table, with the name `latent` again."""
-    from vaearr.store import open_table
-
     table = open_table(store, run, name)
     found = next(iter(table.data_vars.values())).dims
     return table.rename({str(dim): n.LATENT for dim in found if dim not in (METRIC, TARGET, n.LATENT)})
-
-
-def _associated(values: tuple[xr.DataArray, xr.DataArray, xr.DataArray | None], config: AssociateConfig) -> xr.Dataset:
-    latents, targets, roi = values
-    if config.significance is None:
-        return associate(latents, targets, config.metrics, roi=roi).to_dataset()
-    return significance(latents, targets, config.metrics, roi=roi, config=config.significance)
 
 
 def partitions_store(
@@ -112,13 +103,11 @@ def partitions_store(
     """Clusters of each latent against those of a reference, see `latent_partitions`; kept in `/runs/<run>`.
 
     reference: scores (`pca`, `nmf`), `elements`, a plain map or a map of classes in the store; for classes also
-    `eta_squared` and `adjusted_mutual_information` of each latent, see `associate_classes`. k_max: most clusters of a
+    `eta_squared` and `adjusted_mutual_information` of each latent, see `latent_partitions`. k_max: most clusters of a
     latent (and of a reference that is no map of classes). A table made before from the same data is returned as it is;
     `overwrite` replaces any other. Raises ExistsError for another table of this reference, NoInputError for a run,
     latents or reference that are not there, UsageError for a k_max below 2.
     """
-    from vaearr.store import check_store, has_table, open_store, run_folder, write_table
-
     run_folder(store, config.run)
     ds = open_store(store)
     latents = latents_of(ds, config.run, config.variable)
@@ -135,9 +124,6 @@ def partitions_store(
             return found
     roi = ds.get(n.run_name(n.ROI, config.run))
     found = latent_partitions(latents, ds[reference], roi, k_range=(2, k_max))
-    if is_categorical(ds[reference]):
-        whole = associate_classes(latents, ds[reference], roi)
-        found = found.assign({str(m): whole.sel({METRIC: m}).variable for m in whole[METRIC].values})
     found = found.assign_attrs({"reference_name": reference, PARAMETERS: recipe.as_attrs()})
     write_table(store, config.run, name, _named(found, latents), replace=has_table(store, config.run, name))
     return found
@@ -153,8 +139,6 @@ def check_reference(ds: xr.Dataset, reference: str) -> None:
 
 def current_table(store: str | Path, ds: xr.Dataset, run: str, *, variable: str | None = None) -> xr.Dataset | None:
     """The run's stored table, if there is one and it was made from the latents and maps of `ds`; else None."""
-    from vaearr.store import has_table
-
     name = table_name(variable)
     if not has_table(store, run, name):
         return None
@@ -176,11 +160,15 @@ def table_name(variable: str | None, name: str | None = None) -> str:
 def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
     """Latents of a run, lazy; of spatial ones the means over their positions. Raises NoInputError, naming the runs that
     have some, if it has none."""
-    variable = n.run_name(n.LATENTS, run)
-    if variable not in ds:
-        hint = did_you_mean(run, schema.runs(ds))
-        raise NoInputError(f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}")
-    return schema.vectors(ds[variable])
+    if n.run_name(n.LATENTS, run) not in ds:
+        refuse_not_encoded(ds, run)
+    return schema.vectors(ds[n.run_name(n.LATENTS, run)])
+
+
+def refuse_not_encoded(ds: xr.Dataset, run: str) -> NoReturn:
+    """Raise NoInputError that names the runs with latents."""
+    hint = did_you_mean(run, schema.runs(ds))
+    raise NoInputError(f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}")
 
 
 def latents_of(ds: xr.Dataset, run: str, variable: str | None = None) -> xr.DataArray:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.association.metrics import METRICS, apply, choose
-from vaearr.analysis.association.targets import TARGET, columns, is_single, stack
+from vaearr.analysis.association.targets import TARGET, is_single, stacked
 from vaearr.config import SignificanceConfig
 from vaearr.errors import NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 
@@ -82,19 +82,16 @@ def associate(
         from vaearr.analysis.association.p_values import significance as with_p_values
 
         return with_p_values(latents, target, metrics, roi, None if significance is True else significance)
-    latent_dim, dims = latent_dims(latents)
-    parts = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
-    stacked = stack([column for part in parts for column in columns(part, dims)], dims)
-    chosen = choose(metrics)
-    values, points, where = gather(latents, stacked, roi, latent_dim, dims)
-    numbers, count = apply(chosen, values, points, where)
+    chosen, dims = choose(metrics), latent_dims(latents)[1]
+    points = gather(latents, stacked(target, dims), roi)
+    numbers, count = apply(chosen, points.latents, points.targets, points.positions)
     table = xr.DataArray(
         numbers,
         dims=(METRIC, n.LATENT, TARGET),
         coords={
             METRIC: [item.name for item in chosen],
-            n.LATENT: latents[latent_dim].values if latent_dim in latents.coords else np.arange(values.shape[1]),
-            TARGET: stacked[TARGET].values,
+            n.LATENT: points.entries,
+            TARGET: points.labels,
             "n": (TARGET, count, {"long_name": "finite scan points", "units": "1"}),
             "signed": (METRIC, [item.signed for item in chosen]),
         },
@@ -102,13 +99,27 @@ def associate(
         attrs={
             "long_name": "association of latent and target",
             "units": "1",
-            "latents": str(latents.name) if latents.name is not None else n.LATENTS,
+            "latents": name_of(latents),
             "metrics": {item.name: item.describe() for item in chosen},
-            "roi": "all finite points" if roi is None else "points of the given region of interest",
         },
     )
-    table[n.LATENT].attrs.update(n.ATTRS[n.LATENT])
     return table.isel({TARGET: 0}) if is_single(target, dims) else table
+
+
+class Points(NamedTuple):
+    """Latents `(n, L)` and targets `(n, T)` at the points of a region, their names, and where the points lie."""
+
+    latents: np.ndarray
+    targets: np.ndarray
+    positions: np.ndarray  # (n, d)
+    inside: np.ndarray  # the region, on the whole grid
+    entries: xr.DataArray  # the latents' further coordinate, as `latent`
+    labels: list[str]  # of the targets
+
+
+def name_of(latents: xr.DataArray) -> str:
+    """Name of the variable that latents are."""
+    return n.LATENTS if latents.name is None else str(latents.name)
 
 
 def latent_dims(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
@@ -125,13 +136,12 @@ def latent_dims(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
     return further[0], tuple(dim for dim in dims if dim != further[0])
 
 
-def gather(
-    latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | None, latent_dim: str, dims: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Latents `(n, L)`, targets `(n, T)` and positions `(n, d)` at the points of the ROI, read from disk in one pass.
+def gather(latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | None) -> Points:
+    """Latents, and targets `(target, …)`, at the points of the ROI, read from disk in one pass.
 
     Raises SchemaError for different grids, RoiError for an empty region.
     """
+    latent_dim, dims = latent_dims(latents)
     if roi is None:
         mask = xr.ones_like(targets.isel({TARGET: 0}, drop=True), dtype=bool)
     elif isinstance(roi, xr.DataArray) and roi.dtype == bool and set(roi.dims) == set(dims):
@@ -147,13 +157,13 @@ def gather(
             "Select the same points of each first."
         ) from None
     ordered = (latents.transpose(*dims, latent_dim), targets.transpose(*dims, TARGET), mask.transpose(*dims))
-    values, points, keep = _loaded(*ordered)
-    keep = keep.ravel()
-    if not keep.any():
+    values, maps, inside = _loaded(*ordered)
+    if not inside.any():
         raise RoiError("the region of interest holds no scan point; widen it.")
-    used = slice(None) if keep.all() else keep  # the whole field is not copied
-    where = _positions(latents, dims)[used]
-    return values.reshape(-1, values.shape[-1])[used], points.reshape(-1, points.shape[-1])[used], where
+    used = slice(None) if inside.all() else inside.ravel()  # the whole field is not copied
+    rows, columns = (array.reshape(-1, array.shape[-1])[used] for array in (values, maps))
+    entries = xr.DataArray(latents[latent_dim].values, dims=n.LATENT, attrs=n.ATTRS[n.LATENT])
+    return Points(rows, columns, _positions(latents, dims)[used], inside, entries, targets[TARGET].values.tolist())
 
 
 def _loaded(*arrays: xr.DataArray) -> list[np.ndarray]:
@@ -192,7 +202,12 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
     """
     if top < 0:
         raise UsageError(f"top is {top}; it must be 0 or more.")
-    column = _column(table, metric, target)
+    _known(metric, table[METRIC], "metric")
+    column = table.sel({METRIC: metric})
+    if TARGET in table.dims:
+        target = str(table[TARGET].item()) if target is None and table[TARGET].size == 1 else str(target)
+        _known(target, table[TARGET], "target")
+        column = column.sel({TARGET: target})
     signed = bool(column["signed"]) if "signed" in column.coords else METRICS[metric].signed
     values = np.asarray(column.values, dtype="f8")
     strength = np.abs(values) if signed else values
@@ -200,8 +215,8 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
     order = order[np.isfinite(strength[order])]
     strength = strength[order]
     same = np.isclose(strength[1:], strength[:-1], rtol=1e-9, atol=1e-12)
-    tied = np.r_[same, False] | np.r_[False, same] if order.size else np.zeros(0, bool)
-    first = np.maximum.accumulate(np.where(np.r_[True, ~same], np.arange(order.size), 0)) if order.size else order
+    tied = (np.r_[same, False] | np.r_[False, same])[: order.size]
+    first = np.maximum.accumulate(np.where(np.r_[True, ~same][: order.size], np.arange(order.size), 0))
     cut = slice(0, top)
     return xr.Dataset(
         {
@@ -215,16 +230,7 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
     )
 
 
-def _column(table: xr.DataArray, metric: str, target: str | None) -> xr.DataArray:
-    known = [str(name) for name in table[METRIC].values]
-    if metric not in known:
-        raise NoInputError(f"the table has no metric {metric!r}.{did_you_mean(metric, known)}")
-    column = table.sel({METRIC: metric})
-    if TARGET not in table.dims:
-        return column
-    labels = [str(name) for name in table[TARGET].values]
-    if target is None and len(labels) == 1:
-        target = labels[0]
-    if target not in labels:
-        raise NoInputError(f"the table has no target {target!r}.{did_you_mean(str(target), labels)}")
-    return column.sel({TARGET: target})
+def _known(name: str, entries: xr.DataArray, what: str) -> None:
+    known = [str(entry) for entry in entries.values]
+    if name not in known:
+        raise NoInputError(f"the table has no {what} {name!r}.{did_you_mean(name, known)}")

@@ -45,6 +45,12 @@ def columns(target: xr.DataArray, dims: Sequence[str]) -> Iterator[tuple[str, xr
         yield name, target
 
 
+def stacked(target: xr.DataArray | xr.Dataset, dims: Sequence[str]) -> xr.DataArray:
+    """All columns of a target as one DataArray, see `stack`."""
+    parts = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
+    return stack([column for part in parts for column in columns(part, dims)], dims)
+
+
 def is_single(target: xr.DataArray | xr.Dataset, dims: Sequence[str]) -> bool:
     """Whether a target is one plain map, so that the result needs no target dimension."""
     return isinstance(target, xr.DataArray) and set(target.dims) == set(dims) and not is_categorical(target)
@@ -56,13 +62,16 @@ def stack(maps: Sequence[tuple[str, xr.DataArray]], dims: Sequence[str]) -> xr.D
     if not labels:
         raise NoInputError("there is nothing to compare with: the targets hold no entry and no known class.")
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise SchemaError(f"several targets are called {', '.join(map(repr, twice))}; rename one of them.")
+        raise SchemaError(f"several maps are called {', '.join(map(repr, twice))}; rename one of them.")
     plain = [
-        item.transpose(*dims).astype(_float_type(item.dtype)).drop_attrs(deep=False).reset_coords(drop=True)
+        item.transpose(*dims).astype(_float_type(item.dtype), copy=False).drop_attrs(deep=False).reset_coords(drop=True)
         for _, item in maps
     ]
-    stacked = xr.concat(plain, dim=TARGET, join="exact", combine_attrs="drop", coords="minimal", compat="override")
-    return stacked.assign_coords({TARGET: labels}).rename("targets").assign_attrs(long_name="association targets")
+    try:
+        both = xr.concat(plain, dim=TARGET, join="exact", combine_attrs="drop", coords="minimal", compat="override")
+    except ValueError as error:
+        raise SchemaError(f"the maps do not lie on the same grid: {error} Select the same points of each.") from None
+    return both.assign_coords({TARGET: labels}).rename("targets").assign_attrs(long_name="association targets")
 
 
 def _float_type(dtype: np.dtype) -> str:
@@ -206,52 +215,44 @@ def _combined(
     ds: xr.Dataset, tree: ast.expr, text: str, roi: xr.DataArray | None, quantiles: Quantiles
 ) -> xr.DataArray:
     """The map that a combination of elements describes."""
-    if not isinstance(tree, ast.Call):
-        return element_sum(ds, _weights(tree, text), roi=roi, quantiles=quantiles)
-    if not (isinstance(tree.func, ast.Name) and tree.func.id == RGB) or tree.keywords:
-        raise UsageError(f"the target {text!r} calls something other than rgb(...), such as 'rgb(Fe, Ni, Cr)'.")
-    names = [_element(item) for item in tree.args]
-    if None in names:
-        raise UsageError(f"the target {text!r} takes one to three elements, such as 'rgb(Fe, Ni, Cr)'.")
-    channels = element_rgb(ds, [str(name) for name in names], quantiles, roi=roi)
-    return channels.dot(xr.DataArray(list(LUMINANCE), dims=n.CHANNEL), dim=n.CHANNEL)
-
-
-def _element(node: ast.expr) -> str | None:
-    """The element that a part names, as a word or quoted."""
-    if isinstance(node, ast.Name):
-        return node.id
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+    match tree:
+        case ast.Call(func=ast.Name(id="rgb"), args=args, keywords=[]):
+            if not all(isinstance(item, ast.Name | ast.Constant) for item in args):
+                raise UsageError(f"the target {text!r} takes one to three elements, such as 'rgb(Fe, Ni, Cr)'.")
+            names = [str(item.id if isinstance(item, ast.Name) else ast.literal_eval(item)) for item in args]
+            channels = element_rgb(ds, names, quantiles, roi=roi)
+            return channels.dot(xr.DataArray(list(LUMINANCE), dims=n.CHANNEL), dim=n.CHANNEL)
+        case ast.Call():
+            raise UsageError(f"the target {text!r} calls something other than rgb(...), such as 'rgb(Fe, Ni, Cr)'.")
+    return element_sum(ds, _weights(tree, text), roi=roi, quantiles=quantiles)
 
 
 def _number(node: ast.expr) -> float | None:
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        inner = _number(node.operand)
-        return None if inner is None else -inner
-    value = node.value if isinstance(node, ast.Constant) else None
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _weights(node: ast.expr, text: str, factor: float = 1.0) -> dict[str, float]:
     """Weight of each element in a sum such as 2*Fe - Ni/3; brackets may be multiplied by numbers."""
-    if (name := _element(node)) is not None:
-        return {name: factor}
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-        return _weights(node.operand, text, -factor if isinstance(node.op, ast.USub) else factor)
-    if isinstance(node, ast.BinOp):
-        if isinstance(node.op, ast.Add | ast.Sub):
-            sign = -1.0 if isinstance(node.op, ast.Sub) else 1.0
-            total = _weights(node.left, text, factor)
-            for name, weight in _weights(node.right, text, sign * factor).items():
+    match node:
+        case ast.Name(id=name) | ast.Constant(value=str(name)):
+            return {name: factor}
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=part):
+            return _weights(part, text, -factor if isinstance(sign, ast.USub) else factor)
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as sign, right=right):
+            total = _weights(left, text, factor)
+            for name, weight in _weights(right, text, -factor if isinstance(sign, ast.Sub) else factor).items():
                 total[name] = total.get(name, 0.0) + weight
             return total
-        left, right = _number(node.left), _number(node.right)
-        if isinstance(node.op, ast.Mult) and left is not None:
-            return _weights(node.right, text, factor * left)
-        if isinstance(node.op, ast.Mult) and right is not None:
-            return _weights(node.left, text, factor * right)
-        if isinstance(node.op, ast.Div) and right:
-            return _weights(node.left, text, factor / right)
+        case ast.BinOp(left=other, op=ast.Mult(), right=part) if (number := _number(other)) is not None:
+            return _weights(part, text, factor * number)
+        case ast.BinOp(left=part, op=ast.Mult(), right=other) if (number := _number(other)) is not None:
+            return _weights(part, text, factor * number)
+        case ast.BinOp(left=part, op=ast.Div(), right=other) if number := _number(other):
+            return _weights(part, text, factor / number)
     raise UsageError(
         f"the target {text!r} holds {ast.unparse(node)!r}, which is no element times a number; write a sum like "
         f"'Fe + 0.5*Ni' or 'rgb(Fe, Ni, Cr)'."
@@ -259,9 +260,7 @@ def _weights(node: ast.expr, text: str, factor: float = 1.0) -> dict[str, float]
 
 
 def _is_target(name: str, variable: xr.DataArray, dims: tuple[str, ...]) -> bool:
-    own = (n.LATENTS, n.RECONSTRUCTION_ERROR, n.ROI, n.SPLIT, n.PRESENT)
-    if name == n.PATTERNS or variable.dtype.kind not in "biuf":
+    own = (n.PATTERNS, n.LATENTS, n.ROI, n.SPLIT, n.PRESENT)
+    if variable.dtype.kind not in "biuf" or any(name == item or name.startswith(f"{item}_") for item in own):
         return False
-    if any(name == item or name.startswith(f"{item}_") for item in own):
-        return name == n.RECONSTRUCTION_ERROR or name.startswith(f"{n.RECONSTRUCTION_ERROR}_")
     return set(dims) <= set(map(str, variable.dims)) and len(variable.dims) <= len(dims) + 1

@@ -10,10 +10,12 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.analysis.association.stored import refuse_not_encoded
+from vaearr.analysis.association.targets import TARGET, columns, stack
 from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 from vaearr.models.quality import ACTIVE_VARIANCE
-from vaearr.schema import categories, is_categorical
+from vaearr.schema import is_categorical
 from vaearr.schema.grid import laid_over
 
 MIN_POINTS = 3
@@ -52,25 +54,19 @@ def select_features(ds: xr.Dataset, config: ClusterConfig) -> xr.Dataset:
     """
     if not config.features:
         raise UsageError("no feature is named; name variables to cluster by, such as latents, pca or BC.")
-    nav = navigation_of(ds)
-    usable = {name: variable for name, variable in variables_of(ds).items() if is_usable(variable, nav)}
-    parts = {label: (name, i) for name, var in usable.items() for i, label in enumerate(entries(name, var, nav))}
-    chosen: dict[str, xr.DataArray] = {}
+    nav, chosen = navigation_of(ds), dict[str, xr.DataArray]()
+    known = {name: variable for name, variable in variables_of(ds).items() if is_usable(variable, nav)}
+    parts: dict[str, xr.DataArray] = {}
     for name in dict.fromkeys(config.features):
         of_run = name == n.LATENTS or name.startswith(f"{n.LATENTS}: ")
         own = name.replace(n.LATENTS, n.run_name(n.LATENTS, config.run), 1) if of_run else name
-        if own in usable:
-            chosen[own] = usable[own]
-        elif own in parts:
-            variable, i = parts[own]
-            chosen[own] = usable[variable].isel({_extra(usable[variable], nav)[0]: i}, drop=True)
-        elif name == n.LATENTS:
-            hint = did_you_mean(config.run, schema.runs(ds))
-            raise NoInputError(
-                f"run {config.run!r} has no latents: 'vaearr encode STORE --run {config.run}' writes them.{hint}"
-            )
-        else:
-            raise NoInputError(f"there is no feature {name!r}.{did_you_mean(name, sorted({*usable, *parts}))}")
+        if own not in known and not parts:
+            parts = {label: part for key, one in known.items() for label, part in columns(one.rename(key), nav)}
+        if own not in known and own not in parts:
+            if name == n.LATENTS:
+                refuse_not_encoded(ds, config.run)
+            raise NoInputError(f"there is no feature {name!r}.{did_you_mean(name, sorted({*known, *parts}))}")
+        chosen[own] = known[own] if own in known else parts[own]
     return xr.Dataset(chosen)
 
 
@@ -79,27 +75,15 @@ def is_usable(variable: xr.DataArray, nav: Sequence[str]) -> bool:
     return set(nav) <= set(variable.dims) and variable.ndim <= len(nav) + 1 and variable.dtype.kind in "biuf"
 
 
-def _extra(variable: xr.DataArray, nav: Sequence[str]) -> list[str]:
-    return [str(dim) for dim in variable.dims if dim not in nav]
+def columns_of(variables: dict[str, xr.DataArray], nav: tuple[str, ...]) -> xr.DataArray:
+    """Variables as one array `(feature, *navigation)` in memory; coordinates `units`, `is_latent`.
 
-
-def entries(name: str, variable: xr.DataArray, nav: Sequence[str]) -> list[str]:
-    """Labels along a variable's further dim: "Fe" for elements, "pca: 0" for others; none for a plain map."""
-    return [
-        str(value) if dim == n.ELEMENT else f"{name}: {value}"
-        for dim in _extra(variable, nav)
-        for value in variable[dim].values
-    ]
-
-
-def columns_of(variables: dict[str, xr.DataArray], nav: Sequence[str]) -> xr.DataArray:
-    """Variables as one array `(*navigation, feature)`, float64, read in one pass; coordinates `units`, `is_latent`.
-
-    A map of codes (phase, clusters) becomes one 0/1 column per code; codes below 0 are missing. Raises SchemaError for
-    what is no number over the navigation dims and at most one more, for other grids, and for two of the same label.
+    A map of codes (phase, clusters) becomes one 0/1 column per code; codes below 0 are missing. float32 where all of
+    them fit into that. Raises SchemaError for what is no number over the navigation dims and at most one more, for
+    other grids, and for two of the same label.
     """
-    import dask
-
+    found: list[tuple[str, xr.DataArray]] = []
+    units, is_latent = list[str](), list[bool]()
     for name, variable in variables.items():
         if not is_usable(variable, nav) or 0 in variable.shape:
             raise SchemaError(
@@ -107,33 +91,20 @@ def columns_of(variables: dict[str, xr.DataArray], nav: Sequence[str]) -> xr.Dat
                 "most one further dim, none of them empty. Select or reduce, or pass only the variables that are "
                 "meant, such as ds[['latents', 'BC']]."
             )
-    try:
-        loaded = dask.compute(*xr.align(*variables.values(), join="exact", copy=False))
-    except ValueError as error:
-        raise SchemaError(f"the maps do not lie on the same grid: {error} Select the same points of each.") from None
-    columns, labels, units, is_latent = [], list[str](), list[str](), list[bool]()
-    for name, variable in zip(variables, loaded, strict=True):
-        values, own, unit = variable.transpose(*nav, ...).values, [name], str(variable.attrs.get("units", ""))
-        each: Any = [values]
-        if extra := _extra(variable, nav):
-            own, each = entries(name, variable, nav), np.moveaxis(values, -1, 0)
-        elif is_categorical(variable):
-            codes = categories(variable)
-            own, unit = [f"{name}: {word}" for word in codes.values()], "1"
-            each = [np.where(values >= 0, values == code, np.nan) for code in codes]
-        columns += list(each)
-        labels += own
+        own = list(columns(variable.rename(name), nav))
+        found += own
+        unit = "1" if is_categorical(variable) else str(variable.attrs.get("units", ""))
         units += [unit] * len(own)
-        is_latent += [_is_latent(extra)] * len(own)
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise SchemaError(f"several features are called {', '.join(map(repr, twice))}; rename one of them.")
-    coords = {name: coord for name, coord in loaded[0].coords.items() if coord.dims and set(coord.dims) <= set(nav)}
-    coords |= {FEATURE: labels, "units": (FEATURE, units), "is_latent": (FEATURE, is_latent)}
-    return xr.DataArray(np.stack(columns, axis=-1).astype("f8"), coords, (*nav, FEATURE))
+        is_latent += [_latent_dim(variable) is not None] * len(own)
+    stacked = stack(found, nav).load().rename({TARGET: FEATURE})
+    first = found[0][1].coords
+    coords = {name: coord for name, coord in first.items() if coord.dims and set(coord.dims) <= set(nav)}
+    return stacked.assign_coords({**coords, "units": (FEATURE, units), "is_latent": (FEATURE, is_latent)})
 
 
-def _is_latent(extra: Sequence[str]) -> bool:
-    return any(dim == n.LATENT or dim.startswith(f"{n.LATENT}_") for dim in extra)
+def _latent_dim(variable: xr.DataArray) -> str | None:
+    found = [str(dim) for dim in variable.dims if dim == n.LATENT or str(dim).startswith(f"{n.LATENT}_")]
+    return found[0] if found else None
 
 
 def feature_table(
@@ -148,31 +119,28 @@ def feature_table(
     if not given:
         raise UsageError("no feature is given; pass maps such as ds[['latents', 'BC']].")
     if latents:
-        of_latents = {name: extra[0] for name, one in given.items() if _is_latent(extra := _extra(one, nav))}
+        of_latents = {name: dim for name, one in given.items() if (dim := _latent_dim(one))}
         if not of_latents:
             raise UsageError(f"latents {list(latents)} are asked for, but the features {list(given)} are no latents.")
-        given |= {name: _chosen(given[name], dim, latents) for name, dim in of_latents.items()}
-    columns = columns_of(given, nav)
-    known = columns.notnull() & (abs(columns) < np.inf)
-    keep = xr.ones_like(known[..., 0], bool).drop_vars([FEATURE, "units", "is_latent"])
+        for name, dim in of_latents.items():
+            known = given[name][dim].values.tolist()
+            if unknown := [i for i in latents if i not in known]:
+                raise UsageError(f"there is no latent dimension {unknown}; there are {known[0]} to {known[-1]}.")
+            given[name] = given[name].isel({dim: [known.index(i) for i in dict.fromkeys(latents)]})
+    table = columns_of(given, nav)
+    is_known = table.notnull() & (abs(table) < np.inf)
+    keep = xr.ones_like(is_known[0], bool).drop_vars([FEATURE, "units", "is_latent"])
     if roi is not None:
-        keep = keep.copy(data=laid_over(columns, roi, nav).values)
-    inside = known.all(FEATURE) & keep
+        keep = keep.copy(data=laid_over(table, roi, nav).values)
+    inside = is_known.all(FEATURE) & keep
     if inside.sum() < MIN_POINTS:
-        missing = dict(zip(columns[FEATURE].values.tolist(), (keep & ~known).sum(nav).values.tolist(), strict=True))
+        missing = dict(zip(table[FEATURE].values.tolist(), (keep & ~is_known).sum(nav).values.tolist(), strict=True))
         raise RoiError(
             f"{int(inside.sum())} scan points are left where all features are known, of {int(keep.sum())} in the "
             f"region of interest; at least {MIN_POINTS} are needed. Missing there: {missing}."
         )
-    about = {name: coord for name, coord in columns.coords.items() if coord.dims == (FEATURE,)}
-    return xr.DataArray(columns.values[inside.values], about, (n.SAMPLE, FEATURE)), inside
-
-
-def _chosen(variable: xr.DataArray, dim: str, latents: Sequence[int]) -> xr.DataArray:
-    known = variable[dim].values.tolist()
-    if unknown := [i for i in latents if i not in known]:
-        raise UsageError(f"there is no latent dimension {unknown}; there are {known[0]} to {known[-1]}.")
-    return variable.isel({dim: [known.index(i) for i in dict.fromkeys(latents)]})
+    about = {name: coord for name, coord in table.coords.items() if coord.dims == (FEATURE,)}
+    return xr.DataArray(table.values[:, inside.values].T, about, (n.SAMPLE, FEATURE)), inside
 
 
 def scaled(table: xr.DataArray, scale: str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -186,9 +154,9 @@ def scaled(table: xr.DataArray, scale: str) -> tuple[np.ndarray, dict[str, Any]]
     values, labels = table.values, table[FEATURE].values.tolist()
     center, spread = np.zeros(len(labels)), np.ones(len(labels))
     if scale == "standard":
-        center, spread = values.mean(axis=0), values.std(axis=0)
+        center, spread = values.mean(axis=0, dtype="f8"), values.std(axis=0, dtype="f8")
     elif scale == "robust":
-        low, center, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
+        low, center, high = np.quantile(values.astype("f8"), (0.25, 0.5, 0.75), axis=0)
         spread = high - low
     varies = np.ptp(values, axis=0) > 0
     if not varies.any():
@@ -203,7 +171,7 @@ def scaled(table: xr.DataArray, scale: str) -> tuple[np.ndarray, dict[str, Any]]
     warnings = []
     if constant := [label for label in labels if label not in by]:
         warnings.append(f"{', '.join(constant)}: one value only, left out.")
-    is_idle = table["is_latent"].values & varies & (values.var(axis=0) <= ACTIVE_VARIANCE)
+    is_idle = table["is_latent"].values & varies & (values.var(axis=0, dtype="f8") <= ACTIVE_VARIANCE)
     if is_idle.any() and scale != "none":
         warnings.append(
             f"{', '.join(labels[i] for i in np.flatnonzero(is_idle))}: variance at most {ACTIVE_VARIANCE}, so these "
@@ -211,4 +179,7 @@ def scaled(table: xr.DataArray, scale: str) -> tuple[np.ndarray, dict[str, Any]]
             "dimensions by latents."
         )
     about = {"features": list(by), "scale": scale, "scaling": by, "warnings": warnings}
-    return (values[:, kept] - center[kept]) / spread[kept], about
+    columns = values[:, kept].astype("f8")
+    columns -= center[kept]
+    columns /= spread[kept]
+    return columns, about

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,7 +119,7 @@ def fit(values: np.ndarray, config: ClusterConfig, chosen: Method | None = None)
     then = info.pop("then", None)  # of a method that does not say what it does with many points: it took all
     fitted = len(values) if then is None else min(len(values), config.max_points)
     approximation = "" if fitted == len(values) else f"found on {fitted} of {len(values)} points, seeded; {then}"
-    about = {"k": len(old), "n_clusters": len(old), "n_fitted": fitted, "approximation": approximation}
+    about = {"k": len(old), "n_fitted": fitted, "approximation": approximation}
     return labels, usual | about | info | {"stability": list(stability)}
 
 
@@ -150,12 +150,10 @@ def by_size(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
     Equal sizes are ordered by the mean of the first feature, then of the next. Numbers without a point are left out;
     labels below 0 stay as they are.
     """
-    import pandas as pd
-
     inside = labels >= 0
     old, position, counts = np.unique(labels[inside], return_inverse=True, return_counts=True)
-    means = pd.DataFrame(values[inside]).groupby(position).mean().to_numpy()
-    order = np.lexsort((*means.T[::-1], -counts))
+    means = [np.bincount(position, column[inside]) / counts for column in values.T]
+    order = np.lexsort((*means[::-1], -counts))
     renumbered = labels.astype(np.int64)
     renumbered[inside] = np.argsort(order)[position]
     return renumbered, old[order]
@@ -217,14 +215,10 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
             return float(silhouette_widths(part, model.predict(part), config.seed).mean())
         return float(model.bic(part) if config.criterion == "bic" else model.aic(part))
 
-    numbers = _numbers(part, config, least=2 if by_silhouette else 1)
-    models = _side_by_side(mixture, numbers)
-    scores = {k: score(model) for k, model in models.items()}
-    best = _best(scores, largest=by_silhouette)
-    model, found = models[best], list[str]()
-    if config.k is None and best == numbers[-1]:
-        found.append(LAST.format(best))
-    elif config.k is None and best == numbers[0] > 1 and not by_silhouette and score(mixture(best - 1)) < scores[best]:
+    model, info = _best_number(part, config, mixture, score, largest=by_silhouette, least=2 if by_silhouette else 1)
+    best, found = info["k"], info["warnings"]
+    is_first = config.k is None and best == min(info["scores"]) > 1 and not (found or by_silhouette)
+    if is_first and score(mixture(best - 1)) < info["scores"][best]:
         found.append(f"k = {best} is the smallest that was tried and {best - 1} fits better. Lower k_min.")
     at_bound = bool(found)
     if len(part) < len(values):  # the start is found, the rest of the way is walked with all points
@@ -235,17 +229,13 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
         found.append(f"{empty} of {best} components hold no point: they are no cluster.")
     if not model.converged_:
         found.append(f"the mixture of {best} components had not converged after {LONG} steps.")
-    return labels, {
-        "k": best,
+    return labels, info | {
         "k_at_bound": at_bound,
-        "scores": scores,
         "criterion": config.criterion,
-        "converged": bool(model.converged_),
         "regularisation": floor,
         "stability": pd.Series(posterior.max(axis=1)).groupby(labels).mean().reindex(range(best)),
         "stability_is": "mean posterior probability",
         "then": "the fit was then continued on all points",
-        "warnings": found,
     }
 
 
@@ -255,59 +245,58 @@ def kmeans(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
     from sklearn.cluster import KMeans
 
     part = values[subsample(len(values), config.max_points, config.seed)]
-    numbers = _numbers(part, config, least=2)
-    models = _side_by_side(lambda k: KMeans(k, n_init=KMEANS_STARTS, random_state=config.seed).fit(part), numbers)
-    scores = {k: float(silhouette_widths(part, model.labels_, config.seed).mean()) for k, model in models.items()}
-    best = _best(scores, largest=True)
-    model = models[best]
+
+    def fitted(k: int) -> KMeans:
+        return KMeans(k, n_init=KMEANS_STARTS, random_state=config.seed).fit(part)
+
+    def score(model: KMeans) -> float:
+        return float(silhouette_widths(part, model.labels_, config.seed).mean())
+
+    model, info = _best_number(part, config, fitted, score, largest=True, least=2)
     if len(part) < len(values):
-        model = model.set_params(init=model.cluster_centers_, n_init=1).fit(values)
-    at_bound = config.k is None and best == numbers[-1]
-    return model.labels_, {
-        "k": best,
-        "k_at_bound": at_bound,
-        "scores": scores,
-        "criterion": "silhouette",
-        "inertia": float(model.inertia_),
-        "then": "the centres were then moved on with all points",
-        "warnings": [LAST.format(best)] if at_bound else [],
-    }
+        model = model.set_params(init=model.cluster_centers_, n_init=1, copy_x=False).fit(values)
+    then = "the centres were then moved on with all points"
+    return model.labels_, info | {"criterion": "silhouette", "then": then}
 
 
-LAST = "k = {} is the largest that was tried: more clusters may fit better. Raise k_max."
+def _best_number(
+    part: np.ndarray,
+    config: ClusterConfig,
+    fitted: Callable[[int], Any],
+    score: Callable[[Any], float],
+    *,
+    largest: bool,
+    least: int,
+) -> tuple[Any, dict[str, Any]]:
+    """The model whose number of clusters has the best score (the fewest of equals), and what is told of the choice.
 
+    One fit per number, in threads; each works alone, so the results do not depend on how many there are. Raises
+    UsageError for more clusters than there are different points.
+    """
+    from threadpoolctl import threadpool_limits
 
-def _numbers(values: np.ndarray, config: ClusterConfig, *, least: int) -> list[int]:
-    """The numbers of clusters to try. Raises UsageError for more clusters than there are different points."""
     low, high = (config.k, config.k) if config.k else (config.k_min, config.k_max)
     if config.k is None and low < least:
         raise UsageError(f"k from {low} to {high} cannot be tried; give {least} <= k_min.")
-    if (distinct := len(np.unique(values, axis=0))) < high:
+    if (distinct := len(np.unique(part, axis=0))) < high:
         raise UsageError(
-            f"k up to {high} needs at least {high} different points; {len(values)} points with {distinct} different "
+            f"k up to {high} needs at least {high} different points; {len(part)} points with {distinct} different "
             "values are there. Ask for fewer clusters or widen the region of interest."
         )
-    return list(range(low, high + 1))
-
-
-def _side_by_side(fitted: Callable[[int], Any], numbers: Sequence[int]) -> dict[int, Any]:
-    """One fit per number, in threads; each works alone, so the results do not depend on how many there are."""
-    from threadpoolctl import threadpool_limits
 
     def alone(number: int) -> Any:
         with threadpool_limits(1, user_api="openmp"):  # OpenMP's number of threads is set thread by thread
             return fitted(number)
 
-    longest_first = numbers[::-1]
+    numbers = range(high, low - 1, -1)  # those that take longest first
     with ThreadPoolExecutor(min(len(numbers), os.cpu_count() or 1)) as pool:
-        models = dict(zip(longest_first, pool.map(alone, longest_first), strict=True))
-    return {number: models[number] for number in numbers}
-
-
-def _best(scores: dict[int, float], *, largest: bool) -> int:
-    """The number with the best score; the fewest of equals, the first where there is no score at all."""
-    known = {number: score for number, score in scores.items() if np.isfinite(score)}
-    return (max if largest else min)(known, key=lambda number: known[number], default=next(iter(scores)))
+        models = dict(zip(numbers, pool.map(alone, numbers), strict=True))
+    scores = {number: score(models[number]) for number in reversed(numbers)}
+    known = {number: value for number, value in scores.items() if np.isfinite(value)}
+    best = (max if largest else min)(known, key=lambda number: known[number], default=low)
+    is_last = config.k is None and best == high
+    words = [f"k = {best} is the largest that was tried: more clusters may fit better. Raise k_max."] if is_last else []
+    return models[best], {"k": best, "k_at_bound": is_last, "scores": scores, "warnings": words}
 
 
 # ---- regions of high density; what lies between them is noise
@@ -348,10 +337,8 @@ def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
         labels = np.where(distance[:, 0] <= eps, model.labels_[core][nearest[:, 0]], n.NOISE)
     return labels, {
         "eps": eps,
-        "eps_quantile": rules["quantile"],
         "eps_elbow": rules["elbow"],
         "min_samples": neighbours,
-        "n_core": len(core),
         "then": "the others belong to their nearest core point within eps",
         "warnings": _few(labels, "a larger eps or smaller min_samples", "a smaller eps"),
     }

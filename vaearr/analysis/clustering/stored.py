@@ -8,7 +8,8 @@ from typing import Any
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.clustering.features import entries, navigation_of, select_features
+from vaearr.analysis.association.targets import columns
+from vaearr.analysis.clustering.features import navigation_of, select_features
 from vaearr.analysis.clustering.labels import cluster
 from vaearr.analysis.clustering.methods import choose
 from vaearr.analysis.clustering.tables import CLUSTER, cluster_scores, cluster_summary
@@ -96,7 +97,7 @@ def _summary(
         return xr.Dataset({"count": (CLUSTER, [])}, {CLUSTER: (CLUSTER, [])}, {"time": time}).astype(int)  # noise only
     maps = features.assign({item: ds[item] for item in (n.BC, n.ELEMENTS, n.PHASE) if item in ds})
     nav = navigation_of(labels)
-    inner = {label for item in maps.data_vars for label in entries(str(item), maps[item], nav)}
+    inner = {label for item in maps.data_vars for label, part in columns(maps[item], nav) if label != item}
     summary = cluster_summary(labels, maps.drop_vars([item for item in maps.data_vars if item in inner]))
     summary = summary.assign_attrs(time=time)
     if has_run:

@@ -24,11 +24,6 @@ SCORES = {
     "majority_accuracy": "share of points in their cluster's most frequent class (purity)",
     "hungarian_accuracy": "share of points in the class that their cluster is matched with, one to one",
 }
-REFERENCES = (
-    "ari: Hubert & Arabie, J. Classif. 2, 193 (1985); nmi, ami: Vinh, Epps & Bailey, J. Mach. Learn. Res. 11, 2837 "
-    "(2010); homogeneity, completeness, v_measure: Rosenberg & Hirschberg, EMNLP-CoNLL 2007, 410; hungarian_accuracy: "
-    "Kuhn, Nav. Res. Logist. Q. 2, 83 (1955)"
-)
 
 
 def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.Dataset:
@@ -67,9 +62,10 @@ def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.D
     n_clusters = int(codes.max(initial=-1)) + 1
     if n_clusters == 0:
         raise DataError("the labels hold no cluster: every point is noise or outside.")
-    inside, known = codes >= 0, columns.where(np.isfinite(columns))
+    inside = codes >= 0
     count = np.bincount(codes[inside], minlength=n_clusters)
-    groups = pd.DataFrame(known.values[inside]).groupby(codes[inside])
+    known = pd.DataFrame(columns.values[:, inside].T.astype("f8")).replace([np.inf, -np.inf], np.nan)
+    groups = known.groupby(codes[inside])
     mean, std, number = (
         part.reindex(range(n_clusters)) for part in (groups.mean(), groups.std(ddof=0), groups.count())
     )
@@ -105,7 +101,9 @@ def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
     """Agreement of two maps of numbers, over the points where both have one (0 or more).
 
     Higher is better, 1 is agreement; 0 is chance for ari and ami, while the others, the majority accuracy above all,
-    rise with the number of clusters whatever these mean.
+    rise with the number of clusters whatever these mean. ari: Hubert & Arabie, J. Classif. 2, 193 (1985); nmi, ami:
+    Vinh, Epps & Bailey, J. Mach. Learn. Res. 11, 2837 (2010); homogeneity, completeness, v_measure: Rosenberg &
+    Hirschberg, EMNLP-CoNLL 2007, 410; hungarian_accuracy: Kuhn, Nav. Res. Logist. Q. 2, 83 (1955).
 
     Parameters
     ----------
@@ -118,8 +116,7 @@ def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
     xr.Dataset
         `ari`, `nmi`, `ami`, `homogeneity`, `completeness`, `v_measure`, `majority_accuracy`, `hungarian_accuracy`,
         `confusion (cluster, reference)` in points, with coordinates `cluster_name` and `reference_name`. Attributes:
-        `n` points compared; of those with a reference, `n_noise` labelled noise; `n_without_reference` points with a
-        cluster but no reference.
+        `n` points compared; of those with a reference, `n_noise` labelled noise.
 
     Raises SchemaError for maps that do not lie on one grid or hold fractions, RoiError where no point is left.
     """
@@ -161,10 +158,8 @@ def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
         attrs={
             "n": int(table.sum()),
             "n_noise": int(((ours == n.NOISE) & (theirs >= 0)).sum()),
-            "n_without_reference": int(((ours >= 0) & (theirs < 0)).sum()),
             "labels": str(labels.name),
             "reference": str(reference.name),
-            "references": REFERENCES,
         },
     )
 

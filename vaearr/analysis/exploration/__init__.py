@@ -14,8 +14,7 @@ from vaearr.analysis.exploration.distributions import (
 )
 from vaearr.analysis.exploration.embeddings import embedding, latent_pca, path
 from vaearr.analysis.exploration.health import health, out_of_distribution, unusual
-from vaearr.analysis.exploration.prototypes import prototypes
-from vaearr.analysis.exploration.traversals import manifold, traverse
+from vaearr.analysis.exploration.traversals import manifold, prototypes, traverse
 
 __all__ = [
     "activation_table",

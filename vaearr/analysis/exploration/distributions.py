@@ -47,17 +47,16 @@ def histograms(
     bins that cannot be.
     """
     points = latent_points(open_encoded(store, run), by, classes=classes, dims=dims)
-    counts, edges, _ = _binned(points, bins)
-    found = xr.Dataset({"counts": named((n.LATENT, BIN), counts(None), "samples"), "edges": edges}, attrs=points.attrs)
-    if CLASS in points.coords:
-        attrs = points[CLASS].attrs
-        names = np.asarray(attrs["flag_meanings"][1:], dtype=str)
-        each = [counts(code) for code in range(len(names))]
-        found["unclassified"] = named((n.LATENT, BIN), counts(-1), "samples")
-        found = found.assign_coords({CLASS: (CLASS, names, {"long_name": attrs["long_name"]})})
-        own = np.reshape(each, (len(names), *found["counts"].shape))
-        found["counts"] = named((CLASS, n.LATENT, BIN), own, "samples")
-    return found
+    edges, place = _binned(points, bins)
+    over, attrs = (n.LATENT, BIN), points.attrs
+    if CLASS not in points.coords:
+        counts = _counts(place, edges, np.zeros(len(place), int), 1)[0]
+        return xr.Dataset({"counts": named(over, counts, "samples"), "edges": edges}, attrs=attrs)
+    names = np.asarray(points[CLASS].attrs["flag_meanings"][1:], dtype=str)
+    counts = _counts(place, edges, points[CLASS].values + 1, len(names) + 1)
+    each, others = named((CLASS, *over), counts[1:], "samples"), named(over, counts[0], "samples")
+    about = {"long_name": points[CLASS].attrs["long_name"]}
+    return xr.Dataset({"counts": each, "edges": edges, "unclassified": others}, {CLASS: (CLASS, names, about)}, attrs)
 
 
 def pairs(
@@ -86,7 +85,7 @@ def pairs(
     chosen, values = points[n.LATENT].values, points["vectors"].values
     if len(chosen) < 2:
         raise UsageError(f"pairs need two dimensions or more, {len(chosen)} is there: {chosen.tolist()}.")
-    counts, edges, place = _binned(points, bins)
+    edges, place = _binned(points, bins)
     both, size = list(combinations(range(len(chosen)), 2)), edges.sizes[EDGE] - 1
     width, density = np.diff(edges.values[:, :2])[:, 0], []
     for i, j in both:
@@ -97,18 +96,18 @@ def pairs(
     coords = {name: coord for name, coord in samples.coords.items() if name != CLASS}
     by_class = {}
     if CLASS in points.coords:
-        codes = [code for code in np.unique(points[CLASS]) if code >= 0]
+        names = np.asarray(points[CLASS].attrs["flag_meanings"][1:], dtype=str)
+        own = _counts(place, edges, points[CLASS].values + 1, len(names) + 1)[1:]
+        there = own.any((1, 2))
         coords["class_of_point"] = samples[CLASS]
-        if codes:
-            names = [points[CLASS].attrs["flag_meanings"][code + 1] for code in codes]
-            coords[CLASS] = xr.DataArray(names, dims=CLASS, attrs={"long_name": by})
-            own = np.stack([counts(code) for code in codes])
-            by_class["class_counts"] = named((CLASS, n.LATENT, BIN), own, "samples of each class")
+        if there.any():
+            coords[CLASS] = xr.DataArray(names[there], dims=CLASS, attrs={"long_name": by})
+            by_class["class_counts"] = named((CLASS, n.LATENT, BIN), own[there], "samples of each class")
     return xr.Dataset(
         {
             **by_class,
             "density": named((PAIR, "bin_y", "bin_x"), np.stack(density), "share of samples per area"),
-            "counts": named((n.LATENT, BIN), counts(None), "samples"),
+            "counts": named((n.LATENT, BIN), _counts(place, edges, np.zeros(len(place), int), 1)[0], "samples"),
             "edges": edges,
             "correlation": named((n.LATENT, "other"), correlations(off.T @ off), "correlation"),
             "vectors": named((POINT, n.LATENT), samples["vectors"].values, "latents of some samples"),
@@ -123,23 +122,22 @@ def pairs(
     )
 
 
-def _binned(points: xr.Dataset, bins: int | None) -> tuple[Any, xr.DataArray, np.ndarray]:
-    """Counts `(latent, bin)` as a function of a class (None: of all), edges `(latent, edge)`, the bin of each value."""
+def _binned(points: xr.Dataset, bins: int | None) -> tuple[xr.DataArray, np.ndarray]:
+    """Edges `(latent, edge)` of equal bins, and the bin of each value `(point, latent)`."""
     if bins is not None and bins < 1:
         raise UsageError(f"bins is {bins}; it must be at least 1.")
     values = points["vectors"].values
     size = bins or int(np.clip(round(2 * len(values) ** 0.5), LEAST_BINS, MOST_BINS))
-    low, high = values.min(0), values.max(0)
-    low, high = np.where(low < high, low, low - 0.5), np.where(low < high, high, high + 0.5)
-    edges = np.linspace(low, high, size + 1, axis=1)
+    edges = np.stack([np.histogram_bin_edges(column, size) for column in values.T])
     place = [np.searchsorted(own, column, side="right") - 1 for own, column in zip(edges, values.T, strict=True)]
-    place = np.clip(np.stack(place, axis=1), 0, size - 1)
+    return xr.DataArray(edges, {n.LATENT: points[n.LATENT]}, (n.LATENT, EDGE)), np.clip(place, 0, size - 1).T
 
-    def counts(code: int | None) -> np.ndarray:
-        own = place if code is None else place[points[CLASS].values == code]
-        return np.stack([np.bincount(column, minlength=size) for column in own.T])
 
-    return counts, xr.DataArray(edges, {n.LATENT: points[n.LATENT]}, (n.LATENT, EDGE)), place
+def _counts(place: np.ndarray, edges: xr.DataArray, groups: np.ndarray, n_groups: int) -> np.ndarray:
+    """Points of each group 0, 1, … `(point,)` in each bin: `(group, latent, bin)`."""
+    size = edges.sizes[EDGE] - 1
+    flat = [np.bincount(groups * size + column, minlength=n_groups * size) for column in place.T]
+    return np.stack(flat).reshape(-1, n_groups, size).swapaxes(0, 1)
 
 
 def activations(
@@ -157,28 +155,21 @@ def activations(
     by: map or coordinate with the classes; None for label, phase or clusters where one is there, else all samples in
     their order, without classes. classes: only these; samples without a class are left out. At most `max_points`
     samples by the seed are shown; `class_mean`, `class_std` `(class, latent)` (standard deviation over the samples) and
-    `n (class)` are over all. Of a spatial latent a sample's value is the mean over its positions. `all_mean`,
-    `all_std (latent)` are over all encoded samples, so that values can be told in standard deviations.
+    `n (class)` are over all. Of a spatial latent a sample's value is the mean over its positions.
 
     Raises NoInputError for a run not encoded, a map that is not there or classes without samples, UsageError for a
     class, dimension or seed that cannot be.
     """
     import pandas as pd
 
-    encoded = open_encoded(store, run)
-    every = latent_points(encoded, dims=dims)["vectors"]
-    points = latent_points(encoded, by, classes=classes, dims=dims, usual=True)
-    data: dict[str, Any] = {
-        "all_mean": named(n.LATENT, every.values.mean(0), "mean of all samples"),
-        "all_std": named(n.LATENT, every.values.std(0), "standard deviation of all samples"),
-    }
-    coords: dict[str, Any] = {}
+    points = latent_points(open_encoded(store, run), by, classes=classes, dims=dims, usual=True)
+    data, coords = dict[str, Any](), dict[str, Any]()
     if CLASS in points.coords:
         points = points.isel({POINT: np.flatnonzero(points[CLASS] >= 0)})
         if not points.sizes[POINT]:
             raise NoInputError(f"no encoded sample has one of the classes by {points.attrs['by']!r}; choose others.")
         groups = pd.DataFrame(points["vectors"].values).groupby(points[CLASS].values)
-        data |= {
+        data = {
             "class_mean": named((CLASS, n.LATENT), groups.mean(), "mean"),
             "class_std": named((CLASS, n.LATENT), groups.std(ddof=0), "standard deviation"),
             "n": named(CLASS, groups.size(), "samples"),

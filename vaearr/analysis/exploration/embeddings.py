@@ -15,11 +15,11 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.targets import targets_of
 from vaearr.analysis.embedding.pca import Pca, fit_pca
-from vaearr.analysis.exploration.bases import Base, decoded, start
 from vaearr.analysis.exploration.points import (
     POINT,
     classes_if_any,
     dimensions,
+    filled,
     latent_points,
     named,
     open_encoded,
@@ -27,10 +27,11 @@ from vaearr.analysis.exploration.points import (
     some,
     some_rows,
 )
-from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean, need
-from vaearr.run import Run, StoreOrRun, open_run
+from vaearr.analysis.exploration.traversals import STEP, Base, decoded, start
+from vaearr.errors import NoInputError, UsageError, did_you_mean, need
+from vaearr.run import Run, StoreOrRun
 
-AXIS, COLOR, COMPONENT, STEP = "axis", "color", "component", "step"
+AXIS, COLOR, COMPONENT = "axis", "color", "component"
 OF_LATENT = f"{n.LATENT}:"
 MAX_POINTS, MOST_OF_PCA = 5000, 100_000
 MOST_VALUES = 50  # of a sample, before neighbours are looked for
@@ -41,13 +42,17 @@ PLANE = "plane"
 NAMES = {n.PCA: "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 
 
-def rows_pca(values: np.ndarray, n_components: int, seed: int = 0) -> Pca:
-    """Principal components of rows `(k, p)`. See `vaearr.analysis.embedding.fit_pca`."""
+def _pca(encoded: Run, values: np.ndarray, k: int, dim: str, seed: int) -> tuple[Pca, dict[str, Any]]:
+    """The first principal components of rows `(n, values)`, also as variables over `dim` and those of the latents."""
     rows = torch.from_numpy(np.ascontiguousarray(values, np.float64))
-    count, size = values.shape
-    return fit_pca(
-        lambda: iter(rows.split(BATCH)), n_samples=count, n_values=size, n_components=n_components, seed=seed
+    found = fit_pca(
+        lambda: iter(rows.split(BATCH)), n_samples=len(values), n_values=values.shape[1], n_components=k, seed=seed
     )
+    inner, shape = n.latent_dims(len(encoded.latent_shape)), encoded.latent_shape
+    return found, {
+        "components": named((dim, *inner), found.components.reshape(-1, *shape), "principal component"),
+        "mean": named(inner, found.mean.reshape(shape), "mean latent"),
+    }
 
 
 def latent_pca(
@@ -55,7 +60,6 @@ def latent_pca(
     run: str = n.DEFAULT_RUN,
     n_components: int | None = None,
     *,
-    pooled: bool = False,
     max_points: int = MOST_OF_PCA,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -64,32 +68,35 @@ def latent_pca(
     `components (component, latent[, lz, ly, lx])` of unit length; `loadings` of the same shape, components times the
     root of their variance; `explained_variance`, `explained_variance_ratio` (of the total variance of the latents),
     `explained_variance_cumulative` `(component)`; `mean (latent[, …])`. n_components: None for all, at most 64. Spatial
-    latents count with all their values, pooled: with one mean per dimension. Raises NoInputError for a run not
-    encoded, UsageError for none or more components than there are, DataError for latents that are all alike, or that a
-    mask left out at some positions unless `pooled`.
+    latents count with all their values; those that a mask left out of a sample count as its channel's mean. Raises
+    NoInputError for a run not encoded, UsageError for none or more components than there are, DataError for latents
+    that are all alike.
     """
     if n_components is not None and n_components < 1:
         raise UsageError(f"n_components is {n_components}; it must be at least 1.")
     encoded = open_encoded(store, run)
-    numbers, values, total = some_rows(encoded, max_points, seed, pool=pooled)
-    found = rows_pca(values, n_components or min(len(values) - 1, values.shape[1], MOST_BY_DEFAULT), seed)
-    shape = encoded.latent_shape[:1] if pooled else encoded.latent_shape
-    components = found.components.reshape(-1, *shape)
-    scale = np.sqrt(np.maximum(found.variance, 0)).reshape(-1, *(1,) * len(shape))
-    inner = n.latent_dims(len(shape))
+    numbers, values, total = some_rows(encoded, max_points, seed)
+    wanted = n_components or min(len(values) - 1, values.shape[1], MOST_BY_DEFAULT)
+    found, data = _pca(encoded, values, wanted, COMPONENT, seed)
+    dims, components, _ = data["components"]
+    scale = np.sqrt(np.maximum(found.variance, 0)).reshape(-1, *(1,) * (components.ndim - 1))
     share = {"comment": "of the total variance of the latents"}
-    about = {"n_points": len(numbers), "n_known": total, "seed": seed, "total_variance": found.total}
     return xr.Dataset(
         {
-            "components": named((COMPONENT, *inner), components, "principal component"),
-            "loadings": named((COMPONENT, *inner), components * scale, "loading"),
+            **data,
+            "loadings": named(dims, components * scale, "loading"),
             "explained_variance": named(COMPONENT, found.variance, "explained variance"),
             "explained_variance_ratio": named(COMPONENT, found.ratio, "explained share", **share),
             "explained_variance_cumulative": named(COMPONENT, np.cumsum(found.ratio), "up to here", **share),
-            "mean": named(inner, found.mean.reshape(shape), "mean latent"),
         },
-        coords={COMPONENT: np.arange(len(components)), n.LATENT: np.arange(shape[0])},
-        attrs={**encoded.attrs, **about},
+        coords={COMPONENT: np.arange(len(components)), n.LATENT: np.arange(encoded.latent_shape[0])},
+        attrs={
+            **encoded.attrs,
+            "n_points": len(numbers),
+            "n_known": total,
+            "seed": seed,
+            "total_variance": found.total,
+        },
     )
 
 
@@ -103,7 +110,6 @@ def embedding(
     perplexity: float = 30.0,
     neighbours: int = 15,
     by: str | None = None,
-    pooled: bool = False,
     color: Sequence[str] = (),
 ) -> xr.Dataset:
     """Positions of samples in a plane, `position (point, axis)`, by their posterior means.
@@ -115,12 +121,11 @@ def embedding(
     other points where they are few; neighbours: of UMAP, likewise; the attributes say what was used. by: a map whose
     class becomes the coordinate `class` of each point; None for label, phase or clusters where one is there. color:
     amounts that come with each point as `amount (color, point)`: `latent:0`, or any map of one number for each sample
-    by its name or label (`BC`, `Fe`, `phase: bcc`), as in `associate`.
+    by its name or label (`BC`, `Fe`, `phase: bcc`), as in `associate`. Spatial latents count as in `latent_pca`.
 
     Other coordinates: the navigation coordinates of each point and its number in the grid, row-major. The same call
     gives the same positions. Raises UsageError for a method that is not there or settings that cannot be meant,
-    MissingExtraError without umap-learn, NoInputError for a run not encoded or with fewer than four samples, DataError
-    for latents that a mask left out at some positions unless `pooled`.
+    MissingExtraError without umap-learn, NoInputError for a run not encoded or with fewer than four samples.
     """
     if method not in NAMES:
         raise UsageError(f"there is no embedding {method!r}.{did_you_mean(method, sorted(NAMES))}")
@@ -129,28 +134,23 @@ def embedding(
     if not perplexity > 0 or neighbours < 2:
         raise UsageError(f"perplexity {perplexity} must be positive, and neighbours {neighbours} 2 or more.")
     encoded = open_encoded(store, run)
-    numbers, values, total = some_rows(encoded, max_points, seed, pool=pooled)
+    numbers, values, total = some_rows(encoded, max_points, seed)
     if len(values) < LEAST_POINTS:
         raise NoInputError(f"an embedding needs {LEAST_POINTS} samples or more; run {run!r} has {len(values)}.")
     data: dict[str, Any] = {"amount": _amounts(encoded, color, numbers)} if color else {}
     about: dict[str, Any] = {"method": method, "seed": seed, "n_points": len(numbers), "n_known": total}
-    if method == n.PCA:
-        found = rows_pca(values, min(2, values.shape[1]), seed)
+    most, position = 2 if method == n.PCA else MOST_VALUES, values
+    if method == n.PCA or values.shape[1] > most:
+        found, parts = _pca(encoded, values, min(most, values.shape[1], len(values) - 1), AXIS, seed)
         position = (values - found.mean) @ found.components.T
-        shape = encoded.latent_shape[:1] if pooled else encoded.latent_shape
-        inner = n.latent_dims(len(shape))
-        data["components"] = named((AXIS, *inner), found.components.reshape(-1, *shape), "principal component")
-        data["mean"] = named(inner, found.mean.reshape(shape), "mean latent")
+    if method == n.PCA:
+        data |= parts
         about["explained_variance_ratio"] = found.ratio.tolist()
+    elif method == "tsne":
+        position, used = _tsne(position.astype(np.float32), seed, min(perplexity, (len(values) - 1) / 3))
+        about |= used
     else:
-        if values.shape[1] > MOST_VALUES:
-            found = rows_pca(values, min(MOST_VALUES, len(values) - 1), seed)
-            values = (values - found.mean) @ found.components.T
-        few = np.ascontiguousarray(values, np.float32)
-        if method == "tsne":
-            position, used = _tsne(few, seed, min(perplexity, (len(values) - 1) / 3))
-        else:
-            position, used = _umap(few, seed, min(neighbours, len(values) - 1))
+        position, used = _umap(position.astype(np.float32), seed, min(neighbours, len(values) - 1))
         about |= used
     return xr.Dataset(
         {"position": named((POINT, AXIS), position.astype(np.float64), f"position by {NAMES[method]}"), **data},
@@ -235,21 +235,18 @@ def path(
     if space != PLANE and (tuple(dims), base) != ((0, 1), "mean"):
         raise UsageError(f"dims and base (--dim, --base) are of --space plane; leave them out, or {space!r}.")
     asked = _asked(points, steps)
-    encoded, opened = open_encoded(store, run), open_run(store, run)
-    extra: dict[str, Any] = {}
-    where = space
+    opened, extra, where = open_encoded(store, run, decodes=True), dict[str, Any](), space
     if space == PLANE:
-        chosen = dimensions(dims, encoded.latent_shape[0], 2)
-        begin = start(encoded, opened, base, by)
+        chosen, begin = dimensions(dims, opened.latent_shape[0], 2), start(opened, base, by)
         z, position, where = begin.moved(chosen, asked), asked, begin.name
-        drawn = latent_points(encoded, by, dims=chosen, usual=True).rename({n.LATENT: AXIS, "vectors": "position"})
+        drawn = latent_points(opened, by, dims=chosen, usual=True).rename({n.LATENT: AXIS, "vectors": "position"})
         drawn = drawn.isel({POINT: some(drawn.sizes[POINT], max_points, seed)})
         drawn = drawn.assign_coords({AXIS: [f"latent {dim}" for dim in chosen]})
     else:
         if scatter is None:
             scatter = embedding(store, run, space, seed=seed, max_points=max_points, perplexity=perplexity, by=by)
         drawn = scatter
-        z, position, extra = _from_embedding(encoded, drawn, space, asked)
+        z, position, extra = _from_embedding(opened, drawn, space, asked)
     samples = {str(name): coord for name, coord in drawn.coords.items() if coord.dims == (POINT,)}
     data = {
         "requested": named((STEP, AXIS), asked, "point asked for"),
@@ -287,12 +284,11 @@ def _from_embedding(
     encoded: Run, drawn: xr.Dataset, space: str, asked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Latents of points in an embedding `(k, *shape)`, where they lie in it, and what else is known."""
-    is_pooled = "mean" in drawn and drawn["mean"].shape != encoded.latent_shape
     known = [drawn.attrs.get(key) for key in ("method", "weights_sha256")]
-    if is_pooled or known != [space, encoded.attrs["weights_sha256"]]:
+    if known != [space, encoded.attrs["weights_sha256"]]:
         raise UsageError(
             f"the scatter is of {known[0]!r} of run {drawn.attrs.get('run')!r}; give one of {space!r} of run "
-            f"{encoded.name!r} as it is now, of whole latents (pooled=False), or none."
+            f"{encoded.name!r} as it is now, or none."
         )
     if drawn.sizes[AXIS] != 2:
         raise UsageError(f"the latents have one dimension, so that {space} gives a line; use space='plane'.")
@@ -305,7 +301,5 @@ def _from_embedding(
     positions = drawn["position"].values
     nearest = np.asarray(cKDTree(positions).query(asked)[1])
     places = np.stack(np.unravel_index(drawn["number"].values[nearest], encoded.grid), axis=1)
-    z = np.stack([encoded.latents[tuple(place)].values for place in places])
-    if not np.isfinite(z).all():
-        raise DataError("latents are missing at some positions of the samples, where a mask left them out.")
+    z = filled(encoded, np.stack([encoded.latents[tuple(place)].values for place in places]))
     return z, positions[nearest], {"nearest": (STEP, nearest, {"long_name": "nearest encoded sample, along point"})}

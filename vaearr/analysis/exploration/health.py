@@ -24,24 +24,19 @@ def health(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, seed: int = 0) -> xr.
     """Disentanglement and health of a run's latents, from what `encode` wrote.
 
     Over `latent`: `kl` (nats), `is_active` (variance of the mean > 0.01), `aggregate_mean`, `aggregate_std`,
-    `aggregate_kl` as in `latent_statistics`; `kolmogorov`, the largest difference between the distribution functions
-    of the aggregate posterior and of N(0, 1) (0 to 1), and `wasserstein`, the mean distance between their quantiles
-    (W1, in standard deviations of the prior), of one dimension each. `correlation (latent, other)`, Pearson, of the
-    posterior means, NaN of constant dimensions. `density (latent, bin)` of the aggregate posterior beside `prior
-    (bin)`, both per unit, over `edge`; what lies beyond the edges is not in it.
+    `aggregate_kl` as in `latent_statistics`; `wasserstein`, the mean distance between the quantiles of the aggregate
+    posterior and of N(0, 1) (W1, in standard deviations of the prior), of one dimension each. `correlation (latent,
+    other)`, Pearson, of the posterior means, NaN of constant dimensions. `density (latent, bin)` of the aggregate
+    posterior beside `prior (bin)`, both per unit, over `edge`; what lies beyond the edges is not in it.
 
     Attributes: `n_active`, `kl_total`, `largest_correlation` with `largest_pair`, the two active dimensions;
-    `aggregate_kl_total`, KL of the Gaussian with all covariances from the prior; `total_correlation` (nats), its part
-    that is due to dependence, -0.5 log det R with the correlations R of the aggregate posterior (Watanabe, IBM J. Res.
-    Dev. 4, 66 (1960), of a Gaussian), so that aggregate_kl_total = sum(aggregate_kl) + total_correlation for vector
-    latents; None where dimensions depend linearly. `warnings`.
+    `aggregate_kl_total`, KL of the Gaussian with all covariances from the prior. `warnings`.
 
     The aggregate posterior is drawn from: as often from each posterior until there are 20 000 draws, at most 50 000.
     Each position of a spatial latent counts on its own. Of an autoencoder, and of latents attached without standard
     deviations, the means are the draws and `kl` is 0 or NaN. Raises NoInputError for a run not encoded.
     """
     from scipy.special import ndtr, ndtri
-    from scipy.stats import kstest
 
     encoded = open_encoded(store, run)
     sums = latent_sums(encoded)
@@ -58,15 +53,12 @@ def health(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, seed: int = 0) -> xr.
         off = np.triu(abs(correlation[np.ix_(active, active)]), 1)
         pair = [int(active[i]) for i in np.unravel_index(off.argmax(), off.shape)]
         largest = float(correlation[tuple(pair)])
-    kolmogorov = [kstest(column, "norm", method="asymp").statistic for column in draws.T]
     wasserstein = abs(np.sort(draws, axis=0) - quantiles).mean(0)
     about = {key: known.attrs[key] for key in ("n", "n_active", "kl_total", "aggregate_kl_total", "warnings")}
-    about |= {"n_draws": len(draws), "seed": seed, "largest_correlation": largest, "largest_pair": pair}
-    together = correlations(sums.covariance + np.diag(sums.variance / sums.count))
+    about |= {"seed": seed, "largest_correlation": largest, "largest_pair": pair}
     return xr.Dataset(
         {
             **{name: known[name] for name in ("kl", "aggregate_mean", "aggregate_std", "aggregate_kl", "is_active")},
-            "kolmogorov": named(n.LATENT, kolmogorov, "Kolmogorov-Smirnov distance from the prior"),
             "wasserstein": named(n.LATENT, wasserstein, "Wasserstein distance from the prior"),
             "correlation": named((n.LATENT, "other"), correlation, "correlation of the means"),
             "density": named((n.LATENT, "bin"), counts / (len(draws) * np.diff(edges)), "aggregate posterior per unit"),
@@ -74,7 +66,7 @@ def health(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, seed: int = 0) -> xr.
             "edges": named("edge", edges, "edges of the bins"),
         },
         coords={n.LATENT: known[n.LATENT].assign_attrs(n.ATTRS[n.LATENT]), "other": known[n.LATENT].values},
-        attrs={**encoded.attrs, **about, "total_correlation": _total_correlation(together)},
+        attrs={**encoded.attrs, **about},
     )
 
 
@@ -89,15 +81,6 @@ def _aggregate_draws(encoded: Run, sums: Sums, seed: int) -> np.ndarray:
         mean, std = (np.repeat(part, times, axis=0)[taken] for part in (mean, std))
         parts.append(mean + std * rng.standard_normal(mean.shape))
     return np.concatenate(parts)
-
-
-def _total_correlation(correlation: np.ndarray) -> float | None:
-    """Total correlation of a Gaussian in nats, -0.5 log det R, over dimensions that vary; None for singular R."""
-    varies = np.isfinite(np.diag(correlation))
-    values = np.linalg.eigvalsh(correlation[np.ix_(varies, varies)])
-    if len(values) and values[0] <= len(values) * np.finfo(float).eps:
-        return None
-    return float(max(0.0, -0.5 * np.log(values).sum()))
 
 
 def out_of_distribution(store: StoreOrRun, run: str = n.DEFAULT_RUN) -> xr.Dataset:

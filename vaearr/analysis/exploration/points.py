@@ -11,20 +11,21 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
-from vaearr.run import Run, StoreOrRun, load_run
-from vaearr.schema import is_categorical, meanings
+from vaearr.errors import NoInputError, UsageError, did_you_mean
+from vaearr.run import Run, StoreOrRun, load_run, open_run
+from vaearr.schema import categories, is_categorical
 
 POINT, CLASS = "point", "class"
 USUAL_CLASSES = ("label", n.PHASE, n.CLUSTERS)
 MOST_CLASSES = 1000
 
 
-def open_encoded(store: StoreOrRun, run: str) -> Run:
-    """A run of a store. Raises NoInputError for one that is not there or not encoded."""
+def open_encoded(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, decodes: bool = False) -> Run:
+    """A run of a store, with its network loaded where it `decodes`. Raises NoInputError for one that is not there, not
+    encoded, or has no network."""
     found = load_run(store, run)
     _ = found.latents
-    return found
+    return open_run(found) if decodes else found
 
 
 def latent_points(
@@ -46,23 +47,16 @@ def latent_points(
     found = classes_of(encoded.ds, by, classes) if by or classes is not None else None
     if found is None and usual:
         found = classes_if_any(encoded.ds, None)
-    blocks = [(numbers, np.nanmean(_flat(rows), axis=-1)[:, chosen]) for numbers, rows in encoded.latent_blocks()]
-    if not blocks:
-        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has no point with known latents; encode it again.")
-    numbers, vectors = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    order = np.argsort(numbers)
+    numbers, rows = known_rows(encoded)
     if found is not None and classes is not None:
-        order = order[found.codes[numbers[order]] >= 0]
-        if not len(order):
+        wanted = found.codes[numbers] >= 0
+        numbers, rows = numbers[wanted], rows[wanted]
+        if not len(numbers):
             raise NoInputError(f"no encoded sample has one of the classes {', '.join(classes)}; choose others.")
-    coords = {n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT])), **point_coords(encoded, numbers[order], found)}
-    attrs = {**encoded.attrs, "by": found and found.by, "n": len(order)}
-    return xr.Dataset({"vectors": named((POINT, n.LATENT), vectors[order], "latent (posterior mean)")}, coords, attrs)
-
-
-def _flat(rows: np.ndarray) -> np.ndarray:
-    """Latents with their positions in one dim: `(k, L[, lz, ly, lx]) -> (k, L, positions)`, float64."""
-    return rows.reshape(*rows.shape[:2], -1).astype("f8")
+    vectors = np.nanmean(rows.reshape(*rows.shape[:2], -1)[:, chosen], axis=-1, dtype="f8")
+    coords = {n.LATENT: (n.LATENT, chosen, dict(n.ATTRS[n.LATENT])), **point_coords(encoded, numbers, found)}
+    attrs = {**encoded.attrs, "by": found and found.by, "n": len(numbers)}
+    return xr.Dataset({"vectors": named((POINT, n.LATENT), vectors, "latent (posterior mean)")}, coords, attrs)
 
 
 def point_coords(encoded: Run, numbers: np.ndarray, classes: Classes | None = None) -> dict[str, Any]:
@@ -93,28 +87,32 @@ def some(count: int, most: int, seed: int, least: int = 1) -> np.ndarray:
     return subsample(count, most, seed)
 
 
-def some_rows(encoded: Run, max_points: int, seed: int, *, pool: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
-    """Numbers `(k,)`, latents `(k, values)` of at most `max_points` known samples by the seed, and how many are known.
+def known_rows(encoded: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers `(k,)`, ascending, and latents `(k, *shape)` of all known samples. Raises NoInputError where none is."""
+    blocks = list(encoded.latent_blocks())
+    if not blocks:
+        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has no point with known latents; encode it again.")
+    numbers, rows = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    order = np.argsort(numbers)
+    return numbers[order], rows[order]
 
-    pool: means over positions in place of all values of a spatial latent. Raises DataError where a mask left
-    positions out and `pool` is not set.
-    """
-    known = np.concatenate([np.zeros(0, int), *(numbers for numbers, _ in encoded.latent_blocks())])
-    if len(known) < 2:
-        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has {len(known)} known samples; this needs two.")
-    chosen = np.sort(known)[some(len(known), max_points, seed, least=2)]
-    width = encoded.latent_shape[0] if pool else int(np.prod(encoded.latent_shape))
-    values = np.empty((len(chosen), width))
-    for numbers, rows in encoded.latent_blocks():
-        wanted = np.isin(numbers, chosen)
-        flat = _flat(rows[wanted])
-        values[np.searchsorted(chosen, numbers[wanted])] = np.nanmean(flat, -1) if pool else flat.reshape(-1, width)
-    if not np.isfinite(values).all():
-        raise DataError(
-            f"the latents of run {encoded.name!r} are missing at some positions, where a mask left them out; use the "
-            "mean of each dimension with pooled=True (--pooled), for a path space='plane' (--space plane)."
-        )
-    return chosen, values, len(known)
+
+def some_rows(encoded: Run, max_points: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Numbers `(k,)`, latents `(k, values)` of at most `max_points` known samples by the seed; how many are known."""
+    numbers, rows = known_rows(encoded)
+    if len(numbers) < 2:
+        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has one known sample; this needs two.")
+    chosen = some(len(numbers), max_points, seed, least=2)
+    return numbers[chosen], filled(encoded, rows[chosen]).reshape(len(chosen), -1).astype("f8"), len(numbers)
+
+
+def filled(encoded: Run, latents: np.ndarray) -> np.ndarray:
+    """Latents `(k, L[, lz, ly, lx])` fit to decode: positions that are not known (a mask) get their channel's mean."""
+    flat = latents.reshape(-1, encoded.latent_shape[0], int(np.prod(encoded.latent_shape[1:])))
+    known = np.isfinite(flat)
+    if not known.any(2).all():
+        raise NoInputError(f"a class of run {encoded.name!r} has no known latents; encode it again.")
+    return np.where(known, flat, np.nanmean(flat, axis=2, keepdims=True)).reshape(latents.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +142,8 @@ def classes_of(ds: xr.Dataset, by: str | None, wanted: Sequence[str] | None = No
     these, in their order; samples of the others have none. Raises NoInputError for a name that is not there, UsageError
     for one that holds amounts or more than 1000 classes, or lacks a wanted one.
     """
+    import pandas as pd
+
     nav, known = schema.navigation_dims(ds), class_names(ds)
     there = f" There are: {', '.join(known)}." if known else " Cluster the samples first: 'vaearr cluster STORE'."
     if by is None and not (usual := [name for name in USUAL_CLASSES if name in ds.variables]):
@@ -159,10 +159,7 @@ def classes_of(ds: xr.Dataset, by: str | None, wanted: Sequence[str] | None = No
         )
     values = variable.transpose(*nav).values.ravel()
     if variable.dtype.kind in "iu":
-        flags = meanings(variable) if is_categorical(variable) else {}
-        found = {
-            code: flags.get(code, str(code)) for code in (sorted(flags) or np.unique(values).tolist()) if code >= 0
-        }
+        found: dict[Any, str] = dict(sorted(categories(variable).items()))
     else:
         values = np.asarray([str(value) for value in values], dtype=str)
         found = {text: str(text) for text in np.unique(values) if text}
@@ -175,11 +172,7 @@ def classes_of(ds: xr.Dataset, by: str | None, wanted: Sequence[str] | None = No
         found = {code: name for code, name in found.items() if name in wanted}
     if len(found) > MOST_CLASSES:
         raise UsageError(f"{by!r} has {len(found)} classes; at most {MOST_CLASSES} can be told apart.")
-    numbers = np.full(len(values), -1)
-    if found:
-        keys = np.asarray(list(found))
-        place = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
-        numbers = np.where(keys[place] == values, place, -1)
+    numbers = pd.Index(list(found)).get_indexer(values)  # -1 for all others
     return Classes(by, numbers, list(found.values()))
 
 

@@ -194,6 +194,21 @@ def test_p_values_are_uniform_under_the_null_where_naive_ones_are_not(method: st
         assert scipy.stats.kstest(found["p_value"], "uniform").statistic < 0.2
 
 
+def test_metrics_that_are_tested_on_some_points_hold_their_level_and_find_what_is_there() -> None:
+    config = SignificanceConfig(n_surrogates=39, max_points=100, correction="none")
+    metrics, p_values = ["kendall", "distance_correlation"], []
+    for seed in range(12):
+        free, free_too, like, target = gaussian_maps(np.random.default_rng(seed), 4, 2, shape=(32, 32))
+        latents, side = grid(np.stack([free, free_too, 0.8 * target + 0.6 * like, target]))
+        table = va.significance(latents, side, metrics, config=config)
+        xr.testing.assert_allclose(table.association, va.associate(latents, side, metrics))  # of all points
+        p_values.append(table.p_value.values)
+    null, found = np.array(p_values)[..., :2].ravel(), np.array(p_values)[..., 2]
+    assert np.mean(null <= 0.05) < 0.15
+    assert scipy.stats.kstest(null, "uniform").statistic < 0.25
+    assert np.median(found) <= 0.05
+
+
 def test_effective_points_are_those_of_theory_and_intervals_hold_the_truth() -> None:
     inside, effective = [], []
     for seed in range(40):

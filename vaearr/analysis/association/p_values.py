@@ -78,7 +78,9 @@ def significance(
     config
         Method, number of surrogates, correction and seed; default SignificanceConfig(). With `spectrum`, random fields
         with the map's own autocovariance; with `blocks`, blocks of the map in random places. The samples of a
-        collection have no neighbours: their values are permuted. Costs about n_surrogates times `associate`.
+        collection have no neighbours: their values are permuted. `association` is of all points; what is compared with
+        the surrogates is, of the metrics that are no products of matrices, their value at `max_points` of the points,
+        which as a test is as valid, and weaker the fewer they are.
 
     Returns
     -------
@@ -103,8 +105,7 @@ def significance(
     observed = table.values.reshape(len(chosen), len(points.entries), len(points.labels))
     found = {name: np.full(observed.shape, np.nan) for name in WORDS}
     for t in np.flatnonzero(np.isfinite(observed).any(axis=(0, 1))).tolist():
-        null = _null(maps, t, chosen, settings)
-        strength = _strength(observed[..., t], chosen)
+        strength, null = _tested(maps, t, chosen, observed[..., t], settings)
         p = _p_values(strength, null)
         found[P_VALUE][..., t] = p
         by_max = settings.correction == "max"
@@ -180,10 +181,13 @@ def _step(latents: xr.DataArray, dim: str) -> float:
     return float(np.median(np.abs(np.diff(latents[dim].values.astype("f8"))))) or 1.0
 
 
-def _null(maps: _Maps, t: int, chosen: Sequence[Metric], settings: SignificanceConfig) -> np.ndarray:
-    """Strength of each surrogate of a target, (surrogate, metric, latent); infinite where it has none.
+def _tested(
+    maps: _Maps, t: int, chosen: Sequence[Metric], observed: np.ndarray, settings: SignificanceConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Strength of a target, (metric, latent), and of each of its surrogates, (surrogate, metric, latent).
 
-    What is a product of matrices is made here, the other metrics by the scheduler in use, also that of a cluster.
+    Infinite where a surrogate has none. What is a product of matrices is made here, the other metrics at some of the
+    points, by the scheduler in use, also that of a cluster.
     """
     points, shape = maps.points, (len(chosen), len(maps.points.entries))
     inside = np.isfinite(points.targets[:, t]) & np.isfinite(points.latents).any(axis=1)
@@ -192,6 +196,12 @@ def _null(maps: _Maps, t: int, chosen: Sequence[Metric], settings: SignificanceC
     slow = [i for i, item in enumerate(chosen) if item.name not in MATRIX_PRODUCTS]
     latents, positions = points.latents[inside], points.positions[inside]
     groups = _same_points(latents, positions) if quick else []
+    some = np.arange(len(latents))
+    if slow and len(some) > settings.max_points:
+        some = np.sort(np.random.default_rng(seed.spawn(1)[0]).choice(some, settings.max_points, replace=False))
+        mine = points.targets[inside, t][some, None]
+        observed = observed.copy()
+        observed[slow] = apply([chosen[i] for i in slow], latents[some], mine, positions[some])[0][..., 0]
     null, done = np.empty((settings.n_surrogates, *shape)), 0
     for batch in _batches(_surrogates(maps, t, inside, settings, seed), int(inside.sum())):
         values = np.full((*shape, batch.shape[1]), np.nan)
@@ -200,10 +210,10 @@ def _null(maps: _Maps, t: int, chosen: Sequence[Metric], settings: SignificanceC
             for i in quick:
                 values[i, members] = chosen[i].kernel(own, drawn)
         if slow:
-            values[slow] = apply([chosen[i] for i in slow], latents, batch, positions)[0]
+            values[slow] = apply([chosen[i] for i in slow], latents[some], batch[some], positions[some])[0]
         null[done : done + batch.shape[1]] = np.moveaxis(_strength(values, chosen), -1, 0)
         done += batch.shape[1]
-    return np.where(np.isfinite(null), null, np.inf)
+    return _strength(observed, chosen), np.where(np.isfinite(null), null, np.inf)
 
 
 def _strength(values: np.ndarray, chosen: Sequence[Metric]) -> np.ndarray:

@@ -29,7 +29,6 @@ from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, LEAF, OUTPUT, evaluating, watching
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run.draw import find_point
-from vaearr.run.stream import through
 from vaearr.sources.single import SUFFIXES, read_single
 from vaearr.store import check_store, has_table, open_table, read_block, recover, run_manifest, write_table
 
@@ -126,11 +125,10 @@ def compare_layers(
     """
     _check(part, top)
     stored, signal = pair_batch(model, a, b), tuple(model.signal_dims)
-    layers = trace(model, stored, part=part, level=level)
+    layers, ends = trace(model, stored, part=part, level=level)
     table = _with_maps(_table(layers, [layer.sums for layer in layers]), [one.squares for one in layers], model, top)
-    for k, side in enumerate("ab"):
-        seen, _, _, decoded = through(model, stored[k : k + 1])
-        for name, values, words in (("input", seen, "as the network sees it"), ("decoded", decoded, "decoded mean")):
+    for which, name, words in ((INPUT, "input", "as the network sees it"), (OUTPUT, "decoded", "decoded mean")):
+        for side, values in zip("ab", ends.get(which, ()), strict=False):
             shown = model.preprocess.enlarged(values).cpu().numpy().reshape(model.input_shape[-len(signal) :])
             table[f"{name}_{side}"] = (signal, shown, {"long_name": f"{side}: {words}", "units": "1"})
     return table.assign_attrs({"part": part, "level": level, "top": top, "n": 1})
@@ -178,7 +176,7 @@ def compare_pairs(
     squares: list[torch.Tensor | None] = []
     for pair in tracked(known, progress, "comparing"):
         try:
-            layers = trace(model, pair_batch(model, *pair.read()), part=part, level=level)
+            layers, _ = trace(model, pair_batch(model, *pair.read()), part=part, level=level)
         except UsageError:
             raise
         except (VaearrError, OSError) as error:
@@ -247,15 +245,18 @@ class _StoppedError(Exception):
     """Ends a pass whose outputs nobody waits for any more."""
 
 
-def trace(model: TrainedModel, stored: torch.Tensor, *, part: str = "both", level: str = LEAF) -> list[Layer]:
+def trace(
+    model: TrainedModel, stored: torch.Tensor, *, part: str = "both", level: str = LEAF
+) -> tuple[list[Layer], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """Two stored samples `(2, C, …)` through the model side by side, every layer reduced as it is run.
 
-    Returns the layers in the order in which they were run. Each sample is a batch of its own: in one batch the place
-    of a sample may change the last digits of what it gives. The second has a thread of its own, one layer ahead at
-    most, so that only what is looked at has to be in memory. Raises DataError where the two do not run the same
-    layers.
+    Returns the layers in the order in which they were run, and the samples as they went in and came out. Each sample is
+    a batch of its own: in one batch the place of a sample may change the last digits of what it gives. The second has
+    a thread of its own, one layer ahead at most, so that only what is looked at has to be in memory. Raises DataError
+    where the two do not run the same layers.
     """
     layers: list[Layer] = []
+    ends: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     calls: Counter[str] = Counter()
     line: Queue[Output | BaseException | None] = Queue(1)
     stop, here = threading.Event(), threading.local()
@@ -299,7 +300,11 @@ def trace(model: TrainedModel, stored: torch.Tensor, *, part: str = "both", leve
         kinds = [other and (other.name, other.part, other.values.shape) for other in (one, two)]
         if kinds[0] != kinds[1]:
             raise DataError(f"the samples do not run the same layers: {kinds[0]} and {kinds[1]}.")
-        if one is not None and two is not None and (one.part != INPUT or part != DECODER):
+        if one is None or two is None:
+            return
+        if one.part in (INPUT, OUTPUT):
+            ends[one.part] = one.values, two.values
+        if one.part != INPUT or part != DECODER:
             calls[one.name] += 1
             layers.append(_reduced(one, two.values, calls[one.name], len(model.input_shape)))
 
@@ -314,7 +319,7 @@ def trace(model: TrainedModel, stored: torch.Tensor, *, part: str = "both", leve
             while other.is_alive():
                 with suppress(Empty):
                     line.get(timeout=0.01)
-    return layers
+    return layers, ends
 
 
 @torch.inference_mode()

@@ -362,8 +362,10 @@ class TrainConfig(Config):
         None, "start (fine-tuning): a run of the same store, or path of a model folder or checkpoint file"
     )
     epochs: int = field(40, "most epochs", ge=1)
-    epoch_samples: int = field(
-        8192, "samples of an epoch at most, so that more of them are passed over in several epochs; 0 = all", ge=0
+    epoch_samples: int | None = field(
+        None,
+        "samples of an epoch at most, 0 = all; default: all of a collection, half of a scan, there 1408 to 8192",
+        ge=0,
     )
     batch_size: int = field(128, "patterns per step, in each process", ge=1)
     accumulate: int = field(1, "batches whose gradients are averaged before each update", ge=1)

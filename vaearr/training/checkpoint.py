@@ -55,6 +55,7 @@ class Training:
     team: Processes = ALONE
     about: Mapping[str, Any] = field(default_factory=dict)  # what a checkpoint must agree with
     perceptual: nn.Module | None = None  # that `objective.perceptual` asks for
+    epoch_samples: int = 0  # of all processes; 0: all
 
     epoch: int = 0  # the running one, from 0
     batch: int = 0  # batches of it that are done
@@ -75,7 +76,7 @@ class Training:
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()} if config.ema else {}
         self.totals = torch.zeros(len(TERMS), device=device)
         self.due = time.monotonic() + 60 * config.checkpoint_minutes  # the next checkpoint
-        most = math.ceil(config.epoch_samples / (config.batch_size * self.team.size)) or len(self.train)
+        most = math.ceil(self.epoch_samples / (config.batch_size * self.team.size)) or len(self.train)
         self.epoch_batches = min(most, len(self.train))  # the next epoch goes on where the one before has ended
         self.per_epoch = math.ceil(self.epoch_batches / config.accumulate)  # updates
         self.schedule = schedule(config, self.per_epoch)

@@ -55,6 +55,7 @@ AGREE_EVERY = 16  # updates after which several processes ask each other whether
 WRITING_SHARE = 0.02  # of the time at most goes into checkpoints
 TIMED = 4, 20  # updates between which the time is taken
 WORTH_TELLING = 20.0  # seconds
+OF_A_SCAN = 1408, 8192  # samples of an epoch; neighbours are alike, so fewer passes teach as much
 VALIDATED = 2048  # samples by which an epoch is judged at most
 SHEETS, N_SAMPLES = "sheets", 8
 
@@ -141,7 +142,10 @@ def train_model(
     if begin is None and settings.preprocess.static_background != "none":
         model.preprocess.fit(train if balance is None else part(n.TRAIN), team.total)
     perceptual = _perceptual(model, objective.perceptual, perceptual_from) if objective.perceptual else None
-    state = Training(model, train, validation, settings, folder, team, about, perceptual)
+    at_once = settings.epoch_samples
+    if at_once is None:
+        at_once = min(max(train.n_samples_total // 2, OF_A_SCAN[0]), OF_A_SCAN[1]) if schema.is_scan(ds) else 0
+    state = Training(model, train, validation, settings, folder, team, about, perceptual, at_once)
     n_weights = sum(p.numel() for p in model.network.parameters())
     few, many = (" x ".join(map(str, shape[1:])) for shape in (model.seen_shape, model.input_shape))
     words = schema.samples_word(ds) + (f" of {many} pixels, seen as {few}" if few != many else "")

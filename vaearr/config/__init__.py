@@ -488,7 +488,7 @@ class SignificanceConfig(Config):
     n_surrogates: int = field(199, "surrogate maps per target; the least p-value is 1 / (n + 1)", ge=19)
     block: int | None = field(None, "side of a block in scan points; default: from the correlation", ge=1)
     max_points: int = field(
-        5000,
+        2500,
         "points, spread over the region, that all metrics but correlations and their partial forms are tested on",
         ge=100,
     )

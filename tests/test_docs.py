@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("own-files", "several-scans", "copies", "other-languages", "own-parts", "meaning")
+PAGES = ("own-files", "several-scans", "copies", "sharing", "other-languages", "own-parts", "meaning")
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")

@@ -43,7 +43,7 @@ def scan_store(scan: xr.Dataset, tmp_path: Path) -> Path:
 SMALL_NETWORK = {"width": 8, "max_width": 16, "hidden": 32, "squeeze": 4}
 TINY_TRAINING = TrainConfig(
     model=ModelConfig(latent_dim=3, options=SMALL_NETWORK),
-    preprocess=PreprocessConfig(static_background="divide", normalise="zscore"),
+    preprocess=PreprocessConfig(bin=1, static_background="divide", normalise="zscore"),
     objective=ObjectiveConfig(target="neighbour", input_noise=1.0),
     epochs=2,
     batch_size=16,

@@ -29,11 +29,8 @@ DARK = 1e-3  # share of the background's maximum below which a detector pixel ho
 
 
 def seen_shape(config: PreprocessConfig, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of a sample `(C, …)` as the network sees it. Raises UsageError for one too small for its blocks."""
-    shape = (input_shape[0], *(side // side_of(config) for side in input_shape[1:]))
-    if min(shape) < 1:
-        raise UsageError(f"preprocess.bin is {config.bin}, samples have shape {input_shape}; use a smaller number.")
-    return shape
+    """Shape of a sample `(C, …)` as the network sees it."""
+    return (input_shape[0], *(side // side_of(config) for side in input_shape[1:]))
 
 
 def side_of(config: PreprocessConfig) -> int:
@@ -224,7 +221,8 @@ def _fixed(config: PreprocessConfig) -> tuple[float, float, float]:
 
 
 def settled(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfig:
-    """The steps with `auto` and the range decided for stored patterns. Raises UsageError where no range is known."""
+    """The steps with `auto` and the range decided for stored patterns. Raises UsageError where no range is known, and
+    for blocks that are larger than a pattern."""
     is_scan = n.SAMPLE not in patterns.attrs.get(n.NAVIGATION_DIMS, patterns.dims)
     static, normal, fixed = config.static_background, config.normalise, config.range
     if normal == "auto":
@@ -238,10 +236,12 @@ def settled(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfi
         if fixed is None:
             unknown = "the patterns do not tell their least and largest value"
             raise UsageError(f"{unknown}; set preprocess.range=[LOW, HIGH], in stored units.")
-    side = config.bin
-    if side == "auto":
-        shape = [patterns.sizes[dim] for dim in patterns.attrs.get(n.SIGNAL_DIMS, ()) if dim != n.CHANNEL]
-        side = max(1, min(shape) // SEEN_SIDE) if is_scan and len(shape) > 1 else 1
+    shape = [patterns.sizes[dim] for dim in patterns.attrs.get(n.SIGNAL_DIMS, ()) if dim != n.CHANNEL]
+    side = side_of(config)
+    if config.bin == "auto" and is_scan and len(shape) > 1:
+        side = max(1, min(shape) // SEEN_SIDE)
+    if side > 1 and side > min(shape):
+        raise UsageError(f"preprocess.bin is {side}, samples have {shape} pixels; use a smaller number.")
     return config.replace(bin=side, static_background=static, normalise=normal, range=fixed)
 
 

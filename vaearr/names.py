@@ -14,6 +14,8 @@ POSITIONS = ("lz", "ly", "lx")  # of a spatial latent, along z, y, x
 
 # what a source brings
 PATTERNS, PRESENT, BC, ELEMENTS, PHASE = "patterns", "present", "BC", "elements", "phase"
+PATH = "path"  # of a sample's file
+GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", "id"})  # whom samples are of
 
 # what the program adds
 ROI, SPLIT = "roi", "split"

@@ -98,13 +98,14 @@ def info(
         out: PNG or PDF: samples of each class, or with --model the network
         as_json (--json): facts for programs
     """
-    from vaearr.models.card import as_record, model_card
-    from vaearr.run.facts import in_words, store_facts
-
     if model:
+        from vaearr.models.card import as_record, model_card
+
         shown: Any = model_card(va.load_model(store, run))
         facts, words, how = as_record(shown), va.describe(shown, "network"), Given()
     else:
+        from vaearr.run.facts import in_words, store_facts
+
         facts, shown, how = store_facts(store), va.open_store(store, chunks=None), {"kind": "samples", "seed": seed}
         words = [in_words(facts)]
     if out:

@@ -16,7 +16,6 @@ from vaearr.errors import VaearrError
 from vaearr.recipe import nested
 from vaearr.schema import is_categorical, meanings
 from vaearr.schema.grid import measured
-from vaearr.sources.collection import GROUPS, PATH
 from vaearr.store import (
     check_store,
     open_store,
@@ -47,7 +46,7 @@ def store_facts(store: str | Path) -> dict[str, Any]:
     return schema.describe(ds) | {
         "store": str(path) if is_local else path,
         "stored_bytes": stored_bytes(store) if is_local else None,
-        "n_present": int(ds[n.PRESENT].sum()) if n.PRESENT in ds else None,
+        "n_present": int(ds[n.PRESENT].values.sum()) if n.PRESENT in ds else None,
         "source": (nested(ds.attrs, n.PROVENANCE) or {}).get("source", {}).get("file"),
         "samples": schema.samples_word(ds),
         "data": data_facts(ds),
@@ -168,7 +167,7 @@ def class_names(ds: xr.Dataset) -> list[str]:
     for name in map(str, ds.variables):
         if set(ds[name].dims) != nav or name in derived or any(_is_of_run(name, own) for own in (n.ROI, n.SPLIT)):
             continue
-        is_text = ds[name].dtype.kind in "UTO" and len(nav) == 1 and name.lower() not in {*GROUPS, PATH}
+        is_text = ds[name].dtype.kind in "UTO" and len(nav) == 1 and name.lower() not in {*n.GROUPS, n.PATH}
         if is_categorical(ds[name]) or (
             is_text and len(np.unique(_values(ds, name))) <= min(MOST_CLASSES, ds[name].size - 1)
         ):

@@ -193,7 +193,7 @@ def describe(ds: xr.Dataset) -> dict[str, Any]:
         "kind": "scan" if is_scan(ds) else "collection",
         "grid": {dim: ds.sizes[dim] for dim in nav},
         "extent": {
-            dim: (float(ds[dim][0]), float(ds[dim][-1]), str(ds[dim].attrs.get("units", "")))
+            dim: (float(ds[dim].values[0]), float(ds[dim].values[-1]), str(ds[dim].attrs.get("units", "")))
             for dim in (nav if is_scan(ds) else ())
         },
         "pattern": {dim: ds.sizes[dim] for dim in signal_dims(ds)},

@@ -4,7 +4,7 @@ Files come from a folder, searched with its sub-folders, or from a manifest: a C
 folder, or to the manifest where that is the source) and one line for each sample. Labels come from the manifest's
 column `label_column`, else from the name of the sub-folder that a file lies in; they become the integer variable
 `label` with the codes 0, 1, … of the sorted names, -1 = unknown. Further columns of text, and the columns named in
-`GROUPS`, become coordinates of `sample`; other columns of numbers become variables.
+`names.GROUPS`, become coordinates of `sample`; other columns of numbers become variables.
 
 Every file is read once when the source is opened, so that all those that cannot be used are known, and named together,
 before anything is written; samples are then read when they are asked for, and not kept.
@@ -32,8 +32,7 @@ from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_
 from vaearr.sources.lazy import THREADS, lazy_array, one_by_one
 from vaearr.sources.tables import NO_VALUE, read_csv
 
-LABEL, PATH, UNKNOWN = "label", "path", -1
-GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", "id"})
+LABEL, UNKNOWN = "label", -1
 SHOWN = 8
 TABLES = (".csv", ".tsv")
 Seen = TypeVar("Seen")
@@ -93,7 +92,7 @@ def _is_manifest(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         header = file.readline(4096).decode("utf-8-sig", errors="replace")
-    return PATH in [cell.strip(' "\r\n').lower() for cell in re.split("[,;\t]", header)]
+    return n.PATH in [cell.strip(' "\r\n').lower() for cell in re.split("[,;\t]", header)]
 
 
 def source_files(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list[Path]:
@@ -119,8 +118,8 @@ def samples_of(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> p
         files = list(files_below(path, suffixes)) if path.is_dir() else [path]
         names = [file.relative_to(path if path.is_dir() else path.parent).as_posix() for file in files]
         labels = [file.parent.name if "/" in name else "" for file, name in zip(files, names, strict=True)]
-        found = pd.DataFrame({PATH: names, LABEL: labels}, index=files).sort_values(PATH)
-    kept = found[[not any(fnmatch(name, part) for part in config.exclude) for name in found[PATH]]]
+        found = pd.DataFrame({n.PATH: names, LABEL: labels}, index=files).sort_values(n.PATH)
+    kept = found[[not any(fnmatch(name, part) for part in config.exclude) for name in found[n.PATH]]]
     known = sorted(set(kept[LABEL]) - {""})
     if unknown := [name for name in config.classes if name not in known]:
         raise UsageError(f"classes: no sample has the label {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
@@ -136,20 +135,20 @@ def samples_of(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> p
 def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> pd.DataFrame:
     manifest = manifest.expanduser()
     frame = read_csv(manifest)
-    frame.columns = [PATH if name.lower() == PATH else name for name in frame.columns]
+    frame.columns = [n.PATH if name.lower() == n.PATH else name for name in frame.columns]
     columns, wanted = list(frame.columns), config.label_column
-    if columns.count(PATH) != 1:
+    if columns.count(n.PATH) != 1:
         raise DataError(f"{manifest} has columns {', '.join(columns)}; name the one of files, and no other, 'path'.")
     if wanted != LABEL and wanted not in columns:
         raise UsageError(f"{manifest} has no column {wanted!r}.{did_you_mean(wanted, columns)}")
-    if (frame[PATH] == "").any():
-        raise DataError(f"{manifest} line {(frame[PATH] == '').idxmax()}: the path is empty; give one file a line.")
-    twice = frame[PATH].map(lambda path: os.path.abspath(folder / path)).duplicated()  # one file under two names
+    if (frame[n.PATH] == "").any():
+        raise DataError(f"{manifest} line {(frame[n.PATH] == '').idxmax()}: the path is empty; give one file a line.")
+    twice = frame[n.PATH].map(lambda path: os.path.abspath(folder / path)).duplicated()  # one file under two names
     if twice.any():
-        raise DataError(f"{manifest} names {frame[PATH][twice].iloc[0]!r} more than once; one line for each sample.")
+        raise DataError(f"{manifest} names {frame[n.PATH][twice].iloc[0]!r} more than once; one line for each sample.")
     if wanted != LABEL:
         frame = frame.rename(columns={LABEL: f"manifest_{LABEL}", wanted: LABEL})
-    frame.index = pd.Index([folder / path for path in frame[PATH]])
+    frame.index = pd.Index([folder / path for path in frame[n.PATH]])
     return frame if LABEL in frame else frame.assign(**{LABEL: ""})
 
 
@@ -168,7 +167,7 @@ def examined(found: pd.DataFrame, look: Callable[[Path], Seen]) -> list[Seen]:
             return None, f"{shown}: {str(error).removeprefix(str(file)).lstrip(': ').rstrip('.')}"
 
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        seen = list(pool.map(tried, found.index, found[PATH]))
+        seen = list(pool.map(tried, found.index, found[n.PATH]))
     if bad := [why for _, why in seen if why]:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise DataError(
@@ -186,12 +185,12 @@ def collection(patterns: Any, signal: Sequence[str], found: pd.DataFrame, attrs:
     about = {n.NAVIGATION_DIMS: [n.SAMPLE], n.SIGNAL_DIMS: list(signal), **attrs}
     data: dict[str, Any] = {n.PATTERNS: ((n.SAMPLE, *signal), patterns, about)}
     coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(len(found)), {"long_name": "sample"})}
-    coords[PATH] = (n.SAMPLE, found[PATH].tolist(), {"long_name": "file"})
+    coords[n.PATH] = (n.SAMPLE, found[n.PATH].tolist(), {"long_name": "file"})
     for dim, size in zip(signal, patterns.shape[1:], strict=True):
         coords[dim] = (dim, np.arange(size), {"long_name": dim, "units": "px"})
     if (found[LABEL] != "").any():
         data[LABEL] = _label_variable(found[LABEL])
-    for name in found.columns.drop([PATH, LABEL]):
+    for name in found.columns.drop([n.PATH, LABEL]):
         _add_column(name, found[name], coords, data)
     return xr.Dataset(data, coords)
 
@@ -227,7 +226,7 @@ def _add_column(name: str, cells: pd.Series, coords: dict[str, Any], data: dict[
         raise DataError(f"the manifest's column {name!r} has a name that is taken, or no name; rename it.")
     values = pd.to_numeric(cells.mask(cells.str.lower().isin(NO_VALUE)), errors="coerce")
     is_text = (values.isna() & ~cells.str.lower().isin(NO_VALUE)).any() or cells.str.match(r"0\d").any()
-    if plain.lower() in GROUPS or is_text:
+    if plain.lower() in n.GROUPS or is_text:
         coords[plain] = (n.SAMPLE, cells.tolist(), {"long_name": name})
     else:
         data[plain] = (n.SAMPLE, values.to_numpy(np.float32, na_value=np.nan), {"long_name": name, "units": "1"})

@@ -23,7 +23,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources.collection import LABEL, PATH, collection
+from vaearr.sources.collection import LABEL, collection
 from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.store.layout import pattern_chunks
 
@@ -133,7 +133,7 @@ def _dataset(file: Path, parts: list[Part]) -> xr.Dataset:
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     tile = pattern_chunks(values.shape[:1], values.shape[1:], values.dtype.itemsize)
     found = pd.DataFrame({"part": [part for part, images, _ in parts for _ in images]})
-    found[PATH] = [f"{part}/{i}" if part else f"{i}" for part, images, _ in parts for i in range(len(images))]
+    found[n.PATH] = [f"{part}/{i}" if part else f"{i}" for part, images, _ in parts for i in range(len(images))]
     found[LABEL] = [label for _, images, labels in parts for label in _words(file, labels, len(images))]
     found = found if len(parts) > 1 else found.drop(columns="part")
     signal, about = (n.CHANNEL, n.Y, n.X)[-values.ndim + 1 :], {"long_name": "image", "units": "1"}

@@ -33,7 +33,6 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.sources.collection import (
-    PATH,
     Geometry,
     collection,
     examined,
@@ -281,7 +280,7 @@ def _agreed(
     if others:
         raise DataError(
             f"{folder}: the images differ: {most} in {many} of {len(kinds)}, but {others[0][0]} in "
-            f"{found[PATH].iloc[kinds.index(others[0][0])]}; make them alike with size=(rows, columns) (--size "
+            f"{found[n.PATH].iloc[kinds.index(others[0][0])]}; make them alike with size=(rows, columns) (--size "
             "ROWSxCOLUMNS) and channels='grey' or 'colour' (--channels), and save them with the same number of bits."
         )
     shape, dtype = looks[0]

@@ -203,7 +203,7 @@ def _dataset(group: zarr.Group, store: object) -> xr.Dataset:
     """A group as a lazy Dataset."""
     with _asking(store, store):
         with naming():
-            ds = xr.open_dataset(xr.backends.ZarrStore(group, mode="r"), chunks=None)
+            ds = xr.open_dataset(xr.backends.ZarrStore(group, mode="r"), engine="store", chunks=None)
         for name, variable in ds.variables.items():
             if 0 in (variable.encoding.get("chunks") or ()):
                 raise damaged(store, str(name), "has chunks of no length")

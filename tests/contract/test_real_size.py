@@ -78,3 +78,19 @@ def test_a_large_scan_is_written_in_pieces(tmp_path: Path) -> None:
     np.testing.assert_allclose(ds.BC, truth.BC)
     again, _ = write_large_scan(tmp_path / "again", 20, 6, pattern_shape=(40, 50), n_grains=3, n_twins=0, chunk=4)
     np.testing.assert_array_equal(va.open_source(again["patterns"]).patterns, ds.patterns)
+
+
+def test_long_comparisons_tell_how_far_they_are(large: va.Run) -> None:
+    told = list[tuple[int, int, str]]()
+    va.associate_store(
+        large.path,
+        metrics=("pearson", "mutual_information"),
+        targets=("reconstruction_error",),
+        significance={"n_surrogates": 99},
+        progress=lambda *how: told.append(how),
+    )
+    maps = [(done, total) for done, total, text in told if text == "surrogate maps of reconstruction_error"]
+    assert maps[-1] == (99, 99)
+    assert maps == sorted(maps)
+    compared = [(done, total) for done, total, text in told if text == "comparing"]
+    assert compared[-1][0] == compared[-1][1] > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from html import escape
 from typing import TypeAlias, TypeVar
@@ -61,6 +61,21 @@ def showing(progress: Progress, what: str) -> Iterator[Show]:
             bars.update(task, completed=done, total=total, description=text)
 
         yield show
+
+
+@contextmanager
+def showing_tasks(progress: Progress, what: str) -> Iterator[None]:
+    """A bar of the tasks that dask does in threads inside the block; of a cluster's its own pages tell."""
+    from dask.callbacks import Callback
+
+    with showing(progress, what) as show:
+
+        def after(key: object, result: object, graph: object, state: dict[str, Sized], worker: object) -> None:
+            done = len(state["finished"])
+            show(done, done + sum(len(state[of]) for of in ("ready", "waiting", "running")))
+
+        with Callback(posttask=after):
+            yield
 
 
 def tracked(items: Sequence[Item], progress: Progress, what: str) -> Iterator[Item]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +34,7 @@ from vaearr.analysis.association.table import (
     latent_dims,
 )
 from vaearr.analysis.association.targets import stacked
+from vaearr.computing.progress import Progress, showing, showing_tasks
 from vaearr.config import SignificanceConfig
 from vaearr.errors import UsageError, did_you_mean
 
@@ -62,6 +63,8 @@ def significance(
     metrics: Metrics = "all",
     roi: xr.DataArray | None = None,
     config: SignificanceConfig | None = None,
+    *,
+    progress: Progress = False,
 ) -> xr.Dataset:
     """Associations with p-values that hold for maps: `association`, `p_value`, `p_adjusted` and more.
 
@@ -98,21 +101,28 @@ def significance(
 
     settings = config or SignificanceConfig()
     latents, target, roi = dask.compute(latents, target, roi)  # read once, together
-    table = associate(latents, target, metrics, roi)
+    with showing_tasks(progress, "comparing"):
+        table = associate(latents, target, metrics, roi)
     chosen, dims = choose(metrics), latent_dims(latents)[1]
     points = gather(latents, stacked(target, dims), roi)
     maps = _Maps(points, np.array([_step(latents, dim) for dim in dims]), n.SAMPLE not in dims)
     observed = table.values.reshape(len(chosen), len(points.entries), len(points.labels))
     found = {name: np.full(observed.shape, np.nan) for name in WORDS}
-    for t in np.flatnonzero(np.isfinite(observed).any(axis=(0, 1))).tolist():
-        strength, null = _tested(maps, t, chosen, observed[..., t], settings)
-        p = _p_values(strength, null)
-        found[P_VALUE][..., t] = p
-        by_max = settings.correction == "max"
-        found[P_ADJUSTED][..., t] = (
-            np.maximum(p, _of_the_largest(strength, null)) if by_max else adjust(p, settings.correction)
-        )
-        _linear(maps, t, chosen, observed[..., t], found)
+    known = np.flatnonzero(np.isfinite(observed).any(axis=(0, 1))).tolist()
+    total, by_max = len(known) * settings.n_surrogates, settings.correction == "max"
+    with showing(progress, "surrogate maps") as show:
+        for i, t in enumerate(known):
+            before, text = i * settings.n_surrogates, f"surrogate maps of {points.labels[t]}"
+
+            def tell(done: int, before: int = before, text: str = text) -> None:
+                show(before + done, total, text)
+
+            strength, null = _tested(maps, t, chosen, observed[..., t], settings, tell)
+            p = found[P_VALUE][..., t] = _p_values(strength, null)
+            found[P_ADJUSTED][..., t] = (
+                np.maximum(p, _of_the_largest(strength, null)) if by_max else adjust(p, settings.correction)
+            )
+            _linear(maps, t, chosen, observed[..., t], found)
     ds = table.to_dataset(name=ASSOCIATION)
     for name, values in found.items():
         ds[name] = (table.dims, values.reshape(table.shape), {"long_name": WORDS[name], "units": "1"})
@@ -182,9 +192,15 @@ def _step(latents: xr.DataArray, dim: str) -> float:
 
 
 def _tested(
-    maps: _Maps, t: int, chosen: Sequence[Metric], observed: np.ndarray, settings: SignificanceConfig
+    maps: _Maps,
+    t: int,
+    chosen: Sequence[Metric],
+    observed: np.ndarray,
+    settings: SignificanceConfig,
+    tell: Callable[[int], object],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Strength of a target, (metric, latent), and of each of its surrogates, (surrogate, metric, latent).
+    """Strength of a target, (metric, latent), and of each of its surrogates, (surrogate, metric, latent); `tell` is
+    told how many are done.
 
     Infinite where a surrogate has none. What is a product of matrices is made here, the other metrics at some of the
     points, by the scheduler in use, also that of a cluster.
@@ -213,6 +229,7 @@ def _tested(
             values[slow] = apply([chosen[i] for i in slow], latents[some], batch[some], positions[some])[0]
         null[done : done + batch.shape[1]] = np.moveaxis(_strength(values, chosen), -1, 0)
         done += batch.shape[1]
+        tell(done)
     return _strength(observed, chosen), np.where(np.isfinite(null), null, np.inf)
 
 

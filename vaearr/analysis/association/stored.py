@@ -16,6 +16,7 @@ from vaearr.analysis.association.partitions import latent_partitions
 from vaearr.analysis.association.table import ASSOCIATION, METRIC, associate, latent_dims
 from vaearr.analysis.association.targets import TARGET, targets_of
 from vaearr.computing import Where, check_where, connected
+from vaearr.computing.progress import Progress, showing_tasks
 from vaearr.config import AssociateConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.recipe import Recipe, is_made, nested
@@ -31,6 +32,7 @@ def associate_store(
     *,
     dask: Where | None = None,
     overwrite: bool = False,
+    progress: Progress = True,
     **settings: Any,
 ) -> xr.Dataset:
     """Associate a run's latents with side maps, over the run's ROI, and keep the table in `/runs/<run>`.
@@ -66,9 +68,10 @@ def associate_store(
     latents, targets, roi = dask_compute(latents, targets, roi)  # read once, together
     with connected(dask):
         if config.significance is None:
-            table = associate(latents, targets, config.metrics, roi=roi).to_dataset()
+            with showing_tasks(progress, "comparing"):
+                table = associate(latents, targets, config.metrics, roi=roi).to_dataset()
         else:
-            table = significance(latents, targets, config.metrics, roi=roi, config=config.significance)
+            table = significance(latents, targets, config.metrics, roi, config.significance, progress=progress)
     table.attrs[PARAMETERS] = recipe.as_attrs()
     write_table(store, config.run, name, _named(table, latents), replace=has_table(store, config.run, name))
     return table

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import vaearr as va
-from tests.contract.browser import CHROMIUM, browser
+from tests.contract.browser import CHROMIUM, Page, browser
 from vaearr.testing import synthetic_scan, write_scan_files
 
 pytestmark = [pytest.mark.benchmarks, pytest.mark.filterwarnings("default")]
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.benchmarks, pytest.mark.filterwarnings("default")]
 NX, NY = map(int, os.environ.get("VAEARR_BENCH_EXPLORE", "100x60").split("x"))
 LATENTS = int(os.environ.get("VAEARR_BENCH_EXPLORE_LATENTS", "64"))
 STORE = os.environ.get("VAEARR_BENCH_EXPLORE_STORE")
-MOVES = 20
+MOVES, PANS = 20, 5
 LINES: list[str] = []
 
 
@@ -58,6 +58,11 @@ def _memory(pid: int) -> float:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 def test_page(store: Path, tmp_path: Path) -> None:
     """From the command to the page, and from a slider to its picture, in a browser on this machine."""
+    LINES.append(f"page: {opened(store, tmp_path / 'profile')}")
+
+
+def opened(store: Path, profile: Path) -> str:
+    """What opening, moving a slider and dragging the map takes, in words."""
     command = [sys.executable, "-m", "vaearr", "explore", str(store), "--no-show"]
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
@@ -71,7 +76,7 @@ def test_page(store: Path, tmp_path: Path) -> None:
             assert address, "the server ended"
             threading.Thread(target=server.stdout.read, daemon=True).start()  # so that it never blocks
             listening = time.perf_counter() - began
-            with browser(tmp_path / "profile") as page:
+            with browser(profile) as page:
                 loads = []
                 for _ in range(3):
                     loaded = time.perf_counter()
@@ -81,19 +86,35 @@ def test_page(store: Path, tmp_path: Path) -> None:
                     page.until(DECODED)
                     decoded = time.perf_counter() - loaded
                 before = _memory(server.pid)
-                moves = page.run(MOVE)
-                LINES.append(
-                    f"page: listening after {listening:.2f} s, drawn {loads[0]:.2f} s later, again {loads[-1]:.2f} s, "
-                    f"with the decoded picture {decoded:.2f} s; slider to picture {np.median(moves):.0f} ms "
-                    f"({max(moves):.0f} ms at most of {MOVES}); server {before:.0f} MiB, then {_memory(server.pid):.0f}"
-                )
+                moves, pans = page.run(MOVE), [_panned(page) for _ in range(PANS)]
                 assert not page.errors
+                return (
+                    f"listening after {listening:.2f} s, drawn {loads[0]:.2f} s later, again {loads[-1]:.2f} s, "
+                    f"with the decoded picture {decoded:.2f} s; slider to picture {np.median(moves):.0f} ms "
+                    f"({max(moves):.0f} ms at most of {MOVES}); map dragged in {1e3 * np.median(pans):.0f} ms; "
+                    f"server {before:.0f} MiB, then {_memory(server.pid):.0f}"
+                )
         finally:
             server.terminate()
 
 
+def _panned(page: Page) -> float:
+    """Seconds from the start of a drag of the map until the next picture after it."""
+    left, top = page.run(CENTRE)
+    began = time.perf_counter()
+    for kind, at in (("mousePressed", 0), ("mouseMoved", 20), ("mouseMoved", 40), ("mouseReleased", 40)):
+        button = {"button": "left", "buttons": 1, "clickCount": 1}
+        page.call("Input.dispatchMouseEvent", type=kind, x=left + at, y=top + at, **button)
+    page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return time.perf_counter() - began
+
+
 LIVE = """deep((e) => e.tagName === "IMG" && e.alt === "from the sliders")[0]"""
 DRAWN = "!!window.deep && deep((e) => e.tagName === 'CANVAS').some((e) => e.width > 100)"
+CENTRE = """(() => {
+  const map = deep((e) => e.tagName === "CANVAS" && e.width > 100)[0].getBoundingClientRect();
+  return [map.left + map.width / 2, map.top + map.height / 2];
+})()"""
 DECODED = f"!!window.deep && !!{LIVE}"
 MOVE = f"""(async () => {{
   const handles = deep((e) => e.getAttribute("role") === "slider" && e.getBoundingClientRect().width);

@@ -15,7 +15,7 @@ from vaearr.testing import scan as parts
 from vaearr.testing.files import write_scan_files
 from vaearr.testing.kikuchi import Detector, Floats
 
-COARSER = 5  # detector pixels per pixel that bands are drawn with; between them they are interpolated
+BANDS = 80  # least pixels along a side that bands are drawn with; between them they are interpolated
 BANK = 2**24  # draws of noise, of which each pattern takes a part from a place of its own
 AT_ONCE = 8  # patterns whose values are in work in one thread
 
@@ -35,8 +35,9 @@ def write_large_scan(
 ) -> tuple[dict[str, Path], xr.Dataset]:
     """A scan as of `synthetic_scan`, as the files of `write_scan_files`, row by row; and the truth behind it.
 
-    For speed, the bands are drawn on fewer pixels and interpolated, and noise is Gaussian of the electrons' variance.
-    Patterns lie uncompressed, `chunk` side by side. About 0.6 GB of memory, and a minute for 4 GB on two cores.
+    For speed, the bands of large patterns are drawn on fewer pixels and interpolated, and noise is Gaussian of the
+    electrons' variance. Patterns lie uncompressed, `chunk` side by side. About 0.6 GB of memory, and a minute for 4 GB
+    on two cores.
 
     Returns the path of each file by the variable it holds, and a Dataset of the maps, `BC`, elements and phases and the
     truth, without patterns.
@@ -46,7 +47,8 @@ def write_large_scan(
     structure, noise, maps = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
     truth = parts.microstructure(ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=True, rng=structure)
     shape, folder = pattern_shape, Path(folder)
-    coarse = Detector((max(1, shape[0] // COARSER), max(1, shape[1] // COARSER)))
+    coarser = max(1, min(shape) // BANDS)
+    coarse = Detector((shape[0] // coarser, shape[1] // coarser))
     between = [_between(few, many) for few, many in zip(coarse.shape, shape, strict=True)]
     lit, gain = parts.illumination(shape, dose), np.float32(175 / (dose * truth["brightness"].max()))
     bank = noise.standard_normal(BANK + shape[0] * shape[1], dtype=np.float32)
@@ -69,7 +71,7 @@ def write_large_scan(
             values += spread
             values *= gain
             out[some] = np.clip(np.rint(values, out=values), 0, 255, out=values)
-        return out, parts.image_quality(joined(out, (COARSER, COARSER)))
+        return out, parts.image_quality(joined(out, (coarser, coarser)))
 
     folder.mkdir(parents=True, exist_ok=True)
     paths, quality = {n.PATTERNS: folder / "scan.h5"}, np.empty((ny, nx), np.float32)

@@ -1,11 +1,14 @@
-"""Two Dask workers against one process with two threads, as ratios inside one run, and the cost of a task.
+"""Two processes against one with two threads, as ratios inside one run: Dask workers, torchrun; the cost of a task.
 
 VAEARR_BENCH_POINTS sets the points of the scan. Nothing here can fail on speed: machines differ and are shared.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,14 +71,34 @@ def _link(one: str, two: str) -> None:
 
 def test_association(client: Any) -> None:
     rng = np.random.default_rng(0)
-    latents = xr.DataArray(rng.normal(size=(70, 70, 64)), dims=("y", "x", "latent"))
-    target = xr.DataArray(rng.integers(0, 255, (70, 70)).astype("f4"), dims=("y", "x"))
+    latents = xr.DataArray(rng.normal(size=(SIDE, SIDE, 32)).astype("f4"), dims=("y", "x", "latent"))
+    target = xr.DataArray(rng.integers(0, 255, (SIDE, SIDE)).astype("f4"), dims=("y", "x"))
 
     def work(dask: Any) -> None:
         with computing.connected(dask):
             va.associate(latents, target, "all")
 
-    _compare("association, 7 metrics of 4900 points x 64", work, client)
+    _compare(f"association, 7 metrics of {SIDE * SIDE} points x 32", work, client)
+
+
+def test_torchrun(tmp_path: Path) -> None:
+    """Two training processes of one thread against one of two: each update of the two learns from two batches."""
+    path = create_store(random_patterns_dataset({"y": SIDE, "x": SIDE}, {"dy": 60, "dx": 60}), tmp_path / "scan.zarr")
+    threads: dict[int, dict[str, str]] = {1: {}, 2: {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
+    alone = [sys.executable, "-m"]
+    together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+    seconds = {}
+    for count, start in ((1, alone), (2, together)):
+        name = f"run{count}"
+        settings = ["--epochs", "2", "--set", "epoch_samples=0", "--batch-size", str(128 // count)]
+        command = [*start, "vaearr", *(["--"] if count == 2 else []), "train", str(path), "--run", name, *settings]
+        subprocess.run(command, env=os.environ | threads[count], check=True, capture_output=True)
+        seconds[count] = float(va.store.open_table(path, name, "history")["seconds"].values.min())
+    LINES.append(
+        f"{'an epoch of training, 128 in a batch':44}{seconds[1]:8.2f} s alone, {seconds[2]:8.2f} s by torchrun: "
+        f"{seconds[1] / seconds[2]:5.2f} x"
+    )
+    assert seconds[2] > 0
 
 
 def test_cost_of_a_task(client: Any) -> None:

@@ -221,8 +221,6 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
     if is_first and score(mixture(best - 1)) < info["scores"][best]:
         found.append(f"k = {best} is the smallest that was tried and {best - 1} fits better. Lower k_min.")
     at_bound = bool(found)
-    if len(part) < len(values):  # the start is found, the rest of the way is walked with all points
-        model.set_params(warm_start=True, max_iter=LONG).fit(values)
     posterior = model.predict_proba(values)
     labels = posterior.argmax(axis=1)
     if empty := best - len(np.unique(labels)):
@@ -235,7 +233,7 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
         "regularisation": floor,
         "stability": pd.Series(posterior.max(axis=1)).groupby(labels).mean().reindex(range(best)),
         "stability_is": "mean posterior probability",
-        "then": "the fit was then continued on all points",
+        "then": "the others belong to their likeliest component",
     }
 
 

@@ -105,7 +105,7 @@ def significance(
         table = associate(latents, target, metrics, roi)
     chosen, dims = choose(metrics), latent_dims(latents)[1]
     points = gather(latents, stacked(target, dims), roi)
-    maps = _Maps(points, np.array([_step(latents, dim) for dim in dims]), n.SAMPLE not in dims)
+    maps = _Maps(points, np.array([step_of(latents, dim) for dim in dims]), n.SAMPLE not in dims)
     observed = table.values.reshape(len(chosen), len(points.entries), len(points.labels))
     found = {name: np.full(observed.shape, np.nan) for name in WORDS}
     known = np.flatnonzero(np.isfinite(observed).any(axis=(0, 1))).tolist()
@@ -184,7 +184,7 @@ class _Maps:
         return effective_points(near, self._weights[key], _weights(near, target))[:, 0]
 
 
-def _step(latents: xr.DataArray, dim: str) -> float:
+def step_of(latents: xr.DataArray, dim: str) -> float:
     """Distance of neighbours along a dim; 1 where it has no numeric coordinate."""
     if dim not in latents.coords or latents[dim].dtype.kind not in "iuf" or latents.sizes[dim] < 2:
         return 1.0

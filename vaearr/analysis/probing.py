@@ -7,9 +7,12 @@ points are alike, and so are volumes of one person: folds leave out whole groups
 
 from __future__ import annotations
 
+import re
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,15 +21,19 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.p_values import step_of
+from vaearr.analysis.association.stored import PARAMETERS
 from vaearr.analysis.association.surrogates import Neighbourhood, block_side, field_surrogates, neighbourhood
-from vaearr.analysis.association.targets import TARGET, columns
-from vaearr.analysis.clustering.features import columns_of, navigation_of, variables_of
-from vaearr.config import ProbeConfig, resolved, settings_as_keywords
+from vaearr.analysis.association.targets import TARGET, columns, targets_of
+from vaearr.analysis.clustering.features import columns_of, navigation_of, select_features, variables_of
+from vaearr.config import ClusterConfig, ProbeConfig, resolved, settings_as_keywords
 from vaearr.errors import RoiError, UsageError, did_you_mean
+from vaearr.recipe import Recipe, is_made, nested
 from vaearr.schema.grid import laid_over
 from vaearr.schema.pattern_steps import bin_patterns
+from vaearr.store import add_variables, check_store, has_table, open_store, open_table, recover, run_folder, write_table
+from vaearr.store.remove import removable
 
-FEATURES, METHOD, CLASS, RECALL = "features", "method", "class", "recall"
+FEATURES, METHOD, CLASS, RECALL = "features", "probe", "class", "recall"
 WORDS = {
     "score": "R2 of numbers, balanced accuracy of classes",
     "low": "lower end of the 95 % interval of the score",
@@ -93,11 +100,11 @@ def probe(
     -------
     xr.Dataset
         `score`, `low` and `high` (95 % of 1000 draws of groups with replacement), `p_value` over (target, features,
-        method), NaN where a method is not for the target. p = (1 + random targets told as well) / (1 + permutations); a
+        probe), NaN where a probe is not for the target. p = (1 + random targets told as well) / (1 + permutations); a
         random target is the map with whole groups exchanged where it is constant in each, else a surrogate map of
-        `significance`, of a collection the values exchanged. `recall` (features, method, class), where there are
+        `significance`, of a collection the values exchanged. `recall` (features, probe, class), where there are
         classes: share of a class that is told. `n`, `n_groups` and `left_out` (target). With `maps`, what is predicted
-        for each point by probes that have not seen its group, of the first method: `predicted` and, of numbers,
+        for each point by probes that have not seen its group, of the first kind: `predicted` and, of numbers,
         `residual` (target, features, navigation dims), NaN where nothing is.
 
     Raises SchemaError for what lies on no navigation dims or another grid, RoiError for fewer than 20 points,
@@ -114,6 +121,7 @@ def probe(
     )
     if recalls := [one[RECALL] for one in found if RECALL in one]:
         ds[RECALL] = xr.concat(recalls, CLASS, join="outer", combine_attrs="override")
+    ds[TARGET] = ds[TARGET].astype(str)
     told = list(dict.fromkeys(text for one in found for text in one.attrs["warnings"]))
     return ds.assign_attrs(config=settled.to_attrs(), warnings=told)
 
@@ -224,17 +232,17 @@ def _groups(
             )
         side = block_side(near, values.values[inside])
         places = [index // side for index in np.indices(inside.shape)]
-        return np.ravel_multi_index(places, [-(-size // side) for size in inside.shape]), f"blocks of {side} points"
-    if isinstance(by, str):
-        if by not in known:
-            raise UsageError(f"there are no groups {by!r} to leave out.{did_you_mean(by, [*known, BLOCKS, RANDOM])}")
-        by = known[by]
-    given = laid_over(values, by, values.dims, boolean=False).values
+        blocks = np.ravel_multi_index(tuple(places), [-(-size // side) for size in inside.shape])
+        return np.asarray(blocks), f"blocks of {side} points"
+    if isinstance(by, str) and by not in known:
+        raise UsageError(f"there are no groups {by!r} to leave out.{did_you_mean(by, [*known, BLOCKS, RANDOM])}")
+    chosen = known[by] if isinstance(by, str) else by
+    given = laid_over(values, chosen, values.dims, boolean=False).values
     if given.dtype.kind == "f":
         given = np.where(np.isfinite(given), given, -1)
     codes = np.unique(given, return_inverse=True)[1].reshape(given.shape)
     missing = (given < 0) if given.dtype.kind in "if" else np.zeros(given.shape, bool)
-    return np.where(missing, -1, codes), f"{by.name or 'groups'}"
+    return np.where(missing, -1, codes), str(chosen.name or "groups")
 
 
 def _folds(own: np.ndarray, group: np.ndarray, target: Target, left_out: str, config: ProbeConfig) -> np.ndarray:
@@ -284,7 +292,7 @@ def _told(method: str, drawn: np.ndarray, wanted: np.ndarray, folds: np.ndarray)
     out = np.empty((*wanted.shape, 2) if method == RIDGE else wanted.shape)
     for fold in np.unique(folds):
         test = folds == fold
-        fitted = FITS[method](*_scaled_by(drawn[~test], drawn[test]), wanted[~test])
+        fitted = FITS[method](*scaled_alike(drawn[~test], drawn[test]), wanted[~test])
         if method == RIDGE:
             rest = wanted[test] - wanted[~test].mean(0)
             out[test] = np.stack([(wanted[test] - fitted) ** 2, rest**2], -1)
@@ -293,10 +301,10 @@ def _told(method: str, drawn: np.ndarray, wanted: np.ndarray, folds: np.ndarray)
     return out
 
 
-def _scaled_by(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+def scaled_alike(train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features centred and divided by one number, the largest deviation of a column; both of the first."""
     centre, spread = train.mean(0), float(train.std(0).max()) or 1.0
-    return [(one - centre) / spread for one in (train, *others)]
+    return (train - centre) / spread, (other - centre) / spread
 
 
 def _ridge(train: np.ndarray, test: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -364,7 +372,7 @@ def _ratio(sums: np.ndarray, is_class: bool) -> np.ndarray:
 
 
 def _as_dataset(
-    scores: dict[tuple[str, str], tuple[float, ...]],
+    scores: Mapping[tuple[str, str], tuple[float, ...]],
     recalls: dict[tuple[str, str], list[float]],
     target: Target,
     sets: dict[str, xr.DataArray],
@@ -404,7 +412,7 @@ def _predictions(
         for fold in np.unique(folds):
             train, asked = folds != fold, every[fold_of[groups.ravel()[every]] == fold]
             for part in np.array_split(asked, -(-len(asked) // AT_ONCE) or 1):
-                seen = _scaled_by(drawn[train], _at(one, tables.get(name), part, nav))
+                seen = scaled_alike(drawn[train], _at(one, tables.get(name), part, nav))
                 found[0, i, part] = fit(*seen, known[points][train, None])[:, 0]
     coords = {name: coord for name, coord in values.coords.items() if set(coord.dims) <= set(nav)}
     predicted = xr.DataArray(
@@ -413,3 +421,82 @@ def _predictions(
     )  # fmt: skip
     residual = (values - predicted).assign_attrs(long_name="what is left of the target")
     return {PREDICTED: predicted} | ({} if target.classes else {RESIDUAL: residual.transpose(*predicted.dims)})
+
+
+@settings_as_keywords(ProbeConfig)
+def probe_store(
+    store: str | Path, config: ProbeConfig | None = None, *, overwrite: bool = False, **settings: Any
+) -> xr.Dataset:
+    """How well a run's latents, and other variables, tell maps of a store, over the run's ROI; kept in `/runs/<run>`.
+
+    The table `probe` (`probe_<name>`) as `probe` gives it. With `config.maps` also variables of the store:
+    `<target>_predicted_<features>`, and of numbers `<target>_residual_<features>`. A table made the same way is
+    returned as it is; `overwrite` replaces any other. Raises ExistsError where the name holds another table,
+    NoInputError for a run, feature or target that is not there, and what `probe` raises.
+    """
+    config = resolved(ProbeConfig, config, settings)
+    path = check_store(store)
+    recover(path)
+    run_folder(path, config.run)
+    ds = open_store(path)
+    names = config.features or (n.LATENTS, *([n.PCA] if n.PCA in ds else []))
+    chosen = ClusterConfig(run=config.run, features=tuple(name for name in names if name != n.PATTERNS))
+    features = select_features(ds, chosen) if chosen.features else xr.Dataset()
+    if n.PATTERNS in names:
+        features = features.assign({n.PATTERNS: ds[n.PATTERNS]}).assign_attrs(ds.attrs)
+    targets = xr.Dataset({str(one.name): one for one in targets_as_maps(ds, config.targets)})
+    by: xr.DataArray | None = ds[config.by] if config.by in ds.variables else None
+    roi = ds.get(n.run_name(n.ROI, config.run))
+    used = [
+        *features.data_vars,
+        *targets.data_vars,
+        *([] if by is None else [by.name]),
+        *([] if roi is None else [roi.name]),
+    ]
+    recipe = Recipe(
+        config, {"parents": {str(name): nested(ds[name].attrs, n.PROVENANCE) for name in used if name in ds}}
+    )
+    name = "_".join(["probe", *filter(None, [config.name])])
+    is_there = has_table(path, config.run, name)
+    if is_there:
+        found = open_table(path, config.run, name)
+        there = f"run {config.run!r} of {path} already has the table {name!r}"
+        if is_made(there, found.attrs.get(PARAMETERS), recipe, overwrite=overwrite):
+            return found
+    found = probe(features, targets, by=config.by if by is None else by, roi=roi, config=config)
+    found.attrs |= {PARAMETERS: recipe.as_attrs()}
+    maps = _as_variables(found, recipe)
+    old = removable(path, variables=[str(key) for key in maps if key in ds]) if overwrite else []
+    if maps:
+        add_variables(path, maps, replacing=old)
+    table = found.drop_dims([dim for dim in found.dims if dim in ds.dims])
+    write_table(path, config.run, name, table, replace=is_there)
+    return found
+
+
+def targets_as_maps(ds: xr.Dataset, names: Sequence[str]) -> Iterator[xr.DataArray]:
+    """Maps of a Dataset by name, with classes as they are; without names the usual ones, see `targets_of`."""
+    nav = set(schema.navigation_dims(ds))
+    if not names:
+        names = [name for name in (n.BC, n.ELEMENTS, n.PHASE) if name in ds]
+        if not schema.is_scan(ds) and not names:
+            names = [name for name in schema.maps(ds) if n.PROVENANCE not in ds[name].attrs]
+    for name in names:
+        if name in ds and set(ds[name].dims) == nav and ds[name].dtype.kind in "iufb":
+            yield ds[name]
+        else:
+            found = targets_of(ds, (name,))
+            yield from (found.sel({TARGET: label}, drop=True).rename(str(label)) for label in found[TARGET].values)
+
+
+def _as_variables(found: xr.Dataset, recipe: Recipe) -> xr.Dataset:
+    """Predicted maps and residuals, each as a variable of the store."""
+    maps = {}
+    for what in (PREDICTED, RESIDUAL):
+        for target, features in product(found[TARGET].values, found[FEATURES].values) if what in found else ():
+            one = found[what].sel({TARGET: target, FEATURES: features}, drop=True)
+            if one.notnull().any():
+                key = "_".join([*re.findall(r"\w+", str(target)), what, str(features)])
+                maps[key] = one.astype("f4").assign_attrs(long_name=f"{target} {what} from {features}")
+                maps[key].attrs[n.PROVENANCE] = recipe.stamp("scikit-learn")
+    return xr.Dataset(maps).reset_coords(drop=True)

@@ -333,6 +333,12 @@ def associate(
         print_lines(va.describe(groups, "partitions", top=top))
 
 
+@command(config.ProbeConfig)
+def probe(store: str, given: Given, overwrite: bool = False) -> None:
+    """Tell how well maps are known from latents, judged at points, grains or subjects that were left out."""
+    print_lines(va.describe(va.probe_store(store, overwrite=overwrite, **given), "probe"))
+
+
 @command(config.ClusterConfig)
 def cluster(store: str, given: Given, overwrite: bool = False) -> None:
     """Group scan points by latents and maps, and write the cluster map."""

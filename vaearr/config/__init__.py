@@ -566,6 +566,18 @@ class ProbeConfig(Config):
     seed: int = field(0, "of points, folds and random targets", ge=0)
 
 
+class PredictConfig(Config):
+    """From labels of some points to a map of all."""
+
+    passing: ClassVar[tuple[str, ...]] = ("name",)
+
+    run: str = field(DEFAULT_RUN, "run whose latents and region of interest are used")
+    name: Name = field("predicted", "variable that the map is written to")
+    features: tuple[str, ...] = field(("latents",), "variables to predict from: latents, pca, BC, elements, any map")
+    max_points: int = field(20_000, "labelled points that are learned from at most", ge=100)
+    seed: int = field(0, "of the choice among more", ge=0)
+
+
 class EmbedConfig(Config):
     """A linear decomposition of the patterns, beside the latents and on the same footing."""
 

@@ -83,6 +83,37 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
     return hv.Layout(panels).cols(3).opts(shared_axes=False)
 
 
+@builder("probe", "score", "low", "high", "features", "probe")
+def probe_plot(found: xr.Dataset) -> Any:
+    """Scores of `va.probe` with their intervals, a panel per target, a colour per kind of probe.
+
+    Grey: what a guess would have, 0 of numbers and 1 / classes of classes.
+    """
+    hv, panels = holoviews(), []
+    for target in found["target"].values:
+        one, parts = found.sel(target=target), []
+        classes = (
+            [str(label) for label in found["class"].values if str(label).startswith(f"{target}: ")]
+            if "class" in found
+            else []
+        )
+        parts.append(hv.HLine(1 / len(classes) if classes else 0.0).opts(color=UNUSED, line_width=1, **BOKEH))
+        known = [str(m) for m in one["probe"].values if np.isfinite(one["score"].sel(probe=m)).any()]
+        names = [str(name) for name in one["features"].values]
+        for color, (i, method) in zip(COLORS, enumerate(known), strict=False):
+            own, place = one.sel(probe=method), np.arange(len(names)) + 0.15 * (i - (len(known) - 1) / 2)
+            score = own["score"].values
+            ends = np.stack([score - own["low"].values, own["high"].values - score])
+            bars = hv.ErrorBars((place, score, *ends), "features", ["score", "below", "above"])
+            points = hv.Points((place, score), ["features", "score"], label=method)
+            parts += [bars.opts(line_color=color, **BOKEH), points.opts(color=color, size=8, **BOKEH)]
+        what = "balanced accuracy" if classes else "R2"
+        ticks = {"xticks": list(enumerate(names)), "xlim": (-0.5, len(names) - 0.5), "xlabel": ""}
+        size = {"frame_width": 220, "frame_height": 220, "title": title(str(target))}
+        panels.append(panel(parts, ylabel=f"{what}, groups left out", **ticks, **size))
+    return hv.Layout(panels).cols(3).opts(shared_axes=False)
+
+
 @builder("run_health", n.LATENT, "kl", "is_active")
 @builder("statistics", "logvar_mean", "aggregate_std", "min", "max")
 @builder("health", "kl", "correlation", "density", "prior", "wasserstein")

@@ -206,6 +206,25 @@ def short(value: float) -> str:
     return f"{value:+.2f}" if abs(value) >= 0.1 else f"{value:+.2g}"
 
 
+@words("probe")
+def _probe(found: xr.Dataset) -> Iterator[str]:
+    """One line per target and set of features, with what each method tells, and of classes how many."""
+    for target, features in itertools.product(found[TARGET].values, found["features"].values):
+        one, parts = found.sel({TARGET: target, "features": features}), []
+        for method in one["probe"].values[np.isfinite(one["score"].values)]:
+            score, low, high, p = (float(one[name].sel(probe=method)) for name in ("score", "low", "high", "p_value"))
+            notes = [f"95 %: {low:.2f} to {high:.2f}", *([f"p = {p:.2g}"] if np.isfinite(p) else [])]
+            parts.append(f"{method} {score:.2f} ({', '.join(notes)})")
+        judged = f"{int(one['n'])} points, {one['left_out'].item()} left out"
+        yield f"{target} from {features}: {', '.join(parts)}; {judged}"
+        classes = [
+            label for label in found.get("class", xr.DataArray([])).values if str(label).startswith(f"{target}: ")
+        ]
+        if classes:
+            told = one["recall"].sel({"class": classes}).max("probe")
+            yield "  " + ", ".join(f"{str(c).partition(': ')[2]} {float(told.sel({'class': c})):.2f}" for c in classes)
+
+
 @words("partitions")
 def _partitions(found: xr.Dataset, top: int = 3) -> Iterator[str]:
     """The latents whose clusters agree best with the reference's."""

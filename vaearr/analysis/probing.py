@@ -115,7 +115,10 @@ def probe(
     sets = {name: _raw(one) if name == n.PATTERNS else one for name, one in variables_of(features).items()}
     if not sets:
         raise UsageError("no feature is given; pass maps such as ds[['latents', 'pca']].")
-    found = [_probed(sets, one, nav, by or settled.by, features, roi, settled) for one in _targets(target, nav)]
+    found = [
+        _probed(sets, one, nav, settled.by if by is None else by, features, roi, settled)
+        for one in _targets(target, nav)
+    ]
     ds = xr.concat(
         [one.drop_vars(RECALL, errors="ignore") for one in found], TARGET, join="outer", combine_attrs="drop"
     )

@@ -339,6 +339,18 @@ def probe(store: str, given: Given, overwrite: bool = False) -> None:
     print_lines(va.describe(va.probe_store(store, overwrite=overwrite, **given), "probe"))
 
 
+@command(config.PredictConfig)
+def predict(store: str, labels: str, given: Given, overwrite: bool = False) -> None:
+    """Fill a map from labels of some points, with probabilities and where the labels say nothing.
+
+    Args:
+        labels: variable with values at some points; 'vaearr attach STORE labels.csv --kind classes' brings one
+    """
+    found = va.predict_store(store, labels, overwrite=overwrite, **given)
+    unlike, name = int((found["familiarity"] < 0.05).sum()), given.get("name", "predicted")
+    say(f"{labels!r} is predicted everywhere as {name!r}; {unlike} points are like no labelled one")
+
+
 @command(config.ClusterConfig)
 def cluster(store: str, given: Given, overwrite: bool = False) -> None:
     """Group scan points by latents and maps, and write the cluster map."""

@@ -107,10 +107,10 @@ def probe_plot(found: xr.Dataset) -> Any:
             bars = hv.ErrorBars((place, score, *ends), "features", ["score", "below", "above"])
             points = hv.Points((place, score), ["features", "score"], label=method)
             parts += [bars.opts(line_color=color, **BOKEH), points.opts(color=color, size=8, **BOKEH)]
-        what = "balanced accuracy" if classes else "R2"
+        what = "balanced accuracy" if classes else "R²"
         ticks = {"xticks": list(enumerate(names)), "xlim": (-0.5, len(names) - 0.5), "xlabel": ""}
         size = {"frame_width": 220, "frame_height": 220, "title": title(str(target))}
-        panels.append(panel(parts, ylabel=f"{what}, groups left out", **ticks, **size))
+        panels.append(panel(parts, ylabel=what, **ticks, **size))
     return hv.Layout(panels).cols(3).opts(shared_axes=False)
 
 

@@ -1,0 +1,230 @@
+"""How much features tell together, judged at groups that were left out; and maps filled from labels of some points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.ndimage import gaussian_filter
+
+import vaearr as va
+from vaearr.errors import ExistsError, NoInputError, RoiError, SchemaError, UsageError
+
+from .harness import vaearr
+
+NY, NX = 36, 44
+
+
+def smooth(seed: int, count: int = 1) -> np.ndarray:
+    """Smooth random maps of deviation about 1, `(y, x, count)`."""
+    rng = np.random.default_rng(seed)
+    maps = np.stack([gaussian_filter(rng.normal(size=(NY, NX)), 3, mode="wrap") for _ in range(count)], -1)
+    return maps / maps.std()
+
+
+def as_map(values: np.ndarray, name: str, **attrs: object) -> xr.DataArray:
+    dims = ("y", "x", "latent")[: values.ndim]
+    return xr.DataArray(values, {"y": np.arange(NY) * 0.5, "x": np.arange(NX) * 0.5}, dims, name, attrs)
+
+
+@pytest.fixture(scope="module")
+def latents() -> xr.DataArray:
+    return as_map(smooth(1, 6), "latents")
+
+
+@pytest.fixture(scope="module")
+def phase(latents: xr.DataArray) -> xr.DataArray:
+    codes = (latents.values[..., 0] + 0.3 * latents.values[..., 1] > 0.2).astype("i2")
+    codes[0, 0] = -1
+    return as_map(codes, "phase", flag_values=[-1, 0, 1], flag_meanings="not_indexed fcc bcc")
+
+
+def test_what_latents_hold_is_found_and_what_they_do_not_hold_is_not(latents: xr.DataArray) -> None:
+    mixed = latents @ xr.DataArray([1, -1, 0.5, 0, 2, 1], dims="latent") + 0.3 * smooth(2)[..., 0]
+    targets = xr.Dataset({"mixed": mixed, "other": as_map(smooth(3)[..., 0], "other")})
+    found = va.probe(latents, targets).sel(features="latents", probe="ridge")
+    mixed_score, other_score = found.score.values
+    assert mixed_score > 0.95
+    assert other_score < 0.1
+    assert (found.low < found.score).all()
+    assert (found.score < found.high).all()
+    assert found.p_value.sel(target="mixed") == 0.01
+    assert found.p_value.sel(target="other") > 0.05
+    assert (found.n == NY * NX).all()
+    assert (found.n_groups > 3).all()
+
+
+def test_single_points_left_out_of_a_smooth_map_flatter() -> None:
+    """Why blocks are the default: smooth features tell any smooth map to the neighbours of what was learned."""
+    many, other = as_map(smooth(5, 9), "latents"), as_map(smooth(6)[..., 0], "other")
+    score = {by: float(va.probe(many, other, by=by, n_permutations=0).score.max()) for by in ("random", "blocks")}
+    assert score["random"] > 0.15
+    assert score["blocks"] < score["random"] - 0.15
+
+
+def test_p_values_of_unrelated_maps_are_spread(latents: xr.DataArray) -> None:
+    others = xr.Dataset({f"m{i}": as_map(smooth(100 + i)[..., 0], "m") for i in range(24)})
+    p = va.probe(latents, others, n_permutations=39).p_value.sel(probe="ridge").values.ravel()
+    assert (p <= 0.1).sum() <= 7
+    assert p.max() > 0.5
+
+
+def test_classes_are_told_with_a_recall_of_each(latents: xr.DataArray, phase: xr.DataArray) -> None:
+    sets = xr.Dataset({"latents": latents, "noise": as_map(smooth(9, 3), "noise").rename(latent="noise_dim")})
+    found = va.probe(sets, phase)
+    score = found.score.sel(target="phase")
+    assert (score.sel(features="latents", probe=["logistic", "neighbours"]) > 0.8).all()
+    assert (score.sel(features="noise", probe=["logistic", "neighbours"]) < 0.7).all()
+    assert score.sel(probe="ridge").isnull().all()
+    recall = found.recall.sel(features="latents", probe="logistic")
+    assert recall["class"].values.tolist() == ["phase: fcc", "phase: bcc"]
+    np.testing.assert_allclose(recall.mean(), score.sel(features="latents", probe="logistic"))
+    assert int(found.n.item()) == NY * NX - 1
+    assert "logistic" in " ".join(va.describe(found))
+
+
+def test_whole_groups_are_left_out(latents: xr.DataArray) -> None:
+    """A value that each grain has by chance is told from its neighbours, never from other grains."""
+    grain = as_map((np.arange(NY)[:, None] // 6) * 10 + np.arange(NX)[None] // 6, "grain")
+    value = as_map(np.random.default_rng(0).normal(size=200)[grain.values], "value")
+    place = as_map(np.stack(np.indices((NY, NX)), -1).astype(float), "latents")
+    by_grain = va.probe(place, value, by=grain)
+    assert int(by_grain.n_groups.item()) == len(np.unique(grain))
+    assert by_grain.left_out.item() == "grain"
+    assert float(by_grain.score.sel(probe="ridge").item()) < 0.1
+    assert float(by_grain.p_value.sel(probe="ridge").item()) > 0.05
+    with pytest.raises(UsageError, match="one group only"):
+        va.probe(latents, value, by=grain * 0)
+
+
+def test_every_point_is_predicted_by_a_probe_that_has_not_seen_it(latents: xr.DataArray, phase: xr.DataArray) -> None:
+    target = latents.isel(latent=2, drop=True).rename("t")
+    found = va.probe(latents, xr.Dataset({"t": target, "phase": phase}), maps=True, n_permutations=0, max_points=400)
+    told = found.predicted.sel(target="t", features="latents")
+    np.testing.assert_allclose(told + found.residual.sel(target="t", features="latents"), target, atol=1e-5)
+    assert float(((told - target) ** 2).mean()) < 0.05
+    codes = found.predicted.sel(target="phase", features="latents")
+    assert float((codes == phase).where(phase >= 0).mean()) > 0.8
+    assert set(np.unique(codes.values[np.isfinite(codes.values)])) == {0.0, 1.0}
+
+
+def test_subjects_of_a_collection_stay_together(latents: xr.DataArray) -> None:
+    rng = np.random.default_rng(0)
+    subject = np.repeat(np.arange(30), 4)
+    features = xr.DataArray(
+        rng.normal(size=(120, 3)), {"subject": ("sample", [f"s{i}" for i in subject])}, ("sample", "latent")
+    )
+    age = xr.DataArray(rng.normal(size=30)[subject], dims="sample", name="age")
+    found = va.probe(features.rename("latents"), age)
+    assert found.left_out.item() == "subject"
+    assert int(found.n_groups.item()) == 30
+    plain = va.probe(features.drop_vars("subject").rename("latents"), age, n_permutations=0)
+    assert plain.left_out.item() == "single samples"
+
+
+def test_refusals_say_what_is_wrong(latents: xr.DataArray, phase: xr.DataArray) -> None:
+    with pytest.raises(UsageError, match="no groups 'grains' to leave out"):
+        va.probe(latents, phase, by="grains")
+    with pytest.raises(UsageError, match="one class only"):
+        va.probe(latents, phase.where(phase < 0, 0).astype("i2").assign_attrs(phase.attrs))
+    with pytest.raises(RoiError, match="points"):
+        va.probe(latents, latents[..., 0].where(latents.y < 0).rename("t"))
+    with pytest.raises(SchemaError, match="coordinate"):
+        va.probe(latents, phase.isel(x=slice(0, 9)))
+
+
+def test_a_table_of_a_store_is_made_once(known_store: Path) -> None:
+    found = va.probe_store(
+        known_store,
+        run="theirs",
+        targets=("BC", "phase"),
+        features=("latents", "patterns"),
+        n_permutations=9,
+        maps=True,
+    )
+    assert found.score.sel(target="BC", probe="ridge").notnull().all()
+    ds = xr.open_zarr(known_store)
+    kept = va.store.open_table(known_store, "theirs", "probe")
+    assert {"score", "low", "high", "p_value", "recall"} <= set(kept)
+    assert ds["BC_predicted_latents_theirs"].dims == ds["BC"].dims
+    np.testing.assert_allclose(ds.BC_predicted_latents_theirs + ds.BC_residual_latents_theirs, ds.BC, atol=1e-3)
+    again = va.probe_store(
+        known_store,
+        run="theirs",
+        targets=("BC", "phase"),
+        features=("latents", "patterns"),
+        n_permutations=9,
+        maps=True,
+    )
+    np.testing.assert_array_equal(again.score, found.score)
+    with pytest.raises(ExistsError, match="n_permutations"):
+        va.probe_store(known_store, run="theirs", targets=("BC", "phase"), features=("latents", "patterns"), maps=True)
+    out = vaearr(
+        "probe", known_store, "--run", "theirs", "--target", "BC", "--name", "bc", "--set", "n_permutations=9"
+    ).out
+    assert "BC from latents_theirs: ridge" in out
+    assert "left out" in out
+    assert (
+        "no feature 'latnets'" in vaearr("probe", known_store, "--run", "theirs", "--feature", "latnets", code=66).error
+    )
+
+
+def test_a_part_with_labels_fills_the_field(latents: xr.DataArray, phase: xr.DataArray) -> None:
+    found = va.predict(latents, phase.isel(x=slice(0, 22)))
+    known = phase.values >= 0
+    assert (found.predicted.values == phase.values)[known].mean() > 0.85
+    assert found.predicted.attrs["flag_meanings"] == "not_predicted fcc bcc"
+    np.testing.assert_allclose(found.probability.sum("class"), 1, atol=1e-5)
+    rng = np.random.default_rng(0)
+    y, x = rng.integers(0, NY, 100), rng.integers(0, NX, 100)
+    clicks = xr.DataArray(
+        phase.values[y, x], {"y": ("click", y * 0.5 + 0.1), "x": ("click", x * 0.5 - 0.1)}, "click", attrs=phase.attrs
+    )
+    by_clicks = va.predict(latents, clicks.rename("phase"))
+    assert (by_clicks.predicted.values == phase.values)[known].mean() > 0.85
+    number = va.predict(latents, latents[..., 3].isel(y=slice(0, 20)).rename("t"))
+    assert float(abs(number.predicted - latents[..., 3]).mean()) < 0.05
+    assert float(number.deviation.max()) < 0.1
+
+
+def test_what_is_like_no_labelled_point_is_told(latents: xr.DataArray, phase: xr.DataArray) -> None:
+    strange = latents.copy(data=latents.values.copy())
+    strange[10:15, 10:15] = 30.0
+    found = va.predict(strange, phase.isel(x=slice(20, None)))
+    assert not found.is_known[10:15, 10:15].any()
+    assert float(found.is_known[:, 20:].mean()) > 0.9
+    holes = va.predict(latents.where(latents.x > 3), phase.isel(x=slice(20, None)))
+    assert (holes.predicted.values[:, :6] == -2).all()
+    assert holes.familiarity[:, :6].isnull().all()
+
+
+def test_predictions_are_refused_in_words(latents: xr.DataArray, phase: xr.DataArray) -> None:
+    with pytest.raises(RoiError, match="at least 10"):
+        va.predict(latents, phase.isel(x=slice(0, 2), y=slice(0, 2)))
+    with pytest.raises(UsageError, match="one class only"):
+        va.predict(latents, phase.where(phase != 1, -1).astype("i2").assign_attrs(phase.attrs))
+    with pytest.raises(SchemaError, match="off the grid"):
+        va.predict(latents, phase.assign_coords(x=phase.x + 100))
+    with pytest.raises(SchemaError, match="the labels lie over"):
+        va.predict(latents, phase.isel(y=0, drop=True))
+
+
+def test_a_prediction_is_written_beside_the_data(known_store: Path) -> None:
+    ds = xr.open_zarr(known_store)
+    part = ds.phase.load().where(ds.x < float(ds.x.median()), -1).astype("i2").assign_attrs(ds.phase.attrs)
+    va.predict_store(known_store, part, run="theirs", name="phase_filled")
+    kept = xr.open_zarr(known_store)
+    assert kept.phase_filled.dtype.kind == "i"
+    assert kept.phase_filled_probability.dims[-2:] == ("y", "x")
+    again = va.predict_store(known_store, part, run="theirs", name="phase_filled")
+    np.testing.assert_array_equal(again.predicted, kept.phase_filled)
+    with pytest.raises(ExistsError, match="labels"):
+        va.predict_store(known_store, ds.phase.load(), run="theirs", name="phase_filled")
+    with pytest.raises(NoInputError, match="no labels 'phse'"):
+        va.predict_store(known_store, "phse", run="theirs")
+    assert (
+        "predicted everywhere as 'again'"
+        in vaearr("predict", known_store, "phase", "--run", "theirs", "--name", "again").err
+    )

@@ -15,6 +15,7 @@ import pytest
 
 import vaearr as va
 from vaearr import config as c
+from vaearr.config.probes import ProbeConfig
 from vaearr.errors import UsageError
 
 from .harness import TINY, USAGE, attributes, nested, vaearr, zarr
@@ -26,6 +27,7 @@ STEPS: dict[str, tuple[Callable[..., Any], type[c.Config]]] = {
     "encode": (va.encode, c.EncodeConfig),
     "reconstruct": (va.reconstruct_store, c.ReconstructConfig),
     "associate": (va.associate_store, c.AssociateConfig),
+    "probe": (va.probe_store, ProbeConfig),
     "cluster": (va.cluster_store, c.ClusterConfig),
     "embed": (va.embed_store, c.EmbedConfig),
     "report": (va.report, c.ReportConfig),
@@ -119,8 +121,8 @@ def test_settings_by_option(scan_store: Path, tmp_path: Path) -> None:
 
 
 COMMANDS = {
-    *("demo", "ingest", "attach", "info", "verify", "train", "import", "encode", "reconstruct", "associate", "cluster"),
-    *("embed", "judge", "explore", "report", "export", "run", "serve", "look"),
+    *("demo", "ingest", "attach", "info", "verify", "train", "import", "encode", "reconstruct", "associate", "probe"),
+    *("cluster", "embed", "judge", "explore", "report", "export", "run", "serve", "look"),
 }
 LOOKS = {
     *("prototypes", "traverse", "manifold", "path", "scatter", "pairs", "histograms", "activations", "components"),

@@ -13,7 +13,8 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.clustering.features import columns_of, navigation_of, select_features, variables_of
 from vaearr.analysis.probing import AT_ONCE, CLASS, PENALTIES, PREDICTED, logistic, scaled_alike
-from vaearr.config import ClusterConfig, PredictConfig, resolved, settings_as_keywords
+from vaearr.config import ClusterConfig, resolved, settings_as_keywords
+from vaearr.config.probes import PredictConfig
 from vaearr.errors import NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.schema.grid import laid_over

@@ -25,7 +25,8 @@ from vaearr.analysis.association.stored import PARAMETERS
 from vaearr.analysis.association.surrogates import Neighbourhood, block_side, field_surrogates, neighbourhood
 from vaearr.analysis.association.targets import TARGET, columns, targets_of
 from vaearr.analysis.clustering.features import columns_of, navigation_of, select_features, variables_of
-from vaearr.config import ClusterConfig, ProbeConfig, resolved, settings_as_keywords
+from vaearr.config import ClusterConfig, resolved, settings_as_keywords
+from vaearr.config.probes import ProbeConfig
 from vaearr.errors import RoiError, UsageError, did_you_mean
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.schema.grid import laid_over

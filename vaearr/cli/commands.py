@@ -17,6 +17,7 @@ from vaearr import config
 from vaearr.cli.common import Given, command, folder_of, nested_values, print_lines, refuse, say, tell
 from vaearr.config import over, resolved
 from vaearr.config.presets import check_preset, preset_settings
+from vaearr.config.probes import ProbeConfig
 from vaearr.errors import DataError
 from vaearr.names import BC, DEFAULT_RUN
 
@@ -333,22 +334,10 @@ def associate(
         print_lines(va.describe(groups, "partitions", top=top))
 
 
-@command(config.ProbeConfig)
+@command(ProbeConfig)
 def probe(store: str, given: Given, overwrite: bool = False) -> None:
     """Tell how well maps are known from latents, judged at points, grains or subjects that were left out."""
     print_lines(va.describe(va.probe_store(store, overwrite=overwrite, **given), "probe"))
-
-
-@command(config.PredictConfig)
-def predict(store: str, labels: str, given: Given, overwrite: bool = False) -> None:
-    """Fill a map from labels of some points, with probabilities and where the labels say nothing.
-
-    Args:
-        labels: variable with values at some points; 'vaearr attach STORE labels.csv --kind classes' brings one
-    """
-    found = va.predict_store(store, labels, overwrite=overwrite, **given)
-    unlike, name = int((found["familiarity"] < 0.05).sum()), given.get("name", "predicted")
-    say(f"{labels!r} is predicted everywhere as {name!r}; {unlike} points are like no labelled one")
 
 
 @command(config.ClusterConfig)

@@ -40,7 +40,7 @@ class Commands(typer.core.TyperGroup):
 app = typer.Typer(
     name="vaearr",
     cls=Commands,
-    help="Scans and image collections as labelled arrays, a VAE learned on them, the latents written back beside them.",
+    help="Scans and images as labelled arrays, with what a VAE learned of them beside.",
     **PLAIN,
 )
 

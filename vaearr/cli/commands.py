@@ -166,7 +166,7 @@ def verify(
 
 @command(config.TrainConfig)
 def train(
-    store: str,
+    store: list[str],
     given: Given,
     roi: Any,
     run: str = DEFAULT_RUN,
@@ -177,6 +177,8 @@ def train(
     overwrite: bool = False,
 ) -> None:
     """Train a VAE on a store's patterns; after an interruption, go on where it was.
+
+    Several stores train one model, which each of them gets as a run.
 
     The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there is one, else every
     measured point.
@@ -191,14 +193,15 @@ def train(
     from vaearr.schema import input_shape
 
     refuse(points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where.")
+    refuse(points and store[1:], "--points lists the points of one store; choose by --x, --y, --where for several.")
     if preset:
         given = over(preset_settings(preset), given)
-        check_preset(preset, len(input_shape(va.open_store(store, chunks=None))) - 1)
+        check_preset(preset, len(input_shape(va.open_store(store[0], chunks=None))) - 1)
     if points:
-        roi = read_kept_coordinates(va.open_store(store, chunks=None), points)
+        roi = read_kept_coordinates(va.open_store(store[0], chunks=None), points)
     settings = resolved(config.TrainConfig, None, given)
     about: Given = {"resume": resume, "restart": restart, "overwrite": overwrite}
-    _tell_run(store, va.train(store, run=run, roi=roi, config=settings, **about))
+    _tell_run(store[0], va.train(store if store[1:] else store[0], run=run, roi=roi, config=settings, **about))
 
 
 def _tell_run(store: str, run: Any) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.batching.blocks import check_grid, is_same, on_grid, seen
+from vaearr.batching.blocks import check_grid, in_chunks, is_same, on_grid, seen
 from vaearr.computing.progress import Progress, showing
 from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError, did_you_mean, need
 from vaearr.models.artifacts import SEEN
-from vaearr.recipe import Recipe, is_made, nested
+from vaearr.recipe import Recipe, as_json, differing, is_made, nested
 from vaearr.run import Run
 from vaearr.schema import grid
 from vaearr.schema.pattern_steps import OF_THE_VALUES
@@ -25,7 +27,10 @@ from vaearr.store import (
     beside,
     check_patterns,
     check_run_name,
+    check_store,
+    has_table,
     open_store,
+    open_table,
     publish_run,
     recover,
     run_folder,
@@ -41,12 +46,13 @@ log = logging.getLogger("vaearr")
 
 FEW_SAMPLES = 16
 GIVEN = "given as a map"
+TOGETHER = "together"  # in a manifest: the patterns of all stores that trained the model
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
 
 
 @settings_as_keywords(TrainConfig)
 def train(
-    data: str | Path | xr.Dataset,
+    data: str | Path | xr.Dataset | Sequence[str | Path],
     *,
     run: str = n.DEFAULT_RUN,
     store: str | Path | None = None,
@@ -64,7 +70,8 @@ def train(
     data: a store, or a Dataset with dask chunks and any lazy steps on it, such as a crop, another background or binned
     detector pixels; its chunks are what is read. Its run goes into the store that it was opened from, or into `store`,
     whose grid it has or a part of. Where the patterns are not the store's own the run says so, and `va.encode` takes
-    the same Dataset again.
+    the same Dataset again. Several stores train one model, on all their points alike; neighbours and validation points
+    are each store's own, and each gets the run, with its own `roi` and `split`. The first one's is returned.
 
     roi: a map from `va.roi`, or conditions; None takes the ROI of the default run if the store has one, else every
     measured point. Other keywords replace single settings of `config`. Nothing is visible in the store before all is
@@ -79,20 +86,34 @@ def train(
     settings = resolved(TrainConfig, config, given)
     check_run_name(run)
     check_extras(settings)
-    path = store_of(data, store)
+    if isinstance(data, str | Path | xr.Dataset):
+        paths = [store_of(data, store)]
+    else:
+        paths = check_together(data, store, roi, settings)
+    path = paths[0]
     from vaearr.training import fingerprint, joined, train_model
 
     with joined(settings.device) as (team, torch_device), ExitStack() as stack:
         show = stack.enter_context(showing(progress, "training"))
-        team.first_does(lambda: recover(path))
-        own = open_store(path)
-        ds, mask, everywhere, patterns = _given(data, path, own, roi)
-        settings = settled(settings, ds)
+        team.first_does(lambda: list(map(recover, paths)))
+        given_by = [_given(data if len(paths) == 1 else one, one, roi) for one in paths]
+        settings = settled(settings, given_by[0].ds)
         kind = "trained" if resume is None else f"trained from {resume}"
-        recipe = Recipe(settings, {"kind": kind, "data": patterns, "region": _region(everywhere.values)})
-        if team.first_does(lambda: _is_trained(path, own, run, recipe, overwrite=overwrite)):
+        together = {TOGETHER: [one.patterns for one in given_by]} if len(paths) > 1 else {}
+
+        def is_there(one: Given) -> bool:
+            inputs = {"kind": kind, "data": one.patterns | together, "region": _region(one.everywhere.values)}
+            return _is_trained(one, run, Recipe(settings, inputs), overwrite=overwrite)
+
+        there = team.first_does(lambda: [is_there(one) for one in given_by])
+        shares = [_parts(one.ds, one.mask, settings) for one in given_by]
+        if there[0]:
+            _publish_in_others(given_by, there, shares, run, together)
             return Run(path, run)
-        parts = _parts(ds, mask, settings)
+        ds, mask, parts = given_by[0].ds, given_by[0].mask, shares[0]
+        if len(paths) > 1:
+            ds, mask, parts = laid_together([one.ds for one in given_by], [one.mask for one in given_by], shares)
+        patterns = given_by[0].patterns | together
         old = team.first_does(lambda: removable(path, runs=[run] if run in run_names(path) else []))
         folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL, replacing=old)))
         maps = {"roi": mask.values, "split": parts.values}
@@ -113,13 +134,12 @@ def train(
             on_step=on_step,
             on_epoch=lambda epoch, row: show(epoch + 1, settings.epochs, f"training, {_loss_words(row)}"),
         )
-        manifest |= {"run": run, "roi": nested(mask.attrs, "config") or GIVEN, "n_roi": int(mask.sum())}
+        manifest |= {"run": run} | _about(given_by[0])
         if team.is_first:
             for name, table in tables.items():
                 write_dataset(table, folder / name, run=run)
-            own_maps = {n.run_name(n.ROI, run): everywhere, n.run_name(n.SPLIT, run): on_grid(parts, own, n.OUTSIDE)}
-            # the store has its own coordinates beside the grid's
-            publish_run(path, run, folder, manifest, xr.Dataset(own_maps).reset_coords(drop=True), replacing=old)
+            publish_run(path, run, folder, manifest, _maps_of(given_by[0], shares[0], run), replacing=old)
+            _publish_in_others(given_by, there, shares, run, together)
             for warning in tables[n.HEALTH].attrs["warnings"]:
                 log.warning(warning)
     return Run(path, run, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
@@ -130,14 +150,21 @@ def _loss_words(row: Mapping[str, float]) -> str:
     return f"loss {row['loss']:.1f}{held_out} nats per sample"
 
 
-def _given(
-    data: str | Path | xr.Dataset,
-    path: Path,
-    own: xr.Dataset,
-    roi: xr.DataArray | RoiConfig | None,
-) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray, dict[str, Any]]:
-    """What is learned from: the Dataset, its region, the same on the store's grid, and what identifies the patterns."""
+class Given(NamedTuple):
+    """What is learned from: a store, its Dataset, that which is given, the region, the same on the store's grid, and
+    what identifies the patterns."""
+
+    path: Path
+    own: xr.Dataset
+    ds: xr.Dataset
+    mask: xr.DataArray
+    everywhere: xr.DataArray
+    patterns: dict[str, Any]
+
+
+def _given(data: Any, path: Path, roi: xr.DataArray | RoiConfig | None) -> Given:
     check_patterns(path)
+    own = open_store(path)
     ds = data if isinstance(data, xr.Dataset) else own
     check_grid(ds, own)
     mask, patterns = resolve_roi(ds, roi), data_fingerprint(own)
@@ -149,14 +176,90 @@ def _given(
         changed = ds[n.PATTERNS].copy(deep=False)  # its attributes are of the values before the steps
         changed.attrs = {key: value for key, value in changed.attrs.items() if key not in OF_THE_VALUES}
         ds, patterns = ds.assign({n.PATTERNS: changed}), patterns | {SEEN: found}
-    return ds, mask, everywhere, patterns
+    return Given(path, own, ds, mask, everywhere, patterns)
 
 
-def _is_trained(path: Path, own: xr.Dataset, run: str, recipe: Recipe, *, overwrite: bool) -> bool:
+def _about(one: Given) -> dict[str, Any]:
+    """What a run's manifest says of its region in a store."""
+    return {"roi": nested(one.mask.attrs, "config") or GIVEN, "n_roi": int(one.mask.sum())}
+
+
+def _maps_of(one: Given, parts: xr.DataArray, run: str) -> xr.Dataset:
+    """Region and split on the store's grid; the store has its own coordinates beside the grid's."""
+    maps = {n.run_name(n.ROI, run): one.everywhere, n.run_name(n.SPLIT, run): on_grid(parts, one.own, n.OUTSIDE)}
+    return xr.Dataset(maps).reset_coords(drop=True)
+
+
+def _publish_in_others(
+    given: Sequence[Given], there: Sequence[bool], shares: Sequence[xr.DataArray], run: str, together: dict[str, Any]
+) -> None:
+    """Put the run of the first store into those of the others that do not have it."""
+    source = given[0].path
+    for one, is_there, parts in zip(given[1:], there[1:], shares[1:], strict=True):
+        if is_there:
+            continue
+        old = removable(one.path, runs=[run] if run in run_names(one.path) else [])
+        manifest = run_manifest(source, run) | {"data": one.patterns | together} | _about(one)
+        with staged_run(one.path, run, replacing=old) as folder:
+            shutil.copytree(run_folder(source, run) / n.MODEL, folder / n.MODEL)
+            for name in (n.HISTORY, n.HEALTH, n.SHEETS):
+                if has_table(source, run, name):
+                    write_dataset(open_table(source, run, name), folder / name, run=run)
+            publish_run(one.path, run, folder, manifest, _maps_of(one, parts, run), replacing=old)
+        log.info(f"{one.path} has run {run!r}, too")
+
+
+def check_together(
+    stores: Sequence[str | Path], store: Any, roi: xr.DataArray | RoiConfig | None, settings: TrainConfig
+) -> list[Path]:
+    """Their paths. Raises UsageError unless these stores can train one model: alike in detector and dtype."""
+    if not stores or store is not None or not all(isinstance(one, str | Path) for one in stores):
+        raise UsageError("several stores are given by their paths; store= is for a single Dataset.")
+    if isinstance(roi, xr.DataArray):
+        raise UsageError("a map of a region is one store's; give conditions (va.RoiConfig) for several.")
+    if settings.objective.label or settings.balance:
+        raise UsageError("objective.label and balance go by a map of one store; leave them out, or train on one store.")
+    paths, kinds = [check_store(one) for one in stores], list[Any]()
+    if twice := [one for one in paths if paths.count(one) > 1]:
+        raise UsageError(f"{twice[0]} is named twice; name each store once.")
+    for path in paths:
+        ds = open_store(path)
+        about = {"sides": schema.input_shape(ds), "dtype": ds[n.PATTERNS].dtype, "over": schema.navigation_dims(ds)}
+        kinds.append(as_json(about))
+        if found := differing(kinds[0], kinds[-1], "patterns"):
+            raise UsageError(
+                f"{paths[0]} and {path} cannot train one model: {', '.join(found)}; bin or crop them alike."
+            )
+    return paths
+
+
+def laid_together(
+    scans: Sequence[xr.Dataset], masks: Sequence[xr.DataArray], parts: Sequence[xr.DataArray]
+) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray]:
+    """Scans one after the other along their first navigation dim, as one lazy Dataset, with its region and split.
+
+    Narrower ones are filled up, and a gap that nobody measured keeps neighbours apart.
+    """
+    nav = schema.navigation_dims(scans[0])
+    most = {dim: max(ds.sizes[dim] for ds in scans) for dim in nav[1:]}
+    pieces = []
+    for ds, mask, part in zip(scans, masks, parts, strict=True):
+        one = xr.Dataset({n.PATTERNS: in_chunks(ds[n.PATTERNS], nav), n.ROI: mask, n.SPLIT: part})
+        one = one.drop_vars([name for name, coord in one.coords.items() if set(coord.dims) & set(nav)])
+        gaps = {dim: (0, size - ds.sizes[dim]) for dim, size in most.items()} | ({nav[0]: (0, 1)} if most else {})
+        pieces.append(one.pad(gaps, constant_values=0, keep_attrs=True))
+    ds = xr.concat(pieces, nav[0], combine_attrs="override")
+    ds = ds.assign_coords({dim: np.arange(ds.sizes[dim]) for dim in nav}).assign_attrs(scans[0].attrs)
+    mask, part = ds[n.ROI].astype(bool).load(), ds[n.SPLIT].load()
+    return ds[[n.PATTERNS]], mask, part
+
+
+def _is_trained(one: Given, run: str, recipe: Recipe, *, overwrite: bool) -> bool:
     """Whether the run is there, trained the same way: on the same patterns and region, with the same settings."""
+    path = one.path
     if run not in run_names(path):
         return False
-    manifest, region = run_manifest(path, run), own[n.run_name(n.ROI, run)].values
+    manifest, region = run_manifest(path, run), one.own[n.run_name(n.ROI, run)].values
     kind = manifest.get("kind", "trained")
     made = {"kind": kind, "data": manifest.get("data"), "region": _region(region)}
     made["config"] = manifest["config"] if kind == "trained" else recipe.as_attrs()["config"]

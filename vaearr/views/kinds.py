@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import xarray as xr
 
 from vaearr import names as n
 from vaearr.config.parts import of_packages, part
 from vaearr.errors import UsageError
-from vaearr.views.common import holoviews
+from vaearr.schema import is_categorical
+from vaearr.views.common import holoviews, robust_limits
 from vaearr.views.page import Section, page
 from vaearr.views.paper import DPI, check_new, file_of, on_paper, write_new
 
@@ -60,7 +62,7 @@ def kind_of(result: xr.Dataset | xr.DataArray) -> str:
 
 
 def view(
-    result: xr.Dataset | xr.DataArray,
+    result: xr.Dataset | xr.DataArray | Mapping[str, xr.DataArray],
     backend: Literal["bokeh", "matplotlib"] = "bokeh",
     *,
     kind: str | None = None,
@@ -71,7 +73,8 @@ def view(
     Parameters
     ----------
     result
-        What an analysis returned, or any map, stack of maps or decoded pictures of a store.
+        What an analysis returned, or any map, stack of maps or decoded pictures of a store. Maps by name, such as the
+        same latent of several scans, stand side by side on one colour scale.
     backend
         "bokeh", for notebooks and pages; "matplotlib", in the style of `journal()`. Sheets of many decoded pictures,
         slices of volumes and the network are Figures in both.
@@ -82,10 +85,25 @@ def view(
     """
     if backend not in ("bokeh", "matplotlib"):
         raise UsageError(f"backend is {backend!r}; use bokeh or matplotlib.")
-    name = kind or kind_of(result)
-    found = part("view", name, KINDS)
-    shown = (found[0] if isinstance(found, tuple) else found)(result, **options)
+    if isinstance(result, Mapping):
+        shown = _side_by_side(result, kind, options)
+    else:
+        found = part("view", kind or kind_of(result), KINDS)
+        shown = (found[0] if isinstance(found, tuple) else found)(result, **options)
     return on_paper(shown) if backend == "matplotlib" else shown
+
+
+def _side_by_side(maps: Mapping[str, xr.DataArray], kind: str | None, options: dict[str, Any]) -> Any:
+    if not maps:
+        raise UsageError("no map is given; give maps by name, such as {'a': a.BC, 'b': b.BC}.")
+    if not any(is_categorical(one) for one in maps.values()):
+        every = np.concatenate([np.ravel(one.values) for one in maps.values()])
+        options = {"clim": robust_limits(every)} | options
+    return (
+        holoviews()
+        .Layout([view(one, kind=kind, title=name, **options) for name, one in maps.items()])
+        .opts(shared_axes=False)
+    )
 
 
 def save(
@@ -106,7 +124,7 @@ def save(
     """
     target = Path(path)
     check_new(target, overwrite)
-    if isinstance(shown, xr.Dataset | xr.DataArray):
+    if isinstance(shown, xr.Dataset | xr.DataArray | Mapping):
         shown = view(shown, **options)
     if target.suffix.lower() != ".html":
         return write_new(target, file_of(on_paper(shown), target.suffix, dpi), overwrite)

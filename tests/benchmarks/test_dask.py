@@ -20,7 +20,6 @@ import xarray as xr
 
 import vaearr as va
 from vaearr import computing
-from vaearr.config import TrainConfig
 from vaearr.store import create_store, store_blocks
 
 from ..data import random_patterns_dataset
@@ -54,7 +53,7 @@ def _compare(what: str, work: Callable[[Any], object], client: Any, rounds: int 
 def test_encode(client: Any, tmp_path: Path) -> None:
     ds = random_patterns_dataset({"y": SIDE, "x": SIDE}, {"dy": 60, "dx": 60})
     path = create_store(ds, tmp_path / "scan.zarr")
-    va.train(path, roi=va.roi(ds, x=(0, 5), y=(0, 5)), config=TrainConfig(epochs=1, device="cpu"))
+    va.train(path, epochs=1, epoch_samples=256, device="cpu")
 
     def work(dask: Any) -> None:
         store = shutil.copytree(path, tmp_path / "work.zarr", copy_function=_link)

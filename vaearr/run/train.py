@@ -108,7 +108,8 @@ def train(
         there = team.first_does(lambda: [is_there(one) for one in given_by])
         shares = [_parts(one.ds, one.mask, settings) for one in given_by]
         if there[0]:
-            _publish_in_others(given_by, there, shares, run, together)
+            if team.is_first:
+                _publish_in_others(given_by, there, shares, run, together)
             return Run(path, run)
         ds, mask, parts = given_by[0].ds, given_by[0].mask, shares[0]
         if len(paths) > 1:

@@ -85,7 +85,7 @@ def view(
     """
     if backend not in ("bokeh", "matplotlib"):
         raise UsageError(f"backend is {backend!r}; use bokeh or matplotlib.")
-    if isinstance(result, Mapping):
+    if not isinstance(result, xr.Dataset | xr.DataArray):
         shown = _side_by_side(result, kind, options)
     else:
         found = part("view", kind or kind_of(result), KINDS)

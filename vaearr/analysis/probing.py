@@ -185,12 +185,17 @@ def _probed(
     points = np.sort(rng.choice(every, min(len(every), config.max_points), replace=False))
     own, group = values.values.ravel()[points], np.unique(groups.ravel()[points], return_inverse=True)[1]
     folds = _folds(own, group, target, left_out, config)
+    told = [
+        f"all of {target.label} {word!r} is left out at once ({left_out}): it cannot be told."
+        for code, word in target.classes.items()
+        if len(np.unique(group[own == code])) == 1
+    ]
     if near is not None and near.n != inside.sum():
         near = neighbourhood(inside, near.spacing)
     nulls = _random_targets(values.values[inside], groups[inside], near, config.n_permutations, seed.spawn(1)[0])
     places = np.searchsorted(every, points)
     wanted = np.column_stack([own, *(null[places] for null in nulls)])
-    scores, recalls, told = {}, {}, list[str]()
+    scores, recalls = {}, {}
     for name, one in sets.items():
         drawn = _at(one, tables.get(name), points, nav)
         for method in (LOGISTIC, NEIGHBOURS) if target.classes else (RIDGE,):

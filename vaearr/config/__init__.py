@@ -313,8 +313,10 @@ class ObjectiveConfig(Config):
     input_noise: float | None = field(
         None, "deviation of noise on the input, preprocessed units; default: 1 for a scan, 0 for a collection", ge=0
     )
-    target: Literal["auto", "self", "neighbour"] = field(
-        "auto", "predict the own pattern, or where a walk over like neighbours ends; auto: neighbour for a scan"
+    target: Literal["auto", "self", "unmoved", "neighbour"] = field(
+        "auto",
+        "predict the own pattern, the own before `augment` moved it, or where a walk over like neighbours ends; auto: "
+        "neighbour for a scan",
     )
     walk: int = field(4, "steps of that walk; more even out changes inside a grain", ge=1)
     label: str | None = field(None, "map of classes, such as phase, that a linear head learns from the latents")

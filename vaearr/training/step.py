@@ -71,7 +71,8 @@ class Step(nn.Module):
             if self.training:
                 move = draw_geometry(len(seen), self.augment, seen.device)
                 own = move(seen)
-                wanted = own if target is None else move(wanted)
+                if objective.target != "unmoved":
+                    wanted = own if target is None else move(wanted)
                 if self.augment.crop is not None:  # windows, at the same place of input and target
                     window = crop_window(own.shape[2:], self.augment.crop)
                     own, wanted = own[window], wanted[window]

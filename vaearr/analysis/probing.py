@@ -475,7 +475,9 @@ def probe_store(
     found = probe(features, targets, by=config.by if by is None else by, roi=roi, config=config)
     found.attrs |= {PARAMETERS: recipe.as_attrs()}
     maps = _as_variables(found, recipe)
-    old = removable(path, variables=[str(key) for key in maps if key in ds]) if overwrite else []
+    same = [key for key in maps if key in ds and recipe.differences(nested(ds[key].attrs, n.PROVENANCE)) == ""]
+    replaced = [str(key) for key in maps if key in ds and (overwrite or key in same)]  # `same`: it was cut short here
+    old = removable(path, variables=replaced)
     if maps:
         add_variables(path, maps, replacing=old)
     table = found.drop_dims([dim for dim in found.dims if dim in ds.dims])

@@ -12,6 +12,7 @@ FIGURES = {  # bokeh views, pictures
     "03_latent_space": (3, 8),
     "04_volumes_and_layers": (4, 3),
     "05_dataset_in_your_hands": (4, 0),
+    "06_how_much_they_know": (2, 0),
 }
 
 

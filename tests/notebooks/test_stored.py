@@ -21,7 +21,7 @@ METADATA = {
 }
 
 
-def test_the_five_are_there_and_each_is_run():
+def test_all_are_there_and_each_is_run():
     assert [path.stem for path in NOTEBOOKS] == list(FIGURES)
 
 

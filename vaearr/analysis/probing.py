@@ -311,7 +311,8 @@ def _told(method: str, drawn: np.ndarray, wanted: np.ndarray, folds: np.ndarray)
 
 
 def scaled_alike(train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features centred and divided by one number, the largest deviation of a column; both of the first."""
+    """Features centred and divided by one number, the largest deviation of a column; both of the first; as float64."""
+    train, other = np.asarray(train, float), np.asarray(other, float)
     centre, spread = train.mean(0), float(train.std(0).max()) or 1.0
     return (train - centre) / spread, (other - centre) / spread
 
@@ -344,7 +345,8 @@ def logistic(train: np.ndarray, codes: np.ndarray) -> Any:
 
     if len(np.unique(codes)) < 2:
         return DummyClassifier().fit(train, codes)
-    return LogisticRegression(C=1.0, max_iter=300, tol=1e-3).fit(train, codes)
+    with np.errstate(all="ignore"):  # vector units of some processors flag lanes that hold no number
+        return LogisticRegression(C=1.0, max_iter=300, tol=1e-3).fit(train, codes)
 
 
 FITS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {

@@ -169,7 +169,7 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(shape: tuple[int,
 def test_what_cannot_be_is_refused() -> None:
     for name, options, shape, says in (
         ("conv", {}, (1, 7, 60), "at least 8"),
-        ("conv", {}, (1, 20, 20, 20), "for volumes choose the model 'autoencoder-kl' or the preset 'maisi'"),
+        ("conv", {}, (1, 20, 20, 20), "for volumes choose the preset 'factors' or 'maisi'"),
         ("conv", {"attention": "se"}, SHAPE, "attention is 'se'; use one of none, cbam"),
         ("conv", {"coarsest": 0}, SHAPE, "coarsest and patch 1 or more"),
         ("conv", {"contrast": True, "head": "tanh"}, SHAPE, "needs at least 2 latent dimensions and head="),

@@ -6,7 +6,8 @@ and `forward(x, logits=False) -> (reconstruction, mean, logvar)`, where `logits`
 Its `latent_shape` is `(latent_dim,)` for a vector, also where it has none, and `(latent_dim, [lz,] ly, lx)` for spatial
 latents. Spatial ones have `stride`, input pixels per latent position, and `pad_before`, pixels that were added in front
 of the sample, one number per spatial dim: latent position i begins at pixel `i * stride - pad_before`. Its
-`is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition.
+`is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition. Where it has
+`scaled(x)`, the likelihood compares samples so scaled.
 
 Adding a model is one file and one line in `MODELS`; from a package of your own it is an entry point of the group
 `vaearr.models` (of `vaearr.discriminators` for a discriminator):
@@ -30,6 +31,7 @@ REGISTERED: dict[str, dict[str, str]] = {
     "model": {
         "conv": "vaearr.models.networks:ConvVAE",
         "conv_ae": "vaearr.models.networks:conv_ae",
+        "linear": "vaearr.models.networks:LinearVAE",
         "autoencoder-kl": "vaearr.models.networks:AutoencoderKL",
     },
     "discriminator": {name: f"vaearr.models.losses:{name}" for name in ("patch", "multiscale", "conv")},

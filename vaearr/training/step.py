@@ -84,12 +84,13 @@ class Step(nn.Module):
         # terms of windows are scaled up to whole samples, so that weights and history mean the same
         share, values = seen[0].numel() / own[0].numel(), seen[0].numel()
         likelihood, recon = self.likelihood, recon.float()
+        scaled = getattr(network, "scaled", lambda x: x)
         terms = dict.fromkeys(TERMS, recon.new_zeros((), dtype=torch.float32))
         if target is not None and self.is_split:
             terms["reconstruction_nll"] = losses.shape_nll(wanted, recon, likelihood).mean()
             terms["amplitude_nll"] = losses.amplitude_nll(own, recon, likelihood).mean()
         else:
-            terms["reconstruction_nll"] = share * likelihood(wanted, recon).mean()
+            terms["reconstruction_nll"] = share * likelihood(scaled(wanted), scaled(recon)).mean()
         kl, amplitude = losses.posterior_kl(network, mean.float(), logvar.float()), terms["amplitude_nll"]
         terms["kl"] = share * kl.flatten(1).sum(1).mean()
         # the value of the amplitude term always counts, its gradient when its time has come

@@ -249,9 +249,8 @@ class LinearVAE(Variational):
         return x.float().flatten(1) / self._scale()
 
     def _scale(self) -> torch.Tensor:
-        variance = self.seen.running_var
-        assert variance is not None
-        return (variance.sqrt() + variance.mean().sqrt()).clamp_min(1e-12)
+        deviation = self.seen.get_buffer("running_var").sqrt()
+        return (deviation + deviation.square().mean().sqrt()).clamp_min(1e-12)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-variance of the posterior, `(B, *input_shape) -> 2 x (B, latent_dim)`, float32."""
@@ -260,13 +259,13 @@ class LinearVAE(Variational):
                 self.seen(x.detach().float().flatten(1))
             noise, weight = self.noise.exp(), self.weight
             inverse = torch.linalg.inv(weight.T @ weight + noise * torch.eye(self.latent_dim, device=x.device))
-            mean = (self.scaled(x) - self.seen.running_mean / self._scale()) @ weight @ inverse
+            mean = (self.scaled(x) - self.seen.get_buffer("running_mean") / self._scale()) @ weight @ inverse
             return mean, (noise * inverse.diagonal()).log().expand_as(mean)
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
         """Samples expected for latents, `(B, latent_dim) -> (B, *input_shape)`; there is no head to leave out."""
         with torch.autocast(z.device.type, enabled=False):
-            decoded: torch.Tensor = z.float() @ self.weight.T * self._scale() + self.seen.running_mean
+            decoded: torch.Tensor = z.float() @ self.weight.T * self._scale() + self.seen.get_buffer("running_mean")
             return decoded.unflatten(1, self.input_shape)
 
 

@@ -318,7 +318,7 @@ class ObjectiveConfig(Config):
         "predict the own pattern, the own before `augment` moved it, or where a walk over like neighbours ends; auto: "
         "neighbour for a scan",
     )
-    walk: int = field(4, "steps of that walk; more even out changes inside a grain", ge=1)
+    walk: int = field(2, "steps of that walk; more even out changes inside a grain", ge=1)
     label: str | None = field(None, "map of classes, such as phase, that a linear head learns from the latents")
     label_weight: float = field(1.0, "weight of that head's cross entropy, in nats per sample", ge=0)
     perceptual: PerceptualConfig | None = field(None, "distance in the features of a frozen network")

@@ -37,6 +37,7 @@ REGISTERED: dict[str, dict[str, str]] = {
     "discriminator": {name: f"vaearr.models.losses:{name}" for name in ("patch", "multiscale", "conv")},
 }
 MODELS = REGISTERED["model"]
+OF_NEIGHBOURS = {"hidden": 1024, "squeeze": 64}
 NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that are not the user's to give
 
 
@@ -75,17 +76,21 @@ def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
     return network
 
 
-def for_training(config: ModelConfig, *, likelihood: str, normalise: str) -> ModelConfig:
+def for_training(config: ModelConfig, *, likelihood: str, normalise: str, target: str = "self") -> ModelConfig:
     """The model as likelihood and preprocessing need it, with the options that follow from them.
 
     bernoulli: a sigmoid on the decoder, so that `decode` gives probabilities wherever the model is loaded. contrast,
-    for a network that knows it: on where patterns have standard deviation 1, unless the user says otherwise. Raises
+    for a network that knows it: on where patterns have standard deviation 1, unless the user says otherwise. hidden and
+    squeeze: larger where a scan's neighbours are predicted, or small rotations inside grains are lost. Raises
     UsageError for a model with another head.
     """
     options = dict(config.options)
     if likelihood == "bernoulli" and options.setdefault("head", "sigmoid") != "sigmoid":
         raise UsageError(f"the bernoulli likelihood needs a decoder with head='sigmoid', not {options['head']!r}.")
-    if "contrast" in _maker("model", config.name)[1]:
+    known = _maker("model", config.name)[1]
+    if target == "neighbour":
+        options = {name: value for name, value in OF_NEIGHBOURS.items() if name in known} | options
+    if "contrast" in known:
         is_scaled = normalise in ("zscore", "robust") and options.get("head", "identity") == "identity"
         options.setdefault("contrast", is_scaled and config.latent_dim > 1)
     return config.replace(options=options)

@@ -127,7 +127,10 @@ def train_model(
     with seeded(settings.seed, device):
         model = TrainedModel(
             model=for_training(
-                settings.model, likelihood=objective.likelihood, normalise=settings.preprocess.normalise
+                settings.model,
+                likelihood=objective.likelihood,
+                normalise=settings.preprocess.normalise,
+                target=objective.target,
             ),
             preprocess=settings.preprocess,
             input_shape=schema.input_shape(ds),

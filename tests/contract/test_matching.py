@@ -9,7 +9,7 @@ import pytest
 
 import vaearr as va
 from vaearr import testing
-from vaearr.errors import ExistsError, NoInputError, UsageError
+from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
 
 pytest.importorskip("kikuchipy", reason="vaearr[ebsd] is not installed: no simulated crystals")
 CIF = """data_{name}
@@ -82,3 +82,7 @@ def test_what_is_missing_is_said(encoded: Path, crystals: list[Path]) -> None:
         va.match_phases(encoded, [*crystals, crystals[0].with_name("copper.cif")], projection_centre=CENTRE)
     with pytest.raises(NoInputError, match="no run 'other'"):
         va.match_phases(encoded, crystals, run="other", projection_centre=CENTRE)
+    (broken := crystals[0].with_name("broken.cif")).write_text("data_\n_cell_length_a ?\n")
+    with pytest.raises(DataError, match=r"broken\.cif is no CIF file"):
+        va.match_phases(encoded, [crystals[0], broken], projection_centre=CENTRE, name="other")
+    assert "other" not in va.open_store(encoded)

@@ -219,10 +219,10 @@ def test_a_prediction_is_written_beside_the_data(known_store: Path) -> None:
     assert kept.phase_filled.dtype.kind == "i"
     assert kept.phase_filled_probability.dims[-2:] == ("y", "x")
     again = va.predict_store(known_store, part, run="theirs", name="phase_filled")
-    np.testing.assert_array_equal(again.predicted, kept.phase_filled)
+    np.testing.assert_array_equal(again.phase_filled, kept.phase_filled)
     with pytest.raises(ExistsError, match="labels"):
         va.predict_store(known_store, ds.phase.load(), run="theirs", name="phase_filled")
     with pytest.raises(NoInputError, match="no labels 'phse'"):
         va.predict_store(known_store, "phse", run="theirs")
     again = va.predict_store(known_store, "phase", run="theirs", name="again")
-    assert again.probability.sizes["class"] == len(np.unique(part.values[part.values >= 0]))
+    assert again.again_probability.sizes["again_class"] == len(np.unique(part.values[part.values >= 0]))

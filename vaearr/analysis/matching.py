@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
-from io import StringIO
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,16 @@ from vaearr import names as n
 from vaearr.computing.progress import Progress, showing_tasks
 from vaearr.config import resolved, settings_as_keywords
 from vaearr.config.probes import MatchConfig
-from vaearr.errors import NoInputError, UsageError, need
+from vaearr.errors import NoInputError, UsageError
 from vaearr.models.preprocess import dynamic_background
-from vaearr.recipe import Recipe, is_made, nested
+from vaearr.recipe import Recipe, nested
 from vaearr.run import open_run
-from vaearr.store import add_variables, open_store
-from vaearr.store.remove import removable
+from vaearr.sources.crystals import BLOCK, simulated
+from vaearr.store import open_store
+from vaearr.store.once import made_once
 
 CRYSTAL, CORRELATION = "crystal", "correlation"
 SLOW = 0.1  # width of what is removed from patterns and simulations, as a share of the smaller side
-WEAK = 0.1  # structure factors below this share of the largest make no band
-BLOCK = 2048  # simulations, points at once
 
 
 @settings_as_keywords(MatchConfig)
@@ -55,7 +52,6 @@ def match_phases(
     without kikuchipy.
     """
     config = resolved(MatchConfig, config, settings)
-    need("kikuchipy", "vaearr[ebsd]", "simulating crystals")
     files = [Path(one) for one in crystals]
     if len(files) < 2 or len({file.stem for file in files}) < len(files):
         raise UsageError(f"{len(files)} crystals: give two files or more, each of another name.")
@@ -72,51 +68,41 @@ def match_phases(
         raise UsageError("the detector is not known: set projection_centre=(x, y, z), in Bruker's convention.")
     sums = {file.stem: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     recipe = Recipe(config, {"crystals": sums, "parents": nested(ds[latents].attrs, n.PROVENANCE)})
-    names, old = [config.name, f"{config.name}_{CORRELATION}"], list[str]()
-    if config.name in ds:
-        made = nested(ds[config.name].attrs, n.PROVENANCE)
-        if is_made(f"{path} already holds {config.name!r}", made, recipe, overwrite=overwrite):
-            return ds[names]
-        old = removable(path, variables=names)
-    with showing_tasks(progress, "matching phases"):
-        found = xr.concat([_best(opened, ds[latents], one, centre, config) for one in files], CRYSTAL)
-    found = found.assign_coords({CRYSTAL: [file.stem for file in files]})
-    known = found.notnull().all(CRYSTAL)
-    codes = found.fillna(-2).argmax(CRYSTAL).where(known, -1).astype("i2").drop_vars(CRYSTAL, errors="ignore")
-    meanings = {"flag_values": [-1, *range(len(files))], "flag_meanings": " ".join(["none", *found[CRYSTAL].values])}
-    codes.attrs = {"long_name": "crystal that explains the pattern best", **meanings}
-    found.attrs = {"long_name": "best correlation with simulations", "units": "1"}
-    maps = xr.Dataset(dict(zip(names, (codes, found), strict=True))).rename({CRYSTAL: f"{config.name}_{CRYSTAL}"})
-    for name in names:
-        maps[name].attrs[n.PROVENANCE] = recipe.stamp("kikuchipy")
-    add_variables(path, maps.drop_vars([name for name in maps.coords if name in ds.coords]), replacing=old)
-    return maps
+    names = [config.name, f"{config.name}_{CORRELATION}"]
+
+    def make() -> xr.Dataset:
+        with showing_tasks(progress, "matching phases"):
+            found = xr.concat([_best(opened, ds[latents], one, centre, config) for one in files], CRYSTAL)
+        codes = found.fillna(-2).argmax(CRYSTAL).where(found.notnull().all(CRYSTAL), -1).astype("i2")
+        meanings = {"flag_values": [-1, *range(len(files))], "flag_meanings": " ".join(["none", *sums])}
+        codes.attrs = {"long_name": "crystal that explains the pattern best", **meanings}
+        found.attrs = {"long_name": "best correlation with simulations", "units": "1"}
+        maps = xr.Dataset(dict(zip(names, (codes, found), strict=True)), {CRYSTAL: list(sums)})
+        return maps.rename({CRYSTAL: f"{config.name}_{CRYSTAL}"})
+
+    return made_once(path, ds, names, recipe, make, "kikuchipy", overwrite=overwrite)
 
 
 def _best(opened: Any, latents: xr.DataArray, file: Path, centre: Sequence[float], config: MatchConfig) -> xr.DataArray:
     """Best correlation of each point with any simulation of one crystal; NaN without latents."""
     model = opened.model
-    like = torch.cat([_shapes(part) for part in _simulated(file, model.seen_shape[1:], centre, config)]).to(
-        model.device
-    )
+    like = torch.cat([_shapes(part) for part in simulated(file, model.seen_shape[1:], centre, config)]).to(model.device)
 
     def best(z: np.ndarray) -> np.ndarray:
         flat, out = z.reshape(-1, z.shape[-1]), np.full(z.shape[:-1], np.nan, np.float32)
         inside = np.flatnonzero(np.isfinite(flat).all(1))
-        for start in range(0, len(inside), BLOCK):
-            part = inside[start : start + BLOCK]
+        for part in filter(len, np.split(inside, range(BLOCK, len(inside), BLOCK))):
             decoded = _shapes(model.decode_batch(torch.from_numpy(flat[part])).mean(1))
             highest = [(decoded @ some.T).amax(1) for some in like.split(8 * BLOCK)]
             out.flat[part] = torch.stack(highest).amax(0).cpu().numpy()
         return out
 
-    found: xr.DataArray = xr.apply_ufunc(
-        best,
-        latents,
-        input_core_dims=[[latents.dims[-1]]],
-        dask="parallelized",
-        output_dtypes=[np.float32],
-    ).compute()
+    core: dict[str, Any] = {
+        "input_core_dims": [[latents.dims[-1]]],
+        "dask": "parallelized",
+        "output_dtypes": [np.float32],
+    }
+    found: xr.DataArray = xr.apply_ufunc(best, latents, **core).compute()
     return found
 
 
@@ -124,46 +110,3 @@ def _shapes(patterns: torch.Tensor) -> torch.Tensor:
     """Patterns `(B, H, W)` without their slow part, each of mean 0 and length 1, `(B, H * W)`."""
     flat = (patterns - dynamic_background(patterns, SLOW)).flatten(1)
     return F.normalize(flat - flat.mean(1, keepdim=True))
-
-
-def _simulated(
-    file: Path, shape: Sequence[int], centre: Sequence[float], config: MatchConfig
-) -> Iterator[torch.Tensor]:
-    """Patterns of a crystal at all orientations `resolution` degrees apart, `(B, H, W)`."""
-    import kikuchipy as kp
-    from orix.sampling import get_sample_fundamental
-
-    master = _master(file, config)
-    detector = kp.detectors.EBSDDetector(
-        shape=tuple(shape), pc=tuple(centre), convention="bruker", sample_tilt=config.sample_tilt, tilt=config.tilt
-    )
-    turned = get_sample_fundamental(resolution=config.resolution, point_group=master.phase.point_group)
-    for start in range(0, turned.size, BLOCK):
-        part = master.get_patterns(
-            turned[start : start + BLOCK],
-            detector,
-            energy=config.energy,
-            dtype_out="float32",
-            compute=True,
-            show_progressbar=False,
-        )
-        yield torch.from_numpy(np.asarray(part.data, np.float32))
-
-
-def _master(file: Path, config: MatchConfig) -> Any:
-    """The master pattern in a file, or that of a CIF's structure."""
-    import kikuchipy as kp
-    from diffsims.crystallography import ReciprocalLatticeVector
-    from orix.crystal_map import Phase
-
-    if file.suffix.lower() != ".cif":
-        return kp.load(file, projection="lambert", hemisphere="both", energy=config.energy)
-    planes = ReciprocalLatticeVector.from_min_dspacing(Phase.from_cif(file), config.spacing)
-    planes.sanitise_phase()
-    planes.calculate_structure_factor()
-    strength = np.abs(planes.structure_factor)
-    planes = planes[strength > WEAK * strength.max()]
-    planes.calculate_theta(1e3 * config.energy)
-    simulator = kp.simulations.KikuchiPatternSimulator(planes)
-    with redirect_stderr(StringIO()):  # a bar for each
-        return simulator.calculate_master_pattern(half_size=150, hemisphere="both").as_lambert(show_progressbar=False)

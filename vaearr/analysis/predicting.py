@@ -16,12 +16,12 @@ from vaearr.analysis.probing import AT_ONCE, CLASS, PENALTIES, PREDICTED, logist
 from vaearr.config import ClusterConfig, resolved, settings_as_keywords
 from vaearr.config.probes import PredictConfig
 from vaearr.errors import NoInputError, RoiError, SchemaError, UsageError, did_you_mean
-from vaearr.recipe import Recipe, is_made, nested
+from vaearr.recipe import Recipe, nested
 from vaearr.schema.grid import laid_over
-from vaearr.store import add_variables, check_store, open_store, recover, run_names
-from vaearr.store.remove import removable
+from vaearr.store import check_store, open_store, recover, run_names
+from vaearr.store.once import made_once
 
-PROBABILITY, FAMILIARITY, DEVIATION = "probability", "familiarity", "deviation"
+PROBABILITY, FAMILIARITY, DEVIATION, IS_KNOWN = "probability", "familiarity", "deviation", "is_known"
 FEWEST = 10  # labelled points
 UNFAMILIAR = 0.05
 NEVER = -2  # code of a point whose features are missing
@@ -178,7 +178,7 @@ def _as_dataset(
     ds = xr.Dataset(maps, coords, about)
     ds[FAMILIARITY].attrs = {"long_name": "share of labelled points that lie as far from the next", "units": "1"}
     ds[PREDICTED].attrs = {"long_name": f"{name}, predicted", "units": str(labels.attrs.get("units", "1"))}
-    ds["is_known"] = (ds[FAMILIARITY] >= UNFAMILIAR).assign_attrs(long_name=f"familiarity of at least {UNFAMILIAR}")
+    ds[IS_KNOWN] = (ds[FAMILIARITY] >= UNFAMILIAR).assign_attrs(long_name=f"familiarity of at least {UNFAMILIAR}")
     if PROBABILITY not in found:
         ds[DEVIATION].attrs = {
             "long_name": f"deviation of {name} from what is predicted",
@@ -224,24 +224,13 @@ def predict_store(
     recipe = Recipe(
         config, {"labels": tokenize(given.values, {k: v.values for k, v in given.coords.items()}), "parents": parents}
     )
-    there = ds.get(config.name)
-    replacing: list[str] = []
-    outputs = [config.name, *(f"{config.name}_{part}" for part in (PROBABILITY, DEVIATION, FAMILIARITY, "is_known"))]
-    if there is not None:
-        if is_made(
-            f"{path} already holds {config.name!r}", nested(there.attrs, n.PROVENANCE), recipe, overwrite=overwrite
-        ):
-            kept = {name.removeprefix(f"{config.name}_"): ds[name] for name in outputs[1:] if name in ds}
-            return xr.Dataset({PREDICTED: there, **kept})
-        replacing = removable(path, variables=[name for name in outputs if name in ds])
     roi = ds.get(n.run_name(n.ROI, config.run)) if config.run in run_names(path) else None
-    found = predict(features, given, roi=roi, config=config)
-    stamp = recipe.stamp("scikit-learn")
-    maps = found.rename(
-        {name: config.name if name == PREDICTED else f"{config.name}_{name}" for name in found.data_vars}
-    )
-    maps = maps.rename({CLASS: f"{config.name}_{CLASS}"} if CLASS in maps.dims else {}).drop_attrs(deep=False)
-    for name in maps.data_vars:
-        maps[name].attrs[n.PROVENANCE] = stamp
-    add_variables(path, maps.reset_coords(drop=True), replacing=replacing)
-    return found
+    parts = (PROBABILITY, DEVIATION, FAMILIARITY, IS_KNOWN)
+    names = {PREDICTED: config.name} | {part: f"{config.name}_{part}" for part in (*parts, CLASS)}
+
+    def make() -> xr.Dataset:
+        found = predict(features, given, roi=roi, config=config).drop_attrs(deep=False)
+        return found.rename({old: new for old, new in names.items() if old in found.variables})
+
+    outputs = [names[part] for part in (PREDICTED, *parts)]
+    return made_once(path, ds, outputs, recipe, make, "scikit-learn", overwrite=overwrite)

@@ -15,9 +15,8 @@ from vaearr.analysis.clustering.methods import choose
 from vaearr.analysis.clustering.tables import CLUSTER, cluster_scores, cluster_summary
 from vaearr.config import ClusterConfig, resolved, settings_as_keywords
 from vaearr.errors import RoiError, UsageError
-from vaearr.recipe import Recipe, is_made, nested
+from vaearr.recipe import Recipe, nested
 from vaearr.store import (
-    add_variables,
     check_run_name,
     check_store,
     has_table,
@@ -28,7 +27,7 @@ from vaearr.store import (
     run_names,
     write_table,
 )
-from vaearr.store.remove import removable
+from vaearr.store.once import made_once
 
 OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", "stability"}
 
@@ -70,17 +69,12 @@ def cluster_store(
     if roi is not None:
         parents[str(roi.name)] = nested(roi.attrs, n.PROVENANCE) or nested(roi.attrs, "config")
     recipe = Recipe(config, {"run": config.run, "parents": parents})
-    labels, replacing = ds.get(config.name), list[str]()
-    if labels is not None:
-        there = f"{path} already holds {config.name!r}"
-        if is_made(there, nested(labels.attrs, n.PROVENANCE), recipe, overwrite=overwrite):
-            labels = labels.load()
-        else:
-            labels, replacing = None, removable(path, variables=[config.name])
-    if labels is None:
-        labels = cluster(features, roi=roi, config=config).rename(config.name).reset_coords(drop=True)
-        labels.attrs[n.PROVENANCE] = recipe.stamp("scikit-learn", "hdbscan")
-        add_variables(path, labels.to_dataset(), replacing=replacing)
+
+    def make() -> xr.Dataset:
+        return cluster(features, roi=roi, config=config).rename(config.name).to_dataset()
+
+    made = made_once(path, ds, [config.name], recipe, make, "scikit-learn", "hdbscan", overwrite=overwrite)
+    labels = made[config.name].load()
     return _summary(path, ds, features, labels, config, has_run=has_run).assign({config.name: labels})
 
 

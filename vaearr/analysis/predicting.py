@@ -130,28 +130,24 @@ def on_grid(labels: xr.DataArray, table: xr.DataArray, nav: tuple[str, ...]) -> 
             f"the labels are {kind}; give numbers or codes over {nav}, or over points with coordinates {nav}."
         )
     values = labels.astype("f8").where(labels >= 0) if _is_class(labels) else labels.astype("f8")
-    axes = {dim: table[dim].values if dim in table.coords else np.arange(table.sizes[dim]) for dim in nav}
-    whole = xr.DataArray(np.full([len(axis) for axis in axes.values()], np.nan), axes, nav)
     if set(labels.dims) == set(nav):
-        values = values.assign_coords({dim: np.arange(values.sizes[dim]) for dim in nav if dim not in values.coords})
-        part = values.transpose(*nav)
+        values, asked, place = values.transpose(*nav), [labels.get_index(dim) for dim in nav], np.ix_
     elif labels.ndim == 1 and all(dim in labels.coords for dim in nav):
-        part = values
+        asked, place = [labels[dim].to_index() for dim in nav], lambda *places: places
     else:
         raise SchemaError(f"the labels lie over {labels.dims}; expected {nav}, or one dim with coordinates {nav}.")
-    places = {}
-    for dim, axis in axes.items():
-        asked = part[dim].values.astype(axis.dtype)
-        nearest = np.abs(axis[None] - asked[:, None]).argmin(1)
-        step = float(np.abs(np.diff(axis)).max()) if len(axis) > 1 and axis.dtype.kind in "iuf" else 0.0
-        if (np.abs(axis[nearest] - asked) > step / 2 * (1 + 1e-6)).any():
-            span, own = f"{axis[0]:g} to {axis[-1]:g}", f"{asked.min():g} to {asked.max():g}"
-            raise SchemaError(f"labels lie off the grid: {dim} runs from {span}, that of the labels from {own}.")
-        places[dim] = nearest
-    index: Any = (
-        np.ix_(*places.values()) if part.ndim == len(nav) and set(part.dims) == set(nav) else tuple(places.values())
-    )
-    whole.values[index] = part.values
+    places, whole = [], xr.DataArray(np.full([table.sizes[dim] for dim in nav], np.nan), dims=nav)
+    for dim, own in zip(nav, asked, strict=True):
+        axis = table.get_index(dim)
+        is_number = len(axis) > 1 and axis.dtype.kind in "iuf"
+        near = {"method": "nearest", "tolerance": 0.500001 * np.abs(np.diff(axis)).max()} if is_number else {}
+        places.append(axis.get_indexer(own, **near))
+        if (places[-1] < 0).any():
+            raise SchemaError(
+                f"labels lie off the grid: {dim} runs from {axis[0]} to {axis[-1]}, that of the labels from "
+                f"{own.min()} to {own.max()}."
+            )
+    whole.values[place(*places)] = values.values
     return whole
 
 
@@ -169,7 +165,7 @@ def _as_dataset(
 ) -> xr.Dataset:
     shape = [table.sizes[dim] for dim in nav]
     maps = {
-        name: (nav if len(v) == 1 else (CLASS, *nav), v.reshape(*([] if len(v) == 1 else [len(v)]), *shape))
+        name: (nav, v.reshape(shape)) if len(v) == 1 else ((CLASS, *nav), v.reshape(-1, *shape))
         for name, v in found.items()
     }
     coords = {name: coord for name, coord in table.coords.items() if set(coord.dims) <= set(nav)}

@@ -83,7 +83,7 @@ _BETA_VAE = {
 # Few volumes on one grid: 24 template brains tell their five known factors by ridge regression, each left out in turn,
 # from 5 numbers better than from 5 principal components. Whatever is held out for validation is missing here.
 _FACTORS = {
-    "model": {"name": "linear", "latent_dim": 5},
+    "model": {"name": "ppca", "latent_dim": 5},
     "preprocess": {"static_background": "none", "normalise": "quantile"},
     "objective": dict(_PLAIN),
     "split": {"method": "random", "fraction": 0.0},

@@ -31,7 +31,7 @@ REGISTERED: dict[str, dict[str, str]] = {
     "model": {
         "conv": "vaearr.models.networks:ConvVAE",
         "conv_ae": "vaearr.models.networks:conv_ae",
-        "linear": "vaearr.models.networks:LinearVAE",
+        "ppca": "vaearr.models.networks:LinearVAE",
         "autoencoder-kl": "vaearr.models.networks:AutoencoderKL",
     },
     "discriminator": {name: f"vaearr.models.losses:{name}" for name in ("patch", "multiscale", "conv")},

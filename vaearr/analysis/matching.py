@@ -97,12 +97,8 @@ def _best(opened: Any, latents: xr.DataArray, file: Path, centre: Sequence[float
             out.flat[part] = torch.stack(highest).amax(0).cpu().numpy()
         return out
 
-    core: dict[str, Any] = {
-        "input_core_dims": [[latents.dims[-1]]],
-        "dask": "parallelized",
-        "output_dtypes": [np.float32],
-    }
-    found: xr.DataArray = xr.apply_ufunc(best, latents, **core).compute()
+    how: dict[str, Any] = {"dask": "parallelized", "output_dtypes": [np.float32]}
+    found: xr.DataArray = xr.apply_ufunc(best, latents, input_core_dims=[[latents.dims[-1]]], **how).compute()
     return found
 
 

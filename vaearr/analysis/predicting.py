@@ -125,10 +125,8 @@ class _Model:
 def on_grid(labels: xr.DataArray, table: xr.DataArray, nav: tuple[str, ...]) -> xr.DataArray:
     """Labels as numbers over the whole grid, NaN for none; see `predict`."""
     if not isinstance(labels, xr.DataArray) or labels.dtype.kind not in "biuf":
-        kind = labels.dtype if isinstance(labels, xr.DataArray) else type(labels).__name__
-        raise SchemaError(
-            f"the labels are {kind}; give numbers or codes over {nav}, or over points with coordinates {nav}."
-        )
+        kind = getattr(labels, "dtype", type(labels).__name__)
+        raise SchemaError(f"the labels are {kind}; give numbers or codes over {nav} or over points with these coords.")
     values = labels.astype("f8").where(labels >= 0) if _is_class(labels) else labels.astype("f8")
     if set(labels.dims) == set(nav):
         values, asked, place = values.transpose(*nav), [labels.get_index(dim) for dim in nav], np.ix_
@@ -173,17 +171,14 @@ def _as_dataset(
     about = {"n_labelled": model.n, "n_predicted": n_points}
     ds = xr.Dataset(maps, coords, about)
     ds[FAMILIARITY].attrs = {"long_name": "share of labelled points that lie as far from the next", "units": "1"}
-    ds[PREDICTED].attrs = {"long_name": f"{name}, predicted", "units": str(labels.attrs.get("units", "1"))}
+    units = str(labels.attrs.get("units", "1"))
+    ds[PREDICTED].attrs = {"long_name": f"{name}, predicted", "units": units}
     ds[IS_KNOWN] = (ds[FAMILIARITY] >= UNFAMILIAR).assign_attrs(long_name=f"familiarity of at least {UNFAMILIAR}")
     if PROBABILITY not in found:
-        ds[DEVIATION].attrs = {
-            "long_name": f"deviation of {name} from what is predicted",
-            "units": ds[PREDICTED].attrs["units"],
-        }
+        ds[DEVIATION].attrs = {"long_name": f"deviation of {name} from what is predicted", "units": units}
         return ds
-    words = (
-        schema.meanings(labels) or {0: "False", 1: "True"} if labels.dtype.kind == "b" else schema.categories(labels)
-    )
+    named = schema.meanings(labels) or {0: "False", 1: "True"}
+    words = named if labels.dtype.kind == "b" else schema.categories(labels)
     codes = [int(code) for code in model.codes]
     ds = ds.assign_coords({CLASS: [words.get(code, str(code)) for code in codes]})
     ds[PROBABILITY].attrs = {"long_name": f"probability of {name}", "units": "1"}

@@ -120,9 +120,8 @@ def probe(
         _probed(sets, one, nav, settled.by if by is None else by, features, roi, settled)
         for one in _targets(target, nav)
     ]
-    ds = xr.concat(
-        [one.drop_vars(RECALL, errors="ignore") for one in found], TARGET, join="outer", combine_attrs="drop"
-    )
+    scores = [one.drop_vars(RECALL, errors="ignore") for one in found]
+    ds = xr.concat(scores, TARGET, join="outer", combine_attrs="drop")
     if recalls := [one[RECALL] for one in found if RECALL in one]:
         ds[RECALL] = xr.concat(recalls, CLASS, join="outer", combine_attrs="override")
     ds[TARGET] = ds[TARGET].astype(str)
@@ -141,11 +140,8 @@ def _raw(patterns: xr.DataArray) -> xr.DataArray:
 
 def _targets(target: xr.Dataset | xr.DataArray, nav: tuple[str, ...]) -> Iterator[Target]:
     for one in target.data_vars.values() if isinstance(target, xr.Dataset) else [target]:
-        if (
-            one.dtype.kind in "iub"
-            and (schema.is_categorical(one) or one.dtype.kind == "b")
-            and set(one.dims) == set(nav)
-        ):
+        has_codes = one.dtype.kind == "b" or (one.dtype.kind in "iu" and schema.is_categorical(one))
+        if has_codes and set(one.dims) == set(nav):
             codes = one.astype("f8").where(one >= 0)
             classes = {0: "False", 1: "True"} if one.dtype.kind == "b" else schema.categories(one)
             yield Target(str(one.name or TARGET), codes, classes)
@@ -388,17 +384,20 @@ def _as_dataset(
     target: Target,
     sets: dict[str, xr.DataArray],
 ) -> xr.Dataset:
-    dims, coords = (FEATURES, METHOD), {FEATURES: list(sets), METHOD: list(METHODS)}
-    nothing = (np.nan,) * len(WORDS)
-    table = np.array([[scores.get((name, method), nothing) for method in METHODS] for name in sets])
-    found = {name: (dims, table[..., i], {"long_name": WORDS[name], "units": "1"}) for i, name in enumerate(WORDS)}
-    ds = xr.Dataset(found, coords).expand_dims({TARGET: [target.label]})
+    import pandas as pd
+
+    def table(rows: Mapping[tuple[str, str], Sequence[float]], columns: list[str]) -> xr.Dataset:
+        index = pd.MultiIndex.from_tuples(rows, names=[FEATURES, METHOD])
+        found = pd.DataFrame([*rows.values()], index, columns).to_xarray()
+        return found.reindex({FEATURES: list(sets), METHOD: list(METHODS)})
+
+    ds = table(scores, list(WORDS)).expand_dims({TARGET: [target.label]})
     if recalls:
-        none = [np.nan] * len(target.classes)
-        of_class = [[recalls.get((name, method), none) for method in METHODS] for name in sets]
-        labels = [f"{target.label}: {word}" for word in target.classes.values()]
-        about = {"long_name": "share of the class that is told", "units": "1"}
-        ds = ds.assign_coords({CLASS: labels}).assign({RECALL: ((*dims, CLASS), of_class, about)})
+        of_class = table(recalls, [f"{target.label}: {word}" for word in target.classes.values()])
+        ds[RECALL] = of_class.to_dataarray(CLASS).transpose(FEATURES, METHOD, CLASS)
+        ds[RECALL].attrs = {"long_name": "share of the class that is told", "units": "1"}
+    for name, words in WORDS.items():
+        ds[name].attrs = {"long_name": words, "units": "1"}
     return ds
 
 
@@ -456,17 +455,11 @@ def probe_store(
     if n.PATTERNS in names:
         features = features.assign({n.PATTERNS: ds[n.PATTERNS]}).assign_attrs(ds.attrs)
     targets = xr.Dataset({str(one.name): one for one in targets_as_maps(ds, config.targets)})
-    by: xr.DataArray | None = ds[config.by] if config.by in ds.variables else None
+    by = ds[config.by] if config.by in ds.variables else config.by
     roi = ds.get(n.run_name(n.ROI, config.run))
-    used = [
-        *features.data_vars,
-        *targets.data_vars,
-        *([] if by is None else [by.name]),
-        *([] if roi is None else [roi.name]),
-    ]
-    recipe = Recipe(
-        config, {"parents": {str(name): nested(ds[name].attrs, n.PROVENANCE) for name in used if name in ds}}
-    )
+    used = [*features.data_vars, *targets.data_vars, config.by, n.run_name(n.ROI, config.run)]
+    parents = {str(name): nested(ds[name].attrs, n.PROVENANCE) for name in used if name in ds}
+    recipe = Recipe(config, {"parents": parents})
     name = "_".join(["probe", *filter(None, [config.name])])
     is_there = has_table(path, config.run, name)
     if is_there:
@@ -474,7 +467,7 @@ def probe_store(
         there = f"run {config.run!r} of {path} already has the table {name!r}"
         if is_made(there, found.attrs.get(PARAMETERS), recipe, overwrite=overwrite):
             return found
-    found = probe(features, targets, by=config.by if by is None else by, roi=roi, config=config)
+    found = probe(features, targets, by=by, roi=roi, config=config)
     found.attrs |= {PARAMETERS: recipe.as_attrs()}
     maps = _as_variables(found, recipe)
     same = [key for key in maps if key in ds and recipe.differences(nested(ds[key].attrs, n.PROVENANCE)) == ""]

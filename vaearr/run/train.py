@@ -108,8 +108,7 @@ def train(
         there = team.first_does(lambda: [is_there(one) for one in given_by])
         shares = [_parts(one.ds, one.mask, settings) for one in given_by]
         if there[0]:
-            if team.is_first:
-                _publish_in_others(given_by, there, shares, run, together)
+            team.first_does(lambda: _publish_in_others(given_by, there, shares, run, together))
             return Run(path, run)
         ds, mask, parts = given_by[0].ds, given_by[0].mask, shares[0]
         if len(paths) > 1:
@@ -251,20 +250,18 @@ def laid_together(
         pieces.append(one.pad(gaps, constant_values=0, keep_attrs=True))
     ds = xr.concat(pieces, nav[0], combine_attrs="override")
     ds = ds.assign_coords({dim: np.arange(ds.sizes[dim]) for dim in nav}).assign_attrs(scans[0].attrs)
-    mask, part = ds[n.ROI].astype(bool).load(), ds[n.SPLIT].load()
-    return ds[[n.PATTERNS]], mask, part
+    return ds[[n.PATTERNS]], ds[n.ROI].astype(bool).load(), ds[n.SPLIT].load()
 
 
 def _is_trained(one: Given, run: str, recipe: Recipe, *, overwrite: bool) -> bool:
     """Whether the run is there, trained the same way: on the same patterns and region, with the same settings."""
-    path = one.path
-    if run not in run_names(path):
+    if run not in run_names(one.path):
         return False
-    manifest, region = run_manifest(path, run), one.own[n.run_name(n.ROI, run)].values
+    manifest, region = run_manifest(one.path, run), one.own[n.run_name(n.ROI, run)].values
     kind = manifest.get("kind", "trained")
     made = {"kind": kind, "data": manifest.get("data"), "region": _region(region)}
     made["config"] = manifest["config"] if kind == "trained" else recipe.as_attrs()["config"]
-    there, instead = f"{path} already has a run {run!r}", "choose another name with run='…' (--run)"
+    there, instead = f"{one.path} already has a run {run!r}", "choose another name with run='…' (--run)"
     return is_made(there, made, recipe, instead=instead, overwrite=overwrite)
 
 

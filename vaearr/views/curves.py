@@ -83,6 +83,12 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
     return hv.Layout(panels).cols(3).opts(shared_axes=False)
 
 
+def classes_of(found: xr.Dataset, target: str) -> list[str]:
+    """Labels of a target's classes in the table of `va.probe`."""
+    every = map(str, found["class"].values if "class" in found.coords else ())
+    return [label for label in every if label.startswith(f"{target}: ")]
+
+
 @builder("probe", "score", "low", "high", "features", "probe")
 def probe_plot(found: xr.Dataset) -> Any:
     """Scores of `va.probe` with their intervals, a panel per target, a colour per kind of probe.
@@ -92,11 +98,7 @@ def probe_plot(found: xr.Dataset) -> Any:
     hv, panels = holoviews(), []
     for target in found["target"].values:
         one, parts = found.sel(target=target), []
-        classes = (
-            [str(label) for label in found["class"].values if str(label).startswith(f"{target}: ")]
-            if "class" in found
-            else []
-        )
+        classes = classes_of(found, target)
         parts.append(hv.HLine(1 / len(classes) if classes else 0.0).opts(color=UNUSED, line_width=1, **BOKEH))
         known = [str(m) for m in one["probe"].values if np.isfinite(one["score"].sel(probe=m)).any()]
         names = [str(name) for name in one["features"].values]
@@ -107,10 +109,9 @@ def probe_plot(found: xr.Dataset) -> Any:
             bars = hv.ErrorBars((place, score, *ends), "features", ["score", "below", "above"])
             points = hv.Points((place, score), ["features", "score"], label=method)
             parts += [bars.opts(line_color=color, **BOKEH), points.opts(color=color, size=8, **BOKEH)]
-        what = "balanced accuracy" if classes else "R²"
         ticks = {"xticks": list(enumerate(names)), "xlim": (-0.5, len(names) - 0.5), "xlabel": ""}
         size = {"frame_width": 220, "frame_height": 220, "title": title(str(target))}
-        panels.append(panel(parts, ylabel=what, **ticks, **size))
+        panels.append(panel(parts, ylabel="balanced accuracy" if classes else "R²", **ticks, **size))
     return hv.Layout(panels).cols(3).opts(shared_axes=False)
 
 

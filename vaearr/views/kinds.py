@@ -99,11 +99,8 @@ def _side_by_side(maps: Mapping[str, xr.DataArray], kind: str | None, options: d
     if not any(is_categorical(one) for one in maps.values()):
         every = np.concatenate([np.ravel(one.values) for one in maps.values()])
         options = {"clim": robust_limits(every)} | options
-    return (
-        holoviews()
-        .Layout([view(one, kind=kind, title=name, **options) for name, one in maps.items()])
-        .opts(shared_axes=False)
-    )
+    shown = [view(one, kind=kind, title=name, **options) for name, one in maps.items()]
+    return holoviews().Layout(shown).opts(shared_axes=False)
 
 
 def save(

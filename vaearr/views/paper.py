@@ -407,16 +407,8 @@ def _line(axes: Any, element: Any, _: Any, o: dict[str, Any], how: dict[str, Any
 
 def _errors(axes: Any, element: Any, columns: list[Any], o: dict[str, Any], how: dict[str, Any]) -> None:
     x, y, *ends = columns  # one for both sides, or below and above
-    axes.errorbar(
-        x,
-        y,
-        ends[0] if len(ends) == 1 else ends,
-        fmt="none",
-        ecolor=o.get("line_color", "black"),
-        lw=0.8,
-        capsize=2,
-        **how,
-    )
+    style = {"fmt": "none", "ecolor": o.get("line_color", "black"), "lw": 0.8, "capsize": 2}
+    axes.errorbar(x, y, ends[0] if len(ends) == 1 else ends, **style, **how)
 
 
 _PAINT = {

@@ -18,7 +18,7 @@ from vaearr.analysis.layers import top_layers
 from vaearr.errors import UsageError, did_you_mean
 from vaearr.models.card import as_record, ratio_words
 from vaearr.views.common import brief
-from vaearr.views.curves import correlation_words, health_words
+from vaearr.views.curves import classes_of, correlation_words, health_words
 from vaearr.views.kinds import kind_of
 from vaearr.views.pictures import channel_means
 from vaearr.views.sheets import sample_words
@@ -217,12 +217,9 @@ def _probe(found: xr.Dataset) -> Iterator[str]:
             parts.append(f"{method} {score:.2f} ({', '.join(notes)})")
         judged = f"{int(one['n'])} points, {one['left_out'].item()} left out"
         yield f"{target} from {features}: {', '.join(parts)}; {judged}"
-        classes = [
-            label for label in found.get("class", xr.DataArray([])).values if str(label).startswith(f"{target}: ")
-        ]
-        if classes:
+        if classes := classes_of(found, target):
             told = one["recall"].sel({"class": classes}).max("probe")
-            yield "  " + ", ".join(f"{str(c).partition(': ')[2]} {float(told.sel({'class': c})):.2f}" for c in classes)
+            yield "  " + ", ".join(f"{c.partition(': ')[2]} {float(told.sel({'class': c})):.2f}" for c in classes)
 
 
 @words("partitions")

@@ -37,7 +37,7 @@ REGISTERED: dict[str, dict[str, str]] = {
     "discriminator": {name: f"vaearr.models.losses:{name}" for name in ("patch", "multiscale", "conv")},
 }
 MODELS = REGISTERED["model"]
-OF_NEIGHBOURS = {"hidden": 1024, "squeeze": 64}
+OF_NEIGHBOURS = {"hidden": 512, "squeeze": 64}
 NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that are not the user's to give
 
 

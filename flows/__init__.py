@@ -6,8 +6,5 @@ No telemetry: both switches below are read by Prefect when it is imported; set t
 
 import os
 
-from vaearr.computing.threads import wait_briefly
-
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-wait_briefly()

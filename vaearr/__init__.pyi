@@ -33,8 +33,6 @@ from .ingestion.attaching import attach as attach
 from .ingestion.ingest import ingest as ingest
 from .models.artifacts import load_model as load_model
 from .output.exporting import export as export
-from .output.interchange import to_anndata as to_anndata
-from .output.interchange import to_hyperspy as to_hyperspy
 from .output.reporting import report as report
 from .run import load_run as load_run
 from .run.blinded import blinded_set as blinded_set

@@ -158,7 +158,7 @@ def test_a_step_that_lost_the_patterns_is_told_before_a_training(scan_store: Pat
         va.train(ds.assign(patterns=bin_patterns(ds.patterns, 2)), epochs=1)
     binned = bin_patterns(ds, 2)
     np.testing.assert_allclose(binned.patterns, ds.patterns.coarsen(dy=2, dx=2).mean(), rtol=1e-6)
-    run = binned.vae.train(latent_dim=3, epochs=1)
+    run = va.train(binned, latent_dim=3, epochs=1)
     latents = va.encode(binned, run).latents
     np.testing.assert_allclose(run.model.encode(binned.patterns[:2, :2]), latents[:2, :2], atol=1e-5)
     assert run.decode(latents[0, 0]).sizes == {"dy": binned.sizes["dy"], "dx": binned.sizes["dx"]}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -14,17 +12,6 @@ import xarray as xr
 
 import vaearr as va
 from vaearr.errors import DataError
-
-ACCESSOR = """
-import sys
-{first}
-{second}
-ds = xr.open_zarr(sys.argv[1])
-print(int(ds.vae.roi(x=(0, 2)).sum()), len(ds.vae.latent_statistics().latent), "torch" in sys.modules)
-print(*dir(ds.vae))
-print(hasattr(ds.vae, "nonsense"))
-"""
-IMPORTS = ("import vaearr", "import xarray as xr")
 
 
 def test_a_run_its_name_and_its_store_are_the_same_to_encode(trained_store: Path) -> None:
@@ -68,20 +55,6 @@ def test_p_values_are_a_setting_of_associate(trained_template: Path) -> None:
     xr.testing.assert_identical(found, va.significance(ds.latents, ds[["BC"]], ["pearson"], roi=ds.roi))
     plain = va.associate(ds.latents, ds[["BC"]], metrics=["pearson"], roi=ds.roi)
     np.testing.assert_allclose(found.association, plain, atol=1e-12)
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_the_accessor_is_there_in_either_order_of_imports(trained_template: Path, first: int) -> None:
-    code = ACCESSOR.format(first=IMPORTS[first], second=IMPORTS[1 - first])
-    told = subprocess.run(
-        [sys.executable, "-c", code, str(trained_template)], capture_output=True, text=True, check=True
-    )
-    numbers, names, last = told.stdout.splitlines()
-    assert numbers.split()[1:] == ["3", "False"]
-    assert int(numbers.split()[0]) > 0
-    assert {"train", "encode", "view", "keep"} <= {*names.split()}
-    assert last == "False"
-    assert all(callable(getattr(va, name)) for name in names.split())
 
 
 def test_reports_exports_and_the_page_take_a_run_or_a_dataset(trained_store: Path, tmp_path: Path) -> None:

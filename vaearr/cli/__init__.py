@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -16,10 +17,13 @@ from typer.main import get_command
 
 from vaearr.cli import commands, look
 from vaearr.cli.common import app, say, tell
-from vaearr.computing.threads import wait_briefly
 from vaearr.errors import INTERNAL_ERROR, NoInputError, StoreWarning, VaearrError, WriteError
 
 __all__ = ["app", "commands", "look", "main"]
+
+# How often a waiting OpenMP thread looks before it sleeps. The default of 300 000 can take 15 ms, in which it keeps
+# a core from other processes. libgomp reads this when torch or scikit-learn is loaded; results do not depend on it.
+GOMP_SPINS = "10000"
 
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -68,7 +72,8 @@ def _command() -> Callable[..., Any]:
 
 def main() -> None:
     """Entry point: whatever goes wrong is one line on stderr; `--debug` shows where it came from."""
-    wait_briefly()
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINS)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     arguments += ["--help"] * (arguments in ([], ["look"]))
     stops: list[int] = []

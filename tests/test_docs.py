@@ -19,8 +19,13 @@ PAGES = (
     "other-languages",
     "own-parts",
     "meaning",
+    "crystals",
 )
-NEEDED = {"anndata": "anndata", "hyperspy": "hyperspy"}  # packages that a page uses and the base install lacks
+NEEDED = {
+    "anndata": "anndata",
+    "crystals": "kikuchipy",
+    "hyperspy": "hyperspy",
+}  # packages that a page uses and the base install lacks
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")

@@ -22,9 +22,6 @@ from .analysis.embedding import embed_store as embed_store
 from .analysis.keeping import keep as keep
 from .analysis.layers import compare_layers as compare_layers
 from .analysis.layers import compare_pairs as compare_pairs
-from .analysis.matching import match_phases as match_phases
-from .analysis.predicting import predict as predict
-from .analysis.predicting import predict_store as predict_store
 from .analysis.probing import probe as probe
 from .analysis.probing import probe_store as probe_store
 from .batching import batches as batches

@@ -12,14 +12,12 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.spatial.distance import mahalanobis as of_two_points
 from sklearn.metrics import adjusted_rand_score
 
 from vaearr.analysis.clustering import (
     METHODS,
     boundary_segments,
     cluster,
-    mahalanobis,
 )
 from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError
@@ -171,35 +169,6 @@ def test_refusals(data: xr.DataArray, options: dict[str, Any], error: type[Excep
 
 
 # ---- of clusters -----------------------------------------------------------------------------------------------------
-
-
-def test_distances_from_cluster_centres_are_scipys_in_any_unit() -> None:
-    latents, truth = blobs()
-    result = mahalanobis(latents, truth)
-    for code in range(3):
-        own = latents.values[truth.values == code]
-        inverse = np.linalg.inv(np.cov(own, rowvar=False))
-        expected = [of_two_points(point, own.mean(axis=0), inverse) for point in own]
-        np.testing.assert_allclose(result["distance"].values[truth.values == code], expected, rtol=1e-3)
-    np.testing.assert_array_equal(result["is_outlier"], result["distance"] > result.attrs["threshold"])
-    other = mahalanobis(latents * [1e5, 1e-4, 3.0] + 2, truth)
-    np.testing.assert_allclose(other["distance"], result["distance"], rtol=1e-6)
-    values = np.random.default_rng(0).normal(size=(100, 100, 4))
-    share = mahalanobis(xr.DataArray(values, dims=("y", "x", "latent")), quantile=0.9)["is_outlier"].mean()
-    assert float(share) == pytest.approx(0.1, abs=0.01)
-    labels = truth.astype("i4").copy()
-    labels[0, :3] = [-1, -2, 7]
-    roi = xr.ones_like(truth, dtype=bool)
-    roi[1, :] = False
-    part = mahalanobis(latents, labels, roi=roi)
-    assert np.isnan(part["distance"].values[1]).all()
-    assert np.isnan(part["distance"].values[0, 1:3]).all()
-    assert 0 < part["distance"].values[0, 0] < 10  # noise: to the nearest cluster, which it comes from
-    assert "[7]" in part.attrs["warnings"][0]
-    with pytest.raises(UsageError, match="quantile is 95"):
-        mahalanobis(latents, quantile=95)
-    with pytest.raises(RoiError, match="no cluster has more points"):
-        mahalanobis(latents.isel(y=slice(1), x=slice(3)))
 
 
 CODES = hnp.arrays(np.int16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(-2, 2))

@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 import vaearr as va
-from vaearr.errors import ExistsError, NoInputError, RoiError, SchemaError, UsageError
+from vaearr.errors import ExistsError, RoiError, SchemaError, UsageError
 
 from .harness import vaearr
 
@@ -169,60 +169,3 @@ def test_a_table_of_a_store_is_made_once(known_store: Path) -> None:
     assert (
         "no feature 'latnets'" in vaearr("probe", known_store, "--run", "theirs", "--feature", "latnets", code=66).error
     )
-
-
-def test_a_part_with_labels_fills_the_field(latents: xr.DataArray, phase: xr.DataArray) -> None:
-    found = va.predict(latents, phase.isel(x=slice(0, 22)))
-    known = phase.values >= 0
-    assert (found.predicted.values == phase.values)[known].mean() > 0.85
-    assert found.predicted.attrs["flag_meanings"] == "not_predicted fcc bcc"
-    np.testing.assert_allclose(found.probability.sum("class"), 1, atol=1e-5)
-    rng = np.random.default_rng(0)
-    y, x = rng.integers(0, NY, 100), rng.integers(0, NX, 100)
-    clicks = xr.DataArray(
-        phase.values[y, x], {"y": ("click", y * 0.5 + 0.1), "x": ("click", x * 0.5 - 0.1)}, "click", attrs=phase.attrs
-    )
-    by_clicks = va.predict(latents, clicks.rename("phase"))
-    assert (by_clicks.predicted.values == phase.values)[known].mean() > 0.85
-    number = va.predict(latents, latents[..., 3].isel(y=slice(0, 20)).rename("t"))
-    assert float(abs(number.predicted - latents[..., 3]).mean()) < 0.05
-    assert float(number.deviation.max()) < 0.1
-
-
-def test_what_is_like_no_labelled_point_is_told(latents: xr.DataArray, phase: xr.DataArray) -> None:
-    strange = latents.copy(data=latents.values.copy())
-    strange[10:15, 10:15] = 30.0
-    found = va.predict(strange, phase.isel(x=slice(20, None)))
-    assert not found.is_known[10:15, 10:15].any()
-    assert float(found.is_known[:, 20:].mean()) > 0.9
-    holes = va.predict(latents.where(latents.x > 3), phase.isel(x=slice(20, None)))
-    assert (holes.predicted.values[:, :6] == -2).all()
-    assert holes.familiarity[:, :6].isnull().all()
-
-
-def test_predictions_are_refused_in_words(latents: xr.DataArray, phase: xr.DataArray) -> None:
-    with pytest.raises(RoiError, match="at least 10"):
-        va.predict(latents, phase.isel(x=slice(0, 2), y=slice(0, 2)))
-    with pytest.raises(UsageError, match="one class only"):
-        va.predict(latents, phase.where(phase != 1, -1).astype("i2").assign_attrs(phase.attrs))
-    with pytest.raises(SchemaError, match="off the grid"):
-        va.predict(latents, phase.assign_coords(x=phase.x + 100))
-    with pytest.raises(SchemaError, match="the labels lie over"):
-        va.predict(latents, phase.isel(y=0, drop=True))
-
-
-def test_a_prediction_is_written_beside_the_data(known_store: Path) -> None:
-    ds = xr.open_zarr(known_store)
-    part = ds.phase.load().where(ds.x < float(ds.x.median()), -1).astype("i2").assign_attrs(ds.phase.attrs)
-    va.predict_store(known_store, part, run="theirs", name="phase_filled")
-    kept = xr.open_zarr(known_store)
-    assert kept.phase_filled.dtype.kind == "i"
-    assert kept.phase_filled_probability.dims[-2:] == ("y", "x")
-    again = va.predict_store(known_store, part, run="theirs", name="phase_filled")
-    np.testing.assert_array_equal(again.phase_filled, kept.phase_filled)
-    with pytest.raises(ExistsError, match="labels"):
-        va.predict_store(known_store, ds.phase.load(), run="theirs", name="phase_filled")
-    with pytest.raises(NoInputError, match="no labels 'phse'"):
-        va.predict_store(known_store, "phse", run="theirs")
-    again = va.predict_store(known_store, "phase", run="theirs", name="again")
-    assert again.again_probability.sizes["again_class"] == len(np.unique(part.values[part.values >= 0]))

@@ -1,6 +1,6 @@
-"""Which scan points belong together: clusters of latents and maps, their summary, agreement, borders and outliers."""
+"""Which scan points belong together: clusters of latents and maps, their summary, agreement, and borders."""
 
-from vaearr.analysis.clustering.labels import boundary_segments, cluster, mahalanobis
+from vaearr.analysis.clustering.labels import boundary_segments, cluster
 from vaearr.analysis.clustering.methods import METHODS, Method, method
 from vaearr.analysis.clustering.stored import cluster_store
 from vaearr.analysis.clustering.tables import cluster_scores, cluster_summary
@@ -13,6 +13,5 @@ __all__ = [
     "cluster_scores",
     "cluster_store",
     "cluster_summary",
-    "mahalanobis",
     "method",
 ]

@@ -1,4 +1,4 @@
-"""Features -> maps of cluster numbers; how far a point lies from its cluster; borders to draw over any map."""
+"""Features -> maps of cluster numbers; borders between clusters to draw over any map."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.clustering.features import feature_table, scaled, select_features
-from vaearr.analysis.clustering.methods import choose, fit, reproducible
+from vaearr.analysis.clustering.methods import choose, fit
 from vaearr.config import ClusterConfig
-from vaearr.errors import RoiError, SchemaError, UsageError
+from vaearr.errors import SchemaError, UsageError
 from vaearr.recipe import as_json
-from vaearr.schema.grid import edges, label_borders, laid_over, to_grid
+from vaearr.schema.grid import edges, label_borders, to_grid
 
 PLAIN_INFO = ("k", "k_at_bound", "n_fitted", "approximation", "stability_is", "stability", "scores")
-REGULARISATION = 1e-6  # added to the variances of the standardised features
 
 
 def cluster(
@@ -98,82 +97,6 @@ def whole_numbers(labels: xr.DataArray) -> np.ndarray:
     if values.dtype.kind not in "biuf" or not np.array_equal(rounded := np.round(values), values, equal_nan=True):
         raise SchemaError(f"{labels.name!r} holds fractions or no numbers; expected whole numbers, -1 for none.")
     return np.where(np.isfinite(values), rounded, n.NOT_CLUSTERED).astype(np.int64)
-
-
-def mahalanobis(
-    features: xr.Dataset | xr.DataArray,
-    labels: xr.DataArray | None = None,
-    roi: xr.DataArray | None = None,
-    quantile: float = 0.95,
-) -> xr.Dataset:
-    """Mahalanobis distance of each scan point to the mean of its cluster, with the cluster's covariance.
-
-    Parameters
-    ----------
-    features
-        As for `cluster`. Standardised first; 1e-6 is then added to each variance, so that features that depend on each
-        other leave the covariance invertible.
-    labels
-        Cluster map; without it all points form one cluster. A point of noise gets its distance to the nearest cluster.
-    roi
-        Boolean map, True = used.
-    quantile
-        A point is an outlier where its squared distance is above this quantile of the chi-squared distribution with
-        as many degrees of freedom as features: the share expected inside if the cluster is Gaussian. Means and
-        covariances are the plain ones, which the outliers themselves take part in.
-
-    Returns
-    -------
-    xr.Dataset
-        `distance` (NaN outside, and in clusters with no more points than features, whose covariance says nothing) and
-        boolean `is_outlier` (False there). Attributes: `threshold` (of the distance), `quantile`, `n_outliers`, `n`,
-        `features`, `scaling`, `regularisation`, `warnings`.
-
-    Raises UsageError for a quantile outside 0 to 1, SchemaError for labels on another grid, RoiError where no cluster
-    has enough points.
-    """
-    from scipy.spatial.distance import cdist
-    from scipy.stats import chi2
-
-    if not 0 < quantile < 1:
-        raise UsageError(f"quantile is {quantile}; it lies between 0 and 1, such as 0.95.")
-    table, inside = feature_table(features, roi=roi)
-    values, about = scaled(table, "standard")
-    codes = np.zeros(len(values), np.int64)
-    if labels is not None:
-        codes = whole_numbers(laid_over(inside, labels, inside.dims, boolean=False))[inside.values]
-    size = values.shape[1]
-    groups = [codes == code for code in np.unique(codes[codes >= 0])]
-    distance, noise = np.full(len(values), np.nan), codes == n.NOISE
-    with reproducible():
-        for member in groups:
-            if member.sum() > size:
-                spread = np.cov(values[member], rowvar=False).reshape(size, size) + REGULARISATION * np.eye(size)
-                inverse, mean = np.linalg.inv(spread), values[member].mean(axis=0)[None]
-                distance[member] = cdist(values[member], mean, "mahalanobis", VI=inverse)[:, 0]
-                distance[noise] = np.fmin(distance[noise], cdist(values[noise], mean, "mahalanobis", VI=inverse)[:, 0])
-    if not np.isfinite(distance).any():
-        raise RoiError(f"no cluster has more points than the {size} features; use fewer features or clusters.")
-    threshold = float(np.sqrt(chi2.ppf(quantile, size)))
-    outside = distance > threshold
-    warnings = about["warnings"]
-    if small := [int(codes[member][0]) for member in groups if member.sum() <= size]:
-        warnings.append(f"clusters {small} have no more points than features: no distance there.")
-    attrs = about | {
-        "threshold": threshold,
-        "quantile": quantile,
-        "n": int(np.isfinite(distance).sum()),
-        "n_outliers": int(outside.sum()),
-        "regularisation": REGULARISATION,
-        "warnings": warnings,
-    }
-    named = {"long_name": "Mahalanobis distance to the cluster's mean", "units": "1"}
-    flagged = {"long_name": f"outlier (beyond the {quantile:g} quantile of its cluster)"}
-    maps = {
-        "distance": to_grid(distance, inside).assign_attrs(named),
-        "is_outlier": to_grid(outside, inside, fill=0).assign_attrs(flagged),
-    }
-    return xr.Dataset(maps, attrs=attrs)
 
 
 def boundary_segments(labels: xr.DataArray) -> np.ndarray:

@@ -13,8 +13,6 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association import P_ADJUSTED, element_rgb
 from vaearr.analysis.clustering import boundary_segments
-from vaearr.analysis.orientations import kernel_average_misorientation, max_misorientation
-from vaearr.errors import DataError
 from vaearr.output.reporting.contents import Absent, Contents, LeftOut
 from vaearr.run.facts import run_facts, run_lines
 from vaearr.run.reconstruct import reconstruct
@@ -49,7 +47,7 @@ def introduction(contents: Contents) -> Section:
 
 
 def overview(contents: Contents, section: Section) -> None:
-    """Band contrast, elements, phase; the elements as colours; misorientation."""
+    """Band contrast, elements, phase; the elements as colours."""
     contents.need_plane()
     ds, roi = contents.ds, contents.roi
     contents.show(section, "side_maps", ds, "matplotlib", kind="side_maps", roi=roi)
@@ -58,14 +56,6 @@ def overview(contents: Contents, section: Section) -> None:
         chosen = [str(ds[n.ELEMENT].values[i]) for i in np.argsort(-spread.values, kind="stable")[:3]]
         rgb = element_rgb(ds, chosen, (0.01, 0.99), roi=roi)
         contents.show(section, "elements_rgb", rgb, "matplotlib", kind="rgb", roi=roi)
-    if n.QUATERNION in ds:
-        try:
-            found = kernel_average_misorientation(ds), max_misorientation(ds)
-        except DataError as reason:
-            section.say(f"No map of misorientation: {reason}", "note")
-            return
-        for name, da in zip(("kernel_average_misorientation", "largest_misorientation"), found, strict=True):
-            contents.show(section, name, da.rename(name), "matplotlib", kind="map", roi=roi)
 
 
 def maps(contents: Contents, section: Section) -> None:

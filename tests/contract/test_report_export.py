@@ -244,33 +244,51 @@ def test_tables(known_template: Path, tmp_path: Path) -> None:
     assert len(pd.read_csv(part / "latents_theirs.csv")) == inputs.NX * inputs.NY
 
 
-def check_arrays(out: Path) -> None:
-    full, own = np.load(out / "latents_full.npy"), np.load(out / "latents_roi.npy")
+def test_arrays_and_pictures(known_template: Path, tmp_path: Path) -> None:
+    out = exported(known_template, tmp_path / "npy", "--format", "npy")
+    full, inside = np.load(out / "latents_full.npy"), np.load(out / "latents_roi.npy")
     there = np.isfinite(full).all(1)
     assert (~there).nonzero()[0].tolist() == [y * inputs.NX + x for y, x in inputs.MISSING]
     np.testing.assert_array_equal(full[there], inputs.latents()[there])
-    np.testing.assert_array_equal(own, full[there])
+    np.testing.assert_array_equal(inside, full[there])
     coords = pd.read_csv(out / "coords.csv")
     assert list(coords) == ["x", "y"]
     np.testing.assert_array_equal(coords["x"] + inputs.NX * coords["y"], np.arange(len(full)))
     pd.testing.assert_frame_equal(pd.read_csv(out / "coords_roi.csv"), coords[there].reset_index(drop=True))
-
-
-def test_arrays_and_pictures(known_template: Path, tmp_path: Path) -> None:
-    out = exported(known_template, tmp_path / "npy", "--format", "npy")
-    assert sorted(path.name for path in out.iterdir()) == [
-        "coords.csv",
-        "coords_roi.csv",
-        "latents_full.npy",
-        "latents_roi.npy",
-    ]
-    check_arrays(out)
     maps = [option for name in ("BC", "three", "elements") for option in ("--variable", name)]
     out = exported(known_template, tmp_path / "png", "--format", "png", "--set", "dpi=50", *maps)
     assert sorted(path.name for path in out.iterdir()) == ["BC.png", "Fe.png", "Ni.png", "three.png"]
     out = exported(known_template, tmp_path / "pdf", "--format", "pdf")
     assert [path.name for path in out.iterdir()] == ["latents_theirs.pdf"]
     assert (out / "latents_theirs.pdf").read_bytes().startswith(b"%PDF")
+
+
+CHOSEN = ("--latent", 3, "--latent", 1)
+LATENTS = ("--variable", "latents_theirs")
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet", "npy", "png", "pdf", "seed0"])
+def test_chosen_latents_hold_for_every_format(known_template: Path, tmp_path: Path, format_: str) -> None:
+    if format_ == "parquet":
+        pytest.importorskip("pyarrow")
+    options = LATENTS if format_ in ("png", "pdf") else ()
+    dpi = ("--set", "dpi=30") if format_ in ("png", "pdf", "seed0") else ()
+    out = exported(known_template, tmp_path / "out", "--format", format_, *CHOSEN, *options, *dpi)
+    if format_ in ("csv", "parquet"):
+        read = pd.read_csv if format_ == "csv" else pd.read_parquet
+        assert list(read(out / f"latents_theirs.{format_}")) == ["x", "y", "latent_3", "latent_1"]
+    elif format_ == "npy":
+        np.testing.assert_array_equal(
+            np.load(out / "latents_roi.npy"),
+            zarr(known_template)
+            .latents_theirs.values[..., [3, 1]]
+            .reshape(-1, 2)[zarr(known_template).roi_theirs.values.ravel().astype(bool)],
+        )
+    elif format_ == "seed0":
+        assert set(pd.read_csv(out / "bandcontrast_latent_scores.csv")["dim"]) == {1, 3}
+    else:
+        files = sorted(path.name for path in out.iterdir())
+        assert files == [f"latents_theirs_{i}.{format_}" for i in (1, 3)]
 
 
 SCORES = ["pearson", "spearman", "kendall", "mi", "dcorr", "hsic", "pp_spatial"]
@@ -282,13 +300,12 @@ def earlier(template: Template, known_template: Path) -> Path:
     """The files of the earlier program."""
 
     def make(folder: Path) -> None:
-        exported(known_template, folder / "out", "--set", "dpi=40")
+        exported(known_template, folder / "out", "--format", "seed0", "--set", "dpi=40")
 
     return template("earlier", make) / "out"
 
 
 def test_the_earlier_programs_files(earlier: Path) -> None:
-    check_arrays(earlier)
     tags = ["dbscan_eps*_m8", "gmm_k3_contrasts", "gmm_k3_three"]
     eps = json.loads(next(earlier.glob("cluster_report__dbscan*.json")).read_text())["eps"]
     tags[0] = f"dbscan_eps{eps:.3g}_m8"
@@ -298,15 +315,29 @@ def test_the_earlier_programs_files(earlier: Path) -> None:
         for name in (f"cluster_assignments__{tag}.csv", f"cluster_report__{tag}.json", f"cluster_latent_bc__{tag}.png")
     ]
     assert {path.name for path in earlier.iterdir()} == {
-        *("latents_full.npy", "latents_roi.npy", "coords.csv", "coords_roi.csv", "latent_maps_selected_dim_5"),
         *("bandcontrast_latent_scores.csv", "report_bandcontrast_multi_metric.json"),
         *("element_latent_scores.csv", "report_elements_multi_metric__sum-auto.json"),
-        *("report_cluster.json", *clusters),
+        *clusters,
     }
-    maps = {path.name for path in (earlier / "latent_maps_selected_dim_5").iterdir()}
-    assert maps == {f"latent_full_d{i}.{ending}" for i in range(5) for ending in ("png", "csv")}
-    frame = pd.read_csv(earlier / "latent_maps_selected_dim_5" / "latent_full_d3.csv")
-    assert list(frame) == ["x", "y", "latent_d3"]
+
+
+def test_the_training_history_in_the_earlier_form(trained_template: Path, tmp_path: Path) -> None:
+    vaearr("export", trained_template, tmp_path / "out", "--format", "seed0", "--set", "dpi=30")
+    frame = pd.read_csv(tmp_path / "out" / "training_history.csv")
+    record = json.loads((tmp_path / "out" / "training_history.json").read_text())
+    history = zarr(trained_template, "runs/vae/history")
+    assert (
+        list(frame)
+        == list(record)
+        == [
+            "epoch",
+            *("train_loss", "train_recon_loss", "train_kl_loss", "val_loss", "val_recon_loss", "val_kl_loss"),
+            "learning_rate",
+        ]
+    )
+    assert record["epoch"] == history.epoch.values.tolist()
+    np.testing.assert_allclose(frame["train_kl_loss"], history.kl)
+    np.testing.assert_allclose(record["val_loss"], history.val_loss)
 
 
 @pytest.mark.parametrize(
@@ -362,15 +393,9 @@ def test_clusterings_alike_in_method_and_number_stand_side_by_side(earlier: Path
 
 
 def test_one_clustering_has_the_earlier_programs_own_name(known_template: Path, tmp_path: Path) -> None:
-    out = exported(known_template, tmp_path / "one", "--set", 'clusters=["three"]', "--set", "dpi=30", "--latent", 0)
+    options = ("--format", "seed0", "--set", 'clusters=["three"]', "--set", "dpi=30")
+    out = exported(known_template, tmp_path / "one", *options, "--latent", 0)
     assert (out / "cluster_assignments__gmm_k3.csv").exists()
-
-
-def test_clusters_of_each_latent_in_the_earlier_form(earlier: Path) -> None:
-    record = json.loads((earlier / "report_cluster.json").read_text())
-    keys = {"dim", "score", "k_lat", "k_ref", "tied", "k_lat_at_bound"}
-    assert [set(row) for row in record["top_latent_by_cluster"]] == [keys] * 3
-    assert record["reference"] == "pca"
 
 
 def test_nothing_is_overwritten(known_template: Path, tmp_path: Path) -> None:
@@ -390,8 +415,12 @@ def test_nothing_is_overwritten(known_template: Path, tmp_path: Path) -> None:
         (("--format", "csv", "--latent", 7), 66, "0 to 4"),
         (("--format", "csv", "--run", "ours"), 66, "theirs"),
         (("--format", "png", "--set", "dpi=0"), 2, "dpi"),
-        (("--set", 'clusters=["phase"]', "--latent", 0, "--set", "dpi=30"), 2, "phase"),
-        (("--set", 'elements=["Xx"]', "--latent", 0, "--set", "dpi=30"), 66, "Xx"),
+        (("--format", "seed0", "--set", 'clusters=["phase"]'), 2, "phase"),
+        (("--format", "seed0", "--set", 'elements=["Xx"]'), 66, "Xx"),
+        (("--format", "seed0", "--set", "weights=[1, 2, 3]"), 2, "3 weights for 2 elements"),
+        (("--format", "csv", "--set", "dpi=50"), 2, "means nothing for the format csv"),
+        (("--format", "npy", "--variable", "BC"), 2, "choose the format csv or parquet or png or pdf"),
+        (("--format", "png", "--variable", "BC", "--latent", 3), 2, "add the variable 'latents_theirs'"),
     ],
 )
 def test_export_refusals(

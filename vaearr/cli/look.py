@@ -373,6 +373,7 @@ def layers(
     refuse(seed_files and out is None, "--seed-files writes files; say where with --out FOLDER.")
     from vaearr.analysis import layers as of
     from vaearr.output.exporting.layer_files import layer_summary, write_layer_files
+    from vaearr.output.exporting.seed import write_layer_differences
     from vaearr.recipe import as_json as plain
     from vaearr.run import open_run
 
@@ -391,7 +392,9 @@ def layers(
         say(f"the comparison is kept as table {name!r} of run {run!r}")
     with folder_of(out) as folder:
         if folder:
-            write_layer_files(found, folder, seed_files=seed_files)
+            write_layer_files(found, folder)
+            if seed_files:
+                write_layer_differences(found, folder)
     for text in (*(f"{file} has no partner" for file in alone), *found.attrs.get("failed", ())):
         say(f"left out: {text}")
     if as_json:

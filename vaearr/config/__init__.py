@@ -588,14 +588,14 @@ class ReportConfig(Config):
 class ExportConfig(Config):
     """What an export holds."""
 
-    format: str = field("seed0", "registered format: csv, parquet, npy, png, pdf, seed0")
-    run: str = field(DEFAULT_RUN, "run whose latents and region are exported")
+    format: str = field("csv", "csv, parquet, npy, png, pdf, or seed0: the files of the earlier programs")
+    run: str = field(DEFAULT_RUN, "run whose latents and ROI are exported")
     variables: tuple[str, ...] = field(
         (), "tables: further columns; pictures: the maps to draw, empty = the sheet of latents"
     )
-    points: Literal["roi", "all"] = field("roi", "tables: points of the region, or all")
-    latents: tuple[int, ...] = field((), "latent dimensions in tables and maps; empty = all")
-    dpi: int = field(300, "of pictures", ge=1, le=2400)
+    points: Literal["roi", "all"] = field("roi", "tables: points of the ROI, or all")
+    latents: tuple[int, ...] = field((), "latent dimensions; empty = all")
+    dpi: int = field(300, "resolution of pictures", ge=1, le=2400)
     target: str = field(BC, "seed0: band contrast variable")
     clusters: tuple[str, ...] = field((), "seed0: cluster maps of the store; empty = all of this run")
     latent: int | None = field(
@@ -603,8 +603,6 @@ class ExportConfig(Config):
     )
     elements: tuple[str, ...] = field((), "seed0: of the element sum; empty = all")
     weights: tuple[float, ...] = field((), "seed0: of these elements; empty = equal")
-    reference: str | None = field(None, "seed0: scores to compare clusters with; default: pca, else nmf")
-    seed: int = field(0, "seed0: of the mixtures made for the comparison with scores")
 
 
 # ---- settings as keywords of a function ----

@@ -1,6 +1,5 @@
-"""A run's latents and what they mean as plain files: tables, arrays, pictures, and the layout of an older program."""
+"""Export a run as plain files: tables, arrays, pictures, and the files of the earlier programs."""
 
-from vaearr.config import ExportConfig
-from vaearr.output.exporting.formats import FORMATS, export
+from vaearr.output.exporting.formats import export
 
-__all__ = ["FORMATS", "ExportConfig", "export"]
+__all__ = ["export"]

@@ -1,4 +1,4 @@
-"""The formats: tables, arrays and pictures of a run's latents and of the store's maps; `export` writes one of them."""
+"""Export a run's latents and the store's maps as tables, arrays and pictures."""
 
 from __future__ import annotations
 
@@ -35,116 +35,193 @@ def export(
     config: ExportConfig | None = None,
     **settings: Any,
 ) -> Path:
-    """Write a run of a store as plain files into the folder `out`; returns it.
+    """Write a run of a store as plain files into a folder.
 
-    format: a name from FORMATS (`seed0` by default); settings replace single ones of `config`, see ExportConfig. Files
-    are written aside and renamed in. Nothing is overwritten: a file that is there with the same content stays, one with
-    other content is an ExistsError before anything is changed, so that two modes or runs never mix. The latents and
-    maps that are written are held in memory.
-    Which parts cannot be made, and why, is logged. Raises NoInputError for runs and variables that are not there,
-    UsageError for settings that cannot be meant, ExistsError for a folder in a store, MissingExtraError where an
-    optional package is lacking.
+    The latents and maps that are written are held in memory. Nothing is overwritten: a file with the same content
+    stays, one with other content is an error before anything is changed.
+
+    Parameters
+    ----------
+    store
+        Path of a store, a Run, or a Dataset that was opened from a store.
+    out
+        Folder for the files.
+    format
+        csv (default), parquet, npy, png, pdf, or seed0: the files of the earlier programs.
+    config, **settings
+        See ExportConfig; keywords replace single settings of `config`.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    NoInputError
+        If the run or a variable does not exist.
+    UsageError
+        If a setting is wrong or means nothing for the format.
+    ExistsError
+        If the folder lies in a store, or holds a file with other content.
+    MissingExtraError
+        If an optional package is missing.
     """
     if isinstance(store, Run):
         settings = {"run": store.name, **settings}
-    wanted = resolved(ExportConfig, config, {"format": format, **settings})
-    if wanted.format not in FORMATS:
-        raise UsageError(f"no format is named {wanted.format!r}.{did_you_mean(wanted.format, list(FORMATS))}")
-    if wanted.format == "parquet":
-        need("pyarrow", "vaearr[parquet]", "the format parquet")
+    chosen = resolved(ExportConfig, config, {"format": format, **settings})
+    _check_settings(chosen)
     folder = Path(out).expanduser().absolute()
-    within = next((p for p in (folder.resolve(), *folder.resolve().parents) if (p / "zarr.json").exists()), None)
-    if within is not None:
-        raise ExistsError(f"{within} is a zarr store; export into a folder outside it.")
-    content = Content(store, wanted)
+    for parent in (folder.resolve(), *folder.resolve().parents):
+        if (parent / "zarr.json").exists():
+            raise ExistsError(f"{parent} is a zarr store; export into a folder outside it.")
+    content = Content(path_of(store), chosen)
+    write, _ = FORMATS[chosen.format]
     with staged(folder) as aside:
-        FORMATS[wanted.format](content, aside)
+        write(content, aside)
     return folder
 
 
-class Content:
-    """A run to export: the store's Dataset `ds`, the run's region `roi`, its `latents` `(navigation…, latent)`.
+def _check_settings(config: ExportConfig) -> None:
+    """Raise UsageError for an unknown format, or a setting that means nothing for the format."""
+    if config.format not in FORMATS:
+        raise UsageError(f"no format is named {config.format!r}.{did_you_mean(config.format, list(FORMATS))}")
+    if config.format == "parquet":
+        need("pyarrow", "vaearr[parquet]", "the format parquet")
+    _, meaningful = FORMATS[config.format]
+    for name in config.model_fields_set - {"format", "run", *meaningful}:
+        if getattr(config, name) == ExportConfig.model_fields[name].get_default(call_default_factory=True):
+            continue
+        formats = [other for other, (_, names) in FORMATS.items() if name in names]
+        raise UsageError(
+            f"the setting {name!r} means nothing for the format {config.format}; leave it out, or choose the format "
+            f"{' or '.join(formats)}."
+        )
 
-    Raises NoInputError for a run that has no latents, naming those that have, RoiError for an empty region.
+
+class Content:
+    """What is exported: the store's Dataset and the latents and ROI of a run.
+
+    Attributes
+    ----------
+    all_latents, latents : (navigation…, latent)
+        In memory; `latents` holds the chosen dimensions only.
+    inside : (samples,)
+        Which samples lie in the ROI.
     """
 
-    def __init__(self, store: StoreOrRun, config: ExportConfig) -> None:
-        self.config, self.ds = config, open_store(path_of(store), chunks=None)
-        name, roi_name = n.run_name(n.LATENTS, config.run), n.run_name(n.ROI, config.run)
-        if name not in self.ds:
-            hint = did_you_mean(config.run, schema.runs(self.ds))
-            raise NoInputError(f"run {config.run!r} has no latents in {store}: 'vaearr encode' writes them.{hint}")
+    def __init__(self, path: Path, config: ExportConfig) -> None:
+        """Raises NoInputError for a run or latent dimension that does not exist, RoiError for an empty ROI."""
+        run = config.run
+        self.config = config
+        self.path = path
+        self.ds = open_store(path, chunks=None)
         self.dims = schema.navigation_dims(self.ds)
-        self.latents = schema.vectors(self.ds[name]).transpose(*self.dims, ...).load()
-        roi = self.ds[roi_name] if roi_name in self.ds else self.latents.notnull().any(str(self.latents.dims[-1]))
-        self.roi = roi.transpose(*self.dims).astype(bool).load()
+        name = n.run_name(n.LATENTS, run)
+        if name not in self.ds:
+            hint = did_you_mean(run, schema.runs(self.ds))
+            raise NoInputError(f"run {run!r} has no latents in {path}; 'vaearr encode' writes them.{hint}")
+        self.all_latents = schema.vectors(self.ds[name]).transpose(*self.dims, ...).load()
+        self.latent_dim = str(self.all_latents.dims[-1])
+        self.labels = self._chosen_labels()
+        self.latents = self.all_latents.sel({self.latent_dim: self.labels})
+        roi_name = n.run_name(n.ROI, run)
+        if roi_name in self.ds:
+            self.roi = self.ds[roi_name].transpose(*self.dims).astype(bool).load()
+        else:
+            self.roi = self.all_latents.notnull().any(self.latent_dim)
         self.inside = self.roi.values.reshape(-1)
         if not self.inside.any():
-            raise RoiError(f"the region of run {config.run!r} holds no scan point, so there is nothing to export.")
+            raise RoiError(f"the ROI of run {run!r} holds no scan point, so there is nothing to export.")
 
-    def labels(self) -> list[int]:
-        """Labels of the latents that are asked for, by default all. Raises NoInputError for one that is not there."""
-        known = [int(label) for label in self.latents[self.latents.dims[-1]].values]
-        asked = {*self.config.latents, *([] if self.config.latent is None else [self.config.latent])}
-        if lost := sorted(asked - {*known}):
-            raise NoInputError(f"run {self.config.run!r} has no latent {lost[0]}; it has {known[0]} to {known[-1]}.")
-        return list(self.config.latents) or known
+    def _chosen_labels(self) -> list[int]:
+        """Labels of the chosen latent dimensions, by default all."""
+        existing = [int(label) for label in self.all_latents[self.latent_dim].values]
+        chosen = list(self.config.latents)
+        asked = chosen if self.config.latent is None else [*chosen, self.config.latent]
+        for label in asked:
+            if label not in existing:
+                raise NoInputError(
+                    f"run {self.config.run!r} has no latent {label}; it has {existing[0]} to {existing[-1]}."
+                )
+        return chosen or existing
 
     def latent(self, label: int) -> xr.DataArray:
-        """One latent as a map."""
-        dim = self.latents.dims[-1]
-        one = self.latents.isel({dim: self.latents[dim].values.tolist().index(label)}, drop=True)
-        return one.rename(f"latent {label}").assign_attrs(long_name=f"latent {label}")
+        """One latent dimension as a map."""
+        name = f"latent {label}"
+        return self.all_latents.sel({self.latent_dim: label}, drop=True).rename(name).assign_attrs(long_name=name)
 
     def variable(self, name: str) -> xr.DataArray:
-        """A variable or coordinate over the navigation dims and at most one more, which comes last."""
-        most, own = len(self.dims) + 1, (n.PATTERNS, *self.dims)
-        found = {str(key): one for key, one in self.ds.variables.items() if {*self.dims} <= {*one.dims}}
-        known = [key for key, one in found.items() if key not in own and len(one.dims) <= most]
+        """A map, or a variable with one more dim, which comes last; over latents only the chosen dimensions."""
+        known = []
+        for key, stored in self.ds.variables.items():
+            is_map = {*self.dims} <= {*stored.dims} and len(stored.dims) <= len(self.dims) + 1
+            if is_map and key not in (n.PATTERNS, *self.dims):
+                known.append(str(key))
         if name not in known:
             raise NoInputError(f"the store has no map {name!r}.{did_you_mean(name, known)}")
-        return self.ds[name].transpose(*self.dims, ...).load()
+        variable = self.ds[name].transpose(*self.dims, ...)
+        if self.latent_dim in variable.dims:
+            variable = variable.sel({self.latent_dim: self.labels})
+        return variable.load()
 
-    def maps(self, names: Sequence[str]) -> dict[str, xr.DataArray]:
-        """Variables as maps: itself, or one for each entry of a further dim: elements, others `<variable>_<entry>`."""
-        found = dict[str, xr.DataArray]()
-        for name in names:
+    def maps(self) -> dict[str, xr.DataArray]:
+        """The chosen variables as maps: `BC`, the elements by their names, others `<variable>_<entry>`."""
+        found: dict[str, xr.DataArray] = {}
+        for name in self.config.variables:
             variable = self.variable(name)
-            dim = variable.dims[-1]
             maps = {name: variable}
             if variable.ndim > len(self.dims):
-                entries = map(str, variable[dim].values)
-                words = [entry if dim == n.ELEMENT else f"{name}_{entry}" for entry in entries]
-                maps = {word: variable.isel({dim: i}, drop=True) for i, word in enumerate(words)}
-                maps = {word: one.rename(word).assign_attrs(long_name=word) for word, one in maps.items()}
-            if twice := sorted({*maps} & {*found}):
-                raise UsageError(f"two maps would be called {twice[0]!r}; name one variable less.")
-            found |= maps
+                maps = _entries_as_maps(variable)
+            for title, one in maps.items():
+                if title in found:
+                    raise UsageError(f"two maps would be called {title!r}; name one variable less.")
+                found[title] = one
         return found
 
     def table(self, maps: Mapping[str, xr.DataArray], inside: np.ndarray | None = None) -> pd.DataFrame:
-        """Step numbers x, y[, z] (of a collection positions) and maps as columns; a row for each point, x fastest."""
+        """Step numbers x, y[, z] (of a collection sample numbers) and maps as columns.
+
+        One row per sample, x fastest.
+        """
         import pandas as pd
 
-        steps = [np.arange(self.ds.sizes[d]) if d == n.SAMPLE else step_numbers_of(self.ds, d) for d in self.dims]
-        grids = zip(self.dims, np.meshgrid(*steps, indexing="ij"), strict=True)
-        columns = {dim: grid.reshape(-1) for dim, grid in reversed([*grids])}
-        frame = pd.DataFrame(columns | {name: one.values.reshape(-1) for name, one in maps.items()})
+        steps = [self._steps(dim) for dim in self.dims]
+        grids = np.meshgrid(*steps, indexing="ij")
+        columns = {}
+        for dim, grid in zip(reversed(self.dims), reversed(grids), strict=True):
+            columns[dim] = grid.reshape(-1)
+        for name, one in maps.items():
+            columns[name] = one.values.reshape(-1)
+        frame = pd.DataFrame(columns)
         return frame if inside is None else frame[inside]
+
+    def _steps(self, dim: str) -> np.ndarray:
+        return np.arange(self.ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(self.ds, dim)
 
     def need_plane(self) -> None:
         """Raise UsageError unless the samples are the points of a two-dimensional scan."""
         if len(self.dims) != 2:
             raise UsageError(
-                f"format {self.config.format!r} holds scans over x and y; this store lies over {', '.join(self.dims)}. "
-                "Use csv or npy."
+                f"the format {self.config.format} is for scans over x and y; this store lies over "
+                f"{', '.join(self.dims)}. Use csv or npy."
             )
 
 
+def _entries_as_maps(variable: xr.DataArray) -> dict[str, xr.DataArray]:
+    """One map for each entry of the last dim."""
+    dim = variable.dims[-1]
+    maps = {}
+    for i, entry in enumerate(map(str, variable[dim].values)):
+        title = entry if dim == n.ELEMENT else f"{variable.name}_{entry}"
+        maps[title] = variable.isel({dim: i}, drop=True).rename(title).assign_attrs(long_name=title)
+    return maps
+
+
 def _frame(content: Content) -> pd.DataFrame:
-    latents = {f"{n.LATENT}_{label}": content.latent(label) for label in content.labels()}
-    inside = content.inside | (content.config.points == "all")
-    return content.table(latents | content.maps(content.config.variables), inside)
+    latents = {f"{n.LATENT}_{label}": content.latent(label) for label in content.labels}
+    inside = None if content.config.points == "all" else content.inside
+    return content.table(latents | content.maps(), inside)
 
 
 def csv(content: Content, folder: Path) -> None:
@@ -158,7 +235,7 @@ def parquet(content: Content, folder: Path) -> None:
 
 
 def npy(content: Content, folder: Path) -> None:
-    """All latents of the run: every scan point, NaN outside the region, and the region's alone; rows have x fastest.
+    """Latents as arrays: of every scan point, NaN outside the ROI, and of the ROI alone; rows have x fastest.
 
     `coords.csv` and `coords_roi.csv` hold the step numbers x, y[, z] of the rows.
     """
@@ -170,35 +247,43 @@ def npy(content: Content, folder: Path) -> None:
 
 
 def pictures(ending: str, content: Content, folder: Path) -> None:
-    """The sheet of latent maps, or one file for each map of the variables asked for."""
+    """The sheet of latent maps, or one file for each map of the chosen variables."""
     content.need_plane()
     from vaearr.views import save
 
-    config, entries = content.config, content.labels()
+    config = content.config
     if not config.variables:
-        save(
-            content.latents, folder / f"{content.latents.name}.{ending}", dpi=config.dpi, kind="stack", entries=entries
+        save(content.latents, folder / f"{content.latents.name}.{ending}", dpi=config.dpi, kind="stack")
+        return
+    if config.latents and not any(content.latent_dim in content.ds[name].dims for name in config.variables):
+        raise UsageError(
+            f"latents are chosen, but none of the variables has them; add the variable {content.latents.name!r}, or "
+            "leave the latents out."
         )
-    for name, one in content.maps(config.variables).items():
-        outline = None if name.startswith((n.ROI, n.LATENTS)) else content.roi
+    for name, one in content.maps().items():
+        roi = None if name.startswith((n.ROI, n.LATENTS)) else content.roi
         shown = one.astype("i1") if one.dtype == bool else one
-        save(shown, folder / f"{file_name(name)}.{ending}", dpi=config.dpi, kind="map", roi=outline)
+        save(shown, folder / f"{file_name(name)}.{ending}", dpi=config.dpi, kind="map", roi=roi)
 
 
 def _seed0(content: Content, folder: Path) -> None:
-    """The first seed's files: arrays, latent maps, cluster, score and ranking files."""
     from vaearr.output.exporting.seed import seed0
 
     seed0(content, folder)
 
 
-FORMATS: dict[str, Callable[[Content, Path], None]] = {
-    "npy": npy,
-    "png": partial(pictures, "png"),
-    "pdf": partial(pictures, "pdf"),
-    "seed0": _seed0,
-    "csv": csv,
-    "parquet": parquet,
+TABLE_SETTINGS = ("variables", "points", "latents")
+PICTURE_SETTINGS = ("variables", "latents", "dpi")
+SEED_SETTINGS = ("latents", "dpi", "target", "clusters", "latent", "elements", "weights")
+
+# What writes a format, and the settings that mean something for it.
+FORMATS: dict[str, tuple[Callable[[Content, Path], None], Sequence[str]]] = {
+    "csv": (csv, TABLE_SETTINGS),
+    "parquet": (parquet, TABLE_SETTINGS),
+    "npy": (npy, ("latents",)),
+    "png": (partial(pictures, "png"), PICTURE_SETTINGS),
+    "pdf": (partial(pictures, "pdf"), PICTURE_SETTINGS),
+    "seed0": (_seed0, SEED_SETTINGS),
 }
 
 

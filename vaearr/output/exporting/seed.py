@@ -1,27 +1,30 @@
-"""The files of an older program (the first seed): same names, columns and keys, so that its scripts read them.
+"""The files of the earlier programs: same names, columns and keys, so that their scripts read them.
 
-Its JSON reports keep their keys and types; `about`, `parameters`, `scaling`, `seeds`, `n` and `versions` are added.
-Where its numbers differ from ours: a constant latent or target gives null, not 0.
+The JSON reports keep their keys and types; `about`, `parameters`, `scaling`, `seeds`, `n` and `versions` are added.
+Numbers that are not finite become null, also where the earlier programs wrote 0 for a constant latent or target.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association import associate, latent_partitions, ranking, targets_of
+from vaearr.analysis.association import associate, ranking, targets_of
+from vaearr.analysis.layers import LAYER, PAIR
 from vaearr.errors import DamagedError, DataError, NoInputError, UsageError, did_you_mean
-from vaearr.output.exporting.formats import Content, npy, write_json, write_table
+from vaearr.output.exporting.formats import Content, file_name, write_json, write_table
+from vaearr.output.exporting.layer_files import layer_table
 from vaearr.recipe import nested, versions
+from vaearr.store import has_table, open_table
 
 log = logging.getLogger("vaearr")
 
-# our metrics -> the seed's names, in the seed's order
+# Our metrics and the names of the earlier programs, in their order.
 METRICS = {
     "pearson": "pearson",
     "spearman": "spearman",
@@ -31,99 +34,101 @@ METRICS = {
     "hsic": "hsic",
     "partial_pearson": "pp_spatial",
 }
-TOP = 3
-# method of a clustering -> its tag in the names of files, from the keys of `_cluster_keys`
-TAGS = {
-    "gmm": "gmm_k{k}",
-    "kmeans": "kmeans_k{k}",
-    "dbscan": "dbscan_eps{eps:.3g}_m{min_samples}",
-    "hdbscan": "hdbscan_mcs{min_cluster_size}",
+TOP = 3  # latents in a ranking
+# Columns of the training history: our name, their name.
+HISTORY_COLUMNS = {
+    "loss": "train_loss",
+    "reconstruction_nll": "train_recon_loss",
+    "kl": "train_kl_loss",
+    "val_loss": "val_loss",
+    "val_reconstruction_nll": "val_recon_loss",
+    "val_kl": "val_kl_loss",
+    "learning_rate": "learning_rate",
+}
+# Keys of a layer comparison: our measure, their key.
+LAYER_KEYS = {
+    "l2": "l2_difference",
+    "rms": "rms_difference",
+    "relative_l2": "relative_l2_difference",
+    "cosine": "cosine_similarity",
+    "mean_abs": "mean_absolute_difference",
 }
 
 
 def seed0(content: Content, folder: Path) -> None:
-    """All of the first seed's files that the store has the data for; which are left out, and why, is logged.
+    """Write the files that the store has the data for; which are left out, and why, is logged.
 
-    `latents_full.npy`, `latents_roi.npy`, `coords.csv`; `latent_maps_selected_dim_<L>/latent_full_d<d>.png`, `.csv`;
     `bandcontrast_latent_scores.csv`, `report_bandcontrast_multi_metric.json`; `element_latent_scores.csv`,
-    `report_elements_multi_metric__<synth_tag>.json`; `cluster_assignments__<tag>.csv`, `cluster_report__<tag>.json`,
-    `cluster_latent_bc__<tag>.png`; `report_cluster.json`. Asked-for parts that cannot be made are errors.
+    `report_elements_multi_metric__<tag>.json`; for each cluster map `cluster_assignments__<tag>.csv`,
+    `cluster_report__<tag>.json`, `cluster_latent_bc__<tag>.png`; `training_history.csv` and `.json`. A part that the
+    settings ask for and that cannot be made is an error.
     """
     content.need_plane()
-    npy(content, folder)
-    _latent_maps(content, folder)
     config = content.config
-    for part, is_asked, write in (
-        ("band contrast", config.target != n.BC, _band_contrast),
-        ("elements", bool(config.elements or config.weights), _elements),
-        ("clusters", bool(config.clusters), _clusters),
-        ("clusters of each latent", config.reference is not None, _partitions),
-    ):
+    parts = (
+        ("band contrast", config.target != n.BC, write_band_contrast),
+        ("elements", bool(config.elements or config.weights), write_elements),
+        ("clusters", bool(config.clusters), write_clusters),
+        ("training history", False, write_history),
+    )
+    for name, is_asked, write in parts:
         try:
             write(content, folder)
+        except DamagedError:
+            raise
         except (NoInputError, DataError) as reason:
-            if is_asked or isinstance(reason, DamagedError):
+            if is_asked:
                 raise
-            log.info(f"left out: {part}: {reason}")
+            log.info(f"left out: {name}: {reason}")
 
 
-def _latent_maps(content: Content, folder: Path) -> None:
-    from vaearr.views import save
-
-    maps, outline = folder / f"latent_maps_selected_dim_{content.latents.shape[-1]}", content.roi
-    maps.mkdir()
-    for label in content.labels():
-        one = content.latent(label).where(content.roi).astype(np.float32)
-        write_table(content.table({f"latent_d{label}": one}), maps / f"latent_full_d{label}.csv")
-        roi = None if bool(outline.all()) else outline
-        save(one, maps / f"latent_full_d{label}.png", dpi=content.config.dpi, kind="map", roi=roi)
-
-
-def _band_contrast(content: Content, folder: Path) -> None:
+def write_band_contrast(content: Content, folder: Path) -> None:
     """Scores and ranking against band contrast."""
     name = content.config.target
     target = content.variable(name)
     if target.ndim != len(content.dims):
         raise UsageError(f"target {name!r} has dims {target.dims}; expected a plain map over {content.dims}.")
-    report = _scores(content, target, folder / "bandcontrast_latent_scores.csv")
-    record = {"target": "BandContrast", "target_variable": name} | report
-    write_json(folder / "report_bandcontrast_multi_metric.json", record)
+    report = {"target": "BandContrast", "target_variable": name}
+    report |= _scores(content, target, folder / "bandcontrast_latent_scores.csv")
+    write_json(folder / "report_bandcontrast_multi_metric.json", report)
 
 
-def _elements(content: Content, folder: Path) -> None:
+def write_elements(content: Content, folder: Path) -> None:
     """Scores and ranking against a weighted sum of elements."""
     if n.ELEMENTS not in content.ds:
         raise NoInputError("the store holds no element maps.")
-    config, known = content.config, [str(element) for element in content.ds[n.ELEMENT].values]
-    if unknown := [element for element in config.elements if element not in known]:
-        raise NoInputError(f"the store has no element {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
-    elements, weights = list(config.elements) or known, list(config.weights)
+    known = [str(element) for element in content.ds[n.ELEMENT].values]
+    elements = list(content.config.elements) or known
+    weights = list(content.config.weights)
+    for element in elements:
+        if element not in known:
+            raise NoInputError(f"the store has no element {element!r}.{did_you_mean(element, known)}")
     if weights and len(weights) != len(elements):
         raise UsageError(f"{len(weights)} weights for {len(elements)} elements ({', '.join(elements)}); give each one.")
-    factors = zip(weights or [1.0] * len(elements), elements, strict=True)
-    formula = " + ".join(f"{weight!r}*{element!r}" for weight, element in factors)
+    terms = []
+    for element, weight in zip(elements, weights or [1.0] * len(elements), strict=True):
+        terms.append(f"{weight!r}*{element!r}")
+    formula = " + ".join(terms)
     tag = "sum-" + ("_".join(f"{weight:.3f}" for weight in weights) or "auto")
     target = targets_of(content.ds, [formula], roi=content.roi).isel(target=0, drop=True)
-    scores = _scores(content, target, folder / "element_latent_scores.csv")
-    record = {
+    report = {
         "synth_mode": "sum",
         "synth_tag": tag,
         "elements": elements,
         "rgb_elements": None,
         "weights": weights or None,
         "formula": formula,
-        **scores,
-        "scaling": "each element to 0 … 1 between its least and greatest value in the region; weights divided by the "
-        "sum of their absolute values",
+        **_scores(content, target, folder / "element_latent_scores.csv"),
+        "scaling": "each element from 0 to 1 between its minimum and maximum in the ROI; weights divided by the sum of "
+        "their absolute values",
     }
-    write_json(folder / f"report_elements_multi_metric__{tag}.json", record)
+    write_json(folder / f"report_elements_multi_metric__{tag}.json", report)
 
 
 def _scores(content: Content, target: xr.DataArray, path: Path) -> dict[str, Any]:
-    """What a report says of the seven metrics of all latents with a map over the region.
+    """Write the scores of all latents as CSV, the largest |pearson| first; return what a report says of them.
 
-    Writes them as CSV with `dim` and the seed's names, the largest |pearson| first, latents without one last. In the
-    rankings `tied` marks a score that another latent shares.
+    In the rankings `tied` marks a score that another latent shares.
     """
     table = associate(content.latents, target, list(METRICS), roi=content.roi)
     frame: Any = table.reset_coords(drop=True).T.to_pandas()
@@ -133,16 +138,16 @@ def _scores(content: Content, target: xr.DataArray, path: Path) -> dict[str, Any
     for name, short in METRICS.items():
         best = ranking(table, name, top=TOP).to_dataframe()[[n.LATENT, "value", "is_tied"]]
         rankings[short] = best.set_axis(["dim", "score", "tied"], axis=1).to_dict("records")
-    steps, count = content.table({}, content.inside), int(content.inside.sum())
-    box = {f"{dim}_range": [int(steps[dim].min()), int(steps[dim].max()) + 1] for dim in steps}
+    steps = content.table({}, content.inside)
+    roi = {f"{dim}_range": [int(steps[dim].min()), int(steps[dim].max()) + 1] for dim in steps}
     return {
-        "roi": box | {"n": count, "range_is": "step numbers, start <= step < stop"},
+        "roi": roi | {"n": len(steps), "range_is": "step numbers, start <= step < stop"},
         "metrics": list(METRICS.values()),
         "rankings": rankings,
-        "n": count,
+        "n": len(steps),
         "n_finite": int(table["n"]),
-        "parameters": {METRICS[name]: about for name, about in table.attrs["metrics"].items()},
-        "scaling": None,  # the metrics are taken of the values as they are
+        "parameters": {METRICS[name]: parameters for name, parameters in table.attrs["metrics"].items()},
+        "scaling": None,
         "seeds": {"mi": 0},
         "about": _about(content),
         "versions": versions("scipy", "scikit-learn"),
@@ -159,113 +164,162 @@ def _about(content: Content) -> dict[str, Any]:
     }
 
 
-def _clusters(content: Content, folder: Path) -> None:
-    """Files of every cluster map that is meant, named by method and size, several alike also by the variable.
-
-    Raises NoInputError where there is no cluster map or no band contrast.
-    """
-    config, target = content.config, content.variable(content.config.target)
-    own = [
-        str(name)
-        for name, one in content.ds.data_vars.items()
-        if _is_map(one) and (nested(one.attrs, "config") or {}).get("run", config.run) == config.run
-    ]
-    maps = [content.variable(name) for name in dict.fromkeys(config.clusters or own)]
-    if not maps:
+def write_clusters(content: Content, folder: Path) -> None:
+    """The files of every chosen cluster map, by default all of the run; equal tags also get the variable's name."""
+    target = content.variable(content.config.target)
+    names = list(content.config.clusters)
+    if not names:
+        names = [str(name) for name, one in content.ds.data_vars.items() if _is_cluster_map(content, one)]
+    if not names:
         raise NoInputError("the store holds no cluster map of this run: 'vaearr cluster' writes one.")
-    if others := [one.name for one in maps if not _is_map(one)]:
-        raise UsageError(f"{others[0]!r} is no cluster map; expected one that 'vaearr cluster' wrote.")
-    tags = [TAGS[labels.attrs["method"]].format(**_cluster_keys(labels)) for labels in maps]
+    maps = [content.variable(name) for name in dict.fromkeys(names)]
+    for labels in maps:
+        if labels.attrs.get("method") not in CLUSTER_KEYS or labels.dtype.kind not in "iu":
+            raise UsageError(f"{labels.name!r} is no cluster map; expected one that 'vaearr cluster' wrote.")
+    tags = [_tag(labels) for labels in maps]
     for labels, tag in zip(maps, tags, strict=True):
-        full = tag if tags.count(tag) == 1 else f"{tag}_{labels.name}"
-        _write_clusters(content, folder, labels, full, target, _latent_for(content, labels, target))
+        name = tag if tags.count(tag) == 1 else f"{tag}_{labels.name}"
+        _write_clusters(content, folder, labels, name, target)
 
 
-def _is_map(one: xr.DataArray) -> bool:
-    return one.attrs.get("method") in TAGS and one.dtype.kind in "iu"
+def _is_cluster_map(content: Content, variable: xr.DataArray) -> bool:
+    """Whether a variable is a cluster map of the exported run."""
+    if variable.attrs.get("method") not in CLUSTER_KEYS or variable.dtype.kind not in "iu":
+        return False
+    settings = nested(variable.attrs, "config") or {}
+    return bool(settings.get("run", content.config.run) == content.config.run)
 
 
-def _latent_for(content: Content, labels: xr.DataArray, target: xr.DataArray) -> int:
-    """The latent shown beside band contrast: the one asked for, the only one clustered, or the strongest."""
-    used: Any = (nested(labels.attrs, "config") or {}).get("latents") or ()
-    if content.config.latent is not None or len(used) == 1:
-        return int(used[0] if content.config.latent is None else content.config.latent)
-    best = ranking(associate(content.latents, target, "pearson", roi=content.roi), "pearson", top=1)
-    return int(best[n.LATENT][0]) if best.sizes["rank"] else content.labels()[0]
+def _gmm_keys(labels: xr.DataArray, parameters: dict[str, Any]) -> dict[str, Any]:
+    keys = _kmeans_keys(labels, parameters)
+    score = (nested(labels.attrs, "scores") or {}).get(str(keys["k"]))
+    scores = None if score is None else {"criterion": parameters.get("criterion"), "value": float(score)}
+    return {**keys, "scores": scores}
+
+
+def _kmeans_keys(labels: xr.DataArray, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"k": int(labels.attrs.get("k") or parameters.get("k") or labels.max() + 1)}
+
+
+def _dbscan_keys(labels: xr.DataArray, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"eps": float(parameters["eps"]), "min_samples": int(parameters["min_samples"])}
+
+
+def _hdbscan_keys(labels: xr.DataArray, parameters: dict[str, Any]) -> dict[str, Any]:
+    smallest = int(parameters["min_cluster_size"])
+    return {
+        "min_cluster_size": smallest,
+        "min_samples": int(parameters.get("min_samples") or smallest),
+        "cluster_selection_epsilon": float(parameters.get("cluster_selection_epsilon") or 0.0),
+    }
+
+
+# What a report says of a clustering by its method, and the tag in the names of its files.
+CLUSTER_KEYS: dict[str, tuple[Callable[[xr.DataArray, dict[str, Any]], dict[str, Any]], str]] = {
+    "gmm": (_gmm_keys, "gmm_k{k}"),
+    "kmeans": (_kmeans_keys, "kmeans_k{k}"),
+    "dbscan": (_dbscan_keys, "dbscan_eps{eps:.3g}_m{min_samples}"),
+    "hdbscan": (_hdbscan_keys, "hdbscan_mcs{min_cluster_size}"),
+}
 
 
 def _cluster_keys(labels: xr.DataArray) -> dict[str, Any]:
-    """What the seed's report says of a clustering by its method."""
-    method, used = labels.attrs["method"], nested(labels.attrs, "parameters") or {}
-    if method == "dbscan":
-        return {"eps": float(used["eps"]), "min_samples": int(used["min_samples"])}
-    if method == "hdbscan":
-        least, epsilon = int(used["min_cluster_size"]), float(used.get("cluster_selection_epsilon") or 0.0)
-        samples = int(used.get("min_samples") or least)
-        return {"min_cluster_size": least, "min_samples": samples, "cluster_selection_epsilon": epsilon}
-    k = int(labels.attrs.get("k") or used.get("k") or labels.max() + 1)
-    if method == "kmeans":
-        return {"k": k}
-    value = (nested(labels.attrs, "scores") or {}).get(str(k))
-    return {"k": k, "scores": None if value is None else {"criterion": used.get("criterion"), "value": float(value)}}
+    keys, _ = CLUSTER_KEYS[labels.attrs["method"]]
+    return keys(labels, nested(labels.attrs, "parameters") or {})
 
 
-def _write_clusters(
-    content: Content, folder: Path, labels: xr.DataArray, tag: str, target: xr.DataArray, dim: int
-) -> None:
+def _tag(labels: xr.DataArray) -> str:
+    _, tag = CLUSTER_KEYS[labels.attrs["method"]]
+    return tag.format(**_cluster_keys(labels))
+
+
+def _latent_for(content: Content, labels: xr.DataArray, target: xr.DataArray) -> int:
+    """The latent beside band contrast: the chosen one, the only one that was clustered, or the strongest."""
+    if content.config.latent is not None:
+        return content.config.latent
+    settings: Any = nested(labels.attrs, "config") or {}
+    clustered = settings.get("latents") or []
+    if len(clustered) == 1:
+        return int(clustered[0])
+    best = ranking(associate(content.latents, target, "pearson", roi=content.roi), "pearson", top=1)
+    return int(best[n.LATENT][0]) if best.sizes["rank"] else content.labels[0]
+
+
+def _write_clusters(content: Content, folder: Path, labels: xr.DataArray, tag: str, target: xr.DataArray) -> None:
     """Assignments, report and figure of one cluster map; `eps` is a distance between points as `scaling` says."""
     from vaearr.views import save
     from vaearr.views.clusters import classes_of
 
-    latent, attrs = content.latent(dim), labels.attrs
+    number = _latent_for(content, labels, target)
+    latent = content.latent(number)
+    attrs = labels.attrs
     inside = content.inside & (labels != n.NOT_CLUSTERED).values.reshape(-1)
+    assignments = f"cluster_assignments__{tag}.csv"
+    figure = f"cluster_latent_bc__{tag}.png"
     columns = {"latent": latent, "bandcontrast": target, "cluster": labels}
-    assignments, figure = f"cluster_assignments__{tag}.csv", f"cluster_latent_bc__{tag}.png"
     write_table(content.table(columns, inside), folder / assignments)
-    told = ("features", "parameters", "sizes", "stability", "stability_is", "approximation", "warnings", "reference")
-    record = {
+    report = {
         "method": attrs["method"],
         **_cluster_keys(labels),
         "n_points": int(inside.sum()),
         "figure": figure,
         "assignments_csv": assignments,
         "cluster_colors": list(classes_of(labels).colors),
-        "latent_dim": dim,
+        "latent_dim": number,
         "variable": str(labels.name),
         "n_noise": int((labels == n.NOISE).sum()),
-        **{key: attrs.get(key) for key in ("scale", "n", "seed")},
-        **{key: nested(attrs, key) for key in ("scaling", *told)},
-        "about": _about(content) | {"labels": nested(attrs, n.PROVENANCE)},
-        "versions": versions("scikit-learn"),
     }
-    write_json(folder / f"cluster_report__{tag}.json", record)
-    inside_only = labels.where(content.roi, n.NOT_CLUSTERED)
-    save(inside_only, folder / figure, dpi=content.config.dpi, kind="clusters", latent=latent, target=target)
+    for key in ("scale", "n", "seed"):
+        report[key] = attrs.get(key)
+    for key in ("scaling", "features", "parameters", "sizes", "stability", "approximation", "warnings", "reference"):
+        report[key] = nested(attrs, key)
+    report["about"] = _about(content) | {"labels": nested(attrs, n.PROVENANCE)}
+    report["versions"] = versions("scikit-learn")
+    write_json(folder / f"cluster_report__{tag}.json", report)
+    shown = labels.where(content.roi, n.NOT_CLUSTERED)
+    save(shown, folder / figure, dpi=content.config.dpi, kind="clusters", latent=latent, target=target)
 
 
-def _partitions(content: Content, folder: Path) -> None:
-    """`report_cluster.json`: how well clusters of each latent alone agree with those of PCA or NMF scores.
+def write_history(content: Content, folder: Path) -> None:
+    """`training_history.csv`, one row per epoch, and `training_history.json`, one list per column."""
+    run = content.config.run
+    if not has_table(content.path, run, n.HISTORY):
+        raise NoInputError(f"run {run!r} was not trained here, so it has no history.")
+    history = open_table(content.path, run, n.HISTORY).to_dataframe()
+    columns = {ours: theirs for ours, theirs in HISTORY_COLUMNS.items() if ours in history}
+    frame = history[list(columns)].rename(columns=columns).rename_axis("epoch").reset_index()
+    write_table(frame, folder / "training_history.csv")
+    write_json(folder / "training_history.json", {str(name): frame[name].tolist() for name in frame})
 
-    Raises NoInputError where there are no such scores.
+
+def write_layer_differences(compared: xr.Dataset, folder: Path) -> None:
+    """Write `layer_differences.json` of one comparison, or `aggregated_results.json` of many pairs.
+
+    `layer_differences.json`: for each layer in order of execution the keys of LAYER_KEYS, shape, type, part, order.
+    `aggregated_results.json`: number of pairs, failed pairs, and for each layer mean_, std_ and n_ of each key; next to
+    it `pairs/<pair>/layer_differences.json` of each pair.
     """
-    config = content.config
-    names = [config.reference] if config.reference else [n.PCA, n.NMF]
-    name = next((name for name in names if name in content.ds), None)
-    if name is None:
-        raise NoInputError(f"the store holds no scores {' or '.join(names)}: 'vaearr embed' writes them.")
-    found = latent_partitions(content.latents, content.variable(name), roi=content.roi, seed=config.seed)
-    columns = {"ari": "score", "k": "k_lat", "is_tied": "tied", "k_at_bound": "k_lat_at_bound"}
-    best = found[list(columns)].to_dataframe()[list(columns)].rename(columns=columns).rename_axis("dim")
-    best = best.dropna(subset="score").sort_values("score", ascending=False, kind="stable").head(TOP).reset_index()
-    record = {
-        "top_latent_by_cluster": best.assign(k_ref=int(found.attrs["k_reference"])).to_dict("records"),
-        "score_is": "adjusted Rand index",
-        "reference": name,
-        "scaling": "standard",
-        "parameters": {key: value for key, value in found.attrs.items() if key != n.PROVENANCE},
-        "seed": config.seed,
-        "n": int(content.inside.sum()),
-        "about": _about(content),
-        "versions": versions("scikit-learn"),
+    if PAIR not in compared.dims:
+        write_json(folder / "layer_differences.json", _by_layer(compared, LAYER_KEYS))
+        return
+    keys: dict[str, str] = {}
+    for ours, theirs in LAYER_KEYS.items():
+        keys |= {f"{ours}_mean": f"mean_{theirs}", f"{ours}_std": f"std_{theirs}", f"n_{ours}": f"n_{theirs}"}
+    report = {
+        "n_pairs": compared.sizes[PAIR],
+        "failed_pairs": list(compared.attrs["failed"]),
+        "layers": _by_layer(compared, keys),
     }
-    write_json(folder / "report_cluster.json", record)
+    write_json(folder / "aggregated_results.json", report)
+    names = [file_name(str(name)) for name in compared[PAIR].values]
+    for i, name in enumerate(names):
+        pair = folder / "pairs" / (f"{name}_{i}" if name in names[:i] else name)
+        pair.mkdir(parents=True)
+        write_layer_differences(compared.isel({PAIR: i}), pair)
+
+
+def _by_layer(compared: xr.Dataset, keys: dict[str, str]) -> dict[Any, dict[Any, Any]]:
+    """{layer: {key: number, shape, type, part, order}} in order of execution."""
+    table = layer_table(compared).set_index(LAYER).rename(columns={**keys, "kind": "type"})
+    table["shape"] = [[int(side) for side in shape.split(" x ")] for shape in table["shape"]]
+    return table[[*keys.values(), "shape", "type", "part", "order"]].to_dict("index")

@@ -31,6 +31,7 @@ from vaearr.config import (
     field,
     resolved,
 )
+from vaearr.config.parts import parts_of_users
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, run_name
 from vaearr.output.reporting.write import is_current, report_folder
@@ -92,9 +93,10 @@ def train_step(
     train: TrainConfig,
     overwrite: bool = False,
     restart: bool = False,
+    trust: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Train a VAE, publish it as a run of the store, and show how it went."""
-    how: Any = {"overwrite": overwrite, "restart": restart}
+    how: Any = {"overwrite": overwrite, "restart": restart, "trust": trust}
     with progress("epochs", store_key("train-progress", store, run)) as show:
         made = va.train(store, run=run, roi=roi, config=train, progress=show, **how)
         count = made.manifest["epochs_run"]
@@ -115,6 +117,7 @@ def train_flow(
     encode: EncodeConfig | None = EncodeConfig(),
     overwrite: bool = False,
     restart: bool = False,
+    trust: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Train a VAE on a store's patterns and write its latents; returns their health. After an interruption it goes on.
 
@@ -126,10 +129,12 @@ def train_flow(
         encode: how the latents are written; those of the run that are there already stay; none = not at all
         overwrite: replace a run of this name that was trained otherwise, with its latents and tables
         restart: throw an interrupted training of this run away
+        trust: networks of your own packages that other runs may name (init), as package.module:Name
     """
-    health = train_step(store, run, roi, train, overwrite, restart)
+    health = train_step(store, run, roi, train, overwrite, restart, trust)
     if encode and run_name(LATENTS, run) not in va.open_store(store, chunks=None):
-        encode_flow.step(store, run, encode)
+        named = parts_of_users(train.model.name)
+        encode_flow.step(store, run, encode, trust=named)
     return health
 
 
@@ -143,6 +148,7 @@ def encode_flow(
     roi: RoiConfig | None = None,
     overwrite: bool = False,
     dask: str | None = None,
+    trust: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """Write a run's latents into the store, or those of a model trained in another; returns where they are.
 
@@ -155,12 +161,18 @@ def encode_flow(
         roi: with source, points to encode; none = those of the run 'vae', else all that were measured
         overwrite: replace latents that were made with other settings
         dask: Dask workers that encode: tcp://host:8786, a scheduler file, or local:4 on this machine
+        trust: networks of your own packages that the run may name, as package.module:Name
     """
     encode = encode.replace(run=run)
     variable = run_name(LATENTS, name or encode.run)
-    how: Any = {"source": source, "name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
+    how: Any = {"name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
+    data: Any = store
+    if source is None:
+        data = va.load_run(store, encode.run, trust=trust)
+    else:
+        how["source"] = va.load_run(source, encode.run, trust=trust)
     with progress("blocks encoded", store_key("encode-progress", store, name or encode.run)) as show:
-        va.encode(store, config=encode, progress=show, **how)
+        va.encode(data, config=encode, progress=show, **how)
     key = store_key("encode-latents", store, name or encode.run)
     picture(store, key, lambda: mapped(store, variable), "maps of latents", kind="stack")
     return {"store": place(store), "run": name or encode.run, "variable": variable}
@@ -176,7 +188,11 @@ def mapped(store: Path, variable: str) -> Any:
 
 @stage("embed")
 def embed_flow(
-    store: Path, run: str | None = None, embed: EmbedConfig = EmbedConfig(), overwrite: bool = False
+    store: Path,
+    run: str | None = None,
+    embed: EmbedConfig = EmbedConfig(),
+    overwrite: bool = False,
+    trust: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """Decompose a store's patterns; returns where the scores are.
 
@@ -185,11 +201,12 @@ def embed_flow(
         run: run whose region and preprocessing are used, if it is there; none = the one in embed
         embed: which decomposition, and how
         overwrite: replace a decomposition of this name that was made otherwise
+        trust: networks of your own packages that the run may name, as package.module:Name
     """
     embed = embed.replace(run=run)
     name = embed.name or embed.method
     with progress("blocks decomposed", store_key("embed-progress", store, name)) as show:
-        va.embed_store(store, embed, overwrite=overwrite, progress=show)
+        va.embed_store(store, embed, trust=trust, overwrite=overwrite, progress=show)
     picture(store, store_key("embed", store, name), lambda: mapped(store, name), f"maps of {name}", kind="stack")
     return {"store": place(store), "variable": name}
 
@@ -262,20 +279,26 @@ def rankings(found: Any) -> list[dict[str, Any]]:
 
 
 @stage("report")
-def report_flow(store: Path, run: str | None = None, report: ReportConfig = ReportConfig()) -> dict[str, str]:
+def report_flow(
+    store: Path,
+    run: str | None = None,
+    report: ReportConfig = ReportConfig(),
+    trust: tuple[str, ...] = (),
+) -> dict[str, str]:
     """Write the report of a run, unless it is there and the store has not changed since; returns where it is.
 
     Args:
         store: zarr store with an encoded run
         run: name of the run; none = the one in report
         report: where the report goes, and what it shows
+        trust: networks of your own packages that the run may name, as package.module:Name
     """
     report, path = report.replace(run=run), check_store(store)
     if is_current(path, report):
         page = report_folder(path, report) / "index.html"
         log.info(f"the report is there already, and the store has not changed since: {page}")
     else:
-        page = va.report(store, config=report)
+        page = va.report(va.load_run(store, report.run, trust=trust), config=report)
         log.info(f"report: {page}")
     text(store_key("report", store, report.run), link(page), f"report of run {report.run} of {store.name}")
     return {"store": place(store), "run": report.run, "page": str(page)}
@@ -321,16 +344,17 @@ def analyse_scan(
     """
     check_extras(train)
     check_where(dask)
+    trust = parts_of_users(train.model.name)
     ingest_flow.step(source, store, ingest, overwrite, dask)
     train_step(store, run, roi, train, overwrite)
-    encode_flow.step(store, run, encode, overwrite=overwrite, dask=dask)
-    embed_flow.step(store, run, embed, overwrite)
+    encode_flow.step(store, run, encode, overwrite=overwrite, dask=dask, trust=trust)
+    embed_flow.step(store, run, embed, overwrite, trust)
     cluster_flow.step(store, run, cluster, overwrite)
     if associate.targets or _has_targets(store):
         associate_flow.step(store, run, associate, overwrite, dask)
     else:
         log.info("no band contrast, elements or phases: latents are associated with nothing")
-    made: dict[str, str] = report_flow.step(store, run, report)
+    made: dict[str, str] = report_flow.step(store, run, report, trust)
     return made
 
 
@@ -470,11 +494,12 @@ class SweepConfig(Config):
 
 
 @step("score")
-def score_step(store: Path, run: str, sweep: SweepConfig) -> dict[str, Any]:
+def score_step(store: Path, run: str, sweep: SweepConfig, trust: tuple[str, ...] = ()) -> dict[str, Any]:
     """The numbers of one run, from what is in the store."""
-    row = score_run(store, run)
+    opened = va.load_run(store, run, trust=trust)
+    row = score_run(opened, run)
     if sweep.psnr:
-        means = va.reconstruct_store(store, run=run, part="validation")["summary"]
+        means = va.reconstruct_store(opened, part="validation")["summary"]
         means = means.sel(part="validation", statistic="mean")
         row |= {str(m): float(means.sel(metric=m)) for m in means["metric"].values if str(m) in ("psnr", "ssim")}
     return row
@@ -531,6 +556,7 @@ def sweep_flow(
         train: everything else that decides the trainings
         overwrite: replace runs of these names that were trained otherwise
     """
+    trust = parts_of_users(train.model.name)
     combinations = sweep.combinations()
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
@@ -539,8 +565,8 @@ def sweep_flow(
             settings = resolved(TrainConfig, train, {"latent_dim": size, "beta": beta})
             try:
                 train_step(store, run, sweep.rois.get(region), settings, overwrite)
-                encode_flow.step(store, run, overwrite=overwrite)
-                rows.append({"region": region, **score_step(store, run, sweep)})
+                encode_flow.step(store, run, overwrite=overwrite, trust=trust)
+                rows.append({"region": region, **score_step(store, run, sweep, trust)})
             except PASSED_OVER as error:
                 failed[run] = str(error)
                 log.info(f"run {run!r} failed: {error}")

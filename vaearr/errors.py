@@ -19,6 +19,10 @@ class UsageError(VaearrError, ValueError):
     exit_code = 2
 
 
+class UntrustedError(UsageError):
+    """A file names code that is not vaearr's, and the user has not said that she trusts it (exit code 2)."""
+
+
 class DataError(VaearrError, ValueError):
     """An input file or array that does not hold what it should (exit code 65)."""
 

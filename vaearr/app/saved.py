@@ -188,7 +188,7 @@ def _sliders(state: State) -> Section:
     from vaearr.analysis.exploration.traversals import LATENT_DIM, traverse
 
     section, dims = Section("sliders", "Sliders"), sorted(state.widest[:MOST_DIMS])
-    found = traverse(state.path, state.name, dims=dims, span=(-REACH, REACH), steps=STEPS)
+    found = traverse(state.run, dims=dims, span=(-REACH, REACH), steps=STEPS)
     frames = [as_pictures(found["decoded"].sel({LATENT_DIM: dim}).reset_coords(drop=True)) for dim in dims]
     limits, moves = robust_limits(np.stack(frames), GREY), np.linspace(-REACH, REACH, STEPS)
     pictures = ["".join(_drawn(images, [f"{move:+.2f} std" for move in moves], limits)) for images in frames]
@@ -234,7 +234,7 @@ def _plane(state: State) -> list[Section]:
     if len(dims) < 2:
         return []
     section = Section("plane", "Plane")
-    found = manifold(state.path, state.name, dims=(dims[0], dims[1]), span=(-REACH, REACH), steps=PLANE)
+    found = manifold(state.run, dims=(dims[0], dims[1]), span=(-REACH, REACH), steps=PLANE)
     show(section, view(found), f"decoded pictures over latent {dims[0]} and latent {dims[1]}")
     section.caption(f"The two dimensions that vary most; the others stay at the mean of all samples. {_units(found)}.")
     return [section]
@@ -246,7 +246,7 @@ def _classes(state: State, by: str | None) -> list[Section]:
     from vaearr.analysis.exploration.traversals import prototypes
 
     try:
-        found = prototypes(state.path, state.name, by) if classes_if_any(state.ds, by) else None
+        found = prototypes(state.run, by=by) if classes_if_any(state.ds, by) else None
     except NoInputError:
         if by is not None:
             raise

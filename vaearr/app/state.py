@@ -48,7 +48,7 @@ class State:
         """Raises NoInputError for a run or latents that do not exist."""
         self.run = load_run(store, run)
         self.path = self.run.path
-        self.name = run
+        self.name = self.run.name
         self.ds = self.run.ds
         self.version = self._version()
         self.grid = self.run.grid

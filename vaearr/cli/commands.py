@@ -14,7 +14,7 @@ import typer
 
 import vaearr as va
 from vaearr import config
-from vaearr.cli.common import Given, command, folder_of, nested_values, print_lines, refuse, say, tell
+from vaearr.cli.common import Given, command, folder_of, nested_values, print_lines, refuse, say, tell, trusted_run
 from vaearr.config import over, resolved
 from vaearr.config.presets import check_preset, preset_settings
 from vaearr.config.probes import ProbeConfig
@@ -90,6 +90,7 @@ def info(
     run: str = DEFAULT_RUN,
     out: Path | None = None,
     seed: int = 0,
+    trust: list[str] | None = None,
     as_json: bool = False,
 ) -> None:
     """Tell in words what is in a store, or what a run's network is made of; --out draws it.
@@ -102,7 +103,7 @@ def info(
     if model:
         from vaearr.models.card import as_record, model_card
 
-        shown: Any = model_card(va.load_model(store, run))
+        shown: Any = model_card(trusted_run(store, run, trust).model)
         facts, words, how = as_record(shown), va.describe(shown, "network"), Given()
     else:
         from vaearr.run.facts import in_words, store_facts
@@ -174,6 +175,7 @@ def train(
     preset: str | None = None,
     resume: Path | None = None,
     restart: bool = False,
+    trust: list[str] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Train a VAE on a store's patterns; after an interruption, go on where it was.
@@ -200,7 +202,7 @@ def train(
     if points:
         roi = read_kept_coordinates(va.open_store(store[0], chunks=None), points)
     settings = resolved(config.TrainConfig, None, given)
-    about: Given = {"resume": resume, "restart": restart, "overwrite": overwrite}
+    about: Given = {"resume": resume, "restart": restart, "trust": trust or (), "overwrite": overwrite}
     _tell_run(store[0], va.train(store if store[1:] else store[0], run=run, roi=roi, config=settings, **about))
 
 
@@ -215,7 +217,14 @@ def _tell_run(store: str, run: Any) -> None:
 
 
 @command(config.ImportConfig, name="import")
-def import_model(store: str, checkpoint: Path, run: str, given: Given, overwrite: bool = False) -> None:
+def import_model(
+    store: str,
+    checkpoint: Path,
+    run: str,
+    given: Given,
+    trust: list[str] | None = None,
+    overwrite: bool = False,
+) -> None:
     """Make a model trained elsewhere, by vaearr or as Stable Diffusion's VAE, a run of a store.
 
     A model folder of vaearr's brings its settings and background. Of other checkpoints, of which nothing is unpickled,
@@ -225,7 +234,8 @@ def import_model(store: str, checkpoint: Path, run: str, given: Given, overwrite
         checkpoint: model folder of a run, or .safetensors, .pt, .pth or .ckpt file
         run (--run): name of the run that the model becomes
     """
-    _tell_run(store, va.import_model(store, checkpoint, run=run, overwrite=overwrite, **given))
+    imported = va.import_model(store, checkpoint, run=run, trust=trust or (), overwrite=overwrite, **given)
+    _tell_run(store, imported)
 
 
 @command(config.EncodeConfig)
@@ -236,6 +246,7 @@ def encode(
     source: str | None = None,
     name: str | None = None,
     dask: str | None = None,
+    trust: list[str] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a run's latents into the store; with --from, those of a model that was trained in another store.
@@ -246,10 +257,14 @@ def encode(
         source (--from): another store, whose run is taken to these data
         name: with --from: what the run is called here; default: its name there
     """
-    about: Given = {"source": source, "name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
-    va.encode(store, **about, **given)
+    about: Given = {"name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
+    run = given.get("run", DEFAULT_RUN)
+    if source is None:
+        va.encode(trusted_run(store, run, trust), **about, **given)
+    else:
+        va.encode(store, source=trusted_run(source, run, trust), **about, **given)
     opens = "vaearr.open_store" if "://" in store else "xarray.open_zarr"
-    say(f"latents of run {name or given.get('run', DEFAULT_RUN)!r} are in {store}; open it with {opens}({store!r})")
+    say(f"latents of run {name or run!r} are in {store}; open it with {opens}({store!r})")
 
 
 @command(config.ReconstructConfig, "out", "roi")
@@ -262,6 +277,7 @@ def reconstruct(
     out: Path | None = None,
     files: bool = False,
     binarise: float | None = None,
+    trust: list[str] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Reconstruct a store's samples, or single files, and judge them: PSNR, SSIM, MSE, MAE, compression.
@@ -278,13 +294,14 @@ def reconstruct(
     """
     refuse(files and out is None, "--files needs a folder, so give one with --out.")
     given |= ({"roi": roi} if roi else {}) | ({"out": "variable"} if variable else {})
-    about: Given = {"config": resolved(config.ReconstructConfig, None, given)}
+    settings = resolved(config.ReconstructConfig, None, given)
+    opened = trusted_run(store, settings.run, trust, device=settings.device)
     with folder_of(out) as folder:
         inner = folder / "files" if folder and (files or file) else None
         if file:
-            found = va.reconstruct_files(store, file, out=inner, **about)
+            found = va.reconstruct_files(opened, file, out=inner, config=settings)
         else:
-            found = va.reconstruct_store(store, files=inner, overwrite=overwrite, **about)
+            found = va.reconstruct_store(opened, files=inner, overwrite=overwrite, config=settings)
         if folder:
             _write_reconstructions(found, folder, binarise)
     print_lines(va.describe(found, "reconstruction"))
@@ -353,10 +370,10 @@ def cluster(store: str, given: Given, overwrite: bool = False) -> None:
 
 
 @command(config.EmbedConfig, n_components="--components", clusters="--clusters")
-def embed(store: str, given: Given, overwrite: bool = False) -> None:
+def embed(store: str, given: Given, trust: list[str] | None = None, overwrite: bool = False) -> None:
     """Decompose the patterns (PCA, NMF with fixed endmembers), beside the latents."""
     settings = resolved(config.EmbedConfig, None, given)
-    found = va.embed_store(store, settings, overwrite=overwrite)
+    found = va.embed_store(store, settings, trust=trust or (), overwrite=overwrite)
     print_lines(va.describe(found, "decomposition", name=settings.name or settings.method))
 
 
@@ -429,6 +446,7 @@ def explore(
     save: Path | None = None,
     by: str | None = None,
     seed: int = 0,
+    trust: list[str] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Explore a run in the browser: click a map, move the latents, see what is decoded. The store stays as it is.
@@ -441,21 +459,23 @@ def explore(
         by: with --save: map with the classes; default: label, phase or clusters
         overwrite: with --save: replace the file
     """
+    opened = trusted_run(store, run, trust)
     if save is not None:
         from vaearr.app.saved import save_page
 
-        written = save_page(store, run, save, by=by, seed=seed, overwrite=overwrite)
+        written = save_page(opened, run, save, by=by, seed=seed, overwrite=overwrite)
         tell(f"written: {written} ({written.stat().st_size / 1e6:.1f} MB)")
         return
     from vaearr.app.serve import explore as serve_page
 
-    serve_page(store, run, port=port, host=host, show=show)
+    serve_page(opened, run, port=port, host=host, show=show)
 
 
 @command(config.ReportConfig)
-def report(store: str, given: Given) -> None:
+def report(store: str, given: Given, trust: list[str] | None = None) -> None:
     """Write one self-contained HTML page about a run, and PNGs of its main views."""
-    say(f"the report is {va.report(store, **given)}")
+    opened = trusted_run(store, given.get("run", DEFAULT_RUN), trust)
+    say(f"the report is {va.report(opened, **given)}")
 
 
 @command(config.ExportConfig, latent="--beside")

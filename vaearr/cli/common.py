@@ -20,6 +20,7 @@ import typer
 import typer.core
 import yaml
 
+import vaearr as va
 from vaearr.config import Config, RoiConfig, group_of, over, placed, settings_of
 from vaearr.errors import UsageError
 
@@ -76,6 +77,7 @@ WORDS = {  # of parameters that many commands have
     "device": "auto, cpu, cuda, mps",
     "seed": "seed of whatever is drawn or chosen",
     "dask": "Dask workers: tcp://host:8786, a scheduler file, or local:4 on this machine",
+    "trust": "package.module:Name of a network that the run may name; it is imported and run; repeatable",
     "overwrite": "replace what is there, made otherwise",
     "out": "folder to write pictures and tables into",
     "source": SOURCE,
@@ -351,6 +353,11 @@ def print_lines(lines: Iterable[str], *, warnings_aside: bool = False) -> None:
     """On stdout; with `warnings_aside` those lines that warn on stderr."""
     for line in lines:
         typer.echo(line, err=warnings_aside and line.startswith("warning: "))
+
+
+def trusted_run(store: str, run: str, trust: Sequence[str] | None, *, device: str = "cpu") -> Any:
+    """A run of a store; it may name the networks that the user trusts."""
+    return va.load_run(store, run, device=device, trust=trust or ())
 
 
 @contextmanager

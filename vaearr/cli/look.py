@@ -30,6 +30,7 @@ from vaearr.cli.common import (
     print_lines,
     refuse,
     say,
+    trusted_run,
     with_options,
 )
 from vaearr.errors import NoInputError, UsageError, did_you_mean, need
@@ -88,7 +89,7 @@ class Look:
         options = {"out": Option(Annotated[Path | None, opt(words)], Path)}
         options |= {name: option(*KEYWORDS[name]) for name in self.keywords.split()}
 
-        def call(store: str, given: Given, run: str = DEFAULT_RUN) -> None:
+        def call(store: str, given: Given, run: str = DEFAULT_RUN, trust: list[str] | None = None) -> None:
             out: Path | None = given.pop("out", None)
             file, folder = (None, out) if self.folder else (out, None)
             if file:
@@ -96,14 +97,15 @@ class Look:
             given |= {name: POINTS[name](given[name]) for name in POINTS if name in given}
             find: Any = self.function if callable(self.function) else reduce(getattr, self.function.split("."), va)
             with folder_of(folder) as aside:
-                made = find(store, run, **given)
+                opened = trusted_run(store, run, trust)
+                made = find(opened, run, **given)
                 found, beside = made if isinstance(made, tuple) else (made, {})
                 if aside:
                     _write_folder(found, aside, self.folder)
             if file:
                 table: Any = self.table
                 if callable(table) and file.suffix.lower() in TABLE:
-                    table = table(store, run, **given)
+                    table = table(opened, run, **given)
                 _write(found, file, table, **beside)
             print_lines(va.describe(found), warnings_aside=True)
 
@@ -345,6 +347,7 @@ def layers(
     overwrite: bool = False,
     name: str = "layers",
     device: str = "auto",
+    trust: list[str] | None = None,
     as_json: bool = False,
 ) -> None:
     """Compare two samples layer by layer: how far apart a trained model's activations are.
@@ -377,7 +380,7 @@ def layers(
     from vaearr.recipe import as_json as plain
     from vaearr.run import open_run
 
-    opened = open_run(store, run, device=device)
+    opened = open_run(trusted_run(store, run, trust, device=device))
     model, ds, alone = opened.model, opened.ds, list[str]()
     how: Given = {"part": part, "level": level, "top": top}
     if "a" in about:

@@ -3,45 +3,104 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
 from typing import Any
 
-from vaearr.errors import UsageError, did_you_mean
+from vaearr.errors import UntrustedError, UsageError, did_you_mean
 
 KINDS = ("source", "model", "discriminator", "objective", "metric", "clustering", "view")
 
 
 def of_packages(kind: str) -> dict[str, str]:
-    """Parts that installed packages have as entry points of the group `vaearr.<kind>s`: name -> `module:Name`."""
-    return _of_packages(kind, tuple(sys.path))
+    """Parts that installed packages have as entry points of the group `vaearr.<kind>s`: name -> `module:Name`.
+
+    What lies in the current folder is not installed: it may have come along with a store.
+    """
+    here = Path.cwd()
+    return _of_packages(kind, tuple(folder for folder in sys.path if Path(folder).resolve() != here))
 
 
 @cache
 def _of_packages(kind: str, folders: tuple[str, ...]) -> dict[str, str]:
     """The same, looked up once for the folders that packages come from."""
-    return {entry.name: entry.value for entry in entry_points(group=f"vaearr.{kind}s")}
+    found: dict[str, str] = {}
+    for package in distributions(path=list(folders)):
+        for entry in package.entry_points.select(group=f"vaearr.{kind}s"):
+            found.setdefault(entry.name, entry.value)
+    return found
 
 
-def part(kind: str, name: str, known: Mapping[str, Any], *, called: str = "") -> Any:
-    """A part by its name: a known one, one of an installed package, or what `package.module:Name` names.
+def part(
+    kind: str,
+    name: str,
+    known: Mapping[str, Any],
+    *,
+    called: str = "",
+    trust: Collection[str] = (),
+) -> Any:
+    """Look up a part by its name.
 
-    kind: one of KINDS; known: the parts themselves, or where they are, as `module:Name`; called: the kind in words.
-    Settings and runs hold no more than the name, so that every process finds the part. Raises UsageError for a name
-    that nothing has, and where the package's module cannot be imported.
+    Parameters
+    ----------
+    kind
+        One of `KINDS`.
+    name
+        Name of a part of vaearr, of an entry point of an installed package, or `package.module:Name`.
+    known
+        The parts of vaearr themselves, or where they are, as `module:Name`.
+    called
+        The kind in words, for messages.
+    trust
+        Names of the form `package.module:Name` that may be imported, because the user gave them in
+        this call. A name that comes from a store, a model folder or any other file is looked up
+        without: what a file names is never imported.
+
+    Raises
+    ------
+    UntrustedError
+        For a name `package.module:Name` that is not in `trust`.
+    UsageError
+        For an unknown name, and where the package's module cannot be imported.
     """
+    called = called or kind
     place = known[name] if name in known else of_packages(kind).get(name, name)
     if not isinstance(place, str):
         return place
     if ":" not in place:
-        raise UsageError(
-            f"there is no {called or kind} {name!r}.{did_you_mean(name, sorted({*known, *of_packages(kind)}))}"
+        names = sorted({*known, *of_packages(kind)})
+        raise UsageError(f"there is no {called} {name!r}.{did_you_mean(name, names)}")
+    if place == name and name not in trust:
+        raise UntrustedError(
+            f"the {called} {name!r} is named by a file and belongs neither to vaearr nor to an installed package's "
+            f"entry points; using it would import and run that code. If you trust it, write trust={name!r} "
+            f"(--trust {name})."
         )
     try:
         return EntryPoint(name, place, f"vaearr.{kind}s").load()
     except (ImportError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise UsageError(
-            f"{called or kind} {name!r} cannot be loaded ({' '.join(str(error).split())}); install its package here, "
+            f"{called} {name!r} cannot be loaded ({reason}); install its package here, "
             "and write it as package.module:Name."
         ) from error
+
+
+def parts_of_users(*names: str) -> tuple[str, ...]:
+    """Return those names that are of the form `package.module:Name`."""
+    return tuple(name for name in names if ":" in name)
+
+
+def trusted_names(trust: str | Collection[str]) -> tuple[str, ...]:
+    """Return the parts that a user trusts, given as one name or several.
+
+    Raises UsageError for a name that is not of the form `package.module:Name`.
+    """
+    names = (trust,) if isinstance(trust, str) else tuple(trust)
+    for name in names:
+        module, colon, attribute = name.partition(":")
+        if not (module and colon and attribute):
+            raise UsageError(f"trust is {name!r}; give the name of a part, as package.module:Name.")
+    return names

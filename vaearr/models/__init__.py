@@ -19,7 +19,7 @@ Adding a model is one file and one line in `MODELS`; from a package of your own 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from vaearr.config import ModelConfig
@@ -41,19 +41,28 @@ OF_NEIGHBOURS = {"hidden": 512, "squeeze": 64}
 NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that are not the user's to give
 
 
-def _maker(kind: str, name: str) -> tuple[Callable[..., Any], list[str]]:
+def _maker(kind: str, name: str, trust: Collection[str]) -> tuple[Callable[..., Any], list[str]]:
     """What makes the registered network of a kind, and its arguments. Raises UsageError for an unknown name."""
-    make: Callable[..., Any] = part(kind, name, REGISTERED[kind])
+    make: Callable[..., Any] = part(kind, name, REGISTERED[kind], trust=trust)
     return make, list(inspect.signature(make).parameters)
 
 
-def build(kind: str, name: str, input_shape: Sequence[int], options: Mapping[str, Any], **more: Any) -> Any:
+def build(
+    kind: str,
+    name: str,
+    input_shape: Sequence[int],
+    options: Mapping[str, Any],
+    *,
+    trust: Collection[str] = (),
+    **more: Any,
+) -> Any:
     """A fresh network of a kind, model or discriminator, for samples of `input_shape` (channels first).
 
-    Its weights follow torch's random state. Raises UsageError for an unknown name or option and for samples that it
-    cannot be made for, MissingExtraError where it needs a package that is not there.
+    Its weights follow torch's random state. trust: names `package.module:Name` that the user gave in this call, see
+    `vaearr.config.parts.part`. Raises UsageError for an unknown name or option and for samples that it cannot be made
+    for, UntrustedError for a name that is not trusted, MissingExtraError where it needs a package that is not there.
     """
-    make, arguments = _maker(kind, name)
+    make, arguments = _maker(kind, name, trust)
     place = "input_shape" if "input_shape" in arguments else arguments[0]
     known = [argument for argument in arguments if argument not in (*NO_OPTIONS, place)]
     for option in options:
@@ -66,9 +75,9 @@ def build(kind: str, name: str, input_shape: Sequence[int], options: Mapping[str
         raise UsageError(f"{kind} {name!r} cannot be built for samples of shape {shape}: {error}") from error
 
 
-def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
+def build_model(config: ModelConfig, input_shape: tuple[int, ...], trust: Collection[str] = ()) -> Any:
     """The network of a model's settings, for samples of `input_shape`; see `build`."""
-    network = build("model", config.name, input_shape, config.options, latent_dim=config.latent_dim)
+    network = build("model", config.name, input_shape, config.options, trust=trust, latent_dim=config.latent_dim)
     if not hasattr(network, "latent_shape"):
         network.latent_shape = (config.latent_dim,)
     if not hasattr(network, "is_deterministic"):
@@ -77,7 +86,7 @@ def build_model(config: ModelConfig, input_shape: tuple[int, ...]) -> Any:
 
 
 def for_training(config: ModelConfig, *, likelihood: str, normalise: str, target: str = "self") -> ModelConfig:
-    """The model as likelihood and preprocessing need it, with the options that follow from them.
+    """The model that a user asks for as likelihood and preprocessing need it, with the options that follow from them.
 
     bernoulli: a sigmoid on the decoder, so that `decode` gives probabilities wherever the model is loaded. contrast,
     for a network that knows it: on where patterns have standard deviation 1, unless the user says otherwise. hidden and
@@ -87,7 +96,7 @@ def for_training(config: ModelConfig, *, likelihood: str, normalise: str, target
     options = dict(config.options)
     if likelihood == "bernoulli" and options.setdefault("head", "sigmoid") != "sigmoid":
         raise UsageError(f"the bernoulli likelihood needs a decoder with head='sigmoid', not {options['head']!r}.")
-    known = _maker("model", config.name)[1]
+    known = _maker("model", config.name, trust=[config.name])[1]
     if target == "neighbour":
         options = {name: value for name, value in OF_NEIGHBOURS.items() if name in known} | options
     if "contrast" in known:

@@ -12,7 +12,7 @@ import math
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,8 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.computing.device import pick_device
 from vaearr.config import Config, ModelConfig, PreprocessConfig
-from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.config.parts import trusted_names
+from vaearr.errors import DataError, NoInputError, UntrustedError, UsageError
 from vaearr.models import build_model
 from vaearr.models.preprocess import Preprocess, undo
 from vaearr.store import run_folder
@@ -75,17 +76,17 @@ class TrainedModel(nn.Module):
 
     `encode_batch` and `decode_batch` work on torch batches `(B, C, …)`; `encode` and `decode` on arrays. `label` and
     `classes`: the map that a linear head on the posterior mean learned to tell, and its class numbers. record: the
-    fields of `ModelRecord`.
+    fields of `ModelRecord`. trust: see `vaearr.models.build`.
     """
 
-    def __init__(self, **record: Any) -> None:
+    def __init__(self, *, trust: Collection[str] = (), **record: Any) -> None:
         super().__init__()
         self.record = about = ModelRecord.from_attrs(record)
         self.model_config, self.preprocess_config = about.model, about.preprocess
         self.input_shape, self.signal_dims = about.input_shape, about.signal_dims
         self.label, self.classes = about.label, about.classes
         self.preprocess = Preprocess(about.preprocess, self.input_shape)
-        self.network = build_model(about.model, self.seen_shape)
+        self.network = build_model(about.model, self.seen_shape, trust)
         self.classifier = nn.Linear(about.model.latent_dim, len(self.classes)) if self.classes else None
 
     @property
@@ -282,26 +283,62 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def load_folder(folder: Path, *, device: str | torch.device = "cpu") -> TrainedModel:
+def load_folder(folder: Path, *, device: str | torch.device = "cpu", trust: str | Collection[str] = ()) -> TrainedModel:
     """The model in an artefact folder, ready to encode. Raises NoInputError or DataError for one that is not whole.
 
-    Checksum, names, shapes and finiteness of the weights are checked before they are taken.
+    Checksum, names, shapes and finiteness of the weights are checked before they are taken. Raises UntrustedError for a
+    model of a package that the user does not trust, see `load_model`.
     """
     about, path = read_about(folder), folder / WEIGHTS
+    record = {name: about[name] for name in ModelRecord.model_fields if name in about}
+    names = trusted_names(trust)
     try:
-        model = TrainedModel(**{name: about[name] for name in ModelRecord.model_fields if name in about})
+        model = TrainedModel(**record, trust=names)
         state, _ = read_tensors(path, sha256=str(about["weights_sha256"]))
         check_finite(state, path)
         model.load_state_dict(state, strict=True)
+    except UntrustedError as error:
+        raise UntrustedError(f"{folder} is not loaded: {error}") from None
     except (UsageError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{folder / CONFIG} describes no model ({reason}); restore it or train again.") from None
     return model.to(device).eval()
 
 
-def load_model(store: str | Path, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> TrainedModel:
-    """The trained model of a run, with its weights checked; `.encode` and `.decode` take arrays and DataArrays."""
-    return load_folder(run_folder(store, run) / n.MODEL, device=pick_device(device))
+def load_model(
+    store: str | Path,
+    run: str = n.DEFAULT_RUN,
+    *,
+    device: str = "cpu",
+    trust: str | Collection[str] = (),
+) -> TrainedModel:
+    """Load the trained model of a run, with its weights checked.
+
+    Parameters
+    ----------
+    store
+        Path of the store.
+    run
+        Name of the run.
+    device
+        Device of the weights.
+    trust
+        Networks of your own packages that the run may name, as `package.module:Name`. Such a name
+        in a store is refused otherwise, because loading it imports and runs that package.
+
+    Returns
+    -------
+    TrainedModel
+        Its `encode` and `decode` take arrays and DataArrays.
+
+    Raises
+    ------
+    UntrustedError
+        If the run names a network that is neither vaearr's, an entry point of an installed package,
+        nor in `trust`.
+    """
+    folder = run_folder(store, run) / n.MODEL
+    return load_folder(folder, device=pick_device(device), trust=trust)
 
 
 def check_network(manifest: Mapping[str, Any], run: str, use: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -14,6 +14,7 @@ import xarray as xr
 import vaearr as va
 from vaearr import names as n
 from vaearr import schema
+from vaearr.config.parts import trusted_names
 from vaearr.errors import NoInputError
 from vaearr.run.facts import run_facts, run_lines
 from vaearr.store import (
@@ -41,10 +42,14 @@ class Run:
     here.
     """
 
-    def __init__(self, path: Path, name: str, *, device: str = "cpu", **known: Any) -> None:
-        """device: of the network. known: `manifest`, `history`, `health` by whoever has them already."""
+    def __init__(
+        self, path: Path, name: str, *, device: str = "cpu", trust: str | Collection[str] = (), **known: Any
+    ) -> None:
+        """device: of the network. trust: networks of the user's own that it may be, see `load_run`. known: `manifest`,
+        `history`, `health` by whoever has them already."""
         self.path = self.store = path
         self.name, self.device = name, device
+        self.trust = trusted_names(trust)
         self._opened: tuple[Any, xr.Dataset] | None = None
         self.__dict__.update(known)
 
@@ -87,7 +92,7 @@ class Run:
         from vaearr.models.artifacts import check_network, load_model
 
         check_network(self.manifest, self.name, "decode")
-        return load_model(self.path, self.name, device=self.device)
+        return load_model(self.path, self.name, device=self.device, trust=self.trust)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -146,7 +151,7 @@ class Run:
 
     def encode(self, **settings: Any) -> xr.Dataset:
         """Write the latents into the store, see `va.encode`; returns the opened store."""
-        return va.encode(self.path, run=self.name, **settings)
+        return va.encode(self, **settings)
 
     def decode(self, latents: Any, **settings: Any) -> Any:
         """Patterns that the decoder expects for latents, in preprocessed units, see `TrainedModel.decode`."""
@@ -167,15 +172,15 @@ class Run:
 
     def traverse(self, *dims: int, **settings: Any) -> xr.Dataset:
         """Single latent dimensions moved, by default all one after another, decoded, see `va.explore.traverse`."""
-        return va.explore.traverse(self.path, self.name, dims or None, **settings)
+        return va.explore.traverse(self, dims=dims or None, **settings)
 
     def manifold(self, **settings: Any) -> xr.Dataset:
         """A plane of the latent space, decoded, see `va.explore.manifold`."""
-        return va.explore.manifold(self.path, self.name, **settings)
+        return va.explore.manifold(self, **settings)
 
     def prototypes(self, by: str | None = None) -> xr.Dataset:
         """The mean of each class, decoded, see `va.explore.prototypes`."""
-        return va.explore.prototypes(self.path, self.name, by)
+        return va.explore.prototypes(self, by=by)
 
     def layers(self, a: Any, b: Any, **settings: Any) -> xr.Dataset:
         """How far two samples are apart at each layer, see `va.compare_layers`."""
@@ -200,16 +205,42 @@ class Run:
 StoreOrRun = str | Path | xr.Dataset | Run
 
 
-def load_run(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:
-    """A run of a store, or of the one that a Dataset was opened from, lazy; a Run is returned as it is.
+def load_run(
+    store: StoreOrRun,
+    run: str = n.DEFAULT_RUN,
+    *,
+    device: str = "cpu",
+    trust: str | Collection[str] = (),
+) -> Run:
+    """Open a run of a store; nothing is read before it is used.
 
-    Raises NoInputError that lists the runs there are.
+    Parameters
+    ----------
+    store
+        Path of the store, or a Dataset that was opened from it. A Run is returned as it is.
+    run
+        Name of the run.
+    device
+        Device of the network.
+    trust
+        Networks of your own packages that the run may name, as `package.module:Name`. Such a name
+        in a store is refused otherwise, because loading it imports and runs that package.
+
+    Returns
+    -------
+    Run
+        Functions that take a store's path take it, too.
+
+    Raises
+    ------
+    NoInputError
+        If the store has no such run; the message lists those it has.
     """
     if isinstance(store, Run):
         return store
     path = store_of(store)
     run_folder(path, run)
-    return Run(path, run, device=device)
+    return Run(path, run, device=device, trust=trust)
 
 
 def path_of(store: StoreOrRun) -> Path:

@@ -67,7 +67,7 @@ def encode(
     data: str | Path | xr.Dataset | Run,
     *runs: str | Run,
     store: str | Path | None = None,
-    source: str | Path | None = None,
+    source: str | Path | Run | None = None,
     name: str | None = None,
     roi: xr.DataArray | RoiConfig | None = None,
     config: EncodeConfig | None = None,
@@ -92,21 +92,27 @@ def encode(
     single settings of `config`. Returns the opened store. Raises NoInputError for a run that is not there, ExistsError
     for latents made otherwise, DataError for a damaged store or model, UsageError for a model of other data.
 
-    source: a store whose run is taken to these data, with its weights, settings and static background: first it becomes
-    a run of this store, called `name` (that of the source by default), over `roi` (as in `va.train`), and a warning
-    is said where these data look unlike its training data; see `va.import_model`. Where this store has another run of
-    that name, see `overwrite`.
+    source: a store, or a Run of it, whose run is taken to these data, with its weights, settings and static background:
+    first it becomes a run of this store, called `name` (that of the source by default), over `roi` (as in
+    `va.train`), and a warning is said where these data look unlike its training data; see `va.import_model`. Where this
+    store has another run of that name, see `overwrite`.
 
     dask: the workers that read and encode the blocks, see `vaearr.computing`; by default those of the client in use, if
     there is one. They only read the store. `config.device` is picked on each of them. Raises WorkersError where they
     cannot be reached or die of a block each time; what is done by then is kept.
     """
     named: str | Run | None = next(iter(runs), given.get("run"))
+    trust: tuple[str, ...] = ()
     if isinstance(data, Run):
+        trust = data.trust
         data, named = data.path, named or data.name
     if isinstance(named, Run):
+        trust = named.trust
         store = store or (named.path if isinstance(data, xr.Dataset) else None)
         named = named.name
+    if isinstance(source, Run):
+        trust = source.trust
+        source, named = source.path, named or source.name
     settings = resolved(EncodeConfig, config, given | {"run": named})
     check_where(dask)
     path = store_of(data, store)
@@ -115,7 +121,9 @@ def encode(
         if isinstance(data, xr.Dataset):
             raise UsageError("a run of another store is taken to a store's own patterns; give a path, or no source.")
         folder, settings = run_folder(source, settings.run) / n.MODEL, settings.replace(run=name or settings.run)
-        va.import_model(path, folder, run=settings.run, roi=roi, device=settings.device, overwrite=overwrite)
+        va.import_model(
+            path, folder, run=settings.run, roi=roi, device=settings.device, overwrite=overwrite, trust=trust
+        )
     elif name is not None or roi is not None:
         raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
     check_patterns(path)
@@ -132,7 +140,7 @@ def encode(
             return own
         replacing = removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
     with connected(dask) as client:
-        model = load_model(path, run, device="cpu" if client else settings.device)
+        model = load_model(path, run, device="cpu" if client else settings.device, trust=trust)
         ds = data if isinstance(data, xr.Dataset) else own
         check_fits(ds, manifest, model, is_given=ds is not own)
         inside = own[n.run_name(n.ROI, run)].load()
@@ -151,7 +159,7 @@ def encode(
                 count, by = sum(int(inside.isel(region).sum()) for region in left), sides(staging.regions)
                 log.info(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
                 if client:
-                    what = (model.seen_shape, place, manifest["weights_sha256"], settings.to_attrs())
+                    what = (model.seen_shape, place, manifest["weights_sha256"], settings.to_attrs(), trust)
                     yield from _by_workers(client, in_chunks(as_seen, nav, by), inside, left, *what)
                     return
                 blocks = Blocks(as_seen, nav, by)
@@ -205,22 +213,23 @@ def encode_block(
     store: str,
     weights_sha256: str,
     config: Mapping[str, Any],
+    trust: tuple[str, ...] = (),
 ) -> Values:
     """On a worker: latents, standard deviations and errors of one block's chosen points, by name."""
     _, chosen, patterns = block
     settings = EncodeConfig.from_attrs(dict(config))
     stored = np.empty((int(chosen.sum()), *shape), patterns.dtype.newbyteorder("="))
     take_rows(patterns, np.flatnonzero(chosen), stored)
-    model = _kept_model(store, settings.run, weights_sha256, settings.device)
+    model = _kept_model(store, settings.run, weights_sha256, settings.device, trust)
     return _encoded(model, torch.from_numpy(stored), settings)()
 
 
 @functools.lru_cache(maxsize=2)
-def _kept_model(store: str, run: str, weights_sha256: str, device: str) -> TrainedModel:
+def _kept_model(store: str, run: str, weights_sha256: str, device: str, trust: tuple[str, ...]) -> TrainedModel:
     """The model of a run, loaded once in a worker. Raises DataError where it has other weights than the caller's."""
     if run_manifest(store, run)["weights_sha256"] != weights_sha256:
         raise DataError(f"run {run!r} of {store} has other weights here than where the work was started.")
-    return load_model(store, run, device=device)
+    return load_model(store, run, device=device, trust=trust)
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ Of a run of another store all is taken that decides its latents: weights, settin
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from vaearr import schema
 from vaearr.batching import PatternBatches, batches
 from vaearr.computing.device import pick_device
 from vaearr.config import ImportConfig, ModelConfig, RoiConfig, resolved, settings_as_keywords
+from vaearr.config.parts import parts_of_users, trusted_names
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
 from vaearr.models.foreign import MODEL, in_words, infer_options, load_foreign, read_foreign
@@ -60,6 +61,7 @@ def import_model(
     roi: xr.DataArray | RoiConfig | None = None,
     config: ImportConfig | None = None,
     overwrite: bool = False,
+    trust: str | Collection[str] = (),
     **given: Any,
 ) -> Run:
     """Publish the network of a checkpoint as `/runs/<run>` with its `roi` and `split` maps; nothing is trained.
@@ -71,10 +73,12 @@ def import_model(
     `roi` see `va.train`; of a run that is there, None means its own. A run that is there, imported the same way, is
     returned; `overwrite` replaces another one of this name, with its latents and tables. Raises ExistsError for a name
     that is taken, UsageError for a model that cannot be built for the store's samples or for settings that a model
-    folder has itself, and what `read_foreign`, `load_foreign` and `load_folder` raise for a checkpoint that is damaged
+    folder has itself, UntrustedError for a model folder that names a network that is not in `trust` (see
+    `va.load_run`), and what `read_foreign`, `load_foreign` and `load_folder` raise for a checkpoint that is damaged
     or does not fit.
     """
     settings = resolved(ImportConfig, config, given)
+    names = trusted_names(trust) + parts_of_users(settings.model)
     check_run_name(run)
     path, file = check_store(store), Path(checkpoint).expanduser().resolve()
     own = file.parent if file.name == WEIGHTS else file  # the model folder of a vaearr run, by itself or its weights
@@ -98,10 +102,10 @@ def import_model(
             "config": imported.get("settings", settings.to_attrs()),
         }
         if is_made(there, made, Recipe(settings, inputs), instead=ELSEWHERE, overwrite=overwrite):
-            return Run(path, run)
+            return Run(path, run, trust=names)
     old = removable(path, runs=[run] if is_there else [])
     with staged_run(path, run, replacing=old) as folder:
-        model, origin, words = _of_run(ds, own, settings) if is_own else _of_file(ds, file, settings)
+        model, origin, words = _of_run(ds, own, settings, names) if is_own else _of_file(ds, file, settings)
         model = model.to(device)
         log.info(words)
         if not is_own and model.preprocess_config.static_background != "none":
@@ -135,15 +139,17 @@ def import_model(
         publish_run(path, run, folder, manifest, maps, replacing=old)
     for warning in health.attrs["warnings"]:
         log.warning(warning)
-    return Run(path, run, health=health, manifest=manifest)
+    return Run(path, run, trust=names, health=health, manifest=manifest)
 
 
-def _of_run(ds: xr.Dataset, folder: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
+def _of_run(
+    ds: xr.Dataset, folder: Path, settings: ImportConfig, trust: tuple[str, ...]
+) -> tuple[TrainedModel, dict[str, Any], str]:
     """The model of a run, as it was trained, where it comes from, and that in words."""
     plain, default = settings.deciding(), ImportConfig().deciding()
     if given := [key for key in plain if key != "seed" and plain[key] != default[key]]:
         raise UsageError(f"{folder} says itself what its model is and how samples are prepared; leave out {given[0]}.")
-    about, model = read_about(folder), load_folder(folder)
+    about, model = read_about(folder), load_folder(folder, trust=trust)
     if model.input_shape != schema.input_shape(ds):
         raise UsageError(
             f"the model in {folder} was trained on samples of shape {model.input_shape}, channels first; the store's "
@@ -203,6 +209,7 @@ def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[Traine
             input_shape=shape,
             signal_dims=schema.signal_dims(ds),
             input_dtype=str(ds[n.PATTERNS].dtype),
+            trust=[settings.model],
         )
     own = given or read_foreign(file, layout=settings.layout, prefix=settings.prefix, network=model.network)
     report = load_foreign(model.network, own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from vaearr import schema
 from vaearr.batching.blocks import check_grid, in_chunks, is_same, on_grid, seen
 from vaearr.computing.progress import Progress, showing
 from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
+from vaearr.config.parts import parts_of_users, trusted_names
 from vaearr.errors import UsageError, did_you_mean, need
 from vaearr.models.artifacts import SEEN
 from vaearr.recipe import Recipe, as_json, differing, is_made, nested
@@ -61,6 +62,7 @@ def train(
     resume: str | Path | None = None,
     restart: bool = False,
     overwrite: bool = False,
+    trust: str | Collection[str] = (),
     on_step: Callable[[int, int], None] | None = None,
     progress: Progress = True,
     **given: Any,
@@ -81,9 +83,13 @@ def train(
     name, with its latents and tables, when the new one is trained. Raises ExistsError for a name that is taken,
     RoiError and UsageError for settings that do not fit, or that differ from those of the interrupted training.
 
+    trust: networks of your own packages, as `package.module:Name`, that the run or model folder of `init` or of the
+    perceptual term may name; see `va.load_run`. Parts that your settings name need no such word.
+
     progress: False shows none; a function is told (epochs done, in all at most, text with the losses).
     """
     settings = resolved(TrainConfig, config, given)
+    trusted = trusted_names(trust) + parts_of_users(settings.model.name)
     check_run_name(run)
     check_extras(settings)
     if isinstance(data, str | Path | xr.Dataset):
@@ -109,7 +115,7 @@ def train(
         shares = [_parts(one.ds, one.mask, settings) for one in given_by]
         if there[0]:
             team.first_does(lambda: _publish_in_others(given_by, there, shares, run, together))
-            return Run(path, run)
+            return Run(path, run, trust=trusted)
         ds, mask, parts = given_by[0].ds, given_by[0].mask, shares[0]
         if len(paths) > 1:
             ds, mask, parts = laid_together([one.ds for one in given_by], [one.mask for one in given_by], shares)
@@ -130,6 +136,7 @@ def train(
             perceptual_from=_perceptual_from(path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,
             restart=restart,
+            trust=trusted,
             logs=(beside(path).with_name(f"{path.name}.logs"), run),
             on_step=on_step,
             on_epoch=lambda epoch, row: show(epoch + 1, settings.epochs, f"training, {_loss_words(row)}"),
@@ -142,7 +149,7 @@ def train(
             _publish_in_others(given_by, there, shares, run, together)
             for warning in tables[n.HEALTH].attrs["warnings"]:
                 log.warning(warning)
-    return Run(path, run, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
+    return Run(path, run, trust=trusted, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
 
 
 def _loss_words(row: Mapping[str, float]) -> str:

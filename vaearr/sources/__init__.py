@@ -90,7 +90,7 @@ COLLECTION_SETTINGS = ("size", "manifest", "classes", "exclude", "spacing")  # g
 
 def named_source(name: str) -> Source:
     """A format by its name; of another package a Source, or a function `path -> Dataset` meant by name alone."""
-    found = part("source", name, SOURCES, called="format")
+    found = part("source", name, SOURCES, called="format", trust=[name])
     if isinstance(found, Source):
         return found
 

@@ -86,7 +86,8 @@ class Training:
             if adversarial.kind == "wgan-gp" and self.team.size > 1:  # second derivatives are not averaged
                 raise UsageError("wgan-gp runs in one process; set objective.adversarial.kind='hinge', or start one.")
             with seeded(config.seed, device):
-                network = build("discriminator", adversarial.discriminator, shape, adversarial.options).to(device)
+                name = adversarial.discriminator
+                network = build("discriminator", name, shape, adversarial.options, trust=[name]).to(device)
             self.critic = Critic(network, adversarial, pick_precision(config.precision, device))
             rates = config.replace(learning_rate=adversarial.learning_rate, weight_decay=0.0)
             self.critic_rate = rates.learning_rate

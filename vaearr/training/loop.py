@@ -93,6 +93,7 @@ def train_model(
     perceptual_from: Path | None = None,
     resume: Path | None = None,
     restart: bool = False,
+    trust: tuple[str, ...] = (),
     logs: tuple[Path, str],
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
@@ -103,7 +104,8 @@ def train_model(
     parts: map of the split. data: fingerprints of the patterns and of the maps that choose among them. init: model
     folder, or checkpoint file made elsewhere, whose weights to start from. perceptual_from: model folder whose encoder
     the perceptual term looks with. resume: checkpoint to go on from; None looks for what an interruption left in the
-    folder, and `restart` throws that away. logs: folder and name for loggers.
+    folder, and `restart` throws that away. trust: networks of the user's own that model folders may name.
+    logs: folder and name for loggers.
     """
     objective, n_validation = settings.objective, int((parts == n.VALIDATION).sum())
     about = {key: value for key, value in settings.to_attrs().items() if key not in TrainConfig.passing}
@@ -138,13 +140,14 @@ def train_model(
             input_dtype=str(ds[n.PATTERNS].dtype),
             label=objective.label,
             classes=classes,
+            trust=[settings.model.name],
         ).to(device)
     if init is not None and begin is None:
-        _start_from(model, init)
+        _start_from(model, init, trust)
     folder.mkdir(parents=True, exist_ok=True)
     if begin is None and settings.preprocess.static_background != "none":
         model.preprocess.fit(train if balance is None else part(n.TRAIN), team.total)
-    perceptual = _perceptual(model, objective.perceptual, perceptual_from) if objective.perceptual else None
+    perceptual = _perceptual(model, objective.perceptual, perceptual_from, trust) if objective.perceptual else None
     at_once = settings.epoch_samples
     if at_once is None:
         at_once = min(max(train.n_samples_total // 2, OF_A_SCAN[0]), OF_A_SCAN[1]) if schema.is_scan(ds) else 0
@@ -216,12 +219,12 @@ def _where_to_begin(folder: Path, about: Mapping[str, Any], resume: Path | None,
     return begin
 
 
-def _start_from(model: TrainedModel, folder: Path) -> None:
+def _start_from(model: TrainedModel, folder: Path, trust: tuple[str, ...]) -> None:
     """Give a fresh model the weights of a trained one; its backgrounds are its own data's."""
     if folder.is_file():
         log.info(in_words(load_foreign(model.network, folder)))
         return
-    other = load_folder(folder)
+    other = load_folder(folder, trust=trust)
     one, two = (m.model_config.replace(options={**m.model_config.options, "dropout": 0}) for m in (other, model))
     found = differing(one.to_attrs(), two.to_attrs()) + differing(other.seen_shape, model.seen_shape, "samples")
     if found:
@@ -232,7 +235,9 @@ def _start_from(model: TrainedModel, folder: Path) -> None:
         model.classifier.load_state_dict(other.classifier.state_dict())
 
 
-def _perceptual(model: TrainedModel, config: PerceptualConfig, folder: Path | None) -> PerceptualLoss:
+def _perceptual(
+    model: TrainedModel, config: PerceptualConfig, folder: Path | None, trust: tuple[str, ...]
+) -> PerceptualLoss:
     """The module that the settings ask for, on the model's device.
 
     folder: of the trained model whose encoder is meant. Raises UsageError for one of other samples, and what
@@ -240,7 +245,7 @@ def _perceptual(model: TrainedModel, config: PerceptualConfig, folder: Path | No
     """
     network = None
     if folder is not None:
-        other = load_folder(folder)
+        other = load_folder(folder, trust=trust)
         if other.input_shape[0] != model.input_shape[0] or len(other.input_shape) != len(model.input_shape):
             known = f"the model in {folder} knows samples {other.input_shape}, these are {model.input_shape}"
             raise UsageError(f"objective.perceptual: {known}; name a run on samples of this kind.")

@@ -43,7 +43,7 @@ class Step(nn.Module):
         objective = config.objective
         if objective.target == "auto" or objective.input_noise is None:
             raise UsageError("objective.target or input_noise is not decided; `vaearr.run.train.settled` does it.")
-        self.likelihood: Any = part("objective", objective.likelihood, losses.LIKELIHOODS)
+        self.likelihood: Any = part("objective", objective.likelihood, losses.LIKELIHOODS, trust=[objective.likelihood])
         self.model, self.objective, self.augment, self.perceptual = model, objective, config.augment, perceptual
         self.noise, self.precision = objective.input_noise, pick_precision(config.precision, model.device)
         self.is_split = objective.target == "neighbour" and bool(getattr(model.network, "contrast", False))

@@ -88,7 +88,7 @@ def view(
     if not isinstance(result, xr.Dataset | xr.DataArray):
         shown = _side_by_side(result, kind, options)
     else:
-        found = part("view", kind or kind_of(result), KINDS)
+        found = part("view", kind or kind_of(result), KINDS, trust=[kind or ""])
         shown = (found[0] if isinstance(found, tuple) else found)(result, **options)
     return on_paper(shown) if backend == "matplotlib" else shown
 

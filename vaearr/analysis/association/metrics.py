@@ -75,7 +75,7 @@ def choose(metrics: str | Any | Sequence[str | Any]) -> list[Metric]:
     given = [each for one in given for each in (USUAL if one == "all" else [one])]
     if not given:
         raise UsageError(f"no metric given; name one or more of {', '.join(METRICS)}, or 'all'.")
-    found = [part("metric", one, METRICS) if isinstance(one, str) else one for one in given]
+    found = [part("metric", one, METRICS, trust=[one]) if isinstance(one, str) else one for one in given]
     chosen = [one if isinstance(one, Metric) else _of_others(one) for one in found]
     return list({one.name: one for one in chosen}.values())
 

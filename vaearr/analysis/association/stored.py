@@ -57,7 +57,8 @@ def associate_store(
     latents = latents_of(ds, config.run, config.variable)
     roi = ds.get(n.run_name(n.ROI, config.run))
     targets = targets_of(ds, config.targets, roi=roi)
-    recipe, name = _recipe(ds, config, targets), table_name(config.variable, config.name)
+    metrics = [item.name for item in choose(config.metrics)]
+    recipe, name = _recipe(ds, config, targets, metrics), table_name(config.variable, config.name)
     if has_table(store, config.run, name):
         found = _opened(store, config.run, name)
         part = _part_of(found, recipe)
@@ -149,7 +150,10 @@ def current_table(store: str | Path, ds: xr.Dataset, run: str, *, variable: str 
     try:
         config = AssociateConfig.from_attrs(table.attrs[PARAMETERS]["config"])
         roi = ds.get(n.run_name(n.ROI, config.run))
-        same = not _recipe(ds, config, targets_of(ds, config.targets, roi=roi)).differences(table.attrs[PARAMETERS])
+        targets = targets_of(ds, config.targets, roi=roi)
+        # the metrics are those that the table names: what a store names is never looked up as code
+        recipe = _recipe(ds, config, targets, table.attrs[PARAMETERS]["metrics"])
+        same = not recipe.differences(table.attrs[PARAMETERS])
     except (KeyError, TypeError, NoInputError, UsageError):
         return None
     return table if same else None
@@ -200,13 +204,13 @@ def _part_of(table: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
     return table[[ASSOCIATION]].sel({METRIC: metrics, TARGET: targets}).assign_attrs(table.attrs | {PARAMETERS: asked})
 
 
-def _recipe(ds: xr.Dataset, config: AssociateConfig, targets: xr.DataArray) -> Recipe:
+def _recipe(ds: xr.Dataset, config: AssociateConfig, targets: xr.DataArray, metrics: Sequence[str]) -> Recipe:
     """What decides the table: the settings, their targets and metrics, where latents and maps come from."""
     variable = config.variable or n.run_name(n.LATENTS, config.run)
     used: Sequence[str] = [variable, n.run_name(n.ROI, config.run), n.BC, n.ELEMENTS, n.PHASE, *config.targets]
     inputs = {
         "targets": [str(label) for label in targets[TARGET].values],
-        "metrics": [item.name for item in choose(config.metrics)],
+        "metrics": list(metrics),
         "parents": {name: nested(ds[name].attrs, n.PROVENANCE) for name in dict.fromkeys(used) if name in ds},
     }
     return Recipe(config, inputs)

@@ -66,7 +66,9 @@ def choose(name: str | Any, given: dict[str, Any]) -> Method:
 
     Raises UsageError for an unknown one, or a given setting that it does not read.
     """
-    found = part("clustering", name, METHODS, called="clustering method") if isinstance(name, str) else name
+    found = name
+    if isinstance(name, str):
+        found = part("clustering", name, METHODS, called="clustering method", trust=[name])
     chosen = found if isinstance(found, Method) else _of_others(found)
     for key, value in given.items():
         if value is not None and key not in (*ALWAYS, *chosen.uses):

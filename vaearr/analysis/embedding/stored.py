@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from vaearr.batching.blocks import Blocks, in_chunks, read_chosen
 from vaearr.computing.device import pick_device
 from vaearr.computing.progress import Progress, Show, showing
 from vaearr.config import EmbedConfig, PreprocessConfig, resolved, settings_as_keywords
+from vaearr.config.parts import trusted_names
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.artifacts import check_fits, load_model
 from vaearr.models.preprocess import Preprocess, seen_patterns, settled
@@ -94,6 +95,7 @@ def embed_store(
     config: EmbedConfig | None = None,
     *,
     overwrite: bool = False,
+    trust: str | Collection[str] = (),
     progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
@@ -101,7 +103,7 @@ def embed_store(
 
     The region is that of the run if it is there, else all measured points; PCA sees the patterns as the run's network
     does. Nothing is visible before all is written. A decomposition that was made already is returned as it is;
-    `overwrite` replaces another one of this name.
+    `overwrite` replaces another one of this name. trust: see `va.load_run`.
 
     Returns the opened store. Raises ExistsError where the name is taken by anything else, NoInputError for a run that
     is not there, DataError for a damaged store, and what `embed` raises.
@@ -112,7 +114,7 @@ def embed_store(
     check_patterns(path)
     ds = open_store(path, chunks=None)
     name = settings.name or settings.method
-    roi, step, recipe = _plan(path, ds, settings)
+    roi, step, recipe = _plan(path, ds, settings, trusted_names(trust))
     taken, replacing = _taken(ds, name), list[str]()
     if taken:
         made = nested(ds[name].attrs, n.PROVENANCE) if name in ds else None
@@ -158,7 +160,9 @@ def _step(ds: xr.Dataset, settings: EmbedConfig, like: Preprocess | None) -> Pre
     return step.to(pick_device(settings.device))
 
 
-def _plan(path: Path, ds: xr.Dataset, settings: EmbedConfig) -> tuple[xr.DataArray, Preprocess | None, Recipe]:
+def _plan(
+    path: Path, ds: xr.Dataset, settings: EmbedConfig, trust: tuple[str, ...]
+) -> tuple[xr.DataArray, Preprocess | None, Recipe]:
     """The region, how the run's network sees patterns, and the recipe. Raises NoInputError for another run that is not
     there."""
     request: dict[str, Any] = {"run": None, "weights_sha256": None}
@@ -169,7 +173,7 @@ def _plan(path: Path, ds: xr.Dataset, settings: EmbedConfig) -> tuple[xr.DataArr
         roi = ds[parents[-1]]
         request["run"] = settings.run
         if settings.method == "pca" and manifest.get("kind") != n.ATTACHED:
-            model = load_model(path, settings.run)
+            model = load_model(path, settings.run, trust=trust)
             check_fits(ds, manifest, model)
             request["weights_sha256"] = manifest["weights_sha256"]
             like = model.preprocess

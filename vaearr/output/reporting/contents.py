@@ -13,7 +13,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association import associate, current_table, ranking, run_latents, targets_of
+from vaearr.analysis.association import METRICS, associate, current_table, ranking, run_latents, targets_of
 from vaearr.analysis.clustering import cluster_scores, cluster_summary
 from vaearr.config import ReportConfig
 from vaearr.errors import VaearrError
@@ -127,7 +127,7 @@ class Contents:
     @cached_property
     def rivals(self) -> dict[str, xr.DataArray]:
         """Decompositions beside the latents: their association with the same targets over the same points."""
-        if self.association is None:
+        if self.association is None or self.metric not in METRICS:  # a name in a store is not looked up as code
             return {}
         targets = targets_of(self.whole, [target for target, _ in self.targets], roi=self.region)
         return {

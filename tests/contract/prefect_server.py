@@ -1,4 +1,4 @@
-"""A real Prefect server on loopback, and processes that serve flows to it."""
+"""A real Prefect server on loopback, and processes that talk to it."""
 
 from __future__ import annotations
 
@@ -126,19 +126,3 @@ def server(folder: Path, **further: str) -> Iterator[Server]:
 
         until(healthy, "the server answers")
         yield Server(url, env)
-
-
-@contextmanager
-def served(server: Server, folder: Path, *flows: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`vaearr serve` for these flows."""
-    log = folder / "serve.log"
-    with running("vaearr", "serve", *flows, cwd=folder, env=server.env, log=log) as process:
-        until(lambda: process.poll() is not None or "serving " in log.read_text(), "vaearr serve is ready")
-        assert process.poll() is None, log.read_text()
-        yield process
-
-
-def children(pid: int) -> list[int]:
-    """Processes that a process has started and that live."""
-    found = [Path(f"/proc/{pid}/task/{task}/children") for task in os.listdir(f"/proc/{pid}/task")]
-    return [int(number) for file in found for number in file.read_text().split()]

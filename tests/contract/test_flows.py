@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def words(name: str, **parameters: Any) -> list[str]:
 
 def run(name: str, code: int = 0, **parameters: Any) -> Done:
     """A flow without a server, in this process."""
-    return vaearr(*words(name, **parameters), "--here", code=code)
+    return vaearr(*words(name, **parameters), code=code)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_settings_are_called_the_same_in_every_flow(setting: str) -> None:
 
 def test_a_model_is_taken_to_other_data(trained_template: Path, scan_store: Path) -> None:
     given = (f"store={scan_store}", f"source={trained_template}", "name=taken", "roi.x=[0, 3]")
-    vaearr("run", "encode", *(word for text in given for word in ("-p", text)), "--here")
+    vaearr("run", "encode", *(word for text in given for word in ("-p", text)))
     ds = zarr(scan_store)
     np.testing.assert_array_equal(np.isfinite(ds.latents_taken).all("latent_taken"), ds.roi_taken)
 
@@ -179,3 +180,50 @@ def test_results_are_fetched_and_shown(server: real.Server, trained_store: Path)
         page = re.search(r"`(/[^`]+\.html)`", text)
         assert page, text[-300:]
         assert "Bokeh" in offline(Path(page[1]))
+
+
+SERVE = """
+from prefect.flows import EntrypointType
+from vaearr.flows.steps import encode_flow
+encode_flow.serve("encode", entrypoint_type=EntrypointType.MODULE_PATH)
+"""
+
+
+@pytest.mark.slow
+def test_a_served_flow_runs_what_is_asked_of_it(server: real.Server, trained_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "serve.py").write_text(SERVE)
+    log = tmp_path / "serve.log"
+    with real.running("serve", cwd=tmp_path, env=server.env, log=log):
+        real.until(lambda: "your flow" in log.read_text().lower(), "the flow is served")
+        deployment_run(
+            server, "encode", tmp_path, store=trained_store, encode={"precision": "bfloat16"}, overwrite=True
+        )
+    assert server.runs("encode")[0]["state_type"] == "COMPLETED"
+
+
+@pytest.mark.slow
+def test_a_worker_runs_the_deployments_of_prefect_yaml(
+    server: real.Server, trained_store: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(real.ROOT / "prefect.yaml", project)
+    for command in (("work-pool", "create", "local", "--type", "process"), ("--no-prompt", "deploy", "--all")):
+        done = server.command("prefect", *command, cwd=project)
+        assert done.returncode == 0, done.stdout + done.stderr
+    log = tmp_path / "worker.log"
+    start_worker = ("prefect", "worker", "start", "--pool", "local")
+    with real.running(*start_worker, cwd=project, env=server.env, log=log) as worker:
+        real.until(lambda: worker.poll() is not None or "started" in log.read_text(), "the worker starts")
+        deployment_run(server, "train-vae", tmp_path, store=trained_store, run="w", train=SMALL)
+    assert bool(zarr(trained_store)["latents_w"].notnull().any())
+    shown = server.artifacts()
+    assert shown["train-progress-scan-w"]["data"] == 100.0
+    assert "](data:image/png;base64," in shown["train-vae-loss-scan-w"]["data"]
+
+
+def deployment_run(server: real.Server, name: str, folder: Path, **parameters: Any) -> None:
+    """Ask for a run of a deployment and wait until it has completed."""
+    given = words("", **parameters)[2:]
+    done = server.command("prefect", "deployment", "run", f"{name}/{name}", *given, "--watch", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr

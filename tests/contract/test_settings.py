@@ -122,7 +122,7 @@ def test_settings_by_option(scan_store: Path, tmp_path: Path) -> None:
 
 COMMANDS = {
     *("demo", "ingest", "attach", "info", "verify", "train", "import", "encode", "reconstruct", "associate", "probe"),
-    *("cluster", "embed", "judge", "explore", "report", "export", "run", "serve", "look"),
+    *("cluster", "embed", "judge", "explore", "report", "export", "run", "look"),
 }
 LOOKS = {
     *("prototypes", "traverse", "manifold", "path", "scatter", "pairs", "histograms", "activations", "components"),

@@ -1,4 +1,4 @@
-"""Files of a small scan, a store with a trained run, and one Prefect server for all tests that need one."""
+"""One Prefect server for all tests that need one."""
 
 from __future__ import annotations
 
@@ -10,23 +10,6 @@ from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from tests.contract import prefect_server as real
-from vaearr.config import IngestConfig
-from vaearr.testing import synthetic_scan, write_scan_files
-
-
-@pytest.fixture(scope="session")
-def scan_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A scan as HDF5 and CSV files."""
-    scan = synthetic_scan(nx=14, ny=11, pattern_shape=(16, 16), n_grains=5)
-    return write_scan_files(scan, tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture(scope="session")
-def reading(scan_files: dict[str, Path]) -> IngestConfig:
-    """How these files are read."""
-    return IngestConfig(
-        maps={"BC": scan_files["BC"]}, elements=scan_files["elements"], phases=scan_files["phase"], step=0.25
-    )
 
 
 @pytest.fixture(scope="session")

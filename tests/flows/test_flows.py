@@ -9,17 +9,13 @@ import pytest
 import xarray as xr
 import yaml
 from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.conftest import TINY_TRAINING
-from tests.contract.prefect_server import ROOT, Server
-from vaearr.config import (
-    EncodeConfig,
-    IngestConfig,
-    TrainConfig,
-)
-from vaearr.errors import DataError, NoInputError, UsageError, VaearrError
+from tests.contract.prefect_server import ROOT, Server, free_port
+from vaearr.config import EncodeConfig, TrainConfig
+from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.flows.by_name import FLOWS, run, validated
 from vaearr.flows.running import RETRIES, is_passing, key_of, step
-from vaearr.flows.serving import FLOWS, flow_name, run, submittable, validated
 from vaearr.flows.steps import encode_flow
 
 pytestmark = [
@@ -44,7 +40,7 @@ SCAN = {"source": "a", "store": "s.zarr"}
         ("analyse-many", {"scans": [SCAN, SCAN | {"store": "./s.zarr"}]}, "more than one scan"),
         ("analyse-many", {"scans": [SCAN | {"inges": {}}]}, "Did you mean 'ingest'"),
         ("sweep", {"store": "a", "sweep": {"rois": {"1": {}}}}, "must be letters, digits and _"),
-        ("train-vae/encode", {}, "there is no flow 'train-vae/encode'"),
+        ("train", {}, "there is no flow 'train'"),
     ],
 )
 def test_wrong_parameters_are_named(name: str, given: dict[str, Any], words: str) -> None:
@@ -62,50 +58,16 @@ def test_parameters_become_their_types() -> None:
     assert validated(FLOWS["analyse-scan"], given)["associate"].significance is not None  # as the flow sets it
 
 
-def test_paths_of_a_submitted_run_are_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    scan = {"source": "a.h5", "store": "s/a.zarr", "ingest": {"maps": {"BC": "bc.csv"}, "step": 0.5}}
-    far = {"source": "a.h5", "store": "s3://bucket/a.zarr"}
-    checked = validated(FLOWS["analyse-many"], {"scans": [scan, far], "dask": "local:2"})
-    ingest = {"maps": {"BC": f"{tmp_path}/bc.csv"}, "step": 0.5}
-    whole = {"source": f"{tmp_path}/a.h5", "store": f"{tmp_path}/s/a.zarr", "ingest": ingest}
-    assert {name: submittable(value) for name, value in checked.items()} == {
-        "scans": [whole, far | {"source": f"{tmp_path}/a.h5"}], "dask": "local:2"
-    }  # fmt: skip
-    assert submittable(Path("file:///data/a.zarr")) == "/data/a.zarr"
-
-
 def test_parameters_make_forms_and_deployments() -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     found = {name: f"vaearr.flows.steps.{flow.fn.__name__}" for name, flow in FLOWS.items()}
     assert {item["name"]: item["entrypoint"] for item in deployments} == found
     for name in FLOWS:
-        assert flow_name(f"{name}/{name}") == name
         form = FLOWS[name].parameters.model_dump()
         assert all(item.get("description") for item in form["properties"].values()), name
     train = FLOWS["train-vae"].parameters.model_dump()["definitions"]
     assert train["TrainConfig"]["properties"]["epochs"]["minimum"] == 1
     assert key_of("train-vae", "My scan_1 (µm)", "B") == "train-vae-my-scan-1-m-b"
-
-
-@pytest.mark.long
-@pytest.mark.usefixtures("unrecorded")
-def test_many_side_by_side(
-    scan_files: dict[str, Path],
-    reading: IngestConfig,
-    tmp_path: Path,
-    said: list[str],
-) -> None:
-    scans = [{"source": scan_files["patterns"], "store": tmp_path / f"{n}.zarr", "ingest": reading} for n in "ab"]
-    scans.append({"source": tmp_path / "nothing.h5", "store": tmp_path / "c.zarr"})
-    given = {"scans": scans, "train": TINY_TRAINING, "associate": {}, "embed": {"n_components": 3}, "dask": "local:2"}
-    with pytest.raises(VaearrError, match="1 of 3 scans failed"):
-        run("analyse-many", {"cluster": {"method": "kmeans", "k": 3}, **given})
-    assert any(line.startswith(f"{tmp_path / 'c.zarr'}: failed: NoInputError: ") for line in said)
-    for name in "ab":
-        assert {"latents", "pca", "clusters"} <= set(xr.open_zarr(tmp_path / f"{name}.zarr").data_vars)
-        assert (tmp_path / f"{name}.reports" / "vae" / "index.html").is_file()
-    assert not (tmp_path / "c.zarr").exists()
 
 
 def test_what_passes_is_tried_again() -> None:
@@ -122,6 +84,12 @@ def test_what_passes_is_tried_again() -> None:
     assert not tried(full)
     assert not tried(DataError("'patterns' cannot be read"), ValueError("checksum"))
     assert not tried(NoInputError("there is no run"))
+
+
+def test_a_server_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    unused = temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"})
+    with unused, pytest.raises(NoInputError, match=r"cannot be reached .*unset PREFECT_API_URL"):
+        run("encode", {"store": tmp_path / "scan.zarr"})
 
 
 def test_three_times_at_most(recorded: Server, monkeypatch: pytest.MonkeyPatch) -> None:

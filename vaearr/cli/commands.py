@@ -488,31 +488,13 @@ def export(store: str, out: Path, given: Given) -> None:
     say(f"files are in {va.export(store, out, **given)}")
 
 
-def serving() -> Any:
-    """The flows, by name: nothing else in vaearr imports them, they call vaearr."""
-    return import_module("vaearr.flows.serving")
-
-
 @command()
-def run(name: str, parameters: list[str] | None = None, watch: bool = False, here: bool = False) -> None:
-    """Run a flow: on the Prefect server that is configured (PREFECT_API_URL), else right here without any.
+def run(name: str, parameters: list[str] | None = None) -> None:
+    """Run a flow in this process, recorded by the Prefect server where one is configured (PREFECT_API_URL).
 
     Args:
         name: flow, such as train-vae; an unknown name lists them all
         parameters (-p --param): NAME=VALUE, a value in JSON or plain; NAME.SETTING=VALUE for a single one
-        watch: follow a run on a server to its end
-        here: run in this process even where a server is configured
     """
-    given = nested_values(parameters or (), "-p")
-    serving().run(name, given, watch=watch, here=here)
-
-
-@command()
-def serve(names: list[str] | None = None, limit: int = 1) -> None:
-    """Register all flows with the configured Prefect server and run what is asked of them, until stopped.
-
-    Args:
-        names (argument): flows to serve; default: all
-        limit: flow runs at a time
-    """
-    serving().serve(names, limit=limit)
+    flows = import_module("vaearr.flows.by_name")  # by name: nothing else in vaearr imports the flows
+    flows.run(name, nested_values(parameters or (), "-p"))

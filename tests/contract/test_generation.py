@@ -53,6 +53,20 @@ def test_draws(images_template: Path, tmp_path: Path) -> None:
     assert abs(many.std(0) - 1).max() < 0.08
 
 
+def test_draws_stand_next_to_the_nearest_samples(images_template: Path) -> None:
+    known = zarr(images_template).latents.values.astype(float)
+    drawn = va.sample_prior(images_template, n_samples=6, seed=2)
+    distances = np.linalg.norm(drawn.latents.values[:, None] - known, axis=2)
+    np.testing.assert_array_equal(drawn.number, distances.argmin(1))
+    np.testing.assert_array_equal(drawn.sample_of_sample, zarr(images_template).sample.values[distances.argmin(1)])
+    np.testing.assert_allclose(drawn.sample_distance, distances.min(1), rtol=1e-4)
+    np.testing.assert_allclose(drawn.nearest, decoded(images_template, known[drawn.number]), rtol=1e-3, atol=1e-2)
+    among = np.linalg.norm(known[:, None] - known, axis=2) + np.diag([np.inf] * len(known))
+    assert drawn.attrs["usual_distance"] == pytest.approx(np.median(among.min(1)), rel=1e-4)
+    is_told = any("lie far from every sample" in text for text in drawn.attrs["warnings"])
+    assert is_told == bool((distances.min(1) > 3 * drawn.attrs["usual_distance"]).any())
+
+
 def test_fitted_prior(trained_template: Path) -> None:
     ds = zarr(trained_template)
     mean, std = (ds[name].values[ds.roi.values] for name in ("latents", "latents_std"))
@@ -88,10 +102,39 @@ def test_prototypes(trained_template: Path, tmp_path: Path) -> None:
         members = (ds.phase.values == code) & ds.roi.values
         assert found["n"][number] == members.sum()
         np.testing.assert_allclose(found["latents"][number], ds.latents.values[members].mean(0), rtol=1e-4, atol=1e-6)
-    check_decoded(trained_template, found)
+        number_in_grid = found["number"][number]
+        assert members.ravel()[number_in_grid]
+        sample = ds.latents.values.reshape(-1, 3)[number_in_grid]
+        np.testing.assert_allclose(found["sample_latents"][number], sample, rtol=1e-4, atol=1e-6)
+        assert found["x_of_sample"][number] == ds.x.values[number_in_grid % ds.sizes["x"]]
+    for latents, picture in (("latents", "decoded_mean"), ("sample_latents", "decoded")):
+        check_decoded(trained_template, {"latents": found[latents], "decoded": found[picture]})
     assert [str(name) for name in found["class"]] == ["ferrite", "austenite"]
+    some = explored("prototypes", trained_template, tmp_path / "some.npz", "--by", "phase", "--class", "austenite")
+    assert [str(name) for name in some["class"]] == ["austenite"]
+    np.testing.assert_allclose(some["decoded"][0], found["decoded"][1], atol=1e-5)
     told = vaearr("look", "prototypes", trained_template, "--by", "grains").out
     assert len([line for line in told.splitlines() if ": n " in line]) == 4
+
+
+@pytest.mark.parametrize("command", ["traverse", "manifold", "path"])
+def test_pictures_start_from_a_real_sample(command: str, trained_template: Path, tmp_path: Path) -> None:
+    """Of the half of the samples that have the closest neighbours, from the one nearest the mean."""
+    ds = zarr(trained_template)
+    known = ds.latents.values[ds.roi.values].astype(float)
+    distances = np.linalg.norm(known[:, None] - known, axis=2) + np.diag([np.inf] * len(known))
+    fifth = np.sort(distances, axis=1)[:, 4]
+    crowded = known[fifth <= np.median(fifth) * (1 + 1e-6)]
+    nearest = np.linalg.norm(crowded - known.mean(0), axis=1).min()
+    options = {"path": ("--point=0:0", "--point=1:1"), "traverse": ("--dim", 0, "--steps", 3), "manifold": ()}
+    found = explored(command, trained_template, tmp_path / "a.npz", *options[command])
+    base = ds.latents.sel(x=float(found["base_x"]), y=float(found["base_y"])).values
+    assert np.linalg.norm(base - known.mean(0)) == pytest.approx(nearest, rel=1e-4)
+    np.testing.assert_allclose(found["latents"][..., 2], base[2], atol=1e-6)
+    to_samples = np.linalg.norm(found["latents"].reshape(-1, 1, 3) - known, axis=2).min(1)
+    np.testing.assert_allclose(found["sample_distance"].ravel(), to_samples, rtol=1e-3, atol=1e-5)
+    told = vaearr("look", command, trained_template, *options[command], "--out", tmp_path / "a.png").out
+    assert command == "manifold" or "typical of all samples" in told
 
 
 @pytest.mark.parametrize("base", ["mean", "prototype:bar", "11"])
@@ -137,7 +180,7 @@ def test_traversals_in_standard_deviations_and_as_files(trained_template: Path, 
 
 
 def test_plane(images_template: Path, tmp_path: Path) -> None:
-    options = ("--dim", 2, "--dim", 1, "--steps", 4, "--span=-1:3", "--unit", "absolute")
+    options = ("--dim", 2, "--dim", 1, "--steps", 4, "--span=-1:3", "--unit", "absolute", "--base", "mean")
     found = explored("manifold", images_template, tmp_path / "a.npz", *options)
     mean = zarr(images_template).latents.values.mean(0)
     assert found["decoded"].shape[:2] == (4, 4)

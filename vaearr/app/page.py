@@ -107,8 +107,7 @@ class Explorer(param.Parameterized):
         if state.is_scan:
             self.left.insert(1, pn.pane.HoloViews(self._map(), margin=0))
         self.right = pn.Column(pn.Row(self.words, self.message), pn.Row(*self.pictures.values()), self.depth, self.tabs)
-        middle = len(state.known) // 2 if state.is_scan else 0
-        self.select(state.known[[middle]])
+        self.select(np.array([state.typical(state.known)]))
         if state.has_model:
             pn.state.onload(self.safe(self._load))  # once the page is displayed
 
@@ -333,7 +332,7 @@ class Explorer(param.Parameterized):
         back = pn.widgets.Button(label="Back to the sample", visible=state.has_model)
         back.on_click(self.safe(lambda _: self.go_to(state.latents[self.number])))
         typical = pn.widgets.Button(label="Most typical sample", visible=state.has_model)
-        typical.on_click(self.safe(lambda _: self.select(state.nearest(state.mean)[:1])))
+        typical.on_click(self.safe(lambda _: self.select(np.array([state.typical(state.known)]))))
         count = len(state.mean)
         note = f"The {len(dims)} of {count} dimensions that vary most." if len(dims) < count else ""
         return pn.Column(pn.Row(back, typical, note), pn.GridBox(*self.sliders.values(), ncols=4))

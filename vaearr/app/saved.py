@@ -72,9 +72,9 @@ def save_page(
 
     Maps of a scan with a chooser; samples over two latents, components or maps, selected together with their places on
     the map, with their stored pictures under the pointer; a slider for each of the dimensions (the 64 widest), whose
-    pictures are decoded beforehand from -3 to 3 standard deviations about the mean; the plane of the two widest;
-    prototypes of the classes of `by` (None: label, phase or clusters). At most 5000 samples, drawn by the seed. Written
-    aside and renamed into place.
+    pictures are decoded beforehand from -3 to 3 standard deviations about a typical sample; the plane of the two
+    widest; typical samples and means of the classes of `by` (None: label, phase or clusters). At most 5000 samples,
+    drawn by the seed. Written aside and renamed into place.
 
     Raises NoInputError for a store, run, latents, map or folder that are not there, ExistsError where the file is and
     `overwrite` is not set, UsageError for settings that cannot be meant.
@@ -202,8 +202,9 @@ def _sliders(state: State) -> Section:
     )
     section.blocks.append('<script>document.querySelectorAll(".dim input").forEach(moved);</script>')
     section.caption(
-        f"Each dimension (of many the {MOST_DIMS} that vary most) alone, moved from the mean of all samples by up to "
-        f"{REACH:g} of its standard deviations. {_units(found)}. 'vaearr explore' decodes any combination."
+        f"Each dimension (of many the {MOST_DIMS} that vary most) alone, moved by up to {REACH:g} of its standard "
+        f"deviations from {text(found.attrs['base'])}. {_units(found)}, one grey scale for all. 'vaearr explore' "
+        "decodes any combination."
     )
     return section
 
@@ -236,7 +237,8 @@ def _plane(state: State) -> list[Section]:
     section = Section("plane", "Plane")
     found = manifold(state.run, dims=(dims[0], dims[1]), span=(-REACH, REACH), steps=PLANE)
     show(section, view(found), f"decoded pictures over latent {dims[0]} and latent {dims[1]}")
-    section.caption(f"The two dimensions that vary most; the others stay at the mean of all samples. {_units(found)}.")
+    base = text(found.attrs["base"])
+    section.caption(f"The two dimensions that vary most; the others stay as in {base}. {_units(found)}.")
     return [section]
 
 
@@ -253,10 +255,20 @@ def _classes(state: State, by: str | None) -> list[Section]:
         found = None  # none of the encoded samples has a class
     if found is None:
         return []
-    section, images = Section("classes", "Classes"), as_pictures(found["decoded"].reset_coords(drop=True))
-    counts = zip(found["class"].values, found["n"].values, strict=True)
-    names = [f"{text(name)}, n {count:,}" for name, count in counts]
-    drawn = zip(names, _drawn(images, names, robust_limits(images, GREY)), strict=True)
-    _cells(section, [f"{picture}{html.escape(name)}" for name, picture in drawn])
-    section.caption(f"The mean code of each class of {text(found.attrs['by'])}, decoded.")
+    section = Section("classes", "Classes")
+    typical = as_pictures(found["decoded"].reset_coords(drop=True))
+    means = as_pictures(found["decoded_mean"].reset_coords(drop=True))
+    limits = robust_limits(np.stack([typical, means]), GREY)
+    counts = found["n"].values
+    names = [f"{text(name)}, n {count:,}" for name, count in zip(found["class"].values, counts, strict=True)]
+    typical_pictures = _drawn(typical, [f"{name}: typical sample" for name in names], limits)
+    mean_pictures = _drawn(means, [f"{name}: mean" for name in names], limits)
+    cells = []
+    for name, typical_picture, mean_picture in zip(names, typical_pictures, mean_pictures, strict=True):
+        cells.append(f"{typical_picture}{mean_picture}{html.escape(name)}")
+    _cells(section, cells)
+    section.caption(
+        f"Classes of {text(found.attrs['by'])}: above, a typical sample of each, decoded; below, the mean of its "
+        "latents, decoded, which looks like a sample only where the class is of one shape. One grey scale for all."
+    )
     return [section]

@@ -14,6 +14,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError
 from vaearr.run import StoreOrRun, load_run
+from vaearr.run.nearest import typical_index
 from vaearr.schema import is_categorical, meanings
 from vaearr.schema.grid import measured
 from vaearr.views.common import as_codes, brief, label, palette, robust_limits, text, value_text
@@ -168,7 +169,8 @@ class State:
         encoded = indices[self.has_latents[indices]]
         if not len(encoded):
             raise UsageError("none of the selected samples has latents; select others.")
-        return int(self.nearest(self.latents[encoded].mean(0), encoded)[0])
+        latents = self.latents[encoded]
+        return int(encoded[typical_index(latents, latents.mean(0))])
 
     def with_pictures(self, indices: np.ndarray) -> np.ndarray:
         """Those samples that have latents and a pattern."""
@@ -198,7 +200,7 @@ class State:
 
     def bases(self, indices: np.ndarray) -> np.ndarray:
         """Latents of samples for the decoder, `(k, latent[, lz, ly, lx])`; missing positions are filled."""
-        from vaearr.analysis.exploration.points import filled
+        from vaearr.run.nearest import filled
 
         positions = {dim: xr.DataArray(i, dims=PICTURE) for dim, i in self.places(indices).items()}
         latents = self.run.latents.isel(positions).transpose(PICTURE, ...).astype("f4").values

@@ -41,9 +41,14 @@ FILE_MOST = 1000  # single pictures of draws
 NUMBERS, TEXTS = tuple[int, ...], tuple[str, ...]
 KEYWORDS: dict[str, tuple[Any, ...]] = {  # of the functions: type, help, flag, form
     "dims": (NUMBERS, "latent dimension", "--dim"),
-    "base": (str, "mean, prototype:NAME, X:Y[:Z] of a scan point, or the number of a sample", "--base"),
+    "base": (
+        str,
+        "typical (default) or mean, typical:NAME or prototype:NAME of a class, X:Y[:Z] of a scan point, or the number "
+        "of a sample",
+        "--base",
+    ),
     "by": (str, "map with the classes; default: label, phase or clusters", "--by"),
-    "classes": (TEXTS, "only samples of this class of --by", "--class"),
+    "classes": (TEXTS, "only this class of --by; repeatable", "--class"),
     "span": (tuple[float, float], "to either side of the base, write --span=-3:3", "--span", "LOW:HIGH"),
     "unit": (str, "of --span: std of the aggregate posterior (default), or absolute", "--unit"),
     "steps": (int, "pictures of each dimension, side or line; default: 9, of a manifold 15", "--steps"),
@@ -236,7 +241,7 @@ def _statistics(store: str, run: str) -> Any:
 OF_HEALTH = "kl is_active aggregate_mean aggregate_std aggregate_kl wasserstein"
 LOADINGS = "explained_variance explained_variance_ratio explained_variance_cumulative loadings"
 LOOKS = {
-    "prototypes": Look("explore.prototypes", "by", "Mean latents of each class and what they decode to."),
+    "prototypes": Look("explore.prototypes", "by classes", "A typical sample and the mean of each class, decoded."),
     "traverse": Look(
         "explore.traverse", "dims base span steps unit by", "Move single latent dimensions and decode.", film=True
     ),

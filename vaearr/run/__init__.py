@@ -178,9 +178,9 @@ class Run:
         """A plane of the latent space, decoded, see `va.explore.manifold`."""
         return va.explore.manifold(self, **settings)
 
-    def prototypes(self, by: str | None = None) -> xr.Dataset:
-        """The mean of each class, decoded, see `va.explore.prototypes`."""
-        return va.explore.prototypes(self, by=by)
+    def prototypes(self, by: str | None = None, **settings: Any) -> xr.Dataset:
+        """A typical sample and the mean of each class, decoded, see `va.explore.prototypes`."""
+        return va.explore.prototypes(self, by=by, **settings)
 
     def layers(self, a: Any, b: Any, **settings: Any) -> xr.Dataset:
         """How far two samples are apart at each layer, see `va.compare_layers`."""

@@ -106,19 +106,41 @@ def draw_warnings(opened: Run, source: str) -> list[str]:
 def sample_prior(
     store: StoreOrRun, run: str = n.DEFAULT_RUN, n_samples: int = 16, seed: int = 0, *, source: Source = "prior"
 ) -> xr.Dataset:
-    """Draws of latents, decoded: `latents (sample, latent[, lz, ly, lx])` and `decoded (sample, [channel,] dy, dx)`.
+    """Sample latents, decode them, and compare them with the nearest encoded samples.
 
-    source: prior = N(0, 1); fitted = the Gaussian with mean and covariances of the aggregate posterior of an encoded
-    run. The positions of a spatial latent are drawn one by one, so that what they decode to has no large structure:
-    that is the work of a diffusion stage. The same seed gives the same draws, and fewer samples are the first of more.
-    The attribute `scale` of `decoded` says in which units it is, see `decoded_array`; `warnings` of an encoded run, why
-    its prior is not its data. Raises UsageError for an autoencoder's prior, which does not exist, NoInputError for a
-    run that is not there.
+    Parameters
+    ----------
+    store, run
+        Store or Run, and the name of a run.
+    n_samples
+        How many.
+    seed
+        The same seed gives the same samples, and fewer are the first of more.
+    source
+        `prior`: N(0, 1). `fitted`: the Gaussian with mean and covariances of the aggregate posterior of an encoded
+        run. The positions of a spatial latent are sampled one by one, so that what they decode to has no large
+        structure: that is the work of a diffusion stage.
+
+    Returns
+    -------
+    xarray.Dataset
+        `latents (sample, latent[, lz, ly, lx])` and `decoded (sample, [channel,] dy, dx)`, in the units that its
+        attribute `scale` states, see `decoded_array`. Of an encoded run also `nearest (sample, [channel,] dy, dx)`,
+        the encoded sample nearest to each, decoded; its coordinates `number` and `x_of_sample`, …; `sample_distance
+        (sample)` from it, and the attribute `usual_distance` of a sample to its nearest neighbour (median).
+        `warnings` state why the prior is not the data, and how many latents lie far from every sample.
+
+    Raises
+    ------
+    UsageError
+        For the prior of an autoencoder, which has none.
+    NoInputError
+        For a run that does not exist, and for the fitted distribution of a run that is not encoded.
     """
     opened = open_run(store, run)
     z = np.concatenate(list(draw_latents(opened, n_samples, seed, source)))
     name = "draw from the prior" if source == "prior" else "draw from the fitted distribution"
-    return xr.Dataset(
+    found = xr.Dataset(
         {
             "latents": ((n.SAMPLE, *n.latent_dims(z.ndim - 1)), z, {"long_name": name, "units": "1"}),
             "decoded": decoded_array(opened, z, n.SAMPLE).assign_attrs(long_name=f"decoded {name}"),
@@ -126,6 +148,30 @@ def sample_prior(
         coords={n.SAMPLE: np.arange(n_samples), n.LATENT: np.arange(z.shape[1])},
         attrs={**opened.attrs, "source": source, "seed": seed, "warnings": draw_warnings(opened, source)},
     )
+    if n.run_name(n.LATENTS, opened.name) not in opened.ds:
+        return found
+    return _with_nearest(opened, found)
+
+
+def _with_nearest(opened: Run, found: xr.Dataset) -> xr.Dataset:
+    """The encoded sample nearest to each draw, decoded, and how far it is."""
+    from vaearr.run.nearest import Samples
+
+    samples = Samples(opened)
+    indices, distances = samples.nearest(found["latents"].values)
+    numbers = samples.numbers[indices]
+    nearest = decoded_array(opened, samples.latents[indices], n.SAMPLE)
+    distance_attrs = {"long_name": "distance to the nearest sample", "units": "1"}
+    found = found.assign(
+        nearest=nearest.assign_attrs(long_name="nearest sample, decoded"),
+        sample_distance=(n.SAMPLE, distances, distance_attrs),
+    )
+    coords: dict[str, Any] = {"number": (n.SAMPLE, numbers, {"long_name": "number of the nearest sample, row-major"})}
+    places = np.unravel_index(numbers, opened.grid)
+    for dim, place in zip(schema.navigation_dims(opened.ds), places, strict=True):
+        coords[f"{dim}_of_sample"] = (n.SAMPLE, opened.ds[dim].values[place], opened.ds[dim].attrs)
+    warnings = [*found.attrs["warnings"], *samples.warnings(distances)]
+    return found.assign_coords(coords).assign_attrs(usual_distance=samples.usual_distance, warnings=warnings)
 
 
 def interpolate(

@@ -228,16 +228,35 @@ def _spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
+def _distance_words(found: xr.Dataset) -> str:
+    """A line of a heading: how far the decoded latents lie from the encoded samples."""
+    usual = found.attrs.get("usual_distance", 0.0)
+    if not usual > 0:
+        return ""
+    ratio = float(found["sample_distance"].median()) / usual
+    return f"\ndistance to the nearest sample: {ratio:.2g} times that of neighbouring samples (median)"
+
+
 @builder("draws", "decoded", "latents", n.SAMPLE)
 def sample_sheet(found: xr.Dataset, *, most: int = 64) -> Any:
-    """The decoded draws of `sample_prior`, all on one grey scale."""
+    """The decoded draws of `sample_prior`, below each the nearest encoded sample, all on one grey scale."""
     images = pictures(found["decoded"])[:most]
     if not len(images):
         raise NoInputError("there are no draws to show.")
     source = "the prior" if found.attrs.get("source") == "prior" else "the fitted distribution"
     cut = f", {len(images)} of {found.sizes[n.SAMPLE]}" if len(images) < found.sizes[n.SAMPLE] else ""
     heading = f"draws from {source}{cut} ({units_of(found['decoded'])})"
-    return sheet(tiles(images, robust_limits(images, LIMITS), [*map(str, found[n.SAMPLE].values[:most])]), heading)
+    numbers = [*map(str, found[n.SAMPLE].values[:most])]
+    if "nearest" not in found:
+        return sheet(tiles(images, robust_limits(images, LIMITS), numbers), heading)
+    nearest = pictures(found["nearest"])[:most]
+    limits = robust_limits(np.concatenate([images, nearest]), LIMITS)
+    rows = []
+    pairs = zip(tiles(images, limits, numbers), tiles(nearest, limits, [""] * len(nearest)), strict=True)
+    for drawn, real in pairs:
+        drawn.name, real.name = "draw", "nearest\nsample"
+        rows += [drawn, real]
+    return sheet(rows, f"{heading}{_distance_words(found)}")
 
 
 @builder("interpolation", "decoded", "step", "input", "end", "t")
@@ -266,8 +285,8 @@ def traversal_sheet(found: xr.Dataset) -> Any:
         Row(f"latent {int(dim)}", row, limits, (), [number(float(value)) for value in values])
         for dim, row, values in zip(found["latent_dim"].values, images, found["value"].values, strict=True)
     ]
-    about = f"from {brief(found.attrs['base'], 40)} ({units_of(found['decoded'])})"
-    heading = text(f"traversal {about}") if images.shape[1] >= 5 else f"traversal\n{text(about)}"
+    base = text(brief(found.attrs["base"], 70))
+    heading = f"traversal from {base}\n({units_of(found['decoded'])})"
     return sheet(rows, heading, side=max((WIDTH - 0.6) / (images.shape[1] + 0.5), 0.62))
 
 
@@ -300,7 +319,7 @@ def manifold_sheet(found: xr.Dataset) -> Any:
                 line(i * side, color="white", lw=0.4)
         if mosaic.ndim == 2:
             figure.colorbar(mesh, ax=axes, fraction=0.04, pad=0.02).ax.tick_params(labelsize=SMALL)
-        axes.set_title(text(f"others: {brief(found.attrs['base'], 30)} ({units_of(found['decoded'])})"))
+        axes.set_title(f"others: {text(brief(found.attrs['base'], 60))}\n({units_of(found['decoded'])})")
     return figure
 
 
@@ -317,15 +336,21 @@ def channel_means(latents: xr.DataArray) -> np.ndarray:
 
 @builder("prototypes", "decoded", "latents", "class", "n")
 def prototype_sheet(found: xr.Dataset) -> Any:
-    """The decoded prototypes on one colour scale, and their latents beneath as a heat map centred at 0.
+    """The typical sample of each class and the mean of the class, decoded, on one colour scale.
 
-    Of spatial latents the heat map shows the mean over positions.
+    Beneath, the mean latents as a heat map centred at 0; of spatial latents the mean over positions.
     """
     images, heat = stacked(found["decoded"], ("class",)), channel_means(found["latents"])
     names = [brief(name, 18) for name in found["class"].values]
     above = [f"{name}\nn = {int(count)}" for name, count in zip(names, found["n"].values, strict=True)]
-    heading = text(f"means by {found.attrs['by']}\n({units_of(found['decoded'])})")
-    rows = tiles(images, robust_limits(images, LIMITS), above)
+    means = stacked(found["decoded_mean"], ("class",))
+    limits = robust_limits(np.stack([images, means]), LIMITS)
+    places = [where_of(found.isel({"class": i}), after="_of_sample") for i in range(len(names))]
+    rows = []
+    for typical, mean in zip(tiles(images, limits, above), tiles(means, limits, places), strict=True):
+        typical.name, mean.name = "typical\nsample", "mean"
+        rows += [typical, mean]
+    heading = f"classes of {text(found.attrs['by'])}\n({units_of(found['decoded'])})"
     figure = sheet(rows, heading, below=0.17 * len(names) + 0.9, least=4.0)
     with journal():
         dims = [str(i) for i in range(heat.shape[1])]

@@ -81,7 +81,7 @@ def path_sheet(found: xr.Dataset) -> Any:
     tall, wide = images.shape[1:3]
     columns = min(len(images), max(1, round(math.sqrt(len(images) * tall / wide))))
     rows = tiles(images, robust_limits(images, LIMITS), [f"{i + 1}" for i in range(len(images))], most=columns)
-    words = {"plane": f"others: {brief(found.attrs['base'], 30)}", "pca": "principal components, inverted"}
+    words = {"plane": f"others: {brief(found.attrs['base'], 45)}", "pca": "principal components, inverted"}
     with journal():
         figure = new_figure(WIDTH, max(3.3, len(rows) * (min(2.5 / columns, 1.1) * tall / wide + 0.2)) + 0.35)
         left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])

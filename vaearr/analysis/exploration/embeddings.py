@@ -19,7 +19,6 @@ from vaearr.analysis.exploration.points import (
     POINT,
     classes_if_any,
     dimensions,
-    filled,
     latent_points,
     named,
     open_encoded,
@@ -27,9 +26,10 @@ from vaearr.analysis.exploration.points import (
     some,
     some_rows,
 )
-from vaearr.analysis.exploration.traversals import STEP, Base, decoded, start
+from vaearr.analysis.exploration.traversals import STEP, TYPICAL, Base, base_coords, decoded, start
 from vaearr.errors import NoInputError, UsageError, did_you_mean, need
 from vaearr.run import Run, StoreOrRun
+from vaearr.run.nearest import filled
 
 AXIS, COLOR, COMPONENT = "axis", "color", "component"
 OF_LATENT = f"{n.LATENT}:"
@@ -210,7 +210,7 @@ def path(
     space: str = PLANE,
     dims: tuple[int, int] = (0, 1),
     steps: int | None = None,
-    base: Base = "mean",
+    base: Base = TYPICAL,
     by: str | None = None,
     seed: int = 0,
     max_points: int = MAX_POINTS,
@@ -232,13 +232,20 @@ def path(
     """
     if space != PLANE and space not in NAMES:
         raise UsageError(f"there is no space {space!r}.{did_you_mean(space, [PLANE, *NAMES])}")
-    if space != PLANE and (tuple(dims), base) != ((0, 1), "mean"):
+    if space != PLANE and (tuple(dims), base) != ((0, 1), TYPICAL):
         raise UsageError(f"dims and base (--dim, --base) are of --space plane; leave them out, or {space!r}.")
     asked = _asked(points, steps)
-    opened, extra, where = open_encoded(store, run, decodes=True), dict[str, Any](), space
+    opened = open_encoded(store, run, decodes=True)
+    base_name = space
+    coords: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
     if space == PLANE:
-        chosen, begin = dimensions(dims, opened.latent_shape[0], 2), start(opened, base, by)
-        z, position, where = begin.moved(chosen, asked), asked, begin.name
+        chosen = dimensions(dims, opened.latent_shape[0], 2)
+        begin = start(opened, base, by)
+        z = begin.moved(chosen, asked)
+        position = asked
+        base_name = begin.name
+        coords |= base_coords(opened, begin)
         drawn = latent_points(opened, by, dims=chosen, usual=True).rename({n.LATENT: AXIS, "vectors": "position"})
         drawn = drawn.isel({POINT: some(drawn.sizes[POINT], max_points, seed)})
         drawn = drawn.assign_coords({AXIS: [f"latent {dim}" for dim in chosen]})
@@ -247,15 +254,16 @@ def path(
             scatter = embedding(store, run, space, seed=seed, max_points=max_points, perplexity=perplexity, by=by)
         drawn = scatter
         z, position, extra = _from_embedding(opened, drawn, space, asked)
-    samples = {str(name): coord for name, coord in drawn.coords.items() if coord.dims == (POINT,)}
+    coords |= {str(name): coord for name, coord in drawn.coords.items() if coord.dims == (POINT,)}
     data = {
         "requested": named((STEP, AXIS), asked, "point asked for"),
         "position": named((STEP, AXIS), position, "position of the latents"),
         "scatter": named((POINT, AXIS), drawn["position"].values, "encoded samples"),
         **extra,
     }
-    found = decoded(opened, z, (STEP,), (len(z),)).assign(data).assign_attrs(space=space, base=where, seed=seed)
-    return found.assign_coords({STEP: np.arange(len(z)), AXIS: drawn[AXIS].values.tolist(), **samples})
+    found = decoded(opened, z, (STEP,), (len(z),)).assign(data)
+    found = found.assign_coords({STEP: np.arange(len(z)), AXIS: drawn[AXIS].values.tolist(), **coords})
+    return found.assign_attrs(space=space, base=base_name, seed=seed)
 
 
 def _asked(points: Any, steps: int | None) -> np.ndarray:

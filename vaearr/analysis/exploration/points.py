@@ -13,6 +13,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.run import Run, StoreOrRun, load_run, open_run
+from vaearr.run.nearest import filled, known_rows
 from vaearr.schema import categories, is_categorical
 
 POINT, CLASS = "point", "class"
@@ -87,16 +88,6 @@ def some(count: int, most: int, seed: int, least: int = 1) -> np.ndarray:
     return subsample(count, most, seed)
 
 
-def known_rows(encoded: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers `(k,)`, ascending, and latents `(k, *shape)` of all known samples. Raises NoInputError where none is."""
-    blocks = list(encoded.latent_blocks())
-    if not blocks:
-        raise NoInputError(f"run {encoded.name!r} of {encoded.path} has no point with known latents; encode it again.")
-    numbers, rows = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    order = np.argsort(numbers)
-    return numbers[order], rows[order]
-
-
 def some_rows(encoded: Run, max_points: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Numbers `(k,)`, latents `(k, values)` of at most `max_points` known samples by the seed; how many are known."""
     numbers, rows = known_rows(encoded)
@@ -104,15 +95,6 @@ def some_rows(encoded: Run, max_points: int, seed: int) -> tuple[np.ndarray, np.
         raise NoInputError(f"run {encoded.name!r} of {encoded.path} has one known sample; this needs two.")
     chosen = some(len(numbers), max_points, seed, least=2)
     return numbers[chosen], filled(encoded, rows[chosen]).reshape(len(chosen), -1).astype("f8"), len(numbers)
-
-
-def filled(encoded: Run, latents: np.ndarray) -> np.ndarray:
-    """Latents `(k, L[, lz, ly, lx])` fit to decode: positions that are not known (a mask) get their channel's mean."""
-    flat = latents.reshape(-1, encoded.latent_shape[0], int(np.prod(encoded.latent_shape[1:])))
-    known = np.isfinite(flat)
-    if not known.any(2).all():
-        raise NoInputError(f"a class of run {encoded.name!r} has no known latents; encode it again.")
-    return np.where(known, flat, np.nanmean(flat, axis=2, keepdims=True)).reshape(latents.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -185,7 +185,8 @@ def test_results_are_fetched_and_shown(server: real.Server, trained_store: Path)
 SERVE = """
 from prefect.flows import EntrypointType
 from vaearr.flows.steps import encode_flow
-encode_flow.serve("encode", entrypoint_type=EntrypointType.MODULE_PATH)
+if __name__ == "__main__":
+    encode_flow.serve("encode", entrypoint_type=EntrypointType.MODULE_PATH)
 """
 
 

@@ -149,18 +149,16 @@ class State:
 
     # ---- samples
 
-    def nearest(self, latents: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+    def nearest(self, latents: np.ndarray) -> np.ndarray:
         """Numbers of the samples nearest to a latent vector, nearest first.
 
-        Distances are in standard deviations of each dimension. among: numbers to choose from, by default all samples
-        that have latents.
+        Distances are in standard deviations of each dimension.
         """
-        among = self.known if among is None else among[self.has_latents[among]]
-        distance = (((self.latents[among] - latents) / self.spread) ** 2).sum(1)
-        return among[np.argsort(distance, kind="stable")]
+        distance = (((self.latents[self.known] - latents) / self.spread) ** 2).sum(1)
+        return self.known[np.argsort(distance, kind="stable")]
 
     def typical(self, indices: np.ndarray) -> int:
-        """The most typical of some samples: the one nearest to the mean of their latents.
+        """The most typical of some samples, see `typical_index`.
 
         Raises UsageError where none of several has latents.
         """

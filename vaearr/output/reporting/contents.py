@@ -1,4 +1,4 @@
-"""What a report is made of, each read or computed once."""
+"""What a report is made of, each part read or computed once."""
 
 from __future__ import annotations
 
@@ -25,56 +25,74 @@ from vaearr.views.common import holoviews, unit
 from vaearr.views.kinds import KINDS
 from vaearr.views.page import Section
 
+COMPUTED_METRICS = ("pearson", "spearman")  # of an association that is computed for the report
+
 
 class LeftOut(Exception):
     """Why a part of the report cannot be made."""
 
 
 class Absent(LeftOut):
-    """Why this kind of run never has a part, which its page does not name."""
+    """Why this kind of run never has a part; the page does not mention the part."""
 
 
 class Contents:
-    """What a report is made of, and `figures`, what its parts show, for `png/`; maps are in memory.
+    """What a report is made of.
 
-    whole: the store's Dataset; ds: one plane of the scan, which `plane` tells in words ("" if the scan is one).
-    Raises NoInputError for a run that is not there or not encoded.
+    Attributes
+    ----------
+    whole : Dataset
+        The store, lazy.
+    ds : Dataset
+        One plane of the scan in memory (patterns stay lazy); `plane` describes which one, "" for a scan of one plane.
+    figures : dict
+        What the sections show, for the folder `png`.
     """
 
     def __init__(self, store: StoreOrRun, config: ReportConfig) -> None:
-        holoviews()  # before any work: say what is not installed
-        self.config, self.run = config, load_run(store, config.run)
-        self.store, self.manifest = self.run.path, self.run.manifest
+        """Raises NoInputError for a run that does not exist or is not encoded."""
+        holoviews()  # fails before any work if it is not installed
+        self.config = config
+        self.run = load_run(store, config.run)
+        self.store = self.run.path
+        self.manifest = self.run.manifest
         _ = self.run.latents
-        self.figures, self.captions = dict[str, Any](), set[tuple[str, str]]()
-        self.created, self.versions = now(), versions("scipy", "holoviews", "bokeh", "matplotlib")
+        self.created = now()
+        self.versions = versions("scipy", "holoviews", "bokeh", "matplotlib")
+        self.figures: dict[str, Any] = {}
+        self.captions: set[tuple[str, str]] = set()
         whole = open_store(self.store)
         latents = run_latents(whole, config.run)
-        self.whole = whole.assign({str(latents.name): latents})
-        roi = n.run_name(n.ROI, config.run)
-        self.region = whole[roi].load() if roi in whole else None
+        latents_name = str(latents.name)
+        roi_name = n.run_name(n.ROI, config.run)
+        self.whole = whole.assign({latents_name: latents})
         self.decompositions = schema.decompositions(whole)
-        self.clusterings = [name for name in schema.cluster_maps(whole) if self._is_own(whole[name])]
-        plane, self.plane = _plane(self.whole)
-        keep = [n.PATTERNS, latents.name, roi, n.BC, n.ELEMENTS, n.PHASE, n.QUATERNION, *self.clusterings]
-        keep += [
-            f"{name}_{part}" for name in self.decompositions for part in ("components", "explained_variance_ratio")
-        ]
-        shown = plane[[name for name in keep if name in plane]]
+        self.clusterings = [name for name in schema.cluster_maps(whole) if self._is_of_run(whole[name])]
+        plane, self.plane = _middle_plane(self.whole)
+        names = [n.PATTERNS, latents_name, roi_name, n.BC, n.ELEMENTS, n.PHASE, *self.clusterings]
+        for name in self.decompositions:
+            names += [f"{name}_components", f"{name}_explained_variance_ratio"]
+        shown = plane[[name for name in names if name in plane]]
         self.ds = shown.assign({name: shown[name].load() for name in shown.data_vars if name != n.PATTERNS})
-        self.roi, self.latents = shown.get(roi), self.ds[latents.name]
+        self.latents = self.ds[latents_name]
         self.latent_dim = n.run_name(n.LATENT, config.run)
+        self.roi = shown.get(roi_name)
+        self.whole_roi = whole[roi_name].load() if roi_name in whole else None
         self.n_grid = math.prod(schema.navigation_shape(whole))
-        self.n_roi = int((latents.notnull().any(self.latent_dim) if self.region is None else self.region).sum())
-        self.history, self.health, self.sheets = map(self._table, (n.HISTORY, n.HEALTH, n.SHEETS))
+        encoded = latents.notnull().any(self.latent_dim) if self.whole_roi is None else self.whole_roi
+        self.n_roi = int(encoded.sum())
+        self.history = self._table(n.HISTORY)
+        self.health = self._table(n.HEALTH)
+        self.sheets = self._table(n.SHEETS)
 
-    def _is_own(self, labels: xr.DataArray) -> bool:
-        made = nested(labels.attrs, n.PROVENANCE)
-        return isinstance(made, dict) and made.get("run") == self.config.run
+    def _is_of_run(self, labels: xr.DataArray) -> bool:
+        provenance = nested(labels.attrs, n.PROVENANCE)
+        return isinstance(provenance, dict) and provenance.get("run") == self.config.run
 
     def _table(self, name: str) -> xr.Dataset | None:
-        is_there = has_table(self.store, self.config.run, name)
-        return open_table(self.store, self.config.run, name) if is_there else None
+        if not has_table(self.store, self.config.run, name):
+            return None
+        return open_table(self.store, self.config.run, name)
 
     @property
     def name(self) -> str:
@@ -82,87 +100,105 @@ class Contents:
         source = (nested(self.whole.attrs, n.PROVENANCE) or {}).get("source") or {}
         return Path(str(source.get("file") or self.store)).name
 
-    @property
-    def warnings(self) -> list[str]:
-        """Sentences about the latent space that the training left."""
-        return [] if self.health is None else [str(w) for w in self.health.attrs.get("warnings", [])]
+    # ---- associations
 
     @cached_property
-    def association(self) -> xr.Dataset | None:
-        """The stored table, if it is up to date, else one made now: `association (metric, latent, target)`, and its
-        p-values where they were asked for. None where there is nothing to compare with, which `why` tells."""
+    def association(self) -> xr.Dataset | str:
+        """The stored table if it is up to date, else one computed now; the reason in words if there is none.
+
+        `association (metric, latent, target)`, and its p-values where they were asked for.
+        """
         try:
             found = current_table(self.store, self.whole, self.config.run)
             if found is None:
-                targets = targets_of(self.whole, roi=self.region)
-                table = associate(self.whole[self.latents.name], targets, ("pearson", "spearman"), roi=self.region)
+                targets = targets_of(self.whole, roi=self.whole_roi)
+                table = associate(self.whole[self.latents.name], targets, COMPUTED_METRICS, roi=self.whole_roi)
                 found = table.to_dataset(name="association")
         except VaearrError as reason:
-            self.why = str(reason)
-            return None
+            return str(reason)
         return found if "target" in found.dims else found.expand_dims("target", -1)
 
+    @property
+    def has_association(self) -> bool:
+        return isinstance(self.association, xr.Dataset)
+
     def need_association(self) -> xr.Dataset:
-        """The association. Raises LeftOut that says why there is none."""
-        if self.association is None:
-            raise LeftOut(self.why)
+        """The association. Raises LeftOut with the reason why there is none."""
+        if isinstance(self.association, str):
+            raise LeftOut(self.association)
         return self.association
 
     @property
     def table(self) -> xr.DataArray:
-        """The association without p-values. Raises LeftOut as `need_association`."""
+        """The association without p-values; raises LeftOut."""
         return self.need_association()["association"]
 
     @property
-    def targets(self) -> list[tuple[str, int]]:
-        """Targets of the association with their numbers of points."""
-        table = self.table
-        return [(str(t), int(k)) for t, k in zip(table["target"].values, np.atleast_1d(table["n"]), strict=True)]
+    def targets(self) -> dict[str, int]:
+        """Targets of the association and their numbers of points."""
+        counts = np.atleast_1d(self.table["n"])
+        return {str(target): int(count) for target, count in zip(self.table["target"].values, counts, strict=True)}
 
     @property
     def metric(self) -> str:
-        """The association's first metric."""
+        """The first metric of the association."""
         return str(self.table["metric"].values[0])
 
     @cached_property
     def rivals(self) -> dict[str, xr.DataArray]:
-        """Decompositions beside the latents: their association with the same targets over the same points."""
-        if self.association is None or self.metric not in METRICS:  # a name in a store is not looked up as code
+        """Associations of the decompositions with the same targets over the same points."""
+        if not self.has_association or self.metric not in METRICS:  # a name in a store is not looked up as code
             return {}
-        targets = targets_of(self.whole, [target for target, _ in self.targets], roi=self.region)
-        return {
-            name: associate(self.whole[name], targets, self.metric, roi=self.region) for name in self.decompositions
-        }
-
-    @cached_property
-    def clusters(self) -> dict[str, tuple[xr.Dataset | None, xr.Dataset | None]]:
-        """Of each cluster map of the run: numbers of the clusters, and agreement with the phases; None without any."""
-        found: dict[str, tuple[xr.Dataset | None, xr.Dataset | None]] = {}
-        maps = [k for k in (n.BC, n.ELEMENTS) if k in self.whole]
-        for name in self.clusterings:
-            labels, summary, scores = self.whole[name].load(), None, None
-            if maps and (labels >= 0).any():
-                summary = cluster_summary(labels, self.whole[maps].load())
-            if n.PHASE in self.whole and ((labels >= 0) & (self.whole[n.PHASE] >= 0)).any():
-                scores = cluster_scores(labels, self.whole[n.PHASE].load())
-            found[name] = summary, scores
-        return found
+        targets = targets_of(self.whole, list(self.targets), roi=self.whole_roi)
+        tables = {}
+        for name in self.decompositions:
+            tables[name] = associate(self.whole[name], targets, self.metric, roi=self.whole_roi)
+        return tables
 
     def strongest(self, target: str, table: xr.DataArray | None = None) -> tuple[int, float] | None:
-        """The latent (of another table the component) that goes most strongly with a target; None where none does."""
+        """The latent (of another table the component) that is associated most with a target, and its value."""
         table = self.table if table is None else table
         best = ranking(table, self.metric, target if "target" in table.dims else None, top=1)
-        return (int(best[n.LATENT][0]), float(best["value"][0])) if best.sizes["rank"] else None
+        if not best.sizes["rank"]:
+            return None
+        return int(best[n.LATENT][0]), float(best["value"][0])
 
     @cached_property
     def order(self) -> list[int]:
         """Latents, those with the strongest association (else the largest KL) first."""
-        labels: list[int] = self.latents[self.latent_dim].values.tolist()
-        if self.association is not None:
+        labels = self.latents[self.latent_dim].values
+        if self.has_association:
             strength = abs(self.table.isel(metric=0)).fillna(-1).max("target").values
+        elif self.health is not None:
+            strength = self.health["kl"].values
         else:
-            strength = np.zeros(len(labels)) if self.health is None else self.health["kl"].values
-        return [labels[i] for i in np.argsort(-strength, kind="stable")]
+            strength = np.zeros(len(labels))
+        return [int(labels[i]) for i in np.argsort(-strength, kind="stable")]
+
+    # ---- clusters
+
+    @cached_property
+    def cluster_summaries(self) -> dict[str, xr.Dataset]:
+        """Numbers of the clusters of each cluster map, where there are maps to describe them by."""
+        maps = [name for name in (n.BC, n.ELEMENTS) if name in self.whole]
+        found = {}
+        for name in self.clusterings:
+            labels = self.whole[name].load()
+            if maps and (labels >= 0).any():
+                found[name] = cluster_summary(labels, self.whole[maps].load())
+        return found
+
+    @cached_property
+    def cluster_agreements(self) -> dict[str, xr.Dataset]:
+        """Agreement of each cluster map with the phases, where both are known."""
+        found = {}
+        for name in self.clusterings if n.PHASE in self.whole else ():
+            labels, phase = self.whole[name].load(), self.whole[n.PHASE].load()
+            if ((labels >= 0) & (phase >= 0)).any():
+                found[name] = cluster_scores(labels, phase)
+        return found
+
+    # ---- the page
 
     def need_plane(self) -> None:
         """Raise Absent unless there are maps to draw."""
@@ -173,20 +209,20 @@ class Contents:
         """Put the view of a result into the page, with what its builder says of it, and its figure into `png/`."""
         shown = view(result, *backend, kind=kind, **options)
         show(section, shown, name.replace("_", " "))
-        words = inspect.cleandoc(KINDS[kind][0].__doc__ or "").partition("\n\n")[0]
         if (section.name, kind) not in self.captions:
-            section.caption(" ".join(words.replace("`", "").split()))
+            summary = inspect.cleandoc(KINDS[kind][0].__doc__ or "").partition("\n\n")[0]
+            section.caption(" ".join(summary.replace("`", "").split()))
         self.captions.add((section.name, kind))
         self.figures[name] = on_paper(shown)
 
 
-def _plane(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
-    """The middle plane of a volume."""
+def _middle_plane(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
+    """The middle plane of a scan of several planes, and which one it is in words."""
     dims = schema.navigation_dims(ds)
     if not schema.is_scan(ds) or len(dims) < 3:
         return ds, ""
     middle = {dim: ds.sizes[dim] // 2 for dim in dims[:-2]}
-    plane = ds.isel(middle)
+    plane = ds.isel(middle).drop_vars(list(middle))
     plane[n.PATTERNS].attrs[n.NAVIGATION_DIMS] = list(dims[-2:])
-    words = ", ".join(f"{dim} = {float(ds[dim][i]):g} {unit(ds[dim].attrs)}".strip() for dim, i in middle.items())
-    return plane.drop_vars(list(middle)), words
+    words = [f"{dim} = {float(ds[dim][i]):g} {unit(ds[dim].attrs)}".strip() for dim, i in middle.items()]
+    return plane, ", ".join(words)

@@ -32,14 +32,18 @@ SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy
 
 def introduction(contents: Contents) -> Section:
     """The head of the page in words."""
-    section, about, run = Section("top", ""), schema.describe(contents.whole), contents.config.run
-    grid, pattern = (" × ".join(f"{size} {dim}" for dim, size in about[key].items()) for key in ("grid", "pattern"))
-    one, version = schema.samples_word(contents.ds), contents.versions["vaearr"]
-    section.say(f"Data: {contents.name}, {one} {grid}, each of {pattern} values ({about['dtype']}).")
-    head, *more = run_lines(run_facts(contents.store, contents.whole, run), one)
+    section = Section("top", "")
+    run = contents.config.run
+    description = schema.describe(contents.whole)
+    grid = " × ".join(f"{size} {dim}" for dim, size in description["grid"].items())
+    pattern = " × ".join(f"{size} {dim}" for dim, size in description["pattern"].items())
+    samples = schema.samples_word(contents.ds)
+    section.say(f"Data: {contents.name}, {samples} {grid}, each of {pattern} values ({description['dtype']}).")
+    head, *lines = run_lines(run_facts(contents.store, contents.whole, run), samples)
     section.say(f"Run “{run}”: {head}.")
-    for line in more:
-        section.say(f"{line[0].upper()}{line[1:]}.", "note" * line.startswith("warning"))
+    for line in lines:
+        section.say(f"{line[0].upper()}{line[1:]}.", "note" if line.startswith("warning") else "")
+    version = contents.versions["vaearr"]
     section.say(f"Report of {contents.created}, vaearr {version}, store {contents.store.name}.")
     if contents.plane:
         section.say(f"Maps show the plane {contents.plane}; associations are over the whole volume.")
@@ -74,7 +78,11 @@ def maps(contents: Contents, section: Section) -> None:
 def linked(contents: Contents, section: Section) -> None:
     """For each target its strongest latent, map and scatter linked: band contrast first, then the strongest."""
     contents.need_plane()
-    found = {target: best for target, _ in contents.targets if (best := contents.strongest(target))}
+    found = {}
+    for target in contents.targets:
+        best = contents.strongest(target)
+        if best is not None:
+            found[target] = best
     if not found:
         raise LeftOut("no latent has an association with any target (all are constant or missing).")
     order = sorted(found, key=lambda target: (target != n.BC, -abs(found[target][1])))
@@ -107,7 +115,7 @@ def association(contents: Contents, section: Section) -> None:
     top = 3 if len(metrics) <= 3 else 1
     rows: list[list[object]] = [
         [target, count, *(", ".join(strongest(found, m, target, top)) or "no value" for m in metrics)]
-        for target, count in contents.targets
+        for target, count in contents.targets.items()
     ]
     section.table(["target", "n", *(f"strongest latents, {m}" for m in metrics)], rows)
 
@@ -120,12 +128,12 @@ def decomposition(contents: Contents, section: Section) -> None:
         for part, kind in (("explained_variance_ratio", "variance"), ("components", "components")):
             if f"{name}_{part}" in contents.ds:
                 contents.show(section, f"{name}_{kind}", contents.ds[f"{name}_{part}"], kind=kind)
-    if contents.association is None:
+    if not contents.has_association:
         section.say("No latent and no component is compared with anything: there is no association.", "note")
         return
     tables = {"latents": contents.table, **contents.rivals}
     rows = list[list[object]]()
-    for target, count in contents.targets:
+    for target, count in contents.targets.items():
         best = [contents.strongest(target, table) for table in tables.values()]
         rows.append([target, count, *(f"{one[1]:+.2f} ({one[0]})" if one else "no value" for one in best)])
     section.table(["target", "n", *tables], rows)
@@ -138,44 +146,50 @@ def decomposition(contents: Contents, section: Section) -> None:
 def clusters(contents: Contents, section: Section) -> None:
     """Cluster maps of the run, each shaded by a latent beside a scatter, in numbers, against the phases."""
     contents.need_plane()
-    if not contents.clusters:
+    if not contents.clusterings:
         option = "" if contents.config.run == n.DEFAULT_RUN else f" --run {contents.config.run}"
         raise LeftOut(f"the run has no clusters; 'vaearr cluster STORE{option}' finds some.")
-    names = list(contents.clusters)
+    names = contents.clusterings
     for name in names[-MOST_CLUSTERINGS:]:
-        _clustering(contents, section, name, *contents.clusters[name])
-    if left := names[:-MOST_CLUSTERINGS]:
-        section.say(f"Not shown here: {', '.join(left)}.", "note")
+        _clustering(contents, section, name)
+    not_shown = names[:-MOST_CLUSTERINGS]
+    if not_shown:
+        section.say(f"Not shown here: {', '.join(not_shown)}.", "note")
 
 
-def _clustering(
-    contents: Contents, section: Section, name: str, summary: xr.Dataset | None, scores: xr.Dataset | None
-) -> None:
+def _clustering(contents: Contents, section: Section, name: str) -> None:
+    """One cluster map: the sheet, its clusters in numbers, and its agreement with the phases."""
     labels = contents.ds[name]
-    about = labels.attrs
+    attrs = labels.attrs
     section.say(
-        f"{name}: {about.get('k')} clusters of {about.get('n'):,} scan points by {about['method']}, of "
-        f"{len(about.get('features', []))} features; noise: {about.get('n_noise', 0):,} points."
+        f"{name}: {attrs.get('k')} clusters of {attrs.get('n'):,} scan points by {attrs['method']}, of "
+        f"{len(attrs.get('features', []))} features; noise: {attrs.get('n_noise', 0):,} points."
     )
-    for text in filter(None, [*about.get("warnings", []), about.get("approximation")]):
-        section.say(str(text), "note")
+    notes = [*attrs.get("warnings", []), attrs.get("approximation")]
+    for note in notes:
+        if note:
+            section.say(str(note), "note")
     if (labels >= n.NOISE).any():
-        pair = dict(zip(("latent", "target"), _pair(contents), strict=True))
-        how: dict[str, Any] = {**pair, "segments": boundary_segments(labels), "most_points": CLUSTER_POINTS}
-        contents.show(section, f"{name}_sheet", labels, kind="clusters", **how)
-    if summary is not None:
+        latent, target = _pair(contents)
+        options: dict[str, Any] = {"segments": boundary_segments(labels), "most_points": CLUSTER_POINTS}
+        contents.show(section, f"{name}_sheet", labels, kind="clusters", latent=latent, target=target, **options)
+    if name in contents.cluster_summaries:
+        summary = contents.cluster_summaries[name]
         table = summary[["count", "share", "stability"]].to_dataframe().reset_index()
         for feature in summary["feature"].values:
-            one = summary.sel(feature=feature)
-            cells = zip(one["mean"].values, one["std"].values, strict=True)
-            table[str(feature)] = [f"{mean:.4g} ± {std:.2g}" for mean, std in cells]
+            of_feature = summary.sel(feature=feature)
+            means, deviations = of_feature["mean"].values, of_feature["std"].values
+            table[str(feature)] = [f"{mean:.4g} ± {std:.2g}" for mean, std in zip(means, deviations, strict=True)]
         section.table([*map(str, table)], table.values.tolist())
         section.caption("Mean ± standard deviation of the maps in each cluster, in their own units.")
-    if scores is not None:
+    if name in contents.cluster_agreements:
+        scores = contents.cluster_agreements[name]
         phase = contents.ds[n.PHASE]
         section.table(["agreement with the phases", "value"], [[key, float(scores[key])] for key in SHOWN_SCORES])
-        how = {"reference": phase, "segments": boundary_segments(phase), "scores": {"ARI": float(scores["ari"])}}
-        contents.show(section, f"{name}_against_phase", labels, "matplotlib", kind="comparison", **how)
+        options = {"segments": boundary_segments(phase), "scores": {"ARI": float(scores["ari"])}}
+        contents.show(
+            section, f"{name}_against_phase", labels, "matplotlib", kind="comparison", reference=phase, **options
+        )
         contents.figures[f"{name}_confusion"] = view(scores["confusion"], "matplotlib", kind="confusion")
 
 
@@ -184,8 +198,7 @@ def _pair(contents: Contents) -> tuple[xr.DataArray, xr.DataArray]:
     ds, run, order = contents.ds, contents.config.run, contents.order
     if n.BC not in ds:
         return latent_map(ds, run, order[0]), latent_map(ds, run, order[min(1, len(order) - 1)])
-    is_known = contents.association is not None and n.BC in contents.table["target"].values
-    best = contents.strongest(n.BC) if is_known else None
+    best = contents.strongest(n.BC) if contents.has_association and n.BC in contents.targets else None
     return latent_map(ds, run, best[0] if best else order[0]), ds[n.BC]
 
 

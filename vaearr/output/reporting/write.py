@@ -28,31 +28,53 @@ PNG_DPI = 300
 
 
 @settings_as_keywords(ReportConfig)
-def report(store: StoreOrRun, *runs: str, config: ReportConfig | None = None, **given: Any) -> Path:
-    """Write the report of a run: `index.html` (works offline), `png/` and `report.json`. Returns the page's path.
+def report(store: StoreOrRun, *runs: str, config: ReportConfig | None = None, **settings: Any) -> Path:
+    """Write the report of a run: `index.html`, which works offline, `png/` and `report.json`.
 
-    runs: the run, which may stand second instead of `run=`; of a Run its own. config: settings; keywords replace single
-    ones. A report that lies in its folder, by default `<store without .zarr>.reports/<run>`, is replaced file by file,
-    its record last, so that a page is always there; a folder with anything else in it is refused (ExistsError). Raises
-    NoInputError for a run that is not there or not encoded.
+    A report that exists in the folder is replaced file by file, its record last, so that a page is always there.
+
+    Parameters
+    ----------
+    store
+        Path of a store, a Run, or a Dataset that was opened from a store.
+    runs
+        Name of the run, which may stand second instead of `run=`; of a Run its own.
+    config, **settings
+        See ReportConfig; keywords replace single settings of `config`. The default of `out` is
+        `<store without .zarr>.reports/<run>`.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    NoInputError
+        If the run does not exist or is not encoded.
+    ExistsError
+        If the folder holds anything but a report.
     """
-    run = next(iter(runs), given.get("run")) or (store.name if isinstance(store, Run) else None)
-    settings = resolved(ReportConfig, config, given | {"run": run})
-    contents = Contents(store, settings)
-    folder = report_folder(contents.store, settings)
-    sections, left_out = list[Section](), dict[str, str]()
+    run = runs[0] if runs else settings.get("run")
+    if run is None and isinstance(store, Run):
+        run = store.name
+    config = resolved(ReportConfig, config, settings | {"run": run})
+    contents = Contents(store, config)
+    folder = report_folder(contents.store, config)
+    sections: list[Section] = []
+    left_out: dict[str, str] = {}
     for name, (heading, fill) in PARTS.items():
         section = Section(name, heading)
         try:
             fill(contents, section)
         except (NoInputError, DataError, LeftOut) as reason:
             left_out[name] = str(reason)
-            if isinstance(reason, Absent):
-                continue
             section = Section(name, heading)
             section.say(f"Left out: {reason}")
+            if isinstance(reason, Absent):
+                continue
         sections.append(section)
-    heading = f"Latents of run “{settings.run}” of {contents.name}"
+    heading = f"Latents of run “{config.run}” of {contents.name}"
     text = page(heading, introduction(contents), [*sections, provenance(contents)])
     record = as_json(_record(contents, folder, left_out))
     with staged(folder, last=RECORD) as aside:
@@ -95,12 +117,19 @@ def _record_of(folder: Path) -> dict[str, Any] | None:
 
 def _record(contents: Contents, folder: Path, left_out: dict[str, str]) -> dict[str, Any]:
     """Everything of the page that is a number or a name, for other programs."""
-    settings, manifest, about = contents.config, contents.manifest, schema.describe(contents.whole)
-    table = contents.association
-
-    def plain(numbers: xr.Dataset | xr.DataArray | None) -> dict[str, Any] | None:
-        return None if numbers is None else numbers.to_dict()
-
+    settings = contents.config
+    manifest = contents.manifest
+    description = schema.describe(contents.whole)
+    has_association = contents.has_association
+    table = contents.need_association() if has_association else None
+    health = contents.health
+    clusters = {}
+    for name in contents.clusterings:
+        clusters[name] = {
+            "attributes": contents.whole[name].attrs,
+            "summary": _as_dict(contents.cluster_summaries.get(name)),
+            "agreement_with_phase": _as_dict(contents.cluster_agreements.get(name)),
+        }
     return {
         "generator": GENERATOR,
         "format": 1,
@@ -110,26 +139,21 @@ def _record(contents: Contents, folder: Path, left_out: dict[str, str]) -> dict[
         "page": PAGE,
         "png": {name: f"png/{name}.png" for name in contents.figures},
         "left_out": left_out,
-        "warnings": contents.warnings,
-        "report_parameters": {key: v for key, v in settings.to_attrs().items() if key != "out"},
+        "warnings": [] if health is None else [str(warning) for warning in health.attrs.get("warnings", [])],
+        "report_parameters": {key: value for key, value in settings.to_attrs().items() if key != "out"},
         "training_parameters": manifest.get("config"),
         "versions": contents.versions,
-        **{key: about[key] for key in ("grid", "extent", "pattern")},
+        "grid": description["grid"],
+        "extent": description["extent"],
+        "pattern": description["pattern"],
         "roi": {"n_points": contents.n_roi, "n_grid": contents.n_grid, "config": manifest.get("roi")},
-        "n": {} if table is None else dict(contents.targets),
-        "rankings": {} if table is None else _rankings(contents),
-        "tested": plain(table) if table is not None and P_ADJUSTED in table else None,
+        "n": contents.targets if has_association else {},
+        "rankings": _rankings(contents) if has_association else {},
+        "tested": _as_dict(table) if table is not None and P_ADJUSTED in table else None,
         "decompositions": {name: rival.to_dict() for name, rival in contents.rivals.items()},
-        "clusters": {
-            name: {
-                "attributes": contents.whole[name].attrs,
-                "summary": plain(summary),
-                "agreement_with_phase": plain(scores),
-            }
-            for name, (summary, scores) in contents.clusters.items()
-        },
-        "health": plain(contents.health),
-        "history": plain(contents.history),
+        "clusters": clusters,
+        "health": _as_dict(health),
+        "history": _as_dict(contents.history),
         "provenance": {
             "dataset": contents.whole.attrs,
             "run": manifest,
@@ -138,9 +162,16 @@ def _record(contents: Contents, folder: Path, left_out: dict[str, str]) -> dict[
     }
 
 
+def _as_dict(numbers: xr.Dataset | None) -> dict[str, Any] | None:
+    return None if numbers is None else numbers.to_dict()
+
+
 def _rankings(contents: Contents) -> dict[str, dict[str, list[dict[Any, Any]]]]:
+    """Latents by strength for each metric and target."""
     table = contents.table
-    return {
-        metric: {t: ranking(table, metric, t).to_dataframe().to_dict("records") for t, _ in contents.targets}
-        for metric in map(str, table["metric"].values)
-    }
+    found: dict[str, dict[str, list[dict[Any, Any]]]] = {}
+    for metric in map(str, table["metric"].values):
+        found[metric] = {}
+        for target in contents.targets:
+            found[metric][target] = ranking(table, metric, target).to_dataframe().to_dict("records")
+    return found

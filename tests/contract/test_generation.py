@@ -11,7 +11,7 @@ from PIL import Image
 
 import vaearr as va
 
-from .harness import vaearr, zarr
+from .harness import EXISTS, USAGE, vaearr, zarr
 from .record import read_csv
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -172,11 +172,35 @@ def test_traversals_in_standard_deviations_and_as_files(trained_template: Path, 
     vaearr("look", "traverse", trained_template, "--dim", 1, "--steps", 4, "--out", tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames >= 4
-    before = (tmp_path / "a.gif").read_bytes()
-    done = vaearr(
-        "look", "traverse", trained_template, "--dim", 0, "--steps", 4, "--out", tmp_path / "a.gif", code=None
-    )
-    assert done.code != 0 or (tmp_path / "a.gif").read_bytes() != before
+
+
+def test_an_existing_file_is_replaced_only_with_overwrite(images_template: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "a.npz", "a.gif"):
+        out = tmp_path / name
+        command = ("look", "traverse", images_template, "--steps", 2, "--out", out)
+        vaearr(*command, "--dim", 0)
+        before = out.read_bytes()
+        assert "--overwrite" in vaearr(*command, "--dim", 1, code=EXISTS).error
+        assert out.read_bytes() == before
+        vaearr(*command, "--dim", 1, "--overwrite")
+        assert out.read_bytes() != before
+    table = tmp_path / "a.csv"
+    table.write_text("mine")
+    assert "--overwrite" in vaearr("look", "describe", images_template, "--out", table, code=EXISTS).error
+    vaearr("look", "describe", images_template, "--out", table, "--overwrite")
+    assert table.read_text() != "mine"
+
+
+def test_an_interpolation_ends_in_the_file_that_was_named(images_template: Path, tmp_path: Path) -> None:
+    ends = ("--from", 0, "--to", 9, "--steps", 5)
+    vaearr("look", "interpolate", images_template, *ends, "--out", tmp_path / "way.gif")
+    with Image.open(tmp_path / "way.gif") as animation:
+        assert animation.n_frames >= 5
+    vaearr("look", "interpolate", images_template, *ends, "--out", tmp_path / "way.png")
+    with Image.open(tmp_path / "way.png") as picture:
+        assert picture.format == "PNG"
+    assert "must end in" in vaearr("look", "sample", images_template, "--out", tmp_path / "a.gif", code=USAGE).error
+    assert not (tmp_path / "a.gif").exists()
 
 
 def test_plane(images_template: Path, tmp_path: Path) -> None:

@@ -8,13 +8,39 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 import vaearr as va
 from vaearr import config
-from vaearr.cli.common import Given, command, folder_of, nested_values, print_lines, refuse, say, tell, trusted_run
+from vaearr.cli.common import (
+    SOURCE,
+    AsJson,
+    Dask,
+    Device,
+    Given,
+    Overwrite,
+    RunName,
+    Seed,
+    Store,
+    Trust,
+    Where,
+    X,
+    Y,
+    Z,
+    app,
+    folder_of,
+    given,
+    nested_values,
+    print_lines,
+    refuse,
+    region,
+    say,
+    tell,
+    trusted_run,
+    with_settings,
+)
 from vaearr.config import over, resolved
 from vaearr.config.presets import check_preset, preset_settings
 from vaearr.config.probes import ProbeConfig
@@ -22,124 +48,119 @@ from vaearr.errors import DataError
 from vaearr.names import BC, DEFAULT_RUN
 
 
-@command()
-def demo(folder: Path = Path("stores/demo"), store: str | None = None) -> None:
-    """Make a small EBSD scan from crystal geometry and take it all the way to a report.
-
-    Args:
-        folder (argument): where to put files, store and report
-        store: another place for the store, such as s3://bucket/scan.zarr
-    """
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="folder for files, store and report")] = Path("stores/demo"),
+) -> None:
+    """Simulate a small EBSD scan and take it all the way to a report."""
     from vaearr.cli.demo import run_demo
 
-    print_lines(run_demo(folder, store=store))
+    print_lines(run_demo(folder))
 
 
-@command(config.IngestConfig, phase_names="--phase", classes="--class")
+@app.command()
+@with_settings(config.IngestConfig, flags={"phase_names": "--phase", "classes": "--class"})
 def ingest(
-    source: Path, store: str, given: Given, bc: Path | None = None, dask: str | None = None, overwrite: bool = False
+    source: Annotated[Path, typer.Argument(help="file, image folder or zarr store to read, such as scan.h5")],
+    store: Annotated[str, typer.Argument(help="store to create, such as stores/scan.zarr")],
+    *,
+    settings: Given,
+    bc: Annotated[Path | None, typer.Option(help="CSV with x, y, band contrast")] = None,
+    dask: Dask = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a store.
-
-    Args:
-        source: file, image folder or zarr store to read, for example scan.h5
-        store: store to make, for example stores/scan.zarr
-        bc: CSV with x, y, band contrast
-    """
-    refuse(bc and BC in given.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them.")
-    given = over(given, {"maps": {BC: bc}}) if bc else given
-    va.ingest(source, store, dask=dask, overwrite=overwrite, **given)
+    """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a store."""
+    if bc:
+        refuse(BC in settings.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them.")
+        settings = over(settings, {"maps": {BC: bc}})
+    va.ingest(source, store, dask=dask, overwrite=overwrite, **settings)
     say(f"{store} is ready; look at it with 'vaearr info {store}'")
 
 
-@command()
+@app.command()
 def attach(
-    store: str,
-    file: Path,
-    run: str | None = None,
-    kind: str = "latents",
-    name: str | None = None,
-    coords: Path | None = None,
-    roi: str | None = None,
-    prefix: str | None = None,
-    column: list[str] | None = None,
-    units: str | None = None,
-    overwrite: bool = False,
+    store: Store,
+    file: Annotated[Path, typer.Argument(help=".npy, .npz or CSV with values computed elsewhere")],
+    run: Annotated[str | None, typer.Option(help="latents: name of the run they become")] = None,
+    kind: Annotated[str, typer.Option(help="latents, map, classes, elements or scores")] = "latents",
+    name: Annotated[str | None, typer.Option(help="all but latents: name of the variable they become")] = None,
+    coords: Annotated[Path | None, typer.Option(help="CSV or .npy with x, y of each row")] = None,
+    roi: Annotated[str | None, typer.Option(help="run whose points the rows are, in row-major order")] = None,
+    prefix: Annotated[str | None, typer.Option(help="CSV: columns that begin with this")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="CSV: column to take; repeatable")] = None,
+    units: Annotated[str | None, typer.Option(help="unit of the values")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Add latents or maps computed elsewhere, to be analysed like the store's own.
+    """Add latents or maps computed elsewhere, to be analysed like the store's own."""
+    va.attach(
+        store,
+        file,
+        kind=kind,
+        run=run,
+        name=name,
+        coords=coords,
+        roi=roi,
+        prefix=prefix,
+        columns=column or (),
+        units=units,
+        overwrite=overwrite,
+    )
 
-    Args:
-        file: .npy, .npz or CSV with values computed elsewhere
-        run: latents: name of the run they become
-        kind: latents, map, classes, elements or scores
-        name: the rest: name of the variable they become
-        coords: CSV or .npy with x, y of each row
-        roi: run whose points the rows are, in row-major order
-        prefix: CSV: columns that begin with this
-        column: CSV: column to take; repeatable
-        units: unit of the values
-    """
-    about: Given = {"kind": kind, "run": run, "name": name, "coords": coords, "roi": roi, "prefix": prefix}
-    va.attach(store, file, columns=column or (), units=units, overwrite=overwrite, **about)
 
-
-@command()
+@app.command()
 def info(
-    store: str,
-    model: bool = False,
-    run: str = DEFAULT_RUN,
-    out: Path | None = None,
-    seed: int = 0,
-    trust: list[str] | None = None,
-    as_json: bool = False,
+    store: Store,
+    model: Annotated[bool, typer.Option("--model", help="the layers of a run's network instead")] = False,
+    run: RunName = DEFAULT_RUN,
+    out: Annotated[
+        Path | None, typer.Option(help="PNG or PDF: samples of each class, or with --model the network")
+    ] = None,
+    seed: Seed = 0,
+    trust: Trust = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Tell in words what is in a store, or what a run's network is made of; --out draws it.
-
-    Args:
-        model: the layers of a run's network instead
-        out: PNG or PDF: samples of each class, or with --model the network
-        as_json (--json): facts for programs
-    """
+    """Describe the contents of a store, or the network of a run; --out draws it."""
+    options: Given = {}
     if model:
         from vaearr.models.card import as_record, model_card
 
         shown: Any = model_card(trusted_run(store, run, trust).model)
-        facts, words, how = as_record(shown), va.describe(shown, "network"), Given()
+        facts = as_record(shown)
+        words = va.describe(shown, "network")
     else:
         from vaearr.run.facts import in_words, store_facts
 
-        facts, shown, how = store_facts(store), va.open_store(store, chunks=None), {"kind": "samples", "seed": seed}
+        facts = store_facts(store)
+        shown = va.open_store(store, chunks=None)
         words = [in_words(facts)]
+        options = {"kind": "samples", "seed": seed}
     if out:
         from vaearr.views import save
 
-        say(f"{'the network is drawn' if model else 'samples are'} in {save(shown, out, **how)}")
+        say(f"written: {save(shown, out, **options)}")
     print_lines([json.dumps(facts, indent=2, default=str)] if as_json else words)
 
 
-@command()
+@app.command()
 def verify(
-    store: str,
-    as_json: bool = False,
-    remove: str | None = None,
-    seal: bool = False,
-    relist: bool = False,
-    clean: bool = False,
-    unfinished: bool = False,
-    yes: bool = False,
+    store: Store,
+    as_json: AsJson = False,
+    remove: Annotated[
+        str | None, typer.Option(help="remove a variable that can be computed again, a table or runs/NAME")
+    ] = None,
+    seal: Annotated[bool, typer.Option("--seal", help="add checksums to variables that have none")] = False,
+    relist: Annotated[
+        bool, typer.Option("--relist", help="list the variables anew, put the store's attributes back")
+    ] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="list what killed commands left, older than a day")] = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="--clean: also work that a command could resume")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="--clean: remove it")] = False,
 ) -> None:
-    """Check every file of a store; exit code 65 where it is damaged.
+    """Check every file of a store; exit code 65 if it is damaged.
 
-    One line for each finding says which variable and chunk it is and what to do.
-
-    Args:
-        as_json (--json): findings for programs
-        remove: take a variable that can be made again, a table or runs/NAME out
-        seal: add checksums to variables that have none
-        relist: list the variables anew, put the store's attributes back
-        clean: list what killed commands left, older than a day
-        unfinished: --clean: also work that a command could go on with
-        yes: --clean: remove it
+    One line for each finding names the variable and chunk, and what to do.
     """
     from vaearr.store import check_store
     from vaearr.store import verify as verifying
@@ -148,16 +169,17 @@ def verify(
     refuse(sum(chosen) > 1, "give --remove, --seal, --relist and --clean one at a time.")
     refuse((unfinished or yes) and not clean, "--yes and --unfinished are for --clean; add it.")
     if remove is not None:
-        say(f"taken out of {store}: {', '.join(verifying.take_out(store, remove))}")
+        say(f"removed from {store}: {', '.join(verifying.take_out(store, remove))}")
     elif seal:
         say(f"checksums added to {len(verifying.seal_store(store))} variables of {store}")
     elif relist:
         verifying.relist(store)
         say(f"the variables of {store} are listed anew")
     elif clean:
-        found = (verifying.clean if yes else verifying.removable)(check_store(store), unfinished=unfinished)
-        print_lines(f"{left.path}: {left.what}" for left in found)
-        say(f"{len(found)} {'removed' if yes else 'to remove; the same with --yes removes them'}")
+        find = verifying.clean if yes else verifying.removable
+        leftovers = find(check_store(store), unfinished=unfinished)
+        print_lines(f"{leftover.path}: {leftover.what}" for leftover in leftovers)
+        say(f"{len(leftovers)} {'removed' if yes else 'to remove; the same with --yes removes them'}")
     else:
         result = verifying.verify_store(store)
         print_lines([json.dumps(result.record(), indent=2)] if as_json else verifying.in_words(result))
@@ -165,50 +187,66 @@ def verify(
             raise typer.Exit(DataError.exit_code)
 
 
-@command(config.TrainConfig)
+@app.command()
+@with_settings(config.TrainConfig)
 def train(
-    store: list[str],
-    given: Given,
-    roi: Any,
-    run: str = DEFAULT_RUN,
-    points: Path | None = None,
-    preset: str | None = None,
-    resume: Path | None = None,
-    restart: bool = False,
-    trust: list[str] | None = None,
-    overwrite: bool = False,
+    store: Annotated[list[str], typer.Argument(help="zarr store, as created by 'vaearr ingest'")],
+    *,
+    settings: Given,
+    run: RunName = DEFAULT_RUN,
+    x: X = None,
+    y: Y = None,
+    z: Z = None,
+    where: Where = None,
+    points: Annotated[
+        Path | None, typer.Option(help="ROI as a CSV with x, y, see 'vaearr look contrast --keep'")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="settings that others replace: sd, maisi, beta-vae or digits")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="checkpoint file to resume from")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="discard an interrupted training of this run")] = False,
+    trust: Trust = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Train a VAE on a store's patterns; after an interruption, go on where it was.
+    """Train a VAE on a store's patterns; after an interruption the same command resumes.
 
     Several stores train one model, which each of them gets as a run.
 
     The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there is one, else every
     measured point.
-
-    Args:
-        points: ROI as a CSV with x, y, see 'vaearr look contrast --keep'
-        preset: settings that others replace: sd, maisi, beta-vae or digits
-        resume: checkpoint file to go on from
-        restart: throw an interrupted training of this run away
     """
     from vaearr.analysis.side_maps import read_kept_coordinates
     from vaearr.schema import input_shape
 
+    roi: Any = region(x, y, z, where)
     refuse(points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where.")
     refuse(points and store[1:], "--points lists the points of one store; choose by --x, --y, --where for several.")
     if preset:
-        given = over(preset_settings(preset), given)
+        settings = over(preset_settings(preset), settings)
         check_preset(preset, len(input_shape(va.open_store(store[0], chunks=None))) - 1)
     if points:
         roi = read_kept_coordinates(va.open_store(store[0], chunks=None), points)
-    settings = resolved(config.TrainConfig, None, given)
-    about: Given = {"resume": resume, "restart": restart, "trust": trust or (), "overwrite": overwrite}
-    _tell_run(store[0], va.train(store if store[1:] else store[0], run=run, roi=roi, config=settings, **about))
+    trained = va.train(
+        store if store[1:] else store[0],
+        run=run,
+        roi=roi,
+        config=resolved(config.TrainConfig, None, settings),
+        resume=resume,
+        restart=restart,
+        trust=trust or (),
+        overwrite=overwrite,
+    )
+    tell_run(store[0], trained)
 
 
-def _tell_run(store: str, run: Any) -> None:
-    about, health = run.manifest, run.health.attrs
-    epochs = f"best epoch {about['best_epoch']} of {about['epochs_run']}, " if "epochs_run" in about else ""
+def tell_run(store: str, run: Any) -> None:
+    """Print how good a run is, and the next command."""
+    manifest = run.manifest
+    health = run.health.attrs
+    epochs = ""
+    if "epochs_run" in manifest:
+        epochs = f"best epoch {manifest['best_epoch']} of {manifest['epochs_run']}, "
     say(
         f"run {run.name!r}: {epochs}{health['n_active']} of {run.health.sizes['latent']} latent dimensions active, "
         f"{health['explained_variance']:.1%} of the patterns' variance, noise included, explained"
@@ -216,98 +254,100 @@ def _tell_run(store: str, run: Any) -> None:
     say(f"next: 'vaearr encode {store} --run {run.name}'")
 
 
-@command(config.ImportConfig, name="import")
+@app.command("import")
+@with_settings(config.ImportConfig)
 def import_model(
-    store: str,
-    checkpoint: Path,
-    run: str,
-    given: Given,
-    trust: list[str] | None = None,
-    overwrite: bool = False,
+    store: Store,
+    checkpoint: Annotated[Path, typer.Argument(help="model folder of a run, or .safetensors, .pt, .pth or .ckpt file")],
+    *,
+    settings: Given,
+    run: Annotated[str, typer.Option(help="name of the run that the model becomes")],
+    trust: Trust = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a model trained elsewhere, by vaearr or as Stable Diffusion's VAE, a run of a store.
 
     A model folder of vaearr's brings its settings and background. Of other checkpoints, of which nothing is unpickled,
     the options come from the shapes of the weights; --set options.groups=16 and the like replace single ones.
-
-    Args:
-        checkpoint: model folder of a run, or .safetensors, .pt, .pth or .ckpt file
-        run (--run): name of the run that the model becomes
     """
-    imported = va.import_model(store, checkpoint, run=run, trust=trust or (), overwrite=overwrite, **given)
-    _tell_run(store, imported)
+    imported = va.import_model(store, checkpoint, run=run, trust=trust or (), overwrite=overwrite, **settings)
+    tell_run(store, imported)
 
 
-@command(config.EncodeConfig)
+@app.command()
+@with_settings(config.EncodeConfig)
 def encode(
-    store: str,
-    given: Given,
-    roi: config.RoiConfig | None,
-    source: str | None = None,
-    name: str | None = None,
-    dask: str | None = None,
-    trust: list[str] | None = None,
-    overwrite: bool = False,
+    store: Store,
+    *,
+    settings: Given,
+    x: X = None,
+    y: Y = None,
+    z: Z = None,
+    where: Where = None,
+    source: Annotated[str | None, typer.Option("--from", help="another store, whose run encodes these data")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="--from: name of the run in this store; default: its name there")
+    ] = None,
+    dask: Dask = None,
+    trust: Trust = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a run's latents into the store; with --from, those of a model that was trained in another store.
 
     The ROI is chosen with --from only; else it is that of the run.
-
-    Args:
-        source (--from): another store, whose run is taken to these data
-        name: with --from: what the run is called here; default: its name there
     """
-    about: Given = {"name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
-    run = given.get("run", DEFAULT_RUN)
+    run = settings.get("run", DEFAULT_RUN)
+    options: Given = {"name": name, "roi": region(x, y, z, where), "dask": dask, "overwrite": overwrite}
     if source is None:
-        va.encode(trusted_run(store, run, trust), **about, **given)
+        va.encode(trusted_run(store, run, trust), **options, **settings)
     else:
-        va.encode(store, source=trusted_run(source, run, trust), **about, **given)
-    opens = "vaearr.open_store" if "://" in store else "xarray.open_zarr"
-    say(f"latents of run {name or run!r} are in {store}; open it with {opens}({store!r})")
+        va.encode(store, source=trusted_run(source, run, trust), **options, **settings)
+    say(f"latents of run {name or run!r} are in {store}; open it with xarray.open_zarr({store!r})")
 
 
-@command(config.ReconstructConfig, "out", "roi")
+@app.command()
+@with_settings(config.ReconstructConfig, without=("out", "roi"))
 def reconstruct(
-    store: str,
-    given: Given,
-    roi: config.RoiConfig | None,
-    file: list[Path] | None = None,
-    variable: bool = False,
-    out: Path | None = None,
-    files: bool = False,
-    binarise: float | None = None,
-    trust: list[str] | None = None,
-    overwrite: bool = False,
+    store: Store,
+    *,
+    settings: Given,
+    x: X = None,
+    y: Y = None,
+    z: Z = None,
+    where: Where = None,
+    file: Annotated[
+        list[Path] | None, typer.Option(help="single file instead of the store's samples; repeatable")
+    ] = None,
+    variable: Annotated[bool, typer.Option("--variable", help="also write the reconstructions into the store")] = False,
+    out: Annotated[Path | None, typer.Option(help="folder for pictures and tables")] = None,
+    files: Annotated[bool, typer.Option("--files", help="--out: also write each reconstruction as a file")] = False,
+    binarise: Annotated[float | None, typer.Option(help="value from which on binary.png in --out is white")] = None,
+    trust: Trust = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Reconstruct a store's samples, or single files, and judge them: PSNR, SSIM, MSE, MAE, compression.
+    """Reconstruct a store's samples, or single files, and evaluate them: PSNR, SSIM, MSE, MAE, compression.
 
-    Without --x, --y, --z, --where: the region of the run. --out writes reconstruction.png, metrics.csv, with --binarise
+    Without --x, --y, --z, --where: the ROI of the run. --out writes reconstruction.png, metrics.csv, with --binarise
     binary.png, of volumes slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
     affine, or .npy.
-
-    Args:
-        file: single file instead of the store's samples; repeat
-        variable: also write the reconstructions into the store
-        files: also write each reconstruction as a file into --out
-        binarise: value from which on binary.png in --out is white
     """
     refuse(files and out is None, "--files needs a folder, so give one with --out.")
-    given |= ({"roi": roi} if roi else {}) | ({"out": "variable"} if variable else {})
-    settings = resolved(config.ReconstructConfig, None, given)
-    opened = trusted_run(store, settings.run, trust, device=settings.device)
+    settings |= given(roi=region(x, y, z, where), out="variable" if variable else None)
+    chosen = resolved(config.ReconstructConfig, None, settings)
+    opened = trusted_run(store, chosen.run, trust, device=chosen.device)
     with folder_of(out) as folder:
         inner = folder / "files" if folder and (files or file) else None
         if file:
-            found = va.reconstruct_files(opened, file, out=inner, config=settings)
+            found = va.reconstruct_files(opened, file, out=inner, config=chosen)
         else:
-            found = va.reconstruct_store(opened, files=inner, overwrite=overwrite, config=settings)
+            found = va.reconstruct_store(opened, files=inner, overwrite=overwrite, config=chosen)
         if folder:
-            _write_reconstructions(found, folder, binarise)
+            write_reconstructions(found, folder, binarise)
     print_lines(va.describe(found, "reconstruction"))
 
 
-def _write_reconstructions(found: Any, folder: Path, binarise: float | None) -> None:
+def write_reconstructions(found: Any, folder: Path, binarise: float | None) -> None:
+    """Write metrics and pictures of reconstructions."""
     from vaearr.run.reconstruct import metrics_csv
     from vaearr.views import save
     from vaearr.views.volumes import is_volume, volume_page
@@ -323,91 +363,86 @@ def _write_reconstructions(found: Any, folder: Path, binarise: float | None) -> 
         (folder / "slices.html").write_text(volume_page(found), encoding="utf-8")
 
 
-@command(config.AssociateConfig)
+@app.command()
+@with_settings(config.AssociateConfig)
 def associate(
-    store: str,
-    given: Given,
-    significance: bool = False,
-    reference: str | None = None,
-    k_max: int = 12,
-    top: int = 3,
-    dask: str | None = None,
-    overwrite: bool = False,
+    store: Store,
+    *,
+    settings: Given,
+    significance: Annotated[bool, typer.Option("--significance", help="p-values from surrogate maps")] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="also: clusters of each dimension against those of this map")
+    ] = None,
+    k_max: Annotated[int, typer.Option(min=2, help="--reference: largest number of clusters of a dimension")] = 12,
+    top: Annotated[int, typer.Option(min=0, help="dimensions to list per target")] = 3,
+    dask: Dask = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Compare latent dimensions with band contrast, elements and phases.
-
-    Args:
-        significance: p-values from surrogate maps
-        reference: also: clusters of each dimension against this map's
-        k_max: most clusters of a dimension that --reference tries
-        top: dimensions to list per target
-    """
+    """Compare latent dimensions with band contrast, elements and phases."""
     from vaearr.analysis.association import check_reference, partitions_store
 
-    settings = resolved(config.AssociateConfig, None, over({"significance": {}} if significance else {}, given))
+    if significance:
+        settings = over({"significance": {}}, settings)
+    chosen = resolved(config.AssociateConfig, None, settings)
     if reference:
         check_reference(va.open_store(store, chunks=None), reference)
-    found = va.associate_store(store, settings, dask=dask, overwrite=overwrite)
+    found = va.associate_store(store, chosen, dask=dask, overwrite=overwrite)
     print_lines(va.describe(found, "association", top=top))
     if reference:
-        groups = partitions_store(store, settings, reference, k_max=k_max, overwrite=overwrite)
+        groups = partitions_store(store, chosen, reference, k_max=k_max, overwrite=overwrite)
         print_lines(va.describe(groups, "partitions", top=top))
 
 
-@command(ProbeConfig)
-def probe(store: str, given: Given, overwrite: bool = False) -> None:
-    """Tell how well maps are known from latents, judged at points, grains or subjects that were left out."""
-    print_lines(va.describe(va.probe_store(store, overwrite=overwrite, **given), "probe"))
+@app.command()
+@with_settings(ProbeConfig)
+def probe(store: Store, *, settings: Given, overwrite: Overwrite = False) -> None:
+    """Predict maps from latents, evaluated on points, grains or subjects that were left out."""
+    print_lines(va.describe(va.probe_store(store, overwrite=overwrite, **settings), "probe"))
 
 
-@command(config.ClusterConfig)
-def cluster(store: str, given: Given, overwrite: bool = False) -> None:
+@app.command()
+@with_settings(config.ClusterConfig)
+def cluster(store: Store, *, settings: Given, overwrite: Overwrite = False) -> None:
     """Group scan points by latents and maps, and write the cluster map."""
-    settings = resolved(config.ClusterConfig, None, given)
-    found = va.cluster_store(store, settings, overwrite=overwrite)
-    print_lines(va.describe(found, "clusters", name=settings.name))
-    say(f"labels are in {store} as {settings.name!r}")
+    chosen = resolved(config.ClusterConfig, None, settings)
+    found = va.cluster_store(store, chosen, overwrite=overwrite)
+    print_lines(va.describe(found, "clusters", name=chosen.name))
+    say(f"labels are in {store} as {chosen.name!r}")
 
 
-@command(config.EmbedConfig, n_components="--components", clusters="--clusters")
-def embed(store: str, given: Given, trust: list[str] | None = None, overwrite: bool = False) -> None:
-    """Decompose the patterns (PCA, NMF with fixed endmembers), beside the latents."""
-    settings = resolved(config.EmbedConfig, None, given)
-    found = va.embed_store(store, settings, trust=trust or (), overwrite=overwrite)
-    print_lines(va.describe(found, "decomposition", name=settings.name or settings.method))
+@app.command()
+@with_settings(config.EmbedConfig, flags={"n_components": "--components", "clusters": "--clusters"})
+def embed(store: Store, *, settings: Given, trust: Trust = None, overwrite: Overwrite = False) -> None:
+    """Decompose the patterns (PCA, NMF with fixed endmembers), to compare with the latents."""
+    chosen = resolved(config.EmbedConfig, None, settings)
+    found = va.embed_store(store, chosen, trust=trust or (), overwrite=overwrite)
+    print_lines(va.describe(found, "decomposition", name=chosen.name or chosen.method))
 
 
-@command()
+@app.command()
 def judge(
-    store: Path | None = None,
-    run: str = DEFAULT_RUN,
-    count: int | None = None,
-    source: str = "prior",
-    features: str = "latents",
-    weights: Path | None = None,
-    part: str = "validation",
-    seed: int = 0,
-    out: Path | None = None,
-    blinded: Path | None = None,
-    key: Path | None = None,
-    answers: Path | None = None,
-    device: str = "auto",
+    store: Annotated[Path | None, typer.Argument(help="zarr store; not with --key")] = None,
+    run: RunName = DEFAULT_RUN,
+    count: Annotated[
+        int | None, typer.Option("--n", min=0, help="draws; default 1000, --blinded: 25 and as many real")
+    ] = None,
+    source: Annotated[str, typer.Option(help=SOURCE)] = "prior",
+    features: Annotated[str, typer.Option(help="latents, encoder or image (with --weights)")] = "latents",
+    weights: Annotated[Path | None, typer.Option(help="weights of an image network, for --features image")] = None,
+    part: Annotated[str, typer.Option(help="data to compare with: validation, train or all")] = "validation",
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="folder for fidelity.csv and nearest.csv")] = None,
+    blinded: Annotated[
+        Path | None, typer.Option(help="write real and drawn files for a reader into this folder")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="key.csv of a blinded set; with --answers, without a store")] = None,
+    answers: Annotated[Path | None, typer.Option(help="the reader's CSV file with name, answer")] = None,
+    device: Device = "auto",
 ) -> None:
     """Judge draws: how like the data they are, whether they are copies, whether a reader can tell them apart.
 
     STORE alone prints Fréchet distances and the distance to the nearest training sample. --blinded writes
     images/ for the reader, answers.csv to fill, and key.csv to keep. --key with --answers prints the reader's score.
-
-    Args:
-        store (argument): zarr store; not with --key
-        count (--n): draws; default 1000, --blinded: 25 and as many real
-        features: latents, encoder or image (with --weights)
-        weights: weights of an image network, for --features image
-        part: data to compare with: validation, train or all
-        out: folder for fidelity.csv and nearest.csv
-        blinded: write real and drawn files for a reader into this folder
-        key: key.csv of a blinded set; with --answers, without a store
-        answers: the reader's CSV file with name, answer
     """
     is_score = key is not None or answers is not None
     words = "give a store to judge, or --key with --answers, without a store, to score a reader."
@@ -436,65 +471,64 @@ def judge(
     print_lines([*va.describe(fidelity, "fidelity"), *va.describe(nearest, "nearest")], warnings_aside=True)
 
 
-@command()
+@app.command()
 def explore(
-    store: str,
-    run: str = DEFAULT_RUN,
-    port: int = 0,
-    host: str = "127.0.0.1",
-    show: bool = True,
-    save: Path | None = None,
-    by: str | None = None,
-    seed: int = 0,
-    trust: list[str] | None = None,
-    overwrite: bool = False,
+    store: Store,
+    run: RunName = DEFAULT_RUN,
+    port: Annotated[int, typer.Option(min=0, help="port; 0 takes a free one")] = 0,
+    host: Annotated[
+        str, typer.Option(help="address; any other than 127.0.0.1 opens the store to the network")
+    ] = "127.0.0.1",
+    show: Annotated[bool, typer.Option("--show/--no-show", help="open the page in the browser")] = True,
+    save: Annotated[Path | None, typer.Option(help="serve nothing; write one .html file that works offline")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="--save: map with the classes; default: label, phase or clusters")
+    ] = None,
+    seed: Seed = 0,
+    trust: Trust = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="--save: replace the file")] = False,
 ) -> None:
-    """Explore a run in the browser: click a map, move the latents, see what is decoded. The store stays as it is.
-
-    Args:
-        port: port; 0 takes a free one
-        host: address; another than 127.0.0.1 opens the store to the network
-        show (--show/--no-show): open the page in the browser
-        save: serve nothing; write one .html file that works offline
-        by: with --save: map with the classes; default: label, phase or clusters
-        overwrite: with --save: replace the file
-    """
+    """Explore a run in the browser: click a map, move the latents, see what is decoded. Nothing is written."""
     opened = trusted_run(store, run, trust)
     if save is not None:
         from vaearr.app.saved import save_page
 
-        written = save_page(opened, run, save, by=by, seed=seed, overwrite=overwrite)
-        tell(f"written: {written} ({written.stat().st_size / 1e6:.1f} MB)")
+        page = save_page(opened, run, save, by=by, seed=seed, overwrite=overwrite)
+        tell(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
         return
     from vaearr.app.serve import explore as serve_page
 
     serve_page(opened, run, port=port, host=host, show=show)
 
 
-@command(config.ReportConfig)
-def report(store: str, given: Given, trust: list[str] | None = None) -> None:
+@app.command()
+@with_settings(config.ReportConfig)
+def report(store: Store, *, settings: Given, trust: Trust = None) -> None:
     """Write one self-contained HTML page about a run, and PNGs of its main views."""
-    opened = trusted_run(store, given.get("run", DEFAULT_RUN), trust)
-    say(f"the report is {va.report(opened, **given)}")
+    opened = trusted_run(store, settings.get("run", DEFAULT_RUN), trust)
+    say(f"the report is {va.report(opened, **settings)}")
 
 
-@command(config.ExportConfig, latent="--beside")
-def export(store: str, out: Path, given: Given) -> None:
-    """Write latents, tables, pictures or the first seed's files into a folder.
+@app.command()
+@with_settings(config.ExportConfig, flags={"latent": "--beside"})
+def export(
+    store: Store,
+    out: Annotated[Path, typer.Argument(help="folder to write into")],
+    *,
+    settings: Given,
+) -> None:
+    """Write latents, tables, pictures or the files of the earlier programs into a folder."""
+    say(f"files are in {va.export(store, out, **settings)}")
 
-    Args:
-        out: folder to write into
-    """
-    say(f"files are in {va.export(store, out, **given)}")
 
-
-@command()
-def run(name: str, parameters: list[str] | None = None) -> None:
-    """Run a flow in this process, recorded by the Prefect server where one is configured (PREFECT_API_URL).
-
-    Args:
-        name: flow, such as train-vae; an unknown name lists them all
-        parameters (-p --param): NAME=VALUE, a value in JSON or plain; NAME.SETTING=VALUE for a single one
-    """
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="flow, such as train-vae; an unknown name lists them all")],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--param", help="NAME=VALUE, a value in JSON or plain; NAME.SETTING=VALUE for a single one"),
+    ] = None,
+) -> None:
+    """Run a flow in this process, recorded by the Prefect server where one is configured (PREFECT_API_URL)."""
     flows = import_module("vaearr.flows.by_name")  # by name: nothing else in vaearr imports the flows
     flows.run(name, nested_values(parameters or (), "-p"))

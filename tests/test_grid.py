@@ -31,14 +31,49 @@ def test_empty_roi_says_what_each_condition_kept(scan: xr.Dataset) -> None:
 
 def test_to_grid_refuses_what_does_not_fit(scan: xr.Dataset) -> None:
     roi = grid.roi(scan)
+    samples = grid.to_samples(scan.BC, roi)
     with pytest.raises(SchemaError, match="5 samples for a ROI of 74"):
-        grid.to_grid(np.zeros((5, 2)), roi)
+        grid.to_grid(samples[:5], roi)
+    with pytest.raises(SchemaError, match=r"a ndarray and do not say where they belong.*samples\.copy\(data=values\)"):
+        grid.to_grid(samples.values, roi)
+    with pytest.raises(SchemaError, match=r"no coordinate 'y'.*va\.to_samples"):
+        grid.to_grid(samples.drop_vars("y"), roi)
+    with pytest.raises(SchemaError, match="no point of the ROI has x = 99"):
+        grid.to_grid(samples.assign_coords(x=samples.x + 99), roi)
+    with pytest.raises(SchemaError, match="several samples lie at the same point"):
+        grid.to_grid(samples[[0, *range(73)]], roi)
+    outside = grid.to_samples(scan.BC, ~roi)[0]
+    with pytest.raises(SchemaError, match="outside the ROI"):
+        grid.to_grid(xr.concat([samples[1:], outside], "sample"), roi)
     with pytest.raises(SchemaError, match="has no nan"):
-        grid.to_grid(np.zeros(74, int), roi)
+        grid.to_grid(samples.astype(int), roi)
     for dtype, fill in (("u1", -1), ("u1", 256), ("i1", -129.0), ("u1", np.inf), ("bool", 2)):
         with pytest.raises(SchemaError, match="pass another fill="):
-            grid.to_grid(np.zeros(74, dtype), roi, fill=fill)
-    assert grid.to_grid(np.zeros(74, int), roi, fill=-1).min() == -1
+            grid.to_grid(samples.astype(dtype), roi, fill=fill)
+    assert grid.to_grid(samples.astype(int), roi, fill=-1).min() == -1
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=MASKS, seed=st.integers(0, 99), has_coordinates=st.booleans())
+def test_samples_go_back_to_where_they_came_from_in_any_order(
+    mask: np.ndarray, seed: int, has_coordinates: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    data, roi = _map(rng.normal(size=(*mask.shape, 2))), _map(mask)
+    if not has_coordinates:
+        data, roi = data.drop_vars(["y", "x"]), roi.drop_vars(["y", "x"])
+    samples = grid.to_samples(data, roi)
+    permuted = samples.isel(sample=rng.permutation(samples.sizes["sample"]))
+    np.testing.assert_array_equal(grid.to_grid(permuted, roi), data.where(roi))
+
+
+def test_samples_of_a_collection_go_back_to_where_they_came_from() -> None:
+    data, roi = (
+        xr.DataArray(np.arange(5.0), dims="sample"),
+        xr.DataArray([True, False, True, True, True], dims="sample"),
+    )
+    back = grid.to_grid(grid.to_samples(data, roi)[::-1], roi)
+    np.testing.assert_array_equal(back, [0, np.nan, 2, 3, 4])
 
 
 def _by(*values: object) -> xr.DataArray:

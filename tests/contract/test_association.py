@@ -13,6 +13,7 @@ from sklearn.feature_selection import mutual_info_regression
 from sklearn.metrics import adjusted_mutual_info_score
 
 import vaearr as va
+from vaearr.errors import SchemaError
 
 from . import inputs
 from .harness import vaearr, zarr
@@ -285,3 +286,30 @@ def test_a_run_without_latents_or_maps_is_told_what_to_do(tmp_path: Path) -> Non
     np.save(tmp_path / "theirs.npy", inputs.latents())
     vaearr("attach", store, tmp_path / "theirs.npy", *RUN)
     assert "name a map" in vaearr("associate", store, *RUN, code=66).error
+
+
+def test_flattened_samples_are_matched_by_their_coordinates() -> None:
+    latents, bc = maps((9, 8))
+    bc = bc + latents[..., 0]
+    roi = bc > -0.5
+    samples, target = va.to_samples(latents, roi), va.to_samples(bc, roi)
+    turned = target.isel(sample=np.random.default_rng(1).permutation(len(target)))
+    expected = va.associate(samples, target, "pearson")
+    assert float(abs(expected[0, 0])) > 0.3
+    xr.testing.assert_equal(va.associate(samples, turned, "pearson"), expected)
+    in_dataset = va.associate(samples, turned.to_dataset(name="BC"), "pearson")
+    np.testing.assert_array_equal(in_dataset[..., 0], expected)
+    tested, known = (va.significance(samples, one, "pearson") for one in (turned, target))
+    xr.testing.assert_equal(tested, known)
+    jointly, joint = (va.associate_jointly(samples, one) for one in (turned, target))
+    xr.testing.assert_equal(jointly, joint)
+    probed, probe = (va.probe(samples, one, n_permutations=0) for one in (turned, target))
+    xr.testing.assert_equal(probed, probe)
+    clustered = va.cluster(samples, "kmeans", k=2, roi=turned > 0)
+    xr.testing.assert_equal(clustered, va.cluster(samples, "kmeans", k=2, roi=target > 0))
+    for other in (turned[1:], turned.assign_coords(x=turned.x + 1), va.to_samples(bc, ~roi)):
+        for function in (va.associate, va.significance, va.associate_jointly, va.probe):
+            with pytest.raises(SchemaError, match="has samples at other y, x"):
+                function(samples, other)
+    with pytest.raises(SchemaError, match=r"carry the coordinates \[\], expected \['x', 'y'\]"):
+        va.associate(samples, target.drop_vars(["y", "x"]))

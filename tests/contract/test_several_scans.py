@@ -118,8 +118,9 @@ def test_clusters_and_colours_over_all_scans(scans: list[Path], tmp_path: Path) 
     parts = [va.encode(path, progress=False) for path in scans]
     samples = [va.to_samples(ds.latents, ds.roi) for ds in parts]
     labels = va.cluster(xr.concat(samples, "sample"), method="kmeans", k=3)
-    ends = np.cumsum([len(one) for one in samples])[:-1]
-    maps = [va.to_grid(part, ds.roi, fill=-2) for part, ds in zip(np.split(labels, ends), parts, strict=True)]
+    ends = np.cumsum([len(one) for one in samples])
+    own = [labels[end - len(one) : end] for one, end in zip(samples, ends, strict=True)]
+    maps = [va.to_grid(part, ds.roi, fill=-2) for part, ds in zip(own, parts, strict=True)]
     assert [one.shape for one in maps] == [(10, 14), (16, 9)]
     assert maps[0].values[2, 5] == maps[1].values[3, 4]
     shown = va.view({"a": parts[0].latents[..., 0], "b": parts[1].latents[..., 0]})

@@ -10,9 +10,10 @@ import ast
 import operator
 from collections.abc import Callable, Hashable
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
@@ -245,39 +246,145 @@ def class_map(ds: xr.Dataset, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
-    """The ROI's points of an array over the navigation dims, as `(sample, …)` in row-major order; stays lazy.
+    """Select the points of a region of interest as `(sample, ...)`.
 
-    `to_grid` is the inverse. The navigation coordinates come along as coordinates of `sample`.
+    Parameters
+    ----------
+    data : xr.DataArray
+        Values over the navigation dims and any further dims. Lazy data stays lazy.
+    roi : xr.DataArray
+        Boolean map over the navigation dims.
+
+    Returns
+    -------
+    xr.DataArray
+        The points in row-major order. Their navigation coordinates come along as coordinates of `sample`, so that
+        `to_grid` puts each sample back where it came from, in whatever order the samples are by then.
     """
-    points = np.nonzero(laid_over(data, roi, roi.dims).values)
+    inside = laid_over(data, roi, roi.dims)
+    index = dict(zip(roi.dims, np.nonzero(inside.values), strict=True))
+    numbers = {dim: np.arange(data.sizes[dim]) for dim in roi.dims if dim not in data.coords}
+    data = data.assign_coords(numbers)
     if set(roi.dims) == {n.SAMPLE}:
-        return data.isel({n.SAMPLE: points[0]})
-    index = {dim: xr.DataArray(i, dims=n.SAMPLE) for dim, i in zip(roi.dims, points, strict=True)}
-    return data.isel(index).transpose(n.SAMPLE, ...)
+        return data.isel(index)
+    points = {dim: xr.DataArray(positions, dims=n.SAMPLE) for dim, positions in index.items()}
+    return data.isel(points).transpose(n.SAMPLE, ...)
 
 
-def to_grid(samples: xr.DataArray | np.ndarray, roi: xr.DataArray, *, fill: float = np.nan) -> xr.DataArray:
-    """Put `(sample, …)` back onto the navigation grid: `(navigation…, …)`, `fill` outside the ROI. In memory.
+def to_grid(samples: xr.DataArray, roi: xr.DataArray, *, fill: float = np.nan) -> xr.DataArray:
+    """Put samples back onto the navigation grid, each at the coordinates that it carries.
 
-    samples: first dim `sample`, as many as the ROI has points, in the order of `to_samples`. Integer samples need a
-    `fill` that their dtype can hold. All coordinates along the ROI's dims come along. Raises SchemaError when the
-    number of samples or the fill does not fit.
+    Parameters
+    ----------
+    samples : xr.DataArray
+        `(sample, ...)`, one for each point of the region, in any order. They carry the navigation coordinates as
+        `to_samples` gives them. For values computed from samples, use `samples.copy(data=values)` or
+        `xr.DataArray(values, samples.coords, "sample")`.
+    roi : xr.DataArray
+        The region that the samples came from.
+    fill : float, optional
+        Value outside the region; NaN by default. Integer samples need a value that their dtype can hold.
+
+    Returns
+    -------
+    xr.DataArray
+        `(navigation dims, ...)`, in memory, with all coordinates along the dims of the region.
+
+    Raises
+    ------
+    SchemaError
+        If the samples carry no coordinates, or other points than those of the region, or if `fill` does not fit.
     """
-    inside, values = laid_over(roi, roi, roi.dims).values, np.asarray(samples)
-    if len(values) != inside.sum():
-        raise SchemaError(f"{len(values)} samples for a ROI of {inside.sum()} points; pass the ROI they came from.")
-    if values.dtype.kind in "iub" and (
-        not float(fill).is_integer() or np.array(int(fill)).astype(values.dtype) != fill
-    ):
+    inside = laid_over(roi, roi, roi.dims)
+    if not isinstance(samples, xr.DataArray) or n.SAMPLE not in samples.dims:
+        found = f"dims {samples.dims}" if isinstance(samples, xr.DataArray) else f"a {type(samples).__name__}"
+        raise SchemaError(
+            f"the samples are {found} and do not say where they belong; expected a DataArray over 'sample' with the "
+            "coordinates of va.to_samples. Use samples.copy(data=values) for values computed from samples."
+        )
+    samples = samples.transpose(n.SAMPLE, ...)
+    points = _points_of(samples, inside)
+    row_major = np.argsort(points)
+    grid = fill_grid(samples.values[row_major], inside, fill)
+    further = [str(dim) for dim in samples.dims[1:]]
+    coords = {dim: samples[dim] for dim in further if dim in samples.coords}
+    grid = grid.rename(dict(zip(grid.dims[inside.ndim :], further, strict=True)))
+    return grid.assign_coords(coords).rename(samples.name).assign_attrs(samples.attrs)
+
+
+def fill_grid(values: np.ndarray, inside: xr.DataArray, fill: float) -> xr.DataArray:
+    """Values `(points, ...)` of the points inside, in row-major order, on the grid; `fill` outside."""
+    is_whole = values.dtype.kind in "iub"
+    if is_whole and (not float(fill).is_integer() or np.array(int(fill)).astype(values.dtype) != fill):
         raise SchemaError(f"samples are {values.dtype}, which has no {fill}; pass another fill= or convert to float.")
-    grid = np.full((*roi.shape, *values.shape[1:]), fill, values.dtype)
-    grid[inside] = values
-    coords = {name: coord for name, coord in roi.coords.items() if coord.dims}
-    rest, name, attrs = [f"dim_{i}" for i in range(1, values.ndim)], None, None
-    if isinstance(samples, xr.DataArray):
-        rest, name, attrs = [str(dim) for dim in samples.dims[1:]], samples.name, samples.attrs
-        coords |= {dim: samples[dim] for dim in rest if dim in samples.coords}
-    return xr.DataArray(grid, coords, (*roi.dims, *rest), name, attrs)
+    grid = np.full((*inside.shape, *values.shape[1:]), fill, values.dtype)
+    grid[inside.values] = values
+    further = [f"dim_{i}" for i in range(1, values.ndim)]
+    coords = {name: coord for name, coord in inside.coords.items() if coord.dims}
+    return xr.DataArray(grid, coords, (*inside.dims, *further))
+
+
+def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
+    """The number of each sample's point on the grid, by the coordinates of the samples."""
+    if samples.sizes[n.SAMPLE] != inside.sum():
+        count = samples.sizes[n.SAMPLE]
+        raise SchemaError(f"{count} samples for a ROI of {int(inside.sum())} points; pass the ROI they came from.")
+    positions = []
+    for dim in inside.dims:
+        if dim not in samples.coords or samples[dim].dims != (n.SAMPLE,):
+            raise SchemaError(
+                f"the samples carry no coordinate {dim!r}, so it is not known where they belong; take them from "
+                "va.to_samples, and use samples.copy(data=values) for values computed from samples."
+            )
+        position = inside.get_index(dim).get_indexer(samples[dim].values)
+        if (position < 0).any():
+            stranger = samples[dim].values[position < 0][0]
+            raise SchemaError(f"no point of the ROI has {dim} = {stranger}; pass the ROI that the samples came from.")
+        positions.append(position)
+    points = np.ravel_multi_index(positions, inside.shape)
+    if len(np.unique(points)) < len(points):
+        raise SchemaError("several samples lie at the same point; each point of the ROI takes one sample.")
+    if not inside.values.ravel()[points].all():
+        raise SchemaError("some samples lie outside the ROI; pass the ROI that they came from.")
+    return points
+
+
+Samples = TypeVar("Samples", xr.DataArray, xr.Dataset)
+
+
+def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str) -> Samples:
+    """Flattened samples in the order of those of `reference`, by the coordinates that both carry.
+
+    Data over a grid is returned as it is. Raises SchemaError where the two do not carry the same points.
+    """
+    if n.SAMPLE not in reference.dims or n.SAMPLE not in data.dims:
+        return data
+    expected, found = _sample_coords(reference), _sample_coords(data)
+    if set(expected) != set(found):
+        if {n.SAMPLE} >= {*expected, *found}:
+            return data  # numbered samples next to samples without numbers: xarray takes them by position
+        raise SchemaError(
+            f"the samples of {what} carry the coordinates {sorted(found)}, expected {sorted(expected)}; take both from "
+            "va.to_samples, and use samples.copy(data=values) for values computed from samples."
+        )
+    if all(np.array_equal(expected[name], found[name]) for name in expected):
+        return data
+    wanted = pd.MultiIndex.from_arrays(list(expected.values()))
+    present = pd.MultiIndex.from_arrays([found[name] for name in expected])
+    is_same_set = present.is_unique and wanted.is_unique and len(present) == len(wanted)
+    order = present.get_indexer(wanted) if is_same_set else np.array([-1])
+    if (order < 0).any():
+        raise SchemaError(
+            f"{what} has samples at other {', '.join(expected)}; select the same points of each, such as with one ROI."
+        )
+    return data.isel({n.SAMPLE: order})
+
+
+def _sample_coords(data: xr.DataArray | xr.Dataset) -> dict[str, np.ndarray]:
+    """Coordinates that say which point each sample is: those of the scan, else the samples' numbers."""
+    of_scan = [name for name in n.SCAN_DIMS if name in data.coords and data[name].dims == (n.SAMPLE,)]
+    names = of_scan or [name for name in (n.SAMPLE,) if name in data.coords]
+    return {name: data[name].values for name in names}
 
 
 def measured(ds: xr.Dataset) -> np.ndarray:
@@ -297,8 +404,9 @@ def laid_over(
 ) -> xr.DataArray:
     """A map in memory, its dims in the order of `dims`.
 
-    Raises SchemaError, naming the difference, unless it lies over exactly these dims of the data, with the same
-    coordinate values, and holds true/false where `boolean`.
+    Flattened samples are put into the order of the data's, see `align_samples`. Raises SchemaError, naming the
+    difference, unless the map lies over exactly these dims of the data, with the same coordinate values, and holds
+    true/false where `boolean`.
     """
     what = "ROI" if boolean else str(getattr(mask, "name", None) or "map")
     expected = f"expected {'boolean' if boolean else 'a map'} over {dims}, as va.roi makes it."
@@ -306,6 +414,7 @@ def laid_over(
         raise SchemaError(f"the {what} is a {type(mask).__name__} without dimensions; {expected}")
     if (boolean and mask.dtype != bool) or sorted(map(str, mask.dims)) != sorted(map(str, dims)):
         raise SchemaError(f"the {what} is {mask.dtype} over {mask.dims}; {expected}")
+    mask = align_samples(data, mask, f"the {what}")
     for dim in dims:
         if dim not in data.dims or not np.array_equal(data[dim].values, mask[dim].values):
             raise SchemaError(f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this store.")

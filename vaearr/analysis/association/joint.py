@@ -14,6 +14,7 @@ from vaearr.analysis.association.p_values import P_VALUE
 from vaearr.analysis.association.table import ASSOCIATION, METRIC, gather, latent_dims
 from vaearr.analysis.association.targets import TARGET, columns, stack
 from vaearr.errors import RoiError, UsageError
+from vaearr.schema.grid import align_samples
 
 LEAST = 4  # points that the unbiased estimate needs
 ALL = "all"  # the one entry of `latent`: all of them together
@@ -69,8 +70,11 @@ def associate_jointly(
     if max_points < LEAST:
         raise UsageError(f"max_points is {max_points}; it must be at least {LEAST}.")
     dims = latent_dims(latents)[1]
-    by_position, wanted = isinstance(given, str), _labelled(target, dims)
-    known = [] if given is None or isinstance(given, str) else _labelled(given, dims)
+    by_position = isinstance(given, str)
+    wanted = _labelled(align_samples(latents, target, "the target"), dims)
+    known = []
+    if given is not None and not isinstance(given, str):
+        known = _labelled(align_samples(latents, given, "given"), dims)
     both = stack([*wanted, *((f"given {label}", values) for label, values in known)], dims)
     points = gather(latents, both, roi)
     x, y, z = points.latents, *np.split(points.targets, [len(wanted)], axis=1)

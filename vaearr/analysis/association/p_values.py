@@ -37,6 +37,7 @@ from vaearr.analysis.association.targets import stacked
 from vaearr.computing.progress import Progress, showing, showing_tasks
 from vaearr.config import SignificanceConfig
 from vaearr.errors import UsageError, did_you_mean
+from vaearr.schema.grid import align_samples
 
 P_VALUE, P_ADJUSTED, P_NAIVE, N_EFFECTIVE = "p_value", "p_adjusted", "p_naive", "n_effective"
 LOW, HIGH = "low", "high"  # ends of the confidence interval
@@ -101,6 +102,7 @@ def significance(
 
     settings = config or SignificanceConfig()
     latents, target, roi = dask.compute(latents, target, roi)  # read once, together
+    target = align_samples(latents, target, "the target")
     with showing_tasks(progress, "comparing"):
         table = associate(latents, target, metrics, roi)
     chosen, dims = choose(metrics), latent_dims(latents)[1]

@@ -13,6 +13,7 @@ from vaearr.analysis.association.table import gather, latent_dims, name_of
 from vaearr.analysis.association.targets import stack, stacked
 from vaearr.errors import SchemaError, UsageError
 from vaearr.schema import is_categorical
+from vaearr.schema.grid import align_samples
 
 ARI, NMI, TIED = "ari", "nmi", "is_tied"
 ETA_SQUARED, MUTUAL = "eta_squared", "adjusted_mutual_information"
@@ -73,6 +74,7 @@ def latent_partitions(
     if not 1 <= k_range[0] <= k_range[1]:
         raise UsageError(f"k_range {k_range} must be two numbers, 1 <= first <= last.")
     given = isinstance(reference, xr.DataArray) and is_categorical(reference)
+    reference = align_samples(latents, reference, "the reference")
     points = gather(latents, _features(reference, latent_dims(latents)[1]), roi)
     settings = {"k_range": k_range, "criterion": criterion, "seed": seed, "max_points": max_points}
     labels, k_reference, at_bound = _reference(points.targets, given, settings)

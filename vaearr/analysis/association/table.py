@@ -13,6 +13,7 @@ from vaearr.analysis.association.metrics import METRICS, apply, choose
 from vaearr.analysis.association.targets import TARGET, is_single, stacked
 from vaearr.config import SignificanceConfig
 from vaearr.errors import NoInputError, RoiError, SchemaError, UsageError, did_you_mean
+from vaearr.schema.grid import align_samples
 
 METRIC, RANK, ASSOCIATION = "metric", "rank", "association"
 NAVIGATION = (*n.SCAN_DIMS, n.SAMPLE)
@@ -75,6 +76,8 @@ def associate(
         chunks. Spatial trends are polynomials of the coordinates of the navigation dims, of the index where there are
         none.
 
+    Flattened samples (`va.to_samples`) are matched by the coordinates that they carry, whatever their order.
+
     Raises SchemaError if the latents lack a navigation dim or have not one further dim, if targets are not over the
     same points; RoiError if the region is empty; UsageError for an unknown metric.
     """
@@ -83,6 +86,7 @@ def associate(
 
         return with_p_values(latents, target, metrics, roi, None if significance is True else significance)
     chosen, dims = choose(metrics), latent_dims(latents)[1]
+    target = align_samples(latents, target, "the target")
     points = gather(latents, stacked(target, dims), roi)
     numbers, count = apply(chosen, points.latents, points.targets, points.positions)
     table = xr.DataArray(
@@ -142,6 +146,8 @@ def gather(latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | Non
     Raises SchemaError for different grids, RoiError for an empty region.
     """
     latent_dim, dims = latent_dims(latents)
+    if isinstance(roi, xr.DataArray):
+        roi = align_samples(latents, roi, "the region of interest")
     if roi is None:
         mask = xr.ones_like(targets.isel({TARGET: 0}, drop=True), dtype=bool)
     elif isinstance(roi, xr.DataArray) and roi.dtype == bool and set(roi.dims) == set(dims):

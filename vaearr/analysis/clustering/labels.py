@@ -13,7 +13,7 @@ from vaearr.analysis.clustering.methods import choose, fit
 from vaearr.config import ClusterConfig
 from vaearr.errors import SchemaError, UsageError
 from vaearr.recipe import as_json
-from vaearr.schema.grid import edges, label_borders, to_grid
+from vaearr.schema.grid import edges, fill_grid, label_borders
 
 PLAIN_INFO = ("k", "k_at_bound", "n_fitted", "approximation", "stability_is", "stability", "scores")
 
@@ -88,7 +88,8 @@ def cluster(
         **{key: as_json(info[key]) for key in PLAIN_INFO},
         "warnings": about["warnings"] + info["warnings"],
     }
-    return to_grid(labels.astype(np.int32), inside, fill=n.NOT_CLUSTERED).rename(n.CLUSTERS).assign_attrs(attrs)
+    found = fill_grid(labels.astype(np.int32), inside, fill=n.NOT_CLUSTERED)
+    return found.rename(n.CLUSTERS).assign_attrs(attrs)
 
 
 def whole_numbers(labels: xr.DataArray) -> np.ndarray:

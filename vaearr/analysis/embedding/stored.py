@@ -139,12 +139,12 @@ def _taken(ds: xr.Dataset, name: str) -> list[str]:
 
 
 def _region(ds: xr.Dataset, roi: xr.DataArray) -> np.ndarray:
-    inside: np.ndarray = roi.transpose(*schema.navigation_dims(ds)).values
+    inside: np.ndarray = grid.check_map(ds, roi).values
     if inside.sum() < 2:
         raise RoiError(
             f"the region of interest has {int(inside.sum())} scan points; a decomposition needs at least two."
         )
-    return inside.astype(bool)
+    return inside
 
 
 def _step(ds: xr.Dataset, settings: EmbedConfig, like: Preprocess | None) -> Preprocess:

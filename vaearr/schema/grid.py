@@ -10,7 +10,7 @@ import ast
 import operator
 from collections.abc import Callable, Hashable
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -336,7 +336,7 @@ def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
                 f"the samples carry no coordinate {dim!r}, so it is not known where they belong; take them from "
                 "va.to_samples, and use samples.copy(data=values) for values computed from samples."
             )
-        position = inside.get_index(dim).get_indexer(samples[dim].values)
+        position = inside.get_index(dim).get_indexer(pd.Index(samples[dim].values))
         if (position < 0).any():
             stranger = samples[dim].values[position < 0][0]
             raise SchemaError(f"no point of the ROI has {dim} = {stranger}; pass the ROI that the samples came from.")
@@ -349,7 +349,7 @@ def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
     return points
 
 
-Samples = TypeVar("Samples", xr.DataArray, xr.Dataset)
+Samples = TypeVar("Samples", bound=xr.DataArray | xr.Dataset)
 
 
 def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str) -> Samples:
@@ -377,7 +377,7 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
         raise SchemaError(
             f"{what} has samples at other {', '.join(expected)}; select the same points of each, such as with one ROI."
         )
-    return data.isel({n.SAMPLE: order})
+    return cast(Samples, data.isel({n.SAMPLE: order}))
 
 
 def _sample_coords(data: xr.DataArray | xr.Dataset) -> dict[str, np.ndarray]:

@@ -13,7 +13,6 @@ from functools import reduce
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
@@ -336,7 +335,8 @@ def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
                 f"the samples carry no coordinate {dim!r}, so it is not known where they belong; take them from "
                 "va.to_samples, and use samples.copy(data=values) for values computed from samples."
             )
-        position = inside.get_index(dim).get_indexer(pd.Index(samples[dim].values))
+        number_of = {value: number for number, value in enumerate(inside[dim].values.tolist())}
+        position = np.array([number_of.get(value, -1) for value in samples[dim].values.tolist()], dtype=int)
         if (position < 0).any():
             stranger = samples[dim].values[position < 0][0]
             raise SchemaError(f"no point of the ROI has {dim} = {stranger}; pass the ROI that the samples came from.")
@@ -369,14 +369,14 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
         )
     if all(np.array_equal(expected[name], found[name]) for name in expected):
         return data
-    wanted = pd.MultiIndex.from_arrays(list(expected.values()))
-    present = pd.MultiIndex.from_arrays([found[name] for name in expected])
-    is_same_set = present.is_unique and wanted.is_unique and len(present) == len(wanted)
-    order = present.get_indexer(wanted) if is_same_set else np.array([-1])
-    if (order < 0).any():
+    wanted = list(zip(*(values.tolist() for values in expected.values()), strict=True))
+    present = list(zip(*(found[name].tolist() for name in expected), strict=True))
+    number_of = {point: number for number, point in enumerate(present)}
+    if not len(number_of) == len(present) == len(wanted) or set(number_of) != set(wanted):
         raise SchemaError(
             f"{what} has samples at other {', '.join(expected)}; select the same points of each, such as with one ROI."
         )
+    order = [number_of[point] for point in wanted]
     return cast(Samples, data.isel({n.SAMPLE: order}))
 
 

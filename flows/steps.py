@@ -226,7 +226,7 @@ def cluster_flow(
     cluster = cluster.replace(run=run)
     name = cluster.name
     found = va.cluster_store(store, cluster, overwrite=overwrite)
-    for line in va.describe(found, "clusters", name=name):
+    for line in va.describe(found):
         log.info(line)
     counts = zip(found["cluster"].values, found["count"].values, strict=True)
     rows = [{"cluster": str(label), "points": int(count)} for label, count in counts]
@@ -255,7 +255,7 @@ def associate_flow(
     """
     associate = associate.replace(run=run)
     found = va.associate_store(store, associate, dask=dask, overwrite=overwrite)
-    for line in va.describe(found, "association"):
+    for line in va.describe(found):
         log.info(line)
     rows, names = rankings(found), (associate.run, *filter(None, [associate.variable]))
     table(store_key("associate", store, *names), rows, "strongest associations, by target and metric")

@@ -50,7 +50,7 @@ def test_a_head_counts_beside_encoder_and_decoder() -> None:
     assert card.attrs["n_parameters_heads"] == 4 * 3 + 3
     assert card.attrs["n_parameters"] == plain.attrs["n_parameters"] + 15
     assert card.attrs["weights_MB"] == pytest.approx(plain.attrs["weights_MB"] + 15 * 4e-6)
-    assert "15 elsewhere (heads)" in "\n".join(va.describe(card, "network"))
+    assert "n_parameters_heads = 15" in "\n".join(va.describe(card))
 
 
 class Shared(nn.Module):

@@ -58,7 +58,7 @@ from .schema.grid import to_samples as to_samples
 from .sources import open_source as open_source
 from .store.read import open_store as open_store
 from .views import view as view
-from .views.words import describe as describe
+from .views.describe import describe as describe
 
 class _Explore:
     __call__ = staticmethod(_serve.explore)

@@ -35,6 +35,10 @@ RESERVED |= {*SCAN_DIMS, DZ, DY, DX, CHANNEL, SAMPLE, ELEMENT, EPOCH, *OF_A_RUN}
 _BEGIN = tuple(f"{name}_" for name in (ROI, SPLIT, LATENT, *POSITIONS))
 OF_LATER_RUNS = (*_BEGIN, LATENTS, RECONSTRUCTION_ERROR)  # how names of a run's variables begin, see run_name
 
+# layers of a network, and parts of it
+LAYER, BLOCK, PAIR, DIFFERENCE_MAP = "layer", "block", "pair", "difference_map"
+INPUT, ENCODER, DECODER, OUTPUT = "input", "encoder", "decoder", "output"
+
 # attributes
 NAVIGATION_DIMS, SIGNAL_DIMS = "navigation_dims", "signal_dims"
 SCHEMA_VERSION, STORE_ID, PROVENANCE = "vaearr_schema", "store_id", "provenance"

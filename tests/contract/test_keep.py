@@ -27,7 +27,7 @@ def test_a_dataset_is_decomposed_as_its_store_is(store: Path) -> None:
     found = va.embed(ds, n_components=4, roi=ds.roi_theirs, device="cpu")
     np.testing.assert_allclose(found.pca, ds.pca, atol=1e-5)
     np.testing.assert_allclose(found.pca_explained_variance, ds.pca_explained_variance)
-    assert "4 components" in va.describe(found)[0]
+    assert "4 pca_component" in va.describe(found)[0]
     assert len(va.view(found)) == 4  # a map of each
     whole = va.embed(ds, n_components=4, device="cpu")
     np.testing.assert_array_equal(whole.pca.notnull().all("pca_component"), ds.present)

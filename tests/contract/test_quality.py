@@ -43,9 +43,9 @@ def test_metrics_are_those_of_scikit_image(judged: Path) -> None:
         wanted = metrics.structural_similarity(one, other, data_range=255, **gaussian)
         assert found["ssim"][i] == pytest.approx(wanted, abs=2e-3)
     said = (judged / "said").read_text()
-    assert "data range 255" in said
-    assert f"psnr {found['psnr'].mean():.4g}" in said
-    assert "64 : 1" in said  # 24 x 32 bytes in, three float32 out
+    assert "data_range = 255" in said
+    assert f"{np.median(found['psnr']):.4g}" in said
+    assert "compression_ratio = 64" in said  # 24 x 32 bytes in, three float32 out
 
 
 def test_reconstruction_is_what_the_model_decodes(judged: Path) -> None:
@@ -115,35 +115,6 @@ def test_normalisation_and_back(mode: str, tmp_path: Path) -> None:
     assert recorded["normalise"] == mode
 
 
-def test_draws_are_judged(images_template: Path, tmp_path: Path) -> None:
-    told = vaearr("judge", images_template, "--n", 40, "--seed", 1, "--out", tmp_path / "a")
-    again = vaearr("judge", images_template, "--n", 40, "--seed", 1)
-    first = [line for line in told.out.splitlines() if line.startswith("draws")]
-    assert first
-    assert first == [line for line in again.out.splitlines() if line.startswith("draws")]
-    assert "nearest training latent" in told.out
-    assert "warning" in told.err or "warning" in told.out  # few samples
-    with (tmp_path / "a" / "fidelity.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 3
-    assert (tmp_path / "a" / "nearest.csv").stat().st_size > 0
-
-
-def test_blinded_set(images_template: Path, tmp_path: Path) -> None:
-    options = ("--part", "all", "--n", 6, "--seed", 2)
-    vaearr("judge", images_template, "--blinded", tmp_path / "a", *options)
-    with (tmp_path / "a" / "key.csv").open() as file:
-        key = list(csv.DictReader(file))
-    images = sorted((tmp_path / "a" / "images").iterdir())
-    assert len(images) == len(key) == 12
-    assert {row["truth"] for row in key} == {"real", "drawn"}
-    assert len({path.stat().st_size for path in images}) == 1  # nothing but the content tells them apart
-    lines = [f"{row['name']},{row['truth']}" for row in key]
-    (tmp_path / "answers.csv").write_text("\n".join(["name,answer", *lines]))
-    told = vaearr("judge", "--key", tmp_path / "a" / "key.csv", "--answers", tmp_path / "answers.csv").out
-    assert "100" in told or "1.0" in told
-
-
 # ---- layers ----------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +165,7 @@ def test_pairs_by_name(images_template: Path, tmp_path: Path) -> None:
     assert failed.code != 0
     assert "3.png" in failed.error
     done = vaearr("look", "layers", *given, "--skip-bad", "--out", tmp_path / "out")
-    assert "3 pairs" in done.out
+    assert "n = 3" in done.out
     assert "3.png" in done.out + done.err
     with (tmp_path / "out" / "pairs.csv").open() as file:
         rows = list(csv.DictReader(file))

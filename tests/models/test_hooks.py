@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from vaearr.errors import UsageError
-from vaearr.models.hooks import BLOCK, LEAF, evaluating, watching
+from vaearr.models.hooks import LEAF, evaluating, watching
+from vaearr.names import BLOCK
 
 
 class Residual(nn.Module):

@@ -26,7 +26,8 @@ from vaearr.computing.progress import Progress, tracked
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
 from vaearr.models.artifacts import TrainedModel
-from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, LEAF, OUTPUT, evaluating, watching
+from vaearr.models.hooks import LEAF, evaluating, watching
+from vaearr.names import BLOCK, DECODER, DIFFERENCE_MAP, ENCODER, INPUT, LATENT, LAYER, OUTPUT, PAIR
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run.draw import find_point
 from vaearr.sources.single import SUFFIXES, read_single
@@ -34,7 +35,7 @@ from vaearr.store import check_store, has_table, open_table, read_block, recover
 
 __all__ = ["BLOCK", "LEAF", "Pair", "compare_layers", "compare_pairs", "keep_layers", "pairs_of_folders", "sample_of"]
 
-PAIR, MAP, TOP = "pair", "difference_map", 10
+TOP = 10
 PARTS = ("both", ENCODER, DECODER)
 SHOWN = 8  # names and reasons in an error
 PIECE = 2**20  # values in float64 at once
@@ -422,8 +423,8 @@ def _with_maps(table: xr.Dataset, squares: Sequence[torch.Tensor | None], model:
         if (square := squares[i]) is not None:
             about = {LAYER: str(table[LAYER].values[i]), "kind": str(table["kind"].values[i])}
             attrs = {"long_name": "root mean square difference over channels", "units": "1", **about}
-            found[f"{MAP}_{i}"] = (tuple(f"{dim}_{i}" for dim in spatial), square.sqrt().numpy(), attrs)
-    return found.assign_attrs(maps=[f"{MAP}_{i}" for i in ranked])
+            found[f"{DIFFERENCE_MAP}_{i}"] = (tuple(f"{dim}_{i}" for dim in spatial), square.sqrt().numpy(), attrs)
+    return found.assign_attrs(maps=[f"{DIFFERENCE_MAP}_{i}" for i in ranked])
 
 
 # ---- over many pairs ------------------------------------------------------------------------------------------------

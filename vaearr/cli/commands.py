@@ -126,7 +126,7 @@ def info(
 
         shown: Any = model_card(trusted_run(store, run, trust).model)
         facts = as_record(shown)
-        words = va.describe(shown, "network")
+        words = va.describe(shown)
     else:
         from vaearr.run.facts import in_words, store_facts
 
@@ -343,7 +343,7 @@ def reconstruct(
             found = va.reconstruct_store(opened, files=inner, overwrite=overwrite, config=chosen)
         if folder:
             write_reconstructions(found, folder, binarise)
-    print_lines(va.describe(found, "reconstruction"))
+    print_lines(va.describe(found))
 
 
 def write_reconstructions(found: Any, folder: Path, binarise: float | None) -> None:
@@ -374,7 +374,7 @@ def associate(
         str | None, typer.Option(help="also: clusters of each dimension against those of this map")
     ] = None,
     k_max: Annotated[int, typer.Option(min=2, help="--reference: largest number of clusters of a dimension")] = 12,
-    top: Annotated[int, typer.Option(min=0, help="dimensions to list per target")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="dimensions to list per target")] = 3,
     dask: Dask = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -387,17 +387,17 @@ def associate(
     if reference:
         check_reference(va.open_store(store, chunks=None), reference)
     found = va.associate_store(store, chosen, dask=dask, overwrite=overwrite)
-    print_lines(va.describe(found, "association", top=top))
+    print_lines(va.describe(found, top))
     if reference:
         groups = partitions_store(store, chosen, reference, k_max=k_max, overwrite=overwrite)
-        print_lines(va.describe(groups, "partitions", top=top))
+        print_lines(va.describe(groups, top))
 
 
 @app.command()
 @with_settings(ProbeConfig)
 def probe(store: Store, *, settings: Given, overwrite: Overwrite = False) -> None:
     """Predict maps from latents, evaluated on points, grains or subjects that were left out."""
-    print_lines(va.describe(va.probe_store(store, overwrite=overwrite, **settings), "probe"))
+    print_lines(va.describe(va.probe_store(store, overwrite=overwrite, **settings)))
 
 
 @app.command()
@@ -406,7 +406,7 @@ def cluster(store: Store, *, settings: Given, overwrite: Overwrite = False) -> N
     """Group scan points by latents and maps, and write the cluster map."""
     chosen = resolved(config.ClusterConfig, None, settings)
     found = va.cluster_store(store, chosen, overwrite=overwrite)
-    print_lines(va.describe(found, "clusters", name=chosen.name))
+    print_lines(va.describe(found))
     say(f"labels are in {store} as {chosen.name!r}")
 
 
@@ -416,7 +416,7 @@ def embed(store: Store, *, settings: Given, trust: Trust = None, overwrite: Over
     """Decompose the patterns (PCA, NMF with fixed endmembers), to compare with the latents."""
     chosen = resolved(config.EmbedConfig, None, settings)
     found = va.embed_store(store, chosen, trust=trust or (), overwrite=overwrite)
-    print_lines(va.describe(found, "decomposition", name=chosen.name or chosen.method))
+    print_lines(va.describe(found))
 
 
 @app.command()
@@ -449,7 +449,7 @@ def judge(
     refuse(is_score is (store is not None) or (key is None) is not (answers is None), words)
     refuse(blinded and out, "--out is for tables of numbers; --blinded says itself where its files go.")
     if key is not None and answers is not None:
-        print_lines(va.describe(va.score_blinded(key, answers), "score"))
+        print_lines(va.describe(va.score_blinded(key, answers)))
         return
     assert store is not None
     about: Given = {"source": source, "seed": seed, "device": device}
@@ -468,7 +468,7 @@ def judge(
             )
             places = [str(name) for name in nearest.coords if str(name).startswith("nearest_")]
             nearest["distance"].to_dataframe().to_csv(folder / "nearest.csv", columns=["distance", *places])
-    print_lines([*va.describe(fidelity, "fidelity"), *va.describe(nearest, "nearest")], warnings_aside=True)
+    print_lines([*va.describe(fidelity), *va.describe(nearest)], warnings_aside=True)
 
 
 @app.command()

@@ -468,7 +468,7 @@ def contrast(
     da = ds[variable].load()
     counts = histogram(da, width)
     profiles = [profile(da, y=y) for y in row or ()] + [profile(da, x=x) for x in column or ()]
-    print_lines(va.describe(counts, "histogram"))
+    print_lines(va.describe(counts))
     selected = None
     if top is not None:
         selected = top_percent(da, top)
@@ -555,7 +555,7 @@ def layers(
     if as_json:
         print_lines([json.dumps(plain(layer_summary(found)), indent=2, ensure_ascii=False, allow_nan=False)])
     else:
-        print_lines(va.describe(found, "layers"))
+        print_lines(va.describe(found))
 
 
 app.add_typer(look, name="look", short_help="Pictures and numbers of a latent space: vaearr look --help")

@@ -17,7 +17,8 @@ from torch import nn
 
 from vaearr.errors import SchemaError, UsageError
 from vaearr.models.artifacts import TrainedModel
-from vaearr.models.hooks import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, LEAF, OUTPUT, watching
+from vaearr.models.hooks import LEAF, watching
+from vaearr.names import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, OUTPUT
 
 N_PARAMETERS = "n_parameters"
 BY = " x "

@@ -14,11 +14,10 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from vaearr.errors import UsageError, did_you_mean
+from vaearr.names import BLOCK
 
-LEAF, BLOCK = "leaf", "block"
+LEAF = "leaf"
 LEVELS = (LEAF, BLOCK)
-LAYER = "layer"
-INPUT, ENCODER, LATENT, DECODER, OUTPUT = "input", "encoder", "latent", "decoder", "output"  # parts of a network
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 # what gives on, while evaluating, the very values that it is given, if in another order
 PASSES_ON = (nn.Identity, _DropoutNd, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config.parts import of_packages, part
 from vaearr.errors import UsageError
+from vaearr.run import Run
 from vaearr.schema import is_categorical
 from vaearr.views.common import holoviews, robust_limits
 from vaearr.views.page import Section, page
@@ -21,6 +23,7 @@ from vaearr.views.paper import DPI, check_new, file_of, on_paper, write_new
 KIND = "kind"  # attribute of a result: which builder shows it
 Builder = Callable[..., Any]
 PAGE_DPI = 170
+ARRAY_SHAPES = {"array", "map", "stack"}  # names by which `_names_of` tells an array
 # builder of each kind, and the names (dims, coordinates, variables) by which a result without `kind` is known
 KINDS: dict[str, tuple[Builder, frozenset[str]]] = {}
 
@@ -42,30 +45,53 @@ def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
 
 
 def kind_of(result: xr.Dataset | xr.DataArray) -> str:
-    """The kind of a result, by its attribute `kind` or its names. Raises UsageError where nothing shows it."""
-    given = str(result.attrs.get(KIND, ""))
-    if given in KINDS or given in of_packages("view") or ":" in given:
-        return given
-    known = {str(name) for name in (*result.dims, *result.coords)} | {f"@{key}" for key in result.attrs}
+    """The kind of a result: that of its attribute `kind` if a view is registered for it, else by its names.
+
+    The attribute comes from whoever wrote the result, so nothing that it names is imported, unless it is the entry
+    point of an installed package. Raises UsageError where no view shows the result.
+    """
+    stored_kind = str(result.attrs.get(KIND, ""))
+    if stored_kind in KINDS or stored_kind in of_packages("view"):
+        return stored_kind
+    names_of_result = _names_of(result)
+    matches = []
+    for kind, (_, required_names) in KINDS.items():
+        if required_names and required_names <= names_of_result:
+            matches.append((len(required_names), kind))
+    if not matches:
+        listed = ", ".join(sorted(name for name in names_of_result if not name.startswith("@"))) or "no variables"
+        kinds = ", ".join(sorted(KINDS))
+        raise UsageError(f"no view shows a result with {listed}; name a view with kind=…: {kinds}.")
+    return max(matches)[1]
+
+
+def _names_of(result: xr.Dataset | xr.DataArray) -> set[str]:
+    """Names by which the kind of a result is recognised: dims, coordinates, variables, attributes, and its shape."""
+    names_of_result = {str(name) for name in (*result.dims, *result.coords)}
+    names_of_result |= {f"@{key}" for key in result.attrs}
     if isinstance(result, xr.Dataset):
-        known |= set(map(str, result.data_vars))
-    else:
-        known |= {"array", str(result.name), str(result.name).partition("_")[2]}
-        n_scan = sum(dim in n.SCAN_DIMS for dim in map(str, result.dims))
-        known |= {"map"} if result.ndim == 2 else set()
-        known |= {"stack"} if result.ndim == 3 and n_scan == 2 and n.CHANNEL not in result.dims else set()
-    found = [(len(has), name) for name, (_, has) in KINDS.items() if has and has <= known]
-    if not found:
-        there = ", ".join(sorted(name for name in known if name[:1] != "@")) or "nothing in it"
-        raise UsageError(f"no view shows a result with {there}; name one with kind=…: {', '.join(sorted(KINDS))}.")
-    return max(found)[1]
+        names_of_result |= set(map(str, result.data_vars))
+        has_maps = any({n.Y, n.X} <= set(variable.dims) for variable in result.data_vars.values())
+        if has_maps or n.PATTERNS in result:
+            names_of_result.add("dataset")
+        return names_of_result
+    names_of_result |= {"array", str(result.name), str(result.name).partition("_")[2]}
+    navigation_dims = result.attrs.get(n.NAVIGATION_DIMS)
+    if navigation_dims and set(navigation_dims) <= set(result.dims):
+        names_of_result.add("samples of a dataset")
+    if result.ndim == 2:
+        names_of_result.add("map")
+    n_scan_dims = sum(dim in n.SCAN_DIMS for dim in map(str, result.dims))
+    if result.ndim == 3 and n_scan_dims == 2 and n.CHANNEL not in result.dims:
+        names_of_result.add("stack")
+    return names_of_result
 
 
 def view(
-    result: xr.Dataset | xr.DataArray | Mapping[str, xr.DataArray],
+    result: xr.Dataset | xr.DataArray | Mapping[str, xr.DataArray] | Run,
     backend: Literal["bokeh", "matplotlib"] = "bokeh",
     *,
-    kind: str | None = None,
+    kind: str | Builder | None = None,
     **options: Any,
 ) -> Any:
     """Show a result: a HoloViews object for the screen, or a matplotlib Figure for paper.
@@ -73,34 +99,65 @@ def view(
     Parameters
     ----------
     result
-        What an analysis returned, or any map, stack of maps or decoded pictures of a store. Maps by name, such as the
-        same latent of several scans, stand side by side on one colour scale.
+        What an analysis returned, a Dataset or a run (an overview of its maps), patterns (a sheet of samples), or any
+        map, stack of maps or decoded pictures. Maps by name, such as the same latent of several scans, are shown side
+        by side on one colour scale.
     backend
-        "bokeh", for notebooks and pages; "matplotlib", in the style of `journal()`. Sheets of many decoded pictures,
-        slices of volumes and the network are Figures in both.
+        "bokeh", for notebooks and pages; "matplotlib", in the style of `journal()`.
     kind
-        Which builder; by default that of the result's attribute `kind`, else by its dims and names.
+        Which view: a registered one, that of an installed package, a function `(result, **options)` or
+        "package.module:Name" of your own. Default: by the attribute `kind` of the result, else by its names. The
+        attribute never causes an import: a view of your own must be given here.
     **options
-        As of the builder, such as `roi=` of a map.
+        Options of the view, such as `roi=` of a map.
+
+    Raises
+    ------
+    UsageError
+        For a result that no view shows, and for an option that the view does not have.
     """
     if backend not in ("bokeh", "matplotlib"):
         raise UsageError(f"backend is {backend!r}; use bokeh or matplotlib.")
+    if isinstance(result, Run):
+        options = {"run": result.name} | options
+        result = result.ds
     if not isinstance(result, xr.Dataset | xr.DataArray):
         shown = _side_by_side(result, kind, options)
     else:
-        found = part("view", kind or kind_of(result), KINDS, trust=[kind or ""])
-        shown = (found[0] if isinstance(found, tuple) else found)(result, **options)
+        shown = _build(kind or kind_of(result), result, options)
     return on_paper(shown) if backend == "matplotlib" else shown
 
 
-def _side_by_side(maps: Mapping[str, xr.DataArray], kind: str | None, options: dict[str, Any]) -> Any:
+def _build(kind: str | Builder, result: xr.Dataset | xr.DataArray, options: dict[str, Any]) -> Any:
+    """Call the builder of a kind. Raises UsageError, with the valid options, for one that it does not have."""
+    build: Any = kind if callable(kind) else part("view", kind, KINDS, trust=[kind])
+    if isinstance(build, tuple):
+        build, required_names = build
+        missing = required_names - _names_of(result)
+        if missing and not required_names & ARRAY_SHAPES:
+            raise UsageError(f"the view {kind!r} shows a result with {', '.join(sorted(missing))}; this one has none.")
+    parameters = list(inspect.signature(build).parameters)[1:]
+    valid = f"Options of this view: {', '.join(parameters)}."
+    try:
+        inspect.signature(build).bind(result, **options)
+    except TypeError as error:
+        raise UsageError(f"the view cannot be made: {error}. {valid}") from None
+    try:
+        return build(result, **options)
+    except ValueError as error:
+        if not str(error).startswith("Unexpected option"):
+            raise
+        raise UsageError(f"{error} {valid}") from None
+
+
+def _side_by_side(maps: Mapping[str, xr.DataArray], kind: str | Builder | None, options: dict[str, Any]) -> Any:
     if not maps:
         raise UsageError("no map is given; give maps by name, such as {'a': a.BC, 'b': b.BC}.")
-    if not any(is_categorical(one) for one in maps.values()):
-        every = np.concatenate([np.ravel(one.values) for one in maps.values()])
-        options = {"clim": robust_limits(every)} | options
-    shown = [view(one, kind=kind, title=name, **options) for name, one in maps.items()]
-    return holoviews().Layout(shown).opts(shared_axes=False)
+    if not any(is_categorical(map_) for map_ in maps.values()):
+        values = np.concatenate([np.ravel(map_.values) for map_ in maps.values()])
+        options = {"clim": robust_limits(values)} | options
+    views = [view(map_, kind=kind, title=name, **options) for name, map_ in maps.items()]
+    return holoviews().Layout(views).opts(shared_axes=False)
 
 
 def save(

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vaearr.analysis.layers import MAP, PAIR, TOP, top_layers
 from vaearr.errors import NoInputError
-from vaearr.models.card import N_PARAMETERS, check_card, ratio_words, sizes_of
-from vaearr.models.hooks import BLOCK, DECODER, ENCODER, LAYER
+from vaearr.names import BLOCK, DECODER, DIFFERENCE_MAP, ENCODER, LAYER, PAIR
 from vaearr.views.common import COLORS, SEQUENTIAL, brief, holoviews, robust_limits, text
 from vaearr.views.curves import curve, panel
 from vaearr.views.kinds import builder
@@ -45,6 +43,8 @@ def top_bars(found: xr.Dataset, top: int | None = None) -> Any:
     top: how many; default: as many as the comparison says. Of many pairs, means with their standard deviation. Raises
     NoInputError where no layer has a finite value.
     """
+    from vaearr.analysis.layers import TOP, top_layers
+
     values, spread = _numbers(found, "relative_l2")
     chosen = top_layers(found, top or int(found.attrs.get("top", 0)) or TOP)
     if not len(chosen):
@@ -100,7 +100,7 @@ def difference_sheet(found: xr.Dataset) -> Any:
     maps = [str(name) for name in found.attrs.get("maps", [])]
     if not maps:
         raise NoInputError("no difference map was kept; compare with top of 1 or more, and a network with positions.")
-    ends = [str(name) for name in found.data_vars if str(name).startswith(f"{MAP}_") and name not in maps]
+    ends = [str(name) for name in found.data_vars if str(name).startswith(f"{DIFFERENCE_MAP}_") and name not in maps]
     size, images, spans, above = _numbers(found, "rms_a")[0], list[np.ndarray](), [], []
     for name, words in (("input", "as seen"), ("decoded", "decoded")):
         if f"{name}_a" in found:  # a pair on one scale
@@ -111,7 +111,7 @@ def difference_sheet(found: xr.Dataset) -> Any:
     rows = tiles(images, spans, above, most=4) if images else []
     relative, above = [], []
     for name in [*ends, *maps]:
-        values = found[name].values / (size[int(name.removeprefix(f"{MAP}_"))] or 1.0)
+        values = found[name].values / (size[int(name.removeprefix(f"{DIFFERENCE_MAP}_"))] or 1.0)
         values = values[len(values) // 2] if values.ndim == 3 else np.atleast_2d(values)
         whole, kind = text(found[name].attrs[LAYER]), found[name].attrs["kind"]
         label = whole if len(whole) <= MAP_LETTERS else f"{whole[:3]}…{whole[4 - MAP_LETTERS :]}"
@@ -143,6 +143,8 @@ def stages(card: xr.Dataset) -> list[Stage]:
     A block whose output is neither a vector nor a grid of the network's dims belongs to the stage before. Raises
     SchemaError for a Dataset that is no model card.
     """
+    from vaearr.models.card import N_PARAMETERS, check_card, sizes_of
+
     check_card(card)
     found: list[Stage] = []
     before = ("", "")
@@ -168,6 +170,8 @@ def model_figure(card: xr.Dataset) -> Any:
     of the stage, to the right channels, positions and parameters. Raises SchemaError for a Dataset that is no model
     card.
     """
+    from vaearr.models.card import N_PARAMETERS, ratio_words
+
     found, left, right = stages(card), [], []
     for stage in found:
         counted = Counter(stage.kinds).items()

@@ -150,8 +150,7 @@ def grey_of(images: np.ndarray) -> np.ndarray:
     return (255 * scaled(images, robust_limits(images, LIMITS))).round().astype(np.uint8)
 
 
-@builder("reconstruction", "input", "reconstruction", "example")
-@builder("patterns", "input", "reconstruction", n.SAMPLE)
+@builder("reconstruction", "input", "reconstruction")
 def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, most: int = 8) -> Any:
     """Inputs, reconstructions and residuals (reconstruction - input) of `reconstruct` or `reconstruct_store`.
 

@@ -14,10 +14,10 @@ from vaearr.errors import NoInputError, did_you_mean
 from vaearr.run.facts import class_names, class_of_each
 from vaearr.schema import meanings
 from vaearr.schema.grid import measured
-from vaearr.views.common import COLORS, brief, number, palette, robust_limits, text, unit
+from vaearr.views.common import COLORS, brief, holoviews, number, palette, robust_limits, text, unit
 from vaearr.views.curves import UNUSED
 from vaearr.views.kinds import builder
-from vaearr.views.maps import map_plot
+from vaearr.views.maps import latent_map, map_plot, side_map_list
 from vaearr.views.paper import MOST_NAMES, SMALL, WIDTH, draw, journal, new_figure
 from vaearr.views.pictures import COLUMNS, LIMITS, Row, draw_rows, pictures, sheet, tiles, units_of, where_of
 from vaearr.views.relations import DENSITY
@@ -65,6 +65,44 @@ def data_sheet(ds: xr.Dataset, *, by: str | None = None, seed: int = 0) -> Any:
     if schema.is_scan(ds):
         heading += f" at {', '.join(nav[::-1])} in {unit(ds[nav[-1]].attrs)}".removesuffix(" in ")
     return sheet(rows, heading)
+
+
+@builder("patterns", "samples of a dataset")
+def patterns_sheet(patterns: xr.DataArray, *, seed: int = 0) -> Any:
+    """Samples of an array of patterns, chosen at random, see `data_sheet`."""
+    return data_sheet(schema.as_dataset(patterns), seed=seed)
+
+
+MAX_OVERVIEW_LATENTS = 6
+
+
+@builder("dataset", "dataset")
+def overview(ds: xr.Dataset, run: str | None = None, *, columns: int = 3, **options: Any) -> Any:
+    """The maps of a scan: band contrast, elements, phase, clusters, the first latents; of a collection its samples.
+
+    run: whose latents are shown; default: each run's. Of a 3-D scan the middle plane is shown. `**options` are those
+    of a map. Raises NoInputError where there is nothing to show.
+    """
+    if n.PATTERNS in ds and not schema.is_scan(ds):
+        return data_sheet(ds)
+    if n.Z in ds.dims:
+        ds = ds.isel({n.Z: ds.sizes[n.Z] // 2})
+    maps = side_map_list(ds)
+    shown_names = {n.BC, n.PHASE}
+    for name, variable in ds.data_vars.items():
+        is_map = set(variable.dims) == {n.Y, n.X} and variable.dtype != bool
+        if is_map and name not in shown_names and not str(name).startswith((n.SPLIT, n.ROI, n.PRESENT)):
+            maps.append(variable)
+    for run_name in schema.runs(ds) if run is None else [run]:
+        latents = ds.get(n.run_name(n.LATENTS, run_name))
+        if latents is None or latents.ndim != 3:
+            continue
+        for latent in latents[n.run_name(n.LATENT, run_name)].values[:MAX_OVERVIEW_LATENTS]:
+            maps.append(latent_map(ds, run_name, int(latent)))
+    if not maps:
+        raise NoInputError("the Dataset has no maps to show; view one of its variables, such as ds.patterns.")
+    views = [map_plot(map_, **{"frame": 260} | options) for map_ in maps]
+    return holoviews().Layout(views).cols(columns)
 
 
 def _short(value: Any) -> str:

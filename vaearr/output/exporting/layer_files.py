@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from vaearr.analysis.layers import LAYER, MEASURES, PAIR, top_layers
+from vaearr.analysis.layers import MEASURES, top_layers
+from vaearr.names import LAYER, PAIR
 from vaearr.output.exporting.formats import write_json
 
 FIRST = ("name", "call", "kind", "part", "order", "shape", "n_values")  # columns of layers.csv after `layer`

@@ -15,8 +15,8 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.association import associate, ranking, targets_of
-from vaearr.analysis.layers import LAYER, PAIR
 from vaearr.errors import DamagedError, DataError, NoInputError, UsageError, did_you_mean
+from vaearr.names import LAYER, PAIR
 from vaearr.output.exporting.formats import Content, file_name, write_json, write_table
 from vaearr.output.exporting.layer_files import layer_table
 from vaearr.recipe import nested, versions

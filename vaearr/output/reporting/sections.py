@@ -11,16 +11,16 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association import P_ADJUSTED, element_rgb
+from vaearr.analysis.association import P_ADJUSTED, element_rgb, ranking
 from vaearr.analysis.clustering import boundary_segments
 from vaearr.output.reporting.contents import Absent, Contents, LeftOut
 from vaearr.run.facts import run_facts, run_lines
 from vaearr.run.reconstruct import reconstruct
 from vaearr.views import view
+from vaearr.views.describe import describe
 from vaearr.views.explorer import explorer
 from vaearr.views.maps import latent_map, side_map_list
 from vaearr.views.page import Section
-from vaearr.views.words import describe, strongest
 
 MOST_PAIRS, PAIR_POINTS = 6, 10_000
 PAIR_PIXELS = 240_000  # of all maps beside a scatter together: larger scans show fewer pairs
@@ -114,10 +114,23 @@ def association(contents: Contents, section: Section) -> None:
     section.folded("How the metrics are defined", "\n".join(formulas))
     top = 3 if len(metrics) <= 3 else 1
     rows: list[list[object]] = [
-        [target, count, *(", ".join(strongest(found, m, target, top)) or "no value" for m in metrics)]
+        [target, count, *(_strongest(found, metric, target, top) for metric in metrics)]
         for target, count in contents.targets.items()
     ]
     section.table(["target", "n", *(f"strongest latents, {m}" for m in metrics)], rows)
+
+
+def _strongest(found: xr.Dataset, metric: str, target: str, top: int) -> str:
+    """The latents that are most strongly associated with a target, such as "3 (+0.50, p = 0.01), 7 (-0.31)"."""
+    best = ranking(found["association"], metric, target, top)
+    words = []
+    for latent, value in zip(best[n.LATENT].values, best["value"].values, strict=True):
+        number = f"{value:+.2f}"
+        if P_ADJUSTED in found:
+            p_value = float(found[P_ADJUSTED].sel(metric=metric, target=target, latent=latent))
+            number += f", p = {p_value:.2g}"
+        words.append(f"{latent} ({number})")
+    return ", ".join(words) or "no value"
 
 
 def decomposition(contents: Contents, section: Section) -> None:
@@ -210,7 +223,7 @@ def model(contents: Contents, section: Section) -> None:
 
     card = model_card(contents.run.model)
     contents.show(section, "model", card, kind="network")
-    section.folded("All layers, in order of execution", "\n".join(describe(card, "network")))
+    section.folded("All layers, in order of execution", "\n".join(describe(card, top=card.sizes["layer"])))
 
 
 def training(contents: Contents, section: Section) -> None:
@@ -236,7 +249,7 @@ def health(contents: Contents, section: Section) -> None:
 def reconstructions(contents: Contents, section: Section) -> None:
     """Patterns, reconstructions, residuals."""
     samples = reconstruct(contents.run, run=contents.config.run)
-    contents.show(section, "reconstructions", samples, kind="patterns")
+    contents.show(section, "reconstructions", samples, kind="reconstruction")
 
 
 def provenance(contents: Contents) -> Section:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +13,6 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 import vaearr as va
 from vaearr.analysis.association import ranking, targets_of
 from vaearr.analysis.association.stored import table_name
-from vaearr.computing import check_where, connected
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
@@ -69,7 +66,6 @@ def ingest_flow(
     store: Path,
     ingest: IngestConfig = IngestConfig(),
     overwrite: bool = False,
-    dask: str | None = None,
 ) -> dict[str, str]:
     """Turn a scan file or a folder of images, with side maps, into a store; returns the store's path.
 
@@ -78,10 +74,9 @@ def ingest_flow(
         store: path of the zarr store to make
         ingest: how the source is read
         overwrite: replace a store, with all its runs, that was made from another source or with other settings
-        dask: Dask workers that read and write: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
     with progress("blocks written", store_key("ingest-progress", store)) as show:
-        va.ingest(source, store, config=ingest, dask=dask, overwrite=overwrite, progress=show)
+        va.ingest(source, store, config=ingest, overwrite=overwrite, progress=show)
     return {"store": place(store)}
 
 
@@ -147,7 +142,6 @@ def encode_flow(
     name: str | None = None,
     roi: RoiConfig | None = None,
     overwrite: bool = False,
-    dask: str | None = None,
     trust: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """Write a run's latents into the store, or those of a model trained in another; returns where they are.
@@ -160,12 +154,11 @@ def encode_flow(
         name: with source, what the run is called here; none = its name there
         roi: with source, points to encode; none = those of the run 'vae', else all that were measured
         overwrite: replace latents that were made with other settings
-        dask: Dask workers that encode: tcp://host:8786, a scheduler file, or local:4 on this machine
         trust: networks of your own packages that the run may name, as package.module:Name
     """
     encode = encode.replace(run=run)
     variable = run_name(LATENTS, name or encode.run)
-    how: Any = {"name": name, "roi": roi, "dask": dask, "overwrite": overwrite}
+    how: Any = {"name": name, "roi": roi, "overwrite": overwrite}
     data: Any = store
     if source is None:
         data = va.load_run(store, encode.run, trust=trust)
@@ -242,7 +235,6 @@ def associate_flow(
     run: str | None = None,
     associate: AssociateConfig = AssociateConfig(),
     overwrite: bool = False,
-    dask: str | None = None,
 ) -> dict[str, Any]:
     """Compare latent dimensions with band contrast, elements and phases; returns the strongest, and where all are.
 
@@ -251,10 +243,9 @@ def associate_flow(
         run: run whose latents are compared; none = the one in associate
         associate: which metrics against which targets, with or without p-values
         overwrite: replace a table that was made otherwise
-        dask: Dask workers that compute: tcp://host:8786, a scheduler file, or local:4 on this machine
     """
     associate = associate.replace(run=run)
-    found = va.associate_store(store, associate, dask=dask, overwrite=overwrite)
+    found = va.associate_store(store, associate, overwrite=overwrite)
     for line in va.describe(found):
         log.info(line)
     rows, names = rankings(found), (associate.run, *filter(None, [associate.variable]))
@@ -318,7 +309,6 @@ def analyse_scan(
     associate: AssociateConfig = TESTED,
     report: ReportConfig = ReportConfig(),
     overwrite: bool = False,
-    dask: str | None = None,
 ) -> dict[str, str]:
     """Ingest a scan, train, encode, decompose, cluster, associate with p-values, report; returns where the page is.
 
@@ -340,18 +330,16 @@ def analyse_scan(
         associate: which metrics against which maps, if there are any; with p-values from surrogate maps
         report: what the page shows
         overwrite: replace results that are there but were made otherwise
-        dask: Dask workers for ingest, encode and associate: tcp://host:8786, a scheduler file, or local:4 here
     """
     check_extras(train)
-    check_where(dask)
     trust = parts_of_users(train.model.name)
-    ingest_flow.step(source, store, ingest, overwrite, dask)
+    ingest_flow.step(source, store, ingest, overwrite)
     train_step(store, run, roi, train, overwrite)
-    encode_flow.step(store, run, encode, overwrite=overwrite, dask=dask, trust=trust)
+    encode_flow.step(store, run, encode, overwrite=overwrite, trust=trust)
     embed_flow.step(store, run, embed, overwrite, trust)
     cluster_flow.step(store, run, cluster, overwrite)
     if associate.targets or _has_targets(store):
-        associate_flow.step(store, run, associate, overwrite, dask)
+        associate_flow.step(store, run, associate, overwrite)
     else:
         log.info("no band contrast, elements or phases: latents are associated with nothing")
     made: dict[str, str] = report_flow.step(store, run, report, trust)
@@ -408,9 +396,8 @@ def analyse_many(
     associate: AssociateConfig = TESTED,
     report: ReportConfig = ReportConfig(),
     overwrite: bool = False,
-    dask: str | None = None,
 ) -> list[dict[str, str]]:
-    """Take many scans through the whole line, side by side; returns a row for each: state, report, error.
+    """Take many scans through the whole line, one after the other; returns a row for each: state, report, error.
 
     A scan that fails does not stop the others; the flow fails at its end and names those that did. The same call again
     goes on with what is not complete.
@@ -425,44 +412,24 @@ def analyse_many(
         associate: which metrics against which maps
         report: what the pages show
         overwrite: replace results that are there but were made otherwise
-        dask: Dask workers that each take a scan: tcp://host:8786, a scheduler file, or local:4 on this machine; none =
-            one scan after the other
     """
     stores = [place(scan.store) for scan in scans]
     if twice := [store for store in stores if stores.count(store) > 1]:
         raise UsageError(f"{twice[0]} is named for more than one scan; give each a store of its own.")
     check_extras(train)
-    check_where(dask)
     settings = {"run": run, "train": train, "encode": encode, "embed": embed, "cluster": cluster}
     settings |= {"associate": associate, "report": report, "overwrite": overwrite}
-    results: dict[int, Result] = {}
+    rows: list[Result] = []
     with progress("scans", key_of("analyse-many-progress")) as show:
-        for number, found in _each(scans, settings, dask):
-            results[number] = found
-            show(len(results), len(scans))
-    rows = [results[number] for number in range(len(scans))]
+        for scan in scans:
+            rows.append(analysed(scan, settings))
+            show(len(rows), len(scans))
     table(key_of("analyse-many"), rows, "scans")
     for row in rows:
         log.info(f"{row['store']}: {row['state']}{': ' + row['error'] if row['error'] else ''}")
     if failed := [row["store"] for row in rows if row["state"] == "failed"]:
         raise VaearrError(f"{len(failed)} of {len(rows)} scans failed: {', '.join(failed)}")
     return rows
-
-
-def _each(scans: Sequence[Scan], settings: dict[str, Any], dask: str | None) -> Iterator[tuple[int, Result]]:
-    """(number, result) of each scan, as they come: here, or on Dask workers."""
-    with connected(dask) as client:
-        if client is None:
-            yield from ((number, analysed(scan, settings)) for number, scan in enumerate(scans))
-            return
-        from distributed import as_completed
-
-        client.forward_logging(log.name, logging.INFO)
-        futures = client.map(analysed, scans, settings=settings, pure=False)
-        for future in as_completed(futures):
-            number, error = futures.index(future), future.exception()
-            # a worker that died with a scan is a failure of this scan
-            yield number, row_of(scans[number], error=error) if error else future.result()
 
 
 # ---- many trainings of one store ------------------------------------------------------------------------------------

@@ -129,27 +129,6 @@ def test_any_epoch_from_any_batch(ds: xr.Dataset, memory: float, monkeypatch: py
     assert [(_numbers(a.patterns), b is a)[0] for a, b in zip(one, other, strict=True)] == whole
 
 
-@either
-def test_labels_and_balance(ds: xr.Dataset, memory: float) -> None:
-    """Labels come with their patterns, also as a map with its dims in any order; classes equally often."""
-    numbers = xr.DataArray(np.arange(1480).reshape(40, 37) % 5 - 1, dims=("y", "x"), coords={"y": ds.y, "x": ds.x})
-    for labels in (numbers.values.astype(np.int8), numbers.transpose("x", "y")):
-        for batch in batches(ds, memory=memory, labels=labels, batch_size=40).epoch(0):
-            assert batch.labels is not None
-            assert batch.labels.dtype == torch.int64
-            assert batch.labels.tolist() == [number % 5 - 1 for number in _numbers(batch.patterns)]
-            assert batch.target is None
-    assert next(batches(ds).epoch(0)).labels is None
-    classes = np.zeros((40, 37), int)
-    classes[:, :4], classes[:10, 20:] = 1, -1
-    loader = batches(ds, memory=memory, labels=classes, balance=classes, batch_size=64)
-    drawn = torch.cat([b.labels for number in range(4) for b in loader.epoch(number) if b.labels is not None])
-    assert len(drawn) == 4 * 1480
-    missing, common, rare = torch.bincount(drawn + 1).tolist()
-    assert rare / common == pytest.approx(1.0, abs=0.1)
-    assert missing / (4 * 170) == pytest.approx(1.0, abs=0.15)
-
-
 @pytest.mark.parametrize("batch_size", [32, 64, 256])
 def test_grid_neighbours_rarely_meet_when_streamed(batch_size: int, tmp_path: Path) -> None:
     """The ratio of performance.md, with an allowance of a quarter of the store."""

@@ -13,6 +13,8 @@ PAGES = (
     "anndata",
     "hyperspy",
     "own-files",
+    "losses",
+    "second-stage",
     "several-scans",
     "copies",
     "sharing",

@@ -34,6 +34,7 @@ from .output.reporting import report as report
 from .run import load_run as load_run
 from .run.blinded import blinded_set as blinded_set
 from .run.blinded import score_blinded as score_blinded
+from .run.concat import concat as concat
 from .run.draw import interpolate as interpolate
 from .run.draw import sample_prior as sample_prior
 from .run.encode import encode as encode
@@ -49,7 +50,6 @@ from .run.reconstruct import (
 from .run.reconstruct import (
     reconstruct_store as reconstruct_store,
 )
-from .run.second_stage import latent_batches as latent_batches
 from .run.statistics import latent_statistics as latent_statistics
 from .run.train import train as train
 from .schema.grid import roi as roi

@@ -61,12 +61,6 @@ class MissingExtraError(VaearrError, ImportError):
     exit_code = 69
 
 
-class WorkersError(VaearrError, RuntimeError):
-    """Dask workers that cannot be reached, do not fit, or died of the work (exit code 69)."""
-
-    exit_code = 69
-
-
 class ExistsError(VaearrError, FileExistsError):
     """Something is there already and would be replaced (exit code 73)."""
 

@@ -24,6 +24,7 @@ QUATERNION = "quaternion"  # orientations, over dim quaternion_component
 CLUSTERS, PCA, NMF, COMPONENT = "clusters", "pca", "nmf", "component"
 OF_A_RUN = (ROI, SPLIT, LATENT, *POSITIONS, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR)
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
+SCANS = "scans"  # table of a run that was trained on several scans: roi and split of all of them
 RECONSTRUCTION, LATENT_STATISTICS = "reconstruction", "latent_statistics"
 
 # files of a trained model, below /runs/<run>/model

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import vaearr as va
+from vaearr.errors import UsageError
 
 from .harness import BAD_DATA, tree, vaearr, zarr
 from .record import read_csv
@@ -135,25 +137,27 @@ def test_spatial_latents(volumes_template: Path) -> None:
     assert attrs["diffusion_scale"] == pytest.approx(1 / train.std(), rel=0.02)
 
 
-def test_a_second_stage_reads_the_store_alone(volumes_template: Path, images_template: Path) -> None:
-    ds = zarr(volumes_template)
+def test_batches_of_latents_for_a_second_stage(volumes_template: Path, images_template: Path) -> None:
+    ds = va.open_store(volumes_template)
     names = ds.label.attrs["flag_meanings"].split()
-    values = ds.label.attrs["flag_values"]
-    small = values[names.index("small")]
-    batches = list(va.latent_batches(volumes_template, label="label", classes=["small"], part="all", batch_size=3))
-    latents = np.concatenate([np.asarray(batch[0]) for batch in batches])
-    labels = np.concatenate([np.asarray(batch[2]) for batch in batches])
-    assert set(labels.tolist()) == {small}
-    wanted = ds.latents.values[ds.label.values == small] * ds.latents.attrs["diffusion_scale"]
-    assert latents.shape == wanted.shape
-    key = lambda rows: np.sort(rows.reshape(len(rows), -1).sum(1))  # noqa: E731
-    np.testing.assert_allclose(key(latents), key(wanted), rtol=1e-4, atol=1e-3)
-    vectors = list(va.latent_batches(images_template, part="all", scaled=False, shuffle=False))
-    np.testing.assert_allclose(
-        np.concatenate([np.asarray(batch[0]) for batch in vectors]), zarr(images_template).latents
-    )
-    with pytest.raises(Exception, match="nosuch"):
-        va.latent_batches(volumes_template, label="label", classes=["nosuch"])
+    small = ds.label.attrs["flag_values"][names.index("small")]
+    chosen = ds.roi & (ds.label == small).variable
+    batches = list(va.batches(ds, variable="latents", roi=chosen, labels=ds.label.load(), batch_size=3).epoch(0))
+    latents = np.concatenate([batch.patterns for batch in batches])
+    index = np.concatenate([batch.index for batch in batches])[:, 0]
+    assert set(np.concatenate([batch.labels for batch in batches])) == {small}
+    np.testing.assert_array_equal(latents, ds.latents.values[index])
+    assert sorted(index) == np.flatnonzero(chosen).tolist()
+    training = torch.cat(list(va.batches(ds, variable="latents", split=ds.split.load())))
+    assert float((training * ds.latents.attrs["diffusion_scale"]).std()) == pytest.approx(1, rel=0.03)
+    images = va.open_store(images_template)
+    vectors = torch.cat(list(va.batches(images, variable="latents", shuffle=False)))
+    np.testing.assert_array_equal(vectors, images.latents)
+    few = 10 * images.latents[0].nbytes / 2**30
+    streamed = torch.cat(list(va.batches(images, variable="latents", memory=few)))
+    np.testing.assert_array_equal(np.sort(streamed, 0), np.sort(vectors, 0))
+    with pytest.raises(UsageError, match=r"there is no variable 'latent_'.*Did you mean 'latents'"):
+        va.batches(images, variable="latent_")
 
 
 def test_pictures_and_masks_are_not_needed(images_store: Path) -> None:

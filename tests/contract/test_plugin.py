@@ -1,4 +1,4 @@
-"""Parts of a user's own package are found by name: on the command line, in Python, in a flow, on Dask workers."""
+"""Parts of a user's own package are found by name: on the command line, in Python, in a flow."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def test_every_door(installed: dict[str, str], tmp_path: Path) -> None:
     patterns[:6] += 100
     with (tmp_path / "scan.stack").open("wb") as file:
         np.save(file, patterns)
-    run(installed, "ingest", tmp_path / "scan.stack", store, "--dask", "local:2")
+    run(installed, "ingest", tmp_path / "scan.stack", store)
     np.testing.assert_array_equal(xr.open_zarr(store).patterns, patterns)
     choice = ("--model", "linear", "--set", 'model.options={"scale": 0.5}', "--set", "objective.likelihood=cauchy")
     run(installed, "train", store, *choice, "--epochs", 2, "--set", "model.latent_dim=3", "--device", "cpu")
-    run(installed, "encode", store, "--dask", "local:2")
+    run(installed, "encode", store)
     ds = va.open_store(store)
     bc = xr.DataArray(rng.normal(size=(12, 11)), dims=("y", "x"))
     va.keep(ds, brightness=ds.patterns.mean(("dy", "dx")) + 0 * bc)
     associate = ("associate", store, "--metric", "agreement", "--metric", "vaearr_example:agreement")
-    assert "agreement" in run(installed, *associate, "--target", "brightness", "--dask", "local:2")
+    assert "agreement" in run(installed, *associate, "--target", "brightness")
     given = f'cluster={{"method": "halves", "name": "groups", "run": "vae"}}'  # noqa: F541
     run(installed, "run", "cluster", "-p", f"store={store}", "-p", given, "--here")
     assert set(np.unique(xr.open_zarr(store).groups)) <= {0, 1}

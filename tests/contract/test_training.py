@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from PIL import Image
 from safetensors.numpy import load_file
 
 import vaearr as va
 from vaearr import testing
-from vaearr.errors import UsageError
+from vaearr.errors import DataError, ExistsError, UsageError
+from vaearr.schema.pattern_steps import bin_patterns
 
 from .harness import HAS_MONAI, MONAI, TINY, USAGE, nested, sets, vaearr, zarr
 
@@ -124,6 +128,24 @@ def test_history_is_in_three_places(store: Path) -> None:
     assert "val_loss" in (folder / "history.json").read_text()
 
 
+def test_history_holds_nats_per_value_and_the_latents(store: Path) -> None:
+    """Per value of a pattern next to per sample; KL of each latent dimension and active units, after every epoch."""
+    table = zarr(store, "runs/plain/history")
+    n_values = np.prod(va.load_model(store, "plain").seen_shape)
+    for name in ("reconstruction_nll", "kl", "val_reconstruction_nll", "val_kl"):
+        assert table[name].attrs["units"] == "nats per sample"
+        assert table[f"{name}_per_value"].attrs["units"] == "nats per value"
+        np.testing.assert_allclose(table[f"{name}_per_value"] * n_values, table[name])
+    assert table.latent_kl.sizes == {"epoch": 2, "latent_plain": 3}
+    np.testing.assert_allclose(table.latent_kl.sum("latent_plain"), table.val_kl, rtol=1e-4)
+    assert set(table.active_units.values) <= {0, 1, 2, 3}
+    trained(store, "unvalidated", "--set", "split.fraction=0")
+    alone = zarr(store, "runs/unvalidated/history")
+    assert alone.latent_kl.shape == (2, 3)
+    assert (alone.latent_kl > 0).any()
+    assert not [name for name in alone if name.startswith("val_")]
+
+
 def test_every_weight_changes(store: Path) -> None:
     """Against the same seed with a learning rate that moves nothing; what equals then is of the data, not learned."""
     trained(store, "still", "--learning-rate", 1e-30, "--set", "weight_decay=0")
@@ -166,8 +188,6 @@ def test_early_stopping_and_kept_checkpoints(store: Path) -> None:
     assert (folder / "weights.safetensors").exists()
     assert (folder / "last.safetensors").exists()
     assert (folder / "weights.safetensors").read_bytes() != (folder / "last.safetensors").read_bytes()
-    sheets = zarr(store, "runs/short/sheets")
-    assert any(ds.sizes.get("dy") == 20 for ds in (sheets,))
 
 
 def test_fine_tuning_starts_from_the_weights_of_a_run(store: Path) -> None:
@@ -193,6 +213,84 @@ def test_classes_are_told_from_the_latents(images_store: Path) -> None:
     assert told, list(values)
     assert all(np.isfinite(values[name]).all() for name in told)
     assert values["kl"][-1] > 0
+
+
+def test_label_loss_is_averaged_over_labelled_samples(images_store: Path) -> None:
+    codes = zarr(images_store).label.values.astype(int)
+    codes[np.arange(36) % 3 > 0] = -1
+    np.save(images_store.parent / "codes.npy", codes)
+    vaearr("attach", images_store, images_store.parent / "codes.npy", "--kind", "classes", "--name", "codes")
+    options = ("--epochs", 1, "--learning-rate", 1e-30, "--set", "objective.label=codes", *TINY)
+    vaearr("train", images_store, "--run", "untrained", *options, "--set", "split.fraction=0.5")
+    values = history(images_store, "untrained")
+    n_classes = len(set(codes) - {-1})
+    for name in ("label_nll", "val_label_nll"):  # an untrained head guesses
+        assert values[name][0] == pytest.approx(np.log(n_classes), rel=0.3)
+
+
+@pytest.fixture
+def unbalanced(tmp_path: Path) -> Path:
+    """88 images bright on top, with label 0, and 8 bright on the left, with label 1."""
+    label = np.zeros(96, "i4")
+    label[::12] = 1
+    images = np.random.default_rng(0).normal(100, 10, (96, 16, 16))
+    images[label == 0, :8] += 60
+    images[label == 1, :, :8] += 60
+    ds = xr.Dataset({"patterns": (("sample", "y", "x"), images.astype("u1")), "label": ("sample", label)})
+    va.ingest(ds, tmp_path / "unbalanced.zarr", progress=False)
+    return tmp_path / "unbalanced.zarr"
+
+
+def test_balance_improves_the_rare_class(unbalanced: Path) -> None:
+    options = ("--epochs", 8, "--set", "batch_size=16", "--set", "preprocess.static_background=none", *TINY)
+    errors = {}
+    for run, balance in (("plain", ()), ("balanced", ("--balance", "label"))):
+        vaearr("train", unbalanced, "--run", run, *options, *balance)
+        vaearr("encode", unbalanced, "--run", run)
+        ds = zarr(unbalanced)
+        errors[run] = float(ds[f"reconstruction_error_{run}"][ds.label == 1].mean())
+    assert errors["balanced"] < 0.7 * errors["plain"]
+    ds = va.open_store(unbalanced)
+    batches = va.batches(ds, balance=ds.label.load(), labels=ds.label.load())
+    drawn = np.concatenate([batch.labels for batch in batches.epoch(0)])
+    assert 0.35 < drawn.mean() < 0.65
+
+
+def test_float16_and_a_resumed_checkpoint(unbalanced: Path) -> None:
+    """Scaled gradients; from a checkpoint on the same weights come out, and the same call again returns the run."""
+    settings = {"latent_dim": 3, "epochs": 4, "batch_size": 16, "device": "cpu", "precision": "float16"}
+    settings |= {"model": {"options": {"width": 8, "max_width": 8, "hidden": 16}}, "progress": False}
+    whole = va.train(unbalanced, run="whole", checkpoint_every=2, **settings)
+    assert np.isfinite(whole.history.val_loss).all()
+    assert whole.history.loss[-1] < whole.history.loss[0]
+    checkpoint = unbalanced / "runs" / "whole" / "model" / "checkpoint-0002.safetensors"
+    resumed = va.train(unbalanced, run="resumed", resume=checkpoint, **settings)
+    assert resumed.manifest["weights_sha256"] == whole.manifest["weights_sha256"]
+    again = va.train(unbalanced, run="resumed", resume=checkpoint, **settings)
+    assert again.manifest["time"] == resumed.manifest["time"]
+    with pytest.raises(UsageError, match="other settings"):
+        va.train(unbalanced, run="other", resume=checkpoint, **(settings | {"latent_dim": 2}))
+
+
+def test_a_run_of_another_kind_is_not_compared_setting_by_setting(unbalanced: Path) -> None:
+    settings = {"latent_dim": 3, "epochs": 1, "device": "cpu", "progress": False}
+    run = va.train(unbalanced, **settings)
+    run.apply(unbalanced, name="copy")
+    with pytest.raises(ExistsError, match="imported") as refused:
+        va.train(unbalanced, run="copy", **settings)
+    assert "latent_dim" not in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore:Object at model is not recognized")
+def test_sheets_lie_in_the_tree(unbalanced: Path) -> None:
+    vaearr("train", unbalanced, "--epochs", 2, "--set", "sheets_every=1", *TINY)
+    with xr.open_datatree(unbalanced, engine="zarr") as tree:
+        sheets = tree["runs/vae/sheets"].to_dataset(inherit=False).load()
+    assert sheets.reconstruction.dims == ("epoch", "sheet_sample", "sheet_y", "sheet_x")
+    assert float(abs(sheets.prior[1] - sheets.prior[0]).max()) > 0
+    earlier = sheets.rename({f"sheet_{dim}": dim for dim in ("sample", "y", "x")})  # as earlier versions stored them
+    for table in (sheets, earlier):
+        va.view(table, backend="matplotlib")
 
 
 @pytest.mark.parametrize(("size", "mode"), [((33, 17), "L"), ((13, 21), "RGB")])
@@ -320,3 +418,36 @@ def test_five_numbers_tell_what_volumes_differ_in(tmp_path: Path) -> None:
     drawn = va.sample_prior(store, n_samples=3)
     assert drawn.sizes["z"] == ds.sizes["z"]
     assert np.isfinite(drawn).all()
+
+
+@pytest.mark.slow
+def test_torchrun_learns_what_one_process_learns(scan_store: Path, tmp_path: Path) -> None:
+    """Without noise the mean gradient of two halves is that of the whole: the same weights but for rounding."""
+    plain = ("--set", "objective.likelihood=gaussian", "--set", "objective.input_noise=0", "--set", "split.fraction=0")
+    plain = (*plain, "--set", "objective.target=self", "--set", "model.name=conv_ae", "--set", "optimizer=sgd")
+    options = ("--epochs", "3", *TINY, *plain, "--x", "0:4")  # 16 x 17 points
+    vaearr("train", scan_store, "--run", "one", *options, "--set", "batch_size=272")
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vaearr"]
+    both = [*start, "--", "train", str(scan_store), "--run", "two", *options, "--set", "batch_size=136"]
+    done = subprocess.run(both, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("2 processes") == 1
+    assert zarr(scan_store, "runs/two").attrs["processes"] == 2
+    np.testing.assert_allclose(history(scan_store, "two")["loss"], history(scan_store, "one")["loss"], rtol=1e-4)
+    one, two = weights(scan_store, "one"), weights(scan_store, "two")
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_a_step_that_lost_the_patterns_is_told_before_a_training(scan_store: Path) -> None:
+    """What is assigned to a Dataset is aligned with its old coordinates, of which none is a binned one."""
+    ds = xr.open_zarr(scan_store)
+    with pytest.raises(DataError, match="hold NaN or infinite values, such as at y = "):
+        va.train(ds.assign(patterns=bin_patterns(ds.patterns, 2)), epochs=1)
+    binned = bin_patterns(ds, 2)
+    np.testing.assert_allclose(binned.patterns, ds.patterns.coarsen(dy=2, dx=2).mean(), rtol=1e-6)
+    run = va.train(binned, latent_dim=3, epochs=1)
+    latents = va.encode(binned, run).latents
+    np.testing.assert_allclose(run.model.encode(binned.patterns[:2, :2]), latents[:2, :2], atol=1e-5)
+    assert run.decode(latents[0, 0]).sizes == {"dy": binned.sizes["dy"], "dx": binned.sizes["dx"]}
+    assert run.reconstruct(binned.patterns[0, :2]).shape == (2, binned.sizes["dy"], binned.sizes["dx"])

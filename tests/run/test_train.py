@@ -40,28 +40,6 @@ def test_a_run_is_published_whole(trained_store: Path) -> None:
     assert {p.name for p in folder.iterdir()} == kept
 
 
-def test_second_run_does_not_touch_the_first(trained_store: Path, said: list[str]) -> None:
-    before = xr.open_zarr(trained_store).load()
-    said.clear()
-    va.train(trained_store, run="b", config=TINY_TRAINING, latent_dim=5, seed=2)
-    va.encode(trained_store, run="b")
-    after = xr.open_zarr(trained_store).load()
-    xr.testing.assert_identical(after[list(before.data_vars)].drop_vars("latent_b", errors="ignore"), before)
-    assert after.latents_b.sizes == {"y": 40, "x": 35, "latent_b": 5}
-    assert said[0].startswith("the ROI is that of run 'vae'")
-    xr.testing.assert_equal(after.roi_b, after.roi.rename("roi_b"))
-    tree = xr.open_datatree(trained_store, engine="zarr")
-    assert tree["runs/b/health"].to_dataset(inherit=False).sizes == {"latent_b": 5}
-
-
-@pytest.mark.parametrize("memory", [1e-6, 2.0], ids=["streamed", "in memory"])
-def test_static_background_is_the_mean_training_pattern(trained_store: Path, memory: float) -> None:
-    va.train(trained_store, run="c", config=TINY_TRAINING, memory=memory, epochs=1)
-    ds = xr.open_zarr(trained_store)
-    mean = ds.patterns.values[ds.split_c.values == n.TRAIN].mean(0)
-    np.testing.assert_allclose(va.load_model(trained_store, "c").preprocess.background[0].numpy(), mean, rtol=1e-5)
-
-
 def test_refusals_leave_the_store_as_it_was(trained_store: Path) -> None:
     before, ds = tree_hash(trained_store), open_store(trained_store)
     shifted = grid.roi(ds).assign_coords(x=ds.x.values + 1)

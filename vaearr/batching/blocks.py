@@ -23,8 +23,8 @@ from dask.optimization import cull
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.computing import in_use
 from vaearr.computing.borrowed import DataNode
+from vaearr.computing.cluster import dask_get
 from vaearr.computing.device import host_tensor
 from vaearr.errors import DataError, SchemaError, UsageError
 from vaearr.recipe import nested
@@ -58,7 +58,7 @@ class Blocks:
 
     regions: `{dim: slice}`, row-major. What a lazy step computes once for all, such as a mean over the scan, is
     computed at the first read and kept; all else is computed for the block that is read, in the thread that reads it,
-    or by the cluster in use.
+    or on the Dask cluster in use.
     """
 
     def __init__(self, variable: xr.DataArray, nav: Sequence[str], by: Mapping[str, int] | None = None) -> None:
@@ -69,7 +69,7 @@ class Blocks:
         self.regions: list[Region] = [dict(zip(nav, each, strict=True)) for each in slices_from_chunks(chunks)]
         self.largest = math.prod(map(max, chunks))  # samples of the largest block
         self._keys, self._tasks = list(flatten(array.__dask_keys__())), dict(array.__dask_graph__())
-        self._client = in_use()
+        self._get = dask_get()
 
     def read(self, i: int) -> np.ndarray:
         """Values of block i. Raises DataError that names the place when a chunk is damaged."""
@@ -94,7 +94,7 @@ class Blocks:
         return graph | {key: DataNode(key, value) for key, value in values}
 
     def _computed(self, graph: Mapping[Any, Any], keys: Any) -> Any:
-        return self._client.get(graph, keys) if self._client else dask.get(graph, keys)
+        return self._get(graph, keys)
 
 
 def corner(region: Region) -> tuple[int, ...]:

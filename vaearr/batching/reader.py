@@ -20,7 +20,7 @@ from vaearr.batching import plan
 from vaearr.batching.blocks import Blocks, corner, take_rows
 from vaearr.batching.plan import Walk
 from vaearr.computing.device import host_tensor, pick_device
-from vaearr.errors import RoiError, UsageError
+from vaearr.errors import RoiError, UsageError, did_you_mean
 from vaearr.schema.grid import check_map
 from vaearr.store import read_ahead
 
@@ -51,27 +51,56 @@ class Batch(NamedTuple):
 
 
 class PatternBatches(IterableDataset[torch.Tensor]):
-    """Torch batches `(B, C, …)` of `ds.patterns` in source dtype, shuffled, each sample once per epoch.
+    """Shuffled torch batches of a Dataset's patterns, each sample once per epoch.
 
-    ds: with dask chunks of any shape and any lazy steps on them; a Dataset without dask is cut as it would be stored.
+    Iterating gives patterns `(B, C, …)` in their stored dtype, each time of the next epoch. `epoch` gives any epoch
+    from any batch on, with targets, labels and positions. The same seed and epoch give the same batches.
 
-    roi: boolean map of the samples to use (default: those `present`). split, part: use only the samples of this part
-    of a stored split (`names.TRAIN` or `names.VALIDATION`). memory, device_memory: GiB of RAM and of the device that
-    patterns may take; more is streamed. rank, world_size: this process and their number; each gets its own share.
-    labels: class of each grid point, handed out with the batches. balance: classes by which samples are drawn, with
-    replacement, so that each class comes equally often. Both integer maps over the navigation grid, -1 where missing.
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Its dask chunks, of any shape and with any lazy steps, are what is read. A Dataset without dask is divided as it
+        would be stored.
+    variable : str
+        Another variable over the navigation dims to take batches of, such as `latents`; NaN stays NaN.
+    batch_size : int
+        Samples of a batch.
+    roi : xarray.DataArray, optional
+        Boolean map of the samples to use. Default: the measured ones, of a run's variable the run's ROI.
+    split : xarray.DataArray, optional
+        A stored split, of which only the samples of `part` are used.
+    part : int
+        `names.TRAIN` (1) or `names.VALIDATION` (2).
+    shuffle : bool
+        Random order; else the order of the blocks.
+    seed : int
+        Of the order.
+    memory, device_memory : float
+        GiB of memory and of the device that samples may take; more is streamed.
+    device : torch.device or str
+        Where batches are needed.
+    rank, world_size : int
+        This process and the number of processes; each gets its own share.
+    labels : array of int, optional
+        Class of each grid point, -1 where unknown, handed out with the batches.
+    balance : array of int, optional
+        Classes by which samples are drawn, with replacement, so that each class is equally frequent.
 
-    Iterating gives patterns, each time of the next epoch; `epoch` gives any epoch from any batch on, with targets,
-    labels and positions. tier: where the patterns wait. n_samples: samples of this rank; n_samples_total: of all ranks
-    together.
-
-    Deterministic by (seed, epoch). Raises RoiError when nothing is chosen, SchemaError for a Dataset that is not valid.
+    Raises
+    ------
+    RoiError
+        If no sample is chosen.
+    SchemaError
+        If the Dataset is not valid.
+    UsageError
+        If the variable does not exist or a number is out of range.
     """
 
     def __init__(
         self,
         ds: xr.Dataset,
         *,
+        variable: str = n.PATTERNS,
         batch_size: int = 256,
         roi: xr.DataArray | None = None,
         split: xr.DataArray | None = None,
@@ -93,12 +122,15 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             raise UsageError(f"{given}; expected whole numbers of at least 1 and 0, and GiB, which must be positive.")
         if balance is not None and (not shuffle or world_size > 1):
             raise UsageError("balance draws samples at random from the whole scan: shuffle=True, in one process.")
+        values, self.sample_shape = _samples_of(ds, variable)
+        if roi is None and variable != n.PATTERNS:
+            roi = ds.get(_roi_name(variable))
         self.inside = _chosen(ds, roi, split, part)
         self.labels, classes = _class_map("labels", labels, ds), _class_map("balance", balance, ds)
         self.weights = None if classes is None else sample_weights(classes, self.inside)
         self.shuffle, self.seed, self.rank, self.device = shuffle, seed, rank, pick_device(str(device))
-        self.blocks = Blocks(ds[n.PATTERNS], schema.navigation_dims(ds))
-        self.sample_shape, self.dtype = schema.input_shape(ds), self.blocks.dtype
+        self.blocks = Blocks(values, schema.navigation_dims(ds))
+        self.dtype = self.blocks.dtype
         sample_bytes = math.prod(self.sample_shape) * self.dtype.itemsize
         self.capacity = max(1, int(memory * GIB / sample_bytes / 2))
         self.readers = max(1, min(READERS, self.capacity // self.blocks.largest))  # each holds a block
@@ -284,6 +316,26 @@ class PatternBatches(IterableDataset[torch.Tensor]):
 
 
 batches = PatternBatches
+
+
+def _samples_of(ds: xr.Dataset, variable: str) -> tuple[xr.DataArray, tuple[int, ...]]:
+    """The variable with the navigation dims first, and the shape of one sample of it."""
+    if variable == n.PATTERNS:
+        return ds[n.PATTERNS], schema.input_shape(ds)
+    nav = schema.navigation_dims(ds)
+    names = [str(name) for name, values in ds.data_vars.items() if set(nav) <= set(values.dims)]
+    if variable not in names:
+        raise UsageError(f"there is no variable {variable!r} over {', '.join(nav)}.{did_you_mean(variable, names)}")
+    values = ds[variable].transpose(*nav, ...)
+    return values, values.shape[len(nav) :] or (1,)
+
+
+def _roi_name(variable: str) -> str:
+    """Name of the ROI that belongs to a run's variable, `roi_b` for `latents_b`."""
+    for name in (n.LATENTS_STD, n.LATENTS, n.RECONSTRUCTION_ERROR):
+        if variable.startswith(name):
+            return n.ROI + variable.removeprefix(name)
+    return n.ROI
 
 
 def _chosen(ds: xr.Dataset, roi: xr.DataArray | None, split: xr.DataArray | None, part: int) -> np.ndarray:

@@ -17,11 +17,11 @@ from vaearr import config
 from vaearr.cli.common import (
     SOURCE,
     AsJson,
-    Dask,
     Device,
     Given,
     Overwrite,
     RunName,
+    Scheduler,
     Seed,
     Store,
     Trust,
@@ -41,6 +41,7 @@ from vaearr.cli.common import (
     trusted_run,
     with_settings,
 )
+from vaearr.computing.cluster import computing_on
 from vaearr.config import over, resolved
 from vaearr.config.presets import check_preset, preset_settings
 from vaearr.config.probes import ProbeConfig
@@ -66,14 +67,15 @@ def ingest(
     *,
     settings: Given,
     bc: Annotated[Path | None, typer.Option(help="CSV with x, y, band contrast")] = None,
-    dask: Dask = None,
+    scheduler: Scheduler = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a store."""
     if bc:
         refuse(BC in settings.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them.")
         settings = over(settings, {"maps": {BC: bc}})
-    va.ingest(source, store, dask=dask, overwrite=overwrite, **settings)
+    with computing_on(scheduler):
+        va.ingest(source, store, overwrite=overwrite, **settings)
     say(f"{store} is ready; look at it with 'vaearr info {store}'")
 
 
@@ -190,7 +192,7 @@ def verify(
 @app.command()
 @with_settings(config.TrainConfig)
 def train(
-    store: Annotated[list[str], typer.Argument(help="zarr store, as created by 'vaearr ingest'")],
+    store: Store,
     *,
     settings: Given,
     run: RunName = DEFAULT_RUN,
@@ -211,8 +213,6 @@ def train(
 ) -> None:
     """Train a VAE on a store's patterns; after an interruption the same command resumes.
 
-    Several stores train one model, which each of them gets as a run.
-
     The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there is one, else every
     measured point.
     """
@@ -221,14 +221,13 @@ def train(
 
     roi: Any = region(x, y, z, where)
     refuse(points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where.")
-    refuse(points and store[1:], "--points lists the points of one store; choose by --x, --y, --where for several.")
     if preset:
         settings = over(preset_settings(preset), settings)
-        check_preset(preset, len(input_shape(va.open_store(store[0], chunks=None))) - 1)
+        check_preset(preset, len(input_shape(va.open_store(store, chunks=None))) - 1)
     if points:
-        roi = read_kept_coordinates(va.open_store(store[0], chunks=None), points)
+        roi = read_kept_coordinates(va.open_store(store, chunks=None), points)
     trained = va.train(
-        store if store[1:] else store[0],
+        store,
         run=run,
         roi=roi,
         config=resolved(config.TrainConfig, None, settings),
@@ -237,7 +236,7 @@ def train(
         trust=trust or (),
         overwrite=overwrite,
     )
-    tell_run(store[0], trained)
+    tell_run(store, trained)
 
 
 def tell_run(store: str, run: Any) -> None:
@@ -288,7 +287,7 @@ def encode(
     name: Annotated[
         str | None, typer.Option(help="--from: name of the run in this store; default: its name there")
     ] = None,
-    dask: Dask = None,
+    scheduler: Scheduler = None,
     trust: Trust = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -297,11 +296,12 @@ def encode(
     The ROI is chosen with --from only; else it is that of the run.
     """
     run = settings.get("run", DEFAULT_RUN)
-    options: Given = {"name": name, "roi": region(x, y, z, where), "dask": dask, "overwrite": overwrite}
-    if source is None:
-        va.encode(trusted_run(store, run, trust), **options, **settings)
-    else:
-        va.encode(store, source=trusted_run(source, run, trust), **options, **settings)
+    options: Given = {"name": name, "roi": region(x, y, z, where), "overwrite": overwrite}
+    with computing_on(scheduler):
+        if source is None:
+            va.encode(trusted_run(store, run, trust), **options, **settings)
+        else:
+            va.encode(store, source=trusted_run(source, run, trust), **options, **settings)
     say(f"latents of run {name or run!r} are in {store}; open it with xarray.open_zarr({store!r})")
 
 
@@ -375,7 +375,7 @@ def associate(
     ] = None,
     k_max: Annotated[int, typer.Option(min=2, help="--reference: largest number of clusters of a dimension")] = 12,
     top: Annotated[int, typer.Option(min=1, help="dimensions to list per target")] = 3,
-    dask: Dask = None,
+    scheduler: Scheduler = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Compare latent dimensions with band contrast, elements and phases."""
@@ -386,7 +386,8 @@ def associate(
     chosen = resolved(config.AssociateConfig, None, settings)
     if reference:
         check_reference(va.open_store(store, chunks=None), reference)
-    found = va.associate_store(store, chosen, dask=dask, overwrite=overwrite)
+    with computing_on(scheduler):
+        found = va.associate_store(store, chosen, overwrite=overwrite)
     print_lines(va.describe(found, top))
     if reference:
         groups = partitions_store(store, chosen, reference, k_max=k_max, overwrite=overwrite)

@@ -67,9 +67,9 @@ Store = Annotated[str, typer.Argument(metavar="STORE", help="zarr store, as crea
 RunName = Annotated[str, typer.Option("--run", help="name of the run; 'vae' writes `latents`, 'b' writes `latents_b`")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps")]
 Seed = Annotated[int, typer.Option(min=0, help="seed of random numbers")]
-Dask = Annotated[
+Scheduler = Annotated[
     str | None,
-    typer.Option(help="Dask workers: tcp://host:8786, a scheduler file, or local:4 on this machine"),
+    typer.Option(metavar="ADDRESS", help="Dask cluster that computes: address of its scheduler, or its scheduler file"),
 ]
 SOURCE = "prior, or fitted: the Gaussian of the latents of the run"
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing result")]

@@ -26,9 +26,9 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16; `auto` takes bfloat16 where it is fast (CUDA; CPUs with AMX or AVX512-BF16)."""
+    """The number format of that name; `auto` is bfloat16 where it is fast (CUDA; CPUs with AMX or AVX512-BF16)."""
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
     fast = {"cuda": torch.cuda.is_bf16_supported, "cpu": _cpu_has_bfloat16}.get(device.type, lambda: False)
     return torch.bfloat16 if fast() else torch.float32
 

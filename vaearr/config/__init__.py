@@ -383,7 +383,9 @@ class TrainConfig(Config):
     ema: float = field(0.0, "decay per update of averaged weights, used instead; 0 = off", ge=0, lt=1)
     patience: int = field(15, "epochs without a better validation loss before training stops", ge=1)
     min_delta: float = field(0.0, "nats per sample by which it must be better", ge=0)
-    precision: Literal["auto", "float32", "bfloat16"] = field("auto", "auto: bfloat16 where it is fast")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = field(
+        "auto", "auto: bfloat16 where it is fast; float16 scales the gradients"
+    )
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = field(
         "off", "torch.compile mode of the step"
     )

@@ -1,5 +1,4 @@
-"""Settings from elsewhere: published recipes by name, with their numbers in our conventions, and the losses of earlier
-programs.
+"""Published recipes by name, with their numbers in our conventions.
 
 Our loss is in nats per sample, so a recipe whose reconstruction error is a mean over values has its other weights times
 the number of values here, see `PerceptualConfig` and `AdversarialConfig`; its KL weight w becomes beta = w x values.
@@ -8,10 +7,9 @@ the number of values here, see `PerceptualConfig` and `AdversarialConfig`; its K
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-from vaearr.config import ObjectiveConfig, TrainConfig
+from vaearr.config import TrainConfig
 from vaearr.errors import UsageError, did_you_mean
 
 _PLAIN = {"input_noise": 0.0, "target": "self"}  # the reconstruction is held against the sample itself, without noise
@@ -118,73 +116,3 @@ def check_preset(name: str, n_spatial_dims: int) -> None:
 def preset(name: str, **changes: Any) -> TrainConfig:
     """The training settings of a preset, with fields replaced as `TrainConfig.replace` does."""
     return TrainConfig.from_attrs(preset_settings(name)).replace(**changes)
-
-
-# ---- the losses of earlier programs ----------------------------------------------------------------------------------
-
-Reduction = Literal["sum", "mean", "batch_sum"]
-# name of the earlier term -> our likelihood, and how many times its negative log-likelihood the term is
-RECONSTRUCTIONS = {"mse": ("gaussian", 2.0), "l1": ("laplace", 1.0), "bce": ("bernoulli", 1.0)}
-# what a reduced term is times the one that is summed over its values and averaged over samples
-REDUCTIONS: dict[str, Callable[[int, int], float]] = {
-    "sum": lambda n_values, batch_size: 1.0,
-    "mean": lambda n_values, batch_size: 1 / n_values,
-    "batch_sum": lambda n_values, batch_size: float(batch_size),
-}
-
-
-def objective_from_legacy(
-    *,
-    reconstruction: Literal["mse", "l1", "bce"],
-    reconstruction_reduction: Reduction,
-    kl_reduction: Reduction,
-    kl_weight: float,
-    n_values: int,
-    latent_dim: int,
-    batch_size: int | None = None,
-) -> ObjectiveConfig:
-    """The objective whose minimum and gradient direction are those of an earlier loss, in which the KL weight had five
-    meanings (beta from 0.002 to 196 608).
-
-    An earlier loss is `R + weight * K`, each term reduced in its own way. Ours is `nll + beta * kl`, both summed over
-    the values of one sample and averaged over samples, in nats. With D values (pixels x channels), L latent dimensions,
-    B samples in a batch:
-
-        R = a * r * nll + constant    a: mse 2 (unit-variance Gaussian), l1 1 (Laplace of scale 1), bce 1 (Bernoulli)
-        K = k * kl                    r, k by reduction: sum 1 | mean 1/D for r, 1/L for k | batch_sum B
-
-    so `R + weight * K = a r (nll + beta kl) + constant` with
-
-        beta = weight * k / (a * r)
-
-        reconstruction, its reduction   KL's reduction   beta at weight 1
-        mse, sum                        sum              1/2
-        mse, sum                        mean             1/(2 L)          0.002 for L = 256
-        mse, mean                       mean             D/(2 L)
-        mse, mean                       sum              D/2              98 304 for 256 x 256 x 3
-        l1, mean                        sum              D               196 608 for 256 x 256 x 3
-        bce, sum                        sum              1
-
-    Gradients of the two are parallel; ours are 1/(a r) times as long, which Adam does not notice but plain SGD, weight
-    decay inside the gradient and gradient clipping do.
-
-    Reductions: `sum` over the values of a sample, averaged over the batch; `mean` over all; `batch_sum` over all,
-    batch included. The KL is 1/2 sum(mean^2 + var - log var - 1), as everywhere. n_values: pixels x channels of a
-    sample. batch_size: needed when one of the two reductions only is `batch_sum`. The earlier losses had neither
-    warm-up nor noise nor another target than the pattern, so these are off. Raises UsageError for other settings.
-    """
-    given = {"reconstruction": reconstruction, "reconstruction_reduction": reconstruction_reduction}
-    for what, value in {**given, "kl_reduction": kl_reduction}.items():
-        known = sorted(RECONSTRUCTIONS if what == "reconstruction" else REDUCTIONS)
-        if value not in known:
-            raise UsageError(f"{what} is {value!r}.{did_you_mean(value, known)}")
-    if min(n_values, latent_dim, batch_size or 1) < 1:
-        raise UsageError("n_values, latent_dim and batch_size are numbers of things and must be at least 1.")
-    if (reconstruction_reduction == "batch_sum") == (kl_reduction == "batch_sum"):
-        batch_size = 1  # in both terms or in none: it cancels
-    elif batch_size is None:
-        raise UsageError("one term only is summed over the batch, so its size decides the balance: give batch_size.")
-    likelihood, scale = RECONSTRUCTIONS[reconstruction]
-    factor = scale * REDUCTIONS[reconstruction_reduction](n_values, batch_size)
-    beta = kl_weight * REDUCTIONS[kl_reduction](latent_dim, batch_size) / factor
-    return ObjectiveConfig.from_attrs({"likelihood": likelihood, "beta": beta, "warmup": 0.0, **_PLAIN})

@@ -16,11 +16,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from dask import config as dask_config
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.computing import Where, check_where, connected, in_words
 from vaearr.computing.progress import Progress, showing
 from vaearr.config import IngestConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, ExistsError, UsageError, VaearrError, WriteError
@@ -58,7 +56,6 @@ def ingest(
     store: str | Path,
     *,
     config: IngestConfig | None = None,
-    dask: Where | None = None,
     overwrite: bool = False,
     progress: Progress = True,
     **given: Any,
@@ -74,17 +71,13 @@ def ingest(
     disk. No store is left behind then: what is refused before the patterns are read leaves nothing, what fails later
     only the folders that were made for the store and its hidden lock file. At `s3://…` chunks are sent one by one, so
     that the disk need not hold them.
-
-    dask: the workers that read the patterns, see `vaearr.computing`; this process checks and writes them, and the store
-    is the same. Workers need the source under the same path. Raises WorkersError where they die of a block each time.
     """
     config = resolved(IngestConfig, config, given)
-    check_where(dask)
     if (old := _taken(store)) is not None:
         if _is_ingested(old, source, config, overwrite=overwrite):
             return open_store(store)
         with replacing(old) as new:
-            ingest(source, new, config=config, dask=dask, progress=progress)
+            ingest(source, new, config=config, progress=progress)
         return open_store(store)
     folder, file = _existing_parent(desk(store)), None
     if isinstance(source, xr.Dataset | xr.DataArray):
@@ -105,13 +98,8 @@ def ingest(
 
         if file is not None and (file / n.RUNS / "zarr.json").exists():  # one of vaearr's: nothing of it may be lost
             check_patterns(file)
-        with connected(dask) as client, showing(progress, "reading") as show:
-            if client is not None:
-                log.info(in_words(client))
-            how: Any = nullcontext() if client is None else dask_config.set(scheduler=client.get)
-            with how:  # the threads of the store that read ahead know it too
-                at_once = 1 if client is None else 2 * len(client.nthreads())
-                create_store(ds, store, transform=checks, finalise=finalise, progress=show, at_once=at_once)
+        with showing(progress, "reading") as show:
+            create_store(ds, store, transform=checks, finalise=finalise, progress=show)
     for line in checks.findings():
         log.info(line)
     return open_store(store)

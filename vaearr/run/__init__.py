@@ -153,6 +153,42 @@ class Run:
         """Write the latents into the store, see `va.encode`; returns the opened store."""
         return va.encode(self, **settings)
 
+    def apply(
+        self,
+        store: StoreOrRun,
+        *,
+        name: str | None = None,
+        roi: Any = None,
+        overwrite: bool = False,
+        device: str = "auto",
+    ) -> Run:
+        """Copy the run into another store, so that its patterns can be encoded by the same model.
+
+        Parameters
+        ----------
+        store : str, Path, Dataset or Run
+            The other store. Of a run trained on scans joined by `va.concat`, a store of one of these scans gets the
+            model, history, health, and its part of the ROI and split. In any other store the run counts as imported,
+            see `va.import_model`: its health is measured on the new patterns, and a warning says if they look unlike
+            those of the training.
+        name : str, optional
+            Name of the run there; default: its name here.
+        roi : DataArray or RoiConfig, optional
+            Points to encode in a store that was not trained on, as in `va.train`.
+        overwrite : bool
+            Replace a different run of that name.
+        device : str
+            Device on which the health of an imported run is measured.
+
+        Returns
+        -------
+        Run
+            The run in the other store; an existing one if it was applied the same way before.
+        """
+        from vaearr.run.applying import apply_run
+
+        return apply_run(self, store, name=name, roi=roi, overwrite=overwrite, device=device)
+
     def decode(self, latents: Any, **settings: Any) -> Any:
         """Patterns that the decoder expects for latents, in preprocessed units, see `TrainedModel.decode`."""
         return self.model.decode(latents, **settings)

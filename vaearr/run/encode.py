@@ -1,12 +1,10 @@
 """Model and Dataset -> labelled latent maps, streamed block by block.
 
-While one block is on the device, the next is read and the one before is written; on a cluster, workers read and encode
-the blocks, and this process writes them.
+While one block is on the device, the next is read and the one before is written.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,6 @@ import numpy as np
 import torch
 import xarray as xr
 
-import vaearr as va
 from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.blocks import (
@@ -28,17 +25,15 @@ from vaearr.batching.blocks import (
     read_chosen,
     seen,
     sides,
-    take_rows,
 )
-from vaearr.computing import Where, check_where, connected, each, in_words
 from vaearr.computing.device import autocast, host_tensor, pick_precision
 from vaearr.computing.progress import Progress
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
-from vaearr.errors import DataError, UsageError
+from vaearr.errors import UsageError
 from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
 from vaearr.models.preprocess import seen_patterns, side_of
 from vaearr.recipe import Recipe, is_made, nested
-from vaearr.run import Run
+from vaearr.run import Run, load_run
 from vaearr.run.statistics import Sums
 from vaearr.run.stream import Made, Values, through, write_made
 from vaearr.run.train import data_fingerprint
@@ -50,7 +45,6 @@ from vaearr.store import (
     open_store,
     publish_staged,
     recover,
-    run_folder,
     run_manifest,
     staged_variables,
     store_of,
@@ -71,7 +65,6 @@ def encode(
     name: str | None = None,
     roi: xr.DataArray | RoiConfig | None = None,
     config: EncodeConfig | None = None,
-    dask: Where | None = None,
     overwrite: bool = False,
     progress: Progress = True,
     **given: Any,
@@ -93,13 +86,8 @@ def encode(
     for latents made otherwise, DataError for a damaged store or model, UsageError for a model of other data.
 
     source: a store, or a Run of it, whose run is taken to these data, with its weights, settings and static background:
-    first it becomes a run of this store, called `name` (that of the source by default), over `roi` (as in
-    `va.train`), and a warning is said where these data look unlike its training data; see `va.import_model`. Where this
-    store has another run of that name, see `overwrite`.
-
-    dask: the workers that read and encode the blocks, see `vaearr.computing`; by default those of the client in use, if
-    there is one. They only read the store. `config.device` is picked on each of them. Raises WorkersError where they
-    cannot be reached or die of a block each time; what is done by then is kept.
+    first it becomes a run of this store, called `name` (that of the source by default), over `roi` (as in `va.train`),
+    see `Run.apply`. Where this store has another run of that name, see `overwrite`.
     """
     named: str | Run | None = next(iter(runs), given.get("run"))
     trust: tuple[str, ...] = ()
@@ -114,16 +102,15 @@ def encode(
         trust = source.trust
         source, named = source.path, named or source.name
     settings = resolved(EncodeConfig, config, given | {"run": named})
-    check_where(dask)
     path = store_of(data, store)
     recover(path)
     if source is not None:
         if isinstance(data, xr.Dataset):
             raise UsageError("a run of another store is taken to a store's own patterns; give a path, or no source.")
-        folder, settings = run_folder(source, settings.run) / n.MODEL, settings.replace(run=name or settings.run)
-        va.import_model(
-            path, folder, run=settings.run, roi=roi, device=settings.device, overwrite=overwrite, trust=trust
+        applied = load_run(source, settings.run, trust=trust).apply(
+            path, name=name, roi=roi, overwrite=overwrite, device=settings.device
         )
+        settings = settings.replace(run=applied.name)
     elif name is not None or roi is not None:
         raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
     check_patterns(path)
@@ -139,37 +126,30 @@ def encode(
         if is_made(there, made, recipe, instead=instead, overwrite=overwrite):
             return own
         replacing = removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
-    with connected(dask) as client:
-        model = load_model(path, run, device="cpu" if client else settings.device, trust=trust)
-        ds = data if isinstance(data, xr.Dataset) else own
-        check_fits(ds, manifest, model, is_given=ds is not own)
-        inside = own[n.run_name(n.ROI, run)].load()
-        ds, patterns = _as_trained(ds, own, manifest, inside)
-        coords, nav = latent_coords(ds, model, run), schema.navigation_dims(own)
-        dims = dict.fromkeys(VALUES, (*nav, *map(str, coords.sizes))) | {n.RECONSTRUCTION_ERROR: nav}
-        stamp = {n.PROVENANCE: recipe.stamp() | {"data": patterns}}
-        specs = {
-            name: VariableSpec(dims=dims[v], attrs=n.ATTRS[v] | stamp) for v, name in zip(VALUES, names, strict=True)
-        }
-        request = recipe.as_attrs() | {"data": patterns}
-        as_seen = seen_patterns(in_chunks(ds[n.PATTERNS], nav), model.preprocess_config)
-        with staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging:
+    model = load_model(path, run, device=settings.device, trust=trust)
+    ds = data if isinstance(data, xr.Dataset) else own
+    check_fits(ds, manifest, model, is_given=ds is not own)
+    inside = own[n.run_name(n.ROI, run)].load()
+    ds, patterns = _as_trained(ds, own, manifest, inside)
+    coords, nav = latent_coords(ds, model, run), schema.navigation_dims(own)
+    dims = dict.fromkeys(VALUES, (*nav, *map(str, coords.sizes))) | {n.RECONSTRUCTION_ERROR: nav}
+    stamp = {n.PROVENANCE: recipe.stamp() | {"data": patterns}}
+    specs = {name: VariableSpec(dims=dims[v], attrs=n.ATTRS[v] | stamp) for v, name in zip(VALUES, names, strict=True)}
+    request = recipe.as_attrs() | {"data": patterns}
+    as_seen = seen_patterns(in_chunks(ds[n.PATTERNS], nav), model.preprocess_config)
+    with staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging:
 
-            def make(left: Sequence[Region]) -> Iterator[Made]:
-                count, by = sum(int(inside.isel(region).sum()) for region in left), sides(staging.regions)
-                log.info(f"encoding {count} {schema.samples_word(own)}" + (f" {in_words(client)}" if client else ""))
-                if client:
-                    what = (model.seen_shape, place, manifest["weights_sha256"], settings.to_attrs(), trust)
-                    yield from _by_workers(client, in_chunks(as_seen, nav, by), inside, left, *what)
-                    return
-                blocks = Blocks(as_seen, nav, by)
-                for block in read_chosen(blocks, inside.values, model.seen_shape, left, model.device):
-                    yield block.region, block.inside, _encoded(model, block.stored, settings)
+        def make(left: Sequence[Region]) -> Iterator[Made]:
+            count, by = sum(int(inside.isel(region).sum()) for region in left), sides(staging.regions)
+            log.info(f"encoding {count} {schema.samples_word(own)}")
+            blocks = Blocks(as_seen, nav, by)
+            for block in read_chosen(blocks, inside.values, model.seen_shape, left, model.device):
+                yield block.region, block.inside, _encoded(model, block.stored, settings)
 
-            write_made(staging, make, what="encoding", progress=progress)
-            if len(model.latent_shape) > 1 or not schema.is_scan(own):
-                _add_channel_attrs(staging, names[0], own[n.run_name(n.SPLIT, run)].load())
-            publish_staged(staging)
+        write_made(staging, make, what="encoding", progress=progress)
+        if len(model.latent_shape) > 1 or not schema.is_scan(own):
+            _add_channel_attrs(staging, names[0], own[n.run_name(n.SPLIT, run)].load())
+        publish_staged(staging)
     return open_store(path)
 
 
@@ -190,46 +170,6 @@ def _as_trained(
     # what lies outside the region is never read; any value will do
     whole = on_grid(ds[[n.PATTERNS]], own, fill=0).assign_attrs(own.attrs)
     return whole, patterns | ({SEEN: trained_on} if trained_on else {})
-
-
-def _by_workers(
-    client: Any, patterns: xr.DataArray, inside: xr.DataArray, regions: Sequence[Region], *what: Any
-) -> Iterator[Made]:
-    """Have workers read and encode the blocks: one task for each, behind those that make its patterns."""
-    parts, items = patterns.data.to_delayed(), []
-    for region in regions:
-        if (chosen := inside.isel(region).values).any():
-            place = tuple(part.start // patterns.chunksizes[dim][0] for dim, part in region.items())
-            items.append((region, chosen, parts[place].item()))
-        else:
-            yield region, chosen, {}
-    for (region, chosen, _), values in each(client, encode_block, items, *what):
-        yield region, chosen, values
-
-
-def encode_block(
-    block: tuple[Region, np.ndarray, np.ndarray],
-    shape: tuple[int, ...],
-    store: str,
-    weights_sha256: str,
-    config: Mapping[str, Any],
-    trust: tuple[str, ...] = (),
-) -> Values:
-    """On a worker: latents, standard deviations and errors of one block's chosen points, by name."""
-    _, chosen, patterns = block
-    settings = EncodeConfig.from_attrs(dict(config))
-    stored = np.empty((int(chosen.sum()), *shape), patterns.dtype.newbyteorder("="))
-    take_rows(patterns, np.flatnonzero(chosen), stored)
-    model = _kept_model(store, settings.run, weights_sha256, settings.device, trust)
-    return _encoded(model, torch.from_numpy(stored), settings)()
-
-
-@functools.lru_cache(maxsize=2)
-def _kept_model(store: str, run: str, weights_sha256: str, device: str, trust: tuple[str, ...]) -> TrainedModel:
-    """The model of a run, loaded once in a worker. Raises DataError where it has other weights than the caller's."""
-    if run_manifest(store, run)["weights_sha256"] != weights_sha256:
-        raise DataError(f"run {run!r} of {store} has other weights here than where the work was started.")
-    return load_model(store, run, device=device, trust=trust)
 
 
 @torch.inference_mode()

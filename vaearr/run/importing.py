@@ -25,9 +25,9 @@ from vaearr.models.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, 
 from vaearr.models.foreign import MODEL, in_words, infer_options, load_foreign, read_foreign
 from vaearr.models.preprocess import settled
 from vaearr.models.quality import latent_health
-from vaearr.recipe import Recipe, is_made, nested, now, versions
+from vaearr.recipe import Recipe, is_made, now, versions
 from vaearr.run import Run
-from vaearr.run.train import GIVEN, data_fingerprint, resolve_roi
+from vaearr.run.train import data_fingerprint, region_facts, resolve_roi
 from vaearr.store import (
     check_patterns,
     check_run_name,
@@ -124,8 +124,7 @@ def import_model(
                     "file": file.name, "sha256": sha256_of(file), **origin, "settings": settings.to_attrs(),
                 },
             },
-            "roi": nested(mask.attrs, "config") or GIVEN,
-            "n_roi": int(mask.sum()),
+            **region_facts(mask),
             "n_train": 0,
             "n_validation": int(mask.sum()),
             "n_weights": sum(p.numel() for p in model.network.parameters()),

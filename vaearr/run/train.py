@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.batching.blocks import check_grid, in_chunks, is_same, on_grid, seen
+from vaearr.batching.blocks import check_grid, is_same, on_grid, seen
 from vaearr.computing.progress import Progress, showing
 from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.config.parts import parts_of_users, trusted_names
 from vaearr.errors import UsageError, did_you_mean, need
 from vaearr.models.artifacts import SEEN
-from vaearr.recipe import Recipe, as_json, differing, is_made, nested
+from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run import Run
+from vaearr.run.concat import SCAN, scan_of, stores_of
 from vaearr.schema import grid
 from vaearr.schema.pattern_steps import OF_THE_VALUES
 from vaearr.store import (
@@ -29,9 +29,7 @@ from vaearr.store import (
     check_patterns,
     check_run_name,
     check_store,
-    has_table,
     open_store,
-    open_table,
     publish_run,
     recover,
     run_folder,
@@ -46,14 +44,15 @@ from vaearr.store.remove import removable
 log = logging.getLogger("vaearr")
 
 FEW_SAMPLES = 16
-GIVEN = "given as a map"
-TOGETHER = "together"  # in a manifest: the patterns of all stores that trained the model
+GIVEN_AS_MAP = "given as a map"
+TRAINED = "trained"  # kind of a run, beside imported and attached
+SCANS = "scans"  # in a manifest: what identifies the patterns of each of the joined scans, by number
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
 
 
 @settings_as_keywords(TrainConfig)
 def train(
-    data: str | Path | xr.Dataset | Sequence[str | Path],
+    data: str | Path | xr.Dataset,
     *,
     run: str = n.DEFAULT_RUN,
     store: str | Path | None = None,
@@ -69,231 +68,290 @@ def train(
 ) -> Run:
     """Train a VAE on the scan points of the ROI and publish it as `/runs/<run>` with its `roi` and `split` maps.
 
-    data: a store, or a Dataset with dask chunks and any lazy steps on it, such as a crop, another background or binned
-    detector pixels; its chunks are what is read. Its run goes into the store that it was opened from, or into `store`,
-    whose grid it has or a part of. Where the patterns are not the store's own the run says so, and `va.encode` takes
-    the same Dataset again. Several stores train one model, on all their points alike; neighbours and validation points
-    are each store's own, and each gets the run, with its own `roi` and `split`. The first one's is returned.
+    Nothing is visible in the store before the training is finished. After an interruption the same call resumes it,
+    bit for bit. With torchrun, each process makes this call.
 
-    roi: a map from `va.roi`, or conditions; None takes the ROI of the default run if the store has one, else every
-    measured point. Other keywords replace single settings of `config`. Nothing is visible in the store before all is
-    finished. After an interruption the same call goes on where it was, exactly; `restart` throws that away instead.
-    resume: a checkpoint file (of `checkpoint_every`) to go on from. Several processes: start them with torchrun; each
-    makes this call. A run that is there, trained the same way, is returned; `overwrite` replaces another one of this
-    name, with its latents and tables, when the new one is trained. Raises ExistsError for a name that is taken,
-    RoiError and UsageError for settings that do not fit, or that differ from those of the interrupted training.
+    Parameters
+    ----------
+    data : str, Path or xarray.Dataset
+        A store, or a Dataset with any lazy steps on it, such as a crop, another background or binned detector pixels;
+        its dask chunks are what is read. Its grid is that of its store or a part of it. Where the patterns differ from
+        the store's, `va.encode` needs the same Dataset. Several scans joined by `va.concat` train one model.
+    run : str
+        Name of the run.
+    store : str or Path, optional
+        The store that a Dataset's run is published in; default: the one that it was opened from, of joined scans the
+        first. `Run.apply` copies the run into other stores.
+    roi : xarray.DataArray or RoiConfig, optional
+        A map from `va.roi`, or conditions. Default: the ROI of the default run if the store has one, else all measured
+        points.
+    config : TrainConfig, optional
+        Settings. Other keywords replace single ones.
+    resume : str or Path, optional
+        A checkpoint file (see `checkpoint_every`) of this same training to continue from.
+    restart : bool
+        Discard what an interrupted training left, and start anew.
+    overwrite : bool
+        Replace an existing run of this name, with its latents and tables, when the new one is trained.
+    trust : str or sequence of str
+        Networks of your own packages, as `package.module:Name`, that the run or model folder of `init` or of the
+        perceptual term may name, see `va.load_run`. Parts that your settings name need not be listed.
+    on_step : callable, optional
+        Called with (epoch, step) after every batch.
+    progress : bool or callable
+        Show a progress bar, or call a function with (epochs done, most epochs, text with the losses).
 
-    trust: networks of your own packages, as `package.module:Name`, that the run or model folder of `init` or of the
-    perceptual term may name; see `va.load_run`. Parts that your settings name need no such word.
+    Returns
+    -------
+    Run
+        The trained run; an existing one that was trained on the same data with the same settings.
 
-    progress: False shows none; a function is told (epochs done, in all at most, text with the losses).
+    Raises
+    ------
+    ExistsError
+        If the name is taken by a different run.
+    RoiError, UsageError
+        If settings do not fit the data, or differ from those of the interrupted training.
     """
     settings = resolved(TrainConfig, config, given)
     trusted = trusted_names(trust) + parts_of_users(settings.model.name)
     check_run_name(run)
     check_extras(settings)
-    if isinstance(data, str | Path | xr.Dataset):
-        paths = [store_of(data, store)]
-    else:
-        paths = check_together(data, store, roi, settings)
-    path = paths[0]
+    store_path = _store_to_train_in(data, store)
     from vaearr.training import fingerprint, joined, train_model
 
     with joined(settings.device) as (team, torch_device), ExitStack() as stack:
         show = stack.enter_context(showing(progress, "training"))
-        team.first_does(lambda: list(map(recover, paths)))
-        given_by = [_given(data if len(paths) == 1 else one, one, roi) for one in paths]
-        settings = settled(settings, given_by[0].ds)
-        kind = "trained" if resume is None else f"trained from {resume}"
-        together = {TOGETHER: [one.patterns for one in given_by]} if len(paths) > 1 else {}
+        team.first_does(recover, store_path)
+        source = open_training_data(data, store_path, roi)
+        settings = settled(settings, source.ds)
+        recipe = Recipe(settings, source.inputs)
+        if team.first_does(_is_trained, source, run, recipe, overwrite):
+            return Run(store_path, run, trust=trusted)
+        split = split_samples(source.ds, source.roi, settings)
+        maps = {"roi": source.roi.values, "split": split.values}
+        for name in (settings.objective.label, settings.balance):
+            if name:
+                maps[name] = grid.class_map(source.ds, name)[0]
+        map_fingerprints = {name: fingerprint(values) for name, values in maps.items()}
+        replaced = team.first_does(_replaced_by, store_path, run)
+        # the first process alone enters it, which locks the store
+        staged = staged_run(store_path, run, keep=n.MODEL, replacing=replaced)
+        folder = team.first_does(stack.enter_context, staged)
 
-        def is_there(one: Given) -> bool:
-            inputs = {"kind": kind, "data": one.patterns | together, "region": _region(one.everywhere.values)}
-            return _is_trained(one, run, Recipe(settings, inputs), overwrite=overwrite)
+        def on_epoch(epoch: int, row: Mapping[str, float]) -> None:
+            show(epoch + 1, settings.epochs, f"training, {_loss_text(row)}")
 
-        there = team.first_does(lambda: [is_there(one) for one in given_by])
-        shares = [_parts(one.ds, one.mask, settings) for one in given_by]
-        if there[0]:
-            team.first_does(lambda: _publish_in_others(given_by, there, shares, run, together))
-            return Run(path, run, trust=trusted)
-        ds, mask, parts = given_by[0].ds, given_by[0].mask, shares[0]
-        if len(paths) > 1:
-            ds, mask, parts = laid_together([one.ds for one in given_by], [one.mask for one in given_by], shares)
-        patterns = given_by[0].patterns | together
-        old = team.first_does(lambda: removable(path, runs=[run] if run in run_names(path) else []))
-        folder = team.first_does(lambda: stack.enter_context(staged_run(path, run, keep=n.MODEL, replacing=old)))
-        maps = {"roi": mask.values, "split": parts.values}
-        maps |= {name: grid.class_map(ds, name)[0] for name in (settings.objective.label, settings.balance) if name}
         tables, manifest = train_model(
-            ds,
-            parts,
+            source.ds,
+            split,
             settings,
             folder / n.MODEL,
             device=torch_device,
             team=team,
-            data={"patterns": patterns, **{name: fingerprint(values) for name, values in maps.items()}},
-            init=_model_folder(path, settings.init),
-            perceptual_from=_perceptual_from(path, settings),
+            data={"patterns": source.fingerprint, **map_fingerprints},
+            init=_model_folder(store_path, settings.init),
+            perceptual_from=_perceptual_from(store_path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,
             restart=restart,
             trust=trusted,
-            logs=(beside(path).with_name(f"{path.name}.logs"), run),
+            logs=(beside(store_path).with_name(f"{store_path.name}.logs"), run),
             on_step=on_step,
-            on_epoch=lambda epoch, row: show(epoch + 1, settings.epochs, f"training, {_loss_words(row)}"),
+            on_epoch=on_epoch,
         )
-        manifest |= {"run": run} | _about(given_by[0])
+        manifest |= {"run": run} | region_facts(source.store_roi)
         if team.is_first:
+            if source.is_joined:
+                tables[n.SCANS] = joined_maps(source.roi, split, source.ds[SCAN])
             for name, table in tables.items():
                 write_dataset(table, folder / name, run=run)
-            publish_run(path, run, folder, manifest, _maps_of(given_by[0], shares[0], run), replacing=old)
-            _publish_in_others(given_by, there, shares, run, together)
+            publish_run(store_path, run, folder, manifest, source.store_maps(split, run), replacing=replaced)
             for warning in tables[n.HEALTH].attrs["warnings"]:
                 log.warning(warning)
-    return Run(path, run, trust=trusted, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
+    return Run(store_path, run, trust=trusted, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
 
 
-def _loss_words(row: Mapping[str, float]) -> str:
-    held_out = f", validation {row['val_loss']:.1f}" if "val_loss" in row else ""
-    return f"loss {row['loss']:.1f}{held_out} nats per sample"
+def _loss_text(row: Mapping[str, float]) -> str:
+    validation = ""
+    if "val_loss" in row:
+        validation = f", validation {row['val_loss']:.1f}"
+    return f"loss {row['loss']:.1f}{validation} nats per sample"
 
 
-class Given(NamedTuple):
-    """What is learned from: a store, its Dataset, that which is given, the region, the same on the store's grid, and
-    what identifies the patterns."""
+def _store_to_train_in(data: str | Path | xr.Dataset, store: str | Path | None) -> Path:
+    """The store that the run is published in. Raises UsageError where joined scans do not include it."""
+    stores = stores_of(data) if isinstance(data, xr.Dataset) else []
+    if not stores:
+        return store_of(data, store)
+    if None in stores:
+        raise UsageError("a scan of va.concat was not opened from a store; ingest it first, and join the stores.")
+    paths = [check_store(path) for path in stores if path]
+    store_path = paths[0] if store is None else check_store(store)
+    if store_path not in paths:
+        raise UsageError(f"{store_path} is none of the joined scans; give one of {', '.join(map(str, paths))}.")
+    return store_path
 
-    path: Path
-    own: xr.Dataset
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run is trained on.
+
+    `ds` and `roi` lie over the grid that is trained on, `store_ds` and `store_roi` over that of the store. They differ
+    for a part of a store, and for joined scans, of which the store is number `scan`. `fingerprint` identifies the
+    patterns, and is kept in the manifest as `data`.
+    """
+
+    store_path: Path
     ds: xr.Dataset
-    mask: xr.DataArray
-    everywhere: xr.DataArray
-    patterns: dict[str, Any]
+    roi: xr.DataArray
+    store_ds: xr.Dataset
+    store_roi: xr.DataArray
+    fingerprint: dict[str, Any]
+    scan: int | None = None
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether several scans are trained on together."""
+        return self.scan is not None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the run is trained on, for its recipe."""
+        return {"kind": TRAINED, "data": self.fingerprint, "region": region_fingerprint(self.store_roi)}
+
+    def store_maps(self, split: xr.DataArray, run: str) -> xr.Dataset:
+        """ROI and split over the grid of the store, under the names of the run."""
+        if self.scan is not None:
+            split = scan_of(split, self.ds[SCAN], self.scan, self.store_ds)
+        return named_maps(self.store_roi, on_grid(split, self.store_ds, n.OUTSIDE), run)
 
 
-def _given(data: Any, path: Path, roi: xr.DataArray | RoiConfig | None) -> Given:
-    check_patterns(path)
-    own = open_store(path)
-    ds = data if isinstance(data, xr.Dataset) else own
-    check_grid(ds, own)
-    mask, patterns = resolve_roi(ds, roi), data_fingerprint(own)
-    everywhere = on_grid(mask, own, fill=False)
+def open_training_data(
+    data: str | Path | xr.Dataset, store_path: Path, roi: xr.DataArray | RoiConfig | None
+) -> TrainingData:
+    """Open what a run is trained on, and identify it."""
+    check_patterns(store_path)
+    store_ds = open_store(store_path)
+    ds = data if isinstance(data, xr.Dataset) else store_ds
+    mask = resolve_roi(ds, roi)
     if roi is None and n.ROI in ds:
         log.info(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
-    if ds is not own and not is_same(found := seen(ds, everywhere), seen(own, everywhere)):
-        log.info("the patterns are not the store's own; 'va.encode' needs this Dataset, too")
-        changed = ds[n.PATTERNS].copy(deep=False)  # its attributes are of the values before the steps
-        changed.attrs = {key: value for key, value in changed.attrs.items() if key not in OF_THE_VALUES}
-        ds, patterns = ds.assign({n.PATTERNS: changed}), patterns | {SEEN: found}
-    return Given(path, own, ds, mask, everywhere, patterns)
+    stores = stores_of(ds)
+    if not stores:
+        store_roi, fingerprint = _scan_inputs(ds, mask, store_ds)
+        if SEEN in fingerprint:
+            ds = _without_value_attrs(ds)
+        return TrainingData(store_path, ds, mask, store_ds, store_roi, fingerprint)
+    scans: dict[str, Any] = {}
+    rois = []
+    paths = [check_store(path) for path in stores if path]
+    for number, path in enumerate(paths):
+        scan_store = open_store(path)
+        scan_ds = xr.Dataset({n.PATTERNS: scan_of(ds[n.PATTERNS], ds[SCAN], number, scan_store)})
+        scan_roi, scan_fingerprint = _scan_inputs(scan_ds, scan_of(mask, ds[SCAN], number, scan_store), scan_store)
+        scans[str(number)] = scan_fingerprint | {"region": region_fingerprint(scan_roi)}
+        rois.append(scan_roi)
+    scan = paths.index(store_path)
+    fingerprint = joined_fingerprint(scans, scan)
+    return TrainingData(store_path, ds, mask, store_ds, rois[scan], fingerprint, scan)
 
 
-def _about(one: Given) -> dict[str, Any]:
-    """What a run's manifest says of its region in a store."""
-    return {"roi": nested(one.mask.attrs, "config") or GIVEN, "n_roi": int(one.mask.sum())}
+def joined_fingerprint(scans: Mapping[str, Any], scan: int) -> dict[str, Any]:
+    """Identify the patterns of joined scans, in the store of one of them. scans: by number, as text."""
+    return scans[str(scan)] | {SCANS: dict(scans)}
 
 
-def _maps_of(one: Given, parts: xr.DataArray, run: str) -> xr.Dataset:
-    """Region and split on the store's grid; the store has its own coordinates beside the grid's."""
-    maps = {n.run_name(n.ROI, run): one.everywhere, n.run_name(n.SPLIT, run): on_grid(parts, one.own, n.OUTSIDE)}
+def _scan_inputs(ds: xr.Dataset, roi: xr.DataArray, store_ds: xr.Dataset) -> tuple[xr.DataArray, dict[str, Any]]:
+    """ROI over the grid of the store, and what identifies the patterns, where they differ from the store's, too."""
+    check_grid(ds, store_ds)
+    store_roi = on_grid(roi, store_ds, fill=False)
+    fingerprint = data_fingerprint(store_ds)
+    if ds is not store_ds and bool(store_roi.any()):
+        sampled = seen(ds, store_roi)
+        if not is_same(sampled, seen(store_ds, store_roi)):
+            log.info("the patterns differ from the store's; 'va.encode' needs this Dataset, too")
+            fingerprint |= {SEEN: sampled}
+    return store_roi, fingerprint
+
+
+def _without_value_attrs(ds: xr.Dataset) -> xr.Dataset:
+    """The Dataset without the attributes of its patterns that hold for their values before the lazy steps."""
+    patterns = ds[n.PATTERNS].copy(deep=False)
+    patterns.attrs = {key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES}
+    return ds.assign({n.PATTERNS: patterns})
+
+
+def region_facts(roi: xr.DataArray) -> dict[str, Any]:
+    """What a run's manifest states about its ROI."""
+    return {"roi": nested(roi.attrs, "config") or GIVEN_AS_MAP, "n_roi": int(roi.sum())}
+
+
+def region_fingerprint(roi: xr.DataArray) -> dict[str, Any]:
+    """Identify an ROI."""
+    from vaearr.training import fingerprint
+
+    return {"points": int(roi.sum()), "sha256": fingerprint(roi.values)}
+
+
+def named_maps(roi: xr.DataArray, split: xr.DataArray, run: str) -> xr.Dataset:
+    """ROI and split under the names of a run, without coordinates, which the store has itself."""
+    maps = {n.run_name(n.ROI, run): roi, n.run_name(n.SPLIT, run): split}
     return xr.Dataset(maps).reset_coords(drop=True)
 
 
-def _publish_in_others(
-    given: Sequence[Given], there: Sequence[bool], shares: Sequence[xr.DataArray], run: str, together: dict[str, Any]
-) -> None:
-    """Put the run of the first store into those of the others that do not have it."""
-    source = given[0].path
-    for one, is_there, parts in zip(given[1:], there[1:], shares[1:], strict=True):
-        if is_there:
-            continue
-        old = removable(one.path, runs=[run] if run in run_names(one.path) else [])
-        manifest = run_manifest(source, run) | {"data": one.patterns | together} | _about(one)
-        with staged_run(one.path, run, replacing=old) as folder:
-            shutil.copytree(run_folder(source, run) / n.MODEL, folder / n.MODEL)
-            for name in (n.HISTORY, n.HEALTH, n.SHEETS):
-                if has_table(source, run, name):
-                    write_dataset(open_table(source, run, name), folder / name, run=run)
-            publish_run(one.path, run, folder, manifest, _maps_of(one, parts, run), replacing=old)
-        log.info(f"{one.path} has run {run!r}, too")
+def joined_maps(roi: xr.DataArray, split: xr.DataArray, scan: xr.DataArray) -> xr.Dataset:
+    """ROI and split of joined scans as a table; its dims `scan_y, scan_x` differ from those of the store."""
+    maps = xr.Dataset({n.ROI: roi.drop_attrs(), n.SPLIT: split.drop_attrs()}, coords={SCAN: scan})
+    return maps.rename({dim: f"{SCAN}_{dim}" for dim in roi.dims})
 
 
-def check_together(
-    stores: Sequence[str | Path], store: Any, roi: xr.DataArray | RoiConfig | None, settings: TrainConfig
-) -> list[Path]:
-    """Their paths. Raises UsageError unless these stores can train one model: alike in detector and dtype."""
-    if not stores or store is not None or not all(isinstance(one, str | Path) for one in stores):
-        raise UsageError("several stores are given by their paths; store= is for a single Dataset.")
-    if isinstance(roi, xr.DataArray):
-        raise UsageError("a map of a region is one store's; give conditions (va.RoiConfig) for several.")
-    if settings.objective.label or settings.balance:
-        raise UsageError("objective.label and balance go by a map of one store; leave them out, or train on one store.")
-    paths, kinds = [check_store(one) for one in stores], list[Any]()
-    if twice := [one for one in paths if paths.count(one) > 1]:
-        raise UsageError(f"{twice[0]} is named twice; name each store once.")
-    for path in paths:
-        ds = open_store(path)
-        about = {"sides": schema.input_shape(ds), "dtype": ds[n.PATTERNS].dtype, "over": schema.navigation_dims(ds)}
-        kinds.append(as_json(about))
-        if found := differing(kinds[0], kinds[-1], "patterns"):
-            raise UsageError(
-                f"{paths[0]} and {path} cannot train one model: {', '.join(found)}; bin or crop them alike."
-            )
-    return paths
+def _replaced_by(store_path: Path, run: str) -> list[str]:
+    """What a new run of this name replaces in the store."""
+    runs = [run] if run in run_names(store_path) else []
+    return removable(store_path, runs=runs)
 
 
-def laid_together(
-    scans: Sequence[xr.Dataset], masks: Sequence[xr.DataArray], parts: Sequence[xr.DataArray]
-) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray]:
-    """Scans one after the other along their first navigation dim, as one lazy Dataset, with its region and split.
-
-    Narrower ones are filled up, and a gap that nobody measured keeps neighbours apart.
-    """
-    nav = schema.navigation_dims(scans[0])
-    most = {dim: max(ds.sizes[dim] for ds in scans) for dim in nav[1:]}
-    pieces = []
-    for ds, mask, part in zip(scans, masks, parts, strict=True):
-        one = xr.Dataset({n.PATTERNS: in_chunks(ds[n.PATTERNS], nav), n.ROI: mask, n.SPLIT: part})
-        one = one.drop_vars([name for name, coord in one.coords.items() if set(coord.dims) & set(nav)])
-        gaps = {dim: (0, size - ds.sizes[dim]) for dim, size in most.items()} | ({nav[0]: (0, 1)} if most else {})
-        pieces.append(one.pad(gaps, constant_values=0, keep_attrs=True))
-    ds = xr.concat(pieces, nav[0], combine_attrs="override")
-    ds = ds.assign_coords({dim: np.arange(ds.sizes[dim]) for dim in nav}).assign_attrs(scans[0].attrs)
-    return ds[[n.PATTERNS]], ds[n.ROI].astype(bool).load(), ds[n.SPLIT].load()
-
-
-def _is_trained(one: Given, run: str, recipe: Recipe, *, overwrite: bool) -> bool:
-    """Whether the run is there, trained the same way: on the same patterns and region, with the same settings."""
-    if run not in run_names(one.path):
+def _is_trained(source: TrainingData, run: str, recipe: Recipe, overwrite: bool) -> bool:
+    """Whether the run exists, trained on the same patterns and ROI with the same settings."""
+    if run not in run_names(source.store_path):
         return False
-    manifest, region = run_manifest(one.path, run), one.own[n.run_name(n.ROI, run)].values
-    kind = manifest.get("kind", "trained")
-    made = {"kind": kind, "data": manifest.get("data"), "region": _region(region)}
-    made["config"] = manifest["config"] if kind == "trained" else recipe.as_attrs()["config"]
-    there, instead = f"{one.path} already has a run {run!r}", "choose another name with run='…' (--run)"
-    return is_made(there, made, recipe, instead=instead, overwrite=overwrite)
+    manifest = run_manifest(source.store_path, run)
+    stored = {
+        "kind": manifest.get("kind", TRAINED),
+        "data": manifest.get("data"),
+        "region": region_fingerprint(source.store_ds[n.run_name(n.ROI, run)]),
+        "config": manifest["config"],
+    }
+    if stored["kind"] != TRAINED:
+        # The config of an imported or attached run holds no training settings; its kind is the difference.
+        stored["config"] = recipe.as_attrs()["config"]
+    existing = f"{source.store_path} already has a run {run!r}"
+    other_name = "choose another name with run='…' (--run)"
+    return is_made(existing, stored, recipe, instead=other_name, overwrite=overwrite)
 
 
-def _region(mask: Any) -> dict[str, Any]:
-    from vaearr.training import fingerprint
+def split_samples(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:
+    """Split the samples of the ROI into training and validation.
 
-    return {"points": int(mask.sum()), "sha256": fingerprint(mask)}
-
-
-def _parts(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:
-    """The split of the region. Raises UsageError where the map that it goes by is not there."""
-    config, by = settings.split, None
-    if int(roi.sum()) < FEW_SAMPLES:
-        log.warning(f"{int(roi.sum())} {schema.samples_word(ds)} are few; the run shows that it works, no more.")
+    Raises UsageError if the map that the split goes by does not exist.
+    """
+    config = settings.split
+    n_samples = int(roi.sum())
+    if n_samples < FEW_SAMPLES:
+        log.warning(f"{n_samples} {schema.samples_word(ds)} are few; the run shows that it works, no more.")
+    by = None
     if config.method in SPLIT_BY:  # groups or classes by a map or coordinate
         name = config.by or SPLIT_BY[config.method]
-        over = [str(v) for v in ds.variables if set(ds[v].dims) == set(roi.dims) and v not in roi.dims]
-        if name not in over:
-            there = f"there is no map or coordinate {name!r} over {roi.dims}"
-            raise UsageError(f"split.by: {there}.{did_you_mean(name, over)}")
+        candidates = [str(v) for v in ds.variables if set(ds[v].dims) == set(roi.dims) and v not in roi.dims]
+        if name not in candidates:
+            missing = f"there is no map or coordinate {name!r} over {roi.dims}"
+            raise UsageError(f"split.by: {missing}.{did_you_mean(name, candidates)}")
         by = ds[name].transpose(*roi.dims).load()
-    parts = grid.split(roi, config, seed=settings.seed, by=by)
-    if config.method == "blocks" and (side := parts.attrs["block_used"]) != config.block:
+    split = grid.split(roi, config, seed=settings.seed, by=by)
+    if config.method == "blocks" and split.attrs["block_used"] != config.block:
+        side = split.attrs["block_used"]
         log.info(f"split: blocks of side {side}, not {config.block}, so that there are enough to choose from")
-    return parts
+    return split
 
 
 def _model_folder(store: Path, named: str | None) -> Path | None:

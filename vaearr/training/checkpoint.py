@@ -33,10 +33,11 @@ from vaearr.training.step import TERMS, Critic, Step, make_optimizer, schedule, 
 CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
 FORMAT = 2
 REMEDY = "Lower learning_rate, use precision='float32'"
+GRADIENT_SCALE = 4096.0  # at the start, of a training in float16
 NUMBERS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch")
 
 Tensors = dict[str, torch.Tensor]
-History = dict[str, float]
+History = dict[str, Any]  # an epoch's row: a number by name, of latent_kl one per latent dimension
 
 
 @dataclass
@@ -70,11 +71,13 @@ class Training:
         layout = torch.channels_last if len(model.input_shape) == 3 else torch.contiguous_format
         model.network.to(memory_format=layout)
         shape, adversarial = seen_shape(model, config.augment), config.objective.adversarial
-        self.terms = Step(model, config, perceptual=self.perceptual)
+        self.loss_step = Step(model, config, perceptual=self.perceptual)
         parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizers = {"optimizer": make_optimizer(parameters, config)}  # by the group of their tensors in a file
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()} if config.ema else {}
         self.totals = torch.zeros(len(TERMS), device=device)
+        is_half = self.loss_step.precision == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=GRADIENT_SCALE, enabled=is_half)
         self.due = time.monotonic() + 60 * config.checkpoint_minutes  # the next checkpoint
         most = math.ceil(self.epoch_samples / (config.batch_size * self.team.size)) or len(self.train)
         self.epoch_batches = min(most, len(self.train))  # the next epoch goes on where the one before has ended
@@ -94,12 +97,12 @@ class Training:
             self.optimizers["critic_optimizer"] = make_optimizer(list(network.parameters()), rates)
 
     @property
-    def update(self) -> int:
+    def n_updates(self) -> int:
         """Optimizer updates done in all."""
         return self.epoch * self.per_epoch + math.ceil(self.batch / self.config.accumulate)
 
     @property
-    def step(self) -> int:
+    def n_batches(self) -> int:
         """Batches done in all."""
         return self.epoch * self.epoch_batches + self.batch
 
@@ -108,7 +111,7 @@ class Training:
         """Where the training is, in words."""
         return f"epoch {self.epoch + 1}, batch {self.batch}" if self.batch else f"{self.epoch} epochs"
 
-    def is_judged_fully(self, epoch: int) -> bool:
+    def has_full_critic(self, epoch: int) -> bool:
         """Whether an epoch ends with the adversarial term at its final weight; always so where there is none."""
         return epoch >= 0 and bool(self.schedule[(epoch + 1) * self.per_epoch - 1, 2] == self.schedule[-1, 2])
 
@@ -116,7 +119,7 @@ class Training:
     def is_over(self) -> bool:
         """Whether all epochs are done, or patience is out."""
         waited = self.epoch - 1 - self.best_epoch
-        is_out_of_patience = waited >= self.config.patience and self.is_judged_fully(self.epoch - 1)
+        is_out_of_patience = waited >= self.config.patience and self.has_full_critic(self.epoch - 1)
         return self.epoch >= self.config.epochs or is_out_of_patience
 
     def update_average(self) -> None:
@@ -124,7 +127,7 @@ class Training:
 
         The decay rises to its value over the first updates, so that the start is forgotten: (1 + n) / (10 + n) at most.
         """
-        decay = min(self.config.ema, (1 + self.update) / (10 + self.update))
+        decay = min(self.config.ema, (1 + self.n_updates) / (10 + self.n_updates))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), list(self.model.parameters()), 1 - decay)
 
@@ -156,7 +159,8 @@ class Training:
         for group, optimizer in self.optimizers.items():
             for i, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"{group}.{i}.{key}": value for key, value in moments.items() if value is not None}
-        numbers = {name: getattr(self, name) for name in NUMBERS} | {"totals": totals.tolist()}
+        numbers = {name: getattr(self, name) for name in NUMBERS}
+        numbers |= {"totals": totals.tolist(), "scaler": self.scaler.state_dict()}
         header = {"format": FORMAT, "about": dict(self.about), "state": numbers, "made_with": surroundings()}
         write_tensors(path, tensors, header)
 
@@ -185,6 +189,8 @@ class Training:
         for name in NUMBERS:
             setattr(self, name, header["state"][name])
         self.totals.copy_(torch.tensor(header["state"]["totals"], dtype=self.totals.dtype))
+        if header["state"].get("scaler"):
+            self.scaler.load_state_dict(header["state"]["scaler"])
         return ", ".join(differing(header["made_with"], surroundings()))
 
 

@@ -1,11 +1,7 @@
-"""The only training loop, `fit`, over one object, `checkpoint.Training`; `train_model` makes it and judges the result.
-
-What a training leaves to be looked at is here too: history over epochs, decoded samples as it goes on, TensorBoard.
-"""
+"""The training loop, `fit`, over one object, `Training`; `train_model` creates it and measures what it learned."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -13,7 +9,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import count, islice, repeat
 from pathlib import Path
 from types import FrameType
@@ -31,17 +28,17 @@ from vaearr.batching.blocks import in_chunks
 from vaearr.config import PerceptualConfig, TrainConfig
 from vaearr.errors import TrainingError, UsageError, VaearrError
 from vaearr.models import for_training
-from vaearr.models.artifacts import TrainedModel, load_folder, read_tensors, save_model, write_tensors
+from vaearr.models.artifacts import TrainedModel, load_folder, save_model, write_tensors
 from vaearr.models.foreign import in_words, load_foreign
 from vaearr.models.losses import check_targets, takes_logits
 from vaearr.models.perceptual import PerceptualLoss
 from vaearr.models.preprocess import seen_patterns
-from vaearr.models.quality import MIN_SAMPLES, latent_health
-from vaearr.recipe import as_json, differing, now, versions
+from vaearr.models.quality import ACTIVE_VARIANCE, MIN_SAMPLES, latent_health
+from vaearr.recipe import differing, now, versions
 from vaearr.schema import grid
-from vaearr.store.folders import replace_file
 from vaearr.training.checkpoint import CHECKPOINT, KEPT, REMEDY, History, Training, check_checkpoint, newest_checkpoint
 from vaearr.training.processes import ALONE, Processes
+from vaearr.training.records import history_dataset, read_sheets, tensorboard, write_history, write_sheet
 from vaearr.training.step import TERMS, seed_step, seeded
 
 log = logging.getLogger("vaearr")
@@ -49,32 +46,15 @@ log = logging.getLogger("vaearr")
 # range of preprocessed values, which image networks take as -1 to 1; of the others, most lie within three deviations
 RANGES = {"unit": (0.0, 1.0), "minmax": (0.0, 1.0), "quantile": (0.0, 1.0), "symmetric": (-1.0, 1.0)}
 DEVIATIONS = (-3.0, 3.0)
-MAY_BE_NAN = ("accuracy", "adversarial", "critic")
+MAY_BE_NAN = ("label_nll", "accuracy", "adversarial", "critic")
 CRITIC = TERMS.index("critic")
 AGREE_EVERY = 16  # updates after which several processes ask each other whether to stop or to save
 WRITING_SHARE = 0.02  # of the time at most goes into checkpoints
 TIMED = 4, 20  # updates between which the time is taken
 WORTH_TELLING = 20.0  # seconds
-OF_A_SCAN = 1408, 8192  # samples of an epoch; neighbours are alike, so fewer passes teach as much
+MIN_EPOCH_SAMPLES, MAX_EPOCH_SAMPLES = 1408, 8192  # of a scan: neighbours are alike, so fewer passes teach as much
 VALIDATED = 2048  # samples by which an epoch is judged at most
-SHEETS, N_SAMPLES = "sheets", 8
-
-NATS = "nats per sample"
-UNITS = {
-    "loss": ("reconstruction_nll (+ amplitude_nll) + beta * kl, with all further terms times weight", NATS),
-    "reconstruction_nll": ("negative log likelihood of the pattern", NATS),
-    "amplitude_nll": ("negative log likelihood of the own pattern at the decoded size; counts after the warm-up", NATS),
-    "kl": ("KL divergence, posterior against prior", NATS),
-    "perceptual": ("distance of decoded patterns in the features of a frozen network", "1"),
-    "adversarial": ("adversarial loss of decoded patterns, of the updates with a discriminator", "1"),
-    "critic": ("loss of the discriminator, of the updates with one", "1"),
-    "label_nll": ("cross entropy of the labels, mean over all samples", NATS),
-    "label_accuracy": ("share of the labelled samples that the head names right", "1"),
-    "beta": ("weight of the KL divergence at the end of the epoch", "1"),
-    "capacity": ("nats that the KL divergence is held at, at the end of the epoch", NATS),
-    "learning_rate": ("learning rate of the epoch's last update", "1"),
-    "seconds": ("time of the epoch, validation included", "s"),
-}
+MEASURED = 256  # training samples by which the latents are measured where there is no validation
 
 OnEpoch = Callable[[int, History], object]
 OnStep = Callable[[int, int], None]
@@ -82,7 +62,7 @@ OnStep = Callable[[int, int], None]
 
 def train_model(
     ds: xr.Dataset,
-    parts: xr.DataArray,
+    split: xr.DataArray,
     settings: TrainConfig,
     folder: Path,
     *,
@@ -101,82 +81,160 @@ def train_model(
     """Train into `folder` (config.json, weights, history) and judge the latents: the tables of the run (history,
     health, and sheets where they were asked for), and what its manifest says.
 
-    parts: map of the split. data: fingerprints of the patterns and of the maps that choose among them. init: model
+    split: map of the parts. data: fingerprints of the patterns and of the maps that choose among them. init: model
     folder, or checkpoint file made elsewhere, whose weights to start from. perceptual_from: model folder whose encoder
     the perceptual term looks with. resume: checkpoint to go on from; None looks for what an interruption left in the
     folder, and `restart` throws that away. trust: networks of the user's own that model folders may name.
     logs: folder and name for loggers.
     """
-    objective, n_validation = settings.objective, int((parts == n.VALIDATION).sum())
-    about = {key: value for key, value in settings.to_attrs().items() if key not in TrainConfig.passing}
+    n_validation = int((split == n.VALIDATION).sum())
     patterns = seen_patterns(in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds)), settings.preprocess)
-    seen = ds.drop_dims(schema.signal_dims(ds)).assign({n.PATTERNS: patterns})
-    labels, classes = grid.class_map(ds, objective.label) if objective.label else (None, ())
-    balance = grid.class_map(ds, settings.balance)[0] if settings.balance else None
-
-    def part(which: int, team: Processes = team, **maps: Any) -> PatternBatches:
-        """A process's batches of one part of the split, with its share of the memory that patterns may take."""
-        share = float((parts == which).sum() / (parts != n.OUTSIDE).sum())
-        maps |= {"memory": settings.memory * share, "device_memory": settings.device_memory * share, "device": device}
-        is_mixed = which == n.TRAIN or n_validation > VALIDATED  # a part of it stands for the whole
-        maps |= {"shuffle": is_mixed, "rank": team.rank, "world_size": team.size, "seed": settings.seed}
-        return batches(seen, split=parts, part=which, batch_size=settings.batch_size, **maps)
-
-    train = part(n.TRAIN, labels=labels, balance=balance)
-    validation = part(n.VALIDATION, labels=labels) if n_validation >= team.size else None
-    about = {"settings": about, "data": dict(data), "processes": team.size, "streamed": train.tier == "streamed"}
-    begin = team.first_does(lambda: _where_to_begin(folder, about, resume, restart))
-    with seeded(settings.seed, device):
-        model = TrainedModel(
-            model=for_training(
-                settings.model,
-                likelihood=objective.likelihood,
-                normalise=settings.preprocess.normalise,
-                target=objective.target,
-            ),
-            preprocess=settings.preprocess,
-            input_shape=schema.input_shape(ds),
-            signal_dims=schema.signal_dims(ds),
-            input_dtype=str(ds[n.PATTERNS].dtype),
-            label=objective.label,
-            classes=classes,
-            trust=[settings.model.name],
-        ).to(device)
-    if init is not None and begin is None:
-        _start_from(model, init, trust)
+    preprocessed = ds.drop_dims(schema.signal_dims(ds)).assign({n.PATTERNS: patterns})
+    labels, classes = _class_map(ds, settings.objective.label)
+    balance, _ = _class_map(ds, settings.balance)
+    parts = Parts(preprocessed, split, settings, device)
+    train = parts.batches(n.TRAIN, team, labels=labels, balance=balance)
+    validation = None
+    if n_validation >= team.size:
+        validation = parts.batches(n.VALIDATION, team, labels=labels)
+    about = {
+        "settings": {key: value for key, value in settings.to_attrs().items() if key not in TrainConfig.passing},
+        "data": dict(data),
+        "processes": team.size,
+        "streamed": train.tier == "streamed",
+    }
+    checkpoint = team.first_does(_checkpoint_to_resume, folder, about, resume, restart)
+    team.first_does(_clear, folder, checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
-    if begin is None and settings.preprocess.static_background != "none":
-        model.preprocess.fit(train if balance is None else part(n.TRAIN), team.total)
-    perceptual = _perceptual(model, objective.perceptual, perceptual_from, trust) if objective.perceptual else None
-    at_once = settings.epoch_samples
-    if at_once is None:
-        at_once = min(max(train.n_samples_total // 2, OF_A_SCAN[0]), OF_A_SCAN[1]) if schema.is_scan(ds) else 0
-    state = Training(model, train, validation, settings, folder, team, about, perceptual, at_once)
+    model = _fresh_model(ds, settings, classes, device)
+    if checkpoint is None and init is not None:
+        _start_from(model, init, trust)
+    if checkpoint is None and settings.preprocess.static_background != "none":
+        every_sample_once = train if balance is None else parts.batches(n.TRAIN, team)
+        model.preprocess.fit(every_sample_once, team.total)
+    perceptual = None
+    if settings.objective.perceptual:
+        perceptual = _perceptual(model, settings.objective.perceptual, perceptual_from, trust)
+    epoch_samples = settings.epoch_samples
+    if epoch_samples is None:
+        epoch_samples = _default_epoch_samples(ds, train.n_samples_total)
+    state = Training(model, train, validation, settings, folder, team, about, perceptual, epoch_samples)
     n_weights = sum(p.numel() for p in model.network.parameters())
-    few, many = (" x ".join(map(str, shape[1:])) for shape in (model.seen_shape, model.input_shape))
-    words = schema.samples_word(ds) + (f" of {many} pixels, seen as {few}" if few != many else "")
-    log.info(
-        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {train.n_samples_total} {words}, "
-        f"{n_validation} for validation, {train.describe()}, on {device} in "
-        f"{str(state.terms.precision).removeprefix('torch.')}" + (f", {team.size} processes" if team.size > 1 else "")
-    )
-    if begin:
-        log.info(f"going on from {begin.name}")
-    board = _tensorboard(*logs, settings) if settings.log and team.is_first else nullcontext(lambda epoch, row: None)
+    _log_start(state, ds, n_weights, n_validation)
+    if checkpoint:
+        log.info(f"going on from {checkpoint.name}")
+    board: Any = nullcontext()
+    if settings.log and team.is_first:
+        board = tensorboard(*logs, settings)
     try:
-        with board as draw:
-            fit(state, resume=begin, on_step=on_step, on_epochs=[draw, *([on_epoch] if on_epoch else [])])
+        with board as write_row:
+            callbacks = [callback for callback in (write_row, on_epoch) if callback]
+            fit(state, resume=checkpoint, on_step=on_step, on_epochs=callbacks)
     except BaseException:
         if team.is_first and newest_checkpoint(folder) is None:  # nothing to go on from
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    judged = (n.VALIDATION, validation) if validation is not None and n_validation >= MIN_SAMPLES else (n.TRAIN, train)
-    every = part(judged[0], ALONE) if team.size > 1 or balance is not None else judged[1]  # each sample once
-    tables = {n.HISTORY: history_dataset(state.rows), n.HEALTH: latent_health(model, every)}
+    tables = {
+        n.HISTORY: history_dataset(state.rows, math.prod(model.seen_shape)),
+        n.HEALTH: latent_health(model, _samples_of_health(state, parts, n_validation)),
+    }
     manifest = _manifest(state, dict(data["patterns"]), n_validation, n_weights)
     if team.is_first:
         manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
     return tables | read_sheets(folder, schema.signal_dims(ds)), manifest
+
+
+def _class_map(ds: xr.Dataset, name: str | None) -> tuple[Any, tuple[int, ...]]:
+    """A map of classes as positions among its classes, and these; None and no classes without a name."""
+    if not name:
+        return None, ()
+    return grid.class_map(ds, name)
+
+
+def _fresh_model(ds: xr.Dataset, settings: TrainConfig, classes: tuple[int, ...], device: torch.device) -> TrainedModel:
+    """An untrained model for the samples of a Dataset."""
+    network = for_training(
+        settings.model,
+        likelihood=settings.objective.likelihood,
+        normalise=settings.preprocess.normalise,
+        target=settings.objective.target,
+    )
+    with seeded(settings.seed, device):
+        model = TrainedModel(
+            model=network,
+            preprocess=settings.preprocess,
+            input_shape=schema.input_shape(ds),
+            signal_dims=schema.signal_dims(ds),
+            input_dtype=str(ds[n.PATTERNS].dtype),
+            label=settings.objective.label,
+            classes=classes,
+            trust=[settings.model.name],
+        )
+        return model.to(device)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a split as batches, each with its share of the memory that patterns may take."""
+
+    ds: xr.Dataset
+    split: xr.DataArray
+    settings: TrainConfig
+    device: torch.device
+
+    def batches(self, part: int, team: Processes, **class_maps: Any) -> PatternBatches:
+        """Batches of a process. class_maps: `labels` and `balance` of `va.batches`."""
+        n_samples = int((self.split == part).sum())
+        share = float(n_samples / (self.split != n.OUTSIDE).sum())
+        # only a part of many validation samples is used, which stands for all of them
+        is_shuffled = part == n.TRAIN or n_samples > VALIDATED
+        return batches(
+            self.ds,
+            split=self.split,
+            part=part,
+            batch_size=self.settings.batch_size,
+            memory=self.settings.memory * share,
+            device_memory=self.settings.device_memory * share,
+            device=self.device,
+            shuffle=is_shuffled,
+            rank=team.rank,
+            world_size=team.size,
+            seed=self.settings.seed,
+            **class_maps,
+        )
+
+
+def _default_epoch_samples(ds: xr.Dataset, n_samples: int) -> int:
+    """Samples of an epoch: all (0) of a collection, half of a scan within limits."""
+    if not schema.is_scan(ds):
+        return 0
+    return min(max(n_samples // 2, MIN_EPOCH_SAMPLES), MAX_EPOCH_SAMPLES)
+
+
+def _log_start(state: Training, ds: xr.Dataset, n_weights: int, n_validation: int) -> None:
+    model, settings = state.model, state.config
+    seen_size, stored_size = (" x ".join(map(str, shape[1:])) for shape in (model.seen_shape, model.input_shape))
+    samples = f"{state.train.n_samples_total} {schema.samples_word(ds)}"
+    if seen_size != stored_size:
+        samples += f" of {stored_size} pixels, seen as {seen_size}"
+    precision = str(state.loss_step.precision).removeprefix("torch.")
+    processes = ""
+    if state.team.size > 1:
+        processes = f", {state.team.size} processes"
+    log.info(
+        f"training {settings.model.name} ({n_weights / 1e6:.2f} M weights) on {samples}, "
+        f"{n_validation} for validation, {state.train.describe()}, on {model.device} in {precision}{processes}"
+    )
+
+
+def _samples_of_health(state: Training, parts: Parts, n_validation: int) -> PatternBatches:
+    """Each validation sample once, or each training sample where they are too few, to measure the latents by."""
+    part, batches_of_part = n.TRAIN, state.train
+    if state.validation is not None and n_validation >= MIN_SAMPLES:
+        part, batches_of_part = n.VALIDATION, state.validation
+    if state.team.size > 1 or state.config.balance:
+        return parts.batches(part, ALONE)
+    return batches_of_part
 
 
 def _manifest(state: Training, patterns: dict[str, Any], n_validation: int, n_weights: int) -> dict[str, Any]:
@@ -197,26 +255,33 @@ def _manifest(state: Training, patterns: dict[str, Any], n_validation: int, n_we
     }
 
 
-def _where_to_begin(folder: Path, about: Mapping[str, Any], resume: Path | None, restart: bool) -> Path | None:
-    """The checkpoint to go on from, if any. Nothing is removed before it is known to fit."""
-    left = newest_checkpoint(folder)
-    begin = resume or (None if restart else left)
+def _checkpoint_to_resume(folder: Path, about: Mapping[str, Any], resume: Path | None, restart: bool) -> Path | None:
+    """The checkpoint to resume, if any: the given one, or what an interruption left in the folder.
+
+    Raises UsageError or DataError if it does not fit this training, or if another one is in the way.
+    """
+    left_over = newest_checkpoint(folder)
     ways_out = "throw it away with restart=True (--restart), or give another run name."
-    if begin is not None:
-        try:
-            check_checkpoint(begin, about)
-        except VaearrError as error:
-            if resume is not None:
-                raise
-            raise type(error)(f"an interrupted training of this run is in the way: {error} Or {ways_out}") from None
-    is_own = begin is not None and begin.is_relative_to(folder)
-    if left is not None and not is_own and not restart:
-        raise UsageError(f"an interrupted training of this run is at {left}; leave --resume out, {ways_out}")
-    if not is_own:
+    if resume is not None:
+        check_checkpoint(resume, about)
+        if left_over is not None and not resume.is_relative_to(folder) and not restart:
+            raise UsageError(f"an interrupted training of this run is at {left_over}; leave --resume out, {ways_out}")
+        return resume
+    if left_over is None or restart:
+        return None
+    try:
+        check_checkpoint(left_over, about)
+    except VaearrError as error:
+        raise type(error)(f"an interrupted training of this run is in the way: {error} Or {ways_out}") from None
+    return left_over
+
+
+def _clear(folder: Path, checkpoint: Path | None) -> None:
+    """Remove what an earlier training left in the folder, unless its checkpoint is resumed."""
+    if checkpoint is None or not checkpoint.is_relative_to(folder):
         shutil.rmtree(folder, ignore_errors=True)
-    for part in folder.glob(".*"):  # of a write that was killed
-        part.unlink()
-    return begin
+    for unfinished in folder.glob(".*"):  # of a write that was killed
+        unfinished.unlink()
 
 
 def _start_from(model: TrainedModel, folder: Path, trust: tuple[str, ...]) -> None:
@@ -270,14 +335,14 @@ def fit(
     soon as an epoch's loss is not finite, and when the GPU's memory does not suffice.
     """
     config, team, device = state.config, state.team, state.model.device
-    step = team.share(state.terms, device)
-    critic = team.share(state.critic, device) if state.critic else None
+    step = team.parallel(state.loss_step, device)
+    critic = team.parallel(state.critic, device) if state.critic else None
     if config.compile != "off":
         step.compile(mode=config.compile, dynamic=False)
     if resume and (found := state.load(resume)):
         log.warning(f"it goes on with {found}; the last digits may differ from an undisturbed training's")
     if not team.is_first:
-        state.totals.zero_()
+        state.totals.zero_()  # a checkpoint holds the sums over all processes; the first one carries them on
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     with signals_wait() as asked, seeded(config.seed, device):
         try:
@@ -330,7 +395,7 @@ def signals_wait() -> Iterator[list[int]]:
 
 def _stream(state: Training) -> Iterator[Batch]:
     """The batches from where the training is on, pass after pass over the samples, without an end."""
-    number, start = divmod(state.step, len(state.train))
+    number, start = divmod(state.n_batches, len(state.train))
     for later in count(number):
         yield from state.train.epoch(later, start=start, walk=_walk(state))
         start = 0
@@ -340,39 +405,53 @@ def _updates(
     state: Training, stream: Iterator[Batch], step: nn.Module, critic: nn.Module | None, on_step: OnStep | None
 ) -> Iterator[None]:
     """The rest of the running epoch; yields after every update."""
-    config = state.config
+    config, scaler = state.config, state.scaler
     step.train()  # with the model and the perceptual term, which validation has set to evaluation
-    while parts := list(islice(stream, min(config.accumulate, state.epoch_batches - state.batch))):
-        weights, (*_, share, rate) = state.weights[state.update], state.schedule[state.update].tolist()
-        judge, network = (critic, state.critic.network) if state.critic and share > 0 else (None, None)
-        for i, batch in enumerate(parts):
-            seed_step(config.seed, state.team.rank, state.step)
-            no_sync = getattr(step, "no_sync", None)  # of several processes; gradients meet at the last batch
-            with no_sync() if no_sync and i < len(parts) - 1 else nullcontext():
-                terms, wanted, recon = step(batch.patterns, batch.target, batch.labels, weights, network)
-                (terms[0] / len(parts)).backward()
-            terms = terms.detach()
-            if judge:
-                loss = judge(wanted, recon.detach())
-                (loss / len(parts)).backward()
-                terms[CRITIC] += loss.detach()
+    while group := list(islice(stream, min(config.accumulate, state.epoch_batches - state.batch))):
+        weights = state.weights[state.n_updates]
+        _, _, adversarial_share, learning_rate = state.schedule[state.n_updates].tolist()
+        discriminator = None
+        if state.critic and adversarial_share > 0:
+            discriminator = state.critic.network
+        for i, batch in enumerate(group):
+            seed_step(config.seed, state.team.rank, state.n_batches)
+            with _gradients_meet(step, is_last=i == len(group) - 1):
+                output = step(batch.patterns, batch.target, batch.labels, weights, discriminator)
+                scaler.scale(output.terms[0] / len(group)).backward()
+            terms = output.terms.detach()
+            if critic is not None and discriminator is not None:
+                critic_loss = critic(output.target, output.decoded.detach())
+                scaler.scale(critic_loss / len(group)).backward()
+                terms[CRITIC] += critic_loss.detach()
             state.totals += terms * len(batch.patterns)
             state.batch += 1
             if on_step:
-                on_step(state.epoch, state.step)
-        rates = {"optimizer": rate}
-        if judge:
-            rates["critic_optimizer"] = state.critic_rate * (rate / config.learning_rate)
-        for name, each in rates.items():
-            optimizer = state.optimizers[name]
-            for group in optimizer.param_groups:
-                group["lr"] = each
-            nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], config.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+                on_step(state.epoch, state.n_batches)
+        _take_step(state, "optimizer", learning_rate)
+        if discriminator is not None:
+            _take_step(state, "critic_optimizer", state.critic_rate * (learning_rate / config.learning_rate))
+        scaler.update()
         if state.average:
             state.update_average()
         yield
+
+
+def _gradients_meet(step: nn.Module, *, is_last: bool) -> AbstractContextManager[Any]:
+    """Of several processes: average gradients at the last batch of an update only."""
+    no_sync = getattr(step, "no_sync", None)
+    return no_sync() if no_sync and not is_last else nullcontext()
+
+
+def _take_step(state: Training, name: str, learning_rate: float) -> None:
+    """Update the parameters of an optimizer; in float16 an update with infinite gradients is skipped."""
+    optimizer = state.optimizers[name]
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    state.scaler.unscale_(optimizer)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, state.config.clip)
+    state.scaler.step(optimizer)
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _telling_time() -> Callable[[Training], None]:
@@ -385,7 +464,7 @@ def _telling_time() -> Callable[[Training], None]:
         moments.append(time.perf_counter())
         if len(moments) > TIMED[1] and state.team.is_first:
             each = (moments[TIMED[1]] - moments[TIMED[0]]) / (TIMED[1] - TIMED[0])
-            left = each * (len(state.schedule) - state.update)
+            left = each * (len(state.schedule) - state.n_updates)
             if left > WORTH_TELLING:
                 words = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
                 log.info(f"about {words} for {state.config.epochs} epochs, less if the validation loss ends its fall")
@@ -402,7 +481,7 @@ def _pause(state: Training, asked: list[int], seconds: float) -> None:
     """Between updates: save if it is time, end if a signal came. Several processes decide together."""
     wanted = [bool(asked), time.monotonic() > state.due]
     if state.team.size > 1:
-        if state.update % AGREE_EVERY and state.batch:
+        if state.n_updates % AGREE_EVERY and state.batch:
             return
         votes = torch.tensor(wanted, dtype=torch.float32, device=state.totals.device)
         wanted = [value > 0 for value in state.team.total(votes).tolist()]
@@ -424,134 +503,109 @@ def _pause(state: Training, asked: list[int], seconds: float) -> None:
 
 def _finish_epoch(state: Training, began: float) -> History:
     """Close the books of an epoch: history, validation, best weights, checkpoints."""
-    config, team, model = state.config, state.team, state.model
-    team.agree(model.network)
-    seen = state.train.handed_out(state.step) - state.train.handed_out(state.step - state.epoch_batches)
-    row = _row(state, state.totals, seen)
+    config = state.config
+    state.team.agree(state.model.network)
+    n_trained = state.train.handed_out(state.n_batches) - state.train.handed_out(state.n_batches - state.epoch_batches)
+    row = _row(state, state.totals, n_trained)
     if config.objective.adversarial:  # means over the updates that had a discriminator; NaN where none had
         shares = state.schedule[state.epoch * state.per_epoch :, 2][: state.per_epoch]
-        part = float((shares > 0).mean())
-        row |= {name: row[name] / part if part else math.nan for name in ("adversarial", "critic")}
+        judged_share = float((shares > 0).mean())
+        for name in ("adversarial", "critic"):
+            row[name] = row[name] / judged_share if judged_share else math.nan
     with state.averaged():
         row |= evaluate(state)
-        last = state.update - 1
-        row["beta" if config.objective.capacity is None else "capacity"] = float(state.weights[last, 0])
-        row |= {"learning_rate": float(state.schedule[last, 3]), "seconds": time.perf_counter() - began}
-        if not all(math.isfinite(value) for name, value in row.items() if not name.endswith(MAY_BE_NAN)):
-            (state.folder / CHECKPOINT).unlink(missing_ok=True)  # going on from there would end here again
-            earlier = f"; the last checkpoint before is {path}" if (path := newest_checkpoint(state.folder)) else ""
-            found = f"the loss is not finite in epoch {state.epoch + 1} (loss {row['loss']:g}{earlier})"
-            raise TrainingError(f"{found}. {REMEDY} or check the patterns for extreme values.")
-        score = row.get("val_loss", math.inf)
-        if state.is_judged_fully(state.epoch) and not state.is_judged_fully(state.epoch - 1):
-            state.best = math.inf  # epochs before it are no candidates
-        if state.validation is None or score < state.best - config.min_delta:
-            state.best, state.best_epoch = score, state.epoch
-            state.best_weights = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
-        if team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
+        last_update = state.n_updates - 1
+        row["beta" if config.objective.capacity is None else "capacity"] = float(state.weights[last_update, 0])
+        row["learning_rate"] = float(state.schedule[last_update, 3])
+        row["seconds"] = time.perf_counter() - began
+        _check_finite(state, row)
+        _keep_if_best(state, row)
+        if state.team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
             write_sheet(state)
     state.rows.append(row)
-    state.epoch, state.batch, state.seconds = state.epoch + 1, 0, 0.0
+    state.epoch += 1
+    state.batch, state.seconds = 0, 0.0
     state.totals.zero_()
-    if team.is_first:
-        table = history_dataset(state.rows).to_dataframe().to_csv(lineterminator="\n")
-        replace_file(state.folder / "history.csv", table.encode(), durable=False)
-        replace_file(state.folder / "history.json", json.dumps(as_json(state.rows)).encode(), durable=False)
+    if state.team.is_first:
+        write_history(state)
         if config.checkpoint_every and state.epoch % config.checkpoint_every == 0:
             state.save(state.folder / KEPT.replace("*", f"{state.epoch:04d}"), state.totals)
     return row
 
 
+def _check_finite(state: Training, row: History) -> None:
+    """Raise TrainingError if the losses of an epoch are not finite; its checkpoint is removed."""
+    checked = [value for name, value in row.items() if not name.endswith(MAY_BE_NAN)]
+    if np.isfinite(np.concatenate([np.ravel(value) for value in checked])).all():
+        return
+    (state.folder / CHECKPOINT).unlink(missing_ok=True)  # going on from there would end here again
+    earlier = newest_checkpoint(state.folder)
+    hint = f"; the last checkpoint before is {earlier}" if earlier else ""
+    found = f"the loss is not finite in epoch {state.epoch + 1} (loss {row['loss']:g}{hint})"
+    raise TrainingError(f"{found}. {REMEDY} or check the patterns for extreme values.")
+
+
+def _keep_if_best(state: Training, row: History) -> None:
+    """Keep the weights if the epoch is the best so far; without validation the last one is."""
+    score = row.get("val_loss", math.inf)
+    if state.has_full_critic(state.epoch) and not state.has_full_critic(state.epoch - 1):
+        state.best = math.inf  # epochs before it are no candidates
+    if state.validation is None or score < state.best - state.config.min_delta:
+        state.best, state.best_epoch = score, state.epoch
+        weights = state.model.state_dict()
+        state.best_weights = {name: value.to("cpu", copy=True) for name, value in weights.items()}
+
+
 @torch.inference_mode()
 def evaluate(state: Training) -> History:
-    """Validation terms, posterior mean decoded, at the final beta; weights and random state stay as they are.
+    """Evaluate the model after an epoch: validation terms, posterior mean decoded, at the final beta, and the latents.
 
-    Without the adversarial term, which compares nothing from one epoch to the next. Nothing without validation.
+    The adversarial term is left out, which compares nothing from one epoch to the next. Without validation only the
+    latents are measured, on a few training samples. Weights and random state stay as they are.
     """
-    model, held_out = state.model, state.validation
-    if held_out is None:
-        return {}
-    step = state.terms.eval()  # its forward alone, never compiled: sizes differ
+    model, step = state.model, state.loss_step.eval()  # its forward alone, never compiled: sizes differ
+    samples, most = state.validation or state.train, VALIDATED if state.validation else MEASURED
     weights = torch.tensor([state.schedule[-1, 0], 1.0, 0.0], device=model.device, dtype=torch.float32)
     totals = torch.zeros_like(state.totals)
-    n_batches = min(len(held_out), -(-VALIDATED // (state.config.batch_size * state.team.size)))
-    for batch in islice(held_out.epoch(0, walk=_walk(state)), n_batches):
+    latents = np.zeros((3, *model.latent_shape))  # sums of the KL divergence, the mean, its square
+    n_batches = min(len(samples), -(-most // (state.config.batch_size * state.team.size)))
+    walk = _walk(state) if state.validation else None
+    for batch in islice(samples.epoch(0, walk=walk), n_batches):
         # samples from which windows are cut in training may be too large for a batch
         size = len(batch.patterns) if state.config.augment.crop is None else model.fitting(len(batch.patterns))
         columns = (batch.patterns, batch.target, batch.labels)
         each = [column.split(size) if column is not None else repeat(None) for column in columns]
         for patterns, target, labels in zip(*each, strict=False):
-            totals += step.forward(patterns, target, labels, weights)[0] * len(patterns)
-    row = _row(state, totals, held_out.handed_out(n_batches))
-    return {f"val_{key}": value for key, value in row.items() if key not in ("adversarial", "critic")}
+            output = step.forward(patterns, target, labels, weights)
+            totals += output.terms * len(patterns)
+            for i, values in enumerate((output.kl, output.mean, output.mean.float().square())):
+                latents[i] += values.cpu().double().sum(0).numpy()
+    n_samples = samples.handed_out(n_batches)
+    row = _latent_columns(state, latents, n_samples)
+    if state.validation is not None:
+        terms = _row(state, totals, n_samples)
+        row |= {f"val_{name}": value for name, value in terms.items() if name not in ("adversarial", "critic")}
+    return row
+
+
+def _latent_columns(state: Training, latents: np.ndarray, n_samples: int) -> History:
+    """KL divergence of each latent dimension and the number of active ones, from sums over samples."""
+    sums = torch.tensor(np.append(latents.ravel(), n_samples), dtype=torch.float64)
+    if state.team.size > 1:
+        sums = state.team.total(sums.to(state.totals.device)).cpu()
+    means = (sums[:-1] / sums[-1]).numpy()
+    kl, mean, squared = means.reshape(3, latents.shape[1], -1)
+    variance = (squared - mean**2).mean(1)
+    return {"latent_kl": kl.sum(1).tolist(), "active_units": int((variance > ACTIVE_VARIANCE).sum())}
 
 
 def _row(state: Training, totals: torch.Tensor, n_samples: int) -> History:
     """Means over an epoch, from sums over this process's samples and their number: of the terms that there are."""
     whole = state.team.total(torch.tensor([float(n_samples)], device=totals.device)).item()
     means = zip(TERMS, state.team.total(totals).tolist(), strict=True)
-    row = {name: value / whole for name, value in means if name in state.terms.terms}
+    row = {name: value / whole for name, value in means if name in state.loss_step.term_names}
     if state.config.objective.label:
-        right, known = row.pop("label_right"), row.pop("label_known")
-        row["label_accuracy"] = right / known if known else math.nan
+        share_right, share_labelled = row.pop("label_right"), row.pop("label_known")
+        row["label_nll"] = row["label_nll"] / share_labelled if share_labelled else math.nan
+        row["label_accuracy"] = share_right / share_labelled if share_labelled else math.nan
     return row
-
-
-def history_dataset(rows: list[History]) -> xr.Dataset:
-    """Rows of the epochs over `epoch`, counted from 1, with long_name and units."""
-    variables = {}
-    for name in rows[0]:
-        long_name, units = UNITS[name.removeprefix("val_")]
-        long_name += " (validation points)" if name.startswith("val_") else ""
-        variables[name] = (n.EPOCH, [row[name] for row in rows], {"long_name": long_name, "units": units})
-    return xr.Dataset(variables, coords={n.EPOCH: range(1, len(rows) + 1)})
-
-
-@torch.inference_mode()
-def write_sheet(state: Training) -> None:
-    """Write what the model makes of its first patterns and of draws from the prior, after an epoch."""
-    model, chosen, epoch = state.model.eval(), state.validation or state.train, state.epoch + 1
-    n_batches = -(-N_SAMPLES // (chosen.n_samples // len(chosen)))
-    stored = torch.cat([batch.patterns for batch in islice(chosen.epoch(0), n_batches)])[:N_SAMPLES]
-    draws = torch.randn(len(stored), *model.latent_shape, generator=torch.Generator().manual_seed(state.config.seed))
-    at_once = model.fitting(len(stored))
-    sheet = {
-        "input": model.preprocess(stored),
-        "reconstruction": torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in stored.split(at_once)]),
-        "prior": torch.cat([model.decode_batch(some) for some in draws.split(at_once)]),
-    }
-    (state.folder / SHEETS).mkdir(exist_ok=True)
-    write_tensors(state.folder / SHEETS / f"epoch-{epoch:05d}.safetensors", sheet, {"epoch": epoch})
-
-
-def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> dict[str, xr.Dataset]:
-    """The table of all sheets, if any: `input (sample, …)`, `reconstruction` and `prior (epoch, sample, …)`."""
-    read = [read_tensors(file) for file in sorted((folder / SHEETS).glob("epoch-*.safetensors"))]
-    if not read:
-        return {}
-    shape, dims = read[0][0]["input"].shape[-len(signal_dims) :], (n.EPOCH, n.SAMPLE, *signal_dims)
-    ds = xr.Dataset(coords={n.EPOCH: [header["epoch"] for _, header in read]})
-    for name, long_name in (
-        ("input", "pattern as the network sees it"),
-        ("reconstruction", "decoded posterior mean"),
-        ("prior", "decoded draw from the prior"),
-    ):
-        values = np.stack([tensors[name].numpy().reshape(-1, *shape) for tensors, _ in read])
-        ds[name] = (dims, values, {"long_name": long_name})
-    return {n.SHEETS: ds.assign(input=ds["input"].isel({n.EPOCH: 0}, drop=True))}
-
-
-@contextmanager
-def _tensorboard(folder: Path, run: str, settings: TrainConfig) -> Iterator[OnEpoch]:
-    """What writes the row of an epoch to TensorBoard."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(folder / "tensorboard" / run)) as writer:
-        writer.add_text("settings", f"```{settings.to_attrs()}```")
-
-        def log(epoch: int, row: History) -> None:
-            for name, value in row.items():
-                writer.add_scalar(name, value, epoch + 1)
-            writer.flush()
-
-        yield log

@@ -40,14 +40,14 @@ class Processes:
             dist.all_reduce(values)
         return values
 
-    def first_does(self, work: Callable[[], T]) -> T:
-        """What the first process's work returns, for all; where it fails, the others end without a word."""
+    def first_does(self, work: Callable[..., T], *args: Any) -> T:
+        """Call `work(*args)` in the first process; return its result in all. If it fails, the others end silently."""
         if self.size == 1:
-            return work()
+            return work(*args)
         box: list[Any] = [None, 0]
         try:
             if self.is_first:
-                box[0] = work()
+                box[0] = work(*args)
         except BaseException as error:
             box[1] = getattr(error, "exit_code", 1)
             raise
@@ -57,7 +57,7 @@ class Processes:
             raise SystemExit(box[1])
         return cast(T, box[0])
 
-    def share(self, module: nn.Module, device: torch.device) -> nn.Module:
+    def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
         """The module with gradients averaged over processes."""
         if self.size == 1:
             return module

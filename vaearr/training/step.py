@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,15 +27,30 @@ TERMS += ("label_nll", "label_right", "label_known")
 BETAS, MOMENTUM = (0.9, 0.99), 0.9
 
 
+class StepOutput(NamedTuple):
+    """What a step computes for a batch.
+
+    `terms` are means over the batch in the order of `TERMS`. `target` holds the preprocessed patterns to predict,
+    `decoded` the prediction. `mean` and `kl` `(B, L, …)` are the posterior mean and the KL divergence of each latent
+    dimension, without gradients.
+    """
+
+    terms: torch.Tensor
+    target: torch.Tensor
+    decoded: torch.Tensor
+    mean: torch.Tensor
+    kl: torch.Tensor
+
+
 class Step(nn.Module):
-    """Terms of the loss for a batch, in the order of `TERMS`: `(B, C, …) -> (10,)`, means over the batch.
+    """Terms of the loss for a batch of stored patterns.
 
-    In nats per sample, but for `perceptual` (a distance), `adversarial` (the loss of `models.losses`), `critic`
-    (0 here; the discriminator's own loss is its own step's), and the last two: the shares of samples that have a label,
-    and that the head names right. With them come the patterns that were wanted and those that were decoded.
+    Terms are in nats per sample, except `perceptual` (a distance), `adversarial` (the loss of `models.losses`),
+    `critic` (0 here; the discriminator has a step of its own), and the last two: the shares of samples that have a
+    label, and that the head classifies correctly.
 
-    perceptual: a module of `models.perceptual`. is_split: the partner's pattern decides on shapes alone, and the own
-    pattern on the amplitude. terms: names of those that there are.
+    perceptual: a module of `models.perceptual`. is_split: the partner's pattern decides on shapes only, and the input
+    pattern on the amplitude. term_names: of the terms in use.
     """
 
     def __init__(self, model: TrainedModel, config: TrainConfig, *, perceptual: nn.Module | None = None) -> None:
@@ -47,10 +62,10 @@ class Step(nn.Module):
         self.model, self.objective, self.augment, self.perceptual = model, objective, config.augment, perceptual
         self.noise, self.precision = objective.input_noise, pick_precision(config.precision, model.device)
         self.is_split = objective.target == "neighbour" and bool(getattr(model.network, "contrast", False))
-        there = {"amplitude_nll": self.is_split, "perceptual": objective.perceptual is not None}
-        there |= dict.fromkeys(("adversarial", "critic"), objective.adversarial is not None)
-        there |= dict.fromkeys(("label_nll", "label_right", "label_known"), objective.label is not None)
-        self.terms = [name for name in TERMS if there.get(name, True)]
+        in_use = {"amplitude_nll": self.is_split, "perceptual": objective.perceptual is not None}
+        in_use |= dict.fromkeys(("adversarial", "critic"), objective.adversarial is not None)
+        in_use |= dict.fromkeys(("label_nll", "label_right", "label_known"), objective.label is not None)
+        self.term_names = [name for name in TERMS if in_use.get(name, True)]
 
     def forward(
         self,
@@ -59,64 +74,90 @@ class Step(nn.Module):
         labels: torch.Tensor | None,
         weights: torch.Tensor,
         critic: nn.Module | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """target: patterns to predict; None for the patterns themselves. labels: `(B,)`, -1 for none. weights: the
-        first three numbers of a row of `schedule`. critic: gives logit maps of preprocessed patterns, once it has
-        begun; its weights get no gradient here."""
-        model, objective = self.model, self.objective
-        network: Any = model.network
+    ) -> StepOutput:
+        """Compute the terms of the loss.
+
+        target: patterns to predict; None for the patterns themselves. labels: `(B,)`, -1 for none. weights: the first
+        three numbers of a row of `schedule`. critic: gives logit maps of preprocessed patterns, once it is in use; its
+        weights get no gradient here.
+        """
+        model = self.model
         with autocast(patterns.device, self.precision):
-            seen = own = shown = model.preprocess(patterns)
-            wanted = seen if target is None else model.preprocess(target)
+            sample = model.preprocess(patterns)
+            clean, wanted, network = sample, sample, model.network
+            if target is not None:
+                wanted = model.preprocess(target)
+            shown = clean
             if self.training:
-                move = draw_geometry(len(seen), self.augment, seen.device)
-                own = move(seen)
-                if objective.target != "unmoved":
-                    wanted = own if target is None else move(wanted)
-                if self.augment.crop is not None:  # windows, at the same place of input and target
-                    window = crop_window(own.shape[2:], self.augment.crop)
-                    own, wanted = own[window], wanted[window]
-                    network = network.resized(own.shape[2:])
-                shown = add_noise(add_noise(own, self.noise), self.augment.noise, self.augment.circle)
-            has_logits = losses.takes_logits(objective.likelihood)
-            recon, mean, logvar = network(shown, **({"logits": True} if has_logits else {}))
-            named = None if labels is None or model.classifier is None else model.classifier(pooled(mean)).float()
-        # terms of windows are scaled up to whole samples, so that weights and history mean the same
-        share, values = seen[0].numel() / own[0].numel(), seen[0].numel()
-        likelihood, recon = self.likelihood, recon.float()
-        scaled = getattr(network, "scaled", lambda x: x)
-        terms = dict.fromkeys(TERMS, recon.new_zeros((), dtype=torch.float32))
+                clean, wanted, network = self._augmented(sample, wanted, is_own_target=target is None)
+                shown = add_noise(add_noise(clean, self.noise), self.augment.noise, self.augment.circle)
+            has_logits = losses.takes_logits(self.objective.likelihood)
+            options = {"logits": True} if has_logits else {}
+            decoded, mean, logvar = network(shown, **options)
+            class_logits = None
+            if labels is not None and model.classifier is not None:
+                class_logits = model.classifier(pooled(mean)).float()
+        decoded = decoded.float()
+        # terms of windows are scaled up to complete samples, so that weights and history mean the same
+        n_values = sample[0].numel()
+        window_share = n_values / clean[0].numel()
+        terms = dict.fromkeys(TERMS, decoded.new_zeros((), dtype=torch.float32))
         if target is not None and self.is_split:
-            terms["reconstruction_nll"] = losses.shape_nll(wanted, recon, likelihood).mean()
-            terms["amplitude_nll"] = losses.amplitude_nll(own, recon, likelihood).mean()
+            terms["reconstruction_nll"] = losses.shape_nll(wanted, decoded, self.likelihood).mean()
+            terms["amplitude_nll"] = losses.amplitude_nll(clean, decoded, self.likelihood).mean()
         else:
-            terms["reconstruction_nll"] = share * likelihood(scaled(wanted), scaled(recon)).mean()
-        kl, amplitude = losses.posterior_kl(network, mean.float(), logvar.float()), terms["amplitude_nll"]
-        terms["kl"] = share * kl.flatten(1).sum(1).mean()
+            scaled = getattr(network, "scaled", lambda x: x)
+            terms["reconstruction_nll"] = window_share * self.likelihood(scaled(wanted), scaled(decoded)).mean()
+        kl = losses.posterior_kl(network, mean.float(), logvar.float())
+        terms["kl"] = window_share * kl.flatten(1).sum(1).mean()
         # the value of the amplitude term always counts, its gradient when its time has come
+        amplitude = terms["amplitude_nll"]
         loss = terms["reconstruction_nll"] + amplitude.detach() + weights[1] * (amplitude - amplitude.detach())
         if not getattr(network, "is_deterministic", False):
-            if objective.capacity is None:
-                loss = loss + weights[0] * share * losses.kl_penalty(kl, objective.free_bits)
-            else:
-                loss = loss + objective.beta * losses.capacity_penalty(share * kl, weights[0])
-        picture = recon.sigmoid() if has_logits else recon  # no logits for the networks that look at it
-        if objective.perceptual is not None and self.perceptual is not None:
+            loss = loss + self._kl_loss(kl, weights[0], window_share)
+        picture = decoded.sigmoid() if has_logits else decoded  # no logits for the networks that look at it
+        if self.objective.perceptual is not None and self.perceptual is not None:
             with autocast(patterns.device, self.precision):
                 terms["perceptual"] = self.perceptual(wanted, picture).mean()
-            loss = loss + objective.perceptual.weight * values * terms["perceptual"]
-        if objective.adversarial is not None and critic is not None:
-            still = {name: p.detach() for name, p in critic.named_parameters()}
-            with autocast(patterns.device, self.precision):
-                maps = torch.func.functional_call(critic, still, (picture,))
-            terms["adversarial"] = losses.generator_loss(maps, objective.adversarial.kind)
-            loss = loss + weights[2] * objective.adversarial.weight * values * terms["adversarial"]
-        if named is not None and labels is not None:
-            terms["label_nll"] = losses.classification_nll(named, labels)
-            loss = loss + objective.label_weight * terms["label_nll"]
-            terms["label_right"] = (named.argmax(1) == labels).float().mean()  # no argmax is -1
+            loss = loss + self.objective.perceptual.weight * n_values * terms["perceptual"]
+        if self.objective.adversarial is not None and critic is not None:
+            terms["adversarial"] = self._adversarial(picture, critic, self.objective.adversarial)
+            loss = loss + weights[2] * self.objective.adversarial.weight * n_values * terms["adversarial"]
+        if class_logits is not None and labels is not None:
+            terms["label_nll"] = losses.classification_nll(class_logits, labels)
+            loss = loss + self.objective.label_weight * terms["label_nll"]
+            terms["label_right"] = (class_logits.argmax(1) == labels).float().mean()  # no argmax is -1
             terms["label_known"] = (labels >= 0).float().mean()
-        return torch.stack(list((terms | {"loss": loss}).values())), wanted.detach(), picture
+        terms["loss"] = loss
+        return StepOutput(torch.stack(list(terms.values())), wanted.detach(), picture, mean.detach(), kl.detach())
+
+    def _augmented(
+        self, sample: torch.Tensor, wanted: torch.Tensor, *, is_own_target: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Move, turn and crop input and target in the same way; with them comes the network for their size."""
+        network: Any = self.model.network
+        move = draw_geometry(len(sample), self.augment, sample.device)
+        moved = move(sample)
+        if self.objective.target != "unmoved":
+            wanted = moved if is_own_target else move(wanted)
+        if self.augment.crop is not None:
+            window = crop_window(moved.shape[2:], self.augment.crop)
+            moved, wanted = moved[window], wanted[window]
+            network = network.resized(moved.shape[2:])
+        return moved, wanted, network
+
+    def _kl_loss(self, kl: torch.Tensor, weight: torch.Tensor, window_share: float) -> torch.Tensor:
+        """The KL term of the loss: weighted by beta, or held at a capacity. weight: beta, or the capacity."""
+        if self.objective.capacity is None:
+            return weight * window_share * losses.kl_penalty(kl, self.objective.free_bits)
+        return self.objective.beta * losses.capacity_penalty(window_share * kl, weight)
+
+    def _adversarial(self, picture: torch.Tensor, critic: nn.Module, config: AdversarialConfig) -> torch.Tensor:
+        """The generator's loss, with the discriminator's weights held."""
+        held = {name: parameter.detach() for name, parameter in critic.named_parameters()}
+        with autocast(picture.device, self.precision):
+            maps = torch.func.functional_call(critic, held, (picture,))
+        return losses.generator_loss(maps, config.kind)
 
 
 class Critic(nn.Module):

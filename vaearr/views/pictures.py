@@ -214,6 +214,7 @@ def progress_sheet(found: xr.Dataset, *, most: int = 8) -> Any:
 
     At most `most` epochs, spread over the training; one grey scale per row.
     """
+    found = found.rename({dim: str(dim).removeprefix("sheet_") for dim in found.dims})
     shown = found.isel({n.EPOCH: _spread(found.sizes[n.EPOCH], most)})
     parts = [("input", shown["input"])]
     for name in ("reconstruction", "prior"):

@@ -15,7 +15,6 @@ from vaearr.analysis.association.p_values import significance
 from vaearr.analysis.association.partitions import latent_partitions
 from vaearr.analysis.association.table import ASSOCIATION, METRIC, associate, latent_dims
 from vaearr.analysis.association.targets import TARGET, targets_of
-from vaearr.computing import Where, check_where, connected
 from vaearr.computing.progress import Progress, showing_tasks
 from vaearr.config import AssociateConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError, did_you_mean
@@ -30,7 +29,6 @@ def associate_store(
     store: str | Path,
     config: AssociateConfig | None = None,
     *,
-    dask: Where | None = None,
     overwrite: bool = False,
     progress: Progress = True,
     **settings: Any,
@@ -43,13 +41,9 @@ def associate_store(
     A table that holds what is asked, made from the same latents and maps, is returned as it is; `overwrite` replaces
     any other. Raises ExistsError where the name holds another table, NoInputError for a run that is not there or has no
     latents.
-
-    dask: the workers that compute, see `vaearr.computing`; they get the values from this process and need not see the
-    store. The numbers are the same. Raises WorkersError where they cannot be reached or die of it.
     """
     from dask import compute as dask_compute
 
-    check_where(dask)
     config = resolved(AssociateConfig, config, settings)
     recover(check_store(store))
     run_folder(store, config.run)  # a run that is not there is told first, with the names of those that are
@@ -67,12 +61,11 @@ def associate_store(
         if is_made(there, made, recipe, overwrite=overwrite):
             return found if part is None else part
     latents, targets, roi = dask_compute(latents, targets, roi)  # read once, together
-    with connected(dask):
-        if config.significance is None:
-            with showing_tasks(progress, "comparing"):
-                table = associate(latents, targets, config.metrics, roi=roi).to_dataset()
-        else:
-            table = significance(latents, targets, config.metrics, roi, config.significance, progress=progress)
+    if config.significance is None:
+        with showing_tasks(progress, "comparing"):
+            table = associate(latents, targets, config.metrics, roi=roi).to_dataset()
+    else:
+        table = significance(latents, targets, config.metrics, roi, config.significance, progress=progress)
     table.attrs[PARAMETERS] = recipe.as_attrs()
     write_table(store, config.run, name, _named(table, latents), replace=has_table(store, config.run, name))
     return table

@@ -1,0 +1,169 @@
+"""Several scans as one lazy Dataset, so that one model can be trained on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.batching.blocks import in_chunks
+from vaearr.errors import SchemaError, UsageError
+from vaearr.recipe import as_json, differing
+from vaearr.run import StoreOrRun, path_of
+from vaearr.schema.pattern_steps import OF_THE_VALUES
+from vaearr.store import open_store
+
+SCAN = "scan"  # coordinate along the first navigation dim: the number of the scan that a row is from
+GAP = -1  # its value in the row between two scans
+STORES, FIRST_ROWS = "stores", "first_rows"  # attributes of that coordinate
+
+
+def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
+    """Lay several scans one below the other, as one lazy Dataset.
+
+    A row of unmeasured points separates two scans, so that points of different scans are never neighbours. Narrower
+    scans are filled up with unmeasured points. `present` is False at both.
+
+    Parameters
+    ----------
+    scans : sequence of str, Path, Run or xarray.Dataset
+        Stores, runs (their stores), or Datasets with lazy steps, with the same detector and data type. Image
+        collections are laid one behind the other, without a gap.
+
+    Returns
+    -------
+    xarray.Dataset
+        `patterns`, `present` and the maps that all scans have in common, without results of runs. Navigation
+        coordinates count rows and columns from 0. The coordinate `scan` says which scan a row is from, -1 in a gap.
+
+    Raises
+    ------
+    SchemaError
+        If the patterns differ in detector pixels, data type or dimensions.
+    UsageError
+        If no scan is given, or one is given twice.
+
+    Examples
+    --------
+    >>> both = va.concat(["a.zarr", "b.zarr"])  # doctest: +SKIP
+    >>> run = va.train(both)  # doctest: +SKIP
+    >>> run.apply("b.zarr").encode()  # doctest: +SKIP
+    """
+    if isinstance(scans, str | Path | xr.Dataset) or not scans:
+        raise UsageError("va.concat takes a list of scans, such as va.concat(['a.zarr', 'b.zarr']).")
+    datasets = [scan if isinstance(scan, xr.Dataset) else open_store(path_of(scan)) for scan in scans]
+    stores = [ds.encoding.get("source") for ds in datasets]
+    _check_alike(datasets, stores)
+    names = _common_maps(datasets)
+    nav = schema.navigation_dims(datasets[0])
+    sides = {dim: max(ds.sizes[dim] for ds in datasets) for dim in nav[1:]}
+    pieces, first_rows, n_rows = [], [], 0
+    for number, ds in enumerate(datasets):
+        is_last = number == len(datasets) - 1
+        n_gap = 1 if schema.is_scan(ds) and not is_last else 0
+        padding = {nav[0]: (0, n_gap)} | {dim: (0, side - ds.sizes[dim]) for dim, side in sides.items()}
+        first_rows.append(n_rows)
+        n_rows += ds.sizes[nav[0]] + n_gap
+        scan = np.full(ds.sizes[nav[0]] + n_gap, number)
+        scan[ds.sizes[nav[0]] :] = GAP
+        pieces.append(_padded(ds, names, padding).assign_coords({SCAN: (nav[0], scan)}))
+    joined = xr.concat(pieces, nav[0], combine_attrs="override")
+    for key in OF_THE_VALUES:  # they hold for the first scan only
+        joined[n.PATTERNS].attrs.pop(key, None)
+    attrs = {"long_name": "number of the scan", STORES: stores, FIRST_ROWS: first_rows}
+    positions = {dim: np.arange(joined.sizes[dim]) for dim in nav}
+    joined = joined.assign_coords(positions)
+    joined[SCAN].attrs = attrs
+    return joined.drop_attrs(deep=False)
+
+
+def stores_of(ds: xr.Dataset) -> list[str | None]:
+    """Return the stores of the scans in a Dataset made by `concat`; an empty list for any other Dataset."""
+    if SCAN not in ds.coords:
+        return []
+    stores: list[str | None] = ds[SCAN].attrs.get(STORES, [])
+    return stores
+
+
+def scan_of(values: xr.DataArray, scan: xr.DataArray, number: int, store_ds: xr.Dataset) -> xr.DataArray:
+    """Return the values of one scan of a concatenated array, with the coordinates of the scan's store.
+
+    scan: the coordinate `scan` of the concatenated Dataset. number: of the scan.
+    """
+    nav = schema.navigation_dims(store_ds)
+    rows = values.isel({nav[0]: np.flatnonzero(scan == number)})
+    indexers, coords = {}, {}
+    for dim in nav:
+        positions = rows[dim].values
+        if dim == nav[0]:
+            positions = positions - scan.attrs[FIRST_ROWS][number]
+        indexers[dim] = np.flatnonzero(positions < store_ds.sizes[dim])  # without the filling of narrower scans
+        coords[dim] = store_ds[dim].values[positions[indexers[dim]]]
+    return rows.isel(indexers).drop_vars(SCAN, errors="ignore").assign_coords(coords)
+
+
+def _check_alike(datasets: Sequence[xr.Dataset], stores: Sequence[str | None]) -> None:
+    labels = [store or f"Dataset {number}" for number, store in enumerate(stores)]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"{label} is given twice; give each scan once.")
+    kinds = []
+    for label, ds in zip(labels, datasets, strict=True):
+        schema.validate(ds)
+        kind = {
+            "sample shape": schema.input_shape(ds),
+            "dtype": ds[n.PATTERNS].dtype,
+            "navigation dims": schema.navigation_dims(ds),
+            "signal dims": schema.signal_dims(ds),
+        }
+        kinds.append(as_json(kind))
+        differences = differing(kinds[0], kinds[-1], "patterns")
+        if differences:
+            raise SchemaError(
+                f"{labels[0]} and {label} cannot be joined: {', '.join(differences)}; bin, crop or convert the "
+                "patterns so that they agree."
+            )
+
+
+def _common_maps(datasets: Sequence[xr.Dataset]) -> list[str]:
+    """Names of the maps that all Datasets hold with the same meaning, results of runs and analyses left out."""
+    kinds = [_map_kinds(ds) for ds in datasets]
+    return [name for name, kind in kinds[0].items() if all(other.get(name) == kind for other in kinds)]
+
+
+def _map_kinds(ds: xr.Dataset) -> dict[str, Any]:
+    """For each map: what has to agree before it can be joined with that of another scan."""
+    kinds = {}
+    for name in schema.maps(ds):
+        is_result = name in n.OF_A_RUN or name.startswith(n.OF_LATER_RUNS) or n.PROVENANCE in ds[name].attrs
+        if not is_result and name != n.PRESENT:
+            attrs = ds[name].attrs
+            meaning = as_json([attrs.get(key) for key in ("units", "flag_values", "flag_meanings")])
+            kinds[name] = (ds[name].dtype.str, meaning)
+    return kinds
+
+
+def _padded(ds: xr.Dataset, names: Iterable[str], padding: Mapping[str, tuple[int, int]]) -> xr.Dataset:
+    """Patterns, `present` and maps of a scan with unmeasured points around it, without navigation coordinates."""
+    nav = schema.navigation_dims(ds)
+    all_present = xr.DataArray(np.ones(schema.navigation_shape(ds), bool), dims=nav, attrs=n.ATTRS[n.PRESENT])
+    variables = {n.PATTERNS: in_chunks(ds[n.PATTERNS], nav), n.PRESENT: ds.get(n.PRESENT, all_present)}
+    variables |= {name: ds[name] for name in names}
+    padded = {}
+    for name, values in variables.items():
+        plain = values.drop_vars([coord for coord in values.coords if set(values[coord].dims) & set(nav)])
+        fill = 0 if name == n.PATTERNS else _missing(values.dtype)
+        padded[name] = plain.pad(padding, constant_values=fill, keep_attrs=True)
+    return xr.Dataset(padded)
+
+
+def _missing(dtype: np.dtype) -> Any:
+    """The value of a map at points that were not measured."""
+    if dtype.kind == "f":
+        return np.nan
+    return n.PHASE_MISSING if dtype.kind == "i" else 0

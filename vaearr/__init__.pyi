@@ -70,13 +70,11 @@ class _Explore:
     latent_pca = staticmethod(_exploration.latent_pca)
     latent_table = staticmethod(_exploration.latent_table)
     manifold = staticmethod(_exploration.manifold)
-    out_of_distribution = staticmethod(_exploration.out_of_distribution)
     pairs = staticmethod(_exploration.pairs)
     path = staticmethod(_exploration.path)
     prototypes = staticmethod(_exploration.prototypes)
     save_table = staticmethod(_exploration.save_table)
     traverse = staticmethod(_exploration.traverse)
-    unusual = staticmethod(_exploration.unusual)
 
 explore: _Explore
 __version__: str

@@ -20,7 +20,6 @@ READING: dict[str, tuple[tuple[object, ...], ...]] = {  # beside the commands wh
         ("info", "--json"),
         ("look contrast", "--top", 20),
         ("look stats",),
-        ("look unusual", "--n", 2),
         ("look histograms", "--by", "phase"),
         ("look activations", "--by", "grains"),
         ("look pairs", "--dim", 0, "--dim", 2),

@@ -126,7 +126,7 @@ COMMANDS = {
 }
 LOOKS = {
     *("prototypes", "traverse", "manifold", "path", "scatter", "pairs", "histograms", "activations", "components"),
-    *("interpolate", "sample", "stats", "health", "describe", "unusual", "layers", "contrast"),
+    *("interpolate", "sample", "stats", "health", "describe", "layers", "contrast"),
 }
 
 

@@ -11,7 +11,7 @@ import inspect
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,6 @@ import vaearr as va
 from vaearr.cli.common import (
     AsJson,
     Device,
-    Given,
     Overwrite,
     RunName,
     Seed,
@@ -75,11 +74,10 @@ Perplexity = Annotated[float | None, typer.Option(help="t-SNE: about how many ne
 
 @dataclass(frozen=True)
 class Result:
-    """What a command found: a Dataset, what makes its table, and options of its view."""
+    """What a command found: a Dataset, and what makes its table."""
 
     found: Any
     table: Callable[[], Any] | None = None
-    view: Given = field(default_factory=dict)
 
 
 def look_command(*more: str, folder: str | None = None) -> Callable[[Callable[..., Result]], Callable[..., None]]:
@@ -299,16 +297,6 @@ def stats(run: Any) -> Result:
     return Result(va.latent_statistics(run, write=True))
 
 
-@look_command(*TABLES)
-def unusual(
-    run: Any, count: Annotated[int, typer.Option("--n", min=1, help="number of samples")] = 16, by: By = None
-) -> Result:
-    """Show the samples farthest from the others."""
-    maps = va.explore.out_of_distribution(run)
-    found = va.explore.unusual(run, count=count, maps=maps, **given(by=by))
-    return Result(found, lambda: wide(found, "distance", "p_value"), {"maps": maps})
-
-
 # ---- what options name, and what is written
 
 
@@ -375,7 +363,7 @@ def write_file(result: Result, out: Path, overwrite: bool) -> None:
         weights = found.attrs.get("weights_sha256")
         if weights:
             origin += f", weights {weights[:12]}"
-        save(found, out, sentences=[f"{origin}."], overwrite=overwrite, **result.view)
+        save(found, out, sentences=[f"{origin}."], overwrite=overwrite)
     say(f"written: {out}")
 
 

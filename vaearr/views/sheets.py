@@ -1,4 +1,4 @@
-"""Sheets of several parts, set by matplotlib: samples of a store, paths in a plane, pairs, unusual samples, tables."""
+"""Sheets of several parts, set by matplotlib: samples of a store, paths in a plane, pairs, tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vaearr.views.curves import UNUSED
 from vaearr.views.kinds import builder
 from vaearr.views.maps import latent_map, map_plot, side_map_list
 from vaearr.views.paper import MOST_NAMES, SMALL, WIDTH, draw, journal, new_figure
-from vaearr.views.pictures import COLUMNS, LIMITS, Row, draw_rows, pictures, sheet, tiles, units_of, where_of
+from vaearr.views.pictures import COLUMNS, LIMITS, Row, draw_rows, pictures, sheet, tiles, units_of
 from vaearr.views.relations import DENSITY
 from vaearr.views.spread import legend_names, scatter
 
@@ -239,41 +239,6 @@ def pair_sheet(found: xr.Dataset) -> Any:
         cut = "" if not is_cut else f", {found.sizes['point']:,} shown above the diagonal"
         figure.suptitle(f"pairs of latents, {found.attrs['n']:,} samples{cut}")
     return figure
-
-
-@builder("unusual", "input", "distance", "point")
-def unusual_sheet(found: xr.Dataset, maps: xr.Dataset) -> Any:
-    """The most unusual samples of `unusual`, numbered, and where they lie: on the map of a scan, in the histogram.
-
-    maps: the result of `out_of_distribution`.
-    """
-    if not found.sizes["point"]:
-        raise NoInputError("there is no sample with a distance to show.")
-    images, distance = pictures(found["input"]), maps["distance"]
-    above = [f"{i + 1}: d = {float(d):.3g}" for i, d in enumerate(found["distance"].values)]
-    below = [sample_words(found.isel(point=i)) for i in range(len(images))]
-    heading = f"samples farthest from the others in latent space ({units_of(found['input'])})"
-    rows = tiles(images, robust_limits(images, LIMITS), above, below)
-    figure = sheet(rows, heading, side=(WIDTH - 0.7) / 8, below=2.9 if distance.ndim == 2 else 2.2, least=WIDTH)
-    with journal():
-        *places, ax = figure.subfigs[1].subplots(1, 1 + (distance.ndim == 2), squeeze=False)[0]
-        for place in places:
-            draw(place, map_plot(distance.assign_attrs(long_name="Mahalanobis distance")))
-            for i, at in enumerate(zip(*(found[dim].values for dim in distance.dims[::-1]), strict=True)):
-                _number(place, i, np.asarray(at))
-        values = distance.values[np.isfinite(distance.values)]
-        ax.hist(values, bins=int(np.clip(np.sqrt(values.size), 10, 80)), color=COLORS[0], density=True)
-        ax.plot(found["distance"].values, np.zeros(len(images)), ls="", marker="|", ms=9, color=MARK)
-        ax.set(xlabel="Mahalanobis distance", ylabel="share of samples per unit", title=f"{values.size:,} samples")
-    return figure
-
-
-def sample_words(one: xr.Dataset) -> str:
-    """Class and place of a sample."""
-    lines = []
-    if "class" in one.coords:
-        lines.append(brief(f"{one['class'].attrs['long_name']} {meanings(one['class'])[int(one['class'])]}", 17))
-    return "\n".join([*lines, where_of(one, skipped={"class", "number", *map(str, one["input"].dims)})])
 
 
 @builder("latent_table", "summary", "statistic", "latent")

@@ -13,7 +13,7 @@ from vaearr.analysis.exploration.distributions import (
     save_table,
 )
 from vaearr.analysis.exploration.embeddings import embedding, latent_pca, path
-from vaearr.analysis.exploration.health import health, out_of_distribution, unusual
+from vaearr.analysis.exploration.health import health
 from vaearr.analysis.exploration.traversals import manifold, prototypes, traverse
 
 __all__ = [
@@ -25,11 +25,9 @@ __all__ = [
     "latent_pca",
     "latent_table",
     "manifold",
-    "out_of_distribution",
     "pairs",
     "path",
     "prototypes",
     "save_table",
     "traverse",
-    "unusual",
 ]

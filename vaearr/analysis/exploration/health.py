@@ -1,4 +1,4 @@
-"""Is a latent space in good order: used, spread as the prior says, its dimensions free; and what lies far off in it."""
+"""Is a latent space in good order: used, spread as the prior says, its dimensions free."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr import schema
-from vaearr.analysis.exploration.points import POINT, classes_if_any, named, open_encoded, point_coords
-from vaearr.errors import DataError, UsageError
-from vaearr.models.quality import ACTIVE_VARIANCE
+from vaearr.analysis.exploration.points import named, open_encoded
 from vaearr.run import Run, StoreOrRun
 from vaearr.run.statistics import Sums, correlations, has_posterior, latent_sums, posteriors, statistics_of
 
@@ -81,76 +78,3 @@ def _aggregate_draws(encoded: Run, sums: Sums, seed: int) -> np.ndarray:
         mean, std = (np.repeat(part, times, axis=0)[taken] for part in (mean, std))
         parts.append(mean + std * rng.standard_normal(mean.shape))
     return np.concatenate(parts)
-
-
-def out_of_distribution(store: StoreOrRun, run: str = n.DEFAULT_RUN) -> xr.Dataset:
-    """How far each sample lies from the others: `distance` over the navigation dims, for vector latents `p_value` too.
-
-    distance: Mahalanobis' d of the posterior mean, d^2 = (z - m)' C^-1 (z - m) with the mean m and covariance C of all
-    posterior means (Mahalanobis, Proc. Natl. Inst. Sci. India 2, 49 (1936)). p_value: the probability of a larger one
-    if the means were Gaussian, by chi^2 with as many degrees of freedom as the attribute `degrees` says. Of a spatial
-    latent m and C are over all positions, d is the root mean square over the positions that are known, and there is no
-    p_value, since positions beside each other are alike. Only active dimensions count (variance of the mean > 0.01),
-    since others do not tell samples apart; of an autoencoder, and of latents attached without standard deviations, all
-    that vary.
-
-    NaN outside the region. Attributes: `active`, the dimensions; `degrees`; `n`, samples. Raises NoInputError for a run
-    not encoded, DataError where no dimension is active.
-    """
-    from scipy.stats import chi2
-
-    encoded = open_encoded(store, run)
-    sums = latent_sums(encoded)
-    is_deterministic = bool((sums.variance == 0).all())
-    active = np.flatnonzero(np.diag(sums.covariance) > (0 if is_deterministic else ACTIVE_VARIANCE))
-    if not len(active):
-        raise DataError(f"no latent dimension of run {run!r} varies over the data (collapse); there is no distance.")
-    values, vectors = np.linalg.eigh(sums.covariance[np.ix_(active, active)])
-    kept = values > values.max() * len(values) * np.finfo(float).eps
-    white = vectors[:, kept] / np.sqrt(values[kept])
-    squared = np.full(int(np.prod(encoded.grid)), np.nan)
-    for numbers, rows in encoded.latent_blocks():
-        z = np.moveaxis(rows[:, active].reshape(len(rows), len(active), -1).astype("f8"), 1, -1)
-        squared[numbers] = np.nanmean((((z - sums.mean[active]) @ white) ** 2).sum(-1), axis=1)
-    nav, known = schema.navigation_dims(encoded.ds), squared.reshape(encoded.grid)
-    about = {"active": active.tolist(), "degrees": white.shape[1], "n": int(np.isfinite(known).sum())}
-    data = {"distance": named(nav, np.sqrt(known), "Mahalanobis distance to all posterior means")}
-    if len(encoded.latent_shape) == 1:
-        data["p_value"] = named(nav, chi2.sf(known, white.shape[1]), "probability of a larger distance (chi^2)")
-    return xr.Dataset(data, {dim: encoded.ds[dim] for dim in nav}, {**encoded.attrs, **about})
-
-
-def unusual(
-    store: StoreOrRun,
-    run: str = n.DEFAULT_RUN,
-    count: int = 16,
-    *,
-    by: str | None = None,
-    maps: xr.Dataset | None = None,
-) -> xr.Dataset:
-    """The samples that lie farthest from the others in latent space, the farthest first, with their patterns.
-
-    `distance` and, of vector latents, `p_value (point)` as of `out_of_distribution`; `input (point, [channel,] dy,
-    dx)`, stored values; coordinates `number`, the navigation coordinates and, of `by` (None: label, phase or clusters
-    where one is there), `class`. maps: a result of `out_of_distribution` of this run, so that it is not made again.
-    Raises UsageError for a count below 1 or maps of another run, and as `out_of_distribution`.
-    """
-    if count < 1:
-        raise UsageError(f"count is {count}; it must be at least 1.")
-    encoded = open_encoded(store, run)
-    if maps is None:
-        maps = out_of_distribution(store, run)
-    elif any(maps.attrs.get(key) != encoded.attrs[key] for key in ("run", "weights_sha256")):
-        raise UsageError(f"the maps are of run {maps.attrs.get('run')!r}; give those of {run!r} as it is now, or none.")
-    distance = maps["distance"].values.ravel()
-    numbers = np.argsort(-distance, kind="stable")[: min(count, int(np.isfinite(distance).sum()))]  # NaN last
-    classes, signal = classes_if_any(encoded.ds, by), schema.signal_dims(encoded.ds)
-    stored = encoded.samples(np.stack(np.unravel_index(numbers, encoded.grid), axis=1))
-    words = {**encoded.ds[n.PATTERNS].attrs, n.SIGNAL_DIMS: list(signal), "scale": "stored"}
-    data = {str(k): (POINT, v.values.ravel()[numbers], dict(v.attrs)) for k, v in maps.data_vars.items()}
-    coords = {dim: encoded.ds[dim] for dim in signal if dim in encoded.ds.coords}
-    return xr.Dataset(
-        {**data, "input": ((POINT, *signal), stored, words)},
-        coords={**coords, **point_coords(encoded, numbers, classes)},
-        attrs={**maps.attrs, "by": None if classes is None else classes.by},
-    )

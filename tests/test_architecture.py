@@ -56,7 +56,7 @@ HOMES = {
     "nibabel": {"sources"},
     "monai": {"models"},
     "orix": {"sources", "analysis"},
-    "sklearn": {"analysis", "run"},
+    "sklearn": {"analysis", "run", "sources"},
     "hdbscan": {"analysis"},
     "numba": {"analysis"},
     "threadpoolctl": {"analysis"},

@@ -159,7 +159,7 @@ def test_npz_and_what_cannot_be_read(store: Path, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"{name} cannot be read as plain numbers"):
             attach(store, tmp_path / name, run="b")
     (tmp_path / "z.txt").write_text("1")
-    with pytest.raises(UsageError, match=r"expected \.npy, \.npz or \.csv"):
+    with pytest.raises(UsageError, match=r"expected \.npy, \.npz, \.csv or \.tsv"):
         attach(store, tmp_path / "z.txt", run="b")
 
 

@@ -12,6 +12,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = (
     "anndata",
     "hyperspy",
+    "ome-zarr",
     "own-files",
     "losses",
     "second-stage",

@@ -10,12 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.ingestion.ingest import ingest
-from vaearr.recipe import nested
-from vaearr.sources.lazy import H5Rows
-from vaearr.store import layout
 
 NY, NX = 37, 41  # more than one block each way, the last ones ragged
 
@@ -97,41 +93,3 @@ def test_map_names_with_a_meaning(scan: Path, out: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot name a map"):
         ingest(scan, out / "a.zarr", maps={name: "bc.csv"})
     assert left(out) == []
-
-
-# less of the detector
-
-
-def test_cropped_and_binned(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    coords = np.random.default_rng(0).permutation(raster())[:-9]
-    read: list[int] = []
-    reading = H5Rows.__call__
-
-    def counted(self: H5Rows, wanted: np.ndarray) -> np.ndarray:
-        block = reading(self, wanted)
-        read.append(block.nbytes)
-        return block
-
-    monkeypatch.setattr(H5Rows, "__call__", counted)
-    monkeypatch.setattr(layout, "CHUNK_BYTES", 8 * 8 * 35)
-    config = IngestConfig(crop={"dy": (1, None), "dx": (0.5, 6.5)}, bin=2)
-    source = write(tmp_path / "a.h5", patterns(coords), coords)
-    ds = ingest(source, out / "a.zarr", config=config)
-    window = patterns(raster())[:, 0, 1:, 1:].reshape(NY, NX, 2, 2, 3, 2)
-    binned = window.mean((3, 5)).astype("f4")
-    present = ds.present.values
-    assert ds.patterns.dtype == np.float32
-    assert (~present).sum() == 9
-    np.testing.assert_array_equal(ds.patterns.values[present], binned[present])
-    assert np.isnan(ds.patterns.values[~present]).all()
-    np.testing.assert_array_equal(ds.dy, [1.5, 3.5])
-    np.testing.assert_array_equal(ds.dx, [1.5, 3.5, 5.5])
-    steps = nested(ds.patterns.attrs, "steps")
-    assert [step["step"] for step in steps] == ["crop", "bin"]
-    assert steps[0]["dx"] == [0.5, 6.5]
-    recorded = IngestConfig.from_attrs(nested(ds.attrs, "provenance")["ingest"])
-    assert (recorded.crop, recorded.bin) == (config.crop, 2)
-    assert ds.patterns.attrs["value_max"] == binned[present].max()
-    assert ds.patterns.attrs["sha256"]
-    assert max(read) <= layout.CHUNK_BYTES  # memory does not grow with the scan
-    assert sum(read) == len(coords) * 35  # each pattern once

@@ -55,6 +55,12 @@ from .run.train import train as train
 from .schema.grid import roi as roi
 from .schema.grid import to_grid as to_grid
 from .schema.grid import to_samples as to_samples
+from .schema.pattern_steps import bin_patterns as bin_patterns
+from .schema.pattern_steps import crop as crop
+from .schema.pattern_steps import neighbour_average as neighbour_average
+from .schema.pattern_steps import remove_dynamic_background as remove_dynamic_background
+from .schema.pattern_steps import remove_static_background as remove_static_background
+from .schema.pattern_steps import rescale_intensity as rescale_intensity
 from .sources import open_source as open_source
 from .store.read import open_store as open_store
 from .views import view as view

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 INTERNAL_ERROR = 70  # exit code of a mistake in the program itself
+MAX_NAMES, MAX_LIST, MAX_NAME = 40, 600, 80  # names, and characters, that a message lists; characters of a name
 
 
 class VaearrError(Exception):
@@ -88,10 +90,31 @@ def need(package: str, install: str, what: str) -> None:
         raise MissingExtraError(f'{what} needs {package}, which is not installed: pip install "{install}"')
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
-    """A hint for a misspelt name: the closest known one, then all of them."""
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A hint for a misspelt name: the closest known name, then the known names."""
     import difflib
 
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{hint} Known: {', '.join(known) if known else 'none'}."
+    hint = ""
+    if len(name) <= MAX_NAME:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        if close:
+            hint = f" Did you mean {shortened(close[0])!r}?"
+    return f"{hint} Known: {listed(known)}."
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names separated by commas; of many or long names the first ones, and how many more there are."""
+    words = [shortened(str(name)) for name in names]
+    shown: list[str] = []
+    for word in words[:MAX_NAMES]:
+        if sum(map(len, shown)) > MAX_LIST:
+            break
+        shown.append(word)
+    text = ", ".join(shown) or "none"
+    n_more = len(words) - len(shown)
+    return f"{text}, … ({n_more} more)" if n_more else text
+
+
+def shortened(text: str) -> str:
+    """A text of at most `MAX_NAME` characters, followed by … where it is cut."""
+    return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}…"

@@ -16,7 +16,7 @@ from vaearr.config import EmbedConfig
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.recipe import nested
 from vaearr.store import create_store
-from vaearr.testing import assert_valid, synthetic_scan
+from vaearr.testing import synthetic_scan
 
 from ..data import random_patterns_dataset
 
@@ -71,7 +71,6 @@ def test_refused_rows_and_the_knee() -> None:
 
 def test_components_see_what_the_network_sees_and_reconstruct(trained_store: Path) -> None:
     ds = embed_store(trained_store, EmbedConfig(n_components=40, **CPU))
-    assert_valid(ds)
     roi, model = ds.roi.values, va.load_model(trained_store)
     np.testing.assert_array_equal(np.isfinite(ds.pca.values).all(-1), roi)
     np.testing.assert_array_equal(ds.pca_background.values, model.preprocess.background.numpy()[0])
@@ -89,7 +88,6 @@ def test_nmf_with_elements_weighs_both_and_names_its_windows(tmp_path: Path) -> 
     data["elements"] = data.elements.where(data.elements.x > float(data.x[1]))
     store = create_store(data, tmp_path / "scan.zarr")
     ds = embed_store(store, EmbedConfig(method="nmf", n_components=3, elements=2.0, **CPU))
-    assert_valid(ds)
     there = np.isfinite(ds.elements.values).all(0)
     assert np.isnan(ds.nmf.values[~there]).all()
     assert ds.nmf_elements.attrs["n_missing"] == 28

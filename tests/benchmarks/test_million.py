@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.benchmarks.large_scan import write_large_scan
 from tests.benchmarks.test_explore import CHROMIUM, opened
 from tests.benchmarks.test_real_size import command
-from vaearr.testing import write_large_scan
-from vaearr.testing.files import write_scan_files
+from vaearr.testing import write_scan_files
 
 pytestmark = pytest.mark.benchmarks
 

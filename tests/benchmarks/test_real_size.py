@@ -19,8 +19,8 @@ import pytest
 import xarray as xr
 
 import vaearr as va
+from tests.benchmarks.large_scan import write_large_scan
 from tests.benchmarks.scoring import grain_score
-from vaearr.testing import write_large_scan
 
 pytestmark = pytest.mark.benchmarks
 

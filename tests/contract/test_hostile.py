@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import re
 import shutil
 import subprocess
+import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +109,88 @@ def test_a_small_file_that_becomes_a_large_one(tmp_path: Path) -> None:
             file.write(bytes(4_900_000))
     said = vaearr("ingest", folder, tmp_path / "new.zarr", code=BAD_DATA).error
     assert "v00.nii.gz" in said
-    assert "gunzip" in said
+    assert "unpack it first" in said
+
+
+def test_groups_in_groups(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "deep.h5", "w") as file:
+        small = np.zeros((6, 4, 4), "u1")
+        file["images"], file["coords"] = small, np.stack([np.arange(6) % 3, np.arange(6) // 3], 1)
+        group = file
+        for _ in range(3000):
+            group = group.create_group("g")
+        file["loop"] = file["g"]  # and a circle
+        group["back"] = h5py.SoftLink("/")
+    start = time.monotonic()
+    assert "nested more than" in vaearr("ingest", tmp_path / "deep.h5", tmp_path / "a.zarr", code=BAD_DATA).error
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("name", ["a.npz", "train-images-idx3-ubyte.gz", "maps.npz"])
+def test_sizes_are_checked_before_anything_is_unpacked(name: str, tmp_path: Path, scan_template: Path) -> None:
+    """400 MB of zeros in a file of less than 1 MB are refused without taking that memory."""
+    file, size = tmp_path / name, 400 * 2**20
+    array = {"a.npz": "x", "maps.npz": "m"}
+    if name in array:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "|u1", "fortran_order": False, "shape": (400, 2**10, 2**10)}
+        )
+        with (
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+            archive.open(f"{array[name]}.npy", "w") as member,
+        ):
+            member.write(header.getvalue())
+            for _ in range(400):
+                member.write(bytes(2**20))
+    else:
+        with gzip.open(file, "wb", 9) as packed:
+            packed.write(b"\0\0\x08\x03" + b"".join(side.to_bytes(4, "big") for side in (400, 2**10, 2**10)))
+            for _ in range(400):
+                packed.write(bytes(2**20))
+    ingest = ("ingest", file, tmp_path / "new.zarr")
+    attach = ("attach", scan_template, file, "--kind", "map", "--name", "m")
+    tracemalloc.start()
+    said = vaearr(*(attach if name == "maps.npz" else ingest), code=BAD_DATA).error
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert re.search(rf"declares {size}|declares {size + 128}", said), said
+    assert peak < size / 4
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "not " * 5000 + "BC > 1",
+        "-" * 5000 + "1 < BC",
+        " and ".join(["BC > 1"] * 3000),
+        "not " * 490 + "BC > 1",
+        "(" * 900,
+    ],
+    ids=["not", "minus", "and", "nested", "brackets"],
+)
+def test_conditions_without_end(condition: str, scan_template: Path) -> None:
+    start = time.monotonic()
+    options = ("train", scan_template, "--run", "b", "--where", condition, "--epochs", 1, *TINY)
+    said = vaearr(*options, code=USAGE).error
+    assert len(said) < 500
+    assert time.monotonic() - start < 20
+
+
+def test_messages_stay_short(scan_template: Path, scan_files: dict[str, Path], tmp_path: Path) -> None:
+    """What a table of 20 000 columns is refused for is said in a line that one can read."""
+    names = [f"column_{i}" for i in range(20_000)]
+    (tmp_path / "wide.csv").write_text(",".join(["x", "y", *names]) + "\n" + ",".join(["0"] * 20_002) + "\n")
+    attach, folder = ("attach", scan_template, tmp_path / "wide.csv"), inputs.image_folder(tmp_path / "set", 1)
+    for command in (
+        (*attach, "--kind", "map", "--name", "m"),
+        (*attach, "--kind", "map", "--name", "m", "--column", "column_x"),
+        (*attach, "--kind", "map", "--name", "m", "--prefix", "PCA_"),
+        (*attach, "--kind", "latents", "--run", "new", "--coords", tmp_path / "wide.csv"),
+        ("ingest", scan_files["patterns"], tmp_path / "new.zarr", "--bc", tmp_path / "wide.csv"),
+        ("ingest", folder, tmp_path / "new.zarr", "--manifest", tmp_path / "wide.csv"),
+    ):
+        assert len(vaearr(*command, code=None).error) < 1000
 
 
 def test_a_lock_that_somebody_removed_still_holds(trained_store: Path) -> None:

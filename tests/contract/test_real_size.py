@@ -11,7 +11,7 @@ import xarray as xr
 
 import vaearr as va
 from vaearr.errors import UsageError
-from vaearr.testing import synthetic_scan, write_large_scan
+from vaearr.testing import synthetic_scan
 
 from .harness import vaearr
 
@@ -68,16 +68,6 @@ def test_an_epoch_may_be_part_of_a_pass_and_the_next_goes_on(tmp_path: Path) -> 
     again = va.train(store, run="again", resume=middle, **settings)
     for one, other in zip(run.model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(one, other)
-
-
-def test_a_large_scan_is_written_in_pieces(tmp_path: Path) -> None:
-    paths, truth = write_large_scan(tmp_path, 20, 6, pattern_shape=(40, 50), n_grains=3, n_twins=0, chunk=4)
-    ds = va.ingest(paths["patterns"], tmp_path / "s.zarr", maps={"BC": paths["BC"]}, phases=paths["phase"])
-    assert ds.patterns.shape == (6, 20, 40, 50)
-    assert 60 < float(ds.patterns.mean()) < 180
-    np.testing.assert_allclose(ds.BC, truth.BC)
-    again, _ = write_large_scan(tmp_path / "again", 20, 6, pattern_shape=(40, 50), n_grains=3, n_twins=0, chunk=4)
-    np.testing.assert_array_equal(va.open_source(again["patterns"]).patterns, ds.patterns)
 
 
 def test_long_comparisons_tell_how_far_they_are(large: va.Run) -> None:

@@ -16,9 +16,10 @@ import xarray as xr
 from PIL import Image
 
 import vaearr as va
+from vaearr import errors as va_errors
 
 from . import inputs
-from .harness import BAD_DATA, USAGE, attributes, vaearr, zarr
+from .harness import BAD_DATA, NO_INPUT, USAGE, attributes, vaearr, zarr
 
 SHARED = Path(os.environ.get("VAEARR_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
@@ -91,7 +92,9 @@ def test_names_that_tell_no_point(tmp_path: Path) -> None:
     for name in ("x0_y0", "x1_y0", "x01_y0", "readme"):
         Image.new("L", (8, 9)).save(tmp_path / "points" / f"{name}.png")
     options = (tmp_path / "a.zarr", "--filenames", "x{x}_y{y}")
-    assert "readme" in vaearr("ingest", tmp_path / "points", *options, code=BAD_DATA).error
+    told = vaearr("ingest", tmp_path / "points", *options, code=BAD_DATA).error
+    assert "readme" in told
+    assert told.count("x{x}_y{y}") == 1  # the template that fails is not advised
     (tmp_path / "points" / "readme.png").unlink()
     told = vaearr("ingest", tmp_path / "points", *options, code=BAD_DATA).error
     assert "x01_y0" in told
@@ -100,19 +103,16 @@ def test_names_that_tell_no_point(tmp_path: Path) -> None:
 
 
 def test_image_folder(tmp_path: Path) -> None:
-    """Any of five suffixes in any case, in order of names, masks beside their images."""
+    """Any of five suffixes in any case, in order of names, masks left out."""
     folder = tmp_path / "set"
     folder.mkdir()
     images = [inputs.picture(0, i, (10, 14)) for i in range(5)]
     for image, name in zip(images, ("a.png", "b.BMP", "c.Tif", "d.tiff", "e.PNG"), strict=True):
         Image.fromarray(image).save(folder / name)
-    mask = images[1] > 100
-    Image.fromarray((mask * 255).astype("uint8")).save(folder / "b_mask.png")
+    Image.fromarray(images[1]).save(folder / "b_mask.png")
     ds = va.open_source(folder)
     np.testing.assert_array_equal(ds.patterns, images)
     assert [str(path) for path in ds.path.values] == ["a.png", "b.BMP", "c.Tif", "d.tiff", "e.PNG"]
-    np.testing.assert_array_equal(ds.mask[1], mask)
-    assert not ds.mask[0].any()
     Image.fromarray(np.dstack([images[0]] * 3)).save(folder / "f.jpg")
     assert "--channels" in vaearr("ingest", folder, tmp_path / "a.zarr", code=None).error
     grey = va.open_source(folder, channels="grey")
@@ -154,6 +154,50 @@ def test_manifest(tmp_path: Path) -> None:
     assert [str(subject) for subject in ds.subject.values] == [subject for _, _, subject in wanted]
     (folder / "list.csv").write_text("path,grade\nbar/00.png,1\nbar/77.png,2\n")
     assert "bar/77.png" in vaearr("ingest", folder, tmp_path / "b.zarr", *options, code=None).error
+
+
+def test_labels_are_renamed(tmp_path: Path) -> None:
+    """Feature 4: names of classes by `--label-map`, also two into one; classes are chosen by the new names."""
+    folder = inputs.image_folder(tmp_path / "set", each=2)
+    names = ("--label-map", "disc=round", "--label-map", "both=round")
+    vaearr("ingest", folder, tmp_path / "a.zarr", *names)
+    ds = zarr(tmp_path / "a.zarr")
+    assert ds.label.attrs["flag_meanings"] == "unknown bar round"
+    assert ds.label.values.tolist() == [0, 0, 1, 1, 1, 1]
+    assert va.open_source(folder, label_map={"disc": "round"}, classes=["round"]).sizes["sample"] == 2
+    assert va.open_source(folder, label_map={"disc": ""}).label.values.tolist() == [0, 0, 1, 1, -1, -1]
+    told = vaearr("ingest", folder, tmp_path / "b.zarr", "--label-map", "dics=round", code=USAGE).error
+    assert "Did you mean 'disc'" in told
+
+
+def test_a_named_set_and_random_subsets(tmp_path: Path) -> None:
+    """Feature 6: the digits of scikit-learn by name, a seeded subset, and never another set in its place."""
+    sklearn = pytest.importorskip("sklearn.datasets").load_digits()
+    vaearr("ingest", "sklearn:digits", tmp_path / "a.zarr", "--n-samples", 50, "--subset-seed", 3)
+    ds, whole = zarr(tmp_path / "a.zarr"), va.open_source("sklearn:digits")
+    np.testing.assert_array_equal(whole.patterns, sklearn.images)
+    np.testing.assert_array_equal(whole.label, sklearn.target)
+    chosen = [int(path) for path in ds.path.values]
+    assert len(set(chosen)) == 50
+    assert chosen == sorted(chosen)
+    np.testing.assert_array_equal(ds.patterns, sklearn.images[chosen])
+    again, other = (va.open_source("sklearn:digits", n_samples=50, subset_seed=seed) for seed in (3, 4))
+    assert again.path.values.tolist() == ds.path.values.tolist() != other.path.values.tolist()
+    nines = va.open_source("sklearn:digits", classes=["9"], n_samples=7)
+    assert nines.sizes["sample"] == 7
+    assert nines.label.attrs["flag_meanings"] == "unknown 9"
+    assert (
+        "ask for fewer"
+        in vaearr("ingest", "sklearn:digits", tmp_path / "b.zarr", "--n-samples", 9999, code=USAGE).error
+    )
+    for name in ("sklearn:faces", "mnist"):
+        assert vaearr("ingest", name, tmp_path / "b.zarr", code=None).code == NO_INPUT
+    small_scan(tmp_path / "a.h5")
+    assert (
+        "for collections"
+        in vaearr("ingest", tmp_path / "a.h5", tmp_path / "b.zarr", "--n-samples", 5, code=USAGE).error
+    )
+    assert not (tmp_path / "b.zarr").exists()
 
 
 def test_nifti(tmp_path: Path) -> None:
@@ -205,8 +249,6 @@ def test_digits(tmp_path: Path) -> None:
         ds = zarr(tmp_path / f"{name}.zarr")
         np.testing.assert_array_equal(ds.patterns, digits)
         np.testing.assert_array_equal(ds.label, labels)
-    assert vaearr("ingest", "mnist", tmp_path / "none.zarr", code=None).code != 0  # nothing is fetched in its place
-    assert not (tmp_path / "none.zarr").exists()
 
 
 HEADERS = (
@@ -278,28 +320,82 @@ def test_feature_tables_by_prefix(scan_store: Path, tmp_path: Path) -> None:
     assert np.isnan(theirs.values[~ds.present.values]).all()
 
 
-def test_vendor_maps_and_files(tmp_path: Path) -> None:
-    pytest.importorskip("orix", reason="ORIX IS MISSING: .ang maps not tested (pip install 'vaearr[ebsd]')")
-    pytest.importorskip("kikuchipy", reason="KIKUCHIPY IS MISSING: vendor files not tested")
-    small_scan(tmp_path / "a.h5")
-    head = ["# GRID: SqrGrid", "# XSTEP: 0.5", "# YSTEP: 0.5", "# NCOLS_ODD: 4", "# NCOLS_EVEN: 4", "# NROWS: 3"]
-    phase = ["# Phase 1", "# MaterialName Nickel", "# Symmetry 43", "# LatticeConstants 3.5 3.5 3.5 90 90 90"]
-    points = [f" 0.1 {0.1 * x:.3f} 0.3 {0.5 * x + 1e-7:.5f} {0.5 * y:.5f} 10 0.9 1 0 0.5" for y, x in np.ndindex(3, 4)]
-    (tmp_path / "a.ang").write_text("\n".join([*phase, *head, *points]) + "\n")
-    vaearr("ingest", tmp_path / "a.h5", tmp_path / "a.zarr", "--orientations", tmp_path / "a.ang")
-    ds = zarr(tmp_path / "a.zarr")
-    assert "Nickel" in ds.phase.attrs["flag_meanings"] or "nickel" in ds.phase.attrs["flag_meanings"].lower()
-    np.testing.assert_allclose(ds.euler.isel(y=1).values[:, 1], 0.1 * np.arange(4), atol=1e-6)
-    if not (SHARED / "ebsd_vendor").exists():
-        pytest.skip(f"NO REAL VENDOR FILES: {SHARED / 'ebsd_vendor'} is not there")
+def test_element_maps_of_an_instrument(scan_store: Path, scan_files: dict[str, Path], tmp_path: Path) -> None:
+    """Feature 8: .tsv maps with ragged rows and decimal commas, the element in the file name, on the scan's grid."""
+    coarse = np.add.outer(np.arange(2 * inputs.NY), 100.5 * np.arange(3 * inputs.NX))
+    lines = ["\t".join(f"{value:.2f}".replace(".", ",") for value in row) for row in coarse]
+    lines[0] = lines[0].rpartition("\t")[0]  # a shorter line
+    lines[1] += "\t"
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    (folder / "Map 3_Fe K series.tsv").write_text("\n".join(lines) + "\n")
+    vaearr("attach", scan_store, folder / "Map 3_Fe K series.tsv", "--kind", "elements", "--name", "eds")
+    found = zarr(scan_store).eds
+    assert found.eds_element.values.tolist() == ["Fe"]
+    wanted = coarse.reshape(inputs.NY, 2, inputs.NX, 3)
+    wanted[0, 0, -1, -1] = np.nan
+    is_measured = zarr(scan_store).present.values
+    np.testing.assert_allclose(found.values[0][is_measured], np.nanmean(wanted, axis=(1, 3))[is_measured], atol=1e-2)
+    (folder / "Ni.tsv").write_text("1\t2\n3\t4\n")
+    ds = va.ingest(scan_files["patterns"], tmp_path / "b.zarr", elements=folder)
+    assert ds.element.values.tolist() == ["Fe", "Ni"]
+    assert ds.elements.attrs["units"] == "wt%"
+    assert ds.elements.sel(element="Ni").values[[0, 0, -2, -1], [0, -1, 0, -1]].tolist() == [1, 2, 3, 4]
+    for name, text, words in (
+        ("map.tsv", "1\t2\n", "expected one symbol"),
+        ("FeNi_Fe_Ni.tsv", "1\t2\n", "holds Fe, Ni, expected one"),
+        ("Cr.tsv", "1\t2\n3\tx\n", "line 2, value 2: 'x' is no finite number"),
+    ):
+        (tmp_path / name).write_text(text)
+        options = ("attach", scan_store, tmp_path / name, "--kind", "elements", "--name", "bad")
+        assert words in vaearr(*options, code=BAD_DATA).error
+
+
+def test_a_run_and_a_dataset_stand_for_their_store(trained_store: Path) -> None:
+    values = np.arange(inputs.NY * inputs.NX, dtype="f4")
+    va.attach(va.load_run(trained_store), values, kind="map", name="by_run")
+    va.attach(va.open_store(trained_store), values, kind="map", name="by_dataset")
+    va.attach(xr.open_zarr(trained_store), values, kind="map", name="by_xarray")
+    ds = zarr(trained_store)
+    for name in ("by_dataset", "by_xarray"):
+        np.testing.assert_array_equal(ds[name], ds.by_run)
+    with pytest.raises(va_errors.UsageError, match="does not say which store"):
+        va.attach(xr.Dataset(), values, kind="map", name="other")
+
+
+def test_coordinates_are_finite_numbers(tmp_path: Path) -> None:
+    values = small_scan(tmp_path / "a.h5")
+    for x, words in (
+        (np.array([0, 1, np.nan, 3]), "holds nan, expected finite numbers"),
+        (np.arange(4).astype("M8[ns]"), "has dtype datetime64.ns., expected numbers"),
+    ):
+        array = xr.DataArray(values, dims=("y", "x", "dy", "dx"), coords={"x": x})
+        with pytest.raises(va_errors.SchemaError, match=words):
+            va.ingest(array, tmp_path / "a.zarr")
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_names_of_phases_are_metadata(scan_store: Path, tmp_path: Path) -> None:
+    """Feature 9: plain xarray reads the names of phases and classes, however they came in."""
+    assert zarr(scan_store).phase.attrs["flag_meanings"].split()[-2:] == ["ferrite", "austenite"]
+    codes = np.zeros((inputs.NY, inputs.NX), int)
+    codes[1:] = 3
+    va.attach(scan_store, codes, kind="classes", name="other", classes={0: "gamma prime", 3: "sigma"})
+    attrs = zarr(scan_store).other.attrs
+    assert dict(zip(attrs["flag_values"], attrs["flag_meanings"].split(), strict=True))[3] == "sigma"
+    assert "gamma_prime" in attrs["flag_meanings"]
 
 
 def test_crop_and_bin(tmp_path: Path) -> None:
-    values = small_scan(tmp_path / "a.h5")
+    values = small_scan(tmp_path / "a.h5", order=np.arange(11))  # one point is missing
     options = ("--set", "bin=2", "--set", 'crop={"dy": [2, 8], "dx": [1, 9]}')
     vaearr("ingest", tmp_path / "a.h5", tmp_path / "a.zarr", *options)
+    ds = zarr(tmp_path / "a.zarr")
     wanted = values[:, :, 2:8, 1:9].reshape(3, 4, 3, 2, 4, 2).mean((3, 5))
-    np.testing.assert_allclose(zarr(tmp_path / "a.zarr").patterns, wanted, rtol=1e-6)
+    np.testing.assert_allclose(ds.patterns.values.reshape(12, 3, 4)[:11], wanted.reshape(12, 3, 4)[:11], rtol=1e-6)
+    assert np.isnan(ds.patterns[2, 3]).all()
+    assert ds.dy.values.tolist() == [2.5, 4.5, 6.5]
+    assert [step["step"] for step in json.loads(ds.patterns.attrs["steps"])] == ["crop", "bin"]
 
 
 def test_data_report(images_template: Path) -> None:

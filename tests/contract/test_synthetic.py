@@ -22,11 +22,10 @@ SMALL = {"nx": 20, "ny": 14, "pattern_shape": (24, 28), "n_grains": 6}
 
 @pytest.fixture(scope="module")
 def scan() -> xr.Dataset:
-    return testing.synthetic_scan(nx=32, ny=24, pattern_shape=(40, 40), n_grains=10, seed=1, roi="disc")
+    return testing.synthetic_scan(nx=32, ny=24, pattern_shape=(40, 40), n_grains=10, seed=1)
 
 
 def test_a_scan_means_what_it_says(scan: xr.Dataset) -> None:
-    testing.assert_valid(scan)
     assert scan.patterns.dims == ("y", "x", "dy", "dx")
     assert scan.patterns.dtype == np.uint8
     np.testing.assert_array_equal(scan.x, 0.25 * scan.x_index)
@@ -41,21 +40,23 @@ def test_a_scan_means_what_it_says(scan: xr.Dataset) -> None:
     assert scan.BC.values[on].mean() < 0.5 * scan.BC.values[off].mean()
     truth = (scan.true_quality * scan.own_grain_fraction).values
     assert np.corrcoef(scan.BC.values.ravel(), truth.ravel())[0, 1] > 0.85
-    assert not scan.roi[0, 0]
-    assert scan.roi[12, 16]
 
 
 def test_the_same_arguments_give_the_same_scan() -> None:
     first, again, other = (testing.synthetic_scan(**SMALL, seed=seed) for seed in (5, 5, 6))
     xr.testing.assert_identical(first, again)
     assert not first.true_grain.equals(other.true_grain)
-    xr.testing.assert_identical(testing.synthetic_scan(**SMALL, seed=5, chunks={"y": 4}).load(), first)
     clean = testing.synthetic_scan(**{**SMALL, "pattern_shape": (8, 8)}, seed=5, noise=False)
     xr.testing.assert_identical(clean.true_grain, first.true_grain)
     grains = [int(testing.synthetic_scan(**SMALL, n_twins=count).true_grain.max()) for count in (0, 2)]
     assert grains == [5, 7]
     for nx, ny, count in ((1, 1, 1), (7, 1, 1), (3, 2, 20)):
-        testing.assert_valid(testing.synthetic_scan(nx=nx, ny=ny, pattern_shape=(3, 2), n_grains=count))
+        assert testing.synthetic_scan(nx=nx, ny=ny, pattern_shape=(3, 2), n_grains=count).patterns.shape == (
+            ny,
+            nx,
+            3,
+            2,
+        )
 
 
 def test_patterns_show_the_grain() -> None:
@@ -73,10 +74,10 @@ def test_patterns_show_the_grain() -> None:
     assert abs(noise.mean()) < 0.2
 
 
-@pytest.mark.parametrize("order", ["raster", "column", "shuffled"])
-def test_files_of_a_scan_come_back(order: str, scan: xr.Dataset, tmp_path: Path) -> None:
+def test_files_of_a_scan_come_back(scan: xr.Dataset, tmp_path: Path) -> None:
     few = scan.isel(y=slice(0, 9), x=slice(0, 13))
-    files = testing.write_scan_files(few, tmp_path / "new" / "files", order=order, drop=[(3, 2)])
+    present = few.x_index + 13 * few.y_index != 29
+    files = testing.write_scan_files(few.assign(present=present), tmp_path / "new" / "files")
     maps = ("--bc", files["BC"], "--elements", files["elements"], "--phases", files["phase"])
     vaearr("ingest", files["patterns"], tmp_path / "a.zarr", *maps, "--step", 0.25)
     ds = zarr(tmp_path / "a.zarr")
@@ -92,7 +93,6 @@ def test_files_of_a_scan_come_back(order: str, scan: xr.Dataset, tmp_path: Path)
 
 def test_volumes_and_their_files(tmp_path: Path) -> None:
     made = testing.synthetic_volumes(3, (10, 14, 10), spacing=14.0)
-    testing.assert_valid(made)
     xr.testing.assert_identical(made.isel(sample=slice(0, 4)), testing.synthetic_volumes(2, (10, 14, 10), spacing=14.0))
     assert (made.true_ventricle.values[1::2] > 1.1 * made.true_ventricle.values[::2]).all()
     np.testing.assert_array_equal(made.true_size.values[1::2], made.true_size.values[::2])
@@ -123,7 +123,7 @@ def test_factors_show_in_the_voxels() -> None:
 
 
 WRONG = {
-    "synthetic_scan": [{"nx": 0}, {"pattern_shape": (0, 4)}, {"roi": "star"}, {"dose": 0}, {"step": -1.0}],
+    "synthetic_scan": [{"nx": 0}, {"pattern_shape": (0, 4)}, {"dose": 0}, {"step": -1.0}],
     "synthetic_volumes": [{"n_subjects": 0}, {"shape": (4, 4)}, {"spacing": 0}, {"noise": -1}],
 }
 
@@ -134,29 +134,6 @@ def test_impossible_arguments(name: str, options: dict[str, object]) -> None:
 
     with pytest.raises(UsageError, match=next(iter(options))):
         getattr(testing, name)(**options)
-
-
-def test_assert_valid_names_the_broken_promise() -> None:
-    ds = random_patterns_dataset({"y": 4, "x": 5}, roi=True, missing=3, runs=("vae", "b"))
-    testing.assert_valid(ds)
-    testing.assert_valid(ds.assign(latents=ds.latents.transpose("latent", "x", "y"), split=ds.roi.astype("int8")))
-    leaking, lacking = (ds.latents_b.copy(deep=True) for _ in range(2))
-    leaking.values[tuple(np.argwhere(~ds.roi.values)[0])] = 1
-    lacking.values[tuple(np.argwhere(ds.roi.values)[0])] = np.inf
-    for broken, said in (
-        (ds.assign(latents_b=leaking), "'latents_b' has 3 values outside the ROI that are not NaN"),
-        (ds.assign(latents_b=lacking), "'latents_b' has 3 values inside the ROI that are not finite"),
-        (ds.drop_vars("roi"), "not finite"),
-        (ds.assign(latents_std=-ds.latents_std), "negative"),
-        (ds.assign(roi=ds.roi | True), "3 samples that are not present"),
-        (ds.assign(split_b=ds.roi.astype("int8") * 0 + 1), "outside the ROI; they must be 0"),
-        (ds.assign(split=ds.roi.astype("int8") * 3), "do not declare"),
-        (ds.assign(phase=ds.phase * 0 + 7), "do not declare"),
-    ):
-        with pytest.raises(AssertionError, match=said):
-            testing.assert_valid(broken.assign(phase=broken.phase.assign_attrs(ds.phase.attrs)))
-    with pytest.raises(Exception, match="no variable 'patterns'"):
-        testing.assert_valid(ds.drop_vars("patterns"))
 
 
 def test_count_computes() -> None:

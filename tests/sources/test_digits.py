@@ -46,8 +46,8 @@ def test_idx_refusals(tmp_path: Path) -> None:
     path, labels = tmp_path / "images", tmp_path / "labels"
     whole = idx(DIGITS)
     for data, match in (
-        (whole[:-9], r"declares uint8 of shape \(40, 9, 8\), 2880 bytes, but holds 2871; fetch it again"),
-        (whole + b"\0", "but holds 2881"),
+        (whole[:-9], r"declares uint8 of shape \(40, 9, 8\), 2880 bytes, but holds only 2871; fetch it again"),
+        (whole + b"\0", "but holds more"),
         (gzip.compress(whole)[:-200], "cannot be read as IDX"),
     ):
         path.write_bytes(data)
@@ -86,14 +86,14 @@ def test_npz_refusals(tmp_path: Path) -> None:
     arrays: dict[str, np.ndarray]
     for arrays, match in (
         ({"weights": LABELS}, r"holds weights; expected images x"),
-        ({"x": np.array([{}, []], dtype=object)}, "cannot be read as NPZ .*Object arrays"),
+        ({"x": np.array([{}, []], dtype=object)}, "cannot be read as plain numbers .*Object arrays"),
         ({"x": DIGITS, "y": LABELS[:-1]}, r"labels are uint8 of shape \(39,\)"),
         ({"x": DIGITS, "y": LABELS / 2}, "labels are float64"),
-        ({"x_train": DIGITS, "x_test": DIGITS[:, :5]}, "'train' uint8 .*'test' uint8 .*all must agree"),
+        ({"x_train": DIGITS, "x_test": DIGITS[:, :5]}, "uint8 .* uint8 .*; all must agree"),
         ({"x": np.zeros((2, 9, 8, 7))}, "with at most 4 channels"),
     ):
         np.savez(path, **arrays)  # type: ignore[arg-type]
         refused(path, match)
     np.savez(path, x=DIGITS)
     path.write_bytes(path.read_bytes()[:-30])
-    refused(path, "cannot be read as NPZ")
+    refused(path, "cannot be read as plain numbers")

@@ -138,36 +138,3 @@ def test_refuses_truncated(scan: Path) -> None:
     raw = scan.read_bytes()
     scan.write_bytes(raw[:-20])
     refused(scan, rf"truncated file: eof = {len(raw) - 20}.* stored_eof = {len(raw)}")
-
-
-@pytest.mark.parametrize("name", ["images", "coords"])
-def test_refuses_data_in_other_files(scan: Path, tmp_path: Path, name: str) -> None:
-    secret = tmp_path / "secret.bin"
-    secret.write_bytes(bytes(1000))
-    shape, dtype = ((24, 5, 7), "u1") if name == "images" else ((24, 2), "i4")
-    with h5py.File(scan, "a") as file:
-        del file[name]
-        file[name] = h5py.ExternalLink("other.h5", f"/{name}")
-    refused(scan, r"'\w+' is a link to another file \(other.h5\)")
-    with h5py.File(scan, "a") as file:
-        del file[name]
-        file.create_dataset(name, shape, dtype, external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
-    refused(scan, "has its values in other files")
-    with h5py.File(scan, "a") as file:
-        del file[name]
-        layout = h5py.VirtualLayout(shape, dtype)
-        layout[...] = h5py.VirtualSource("other.h5", "data", shape)
-        file.create_virtual_dataset(name, layout)
-    refused(scan, "has its values in other files")
-
-
-def test_refuses_sizes_that_cannot_be_true(tmp_path: Path) -> None:
-    coords = raster(2, 3)
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_dataset("images", (6, 60_000, 60_000), "u1")
-        file["coords"] = coords
-    refused(tmp_path / "a.h5", r"declares 21600000000 bytes .* but the file has \d+")
-    with h5py.File(tmp_path / "b.h5", "w") as file:
-        file.create_dataset("images", (6, 60_000, 60_000), "u1", chunks=(1, 100, 100), compression="gzip")
-        file["coords"] = coords
-    refused(tmp_path / "b.h5", r"declares 21600000000 bytes .* but the file has \d+")

@@ -92,7 +92,7 @@ def test_refusals(tmp_path: Path) -> None:
         (grey, other / "deep.png", "holds uint16 from 0 to 0; the samples of this store are uint8"),
         (grey, other / "cut.png", "it is damaged, so fetch it again"),
         (grey, other / "text.txt", r"is none of \.png.*\.npy; the samples of this store are"),
-        (grey, other / "objects.npy", "cannot be read as an array"),
+        (grey, other / "objects.npy", "cannot be read as plain numbers"),
         (grey, other / "half.npy", "holds float64 from 0.5 to 0.5"),
         (floats, other / "nan.npy", "NaN or infinite"),
         (grey, other / "stack.npy", r"of shape \(4, 12, 10\)"),

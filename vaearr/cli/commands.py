@@ -82,7 +82,7 @@ def ingest(
 @app.command()
 def attach(
     store: Store,
-    file: Annotated[Path, typer.Argument(help=".npy, .npz or CSV with values computed elsewhere")],
+    file: Annotated[Path, typer.Argument(help=".npy, .npz, CSV or .tsv maps of elements")],
     run: Annotated[str | None, typer.Option(help="latents: name of the run they become")] = None,
     kind: Annotated[str, typer.Option(help="latents, map, classes, elements or scores")] = "latents",
     name: Annotated[str | None, typer.Option(help="all but latents: name of the variable they become")] = None,

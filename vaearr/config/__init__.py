@@ -50,14 +50,7 @@ def _not_empty(ends: tuple[float | None, float | None]) -> tuple[float | None, f
     return ends
 
 
-def _of_an_image(masks: str) -> str:
-    if masks and not masks.startswith("*"):
-        raise ValueError("it must begin with *, which stands for the image's own name")
-    return masks
-
-
 Name = Annotated[str, AfterValidator(_usable_name)]
-MaskNames = Annotated[str, AfterValidator(_of_an_image)]
 Interval = Annotated[tuple[float, float], AfterValidator(_not_empty)]
 Window = Annotated[tuple[float | None, float | None], AfterValidator(_not_empty)]
 
@@ -162,15 +155,13 @@ class IngestConfig(Config):
     step: float | None = field(None, "distance of neighbouring scan points in `units`", gt=0)
     units: str = field("um", "unit of the step; coordinates are step numbers where no step is known")
     maps: dict[Name, Path] = field({}, "name -> CSV with x, y and one value column")
-    elements: Path | None = field(None, "CSV with x, y and one column per element")
+    elements: Path | None = field(None, "CSV with x, y and one column per element, or .tsv maps")
     element_units: str = field("wt%", "unit of the element columns")
     phases: Path | None = field(None, "CSV with x, y and a phase number, -1 = not indexed")
     phase_names: dict[int, str] = field({}, "phase number -> name")
     orientations: Path | None = field(None, ".ang or .ctf map of the scan: orientations, phases, quality")
     scan: str | None = field(None, "scan in a vendor file that holds several; default: the first")
-    nav_shape: tuple[PositiveInt, PositiveInt] | None = field(
-        None, "(rows, columns), for a vendor file without a scan shape"
-    )
+    nav_shape: tuple[PositiveInt, PositiveInt] | None = field(None, "(rows, columns) of a vendor file without them")
     filenames: str | None = field(
         None, "how file names tell the scan point: '{y}_{x}', or a regular expression with groups x and y"
     )
@@ -189,10 +180,13 @@ class IngestConfig(Config):
     channels: Literal["auto", "grey", "colour"] = field(
         "auto", "images: as they are (all alike), all to grey, or all to RGB"
     )
-    masks: MaskNames = field("*_mask*", "names of mask files, * first for the image's own name; '' = no masks")
+    masks: str = field("*_mask*", "images: names of mask files, which are left out; '' = none")
     manifest: Path | None = field(None, "CSV with path, label and further columns for a folder's files")
     label_column: str = field("label", "column of the manifest that holds the label")
+    label_map: dict[str, str] = field({}, "collections: label in the source -> label in the store, before `classes`")
     classes: tuple[str, ...] = field((), "labels of the samples to take; empty = all")
+    n_samples: PositiveInt | None = field(None, "collections: take a random subset of so many samples; default: all")
+    subset_seed: int = field(0, "collections: random seed of that subset", ge=0)
     exclude: tuple[str, ...] = field((), "patterns of paths to leave out, such as '*/old/*'")
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = field(
         None, "volumes: voxels (z, y, x) in mm to resample to, before `size`"

@@ -6,41 +6,51 @@ for each kind makes the variable of it. `vaearr.ingestion.ingest` places its sid
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.errors import DataError, NoInputError, SchemaError, UsageError, did_you_mean
+from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean, listed
 from vaearr.ingestion.placing import Placement, are_whole, place_in_order, place_points, point_dims, row_words
+from vaearr.ingestion.values import (
+    Rows,
+    Values,
+    chosen_array,
+    is_table,
+    read_array,
+    read_columns,
+    read_element_maps,
+    read_points,
+    rows_of,
+    rows_of_array,
+)
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.schema import flags, grid
 from vaearr.sources.ebsd_maps import NO_PHASE
-from vaearr.sources.hdf5 import check_file, in_words
-from vaearr.sources.tables import ReadAs, Table, read_table
+from vaearr.sources.element_maps import map_files
+from vaearr.sources.tables import ReadAs, read_table
 from vaearr.store import (
     add_variables,
     check_run_name,
-    check_store,
     open_store,
     publish_run,
     recover,
     run_manifest,
     run_names,
     staged_run,
+    store_of,
 )
 from vaearr.store.remove import removable
 
 log = logging.getLogger("vaearr")
 
-KNOWN_PREFIXES = ("latent_", "PCA_", "cNMF_")
 NO_CLASS = {n.NOT_CLUSTERED: "no_value", n.NOISE: "no_class"}
 KINDS = (n.LATENTS, "scores", n.ELEMENTS, "map", "classes")
 COUNTED = {
@@ -48,11 +58,18 @@ COUNTED = {
     "n_left_out": "on points not measured or outside the region",
     "n_missing": "scan points without a row",
 }
-Values = str | Path | np.ndarray
+
+
+class HasPath(Protocol):
+    """A run, which knows its store."""
+
+    @property
+    def path(self) -> Path:
+        """The store."""
 
 
 def attach(
-    store: str | Path,
+    store: str | Path | xr.Dataset | HasPath,
     values: Values | xr.DataArray | xr.Dataset,
     *,
     kind: str = n.LATENTS,
@@ -74,10 +91,12 @@ def attach(
     that association, clustering and the report take them by `run`. All or nothing is written. Returns what was written;
     its attributes count rows placed, outside and left out, and points missing.
 
+    store: path of a store, a Dataset opened from one, or a run.
     values: `.npy` or `.npz` `(N,)`, `(N, L)` or over the whole grid `(y, x[, L])`, CSV with value columns, or an array;
     a DataArray over the navigation dims and at most one more, or `array` of a Dataset, is placed by its coordinates.
     kind: "latents" (needs `run`), or, under `name`: "map" (one number a point), "classes" (class numbers), "elements"
-    (CSV, a column each), "scores" (of a decomposition).
+    (CSV, a column each; or a .tsv map named by its element, or a folder of them, of the field of the scan, to whose
+    grid it is resampled), "scores" (of a decomposition).
     coords: points of the rows: `.npy` `(N, 2)` x, y or `(N, 3)` x, y, z, CSV or array. Not needed where the CSV of the
     values has x and y, or where rows come in row-major order (x fastest), one for every scan point or, with `roi`, one
     for every point of that region.
@@ -93,42 +112,63 @@ def attach(
     are named), repeated points, infinite values; NoInputError and UsageError for files and arguments that cannot be
     meant.
     """
-    about: dict[str, Any] = {}
+    attrs: dict[str, Any] = {} if units is None else {"units": units}
     if isinstance(values, xr.Dataset):
-        values = values[_meant("the Dataset", [str(key) for key in values.data_vars], array)]
+        values = values[chosen_array("the Dataset", [str(key) for key in values.data_vars], array)]
     if isinstance(values, xr.DataArray) and kind != n.LATENTS:
-        name = name or (None if values.name is None else str(values.name))
-        about = {key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs}
-    path, target = check_store(store), _target(kind, run, name)
+        if name is None and values.name is not None:
+            name = str(values.name)
+        if kind in ("map", "classes"):
+            attrs = {key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs} | attrs
+    path = store_of(store if isinstance(store, str | Path | xr.Dataset) else store.path)
+    target = _target(kind, run, name)
     recover(path)
     ds = open_store(path, chunks=None)
-    dims = point_dims(ds) if schema.is_scan(ds) else ()
-    if isinstance(values, xr.DataArray):
-        rows = _labelled(values, ds, dims)
-    else:
-        rows = _read(values, dims, prefix, columns, array)
+    rows = _read(ds, values, kind, prefix, columns, array)
     if coords is not None:
         if rows.points is not None:
-            raise UsageError(f"{rows.origin['file']} has points of its own; leave coords out.")
+            raise UsageError(f"{rows.origin['file']} has its own points; leave coords out.")
         rows = replace(rows, points=read_points(coords, point_dims(ds)))
     rows, placement = _placed(ds, rows, _region(ds, roi), read_as)
-    variable = _variable(ds, rows, placement, kind, target, classes or {})
-    variable.attrs |= (about if kind in ("map", "classes") else {}) | ({} if units is None else {"units": units})
+    counts = placement.counts()
+    variable = _variable(ds, rows, placement, kind, target, classes or {}).assign_attrs(attrs)
     made_from = {
         "kind": f"{n.ATTACHED} {kind}",
         "values": rows.origin,
         "points": rows.points and rows.points.origin,
-        "placing": placement.counts(),
+        "placing": counts,
         "roi": roi if roi is None or isinstance(roi, str) else "given as a map",
         "classes": classes or None,
         "units": units,
     }
     result = _keep(path, ds, kind, target, variable, Recipe(None, made_from), overwrite=overwrite)
-    counts = placement.counts()
     words = [f"{counts['n_placed']} of {counts['n_rows']} rows placed by {counts['read_as']}"]
     words += [f"{counts[key]} {text}" for key, text in COUNTED.items() if counts[key]]
     log.info(f"{variable.name}: {'; '.join(words)}")
     return result.assign_attrs(counts)
+
+
+def _read(
+    ds: xr.Dataset,
+    values: Values | xr.DataArray,
+    kind: str,
+    prefix: str | None,
+    columns: Sequence[str],
+    array: str | None,
+) -> Rows:
+    """The values to attach, from a file or memory."""
+    dims = point_dims(ds) if schema.is_scan(ds) else ()
+    if isinstance(values, xr.DataArray):
+        return rows_of_array(values, ds, dims)
+    if kind == n.ELEMENTS and not isinstance(values, np.ndarray):
+        files = map_files(values)
+        if files:
+            return read_element_maps(files, ds)
+    if not isinstance(values, np.ndarray) and is_table(values):
+        return read_columns(values, dims, prefix, columns)
+    if prefix or columns:
+        raise UsageError("prefix and columns choose columns of a CSV, but the values are an array; leave them out.")
+    return read_array(values, array)
 
 
 def _target(kind: str, run: str | None, name: str | None) -> str:
@@ -216,204 +256,75 @@ def _keep(
     return result
 
 
-# reading
-
-
-@dataclass(frozen=True, eq=False)
-class Points:
-    """Coordinates `(N, d)` in the order x, y[, z], how their names say they are read, and where they come from."""
-
-    values: np.ndarray
-    read_as: ReadAs
-    origin: dict[str, Any]
-    lines: np.ndarray | None = None  # of the file, where that is text
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Values `(N, K)` or an array over the whole grid, names of the K columns, and the points the file itself has.
-
-    numbers: the columns' own (`latent_7` is 7), else 0, 1, …
-    """
-
-    values: np.ndarray
-    origin: dict[str, Any]
-    columns: tuple[str, ...] = ()
-    numbers: tuple[int, ...] = ()
-    points: Points | None = None
-
-
-def _read(source: Values, dims: Sequence[str], prefix: str | None, columns: Sequence[str], array: str | None) -> Rows:
-    """Values from `.npy`, `.npz` (`array` names one of several), CSV or memory.
-
-    dims: the point dims, `("x", "y")`, whose columns in a CSV are coordinates. Of a CSV the named `columns` are taken,
-    else those that begin with `prefix`, else those of the first known prefix that occurs, else all; numbered columns of
-    a prefix come in the order of their numbers. Raises DataError, NoInputError or UsageError that says what is there
-    instead.
-    """
-    if not isinstance(source, np.ndarray) and _is_csv(source):
-        table = read_table(source, dims)
-        if columns and prefix:
-            raise UsageError("columns and prefix both say which columns are meant; give one of them.")
-        for name in columns:
-            if name not in table.values:
-                raise NoInputError(f"{table.file} has no value column {name!r}.{did_you_mean(name, table.values)}")
-        known = (start for start in KNOWN_PREFIXES if any(name.startswith(start) for name in table.values))
-        start = prefix if prefix is not None else "" if columns else next(known, "")
-        chosen = list(columns) or [name for name in table.values if name.startswith(start)]
-        ends = [name.removeprefix(start) for name in chosen]
-        if not (chosen and start and all(map(str.isdecimal, ends)) and len(set(map(int, ends))) == len(ends)):
-            return _columns(table, chosen, f" {prefix}…" if prefix else "")
-        rows = _columns(table, sorted(chosen, key=lambda name: int(name.removeprefix(start))))
-        return replace(rows, numbers=tuple(sorted(map(int, ends))))
-    if prefix or columns:
-        raise UsageError("prefix and columns choose from a CSV; the values are in none.")
-    values, origin = _array(source, array)
-    if values.dtype.kind not in "biuf" or 0 in values.shape or values.ndim == 0:
-        raise DataError(f"{origin['file']}: {values.dtype} of shape {values.shape}; expected numbers, one row a point.")
-    return Rows(values, origin)
-
-
-def _columns(table: Table, chosen: Sequence[str], wanted: str = "") -> Rows:
-    """The values of a CSV in some columns, with its points."""
-    if not chosen:
-        raise DataError(f"{table.file} has no value column{wanted}. It has: {_listed(table.frame.columns)}.")
-    values = table.numbers(chosen)
-    origin = _origin(values, table.file) | {"columns": list(chosen)}
-    return Rows(values, origin, tuple(chosen), points=_points_of(table) if table.coordinates else None)
-
-
-def _points_of(table: Table) -> Points:
-    values = table.numbers(table.coordinates)
-    origin = _origin(values, table.file) | {"columns": table.coordinates}
-    return Points(values, table.read_as, origin, table.frame.index.to_numpy())
-
-
-def read_points(source: Values, dims: Sequence[str]) -> Points:
-    """Points `(N, d)` from a CSV with columns for all `dims`, `.npy`, `.npz` or memory."""
-    if isinstance(source, np.ndarray) or not _is_csv(source):
-        values, origin = _array(source, None)
-        return Points(values, "auto", origin)
-    table = read_table(source, dims)
-    if not table.coordinates:
-        raise DataError(f"{source} has no columns {' and '.join(dims)}. It has: {_listed(table.values)}.")
-    return _points_of(table)
-
-
-def _labelled(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Rows:
-    """Values of a DataArray over a store's navigation dims and at most one more, with the points that it lies on.
-
-    dims: the point dims, none for a collection. Without coordinates it covers the whole grid. Raises SchemaError.
-    """
-    nav = schema.navigation_dims(ds)
-    others = [dim for dim in values.dims if dim not in nav]
-    if not set(nav) <= set(values.dims) or len(others) > 1:
-        raise SchemaError(
-            f"the array has dims {tuple(values.dims)}; expected {nav} and at most one more; rename them by .rename(…)."
-        )
-    whole, points = values.transpose(*nav, *others), None
-    rows = np.asarray(whole.values).reshape(-1, *(whole.sizes[dim] for dim in others))
-    if dims and set(nav) <= set(values.coords):
-        axes = np.meshgrid(*(whole[dim].values for dim in nav), indexing="ij")
-        places = {dim: axis.ravel() for dim, axis in zip(nav, axes, strict=True)}
-        points = Points(np.stack([places[dim] for dim in dims], 1), "coordinates", _origin(rows))
-    else:
-        try:
-            xr.align(whole, xr.Dataset(coords={dim: ds[dim] for dim in nav}), join="exact")
-        except ValueError as error:
-            told = " ".join(str(error).split())
-            raise SchemaError(f"the array does not cover the store's {nav} ({told}); use .reindex_like(…).") from None
-    labels = whole[others[0]].values if others and others[0] in whole.coords else np.empty(0)
-    is_numbered, is_named = labels.dtype.kind in "iu", labels.dtype.kind in "OUT"
-    named, numbers = map(str, labels[: len(labels) * is_named]), map(int, labels[: len(labels) * is_numbered])
-    return Rows(rows, _origin(rows), tuple(named), tuple(numbers), points)
-
-
-def _is_csv(source: str | Path) -> bool:
-    """Whether values lie in a CSV. Raises NoInputError, DataError or UsageError for what is no file of values."""
-    suffix = check_file(source).suffix
-    if suffix.lower() not in (".npy", ".npz", ".csv"):
-        raise UsageError(f"{source} is {suffix or 'without a suffix'}; expected .npy, .npz or .csv.")
-    return suffix.lower() == ".csv"
-
-
-def _array(source: Values, array: str | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """An array in memory, that of a `.npy`, or the one meant of a `.npz`; and where it comes from."""
-    if isinstance(source, np.ndarray):
-        return source, _origin(source)
-    file, more = Path(source).expanduser(), {}
-    with in_words(file, "plain numbers"), file.open("rb") as opened:
-        values = np.load(opened, allow_pickle=False)
-        if not isinstance(values, np.ndarray):
-            more = {"array": _meant(str(file), list(values.files), array)}
-            values = np.asarray(values[more["array"]])
-    return values, _origin(values, file) | more
-
-
-def _meant(where: str, known: list[str], array: str | None) -> str:
-    """The one of several arrays that is meant: `array`, or the only one."""
-    if array is None and len(known) != 1:
-        raise UsageError(f"{where} holds {len(known)} arrays ({_listed(known)}); choose one with array='…'.")
-    if (name := array or known[0]) not in known:
-        raise NoInputError(f"{where} holds no array {name!r}.{did_you_mean(name, known)}")
-    return name
-
-
-def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:
-    about = {"shape": list(values.shape), "dtype": str(values.dtype)}
-    if file is None:
-        digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-        return {"file": "an array in memory", "sha256": digest, **about}
-    with file.open("rb") as opened:
-        return {"file": file.name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest(), **about}
-
-
-def _listed(names: Iterable[Any]) -> str:
-    known = list(map(str, names))
-    return ", ".join(known[:30]) + (", …" if len(known) > 30 else "")
-
-
 # what they become
 
 
 def _variable(
     ds: xr.Dataset, rows: Rows, placement: Placement, kind: str, target: str, words: Mapping[int, str]
 ) -> xr.DataArray:
-    """The variable of one kind: `(navigation…)`, of latents `(navigation…, latent_<run>)`, of scores `(navigation…,
-    <name>_component)`, of elements `(element, navigation…)`, under another name than `elements` over a dim
-    `<name>_element`.
-    """
-    coords = {dim: ds[dim].variable for dim in schema.navigation_dims(ds)}
-    file, values = rows.origin["file"], np.asarray(rows.values)
-    values = values if values.ndim > 1 else values[:, None]
-    floats = values.astype(min(np.result_type(values, "f4"), np.dtype("f8")))  # which holds all of an integer type
+    """The variable that values of a kind become; words: names of class or phase numbers."""
     if kind in ("map", "classes", n.PHASE):
-        if values.shape[1] != 1:
-            which = f" ({', '.join(rows.columns[:20])}); choose one with columns=" if rows.columns else ""
-            raise DataError(f"{file} has {values.shape[1]} values for each point, expected one{which}.")
-        label = {"long_name": rows.columns[0] if rows.columns else target}
-        if kind == "map":
-            on_grid, attrs = placement.on_grid(floats[:, 0], np.nan), n.ATTRS.get(target, label | {"units": "1"})
-        else:
-            on_grid = placement.on_grid(_codes(rows, values[:, 0]), n.NOT_CLUSTERED)
-            meant = (NO_PHASE, n.PHASE) if kind == n.PHASE else (NO_CLASS, "class")
-            attrs = (n.ATTRS[n.PHASE] if kind == n.PHASE else label) | flags(on_grid, words, *meant)
-        return xr.DataArray(on_grid, coords, tuple(coords), target, attrs)
+        return _map_variable(ds, rows, placement, kind, target, words)
+    values = _columns_of(rows)
+    long_name = "latent (attached)" if kind == n.LATENTS else f"{target} score (attached)"
+    attrs: Mapping[str, Any] = {"long_name": long_name, "units": "1"}
+    name, dim = target, f"{target}_{n.COMPONENT}"
+    dim_attrs: Mapping[str, Any] = {"long_name": n.COMPONENT}
     labels: Sequence[Any] = rows.numbers or range(values.shape[1])
-    if kind == n.ELEMENTS:
-        labels = [column.split("(")[0].split("[")[0].strip() or column for column in rows.columns]  # of `Fe [wt%]`
-        if not labels or len(set(labels)) < len(labels):
-            raise DataError(f"{file} has the element columns {labels}; expected a CSV with each element once.")
-    name, attrs = target, {"long_name": f"{target} score (attached)", "units": "1"}
-    dim, of_dim = f"{target}_{n.COMPONENT}", {"long_name": n.COMPONENT}
     if kind == n.LATENTS:
-        name, attrs = n.run_name(n.LATENTS, target), attrs | {"long_name": "latent (attached)"}
-        dim, of_dim = n.run_name(n.LATENT, target), n.ATTRS[n.LATENT]
+        name, dim, dim_attrs = n.run_name(n.LATENTS, target), n.run_name(n.LATENT, target), n.ATTRS[n.LATENT]
     elif kind == n.ELEMENTS:
-        dim, of_dim, attrs = n.ELEMENT if target == n.ELEMENTS else f"{target}_{n.ELEMENT}", {}, n.ATTRS[n.ELEMENTS]
-    coords[dim] = xr.Variable(dim, list(labels), of_dim)
-    found = xr.DataArray(placement.on_grid(floats, np.nan), coords, tuple(coords), name, attrs)
-    return found.transpose(dim, ...) if kind == n.ELEMENTS else found
+        dim = n.ELEMENT if target == n.ELEMENTS else f"{target}_{n.ELEMENT}"
+        attrs, dim_attrs = n.ATTRS[n.ELEMENTS], {}
+        labels = _elements_of(rows)
+    coords = {nav: ds[nav].variable for nav in schema.navigation_dims(ds)}
+    coords[dim] = xr.Variable(dim, list(labels), dim_attrs)
+    variable = xr.DataArray(placement.on_grid(values, np.nan), coords, tuple(coords), name, dict(attrs))
+    return variable.transpose(dim, ...) if kind == n.ELEMENTS else variable
+
+
+def _columns_of(rows: Rows) -> np.ndarray:
+    """The values `(N, K)` as floats that hold all values of their type."""
+    values = np.asarray(rows.values)
+    if values.ndim == 1:
+        values = values[:, None]
+    return values.astype(min(np.result_type(values, "f4"), np.dtype("f8")))
+
+
+def _elements_of(rows: Rows) -> list[str]:
+    """Elements by the names of columns: `Fe [wt%]` is Fe."""
+    elements: list[str] = []
+    for column in rows.columns:
+        symbol = column.split("(")[0].split("[")[0].strip()
+        elements.append(symbol or column)
+    if not elements or len(set(elements)) < len(elements):
+        raise DataError(
+            f"{rows.origin['file']} has the element columns {listed(elements)}; expected a CSV with each element once."
+        )
+    return elements
+
+
+def _map_variable(
+    ds: xr.Dataset, rows: Rows, placement: Placement, kind: str, target: str, words: Mapping[int, str]
+) -> xr.DataArray:
+    """A map of one value for each point: numbers, or codes of classes or phases."""
+    values = np.asarray(rows.values)
+    n_columns = values.shape[1] if values.ndim > 1 else 1
+    if n_columns != 1:
+        choice = f" ({listed(rows.columns)}); choose one with columns=" if rows.columns else ""
+        raise DataError(f"{rows.origin['file']} has {n_columns} values for each point, expected one{choice}.")
+    attrs: dict[str, Any] = {"long_name": rows.columns[0] if rows.columns else target}
+    if kind == "map":
+        on_grid = placement.on_grid(_columns_of(rows)[:, 0], np.nan)
+        attrs = dict(n.ATTRS.get(target, attrs | {"units": "1"}))
+    else:
+        on_grid = placement.on_grid(_codes(rows, values.reshape(len(values))), n.NOT_CLUSTERED)
+        if kind == n.PHASE:
+            attrs = n.ATTRS[n.PHASE] | flags(on_grid, words, NO_PHASE, n.PHASE)
+        else:
+            attrs |= flags(on_grid, words, NO_CLASS, "class")
+    coords = {dim: ds[dim].variable for dim in schema.navigation_dims(ds)}
+    return xr.DataArray(on_grid, coords, tuple(coords), target, attrs)
 
 
 def _codes(rows: Rows, numbers: np.ndarray) -> np.ndarray:
@@ -442,16 +353,27 @@ def side_map(
     comes from and count scan points without a line (`n_missing`), lines outside the scan and columns without a name.
     """
     kind = name if name in (n.PHASE, n.ELEMENTS) else "map"
-    table = read_table(path, point_dims(ds))
-    if not table.coordinates or not table.values:
-        wanted = f"{', '.join(point_dims(ds))} and at least one column of values"
-        raise DataError(f"{table.file} has no column for {wanted}. It has: {_listed(table.frame.columns)}.")
-    rows = _columns(table, table.values if kind == n.ELEMENTS else [table.meant(name)])
-    points, lines = table.numbers(table.coordinates), table.frame.index.to_numpy()
-    way: ReadAs = "steps" if are_whole(points) else "coordinates"
-    placement = place_points(ds, points, read_as=way, what=str(table.file), lines=lines)
-    found = _variable(ds, rows, placement, kind, name, words or {})
-    counts = placement.within(grid.measured(ds)).counts()
-    about = {"source": table.file.name, "column": ", ".join(rows.columns), "n_dropped": table.n_dropped}
-    about |= {key: counts[key] for key in ("n_missing", "n_outside")} | ({} if units is None else {"units": units})
-    return (found.astype("f4") if found.dtype.kind == "f" else found).assign_attrs(about)
+    element_files = map_files(path) if kind == n.ELEMENTS else []
+    if element_files:
+        rows, placement = _placed(ds, read_element_maps(element_files, ds), None, "auto")
+        about: dict[str, Any] = {"source": rows.origin["file"], "n_dropped": 0}
+    else:
+        table = read_table(path, point_dims(ds))
+        if not table.coordinates or not table.values:
+            needed = f"{', '.join(point_dims(ds))} and at least one column of values"
+            raise DataError(f"{table.file} has no column for {needed}; it has {listed(table.frame.columns)}.")
+        rows = rows_of(table, table.values if kind == n.ELEMENTS else [table.meant(name)])
+        points = table.numbers(table.coordinates)
+        way: ReadAs = "steps" if are_whole(points) else "coordinates"
+        lines = table.frame.index.to_numpy()
+        placement = place_points(ds, points, read_as=way, what=str(table.file), lines=lines)
+        placement = placement.within(grid.measured(ds))
+        about = {"source": table.file.name, "n_dropped": table.n_dropped}
+    counts = placement.counts()
+    about |= {"column": ", ".join(rows.columns), "n_missing": counts["n_missing"], "n_outside": counts["n_outside"]}
+    if units is not None:
+        about["units"] = units
+    variable = _variable(ds, rows, placement, kind, name, words or {})
+    if variable.dtype.kind == "f":
+        variable = variable.astype("f4")
+    return variable.assign_attrs(about)

@@ -26,7 +26,7 @@ from vaearr.ingestion.attaching import side_map
 from vaearr.recipe import Recipe, is_made, nested, now, versions
 from vaearr.schema.grid import measured
 from vaearr.schema.pattern_steps import bin_patterns, crop
-from vaearr.sources import check_source, find_source, named_source, open_source, source_files
+from vaearr.sources import COLLECTION_SETTINGS, Detected, detect
 from vaearr.sources.orientation_maps import side_maps
 from vaearr.sources.vendor import DETECTOR
 from vaearr.store import (
@@ -47,6 +47,7 @@ log = logging.getLogger("vaearr")
 OF_SCANS = ("maps", "elements", "phases", "orientations", "step", "crop", "bin")
 OF_ANY_SOURCE = {*OF_SCANS, "element_units", "phase_names", "nonfinite"} - {"step"}
 CENTRE = "projection_centre"
+Given = Detected | xr.Dataset | xr.DataArray
 LEVELS = 16  # float32 numbers, as which networks see patterns, that must lie between the extremes of one of integers
 
 
@@ -73,36 +74,45 @@ def ingest(
     that the disk need not hold them.
     """
     config = resolved(IngestConfig, config, given)
+    given_source: Given = source if isinstance(source, xr.Dataset | xr.DataArray) else detect(source, config)
     if (old := _taken(store)) is not None:
-        if _is_ingested(old, source, config, overwrite=overwrite):
+        if _is_ingested(old, given_source, config, overwrite=overwrite):
             return open_store(store)
         with replacing(old) as new:
-            ingest(source, new, config=config, progress=progress)
-        return open_store(store)
-    folder, file = _existing_parent(desk(store)), None
-    if isinstance(source, xr.Dataset | xr.DataArray):
-        opening: Any = nullcontext(schema.as_dataset(source))
+            _ingest(given_source, new, config, progress)
     else:
-        file = check_source(source)
-        opening = open_source(file, config, scratch=folder)
-    before = _state(file, config)
+        _ingest(given_source, store, config, progress)
+    return open_store(store)
+
+
+def _ingest(source: Given, store: str | Path, config: IngestConfig, progress: Progress) -> None:
+    """Write a source as a new store."""
+    folder = _existing_parent(desk(store))
+    before = _state(source, config)
+    if isinstance(source, Detected):
+        opening: Any = source.open(config, scratch=folder)
+    else:
+        opening = nullcontext(schema.as_dataset(source))
     with opening as lazy:
-        _refuse_settings(config, lazy, is_file=file is not None)
+        _refuse_settings(config, lazy, is_file=isinstance(source, Detected))
         ds = preflight(reduced(lazy, config), config)
         checks = Checks(ds, config.nonfinite)
 
         def finalise(ds: xr.Dataset) -> xr.Dataset:
-            if _state(file, config) != before:
-                raise DataError(f"{file} changed while it was read; ingest it again when nothing writes to it.")
-            return _described(ds, file, config, checks)
+            state = _state(source, config)
+            if state != before:
+                raise DataError(
+                    f"{_name(source)} changed while it was read; ingest it again when nothing writes to it."
+                )
+            return _described(ds, source, config, checks, state)
 
-        if file is not None and (file / n.RUNS / "zarr.json").exists():  # one of vaearr's: nothing of it may be lost
-            check_patterns(file)
+        is_vaearr_store = isinstance(source, Detected) and (source.path / n.RUNS / "zarr.json").exists()
+        if isinstance(source, Detected) and is_vaearr_store:  # none of its patterns may be lost
+            check_patterns(source.path)
         with showing(progress, "reading") as show:
             create_store(ds, store, transform=checks, finalise=finalise, progress=show)
     for line in checks.findings():
         log.info(line)
-    return open_store(store)
 
 
 def _taken(store: str | Path) -> Path | None:
@@ -119,19 +129,18 @@ def _taken(store: str | Path) -> Path | None:
         return path
 
 
-def _is_ingested(old: Path, source: Any, config: IngestConfig, *, overwrite: bool) -> bool:
+def _is_ingested(old: Path, source: Given, config: IngestConfig, *, overwrite: bool) -> bool:
     """Whether a store was made of the same file (name, bytes, time of change) with the same settings."""
-    if isinstance(source, xr.Dataset | xr.DataArray):
-        inputs = {"source": {"file": "a Dataset, whose values are not compared"}}
+    if isinstance(source, Detected):
+        state = {"file": _name(source), **_state(source, config)}
     else:
-        file = check_source(source)
-        inputs = {"source": {"file": file.name, **_state(file, config)}}
+        state = {"file": "a Dataset, whose values are not compared"}
     made = nested(open_store(old, chunks=None).attrs, n.PROVENANCE)
     if isinstance(made, Mapping):
-        known = dict(made.get("source", {}))
-        made = {"source": {key: known.get(key) for key in inputs["source"]}, "config": made.get("ingest")}
-    there = f"{old} already exists"
-    return is_made(there, made, Recipe(config, inputs), instead="give another path", overwrite=overwrite)
+        stored = dict(made.get("source", {}))
+        made = {"source": {key: stored.get(key) for key in state}, "config": made.get("ingest")}
+    recipe = Recipe(config, {"source": state})
+    return is_made(f"{old} already exists", made, recipe, instead="give another path", overwrite=overwrite)
 
 
 def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
@@ -169,42 +178,62 @@ def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
 
 
 def _refuse_settings(config: IngestConfig, ds: xr.Dataset, *, is_file: bool) -> None:
-    """Raise UsageError for what a collection has no place for, and of a Dataset for what says how files are read."""
-    given = [key for key in IngestConfig.model_fields if getattr(config, key) != getattr(IngestConfig(), key)]
-    if not is_file and (wrong := [key for key in given if key not in OF_ANY_SOURCE]):
-        raise UsageError(
-            f"{wrong[0]} says how files are read, and a Dataset is taken as it is; leave it out and change the Dataset "
-            "(coordinates by ds.assign_coords, size by ds.isel or ds.coarsen)."
-        )
-    if not schema.is_scan(ds) and (wrong := [key for key in OF_SCANS if key in given]):
-        raise UsageError(
-            f"{wrong[0]} is for scans, and the source is a collection without scan points; leave it out (a manifest "
-            f"brings columns of numbers for each sample, size another size)."
-        )
+    """Raise UsageError for a setting that means nothing for this source."""
+    defaults = IngestConfig()
+    given = [key for key in IngestConfig.model_fields if getattr(config, key) != getattr(defaults, key)]
+    for key in given:
+        if not is_file and key not in OF_ANY_SOURCE:
+            raise UsageError(
+                f"{key} says how files are read, and a Dataset is taken as it is; leave it out and change the Dataset "
+                "(coordinates by ds.assign_coords, size by ds.isel or ds.coarsen)."
+            )
+        if key in OF_SCANS and not schema.is_scan(ds):
+            raise UsageError(
+                f"{key} is for scans, and the source is a collection without scan points; leave it out (a manifest "
+                "brings columns of numbers for each sample, size another size)."
+            )
+        if key in COLLECTION_SETTINGS and schema.is_scan(ds):
+            raise UsageError(
+                f"{key} is for collections of images or volumes, and the source is a scan; leave it out (va.roi "
+                "chooses scan points, crop and bin change patterns)."
+            )
 
 
-def _described(ds: xr.Dataset, file: Path | None, config: IngestConfig, checks: Checks) -> xr.Dataset:
-    """The Dataset with what the stream has found, and where all of it came from."""
-    kind = "xarray" if file is None else find_source(file, config)
+def _described(
+    ds: xr.Dataset, source: Given, config: IngestConfig, checks: Checks, state: Mapping[str, Any]
+) -> xr.Dataset:
+    """The Dataset with what was found while it was read, and where it came from."""
+    origin: dict[str, Any] = {"file": _name(source), "format": "xarray", **state}
+    packages: tuple[str, ...] = ()
+    if isinstance(source, Detected):
+        origin["format"] = source.format
+        packages = source.source.packages
     came_from = nested(ds.attrs, n.PROVENANCE)
-    source = {"file": "a Dataset" if file is None else file.name, "format": kind, **_state(file, config)}
-    origin = {
-        "source": source | ({"of": came_from} if came_from else {}),
+    if came_from:
+        origin["of"] = came_from
+    provenance = {
+        "source": origin,
         "ingest": config.deciding(),
-        "versions": versions("h5py", "pandas", *(() if file is None else named_source(kind).packages)),
+        "versions": versions("h5py", "pandas", *packages),
         "created": now(),
     }
     present = xr.DataArray(checks.present, dims=schema.navigation_dims(ds), attrs=n.ATTRS[n.PRESENT])
     patterns = ds[n.PATTERNS].assign_attrs(checks.attrs())
-    return ds.assign({n.PATTERNS: patterns, n.PRESENT: present}).assign_attrs({n.PROVENANCE: origin})
+    return ds.assign({n.PATTERNS: patterns, n.PRESENT: present}).assign_attrs({n.PROVENANCE: provenance})
 
 
-def _state(source: Path | None, config: IngestConfig) -> dict[str, Any]:
+def _name(source: Given) -> str:
+    return source.path.name if isinstance(source, Detected) else "a Dataset"
+
+
+def _state(source: Given, config: IngestConfig) -> dict[str, Any]:
     """Bytes and time of the last change (UTC), of several files: of all together; of a Dataset no bytes."""
-    states = [] if source is None else [file.stat() for file in source_files(source, config)]
+    states = [file.stat() for file in source.files(config)] if isinstance(source, Detected) else []
+    state: dict[str, Any] = {"bytes": sum(state.st_size for state in states)}
     changed = max((state.st_mtime_ns for state in states), default=0)
-    time = {"mtime": datetime.fromtimestamp(changed / 1e9, UTC).isoformat()} if changed else {}
-    return {"bytes": sum(state.st_size for state in states), **time}
+    if changed:
+        state["mtime"] = datetime.fromtimestamp(changed / 1e9, UTC).isoformat()
+    return state
 
 
 def _existing_parent(target: Path) -> Path:
@@ -225,31 +254,21 @@ def reduced(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
     store, so memory stays that of a few. Scan points without a pattern are NaN where binning makes floats of integers.
     Raises UsageError for a window without pixels and for a side that is not a multiple of `bin`.
     """
-    if not config.crop and config.bin == 1:
-        return ds
-    signal = schema.signal_dims(ds)
-    detector = [name for name, variable in ds.data_vars.items() if set(signal) & set(variable.dims)]
-    less = {name: _reduced(ds[name], ds, config) for name in detector}
-    patterns = less[n.PATTERNS]
-    if ds[n.PATTERNS].dtype.kind != "f" and patterns.dtype.kind == "f" and n.PRESENT in ds:
-        less[n.PATTERNS] = patterns.where(ds[n.PRESENT])
-    rest = ds.drop_vars([*detector, *(name for name, coord in ds.coords.items() if set(signal) & set(coord.dims))])
-    result = rest.assign({name: variable.drop_vars(rest.coords, errors="ignore") for name, variable in less.items()})
-    about = _detector_after(dict(nested(ds.attrs, DETECTOR) or {}), ds, config)
-    return result.assign_attrs({DETECTOR: about} if about else {})
-
-
-def _reduced(variable: xr.DataArray, ds: xr.Dataset, config: IngestConfig) -> xr.DataArray:
-    signal = [dim for dim in schema.signal_dims(ds) if dim in variable.dims]
-    nav = schema.navigation_dims(ds) if variable.name == n.PATTERNS else ()
-    less = variable.assign_attrs({n.NAVIGATION_DIMS: list(nav), n.SIGNAL_DIMS: signal})
-    if windows := {dim: window for dim, window in config.crop.items() if dim in signal}:
-        less = crop(less, **windows)
+    result = ds
+    if config.crop:
+        result = crop(result, **config.crop)
     if config.bin > 1:
-        sizes, pixels = (tuple(less.sizes[dim] for dim in dims) for dims in (nav, signal))
-        chunks = dict(zip(nav, pattern_chunks(sizes, pixels, less.dtype.itemsize), strict=False))
-        less = bin_patterns(less.chunk(chunks) if nav else less, config.bin)
-    return less if nav else less.drop_attrs(deep=False).assign_attrs(variable.attrs)
+        patterns = result[n.PATTERNS]
+        shape = tuple(patterns.sizes[dim] for dim in schema.signal_dims(ds))
+        tile = pattern_chunks(schema.navigation_shape(ds), shape, patterns.dtype.itemsize)
+        chunks = dict(zip(schema.navigation_dims(ds), tile, strict=False))
+        result = bin_patterns(result.assign({n.PATTERNS: patterns.chunk(chunks)}), config.bin)
+        if patterns.dtype.kind != "f" and n.PRESENT in ds:
+            result[n.PATTERNS] = result[n.PATTERNS].where(ds[n.PRESENT])
+    detector = nested(ds.attrs, DETECTOR)
+    if not detector or result is ds:
+        return result
+    return result.assign_attrs({DETECTOR: _detector_after(dict(detector), ds, config)})
 
 
 def _detector_after(about: dict[str, Any], ds: xr.Dataset, config: IngestConfig) -> dict[str, Any]:

@@ -144,9 +144,7 @@ def validate(ds: xr.Dataset) -> None:
     for dim in nav:
         if dim not in ds.coords:
             raise SchemaError(f"dimension {dim!r} has no coordinate; add ds.assign_coords({dim}=…).")
-        index = ds.indexes[dim]
-        if not index.is_unique:
-            raise SchemaError(f"coordinate {dim!r} holds the value {index[index.duplicated()][0]} twice.")
+        _validate_coordinate(ds[dim])
     for name, variable in ds.data_vars.items():
         if not n.is_valid_name(str(name)):
             raise SchemaError(f"variable name {name!r} is not usable; use letters, digits and _, a letter first.")
@@ -155,6 +153,25 @@ def validate(ds: xr.Dataset) -> None:
                 raise SchemaError(f"{name!r} must be boolean over {nav}; it is {variable.dtype} over {variable.dims}.")
         elif name == n.ELEMENTS and n.ELEMENT not in variable.dims:
             raise SchemaError(f"'elements' has dims {variable.dims}; expected ('element', {', '.join(nav)}).")
+
+
+def _validate_coordinate(coordinate: xr.DataArray) -> None:
+    """Raise SchemaError unless the values are finite numbers, or names along `sample`, and each occurs once."""
+    name, values = coordinate.name, coordinate.values
+    kinds = "iufOUST" if name == n.SAMPLE else "iuf"
+    if values.dtype.kind not in kinds:
+        raise SchemaError(
+            f"coordinate {name!r} has dtype {values.dtype}, expected numbers; replace it, for example with "
+            f"ds.assign_coords({name}=range({values.size}))."
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise SchemaError(
+            f"coordinate {name!r} holds {values[~np.isfinite(values)][0]}, expected finite numbers; leave these points "
+            f"out with ds.sel({name}=numpy.isfinite(ds.{name})), or correct the coordinate with ds.assign_coords."
+        )
+    index = coordinate.to_index()
+    if not index.is_unique:
+        raise SchemaError(f"coordinate {name!r} holds the value {index[index.duplicated()][0]} twice.")
 
 
 def maps(ds: xr.Dataset) -> list[str]:

@@ -18,9 +18,10 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.config import Interval, RoiConfig, SplitConfig
-from vaearr.errors import RoiError, SchemaError, UsageError, did_you_mean
+from vaearr.errors import RoiError, SchemaError, UsageError, VaearrError, did_you_mean, shortened
 
 MIN_ROI = 2
+MAX_CONDITION = 2000  # characters
 
 OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Eq: operator.eq,
@@ -82,12 +83,25 @@ def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
     without a phase by numbers below 0, which compare like any number.
 
     Only names of maps, numbers, comparisons, `and or not & | ~` and brackets are read; nothing is executed. Raises
-    UsageError that says what was not understood.
+    UsageError that says what was not understood, also for a condition that is too long or too deeply nested.
     """
+    if len(text) > MAX_CONDITION:
+        raise UsageError(
+            f"the condition {shortened(text)!r} has {len(text)} characters, expected at most {MAX_CONDITION}; compute "
+            "the map in Python, store it with va.keep, and name it in the condition."
+        )
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        raise UsageError(f'cannot read the condition {text!r}; write it like "BC > 45 and phase == 0".') from None
+        return _evaluated(ds, text)
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        if isinstance(error, VaearrError):
+            raise
+        raise UsageError(
+            f'cannot read the condition {shortened(text)!r}; write it like "BC > 45 and phase == 0".'
+        ) from None
+
+
+def _evaluated(ds: xr.Dataset, text: str) -> xr.DataArray:
+    tree = ast.parse(text.strip(), mode="eval").body
     used: dict[str, xr.DataArray] = {}  # the maps that the condition names
 
     def truth(node: ast.AST) -> xr.DataArray:

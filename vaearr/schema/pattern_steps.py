@@ -1,8 +1,8 @@
-"""Steps on patterns before anything is learned: crop, bin, average over neighbours.
+"""Steps on patterns before anything is learned: crop, bin, remove backgrounds, rescale, average over neighbours.
 
 Each takes patterns, or a Dataset, whose patterns it replaces together with their coordinates. It is lazy where the
 patterns are, finds its axes by `navigation_dims` and `signal_dims`, keeps the coordinates right and adds itself to the
-attribute `steps`. Static and dynamic background: `vaearr.models.preprocess.preprocess` with `normalise="none"`.
+attribute `steps`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 import xarray as xr
@@ -23,6 +23,8 @@ from vaearr.schema.grid import laid_over
 STEPS = "steps"
 OF_THE_VALUES = ("value_min", "value_max", "n_constant", "n_masked", "sha256", SHA256_OF, "preprocess", PROVENANCE)
 
+DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
+Operation = Literal["subtract", "divide"]
 Window = tuple[float | None, float | None]
 Given = TypeVar("Given", xr.DataArray, xr.Dataset)
 P = ParamSpec("P")
@@ -31,23 +33,42 @@ P = ParamSpec("P")
 def _of_datasets(
     step: Callable[Concatenate[xr.DataArray, P], xr.DataArray],
 ) -> Callable[Concatenate[Given, P], Given]:
-    """The same step on a Dataset: to `ds.assign(patterns=…)` xarray would align coordinates of the old patterns."""
+    """The same step on a Dataset, applied to its patterns."""
 
     @wraps(step)
     def wrapped(given: Given, *args: P.args, **kwargs: P.kwargs) -> Given:
         if isinstance(given, xr.DataArray):
             return step(given, *args, **kwargs)
-        return _without_patterns(given).assign({PATTERNS: step(given[PATTERNS], *args, **kwargs)})
+        return given.assign({PATTERNS: step(given[PATTERNS], *args, **kwargs)})
 
     return wrapped
 
 
-def _without_patterns(ds: xr.Dataset) -> xr.Dataset:
-    signal = {*_dims(ds[PATTERNS])[1]}
-    return ds.drop_vars([PATTERNS, *(name for name, coord in ds.coords.items() if signal & {*coord.dims})])
+def _of_detectors(
+    step: Callable[Concatenate[xr.DataArray, P], xr.DataArray],
+) -> Callable[Concatenate[Given, P], Given]:
+    """The same step on a Dataset, applied to all its variables over the detector, such as a static background."""
+
+    @wraps(step)
+    def wrapped(given: Given, *args: P.args, **kwargs: P.kwargs) -> Given:
+        if isinstance(given, xr.DataArray):
+            return step(given, *args, **kwargs)
+        signal: list[str] = _dims(given[PATTERNS])[1]
+        results: dict[str, xr.DataArray] = {PATTERNS: step(given[PATTERNS], *args, **kwargs)}
+        for name, variable in given.drop_vars(PATTERNS).data_vars.items():
+            dims = [dim for dim in signal if dim in variable.dims]
+            if dims:
+                as_pattern = variable.assign_attrs({NAVIGATION_DIMS: [], SIGNAL_DIMS: dims})
+                result = step(as_pattern, *args, **kwargs)
+                results[str(name)] = result.drop_attrs(deep=False).assign_attrs(variable.attrs)
+        changed = {*results, *(name for name, coord in given.coords.items() if set(signal) & set(coord.dims))}
+        rest = given.drop_vars(changed)  # xarray would align the results with coordinates of the old detector
+        return rest.assign({name: result.drop_vars(rest.coords, errors="ignore") for name, result in results.items()})
+
+    return wrapped
 
 
-@_of_datasets
+@_of_detectors
 def crop(patterns: xr.DataArray, **windows: Window) -> xr.DataArray:
     """A window of the detector: `crop(patterns, dy=(5, 55), dx=(0, 60))`.
 
@@ -73,7 +94,7 @@ def crop(patterns: xr.DataArray, **windows: Window) -> xr.DataArray:
     return patterns.isel(bounds).drop_attrs(deep=False).assign_attrs(attrs)
 
 
-@_of_datasets
+@_of_detectors
 def bin_patterns(patterns: xr.DataArray, size: int | Mapping[str, int] = 2) -> xr.DataArray:
     """Detector pixels joined in blocks of `size`, their mean in float32; channels stay apart.
 
@@ -133,6 +154,176 @@ def joined(patterns: np.ndarray, sides: Sequence[int]) -> np.ndarray:
                 whole += part
         np.divide(whole, math.prod(sides), out=place, casting="same_kind")
     return out.reshape(*patterns.shape[: -len(sides)], *left)
+
+
+@_of_datasets
+def remove_static_background(
+    patterns: xr.DataArray,
+    background: xr.DataArray | None = None,
+    *,
+    operation: Operation = "subtract",
+    roi: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Remove the background that all patterns share.
+
+    Parameters
+    ----------
+    patterns : xr.DataArray or xr.Dataset
+        Patterns, lazy or not.
+    background : xr.DataArray, optional
+        Pattern over the signal dims, such as `ds.static_background`. By default the mean of the patterns, for which
+        they are read once.
+    operation : {"subtract", "divide"}
+        Quotients are 1 where the background is below 1e-3 of its maximum.
+    roi : xr.DataArray, optional
+        Boolean map of the points that count for the mean, such as `ds.present`.
+
+    Returns
+    -------
+    xr.DataArray or xr.Dataset
+        float32.
+
+    Raises
+    ------
+    SchemaError
+        If the background has another shape than a pattern.
+    UsageError
+        For another operation.
+    """
+    _refuse_operation(operation)
+    nav, signal = _dims(patterns)
+    if background is None:
+        counted = patterns if roi is None else patterns.where(laid_over(patterns, roi, tuple(nav)))
+        values = counted.mean(nav, dtype="f8").values
+    else:
+        sizes = {dim: patterns.sizes[dim] for dim in signal}
+        if dict(background.sizes) != sizes:
+            raise SchemaError(f"the background has the sizes {dict(background.sizes)}, a pattern has {sizes}.")
+        values = background.transpose(*signal).values
+    kept = {"background": "mean" if background is None else str(background.name or "given"), "operation": operation}
+    step = {"step": "remove_static_background", **kept}
+    return _each_pattern(_without_static, patterns, step, background=values.astype("f4"), operation=operation)
+
+
+def _without_static(patterns: np.ndarray, background: np.ndarray, operation: Operation) -> np.ndarray:
+    values = patterns.astype("f4")
+    if operation == "subtract":
+        return values - background
+    is_lit = background > DARK * background.max()
+    return np.where(is_lit, values / np.where(is_lit, background, 1), np.float32(1))
+
+
+@_of_datasets
+def remove_dynamic_background(
+    patterns: xr.DataArray, sigma: float = 0.125, *, operation: Operation = "subtract"
+) -> xr.DataArray:
+    """Remove the slow variation in each pattern: its Gaussian low-pass, renormalised at the edges.
+
+    Parameters
+    ----------
+    patterns : xr.DataArray or xr.Dataset
+        Patterns, lazy or not.
+    sigma : float
+        Standard deviation of the Gaussian as a share of the smaller side of the detector.
+    operation : {"subtract", "divide"}
+        Quotients are 1 where the low-pass is 0.
+
+    Returns
+    -------
+    xr.DataArray or xr.Dataset
+        float32.
+
+    Raises
+    ------
+    UsageError
+        For a `sigma` that is not positive, and for another operation.
+    """
+    _refuse_operation(operation)
+    if not sigma > 0:
+        raise UsageError(f"sigma is {sigma}, expected a positive share of the smaller side of the detector.")
+    step = {"step": "remove_dynamic_background", "sigma": sigma, "operation": operation}
+    return _each_pattern(_without_dynamic, patterns, step, sigma=sigma, operation=operation)
+
+
+def _without_dynamic(patterns: np.ndarray, sigma: float, operation: Operation) -> np.ndarray:
+    values = patterns.astype("f4")
+    rows, columns = values.shape[-2:]
+    deviation = sigma * min(rows, columns)
+    slow = _low_pass(rows, deviation) @ values @ _low_pass(columns, deviation).T
+    if operation == "subtract":
+        return np.asarray(values - slow)
+    is_lit = slow != 0
+    return np.where(is_lit, values / np.where(is_lit, slow, 1), np.float32(1))
+
+
+def _low_pass(size: int, deviation: float) -> np.ndarray:
+    """Weights (size, size) of a Gaussian mean along one side; each row sums to 1."""
+    position = np.arange(size)
+    weights = np.exp(-0.5 * ((position[:, None] - position) / deviation) ** 2)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+
+
+@_of_datasets
+def rescale_intensity(patterns: xr.DataArray, out_range: tuple[float, float] = (0.0, 1.0)) -> xr.DataArray:
+    """Rescale each pattern so that its least and largest value become those of `out_range`.
+
+    Parameters
+    ----------
+    patterns : xr.DataArray or xr.Dataset
+        Patterns, lazy or not.
+    out_range : (float, float)
+        Least and largest value of each rescaled pattern; a constant pattern becomes the least one.
+
+    Returns
+    -------
+    xr.DataArray or xr.Dataset
+        float32; patterns with NaN stay NaN.
+
+    Raises
+    ------
+    UsageError
+        If the range is empty.
+    """
+    low, high = out_range
+    if not low < high:
+        raise UsageError(f"out_range is ({low}, {high}), expected two increasing numbers.")
+    step = {"step": "rescale_intensity", "out_range": [low, high]}
+    n_signal = len(_dims(patterns)[1])
+    return _each_pattern(_rescaled, patterns, step, low=low, high=high, n_signal=n_signal)
+
+
+def _rescaled(patterns: np.ndarray, low: float, high: float, n_signal: int) -> np.ndarray:
+    values = patterns.astype("f4")
+    signal = tuple(range(-n_signal, 0))
+    least = values.min(signal, keepdims=True)
+    extent = values.max(signal, keepdims=True) - least
+    share = (values - least) / np.where(extent == 0, 1, extent)
+    return np.asarray(low + (high - low) * share, np.float32)
+
+
+def _refuse_operation(operation: str) -> None:
+    if operation not in get_args(Operation):
+        raise UsageError(f"operation is {operation!r}, expected subtract or divide.")
+
+
+def _each_pattern(
+    kernel: Callable[..., np.ndarray], patterns: xr.DataArray, step: dict[str, Any], **settings: Any
+) -> xr.DataArray:
+    """A function of patterns `(…, signal)` that keeps their shape, applied block by block where they are lazy."""
+    _, signal = _dims(patterns)
+    result: xr.DataArray = xr.apply_ufunc(
+        kernel,
+        _whole(patterns, signal),
+        kwargs=settings,
+        input_core_dims=[signal],
+        output_core_dims=[signal],
+        dask="parallelized",
+        output_dtypes=["f4"],
+        keep_attrs=True,
+    )
+    ordered = result.transpose(*patterns.dims).rename(patterns.name)
+    ordered.attrs = _attrs(patterns, step)
+    return ordered
 
 
 @_of_datasets

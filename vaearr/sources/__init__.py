@@ -5,36 +5,71 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import xarray as xr
 
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.config.parts import of_packages, part
 from vaearr.errors import DataError, UsageError
-from vaearr.sources import digits, images, kikuchi_h5, nifti, ome, orientation_maps, vendor
-from vaearr.sources.hdf5 import check_file, in_words
+from vaearr.sources import digits, images, kikuchi_h5, nifti, orientation_maps, vendor
+from vaearr.sources.hdf5 import check_file, in_words, open_hdf5
 from vaearr.sources.orientation_maps import open_orientation_map
 
-__all__ = ["SOURCES", "Source", "check_source", "find_source", "open_orientation_map", "open_source", "source_files"]
+__all__ = ["SOURCES", "Detected", "Source", "detect", "find_source", "open_orientation_map", "open_source"]
 ZARR = "zarr"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A format: what it holds, how sure it is of a path (0 no, 1 the container, 2 the content), how it is opened.
+    """A format.
 
-    Where several formats are possible, a higher number wins, of two the first. files: all files that a path stands for.
-    packages: those beyond the usual ones whose versions decide what is read.
+    Attributes
+    ----------
+    holds : str
+        What a file of this format holds, in words.
+    sniff : callable
+        How sure the format is of a path: 0 no, 1 it knows the container, 2 and more it knows the content. The highest
+        number wins, of equal numbers the first format. Formats in HDF5 get the opened file instead of the path.
+    open : callable
+        (path, config, scratch=…) -> Dataset.
+    files : callable
+        All files that a path stands for.
+    packages : tuple of str
+        Packages, besides the usual ones, whose versions decide what is read.
     """
 
     holds: str
-    sniff: Callable[[Path], int]
+    sniff: Callable[[Any], int]
     open: Callable[..., xr.Dataset]
     files: Callable[[Path, IngestConfig], list[Path]] = lambda path, config: [path]
     packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Detected:
+    """A path with its format."""
+
+    path: Path
+    format: str
+    source: Source
+
+    def open(self, config: IngestConfig, scratch: Path | None = None) -> xr.Dataset:
+        """The lazy, valid Dataset; see `open_source`."""
+        ds = self.source.open(self.path, config, scratch=scratch)
+        if self.format not in SOURCES:
+            ds = schema.as_dataset(ds)
+        ds.encoding.setdefault("source", str(self.path))
+        schema.validate(ds)
+        return ds
+
+    def files(self, config: IngestConfig) -> list[Path]:
+        """All files that the Dataset is made from."""
+        return self.source.files(self.path, config)
 
 
 def _sniff_zarr(path: Path) -> int:
@@ -50,8 +85,10 @@ def _zarr_files(path: Path, config: IngestConfig) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def _vendor(name: str) -> Callable[[Path], int]:
-    return lambda path: 2 * (path.is_file() and vendor.format_of(path) == name)
+def _vendor_source(name: str, holds: str) -> Source:
+    if name in vendor.HDF5_FORMATS:
+        return Source(holds, partial(vendor.sniff_hdf5, name), vendor.open_vendor, packages=("kikuchipy",))
+    return Source(holds, partial(vendor.sniff, name), vendor.open_vendor, packages=("kikuchipy",))
 
 
 SOURCES: dict[str, Source] = {
@@ -71,73 +108,79 @@ SOURCES: dict[str, Source] = {
     nifti.ENGINE: Source(
         "NIfTI volumes: a file, folder or manifest of them", nifti.sniff, nifti.open_nifti, nifti.files, ("nibabel",)
     ),
-    ome.ENGINE: Source("an OME-Zarr image, a time series or one", ome.sniff, ome.open_ome, _zarr_files),
     ZARR: Source("a zarr store that xarray opens, with patterns", _sniff_zarr, _open_zarr, _zarr_files),
-    digits.IDX: Source("IDX images with their labels beside them", digits.sniff_idx, digits.open_idx, digits.idx_files),
+    digits.IDX: Source("IDX images, their labels next to them", digits.sniff_idx, digits.open_idx, digits.idx_files),
     digits.NPZ: Source("NPZ with images x and labels y", digits.sniff_npz, digits.open_npz),
-    **{
-        name: Source(holds, _vendor(name), vendor.open_vendor, packages=("kikuchipy",))
-        for name, holds in vendor.FORMATS.items()
-    },
-    vendor.MASTER: Source("EMsoft master pattern (no scan)", _vendor(vendor.MASTER), vendor.open_vendor),
+    digits.BUNDLED: Source(
+        "the digits that come with scikit-learn, without a file",
+        digits.sniff_bundled,
+        digits.open_bundled,
+        lambda path, config: [],
+        ("scikit-learn",),
+    ),
+    **{name: _vendor_source(name, holds) for name, holds in vendor.FORMATS.items()},
     orientation_maps.ENGINE: Source(
         ".ang or .ctf map (no patterns)", orientation_maps.sniff, orientation_maps.refuse_without_patterns
     ),
 }
-FOLDERS = (images.POINTS, images.COLLECTION, nifti.ENGINE, ome.ENGINE, ZARR)  # formats of which a path may be a folder
-COLLECTION_SETTINGS = ("size", "manifest", "classes", "exclude", "spacing")  # given, a folder is no scan
+FOLDERS = (images.POINTS, images.COLLECTION, nifti.ENGINE, ZARR)  # formats of which a path may be a folder
+IN_HDF5 = (kikuchi_h5.ENGINE, *vendor.HDF5_FORMATS)
+# settings that say that a folder is a collection, not a scan
+COLLECTION_SETTINGS = ("size", "manifest", "label_map", "classes", "exclude", "n_samples", "spacing")
 
 
 def named_source(name: str) -> Source:
-    """A format by its name; of another package a Source, or a function `path -> Dataset` meant by name alone."""
+    """A format by its name; of another package a Source, or a function `path -> Dataset` that is used by name only."""
     found = part("source", name, SOURCES, called="format", trust=[name])
     if isinstance(found, Source):
         return found
 
-    def opened(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
-        made: xr.Dataset = found(path)
-        return made
+    def open_by_function(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+        ds: xr.Dataset = found(path)
+        return ds
 
-    return Source(" ".join((found.__doc__ or name).split()), lambda path: 0, opened)
-
-
-def _possible(file: Path) -> list[str]:
-    """Formats that a file or folder may have, those of other packages first."""
-    return [*of_packages("source"), *(FOLDERS if file.is_dir() else SOURCES)]
+    holds = " ".join((found.__doc__ or name).split())
+    return Source(holds, lambda path: 0, open_by_function)
 
 
-def check_source(path: str | Path) -> Path:
-    """The path of a readable file, or of a folder of images or volumes. Raises NoInputError or DataError."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        return check_file(path)
-    if not any(named_source(name).sniff(folder) for name in _possible(folder)):
-        suffixes = ", ".join((*images.SUFFIXES, *nifti.SUFFIXES))
-        raise DataError(
-            f"{folder} is a folder; give a file, or a folder that holds images or volumes ({suffixes}) or a zarr store."
-        )
-    return folder
+def detect(path: str | Path, config: IngestConfig | None = None) -> Detected:
+    """The format that fits a path best; `config.format` decides, then settings that only one format has.
+
+    Raises NoInputError or DataError where none fits, UsageError for an unknown format or one not of folders.
+    """
+    config = config or IngestConfig()
+    file = Path(path).expanduser()
+    name = config.format or _best_format(file, config)
+    source = named_source(name)
+    if file.is_dir() and name in SOURCES and name not in FOLDERS:
+        raise UsageError(f"{file} is a folder, which format={name!r} does not read; give a file.")
+    if not file.is_dir() and name != digits.BUNDLED:
+        check_file(file)
+    return Detected(file, name, source)
 
 
 def find_source(path: str | Path, config: IngestConfig | None = None) -> str:
-    """Name of the format that fits the path best; `config.format` decides, then settings that only one format has.
+    """Name of the format that fits a path best; see `detect`."""
+    return detect(path, config).format
 
-    Raises NoInputError or DataError where none fits, UsageError for a format that is not known or not one of folders.
-    """
-    config, file = config or IngestConfig(), Path(path).expanduser()
-    if (name := config.format) is not None:
-        named_source(name)
-        if file.is_dir() and name in SOURCES and name not in FOLDERS:
-            raise UsageError(f"{file} is a folder, which format={name!r} does not read; give a file.")
-        if not file.is_dir():
-            check_file(file)
-        return name
-    check_source(file)
-    scores = {name: named_source(name).sniff(file) for name in _possible(file)}
-    if file.is_dir() and config.filenames is not None:
-        return images.POINTS
-    if file.is_dir() and any(getattr(config, key) for key in COLLECTION_SETTINGS):
-        scores[images.POINTS] = 0
+
+def _best_format(file: Path, config: IngestConfig) -> str:
+    if str(file) == digits.BUNDLED:
+        return digits.BUNDLED
+    if not file.is_dir():
+        check_file(file)
+    scores = sniff_all(file)
+    if file.is_dir():
+        if not any(scores.values()):
+            suffixes = ", ".join((*images.SUFFIXES, *nifti.SUFFIXES))
+            raise DataError(
+                f"{file} is a folder; give a file, or a folder that holds images or volumes ({suffixes}) or a zarr "
+                "store."
+            )
+        if config.filenames is not None:
+            return images.POINTS
+        if any(getattr(config, key) for key in COLLECTION_SETTINGS):
+            scores[images.POINTS] = 0
     best = max(scores, key=lambda name: scores[name])
     if scores[best] == 0:
         with file.open("rb") as opened:
@@ -147,24 +190,54 @@ def find_source(path: str | Path, config: IngestConfig | None = None) -> str:
     return best
 
 
-def source_files(path: str | Path, config: IngestConfig | None = None) -> list[Path]:
-    """All files that the Dataset of a path is made from."""
-    settings = config or IngestConfig()
-    return named_source(find_source(path, settings)).files(Path(path).expanduser(), settings)
+def sniff_all(file: Path) -> dict[str, int]:
+    """How sure each format is of a file or folder, those of other packages first."""
+    scores = {name: named_source(name).sniff(file) for name in of_packages("source")}
+    if not file.is_dir() and h5py.is_hdf5(file):
+        return scores | _sniff_hdf5(file)
+    for name in FOLDERS if file.is_dir() else SOURCES:
+        if name not in IN_HDF5:
+            scores[name] = SOURCES[name].sniff(file)
+    return scores
+
+
+def _sniff_hdf5(file: Path) -> dict[str, int]:
+    """The same for formats in HDF5; the file is opened once."""
+    scores = dict.fromkeys(IN_HDF5, 0)
+    try:
+        with open_hdf5(file) as opened:
+            for name in IN_HDF5:
+                scores[name] = SOURCES[name].sniff(opened)
+    except Exception:  # of a damaged file, whatever it raises; opening it says what is wrong
+        scores[kikuchi_h5.ENGINE] = 1
+    return scores
 
 
 def open_source(
     path: str | Path, config: IngestConfig | None = None, *, scratch: str | Path | None = None, **settings: Any
 ) -> xr.Dataset:
-    """Open a file, or a folder of images, as a lazy, valid Dataset; `settings` are those of IngestConfig: `step=0.5`.
+    """Open a file or folder as a lazy, labelled Dataset.
 
-    scratch: folder for a temporary copy where the file's own order makes reading blocks slow. Raises NoInputError or
-    DataError, in one line, for a file that does not hold what it should.
+    Parameters
+    ----------
+    path : str or Path
+        File, folder of images or volumes, zarr store, or `sklearn:digits`.
+    config : IngestConfig, optional
+        How the files are read.
+    scratch : str or Path, optional
+        Folder for a temporary copy where the order of the file makes reading blocks slow.
+    **settings
+        Single settings of IngestConfig, such as `step=0.5`.
+
+    Returns
+    -------
+    xr.Dataset
+        `patterns` with dask chunks, coordinates, and the maps of the file.
+
+    Raises
+    ------
+    NoInputError, DataError
+        If the file does not exist or does not hold what it should.
     """
     config = (config or IngestConfig()).replace(**settings)
-    name = find_source(path, config)
-    ds = named_source(name).open(Path(path).expanduser(), config, scratch=None if scratch is None else Path(scratch))
-    ds = ds if name in SOURCES else schema.as_dataset(ds)
-    ds.encoding.setdefault("source", str(path))
-    schema.validate(ds)
-    return ds
+    return detect(path, config).open(config, None if scratch is None else Path(scratch))

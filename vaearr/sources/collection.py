@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -28,7 +28,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean, listed
 from vaearr.sources.lazy import THREADS, lazy_array, one_by_one
 from vaearr.sources.tables import NO_VALUE, read_csv
 
@@ -119,17 +119,39 @@ def samples_of(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> p
         names = [file.relative_to(path if path.is_dir() else path.parent).as_posix() for file in files]
         labels = [file.parent.name if "/" in name else "" for file, name in zip(files, names, strict=True)]
         found = pd.DataFrame({n.PATH: names, LABEL: labels}, index=files).sort_values(n.PATH)
-    kept = found[[not any(fnmatch(name, part) for part in config.exclude) for name in found[n.PATH]]]
-    known = sorted(set(kept[LABEL]) - {""})
-    if unknown := [name for name in config.classes if name not in known]:
-        raise UsageError(f"classes: no sample has the label {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
-    kept = kept[kept[LABEL].isin(config.classes)] if config.classes else kept
+    return choose(found, config, f"{path} ({', '.join(suffixes)})")
+
+
+def choose(samples: pd.DataFrame, config: IngestConfig, where: str) -> pd.DataFrame:
+    """Samples with their labels renamed, of some classes, without excluded paths, and of these a random subset.
+
+    Raises UsageError for labels that no sample has, and for more samples than there are; DataError where none is left.
+    """
+    labels = set(samples[LABEL]) - {""}
+    _refuse_unknown_label("label_map", config.label_map, labels)
+    samples = samples.assign(**{LABEL: samples[LABEL].replace(config.label_map)})
+    is_excluded = [any(fnmatch(path, pattern) for pattern in config.exclude) for path in samples[n.PATH]]
+    kept = samples[~np.array(is_excluded, bool)]
+    _refuse_unknown_label("classes", config.classes, set(kept[LABEL]) - {""})
+    if config.classes:
+        kept = kept[kept[LABEL].isin(config.classes)]
     if kept.empty:
         raise DataError(
-            f"{path} holds {len(found)} files to read ({', '.join(suffixes)}), of which exclude={list(config.exclude)} "
-            "leaves none; give the folder that holds some, or other parts to leave out."
+            f"{where} holds {len(samples)} samples, of which exclude={list(config.exclude)} leaves none; give a folder "
+            "that holds some, or exclude fewer."
         )
-    return kept
+    if config.n_samples is None:
+        return kept
+    if config.n_samples > len(kept):
+        raise UsageError(f"n_samples is {config.n_samples}, but {where} has {len(kept)} such samples; ask for fewer.")
+    chosen = np.random.default_rng(config.subset_seed).permutation(len(kept))[: config.n_samples]
+    return kept.iloc[np.sort(chosen)]
+
+
+def _refuse_unknown_label(setting: str, wanted: Iterable[str], labels: set[str]) -> None:
+    for label in wanted:
+        if label not in labels:
+            raise UsageError(f"{setting}: no sample has the label {label!r}.{did_you_mean(label, sorted(labels))}")
 
 
 def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> pd.DataFrame:
@@ -138,7 +160,7 @@ def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> pd.Dat
     frame.columns = [n.PATH if name.lower() == n.PATH else name for name in frame.columns]
     columns, wanted = list(frame.columns), config.label_column
     if columns.count(n.PATH) != 1:
-        raise DataError(f"{manifest} has columns {', '.join(columns)}; name the one of files, and no other, 'path'.")
+        raise DataError(f"{manifest} has columns {listed(columns)}; name the one of files, and no other, 'path'.")
     if wanted != LABEL and wanted not in columns:
         raise UsageError(f"{manifest} has no column {wanted!r}.{did_you_mean(wanted, columns)}")
     if (frame[n.PATH] == "").any():

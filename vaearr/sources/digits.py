@@ -3,7 +3,7 @@
 IDX (`train-images-idx3-ubyte`, also `.gz`): big-endian, (N, rows, columns); the labels are looked for beside it, under
 the same name with `labels` and `idx1`. NPZ: images `x`, `images` or `data` with labels `y`, `labels` or `label`, or
 `x_train`, `y_train`, `x_test`, `y_test`, put one after the other with the coordinate `part`; images (N, y, x),
-(N, y, x, channel) or (N, channel, y, x).
+(N, y, x, channel) or (N, channel, y, x). `sklearn:digits` names the digits that come with scikit-learn.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +24,16 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError
-from vaearr.sources.collection import LABEL, collection
-from vaearr.sources.hdf5 import check_file, in_words
+from vaearr.errors import DataError, listed
+from vaearr.sources.collection import LABEL, choose, collection
+from vaearr.sources.hdf5 import check_file, in_words, refuse_bomb
+from vaearr.sources.numpy_files import npz_names, read_npz
 from vaearr.store.layout import pattern_chunks
 
 IDX, NPZ = "idx", "npz"
+BUNDLED = "sklearn:digits"  # name of the set that needs no file
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
+MAX_IDX_HEADER = 20  # bytes
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 IMAGES, LABELS = ("x", "images", "data"), ("y", "labels", "label")
 PARTS = ("train", "val", "test")
@@ -39,7 +44,8 @@ Part = tuple[str, np.ndarray, np.ndarray | None]  # its name, its images, their 
 def sniff_idx(path: Path) -> int:
     """2: starts as IDX does, perhaps inside gzip; 0: anything else."""
     try:
-        return 2 * (_idx_header(_unpacked(path, 20)) is not None)
+        with _opened(path) as file:
+            return 2 * (_idx_header(file.read(MAX_IDX_HEADER)) is not None)
     except (OSError, EOFError, zlib.error):
         return 0
 
@@ -67,8 +73,8 @@ def idx_files(path: Path, config: IngestConfig) -> list[Path]:
 
 def open_idx(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
     """Dataset of the images of an IDX file and their labels. Raises DataError for files that do not fit."""
-    arrays = [_idx(check_file(file)) for file in idx_files(path, config)]
-    return _dataset(path, [("", arrays[0], arrays[1] if arrays[1:] else None)])
+    images, *labels = [_read_idx(check_file(file)) for file in idx_files(path, config)]
+    return _dataset(path, config, [("", images, labels[0] if labels else None)])
 
 
 def open_npz(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
@@ -76,37 +82,61 @@ def open_npz(path: Path, config: IngestConfig, *, scratch: Path | None = None) -
 
     Nothing is unpickled: arrays of Python objects are refused.
     """
-    with in_words(path, "NPZ"), check_file(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        pairs, names = _pairs(archive.files), ", ".join(archive.files)
-        parts = [(part, archive[images], archive[labels] if labels else None) for part, images, labels in pairs]
+    names = npz_names(path)
+    parts: list[Part] = []
+    for part, images, labels in _pairs(names):
+        parts.append((part, read_npz(path, images), read_npz(path, labels) if labels else None))
     if not parts:
-        raise DataError(f"{path} holds {names}; expected images x (labels y) or x_train (y_train).")
-    return _dataset(path, parts)
+        raise DataError(f"{path} holds {listed(names)}; expected images x (labels y) or x_train (y_train).")
+    return _dataset(path, config, parts)
 
 
-def _unpacked(path: Path, size: int = -1) -> bytes:
+def sniff_bundled(path: Path) -> int:
+    """0: no file holds this set; it is named."""
+    return 0
+
+
+def open_bundled(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+    """The digits that come with scikit-learn: 1 797 images of 8 x 8 pixels, labels 0 to 9."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return _dataset(path, config, [("", digits.images.astype(np.uint8), digits.target)])
+
+
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    """The file, unpacked as it is read where it is a gzip file."""
     with path.open("rb") as raw:
         is_packed = raw.read(2) == GZIP
-    with gzip.open(path) if is_packed else path.open("rb") as file:
-        return file.read(size)
+    return gzip.open(path) if is_packed else path.open("rb")
 
 
 def _idx_header(start: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
+    """Dtype and shape of an IDX file that begins with these bytes; None where it is no IDX file."""
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in IDX_TYPES or not 0 < start[3] <= 4:
         return None
-    shape = tuple(int.from_bytes(start[4 * i : 4 * i + 4], "big") for i in range(1, start[3] + 1))
+    n_dims = start[3]
+    if len(start) < 4 + 4 * n_dims:
+        return None
+    shape = struct.unpack(f">{n_dims}I", start[4 : 4 + 4 * n_dims])
     return (np.dtype(IDX_TYPES[start[2]]), shape) if math.prod(shape) else None
 
 
-def _idx(file: Path) -> np.ndarray:
+def _read_idx(file: Path) -> np.ndarray:
     """The array of an IDX file. Raises DataError for a damaged one, or one of another size than it declares."""
-    with in_words(file, "IDX"):
-        content = _unpacked(file)
-    dtype, shape = _idx_header(content) or (np.dtype("u1"), ())
-    start, need = 4 + 4 * len(shape), math.prod(shape) * dtype.itemsize
-    if (has := len(content) - start) != need:
-        raise DataError(f"{file} declares {dtype} of shape {shape}, {need} bytes, but holds {has}; fetch it again.")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+    with in_words(file, "IDX"), _opened(file) as opened:
+        header = _idx_header(opened.read(MAX_IDX_HEADER))
+        if header is None:
+            raise DataError(f"{file} does not begin as an IDX file does; fetch it again.")
+        dtype, shape = header
+        needed = math.prod(shape) * dtype.itemsize
+        refuse_bomb(file, needed, file.stat().st_size)
+        opened.seek(4 + 4 * len(shape))
+        content = opened.read(needed + 1)
+    if len(content) != needed:
+        size = "more" if len(content) > needed else f"only {len(content)}"
+        raise DataError(f"{file} declares {dtype} of shape {shape}, {needed} bytes, but holds {size}; fetch it again.")
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def _pairs(names: Collection[str]) -> list[tuple[str, str, str | None]]:
@@ -122,22 +152,27 @@ def _pairs(names: Collection[str]) -> list[tuple[str, str, str | None]]:
     return found or [("", name, labels) for name in IMAGES if name in names][:1]
 
 
-def _dataset(file: Path, parts: list[Part]) -> xr.Dataset:
+def _dataset(file: Path, config: IngestConfig, parts: list[Part]) -> xr.Dataset:
     import dask.array as da
 
-    arrays = [_channels_first(file, values) for _, values, _ in parts]
+    arrays: list[np.ndarray] = []
+    tables: list[pd.DataFrame] = []
+    for part, images, labels in parts:
+        arrays.append(_channels_first(file, images))
+        paths = [f"{part}/{i}" if part else f"{i}" for i in range(len(images))]
+        tables.append(pd.DataFrame({n.PATH: paths, LABEL: _words(file, labels, len(images)), "part": part}))
     if len({(array.shape[1:], array.dtype) for array in arrays}) > 1:
-        told = ", ".join(f"{part!r} {v.dtype} {v.shape[1:]}" for (part, *_), v in zip(parts, arrays, strict=True))
-        raise DataError(f"{file}: the parts' images are {told}; all must agree.")
+        shapes = ", ".join(f"{array.dtype} {array.shape[1:]}" for array in arrays)
+        raise DataError(f"{file}: the images of its parts are {shapes}; all must agree.")
     values = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    samples = choose(pd.concat(tables, ignore_index=True), config, str(file))
+    if len(parts) == 1:
+        samples = samples.drop(columns="part")
+    values = values[samples.index].astype(values.dtype.newbyteorder("="), copy=False)
     tile = pattern_chunks(values.shape[:1], values.shape[1:], values.dtype.itemsize)
-    found = pd.DataFrame({"part": [part for part, images, _ in parts for _ in images]})
-    found[n.PATH] = [f"{part}/{i}" if part else f"{i}" for part, images, _ in parts for i in range(len(images))]
-    found[LABEL] = [label for _, images, labels in parts for label in _words(file, labels, len(images))]
-    found = found if len(parts) > 1 else found.drop(columns="part")
-    signal, about = (n.CHANNEL, n.Y, n.X)[-values.ndim + 1 :], {"long_name": "image", "units": "1"}
-    return collection(da.from_array(values, chunks=tile, name=False), signal, found, about)
+    signal = (n.CHANNEL, n.Y, n.X)[-values.ndim + 1 :]
+    lazy = da.from_array(values, chunks=tile, name=False)
+    return collection(lazy, signal, samples, {"long_name": "image", "units": "1"})
 
 
 def _words(file: Path, labels: np.ndarray | None, count: int) -> list[str]:

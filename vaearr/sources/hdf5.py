@@ -17,9 +17,10 @@ import numpy as np
 
 from vaearr.errors import DataError, NoInputError, VaearrError, did_you_mean
 
+PLENTY, MAX_PACKED = 256 * 2**20, 100  # bytes above which a packed byte may stand for so many
 MAX_RATIO = 1000
 RATIO_FROM_BYTES = 2**30
-MAX_LISTED = 20
+MAX_DEPTH = 64  # groups in one another
 
 
 def check_file(path: str | Path) -> Path:
@@ -70,27 +71,30 @@ def in_words(file: Path | str, kind: str) -> Iterator[None]:
 
 
 def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
-    """The dataset `name`, its own data all inside this file, of which `refuse_outside_links` knows that no link leaves
-    it. `setting` names the argument that chooses another one."""
-    found, names = file.get(name), list[str]()
+    """The dataset `name`, whose values all lie in this file.
+
+    `refuse_outside_links` must have been called before. `setting` names the argument that chooses another dataset.
+    """
+    dataset = file.get(name)
     where = f"{file.filename}: dataset {name!r}"
-    if not isinstance(found, h5py.Dataset) or found.shape is None:
-        file.visit(names.append)
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        names = [path for path, item in items_below(file) if isinstance(item, h5py.Dataset)]
         raise DataError(
             f"{file.filename} has no dataset {name!r} with values; choose one with {setting}=…"
-            f"{did_you_mean(name, names[:MAX_LISTED])}"
+            f"{did_you_mean(name, names)}"
         )
-    if found.is_virtual or found.external:
+    if dataset.is_virtual or dataset.external:
         raise DataError(f"{where} has its values in other files; copy them into one file (h5repack).")
-    settings = found.id.get_create_plist()
-    for code, _, _, words in (settings.get_filter(i) for i in range(settings.get_nfilters())):
+    properties = dataset.id.get_create_plist()
+    for i in range(properties.get_nfilters()):
+        code, _, _, words = properties.get_filter(i)
         if not h5py.h5z.filter_avail(code):
             raise DataError(
                 f"{where} is compressed with filter {code} ({words.decode(errors='replace') or 'unnamed'}), which this "
                 f"HDF5 lacks; rewrite it with 'h5repack -f GZIP=4', or import hdf5plugin first."
             )
-    check_size(found, where)
-    return found
+    check_size(dataset, where)
+    return dataset
 
 
 def find_optional(file: h5py.File, name: str) -> h5py.Dataset | None:
@@ -99,25 +103,66 @@ def find_optional(file: h5py.File, name: str) -> h5py.Dataset | None:
     return find_dataset(file, name, "images") if isinstance(found, h5py.Dataset) and found.shape is not None else None
 
 
-def listed(file: h5py.File, name: str, of: type[Any] = h5py.Group) -> list[str]:
+def keys_of(file: h5py.File, name: str, of: type[Any] = h5py.Group) -> list[str]:
     """Names of the groups (or datasets) in a group, in the file's order; none where it is not there."""
     group = file.get(name)
     return [key for key in group if isinstance(group.get(key), of)] if isinstance(group, h5py.Group) else []
 
 
 def refuse_outside_links(file: h5py.File) -> None:
-    """Raise DataError where any link of the file leads into another file, or nobody knows where."""
+    """Raise DataError where a link of the file leads into another file, or groups are nested too deeply."""
+    for _ in items_below(file):
+        pass
 
-    def look(name: str, link: object) -> str | None:
-        is_inside = isinstance(link, h5py.HardLink | h5py.SoftLink)
-        return None if is_inside else f"{name!r} is a link to another file ({getattr(link, 'filename', 'unknown')})"
 
+def items_below(file: h5py.File) -> Iterator[tuple[str, Any]]:
+    """Path and object of all groups and datasets, each group once; links within the file are left out.
+
+    Raises DataError where a link leads into another file, or groups are nested too deeply.
+    """
+    root = file["/"]
+    waiting = [("", root, 0)]
+    addresses = {h5py.h5o.get_info(root.id).addr}
+    while waiting:
+        parent, group, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise DataError(
+                f"{file.filename}: groups are nested more than {MAX_DEPTH} deep; copy the data into a flat file."
+            )
+        for name in group:
+            path = f"{parent}{name}"
+            if not _is_hard_link(group, name, f"{file.filename}: {path!r}"):
+                continue
+            item = group[name]
+            yield path, item
+            if isinstance(item, h5py.Group):
+                address = h5py.h5o.get_info(item.id).addr
+                if address not in addresses:
+                    addresses.add(address)
+                    waiting.append((f"{path}/", item, depth + 1))
+
+
+def _is_hard_link(group: h5py.Group, name: str, where: str) -> bool:
+    """Whether a link is the object itself, not another name of it. Raises DataError for links into other files."""
     try:
-        found = file.visititems_links(look)
+        link = group.get(name, getlink=True)
     except TypeError as error:  # a kind of link that h5py has no name for
-        found = f"it holds a link of an unknown kind ({error})"
-    if found:
-        raise DataError(f"{file.filename}: {found}; copy the data into one file.")
+        raise DataError(f"{where} is a link of an unknown kind ({error}); copy the data into one file.") from error
+    if isinstance(link, h5py.SoftLink):
+        return False
+    if isinstance(link, h5py.HardLink):
+        return True
+    target = getattr(link, "filename", "unknown")
+    raise DataError(f"{where} is a link to another file ({target}); copy the data into one file.")
+
+
+def refuse_bomb(file: Path, needed: int, stored: int) -> None:
+    """Raise DataError where a packed file declares far more bytes than it can be believed to hold."""
+    if needed > max(PLENTY, MAX_PACKED * stored):
+        raise DataError(
+            f"{file} declares {needed} bytes, more than its {stored} packed bytes can be believed to hold; fetch it "
+            "again, or unpack it first if that size is right."
+        )
 
 
 def check_size(dataset: h5py.Dataset, where: str) -> None:

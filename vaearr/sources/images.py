@@ -2,8 +2,7 @@
 
 A collection (sample[, channel], y, x): a folder of png, jpg, jpeg, tif, tiff and bmp in any case, with its sub-folders,
 or a manifest; see `collection` for labels and manifests. Images of several sizes need `size`; grey and colour among
-each other need `channels`. Files whose name is that of an image with the addition that `masks` says (`*_mask*`: `a.png`
-and `a_mask.png`, `a_mask_1.png` …) are no samples: their union is the variable `mask`.
+each other need `channels`. Files whose name fits `masks` (`*_mask*`: `a_mask.png`, `a_mask_1.png`) are left out.
 
 A scan (y, x, dy, dx): a folder with one grey image for each scan point, whose name tells where: in any order, with
 points missing. Names are matched without their suffix by `IngestConfig.filenames`: a template such as `x{x}_y{y}` or
@@ -18,10 +17,11 @@ not hold two numbers; else for a scan. `format="images"` or `format="point-image
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections import Counter
-from fnmatch import translate
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError, NoInputError, UsageError
+from vaearr.errors import DataError, NoInputError, UsageError, shortened
 from vaearr.sources.collection import (
     Geometry,
     collection,
@@ -46,9 +46,10 @@ from vaearr.sources.hdf5 import in_words
 from vaearr.sources.lazy import one_by_one
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_dataset, scan_grid
 
+log = logging.getLogger("vaearr")
+
 COLLECTION, POINTS = "images", "point-images"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-MASK = "mask"
 COLOURS = ("red", "green", "blue")
 LOOKED_AT = 200  # names that decide what a folder is
 SHOWN = 3
@@ -56,7 +57,6 @@ Fit = Literal["pad", "crop", "squash"]
 Channels = Literal["auto", "grey", "colour"]
 MOST_PIXELS = 64 * 10**6  # an image that declares more is not decoded
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # of no other is the decoder tried: that of EPS starts a program
-LOSSY = (".jpg", ".jpeg")
 MODES = ("1", "L", "P", "PA", "LA", "RGB", "RGBA", "F")
 NUMBER = r"-?\d+"
 LABELLED = re.compile(
@@ -124,27 +124,17 @@ def _values(file: Path, image: Any, channels: Channels) -> np.ndarray:
     return np.repeat(values[None], 3, axis=0) if channels == "colour" else values
 
 
-def _read_mask(file: Path) -> np.ndarray:
-    """A mask (y, x), True where its values are above half of their largest (of a JPEG: above 127)."""
-    values = read_image(file)
-    flat = values.max(0) if values.ndim == 3 else values
-    return np.asarray(flat > (127 if file.suffix.lower() in LOSSY else float(flat.max()) / 2))
-
-
 def refit(values: np.ndarray, size: tuple[int, ...], fit: Fit) -> np.ndarray:
     """An image (…, y, x) at another size, its dtype kept; unchanged where it has that size already.
 
     `pad` scales it to fit inside, in the middle, with 0 around; `crop` scales it to cover and cuts the middle out;
-    `squash` stretches both sides. Scaling is by triangular weights as wide as the step, so that nothing aliases. A mask
-    becomes True where at least half of a new pixel was.
+    `squash` stretches both sides. Scaling is by triangular weights as wide as the step, so that nothing aliases.
     """
     from PIL import Image
 
     height, width = values.shape[-2:]
     if (height, width) == size:
         return values
-    if values.dtype == bool:
-        return np.asarray(refit(values.astype(np.float32), size, fit) >= 0.5)
     (top, bottom, rows), (left, right, columns) = _placement((height, width), size, fit)
     target, box = (rows.stop - rows.start, columns.stop - columns.start), (left, top, right, bottom)
     planes = [Image.fromarray(plane) for plane in values.reshape(-1, height, width).astype(np.float32)]
@@ -201,19 +191,12 @@ def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = No
     """
     if config.size is not None and len(config.size) != 2:
         raise UsageError(f"size {config.size} of images must be two numbers, (rows, columns).")
-    found, masks = _with_masks(samples_of(folder, config, SUFFIXES), config)
+    found = _without_masks(samples_of(folder, config, SUFFIXES), config.masks)
 
     def look(path: Path) -> tuple[tuple[int, ...], np.dtype]:
-        if path not in masks:
-            raise DataError("a mask without its image")
         values = read_image(path, config.channels)
         if values.dtype.kind == "f" and config.nonfinite == "error" and not np.isfinite(values).all():
             raise DataError(f"{path} has NaN or infinite values; correct it, or set nonfinite='mask'.")
-        for file in masks[path]:
-            if (other := _read_mask(file).shape) != values.shape[-2:]:
-                raise DataError(
-                    f"its mask {file.name} is {_px(other)}, the image {_px(values.shape)}; they must agree."
-                )
         return values.shape, values.dtype
 
     with warnings.catch_warnings(action="error"):  # what Pillow only warns of: damaged headers, cut-off files
@@ -224,23 +207,17 @@ def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = No
     def read(i: int) -> np.ndarray:
         return refit(read_image(found.index[i], config.channels), size, config.fit)
 
-    def read_masks(i: int) -> np.ndarray:
-        parts = [refit(_read_mask(file), size, config.fit) for file in masks[found.index[i]]]
-        return np.any(parts, axis=0) if parts else np.zeros(size, bool)
-
     signal = (n.CHANNEL, n.Y, n.X)[-len(shape) :]
     attrs: dict[str, Any] = {"long_name": "image", "units": "1"}
-    if any(seen[-2:] != size for seen, _ in looks):
+    file_shapes = [file_shape[-2:] for file_shape, _ in looks]
+    if set(file_shapes) != {size}:
         attrs |= {"size": list(size), "fit": config.fit}
     ds = collection(samples(read, len(found), shape, dtype), signal, found, attrs)
     if n.CHANNEL in signal:
         ds = ds.assign_coords({n.CHANNEL: list(COLOURS)})
-    for word, axis in (("rows", -2), ("columns", -1)):
+    for word, sizes in zip(("rows", "columns"), zip(*file_shapes, strict=True), strict=True):
         about = {"long_name": f"{word} of the file", "units": "px"}
-        ds.coords[f"source_{word}"] = (n.SAMPLE, np.array([seen[axis] for seen, _ in looks], np.int32), about)
-    if any(masks[path] for path in found.index):
-        flags = {"long_name": "mask", "flag_values": [0, 1], "flag_meanings": "outside inside"}
-        ds[MASK] = xr.Variable((n.SAMPLE, n.Y, n.X), samples(read_masks, len(found), size, np.dtype(bool)), flags)
+        ds.coords[f"source_{word}"] = (n.SAMPLE, np.array(sizes, np.int32), about)
     return ds
 
 
@@ -248,24 +225,14 @@ def _px(shape: tuple[int, ...]) -> str:
     return f"{shape[-2]} x {shape[-1]} px"
 
 
-def _with_masks(found: pd.DataFrame, config: IngestConfig) -> tuple[pd.DataFrame, dict[Path, list[Path]]]:
-    """The samples, and the masks of each by its file; masks without an image stay among the samples, without an entry.
-
-    Masks lie beside their images, whether a manifest names them or not.
-    """
-    listed = set(found.index)
-    if not config.masks:
-        return found, {file: [] for file in listed}
-    places = {file.parent for file in listed if file.parent.is_dir()}
-    beside = {file for place in places for file in files_below(place, SUFFIXES, deep=False)}
-    mask = re.compile(f"(?s:(?P<image>.+?)){translate(config.masks[1:])}")
-    owners = {file: match["image"] for file in sorted(beside | listed) if (match := mask.match(file.stem))}
-    images = {(file.parent, file.stem): file for file in listed - owners.keys()}
-    masks: dict[Path, list[Path]] = {file: [] for file in images.values()}
-    owned = {file: image for file, stem in owners.items() if (image := images.get((file.parent, stem)))}
-    for file, image in owned.items():
-        masks[image].append(file)
-    return found[[path not in owned for path in found.index]], masks
+def _without_masks(samples: pd.DataFrame, masks: str) -> pd.DataFrame:
+    """The samples without files whose name says that they are masks."""
+    is_mask = np.array([bool(masks) and fnmatch(file.stem, masks) for file in samples.index], bool)
+    if is_mask.all():
+        raise DataError(f"all {len(samples)} images are masks by their names ({masks}); give masks='' to read them.")
+    if is_mask.any():
+        log.info(f"{is_mask.sum()} files are masks by their names ({masks}) and left out.")
+    return samples[~is_mask]
 
 
 def _agreed(
@@ -338,25 +305,36 @@ def open_points(folder: Path, config: IngestConfig, *, scratch: Path | None = No
     return ds
 
 
-def _steps(folder: Path, stems: list[str], wanted: str | None) -> tuple[np.ndarray, str]:
-    """[x, y] of each name, and what to say about how they were read."""
+def _steps(folder: Path, stems: list[str], filenames: str | None) -> tuple[np.ndarray, str]:
+    """Step numbers [x, y] of each file name, and a note on how they were read.
+
+    Raises DataError with the names that hold no step numbers.
+    """
     note = ""
-    if wanted is not None:
-        pattern, how = _pattern(wanted), f"filenames={wanted!r}"
-    elif sum(map(bool, map(LABELLED.search, stems))) >= sum(map(bool, map(UNLABELLED.search, stems))):
-        pattern, how = LABELLED, "x and y numbers (such as x12_y7)"
+    remedy = "move other images away, or give a template: filenames='x{x}_y{y}'."
+    if filenames is not None:
+        pattern, rule = _pattern(filenames), f"filenames={filenames!r}"
+        remedy = "correct the template so that it fits these names, or move other images away."
+    elif _count_matches(LABELLED, stems) >= _count_matches(UNLABELLED, stems):
+        pattern, rule = LABELLED, "x and y numbers (such as x12_y7)"
     else:
-        pattern, how = UNLABELLED, "y_x numbers at the end (such as 7_12)"
+        pattern, rule = UNLABELLED, "y_x numbers at the end (such as 7_12)"
         note = "file names are read as y_x; if they mean x_y, give filenames='*{x}_{y}'."
     steps = [_place(pattern.search(stem)) for stem in stems]
-    if unmatched := [stem for stem, place in zip(stems, steps, strict=True) if place is None]:
-        more = f" and {len(unmatched) - SHOWN} more" if len(unmatched) > SHOWN else ""
+    unmatched = [stem for stem, place in zip(stems, steps, strict=True) if place is None]
+    if unmatched:
+        names = ", ".join(map(repr, map(shortened, unmatched[:SHOWN])))
+        if len(unmatched) > SHOWN:
+            names += f" and {len(unmatched) - SHOWN} more"
         raise DataError(
-            f"{folder}: {len(unmatched)} of {len(stems)} image names do not tell their scan point, whole step numbers, "
-            f"by {how}: {', '.join(map(repr, unmatched[:SHOWN]))}{more}; move other images away, or give a template: "
-            "filenames='x{x}_y{y}'."
+            f"{folder}: {len(unmatched)} of {len(stems)} image names hold no scan point (whole step numbers) by "
+            f"{rule}: {names}; {remedy}"
         )
     return np.array(steps, dtype=np.int64), note
+
+
+def _count_matches(pattern: re.Pattern[str], stems: list[str]) -> int:
+    return sum(pattern.search(stem) is not None for stem in stems)
 
 
 def _place(match: re.Match[str] | None) -> tuple[int, int] | None:

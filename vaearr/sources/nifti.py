@@ -36,12 +36,11 @@ from vaearr.sources.collection import (
     some_files,
     source_files,
 )
-from vaearr.sources.hdf5 import in_words
+from vaearr.sources.hdf5 import in_words, refuse_bomb
 
 ENGINE = "nifti"
 SUFFIXES = (".nii", ".nii.gz")
 AFFINE, ORIENTATION = "affine", "orientation"
-PLENTY, MOST_PACKED = 256 * 2**20, 100  # bytes of a packed volume, above which one byte may stand for so many
 AXES = (n.Z, n.Y, n.X)
 
 
@@ -126,12 +125,12 @@ def read_header(file: Path, config: IngestConfig) -> Volume:
     shape = shape[:3]
     if stored.kind not in "uif" or len(shape) < 3 or min(shape) < 1:
         raise DataError(f"{file} holds {stored} of shape {shape}; expected numbers.")
-    need, has = image.dataobj.offset + math.prod(shape) * stored.itemsize, file.stat().st_size
+    needed, stored_bytes = image.dataobj.offset + math.prod(shape) * stored.itemsize, file.stat().st_size
     is_packed = file.name.lower().endswith(".gz")
-    if need > (max(PLENTY, MOST_PACKED * has) if is_packed else has):
-        then = "fetch it again, or unpack it (gunzip) if that is meant"
-        raise DataError(f"{file} declares {need} bytes, more than its {has} bytes can be believed to hold; {then}.")
+    if not is_packed and needed > stored_bytes:
+        raise DataError(f"{file} declares {needed} bytes, but has {stored_bytes}; fetch it again.")
     if is_packed:
+        refuse_bomb(file, needed, stored_bytes)
         with in_words(file, "NIfTI"), gzip.open(file) as opened:  # to its end, where gzip keeps the checksum
             while opened.read(2**20):
                 pass

@@ -22,7 +22,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError, need
+from vaearr.errors import DataError, listed, need
 from vaearr.sources import ebsd_maps as m
 from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_grid
@@ -45,7 +45,7 @@ COLUMN_NAMES = {
 SAME_COLUMN = 0.45  # of a step; a hexagonal grid has columns half a step apart
 LARGEST = float(np.finfo("f4").max)
 # Names that a column cannot have, since they mean something else in a store.
-TAKEN = (n.RESERVED - {n.PHASE}) | {m.EULER, m.QUATERNION, m.ANGLE, m.QUATERNION_COMPONENT}
+TAKEN = (n.RESERVED - {n.PHASE}) | {m.EULER, m.ANGLE}
 TAKEN |= {f"{dim}_index" for dim in n.SCAN_DIMS}
 
 
@@ -79,10 +79,10 @@ def refuse_without_patterns(
 def open_orientation_map(path: str | Path) -> xr.Dataset:
     """The maps of an `.ang` or `.ctf` file over (y, x), in memory, without patterns.
 
-    `phase` with names and Laue groups from the header, `euler` and `quaternion` (see `ebsd_maps`), and what else the
-    file has, such as `iq_hough`, `ci`, `fit`, `BC`, `band_slope`, `mad`. Points without a line are NaN (phase: -2);
-    attribute `n_missing` counts them. Raises DataError for another format, a hexagonal grid, points that occur twice,
-    lines that are not numbers, and columns named like something else in a store; MissingExtraError without orix.
+    `phase` with names from the header, `euler` (see `ebsd_maps`), and what else the file has, such as `iq_hough`, `ci`,
+    `fit`, `BC`, `band_slope`, `mad`. Points without a line are NaN (phase: -2); attribute `n_missing` counts them.
+    Raises DataError for another format, a hexagonal grid, points that occur twice, lines that are not numbers, and
+    columns named like something else in a store; MissingExtraError without orix.
     """
     file = check_file(path)
     kind = _kind(file)
@@ -101,7 +101,7 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
     indexed = (xmap.phase_id >= 0) & (columns.get(m.CI, xmap.phase_id) >= 0)
     euler, numbers = xmap.rotations.to_euler().reshape(-1, 3), np.where(indexed, xmap.phase_id, n.PHASE_UNKNOWN)
     with in_words(file, f"an .{kind} map"):
-        maps = m.indexed_maps(grid, columns, numbers, *m.phases_of(xmap), euler)
+        maps = m.indexed_maps(grid, columns, numbers, m.phase_names(xmap), euler)
     units = "nm" if any("ACOM" in line for line in header) else "um"
     coords = {
         dim: (dim, getattr(xmap, dim).min() + step * (axis - axis[0]), {**n.ATTRS[dim], "units": units})
@@ -161,17 +161,15 @@ def _columns(file: Path, xmap: Any, kind: str, header: list[str], entries: dict[
     if kind == "ctf":
         names = [CTF_NAMES[name] for name in xmap.prop]
     else:
-        listed = (entries.get("column_headers") or entries.get("column names") or "").split(",")
-        plain = [re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_") for name in listed]
+        headers = (entries.get("column_headers") or entries.get("column names") or "").split(",")
+        plain = [re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_") for name in headers]
         named = [COLUMN_NAMES.get(name, name) for name in plain]
         names = [name for name in named if name not in POINT]
         if len(set(names)) < len(values) or len(names) > len(values) or not all(map(n.is_valid_name, names)):
             makers = (columns for mark, columns in ANG_MAKERS.items() if any(mark in line for line in header))
             names = list(next(makers, ANG_COLUMNS))
         elif len(named) < 8 or (named[0], named[3:5], named[7]) != ("phi1", ["x", "y"], n.PHASE):
-            raise DataError(
-                f"{file} has columns {', '.join(listed)}; expected phi1, PHI, phi2, x, y, …, phase the 8th."
-            )
+            raise DataError(f"{file} has columns {listed(headers)}; expected phi1, PHI, phi2, x, y, …, phase the 8th.")
     if taken := [name for name in names if name in TAKEN or name.startswith(n.OF_LATER_RUNS)]:
         raise DataError(
             f"{file} has a column {taken[0]!r}, a name with a meaning of its own; rename the column in the header."

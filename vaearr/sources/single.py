@@ -24,7 +24,8 @@ from vaearr.errors import DataError
 from vaearr.recipe import nested
 from vaearr.sources import images, nifti
 from vaearr.sources.collection import Geometry
-from vaearr.sources.hdf5 import check_file, in_words
+from vaearr.sources.hdf5 import check_file
+from vaearr.sources.numpy_files import read_npy
 
 PNG, NIFTI, NUMPY = ".png", ".nii.gz", ".npy"
 SUFFIXES = (*images.SUFFIXES, *nifti.SUFFIXES, NUMPY)
@@ -43,55 +44,84 @@ class Single:
 def read_single(ds: xr.Dataset, path: str | Path) -> Single:
     """One file as a sample of a store, byte for byte what its ingest makes of it, with its geometry.
 
-    Raises NoInputError for a file that is not there, DataError for one that is damaged, holds NaN or infinite values,
+    Raises NoInputError for a file that does not exist, DataError for one that is damaged, holds NaN or infinite values,
     or cannot become a sample of this store: another kind of file, shape, number of channels or dtype.
     """
-    file, dims = check_file(path), schema.signal_dims(ds)
-    sizes = tuple(ds.sizes[dim] for dim in dims)
-    made = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
-    config = IngestConfig.from_attrs({key: made[key] for key in IngestConfig.model_fields if key in made})
-    spatial = len(dims) - (n.CHANNEL in dims)
-    size, wanted = sizes[-spatial:], ds[n.PATTERNS].dtype.newbyteorder("=")
-    geometry = Geometry(file, size, size, (1.0,) * spatial, (0.0,) * spatial)
-    kinds = images.SUFFIXES if spatial == 2 else nifti.SUFFIXES if dims == nifti.AXES else ()
+    file = check_file(path)
     name = file.name.lower()
-
-    def refuse(found: str) -> DataError:
-        words = f"{wanted} of " + " x ".join(f"{ds.sizes[dim]} {dim}" for dim in dims)
-        return DataError(f"{file} {found}; the samples of this store are {words}, so convert the file.")
-
+    dims = schema.signal_dims(ds)
+    n_spatial = len([dim for dim in dims if dim != n.CHANNEL])
+    suffixes: tuple[str, ...] = ()
+    if n_spatial == 2:
+        suffixes = images.SUFFIXES
+    elif dims == nifti.AXES:
+        suffixes = nifti.SUFFIXES
     if name.endswith(NUMPY):
-        with in_words(file, "an array"):
-            values = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-        if values.shape not in (sizes, (1, *sizes)) or values.dtype.kind not in "uif":
-            raise refuse(f"holds {values.dtype} of shape {values.shape}")
-        values = values.reshape(sizes)
-    elif not kinds or not name.endswith(kinds):
-        raise refuse(f"is none of {', '.join((*kinds, NUMPY))}")
-    elif spatial == 3:
-        volume = nifti.read_header(file, config)
-        geometry = volume.geometry
-        if geometry.size != size:
-            raise refuse(f"has {geometry.size} voxels (z, y, x)")
-        values = nifti.read_volume(volume)
+        single = _read_array(ds, file)
+    elif not (suffixes and name.endswith(suffixes)):
+        raise _misfit(ds, file, f"is none of {', '.join((*suffixes, NUMPY))}")
+    elif n_spatial == 2:
+        single = _read_image(ds, file)
     else:
-        with warnings.catch_warnings(action="error"):  # what Pillow only warns of: damaged headers, cut-off files
-            values = images.read_image(file, config.channels)
-        shape = (int(values.shape[-2]), int(values.shape[-1]))
-        if values.shape[:-2] != sizes[:-2]:
-            raise refuse("is grey" if values.ndim == 2 else "is in colour")
-        if shape != size and config.size != size:
-            raise refuse(f"is {shape[0]} x {shape[1]} px")
-        values = images.refit(values, size, config.fit)
-        geometry = images.image_geometry(file, shape, size, config.fit)
-    made = as_dtype(values, wanted)
-    if wanted.kind != "f" and not (
-        values.dtype == wanted if name.endswith(images.SUFFIXES) else (made == values).all()
-    ):
-        raise refuse(f"holds {values.dtype} from {values.min():g} to {values.max():g}")
-    if wanted.kind == "f" and not np.isfinite(made).all():
+        single = _read_volume(ds, file)
+    wanted = ds[n.PATTERNS].dtype.newbyteorder("=")
+    values = as_dtype(single.values, wanted)
+    if wanted.kind == "f" and not np.isfinite(values).all():
         raise DataError(f"{file} has NaN or infinite values; correct the file.")
-    return Single(made, geometry)
+    is_same_dtype = single.values.dtype == wanted
+    is_image = name.endswith(images.SUFFIXES)
+    if wanted.kind != "f" and not is_same_dtype and (is_image or (values != single.values).any()):
+        least, largest = single.values.min(), single.values.max()
+        raise _misfit(ds, file, f"holds {single.values.dtype} from {least:g} to {largest:g}")
+    return Single(values, single.geometry)
+
+
+def _misfit(ds: xr.Dataset, file: Path, found: str) -> DataError:
+    """The error for a file that cannot become a sample of the store."""
+    sizes = " x ".join(f"{ds.sizes[dim]} {dim}" for dim in schema.signal_dims(ds))
+    dtype = ds[n.PATTERNS].dtype.newbyteorder("=")
+    return DataError(f"{file} {found}; the samples of this store are {dtype} of {sizes}, so convert the file.")
+
+
+def _sample_shape(ds: xr.Dataset) -> tuple[int, ...]:
+    return tuple(ds.sizes[dim] for dim in schema.signal_dims(ds))
+
+
+def _ingest_settings(ds: xr.Dataset) -> IngestConfig:
+    """The settings that the store was ingested with."""
+    stored = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
+    return IngestConfig.from_attrs({key: stored[key] for key in IngestConfig.model_fields if key in stored})
+
+
+def _read_array(ds: xr.Dataset, file: Path) -> Single:
+    shape = _sample_shape(ds)
+    values = read_npy(file)
+    if values.shape not in (shape, (1, *shape)) or values.dtype.kind not in "uif":
+        raise _misfit(ds, file, f"holds {values.dtype} of shape {values.shape}")
+    spatial = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds) if dim != n.CHANNEL)
+    geometry = Geometry(file, spatial, spatial, (1.0,) * len(spatial), (0.0,) * len(spatial))
+    return Single(values.reshape(shape), geometry)
+
+
+def _read_volume(ds: xr.Dataset, file: Path) -> Single:
+    volume = nifti.read_header(file, _ingest_settings(ds))
+    if volume.geometry.size != _sample_shape(ds):
+        raise _misfit(ds, file, f"has {volume.geometry.size} voxels (z, y, x)")
+    return Single(nifti.read_volume(volume), volume.geometry)
+
+
+def _read_image(ds: xr.Dataset, file: Path) -> Single:
+    config = _ingest_settings(ds)
+    *channels, rows, columns = _sample_shape(ds)
+    with warnings.catch_warnings(action="error"):  # what Pillow only warns of: damaged headers, cut-off files
+        values = images.read_image(file, config.channels)
+    if list(values.shape[:-2]) != channels:
+        raise _misfit(ds, file, "is grey" if values.ndim == 2 else "is in colour")
+    shape = (values.shape[-2], values.shape[-1])
+    if shape != (rows, columns) and config.size != (rows, columns):
+        raise _misfit(ds, file, f"is {shape[0]} x {shape[1]} px")
+    geometry = images.image_geometry(file, shape, (rows, columns), config.fit)
+    return Single(images.refit(values, (rows, columns), config.fit), geometry)
 
 
 def restore(values: np.ndarray, geometry: Geometry) -> np.ndarray:

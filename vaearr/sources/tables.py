@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from vaearr.errors import DataError, did_you_mean
+from vaearr.errors import DataError, did_you_mean, shortened
 from vaearr.sources.hdf5 import check_file
 
 SEPARATORS = (",", ";", "\t")
@@ -148,7 +148,8 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     if pd.to_numeric(pd.Series(names), errors="coerce").notna().any():
         raise DataError(f"{file} has no header: its first line holds numbers; expected names such as x,y,BC.")
     if twice := [name for name, count in Counter(names).items() if name and count > 1]:
-        raise DataError(f"{file}: the header names column {twice[0]!r} {names.count(twice[0])} times; name each once.")
+        name, count = shortened(twice[0]), names.count(twice[0])
+        raise DataError(f"{file}: the header names column {name!r} {count} times; name each once.")
     if wrong := next((line for line, row in rows.items() if len(row) != len(names)), None):
         hint = " (decimal commas? write decimal points)" if separator == "," and len(rows[wrong]) > len(names) else ""
         raise DataError(
@@ -162,11 +163,12 @@ def _numbers(cells: pd.Series, file: Path) -> np.ndarray:
     """A column as floats, NaN where it says so. Raises DataError that names the line of text or infinite values."""
     empty = cells.str.lower().isin(NO_VALUE)
     values = pd.to_numeric(cells.mask(empty), errors="coerce").to_numpy("f8", na_value=np.nan)
-    bad = ~np.isfinite(values) & ~empty.to_numpy()
-    if bad.any():
-        row = int(bad.argmax())
+    is_wrong = ~np.isfinite(values) & ~empty.to_numpy()
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        column, cell = shortened(str(cells.name)), shortened(cells.iloc[row])
         raise DataError(
-            f"{file} line {cells.index[row]}, column {cells.name!r}: {cells.iloc[row][:40]!r} is not a number, or not "
-            "finite; write numbers with a decimal point, and leave the field empty where there is no value."
+            f"{file} line {cells.index[row]}, column {column!r}: {cell!r} is not a number, or not finite; write "
+            "numbers with a decimal point, and leave the field empty where there is no value."
         )
     return values

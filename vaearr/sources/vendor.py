@@ -15,7 +15,7 @@ import struct
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from vaearr.sources.hdf5 import (
     find_dataset,
     find_optional,
     in_words,
-    listed,
+    keys_of,
     open_hdf5,
     refuse_outside_links,
 )
@@ -64,7 +64,7 @@ MAPS = {  # columns of `EBSD/Data`, whichever vendor's, and what they are called
 class Layout:
     """What an HDF5 file of a vendor holds for each scan; patterns: datasets that may hold them, the preferred first.
 
-    unindexed: the phase number that means so. phases: group of the header, name and Laue group of an entry in it.
+    unindexed: the phase number that means so. phases: group of the header, and name of an entry in it.
     """
 
     holds: str
@@ -74,7 +74,7 @@ class Layout:
     to_radians: float = 1
     mad_to_degrees: float = 1
     unindexed: int | None = None
-    phases: tuple[str, str, Callable[[Mapping[str, Any]], str]] | None = None
+    phases: tuple[str, str] | None = None
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -83,7 +83,7 @@ LAYOUTS: dict[str, Layout] = {
         maker="edax",
         patterns=("Pattern",),
         euler=("Phi1", "Phi", "Phi2"),
-        phases=("Phase", "MaterialName", lambda entry: m.LAUE_BY_EDAX.get(str(entry.get("Symmetry")), "")),
+        phases=("Phase", "MaterialName"),
     ),
     "h5oina": Layout(
         holds="Oxford Instruments H5OINA (AZtec)",
@@ -92,7 +92,7 @@ LAYOUTS: dict[str, Layout] = {
         euler=("Euler",),
         mad_to_degrees=180 / math.pi,
         unindexed=0,
-        phases=("Phases", "Phase Name", lambda entry: m.LAUE_BY_NUMBER.get(int(entry.get("Laue Group", 0)), "")),
+        phases=("Phases", "Phase Name"),
     ),
     "bruker-h5": Layout(
         holds="Bruker HDF5 (Esprit)",
@@ -101,41 +101,56 @@ LAYOUTS: dict[str, Layout] = {
         euler=("phi1", "PHI", "phi2"),
         to_radians=math.pi / 180,
         unindexed=0,
-        phases=("Phases", "Name", lambda entry: m.laue_of_space_group(int(entry.get("IT", 0)))),
+        phases=("Phases", "Name"),
     ),
     "kikuchipy-h5": Layout(holds="kikuchipy h5ebsd", maker="kikuchipy", patterns=("patterns",)),
     "emsoft-ebsd": Layout(holds="EMsoft simulation of EBSD patterns", maker="", patterns=()),
 }
 FORMATS: dict[str, str] = {
     **{name: layout.holds for name, layout in LAYOUTS.items()},
+    MASTER: "EMsoft master pattern (no scan)",
     "edax-up": "EDAX UP1 or UP2 patterns",
-    "nordif": "NORDIF patterns (.dat) with Setting.txt beside them",
+    "nordif": "NORDIF patterns (.dat) with Setting.txt next to them",
 }
+HDF5_FORMATS = (*LAYOUTS, MASTER)
 
 
-def format_of(path: Path) -> str:
-    """Name of the vendor format, "" for anything else. Looks at the content; raises nothing for a damaged file."""
+def sniff_hdf5(name: str, file: h5py.File) -> int:
+    """2: an HDF5 file is of this format; 0: another one."""
+    return 2 * (_hdf5_format(file) == name)
+
+
+def sniff(name: str, path: Path) -> int:
+    """2: a file without HDF5 is of this format; 0: another one."""
+    return 2 * (path.is_file() and _binary_format(path) == name)
+
+
+def _hdf5_format(file: h5py.File) -> str:
+    """Name of the vendor format, "" for other HDF5."""
+    if any(name in file for name in MASTER_PATTERNS):
+        return MASTER
+    if EMSOFT_PATTERNS in file:
+        return "emsoft-ebsd"
+    for key in file:
+        if key.strip().lower() == "manufacturer":
+            text = np.ravel(file[key][()])[0].split(b"\0")[0].decode()
+            maker = text.strip().lower()
+            return next((name for name, layout in LAYOUTS.items() if maker and layout.maker == maker), "")
+    return ""
+
+
+def _binary_format(path: Path) -> str:
+    """Name of the vendor format of a file that is no HDF5, "" for anything else."""
     suffix = path.suffix.lower()
-    with path.open("rb") as file:
-        head = file.read(UP_HEADER.size)
-    if suffix in UP_DTYPES and len(head) == UP_HEADER.size and 1 <= UP_HEADER.unpack(head)[0] < 100:
-        return "edax-up"
+    if suffix in UP_DTYPES:
+        with path.open("rb") as file:
+            head = file.read(UP_HEADER.size)
+        if len(head) == UP_HEADER.size and 1 <= UP_HEADER.unpack(head)[0] < 100:
+            return "edax-up"
     setting = path.with_name("Setting.txt")
     if suffix == ".dat" and setting.is_file() and NORDIF_MARK in setting.read_bytes()[:4096]:
         return "nordif"
-    if not h5py.is_hdf5(path):
-        return ""
-    try:
-        with open_hdf5(path) as opened:
-            if any(name in opened for name in MASTER_PATTERNS):
-                return MASTER
-            if EMSOFT_PATTERNS in opened:
-                return "emsoft-ebsd"
-            key = next((key for key in opened if key.strip().lower() == "manufacturer"), "")
-            maker = np.ravel(opened[key][()])[0].split(b"\0")[0].decode().strip().lower() if key else ""
-            return next((name for name, layout in LAYOUTS.items() if maker and layout.maker == maker), "")
-    except Exception:  # whatever a damaged file makes of it; opening it says how
-        return ""
+    return ""
 
 
 def open_vendor(path: str | Path, config: IngestConfig | None = None, *, scratch: Path | None = None) -> xr.Dataset:
@@ -148,17 +163,12 @@ def open_vendor(path: str | Path, config: IngestConfig | None = None, *, scratch
     """
     config = config or IngestConfig()
     file = check_file(path)
-    kind = format_of(file)
-    if kind == MASTER:
-        raise DataError(
-            f"{path} holds a master pattern, not a scan: the diffraction of one crystal in all directions, without "
-            f"scan points; give the file of a measured or simulated scan."
-        )
-    with in_words(file, FORMATS.get(kind, "a scan")):
-        if kind in LAYOUTS:
+    with in_words(file, "a scan"):
+        if h5py.is_hdf5(file):
             with open_hdf5(file) as opened:
                 refuse_outside_links(opened)
-                return _hdf5(opened, file, kind, config, scratch)
+                return _hdf5(opened, file, _hdf5_format(opened), config, scratch)
+        kind = _binary_format(file)
         if kind == "edax-up":
             return _up(file, config)
         if kind == "nordif":
@@ -224,6 +234,13 @@ def _nordif(file: Path, config: IngestConfig) -> xr.Dataset:
 
 def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig, scratch: Path | None) -> xr.Dataset:
     """A scan of an HDF5 file. kikuchipy gets a copy without patterns, so that it makes no task for each of them."""
+    if kind == MASTER:
+        raise DataError(
+            f"{file} holds a master pattern, not a scan: the diffraction of one crystal in all directions, without "
+            "scan points; give the file of a measured or simulated scan."
+        )
+    if kind not in LAYOUTS:
+        raise DataError(f"{file} is in none of the vendor formats {', '.join(FORMATS)}.")
     layout, name, options = LAYOUTS[kind], "", dict[str, Any]()
     is_simulated = kind == "emsoft-ebsd"
     if is_simulated:
@@ -258,7 +275,7 @@ def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig, scratc
 
 def _choose(file: h5py.File, layout: Layout, config: IngestConfig) -> tuple[str, h5py.Dataset, list[str]]:
     """The scan that is wanted, or the first one, its patterns, and notes of what else the file has."""
-    found = [key for key in listed(file, "/") if f"{key}/EBSD/Data" in file]
+    found = [key for key in keys_of(file, "/") if f"{key}/EBSD/Data" in file]
     if not found:
         raise DataError(f"{file.filename} holds no scan: no group with 'EBSD/Data' in it; check the export.")
     name = config.scan or found[0]
@@ -384,7 +401,7 @@ def _facts(file: Path, signal: Any, shape: tuple[int, ...], grid: ScanGrid, note
 
 def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, xr.DataArray]:
     """Phases, orientations and scores of a crystal map that holds any (kikuchipy's own files, EMsoft)."""
-    names, laue = m.phases_of(xmap) if xmap is not None else ({}, {})
+    names = m.phase_names(xmap) if xmap is not None else {}
     if not any(names.values()) or xmap.is_in_data.size != grid.rows.size:
         return {}
 
@@ -396,13 +413,13 @@ def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, xr.DataArray]:
     scores = xmap.prop.get("scores")
     columns = {} if scores is None else {"scores": rows(np.asarray(scores).reshape(xmap.size, -1)[:, 0])}
     numbers = rows(np.where(xmap.is_indexed, xmap.phase_id, n.PHASE_UNKNOWN), n.PHASE_UNKNOWN)
-    return m.indexed_maps(grid, columns, numbers, names, laue, rows(xmap.rotations.to_euler().reshape(-1, 3)))
+    return m.indexed_maps(grid, columns, numbers, names, rows(xmap.rotations.to_euler().reshape(-1, 3)))
 
 
 def _table(file: h5py.File, folder: str, count: int) -> dict[str, np.ndarray]:
     """The datasets of a group that hold numbers for each row: (N,) or (N, width), as floats."""
     found = {}
-    for key in listed(file, folder, h5py.Dataset):
+    for key in keys_of(file, folder, h5py.Dataset):
         dataset = find_optional(file, f"{folder}/{key}")
         if dataset is not None and dataset.dtype.kind in "uif" and dataset.ndim in (1, 2) and len(dataset) == count:
             values = np.asarray(dataset[()], dtype="f8")
@@ -414,11 +431,11 @@ def _maps(
     file: h5py.File, scan: str, layout: Layout, grid: ScanGrid, header: Mapping[str, Any]
 ) -> dict[str, xr.DataArray]:
     """Every map that the file has, on the grid: what kikuchipy leaves out."""
-    count, about, euler = int(grid.present.sum()), {}, None
+    count, numbers, names, euler = int(grid.present.sum()), None, None, None
     data = _table(file, f"{scan}/EBSD/Data", count)
     maps = {name: data[key] for key, name in MAPS.items() if key in data and data[key].ndim == 1}
     if layout.phases is not None and "Phase" in data:
-        about = _phases(data["Phase"], layout, layout.phases, maps.get(m.CI), header)
+        numbers, names = _phases(data["Phase"], layout, maps.get(m.CI), header)
     if layout.euler and set(layout.euler) <= set(data):
         angles = np.column_stack([data[key] for key in layout.euler])
         euler = angles * layout.to_radians if angles.shape[1] == 3 else None
@@ -426,7 +443,7 @@ def _maps(
         maps[m.MAD] = maps[m.MAD] * layout.mad_to_degrees
     if (place := data.get("X Position")) is not None:
         maps = {name: np.where(place == EDAX_NO_POSITION, np.nan, values) for name, values in maps.items()}
-    found = m.indexed_maps(grid, maps, **about, euler=euler)
+    found = m.indexed_maps(grid, maps, numbers, names, euler)
     for kind, units in (("Composition", "wt%"), ("Peak Area", "counts/s"), ("Window Integral", "counts/s")):
         if elements := _table(file, f"{scan}/EDS/Data/{kind}", count):  # of a combined EBSD and EDS scan (H5OINA)
             attrs = {**n.ATTRS[n.ELEMENTS], "units": units, "source": kind}
@@ -438,16 +455,18 @@ def _maps(
 
 
 def _phases(
-    rows: np.ndarray, layout: Layout, where: tuple[str, str, Any], ci: np.ndarray | None, header: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Phase number of each row, -1 where it is not indexed, names and Laue groups by number."""
-    group, name, laue = where
-    entries = {int(key): entry for key, entry in sorted(dict(header.get(group, {})).items()) if key.isdigit()}
+    rows: np.ndarray, layout: Layout, ci: np.ndarray | None, header: Mapping[str, Any]
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Phase number of each row, -1 where it is not indexed, and names by number."""
+    group, key_of_name = layout.phases or ("", "")
+    entries = dict(header.get(group, {}))
+    names = {int(key): str(entries[key].get(key_of_name, "")) for key in sorted(entries) if key.isdigit()}
     numbers = np.where(np.isfinite(rows), rows, n.PHASE_UNKNOWN)
     if layout.unindexed is not None:
         numbers[numbers == layout.unindexed] = n.PHASE_UNKNOWN
-    elif len(entries) == 1 and set(np.unique(numbers)) <= {n.PHASE_UNKNOWN, 0}:
-        entries = {0: next(iter(entries.values()))}  # EDAX numbers a single phase 0, several from 1 on
-    numbers[(numbers < 0) | (ci < 0 if ci is not None else False)] = n.PHASE_UNKNOWN
-    names = {i: str(entry.get(name, "")) for i, entry in entries.items()}
-    return {"numbers": numbers, "names": names, "laue": {i: laue(entry) for i, entry in entries.items()}}
+    elif len(names) == 1 and set(np.unique(numbers)) <= {n.PHASE_UNKNOWN, 0}:
+        names = {0: next(iter(names.values()))}  # EDAX numbers a single phase 0, several from 1 on
+    numbers[numbers < 0] = n.PHASE_UNKNOWN
+    if ci is not None:
+        numbers[ci < 0] = n.PHASE_UNKNOWN
+    return numbers, names

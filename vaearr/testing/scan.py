@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -27,9 +28,11 @@ DIRT = {"O": 3.0, "C": 4.0}  # wt% more in the middle of the scratch
 FCC, BCC = 0, 1
 BCC_SHARE = 0.35  # of the grains
 GRADIENT = 0.1  # mean orientation gradient in a grain, degrees per scan point
+NOT_INDEXED = 0.01  # share of scan points, the worst ones
 JITTER = 0.05  # orientation noise per scan point, degrees
 MIXING = 0.45  # standard deviation of the interaction volume, scan points
 READ_NOISE = 3.0  # standard deviation, electrons
+FILE_CHUNK = 64  # patterns in a chunk of the HDF5 file
 COUNTS_PER_PERCENT = 60.0  # X-ray counts per wt%
 XRAY_BLUR = 0.9  # standard deviation of the X-ray volume, scan points
 TRUTH = {  # the truth in the result: name, its attributes
@@ -50,14 +53,10 @@ def synthetic_scan(
     n_twins: int = 2,
     seed: int = 0,
     step: float = 0.25,
-    roi: Literal["disc"] | None = None,
     scratch: bool = True,
     noise: bool = True,
     dose: float = 420.0,
     contrast: float = 0.115,
-    not_indexed: float = 0.01,
-    detector: Detector | None = None,
-    chunks: Mapping[str, int] | None = None,
 ) -> xr.Dataset:
     """An EBSD scan with known truth: (y, x, dy, dx) uint8 patterns, band contrast, elements, phases.
 
@@ -72,39 +71,88 @@ def synthetic_scan(
     pattern_shape : detector rows and columns
     n_grains, n_twins : grains, and twin lamellae on top (fewer if grains are too small)
     step : distance of scan points in um
-    roi : "disc" adds the boolean map `roi`, a disc that leaves out the corners
     scratch : whether a scratch with bad patterns crosses the field
     noise : False gives the expected patterns
     dose : electrons per detector pixel where the background is brightest
     contrast : relative strength of the bands
-    not_indexed : share of scan points whose phase is -1, the worst ones first
-    detector : geometry; its shape is replaced by `pattern_shape`
-    chunks : dask chunks of the result; None keeps plain arrays
     """
     if min(nx, ny, n_grains, *pattern_shape) < 1:
         raise UsageError("nx, ny, n_grains and both sizes of pattern_shape must be at least 1.")
     if not (step > 0 and dose > 0 and contrast >= 0):
         raise UsageError(f"step={step} and dose={dose} must be positive, contrast={contrast} must not be negative.")
-    if roi not in (None, "disc"):
-        raise UsageError(f"roi={roi!r} is not known; use 'disc' or None.")
-    given = detector or Detector()
-    detector = Detector((pattern_shape[0], pattern_shape[1]), given.projection_centre, given.sample_tilt, given.energy)
+    detector = Detector((pattern_shape[0], pattern_shape[1]))
     for_structure, for_patterns, for_maps = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
     truth = microstructure(ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=for_structure)
     patterns = _patterns(truth, detector, dose=dose, contrast=contrast, rng=for_patterns if noise else None)
     data: dict[str, tuple[Any, ...]] = {n.PATTERNS: (("y", "x", "dy", "dx"), patterns, _pattern_attrs(detector))}
-    data |= side_maps(truth, image_quality(patterns), not_indexed, for_maps)
-    if roi is not None:
-        y, x = np.meshgrid(*((np.arange(size) + 0.5) / size - 0.5 for size in (ny, nx)), indexing="ij")
-        data[n.ROI] = (("y", "x"), x**2 + y**2 < 0.45**2, n.ATTRS[n.ROI])
+    data |= side_maps(truth, image_quality(patterns), for_maps)
     ds = xr.Dataset(data, scan_coords({"y": ny, "x": nx}, step, pattern_shape), {"title": "synthetic EBSD scan"})
-    ds = ds.assign_coords(element=list(COMPOSITION))
-    return ds if chunks is None else ds.chunk(chunks)
+    return ds.assign_coords(element=list(COMPOSITION))
 
 
-def side_maps(
-    truth: Mapping[str, Any], quality: Floats, not_indexed: float, rng: np.random.Generator
-) -> dict[str, tuple[Any, ...]]:
+def write_scan_files(ds: xr.Dataset, folder: str | Path) -> dict[str, Path]:
+    """Write a scan over (y, x) as the files of an instrument: patterns in HDF5, maps in CSV.
+
+    Parameters
+    ----------
+    ds : xr.Dataset
+        Any of `patterns`, `BC`, `elements` and `phase`; scan points where `present` is false are left out.
+    folder : str or Path
+        Created if it does not exist.
+
+    Returns
+    -------
+    dict
+        Path of each file by the variable that it holds: scan.h5 (`/images` (N, 1, dy, dx) and `/coords` (N, 2),
+        [x, y] as step numbers), bandcontrast.csv, elements.csv, phases.csv.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    present = np.ones((ds.sizes["y"], ds.sizes["x"]), bool)
+    if n.PRESENT in ds:
+        present = ds[n.PRESENT].transpose("y", "x").values
+    y, x = np.nonzero(present)
+    paths = {}
+    if n.PATTERNS in ds:
+        paths[n.PATTERNS] = folder / "scan.h5"
+        _write_patterns(ds[n.PATTERNS], y, x, paths[n.PATTERNS])
+    points = xr.Dataset({"y": ("point", y), "x": ("point", x)})
+    if n.BC in ds:
+        columns = {"x": x, "y": y, "band_contrast": ds[n.BC].isel(points).values}
+        paths[n.BC] = _write_table(columns, folder / "bandcontrast.csv", digits="%g")
+    if n.ELEMENTS in ds:
+        columns = {"x": x, "y": y}
+        for element in ds[n.ELEMENT].values:
+            columns[str(element)] = ds[n.ELEMENTS].sel(element=element).isel(points).values
+        paths[n.ELEMENTS] = _write_table(columns, folder / "elements.csv", digits="%.3f")
+    if n.PHASE in ds:
+        columns = {"x_indice": x, "y_indice": y, "phase_id": ds[n.PHASE].isel(points).values}
+        paths[n.PHASE] = _write_table(columns, folder / "phases.csv")
+    return paths
+
+
+def _write_patterns(patterns: xr.DataArray, y: NDArray[Any], x: NDArray[Any], path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["coords"] = np.stack([x, y], axis=1).astype(np.int32)
+        shape = (len(y), 1, *patterns.shape[2:])
+        chunk = (min(FILE_CHUNK, len(y)), *shape[1:])
+        images = file.create_dataset("images", shape, patterns.dtype, chunks=chunk, compression="gzip")
+        for start in range(0, len(y), FILE_CHUNK):
+            rows = slice(start, start + FILE_CHUNK)
+            points = xr.Dataset({"y": ("point", y[rows]), "x": ("point", x[rows])})
+            images[rows, 0] = patterns.isel(points).transpose("point", "dy", "dx").values
+
+
+def _write_table(columns: Mapping[str, NDArray[Any]], path: Path, digits: str | None = None) -> Path:
+    import pandas as pd
+
+    pd.DataFrame(columns).to_csv(path, index=False, float_format=digits)
+    return path
+
+
+def side_maps(truth: Mapping[str, Any], quality: Floats, rng: np.random.Generator) -> dict[str, tuple[Any, ...]]:
     """Band contrast, elements, phases and the truth, as variables over y and x."""
     nav, elements = ("y", "x"), _elements(truth, rng)
     meanings = " ".join(["not_indexed", *(crystal.name for crystal in CRYSTALS)])
@@ -112,7 +160,7 @@ def side_maps(
     return {
         n.BC: (nav, _band_contrast(quality), n.ATTRS[n.BC]),
         n.ELEMENTS: (("element", *nav), elements, {**n.ATTRS[n.ELEMENTS], "units": "wt%"}),
-        n.PHASE: (nav, _indexed_phase(truth, not_indexed, rng), phases),
+        n.PHASE: (nav, _indexed_phase(truth, rng), phases),
         **{name: (nav, truth[name], about) for name, about in TRUTH.items()},
         "true_phase": (nav, truth["true_phase"], phases | TRUTH["true_phase"]),
     }
@@ -231,13 +279,13 @@ def _elements(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArray[np.
     return np.asarray(100 * counts / counts.sum(axis=0), dtype=np.float32)
 
 
-def _indexed_phase(truth: Mapping[str, Any], share: float, rng: np.random.Generator) -> NDArray[np.int16]:
-    """The phase an indexing program gives: the true one, -1 where patterns are poor or mixed."""
+def _indexed_phase(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArray[np.int16]:
+    """The phase that an indexing program gives: the true one, -1 where patterns are poor or mixed."""
     phase: NDArray[np.int16] = truth["true_phase"].copy()
-    if share > 0:
-        noise = 0.1 * rng.standard_normal(phase.shape)
-        worst = np.argsort(truth["true_quality"] * truth["own_grain_fraction"] + noise, axis=None)
-        phase.reshape(-1)[worst[: int(np.ceil(share * phase.size))]] = n.PHASE_UNKNOWN
+    noise = 0.1 * rng.standard_normal(phase.shape)
+    worst = np.argsort(truth["true_quality"] * truth["own_grain_fraction"] + noise, axis=None)
+    n_not_indexed = int(np.ceil(NOT_INDEXED * phase.size))
+    phase.reshape(-1)[worst[:n_not_indexed]] = n.PHASE_UNKNOWN
     return phase
 
 

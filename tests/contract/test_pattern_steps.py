@@ -1,4 +1,4 @@
-"""Steps on patterns: equal chunked or not, lazy, coordinates and attributes right, refusals."""
+"""Steps on patterns (feature 10): lazy, equal chunked or not, coordinates and attributes right, refusals."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data import count_computes, random_patterns_dataset
-from vaearr.config import PreprocessConfig
+import vaearr as va
+from vaearr import bin_patterns, crop, neighbour_average
 from vaearr.errors import SchemaError, UsageError
-from vaearr.models.preprocess import preprocess
-from vaearr.schema.pattern_steps import bin_patterns, crop, neighbour_average
+
+from ..data import count_computes, random_patterns_dataset
 
 CHUNKS = {"y": 2, "x": 3}
 
@@ -26,9 +26,12 @@ STEPS = {
     "bin": lambda p: bin_patterns(p, {"dy": 2, "dx": 3}),
     "uniform": lambda p: neighbour_average(p, 3),
     "longer": lambda p: neighbour_average(p, {"y": 3, "x": 5}),
-    "background": lambda p: preprocess(
-        p, PreprocessConfig(dynamic_background=0.1, normalise="none"), background=np.full((8, 12), 9.0)
+    "dynamic": lambda p: va.remove_dynamic_background(p, 0.2),
+    "dynamic divided": lambda p: va.remove_dynamic_background(p, operation="divide"),
+    "static": lambda p: va.remove_static_background(
+        p, xr.DataArray(np.full((8, 12), 9.0), dims=("dy", "dx")), operation="divide"
     ),
+    "rescale": lambda p: va.rescale_intensity(p, (-1, 1)),
 }
 
 
@@ -57,6 +60,32 @@ def test_steps_follow_each_other_and_are_recorded() -> None:
     assert "value_max" not in done.attrs
     assert source.attrs["sha256"] == "abc"
     assert "steps" not in source.attrs
+
+
+def test_backgrounds_and_intensity_of_a_dataset() -> None:
+    """Each step takes a Dataset, stays lazy, and does what it says to every pattern."""
+    ds = random_patterns_dataset({"y": 5, "x": 7}, {"dy": 8, "dx": 12}, missing=4, chunks=CHUNKS)
+    values, present = ds.patterns.values.astype(float), ds.present.values
+    mean = values[present].mean(0)
+    static = va.remove_static_background(ds, roi=ds.present)
+    np.testing.assert_allclose(static.patterns, values - mean, atol=1e-3)
+    ratio = va.remove_static_background(ds, static.patterns[0, 0] * 0 + 2, operation="divide")
+    np.testing.assert_allclose(ratio.patterns, values / 2)
+    position = np.arange(8)
+    weights = np.exp(-0.5 * ((position[:, None] - position) / (0.25 * 8)) ** 2)
+    columns = np.exp(-0.5 * ((np.arange(12)[:, None] - np.arange(12)) / (0.25 * 8)) ** 2)
+    slow = (weights / weights.sum(1, keepdims=True)) @ values @ (columns / columns.sum(1, keepdims=True)).T
+    np.testing.assert_allclose(va.remove_dynamic_background(ds, 0.25).patterns, values - slow, atol=1e-3)
+    scaled = va.rescale_intensity(va.remove_dynamic_background(static), (0, 10))
+    assert scaled.patterns.chunks is not None
+    assert scaled.patterns.attrs["steps"][-1] == {"step": "rescale_intensity", "out_range": [0, 10]}
+    found = scaled.patterns.values[present]
+    np.testing.assert_allclose(found.min((1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(found.max((1, 2)), 10, rtol=1e-5)
+    assert (va.rescale_intensity(ds.patterns * 0 + 3, (2, 4)) == 2).all()
+    xr.testing.assert_identical(scaled.BC, ds.BC)
+    smaller = bin_patterns(crop(ds.assign(static_background=ds.patterns[1, 1]), dy=(0, 4)), 2)
+    np.testing.assert_array_equal(smaller.static_background, smaller.patterns[1, 1])
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,6 +151,10 @@ def test_average_equals_the_sum_by_hand(sides, missing: int, chunks) -> None:
         (lambda p: bin_patterns(p, 5), UsageError, "'dy' has 8 pixels, which is not a multiple of 5; crop to 5 first"),
         (lambda p: bin_patterns(p, 0), UsageError, "not a multiple of 0"),
         (lambda p: bin_patterns(p, {"y": 2}), UsageError, "'y' is not a dimension for this step"),
+        (lambda p: va.remove_static_background(p, p[0, 0, :5]), SchemaError, "a pattern has {'dy': 8, 'dx': 12}"),
+        (lambda p: va.remove_static_background(p, operation="add"), UsageError, "expected subtract or divide"),
+        (lambda p: va.remove_dynamic_background(p, 0), UsageError, "sigma is 0"),
+        (lambda p: va.rescale_intensity(p, (1, 1)), UsageError, "two increasing numbers"),
         (lambda p: neighbour_average(p, 4), UsageError, "use an odd number of scan points"),
         (lambda p: neighbour_average(p, {"dy": 3}), UsageError, "'dy' is not a dimension for this step"),
         (lambda p: neighbour_average(p, 3, roi=p[..., 0, 0]), SchemaError, "expected boolean over"),

@@ -12,7 +12,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.schema.pattern_steps import joined
 from vaearr.testing import scan as parts
-from vaearr.testing.files import write_scan_files
+from vaearr.testing import write_scan_files
 from vaearr.testing.kikuchi import Detector, Floats
 
 BANDS = 80  # least pixels along a side that bands are drawn with; between them they are interpolated
@@ -85,7 +85,7 @@ def write_large_scan(
             images[y * nx : (y + 1) * nx, 0] = patterns
         steps = np.stack([np.tile(np.arange(nx), ny), np.repeat(np.arange(ny), nx)], axis=1)
         file.create_dataset("coords", data=steps.astype(np.int32))
-    found = parts.side_maps(truth, quality, 0.01, maps)
+    found = parts.side_maps(truth, quality, maps)
     ds = xr.Dataset(found, parts.scan_coords({"y": ny, "x": nx}, 0.25, ())).assign_coords(element=[*parts.COMPOSITION])
     return paths | write_scan_files(ds, folder), ds
 

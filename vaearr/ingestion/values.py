@@ -1,0 +1,260 @@
+"""Values for scan points or samples, read from files and arrays, with the points that they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vaearr import schema
+from vaearr.errors import DataError, NoInputError, SchemaError, UsageError, did_you_mean, listed
+from vaearr.sources.element_maps import SUFFIX as TSV
+from vaearr.sources.element_maps import element_of, read_element_map, resample
+from vaearr.sources.hdf5 import check_file
+from vaearr.sources.numpy_files import npz_names, read_npy, read_npz
+from vaearr.sources.tables import ReadAs, Table, read_table
+
+log = logging.getLogger("vaearr")
+
+KNOWN_PREFIXES = ("latent_", "PCA_", "cNMF_")
+Values = str | Path | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Coordinates `(N, d)` in the order x, y[, z], how they are read, and where they come from.
+
+    lines: line of the file of each row, where there is one.
+    """
+
+    values: np.ndarray
+    read_as: ReadAs
+    origin: dict[str, Any]
+    lines: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Values `(N, K)`, or an array over the whole grid, with where they come from and the points that come with them.
+
+    columns: names of the K columns. numbers: numbers in these names (`latent_7` is 7).
+    """
+
+    values: np.ndarray
+    origin: dict[str, Any]
+    columns: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
+    points: Points | None = None
+
+
+# tables
+
+
+def read_columns(path: str | Path, dims: Sequence[str], prefix: str | None, columns: Sequence[str]) -> Rows:
+    """Columns of a CSV with their points.
+
+    Parameters
+    ----------
+    path : str or Path
+        CSV file.
+    dims : sequence of str
+        Dims of a point, `("x", "y")`, whose columns are coordinates.
+    prefix, columns
+        Take columns that begin with `prefix`, or those named. Without both: columns of the first known prefix that
+        occurs (`latent_`, `PCA_`, `cNMF_`), else all. Numbered columns of a prefix are sorted by their numbers.
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    DataError, NoInputError, UsageError
+        If a column does not exist or both `prefix` and `columns` are given.
+    """
+    table = read_table(path, dims)
+    if columns and prefix:
+        raise UsageError("columns and prefix both choose columns; give one of them.")
+    for name in columns:
+        if name not in table.values:
+            raise NoInputError(f"{table.file} has no value column {name!r}.{did_you_mean(name, table.values)}")
+    if columns:
+        return rows_of(table, columns)
+    start = prefix if prefix is not None else _known_prefix(table.values)
+    chosen = [name for name in table.values if name.startswith(start)]
+    if not chosen:
+        raise DataError(f"{table.file} has no value column {start}…; it has {listed(table.frame.columns)}.")
+    ends = [name.removeprefix(start) for name in chosen]
+    is_numbered = start != "" and all(end.isdecimal() for end in ends)
+    if not is_numbered or len({int(end) for end in ends}) < len(ends):
+        return rows_of(table, chosen)
+    number_of = {name: int(end) for name, end in zip(chosen, ends, strict=True)}
+    ordered = sorted(chosen, key=lambda name: number_of[name])
+    return replace(rows_of(table, ordered), numbers=tuple(number_of[name] for name in ordered))
+
+
+def _known_prefix(columns: Sequence[str]) -> str:
+    """The first known prefix that a column has, "" where none has one."""
+    for prefix in KNOWN_PREFIXES:
+        if any(name.startswith(prefix) for name in columns):
+            return prefix
+    return ""
+
+
+def rows_of(table: Table, columns: Sequence[str]) -> Rows:
+    """Values of a table in some columns, with its points."""
+    values = table.numbers(columns)
+    origin = _origin(values, table.file) | {"columns": list(columns)}
+    points = _points_of(table) if table.coordinates else None
+    return Rows(values, origin, tuple(columns), points=points)
+
+
+def _points_of(table: Table) -> Points:
+    values = table.numbers(table.coordinates)
+    origin = _origin(values, table.file) | {"columns": table.coordinates}
+    return Points(values, table.read_as, origin, table.frame.index.to_numpy())
+
+
+# element maps
+
+
+def read_element_maps(files: Sequence[Path], ds: xr.Dataset) -> Rows:
+    """Element maps of .tsv files on the grid of a scan; those with other numbers of rows and columns are resampled."""
+    shape = schema.navigation_shape(ds)
+    if not schema.is_scan(ds) or len(shape) != 2:
+        raise DataError(f"{files[0]} is a map with rows and columns, the store's samples lie over {shape} instead.")
+    elements = [element_of(file) for file in files]
+    if len(set(elements)) < len(elements):
+        raise DataError(f"{files[0].parent} holds several maps of an element: {listed(elements)}; keep one of each.")
+    maps: list[np.ndarray] = []
+    shapes: list[list[int]] = []
+    for file in files:
+        values = read_element_map(file)
+        shapes.append(list(values.shape))
+        if values.shape != shape:
+            log.info(f"{file.name}: {values.shape} values (rows, columns) are resampled to {shape} scan points.")
+            values = resample(values, (shape[0], shape[1]))
+        maps.append(values)
+    origin = {
+        "file": ", ".join(file.name for file in files),
+        "sha256": hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest(),
+        "shapes": shapes,
+    }
+    return Rows(np.stack(maps, axis=-1), origin, tuple(elements))
+
+
+# arrays
+
+
+def read_array(source: Values, array: str | None) -> Rows:
+    """Numbers in memory, of a `.npy`, or of one array of a `.npz` (`array` names it)."""
+    values, origin = _array(source, array)
+    if values.dtype.kind not in "biuf" or 0 in values.shape or values.ndim == 0:
+        raise DataError(f"{origin['file']}: {values.dtype} of shape {values.shape}; expected numbers, one row a point.")
+    return Rows(values, origin)
+
+
+def read_points(source: Values, dims: Sequence[str]) -> Points:
+    """Points `(N, d)` from a CSV with columns for all `dims`, `.npy`, `.npz` or memory."""
+    if isinstance(source, np.ndarray) or not is_table(source):
+        values, origin = _array(source, None)
+        return Points(values, "auto", origin)
+    table = read_table(source, dims)
+    if not table.coordinates:
+        raise DataError(f"{source} has no columns {' and '.join(dims)}; it has {listed(table.values)}.")
+    return _points_of(table)
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a file is a CSV. Raises NoInputError, DataError or UsageError for what is no file of values."""
+    suffix = check_file(path).suffix.lower()
+    if suffix not in (".npy", ".npz", ".csv", TSV):
+        raise UsageError(f"{path} is {suffix or 'without a suffix'}; expected .npy, .npz, .csv or {TSV}.")
+    return suffix in (".csv", TSV)
+
+
+def _array(source: Values, array: str | None) -> tuple[np.ndarray, dict[str, Any]]:
+    if isinstance(source, np.ndarray):
+        return source, _origin(source)
+    file = Path(source).expanduser()
+    if file.suffix.lower() == ".npy":
+        values = read_npy(file)
+        return values, _origin(values, file)
+    name = chosen_array(str(file), npz_names(file), array)
+    values = read_npz(file, name)
+    return values, _origin(values, file) | {"array": name}
+
+
+def chosen_array(where: str, names: list[str], array: str | None) -> str:
+    """The array that is meant: `array`, or the only one."""
+    if array is None and len(names) != 1:
+        raise UsageError(f"{where} holds {len(names)} arrays ({listed(names)}); choose one with array='…'.")
+    name = array or names[0]
+    if name not in names:
+        raise NoInputError(f"{where} holds no array {name!r}.{did_you_mean(name, names)}")
+    return name
+
+
+def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:
+    """What the values are and where they come from, for the recipe."""
+    about = {"shape": list(values.shape), "dtype": str(values.dtype)}
+    if file is None:
+        digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+        return {"file": "an array in memory", "sha256": digest, **about}
+    with file.open("rb") as opened:
+        return {"file": file.name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest(), **about}
+
+
+def rows_of_array(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Rows:
+    """Values of a DataArray over a store's navigation dims and at most one more, with the points that it lies on.
+
+    dims: the point dims, none for a collection. Without coordinates it covers the whole grid. Raises SchemaError.
+    """
+    navigation = schema.navigation_dims(ds)
+    others = [str(dim) for dim in values.dims if dim not in navigation]
+    if not set(navigation) <= set(values.dims) or len(others) > 1:
+        raise SchemaError(
+            f"the array has dims {tuple(values.dims)}; expected {navigation} and at most one more; rename them by "
+            ".rename(…)."
+        )
+    ordered = values.transpose(*navigation, *others)
+    rows = np.asarray(ordered.values).reshape(-1, *(ordered.sizes[dim] for dim in others))
+    points = None
+    if dims and set(navigation) <= set(values.coords):
+        points = _points_of_grid(ordered, dims, _origin(rows))
+    else:
+        _refuse_other_grid(ordered, ds)
+    found = Rows(rows, _origin(rows), points=points)
+    if not others or others[0] not in ordered.coords:
+        return found
+    labels = ordered[others[0]].values
+    if labels.dtype.kind in "iu":
+        return replace(found, numbers=tuple(int(label) for label in labels))
+    if labels.dtype.kind in "OUT":
+        return replace(found, columns=tuple(str(label) for label in labels))
+    return found
+
+
+def _points_of_grid(values: xr.DataArray, dims: Sequence[str], origin: dict[str, Any]) -> Points:
+    """The coordinates of each point of a grid, row-major, in the order of `dims`."""
+    navigation = [str(dim) for dim in values.dims if dim in dims]
+    axes = np.meshgrid(*(values[dim].values for dim in navigation), indexing="ij")
+    places = dict(zip(navigation, axes, strict=True))
+    return Points(np.stack([places[dim].ravel() for dim in dims], axis=1), "coordinates", origin)
+
+
+def _refuse_other_grid(values: xr.DataArray, ds: xr.Dataset) -> None:
+    navigation = schema.navigation_dims(ds)
+    try:
+        xr.align(values, xr.Dataset(coords={dim: ds[dim] for dim in navigation}), join="exact")
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise SchemaError(
+            f"the array does not cover the store's {navigation} ({reason}); use .reindex_like(…)."
+        ) from None

@@ -32,7 +32,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 import vaearr as va
 from vaearr.errors import NoInputError, VaearrError, WriteError
 from vaearr.recipe import as_json
-from vaearr.store import as_url, beside, check_store, local_path
+from vaearr.store import check_store, store_path
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,8 +68,8 @@ log.setLevel(logging.INFO)
 
 
 def place(store: Path) -> str:
-    """Where a store is, for who fetches a result: its URL, or its path from the root."""
-    return as_url(store) or str(local_path(store).expanduser().absolute())
+    """Where a store is, from the root, for whoever fetches a result."""
+    return str(store_path(store))
 
 
 def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -183,14 +183,14 @@ def picture(store: Path, key: str, result: Callable[[], Any], description: str, 
     """
     if not is_recorded():
         return
-    from vaearr.store.commit import writing
+    from vaearr.store.folders import write_errors
     from vaearr.views import on_paper, save
 
     try:
         shown, path = va.view(result(), **options), check_store(store)
         data = _small_png(on_paper(shown))
-        folder = beside(path).with_name(f"{path.name.removesuffix('.zarr')}.views")
-        with writing(folder):
+        folder = path.with_name(f"{path.name.removesuffix('.zarr')}.views")
+        with write_errors(folder):
             folder.mkdir(exist_ok=True)
             heading = f"{path.name}: {description}"
             page = save(shown, folder.resolve() / f"{key}.html", heading=heading, overwrite=True)

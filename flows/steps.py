@@ -35,9 +35,8 @@ from vaearr.output.reporting.write import is_current, report_folder
 from vaearr.recipe import as_json
 from vaearr.run.statistics import recommend, score_run
 from vaearr.run.train import check_extras
-from vaearr.store import beside, check_store
-from vaearr.store.commit import writing
-from vaearr.store.folders import replace_file
+from vaearr.store import check_store
+from vaearr.store.folders import replace_file, write_errors
 
 from .running import (
     MOST_ROWS,
@@ -479,10 +478,10 @@ def compare_step(store: Path, sweep: SweepConfig, rows: list[dict[str, Any]], fa
     chosen = {region: recommend([row for row in rows if row["region"] == region]) for region in found["region"]}
     found["recommended"] = [row["run"] == chosen[row["region"]]["run"] for row in rows]
     path, records = check_store(store), as_json(found.to_dict("records"))
-    file = beside(path).with_name(f"{path.name.removesuffix('.zarr')}.sweeps") / f"{sweep.name}.csv"
+    file = path.with_name(f"{path.name.removesuffix('.zarr')}.sweeps") / f"{sweep.name}.csv"
     record = {"store": path.name, "config": sweep.to_attrs(), "runs": records, "failed": failed, "rule": RULE,
               "recommended": {region: row["latent_dim"] for region, row in chosen.items()}}  # fmt: skip
-    with writing(file.parent):
+    with write_errors(file.parent):
         file.parent.mkdir(exist_ok=True)
         replace_file(file, found.to_csv(index=False, lineterminator="\n").encode())
         replace_file(file.with_suffix(".json"), json.dumps(as_json(record), indent=2).encode())

@@ -176,7 +176,7 @@ def test_replaced_only_when_asked(tmp_path: Path, kind: str, said: list[str]) ->
     name = "latents_own" if kind == "latents" else "own"
     for _ in range(2):
         attach(store, tmp_path / "a.csv", **given)
-    assert any("made the same way" in line for line in said)
+    assert any("created with the same settings" in line for line in said)
     with pytest.raises(ExistsError, match="--overwrite"):
         attach(store, tmp_path / "b.csv", **given, columns=[] if kind != "map" else ["Fe"])
     assert (open_store(store)[name] == 1).all()

@@ -53,10 +53,6 @@ class NoInputError(VaearrError, FileNotFoundError):
     exit_code = 66
 
 
-class StoreWarning(UserWarning):
-    """What is not as it was in a store, and what is done about it; the command line says it in a line."""
-
-
 class MissingExtraError(VaearrError, ImportError):
     """A feature whose optional packages are not installed (exit code 69)."""
 

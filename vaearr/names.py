@@ -43,7 +43,7 @@ INPUT, ENCODER, DECODER, OUTPUT = "input", "encoder", "decoder", "output"
 # attributes
 NAVIGATION_DIMS, SIGNAL_DIMS = "navigation_dims", "signal_dims"
 SCHEMA_VERSION, STORE_ID, PROVENANCE = "vaearr_schema", "store_id", "provenance"
-SHA256_OF, SHARDS = "sha256_of", "shards"  # what the checksum `sha256` of patterns is of
+PATTERNS_FINGERPRINT = "patterns_fingerprint"  # what the patterns were when they were ingested
 SCHEMA = 1
 
 DEFAULT_RUN = "vae"

@@ -1,9 +1,9 @@
-"""What a result is made from, and the one rule for "is it there, made the same way?".
+"""What a result was made from, and the one rule for "does it exist, made the same way?".
 
-Every result keeps its recipe in the attribute `provenance` (of a run: in its manifest): what it was made from, the
-settings that decide values, versions and time. Each step asks `is_made` before it works, in Python, on the command
-line and in flows: the same inputs and settings, and what is there is taken as it is, said in one line; anything else,
-and an error names what differs and both ways out, another name or `overwrite`.
+Every result keeps its recipe in the attribute `provenance` (a run in its manifest): the settings
+that decide its values, what it was made from, versions and time. Each step asks `is_made` before it
+works. With the same inputs and settings the existing result is returned; otherwise an error names
+the differences and both ways out, another name or `overwrite`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -24,81 +24,150 @@ from vaearr.errors import ExistsError
 log = logging.getLogger("vaearr")
 
 PACKAGES = ("vaearr", "torch", "numpy", "xarray", "zarr")
+FINGERPRINTS, PARENTS = "fingerprints", "parents"
+IDENTITIES = {"sha256", "fingerprint"}  # of the patterns; recipes of earlier versions lack one
 MOST_DIFFERENCES, MOST_CHARACTERS = 6, 40
 BY_NAME = "choose another name with name='…' (--name)"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a result: the settings of the step (`config`) and, by name, what it is made from."""
+    """Everything that decides a result.
+
+    config: the settings of the step. inputs: further things that decide it, by name. fingerprints:
+    what the values of the variables were that it is made from (`vaearr.store.check_inputs`).
+    """
 
     config: Config | None
     inputs: Mapping[str, Any]
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     def as_attrs(self) -> dict[str, Any]:
-        """As JSON, without versions and time: equal where the same result comes out."""
-        config = {} if self.config is None else {"config": self.config.deciding()}
-        plain: dict[str, Any] = json.loads(json.dumps(as_json({**self.inputs, **config})))
+        """As JSON, without versions and time."""
+        parts = dict(self.inputs)
+        if self.config is not None:
+            parts["config"] = self.config.deciding()
+        if self.fingerprints:
+            parts[FINGERPRINTS] = dict(self.fingerprints)
+        plain: dict[str, Any] = json.loads(json.dumps(as_json(parts)))
         return plain
 
     def stamp(self, *packages: str) -> dict[str, Any]:
-        """What the result says of itself: the recipe with versions (of `packages` too) and time."""
+        """What the result keeps: the recipe with versions (of `packages` too) and time."""
         return {**self.as_attrs(), "versions": versions(*packages), "time": now()}
 
-    def differences(self, made: Any) -> str | None:
-        """Between this recipe and that of what is there, in words; None for what no such step has made."""
-        made, asked = parsed(made), self.as_attrs()
-        if not isinstance(made, Mapping):
+    def differences(self, stored: Any) -> str | None:
+        """What differs from a stored recipe, in words; None for what no such step has made."""
+        stored, requested = parsed(stored), self.as_attrs()
+        if not isinstance(stored, Mapping):
             return None
-        known = {key: made.get(key) for key in asked}
+        known = {key: stored.get(key) for key in requested}
         if self.config is not None:
             kind = type(self.config)
-            try:  # what is no setting any more and was left empty decided nothing
-                settings = {key: v for key, v in dict(made["config"]).items() if key in kind.model_fields or v}
-                known["config"] = kind.from_attrs(settings).deciding()
+            try:  # a setting of an earlier version that was left empty decided nothing
+                settings = dict(stored["config"])
+                known["config"] = kind.from_attrs(
+                    {key: value for key, value in settings.items() if key in kind.model_fields or value}
+                ).deciding()
             except (KeyError, TypeError, ValueError):
                 return None
-        found = differing(known, asked)
-        more = [f"and {len(found) - MOST_DIFFERENCES} more"] if len(found) > MOST_DIFFERENCES else []
-        return ", ".join([*found[:MOST_DIFFERENCES], *more])
+        fingerprints = known.pop(FINGERPRINTS, None)
+        has_both = requested.pop(FINGERPRINTS, None) and fingerprints
+        if has_both and isinstance(requested.get(PARENTS), dict):  # their recipes; the values decide
+            known.pop(PARENTS)
+            requested.pop(PARENTS)
+        reasons = []
+        changed = changed_inputs(fingerprints, self.fingerprints)
+        found = []
+        for name, old, new in differing(known, requested):
+            if not name.endswith("fingerprint"):
+                found.append((name, old, new))
+            elif "patterns" not in changed:
+                changed.append("patterns")
+        if found:
+            reasons.append(f"created with different settings ({stored_and_requested(found)})")
+        if changed:
+            reasons.append(f"created from other inputs: {', '.join(changed)} changed since")
+        return ", ".join(reasons)
+
+
+def changed_inputs(stored: Mapping[str, str] | None, present: Mapping[str, str] | None) -> list[str]:
+    """Names whose fingerprints differ; one that is missing on either side is no difference."""
+    if not stored or not present:
+        return []
+    common = sorted(stored.keys() & present.keys())
+    return [name for name in common if stored[name] != present[name]]
 
 
 def is_made(
-    there: str,
-    made: Any,
+    what: str,
+    stored: Any,
     recipe: Recipe,
     *,
     instead: str = BY_NAME,
     overwrite: bool = False,
 ) -> bool:
-    """Whether what is there was made by this recipe, so that it is taken as it is; False: it is to be replaced.
+    """Whether an existing result was made by this recipe, and is returned as it is.
 
-    there: what was found, in words that a sentence begins with ("scan.zarr already has a run 'vae'"). made: its recipe
-    as it was stored. instead: the way out beside replacing it. Raises ExistsError where it was made otherwise and
-    `overwrite` is not asked for, and where it is no result of this step, which is never replaced.
+    Parameters
+    ----------
+    what
+        The existing result, as a sentence begins with it ("scan.zarr already has a run 'vae'").
+    stored
+        Its recipe.
+    recipe
+        The recipe of the requested result.
+    instead
+        The way out other than replacing it.
+    overwrite
+        Whether another result is replaced.
+
+    Returns
+    -------
+    bool
+        False where it is to be replaced.
+
+    Raises
+    ------
+    ExistsError
+        If it was made differently and `overwrite` is False, or by another step.
     """
-    differences = recipe.differences(made)
+    differences = recipe.differences(stored)
     if differences is None:
-        raise ExistsError(f"{there}, and it is no result of this step; {instead}.")
+        raise ExistsError(f"{what}, and it is no result of this step; {instead}.")
     if differences and not overwrite:
-        raise ExistsError(
-            f"{there}, made otherwise (there and asked: {differences}); {instead}, or replace it with overwrite=True "
-            "(--overwrite)."
-        )
-    how = f"made otherwise ({differences}): replaced, as asked" if differences else "made the same way"
-    log.info(f"{there}, {how}")
+        raise ExistsError(f"{what}, {differences}; {instead}, or replace it with overwrite=True (--overwrite).")
+    if not differences:
+        log.info(f"{what}, created with the same settings")
     return not differences
 
 
-def differing(one: Any, other: Any, name: str = "") -> list[str]:
-    """What differs between two mappings, such as "epochs 40 and 20" or "objective.beta 1.0 and 4.0"."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        before = f"{name}." if name and name != "config" else ""
-        keys = sorted({*one, *other})
-        return [text for key in keys for text in differing(one.get(key), other.get(key), f"{before}{key}")]
-    if json.loads(json.dumps(one)) == json.loads(json.dumps(other)):
-        return []
-    return [f"{name} {_shortened(one)} and {_shortened(other)}"]
+def differing(stored: Any, requested: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """What differs between two values or nested mappings: name, stored and requested value."""
+    if isinstance(stored, Mapping) and isinstance(requested, Mapping):
+        found = []
+        before = f"{name}." if name not in ("", "config") else ""
+        for key in sorted({*stored, *requested}):
+            old, new = stored.get(key), requested.get(key)
+            if key in IDENTITIES and None in (old, new):
+                continue
+            found += differing(old, new, f"{before}{key}")
+        return found
+    is_same = json.loads(json.dumps(stored)) == json.loads(json.dumps(requested))
+    return [] if is_same else [(name, stored, requested)]
+
+
+def stored_and_requested(found: list[tuple[str, Any, Any]], one: str = "stored", other: str = "requested") -> str:
+    """Differences in words, such as "stored: epochs=40, requested: epochs=20"; "" for none."""
+    if not found:
+        return ""
+    old, new = [], []
+    for name, stored, requested in found[:MOST_DIFFERENCES]:
+        old.append(f"{name}={_shortened(stored)}")
+        new.append(f"{name}={_shortened(requested)}")
+    more = len(found) - MOST_DIFFERENCES
+    others = f", and {more} more" if more > 0 else ""
+    return f"{one}: {', '.join(old)}, {other}: {', '.join(new)}{others}"
 
 
 def _shortened(value: Any) -> str:

@@ -13,7 +13,6 @@ import vaearr as va
 from vaearr.computing.device import pick_device
 from vaearr.testing import write_scan_files
 
-from ..contract.bucket import bucket  # noqa: F401
 from ..data import random_patterns_dataset
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from . import inputs
-from .bucket import bucket  # noqa: F401
 from .harness import HAS_MONAI, MONAI, TINY, vaearr
 
 CRITIC = 'objective.adversarial.options={"channels": 4, "layers": 1}'

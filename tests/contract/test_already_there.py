@@ -50,21 +50,21 @@ STEPS = {
     "ingest": Step(
         ("ingest", "{files}/scan.h5", "{store}", *MAPS, "--phase", "0=ferrite", "--phase", "1=austenite"),
         ("--step", 2 * inputs.STEP),
-        f"step {inputs.STEP} and {2 * inputs.STEP}",
+        f"step={inputs.STEP}, requested: step={2 * inputs.STEP}",
         lambda store: nested(attributes(store)["provenance"])["ingest"],
         first=False,
     ),
     "attach": Step(
         ("attach", "{store}", "{files}/elements.csv", "--kind", "map", "--column", "Fe", "--name", "iron"),
         ("--units", "wt%"),
-        "units None and wt%",
+        "units=None, requested: units=wt%",
         lambda store: nested(attributes(store, "iron")["provenance"]),
         elsewhere=("--name", "again"),
     ),
     "train": Step(
         ("train", "{store}", *EPOCHS, *TINY),
         ("--beta", 2),
-        "objective.beta 1.0 and 2.0",
+        "stored: objective.beta=1.0, requested: objective.beta=2.0",
         lambda store: attributes(store / "runs" / "vae")["config"],
         first=False,
         elsewhere=("--run", "b"),
@@ -72,14 +72,14 @@ STEPS = {
     "import": Step(
         ("import", "{store}", "{store}/runs/vae/model", "--run", "b"),
         ("--set", "seed=1"),
-        "seed 0 and 1",
+        "seed=0, requested: seed=1",
         lambda store: nested(attributes(store / "runs" / "b")["config"])["imported"],
         elsewhere=("--run", "c"),
     ),
     "encode": Step(
         ("encode", "{store}"),
         ("--set", "precision=bfloat16"),
-        "precision float32 and bfloat16",
+        "precision=float32, requested: precision=bfloat16",
         lambda store: nested(attributes(store, "latents")["provenance"]),
         first=False,
         elsewhere=("--from", "{store}", "--name", "b"),
@@ -87,7 +87,7 @@ STEPS = {
     "reconstruct": Step(
         ("reconstruct", "{store}", "--variable"),
         ("--x", "0:2"),
-        "roi None and",
+        "roi=None",
         table("vae", "reconstruction"),
         elsewhere=("--name", "box"),
     ),
@@ -102,7 +102,7 @@ STEPS = {
     "cluster": Step(
         ("cluster", "{store}", "--method", "kmeans", "--name", "grains"),
         ("--k", 5),
-        "k 4 and 5",
+        "k=4, requested: k=5",
         lambda store: nested(attributes(store, "grains")["provenance"]),
         first=False,
         elsewhere=("--name", "five"),
@@ -110,7 +110,7 @@ STEPS = {
     "embed": Step(
         ("embed", "{store}"),
         ("--components", 3),
-        "n_components 4 and 3",
+        "n_components=4, requested: n_components=3",
         lambda store: nested(attributes(store, "pca")["provenance"]),
         first=False,
         elsewhere=("--name", "three"),
@@ -118,7 +118,7 @@ STEPS = {
     "layers": Step(
         ("look", "layers", "{store}", "--keep", "--a", "0:0", "--b", "1.75:2.5"),
         ("--part", "encoder"),
-        "part both and encoder",
+        "part=both",
         table("vae", "layers"),
         elsewhere=("--name", "half"),
     ),
@@ -135,7 +135,7 @@ def test_by_command(name: str, trained_store: Path, scan_files: dict[str, Path])
     before, recipe = tree(trained_store), step.recipe(trained_store)
     told = vaearr(*same).err
     assert "already" in told
-    assert "made the same way" in told
+    assert "created with the same settings" in told
     assert tree(trained_store) == before
     error = vaearr(*other, code=EXISTS).error
     for word in (step.differs, "another", "--overwrite", "overwrite=True"):
@@ -144,9 +144,9 @@ def test_by_command(name: str, trained_store: Path, scan_files: dict[str, Path])
     if step.elsewhere is not None:
         vaearr(*other, *(placed(word, trained_store, scan_files) for word in step.elsewhere))
         assert step.recipe(trained_store) == recipe
-    assert "replaced, as asked" in vaearr(*other, "--overwrite").err
+    assert "replaced" in vaearr(*other, "--overwrite").err
     assert step.recipe(trained_store) != recipe
-    assert "made the same way" in vaearr(*other).err
+    assert "created with the same settings" in vaearr(*other).err
     assert "is whole" in vaearr("verify", trained_store).out
 
 
@@ -188,9 +188,12 @@ def test_by_function(name: str, trained_store: Path, scan_files: dict[str, Path]
     said.clear()
     call(0)
     call(0, overwrite=True)  # nothing is made anew that is the same
-    assert [line for line in said if "already" in line and "made the same way" in line]
+    assert [line for line in said if "already" in line and "created with the same settings" in line]
     assert tree(trained_store) == before
-    with pytest.raises(ExistsError, match=r"there and asked: .*; .*overwrite=True \(--overwrite\)"):
+    with pytest.raises(
+        ExistsError,
+        match=r"\(stored: .*, requested: .*\); .*overwrite=True \(--overwrite\)",
+    ):
         call(1)
     assert tree(trained_store) == before
     call(1, overwrite=True)
@@ -210,8 +213,8 @@ def test_where_and_how_fast_decides_nothing(trained_store: Path) -> None:
 def test_what_is_made_from_what_was_replaced_is_made_otherwise(trained_store: Path) -> None:
     vaearr("encode", trained_store, "--set", "precision=bfloat16", "--overwrite")
     words = ("cluster", trained_store, "--method", "kmeans", "--k", 4, "--name", "grains")
-    assert "parents.latents." in vaearr(*words, code=EXISTS).error
-    assert "parents.latents." in vaearr("associate", trained_store, "--metric", "all", code=EXISTS).error
+    assert "created from other inputs: latents changed since" in vaearr(*words, code=EXISTS).error
+    assert "latents changed since" in vaearr("associate", trained_store, "--metric", "all", code=EXISTS).error
 
 
 def test_a_run_is_replaced_with_all_that_was_made_by_it(trained_store: Path) -> None:

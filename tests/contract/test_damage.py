@@ -97,7 +97,10 @@ def test_every_damage_is_found_and_never_read(trained_store: Path, tmp_path: Pat
 
 
 READERS: dict[str, tuple[str, list[str]]] = {  # what has to be taken out, so that commands read it
-    "BC": ("runs/vae/association", ["look contrast STORE", "export STORE OUT", "associate STORE --metric pearson"]),
+    "BC": (
+        "runs/vae/association",
+        ["look contrast STORE", "export STORE OUT --variable BC", "associate STORE --metric pearson"],
+    ),
     "latents": ("", ["look stats STORE", "export STORE OUT", "cluster STORE --k 2"]),
     "patterns": ("latents", ["encode STORE"]),
 }
@@ -168,7 +171,6 @@ LIES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [  # where, wh
     ("runs/vae", attributes_of(data=[]), ""),
     ("runs/vae", attributes_of(weights_sha256="0" * 64), "the weights are not those of the manifest"),
     ("latents", attributes_of(provenance={"weights_sha256": "0" * 64}), "not made by the weights of run 'vae'"),
-    ("patterns", attributes_of(sha256="0" * 64), "was trained on patterns with another checksum"),
 ]
 
 
@@ -238,7 +240,7 @@ def test_what_was_computed_is_taken_out_and_made_again(trained_store: Path) -> N
     want = zarr(trained_store).load()
     (trained_store / "latents/c/0/0/0").write_bytes(b"")
     advice = findings(trained_store)[0]["do"]
-    assert f"'vaearr verify {trained_store} --remove latents' takes it out, then 'vaearr encode" in advice
+    assert f"'vaearr verify {trained_store} --remove latents' removes it, then 'vaearr encode" in advice
     for _ in range(2):
         vaearr("verify", trained_store, "--remove", "latents")
         assert not LATENTS & set(zarr(trained_store).variables)
@@ -275,14 +277,12 @@ def test_a_disk_that_is_full_while_checksums_are_added(scan_store: Path, small_f
     )
     mine[:] = np.random.default_rng(0).normal(size=(17, 22))
     vaearr("verify", scan_store, "--relist")
-    for file in scan_store.rglob(SUMS):
-        file.unlink()
     small_files(12_000)  # the checksums of `mine` take 30 kB
     vaearr("verify", scan_store, "--seal", code=CANNOT_WRITE)
     small_files(None)
     assert findings(scan_store) == []
     vaearr("verify", scan_store, "--seal")
-    assert "checksums" not in vaearr("verify", scan_store).out
+    assert "no checksums" not in vaearr("verify", scan_store).out
     assert len((scan_store / "mine" / SUMS).read_text().splitlines()) == 17 * 22 + 1
 
 

@@ -67,7 +67,7 @@ def test_the_whole_line_is_made_once_and_what_is_gone_anew(line: tuple[Path, dic
     before = tree(store.parent)
     told = run("analyse-scan", **given).err
     assert tree(store.parent) == before
-    assert "already has a run 'vae', made the same way" in told
+    assert "already has a run 'vae', created with the same settings" in told
     latents = zarr(store)["latents"].values
     vaearr("verify", store, "--remove", "clusters")
     run("analyse-scan", **given)  # makes what is gone anew

@@ -33,7 +33,6 @@ PLACES = ("-p", "source=none.h5", "-p", "store=new.zarr")
         ("monai", "vaearr[monai]", ["run", "analyse-scan", *PLACES, "-p", "train.model.name=autoencoder-kl"]),
         ("tensorboard", "vaearr[loggers]", ["train", "none.zarr", "--set", 'log=["tensorboard"]']),
         ("distributed", "vaearr[dask]", ["encode", "none.zarr", "--scheduler", "tcp://127.0.0.1:8786"]),
-        ("obstore", "vaearr[remote]", ["ingest", "none.h5", "s3://bucket/new.zarr"]),
         ("pyarrow", "vaearr[parquet]", ["export", "none.zarr", "out", "--format", "parquet"]),
         ("pyarrow", "vaearr[parquet]", ["look", "describe", "none.zarr", "--out", "table.parquet"]),
     ],

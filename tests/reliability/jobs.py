@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 import zarr
 
 import vaearr as va
@@ -22,7 +23,7 @@ from vaearr.config import (
     ReportConfig,
     TrainConfig,
 )
-from vaearr.store import recover, run_names
+from vaearr.store import run_names
 from vaearr.testing import write_scan_files
 
 from ..data import random_patterns_dataset
@@ -40,7 +41,7 @@ TRAINING = TrainConfig(
     seed=1,
     checkpoint_minutes=1e-6,
 )
-VOLATILE = {"time", "created", n.STORE_ID, "seconds", "vaearr_attributes_sha256", "mtime"}  # differ from run to run
+VOLATILE = {"time", "created", n.STORE_ID, "seconds", "mtime"}  # differ from run to run
 
 
 def files(folder: Path) -> None:
@@ -58,7 +59,6 @@ def ingest(folder: Path) -> None:
 
 
 def train(folder: Path) -> None:
-    recover(folder / STORE)
     if n.DEFAULT_RUN not in run_names(folder / STORE):
         va.train(folder / STORE, config=TRAINING)
 
@@ -86,9 +86,21 @@ def embed(folder: Path) -> None:
 
 
 def attach(folder: Path) -> None:
-    recover(folder / STORE)
     if "other" not in run_names(folder / STORE):
         va.attach(folder / STORE, folder / "other.npy", run="other")
+
+
+def probe(folder: Path) -> None:
+    va.probe_store(folder / STORE, targets=("BC",), maps=True)
+
+
+def reconstruct(folder: Path) -> None:
+    va.reconstruct_store(folder / STORE, out="variable")
+
+
+def keep(folder: Path) -> None:
+    ds = va.open_store(folder / STORE)
+    va.keep(folder / STORE, twice=ds.BC * 2, thrice=ds.BC * 3, table=xr.Dataset({"a": ("i", [1.0, 2.0])}))
 
 
 def report(folder: Path) -> None:
@@ -97,14 +109,34 @@ def report(folder: Path) -> None:
 
 def train_other(folder: Path) -> None:
     """A second run beside the first."""
-    recover(folder / STORE)
     if "b" not in run_names(folder / STORE):
         va.train(folder / STORE, run="b", config=TRAINING.replace(seed=2))
 
 
-JOBS: dict[str, Callable[[Path], None]] = {
-    job.__name__: job
-    for job in (files, ingest, train, encode, associate, associate_again, cluster, embed, attach, report, train_other)
+OVERWRITES: dict[str, Callable[[Path], object]] = {  # of what the jobs above made
+    "train": lambda store: va.train(store, config=TRAINING.replace(seed=3), overwrite=True),
+    "encode": lambda store: va.encode(store, precision="bfloat16", overwrite=True),
+    "associate": lambda store: va.associate_store(store, metrics=("kendall",), targets=("BC",), overwrite=True),
+    "cluster": lambda store: va.cluster_store(store, method="kmeans", k=4, overwrite=True),
+    "embed": lambda store: va.embed_store(store, method="pca", n_components=2, device="cpu", overwrite=True),
+    "attach": lambda store: va.attach(store, 2 * np.load(store.parent / "other.npy"), run="other", overwrite=True),
+    "probe": lambda store: va.probe_store(store, targets=("BC",), maps=True, seed=5, overwrite=True),
+    "reconstruct": lambda store: va.reconstruct_store(store, out="variable", seed=5, overwrite=True),
+    "keep": lambda store: va.keep(
+        store, twice=va.open_store(store).BC + 1, table=xr.Dataset({"a": ("i", [3.0])}), overwrite=True
+    ),
+    "ingest": lambda store: va.ingest(store.parent / "scan.h5", store, step=0.25, overwrite=True),
+}
+
+
+def overwrite(folder: Path, step: str) -> None:
+    """Make the result of a step again, with other settings."""
+    OVERWRITES[step](folder / STORE)
+
+
+STEPS = (files, ingest, train, encode, associate, cluster, embed, attach, probe, reconstruct, keep)
+JOBS: dict[str, Callable[..., None]] = {
+    job.__name__: job for job in (*STEPS, associate_again, report, train_other, overwrite)
 }
 BEFORE = {  # what has to be done before a job
     "ingest": ("files",),
@@ -113,6 +145,7 @@ BEFORE = {  # what has to be done before a job
     **dict.fromkeys(("associate", "cluster", "embed", "attach", "report"), ("files", "ingest", "train", "encode")),
     "associate_again": ("files", "ingest", "train", "encode", "associate"),
     "train_other": ("files", "ingest", "train", "encode"),
+    "overwrite": tuple(job.__name__ for job in STEPS),
 }
 
 

@@ -6,6 +6,7 @@ A few kills for each command by default; VAEARR_KILLS=200 does that many for eac
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -20,9 +21,9 @@ import pytest
 import xarray as xr
 
 from tests.reliability.conftest import Stage
-from tests.reliability.jobs import BEFORE, STORE, contents
+from tests.reliability.jobs import BEFORE, OVERWRITES, STORE, contents
 from tests.reliability.workshop import Workshop
-from vaearr.store import open_store, run_names
+from vaearr.store import check_store, open_store, run_names
 from vaearr.store.verify import verify_store
 
 ON_REQUEST = int(os.environ.get("VAEARR_KILLS", "0"))
@@ -55,7 +56,11 @@ def assert_intact(folder: Path, before: Path, finished: dict[str, Any], job: str
     """After a kill: all as before, or as after the whole command; nothing half."""
     for path, seal in hashes(before).items():
         is_replaced = job in REPLACED and path.startswith(f"{STORE}/{REPLACED[job]}/")
-        if path != f"{STORE}/zarr.json" and not is_replaced and not path.startswith("."):
+        if (
+            path not in (f"{STORE}/zarr.json", f"{STORE}/runs/zarr.json")
+            and not is_replaced
+            and not path.startswith(".")
+        ):
             assert hashlib.sha256((folder / path).read_bytes()).hexdigest() == seal, f"{path} was changed"
     store = folder / STORE
     if not store.exists():
@@ -111,6 +116,50 @@ def test_killed(job: str, workshop: Workshop, stage: Stage, tmp_path: Path, caps
             f"\n{job}: {done.total()} kills ({where}; {done_before_kill} of them too late), stores damaged 0, "
             f"completed {done.total()}; {len(undisturbed['changes'])} changes of the disk in an undisturbed run"
         )
+
+
+def _state(store: Path, before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What the next command finds, and everybody after it."""
+    check_store(store)
+    found = verify_store(store, progress=False)
+    assert found.is_healthy, [str(item) for item in found.findings]
+    shown = contents(store)
+    return "before" if shown == before else "after" if shown == after else "in between"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault", ["kill", "errno"])
+@pytest.mark.parametrize("step", OVERWRITES)
+def test_overwrite_leaves_before_or_after(
+    step: str, fault: str, workshop: Workshop, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed, or met by a full disk, at changes of the disk: three of four while it publishes."""
+    whole = Path(shutil.copytree(stage(BEFORE["overwrite"]), tmp_path / "whole"))
+    before = contents(whole / STORE)
+    changes = workshop.do("overwrite", whole, arguments={"step": step})["changes"]
+    after = contents(whole / STORE)
+    assert after != before
+    journals = ("publishing.json", "replacing.json")
+    begin = next(i for i, what in enumerate(changes) if what.endswith(journals) or "publishing.json." in what)
+    rng = np.random.default_rng(sum(map(ord, step)))
+    n = (ON_REQUEST or 20) if fault == "kill" else 5
+    publishing = rng.integers(begin, len(changes) + 1, n - n // 4)
+    states: Counter[str] = Counter()
+    for at in (*publishing.tolist(), *rng.integers(3, len(changes) + 1, n // 4).tolist()):
+        folder = tmp_path / "killed"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(stage(BEFORE["overwrite"]), folder)
+        order = {"kind": fault, "at": at, "errno": errno.ENOSPC, "lasting": True}
+        result = workshop.run("overwrite", folder, fault=order, arguments={"step": step})
+        if fault == "errno" and result["error"] is not None:
+            assert result["error"]["is_ours"], result
+            assert os.strerror(errno.ENOSPC) in result["error"]["message"], result
+        states[_state(folder / STORE, before, after)] += 1
+        workshop.do("overwrite", folder, arguments={"step": step})
+        assert contents(folder / STORE) == after
+    with capsys.disabled():
+        print(f"\n{step}, {fault}: {states.total()}; {dict(states)}; {len(changes) - begin} changes of a publication")
+    assert not states["in between"]
 
 
 def test_chunks_that_a_power_failure_emptied(workshop: Workshop, stage: Stage, tmp_path: Path) -> None:

@@ -20,15 +20,15 @@ from tests.reliability.conftest import Stage
 from tests.reliability.jobs import STORE
 from vaearr.errors import NoInputError
 from vaearr.store import open_table
-from vaearr.store.commit import locked
+from vaearr.store.commit import lock_store
 
 SECONDS = float(os.environ.get("VAEARR_READERS", "2"))
 
 HOLD = """
 import sys
 from pathlib import Path
-from vaearr.store.commit import locked
-with locked(Path(sys.argv[1])):
+from vaearr.store.commit import lock_store
+with lock_store(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -63,7 +63,7 @@ def test_the_second_writer_is_refused(stage: Stage, tmp_path: Path) -> None:
         holder.kill()
         holder.wait()
         began = time.monotonic()
-        with locked(store):  # at once: the lock is the kernel's
+        with lock_store(store):  # at once: the lock is the kernel's
             assert time.monotonic() - began < 0.5
     vaearr(*command)
 

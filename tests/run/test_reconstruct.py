@@ -96,7 +96,7 @@ def test_what_is_replaced_stays_until_the_new_is_there(trained_store: Path, monk
     va.reconstruct_store(trained_store, out="variable")
     before = tree_hash(trained_store)
     with monkeypatch.context() as broken:
-        broken.setattr("vaearr.run.reconstruct.write_table", lambda *given, **how: 1 / 0)
+        broken.setattr("vaearr.run.reconstruct.write_results", lambda *given, **how: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             va.reconstruct_store(trained_store, seed=1, overwrite=True)
     assert tree_hash(trained_store) == before

@@ -12,14 +12,12 @@ from vaearr import schema
 from vaearr.errors import ExistsError, UsageError
 from vaearr.recipe import log, now, versions
 from vaearr.store import (
-    add_variables,
     check_run_name,
     has_table,
     open_store,
     open_table,
-    recover,
     store_of,
-    write_table,
+    write_results,
 )
 from vaearr.store.read import block_shape
 from vaearr.store.remove import removable
@@ -46,7 +44,6 @@ def keep(
     grid, UsageError for names with a meaning of their own, NoInputError for a run that is not there.
     """
     path = store_of(data)
-    recover(path)
     ds = open_store(path, chunks=None)
     signal, to_do = schema.signal_dims(ds), []
     for name, result in results.items():
@@ -70,11 +67,18 @@ def keep(
                 "overwrite=True."
             )
         to_do.append((name, made, [*map(str, there.data_vars)], is_map))
+    variables, tables, replaced = xr.Dataset(), {}, list[str]()
     for name, made, gone, is_map in to_do:
         if is_map:
-            add_variables(path, _stamped(made, name, block_shape(path)), replacing=removable(path, variables=gone))
+            stamped = _stamped(made, name, block_shape(path))
+            variables = variables.merge(stamped, join="exact", compat="equals", combine_attrs="override")
+            replaced += removable(path, variables=gone)
         else:
-            write_table(path, run, name, made, replace=bool(gone))
+            tables[name] = made
+            replaced += [f"{n.RUNS}/{run}/{name}"] if gone else []
+    if to_do:
+        kept = variables if variables else None
+        write_results(path, variables=kept, run=run, tables=tables, replacing=replaced)
     return open_store(path)
 
 

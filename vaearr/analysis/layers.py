@@ -31,7 +31,7 @@ from vaearr.names import BLOCK, DECODER, DIFFERENCE_MAP, ENCODER, INPUT, LATENT,
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run.draw import find_point
 from vaearr.sources.single import SUFFIXES, read_single
-from vaearr.store import check_store, has_table, open_table, read_block, recover, run_manifest, write_table
+from vaearr.store import check_store, has_table, open_table, read_block, run_manifest, write_table
 
 __all__ = ["BLOCK", "LEAF", "Pair", "compare_layers", "compare_pairs", "keep_layers", "pairs_of_folders", "sample_of"]
 
@@ -538,7 +538,6 @@ def keep_layers(
             f"{name!r} cannot be the table's name; use letters, digits and _, and no name of vaearr's own."
         )
     path = check_store(store)
-    recover(path)
     settings = {key: found.attrs[key] for key in ("part", "level", "top", "n")}
     inputs = {"run": run, "weights_sha256": run_manifest(path, run).get("weights_sha256"), "config": settings}
     recipe, is_there = Recipe(None, {**inputs, "samples": about or {}}), has_table(path, run, name)

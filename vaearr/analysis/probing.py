@@ -31,7 +31,7 @@ from vaearr.errors import RoiError, UsageError, did_you_mean
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.schema.grid import laid_over
 from vaearr.schema.pattern_steps import bin_patterns
-from vaearr.store import add_variables, check_store, has_table, open_store, open_table, recover, run_folder, write_table
+from vaearr.store import check_inputs, check_store, has_table, open_store, open_table, run_folder, write_results
 from vaearr.store.remove import removable
 
 FEATURES, METHOD, CLASS, RECALL = "features", "probe", "class", "recall"
@@ -446,7 +446,6 @@ def probe_store(
     """
     config = resolved(ProbeConfig, config, settings)
     path = check_store(store)
-    recover(path)
     run_folder(path, config.run)
     ds = open_store(path)
     names = config.features or (n.LATENTS, *([n.PCA] if n.PCA in ds else []))
@@ -459,7 +458,10 @@ def probe_store(
     roi = ds.get(n.run_name(n.ROI, config.run))
     used = [*features.data_vars, *targets.data_vars, config.by, n.run_name(n.ROI, config.run)]
     parents = {str(name): nested(ds[name].attrs, n.PROVENANCE) for name in used if name in ds}
-    recipe = Recipe(config, {"parents": parents})
+    variables = [str(name).split(": ")[0] for name in used if name is not None]
+    if any(name not in ds for name in variables):
+        variables.append(n.ELEMENTS)  # whose entries are targets and features by their own names
+    recipe = Recipe(config, {"parents": parents}, check_inputs(path, variables))
     name = "_".join(["probe", *filter(None, [config.name])])
     is_there = has_table(path, config.run, name)
     if is_there:
@@ -473,10 +475,9 @@ def probe_store(
     same = [key for key in maps if key in ds and recipe.differences(nested(ds[key].attrs, n.PROVENANCE)) == ""]
     replaced = [str(key) for key in maps if key in ds and (overwrite or key in same)]  # `same`: it was cut short here
     old = removable(path, variables=replaced)
-    if maps:
-        add_variables(path, maps, replacing=old)
     table = found.drop_dims([dim for dim in found.dims if dim in ds.dims])
-    write_table(path, config.run, name, table, replace=is_there)
+    replaced = [*old, f"{n.RUNS}/{config.run}/{name}"] if is_there else old
+    write_results(path, variables=maps or None, run=config.run, tables={name: table}, replacing=replaced)
     return found
 
 

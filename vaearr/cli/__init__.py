@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Callable
 from functools import cache
 from types import FrameType
@@ -17,7 +16,7 @@ from typer.main import get_command
 
 from vaearr.cli import commands, look
 from vaearr.cli.common import app, say, tell
-from vaearr.errors import INTERNAL_ERROR, NoInputError, StoreWarning, VaearrError, WriteError
+from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
 __all__ = ["app", "commands", "look", "main"]
 
@@ -40,18 +39,6 @@ def _explain(error: Any) -> tuple[str, int]:
         code = NoInputError.exit_code if isinstance(error, FileNotFoundError) else WriteError.exit_code
         return f"cannot read/write{where}: {error.strerror or error}", code
     return f"internal error: {type(error).__name__}: {error}; run again with --debug and report it", INTERNAL_ERROR
-
-
-def _shown(others: Callable[..., None]) -> Callable[..., None]:
-    """How warnings are told: those of stores as a line, the others as before."""
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, StoreWarning):
-            tell(f"note: {' '.join(str(message).split())}")
-        else:
-            others(message, category, *where, **more)
-
-    return show
 
 
 class _Lines(logging.Handler):
@@ -89,10 +76,7 @@ def main() -> None:
     log.propagate = False  # Prefect prints what reaches the root
     before = {number: signal.signal(number, stop) for number in caught}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", StoreWarning)
-            warnings.showwarning = _shown(warnings.showwarning)
-            code = _command()(arguments, standalone_mode=False)  # which says itself what typer makes of an error
+        code = _command()(arguments, standalone_mode=False)  # which says itself what typer makes of an error
         if code:
             raise SystemExit(code)
     except (Exception, SystemExit) as error:

@@ -1,8 +1,9 @@
-"""What vaearr takes from dask and zarr beyond what they promise to keep: all of it here, nowhere else."""
+"""What vaearr takes from dask and xarray beyond what they promise to keep: all of it here."""
 
 from __future__ import annotations
 
 from dask._task_spec import DataNode
-from zarr.core.codec_pipeline import BatchedCodecPipeline
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.core.indexing import LazilyIndexedArray
 
-__all__ = ["BatchedCodecPipeline", "DataNode"]
+__all__ = ["DataNode", "LazilyIndexedArray", "ZarrArrayWrapper"]

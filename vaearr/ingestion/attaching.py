@@ -41,7 +41,6 @@ from vaearr.store import (
     check_run_name,
     open_store,
     publish_run,
-    recover,
     run_manifest,
     run_names,
     staged_run,
@@ -122,7 +121,6 @@ def attach(
             attrs = {key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs} | attrs
     path = store_of(store if isinstance(store, str | Path | xr.Dataset) else store.path)
     target = _target(kind, run, name)
-    recover(path)
     ds = open_store(path, chunks=None)
     rows = _read(ds, values, kind, prefix, columns, array)
     if coords is not None:

@@ -5,7 +5,6 @@ Everything cheap is checked before anything is written; what fails later leaves 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -34,10 +33,9 @@ from vaearr.store import (
     check_patterns,
     check_store,
     create_store,
-    desk,
     open_store,
-    recover,
     refuse_taken,
+    store_path,
 )
 from vaearr.store.layout import pattern_chunks
 from vaearr.store.remove import replacing
@@ -70,8 +68,7 @@ def ingest(
     another one, with all its runs, when the new one is whole. Raises ExistsError where anything else is at `store`,
     DataError or NoInputError for inputs that do not hold what they should, WriteError where they do not fit on the
     disk. No store is left behind then: what is refused before the patterns are read leaves nothing, what fails later
-    only the folders that were made for the store and its hidden lock file. At `s3://…` chunks are sent one by one, so
-    that the disk need not hold them.
+    only the folders that were made for the store and its hidden lock file.
     """
     config = resolved(IngestConfig, config, given)
     given_source: Given = source if isinstance(source, xr.Dataset | xr.DataArray) else detect(source, config)
@@ -87,7 +84,7 @@ def ingest(
 
 def _ingest(source: Given, store: str | Path, config: IngestConfig, progress: Progress) -> None:
     """Write a source as a new store."""
-    folder = _existing_parent(desk(store))
+    folder = _existing_parent(store_path(store))
     before = _state(source, config)
     if isinstance(source, Detected):
         opening: Any = source.open(config, scratch=folder)
@@ -125,7 +122,6 @@ def _taken(store: str | Path) -> Path | None:
             path = check_store(store)
         except VaearrError:
             raise error from None
-        recover(path)
         return path
 
 
@@ -296,13 +292,12 @@ def _detector_after(about: dict[str, Any], ds: xr.Dataset, config: IngestConfig)
 
 class Checks:
     """What the blocks of patterns say on their way into a store, in row-major order: their extremes, which are constant
-    or not finite, a checksum of the values."""
+    or not finite."""
 
     def __init__(self, ds: xr.Dataset, nonfinite: str) -> None:
         self.ds, self.nonfinite, self.present = ds, nonfinite, measured(ds)
         self.low, self.high = np.inf, -np.inf
         self.n_constant = self.n_masked = self.n_varying = 0
-        self.sha256 = hashlib.sha256()
 
     def __call__(self, block: np.ndarray, region: Region) -> np.ndarray:
         """The block as it is to be written, NaN (of integers 0) where a pattern is masked.
@@ -329,7 +324,6 @@ class Checks:
         self.n_constant += n_constant
         self.n_varying += int(inside.sum()) - n_constant
         self.n_masked += int(masked.sum())
-        self.sha256.update(hashlib.sha256(np.ascontiguousarray(block).data).digest())
         return block
 
     def _first_of(self, masked: np.ndarray, low: np.ndarray, high: np.ndarray, region: Region) -> str:
@@ -343,16 +337,14 @@ class Checks:
         )
 
     def attrs(self) -> dict[str, Any]:
-        """What the patterns say of themselves; the checksum is that of the blocks' checksums: see
-        `verifying._is_as_ingested`. Raises DataError where no pattern holds anything to learn from."""
+        """Attributes of the patterns. Raises DataError where no pattern holds anything to learn from."""
         if not self.n_varying:
             raise DataError(
                 f"no pattern holds anything to learn from: {self.n_constant} are constant (every pixel has the same "
                 "value), the others are missing or not finite; check the source file."
             )
         counts = {"n_constant": self.n_constant, "n_masked": self.n_masked}
-        seal = {"sha256": self.sha256.hexdigest(), n.SHA256_OF: n.SHARDS}
-        return {"value_min": self.low, "value_max": self.high, **counts, **seal}
+        return {"value_min": self.low, "value_max": self.high, **counts}
 
     def findings(self) -> Iterator[str]:
         """What is worth knowing, a line each."""

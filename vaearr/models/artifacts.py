@@ -35,7 +35,6 @@ from vaearr.models.preprocess import Preprocess, undo
 from vaearr.store import run_folder
 from vaearr.store.folders import replace_file
 from vaearr.store.listing import SEAL, read_seal
-from vaearr.store.places import Folder
 
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
@@ -270,7 +269,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """What config.json in an artefact folder says, held against the folder's checksums; raises as `load_folder`."""
     try:
         text = (folder / CONFIG).read_bytes()
-        sealed = (read_seal(Folder(folder), "") or {}).get(CONFIG)
+        sealed = (read_seal(folder) or {}).get(CONFIG)
         about = json.loads(text)
         if sealed not in (None, hashlib.sha256(text).hexdigest()):
             raise ValueError(f"it is not as it was published, its checksum is not the one in {SEAL}")

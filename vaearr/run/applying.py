@@ -14,7 +14,7 @@ from vaearr.batching.blocks import on_grid
 from vaearr.config import RoiConfig
 from vaearr.errors import UsageError
 from vaearr.models.artifacts import read_about
-from vaearr.recipe import Recipe, is_made
+from vaearr.recipe import FINGERPRINTS, Recipe, is_made
 from vaearr.run import Run, StoreOrRun, path_of
 from vaearr.run.concat import SCAN, scan_of
 from vaearr.run.train import SCANS, TRAINED, joined_fingerprint, named_maps
@@ -24,7 +24,6 @@ from vaearr.store import (
     has_table,
     open_store,
     publish_run,
-    recover,
     run_folder,
     run_manifest,
     run_names,
@@ -47,7 +46,6 @@ def apply_run(
     store_path = path_of(store)
     name = name or run.name
     check_run_name(name)
-    recover(store_path)
     scan = _number_of_scan(run, store_path)
     if scan is None:
         model_folder = run_folder(run.path, run.name) / n.MODEL
@@ -91,6 +89,7 @@ def _copied(run: Run, scan: int, store_path: Path, name: str, *, overwrite: bool
     roi.attrs.pop("kept", None)  # counts of all scans
     split.attrs = run.own(n.SPLIT).attrs
     manifest = {**run.manifest, "run": name, "data": data, "n_roi": n_roi}
+    manifest.pop(FINGERPRINTS, None)  # of the inputs in the other store
     replaced = removable(store_path, runs=[name] if exists else [])
     with staged_run(store_path, name, replacing=replaced) as folder:
         model_folder = run_folder(run.path, run.name) / n.MODEL

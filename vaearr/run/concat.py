@@ -13,7 +13,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.blocks import in_chunks
 from vaearr.errors import SchemaError, UsageError
-from vaearr.recipe import as_json, differing
+from vaearr.recipe import as_json, differing, stored_and_requested
 from vaearr.run import StoreOrRun, path_of
 from vaearr.schema.pattern_steps import OF_THE_VALUES
 from vaearr.store import open_store
@@ -124,9 +124,10 @@ def _check_alike(datasets: Sequence[xr.Dataset], stores: Sequence[str | None]) -
         kinds.append(as_json(kind))
         differences = differing(kinds[0], kinds[-1], "patterns")
         if differences:
+            words = stored_and_requested(differences, labels[0], label)
             raise SchemaError(
-                f"{labels[0]} and {label} cannot be joined: {', '.join(differences)}; bin, crop or convert the "
-                "patterns so that they agree."
+                f"{labels[0]} and {label} cannot be joined ({words}); bin, crop or convert the patterns so that they "
+                "agree."
             )
 
 

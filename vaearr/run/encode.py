@@ -41,10 +41,9 @@ from vaearr.store import (
     Region,
     Staging,
     VariableSpec,
-    check_patterns,
+    check_inputs,
     open_store,
     publish_staged,
-    recover,
     run_manifest,
     staged_variables,
     store_of,
@@ -103,7 +102,6 @@ def encode(
         source, named = source.path, named or source.name
     settings = resolved(EncodeConfig, config, given | {"run": named})
     path = store_of(data, store)
-    recover(path)
     if source is not None:
         if isinstance(data, xr.Dataset):
             raise UsageError("a run of another store is taken to a store's own patterns; give a path, or no source.")
@@ -113,12 +111,12 @@ def encode(
         settings = settings.replace(run=applied.name)
     elif name is not None or roi is not None:
         raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
-    check_patterns(path)
     run, own = settings.run, open_store(path)
     manifest, place = run_manifest(path, run), str(path)
     check_network(manifest, run, "encode")
     parents, names = [n.PATTERNS, n.run_name(n.ROI, run)], [n.run_name(name, run) for name in VALUES]
-    recipe = Recipe(settings, {"run": run, "parents": parents, "weights_sha256": manifest.get("weights_sha256")})
+    inputs = {"run": run, "parents": parents, "weights_sha256": manifest.get("weights_sha256")}
+    recipe = Recipe(settings, inputs, check_inputs(path, parents))
     replacing: list[str] = []
     if names[0] in own:
         instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"

@@ -21,7 +21,6 @@ from vaearr.store import (
     open_store,
     open_table,
     read_block,
-    read_only_url,
     run_manifest,
     run_names,
     stored_bytes,
@@ -36,16 +35,13 @@ OF_A_RUN = ("roi", "n_roi", "n_train", "n_validation", "best_epoch", "epochs_run
 def store_facts(store: str | Path) -> dict[str, Any]:
     """Facts about a store as plain JSON: grid, patterns, classes, maps, ROI, runs with training and latents, bytes.
 
-    store: a folder or a URL; the bytes are None for a URL that can only be read.
-
     A run that cannot be read has the one fact `damaged`, which says why.
     """
-    path = read_only_url(store) or check_store(store)
+    path = check_store(store)
     ds = open_store(path, chunks=None)
-    is_local = isinstance(path, Path)
     return schema.describe(ds) | {
-        "store": str(path) if is_local else path,
-        "stored_bytes": stored_bytes(store) if is_local else None,
+        "store": str(path),
+        "stored_bytes": stored_bytes(path),
         "n_present": int(ds[n.PRESENT].values.sum()) if n.PRESENT in ds else None,
         "source": (nested(ds.attrs, n.PROVENANCE) or {}).get("source", {}).get("file"),
         "samples": schema.samples_word(ds),

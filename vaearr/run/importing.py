@@ -35,7 +35,6 @@ from vaearr.store import (
     open_store,
     open_table,
     publish_run,
-    recover,
     run_manifest,
     run_names,
     staged_run,
@@ -84,7 +83,6 @@ def import_model(
     own = file.parent if file.name == WEIGHTS else file  # the model folder of a vaearr run, by itself or its weights
     is_own = (own / CONFIG).is_file()
     file = own / WEIGHTS if is_own else file
-    recover(path)
     check_patterns(path)
     ds, device, is_there = open_store(path, chunks=None), pick_device(settings.device), run in run_names(path)
     here = ds[n.run_name(n.ROI, run)].load() if is_there else None

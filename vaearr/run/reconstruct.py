@@ -30,13 +30,12 @@ from vaearr.sources.single import NIFTI, output_suffix, read_single, stored_affi
 from vaearr.store import (
     Region,
     VariableSpec,
-    check_patterns,
+    check_inputs,
     has_table,
     open_table,
     publish_staged,
-    recover,
     staged_variables,
-    write_table,
+    write_results,
 )
 from vaearr.store.folders import staged
 from vaearr.store.remove import removable
@@ -102,8 +101,7 @@ def reconstruct_store(
     settings = resolved(ReconstructConfig, config, given | conditions | ({"out": out} if out else {}) | {"run": run})
     opened = open_run(store, settings.run, device=settings.device)
     settings, path, name = settings.replace(run=opened.name), opened.path, settings.name
-    recover(path)
-    check_patterns(path)
+    fingerprints = check_inputs(path, [n.PATTERNS, n.run_name(n.ROI, opened.name)])
     if name in (n.RESERVED | TABLES) - {n.RECONSTRUCTION} or name.startswith((*n.OF_LATER_RUNS, *TABLE_NAMES)):
         raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
     if not n.is_valid_name(name):
@@ -111,7 +109,7 @@ def reconstruct_store(
     _check(opened, settings, has_files=files is not None)
     chosen = _points(opened, settings, roi if isinstance(roi, xr.DataArray) else None)
     made_from = {**opened.attrs, "points": fingerprint(chosen.values), "data": opened.manifest["data"]}
-    recipe, variable = Recipe(settings, made_from), n.run_name(name, opened.name)
+    recipe, variable = Recipe(settings, made_from, fingerprints), n.run_name(name, opened.name)
 
     def is_same(what: str, found: xr.Dataset | xr.DataArray) -> bool:
         made = nested(found.attrs, n.PROVENANCE)
@@ -154,17 +152,21 @@ def reconstruct_store(
                 return (one for one in made() if one[0] in left)
 
             write_made(staging, make, what="reconstructing", progress=progress)
-            publish_staged(staging)
-            old = []
         else:
             show = stack.enter_context(showing(progress, "reconstructing"))
             for done, _ in enumerate(made(), 1):
                 show(done, total)
-    if table is None:
-        coords = {dim: opened.ds[dim] for dim in schema.navigation_dims(opened.ds)}
-        table = judged.table(coords, int(chosen.sum()), opened.own(n.SPLIT).load())
-        table.attrs[n.PROVENANCE] = recipe.stamp()
-        write_table(path, opened.name, name, table, replace=True, instead_of=old)
+        tables, replaced = {}, []
+        if table is None:
+            coords = {dim: opened.ds[dim] for dim in schema.navigation_dims(opened.ds)}
+            table = judged.table(coords, int(chosen.sum()), opened.own(n.SPLIT).load())
+            table.attrs[n.PROVENANCE] = recipe.stamp()
+            tables = {name: table}
+            replaced = [f"{n.RUNS}/{opened.name}/{name}"]
+        if is_wanted:
+            publish_staged(staging, run=opened.name, tables=tables, replacing=replaced)
+        elif tables:
+            write_results(path, run=opened.name, tables=tables, replacing=[*replaced, *old])
     return table
 
 

@@ -19,19 +19,18 @@ from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
 from vaearr.config.parts import parts_of_users, trusted_names
 from vaearr.errors import UsageError, did_you_mean, need
 from vaearr.models.artifacts import SEEN
-from vaearr.recipe import Recipe, is_made, nested
+from vaearr.recipe import FINGERPRINTS, Recipe, is_made, nested
 from vaearr.run import Run
 from vaearr.run.concat import SCAN, scan_of, stores_of
 from vaearr.schema import grid
 from vaearr.schema.pattern_steps import OF_THE_VALUES
 from vaearr.store import (
-    beside,
+    check_inputs,
     check_patterns,
     check_run_name,
     check_store,
     open_store,
     publish_run,
-    recover,
     run_folder,
     run_manifest,
     run_names,
@@ -122,10 +121,9 @@ def train(
 
     with joined(settings.device) as (team, torch_device), ExitStack() as stack:
         show = stack.enter_context(showing(progress, "training"))
-        team.first_does(recover, store_path)
         source = open_training_data(data, store_path, roi)
         settings = settled(settings, source.ds)
-        recipe = Recipe(settings, source.inputs)
+        recipe = Recipe(settings, source.inputs, input_fingerprints(store_path, settings))
         if team.first_does(_is_trained, source, run, recipe, overwrite):
             return Run(store_path, run, trust=trusted)
         split = split_samples(source.ds, source.roi, settings)
@@ -155,11 +153,11 @@ def train(
             resume=Path(resume).expanduser().resolve() if resume else None,
             restart=restart,
             trust=trusted,
-            logs=(beside(store_path).with_name(f"{store_path.name}.logs"), run),
+            logs=(store_path.with_name(f"{store_path.name}.logs"), run),
             on_step=on_step,
             on_epoch=on_epoch,
         )
-        manifest |= {"run": run} | region_facts(source.store_roi)
+        manifest |= {"run": run, FINGERPRINTS: dict(recipe.fingerprints)} | region_facts(source.store_roi)
         if team.is_first:
             if source.is_joined:
                 tables[n.SCANS] = joined_maps(source.roi, split, source.ds[SCAN])
@@ -246,6 +244,7 @@ def open_training_data(
     rois = []
     paths = [check_store(path) for path in stores if path]
     for number, path in enumerate(paths):
+        check_patterns(path)
         scan_store = open_store(path)
         scan_ds = xr.Dataset({n.PATTERNS: scan_of(ds[n.PATTERNS], ds[SCAN], number, scan_store)})
         scan_roi, scan_fingerprint = _scan_inputs(scan_ds, scan_of(mask, ds[SCAN], number, scan_store), scan_store)
@@ -254,6 +253,13 @@ def open_training_data(
     scan = paths.index(store_path)
     fingerprint = joined_fingerprint(scans, scan)
     return TrainingData(store_path, ds, mask, store_ds, rois[scan], fingerprint, scan)
+
+
+def input_fingerprints(store_path: Path, settings: TrainConfig) -> dict[str, str]:
+    """What the values of the patterns, and of the maps that the training uses, are."""
+    split_by = settings.split.by or SPLIT_BY.get(settings.split.method)
+    names = [n.PATTERNS, settings.objective.label, settings.balance, split_by]
+    return check_inputs(store_path, [name for name in names if name])
 
 
 def joined_fingerprint(scans: Mapping[str, Any], scan: int) -> dict[str, Any]:
@@ -321,6 +327,7 @@ def _is_trained(source: TrainingData, run: str, recipe: Recipe, overwrite: bool)
         "data": manifest.get("data"),
         "region": region_fingerprint(source.store_ds[n.run_name(n.ROI, run)]),
         "config": manifest["config"],
+        FINGERPRINTS: manifest.get(FINGERPRINTS),
     }
     if stored["kind"] != TRAINED:
         # The config of an imported or attached run holds no training settings; its kind is the difference.
@@ -419,7 +426,7 @@ def data_fingerprint(ds: xr.Dataset) -> dict[str, Any]:
     patterns = ds[n.PATTERNS]
     return {
         "store_id": ds.attrs.get(n.STORE_ID),
-        "sha256": patterns.attrs.get("sha256"),
+        "fingerprint": ds.attrs.get(n.PATTERNS_FINGERPRINT),
         "dims": list(map(str, patterns.dims)),
         "shape": list(patterns.shape),
         "dtype": str(patterns.dtype),

@@ -17,11 +17,11 @@ import numpy as np
 import xarray as xr
 
 from vaearr.errors import SchemaError, UsageError, did_you_mean
-from vaearr.names import CHANNEL, NAVIGATION_DIMS, PATTERNS, PROVENANCE, SAMPLE, SHA256_OF, SIGNAL_DIMS, X, Y
+from vaearr.names import CHANNEL, NAVIGATION_DIMS, PATTERNS, PROVENANCE, SAMPLE, SIGNAL_DIMS, X, Y
 from vaearr.schema.grid import laid_over
 
 STEPS = "steps"
-OF_THE_VALUES = ("value_min", "value_max", "n_constant", "n_masked", "sha256", SHA256_OF, "preprocess", PROVENANCE)
+OF_THE_VALUES = ("value_min", "value_max", "n_constant", "n_masked", "sha256", "sha256_of", "preprocess", PROVENANCE)
 
 DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
 Operation = Literal["subtract", "divide"]

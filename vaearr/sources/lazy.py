@@ -22,8 +22,8 @@ from xarray.backends import CachingFileManager
 
 from vaearr.errors import DataError
 from vaearr.sources.hdf5 import open_hdf5
+from vaearr.sources.retries import patiently
 from vaearr.store.layout import pattern_chunks
-from vaearr.store.retries import patiently
 
 Read = Callable[[np.ndarray], np.ndarray]
 SLAB_BYTES, GAP_BYTES = 32 * 2**20, 64 * 2**10

@@ -1,15 +1,14 @@
 # ruff: noqa: F401
-"""The only door to zarr: where stores lie, reading, and writing by staging and publishing, one writer at a time.
+"""The only door to zarr: reading, and writing by staging and publishing, one writer at a time.
 
-A published variable is complete or it is not there. Everything unfinished lies in a hidden sibling of the store, or
-unlisted among its objects.
+A published variable is complete or it is not there. Everything unfinished lies in a hidden sibling
+of the store. Stores lie on a file system; a finished one can also be read from a URL.
 """
 
-from vaearr.store.commit import recover
-from vaearr.store.layout import Region
-from vaearr.store.places import as_url, beside, desk, local_path, object_url, read_ahead, read_only_url
+from vaearr.store.fingerprints import check_inputs, check_patterns, variable_fingerprint
+from vaearr.store.layout import Region, read_ahead
+from vaearr.store.paths import as_url, store_path
 from vaearr.store.read import (
-    check_patterns,
     check_store,
     has_table,
     open_group,
@@ -39,5 +38,6 @@ from vaearr.store.write import (
     staged_variables,
     write_block,
     write_dataset,
+    write_results,
     write_table,
 )

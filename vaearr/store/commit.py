@@ -1,55 +1,68 @@
-"""How a result becomes visible: staged beside the store, put in its place, then listed.
+"""How a result becomes visible: staged next to the store, renamed into it, then listed.
 
-The listing (`listing`) is replaced in one atomic step after all else, so plain `xr.open_zarr` sees all variables of a
-commit or none. In a folder finished folders are synced and renamed in; to object storage they are sent (`sending`). A
-journal is written first: after a kill the next writer completes it.
+The list of variables (`listing`) is replaced in one atomic step after all else, so plain
+`xr.open_zarr` sees all variables of a publication or none. What is to be done is written to a
+journal first: after a kill the next command that uses the store completes it.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vaearr import names as n
-from vaearr.errors import ExistsError, LockedError, NoInputError, WriteError
-from vaearr.store import sending
-from vaearr.store.folders import replace_file, sync_path, sync_tree
-from vaearr.store.listing import listed_in, refresh_listing, seal
-from vaearr.store.places import Objects, desk, object_url, place
-from vaearr.store.settling import is_settled, settle
+from vaearr.errors import ExistsError, LockedError, WriteError
+from vaearr.store.fingerprints import variable_fingerprint
+from vaearr.store.folders import replace_file, sync_path, sync_tree, write_errors
+from vaearr.store.listing import (
+    SEALED,
+    attributes_of,
+    is_of,
+    listed_in,
+    refresh_listing,
+    seal,
+    write_attributes,
+)
+from vaearr.store.paths import METADATA
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_CANNOT_WRITE = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV, errno.EIO}
+log = logging.getLogger("vaearr")
+
+RUBBISH = ("new-*", "replaced-*", "results-*", "tables-*", "maps-*")  # of killed writers, in the staging folder
 _ALONE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 def staging_root(store: Path) -> Path:
-    """Hidden sibling of the store, on the same file system, where unfinished work lies."""
-    own = desk(store)
-    return own.parent / f".{own.name}.staging"
+    """Hidden sibling of the store, on the same file system, for unfinished work."""
+    return store.with_name(f".{store.name}.staging")
+
+
+def lock_path(store: Path) -> Path:
+    """The lock file, a hidden sibling of the store."""
+    return store.with_name(f".{store.name}.lock")
 
 
 @contextmanager
-def locked(store: Path) -> Iterator[None]:
-    """Hold the store's write lock. Raises LockedError that names the holder, at once, when another process writes.
+def lock_store(store: Path) -> Iterator[None]:
+    """Hold the store's write lock. Raises LockedError, naming the holder, if another process does.
 
-    The lock is the kernel's (flock): a process that dies does not keep it. It is on a hidden sibling of the store, of
-    one at a URL on this machine, and on the store's folder: somebody may remove the lock file.
+    The lock is the kernel's (flock): a process that dies does not keep it. It is on a hidden
+    sibling of the store, and on the store's folder in case somebody removes the lock file.
     """
     path = lock_path(store)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with write_errors(store):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         stack.callback(os.close, handle)
         try:
             fcntl.flock(handle, _ALONE)
@@ -58,73 +71,82 @@ def locked(store: Path) -> Iterator[None]:
                 stack.callback(os.close, folder)
                 try:
                     fcntl.flock(folder, _ALONE)
-                except OSError as error:  # some file systems of networks lock files only
+                except OSError as error:  # some network file systems lock only files
                     if isinstance(error, BlockingIOError):
                         raise
         except BlockingIOError:
-            holder = " ".join(os.pread(handle, 400, 0).decode(errors="replace").split()) or "another process"
+            text = os.pread(handle, 400, 0).decode(errors="replace")
+            holder = " ".join(text.split()) or "another process"
             raise LockedError(f"{store} is being written by {holder}; wait for it to end.") from None
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})".encode(), 0)
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"
+        with write_errors(store):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, holder.encode(), 0)
         yield
 
 
-def lock_path(store: Path) -> Path:
-    """The lock file, a hidden sibling of the store; of one at a URL, on this machine."""
-    return desk(store).parent / f".{store.name}.lock"
-
-
 @contextmanager
-def writing(store: Path, need: int = 0) -> Iterator[None]:
-    """Turn "disk full", "read-only" and the like into one WriteError that says what to do.
+def edit_store(store: Path) -> Iterator[None]:
+    """Be the only writer of a store; first complete what a killed writer had begun to publish."""
+    with lock_store(store):
+        with write_errors(store):
+            _complete(store)
+            _remove_rubbish(store)
+            if (store / METADATA).exists():
+                identify(store)
+        yield
 
-    need: bytes that all of the work takes at most, where that is known; said where the disk is full.
+
+def complete_publication(store: Path) -> None:
+    """Complete what a killed writer had begun to publish, if anything and if nobody writes now."""
+    if not (_journal(store).exists() or _replacement(store).exists()):
+        return
+    with suppress(LockedError, WriteError), lock_store(store), write_errors(store):
+        _complete(store)
+
+
+def identify(store: Path) -> None:
+    """Record in `/runs` what identifies a store, unless it is there. Needs the lock.
+
+    Stores of earlier versions have it in the attributes of the root; a copy by plain xarray, which
+    has no `/runs`, becomes a store of its own.
     """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE or isinstance(error, WriteError):
-            raise
-        here = next(p for p in (desk(store), *desk(store).parents) if p.exists())
-        free = shutil.disk_usage(here).free / 2**30
-        at = f" at {error.filename}" if isinstance(error.filename, str) else ""
-        needed = f"; it takes up to {need / 2**30:.2g} GiB in all" if need and error.errno in _FULL else ""
-        raise WriteError(
-            f"cannot write {store}: {os.strerror(error.errno)}{at} ({free:.2g} GiB free{needed}); nothing was "
-            "published. Make room or mend the permissions and run the same command again."
-        ) from error
-
-
-@contextmanager
-def writer(store: Path) -> Iterator[None]:
-    """Be the one writer of the store on this machine: lock it, complete what a killed writer had begun to publish."""
-    staging = staging_root(store)
-    with writing(store), locked(store):
-        if object_url(store):
-            sending.token(staging, str(sending.read_root(Objects(store))[0]["attributes"].get(n.STORE_ID)))
-        if _journal(store).exists():
-            _carry_out(store, again=True)
-        _clear(staging)
-        if not object_url(store):
-            settle(store)
-        yield
-
-
-def recover(store: Path) -> None:
-    """Complete what a killed writer had begun to publish, and mend what other programs did to the root, if anything."""
-    if _journal(store).exists() or not (object_url(store) or is_settled(store)):
-        with writer(store):
-            pass
+    is_copy = not (store / n.RUNS / METADATA).exists()
+    recorded = attributes_of(store / n.RUNS)
+    if n.PATTERNS_FINGERPRINT in recorded:
+        return
+    identity = attributes_of(store)
+    if is_copy:
+        identity[n.STORE_ID] = uuid.uuid4().hex
+    identity.setdefault(n.SCHEMA_VERSION, n.SCHEMA)
+    identity[n.PATTERNS_FINGERPRINT] = variable_fingerprint(store, n.PATTERNS)
+    write_attributes(store / n.RUNS, identity | recorded)
+    refresh_listing(store, [])
 
 
 def _journal(store: Path) -> Path:
     return staging_root(store) / "publishing.json"
 
 
+def _replacement(store: Path) -> Path:
+    return staging_root(store) / "replacing.json"
+
+
+def replace_store(store: Path, new: Path) -> None:
+    """Put a new store, a sibling of the old one, in its place; the old one is removed."""
+    with lock_store(store), write_errors(store):
+        staging_root(store).mkdir(exist_ok=True)
+        replace_file(_replacement(store), json.dumps(new.name).encode())
+        _complete(store)
+        shutil.rmtree(staging_root(store), ignore_errors=True)
+    log.info(f"{store} replaced")
+    lock_path(new).unlink(missing_ok=True)
+
+
 def journalled(store: Path) -> dict[str, str | None]:
-    """What is not completed yet: each key, and its folder below `staging_root`, None for one that goes."""
+    """What is to be published: each key and its folder in `staging_root`, None for a removed key."""
     try:
         return dict(json.loads(_journal(store).read_bytes()))
     except FileNotFoundError:
@@ -132,15 +154,16 @@ def journalled(store: Path) -> dict[str, str | None]:
 
 
 def staged_names(store: Path) -> set[str]:
-    """Folders below `staging_root` that the journal needs."""
+    """Folders in `staging_root` that the journal needs."""
     return {Path(folder).parts[0] for folder in journalled(store).values() if folder}
 
 
 @contextmanager
 def staged_folder(store: Path, name: str) -> Iterator[Path]:
-    """A folder of its own below `staging_root`, which goes at the end, unless a journal needs it."""
+    """A new folder in `staging_root`, which is removed at the end unless a journal needs it."""
     folder = staging_root(store) / f"{name}-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True)
+    with write_errors(store):
+        folder.mkdir(parents=True)
     try:
         yield folder
     finally:
@@ -149,92 +172,100 @@ def staged_folder(store: Path, name: str) -> Iterator[Path]:
             remove_if_empty(staging_root(store))
 
 
-def present(store: Path, keys: Collection[str]) -> list[str]:
-    """Those of some keys that a store lists, or has a folder of."""
-    known = listed_in(place(store))
-    return [key for key in keys if key in known or (not object_url(store) and os.path.lexists(store / key))]
+def existing_keys(store: Path, keys: Collection[str]) -> list[str]:
+    """Those of some keys that a store lists or has a folder of."""
+    known = listed_in(store)
+    return [key for key in keys if key in known or os.path.lexists(store / key)]
 
 
-def publish(
-    store: Path, staged: Mapping[str, Path], *, replace: bool = False, instead_of: Collection[str] = ()
-) -> None:
-    """Put finished folders into the store under the given keys, durably, then list them. Needs the lock (`writer`).
+def publish(store: Path, staged: Mapping[str, Path], *, replacing: Collection[str] = ()) -> None:
+    """Put finished folders into the store, durably, and list them. Needs the lock (`edit_store`).
 
-    staged: key inside the store (`latents`, `runs/vae`) -> finished folder below `staging_root`. Raises ExistsError
-    before any change when a key is taken and `replace` is False. A replaced one is unlisted first: a reader finds the
-    old, nothing, or the new, never a mixture. instead_of: keys that go in the same step, replaced or not. Of a store on
-    object storage, raises LockedError where somebody else publishes at the same time; what is staged stays.
+    Everything that one step writes goes through one call: after a kill at any moment, the next
+    command finds all as before or all as after.
+
+    Parameters
+    ----------
+    store
+        The folder of the store.
+    staged
+        Key in the store (`latents`, `runs/vae`) and finished folder below `staging_root`.
+    replacing
+        Keys that are removed in the same step. Their names may be used by `staged`.
+
+    Raises
+    ------
+    ExistsError
+        Before any change, when a key exists and is not among `replacing`.
     """
     staging = staging_root(store)
-    if not replace and (taken := [key for key in present(store, staged) if key not in instead_of]):
+    taken = [key for key in existing_keys(store, staged) if not is_of(key, replacing)]
+    if taken:
         raise ExistsError(f"{store} already holds {', '.join(taken)}; nothing was changed.")
-    for folder in staged.values():
-        seal(folder)
-        sync_tree(folder)
-    sync_path(staging)
-    come = {key: str(folder.relative_to(staging)) for key, folder in staged.items()}
-    _change(store, dict.fromkeys(instead_of) | come)
+    replaced = existing_keys(store, replacing)
+    moves: dict[str, str | None] = dict.fromkeys(replaced)
+    with write_errors(store):
+        for key, folder in staged.items():
+            seal(folder)
+            sync_tree(folder)
+            moves[key] = str(folder.relative_to(staging))
+        staging.mkdir(parents=True, exist_ok=True)
+        sync_path(staging)
+        replace_file(_journal(store), json.dumps(moves, indent=2).encode())
+        _complete(store)
+    if staged and replaced:
+        log.info(f"{store}: {', '.join(replaced)} replaced")
 
 
-def withdraw(store: Path, keys: Collection[str]) -> None:
-    """Take keys, and all below them, out of the store; those that are not there are passed over. Needs the lock.
-
-    First the listing loses them, then their files go: a reader finds all or none of them.
-    """
-    staging_root(store).mkdir(parents=True, exist_ok=True)
-    _change(store, dict.fromkeys(keys))
-
-
-def _change(store: Path, moves: Mapping[str, str | None]) -> None:
-    replace_file(_journal(store), json.dumps(moves, indent=2).encode())
-    try:
-        _carry_out(store)
-    except LockedError:  # nothing has begun
+def _complete(store: Path) -> None:
+    """Do what the journal says and is not done yet, list the result, remove the journal."""
+    staging = staging_root(store)
+    if _replacement(store).exists():
+        new = store.with_name(json.loads(_replacement(store).read_bytes()))
+        if new.exists() and store.exists():
+            store.rename(staging / f"replaced-{uuid.uuid4().hex[:8]}")
+        if new.exists():
+            new.rename(store)
+            sync_path(store.parent)
+        _replacement(store).unlink()
+    if _journal(store).exists():
+        moves = journalled(store)
+        _move(store, moves)
+        recorded = attributes_of(store / n.RUNS)
+        sealed = {key for key in recorded.get(SEALED, ()) if not is_of(key, moves)}
+        sealed |= {key for key, folder in moves.items() if folder}
+        write_attributes(store / n.RUNS, recorded | {SEALED: sorted(sealed)})
+        refresh_listing(store, moves)
+        for name in staged_names(store):
+            shutil.rmtree(staging / name, ignore_errors=True)
         _journal(store).unlink()
-        raise
-    except (NoInputError, WriteError) as error:  # of object storage
-        raise WriteError(f"{error} What was made is kept on this machine: run the same command again.") from error
+    _remove_rubbish(store, ["replaced-*"])
 
 
-def _carry_out(store: Path, *, again: bool = False) -> None:
-    """Do what the journal says and is not done yet, list the result, forget the journal."""
-    staging, moves = staging_root(store), journalled(store)
-    if object_url(store):
-        sending.send(store, staging, moves, again=again)
-        _forget(store)
-        return
+def _remove_rubbish(store: Path, patterns: Iterable[str] = RUBBISH) -> None:
+    """Remove what no command resumes. Needs the lock."""
+    for pattern in patterns:
+        for folder in staging_root(store).glob(pattern):
+            shutil.rmtree(folder, ignore_errors=True)
+    remove_if_empty(staging_root(store))
+
+
+def _move(store: Path, moves: Mapping[str, str | None]) -> None:
+    """Rename replaced folders away and staged folders in, unless that is done."""
+    staging = staging_root(store)
     trash = staging / f"replaced-{uuid.uuid4().hex[:8]}"
-    left = {key: folder for key, folder in moves.items() if folder is None or (staging / folder).exists()}
+    left = {key: folder for key, folder in moves.items() if not folder or (staging / folder).exists()}
     away = [key for key in left if os.path.lexists(store / key)]
     if away:
-        refresh_listing(store, (), without=away)  # so that nobody reads the new chunks by the old metadata
+        refresh_listing(store, (), without=away)  # nobody may read new chunks by old metadata
         trash.mkdir()
     for key, folder in left.items():
         if key in away:
             (store / key).rename(trash / key.replace("/", "-"))
-        if folder is not None:
+        if folder:
             (staging / folder).rename(store / key)
-        if key in away or folder is not None:
+        if key in away or folder:
             sync_path((store / key).parent)
-    refresh_listing(store, moves)
-    _forget(store)
-
-
-def _forget(store: Path) -> None:
-    """Remove what is left of staged folders, and the journal."""
-    staging = staging_root(store)
-    for name in staged_names(store):
-        if object_url(store) and (staging / name).exists():  # a kill while it goes leaves no half to send
-            (staging / name).rename(staging / f"replaced-{uuid.uuid4().hex[:8]}")
-        shutil.rmtree(staging / name, ignore_errors=True)
-    _journal(store).unlink()  # after the folders: by it the next writer finds what a kill left of them
-    _clear(staging)
-
-
-def _clear(staging: Path) -> None:
-    for left in staging.glob("replaced-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    remove_if_empty(staging)
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -1,7 +1,8 @@
-"""Plain files, and folders of them, that appear whole or not at all; those of a store are never read through links."""
+"""Plain files, and folders of them, that appear complete or not at all; links in a store are never followed."""
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import hashlib
 import os
@@ -15,13 +16,42 @@ from pathlib import Path
 from vaearr.errors import DamagedError, ExistsError, VaearrError, WriteError
 
 MOST_NAMED = 5
-PART = ".partial"  # how names of unfinished files end, zarr's and ours
+PART = ".partial"  # ending of unfinished files, of zarr and of vaearr
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+CANNOT_WRITE = DISK_FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV, errno.EIO}
+
+
+@contextmanager
+def write_errors(path: Path, needed_bytes: int = 0) -> Iterator[None]:
+    """Turn "disk full", "read-only" and similar errors into a WriteError that says what to do.
+
+    Parameters
+    ----------
+    path
+        The store, or the file, that is written.
+    needed_bytes
+        What the whole work takes at most, if known; named when the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE or isinstance(error, WriteError):
+            raise
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
+        space = f"{shutil.disk_usage(existing).free / 2**30:.2g} GiB free"
+        if needed_bytes and error.errno in DISK_FULL:
+            space += f"; it takes up to {needed_bytes / 2**30:.2g} GiB in all"
+        where = f" at {error.filename}" if isinstance(error.filename, str) else ""
+        raise WriteError(
+            f"cannot write {path}: {os.strerror(error.errno)}{where} ({space}). "
+            "Free some space or correct the permissions, then run the same command again."
+        ) from error
 
 
 def is_there(root: Path, name: str) -> bool:
-    """Whether a store, or a folder in one, has a file of this name.
+    """Whether a folder of a store has a file of this name.
 
-    Raises DamagedError for a link on the way to it, and for a pipe or a device, which may never end.
+    Raises DamagedError for a link on the way to it, and for a pipe or a device.
     """
     path = root / name
     if os.path.realpath(path) != os.path.join(os.path.realpath(root), name):
@@ -37,6 +67,22 @@ def is_there(root: Path, name: str) -> bool:
     return True
 
 
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Size of each file below a folder, by its path in it; 0 for links, pipes and devices."""
+    sizes = {}
+    for root, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(root, name))]
+        for name in (*files, *links):
+            path = os.path.join(root, name)
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:  # renamed by a writer since it was listed
+                continue
+            is_file = stat.S_ISREG(status.st_mode)
+            sizes[os.path.relpath(path, folder)] = status.st_size if is_file else 0
+    return sizes
+
+
 def sha256_of(path: Path) -> str:
     """Checksum of a file, read piece by piece."""
     with path.open("rb") as file:
@@ -44,22 +90,24 @@ def sha256_of(path: Path) -> str:
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file aside, sync it, rename it in: a reader finds the old or the new one, whole.
+    """Write a file aside, sync it, rename it in: a reader finds the old or the new one, complete.
 
-    durable: False leaves the sync out, for a file that may be lost when the power fails.
+    durable: False leaves the sync out, for a file that may be lost when the power fails. Raises
+    WriteError where the disk is full or cannot be written.
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
-    try:
-        with open(part, "wb") as handle:
-            handle.write(data)
-            if durable:
-                handle.flush()
-                os.fsync(handle.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    if durable:
-        sync_path(path.parent)
+    with write_errors(path):
+        try:
+            with open(part, "wb") as handle:
+                handle.write(data)
+                if durable:
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        if durable:
+            sync_path(path.parent)
 
 
 def sync_path(path: Path) -> None:

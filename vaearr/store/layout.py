@@ -6,7 +6,9 @@ import base64
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +22,20 @@ NAN_ATTRIBUTE = base64.b64encode(np.array(np.nan, "<f8").tobytes()).decode()
 
 Region = dict[str, slice]
 Dim = TypeVar("Dim", str, int)
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+def read_ahead(read: Callable[[Item], Value], items: Iterable[Item], at_once: int = 1) -> Iterator[Value]:
+    """`map(read, items)` in threads, in order, at most `at_once` items ahead of the caller."""
+    ahead: deque[Future[Value]] = deque()
+    with ThreadPoolExecutor(at_once) as pool:
+        for item in items:
+            ahead.append(pool.submit(read, item))
+            if len(ahead) > at_once:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def pattern_chunks(nav: tuple[int, ...], signal: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -1,14 +1,11 @@
-"""Open a store, wherever it is. Readers never wait for a lock."""
+"""Open a store. Readers never wait for a lock."""
 
 from __future__ import annotations
 
-import atexit
 import errno
-import shutil
-import tempfile
 import time
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,100 +13,92 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.abc.store import Store
-from zarr.errors import GroupNotFoundError
-from zarr.storage import FsspecStore, LocalStore, ObjectStore
+from zarr.storage import LocalStore, ObjectStore
 
 from vaearr import names as n
-from vaearr.errors import DataError, ExistsError, NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.computing.borrowed import LazilyIndexedArray, ZarrArrayWrapper
+from vaearr.errors import (
+    DataError,
+    ExistsError,
+    NoInputError,
+    UsageError,
+    VaearrError,
+    did_you_mean,
+    need,
+)
 from vaearr.recipe import parsed
-from vaearr.store.commit import journalled, staging_root
-from vaearr.store.folders import is_there, sha256_of
+from vaearr.store.commit import complete_publication, journalled
+from vaearr.store.fingerprints import check_chunks, damaged
+from vaearr.store.folders import file_sizes, is_there
 from vaearr.store.layout import Region, blocks, chunks_of
-from vaearr.store.listing import read_seal
-from vaearr.store.places import METADATA, Objects, local_path, object_url, place, reach, read_only_url, store_path
-from vaearr.store.sending import check_free, read_root
-from vaearr.store.settling import root_attributes
-from vaearr.store.whole import MISSING, WholeStore, damaged, naming
+from vaearr.store.listing import SEALED
+from vaearr.store.paths import METADATA, as_url, store_path
 
 MOST_TRIES = 100
-OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # a source's own copy, made as it is read
-NOT_A_STORE = (GroupNotFoundError, NotADirectoryError, ValueError, KeyError)
+WHILE_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # a source's temporary copy
 
 
 def published_at(path: str | Path) -> float:
-    """When something was published in a store last, in seconds since 1970: its listing is new each time."""
-    store = check_store(path)
-    head = Objects(store).head(METADATA) if object_url(store) else None
-    return float(head["last_modified"].timestamp()) if head else (store / METADATA).stat().st_mtime
+    """When something was published in a store last, in seconds since 1970."""
+    return (check_store(path) / METADATA).stat().st_mtime
 
 
 def stored_bytes(path: str | Path) -> int:
-    """Bytes of all files, or objects, of a store."""
-    return sum(place(path).files().values())
+    """Bytes of all files of a store."""
+    return sum(file_sizes(store_path(path)).values())
 
 
 def refuse_taken(path: str | Path) -> None:
     """Raise ExistsError where a new store would stand in the place of something."""
-    store = store_path(path)
-    if object_url(store):
-        check_free(Objects(store), staging_root(store))
-        return
-    target = local_path(path).expanduser()
+    store_path(path)
+    target = Path(path).expanduser()
     if target.exists() or target.is_symlink():
         raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
 
 
 def check_store(path: str | Path) -> Path:
-    """The one name of an existing vaearr store: the real path of a folder, the path of an S3 URL that prints as it.
+    """The one name of an existing store: the real path of its folder.
 
-    Raises NoInputError or DataError that says what is there instead, UsageError for a URL that can only be read.
+    What a killed command had begun to publish is completed. Raises NoInputError or DataError that
+    says what is there instead, UsageError for a URL.
     """
     store = store_path(path)
+    complete_publication(store)
     open_group(store)
     return store
 
 
 def store_of(data: str | Path | xr.Dataset, store: str | Path | None = None) -> Path:
-    """The store on this machine that results of `data` go into. Raises UsageError where that is not said."""
+    """The store that results of `data` go into. Raises UsageError where that is not known."""
     if isinstance(data, xr.Dataset):
-        if (place := store or data.encoding.get("source")) is None:
+        source = store or data.encoding.get("source")
+        if source is None:
             raise UsageError("the Dataset does not say which store it was opened from; name one by store='…'.")
-        return check_store(place)
+        return check_store(source)
     if store is not None or not isinstance(data, str | Path):
         raise UsageError(f"data is a {type(data).__name__}; give a store's path alone, or a Dataset and its store.")
     return check_store(data)
 
 
-def named(path: str | Path) -> str | Path:
-    """The one name of a store wherever it is, also where it can only be read."""
-    return read_only_url(path) or store_path(path)
-
-
-def open_group(path: str | Path, storage_options: Mapping[str, Any] | None = None, *, now: bool = False) -> zarr.Group:
-    """The root group of a vaearr store on this machine or at a URL, for reading, with all that it lists.
-
-    That of a store on object storage may be a second old, unless it is asked for `now`.
-    """
-    if url := read_only_url(path):
-        return _at_url(url, storage_options)
-    store, options = store_path(path), tuple((storage_options or {}).items())
-    return _listed(store, place(store, storage_options).tag(now=now), options)
+def open_group(path: str | Path) -> zarr.Group:
+    """The root group of a store, for reading, with everything that it lists."""
+    store = store_path(path)
+    if not store.exists():
+        raise NoInputError(f"there is no store at {store}; create one with 'vaearr ingest SOURCE {store}'.")
+    try:
+        status = (store / METADATA).stat()
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+    except OSError:
+        version = None
+    return _group(store, version)
 
 
 @lru_cache(maxsize=8)
-def _listed(store: Path, tag: Hashable, options: tuple[tuple[str, Any], ...]) -> zarr.Group:
-    """The root group, once for the same listing: of a store with many variables it takes as long as all else."""
-    found = place(store, dict(options))
-    if isinstance(found, Objects):
-        read_root(found)
-    elif not store.exists():
-        raise NoInputError(f"there is no store at {store}; make one with 'vaearr ingest SOURCE {store}'.")
+def _group(store: Path, version: Hashable) -> zarr.Group:
+    """The root group, opened once for the same list of variables."""
     try:
-        inner: Store = LocalStore(store, read_only=True)
-        if isinstance(found, Objects):
-            inner = ObjectStore(found.client, read_only=True)
-        group = zarr.open_group(WholeStore(inner, str(store), object_url(store)), mode="r", zarr_format=3)
+        is_there(store, METADATA)
+        group = zarr.open_group(LocalStore(store, read_only=True), mode="r", zarr_format=3)
         _check_version(store, group)
     except VaearrError:
         raise
@@ -117,30 +106,30 @@ def _listed(store: Path, tag: Hashable, options: tuple[tuple[str, Any], ...]) ->
         raise NoInputError(f"{store} may not be read ({error.strerror}); change its permissions.") from None
     except Exception as error:  # zarr raises many kinds for damaged metadata
         raise DataError(
-            f"{store} is not a zarr v3 store ({type(error).__name__}); give the path of one. If it was one, 'vaearr "
-            f"verify {store}' says what is damaged."
+            f"{store} is not a zarr v3 store ({type(error).__name__}); give the path of one. If it "
+            f"was one, 'vaearr verify {store}' says what is damaged."
         ) from None
     return group
 
 
-def _at_url(url: str, storage_options: Mapping[str, Any] | None) -> zarr.Group:
-    with reach(url):
-        try:
-            found = FsspecStore.from_url(url, storage_options=dict(storage_options or {}) or None, read_only=True)
-            group = zarr.open_group(WholeStore(found, url, url), mode="r", zarr_format=3)
-        except NOT_A_STORE as error:
-            if "rotocol" in str(error):  # fsspec: "Protocol not known"
-                raise UsageError(f"{url} cannot be read: {' '.join(str(error).split())}; check the URL.") from None
-            raise NoInputError(f"there is no zarr v3 store at {url} ({type(error).__name__}); check the URL.") from None
-    _check_version(url, group)
-    return group
+def root_attributes(group: zarr.Group) -> dict[str, Any]:
+    """Attributes of a store, which its group `/runs` has too: plain xarray replaces the root's."""
+    attributes = dict(group.attrs)
+    runs = group.get(n.RUNS)
+    if isinstance(runs, zarr.Group):
+        attributes |= runs.attrs
+        attributes.pop(SEALED, None)
+    return attributes
 
 
 def _check_version(store: str | Path, group: zarr.Group) -> None:
-    version = root_attributes(group, store).get(n.SCHEMA_VERSION)
+    version = root_attributes(group).get(n.SCHEMA_VERSION)
+    patterns = group.get(n.PATTERNS)
+    if version is None and patterns is not None and n.NAVIGATION_DIMS in patterns.attrs:
+        version = n.SCHEMA  # a copy by plain xarray
     if not isinstance(version, int):
         raise DataError(
-            f"{store} is a zarr store, but not one of vaearr's; make one of it with 'vaearr ingest {store} NEW.zarr'."
+            f"{store} is a zarr store, but not one of vaearr's; ingest it with 'vaearr ingest {store} NEW.zarr'."
         )
     if version > n.SCHEMA:
         raise DataError(f"{store} has schema version {version}, this vaearr knows {n.SCHEMA}; update vaearr.")
@@ -152,58 +141,152 @@ def open_store(
     chunks: Literal["shards"] | None = "shards",
     storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """The store's root group as a lazy Dataset; `chunks="shards"` for dask blocks of what was written whole, None for
-    no dask.
+    """Open the root group of a store as a lazy Dataset.
 
-    path: a folder, or a URL with its `storage_options`: `s3://…`, or any that fsspec knows (`https://…`).
+    Parameters
+    ----------
+    path
+        A folder, or a URL that can be read (`s3://…`, `https://…`; needs the extra `remote`).
+    chunks
+        "shards" for dask blocks of what was written at once, None for no dask.
+    storage_options
+        Settings of the URL's protocol, as obstore takes them; S3 also reads the `AWS_*` variables.
+
+    Returns
+    -------
+    xarray.Dataset
+        All variables, over navigation dims, signal dims and `latent`.
     """
-    group, store = open_group(path, storage_options), named(path)
+    url = as_url(path)
+    if url is None:
+        store: str | Path = store_path(path)
+        complete_publication(store_path(path))
+        group = open_group(store)
+    else:
+        store = url
+        group = _open_url(url, storage_options or {})
     ds = _dataset(group, store)
-    if n.SCHEMA_VERSION not in ds.attrs:
-        ds.attrs = root_attributes(group, store)
+    ds.attrs = root_attributes(group)
     ds.encoding["source"] = str(store)  # steps on the Dataset keep it
     if chunks is None:
         return ds
-    return ds.assign(
-        {name: variable.variable.chunk(_written_whole(variable)) for name, variable in ds.data_vars.items()}
-    )
+    chunked = {}
+    for name, variable in ds.data_vars.items():
+        sides = variable.encoding.get("shards") or variable.encoding.get("chunks") or variable.shape
+        chunked[name] = variable.variable.chunk(dict(zip(variable.dims, sides, strict=True)))
+    return ds.assign(chunked)
 
 
-def _written_whole(variable: xr.DataArray) -> dict[Any, int]:
-    sides = variable.encoding.get("shards") or variable.encoding.get("chunks") or variable.shape
-    return {dim: min(side, size) for dim, side, size in zip(variable.dims, sides, variable.shape, strict=True)}
+def _open_url(url: str, options: Mapping[str, Any]) -> zarr.Group:
+    """The root group of a store at a URL."""
+    need("obstore", "vaearr[remote]", url)
+    from obstore.store import from_url
+
+    settings: Any = {"config": dict(options)} if options else {}
+    try:
+        remote = from_url(url, client_options={"allow_http": True}, **settings)
+        group = zarr.open_group(ObjectStore(remote, read_only=True), mode="r", zarr_format=3)
+    except Exception as error:  # each protocol has errors of its own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise NoInputError(
+            f"there is no zarr v3 store at {url} that can be read ({reason}); check the URL, your "
+            "access (AWS_* variables) and the network."
+        ) from None
+    _check_version(url, group)
+    return group
 
 
 @contextmanager
-def telling(what: str, do: str) -> Iterator[None]:
-    """Whatever damaged metadata, coordinates or chunks raise, as one DataError that says what to do."""
+def explain_damage(what: str, to_do: str) -> Iterator[None]:
+    """Turn what damaged metadata, coordinates or chunks raise into a DataError that says what to do."""
     try:
         yield
     except VaearrError:
         raise
     except Exception as error:  # codecs and protocols have errors of their own
-        if isinstance(error, OSError) and error.errno in OF_WRITING:
+        if isinstance(error, OSError) and error.errno in WHILE_WRITING:
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise DataError(f"{what} cannot be read ({reason}); {do}.") from error
+        raise DataError(f"{what} cannot be read ({reason}); {to_do}.") from error
 
 
-def _asking(what: object, store: object) -> AbstractContextManager[None]:
-    return telling(str(what), f"'vaearr verify {store}' says what is damaged and what to do")
+class StoredArray(ZarrArrayWrapper):
+    """An array of a store on this machine, whose damage is an error that names the chunk."""
+
+    def __init__(self, array: zarr.Array, store: Path) -> None:
+        super().__init__(array)
+        self.store = store
+        self.is_checked = False
+
+    def __getitem__(self, key: Any) -> Any:
+        """Values of a part. Raises DamagedError."""
+        if not self.is_checked:
+            check_chunks(self.store, self._array.path, self._array)
+            self.is_checked = True
+        try:
+            return super().__getitem__(key)
+        except (VaearrError, OSError, MemoryError):
+            raise
+        except Exception as error:  # codecs have errors of their own
+            chunk = undecodable_chunk(self._array)
+            if chunk is None:  # it was replaced since it was opened, or the index is wrong
+                raise
+            reason = " ".join(str(error).split())[:160]
+            name = f"{self._array.path}/{chunk}"
+            raise damaged(self.store, name, f"cannot be decoded ({reason})") from error
 
 
-def reading(name: object, region: Region) -> AbstractContextManager[None]:
-    """What a damaged chunk raises, as one DataError that names the place."""
-    place = ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
-    do = "restore the store from a copy, ingest again, or check the connection where it is a URL"
-    return telling(f"{name!r} at {place}", do)
+def undecodable_chunk(array: zarr.Array) -> str | None:
+    """Name of the first chunk of an array that cannot be decoded."""
+    for chunk, region in chunks_of(array):
+        try:
+            array[region]
+        except Exception:  # codecs have errors of their own
+            return chunk
+    return None
 
 
-def _dataset(group: zarr.Group, store: object) -> xr.Dataset:
+class StoredGroup(xr.backends.ZarrStore):
+    """A group of a store, whose variables are StoredArrays of sizes that fit each other.
+
+    Where another program has appended to a variable along a dimension, what it appended is left
+    out, because the other variables have no values there.
+    """
+
+    def __init__(self, group: zarr.Group, store: str | Path) -> None:
+        super().__init__(group, mode="r")
+        self.location = store
+        self.sizes = common_sizes(group)
+
+    def open_store_variable(self, name: str) -> xr.Variable:
+        """The variable, lazy."""
+        variable = super().open_store_variable(name)
+        if isinstance(self.location, Path):
+            array = LazilyIndexedArray(StoredArray(self.zarr_group[name], self.location))
+            variable = xr.Variable(variable.dims, array, variable.attrs, variable.encoding)
+        longer = [dim for dim in variable.dims if variable.sizes[dim] > self.sizes[dim]]
+        return variable.isel({dim: slice(self.sizes[dim]) for dim in longer})
+
+
+def named_sizes(array: zarr.Array) -> dict[str, int]:
+    """Size of an array along each of its named dimensions."""
+    dims = getattr(array.metadata, "dimension_names", None) or ()
+    return dict(zip(map(str, dims), array.shape, strict=False))
+
+
+def common_sizes(group: zarr.Group) -> dict[str, int]:
+    """The smallest size of each dimension among the arrays of a group."""
+    sizes: dict[str, int] = {}
+    for _, array in group.arrays():
+        for dim, size in named_sizes(array).items():
+            sizes[dim] = min(size, sizes.get(dim, size))
+    return sizes
+
+
+def _dataset(group: zarr.Group, store: str | Path) -> xr.Dataset:
     """A group as a lazy Dataset."""
-    with _asking(store, store):
-        with naming():
-            ds = xr.open_dataset(xr.backends.ZarrStore(group, mode="r"), engine="store", chunks=None)
+    with explain_damage(str(store), f"'vaearr verify {store}' says what is damaged and what to do"):
+        ds = xr.open_dataset(StoredGroup(group, store), engine="store", chunks=None)
         for name, variable in ds.variables.items():
             if 0 in (variable.encoding.get("chunks") or ()):
                 raise damaged(store, str(name), "has chunks of no length")
@@ -216,84 +299,64 @@ def _patterns(store: Path) -> zarr.Array:
     return patterns
 
 
-def stored_array(folder: Path) -> zarr.Array:
-    """An array by its own folder, for reading, as it is there."""
-    return zarr.open_array(folder, mode="r", zarr_format=3)
-
-
 def block_shape(store: Path) -> dict[str, int]:
     """Scan points per chunk (shard) along each navigation dim: the unit of writing."""
     patterns = _patterns(store)
     dims = patterns.attrs[n.NAVIGATION_DIMS]
     assert isinstance(dims, list)
-    return {str(dim): size for dim, size in zip(dims, patterns.shards or patterns.chunks, strict=False)}
+    sides = patterns.shards or patterns.chunks
+    return {str(dim): side for dim, side in zip(dims, sides, strict=False)}
 
 
 def store_blocks(path: str | Path) -> list[Region]:
     """The chunks (shards) of a store as regions `{dim: slice}` of its navigation grid, row-major."""
     store = check_store(path)
     block = block_shape(store)
-    return list(blocks(dict(zip(block, _patterns(store).shape, strict=False)), block))
+    sizes = dict(zip(block, _patterns(store).shape, strict=False))
+    return list(blocks(sizes, block))
 
 
 def run_names(path: str | Path) -> list[str]:
-    """Names of the trained runs in a store: those that are listed, so that one whose publication was killed is none."""
-    return _runs(open_group(path))
+    """Names of the listed runs of a store."""
+    return _listed_runs(open_group(path))
 
 
-def _runs(root: zarr.Group) -> list[str]:
+def _listed_runs(root: zarr.Group) -> list[str]:
     runs = root.get(n.RUNS)
     return sorted(runs.group_keys()) if isinstance(runs, zarr.Group) else []
 
 
-def _with_run(path: str | Path, run: str) -> tuple[str | Path, zarr.Group]:
-    """A store by its name, and its root group. Raises NoInputError that lists the runs where this one is not there."""
-    store = named(path)
+def _with_run(path: str | Path, run: str) -> tuple[Path, zarr.Group]:
+    """A store and its root group. Raises NoInputError that lists the runs where this one is missing."""
+    store = store_path(path)
     root = open_group(store)
-    known = _runs(root)
+    known = _listed_runs(root)
     if run not in known:
-        hint = did_you_mean(run, known) if known else f" It has none yet: 'vaearr train {store}'."
+        hint = f" It has none yet: 'vaearr train {store}'."
+        if known:
+            hint = did_you_mean(run, known)
         raise NoInputError(f"{store} has no run {run!r}.{hint}")
     return store, root
 
 
 def run_folder(path: str | Path, run: str) -> Path:
-    """A folder with the files of a run's model; of a store at a URL a copy, which goes when the program ends.
+    """The folder of a run; a link in the place of its model's files is refused.
 
-    Raises NoInputError that lists the runs there are.
+    Raises NoInputError that lists the runs of the store.
     """
-    store, model = store_path(path), f"{n.RUNS}/{run}/{n.MODEL}"
-    _, root = _with_run(store, run)
-    if object_url(store):
-        assert isinstance(root.store, WholeStore)
-        return _downloaded(store, model, root.store.token)
-    for name in (f"{n.RUNS}/{run}", model):
-        for file in sorted((store / name).iterdir()) if is_there(store, name) else ():
+    store, _ = _with_run(path, run)
+    for name in (f"{n.RUNS}/{run}", f"{n.RUNS}/{run}/{n.MODEL}"):
+        files = (store / name).iterdir() if is_there(store, name) else ()
+        for file in sorted(files):
             is_there(store, f"{name}/{file.name}")
     return store / n.RUNS / run
 
 
-@lru_cache(maxsize=8)
-def _downloaded(store: Path, model: str, token: str) -> Path:
-    """A new folder with a folder `model` of the files below a name, as their checksums say. Raises DamagedError."""
-    objects, folder = Objects(store), Path(tempfile.mkdtemp(prefix="vaearr-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for name, digest in (read_seal(objects, model) or {}).items():
-        file = folder / n.MODEL / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        data = objects.read(f"{model}/{name}")
-        if data is None:
-            raise damaged(store, f"{model}/{name}", MISSING.split(" (")[0])
-        file.write_bytes(data)
-        if sha256_of(file) != digest:
-            raise damaged(store, f"{model}/{name}", "is not what was written")
-    return folder
-
-
 def run_manifest(path: str | Path, run: str) -> dict[str, Any]:
-    """What produced a run: config, data fingerprint, model hash, versions, time; as it was published."""
+    """What produced a run, as it was published: settings, data, checksum of the weights, time."""
     store, root = _with_run(path, run)
-    with _asking(f"run {run!r} is damaged: {store}/{n.RUNS}/{run}/{METADATA}", store):
+    what = f"run {run!r} is damaged: {store}/{n.RUNS}/{run}/{METADATA}"
+    with explain_damage(what, f"'vaearr verify {store}' says what is damaged and what to do"):
         return dict(root[f"{n.RUNS}/{run}"].attrs)
 
 
@@ -301,17 +364,13 @@ def has_table(path: str | Path, run: str, name: str) -> bool:
     """Whether a run holds the table (`history`, `health`, `association`…)."""
     store, root = _with_run(path, run)
     key = f"{n.RUNS}/{run}/{name}"
-    return key in root or _is_being_replaced(store, key)
-
-
-def _is_being_replaced(store: str | Path, key: str) -> bool:
-    return isinstance(store, Path) and journalled(store).get(key) is not None
+    return key in root or journalled(store).get(key) is not None
 
 
 def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
-    """A table of a run, in memory, as it was published, though another may take its place meanwhile.
+    """A table of a run, in memory, as it was published, even if it is being replaced meanwhile.
 
-    Raises NoInputError when it has not been made yet.
+    Raises NoInputError where the run has no such table.
     """
     key = f"{n.RUNS}/{run}/{name}"
     for _ in range(MOST_TRIES):
@@ -319,12 +378,12 @@ def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
         problem = None
         if key in root:
             try:
-                table = _table(root, key, store)
+                table = _loaded(root, key, store)
             except DataError as error:
                 problem = error
-            if read_only_url(path) or open_group(store, now=True) is root:  # else old metadata may have met new chunks
+            if open_group(store) is root:  # else old metadata may have met new chunks
                 break
-        elif _is_being_replaced(store, key):
+        elif journalled(store).get(key) is not None:
             time.sleep(0.01)  # between the old and the new
         else:
             raise NoInputError(f"run {run!r} of {path} has no table {name!r} yet.")
@@ -332,33 +391,27 @@ def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
         raise NoInputError(f"{store}/{key} is being replaced; try again in a moment.")
     if problem:
         raise problem
-    ones: list[Any] = [table, *table.variables.values()]
-    for one in ones:
-        one.attrs = {key: parsed(value) for key, value in one.attrs.items()}
-    return table.rename({n.run_name(n.LATENT, run): n.LATENT}) if n.run_name(n.LATENT, run) in table.dims else table
+    with_attributes: list[Any] = [table, *table.variables.values()]
+    for item in with_attributes:
+        item.attrs = {key: parsed(value) for key, value in item.attrs.items()}
+    latent = n.run_name(n.LATENT, run)
+    return table.rename({latent: n.LATENT}) if latent in table.dims else table
 
 
-def _table(root: zarr.Group, key: str, store: object) -> xr.Dataset:
-    with _asking(f"{store}/{key}", store):
+def _loaded(root: zarr.Group, key: str, store: Path) -> xr.Dataset:
+    with explain_damage(f"{store}/{key}", f"'vaearr verify {store}' says what to do"):
         group = root[key]
         assert isinstance(group, zarr.Group)
         return _dataset(group, store).load()
 
 
-def check_patterns(path: str | Path) -> None:
-    """Raise DataError, with its name, when a chunk of `patterns` is missing: zarr would read zeros there."""
-    store = check_store(path)
-    there, seal = place(store).files(n.PATTERNS), read_seal(place(store), n.PATTERNS)
-    for chunk, _ in chunks_of(_patterns(store)):
-        if not object_url(store) and not there.get(f"{n.PATTERNS}/{chunk}"):
-            is_there(store, f"{n.PATTERNS}/{chunk}")  # no link
-        if f"{n.PATTERNS}/{chunk}" not in there and (seal is None or chunk in seal):
-            raise DataError(
-                f"{store} is damaged: {n.PATTERNS}/{chunk} is missing; restore it from a copy or ingest again."
-            )
+def reading(name: object, region: Region) -> Any:
+    """Turn what a damaged chunk raises into a DataError that names the place."""
+    place = ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
+    return explain_damage(f"{name!r} at {place}", "restore the store from a copy, or ingest again")
 
 
 def read_block(variable: xr.DataArray, region: Region) -> np.ndarray:
-    """Values of one region of a stored variable. Raises DataError that names the place when a chunk is damaged."""
+    """Values of one region of a stored variable. Raises DataError that names a damaged place."""
     with reading(variable.name, region):
         return np.asarray(variable.isel(region).values)

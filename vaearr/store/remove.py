@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,58 +9,68 @@ from pathlib import Path
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.store.commit import lock_path, locked, present, staging_root, withdraw, writer
+from vaearr.store.commit import edit_store, existing_keys, publish, replace_store
 from vaearr.store.listing import listed_in
-from vaearr.store.places import object_url, place
 from vaearr.store.read import check_store
 
 
 def remove(path: str | Path, *, variables: Iterable[str] = (), runs: Iterable[str] = ()) -> list[str]:
-    """Take derived variables, and runs with their maps and latents, out of a store; returns what was removed.
+    """Take derived variables, and runs with their maps and latents, out of a store.
 
-    A reader finds all or none of them; what is killed in between, the next command that writes completes. Names that
-    are not there are passed over. Raises UsageError for what the source brought (patterns, side maps and coordinates),
-    which cannot be made again from the store.
+    A reader finds all or none of them. Names that the store does not have are passed over.
+
+    Returns
+    -------
+    list of str
+        What was removed.
+
+    Raises
+    ------
+    UsageError
+        For what the source brought (patterns, side maps and coordinates), which cannot be created
+        again from the store.
     """
     store = check_store(path)
-    with writer(store):
-        there = removable(store, variables=variables, runs=runs)
-        if there:
-            withdraw(store, there)
-    return there
+    with edit_store(store):
+        keys = removable(store, variables=variables, runs=runs)
+        if keys:
+            publish(store, {}, replacing=keys)
+    return keys
 
 
 def removable(store: Path, *, variables: Iterable[str] = (), runs: Iterable[str] = ()) -> list[str]:
-    """The keys that `remove` takes out, also for what is published `instead_of` them. Raises UsageError as it does."""
+    """The keys that `remove` takes out, also for a publication that replaces them.
+
+    Raises UsageError as `remove` does.
+    """
     variables, runs = list(variables), list(runs)
     for name in (*variables, *runs):
         if not all(map(n.is_valid_name, name.split("/"))):
             raise UsageError(f"{name!r} is no variable, table or run of a store.")
-    of_runs = [n.run_name(name, run) for run in runs for name in n.OF_A_RUN]
-    keys = [*dict.fromkeys([*variables, *of_runs]), *(f"{n.RUNS}/{run}" for run in runs)]
-    there = present(store, keys)
-    # what the program made: a part of a run, with a provenance, or beside what has one
-    others = [key for key in there if not (key.startswith((f"{n.RUNS}/", *n.OF_LATER_RUNS)) or key in n.OF_A_RUN)]
-    known = listed_in(place(store)) if others else {}
-    own = n.RESERVED - {n.RECONSTRUCTION}
-    made = [key for key in others if key not in own and n.PROVENANCE in known.get(key, {}).get("attributes", {})]
-    beside = tuple(f"{key}_" for key in made)
-    if kept := [key for key in others if key not in made and not key.startswith(beside)]:
+    wanted = list(variables)
+    for run in runs:
+        wanted += [n.run_name(name, run) for name in n.OF_A_RUN]
+        wanted.append(f"{n.RUNS}/{run}")
+    keys = existing_keys(store, list(dict.fromkeys(wanted)))
+    of_a_run = (f"{n.RUNS}/", *n.OF_LATER_RUNS)
+    others = [key for key in keys if not key.startswith(of_a_run) and key not in n.OF_A_RUN]
+    metadata = listed_in(store) if others else {}
+    derived = []  # has a recipe, or belongs to a variable that has one
+    for key in others:
+        attributes = metadata.get(key, {}).get("attributes", {})
+        if key not in n.RESERVED - {n.RECONSTRUCTION} and n.PROVENANCE in attributes:
+            derived.append(key)
+    beginnings = tuple(f"{key}_" for key in derived)
+    kept = [key for key in others if key not in derived and not key.startswith(beginnings)]
+    if kept:
         raise UsageError(f"{store}: {', '.join(kept)} came with the source and cannot be removed; ingest anew.")
-    return there
+    return keys
 
 
 @contextmanager
 def replacing(store: Path) -> Iterator[Path]:
-    """A path beside a store for a new one, which takes its place at the end, whole; the old one is removed then."""
-    if url := object_url(store):
-        raise UsageError(f"{url} cannot be replaced in one step; remove it first, or give another URL.")
+    """A path next to a store for a new one, which takes its place at the end."""
     stem = store.name.removesuffix(".zarr")
-    new, aside = (store.with_name(f"{stem}-{uuid.uuid4().hex[:8]}.zarr") for _ in range(2))
+    new = store.with_name(f"{stem}-{uuid.uuid4().hex[:8]}.zarr")
     yield new
-    with locked(store):
-        store.rename(aside)
-        new.rename(store)
-    shutil.rmtree(aside)
-    shutil.rmtree(staging_root(store), ignore_errors=True)
-    lock_path(new).unlink(missing_ok=True)
+    replace_store(store, new)

@@ -1,4 +1,4 @@
-"""Put things into a store: the store itself, then variables, runs and tables. All of it through `commit.publish`."""
+"""Put things into a store: the store itself, then variables, runs and tables, by `commit.publish`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import layout
-from vaearr.store.commit import locked, publish, remove_if_empty, staged_folder, staging_root, writer, writing
-from vaearr.store.folders import sha256_of, sync_path, sync_tree
-from vaearr.store.layout import Region, flat, plain
-from vaearr.store.listing import refresh_listing, seal
-from vaearr.store.places import AT_ONCE, Objects, object_url, read_ahead, store_path
-from vaearr.store.read import block_shape, check_store, open_store, read_block, refuse_taken, run_folder, run_names
-from vaearr.store.sending import creating, finish
-from vaearr.store.settling import sealed
+from vaearr.store.commit import edit_store, publish, remove_if_empty, staged_folder, staging_root
+from vaearr.store.fingerprints import variable_fingerprint
+from vaearr.store.folders import sha256_of, sync_path, sync_tree, write_errors
+from vaearr.store.layout import Region, flat, plain, read_ahead
+from vaearr.store.listing import SEALED, refresh_listing, seal
+from vaearr.store.paths import store_path
+from vaearr.store.read import (
+    block_shape,
+    check_store,
+    open_store,
+    read_block,
+    refuse_taken,
+    run_folder,
+    run_names,
+)
 
 Transform = Callable[[np.ndarray, Region], np.ndarray]
 Progress = Callable[[int, int], object]
-Written = Generator[tuple[Path, str], None, None]  # the file of each chunk, and its checksum
+WrittenChunks = Generator[tuple[Path, str], None, None]  # the file of each chunk, and its checksum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,7 @@ class VariableSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Staging:
-    """Variables that are being written, block by block, where no reader sees them."""
+    """Variables that are being written, block by block, where no reader finds them."""
 
     store: Path
     folder: Path
@@ -65,46 +72,68 @@ def create_store(
     progress: Progress | None = None,
     at_once: int = 1,
 ) -> Path:
-    """Write a valid Dataset as a new store, streaming `patterns` chunk by chunk, and publish it in one step.
+    """Write a valid Dataset as a new store, streaming `patterns` by chunk, and publish it in one step.
 
-    transform(block, region) sees every block before it is written and returns what to write; finalise(ds) is called
-    after the last block and returns the Dataset whose other variables and attributes are written. at_once: blocks
-    that are read side by side. Chunks for object storage leave this machine one by one. Raises
-    ExistsError when something is at `path`, SchemaError for a Dataset that is not valid; nothing is left behind then.
+    Parameters
+    ----------
+    ds
+        What is written.
+    path
+        Where; nothing may be there.
+    transform
+        Called with every block and its region before it is written; returns what to write.
+    finalise
+        Called after the last block; returns the Dataset whose other variables are written.
+    progress
+        Called with the number of blocks that are written, and of all.
+    at_once
+        Blocks that are read at the same time.
+
+    Returns
+    -------
+    pathlib.Path
+        The store.
+
+    Raises
+    ------
+    ExistsError
+        If something is at `path`.
+    SchemaError
+        For a Dataset that is not valid. Nothing is left behind then.
     """
     refuse_taken(path)
     schema.validate(ds)
     store = store_path(path)
-    with _making(store) as objects, writing(store, ds.nbytes if objects is None else 0):
-        for left in staging_root(store).glob("new-*"):  # of a killed ingest; the lock is ours
-            shutil.rmtree(left)
+    with edit_store(store):
         staged = staging_root(store) / f"new-{uuid.uuid4().hex[:8]}"
         try:
-            group = _new_group(staged)
-            array, regions = _new_patterns(group, ds)
+            with write_errors(store, ds.nbytes):
+                group = _new_group(staged)
+                array, regions = _new_patterns(group, ds)
             sums = {}
-            with closing(
-                _stream(ds, staged, array, regions, transform, objects, at_once)
-            ) as written:  # nobody writes on after it
+            # closed, so that no thread writes on after an error
+            with closing(_stream(ds, staged, array, regions, transform, at_once)) as written:
                 for file, checksum in written:
                     sums[file.relative_to(staged).as_posix()] = checksum
                     if progress:
                         progress(len(sums), len(regions))
             final = finalise(ds) if finalise else ds
-            array.attrs.update(flat(final[n.PATTERNS].attrs))
-            _write_small(final.drop_vars(n.PATTERNS), staged)
-            known = {n.SCHEMA_VERSION: n.SCHEMA, n.STORE_ID: uuid.uuid4().hex, "Conventions": "CF-1.11"}
-            attributes = sealed(flat(final.attrs) | known)
-            group.attrs.update(attributes)
-            group.create_group(n.RUNS, attributes=attributes)  # the copy that `root_attributes` goes by
-            refresh_listing(staged)
-            seal(staged, sums)
-            if objects is not None:
-                finish(objects, staged)
-            else:
+            with write_errors(store, ds.nbytes):
+                array.attrs.update(flat(final[n.PATTERNS].attrs))
+                _write_small(final.drop_vars(n.PATTERNS), staged)
+                attributes = flat(final.attrs) | {"Conventions": "CF-1.11"}
+                group.attrs.update(attributes)
+                identity = {
+                    n.SCHEMA_VERSION: n.SCHEMA,
+                    n.STORE_ID: uuid.uuid4().hex,
+                    SEALED: sorted(map(str, final.variables)),
+                    n.PATTERNS_FINGERPRINT: variable_fingerprint(staged, n.PATTERNS),
+                }
+                group.create_group(n.RUNS, attributes=attributes | identity)
+                refresh_listing(staged)
+                seal(staged, sums)
                 sync_tree(staged)
-                if store.exists():
-                    raise ExistsError(f"{store} appeared while it was being written; nothing was changed.")
+                refuse_taken(store)
                 staged.rename(store)
                 sync_path(store.parent)
         finally:
@@ -113,21 +142,11 @@ def create_store(
     return store
 
 
-@contextmanager
-def _making(store: Path) -> Iterator[Objects | None]:
-    """The right to make a store, and its objects where it is on object storage."""
-    if not object_url(store):
-        with writer(store):
-            yield None
-        return
-    with locked(store), creating(store, staging_root(store)) as objects:
-        yield objects
-
-
 def _new_patterns(group: zarr.Group, ds: xr.Dataset) -> tuple[zarr.Array, list[Region]]:
     """The array of a new store's patterns, and its chunks."""
     patterns, nav, sig = ds[n.PATTERNS], schema.navigation_dims(ds), schema.signal_dims(ds)
-    sizes, signal = {dim: ds.sizes[dim] for dim in nav}, tuple(ds.sizes[dim] for dim in sig)
+    sizes = {dim: ds.sizes[dim] for dim in nav}
+    signal = tuple(ds.sizes[dim] for dim in sig)
     chunks = layout.pattern_chunks(tuple(sizes.values()), signal, patterns.dtype.itemsize)
     spec = VariableSpec(dims=(*nav, *sig), dtype=patterns.dtype.str, attrs=patterns.attrs)
     array = _new_array(group, n.PATTERNS, spec, ds.sizes, chunks, layout.pattern_codecs())
@@ -140,28 +159,26 @@ def _stream(
     array: zarr.Array,
     regions: Sequence[Region],
     transform: Transform | None,
-    objects: Objects | None,
     at_once: int,
-) -> Written:
-    """Write the patterns. The next block is read while the ones before are encoded and written.
+) -> WrittenChunks:
+    """Write the patterns. The next block is read while the previous one is encoded and written."""
 
-    Of those for object storage few are here at once.
-    """
+    def read(region: Region) -> np.ndarray:
+        return read_block(ds[n.PATTERNS], region)
 
     def write(block: tuple[Region, np.ndarray]) -> tuple[Path, str]:
         region, values = block
-        array[tuple(region.values())] = values
-        file = staged / array.path / layout.chunk_name(array, tuple(region.values()))
-        checksum = sha256_of(file)
-        if objects is not None:
-            objects.put(file.relative_to(staged).as_posix(), file)
-            file.unlink()
-        return file, checksum
+        index = tuple(region.values())
+        with write_errors(staged, ds.nbytes):
+            array[index] = values
+        file = staged / array.path / layout.chunk_name(array, index)
+        return file, sha256_of(file)
 
-    read = read_ahead(lambda region: read_block(ds[n.PATTERNS], region), regions, at_once)
-    each = zip(regions, read, strict=True)
-    made = ((region, transform(data, region) if transform else data) for region, data in each)
-    yield from read_ahead(write, made, 1 if objects is None else AT_ONCE)
+    def transformed() -> Iterator[tuple[Region, np.ndarray]]:
+        for region, values in zip(regions, read_ahead(read, regions, at_once), strict=True):
+            yield region, transform(values, region) if transform else values
+
+    yield from read_ahead(write, transformed())
 
 
 def _new_group(
@@ -228,40 +245,44 @@ def staged_variables(
 ) -> Iterator[Staging]:
     """Stage new variables: write every pending block, then `publish_staged`. Interrupted work is found again.
 
-    coords: coordinates of dims that the store does not have yet, and variables that are known whole. request:
-    everything that decides the values; only staged work of the same request is continued. replacing: variables that go
-    when these are published (`store.remove.removable`). Raises ExistsError when a variable is there already.
+    coords: coordinates of dims that the store does not have yet, and variables that are known.
+    request: everything that decides the values; only staged work of the same request is continued.
+    replacing: variables that are removed when these are published (`store.remove.removable`).
+    Raises ExistsError when a variable exists already.
     """
     store = check_store(path)
-    with writer(store):
+    with edit_store(store):
         have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
         _check_new(have, store, [*specs, *map(str, coords.variables)])
         sizes, block = {**have.sizes, **coords.sizes}, block_shape(store)
-        need = sum(math.prod(sizes[d] for d in spec.dims) * np.dtype(spec.dtype).itemsize for spec in specs.values())
-        with writing(store, need):
-            folder = staging_root(store) / f"variables-{'-'.join(sorted(specs))[:60]}"
-            known = folder / f"{_key(request)}.request"
-            if not known.exists():
+        needed_bytes = 0
+        for spec in specs.values():
+            count = math.prod(sizes[dim] for dim in spec.dims)
+            needed_bytes += count * np.dtype(spec.dtype).itemsize
+        folder = staging_root(store) / f"variables-{'-'.join(sorted(specs))[:60]}"
+        request_file = folder / f"{_key(request)}.request"
+        with write_errors(store, needed_bytes):
+            if not request_file.exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 group = _new_group(folder, coords)
                 for name, spec in specs.items():
                     chunks = [min(block.get(dim, sizes[dim]), sizes[dim]) for dim in spec.dims]
-                    is_float = np.dtype(spec.dtype).kind == "f"
-                    nan = {"_FillValue": layout.NAN_ATTRIBUTE} if is_float else {}
-                    spec = replace(spec, attrs={**spec.attrs, **nan})
+                    if np.dtype(spec.dtype).kind == "f":
+                        attrs = {**spec.attrs, "_FillValue": layout.NAN_ATTRIBUTE}
+                        spec = replace(spec, attrs=attrs)
                     _new_array(group, name, spec, sizes, chunks, layout.map_codecs())
-                known.write_text(json.dumps(plain(request), indent=2))
-            group = zarr.open_group(folder, mode="r+", zarr_format=3)
-            staging = Staging(
-                store=store,
-                folder=folder,
-                arrays={name: _array(group, name) for name in specs},
-                regions=tuple(layout.blocks({dim: have.sizes[dim] for dim in block}, block)),
-                coords=tuple(map(str, coords.variables)),
-                replacing=tuple(replacing),
-            )
-            _drop_broken(staging)
-            yield staging
+                request_file.write_text(json.dumps(plain(request), indent=2))
+        group = zarr.open_group(folder, mode="r+", zarr_format=3)
+        staging = Staging(
+            store=store,
+            folder=folder,
+            arrays={name: _array(group, name) for name in specs},
+            regions=tuple(layout.blocks({dim: have.sizes[dim] for dim in block}, block)),
+            coords=tuple(map(str, coords.variables)),
+            replacing=tuple(replacing),
+        )
+        _drop_broken(staging)
+        yield staging
 
 
 def _key(request: Mapping[str, Any]) -> str:
@@ -291,29 +312,93 @@ def pending(staging: Staging) -> list[Region]:
 
 
 def write_block(staging: Staging, region: Region, values: Mapping[str, np.ndarray]) -> None:
-    """Write one block of every staged variable."""
-    for name, array in staging.arrays.items():
-        array[tuple(region.values())] = values[name]
+    """Write one block of every staged variable. Raises WriteError."""
+    with write_errors(staging.store):
+        for name, array in staging.arrays.items():
+            array[tuple(region.values())] = values[name]
 
 
-def publish_staged(staging: Staging) -> None:
-    """Check that every block is there, then publish all variables of the staging at once."""
+def publish_staged(
+    staging: Staging,
+    *,
+    run: str = "",
+    tables: Mapping[str, xr.Dataset] | None = None,
+    replacing: Collection[str] = (),
+) -> None:
+    """Check that every block is there, then publish all variables of the staging at once.
+
+    run, tables, replacing: tables that are published in the same step, as in `write_results`.
+    """
     left = pending(staging)
     if left:
         raise RuntimeError(f"{len(left)} of {len(staging.regions)} blocks are not written; the staging stays.")
-    come = {name: staging.folder / name for name in (*staging.coords, *staging.arrays)}
-    publish(staging.store, come, instead_of=staging.replacing)
+    store, tables = staging.store, tables or {}
+    moves = {name: staging.folder / name for name in (*staging.coords, *staging.arrays)}
+    with staged_folder(store, "tables") as folder:
+        moves |= _staged_tables(folder, run, tables)
+        publish(store, moves, replacing=[*staging.replacing, *replacing])
+
+
+def write_results(
+    path: str | Path,
+    *,
+    variables: xr.Dataset | None = None,
+    run: str = "",
+    tables: Mapping[str, xr.Dataset] | None = None,
+    replacing: Collection[str] = (),
+) -> None:
+    """Publish all that a step has made, in one step.
+
+    Parameters
+    ----------
+    path
+        The store.
+    variables
+        Small variables in memory, such as maps. Coordinates that the store has must be equal to
+        the store's; they are not written again.
+    run
+        Whose tables `tables` are.
+    tables
+        Tables of the run by their names.
+    replacing
+        Keys (variables, `runs/vae/probe`) that are removed in the same step.
+
+    Raises
+    ------
+    ExistsError
+        For a variable or table that exists and is not replaced.
+    SchemaError
+        For variables that do not fit the store.
+    """
+    store, tables = check_store(path), tables or {}
+    if tables:
+        run_folder(store, run)
+    with edit_store(store), staged_folder(store, "results") as folder:
+        moves: dict[str, Path] = {}
+        if variables is not None:
+            moves |= _staged_maps(store, variables, folder / "maps", replacing)
+        moves |= _staged_tables(folder, run, tables)
+        publish(store, moves, replacing=replacing)
 
 
 def add_variables(path: str | Path, ds: xr.Dataset, *, replacing: Collection[str] = ()) -> None:
-    """Add small in-memory variables (maps, masks) to the store. Raises ExistsError or SchemaError before any write.
+    """Publish variables alone, see `write_results`."""
+    write_results(path, variables=ds, replacing=replacing)
 
-    Coordinates that the store has must be equal to the store's; they are not written again. replacing: variables that
-    go in the same step.
-    """
-    store = check_store(path)
-    with writer(store), staged_folder(store, "maps") as folder:
-        publish(store, _staged_maps(store, ds, folder, replacing), instead_of=replacing)
+
+def write_table(path: str | Path, run: str, name: str, ds: xr.Dataset, *, replace: bool = False) -> None:
+    """Publish one table of a run, see `write_results`; replace: instead of one of this name."""
+    replacing = [f"{n.RUNS}/{run}/{name}"] if replace else []
+    write_results(path, run=run, tables={name: ds}, replacing=replacing)
+
+
+def _staged_tables(folder: Path, run: str, tables: Mapping[str, xr.Dataset]) -> dict[str, Path]:
+    """Write tables of a run into a folder; returns where each is, by its key in the store."""
+    moves = {}
+    for name, table in tables.items():
+        moves[f"{n.RUNS}/{run}/{name}"] = folder / f"table-{name}"
+        write_dataset(table, folder / f"table-{name}", run=run)
+    return moves
 
 
 def _staged_maps(store: Path, ds: xr.Dataset, folder: Path, replacing: Collection[str]) -> dict[str, Path]:
@@ -325,7 +410,8 @@ def _staged_maps(store: Path, ds: xr.Dataset, folder: Path, replacing: Collectio
         raise SchemaError(f"{store}: {' '.join(str(error).split())}; align the data to the store first.") from None
     new = ds.drop_vars([name for name in ds.coords if name in have.variables])
     _check_new(have, store, list(map(str, new.variables)))
-    _new_group(folder, new)
+    with write_errors(store):
+        _new_group(folder, new)
     return {str(name): folder / str(name) for name in new.variables}
 
 
@@ -339,57 +425,43 @@ def _check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
         raise ExistsError(f"{store} already holds {', '.join(taken)}; choose another run name.")
 
 
-def write_table(
-    path: str | Path,
-    run: str,
-    name: str,
-    ds: xr.Dataset,
-    *,
-    replace: bool = False,
-    instead_of: Collection[str] = (),
-) -> None:
-    """Store a table of a run under `/runs/<run>/<name>`; one that is there is replaced only if `replace`.
-
-    instead_of: keys that go in the same step, see `publish`.
-    """
-    store = check_store(path)
-    run_folder(store, run)
-    with writer(store), staged_folder(store, f"{run}-{name}") as folder:
-        write_dataset(ds, folder / name, run=run)
-        publish(store, {f"{n.RUNS}/{run}/{name}": folder / name}, replace=replace, instead_of=instead_of)
-
-
 def write_dataset(ds: xr.Dataset, folder: Path, *, run: str) -> None:
     """A table of a run as a zarr group of its own, in a folder nobody reads yet.
 
     Its dim `latent` is stored under the run's own name, so that runs of different size stand in one tree.
     """
-    own = ds.rename({n.LATENT: n.run_name(n.LATENT, run)}) if n.LATENT in ds.dims and run != n.DEFAULT_RUN else ds
-    _new_group(folder, own, flat(own.attrs))
+    if n.LATENT in ds.dims and run != n.DEFAULT_RUN:
+        ds = ds.rename({n.LATENT: n.run_name(n.LATENT, run)})
+    with write_errors(folder):
+        _new_group(folder, ds, flat(ds.attrs))
 
 
 @contextmanager
 def staged_run(
     path: str | Path, run: str, *, keep: str | None = None, replacing: Collection[str] = ()
 ) -> Iterator[Path]:
-    """A folder for a new run, locked; what it holds at the end is published as `/runs/<run>` by `publish_run`.
+    """A folder for a new run, with the store locked; `publish_run` publishes it as `/runs/<run>`.
 
-    Of what an interrupted training left in it, the subfolder `keep` is still there. Raises ExistsError at once when the
-    run, or a variable that it or its encoding will write, is there already and not among those that go (`replacing`).
+    Of what an interrupted training left in it, the subfolder `keep` is still there. Raises
+    ExistsError when the run, or a variable that it or its encoding will write, exists already and
+    is not among those that are replaced.
     """
     store = check_store(path)
     check_run_name(run)
-    with writer(store):
-        is_there = run in run_names(store) or (store / n.RUNS / run).exists()
-        if is_there and f"{n.RUNS}/{run}" not in replacing:
+    with edit_store(store):
+        exists = run in run_names(store) or (store / n.RUNS / run).exists()
+        if exists and f"{n.RUNS}/{run}" not in replacing:
             raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
         have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
         _check_new(have, store, [n.run_name(name, run) for name in n.OF_A_RUN])
         folder = staging_root(store) / f"run-{run}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.iterdir():
-            if left.name != keep:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        with write_errors(store):
+            folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.iterdir():
+                if left.is_dir() and left.name != keep:
+                    shutil.rmtree(left)
+                elif left.name != keep:
+                    left.unlink()
         try:
             yield folder
         finally:
@@ -410,10 +482,11 @@ def publish_run(
     """Publish a run's folder and its maps (`roi`, `split`) together. Call it inside `staged_run`."""
     store = check_store(path)
     with staged_folder(store, "maps") as maps:
-        come = _staged_maps(store, variables, maps, replacing)
-        _new_group(folder, attributes=plain(manifest))
-        publish(store, come | {f"{n.RUNS}/{run}": folder}, instead_of=replacing)
-    (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink(missing_ok=True)  # its work is done
+        moves = _staged_maps(store, variables, maps / "maps", replacing)
+        with write_errors(store):
+            _new_group(folder, attributes=plain(manifest))
+        publish(store, moves | {f"{n.RUNS}/{run}": folder}, replacing=replacing)
+    (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink(missing_ok=True)
 
 
 def check_run_name(run: str) -> None:

@@ -26,7 +26,7 @@ from vaearr.config import TrainConfig
 from vaearr.errors import DataError, TrainingError, UsageError
 from vaearr.models import build
 from vaearr.models.artifacts import TrainedModel, check_fit, read_header, read_tensors, write_tensors
-from vaearr.recipe import differing, versions
+from vaearr.recipe import differing, stored_and_requested, versions
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.step import TERMS, Critic, Step, make_optimizer, schedule, seeded, seen_shape
 
@@ -191,7 +191,7 @@ class Training:
         self.totals.copy_(torch.tensor(header["state"]["totals"], dtype=self.totals.dtype))
         if header["state"].get("scaler"):
             self.scaler.load_state_dict(header["state"]["scaler"])
-        return ", ".join(differing(header["made_with"], surroundings()))
+        return stored_and_requested(differing(header["made_with"], surroundings()))
 
 
 def surroundings() -> dict[str, Any]:
@@ -205,7 +205,8 @@ def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:
     if header.get("format") != FORMAT:
         raise DataError(f"{path} is not a checkpoint of this vaearr (format {header.get('format')}).")
     if found := differing(header["about"], about):
-        raise UsageError(f"{path} belongs to a training with other settings: {', '.join(found)}; give the same.")
+        words = stored_and_requested(found)
+        raise UsageError(f"{path} belongs to a training with other settings ({words}); give the same.")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -34,7 +34,7 @@ from vaearr.models.losses import check_targets, takes_logits
 from vaearr.models.perceptual import PerceptualLoss
 from vaearr.models.preprocess import seen_patterns
 from vaearr.models.quality import ACTIVE_VARIANCE, MIN_SAMPLES, latent_health
-from vaearr.recipe import differing, now, versions
+from vaearr.recipe import differing, now, stored_and_requested, versions
 from vaearr.schema import grid
 from vaearr.training.checkpoint import CHECKPOINT, KEPT, REMEDY, History, Training, check_checkpoint, newest_checkpoint
 from vaearr.training.processes import ALONE, Processes
@@ -293,7 +293,8 @@ def _start_from(model: TrainedModel, folder: Path, trust: tuple[str, ...]) -> No
     one, two = (m.model_config.replace(options={**m.model_config.options, "dropout": 0}) for m in (other, model))
     found = differing(one.to_attrs(), two.to_attrs()) + differing(other.seen_shape, model.seen_shape, "samples")
     if found:
-        raise UsageError(f"the weights in {folder} do not fit: {', '.join(found)}; use the same model settings.")
+        words = stored_and_requested(found)
+        raise UsageError(f"the weights in {folder} do not fit ({words}); use the same model settings.")
     model.network.load_state_dict(other.network.state_dict(), strict=True)
     is_head_known = (other.label, other.classes) == (model.label, model.classes)
     if model.classifier is not None and other.classifier is not None and is_head_known:

@@ -17,9 +17,18 @@ from vaearr.analysis.association.table import ASSOCIATION, METRIC, associate, la
 from vaearr.analysis.association.targets import TARGET, targets_of
 from vaearr.computing.progress import Progress, showing_tasks
 from vaearr.config import AssociateConfig, resolved, settings_as_keywords
-from vaearr.errors import NoInputError, UsageError, did_you_mean
-from vaearr.recipe import Recipe, is_made, nested
-from vaearr.store import check_store, has_table, open_store, open_table, recover, run_folder, write_table
+from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
+from vaearr.recipe import FINGERPRINTS, Recipe, changed_inputs, is_made, nested
+from vaearr.store import (
+    check_inputs,
+    check_store,
+    has_table,
+    open_store,
+    open_table,
+    run_folder,
+    store_path,
+    write_table,
+)
 
 PARAMETERS = "parameters"
 
@@ -45,14 +54,14 @@ def associate_store(
     from dask import compute as dask_compute
 
     config = resolved(AssociateConfig, config, settings)
-    recover(check_store(store))
+    check_store(store)
     run_folder(store, config.run)  # a run that is not there is told first, with the names of those that are
     ds = open_store(store)
     latents = latents_of(ds, config.run, config.variable)
     roi = ds.get(n.run_name(n.ROI, config.run))
     targets = targets_of(ds, config.targets, roi=roi)
     metrics = [item.name for item in choose(config.metrics)]
-    recipe, name = _recipe(ds, config, targets, metrics), table_name(config.variable, config.name)
+    recipe, name = _recipe(store, ds, config, targets, metrics), table_name(config.variable, config.name)
     if has_table(store, config.run, name):
         found = _opened(store, config.run, name)
         part = _part_of(found, recipe)
@@ -111,7 +120,8 @@ def partitions_store(
     check_reference(ds, reference)
     used = [str(latents.name), n.run_name(n.ROI, config.run), reference]
     parents = {name: nested(ds[name].attrs, n.PROVENANCE) for name in used if name in ds}
-    recipe = Recipe(None, {"reference": reference, "k_max": k_max, "parents": parents})
+    inputs = {"reference": reference, "k_max": k_max, "parents": parents}
+    recipe = Recipe(None, inputs, check_inputs(store_path(store), parents))
     name = "_".join(["partitions", reference, *filter(None, (config.variable, config.name))])
     if has_table(store, config.run, name):
         found = _opened(store, config.run, name)
@@ -145,11 +155,11 @@ def current_table(store: str | Path, ds: xr.Dataset, run: str, *, variable: str 
         roi = ds.get(n.run_name(n.ROI, config.run))
         targets = targets_of(ds, config.targets, roi=roi)
         # the metrics are those that the table names: what a store names is never looked up as code
-        recipe = _recipe(ds, config, targets, table.attrs[PARAMETERS]["metrics"])
-        same = not recipe.differences(table.attrs[PARAMETERS])
-    except (KeyError, TypeError, NoInputError, UsageError):
+        recipe = _recipe(store, ds, config, targets, table.attrs[PARAMETERS]["metrics"])
+        differences = recipe.differences(table.attrs[PARAMETERS])
+    except (KeyError, TypeError, NoInputError, UsageError, DataError):
         return None
-    return table if same else None
+    return None if differences else table
 
 
 def table_name(variable: str | None, name: str | None = None) -> str:
@@ -191,13 +201,17 @@ def _part_of(table: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
     if not isinstance(made, dict) or asked["config"]["significance"] is not None:
         return None
     metrics, targets, parents = asked["metrics"], asked["targets"], made.get("parents", {})
+    if changed_inputs(made.get(FINGERPRINTS), asked.get(FINGERPRINTS)):
+        return None
     is_whole = set(metrics) <= set(table[METRIC].values) and set(targets) <= set(table[TARGET].values)
     if not is_whole or any(name not in parents or parents[name] != of for name, of in asked["parents"].items()):
         return None
     return table[[ASSOCIATION]].sel({METRIC: metrics, TARGET: targets}).assign_attrs(table.attrs | {PARAMETERS: asked})
 
 
-def _recipe(ds: xr.Dataset, config: AssociateConfig, targets: xr.DataArray, metrics: Sequence[str]) -> Recipe:
+def _recipe(
+    store: str | Path, ds: xr.Dataset, config: AssociateConfig, targets: xr.DataArray, metrics: Sequence[str]
+) -> Recipe:
     """What decides the table: the settings, their targets and metrics, where latents and maps come from."""
     variable = config.variable or n.run_name(n.LATENTS, config.run)
     used: Sequence[str] = [variable, n.run_name(n.ROI, config.run), n.BC, n.ELEMENTS, n.PHASE, *config.targets]
@@ -206,4 +220,4 @@ def _recipe(ds: xr.Dataset, config: AssociateConfig, targets: xr.DataArray, metr
         "metrics": list(metrics),
         "parents": {name: nested(ds[name].attrs, n.PROVENANCE) for name in dict.fromkeys(used) if name in ds},
     }
-    return Recipe(config, inputs)
+    return Recipe(config, inputs, check_inputs(store_path(store), inputs["parents"]))

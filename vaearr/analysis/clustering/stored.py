@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,19 @@ from vaearr.analysis.clustering.methods import choose
 from vaearr.analysis.clustering.tables import CLUSTER, cluster_scores, cluster_summary
 from vaearr.config import ClusterConfig, resolved, settings_as_keywords
 from vaearr.errors import RoiError, UsageError
-from vaearr.recipe import Recipe, nested
+from vaearr.recipe import Recipe, is_made, nested
 from vaearr.store import (
+    check_inputs,
     check_run_name,
     check_store,
     has_table,
     open_store,
     open_table,
-    recover,
     run_folder,
     run_names,
-    write_table,
+    write_results,
 )
-from vaearr.store.once import made_once
+from vaearr.store.remove import removable
 
 OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", "stability"}
 
@@ -53,7 +54,6 @@ def cluster_store(
     """
     config = resolved(ClusterConfig, config, settings)
     path = check_store(store)
-    recover(path)
     check_run_name(config.run)
     if config.name in n.RESERVED or config.name in OF_A_SUMMARY or config.name.startswith(n.OF_LATER_RUNS):
         raise UsageError(f"{config.name!r} has a meaning of its own; choose another name with name='…' (--name).")
@@ -68,38 +68,55 @@ def cluster_store(
     parents = {str(name): nested(variable.attrs, n.PROVENANCE) for name, variable in features.data_vars.items()}
     if roi is not None:
         parents[str(roi.name)] = nested(roi.attrs, n.PROVENANCE) or nested(roi.attrs, "config")
-    recipe = Recipe(config, {"run": config.run, "parents": parents})
+    used = [name.split(": ")[0] for name in parents]  # "latents: 3" is of the variable latents
+    if any(name not in ds for name in used):
+        used.append(n.ELEMENTS)  # whose entries are features by their own names
+    recipe = Recipe(config, {"run": config.run, "parents": parents}, check_inputs(path, used))
 
-    def make() -> xr.Dataset:
-        return cluster(features, roi=roi, config=config).rename(config.name).to_dataset()
-
-    made = made_once(path, ds, [config.name], recipe, make, "scikit-learn", "hdbscan", overwrite=overwrite)
-    labels = made[config.name].load()
-    return _summary(path, ds, features, labels, config, has_run=has_run).assign({config.name: labels})
-
-
-def _summary(
-    path: Path, ds: xr.Dataset, features: xr.Dataset, labels: xr.DataArray, config: ClusterConfig, *, has_run: bool
-) -> xr.Dataset:
-    """The summary of the clusters; it and the scores are written, where they are not there yet."""
-    name, time = f"{n.CLUSTERS}_{config.name}", nested(labels.attrs, n.PROVENANCE)["time"]
-    if has_run and has_table(path, config.run, name):
-        summary = open_table(path, config.run, name)
+    labels, replacing = None, []
+    if config.name in ds:
+        stored = nested(ds[config.name].attrs, n.PROVENANCE)
+        if is_made(f"{path} already holds {config.name!r}", stored, recipe, overwrite=overwrite):
+            labels = ds[config.name].load()
+        else:
+            replacing = removable(path, variables=[config.name])
+    is_stored = labels is not None
+    if labels is None:
+        labels = cluster(features, roi=roi, config=config).rename(config.name).reset_coords(drop=True)
+        labels.attrs[n.PROVENANCE] = recipe.stamp("scikit-learn", "hdbscan")
+    table_name, time = f"{n.CLUSTERS}_{config.name}", nested(labels.attrs, n.PROVENANCE)["time"]
+    if is_stored and has_run and has_table(path, config.run, table_name):
+        summary = open_table(path, config.run, table_name)
         if summary.attrs.get("time") == time:
-            return summary
+            return summary.assign({config.name: labels})
+    found, scores = _summary(ds, features, labels)
+    tables = {}
+    table_names = [table_name, f"{table_name}_scores"]
+    replacing += [f"{n.RUNS}/{config.run}/{name}" for name in table_names]
+    if has_run and found is not None:
+        tables[table_name] = found.assign_attrs(time=time)
+        if scores is not None:
+            tables[table_names[1]] = scores.assign_attrs(time=time)
+    variables = None if is_stored else labels.to_dataset()
+    if tables or variables is not None:
+        write_results(path, variables=variables, run=config.run, tables=tables, replacing=replacing)
+    if found is None:
+        found = xr.Dataset({"count": (CLUSTER, [])}, {CLUSTER: (CLUSTER, [])}).astype(int)
+    return found.assign_attrs(time=time).assign({config.name: labels})
+
+
+def _summary(ds: xr.Dataset, features: xr.Dataset, labels: xr.DataArray) -> tuple[xr.Dataset | None, xr.Dataset | None]:
+    """Summary of the clusters, and their agreement with a map of phases; None where there is none."""
     if not (labels >= 0).any():
-        return xr.Dataset({"count": (CLUSTER, [])}, {CLUSTER: (CLUSTER, [])}, {"time": time}).astype(int)  # noise only
+        return None, None
     maps = features.assign({item: ds[item] for item in (n.BC, n.ELEMENTS, n.PHASE) if item in ds})
     nav = navigation_of(labels)
-    inner = {label for item in maps.data_vars for label, part in columns(maps[item], nav) if label != item}
+    inner = set()
+    for item in maps.data_vars:
+        inner |= {label for label, _ in columns(maps[item], nav) if label != item}
     summary = cluster_summary(labels, maps.drop_vars([item for item in maps.data_vars if item in inner]))
-    summary = summary.assign_attrs(time=time)
-    if has_run:
-        if n.PHASE in ds:
-            try:
-                scores = cluster_scores(labels, ds[n.PHASE].load()).assign_attrs(time=time)
-                write_table(path, config.run, f"{name}_scores", scores, replace=True)
-            except RoiError:
-                pass  # no phase is known where the clusters are
-        write_table(path, config.run, name, summary, replace=True)
-    return summary
+    scores = None
+    if n.PHASE in ds:
+        with suppress(RoiError):  # no phase is known where the clusters are
+            scores = cluster_scores(labels, ds[n.PHASE].load())
+    return summary, scores

@@ -29,7 +29,7 @@ from vaearr.models.preprocess import Preprocess, seen_patterns, settled
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run.train import data_fingerprint
 from vaearr.schema import grid
-from vaearr.store import add_variables, check_patterns, check_store, open_store, recover, run_manifest, run_names
+from vaearr.store import add_variables, check_inputs, check_store, open_store, run_manifest, run_names
 from vaearr.store.read import block_shape
 from vaearr.store.remove import removable
 from vaearr.training import fingerprint
@@ -110,8 +110,6 @@ def embed_store(
     """
     settings = resolved(EmbedConfig, config, given)
     path = check_store(store)
-    recover(path)
-    check_patterns(path)
     ds = open_store(path, chunks=None)
     name = settings.name or settings.method
     roi, step, recipe = _plan(path, ds, settings, trusted_names(trust))
@@ -186,7 +184,7 @@ def _plan(
         "maps": maps,
         "n": int(inside.sum()),
     }
-    return roi, like, Recipe(settings, request)
+    return roi, like, Recipe(settings, request, check_inputs(path, request["parents"]))
 
 
 def _maps_of(ds: xr.Dataset, settings: EmbedConfig) -> dict[str, str]:

@@ -16,9 +16,9 @@ from vaearr.config import ReportConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, ExistsError, NoInputError
 from vaearr.output.reporting.contents import Absent, Contents, LeftOut
 from vaearr.output.reporting.sections import PARTS, introduction, provenance
-from vaearr.recipe import Recipe, as_json, nested, versions
+from vaearr.recipe import FINGERPRINTS, Recipe, as_json, nested, versions
 from vaearr.run import Run, StoreOrRun
-from vaearr.store import as_url, beside, published_at
+from vaearr.store import check_inputs, open_store, published_at
 from vaearr.store.folders import staged
 from vaearr.views.page import Section, page, png
 
@@ -61,6 +61,7 @@ def report(store: StoreOrRun, *runs: str, config: ReportConfig | None = None, **
     config = resolved(ReportConfig, config, settings | {"run": run})
     contents = Contents(store, config)
     folder = report_folder(contents.store, config)
+    fingerprints = check_inputs(contents.store, list(map(str, contents.whole.variables)))
     sections: list[Section] = []
     left_out: dict[str, str] = {}
     for name, (heading, fill) in PARTS.items():
@@ -76,7 +77,7 @@ def report(store: StoreOrRun, *runs: str, config: ReportConfig | None = None, **
         sections.append(section)
     heading = f"Latents of run “{config.run}” of {contents.name}"
     text = page(heading, introduction(contents), [*sections, provenance(contents)])
-    record = as_json(_record(contents, folder, left_out))
+    record = as_json(_record(contents, folder, left_out) | {FINGERPRINTS: fingerprints})
     with staged(folder, last=RECORD) as aside:
         (aside / "png").mkdir()
         for name, figure in contents.figures.items():
@@ -93,12 +94,14 @@ def is_current(store: Path, config: ReportConfig) -> bool:
     if not (found and (folder / PAGE).is_file()) or (folder / RECORD).stat().st_mtime <= published_at(store):
         return False
     made = {"config": found.get("report_parameters"), "vaearr": found.get("versions", {}).get("vaearr")}
-    return Recipe(config, {"vaearr": versions()["vaearr"]}).differences(made) == ""
+    made[FINGERPRINTS] = found.get(FINGERPRINTS)
+    present = check_inputs(store, list(map(str, open_store(store, chunks=None).variables)))
+    return Recipe(config, {"vaearr": versions()["vaearr"]}, present).differences(made) == ""
 
 
 def report_folder(store: Path, settings: ReportConfig) -> Path:
-    """Where the report goes: beside the store, of one at a URL in the current folder. Raises ExistsError."""
-    folder = settings.out or beside(store).with_name(f"{store.name.removesuffix('.zarr')}.reports") / settings.run
+    """Where the report goes: next to the store. Raises ExistsError."""
+    folder = settings.out or store.with_name(f"{store.name.removesuffix('.zarr')}.reports") / settings.run
     folder = folder.expanduser()
     is_free = not (folder.exists() or folder.is_symlink()) or (folder.is_dir() and not any(folder.iterdir()))
     if not (is_free or _record_of(folder)):
@@ -135,7 +138,7 @@ def _record(contents: Contents, folder: Path, left_out: dict[str, str]) -> dict[
         "format": 1,
         "created": contents.created,
         "run": settings.run,
-        "store": as_url(contents.store) or os.path.relpath(contents.store, folder),
+        "store": os.path.relpath(contents.store, folder),
         "page": PAGE,
         "png": {name: f"png/{name}.png" for name in contents.figures},
         "left_out": left_out,

@@ -1,0 +1,165 @@
+"""What the values of a stored variable are, in one short text, without reading them.
+
+Each chunk file that vaearr writes ends with a checksum of its content (CRC32C, or that of zstd). A
+fingerprint is made of these, so it costs one short read per chunk, needs no state, and is the same
+after a store was copied. Recipes hold the fingerprints of what a result was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from vaearr import names as n
+from vaearr.errors import DamagedError, DataError
+from vaearr.recipe import FINGERPRINTS, nested
+from vaearr.store.folders import MOST_NAMED, PART, file_sizes, is_there, sha256_of
+from vaearr.store.layout import chunks_of
+from vaearr.store.listing import SEAL, attributes_of, read_metadata, read_seal
+from vaearr.store.paths import METADATA
+
+VALUE_METADATA = ("shape", "data_type", "chunk_grid", "codecs", "fill_value")
+CHECKSUM_BYTES = 4
+
+
+def variable_fingerprint(store: Path, name: str) -> str:
+    """Identify the stored values of a variable.
+
+    Parameters
+    ----------
+    store
+        The folder of a store.
+    name
+        A variable or coordinate of the store.
+
+    Returns
+    -------
+    str
+        A hash of the array's shape, type and codecs, and of size and checksum of each chunk.
+
+    Raises
+    ------
+    DamagedError
+        If a chunk is missing or empty.
+    """
+    folder = store / name
+    array = stored_array(folder)
+    sizes = check_chunks(store, name, array)
+    metadata = read_metadata(folder)
+    codecs = json.dumps(metadata["codecs"][-1:])
+    has_checksum = '"crc32c"' in codecs or '"checksum": true' in codecs
+    described = {key: metadata.get(key) for key in VALUE_METADATA}
+    values = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for chunk in sorted(chunk_files(sizes)):
+        if has_checksum:
+            with (folder / chunk).open("rb", buffering=0) as file:
+                file.seek(max(0, sizes[chunk] - CHECKSUM_BYTES))
+                content = file.read()
+        else:
+            content = sha256_of(folder / chunk).encode()
+        values.update(f"{chunk} {sizes[chunk]} ".encode() + content)
+    return values.hexdigest()[:32]
+
+
+def stored_array(folder: Path) -> zarr.Array:
+    """An array by its own folder, for reading, as it is there."""
+    return zarr.open_array(folder, mode="r", zarr_format=3)
+
+
+def check_chunks(store: Path, name: str, array: zarr.Array) -> dict[str, int]:
+    """Raise DamagedError for a chunk that is missing or empty; return the sizes of all files.
+
+    A chunk may be missing from an array without checksums: plain xarray leaves out those that hold
+    nothing but the fill value.
+    """
+    folder = store / name
+    is_there(store, name)
+    sizes = file_sizes(folder)
+    expected: Iterable[str] = chunk_files(sizes)
+    if SEAL in sizes:
+        expected = (chunk for chunk, _ in chunks_of(array))
+    for chunk in expected:
+        if sizes.get(chunk):
+            continue
+        key = f"{name}/{chunk}"
+        problem = "is empty" if is_there(store, key) else "is missing"
+        raise damaged(store, key, problem)
+    return sizes
+
+
+def chunk_files(names: Iterable[str]) -> list[str]:
+    """Those of an array's files that are chunks."""
+    return [name for name in names if name not in (METADATA, SEAL) and not name.endswith(PART)]
+
+
+def damaged(store: Path | str, key: str, problem: str) -> DamagedError:
+    """The error for a file of a store that is not as it was written."""
+    return DamagedError(
+        f"{store} is damaged: {key} {problem}; 'vaearr verify {store}' says what to do, or restore it from a copy."
+    )
+
+
+def check_patterns(store: Path) -> None:
+    """Raise DamagedError unless the patterns are those that were ingested."""
+    recorded = attributes_of(store / n.RUNS).get(n.PATTERNS_FINGERPRINT)
+    present = variable_fingerprint(store, n.PATTERNS)
+    if recorded in (None, present):  # None: a store of an earlier version
+        return
+    changed = []
+    for chunk in changed_files(store / n.PATTERNS):
+        changed.append(f"{n.PATTERNS}/{chunk}")
+        if len(changed) == MOST_NAMED:
+            break
+    raise DamagedError(
+        f"the patterns of {store} were changed since they were ingested (first changed: "
+        f"{', '.join(changed) or 'unknown'}); restore these files from a copy, or accept the new "
+        f"values with 'vaearr verify {store} --seal' and train again."
+    )
+
+
+def changed_files(array: Path) -> Iterator[str]:
+    """Names of an array's files whose checksums are not those of its publication."""
+    for name, checksum in (read_seal(array) or {}).items():
+        if not is_there(array, name) or sha256_of(array / name) != checksum:
+            yield name
+
+
+def check_inputs(store: Path, names: Iterable[str]) -> dict[str, str]:
+    """Check that variables are current, and return their fingerprints, for a recipe.
+
+    Names that the store does not have are left out.
+
+    Raises
+    ------
+    DamagedError
+        If the patterns are not those that were ingested, or a chunk is missing.
+    DataError
+        If one of the variables was created from values that have changed since.
+    """
+    check_patterns(store)
+    fingerprints: dict[str, str] = {}
+    for name in names:
+        _check_input(store, name, fingerprints)
+    return {name: fingerprints[name] for name in names if name in fingerprints}
+
+
+def _check_input(store: Path, name: str, fingerprints: dict[str, str]) -> None:
+    if name in fingerprints or not is_there(store, f"{name}/{METADATA}"):
+        return
+    fingerprints[name] = variable_fingerprint(store, name)
+    recipe = nested(attributes_of(store / name), n.PROVENANCE)
+    made_from: Mapping[str, Any] = {}
+    if isinstance(recipe, Mapping):
+        made_from = recipe.get(FINGERPRINTS) or {}
+    for source, fingerprint in made_from.items():
+        _check_input(store, source, fingerprints)
+        if fingerprints.get(source, fingerprint) != fingerprint:
+            raise DataError(
+                f"{name!r} of {store} was created from other inputs: {source} changed since; create "
+                f"{name!r} again with --overwrite (overwrite=True), or restore {source} from a copy."
+            )

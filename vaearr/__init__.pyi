@@ -32,15 +32,12 @@ from .models.artifacts import load_model as load_model
 from .output.exporting import export as export
 from .output.reporting import report as report
 from .run import load_run as load_run
-from .run.blinded import blinded_set as blinded_set
-from .run.blinded import score_blinded as score_blinded
 from .run.concat import concat as concat
 from .run.draw import interpolate as interpolate
 from .run.draw import sample_prior as sample_prior
 from .run.encode import encode as encode
+from .run.fidelity import sample_fidelity as sample_fidelity
 from .run.importing import import_model as import_model
-from .run.judge import nearest_training as nearest_training
-from .run.judge import sample_fidelity as sample_fidelity
 from .run.reconstruct import (
     reconstruct as reconstruct,
 )

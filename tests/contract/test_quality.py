@@ -14,7 +14,7 @@ from PIL import Image
 import vaearr as va
 
 from . import inputs
-from .harness import TINY, nested, tree, vaearr, zarr
+from .harness import HAS_MONAI, TINY, UNAVAILABLE, nested, tree, vaearr, zarr
 from .record import read_csv
 
 
@@ -113,6 +113,25 @@ def test_normalisation_and_back(mode: str, tmp_path: Path) -> None:
         assert abs(ds.reconstruction.values.mean((1, 2)) - means).max() < 25
     recorded = nested(zarr(store, "runs/vae").attrs["config"])["preprocess"]
     assert recorded["normalise"] == mode
+
+
+@pytest.mark.skipif(not HAS_MONAI, reason="the Fréchet distance needs monai")
+def test_fidelity_of_generated_samples(images_template: Path, tmp_path: Path) -> None:
+    told = vaearr("judge", images_template, "--n", 40, "--seed", 1, "--out", tmp_path / "a")
+    again = vaearr("judge", images_template, "--n", 40, "--seed", 1)
+    first = [line for line in told.out.splitlines() if line.startswith("draws")]
+    assert first
+    assert first == [line for line in again.out.splitlines() if line.startswith("draws")]
+    assert "warning" in told.err or "warning" in told.out  # few samples
+    with (tmp_path / "a" / "fidelity.csv").open() as file:
+        rows = {row["compared"]: float(row["frechet"]) for row in csv.DictReader(file)}
+    assert list(rows) == ["draws", "reconstructions", "data"]
+    assert all(value >= 0 for value in rows.values())
+
+
+def test_fidelity_needs_monai(images_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaearr.errors.find_spec", lambda package: None)
+    assert 'pip install "vaearr[monai]"' in vaearr("judge", images_template, code=UNAVAILABLE).error
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------

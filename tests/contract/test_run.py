@@ -14,7 +14,7 @@ import xarray as xr
 import vaearr as va
 from vaearr.errors import DataError, NoInputError
 
-from .harness import attributes, zarr
+from .harness import HAS_MONAI, attributes, zarr
 
 LAZY = """
 import sys, vaearr as va
@@ -115,6 +115,7 @@ def test_a_model_is_applied_to_new_data_as_they_are(trained_template: Path) -> N
         model.encode(new.isel(dy=0))
 
 
+@pytest.mark.skipif(not HAS_MONAI, reason="the Fréchet distance needs monai")
 def test_the_distance_of_draws_is_that_of_their_features(images_template: Path) -> None:
     def few(seen: torch.Tensor) -> torch.Tensor:
         return seen.flatten(1)[:, ::97]

@@ -422,54 +422,28 @@ def embed(store: Store, *, settings: Given, trust: Trust = None, overwrite: Over
 
 @app.command()
 def judge(
-    store: Annotated[Path | None, typer.Argument(help="zarr store; not with --key")] = None,
+    store: Store,
     run: RunName = DEFAULT_RUN,
-    count: Annotated[
-        int | None, typer.Option("--n", min=0, help="draws; default 1000, --blinded: 25 and as many real")
-    ] = None,
+    count: Annotated[int, typer.Option("--n", min=1, help="number of generated samples")] = 1000,
     source: Annotated[str, typer.Option(help=SOURCE)] = "prior",
-    features: Annotated[str, typer.Option(help="latents, encoder or image (with --weights)")] = "latents",
-    weights: Annotated[Path | None, typer.Option(help="weights of an image network, for --features image")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="weights of an image network whose features are compared; default: latents")
+    ] = None,
     part: Annotated[str, typer.Option(help="data to compare with: validation, train or all")] = "validation",
     seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="folder for fidelity.csv and nearest.csv")] = None,
-    blinded: Annotated[
-        Path | None, typer.Option(help="write real and drawn files for a reader into this folder")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(help="key.csv of a blinded set; with --answers, without a store")] = None,
-    answers: Annotated[Path | None, typer.Option(help="the reader's CSV file with name, answer")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for fidelity.csv")] = None,
     device: Device = "auto",
+    trust: Trust = None,
 ) -> None:
-    """Judge draws: how like the data they are, whether they are copies, whether a reader can tell them apart.
-
-    STORE alone prints Fréchet distances and the distance to the nearest training sample. --blinded writes
-    images/ for the reader, answers.csv to fill, and key.csv to keep. --key with --answers prints the reader's score.
-    """
-    is_score = key is not None or answers is not None
-    words = "give a store to judge, or --key with --answers, without a store, to score a reader."
-    refuse(is_score is (store is not None) or (key is None) is not (answers is None), words)
-    refuse(blinded and out, "--out is for tables of numbers; --blinded says itself where its files go.")
-    if key is not None and answers is not None:
-        print_lines(va.describe(va.score_blinded(key, answers)))
-        return
-    assert store is not None
-    about: Given = {"source": source, "seed": seed, "device": device}
-    if blinded is not None:
-        size = 25 if count is None else count
-        va.blinded_set(store, run, blinded, n_real=size, n_drawn=size, part=part, **about)
-        typer.echo(f"{2 * size} files for the reader are in {blinded / 'images'}; {blinded / 'key.csv'} is the key")
-        return
-    about["n_samples"] = 1000 if count is None else count
-    fidelity = va.sample_fidelity(store, run, features=features, weights=weights, part=part, **about)
-    nearest = va.nearest_training(store, run, **about)
+    """Compare generated samples with the data by Fréchet distances; needs the extra vaearr[monai]."""
+    opened = trusted_run(store, run, trust, device=device)
+    settings: Given = {"n_samples": count, "source": source, "weights": weights, "part": part, "seed": seed}
+    fidelity = va.sample_fidelity(opened, device=device, **settings)
     with folder_of(out) as folder:
         if folder:
-            fidelity[["frechet", "n", "n_reference"]].to_dataframe().to_csv(
-                folder / "fidelity.csv", columns=["frechet", "n", "n_reference"], index_label="compared"
-            )
-            places = [str(name) for name in nearest.coords if str(name).startswith("nearest_")]
-            nearest["distance"].to_dataframe().to_csv(folder / "nearest.csv", columns=["distance", *places])
-    print_lines([*va.describe(fidelity), *va.describe(nearest)], warnings_aside=True)
+            table = fidelity[["frechet", "n", "n_reference"]].to_dataframe()
+            table.to_csv(folder / "fidelity.csv", columns=["frechet", "n", "n_reference"], index_label="compared")
+    print_lines(va.describe(fidelity), warnings_aside=True)
 
 
 @app.command()

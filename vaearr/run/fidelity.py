@@ -1,0 +1,237 @@
+"""How far generated samples are from the data: Fréchet distances, computed by MONAI."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+from vaearr.errors import DataError, UsageError, need
+from vaearr.names import DEFAULT_RUN
+from vaearr.run import Run, StoreOrRun, open_run
+from vaearr.run.draw import BATCH, check_draws, draw_latents, draw_warnings
+from vaearr.run.stream import batches_of, part_map, through
+
+MIN_SAMPLES = 2048  # below, the Fréchet distance is biased upward and a warning says so
+
+FeatureFunction = Callable[[torch.Tensor], torch.Tensor]
+
+
+def sample_fidelity(
+    store: StoreOrRun,
+    run: str = DEFAULT_RUN,
+    *,
+    n_samples: int = 1000,
+    source: str = "prior",
+    features: FeatureFunction | None = None,
+    weights: str | Path | None = None,
+    part: str = "validation",
+    seed: int = 0,
+    device: str = "cpu",
+    batch_size: int = BATCH,
+) -> xr.Dataset:
+    """Compute the Fréchet distance of generated samples to the data.
+
+    The distance is MONAI's ``FIDMetric`` (Heusel et al. 2017) of features of preprocessed samples.
+    It needs the extra ``vaearr[monai]``.
+
+    Parameters
+    ----------
+    store
+        Path of the store, a Dataset that was opened from it, or a Run.
+    run
+        Name of the run.
+    n_samples
+        Number of generated samples, and of samples of each part of the split at most.
+    source
+        ``"prior"``, or ``"fitted"`` for the Gaussian of the latents of an encoded run.
+    features
+        Function from preprocessed samples ``(B, C, …)`` to features ``(B, d)``. By default the
+        posterior mean, of spatial latents mean and standard deviation of each channel.
+    weights
+        File with the weights of an image network (alexnet, vgg16 or squeezenet1_1 as torchvision
+        names them), whose features are used instead; for images only.
+    part
+        Reference: the validation, train or all samples of the run.
+    seed
+        Seed of the generated samples, as in `sample_prior`, and of the choice of reference samples.
+    device
+        Device of the network.
+    batch_size
+        Samples at once.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``frechet (compared)``: of ``draws`` and of ``reconstructions`` against the reference, and of
+        the training ``data`` against the validation data, below which no distance can be expected;
+        NaN where a side has fewer than two samples. ``n`` and ``n_reference``: samples on each side.
+        The attribute ``warnings`` holds what limits the numbers.
+
+    Raises
+    ------
+    MissingExtraError
+        If MONAI is not installed.
+    UsageError
+        If settings do not fit each other or the samples.
+    DataError
+        If the reference has fewer than two samples.
+    """
+    need("monai", "vaearr[monai]", "the Fréchet distance")
+    opened = open_run(store, run, device=device)
+    check_draws(opened, n_samples, source)
+    parts = {name: part_map(opened, name, most=n_samples, seed=seed) for name in {"train", "validation", part}}
+    name, extract = _features(opened, features, weights, parts[part], batch_size)
+
+    real = {}
+    for part_name, chosen in parts.items():
+        real[part_name] = _rows(extract, _preprocessed(opened, chosen, batch_size))
+    reference = real[part]
+    if len(reference) < 2:
+        raise DataError(f"the {part} part of run {opened.name!r} has fewer than two samples; choose another (--part).")
+    latents = draw_latents(opened, n_samples, seed, source, batch_size)
+    generated = _rows(extract, (opened.model.decode_batch(torch.from_numpy(z)) for z in latents))
+    rebuilt = _rows(extract, _reconstructed(opened, parts[part], batch_size))
+    pairs = {
+        "draws": (generated, reference),
+        "reconstructions": (rebuilt, reference),
+        "data": (real["train"], real["validation"]),
+    }
+    text = "Fréchet distance of features"
+    columns = {
+        "frechet": ("compared", [_distance(*pair) for pair in pairs.values()], {"long_name": text}),
+        "n": ("compared", [len(first) for first, _ in pairs.values()], {"long_name": "samples"}),
+        "n_reference": (
+            "compared",
+            [len(second) for _, second in pairs.values()],
+            {"long_name": "samples of the reference"},
+        ),
+    }
+    attrs = {
+        **opened.attrs,
+        "source": source,
+        "seed": seed,
+        "part": part,
+        "features": name,
+        "n_features": reference.shape[1],
+        "warnings": draw_warnings(opened, source) + _warnings(pairs, name),
+    }
+    return xr.Dataset(columns, coords={"compared": list(pairs)}, attrs=attrs)
+
+
+def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    """MONAI's Fréchet distance of two sets of features; NaN where one has fewer than two samples."""
+    from monai.metrics import FIDMetric
+
+    if min(len(first), len(second)) < 2:
+        return float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SciPy's, about singular matrices and an argument that MONAI passes
+        try:
+            return float(FIDMetric()(first, second))
+        except (ValueError, RuntimeError) as error:
+            raise DataError(
+                f"MONAI cannot compute the Fréchet distance of {len(first)} and {len(second)} samples with "
+                f"{first.shape[1]} features ({error}); give more samples, or two or more and fewer features."
+            ) from None
+
+
+def _features(
+    opened: Run,
+    features: FeatureFunction | None,
+    weights: str | Path | None,
+    reference: xr.DataArray,
+    batch_size: int,
+) -> tuple[str, FeatureFunction]:
+    """Name and function of the features that are asked for."""
+    if features is not None and weights is not None:
+        raise UsageError("features and weights exclude each other: weights name an image network. Give one of them.")
+    if features is not None:
+        return getattr(features, "__name__", "function"), features
+    if weights is not None:
+        return _image_features(opened, Path(weights), reference, batch_size)
+    network = opened.model.network
+
+    def latents(samples: torch.Tensor) -> torch.Tensor:
+        mean: torch.Tensor = network.encode(samples)[0]
+        if mean.ndim == 2:
+            return mean
+        flat = mean.flatten(2)
+        return torch.cat([flat.mean(2), flat.std(2, correction=0)], 1)
+
+    return "latents", latents
+
+
+@torch.inference_mode()
+def _image_features(
+    opened: Run, weights: Path, reference: xr.DataArray, batch_size: int
+) -> tuple[str, FeatureFunction]:
+    """Features of an image network, which sees the reference's values from -1 to 1."""
+    from vaearr.models.perceptual import read_features
+
+    network = read_features(weights).to(opened.model.device).eval()
+    channels, *sides = opened.model.seen_shape
+    if len(sides) != 2 or channels not in network.n_channels:
+        raise UsageError(
+            f"samples have {channels} channels and sides {sides}; an image network takes images with 1 or 3 "
+            "channels. Give features=, a function of samples."
+        )
+    if min(sides) < network.least:
+        raise UsageError(f"samples of sides {sides} are too small: {network.name} takes {network.least} or more.")
+    batches = list(_preprocessed(opened, reference, batch_size))
+    low = min(float(batch.min()) for batch in batches)
+    high = max(float(batch.max()) for batch in batches)
+    if not low < high:
+        raise DataError("all values of the samples are equal; an image network has nothing to see.")
+
+    def pooled(samples: torch.Tensor) -> torch.Tensor:
+        maps = network(2 * (samples - low) / (high - low) - 1)
+        return torch.cat([layer.flatten(2).mean(2) for layer in maps], 1)
+
+    return f"{network.name} ({weights.name})", pooled
+
+
+@torch.inference_mode()
+def _rows(extract: FeatureFunction, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Features of many batches, `(n, d)`; the samples themselves are not kept."""
+    parts = [torch.empty(0, 0)]
+    for samples in batches:
+        rows = extract(samples.float())
+        if rows.ndim != 2 or len(rows) != len(samples):
+            raise UsageError(
+                f"the features of a batch {tuple(samples.shape)} have shape {tuple(rows.shape)}; expected (B, d)."
+            )
+        parts.append(rows.float().cpu())
+    return torch.cat(parts[1:] or parts)
+
+
+@torch.inference_mode()
+def _preprocessed(opened: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
+    for _, stored in batches_of(opened, chosen, batch_size):
+        yield opened.model.preprocess(stored)
+
+
+def _reconstructed(opened: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
+    for _, stored in batches_of(opened, chosen, batch_size):
+        yield through(opened.model, stored)[3]
+
+
+def _warnings(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], features: str) -> list[str]:
+    found = []
+    n_samples, n_features = min(map(len, pairs["draws"])), pairs["draws"][0].shape[1]
+    if n_samples < MIN_SAMPLES or n_samples <= n_features:
+        found.append(
+            f"The Fréchet distance of {n_samples} samples with {n_features} features is too large; compare it only "
+            "with the other distances of this table."
+        )
+    if min(map(len, pairs["data"])) < 2:
+        found.append("A part of the split has fewer than two samples, so the distance of data to data is not known.")
+    if features == "latents":
+        found.append(
+            "The features are latents of this run: they miss what the model does not see, and distances of other runs "
+            "are on another scale. Use an image network (weights=, --weights) to compare runs."
+        )
+    return found

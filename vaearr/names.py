@@ -20,9 +20,10 @@ GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", 
 # what the program adds
 ROI, SPLIT = "roi", "split"
 LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstruction_error"
+Z_DRAWS, DRAW = "z_draws", "draw"  # samples of the posterior, over dim draw
 QUATERNION = "quaternion"  # orientations, over dim quaternion_component
 CLUSTERS, PCA, NMF, COMPONENT = "clusters", "pca", "nmf", "component"
-OF_A_RUN = (ROI, SPLIT, LATENT, *POSITIONS, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR)
+OF_A_RUN = (ROI, SPLIT, LATENT, *POSITIONS, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR, Z_DRAWS, DRAW)
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
 SCANS = "scans"  # table of a run that was trained on several scans: roi and split of all of them
 RECONSTRUCTION, LATENT_STATISTICS = "reconstruction", "latent_statistics"
@@ -33,7 +34,7 @@ MODEL_CONFIG, MODEL_WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", 
 # names that maps and analyses may not take
 RESERVED = {PATTERNS, PRESENT, ELEMENTS, PHASE, RUNS, HISTORY, HEALTH, MODEL, RECONSTRUCTION}
 RESERVED |= {*SCAN_DIMS, DZ, DY, DX, CHANNEL, SAMPLE, ELEMENT, EPOCH, *OF_A_RUN}
-_BEGIN = tuple(f"{name}_" for name in (ROI, SPLIT, LATENT, *POSITIONS))
+_BEGIN = tuple(f"{name}_" for name in (ROI, SPLIT, LATENT, *POSITIONS, Z_DRAWS, DRAW))
 OF_LATER_RUNS = (*_BEGIN, LATENTS, RECONSTRUCTION_ERROR)  # how names of a run's variables begin, see run_name
 
 # layers of a network, and parts of it
@@ -79,6 +80,8 @@ ATTRS: dict[str, dict[str, Any]] = {
     LATENT: {"long_name": "latent dimension"},
     LATENTS: {"long_name": "latent (posterior mean)", "units": "1"},
     LATENTS_STD: {"long_name": "latent posterior standard deviation", "units": "1"},
+    Z_DRAWS: {"long_name": "samples of the latent posterior", "units": "1"},
+    DRAW: {"long_name": "number of the posterior sample"},
     CLUSTERS: {"long_name": "cluster"},
     RECONSTRUCTION_ERROR: {"long_name": "mean squared reconstruction error per pixel", "units": "1"},
 }

@@ -16,7 +16,8 @@ from vaearr.config.presets import preset
 from vaearr.errors import UsageError
 from vaearr.models import MODELS, build_model, for_training
 from vaearr.models.losses import posterior_kl
-from vaearr.models.networks import CBAM, AutoencoderKL, decode_windows, encode_windows
+from vaearr.models.networks import CBAM, AutoencoderKL
+from vaearr.models.windows import decode_windows, encode_windows
 
 SMALL = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}
 TINY = {"channels": (8, 8, 16), "groups": 4}
@@ -211,7 +212,7 @@ class Blocks(nn.Module):
             z = z.unflatten(1, (self.step, -1)).movedim(1, dim + 1).flatten(dim, dim + 1)
         for dim, (before, size) in enumerate(zip(self.pad_before, self.input_shape[1:], strict=True), start=2):
             z = z.narrow(dim, before, size)
-        return z
+        return z.clone()
 
 
 @settings(max_examples=40, deadline=None)

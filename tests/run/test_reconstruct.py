@@ -130,7 +130,7 @@ def test_killed_is_not_a_result_and_goes_on(trained_store: Path, said: list[str]
     assert "reconstruction" not in open_store(trained_store)
     said.clear()
     found = va.reconstruct_store(trained_store, out="variable")
-    assert said[0].startswith("going on with interrupted reconstructing")
+    assert said[0].startswith("resuming reconstructing")
     ds = open_store(trained_store, chunks=None)
     np.testing.assert_array_equal(np.isfinite(ds["reconstruction"].values).all((2, 3)), ds["roi"])
     np.testing.assert_array_equal(np.isfinite(found["mse"]), ds["roi"])

@@ -415,10 +415,20 @@ class EncodeConfig(Config):
         None, "pixels per spatial dim: spatial latents of samples that memory does not hold, piece by piece"
     )
     overlap: float = field(0.25, "share of a window that neighbouring windows have in common", ge=0, lt=1)
+    max_points: int | None = field(None, "most points that are encoded, evenly spread over the region", ge=1)
+    draws: int = field(0, "samples of z from each point's posterior, also written as z_draws", ge=0)
+    seed: int = field(0, "of the draws", ge=0)
 
     def deciding(self) -> dict[str, Any]:
-        """Without windows their overlap decides nothing."""
-        return {key: v for key, v in super().deciding().items() if key != "overlap" or self.window is not None}
+        """Settings that decide values: those without effect are left out."""
+        deciding = super().deciding()
+        if self.window is None:
+            del deciding["overlap"]
+        if self.max_points is None:
+            del deciding["max_points"]
+        if self.draws == 0:
+            del deciding["draws"], deciding["seed"]
+        return deciding
 
 
 class ImportConfig(Config):

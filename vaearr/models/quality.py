@@ -6,6 +6,7 @@ Image metrics take batches `(B, C, …)` of input and reconstruction of one size
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import xarray as xr
 from numpy.typing import DTypeLike
 
 from vaearr import names as n
+from vaearr.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -147,6 +149,26 @@ def _windowed(x: torch.Tensor) -> torch.Tensor:
             total += x.narrow(dim, i, size) * (weights[i] / sum(weights))
         x = total
     return x
+
+
+def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    """MONAI's Fréchet distance of two sets of features, `(n, d), (m, d)`; NaN where one has fewer than two samples.
+
+    Raises DataError where MONAI cannot compute it.
+    """
+    from monai.metrics import FIDMetric
+
+    if min(len(first), len(second)) < 2:
+        return math.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SciPy's, about singular matrices and an argument that MONAI passes
+        try:
+            return float(FIDMetric()(first, second))
+        except (ValueError, RuntimeError) as error:
+            raise DataError(
+                f"MONAI cannot compute the Fréchet distance of {len(first)} and {len(second)} samples with "
+                f"{first.shape[1]} features ({error}); give more samples, or two or more and fewer features."
+            ) from None
 
 
 def compression_ratio(

@@ -1,4 +1,4 @@
-"""Model and Dataset -> labelled latent maps, streamed block by block.
+"""Model and Dataset -> labelled latent maps, block by block.
 
 While one block is on the device, the next is read and the one before is written.
 """
@@ -6,7 +6,7 @@ While one block is on the device, the next is read and the one before is written
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +16,32 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.batching.blocks import (
-    Blocks,
-    check_grid,
-    in_chunks,
-    is_same,
-    on_grid,
-    read_chosen,
-    seen,
-    sides,
-)
+from vaearr.batching.blocks import Blocks, check_grid, in_chunks, is_same, on_grid, read_chosen, seen, sides
 from vaearr.computing.device import autocast, host_tensor, pick_precision
 from vaearr.computing.progress import Progress
 from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import UsageError
-from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network, load_model
+from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network
 from vaearr.models.preprocess import seen_patterns, side_of
+from vaearr.models.windows import AGREEMENT, window_agreement
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run import Run, load_run
 from vaearr.run.statistics import Sums
-from vaearr.run.stream import Made, Values, through, write_made
+from vaearr.run.stream import BlockResult, Values, through, write_blocks
 from vaearr.run.train import data_fingerprint
 from vaearr.store import (
-    Region,
     Staging,
     VariableSpec,
     check_inputs,
     open_store,
+    pending,
     publish_staged,
-    run_manifest,
     staged_variables,
     store_of,
 )
 from vaearr.store.remove import removable
 
 log = logging.getLogger("vaearr")
-
-VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
 
 
 @settings_as_keywords(EncodeConfig)
@@ -68,87 +57,199 @@ def encode(
     progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
-    """Write `latents`, `latents_std` and `reconstruction_error` of a run into its store; NaN outside the run's ROI.
+    """Write the latents of a run into its store; NaN outside the run's region.
 
-    data: the store, the Run itself, or the Dataset that the run was trained on, with its lazy steps, whose chunks are
-    what is read; it goes into the store that it was opened from, or into `store`. runs: the run, by its name or as a
-    Run, which may stand second instead of `run=`.
+    The unit of work is a chunk of the store: after an interruption the same call resumes. Nothing
+    is visible before all is written. Latents that exist with the same settings stay as they are.
 
-    Vector latents lie over the navigation dims and `latent`, spatial ones over `latent[, lz], ly, lx` with coordinates
-    in the units of the samples. Latents of a collection, and all spatial ones, say what a diffusion stage needs:
-    `channel_mean`, `channel_std` and `diffusion_scale`.
+    Parameters
+    ----------
+    data
+        The store, the Run itself, or the Dataset that the run was trained on, with its lazy steps;
+        its results go into the store that it was opened from, or into `store`.
+    *runs
+        The run, by its name or as a Run, instead of ``run=``.
+    store
+        Store of the results, if `data` is a Dataset.
+    source
+        Another store, or a Run of it: the run is first taken over into this store, with its weights,
+        settings and static background, see `Run.apply`.
+    name
+        With `source`: name of the run in this store; by default its name there.
+    roi
+        With `source`: region of the run in this store, as in `va.train`.
+    config
+        Settings; keywords replace single ones.
+    overwrite
+        Replace latents that were created with different settings.
+    progress
+        False shows no progress; a function is called with blocks done, blocks in all and a text.
 
-    Posterior mean and standard deviation, so the same call gives the same numbers. The unit of work is a chunk of the
-    store: after an interruption the same call goes on where it stopped, and nothing is visible before all is written.
-    Latents that are there, made the same way, are left as they are; `overwrite` replaces others. Keywords replace
-    single settings of `config`. Returns the opened store. Raises NoInputError for a run that is not there, ExistsError
-    for latents made otherwise, DataError for a damaged store or model, UsageError for a model of other data.
+    Returns
+    -------
+    xarray.Dataset
+        The opened store with ``latents`` (posterior mean) and ``latents_std`` over the navigation
+        dims and ``latent[, lz, ly, lx]``, ``reconstruction_error`` over the navigation dims and, with
+        ``draws``, ``z_draws`` with a dim ``draw``. Latents of collections and spatial latents have
+        the attributes ``channel_mean``, ``channel_std`` and ``diffusion_scale``.
 
-    source: a store, or a Run of it, whose run is taken to these data, with its weights, settings and static background:
-    first it becomes a run of this store, called `name` (that of the source by default), over `roi` (as in `va.train`),
-    see `Run.apply`. Where this store has another run of that name, see `overwrite`.
+    Raises
+    ------
+    NoInputError
+        If the run does not exist or has no network.
+    ExistsError
+        If latents exist that were created with different settings.
+    UsageError
+        If the run was trained on other data, or settings do not fit.
     """
-    named: str | Run | None = next(iter(runs), given.get("run"))
-    trust: tuple[str, ...] = ()
-    if isinstance(data, Run):
-        trust = data.trust
-        data, named = data.path, named or data.name
-    if isinstance(named, Run):
-        trust = named.trust
-        store = store or (named.path if isinstance(data, xr.Dataset) else None)
-        named = named.name
-    if isinstance(source, Run):
-        trust = source.trust
-        source, named = source.path, named or source.name
-    settings = resolved(EncodeConfig, config, given | {"run": named})
-    path = store_of(data, store)
+    asked = runs[0] if runs else given.get("run")
+    path, run_name, trust = _run_asked_for(data, asked, store)
+    settings = resolved(EncodeConfig, config, given | {"run": run_name})
     if source is not None:
         if isinstance(data, xr.Dataset):
             raise UsageError("a run of another store is taken to a store's own patterns; give a path, or no source.")
-        applied = load_run(source, settings.run, trust=trust).apply(
-            path, name=name, roi=roi, overwrite=overwrite, device=settings.device
-        )
+        origin = source if isinstance(source, Run) else load_run(source, settings.run, trust=trust)
+        applied = origin.apply(path, name=name, roi=roi, overwrite=overwrite, device=settings.device)
+        trust = applied.trust
         settings = settings.replace(run=applied.name)
     elif name is not None or roi is not None:
         raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
-    run, own = settings.run, open_store(path)
-    manifest, place = run_manifest(path, run), str(path)
-    check_network(manifest, run, "encode")
-    parents, names = [n.PATTERNS, n.run_name(n.ROI, run)], [n.run_name(name, run) for name in VALUES]
-    inputs = {"run": run, "parents": parents, "weights_sha256": manifest.get("weights_sha256")}
-    recipe = Recipe(settings, inputs, check_inputs(path, parents))
+    opened = Run(path, settings.run, device=settings.device, trust=trust)
+    check_network(opened.manifest, opened.name, "encode")
+    own = open_store(path)
+
+    names = [n.run_name(variable, opened.name) for variable in VALUES]
+    inputs = {
+        "run": opened.name,
+        "parents": [n.PATTERNS, n.run_name(n.ROI, opened.name)],
+        "weights_sha256": opened.manifest.get("weights_sha256"),
+    }
+    recipe = Recipe(settings, inputs, check_inputs(path, inputs["parents"]))
     replacing: list[str] = []
     if names[0] in own:
-        instead = f"take the run under another name with source='{place}', name='…' (--from {place} --name …)"
-        made, there = nested(own[names[0]].attrs, n.PROVENANCE), f"{place} already holds {', '.join(names)}"
-        if is_made(there, made, recipe, instead=instead, overwrite=overwrite):
+        existing = f"{path} already holds {', '.join(names)}"
+        instead = f"take the run under another name with source='{path}', name='…' (--from {path} --name …)"
+        stored = nested(own[names[0]].attrs, n.PROVENANCE)
+        if is_made(existing, stored, recipe, instead=instead, overwrite=overwrite):
             return own
-        replacing = removable(path, variables=[n.run_name(v, run) for v in n.OF_A_RUN if v not in (n.ROI, n.SPLIT)])
-    model = load_model(path, run, device=settings.device, trust=trust)
+        of_run = [n.run_name(variable, opened.name) for variable in n.OF_A_RUN if variable not in (n.ROI, n.SPLIT)]
+        replacing = removable(path, variables=of_run)
+
+    model = opened.model
     ds = data if isinstance(data, xr.Dataset) else own
-    check_fits(ds, manifest, model, is_given=ds is not own)
-    inside = own[n.run_name(n.ROI, run)].load()
-    ds, patterns = _as_trained(ds, own, manifest, inside)
-    coords, nav = latent_coords(ds, model, run), schema.navigation_dims(own)
-    dims = dict.fromkeys(VALUES, (*nav, *map(str, coords.sizes))) | {n.RECONSTRUCTION_ERROR: nav}
-    stamp = {n.PROVENANCE: recipe.stamp() | {"data": patterns}}
-    specs = {name: VariableSpec(dims=dims[v], attrs=n.ATTRS[v] | stamp) for v, name in zip(VALUES, names, strict=True)}
-    request = recipe.as_attrs() | {"data": patterns}
-    as_seen = seen_patterns(in_chunks(ds[n.PATTERNS], nav), model.preprocess_config)
+    check_fits(ds, opened.manifest, model, is_given=ds is not own)
+    if settings.draws and model.network.is_deterministic:
+        raise UsageError(f"run {opened.name!r} is an autoencoder, whose posterior has no spread; leave draws out.")
+    region = own[n.run_name(n.ROI, opened.name)].load()
+    ds, data_record = _as_trained(ds, own, opened.manifest, region)
+    patterns = seen_patterns(in_chunks(ds[n.PATTERNS], schema.navigation_dims(own)), model.preprocess_config)
+    inside = evenly_spread(region, settings.max_points)
+    coords = latent_coords(ds, model, opened.name, draws=settings.draws)
+    provenance = {n.PROVENANCE: recipe.stamp() | {"data": data_record}}
+    specs = _specs(own, coords, settings, provenance)
+    request = recipe.as_attrs() | {"data": data_record}
     with staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging:
-
-        def make(left: Sequence[Region]) -> Iterator[Made]:
-            count, by = sum(int(inside.isel(region).sum()) for region in left), sides(staging.regions)
-            log.info(f"encoding {count} {schema.samples_word(own)}")
-            blocks = Blocks(as_seen, nav, by)
-            for block in read_chosen(blocks, inside.values, model.seen_shape, left, model.device):
-                yield block.region, block.inside, _encoded(model, block.stored, settings)
-
-        write_made(staging, make, what="encoding", progress=progress)
+        log.info(f"encoding {int(inside.sum())} {schema.samples_word(own)}")
+        if settings.window is not None:
+            _check_windows(model, patterns, inside, settings)
+        results = _encode_blocks(model, patterns, inside, staging, settings)
+        write_blocks(staging, results, what="encoding", progress=progress)
         if len(model.latent_shape) > 1 or not schema.is_scan(own):
-            _add_channel_attrs(staging, names[0], own[n.run_name(n.SPLIT, run)].load())
+            _add_channel_attrs(staging, names[0], own[n.run_name(n.SPLIT, opened.name)].load())
         publish_staged(staging)
     return open_store(path)
+
+
+VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
+
+
+def _run_asked_for(
+    data: str | Path | xr.Dataset | Run, asked: str | Run | None, store: str | Path | None
+) -> tuple[Path, str | None, tuple[str, ...]]:
+    """Store and name of the run that is asked for, and the networks of the user's own that it may name."""
+    if isinstance(asked, Run):
+        if isinstance(data, xr.Dataset):
+            return store_of(data, store or asked.path), asked.name, asked.trust
+        path = data.path if isinstance(data, Run) else store_of(data, store)
+        return path, asked.name, asked.trust
+    if isinstance(data, Run):
+        return data.path, asked or data.name, data.trust
+    return store_of(data, store), asked, ()
+
+
+def _specs(
+    own: xr.Dataset, coords: xr.Dataset, settings: EncodeConfig, attrs: Mapping[str, Any]
+) -> dict[str, VariableSpec]:
+    """The variables to write: dims and attributes by name."""
+    nav = schema.navigation_dims(own)
+    draw = n.run_name(n.DRAW, settings.run)
+    latent = [str(dim) for dim in coords.sizes if dim != draw]
+    dims = {
+        n.LATENTS: (*nav, *latent),
+        n.LATENTS_STD: (*nav, *latent),
+        n.RECONSTRUCTION_ERROR: nav,
+    }
+    if settings.draws:
+        dims[n.Z_DRAWS] = (*nav, draw, *latent)
+    specs = {}
+    for variable, dims_of_variable in dims.items():
+        variable_attrs = {**n.ATTRS[variable], **attrs}
+        if variable == n.Z_DRAWS:
+            variable_attrs["seed"] = settings.seed
+        specs[n.run_name(variable, settings.run)] = VariableSpec(dims=dims_of_variable, attrs=variable_attrs)
+    return specs
+
+
+def evenly_spread(region: xr.DataArray, max_points: int | None) -> xr.DataArray:
+    """A region with at most so many of its points, evenly spread.
+
+    Points are ordered along a Z-order curve, which keeps neighbours together, and every k-th is kept.
+    """
+    points = np.argwhere(region.values)
+    if max_points is None or len(points) <= max_points:
+        return region
+    codes = np.zeros(len(points), np.int64)
+    for bit in range(int(points.max()).bit_length()):
+        for dim in range(points.shape[1]):
+            codes |= ((points[:, dim] >> bit) & 1) << (bit * points.shape[1] + dim)
+    numbers = np.linspace(0, len(points) - 1, max_points).round().astype(int)
+    kept = points[np.argsort(codes)[numbers]]
+    values = np.zeros(region.shape, bool)
+    values[tuple(kept.T)] = True
+    return region.copy(data=values)
+
+
+def _encode_blocks(
+    model: TrainedModel,
+    patterns: xr.DataArray,
+    inside: xr.DataArray,
+    staging: Staging,
+    settings: EncodeConfig,
+) -> Iterator[BlockResult]:
+    """Latents of the blocks that are not written yet."""
+    blocks = Blocks(patterns, list(map(str, inside.dims)), sides(staging.regions))
+    for block in read_chosen(blocks, inside.values, model.seen_shape, pending(staging), model.device):
+        numbers = np.ravel_multi_index(tuple(block.points.T), inside.shape)
+        yield BlockResult(block.region, block.inside, _encoded(model, block.stored, numbers, settings))
+
+
+@torch.inference_mode()
+def _check_windows(model: TrainedModel, patterns: xr.DataArray, inside: xr.DataArray, settings: EncodeConfig) -> None:
+    """Warn where latents by windows differ from those of an undivided sample."""
+    assert settings.window is not None
+    first = dict(zip(inside.dims, np.argwhere(inside.values)[0].tolist(), strict=True))
+    sample = np.asarray(patterns.isel(first).values).reshape(1, *model.seen_shape)
+    sample = sample.astype(sample.dtype.newbyteorder("="), copy=False)
+    target = model.preprocess(torch.from_numpy(sample).to(model.device))
+    agreement = window_agreement(model.network, target, settings.window, settings.overlap)
+    words = f"latents by windows agree with those of an undivided sample to r = {agreement:.4f} away from the borders"
+    if agreement >= AGREEMENT:
+        log.info(words)
+    else:
+        log.warning(
+            f"{words}: the network's group norms and attention see one window at a time. Larger windows or a larger "
+            "overlap bring them closer; training on windows (augment.crop) makes the network used to them."
+        )
 
 
 def _as_trained(
@@ -171,28 +272,40 @@ def _as_trained(
 
 
 @torch.inference_mode()
-def _encoded(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) -> Callable[[], Values]:
-    """Latents, their standard deviation and the reconstruction error of a block's patterns `(n, C, …)`, by name.
+def _encoded(
+    model: TrainedModel, stored: torch.Tensor, numbers: np.ndarray, settings: EncodeConfig
+) -> Callable[[], Values]:
+    """Latents, standard deviation, reconstruction error and draws of a block's patterns `(n, C, …)`, by name.
 
-    They come from a GPU while the next block is encoded there; what is returned waits for them.
+    numbers: of the samples in the grid. They come from a GPU while the next block is encoded there; what is returned
+    waits for them.
     """
     if not len(stored):
         return dict
-    precision, parts = pick_precision(config.precision, model.device), []
-    for some in stored.split(model.fitting(config.batch_size)):
+    precision = pick_precision(settings.precision, model.device)
+    size = model.fitting(settings.batch_size)
+    parts: dict[str, list[torch.Tensor]] = {}
+    for start in range(0, len(stored), size):
+        batch = slice(start, start + size)
         with autocast(model.device, precision):
-            seen, mean, logvar, decoded = through(model, some, config.window, config.overlap)
-        off = (seen - decoded).flatten(1)
-        error = torch.linalg.vector_norm(off, dim=1).square() / off.shape[1]
-        parts.append((mean.float(), (0.5 * logvar.float()).exp(), error))
-    names = [n.run_name(name, config.run) for name in VALUES]
-    whole = dict(zip(names, (torch.cat(column) for column in zip(*parts, strict=True)), strict=True))
+            passed = through(model, stored[batch], settings.window, settings.overlap)
+        mean = passed.mean.float()
+        std = (0.5 * passed.logvar.float()).exp()
+        residual = (passed.target - passed.decoded).flatten(1)
+        error = torch.linalg.vector_norm(residual, dim=1).square() / residual.shape[1]
+        values = {n.LATENTS: mean, n.LATENTS_STD: std, n.RECONSTRUCTION_ERROR: error}
+        if settings.draws:
+            noise = _noise(numbers[batch], (settings.draws, *mean.shape[1:]), settings.seed).to(mean.device)
+            values[n.Z_DRAWS] = mean[:, None] + std[:, None] * noise
+        for variable, value in values.items():
+            parts.setdefault(n.run_name(variable, settings.run), []).append(value)
+    joined = {name: torch.cat(values) for name, values in parts.items()}
     if model.device.type != "cuda":
-        found = {name: values.cpu().numpy() for name, values in whole.items()}
+        found = {name: values.cpu().numpy() for name, values in joined.items()}
         return lambda: found
-    copies = {
-        k: host_tensor(tuple(v.shape), v.dtype, model.device).copy_(v, non_blocking=True) for k, v in whole.items()
-    }
+    copies = {}
+    for name, values in joined.items():
+        copies[name] = host_tensor(tuple(values.shape), values.dtype, model.device).copy_(values, non_blocking=True)
     copied = torch.cuda.Event()
     copied.record()
 
@@ -203,27 +316,51 @@ def _encoded(model: TrainedModel, stored: torch.Tensor, config: EncodeConfig) ->
     return wait
 
 
-def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN) -> xr.Dataset:
+def _noise(numbers: np.ndarray, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Standard normal numbers `(n, *shape)`: the same for a sample in whatever block or batch it is."""
+    noise = np.empty((len(numbers), *shape), np.float32)
+    for row, number in zip(noise, numbers.tolist(), strict=True):
+        row[...] = np.random.default_rng([seed, number]).standard_normal(shape, dtype=np.float32)
+    return torch.from_numpy(noise)
+
+
+def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN, *, draws: int = 0) -> xr.Dataset:
     """Coordinates of a run's latent dims: numbers of the dimensions, and where the positions of spatial ones lie.
 
-    A position stands in the middle of the pixels that it is the coarse grid of, in units of the sample's own
-    coordinate; the first and last may lie beyond the sample's edge, in its padding.
+    A position stands in the middle of the pixels that it covers, in units of the sample's own coordinate; the first and
+    last may lie beyond the sample's edge, in its padding.
     """
-    side = side_of(model.preprocess_config)
-    dim, sizes = n.run_name(n.LATENT, run), model.latent_shape[1:]
-    coords: dict[str, Any] = {dim: (dim, np.arange(model.latent_shape[0]), n.ATTRS[n.LATENT])}
-    signals = schema.signal_dims(ds)[-len(sizes) :] if sizes else ()
-    for k, (own, signal) in enumerate(zip(n.POSITIONS[-len(sizes) :], signals, strict=False)):
-        along, name = ds[signal], n.run_name(own, run)
-        step, before = model.network.stride[k], model.network.pad_before[k]
-        known = signal in ds.coords and along.dtype.kind in "iuf"
-        values = along.values.astype("f8") if known else np.arange(along.size, dtype=float)
-        values = values[: values.size // side * side].reshape(-1, side).mean(1)  # of what the network sees
-        pads = before, sizes[k] * step - before - values.size
-        values = np.pad(values, pads, mode="reflect", reflect_type="odd").reshape(-1, step).mean(1)
-        units = str(along.attrs.get("units", "px")) if signal in ds.coords else "px"
-        coords[name] = (name, values, {"long_name": f"position of the latent along {signal}", "units": units})
+    coords: dict[str, Any] = {}
+    if draws:
+        draw = n.run_name(n.DRAW, run)
+        coords[draw] = (draw, np.arange(draws), n.ATTRS[n.DRAW])
+    latent = n.run_name(n.LATENT, run)
+    coords[latent] = (latent, np.arange(model.latent_shape[0]), n.ATTRS[n.LATENT])
+    counts = model.latent_shape[1:]
+    if not counts:
+        return xr.Dataset(coords=coords)
+    signal_dims = schema.signal_dims(ds)[-len(counts) :]
+    for k, (position, signal) in enumerate(zip(n.POSITIONS[-len(counts) :], signal_dims, strict=True)):
+        pixels = _pixel_places(ds[signal], side_of(model.preprocess_config))
+        stride, before = model.network.stride[k], model.network.pad_before[k]
+        after = counts[k] * stride - before - pixels.size
+        padded = np.pad(pixels, (before, after), mode="reflect", reflect_type="odd")
+        units = "px"
+        if signal in ds.coords:
+            units = str(ds[signal].attrs.get("units", "px"))
+        name = n.run_name(position, run)
+        attrs = {"long_name": f"position of the latent along {signal}", "units": units}
+        coords[name] = (name, padded.reshape(-1, stride).mean(1), attrs)
     return xr.Dataset(coords=coords)
+
+
+def _pixel_places(along: xr.DataArray, side: int) -> np.ndarray:
+    """Where the network's pixels lie along a signal dim: means of `side` pixels of the detector."""
+    values = np.arange(along.size, dtype=float)
+    if along.name in along.coords and along.dtype.kind in "iuf":
+        values = along.values.astype("f8")
+    places: np.ndarray = values[: values.size // side * side].reshape(-1, side).mean(1)
+    return places
 
 
 def _add_channel_attrs(staging: Staging, name: str, split: xr.DataArray) -> None:

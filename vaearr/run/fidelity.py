@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 import xarray as xr
 
 from vaearr.errors import DataError, UsageError, need
+from vaearr.models.quality import frechet_distance
 from vaearr.names import DEFAULT_RUN
 from vaearr.run import Run, StoreOrRun, open_run
 from vaearr.run.draw import BATCH, check_draws, draw_latents, draw_warnings
@@ -102,7 +102,7 @@ def sample_fidelity(
     }
     text = "Fréchet distance of features"
     columns = {
-        "frechet": ("compared", [_distance(*pair) for pair in pairs.values()], {"long_name": text}),
+        "frechet": ("compared", [frechet_distance(*pair) for pair in pairs.values()], {"long_name": text}),
         "n": ("compared", [len(first) for first, _ in pairs.values()], {"long_name": "samples"}),
         "n_reference": (
             "compared",
@@ -120,23 +120,6 @@ def sample_fidelity(
         "warnings": draw_warnings(opened, source) + _warnings(pairs, name),
     }
     return xr.Dataset(columns, coords={"compared": list(pairs)}, attrs=attrs)
-
-
-def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """MONAI's Fréchet distance of two sets of features; NaN where one has fewer than two samples."""
-    from monai.metrics import FIDMetric
-
-    if min(len(first), len(second)) < 2:
-        return float("nan")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SciPy's, about singular matrices and an argument that MONAI passes
-        try:
-            return float(FIDMetric()(first, second))
-        except (ValueError, RuntimeError) as error:
-            raise DataError(
-                f"MONAI cannot compute the Fréchet distance of {len(first)} and {len(second)} samples with "
-                f"{first.shape[1]} features ({error}); give more samples, or two or more and fewer features."
-            ) from None
 
 
 def _features(

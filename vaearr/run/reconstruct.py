@@ -14,6 +14,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.batching.blocks import Block
 from vaearr.computing.progress import Progress, showing
 from vaearr.config import PerceptualConfig, ReconstructConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.errors import NoInputError, UsageError
@@ -22,17 +23,16 @@ from vaearr.models.quality import SSIM_SIDE, can_ssim, compression_ratio, image_
 from vaearr.recipe import Recipe, is_made, nested
 from vaearr.run import Run, StoreOrRun, open_run
 from vaearr.run.draw import scale_attrs
-from vaearr.run.stream import PARTS, Made, chosen_blocks, example_points, through, write_made
+from vaearr.run.stream import PARTS, BlockResult, chosen_blocks, example_points, through, write_blocks
 from vaearr.run.train import resolve_roi
-from vaearr.sources.collection import Geometry
 from vaearr.sources.nifti import ORIENTATION
 from vaearr.sources.single import NIFTI, output_suffix, read_single, stored_affine, stored_geometry, write_sample
 from vaearr.store import (
-    Region,
     VariableSpec,
     check_inputs,
     has_table,
     open_table,
+    pending,
     publish_staged,
     staged_variables,
     write_results,
@@ -77,97 +77,159 @@ def reconstruct_store(
     progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
-    """Reconstruct the samples of a store (posterior mean, decoded), shard by shard, and judge each against its input.
+    """Reconstruct the samples of a store, block by block, and measure how close each is to its input.
 
-    Units are those of the stored patterns: what the preprocessing took from a pattern (its mean and scale, its dynamic
-    background) is given back to it, so only the patterns' shape passes the network; with `units="preprocessed"` input
-    and reconstruction are compared as the network sees them. Both always have one size and one scale.
+    Posterior means are decoded. What the preprocessing took from a pattern (its mean and scale, its
+    dynamic background) is given back to it, so that only the patterns' shape passes the network.
+    The same call again returns the stored table.
 
-    Returns, and keeps as table `config.name` of `/runs/<run>`: `mse`, `mae`, `psnr` (dB) and, where every side of a
-    sample is 11 or more, `ssim` over the navigation dims, NaN where nothing was reconstructed; `summary (part, metric,
-    statistic)` with `count (part, metric)`, for all points and for those of the run's split; `input` and
-    `reconstruction (example, …)` of some samples. Attributes: settings, units, `data_range`, `compression_ratio`.
-    out="variable" also writes the reconstructions as float32 variable (`reconstruction`; of a run b
-    `reconstruction_b`); nothing is visible before all is written.
+    Parameters
+    ----------
+    store
+        Path of the store, a Dataset that was opened from it, or a Run.
+    run
+        Name of the run.
+    out
+        ``"variable"`` also writes the reconstructions as the float32 variable ``reconstruction``
+        (of a run b ``reconstruction_b``).
+    roi
+        Map or conditions, instead of the run's region.
+    config
+        Settings; keywords replace single ones.
+    files
+        Folder for a file of each reconstruction: PNG, NIfTI or .npy in stored units, in the size and
+        affine of its source. Collections name them after their files, scans after the point.
+    overwrite
+        Replace a table or variable that was created with different settings.
+    progress
+        False shows no progress; a function is called with blocks done, blocks in all and a text.
 
-    files: folder for a file of each reconstruction, PNG, NIfTI or .npy in stored units, in the size and affine of its
-    source: collections name them after their files (`path`), scans after the numbers of the point. roi: map or
-    conditions instead of the run's region. The same call again returns what was made; `overwrite` replaces what was
-    made otherwise. Raises ExistsError where the name holds anything else, NoInputError for a run or part that is not
-    there, RoiError for an empty region, UsageError for settings that do not fit, DataError for a damaged store or
-    model.
+    Returns
+    -------
+    xarray.Dataset
+        Kept as table `config.name` of the run. ``mse``, ``mae``, ``psnr`` (dB) and, where every side
+        of a sample is 11 or more, ``ssim`` over the navigation dims, NaN where nothing was
+        reconstructed; ``summary (part, metric, statistic)`` and ``count (part, metric)`` for all
+        points and the parts of the split; ``input`` and ``reconstruction (example, …)``.
+
+    Raises
+    ------
+    ExistsError
+        If the name holds anything else.
+    NoInputError
+        If the run or part does not exist.
+    RoiError
+        If the region is empty.
+    UsageError
+        If settings do not fit.
+    DataError
+        If the store or the model is damaged.
     """
-    conditions = {"roi": roi} if isinstance(roi, RoiConfig) else {}
-    settings = resolved(ReconstructConfig, config, given | conditions | ({"out": out} if out else {}) | {"run": run})
+    changes = {**given, "run": run}
+    if isinstance(roi, RoiConfig):
+        changes["roi"] = roi
+    if out:
+        changes["out"] = out
+    settings = resolved(ReconstructConfig, config, changes)
     opened = open_run(store, settings.run, device=settings.device)
-    settings, path, name = settings.replace(run=opened.name), opened.path, settings.name
+    settings = settings.replace(run=opened.name)
+    path, name = opened.path, settings.name
     fingerprints = check_inputs(path, [n.PATTERNS, n.run_name(n.ROI, opened.name)])
-    if name in (n.RESERVED | TABLES) - {n.RECONSTRUCTION} or name.startswith((*n.OF_LATER_RUNS, *TABLE_NAMES)):
+    _check_name(name)
+    _check(opened, settings, has_files=files is not None)
+    chosen = _points(opened, settings, roi if isinstance(roi, xr.DataArray) else None)
+    inputs = {**opened.attrs, "points": fingerprint(chosen.values), "data": opened.manifest["data"]}
+    recipe = Recipe(settings, inputs, fingerprints)
+    variable = n.run_name(name, opened.name)
+
+    table = _existing_table(opened, name, recipe, overwrite=overwrite)
+    has_variable = variable in opened.ds.variables
+    replacing: list[str] = []
+    if has_variable and (settings.out or (overwrite and table is None)):
+        stored = nested(opened.ds[variable].attrs, n.PROVENANCE)
+        has_variable = is_made(f"{path} already holds {variable!r}", stored, recipe, overwrite=overwrite)
+        if not has_variable:
+            replacing = removable(path, variables=[variable])
+    writes_variable = settings.out is not None and not has_variable
+    if table is not None and files is None and not writes_variable:
+        return table
+
+    examples = example_points(opened, chosen, settings.examples, settings.seed)
+    evaluation = Evaluation(opened, settings, chosen.shape, examples)
+    with ExitStack() as stack:
+        write = None
+        if files is not None:
+            write = _writer(opened.ds, chosen, stack.enter_context(staged(Path(files))))
+        n_blocks, blocks = chosen_blocks(opened, chosen)
+        results = _reconstruct_blocks(evaluation, blocks, variable, write)
+        staging = None
+        if writes_variable:
+            specs = _variable_spec(opened, evaluation, recipe, variable)
+            request = {"name": variable, **recipe.as_attrs()}
+            staging = stack.enter_context(
+                staged_variables(path, specs, coords=xr.Dataset(), request=request, replacing=replacing)
+            )
+            left = pending(staging)  # all blocks are evaluated again; those written already stay
+            missing = (result for result in results if result.region in left)
+            write_blocks(staging, missing, what="reconstructing", progress=progress)
+        else:
+            show = stack.enter_context(showing(progress, "reconstructing"))
+            for done, _ in enumerate(results, 1):
+                show(done, n_blocks)
+        tables = {}
+        replaced_tables = []
+        if table is None:
+            coords = {dim: opened.ds[dim] for dim in schema.navigation_dims(opened.ds)}
+            table = evaluation.table(coords, int(chosen.sum()), opened.own(n.SPLIT).load())
+            table.attrs[n.PROVENANCE] = recipe.stamp()
+            tables[name] = table
+            replaced_tables.append(f"{n.RUNS}/{opened.name}/{name}")
+        if staging is not None:
+            publish_staged(staging, run=opened.name, tables=tables, replacing=replaced_tables)
+        elif tables:
+            write_results(path, run=opened.name, tables=tables, replacing=[*replaced_tables, *replacing])
+    return table
+
+
+def _check_name(name: str) -> None:
+    """Raise UsageError for a name that the table and the variable cannot have."""
+    is_taken = name in (n.RESERVED | TABLES) - {n.RECONSTRUCTION}
+    if is_taken or name.startswith((*n.OF_LATER_RUNS, *TABLE_NAMES)):
         raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
     if not n.is_valid_name(name):
         raise UsageError(f"{name!r} cannot be a name; use letters, digits and _, a letter first.")
-    _check(opened, settings, has_files=files is not None)
-    chosen = _points(opened, settings, roi if isinstance(roi, xr.DataArray) else None)
-    made_from = {**opened.attrs, "points": fingerprint(chosen.values), "data": opened.manifest["data"]}
-    recipe, variable = Recipe(settings, made_from, fingerprints), n.run_name(name, opened.name)
 
-    def is_same(what: str, found: xr.Dataset | xr.DataArray) -> bool:
-        made = nested(found.attrs, n.PROVENANCE)
-        return is_made(f"{path} already holds {what}", made, recipe, overwrite=overwrite)
 
-    table = open_table(path, opened.name, name) if has_table(path, opened.name, name) else None
-    if table is not None and not is_same(f"{name!r} of run {opened.name!r}", table):
-        table = None
-    has_variable, old = variable in opened.ds.variables, list[str]()  # old: goes in the step that brings the new one
-    if has_variable and (settings.out or (overwrite and table is None)):
-        has_variable = is_same(repr(variable), opened.ds[variable])
-        old = [] if has_variable else removable(path, variables=[variable])
-    is_wanted = settings.out is not None and not has_variable
-    if table is not None and files is None and not is_wanted:
+def _existing_table(opened: Run, name: str, recipe: Recipe, *, overwrite: bool) -> xr.Dataset | None:
+    """The stored table of this recipe; None where there is none, or another one is to be replaced."""
+    if not has_table(opened.path, opened.name, name):
+        return None
+    table = open_table(opened.path, opened.name, name)
+    existing = f"{opened.path} already holds {name!r} of run {opened.name!r}"
+    if is_made(existing, nested(table.attrs, n.PROVENANCE), recipe, overwrite=overwrite):
         return table
-    judged = Judged(opened, settings, chosen.shape, example_points(opened, chosen, settings.examples, settings.seed))
-    with ExitStack() as stack:
-        aside = None if files is None else stack.enter_context(staged(Path(files)))
-        write = None if aside is None else _writer(opened.ds, chosen, aside)
-        total, blocks = chosen_blocks(opened, chosen)
+    return None
 
-        def made() -> Iterator[Made]:
-            for block in blocks:
-                decoded = []
-                for points, recon in judged.rebuilt([(block.points, block.stored)]):
-                    decoded.append(recon)
-                    if write:
-                        write(points, recon)
-                yield block.region, block.inside, {variable: np.concatenate(decoded)} if decoded else {}
 
-        if is_wanted:
-            dims = (*schema.navigation_dims(opened.ds), *schema.signal_dims(opened.ds))
-            about = {"long_name": PICTURES["reconstruction"], **judged.scale, n.PROVENANCE: recipe.stamp()}
-            specs, request = {variable: VariableSpec(dims=dims, attrs=about)}, {"name": variable, **recipe.as_attrs()}
-            staging = stack.enter_context(
-                staged_variables(path, specs, coords=xr.Dataset(), request=request, replacing=old)
-            )
+def _reconstruct_blocks(
+    evaluation: Evaluation, blocks: Iterable[Block], variable: str, write: SampleWriter | None
+) -> Iterator[BlockResult]:
+    """Reconstructions of the chosen points of each block; `write` gets them, too."""
+    for block in blocks:
+        parts = []
+        for points, decoded in evaluation.reconstruct(block.points, block.stored):
+            parts.append(decoded)
+            if write is not None:
+                write(points, decoded)
+        values = {variable: np.concatenate(parts)} if parts else {}
+        yield BlockResult(block.region, block.inside, values)
 
-            def make(left: Sequence[Region]) -> Iterator[Made]:  # all is judged again, what is written passed over
-                return (one for one in made() if one[0] in left)
 
-            write_made(staging, make, what="reconstructing", progress=progress)
-        else:
-            show = stack.enter_context(showing(progress, "reconstructing"))
-            for done, _ in enumerate(made(), 1):
-                show(done, total)
-        tables, replaced = {}, []
-        if table is None:
-            coords = {dim: opened.ds[dim] for dim in schema.navigation_dims(opened.ds)}
-            table = judged.table(coords, int(chosen.sum()), opened.own(n.SPLIT).load())
-            table.attrs[n.PROVENANCE] = recipe.stamp()
-            tables = {name: table}
-            replaced = [f"{n.RUNS}/{opened.name}/{name}"]
-        if is_wanted:
-            publish_staged(staging, run=opened.name, tables=tables, replacing=replaced)
-        elif tables:
-            write_results(path, run=opened.name, tables=tables, replacing=[*replaced, *old])
-    return table
+def _variable_spec(opened: Run, evaluation: Evaluation, recipe: Recipe, variable: str) -> dict[str, VariableSpec]:
+    """Dims and attributes of the reconstructions in the store."""
+    attrs = {"long_name": PICTURES["reconstruction"], **evaluation.scale, n.PROVENANCE: recipe.stamp()}
+    dims = (*schema.navigation_dims(opened.ds), *schema.signal_dims(opened.ds))
+    return {variable: VariableSpec(dims=dims, attrs=attrs)}
 
 
 def _points(opened: Run, settings: ReconstructConfig, roi: xr.DataArray | None) -> xr.DataArray:
@@ -193,175 +255,214 @@ def reconstruct_files(
     progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
-    """Reconstruct single files (posterior mean, decoded) as the store's samples, and judge each against its input.
+    """Reconstruct single files like the store's samples, and measure how close each is to its input.
 
-    Files are prepared as the ingest of the store prepared its own (`vaearr.sources.single`), and judged at the size
-    and scale of its samples, see `reconstruct_store`. Nothing is written into the store.
+    Files are prepared as the ingest of the store prepared its own (`vaearr.sources.single`).
+    Nothing is written into the store.
 
-    Returns `mse`, `mae`, `psnr` (dB), `ssim` where sides are 11 or more and `lpips` where weights are given, over
-    `file`, with their `summary (part, metric, statistic)`; `input` and `reconstruction (example, …)` of the
-    first files.
-    out: folder that gets the reconstructions, PNG of the file's own size or NIfTI of its own grid, axes and affine,
-    else .npy, as float32 in stored units; it appears when all are there.
+    Parameters
+    ----------
+    store
+        Path of the store, a Dataset that was opened from it, or a Run.
+    files
+        Files to reconstruct.
+    run
+        Name of the run.
+    out
+        Folder for the reconstructions, as float32 in stored units: PNG of the file's own size, NIfTI
+        of its grid, axes and affine, else .npy. It appears when all are complete.
+    config
+        Settings; keywords replace single ones.
+    progress
+        False shows no progress; a function is called with files done, files in all and a text.
 
-    Raises UsageError for settings that are meant for stores, two files of one name, or no file; NoInputError or
-    DataError for a run or file that is missing, damaged or of another kind than the store's samples.
+    Returns
+    -------
+    xarray.Dataset
+        As of `reconstruct_store`, over ``file``; with ``lpips`` where weights are given.
+
+    Raises
+    ------
+    UsageError
+        If settings are meant for stores, two files have one name, or no file is given.
+    NoInputError
+        If the run or a file does not exist.
+    DataError
+        If a file is damaged or of another kind than the store's samples.
     """
-    settings, plain = resolved(ReconstructConfig, config, given | {"run": run}), ReconstructConfig()
-    if not files:
-        raise UsageError("no file is given; name one or more.")
-    if any(getattr(settings, name) != getattr(plain, name) for name in ("roi", "part", "out", "name")):
-        raise UsageError("part, roi, name and variable are for a store's own samples; leave them out for single files.")
+    settings = resolved(ReconstructConfig, config, {**given, "run": run})
+    paths = [Path(file) for file in files]
+    _check_files(paths, settings, has_out=out is not None)
     opened = open_run(store, settings.run, device=settings.device)
     _check(opened, settings, has_files=out is not None)
-    ds, paths = opened.ds, [Path(file) for file in files]
-    names = [inside_name(path.name) for path in paths]
-    twice = [name for name, count in Counter(name.lower() for name in names).items() if count > 1]
-    if out is not None and twice:
-        raise UsageError(f"two files would both be written as {twice[0]!r}; rename one, or write them one by one.")
-    numbers, size = np.arange(len(paths))[:, None], opened.model.fitting(settings.batch_size)
-    judged = Judged(opened, settings, (len(paths),), numbers[: settings.examples])
-    shape, stored = [ds.sizes[dim] for dim in schema.signal_dims(ds)], ds[n.PATTERNS].dtype
-    geometries: dict[int, Geometry] = {}  # of the files that are read and not yet written
-
-    def read() -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        for start in range(0, len(paths), size):
-            singles = [read_single(ds, path) for path in paths[start : start + size]]
-            geometries.update(enumerate((single.geometry for single in singles), start))
-            values = np.stack([single.values for single in singles])
-            yield numbers[start : start + size], torch.from_numpy(values.reshape(-1, *opened.model.input_shape))
+    ds = opened.ds
+    evaluation = Evaluation(opened, settings, (len(paths),), np.arange(len(paths))[: settings.examples, None])
+    shape = [ds.sizes[dim] for dim in schema.signal_dims(ds)]
+    size = opened.model.fitting(settings.batch_size)
 
     with ExitStack() as stack:
-        aside = None if out is None else stack.enter_context(staged(Path(out)))
+        folder = None if out is None else stack.enter_context(staged(Path(out)))
         show = stack.enter_context(showing(progress, "reconstructing"))
-        for places, recon in judged.rebuilt(read()):
-            for (i,), values in zip(places.tolist(), recon, strict=True):
-                geometry = geometries.pop(i)
-                if aside is not None:
-                    path = aside / f"{names[i]}{output_suffix(ds)}"
-                    write_sample(path, values.reshape(shape), stored, geometry=geometry)
-                show(i + 1, len(paths))
-    table = judged.table({FILE: xr.DataArray([str(path) for path in paths], dims=FILE)}, len(paths))
-    if judged.pictures:
+        for start in range(0, len(paths), size):
+            batch = paths[start : start + size]
+            singles = [read_single(ds, path) for path in batch]
+            values = np.stack([single.values for single in singles]).reshape(-1, *opened.model.input_shape)
+            numbers = np.arange(start, start + len(batch))[:, None]
+            for _, decoded in evaluation.reconstruct(numbers, torch.from_numpy(values)):  # one batch
+                for path, single, sample in zip(batch, singles, decoded, strict=True):
+                    if folder is not None:
+                        file = folder / f"{inside_name(path.name)}{output_suffix(ds)}"
+                        write_sample(file, sample.reshape(shape), ds[n.PATTERNS].dtype, geometry=single.geometry)
+            show(start + len(batch), len(paths))
+    table = evaluation.table({FILE: xr.DataArray([str(path) for path in paths], dims=FILE)}, len(paths))
+    if evaluation.pictures:
         table.coords[f"{EXAMPLE}_{FILE}"] = (EXAMPLE, [path.name for path in paths[: settings.examples]])
     return table
 
 
-def reconstruct(store: StoreOrRun, *, run: str = n.DEFAULT_RUN, n_samples: int = 8, seed: int = 0) -> xr.Dataset:
-    """Patterns as the network sees them and as it decodes them, for scan points spread over the validation part.
+def _check_files(paths: Sequence[Path], settings: ReconstructConfig, *, has_out: bool) -> None:
+    """Raise UsageError for files or settings that `reconstruct_files` cannot take."""
+    if not paths:
+        raise UsageError("no file is given; name one or more.")
+    default = ReconstructConfig()
+    if any(getattr(settings, name) != getattr(default, name) for name in ("roi", "part", "out", "name")):
+        raise UsageError("part, roi, name and variable are for a store's own samples; leave them out for single files.")
+    counts = Counter(inside_name(path.name).lower() for path in paths)
+    twice = [name for name, count in counts.items() if count > 1]
+    if has_out and twice:
+        raise UsageError(f"two files would both be written as {twice[0]!r}; rename one, or write them one by one.")
 
-    Variables `input` and `reconstruction`, `(sample, [channel,] dy, dx)`, in preprocessed units; the navigation
-    coordinates of each sample as coordinates of `sample`. A seeded choice; posterior mean.
+
+def reconstruct(store: StoreOrRun, *, run: str = n.DEFAULT_RUN, n_samples: int = 8, seed: int = 0) -> xr.Dataset:
+    """Decode the latents of some samples, spread over the validation part, in preprocessed units.
+
+    Parameters
+    ----------
+    store
+        Path of the store, a Dataset that was opened from it, or a Run.
+    run
+        Name of the run.
+    n_samples
+        Number of samples.
+    seed
+        Seed of the choice.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``input`` and ``reconstruction``, each ``(sample, [channel,] dy, dx)``, with the navigation
+        coordinates of each sample.
     """
     if n_samples < 1:
         raise UsageError(f"n_samples is {n_samples}; it must be at least 1.")
     opened = open_run(store, run)
-    ds, model, nav = opened.ds, opened.model, schema.navigation_dims(opened.ds)
+    ds, model = opened.ds, opened.model
+    nav = schema.navigation_dims(ds)
     points = example_points(opened, opened.own(n.SPLIT).load() != n.OUTSIDE, n_samples, seed)
     if not len(points):
-        raise NoInputError(f"run {run!r} of {store} has no scan point in its split; train it again.")
+        raise NoInputError(f"run {opened.name!r} of {opened.path} has no scan point in its split; train it again.")
     stored = opened.samples(points)
-    raw = torch.from_numpy(stored.reshape(-1, *model.input_shape))
-    parts = [through(model, some) for some in raw.split(model.fitting(len(raw)))]
-    seen, decoded = (model.preprocess.enlarged(torch.cat([part[i] for part in parts])) for i in (0, 3))
-    coords = {dim: (n.SAMPLE, ds[dim].values[points[:, i]], ds[dim].attrs) for i, dim in enumerate(nav)}
-    words = {"input": "pattern as the network sees it", "reconstruction": "decoded posterior mean"}
-    return xr.Dataset(
-        {
-            name: ((n.SAMPLE, *schema.signal_dims(ds)), values.numpy().reshape(stored.shape), {"long_name": text})
-            for (name, text), values in zip(words.items(), (seen, decoded), strict=True)
-        },
-        coords=coords if n.SAMPLE not in nav else {n.SAMPLE: ds[n.SAMPLE].isel({n.SAMPLE: points[:, 0]})},
-        attrs={**opened.attrs, "seed": seed},
-    )
+    batches = torch.from_numpy(stored.reshape(-1, *model.input_shape)).split(model.fitting(len(stored)))
+    passed = [through(model, batch) for batch in batches]
+    pictures = {
+        "input": ("pattern as the network sees it", [part.target for part in passed]),
+        "reconstruction": (PICTURES["reconstruction"], [part.decoded for part in passed]),
+    }
+    dims = (n.SAMPLE, *schema.signal_dims(ds))
+    variables = {}
+    for name, (long_name, parts) in pictures.items():
+        values = model.preprocess.enlarged(torch.cat(parts)).cpu().numpy().reshape(stored.shape)
+        variables[name] = (dims, values, {"long_name": long_name})
+    coords: dict[str, Any] = {}
+    for i, dim in enumerate(nav):
+        coords[dim] = (n.SAMPLE, ds[dim].values[points[:, i]], ds[dim].attrs)
+    if n.SAMPLE in nav:
+        coords = {n.SAMPLE: ds[n.SAMPLE].isel({n.SAMPLE: points[:, 0]})}
+    return xr.Dataset(variables, coords, attrs={**opened.attrs, "seed": seed})
 
 
 def _check(opened: Run, settings: ReconstructConfig, *, has_files: bool) -> None:
     """Raise UsageError for settings that do not fit each other, the data or the network."""
-    wanted, stored, net = settings.data_range, settings.units == "stored", settings.lpips_weights
-    if wanted == "dtype" and not (stored and opened.ds[n.PATTERNS].dtype.kind in "iu"):
+    is_stored = settings.units == "stored"
+    is_integer = opened.ds[n.PATTERNS].dtype.kind in "iu"
+    if settings.data_range == "dtype" and not (is_stored and is_integer):
         raise UsageError("data_range 'dtype' is for whole numbers in stored units; give a number or 'sample'.")
-    if isinstance(wanted, float) and wanted <= 0:
-        raise UsageError(f"data_range is {wanted}; it must be a positive number.")
-    if (net is None) != (settings.lpips_linear is None):
+    if isinstance(settings.data_range, float) and settings.data_range <= 0:
+        raise UsageError(f"data_range is {settings.data_range}; it must be a positive number.")
+    if (settings.lpips_weights is None) != (settings.lpips_linear is None):
         raise UsageError("LPIPS takes two files: lpips_weights, of the feature network, and lpips_linear.")
-    if not stored and (net or has_files):
+    if not is_stored and (settings.lpips_weights or has_files):
         raise UsageError("LPIPS and files of reconstructions are in stored units; leave units='preprocessed' out.")
 
 
-class Judged:
-    """Samples through the model and back, in the chosen units, and the numbers that judge them, at their places.
+class Evaluation:
+    """Reconstructs samples in the chosen units and keeps what measures them, at their places.
 
-    shape: of the places. wanted: places `(k, dims)` whose pictures are kept. Raises UsageError or DataError for LPIPS
+    shape: of the places. examples: places `(k, dims)` whose pictures are kept. Raises UsageError or DataError for LPIPS
     weights that do not fit.
     """
 
-    def __init__(self, opened: Run, settings: ReconstructConfig, shape: tuple[int, ...], wanted: np.ndarray) -> None:
-        self.opened, self.settings, self.shape = opened, settings, shape
-        self.wanted = set(map(tuple, wanted.tolist()))
+    def __init__(self, opened: Run, settings: ReconstructConfig, shape: tuple[int, ...], examples: np.ndarray) -> None:
+        self.opened = opened
+        self.settings = settings
+        self.shape = shape
+        self.examples = set(map(tuple, examples.tolist()))
         self.scale = scale_attrs(opened, stored=settings.units == "stored")
-        self.distance, (self.range_is, self.range) = _lpips(opened, settings), _data_range(opened, settings)
-        self.numbers: dict[str, np.ndarray] = {}
+        self.lpips = _lpips(opened, settings)
+        self.range_is, self.range = _data_range(opened, settings)
+        self.metrics: dict[str, np.ndarray] = {}
         self.pictures: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}  # input and reconstruction
 
-    def rebuilt(self, given: Iterable[tuple[np.ndarray, torch.Tensor]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Places `(k, dims)` and reconstructions of samples `(k, C, …)`, as many at once as fit; all are judged."""
+    def reconstruct(self, places: np.ndarray, stored: torch.Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Places `(k, dims)` and reconstructions of samples `(k, C, …)`, as many at once as fit."""
         size = self.opened.model.fitting(self.settings.batch_size)
-        for places, stored in given:
-            for start in range(0, len(places), size):
-                part = slice(start, start + size)
-                yield places[part], self._judge(places[part], stored[part])
+        for start in range(0, len(places), size):
+            batch = slice(start, start + size)
+            yield places[batch], self._evaluate(places[batch], stored[batch])
 
     @torch.inference_mode()
-    def _judge(self, places: np.ndarray, stored: torch.Tensor) -> np.ndarray:
-        """The reconstructions of stored samples, whose numbers and pictures are kept."""
-        model, raw = self.opened.model, stored.to(self.opened.model.device)
-        target, _, _, recon = through(model, raw, self.settings.window, self.settings.overlap)
-        recon = recon.float()
+    def _evaluate(self, places: np.ndarray, stored: torch.Tensor) -> np.ndarray:
+        """Reconstruct a batch; its metrics and examples are kept."""
+        model = self.opened.model
+        raw = stored.to(model.device)
+        passed = through(model, raw, self.settings.window, self.settings.overlap)
+        target, decoded = passed.target, passed.decoded.float()
         if self.settings.units == "stored":
-            target, recon = raw.float(), undo(recon, raw, model.preprocess.background, model.preprocess_config)
-        flat = target.flatten(1)
-        found = image_metrics(target, recon, self.range or flat.amax(1) - flat.amin(1))
-        if self.distance is not None:
-            found["lpips"] = self.distance(target, recon)
-        for name, values in found.items():
-            full = self.numbers.setdefault(name, np.full(self.shape, np.nan, np.float32))
-            full[tuple(places.T)] = values.cpu().numpy()
-        decoded = recon.cpu().numpy()
+            target = raw.float()
+            decoded = undo(decoded, raw, model.preprocess.background, model.preprocess_config)
+        data_range: float | torch.Tensor | None = self.range
+        if data_range is None:
+            flat = target.flatten(1)
+            data_range = flat.amax(1) - flat.amin(1)
+        metrics = image_metrics(target, decoded, data_range)
+        if self.lpips is not None:
+            metrics["lpips"] = self.lpips(target, decoded)
+        for name, values in metrics.items():
+            if name not in self.metrics:
+                self.metrics[name] = np.full(self.shape, np.nan, np.float32)
+            self.metrics[name][tuple(places.T)] = values.cpu().numpy()
         for k, place in enumerate(map(tuple, places.tolist())):
-            if place in self.wanted:
-                both = model.preprocess.enlarged(torch.stack([target[k], recon[k]])).cpu().numpy()
-                self.pictures[place] = both[0], both[1]
-        return decoded
+            if place in self.examples:
+                pair = model.preprocess.enlarged(torch.stack([target[k], decoded[k]])).cpu().numpy()
+                self.pictures[place] = (pair[0], pair[1])
+        return decoded.cpu().numpy()
 
     def table(self, coords: Mapping[str, xr.DataArray], count: int, split: xr.DataArray | None = None) -> xr.Dataset:
-        """Numbers of `count` samples over the dims of `coords`, their summary, and the pictures that were kept."""
-        model, patterns, unit = self.opened.model, self.opened.ds[n.PATTERNS], self.scale["units"]
+        """Metrics of `count` samples over the dims of `coords`, their summary, and the examples."""
+        model, patterns = self.opened.model, self.opened.ds[n.PATTERNS]
+        unit = self.scale["units"]
         units = {"mse": f"{unit}^2" if unit != "1" else "1", "mae": unit, "psnr": "dB"}
-        columns = {
-            name: (tuple(coords), values, {"long_name": LONG_NAMES[name], "units": units.get(name, "1")})
-            for name, values in self.numbers.items()
-        }
+        columns = {}
+        for name, values in self.metrics.items():
+            attrs = {"long_name": LONG_NAMES[name], "units": units.get(name, "1")}
+            columns[name] = (tuple(coords), values, attrs)
         table = xr.Dataset(columns, coords=coords)
         table = table.merge(summarise(table, split))
-        if places := sorted(self.pictures):
-            signal, at = schema.signal_dims(self.opened.ds), tuple(np.array(places).T)
-            about = {n.SIGNAL_DIMS: list(signal), **self.scale}
-            about |= {key: patterns.attrs[key] for key in (ORIENTATION,) if key in patterns.attrs}
-            table = table.assign_coords({dim: patterns[dim] for dim in signal if dim in patterns.coords})
-            for k, (name, text) in enumerate(PICTURES.items()):
-                values = np.stack([self.pictures[place][k] for place in places])
-                shape = (len(places), *(patterns.sizes[dim] for dim in signal))
-                table[name] = ((EXAMPLE, *signal), values.reshape(shape), {"long_name": text, **about})
-            for (dim, coord), where in zip(coords.items(), at, strict=True):
-                table.coords[f"{EXAMPLE}_{dim}"] = (EXAMPLE, coord.values[where], coord.attrs)
-            for name, values in self.numbers.items():
-                table[f"{EXAMPLE}_{name}"] = (EXAMPLE, values[at], table[name].attrs)
-        config, given = model.preprocess_config, []
-        if self.settings.units == "stored":
-            given = [GIVEN_BACK[config.normalise]] if config.normalise in GIVEN_BACK else []
-            given += ["dynamic background"] * (config.dynamic_background > 0)
-        too_small = f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out."
+        if self.pictures:
+            table = self._with_examples(table, coords)
+        warnings = []
+        if not can_ssim(model.input_shape):
+            warnings.append(f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out.")
         return table.assign_attrs(
             **self.opened.attrs,
             **self.scale,
@@ -369,10 +470,42 @@ class Judged:
             compression_ratio=compression_ratio(model.input_shape, patterns.dtype, model.latent_shape),
             data_range_is=self.range_is,
             data_range=self.range,
-            given_back=given,
+            given_back=self._given_back(),
             window=None if self.settings.window is None else list(self.settings.window),
-            warnings=[] if can_ssim(model.input_shape) else [too_small],
+            warnings=warnings,
         )
+
+    def _with_examples(self, table: xr.Dataset, coords: Mapping[str, xr.DataArray]) -> xr.Dataset:
+        """The table with the pictures of the examples, their places and their metrics."""
+        patterns = self.opened.ds[n.PATTERNS]
+        signal = schema.signal_dims(self.opened.ds)
+        places = sorted(self.pictures)
+        at = tuple(np.array(places).T)
+        attrs = {n.SIGNAL_DIMS: list(signal), **self.scale}
+        if ORIENTATION in patterns.attrs:
+            attrs[ORIENTATION] = patterns.attrs[ORIENTATION]
+        table = table.assign_coords({dim: patterns[dim] for dim in signal if dim in patterns.coords})
+        shape = (len(places), *(patterns.sizes[dim] for dim in signal))
+        for k, (name, long_name) in enumerate(PICTURES.items()):
+            values = np.stack([self.pictures[place][k] for place in places]).reshape(shape)
+            table[name] = ((EXAMPLE, *signal), values, {"long_name": long_name, **attrs})
+        for (dim, coord), where in zip(coords.items(), at, strict=True):
+            table.coords[f"{EXAMPLE}_{dim}"] = (EXAMPLE, coord.values[where], coord.attrs)
+        for name, values in self.metrics.items():
+            table[f"{EXAMPLE}_{name}"] = (EXAMPLE, values[at], table[name].attrs)
+        return table
+
+    def _given_back(self) -> list[str]:
+        """What each reconstruction has from its input, not from the network."""
+        if self.settings.units != "stored":
+            return []
+        config = self.opened.model.preprocess_config
+        given_back = []
+        if config.normalise in GIVEN_BACK:
+            given_back.append(GIVEN_BACK[config.normalise])
+        if config.dynamic_background > 0:
+            given_back.append("dynamic background")
+        return given_back
 
 
 def _lpips(opened: Run, settings: ReconstructConfig) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:

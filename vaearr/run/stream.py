@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from vaearr.batching.blocks import Block, Blocks, read_chosen
 from vaearr.computing.progress import Progress, showing
 from vaearr.errors import UsageError, did_you_mean
 from vaearr.models.artifacts import TrainedModel
-from vaearr.models.networks import decode_windows, encode_windows
+from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.run import Run
 from vaearr.store import Region, Staging, pending, write_block
 
@@ -24,8 +25,15 @@ log = logging.getLogger("vaearr")
 
 PARTS = {"train": n.TRAIN, "validation": n.VALIDATION}
 
-Values = Mapping[str, np.ndarray]  # by variable, `(n, …)` of a block's chosen points; nothing for none
-Made = tuple[Region, np.ndarray, Values | Callable[[], Values]]  # a block, its chosen points, what they became
+Values = Mapping[str, np.ndarray]  # by variable, `(n, …)` of a block's chosen points; empty for no point
+
+
+class BlockResult(NamedTuple):
+    """What became of a block: its chosen points, and values by variable, or a function that waits for them."""
+
+    region: Region
+    inside: np.ndarray
+    values: Values | Callable[[], Values]
 
 
 def part_map(run: Run, part: str, *, most: int | None = None, seed: int = 0) -> xr.DataArray:
@@ -73,62 +81,72 @@ def batches_of(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[tupl
             yield points[start : start + size], stored[start : start + size].to(run.model.device)
 
 
+class Passed(NamedTuple):
+    """Samples as the network sees them, their posterior mean and log-variance, and the decoded mean."""
+
+    target: torch.Tensor
+    mean: torch.Tensor
+    logvar: torch.Tensor
+    decoded: torch.Tensor
+
+
 @torch.inference_mode()
 def through(
     model: TrainedModel, stored: torch.Tensor, window: Sequence[int] | None = None, overlap: float = 0.25
-) -> tuple[torch.Tensor, ...]:
-    """Stored patterns `(B, C, …)` as the network sees them, their posterior mean and log-variance, the mean decoded.
+) -> Passed:
+    """Preprocess, encode and decode stored patterns `(B, C, …)`; nothing is learned.
 
-    window, overlap: spatial latents by windows, see `models.networks`. Nothing is learned.
+    window, overlap: spatial latents window by window, see `vaearr.models.windows`.
     """
-    seen, network = model.preprocess(stored.to(model.device, non_blocking=True)), model.network
+    network = model.network
+    target = model.preprocess(stored.to(model.device, non_blocking=True))
     if window is None:
-        mean, logvar = network.encode(seen)
-        return seen, mean, logvar, network.decode(mean)
-    mean, logvar = encode_windows(network, seen, window, overlap)
-    return seen, mean, logvar, decode_windows(network, mean, window, overlap)
+        mean, logvar = network.encode(target)
+        decoded = network.decode(mean)
+    else:
+        mean, logvar = encode_windows(network, target, window, overlap)
+        decoded = decode_windows(network, mean, window, overlap)
+    return Passed(target, mean, logvar, decoded)
 
 
-def write_made(
+def write_blocks(
     staging: Staging,
-    make: Callable[[Sequence[Region]], Iterable[Made]],
+    results: Iterable[BlockResult],
     *,
     what: str,
     progress: Progress,
 ) -> None:
-    """Fill the staged variables, block by block: those that are written already are passed over.
+    """Fill the staged variables block by block; one block is written while the next is computed.
 
-    make: from the regions that are left to what becomes of each: values by variable, or a function that gives them, for
-    work that goes on elsewhere; NaN is written at points not chosen. One block is written while the next is made. what:
-    the work, in a word.
+    results: of the blocks that are `pending` in the staging. what: the work, in a word.
     """
-    left, total = pending(staging), len(staging.regions)
-    if len(left) < total:
-        log.info(f"going on with interrupted {what}: {total - len(left)} blocks are done")
-    written = _write_behind(lambda made: write_chosen(staging, *made), make(left))
-    with showing(progress, what) as show:
-        for done, _ in enumerate(written, total - len(left) + 1):
-            show(done, total)
+    total = len(staging.regions)
+    done = total - len(pending(staging))
+    if done:
+        log.info(f"resuming {what}: {done} of {total} blocks exist")
+    writing: Future[None] | None = None
+    with ThreadPoolExecutor(1) as writer, showing(progress, what) as show:
+        for result in results:
+            if writing is not None:
+                writing.result()
+                done += 1
+                show(done, total)
+            writing = writer.submit(write_result, staging, result)
+        if writing is not None:
+            writing.result()
+            show(total, total)
 
 
-def _write_behind(write: Callable[[Made], None], items: Iterable[Made]) -> Iterator[None]:
-    """`map(write, items)`, where one thread writes an item while the caller makes the next; yields what is written."""
-    with ThreadPoolExecutor(1) as writer:
-        behind: Future[None] | None = None
-        for item in items:
-            if behind:
-                yield behind.result()
-            behind = writer.submit(write, item)
-        if behind:
-            yield behind.result()
-
-
-def write_chosen(staging: Staging, region: Region, inside: np.ndarray, values: Values | Callable[[], Values]) -> None:
+def write_result(staging: Staging, result: BlockResult) -> None:
     """Write values of a block's chosen points into every staged variable, NaN elsewhere."""
-    known, full = values() if callable(values) else values, {}
+    values = result.values
+    if callable(values):
+        values = values()
+    blocks = {}
     for name, array in staging.arrays.items():
-        each = array.shape[inside.ndim :]
-        full[name] = np.full((*inside.shape, *each), np.nan, np.float32)
-        if known:
-            full[name][inside] = known[name].reshape(-1, *each)
-    write_block(staging, region, full)
+        sample_shape = array.shape[result.inside.ndim :]
+        block = np.full((*result.inside.shape, *sample_shape), np.nan, np.float32)
+        if name in values:
+            block[result.inside] = values[name].reshape(-1, *sample_shape)
+        blocks[name] = block
+    write_block(staging, result.region, blocks)

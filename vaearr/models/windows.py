@@ -1,0 +1,134 @@
+"""Large samples window by window, by `monai.inferers.sliding_window_inference`, for networks with spatial latents.
+
+Windows lie on the grid of latent positions, so that a position means the same in each of them. A window sees nothing
+beyond its border, and its group norms and attention see the window alone: `window_agreement` measures the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from vaearr.errors import UsageError, need
+from vaearr.models.networks import with_edges
+
+AGREEMENT = 0.99  # correlation with the latents of the undivided sample, below which users are warned
+
+
+@torch.inference_mode()
+def encode_windows(
+    network: Any, samples: torch.Tensor, window: Sequence[int], overlap: float = 0.25
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Posterior mean and log-variance of samples, blended from windows.
+
+    Parameters
+    ----------
+    network
+        Network with spatial latents, made for the whole samples.
+    samples
+        Preprocessed samples `(B, *input_shape)`.
+    window
+        Pixels per spatial dim, multiples of the network's stride; where the sample is smaller, all
+        of it.
+    overlap
+        Share of a window that it has in common with the next, `0 <= overlap < 1`.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        Mean and log-variance, each `(B, *latent_shape)`.
+
+    Raises
+    ------
+    MissingExtraError
+        If MONAI is not installed.
+    UsageError
+        If the network has vector latents, or the window does not fit it.
+    """
+    positions = _positions(network, window, overlap)
+    stride, grid = network.stride, network.latent_shape[1:]
+    padding = []
+    for before, count, step, size in zip(network.pad_before, grid, stride, network.input_shape[1:], strict=True):
+        padding.append((before, count * step - before - size))
+    sides = [count * step for count, step in zip(positions, stride, strict=True)]
+    tile = network.resized(sides)
+    mean, logvar = _blended(tile.encode, with_edges(samples, padding), sides, stride, overlap)
+    return mean, logvar
+
+
+@torch.inference_mode()
+def decode_windows(network: Any, z: torch.Tensor, window: Sequence[int], overlap: float = 0.25) -> torch.Tensor:
+    """Samples `(B, *input_shape)` expected for latents `(B, *latent_shape)`, blended from windows.
+
+    `window` is in pixels of the sample; otherwise as `encode_windows`.
+    """
+    positions = _positions(network, window, overlap)
+    tile = network.resized([count * step for count, step in zip(positions, network.stride, strict=True)])
+    decoded = _blended(tile.decode, z, positions, [1] * len(positions), overlap)
+    for dim, (before, size) in enumerate(zip(network.pad_before, network.input_shape[1:], strict=True), start=2):
+        decoded = decoded.narrow(dim, before, size)
+    return decoded.contiguous()
+
+
+def _positions(network: Any, window: Sequence[int], overlap: float) -> list[int]:
+    """Latent positions of a window per spatial dim."""
+    need("monai", "vaearr[monai]", "encoding by windows")
+    if len(network.latent_shape) == 1:
+        raise UsageError("windows need a network with spatial latents, such as 'autoencoder-kl'; leave window out.")
+    stride = tuple(network.stride)
+    is_multiple = [side >= step and side % step == 0 for side, step in zip(window, stride, strict=False)]
+    if len(window) != len(stride) or not all(is_multiple):
+        raise UsageError(f"window is {tuple(window)}; give {len(stride)} multiples of {stride}, the network's stride.")
+    if not 0 <= overlap < 1:
+        raise UsageError(f"overlap is {overlap}; it is a share of a window, from 0 to below 1.")
+    counts = network.latent_shape[1:]
+    return [min(side // step, count) for side, step, count in zip(window, stride, counts, strict=True)]
+
+
+def _blended(
+    predict: Callable[[torch.Tensor], Any],
+    values: torch.Tensor,
+    sides: Sequence[int],
+    steps: Sequence[int],
+    overlap: float,
+) -> Any:
+    """What windows of these sides give, blended by MONAI; windows begin at multiples of `steps`."""
+    from monai.inferers import sliding_window_inference
+
+    shares = []
+    for side, step in zip(sides, steps, strict=True):
+        interval = max(step, math.floor(side * (1 - overlap) / step + 1e-9) * step)
+        shares.append(1 - (interval + 0.5) / side)  # MONAI rounds the interval down
+    return sliding_window_inference(
+        values, tuple(sides), 1, predict, overlap=[max(0.0, share) for share in shares], mode="gaussian"
+    )
+
+
+@torch.inference_mode()
+def window_agreement(network: Any, sample: torch.Tensor, window: Sequence[int], overlap: float) -> float:
+    """Correlation of latents by windows with those without, away from the borders.
+
+    It is measured on the middle of one sample `(1, *input_shape)`, two windows long in the dim that has most windows
+    and one in the others, so that it takes the memory of two windows.
+    """
+    positions = _positions(network, window, overlap)
+    sides = [count * step for count, step in zip(positions, network.stride, strict=True)]
+    shape = network.input_shape[1:]
+    ratios = [size / side for size, side in zip(shape, sides, strict=True)]
+    longest = ratios.index(max(ratios))
+    lengths = [
+        min(size, side * (1 + (dim == longest))) for dim, (size, side) in enumerate(zip(shape, sides, strict=True))
+    ]
+    middle = sample
+    for dim, (size, length) in enumerate(zip(shape, lengths, strict=True), start=2):
+        middle = middle.narrow(dim, (size - length) // 2, length)
+    part = network.resized(lengths)
+    whole = part.encode(middle)[0]
+    pieces = encode_windows(part, middle, sides, overlap)[0]
+    length = whole.shape[longest + 2]
+    margin = min(positions[longest] // 4, (length - 1) // 2)
+    inner = [value.narrow(longest + 2, margin, length - 2 * margin).flatten() for value in (whole, pieces)]
+    return float(torch.corrcoef(torch.stack(inner))[0, 1])

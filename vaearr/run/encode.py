@@ -293,11 +293,11 @@ def _encoded(
         std = (0.5 * passed.logvar.float()).exp()
         residual = (passed.target - passed.decoded).flatten(1)
         error = torch.linalg.vector_norm(residual, dim=1).square() / residual.shape[1]
-        values = {n.LATENTS: mean, n.LATENTS_STD: std, n.RECONSTRUCTION_ERROR: error}
+        batch_values = {n.LATENTS: mean, n.LATENTS_STD: std, n.RECONSTRUCTION_ERROR: error}
         if settings.draws:
             noise = _noise(numbers[batch], (settings.draws, *mean.shape[1:]), settings.seed).to(mean.device)
-            values[n.Z_DRAWS] = mean[:, None] + std[:, None] * noise
-        for variable, value in values.items():
+            batch_values[n.Z_DRAWS] = mean[:, None] + std[:, None] * noise
+        for variable, value in batch_values.items():
             parts.setdefault(n.run_name(variable, settings.run), []).append(value)
     joined = {name: torch.cat(values) for name, values in parts.items()}
     if model.device.type != "cuda":

@@ -119,12 +119,13 @@ def encode(
     own = open_store(path)
 
     names = [n.run_name(variable, opened.name) for variable in VALUES]
+    parents = [n.PATTERNS, n.run_name(n.ROI, opened.name)]
     inputs = {
         "run": opened.name,
-        "parents": [n.PATTERNS, n.run_name(n.ROI, opened.name)],
+        "parents": parents,
         "weights_sha256": opened.manifest.get("weights_sha256"),
     }
-    recipe = Recipe(settings, inputs, check_inputs(path, inputs["parents"]))
+    recipe = Recipe(settings, inputs, check_inputs(path, parents))
     replacing: list[str] = []
     if names[0] in own:
         existing = f"{path} already holds {', '.join(names)}"

@@ -285,7 +285,7 @@ def write_history(content: Content, folder: Path) -> None:
     run = content.config.run
     if not has_table(content.path, run, n.HISTORY):
         raise NoInputError(f"run {run!r} was not trained here, so it has no history.")
-    history = open_table(content.path, run, n.HISTORY).to_dataframe()
+    history = open_table(content.path, run, n.HISTORY).drop_dims(n.LATENT, errors="ignore").to_dataframe()
     columns = {ours: theirs for ours, theirs in HISTORY_COLUMNS.items() if ours in history}
     frame = history[list(columns)].rename(columns=columns).rename_axis("epoch").reset_index()
     write_table(frame, folder / "training_history.csv")

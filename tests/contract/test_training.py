@@ -247,7 +247,7 @@ def test_balance_improves_the_rare_class(unbalanced: Path) -> None:
     for run, balance in (("plain", ()), ("balanced", ("--balance", "label"))):
         vaearr("train", unbalanced, "--run", run, *options, *balance)
         vaearr("encode", unbalanced, "--run", run)
-        ds = zarr(unbalanced)
+        ds = zarr(unbalanced).load()
         errors[run] = float(ds[f"reconstruction_error_{run}"][ds.label == 1].mean())
     assert errors["balanced"] < 0.7 * errors["plain"]
     ds = va.open_store(unbalanced)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -86,7 +87,11 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
         (["cluster", "{store}", "--method", "kmean", "--name", "c"], 2, "Did you mean 'kmeans'"),
         (["cluster", "{store}", "--feature", "BCC", "--name", "c"], 66, "Did you mean 'BC'"),
         (["cluster", "{store}", "--k", "3", "--name", "grains"], 73, "choose another name"),
-        (["embed", "{store}", "--components", "3"], 73, "choose another name"),
+        (
+            ["embed", "{store}", "--components", "3"],
+            73,
+            "another name with --name, or replace it with --overwrite",
+        ),
         (["embed", "{store}", "--method", "nmf", "--endmember", "3"], 2, "not X:Y"),
         (["attach", "{store}", "none.npy", "--run", "b"], 66, "none.npy"),
         (["attach", "{store}", "{files}/elements.csv"], 2, "run="),
@@ -121,6 +126,7 @@ def test_errors_are_one_line_with_a_code(
     monkeypatch.chdir(tmp_path)
     done = vaearr(*[part.format(files=folder, store=trained_template) for part in args], code=code)
     assert message in done.error
+    assert not re.search(r"\w=\S+ \(--", done.error), "an option is named as in Python, too"
     assert tree(trained_template) == before
     assert sorted(folder.iterdir()) == listing
     assert not (tmp_path / "out.zarr").exists()

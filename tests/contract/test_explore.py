@@ -165,7 +165,7 @@ def test_a_run_without_a_network_says_so(known_template: Path, tmp_path: Path) -
 def test_images_and_volumes_have_pages_too(images_template: Path, volumes_template: Path, tmp_path: Path) -> None:
     with opened(images_template, tmp_path / "images") as page:
         says(page, "36 images of 24 × 32")
-        says(page, "sample = 0, label = ")
+        says(page, ", label = ")
     with opened(volumes_template, tmp_path / "volumes") as page:
         stored = picture(page, "as stored")
         page.run("deep((e) => e.getAttribute('role') === 'slider').find((e) => e.offsetParent).focus()")

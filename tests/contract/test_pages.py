@@ -35,7 +35,7 @@ def test_the_explorer_is_saved_as_one_offline_file(saved: Path, trained_template
     text = offline(saved)
     assert "scan.zarr" in text
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
-    vaearr("explore", trained_template, "--save", saved, code=EXISTS)
+    assert "or --overwrite" in vaearr("explore", trained_template, "--save", saved, code=EXISTS).error
     vaearr("explore", trained_template, "--save", saved.with_suffix(".txt"), code=USAGE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -24,33 +25,38 @@ __all__ = ["app", "commands", "look", "main"]
 # a core from other processes. libgomp reads this when torch or scikit-learn is loaded; results do not depend on it.
 GOMP_SPINS = "10000"
 
+# Messages name a setting in both spellings, as in "overwrite=True (--overwrite)". The command line shows its own.
+BOTH_SPELLINGS = re.compile(r"(?:\w+=(?:\([^)]*\)|\[[^\]]*\]|\S+?),? )+\((--[^)]+)\)")
+
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 def _explain(error: Any) -> tuple[str, int]:
     """An error as one line, and its exit code."""
     if isinstance(error, VaearrError):
-        return str(error), error.exit_code
-    if hasattr(error, "format_message"):  # of typer: an option or a command that is not there
-        path = f"; see '{error.ctx.command_path} --help'" if getattr(error, "ctx", None) else ""
-        return f"{error.format_message().rstrip('.')}{path}.", error.exit_code
+        return BOTH_SPELLINGS.sub(r"\1", str(error)), error.exit_code
+    if hasattr(error, "format_message"):  # of typer: an unknown option or command
+        context = getattr(error, "ctx", None)
+        help_hint = f"; see '{context.command_path} --help'" if context else ""
+        return f"{error.format_message().rstrip('.')}{help_hint}.", error.exit_code
     if isinstance(error, OSError):
-        where = "" if error.filename is None else f" {error.filename}"
+        file = "" if error.filename is None else f" {error.filename}"
         code = NoInputError.exit_code if isinstance(error, FileNotFoundError) else WriteError.exit_code
-        return f"cannot read/write{where}: {error.strerror or error}", code
+        return f"cannot read/write{file}: {error.strerror or error}", code
     return f"internal error: {type(error).__name__}: {error}; run again with --debug and report it", INTERNAL_ERROR
 
 
 class _Lines(logging.Handler):
-    """What the steps have to tell, as lines on stderr."""
+    """The log of the steps as lines on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"{'warning: ' * (record.levelno >= logging.WARNING)}{record.getMessage()}")
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        say(f"{prefix}{record.getMessage()}")
 
 
 @cache
 def _command() -> Callable[..., Any]:
-    """All commands, put together once a process: that takes as long as many a command."""
+    """All commands, built once a process, which takes as long as a short command."""
     command: Any = get_command(app)
     for option in command.params:
         option.hidden = option.name == "show_completion"  # --help fits a screen
@@ -58,40 +64,45 @@ def _command() -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Entry point: whatever goes wrong is one line on stderr; `--debug` shows where it came from."""
+    """Run the command line: an error is one line on stderr; `--debug` shows where it came from."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINS)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    arguments += ["--help"] * (arguments in ([], ["look"]))
-    stops: list[int] = []
+    if arguments in ([], ["look"]):
+        arguments.append("--help")
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        stops.append(number)
+        received.append(number)
         raise SystemExit(128 + number)  # not KeyboardInterrupt: typer would end that without a word
 
-    caught = [number for number in STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None)]  # nohup stays
-    log, lines = logging.getLogger("vaearr"), _Lines()
+    log = logging.getLogger("vaearr")
+    lines = _Lines()
     log.addHandler(lines)
     log.setLevel(logging.INFO)
     log.propagate = False  # Prefect prints what reaches the root
-    before = {number: signal.signal(number, stop) for number in caught}
+    handlers: dict[int, Any] = {}
+    for number in STOPS:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):  # ignored ones stay so, as under nohup
+            handlers[number] = signal.signal(number, stop)
     try:
-        code = _command()(arguments, standalone_mode=False)  # which says itself what typer makes of an error
+        code = _command()(arguments, standalone_mode=False)  # errors of typer are explained here
         if code:
             raise SystemExit(code)
     except (Exception, SystemExit) as error:
-        if stops:  # whatever a library made of the SystemExit on its way here
-            tell(f"vaearr: {STOPS[stops[0]]}; nothing unfinished was published, run the same command again")
-            raise SystemExit(128 + stops[0]) from None
+        if received:  # whatever a library made of the SystemExit on its way here
+            word = STOPS[received[0]]
+            tell(f"vaearr: {word}; nothing unfinished was published, run the same command again")
+            raise SystemExit(128 + received[0]) from None
         if isinstance(error, SystemExit):
             raise
         if "--debug" in sys.argv:
             traceback.print_exc()
-        text, number = _explain(error)
-        tell(f"vaearr: {' '.join(text.split())}")
-        raise SystemExit(number) from None
+        message, code = _explain(error)
+        tell(f"vaearr: {' '.join(message.split())}")
+        raise SystemExit(code) from None
     finally:
         log.removeHandler(lines)
         log.propagate = True
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

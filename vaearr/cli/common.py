@@ -23,7 +23,11 @@ import vaearr as va
 from vaearr.config import Config, RoiConfig, Setting, group_of, over, placed, settings_of
 from vaearr.errors import UsageError
 
-PLAIN: Any = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
+PLAIN: Any = {
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
 Given = dict[str, Any]
 look = typer.Typer(help="Look around in a latent space, and at the data it is learned from.", **PLAIN)
 
@@ -175,11 +179,11 @@ def _bare_type(annotation: Any) -> Any:
     return annotation
 
 
-def _minimum(setting: Setting) -> float | None:
+def _minimum(setting: Setting) -> Any:
     """The least value of a number, which help shows too."""
     for limit in setting.field.metadata:
         if hasattr(limit, "ge"):
-            return float(limit.ge)
+            return limit.ge
     return None
 
 

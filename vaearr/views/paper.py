@@ -78,7 +78,7 @@ def check_new(path: Path, overwrite: bool) -> None:
     if not path.parent.is_dir():
         raise NoInputError(f"there is no folder {path.parent}; make it first.")
     if path.exists() and not overwrite:
-        raise ExistsError(f"{path} is there already; give another name, or overwrite=True.")
+        raise ExistsError(f"{path} is there already; give another name, or overwrite=True (--overwrite).")
 
 
 def write_new(path: Path, data: bytes, overwrite: bool) -> Path:

@@ -105,7 +105,7 @@ def report_folder(store: Path, settings: ReportConfig) -> Path:
     folder = folder.expanduser()
     is_free = not (folder.exists() or folder.is_symlink()) or (folder.is_dir() and not any(folder.iterdir()))
     if not (is_free or _record_of(folder)):
-        raise ExistsError(f"{folder} is there and is not a report of vaearr; name another folder with out='…' (--out).")
+        raise ExistsError(f"{folder} exists and is not a report of vaearr; name another folder with out='…' (--out).")
     return folder.resolve()
 
 

@@ -53,71 +53,88 @@ def introduction(contents: Contents) -> Section:
 def overview(contents: Contents, section: Section) -> None:
     """Band contrast, elements, phase; the elements as colours."""
     contents.need_plane()
-    ds, roi = contents.ds, contents.roi
-    contents.show(section, "side_maps", ds, "matplotlib", kind="side_maps", roi=roi)
-    if n.ELEMENTS in ds and ds.sizes[n.ELEMENT] > 1:
-        spread = ds[n.ELEMENTS].std([dim for dim in ds[n.ELEMENTS].dims if dim != n.ELEMENT]).fillna(0)
-        chosen = [str(ds[n.ELEMENT].values[i]) for i in np.argsort(-spread.values, kind="stable")[:3]]
-        rgb = element_rgb(ds, chosen, (0.01, 0.99), roi=roi)
-        contents.show(section, "elements_rgb", rgb, "matplotlib", kind="rgb", roi=roi)
+    ds = contents.ds
+    contents.show(section, "side_maps", ds, "matplotlib", kind="side_maps", roi=contents.roi)
+    if n.ELEMENTS not in ds or ds.sizes[n.ELEMENT] == 1:
+        return
+    map_dims = [dim for dim in ds[n.ELEMENTS].dims if dim != n.ELEMENT]
+    spread = ds[n.ELEMENTS].std(map_dims).fillna(0).values
+    most_varied = np.argsort(-spread, kind="stable")[:3]
+    elements = [str(ds[n.ELEMENT].values[i]) for i in most_varied]
+    rgb = element_rgb(ds, elements, (0.01, 0.99), roi=contents.roi)
+    contents.show(section, "elements_rgb", rgb, "matplotlib", kind="rgb", roi=contents.roi)
 
 
 def maps(contents: Contents, section: Section) -> None:
-    """All latent maps (or the most telling), selectable, beside the side maps."""
+    """All latent maps (or those with the strongest associations), selectable, next to the side maps."""
     contents.need_plane()
-    ds, run, order = contents.ds, contents.config.run, contents.order
-    most = min(contents.config.max_maps, max(1, PACKED_MAPS // contents.n_grid))
-    chosen = sorted(order[:most])
-    section.figure(explorer(side_map_list(ds), [latent_map(ds, run, k) for k in chosen], contents.roi))
+    ds, run = contents.ds, contents.config.run
+    count = min(contents.config.max_maps, max(1, PACKED_MAPS // contents.n_grid))
+    chosen = sorted(contents.order[:count])
+    latent_maps = [latent_map(ds, run, label) for label in chosen]
+    section.figure(explorer(side_map_list(ds), latent_maps, contents.roi))
     section.caption("Left: side map, right: latent, each chosen above the map; zoom and cross-hair are linked.")
-    if most < len(order):
-        section.say(f"The {most} of {len(order)} latents that say most; the setting max_maps says how many.", "note")
+    total = len(contents.order)
+    if count < total:
+        section.say(
+            f"{count} of {total} latents, the strongest first; the setting max_maps changes the number.", "note"
+        )
     contents.figures["latent_maps"] = view(contents.latents, "matplotlib", kind="stack", entries=chosen[:SHEET_MAPS])
 
 
 def linked(contents: Contents, section: Section) -> None:
     """For each target its strongest latent, map and scatter linked: band contrast first, then the strongest."""
     contents.need_plane()
-    found = {}
+    strongest = {}
     for target in contents.targets:
         best = contents.strongest(target)
         if best is not None:
-            found[target] = best
-    if not found:
+            strongest[target] = best
+    if not strongest:
         raise LeftOut("no latent has an association with any target (all are constant or missing).")
-    order = sorted(found, key=lambda target: (target != n.BC, -abs(found[target][1])))
-    phases = [target for target in order if target.startswith(f"{n.PHASE}: ")]
-    order = [target for target in order if target not in phases[1:]]  # of two, one is the other's mirror image
-    pairs = order[: int(np.clip(PAIR_PIXELS // max(contents.n_grid, 1), 2, MOST_PAIRS))]
-    about: dict[str, Any] = {"run": contents.config.run, "roi": contents.roi, "most_points": PAIR_POINTS}
-    for target in pairs:
-        latent, name = found[target][0], "".join(c if c.isalnum() and c.isascii() else "_" for c in target).strip("_")
-        key = f"latent_{latent}_against_{name or 'target'}"
-        contents.show(section, key, contents.ds, kind="map_scatter", latent=latent, target=target, **about)
-    section.say(f"Of each target the latent with the largest |{contents.metric}|, for {len(pairs)} of {len(order)}.")
+    targets = sorted(strongest, key=lambda target: (target != n.BC, -abs(strongest[target][1])))
+    phases = [target for target in targets if target.startswith(f"{n.PHASE}: ")]
+    targets = [target for target in targets if target not in phases[1:]]  # of two phases, one mirrors the other
+    count = int(np.clip(PAIR_PIXELS // max(contents.n_grid, 1), 2, MOST_PAIRS))
+    options: dict[str, Any] = {"run": contents.config.run, "roi": contents.roi, "most_points": PAIR_POINTS}
+    for target in targets[:count]:
+        latent, _ = strongest[target]
+        key = f"latent_{latent}_against_{_plain_name(target)}"
+        contents.show(section, key, contents.ds, kind="map_scatter", latent=latent, target=target, **options)
+    shown = min(count, len(targets))
+    section.say(f"For {shown} of {len(targets)} targets, the latent with the largest |{contents.metric}|.")
+
+
+def _plain_name(target: str) -> str:
+    """A target as part of a file name."""
+    letters = [letter if letter.isalnum() and letter.isascii() else "_" for letter in target]
+    return "".join(letters).strip("_") or "target"
 
 
 def association(contents: Contents, section: Section) -> None:
     """Heat maps and ranking table."""
-    found, table = contents.need_association(), contents.table
+    found = contents.need_association()
+    table = contents.table
     metrics = [str(name) for name in table["metric"].values]
-    for k, metric in enumerate(metrics):
-        where = section if k < MOST_METRICS else Section("", "")
-        contents.show(where, f"association_{metric}", found, kind="association", metric=metric)
-    section.say(
-        "Dots: adjusted p < 0.05 against surrogate maps that are as smooth as the target."
-        if P_ADJUSTED in found
-        else "No value is a proof: neighbouring scan points are not independent. 'vaearr associate --significance' "
-        "tests against surrogate maps that are as smooth."
-    )
-    formulas = [f"{k}: {item['formula']} ({item['reference']})" for k, item in table.attrs.get("metrics", {}).items()]
+    for i, metric in enumerate(metrics):
+        place = section if i < MOST_METRICS else Section("", "")  # further ones only in png/
+        contents.show(place, f"association_{metric}", found, kind="association", metric=metric)
+    if P_ADJUSTED in found:
+        section.say("Dots: adjusted p < 0.05 against surrogate maps of the same smoothness as the target.")
+    else:
+        section.say(
+            "No value is a proof: neighbouring scan points are not independent. 'vaearr associate --significance' "
+            "tests against surrogate maps of the same smoothness."
+        )
+    formulas = []
+    for metric, definition in table.attrs.get("metrics", {}).items():
+        formulas.append(f"{metric}: {definition['formula']} ({definition['reference']})")
     section.folded("How the metrics are defined", "\n".join(formulas))
     top = 3 if len(metrics) <= 3 else 1
-    rows: list[list[object]] = [
-        [target, count, *(_strongest(found, metric, target, top) for metric in metrics)]
-        for target, count in contents.targets.items()
-    ]
-    section.table(["target", "n", *(f"strongest latents, {m}" for m in metrics)], rows)
+    rows: list[list[object]] = []
+    for target, count in contents.targets.items():
+        rows.append([target, count, *(_strongest(found, metric, target, top) for metric in metrics)])
+    section.table(["target", "n", *(f"strongest latents, {metric}" for metric in metrics)], rows)
 
 
 def _strongest(found: xr.Dataset, metric: str, target: str, top: int) -> str:
@@ -145,10 +162,13 @@ def decomposition(contents: Contents, section: Section) -> None:
         section.say("No latent and no component is compared with anything: there is no association.", "note")
         return
     tables = {"latents": contents.table, **contents.rivals}
-    rows = list[list[object]]()
+    rows: list[list[object]] = []
     for target, count in contents.targets.items():
-        best = [contents.strongest(target, table) for table in tables.values()]
-        rows.append([target, count, *(f"{one[1]:+.2f} ({one[0]})" if one else "no value" for one in best)])
+        row: list[object] = [target, count]
+        for table in tables.values():
+            best = contents.strongest(target, table)
+            row.append("no value" if best is None else f"{best[1]:+.2f} ({best[0]})")
+        rows.append(row)
     section.table(["target", "n", *tables], rows)
     section.caption(
         f"The strongest single dimension of each, by |{contents.metric}|, over the same points. A latent that does no "
@@ -256,8 +276,13 @@ def provenance(contents: Contents) -> Section:
     """Settings and origins, folded."""
     section = Section("provenance", "Parameters and provenance")
     manifest = dict(contents.manifest)
-    parts = {"Training parameters": manifest.pop("config"), "Run": manifest, "Latents": contents.latents.attrs}
-    parts |= {"Dataset": contents.whole.attrs, "Versions of this report": contents.versions}
+    parts = {
+        "Training parameters": manifest.pop("config"),
+        "Run": manifest,
+        "Latents": contents.latents.attrs,
+        "Dataset": contents.whole.attrs,
+        "Versions of this report": contents.versions,
+    }
     for heading, values in parts.items():
         section.folded(heading, json.dumps(values, indent=2, default=str, ensure_ascii=False))
     return section

@@ -33,7 +33,10 @@ STEPS: dict[str, tuple[Callable[..., Any], type[c.Config]]] = {
     "report": (va.report, c.ReportConfig),
     "export": (va.export, c.ExportConfig),
 }
-OTHERWISE = {("reconstruct", "run"), ("reconstruct", "out"), ("reconstruct", "roi"), ("export", "format")}  # as before
+OTHERWISE = {  # parameters with a default of their own
+    *(("reconstruct", name) for name in ("run", "out", "roi")),
+    *(("export", "format"), ("report", "run")),
+}
 
 
 @pytest.mark.parametrize("step", STEPS)

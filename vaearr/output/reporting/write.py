@@ -28,7 +28,7 @@ PNG_DPI = 300
 
 
 @settings_as_keywords(ReportConfig)
-def report(store: StoreOrRun, *runs: str, config: ReportConfig | None = None, **settings: Any) -> Path:
+def report(store: StoreOrRun, run: str | None = None, *, config: ReportConfig | None = None, **settings: Any) -> Path:
     """Write the report of a run: `index.html`, which works offline, `png/` and `report.json`.
 
     A report that exists in the folder is replaced file by file, its record last, so that a page is always there.
@@ -37,8 +37,8 @@ def report(store: StoreOrRun, *runs: str, config: ReportConfig | None = None, **
     ----------
     store
         Path of a store, a Run, or a Dataset that was opened from a store.
-    runs
-        Name of the run, which may stand second instead of `run=`; of a Run its own.
+    run
+        Name of the run; default: that of a Run, else that of `config`.
     config, **settings
         See ReportConfig; keywords replace single settings of `config`. The default of `out` is
         `<store without .zarr>.reports/<run>`.
@@ -55,7 +55,6 @@ def report(store: StoreOrRun, *runs: str, config: ReportConfig | None = None, **
     ExistsError
         If the folder holds anything but a report.
     """
-    run = runs[0] if runs else settings.get("run")
     if run is None and isinstance(store, Run):
         run = store.name
     config = resolved(ReportConfig, config, settings | {"run": run})

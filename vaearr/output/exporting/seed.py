@@ -7,7 +7,6 @@ Numbers that are not finite become null, also where the earlier programs wrote 0
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,16 @@ METRICS = {
     "partial_pearson": "pp_spatial",
 }
 TOP = 3  # latents in a ranking
+# Keys of a report on a clustering by its method, and the tag in the names of its files.
+CLUSTER_KEYS = {
+    "gmm": (("k",), "gmm_k{k}"),
+    "kmeans": (("k",), "kmeans_k{k}"),
+    "dbscan": (("eps", "min_samples"), "dbscan_eps{eps:.3g}_m{min_samples}"),
+    "hdbscan": (
+        ("min_cluster_size", "min_samples", "cluster_selection_epsilon"),
+        "hdbscan_mcs{min_cluster_size}",
+    ),
+}
 # Columns of the training history: our name, their name.
 HISTORY_COLUMNS = {
     "loss": "train_loss",
@@ -190,42 +199,20 @@ def _is_cluster_map(content: Content, variable: xr.DataArray) -> bool:
     return bool(settings.get("run", content.config.run) == content.config.run)
 
 
-def _gmm_keys(labels: xr.DataArray, parameters: dict[str, Any]) -> dict[str, Any]:
-    keys = _kmeans_keys(labels, parameters)
-    score = (nested(labels.attrs, "scores") or {}).get(str(keys["k"]))
-    scores = None if score is None else {"criterion": parameters.get("criterion"), "value": float(score)}
-    return {**keys, "scores": scores}
-
-
-def _kmeans_keys(labels: xr.DataArray, parameters: dict[str, Any]) -> dict[str, Any]:
-    return {"k": int(labels.attrs.get("k") or parameters.get("k") or labels.max() + 1)}
-
-
-def _dbscan_keys(labels: xr.DataArray, parameters: dict[str, Any]) -> dict[str, Any]:
-    return {"eps": float(parameters["eps"]), "min_samples": int(parameters["min_samples"])}
-
-
-def _hdbscan_keys(labels: xr.DataArray, parameters: dict[str, Any]) -> dict[str, Any]:
-    smallest = int(parameters["min_cluster_size"])
-    return {
-        "min_cluster_size": smallest,
-        "min_samples": int(parameters.get("min_samples") or smallest),
-        "cluster_selection_epsilon": float(parameters.get("cluster_selection_epsilon") or 0.0),
-    }
-
-
-# What a report says of a clustering by its method, and the tag in the names of its files.
-CLUSTER_KEYS: dict[str, tuple[Callable[[xr.DataArray, dict[str, Any]], dict[str, Any]], str]] = {
-    "gmm": (_gmm_keys, "gmm_k{k}"),
-    "kmeans": (_kmeans_keys, "kmeans_k{k}"),
-    "dbscan": (_dbscan_keys, "dbscan_eps{eps:.3g}_m{min_samples}"),
-    "hdbscan": (_hdbscan_keys, "hdbscan_mcs{min_cluster_size}"),
-}
-
-
 def _cluster_keys(labels: xr.DataArray) -> dict[str, Any]:
-    keys, _ = CLUSTER_KEYS[labels.attrs["method"]]
-    return keys(labels, nested(labels.attrs, "parameters") or {})
+    """What a report says of a clustering by its method."""
+    method = labels.attrs["method"]
+    parameters: dict[str, Any] = nested(labels.attrs, "parameters") or {}
+    values = {"cluster_selection_epsilon": 0.0, **parameters, "k": int(labels.attrs.get("k", labels.max() + 1))}
+    keys, _ = CLUSTER_KEYS[method]
+    report = {key: values.get(key) for key in keys}
+    if method == "hdbscan":
+        report["min_samples"] = report["min_samples"] or report["min_cluster_size"]
+    if method == "gmm":
+        score = (nested(labels.attrs, "scores") or {}).get(str(values["k"]))
+        criterion = values.get("criterion")
+        report["scores"] = None if score is None else {"criterion": criterion, "value": float(score)}
+    return report
 
 
 def _tag(labels: xr.DataArray) -> str:

@@ -76,7 +76,6 @@ class _Explore:
     pairs = staticmethod(_exploration.pairs)
     path = staticmethod(_exploration.path)
     prototypes = staticmethod(_exploration.prototypes)
-    save_table = staticmethod(_exploration.save_table)
     traverse = staticmethod(_exploration.traverse)
 
 explore: _Explore

@@ -13,7 +13,7 @@ import xarray as xr
 from scipy import stats
 
 import vaearr as va
-from vaearr.errors import ExistsError, NoInputError, UsageError
+from vaearr.errors import NoInputError, UsageError
 from vaearr.store import create_store
 
 from ..contract.harness import vaearr
@@ -106,7 +106,7 @@ def test_umap(scan_path: Path) -> None:
 # ---- tables and counts -----------------------------------------------------------------------------------------------
 
 
-def test_tables_over_several_shards(shards: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+def test_tables_over_several_shards(shards: tuple[Path, np.ndarray]) -> None:
     store, values = shards
     there = np.flatnonzero(np.isfinite(values).all(1))
     ds = va.open_store(store, chunks=None)
@@ -125,10 +125,6 @@ def test_tables_over_several_shards(shards: tuple[Path, np.ndarray], tmp_path: P
     assert some["color"].values.tolist() == ["latent 1", "BC", "Fe", "phase: fcc", "phase: bcc"]
     np.testing.assert_array_equal(some["amount"][0], values[some["number"], 1])
     np.testing.assert_allclose(some["amount"][1], ds["BC"].values.ravel()[some["number"]])
-    saved = explore.save_table(table, tmp_path / "z.csv")
-    np.testing.assert_allclose(pd.read_csv(saved)["latent_1"], table["latent_1"], rtol=1e-6)
-    with pytest.raises(ExistsError):
-        explore.save_table(table, tmp_path / "z.csv")
 
 
 def test_counts_and_densities(shards: tuple[Path, np.ndarray]) -> None:

@@ -10,7 +10,6 @@ from vaearr.analysis.exploration.distributions import (
     histograms,
     latent_table,
     pairs,
-    save_table,
 )
 from vaearr.analysis.exploration.embeddings import embedding, latent_pca, path
 from vaearr.analysis.exploration.health import health
@@ -28,6 +27,5 @@ __all__ = [
     "pairs",
     "path",
     "prototypes",
-    "save_table",
     "traverse",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +12,10 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.exploration.points import CLASS, POINT, class_names, latent_points, named, open_encoded, some
-from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean
+from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.run import StoreOrRun
 from vaearr.run.statistics import correlations
 from vaearr.schema import meanings
-from vaearr.store.folders import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,21 +236,3 @@ def activation_table(
     return pd.DataFrame(
         columns | {f"{n.LATENT}_{i}": vectors.sel({n.LATENT: i}).values for i in points[n.LATENT].values}
     )
-
-
-def save_table(table: pd.DataFrame, path: str | Path) -> Path:
-    """Save a table as CSV or, with pyarrow, Parquet, by the ending of the name; returns the path.
-
-    Raises UsageError for another ending, ExistsError where the file is there already.
-    """
-    target = Path(path)
-    ending = target.suffix.lower()
-    if ending not in (".csv", ".parquet"):
-        raise UsageError(f"{target.name!r} ends in {ending!r}; tables are saved as .csv or .parquet.")
-    if target.exists():
-        raise ExistsError(f"{target} is there already; give another name.")
-    if ending == ".csv":
-        replace_file(target, table.to_csv(index=False, lineterminator="\n").encode())
-    else:
-        replace_file(target, table.to_parquet(index=False, engine="pyarrow"))
-    return target

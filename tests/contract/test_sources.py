@@ -64,6 +64,15 @@ def test_hdf5(dtype: str, channel: bool, shuffled: bool, tmp_path: Path) -> None
     assert lazy.patterns.chunks is not None
 
 
+def test_one_ingest_opens_its_file_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_scan(tmp_path / "a.h5")
+    opened = []
+    really_open = h5py.File
+    monkeypatch.setattr(h5py, "File", lambda *how, **more: opened.append(how) or really_open(*how, **more))
+    va.ingest(tmp_path / "a.h5", tmp_path / "a.zarr")
+    assert 0 < len(opened) <= 3
+
+
 NAMES = {
     "labelled": ("map_x{x:03d}_y{y:03d}", ()),
     "unlabelled": ("scan_{y}_{x}", ()),

@@ -9,19 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import xarray as xr
 
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.config.parts import of_packages, part
-from vaearr.errors import DataError, UsageError
+from vaearr.errors import DataError, UsageError, VaearrError
 from vaearr.sources import digits, images, kikuchi_h5, nifti, orientation_maps, vendor
 from vaearr.sources.hdf5 import check_file, in_words, open_hdf5
 from vaearr.sources.orientation_maps import open_orientation_map
 
 __all__ = ["SOURCES", "Detected", "Source", "detect", "find_source", "open_orientation_map", "open_source"]
-ZARR = "zarr"
+ZARR, HDF5_SIGNATURE = "zarr", b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,9 @@ def _best_format(file: Path, config: IngestConfig) -> str:
     best = max(scores, key=lambda name: scores[name])
     if scores[best] == 0:
         with file.open("rb") as opened:
-            start = opened.read(8)
+            start = opened.read(len(HDF5_SIGNATURE))
+        if start == HDF5_SIGNATURE:
+            open_hdf5(file).close()  # raises the error that says what is wrong
         known = "; ".join(f"{name}: {source.holds}" for name, source in SOURCES.items())
         raise DataError(f"{file} is in no format that vaearr reads (it starts with {start!r}); expected {known}.")
     return best
@@ -193,8 +194,8 @@ def _best_format(file: Path, config: IngestConfig) -> str:
 def sniff_all(file: Path) -> dict[str, int]:
     """How sure each format is of a file or folder, those of other packages first."""
     scores = {name: named_source(name).sniff(file) for name in of_packages("source")}
-    if not file.is_dir() and h5py.is_hdf5(file):
-        return scores | _sniff_hdf5(file)
+    if not file.is_dir() and (in_hdf5 := _sniff_hdf5(file)):
+        return scores | in_hdf5
     for name in FOLDERS if file.is_dir() else SOURCES:
         if name not in IN_HDF5:
             scores[name] = SOURCES[name].sniff(file)
@@ -202,14 +203,18 @@ def sniff_all(file: Path) -> dict[str, int]:
 
 
 def _sniff_hdf5(file: Path) -> dict[str, int]:
-    """The same for formats in HDF5; the file is opened once."""
+    """The same for formats in HDF5; empty for a file that cannot be opened as HDF5."""
     scores = dict.fromkeys(IN_HDF5, 0)
     try:
-        with open_hdf5(file) as opened:
+        opened = open_hdf5(file)
+    except VaearrError:
+        return {}
+    with opened:
+        try:
             for name in IN_HDF5:
                 scores[name] = SOURCES[name].sniff(opened)
-    except Exception:  # of a damaged file, whatever it raises; opening it says what is wrong
-        scores[kikuchi_h5.ENGINE] = 1
+        except Exception:  # of a damaged file, whatever it raises; opening it says what is wrong
+            scores[kikuchi_h5.ENGINE] = 1
     return scores
 
 

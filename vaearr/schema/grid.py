@@ -92,9 +92,9 @@ def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
         )
     try:
         return _evaluated(ds, text)
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        if isinstance(error, VaearrError):
-            raise
+    except VaearrError:
+        raise
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise UsageError(
             f'cannot read the condition {shortened(text)!r}; write it like "BC > 45 and phase == 0".'
         ) from None

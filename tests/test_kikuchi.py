@@ -15,16 +15,6 @@ def test_wavelength_is_the_textbook_value(energy: float, wavelength: float) -> N
     assert 2 * np.sin(k.bragg_angle((1, 0, 0), 1.0, energy)) == pytest.approx(wavelength, abs=5e-5)
 
 
-def test_reflections_and_planes() -> None:
-    for crystal, forbidden in ((k.NICKEL, (1, 0, 0)), (k.NICKEL, (1, 1, 0)), (k.IRON, (1, 0, 0)), (k.IRON, (1, 1, 1))):
-        assert k.structure_factor(forbidden, crystal) == 0
-        factors = [k.structure_factor(hkl, crystal) for hkl in crystal.families]
-        assert min(factors) > 0
-        assert factors == sorted(factors, reverse=True)
-    sizes = {(1, 1, 1): 4, (2, 0, 0): 3, (2, 2, 0): 6, (3, 1, 1): 12, (2, 1, 1): 12, (3, 1, 0): 12}
-    assert {hkl: len(k.equivalent_planes(hkl)) for hkl in sizes} == sizes
-
-
 def test_gnomonic_geometry() -> None:
     """A pixel centre at the projection centre sees the detector's normal, 20 degrees off the specimen's."""
     rays = k.detector_rays(k.Detector((25, 25), (0.5, 0.22, 0.5)))

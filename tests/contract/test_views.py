@@ -5,16 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from matplotlib.text import Text
+from PIL import Image
 
 import vaearr as va
-from vaearr.errors import UsageError
+from vaearr import views
+from vaearr.errors import ExistsError, NoInputError, SchemaError, UsageError
 
 from .harness import vaearr
 
@@ -84,6 +89,111 @@ def test_a_view_of_every_part_of_a_store(trained_template: Path, images_template
     for patterns in (ds.patterns, ds.patterns.isel(x=slice(5)), ds.patterns[0, 0], va.open_store(images_template)):
         assert va.view(patterns) is not None
     assert va.view(ds.patterns, kind="patterns") is not None
+
+
+KINDS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
+    "map": (lambda store: va.open_store(store).BC, {}),
+    "phase": (lambda store: va.open_store(store).phase, {}),
+    "stack": (lambda store: va.open_store(store).latents, {}),
+    "dataset": (lambda store: va.open_store(store), {}),
+    "side_maps": (lambda store: va.open_store(store), {"kind": "side_maps"}),
+    "samples": (lambda store: va.open_store(store), {"kind": "samples"}),
+    "map_scatter": (lambda store: va.open_store(store), {"kind": "map_scatter"}),
+    "classes": (lambda store: va.open_store(store).grains, {}),
+    "components": (lambda store: va.open_store(store).pca_components, {}),
+    "variance": (lambda store: va.open_store(store).pca_explained_variance_ratio, {}),
+    "history": (lambda store: va.load_run(store).history, {}),
+    "run_health": (lambda store: va.load_run(store).health, {}),
+    "association": (lambda store: va.load_run(store).table("association"), {"metric": "pearson"}),
+    "reconstruction": (lambda store: va.reconstruct(va.load_run(store), run="vae"), {}),
+    "traversal": (lambda store: va.explore.traverse(store, dims=[0, 1]), {}),
+    "manifold": (lambda store: va.explore.manifold(store, dims=[0, 1], steps=5), {}),
+    "path": (lambda store: va.explore.path(store, points=((-1.0, -1.0), (1.0, 1.0))), {}),
+    "draws": (lambda store: va.sample_prior(store, n_samples=4), {}),
+    "prototypes": (lambda store: va.explore.prototypes(store), {}),
+    "embedding": (lambda store: va.explore.embedding(store, method="pca", color=("BC",)), {}),
+    "pairs": (lambda store: va.explore.pairs(store, dims=[0, 1]), {}),
+    "pairs by phase": (lambda store: va.explore.pairs(store, dims=[0, 1], by="phase"), {}),
+    "histograms": (lambda store: va.explore.histograms(store, dims=[0]), {}),
+    "latent_table": (lambda store: va.explore.latent_table(store), {}),
+    "latent_pca": (lambda store: va.explore.latent_pca(store), {}),
+    "health": (lambda store: va.explore.health(store), {}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_result_is_a_picture_and_a_page(name: str, trained_template: Path, tmp_path: Path) -> None:
+    make, options = KINDS[name]
+    result = make(trained_template)
+    before = dict(mpl.rcParams)
+    with Image.open(views.save(result, tmp_path / "a.png", dpi=60, **options)) as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+    assert dict(mpl.rcParams) == before
+    assert "<html" in views.save(result, tmp_path / "a.html", **options).read_text()
+    assert va.describe(result)
+
+
+def test_figures_for_paper(trained_template: Path, tmp_path: Path) -> None:
+    """300 dpi, widths of columns by name, panel letters, units, limits, letters of 6 to 8 pt, the same bytes again."""
+    ds = va.open_store(trained_template)
+    for width, inches in (("single", 3.5), ("double", 7.2)):
+        path = views.save(ds, tmp_path / f"{width}.png", kind="side_maps", width=width)
+        with Image.open(path) as picture:
+            assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+            assert inches * 0.6 < picture.width / 300 < inches * 1.1
+    figure = va.view(ds, "matplotlib", kind="map_scatter")
+    assert [text.get_text() for axes in figure.axes for text in axes.texts][:2] == ["a", "b"]
+    sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
+    assert min(sizes) >= 6
+    assert max(sizes) <= 8
+    axes = va.view(ds.BC, "matplotlib").axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x (µm)", "y (µm)")
+    assert axes.get_aspect() == 1
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # rows downwards
+    assert axes.images[0].get_clim() == pytest.approx(tuple(np.nanpercentile(ds.BC, (1, 99))))
+    first, second = (views.save(ds.BC, tmp_path / f"{name}.pdf").read_bytes() for name in "ab")
+    assert first == second
+    assert b"/Type3" not in first
+    for name, error in (("a.pdf", ExistsError), ("a.jpg", UsageError), ("no/a.png", NoInputError)):
+        with pytest.raises(error):
+            views.save(ds.BC, tmp_path / name)
+    with pytest.raises(UsageError, match="single, middle, double"):
+        views.save(ds.BC, tmp_path / "c.png", width="wide")
+
+
+def test_clusters_and_noise_never_share_a_colour(trained_template: Path) -> None:
+    ds = va.open_store(trained_template)
+    labels = ds.grains.load().copy()
+    labels[:2] = -1  # noise
+    latent = ds.latents.isel(latent=0, drop=True).rename("latent 0")
+    shown = va.view(labels, kind="clusters", latent=latent, target=ds.BC)
+    (picture,) = shown.traverse(lambda element: element, [views.common.holoviews().Image])[:1]
+    palette = picture.opts.get("style").kwargs["cmap"]
+    numbers = picture.dimension_values(2, flat=False)[::-1]
+    colors = {}
+    for code in np.unique(labels.where(labels >= -1, drop=False).fillna(-2).astype(int)):
+        inside = numbers[(labels == code).values]
+        colors[code] = {palette[int(number)] for number in inside[np.isfinite(inside)]}
+    codes = [code for code in colors if code >= -1]
+    assert len(codes) == 5
+    for code in codes:
+        others = set().union(*(colors[other] for other in codes if other != code))
+        assert not colors[code] & others
+    with pytest.raises(SchemaError, match="same grid"):
+        va.view(labels, kind="comparison", reference=ds.phase.isel(x=slice(3)))
+
+
+def test_odd_maps_and_elements_over_a_map(trained_template: Path, tmp_path: Path) -> None:
+    ds = va.open_store(trained_template)
+    odd = (ds.BC.isel(y=[0, 1, 4]), ds.BC.isel(y=[0]), ds.BC * np.nan, ds.BC.drop_vars(["x", "y"]), ds.BC.T)
+    for i, da in enumerate(odd):
+        views.save(da, tmp_path / f"{i}.png", dpi=60)
+        views.save(da, tmp_path / f"{i}.html")
+    plain = views.save(ds.BC, tmp_path / "plain.png", dpi=60).read_bytes()
+    element = views.common.holoviews().Points(([1.0], [2.0]))
+    assert views.save(va.view(ds.BC) * element, tmp_path / "point.png", dpi=60).read_bytes() != plain
+    with pytest.raises(UsageError, match="two dimensions"):
+        va.view(ds.latents, kind="map")
 
 
 def test_text_of_any_result(trained_template: Path) -> None:

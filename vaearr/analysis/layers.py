@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import threading
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from queue import Empty, Queue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,9 +97,9 @@ def compare_layers(
 ) -> xr.Dataset:
     """How far two samples are apart at each layer of a trained model, in the order in which the layers are run.
 
-    Both go through preprocessing, encoder, posterior mean (no draw) and decoder, side by side, in float32 and
-    evaluation mode. Each layer's output is reduced at once, in float64, and let go; weights, modes and hooks of the
-    model are afterwards as they were. Two equal samples differ by exactly 0 everywhere.
+    Both go through preprocessing, encoder, posterior mean (no draw) and decoder, one after the other, in float32 and
+    evaluation mode. What the layers put out for a is kept on the host until b is compared with it, in float64; weights,
+    modes and hooks of the model are afterwards as they were. Two equal samples differ by exactly 0 everywhere.
 
     Parameters
     ----------
@@ -171,38 +168,51 @@ def compare_pairs(
     `compare_layers` raises.
     """
     _check(part, top)
-    known = [one if isinstance(one, Pair) else Pair(str(i), partial(tuple, one)) for i, one in enumerate(pairs)]
-    names, bad, sums = list[str](), list[str](), list[torch.Tensor]()
-    first: list[Layer] = []
+    named_pairs = [
+        pair if isinstance(pair, Pair) else Pair(str(i), partial(tuple, pair)) for i, pair in enumerate(pairs)
+    ]
+    names: list[str] = []
+    failed: list[str] = []
+    sums_of_pairs: list[torch.Tensor] = []
+    first_layers: list[Layer] = []
     squares: list[torch.Tensor | None] = []
-    for pair in tracked(known, progress, "comparing"):
+    for pair in tracked(named_pairs, progress, "comparing"):
         try:
             layers, _ = trace(model, pair_batch(model, *pair.read()), part=part, level=level)
         except UsageError:
             raise
         except (VaearrError, OSError) as error:
-            bad.append(f"{pair.name}: {str(error).rstrip('.')}")
+            failed.append(f"{pair.name}: {str(error).rstrip('.')}")
             continue
         if not names:
-            first, squares = layers, [layer.squares for layer in layers]
-        elif [(one.label, one.shape) for one in layers] != [(one.label, one.shape) for one in first]:
+            first_layers, squares = layers, [layer.squares for layer in layers]
+        elif not _have_same_layers(layers, first_layers):
             raise DataError(f"pair {pair.name!r} runs other layers than the first pair; compare it alone.")
         else:
-            own = zip(squares, (layer.squares for layer in layers), strict=True)
-            squares = [None if x is None or y is None else x + y for x, y in own]
+            squares = [_added(total, layer.squares) for total, layer in zip(squares, layers, strict=True)]
         names.append(pair.name)
-        sums.append(torch.stack([layer.sums for layer in layers]))
-    if bad and (not skip_bad or not names):
+        sums_of_pairs.append(torch.stack([layer.sums for layer in layers]))
+    if failed and not (skip_bad and names):
         then = "correct them, or leave them out with skip_bad=True (--skip-bad)" if names else "none is left"
-        raise DataError(f"{len(bad)} of {len(known)} pairs cannot be compared: {_listed(bad, '; ')}. Of these: {then}.")
+        reasons = _listed(failed, "; ")
+        raise DataError(f"{len(failed)} of {len(named_pairs)} pairs cannot be compared: {reasons}. Of these: {then}.")
     if not names:
         raise DataError("there is no pair to compare; give one or more.")
-    table = _table(first, sums, names)
+    table = _table(first_layers, sums_of_pairs, names)
     table = table.merge(_over_pairs(table)).merge(_tests(table))
-    table = _with_maps(table, [None if one is None else one / len(names) for one in squares], model, top)
-    alone = ["one pair has no spread and allows no test: these are NaN; give two pairs or more."]
-    about = {"part": part, "level": level, "top": top, "n": len(names)}
-    return table.assign_attrs(**about, failed=bad, warnings=alone if len(names) < 2 else [])
+    mean_squares = [None if total is None else total / len(names) for total in squares]
+    table = _with_maps(table, mean_squares, model, top)
+    notes = ["one pair has no spread and allows no test: these are NaN; give two pairs or more."]
+    settings = {"part": part, "level": level, "top": top, "n": len(names)}
+    return table.assign_attrs(**settings, failed=failed, warnings=notes if len(names) < 2 else [])
+
+
+def _have_same_layers(layers: Sequence[Layer], others: Sequence[Layer]) -> bool:
+    return [(layer.label, layer.shape) for layer in layers] == [(layer.label, layer.shape) for layer in others]
+
+
+def _added(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+    return None if a is None or b is None else a + b
 
 
 def _listed(items: Sequence[str], between: str = ", ") -> str:
@@ -242,93 +252,75 @@ def _plain(model: TrainedModel, sample: Any, which: str) -> np.ndarray:
     return values.reshape(shape)
 
 
-class _StoppedError(Exception):
-    """Ends a pass whose outputs nobody waits for any more."""
-
-
 def trace(
     model: TrainedModel, stored: torch.Tensor, *, part: str = "both", level: str = LEAF
 ) -> tuple[list[Layer], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Two stored samples `(2, C, …)` through the model side by side, every layer reduced as it is run.
+    """Run two stored samples `(2, C, …)` through the model, one after the other, and reduce each layer.
 
-    Returns the layers in the order in which they were run, and the samples as they went in and came out. Each sample is
-    a batch of its own: in one batch the place of a sample may change the last digits of what it gives. The second has
-    a thread of its own, one layer ahead at most, so that only what is looked at has to be in memory. Raises DataError
-    where the two do not run the same layers.
+    The outputs of the first are kept on the host until those of the second are compared with them. Returns the layers
+    in the order of execution, and the samples as they went in and came out. Each sample is a batch of its own: in one
+    batch the position of a sample may change the last digits of its result. Raises DataError where the two do not run
+    the same layers.
     """
+    outputs_of_a: deque[Output] = deque()
     layers: list[Layer] = []
     ends: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     calls: Counter[str] = Counter()
-    line: Queue[Output | BaseException | None] = Queue(1)
-    stop, here = threading.Event(), threading.local()
 
-    def run(sample: torch.Tensor, emit: Callable[[Output], None]) -> None:
-        """One sample `(1, C, …)` through the model in this thread; `here` tells the hooks where they are."""
-        network: Any = model.network
-        here.emit, here.part = emit, None
-        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-            seen = model.preprocess(sample.to(model.device))
-            emit(Output(INPUT, INPUT, INPUT, seen))
-            here.part = None if part == DECODER else ENCODER
-            mean = network.encode(seen)[0].float()
-            emit(Output(LATENT, LATENT, LATENT, mean))
-            if part != ENCODER:
-                here.part = DECODER
-                emit(Output(OUTPUT, OUTPUT, OUTPUT, network.decode(mean).float()))
+    def keep(output: Output) -> None:
+        outputs_of_a.append(output._replace(values=output.values.to("cpu", copy=True)))
 
-    def on_output(name: str, module: nn.Module, output: torch.Tensor) -> None:
-        if here.part is not None:
-            here.emit(Output(name, type(module).__name__, here.part, output))
+    def compare(output: Output) -> None:
+        first = outputs_of_a.popleft() if outputs_of_a else None
+        if first is None or not _is_same_layer(first, output):
+            raise DataError(f"the samples do not run the same layers: only one of them runs {output.name!r}.")
+        values = first.values.to(output.values.device)
+        if output.part in (INPUT, OUTPUT):
+            ends[output.part] = values, output.values
+        if output.part != INPUT or part != DECODER:
+            calls[output.name] += 1
+            layers.append(_reduced(output, values, calls[output.name], len(model.input_shape)))
 
-    def hand_on(one: Output | BaseException | None) -> None:
-        if stop.is_set():
-            raise _StoppedError
-        line.put(one)
-
-    def second() -> None:
-        end: BaseException | None = None
-        try:
-            run(stored[1:].clone(), hand_on)
-        except BaseException as error:  # raised again where the outputs are waited for
-            end = error
-        with suppress(_StoppedError):
-            hand_on(end)
-
-    def meet(one: Output | None) -> None:
-        two = line.get()
-        if isinstance(two, BaseException):
-            raise two
-        kinds = [other and (other.name, other.part, other.values.shape) for other in (one, two)]
-        if kinds[0] != kinds[1]:
-            raise DataError(f"the samples do not run the same layers: {kinds[0]} and {kinds[1]}.")
-        if one is None or two is None:
-            return
-        if one.part in (INPUT, OUTPUT):
-            ends[one.part] = one.values, two.values
-        if one.part != INPUT or part != DECODER:
-            calls[one.name] += 1
-            layers.append(_reduced(one, two.values, calls[one.name], len(model.input_shape)))
-
-    with evaluating(model.network), watching(model.network, level, on_output):
-        other = threading.Thread(target=second)
-        other.start()
-        try:
-            run(stored[:1].clone(), meet)
-            meet(None)
-        finally:
-            stop.set()
-            while other.is_alive():
-                with suppress(Empty):
-                    line.get(timeout=0.01)
+    with evaluating(model.network):
+        _run(model, stored[:1].clone(), part, level, keep)
+        _run(model, stored[1:].clone(), part, level, compare)
+    if outputs_of_a:
+        raise DataError(f"the samples do not run the same layers: only one of them runs {outputs_of_a[0].name!r}.")
     return layers, ends
 
 
+def _run(model: TrainedModel, sample: torch.Tensor, part: str, level: str, emit: Callable[[Output], None]) -> None:
+    """Run one sample `(1, C, …)` through the model; `emit` gets what each layer puts out."""
+    network: Any = model.network
+    running_part: str | None = None
+
+    def on_output(name: str, module: nn.Module, values: torch.Tensor) -> None:
+        if running_part is not None:
+            emit(Output(name, type(module).__name__, running_part, values))
+
+    no_autocast = torch.autocast(model.device.type, enabled=False)
+    with torch.inference_mode(), no_autocast, watching(network, level, on_output):
+        network_input = model.preprocess(sample.to(model.device))
+        emit(Output(INPUT, INPUT, INPUT, network_input))
+        running_part = None if part == DECODER else ENCODER
+        mean = network.encode(network_input)[0].float()
+        emit(Output(LATENT, LATENT, LATENT, mean))
+        if part != ENCODER:
+            running_part = DECODER
+            emit(Output(OUTPUT, OUTPUT, OUTPUT, network.decode(mean).float()))
+
+
+def _is_same_layer(a: Output, b: Output) -> bool:
+    return (a.name, a.part, a.values.shape) == (b.name, b.part, b.values.shape)
+
+
 @torch.inference_mode()
-def _reduced(one: Output, two: torch.Tensor, call: int, n_dims: int) -> Layer:
-    a, b = (values[0] if len(values) == 1 else values for values in (one.values, two))
+def _reduced(output_of_b: Output, values_of_a: torch.Tensor, call: int, n_dims: int) -> Layer:
+    a, b = (values[0] if len(values) == 1 else values for values in (values_of_a, output_of_b.values))
     squares = squared_map(a, b) if a.ndim == n_dims and a.numel() else None
-    label = one.name if call == 1 else f"{one.name}:{call}"
-    return Layer(label, one.name, call, one.kind, one.part, tuple(a.shape), sums(a, b), squares)
+    name, kind, part, _ = output_of_b
+    label = name if call == 1 else f"{name}:{call}"
+    return Layer(label, name, call, kind, part, tuple(a.shape), sums(a, b), squares)
 
 
 def sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

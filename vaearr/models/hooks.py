@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from threading import get_ident
 from typing import Any
 
 import torch
@@ -60,20 +58,22 @@ def watching(network: nn.Module, level: str, on_output: OnOutput) -> Iterator[No
 
     level: "leaf", every module without modules inside that changes values (`is_leaf`); "block", every outermost block
     (`is_block`) and the leaves that lie in none. A layer that is run twice is met twice. Of several outputs the first
-    is taken, and what is no tensor is left out. Several threads may run the network at once; each calls for itself. The
-    hooks are gone afterwards, whatever happened. Raises UsageError for another level.
+    is taken, and what is no tensor is left out. The hooks are removed afterwards, whatever happened. Raises UsageError
+    for another level.
     """
     if level not in LEVELS:
         raise UsageError(f"there is no level {level!r}.{did_you_mean(level, list(LEVELS))}")
-    inside: defaultdict[int, int] = defaultdict(int)  # thread -> blocks that it is in at the moment
+    n_blocks = 0  # blocks that are running
 
     def enter(module: nn.Module, _: Any) -> None:
-        inside[get_ident()] += 1
+        nonlocal n_blocks
+        n_blocks += 1
 
     def leave(name: str, block: bool, module: nn.Module, _: Any, output: Any) -> None:
-        inside[get_ident()] -= block
+        nonlocal n_blocks
+        n_blocks -= block
         first = output[0] if isinstance(output, tuple | list) and output else output
-        if not inside[get_ident()] and isinstance(first, torch.Tensor):
+        if not n_blocks and isinstance(first, torch.Tensor):
             on_output(name, module, first)
 
     with ExitStack() as stack:

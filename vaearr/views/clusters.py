@@ -17,7 +17,7 @@ from vaearr.views.colors import LEVELS, NOISE_COLOR, class_colors, hex_of, ramp
 from vaearr.views.common import NAN_COLOR, as_codes, as_map, holoviews, label, number, text, title
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH, legend_keys, named_bar, on_grid, same_grid, with_lines
-from vaearr.views.paper import MOST_NAMES, OUTSIDE_COLOR
+from vaearr.views.paper import MAX_NAMES
 from vaearr.views.relations import MOST_POINTS, drawn, linked, matrix, table_of
 
 MOST_KEYS = 10  # of a legend beside a scatter
@@ -72,7 +72,7 @@ def shaded(classes: Classes, latent: np.ndarray) -> tuple[np.ndarray, list[str]]
 def class_map(
     labels: xr.DataArray, *, colors: Colors | None = None, segments: np.ndarray | None = None, **options: Any
 ) -> Any:
-    """A map of clusters (or any classes), one colour each, noise grey, all else white (hatched on paper).
+    """A map of clusters (or any classes), one colour each, noise grey, all else white.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def class_map(
     numbers = np.where(classes.values.values == n.NOISE, len(classes.names), classes.values.values)
     names, paint = [*classes.names, "noise"], [*classes.colors, NOISE_COLOR]
     count = len(names) if (classes.values == n.NOISE).any() or len(names) == 1 else len(names) - 1
-    own = {"title": title(label(labels, "cluster"))} | (named_bar(names[:count]) if count <= MOST_NAMES else {})
+    own = {"title": title(label(labels, "cluster"))} | (named_bar(names[:count]) if count <= MAX_NAMES else {})
     return with_lines(_painted(labels, classes, numbers.astype("f4"), {}, paint[:count], own | options), segments)
 
 
@@ -109,8 +109,8 @@ def _painted(
     tips = [(columns, "$x{0.[00]}"), (rows, "$y{0.[00]}"), ("class", "@class")]
     tips += [(name, f"@{{{dimension_sanitizer(name)}}}") for name in values]
     own = {
-        "cmap": paint, "clim": (-0.5, len(paint) - 0.5), "clipping_colors": {"NaN": OUTSIDE_COLOR}, "clabel": "",
-        "tools": [HoverTool(tooltips=tips)], "bgcolor": OUTSIDE_COLOR,
+        "cmap": paint, "clim": (-0.5, len(paint) - 0.5), "clipping_colors": {"NaN": "white"}, "clabel": "",
+        "tools": [HoverTool(tooltips=tips)],
     }  # fmt: skip
     return on_grid(classes.values, {"number": numbers, "class": as_map(labels).values, **values}, own | options)
 

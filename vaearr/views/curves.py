@@ -52,7 +52,7 @@ def curve(x: Any, y: Any, dims: Sequence[str], name: str = "", color: str = COLO
 
 def bars(edges: np.ndarray, heights: np.ndarray, dims: tuple[str, str], **options: Any) -> Any:
     """Bars between edges."""
-    own = {"fill_color": COLORS[0], "line_color": "white", "tools": ["hover"], **BOKEH}
+    own = {"fill_color": COLORS[0], "line_color": "white", "line_width": 0.5, "tools": ["hover"], **BOKEH}
     shown = holoviews().Histogram((edges, heights), kdims=dims[0], vdims=dims[1], label=options.pop("label", ""))
     return shown.opts(**own | options)
 
@@ -171,6 +171,15 @@ def _means(found: xr.Dataset, middle: str, spread: str, *ends: str, **options: A
     for edge in (-1.0, 1.0) if middle == "aggregate_mean" else ():
         parts.append(mark_line(edge, UNUSED))
     return panel(parts, **{"ylabel": "latent"} | options)
+
+
+@builder("latent_table", "summary", "statistic", "latent")
+def latent_table_view(found: xr.Dataset) -> Any:
+    """The result of `latent_table`: mean and standard deviation of each latent, its range in grey."""
+    statistics = found["summary"].to_dataset("statistic")
+    heading = f"latents (posterior mean): mean ± std, range (grey), {found.attrs['n']:,} samples"
+    size: dict[str, Any] = {"frame_width": 860, "frame_height": 240, "xlabel": "latent dimension"}
+    return _means(statistics, "mean", "std", "min", "max", title=heading, **size)
 
 
 def mark_line(place: float, color: str, *, upright: bool = False) -> Any:

@@ -168,11 +168,13 @@ def save(
     sentences: Sequence[str] = (),
     overwrite: bool = False,
     dpi: int = DPI,
+    width: str = "double",
     **options: Any,
 ) -> Path:
     """Save a result or a view as .png, .pdf, .svg, or as an .html page that fetches nothing; returns the path.
 
-    heading and sentences stand above the view in a page. `**options` are those of the result's builder. Raises
+    width: "single", "middle" or "double" column of a journal (89, 140, 183 mm), the most that a figure takes; dpi: of a
+    .png. heading and sentences stand above the view in a page. `**options` are those of the result's builder. Raises
     UsageError for another ending, NoInputError where the folder is not there, ExistsError where the file is and
     `overwrite` is not set.
     """
@@ -181,7 +183,7 @@ def save(
     if isinstance(shown, xr.Dataset | xr.DataArray | Mapping):
         shown = view(shown, **options)
     if target.suffix.lower() != ".html":
-        return write_new(target, file_of(on_paper(shown), target.suffix, dpi), overwrite)
+        return write_new(target, file_of(on_paper(shown, width), target.suffix, dpi), overwrite)
     introduction = Section("view", heading)
     for sentence in sentences:
         introduction.say(sentence)

@@ -11,18 +11,17 @@ import xarray as xr
 
 from vaearr.errors import NoInputError
 from vaearr.names import BLOCK, DECODER, DIFFERENCE_MAP, ENCODER, LAYER, PAIR
-from vaearr.views.common import COLORS, SEQUENTIAL, brief, holoviews, robust_limits, text
+from vaearr.views.common import COLORS, SEQUENTIAL, brief, holoviews, robust_limits, text, title
 from vaearr.views.curves import curve, panel
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH
-from vaearr.views.paper import SMALL, WIDTH, journal, new_figure
-from vaearr.views.pictures import LIMITS, pictures, sheet, tiles
+from vaearr.views.mosaic import in_rows, sheet
+from vaearr.views.pictures import LIMITS, pictures
 
 PART_COLORS = {ENCODER: COLORS[0], DECODER: COLORS[1]}
 OTHER_COLOR = "#6e6e6e"  # input, latent and output, which are no layers
 RELATIVE = "relative L2 difference"
 LETTERS, MAP_LETTERS = 34, 26  # of a layer's name beside a bar, and above a map
-LINE = 0.3  # inches of a stage
 
 
 def _numbers(found: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -49,22 +48,25 @@ def top_bars(found: xr.Dataset, top: int | None = None) -> Any:
     chosen = top_layers(found, top or int(found.attrs.get("top", 0)) or TOP)
     if not len(chosen):
         raise NoInputError("no layer of the comparison has a finite relative difference; there is nothing to rank.")
+    hv, axes = holoviews(), [RELATIVE, "layer"]
     parts, names, kinds = (found[name].values[chosen].astype(str) for name in ("part", LAYER, "kind"))
-    with journal():
-        figure = new_figure(WIDTH * 0.72, 0.21 * len(chosen) + 0.85)
-        axes = figure.subplots()
-        for part in dict.fromkeys(parts):
-            own = np.flatnonzero(parts == part)
-            error = None if spread is None else spread[chosen][own]
-            axes.barh(own, values[chosen][own], xerr=error, height=0.72, color=PART_COLORS[part], label=part,
-                      error_kw={"lw": 0.8, "capsize": 2})  # fmt: skip
-        labels = [f"{brief(name, LETTERS)}  ({kind})" for name, kind in zip(names, kinds, strict=True)]
-        axes.set_yticks(np.arange(len(chosen)), labels=labels, fontsize=SMALL)
-        axes.invert_yaxis()
-        axes.set(xlabel=f"{RELATIVE}{_how_many(found)}", xlim=(0, None))
-        axes.grid(alpha=0.25, lw=0.4)
-        figure.legend(loc="outside upper right", ncols=2, borderpad=0)
-    return figure
+    place = np.arange(len(chosen))
+    shown = []
+    for part, color in PART_COLORS.items():
+        rows = place[parts == part]
+        edges = (0 * rows, rows - 0.36, values[chosen][rows], rows + 0.36)
+        bars = hv.Rectangles(edges, [*axes, "x1", "y1"], label=part)
+        shown.append(bars.opts(fill_color=color, line_color=None, **BOKEH))
+    if spread is not None:
+        errors = hv.ErrorBars((values[chosen], place, spread[chosen]), axes[0], [axes[1], "std"], horizontal=True)
+        shown.append(errors.opts(line_color="black", **BOKEH))
+    labels = [f"{brief(name, LETTERS)} ({kind})" for name, kind in zip(names, kinds, strict=True)]
+    colors = ", ".join(f"{part} {name}" for part, name in zip(PART_COLORS, ("blue", "orange"), strict=True))
+    return hv.Overlay(shown).opts(
+        title=colors, xlabel=f"{RELATIVE}{_how_many(found)}", ylabel="", yticks=list(enumerate(labels)),
+        invert_yaxis=True, xlim=(0, None), show_legend=False, show_grid=True,
+        frame_width=420, frame_height=26 * len(chosen), **BOKEH,
+    )  # fmt: skip
 
 
 @builder("layers", LAYER, "relative_l2")
@@ -108,22 +110,32 @@ def difference_sheet(found: xr.Dataset) -> Any:
             images += pair
             spans += [robust_limits(np.stack(pair), LIMITS)] * 2
             above += [f"a, {words}", f"b, {words}"]
-    rows = tiles(images, spans, above, most=4) if images else []
-    relative, above = [], []
+    parts = []
+    if images:
+        parts.append(sheet(in_rows(images, 4), in_rows(spans, 4), "samples", above=in_rows(above, 4)))
+    relative: list[np.ndarray] = []
+    captions: list[str] = []
     for name in [*ends, *maps]:
         values = found[name].values / (size[int(name.removeprefix(f"{DIFFERENCE_MAP}_"))] or 1.0)
         values = values[len(values) // 2] if values.ndim == 3 else np.atleast_2d(values)
-        whole, kind = text(found[name].attrs[LAYER]), found[name].attrs["kind"]
-        label = whole if len(whole) <= MAP_LETTERS else f"{whole[:3]}…{whole[4 - MAP_LETTERS :]}"
+        label, kind = brief(found[name].attrs[LAYER], MAP_LETTERS), found[name].attrs["kind"]
         where = f"{values.shape[0]} x {values.shape[1]}"
-        above.append(f"{label}\n{where}" if kind == label else f"{label}\n{kind}, {where}")
+        captions.append(f"{label}\n{where}" if kind == label else f"{label}\n{kind}, {where}")
         relative.append(values)
-    limits = (0.0, robust_limits(np.concatenate([one.ravel() for one in relative]), (0.0, 99.5))[1])
-    rows += tiles(relative, limits, above, cmap=SEQUENTIAL, most=4)
+    limits = (0.0, robust_limits(np.concatenate([values.ravel() for values in relative]), (0.0, 99.5))[1])
+    shape = tuple(max(values.shape[axis] for values in relative) for axis in (0, 1))
+    stretched = [_stretched(values, shape) for values in relative]
     many = f", root mean square over {found.sizes[PAIR]} pairs" if PAIR in found.dims else ""
     slices = ", middle slice" if found[maps[0]].ndim == 3 else ""
-    heading = f"differences by position: RMS difference / RMS of a{many}{slices}"
-    return sheet(rows, heading, side=(WIDTH - 0.75) / 4, least=WIDTH)
+    heading = f"RMS difference / RMS of a{many}{slices}"
+    parts.append(sheet(in_rows(stretched, 4), limits, heading, above=in_rows(captions, 4), cmap=SEQUENTIAL))
+    return holoviews().Layout(parts).cols(1).opts(shared_axes=False, **BOKEH)
+
+
+def _stretched(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A map on a finer grid, each new point with the value of the old one that it lies in."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip(shape, values.shape, strict=True))
+    return values[np.ix_(rows, columns)]
 
 
 @dataclass
@@ -183,22 +195,19 @@ def model_figure(card: xr.Dataset) -> Any:
     width, place, a = np.maximum(rows / rows.max(), 0.02), np.arange(len(found)), card.attrs
     parts = [f"{a[f'{N_PARAMETERS}_{part}']:,} in the {part}" for part in PART_COLORS]
     parts += [f"{a[f'{N_PARAMETERS}_heads']:,} in heads"] if a[f"{N_PARAMETERS}_heads"] else []
-    with journal():
-        figure = new_figure(WIDTH, LINE * len(found) + 0.7)
-        axes = figure.subplots()
-        colors = [PART_COLORS.get(stage.part, OTHER_COLOR) for stage in found]
-        axes.barh(place, width, left=-width / 2, height=0.62, color=colors, zorder=2)
-        axes.plot([0, 0], [0, len(found) - 1], color="#555555", lw=0.8, zorder=1)
-        axes.set_yticks(place, left, fontsize=SMALL)
-        axes.set(xlim=(-0.55, 0.55), ylim=(len(found) - 0.5, -0.5), xticks=[])
-        beside = axes.secondary_yaxis("right")
-        beside.set_yticks(place, right, fontsize=SMALL)
-        for one in (axes, beside):
-            one.tick_params(length=0)
-            one.spines[:].set_visible(False)
-        figure.suptitle(
-            f"{text(a['network'])}: {a[N_PARAMETERS]:,} parameters ({a['weights_MB']:.3g} MB; {', '.join(parts)}),\n"
-            f"{ratio_words(a['compression'])} input values per latent value; bars: rows of the feature maps",
-            fontsize=9,
-        )
-    return figure
+    hv, axes = holoviews(), ["across", "stage"]
+    colors = [PART_COLORS.get(stage.part, OTHER_COLOR) for stage in found]
+    shown = []
+    for color in dict.fromkeys(colors):
+        rows = place[[other == color for other in colors]]
+        edges = (-width[rows] / 2, rows - 0.31, width[rows] / 2, rows + 0.31)
+        shown.append(hv.Rectangles(edges, [*axes, "x1", "y1"]).opts(fill_color=color, line_color=None, **BOKEH))
+    words = hv.Labels((np.full(len(found), 0.56), place, right), axes, "size")
+    shown.append(words.opts(text_color="black", text_font_size="8pt", text_align="left", **BOKEH))
+    size = f"{a[N_PARAMETERS]:,} parameters ({a['weights_MB']:.3g} MB; {', '.join(parts)})"
+    heading = f"{title(a['network'])}: {size}\n{ratio_words(a['compression'])} input values per latent value"
+    return hv.Overlay(shown).opts(
+        title=heading, xaxis=None, xlabel="", ylabel="", yticks=list(enumerate(left)), invert_yaxis=True,
+        xlim=(-0.55, 1.4), ylim=(-0.6, len(found) - 0.4), frame_width=560, frame_height=32 * len(found),
+        fontsize={"title": "9pt"}, show_frame=False, **BOKEH,
+    )  # fmt: skip

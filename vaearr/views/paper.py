@@ -1,14 +1,11 @@
-"""Views on paper: the style of a journal, HoloViews objects drawn with matplotlib, files.
+"""Views on paper: the style of a journal, and files.
 
-HoloViews' own matplotlib backend sets neither colour bars nor layouts well enough for print, so `on_paper` draws the
-elements of a view itself, with the very options that bokeh gets. Figures are made without pyplot, and the style holds
-inside `journal()` only: nothing global changes.
+`on_paper` renders a HoloViews view by HoloViews' matplotlib backend, inside `journal()`: nothing global changes.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,45 +17,66 @@ import numpy as np
 
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.store.folders import replace_file
-from vaearr.views.common import COLORS, NAN_COLOR, holoviews, robust_limits
+from vaearr.views.common import COLORS, NAN_COLOR, holoviews
+from vaearr.views.mosaic import in_rows, sheet
 
-WIDTH = 7.0  # inches: two columns of a journal
 DPI = 300
-SMALL = 7  # points: the least size of a letter
-INCH = 130.0  # pixels of a frame on the screen that become an inch of paper
-LEFT, BAR, NAMES = 0.5, 0.4, 0.75  # inches beside a frame: axis, colour bar, names on it or of a legend
-HEAD = 0.62  # inches above and below a frame
-MOST_NAMES = 24  # that a colour bar or a legend can hold
-HATCH: dict[str, Any] = {"hatch": "////", "facecolor": "white", "edgecolor": "#d0d0d0", "linewidth": 0}
-OUTSIDE_COLOR = "#ffffff"  # on the screen, of what belongs to no class; hatched on paper
+COLUMN_WIDTHS = {"single": 3.5, "middle": 5.5, "double": 7.2}  # inches: 89, 140 and 183 mm
+WIDTH = COLUMN_WIDTHS["double"]
+SMALL = 6  # points: tick labels, legends and words within a picture
+PIXELS_PER_INCH = 130.0  # of a frame on the screen and on paper
+SMALL_COLUMNS = 4  # of the frames of a HoloMap
+MAX_NAMES = 24  # in a legend or on a colour bar
+NARROW = 1.5  # inches: a frame with room for few numbers
+LETTERS = "abcdefgh"  # of panels
 FONTS = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans")
 
 STYLE: dict[Any, Any] = {
-    "font.size": 9, "figure.titlesize": 10, "axes.titlesize": 10, "axes.labelsize": 9, "legend.fontsize": 8,
-    "xtick.labelsize": 8, "ytick.labelsize": 8, "font.family": ["sans-serif", "DejaVu Sans"],
-    "pdf.fonttype": 42, "ps.fonttype": 42, "savefig.dpi": DPI, "figure.dpi": 100,
-    "axes.linewidth": 0.6, "lines.linewidth": 1.2, "legend.frameon": False, "image.interpolation": "nearest",
-    "text.parse_math": False, "text.usetex": False, "figure.facecolor": "white", "savefig.facecolor": "white",
-}  # fmt: skip
+    "font.family": ["sans-serif", "DejaVu Sans"],
+    "font.size": 7,
+    "figure.titlesize": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "legend.title_fontsize": SMALL,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "savefig.dpi": DPI,
+    "figure.dpi": 100,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.4,
+    "axes.axisbelow": True,
+    "image.interpolation": "nearest",
+    "text.parse_math": False,
+    "text.usetex": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
 
 
 @contextmanager
 def journal() -> Iterator[None]:
-    """The style of a journal inside this context only: 10/9/8 pt, editable text in PDF, colours for all eyes, 300 dpi.
+    """Set the style of a journal inside this context: letters of 6 to 8 pt, editable text in PDF, 300 dpi.
 
-    Sans-serif letters, the first of the listed fonts that is there; a letter that font lacks comes from DejaVu Sans.
+    Sans-serif letters, in the first of the listed fonts that is installed; letters that it lacks come from DejaVu
+    Sans. The colour cycle is Okabe and Ito's, which people with any colour vision can tell apart.
     """
     import matplotlib as mpl
     from cycler import cycler
     from matplotlib.font_manager import fontManager
 
-    known = {font.name for font in fontManager.ttflist}  # matplotlib tells of every one it looks for in vain
-    fonts: dict[Any, Any] = {"font.sans-serif": [name for name in FONTS if name in known]}
+    installed = {font.name for font in fontManager.ttflist}  # matplotlib warns about each font that is missing
+    fonts: dict[Any, Any] = {"font.sans-serif": [name for name in FONTS if name in installed]}
     with mpl.rc_context({**STYLE, **fonts, "axes.prop_cycle": cycler(color=COLORS)}):
         yield
 
 
-# what a file holds beside the picture: no time, so that the same figure gives the same bytes
+# no time in a file, so that the same figure gives the same bytes
 _METADATA: dict[str, dict[str, None]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
@@ -69,7 +87,14 @@ def file_of(figure: Any, ending: str, dpi: int = DPI) -> bytes:
     data = io.BytesIO()
     with journal(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a script no font has: an empty box
-        figure.savefig(data, format=ending.lower()[1:], dpi=dpi, metadata=_METADATA[ending.lower()])
+        figure.savefig(
+            data,
+            format=ending.lower()[1:],
+            dpi=dpi,
+            bbox_inches="tight",
+            pad_inches=0.04,
+            metadata=_METADATA[ending.lower()],
+        )
     return data.getvalue()
 
 
@@ -88,16 +113,6 @@ def write_new(path: Path, data: bytes, overwrite: bool) -> Path:
     return path
 
 
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches, without pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def colormap(name: str | Sequence[str], bad: str = NAN_COLOR) -> Any:
     """A colour map by name or from a list of colours, with a colour for missing values."""
     from matplotlib import colormaps
@@ -107,311 +122,246 @@ def colormap(name: str | Sequence[str], bad: str = NAN_COLOR) -> Any:
     return colors.with_extremes(bad=(0, 0, 0, 0) if bad == "transparent" else bad)
 
 
-def options_of(shown: Any) -> dict[str, Any]:
-    """The bokeh options of an element; of an overlay its own, then those of its first elements."""
-    hv = holoviews()
-    found: dict[str, Any] = {}
-    if isinstance(shown, hv.Overlay | hv.NdOverlay):
-        for part in reversed([*shown]):
-            found |= options_of(part)
-        found.pop("show_legend", None)
-    for group in ("style", "plot"):
-        found |= hv.Store.lookup_options("bokeh", shown, group).kwargs
-    return {name: value for name, value in found.items() if not isinstance(value, hv.Cycle)}
+def on_paper(shown: Any, width: str = "double") -> Any:
+    """Render a view as a matplotlib Figure; the frames of a HoloMap as panels side by side.
 
-
-def elements_of(shown: Any) -> list[tuple[str, Any]]:
-    """The elements of a view from below to above, each with its name in a legend ("" for none)."""
-    hv = holoviews()
-    if isinstance(shown, hv.NdOverlay):
-        return [(str(key), element) for key, element in zip(shown.keys(), shown.values(), strict=True)]
-    if isinstance(shown, hv.Overlay):
-        return [pair for part in shown for pair in elements_of(part)]
-    return [(shown.label, shown)]
-
-
-def on_paper(shown: Any) -> Any:
-    """A view as a matplotlib Figure: a layout row by row, the frames of a HoloMap as small panels beside each other."""
-    hv = holoviews()
+    width: "single", "middle" or "double" column of a journal, the most that the figure takes.
+    """
+    if width not in COLUMN_WIDTHS:
+        raise UsageError(f"width is {width!r}; use {', '.join(COLUMN_WIDTHS)}.")
     if hasattr(shown, "savefig"):
         return shown
-    with journal():
-        if isinstance(shown, hv.HoloMap) and _size(shown.last)[0] * INCH < 600:
-            return _frames(shown)
-        if isinstance(shown, hv.HoloMap):  # wide ones below each other
-            return _layout([[frame] for frame in shown.data.values()], "")
-        if not isinstance(shown, hv.Layout):
-            return _layout([[shown]], "")
-        parts, columns = [*shown], min(len(shown), shown._max_cols)
-        return _layout([parts[i : i + columns] for i in range(0, len(parts), columns)], _title(options_of(shown)))
+    hv = holoviews()
+    layout, n_columns = _as_layout(shown)
+    parts = list(layout)
+    title = _options_of(layout).get("title", "")
+    hv.renderer("matplotlib")  # loads the backend
+    converted = hv.Layout([_for_matplotlib(part) for part in parts]).cols(n_columns)
+    converted = converted.opts(
+        fig_inches=(WIDTH, WIDTH),
+        show_title=False,
+        sublabel_format=None,
+        hspace=0.02,
+        vspace=0.02,
+        backend="matplotlib",
+    )
+    with journal(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="matplotlib")
+        figure = hv.render(converted, backend="matplotlib")
+        _arrange(figure, [_frame_size(part) for part in parts], n_columns, COLUMN_WIDTHS[width])
+        if isinstance(shown, hv.Layout) and 1 < len(parts) <= len(LETTERS):
+            _add_letters(figure)
+        if title:
+            figure.suptitle(textwrap.fill(title.replace("{{", "{").replace("}}", "}"), 96))
+    from matplotlib import pyplot
 
-
-def _layout(rows: list[list[Any]], heading: str) -> Any:
-    """Views in rows, made smaller alike until the widest row fits the page."""
-    sizes = [[_size(part) for part in row] for row in rows]
-    room = WIDTH - max(sum(beside for _, _, beside in row) for row in sizes)
-    scale = min(1.0, max(room, 1.0) / max(sum(wide for wide, _, _ in row) for row in sizes))
-    heights = [max(high for _, high, _ in row) * scale + HEAD for row in sizes]
-    widths = [[wide * scale + beside for wide, _, beside in row] for row in sizes]
-    heading, columns = textwrap.fill(heading, 96), max(map(len, rows))
-    above = 0.15 + 0.15 * len(heading.splitlines()) if heading else 0
-    figure = new_figure(min(max(max(map(sum, widths)), 2.8), WIDTH + 0.01), sum(heights) + above)
-    bands = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for band, row, ratios in zip(bands, rows, widths, strict=True):
-        ratios += ratios[-1:] * (columns - len(row))
-        drawn = band.subplots(1, columns, width_ratios=ratios, squeeze=False)[0]
-        for axes, part in zip(drawn, row, strict=False):
-            draw(axes, part)
-        for spare in drawn[len(row) :]:
-            spare.remove()
-    figure.suptitle(heading)
+    pyplot.close(figure)
     return figure
 
 
-def _size(part: Any) -> tuple[float, float, float]:
-    """Width and height of a frame and what stands beside it, in inches."""
-    o = options_of(part)
-    wide, high = o.get("frame_width"), o.get("frame_height")
-    if o.get("data_aspect") and not (wide and high):
-        (x0, x1), (y0, y1) = (part.range(dim) for dim in _axes_of(part))
-        wide, high = wide or high * (x1 - x0) / (y1 - y0), high or wide * (y1 - y0) / (x1 - x0)
-    named = o.get("legend_position") == "right" or "colorbar_opts" in o
-    beside = LEFT + (BAR if o.get("colorbar") else 0.05) + (NAMES if named else 0)
-    return (wide or 400.0) / INCH, (high or 300.0) / INCH, beside
+def _as_layout(shown: Any) -> tuple[Any, int]:
+    """A view as a Layout and its number of columns."""
+    hv = holoviews()
+    if isinstance(shown, hv.Layout):
+        return shown, min(len(shown), shown._max_cols)
+    if not isinstance(shown, hv.HoloMap):
+        return hv.Layout([shown]), 1
+    if isinstance(shown.last, hv.Image):
+        return hv.Layout([_maps_in_one(shown)]), 1
+    frames = list(shown.data.values())
+    n_columns = min(len(frames), max(1, int(WIDTH / _frame_size(shown.last)[0])))
+    if n_columns > 1 and len(frames) > SMALL_COLUMNS:
+        n_columns = SMALL_COLUMNS
+        frames = [_small(frame, has_legend=i == 0) for i, frame in enumerate(frames)]
+    return hv.Layout(frames).opts(title=str(shown.label or ""), backend="bokeh"), n_columns
 
 
-def _axes_of(part: Any) -> list[Any]:
-    """The dimensions of the axes of a view."""
-    first = elements_of(part)[0][1]
-    return list((first.kdims if len(first.kdims) > 1 else first.dimensions())[:2])
+def _small(frame: Any, has_legend: bool) -> Any:
+    """A frame of a HoloMap as a small panel."""
+    options: dict[str, Any] = {"frame_width": 190, "frame_height": 120}
+    if isinstance(frame, holoviews().NdOverlay):
+        options |= {"show_legend": has_legend, "legend_position": "top_right"}
+    return frame.opts(**options, backend="bokeh", clone=True)
 
 
-def _title(options: dict[str, Any]) -> str:
-    """A title as HoloViews formats it, without its doubled braces."""
-    return str(options.get("title", "")).replace("{{", "{").replace("}}", "}")
+def _maps_in_one(shown: Any) -> Any:
+    """The maps of a HoloMap side by side, each with its colour range above it."""
+    maps, limits, words = [], [], []
+    for key, frame in shown.data.items():
+        low, high = _options_of(frame)["clim"]
+        maps.append(frame.dimension_values(2, flat=False))
+        limits.append((low, high))
+        words.append(f"{key[0]}: {low:.2g} … {high:.2g}")
+    left, bottom, right, top = shown.last.bounds.lbrt()
+    unit = str(_options_of(shown.last).get("xlabel", "")).partition("(")[2].rstrip(")")
+    heading = f"{shown.label} ({right - left:.4g} x {top - bottom:.4g} {unit})"
+    cmap = _options_of(shown.last)["cmap"]
+    return sheet(in_rows(maps), in_rows(limits), heading, above=in_rows(words), cmap=cmap)
 
 
-def _frames(shown: Any) -> Any:
-    """All frames of a HoloMap beside each other, small: what is special to each stands above it."""
-    o, count, (wide, high, _) = options_of(shown.last), len(shown), _size(shown.last)
-    is_map, named = bool(o.get("data_aspect")), o.get("legend_position") == "right"
-    columns = min(count, 8 if count > 20 or is_map else 4 if count <= 8 else 5)
-    side = max(WIDTH / max(columns, 4), 2.6 / columns)
-    lines = math.ceil(count / columns)
-    height = lines * ((side - (0.1 if is_map else 0.25)) * high / wide + 0.28) + 0.34
-    figure = new_figure(side * columns + (NAMES if named else 0), height)
-    drawn = figure.subplots(lines, columns, squeeze=False).ravel()
-    for spare in drawn[count:]:
-        spare.remove()
-    for axes, (key, frame) in zip(drawn, shown.data.items(), strict=False):
-        draw(axes, frame, small=True)
-        limits, words = options_of(frame).get("clim"), ", ".join(str(part) for part in key)
-        about = f"{words}: {limits[0]:.2g} … {limits[1]:.2g}" if limits else f"{shown.kdims[0].label} {words}"
-        axes.set_title(about, fontsize=SMALL, pad=2)
-    if is_map:
-        _scale_bar(drawn[0], str(o.get("xlabel", "")))
-    if named:
-        figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside right upper", fontsize=SMALL,
-                      title=_legend_title(shown.last), title_fontsize=SMALL)  # fmt: skip
-    figure.suptitle(str(shown.label or ""), fontsize=9, wrap=True)
-    return figure
+def _arrange(figure: Any, sizes: list[tuple[float, float]], n_columns: int, most: float) -> None:
+    """Give the axes of a layout the sizes that their frames have on the screen, at most so many inches wide."""
+    rows = [sizes[start : start + n_columns] for start in range(0, len(sizes), n_columns)]
+    widths = [max(row[column][0] for row in rows if column < len(row)) for column in range(n_columns)]
+    heights = [max(height for _, height in row) for row in rows]
+    from matplotlib.ticker import ScalarFormatter
+
+    panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
+    grid = panels[0].get_gridspec()
+    grid.figure = figure
+    grid.set_width_ratios(widths)
+    grid.set_height_ratios(heights)
+    beside = 0.75 * n_columns
+    scale = min(1.0, (most - beside) / sum(widths)) if most > beside else 0.5
+    figure.set_size_inches(min(most, scale * sum(widths) + beside), scale * sum(heights) + 0.75 * len(rows) + 0.2)
+    for axes, (frame_width, _) in zip(panels, sizes, strict=False):
+        if frame_width * scale < NARROW and isinstance(axes.xaxis.get_major_formatter(), ScalarFormatter):
+            axes.locator_params(axis="x", nbins=3)
+    figure.set_layout_engine("constrained")
 
 
-def _scale_bar(axes: Any, label: str) -> None:
-    """A bar of a round length, about a quarter of the width, in the lower left corner; label: such as "x (µm)"."""
-    from matplotlib.font_manager import FontProperties
-    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ignore[import-untyped]
-
-    width, units = abs(np.ptp(axes.get_xlim())), label.partition("(")[2].rstrip(")") or "steps"
-    power = 10.0 ** math.floor(math.log10(width / 4))
-    length = max(step * power for step in (1, 2, 5) if step * power <= width / 4)
-    bar = AnchoredSizeBar(
-        axes.transData, length, f"{length:g} {units}", "lower left", pad=0.2, borderpad=0.2, sep=1, label_top=True,
-        color="white", size_vertical=width / 80, fontproperties=FontProperties(size=6),
-    )  # fmt: skip
-    bar.patch.set(facecolor="black", alpha=0.45, linewidth=0)
-    axes.add_artist(bar)
+def _add_letters(figure: Any) -> None:
+    """Letters a, b, … to the upper left of the panels."""
+    panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
+    for letter, axes in zip(LETTERS, panels, strict=False):
+        axes.annotate(
+            letter, (0, 1), xytext=(-22, 5), xycoords="axes fraction", textcoords="offset points", fontsize=8,
+            fontweight="bold",
+        )  # fmt: skip
 
 
-def _legend_title(shown: Any) -> str | None:
-    return str(shown.kdims[0].label) if isinstance(shown, holoviews().NdOverlay) else None
+def _options_of(shown: Any) -> dict[str, Any]:
+    """The bokeh options of a view; of an overlay its own, then those of its elements, the first one's first."""
+    hv = holoviews()
+    options: dict[str, Any] = {}
+    if isinstance(shown, hv.Overlay | hv.NdOverlay):
+        for element in reversed([*shown]):
+            options |= _options_of(element)
+        options.pop("show_legend", None)
+    for group in ("style", "plot"):
+        options |= hv.Store.lookup_options("bokeh", shown, group).kwargs
+    return {name: value for name, value in options.items() if not isinstance(value, hv.Cycle)}
 
 
-def draw(axes: Any, shown: Any, *, small: bool = False) -> None:
-    """Draw an element or overlay into axes, with titles, limits, colour bar and legend as on the screen."""
-    o, bars = options_of(shown), []
-    for order, (name, element) in enumerate(elements_of(shown)):
-        own = options_of(element)
-        if own.get("alpha") == 0 and not name:
-            continue  # there to be selected on the screen
-        kind = type(element).__name__
-        columns = [element.dimension_values(i) for i in range(0 if kind in _SPECIAL else len(element.dimensions()))]
-        mesh = _PAINT[kind](axes, element, columns, own, {"label": name or None, "zorder": 1.5 + 0.1 * order})
-        bars += [(mesh, own)] if own.get("colorbar") else []
-    x, y = _axes_of(shown)
-    alone = axes.get_subplotspec().get_gridspec().ncols < 2
-    axes.set(xlabel=o.get("xlabel", x.label), ylabel=o.get("ylabel", y.label))
-    axes.set_title(_title(o), fontsize=10 if alone else 9, wrap=True)
-    for limits, setter in ((o.get("xlim"), axes.set_xlim), (o.get("ylim"), axes.set_ylim)):
-        if limits and limits[0] is not None:
-            setter(*limits)
-    if o.get("invert_yaxis"):
-        axes.invert_yaxis()
-    is_map = bool(o.get("data_aspect"))
-    if is_map:
-        axes.set_aspect("equal", adjustable="box" if o.get("invert_yaxis") else "datalim")
-    _ticks(axes.xaxis, [] if small and is_map else o.get("xticks"), o.get("xrotation"))
-    _ticks(axes.yaxis, [] if small and is_map else o.get("yticks"), None)
-    if o.get("show_grid"):
-        axes.grid(alpha=0.25, lw=0.4)
-        axes.set_axisbelow(True)
-    if small:
-        axes.set(xlabel="", ylabel="")
-        axes.tick_params(labelsize=SMALL)
-        axes.locator_params(nbins=3)
-        return
-    for mesh, own in bars:
-        _bar(axes, mesh, own)
-    _legend(axes, o, _legend_title(shown))
+def _frame_size(shown: Any) -> tuple[float, float]:
+    """Width and height of the frame of a view in inches."""
+    options = _options_of(shown)
+    width, height = options.get("frame_width"), options.get("frame_height")
+    if options.get("data_aspect") and not (width and height):
+        first = next(iter(shown.traverse(lambda element: element, [holoviews().Element])))
+        (x0, x1), (y0, y1) = (first.range(dim) for dim in first.dimensions()[:2])
+        ratio = (x1 - x0) / (y1 - y0)
+        width = width or (height * ratio if height else 300.0)
+        height = height or width / ratio
+    return (width or 400.0) / PIXELS_PER_INCH, (height or 300.0) / PIXELS_PER_INCH
 
 
-def _ticks(axis: Any, ticks: Any, turned: float | None) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    if isinstance(ticks, int):
-        axis.set_major_locator(MaxNLocator(ticks, integer=True))
-    elif ticks is not None:
-        pairs = [tick if isinstance(tick, tuple) else (tick, f"{tick:g}") for tick in ticks]
-        axis.set_ticks([place for place, _ in pairs], labels=[str(name) for _, name in pairs])
-        axis.set_tick_params(length=0)
-    if turned:
-        axis.set_tick_params(rotation=turned)
-
-
-def _bar(axes: Any, mesh: Any, o: dict[str, Any]) -> None:
-    """A colour bar as high as the frame beside it."""
-    names, clabel = o.get("colorbar_opts", {}).get("major_label_overrides"), str(o.get("clabel") or "")
-    bar = axes.figure.colorbar(
-        mesh, cax=axes.inset_axes((1.03, 0, 0.045, 1)), extend="both" if "colours span" in clabel else "neither",
-        format="%g" if o.get("logz") else None,
-    )  # fmt: skip
-    words = clabel.partition("colours span")[0].strip(", ")
-    bar.set_label(words if 5 * len(words) < (o.get("frame_height") or 1000) else "")
-    if names:
-        beside = axes.get_subplotspec().get_gridspec().ncols  # the smaller, the fewer names have room
-        step = math.ceil(len(names) * beside / MOST_NAMES)
-        bar.set_ticks([*names][::step], labels=[*names.values()][::step])
-        bar.ax.tick_params(length=0)
+# options of bokeh and those of matplotlib that mean the same
+RENAMED = {
+    "size": ("s",),
+    "line_color": ("edgecolor", "edgecolors", "color"),
+    "line_width": ("linewidth", "linewidths"),
+    "line_dash": ("linestyle",),
+    "fill_color": ("facecolor",),
+    "text_color": ("color",),
+    "text_align": ("horizontalalignment",),
+}
+LETTERS_PER_INCH = 17  # of a title
+SCREEN_ONLY = {"colorbar", "aspect", "bgcolor", "fontsize", "colorbar_opts", "padding"}
 
 
-def _legend(axes: Any, o: dict[str, Any], heading: str | None) -> None:
-    kept: dict[str, Any] = {}
-    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-        kept.setdefault(label, handle)
-    beside = o.get("legend_position") == "right"
-    if not kept or o.get("show_legend") is False or (len(kept) < 2 and not beside):
-        return
-    if len(kept) > MOST_NAMES:
-        axes.set_title(f"{axes.get_title()} ({len(kept)} {heading or 'classes'})")
-        return
-    where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0 + 0.3 * bool(o.get("colorbar")), 1.0)}
-    shown = axes.legend(
-        kept.values(), kept, title=heading, handletextpad=0.5, fontsize=SMALL if len(kept) > 8 else 8, title_fontsize=8,
-        ncols=1 if len(kept) <= 12 else 2, borderaxespad=0.3, **where if beside else {"loc": "best"},
-    )  # fmt: skip
-    for handle in shown.legend_handles:
-        handle.set_alpha(None if handle.get_alpha() is None else 1)
-        if hasattr(handle, "set_sizes"):
-            handle.set_sizes([16])
+def _for_matplotlib(shown: Any) -> Any:
+    """A view whose elements have the options for matplotlib that they have for bokeh."""
+    hv = holoviews()
+    converted = shown.map(_element_for_matplotlib, hv.Element)
+    if isinstance(converted, hv.Overlay | hv.NdOverlay):
+        allowed = _allowed_options(converted)
+        options = {name: value for name, value in _options_of(shown).items() if name in allowed}
+        if not 1 < _n_names(shown) <= MAX_NAMES:
+            options["show_legend"] = False
+        if options.get("show_frame") is False:
+            options["hooks"] = [_hide_frame]
+        converted = converted.opts(**_frame_options(options, shown), backend="matplotlib")
+    return converted
 
 
-# ---- how each element is drawn: axes, the element, its columns, its options, its name and order
-
-_SPECIAL = ("Image", "QuadMesh", "HLine", "VLine")  # which have no columns
-
-
-def _mesh(axes: Any, element: Any, _: Any, o: dict[str, Any], how: dict[str, Any]) -> Any:
-    from matplotlib.colors import LogNorm, Normalize
-
-    x, y = (element.interface.coords(element, dim, ordered=True, edges=True) for dim in element.kdims)
-    values = np.asarray(element.dimension_values(2, flat=False), dtype="f8")
-    low, high = o.get("clim") or robust_limits(values, (0, 100))
-    missing = o.get("clipping_colors", {}).get("NaN", NAN_COLOR)
-    mesh = axes.pcolormesh(
-        x, y, np.ma.masked_invalid(values), rasterized=True, zorder=how["zorder"],
-        cmap=colormap(o["cmap"], missing if missing != OUTSIDE_COLOR else "transparent"),
-        norm=LogNorm(low, high) if o.get("logz") else Normalize(low, high),
-        edgecolors=o.get("line_color") or "none", linewidth=0.3,
-    )  # fmt: skip
-    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    if missing == OUTSIDE_COLOR:
-        axes.patch.set(**HATCH)
-    elif missing not in ("white", "transparent"):
-        axes.set_facecolor(missing)
-    return mesh
+def _n_names(shown: Any) -> int:
+    """How many names the legend of an overlay has."""
+    if isinstance(shown, holoviews().NdOverlay):
+        return len(shown)
+    if isinstance(shown, holoviews().Overlay):
+        return sum(_n_names(part) for part in shown)
+    return int(bool(shown.label))
 
 
-def _points(axes: Any, element: Any, columns: list[Any], o: dict[str, Any], how: dict[str, Any]) -> Any:
-    given, count = o.get("color"), len(columns[0])
-    style: dict[str, Any] = {"color": given, "linewidths": 0}
-    if given is None:
-        style = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.8}
-    elif given in element:
-        values = element.dimension_values(given)
-        if isinstance(o.get("cmap"), dict):
-            style["color"] = [o["cmap"][value] for value in values]
-        else:
-            low, high = o.get("clim") or (None, None)
-            style = {"c": values, "cmap": colormap(o["cmap"]), "vmin": low, "vmax": high, "linewidths": 0}
-    if o.get("line_color"):
-        style |= {"edgecolors": o["line_color"], "linewidths": 0.5 * o.get("line_width", 1)}
-    area = float(np.clip(6000 / max(count, 1), 0.6, o.get("size", 4) ** 2 * 0.45))
-    return axes.scatter(*columns[:2], s=area, marker="s" if o.get("marker") == "square" else "o", alpha=o.get("alpha"),
-                        rasterized=count > 400, **style, **how)  # fmt: skip
+def _allowed_options(shown: Any) -> set[str]:
+    groups = holoviews().Store.options(backend="matplotlib")[type(shown).__name__].groups
+    return {name for group in ("style", "plot") if group in groups for name in groups[group].allowed_keywords}
 
 
-def _curve(axes: Any, element: Any, columns: list[Any], o: dict[str, Any], how: dict[str, Any]) -> None:
-    style = "steps-mid" if o.get("interpolation") == "steps-mid" else "default"
-    axes.plot(*columns[:2], color=o.get("color"), lw=0.7 * o.get("line_width", 1.8), drawstyle=style,
-              marker="o" if len(columns[0]) < 3 else None, **how)  # fmt: skip
+def _frame_options(options: dict[str, Any], shown: Any) -> dict[str, Any]:
+    options = {name: value for name, value in options.items() if name not in SCREEN_ONLY}
+    if not options.get("data_aspect"):
+        options["aspect"] = "auto"
+    if "title" in options:
+        letters = max(24, int(LETTERS_PER_INCH * _frame_size(shown)[0]))
+        options["title"] = textwrap.fill(options["title"], letters)
+    return options
 
 
-def _bars(axes: Any, element: Any, columns: list[Any], o: dict[str, Any], how: dict[str, Any]) -> None:
-    edges, counts = np.asarray(element.edges, dtype="f8"), np.asarray(columns[1], dtype="f8")
-    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=o["fill_color"], linewidth=0.4,
-             edgecolor=(len(counts) < 40 and o.get("line_color")) or o["fill_color"], **how)  # fmt: skip
+def _element_for_matplotlib(element: Any) -> Any:
+    allowed, screen = _allowed_options(element), _options_of(element)
+    options = {}
+    for name, value in screen.items():
+        if name == "hooks":
+            continue
+        for other in RENAMED.get(name, (name,)):
+            if other in allowed:
+                options[other] = value
+                break
+    options = _frame_options(options, element)
+    if "s" in options:
+        options["s"] = float(np.clip(6000 / max(len(element), 1), 0.6, 0.45 * options["s"] ** 2))
+    for width in ("linewidth", "linewidths"):
+        if width in options:
+            options[width] = options[width] * 0.5
+    if isinstance(options.get("cmap"), dict):  # matplotlib would draw a legend of its own
+        options["color"] = holoviews().dim(options["color"]).categorize(options.pop("cmap"))
+    if isinstance(element, holoviews().Labels):
+        options["size"] = SMALL
+    if options.get("marker") == "square":
+        options["marker"] = "s"
+    options["hooks"] = [_ColorBar(screen, _frame_size(element)[0])] if screen.get("colorbar") else []
+    if screen.get("show_frame") is False:
+        options["hooks"].append(_hide_frame)
+    return element.opts(**options, axiswise=True, framewise=True, backend="matplotlib", clone=True)
 
 
-def _lines(axes: Any, element: Any, columns: list[Any], o: dict[str, Any], how: dict[str, Any]) -> None:
-    from matplotlib.collections import LineCollection
-
-    x0, y0, x1, y1 = (np.asarray(column, dtype="f8") for column in columns[:4])
-    corners = [(x0, y0), (x1, y1)]
-    style = {"colors": o.get("color", "black"), "linewidths": 0.5 * o.get("line_width", 2)}
-    if type(element).__name__ == "Rectangles":
-        corners, style["colors"] = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], o.get("line_color", "black")
-    made = LineCollection([*np.array(corners).transpose(2, 0, 1)], capstyle="projecting", **style, **how)
-    axes.add_collection(made, autolim=False)
+def _hide_frame(plot: Any, element: Any) -> None:
+    plot.handles["axis"].spines[:].set_visible(False)
+    plot.handles["axis"].tick_params(length=0)
 
 
-def _words(axes: Any, element: Any, columns: list[Any], o: dict[str, Any], how: dict[str, Any]) -> None:
-    for x, y, word in zip(*columns[:3], strict=True):
-        axes.text(x, y, str(word), fontsize=SMALL, color=o["text_color"], ha="center", va="center", zorder=4)
+class _ColorBar:
+    """Draws the colour bar of an element beside its frame, as high as the frame, where layouts make room for it."""
 
+    def __init__(self, options: dict[str, Any], frame_width: float) -> None:
+        self.options = options
+        self.frame_width = frame_width
 
-def _line(axes: Any, element: Any, _: Any, o: dict[str, Any], how: dict[str, Any]) -> None:
-    mark = axes.axhline if type(element).__name__ == "HLine" else axes.axvline
-    mark(element.data, color="white", lw=1.6, alpha=0.6, **how)
-    mark(element.data, color=o["color"], lw=1, ls="--", **how)
-
-
-def _errors(axes: Any, element: Any, columns: list[Any], o: dict[str, Any], how: dict[str, Any]) -> None:
-    x, y, *ends = columns  # one for both sides, or below and above
-    style = {"fmt": "none", "ecolor": o.get("line_color", "black"), "lw": 0.8, "capsize": 2}
-    axes.errorbar(x, y, ends[0] if len(ends) == 1 else ends, **style, **how)
-
-
-_PAINT = {
-    "Image": _mesh, "QuadMesh": _mesh, "Points": _points, "Scatter": _points, "Curve": _curve, "Histogram": _bars,
-    "Segments": _lines, "Rectangles": _lines, "Labels": _words, "HLine": _line, "VLine": _line, "ErrorBars": _errors,
-}  # fmt: skip
+    def __call__(self, plot: Any, element: Any) -> None:
+        axes = plot.handles["axis"]
+        left = 1 + (0.06 + 0.5 * len(axes.child_axes)) / self.frame_width
+        label = str(self.options.get("clabel") or "")
+        bar = axes.figure.colorbar(
+            plot.handles["artist"],
+            cax=axes.inset_axes((left, 0, 0.09 / self.frame_width, 1)),
+            extend="both" if "colours span" in label else "neither",
+            format="%g" if self.options.get("logz") else None,
+        )
+        bar.set_label(label.partition("colours span")[0].strip(", "))
+        names = self.options.get("colorbar_opts", {}).get("major_label_overrides")
+        if names:
+            step = -(-len(names) // MAX_NAMES)
+            bar.set_ticks([*names][::step], labels=[*names.values()][::step])
+            bar.ax.tick_params(length=0)

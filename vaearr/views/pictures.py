@@ -1,13 +1,10 @@
-"""Sheets of decoded pictures, set by matplotlib: reconstructions, draws, ways between samples, traversals, planes."""
+"""Decoded pictures: reconstructions, generated samples, interpolations, traversals, planes; as sheets and files."""
 
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +13,15 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError, UsageError
-from vaearr.views.common import DIVERGING, brief, number, robust_limits, text, unit, value_text
+from vaearr.views.common import DIVERGING, brief, holoviews, number, robust_limits, text, unit, value_text
 from vaearr.views.kinds import builder
-from vaearr.views.paper import SMALL, WIDTH, draw, journal, new_figure, write_new
+from vaearr.views.mosaic import COLUMNS, in_rows, scaled, sheet
+from vaearr.views.paper import write_new
 from vaearr.views.spread import centred
 
 LIMITS = (0.5, 99.5)  # percentiles between which grey runs
 FRAME_SIDE = 240  # pixels: smaller pictures are enlarged in an animation
-COLUMNS = 8  # pictures beside each other
-SIDE = WIDTH / (COLUMNS + 0.6)  # inches of a picture
-MOST_TICKS = 8
-Limits = tuple[float, float]
+MAX_TICKS = 8
 
 
 def pictures(da: xr.DataArray) -> np.ndarray:
@@ -63,88 +58,6 @@ def units_of(da: xr.DataArray) -> str:
     return f"{part}{words or 'stored units'}"
 
 
-@dataclass
-class Row:
-    """Pictures beside each other: on one scale, which a colour bar shows, or (a list of limits) each on its own."""
-
-    name: str
-    images: Sequence[np.ndarray] | np.ndarray
-    limits: Limits | list[Limits]
-    above: Sequence[str] = ()
-    below: Sequence[str] = ()
-    cmap: str = "gray"
-
-    @property
-    def scale(self) -> tuple[str, Limits] | None:
-        """What rows that share a colour bar have in common."""
-        return (self.cmap, self.limits) if isinstance(self.limits, tuple) else None
-
-
-def scaled(image: np.ndarray, limits: Limits) -> np.ndarray:
-    """Values between the limits as 0 to 1."""
-    return np.asarray(np.clip((image - limits[0]) / (limits[1] - limits[0]), 0, 1))
-
-
-def draw_rows(figure: Any, rows: Sequence[Row], *, turn: bool = False) -> list[Any]:
-    """Draw rows of pictures into a figure, all in frames like the first; rows on one scale share a colour bar.
-
-    turn: names of rows are written across. Returns the axes of the pictures.
-    """
-    columns = max(len(row.images) for row in rows)
-    tall, wide = rows[0].images[0].shape[:2]
-    drawn = figure.subplots(len(rows), columns, squeeze=False)
-    for scale, group in itertools.groupby(zip(rows, drawn, strict=True), lambda pair: pair[0].scale):
-        axes: list[Any] = []
-        for row, line in group:
-            spans: Any = itertools.repeat(row.limits) if scale else row.limits
-            for i, (ax, image, span) in enumerate(zip(line, row.images, spans, strict=False)):
-                shown = scaled(image, span) if image.ndim == 3 else image
-                mesh = ax.imshow(shown, cmap=row.cmap, vmin=span[0], vmax=span[1], extent=(0, wide, tall, 0))
-                if row.above:
-                    ax.set_title(row.above[i], fontsize=SMALL, pad=2)
-                if row.below:
-                    ax.set_xlabel(row.below[i], fontsize=SMALL, labelpad=2)
-                ax.set(xticks=[], yticks=[])
-            style: dict[str, Any] = {"rotation": 0, "ha": "right", "va": "center"} if turn else {}
-            line[0].set_ylabel(row.name, fontsize=SMALL, **style)
-            for spare in line[len(row.images) :]:
-                spare.remove()
-            axes += [*line[: len(row.images)]]
-        if scale:
-            bar = figure.colorbar(mesh, ax=axes, fraction=0.03, pad=0.01)
-            bar.ax.tick_params(labelsize=SMALL)
-            bar.ax.set_visible(row.images[0].ndim == 2)  # hidden of colours: the columns stay in line
-    return [ax for ax in drawn.ravel() if ax.figure is not None]
-
-
-def sheet(
-    rows: Sequence[Row], heading: str, *, side: float = SIDE, turn: bool = False, below: float = 0.0, least: float = 2.8
-) -> Any:
-    """A figure of rows of pictures, `side` inches wide each; `below`: inches of a free part, its last subfigure."""
-    columns = max(len(row.images) for row in rows)
-    words = [max((text.count("\n") + 1 for text in some), default=0) for row in rows for some in (row.above, row.below)]
-    shape = rows[0].images[0].shape
-    height = len(rows) * (side * shape[0] / shape[1] + 0.04) + 0.13 * sum(words) + 0.06 * sum(map(bool, words))
-    height += 0.3 + 0.17 * heading.count("\n")
-    with journal():
-        figure = new_figure(max(side * columns + (0.9 if turn else 0.6), least), height + below)
-        upper = figure.subfigures(2, 1, height_ratios=[height, below])[0] if below else figure
-        draw_rows(upper, rows, turn=turn)
-        upper.suptitle(heading)
-    return figure
-
-
-def tiles(
-    images: np.ndarray | Sequence[np.ndarray], limits: Limits | list[Limits], above: Sequence[str],
-    below: Sequence[str] = (), *, cmap: str = "gray", most: int = COLUMNS,
-) -> list[Row]:  # fmt: skip
-    """Pictures as rows of at most so many, on one scale or each on its own."""
-    columns = math.ceil(len(images) / math.ceil(len(images) / most))
-    cut = [slice(i, i + columns) for i in range(0, len(images), columns)]
-    spans = [limits if isinstance(limits, tuple) else limits[here] for here in cut]
-    return [Row("", images[here], span, above[here], below[here], cmap) for here, span in zip(cut, spans, strict=True)]
-
-
 def grey_of(images: np.ndarray) -> np.ndarray:
     """Pictures as uint8, all on one scale."""
     return (255 * scaled(images, robust_limits(images, LIMITS))).round().astype(np.uint8)
@@ -152,54 +65,56 @@ def grey_of(images: np.ndarray) -> np.ndarray:
 
 @builder("reconstruction", "input", "reconstruction")
 def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, most: int = 8) -> Any:
-    """Inputs, reconstructions and residuals (reconstruction - input) of `reconstruct` or `reconstruct_store`.
+    """Inputs, reconstructions and residuals (reconstruction - input), with PSNR and SSIM below each.
 
-    All share one scale, the residuals one of the same width centred at 0; PSNR and SSIM under each. threshold: instead
-    of the residuals both as black and white, at or above it, in the units of the pictures (of colours the mean of their
-    channels), and the share of pixels on which the two differ. Raises NoInputError where there is no example,
-    UsageError for a threshold that is no number.
+    All share one scale; that of the residuals is as wide and centred at 0. threshold: show, instead of the residuals,
+    both as black and white, in the units of the pictures (of colours the mean of their channels), and the share of
+    pixels on which the two differ. Raises NoInputError where there is no example, UsageError for a threshold that is
+    not a number.
     """
     dim = "example" if "example" in found.dims else n.SAMPLE
     if "input" not in found or not found.sizes.get(dim):
         raise NoInputError("no example was kept; reconstruct with examples of 1 or more.")
     found = found.isel({dim: slice(most)})
-    ones = [found.isel({dim: i}) for i in range(found.sizes[dim])]
+    examples = [found.isel({dim: i}) for i in range(found.sizes[dim])]
     original, recon = (pictures(found[name]) for name in ("input", "reconstruction"))
-    limits, grey = robust_limits(np.stack([original, recon]), LIMITS), (-1,) if original.ndim == 4 else ()
+    limits = robust_limits(np.stack([original, recon]), LIMITS)
     if dim == "example":
-        names = [where_of(one, "example_") for one in ones]
+        titles = [where_of(example, "example_") for example in examples]
     else:
-        names = [where_of(one.drop_vars({*one.coords} - {*n.SCAN_DIMS})) or f"sample {one[dim]}" for one in ones]
-    rows = [Row("input", original, limits, names), Row("reconstruction", recon, limits)]
-    heading = "reconstructions"
+        others = [set(example.coords) - set(n.SCAN_DIMS) for example in examples]
+        titles = [where_of(e.drop_vars(drop)) or f"sample {e[dim]}" for e, drop in zip(examples, others, strict=True)]
+    words = [[""] * len(examples) for _ in range(2)]
+    words[0] = titles
+    heading = f"reconstructions ({units_of(found['input'])})"
+    pair = sheet([original, recon], limits, heading, names=["input", "reconstruction"], above=words)
+    if original.ndim == 4:
+        original, recon = original.mean(-1), recon.mean(-1)
     if threshold is None:
         half = (limits[1] - limits[0]) / 2
-        below = ["\n".join(numbers_of(one)).removeprefix("PSNR ") for one in ones]
-        rows.append(Row("residual", (recon - original).mean(grey), (-half, half), (), below, DIVERGING))
+        scores = [["\n".join(numbers_of(example)) for example in examples]]
+        second = sheet([recon - original], (-half, half), names=["residual"], below=scores, cmap=DIVERGING)
     else:
         if not np.isfinite(threshold):
             raise UsageError(f"the threshold is {threshold}; give a number in the units of the pictures.")
-        masks = [(images.mean(grey) >= threshold).astype("f4") for images in (original, recon)]
-        both = [(0.0, 1.0)] * len(ones)
-        rows += [Row(f"{row.name}\n≥ {threshold:g}", mask, both) for row, mask in zip(rows, masks, strict=True)]
-        rows[-1].below = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
-        heading = "reconstructions, black and white"
-    gap = "\n" if len(ones) < 4 else " "
-    return sheet(rows, f"{heading}{gap}({units_of(found['input'])})")
+        masks = [(images >= threshold).astype("f4") for images in (original, recon)]
+        shares = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
+        names = [f"input ≥ {threshold:g}", f"reconstruction ≥ {threshold:g}"]
+        second = sheet(masks, (0.0, 1.15), names=names, below=[[""] * len(shares), shares])
+    return holoviews().Layout([pair, second]).cols(1).opts(shared_axes=False, backend="bokeh")
 
 
-def where_of(one: xr.Dataset, before: str = "", after: str = "", skipped: Collection[str] = (), most: int = 17) -> str:
+def where_of(one: xr.Dataset, before: str = "", after: str = "", most: int = 17) -> str:
     """Where a sample comes from: its file, else a line for each coordinate whose name begins and ends so."""
     if f"{before}file{after}" in one.coords:
         return brief(one[f"{before}file{after}"].item(), most)
     names = [name for name in map(str, one.coords) if name.startswith(before) and name.endswith(after)]
-    return "\n".join(
-        brief(
-            f"{name.removeprefix(before).removesuffix(after)} = {value_text(one[name].item(), one[name].attrs)}", most
-        )
-        for name in names[::-1]
-        if one[name].ndim == 0 and name not in skipped
-    )
+    lines = []
+    for name in names[::-1]:
+        if one[name].ndim == 0:
+            value = value_text(one[name].item(), one[name].attrs)
+            lines.append(brief(f"{name.removeprefix(before).removesuffix(after)} = {value}", most))
+    return "\n".join(lines)
 
 
 def numbers_of(one: xr.Dataset) -> list[str]:
@@ -210,17 +125,19 @@ def numbers_of(one: xr.Dataset) -> list[str]:
 
 @builder("progress", "input", "reconstruction", "prior", n.EPOCH)
 def progress_sheet(found: xr.Dataset, *, most: int = 8) -> Any:
-    """Samples decoded as training went on: inputs on top, below them reconstructions and prior draws by epoch.
+    """Samples decoded during training: inputs on top, below them reconstructions and prior samples by epoch.
 
-    At most `most` epochs, spread over the training; one grey scale per row.
+    At most `most` epochs, spread over the training; each row has its own grey scale.
     """
     found = found.rename({dim: str(dim).removeprefix("sheet_") for dim in found.dims})
     shown = found.isel({n.EPOCH: _spread(found.sizes[n.EPOCH], most)})
-    parts = [("input", shown["input"])]
+    names, rows = ["input"], [pictures(shown["input"])]
     for name in ("reconstruction", "prior"):
-        parts += [(f"{name}\nepoch {int(part[n.EPOCH])}", part) for part in shown[name]]
-    images = [(name, pictures(part)) for name, part in parts]
-    return sheet([Row(name, some, [robust_limits(some, LIMITS)] * len(some)) for name, some in images], "", turn=True)
+        for part in shown[name]:
+            names.append(f"{name}, epoch {int(part[n.EPOCH])}")
+            rows.append(pictures(part))
+    limits = [[robust_limits(row, LIMITS)] * len(row) for row in rows]
+    return sheet(rows, limits, "samples during training", names=names)
 
 
 def _spread(count: int, most: int) -> np.ndarray:
@@ -229,7 +146,7 @@ def _spread(count: int, most: int) -> np.ndarray:
 
 
 def _distance_words(found: xr.Dataset) -> str:
-    """A line of a heading: how far the decoded latents lie from the encoded samples."""
+    """How far the decoded latents lie from the encoded samples."""
     usual = found.attrs.get("usual_distance", 0.0)
     if not usual > 0:
         return ""
@@ -239,29 +156,29 @@ def _distance_words(found: xr.Dataset) -> str:
 
 @builder("draws", "decoded", "latents", n.SAMPLE)
 def sample_sheet(found: xr.Dataset, *, most: int = 64) -> Any:
-    """The decoded draws of `sample_prior`, below each the nearest encoded sample, all on one grey scale."""
+    """The decoded samples of `sample_prior`, below each the nearest encoded sample, all on one grey scale."""
     images = pictures(found["decoded"])[:most]
     if not len(images):
-        raise NoInputError("there are no draws to show.")
+        raise NoInputError("there are no samples to show.")
     source = "the prior" if found.attrs.get("source") == "prior" else "the fitted distribution"
-    cut = f", {len(images)} of {found.sizes[n.SAMPLE]}" if len(images) < found.sizes[n.SAMPLE] else ""
-    heading = f"draws from {source}{cut} ({units_of(found['decoded'])})"
-    numbers = [*map(str, found[n.SAMPLE].values[:most])]
+    part = f", {len(images)} of {found.sizes[n.SAMPLE]}" if len(images) < found.sizes[n.SAMPLE] else ""
+    heading = f"samples from {source}{part} ({units_of(found['decoded'])})"
+    numbers = [str(number) for number in found[n.SAMPLE].values[:most]]
     if "nearest" not in found:
-        return sheet(tiles(images, robust_limits(images, LIMITS), numbers), heading)
+        return sheet(in_rows(images), robust_limits(images, LIMITS), heading, above=in_rows(numbers))
     nearest = pictures(found["nearest"])[:most]
     limits = robust_limits(np.concatenate([images, nearest]), LIMITS)
-    rows = []
-    pairs = zip(tiles(images, limits, numbers), tiles(nearest, limits, [""] * len(nearest)), strict=True)
-    for drawn, real in pairs:
-        drawn.name, real.name = "draw", "nearest\nsample"
+    rows, names, above = [], [], []
+    for drawn, real, words in zip(in_rows(images), in_rows(nearest), in_rows(numbers), strict=True):
         rows += [drawn, real]
-    return sheet(rows, f"{heading}{_distance_words(found)}")
+        names += ["decoded", "nearest sample"]
+        above += [words, [""] * len(words)]
+    return sheet(rows, limits, f"{heading}{_distance_words(found)}", names=names, above=above)
 
 
 @builder("interpolation", "decoded", "step", "input", "end", "t")
 def interpolation_strip(found: xr.Dataset, *, most: int = 9) -> Any:
-    """The way of `interpolate`: input, decoded steps, input; the samples they lead from and to, on one grey scale.
+    """The interpolation between two samples: input, decoded steps, input, on one grey scale.
 
     At most `most` steps, evenly spread, the ends among them.
     """
@@ -271,56 +188,41 @@ def interpolation_strip(found: xr.Dataset, *, most: int = 9) -> Any:
     titles[1:1] = [f"t = {t:.3g}" for t in found["t"].values[picked]]
     first, last = (where_of(found.isel(end=end), after="_of_end") for end in (0, 1))
     below = [first, *[""] * len(steps), last]
-    row = Row("", [ends[0], *steps, ends[1]], robust_limits(np.concatenate([steps, ends]), LIMITS), titles, below)
     heading = f"{found.attrs['method']} between posterior means ({units_of(found['decoded'])})"
-    return sheet([row], heading, side=max((WIDTH - 0.6) / len(row.images), 0.62))
+    limits = robust_limits(np.concatenate([steps, ends]), LIMITS)
+    return sheet([[ends[0], *steps, ends[1]]], limits, heading, above=[titles], below=[below])
 
 
 @builder("traversal", "decoded", "latent_dim", "step", "value")
 def traversal_sheet(found: xr.Dataset) -> Any:
-    """The pictures of `traverse`, a row for each dimension with its values underneath, all on one colour scale."""
+    """The pictures of `traverse`, a row for each dimension with its values below, all on one colour scale."""
     images = stacked(found["decoded"], ("latent_dim", "step"))
-    limits = robust_limits(images, LIMITS)
-    rows = [
-        Row(f"latent {int(dim)}", row, limits, (), [number(float(value)) for value in values])
-        for dim, row, values in zip(found["latent_dim"].values, images, found["value"].values, strict=True)
-    ]
-    base = text(brief(found.attrs["base"], 70))
-    heading = f"traversal from {base}\n({units_of(found['decoded'])})"
-    return sheet(rows, heading, side=max((WIDTH - 0.6) / (images.shape[1] + 0.5), 0.62))
+    heading = f"traversal from {brief(found.attrs['base'], 70)} ({units_of(found['decoded'])})"
+    names = [f"latent {int(dim)}" for dim in found["latent_dim"].values]
+    values = [[number(float(value)) for value in row] for row in found["value"].values]
+    return sheet(images, robust_limits(images, LIMITS), text(heading), names=names, below=values)
 
 
 @builder("manifold", "decoded", "row", "column")
 def manifold_sheet(found: xr.Dataset) -> Any:
-    """The pictures of `manifold` as one mosaic on axes of the two dimensions, on one colour scale.
+    """The pictures of `manifold` side by side on axes of the two dimensions, on one colour scale.
 
-    The value on an axis is that of the middle of its picture; the vertical dimension rises upwards.
+    The value on an axis is that of the middle of its picture; the vertical dimension increases upwards.
     """
     images = stacked(found["decoded"], ("row", "column"))
-    limits = robust_limits(images, LIMITS)
-    rows, columns, tall, wide = images.shape[:4]
-    mosaic = mosaic_of(images[::-1])
-    with journal():
-        figure = new_figure(WIDTH * 0.8 + 1.55, min(WIDTH * 0.8 * tall * rows / (wide * columns), 2 * WIDTH) + 0.75)
-        axes = figure.subplots()
-        shown = scaled(mosaic, limits) if mosaic.ndim == 3 else mosaic
-        mesh = axes.imshow(
-            shown, cmap="gray", vmin=limits[0], vmax=limits[1], extent=(0, columns * wide, 0, rows * tall)
-        )
-        for axis, name, side, line in (
-            (axes.xaxis, "column", wide, axes.axvline),
-            (axes.yaxis, "row", tall, axes.axhline),
-        ):
-            values = found[name].values
-            kept = np.arange(0, len(values), math.ceil(len(values) / MOST_TICKS))
-            axis.set_ticks((kept + 0.5) * side, [number(values[i]) for i in kept])
-            axis.set_label_text(text(found[name].attrs["long_name"]))
-            for i in range(1, len(values)):
-                line(i * side, color="white", lw=0.4)
-        if mosaic.ndim == 2:
-            figure.colorbar(mesh, ax=axes, fraction=0.04, pad=0.02).ax.tick_params(labelsize=SMALL)
-        axes.set_title(f"others: {text(brief(found.attrs['base'], 60))}\n({units_of(found['decoded'])})")
-    return figure
+    heading = f"others: {brief(found.attrs['base'], 60)} ({units_of(found['decoded'])})"
+    rows, columns = (_some_ticks(found[name].values) for name in ("row", "column"))
+    width = images.shape[3]
+    ticks = [((i + 0.5) * width, word) for i, word in enumerate(columns) if word]
+    axes: dict[str, Any] = {"xaxis": "bottom", "xticks": ticks, "show_frame": True}
+    axes |= {"xlabel": text(found["column"].attrs["long_name"]), "ylabel": text(found["row"].attrs["long_name"])}
+    return sheet(images[::-1], robust_limits(images, LIMITS), text(heading), names=rows[::-1], gap=0, **axes)
+
+
+def _some_ticks(values: np.ndarray) -> list[str]:
+    """Numbers as words, at most MAX_TICKS of them, the others empty."""
+    step = math.ceil(len(values) / MAX_TICKS)
+    return [number(float(value)) if i % step == 0 else "" for i, value in enumerate(values)]
 
 
 def mosaic_of(images: np.ndarray) -> np.ndarray:
@@ -338,24 +240,28 @@ def channel_means(latents: xr.DataArray) -> np.ndarray:
 def prototype_sheet(found: xr.Dataset) -> Any:
     """The typical sample of each class and the mean of the class, decoded, on one colour scale.
 
-    Beneath, the mean latents as a heat map centred at 0; of spatial latents the mean over positions.
+    Below, the mean latents as a heat map centred at 0; of spatial latents the mean over positions.
     """
-    images, heat = stacked(found["decoded"], ("class",)), channel_means(found["latents"])
+    heat = channel_means(found["latents"])
     names = [brief(name, 18) for name in found["class"].values]
-    above = [f"{name}\nn = {int(count)}" for name, count in zip(names, found["n"].values, strict=True)]
-    means = stacked(found["decoded_mean"], ("class",))
-    limits = robust_limits(np.stack([images, means]), LIMITS)
-    places = [where_of(found.isel({"class": i}), after="_of_sample") for i in range(len(names))]
-    rows = []
-    for typical, mean in zip(tiles(images, limits, above), tiles(means, limits, places), strict=True):
-        typical.name, mean.name = "typical\nsample", "mean"
-        rows += [typical, mean]
-    heading = f"classes of {text(found.attrs['by'])}\n({units_of(found['decoded'])})"
-    figure = sheet(rows, heading, below=0.17 * len(names) + 0.9, least=4.0)
-    with journal():
-        dims = [str(i) for i in range(heat.shape[1])]
-        draw(figure.subfigs[1].subplots(), centred(heat, names, dims, "", clabel="mean latent", frame_height=600))
-    return figure
+    counts = [f"{name}\nn = {int(count)}" for name, count in zip(names, found["n"].values, strict=True)]
+    shown = {"typical sample": (stacked(found["decoded"], ("class",)), counts)}
+    if "decoded_mean" in found:
+        places = [where_of(found.isel({"class": i}), after="_of_sample") for i in range(len(names))]
+        shown["mean"] = stacked(found["decoded_mean"], ("class",)), places
+    limits = robust_limits(np.stack([images for images, _ in shown.values()]), LIMITS)
+    rows, row_names, above = [], [], []
+    for start in range(0, len(names), COLUMNS):
+        part = slice(start, start + COLUMNS)
+        for name, (images, words) in shown.items():
+            rows.append(images[part])
+            above.append(words[part])
+            row_names.append(name)
+    heading = f"classes of {text(found.attrs['by'])} ({units_of(found['decoded'])})"
+    decoded = sheet(rows, limits, heading, names=row_names, above=above)
+    dims = [str(i) for i in range(heat.shape[1])]
+    latents = centred(heat, names, dims, "mean latent", frame_width=560, frame_height=max(60, 24 * len(names)))
+    return holoviews().Layout([decoded, latents]).cols(1).opts(shared_axes=False, backend="bokeh")
 
 
 @builder("components", "array", "components")
@@ -369,9 +275,11 @@ def component_sheet(components: xr.DataArray, *, most: int = 32) -> Any:
     images = pictures(components[:most])
     images = images[..., 0] if images.ndim == 4 else images
     signed = bool(np.nanmin(images) < 0)
-    spans = [robust_limits(image, LIMITS, symmetric=signed) for image in images]
+    limits = [robust_limits(image, LIMITS, symmetric=signed) for image in images]
     part = "" if len(images) == len(names) else f", {len(images)} of {len(names)}"
-    return sheet(tiles(images, spans, names[:most], cmap=DIVERGING if signed else "gray"), f"component images{part}")
+    cmap = DIVERGING if signed else "gray"
+    words = in_rows(names[:most])
+    return sheet(in_rows(images), in_rows(limits), f"component images{part}", above=words, cmap=cmap)
 
 
 def frames(found: xr.Dataset) -> list[np.ndarray]:

@@ -17,16 +17,29 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.schema.grid import edges
-from vaearr.views.common import DIVERGING, NAN_COLOR, is_regular, label, robust_limits, text, unit, value_text
+from vaearr.views.common import (
+    DIVERGING,
+    NAN_COLOR,
+    holoviews,
+    is_regular,
+    label,
+    robust_limits,
+    text,
+    title,
+    unit,
+    value_text,
+)
 from vaearr.views.kinds import builder
+from vaearr.views.maps import BOKEH
 from vaearr.views.page import LEVELS, UNPACK, Section, packed, page
-from vaearr.views.paper import SMALL, WIDTH, colormap, journal, new_figure
+from vaearr.views.paper import colormap
 from vaearr.views.pictures import LIMITS, numbers_of, where_of
 
 AXES = (n.Z, n.Y, n.X)
 PLANES = {"axial": (n.Z, n.Y, n.X), "coronal": (n.Y, n.Z, n.X), "sagittal": (n.X, n.Z, n.Y)}  # across, up, along
 SIDES = {n.X: ("L", "R"), n.Y: ("P", "A"), n.Z: ("I", "S")}  # at the lower and the upper end of an axis
 CROSS = "#ffb000"
+PAPER_FRAME = 250  # pixels of the longest side of a slice
 FRAME = 360  # pixels of the longest side of a plane in a page
 
 _VIEWER = f"""
@@ -134,38 +147,44 @@ def volume_slices(
     UsageError for a position outside.
     """
     if isinstance(found, xr.DataArray):
-        volumes, heading = {text(label(found)): as_volume(found)}, ""
+        volumes, heading_of_all = {text(label(found)): as_volume(found)}, ""
     else:
-        volumes, heading = example_volumes(found, example)
+        volumes, heading_of_all = example_volumes(found, example)
     first = next(iter(volumes.values()))
-    place, alone, widths = place_of(first, position), len(volumes) == 1, [span_of(first, p[2]) for p in PLANES.values()]
-    tallest = max(span_of(first, up) for _, up, _ in PLANES.values())
-    high = float(np.clip((WIDTH - 1.6) * tallest / sum(widths), 0.8, 8.0))
-    with journal():
-        figure = new_figure(WIDTH, len(volumes) * high + 0.8)
-        axes = figure.subplots(len(volumes), 3, width_ratios=widths, squeeze=False)
-        for row, (name, (volume, limits, cmap)) in zip(axes, scales_of(volumes).items(), strict=True):
-            for ax, (plane, (across, up, along)) in zip(row, PLANES.items(), strict=True):
-                image = volume.isel({across: place[across]}).transpose(up, along)
-                x, y = edges(image[along].values), edges(image[up].values)
-                mesh = ax.imshow(
-                    image.values, cmap=colormap(cmap), vmin=limits[0], vmax=limits[1], origin="lower", aspect="equal",
-                    extent=(x[0], x[-1], y[0], y[-1]),
-                )  # fmt: skip
-                if volume is first:
-                    where = value_text(float(first[across][place[across]]), first[across].attrs)
-                    ax.set_title(f"{plane}, {across} = {where}", fontsize=10 if alone else 8)
-                    for line, dim in ((ax.axvline, along), (ax.axhline, up)):
-                        line(float(volume[dim][place[dim]]), color=CROSS, lw=0.6, alpha=0.9)
-                _mark(ax, volume, along, up)
-                right, upwards = (label(volume[dim].assign_attrs(long_name=dim)) for dim in (along, up))
-                axis: dict[str, Any] = {"xlabel": right, "ylabel": upwards} if alone else {"xticks": [], "yticks": []}
-                ax.set(**axis)
-            bar = figure.colorbar(mesh, ax=list(row), fraction=0.03, pad=0.01, label=name if alone else None)
-            bar.ax.tick_params(labelsize=SMALL)
-            row[0].set_ylabel(row[0].get_ylabel() if alone else name)
-        figure.suptitle(heading)
-    return figure
+    place = place_of(first, position)
+    scale = PAPER_FRAME / max(span_of(first, dim) for dim in AXES)
+    slices = []
+    for name, (volume, limits, cmap) in scales_of(volumes).items():
+        for plane, axes in PLANES.items():
+            where = value_text(float(first[axes[0]][place[axes[0]]]), first[axes[0]].attrs)
+            heading = f"{plane}, {axes[0]} = {where}"
+            options: dict[str, Any] = {"cmap": cmap, "clim": limits, "title": heading, "colorbar": axes[0] == n.X}
+            options["clabel"] = text(name)
+            slices.append(_slice(volume, axes, place, scale, options))
+    return holoviews().Layout(slices).cols(3).opts(title=title(heading_of_all), shared_axes=False, **BOKEH)
+
+
+def _slice(
+    volume: xr.DataArray, axes: tuple[str, str, str], place: dict[str, int], scale: float, options: dict[str, Any]
+) -> Any:
+    """One plane of a volume with the lines of the other two, and the sides of the patient where they are known."""
+    hv, (across, up, along) = holoviews(), axes
+    image = volume.isel({across: place[across]}).transpose(up, along)
+    x, y = image[along].values, image[up].values
+    labels = [label(volume[dim].assign_attrs(long_name=dim)) for dim in (along, up)]
+    frame = {"frame_width": round(scale * span_of(volume, along)), "frame_height": round(scale * span_of(volume, up))}
+    shown = hv.Image((x, y, image.values), [along, up], "value")
+    shown = shown.opts(xlabel=labels[0], ylabel=labels[1], data_aspect=1, **frame, **options, **BOKEH)
+    lines = [hv.VLine(float(volume[along][place[along]])), hv.HLine(float(volume[up][place[up]]))]
+    parts = [shown, *(line.opts(color=CROSS, line_width=1, **BOKEH) for line in lines)]
+    if volume.attrs.get("orientation") == "RAS+":
+        x, y = edges(x), edges(y)
+        middle = (x[0] + x[-1]) / 2, (y[0] + y[-1]) / 2
+        width, height = np.ptp(x), np.ptp(y)
+        ends = (x[0] + 0.06 * width, x[-1] - 0.06 * width, y[0] + 0.06 * height, y[-1] - 0.06 * height)
+        places = ([*ends[:2], middle[0], middle[0]], [middle[1], middle[1], *ends[2:]], [*SIDES[along], *SIDES[up]])
+        parts.append(hv.Labels(places, [along, up], "side").opts(text_color=CROSS, text_font_size="9pt", **BOKEH))
+    return hv.Overlay(parts)
 
 
 def scales_of(volumes: Mapping[str, xr.DataArray]) -> dict[str, tuple[xr.DataArray, tuple[float, float], str]]:
@@ -176,17 +195,6 @@ def scales_of(volumes: Mapping[str, xr.DataArray]) -> dict[str, tuple[xr.DataArr
         name: (one, (-half, half), DIVERGING) if name == "residual" else (one, grey, "gray")
         for name, one in volumes.items()
     }
-
-
-def _mark(ax: Any, volume: xr.DataArray, along: str, up: str) -> None:
-    """Sides of the patient, where they are known, within the picture."""
-    if volume.attrs.get("orientation") != "RAS+":
-        return
-    box = {"facecolor": "black", "alpha": 0.45, "pad": 1, "linewidth": 0}
-    places = ((0.05, 0.5), (0.95, 0.5), (0.5, 0.06), (0.5, 0.94))
-    for letter, (x, y) in zip((*SIDES[along], *SIDES[up]), places, strict=True):
-        ax.text(x, y, letter, transform=ax.transAxes, color="white", fontsize=8, fontweight="bold", ha="center",
-                va="center", bbox=box)  # fmt: skip
 
 
 def example_volumes(found: xr.Dataset, example: int) -> tuple[dict[str, xr.DataArray], str]:

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from vaearr import names as n
 from vaearr.errors import ExistsError, LockedError, WriteError
@@ -122,8 +123,15 @@ def identify(store: Path) -> None:
         identity[n.STORE_ID] = uuid.uuid4().hex
     identity.setdefault(n.SCHEMA_VERSION, n.SCHEMA)
     identity[n.PATTERNS_FINGERPRINT] = variable_fingerprint(store, n.PATTERNS)
-    write_attributes(store / n.RUNS, identity | recorded)
-    refresh_listing(store, [])
+    write_identity(store, identity | recorded)
+
+
+def write_identity(store: Path, attributes: Mapping[str, Any]) -> None:
+    """Change the attributes of `/runs`, and the list that repeats them, in one step. Needs the lock."""
+    staging_root(store).mkdir(exist_ok=True)
+    replace_file(_journal(store), b"{}")
+    write_attributes(store / n.RUNS, attributes)
+    _complete(store)
 
 
 def _journal(store: Path) -> Path:

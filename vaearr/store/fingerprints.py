@@ -104,12 +104,12 @@ def damaged(store: Path | str, key: str, problem: str) -> DamagedError:
     )
 
 
-def check_patterns(store: Path) -> None:
-    """Raise DamagedError unless the patterns are those that were ingested."""
+def check_patterns(store: Path) -> str:
+    """The fingerprint of the patterns. Raises DamagedError unless they are those that were ingested."""
     recorded = attributes_of(store / n.RUNS).get(n.PATTERNS_FINGERPRINT)
     present = variable_fingerprint(store, n.PATTERNS)
     if recorded in (None, present):  # None: a store of an earlier version
-        return
+        return present
     changed = []
     for chunk in changed_files(store / n.PATTERNS):
         changed.append(f"{n.PATTERNS}/{chunk}")
@@ -141,8 +141,7 @@ def check_inputs(store: Path, names: Iterable[str]) -> dict[str, str]:
     DataError
         If one of the variables was created from values that have changed since.
     """
-    check_patterns(store)
-    fingerprints: dict[str, str] = {}
+    fingerprints = {n.PATTERNS: check_patterns(store)}
     for name in names:
         _check_input(store, name, fingerprints)
     return {name: fingerprints[name] for name in names if name in fingerprints}

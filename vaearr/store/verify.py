@@ -30,6 +30,7 @@ from vaearr.store.commit import (
     remove_if_empty,
     staged_names,
     staging_root,
+    write_identity,
 )
 from vaearr.store.fingerprints import stored_array, variable_fingerprint
 from vaearr.store.folders import PART, file_sizes, is_there, sha256_of, write_errors
@@ -48,7 +49,6 @@ from vaearr.store.listing import (
     read_seal,
     refresh_listing,
     tree,
-    write_attributes,
     write_seal,
 )
 from vaearr.store.paths import METADATA, store_path
@@ -568,8 +568,7 @@ def seal_store(path: str | Path) -> list[str]:
             recorded = attributes_of(store / n.RUNS)
             recorded[SEALED] = sorted({*recorded.get(SEALED, []), *variables})
             recorded[n.PATTERNS_FINGERPRINT] = variable_fingerprint(store, n.PATTERNS)
-            write_attributes(store / n.RUNS, recorded)
-            refresh_listing(store, [])
+            write_identity(store, recorded)
     return variables
 
 

@@ -92,18 +92,21 @@ COMMANDS = (
     "report URL",
     "look stats URL",
     "export URL out",
-    "ingest none.h5 URL",
+    "ingest SOURCE URL",
 )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_whatever_else_needs_a_copy(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_else_needs_a_copy(
+    command: str, scan_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for url, copy in (
         ("s3://lab/deep/scan.zarr", "'aws s3 cp --recursive s3://lab/deep/scan.zarr scan.zarr'"),
         ("https://example.org/scan.zarr", "'wget --recursive"),
     ):
-        words = [url if word == "URL" else word for word in command.split()]
+        known = {"URL": url, "SOURCE": scan_files["patterns"]}
+        words = [known.get(word, word) for word in command.split()]
         error = vaearr(*words, code=USAGE).error
         assert "copy the store to this machine first" in error
         assert copy in error

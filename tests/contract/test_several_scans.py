@@ -15,7 +15,7 @@ from vaearr.batching import Walk
 from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.testing import synthetic_scan
 
-from .harness import attributes, vaearr, zarr
+from .harness import vaearr, zarr
 
 SETTINGS = {
     "latent_dim": 3,
@@ -86,7 +86,7 @@ def test_the_run_is_applied_to_each_store(scans: list[Path]) -> None:
         assert one.manifest["weights_sha256"] == run.manifest["weights_sha256"]
         assert one.history.sizes["epoch"] == 2
         assert set(np.unique(one.ds.split)) == {1, 2}
-    stores = [attributes(path)["store_id"] for path in scans]
+    stores = [va.open_store(path).attrs["store_id"] for path in scans]
     assert [scan["store_id"] for scan in applied.manifest["data"]["scans"].values()] == stores
     assert applied.ds.split.shape == (16, 9)
     maps = zarr(scans[0], "runs/vae/scans")

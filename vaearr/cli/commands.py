@@ -150,9 +150,11 @@ def verify(
     remove: Annotated[
         str | None, typer.Option(help="remove a variable that can be computed again, a table or runs/NAME")
     ] = None,
-    seal: Annotated[bool, typer.Option("--seal", help="add checksums to variables that have none")] = False,
+    seal: Annotated[
+        bool, typer.Option("--seal", help="accept the present values: checksums where missing or different")
+    ] = False,
     relist: Annotated[
-        bool, typer.Option("--relist", help="list the variables anew, put the store's attributes back")
+        bool, typer.Option("--relist", help="list the variables again, remove what other programs appended")
     ] = False,
     clean: Annotated[bool, typer.Option("--clean", help="list what killed commands left, older than a day")] = False,
     unfinished: Annotated[

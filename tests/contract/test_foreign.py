@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import vaearr as va
 
@@ -303,26 +303,6 @@ def test_options_given_by_hand_have_to_fit(weights: State, colour: Path, grey: P
     assert "of another shape" in vaearr(*given, "--latent-dim", 8, code=BAD_DATA).error
     error = vaearr("import", grey, tmp_path / "sd.pt", "--run", "theirs", code=BAD_DATA).error
     assert "3 channel(s) in 2 dimensions" in error
-
-
-@pytest.mark.parametrize("attention", [False, True])
-def test_our_own_weights_alone_tell_the_network(attention: bool, grey: Path, tmp_path: Path) -> None:
-    """Every part of the architecture from names and shapes: levels, blocks, attention, the last activation."""
-    options = {"channels": [8, 16], "res_blocks": [1, 2], "decoder_res_blocks": [2, 2], "groups": 8}
-    options |= {"attention_levels": [False, attention], "mid_attention": not attention, "final_activation": attention}
-    settings = ("--set", f"model.options={json.dumps(options)}", "--set", "model.latent_dim=3")
-    model = ("--model", "autoencoder-kl", "--epochs", 1, "--run", "ours", "--set", "device=cpu")
-    vaearr("train", grey, *model, *settings, "--set", "preprocess.normalise=symmetric")
-    own = load_file(grey / "runs" / "ours" / "model" / "weights.safetensors")
-    bare = {name.removeprefix("network."): value for name, value in own.items() if name.startswith("network.")}
-    save_file(bare, tmp_path / "a.safetensors")
-    told = vaearr("import", grey, tmp_path / "a.safetensors", "--run", "theirs").err
-    assert "layout vaearr" in told
-    for run in ("ours", "theirs"):
-        vaearr("encode", grey, "--run", run)
-    np.testing.assert_allclose(zarr(grey).latents_theirs, zarr(grey).latents_ours, atol=1e-5)
-    recorded = nested(attributes(grey / "runs" / "theirs")["config"])["model"]["options"]
-    assert {key: recorded[key] for key in options} == options
 
 
 def test_training_starts_from_a_file(weights: State, colour: Path, tmp_path: Path) -> None:

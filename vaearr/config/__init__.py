@@ -436,13 +436,8 @@ class ImportConfig(Config):
 
     passing: ClassVar[tuple[str, ...]] = ("device",)
 
-    layout: Literal["auto", "ldm", "diffusers", "monai", "vaearr"] = field(
-        "auto", "auto: told by the names in the checkpoint"
-    )
+    layout: Literal["auto", "ldm", "diffusers", "monai"] = field("auto", "auto: told by the names in the checkpoint")
     prefix: str | None = field(None, "what stands before the names; default: found, where only one fits")
-    model: str = field(
-        "autoencoder-kl", "registered model; autoencoder-kl takes from the checkpoint what the next two do not say"
-    )
     latent_dim: int | None = field(None, "latent dimensions; default: from the checkpoint")
     options: dict[str, Any] | None = field(None, "keyword arguments of the model, such as `groups`")
     preprocess: PreprocessConfig = field(
@@ -450,6 +445,14 @@ class ImportConfig(Config):
     )
     device: str = field("auto", f"for the health of the latents: {DEVICE}")
     seed: int = field(0, "of the samples that the health is told from")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_stored_before(cls, values: Any) -> Any:
+        """Imports of earlier versions name the model, which is autoencoder-kl."""
+        if isinstance(values, Mapping) and values.get("model") == "autoencoder-kl":
+            return {key: value for key, value in values.items() if key != "model"}
+        return values
 
 
 class ReconstructConfig(Config):

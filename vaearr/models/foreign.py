@@ -1,9 +1,9 @@
 """Weights from elsewhere into our networks: nothing unpickled, every name accounted for, nothing left to chance.
 
-KL autoencoders in four dialects. ldm: CompVis latent-diffusion and Stable Diffusion (its decoder counts levels from
+KL autoencoders in three dialects. ldm: CompVis latent-diffusion and Stable Diffusion (its decoder counts levels from
 the finest, and so runs backwards); diffusers: the same network under other names, with linear attention; monai: MONAI's
 AutoencoderKL, its MAISI variant and the older GenerativeModels, which have separate convolutions for mean and
-log-variance; vaearr: our own, of any network.
+log-variance.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ from vaearr.models.artifacts import check_finite, check_fit, named_tensors, some
 from vaearr.models.networks import AutoencoderKL
 
 AUTO = "auto"
-LDM, DIFFUSERS, MONAI, OWN = "ldm", "diffusers", "monai", "vaearr"
+LDM, DIFFUSERS, MONAI = "ldm", "diffusers", "monai"
 MODEL = "autoencoder-kl"
 GROUPS = 32  # of the group norms in every published checkpoint; the weights do not say
 OF_TRAINING = ("loss.", "discriminator.", "perceptual.", "model_ema.")  # beside an autoencoder under the same prefix
 Tensors = dict[str, torch.Tensor]
 
-# a name that only this dialect has; of our own networks the first name is taken
+# a name that only this dialect has
 ANCHORS = {
     LDM: "encoder.down.0.block.0.norm1.weight",
     DIFFUSERS: "encoder.down_blocks.0.resnets.0.norm1.weight",
     MONAI: "quant_conv_mu.conv.weight",
-    OWN: "encoder.blocks.0.conv.weight",
 }
 # dialect -> pattern -> replacement, one after the other: into Stable Diffusion's names, or into MONAI's (and ours)
 # without what differs between its versions: encoder.blocks.3.conv1.weight
@@ -85,42 +84,40 @@ def in_words(report: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def read_foreign(
-    path: str | Path, *, layout: str = AUTO, prefix: str | None = None, network: nn.Module | None = None
-) -> Foreign:
+def read_foreign(path: str | Path, *, layout: str = AUTO, prefix: str | None = None) -> Foreign:
     """The autoencoder in a checkpoint: `.safetensors`, or torch's format, where nothing but tensors is unpickled.
 
-    layout: ldm, diffusers, monai or vaearr; auto tells it by the names. prefix: what stands before all its names, such
-    as `first_stage_model.`; found by itself where only one fits. network: ours, whose own names are looked for then.
-    Raises NoInputError for a file that is not there, DataError for one that is damaged, holds more than tensors, no
-    autoencoder in these layouts or several.
+    layout: ldm, diffusers or monai; auto detects it by the names. prefix: what stands before all its names, such as
+    `first_stage_model.`; found by itself where only one fits. Raises NoInputError for a missing file, DataError for one
+    that is damaged, holds more than tensors, or no autoencoder in these layouts, or several.
     """
     file = Path(path).expanduser()
-    tensors, anchors = named_tensors(file), dict(ANCHORS)
-    if network is not None:
-        own = {OWN: next(iter(network.state_dict()))}
-        anchors = {**anchors, **own} if isinstance(network, AutoencoderKL) else own
-    if layout not in (AUTO, *anchors):
-        raise UsageError(f"weights in the layout {layout!r} fit the model {MODEL!r} alone, not this network.")
-    starts = {
-        kind: [name.removesuffix(anchor) for name in tensors if f".{name}".endswith(f".{anchor}")]
-        for kind, anchor in anchors.items()
-        if layout in (AUTO, kind)
-    }
-    places = [(k, start) for k, found in starts.items() for start in found if prefix in (None, start, start.strip("."))]
-    places = [(k, start) for k, start in places if k != OWN or (MONAI, start) not in places]  # which has our anchor too
+    tensors = named_tensors(file)
+    places = []
+    for kind, anchor in ANCHORS.items():
+        if layout not in (AUTO, kind):
+            continue
+        for name in tensors:
+            start = name.removesuffix(anchor)
+            if f".{name}".endswith(f".{anchor}") and prefix in (None, start, start.strip(".")):
+                places.append((kind, start))
     if not places:
         where = "" if prefix is None else f" under the prefix {prefix!r}"
-        known = " or ".join(anchors if layout == AUTO else [layout])
-        raise DataError(f"{file} holds no autoencoder in the layout {known}{where}; it has {some(list(tensors))}.")
+        known = " or ".join(ANCHORS if layout == AUTO else [layout])
+        raise DataError(
+            f"{file} holds no autoencoder in the layout {known}{where}; it has {some(list(tensors))}. Of a vaearr run "
+            "give the model folder, whose config.json says how samples are prepared."
+        )
     if len(places) > 1:
         several = ", ".join(f"{start!r} ({kind})" for kind, start in places)
         raise DataError(f"{file} holds {len(places)} autoencoders, under {several}; choose one with --prefix.")
-    ((kind, start),) = places
-    found = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-    kept = {name: value for name, value in found.items() if not name.startswith(OF_TRAINING)}
-    plain = _plain(kind, kept) if network is None or isinstance(network, AutoencoderKL) else kept
-    return Foreign(file, kind, start, plain, len(tensors) - len(kept))
+    kind, start = places[0]
+    kept = {}
+    for name, value in tensors.items():
+        inner = name.removeprefix(start)
+        if name.startswith(start) and not inner.startswith(OF_TRAINING):
+            kept[inner] = value
+    return Foreign(file, kind, start, _plain(kind, kept), len(tensors) - len(kept))
 
 
 def load_foreign(network: nn.Module, source: str | Path | Foreign) -> dict[str, Any]:
@@ -129,16 +126,20 @@ def load_foreign(network: nn.Module, source: str | Path | Foreign) -> dict[str, 
     That is `layout` and `prefix` of its names; `n_weights_read`, all of the network; `n_ignored`, tensors that are of
     other networks; `added`, layers that the file's network does not have, set so that they change nothing.
 
-    Layouts other than our own need an `AutoencoderKL`. Raises DataError, with the names and counts, unless all names
+    Raises UsageError for another network than `AutoencoderKL`, DataError, with the names and counts, unless all names
     and shapes fit and all values are finite; for the rest see `read_foreign`.
     """
-    given = source if isinstance(source, Foreign) else read_foreign(source, network=network)
-    own, tensors, added = network.state_dict(), dict(given.tensors), list[str]()
-    names = {name: name for name in own}
-    if isinstance(network, AutoencoderKL):
-        places = _places_in_ldm(network) if given.layout in (LDM, DIFFUSERS) else {}
-        names = {name: _name_in(places, name) for name in own}
-        added = _complete(tensors, given.layout, network)
+    if not isinstance(network, AutoencoderKL):
+        raise UsageError(
+            f"checkpoints from elsewhere fit the model {MODEL!r} alone, not {type(network).__name__}; give the model "
+            "folder of a vaearr run."
+        )
+    given = source if isinstance(source, Foreign) else read_foreign(source)
+    own = network.state_dict()
+    tensors = dict(given.tensors)
+    places = _places_in_ldm(network) if given.layout in (LDM, DIFFUSERS) else {}
+    names = {name: _name_in(places, name) for name in own}
+    added = _complete(tensors, given.layout, network)
     wanted = {other: own[name] for name, other in names.items()}
     for name in tensors.keys() & wanted.keys():  # a 1 x 1 convolution is the matrix that it is, where ours is one
         is_matrix = wanted[name].ndim == 2 and set(tensors[name].shape[2:]) == {1}
@@ -169,7 +170,7 @@ def _plain(layout: str, tensors: Tensors) -> Tensors:
     """Tensors in plain names: Stable Diffusion's for diffusers too, MONAI's without what differs between versions."""
     found: Tensors = {}
     for name, value in tensors.items():
-        name = _renamed(name, RULES.get(layout, RULES[MONAI]))
+        name = _renamed(name, RULES[layout])
         if ".qkv." in name and value.shape[0] % 3 == 0:
             parts = zip("qkv", value.chunk(3), strict=True)
             found |= {name.replace(".qkv.", f".to_{part}."): third for part, third in parts}
@@ -220,7 +221,7 @@ def _complete(tensors: Tensors, layout: str, network: AutoencoderKL) -> list[str
         lacking = {
             conv: torch.eye(n).view(n, n, *ones) for conv, n in (("quant_conv", 2 * size), ("post_quant_conv", size))
         }
-    lacking = {} if layout == OWN else {name: eye for name, eye in lacking.items() if f"{name}.weight" not in tensors}
+    lacking = {name: eye for name, eye in lacking.items() if f"{name}.weight" not in tensors}
     for name, eye in lacking.items():
         tensors |= {f"{name}.weight": eye, f"{name}.bias": torch.zeros(len(eye))}
     if layout == MONAI:
@@ -282,7 +283,7 @@ DECODER_ORDER = re.compile(f"c(rar)?({LEVEL}(?:c{LEVEL})*)ns?c")
 
 
 def _options_by_order(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Of MONAI's names and ours, which number the blocks in the order in which they run."""
+    """Of MONAI's names, which number the blocks in the order in which they run."""
     halves = []
     for half in ("encoder", "decoder"):
         last = max(int(name.split(".")[2]) for name in tensors if name.startswith(f"{half}.blocks."))

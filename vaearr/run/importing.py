@@ -18,11 +18,11 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, batches
 from vaearr.computing.device import pick_device
-from vaearr.config import ImportConfig, ModelConfig, RoiConfig, resolved, settings_as_keywords
-from vaearr.config.parts import parts_of_users, trusted_names
+from vaearr.config import ImportConfig, RoiConfig, resolved, settings_as_keywords
+from vaearr.config.parts import trusted_names
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
-from vaearr.models.foreign import MODEL, in_words, infer_options, load_foreign, read_foreign
+from vaearr.models.foreign import in_words, infer_options, load_foreign, read_foreign
 from vaearr.models.preprocess import settled
 from vaearr.models.quality import latent_health
 from vaearr.recipe import Recipe, is_made, now, versions
@@ -77,7 +77,7 @@ def import_model(
     or does not fit.
     """
     settings = resolved(ImportConfig, config, given)
-    names = trusted_names(trust) + parts_of_users(settings.model)
+    names = trusted_names(trust)
     check_run_name(run)
     path, file = check_store(store), Path(checkpoint).expanduser().resolve()
     own = file.parent if file.name == WEIGHTS else file  # the model folder of a vaearr run, by itself or its weights
@@ -184,37 +184,27 @@ def _unlike(trained: float | None, found: Mapping[str, Any]) -> list[str]:
 
 def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
     """The network that a checkpoint from elsewhere fits, with its weights, where they come from, and that in words."""
-    shape, options, latent_dim = schema.input_shape(ds), settings.options or {}, settings.latent_dim
-    given, given_steps = None, settings.preprocess
-    if given_steps.bin == "auto":  # a network from elsewhere was made for the samples as they are
-        given_steps = given_steps.replace(bin=1)
-    if settings.model == MODEL:
-        given = read_foreign(file, layout=settings.layout, prefix=settings.prefix)
-        found, (channels, n_dims) = infer_options(given)
-        if (channels, n_dims) != (shape[0], len(shape) - 1):
-            raise DataError(
-                f"{file} is for samples of {channels} channel(s) in {n_dims} dimensions; the store's have shape "
-                f"{shape}, channels first. Ingest them as the checkpoint needs them."
-            )
-        options, latent_dim = found.options | options, latent_dim or found.latent_dim
-    if latent_dim is None:
-        raise UsageError(f"the model {settings.model!r} is not told by a checkpoint: give latent_dim and options.")
-    with torch.random.fork_rng(devices=[]):  # weights are drawn, then replaced
+    shape = schema.input_shape(ds)
+    steps = settings.preprocess
+    if steps.bin == "auto":  # a network from elsewhere was made for the samples as they are
+        steps = steps.replace(bin=1)
+    checkpoint = read_foreign(file, layout=settings.layout, prefix=settings.prefix)
+    config, (channels, n_dims) = infer_options(checkpoint)
+    if (channels, n_dims) != (shape[0], len(shape) - 1):
+        raise DataError(
+            f"{file} is for samples of {channels} channel(s) in {n_dims} dimensions; the store's have shape "
+            f"{shape}, channels first. Ingest them as the checkpoint needs them."
+        )
+    options = {**config.options, **(settings.options or {})}
+    with torch.random.fork_rng(devices=[]):  # weights are initialised, then replaced
         model = TrainedModel(
-            model=ModelConfig.from_attrs({"name": settings.model, "latent_dim": latent_dim, "options": options}),
-            preprocess=settled(given_steps, ds[n.PATTERNS]),
+            model=config.replace(options=options, latent_dim=settings.latent_dim),
+            preprocess=settled(steps, ds[n.PATTERNS]),
             input_shape=shape,
             signal_dims=schema.signal_dims(ds),
             input_dtype=str(ds[n.PATTERNS].dtype),
-            trust=[settings.model],
         )
-    own = given or read_foreign(file, layout=settings.layout, prefix=settings.prefix, network=model.network)
-    report = load_foreign(model.network, own)
-    if report["prefix"] == "network.":  # a run's weights, which lie beside its background
-        raise DataError(
-            f"{file} holds the weights of a vaearr run, without the {CONFIG} that says how its samples are prepared; "
-            "give the run's model folder."
-        )
+    report = load_foreign(model.network, checkpoint)
     return model.eval(), report, in_words(report)
 
 

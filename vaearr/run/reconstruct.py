@@ -125,12 +125,7 @@ def reconstruct_store(
     DataError
         If the store or the model is damaged.
     """
-    changes = {**given, "run": run}
-    if isinstance(roi, RoiConfig):
-        changes["roi"] = roi
-    if out:
-        changes["out"] = out
-    settings = resolved(ReconstructConfig, config, changes)
+    settings = _settings(config, given, run=run, roi=roi, out=out)
     opened = open_run(store, settings.run, device=settings.device)
     settings = settings.replace(run=opened.name)
     path, name = opened.path, settings.name
@@ -189,6 +184,23 @@ def reconstruct_store(
         elif tables:
             write_results(path, run=opened.name, tables=tables, replacing=[*replaced_tables, *replacing])
     return table
+
+
+def _settings(
+    config: ReconstructConfig | None,
+    given: Mapping[str, Any],
+    *,
+    run: str | None,
+    roi: xr.DataArray | RoiConfig | None,
+    out: str | None,
+) -> ReconstructConfig:
+    """The settings of a call; a region that is given as a map is none of them."""
+    changes = {**given, "run": run}
+    if isinstance(roi, RoiConfig):
+        changes["roi"] = roi
+    if out:
+        changes["out"] = out
+    return resolved(ReconstructConfig, config, changes)
 
 
 def _check_name(name: str) -> None:

@@ -257,7 +257,7 @@ def infer_options(given: Foreign) -> tuple[ModelConfig, tuple[int, int]]:
         latent_dim = tensors["decoder.conv_in.weight" if is_leveled else "decoder.blocks.0.weight"].shape[1]
     except (KeyError, ValueError, IndexError) as error:
         what = f"{given.path} is not a whole autoencoder in the layout {given.layout}"
-        raise DataError(f"{what}: {error} does not fit; give another file, or name the model yourself.") from None
+        raise DataError(f"{what}: {error} does not fit; give another file.") from None
     options["groups"] = math.gcd(GROUPS, *options["channels"])
     return ModelConfig(name=MODEL, latent_dim=latent_dim, options=options), (int(first.shape[1]), first.ndim - 2)
 

@@ -119,9 +119,9 @@ def test_normalisation_and_back(mode: str, tmp_path: Path) -> None:
 def test_fidelity_of_generated_samples(images_template: Path, tmp_path: Path) -> None:
     told = vaearr("judge", images_template, "--n", 40, "--seed", 1, "--out", tmp_path / "a")
     again = vaearr("judge", images_template, "--n", 40, "--seed", 1)
-    first = [line for line in told.out.splitlines() if line.startswith("draws")]
+    first = [line for line in told.out.splitlines() if line.strip().startswith("draws")]
     assert first
-    assert first == [line for line in again.out.splitlines() if line.startswith("draws")]
+    assert first == [line for line in again.out.splitlines() if line.strip().startswith("draws")]
     assert "warning" in told.err or "warning" in told.out  # few samples
     with (tmp_path / "a" / "fidelity.csv").open() as file:
         rows = {row["compared"]: float(row["frechet"]) for row in csv.DictReader(file)}

@@ -116,7 +116,7 @@ REFUSED = {
     "interpolate": "look interpolate {store} --from 0:0 --to 2:2",
     "sample": "look sample {store}",
     "layers": "look layers {store} --a 0:0 --b 2:2",
-    "flow-encode": "run encode -p store={store} -p overwrite=true -p encode.precision=bfloat16 --here",
+    "flow-encode": "run encode -p store={store} -p overwrite=true -p encode.precision=bfloat16",
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,33 +144,53 @@ def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
     for name in config.maps:
         if name in n.RESERVED or name in ds.coords or name.startswith(n.OF_LATER_RUNS):
             raise UsageError(f"{name!r} cannot name a map, the name has a meaning of its own; choose another one.")
-    if n_absent := int((~ds[n.PRESENT]).sum()) if n.PRESENT in ds else 0:
+    if n.PRESENT in ds and not ds[n.PRESENT].all():
+        n_absent = int((~ds[n.PRESENT]).sum())
         log.info(f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks them.")
     for line in ds.attrs.get("notes", ()):
         log.info(line)
-    beside = side_maps(config.orientations, ds) if config.orientations is not None else {}
-    own = {name: side_map(ds, path, name) for name, path in config.maps.items()}
-    if config.elements is not None:
-        own[n.ELEMENTS] = side_map(ds, config.elements, n.ELEMENTS, units=config.element_units)
-    if config.phases is not None:
-        own[n.PHASE] = side_map(ds, config.phases, n.PHASE, words=config.phase_names)
-    for name, variable in (dict(list(beside.items())[:1]) | own).items():  # those of an orientation map are alike
-        source = variable.attrs["source"]
-        for key, words in (
-            ("n_missing", f"scan points have no entry in {source}"),
-            ("n_outside", f"lines of {source} lie outside the scan and are left out"),
-            ("n_dropped", f"columns of {source} without a name are left out"),
-        ):
-            if variable.attrs[key]:
-                log.info(f"{name}: {variable.attrs[key]} {words}.")
-    new = beside | own
-    for name in sorted((beside.keys() & own.keys()) | (new.keys() & ds.keys())):
-        log.info(f"{name}: taken from {new[name].attrs['source']}; it is also in another of the files.")
-    left = ds.drop_vars([name for name in new if name in ds])
-    used = {dim for variable in left.data_vars.values() for dim in variable.dims}  # the others go with their maps
-    joined = left.drop_vars([name for name, coord in left.coords.items() if not set(coord.dims) <= used]).assign(new)
+    maps: dict[str, xr.DataArray] = {}
+    if config.orientations is not None:
+        maps = side_maps(config.orientations, ds)
+        _log_gaps(*next(iter(maps.items())))  # the same of all of them
+    tables = _tables(ds, config)
+    for name, variable in tables.items():
+        _log_gaps(name, variable)
+    in_several = maps.keys() & tables.keys()
+    maps |= tables
+    for name in sorted(in_several | (maps.keys() & ds.keys())):
+        log.info(f"{name}: taken from {maps[name].attrs['source']}; it is also in another of the files.")
+    joined = _without(ds, maps.keys() & ds.keys()).assign(maps)
     schema.validate(joined)
     return joined
+
+
+def _tables(ds: xr.Dataset, config: IngestConfig) -> dict[str, xr.DataArray]:
+    """The side maps that come as tables."""
+    maps = {name: side_map(ds, path, name) for name, path in config.maps.items()}
+    if config.elements is not None:
+        maps[n.ELEMENTS] = side_map(ds, config.elements, n.ELEMENTS, units=config.element_units)
+    if config.phases is not None:
+        maps[n.PHASE] = side_map(ds, config.phases, n.PHASE, words=config.phase_names)
+    return maps
+
+
+def _log_gaps(name: str, variable: xr.DataArray) -> None:
+    """Log how many points, lines and columns have no counterpart."""
+    attrs = variable.attrs
+    if attrs["n_missing"]:
+        log.info(f"{name}: {attrs['n_missing']} scan points have no entry in {attrs['source']}.")
+    if attrs["n_outside"]:
+        log.info(f"{name}: {attrs['n_outside']} lines of {attrs['source']} lie outside the scan and are left out.")
+    if attrs["n_dropped"]:
+        log.info(f"{name}: {attrs['n_dropped']} columns of {attrs['source']} without a name are left out.")
+
+
+def _without(ds: xr.Dataset, names: Iterable[Hashable]) -> xr.Dataset:
+    """`ds` without some variables and the coordinates that only they have."""
+    rest = ds.drop_vars(names)
+    used = {dim for variable in rest.data_vars.values() for dim in variable.dims}
+    return rest.drop_vars([name for name, coord in rest.coords.items() if not set(coord.dims) <= used])
 
 
 def _refuse_settings(config: IngestConfig, ds: xr.Dataset, *, is_file: bool) -> None:

@@ -133,30 +133,46 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     text = read_text(file)
     if "\0" in text:
         raise DataError(f"{file} holds NUL bytes; it is damaged, UTF-16 or not text, so export it again as UTF-8.")
-    separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
+    header_line = text.lstrip().partition("\n")[0]
+    separator = max(SEPARATORS, key=header_line.count)
+    rows = _split_lines(file, text, separator)
+    header = rows.pop(min(rows), []) if rows else []
+    if not rows or len(header) < 2:
+        raise DataError(f"{file}: expected a header of 2 names or more and a line for each point, split by , ; or tab.")
+    _check_header(file, header)
+    for line, row in rows.items():
+        if len(row) != len(header):
+            hint = ""
+            if separator == "," and len(row) > len(header):
+                hint = " (decimal commas? write decimal points)"
+            raise DataError(f"{file} line {line} has {len(row)} fields, the header {len(header)}{hint}; correct it.")
+    frame = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="line"), columns=header, dtype=str)
+    if separator != "," and "," in text:
+        frame = frame.replace(DECIMAL_COMMA, r"\1.\2", regex=True)
+    return frame
+
+
+def _split_lines(file: Path, text: str, separator: str) -> dict[int, list[str]]:
+    """The cells of each line that is not empty, by its number."""
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
     rows: dict[int, list[str]] = {}
     try:
         for row in reader:
-            if len(row) > 1 or "".join(row).strip():
-                rows[reader.line_num] = [cell.strip() for cell in row]
+            cells = [cell.strip() for cell in row]
+            if len(cells) > 1 or any(cells):
+                rows[reader.line_num] = cells
     except csv.Error as error:
         raise DataError(f"{file} line {reader.line_num} is no line of a table ({error}); correct it.") from error
-    names = rows.pop(min(rows), []) if rows else []
-    if not rows or len(names) < 2:
-        raise DataError(f"{file}: expected a header of 2 names or more and a line for each point, split by , ; or tab.")
-    if pd.to_numeric(pd.Series(names), errors="coerce").notna().any():
+    return rows
+
+
+def _check_header(file: Path, header: list[str]) -> None:
+    """Raise DataError for a header of numbers, or one that names a column twice."""
+    if pd.to_numeric(pd.Series(header), errors="coerce").notna().any():
         raise DataError(f"{file} has no header: its first line holds numbers; expected names such as x,y,BC.")
-    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
-        name, count = shortened(twice[0]), names.count(twice[0])
-        raise DataError(f"{file}: the header names column {name!r} {count} times; name each once.")
-    if wrong := next((line for line, row in rows.items() if len(row) != len(names)), None):
-        hint = " (decimal commas? write decimal points)" if separator == "," and len(rows[wrong]) > len(names) else ""
-        raise DataError(
-            f"{file} line {wrong} has {len(rows[wrong])} fields, the header {len(names)}{hint}; correct it."
-        )
-    frame = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="line"), columns=names, dtype=str)
-    return frame.replace(DECIMAL_COMMA, r"\1.\2", regex=True) if separator != "," and "," in text else frame
+    for name, count in Counter(header).items():
+        if name and count > 1:
+            raise DataError(f"{file}: the header names column {shortened(name)!r} {count} times; name each once.")
 
 
 def _numbers(cells: pd.Series, file: Path) -> np.ndarray:

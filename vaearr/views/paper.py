@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import textwrap
 import warnings
@@ -135,7 +136,7 @@ def on_paper(shown: Any, width: str = "double") -> Any:
     layout, n_columns = _as_layout(shown)
     parts = list(layout)
     title = _options_of(layout).get("title", "")
-    hv.renderer("matplotlib")  # loads the backend
+    importlib.import_module("holoviews.plotting.mpl")  # registers the backend; `hv.extension` writes into notebooks
     converted = hv.Layout([_for_matplotlib(part) for part in parts]).cols(n_columns)
     converted = converted.opts(
         fig_inches=(WIDTH, WIDTH),

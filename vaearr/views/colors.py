@@ -7,7 +7,6 @@ for image processing", 2020): L runs from 0 (black) to 1 (white), the angle of (
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -19,7 +18,7 @@ SPANS = (0.42, 0.36, 0.3, 0.25, 0.2, 0.15, 0.1)  # of lightness, as a share of t
 # Okabe & Ito's colours in an order in which many shades of the first stay apart, without the second blue
 FIRST = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442")
 APART = 0.05  # least OKLab distance of any two shades of two classes
-CLEAR = 0.05  # distance, as `_distance` has it, at which a colour needs no better one
+CLEAR = (0.12, 0.08, 0.0)  # least OKLab distances of two base colours, the first as far as there are enough
 
 _TO_LMS = np.array([
     [0.4122214708, 0.5363325363, 0.0514459929],
@@ -30,11 +29,6 @@ _TO_LAB = np.array([
     [0.2104542553, 0.7936177850, -0.0040720468],
     [1.9779984951, -2.4285922050, 0.4505937099],
     [0.0259040371, 0.7827717662, -0.8086757660],
-])  # fmt: skip
-# what dichromats see, on linear RGB: Machado, Oliveira & Fernandes, IEEE Trans. Vis. Comput. Graph. 15 (2009) 1291
-_DICHROMATS = np.array([
-    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
 ])  # fmt: skip
 
 
@@ -111,39 +105,36 @@ def class_colors(
 
 
 def distinct_colors(count: int, first: Sequence[str] | None = None, avoid: Sequence[str] = ()) -> list[str]:
-    """`count` colours, beginning with `first` (default: FIRST); each further one is as far from the others as can be.
+    """`count` colours that can be told apart, beginning with `first` (default: FIRST).
 
-    Distances are in OKLab: for normal eyes such that shades of the two stay apart too, for protanope and deuteranope
-    eyes between the colours themselves, halved.
+    Further ones are Glasbey's, each as far from all in use and from `avoid` as CLEAR says; of more than there
+    are the rest comes from a spectrum.
+
+    References
+    ----------
+    Glasbey, van der Heijden, Toh & Gray, "Colour displays for categorical images", Color Res. Appl. 32 (2007) 304.
     """
     chosen = list(FIRST if first is None else first)[:count]
-    return [*chosen, *_further(count - len(chosen), tuple(chosen), tuple(avoid))] if count > len(chosen) else chosen
+    for least_distance in CLEAR:
+        for color in _candidates():
+            if len(chosen) == count:
+                return chosen
+            used = oklab(rgb_of([*chosen, *avoid, NOISE_COLOR]))
+            distance = np.linalg.norm(used - oklab(rgb_of([color])), axis=1).min()
+            if color not in chosen and distance >= least_distance:
+                chosen.append(color)
+    from matplotlib import colormaps
+
+    return chosen + hex_of(colormaps["turbo"](np.linspace(0, 1, count - len(chosen)))[:, :3])
 
 
-@lru_cache(maxsize=32)
-def _further(count: int, chosen: tuple[str, ...], avoid: tuple[str, ...]) -> tuple[str, ...]:
-    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 12)] * 3), axis=-1).reshape(-1, 3)
-    lab = oklab(grid)
-    light, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
-    fit = (light >= 0.5) & (light <= 0.92) & (chroma >= 0.08) & (chroma <= 0.25)  # neither pale, dark nor glaring
-    pool = np.concatenate([rgb_of(FIRST), grid[fit]])
-    distance = np.full(len(pool), np.inf)
-    for color in rgb_of([*chosen, *avoid, NOISE_COLOR, "#ffffff"]):
-        distance = np.minimum(distance, _distance(pool, color))
-    found: list[str] = []
-    for _ in range(count):
-        first = int(np.argmax(distance[: len(FIRST)] >= CLEAR))  # the well-known colours, as long as they are clear
-        best = first if distance[first] >= CLEAR else int(np.argmax(distance))
-        found += hex_of(pool[best])
-        distance = np.minimum(distance, _distance(pool, pool[best]))
-    return tuple(found)
+def _candidates() -> list[str]:
+    """Okabe and Ito's colours, then Glasbey's that are neither dark, pale nor glaring."""
+    from colorcet import glasbey_bw_minc_20
 
-
-def _distance(pool: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """Distance of colours `(k, 3)` from one: of all their shades for normal eyes, of themselves for dichromats."""
-    both = _linear(np.vstack([pool, one]))
-    lab = oklab(_gamma(both))
-    away = 0.7 * lab[:, 1:] / lab[:, :1]  # at the same lightness
-    normal = np.linalg.norm(away[:-1] - away[-1], axis=-1)
-    seen = oklab(_gamma(np.clip(np.einsum("eij,kj->eki", _DICHROMATS, both), 0, 1)))
-    return np.minimum(normal, np.linalg.norm(seen[:, :-1] - seen[:, -1:], axis=-1).min(axis=0) / 2)
+    candidates = list(FIRST)
+    for color in hex_of(np.array(glasbey_bw_minc_20)):
+        lightness, a, b = oklab(rgb_of([color]))[0]
+        if 0.5 <= lightness <= 0.92 and 0.08 <= np.hypot(a, b) <= 0.25:
+            candidates.append(color)
+    return candidates

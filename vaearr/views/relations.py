@@ -161,82 +161,59 @@ def matrix(
 
 
 @builder("association", "metric", n.LATENT)
-def association(
-    found: xr.DataArray | xr.Dataset,
-    metric: str | None = None,
-    target: str | None = None,
-    *,
-    p_adjusted: xr.DataArray | None = None,
-    **options: Any,
-) -> Any:
-    """Heat maps of an association table over its latents: by metric with the targets in rows, or of one target.
+def association(found: xr.DataArray | xr.Dataset, metric: str | None = None, **options: Any) -> Any:
+    """Heat maps of an association table, a frame for each metric: the targets over the latents.
 
     Parameters
     ----------
     found
-        `(metric, latent[, target])` of `associate`, or the Dataset of `associate_store`, whose p-values are taken too.
+        `(metric, latent[, target])` of `associate`, or the Dataset of `associate_store`, whose adjusted p-values are
+        marked: cells below 0.05 get a dot.
     metric
-        The one to show, signed ones centred at 0 on a diverging scale; default: a frame for each.
-    target
-        Shows this target instead: metrics in rows, each relative to its largest |value|, which its row names. Of a
-        table without targets that is the default.
-    p_adjusted
-        P-values over the same dims, from `significance`: cells below 0.05 get a dot.
+        The only one to show. Signed ones are centred at 0 on a diverging scale.
     **options
         Options of `holoviews.QuadMesh`.
     """
-    if isinstance(found, xr.Dataset):
-        p_adjusted = found.get("p_adjusted") if p_adjusted is None else p_adjusted
-        found = found["association"]
-    table = found.to_dataset(name="value")
-    if p_adjusted is not None:
-        table["p"] = p_adjusted.reindex_like(found)
+    table = found if isinstance(found, xr.Dataset) else found.to_dataset(name="association")
+    table = table[[name for name in ("association", "p_adjusted") if name in table]]
     if "target" not in table.dims:
         name = str(table["target"].item()) if "target" in table.coords else "target"
         table = table.drop_vars("target", errors="ignore").expand_dims(target=[name])
-        target = name if metric is None and target is None else target
-    for dim, wanted in (("metric", metric), ("target", target)):
-        known = [str(name) for name in table[dim].values]
-        if wanted is not None and wanted not in known:
-            raise NoInputError(f"the table has no {dim} {wanted!r}.{did_you_mean(wanted, known)}")
-    if target is not None:
-        one = table.sel(target=target).transpose("metric", n.LATENT)
-        largest = abs(one["value"]).max(n.LATENT).fillna(0)
-        tops = [f"{top:.2f}" if top >= 0.01 or top == 0 else f"{top:.0e}" for top in largest.values]
-        rows = [f"{name} (max {top})" for name, top in zip(one["metric"].values, tops, strict=True)]
-        own = {"clim": (-1.0, 1.0), "cmap": DIVERGING, "clabel": "relative to row max"} | options
-        shown = one["value"] / largest.where(largest > 0, 1)
-        return _heat(f"association of latents with {c.text(target)}", rows, one, shown, own)
+    metrics = [str(name) for name in table["metric"].values]
+    if metric is not None and metric not in metrics:
+        raise NoInputError(f"the table has no metric {metric!r}.{did_you_mean(metric, metrics)}")
     frames = {}
-    for name in [metric] if metric else map(str, table["metric"].values):
-        one = table.sel(metric=name).transpose("target", n.LATENT)
-        signed = bool(one["signed"]) if "signed" in one else METRICS[name].signed
-        own = {"cmap": DIVERGING if signed else SEQUENTIAL, "clabel": name}
-        own |= {"clim": c.robust_limits(one["value"].values, (0, 100), symmetric=signed)} | options
-        rows = [str(target) for target in one["target"].values]
-        frames[name] = _heat(f"{name} of latent and side map", rows, one, one["value"], own)
+    for name in metrics if metric is None else [metric]:
+        frames[name] = _heat(name, table.sel(metric=name).transpose("target", n.LATENT), options)
     return c.holoviews().HoloMap(frames, kdims="metric") if len(frames) > 1 else next(iter(frames.values()))
 
 
-def _heat(heading: str, rows: list[str], one: xr.Dataset, shown: xr.DataArray, options: dict[str, Any]) -> Any:
-    """Rows over latents: colours stand for `shown`, `value` is told under the pointer, dots mark small `p`."""
-    count, notes = one.sizes[n.LATENT], []
-    if count > MOST_LATENTS:
-        strength = (abs(shown) / abs(shown).max(n.LATENT)).max(str(shown.dims[0])).fillna(0).values
-        places = np.sort(np.argsort(-strength, kind="stable")[:MOST_LATENTS])
-        one, shown = one.isel({n.LATENT: places}), shown[:, places]
-        notes.append(f"the {MOST_LATENTS} strongest of {count} latents")
-    notes += [f"dot: adjusted p < {ALPHA:g}"] if "p" in one else []
+def _heat(metric: str, table: xr.Dataset, options: dict[str, Any]) -> Any:
+    """Targets over latents, the value under the pointer; dots mark small p-values."""
+    n_latents, notes = table.sizes[n.LATENT], []
+    is_signed = bool(table["signed"]) if "signed" in table.coords else METRICS[metric].signed
+    clim = c.robust_limits(table["association"].values, (0, 100), symmetric=is_signed)
+    if n_latents > MOST_LATENTS:
+        strength = abs(table["association"]).max("target").fillna(0).values
+        table = table.isel({n.LATENT: np.sort(np.argsort(-strength, kind="stable")[:MOST_LATENTS])})
+        notes.append(f"the {MOST_LATENTS} strongest of {n_latents} latents")
+    if "p_adjusted" in table:
+        notes.append(f"dot: adjusted p < {ALPHA:g}")
+    heading = f"{metric} of latent and side map"
+    targets, latents = ([str(label) for label in table[dim].values] for dim in ("target", n.LATENT))
     own = {
+        "title": c.title(f"{heading} ({', '.join(notes)})" if notes else heading),
         "frame_width": 780,
-        "frame_height": max(60, 24 * len(rows)),
+        "frame_height": max(60, 24 * len(targets)),
         "xlabel": "latent",
+        "cmap": DIVERGING if is_signed else SEQUENTIAL,
+        "clabel": metric,
+        "clim": clim,
     }
-    own["title"] = c.title(f"{heading} ({', '.join(notes)})" if notes else heading)
-    latents = [str(name) for name in one[n.LATENT].values]
-    body = matrix(shown.values, rows, latents, told=one["value"].values, **own | options)
-    if "p" not in one:
+    values = table["association"].values
+    body = matrix(values, targets, latents, told=values, **own | options)
+    if "p_adjusted" not in table:
         return body
-    row, column = np.nonzero(one["p"].fillna(1).values < ALPHA)
+    row, column = np.nonzero(table["p_adjusted"].fillna(1).values < ALPHA)
     dots = c.holoviews().Points((column, row), ["column", "row"])
-    return body * dots.opts(color="black", line_color="white", size=5 if count <= 64 else 3.5, **BOKEH)
+    return body * dots.opts(color="black", line_color="white", size=5 if len(latents) <= 64 else 3.5, **BOKEH)

@@ -87,29 +87,51 @@ def attach(
     """Add latents or maps that were computed elsewhere to a store, where they can be analysed like its own.
 
     Latents become a run without a model: `latents_<run>`, `roi_<run>` (the points with a value) and `/runs/<run>`, so
-    that association, clustering and the report take them by `run`. All or nothing is written. Returns what was written;
-    its attributes count rows placed, outside and left out, and points missing.
+    that association, clustering and the report take them by `run`. All or nothing is written.
 
-    store: path of a store, a Dataset opened from one, or a run.
-    values: `.npy` or `.npz` `(N,)`, `(N, L)` or over the whole grid `(y, x[, L])`, CSV with value columns, or an array;
-    a DataArray over the navigation dims and at most one more, or `array` of a Dataset, is placed by its coordinates.
-    kind: "latents" (needs `run`), or, under `name`: "map" (one number a point), "classes" (class numbers), "elements"
-    (CSV, a column each; or a .tsv map named by its element, or a folder of them, of the field of the scan, to whose
-    grid it is resampled), "scores" (of a decomposition).
-    coords: points of the rows: `.npy` `(N, 2)` x, y or `(N, 3)` x, y, z, CSV or array. Not needed where the CSV of the
-    values has x and y, or where rows come in row-major order (x fastest), one for every scan point or, with `roi`, one
-    for every point of that region.
-    roi: name of a run whose region of interest is meant, or a boolean map. Rows outside it are left out.
-    read_as: whether points are "steps" or "coordinates"; "auto" decides by the rule of `vaearr.ingestion.placing`.
-    prefix, columns, array: which columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known) or which array of a `.npz` or
-    Dataset.
-    classes: names of class numbers.
+    Parameters
+    ----------
+    store : path, Dataset opened from a store, or Run
+        Store to add to.
+    values : path, array, DataArray or Dataset
+        `.npy` or `.npz` `(N,)`, `(N, L)` or over the whole grid `(y, x[, L])`; CSV with value columns; or an array. A
+        DataArray over the navigation dims and at most one more, or `array` of a Dataset, is placed by its coordinates.
+    kind : {"latents", "map", "classes", "elements", "scores"}
+        Latents need `run`, all others `name`. A map has one number for each point, classes have class numbers, scores
+        are those of a decomposition. Elements come from a CSV with a column for each, or from a .tsv map that is named
+        by its element, or a folder of such; the map is resampled to the grid of the scan.
+    run, name : str
+        Name of the run, or of the variable.
+    coords : path or array, optional
+        Points of the rows: `.npy` `(N, 2)` x, y or `(N, 3)` x, y, z, CSV or array. Not needed where the CSV of the
+        values has x and y, or where rows come in row-major order (x fastest), one for every scan point or, with `roi`,
+        one for every point of that region.
+    roi : str or DataArray, optional
+        Name of a run whose region of interest is meant, or a boolean map. Rows outside it are left out.
+    read_as : {"auto", "steps", "coordinates"}
+        What points are; "auto" decides by the rule of `vaearr.ingestion.placing`.
+    prefix, columns, array
+        Which columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known), or which array of a `.npz` or Dataset.
+    classes : mapping, optional
+        Names of class numbers.
+    units : str, optional
+        Unit of the values.
+    overwrite : bool
+        Replace what was attached under this name with different settings; an equal result is returned as it is.
 
-    overwrite: replace what was attached under this name, made otherwise; what was made the same way is returned.
+    Returns
+    -------
+    xr.Dataset
+        What was written. Its attributes count rows placed, outside and left out, and points missing.
 
-    Raises ExistsError for a name that is taken by anything else; DataError for numbers of rows that do not fit (both
-    are named), repeated points, infinite values; NoInputError and UsageError for files and arguments that cannot be
-    meant.
+    Raises
+    ------
+    ExistsError
+        If the name is taken by anything else.
+    DataError
+        For numbers of rows that do not fit (both are named), repeated points, and infinite values.
+    NoInputError, UsageError
+        For files that do not exist and arguments that do not go together.
     """
     attrs: dict[str, Any] = {} if units is None else {"units": units}
     if isinstance(values, xr.Dataset):

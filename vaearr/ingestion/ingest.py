@@ -59,16 +59,38 @@ def ingest(
     progress: Progress = True,
     **given: Any,
 ) -> xr.Dataset:
-    """Write a source and its side maps as a new store; returns the store's Dataset.
+    """Write a source and its side maps as a new store.
 
-    source: a file, a folder, a zarr store, or a Dataset or DataArray, read block by block, whose dims are told by their
-    names or by the attributes `navigation_dims` and `signal_dims`. Keywords replace single settings of `config`.
     A map in several files is taken from its own CSV first, then from `orientations` (.ang, .ctf), then from the source
-    itself. A store that is there, made of the same file with the same settings, is returned; `overwrite` replaces
-    another one, with all its runs, when the new one is whole. Raises ExistsError where anything else is at `store`,
-    DataError or NoInputError for inputs that do not hold what they should, WriteError where they do not fit on the
-    disk. No store is left behind then: what is refused before the patterns are read leaves nothing, what fails later
-    only the folders that were made for the store and its hidden lock file.
+    itself.
+
+    Parameters
+    ----------
+    source : path, Dataset or DataArray
+        File, folder, zarr store, or a Dataset or DataArray, which is read block by block. Its dims are identified by
+        their names, or by the attributes `navigation_dims` and `signal_dims`.
+    store : str or Path
+        Store to create. A store of the same file with the same settings is returned as it is.
+    config : IngestConfig, optional
+        Settings; keywords replace single ones.
+    overwrite : bool
+        Replace another store, with all its runs, once the new one is complete.
+    progress : bool or callable
+        Show a bar, or call with (done, total, text).
+
+    Returns
+    -------
+    xr.Dataset
+        The Dataset of the store.
+
+    Raises
+    ------
+    ExistsError
+        If anything else lies at `store`.
+    NoInputError, DataError
+        For inputs that do not exist or do not hold what they should.
+    WriteError
+        If the store does not fit on the disk. No store is left behind then.
     """
     config = resolved(IngestConfig, config, given)
     given_source: Given = source if isinstance(source, xr.Dataset | xr.DataArray) else detect(source, config)

@@ -211,12 +211,15 @@ def manifold_sheet(found: xr.Dataset) -> Any:
     """
     images = stacked(found["decoded"], ("row", "column"))
     heading = f"others: {brief(found.attrs['base'], 60)} ({units_of(found['decoded'])})"
+    limits = robust_limits(images, LIMITS)
+    lines = [(0, 0), (0, 0), (0, 1), (0, 1), *[(0, 0)] * (images.ndim - 4)]
+    images = np.pad(images, lines, constant_values=np.nan)  # white lines between the pictures
     rows, columns = (_some_ticks(found[name].values) for name in ("row", "column"))
     width = images.shape[3]
     ticks = [((i + 0.5) * width, word) for i, word in enumerate(columns) if word]
     axes: dict[str, Any] = {"xaxis": "bottom", "xticks": ticks, "show_frame": True}
     axes |= {"xlabel": text(found["column"].attrs["long_name"]), "ylabel": text(found["row"].attrs["long_name"])}
-    return sheet(images[::-1], robust_limits(images, LIMITS), text(heading), names=rows[::-1], gap=0, **axes)
+    return sheet(images[::-1], limits, text(heading), names=rows[::-1], gap=0, nan_color="white", **axes)
 
 
 def _some_ticks(values: np.ndarray) -> list[str]:
@@ -244,11 +247,15 @@ def prototype_sheet(found: xr.Dataset) -> Any:
     """
     heat = channel_means(found["latents"])
     names = [brief(name, 18) for name in found["class"].values]
-    counts = [f"{name}\nn = {int(count)}" for name, count in zip(names, found["n"].values, strict=True)]
-    shown = {"typical sample": (stacked(found["decoded"], ("class",)), counts)}
-    if "decoded_mean" in found:
-        places = [where_of(found.isel({"class": i}), after="_of_sample") for i in range(len(names))]
-        shown["mean"] = stacked(found["decoded_mean"], ("class",)), places
+    words_of_samples, words_of_means = [], []
+    for i, name in enumerate(names):
+        place = where_of(found.isel({"class": i}), after="_of_sample").replace("\n", ", ")
+        words_of_samples.append(f"{name}\n{place}")
+        words_of_means.append(f"n = {int(found['n'][i])}")
+    shown = {
+        "typical sample": (stacked(found["decoded"], ("class",)), words_of_samples),
+        "mean": (stacked(found["decoded_mean"], ("class",)), words_of_means),
+    }
     limits = robust_limits(np.stack([images for images, _ in shown.values()]), LIMITS)
     rows, row_names, above = [], [], []
     for start in range(0, len(names), COLUMNS):

@@ -38,8 +38,11 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
     assert "pearson" in text
     words = ("--variable", "pca", "--target", "Fe", "--reference", "grains")
     text = vaearr("associate", trained_store, *words).out
-    assert text.startswith("Fe  pearson: latent")
-    assert "groups of grains (k = 4)" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "metric target latent association tied" in lines
+    assert any(line.startswith("pearson Fe ") for line in lines)
+    assert "k_reference = 4" in text
+    assert "reference_name = grains" in text
 
 
 @pytest.mark.parametrize(

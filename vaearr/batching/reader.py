@@ -116,44 +116,54 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         balance: np.ndarray | xr.DataArray | None = None,
     ) -> None:
         schema.validate(ds)
-        is_count = isinstance(batch_size, int) and isinstance(seed, int) and batch_size >= 1 and seed >= 0
-        if not (is_count and 0 < memory < math.inf and device_memory >= 0):
-            given = f"batch_size is {batch_size}, seed {seed}, memory {memory}, device_memory {device_memory}"
-            raise UsageError(f"{given}; expected whole numbers of at least 1 and 0, and GiB, which must be positive.")
+        _check_numbers(batch_size, seed, memory, device_memory)
         if balance is not None and (not shuffle or world_size > 1):
             raise UsageError("balance draws samples at random from the whole scan: shuffle=True, in one process.")
         values, self.sample_shape = _samples_of(ds, variable)
         if roi is None and variable != n.PATTERNS:
             roi = ds.get(_roi_name(variable))
         self.inside = _chosen(ds, roi, split, part)
-        self.labels, classes = _class_map("labels", labels, ds), _class_map("balance", balance, ds)
+        self.labels = _class_map("labels", labels, ds)
+        classes = _class_map("balance", balance, ds)
         self.weights = None if classes is None else sample_weights(classes, self.inside)
-        self.shuffle, self.seed, self.rank, self.device = shuffle, seed, rank, pick_device(str(device))
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.device = pick_device(str(device))
         self.blocks = Blocks(values, schema.navigation_dims(ds))
         self.dtype = self.blocks.dtype
         sample_bytes = math.prod(self.sample_shape) * self.dtype.itemsize
-        self.capacity = max(1, int(memory * GIB / sample_bytes / 2))
+        self.capacity = max(1, int(memory * GIB / sample_bytes / 2))  # samples of a buffer, of which there are two
         self.readers = max(1, min(READERS, self.capacity // self.blocks.largest))  # each holds a block
-        # in order, nothing is gained by reading less than a block at a time
-        self.limit = plan.piece_samples(self.capacity, self.blocks.largest) if shuffle else self.capacity
-        self.n_samples_total = total = int(self.inside.sum())
-        if total < world_size:
-            raise UsageError(f"{total} samples cannot be shared by {world_size} processes; use fewer.")
-        counts = [int(self.inside[tuple(region.values())].sum()) for region in self.blocks.regions]
-        low, high = total * rank // world_size, total * (rank + 1) // world_size  # shares are equal to within one
-        self.pieces = plan.plan_pieces(counts, self.limit, low, high)
-        self.counts = [piece.stop - piece.start for piece in self.pieces]
-        self.n_samples, most = high - low, -(-total // world_size)
-        n_batches = -(-most // batch_size)
-        if n_batches > self.n_samples:
-            raise UsageError("the ranks' shares differ by one sample, so batch_size must be at least 2.")
-        self.bounds = plan.batch_bounds(self.n_samples, n_batches)
-        self.nbytes, self.allowed = most * sample_bytes, {"device": device_memory * GIB, "memory": memory * GIB}
+        self.limit = self.capacity  # in order, nothing is gained by reading less than a block at a time
+        if shuffle:
+            self.limit = plan.piece_samples(self.capacity, self.blocks.largest)
+        self.n_samples_total = int(self.inside.sum())
+        largest_share = self._take_share(batch_size, world_size)
+        self.nbytes = largest_share * sample_bytes
+        self.allowed = {"device": device_memory * GIB, "memory": memory * GIB}
         self.tier = pick_tier(self.nbytes, self.allowed, self.device)
         self._resident: Columns | None = None
         self._paths: tuple[plan.View, plan.Paths] | None = None
         self._spare: list[torch.Tensor] = []  # memory of two buffers, while no epoch uses it
         self._next = 0
+
+    def _take_share(self, batch_size: int, world_size: int) -> int:
+        """Plan the pieces and batches of this rank; shares are equal to within one. Returns the largest share."""
+        total = self.n_samples_total
+        if total < world_size:
+            raise UsageError(f"{total} samples cannot be shared by {world_size} processes; use fewer.")
+        first, stop = total * self.rank // world_size, total * (self.rank + 1) // world_size
+        counts = [int(self.inside[tuple(region.values())].sum()) for region in self.blocks.regions]
+        self.pieces = plan.plan_pieces(counts, self.limit, first, stop)
+        self.counts = [piece.stop - piece.start for piece in self.pieces]
+        self.n_samples = stop - first
+        largest_share = math.ceil(total / world_size)
+        n_batches = math.ceil(largest_share / batch_size)
+        if n_batches > self.n_samples:
+            raise UsageError("the ranks' shares differ by one sample, so batch_size must be at least 2.")
+        self.bounds = plan.batch_bounds(self.n_samples, n_batches)
+        return largest_share
 
     def __len__(self) -> int:
         """Batches of an epoch; the same for every epoch and on every rank."""
@@ -316,6 +326,13 @@ class PatternBatches(IterableDataset[torch.Tensor]):
 
 
 batches = PatternBatches
+
+
+def _check_numbers(batch_size: int, seed: int, memory: float, device_memory: float) -> None:
+    are_whole = isinstance(batch_size, int) and isinstance(seed, int)
+    if not (are_whole and batch_size >= 1 and seed >= 0 and 0 < memory < math.inf and device_memory >= 0):
+        given = f"batch_size is {batch_size}, seed {seed}, memory {memory}, device_memory {device_memory}"
+        raise UsageError(f"{given}; expected whole numbers of at least 1 and 0, and GiB, which must be positive.")
 
 
 def _samples_of(ds: xr.Dataset, variable: str) -> tuple[xr.DataArray, tuple[int, ...]]:

@@ -62,23 +62,21 @@ def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
     names = _common_maps(datasets)
     nav = schema.navigation_dims(datasets[0])
     sides = {dim: max(ds.sizes[dim] for ds in datasets) for dim in nav[1:]}
+    gap = 1 if schema.is_scan(datasets[0]) else 0
     pieces, first_rows, n_rows = [], [], 0
     for number, ds in enumerate(datasets):
-        is_last = number == len(datasets) - 1
-        n_gap = 1 if schema.is_scan(ds) and not is_last else 0
+        n_own = ds.sizes[nav[0]]
+        n_gap = gap if ds is not datasets[-1] else 0
         padding = {nav[0]: (0, n_gap)} | {dim: (0, side - ds.sizes[dim]) for dim, side in sides.items()}
+        scan = (nav[0], [number] * n_own + [GAP] * n_gap)
+        pieces.append(_padded(ds, names, padding).assign_coords({SCAN: scan}))
         first_rows.append(n_rows)
-        n_rows += ds.sizes[nav[0]] + n_gap
-        scan = np.full(ds.sizes[nav[0]] + n_gap, number)
-        scan[ds.sizes[nav[0]] :] = GAP
-        pieces.append(_padded(ds, names, padding).assign_coords({SCAN: (nav[0], scan)}))
+        n_rows += n_own + n_gap
     joined = xr.concat(pieces, nav[0], combine_attrs="override")
     for key in OF_THE_VALUES:  # they hold for the first scan only
         joined[n.PATTERNS].attrs.pop(key, None)
-    attrs = {"long_name": "number of the scan", STORES: stores, FIRST_ROWS: first_rows}
-    positions = {dim: np.arange(joined.sizes[dim]) for dim in nav}
-    joined = joined.assign_coords(positions)
-    joined[SCAN].attrs = attrs
+    joined = joined.assign_coords({dim: np.arange(joined.sizes[dim]) for dim in nav})
+    joined[SCAN].attrs = {"long_name": "number of the scan", STORES: stores, FIRST_ROWS: first_rows}
     return joined.drop_attrs(deep=False)
 
 

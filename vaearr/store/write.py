@@ -70,7 +70,6 @@ def create_store(
     transform: Transform | None = None,
     finalise: Callable[[xr.Dataset], xr.Dataset] | None = None,
     progress: Progress | None = None,
-    at_once: int = 1,
 ) -> Path:
     """Write a valid Dataset as a new store, streaming `patterns` by chunk, and publish it in one step.
 
@@ -86,8 +85,6 @@ def create_store(
         Called after the last block; returns the Dataset whose other variables are written.
     progress
         Called with the number of blocks that are written, and of all.
-    at_once
-        Blocks that are read at the same time.
 
     Returns
     -------
@@ -112,7 +109,7 @@ def create_store(
                 array, regions = _new_patterns(group, ds)
             sums = {}
             # closed, so that no thread writes on after an error
-            with closing(_stream(ds, staged, array, regions, transform, at_once)) as written:
+            with closing(_stream(ds, staged, array, regions, transform)) as written:
                 for file, checksum in written:
                     sums[file.relative_to(staged).as_posix()] = checksum
                     if progress:
@@ -159,7 +156,6 @@ def _stream(
     array: zarr.Array,
     regions: Sequence[Region],
     transform: Transform | None,
-    at_once: int,
 ) -> WrittenChunks:
     """Write the patterns. The next block is read while the previous one is encoded and written."""
 
@@ -175,7 +171,7 @@ def _stream(
         return file, sha256_of(file)
 
     def transformed() -> Iterator[tuple[Region, np.ndarray]]:
-        for region, values in zip(regions, read_ahead(read, regions, at_once), strict=True):
+        for region, values in zip(regions, read_ahead(read, regions), strict=True):
             yield region, transform(values, region) if transform else values
 
     yield from read_ahead(write, transformed())

@@ -111,26 +111,34 @@ def _statistics(ds: xr.Dataset) -> list[str]:
 
 
 def _table(ds: xr.Dataset, top: int | None) -> list[str]:
-    """The rows of the table that a Dataset holds: over the labels of one dim, or sorted; of classes their sizes."""
+    """The rows of the table that a Dataset holds: sorted, sizes of classes, vectors, or small arrays side by side."""
     for sorting, along in SORTED_BY.items():
         dims = [dim for dim in ds[sorting].dims if str(dim).startswith(along)] if sorting in ds else []
         if dims:
             return _sorted_table(ds, sorting, str(dims[0]), top)
-    for variable in ds.data_vars.values():
-        if is_categorical(variable) and variable.size <= MAX_VALUES and len(ds.data_vars) == 1:
-            return _class_sizes(variable)
+    if len(ds.data_vars) == 1:
+        (only,) = ds.data_vars.values()
+        if is_categorical(only) and only.size <= MAX_VALUES:
+            return _class_sizes(only)
     matrix = ds.get(n.LATENTS if "decoded" in ds else "summary")
     if matrix is not None and matrix.ndim == 2:
         return _matrix(matrix, top or ROWS)
+    if n.PATTERNS in ds:
+        return []
+    return _small_arrays(ds, top or ROWS)
+
+
+def _small_arrays(ds: xr.Dataset, most: int) -> list[str]:
+    """The largest group of small arrays with the same dims as a table."""
     columns_of: dict[tuple[Any, ...], list[Any]] = {}
     for name, variable in ds.data_vars.items():
-        is_table = variable.ndim == 1 or (variable.ndim > 0 and variable.size <= MAX_CELLS)
-        if is_table and n.PATTERNS not in ds:
+        is_small = variable.ndim > 1 and variable.size <= MAX_CELLS
+        if variable.ndim == 1 or is_small:
             columns_of.setdefault(variable.dims, []).append(name)
     if not columns_of:
         return []
     columns = max(columns_of.values(), key=len)
-    return _rows(ds[columns].to_dataframe().reset_index(), top or ROWS)
+    return _rows(ds[columns].to_dataframe().reset_index(), most)
 
 
 def _sorted_table(ds: xr.Dataset, name: str, along: str, top: int | None) -> list[str]:

@@ -306,7 +306,8 @@ def _frame_options(options: dict[str, Any], shown: Any) -> dict[str, Any]:
         options["aspect"] = "auto"
     if "title" in options:
         letters = max(24, int(LETTERS_PER_INCH * _frame_size(shown)[0]))
-        options["title"] = textwrap.fill(options["title"], letters)
+        lines = [textwrap.fill(line, letters) for line in options["title"].splitlines()]
+        options["title"] = "\n".join(lines)
     return options
 
 

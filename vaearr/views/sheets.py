@@ -40,34 +40,67 @@ def data_sheet(ds: xr.Dataset, *, by: str | None = None, seed: int = 0) -> Any:
     At most 12 classes are shown, the first. Raises NoInputError for a variable that is not there and for a store none
     of whose samples can be used.
     """
-    known, present, rng = class_names(ds), measured(ds), np.random.default_rng(seed)
-    if by is not None and by not in known:
-        raise NoInputError(f"the store has no variable of classes {by!r}.{did_you_mean(by, known)}")
-    by = by or next((name for name in known if len(np.unique(class_of_each(ds, name)[0][present])) > 1), None)
-    codes, names = class_of_each(ds, by) if by else (np.zeros(present.shape), {0: ""})
-    groups = {name: np.argwhere((codes == code) & present) for code, name in names.items()}
-    groups = {name: places for name, places in groups.items() if len(places)}
+    by = _class_variable(ds, by)
+    groups = _samples_by_class(ds, by)
     if not groups:
         raise NoInputError(f"none of the {schema.samples_word(ds)} can be used; there is nothing to show.")
-    rows, limits, names_of_rows, above = [], [], [], []
+    rng = np.random.default_rng(seed)
     nav = schema.navigation_dims(ds)
-    for name, places in [*groups.items()][:MOST_ROWS]:
-        chosen = places[np.sort(rng.permutation(len(places))[: COLUMNS if by else 3 * COLUMNS])]
+    n_shown = COLUMNS if by else 3 * COLUMNS
+    rows, limits, names_of_rows, above = [], [], [], []
+    for name, places in list(groups.items())[:MOST_ROWS]:
+        chosen = places[np.sort(rng.permutation(len(places))[:n_shown])]
         at = {dim: xr.DataArray(place, dims="picture") for dim, place in zip(nav, chosen.T, strict=True)}
-        part = ds[n.PATTERNS].isel(at).transpose("picture", ...).load()
-        images = pictures(part)
-        where = [", ".join(_short(part[dim].values[i]) for dim in nav[::-1]) for i in range(len(images))]
+        samples = ds[n.PATTERNS].isel(at).transpose("picture", ...).load()
+        images = pictures(samples)
+        coordinates = zip(*(samples[dim].values for dim in nav[::-1]), strict=True)
+        words = [", ".join(map(_short, place)) for place in coordinates]
         new_rows = in_rows(images)
         rows += new_rows
         limits += in_rows([robust_limits(image, LIMITS) for image in images])
-        above += in_rows(where)
-        names_of_rows += [f"{brief(name.replace('_', ' '), 14)} ({len(places):,})"] + [""] * (len(new_rows) - 1)
-    cut = f", {MOST_ROWS} of {len(groups)} classes" if len(groups) > MOST_ROWS else ""
-    slices = ", middle slices" if n.Z in schema.signal_dims(ds) else ""
-    heading = f"{schema.samples_word(ds)}{f' by {by}' if by else ''}{cut}{slices}"
-    if schema.is_scan(ds):
-        heading += f" at {', '.join(nav[::-1])} in {unit(ds[nav[-1]].attrs)}".removesuffix(" in ")
+        above += in_rows(words)
+        names_of_rows += [f"{brief(name.replace('_', ' '), 14)} ({len(places):,})"]
+        names_of_rows += [""] * (len(new_rows) - 1)
+    heading = _samples_heading(ds, by, len(groups))
     return sheet(rows, limits, heading, names=names_of_rows if by else (), above=above)
+
+
+def _class_variable(ds: xr.Dataset, by: str | None) -> str | None:
+    """The variable of classes to sort samples by: the given one, else the first with two classes or more."""
+    known = class_names(ds)
+    if by is not None and by not in known:
+        raise NoInputError(f"the store has no variable of classes {by!r}.{did_you_mean(by, known)}")
+    if by is not None:
+        return by
+    present = measured(ds)
+    for name in known:
+        if len(np.unique(class_of_each(ds, name)[0][present])) > 1:
+            return name
+    return None
+
+
+def _samples_by_class(ds: xr.Dataset, by: str | None) -> dict[str, np.ndarray]:
+    """Grid points of the samples of each class `(k, navigation dim)`, without empty classes."""
+    present = measured(ds)
+    codes, names = class_of_each(ds, by) if by else (np.zeros(present.shape), {0: ""})
+    groups = {name: np.argwhere((codes == code) & present) for code, name in names.items()}
+    return {name: places for name, places in groups.items() if len(places)}
+
+
+def _samples_heading(ds: xr.Dataset, by: str | None, n_classes: int) -> str:
+    heading = schema.samples_word(ds)
+    if by:
+        heading += f" by {by}"
+    if n_classes > MOST_ROWS:
+        heading += f", {MOST_ROWS} of {n_classes} classes"
+    if n.Z in schema.signal_dims(ds):
+        heading += ", middle slices"
+    if not schema.is_scan(ds):
+        return heading
+    nav = schema.navigation_dims(ds)
+    units = unit(ds[nav[-1]].attrs)
+    heading += f" at {', '.join(nav[::-1])}"
+    return f"{heading} in {units}" if units else heading
 
 
 @builder("patterns", "samples of a dataset")

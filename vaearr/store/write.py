@@ -8,7 +8,7 @@ import math
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -482,7 +482,8 @@ def publish_run(
         with write_errors(store):
             _new_group(folder, attributes=plain(manifest))
         publish(store, moves | {f"{n.RUNS}/{run}": folder}, replacing=replacing)
-    (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink(missing_ok=True)
+    with suppress(OSError):  # the run is published; a checkpoint that stays does no harm
+        (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink()
 
 
 def check_run_name(run: str) -> None:

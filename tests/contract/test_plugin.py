@@ -51,7 +51,7 @@ def test_every_door(installed: dict[str, str], tmp_path: Path) -> None:
     associate = ("associate", store, "--metric", "agreement", "--metric", "vaearr_example:agreement")
     assert "agreement" in run(installed, *associate, "--target", "brightness")
     given = f'cluster={{"method": "halves", "name": "groups", "run": "vae"}}'  # noqa: F541
-    run(installed, "run", "cluster", "-p", f"store={store}", "-p", given, "--here")
+    run(installed, "run", "cluster", "-p", f"store={store}", "-p", given)
     assert set(np.unique(xr.open_zarr(store).groups)) <= {0, 1}
     script = (
         "import sys, vaearr as va; ds = va.open_store(sys.argv[1]);"

@@ -193,13 +193,13 @@ def test_a_scan_without_side_maps_ends_with_a_report(tmp_path: Path) -> None:
     train |= {"model": {"latent_dim": 3, "options": options}}
     settings = {"train": train, "embed": {"n_components": 3}, "cluster": {"method": "kmeans", "k": 3}}
     given = {"source": source, "store": store} | {name: json.dumps(value) for name, value in settings.items()}
-    done = vaearr("run", "analyse-scan", "--here", *(o for k, v in given.items() for o in ("-p", f"{k}={v}")))
+    done = vaearr("run", "analyse-scan", *(o for k, v in given.items() for o in ("-p", f"{k}={v}")))
     assert "no band contrast, elements or phases" in done.err + done.out
     page = Page((tmp_path / "scan.reports" / "vae" / "index.html").read_text(encoding="utf-8"))
     assert {"Latent maps beside side maps", "Linear decompositions beside the latents"} <= set(page.headings)
     left_out = json.loads((tmp_path / "scan.reports" / "vae" / "report.json").read_text())["left_out"]
     assert set(left_out) == {"overview", "linked", "association"}
-    again = vaearr("run", "analyse-scan", "--here", *(o for k, v in given.items() for o in ("-p", f"{k}={v}")))
+    again = vaearr("run", "analyse-scan", *(o for k, v in given.items() for o in ("-p", f"{k}={v}")))
     assert "already" in again.err + again.out
 
 

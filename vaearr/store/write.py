@@ -160,7 +160,8 @@ def _stream(
     """Write the patterns. The next block is read while the previous one is encoded and written."""
 
     def read(region: Region) -> np.ndarray:
-        return read_block(ds[n.PATTERNS], region)
+        with write_errors(staged, ds.nbytes):  # a source may write a temporary copy as it is read
+            return read_block(ds[n.PATTERNS], region)
 
     def write(block: tuple[Region, np.ndarray]) -> tuple[Path, str]:
         region, values = block
